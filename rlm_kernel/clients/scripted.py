@@ -1,0 +1,107 @@
+"""A model that says what you tell it to: the public test double.
+
+    lm = ScriptedLM(["```repl\\nprint(len(context))\\n```", "FINAL(42)"])
+    RLM(backend="scripted", backend_kwargs={"lm": lm})
+
+Replies are taken in order from a list, or made by a function of the conversation. An exception in the list, or from the
+function, is raised. Use `calls` to see what was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rlm_kernel.clients.lm import OnText
+from rlm_kernel.errors import LMError
+from rlm_kernel.records import Message, Reply, Usage
+
+Script = Callable[[Sequence[Message]], "str | Reply | BaseException"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that the double received."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int | None
+
+    @property
+    def prompt(self) -> str:
+        """The last message's text."""
+        return self.messages[-1]["content"]
+
+
+class ScriptedLM:
+    """An `LM` with a script instead of a model.
+
+    Args:
+        replies: the replies in order, or a function from the conversation to a reply.
+        model: the name it goes by.
+        delay: seconds before each reply.
+        context_window: tokens, or None.
+    """
+
+    backend = "scripted"
+
+    def __init__(
+        self,
+        replies: Iterable[str | Reply | BaseException] | Script,
+        *,
+        model: str = "scripted",
+        delay: float = 0.0,
+        context_window: int | None = None,
+    ) -> None:
+        self.model = model
+        self.context_window = context_window
+        self.calls: list[Call] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._delay = delay
+        self._script = replies if callable(replies) else _from_list(replies, model)
+
+    async def complete(
+        self, messages: Sequence[Message], *, max_tokens: int | None = None, on_text: OnText | None = None
+    ) -> Reply:
+        """The next reply of the script. Tokens are counted as words.
+
+        Raises:
+            LMError: the script has no reply left.
+        """
+        self.calls.append(Call(tuple(messages), max_tokens))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            if self._delay:
+                await asyncio.sleep(self._delay)
+            said = self._script(messages)
+        finally:
+            self.in_flight -= 1
+        if isinstance(said, BaseException):
+            raise said
+        if isinstance(said, str):
+            said = Reply(said, self.model, _words(messages, said))
+        if on_text is not None:
+            for piece in said.text.splitlines(keepends=True):
+                on_text(piece)
+        return said
+
+    async def close(self) -> None:
+        """Nothing to give up."""
+
+
+def _from_list(replies: Iterable[str | Reply | BaseException], model: str) -> Script:
+    rest = iter(replies)
+
+    def script(_: Sequence[Message]) -> str | Reply | BaseException:
+        try:
+            return next(rest)
+        except StopIteration:
+            return LMError("The script has no reply left: give ScriptedLM more replies.", backend="scripted", model=model)
+
+    return script
+
+
+def _words(messages: Sequence[Message], reply: str) -> Usage:
+    return Usage(sum(len(m["content"].split()) for m in messages), len(reply.split()))

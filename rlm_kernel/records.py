@@ -1,0 +1,262 @@
+"""What the parts of the engine hand each other: frozen records, and nothing that acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+Prompt = str | dict[str, Any] | list[Any]
+"""What `completion()` takes: it becomes the variable `context` in the kernel."""
+
+
+class Message(TypedDict):
+    """One message of a conversation with a model."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one call cost.
+
+    Attributes:
+        input_tokens: tokens of the prompt, those read from a cache included.
+        output_tokens: tokens of the reply.
+        cached_tokens: how many of the input tokens came from the provider's cache.
+        cost: US dollars, or None when nobody knows; never 0 for unknown.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model answered.
+
+    Attributes:
+        text: the words.
+        model: the model that answered, as the provider names it.
+        usage: what the call cost.
+        finish_reason: ``"stop"``, ``"length"`` (cut by the length limit) or the provider's own word; None if unsaid.
+    """
+
+    text: str
+    model: str
+    usage: Usage = Usage()
+    finish_reason: str | None = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsageSummary:
+    """The calls of one model, added up. `total_cost` (US dollars) is None when a call's cost is unknown."""
+
+    total_calls: int = 0
+    total_input_tokens: int = 0
+    total_output_tokens: int = 0
+    total_cached_tokens: int = 0
+    total_cost: float | None = None
+
+    def plus(self, usage: Usage) -> ModelUsageSummary:
+        """The summary with one more call in it."""
+        known = self.total_calls == 0 or self.total_cost is not None
+        cost = (self.total_cost or 0.0) + usage.cost if known and usage.cost is not None else None
+        return ModelUsageSummary(
+            self.total_calls + 1,
+            self.total_input_tokens + usage.input_tokens,
+            self.total_output_tokens + usage.output_tokens,
+            self.total_cached_tokens + usage.cached_tokens,
+            cost,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The documented fields; `total_cost` only where it is known."""
+        fields: dict[str, Any] = {
+            "total_calls": self.total_calls,
+            "total_input_tokens": self.total_input_tokens,
+            "total_output_tokens": self.total_output_tokens,
+            "total_cached_tokens": self.total_cached_tokens,
+        }
+        return fields if self.total_cost is None else {**fields, "total_cost": self.total_cost}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSummary:
+    """All calls of a run, root and sub-calls, by model (seed document "API: RLM class")."""
+
+    model_usage_summaries: dict[str, ModelUsageSummary] = field(default_factory=dict)
+
+    @property
+    def total_calls(self) -> int:
+        """Calls of all models."""
+        return sum(m.total_calls for m in self.model_usage_summaries.values())
+
+    @property
+    def total_input_tokens(self) -> int:
+        """Input tokens of all models."""
+        return sum(m.total_input_tokens for m in self.model_usage_summaries.values())
+
+    @property
+    def total_output_tokens(self) -> int:
+        """Output tokens of all models."""
+        return sum(m.total_output_tokens for m in self.model_usage_summaries.values())
+
+    @property
+    def total_cost(self) -> float | None:
+        """US dollars of all models, or None when the cost of one of them is unknown."""
+        costs = [m.total_cost for m in self.model_usage_summaries.values()]
+        return None if not costs or None in costs else sum(c for c in costs if c is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The documented form: `{"model_usage_summaries": {model: {...}}}`."""
+        fields: dict[str, Any] = {
+            "model_usage_summaries": {name: m.to_dict() for name, m in self.model_usage_summaries.items()}
+        }
+        return fields if self.total_cost is None else {**fields, "total_cost": self.total_cost}
+
+
+@dataclass(frozen=True, slots=True)
+class RLMChatCompletion:
+    """The result of `RLM.completion()` (seed document "API: RLM class").
+
+    Attributes:
+        root_model: the model that led the run.
+        prompt: the input as it was given.
+        response: the answer.
+        usage_summary: tokens and cost of the root and all sub-calls.
+        execution_time: seconds.
+        metadata: the whole trajectory when a logger was given, else None.
+    """
+
+    root_model: str
+    prompt: Prompt
+    response: str
+    usage_summary: UsageSummary
+    execution_time: float
+    metadata: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The completion as plain data."""
+        return {
+            "root_model": self.root_model,
+            "prompt": self.prompt,
+            "response": self.response,
+            "usage_summary": self.usage_summary.to_dict(),
+            "execution_time": self.execution_time,
+            "metadata": self.metadata,
+        }
+
+
+Output = dict[str, Any]
+"""One output of a cell, as nbformat 4 writes it: `stream`, `display_data`, `execute_result` or `error`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """What a cell raised: the class name, its message and the traceback without terminal colours."""
+
+    name: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class CellReport:
+    """What the guest saw after a cell, sent with the cell's own messages.
+
+    Attributes:
+        final: the value of the last `FINAL(...)` or `FINAL_VAR(...)` call, or None.
+        answer: the content of `answer` when its `ready` is true, else None.
+        variables: the user's variables, name to type name.
+        restored: names that the cell overwrote or deleted, to the name that keeps the cell's value (None: deleted).
+    """
+
+    final: str | None = None
+    answer: str | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    restored: dict[str, str | None] = field(default_factory=dict)
+
+
+CellStatus = Literal["ok", "error", "timeout", "died"]
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What a cell did.
+
+    Attributes:
+        code: the cell.
+        status: ``ok``; ``error`` (it raised); ``timeout`` (it was ended, see `kernel_alive`); ``died`` (the kernel did).
+        outputs: nbformat outputs in order; streams are merged, displays keep every MIME type.
+        error: what it raised, or None.
+        report: what the guest saw after the cell.
+        execution_count: the kernel's count, or None when the cell did not get that far.
+        seconds: wall-clock time of the cell.
+        dropped_characters: how much output was left out of `outputs` because of the memory cap.
+        kernel_alive: False when the kernel has to be restarted before the next cell.
+    """
+
+    code: str
+    status: CellStatus
+    outputs: tuple[Output, ...] = ()
+    error: CellError | None = None
+    report: CellReport = CellReport()
+    execution_count: int | None = None
+    seconds: float = 0.0
+    dropped_characters: int = 0
+    kernel_alive: bool = True
+
+    def stream(self, name: Literal["stdout", "stderr"]) -> str:
+        """All text of one stream."""
+        return "".join(o["text"] for o in self.outputs if o["output_type"] == "stream" and o["name"] == name)
+
+    @property
+    def stdout(self) -> str:
+        """What the cell printed."""
+        return self.stream("stdout")
+
+    @property
+    def stderr(self) -> str:
+        """What the cell wrote to stderr."""
+        return self.stream("stderr")
+
+    @property
+    def value(self) -> str | None:
+        """The plain text of the last expression's value, or None."""
+        for output in reversed(self.outputs):
+            if output["output_type"] == "execute_result":
+                return str(output["data"].get("text/plain", ""))
+        return None
+
+
+QueryKind = Literal["llm_query", "rlm_query"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One call of `llm_query` or `rlm_query`, or a batch of them, as it arrived from the kernel.
+
+    Attributes:
+        id: chosen by the guest; the same for every re-send.
+        kind: which function was called.
+        prompts: one text, or those of the batch in order.
+        model: the name the cell asked for, or None for the default.
+        batch: whether it was a `..._batched` call.
+    """
+
+    id: str
+    kind: QueryKind
+    prompts: tuple[str, ...]
+    model: str | None = None
+    batch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of one prompt of a `Query`: `text`, or the reason why there is none in `error`."""
+
+    text: str = ""
+    error: str | None = None

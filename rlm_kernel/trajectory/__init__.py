@@ -1,0 +1,1 @@
+"""The record of a run: the events the engine emits, and their readers."""
