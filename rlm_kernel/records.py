@@ -170,12 +170,14 @@ class CellReport:
     Attributes:
         final: the value of the last `FINAL(...)` or `FINAL_VAR(...)` call, or None.
         answer: the content of `answer` when its `ready` is true, else None.
+        draft: the content of `answer` when there is some, ready or not.
         variables: the user's variables, name to type name.
         restored: names that the cell overwrote or deleted, to the name that keeps the cell's value (None: deleted).
     """
 
     final: str | None = None
     answer: str | None = None
+    draft: str | None = None
     variables: dict[str, str] = field(default_factory=dict)
     restored: dict[str, str | None] = field(default_factory=dict)
 

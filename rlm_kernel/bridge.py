@@ -1,0 +1,142 @@
+"""Answer the guest: take its questions off the wire, have them answered, send the answers back, each exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from rlm_kernel.records import Answer, CellReport, Query
+from rlm_kernel.wire import WIRE, ToGuest, pack, unpack
+
+ACKNOWLEDGE_AFTER = 0.05
+"""Seconds. A question answered sooner needs no acknowledgement: the answer is one."""
+
+SendToGuest = Callable[[ToGuest, str, "bytes | None"], None]
+
+
+class Responder(Protocol):
+    """Who answers: the engine, or whoever else hosts a kernel."""
+
+    async def answer(self, query: Query) -> Sequence[Answer]:
+        """The outcomes of the query's prompts, in order. Failures are data; what is raised ends in the cell as text.
+
+        The task is cancelled when nobody in the kernel waits any more.
+        """
+        ...
+
+
+class Bridge:
+    """The host's end of the wire for one life of a kernel.
+
+    The kernel may send anything: what is not a question of this version is dropped, and a question that was seen before is
+    not asked again.
+    """
+
+    def __init__(self, send: SendToGuest, responder: Responder) -> None:
+        self._send = send
+        self._responder = responder
+        self._loop = asyncio.get_running_loop()
+        self._open = False
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._seen: set[str] = set()
+        self.report: CellReport | None = None
+        self.stored: dict[str, asyncio.Future[str | None]] = {}
+
+    # -- the life of a cell
+
+    def cell_starts(self) -> None:
+        """Questions that arrive from now on belong to this cell."""
+        self._open, self.report = True, None
+
+    def cell_ended(self) -> None:
+        """Questions that arrive from now on are refused; those under way go on."""
+        self._open = False
+
+    def interrupt(self) -> None:
+        """Answer every question as cancelled, now and until the cell ends: an interrupt reaches one thread only."""
+        self._open = False
+        for call in list(self._under_way):
+            self._cancel(call)
+            self._send_answers(call, [Answer(error="cancelled: the cell was interrupted")])
+
+    async def close(self) -> None:
+        """The kernel is gone: nobody waits for anything."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for waiting in self.stored.values():
+            waiting.cancel()
+
+    # -- messages of the guest
+
+    def take(self, data: Any, buffers: Sequence[Any]) -> None:
+        """A `comm_msg` of the guest.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is not one of the messages of `wire.py`.
+        """
+        if data["wire"] != WIRE:
+            raise ValueError(f"wire version {data['wire']!r}, not {WIRE}")
+        match data["op"]:
+            case "ask":
+                self._take_question(str(data["id"]), buffers)
+            case "cancel":
+                self._cancel(str(data["id"]))
+            case "report":
+                self.report = _report(unpack(buffers[0]))
+            case "stored":
+                waiting = self.stored.pop(data["id"], None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(data.get("error"))
+
+    def _take_question(self, call: str, buffers: Sequence[Any]) -> None:
+        if call in self._seen:
+            self._send("ack", call, None)
+            return
+        self._seen.add(call)
+        if not self._open:
+            self._send_answers(call, [Answer(error="refused: no cell is running, or it was interrupted")])
+            return
+        query = _query(call, unpack(buffers[0]))
+        task = self._loop.create_task(self._answer(query))
+        self._under_way[call] = task
+        acknowledge = self._loop.call_later(ACKNOWLEDGE_AFTER, self._send, "ack", call, None)
+        task.add_done_callback(lambda _: (acknowledge.cancel(), self._under_way.pop(call, None)))
+
+    async def _answer(self, query: Query) -> None:
+        try:
+            answers = await self._responder.answer(query)
+        except Exception as error:  # noqa: BLE001 (whatever happened, a thread in the kernel waits for an answer)
+            answers = [Answer(error=f"{type(error).__name__}: {error}")] * len(query.prompts)
+        self._send_answers(query.id, answers)
+
+    def _send_answers(self, call: str, answers: Sequence[Answer]) -> None:
+        entries = [{"text": a.text} if a.error is None else {"error": a.error} for a in answers]
+        self._send("answer", call, pack({"answers": entries}))
+
+    def _cancel(self, call: str) -> None:
+        task = self._under_way.get(call)
+        if task is not None:
+            task.cancel()
+
+
+def _query(call: str, payload: Any) -> Query:
+    prompts, model, kind = payload["prompts"], payload["model"], payload["kind"]
+    if kind not in ("llm_query", "rlm_query") or not isinstance(prompts, list) or not prompts:
+        raise ValueError("not a question")
+    if not all(isinstance(prompt, str) for prompt in prompts) or not isinstance(model, str | None):
+        raise TypeError("prompts are texts, a model is a name")
+    return Query(call, kind, tuple(prompts), model, bool(payload["batch"]))
+
+
+def _report(payload: Any) -> CellReport:
+    def text(key: str) -> str | None:
+        value = payload[key]
+        return None if value is None else str(value)
+
+    variables = {str(name): str(kind) for name, kind in payload["variables"].items()}
+    restored = {str(name): None if kept is None else str(kept) for name, kept in payload["restored"].items()}
+    return CellReport(text("final"), text("answer"), text("draft"), variables, restored)

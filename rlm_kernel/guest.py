@@ -1,0 +1,341 @@
+"""The model's REPL, seen from inside the kernel. The only file of ours that runs there.
+
+It needs the standard library, IPython and ipykernel, nothing else. The host sends its source in one silent request, which
+makes it the module `rlm_guest` and calls `install`; from then on the two talk in `comm_msg`s (`wire.py` is the table):
+ours leave on IOPub, the host's arrive on the control channel, whose thread is free while a cell runs.
+
+Whatever is here can be changed by the code that a model writes. The host trusts none of it.
+"""
+
+import asyncio
+import itertools
+import json
+import pickle
+import sys
+import threading
+from types import ModuleType
+
+WIRE = 1
+RESEND_SECONDS = 1.0
+MOST_VARIABLES = 200
+
+
+class QueryError(RuntimeError):
+    """A call of `llm_query` or `rlm_query` has no answer; the message says why."""
+
+
+class FailedQuery(str):
+    """What stands in a batch for a prompt without an answer: a text that reads ``Error: …``; `isinstance` tells it apart."""
+
+    __slots__ = ()
+
+
+class Call:
+    """A question under way: sent until the host acknowledges it, waited for until the answer is there."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, payload, notify):
+        self.id = f"q{next(self._numbers)}"
+        self.payload = json.dumps(payload).encode("ascii")
+        self.notify = notify
+        self.acknowledged = False
+        self.answers = None
+
+
+class Guest:
+    """The state of the REPL: the shell, the questions under way, and the names that belong to the host."""
+
+    def __init__(self, shell, comm_id):
+        self.shell = shell
+        self.kernel = shell.kernel
+        self.comm_id = comm_id
+        self.parent = self.kernel.get_parent("shell")
+        self.calls = {}
+        self.final = None
+        self.ours = {}
+
+    # -- the wire
+
+    def send(self, op, id, payload=None, **fields):
+        # The parent is the running cell, remembered at its start: in a user's thread get_parent() may raise (ipykernel 7.0)
+        # or name another cell.
+        self.kernel.session.send(
+            self.kernel.iopub_socket,
+            "comm_msg",
+            {"comm_id": self.comm_id, "data": {"wire": WIRE, "op": op, "id": id, **fields}},
+            parent=self.parent,
+            ident=b"comm-" + self.comm_id.encode(),
+            buffers=None if payload is None else [payload],
+        )
+
+    def on_control(self, stream, ident, message):
+        """A `comm_msg` on the control channel, in the control thread: ours is handled, another is passed on."""
+        content = message["content"]
+        if content.get("comm_id") != self.comm_id:
+            return self.kernel.comm_manager.comm_msg(stream, ident, message)
+        buffers, message["buffers"] = message["buffers"], []  # the kernel keeps the message; 500 MB must not stay with it
+        data = content["data"]
+        if data["op"] == "put":
+            self.put(data, buffers)
+        elif (call := self.calls.get(data["id"])) is not None:
+            if data["op"] == "answer":
+                call.answers = json.loads(bytes(buffers[0]))["answers"]
+            call.acknowledged = True
+            call.notify()
+        return None
+
+    def put(self, data, buffers):
+        """Give a value of the host to a name, which from then on belongs to the host."""
+        try:
+            value = decode(data["encoding"], buffers.pop())
+        except BaseException as error:
+            self.send("stored", data["id"], error=f"{type(error).__name__}: {error}")
+            return
+        name = data["name"]
+        self.ours[name] = self.shell.user_ns[name] = value
+        self.shell.user_ns_hidden[name] = value
+        self.send("stored", data["id"])
+
+    # -- questions
+
+    def ask(self, payload):
+        """Ask the host and wait, in the calling thread."""
+        __tracebackhide__ = True
+        arrived = threading.Event()
+        call = Call(payload, arrived.set)
+        self.calls[call.id] = call
+        try:
+            while call.answers is None:
+                if not call.acknowledged:
+                    self.send("ask", call.id, call.payload)
+                arrived.wait(None if call.acknowledged else RESEND_SECONDS)
+                arrived.clear()
+        finally:
+            self.forget(call)
+        return call.answers
+
+    async def ask_async(self, payload):
+        """Ask the host and wait, without blocking the event loop."""
+        __tracebackhide__ = True
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        call = Call(payload, lambda: loop.call_soon_threadsafe(arrived.set))
+        self.calls[call.id] = call
+        try:
+            while call.answers is None:
+                if not call.acknowledged:
+                    self.send("ask", call.id, call.payload)
+                try:
+                    await asyncio.wait_for(arrived.wait(), None if call.acknowledged else RESEND_SECONDS)
+                except asyncio.TimeoutError:
+                    continue
+                arrived.clear()
+        finally:
+            self.forget(call)
+        return call.answers
+
+    def forget(self, call):
+        """The call is over. Without an answer it was interrupted: the host need not go on with it."""
+        self.calls.pop(call.id, None)
+        if call.answers is None:
+            self.send("cancel", call.id)
+
+    # -- the turn
+
+    def cell_starts(self, *_):
+        self.parent = self.kernel.get_parent("shell")
+        self.final = None
+
+    def take_variable(self, name):
+        """Make the value of a variable the answer. Returns whether there is such a variable."""
+        if name not in self.shell.user_ns:
+            return False
+        value = self.shell.user_ns[name]
+        # `answer` is a box; its content is meant.
+        self.final = as_text(value.get("content") if name == "answer" and isinstance(value, dict) else value)
+        return True
+
+    def cell_ended(self, *_):
+        """Put our names back, and tell the host about the cell before the kernel says that it is idle."""
+        restored = self.restore()
+        answer = self.shell.user_ns["answer"]
+        draft = answer.get("content")
+        report = {
+            "final": self.final,
+            "answer": as_text(draft) if answer.get("ready") else None,
+            "draft": None if draft in (None, "") else as_text(draft),
+            "variables": self.variables(),
+            "restored": restored,
+        }
+        self.send("report", "", json.dumps(report).encode("ascii"))
+
+    def restore(self):
+        """Put back what the cell overwrote or deleted; its own value stays under another name."""
+        namespace, restored = self.shell.user_ns, {}
+        for name, value in self.ours.items():
+            current = namespace.get(name, self)
+            if current is value:
+                continue
+            if name == "answer" and isinstance(current, dict):
+                self.ours[name] = self.shell.user_ns_hidden[name] = current
+                continue
+            kept = None if current is self else f"my_{name}"
+            if kept is not None:
+                namespace[kept] = current
+            namespace[name] = value
+            restored[name] = kept
+        return restored
+
+    def variables(self):
+        """The user's names and the names of their types."""
+        hidden, ours = self.shell.user_ns_hidden, self.ours
+        made = (
+            (name, type(value).__name__)
+            for name, value in list(self.shell.user_ns.items())
+            if not name.startswith("_") and name not in ours and name not in hidden and not isinstance(value, ModuleType)
+        )
+        return dict(itertools.islice(made, MOST_VARIABLES))
+
+
+def decode(encoding, buffer):
+    """The value of a buffer; the host wrote it (`wire.encode`)."""
+    if encoding == "text":
+        return str(buffer, "utf-8", "surrogatepass")
+    return bytes(buffer) if encoding == "bytes" else pickle.loads(buffer)
+
+
+def as_text(value):
+    """An answer is text: a text as it is, everything else as Python prints it."""
+    try:
+        return value if isinstance(value, str) else str(value)
+    except Exception as error:
+        return f"<{type(value).__name__} that cannot be printed: {error}>"
+
+
+def repl_names(guest):
+    """The functions of the REPL, by name. Docstrings are what `help()` shows the model."""
+    return {
+        **query_names(guest, "llm_query", "Ask a language model."),
+        **query_names(guest, "rlm_query", "Ask a recursive language model, which has a REPL of its own."),
+        **answer_names(guest),
+        "exit": stay,
+        "quit": stay,
+    }
+
+
+def query_names(guest, kind, purpose):
+    """`kind` and its batched and asynchronous forms."""
+
+    def query(prompt, model=None):
+        __tracebackhide__ = True
+        return single(guest.ask(question(kind, [prompt], model)), kind)
+
+    def batched(prompts, model=None):
+        __tracebackhide__ = True
+        prompts = as_list(prompts, kind)
+        return several(guest.ask(question(kind, prompts, model, True)), kind) if prompts else []
+
+    async def aquery(prompt, model=None):
+        __tracebackhide__ = True
+        return single(await guest.ask_async(question(kind, [prompt], model)), kind)
+
+    async def abatched(prompts, model=None):
+        __tracebackhide__ = True
+        prompts = as_list(prompts, kind)
+        return several(await guest.ask_async(question(kind, prompts, model, True)), kind) if prompts else []
+
+    one = f"{purpose} Give it one text, get its answer as a text. Raises QueryError when there is no answer."
+    many = f"{purpose} Give a list of texts, get a list of answers in the same order; they are asked side by side."
+    functions = {kind: query, f"{kind}_batched": batched, f"a{kind}": aquery, f"a{kind}_batched": abatched}
+    for name, function in functions.items():
+        function.__name__ = function.__qualname__ = name
+        function.__doc__ = (many if name.endswith("batched") else one) + (" Use with await." if name[0] == "a" else "")
+        function.__module__ = "rlm_guest"
+    return functions
+
+
+def question(kind, prompts, model, batch=False):
+    """The payload of an `ask`."""
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise TypeError(f"{kind} takes text, not {type(prompt).__name__}: make it one with str(...) or json.dumps(...).")
+    if model is not None and not isinstance(model, str):
+        raise TypeError(f"model= takes the name of a model, not {type(model).__name__}.")
+    return {"kind": kind, "prompts": prompts, "model": model, "batch": batch}
+
+
+def as_list(prompts, kind):
+    """The prompts of a batch. A single text is a mistake: it would be asked letter by letter."""
+    if isinstance(prompts, str):
+        raise TypeError(f"{kind}_batched takes a list of texts; for one text use {kind}.")
+    return list(prompts)
+
+
+def single(answers, kind):
+    """The answer of a call, or its failure raised."""
+    __tracebackhide__ = True
+    if "error" in answers[0]:
+        raise QueryError(f"{kind} has no answer: {answers[0]['error']}")
+    return answers[0]["text"]
+
+
+def several(answers, kind):
+    """The answers of a batch; a failed one is a `FailedQuery`, and stderr says how many there are."""
+    texts = [FailedQuery(f"Error: {a['error']}") if "error" in a else a["text"] for a in answers]
+    failed = sum(isinstance(text, FailedQuery) for text in texts)
+    if failed:
+        print(f"{failed} of {len(texts)} prompts of {kind}_batched have no answer; theirs read 'Error: …'.", file=sys.stderr)
+    return texts
+
+
+def answer_names(guest):
+    """The names with which a cell gives the answer, and the one that lists variables."""
+
+    def FINAL(value):
+        """Give the answer of the whole task."""
+        guest.final = as_text(value)
+
+    def FINAL_VAR(name):
+        """Give the value of the variable with this name as the answer of the whole task."""
+        if not isinstance(name, str) or not name.isidentifier():
+            guest.final = as_text(name)  # the value itself was given instead of the name
+        elif not guest.take_variable(name):
+            print(f"FINAL_VAR: there is no variable {name!r}. SHOW_VARS() lists what there is.", file=sys.stderr)
+
+    def SHOW_VARS():
+        """The variables made so far and their types."""
+        return guest.variables() or "No variables yet. What you assign in a cell stays."
+
+    return {f.__name__: f for f in (FINAL, FINAL_VAR, SHOW_VARS)}
+
+
+def stay(*_):
+    """exit() and quit() would end the kernel and all variables with it."""
+    print("The session stays open. To finish, give the answer with FINAL(...).", file=sys.stderr)
+
+
+def refuse_input(*_, **__):
+    """input() would wait for ever."""
+    raise EOFError("input() is not available: nobody is at the keyboard. Everything you need is in `context`.")
+
+
+def read_final(shell):
+    """Take the variable that the request names as the final answer. The host runs this as a silent cell."""
+    guest = shell.kernel.rlm_guest
+    guest.cell_starts()
+    guest.take_variable(guest.parent["metadata"]["rlm"]["name"])
+    guest.cell_ended()
+
+
+def install(shell, settings):
+    """Make the REPL. Called once in every kernel, by the host's first request."""
+    guest = Guest(shell, settings["comm_id"])
+    kernel = shell.kernel
+    kernel.rlm_guest = guest
+    kernel.control_handlers["comm_msg"] = guest.on_control
+    kernel.raw_input = kernel.getpass = refuse_input
+    guest.ours = {**repl_names(guest), "answer": {"content": "", "ready": False}}
+    shell.user_ns.update(guest.ours)
+    shell.user_ns_hidden.update(guest.ours)
+    shell.events.register("pre_run_cell", guest.cell_starts)
+    shell.events.register("post_run_cell", guest.cell_ended)

@@ -1,0 +1,146 @@
+"""One kernel process and its channels: started through jupyter_client from a kernelspec, ready when it says so, gone when killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from rlm_kernel.channels import Channels, OnMessage, zmq_context
+from rlm_kernel.errors import KernelError
+
+if TYPE_CHECKING:
+    from jupyter_client import AsyncKernelManager, KernelClient
+    from jupyter_client.kernelspec import KernelSpec
+
+START_SECONDS = 60.0
+LISTEN_AGAIN_SECONDS = 0.05
+
+
+@runtime_checkable
+class Diagnosable(Protocol):
+    """A provisioner that can say why its kernel did not start."""
+
+    def diagnosis(self) -> str:
+        """The last words of the process; empty when there are none."""
+        ...
+
+
+class Kernel:
+    """A live kernel. Made by `start`, used in one event loop, ended by `kill`.
+
+    Attributes:
+        channels: its sockets.
+        died: done when the process has ended, by whatever cause.
+    """
+
+    def __init__(self, manager: AsyncKernelManager, on_message: OnMessage) -> None:
+        self._manager = manager
+        self._on_message = on_message
+        self._listening = asyncio.Event()
+        self.channels = Channels(_client(manager), self._received)
+        self.died = asyncio.ensure_future(self._end())
+
+    @classmethod
+    async def start(cls, spec: KernelSpec, on_message: OnMessage) -> Kernel:
+        """Start the process; it is usable after `ready`.
+
+        Raises:
+            KernelError: the process could not be started at all.
+        """
+        manager = _manager(spec)
+        try:
+            await manager.start_kernel()
+            return cls(manager, on_message)
+        except BaseException as error:
+            await asyncio.shield(_shut_down(manager))
+            if isinstance(error, OSError):
+                raise KernelError(f"The kernel {spec.display_name!r} could not be started: {error}") from error
+            raise
+
+    @property
+    def session_id(self) -> str:
+        """Marks the messages that answer ours, on channels that others may listen to as well."""
+        return self.channels.session_id
+
+    async def ready(self, answered: asyncio.Future[Any]) -> None:
+        """Wait until the kernel has answered a first request and we hear what it publishes.
+
+        jupyter_client's own readiness ends with a pause of 0.2 s; ours with the first message on IOPub. A subscription may
+        come too late for the first ones, so the kernel is asked to say something until we hear it.
+
+        Raises:
+            KernelError: the process ended, or nothing came within `START_SECONDS`.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await asyncio.wait({answered, self.died}, return_when=asyncio.FIRST_COMPLETED)
+                while not self._listening.is_set() and not self.died.done():
+                    self.channels.send("control", "kernel_info_request", {})
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._listening.wait(), LISTEN_AGAIN_SECONDS)
+        except TimeoutError as error:
+            raise KernelError(f"The kernel did not answer within {START_SECONDS:.0f} s.{self._last_words()}") from error
+        if self.died.done():
+            raise KernelError(
+                f"The kernel ended while it started. Is ipykernel installed in its Python?{self._last_words()}"
+            )
+
+    def interrupt(self) -> None:
+        """Send KeyboardInterrupt to the running cell and to the processes it started."""
+        self.channels.send("control", "interrupt_request", {})
+
+    async def kill(self) -> None:
+        """End the process and all it started, close the sockets, remove its files. Idempotent."""
+        self.channels.close()
+        self.died.cancel()
+        await asyncio.shield(_shut_down(self._manager))
+
+    def _received(self, channel: Any, message: dict[str, Any]) -> None:
+        if channel == "iopub":
+            self._listening.set()
+        self._on_message(channel, message)
+
+    async def _end(self) -> None:
+        provisioner = self._manager.provisioner
+        if provisioner is not None:
+            await provisioner.wait()
+
+    def _last_words(self) -> str:
+        provisioner = self._manager.provisioner
+        words = provisioner.diagnosis() if isinstance(provisioner, Diagnosable) else ""
+        return f"\nIts last words:\n{words}" if words else ""
+
+
+def _manager(spec: KernelSpec) -> AsyncKernelManager:
+    import zmq.asyncio  # noqa: PLC0415 (importing rlm stays fast)
+    from jupyter_client import AsyncKernelManager  # noqa: PLC0415
+    from jupyter_client.kernelspec import KernelSpecManager  # noqa: PLC0415
+
+    class OneSpec(KernelSpecManager):  # type: ignore[misc]
+        """Knows the kernelspec that was resolved already, and no other."""
+
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
+            return spec
+
+    return AsyncKernelManager(
+        kernel_name="rlm",
+        kernel_spec_manager=OneSpec(),
+        transport="ipc",
+        context=zmq.asyncio.Context.shadow(zmq_context()),
+    )
+
+
+def _client(manager: AsyncKernelManager) -> KernelClient:
+    """Connects our sockets, which are plain ones: the manager's belong to zmq's own asyncio layer."""
+    from jupyter_client import KernelClient  # noqa: PLC0415
+
+    client = KernelClient(context=zmq_context())
+    client.load_connection_info(manager.get_connection_info())
+    return client
+
+
+async def _shut_down(manager: AsyncKernelManager) -> None:
+    if manager.provisioner is not None and manager.provisioner.has_process:
+        await manager.provisioner.kill()
+    await manager.cleanup_resources()

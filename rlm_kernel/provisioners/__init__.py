@@ -1,0 +1,1 @@
+"""Start a kernel somewhere: one provisioner for each place, found by jupyter_client through its entry point."""

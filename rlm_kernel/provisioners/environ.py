@@ -1,0 +1,46 @@
+"""The environment variables a kernel on this machine gets: an allow-list, because the keys of the user must not be in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+_ALLOWED = frozenset(
+    """PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TEMP TMP SYSTEMROOT COMSPEC PATHEXT WINDIR
+    PYTHONPATH PYTHONHASHSEED PYTHONUTF8 PYTHONDONTWRITEBYTECODE VIRTUAL_ENV CONDA_PREFIX
+    LD_LIBRARY_PATH DYLD_LIBRARY_PATH DYLD_FALLBACK_LIBRARY_PATH
+    CUDA_VISIBLE_DEVICES OMP_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THREADS
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE PIP_CERT NODE_EXTRA_CA_CERTS
+    NO_PROXY""".split()
+)
+_ALLOWED_PREFIXES = ("LC_", "OPENBLAS_")
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY"})
+
+
+def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
+    """What of `environ` a kernel may see: proxies without their passwords, certificates, locale, paths; no secret."""
+    allowed: dict[str, str] = {}
+    for name, value in environ.items():
+        upper = name.upper()
+        if upper in _PROXIES:
+            allowed[name] = _without_password(value)
+        elif upper in _ALLOWED or upper.startswith(_ALLOWED_PREFIXES):
+            allowed[name] = value
+    return allowed
+
+
+def private_directories(base: Path) -> dict[str, str]:
+    """Jupyter's and IPython's directories below `base`: no configuration and no start-up file of the user is read."""
+    return {
+        "IPYTHONDIR": str(base / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(base / "jupyter"),
+        "JUPYTER_DATA_DIR": str(base / "jupyter"),
+        "JUPYTER_RUNTIME_DIR": str(base / "jupyter"),
+    }
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url if "://" in url else f"//{url}")
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return bare if "://" in url else bare.removeprefix("//")

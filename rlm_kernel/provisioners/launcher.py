@@ -1,0 +1,146 @@
+"""The two processes of a local kernel: a watchdog, and ipykernel as its child.
+
+    python -P -m rlm_kernel.provisioners.launcher [--host-pipe] [--memory BYTES] [--remove DIR] -f CONNECTION_FILE ...
+
+The watchdog ends the kernel and everything the kernel started when its host dies, SIGKILL included: with
+`--host-pipe` its standard input is a pipe that nobody but the host holds open, so the end of the pipe is the end of the host.
+On Linux it is also the reaper of orphans below it, so that processes which left the kernel's group are found too.
+
+A file of the standard library only, and few imports: the kernel is forked from it, and waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from typing import NoReturn
+
+HOST_CHECK_SECONDS = 1.0
+KILL_SECONDS = 5.0
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Fork the kernel and watch it. Ends with the kernel's exit status, as a shell reports it."""
+    options, kernel_argv = _parse(argv)
+    # JPY_PARENT_PID names the host: ipykernel would watch a process that is not its parent.
+    os.environ.pop("JPY_PARENT_PID", None)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    watchdog = os.getpid()
+    kernel = os.fork()
+    if kernel == 0:
+        _become_kernel(watchdog, options.get("--memory"), kernel_argv)
+    status = _watch(kernel, pipe="--host-pipe" in options)
+    _kill_everything_below(kernel)
+    if status is None and "--remove" in options:
+        _remove(options["--remove"])
+    sys.exit(status if status is not None else 128 + signal.SIGKILL)
+
+
+def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Our options stand first; what follows is ipykernel's."""
+    options: dict[str, str] = {}
+    rest = list(argv)
+    while rest and rest[0] in ("--host-pipe", "--memory", "--remove"):
+        name = rest.pop(0)
+        options[name] = "" if name == "--host-pipe" else rest.pop(0)
+    return options, rest
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 (costs milliseconds that other platforms need not pay)
+
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _become_kernel(watchdog: int, memory: str | None, argv: list[str]) -> NoReturn:
+    """Turn this process into ipykernel, in a group of its own so that an interrupt reaches its children and not us."""
+    os.setsid()
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != watchdog:
+        os._exit(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if memory is not None:
+        _limit_memory(int(memory))
+    from ipykernel.kernelapp import IPKernelApp  # noqa: PLC0415 (only the kernel needs it)
+
+    sys.argv = ["ipykernel_launcher", *argv]
+    IPKernelApp.launch_instance(argv=argv)
+    sys.exit(0)
+
+
+def _limit_memory(limit: int) -> None:
+    """Bound what the kernel can allocate. RLIMIT_DATA counts private memory, not the address space that threads reserve."""
+    kind = resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS
+    resource.setrlimit(kind, (limit, limit))
+
+
+def _watch(kernel: int, *, pipe: bool) -> int | None:
+    """Wait for the kernel (its exit status comes back) or the end of the host (None)."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None if _[0] == signal.SIGINT else sys.exit(_kill_and_report(kernel)))
+    host = os.getppid()
+    exited = os.pidfd_open(kernel) if hasattr(os, "pidfd_open") else None
+    watched = [fd for fd in (0 if pipe else None, exited) if fd is not None]
+    while True:
+        pause = HOST_CHECK_SECONDS if exited is not None else 0.05
+        readable, _, _ = select.select(watched, [], [], pause)
+        pid, status = os.waitpid(kernel, os.WNOHANG)
+        if pid:
+            return _exit_status(status)
+        if (0 in readable and os.read(0, 1) == b"") or os.getppid() != host:
+            return None
+
+
+def _kill_and_report(kernel: int) -> int:
+    _kill_everything_below(kernel)
+    return 128 + signal.SIGTERM
+
+
+def _exit_status(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _kill_everything_below(kernel: int) -> None:
+    """Kill the kernel's group, then whatever was re-parented to us, until nothing is left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(kernel, signal.SIGKILL)
+    deadline = time.monotonic() + KILL_SECONDS
+    while time.monotonic() < deadline:
+        for child in _children():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(child, signal.SIGKILL)
+        try:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.002)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    """Our children, by Linux's /proc; elsewhere the kernel's group is all we know."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123 (pathlib costs an import)
+            return [int(pid) for pid in listing.read().split()]
+    except OSError:
+        return []
+
+
+def _remove(directory: str) -> None:
+    import shutil  # noqa: PLC0415 (only when the host died)
+
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

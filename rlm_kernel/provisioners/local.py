@@ -1,0 +1,181 @@
+"""A kernel as a process on this machine: scrubbed environment, private directories, a watchdog, a memory limit.
+
+It is not a sandbox: the kernel runs as the same user and can read the user's files. README, "What local does not contain".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+from jupyter_client.provisioning import LocalProvisioner
+from traitlets import Dict, Integer, TraitError, Unicode, Union, validate
+
+from rlm_kernel.provisioners.environ import private_directories, scrubbed
+
+WATCHDOG_SECONDS = 2.0
+LONGEST_BASE = 80
+DIAGNOSIS_BYTES = 4_000
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_FACTORS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def size_in_bytes(size: str | int) -> int:
+    """``"2g"``, ``"512m"``, ``"1.5 GiB"`` or a number of bytes, as bytes.
+
+    Raises:
+        ValueError: not a size.
+    """
+    match = _SIZE.fullmatch(str(size).strip())
+    if match is None:
+        raise ValueError(f"{size!r} is not a size: write it like '2g', '512m' or as a number of bytes.")
+    return int(float(match[1]) * _FACTORS[match[2].lower()])
+
+
+class LocalKernel(LocalProvisioner):
+    """The provisioner `rlm-local`. Traits tagged `environment` are what `environment_kwargs` may set.
+
+    jupyter_client calls `pre_launch` and `launch_kernel` from `KernelManager.start_kernel`, `kill`, `wait` and `cleanup`
+    from its shutdown, and `poll` whenever it wants to know whether the kernel lives.
+    """
+
+    env = Dict(
+        key_trait=Unicode(), value_trait=Unicode(), help="Environment variables to add to the kernel's."
+    ).tag(environment=True)
+    cwd = Unicode(None, allow_none=True, help="The kernel's working directory.").tag(environment=True)
+    memory = Union(
+        [Unicode(), Integer()], allow_none=True, default_value=None, help="The most it may allocate, e.g. '2g'."
+    ).tag(environment=True)
+
+    directory: Path | None = None
+    _host_pipe: int | None = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the provisioner)
+
+    @validate("memory")
+    def _memory_is_a_size(self, proposal: Any) -> Any:
+        try:
+            size_in_bytes(proposal["value"])
+        except ValueError as error:
+            raise TraitError(str(error)) from error
+        return proposal["value"]
+
+    @validate("cwd")
+    def _cwd_exists(self, proposal: Any) -> Any:
+        if proposal["value"] is not None and not Path(proposal["value"]).expanduser().is_dir():
+            raise TraitError(f"{proposal['value']!r} is not a directory.")
+        return proposal["value"]
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Make the private directory and everything that `Popen` is given."""
+        if self.directory is None:
+            self.directory = _private_directory()
+        work = self.directory / "work"
+        work.mkdir(exist_ok=True)
+        self._keep_sockets_private(self.directory)
+        kwargs = await super().pre_launch(**kwargs)
+        kwargs["cmd"] = self._with_our_options(kwargs["cmd"])
+        kwargs["env"] = {**scrubbed(os.environ), **private_directories(self.directory), **self.env}
+        kwargs["cwd"] = str(Path(self.cwd).expanduser()) if self.cwd else str(work)
+        return kwargs
+
+    def diagnosis(self) -> str:
+        """What the process wrote to its standard error before ipykernel took that over, or after it failed to."""
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - DIAGNOSIS_BYTES))
+        return self._log.read().decode("utf-8", "replace").strip()
+
+    def _keep_sockets_private(self, directory: Path) -> None:
+        """ipc sockets and the connection file go into the 0700 directory: who cannot enter it cannot connect."""
+        manager = self.parent
+        if manager is not None and manager.transport == "ipc" and not manager.connection_file:
+            manager.connection_file = str(directory / "kernel.json")
+            manager.ip = str(directory / "k")
+
+    def _with_our_options(self, cmd: list[str]) -> list[str]:
+        """The command with the launcher's options before those of ipykernel."""
+        options = ["--host-pipe", "--remove", str(self.directory)]
+        if self.memory is not None:
+            options += ["--memory", str(size_in_bytes(self.memory))]
+        place = cmd.index("-f")
+        return [*cmd[:place], *options, *cmd[place:]]
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Start the watchdog, which starts the kernel. It holds the reading end of a pipe whose writing end is ours."""
+        reading, self._host_pipe = os.pipe()
+        try:
+            output = {"stdout": self._log, "stderr": self._log}
+            return await super().launch_kernel(cmd, stdin=reading, **{**output, **kwargs})
+        finally:
+            os.close(reading)
+
+    async def kill(self, restart: bool = False) -> None:  # noqa: ARG002 (the signature is jupyter_client's)
+        """Tell the watchdog to kill the kernel and all it started; kill the watchdog if it does not."""
+        self._close_pipe()
+        try:
+            await asyncio.wait_for(self.wait(), WATCHDOG_SECONDS)
+        except TimeoutError:
+            await super().kill()
+
+    async def terminate(self, restart: bool = False) -> None:
+        """The same as `kill`: a kernel has nothing to save."""
+        await self.kill(restart)
+
+    async def wait(self) -> int | None:
+        """Wait for the end of the watchdog, and so of the kernel, without polling where the system can tell."""
+        process = self.process
+        if process is None:
+            return 0
+        with contextlib.suppress(ProcessLookupError):
+            await _process_end(process)
+        self.process = None
+        return int(process.wait())
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Remove the private directory, unless the kernel is started again in it."""
+        self._close_pipe()
+        if self.directory is not None and not restart:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self.directory = None
+        if not restart:
+            self._log.close()
+        await super().cleanup(restart)
+
+    def _close_pipe(self) -> None:
+        if self._host_pipe is not None:
+            os.close(self._host_pipe)
+            self._host_pipe = None
+
+
+def _private_directory() -> Path:
+    """A new 0700 directory with a short path: an ipc path ends at 107 bytes on Linux, at 103 on macOS."""
+    base = tempfile.gettempdir()
+    if len(os.fsencode(base)) > LONGEST_BASE and os.access("/tmp", os.W_OK):  # noqa: S108 (mkdtemp makes it safe)
+        base = "/tmp"  # noqa: S108
+    return Path(tempfile.mkdtemp(prefix="rlm-", dir=base))
+
+
+async def _process_end(process: subprocess.Popen[bytes]) -> None:
+    """Return when the process has ended; it is not reaped."""
+    if not hasattr(os, "pidfd_open"):
+        while process.poll() is None:
+            await asyncio.sleep(0.01)
+        return
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    fd = os.pidfd_open(process.pid)
+    loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+    try:
+        await ended
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)

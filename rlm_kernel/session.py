@@ -1,0 +1,292 @@
+"""A live REPL: a kernel with the guest in it, which runs cells and answers their questions.
+
+    async with await Session.open(environment("local", None), responder) as session:
+        await session.set("context", text)
+        cell = await session.run("len(context)")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pickle import PicklingError
+from typing import Any, Self
+
+from rlm_kernel.bridge import Bridge, Responder
+from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.kernel import Kernel
+from rlm_kernel.kernelspecs import Environment
+from rlm_kernel.outputs import OutputCollector
+from rlm_kernel.records import CellReport, CellResult, CellStatus, Output
+from rlm_kernel.wire import COMM_ID, GUEST_MODULE, WIRE, Data, ToGuest, encode
+
+INTERRUPT_GRACE = 2.0
+"""Seconds between an interrupt that is ignored and the end of the kernel."""
+
+OnOutput = Callable[[Output], None]
+
+# The source and the settings are in the request's metadata: nothing is spliced into code.
+_INSTALL = f"""
+def _install(shell):
+    import sys, types
+    request = shell.kernel.get_parent("shell")["metadata"]["rlm"]
+    module = sys.modules["{GUEST_MODULE}"] = types.ModuleType("{GUEST_MODULE}")
+    exec(compile(request["source"], "{GUEST_MODULE}.py", "exec"), module.__dict__)
+    module.install(shell, request)
+_install(get_ipython())
+del _install
+"""
+_READ = f"__import__({GUEST_MODULE!r}).read_final(get_ipython())"
+
+
+@dataclass(slots=True)
+class _Request:
+    """An execute_request under way: over when the reply has come and the kernel has said that it is idle."""
+
+    id: str
+    over: asyncio.Future[None]
+    collector: OutputCollector = field(default_factory=OutputCollector)
+    reply: dict[str, Any] | None = None
+    idle: bool = False
+
+    def check(self) -> None:
+        if self.reply is not None and self.idle and not self.over.done():
+            self.over.set_result(None)
+
+
+class Session:
+    """One REPL. Make it with `open`; use it in the event loop that opened it, one cell at a time."""
+
+    def __init__(
+        self, environment: Environment, responder: Responder, on_output: OnOutput | None = None
+    ) -> None:
+        self._environment = environment
+        self._responder = responder
+        self._on_output = on_output or (lambda _: None)
+        self._kernel: Kernel | None = None
+        self._bridge: Bridge | None = None
+        self._request: _Request | None = None
+        self._puts = 0
+
+    @classmethod
+    async def open(
+        cls, environment: Environment, responder: Responder, on_output: OnOutput | None = None
+    ) -> Session:
+        """Start a kernel, put the guest in it and run the environment's `setup_code`.
+
+        Args:
+            environment: where the kernel lives.
+            responder: answers `llm_query` and its relatives.
+            on_output: called with each piece of output of a cell as it comes.
+
+        Raises:
+            KernelError: the kernel did not start.
+            ConfigError: `setup_code` raised.
+        """
+        session = cls(environment, responder, on_output)
+        try:
+            await session._start()
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a kernel to run cells in."""
+        return self._kernel is not None and not self._kernel.died.done()
+
+    async def run(self, code: str, timeout: float | None = None) -> CellResult:  # noqa: ASYNC109 (it ends the cell, not us)
+        """Run a cell as a notebook would.
+
+        Args:
+            code: the cell; magics and top-level `await` work.
+            timeout: seconds after which it is interrupted, and `INTERRUPT_GRACE` later killed with the kernel; the
+                environment's `cell_timeout` when None.
+
+        Raises:
+            KernelError: there is no live kernel; `restart` makes one.
+        """
+        bridge, started = self._live()[1], time.perf_counter()
+        bridge.cell_starts()
+        try:
+            request = self._execute(code, store_history=True)
+            status = await self._finish(request, timeout or self._environment.cell_timeout)
+        finally:
+            self._request = None
+            bridge.cell_ended()
+        return self._result(code, request, status, time.perf_counter() - started)
+
+    async def set(self, name: str, value: Any) -> None:
+        """Give a value to a variable of the REPL; from then on the guest puts it back when a cell overwrites it.
+
+        Raises:
+            ConfigError: the value cannot travel, or the kernel cannot read it.
+            KernelError: the kernel died meanwhile.
+        """
+        try:
+            encoding, buffer = await asyncio.to_thread(encode, value)
+        except (PicklingError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"{name} cannot be sent to the kernel: {error}. Make it str, list or dict.") from error
+        kernel, bridge = self._live()
+        self._puts += 1
+        put = f"p{self._puts}"
+        stored = bridge.stored[put] = asyncio.get_running_loop().create_future()
+        data: Data = {"wire": WIRE, "op": "put", "id": put, "name": name, "encoding": encoding}
+        kernel.channels.send("control", "comm_msg", {"comm_id": COMM_ID, "data": data}, buffers=[buffer])
+        del buffer
+        await asyncio.wait({stored, kernel.died}, return_when=asyncio.FIRST_COMPLETED)
+        if not stored.done():
+            raise KernelError(f"The kernel died while it received {name}. Is there enough memory?")
+        if stored.result() is not None:
+            raise ConfigError(f"The kernel cannot read {name}: {stored.result()}. Make it str, list or dict.")
+
+    async def read(self, name: str) -> str | None:
+        """The value of a variable as the text of an answer, or None when there is no such variable."""
+        bridge = self._live()[1]
+        bridge.report = None
+        request = self._execute(_READ, store_history=False, metadata={"rlm": {"name": name}})
+        await self._finish(request, self._environment.cell_timeout)
+        return (bridge.report or CellReport()).final
+
+    def interrupt(self) -> None:
+        """Interrupt the running cell, and answer everything it waits for as cancelled."""
+        kernel, bridge = self._live()
+        bridge.interrupt()
+        kernel.interrupt()
+
+    async def restart(self) -> None:
+        """A new kernel in place of the old one, with the guest and `setup_code`; variables are gone, `set` ones too.
+
+        Raises:
+            KernelError: it did not start.
+        """
+        await self.close()
+        await self._start()
+
+    async def close(self) -> None:
+        """End the kernel and everything that waits for it. Idempotent."""
+        bridge, self._bridge = self._bridge, None
+        kernel, self._kernel = self._kernel, None
+        if kernel is not None:
+            await kernel.kill()
+        if bridge is not None:
+            await bridge.close()
+
+    # -- start
+
+    async def _start(self) -> None:
+        kernel = self._kernel = await Kernel.start(self._environment.load(), self._received)
+        self._bridge = Bridge(self._send_to_guest, self._responder)
+        source = importlib.resources.files("rlm_kernel").joinpath("guest.py").read_text("utf-8")
+        settings = {"source": source, "comm_id": COMM_ID}
+        request = self._execute(_INSTALL, store_history=False, metadata={"rlm": settings})
+        await kernel.ready(request.over)
+        reply = request.reply or {}
+        if reply.get("status") == "error":
+            raise KernelError(f"The guest did not start: {reply.get('ename')}: {reply.get('evalue')}")
+        if self._environment.setup_code:
+            await self._set_up(self._environment.setup_code)
+
+    async def _set_up(self, code: str) -> None:
+        cell = await self.run(code)
+        if cell.status != "ok":
+            why = cell.error.traceback if cell.error else f"it ended with {cell.status!r}"
+            raise ConfigError(f"environment_kwargs['setup_code'] failed:\n{why}")
+
+    # -- requests
+
+    def _live(self) -> tuple[Kernel, Bridge]:
+        if self._kernel is None or self._bridge is None or self._kernel.died.done():
+            raise KernelError("There is no live kernel: it was closed, or it died. restart() makes a new one.")
+        return self._kernel, self._bridge
+
+    def _execute(self, code: str, *, store_history: bool, metadata: dict[str, Any] | None = None) -> _Request:
+        content = {
+            "code": code,
+            "silent": not store_history,
+            "store_history": store_history,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": True,
+        }
+        message = self._live()[0].channels.send("shell", "execute_request", content, metadata=metadata)
+        self._request = _Request(message, asyncio.get_running_loop().create_future())
+        return self._request
+
+    async def _finish(self, request: _Request, timeout: float | None) -> CellStatus:  # noqa: ASYNC109
+        """Wait for the end of a request; past `timeout` interrupt it, and then kill the kernel."""
+        kernel = self._live()[0]
+        waiting = {request.over, kernel.died}
+        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if request.over.done():
+            return "error" if (request.reply or {}).get("status") == "error" else "ok"
+        if kernel.died.done():
+            return "died"
+        self.interrupt()
+        await asyncio.wait(waiting, timeout=INTERRUPT_GRACE, return_when=asyncio.FIRST_COMPLETED)
+        if not request.over.done():
+            await self.close()
+        return "timeout"
+
+    def _result(self, code: str, request: _Request, status: CellStatus, seconds: float) -> CellResult:
+        report = self._bridge.report if self._bridge is not None else None
+        return CellResult(
+            code=code,
+            status=status,
+            outputs=request.collector.outputs(),
+            error=request.collector.error,
+            report=report or CellReport(),
+            execution_count=(request.reply or {}).get("execution_count"),
+            seconds=seconds,
+            dropped_characters=request.collector.dropped,
+            kernel_alive=self.alive,
+        )
+
+    # -- messages
+
+    def _send_to_guest(self, op: ToGuest, call: str, payload: bytes | None) -> None:
+        if self._kernel is not None:
+            data: Data = {"wire": WIRE, "op": op, "id": call}
+            buffers = [] if payload is None else [payload]
+            content = {"comm_id": COMM_ID, "data": data}
+            self._kernel.channels.send("control", "comm_msg", content, buffers=buffers)
+
+    def _received(self, channel: str, message: dict[str, Any]) -> None:
+        """Whatever the kernel sends comes here. What does not fit the protocol is dropped: a cell may have forged it."""
+        try:
+            if channel == "iopub":
+                self._published(message)
+            elif channel == "shell":
+                self._replied(message)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+            return
+
+    def _published(self, message: dict[str, Any]) -> None:
+        kind, content, parent = message["header"]["msg_type"], message["content"], message["parent_header"]
+        if kind == "comm_msg" and content["comm_id"] == COMM_ID and self._bridge is not None:
+            self._bridge.take(content["data"], message["buffers"])
+            return
+        request = self._request
+        if request is None or self._kernel is None or parent.get("session") != self._kernel.session_id:
+            return
+        if kind == "status" and content["execution_state"] == "idle" and parent["msg_id"] == request.id:
+            request.idle = True
+            request.check()
+        elif (output := request.collector.add(kind, content)) is not None:
+            self._on_output(output)
+
+    def _replied(self, message: dict[str, Any]) -> None:
+        request = self._request
+        if request is not None and message["parent_header"]["msg_id"] == request.id:
+            request.reply = message["content"]
+            request.check()

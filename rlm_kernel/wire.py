@@ -1,0 +1,94 @@
+"""The messages between host and guest: their names, their fields, and how values travel.
+
+Every message is a Jupyter `comm_msg` with one comm id. From the guest it comes on IOPub, to the guest it goes on the
+control channel, because the shell channel is not read while a cell runs. `data` holds the small fields below; what may be
+large or hold any text travels as JSON or as bytes in the first buffer, so that its encoding is ours and exact.
+
+`guest.py` runs where this file is not; `tests/contract/test_wire.py` holds both ends against this table.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any, Final, Literal, NotRequired, TypedDict
+
+WIRE: Final = 1
+"""The version. A guest and a host of different versions do not talk to each other."""
+
+COMM_ID: Final = "rlm-host"
+GUEST_MODULE: Final = "rlm_guest"
+
+FromGuest = Literal["ask", "cancel", "report", "stored"]
+"""`ask`: answer these prompts (`AskPayload`). `cancel`: nobody waits for them any more. `report`: the cell is over
+(`ReportPayload`). `stored`: a `put` was carried out, or failed with `error`."""
+
+ToGuest = Literal["ack", "answer", "put"]
+"""`ack`: the ask arrived, do not send it again. `answer`: `AnswerPayload`. `put`: give the buffer's value to a name."""
+
+Encoding = Literal["text", "bytes", "pickle"]
+
+
+class Data(TypedDict):
+    """The `data` of every message."""
+
+    wire: int
+    op: FromGuest | ToGuest
+    id: str
+    error: NotRequired[str]  # of `stored`
+    name: NotRequired[str]  # of `put`
+    encoding: NotRequired[Encoding]  # of `put`
+
+
+class AskPayload(TypedDict):
+    """The buffer of `ask`."""
+
+    kind: Literal["llm_query", "rlm_query"]
+    prompts: list[str]
+    model: str | None
+    batch: bool
+
+
+class ReportPayload(TypedDict):
+    """The buffer of `report`; see `records.CellReport`."""
+
+    final: str | None
+    answer: str | None
+    draft: str | None
+    variables: dict[str, str]
+    restored: dict[str, str | None]
+
+
+class AnswerPayload(TypedDict):
+    """The buffer of `answer`: one entry for each prompt, in order."""
+
+    answers: list[dict[str, str]]
+
+
+def pack(payload: Any) -> bytes:
+    """JSON in ASCII: lone surrogates survive as escapes."""
+    return json.dumps(payload, separators=(",", ":")).encode("ascii")
+
+
+def unpack(buffer: Any) -> Any:
+    """The value of a buffer written by `pack`.
+
+    Raises:
+        ValueError: not JSON.
+    """
+    return json.loads(bytes(buffer))
+
+
+def encode(value: Any) -> tuple[Encoding, bytes]:
+    """A value for a `put`: text as UTF-8 with surrogates passed, everything else as a pickle.
+
+    The pickle goes in the one safe direction, from the host to the kernel; protocol 4 is read by every Python 3.
+
+    Raises:
+        pickle.PicklingError: the value cannot travel; also TypeError or AttributeError, as pickle has it.
+    """
+    if type(value) is str:
+        return "text", value.encode("utf-8", "surrogatepass")
+    if type(value) is bytes:
+        return "bytes", value
+    return "pickle", pickle.dumps(value, protocol=4)
