@@ -19,7 +19,7 @@ class Responder(Protocol):
     """Who answers: the engine, or whoever else hosts a kernel."""
 
     async def answer(self, query: Query) -> Sequence[Answer]:
-        """The outcomes of the query's prompts, in order. Failures are data; what is raised ends in the cell as text.
+        """The outcomes of the query's prompts, in order. Failures are data; what is raised becomes one.
 
         The task is cancelled when nobody in the kernel waits any more.
         """
@@ -29,8 +29,8 @@ class Responder(Protocol):
 class Bridge:
     """The host's end of the wire for one life of a kernel.
 
-    The kernel may send anything: what is not a question of this version is dropped, and a question that was seen before is
-    not asked again.
+    The kernel may send anything: what is not a question of this version is dropped, and a question that was seen before
+    is not asked again.
     """
 
     def __init__(self, send: SendToGuest, responder: Responder) -> None:
@@ -104,7 +104,12 @@ class Bridge:
         task = self._loop.create_task(self._answer(query))
         self._under_way[call] = task
         acknowledge = self._loop.call_later(ACKNOWLEDGE_AFTER, self._send, "ack", call, None)
-        task.add_done_callback(lambda _: (acknowledge.cancel(), self._under_way.pop(call, None)))
+
+        def over(_: asyncio.Task[None]) -> None:
+            acknowledge.cancel()
+            self._under_way.pop(call, None)
+
+        task.add_done_callback(over)
 
     async def _answer(self, query: Query) -> None:
         try:

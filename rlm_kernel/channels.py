@@ -1,7 +1,7 @@
 """The sockets of a live kernel in one event loop: messages out, messages in, nothing lost and nothing polled.
 
-jupyter_client's own asyncio client costs 3.3 ms for an empty cell; reading the sockets when the event loop says that they are
-readable costs a tenth of that. Messages are built, signed and checked by jupyter_client's `Session`.
+jupyter_client's own asyncio client costs 3.3 ms for an empty cell; reading the sockets when the event loop says that
+they are readable costs a tenth of that. Messages are built, signed and checked by jupyter_client's `Session`.
 """
 
 from __future__ import annotations

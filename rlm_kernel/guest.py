@@ -1,11 +1,13 @@
 """The model's REPL, seen from inside the kernel. The only file of ours that runs there.
 
-It needs the standard library, IPython and ipykernel, nothing else. The host sends its source in one silent request, which
-makes it the module `rlm_guest` and calls `install`; from then on the two talk in `comm_msg`s (`wire.py` is the table):
-ours leave on IOPub, the host's arrive on the control channel, whose thread is free while a cell runs.
+It needs the standard library, IPython and ipykernel, nothing else. The host sends its source in one silent request,
+which makes it the module `rlm_guest` and calls `install`; from then on the two talk in `comm_msg`s (`wire.py` is the
+table): ours leave on IOPub, the host's arrive on the control channel, whose thread is free while a cell runs.
 
 Whatever is here can be changed by the code that a model writes. The host trusts none of it.
 """
+
+from __future__ import annotations
 
 import asyncio
 import itertools
@@ -13,7 +15,9 @@ import json
 import pickle
 import sys
 import threading
+from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import Any
 
 WIRE = 1
 RESEND_SECONDS = 1.0
@@ -25,7 +29,7 @@ class QueryError(RuntimeError):
 
 
 class FailedQuery(str):
-    """What stands in a batch for a prompt without an answer: a text that reads ``Error: …``; `isinstance` tells it apart."""
+    """Stands in a batch for a prompt without an answer: a text that reads ``Error: …``; `isinstance` tells it apart."""
 
     __slots__ = ()
 
@@ -35,46 +39,50 @@ class Call:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, payload, notify):
+    def __init__(self, payload: dict[str, Any], notify: Callable[[], object]) -> None:
         self.id = f"q{next(self._numbers)}"
         self.payload = json.dumps(payload).encode("ascii")
         self.notify = notify
         self.acknowledged = False
-        self.answers = None
+        self.answers: list[dict[str, str]] | None = None
 
 
 class Guest:
     """The state of the REPL: the shell, the questions under way, and the names that belong to the host."""
 
-    def __init__(self, shell, comm_id):
+    def __init__(self, shell: Any, comm_id: str) -> None:
         self.shell = shell
         self.kernel = shell.kernel
         self.comm_id = comm_id
         self.parent = self.kernel.get_parent("shell")
-        self.calls = {}
-        self.final = None
-        self.ours = {}
+        self.calls: dict[str, Call] = {}
+        self.final: str | None = None
+        self.ours: dict[str, Any] = {}
 
     # -- the wire
 
-    def send(self, op, id, payload=None, **fields):
-        # The parent is the running cell, remembered at its start: in a user's thread get_parent() may raise (ipykernel 7.0)
-        # or name another cell.
+    def send(self, op: str, call: str, payload: bytes | None = None, **fields: str) -> None:
+        """Publish a message. `payload`: its buffer."""
+        # The parent is the running cell, remembered at its start: in a user's thread get_parent() may raise
+        # (ipykernel 7.0) or name another cell.
         self.kernel.session.send(
             self.kernel.iopub_socket,
             "comm_msg",
-            {"comm_id": self.comm_id, "data": {"wire": WIRE, "op": op, "id": id, **fields}},
+            {"comm_id": self.comm_id, "data": {"wire": WIRE, "op": op, "id": call, **fields}},
             parent=self.parent,
             ident=b"comm-" + self.comm_id.encode(),
             buffers=None if payload is None else [payload],
         )
 
-    def on_control(self, stream, ident, message):
+    def on_control(self, stream: Any, ident: Any, message: dict[str, Any]) -> Any:
         """A `comm_msg` on the control channel, in the control thread: ours is handled, another is passed on."""
         content = message["content"]
         if content.get("comm_id") != self.comm_id:
             return self.kernel.comm_manager.comm_msg(stream, ident, message)
-        buffers, message["buffers"] = message["buffers"], []  # the kernel keeps the message; 500 MB must not stay with it
+        buffers, message["buffers"] = (
+            message["buffers"],
+            [],
+        )  # the kernel keeps the message; 500 MB must not stay with it
         data = content["data"]
         if data["op"] == "put":
             self.put(data, buffers)
@@ -85,7 +93,7 @@ class Guest:
             call.notify()
         return None
 
-    def put(self, data, buffers):
+    def put(self, data: dict[str, str], buffers: list[Any]) -> None:
         """Give a value of the host to a name, which from then on belongs to the host."""
         try:
             value = decode(data["encoding"], buffers.pop())
@@ -99,7 +107,7 @@ class Guest:
 
     # -- questions
 
-    def ask(self, payload):
+    def ask(self, payload: dict[str, Any]) -> list[dict[str, str]]:
         """Ask the host and wait, in the calling thread."""
         __tracebackhide__ = True
         arrived = threading.Event()
@@ -115,7 +123,7 @@ class Guest:
             self.forget(call)
         return call.answers
 
-    async def ask_async(self, payload):
+    async def ask_async(self, payload: dict[str, Any]) -> list[dict[str, str]]:
         """Ask the host and wait, without blocking the event loop."""
         __tracebackhide__ = True
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
@@ -134,7 +142,7 @@ class Guest:
             self.forget(call)
         return call.answers
 
-    def forget(self, call):
+    def forget(self, call: Call) -> None:
         """The call is over. Without an answer it was interrupted: the host need not go on with it."""
         self.calls.pop(call.id, None)
         if call.answers is None:
@@ -142,11 +150,12 @@ class Guest:
 
     # -- the turn
 
-    def cell_starts(self, *_):
+    def cell_starts(self, *_: Any) -> None:
+        """Remember the cell, and forget the answer of the one before."""
         self.parent = self.kernel.get_parent("shell")
         self.final = None
 
-    def take_variable(self, name):
+    def take_variable(self, name: str) -> bool:
         """Make the value of a variable the answer. Returns whether there is such a variable."""
         if name not in self.shell.user_ns:
             return False
@@ -155,7 +164,7 @@ class Guest:
         self.final = as_text(value.get("content") if name == "answer" and isinstance(value, dict) else value)
         return True
 
-    def cell_ended(self, *_):
+    def cell_ended(self, *_: Any) -> None:
         """Put our names back, and tell the host about the cell before the kernel says that it is idle."""
         restored = self.restore()
         answer = self.shell.user_ns["answer"]
@@ -169,9 +178,10 @@ class Guest:
         }
         self.send("report", "", json.dumps(report).encode("ascii"))
 
-    def restore(self):
+    def restore(self) -> dict[str, str | None]:
         """Put back what the cell overwrote or deleted; its own value stays under another name."""
-        namespace, restored = self.shell.user_ns, {}
+        namespace = self.shell.user_ns
+        restored: dict[str, str | None] = {}
         for name, value in self.ours.items():
             current = namespace.get(name, self)
             if current is value:
@@ -186,25 +196,28 @@ class Guest:
             restored[name] = kept
         return restored
 
-    def variables(self):
+    def variables(self) -> dict[str, str]:
         """The user's names and the names of their types."""
         hidden, ours = self.shell.user_ns_hidden, self.ours
         made = (
             (name, type(value).__name__)
             for name, value in list(self.shell.user_ns.items())
-            if not name.startswith("_") and name not in ours and name not in hidden and not isinstance(value, ModuleType)
+            if not name.startswith("_")
+            and name not in ours
+            and name not in hidden
+            and not isinstance(value, ModuleType)
         )
         return dict(itertools.islice(made, MOST_VARIABLES))
 
 
-def decode(encoding, buffer):
+def decode(encoding: str, buffer: Any) -> Any:
     """The value of a buffer; the host wrote it (`wire.encode`)."""
     if encoding == "text":
         return str(buffer, "utf-8", "surrogatepass")
     return bytes(buffer) if encoding == "bytes" else pickle.loads(buffer)
 
 
-def as_text(value):
+def as_text(value: object) -> str:
     """An answer is text: a text as it is, everything else as Python prints it."""
     try:
         return value if isinstance(value, str) else str(value)
@@ -212,7 +225,7 @@ def as_text(value):
         return f"<{type(value).__name__} that cannot be printed: {error}>"
 
 
-def repl_names(guest):
+def repl_names(guest: Guest) -> dict[str, Any]:
     """The functions of the REPL, by name. Docstrings are what `help()` shows the model."""
     return {
         **query_names(guest, "llm_query", "Ask a language model."),
@@ -223,30 +236,35 @@ def repl_names(guest):
     }
 
 
-def query_names(guest, kind, purpose):
+def query_names(guest: Guest, kind: str, purpose: str) -> dict[str, Any]:
     """`kind` and its batched and asynchronous forms."""
 
-    def query(prompt, model=None):
+    def query(prompt: str, model: str | None = None) -> str:
         __tracebackhide__ = True
         return single(guest.ask(question(kind, [prompt], model)), kind)
 
-    def batched(prompts, model=None):
+    def batched(prompts: Iterable[str], model: str | None = None) -> list[str]:
         __tracebackhide__ = True
         prompts = as_list(prompts, kind)
         return several(guest.ask(question(kind, prompts, model, True)), kind) if prompts else []
 
-    async def aquery(prompt, model=None):
+    async def aquery(prompt: str, model: str | None = None) -> str:
         __tracebackhide__ = True
         return single(await guest.ask_async(question(kind, [prompt], model)), kind)
 
-    async def abatched(prompts, model=None):
+    async def abatched(prompts: Iterable[str], model: str | None = None) -> list[str]:
         __tracebackhide__ = True
         prompts = as_list(prompts, kind)
         return several(await guest.ask_async(question(kind, prompts, model, True)), kind) if prompts else []
 
     one = f"{purpose} Give it one text, get its answer as a text. Raises QueryError when there is no answer."
     many = f"{purpose} Give a list of texts, get a list of answers in the same order; they are asked side by side."
-    functions = {kind: query, f"{kind}_batched": batched, f"a{kind}": aquery, f"a{kind}_batched": abatched}
+    functions: dict[str, Any] = {
+        kind: query,
+        f"{kind}_batched": batched,
+        f"a{kind}": aquery,
+        f"a{kind}_batched": abatched,
+    }
     for name, function in functions.items():
         function.__name__ = function.__qualname__ = name
         function.__doc__ = (many if name.endswith("batched") else one) + (" Use with await." if name[0] == "a" else "")
@@ -254,24 +272,26 @@ def query_names(guest, kind, purpose):
     return functions
 
 
-def question(kind, prompts, model, batch=False):
+def question(kind: str, prompts: list[str], model: str | None, batch: bool = False) -> dict[str, Any]:
     """The payload of an `ask`."""
     for prompt in prompts:
         if not isinstance(prompt, str):
-            raise TypeError(f"{kind} takes text, not {type(prompt).__name__}: make it one with str(...) or json.dumps(...).")
+            raise TypeError(
+                f"{kind} takes text, not {type(prompt).__name__}: make it one with str(...) or json.dumps(...)."
+            )
     if model is not None and not isinstance(model, str):
         raise TypeError(f"model= takes the name of a model, not {type(model).__name__}.")
     return {"kind": kind, "prompts": prompts, "model": model, "batch": batch}
 
 
-def as_list(prompts, kind):
+def as_list(prompts: Iterable[str], kind: str) -> list[str]:
     """The prompts of a batch. A single text is a mistake: it would be asked letter by letter."""
     if isinstance(prompts, str):
         raise TypeError(f"{kind}_batched takes a list of texts; for one text use {kind}.")
     return list(prompts)
 
 
-def single(answers, kind):
+def single(answers: list[dict[str, str]], kind: str) -> str:
     """The answer of a call, or its failure raised."""
     __tracebackhide__ = True
     if "error" in answers[0]:
@@ -279,47 +299,50 @@ def single(answers, kind):
     return answers[0]["text"]
 
 
-def several(answers, kind):
+def several(answers: list[dict[str, str]], kind: str) -> list[str]:
     """The answers of a batch; a failed one is a `FailedQuery`, and stderr says how many there are."""
     texts = [FailedQuery(f"Error: {a['error']}") if "error" in a else a["text"] for a in answers]
     failed = sum(isinstance(text, FailedQuery) for text in texts)
     if failed:
-        print(f"{failed} of {len(texts)} prompts of {kind}_batched have no answer; theirs read 'Error: …'.", file=sys.stderr)
+        print(
+            f"{failed} of {len(texts)} prompts of {kind}_batched have no answer; theirs read 'Error: …'.",
+            file=sys.stderr,
+        )
     return texts
 
 
-def answer_names(guest):
+def answer_names(guest: Guest) -> dict[str, Any]:
     """The names with which a cell gives the answer, and the one that lists variables."""
 
-    def FINAL(value):
+    def FINAL(value: object) -> None:
         """Give the answer of the whole task."""
         guest.final = as_text(value)
 
-    def FINAL_VAR(name):
+    def FINAL_VAR(name: object) -> None:
         """Give the value of the variable with this name as the answer of the whole task."""
         if not isinstance(name, str) or not name.isidentifier():
             guest.final = as_text(name)  # the value itself was given instead of the name
         elif not guest.take_variable(name):
             print(f"FINAL_VAR: there is no variable {name!r}. SHOW_VARS() lists what there is.", file=sys.stderr)
 
-    def SHOW_VARS():
+    def SHOW_VARS() -> dict[str, str] | str:
         """The variables made so far and their types."""
         return guest.variables() or "No variables yet. What you assign in a cell stays."
 
     return {f.__name__: f for f in (FINAL, FINAL_VAR, SHOW_VARS)}
 
 
-def stay(*_):
+def stay(*_: object) -> None:
     """exit() and quit() would end the kernel and all variables with it."""
     print("The session stays open. To finish, give the answer with FINAL(...).", file=sys.stderr)
 
 
-def refuse_input(*_, **__):
+def refuse_input(*_: object, **__: object) -> None:
     """input() would wait for ever."""
     raise EOFError("input() is not available: nobody is at the keyboard. Everything you need is in `context`.")
 
 
-def read_final(shell):
+def read_final(shell: Any) -> None:
     """Take the variable that the request names as the final answer. The host runs this as a silent cell."""
     guest = shell.kernel.rlm_guest
     guest.cell_starts()
@@ -327,7 +350,7 @@ def read_final(shell):
     guest.cell_ended()
 
 
-def install(shell, settings):
+def install(shell: Any, settings: dict[str, str]) -> None:
     """Make the REPL. Called once in every kernel, by the host's first request."""
     guest = Guest(shell, settings["comm_id"])
     kernel = shell.kernel

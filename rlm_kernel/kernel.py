@@ -1,4 +1,4 @@
-"""One kernel process and its channels: started through jupyter_client from a kernelspec, ready when it says so, gone when killed."""
+"""One kernel process and its channels, started through jupyter_client from a kernelspec."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from rlm_kernel.channels import Channels, OnMessage, zmq_context
 from rlm_kernel.errors import KernelError
 
 if TYPE_CHECKING:
-    from jupyter_client import AsyncKernelManager, KernelClient
+    from jupyter_client.client import KernelClient
     from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
 
 START_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 0.05
@@ -66,8 +67,8 @@ class Kernel:
     async def ready(self, answered: asyncio.Future[Any]) -> None:
         """Wait until the kernel has answered a first request and we hear what it publishes.
 
-        jupyter_client's own readiness ends with a pause of 0.2 s; ours with the first message on IOPub. A subscription may
-        come too late for the first ones, so the kernel is asked to say something until we hear it.
+        jupyter_client's own readiness ends with a pause of 0.2 s; ours with the first message on IOPub. A subscription
+        may come too late for the first ones, so the kernel is asked to say something until we hear it.
 
         Raises:
             KernelError: the process ended, or nothing came within `START_SECONDS`.
@@ -113,11 +114,11 @@ class Kernel:
 
 
 def _manager(spec: KernelSpec) -> AsyncKernelManager:
-    import zmq.asyncio  # noqa: PLC0415 (importing rlm stays fast)
-    from jupyter_client import AsyncKernelManager  # noqa: PLC0415
-    from jupyter_client.kernelspec import KernelSpecManager  # noqa: PLC0415
+    import zmq.asyncio
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
 
-    class OneSpec(KernelSpecManager):  # type: ignore[misc]
+    class OneSpec(KernelSpecManager):
         """Knows the kernelspec that was resolved already, and no other."""
 
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
@@ -133,7 +134,7 @@ def _manager(spec: KernelSpec) -> AsyncKernelManager:
 
 def _client(manager: AsyncKernelManager) -> KernelClient:
     """Connects our sockets, which are plain ones: the manager's belong to zmq's own asyncio layer."""
-    from jupyter_client import KernelClient  # noqa: PLC0415
+    from jupyter_client.client import KernelClient
 
     client = KernelClient(context=zmq_context())
     client.load_connection_info(manager.get_connection_info())

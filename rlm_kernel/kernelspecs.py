@@ -1,7 +1,7 @@
 """From the name of an environment and its options to a kernelspec.
 
-An environment is a kernelspec folder. Ours lie in the package (`environments/`), and are looked for there first, so that
-no file of the user or of a project can stand in for them.
+An environment is a kernelspec folder. Ours lie in the package (`environments/`), and are looked for there first, so
+that no file of the user or of a project can stand in for them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Environment:
 
     def load(self) -> KernelSpec:
         """The kernelspec with the options in the configuration of its provisioner."""
-        from jupyter_client.kernelspec import KernelSpec  # noqa: PLC0415 (importing rlm stays fast)
+        from jupyter_client.kernelspec import KernelSpec
 
         folder = spec_folder(self.kernelspec)
         fields = json.loads((folder / "kernel.json").read_text("utf-8"))
@@ -96,9 +96,9 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
         _check_session_option(key, options[key])
     if not of_provisioner:
         return
-    from traitlets import TraitError  # noqa: PLC0415 (importing rlm stays fast)
+    from traitlets import TraitError
 
-    from rlm_kernel.provisioners.local import LocalKernel  # noqa: PLC0415
+    from rlm_kernel.provisioners.local import LocalKernel
 
     allowed = LocalKernel.class_trait_names(environment=True)
     for key, value in of_provisioner.items():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from typing import Any
 
+from rlm_kernel.plaintext import plain
 from rlm_kernel.records import CellError, Output
 
 HEAD_CHARACTERS = 8_000_000
@@ -13,7 +13,6 @@ TAIL_CHARACTERS = 2_000_000
 ITEM_COST = 200
 """Charged for an output beside its characters, so that a million empty ones are bounded too."""
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _SHOWN = ("stream", "display_data", "execute_result", "error")
 
 
@@ -121,7 +120,7 @@ class OutputCollector:
         self._items.append(output)
         display = (content.get("transient") or {}).get("display_id")
         if display is not None:
-            self._displays.setdefault(display, []).append(output)
+            self._displays.setdefault(str(display), []).append(output)
 
     def _join(self) -> None:
         """Make the pieces of the last stream its text."""
@@ -131,7 +130,7 @@ class OutputCollector:
 
     def _update(self, content: dict[str, Any]) -> None:
         display = (content.get("transient") or {}).get("display_id")
-        for output in self._displays.get(display, ()):
+        for output in self._displays.get(str(display), ()):
             output["data"], output["metadata"] = content["data"], content["metadata"]
 
     def _clear(self, *, wait: bool) -> None:
@@ -143,17 +142,16 @@ class OutputCollector:
             self._displays.clear()
 
 
-def plain(text: str) -> str:
-    """The text without terminal colours."""
-    return _ANSI.sub("", text)
-
-
 def _output(message_type: str, content: dict[str, Any]) -> Output:
     if message_type == "stream":
         return {"output_type": "stream", "name": content["name"], "text": content["text"]}
     if message_type == "error":
         return {"output_type": "error", **{key: content[key] for key in ("ename", "evalue", "traceback")}}
-    output: Output = {"output_type": message_type, "data": content["data"], "metadata": content.get("metadata", {})}
+    output: Output = {
+        "output_type": message_type,
+        "data": content["data"],
+        "metadata": content.get("metadata", {}),
+    }
     if message_type == "execute_result":
         output["execution_count"] = content["execution_count"]
     return output

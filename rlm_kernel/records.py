@@ -132,7 +132,7 @@ class RLMChatCompletion:
     """
 
     root_model: str
-    prompt: Prompt
+    prompt: Prompt = field(repr=False)
     response: str
     usage_summary: UsageSummary
     execution_time: float
@@ -191,7 +191,7 @@ class CellResult:
 
     Attributes:
         code: the cell.
-        status: ``ok``; ``error`` (it raised); ``timeout`` (it was ended, see `kernel_alive`); ``died`` (the kernel did).
+        status: ``ok``; ``error``: it raised; ``timeout``: it was ended; ``died``: the kernel did.
         outputs: nbformat outputs in order; streams are merged, displays keep every MIME type.
         error: what it raised, or None.
         report: what the guest saw after the cell.

@@ -1,8 +1,8 @@
 """A live REPL: a kernel with the guest in it, which runs cells and answers their questions.
 
-    async with await Session.open(environment("local", None), responder) as session:
-        await session.set("context", text)
-        cell = await session.run("len(context)")
+async with await Session.open(environment("local", None), responder) as session:
+    await session.set("context", text)
+    cell = await session.run("len(context)")
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ class _Request:
 class Session:
     """One REPL. Make it with `open`; use it in the event loop that opened it, one cell at a time."""
 
-    def __init__(
-        self, environment: Environment, responder: Responder, on_output: OnOutput | None = None
-    ) -> None:
+    def __init__(self, environment: Environment, responder: Responder, on_output: OnOutput | None = None) -> None:
         self._environment = environment
         self._responder = responder
         self._on_output = on_output or (lambda _: None)
@@ -72,9 +70,7 @@ class Session:
         self._puts = 0
 
     @classmethod
-    async def open(
-        cls, environment: Environment, responder: Responder, on_output: OnOutput | None = None
-    ) -> Session:
+    async def open(cls, environment: Environment, responder: Responder, on_output: OnOutput | None = None) -> Session:
         """Start a kernel, put the guest in it and run the environment's `setup_code`.
 
         Args:
@@ -262,7 +258,7 @@ class Session:
             self._kernel.channels.send("control", "comm_msg", content, buffers=buffers)
 
     def _received(self, channel: str, message: dict[str, Any]) -> None:
-        """Whatever the kernel sends comes here. What does not fit the protocol is dropped: a cell may have forged it."""
+        """Whatever the kernel sends comes here. What breaks the protocol is dropped: a cell may have forged it."""
         try:
             if channel == "iopub":
                 self._published(message)

@@ -1,8 +1,8 @@
 """The messages between host and guest: their names, their fields, and how values travel.
 
 Every message is a Jupyter `comm_msg` with one comm id. From the guest it comes on IOPub, to the guest it goes on the
-control channel, because the shell channel is not read while a cell runs. `data` holds the small fields below; what may be
-large or hold any text travels as JSON or as bytes in the first buffer, so that its encoding is ours and exact.
+control channel, because the shell channel is not read while a cell runs. `data` holds the small fields below; what may
+be large or hold any text travels as JSON or as bytes in the first buffer, so that its encoding is ours and exact.
 
 `guest.py` runs where this file is not; `tests/contract/test_wire.py` holds both ends against this table.
 """

@@ -1,6 +1,6 @@
-"""A model that says what you tell it to: the public test double.
+r"""A model that says what you tell it to: the public test double.
 
-    lm = ScriptedLM(["```repl\\nprint(len(context))\\n```", "FINAL(42)"])
+    lm = ScriptedLM(["```repl\nprint(len(context))\\n```", "FINAL(42)"])
     RLM(backend="scripted", backend_kwargs={"lm": lm})
 
 Replies are taken in order from a list, or made by a function of the conversation. An exception in the list, or from the
@@ -98,7 +98,9 @@ def _from_list(replies: Iterable[str | Reply | BaseException], model: str) -> Sc
         try:
             return next(rest)
         except StopIteration:
-            return LMError("The script has no reply left: give ScriptedLM more replies.", backend="scripted", model=model)
+            return LMError(
+                "The script has no reply left: give ScriptedLM more replies.", backend="scripted", model=model
+            )
 
     return script
 

@@ -1,4 +1,4 @@
-"""The environment variables a kernel on this machine gets: an allow-list, because the keys of the user must not be in it."""
+"""The environment variables of a kernel on this machine: an allow-list, so that no key of the user is in it."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     python -P -m rlm_kernel.provisioners.launcher [--host-pipe] [--memory BYTES] [--remove DIR] -f CONNECTION_FILE ...
 
-The watchdog ends the kernel and everything the kernel started when its host dies, SIGKILL included: with
-`--host-pipe` its standard input is a pipe that nobody but the host holds open, so the end of the pipe is the end of the host.
-On Linux it is also the reaper of orphans below it, so that processes which left the kernel's group are found too.
+The watchdog ends the kernel and everything the kernel started when its host dies, SIGKILL included: with `--host-pipe`
+its standard input is a pipe that nobody but the host holds open, so the end of the pipe is the end of the host. On
+Linux it is also the reaper of orphans below it, so that processes which left the kernel's group are found too.
 
 A file of the standard library only, and few imports: the kernel is forked from it, and waits for it.
 """
@@ -18,6 +18,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 HOST_CHECK_SECONDS = 1.0
@@ -55,7 +56,7 @@ def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 (costs milliseconds that other platforms need not pay)
+        import ctypes
 
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
@@ -71,7 +72,7 @@ def _become_kernel(watchdog: int, memory: str | None, argv: list[str]) -> NoRetu
     os.close(null)
     if memory is not None:
         _limit_memory(int(memory))
-    from ipykernel.kernelapp import IPKernelApp  # noqa: PLC0415 (only the kernel needs it)
+    from ipykernel.kernelapp import IPKernelApp
 
     sys.argv = ["ipykernel_launcher", *argv]
     IPKernelApp.launch_instance(argv=argv)
@@ -79,7 +80,7 @@ def _become_kernel(watchdog: int, memory: str | None, argv: list[str]) -> NoRetu
 
 
 def _limit_memory(limit: int) -> None:
-    """Bound what the kernel can allocate. RLIMIT_DATA counts private memory, not the address space that threads reserve."""
+    """Bound what the kernel allocates. RLIMIT_DATA counts private memory, not the address space threads reserve."""
     kind = resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS
     resource.setrlimit(kind, (limit, limit))
 
@@ -87,7 +88,7 @@ def _limit_memory(limit: int) -> None:
 def _watch(kernel: int, *, pipe: bool) -> int | None:
     """Wait for the kernel (its exit status comes back) or the end of the host (None)."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: None if _[0] == signal.SIGINT else sys.exit(_kill_and_report(kernel)))
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else _end_with(kernel))
     host = os.getppid()
     exited = os.pidfd_open(kernel) if hasattr(os, "pidfd_open") else None
     watched = [fd for fd in (0 if pipe else None, exited) if fd is not None]
@@ -101,9 +102,14 @@ def _watch(kernel: int, *, pipe: bool) -> int | None:
             return None
 
 
-def _kill_and_report(kernel: int) -> int:
-    _kill_everything_below(kernel)
-    return 128 + signal.SIGTERM
+def _end_with(kernel: int) -> Callable[[int, object], None]:
+    """A signal handler: end the kernel, then ourselves."""
+
+    def end(number: int, _: object) -> None:
+        _kill_everything_below(kernel)
+        sys.exit(128 + number)
+
+    return end
 
 
 def _exit_status(status: int) -> int:
@@ -137,7 +143,7 @@ def _children() -> list[int]:
 
 
 def _remove(directory: str) -> None:
-    import shutil  # noqa: PLC0415 (only when the host died)
+    import shutil
 
     shutil.rmtree(directory, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """A kernel as a process on this machine: scrubbed environment, private directories, a watchdog, a memory limit.
 
-It is not a sandbox: the kernel runs as the same user and can read the user's files. README, "What local does not contain".
+It is not a sandbox: the kernel runs as the same user and can read the user's files (README, "What local does not
+contain").
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-from jupyter_client.provisioning import LocalProvisioner
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Dict, Integer, TraitError, Unicode, Union, validate
 
 from rlm_kernel.provisioners.environ import private_directories, scrubbed
@@ -42,16 +43,19 @@ def size_in_bytes(size: str | int) -> int:
 class LocalKernel(LocalProvisioner):
     """The provisioner `rlm-local`. Traits tagged `environment` are what `environment_kwargs` may set.
 
-    jupyter_client calls `pre_launch` and `launch_kernel` from `KernelManager.start_kernel`, `kill`, `wait` and `cleanup`
-    from its shutdown, and `poll` whenever it wants to know whether the kernel lives.
+    jupyter_client calls `pre_launch` and `launch_kernel` from `KernelManager.start_kernel`, `kill`, `wait` and
+    `cleanup` from its shutdown, and `poll` whenever it wants to know whether the kernel lives.
     """
 
-    env = Dict(
-        key_trait=Unicode(), value_trait=Unicode(), help="Environment variables to add to the kernel's."
-    ).tag(environment=True)
+    env = Dict(key_trait=Unicode(), value_trait=Unicode(), help="Environment variables to add to the kernel's.").tag(
+        environment=True
+    )
     cwd = Unicode(None, allow_none=True, help="The kernel's working directory.").tag(environment=True)
     memory = Union(
-        [Unicode(), Integer()], allow_none=True, default_value=None, help="The most it may allocate, e.g. '2g'."
+        [Unicode(), Integer()],
+        allow_none=True,
+        default_value=None,
+        help="The most it may allocate, e.g. '2g'.",
     ).tag(environment=True)
 
     directory: Path | None = None
@@ -71,9 +75,12 @@ class LocalKernel(LocalProvisioner):
 
     @validate("cwd")
     def _cwd_exists(self, proposal: Any) -> Any:
-        if proposal["value"] is not None and not Path(proposal["value"]).expanduser().is_dir():
+        if proposal["value"] is None:
+            return None
+        cwd = Path(proposal["value"]).expanduser()
+        if not cwd.is_dir():
             raise TraitError(f"{proposal['value']!r} is not a directory.")
-        return proposal["value"]
+        return str(cwd)
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Make the private directory and everything that `Popen` is given."""
@@ -85,7 +92,7 @@ class LocalKernel(LocalProvisioner):
         kwargs = await super().pre_launch(**kwargs)
         kwargs["cmd"] = self._with_our_options(kwargs["cmd"])
         kwargs["env"] = {**scrubbed(os.environ), **private_directories(self.directory), **self.env}
-        kwargs["cwd"] = str(Path(self.cwd).expanduser()) if self.cwd else str(work)
+        kwargs["cwd"] = self.cwd or str(work)
         return kwargs
 
     def diagnosis(self) -> str:
@@ -95,7 +102,7 @@ class LocalKernel(LocalProvisioner):
         return self._log.read().decode("utf-8", "replace").strip()
 
     def _keep_sockets_private(self, directory: Path) -> None:
-        """ipc sockets and the connection file go into the 0700 directory: who cannot enter it cannot connect."""
+        """Ipc sockets and the connection file go into the 0700 directory: who cannot enter it cannot connect."""
         manager = self.parent
         if manager is not None and manager.transport == "ipc" and not manager.connection_file:
             manager.connection_file = str(directory / "kernel.json")
@@ -167,15 +174,13 @@ def _private_directory() -> Path:
 async def _process_end(process: subprocess.Popen[bytes]) -> None:
     """Return when the process has ended; it is not reaped."""
     if not hasattr(os, "pidfd_open"):
-        while process.poll() is None:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(process.wait)
         return
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
+    ended = asyncio.Event()
     fd = os.pidfd_open(process.pid)
-    loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+    asyncio.get_running_loop().add_reader(fd, ended.set)
     try:
-        await ended
+        await ended.wait()
     finally:
-        loop.remove_reader(fd)
+        asyncio.get_running_loop().remove_reader(fd)
         os.close(fd)

@@ -1,0 +1,47 @@
+"""Recursive Language Models whose REPL is a real Jupyter kernel.
+
+from rlm import RLM
+print(RLM(backend="openai", backend_kwargs={"model_name": "gpt-5-mini"}).completion("...").response)
+"""
+
+from rlm_kernel import __version__
+from rlm_kernel.clients.lm import LM
+from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.errors import (
+    BudgetExceededError,
+    CancellationError,
+    ConfigError,
+    ErrorThresholdExceededError,
+    KernelError,
+    LimitError,
+    LMError,
+    RLMError,
+    TimeoutExceededError,
+    TokenLimitExceededError,
+)
+from rlm_kernel.prompts import PromptProfile
+from rlm_kernel.records import ModelUsageSummary, Reply, RLMChatCompletion, Usage, UsageSummary
+from rlm_kernel.rlm import RLM
+
+__all__ = [
+    "LM",
+    "RLM",
+    "BudgetExceededError",
+    "CancellationError",
+    "ConfigError",
+    "ErrorThresholdExceededError",
+    "KernelError",
+    "LMError",
+    "LimitError",
+    "ModelUsageSummary",
+    "PromptProfile",
+    "RLMChatCompletion",
+    "RLMError",
+    "Reply",
+    "ScriptedLM",
+    "TimeoutExceededError",
+    "TokenLimitExceededError",
+    "Usage",
+    "UsageSummary",
+    "__version__",
+]

@@ -1,0 +1,97 @@
+"""One event loop for the whole process, in a thread of its own: where engines run, whoever calls them.
+
+A synchronous call waits for it, also inside a running loop (a notebook's, say); an asynchronous one awaits it. So model
+clients and kernels live in one loop and are shared freely, and a user's loop that is blocked does not stall a kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError as Cancelled
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+CLEANUP_SECONDS = 1.5
+"""How long Ctrl-C waits for the end of what it interrupts."""
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def engine_loop() -> asyncio.AbstractEventLoop:
+    """The loop, started at first use. A forked child gets one of its own."""
+    global _loop  # noqa: PLW0603 (one for the process)
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="rlm-engine", daemon=True).start()
+        return _loop
+
+
+def _forget_loop() -> None:
+    global _lock, _loop
+    _lock, _loop = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_forget_loop)
+
+
+class Job(Generic[T]):
+    """A coroutine in the engine's loop, to be waited for from elsewhere."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._outcome: Future[T] = Future()
+        self._task: asyncio.Task[T] | None = None
+        engine_loop().call_soon_threadsafe(self._start, work)
+
+    def wait(self) -> T:
+        """Block until it is done. A KeyboardInterrupt cancels it, lets it clean up, and is raised again."""
+        try:
+            return self._outcome.result()
+        except KeyboardInterrupt:
+            self.cancel()
+            self._clean_up()
+            raise
+
+    async def wait_async(self) -> T:
+        """Await it in any loop. Cancelling the caller cancels it, and its cleaning up is awaited."""
+        outcome = asyncio.wrap_future(self._outcome)
+        try:
+            return await asyncio.shield(outcome)
+        except asyncio.CancelledError:
+            self.cancel()
+            await asyncio.wait({outcome})
+            raise
+
+    async def ended_async(self) -> None:
+        """Await its end, whatever that is."""
+        await asyncio.wait({asyncio.wrap_future(self._outcome)})
+
+    def cancel(self) -> None:
+        """Ask it to stop; it cleans up first."""
+        engine_loop().call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
+
+    def _clean_up(self) -> None:
+        try:
+            self._outcome.exception(CLEANUP_SECONDS)
+        except (Cancelled, TimeoutError):
+            return
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = engine_loop().create_task(work)
+        self._task.add_done_callback(self._hand_over)
+
+    def _hand_over(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self._outcome.cancel()
+            self._outcome.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            self._outcome.set_exception(error)
+        else:
+            self._outcome.set_result(task.result())

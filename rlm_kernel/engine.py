@@ -1,0 +1,330 @@
+"""The loop of one completion: ask the root model, run its cells, give back what they showed, until it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rlm_kernel.kernelspecs import Environment
+from rlm_kernel.parsing import ParsedReply, TextAnswer, parse, without_thinking
+from rlm_kernel.prompts import PromptProfile, describe
+from rlm_kernel.records import CellResult, Message, Prompt, Reply, RLMChatCompletion
+from rlm_kernel.subcalls import Models, SubCalls
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.events import Event, OnEvent
+from rlm_kernel.usage import UsageMeter
+
+if TYPE_CHECKING:
+    from rlm_kernel.session import Session
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an RLM was set up with; the same for all its completions.
+
+    Attributes:
+        models: the root model and those of sub-calls.
+        environment: where cells run.
+        profile: the words of the engine.
+        system_prompt: a user's own system prompt, or None.
+        max_iterations: turns of the root model before it is asked for its last word.
+        depth: of this RLM; at `max_depth` it is a plain completion.
+        max_depth: the depth at which there are no REPLs.
+        max_concurrent_queries: sub-calls in flight.
+    """
+
+    models: Models
+    environment: Environment
+    profile: PromptProfile
+    system_prompt: str | None = None
+    max_iterations: int = 30
+    depth: int = 0
+    max_depth: int = 1
+    max_concurrent_queries: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a turn ended: with an answer, or with what the model is told next."""
+
+    answer: str | None = None
+    message: str = ""
+
+
+class Engine:
+    """One completion. Make it, `run` it once.
+
+    Args:
+        plan: what the RLM was set up with.
+        on_event: reads the stream of events.
+        live: whether somebody watches, so that the root model's words are streamed.
+
+    Attributes:
+        partial_answer: the best answer so far: the content of `answer`, or None.
+        usage: what was spent so far.
+    """
+
+    def __init__(self, plan: Plan, on_event: OnEvent, *, live: bool = False) -> None:
+        self.partial_answer: str | None = None
+        self.usage = UsageMeter()
+        self._plan = plan
+        self._on_event = on_event
+        self._live = live
+        self._started = time.perf_counter()
+        self._session: Session | None = None
+        self._cells = 0
+        self._challenged = False
+        self._subcalls = SubCalls(
+            plan.models, self.usage, self._emit, plan.profile.sub_reply_tokens, plan.max_concurrent_queries
+        )
+
+    async def run(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+        """Answer a question over a context.
+
+        Args:
+            prompt: becomes `context`.
+            question: what the root model is asked; None when the prompt asks itself.
+
+        Raises:
+            LMError: the root model failed.
+            KernelError: the kernel did not start, or could not be started again.
+            ConfigError: the context or the `setup_code` cannot be used.
+        """
+        self._started = time.perf_counter()
+        self._announce(prompt, question)
+        try:
+            plain = self._plan.depth >= self._plan.max_depth
+            answer = await (self._ask_plainly(prompt, question) if plain else self._loop(prompt, question))
+        except BaseException as error:
+            self._emit(events.RunFailed, error=error)
+            raise
+        finally:
+            if self._session is not None:
+                await self._session.close()
+        completion = RLMChatCompletion(
+            self._plan.models.root.model, prompt, answer, self.usage.summary(), self._clock()
+        )
+        self._emit(events.RunFinished, completion=completion)
+        return completion
+
+    # -- the loop
+
+    async def _loop(self, prompt: Prompt, question: str | None) -> str:
+        plan, facts = self._plan, describe(prompt)
+        messages = plan.profile.opening(
+            facts,
+            question or "",
+            prompt,
+            system=plan.system_prompt,
+            sub_window=plan.models.default.context_window,
+        )
+        # The first reply does not depend on the kernel: both are waited for at once.
+        _, reply = await _both(self._prepare(prompt), self._ask_root(messages, 1))
+        for iteration in range(1, plan.max_iterations + 1):
+            if iteration > 1:
+                reply = await self._ask_root(messages, iteration)
+            turn = await self._turn(reply, iteration, prompt)
+            if turn.answer is not None:
+                return turn.answer
+            messages += _exchange(reply, turn.message)
+        messages[-1] = {
+            "role": "user",
+            "content": f"{turn.message}\n\n{plan.profile.last_chance(question or '')}",
+        }
+        return await self._last_word(messages)
+
+    async def _turn(self, reply: Reply, iteration: int, prompt: Prompt) -> Turn:
+        """What comes of a reply; the table of DESIGN 4.3."""
+        profile = self._plan.profile
+        parsed = parse(reply.text, finished=reply.finish_reason == "stop")
+        if parsed.cut:
+            return Turn(message=profile.cut())
+        if parsed.blocks:
+            return await self._run_blocks(parsed, iteration, prompt)
+        if parsed.answer is None:
+            return Turn(message=profile.no_code())
+        if self._cells == 0 and not self._challenged:
+            self._challenged = True
+            self._notice("The model answered before it had looked at the context; it is asked to look first.")
+            return Turn(message=profile.look_first())
+        return await self._text_answer(parsed.answer)
+
+    async def _run_blocks(self, parsed: ParsedReply, iteration: int, prompt: Prompt) -> Turn:
+        """Run the blocks in order until one gives the answer or does not end well."""
+        results: list[CellResult] = []
+        notes: list[str] = []
+        for code in parsed.blocks:
+            result = await self._run_cell(code, iteration)
+            results.append(result)
+            if result.status == "ok" and (answer := _given(result)) is not None:
+                return Turn(answer)
+            if result.report.restored:
+                notes.append(self._plan.profile.restored(result.report.restored))
+            if not result.kernel_alive:
+                notes.append(await self._revive(results, prompt))
+            if result.status != "ok":
+                break
+        if parsed.answer is not None:
+            turn = await self._answer_beside_code(parsed.answer, results)
+            if turn.answer is not None:
+                return turn
+            notes.append(turn.message)
+        return Turn(message=self._outputs(results, notes, iteration, prompt))
+
+    def _outputs(self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, prompt: Prompt) -> str:
+        return self._plan.profile.outputs(
+            results,
+            notes=notes,
+            iteration=iteration,
+            max_iterations=self._plan.max_iterations,
+            facts=describe(prompt),
+        )
+
+    async def _answer_beside_code(self, answer: TextAnswer, results: Sequence[CellResult]) -> Turn:
+        """A text answer in a reply with code: a variable of that code is taken, a literal was a guess."""
+        ended_well = all(result.status == "ok" for result in results)
+        if answer.name is not None and ended_well:
+            turn = await self._text_answer(replace(answer, must_be_variable=True))
+            if turn.answer is not None or answer.must_be_variable:
+                return turn
+        return Turn(message=self._plan.profile.guess_ignored())
+
+    async def _text_answer(self, answer: TextAnswer) -> Turn:
+        value = await self._live_session.read(answer.name) if answer.name is not None else None
+        if value is not None:
+            return Turn(value)
+        if answer.must_be_variable:
+            return Turn(message=self._plan.profile.no_variable(answer.name or ""))
+        return Turn(answer.text)
+
+    # -- the models
+
+    async def _ask_root(self, messages: Sequence[Message], iteration: int) -> Reply:
+        self._emit(events.IterationStarted, iteration=iteration)
+        lm, started = self._plan.models.root, time.perf_counter()
+
+        def on_text(text: str) -> None:
+            self._emit(events.ModelText, iteration=iteration, text=text)
+
+        reply = await lm.complete(
+            messages, max_tokens=self._plan.profile.reply_tokens, on_text=on_text if self._live else None
+        )
+        self.usage.add(lm.model, reply.usage)
+        seconds = time.perf_counter() - started
+        self._emit(events.ModelReplied, iteration=iteration, reply=reply, seconds=seconds)
+        return reply
+
+    async def _last_word(self, messages: Sequence[Message]) -> str:
+        """The answer after the last turn: a variable, a FINAL(...), or whatever the model said."""
+        reply = await self._ask_root(messages, self._plan.max_iterations + 1)
+        parsed = parse(reply.text)
+        if parsed.answer is not None:
+            turn = await self._text_answer(replace(parsed.answer, must_be_variable=False))
+            return turn.answer or parsed.answer.text
+        return without_thinking(reply.text).strip()
+
+    async def _ask_plainly(self, prompt: Prompt, question: str | None) -> str:
+        """One plain completion, no REPL: what an RLM is at its greatest depth."""
+        text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
+        content = f"{text}\n\n{question}" if question else text
+        reply = await self._ask_root([{"role": "user", "content": content}], 1)
+        return without_thinking(reply.text).strip()
+
+    # -- the kernel
+
+    @property
+    def _live_session(self) -> Session:
+        assert self._session is not None, "a turn is only taken once the session is open"
+        return self._session
+
+    async def _prepare(self, prompt: Prompt) -> None:
+        """Start the kernel and give it the context."""
+        from rlm_kernel.session import Session
+
+        started = time.perf_counter()
+
+        def on_output(output: dict[str, Any]) -> None:
+            self._emit(events.CellOutput, cell=self._cells, output=output)
+
+        self._session = await Session.open(self._plan.environment, self._subcalls, on_output)
+        await self._fill(prompt)
+        self._emit(events.KernelReady, seconds=time.perf_counter() - started)
+
+    async def _fill(self, prompt: Prompt) -> None:
+        await self._live_session.set("context", prompt)
+        if self._plan.profile.setup_code:
+            await self._live_session.run(self._plan.profile.setup_code)
+
+    async def _run_cell(self, code: str, iteration: int) -> CellResult:
+        self._cells += 1
+        self._subcalls.cell = self._cells
+        self._emit(events.CellStarted, iteration=iteration, cell=self._cells, code=code)
+        result = await self._live_session.run(code)
+        self.partial_answer = result.report.draft or self.partial_answer
+        self._emit(events.CellFinished, iteration=iteration, cell=self._cells, result=result)
+        return result
+
+    async def _revive(self, results: Sequence[CellResult], prompt: Prompt) -> str:
+        """A new kernel after the old one ended, and what the model is told about it."""
+        ended = results[-1]
+        reason = "the cell did not end in time" if ended.status == "timeout" else "it died while it ran the cell"
+        self._notice(f"The kernel is started again, because {reason}.")
+        await self._live_session.restart()
+        await self._fill(prompt)
+        return self._plan.profile.restarted(reason)
+
+    # -- the readers
+
+    def _announce(self, prompt: Prompt, question: str | None) -> None:
+        plan = self._plan
+        self._emit(
+            events.RunStarted,
+            model=plan.models.root.model,
+            sub_model=plan.models.default.model,
+            environment=plan.environment.name,
+            question=question,
+            context_type=type(prompt).__name__,
+            context_length=len(prompt),
+            max_iterations=plan.max_iterations,
+        )
+
+    def _notice(self, message: str) -> None:
+        self._emit(events.Notice, message=message)
+
+    def _clock(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _emit(self, event: type[Event], **fields: Any) -> None:
+        self._on_event(event(time=self._clock(), **fields))
+
+
+def _given(result: CellResult) -> str | None:
+    """The answer that a cell gave."""
+    report = result.report
+    return report.answer if report.answer is not None else report.final
+
+
+def _exchange(reply: Reply, told: str) -> list[Message]:
+    """A turn as it stands in the conversation. Providers refuse an empty message."""
+    return [
+        {"role": "assistant", "content": reply.text or "(empty)"},
+        {"role": "user", "content": told},
+    ]
+
+
+async def _both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Wait for two things at once; when one fails, the other is cancelled and the failure raised as it is."""
+    one, two = asyncio.ensure_future(first), asyncio.ensure_future(second)
+    try:
+        return await asyncio.gather(one, two)
+    finally:
+        for task in (one, two):
+            task.cancel()
+        await asyncio.wait({one, two})

@@ -1,0 +1,156 @@
+"""Read a model's reply: the code to run, and an answer given as text (DESIGN 4.3).
+
+Fences marked `repl` or `python` are code. An answer is `FINAL(...)` or `FINAL_VAR(...)` at the start of a line outside
+of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from dataclasses import dataclass
+
+_LANGUAGES = frozenset({"repl", "python", "py", "python3", "ipython", "ipython3", "pycon"})
+_OPENING = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})[ \t]*\{?\.?(?P<language>[\w+-]*)[^`]*$")
+_CLOSING = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})[ \t]*$")
+_THINKING = re.compile(r"^[ \t]*<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.MULTILINE)
+_THINKING_UNOPENED = re.compile(r"\A(?:(?!<think|<reasoning).)*?</(?:think|thinking|reasoning)>", re.DOTALL)
+_FINAL = re.compile(r"^[ \t>*_`]*(FINAL_VAR|FINAL)\(", re.MULTILINE)
+_MOST_CLOSINGS = 50
+_MOST_PARENTHESES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TextAnswer:
+    """An answer in the words of a reply.
+
+    Attributes:
+        text: what stood between the parentheses; the quotes of a quoted text are gone.
+        name: the variable it may name, or None.
+        must_be_variable: it was given as `FINAL_VAR(name)`.
+    """
+
+    text: str
+    name: str | None = None
+    must_be_variable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedReply:
+    """What is in a reply.
+
+    Attributes:
+        blocks: the code blocks to run, in order.
+        answer: the first answer given as text, or None.
+        cut: the reply ended by its length limit inside a code block.
+    """
+
+    blocks: tuple[str, ...] = ()
+    answer: TextAnswer | None = None
+    cut: bool = False
+
+
+def parse(text: str, *, finished: bool = True) -> ParsedReply:
+    """Read a reply.
+
+    Args:
+        text: the model's words.
+        finished: whether the model stopped by itself. A fence left open is closed by the end of a finished reply; an
+            unfinished one is not run.
+    """
+    blocks, prose, left_open = _split(without_thinking(text))
+    if left_open and not finished:
+        return ParsedReply(cut=True)
+    return ParsedReply(tuple(block for block in blocks if block.strip()), _text_answer(prose))
+
+
+def without_thinking(text: str) -> str:
+    """The reply without what the model thought aloud in tags."""
+    return _THINKING.sub("", _THINKING_UNOPENED.sub("", text))
+
+
+def _split(text: str) -> tuple[list[str], str, bool]:
+    """The code blocks, the text outside of them, and whether the last block was not closed."""
+    lines = text.split("\n")
+    blocks: list[str] = []
+    prose: list[str] = []
+    left_open = False
+    at = 0
+    while at < len(lines):
+        opening = _OPENING.match(lines[at])
+        if opening is None or opening["language"].lower() not in _LANGUAGES:
+            prose.append(lines[at])
+            at += 1
+            continue
+        end = _end_of_block(lines, at + 1, opening["fence"])
+        left_open = end is None
+        blocks.append("\n".join(lines[at + 1 : end]))
+        at = len(lines) if end is None else end + 1
+    return blocks, "\n".join(prose), left_open
+
+
+def _end_of_block(lines: list[str], start: int, fence: str) -> int | None:
+    """The line of the closing fence: the first that leaves code which parses, as a text in the code may hold fences."""
+    closings = [n for n in range(start, len(lines)) if _closes(lines[n], fence)][:_MOST_CLOSINGS]
+    for end in closings:
+        if _is_python("\n".join(lines[start:end])):
+            return end
+    return closings[0] if closings else None
+
+
+def _closes(line: str, fence: str) -> bool:
+    closing = _CLOSING.match(line)
+    return closing is not None and closing["fence"].startswith(fence)
+
+
+def _is_python(code: str) -> bool:
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the model's code: its cell will show them
+            compile(code, "<reply>", "exec", flags, dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _text_answer(prose: str) -> TextAnswer | None:
+    found = _FINAL.search(prose)
+    if found is None:
+        return None
+    inside = _inside(prose[found.end() :])
+    if found[1] == "FINAL_VAR":
+        return TextAnswer(inside, inside.strip("\"'` "), must_be_variable=True)
+    return TextAnswer(_unquoted(inside), inside if inside.isidentifier() else None)
+
+
+def _inside(rest: str) -> str:
+    """The text up to the parenthesis that closes: of a quoted text the one after its quote, else the balanced one."""
+    ends = [match.start() for match in re.finditer(r"\)", rest)]
+    if rest.lstrip()[:1] in ("'", '"'):
+        for end in ends[:_MOST_PARENTHESES]:
+            if _string(rest[:end]) is not None:
+                return rest[:end].strip()
+    depth = 1
+    for match in re.finditer(r"[()]", rest):
+        depth += 1 if match[0] == "(" else -1
+        if depth == 0:
+            return rest[: match.start()].strip()
+    return (rest[: ends[-1]] if ends else rest).strip()
+
+
+def _unquoted(text: str) -> str:
+    string = _string(text)
+    return text if string is None else string
+
+
+def _string(text: str) -> str | None:
+    """The value of a string literal, or None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text.strip())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return value if isinstance(value, str) else None

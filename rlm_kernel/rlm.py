@@ -1,0 +1,270 @@
+"""The documented API (seed documents "API: RLM class", "Getting Started"): arguments in, engine parts out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from rlm_kernel._sync import Job
+from rlm_kernel.clients import registry
+from rlm_kernel.engine import Engine, Plan
+from rlm_kernel.errors import CancellationError, ConfigError
+from rlm_kernel.kernelspecs import environment as find_environment
+from rlm_kernel.prompt_profiles import PROFILES
+from rlm_kernel.prompts import PromptProfile
+from rlm_kernel.records import Prompt, RLMChatCompletion
+from rlm_kernel.subcalls import Models
+from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
+
+if TYPE_CHECKING:
+    from rlm_kernel.clients.lm import LM
+
+_LATER = {
+    "max_budget": "The whole RLM",
+    "max_timeout": "The whole RLM",
+    "max_tokens": "The whole RLM",
+    "max_errors": "The whole RLM",
+    "persistent": "The whole RLM",
+    "custom_tools": "The whole RLM",
+    "custom_sub_tools": "The whole RLM",
+    "compaction": "The whole RLM",
+    "logger": "The trajectory is a notebook",
+}
+"""Documented arguments that a later issue brings."""
+
+
+class RLM:
+    """A Recursive Language Model: `completion(prompt)` in place of `llm.completion(prompt)`.
+
+    Args:
+        backend: the root model's provider, or an `LM` of your own.
+        backend_kwargs: arguments of the provider, e.g. ``{"model_name": "gpt-5-mini"}``.
+        environment: where the model's code runs; ``"local"``.
+        environment_kwargs: `setup_code`, `env`, `cwd`, `cell_timeout` (seconds), `memory` (``"2g"``).
+        depth: of this RLM in a tree of them.
+        max_depth: at `depth >= max_depth` a completion is one plain call.
+        max_iterations: turns before the model is asked for its last word.
+        max_budget, max_timeout, max_tokens, max_errors: not built yet.
+        custom_system_prompt: in place of ours, taken verbatim.
+        other_backends: providers (or `LM`s) for sub-calls; the first is their default.
+        other_backend_kwargs: their arguments, in the same order.
+        logger, persistent, custom_tools, custom_sub_tools, compaction, compaction_threshold_pct: not built yet.
+        verbose: show the run live on stderr.
+        max_concurrent_queries: sub-calls in flight.
+        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
+
+    Raises:
+        ConfigError: an argument is missing, unknown or wrong.
+        NotImplementedError: an argument that a later issue brings; the message names both.
+    """
+
+    def __init__(
+        self,
+        backend: str | LM = "openai",
+        backend_kwargs: Mapping[str, Any] | None = None,
+        environment: str = "local",
+        environment_kwargs: Mapping[str, Any] | None = None,
+        depth: int = 0,
+        max_depth: int = 1,
+        max_iterations: int = 30,
+        max_budget: float | None = None,
+        max_timeout: float | None = None,
+        max_tokens: int | None = None,
+        max_errors: int | None = None,
+        custom_system_prompt: str | None = None,
+        other_backends: Sequence[str | LM] | None = None,
+        other_backend_kwargs: Sequence[Mapping[str, Any] | None] | None = None,
+        logger: Any = None,
+        verbose: bool = False,
+        persistent: bool = False,
+        custom_tools: Mapping[str, Any] | None = None,
+        custom_sub_tools: Mapping[str, Any] | None = None,
+        compaction: bool = False,
+        compaction_threshold_pct: float = 0.85,
+        *,
+        max_concurrent_queries: int = 16,
+        prompts: str | PromptProfile | None = None,
+    ) -> None:
+        given = locals()
+        for name, issue in _LATER.items():
+            if given[name]:
+                raise NotImplementedError(f"{name}= is not built yet: it comes with the issue “{issue}”.")
+        _check_numbers(depth, max_depth, max_iterations, max_concurrent_queries, compaction_threshold_pct)
+        self.verbose = verbose
+        self._plan = Plan(
+            models=_models(backend, backend_kwargs, other_backends, other_backend_kwargs),
+            environment=find_environment(environment, environment_kwargs),
+            profile=_profile(prompts, backend),
+            system_prompt=custom_system_prompt,
+            max_iterations=max_iterations,
+            depth=depth,
+            max_depth=max_depth,
+            max_concurrent_queries=max_concurrent_queries,
+        )
+
+    def __repr__(self) -> str:
+        return f"RLM(model={self._plan.models.root.model!r}, environment={self._plan.environment.name!r})"
+
+    def completion(self, prompt: Prompt, root_prompt: str | None = None) -> RLMChatCompletion:
+        """Answer a question over an input of any length.
+
+        Args:
+            prompt: the input, str, dict or list; it becomes the variable `context`.
+            root_prompt: the question; only the root model reads it. None: the prompt holds it.
+
+        Raises:
+            ConfigError: the prompt is not str, dict or list, or cannot be sent to the kernel.
+            LMError, KernelError: the model or the kernel failed.
+            CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
+        """
+        _check_prompt(prompt)
+        run = _Run(self._plan, verbose=self.verbose)
+        job = Job(run.completion(prompt, root_prompt))
+        try:
+            return job.wait()
+        except KeyboardInterrupt:
+            raise CancellationError(
+                "The completion was stopped by Ctrl-C; its kernel is closed.",
+                partial_answer=run.engine.partial_answer,
+            ) from None
+
+    async def acompletion(self, prompt: Prompt, root_prompt: str | None = None) -> RLMChatCompletion:
+        """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
+        _check_prompt(prompt)
+        return await Job(_Run(self._plan, verbose=self.verbose).completion(prompt, root_prompt)).wait_async()
+
+    async def stream(self, prompt: Prompt, root_prompt: str | None = None) -> AsyncIterator[Event]:
+        """The events of a completion as they happen; the last is `RunFinished`, with the completion in it.
+
+        Leaving the loop early stops the run. Raises what `acompletion` raises, after a last `RunFailed`.
+        """
+        _check_prompt(prompt)
+        here, arrived = asyncio.get_running_loop(), asyncio.Queue[Event]()
+
+        def hand_over(event: Event) -> None:
+            here.call_soon_threadsafe(arrived.put_nowait, event)
+
+        job = Job(_Run(self._plan, verbose=self.verbose, reader=hand_over).completion(prompt, root_prompt))
+        try:
+            while True:
+                event = await arrived.get()
+                yield event
+                if isinstance(event, RunFinished | RunFailed):
+                    break
+            await job.wait_async()
+        finally:
+            job.cancel()
+            await job.ended_async()
+
+    def close(self) -> None:
+        """Give up the connections of the models. The RLM can still be used: they are made anew."""
+        Job(self._close()).wait()
+
+    async def _close(self) -> None:
+        models = self._plan.models
+        for lm in (models.root, *models.others):
+            await lm.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await Job(self._close()).wait_async()
+
+
+class _Run:
+    """One completion and those who watch it."""
+
+    def __init__(self, plan: Plan, *, verbose: bool, reader: OnEvent | None = None) -> None:
+        self._verbose = verbose
+        self._readers: list[OnEvent] = [] if reader is None else [reader]
+        self.engine = Engine(plan, self._tell, live=verbose or reader is not None)
+
+    async def completion(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+        if not self._verbose:
+            return await self.engine.run(prompt, question)
+        from rlm_kernel.trajectory.console import ConsoleView
+
+        with ConsoleView() as view:
+            self._readers.append(view)
+            return await self.engine.run(prompt, question)
+
+    def _tell(self, event: Event) -> None:
+        for reader in self._readers:
+            reader(event)
+
+
+def _models(
+    backend: str | LM,
+    kwargs: Mapping[str, Any] | None,
+    others: Sequence[str | LM] | None,
+    other_kwargs: Sequence[Mapping[str, Any] | None] | None,
+) -> Models:
+    others, other_kwargs = list(others or ()), list(other_kwargs or ())
+    if not other_kwargs:
+        other_kwargs = [None] * len(others)
+    if len(others) != len(other_kwargs):
+        raise ConfigError(
+            f"other_backends has {len(others)} entries and other_backend_kwargs {len(other_kwargs)}: "
+            "give one dict for each backend, in the same order."
+        )
+    env = registry.environment_variables()
+    return Models(
+        _model(backend, kwargs, env),
+        tuple(_model(o, k, env) for o, k in zip(others, other_kwargs, strict=True)),
+    )
+
+
+def _model(backend: str | LM, kwargs: Mapping[str, Any] | None, env: Mapping[str, str]) -> LM:
+    if isinstance(backend, str):
+        return registry.build(backend, kwargs, env)
+    if kwargs:
+        raise ConfigError("backend_kwargs goes with the name of a backend; an LM object is used as it is.")
+    if not callable(getattr(backend, "complete", None)):
+        raise ConfigError(f"backend must be the name of a backend or an LM, not {type(backend).__name__}.")
+    return backend
+
+
+def _profile(prompts: str | PromptProfile | None, backend: str | LM) -> PromptProfile:
+    if isinstance(prompts, PromptProfile):
+        return prompts
+    if prompts is None:
+        prompts = registry.find(backend).profile if isinstance(backend, str) else "large"
+    if prompts not in PROFILES:
+        raise ConfigError(
+            f"prompts must be one of {', '.join(map(repr, PROFILES))} or a PromptProfile, not {prompts!r}."
+        )
+    return PROFILES[prompts]
+
+
+def _check_numbers(depth: int, max_depth: int, iterations: int, concurrent: int, threshold: float) -> None:
+    for name, value, least in (
+        ("depth", depth, 0),
+        ("max_depth", max_depth, 0),
+        ("max_iterations", iterations, 1),
+        ("max_concurrent_queries", concurrent, 1),
+    ):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{name} must be a whole number, {least} or more, not {value!r}.")
+    if max_depth > depth + 1:
+        raise NotImplementedError(
+            "max_depth= greater than depth + 1 (children with kernels of their own) is not built yet: "
+            "it comes with the issue “The whole RLM”."
+        )
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
+
+
+def _check_prompt(prompt: object) -> None:
+    if not isinstance(prompt, str | dict | list):
+        raise ConfigError(
+            f"prompt must be str, dict or list, not {type(prompt).__name__}: convert it first, "
+            "a DataFrame with df.to_dict('records'), say."
+        )

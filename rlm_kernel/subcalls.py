@@ -1,0 +1,149 @@
+"""Answer the sub-calls of a cell with language models: which model, how many at a time, and what it cost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_kernel.clients.lm import LM
+from rlm_kernel.errors import LMError
+from rlm_kernel.records import Answer, Message, Query, Usage
+from rlm_kernel.trajectory.events import SubcallAnswered, SubcallFinished, SubcallStarted
+from rlm_kernel.usage import UsageMeter
+
+CHARACTERS_PER_TOKEN = 5
+"""A low estimate of a prompt's tokens: a prompt is refused unsent only when it is beyond doubt too long."""
+
+Emit = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of a run: the root, and those for sub-calls by name.
+
+    Attributes:
+        root: leads the run.
+        others: the `other_backends`, in order; the first one answers sub-calls that name no model.
+    """
+
+    root: LM
+    others: tuple[LM, ...] = ()
+
+    @property
+    def default(self) -> LM:
+        """Answers a sub-call that names no model."""
+        return self.others[0] if self.others else self.root
+
+    def named(self, name: str | None) -> LM | None:
+        """The model of this name, the default for None, or None when there is no such model."""
+        if name is None:
+            return self.default
+        return next((lm for lm in (*self.others, self.root) if lm.model == name), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `model=` may be."""
+        return tuple(dict.fromkeys(lm.model for lm in (self.root, *self.others)))
+
+
+@dataclass(slots=True)
+class SubCalls:
+    """The `Responder` of a run. `rlm_query` is answered like `llm_query`: by a plain call.
+
+    Attributes:
+        models: who can be asked.
+        usage: counts every call.
+        emit: tells the readers of the run.
+        reply_tokens: the longest answer.
+        most_at_once: how many calls may be in flight.
+        cell: the number of the running cell, kept by the engine.
+    """
+
+    models: Models
+    usage: UsageMeter
+    emit: Emit
+    reply_tokens: int
+    most_at_once: int
+    cell: int = 0
+    _turn: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._turn = asyncio.Semaphore(self.most_at_once)
+
+    async def answer(self, query: Query) -> Sequence[Answer]:
+        """The answers of a query's prompts, in order; at most `most_at_once` calls are in flight over all queries."""
+        lm, cell, started = self.models.named(query.model), self.cell, time.perf_counter()
+        if lm is None:
+            known = ", ".join(map(repr, self.models.names))
+            return [Answer(error=f"there is no model {query.model!r}. Known: {known}.")] * len(query.prompts)
+        self.emit(
+            SubcallStarted,
+            cell=cell,
+            query=query.id,
+            kind=query.kind,
+            model=lm.model,
+            count=len(query.prompts),
+        )
+        answers: list[Answer] = [Answer(error="cancelled")] * len(query.prompts)
+        places = iter(enumerate(query.prompts))
+
+        async def work() -> None:
+            for index, prompt in places:
+                answers[index] = await self._ask(lm, query.id, cell, index, prompt)
+
+        workers = min(self.most_at_once, len(query.prompts))
+        try:
+            if workers == 1:
+                await work()
+            else:
+                await _side_by_side([work() for _ in range(workers)])
+        finally:
+            failed = sum(answer.error is not None for answer in answers)
+            seconds = time.perf_counter() - started
+            self.emit(SubcallFinished, cell=cell, query=query.id, failed=failed, seconds=seconds)
+        return answers
+
+    async def _ask(self, lm: LM, query: str, cell: int, index: int, prompt: str) -> Answer:
+        text, error, usage, started = "", self._too_long(lm, prompt), Usage(), time.perf_counter()
+        if error is None:
+            async with self._turn:
+                started = time.perf_counter()
+                try:
+                    messages: list[Message] = [{"role": "user", "content": prompt}]
+                    reply = await lm.complete(messages, max_tokens=self.reply_tokens)
+                    text, usage = reply.text, reply.usage
+                    self.usage.add(lm.model, usage)
+                except LMError as failure:
+                    error = str(failure)
+        self.emit(
+            SubcallAnswered,
+            cell=cell,
+            query=query,
+            index=index,
+            model=lm.model,
+            prompt=prompt,
+            text=text,
+            error=error,
+            usage=usage,
+            seconds=time.perf_counter() - started,
+        )
+        return Answer(text, error)
+
+    def _too_long(self, lm: LM, prompt: str) -> str | None:
+        tokens = len(prompt) // CHARACTERS_PER_TOKEN
+        if lm.context_window is None or tokens < lm.context_window:
+            return None
+        return (
+            f"the prompt has {len(prompt):,} characters, at least {tokens:,} tokens, and the window of {lm.model} is "
+            f"{lm.context_window:,} tokens. Split it into smaller prompts."
+        )
+
+
+async def _side_by_side(jobs: list[Any]) -> None:
+    """Run the jobs at once; when one fails or we are cancelled, so are the others."""
+    async with asyncio.TaskGroup() as group:
+        for job in jobs:
+            group.create_task(job)
