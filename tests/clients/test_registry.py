@@ -1,0 +1,216 @@
+"""The table of backends: every mistake in a name or an argument is found before anything starts."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from types import MappingProxyType
+
+import pytest
+
+from rlm_kernel.clients import registry
+from rlm_kernel.clients.openai import OpenAILM
+from rlm_kernel.clients.registry import BACKENDS, build, environment_variables, find
+from rlm_kernel.errors import ConfigError
+
+ENV = {"OPENAI_API_KEY": "from-env"}
+DOCUMENTED = {"openai", "portkey", "openrouter", "vllm", "litellm", "anthropic"}
+BUILT = [backend for backend in BACKENDS.values() if backend.issue is None]
+
+
+def refusal(backend_kwargs, env=ENV, name="openai") -> str:
+    with pytest.raises(ConfigError) as caught:
+        build(name, backend_kwargs, env)
+    return str(caught.value)
+
+
+# Names
+
+
+def test_every_documented_backend_is_in_the_table():
+    assert BACKENDS.keys() == DOCUMENTED | {"llamacpp"}
+
+
+@pytest.mark.parametrize("backend", BUILT, ids=lambda backend: backend.name)
+def test_every_argument_of_a_built_backend_has_a_kind(backend):
+    assert set(backend.arguments) <= registry._KINDS.keys()
+
+
+@pytest.mark.parametrize("backend", BUILT, ids=lambda backend: backend.name)
+def test_every_built_backend_has_a_factory(backend):
+    module, _, name = backend.factory.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+@pytest.mark.parametrize(("name", "profile"), [("openai", "large"), ("llamacpp", "small")])
+def test_a_backend_knows_the_prompt_its_models_need(name, profile):
+    assert find(name).profile == profile
+
+
+def test_an_unknown_backend_is_answered_with_the_names_and_a_guess():
+    message = refusal({}, name="opnai")
+    assert "Unknown backend 'opnai'; did you mean 'openai'?" in message
+    assert all(repr(name) in message for name in BACKENDS)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["openai"]])
+def test_a_backend_that_is_no_name_is_refused(name):
+    assert "Unknown backend" in refusal({}, name=name)
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTED - {"openai"}))
+def test_a_backend_that_is_not_built_yet_names_the_argument_and_the_issue(name):
+    with pytest.raises(NotImplementedError, match=f"backend='{name}'.*'Every model'.*Built: 'openai', 'llama"):
+        build(name, {"model_name": "m"}, ENV)
+
+
+def test_reading_the_table_imports_no_backend():
+    names = "{'openai', 'rlm_kernel.clients.openai', 'rlm_kernel.clients.llamacpp'}"
+    code = f"import sys, rlm_kernel.clients.registry; sys.exit(bool({names} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Arguments
+
+
+def test_all_arguments_reach_the_client():
+    given = {
+        "model_name": "gpt-5",
+        "api_key": "mine",
+        "base_url": "http://localhost:8000/v1",
+        "context_window": 8000,
+        "max_retries": 0,
+        "max_tokens": 50,
+        "sampling_args": {"temperature": 0},
+        "timeout": 9.5,
+    }
+    lm = build("openai", MappingProxyType(given), ENV)
+    assert isinstance(lm, OpenAILM)
+    assert {name: getattr(lm, name) for name in given} == given
+    assert (lm.backend, lm.model) == ("openai", "gpt-5")
+
+
+def test_the_given_dict_is_not_changed():
+    given = {"model_name": "gpt-5"}
+    build("openai", given, {**ENV, "OPENAI_BASE_URL": "http://localhost:8000/v1"})
+    assert given == {"model_name": "gpt-5"}
+
+
+@pytest.mark.parametrize("given", [None, {}, {"model_name": None}])
+def test_a_missing_argument_is_named_with_an_example(given):
+    message = refusal(given)
+    assert "needs 'model_name'" in message
+    assert "backend_kwargs={'model_name': 'gpt-5-mini'}" in message
+
+
+@pytest.mark.parametrize("value", ["gpt", None])
+def test_an_unknown_argument_is_answered_with_the_names_and_a_guess(value):
+    message = refusal({"model": value, "model_name": "gpt-5"})
+    assert "has no argument 'model'; did you mean 'model_name'?" in message
+    assert all(repr(name) in message for name in find("openai").arguments)
+
+
+def test_backend_kwargs_that_are_no_dict_are_refused():
+    assert "backend_kwargs is a dict" in refusal([("model_name", "gpt-5")])
+
+
+WRONG = [
+    ("model_name", " "),
+    ("model_name", 5),
+    ("api_key", 12345),
+    ("base_url", "localhost:8000"),
+    ("context_window", 0),
+    ("max_retries", -1),
+    ("max_retries", "2"),
+    ("max_tokens", 1.5),
+    ("max_tokens", True),
+    ("sampling_args", "hot"),
+    ("timeout", 0),
+    ("timeout", "30"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_an_argument_of_the_wrong_kind_is_named(name, value):
+    message = refusal({"model_name": "gpt-5", name: value})
+    assert message.startswith(f"{name} in backend_kwargs must be")
+    assert "12345" not in message
+
+
+def test_none_counts_as_not_given():
+    lm = build("openai", {"model_name": "gpt-5", "timeout": None, "base_url": None}, ENV)
+    assert (lm.timeout, lm.base_url) == (300.0, None)
+
+
+# Keys and endpoints
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_the_key_is_taken_from_the_environment_unless_given(key):
+    assert build("openai", {"model_name": "gpt-5", "api_key": key}, ENV).api_key == "from-env"
+    assert build("openai", {"model_name": "gpt-5", "api_key": "mine"}, ENV).api_key == "mine"
+
+
+def test_a_line_break_at_the_end_of_the_variable_is_no_part_of_the_key():
+    assert build("openai", {"model_name": "gpt-5"}, {"OPENAI_API_KEY": "key\n"}).api_key == "key"
+
+
+@pytest.mark.parametrize("env", [{}, {"OPENAI_API_KEY": ""}, {"OPENAI_API_KEY": " "}])
+def test_a_missing_key_names_argument_variable_and_file(env):
+    message = refusal({"model_name": "gpt-5", "api_key": None}, env)
+    assert all(word in message for word in ("api_key", "OPENAI_API_KEY", ".env"))
+
+
+def test_the_endpoint_is_taken_from_the_environment_unless_given():
+    env = {**ENV, "OPENAI_BASE_URL": "http://localhost:1/v1"}
+    assert build("openai", {"model_name": "m"}, env).base_url == "http://localhost:1/v1"
+    given = {"model_name": "m", "base_url": "http://localhost:2/v1"}
+    assert build("openai", given, env).base_url == "http://localhost:2/v1"
+
+
+def test_llamacpp_needs_neither_key_nor_argument():
+    lm = build("llamacpp", None, {})
+    assert lm.backend == "llamacpp"
+
+
+# The environment
+
+
+def test_the_nearest_env_file_upward_is_read(tmp_path):
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    (tmp_path / ".env").write_text("RLM_TEST_FAR=far\n")
+    assert environment_variables(deep)["RLM_TEST_FAR"] == "far"
+    (tmp_path / "a" / ".env").write_text("RLM_TEST_NEAR='near'  # a comment\nRLM_TEST_BARE\n")
+    variables = environment_variables(deep)
+    assert variables["RLM_TEST_NEAR"] == "near"
+    assert not {"RLM_TEST_FAR", "RLM_TEST_BARE"} & variables.keys()
+
+
+def test_the_environment_wins_over_the_file_and_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLM_TEST_BOTH", "process")
+    (tmp_path / ".env").write_text("RLM_TEST_BOTH=file\nRLM_TEST_FILE=file\n")
+    before = dict(os.environ)
+    variables = environment_variables(tmp_path)
+    assert (variables["RLM_TEST_BOTH"], variables["RLM_TEST_FILE"]) == ("process", "file")
+    assert dict(os.environ) == before
+
+
+def test_the_working_directory_is_where_the_search_starts(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("RLM_TEST_HERE=yes\n")
+    monkeypatch.chdir(tmp_path)
+    assert environment_variables()["RLM_TEST_HERE"] == "yes"
+
+
+def test_a_folder_named_env_is_passed_over(tmp_path):
+    (tmp_path / ".env").write_text("RLM_TEST_FAR=far\n")
+    (tmp_path / "a" / ".env").mkdir(parents=True)
+    assert environment_variables(tmp_path / "a")["RLM_TEST_FAR"] == "far"
+
+
+def test_an_env_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / ".env").write_bytes(b"KEY=\xff\xfe")
+    with pytest.raises(ConfigError, match=r"\.env cannot be read"):
+        environment_variables(tmp_path)

@@ -1,0 +1,84 @@
+"""What every test stands on: no way outside, no keys, nothing of the user's files, a provider on loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Iterator
+
+import pytest
+from loopback import LoopbackProvider
+
+SECRETS = re.compile(r"(_KEY|_SECRET|_TOKEN|_TOKEN_ID)$|^(ANTHROPIC|LITELLM|OPENAI|OPENROUTER|PORTKEY|VLLM)_")
+
+
+class OutsideNetworkError(RuntimeError):
+    """A test tried to leave this machine. Not an OSError, which clients would retry and wrap."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_outside_network() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex", "sendto"):
+            patch.setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
+        patch.setattr(socket, "getaddrinfo", _guarded_lookup(socket.getaddrinfo))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_keys() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if SECRETS.search(name):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_user_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+            patch.setenv(name, str(folder / name.lower()))
+        patch.delenv("JUPYTER_PATH", raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's `.env` is found from the working directory upward, and logs are written into it."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture
+def provider() -> Iterator[LoopbackProvider]:
+    with LoopbackProvider() as loopback:
+        yield loopback
+
+
+def _guarded(method):
+    def guarded(self, *args):
+        if self.family in {socket.AF_INET, socket.AF_INET6} and not _is_here(args[-1][0]):
+            raise OutsideNetworkError(f"A test tried to reach {args[-1]}: only loopback is allowed.")
+        return method(self, *args)
+
+    return guarded
+
+
+def _guarded_lookup(getaddrinfo):
+    def guarded(host, *args, **kwargs):
+        if host and not _is_here(host):
+            raise OutsideNetworkError(f"A test tried to look up {host!r}: only loopback is allowed.")
+        return getaddrinfo(host, *args, **kwargs)
+
+    return guarded
+
+
+def _is_here(host: str | bytes) -> bool:
+    name = host.decode() if isinstance(host, bytes) else str(host)
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name in {"", "localhost", socket.gethostname()}

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from rlm_kernel.kernelspecs import environment
+from rlm_kernel.records import Answer, Query
+from rlm_kernel.session import Session
+
+
+class Echo:
+    """Answers every prompt with itself in capitals, counts what it was asked, and can be made to wait."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.queries: list[Query] = []
+        self.cancelled = 0
+        self.waiting = 0
+        self.everybody_waits = asyncio.Event()
+        self.expected = 0
+        self.gate: asyncio.Event | None = None
+
+    async def answer(self, query: Query) -> Sequence[Answer]:
+        self.queries.append(query)
+        self.asked.update(query.prompts)
+        if self.gate is not None:
+            await self._wait()
+        return [Answer(error="no luck") if p == "fail" else Answer(p.upper()) for p in query.prompts]
+
+    async def _wait(self) -> None:
+        assert self.gate is not None
+        self.waiting += 1
+        if self.waiting == self.expected:
+            self.everybody_waits.set()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+@pytest.fixture
+async def echo():
+    return Echo()
+
+
+@pytest.fixture
+async def session(echo):
+    async with await Session.open(environment("local", None), echo) as live:
+        yield live
