@@ -60,10 +60,7 @@ class LocalKernel(LocalProvisioner):
 
     directory: Path | None = None
     _host_pipe: int | None = None
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the provisioner)
+    _log: IO[bytes] | None = None
 
     @validate("memory")
     def _memory_is_a_size(self, proposal: Any) -> Any:
@@ -97,6 +94,8 @@ class LocalKernel(LocalProvisioner):
 
     def diagnosis(self) -> str:
         """What the process wrote to its standard error before ipykernel took that over, or after it failed to."""
+        if self._log is None:
+            return ""
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - DIAGNOSIS_BYTES))
         return self._log.read().decode("utf-8", "replace").strip()
@@ -118,6 +117,7 @@ class LocalKernel(LocalProvisioner):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Start the watchdog, which starts the kernel. It holds the reading end of a pipe whose writing end is ours."""
+        self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the kernel)
         reading, self._host_pipe = os.pipe()
         try:
             output = {"stdout": self._log, "stderr": self._log}
@@ -153,8 +153,9 @@ class LocalKernel(LocalProvisioner):
         if self.directory is not None and not restart:
             shutil.rmtree(self.directory, ignore_errors=True)
             self.directory = None
-        if not restart:
+        if self._log is not None and not restart:
             self._log.close()
+            self._log = None
         await super().cleanup(restart)
 
     def _close_pipe(self) -> None:

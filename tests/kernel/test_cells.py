@@ -89,8 +89,14 @@ async def test_output_beyond_the_cap_keeps_head_and_tail(session):
     [
         "input('? ')",
         "import getpass\ngetpass.getpass()",
-        "import threading\nbox = []\ndef ask():\n    try: input()\n    except EOFError as e: box.append(e)\n"
-        "t = threading.Thread(target=ask); t.start(); t.join(); raise box[0]",
+        """
+import threading
+box = []
+def ask():
+    try: input()
+    except EOFError as error: box.append(error)
+t = threading.Thread(target=ask); t.start(); t.join(); raise box[0]
+""",
     ],
 )
 async def test_stdin_is_refused_with_a_reason(session, code):

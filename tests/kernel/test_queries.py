@@ -41,8 +41,7 @@ async def test_a_failed_call_raises_in_the_cell(session):
 
 async def test_a_failed_slot_of_a_batch_is_told_apart(session):
     cell = await session.run(
-        "a, b = llm_query_batched(['fine', 'fail'])\n"
-        "print(a, b, type(b).__name__, isinstance(b, str))"
+        "a, b = llm_query_batched(['fine', 'fail'])\nprint(a, b, type(b).__name__, isinstance(b, str))"
     )
     assert cell.stdout == "FINE Error: no luck FailedQuery True\n"
     assert "1 of 2 prompts" in cell.stderr

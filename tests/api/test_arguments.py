@@ -1,0 +1,102 @@
+"""Every argument is checked when the RLM is made, before anything starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlm import RLM, ConfigError, LM, PromptProfile, ScriptedLM
+
+LM_ = ScriptedLM([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"backend": "opnai"}, ["opnai", "did you mean 'openai'"]),
+        ({"backend": "openai"}, ["model_name"]),
+        ({"backend": "openai", "backend_kwargs": {"model_name": "m"}}, ["OPENAI_API_KEY", "api_key", ".env"]),
+        ({"backend": "openai", "backend_kwargs": {"model_name": "m", "temprature": 0}}, ["temprature", "Allowed"]),
+        ({"backend": 5}, ["name of a backend or an LM"]),
+        ({"backend": LM_, "backend_kwargs": {"model_name": "m"}}, ["LM object"]),
+        ({"environment": "lokal"}, ["lokal", "'local'", "'docker'"]),
+        ({"environment_kwargs": {"image": "x"}}, ["image", "setup_code", "cell_timeout", "env", "cwd", "memory"]),
+        ({"environment_kwargs": {"cell_timeout": -1}}, ["cell_timeout", "greater than 0"]),
+        ({"environment_kwargs": {"cell_timeout": "5"}}, ["number of seconds"]),
+        ({"environment_kwargs": {"setup_code": 5}}, ["setup_code", "Python code"]),
+        ({"environment_kwargs": {"memory": "lots"}}, ["memory", "'2g'"]),
+        ({"environment_kwargs": {"cwd": "/nonexistent"}}, ["cwd", "not a directory"]),
+        ({"environment_kwargs": {"env": {"A": 1}}}, ["env"]),
+        ({"max_iterations": 0}, ["max_iterations", "1 or more"]),
+        ({"max_iterations": 2.5}, ["max_iterations", "whole number"]),
+        ({"depth": -1}, ["depth"]),
+        ({"max_concurrent_queries": 0}, ["max_concurrent_queries"]),
+        ({"compaction_threshold_pct": 85}, ["compaction_threshold_pct", "between 0 and 1"]),
+        ({"other_backends": [LM_], "other_backend_kwargs": [{}, {}]}, ["1 entries", "other_backend_kwargs 2"]),
+        ({"prompts": "medium"}, ["'large'", "'small'", "PromptProfile"]),
+    ],
+)
+def test_a_wrong_argument_names_what_is_allowed(arguments, words):
+    with pytest.raises(ConfigError) as raised:
+        RLM(**{"backend": LM_, **arguments})
+    assert isinstance(raised.value, ValueError)
+    assert [word for word in words if word not in str(raised.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "issue"),
+    [
+        ({"max_budget": 1.0}, "The whole RLM"),
+        ({"max_timeout": 60}, "The whole RLM"),
+        ({"max_tokens": 1000}, "The whole RLM"),
+        ({"max_errors": 3}, "The whole RLM"),
+        ({"persistent": True}, "The whole RLM"),
+        ({"custom_tools": {"f": len}}, "The whole RLM"),
+        ({"custom_sub_tools": {"f": len}}, "The whole RLM"),
+        ({"compaction": True}, "The whole RLM"),
+        ({"max_depth": 2}, "The whole RLM"),
+        ({"logger": object()}, "The trajectory is a notebook"),
+        ({"environment": "docker"}, "Kernels elsewhere"),
+        ({"environment": "modal"}, "Kernels elsewhere"),
+        ({"backend": "anthropic", "backend_kwargs": {"model_name": "m"}}, "Every model"),
+    ],
+)
+def test_what_is_not_built_yet_names_the_argument_and_the_issue(arguments, issue):
+    with pytest.raises(NotImplementedError) as raised:
+        RLM(**{"backend": LM_, **arguments})
+    assert issue in str(raised.value)
+    (name, value), *_ = arguments.items()
+    assert name in str(raised.value)
+
+
+def test_none_and_empty_values_count_as_not_given():
+    RLM(LM_, max_budget=None, custom_tools={}, other_backends=[], environment_kwargs={"memory": None}, logger=None)
+
+
+def test_a_profile_of_ones_own_is_used():
+    lm = ScriptedLM(["```repl\nFINAL(1)\n```"])
+    RLM(lm, prompts=PromptProfile(name="mine", system="be brief", reply_tokens=77)).completion("x")
+    assert lm.calls[0].messages[0]["content"] == "be brief"
+    assert lm.calls[0].max_tokens == 77
+
+
+def test_the_key_of_a_dotenv_file_is_found_and_os_environ_stays(tmp_path, monkeypatch, provider):
+    import os
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"OPENAI_API_KEY=from-dotenv\nOPENAI_BASE_URL={provider.base_url}\n")
+    provider.script = ["```repl\nFINAL(1)\n```"]
+    with RLM(backend_kwargs={"model_name": "m"}) as rlm:
+        assert rlm.completion("x").response == "1"
+    assert "OPENAI_API_KEY" not in os.environ
+    assert "from-dotenv" in str(provider.requests[0].headers)
+
+
+def test_repr_shows_the_model_and_no_key(monkeypatch):
+    rlm = RLM(backend_kwargs={"model_name": "gpt-5-mini", "api_key": "sk-secret"})
+    assert "gpt-5-mini" in repr(rlm)
+    assert "sk-secret" not in repr(rlm)
+
+
+def test_the_test_double_is_a_model():
+    lm: LM = ScriptedLM([])
+    assert lm.backend == "scripted"

@@ -1,0 +1,270 @@
+import json
+import os
+import pty
+import subprocess
+
+import psutil
+import pytest
+from loopback import MODEL, Fails, Hangs, Says
+
+from rlm_kernel.cli import exits, main
+from rlm_kernel.errors import (
+    BudgetExceededError,
+    CancellationError,
+    ConfigError,
+    KernelError,
+    LMError,
+    TimeoutExceededError,
+)
+
+LOOK = "I look.\n```repl\nprint(type(context).__name__, len(context))\n```"
+SECONDS = 2.5  # Ctrl-C ends within two; the rest is for a busy machine
+
+
+def test_the_answer_alone_is_on_stdout(asking, provider):
+    provider.script = [LOOK, "FINAL(forty-two)"]
+    done = asking("What is it?")
+    assert (done.returncode, done.stdout) == (0, b"forty-two\n")
+    shown = done.stderr.decode()
+    assert "str 11" in shown  # without --context the question is the context
+    assert "\x1b" not in shown
+    assert "Traceback" not in shown
+
+
+def test_quiet_says_nothing(asking, provider):
+    provider.script = [LOOK, "FINAL(1)"]
+    assert asking("q", "--quiet").stderr == b""
+
+
+def test_json_is_one_object_with_answer_usage_seconds_and_model(asking, provider):
+    provider.script = [LOOK, Says("FINAL(1)", usage=(7, 5))]
+    answer = json.loads(asking("q", "--json").stdout)
+    assert answer["answer"] == "1"
+    assert answer["model"] == MODEL
+    assert answer["seconds"] > 0
+    assert answer["usage"]["model_usage_summaries"][MODEL]["total_calls"] == 2
+
+
+def test_a_file_is_the_context_byte_for_byte(asking, provider, rlm):
+    (rlm.folder / "notes.txt").write_bytes(b"caf\xc3\xa9 \xff\r\n")
+    provider.script = ["```repl\nprint(context.encode('utf-8', 'surrogateescape'))\nFINAL(context)\n```"]
+    done = asking("What does it say?", "--context", "notes.txt")
+    assert done.stdout == b"caf\xc3\xa9 \xff\r\n\n"
+    assert r"b'caf\xc3\xa9 \xff\r\n'" in done.stderr.decode()
+    assert "What does it say?" in str(provider.requests[0].messages)
+
+
+def test_a_folder_is_a_dict_of_its_texts(asking, provider, rlm):
+    project = rlm.folder / "project"
+    (project / ".git").mkdir(parents=True)
+    (project / ".git" / "config").write_text("secret")
+    (project / "sub").mkdir()
+    (project / "sub" / "b.txt").write_text("bee")
+    (project / "a.py").write_text("pass")
+    (project / "logo.png").write_bytes(b"\x89PNG\0")
+    os.mkfifo(project / "pipe")
+    provider.script = ["```repl\nFINAL(str(context))\n```"]
+    done = asking("q", "--context", "project")
+    assert done.stdout == b"{'a.py': 'pass', 'sub/b.txt': 'bee'}\n"
+    assert "2 files, 7 characters; skipped 1 binary" in done.stderr.decode()
+
+
+def test_stdin_is_the_context(asking, provider):
+    provider.script = ["```repl\nFINAL(context.upper())\n```"]
+    assert asking("q", "--context", "-", stdin=b"from a pipe").stdout == b"FROM A PIPE\n"
+
+
+def test_sub_calls_go_to_the_sub_model(asking, provider):
+    provider.script = ["```repl\nFINAL(llm_query('hello'))\n```", "hi"]
+    done = asking("q", "--sub-model", "little", "--json")
+    assert json.loads(done.stdout)["answer"] == "hi"
+    assert provider.requests[1].body["model"] == "little"
+
+
+def test_max_iterations_and_backend_arguments_are_passed_on(asking, provider):
+    provider.script = [LOOK, "FINAL(enough)"]
+    assert asking("q", "--max-iterations", "1", "--backend-kwarg", 'sampling_args={"seed": 7}').returncode == 0
+    assert provider.requests[0].body["seed"] == 7
+    assert len(provider.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["q", "--model", "m"], 2, "OPENAI_API_KEY"),
+        (["q"], 2, "--model"),
+        (["q", "--backend", "opnai"], 2, "did you mean 'openai'"),
+        (["q", "--backend", "anthropic"], 6, "not built yet"),
+        (["q", "--model", "m", "--backend-kwarg", "api_key=sk-123"], 2, "does not belong on a command line"),
+        (["q", "--model", "m", "--backend-kwarg", "novalue"], 2, "KEY=VALUE"),
+        (["q", "--model", "m", "--backend-kwarg", "api_key=k", "--environment", "mars"], 2, "command line"),
+        (["q", "--max-iterations", "many"], 2, "invalid int value"),
+        ([], 2, "question"),
+    ],
+)
+def test_wrong_usage_is_one_clear_line(rlm, arguments, code, said):
+    done = rlm("run", *arguments)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert said in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [("missing.txt", "No such file"), ("binary.bin", "is binary"), ("empty", "no text file")],
+)
+def test_a_context_that_cannot_be_used_is_one_clear_line(asking, rlm, context, said):
+    (rlm.folder / "binary.bin").write_bytes(b"\0\1")
+    (rlm.folder / "empty").mkdir()
+    done = asking("q", "--context", context)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in done.stderr.decode()
+
+
+def test_an_unknown_environment_is_a_configuration_error(asking):
+    done = asking("q", "--environment", "mars")
+    assert done.returncode == 2
+    assert "'mars'" in done.stderr.decode()
+
+
+def test_a_failing_provider_is_one_line_and_exit_code_4(asking, provider):
+    provider.script = [Fails(401, "Incorrect API key")]
+    done = asking("q", "--quiet")
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert len(done.stderr.splitlines()) == 1
+    assert b"401" in done.stderr
+
+
+def test_debug_shows_the_traceback(asking, provider):
+    provider.script = [Fails(401, "Incorrect API key")]
+    assert b"Traceback" in asking("q", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), 2),
+        (TimeoutExceededError("x"), 3),
+        (BudgetExceededError("x"), 3),
+        (LMError("x", backend="b", model="m"), 4),
+        (KernelError("x"), 5),
+        (NotImplementedError("x"), 6),
+        (CancellationError("x"), 130),
+        (KeyboardInterrupt(), 130),
+        (ZeroDivisionError("x"), 1),
+    ],
+)
+def test_the_exit_code_tells_the_kind_of_error(monkeypatch, capsys, error, code):
+    def fails(args):
+        raise error
+
+    monkeypatch.setattr("rlm_kernel.cli.run.execute", fails)
+    assert main(["run", "q"]) == code
+    assert capsys.readouterr().err.startswith("rlm: ")
+
+
+def test_a_limit_shows_the_best_answer_so_far(monkeypatch, capsys):
+    def fails(args):
+        raise TimeoutExceededError("too \x1b[31mlong", partial_answer="almost\x1b[2J")
+
+    monkeypatch.setattr("rlm_kernel.cli.run.execute", fails)
+    main(["run", "q"])
+    assert capsys.readouterr().err == "rlm: too long\nrlm: the best answer so far: almost\n"
+
+
+def test_help_and_the_module_hold_the_same_table_of_exit_codes(rlm):
+    import rlm_kernel.cli
+
+    shown = rlm("run", "--help").stdout.decode()
+    for row in exits.TABLE:
+        assert f"{row.code:>3}  {row.meaning}" in shown
+        assert f"{row.code:>5}  {row.meaning}" in rlm_kernel.cli.__doc__
+
+
+def test_the_version_is_said(rlm):
+    assert rlm("--version").stdout.startswith(b"rlm-kernel ")
+
+
+def test_ctrl_c_ends_a_run_while_the_model_thinks(rlm, provider, ctrl_c):
+    provider.script = [Hangs()]
+    rlm.environment |= provider.environment
+    process = rlm.start("run", "q", "--model", MODEL)
+    provider.wait_for_requests(1)
+    assert _ended_by(ctrl_c, process) == 130
+
+
+def test_ctrl_c_ends_a_run_while_a_cell_runs(rlm, provider, ctrl_c):
+    cell = "```repl\nimport time\nllm_query('it runs')\ntry:\n    time.sleep(60)\nfinally:\n    time.sleep(60)\n```"
+    provider.script = [cell, "go on"]
+    rlm.environment |= provider.environment
+    process = rlm.start("run", "q", "--model", MODEL)
+    provider.wait_for_requests(2)
+    assert _ended_by(ctrl_c, process) == 130
+
+
+def test_ctrl_c_ends_the_reading_of_stdin(rlm, ctrl_c):
+    rlm.environment |= {"OPENAI_API_KEY": "k"}
+    process = rlm.start("run", "q", "--model", MODEL, "--context", "-", "--quiet", stdin=subprocess.PIPE)
+    process.stdin.write(b"x" * 1_000_000)  # more than a pipe holds: when this is done, somebody reads
+    assert _ended_by(ctrl_c, process) == 130
+
+
+def _ended_by(ctrl_c, process):
+    children = psutil.Process(process.pid).children(recursive=True)
+    ctrl_c(process)
+    _, stderr = process.communicate(timeout=SECONDS)
+    assert b"Traceback" not in stderr
+    assert b"Ctrl-C" in stderr
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+    return process.returncode
+
+
+def test_a_closed_stdout_is_no_traceback(rlm, provider):
+    provider.script = [LOOK, Hangs(then="FINAL(42)")]
+    rlm.environment |= provider.environment
+    process = rlm.start("run", "q", "--model", MODEL, "--quiet")
+    provider.wait_for_requests(2)
+    process.stdout.close()
+    provider.release()
+    with process:
+        assert process.stderr.read() == b""
+    assert process.returncode == exits.PIPE_CLOSED
+
+
+def test_a_closed_stderr_does_not_stop_the_run(rlm, provider):
+    provider.script = [Hangs(then=LOOK), "FINAL(42)"]
+    rlm.environment |= provider.environment
+    process = rlm.start("run", "q", "--model", MODEL)
+    provider.wait_for_requests(1)
+    process.stderr.close()
+    provider.release()
+    with process:
+        assert process.stdout.read() == b"42\n"
+
+
+def test_on_a_terminal_the_run_is_live_and_the_answer_is_text_only(rlm, provider):
+    provider.script = [LOOK, "```repl\nFINAL('forty\\x1b[2J-two')\n```"]
+    rlm.environment |= provider.environment | {"TERM": "xterm-256color", "COLUMNS": "100"}
+    ours, theirs = pty.openpty()
+    process = rlm.start("run", "q", "--model", MODEL, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = _read_all(ours)
+    assert process.wait(timeout=10) == 0
+    assert "\x1b[?25l" in shown  # the cursor is hidden while the status moves,
+    assert "\x1b[?25h" in shown  # and comes back
+    assert "\x1b[2J" not in shown
+    assert shown.rstrip().endswith("forty-two")
+
+
+def _read_all(terminal):
+    pieces = []
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # Linux says so when the other side is closed
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    os.close(terminal)
+    return b"".join(pieces).decode()

@@ -1,0 +1,187 @@
+"""The shape of the house: who may import whom, and how large a module and a function may grow.
+
+The imports are read from the source, those inside of functions too: an import that runs late still makes a module stand
+on another.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LAYERS = [
+    # What is said and written: no part of it acts on anything outside.
+    {"errors", "records", "plaintext", "wire", "guest", "_sync"},
+    {"parsing", "preview", "usage", "outputs", "history"},
+    {"clues"},
+    {"prompts"},
+    {"prompt_profiles"},
+    # Models, and readers of the stream of events.
+    {"clients"},
+    {"trajectory"},
+    # Kernels.
+    {"provisioners"},
+    {"kernelspecs", "channels"},
+    {"kernel", "bridge"},
+    {"session"},
+    # The loop, and those who call it.
+    {"subcalls"},
+    {"engine"},
+    {"rlm"},
+    {"cli"},
+]
+"""Modules and packages of `rlm_kernel`, from the ground up. One imports only what stands in a row above its own."""
+
+MOST_LINES = 300
+MOST_BODY_LINES = 40
+LONGER = {"guest": 400}
+"""The guest is the one file that runs in a kernel: it cannot be split."""
+
+BANNED = {"core", "util", "utils", "helper", "helpers", "manager", "handler", "common"}
+BROAD = {"Exception", "BaseException"}
+
+
+@cache
+def files() -> dict[str, Path]:
+    """The modules of our packages: dotted name to file."""
+    found = [file for package in ("rlm", "rlm_kernel", "rlm_magics") for file in (ROOT / package).rglob("*.py")]
+    return {dotted(file): file for file in sorted(found)}
+
+
+def dotted(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(files()[name].read_text("utf-8"), str(files()[name]))
+
+
+def imported(name: str) -> set[str]:
+    """Our own modules that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: line {node.lineno}: a relative import"
+            found |= {whole if (whole := f"{node.module}.{a.name}") in files() else node.module for a in node.names}
+    return found & files().keys()
+
+
+def place(name: str) -> str:
+    """The entry of `LAYERS` that a module belongs to."""
+    return name.split(".")[1] if "." in name else name
+
+
+def modules() -> list[str]:
+    return list(files())
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if n.startswith("rlm_kernel.")])
+def test_a_module_imports_only_what_stands_lower(name):
+    rank = {entry: row for row, entries in enumerate(LAYERS) for entry in entries}
+    assert place(name) in rank, f"{name} is new: give it a row in LAYERS"
+    wrong = [
+        other
+        for other in imported(name) - {"rlm_kernel"}
+        if not other.startswith("rlm_kernel.")
+        or (place(other) != place(name) and rank[place(other)] >= rank[place(name)])
+    ]
+    assert wrong == []
+
+
+def test_every_row_names_something_that_exists():
+    places = {place(name) for name in modules() if name.startswith("rlm_kernel.")}
+    assert set().union(*LAYERS) == places
+
+
+def test_the_package_itself_imports_nothing_of_ours():
+    assert imported("rlm_kernel") == set()
+
+
+def test_the_face_only_passes_on_names():
+    kinds = {type(node) for node in tree("rlm").body[1:]}
+    assert kinds <= {ast.ImportFrom, ast.Assign}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    try:
+        TopologicalSorter({name: imported(name) - {name} for name in modules()}).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("name", modules())
+def test_a_module_is_short_enough_to_be_read_at_once(name):
+    lines = files()[name].read_text("utf-8").splitlines()
+    assert len(lines) <= LONGER.get(place(name), MOST_LINES)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_a_function_fits_on_a_screen(name):
+    long = {f.name: size for f in functions(tree(name)) if (size := body_lines(f)) > MOST_BODY_LINES}
+    assert long == {}
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of the body without the docstring."""
+    body = function.body[ast.get_docstring(function) is not None :]
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_modules_are_named_after_things():
+    named = {part for name in modules() for part in name.split(".")}
+    assert named & BANNED == set()
+
+
+@pytest.mark.parametrize("name", modules())
+def test_no_error_is_swallowed_in_silence(name):
+    silent = [
+        handler.lineno
+        for handler in ast.walk(tree(name))
+        if isinstance(handler, ast.ExceptHandler) and (says_nothing(handler) or is_broad_and_careless(handler))
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", modules())
+def test_nothing_suppresses_every_error(name):
+    calls = [node for node in ast.walk(tree(name)) if isinstance(node, ast.Call)]
+    broad = [
+        call.lineno
+        for call in calls
+        if ast.unparse(call.func).endswith("suppress") and BROAD & {ast.unparse(argument) for argument in call.args}
+    ]
+    assert broad == []
+
+
+def says_nothing(handler: ast.ExceptHandler) -> bool:
+    """`except ...: pass`; who means it writes `contextlib.suppress`."""
+    return all(
+        isinstance(statement, ast.Pass)
+        or (isinstance(statement, ast.Expr) and statement.value.__class__ is ast.Constant)
+        for statement in handler.body
+    )
+
+
+def is_broad_and_careless(handler: ast.ExceptHandler) -> bool:
+    """Catches everything, and neither raises nor looks at what it caught."""
+    caught = {"BaseException"} if handler.type is None else set(ast.unparse(handler.type).strip("()").split(", "))
+    if not caught & BROAD:
+        return False
+    inside = [node for statement in handler.body for node in ast.walk(statement)]
+    return not any(
+        isinstance(node, ast.Raise) or (isinstance(node, ast.Name) and node.id == handler.name) for node in inside
+    )

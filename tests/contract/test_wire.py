@@ -1,0 +1,271 @@
+"""Both ends of the wire against its table (`rlm_kernel/wire.py`).
+
+A real kernel and a real session talk about everything they can talk about, and every message that crosses is held
+against the table. The guest's end is read from its source as well, because no type checker sees both files together.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_kernel import bridge as bridge_module
+from rlm_kernel import guest, wire
+from rlm_kernel.bridge import Bridge
+from rlm_kernel.channels import Channels
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.kernelspecs import environment
+from rlm_kernel.records import Answer, CellReport, Query, QueryKind
+from rlm_kernel.session import Session
+
+PAYLOADS = {"ask": wire.AskPayload, "report": wire.ReportPayload, "answer": wire.AnswerPayload}
+FIELDS = {"put": {"name", "encoding"}, "stored": {"error"}}
+"""The fields of `Data` beyond the three that every message has."""
+
+CELL = """
+import asyncio
+llm_query("a question", model="a model")
+rlm_query_batched(["one", "fail"])
+await allm_query("slow")
+forgotten = asyncio.create_task(allm_query("never answered"))
+await asyncio.sleep(0)
+forgotten.cancel()
+await asyncio.wait({forgotten})
+answer["content"] = "a draft"
+SHOW_VARS = "overwritten"
+FINAL("the answer")
+"""
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """A message as it crossed the wire, and the number of its buffers."""
+
+    sender: Literal["guest", "host"]
+    data: dict[str, Any]
+    buffers: list[bytes]
+
+    @property
+    def op(self) -> str:
+        return self.data["op"]
+
+
+class Tap:
+    """Records what crosses, and answers the guest's questions."""
+
+    def __init__(self) -> None:
+        self.crossed: list[Crossed] = []
+        self.acknowledged = asyncio.Event()
+
+    async def answer(self, query: Query) -> Sequence[Answer]:
+        if query.prompts == ("slow",):
+            await self.acknowledged.wait()
+        if query.prompts == ("never answered",):
+            await asyncio.Event().wait()
+        return [Answer(error="no luck") if p == "fail" else Answer(p.upper()) for p in query.prompts]
+
+    def attach(self, patch: pytest.MonkeyPatch) -> None:
+        take, send = Bridge.take, Channels.send
+
+        def taken(bridge: Bridge, data: Any, buffers: Sequence[Any]) -> None:
+            self.crossed.append(Crossed("guest", data, [bytes(b) for b in buffers]))
+            take(bridge, data, buffers)
+
+        def sent(channels: Channels, channel: Any, kind: str, content: Any, *, buffers: Any = (), **rest: Any) -> str:
+            if kind == "comm_msg":
+                self.crossed.append(Crossed("host", dict(content["data"]), [bytes(b) for b in buffers]))
+                if content["data"]["op"] == "ack":
+                    self.acknowledged.set()
+            return send(channels, channel, kind, content, buffers=buffers, **rest)
+
+        patch.setattr(Bridge, "take", taken)
+        patch.setattr(Channels, "send", sent)
+        patch.setattr(bridge_module, "ACKNOWLEDGE_AFTER", 0)
+
+
+class OnlyHere:
+    """Its pickle cannot be read in the kernel, which has no module of this test."""
+
+
+async def talk() -> list[Crossed]:
+    tap = Tap()
+    with pytest.MonkeyPatch.context() as patch:
+        tap.attach(patch)
+        async with await Session.open(environment("local", None), tap) as session:
+            for value in ("text", b"bytes", {1: ["pickle"]}):
+                await session.set("context", value)
+            with pytest.raises(ConfigError, match="cannot read"):
+                await session.set("unreadable", OnlyHere())
+            cell = await session.run(CELL)
+            assert cell.status == "ok", cell.error
+    return tap.crossed
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    return asyncio.run(talk())
+
+
+def test_every_message_of_the_table_crosses_and_no_other(crossed):
+    for sender, ops in (("guest", wire.FromGuest), ("host", wire.ToGuest)):
+        assert {message.op for message in crossed if message.sender == sender} == set(get_args(ops))
+
+
+def test_every_message_carries_the_version_and_the_fields_of_its_kind(crossed):
+    for message in crossed:
+        assert message.data["wire"] == wire.WIRE
+        own = message.data.keys() - {"wire", "op", "id"}
+        assert own == FIELDS.get(message.op, set()) or (message.op == "stored" and not own)
+        assert fits(message.data, wire.Data), message.data
+
+
+def test_the_fields_of_the_table_are_used_by_some_message(crossed):
+    assert set().union(*(message.data for message in crossed)) == wire.Data.__annotations__.keys()
+
+
+def test_every_payload_is_as_the_table_says(crossed):
+    for message in crossed:
+        if (payload := PAYLOADS.get(message.op)) is not None:
+            (buffer,) = message.buffers
+            assert fits(wire.unpack(buffer), payload), wire.unpack(buffer)
+        elif message.op == "put":
+            assert len(message.buffers) == 1
+        else:
+            assert message.buffers == []
+
+
+def test_every_encoding_crosses(crossed):
+    assert {m.data["encoding"] for m in crossed if m.op == "put"} == set(get_args(wire.Encoding))
+
+
+def test_an_answer_is_a_text_or_an_error(crossed):
+    entries = [entry for m in crossed if m.op == "answer" for entry in wire.unpack(m.buffers[0])["answers"]]
+    assert {frozenset(entry) for entry in entries} == {frozenset({"text"}), frozenset({"error"})}
+
+
+def test_both_kinds_of_question_cross(crossed):
+    kinds = {wire.unpack(m.buffers[0])["kind"] for m in crossed if m.op == "ask"}
+    assert kinds == set(get_args(QueryKind)) == set(get_args(get_type_hints(wire.AskPayload)["kind"]))
+
+
+def test_the_report_has_the_fields_of_its_record():
+    assert wire.ReportPayload.__annotations__.keys() == CellReport.__dataclass_fields__.keys()
+
+
+def test_both_ends_have_the_same_version_and_names():
+    assert guest.WIRE == wire.WIRE
+    names = guest.query_names(guest.Guest.__new__(guest.Guest), "llm_query", "")
+    assert {function.__module__ for function in names.values()} == {wire.GUEST_MODULE}
+
+
+def test_the_host_refuses_another_version():
+    async def refuse() -> None:
+        bridge = Bridge(lambda *_: None, Tap())
+        with pytest.raises(ValueError, match="wire version"):
+            bridge.take({"wire": wire.WIRE + 1, "op": "ask", "id": "q1"}, [])
+
+    asyncio.run(refuse())
+
+
+# -- the source of the ends
+
+
+def source(module: types.ModuleType) -> ast.Module:
+    return ast.parse(Path(module.__file__ or "").read_text("utf-8"))
+
+
+def test_the_guest_sends_the_messages_of_the_table():
+    sent = {
+        call.args[0].value
+        for call in ast.walk(source(guest))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "self.send"
+    }
+    assert sent == set(get_args(wire.FromGuest))
+
+
+def test_the_guest_knows_the_messages_of_the_table():
+    on_control = next(f for f in ast.walk(source(guest)) if getattr(f, "name", "") == "on_control")
+    compared = {
+        comparison.comparators[0].value
+        for comparison in ast.walk(on_control)
+        if isinstance(comparison, ast.Compare) and ast.unparse(comparison.left) == "data['op']"
+    }
+    # An acknowledgement is what is left: it needs nothing done that an answer does not do as well.
+    assert compared | {"ack"} == set(get_args(wire.ToGuest))
+
+
+def test_the_host_takes_the_messages_of_the_table():
+    cases = [node.pattern for node in ast.walk(source(bridge_module)) if isinstance(node, ast.match_case)]
+    assert {case.value.value for case in cases} == set(get_args(wire.FromGuest))
+
+
+def test_the_guest_imports_the_standard_library_only():
+    imports = [node for node in ast.walk(source(guest)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {
+        name
+        for node in imports
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
+
+
+# -- values
+
+texts = st.text(st.characters(exclude_categories=[])) | st.sampled_from(
+    ["\ud800", "\udfff\x00", "\x00", "'\"\\{}\u2028"]
+)
+scalars = texts | st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none() | st.binary()
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner) | st.dictionaries(texts | st.integers(), inner) | st.tuples(inner, inner),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_a_value_arrives_in_the_guest_as_it_left(value):
+    encoding, buffer = wire.encode(value)
+    arrived = guest.decode(encoding, memoryview(buffer))
+    assert arrived == value
+    assert repr(arrived) == repr(value)  # 1 is True, and 0.0 is -0.0, for ==
+
+
+@given(texts)
+def test_a_question_and_an_answer_hold_any_text(text):
+    packed = wire.pack({"answers": [{"text": text}]})
+    # JSON joins two surrogates that stand side by side and make a character.
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    assert wire.unpack(memoryview(packed)) == {"answers": [{"text": joined}]}
+    asked = guest.Call(guest.question("llm_query", [text], None), lambda: None)
+    assert wire.unpack(asked.payload)["prompts"] == [joined]
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is of the type that the table says, all the way down."""
+    if is_typeddict(annotation):
+        hints = get_type_hints(annotation, include_extras=True)
+        needed = {name for name, hint in hints.items() if get_origin(hint) is not NotRequired}
+        plain = get_type_hints(annotation)
+        return needed <= value.keys() <= hints.keys() and all(fits(v, plain[k]) for k, v in value.items())
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return value in arguments
+    if origin in (Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits(k, arguments[0]) and fits(v, arguments[1]) for k, v in value.items()
+        )
+    return isinstance(value, annotation)
