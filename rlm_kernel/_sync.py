@@ -14,8 +14,11 @@ from concurrent.futures import CancelledError as Cancelled
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+from rlm_kernel.errors import RLMError
+
 T = TypeVar("T")
 
+THREAD = "rlm-engine"
 CLEANUP_SECONDS = 1.5
 """How long Ctrl-C waits for the end of what it interrupts."""
 
@@ -29,7 +32,7 @@ def engine_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="rlm-engine", daemon=True).start()
+            threading.Thread(target=_loop.run_forever, name=THREAD, daemon=True).start()
         return _loop
 
 
@@ -51,7 +54,13 @@ class Job(Generic[T]):
         engine_loop().call_soon_threadsafe(self._start, work)
 
     def wait(self) -> T:
-        """Block until it is done. A KeyboardInterrupt cancels it, lets it clean up, and is raised again."""
+        """Block until it is done. A KeyboardInterrupt cancels it, lets it clean up, and is raised again.
+
+        Raises:
+            RLMError: called in the engine's own loop, which it would block.
+        """
+        if threading.current_thread().name == THREAD:
+            raise RLMError("A synchronous call inside the engine's event loop would block it: await acompletion().")
         try:
             return self._outcome.result()
         except KeyboardInterrupt:

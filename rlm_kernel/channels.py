@@ -1,12 +1,14 @@
 """The sockets of a live kernel in one event loop: messages out, messages in, nothing lost and nothing polled.
 
 jupyter_client's own asyncio client costs 3.3 ms for an empty cell; reading the sockets when the event loop says that
-they are readable costs a tenth of that. Messages are built, signed and checked by jupyter_client's `Session`.
+they are readable costs a tenth of that. Messages are built and signed by jupyter_client's `Session`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hmac
+import json
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 ChannelName = Literal["shell", "control", "iopub"]
 OnMessage = Callable[[ChannelName, dict[str, Any]], None]
 
+_DELIMITER = b"<IDS|MSG>"
 _BURST = 200
 """Messages read from a socket before others get their turn."""
 
@@ -110,8 +113,19 @@ class Channels:
 
     def _deliver(self, name: ChannelName, frames: list[bytes]) -> None:
         try:
-            _, parts = self._session.feed_identities(frames)
-            message = self._session.deserialize(parts)
+            message = self._message(frames[frames.index(_DELIMITER) + 1 :])
         except (ValueError, TypeError):
             return  # not signed with our key, or not a message: whoever wrote it is not the kernel
         self._on_message(name, message)
+
+    def _message(self, parts: list[bytes]) -> dict[str, Any]:
+        """What `Session.deserialize` does, without parsing dates and remembering signatures: half of its time."""
+        signature, header, parent, metadata, content, *buffers = parts
+        if not hmac.compare_digest(signature, self._session.sign([header, parent, metadata, content])):
+            raise ValueError("not signed with our key")
+        return {
+            "header": json.loads(header),
+            "parent_header": json.loads(parent),
+            "content": json.loads(content),
+            "buffers": buffers,
+        }

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.kernelspecs import Environment
 from rlm_kernel.parsing import ParsedReply, TextAnswer, parse, without_thinking
 from rlm_kernel.prompts import PromptProfile, describe
 from rlm_kernel.records import CellResult, Message, Prompt, Reply, RLMChatCompletion
 from rlm_kernel.subcalls import Models, SubCalls
+from rlm_kernel.together import together
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.usage import UsageMeter
 
 if TYPE_CHECKING:
     from rlm_kernel.session import Session
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +123,7 @@ class Engine:
             sub_window=plan.models.default.context_window,
         )
         # The first reply does not depend on the kernel: both are waited for at once.
-        _, reply = await _both(self._prepare(prompt), self._ask_root(messages, 1))
+        _, reply = await together(self._prepare(prompt), self._ask_root(messages, 1))
         for iteration in range(1, plan.max_iterations + 1):
             if iteration > 1:
                 reply = await self._ask_root(messages, iteration)
@@ -317,14 +314,3 @@ def _exchange(reply: Reply, told: str) -> list[Message]:
         {"role": "assistant", "content": reply.text or "(empty)"},
         {"role": "user", "content": told},
     ]
-
-
-async def _both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """Wait for two things at once; when one fails, the other is cancelled and the failure raised as it is."""
-    one, two = asyncio.ensure_future(first), asyncio.ensure_future(second)
-    try:
-        return await asyncio.gather(one, two)
-    finally:
-        for task in (one, two):
-            task.cancel()
-        await asyncio.wait({one, two})

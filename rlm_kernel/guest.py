@@ -10,6 +10,7 @@ Whatever is here can be changed by the code that a model writes. The host trusts
 from __future__ import annotations
 
 import asyncio
+import hmac
 import itertools
 import json
 import pickle
@@ -92,6 +93,23 @@ class Guest:
             call.acknowledged = True
             call.notify()
         return None
+
+    def on_frames(self, frames: list[Any]) -> Any:
+        """A message on the control channel as it came. Ours is handled here, all others by ipykernel.
+
+        For each message that ipykernel handles it flushes both streams and publishes two states; an answer of
+        `llm_query` would take twice as long.
+        """
+        try:
+            start = next(i for i, frame in enumerate(frames) if frame.bytes == b"<IDS|MSG>") + 1
+            signature, *signed = (frame.bytes for frame in frames[start : start + 5])
+            content = json.loads(signed[3])
+            ours = json.loads(signed[0])["msg_type"] == "comm_msg" and content["comm_id"] == self.comm_id
+        except (StopIteration, ValueError, KeyError, IndexError, TypeError):
+            ours = False
+        if not ours or not hmac.compare_digest(self.kernel.session.sign(signed), signature):
+            return self.kernel.dispatch_control(frames)
+        return self.on_control(None, None, {"content": content, "buffers": [f.buffer for f in frames[start + 5 :]]})
 
     def put(self, data: dict[str, str], buffers: list[Any]) -> None:
         """Give a value of the host to a name, which from then on belongs to the host."""
@@ -337,6 +355,18 @@ def stay(*_: object) -> None:
     print("The session stays open. To finish, give the answer with FINAL(...).", file=sys.stderr)
 
 
+def flush_only_what_is_there(stream: Any) -> None:
+    """Make flushing an empty stream free. ipykernel flushes six times a cell, each time waiting for another thread."""
+    flush = stream.flush
+
+    def quick_flush() -> None:
+        if stream._buffers:
+            flush()
+
+    if hasattr(stream, "_buffers"):
+        stream.flush = quick_flush
+
+
 def refuse_input(*_: object, **__: object) -> None:
     """input() would wait for ever."""
     raise EOFError("input() is not available: nobody is at the keyboard. Everything you need is in `context`.")
@@ -356,6 +386,10 @@ def install(shell: Any, settings: dict[str, str]) -> None:
     kernel = shell.kernel
     kernel.rlm_guest = guest
     kernel.control_handlers["comm_msg"] = guest.on_control
+    if hasattr(kernel.control_stream, "on_recv"):
+        kernel.control_stream.on_recv(guest.on_frames, copy=False)
+    for stream in (sys.stdout, sys.stderr):
+        flush_only_what_is_there(stream)
     kernel.raw_input = kernel.getpass = refuse_input
     guest.ours = {**repl_names(guest), "answer": {"content": "", "ready": False}}
     shell.user_ns.update(guest.ours)

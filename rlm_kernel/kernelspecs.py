@@ -76,14 +76,16 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
         ConfigError: an unknown environment or option, or a value of the wrong type.
         NotImplementedError: an environment of the documents that is not built yet.
     """
-    if name in ANNOUNCED:
+    if isinstance(name, str) and name in ANNOUNCED:
         raise NotImplementedError(
             f"environment={name!r} is not built yet: it comes with the issue “{ANNOUNCED[name]}”. "
             f"Available now: {', '.join(map(repr, AVAILABLE))}."
         )
-    if name not in AVAILABLE:
+    if not isinstance(name, str) or name not in AVAILABLE:
         allowed = ", ".join(map(repr, [*AVAILABLE, *ANNOUNCED]))
         raise ConfigError(f"Unknown environment {name!r}. Allowed: {allowed}.")
+    if not isinstance(kwargs, Mapping | None):
+        raise ConfigError(f"environment_kwargs is a dict such as {{'memory': '2g'}}, not {kwargs!r}.")
     options = {key: value for key, value in (kwargs or {}).items() if value is not None}
     _check_options(name, options)
     setup_code, cell_timeout = options.pop("setup_code", None), options.pop("cell_timeout", None)
@@ -115,5 +117,5 @@ def _check_session_option(key: str, value: Any) -> None:
     if not isinstance(value, _SESSION_OPTIONS[key]) or isinstance(value, bool):  # type: ignore[arg-type]
         wanted = "a string of Python code" if key == "setup_code" else "a number of seconds"
         raise ConfigError(f"environment_kwargs[{key!r}] must be {wanted}, not {type(value).__name__}.")
-    if key == "cell_timeout" and value <= 0:
+    if key == "cell_timeout" and not value > 0:  # not a number is no number of seconds either
         raise ConfigError(f"environment_kwargs['cell_timeout'] must be greater than 0, not {value!r}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, TypeVar
 
 from rlm_kernel.plaintext import plain
 from rlm_kernel.records import CellError, Output
@@ -12,6 +12,8 @@ HEAD_CHARACTERS = 8_000_000
 TAIL_CHARACTERS = 2_000_000
 ITEM_COST = 200
 """Charged for an output beside its characters, so that a million empty ones are bounded too."""
+
+T = TypeVar("T")
 
 _SHOWN = ("stream", "display_data", "execute_result", "error")
 
@@ -52,7 +54,7 @@ class OutputCollector:
 
     def __init__(self, head: int = HEAD_CHARACTERS, tail: int = TAIL_CHARACTERS) -> None:
         self.error: CellError | None = None
-        self._room = head
+        self._head = self._room = head
         self._most_tail = tail
         self._items: list[Output] = []
         self._pieces: list[str] = []  # of the last item, while it is a stream: joined when it is asked for
@@ -63,7 +65,11 @@ class OutputCollector:
         self._clear_next = False
 
     def add(self, message_type: str, content: dict[str, Any]) -> Output | None:
-        """Take a message; returns the piece of output in it, or None when it has none."""
+        """Take a message; returns the piece of output in it, or None when it has none.
+
+        Raises:
+            KeyError, TypeError, ValueError: no kernel sends this, a cell forged it. Nothing of it is kept.
+        """
         if message_type == "clear_output":
             self._clear(wait=bool(content.get("wait")))
         elif message_type == "update_display_data":
@@ -105,20 +111,21 @@ class OutputCollector:
             self._join()
             self._items.append({"output_type": "stream", "name": name, "text": ""})
             self._room -= ITEM_COST
-        self._pieces.append(text[: self._room])
+        kept = max(0, self._room)
+        self._pieces.append(text[:kept])
         self._room -= len(text)
-        if self._room < 0:
-            self._tails.setdefault(name, Tail(name, self._most_tail)).add(text[self._room :])
+        if len(text) > kept:
+            self._tails.setdefault(name, Tail(name, self._most_tail)).add(text[kept:])
 
     def _take_display(self, output: Output, content: dict[str, Any]) -> None:
-        size = len(str(output)) + ITEM_COST
+        display = _checked(dict, content.get("transient") or {}, "transient").get("display_id")
+        size = _size(output) + ITEM_COST
         if size > self._room:
             self._dropped_displays += size
             return
         self._join()
         self._room -= size
         self._items.append(output)
-        display = (content.get("transient") or {}).get("display_id")
         if display is not None:
             self._displays.setdefault(str(display), []).append(output)
 
@@ -129,29 +136,58 @@ class OutputCollector:
             self._pieces.clear()
 
     def _update(self, content: dict[str, Any]) -> None:
-        display = (content.get("transient") or {}).get("display_id")
-        for output in self._displays.get(str(display), ()):
-            output["data"], output["metadata"] = content["data"], content["metadata"]
+        data, metadata = _of(dict, content, "data"), _of(dict, content, "metadata")
+        shown = self._displays.get(str(content["transient"]["display_id"]), [])
+        growth = sum(_size({**output, "data": data, "metadata": metadata}) - _size(output) for output in shown)
+        if growth > max(0, self._room):
+            self._dropped_displays += growth
+            return
+        self._room -= growth
+        for output in shown:
+            output["data"], output["metadata"] = data, metadata
 
     def _clear(self, *, wait: bool) -> None:
         self._clear_next = wait
         if not wait:
+            self._room, self._dropped_displays = self._head, 0
             self._pieces.clear()
             self._items.clear()
             self._tails.clear()
             self._displays.clear()
 
 
+def _size(output: Output) -> int:
+    return len(str(output))
+
+
 def _output(message_type: str, content: dict[str, Any]) -> Output:
     if message_type == "stream":
-        return {"output_type": "stream", "name": content["name"], "text": content["text"]}
+        if content["name"] not in ("stdout", "stderr"):
+            raise ValueError(f"{content['name']!r} is no stream")
+        return {"output_type": "stream", "name": content["name"], "text": _of(str, content, "text")}
     if message_type == "error":
-        return {"output_type": "error", **{key: content[key] for key in ("ename", "evalue", "traceback")}}
+        return {
+            "output_type": "error",
+            "ename": _of(str, content, "ename"),
+            "evalue": _of(str, content, "evalue"),
+            "traceback": [_checked(str, line, "traceback") for line in _of(list, content, "traceback")],
+        }
     output: Output = {
         "output_type": message_type,
-        "data": content["data"],
-        "metadata": content.get("metadata", {}),
+        "data": _of(dict, content, "data"),
+        "metadata": _of(dict, {"metadata": {}, **content}, "metadata"),
     }
     if message_type == "execute_result":
-        output["execution_count"] = content["execution_count"]
+        output["execution_count"] = _of(int, content, "execution_count")
     return output
+
+
+def _of(kind: type[T], content: dict[str, Any], key: str) -> T:
+    return _checked(kind, content[key], key)
+
+
+def _checked(kind: type[T], value: Any, key: str) -> T:
+    """The value, if it is of this type: whoever reads an output relies on the types that nbformat gives it."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{key} is of type {type(value).__name__}, not {kind.__name__}")
+    return value

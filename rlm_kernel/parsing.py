@@ -10,12 +10,17 @@ import ast
 import re
 import warnings
 from dataclasses import dataclass
+from itertools import islice
 
 _LANGUAGES = frozenset({"repl", "python", "py", "python3", "ipython", "ipython3", "pycon"})
-_OPENING = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})[ \t]*\{?\.?(?P<language>[\w+-]*)[^`]*$")
-_CLOSING = re.compile(r" {0,3}(?P<fence>`{3,}|~{3,})[ \t]*$")
+# Possessive where one part could give to the next what it has taken: each try would cost a line's length.
+_OPENING = re.compile(r" {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+\{?\.?(?P<language>[\w+-]*+)[^`]*+$")
+_CLOSING = re.compile(r" {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t\r]*$")
 _THINKING = re.compile(r"^[ \t]*<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.MULTILINE)
-_THINKING_UNOPENED = re.compile(r"\A(?:(?!<think|<reasoning).)*?</(?:think|thinking|reasoning)>", re.DOTALL)
+# In quotes the tag is text that is spoken about, or that code looks for.
+_THINKING_UNOPENED = re.compile(
+    r"\A(?:(?!<think|<reasoning).)*?(?<![\"'`])</(?:think|thinking|reasoning)>(?![\"'`])", re.DOTALL
+)
 _FINAL = re.compile(r"^[ \t>*_`]*(FINAL_VAR|FINAL)\(", re.MULTILINE)
 _MOST_CLOSINGS = 50
 _MOST_PARENTHESES = 500
@@ -92,11 +97,16 @@ def _split(text: str) -> tuple[list[str], str, bool]:
 
 def _end_of_block(lines: list[str], start: int, fence: str) -> int | None:
     """The line of the closing fence: the first that leaves code which parses, as a text in the code may hold fences."""
-    closings = [n for n in range(start, len(lines)) if _closes(lines[n], fence)][:_MOST_CLOSINGS]
-    for end in closings:
-        if _is_python("\n".join(lines[start:end])):
+    closings = (n for n in range(start, len(lines)) if _closes(lines[n], fence))
+    first = None
+    for end in islice(closings, _MOST_CLOSINGS):
+        first = end if first is None else first
+        problem = _problem("\n".join(lines[start:end]))
+        if problem is None:
             return end
-    return closings[0] if closings else None
+        if not problem.startswith("unterminated triple-quoted"):
+            break
+    return first
 
 
 def _closes(line: str, fence: str) -> bool:
@@ -104,15 +114,16 @@ def _closes(line: str, fence: str) -> bool:
     return closing is not None and closing["fence"].startswith(fence)
 
 
-def _is_python(code: str) -> bool:
+def _problem(code: str) -> str | None:
+    """Why the code is not Python, or None when it is."""
     flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the model's code: its cell will show them
             compile(code, "<reply>", "exec", flags, dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return error.msg if isinstance(error, SyntaxError) else str(error)
+    return None
 
 
 def _text_answer(prose: str) -> TextAnswer | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -197,8 +198,12 @@ class _Run:
             return await self.engine.run(prompt, question)
 
     def _tell(self, event: Event) -> None:
-        for reader in self._readers:
-            reader(event)
+        for reader in list(self._readers):
+            try:
+                reader(event)
+            except Exception as error:  # noqa: BLE001 (a reader that fails must not end the run)
+                self._readers.remove(reader)
+                warnings.warn(f"{reader!r} failed and is not told any more: {error!r}", RuntimeWarning, stacklevel=2)
 
 
 def _models(

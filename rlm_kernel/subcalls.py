@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlm_kernel.clients.lm import LM
 from rlm_kernel.errors import LMError
 from rlm_kernel.records import Answer, Message, Query, Usage
+from rlm_kernel.together import together
 from rlm_kernel.trajectory.events import SubcallAnswered, SubcallFinished, SubcallStarted
 from rlm_kernel.usage import UsageMeter
 
@@ -96,10 +96,7 @@ class SubCalls:
 
         workers = min(self.most_at_once, len(query.prompts))
         try:
-            if workers == 1:
-                await work()
-            else:
-                await _side_by_side([work() for _ in range(workers)])
+            await (work() if workers == 1 else together(*(work() for _ in range(workers))))
         finally:
             failed = sum(answer.error is not None for answer in answers)
             seconds = time.perf_counter() - started
@@ -140,10 +137,3 @@ class SubCalls:
             f"the prompt has {len(prompt):,} characters, at least {tokens:,} tokens, and the window of {lm.model} is "
             f"{lm.context_window:,} tokens. Split it into smaller prompts."
         )
-
-
-async def _side_by_side(jobs: list[Any]) -> None:
-    """Run the jobs at once; when one fails or we are cancelled, so are the others."""
-    async with asyncio.TaskGroup() as group:
-        for job in jobs:
-            group.create_task(job)

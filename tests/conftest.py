@@ -9,7 +9,12 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from loopback import LoopbackProvider
+
+# An example that takes long on a busy machine is no failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 SECRETS = re.compile(r"(_KEY|_SECRET|_TOKEN|_TOKEN_ID)$|^(ANTHROPIC|LITELLM|OPENAI|OPENROUTER|PORTKEY|VLLM)_")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,7 +42,7 @@ class DownloadBar:
         self._task = self._bar.add_task(title, total=None)
         self._drawn = False
 
-    def __enter__(self) -> DownloadBar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -59,4 +59,4 @@ class DownloadBar:
 
     def note(self, line: str) -> None:
         """Print the sentence above the bar."""
-        self._console.print(line, markup=False, highlight=False)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

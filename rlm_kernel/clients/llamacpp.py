@@ -10,20 +10,20 @@ import asyncio
 import importlib.util
 import threading
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlm_kernel.clients import llamacpp_server
-from rlm_kernel.clients.llamacpp_server import Address, Settings
+from rlm_kernel.clients.llamacpp_server import Address, Server, Settings, shared
 from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.weights import QWEN_CODER, ensure
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import ConfigError, LMError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from rlm_kernel.clients.download_progress import Progress
     from rlm_kernel.clients.lm import OnText
-    from rlm_kernel.clients.weights import Progress
     from rlm_kernel.records import Message, Reply
 
 T = TypeVar("T")
@@ -43,8 +43,8 @@ class LlamaCppLM:
         n_parallel: calls that are answered at a time; the others wait. Memory grows with n_ctx * n_parallel.
         max_tokens: the longest reply in tokens; what is said here stands above what a call asks for.
         sampling_args: fields of the request; temperature is 0 unless set here.
-        timeout: seconds without a sign of the server after which a call is given up. Calls that wait for their turn
-            give no sign.
+        timeout: seconds without a word of the reply after which a call is given up. Reading a prompt of 8,000 tokens
+            takes two minutes on two slow cores.
         progress: told about the download; None draws a bar on stderr.
 
     Raises:
@@ -63,7 +63,7 @@ class LlamaCppLM:
         n_parallel: int = 4,
         max_tokens: int | None = None,
         sampling_args: Mapping[str, Any] | None = None,
-        timeout: float = 900.0,  # noqa: ASYNC109 (the SDK's, as for the other backends)
+        timeout: float = 900.0,
         progress: Progress | None = None,
     ) -> None:
         self.model = model_name
@@ -71,11 +71,13 @@ class LlamaCppLM:
         self._path = None if model_path is None else Path(model_path).expanduser().absolute()
         self._base_url = base_url
         self._n_parallel = n_parallel
-        self._options = {"max_tokens": max_tokens, "timeout": timeout, "context_window": n_ctx}
+        self._max_tokens = max_tokens
         self._sampling = {"temperature": 0, **(sampling_args or {})}
+        self._timeout = timeout
         self._progress = progress
         self._client: OpenAILM | None = None
         self._address: Address | None = None
+        self._server: Server | None = None
         if base_url is None:
             _check(model_name, self._path)
 
@@ -96,7 +98,13 @@ class LlamaCppLM:
             LMError: the weights cannot be had, the server did not start, or it failed.
         """
         client = await self._connected()
-        return await client.complete(messages, max_tokens=max_tokens or LONGEST_REPLY, on_text=on_text)
+        try:
+            async with self._server.turn() if self._server else nullcontext():
+                # Always streamed: of a call that is not, llama.cpp may notice only at its end that it was given up.
+                limit = max_tokens or LONGEST_REPLY
+                return await client.complete(messages, max_tokens=limit, on_text=on_text or _ignore)
+        except LMError as error:
+            raise self._explained(error) from error.__cause__
 
     async def close(self) -> None:
         """Close the connections. The server stays for the other clients of the process, until it ends."""
@@ -111,6 +119,18 @@ class LlamaCppLM:
             self._address, self._client = address, self._connect(address)
         return self._client
 
+    def _explained(self, error: LMError) -> LMError:
+        """The error, with what only this backend knows."""
+        if self._server is not None and not self._server.alive:
+            hint = "The local server has ended, perhaps for want of memory; the next call starts it again."
+        elif "context size" in str(error):
+            hint = f"Or raise n_ctx in backend_kwargs; it is {self.context_window}."
+        else:
+            return error
+        return LMError(
+            f"{error} {hint}", backend=self.backend, model=self.model, status=error.status, request_id=error.request_id
+        )
+
     def _connect(self, address: Address) -> OpenAILM:
         return OpenAILM(
             self.model,
@@ -118,17 +138,19 @@ class LlamaCppLM:
             address.base_url,
             backend=self.backend,
             max_retries=0,  # a busy local server is not helped by the same call once more
+            max_tokens=self._max_tokens,
             sampling_args=self._sampling,
-            **self._options,
+            context_window=self.context_window,
+            timeout=self._timeout,
         )
 
     async def _located(self) -> Address:
         if self._base_url is not None:
             return Address(self._base_url, "none")
         path = self._path or await _in_daemon(lambda: ensure(QWEN_CODER, self._progress))
-        server = llamacpp_server.shared(Settings(str(path), self.model, self.context_window, self._n_parallel))
-        # Shielded, because the others who wait for it need it still when this call is cancelled.
-        return await asyncio.shield(asyncio.wrap_future(server.address))
+        self._server = shared(Settings(str(path), self.model, self.context_window, self._n_parallel))
+        # Shielded, because others may wait for it when this call is cancelled.
+        return await asyncio.shield(asyncio.wrap_future(self._server.address))
 
 
 def _check(model_name: str, path: Path | None) -> None:
@@ -141,6 +163,10 @@ def _check(model_name: str, path: Path | None) -> None:
         raise ConfigError(f"model_path is no file: {path}. It must be a GGUF file.")
     if importlib.util.find_spec("xllamacpp") is None:
         raise ConfigError("The backend 'llamacpp' needs the extra 'local': pip install 'rlm-kernel[local]'.")
+
+
+def _ignore(_: str) -> None:
+    pass
 
 
 async def _in_daemon(function: Callable[[], T]) -> T:

@@ -16,6 +16,9 @@ from typing import Any
 ERRORS_ONLY = 1
 """llama.cpp's log level: stderr then holds the reason of a failure and nothing else."""
 
+CALLS_HEARD = 64
+"""HTTP threads. A waiting call holds one; when all are held, a call that was given up is not even noticed."""
+
 KEPT_PROMPTS_MIB = 1024
 """Memory for conversations that had to leave their slot and may come back; 28 KiB a token with this model."""
 
@@ -28,7 +31,7 @@ def main() -> None:
     watch = threading.Thread(target=_exit_with_parent, daemon=True)
     watch.start()
     said, server = _start(settings)
-    os.write(report, json.dumps(said).encode() + b"\n")
+    os.write(report, f"{json.dumps(said)}\n".encode())
     if server is not None:
         watch.join()
 
@@ -64,6 +67,7 @@ def _serve(settings: dict[str, Any]) -> Any:
     # Every program on the machine can reach the port, the kernel with the code of a model included.
     params.api_keys = [settings["api_key"]]
     params.ui = params.endpoint_props = False
+    params.n_threads_http = CALLS_HEARD
     params.model.path = settings["model_path"]
     params.model_alias = {settings["alias"]}
     # llama.cpp divides its context evenly among the slots.

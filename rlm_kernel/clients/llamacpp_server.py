@@ -7,6 +7,7 @@ The child starts at first use and ends with this process, because it watches a p
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import json
 import os
@@ -19,6 +20,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from rlm_kernel.errors import LMError
 
@@ -63,6 +65,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.address: Future[Address] = Future()
         self._settings = settings
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._api_key = secrets.token_urlsafe(32)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process lives)
         self._process = self._launch()
@@ -79,6 +82,10 @@ class Server:
     def pid(self) -> int:
         """The id of the child process."""
         return self._process.pid
+
+    def turn(self) -> asyncio.Semaphore:
+        """What a call enters. Those that wait have not been sent: no timeout runs, and they can be cancelled."""
+        return self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._settings.n_parallel))
 
     def stop(self) -> None:
         """End the process. It holds nothing that would have to be saved."""

@@ -1,7 +1,7 @@
 r"""A model that says what you tell it to: the public test double.
 
     lm = ScriptedLM(["```repl\nprint(len(context))\\n```", "FINAL(42)"])
-    RLM(backend="scripted", backend_kwargs={"lm": lm})
+    RLM(lm).completion("some text")
 
 Replies are taken in order from a list, or made by a function of the conversation. An exception in the list, or from the
 function, is raised. Use `calls` to see what was asked.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 _ALLOWED = frozenset(
     """PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TEMP TMP SYSTEMROOT COMSPEC PATHEXT WINDIR
@@ -16,6 +16,7 @@ _ALLOWED = frozenset(
 )
 _ALLOWED_PREFIXES = ("LC_", "OPENBLAS_")
 _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY"})
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
@@ -41,6 +42,7 @@ def private_directories(base: Path) -> dict[str, str]:
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url if "://" in url else f"//{url}")
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return bare if "://" in url else bare.removeprefix("//")
+    """The URL without anything before its last @, but for the scheme. Nothing is parsed: a password may break a URL."""
+    name, at, host = url.rpartition("@")
+    scheme = _SCHEME.match(name)
+    return scheme[0] + host if at and scheme else host

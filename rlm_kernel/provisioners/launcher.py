@@ -12,6 +12,7 @@ A file of the standard library only, and few imports: the kernel is forked from 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import select
@@ -24,6 +25,8 @@ from typing import NoReturn
 HOST_CHECK_SECONDS = 1.0
 KILL_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
+_QUICK = ("--HistoryManager.enabled=False", "--IPythonKernel._execute_sleep=0.0")
+"""A cell waits neither for the SQLite file of its history, nor half a millisecond for its output to be published."""
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -32,16 +35,16 @@ def main(argv: list[str]) -> NoReturn:
     options, kernel_argv = _parse(argv)
     # JPY_PARENT_PID names the host: ipykernel would watch a process that is not its parent.
     os.environ.pop("JPY_PARENT_PID", None)
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
     watchdog = os.getpid()
     kernel = os.fork()
     if kernel == 0:
         _become_kernel(watchdog, options.get("--memory"), kernel_argv)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
     status = _watch(kernel, pipe="--host-pipe" in options)
     _kill_everything_below(kernel)
     if status is None and "--remove" in options:
         _remove(options["--remove"])
-    sys.exit(status if status is not None else 128 + signal.SIGKILL)
+    os._exit(status if status is not None else 128 + signal.SIGKILL)
 
 
 def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -72,11 +75,22 @@ def _become_kernel(watchdog: int, memory: str | None, argv: list[str]) -> NoRetu
     os.close(null)
     if memory is not None:
         _limit_memory(int(memory))
+    _run_ipykernel(argv)
+    sys.exit(0)
+
+
+def _run_ipykernel(argv: list[str]) -> None:
+    """Start ipykernel without what our kernels never use: importing debugpy alone takes as long as all the rest."""
+    gc.disable()  # nothing that an import makes is garbage
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
     from ipykernel.kernelapp import IPKernelApp
 
     sys.argv = ["ipykernel_launcher", *argv]
-    IPKernelApp.launch_instance(argv=argv)
-    sys.exit(0)
+    app = IPKernelApp.instance()
+    app.initialize([*argv, *_QUICK])
+    del sys.modules["debugpy"]  # a cell may import it
+    gc.enable()
+    app.start()
 
 
 def _limit_memory(limit: int) -> None:
@@ -107,7 +121,7 @@ def _end_with(kernel: int) -> Callable[[int, object], None]:
 
     def end(number: int, _: object) -> None:
         _kill_everything_below(kernel)
-        sys.exit(128 + number)
+        os._exit(128 + number)
 
     return end
 
@@ -128,7 +142,7 @@ def _kill_everything_below(kernel: int) -> None:
                 os.kill(child, signal.SIGKILL)
         try:
             if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                time.sleep(0.002)
+                time.sleep(0.0005)
         except ChildProcessError:
             return
 

@@ -127,7 +127,10 @@ class LocalKernel(LocalProvisioner):
 
     async def kill(self, restart: bool = False) -> None:  # noqa: ARG002 (the signature is jupyter_client's)
         """Tell the watchdog to kill the kernel and all it started; kill the watchdog if it does not."""
-        self._close_pipe()
+        if self.process is None:
+            return
+        # Asked to end, the watchdog leaves the directory to us; at the end of the pipe it would remove that too.
+        self.process.terminate()
         try:
             await asyncio.wait_for(self.wait(), WATCHDOG_SECONDS)
         except TimeoutError:

@@ -367,3 +367,10 @@ def test_an_exception_inside_leaves_the_terminal_tidy():
 )
 def test_durations_are_said_as_people_say_them(seconds, said):
     assert duration(seconds) == said
+
+
+def test_a_pipe_that_wants_colours_gets_no_cursor_movements():
+    on = Screen(Console(file=io.StringIO(), force_terminal=True))
+    play(on, started(), replied("x"), finished())
+    assert "\x1b[" in on.console.file.getvalue()
+    assert "\x1b[?25l" not in on.console.file.getvalue()

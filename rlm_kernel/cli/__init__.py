@@ -1,0 +1,100 @@
+"""The command line: `rlm run`, `rlm demo`, `rlm doctor`.
+
+What was asked for goes to stdout and all else to stderr; an error is one line there, and the exit code says of
+which kind it is:
+
+      0  it worked
+      1  doctor: local kernels do not work; demo: a code question came out wrong; else: a bug
+      2  wrong usage or configuration (ConfigError)
+      3  a limit of the run was reached (LimitError)
+      4  a model provider failed (LMError)
+      5  the kernel did not start, or died (KernelError)
+      6  not built yet (NotImplementedError)
+    130  stopped by Ctrl-C (CancellationError)
+    141  whoever read the output has gone
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+
+from rlm_kernel import __version__
+from rlm_kernel.cli import demo, doctor, exits, run
+from rlm_kernel.plaintext import plain
+
+_LAST_SECONDS = 0.4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out a command line and return its exit code.
+
+    Args:
+        argv: the arguments; those of the process when None. Only then may Ctrl-C end the process the hard way.
+    """
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.command(args)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every error ends here, and none in silence)
+        return _failed(error, debug=args.debug, owns_process=argv is None)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    top = argparse.ArgumentParser(
+        prog="rlm",
+        description="Recursive Language Models whose REPL is a real Jupyter kernel.",
+        epilog=exits.described(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"rlm-kernel {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (run, demo, doctor):
+        command = commands.add_parser(
+            module.NAME,
+            help=module.HELP,
+            description=module.DESCRIPTION,
+            epilog=exits.described(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.set_defaults(command=module.execute)
+    return top
+
+
+def _failed(error: BaseException, *, debug: bool, owns_process: bool) -> int:
+    code = exits.code_of(error)
+    if debug:
+        traceback.print_exception(error)
+    if code == exits.PIPE_CLOSED:
+        _close_stdout()
+    else:
+        print(f"rlm: {exits.explained(error)}", file=sys.stderr)
+        _show_partial_answer(error)
+    if code == exits.STOPPED and owns_process:
+        _end_soon()
+    return code
+
+
+def _show_partial_answer(error: BaseException) -> None:
+    if partial := getattr(error, "partial_answer", None):
+        print(f"rlm: the best answer so far: {plain(partial)}", file=sys.stderr)
+
+
+def _close_stdout() -> None:
+    """Without this the interpreter would complain about the closed pipe once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_soon() -> None:
+    """A thread that is stuck in a connection must not keep the process, and its user, waiting."""
+    timer = threading.Timer(_LAST_SECONDS, os._exit, (exits.STOPPED,))
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,172 @@
+"""The checks of `rlm doctor`: each looks at one thing and says what it found."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+from urllib.parse import urlsplit
+
+from rlm_kernel.clients import registry
+from rlm_kernel.errors import RLMError
+from rlm_kernel.records import Answer, Query
+
+DOCKER_SECONDS = 2.0
+_REQUIRED = ("ipykernel", "jupyter_client", "pyzmq", "openai", "rich", "python-dotenv")
+_EXTRAS = {"xllamacpp": "local", "huggingface_hub": "local"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found about one thing.
+
+    Attributes:
+        area: the heading it stands under.
+        name: the thing.
+        state: ``ok``; ``absent`` (not there, and nothing needs it); ``broken``.
+        detail: what was found.
+        fix: what would help; empty when nothing has to be done.
+        essential: whether a local completion needs it.
+    """
+
+    area: str
+    name: str
+    state: Literal["ok", "absent", "broken"]
+    detail: str
+    fix: str = ""
+    essential: bool = False
+
+
+def everything() -> list[Check]:
+    """All checks, in the order in which they are shown."""
+    parts: tuple[Callable[[], list[Check]], ...] = (python, packages, kernels, local_model, keys, docker)
+    return [check for part in parts for check in part()]
+
+
+def python() -> list[Check]:
+    """The interpreter."""
+    return [Check("Python", f"Python {platform.python_version()}", "ok", sys.executable, essential=True)]
+
+
+def packages() -> list[Check]:
+    """The packages a completion needs, and those of the extras."""
+    required = [_package(name, f"pip install {name}", essential=True) for name in _REQUIRED]
+    extras = [_package(name, f"pip install 'rlm-kernel[{extra}]'") for name, extra in _EXTRAS.items()]
+    return [*required, *extras]
+
+
+def kernels() -> list[Check]:
+    """Whether a local kernel starts and runs a cell, and which kernelspecs are installed."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    specs = KernelSpecManager().find_kernel_specs()
+    found = Check("Kernels", "kernelspecs", "ok" if specs else "absent", ", ".join(sorted(specs)) or "none")
+    return [_local_kernel(), found]
+
+
+def local_model() -> list[Check]:
+    """The file of the small model of `rlm demo`."""
+    from rlm_kernel.clients.weights import QWEN_CODER, cache_folder, is_verified
+
+    path = cache_folder() / QWEN_CODER.file
+    if not path.is_file():
+        fix = f"`rlm demo` fetches it ({QWEN_CODER.size / 1e9:.1f} GB)"
+        return [Check("Local model", QWEN_CODER.name, "absent", f"not at {path}", fix)]
+    if not is_verified(path, QWEN_CODER):
+        detail, fix = f"{path} is not the file it should be", "remove it; `rlm demo` fetches it again"
+        return [Check("Local model", QWEN_CODER.name, "broken", detail, fix)]
+    return [Check("Local model", QWEN_CODER.name, "ok", f"{path}, digest verified")]
+
+
+def keys() -> list[Check]:
+    """Which API keys are set and where; never what they are."""
+    variables = [row.key_variable for row in registry.BACKENDS.values() if row.key_variable]
+    try:
+        known = registry.environment_variables()
+    except RLMError as error:
+        return [Check("Keys", ".env", "broken", str(error))]
+    return [_key(variable, known.get(variable, "")) for variable in dict.fromkeys(variables)]
+
+
+def docker() -> list[Check]:
+    """Whether there is a client for Docker, and whether its engine answers within `DOCKER_SECONDS`."""
+    client = _package("docker", "pip install docker")
+    return [Check("Docker", "docker (client)", client.state, client.detail, client.fix), _docker_engine()]
+
+
+def _package(name: str, fix: str, *, essential: bool = False) -> Check:
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        state: Literal["absent", "broken"] = "broken" if essential else "absent"
+        return Check("Packages", name, state, "not installed", fix, essential=essential)
+    return Check("Packages", name, "ok", version, essential=essential)
+
+
+def _local_kernel() -> Check:
+    try:
+        ready, cell = asyncio.run(_first_cell())
+    except (RLMError, OSError) as error:
+        fix = f"install ipykernel into {sys.executable}, or look at the reason above"
+        return Check("Kernels", "local kernel", "broken", str(error), fix, essential=True)
+    detail = f"ready in {ready:.2f} s, first cell in {cell * 1000:.1f} ms"
+    return Check("Kernels", "local kernel", "ok", detail, essential=True)
+
+
+async def _first_cell() -> tuple[float, float]:
+    from rlm_kernel.kernelspecs import environment
+    from rlm_kernel.session import Session
+
+    started = time.perf_counter()
+    async with await Session.open(environment("local", None), _Nobody()) as session:
+        ready = time.perf_counter()
+        result = await session.run("6 * 7")
+        if result.value != "42":
+            raise RLMError(f"A kernel started, but 6 * 7 gave {result.value!r}.")
+        return ready - started, time.perf_counter() - ready
+
+
+class _Nobody:
+    """Answers the sub-calls of a cell that makes none."""
+
+    async def answer(self, query: Query) -> Sequence[Answer]:
+        return [Answer(error="no model is set up") for _ in query.prompts]
+
+
+def _key(variable: str, value: str) -> Check:
+    if not value.strip():
+        return Check("Keys", variable, "absent", "not set")
+    return Check("Keys", variable, "ok", f"set in {'the environment' if os.environ.get(variable) else '.env'}")
+
+
+def _docker_engine() -> Check:
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    try:
+        version = _ping(host)
+    except (OSError, http.client.HTTPException) as error:
+        return Check("Docker", "engine", "absent", f"{host} does not answer: {error}", "start the Docker engine")
+    return Check("Docker", "engine", "ok", f"{host} answers, API {version}")
+
+
+def _ping(host: str) -> str:
+    """The engine's API version."""
+    url = urlsplit(host)
+    if url.scheme not in {"unix", "tcp", "http"}:
+        raise OSError(f"only unix:// and tcp:// can be checked, not {url.scheme}://")
+    connection = http.client.HTTPConnection(url.hostname or "localhost", url.port or 2375, timeout=DOCKER_SECONDS)
+    with closing(connection):
+        if url.scheme == "unix":
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(DOCKER_SECONDS)
+            connection.sock.connect(url.path)
+        connection.request("GET", "/_ping")
+        return connection.getresponse().headers.get("Api-Version", "unknown")

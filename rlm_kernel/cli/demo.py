@@ -1,0 +1,170 @@
+"""`rlm demo`: questions over the source of the standard library, asked live and checked against a truth."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rlm_kernel.cli import models
+from rlm_kernel.errors import ConfigError, LimitError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from rich.console import Console
+
+    from rlm_kernel.cli.demo_questions import Question, Sources, Verdict
+    from rlm_kernel.records import RLMChatCompletion
+    from rlm_kernel.rlm import RLM
+
+NAME = "demo"
+HELP = "watch a model answer questions over the standard library's source"
+DESCRIPTION = """\
+Ask a model three questions over the source of Python's standard library, more than ten million characters, show
+the run live, and check each answer against a truth: two questions that code can settle and one that takes
+judgements. The model is a small one that runs on this machine; its file (1.1 GB) is fetched at first use.
+Exit code 0 if the code questions come out right.
+"""
+
+_BACKEND = "llamacpp"
+_MOST_TURNS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How a question went. `completion` is None when the run ended without an answer."""
+
+    question: Question
+    verdict: Verdict
+    seconds: float
+    completion: RLMChatCompletion | None
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    add("--question", type=int, metavar="N", help="ask only this one of the questions, 1 to 3")
+    add("--scripted", action="store_true", help="no model and no download: replies written beforehand, real code")
+    models.add_arguments(parser, _BACKEND)
+
+
+def execute(args: Namespace) -> int:
+    """Ask and check; 1 when a code question came out wrong.
+
+    Raises:
+        RLMError: the model or the kernel failed, or the options contradict each other.
+    """
+    from rich.console import Console
+
+    from rlm_kernel.cli.library_source import standard_library
+
+    questions = _chosen(args)
+    _check_model(args)
+    console = Console(highlight=False, markup=False, emoji=False)
+    sources = standard_library()
+    _introduce(console, args, sources)
+    outcomes = [_ask(console, args, sources, number, question) for number, question in questions]
+    _sum_up(console, outcomes)
+    return 0 if all(done.verdict.right for done in outcomes if done.question.kind == "code") else 1
+
+
+def _chosen(args: Namespace) -> list[tuple[int, Question]]:
+    from rlm_kernel.cli.demo_questions import QUESTIONS
+
+    numbered = list(enumerate(QUESTIONS, 1))
+    if args.question is None:
+        return numbered
+    if not 1 <= args.question <= len(numbered):
+        raise ConfigError(f"--question takes a number from 1 to {len(numbered)}, not {args.question}.")
+    return [numbered[args.question - 1]]
+
+
+def _check_model(args: Namespace) -> None:
+    """Find what is wrong with the options, and fetch the local model, before anything is shown."""
+    named = args.backend or args.model or args.base_url or args.backend_kwarg
+    if args.scripted and named:
+        raise ConfigError("--scripted asks no model: leave --backend, --model, --base-url and --backend-kwarg out.")
+    if args.scripted:
+        return
+    try:
+        _with_model(args).close()
+    except ConfigError as error:
+        raise ConfigError(f"{error} `rlm demo --scripted` works without a model.") from error
+    models.fetch(args.backend or _BACKEND, {"base_url": args.base_url} if args.base_url else {})
+
+
+def _with_model(args: Namespace) -> RLM:
+    from rlm_kernel.rlm import RLM
+
+    backend = args.backend or _BACKEND
+    kwargs = models.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
+    return RLM(backend, kwargs, max_iterations=_MOST_TURNS, verbose=True)
+
+
+def _with_script(question: Question) -> RLM:
+    from rlm_kernel.cli import demo_script
+    from rlm_kernel.rlm import RLM
+
+    return RLM(demo_script.root(question), other_backends=[demo_script.sub_model()], verbose=True)
+
+
+def _introduce(console: Console, args: Namespace, sources: Sources) -> None:
+    size = sum(map(len, sources.values()))
+    console.print(
+        f"The context: the standard library of Python {platform.python_version()}, "
+        f"{len(sources):,} files, {size:,} characters."
+    )
+    if args.scripted:
+        console.print(
+            "SCRIPTED: no language model takes part. The replies were written beforehand; their code really runs "
+            "in a Jupyter kernel, over the real sources. Leave --scripted out to see a model work.",
+            style="bold yellow",
+        )
+
+
+def _ask(console: Console, args: Namespace, sources: Sources, number: int, question: Question) -> _Outcome:
+    console.print(f"\nQuestion {number}, {_KINDS[question.kind]}", style="bold")
+    started = time.monotonic()
+    completion: RLMChatCompletion | None = None
+    with _with_script(question) if args.scripted else _with_model(args) as rlm:
+        try:
+            completion = rlm.completion(dict(sources), root_prompt=question.text)
+        except LimitError as error:
+            console.print(f"No answer: {error}")
+    outcome = _Outcome(question, _verdict(question, completion, sources), time.monotonic() - started, completion)
+    _judge(console, outcome)
+    return outcome
+
+
+_KINDS = {"code": "which code can settle", "judgement": "which takes a judgement for each item"}
+
+
+def _verdict(question: Question, completion: RLMChatCompletion | None, sources: Sources) -> Verdict:
+    return question.check("" if completion is None else completion.response, question.truth(sources))
+
+
+def _judge(console: Console, outcome: _Outcome) -> None:
+    mark, style = ("✓ right", "bold green") if outcome.verdict.right else ("✗ wrong", "bold red")
+    console.print(mark, style=style, end="")
+    console.print(f": {outcome.verdict.reason} ({outcome.question.source})")
+
+
+def _sum_up(console: Console, outcomes: list[_Outcome]) -> None:
+    console.print()
+    for kind, name in (("code", "code questions"), ("judgement", "judgement questions")):
+        of_kind = [outcome for outcome in outcomes if outcome.question.kind == kind]
+        if of_kind:
+            right = sum(outcome.verdict.right for outcome in of_kind)
+            console.print(f"{right} of {len(of_kind)} {name} right", style="bold")
+    console.print(_totals(outcomes))
+
+
+def _totals(outcomes: list[_Outcome]) -> str:
+    from rlm_kernel.trajectory.status import duration, tokens
+
+    spent = [done.completion.usage_summary for done in outcomes if done.completion is not None]
+    sent, received = sum(s.total_input_tokens for s in spent), sum(s.total_output_tokens for s in spent)
+    calls, seconds = sum(s.total_calls for s in spent), sum(done.seconds for done in outcomes)
+    return f"{calls:,} model calls · {tokens(sent, received)} · {duration(seconds)}"

@@ -1,0 +1,134 @@
+"""What `rlm demo` asks, and how each answer is checked.
+
+Two questions that code can settle: their truth is computed here with `ast`, in another way than a model is likely
+to go. And one that needs a judgement for each of six items: its truth was found by reading them, and you can check
+it in a minute. No prompt of the library holds any of these questions or answers.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Sources = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an answer is right, and in a few words how that was decided."""
+
+    right: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with a truth to check against.
+
+    Attributes:
+        text: what the model is asked.
+        kind: ``code`` can settle it, or it takes a ``judgement``.
+        truth: computes or knows the answer for these sources.
+        check: holds an answer against the truth.
+        source: where the truth comes from, for the reader.
+    """
+
+    text: str
+    kind: Literal["code", "judgement"]
+    truth: Callable[[Sources], Any]
+    check: Callable[[str, Any], Verdict]
+    source: str
+
+
+CLASS = "ThreadPoolExecutor"
+METHOD = "__enter__"
+JUDGED = {
+    "ftplib.py": True,
+    "statistics.py": False,
+    "smtplib.py": True,
+    "textwrap.py": False,
+    "poplib.py": True,
+    "fractions.py": False,
+}
+"""Whether the module is a client for a network protocol. Read the first lines of each to see."""
+
+
+def _defines(kind: type[ast.AST] | tuple[type[ast.AST], ...], name: str, sources: Sources) -> Iterator[str]:
+    """The paths of the sources with a definition of this kind and name, at any depth."""
+    for path, source in sources.items():
+        # Parsing all of them would take several seconds, and a name that is not in the text is not in the tree.
+        if name in source and any(
+            isinstance(node, kind) and getattr(node, "name", None) == name for node in ast.walk(_tree(source))
+        ):
+            yield path
+
+
+def _tree(source: str) -> ast.AST:
+    try:
+        return ast.parse(source)
+    except SyntaxError:  # The library holds a few files that are wrong on purpose: templates and test data.
+        return ast.Module([], [])
+
+
+def _paths_of_class(sources: Sources) -> set[str]:
+    return set(_defines(ast.ClassDef, CLASS, sources))
+
+
+def _files_with_method(sources: Sources) -> int:
+    return sum(1 for _ in _defines((ast.FunctionDef, ast.AsyncFunctionDef), METHOD, sources))
+
+
+def _judged_network(sources: Sources) -> set[str]:
+    return {path for path, is_client in JUDGED.items() if is_client and path in sources}
+
+
+def check_paths(answer: str, truth: set[str]) -> Verdict:
+    """Right if exactly the true paths are named."""
+    named = {path.removeprefix("./") for path in re.findall(r"[\w./-]+\.py\b", answer)}
+    return Verdict(named == truth, f"the truth is {', '.join(sorted(truth))}")
+
+
+def check_number(answer: str, truth: int) -> Verdict:
+    """Right if the only number in the answer, or the last of several, is the true one."""
+    numbers = [int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d{3})*", answer)]
+    return Verdict(bool(numbers) and numbers[-1] == truth, f"the truth is {truth:,}")
+
+
+def check_judgements(answer: str, truth: set[str]) -> Verdict:
+    """Right if each of the items was put on its right side."""
+    named = {path for path in JUDGED if re.search(rf"(?<![\w.]){re.escape(path.removesuffix('.py'))}\b", answer)}
+    hits = sum((path in named) == (path in truth) for path in JUDGED)
+    verdict = check_paths(" ".join(named), truth)
+    return Verdict(verdict.right, f"{hits} of {len(JUDGED)} judgements agree; {verdict.reason}")
+
+
+QUESTIONS = (
+    Question(
+        text=f"In which file is the class {CLASS} defined?",
+        kind="code",
+        truth=_paths_of_class,
+        check=check_paths,
+        source="computed with ast",
+    ),
+    Question(
+        text=f"How many of the files define a method called {METHOD}?",
+        kind="code",
+        truth=_files_with_method,
+        check=check_number,
+        source="computed with ast",
+    ),
+    Question(
+        text=(
+            f"Ask llm_query about each of the files {', '.join(JUDGED)}: is this module a client for a network "
+            "protocol, yes or no? Show it the first 500 characters of the file. For which of the files is the "
+            "answer yes?"
+        ),
+        kind="judgement",
+        truth=_judged_network,
+        check=check_judgements,
+        source="found by reading the six files",
+    ),
+)

@@ -1,0 +1,65 @@
+"""`rlm doctor`: what works on this machine, what is missing, and what would help."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rlm_kernel import __version__
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from rich.text import Text
+
+    from rlm_kernel.cli.checks import Check
+
+NAME = "doctor"
+HELP = "check Python, kernels, the local model, keys and Docker"
+DESCRIPTION = """\
+Check what a completion needs: Python and its packages, a kernel that really starts, the local model's file,
+the names of the API keys that are set (never their values), and Docker. Exit code 0 if local kernels work.
+"""
+
+_MARKS = {"ok": ("✓", "green"), "absent": ("–", "dim"), "broken": ("✗", "red")}  # noqa: RUF001 (a dash is meant)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def execute(args: Namespace) -> int:
+    """Check and print; 1 when local kernels do not work."""
+    from rlm_kernel.cli import checks
+
+    found = checks.everything()
+    works = all(check.state == "ok" for check in found if check.essential)
+    if args.json:
+        fields = {"version": __version__, "works": works, "checks": [asdict(check) for check in found]}
+        print(json.dumps(fields))
+    else:
+        _print(found)
+    return 0 if works else 1
+
+
+def _print(found: list[Check]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    width = max(len(check.name) for check in found)
+    console.print(f"rlm-kernel {__version__}", style="bold")
+    for area, checks in groupby(found, key=lambda check: check.area):
+        console.print(f"\n{area}", style="bold")
+        for check in checks:
+            console.print(_line(check, width), soft_wrap=True)
+
+
+def _line(check: Check, width: int) -> Text:
+    from rich.text import Text
+
+    mark, style = _MARKS[check.state]
+    fix = f"\n{'':{width + 5}}→ {check.fix}" if check.fix else ""
+    return Text.assemble("  ", (mark, style), f" {check.name:{width}} {check.detail}", (fix, "yellow"))

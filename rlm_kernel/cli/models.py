@@ -1,0 +1,70 @@
+"""From the options of a command line to the arguments of a backend."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.clients import registry
+from rlm_kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Mapping, Sequence
+
+
+def add_arguments(parser: ArgumentParser, backend: str) -> None:
+    """Declare the options that name the root model.
+
+    Args:
+        parser: where they are declared.
+        backend: the default backend.
+    """
+    add = parser.add_argument
+    add("--backend", help=f"the model's provider (default: {backend})")
+    add("--model", help="the model")
+    add("--base-url", metavar="URL", help="the provider's endpoint")
+    add("--backend-kwarg", metavar="KEY=VALUE", action="append", default=[], help="more for the backend (JSON or text)")
+
+
+def backend_kwargs(backend: str, model: str | None, base_url: str | None, more: Sequence[str]) -> dict[str, Any]:
+    """The arguments of a backend.
+
+    Raises:
+        ConfigError: a pair without ``=``, a key where others can read it, or no model where one must be named.
+    """
+    kwargs = dict(map(_pair, more))
+    if "api_key" in kwargs:
+        raise ConfigError(
+            "An API key does not belong on a command line, where every user of the machine can read it: "
+            "set it in the environment or in a .env file."
+        )
+    kwargs |= {"model_name": model} if model else {}
+    kwargs |= {"base_url": base_url} if base_url else {}
+    if "model_name" in registry.find(backend).required and "model_name" not in kwargs:
+        raise ConfigError(f"The backend {backend!r} needs a model: give --model, for example --model gpt-5-mini.")
+    return kwargs
+
+
+def fetch(backend: str, kwargs: Mapping[str, Any]) -> None:
+    """Bring the local model's file to this machine, if it is the one that is asked.
+
+    A run would do so by itself, but its live view and the bar of the download would draw over each other.
+
+    Raises:
+        LMError: the file cannot be had.
+    """
+    if backend == "llamacpp" and not kwargs.keys() & {"model_path", "base_url"}:
+        from rlm_kernel.clients import weights
+
+        weights.ensure()
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ConfigError(f"--backend-kwarg takes KEY=VALUE, for example max_retries=5, not {text!r}.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,110 @@
+"""`rlm run`: one completion over a file, a folder or stdin."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.cli import contexts, models
+from rlm_kernel.plaintext import plain
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from rlm_kernel.records import RLMChatCompletion
+    from rlm_kernel.rlm import RLM
+
+NAME = "run"
+HELP = "answer a question over a file, a folder or stdin"
+DESCRIPTION = """\
+Answer a question over a long input. The answer alone goes to stdout, everything else to stderr.
+
+API keys come from the environment (OPENAI_API_KEY ...) or from a .env file in the working directory or above
+it. There is no option for a key: what stands on a command line can be read by every user of the machine.
+"""
+
+_BACKEND = "openai"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    add("question", help="what to ask; without --context also what to ask it of")
+    add("--context", metavar="FILE|DIR|-", help="the input: a text file, a folder (dict of path to text), stdin")
+    models.add_arguments(parser, _BACKEND)
+    add("--sub-backend", help="the provider of sub-calls (default: the root model answers them)")
+    add("--sub-model", help="the model of sub-calls")
+    add("--environment", default="local", help="where the model's code runs (default: %(default)s)")
+    add("--max-iterations", type=int, default=30, metavar="N", help="turns of the root model (default: %(default)s)")
+    add("--prompts", choices=("large", "small"), help="the prompt profile (default: the backend's)")
+    add("--json", action="store_true", help="one JSON object on stdout: answer, usage, seconds, model")
+    add("--quiet", action="store_true", help="do not show the run")
+
+
+def execute(args: Namespace) -> int:
+    """Run it and print the answer.
+
+    Raises:
+        RLMError: whatever the completion raises.
+    """
+    with _rlm(args) as rlm:
+        if args.context is None:
+            completion = rlm.completion(args.question)
+        else:
+            completion = rlm.completion(contexts.read(args.context), root_prompt=args.question)
+    _write(_as_json(completion) if args.json else _shown(completion.response))
+    return 0
+
+
+def _rlm(args: Namespace) -> RLM:
+    from rlm_kernel.rlm import RLM
+
+    backend = args.backend or _BACKEND
+    kwargs = models.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
+    others = [args.sub_backend or backend] if args.sub_backend or args.sub_model else []
+    rlm = RLM(
+        backend=backend,
+        backend_kwargs=kwargs,
+        environment=args.environment,
+        max_iterations=args.max_iterations,
+        other_backends=others,
+        other_backend_kwargs=[_sub_kwargs(args, name, same=name == backend) for name in others],
+        prompts=args.prompts,
+        verbose=not args.quiet,
+    )
+    for name in (backend, *others):
+        models.fetch(name, kwargs if name == backend else {})
+    return rlm
+
+
+def _sub_kwargs(args: Namespace, backend: str, *, same: bool) -> dict[str, Any]:
+    """A sub-model of the same backend lives at the same endpoint."""
+    if same:
+        return models.backend_kwargs(backend, args.sub_model, args.base_url, args.backend_kwarg)
+    return models.backend_kwargs(backend, args.sub_model, None, [])
+
+
+def _as_json(completion: RLMChatCompletion) -> str:
+    fields = {
+        "answer": completion.response,
+        "model": completion.root_model,
+        "seconds": round(completion.execution_time, 3),
+        "usage": completion.usage_summary.to_dict(),
+    }
+    return json.dumps(fields)
+
+
+def _shown(answer: str) -> str:
+    """A terminal gets text only; a pipe gets what the model wrote."""
+    return plain(answer) if sys.stdout.isatty() else answer
+
+
+def _write(text: str) -> None:
+    """Write a line that may hold bytes which were no UTF-8 in the context."""
+    encoding = sys.stdout.encoding
+    try:
+        data = text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode(encoding, "backslashreplace")
+    sys.stdout.buffer.write(data + b"\n")

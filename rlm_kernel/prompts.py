@@ -1,0 +1,279 @@
+"""What the model reads: one `PromptProfile` holds every word the engine says to it.
+
+Large models need a short, complete description of the notebook; small ones need worked examples, a real piece of the
+context and short outputs. Both are data (`rlm_kernel.prompt_profiles`), so the engine never asks which one it has. Foreign
+text (the question, the context, a user's own system prompt) is only ever concatenated, never used as a template.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rlm_kernel.history import render
+from rlm_kernel.clues import question_lines
+from rlm_kernel.preview import ContextFacts, Part, bounded_repr, describe
+from rlm_kernel.worked_examples import Example, choose
+from rlm_kernel.records import CellError, CellResult, Message, Prompt
+
+__all__ = ["ContextFacts", "PromptProfile", "bounded_repr", "describe", "question_lines"]
+
+_MANY_NAMES = 40
+_EXAMPLE_CHARACTERS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProfile:
+    """Everything a model is told, and how much of it.
+
+    Attributes:
+        name: ``"large"``, ``"small"`` or the user's own.
+        system: the system message.
+        examples: worked examples to choose from, shown between the system message and the question.
+        shown_examples: how many of them are shown.
+        reply_tokens: the longest reply of the root model.
+        sub_reply_tokens: the longest answer of `llm_query`.
+        output_characters: how much of one turn's output goes back to the model.
+        preview_characters: how much of the context the opening shows.
+        question_lines: how many lines with the question's words the opening shows.
+        setup_code: run in the kernel before the first turn.
+        hints: what to do about an error: a pattern for ``Name: message``, and a sentence. The first that fits is said.
+        style: ``"full"`` tells turns, sizes and variables; ``"brief"`` keeps to what a small model can use.
+    """
+
+    name: str
+    system: str
+    examples: tuple[Example, ...] = ()
+    shown_examples: int = 0
+    reply_tokens: int = 4_096
+    sub_reply_tokens: int = 4_096
+    output_characters: int = 20_000
+    preview_characters: int = 1_500
+    question_lines: int = 0
+    setup_code: str = ""
+    hints: tuple[tuple[str, str], ...] = ()
+    style: Literal["full", "brief"] = "full"
+
+    def opening(
+        self,
+        facts: ContextFacts,
+        question: str,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        sub_window: int | None = None,
+    ) -> list[Message]:
+        """The conversation before the model's first turn.
+
+        Args:
+            facts: `describe(prompt)`.
+            question: what is asked; empty when the question stands in the context itself.
+            prompt: the context; searched for lines with the question's words when the profile shows them.
+            system: a user's own system prompt, taken verbatim instead of the profile's.
+            sub_window: tokens that one `llm_query` can read, or None when unknown.
+        """
+        asked = question or "The question or task stands in `context` itself: find it there, then answer it."
+        blocks = self._task(facts, asked, prompt)
+        if self.style == "full":
+            blocks.append(_window(sub_window))
+        shown = choose(self.examples, facts, question, self.shown_examples)
+        return [
+            {"role": "system", "content": self.system if system is None else system},
+            *(message for example in shown for message in self._turns(example)),
+            {"role": "user", "content": "\n\n".join(blocks)},
+        ]
+
+    def _task(self, facts: ContextFacts, question: str, prompt: Prompt) -> list[str]:
+        lines = question_lines(prompt, question, self.question_lines) if self.question_lines else []
+        clues = ["Lines of it with words of the question:\n" + "\n".join(lines)] if lines else []
+        if self.style == "full":
+            return [f"Question: {question}", preview(facts, self.preview_characters), *clues]
+        return [sample(facts, self.preview_characters), *clues, f"Question: {question}"]
+
+    def _turns(self, example: Example) -> Iterator[Message]:
+        terse = replace(self, preview_characters=_EXAMPLE_CHARACTERS, question_lines=min(1, self.question_lines))
+        yield _user("\n\n".join(terse._task(describe(example.context), example.question, example.context)))
+        for step in example.steps:
+            yield {"role": "assistant", "content": f"```repl\n{step.code}\n```"}
+            yield _user(_headed(1, 1, step.output))
+        yield {"role": "assistant", "content": f"FINAL({example.answer})"}
+
+    def outputs(
+        self,
+        results: Sequence[CellResult],
+        *,
+        notes: Sequence[str] = (),
+        iteration: int,
+        max_iterations: int,
+        facts: ContextFacts | None = None,
+    ) -> str:
+        """The user message after a reply's cells ran.
+
+        Args:
+            results: the cells that ran, in order.
+            notes: what else the model should know, one sentence or paragraph each.
+            iteration: the turn that ended, counted from 1.
+            max_iterations: the most turns.
+            facts: given to remind a model whose cell raised of what `context` is.
+        """
+        room = self.output_characters // max(1, len(results))
+        show = render if self.style == "full" else brief
+        blocks = [_headed(n, len(results), show(result, room)) for n, result in enumerate(results, 1)]
+        blocks += notes
+        if self.style == "full":
+            return "\n\n".join(blocks + _status(results, iteration, max_iterations))
+        if results and results[-1].error:
+            blocks += [self._hint(results[-1].error), *([sample(facts, self.preview_characters)] if facts else [])]
+        return "\n".join(blocks)
+
+    def _hint(self, error: CellError) -> str:
+        raised = f"{error.name}: {error.message}"
+        return next((hint for pattern, hint in self.hints if re.search(pattern, raised)), "Write corrected code.")
+
+    def no_code(self) -> str:
+        """After a reply with neither code nor an answer."""
+        return "That reply held neither code nor an answer. Write one ```repl block, or one line: FINAL(your answer)"
+
+    def look_first(self) -> str:
+        """After a text answer before any code ran."""
+        return (
+            "No code has run yet, so that answer is a guess. Look at `context` with a ```repl block first, then answer."
+        )
+
+    def unsupported(self) -> str:
+        """After a text answer whose last cell raised or showed nothing."""
+        return "The last cell gave no output that shows this answer. Write a corrected ```repl block that shows it."
+
+    def cut(self) -> str:
+        """After a reply that ended, by the length limit, inside a code block."""
+        return (
+            f"That reply was cut at the length limit ({self.reply_tokens} tokens) inside a code block, which was not run. "
+            "Write a shorter block."
+        )
+
+    def guess_ignored(self) -> str:
+        """After a reply that held code and a literal answer."""
+        return (
+            "The answer in that reply was written before the code's output was known, so it was not taken. "
+            "If the output confirms it, give it again."
+        )
+
+    def no_variable(self, name: str) -> str:
+        """After `FINAL_VAR(name)` for a variable that does not exist."""
+        return f"There is no variable `{name}` in the notebook. Make it in a ```repl block, or answer with FINAL(...)."
+
+    def restored(self, names: Mapping[str, str | None]) -> str:
+        """After a cell overwrote or deleted names of the notebook.
+
+        Args:
+            names: each name, to the name that keeps the cell's value (None: it was deleted).
+        """
+        return "\n".join(
+            f"`{name}` belongs to the notebook and was put back"
+            + (f"; your value is now in `{kept}`." if kept else ".")
+            for name, kept in names.items()
+        )
+
+    def restarted(self, reason: str, kept: Sequence[str] = (), lost: Sequence[str] = ()) -> str:
+        """After the kernel had to be restarted.
+
+        Args:
+            reason: one sentence without a full stop, e.g. "the cell ran longer than 30 s".
+            kept: variables that were rebuilt.
+            lost: variables that are gone.
+        """
+        parts = [f"The kernel was restarted because {reason}."]
+        if kept:
+            parts.append("Still there: " + _names(kept) + ".")
+        parts.append("Lost: " + _names(lost) + "." if lost else "" if kept else "All variables of yours are gone.")
+        return " ".join(filter(None, parts))
+
+    def last_chance(self, question: str = "") -> str:
+        """The user message after the last turn: answer now."""
+        asked = f" The question was: {question}" if question else ""
+        return f"No turns are left and no more code will run.{asked} Give your best answer now, in one line: FINAL(your answer)"
+
+
+def shape(facts: ContextFacts) -> str:
+    """One sentence on what `context` is."""
+    if facts.type_name == "str":
+        lines = f" in {facts.lines:,} lines" if facts.lines and facts.lines > 1 else ""
+        return f"`context` is a str of {facts.length:,} characters{lines}."
+    unit, values = ("keys", "values") if facts.type_name == "dict" else ("items", "items")
+    kinds = " or ".join(facts.part_types[:4])
+    total = f" ({facts.characters:,} characters in all)" if facts.characters else ""
+    of = f"; the {values} are of type {kinds}{total}" if kinds else ""
+    return f"`context` is a {facts.type_name} with {facts.length:,} {unit}{of}."
+
+
+def preview(facts: ContextFacts, limit: int) -> str:
+    """What `context` is, and about `limit` real characters of it, as a quoted string."""
+    if not facts.length:
+        return shape(facts)
+    if facts.type_name == "str":
+        return f"{shape(facts)}\n{_ends(facts.parts[0], limit)}"
+    labels = ", ".join(part.label for part in facts.parts[:4])
+    return (
+        f"{shape(facts)} The first are {labels}.\n{facts.parts[0].label} begins: {_quoted(facts.parts[0].head, limit)}"
+    )
+
+
+def sample(facts: ContextFacts, limit: int) -> str:
+    """What `context` is, and its first lines as they stand: easier for a small model than a quoted string."""
+    if not facts.length:
+        return shape(facts)
+    part = facts.parts[0]
+    first = "\n".join(line[:160] for line in part.head[:limit].strip("\n").split("\n")[:4])
+    labels = "" if facts.type_name == "str" else f" First: {', '.join(part.label for part in facts.parts[:3])}."
+    return f"{shape(facts)}{labels}\n{part.label} begins:\n{first}"
+
+
+def _user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+def _ends(part: Part, limit: int) -> str:
+    if len(part.head) <= limit and not part.tail:
+        return f"It reads: {_quoted(part.head, limit)}"
+    tail = part.tail or part.head
+    return f"It begins: {_quoted(part.head, limit * 3 // 4)}\nIt ends: {_quoted(tail[-max(1, limit // 4) :], limit)}"
+
+
+def _quoted(text: str, limit: int) -> str:
+    return json.dumps(text[:limit], ensure_ascii=False)
+
+
+def brief(result: CellResult, limit: int) -> str:
+    """A cell's output with the error in two lines, which is what a small model can act on."""
+    if result.error is None:
+        return render(result, limit)
+    printed = tuple(output for output in result.outputs if output["output_type"] != "error")
+    calm = render(replace(result, status="ok", error=None, outputs=printed), limit) + "\n" if printed else ""
+    raised = re.findall(r"^-+> *\d+ +(.*)$", result.error.traceback, flags=re.MULTILINE)
+    line = f" in the line: {raised[-1].strip()}" if raised else ""
+    return f"{calm}Error{line}\n{result.error.name}: {result.error.message[:300]}"
+
+
+def _window(sub_window: int | None) -> str:
+    if sub_window is None:
+        return "The size of the sub-model's window is unknown: keep each `llm_query` prompt under 20,000 characters at first."
+    return f"One `llm_query` call can read about {sub_window:,} tokens, its answer included."
+
+
+def _headed(number: int, count: int, text: str) -> str:
+    head = "Output:" if count == 1 else f"Output of block {number}:"
+    return f"{head}\n{text}"
+
+
+def _status(results: Sequence[CellResult], iteration: int, max_iterations: int) -> list[str]:
+    variables = results[-1].report.variables if results else {}
+    listed = ", ".join(f"{name} ({kind})" for name, kind in list(variables.items())[:_MANY_NAMES])
+    return ([f"Your variables: {listed}"] if listed else []) + [f"Turn {iteration} of {max_iterations} is over."]
+
+
+def _names(names: Sequence[str]) -> str:
+    listed = ", ".join(f"`{name}`" for name in names[:_MANY_NAMES])
+    return listed + (f" and {len(names) - _MANY_NAMES} more" if len(names) > _MANY_NAMES else "")

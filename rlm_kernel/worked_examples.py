@@ -1,0 +1,77 @@
+"""Worked examples for a model that learns the notebook by imitation, and the choice among them.
+
+A small model copies the example that looks most like its own task, and the last one most of all. So each example says
+what kind of context it works on and which words of a question it fits, and `choose` puts the best one last. An example
+is a real small context with code that really runs on it: a test executes every one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlm_kernel.preview import ContextFacts, Form
+    from rlm_kernel.records import Prompt
+
+_MEANING = re.compile(
+    r"\babout\b|\b(un)?happy|\bangry|\bopinion|\bpositive|\bnegative|\bcomplain|\bmood|\btones?\b|\bsentiment|\btopics?\b"
+    r"|\bthemes?\b|\bsubjects?\b|\bsummar|\bjudg(e|ing)|\bmeaning|\bdeals? with|\brelated to|\bdiscuss|\bpolite|\brude\b"
+    r"|\b(dis)?satisfied|\brecommend|\blikes?\b|\bfeel|\bpurpose\b|\bexplain|\bfriendly|\bkinds? of\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One cell of an example: the code, and the output that the notebook gives back."""
+
+    code: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question answered in the notebook.
+
+    Attributes:
+        forms: the kinds of context that it is an example for.
+        cues: a pattern; the more of the question it finds, the better the example fits.
+        context: the variable `context` of the example.
+        question: what is asked.
+        steps: the cells.
+        answer: what FINAL says.
+        meaning: whether it needs a model that reads (`llm_query`).
+    """
+
+    forms: tuple[Form, ...]
+    cues: str
+    context: Prompt
+    question: str
+    steps: tuple[Step, ...]
+    answer: str
+    meaning: bool = False
+
+
+def choose(examples: Sequence[Example], facts: ContextFacts, question: str, most: int) -> list[Example]:
+    """The examples that fit a question best, the best last.
+
+    Examples that ask a model are chosen when the question is one of meaning, and only then: a small model that has seen
+    one asks itself to count.
+    """
+    meaning = asks_for_meaning(question)
+    fitting = [example for example in examples if example.meaning == meaning]
+    return sorted(fitting, key=lambda example: _fit(example, facts, question))[-most:] if most else []
+
+
+def asks_for_meaning(question: str) -> bool:
+    """Whether the words of the question say that somebody has to read, not to search."""
+    return _MEANING.search(question) is not None
+
+
+def _fit(example: Example, facts: ContextFacts, question: str) -> tuple[int, int]:
+    cues = {match[0].lower() for match in re.finditer(example.cues, question, re.IGNORECASE)}
+    return (facts.form in example.forms, len(cues)) if facts.form != "empty" else (0, len(cues))

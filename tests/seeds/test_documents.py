@@ -1,0 +1,409 @@
+"""The user's documents are the contract: their Python code is run as it stands.
+
+`documents/` holds them word for word. Each block of code is run in the role of a reader who follows the page, with the
+paid provider replaced by one on loopback that the environment names. A block that waits for another issue is a strict
+expected failure: it must fail with the error that names the issue, and the suite turns red when it stops to.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm import RLM, RLMChatCompletion
+
+DOCUMENTS = Path(__file__).parent / "documents"
+NUMBER_OF_BLOCKS = 35
+
+# -- the blocks
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of code in a document; `place` is the document's number and the line of its first line."""
+
+    place: str
+    code: str
+
+
+PLAIN = {
+    "001": [
+        ("from rlm import RLM", "print(result.response)"),
+        ("RLM(", ")"),
+        ("# OpenAI / Anthropic", "}"),
+        ("# vLLM (local)", "}"),
+        ("# Portkey", "}"),
+        ("# Docker", 'environment_kwargs={"image": "python:3.11-slim"}'),
+        ("# Modal", "}"),
+        ("# Local", 'environment_kwargs={"setup_code": "import numpy as np"}'),
+        ("rlm = RLM(", ")"),
+        ("from rlm.logger import RLMLogger", "rlm = RLM(..., logger=logger)"),
+        ("result = rlm.completion(", ")"),
+    ]
+}
+"""A page copied as plain text has no fences: the first and the last line of each piece of code, in order."""
+
+
+def blocks() -> dict[str, Block]:
+    found: list[Block] = []
+    for file in sorted(DOCUMENTS.glob("*.md")):
+        lines, number = file.read_text("utf-8").split("\n"), file.name[:3]
+        ranges = plain(lines, PLAIN[number]) if number in PLAIN else fenced(lines)
+        found += [Block(f"{number}:{start + 1}", "\n".join(lines[start:end])) for start, end in ranges]
+    return {block.place: block for block in found}
+
+
+def fenced(lines: list[str]) -> Iterator[tuple[int, int]]:
+    for number, line in enumerate(lines):
+        if line == "```python":
+            yield number + 1, lines.index("```", number)
+
+
+def plain(lines: list[str], anchors: list[tuple[str, str]]) -> Iterator[tuple[int, int]]:
+    at = 0
+    for first, last in anchors:
+        start = lines.index(first, at)
+        at = lines.index(last, start) + 1
+        yield start, at
+
+
+BLOCKS = blocks()
+
+# -- the reader
+
+
+SOLUTIONS = {
+    "50th Fibonacci number": "a, b = 0, 1\nfor _ in range(50):\n    a, b = b, a + b\nFINAL(a)",
+    "first 100 powers of two": "FINAL('\\n'.join(str(2**n) for n in range(100)))",
+    "weather in Tokyo": "FINAL(f'{fetch_weather(\"Tokyo\")}, {calculate_shipping(10, 500)}, {API_KEY}')",
+    "Use numpy.": "FINAL(np.__name__)",
+    "Use the helper.": "FINAL(helper(21))",
+    "Use the values.": "FINAL(f'{CONFIG[\"timeout\"]}, {ALLOWED_CITIES[0]}')",
+}
+
+
+def solve(request: Any) -> str:
+    """The model: it writes code for the tasks of the documents, and reads the context for everything else."""
+    said = "\n".join(message["content"] for message in request.messages)
+    if request.prompt.startswith("Output:"):
+        return f"FINAL({request.prompt.splitlines()[1]})"
+    code = next((code for task, code in SOLUTIONS.items() if task in said), "print('The context reads:', context)")
+    return f"I write a cell.\n```repl\n{code}\n```"
+
+
+@dataclass
+class Reader:
+    """Somebody with a shell in an empty folder, who has the keys of the documents and pastes their code."""
+
+    provider: Any
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+    names: dict[str, Any] = field(default_factory=dict)
+
+    def runs(self, code: str) -> None:
+        """Run the code as a file of the reader's own, so that `load_dotenv()` looks beside it."""
+        file = Path("block.py").resolve()
+        # Three dots stand for the arguments that the page has shown before.
+        file.write_text(code.replace("RLM(...,", 'RLM(backend_kwargs={"model_name": "gpt-5-mini"},'), "utf-8")
+        compiled = compile(file.read_text("utf-8"), file, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        coroutine = eval(compiled, self.names)
+        if coroutine is not None:
+            asyncio.run(coroutine)
+
+    def asks(self, question: str, **arguments: Any) -> str:
+        """The answer of the `rlm` that the block made, or of one with the arguments that it set."""
+        if arguments:
+            self.names["rlm"] = RLM(**{"backend_kwargs": {"model_name": "gpt-5"}, **arguments})
+        return self.names["rlm"].completion(question).response
+
+    def leaves(self) -> None:
+        """The documents never close an RLM: its connections end with the process."""
+        self.names["rlm"].close()
+
+
+@pytest.fixture
+def reader(provider, monkeypatch, capsys):
+    provider.script = solve
+    for name, value in provider.environment.items():
+        monkeypatch.setenv(name, value)
+    names = {
+        "RLM": RLM,
+        "os": os,
+        "rlm": RLM(backend_kwargs={"model_name": "gpt-5"}),
+        "massive_document": "page\n" * 100_000,
+        "fetch_weather": lambda city: f"Weather in {city}: Sunny, 72°F",
+        "calculate_shipping": lambda weight, distance: weight * 0.5 + distance * 0.1,
+    }
+    reader = Reader(provider, monkeypatch, capsys, names)
+    yield reader
+    reader.leaves()
+
+
+# -- what each block promises
+
+
+@dataclass(frozen=True)
+class Awaits:
+    """What is missing today: the error, words of its message, and the issue that brings the missing thing."""
+
+    issue: str
+    error: type[Exception] = NotImplementedError
+    says: str = ""
+
+    @property
+    def words(self) -> str:
+        return self.says or self.issue
+
+
+EVERY_MODEL = Awaits("Every model")
+WHOLE_RLM = Awaits("The whole RLM")
+ELSEWHERE = Awaits("Kernels elsewhere")
+TRAJECTORY = Awaits("The trajectory is a notebook", ImportError, "rlm.logger")
+AGENTS = Awaits("agents", ImportError, "create_enforced_agent")
+
+
+@dataclass(frozen=True)
+class Case:
+    place: str
+    promise: Callable[[Reader], None]
+    awaits: Awaits | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.place}-{self.promise.__name__}"
+
+
+def answers(reader: Reader) -> None:
+    assert reader.asks("Say hello.") == "The context reads: Say hello."
+
+
+def asks_the_model_it_names(reader: Reader) -> None:
+    answers(reader)
+    assert reader.provider.requests[-1].body["model"] == "gpt-5"
+
+
+def prints_the_response(reader: Reader) -> None:
+    assert reader.capsys.readouterr().out == "The context reads: Your prompt here\n"
+
+
+def prints_the_number(reader: Reader) -> None:
+    assert reader.capsys.readouterr().out == "12586269025\n"
+
+
+def prints_the_powers(reader: Reader) -> None:
+    assert reader.capsys.readouterr().out.split() == [str(2**n) for n in range(100)]
+
+
+def shows_what_it_does(reader: Reader) -> None:
+    answers(reader)
+    shown = reader.capsys.readouterr().err
+    assert "I write a cell." in shown
+    assert "print('The context reads:', context)" in shown
+    assert shown.count("The context reads: Say hello.") >= 2  # as output and as answer
+
+
+def gives_the_documented_result(reader: Reader) -> None:
+    result = reader.names["result"]
+    assert isinstance(result, RLMChatCompletion)
+    assert (result.root_model, result.prompt) == ("gpt-5", "Your input text or context")
+    assert result.response == "The context reads: Your input text or context"
+    assert result.execution_time > 0
+    assert result.metadata is None
+    sums = result.usage_summary.to_dict()["model_usage_summaries"]["gpt-5"]
+    assert sums["total_calls"] == len(reader.provider.requests) == 2
+    assert min(sums["total_input_tokens"], sums["total_output_tokens"]) > 0
+    assert "A short prompt visible to the root LM" in reader.provider.requests[0].prompt
+
+
+def set_up_openai(reader: Reader) -> None:
+    assert reader.asks("Hi.", backend="openai", **kwargs_of(reader)) == "The context reads: Hi."
+    assert reader.provider.requests[0].headers["authorization"] == "Bearer ..."
+
+
+def set_up_anthropic(reader: Reader) -> None:
+    assert reader.asks("Hi.", backend="anthropic", **kwargs_of(reader))
+
+
+def set_up_vllm(reader: Reader) -> None:
+    assert reader.asks("Hi.", backend="vllm", **kwargs_of(reader))
+
+
+def set_up_portkey(reader: Reader) -> None:
+    assert reader.asks("Hi.", backend="portkey", **kwargs_of(reader))
+
+
+def set_up_docker(reader: Reader) -> None:
+    assert reader.asks("Hi.", environment="docker", **kwargs_of(reader)) == "The context reads: Hi."
+
+
+def set_up_modal(reader: Reader) -> None:
+    assert reader.asks("Hi.", environment="modal", **kwargs_of(reader)) == "The context reads: Hi."
+
+
+def set_up_local(reader: Reader) -> None:
+    # What is promised is that the code runs before the first cell, not that numpy is installed.
+    Path("numpy.py").touch()
+    reader.monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    assert reader.asks("Use numpy.", environment="local", **kwargs_of(reader)) == "numpy"
+
+
+def kwargs_of(reader: Reader) -> dict[str, Any]:
+    return {name: value for name, value in reader.names.items() if name in ("backend_kwargs", "environment_kwargs")}
+
+
+def calls_the_tools(reader: Reader) -> None:
+    assert reader.names["result"].response == "Weather in Tokyo: Sunny, 72°F, 55.0, your-api-key"
+
+
+def describes_the_tools(reader: Reader) -> None:
+    assert "72°F" in reader.asks("What is the weather in Tokyo?")
+    assert "- `fetch_weather`: Fetch current weather data for a city name" in str(reader.provider.requests[0].messages)
+
+
+def runs_in_the_repl(reader: Reader) -> None:
+    assert reader.asks("What is the weather in Tokyo?", custom_tools=tools(reader)).startswith("Weather in Tokyo")
+
+
+def defines_a_helper(reader: Reader) -> None:
+    assert reader.asks("Use the helper.", custom_tools=reader.names["custom_tools"]) == "42"
+
+
+def defines_values(reader: Reader) -> None:
+    assert reader.asks("Use the values.", custom_tools=reader.names["custom_tools"]) == "30, Tokyo"
+
+
+def tools(reader: Reader) -> dict[str, Any]:
+    return {**{name: reader.names[name] for name in ("fetch_weather", "calculate_shipping")}, "API_KEY": "k"}
+
+
+def logs_the_run(reader: Reader) -> None:
+    if "result" not in reader.names:
+        answers(reader)
+    assert list(Path("logs").glob("*.jsonl"))
+
+
+def summarizes(reader: Reader) -> None:
+    assert reader.names["result"].response
+    assert list(Path("logs").glob("analysis_*.jsonl"))
+
+
+def chats(reader: Reader) -> None:
+    assert reader.capsys.readouterr().out
+
+
+CASES = [
+    Case("000:6", asks_the_model_it_names),
+    Case("000:118", summarizes, TRAJECTORY),
+    Case("001:6", prints_the_response),
+    Case("001:46", set_up_openai),
+    Case("001:46", set_up_anthropic, EVERY_MODEL),
+    Case("001:52", set_up_vllm, EVERY_MODEL),
+    Case("001:58", set_up_portkey, EVERY_MODEL),
+    Case("001:75", set_up_docker, ELSEWHERE),
+    Case("001:78", set_up_modal, ELSEWHERE),
+    Case("001:84", set_up_local),
+    Case("001:102", answers, EVERY_MODEL),
+    Case("001:116", logs_the_run, TRAJECTORY),
+    Case("002:81", prints_the_number),
+    Case("002:106", shows_what_it_does),
+    Case("002:154", gives_the_documented_result),
+    Case("002:205", answers),
+    Case("002:220", answers, ELSEWHERE),
+    Case("002:238", answers, ELSEWHERE),
+    Case("002:259", answers),
+    Case("002:273", answers, EVERY_MODEL),
+    Case("002:285", answers, EVERY_MODEL),
+    Case("002:297", answers, EVERY_MODEL),
+    Case("002:309", answers, EVERY_MODEL),
+    Case("002:327", calls_the_tools, WHOLE_RLM),
+    Case("002:351", runs_in_the_repl, WHOLE_RLM),
+    Case("002:360", describes_the_tools, WHOLE_RLM),
+    Case("002:386", defines_a_helper, WHOLE_RLM),
+    Case("002:396", defines_values, WHOLE_RLM),
+    Case("002:409", logs_the_run, TRAJECTORY),
+    Case("003:30", prints_the_powers),
+    Case("003:47", chats, AGENTS),
+    Case("003:88", logs_the_run, TRAJECTORY),
+]
+
+SIGNATURES = {
+    "000:19": RLM.__init__,
+    "000:73": RLM.completion,
+    "001:17": RLM.__init__,
+    "001:130": RLM.completion,
+}
+
+
+def parameter(case: Case) -> Any:
+    if case.awaits is None:
+        return pytest.param(case, id=case.id)
+    reason = f"comes with the issue “{case.awaits.issue}”"
+    return pytest.param(case, id=case.id, marks=pytest.mark.xfail(raises=case.awaits.error, strict=True, reason=reason))
+
+
+@contextlib.contextmanager
+def failing_as_announced(awaits: Awaits | None) -> Iterator[None]:
+    """Make a failure for another reason than the announced one an error of another type."""
+    try:
+        yield
+    except (NotImplementedError, ImportError) as error:
+        if awaits is None or awaits.words not in str(error):
+            raise AssertionError(f"it failed for another reason: {error!r}") from error
+        raise
+
+
+@pytest.mark.parametrize("case", [parameter(case) for case in CASES])
+def test_a_block_of_the_documents_keeps_its_promise(case, reader):
+    with failing_as_announced(case.awaits):
+        reader.runs(BLOCKS[case.place].code)
+        case.promise(reader)
+
+
+def test_the_first_call_finds_its_key_in_the_env_file(reader):
+    Path(".env").write_text("OPENAI_API_KEY=from-the-file\n", "utf-8")
+    reader.monkeypatch.delenv("OPENAI_API_KEY")
+    reader.runs(BLOCKS["002:81"].code)
+    prints_the_number(reader)
+    assert reader.provider.requests[0].headers["authorization"] == "Bearer from-the-file"
+
+
+def test_another_reason_is_no_expected_failure():
+    for error in (NotImplementedError("limits come with another issue"), ImportError("No module named 'openai'")):
+        with pytest.raises(AssertionError, match="another reason"), failing_as_announced(EVERY_MODEL):
+            raise error
+
+
+def test_every_block_of_the_documents_is_used():
+    assert len(BLOCKS) == NUMBER_OF_BLOCKS
+    assert {case.place for case in CASES} | SIGNATURES.keys() == BLOCKS.keys()
+
+
+# -- signatures
+
+
+@pytest.mark.parametrize("place", SIGNATURES)
+def test_a_documented_signature_is_ours(place):
+    documented, ours = signature_of(BLOCKS[place].code), inspect.signature(SIGNATURES[place]).parameters
+    names = [name for name in ours if name in documented]
+    assert names == list(documented)
+    for name, default in documented.items():
+        assert ours[name].default == default
+
+
+def signature_of(code: str) -> dict[str, Any]:
+    """The names and defaults of a signature as the documents write it: a call with annotations, or a head of a def."""
+    head = re.sub(r"\A(def |result = rlm\.)?", "def ", code)
+    arguments = ast.parse(f"{head}: ...").body[0].args
+    defaults = [inspect.Parameter.empty] * (len(arguments.args) - len(arguments.defaults))
+    defaults += [ast.literal_eval(default) for default in arguments.defaults]
+    return dict(zip((argument.arg for argument in arguments.args), defaults, strict=True))

@@ -1,0 +1,124 @@
+"""From the name of an environment and its options to a kernelspec: all of it is checked before anything starts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.kernelspecs import ANNOUNCED, AVAILABLE, Environment, environment, spec_folder
+
+
+def test_local_needs_no_options():
+    assert environment("local", None) == Environment("local", "rlm-local", {})
+    assert environment("local", {}) == environment("local", None)
+
+
+def test_options_go_where_they_are_used(tmp_path):
+    options = {"env": {"A": "1"}, "cwd": str(tmp_path), "memory": "2g"}
+    found = environment("local", {"setup_code": "import math", "cell_timeout": 30, **options})
+    assert found == Environment("local", "rlm-local", options, "import math", 30)
+
+
+def test_an_option_that_is_none_is_not_given():
+    assert environment("local", {"cwd": None, "memory": None, "setup_code": None}) == environment("local", None)
+
+
+@pytest.mark.parametrize("memory", ["2g", "512m", "1.5 GiB", "100000k", 2**30, "1073741824"])
+def test_a_size_may_be_written_in_many_ways(memory):
+    assert environment("local", {"memory": memory}).options == {"memory": memory}
+
+
+def test_the_users_options_are_left_alone():
+    given = {"setup_code": "1", "memory": "2g"}
+    environment("local", given)
+    assert given == {"setup_code": "1", "memory": "2g"}
+
+
+@pytest.mark.parametrize("name", ["Local", "locl", "", "../rlm-local", "rlm-local", "kubernetes", None, 3, ["local"]])
+def test_an_unknown_environment_is_refused_with_the_list(name):
+    with pytest.raises(ConfigError, match=r"Unknown environment.*'local', 'docker', 'modal'"):
+        environment(name, None)
+
+
+@pytest.mark.parametrize("name", ["docker", "modal", "prime", "agent"])
+def test_an_announced_environment_names_the_issue_that_brings_it(name):
+    with pytest.raises(NotImplementedError, match=rf"'{name}'.*“{ANNOUNCED[name]}”.*Available now: 'local'"):
+        environment(name, {"image": "python:3.11-slim"})
+
+
+def test_an_unknown_option_is_refused_with_the_list():
+    expected = r"no option 'image' for 'local'\. Allowed: setup_code, cell_timeout, cwd, env, memory"
+    with pytest.raises(ConfigError, match=expected):
+        environment("local", {"image": "python:3.11-slim"})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("setup_code", 5, "a string of Python code, not int"),
+        ("setup_code", ["import math"], "a string of Python code, not list"),
+        ("cell_timeout", "30", "a number of seconds, not str"),
+        ("cell_timeout", True, "a number of seconds, not bool"),
+        ("cell_timeout", 0, "greater than 0"),
+        ("cell_timeout", -1.5, "greater than 0"),
+        ("cell_timeout", float("nan"), "greater than 0"),
+        ("memory", "much", "write it like '2g'"),
+        ("memory", "2 giga", "write it like '2g'"),
+        ("memory", "-2g", "write it like '2g'"),
+        ("memory", 1.5, "memory"),
+        ("memory", ["2g"], "memory"),
+        ("cwd", "/there/is/no/such/folder", "not a directory"),
+        ("cwd", 5, "cwd"),
+        ("env", ["A=1"], "env"),
+        ("env", {"A": 1}, "env"),
+        ("env", {1: "A"}, "env"),
+        ("env", "A=1", "env"),
+    ],
+)
+def test_a_wrong_value_names_the_option_and_what_it_must_be(option, value, says):
+    with pytest.raises(ConfigError) as caught:
+        environment("local", {option: value})
+    assert option in str(caught.value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("options", ["setup_code", ["setup_code"], 5])
+def test_options_that_are_no_dict_are_refused(options):
+    with pytest.raises(ConfigError, match="environment_kwargs is a dict"):
+        environment("local", options)
+
+
+def test_a_file_may_be_no_working_directory(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match="not a directory"):
+        environment("local", {"cwd": str(file)})
+
+
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_the_kernelspec_lies_in_the_package_and_is_valid(name):
+    fields = json.loads((spec_folder(AVAILABLE[name]) / "kernel.json").read_text("utf-8"))
+    assert "{connection_file}" in fields["argv"]
+    assert fields["metadata"]["kernel_provisioner"]["provisioner_name"] == AVAILABLE[name]
+
+
+def test_a_kernelspec_that_is_missing_says_what_to_do():
+    with pytest.raises(ConfigError, match="install rlm-kernel again"):
+        spec_folder("rlm-nowhere")
+
+
+def test_the_loaded_kernelspec_carries_the_options(tmp_path):
+    spec = environment("local", {"cwd": str(tmp_path), "setup_code": "1"}).load()
+    assert spec.metadata["kernel_provisioner"]["config"] == {"cwd": str(tmp_path)}
+    assert spec.language == "python"
+
+
+def test_a_kernelspec_of_the_project_or_the_user_cannot_stand_in_for_ours(tmp_path, monkeypatch):
+    for place in ("environments", "kernels"):
+        (tmp_path / place / "rlm-local").mkdir(parents=True)
+        (tmp_path / place / "rlm-local" / "kernel.json").write_text('{"argv": ["evil"]}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert "evil" not in environment("local", None).load().argv

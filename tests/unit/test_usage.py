@@ -1,0 +1,93 @@
+"""What a run spent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_kernel.records import ModelUsageSummary, RLMChatCompletion, Usage, UsageSummary
+from rlm_kernel.usage import UsageMeter
+
+COUNTS = st.integers(0, 10**9)
+USAGES = st.builds(Usage, COUNTS, COUNTS, COUNTS, st.none() | st.floats(0, 1000))
+CALLS = st.lists(st.tuples(st.sampled_from(["root", "sub"]), USAGES))
+
+
+def counted(calls):
+    meter = UsageMeter()
+    for model, usage in calls:
+        meter.add(model, usage)
+    return meter.summary()
+
+
+@given(CALLS)
+def test_the_totals_are_the_sums_over_all_calls(calls):
+    summary = counted(calls)
+    assert summary.total_calls == len(calls)
+    assert summary.total_input_tokens == sum(usage.input_tokens for _, usage in calls)
+    assert summary.total_output_tokens == sum(usage.output_tokens for _, usage in calls)
+
+
+@given(CALLS)
+def test_each_model_has_its_own_sums(calls):
+    for name, sums in counted(calls).model_usage_summaries.items():
+        own = [usage for model, usage in calls if model == name]
+        assert sums.total_calls == len(own) > 0
+        assert sums.total_cached_tokens == sum(usage.cached_tokens for usage in own)
+
+
+@given(CALLS)
+def test_a_cost_is_known_when_every_call_has_one(calls):
+    costs = [usage.cost for _, usage in calls]
+    known = bool(costs) and None not in costs
+    assert counted(calls).total_cost == (pytest.approx(sum(costs)) if known else None)
+
+
+@pytest.mark.parametrize("costs", [(0.5, None), (None, 0.5), (0.5, None, 0.5), (None, None)])
+def test_an_unknown_cost_stays_unknown(costs):
+    assert counted([("m", Usage(cost=cost)) for cost in costs]).total_cost is None
+
+
+def test_a_call_that_was_free_costs_nothing():
+    assert counted([("m", Usage(cost=0.0))]).total_cost == 0.0
+
+
+def test_a_summary_does_not_change_when_the_run_goes_on():
+    meter = UsageMeter()
+    meter.add("m", Usage(1, 2))
+    before = meter.summary()
+    meter.add("m", Usage(1, 2))
+    meter.add("n", Usage(1, 2))
+    assert before == UsageSummary({"m": ModelUsageSummary(1, 1, 2)})
+
+
+def test_a_summary_as_plain_data_has_the_documented_fields():
+    summary = counted([("m", Usage(10, 2, 4)), ("m", Usage(1, 1))])
+    assert summary.to_dict() == {
+        "model_usage_summaries": {
+            "m": {
+                "total_calls": 2,
+                "total_input_tokens": 11,
+                "total_output_tokens": 3,
+                "total_cached_tokens": 4,
+            }
+        }
+    }
+
+
+def test_a_known_cost_is_part_of_the_plain_data():
+    data = counted([("m", Usage(cost=0.25)), ("n", Usage(cost=0.5))]).to_dict()
+    assert data["total_cost"] == 0.75
+    assert data["model_usage_summaries"]["m"]["total_cost"] == 0.25
+
+
+def test_a_completion_as_plain_data_can_be_written_as_json():
+    completion = RLMChatCompletion("m", ["a"], "42", counted([("m", Usage(1, 2))]), 0.5)
+    assert json.loads(json.dumps(completion.to_dict()))["response"] == "42"
+
+
+def test_the_input_does_not_flood_the_repr_of_a_completion():
+    assert len(repr(RLMChatCompletion("m", "x" * 10**6, "42", UsageSummary(), 0.5))) < 300
