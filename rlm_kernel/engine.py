@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.kernelspecs import Environment
 from rlm_kernel.parsing import ParsedReply, TextAnswer, parse, without_thinking
-from rlm_kernel.prompts import PromptProfile, describe
+from rlm_kernel.plan import Plan
+from rlm_kernel.prompts import describe
 from rlm_kernel.records import CellResult, Message, Prompt, Reply, RLMChatCompletion
-from rlm_kernel.subcalls import Models, SubCalls
+from rlm_kernel.subcalls import SubCalls
 from rlm_kernel.together import together
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, OnEvent
@@ -20,31 +20,6 @@ from rlm_kernel.usage import UsageMeter
 
 if TYPE_CHECKING:
     from rlm_kernel.session import Session
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What an RLM was set up with; the same for all its completions.
-
-    Attributes:
-        models: the root model and those of sub-calls.
-        environment: where cells run.
-        profile: the words of the engine.
-        system_prompt: a user's own system prompt, or None.
-        max_iterations: turns of the root model before it is asked for its last word.
-        depth: of this RLM; at `max_depth` it is a plain completion.
-        max_depth: the depth at which there are no REPLs.
-        max_concurrent_queries: sub-calls in flight.
-    """
-
-    models: Models
-    environment: Environment
-    profile: PromptProfile
-    system_prompt: str | None = None
-    max_iterations: int = 30
-    depth: int = 0
-    max_depth: int = 1
-    max_concurrent_queries: int = 16
 
 
 @dataclass(frozen=True, slots=True)

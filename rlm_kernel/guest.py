@@ -85,6 +85,8 @@ class Guest:
             [],
         )  # the kernel keeps the message; 500 MB must not stay with it
         data = content["data"]
+        if data["wire"] != WIRE:
+            raise RuntimeError(f"the host speaks version {data['wire']} of the wire, this guest {WIRE}")
         if data["op"] == "put":
             self.put(data, buffers)
         elif (call := self.calls.get(data["id"])) is not None:

@@ -90,6 +90,11 @@ def describe(prompt: Prompt) -> ContextFacts:
     )
 
 
+def fields_of(facts: ContextFacts) -> list[str]:
+    """How the first line of a log splits at white space; empty for every other form."""
+    return facts.parts[0].head.lstrip("\n").split("\n")[0].split() if facts.form == "log" else []
+
+
 def bounded_repr(value: Any, limit: int) -> str:
     """`repr(value)` cut to `limit` characters, without first making the whole of it."""
     return _clip("".join(_pieces(value, limit, 0)), limit)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from rlm_kernel.history import render
 from rlm_kernel.clues import question_lines
-from rlm_kernel.preview import ContextFacts, Part, bounded_repr, describe
+from rlm_kernel.preview import ContextFacts, Part, bounded_repr, describe, fields_of
 from rlm_kernel.worked_examples import Example, choose
 from rlm_kernel.records import CellError, CellResult, Message, Prompt
 
@@ -228,7 +228,9 @@ def sample(facts: ContextFacts, limit: int) -> str:
     part = facts.parts[0]
     first = "\n".join(line[:160] for line in part.head[:limit].strip("\n").split("\n")[:4])
     labels = "" if facts.type_name == "str" else f" First: {', '.join(part.label for part in facts.parts[:3])}."
-    return f"{shape(facts)}{labels}\n{part.label} begins:\n{first}"
+    fields = ", ".join(f"[{number}] {field}" for number, field in enumerate(fields_of(facts)))
+    split = f"\nIts first line.split(): {fields}" if fields else ""
+    return f"{shape(facts)}{labels}\n{part.label} begins:\n{first}{split}"
 
 
 def _user(content: str) -> Message:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rlm_kernel._sync import Job
 from rlm_kernel.clients import registry
-from rlm_kernel.engine import Engine, Plan
+from rlm_kernel.engine import Engine
 from rlm_kernel.errors import CancellationError, ConfigError
 from rlm_kernel.kernelspecs import environment as find_environment
+from rlm_kernel.plan import Models, Plan
 from rlm_kernel.prompt_profiles import PROFILES
 from rlm_kernel.prompts import PromptProfile
 from rlm_kernel.records import Prompt, RLMChatCompletion
-from rlm_kernel.subcalls import Models
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
 
 if TYPE_CHECKING:
@@ -46,12 +47,13 @@ class RLM:
         depth: of this RLM in a tree of them.
         max_depth: at `depth >= max_depth` a completion is one plain call.
         max_iterations: turns before the model is asked for its last word.
-        max_budget, max_timeout, max_tokens, max_errors: not built yet.
         custom_system_prompt: in place of ours, taken verbatim.
         other_backends: providers (or `LM`s) for sub-calls; the first is their default.
         other_backend_kwargs: their arguments, in the same order.
-        logger, persistent, custom_tools, custom_sub_tools, compaction, compaction_threshold_pct: not built yet.
+        logger: not built yet.
         verbose: show the run live on stderr.
+        max_budget, max_timeout, max_tokens, max_errors: not built yet.
+        persistent, custom_tools, custom_sub_tools, compaction, compaction_threshold_pct: not built yet.
         max_concurrent_queries: sub-calls in flight.
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
 
@@ -69,15 +71,15 @@ class RLM:
         depth: int = 0,
         max_depth: int = 1,
         max_iterations: int = 30,
-        max_budget: float | None = None,
-        max_timeout: float | None = None,
-        max_tokens: int | None = None,
-        max_errors: int | None = None,
         custom_system_prompt: str | None = None,
         other_backends: Sequence[str | LM] | None = None,
         other_backend_kwargs: Sequence[Mapping[str, Any] | None] | None = None,
         logger: Any = None,
         verbose: bool = False,
+        max_budget: float | None = None,
+        max_timeout: float | None = None,
+        max_tokens: int | None = None,
+        max_errors: int | None = None,
         persistent: bool = False,
         custom_tools: Mapping[str, Any] | None = None,
         custom_sub_tools: Mapping[str, Any] | None = None,
@@ -93,8 +95,9 @@ class RLM:
                 raise NotImplementedError(f"{name}= is not built yet: it comes with the issue “{issue}”.")
         _check_numbers(depth, max_depth, max_iterations, max_concurrent_queries, compaction_threshold_pct)
         self.verbose = verbose
+        models = _models(backend, backend_kwargs, other_backends, other_backend_kwargs)
         self._plan = Plan(
-            models=_models(backend, backend_kwargs, other_backends, other_backend_kwargs),
+            models=models,
             environment=find_environment(environment, environment_kwargs),
             profile=_profile(prompts, backend),
             system_prompt=custom_system_prompt,
@@ -103,6 +106,11 @@ class RLM:
             max_depth=max_depth,
             max_concurrent_queries=max_concurrent_queries,
         )
+        # Models that were handed over belong to the caller. Ours give up their connections with us, closed or not.
+        named = zip((models.root, *models.others), (backend, *(other_backends or ())), strict=True)
+        self._own_models = tuple(lm for lm, name in named if isinstance(name, str))
+        if self._own_models:
+            weakref.finalize(self, _close_in_passing, self._own_models).atexit = False
 
     def __repr__(self) -> str:
         return f"RLM(model={self._plan.models.root.model!r}, environment={self._plan.environment.name!r})"
@@ -159,13 +167,8 @@ class RLM:
             await job.ended_async()
 
     def close(self) -> None:
-        """Give up the connections of the models. The RLM can still be used: they are made anew."""
-        Job(self._close()).wait()
-
-    async def _close(self) -> None:
-        models = self._plan.models
-        for lm in (models.root, *models.others):
-            await lm.close()
+        """Give up the connections of the models it made itself. It can still be used: they are made anew."""
+        Job(_close(self._own_models)).wait()
 
     def __enter__(self) -> Self:
         return self
@@ -177,7 +180,7 @@ class RLM:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await Job(self._close()).wait_async()
+        await Job(_close(self._own_models)).wait_async()
 
 
 class _Run:
@@ -204,6 +207,16 @@ class _Run:
             except Exception as error:  # noqa: BLE001 (a reader that fails must not end the run)
                 self._readers.remove(reader)
                 warnings.warn(f"{reader!r} failed and is not told any more: {error!r}", RuntimeWarning, stacklevel=2)
+
+
+async def _close(models: Sequence[LM]) -> None:
+    for lm in models:
+        await lm.close()
+
+
+def _close_in_passing(models: Sequence[LM]) -> None:
+    """Close without waiting: called when an RLM is forgotten, wherever that is."""
+    Job(_close(models))
 
 
 def _models(

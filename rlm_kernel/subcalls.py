@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from rlm_kernel.clients.lm import LM
 from rlm_kernel.errors import LMError
+from rlm_kernel.plan import Models
 from rlm_kernel.records import Answer, Message, Query, Usage
 from rlm_kernel.together import together
 from rlm_kernel.trajectory.events import SubcallAnswered, SubcallFinished, SubcallStarted
@@ -18,35 +19,6 @@ CHARACTERS_PER_TOKEN = 5
 """A low estimate of a prompt's tokens: a prompt is refused unsent only when it is beyond doubt too long."""
 
 Emit = Callable[..., None]
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """The models of a run: the root, and those for sub-calls by name.
-
-    Attributes:
-        root: leads the run.
-        others: the `other_backends`, in order; the first one answers sub-calls that name no model.
-    """
-
-    root: LM
-    others: tuple[LM, ...] = ()
-
-    @property
-    def default(self) -> LM:
-        """Answers a sub-call that names no model."""
-        return self.others[0] if self.others else self.root
-
-    def named(self, name: str | None) -> LM | None:
-        """The model of this name, the default for None, or None when there is no such model."""
-        if name is None:
-            return self.default
-        return next((lm for lm in (*self.others, self.root) if lm.model == name), None)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What `model=` may be."""
-        return tuple(dict.fromkeys(lm.model for lm in (self.root, *self.others)))
 
 
 @dataclass(slots=True)

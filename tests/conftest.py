@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 from loopback import LoopbackProvider
+from outside import guarded, guarded_lookup
 
 # An example that takes long on a busy machine is no failure.
 settings.register_profile("unhurried", deadline=None)
@@ -19,16 +19,12 @@ settings.load_profile("unhurried")
 SECRETS = re.compile(r"(_KEY|_SECRET|_TOKEN|_TOKEN_ID)$|^(ANTHROPIC|LITELLM|OPENAI|OPENROUTER|PORTKEY|VLLM)_")
 
 
-class OutsideNetworkError(RuntimeError):
-    """A test tried to leave this machine. Not an OSError, which clients would retry and wrap."""
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _no_outside_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("connect", "connect_ex", "sendto"):
-            patch.setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
-        patch.setattr(socket, "getaddrinfo", _guarded_lookup(socket.getaddrinfo))
+            patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+        patch.setattr(socket, "getaddrinfo", guarded_lookup(socket.getaddrinfo))
         yield
 
 
@@ -61,29 +57,3 @@ def _in_an_empty_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
 def provider() -> Iterator[LoopbackProvider]:
     with LoopbackProvider() as loopback:
         yield loopback
-
-
-def _guarded(method):
-    def guarded(self, *args):
-        if self.family in {socket.AF_INET, socket.AF_INET6} and not _is_here(args[-1][0]):
-            raise OutsideNetworkError(f"A test tried to reach {args[-1]}: only loopback is allowed.")
-        return method(self, *args)
-
-    return guarded
-
-
-def _guarded_lookup(getaddrinfo):
-    def guarded(host, *args, **kwargs):
-        if host and not _is_here(host):
-            raise OutsideNetworkError(f"A test tried to look up {host!r}: only loopback is allowed.")
-        return getaddrinfo(host, *args, **kwargs)
-
-    return guarded
-
-
-def _is_here(host: str | bytes) -> bool:
-    name = host.decode() if isinstance(host, bytes) else str(host)
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name in {"", "localhost", socket.gethostname()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlm_kernel.cli.demo_questions import CLASS, JUDGED, METHOD, QUESTIONS, Question
+from rlm_kernel.cli.demo_questions import CLASS, JUDGED, QUESTIONS, Question
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.records import Message
 
@@ -35,13 +35,14 @@ found
 ```
 """
 
-_COUNT_METHOD = f"""\
-A definition is a line that begins with `def`, so each file with one counts.
+_COUNT_FUNCTIONS = """\
+A definition is a line that begins with `def` or `async def`; I count them in each file.
 
 ```repl
 import re
-count = sum(bool(re.search(r"^\\s*(async\\s+)?def {METHOD}\\(", source, re.M)) for source in context.values())
-count
+counts = {p: len(re.findall(r"^\\s*(?:async )?def \\w", s, re.M)) for p, s in context.items()}
+most = max(counts, key=counts.get)
+counts[most], most
 ```
 """
 
@@ -59,7 +60,7 @@ clients
 
 _REPLIES = (
     (_LOOK, _FIND_CLASS, "FINAL_VAR(found)"),
-    (_LOOK, _COUNT_METHOD, "FINAL_VAR(count)"),
+    (_LOOK, _COUNT_FUNCTIONS, "FINAL_VAR(most)"),
     (_LOOK, _JUDGE, "FINAL_VAR(clients)"),
 )
 

@@ -114,10 +114,13 @@ class LlamaCppLM:
 
     async def _connected(self) -> OpenAILM:
         address = await self._located()
-        if self._client is None or address != self._address:
-            await self.close()  # of a server that has died
-            self._address, self._client = address, self._connect(address)
-        return self._client
+        if (client := self._client) is not None and address == self._address:
+            return client
+        # Replaced before anything is awaited: calls that run side by side come here at the same time.
+        self._address, self._client = address, (new := self._connect(address))
+        if client is not None:  # of a server that has died
+            await client.close()
+        return new
 
     def _explained(self, error: LMError) -> LMError:
         """The error, with what only this backend knows."""
@@ -147,8 +150,9 @@ class LlamaCppLM:
     async def _located(self) -> Address:
         if self._base_url is not None:
             return Address(self._base_url, "none")
-        path = self._path or await _in_daemon(lambda: ensure(QWEN_CODER, self._progress))
-        self._server = shared(Settings(str(path), self.model, self.context_window, self._n_parallel))
+        if self._path is None:
+            self._path = await _in_daemon(lambda: ensure(QWEN_CODER, self._progress))
+        self._server = shared(Settings(str(self._path), self.model, self.context_window, self._n_parallel))
         # Shielded, because others may wait for it when this call is cancelled.
         return await asyncio.shield(asyncio.wrap_future(self._server.address))
 

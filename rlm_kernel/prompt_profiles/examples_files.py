@@ -159,9 +159,9 @@ FILES = (
                 "        continue\n"
                 "    for node in ast.walk(tree):\n"
                 "        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):\n"
-                "            counts[path, node.name] = len(node.body)\n"
+                "            counts[node.name, path] = len(node.body)\n"
                 "counts.most_common(1)",
-                "[(('zoo/food.py', 'portion'), 2)]",
+                "[(('portion', 'zoo/food.py'), 2)]",
             ),
         ),
         "portion",

@@ -11,6 +11,7 @@ _GATES = (
     "06:02:40 gate-3 OPEN badge=17 wait=31\n"
 )
 _BOOK = "Chapter 1\nThe ferry left at noon.\nThe captain of the ferry was Ines Duarte.\nChapter 2\nNobody spoke.\n"
+_LAMPS = "Price list of the spring.\n\nRed lamp (2030-02-11): 30 crowns\nBlue lamp (2030-04-02): 45 crowns\nBlue shade: 9 crowns\n"
 _BOATS = [
     {"boat": "Heron", "port": "Vigo", "crew": 4, "built": 1988},
     {"boat": "Gannet", "port": "Brest", "crew": 9, "built": 2003},
@@ -62,7 +63,7 @@ TEXT = (
                 "counts = collections.Counter()\n"
                 "for line in context.splitlines():\n"
                 "    if ' OPEN ' in line and 'badge=17 ' in line:\n"
-                "        counts[re.search(r'gate-\\d+', line)[0]] += 1\n"
+                "        counts[line.split()[1]] += 1\n"
                 "counts.most_common(1)",
                 "[('gate-3', 2)]",
             ),
@@ -114,6 +115,22 @@ TEXT = (
             ),
         ),
         "2",
+    ),
+    Example(
+        ("prose", "log", "table", "texts"),
+        r"\bwhat (is|was)|\bwhen|\bdate|\bday\b|\bcost|\bprice|\bhow (much|large|long|old)|\d|\bversion",
+        _LAMPS,
+        "On which day was the price of the Blue lamp set?",
+        (
+            Step(
+                "# Show every line with the words Blue lamp.\n"
+                "for line in context.splitlines():\n"
+                "    if re.search(r'Blue lamp', line, re.I):\n"
+                "        print(line)",
+                "Blue lamp (2030-04-02): 45 crowns",
+            ),
+        ),
+        "2030-04-02",
     ),
     Example(
         ("prose", "log", "json", "table", "files", "texts"),

@@ -11,6 +11,7 @@ import tempfile
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -60,9 +61,13 @@ async def test_the_stream_ends_with_the_completion():
 async def test_a_failing_stream_says_so_and_raises():
     events = []
     with pytest.raises(LMError, match="no reply left"):
-        async for event in RLM(ScriptedLM([])).stream("x"):
-            events.append(event)
+        await _collect(RLM(ScriptedLM([])).stream("x"), events)
     assert isinstance(events[-1], RunFailed)
+
+
+async def _collect(stream, events):
+    async for event in stream:
+        events.append(event)
 
 
 async def test_leaving_the_stream_stops_the_run():
@@ -157,7 +162,7 @@ def test_two_hundred_completions_leak_nothing(monkeypatch):
         for _ in range(200):
             rlm.completion("x")
         assert footprint() == before
-        assert os.listdir(directory) == []
+        assert list(Path(directory).iterdir()) == []
 
 
 def footprint():

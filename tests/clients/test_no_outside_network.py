@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import OutsideNetworkError
 from loopback import LoopbackProvider
+from outside import OutsideNetworkError
 
 from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.registry import environment_variables

@@ -32,6 +32,7 @@ LAYERS = [
     {"kernel", "bridge"},
     {"session"},
     # The loop, and those who call it.
+    {"plan"},
     {"subcalls"},
     {"engine"},
     {"rlm"},

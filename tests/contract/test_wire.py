@@ -93,8 +93,11 @@ class Tap:
         patch.setattr(bridge_module, "ACKNOWLEDGE_AFTER", 0)
 
 
-class OnlyHere:
-    """Its pickle cannot be read in the kernel, which has no module of this test."""
+class Unreadable:
+    """Can be pickled, but not read again."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[str]]:
+        return int, ("not a number",)
 
 
 async def talk() -> list[Crossed]:
@@ -105,7 +108,7 @@ async def talk() -> list[Crossed]:
             for value in ("text", b"bytes", {1: ["pickle"]}):
                 await session.set("context", value)
             with pytest.raises(ConfigError, match="cannot read"):
-                await session.set("unreadable", OnlyHere())
+                await session.set("unreadable", Unreadable())
             cell = await session.run(CELL)
             assert cell.status == "ok", cell.error
     return tap.crossed

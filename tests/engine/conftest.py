@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_kernel.engine import Engine, Plan
+from rlm_kernel.engine import Engine
 from rlm_kernel.kernelspecs import environment
+from rlm_kernel.plan import Models, Plan
 from rlm_kernel.prompt_profiles import LARGE
-from rlm_kernel.subcalls import Models
 
 
 @pytest.fixture

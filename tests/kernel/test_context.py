@@ -12,7 +12,10 @@ from rlm_kernel.errors import ConfigError
 
 
 class OnlyHere:
-    """A class that the kernel does not have."""
+    """Can be pickled, and not be unpickled."""
+
+    def __reduce__(self):
+        return int, ("not a number",)
 
 
 @pytest.mark.parametrize(

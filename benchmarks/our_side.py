@@ -1,0 +1,121 @@
+"""Our side of the overhead benchmark. Started by `overhead.py`; see `sides.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from sides import (
+    BATCH_CELL,
+    CONTEXT,
+    EMPTY_CELL,
+    FIRST_CELL,
+    LENGTH_CELL,
+    MOCK_ANSWER,
+    QUERIES_CELL,
+    QUESTION,
+    Round,
+    Samples,
+    serve,
+)
+
+from rlm import RLM, Reply, Usage
+from rlm_kernel.clients.lm import OnText
+from rlm_kernel.kernelspecs import environment
+from rlm_kernel.records import Message
+from rlm_kernel.session import Session
+from rlm_kernel.subcalls import Models, SubCalls
+from rlm_kernel.trajectory.events import Event
+from rlm_kernel.usage import UsageMeter
+
+
+class InstantLM:
+    """A model that answers at once."""
+
+    backend = "instant"
+    model = "instant"
+    context_window = None
+
+    async def complete(
+        self,
+        messages: Sequence[Message],  # noqa: ARG002
+        *,
+        max_tokens: int | None = None,  # noqa: ARG002
+        on_text: OnText | None = None,  # noqa: ARG002
+    ) -> Reply:
+        """The same answer to everything."""
+        return Reply(MOCK_ANSWER, self.model, Usage(1, 1))
+
+    async def close(self) -> None:
+        """Nothing to give up."""
+
+
+def measure(asked: Round) -> Samples:
+    """One round: the parts of the engine, and then the whole through the public API."""
+    return {**asyncio.run(_start_and_close(asked)), **asyncio.run(_live(asked)), **_completions(asked)}
+
+
+def _open(asked: Round) -> Any:
+    """A session whose sub-calls take the engine's own path: events, usage, limits."""
+
+    def emit(event: type[Event], **fields: Any) -> None:
+        event(time=time.perf_counter(), **fields)
+
+    responder = SubCalls(Models(InstantLM()), UsageMeter(), emit, reply_tokens=100, most_at_once=16)
+    return Session.open(environment(asked.environment, None), responder)
+
+
+async def _start_and_close(asked: Round) -> Samples:
+    began = time.perf_counter()
+    session = await _open(asked)
+    await session.run(FIRST_CELL)
+    ready = time.perf_counter()
+    await session.close()
+    return {"ready": [ready - began], "close": [time.perf_counter() - ready]}
+
+
+async def _live(asked: Round) -> Samples:
+    async with await _open(asked) as session:
+        samples = {
+            "cell": [await _seconds(session, EMPTY_CELL) for _ in range(asked.cells)],
+            "query": await _printed(session, QUERIES_CELL.format(times=asked.queries)),
+            "batch": await _printed(session, BATCH_CELL.format(times=asked.batches, prompts=asked.prompts)),
+        }
+        for name, text in asked.contexts():
+            began = time.perf_counter()
+            await session.set("context", text)
+            assert await _printed(session, LENGTH_CELL) == len(text)
+            samples[name] = [time.perf_counter() - began]
+        return samples
+
+
+async def _seconds(session: Session, code: str) -> float:
+    began = time.perf_counter()
+    await session.run(code)
+    return time.perf_counter() - began
+
+
+async def _printed(session: Session, code: str) -> Any:
+    cell = await session.run(code)
+    assert cell.status == "ok", cell.error
+    return json.loads(cell.outputs[0]["text"])
+
+
+def _completions(asked: Round) -> Samples:
+    """The first completion builds the model's client; the others find it."""
+    began = time.perf_counter()
+    with RLM("openai", asked.backend_kwargs, asked.environment) as rlm:
+        times = [began]
+        for _ in range(1 + asked.completions):
+            assert rlm.completion(CONTEXT, QUESTION).response == str(len(CONTEXT))
+            times.append(time.perf_counter())
+    first, *others = (after - before for before, after in pairwise(times))
+    return {"first completion": [first], "completion": others}
+
+
+if __name__ == "__main__":
+    serve(measure, ["rlm-kernel", "ipykernel", "jupyter_client", "pyzmq", "openai"])

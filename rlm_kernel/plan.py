@@ -1,0 +1,63 @@
+"""What an RLM was set up with: the same for all its completions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlm_kernel.clients.lm import LM
+from rlm_kernel.kernelspecs import Environment
+from rlm_kernel.prompts import PromptProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of a run: the root, and those for sub-calls by name.
+
+    Attributes:
+        root: leads the run.
+        others: the `other_backends`, in order; the first one answers sub-calls that name no model.
+    """
+
+    root: LM
+    others: tuple[LM, ...] = ()
+
+    @property
+    def default(self) -> LM:
+        """Answers a sub-call that names no model."""
+        return self.others[0] if self.others else self.root
+
+    def named(self, name: str | None) -> LM | None:
+        """The model of this name, the default for None, or None when there is no such model."""
+        if name is None:
+            return self.default
+        return next((lm for lm in (*self.others, self.root) if lm.model == name), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `model=` may be."""
+        return tuple(dict.fromkeys(lm.model for lm in (self.root, *self.others)))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The parts of an RLM, checked and built.
+
+    Attributes:
+        models: the root model and those of sub-calls.
+        environment: where cells run.
+        profile: the words of the engine.
+        system_prompt: a user's own system prompt, or None.
+        max_iterations: turns of the root model before it is asked for its last word.
+        depth: of this RLM; at `max_depth` it is a plain completion.
+        max_depth: the depth at which there are no REPLs.
+        max_concurrent_queries: sub-calls in flight.
+    """
+
+    models: Models
+    environment: Environment
+    profile: PromptProfile
+    system_prompt: str | None = None
+    max_iterations: int = 30
+    depth: int = 0
+    max_depth: int = 1
+    max_concurrent_queries: int = 16
