@@ -6,20 +6,18 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlm_kernel.parsing import ParsedReply, TextAnswer, parse, without_thinking
 from rlm_kernel.plan import Plan
 from rlm_kernel.prompts import describe
 from rlm_kernel.records import CellResult, Message, Prompt, Reply, RLMChatCompletion
+from rlm_kernel.repl import Repl
 from rlm_kernel.subcalls import SubCalls
 from rlm_kernel.together import together
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.usage import UsageMeter
-
-if TYPE_CHECKING:
-    from rlm_kernel.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +37,25 @@ class Engine:
         live: whether somebody watches, so that the root model's words are streamed.
 
     Attributes:
-        partial_answer: the best answer so far: the content of `answer`, or None.
         usage: what was spent so far.
     """
 
     def __init__(self, plan: Plan, on_event: OnEvent, *, live: bool = False) -> None:
-        self.partial_answer: str | None = None
         self.usage = UsageMeter()
         self._plan = plan
         self._on_event = on_event
         self._live = live
         self._started = time.perf_counter()
-        self._session: Session | None = None
-        self._cells = 0
         self._challenged = False
-        self._subcalls = SubCalls(
+        subcalls = SubCalls(
             plan.models, self.usage, self._emit, plan.profile.sub_reply_tokens, plan.max_concurrent_queries
         )
+        self._repl = Repl(plan, subcalls, self._emit)
+
+    @property
+    def partial_answer(self) -> str | None:
+        """The best answer so far: the last content of `answer`, ready or not."""
+        return self._repl.draft
 
     async def run(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
         """Answer a question over a context.
@@ -78,8 +78,7 @@ class Engine:
             self._emit(events.RunFailed, error=error)
             raise
         finally:
-            if self._session is not None:
-                await self._session.close()
+            await self._repl.close()
         completion = RLMChatCompletion(
             self._plan.models.root.model, prompt, answer, self.usage.summary(), self._clock()
         )
@@ -98,7 +97,7 @@ class Engine:
             sub_window=plan.models.default.context_window,
         )
         # The first reply does not depend on the kernel: both are waited for at once.
-        _, reply = await together(self._prepare(prompt), self._ask_root(messages, 1))
+        _, reply = await together(self._repl.open(prompt), self._ask_root(messages, 1))
         for iteration in range(1, plan.max_iterations + 1):
             if iteration > 1:
                 reply = await self._ask_root(messages, iteration)
@@ -122,7 +121,7 @@ class Engine:
             return await self._run_blocks(parsed, iteration, prompt)
         if parsed.answer is None:
             return Turn(message=profile.no_code())
-        if self._cells == 0 and not self._challenged:
+        if self._repl.cells == 0 and not self._challenged:
             self._challenged = True
             self._notice("The model answered before it had looked at the context; it is asked to look first.")
             return Turn(message=profile.look_first())
@@ -133,14 +132,14 @@ class Engine:
         results: list[CellResult] = []
         notes: list[str] = []
         for code in parsed.blocks:
-            result = await self._run_cell(code, iteration)
+            result = await self._repl.run(code, iteration)
             results.append(result)
             if result.status == "ok" and (answer := _given(result)) is not None:
                 return Turn(answer)
             if result.report.restored:
                 notes.append(self._plan.profile.restored(result.report.restored))
             if not result.kernel_alive:
-                notes.append(await self._revive(results, prompt))
+                notes.append(self._plan.profile.restarted(await self._repl.revive(result)))
             if result.status != "ok":
                 break
         if parsed.answer is not None:
@@ -169,7 +168,7 @@ class Engine:
         return Turn(message=self._plan.profile.guess_ignored())
 
     async def _text_answer(self, answer: TextAnswer) -> Turn:
-        value = await self._live_session.read(answer.name) if answer.name is not None else None
+        value = await self._repl.read(answer.name) if answer.name is not None else None
         if value is not None:
             return Turn(value)
         if answer.must_be_variable:
@@ -208,49 +207,6 @@ class Engine:
         content = f"{text}\n\n{question}" if question else text
         reply = await self._ask_root([{"role": "user", "content": content}], 1)
         return without_thinking(reply.text).strip()
-
-    # -- the kernel
-
-    @property
-    def _live_session(self) -> Session:
-        assert self._session is not None, "a turn is only taken once the session is open"
-        return self._session
-
-    async def _prepare(self, prompt: Prompt) -> None:
-        """Start the kernel and give it the context."""
-        from rlm_kernel.session import Session
-
-        started = time.perf_counter()
-
-        def on_output(output: dict[str, Any]) -> None:
-            self._emit(events.CellOutput, cell=self._cells, output=output)
-
-        self._session = await Session.open(self._plan.environment, self._subcalls, on_output)
-        await self._fill(prompt)
-        self._emit(events.KernelReady, seconds=time.perf_counter() - started)
-
-    async def _fill(self, prompt: Prompt) -> None:
-        await self._live_session.set("context", prompt)
-        if self._plan.profile.setup_code:
-            await self._live_session.run(self._plan.profile.setup_code)
-
-    async def _run_cell(self, code: str, iteration: int) -> CellResult:
-        self._cells += 1
-        self._subcalls.cell = self._cells
-        self._emit(events.CellStarted, iteration=iteration, cell=self._cells, code=code)
-        result = await self._live_session.run(code)
-        self.partial_answer = result.report.draft or self.partial_answer
-        self._emit(events.CellFinished, iteration=iteration, cell=self._cells, result=result)
-        return result
-
-    async def _revive(self, results: Sequence[CellResult], prompt: Prompt) -> str:
-        """A new kernel after the old one ended, and what the model is told about it."""
-        ended = results[-1]
-        reason = "the cell did not end in time" if ended.status == "timeout" else "it died while it ran the cell"
-        self._notice(f"The kernel is started again, because {reason}.")
-        await self._live_session.restart()
-        await self._fill(prompt)
-        return self._plan.profile.restarted(reason)
 
     # -- the readers
 

@@ -34,6 +34,7 @@ LAYERS = [
     # The loop, and those who call it.
     {"plan"},
     {"subcalls"},
+    {"repl"},
     {"engine"},
     {"rlm"},
     {"cli"},
