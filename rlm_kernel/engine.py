@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rlm_kernel.errors import LimitError
+from rlm_kernel.limits import Ledger
 from rlm_kernel.parsing import ParsedReply, TextAnswer, parse, without_thinking
 from rlm_kernel.plan import Plan
 from rlm_kernel.prompts import describe
@@ -17,7 +20,6 @@ from rlm_kernel.subcalls import SubCalls
 from rlm_kernel.together import together
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, OnEvent
-from rlm_kernel.usage import UsageMeter
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +39,23 @@ class Engine:
         live: whether somebody watches, so that the root model's words are streamed.
 
     Attributes:
-        usage: what was spent so far.
+        ledger: what was spent so far, and what is left.
     """
 
     def __init__(self, plan: Plan, on_event: OnEvent, *, live: bool = False) -> None:
-        self.usage = UsageMeter()
+        self.ledger = Ledger(plan.limits)
         self._plan = plan
         self._on_event = on_event
         self._live = live
         self._started = time.perf_counter()
         self._challenged = False
         subcalls = SubCalls(
-            plan.models, self.usage, self._emit, plan.profile.sub_reply_tokens, plan.max_concurrent_queries
+            models=plan.models,
+            ledger=self.ledger,
+            emit=self._emit,
+            reply_tokens=plan.profile.sub_reply_tokens,
+            most_at_once=plan.max_concurrent_queries,
+            on_limit=self._interrupt,
         )
         self._repl = Repl(plan, subcalls, self._emit)
 
@@ -66,26 +73,39 @@ class Engine:
 
         Raises:
             LMError: the root model failed.
+            LimitError: a limit was reached; it carries what is known until then.
             KernelError: the kernel did not start, or could not be started again.
             ConfigError: the context or the `setup_code` cannot be used.
         """
         self._started = time.perf_counter()
         self._announce(prompt, question)
         try:
-            plain = self._plan.depth >= self._plan.max_depth
-            answer = await (self._ask_plainly(prompt, question) if plain else self._loop(prompt, question))
+            answer = await self._answer(prompt, question)
         except BaseException as error:
+            if isinstance(error, LimitError):
+                error.partial_answer, error.usage = self.partial_answer, self.ledger.usage.summary()
             self._emit(events.RunFailed, error=error)
             raise
         finally:
             await self._repl.close()
         completion = RLMChatCompletion(
-            self._plan.models.root.model, prompt, answer, self.usage.summary(), self._clock()
+            self._plan.models.root.model, prompt, answer, self.ledger.usage.summary(), self._clock()
         )
         self._emit(events.RunFinished, completion=completion)
         return completion
 
     # -- the loop
+
+    async def _answer(self, prompt: Prompt, question: str | None) -> str:
+        """The answer, before the deadline. The kernel is killed after it: no cell outlives the run."""
+        plain = self._plan.depth >= self._plan.max_depth
+        try:
+            async with asyncio.timeout(self.ledger.seconds_left) as deadline:
+                return await (self._ask_plainly(prompt, question) if plain else self._loop(prompt, question))
+        except TimeoutError:
+            if deadline.expired():
+                raise self.ledger.timed_out() from None
+            raise
 
     async def _loop(self, prompt: Prompt, question: str | None) -> str:
         plan, facts = self._plan, describe(prompt)
@@ -134,6 +154,7 @@ class Engine:
         for code in parsed.blocks:
             result = await self._repl.run(code, iteration)
             results.append(result)
+            self._check_limits(result)
             if result.status == "ok" and (answer := _given(result)) is not None:
                 return Turn(answer)
             if result.report.restored:
@@ -184,10 +205,11 @@ class Engine:
         def on_text(text: str) -> None:
             self._emit(events.ModelText, iteration=iteration, text=text)
 
-        reply = await lm.complete(
-            messages, max_tokens=self._plan.profile.reply_tokens, on_text=on_text if self._live else None
-        )
-        self.usage.add(lm.model, reply.usage)
+        async with self.ledger.call(lm.model) as receipt:
+            reply = await lm.complete(
+                messages, max_tokens=self._plan.profile.reply_tokens, on_text=on_text if self._live else None
+            )
+            receipt.usage = reply.usage
         seconds = time.perf_counter() - started
         self._emit(events.ModelReplied, iteration=iteration, reply=reply, seconds=seconds)
         return reply
@@ -207,6 +229,16 @@ class Engine:
         content = f"{text}\n\n{question}" if question else text
         reply = await self._ask_root([{"role": "user", "content": content}], 1)
         return without_thinking(reply.text).strip()
+
+    # -- the limits
+
+    def _check_limits(self, result: CellResult) -> None:
+        if self.ledger.broken is not None:
+            raise self.ledger.broken
+        self.ledger.count_cell(None if result.error is None else result.error.traceback)
+
+    def _interrupt(self) -> None:
+        self._repl.interrupt()
 
     # -- the readers
 

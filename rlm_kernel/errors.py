@@ -14,7 +14,10 @@ What the model can repair is data, never an exception: a cell that raised is a `
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlm_kernel.records import UsageSummary
 
 
 class RLMError(Exception):
@@ -26,7 +29,7 @@ class ConfigError(RLMError, ValueError):
 
 
 class LimitError(RLMError):
-    """A limit of the run was reached.
+    """A limit of the run was reached. The engine fills in what is known of the run before the error leaves it.
 
     Attributes:
         partial_answer: the best answer so far, or None.
@@ -34,29 +37,46 @@ class LimitError(RLMError):
         trajectory: the record of the run until then, or None when nothing was logged.
     """
 
-    def __init__(
-        self, message: str, *, partial_answer: str | None = None, usage: Any = None, trajectory: Any = None
-    ) -> None:
-        super().__init__(message)
-        self.partial_answer = partial_answer
-        self.usage = usage
-        self.trajectory = trajectory
+    partial_answer: str | None = None
+    usage: UsageSummary | None = None
+    trajectory: dict[str, Any] | None = None
 
 
 class BudgetExceededError(LimitError):
-    """The run cost more than `max_budget` US dollars."""
+    """The run cost `max_budget` US dollars or more. Attributes: `spent`, `budget`."""
+
+    def __init__(self, *, spent: float, budget: float) -> None:
+        super().__init__(f"The run cost ${spent:.6g}, its limit is ${budget:.6g}: raise max_budget to go further.")
+        self.spent = spent
+        self.budget = budget
 
 
 class TimeoutExceededError(LimitError):
-    """The run took longer than `max_timeout` seconds."""
+    """The run took `max_timeout` seconds. Attributes: `elapsed`, `timeout` (seconds)."""
+
+    def __init__(self, *, elapsed: float, timeout: float) -> None:
+        super().__init__(f"The run was ended after {elapsed:.1f} s, its limit is {timeout:g} s: raise max_timeout.")
+        self.elapsed = elapsed
+        self.timeout = timeout
 
 
 class TokenLimitExceededError(LimitError):
-    """The run used more than `max_tokens` input and output tokens."""
+    """The run used `max_tokens` tokens or more. Attributes: `tokens_used`, `token_limit`."""
+
+    def __init__(self, *, tokens_used: int, token_limit: int) -> None:
+        super().__init__(f"The run used {tokens_used:,} tokens, its limit is {token_limit:,}: raise max_tokens.")
+        self.tokens_used = tokens_used
+        self.token_limit = token_limit
 
 
 class ErrorThresholdExceededError(LimitError):
-    """More than `max_errors` cells in a row raised."""
+    """`max_errors` cells in a row raised. Attributes: `error_count`, `threshold`, `last_error` (its traceback)."""
+
+    def __init__(self, *, error_count: int, threshold: int, last_error: str) -> None:
+        super().__init__(f"{error_count} cells in a row raised, the limit is {threshold}. The last one:\n{last_error}")
+        self.error_count = error_count
+        self.threshold = threshold
+        self.last_error = last_error
 
 
 class CancellationError(RLMError):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rlm_kernel.clients.lm import LM
 from rlm_kernel.kernelspecs import Environment
+from rlm_kernel.limits import NO_LIMITS, Limits
 from rlm_kernel.prompts import PromptProfile
 
 
@@ -51,6 +52,7 @@ class Plan:
         depth: of this RLM; at `max_depth` it is a plain completion.
         max_depth: the depth at which there are no REPLs.
         max_concurrent_queries: sub-calls in flight.
+        limits: what a completion may spend.
     """
 
     models: Models
@@ -61,3 +63,4 @@ class Plan:
     depth: int = 0
     max_depth: int = 1
     max_concurrent_queries: int = 16
+    limits: Limits = NO_LIMITS

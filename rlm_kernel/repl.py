@@ -61,6 +61,11 @@ class Repl:
         self._emit(events.CellFinished, iteration=iteration, cell=self.cells, result=result)
         return result
 
+    def interrupt(self) -> None:
+        """Interrupt the running cell, if there is a kernel to run one."""
+        if self._session is not None and self._session.alive:
+            self._session.interrupt()
+
     async def read(self, name: str) -> str | None:
         """The value of a variable as the text of an answer, or None when there is no such variable."""
         return await self._live.read(name)

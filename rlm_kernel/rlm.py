@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rlm_kernel._sync import Job
-from rlm_kernel.clients import registry
+from rlm_kernel.arguments import check_limits, check_numbers, check_prompt, models_of, profile_of
 from rlm_kernel.engine import Engine
-from rlm_kernel.errors import CancellationError, ConfigError
+from rlm_kernel.errors import CancellationError
 from rlm_kernel.kernelspecs import environment as find_environment
-from rlm_kernel.plan import Models, Plan
-from rlm_kernel.prompt_profiles import PROFILES
+from rlm_kernel.limits import Limits
+from rlm_kernel.plan import Plan
 from rlm_kernel.prompts import PromptProfile
 from rlm_kernel.records import Prompt, RLMChatCompletion
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from rlm_kernel.clients.lm import LM
 
 _LATER = {
-    "max_budget": "The whole RLM",
-    "max_timeout": "The whole RLM",
-    "max_tokens": "The whole RLM",
-    "max_errors": "The whole RLM",
     "persistent": "The whole RLM",
     "custom_tools": "The whole RLM",
     "custom_sub_tools": "The whole RLM",
@@ -52,7 +48,10 @@ class RLM:
         other_backend_kwargs: their arguments, in the same order.
         logger: not built yet.
         verbose: show the run live on stderr.
-        max_budget, max_timeout, max_tokens, max_errors: not built yet.
+        max_budget: US dollars a completion may cost, where the cost is known.
+        max_timeout: seconds a completion may take.
+        max_tokens: input and output tokens a completion may use.
+        max_errors: cells in a row that may raise.
         persistent, custom_tools, custom_sub_tools, compaction, compaction_threshold_pct: not built yet.
         max_concurrent_queries: sub-calls in flight.
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
@@ -93,18 +92,20 @@ class RLM:
         for name, issue in _LATER.items():
             if given[name]:
                 raise NotImplementedError(f"{name}= is not built yet: it comes with the issue “{issue}”.")
-        _check_numbers(depth, max_depth, max_iterations, max_concurrent_queries, compaction_threshold_pct)
+        check_numbers(depth, max_depth, max_iterations, max_concurrent_queries, compaction_threshold_pct)
+        check_limits(max_budget, max_timeout, max_tokens, max_errors)
         self.verbose = verbose
-        models = _models(backend, backend_kwargs, other_backends, other_backend_kwargs)
+        models = models_of(backend, backend_kwargs, other_backends, other_backend_kwargs)
         self._plan = Plan(
             models=models,
             environment=find_environment(environment, environment_kwargs),
-            profile=_profile(prompts, backend),
+            profile=profile_of(prompts, backend),
             system_prompt=custom_system_prompt,
             max_iterations=max_iterations,
             depth=depth,
             max_depth=max_depth,
             max_concurrent_queries=max_concurrent_queries,
+            limits=Limits(max_budget, max_timeout, max_tokens, max_errors),
         )
         # Models that were handed over belong to the caller. Ours give up their connections with us, closed or not.
         named = zip((models.root, *models.others), (backend, *(other_backends or ())), strict=True)
@@ -125,9 +126,10 @@ class RLM:
         Raises:
             ConfigError: the prompt is not str, dict or list, or cannot be sent to the kernel.
             LMError, KernelError: the model or the kernel failed.
+            LimitError: a limit was reached: `BudgetExceededError`, `TimeoutExceededError`, …
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
-        _check_prompt(prompt)
+        check_prompt(prompt)
         run = _Run(self._plan, verbose=self.verbose)
         job = Job(run.completion(prompt, root_prompt))
         try:
@@ -140,7 +142,7 @@ class RLM:
 
     async def acompletion(self, prompt: Prompt, root_prompt: str | None = None) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
-        _check_prompt(prompt)
+        check_prompt(prompt)
         return await Job(_Run(self._plan, verbose=self.verbose).completion(prompt, root_prompt)).wait_async()
 
     async def stream(self, prompt: Prompt, root_prompt: str | None = None) -> AsyncIterator[Event]:
@@ -148,7 +150,7 @@ class RLM:
 
         Leaving the loop early stops the run. Raises what `acompletion` raises, after a last `RunFailed`.
         """
-        _check_prompt(prompt)
+        check_prompt(prompt)
         here, arrived = asyncio.get_running_loop(), asyncio.Queue[Event]()
 
         def hand_over(event: Event) -> None:
@@ -217,72 +219,3 @@ async def _close(models: Sequence[LM]) -> None:
 def _close_in_passing(models: Sequence[LM]) -> None:
     """Close without waiting: called when an RLM is forgotten, wherever that is."""
     Job(_close(models))
-
-
-def _models(
-    backend: str | LM,
-    kwargs: Mapping[str, Any] | None,
-    others: Sequence[str | LM] | None,
-    other_kwargs: Sequence[Mapping[str, Any] | None] | None,
-) -> Models:
-    others, other_kwargs = list(others or ()), list(other_kwargs or ())
-    if not other_kwargs:
-        other_kwargs = [None] * len(others)
-    if len(others) != len(other_kwargs):
-        raise ConfigError(
-            f"other_backends has {len(others)} entries and other_backend_kwargs {len(other_kwargs)}: "
-            "give one dict for each backend, in the same order."
-        )
-    env = registry.environment_variables()
-    return Models(
-        _model(backend, kwargs, env),
-        tuple(_model(o, k, env) for o, k in zip(others, other_kwargs, strict=True)),
-    )
-
-
-def _model(backend: str | LM, kwargs: Mapping[str, Any] | None, env: Mapping[str, str]) -> LM:
-    if isinstance(backend, str):
-        return registry.build(backend, kwargs, env)
-    if kwargs:
-        raise ConfigError("backend_kwargs goes with the name of a backend; an LM object is used as it is.")
-    if not callable(getattr(backend, "complete", None)):
-        raise ConfigError(f"backend must be the name of a backend or an LM, not {type(backend).__name__}.")
-    return backend
-
-
-def _profile(prompts: str | PromptProfile | None, backend: str | LM) -> PromptProfile:
-    if isinstance(prompts, PromptProfile):
-        return prompts
-    if prompts is None:
-        prompts = registry.find(backend).profile if isinstance(backend, str) else "large"
-    if prompts not in PROFILES:
-        raise ConfigError(
-            f"prompts must be one of {', '.join(map(repr, PROFILES))} or a PromptProfile, not {prompts!r}."
-        )
-    return PROFILES[prompts]
-
-
-def _check_numbers(depth: int, max_depth: int, iterations: int, concurrent: int, threshold: float) -> None:
-    for name, value, least in (
-        ("depth", depth, 0),
-        ("max_depth", max_depth, 0),
-        ("max_iterations", iterations, 1),
-        ("max_concurrent_queries", concurrent, 1),
-    ):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{name} must be a whole number, {least} or more, not {value!r}.")
-    if max_depth > depth + 1:
-        raise NotImplementedError(
-            "max_depth= greater than depth + 1 (children with kernels of their own) is not built yet: "
-            "it comes with the issue “The whole RLM”."
-        )
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
-
-
-def _check_prompt(prompt: object) -> None:
-    if not isinstance(prompt, str | dict | list):
-        raise ConfigError(
-            f"prompt must be str, dict or list, not {type(prompt).__name__}: convert it first, "
-            "a DataFrame with df.to_dict('records'), say."
-        )

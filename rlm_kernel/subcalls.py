@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rlm_kernel.clients.lm import LM
-from rlm_kernel.errors import LMError
+from rlm_kernel.errors import LimitError, LMError
+from rlm_kernel.limits import Ledger
 from rlm_kernel.plan import Models
 from rlm_kernel.records import Answer, Message, Query, Usage
 from rlm_kernel.together import together
 from rlm_kernel.trajectory.events import SubcallAnswered, SubcallFinished, SubcallStarted
-from rlm_kernel.usage import UsageMeter
 
 CHARACTERS_PER_TOKEN = 5
 """A low estimate of a prompt's tokens: a prompt is refused unsent only when it is beyond doubt too long."""
@@ -27,18 +27,20 @@ class SubCalls:
 
     Attributes:
         models: who can be asked.
-        usage: counts every call.
+        ledger: counts every call and keeps the limits.
         emit: tells the readers of the run.
         reply_tokens: the longest answer.
         most_at_once: how many calls may be in flight.
+        on_limit: called when a limit of the run is reached, to end the cell that asks.
         cell: the number of the running cell, kept by the engine.
     """
 
     models: Models
-    usage: UsageMeter
+    ledger: Ledger
     emit: Emit
     reply_tokens: int
     most_at_once: int
+    on_limit: Callable[[], None]
     cell: int = 0
     _turn: asyncio.Semaphore = field(init=False)
 
@@ -80,13 +82,17 @@ class SubCalls:
         if error is None:
             async with self._turn:
                 started = time.perf_counter()
+                messages: list[Message] = [{"role": "user", "content": prompt}]
                 try:
-                    messages: list[Message] = [{"role": "user", "content": prompt}]
-                    reply = await lm.complete(messages, max_tokens=self.reply_tokens)
-                    text, usage = reply.text, reply.usage
-                    self.usage.add(lm.model, usage)
+                    async with self.ledger.call(lm.model) as receipt:
+                        reply = await lm.complete(messages, max_tokens=self.reply_tokens)
+                        text, usage = reply.text, reply.usage
+                        receipt.usage = usage
                 except LMError as failure:
                     error = str(failure)
+                except LimitError:
+                    self.on_limit()
+                    raise
         self.emit(
             SubcallAnswered,
             cell=cell,

@@ -29,6 +29,10 @@ LM_ = ScriptedLM([])
         ({"max_iterations": 0}, ["max_iterations", "1 or more"]),
         ({"max_iterations": 2.5}, ["max_iterations", "whole number"]),
         ({"depth": -1}, ["depth"]),
+        ({"max_budget": 0}, ["max_budget", "above 0"]),
+        ({"max_timeout": "60"}, ["max_timeout", "above 0"]),
+        ({"max_tokens": 1.5}, ["max_tokens", "1 or more"]),
+        ({"max_errors": True}, ["max_errors", "1 or more"]),
         ({"max_concurrent_queries": 0}, ["max_concurrent_queries"]),
         ({"compaction_threshold_pct": 85}, ["compaction_threshold_pct", "between 0 and 1"]),
         ({"other_backends": [LM_], "other_backend_kwargs": [{}, {}]}, ["1 entries", "other_backend_kwargs 2"]),
@@ -45,10 +49,6 @@ def test_a_wrong_argument_names_what_is_allowed(arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "issue"),
     [
-        ({"max_budget": 1.0}, "The whole RLM"),
-        ({"max_timeout": 60}, "The whole RLM"),
-        ({"max_tokens": 1000}, "The whole RLM"),
-        ({"max_errors": 3}, "The whole RLM"),
         ({"persistent": True}, "The whole RLM"),
         ({"custom_tools": {"f": len}}, "The whole RLM"),
         ({"custom_sub_tools": {"f": len}}, "The whole RLM"),

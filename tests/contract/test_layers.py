@@ -18,11 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = [
     # What is said and written: no part of it acts on anything outside.
-    {"errors", "records", "plaintext", "wire", "guest", "together"},
+    {"records", "plaintext", "wire", "guest", "together"},
+    {"errors"},
     {"parsing", "preview", "usage", "outputs", "history", "_sync"},
     {"clues", "worked_examples"},
     {"prompts"},
     {"prompt_profiles"},
+    {"limits"},
     # Models, and readers of the stream of events.
     {"clients"},
     {"trajectory"},
@@ -36,6 +38,7 @@ LAYERS = [
     {"subcalls"},
     {"repl"},
     {"engine"},
+    {"arguments"},
     {"rlm"},
     {"cli"},
 ]

@@ -1,0 +1,112 @@
+"""Limits hold: in parallel, inside of a cell, to within one call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.errors import (
+    BudgetExceededError,
+    ErrorThresholdExceededError,
+    TimeoutExceededError,
+    TokenLimitExceededError,
+)
+from rlm_kernel.limits import Ledger, Limits
+from rlm_kernel.records import Reply, Usage
+
+FOREVER = "while True: pass"
+BLOCKED = "import ctypes; ctypes.PyDLL(None).sleep(600)"  # holds the GIL: no signal is looked at
+WAITING = (
+    "from concurrent.futures import ThreadPoolExecutor\n"
+    "with ThreadPoolExecutor(32) as pool: list(pool.map(llm_query, map(str, range(32))))"
+)
+
+
+def priced(cost, tokens=10):
+    return ScriptedLM(lambda _: Reply("ok", "sub", Usage(tokens, 0, cost=cost)), model="sub", delay=0.002)
+
+
+@pytest.mark.parametrize("code", [FOREVER, BLOCKED, WAITING])
+async def test_the_timeout_holds_inside_a_cell(run, code):
+    lm = ScriptedLM(["```repl\nanswer['content'] = 'so far'\n```", f"```repl\n{code}\n```"])
+    started = time.monotonic()
+    with pytest.raises(TimeoutExceededError) as raised:
+        await run(lm, others=(ScriptedLM(lambda _: "late", model="sub", delay=600),), limits=Limits(max_timeout=1.5))
+    assert time.monotonic() - started < 10
+    assert (raised.value.partial_answer, raised.value.timeout) == ("so far", 1.5)
+    assert raised.value.usage.total_calls == 2
+
+
+async def test_the_timeout_holds_while_the_model_thinks(run):
+    with pytest.raises(TimeoutExceededError, match="max_timeout"):
+        await run(ScriptedLM(["late"], delay=600), limits=Limits(max_timeout=0.5))
+
+
+@pytest.mark.parametrize("concurrent", [1, 16])
+async def test_a_budget_is_overshot_by_at_most_one_call(run, concurrent):
+    root = ScriptedLM([Reply("```repl\nllm_query_batched(['p'] * 200)\n```", "root", Usage(cost=0.0))], model="root")
+    sub = priced(0.07)
+    with pytest.raises(BudgetExceededError) as raised:
+        await run(root, others=(sub,), limits=Limits(max_budget=1.0), max_concurrent_queries=concurrent)
+    assert 1.0 <= raised.value.spent < 1.0 + 0.07
+    assert raised.value.usage.model_usage_summaries["sub"].total_cost == pytest.approx(raised.value.spent)
+    assert len(sub.calls) == 15
+    assert raised.value.budget == 1.0
+
+
+async def test_tokens_are_counted_over_root_and_sub_calls(run):
+    root = ScriptedLM([Reply("```repl\nllm_query_batched(['p'] * 200)\n```", "root", Usage(500, 100))], model="root")
+    sub = priced(None, tokens=30)
+    with pytest.raises(TokenLimitExceededError) as raised:
+        await run(root, others=(sub,), limits=Limits(max_tokens=1000))
+    assert 1000 <= raised.value.tokens_used < 1000 + 600
+    assert raised.value.token_limit == 1000
+
+
+async def test_errors_in_a_row_end_the_run_and_others_do_not(run):
+    bad, good = "```repl\n1/0\n```", "```repl\nimport warnings; warnings.warn('only a warning')\n```"
+    lm = ScriptedLM([bad, good, bad, bad, good])
+    with pytest.raises(ErrorThresholdExceededError, match="(?s)2 cells in a row.*ZeroDivisionError") as raised:
+        await run(lm, limits=Limits(max_errors=2))
+    assert (raised.value.error_count, raised.value.threshold, len(lm.calls)) == (2, 2, 4)
+
+
+async def test_a_limit_ends_a_cell_that_would_go_on(run):
+    code = "import time\nfor i in range(1000):\n    try: llm_query('p')\n    except Exception: pass\nprint('done')"
+    root = ScriptedLM([Reply(f"```repl\n{code}\n```", "root", Usage(cost=0.0))], model="root")
+    sub = priced(0.3)
+    with pytest.raises(BudgetExceededError):
+        await run(root, others=(sub,), limits=Limits(max_budget=1.0))
+    assert len(sub.calls) == 4
+
+
+async def test_without_limits_nothing_is_held_back(run):
+    sub = priced(5.0)
+    lm = ScriptedLM(["```repl\nFINAL(len(llm_query_batched(['p'] * 40)))\n```"])
+    assert (await run(lm, others=(sub,))).response == "40"
+    assert sub.most_in_flight == 16
+
+
+@given(cost=st.floats(0.001, 3), budget=st.floats(0.01, 20), calls=st.integers(1, 60), workers=st.integers(1, 16))
+def test_the_ledger_overshoots_by_at_most_one_call(cost, budget, calls, workers):
+    async def spend():
+        ledger, todo = Ledger(Limits(max_budget=budget)), iter(range(calls))
+
+        async def work():
+            for _ in todo:
+                async with ledger.call("m") as receipt:
+                    await asyncio.sleep(0)
+                    receipt.usage = Usage(cost=cost)
+
+        outcomes = await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
+        assert all(outcome is None or isinstance(outcome, BudgetExceededError) for outcome in outcomes)
+        return ledger.usage.summary()
+
+    usage = asyncio.run(spend())
+    assert usage.total_cost < budget + cost + 1e-9
+    assert usage.total_calls == calls or usage.total_cost >= budget
