@@ -61,21 +61,12 @@ def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> Prompt
     return PROFILES[prompts]
 
 
-def check_numbers(depth: int, max_depth: int, iterations: int, concurrent: int, threshold: float) -> None:
+def check_numbers(*, threshold: float, **counts: int) -> None:
     """Check what counts things."""
-    for name, value, least in (
-        ("depth", depth, 0),
-        ("max_depth", max_depth, 0),
-        ("max_iterations", iterations, 1),
-        ("max_concurrent_queries", concurrent, 1),
-    ):
+    for name, value in counts.items():
+        least = 0 if name in ("depth", "max_depth") else 1
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{name} must be a whole number, {least} or more, not {value!r}.")
-    if max_depth > depth + 1:
-        raise NotImplementedError(
-            "max_depth= greater than depth + 1 (children with kernels of their own) is not built yet: "
-            "it comes with the issue “The whole RLM”."
-        )
     if not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
 

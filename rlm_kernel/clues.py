@@ -1,22 +1,20 @@
 """Lines of a context that hold the words of the question: the clue a small model needs to write its first cell.
 
-The search is bounded, not exact. It looks for each word of the question in a few spellings, gives up a common word after
-its first hits, stops after a budget of characters, and then prefers the lines in which the most, and the rarest, words meet.
+The search is bounded, not exact. It looks for each word of the question in a few spellings, gives up a common word
+after its first hits, stops after a budget of characters, and then prefers the lines in which the most, and the
+rarest, words meet.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlm_kernel.preview import bounded_repr, key_label, pairs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rlm_kernel.records import Prompt
+from rlm_kernel.records import Prompt
 
 _BUDGET = 600_000_000  # characters read by one search, about half a second
 _PARTS = 100_000  # of a list or dict are searched
@@ -37,7 +35,7 @@ _COMMON_WORDS = frozenset(
     should show smallest string sum tell text than that the their them then there these they this those together
     total under use used uses value values was were what when where which who whom whose why will with without
     word words would write written
-    """.split()  # noqa: SIM905 (a list of quoted words is harder to read)
+    """.split()
 )
 
 
@@ -102,13 +100,18 @@ class _Search:
 
 
 def _words(question: str) -> list[str]:
-    words = re.findall(r"[^\W_][\w.@/-]*[\w]|\w+", question)
+    words = re.findall(r"[/\w][\w.@/-]*[\w/]|\w+", question)
     chosen = [w for w in dict.fromkeys(words) if len(w) >= _SHORTEST_WORD and w.lower() not in _COMMON_WORDS]
     return sorted(chosen, key=lambda word: (not _is_name(word, question), -len(word)))[:_WORDS]
 
 
 def _is_name(word: str, question: str) -> bool:
-    """Whether the question uses the word as a name: quoted, or with a digit, a joint or a capital inside."""
+    """Whether the question uses the word as a name: quoted, or with a digit, a joint or a capital inside.
+
+    A plain number is none: it is more often a bound ("longer than 2000 ms") than something to find.
+    """
+    if word.isdigit():
+        return False
     return (
         re.search(rf"[`'\"]{re.escape(word)}", question) is not None
         or not word.isalpha()

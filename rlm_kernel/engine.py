@@ -10,16 +10,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_kernel.errors import LimitError
-from rlm_kernel.limits import Ledger
+from rlm_kernel.limits import ErrorCount, Ledger
 from rlm_kernel.parsing import ParsedReply, TextAnswer, parse, without_thinking
-from rlm_kernel.plan import Plan
+from rlm_kernel.plan import Models, Plan
 from rlm_kernel.prompts import describe
 from rlm_kernel.records import CellResult, Message, Prompt, Reply, RLMChatCompletion
 from rlm_kernel.repl import Repl
+from rlm_kernel.subcalls import Prompt as SubPrompt
 from rlm_kernel.subcalls import SubCalls
 from rlm_kernel.together import together
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, OnEvent
+from rlm_kernel.usage import UsageMeter
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +39,31 @@ class Engine:
         plan: what the RLM was set up with.
         on_event: reads the stream of events.
         live: whether somebody watches, so that the root model's words are streamed.
+        parent: the run whose `rlm_query` this one answers; it shares its ledger.
 
     Attributes:
-        ledger: what was spent so far, and what is left.
+        ledger: what the tree has spent, and what is left.
+        usage: the calls of this run and of its children.
     """
 
-    def __init__(self, plan: Plan, on_event: OnEvent, *, live: bool = False) -> None:
-        self.ledger = Ledger(plan.limits)
+    def __init__(self, plan: Plan, on_event: OnEvent, *, live: bool = False, parent: Engine | None = None) -> None:
+        own = Ledger(plan.limits, plan.max_concurrent_queries)
+        self.ledger: Ledger = own if parent is None else parent.ledger
+        self.usage: UsageMeter = UsageMeter(None if parent is None else parent.usage)
         self._plan = plan
         self._on_event = on_event
         self._live = live
         self._started = time.perf_counter()
         self._challenged = False
+        self._errors = ErrorCount(plan.limits.max_errors)
         subcalls = SubCalls(
             models=plan.models,
             ledger=self.ledger,
+            usage=self.usage,
             emit=self._emit,
             reply_tokens=plan.profile.sub_reply_tokens,
-            most_at_once=plan.max_concurrent_queries,
+            most_children=plan.max_concurrent_subcalls,
+            start_child=self._start_child if plan.depth + 1 < plan.max_depth else None,
             on_limit=self._interrupt,
         )
         self._repl = Repl(plan, subcalls, self._emit)
@@ -80,16 +89,17 @@ class Engine:
         self._started = time.perf_counter()
         self._announce(prompt, question)
         try:
-            answer = await self._answer(prompt, question)
+            try:
+                answer = await self._answer(prompt, question)
+            finally:
+                await self._repl.close()  # nothing happens after the last event
         except BaseException as error:
             if isinstance(error, LimitError):
-                error.partial_answer, error.usage = self.partial_answer, self.ledger.usage.summary()
+                error.partial_answer, error.usage = self.partial_answer, self.usage.summary()
             self._emit(events.RunFailed, error=error)
             raise
-        finally:
-            await self._repl.close()
         completion = RLMChatCompletion(
-            self._plan.models.root.model, prompt, answer, self.ledger.usage.summary(), self._clock()
+            self._plan.models.root.model, prompt, answer, self.usage.summary(), self._clock()
         )
         self._emit(events.RunFinished, completion=completion)
         return completion
@@ -205,7 +215,7 @@ class Engine:
         def on_text(text: str) -> None:
             self._emit(events.ModelText, iteration=iteration, text=text)
 
-        async with self.ledger.call(lm.model) as receipt:
+        async with self.ledger.call(lm.model, self.usage) as receipt:
             reply = await lm.complete(
                 messages, max_tokens=self._plan.profile.reply_tokens, on_text=on_text if self._live else None
             )
@@ -230,12 +240,22 @@ class Engine:
         reply = await self._ask_root([{"role": "user", "content": content}], 1)
         return without_thinking(reply.text).strip()
 
+    async def _start_child(self, prompt: SubPrompt) -> RLMChatCompletion:
+        """An RLM with a kernel of its own for one prompt of an `rlm_query`; the prompt is its context."""
+
+        def tell(event: Event) -> None:
+            self._emit(events.ChildEvent, cell=prompt.cell, query=prompt.query.id, index=prompt.index, event=event)
+
+        models = Models(prompt.lm, self._plan.models.others)
+        plan = replace(self._plan, models=models, depth=self._plan.depth + 1)
+        return await Engine(plan, tell, parent=self).run(prompt.text, None)
+
     # -- the limits
 
     def _check_limits(self, result: CellResult) -> None:
         if self.ledger.broken is not None:
             raise self.ledger.broken
-        self.ledger.count_cell(None if result.error is None else result.error.traceback)
+        self._errors.add(None if result.error is None else result.error.traceback)
 
     def _interrupt(self) -> None:
         self._repl.interrupt()
@@ -261,8 +281,8 @@ class Engine:
     def _clock(self) -> float:
         return time.perf_counter() - self._started
 
-    def _emit(self, event: type[Event], **fields: Any) -> None:
-        self._on_event(event(time=self._clock(), **fields))
+    def _emit(self, kind: type[Event], /, **fields: Any) -> None:
+        self._on_event(kind(time=self._clock(), **fields))
 
 
 def _given(result: CellResult) -> str | None:

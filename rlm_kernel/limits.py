@@ -87,22 +87,25 @@ class Allowance:
 
 
 class Ledger:
-    """What was spent, and what is left. Used in one event loop.
+    """What a tree of runs has spent, and what is left. Used in one event loop.
+
+    Args:
+        limits: what the tree may spend.
+        most_queries: sub-calls in flight over the whole tree.
 
     Attributes:
-        usage: all calls of the tree.
-        broken: the limit that was reached, or None. Once it is set the run ends.
+        broken: the sum that was used up, or None. Once it is set every run of the tree ends.
+        turn: held by a sub-call while it is in flight.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self.usage = UsageMeter()
+    def __init__(self, limits: Limits, most_queries: int = 16) -> None:
         self.broken: LimitError | None = None
+        self.turn = asyncio.Semaphore(most_queries)
         self._limits = limits
         self._started = time.monotonic()
         self._budget = Allowance(math.inf if limits.max_budget is None else limits.max_budget)
         self._tokens = Allowance(math.inf if limits.max_tokens is None else limits.max_tokens)
         self._settled = asyncio.Event()
-        self._errors = 0
 
     @property
     def seconds_left(self) -> float | None:
@@ -112,8 +115,8 @@ class Ledger:
         return max(0.0, self._limits.max_timeout - self._elapsed)
 
     @asynccontextmanager
-    async def call(self, model: str) -> AsyncIterator[Receipt]:
-        """Around one call of a model: waits until the limits admit it. Put the usage on the receipt.
+    async def call(self, model: str, meter: UsageMeter) -> AsyncIterator[Receipt]:
+        """Around one call of a model: waits until the limits admit it. Put the usage on the receipt, for the meter.
 
         Raises:
             BudgetExceededError, TokenLimitExceededError: nothing is left.
@@ -127,7 +130,11 @@ class Ledger:
         try:
             yield receipt
         finally:
-            self._settle(model, reserved, receipt.usage)
+            usage = receipt.usage
+            if usage is not None:
+                meter.add(model, usage)
+            self._budget.settle(model, reserved[0], usage.cost if usage else None)
+            self._tokens.settle(model, reserved[1], usage.input_tokens + usage.output_tokens if usage else 0)
             self._settled.set()
 
     def check(self) -> None:
@@ -143,17 +150,6 @@ class Ledger:
                 TokenLimitExceededError(tokens_used=int(self._tokens.spent), token_limit=int(self._tokens.limit))
             )
 
-    def count_cell(self, error: str | None) -> None:
-        """A cell is over; `error` is what it raised.
-
-        Raises:
-            ErrorThresholdExceededError: it was the last of too many in a row.
-        """
-        self._errors = 0 if error is None else self._errors + 1
-        most = self._limits.max_errors
-        if error is not None and most is not None and self._errors >= most:
-            self._break(ErrorThresholdExceededError(error_count=self._errors, threshold=most, last_error=error))
-
     def timed_out(self) -> TimeoutExceededError:
         """The error for a run whose time is over."""
         limit = self._limits.max_timeout or 0.0
@@ -167,12 +163,6 @@ class Ledger:
     def _exhausted(self) -> bool:
         return self._budget.exhausted or self._tokens.exhausted
 
-    def _settle(self, model: str, reserved: tuple[float, float], usage: Usage | None) -> None:
-        if usage is not None:
-            self.usage.add(model, usage)
-        self._budget.settle(model, reserved[0], usage.cost if usage else None)
-        self._tokens.settle(model, reserved[1], usage.input_tokens + usage.output_tokens if usage else 0)
-
     def _break(self, error: LimitError) -> None:
         self.broken = self.broken or error
         raise error
@@ -183,3 +173,25 @@ class Receipt:
     """What a call took, once it is known. A call that failed leaves it empty."""
 
     usage: Usage | None = None
+
+
+class ErrorCount:
+    """The cells in a row that raised, of one run: a child's errors are not its parent's.
+
+    Args:
+        most: how many end the run; None for no limit.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._count = 0
+
+    def add(self, error: str | None) -> None:
+        """A cell is over; `error` is the traceback of what it raised, or None.
+
+        Raises:
+            ErrorThresholdExceededError: it was the last of too many in a row.
+        """
+        self._count = 0 if error is None else self._count + 1
+        if error is not None and self._most is not None and self._count >= self._most:
+            raise ErrorThresholdExceededError(error_count=self._count, threshold=self._most, last_error=error)

@@ -51,7 +51,8 @@ class Plan:
         max_iterations: turns of the root model before it is asked for its last word.
         depth: of this RLM; at `max_depth` it is a plain completion.
         max_depth: the depth at which there are no REPLs.
-        max_concurrent_queries: sub-calls in flight.
+        max_concurrent_queries: plain sub-calls in flight, over the whole tree.
+        max_concurrent_subcalls: children of one RLM that run at a time.
         limits: what a completion may spend.
     """
 
@@ -63,4 +64,5 @@ class Plan:
     depth: int = 0
     max_depth: int = 1
     max_concurrent_queries: int = 16
+    max_concurrent_subcalls: int = 4
     limits: Limits = NO_LIMITS

@@ -7,14 +7,13 @@ first parts, a bit of the end, and what it looks like (a table, a log, source fi
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from rlm_kernel.records import Prompt
+from rlm_kernel.records import Prompt
 
 Form = Literal["sources", "files", "texts", "table", "log", "prose", "json", "records", "values", "empty"]
 """What a context looks like: Python files; other long texts; short texts; lines with columns; lines with fields; other
@@ -90,9 +89,38 @@ def describe(prompt: Prompt) -> ContextFacts:
     )
 
 
-def fields_of(facts: ContextFacts) -> list[str]:
-    """How the first line of a log splits at white space; empty for every other form."""
-    return facts.parts[0].head.lstrip("\n").split("\n")[0].split() if facts.form == "log" else []
+def shape(facts: ContextFacts) -> str:
+    """One sentence on what `context` is."""
+    if facts.type_name == "str":
+        lines = f" in {facts.lines:,} lines" if facts.lines and facts.lines > 1 else ""
+        return f"`context` is a str of {facts.length:,} characters{lines}."
+    unit, values = ("keys", "values") if facts.type_name == "dict" else ("items", "items")
+    kinds = " or ".join(facts.part_types[:4])
+    total = f" ({facts.characters:,} characters in all)" if facts.characters else ""
+    of = f"; the {values} are of type {kinds}{total}" if kinds else ""
+    return f"`context` is a {facts.type_name} with {facts.length:,} {unit}{of}."
+
+
+def preview(facts: ContextFacts, limit: int) -> str:
+    """What `context` is, and about `limit` real characters of it, as a quoted string."""
+    if not facts.length:
+        return shape(facts)
+    if facts.type_name == "str":
+        return f"{shape(facts)}\n{_ends(facts.parts[0], limit)}"
+    labels = ", ".join(part.label for part in facts.parts[:4])
+    return (
+        f"{shape(facts)} The first are {labels}.\n{facts.parts[0].label} begins: {_quoted(facts.parts[0].head, limit)}"
+    )
+
+
+def sample(facts: ContextFacts, limit: int) -> str:
+    """What `context` is, and its first lines as they stand: easier for a small model than a quoted string."""
+    if not facts.length:
+        return shape(facts)
+    part = facts.parts[0]
+    first = "\n".join(line[:160] for line in part.head[:limit].strip("\n").split("\n")[:4])
+    labels = "" if facts.type_name == "str" else f" First: {', '.join(part.label for part in facts.parts[:3])}."
+    return f"{shape(facts)}{labels}\n{part.label} begins:\n{first}"
 
 
 def bounded_repr(value: Any, limit: int) -> str:
@@ -108,6 +136,17 @@ def pairs(prompt: dict[str, Any] | list[Any]) -> Iterable[tuple[Any, Any]]:
 def key_label(key: Any) -> str:
     """How code reaches an entry, e.g. ``context['a.py']``."""
     return f"context[{bounded_repr(key, 120)}]"
+
+
+def _ends(part: Part, limit: int) -> str:
+    if len(part.head) <= limit and not part.tail:
+        return f"It reads: {_quoted(part.head, limit)}"
+    tail = part.tail or part.head
+    return f"It begins: {_quoted(part.head, limit * 3 // 4)}\nIt ends: {_quoted(tail[-max(1, limit // 4) :], limit)}"
+
+
+def _quoted(text: str, limit: int) -> str:
+    return json.dumps(text[:limit], ensure_ascii=False)
 
 
 def _part(label: str, value: Any) -> Part:

@@ -1,27 +1,29 @@
 """What the model reads: one `PromptProfile` holds every word the engine says to it.
 
 Large models need a short, complete description of the notebook; small ones need worked examples, a real piece of the
-context and short outputs. Both are data (`rlm_kernel.prompt_profiles`), so the engine never asks which one it has. Foreign
-text (the question, the context, a user's own system prompt) is only ever concatenated, never used as a template.
+context and short outputs. Both are data (`rlm_kernel.prompt_profiles`), so the engine never asks which one it has.
+Foreign text (the question, the context, a user's own system prompt) is only ever concatenated, never used as a
+template.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rlm_kernel.history import render
 from rlm_kernel.clues import question_lines
-from rlm_kernel.preview import ContextFacts, Part, bounded_repr, describe, fields_of
-from rlm_kernel.worked_examples import Example, choose
+from rlm_kernel.history import render
+from rlm_kernel.preview import ContextFacts, describe, preview, sample
 from rlm_kernel.records import CellError, CellResult, Message, Prompt
+from rlm_kernel.worked_examples import Example, choose
 
-__all__ = ["ContextFacts", "PromptProfile", "bounded_repr", "describe", "question_lines"]
+__all__ = ["ContextFacts", "PromptProfile", "describe", "question_lines"]
 
 _MANY_NAMES = 40
+_ASKED_CHARACTERS = 2_000
+_END = 500
 _EXAMPLE_CHARACTERS = 120
 
 
@@ -75,8 +77,8 @@ class PromptProfile:
             system: a user's own system prompt, taken verbatim instead of the profile's.
             sub_window: tokens that one `llm_query` can read, or None when unknown.
         """
-        asked = question or "The question or task stands in `context` itself: find it there, then answer it."
-        blocks = self._task(facts, asked, prompt)
+        asked = question or _question_within(prompt)
+        blocks = self._task(facts, asked, prompt, self.preview_characters, self.question_lines)
         if self.style == "full":
             blocks.append(_window(sub_window))
         shown = choose(self.examples, facts, question, self.shown_examples)
@@ -86,16 +88,16 @@ class PromptProfile:
             {"role": "user", "content": "\n\n".join(blocks)},
         ]
 
-    def _task(self, facts: ContextFacts, question: str, prompt: Prompt) -> list[str]:
-        lines = question_lines(prompt, question, self.question_lines) if self.question_lines else []
+    def _task(self, facts: ContextFacts, question: str, prompt: Prompt, room: int, most_lines: int) -> list[str]:
+        lines = question_lines(prompt, question, most_lines) if most_lines else []
         clues = ["Lines of it with words of the question:\n" + "\n".join(lines)] if lines else []
         if self.style == "full":
-            return [f"Question: {question}", preview(facts, self.preview_characters), *clues]
-        return [sample(facts, self.preview_characters), *clues, f"Question: {question}"]
+            return [f"Question: {question}", preview(facts, room), *clues]
+        return [sample(facts, room), *clues, f"Question: {question}"]
 
     def _turns(self, example: Example) -> Iterator[Message]:
-        terse = replace(self, preview_characters=_EXAMPLE_CHARACTERS, question_lines=min(1, self.question_lines))
-        yield _user("\n\n".join(terse._task(describe(example.context), example.question, example.context)))
+        facts = describe(example.context)
+        yield _user("\n\n".join(self._task(facts, example.question, example.context, _EXAMPLE_CHARACTERS, 1)))
         for step in example.steps:
             yield {"role": "assistant", "content": f"```repl\n{step.code}\n```"}
             yield _user(_headed(1, 1, step.output))
@@ -150,8 +152,8 @@ class PromptProfile:
     def cut(self) -> str:
         """After a reply that ended, by the length limit, inside a code block."""
         return (
-            f"That reply was cut at the length limit ({self.reply_tokens} tokens) inside a code block, which was not run. "
-            "Write a shorter block."
+            f"That reply was cut at the length limit ({self.reply_tokens} tokens) inside a code block, which was not "
+            "run. Write a shorter block."
         )
 
     def guess_ignored(self) -> str:
@@ -194,62 +196,25 @@ class PromptProfile:
     def last_chance(self, question: str = "") -> str:
         """The user message after the last turn: answer now."""
         asked = f" The question was: {question}" if question else ""
-        return f"No turns are left and no more code will run.{asked} Give your best answer now, in one line: FINAL(your answer)"
+        return f"No turns are left and no more code will run.{asked} Give your best answer in one line: FINAL(answer)"
 
 
-def shape(facts: ContextFacts) -> str:
-    """One sentence on what `context` is."""
-    if facts.type_name == "str":
-        lines = f" in {facts.lines:,} lines" if facts.lines and facts.lines > 1 else ""
-        return f"`context` is a str of {facts.length:,} characters{lines}."
-    unit, values = ("keys", "values") if facts.type_name == "dict" else ("items", "items")
-    kinds = " or ".join(facts.part_types[:4])
-    total = f" ({facts.characters:,} characters in all)" if facts.characters else ""
-    of = f"; the {values} are of type {kinds}{total}" if kinds else ""
-    return f"`context` is a {facts.type_name} with {facts.length:,} {unit}{of}."
-
-
-def preview(facts: ContextFacts, limit: int) -> str:
-    """What `context` is, and about `limit` real characters of it, as a quoted string."""
-    if not facts.length:
-        return shape(facts)
-    if facts.type_name == "str":
-        return f"{shape(facts)}\n{_ends(facts.parts[0], limit)}"
-    labels = ", ".join(part.label for part in facts.parts[:4])
-    return (
-        f"{shape(facts)} The first are {labels}.\n{facts.parts[0].label} begins: {_quoted(facts.parts[0].head, limit)}"
-    )
-
-
-def sample(facts: ContextFacts, limit: int) -> str:
-    """What `context` is, and its first lines as they stand: easier for a small model than a quoted string."""
-    if not facts.length:
-        return shape(facts)
-    part = facts.parts[0]
-    first = "\n".join(line[:160] for line in part.head[:limit].strip("\n").split("\n")[:4])
-    labels = "" if facts.type_name == "str" else f" First: {', '.join(part.label for part in facts.parts[:3])}."
-    fields = ", ".join(f"[{number}] {field}" for number, field in enumerate(fields_of(facts)))
-    split = f"\nIts first line.split(): {fields}" if fields else ""
-    return f"{shape(facts)}{labels}\n{part.label} begins:\n{first}{split}"
+def _question_within(prompt: Prompt) -> str:
+    """What is asked when only a context was given: the context itself, or that it stands there."""
+    if isinstance(prompt, str) and len(prompt) <= _ASKED_CHARACTERS:
+        return prompt
+    ends = f"\nIt begins and ends:\n{prompt[:_END]}\n…\n{prompt[-_END:]}" if isinstance(prompt, str) else ""
+    return f"The question or task stands in `context` itself: find it there, then answer it.{ends}"
 
 
 def _user(content: str) -> Message:
     return {"role": "user", "content": content}
 
 
-def _ends(part: Part, limit: int) -> str:
-    if len(part.head) <= limit and not part.tail:
-        return f"It reads: {_quoted(part.head, limit)}"
-    tail = part.tail or part.head
-    return f"It begins: {_quoted(part.head, limit * 3 // 4)}\nIt ends: {_quoted(tail[-max(1, limit // 4) :], limit)}"
-
-
-def _quoted(text: str, limit: int) -> str:
-    return json.dumps(text[:limit], ensure_ascii=False)
-
-
 def brief(result: CellResult, limit: int) -> str:
     """A cell's output with the error in two lines, which is what a small model can act on."""
+    if result.status == "ok" and not result.outputs and "print(" in result.code:
+        return "(nothing was printed, so nothing matched: search for one short word of the question)"
     if result.error is None:
         return render(result, limit)
     printed = tuple(output for output in result.outputs if output["output_type"] != "error")
@@ -261,7 +226,7 @@ def brief(result: CellResult, limit: int) -> str:
 
 def _window(sub_window: int | None) -> str:
     if sub_window is None:
-        return "The size of the sub-model's window is unknown: keep each `llm_query` prompt under 20,000 characters at first."
+        return "The sub-model's window is unknown: keep each `llm_query` prompt under 20,000 characters at first."
     return f"One `llm_query` call can read about {sub_window:,} tokens, its answer included."
 
 

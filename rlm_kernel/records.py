@@ -105,6 +105,12 @@ class UsageSummary:
         return sum(m.total_output_tokens for m in self.model_usage_summaries.values())
 
     @property
+    def total(self) -> Usage:
+        """Everything added up, as if it had been one call."""
+        cached = sum(m.total_cached_tokens for m in self.model_usage_summaries.values())
+        return Usage(self.total_input_tokens, self.total_output_tokens, cached, self.total_cost)
+
+    @property
     def total_cost(self) -> float | None:
         """US dollars of all models, or None when the cost of one of them is unknown."""
         costs = [m.total_cost for m in self.model_usage_summaries.values()]

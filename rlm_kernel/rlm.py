@@ -41,7 +41,7 @@ class RLM:
         environment: where the model's code runs; ``"local"``.
         environment_kwargs: `setup_code`, `env`, `cwd`, `cell_timeout` (seconds), `memory` (``"2g"``).
         depth: of this RLM in a tree of them.
-        max_depth: at `depth >= max_depth` a completion is one plain call.
+        max_depth: at `depth >= max_depth` a completion is one plain call; `rlm_query` starts children above it.
         max_iterations: turns before the model is asked for its last word.
         custom_system_prompt: in place of ours, taken verbatim.
         other_backends: providers (or `LM`s) for sub-calls; the first is their default.
@@ -53,7 +53,8 @@ class RLM:
         max_tokens: input and output tokens a completion may use.
         max_errors: cells in a row that may raise.
         persistent, custom_tools, custom_sub_tools, compaction, compaction_threshold_pct: not built yet.
-        max_concurrent_queries: sub-calls in flight.
+        max_concurrent_queries: plain sub-calls in flight, over the whole tree.
+        max_concurrent_subcalls: children of one RLM that run at a time.
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
 
     Raises:
@@ -86,13 +87,21 @@ class RLM:
         compaction_threshold_pct: float = 0.85,
         *,
         max_concurrent_queries: int = 16,
+        max_concurrent_subcalls: int = 4,
         prompts: str | PromptProfile | None = None,
     ) -> None:
         given = locals()
         for name, issue in _LATER.items():
             if given[name]:
                 raise NotImplementedError(f"{name}= is not built yet: it comes with the issue “{issue}”.")
-        check_numbers(depth, max_depth, max_iterations, max_concurrent_queries, compaction_threshold_pct)
+        check_numbers(
+            depth=depth,
+            max_depth=max_depth,
+            max_iterations=max_iterations,
+            max_concurrent_queries=max_concurrent_queries,
+            max_concurrent_subcalls=max_concurrent_subcalls,
+            threshold=compaction_threshold_pct,
+        )
         check_limits(max_budget, max_timeout, max_tokens, max_errors)
         self.verbose = verbose
         models = models_of(backend, backend_kwargs, other_backends, other_backend_kwargs)
@@ -105,6 +114,7 @@ class RLM:
             depth=depth,
             max_depth=max_depth,
             max_concurrent_queries=max_concurrent_queries,
+            max_concurrent_subcalls=max_concurrent_subcalls,
             limits=Limits(max_budget, max_timeout, max_tokens, max_errors),
         )
         # Models that were handed over belong to the caller. Ours give up their connections with us, closed or not.

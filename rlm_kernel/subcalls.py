@@ -4,102 +4,123 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from rlm_kernel.clients.lm import LM
-from rlm_kernel.errors import LimitError, LMError
+from rlm_kernel.errors import RLMError, TimeoutExceededError
 from rlm_kernel.limits import Ledger
 from rlm_kernel.plan import Models
-from rlm_kernel.records import Answer, Message, Query, Usage
+from rlm_kernel.records import Answer, Message, Query, RLMChatCompletion, Usage
 from rlm_kernel.together import together
 from rlm_kernel.trajectory.events import SubcallAnswered, SubcallFinished, SubcallStarted
+from rlm_kernel.usage import UsageMeter
 
 CHARACTERS_PER_TOKEN = 5
 """A low estimate of a prompt's tokens: a prompt is refused unsent only when it is beyond doubt too long."""
 
+_MOST_WORKERS = 64
+"""Tasks that a batch is given to; how many calls are in flight is the ledger's matter."""
+
 Emit = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of a query, on its way to an answer.
+
+    Attributes:
+        cell: the number of the cell that asked.
+        query: the call it belongs to.
+        index: its place in the call.
+        lm: the model that answers.
+    """
+
+    cell: int
+    query: Query
+    index: int
+    lm: LM
+
+    @property
+    def text(self) -> str:
+        """The words."""
+        return self.query.prompts[self.index]
+
+
+StartChild = Callable[[Prompt], Awaitable[RLMChatCompletion]]
+"""Answers the prompt of an `rlm_query` with an RLM of its own."""
 
 
 @dataclass(slots=True)
 class SubCalls:
-    """The `Responder` of a run. `rlm_query` is answered like `llm_query`: by a plain call.
+    """The `Responder` of a run.
 
     Attributes:
         models: who can be asked.
-        ledger: counts every call and keeps the limits.
+        ledger: keeps the limits of the tree.
+        usage: counts the calls of this run.
         emit: tells the readers of the run.
-        reply_tokens: the longest answer.
-        most_at_once: how many calls may be in flight.
-        on_limit: called when a limit of the run is reached, to end the cell that asks.
-        cell: the number of the running cell, kept by the engine.
+        reply_tokens: the longest answer of a plain call.
+        most_children: how many children may run at a time.
+        start_child: answers `rlm_query`; None where the depth is used up, then it is answered like `llm_query`.
+        on_limit: called when a limit of the tree is reached, to end the cell that asks.
+        cell: the number of the running cell, kept by the REPL.
     """
 
     models: Models
     ledger: Ledger
+    usage: UsageMeter
     emit: Emit
     reply_tokens: int
-    most_at_once: int
+    most_children: int
+    start_child: StartChild | None
     on_limit: Callable[[], None]
     cell: int = 0
-    _turn: asyncio.Semaphore = field(init=False)
+    _child_turn: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
-        self._turn = asyncio.Semaphore(self.most_at_once)
+        self._child_turn = asyncio.Semaphore(self.most_children)
 
     async def answer(self, query: Query) -> Sequence[Answer]:
-        """The answers of a query's prompts, in order; at most `most_at_once` calls are in flight over all queries."""
+        """The answers of a query's prompts, in order."""
         lm, cell, started = self.models.named(query.model), self.cell, time.perf_counter()
+        count = len(query.prompts)
         if lm is None:
             known = ", ".join(map(repr, self.models.names))
-            return [Answer(error=f"there is no model {query.model!r}. Known: {known}.")] * len(query.prompts)
-        self.emit(
-            SubcallStarted,
-            cell=cell,
-            query=query.id,
-            kind=query.kind,
-            model=lm.model,
-            count=len(query.prompts),
-        )
-        answers: list[Answer] = [Answer(error="cancelled")] * len(query.prompts)
-        places = iter(enumerate(query.prompts))
+            return [Answer(error=f"there is no model {query.model!r}. Known: {known}.")] * count
+        self.emit(SubcallStarted, cell=cell, query=query.id, kind=query.kind, model=lm.model, count=count)
+        answers = [Answer(error="cancelled")] * count
+        todo = iter(range(count))
 
         async def work() -> None:
-            for index, prompt in places:
-                answers[index] = await self._ask(lm, query.id, cell, index, prompt)
+            for index in todo:
+                answers[index] = await self._ask(Prompt(cell, query, index, lm))
 
-        workers = min(self.most_at_once, len(query.prompts))
         try:
-            await (work() if workers == 1 else together(*(work() for _ in range(workers))))
+            await together(*(work() for _ in range(min(_MOST_WORKERS, count))))
         finally:
             failed = sum(answer.error is not None for answer in answers)
             seconds = time.perf_counter() - started
             self.emit(SubcallFinished, cell=cell, query=query.id, failed=failed, seconds=seconds)
         return answers
 
-    async def _ask(self, lm: LM, query: str, cell: int, index: int, prompt: str) -> Answer:
-        text, error, usage, started = "", self._too_long(lm, prompt), Usage(), time.perf_counter()
+    async def _ask(self, prompt: Prompt) -> Answer:
+        text, error, usage, started = "", _too_long(prompt), Usage(), time.perf_counter()
         if error is None:
-            async with self._turn:
-                started = time.perf_counter()
-                messages: list[Message] = [{"role": "user", "content": prompt}]
-                try:
-                    async with self.ledger.call(lm.model) as receipt:
-                        reply = await lm.complete(messages, max_tokens=self.reply_tokens)
-                        text, usage = reply.text, reply.usage
-                        receipt.usage = usage
-                except LMError as failure:
-                    error = str(failure)
-                except LimitError:
+            try:
+                text, usage, started = await self._complete(prompt)
+            except RLMError as failure:
+                if self.ledger.broken is not None or isinstance(failure, TimeoutExceededError):
                     self.on_limit()
                     raise
+                error = str(failure)
         self.emit(
             SubcallAnswered,
-            cell=cell,
-            query=query,
-            index=index,
-            model=lm.model,
-            prompt=prompt,
+            cell=prompt.cell,
+            query=prompt.query.id,
+            index=prompt.index,
+            model=prompt.lm.model,
+            prompt=prompt.text,
             text=text,
             error=error,
             usage=usage,
@@ -107,11 +128,26 @@ class SubCalls:
         )
         return Answer(text, error)
 
-    def _too_long(self, lm: LM, prompt: str) -> str | None:
-        tokens = len(prompt) // CHARACTERS_PER_TOKEN
-        if lm.context_window is None or tokens < lm.context_window:
-            return None
-        return (
-            f"the prompt has {len(prompt):,} characters, at least {tokens:,} tokens, and the window of {lm.model} is "
-            f"{lm.context_window:,} tokens. Split it into smaller prompts."
-        )
+    async def _complete(self, prompt: Prompt) -> tuple[str, Usage, float]:
+        """The answer, what it cost, and when its turn came."""
+        if prompt.query.kind == "rlm_query" and self.start_child is not None:
+            async with self._child_turn:
+                started = time.perf_counter()
+                completion = await self.start_child(prompt)
+            return completion.response, completion.usage_summary.total, started
+        messages: list[Message] = [{"role": "user", "content": prompt.text}]
+        async with self.ledger.turn, self.ledger.call(prompt.lm.model, self.usage) as receipt:
+            started = time.perf_counter()
+            reply = await prompt.lm.complete(messages, max_tokens=self.reply_tokens)
+            receipt.usage = reply.usage
+        return reply.text, reply.usage, started
+
+
+def _too_long(prompt: Prompt) -> str | None:
+    tokens, window = len(prompt.text) // CHARACTERS_PER_TOKEN, prompt.lm.context_window
+    if prompt.query.kind == "rlm_query" or window is None or tokens < window:
+        return None
+    return (
+        f"the prompt has {len(prompt.text):,} characters, at least {tokens:,} tokens, and the window of "
+        f"{prompt.lm.model} is {window:,} tokens. Split it into smaller prompts."
+    )

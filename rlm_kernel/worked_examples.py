@@ -8,18 +8,16 @@ is a real small context with code that really runs on it: a test executes every 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rlm_kernel.preview import ContextFacts, Form
-    from rlm_kernel.records import Prompt
+from rlm_kernel.preview import ContextFacts, Form
+from rlm_kernel.records import Prompt
 
 _MEANING = re.compile(
-    r"\babout\b|\b(un)?happy|\bangry|\bopinion|\bpositive|\bnegative|\bcomplain|\bmood|\btones?\b|\bsentiment|\btopics?\b"
-    r"|\bthemes?\b|\bsubjects?\b|\bsummar|\bjudg(e|ing)|\bmeaning|\bdeals? with|\brelated to|\bdiscuss|\bpolite|\brude\b"
+    r"\babout\b|\b(un)?happy|\bangry|\bopinion|\bpositive|\bnegative|\bcomplain|\bmood|\btones?\b|\bsentiment"
+    r"|\btopics?\b|\bthemes?\b|\bsubjects?\b"
+    r"|\bsummar|\bjudg(e|ing)|\bmeaning|\bdeals? with|\brelated to|\bdiscuss|\bpolite|\brude\b"
     r"|\b(dis)?satisfied|\brecommend|\blikes?\b|\bfeel|\bpurpose\b|\bexplain|\bfriendly|\bkinds? of\b",
     re.IGNORECASE,
 )
@@ -74,4 +72,5 @@ def asks_for_meaning(question: str) -> bool:
 
 def _fit(example: Example, facts: ContextFacts, question: str) -> tuple[int, int]:
     cues = {match[0].lower() for match in re.finditer(example.cues, question, re.IGNORECASE)}
-    return (facts.form in example.forms, len(cues)) if facts.form != "empty" else (0, len(cues))
+    same_type = type(example.context).__name__ == facts.type_name
+    return ((facts.form in example.forms) + same_type, len(cues))

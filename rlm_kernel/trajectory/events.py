@@ -148,6 +148,23 @@ class SubcallFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChildEvent(Event):
+    """Something happened in the child RLM that answers a prompt of an `rlm_query`.
+
+    Attributes:
+        cell: the cell that asked.
+        query: the id of the call, as in `SubcallStarted`.
+        index: place of the prompt in the batch, from 0.
+        event: what happened; its `time` counts from the start of the child.
+    """
+
+    cell: int
+    query: str
+    index: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(Event):
     """Something the user should know (a restarted kernel, a challenged answer), in one sentence."""
 

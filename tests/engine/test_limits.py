@@ -18,6 +18,7 @@ from rlm_kernel.errors import (
 )
 from rlm_kernel.limits import Ledger, Limits
 from rlm_kernel.records import Reply, Usage
+from rlm_kernel.usage import UsageMeter
 
 FOREVER = "while True: pass"
 BLOCKED = "import ctypes; ctypes.PyDLL(None).sleep(600)"  # holds the GIL: no signal is looked at
@@ -95,17 +96,17 @@ async def test_without_limits_nothing_is_held_back(run):
 @given(cost=st.floats(0.001, 3), budget=st.floats(0.01, 20), calls=st.integers(1, 60), workers=st.integers(1, 16))
 def test_the_ledger_overshoots_by_at_most_one_call(cost, budget, calls, workers):
     async def spend():
-        ledger, todo = Ledger(Limits(max_budget=budget)), iter(range(calls))
+        ledger, meter, todo = Ledger(Limits(max_budget=budget)), UsageMeter(), iter(range(calls))
 
         async def work():
             for _ in todo:
-                async with ledger.call("m") as receipt:
+                async with ledger.call("m", meter) as receipt:
                     await asyncio.sleep(0)
                     receipt.usage = Usage(cost=cost)
 
         outcomes = await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
         assert all(outcome is None or isinstance(outcome, BudgetExceededError) for outcome in outcomes)
-        return ledger.usage.summary()
+        return meter.summary()
 
     usage = asyncio.run(spend())
     assert usage.total_cost < budget + cost + 1e-9

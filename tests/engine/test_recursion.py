@@ -1,0 +1,104 @@
+"""`rlm_query` starts RLMs with kernels of their own, as deep as it may."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.errors import BudgetExceededError
+from rlm_kernel.limits import Limits
+from rlm_kernel.records import Reply, Usage
+from rlm_kernel.trajectory import events as said
+
+COST = Usage(10, 5, cost=0.01)
+
+
+def descending(fan_out):
+    """A root whose children ask children: the context says how many levels are left."""
+
+    def script(messages):
+        text = messages[-1]["content"]
+        if len(messages) < 3:  # the opening of a run
+            return Reply(f"```repl\n{code}\n```", "m", COST)
+        raise AssertionError(text)
+
+    code = (
+        "level = int(context)\n"
+        f"FINAL(1 + sum(map(int, rlm_query_batched([str(level - 1)] * {fan_out}))) if level else 1)"
+    )
+    return ScriptedLM(script, model="m")
+
+
+def unwrapped(event):
+    depth = 0
+    while isinstance(event, said.ChildEvent):
+        event, depth = event.event, depth + 1
+    return depth, event
+
+
+async def test_three_levels_deep_the_sums_are_those_of_the_tree(run, events):
+    lm = descending(3)
+    completion = await run(lm, "3", None, max_depth=4, max_concurrent_subcalls=2)
+    assert completion.response == str(1 + 3 + 9 + 27)
+    assert len(lm.calls) == 40
+    assert completion.usage_summary.total_calls == 40
+    assert completion.usage_summary.total_cost == pytest.approx(0.40)
+    children = [e.usage.cost for e in events if isinstance(e, said.SubcallAnswered)]
+    assert children == pytest.approx([0.13] * 3)
+    depths = Counter()
+    for depth, event in map(unwrapped, events):
+        depths[depth] += isinstance(event, said.RunFinished)
+    assert depths == {0: 1, 1: 3, 2: 9, 3: 27}
+
+
+async def test_sixteen_children_run_at_once(run):
+    together = asyncio.Barrier(16)
+
+    class Waits(ScriptedLM):
+        async def complete(self, messages, **options):
+            if "child" in messages[-1]["content"]:
+                async with asyncio.timeout(60):
+                    await together.wait()
+            return await super().complete(messages, **options)
+
+    lm = Waits(
+        lambda messages: (
+            "```repl\nFINAL(context)\n```"
+            if "child" in messages[-1]["content"]
+            else "```repl\nFINAL(len(rlm_query_batched([f'child {i}' for i in range(16)])))\n```"
+        )
+    )
+    assert (await run(lm, "root", None, max_depth=2, max_concurrent_subcalls=16)).response == "16"
+
+
+async def test_at_the_depth_limit_rlm_query_is_a_plain_call(run):
+    lm = ScriptedLM(["```repl\nFINAL(rlm_query('plain?'))\n```", "a plain answer"])
+    assert (await run(lm, max_depth=1)).response == "a plain answer"
+    assert lm.calls[1].messages == ({"role": "user", "content": "plain?"},)
+
+
+async def test_llm_query_goes_to_the_sub_model_at_every_depth(run):
+    root = ScriptedLM(["```repl\nFINAL(rlm_query('go'))\n```"], model="root")
+    sub = ScriptedLM(["```repl\nFINAL(llm_query('deep'))\n```", "from the sub-model"], model="sub")
+    completion = await run(root, others=(sub,), max_depth=2)
+    assert completion.response == "from the sub-model"
+    assert sub.calls[1].prompt == "deep"
+
+
+async def test_a_child_that_fails_is_a_failed_call_and_the_parent_goes_on(run):
+    root = ScriptedLM(["```repl\nrlm_query('go')\n```", "FINAL(went on)"], model="root")
+    sub = ScriptedLM(["```repl\n1/0\n```"] * 5, model="sub")
+    completion = await run(root, others=(sub,), max_depth=2, limits=Limits(max_errors=2))
+    assert completion.response == "went on"
+    assert "2 cells in a row raised" in root.calls[1].prompt
+
+
+async def test_the_budget_is_one_for_the_tree(run):
+    lm = descending(3)
+    with pytest.raises(BudgetExceededError) as raised:
+        await run(lm, "3", None, max_depth=4, limits=Limits(max_budget=0.105))
+    assert 0.105 <= raised.value.spent < 0.105 + 0.01
+    assert raised.value.usage.total_cost == pytest.approx(raised.value.spent)
