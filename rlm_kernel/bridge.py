@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from rlm_kernel.records import Answer, CellReport, Query
+from rlm_kernel.records import Answer, CellReport, Query, ToolCall
 from rlm_kernel.wire import WIRE, ToGuest, pack, unpack
 
 ACKNOWLEDGE_AFTER = 0.05
@@ -18,8 +18,8 @@ SendToGuest = Callable[[ToGuest, str, "bytes | None"], None]
 class Responder(Protocol):
     """Who answers: the engine, or whoever else hosts a kernel."""
 
-    async def answer(self, query: Query) -> Sequence[Answer]:
-        """The outcomes of the query's prompts, in order. Failures are data; what is raised becomes one.
+    async def answer(self, query: Query | ToolCall) -> Sequence[Answer]:
+        """The outcomes of the query's prompts, in order, or of the tool. Failures are data; what is raised becomes one.
 
         The task is cancelled when nobody in the kernel waits any more.
         """
@@ -100,7 +100,7 @@ class Bridge:
         if not self._open:
             self._send_answers(call, [Answer(error="refused: no cell is running, or it was interrupted")])
             return
-        query = _query(call, unpack(buffers[0]))
+        query = _question(call, unpack(buffers[0]))
         task = self._loop.create_task(self._answer(query))
         self._under_way[call] = task
         acknowledge = self._loop.call_later(ACKNOWLEDGE_AFTER, self._send, "ack", call, None)
@@ -111,11 +111,12 @@ class Bridge:
 
         task.add_done_callback(over)
 
-    async def _answer(self, query: Query) -> None:
+    async def _answer(self, query: Query | ToolCall) -> None:
         try:
             answers = await self._responder.answer(query)
         except Exception as error:  # noqa: BLE001 (whatever happened, a thread in the kernel waits for an answer)
-            answers = [Answer(error=f"{type(error).__name__}: {error}")] * len(query.prompts)
+            count = len(query.prompts) if isinstance(query, Query) else 1
+            answers = [Answer(error=f"{type(error).__name__}: {error}")] * count
         self._send_answers(query.id, answers)
 
     def _send_answers(self, call: str, answers: Sequence[Answer]) -> None:
@@ -126,6 +127,15 @@ class Bridge:
         task = self._under_way.get(call)
         if task is not None:
             task.cancel()
+
+
+def _question(call: str, payload: Any) -> Query | ToolCall:
+    if payload["kind"] != "tool":
+        return _query(call, payload)
+    args, kwargs = payload["args"], payload["kwargs"]
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise TypeError("args is a list, kwargs a dict")
+    return ToolCall(call, str(payload["tool"]), tuple(args), kwargs)
 
 
 def _query(call: str, payload: Any) -> Query:

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rlm_kernel.errors import LimitError
 from rlm_kernel.limits import ErrorCount, Ledger
@@ -19,8 +18,10 @@ from rlm_kernel.repl import Repl
 from rlm_kernel.subcalls import Prompt as SubPrompt
 from rlm_kernel.subcalls import SubCalls
 from rlm_kernel.together import together
+from rlm_kernel.tools import prompt_section
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, OnEvent
+from rlm_kernel.trajectory.stream import EventStream
 from rlm_kernel.usage import UsageMeter
 
 
@@ -51,9 +52,8 @@ class Engine:
         self.ledger: Ledger = own if parent is None else parent.ledger
         self.usage: UsageMeter = UsageMeter(None if parent is None else parent.usage)
         self._plan = plan
-        self._on_event = on_event
+        self._emit = EventStream(on_event)
         self._live = live
-        self._started = time.perf_counter()
         self._challenged = False
         self._errors = ErrorCount(plan.limits.max_errors)
         subcalls = SubCalls(
@@ -65,6 +65,7 @@ class Engine:
             most_children=plan.max_concurrent_subcalls,
             start_child=self._start_child if plan.depth + 1 < plan.max_depth else None,
             on_limit=self._interrupt,
+            tools={tool.name: tool for tool in plan.tools if tool.kind == "function"},
         )
         self._repl = Repl(plan, subcalls, self._emit)
 
@@ -86,7 +87,6 @@ class Engine:
             KernelError: the kernel did not start, or could not be started again.
             ConfigError: the context or the `setup_code` cannot be used.
         """
-        self._started = time.perf_counter()
         self._announce(prompt, question)
         try:
             try:
@@ -99,7 +99,7 @@ class Engine:
             self._emit(events.RunFailed, error=error)
             raise
         completion = RLMChatCompletion(
-            self._plan.models.root.model, prompt, answer, self.usage.summary(), self._clock()
+            self._plan.models.root.model, prompt, answer, self.usage.summary(), self._emit.seconds
         )
         self._emit(events.RunFinished, completion=completion)
         return completion
@@ -124,6 +124,7 @@ class Engine:
             question or "",
             prompt,
             system=plan.system_prompt,
+            tools=prompt_section(plan.tools),
             sub_window=plan.models.default.context_window,
         )
         # The first reply does not depend on the kernel: both are waited for at once.
@@ -153,7 +154,8 @@ class Engine:
             return Turn(message=profile.no_code())
         if self._repl.cells == 0 and not self._challenged:
             self._challenged = True
-            self._notice("The model answered before it had looked at the context; it is asked to look first.")
+            early = "The model answered before it had looked at the context; it is asked to look first."
+            self._emit(events.Notice, message=early)
             return Turn(message=profile.look_first())
         return await self._text_answer(parsed.answer)
 
@@ -247,7 +249,7 @@ class Engine:
             self._emit(events.ChildEvent, cell=prompt.cell, query=prompt.query.id, index=prompt.index, event=event)
 
         models = Models(prompt.lm, self._plan.models.others)
-        plan = replace(self._plan, models=models, depth=self._plan.depth + 1)
+        plan = replace(self._plan, models=models, depth=self._plan.depth + 1, tools=self._plan.sub_tools)
         return await Engine(plan, tell, parent=self).run(prompt.text, None)
 
     # -- the limits
@@ -274,15 +276,6 @@ class Engine:
             context_length=len(prompt),
             max_iterations=plan.max_iterations,
         )
-
-    def _notice(self, message: str) -> None:
-        self._emit(events.Notice, message=message)
-
-    def _clock(self) -> float:
-        return time.perf_counter() - self._started
-
-    def _emit(self, kind: type[Event], /, **fields: Any) -> None:
-        self._on_event(kind(time=self._clock(), **fields))
 
 
 def _given(result: CellResult) -> str | None:

@@ -10,6 +10,7 @@ Whatever is here can be changed by the code that a model writes. The host trusts
 from __future__ import annotations
 
 import asyncio
+import builtins
 import hmac
 import itertools
 import json
@@ -17,12 +18,26 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from inspect import Parameter, Signature
 from types import ModuleType
 from typing import Any
 
 WIRE = 1
 RESEND_SECONDS = 1.0
 MOST_VARIABLES = 200
+PARAMETER_KINDS = (
+    Parameter.POSITIONAL_ONLY,
+    Parameter.POSITIONAL_OR_KEYWORD,
+    Parameter.VAR_POSITIONAL,
+    Parameter.KEYWORD_ONLY,
+    Parameter.VAR_KEYWORD,
+)
+RESERVED = frozenset(
+    "context history answer FINAL FINAL_VAR SHOW_VARS exit quit get_ipython In Out "
+    "llm_query llm_query_batched allm_query allm_query_batched "
+    "rlm_query rlm_query_batched arlm_query arlm_query_batched".split()
+)
+"""Names that the REPL has itself; no custom tool can be called so."""
 
 
 class QueryError(RuntimeError):
@@ -33,6 +48,10 @@ class FailedQuery(str):
     """Stands in a batch for a prompt without an answer: a text that reads ``Error: …``; `isinstance` tells it apart."""
 
     __slots__ = ()
+
+
+class ToolError(RuntimeError):
+    """A custom tool raised something that is no built-in exception; the message begins with its name."""
 
 
 class Call:
@@ -80,10 +99,7 @@ class Guest:
         content = message["content"]
         if content.get("comm_id") != self.comm_id:
             return self.kernel.comm_manager.comm_msg(stream, ident, message)
-        buffers, message["buffers"] = (
-            message["buffers"],
-            [],
-        )  # the kernel keeps the message; 500 MB must not stay with it
+        buffers, message["buffers"] = message["buffers"], []  # the kernel keeps the message, 500 MB must not stay in it
         data = content["data"]
         if data["wire"] != WIRE:
             raise RuntimeError(f"the host speaks version {data['wire']} of the wire, this guest {WIRE}")
@@ -116,7 +132,10 @@ class Guest:
     def put(self, data: dict[str, str], buffers: list[Any]) -> None:
         """Give a value of the host to a name, which from then on belongs to the host."""
         try:
-            value = decode(data["encoding"], buffers.pop())
+            if data["encoding"] == "tool":
+                value = stand_in(self, json.loads(bytes(buffers.pop())))
+            else:
+                value = decode(data["encoding"], buffers.pop())
         except BaseException as error:
             self.send("stored", data["id"], error=f"{type(error).__name__}: {error}")
             return
@@ -329,6 +348,54 @@ def several(answers: list[dict[str, str]], kind: str) -> list[str]:
             file=sys.stderr,
         )
     return texts
+
+
+def stand_in(guest: Guest, card: dict[str, Any]) -> Any:
+    """A function that calls the tool of this name on the host."""
+    name = card["name"]
+
+    def tool(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            payload = json.loads(json.dumps({"kind": "tool", "tool": name, "args": args, "kwargs": kwargs}))
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} takes values that JSON can hold (text, numbers, lists, dicts): {error}") from None
+        (answer,) = guest.ask(payload)
+        if "error" in answer:
+            raise raised_by_tool(name, answer["error"])
+        return json.loads(answer["text"])
+
+    tool.__name__ = tool.__qualname__ = name
+    tool.__module__ = "rlm_guest"
+    tool.__doc__ = card["doc"]
+    if card["parameters"] is not None:
+        tool.__signature__ = Signature([parameter(p) for p in card["parameters"]])  # type: ignore[attr-defined]
+    return tool
+
+
+def parameter(fields: dict[str, Any]) -> Parameter:
+    """A parameter of a tool, with default and annotation shown as they were written on the host."""
+
+    def shown(text: str | None) -> Any:
+        return Parameter.empty if text is None else type("Text", (), {"__repr__": lambda _: text})()
+
+    default, annotation = shown(fields["default"]), shown(fields["annotation"])
+    return Parameter(fields["name"], PARAMETER_KINDS[fields["kind"]], default=default, annotation=annotation)
+
+
+def raised_by_tool(name: str, error: str) -> BaseException:
+    """The exception that a tool raised on the host: of the same class when that is built in."""
+    try:
+        kind, message = json.loads(error)
+    except ValueError:
+        return QueryError(f"{name} has no answer: {error}")
+    known = getattr(builtins, kind, None)
+    if not (isinstance(known, type) and issubclass(known, Exception)):
+        return ToolError(f"{kind}: {message}")
+    try:
+        return known(message)
+    except TypeError:  # a few, such as UnicodeDecodeError, are made of more than a message
+        return ToolError(f"{kind}: {message}")
 
 
 def answer_names(guest: Guest) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from rlm_kernel.clients.lm import LM
 from rlm_kernel.kernelspecs import Environment
 from rlm_kernel.limits import NO_LIMITS, Limits
 from rlm_kernel.prompts import PromptProfile
+from rlm_kernel.tools import Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Plan:
         max_concurrent_queries: plain sub-calls in flight, over the whole tree.
         max_concurrent_subcalls: children of one RLM that run at a time.
         limits: what a completion may spend.
+        tools: the custom tools of this RLM.
+        sub_tools: those of its children.
     """
 
     models: Models
@@ -66,3 +69,5 @@ class Plan:
     max_concurrent_queries: int = 16
     max_concurrent_subcalls: int = 4
     limits: Limits = NO_LIMITS
+    tools: tuple[Tool, ...] = ()
+    sub_tools: tuple[Tool, ...] = ()

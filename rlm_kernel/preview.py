@@ -98,6 +98,7 @@ def shape(facts: ContextFacts) -> str:
     kinds = " or ".join(facts.part_types[:4])
     total = f" ({facts.characters:,} characters in all)" if facts.characters else ""
     of = f"; the {values} are of type {kinds}{total}" if kinds else ""
+    unit = unit if facts.length != 1 else unit[:-1]
     return f"`context` is a {facts.type_name} with {facts.length:,} {unit}{of}."
 
 

@@ -66,6 +66,7 @@ class PromptProfile:
         prompt: Prompt,
         *,
         system: str | None = None,
+        tools: str = "",
         sub_window: int | None = None,
     ) -> list[Message]:
         """The conversation before the model's first turn.
@@ -75,6 +76,7 @@ class PromptProfile:
             question: what is asked; empty when the question stands in the context itself.
             prompt: the context; searched for lines with the question's words when the profile shows them.
             system: a user's own system prompt, taken verbatim instead of the profile's.
+            tools: what the system message says of custom tools, at its end.
             sub_window: tokens that one `llm_query` can read, or None when unknown.
         """
         asked = question or _question_within(prompt)
@@ -83,7 +85,10 @@ class PromptProfile:
             blocks.append(_window(sub_window))
         shown = choose(self.examples, facts, question, self.shown_examples)
         return [
-            {"role": "system", "content": self.system if system is None else system},
+            {
+                "role": "system",
+                "content": f"{self.system if system is None else system}{tools and chr(10) * 2 + tools}",
+            },
             *(message for example in shown for message in self._turns(example)),
             {"role": "user", "content": "\n\n".join(blocks)},
         ]

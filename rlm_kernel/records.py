@@ -263,8 +263,29 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a custom tool, as it arrived from the kernel.
+
+    Attributes:
+        id: chosen by the guest; the same for every re-send.
+        tool: its name.
+        args, kwargs: JSON values.
+    """
+
+    id: str
+    tool: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """The outcome of one prompt of a `Query`: `text`, or the reason why there is none in `error`."""
+    """The outcome of one prompt of a `Query`, or of a `ToolCall`.
+
+    Attributes:
+        text: the answer; of a tool its result as JSON.
+        error: why there is none; of a tool the exception's class name and message as JSON.
+    """
 
     text: str = ""
     error: str | None = None

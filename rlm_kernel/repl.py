@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from rlm_kernel.errors import ConfigError
 from rlm_kernel.plan import Plan
 from rlm_kernel.records import CellResult, Output, Prompt
-from rlm_kernel.subcalls import Emit, SubCalls
+from rlm_kernel.subcalls import SubCalls
+from rlm_kernel.tools import Tool
 from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.stream import EventStream
 
 if TYPE_CHECKING:
     from rlm_kernel.session import Session
@@ -27,7 +30,7 @@ class Repl:
         draft: the last content of `answer` that a cell left, or None.
     """
 
-    def __init__(self, plan: Plan, subcalls: SubCalls, emit: Emit) -> None:
+    def __init__(self, plan: Plan, subcalls: SubCalls, emit: EventStream) -> None:
         self.cells = 0
         self.draft: str | None = None
         self._plan = plan
@@ -94,8 +97,18 @@ class Repl:
 
     async def _fill(self) -> None:
         await self._live.set("context", self._context)
+        for tool in self._plan.tools:
+            await self._provide(tool)
         if self._plan.profile.setup_code:
             await self._live.run(self._plan.profile.setup_code)
+
+    async def _provide(self, tool: Tool) -> None:
+        if tool.kind == "function":
+            await self._live.define(tool.card())
+        elif tool.kind == "value":
+            await self._live.set(tool.name, tool.content)
+        elif (cell := await self._live.run(tool.content)).error is not None:
+            raise ConfigError(f"custom_tools[{tool.name!r}]: its code raised in the kernel:\n{cell.error.traceback}")
 
     def _on_output(self, output: Output) -> None:
         self._emit(events.CellOutput, cell=self.cells, output=output)

@@ -17,6 +17,7 @@ from rlm_kernel.limits import Limits
 from rlm_kernel.plan import Plan
 from rlm_kernel.prompts import PromptProfile
 from rlm_kernel.records import Prompt, RLMChatCompletion
+from rlm_kernel.tools import tools_of
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 _LATER = {
     "persistent": "The whole RLM",
-    "custom_tools": "The whole RLM",
-    "custom_sub_tools": "The whole RLM",
     "compaction": "The whole RLM",
     "logger": "The trajectory is a notebook",
 }
@@ -52,7 +51,10 @@ class RLM:
         max_timeout: seconds a completion may take.
         max_tokens: input and output tokens a completion may use.
         max_errors: cells in a row that may raise.
-        persistent, custom_tools, custom_sub_tools, compaction, compaction_threshold_pct: not built yet.
+        custom_tools: functions (called on the host), code and values for the REPL, by name; or
+            ``{"tool": ..., "description": ...}``.
+        custom_sub_tools: those of children; None: the same, ``{}``: none.
+        persistent, compaction, compaction_threshold_pct: not built yet.
         max_concurrent_queries: plain sub-calls in flight, over the whole tree.
         max_concurrent_subcalls: children of one RLM that run at a time.
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
@@ -104,6 +106,7 @@ class RLM:
         )
         check_limits(max_budget, max_timeout, max_tokens, max_errors)
         self.verbose = verbose
+        tools = tools_of(custom_tools)
         models = models_of(backend, backend_kwargs, other_backends, other_backend_kwargs)
         self._plan = Plan(
             models=models,
@@ -116,6 +119,8 @@ class RLM:
             max_concurrent_queries=max_concurrent_queries,
             max_concurrent_subcalls=max_concurrent_subcalls,
             limits=Limits(max_budget, max_timeout, max_tokens, max_errors),
+            tools=tools,
+            sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
         # Models that were handed over belong to the caller. Ours give up their connections with us, closed or not.
         named = zip((models.root, *models.others), (backend, *(other_backends or ())), strict=True)

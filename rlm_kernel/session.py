@@ -21,7 +21,7 @@ from rlm_kernel.kernel import Kernel
 from rlm_kernel.kernelspecs import Environment
 from rlm_kernel.outputs import OutputCollector
 from rlm_kernel.records import CellReport, CellResult, CellStatus, Output
-from rlm_kernel.wire import COMM_ID, GUEST_MODULE, WIRE, Data, ToGuest, encode
+from rlm_kernel.wire import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode, pack
 
 INTERRUPT_GRACE = 2.0
 """Seconds between an interrupt that is ignored and the end of the kernel."""
@@ -133,6 +133,17 @@ class Session:
             encoding, buffer = await asyncio.to_thread(encode, value)
         except (PicklingError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{name} cannot be sent to the kernel: {error}. Make it str, list or dict.") from error
+        await self._put(name, encoding, buffer)
+
+    async def define(self, card: dict[str, Any]) -> None:
+        """Make a function in the REPL that calls a tool of the responder (`Tool.card`).
+
+        Raises:
+            KernelError: the kernel died meanwhile.
+        """
+        await self._put(card["name"], "tool", pack(card))
+
+    async def _put(self, name: str, encoding: Encoding, buffer: bytes) -> None:
         kernel, bridge = self._live()
         self._puts += 1
         put = f"p{self._puts}"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlm_kernel.clients.lm import LM
 from rlm_kernel.errors import RLMError, TimeoutExceededError
 from rlm_kernel.limits import Ledger
 from rlm_kernel.plan import Models
-from rlm_kernel.records import Answer, Message, Query, RLMChatCompletion, Usage
+from rlm_kernel.records import Answer, Message, Query, RLMChatCompletion, ToolCall, Usage
 from rlm_kernel.together import together
-from rlm_kernel.trajectory.events import SubcallAnswered, SubcallFinished, SubcallStarted
+from rlm_kernel.tools import Tool
+from rlm_kernel.trajectory.events import SubcallAnswered, SubcallFinished, SubcallStarted, ToolCalled
+from rlm_kernel.trajectory.stream import EventStream
 from rlm_kernel.usage import UsageMeter
 
 CHARACTERS_PER_TOKEN = 5
@@ -21,8 +24,6 @@ CHARACTERS_PER_TOKEN = 5
 
 _MOST_WORKERS = 64
 """Tasks that a batch is given to; how many calls are in flight is the ledger's matter."""
-
-Emit = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +65,38 @@ class SubCalls:
         most_children: how many children may run at a time.
         start_child: answers `rlm_query`; None where the depth is used up, then it is answered like `llm_query`.
         on_limit: called when a limit of the tree is reached, to end the cell that asks.
+        tools: the functions on the host that a cell may call, by name.
         cell: the number of the running cell, kept by the REPL.
     """
 
     models: Models
     ledger: Ledger
     usage: UsageMeter
-    emit: Emit
+    emit: EventStream
     reply_tokens: int
     most_children: int
     start_child: StartChild | None
     on_limit: Callable[[], None]
+    tools: Mapping[str, Tool]
     cell: int = 0
     _child_turn: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self._child_turn = asyncio.Semaphore(self.most_children)
 
-    async def answer(self, query: Query) -> Sequence[Answer]:
-        """The answers of a query's prompts, in order."""
+    async def answer(self, query: Query | ToolCall) -> Sequence[Answer]:
+        """The answers of a query's prompts, in order, or what a tool returned."""
+        return [await self._call(query)] if isinstance(query, ToolCall) else await self._query(query)
+
+    async def _call(self, call: ToolCall) -> Answer:
+        tool, started = self.tools.get(call.tool), time.perf_counter()
+        if tool is None:
+            return Answer(error=json.dumps(["NameError", f"there is no tool {call.tool!r}"]))
+        cell, outcome = self.cell, await tool.call(call)
+        self.emit(ToolCalled, cell=cell, call=call, outcome=outcome, seconds=time.perf_counter() - started)
+        return outcome
+
+    async def _query(self, query: Query) -> Sequence[Answer]:
         lm, cell, started = self.models.named(query.model), self.cell, time.perf_counter()
         count = len(query.prompts)
         if lm is None:

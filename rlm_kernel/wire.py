@@ -26,7 +26,8 @@ FromGuest = Literal["ask", "cancel", "report", "stored"]
 ToGuest = Literal["ack", "answer", "put"]
 """`ack`: the ask arrived, do not send it again. `answer`: `AnswerPayload`. `put`: give the buffer's value to a name."""
 
-Encoding = Literal["text", "bytes", "pickle"]
+Encoding = Literal["text", "bytes", "pickle", "tool"]
+"""How the buffer of a `put` is read. `tool`: the JSON of a `Tool.card`, from which the guest makes a stand-in."""
 
 
 class Data(TypedDict):
@@ -47,6 +48,15 @@ class AskPayload(TypedDict):
     prompts: list[str]
     model: str | None
     batch: bool
+
+
+class ToolPayload(TypedDict):
+    """The buffer of `ask` for a custom tool. Its answer's `text` is the result as JSON, its `error` a JSON pair."""
+
+    kind: Literal["tool"]
+    tool: str
+    args: list[Any]
+    kwargs: dict[str, Any]
 
 
 class ReportPayload(TypedDict):

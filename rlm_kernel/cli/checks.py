@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from rlm_kernel.clients import registry
 from rlm_kernel.errors import RLMError
-from rlm_kernel.records import Answer, Query
+from rlm_kernel.records import Answer, Query, ToolCall
 
 DOCKER_SECONDS = 2.0
 _REQUIRED = ("ipykernel", "jupyter_client", "pyzmq", "openai", "rich", "python-dotenv")
@@ -138,8 +138,8 @@ async def _first_cell() -> tuple[float, float]:
 class _Nobody:
     """Answers the sub-calls of a cell that makes none."""
 
-    async def answer(self, query: Query) -> Sequence[Answer]:
-        return [Answer(error="no model is set up") for _ in query.prompts]
+    async def answer(self, query: Query | ToolCall) -> Sequence[Answer]:
+        raise RLMError("no model is set up")
 
 
 def _key(variable: str, value: str) -> Check:

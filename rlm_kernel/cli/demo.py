@@ -30,6 +30,8 @@ Exit code 0 if the code questions come out right.
 
 _BACKEND = "llamacpp"
 _MOST_TURNS = 10
+_CELL_SECONDS = 300
+"""A small model may ask itself about all files, where six were meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ def _with_model(args: Namespace) -> RLM:
 
     backend = args.backend or _BACKEND
     kwargs = models.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
-    return RLM(backend, kwargs, max_iterations=_MOST_TURNS, verbose=True)
+    limits = {"cell_timeout": _CELL_SECONDS}
+    return RLM(backend, kwargs, environment_kwargs=limits, max_iterations=_MOST_TURNS, verbose=True)
 
 
 def _with_script(question: Question) -> RLM:
@@ -146,9 +149,10 @@ def _verdict(question: Question, completion: RLMChatCompletion | None, sources: 
 
 
 def _judge(console: Console, outcome: _Outcome) -> None:
-    mark, style = ("✓ right", "bold green") if outcome.verdict.right else ("✗ wrong", "bold red")
-    console.print(mark, style=style, end="")
-    console.print(f": {outcome.verdict.reason} ({outcome.question.source})")
+    from rich.text import Text
+
+    mark = ("✓ right", "bold green") if outcome.verdict.right else ("✗ wrong", "bold red")
+    console.print(Text.assemble(mark, f": {outcome.verdict.reason} ({outcome.question.source})"))
 
 
 def _sum_up(console: Console, outcomes: list[_Outcome]) -> None:

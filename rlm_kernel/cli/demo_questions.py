@@ -122,9 +122,8 @@ QUESTIONS = (
     ),
     Question(
         text=(
-            f"Ask llm_query about each of the files {', '.join(JUDGED)}: is this module a client for a network "
-            "protocol, yes or no? Show it the first 500 characters of the file. For which of the files is the "
-            "answer yes?"
+            f"Which of the six modules {list(JUDGED)} are clients for a network protocol? "
+            "Ask llm_query_batched about context[name][:500] of each of the six."
         ),
         kind="judgement",
         truth=_judged_network,

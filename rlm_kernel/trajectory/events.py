@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlm_kernel.records import CellResult, Output, QueryKind, Reply, RLMChatCompletion, Usage
+from rlm_kernel.records import Answer, CellResult, Output, QueryKind, Reply, RLMChatCompletion, ToolCall, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +144,23 @@ class SubcallFinished(Event):
     cell: int
     query: str
     failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCalled(Event):
+    """A cell called a custom tool, and it is done.
+
+    Attributes:
+        cell: the cell that called.
+        call: which call, with its arguments.
+        outcome: the result or the exception, as JSON.
+        seconds: how long it took.
+    """
+
+    cell: int
+    call: ToolCall
+    outcome: Answer
     seconds: float
 
 

@@ -23,7 +23,10 @@ LM_ = ScriptedLM([])
         ({"backend": "gemini", "backend_kwargs": {"model_name": "m"}}, ["GEMINI_API_KEY"]),
         ({"backend": "vllm", "backend_kwargs": {"model_name": "m"}}, ["'base_url'", "http://localhost:8000/v1"]),
         ({"backend": "azure_openai", "backend_kwargs": {"model_name": "m"}}, ["base_url", "AZURE_OPENAI_ENDPOINT"]),
-        ({"backend": "openai", "backend_kwargs": {"model_name": "m", "api_key": "k", "prices": {}}}, ["prices", "'output'"]),
+        (
+            {"backend": "openai", "backend_kwargs": {"model_name": "m", "api_key": "k", "prices": {}}},
+            ["prices", "'output'"],
+        ),
         ({"backend": 5}, ["name of a backend or an LM"]),
         ({"backend": LM_, "backend_kwargs": {"model_name": "m"}}, ["LM object"]),
         ({"environment": "lokal"}, ["lokal", "'local'", "'docker'"]),
@@ -58,8 +61,6 @@ def test_a_wrong_argument_names_what_is_allowed(arguments, words):
     ("arguments", "issue"),
     [
         ({"persistent": True}, "The whole RLM"),
-        ({"custom_tools": {"f": len}}, "The whole RLM"),
-        ({"custom_sub_tools": {"f": len}}, "The whole RLM"),
         ({"compaction": True}, "The whole RLM"),
         ({"logger": object()}, "The trajectory is a notebook"),
         ({"environment": "docker"}, "Kernels elsewhere"),

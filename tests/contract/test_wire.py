@@ -25,8 +25,9 @@ from rlm_kernel.bridge import Bridge
 from rlm_kernel.channels import Channels
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernelspecs import environment
-from rlm_kernel.records import Answer, CellReport, Query, QueryKind
+from rlm_kernel.records import Answer, CellReport, Query, QueryKind, ToolCall
 from rlm_kernel.session import Session
+from rlm_kernel.tools import tools_of
 
 PAYLOADS = {"ask": wire.AskPayload, "report": wire.ReportPayload, "answer": wire.AnswerPayload}
 FIELDS = {"put": {"name", "encoding"}, "stored": {"error"}}
@@ -35,6 +36,7 @@ FIELDS = {"put": {"name", "encoding"}, "stored": {"error"}}
 CELL = """
 import asyncio
 llm_query("a question", model="a model")
+tool(1, key="two")
 rlm_query_batched(["one", "fail"])
 await allm_query("slow")
 forgotten = asyncio.create_task(allm_query("never answered"))
@@ -67,7 +69,9 @@ class Tap:
         self.crossed: list[Crossed] = []
         self.acknowledged = asyncio.Event()
 
-    async def answer(self, query: Query) -> Sequence[Answer]:
+    async def answer(self, query: Query | ToolCall) -> Sequence[Answer]:
+        if isinstance(query, ToolCall):
+            return [Answer("null")]
         if query.prompts == ("slow",):
             await self.acknowledged.wait()
         if query.prompts == ("never answered",):
@@ -107,6 +111,7 @@ async def talk() -> list[Crossed]:
         async with await Session.open(environment("local", None), tap) as session:
             for value in ("text", b"bytes", {1: ["pickle"]}):
                 await session.set("context", value)
+            await session.define(tools_of({"tool": lambda a, key: None})[0].card())
             with pytest.raises(ConfigError, match="cannot read"):
                 await session.set("unreadable", Unreadable())
             cell = await session.run(CELL)
@@ -140,7 +145,9 @@ def test_every_payload_is_as_the_table_says(crossed):
     for message in crossed:
         if (payload := PAYLOADS.get(message.op)) is not None:
             (buffer,) = message.buffers
-            assert fits(wire.unpack(buffer), payload), wire.unpack(buffer)
+            unpacked = wire.unpack(buffer)
+            kind = wire.ToolPayload if unpacked.get("kind") == "tool" else payload
+            assert fits(unpacked, kind), unpacked
         elif message.op == "put":
             assert len(message.buffers) == 1
         else:
@@ -156,9 +163,10 @@ def test_an_answer_is_a_text_or_an_error(crossed):
     assert {frozenset(entry) for entry in entries} == {frozenset({"text"}), frozenset({"error"})}
 
 
-def test_both_kinds_of_question_cross(crossed):
+def test_every_kind_of_question_crosses(crossed):
     kinds = {wire.unpack(m.buffers[0])["kind"] for m in crossed if m.op == "ask"}
-    assert kinds == set(get_args(QueryKind)) == set(get_args(get_type_hints(wire.AskPayload)["kind"]))
+    assert set(get_args(QueryKind)) == set(get_args(get_type_hints(wire.AskPayload)["kind"]))
+    assert kinds == {*get_args(QueryKind), "tool"}
 
 
 def test_the_report_has_the_fields_of_its_record():
@@ -271,4 +279,4 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, dict) and all(
             fits(k, arguments[0]) and fits(v, arguments[1]) for k, v in value.items()
         )
-    return isinstance(value, annotation)
+    return annotation is Any or isinstance(value, annotation)

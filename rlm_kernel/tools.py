@@ -1,0 +1,174 @@
+"""Custom tools: what a user gives the model besides its own names (seed document "Getting Started", "Custom Tools").
+
+A callable stays on the host and is called from the kernel with JSON arguments; a string that defines its own name is
+code for the kernel; everything else is a value. All of it is checked when the RLM is made.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import json
+import keyword
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.guest import RESERVED
+from rlm_kernel.records import Answer, ToolCall
+
+ToolKind = Literal["function", "code", "value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One custom tool.
+
+    Attributes:
+        name: what the model calls it.
+        kind: ``function`` (called on the host), ``code`` (runs in the kernel) or ``value`` (a variable there).
+        content: the callable, the source or the value.
+        description: for the prompt; the user's, else made from signature and docstring, or from the type.
+    """
+
+    name: str
+    kind: ToolKind
+    content: Any
+    description: str
+
+    def card(self) -> dict[str, Any]:
+        """What the guest needs to make a stand-in that `help()` explains: name, docstring, parameters."""
+        return {"name": self.name, "doc": inspect.getdoc(self.content) or "", "parameters": _parameters(self.content)}
+
+    async def call(self, request: ToolCall) -> Answer:
+        """Call the function on the host, in a thread unless it is asynchronous. What it raises is an answer, too."""
+        try:
+            if inspect.iscoroutinefunction(self.content):
+                value = await self.content(*request.args, **request.kwargs)
+            else:
+                value = await asyncio.to_thread(self.content, *request.args, **request.kwargs)
+        except Exception as error:  # noqa: BLE001 (the cell that called it gets whatever it raises)
+            return Answer(error=json.dumps([type(error).__name__, str(error)]))
+        try:
+            return Answer(json.dumps(value))
+        except (TypeError, ValueError) as error:
+            why = f"{self.name} returned {type(value).__name__}, which cannot travel as JSON: {error}"
+            return Answer(error=json.dumps(["TypeError", why]))
+
+
+def tools_of(custom_tools: Mapping[str, Any] | None, argument: str = "custom_tools") -> tuple[Tool, ...]:
+    """The tools of a documented dict: names to callables, code, values, or `{"tool": ..., "description": ...}`.
+
+    Raises:
+        ConfigError: a name that is taken or no name, or a value that cannot travel; the message names the key.
+    """
+    if custom_tools is None:
+        return ()
+    if not isinstance(custom_tools, Mapping):
+        raise ConfigError(f"{argument} must be a dict of names to tools, not {type(custom_tools).__name__}.")
+    return tuple(_tool(name, given, argument) for name, given in custom_tools.items())
+
+
+def prompt_section(tools: tuple[Tool, ...]) -> str:
+    """The part of the system prompt that names the tools, in the documented form; empty without tools."""
+    if not tools:
+        return ""
+    lines = "\n".join(f"- `{tool.name}`: {tool.description}" for tool in tools)
+    return f"Custom tools and data available in the REPL:\n{lines}"
+
+
+def _tool(name: Any, given: Any, argument: str) -> Tool:
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise ConfigError(f"{argument}[{name!r}]: the name of a tool must be a Python name.")
+    if name in RESERVED:
+        raise ConfigError(f"{argument}[{name!r}]: the REPL has this name itself. Taken: {', '.join(sorted(RESERVED))}.")
+    content, description = given, None
+    if isinstance(given, dict) and "tool" in given and given.keys() <= {"tool", "description"}:
+        content, description = given["tool"], given.get("description")
+    if description is not None and not isinstance(description, str):
+        raise ConfigError(f"{argument}[{name!r}]: the description must be a str, not {type(description).__name__}.")
+    kind = _kind(name, content)
+    if kind == "value":
+        _check_travels(name, content, argument)
+    return Tool(name, kind, content, description or _described(kind, content))
+
+
+def _kind(name: str, content: Any) -> ToolKind:
+    if callable(content):
+        return "function"
+    return "code" if isinstance(content, str) and _binds(content, name) else "value"
+
+
+def _binds(source: str, name: str) -> bool:
+    """Whether a text is Python that gives a value to this name at its top level."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return False
+    return any(name in _bound_by(statement) for statement in body)
+
+
+def _bound_by(statement: ast.stmt) -> set[str]:
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            return {alias.asname or alias.name for alias in names}
+        case ast.Assign(targets=targets):
+            return {target.id for target in targets if isinstance(target, ast.Name)}
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
+            return {name}
+    return set()
+
+
+def _check_travels(name: str, value: Any, argument: str) -> None:
+    try:
+        pickle.dumps(value, protocol=4)
+    except Exception as error:
+        raise ConfigError(
+            f"{argument}[{name!r}]: a {type(value).__name__} cannot be sent to the kernel ({error}). "
+            "Give a function that works with it on the host, or plain data."
+        ) from error
+
+
+def _described(kind: ToolKind, content: Any) -> str:
+    if kind == "value":
+        size = f" of length {len(content)}" if hasattr(content, "__len__") else ""
+        return f"a {type(content).__name__}{size}"
+    if kind == "code":
+        return "defined in the notebook"
+    first_line = (inspect.getdoc(content) or "").partition("\n")[0]
+    return f"{_signature_text(content)} {first_line}".strip()
+
+
+def _signature_text(function: Callable[..., Any]) -> str:
+    try:
+        return str(inspect.signature(function))
+    except (TypeError, ValueError):
+        return "(...)"
+
+
+def _parameters(function: Callable[..., Any]) -> list[dict[str, Any]] | None:
+    """The parameters as texts: name, kind, default, annotation. None for a function that does not tell."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    return [
+        {
+            "name": parameter.name,
+            "kind": int(parameter.kind),
+            "default": None if parameter.default is parameter.empty else repr(parameter.default),
+            "annotation": _annotation(parameter.annotation),
+        }
+        for parameter in parameters
+    ]
+
+
+def _annotation(annotation: Any) -> str | None:
+    if annotation is inspect.Parameter.empty:
+        return None
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
