@@ -15,6 +15,7 @@ import hmac
 import itertools
 import json
 import pickle
+import random
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -449,10 +450,12 @@ def read_final(shell: Any) -> None:
     guest.cell_ended()
 
 
-def install(shell: Any, settings: dict[str, str]) -> None:
+def install(shell: Any, settings: dict[str, Any]) -> None:
     """Make the REPL. Called once in every kernel, by the host's first request."""
     guest = Guest(shell, settings["comm_id"])
     kernel = shell.kernel
+    if settings["seed"] is not None:
+        random.seed(settings["seed"])
     kernel.rlm_guest = guest
     kernel.control_handlers["comm_msg"] = guest.on_control
     if hasattr(kernel.control_stream, "on_recv"):

@@ -49,14 +49,17 @@ class Environment:
     setup_code: str | None = None
     cell_timeout: float | None = None
 
-    def load(self) -> KernelSpec:
-        """The kernelspec with the options in the configuration of its provisioner."""
+    def load(self, seed: int | None = None) -> KernelSpec:
+        """The kernelspec with the options in the configuration of its provisioner. `seed`: of the kernel's hashes."""
         from jupyter_client.kernelspec import KernelSpec
 
         folder = spec_folder(self.kernelspec)
         fields = json.loads((folder / "kernel.json").read_text("utf-8"))
         provisioner = fields["metadata"]["kernel_provisioner"]
-        provisioner["config"] = {**provisioner.get("config", {}), **self.options}
+        config = {**provisioner.get("config", {}), **self.options}
+        if seed is not None:
+            config["env"] = {"PYTHONHASHSEED": str(seed), **config.get("env", {})}
+        provisioner["config"] = config
         return KernelSpec(resource_dir=str(folder), **fields)
 
 

@@ -57,6 +57,8 @@ class Plan:
         limits: what a completion may spend.
         tools: the custom tools of this RLM.
         sub_tools: those of its children.
+        persistent: one kernel over all completions.
+        seed: of `random` and of hashes in the kernel; a rebuilt kernel has the same.
     """
 
     models: Models
@@ -71,3 +73,5 @@ class Plan:
     limits: Limits = NO_LIMITS
     tools: tuple[Tool, ...] = ()
     sub_tools: tuple[Tool, ...] = ()
+    persistent: bool = False
+    seed: int = 0

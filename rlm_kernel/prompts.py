@@ -198,6 +198,20 @@ class PromptProfile:
         parts.append("Lost: " + _names(lost) + "." if lost else "" if kept else "All variables of yours are gone.")
         return " ".join(filter(None, parts))
 
+    def continued(self, earlier: int, variables: Mapping[str, str]) -> str:
+        """At the end of the opening, when the notebook served other questions before this one.
+
+        Args:
+            earlier: how many.
+            variables: what is there from then, name to type.
+        """
+        names = "`context_0`" if earlier == 1 else f"`context_0` to `context_{earlier - 1}`"
+        kept = f" Your variables are still there: {_names(list(variables))}." if variables else ""
+        return (
+            f"This notebook served {earlier} earlier question{'s' if earlier > 1 else ''}: those inputs are {names}, the "
+            f"conversations {names.replace('context', 'history')}; `context` is the new input.{kept}"
+        )
+
     def last_chance(self, question: str = "") -> str:
         """The user message after the last turn: answer now."""
         asked = f" The question was: {question}" if question else ""

@@ -1,68 +1,120 @@
-"""The REPL of one run: a session that holds the context, its cells counted, a new kernel when the old one is lost."""
+"""The REPL of a run: a session that holds the context, and whose state is made again when the kernel is lost."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import ConfigError, RLMError
+from rlm_kernel.journal import Given, Journal, Ran, Replay
 from rlm_kernel.plan import Plan
-from rlm_kernel.records import CellResult, Output, Prompt
+from rlm_kernel.records import Answer, CellResult, Message, Output, Prompt, Query, ToolCall
 from rlm_kernel.subcalls import SubCalls
 from rlm_kernel.tools import Tool
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.stream import EventStream
 
 if TYPE_CHECKING:
+    from rlm_kernel.bridge import Responder
     from rlm_kernel.session import Session
 
 
-class Repl:
-    """Made with the run, opened once, closed with it.
+@dataclass(frozen=True, slots=True)
+class Revival:
+    """How a lost kernel came back.
 
-    Args:
-        plan: says where the kernel lives and what is set up in it.
-        subcalls: answers the cells' questions; is told which cell asks.
-        emit: tells the readers of the run.
+    Attributes:
+        reason: why it was lost, in words for the model.
+        kept: variables that are there again.
+        lost: variables that are not.
+    """
+
+    reason: str
+    kept: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+class Repl:
+    """One kernel with the model's names in it. Serves one run after another when it is persistent.
 
     Attributes:
         cells: how many cells ran.
-        draft: the last content of `answer` that a cell left, or None.
+        contexts: how many inputs it was given.
+        draft: the last content of `answer` that a cell of this run left, or None.
+        variables: the user's variables after the last cell, name to type.
     """
 
-    def __init__(self, plan: Plan, subcalls: SubCalls, emit: EventStream) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.cells = 0
+        self.contexts = 0
         self.draft: str | None = None
+        self.variables: dict[str, str] = {}
         self._plan = plan
-        self._subcalls = subcalls
-        self._emit = emit
-        self._context: Prompt = ""
+        self._subcalls: SubCalls | None = None
+        self._emit: EventStream | None = None
+        self._replay: Responder | None = None
         self._session: Session | None = None
+        self._journal = Journal()
+
+    def attach(self, subcalls: SubCalls, emit: EventStream) -> None:
+        """Serve a run until `release`: its sub-calls are answered by `subcalls`, and `emit` tells its readers.
+
+        Raises:
+            RLMError: it serves another run.
+        """
+        if self._subcalls is not None:
+            raise RLMError(
+                "persistent=True keeps one kernel, and another completion of this RLM is using it: wait for that one, "
+                "or make a second RLM."
+            )
+        self._subcalls, self._emit, self.draft = subcalls, emit, None
+
+    def release(self) -> None:
+        """The run is over."""
+        self._subcalls = None
 
     async def open(self, context: Prompt) -> None:
-        """Start the kernel and give it the context.
+        """Start the kernel, unless it runs already, and give it the context.
 
         Raises:
             KernelError: it did not start.
             ConfigError: the context or the `setup_code` cannot be used.
         """
-        from rlm_kernel.session import Session  # imports Jupyter
-
         started = time.perf_counter()
-        self._context = context
-        self._session = await Session.open(self._plan.environment, self._subcalls, self._on_output)
-        await self._fill()
-        self._emit(events.KernelReady, seconds=time.perf_counter() - started)
+        if self._session is None or not self._session.alive:
+            await self._start()
+            await self._rebuild()
+        if self._plan.persistent:
+            await self._give(f"context_{self.contexts}", context)
+        await self._give("context", context)
+        self.contexts += 1
+        self._tell(events.KernelReady, seconds=time.perf_counter() - started)
 
     async def run(self, code: str, iteration: int) -> CellResult:
         """Run a cell of a turn."""
         self.cells += 1
-        self._subcalls.cell = self.cells
-        self._emit(events.CellStarted, iteration=iteration, cell=self.cells, code=code)
+        cell = self.cells
+        self._tell(events.CellStarted, iteration=iteration, cell=cell, code=code)
         result = await self._live.run(code)
+        if result.status in ("ok", "error"):
+            self._journal.steps.append(Ran(cell, code))
+            self.variables = result.report.variables
         self.draft = result.report.draft or self.draft
-        self._emit(events.CellFinished, iteration=iteration, cell=self.cells, result=result)
+        self._tell(events.CellFinished, iteration=iteration, cell=cell, result=result)
         return result
+
+    async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
+        """The `Responder` of the session: the run's sub-calls, on record, or the record itself in a rebuild."""
+        if self._replay is not None:
+            return await self._replay.answer(question)
+        if self._subcalls is None:
+            raise RLMError("no completion is running")
+        cell = self._subcalls.cell = self.cells
+        answers = await self._subcalls.answer(question)
+        self._journal.record(cell, question, answers)
+        return answers
 
     def interrupt(self) -> None:
         """Interrupt the running cell, if there is a kernel to run one."""
@@ -73,34 +125,65 @@ class Repl:
         """The value of a variable as the text of an answer, or None when there is no such variable."""
         return await self._live.read(name)
 
-    async def revive(self, ended: CellResult) -> str:
-        """A new kernel after a cell ended the old one. Returns the reason, for the model.
+    async def remember(self, name: str, messages: Sequence[Message]) -> None:
+        """Keep a conversation as a variable."""
+        await self._give(name, [dict(message) for message in messages])
+
+    async def revive(self, ended: CellResult) -> Revival:
+        """A new kernel after a cell ended the old one, and in it what the finished cells had made.
 
         Raises:
             KernelError: it did not start.
         """
         reason = "the cell did not end in time" if ended.status == "timeout" else "it died while it ran the cell"
-        self._emit(events.Notice, message=f"The kernel is started again, because {reason}.")
-        await self._live.restart()
-        await self._fill()
-        return reason
+        self._tell(events.Notice, message=f"The kernel is started again, because {reason}.")
+        before = self.variables
+        await self._start()
+        await self._rebuild()
+        kept, lost = ([n for n in before if (n in self.variables) == there] for there in (True, False))
+        return Revival(reason, tuple(kept), tuple(lost))
 
     async def close(self) -> None:
         """End the kernel. Idempotent."""
-        if self._session is not None:
-            await self._session.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     @property
     def _live(self) -> Session:
         assert self._session is not None, "opened before the first turn is taken"
         return self._session
 
-    async def _fill(self) -> None:
-        await self._live.set("context", self._context)
+    async def _start(self) -> None:
+        from rlm_kernel.session import Session  # imports Jupyter
+
+        await self.close()
+        self._session = await Session.open(self._plan.environment, self, self._on_output, seed=self._plan.seed)
         for tool in self._plan.tools:
             await self._provide(tool)
         if self._plan.profile.setup_code:
             await self._live.run(self._plan.profile.setup_code)
+
+    async def _rebuild(self) -> None:
+        """Take every step again. A cell that ends this kernel too is forgotten, and what came after it with it."""
+        self.variables = {}
+        for step in self._journal.steps:
+            if isinstance(step, Given):
+                await self._live.set(step.name, step.value)
+                continue
+            self._replay = Replay(self._journal, step.cell)
+            try:
+                result = await self._live.run(step.code)
+            finally:
+                self._replay = None
+            if not result.kernel_alive:
+                await self._start()
+                return
+            self.variables = result.report.variables
+
+    async def _give(self, name: str, value: object) -> None:
+        await self._live.set(name, value)
+        self._journal.steps.append(Given(name, value))
 
     async def _provide(self, tool: Tool) -> None:
         if tool.kind == "function":
@@ -111,4 +194,9 @@ class Repl:
             raise ConfigError(f"custom_tools[{tool.name!r}]: its code raised in the kernel:\n{cell.error.traceback}")
 
     def _on_output(self, output: Output) -> None:
-        self._emit(events.CellOutput, cell=self.cells, output=output)
+        if self._replay is None:
+            self._tell(events.CellOutput, cell=self.cells, output=output)
+
+    def _tell(self, kind: type[events.Event], **fields: object) -> None:
+        assert self._emit is not None, "attached before it is opened"
+        self._emit(kind, **fields)

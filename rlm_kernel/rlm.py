@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from rlm_kernel.limits import Limits
 from rlm_kernel.plan import Plan
 from rlm_kernel.prompts import PromptProfile
 from rlm_kernel.records import Prompt, RLMChatCompletion
+from rlm_kernel.repl import Repl
 from rlm_kernel.tools import tools_of
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from rlm_kernel.clients.lm import LM
 
 _LATER = {
-    "persistent": "The whole RLM",
     "compaction": "The whole RLM",
     "logger": "The trajectory is a notebook",
 }
@@ -54,7 +55,8 @@ class RLM:
         custom_tools: functions (called on the host), code and values for the REPL, by name; or
             ``{"tool": ..., "description": ...}``.
         custom_sub_tools: those of children; None: the same, ``{}``: none.
-        persistent, compaction, compaction_threshold_pct: not built yet.
+        persistent: keep one kernel over completions, with their inputs as `context_0`, `context_1`, …
+        compaction, compaction_threshold_pct: not built yet.
         max_concurrent_queries: plain sub-calls in flight, over the whole tree.
         max_concurrent_subcalls: children of one RLM that run at a time.
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
@@ -120,13 +122,17 @@ class RLM:
             max_concurrent_subcalls=max_concurrent_subcalls,
             limits=Limits(max_budget, max_timeout, max_tokens, max_errors),
             tools=tools,
+            persistent=persistent,
+            seed=secrets.randbelow(2**32),
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
         # Models that were handed over belong to the caller. Ours give up their connections with us, closed or not.
         named = zip((models.root, *models.others), (backend, *(other_backends or ())), strict=True)
-        self._own_models = tuple(lm for lm, name in named if isinstance(name, str))
-        if self._own_models:
-            weakref.finalize(self, _close_in_passing, self._own_models).atexit = False
+        own_models = tuple(lm for lm, name in named if isinstance(name, str))
+        self._repl = Repl(self._plan) if persistent else None
+        self._ours = (*own_models, *([self._repl] if self._repl else ()))
+        if self._ours:
+            weakref.finalize(self, _close_in_passing, self._ours).atexit = False
 
     def __repr__(self) -> str:
         return f"RLM(model={self._plan.models.root.model!r}, environment={self._plan.environment.name!r})"
@@ -145,7 +151,7 @@ class RLM:
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
         check_prompt(prompt)
-        run = _Run(self._plan, verbose=self.verbose)
+        run = _Run(self._plan, self._repl, verbose=self.verbose)
         job = Job(run.completion(prompt, root_prompt))
         try:
             return job.wait()
@@ -158,7 +164,9 @@ class RLM:
     async def acompletion(self, prompt: Prompt, root_prompt: str | None = None) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
         check_prompt(prompt)
-        return await Job(_Run(self._plan, verbose=self.verbose).completion(prompt, root_prompt)).wait_async()
+        return await Job(
+            _Run(self._plan, self._repl, verbose=self.verbose).completion(prompt, root_prompt)
+        ).wait_async()
 
     async def stream(self, prompt: Prompt, root_prompt: str | None = None) -> AsyncIterator[Event]:
         """The events of a completion as they happen; the last is `RunFinished`, with the completion in it.
@@ -171,7 +179,7 @@ class RLM:
         def hand_over(event: Event) -> None:
             here.call_soon_threadsafe(arrived.put_nowait, event)
 
-        job = Job(_Run(self._plan, verbose=self.verbose, reader=hand_over).completion(prompt, root_prompt))
+        job = Job(_Run(self._plan, self._repl, verbose=self.verbose, reader=hand_over).completion(prompt, root_prompt))
         try:
             while True:
                 event = await arrived.get()
@@ -184,8 +192,8 @@ class RLM:
             await job.ended_async()
 
     def close(self) -> None:
-        """Give up the connections of the models it made itself. It can still be used: they are made anew."""
-        Job(_close(self._own_models)).wait()
+        """Give up the connections of the models it made itself, and a persistent kernel. It can still be used."""
+        Job(_close(self._ours)).wait()
 
     def __enter__(self) -> Self:
         return self
@@ -197,16 +205,16 @@ class RLM:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await Job(_close(self._own_models)).wait_async()
+        await Job(_close(self._ours)).wait_async()
 
 
 class _Run:
     """One completion and those who watch it."""
 
-    def __init__(self, plan: Plan, *, verbose: bool, reader: OnEvent | None = None) -> None:
+    def __init__(self, plan: Plan, repl: Repl | None, *, verbose: bool, reader: OnEvent | None = None) -> None:
         self._verbose = verbose
         self._readers: list[OnEvent] = [] if reader is None else [reader]
-        self.engine = Engine(plan, self._tell, live=verbose or reader is not None)
+        self.engine = Engine(plan, self._tell, live=verbose or reader is not None, repl=repl)
 
     async def completion(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
         if not self._verbose:
@@ -226,11 +234,11 @@ class _Run:
                 warnings.warn(f"{reader!r} failed and is not told any more: {error!r}", RuntimeWarning, stacklevel=2)
 
 
-async def _close(models: Sequence[LM]) -> None:
-    for lm in models:
-        await lm.close()
+async def _close(ours: Sequence[LM | Repl]) -> None:
+    for part in ours:
+        await part.close()
 
 
-def _close_in_passing(models: Sequence[LM]) -> None:
+def _close_in_passing(ours: Sequence[LM | Repl]) -> None:
     """Close without waiting: called when an RLM is forgotten, wherever that is."""
-    Job(_close(models))
+    Job(_close(ours))

@@ -11,7 +11,6 @@ import asyncio
 import importlib.resources
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pickle import PicklingError
 from typing import Any, Self
 
@@ -19,8 +18,8 @@ from rlm_kernel.bridge import Bridge, Responder
 from rlm_kernel.errors import ConfigError, KernelError
 from rlm_kernel.kernel import Kernel
 from rlm_kernel.kernelspecs import Environment
-from rlm_kernel.outputs import OutputCollector
 from rlm_kernel.records import CellReport, CellResult, CellStatus, Output
+from rlm_kernel.request import Request
 from rlm_kernel.wire import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode, pack
 
 INTERRUPT_GRACE = 2.0
@@ -42,47 +41,47 @@ del _install
 _READ = f"__import__({GUEST_MODULE!r}).read_final(get_ipython())"
 
 
-@dataclass(slots=True)
-class _Request:
-    """An execute_request under way: over when the reply has come and the kernel has said that it is idle."""
-
-    id: str
-    over: asyncio.Future[None]
-    collector: OutputCollector = field(default_factory=OutputCollector)
-    reply: dict[str, Any] | None = None
-    idle: bool = False
-
-    def check(self) -> None:
-        if self.reply is not None and self.idle and not self.over.done():
-            self.over.set_result(None)
-
-
 class Session:
     """One REPL. Make it with `open`; use it in the event loop that opened it, one cell at a time."""
 
-    def __init__(self, environment: Environment, responder: Responder, on_output: OnOutput | None = None) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        responder: Responder,
+        on_output: OnOutput | None = None,
+        seed: int | None = None,
+    ) -> None:
         self._environment = environment
+        self._seed = seed
         self._responder = responder
         self._on_output = on_output or (lambda _: None)
         self._kernel: Kernel | None = None
         self._bridge: Bridge | None = None
-        self._request: _Request | None = None
+        self._request: Request | None = None
         self._puts = 0
 
     @classmethod
-    async def open(cls, environment: Environment, responder: Responder, on_output: OnOutput | None = None) -> Session:
+    async def open(
+        cls,
+        environment: Environment,
+        responder: Responder,
+        on_output: OnOutput | None = None,
+        *,
+        seed: int | None = None,
+    ) -> Session:
         """Start a kernel, put the guest in it and run the environment's `setup_code`.
 
         Args:
             environment: where the kernel lives.
             responder: answers `llm_query` and its relatives.
             on_output: called with each piece of output of a cell as it comes.
+            seed: of `random` and of the hashes of the kernel, so that cells can be run again alike; None: any.
 
         Raises:
             KernelError: the kernel did not start.
             ConfigError: `setup_code` raised.
         """
-        session = cls(environment, responder, on_output)
+        session = cls(environment, responder, on_output, seed)
         try:
             await session._start()
         except BaseException:
@@ -192,10 +191,10 @@ class Session:
     # -- start
 
     async def _start(self) -> None:
-        kernel = self._kernel = await Kernel.start(self._environment.load(), self._received)
+        kernel = self._kernel = await Kernel.start(self._environment.load(self._seed), self._received)
         self._bridge = Bridge(self._send_to_guest, self._responder)
         source = importlib.resources.files("rlm_kernel").joinpath("guest.py").read_text("utf-8")
-        settings = {"source": source, "comm_id": COMM_ID}
+        settings = {"source": source, "comm_id": COMM_ID, "seed": self._seed}
         request = self._execute(_INSTALL, store_history=False, metadata={"rlm": settings})
         await kernel.ready(request.over)
         reply = request.reply or {}
@@ -217,7 +216,7 @@ class Session:
             raise KernelError("There is no live kernel: it was closed, or it died. restart() makes a new one.")
         return self._kernel, self._bridge
 
-    def _execute(self, code: str, *, store_history: bool, metadata: dict[str, Any] | None = None) -> _Request:
+    def _execute(self, code: str, *, store_history: bool, metadata: dict[str, Any] | None = None) -> Request:
         content = {
             "code": code,
             "silent": not store_history,
@@ -227,10 +226,10 @@ class Session:
             "stop_on_error": True,
         }
         message = self._live()[0].channels.send("shell", "execute_request", content, metadata=metadata)
-        self._request = _Request(message, asyncio.get_running_loop().create_future())
+        self._request = Request(message, asyncio.get_running_loop().create_future())
         return self._request
 
-    async def _finish(self, request: _Request, timeout: float | None) -> CellStatus:  # noqa: ASYNC109
+    async def _finish(self, request: Request, timeout: float | None) -> CellStatus:  # noqa: ASYNC109
         """Wait for the end of a request; past `timeout` interrupt it, and then kill the kernel."""
         kernel = self._live()[0]
         waiting = {request.over, kernel.died}
@@ -245,7 +244,7 @@ class Session:
             await self.close()
         return "timeout"
 
-    def _result(self, code: str, request: _Request, status: CellStatus, seconds: float) -> CellResult:
+    def _result(self, code: str, request: Request, status: CellStatus, seconds: float) -> CellResult:
         report = self._bridge.report if self._bridge is not None else None
         return CellResult(
             code=code,

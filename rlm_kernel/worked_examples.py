@@ -57,12 +57,18 @@ class Example:
 def choose(examples: Sequence[Example], facts: ContextFacts, question: str, most: int) -> list[Example]:
     """The examples that fit a question best, the best last.
 
+    Only those for the most similar context are shown, as the model mixes what it sees: rather one than three.
     Examples that ask a model are chosen when the question is one of meaning, and only then: a small model that has seen
     one asks itself to count.
     """
     meaning = asks_for_meaning(question)
-    fitting = [example for example in examples if example.meaning == meaning]
-    return sorted(fitting, key=lambda example: _fit(example, facts, question))[-most:] if most else []
+    ranked = sorted(
+        (_fit(example, facts, question), number)
+        for number, example in enumerate(examples)
+        if example.meaning == meaning
+    )
+    alike = [number for fit, number in ranked if fit[0] == ranked[-1][0][0]]
+    return [examples[number] for number in alike[-most:]] if most else []
 
 
 def asks_for_meaning(question: str) -> bool:

@@ -31,12 +31,13 @@ LAYERS = [
     # Kernels.
     {"provisioners"},
     {"kernelspecs", "channels"},
-    {"kernel", "bridge"},
+    {"kernel", "bridge", "request"},
     {"session"},
     # The loop, and those who call it.
     {"plan"},
-    {"subcalls"},
+    {"subcalls", "journal"},
     {"repl"},
+    {"turns"},
     {"engine"},
     {"arguments"},
     {"rlm"},

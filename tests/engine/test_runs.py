@@ -117,7 +117,7 @@ async def test_a_lost_kernel_is_replaced_and_the_model_is_told(run, events, code
     lm = ScriptedLM(["```repl\nkept = 1\n```", f"```repl\n{code}\n```", "```repl\nFINAL(len(context))\n```"])
     assert (await run(lm, "x" * 9, environment_kwargs=kwargs)).response == "9"
     assert reason in lm.calls[2].prompt
-    assert "gone" in lm.calls[2].prompt
+    assert "Still there: `kept`" in lm.calls[2].prompt
     assert any(isinstance(event, said.Notice) and "started again" in event.message for event in events)
 
 

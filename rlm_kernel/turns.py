@@ -1,0 +1,123 @@
+"""What comes of a reply: the table of DESIGN 4.3, from the model's words to an answer or to what it is told next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rlm_kernel.limits import ErrorCount, Ledger
+from rlm_kernel.parsing import ParsedReply, TextAnswer, parse
+from rlm_kernel.plan import Plan
+from rlm_kernel.prompts import ContextFacts
+from rlm_kernel.records import CellResult, Reply
+from rlm_kernel.repl import Repl
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.stream import EventStream
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a turn ended: with an answer, or with what the model is told next."""
+
+    answer: str | None = None
+    message: str = ""
+
+
+class Turns:
+    """The turns of one run.
+
+    Args:
+        plan: what the RLM was set up with.
+        repl: runs the cells.
+        ledger: may have been broken by a cell's sub-calls.
+        emit: tells the readers of the run.
+    """
+
+    def __init__(self, plan: Plan, repl: Repl, ledger: Ledger, emit: EventStream) -> None:
+        self._plan = plan
+        self._repl = repl
+        self._ledger = ledger
+        self._emit = emit
+        self._errors = ErrorCount(plan.limits.max_errors)
+        self._challenged = False
+        self._looked = False
+
+    async def take(self, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
+        """What comes of a reply; the table of DESIGN 4.3."""
+        profile = self._plan.profile
+        parsed = parse(reply.text, finished=reply.finish_reason == "stop")
+        if parsed.cut:
+            return Turn(message=profile.cut())
+        if parsed.blocks:
+            return await self._run_blocks(parsed, iteration, facts)
+        if parsed.answer is None:
+            return Turn(message=profile.no_code())
+        if not self._looked and not self._challenged:
+            self._challenged = True
+            early = "The model answered before it had looked at the context; it is asked to look first."
+            self._emit(events.Notice, message=early)
+            return Turn(message=profile.look_first())
+        return await self.text_answer(parsed.answer)
+
+    async def _run_blocks(self, parsed: ParsedReply, iteration: int, facts: ContextFacts) -> Turn:
+        """Run the blocks in order until one gives the answer or does not end well."""
+        results: list[CellResult] = []
+        notes: list[str] = []
+        for code in parsed.blocks:
+            result = await self._repl.run(code, iteration)
+            self._looked = True
+            results.append(result)
+            self._check_limits(result)
+            if result.status == "ok" and (answer := _given(result)) is not None:
+                return Turn(answer)
+            if result.report.restored:
+                notes.append(self._plan.profile.restored(result.report.restored))
+            if not result.kernel_alive:
+                revival = await self._repl.revive(result)
+                notes.append(self._plan.profile.restarted(revival.reason, revival.kept, revival.lost))
+            if result.status != "ok":
+                break
+        if parsed.answer is not None:
+            turn = await self._answer_beside_code(parsed.answer, results)
+            if turn.answer is not None:
+                return turn
+            notes.append(turn.message)
+        return Turn(message=self._outputs(results, notes, iteration, facts))
+
+    def _outputs(self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, facts: ContextFacts) -> str:
+        return self._plan.profile.outputs(
+            results,
+            notes=notes,
+            iteration=iteration,
+            max_iterations=self._plan.max_iterations,
+            facts=facts,
+        )
+
+    async def _answer_beside_code(self, answer: TextAnswer, results: Sequence[CellResult]) -> Turn:
+        """A text answer in a reply with code: a variable of that code is taken, a literal was a guess."""
+        ended_well = all(result.status == "ok" for result in results)
+        if answer.name is not None and ended_well:
+            turn = await self.text_answer(replace(answer, must_be_variable=True))
+            if turn.answer is not None or answer.must_be_variable:
+                return turn
+        return Turn(message=self._plan.profile.guess_ignored())
+
+    async def text_answer(self, answer: TextAnswer) -> Turn:
+        """An answer given in words: the value of a variable where it names one."""
+        value = await self._repl.read(answer.name) if answer.name is not None else None
+        if value is not None:
+            return Turn(value)
+        if answer.must_be_variable:
+            return Turn(message=self._plan.profile.no_variable(answer.name or ""))
+        return Turn(answer.text)
+
+    def _check_limits(self, result: CellResult) -> None:
+        if self._ledger.broken is not None:
+            raise self._ledger.broken
+        self._errors.add(None if result.error is None else result.error.traceback)
+
+
+def _given(result: CellResult) -> str | None:
+    """The answer that a cell gave."""
+    report = result.report
+    return report.answer if report.answer is not None else report.final
