@@ -8,7 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rlm_kernel.errors import LimitError
+from rlm_kernel.clients.lm import OnText
+from rlm_kernel.compaction import OLD_MESSAGE_CHARACTERS, SHORT_MESSAGE_CHARACTERS, Conversation, is_due
+from rlm_kernel.errors import ContextOverflowError, LimitError
 from rlm_kernel.limits import Ledger
 from rlm_kernel.parsing import parse, without_thinking
 from rlm_kernel.plan import Models, Plan
@@ -56,7 +58,7 @@ class Engine:
         self._plan = plan
         self._emit = EventStream(on_event)
         self._live = live
-        self._messages: list[Message] = []
+        self._conversation = Conversation([])
         self._subcalls = SubCalls(
             models=plan.models,
             ledger=self.ledger,
@@ -113,7 +115,7 @@ class Engine:
         try:
             answer = await self._answer(prompt, question)
             if self._plan.persistent:
-                await self._repl.remember(f"history_{self._repl.contexts - 1}", self._messages)
+                await self._repl.remember(f"history_{self._repl.contexts - 1}", self._conversation.whole[:-1])
                 idle = True
         finally:
             if not idle:
@@ -134,8 +136,26 @@ class Engine:
 
     async def _loop(self, prompt: Prompt, question: str | None) -> str:
         plan, facts = self._plan, describe(prompt)
-        messages = self._messages = plan.profile.opening(
-            facts,
+        talk = self._conversation = Conversation(self._opening(prompt, question))
+        # The first reply does not depend on the kernel: both are waited for at once.
+        _, reply = await together(self._repl.open(prompt), self._ask_root(talk.messages, 1))
+        for iteration in range(1, plan.max_iterations + 1):
+            if iteration > 1:
+                reply = await self._ask_within_window(iteration)
+            turn = await self._turns.take(reply, iteration, facts)
+            if turn.answer is not None:
+                talk.add(reply, "")
+                return turn.answer
+            last = iteration == plan.max_iterations
+            talk.add(reply, f"{turn.message}\n\n{plan.profile.last_chance(question or '')}" if last else turn.message)
+            if plan.compaction is not None and is_due(reply, plan.models.root.context_window, plan.compaction):
+                await self._compact(iteration, OLD_MESSAGE_CHARACTERS)
+        return await self._last_word()
+
+    def _opening(self, prompt: Prompt, question: str | None) -> list[Message]:
+        plan = self._plan
+        messages = plan.profile.opening(
+            describe(prompt),
             question or "",
             prompt,
             system=plan.system_prompt,
@@ -144,42 +164,54 @@ class Engine:
         )
         if self._repl.contexts:
             messages[-1]["content"] += "\n\n" + plan.profile.continued(self._repl.contexts, self._repl.variables)
-        # The first reply does not depend on the kernel: both are waited for at once.
-        _, reply = await together(self._repl.open(prompt), self._ask_root(messages, 1))
-        for iteration in range(1, plan.max_iterations + 1):
-            if iteration > 1:
-                reply = await self._ask_root(messages, iteration)
-            turn = await self._turns.take(reply, iteration, facts)
-            if turn.answer is not None:
-                return turn.answer
-            messages += _exchange(reply, turn.message)
-        messages[-1] = {
-            "role": "user",
-            "content": f"{turn.message}\n\n{plan.profile.last_chance(question or '')}",
-        }
-        return await self._last_word(messages)
+        return messages
+
+    # -- the window
+
+    async def _ask_within_window(self, iteration: int) -> Reply:
+        """Ask the root model. When the provider finds the conversation too long, summarise it once and ask again."""
+        try:
+            return await self._ask_root(self._conversation.messages, iteration)
+        except ContextOverflowError:
+            if self._plan.compaction is None or not self._conversation.can_shrink:
+                raise
+        await self._compact(iteration, SHORT_MESSAGE_CHARACTERS)
+        return await self._ask_root(self._conversation.messages, iteration)
+
+    async def _compact(self, iteration: int, limit: int) -> None:
+        profile, talk = self._plan.profile, self._conversation
+        self._emit(events.Notice, message="The conversation fills the model's window: the model summarises it.")
+        reply = await self._complete(talk.to_summarise(profile.summarise(), limit))
+        self._emit(events.Compacted, iteration=iteration, reply=reply)
+        await self._repl.remember("history", talk.whole)
+        talk.shrink(without_thinking(reply.text).strip() or "(empty)", profile.compacted())
 
     # -- the models
 
     async def _ask_root(self, messages: Sequence[Message], iteration: int) -> Reply:
         self._emit(events.IterationStarted, iteration=iteration)
-        lm, started = self._plan.models.root, time.perf_counter()
+        started = time.perf_counter()
 
         def on_text(text: str) -> None:
             self._emit(events.ModelText, iteration=iteration, text=text)
 
-        async with self.ledger.call(lm.model, self.usage) as receipt:
-            reply = await lm.complete(
-                messages, max_tokens=self._plan.profile.reply_tokens, on_text=on_text if self._live else None
-            )
-            receipt.usage = reply.usage
+        reply = await self._complete(messages, on_text if self._live else None)
         seconds = time.perf_counter() - started
         self._emit(events.ModelReplied, iteration=iteration, reply=reply, seconds=seconds)
         return reply
 
-    async def _last_word(self, messages: Sequence[Message]) -> str:
+    async def _complete(self, messages: Sequence[Message], on_text: OnText | None = None) -> Reply:
+        """One call of the root model, on the ledger."""
+        lm = self._plan.models.root
+        async with self.ledger.call(lm.model, self.usage) as receipt:
+            reply = await lm.complete(messages, max_tokens=self._plan.profile.reply_tokens, on_text=on_text)
+            receipt.usage = reply.usage
+        return reply
+
+    async def _last_word(self) -> str:
         """The answer after the last turn: a variable, a FINAL(...), or whatever the model said."""
-        reply = await self._ask_root(messages, self._plan.max_iterations + 1)
+        reply = await self._ask_within_window(self._plan.max_iterations + 1)
+        self._conversation.add(reply, "")
         parsed = parse(reply.text)
         if parsed.answer is not None:
             turn = await self._turns.text_answer(replace(parsed.answer, must_be_variable=False))
@@ -222,11 +254,3 @@ class Engine:
             context_length=len(prompt),
             max_iterations=plan.max_iterations,
         )
-
-
-def _exchange(reply: Reply, told: str) -> list[Message]:
-    """A turn as it stands in the conversation. Providers refuse an empty message."""
-    return [
-        {"role": "assistant", "content": reply.text or "(empty)"},
-        {"role": "user", "content": told},
-    ]

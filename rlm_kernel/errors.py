@@ -7,6 +7,7 @@
     │   └─ TokenLimitExceededError  ErrorThresholdExceededError
     ├─ CancellationError            the run was stopped by Ctrl-C
     ├─ LMError                      a model provider failed
+    │   └─ ContextOverflowError     the conversation is longer than the model's window
     └─ KernelError                  the kernel did not start, or died
 
 What the model can repair is data, never an exception: a cell that raised is a `CellResult` with a traceback.
@@ -115,6 +116,10 @@ class LMError(RLMError):
         self.model = model
         self.status = status
         self.request_id = request_id
+
+
+class ContextOverflowError(LMError):
+    """The conversation is longer than the model's context window, the provider says."""
 
 
 class KernelError(RLMError):

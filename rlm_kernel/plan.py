@@ -58,6 +58,7 @@ class Plan:
         tools: the custom tools of this RLM.
         sub_tools: those of its children.
         persistent: one kernel over all completions.
+        compaction: the share of the window at which the conversation is summarised; None: never.
         seed: of `random` and of hashes in the kernel; a rebuilt kernel has the same.
     """
 
@@ -74,4 +75,5 @@ class Plan:
     tools: tuple[Tool, ...] = ()
     sub_tools: tuple[Tool, ...] = ()
     persistent: bool = False
+    compaction: float | None = None
     seed: int = 0

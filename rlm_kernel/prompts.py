@@ -79,16 +79,14 @@ class PromptProfile:
             tools: what the system message says of custom tools, at its end.
             sub_window: tokens that one `llm_query` can read, or None when unknown.
         """
-        asked = question or _question_within(prompt)
-        blocks = self._task(facts, asked, prompt, self.preview_characters, self.question_lines)
+        asked, clues = (question, self.question_lines) if question else (_question_within(prompt), 0)
+        blocks = self._task(facts, asked, prompt, self.preview_characters, clues)
         if self.style == "full":
             blocks.append(_window(sub_window))
-        shown = choose(self.examples, facts, question, self.shown_examples)
+        shown = choose(self.examples, facts, asked, self.shown_examples)
+        rules = self.system if system is None else system
         return [
-            {
-                "role": "system",
-                "content": f"{self.system if system is None else system}{tools and chr(10) * 2 + tools}",
-            },
+            {"role": "system", "content": "\n\n".join(filter(None, (rules, tools)))},
             *(message for example in shown for message in self._turns(example)),
             {"role": "user", "content": "\n\n".join(blocks)},
         ]
@@ -210,6 +208,19 @@ class PromptProfile:
         return (
             f"This notebook served {earlier} earlier question{'s' if earlier > 1 else ''}: those inputs are {names}, the "
             f"conversations {names.replace('context', 'history')}; `context` is the new input.{kept}"
+        )
+
+    def summarise(self) -> str:
+        """The request for a summary, when the conversation fills the model's window."""
+        return (
+            "The conversation is about to outgrow your window. Write a summary for yourself in plain words, without code: "
+            "what you found, with exact values; which variables hold what; what is still to do."
+        )
+
+    def compacted(self) -> str:
+        """After that summary, in the place of all earlier turns."""
+        return (
+            "The turns before your summary are in the variable `history`; your other variables are there, too. Go on."
         )
 
     def last_chance(self, question: str = "") -> str:

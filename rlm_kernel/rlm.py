@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rlm_kernel.clients.lm import LM
 
 _LATER = {
-    "compaction": "The whole RLM",
     "logger": "The trajectory is a notebook",
 }
 """Documented arguments that a later issue brings."""
@@ -56,7 +55,8 @@ class RLM:
             ``{"tool": ..., "description": ...}``.
         custom_sub_tools: those of children; None: the same, ``{}``: none.
         persistent: keep one kernel over completions, with their inputs as `context_0`, `context_1`, …
-        compaction, compaction_threshold_pct: not built yet.
+        compaction: summarise the conversation when it fills the root model's window; the whole stays in `history`.
+        compaction_threshold_pct: the share of the window at which that happens.
         max_concurrent_queries: plain sub-calls in flight, over the whole tree.
         max_concurrent_subcalls: children of one RLM that run at a time.
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
@@ -123,6 +123,7 @@ class RLM:
             limits=Limits(max_budget, max_timeout, max_tokens, max_errors),
             tools=tools,
             persistent=persistent,
+            compaction=compaction_threshold_pct if compaction else None,
             seed=secrets.randbelow(2**32),
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )

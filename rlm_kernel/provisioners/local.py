@@ -21,7 +21,7 @@ from traitlets import Dict, Integer, TraitError, Unicode, Union, validate
 
 from rlm_kernel.provisioners.environ import private_directories, scrubbed
 
-WATCHDOG_SECONDS = 2.0
+WATCHDOG_SECONDS = 3.0
 LONGEST_BASE = 80
 DIAGNOSIS_BYTES = 4_000
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
@@ -134,7 +134,8 @@ class LocalKernel(LocalProvisioner):
         try:
             await asyncio.wait_for(self.wait(), WATCHDOG_SECONDS)
         except TimeoutError:
-            await super().kill()
+            await super().kill()  # the kernel dies with its watchdog
+            await self.wait()
 
     async def terminate(self, restart: bool = False) -> None:
         """The same as `kill`: a kernel has nothing to save."""

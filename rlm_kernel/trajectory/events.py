@@ -165,6 +165,14 @@ class ToolCalled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compacted(Event):
+    """The conversation was summarised by the root model; the whole of it is in the variable `history`."""
+
+    iteration: int
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChildEvent(Event):
     """Something happened in the child RLM that answers a prompt of an `rlm_query`.
 

@@ -60,7 +60,6 @@ def test_a_wrong_argument_names_what_is_allowed(arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "issue"),
     [
-        ({"compaction": True}, "The whole RLM"),
         ({"logger": object()}, "The trajectory is a notebook"),
         ({"environment": "docker"}, "Kernels elsewhere"),
         ({"environment": "modal"}, "Kernels elsewhere"),

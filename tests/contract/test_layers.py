@@ -34,7 +34,7 @@ LAYERS = [
     {"kernel", "bridge", "request"},
     {"session"},
     # The loop, and those who call it.
-    {"plan"},
+    {"plan", "compaction"},
     {"subcalls", "journal"},
     {"repl"},
     {"turns"},

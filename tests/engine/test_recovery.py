@@ -87,7 +87,7 @@ def test_a_persistent_rlm_keeps_variables_contexts_and_conversations():
     ])  # fmt: skip
     with RLM(lm, persistent=True) as rlm:
         assert rlm.completion("one").response == "first"
-        assert rlm.completion("two").response == "[3, 'two', 'one', 'two', 4, 'system']"
+        assert rlm.completion("two").response == "[3, 'two', 'one', 'two', 5, 'system']"
     assert "`context_0`" in lm.calls[2].prompt
     assert "`kept`" in lm.calls[2].prompt
 
