@@ -25,5 +25,6 @@ async def together(*jobs: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
         return tuple(await asyncio.gather(*tasks))
     finally:
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():  # gather cancels them with us; twice would cut short their cleaning up
+                task.cancel()
         await asyncio.wait(tasks)
