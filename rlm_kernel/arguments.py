@@ -11,31 +11,42 @@ from typing import Any
 from rlm_kernel.clients import registry
 from rlm_kernel.clients.lm import LM
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.plan import Models
+from rlm_kernel.plan import Models, Plan
 from rlm_kernel.prompt_profiles import PROFILES
 from rlm_kernel.prompts import PromptProfile
 
 
 def models_of(
-    backend: str | LM,
-    kwargs: Mapping[str, Any] | None,
-    others: Sequence[str | LM] | None,
-    other_kwargs: Sequence[Mapping[str, Any] | None] | None,
-) -> Models:
-    """The models of a run, from the names and arguments of their backends or as they were handed over."""
-    others, other_kwargs = list(others or ()), list(other_kwargs or ())
-    if not other_kwargs:
-        other_kwargs = [None] * len(others)
-    if len(others) != len(other_kwargs):
+    backends: Sequence[str | LM],
+    kwargs: Sequence[Mapping[str, Any] | None],
+    sampling: Mapping[str, Any] | None = None,
+    sub_sampling: Mapping[str, Any] | None = None,
+) -> tuple[Models, tuple[LM, ...]]:
+    """The models of a run, and those of them that were made here.
+
+    Args:
+        backends: names of backends or models as they are; the root first, then the `other_backends`.
+        kwargs: the arguments of each, in the same order; those of the others may be left out as a whole.
+        sampling: further fields of the root's requests.
+        sub_sampling: the same for sub-calls, where no other backend answers them.
+    """
+    backends, kwargs = list(backends), list(kwargs)
+    if len(kwargs) == 1:
+        kwargs += [None] * (len(backends) - 1)
+    if len(backends) != len(kwargs):
         raise ConfigError(
-            f"other_backends has {len(others)} entries and other_backend_kwargs {len(other_kwargs)}: "
+            f"other_backends has {len(backends) - 1} entries and other_backend_kwargs {len(kwargs) - 1}: "
             "give one dict for each backend, in the same order."
         )
-    env = registry.environment_variables()
-    return Models(
-        _model(backend, kwargs, env),
-        tuple(_model(o, k, env) for o, k in zip(others, other_kwargs, strict=True)),
-    )
+    kwargs[0] = _with_sampling(backends[0], kwargs[0], sampling, "sampling_args")
+    if sub_sampling:
+        if len(backends) > 1:
+            raise ConfigError("sub_sampling_args goes without other_backends: give theirs in other_backend_kwargs.")
+        backends.append(backends[0])
+        kwargs.append(_with_sampling(backends[0], kwargs[0], sub_sampling, "sub_sampling_args"))
+    env = registry.environment_variables() if any(isinstance(b, str) for b in backends) else {}
+    root, *others = made = [_model(b, k, env) for b, k in zip(backends, kwargs, strict=True)]
+    return Models(root, tuple(others)), tuple(lm for lm, b in zip(made, backends, strict=True) if isinstance(b, str))
 
 
 def _model(backend: str | LM, kwargs: Mapping[str, Any] | None, env: Mapping[str, str]) -> LM:
@@ -46,6 +57,18 @@ def _model(backend: str | LM, kwargs: Mapping[str, Any] | None, env: Mapping[str
     if not callable(getattr(backend, "complete", None)):
         raise ConfigError(f"backend must be the name of a backend or an LM, not {type(backend).__name__}.")
     return backend
+
+
+def _with_sampling(
+    backend: str | LM, kwargs: Mapping[str, Any] | None, sampling: Mapping[str, Any] | None, argument: str
+) -> Mapping[str, Any] | None:
+    """The arguments of a backend with further fields for its requests; the new ones win."""
+    if not sampling:
+        return kwargs
+    if not isinstance(backend, str):
+        raise ConfigError(f"{argument} goes with the name of a backend; an LM object is used as it is.")
+    given = dict(kwargs or {})
+    return {**given, "sampling_args": {**(given.get("sampling_args") or {}), **sampling}}
 
 
 def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> PromptProfile:
@@ -61,12 +84,13 @@ def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> Prompt
     return PROFILES[prompts]
 
 
-def check_numbers(*, threshold: float, **counts: int) -> None:
+def check_numbers(plan: Plan, threshold: float) -> None:
     """Check what counts things."""
-    for name, value in counts.items():
-        least = 0 if name in ("depth", "max_depth") else 1
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{name} must be a whole number, {least} or more, not {value!r}.")
+    least = {"depth": 0, "max_depth": 0, "max_iterations": 1, "max_concurrent_queries": 1, "max_concurrent_subcalls": 1}
+    for name, lowest in least.items():
+        value = getattr(plan, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise ConfigError(f"{name} must be a whole number, {lowest} or more, not {value!r}.")
     if not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
 

@@ -24,6 +24,8 @@ _SHORTEST_WORD = 3
 _LINE_CHARACTERS = 160
 _COST_OF_A_PART = 200  # looking into one more text costs about as much as reading so many characters
 
+_COUNTING = re.compile(r"\bhow (many|often)\b|\bcount\b|\bsum\b|\btotal\b|\bnumber of\b", re.IGNORECASE)
+
 _COMMON_WORDS = frozenset(
     """
     about above argument arguments function functions class classes method methods module modules import
@@ -56,9 +58,10 @@ def question_lines(prompt: Prompt, question: str, limit: int) -> list[str]:
         limit: the most lines.
 
     Returns:
-        Each line cut to about 160 characters around the word; in a dict or list with ``context[key]: `` before it.
+        Each line cut to about 160 characters around the word; in a dict or list with ``context[key]: `` before it,
+        except when the question counts: a small model would then count in that place only.
     """
-    search = _Search(prompt)
+    search = _Search(prompt, places=_COUNTING.search(question) is None)
     hits = {word: found for word in _words(question) if (found := search.hits(word))}
     weights = {word: 1 / len(found) + _is_name(word, question) for word, found in hits.items()}
     lines = dict.fromkeys(line for found in hits.values() for line in found)
@@ -73,8 +76,9 @@ _TELLING = 0.2  # the score of a line with one plain word that stands in five li
 class _Search:
     """Finds words in a context and remembers how much it may still read."""
 
-    def __init__(self, prompt: Prompt) -> None:
+    def __init__(self, prompt: Prompt, *, places: bool) -> None:
         self._texts = list(islice(_texts(prompt), _PARTS))
+        self._places = places
         self._budget = _BUDGET
 
     def hits(self, word: str) -> list[_Line]:
@@ -95,7 +99,7 @@ class _Search:
             yield _line(reach, text, 0, 0)
         at = text.find(spelling, 0, self._budget)
         while at >= 0:
-            yield _line(reach, text, at, len(spelling))
+            yield _line(reach if self._places else (), text, at, len(spelling))
             at = text.find(spelling, (text.find("\n", at) + 1) or len(text), self._budget)
 
 

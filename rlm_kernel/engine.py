@@ -59,6 +59,7 @@ class Engine:
         self._emit = EventStream(on_event)
         self._live = live
         self._conversation = Conversation([])
+        self._asked = 0.0
         self._subcalls = SubCalls(
             models=plan.models,
             ledger=self.ledger,
@@ -143,6 +144,7 @@ class Engine:
             if iteration > 1:
                 reply = await self._ask_within_window(iteration)
             turn = await self._turns.take(reply, iteration, facts)
+            self._emit(events.IterationFinished, iteration=iteration, seconds=self._emit.seconds - self._asked)
             if turn.answer is not None:
                 talk.add(reply, "")
                 return turn.answer
@@ -189,6 +191,7 @@ class Engine:
     # -- the models
 
     async def _ask_root(self, messages: Sequence[Message], iteration: int) -> Reply:
+        self._asked = self._emit.seconds
         self._emit(events.IterationStarted, iteration=iteration)
         started = time.perf_counter()
 

@@ -206,14 +206,14 @@ class PromptProfile:
         names = "`context_0`" if earlier == 1 else f"`context_0` to `context_{earlier - 1}`"
         kept = f" Your variables are still there: {_names(list(variables))}." if variables else ""
         return (
-            f"This notebook served {earlier} earlier question{'s' if earlier > 1 else ''}: those inputs are {names}, the "
-            f"conversations {names.replace('context', 'history')}; `context` is the new input.{kept}"
+            f"This notebook served {earlier} earlier question{'s' if earlier > 1 else ''}: those inputs are {names}, "
+            f"the conversations {names.replace('context', 'history')}; `context` is the new input.{kept}"
         )
 
     def summarise(self) -> str:
         """The request for a summary, when the conversation fills the model's window."""
         return (
-            "The conversation is about to outgrow your window. Write a summary for yourself in plain words, without code: "
+            "The conversation is about to outgrow your window. Write a summary for yourself in plain words, no code: "
             "what you found, with exact values; which variables hold what; what is still to do."
         )
 

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rlm_kernel._sync import Job
@@ -20,15 +20,14 @@ from rlm_kernel.prompts import PromptProfile
 from rlm_kernel.records import Prompt, RLMChatCompletion
 from rlm_kernel.repl import Repl
 from rlm_kernel.tools import tools_of
+from rlm_kernel.trajectory.callbacks import Callbacks
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
 
 if TYPE_CHECKING:
     from rlm_kernel.clients.lm import LM
 
-_LATER = {
-    "logger": "The trajectory is a notebook",
-}
-"""Documented arguments that a later issue brings."""
+TRAJECTORY = "The trajectory is a notebook"
+"""The title of the issue that brings `logger`."""
 
 
 class RLM:
@@ -60,6 +59,9 @@ class RLM:
         max_concurrent_queries: plain sub-calls in flight, over the whole tree.
         max_concurrent_subcalls: children of one RLM that run at a time.
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
+        sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
+        sub_sampling_args: the same for sub-calls, which then go to a second client of the root backend.
+        on_iteration_start, on_iteration_complete, on_subcall_start, on_subcall_complete: see `Callbacks`.
 
     Raises:
         ConfigError: an argument is missing, unknown or wrong.
@@ -93,23 +95,27 @@ class RLM:
         max_concurrent_queries: int = 16,
         max_concurrent_subcalls: int = 4,
         prompts: str | PromptProfile | None = None,
+        sampling_args: Mapping[str, Any] | None = None,
+        sub_sampling_args: Mapping[str, Any] | None = None,
+        on_iteration_start: Callable[[int, int], object] | None = None,
+        on_iteration_complete: Callable[[int, int, float], object] | None = None,
+        on_subcall_start: Callable[[int, str, str], object] | None = None,
+        on_subcall_complete: Callable[[int, str, float, str | None], object] | None = None,
     ) -> None:
-        given = locals()
-        for name, issue in _LATER.items():
-            if given[name]:
-                raise NotImplementedError(f"{name}= is not built yet: it comes with the issue “{issue}”.")
-        check_numbers(
-            depth=depth,
-            max_depth=max_depth,
-            max_iterations=max_iterations,
-            max_concurrent_queries=max_concurrent_queries,
-            max_concurrent_subcalls=max_concurrent_subcalls,
-            threshold=compaction_threshold_pct,
-        )
+        if logger is not None:
+            raise NotImplementedError(f"logger= is not built yet: it comes with the issue “{TRAJECTORY}”.")
         check_limits(max_budget, max_timeout, max_tokens, max_errors)
         self.verbose = verbose
+        self._callbacks = Callbacks(
+            depth, on_iteration_start, on_iteration_complete, on_subcall_start, on_subcall_complete
+        )
         tools = tools_of(custom_tools)
-        models = models_of(backend, backend_kwargs, other_backends, other_backend_kwargs)
+        models, own_models = models_of(
+            [backend, *(other_backends or ())],
+            [backend_kwargs, *(other_backend_kwargs or ())],
+            sampling_args,
+            sub_sampling_args,
+        )
         self._plan = Plan(
             models=models,
             environment=find_environment(environment, environment_kwargs),
@@ -127,9 +133,8 @@ class RLM:
             seed=secrets.randbelow(2**32),
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
+        check_numbers(self._plan, compaction_threshold_pct)
         # Models that were handed over belong to the caller. Ours give up their connections with us, closed or not.
-        named = zip((models.root, *models.others), (backend, *(other_backends or ())), strict=True)
-        own_models = tuple(lm for lm, name in named if isinstance(name, str))
         self._repl = Repl(self._plan) if persistent else None
         self._ours = (*own_models, *([self._repl] if self._repl else ()))
         if self._ours:
@@ -152,7 +157,7 @@ class RLM:
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
         check_prompt(prompt)
-        run = _Run(self._plan, self._repl, verbose=self.verbose)
+        run = self._run()
         job = Job(run.completion(prompt, root_prompt))
         try:
             return job.wait()
@@ -165,9 +170,7 @@ class RLM:
     async def acompletion(self, prompt: Prompt, root_prompt: str | None = None) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
         check_prompt(prompt)
-        return await Job(
-            _Run(self._plan, self._repl, verbose=self.verbose).completion(prompt, root_prompt)
-        ).wait_async()
+        return await Job(self._run().completion(prompt, root_prompt)).wait_async()
 
     async def stream(self, prompt: Prompt, root_prompt: str | None = None) -> AsyncIterator[Event]:
         """The events of a completion as they happen; the last is `RunFinished`, with the completion in it.
@@ -180,7 +183,7 @@ class RLM:
         def hand_over(event: Event) -> None:
             here.call_soon_threadsafe(arrived.put_nowait, event)
 
-        job = Job(_Run(self._plan, self._repl, verbose=self.verbose, reader=hand_over).completion(prompt, root_prompt))
+        job = Job(self._run(hand_over).completion(prompt, root_prompt))
         try:
             while True:
                 event = await arrived.get()
@@ -191,6 +194,13 @@ class RLM:
         finally:
             job.cancel()
             await job.ended_async()
+
+    def _run(self, reader: OnEvent | None = None) -> _Run:
+        readers: list[OnEvent] = [self._callbacks] if self._callbacks.any else []
+        if reader is not None:
+            readers.append(reader)
+        live = self.verbose or reader is not None
+        return _Run(self._plan, self._repl, readers, verbose=self.verbose, live=live)
 
     def close(self) -> None:
         """Give up the connections of the models it made itself, and a persistent kernel. It can still be used."""
@@ -212,10 +222,10 @@ class RLM:
 class _Run:
     """One completion and those who watch it."""
 
-    def __init__(self, plan: Plan, repl: Repl | None, *, verbose: bool, reader: OnEvent | None = None) -> None:
+    def __init__(self, plan: Plan, repl: Repl | None, readers: list[OnEvent], *, verbose: bool, live: bool) -> None:
         self._verbose = verbose
-        self._readers: list[OnEvent] = [] if reader is None else [reader]
-        self.engine = Engine(plan, self._tell, live=verbose or reader is not None, repl=repl)
+        self._readers = readers
+        self.engine = Engine(plan, self._tell, live=live, repl=repl)
 
     async def completion(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
         if not self._verbose:

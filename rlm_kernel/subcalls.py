@@ -102,7 +102,7 @@ class SubCalls:
         if lm is None:
             known = ", ".join(map(repr, self.models.names))
             return [Answer(error=f"there is no model {query.model!r}. Known: {known}.")] * count
-        self.emit(SubcallStarted, cell=cell, query=query.id, kind=query.kind, model=lm.model, count=count)
+        self.emit(SubcallStarted, cell=cell, query=query.id, kind=query.kind, model=lm.model, prompts=query.prompts)
         answers = [Answer(error="cancelled")] * count
         todo = iter(range(count))
 

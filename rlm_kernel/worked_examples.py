@@ -15,10 +15,9 @@ from rlm_kernel.preview import ContextFacts, Form
 from rlm_kernel.records import Prompt
 
 _MEANING = re.compile(
-    r"\babout\b|\b(un)?happy|\bangry|\bopinion|\bpositive|\bnegative|\bcomplain|\bmood|\btones?\b|\bsentiment"
-    r"|\btopics?\b|\bthemes?\b|\bsubjects?\b"
-    r"|\bsummar|\bjudg(e|ing)|\bmeaning|\bdeals? with|\brelated to|\bdiscuss|\bpolite|\brude\b"
-    r"|\b(dis)?satisfied|\brecommend|\blikes?\b|\bfeel|\bpurpose\b|\bexplain|\bfriendly|\bkinds? of\b",
+    r"\babout\b|\b(un)?happy|\bangry|\bopinion|\bpositive|\bnegative|\bcomplain|\bmood\b|\btone\b|\bsentiment"
+    r"|\btopics?\b|\bsummar|\bjudg(e|ing)|\bmeaning|\bdeals? with|\brelated to|\bdiscuss|\bpolite|\brude\b"
+    r"|\b(dis)?satisfied|\bliked\b|\bdislik|\benjoy|\bpurpose\b|\bexplain|\bfriendly|\bwhat .* is for\b",
     re.IGNORECASE,
 )
 

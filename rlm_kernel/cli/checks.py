@@ -139,7 +139,7 @@ class _Nobody:
     """Answers the sub-calls of a cell that makes none."""
 
     async def answer(self, query: Query | ToolCall) -> Sequence[Answer]:
-        raise RLMError("no model is set up")
+        raise RLMError(f"no model is set up to answer {query.id}")
 
 
 def _key(variable: str, value: str) -> Check:

@@ -74,6 +74,14 @@ class ModelReplied(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IterationFinished(Event):
+    """The reply was taken: its cells ran, or there is an answer. `seconds`: since the model was asked."""
+
+    iteration: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellStarted(Event):
     """A code block of the reply runs. `cell` counts the cells of the run from 1."""
 
@@ -101,13 +109,18 @@ class CellFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubcallStarted(Event):
-    """A cell called `llm_query`, `rlm_query` or a batch of one. `count`: prompts in the call."""
+    """A cell called `llm_query`, `rlm_query` or a batch of one."""
 
     cell: int
     query: str
     kind: QueryKind
     model: str
-    count: int
+    prompts: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many prompts are in the call."""
+        return len(self.prompts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

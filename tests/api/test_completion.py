@@ -111,8 +111,8 @@ CTRL_C = textwrap.dedent(
                 print("running", flush=True)
     import rlm_kernel.rlm as module
     original = module._Run.__init__
-    def init(self, plan, repl, *, verbose, reader=None):
-        original(self, plan, repl, verbose=verbose, reader=View())
+    def init(self, plan, repl, readers, *, verbose, live):
+        original(self, plan, repl, [View()], verbose=verbose, live=live)
     module._Run.__init__ = init
     try:
         RLM(lm).completion("x")

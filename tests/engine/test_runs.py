@@ -22,8 +22,8 @@ async def test_the_events_of_a_run_in_their_order(run, events):
     happened = [name for name in names(events) if name not in ("KernelReady", "CellOutput")]
     assert happened == [
         "RunStarted", "IterationStarted", "ModelReplied",
-        "CellStarted", "SubcallStarted", "SubcallAnswered", "SubcallFinished", "CellFinished",
-        "IterationStarted", "ModelReplied", "RunFinished",
+        "CellStarted", "SubcallStarted", "SubcallAnswered", "SubcallFinished", "CellFinished", "IterationFinished",
+        "IterationStarted", "ModelReplied", "IterationFinished", "RunFinished",
     ]  # fmt: skip
     assert [e.time for e in events] == sorted(e.time for e in events)
 

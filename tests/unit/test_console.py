@@ -89,7 +89,9 @@ def answered(index, error=None, prompt="Is it so?", text="yes"):
 
 
 def asked(count):
-    return events.SubcallStarted(time=2.1, cell=1, query="q", kind="llm_query", model="gpt-5-nano", count=count)
+    return events.SubcallStarted(
+        time=2.1, cell=1, query="q", kind="llm_query", model="gpt-5-nano", prompts=("p",) * count
+    )
 
 
 def finished(answer="forty-two"):

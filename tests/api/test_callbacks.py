@@ -1,0 +1,53 @@
+"""The reference's callbacks and sampling arguments."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlm import RLM, ConfigError, ScriptedLM
+
+
+def test_the_callbacks_fire_with_the_documented_arguments():
+    told = []
+
+    def note(name):
+        return lambda *arguments: told.append((name, *arguments))
+
+    names = ("on_iteration_start", "on_iteration_complete", "on_subcall_start", "on_subcall_complete")
+    lm = ScriptedLM(["```repl\nrlm_query('p' * 100)\n```", "```repl\nFINAL(llm_query('deep'))\n```", "sub", "FINAL(x)"])
+    RLM(lm, max_depth=2, **{name: note(name) for name in names}).completion("x")
+    plain = [entry[:3] if entry[0] == "on_iteration_complete" else entry for entry in told]
+    plain = [(*entry[:3], entry[4]) if entry[0] == "on_subcall_complete" else entry for entry in plain]
+    assert plain == [
+        ("on_iteration_start", 0, 1),
+        ("on_subcall_start", 0, "scripted", "p" * 80),
+        ("on_iteration_start", 1, 1),
+        ("on_subcall_start", 1, "scripted", "deep"),
+        ("on_subcall_complete", 1, "scripted", None),
+        ("on_iteration_complete", 1, 1),
+        ("on_subcall_complete", 0, "scripted", None),
+        ("on_iteration_complete", 0, 1),
+        ("on_iteration_start", 0, 2),
+        ("on_iteration_complete", 0, 2),
+    ]
+
+
+def test_a_callback_that_raises_does_not_end_the_run():
+    def broken(*_):
+        raise ValueError("a bug of the user's")
+
+    with pytest.warns(RuntimeWarning, match="a bug of the user's"):
+        assert RLM(ScriptedLM(["```repl\nFINAL(1)\n```"]), on_iteration_start=broken).completion("x").response == "1"
+
+
+def test_sampling_arguments_reach_the_requests_of_root_and_sub_calls(provider):
+    provider.script = ["```repl\nprint(llm_query('hi'))\n```", "hello", "FINAL(done)"]
+    arguments = {"sampling_args": {"temperature": 0.25}, "sub_sampling_args": {"temperature": 0.75}}
+    with RLM("openai", provider.backend_kwargs, **arguments) as rlm:
+        assert rlm.completion("x").response == "done"
+    assert [request.body["temperature"] for request in provider.requests] == [0.25, 0.75, 0.25]
+
+
+def test_sampling_arguments_need_the_name_of_a_backend():
+    with pytest.raises(ConfigError, match="sampling_args goes with the name"):
+        RLM(ScriptedLM([]), sampling_args={"temperature": 0})
