@@ -16,7 +16,9 @@ from outside import guarded, guarded_lookup
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
-SECRETS = re.compile(r"(_KEY|_SECRET|_TOKEN|_TOKEN_ID)$|^(ANTHROPIC|LITELLM|OPENAI|OPENROUTER|PORTKEY|VLLM)_")
+SECRETS = re.compile(
+    r"(_KEY|_SECRET|_TOKEN|_TOKEN_ID)$|^(ANTHROPIC|AZURE|GEMINI|LITELLM|OLLAMA|OPENAI|OPENROUTER|PORTKEY|VLLM)_"
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

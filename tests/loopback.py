@@ -1,4 +1,4 @@
-"""A model provider on 127.0.0.1 that speaks OpenAI's chat completions and answers what a test tells it to.
+"""A model provider on 127.0.0.1 with the wire formats of OpenAI and Anthropic, which answers what a test tells it to.
 
     with LoopbackProvider(["```repl\\nprint(len(context))\\n```", "FINAL(42)"]) as provider:
         RLM(backend="openai", backend_kwargs=provider.backend_kwargs)
@@ -12,6 +12,9 @@ It is an attribute and may be replaced at any time. A step is a str or one of:
     Sends(b"<html>", content_type="text/html")   any bytes: malformed JSON, no choices, a web page
     Hangs()                                   no answer until the client goes away or the provider is closed
     Hangs(then="text")                        ... or until `provider.release()`
+
+It answers at `/v1/chat/completions` and, in Anthropic's words, at `/v1/messages`. `GET /v1/models` gives the list
+`models`, fails while it is None, or hangs as long as `models_hang` is true, and is counted in `lookups`.
 
 `requests` holds what was asked; `wait_for_requests(n)` and `wait_for_disconnects(n)` wait for the n-th (in a
 coroutine: with `asyncio.to_thread`). A finished script, or one that raises, answers 400. Usage is counted in
@@ -32,6 +35,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
 
+import loopback_messages
+
 MODEL = "loopback-model"
 API_KEY = "loopback-key"
 
@@ -51,7 +56,17 @@ class Request:
     @property
     def prompt(self) -> str:
         """The last message's text."""
-        return self.messages[-1]["content"]
+        return loopback_messages.text_of(self.messages[-1]["content"])
+
+    @property
+    def said(self) -> str:
+        """The whole conversation, one message after another."""
+        system = self.body.get("system", "") if self.is_anthropic else ""
+        return "\n".join(map(loopback_messages.text_of, [system, *(m["content"] for m in self.messages)]))
+
+    @property
+    def is_anthropic(self) -> bool:
+        return self.path.partition("?")[0] == loopback_messages.PATH
 
     @property
     def streams(self) -> bool:
@@ -65,7 +80,9 @@ class Says:
     Attributes:
         text: the content; None is JSON's null.
         usage: input and output tokens; None leaves the usage out.
-        fields: merged into the assistant's message, for example ``{"refusal": "No."}``.
+        written: how many of the input tokens were put into the cache (Anthropic).
+        fields: merged into the assistant's message, for example ``{"refusal": "No."}`` (OpenAI).
+        blocks: content before the text, for example ``{"type": "thinking", ...}`` (Anthropic).
         delay: seconds before each piece.
         breaks_after: how many pieces (a streamed reply) or whether any bytes (a whole one) come before the
             connection is closed.
@@ -74,10 +91,12 @@ class Says:
     text: str | None
     usage: tuple[int, int] | Literal["words"] | None = "words"
     cached: int = 0
+    written: int = 0
     cost: float | None = None
     finish_reason: str | None = "stop"
     model: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    blocks: tuple[Mapping[str, Any], ...] = ()
     delay: float = 0.0
     breaks_after: int | None = None
 
@@ -126,6 +145,9 @@ class LoopbackProvider:
         self.script = script
         self.requests: list[Request] = []
         self.disconnects = 0
+        self.models: list[dict[str, Any]] | None = None
+        self.models_hang = False
+        self.lookups = 0
         self._changed = threading.Condition()
         self._wakers = socket.socketpair()
         self._server = _Server(self)
@@ -149,6 +171,10 @@ class LoopbackProvider:
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self._server.server_port
 
     @property
     def backend_kwargs(self) -> dict[str, Any]:
@@ -243,6 +269,22 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
         pass
 
+    def do_GET(self) -> None:
+        provider = self.server.provider
+        provider.lookups += 1
+        if provider.models_hang:
+            self._hang()
+            self.close_connection = True
+            return
+        try:
+            if provider.models is None or not self.path.startswith("/v1/models"):
+                self._fail(Fails(404, f"Unknown request URL: GET {self.path}."))
+            else:
+                self._send(json.dumps({"object": "list", "data": provider.models}).encode())
+            self.wfile.flush()
+        except ConnectionError:
+            self.close_connection = True
+
     def do_POST(self) -> None:
         length = int(self.headers.get("content-length", 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -272,7 +314,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, step: Step, request: Request) -> None:
         if isinstance(step, str):
             step = Says(step)
-        if isinstance(step, Says) and request.path != "/v1/chat/completions":
+        if isinstance(step, Says) and not (request.is_anthropic or request.path == "/v1/chat/completions"):
             step = Fails(404, f"Unknown request URL: POST {request.path}.")
         match step:
             case Says() if request.streams:
@@ -280,16 +322,13 @@ class _Handler(BaseHTTPRequestHandler):
             case Says():
                 self._reply(step, request)
             case Fails():
-                self._fail(step)
+                self._fail(step, anthropic=request.is_anthropic)
             case Sends():
                 self._send(step.payload, step.status, {"content-type": step.content_type})
 
     def _reply(self, says: Says, request: Request) -> None:
         time.sleep(says.delay)
-        message = {"role": "assistant", "content": says.text, **says.fields}
-        choice = {"index": 0, "message": message, "finish_reason": says.finish_reason}
-        body = _completion(says, request, "chat.completion", [choice]) | _usage(says, request)
-        payload = json.dumps(body).encode()
+        payload = json.dumps(_whole(says, request)).encode()
         if says.breaks_after is None:
             self._send(payload)
         else:
@@ -299,21 +338,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, says: Says, request: Request) -> None:
         self._head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
-        for number, event in enumerate(_events(says, request)):
-            if number == says.breaks_after:
+        texts = 0
+        for event in _events(says, request):
+            if texts == says.breaks_after:
                 self._break()
                 return
             time.sleep(says.delay)
-            self._chunk(f"data: {json.dumps(event)}\n\n".encode())
-        self._chunk(b"data: [DONE]\n\n")
+            name = f"event: {event['type']}\n" if request.is_anthropic else ""
+            self._chunk(f"{name}data: {json.dumps(event)}\n\n".encode())
+            texts += _holds_text(event)
+        if not request.is_anthropic:
+            self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")
 
-    def _fail(self, fails: Fails) -> None:
-        error = {"message": fails.message, "type": fails.type, "param": None, "code": fails.code}
-        headers = {"content-type": "application/json", "x-request-id": fails.request_id}
+    def _fail(self, fails: Fails, *, anthropic: bool = False) -> None:
+        headers = {"content-type": "application/json", "x-request-id": fails.request_id, "request-id": fails.request_id}
         if fails.retry_after is not None:
             headers["retry-after"] = str(fails.retry_after)
-        body = {"error": error} if fails.body is None else fails.body
+        body = _error(fails, anthropic=anthropic) if fails.body is None else fails.body
         self._send(json.dumps(body).encode(), fails.status, headers)
 
     def _send(self, payload: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
@@ -343,13 +385,17 @@ def _from_list(steps: Iterable[Step]) -> Callable[[Request], Step]:
 
 
 def _words(says: Says, request: Request) -> tuple[int, int]:
-    return sum(len(m["content"].split()) for m in request.messages), len((says.text or "").split())
+    texts = [loopback_messages.text_of(message["content"]) for message in request.messages]
+    return sum(len(text.split()) for text in texts), len((says.text or "").split())
+
+
+def _spent(says: Says, request: Request) -> tuple[int, int] | None:
+    return _words(says, request) if says.usage == "words" else says.usage
 
 
 def _usage(says: Says, request: Request) -> dict[str, Any]:
-    if says.usage is None:
+    if (spent := _spent(says, request)) is None:
         return {}
-    spent = _words(says, request) if says.usage == "words" else says.usage
     usage: dict[str, Any] = {
         "prompt_tokens": spent[0],
         "completion_tokens": spent[1],
@@ -364,7 +410,32 @@ def _completion(says: Says, request: Request, kind: str, choices: list[dict[str,
     return {"id": "chatcmpl-1", "object": kind, "created": 0, "model": model, "choices": choices}
 
 
+def _whole(says: Says, request: Request) -> dict[str, Any]:
+    if request.is_anthropic:
+        return loopback_messages.message(says, says.model or request.body.get("model"), _spent(says, request))
+    message = {"role": "assistant", "content": says.text, **says.fields}
+    choice = {"index": 0, "message": message, "finish_reason": says.finish_reason}
+    return _completion(says, request, "chat.completion", [choice]) | _usage(says, request)
+
+
+def _error(fails: Fails, *, anthropic: bool) -> dict[str, Any]:
+    if anthropic:
+        return loopback_messages.error(fails.message, fails.type)
+    return {"error": {"message": fails.message, "type": fails.type, "param": None, "code": fails.code}}
+
+
+def _holds_text(event: Mapping[str, Any]) -> bool:
+    return event.get("type") == "content_block_delta" or any(
+        c["delta"].get("content") for c in event.get("choices", ())
+    )
+
+
 def _events(says: Says, request: Request) -> Iterator[dict[str, Any]]:
+    if request.is_anthropic:
+        model = says.model or request.body.get("model")
+        yield from loopback_messages.events(says, says.pieces, model, _spent(says, request))
+        return
+
     def event(delta: Mapping[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
         return _completion(says, request, "chat.completion.chunk", [choice])

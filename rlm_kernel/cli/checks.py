@@ -21,8 +21,8 @@ from rlm_kernel.errors import RLMError
 from rlm_kernel.records import Answer, Query, ToolCall
 
 DOCKER_SECONDS = 2.0
-_REQUIRED = ("ipykernel", "jupyter_client", "pyzmq", "openai", "rich", "python-dotenv")
-_EXTRAS = {"xllamacpp": "local", "huggingface_hub": "local"}
+_REQUIRED = ("ipykernel", "jupyter_client", "pyzmq", "openai", "anthropic", "genai-prices", "rich", "python-dotenv")
+_EXTRAS = {"xllamacpp": "local", "huggingface_hub": "local", "portkey-ai": "portkey", "litellm": "litellm"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class LlamaCppLM:
                 limit = max_tokens or LONGEST_REPLY
                 return await client.complete(messages, max_tokens=limit, on_text=on_text or _ignore)
         except LMError as error:
-            raise self._explained(error) from error.__cause__
+            raise await self._explained(error) from error.__cause__
 
     async def close(self) -> None:
         """Close the connections. The server stays for the other clients of the process, until it ends."""
@@ -122,15 +122,15 @@ class LlamaCppLM:
             await client.close()
         return new
 
-    def _explained(self, error: LMError) -> LMError:
+    async def _explained(self, error: LMError) -> LMError:
         """The error, with what only this backend knows."""
-        if self._server is not None and not self._server.alive:
+        if error.status is None and self._server is not None and await self._server.ended():
             hint = "The local server has ended, perhaps for want of memory; the next call starts it again."
         elif "context size" in str(error):
             hint = f"Or raise n_ctx in backend_kwargs; it is {self.context_window}."
         else:
             return error
-        return LMError(
+        return type(error)(
             f"{error} {hint}", backend=self.backend, model=self.model, status=error.status, request_id=error.request_id
         )
 
@@ -140,11 +140,14 @@ class LlamaCppLM:
             address.api_key,
             address.base_url,
             backend=self.backend,
+            own_server=True,
             max_retries=0,  # a busy local server is not helped by the same call once more
             max_tokens=self._max_tokens,
             sampling_args=self._sampling,
             context_window=self.context_window,
             timeout=self._timeout,
+            # Its server sometimes closes a connection that is used again right after a streamed reply.
+            headers={"Connection": "close"},
         )
 
     async def _located(self) -> Address:

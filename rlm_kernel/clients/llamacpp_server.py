@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from weakref import WeakKeyDictionary
 from rlm_kernel.errors import LMError
 
 PROGRAM = Path(__file__).with_name("llamacpp_child.py")
+
+ENDING_SECONDS = 0.5
+ENDING_CHECKS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,14 @@ class Server:
         failed = self.address.done() and self.address.exception() is not None
         return not failed and self._process.poll() is None
 
+    async def ended(self) -> bool:
+        """Whether the process is gone. To be asked after a failure: connections break a moment before that is known."""
+        for _ in range(ENDING_CHECKS):
+            if not self.alive:
+                return True
+            await asyncio.sleep(ENDING_SECONDS / ENDING_CHECKS)
+        return False
+
     @property
     def pid(self) -> int:
         """The id of the child process."""
@@ -106,11 +118,12 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            bufsize=0,
             start_new_session=True,  # Ctrl-C in the terminal is for the program that uses the model
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps(asdict(self._settings) | {"api_key": self._api_key}).encode() + b"\n")
-        process.stdin.flush()
+        with suppress(BrokenPipeError):  # a child that is gone already is noticed where its address is awaited
+            process.stdin.write(json.dumps(asdict(self._settings) | {"api_key": self._api_key}).encode() + b"\n")
         return process
 
     def _await_address(self) -> None:

@@ -20,7 +20,8 @@ class LM(Protocol):
     Attributes:
         backend: the name users know it by, e.g. ``"openai"``; used in errors.
         model: the name of the model; the label of its usage.
-        context_window: tokens of prompt and reply together, or None when unknown.
+        context_window: tokens of prompt and reply together, or None when unknown; a client may learn it with its first
+            call.
     """
 
     @property

@@ -1,95 +1,31 @@
-"""The table of backends: from a name and `backend_kwargs` to a model client.
+"""From the name of a backend and `backend_kwargs` to a model client.
 
-Everything a user can get wrong is found here, before anything starts: an unknown name, an argument that is
-missing, unknown or of the wrong kind, a key that is nowhere. A backend's module is imported when it is used.
+Everything a user can get wrong is found here, before anything starts: an unknown name, an argument that is missing,
+unknown or of the wrong kind, a key that is nowhere, a package that is not installed. A backend's module is imported
+when it is used.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from rlm_kernel.clients.arguments import check
+from rlm_kernel.clients.backends import BACKENDS, Backend
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from rlm_kernel.clients.lm import LM
 
-EVERY_MODEL = "Every model"
-"""The title of the issue that brings the backends which are not built yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """One row of the table.
-
-    Attributes:
-        name: what `RLM(backend=...)` is given.
-        factory: ``"module:Class"``, called with the arguments.
-        required: arguments that must be in `backend_kwargs`.
-        optional: arguments that may be.
-        key_variable: the environment variable of the key; None when the backend wants no key.
-        base_url_variable: the environment variable of the endpoint, or None.
-        profile: the kind of prompt its models need.
-        issue: the title of the issue that builds it, or None when it is built.
-    """
-
-    name: str
-    factory: str = ""
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    key_variable: str | None = None
-    base_url_variable: str | None = None
-    profile: Literal["large", "small"] = "large"
-    issue: str | None = None
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """All arguments it takes."""
-        return (*self.required, *self.optional)
-
-    def create(self, arguments: Mapping[str, Any]) -> LM:
-        """Call the factory."""
-        module, _, name = self.factory.partition(":")
-        lm: LM = getattr(import_module(module), name)(**arguments)
-        return lm
-
-
-_COMMON = ("max_tokens", "sampling_args", "timeout")
-
-BACKENDS: Mapping[str, Backend] = MappingProxyType(
-    {
-        backend.name: backend
-        for backend in (
-            Backend(
-                "openai",
-                "rlm_kernel.clients.openai:OpenAILM",
-                required=("model_name",),
-                optional=("api_key", "base_url", "context_window", "max_retries", *_COMMON),
-                key_variable="OPENAI_API_KEY",
-                base_url_variable="OPENAI_BASE_URL",
-            ),
-            Backend(
-                "llamacpp",
-                "rlm_kernel.clients.llamacpp:LlamaCppLM",
-                optional=("model_name", "model_path", "base_url", "n_ctx", "n_parallel", *_COMMON),
-                profile="small",
-            ),
-            Backend("anthropic", key_variable="ANTHROPIC_API_KEY", issue=EVERY_MODEL),
-            Backend("portkey", key_variable="PORTKEY_API_KEY", issue=EVERY_MODEL),
-            Backend("openrouter", key_variable="OPENROUTER_API_KEY", issue=EVERY_MODEL),
-            Backend("vllm", issue=EVERY_MODEL),
-            Backend("litellm", issue=EVERY_MODEL),
-        )
-    }
-)
+__all__ = ["BACKENDS", "Backend", "build", "environment_variables", "find"]
 
 
 def find(name: str) -> Backend:
@@ -97,16 +33,10 @@ def find(name: str) -> Backend:
 
     Raises:
         ConfigError: there is none; the message lists them.
-        NotImplementedError: it is documented, but not built yet.
     """
     backend = BACKENDS.get(name) if isinstance(name, str) else None
     if backend is None:
         raise ConfigError(f"Unknown backend {name!r}{_meant(name, BACKENDS)} Allowed: {_list(BACKENDS)}.")
-    if backend.issue is not None:
-        built = _list(b.name for b in BACKENDS.values() if b.issue is None)
-        raise NotImplementedError(
-            f"backend={name!r} is not built yet: it comes with the issue {backend.issue!r}. Built: {built}."
-        )
     return backend
 
 
@@ -116,21 +46,24 @@ def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str,
     Args:
         name: a name of the table.
         backend_kwargs: the arguments; a None among them counts as not given.
-        env: where keys are looked up, see `environment_variables`.
+        env: where keys and endpoints are looked up, see `environment_variables`.
 
     Raises:
-        ConfigError: the name or an argument is wrong, or the key is missing.
-        NotImplementedError: the backend is documented, but not built yet.
+        ConfigError: the name or an argument is wrong, the key is missing, or a package is.
     """
     backend = find(name)
     given = _given(backend, {} if backend_kwargs is None else backend_kwargs)
-    if backend.key_variable is not None:
-        given["api_key"] = given.get("api_key") or _key(backend.key_variable, env)
-    if backend.base_url_variable is not None and (url := env.get(backend.base_url_variable)):
-        given = {"base_url": url, **given}
+    if "base_url" in backend.arguments and (url := given.get("base_url") or _base_url(backend, env)) is not None:
+        given["base_url"] = url
+    _check_required(backend, given)
+    if backend.key_variable or backend.key:
+        given["api_key"] = given.get("api_key") or _key(backend, env)
     for argument, value in given.items():
-        _check(argument, value)
-    return backend.create(given)
+        check(argument, value)
+    if "base_url" in given:
+        given["base_url"] = _with_path(given["base_url"], backend.path)
+    _check_installed(backend)
+    return backend.create(_with_options(backend, given, env) if backend.others else given)
 
 
 def environment_variables(cwd: Path | None = None) -> Mapping[str, str]:
@@ -161,77 +94,66 @@ def _dotenv(path: Path) -> dict[str, str]:
 
 def _given(backend: Backend, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(arguments, Mapping):
-        raise ConfigError(f"backend_kwargs is a dict such as {_example(backend)}, not {arguments!r}.")
-    if unknown := [name for name in arguments if name not in backend.arguments]:
+        raise ConfigError(f"backend_kwargs is a dict such as {_example(backend)}, not a {type(arguments).__name__}.")
+    unknown = [name for name in arguments if name not in backend.arguments]
+    if unknown and not backend.others:
         raise ConfigError(
             f"backend_kwargs of {backend.name!r} has no argument {unknown[0]!r}"
             f"{_meant(unknown[0], backend.arguments)} Allowed: {_list(backend.arguments)}."
         )
-    given = {name: value for name, value in arguments.items() if value is not None}
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _check_required(backend: Backend, given: Mapping[str, Any]) -> None:
     if missing := [name for name in backend.required if name not in given]:
+        variable = backend.base_url_variable if "base_url" in missing else None
         raise ConfigError(
             f"backend_kwargs of {backend.name!r} needs {_list(missing)}, for example "
-            f"backend_kwargs={_example(backend)}."
+            f"backend_kwargs={_example(backend)}." + (f" {variable} can hold the base_url." if variable else "")
         )
-    return given
 
 
-def _key(variable: str, env: Mapping[str, str]) -> str:
-    if key := env.get(variable, "").strip():
+def _base_url(backend: Backend, env: Mapping[str, str]) -> str | None:
+    """The endpoint of the environment, else the table's. OLLAMA_HOST may be written without scheme and port."""
+    url = env.get(backend.base_url_variable or "", "").strip()
+    if not url or "://" in url:
+        return url or backend.base_url
+    port = urlsplit(backend.base_url or "").port
+    return f"http://{url}" if port is None or ":" in url else f"http://{url}:{port}"
+
+
+def _with_path(url: str, path: str) -> str:
+    """The endpoint with the path of the API, where it names only a host."""
+    return url.rstrip("/") + path if path and not urlsplit(url).path.strip("/") else url
+
+
+def _with_options(backend: Backend, given: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
+    known = {name: value for name, value in given.items() if name in backend.arguments}
+    options = {name: value for name, value in given.items() if name not in known}
+    return {**known, "options": options, "env": env}
+
+
+def _key(backend: Backend, env: Mapping[str, str]) -> str:
+    if key := env.get(backend.key_variable or "", "").strip() or backend.key:
         return key
     raise ConfigError(
-        f"No API key: give api_key in backend_kwargs, or set {variable} in the environment or in a .env file "
-        "of the working directory or one above it. A server that wants no key takes any word, such as EMPTY."
+        f"No API key for {backend.name!r}: give api_key in backend_kwargs, or set {backend.key_variable} in the "
+        "environment or in a .env file of the working directory or one above it. A server that wants no key takes any "
+        "word, such as EMPTY."
     )
 
 
-_EXAMPLES = {"model_name": "gpt-5-mini", "base_url": "http://localhost:8000/v1"}
+def _check_installed(backend: Backend) -> None:
+    if backend.package is not None and find_spec(backend.package) is None:
+        raise ConfigError(
+            f"The backend {backend.name!r} needs the extra {backend.extra!r}: "
+            f"pip install 'rlm-kernel[{backend.extra}]'."
+        )
 
 
 def _example(backend: Backend) -> dict[str, str]:
-    return {name: _EXAMPLES[name] for name in backend.required or ("model_name",)}
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_url(value: object) -> bool:
-    return isinstance(value, str) and value.startswith(("http://", "https://"))
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_retries(value: object) -> bool:
-    return value == 0 or _is_count(value)
-
-
-def _is_seconds(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-
-
-_KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
-    "model_name": (_is_text, "the name of a model"),
-    "api_key": (_is_text, "a text"),
-    "base_url": (_is_url, "a URL that starts with http:// or https://"),
-    "model_path": (lambda value: isinstance(value, str | Path), "the path of a file"),
-    "context_window": (_is_count, "a whole number of tokens, at least 1"),
-    "max_tokens": (_is_count, "a whole number of tokens, at least 1"),
-    "n_ctx": (_is_count, "a whole number of tokens, at least 1"),
-    "n_parallel": (_is_count, "a whole number, at least 1"),
-    "max_retries": (_is_retries, "a whole number, at least 0"),
-    "timeout": (_is_seconds, "a number of seconds above 0"),
-    "sampling_args": (lambda value: isinstance(value, Mapping), "a dict such as {'temperature': 0}"),
-}
-
-
-def _check(argument: str, value: object) -> None:
-    fits, kind = _KINDS[argument]
-    if not fits(value):
-        shown = "something else" if argument == "api_key" else repr(value)
-        raise ConfigError(f"{argument} in backend_kwargs must be {kind}, not {shown}.")
+    examples = {"model_name": backend.example, "base_url": backend.example_url}
+    return {name: examples[name] for name in backend.required or ("model_name",)}
 
 
 def _meant(name: object, allowed: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from rlm_kernel.errors import (
     CancellationError,
     ConfigError,
     KernelError,
+    LimitError,
     LMError,
     TimeoutExceededError,
 )
@@ -94,7 +95,6 @@ def test_max_iterations_and_backend_arguments_are_passed_on(asking, provider):
         (["q", "--model", "m"], 2, "OPENAI_API_KEY"),
         (["q"], 2, "--model"),
         (["q", "--backend", "opnai"], 2, "did you mean 'openai'"),
-        (["q", "--backend", "anthropic"], 6, "not built yet"),
         (["q", "--model", "m", "--backend-kwarg", "api_key=sk-123"], 2, "does not belong on a command line"),
         (["q", "--model", "m", "--backend-kwarg", "novalue"], 2, "KEY=VALUE"),
         (["q", "--model", "m", "--backend-kwarg", "api_key=k", "--environment", "mars"], 2, "command line"),
@@ -144,8 +144,8 @@ def test_debug_shows_the_traceback(asking, provider):
     ("error", "code"),
     [
         (ConfigError("x"), 2),
-        (TimeoutExceededError("x"), 3),
-        (BudgetExceededError("x"), 3),
+        (TimeoutExceededError(elapsed=3.0, timeout=2.0), 3),
+        (BudgetExceededError(spent=2.0, budget=1.0), 3),
         (LMError("x", backend="b", model="m"), 4),
         (KernelError("x"), 5),
         (NotImplementedError("x"), 6),
@@ -165,7 +165,9 @@ def test_the_exit_code_tells_the_kind_of_error(monkeypatch, capsys, error, code)
 
 def test_a_limit_shows_the_best_answer_so_far(monkeypatch, capsys):
     def fails(args):
-        raise TimeoutExceededError("too \x1b[31mlong", partial_answer="almost\x1b[2J")
+        error = LimitError("too \x1b[31mlong")
+        error.partial_answer = "almost\x1b[2J"
+        raise error
 
     monkeypatch.setattr("rlm_kernel.cli.run.execute", fails)
     main(["run", "q"])

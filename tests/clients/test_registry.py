@@ -10,14 +10,15 @@ from types import MappingProxyType
 
 import pytest
 
-from rlm_kernel.clients import registry
+from rlm_kernel.clients.arguments import KINDS
 from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.registry import BACKENDS, build, environment_variables, find
 from rlm_kernel.errors import ConfigError
 
 ENV = {"OPENAI_API_KEY": "from-env"}
 DOCUMENTED = {"openai", "portkey", "openrouter", "vllm", "litellm", "anthropic"}
-BUILT = [backend for backend in BACKENDS.values() if backend.issue is None]
+OTHERS = {"azure_openai", "gemini", "ollama", "llamacpp"}
+ALL = list(BACKENDS.values())
 
 
 def refusal(backend_kwargs, env=ENV, name="openai") -> str:
@@ -30,16 +31,16 @@ def refusal(backend_kwargs, env=ENV, name="openai") -> str:
 
 
 def test_every_documented_backend_is_in_the_table():
-    assert BACKENDS.keys() == DOCUMENTED | {"llamacpp"}
+    assert BACKENDS.keys() == DOCUMENTED | OTHERS
 
 
-@pytest.mark.parametrize("backend", BUILT, ids=lambda backend: backend.name)
-def test_every_argument_of_a_built_backend_has_a_kind(backend):
-    assert set(backend.arguments) <= registry._KINDS.keys()
+@pytest.mark.parametrize("backend", ALL, ids=lambda backend: backend.name)
+def test_every_argument_of_a_backend_has_a_kind(backend):
+    assert set(backend.arguments) <= KINDS.keys()
 
 
-@pytest.mark.parametrize("backend", BUILT, ids=lambda backend: backend.name)
-def test_every_built_backend_has_a_factory(backend):
+@pytest.mark.parametrize("backend", ALL, ids=lambda backend: backend.name)
+def test_every_backend_has_a_factory(backend):
     module, _, name = backend.factory.partition(":")
     assert callable(getattr(importlib.import_module(module), name))
 
@@ -60,14 +61,8 @@ def test_a_backend_that_is_no_name_is_refused(name):
     assert "Unknown backend" in refusal({}, name=name)
 
 
-@pytest.mark.parametrize("name", sorted(DOCUMENTED - {"openai"}))
-def test_a_backend_that_is_not_built_yet_names_the_argument_and_the_issue(name):
-    with pytest.raises(NotImplementedError, match=f"backend='{name}'.*'Every model'.*Built: 'openai', 'llama"):
-        build(name, {"model_name": "m"}, ENV)
-
-
 def test_reading_the_table_imports_no_backend():
-    names = "{'openai', 'rlm_kernel.clients.openai', 'rlm_kernel.clients.llamacpp'}"
+    names = "{'openai', 'anthropic', 'genai_prices', 'rlm_kernel.clients.openai', 'rlm_kernel.clients.llamacpp'}"
     code = f"import sys, rlm_kernel.clients.registry; sys.exit(bool({names} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -83,6 +78,7 @@ def test_all_arguments_reach_the_client():
         "context_window": 8000,
         "max_retries": 0,
         "max_tokens": 50,
+        "prices": {"input": 1, "output": 2},
         "sampling_args": {"temperature": 0},
         "timeout": 9.5,
     }
@@ -127,6 +123,8 @@ WRONG = [
     ("max_tokens", 1.5),
     ("max_tokens", True),
     ("sampling_args", "hot"),
+    ("prices", 3),
+    ("base_url", "http://[::1"),
     ("timeout", 0),
     ("timeout", "30"),
 ]
@@ -168,6 +166,74 @@ def test_the_endpoint_is_taken_from_the_environment_unless_given():
     assert build("openai", {"model_name": "m"}, env).base_url == "http://localhost:1/v1"
     given = {"model_name": "m", "base_url": "http://localhost:2/v1"}
     assert build("openai", given, env).base_url == "http://localhost:2/v1"
+
+
+# Backends that are one entry
+
+ENTRIES = [
+    ("openrouter", {}, {"OPENROUTER_API_KEY": "k"}, ("https://openrouter.ai/api/v1", "k")),
+    ("openrouter", {}, {"OPENROUTER_API_KEY": "k", "OPENROUTER_BASE_URL": "http://a/v1"}, ("http://a/v1", "k")),
+    ("vllm", {"base_url": "http://a:8000/v1"}, {}, ("http://a:8000/v1", "EMPTY")),
+    ("vllm", {"base_url": "http://a:8000/v1"}, {"VLLM_API_KEY": "k"}, ("http://a:8000/v1", "k")),
+    ("gemini", {}, {"GEMINI_API_KEY": "k"}, ("https://generativelanguage.googleapis.com/v1beta/openai", "k")),
+    ("azure_openai", {"base_url": "https://a.com/", "api_key": "k"}, {}, ("https://a.com/openai/v1", "k")),
+    ("azure_openai", {"base_url": "https://a.com/openai/v1", "api_key": "k"}, {}, ("https://a.com/openai/v1", "k")),
+    (
+        "azure_openai",
+        {},
+        {"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_ENDPOINT": "https://a.com"},
+        ("https://a.com/openai/v1", "k"),
+    ),
+    ("ollama", {}, {}, ("http://localhost:11434/v1", "ollama")),
+    ("ollama", {}, {"OLLAMA_HOST": "192.0.2.7"}, ("http://192.0.2.7:11434/v1", "ollama")),
+    ("ollama", {}, {"OLLAMA_HOST": "0.0.0.0:80"}, ("http://0.0.0.0:80/v1", "ollama")),
+    ("ollama", {}, {"OLLAMA_HOST": "https://a.com/"}, ("https://a.com/v1", "ollama")),
+    ("ollama", {"base_url": "http://a:1/v1"}, {"OLLAMA_HOST": "b"}, ("http://a:1/v1", "ollama")),
+    ("anthropic", {}, {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "http://a"}, ("http://a", "k")),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "env", "found"), ENTRIES, ids=str)
+def test_endpoint_and_key_come_from_argument_environment_or_table(name, given, env, found):
+    lm = build(name, {"model_name": "m", **given}, env)
+    assert (lm.base_url, lm.api_key) == found
+    assert (lm.backend, lm.model) == (name, "m")
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic", "openrouter", "gemini", "azure_openai", "portkey"])
+def test_a_missing_key_names_the_variable_of_the_backend(name):
+    message = refusal({"model_name": "m", "base_url": "http://localhost:1/v1"}, {}, name)
+    assert f"set {find(name).key_variable} in the environment" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("vllm", "'base_url'"), ("azure_openai", "AZURE_OPENAI_ENDPOINT can hold")]
+)
+def test_a_missing_endpoint_is_named(name, words):
+    assert words in refusal({"model_name": "m", "api_key": "k"}, {}, name)
+
+
+@pytest.mark.parametrize("name", ["portkey", "litellm"])
+def test_a_missing_package_names_the_extra(name, monkeypatch):
+    monkeypatch.setattr("rlm_kernel.clients.registry.find_spec", lambda _: None)
+    message = refusal({"model_name": "m", "api_key": "k"}, {}, name)
+    assert f"pip install 'rlm-kernel[{name}]'" in message
+
+
+@pytest.mark.parametrize("name", ["portkey", "litellm", "anthropic"])
+def test_making_a_client_imports_no_sdk(name):
+    code = f"""
+import sys
+from rlm_kernel.clients import registry
+registry.find_spec = lambda _: True
+registry.build({name!r}, {{"model_name": "m", "api_key": "k"}}, {{}})
+sys.exit(bool({{"portkey_ai", "litellm", "anthropic", "openai", "genai_prices"}} & sys.modules.keys()))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_openrouter_is_told_who_asks():
+    assert build("openrouter", {"model_name": "m", "api_key": "k"}, {}).headers == {"X-Title": "rlm-kernel"}
 
 
 def test_llamacpp_needs_neither_key_nor_argument():

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import zipfile
 from dataclasses import replace
@@ -284,7 +285,7 @@ def test_a_full_disk_is_said_before_anything_is_fetched(cache, index, monkeypatc
 def test_an_environment_without_pip_uses_uv(cache, index, monkeypatch, tmp_path):
     hide_pip(monkeypatch)
     monkeypatch.setenv("UV_NO_INDEX", "1")
-    monkeypatch.setenv("UV_FIND_LINKS", str(Path(ensurepip.__file__).parent / "_bundled"))
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder_with_pip()))
     monkeypatch.setenv("UV_NO_CONFIG", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     assert ensure(TINY, Recorder()).read_bytes() == CONTENT
@@ -295,6 +296,12 @@ def test_without_pip_and_uv_the_error_names_both(cache, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(LMError, match=r"no pip, and there is no uv"):
         ensure(TINY, Recorder())
+
+
+def folder_with_pip():
+    """Where Python keeps the wheel that makes environments with pip; Debian keeps it elsewhere."""
+    folders = [Path(ensurepip.__file__).parent / "_bundled", Path(sysconfig.get_config_var("WHEEL_PKG_DIR") or "-")]
+    return next(folder for folder in folders if list(folder.glob("pip-*.whl")))
 
 
 def hide_pip(monkeypatch):

@@ -1,44 +1,25 @@
-"""What a chat completion says, read without trusting its shape.
-
-The SDK does not validate responses: any field can be missing or of another type when the server is only
-nearly compatible. So every field is read with a default here, and what is indispensable and absent is None.
-"""
+"""What a chat completion of the OpenAI API says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from rlm_kernel.records import Usage
+from rlm_kernel.clients.draft import Draft, amount, count
+from rlm_kernel.clients.prices import Tokens
 
 
 @dataclass(slots=True)
-class Draft:
-    """A reply while it is read, whole or chunk by chunk.
-
-    Attributes:
-        model: the model that answers, as far as the provider says.
-        pieces: the text so far; empty until a text, even an empty one, has come.
-        finish_reason: why it ended, or None.
-        usage: what it cost.
-        begun: whether there was a choice at all.
-        complaint: what the provider said instead of a choice.
-    """
-
-    model: str
-    pieces: list[str] = field(default_factory=list)
-    finish_reason: str | None = None
-    usage: Usage = field(default_factory=Usage)
-    begun: bool = False
-    complaint: str = "the reply has no choices"
+class ChatDraft(Draft):
+    """A chat completion, or the chunks of one."""
 
     def add(self, response: Any) -> str:
         """Take in a chat completion or a chunk of one; its text comes back."""
         self.model = getattr(response, "model", None) or self.model
         self.complaint = _complaint(response) or self.complaint
         if (usage := getattr(response, "usage", None)) is not None:
-            self.usage = _usage(usage)
+            self.tokens, self.cost = _tokens(usage), _cost(usage)
         choices = getattr(response, "choices", None)
         return self._choose(choices[0]) if isinstance(choices, list) and choices else ""
 
@@ -66,16 +47,17 @@ def _complaint(response: Any) -> str | None:
     return str(said) if said else None
 
 
-def _usage(raw: Any) -> Usage:
-    cost = getattr(raw, "cost", None)
-    return Usage(
-        _count(raw, "prompt_tokens"),
-        _count(raw, "completion_tokens"),
-        _count(getattr(raw, "prompt_tokens_details", None), "cached_tokens"),
-        float(cost) if isinstance(cost, int | float) else None,
-    )
+def _tokens(usage: Any) -> Tokens:
+    details = getattr(usage, "prompt_tokens_details", None)
+    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    return Tokens(prompt, completion, count(details, "cached_tokens"), count(details, "cache_write_tokens"))
 
 
-def _count(record: Any, name: str) -> int:
-    value = getattr(record, name, None)
-    return value if isinstance(value, int) else 0
+def _cost(usage: Any) -> float | None:
+    """What OpenRouter charges. With a user's own key that is its fee, and the model's provider charges the rest."""
+    cost = amount(usage, "cost")
+    if cost is None or not getattr(usage, "is_byok", False):
+        return cost
+    details = getattr(usage, "cost_details", None)
+    upstream = details.get("upstream_inference_cost") if isinstance(details, Mapping) else None
+    return cost + upstream if isinstance(upstream, int | float) else None

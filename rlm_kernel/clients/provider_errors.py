@@ -1,33 +1,42 @@
-"""Every failure of a call through the OpenAI SDK as one `LMError` that says what to do next.
+"""Every failure of a call through an SDK as one `LMError` that says what to do next.
 
-`lm_errors` is the only place where foreign errors are converted. The table of next steps is keyed by class
-name and looked up along the ancestors of what was raised: so nothing of the SDK is imported here, a class
-that a later SDK adds is covered by its base, and the transport errors of both majors (httpx, httpx2) are one
-entry.
+`lm_errors` is the only place where foreign errors are converted. The table of next steps is keyed by class name and
+looked up along the ancestors of what was raised: so no SDK is imported here, a class that a later SDK adds is covered
+by its base, and the SDKs share the table, because they name their errors alike (openai 2 and 3, anthropic, litellm,
+and the openai that portkey-ai brings along). The transport errors of httpx and httpx2 are one entry too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.errors import LMError
+from rlm_kernel.errors import ContextOverflowError, LMError
+
+if TYPE_CHECKING:
+    from rlm_kernel.clients.endpoint import Endpoint
 
 LONGEST_QUOTE = 500
 """Characters of a provider's own words that a message repeats; error pages can be long."""
 
+_OVERFLOW = (
+    "The conversation is longer than the model's context window: send less text per call, or choose a model with a "
+    "larger window."
+)
+_TROUBLE = (
+    "The provider is in trouble ({retries} retries): ask again later, or look at the server at {url} if it is yours."
+)
 _REFUSED = "The request was refused as it stands: check model_name, max_tokens and sampling_args in backend_kwargs."
-_NOT_AN_API = "Does {url} speak the OpenAI API? A base_url usually ends in /v1."
+_NOT_AN_API = "Does {url} speak the {api} API? Check base_url: {url_form}."
+_SDK = "The {api} SDK refused the call: check backend_kwargs."
 _BROKEN_OFF = "The reply broke off. Ask again; if it happens often, look at the server at {url}."
 
 NEXT_STEPS: Mapping[str, str] = MappingProxyType(
     {
         # Kinds that no class name tells.
-        "context overflow": "The conversation is longer than the model's context window: send less text per "
-        "call, or choose a model with a larger window.",
+        "context overflow": _OVERFLOW,
         "quota": "The account has no credit or quota left ({retries} retries): add some, or use another key "
         "(api_key, or the variable {key_variable}).",
         "broken off": _BROKEN_OFF,
@@ -38,13 +47,12 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         "the environment or a .env file).",
         "PermissionDeniedError": "This key may not do that: ask for access to {model!r}, choose another "
         "model_name, or use another key (api_key, or the variable {key_variable}).",
-        "NotFoundError": "Check model_name ({model!r}) and base_url ({url}; it usually ends in /v1).",
+        "NotFoundError": "Check model_name ({model!r}) and base_url ({url}; {url_form}).",
         "BadRequestError": _REFUSED,
         "UnprocessableEntityError": _REFUSED,
         "RateLimitError": "Too many calls or tokens at a time ({retries} retries): wait a little, ask less "
         "at once, raise max_retries in backend_kwargs, or raise the account's limit.",
-        "InternalServerError": "The provider is in trouble ({retries} retries): ask again later, or look at "
-        "the server at {url} if it is yours.",
+        "InternalServerError": _TROUBLE,
         "APIStatusError": "The provider refused ({retries} retries); its own words say why.",
         "APITimeoutError": "No answer within {timeout:g} s ({retries} retries): raise timeout in "
         "backend_kwargs, ask for a shorter reply with max_tokens, or look whether {url} is reachable.",
@@ -52,7 +60,12 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         "retries)? Check base_url.",
         "APIResponseValidationError": _NOT_AN_API,
         "APIError": _BROKEN_OFF,
-        "OpenAIError": "The OpenAI SDK refused the call: check backend_kwargs.",
+        "OpenAIError": _SDK,
+        "AnthropicError": _SDK,
+        # Classes of litellm that lie beside those of openai.
+        "ContextWindowExceededError": _OVERFLOW,
+        "ServiceUnavailableError": _TROUBLE,
+        "BadGatewayError": _TROUBLE,
         # What the SDK lets through: bodies that cannot be decoded and, in openai 2, a stream that is cut.
         "JSONDecodeError": _NOT_AN_API,
         "UnicodeDecodeError": _NOT_AN_API,
@@ -68,54 +81,45 @@ _OVERFLOWS = (
     "context window",
     "context size",
     "prompt is too long",
+    "exceed context limit",
 )
+_UNPAID = ("insufficient_quota", "billing_error", "credit balance is too low")
 _BREAKS = ("ReadError", "RemoteProtocolError", "WriteError")
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Whom a call asks: all that its error messages need to know.
+def failure(
+    endpoint: Endpoint,
+    what: str,
+    kind: str,
+    *,
+    retries: int = 0,
+    status: int | None = None,
+    request_id: str | None = None,
+) -> LMError:
+    """An `LMError`: who failed, in whose words, and the next step for this kind of failure.
 
-    Attributes:
-        backend: the name of the backend.
-        model: the name of the model.
-        url: where it is, fit to be shown.
-        key_variable: the environment variable of the key.
-        timeout: seconds.
-        secret: the key, so that it can be kept out of messages.
+    Args:
+        endpoint: who was asked.
+        what: what happened, in the provider's words where it has some.
+        kind: a key of `NEXT_STEPS`.
+        retries: how often the SDK had asked again.
+        status: the HTTP status, if there was a response.
+        request_id: the provider's id of the request.
     """
-
-    backend: str
-    model: str
-    url: str
-    key_variable: str
-    timeout: float
-    secret: str = field(repr=False)
-
-    def failure(
-        self,
-        what: str,
-        kind: str,
-        *,
-        retries: int = 0,
-        status: int | None = None,
-        request_id: str | None = None,
-    ) -> LMError:
-        """An `LMError`: who failed, in whose words, and the next step for this kind of failure."""
-        step = NEXT_STEPS[kind].format(
-            url=self.url,
-            model=self.model,
-            key_variable=self.key_variable,
-            timeout=self.timeout,
-            retries=retries,
-        )
-        place = f" (HTTP {status})" if status else ""
-        message = self.hidden(f"{self.backend}, model {self.model!r}{place}: {what.rstrip('. ')}. {step}")
-        return LMError(message, backend=self.backend, model=self.model, status=status, request_id=request_id)
-
-    def hidden(self, text: str) -> str:
-        """The text without the key."""
-        return text.replace(self.secret, "[api key]") if self.secret else text
+    step = NEXT_STEPS[kind].format(
+        url=endpoint.url,
+        model=endpoint.model,
+        key_variable=endpoint.key_variable,
+        timeout=endpoint.timeout,
+        api=endpoint.api,
+        url_form=endpoint.url_form,
+        retries=retries,
+    )
+    place = f" (HTTP {status})" if status else ""
+    message = endpoint.hidden(f"{endpoint.backend}, model {endpoint.model!r}{place}: {what.rstrip('. ')}. {step}")
+    shown_id = None if request_id is None else endpoint.hidden(request_id)
+    raised = ContextOverflowError if kind == "context overflow" else LMError
+    return raised(message, backend=endpoint.backend, model=endpoint.model, status=status, request_id=shown_id)
 
 
 @contextmanager
@@ -132,13 +136,14 @@ def lm_errors(endpoint: Endpoint) -> Iterator[None]:
         if kind is None:
             raise
         # A traceback prints the cause's own words, and a header that cannot be sent quotes the key.
-        cause = None if _mentions(error, endpoint.secret) else error
+        cause = None if _mentions(error, endpoint) else error
         raise _converted(error, kind, endpoint) from cause
 
 
 def _converted(error: Exception, kind: str, endpoint: Endpoint) -> LMError:
-    return endpoint.failure(
-        _words(error),
+    return failure(
+        endpoint,
+        _cut(endpoint.hidden(_words(error))),  # hidden first: half a key would not be found
         kind,
         retries=_retries(error),
         status=getattr(error, "status_code", None),
@@ -149,9 +154,9 @@ def _converted(error: Exception, kind: str, endpoint: Endpoint) -> LMError:
 def _kind(error: Exception) -> str | None:
     """The key of the error in `NEXT_STEPS`, or None when it is not a provider's."""
     status = getattr(error, "status_code", None)
-    if status in {400, 413, 422} and _is_overflow(error):
+    if status in {400, 413, 422} and _says(error, _OVERFLOWS):
         return "context overflow"
-    if status == 402 or getattr(error, "code", None) == "insufficient_quota":  # noqa: PLR2004 (payment required)
+    if status == 402 or (status in {400, 403, 429} and _says(error, _UNPAID)):  # noqa: PLR2004 (payment required)
         return "quota"
     names = [ancestor.__name__ for ancestor in type(error).__mro__]
     if "APIConnectionError" in names and type(error.__cause__).__name__ in _BREAKS:
@@ -159,17 +164,25 @@ def _kind(error: Exception) -> str | None:
     return next((name for name in names if name in NEXT_STEPS), None)
 
 
-def _is_overflow(error: Exception) -> bool:
+def _says(error: Exception, marks: Sequence[str]) -> bool:
     said = f"{getattr(error, 'code', '')} {getattr(error, 'type', '')} {error}".lower()
-    return any(mark in said for mark in _OVERFLOWS)
+    return any(mark in said for mark in marks)
 
 
 def _words(error: Exception) -> str:
     """What the provider said, else what the SDK and its transport said."""
-    body: Any = getattr(error, "body", None)
-    said = body.get("message") or body.get("detail") if isinstance(body, Mapping) else None
-    text = str(said or _own_words(error))
+    return str(_quote(getattr(error, "body", None)) or _own_words(error))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} …"
+
+
+def _quote(body: Any) -> Any:
+    """What an error body says: OpenAI's is handed over unwrapped, Anthropic's as it came."""
+    if not isinstance(body, Mapping):
+        return None
+    return body.get("message") or body.get("detail") or _quote(body.get("error"))
 
 
 def _own_words(error: Exception) -> str:
@@ -184,9 +197,9 @@ def _retries(error: Exception) -> int:
     return int(headers.get("x-stainless-retry-count", 0))
 
 
-def _mentions(error: BaseException | None, secret: str) -> bool:
+def _mentions(error: BaseException | None, endpoint: Endpoint) -> bool:
     while error is not None:
-        if secret and secret in str(error):
+        if endpoint.is_in(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

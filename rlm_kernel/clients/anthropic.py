@@ -1,0 +1,92 @@
+"""The `anthropic` backend: the Messages API through the official SDK.
+
+It differs from chat completions in what a conversation may look like: the system prompt is a parameter, user and
+assistant take turns, no text is empty, and `max_tokens` must be said. A conversation that will grow, as that of the
+root model does, marks its end for the provider's prompt cache: the next turn reads from it what this one wrote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rlm_kernel.clients.anthropic_reply import MessageDraft
+from rlm_kernel.clients.endpoint import is_loopback
+from rlm_kernel.clients.remote import CONNECT_SECONDS, RemoteLM
+
+if TYPE_CHECKING:
+    from rlm_kernel.records import Message
+
+LONGEST_REPLY = 8192
+"""Tokens, when nobody says: every model since Claude 3.5 can write as many."""
+
+CACHED = {"cache_control": {"type": "ephemeral"}}
+EMPTY = "(empty)"
+
+
+@dataclass(eq=False, repr=False)
+class AnthropicLM(RemoteLM):
+    """An `LM` behind Anthropic's API; see `RemoteLM`. The SDK wants a `base_url` without /v1, so that is dropped."""
+
+    default_url: ClassVar[str] = "https://api.anthropic.com"
+    api: ClassVar[str] = "Anthropic"
+    url_form: ClassVar[str] = "it is what stands before /v1/messages"
+    models_path: ClassVar[str] = "/v1/models?limit=1000"
+    reserved: ClassVar[frozenset[str]] = frozenset(
+        {"extra_body", "max_tokens", "messages", "model", "stream", "system"}
+    )
+    """Fields of a request that `sampling_args` may not set, because they have a place of their own."""
+
+    def _open(self) -> Any:
+        import anthropic
+
+        client = anthropic.AsyncAnthropic(
+            api_key=self.api_key,
+            base_url=self._url,
+            timeout=anthropic.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS)),
+            max_retries=self.max_retries,
+            default_headers=self.headers,
+            # A proxy named in the environment cannot reach a server on this machine's loopback.
+            http_client=anthropic.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self._url) else None,
+        )
+        _ = client.messages  # the SDK imports this part at first use: here, in the thread
+        return client
+
+    @property
+    def _url(self) -> str:
+        return super()._url.rstrip("/").removesuffix("/v1")
+
+    def _request(self, messages: list[Message], max_tokens: int | None) -> dict[str, Any]:
+        system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+        turns = _turns(messages)
+        # A question that stands alone, as a sub-call does, is not asked again: writing it to the cache would cost more.
+        grows = bool(system) or len(turns) > 1
+        if grows and turns:
+            turns[-1]["content"][-1] |= CACHED
+        return {
+            "model": self.model_name,
+            "messages": turns,
+            "max_tokens": max_tokens or LONGEST_REPLY,
+            "extra_body": {**(self.extra_body or {}), **(self.sampling_args or {})},
+            **({"system": [_text(system) | CACHED]} if system.strip() else {}),
+        }
+
+    async def _create(self, client: Any, request: dict[str, Any]) -> Any:
+        return await client.messages.create(**request)
+
+    def _draft(self) -> MessageDraft:
+        return MessageDraft(self.model_name)
+
+
+def _turns(messages: list[Message]) -> list[dict[str, Any]]:
+    """The conversation without the system's words; neighbours of one role become one turn."""
+    spoken = (m for m in messages if m["role"] != "system")
+    return [
+        {"role": role, "content": [_text(m["content"]) for m in group]}
+        for role, group in groupby(spoken, key=lambda m: m["role"])
+    ]
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text if text.strip() else EMPTY}

@@ -1,0 +1,51 @@
+"""A reply while it is read, whole or piece by piece, without trusting its shape.
+
+The SDKs do not validate responses: any field can be missing or of another type when the server is only nearly
+compatible. So every field is read with a default, and what is indispensable and absent is None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_kernel.clients.prices import Tokens
+
+
+@dataclass(slots=True)
+class Draft:
+    """What has been read so far. A subclass reads the responses of one API.
+
+    Attributes:
+        model: the model that answers, as far as the provider says.
+        pieces: the text so far; empty until a text, even an empty one, has come.
+        finish_reason: why it ended, or None.
+        tokens: what was used, or None when the provider did not say.
+        cost: US dollars, as the provider reports them, or None.
+        begun: whether there was a reply at all.
+        complaint: what the provider said instead of one.
+    """
+
+    model: str
+    pieces: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+    tokens: Tokens | None = None
+    cost: float | None = None
+    begun: bool = False
+    complaint: str = "the reply has no choices"
+
+    def add(self, response: Any) -> str:
+        """Take in a response or a piece of a streamed one; its text comes back."""
+        raise NotImplementedError
+
+
+def count(record: Any, name: str) -> int:
+    """A number of tokens; 0 when it is missing or none."""
+    value = getattr(record, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def amount(record: Any, name: str) -> float | None:
+    """US dollars; None when they are missing or no number."""
+    value = getattr(record, name, None)
+    return float(value) if isinstance(value, int | float) else None

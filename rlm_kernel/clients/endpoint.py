@@ -1,0 +1,79 @@
+"""Where a provider is, and what may be said about it: addresses, keys, and neither in a message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from rlm_kernel.errors import ConfigError
+
+SHORTEST_SECRET = 8
+"""Characters. What is shorter is a word for a server that wants no key, such as EMPTY or ollama, and may be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Whom a call asks: all that its error messages need to know.
+
+    Attributes:
+        backend: the name of the backend.
+        model: the name of the model.
+        url: where it is, fit to be shown.
+        key_variable: the environment variable of the key.
+        timeout: seconds.
+        secrets: the keys, so that they can be kept out of messages.
+        api: whose wire format it speaks.
+        url_form: what a `base_url` looks like.
+    """
+
+    backend: str
+    model: str
+    url: str
+    key_variable: str
+    timeout: float
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    api: str = "OpenAI"
+    url_form: str = "it usually ends in /v1"
+
+    def hidden(self, text: str) -> str:
+        """The text without the keys."""
+        for secret in self._worth_hiding():
+            text = text.replace(secret, "[api key]")
+        return text
+
+    def is_in(self, text: str) -> bool:
+        """Whether a key stands in the text."""
+        return any(secret in text for secret in self._worth_hiding())
+
+    def _worth_hiding(self) -> list[str]:
+        # The longest first: one may be a part of another.
+        return sorted((s for s in self.secrets if len(s) >= SHORTEST_SECRET), key=len, reverse=True)
+
+
+def check_key(key: str, variable: str) -> None:
+    """Refuse a key that cannot be sent.
+
+    Raises:
+        ConfigError: it is empty or holds what no header may hold. The key is not shown.
+    """
+    if not (key and key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError(
+            f"api_key (or {variable}) is empty or holds a space, a line break or a letter outside ASCII, so "
+            "it cannot be sent: copy it again. A server that wants no key takes any word, such as 'EMPTY'."
+        )
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the server is on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback or ip_address(host).is_unspecified
+    except ValueError:
+        return host == "localhost"
+
+
+def without_password(url: str) -> str:
+    """The URL without user, password and query, fit to be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

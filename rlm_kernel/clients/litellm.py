@@ -1,0 +1,157 @@
+"""The `litellm` backend: many providers behind one package (the extra `litellm`, which needs openai 2).
+
+The name of the model says whom litellm asks, ``anthropic/claude-sonnet-4-5`` say. litellm reports the cost from a price
+table of its own and knows context windows. It is kept from fetching that table at import and from printing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import KW_ONLY, dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rlm_kernel.clients.chat_reply import ChatDraft
+from rlm_kernel.clients.endpoint import check_key
+from rlm_kernel.clients.provider_errors import lm_errors
+from rlm_kernel.clients.remote import RemoteLM
+from rlm_kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from rlm_kernel.records import Message
+
+KEYS: Mapping[str, str] = MappingProxyType(
+    {
+        "openai/": "OPENAI_API_KEY",
+        "gpt-": "OPENAI_API_KEY",
+        "anthropic/": "ANTHROPIC_API_KEY",
+        "claude-": "ANTHROPIC_API_KEY",
+        "openrouter/": "OPENROUTER_API_KEY",
+        "gemini/": "GEMINI_API_KEY",
+        "groq/": "GROQ_API_KEY",
+        "mistral/": "MISTRAL_API_KEY",
+        "deepseek/": "DEEPSEEK_API_KEY",
+        "xai/": "XAI_API_KEY",
+    }
+)
+"""How names of models begin, and the variable of the key that they need. Of all others litellm knows the variables."""
+
+
+_SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
+
+
+class _Module:
+    """litellm as a client that can be closed; its connections belong to the process, so that does nothing."""
+
+    def __init__(self, module: Any) -> None:
+        self.ask = module.acompletion
+        self.known = module.model_cost
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass(eq=False, repr=False)
+class LiteLLM(RemoteLM):
+    """An `LM` that litellm asks; see `RemoteLM`.
+
+    Args:
+        api_key: the key; without one the variable in `KEYS` is looked up, and litellm finds the variables of others.
+        options: further arguments of `litellm.acompletion`.
+        env: where the variables are looked up.
+
+    Raises:
+        ConfigError: the model's key is nowhere.
+    """
+
+    api_key: str = ""
+    _: KW_ONLY
+    options: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    default_url: ClassVar[str] = "the model's provider"
+    reserved: ClassVar[frozenset[str]] = frozenset({"max_tokens", "messages", "model", "n", "stream", "stream_options"})
+
+    def __post_init__(self) -> None:
+        variable = next((name for start, name in KEYS.items() if self.model_name.startswith(start)), None)
+        self.key_variable = variable or "that litellm names"
+        self.api_key = self.api_key or self.env.get(variable or "", "").strip()
+        if variable and not self.api_key:
+            raise ConfigError(
+                f"No API key for the model {self.model_name!r}: give api_key in backend_kwargs, or set {variable} in "
+                "the environment or in a .env file of the working directory or one above it."
+            )
+        super().__post_init__()
+
+    def _check_key(self) -> None:
+        if self.api_key:
+            check_key(self.api_key, self.key_variable)
+
+    def _open(self) -> _Module:
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it is fetched while it is imported
+        import litellm
+
+        litellm.suppress_debug_info = True  # else it prints advice to stdout with every error
+        return _Module(litellm)
+
+    def _opened(self) -> _Module:
+        client = self._open()
+        if not self._window_known:
+            facts = (client.known.get(name, {}) for name in (self.model_name, self.model_name.partition("/")[2]))
+            self.context_window = next(
+                (n for fact in facts if isinstance(n := fact.get("max_input_tokens"), int)), None
+            )
+        return client
+
+    def _request(self, messages: list[Message], max_tokens: int | None) -> dict[str, Any]:
+        given = {"api_key": self.api_key or None, "api_base": self.base_url, "max_tokens": max_tokens}
+        return {
+            "model": self.model_name,
+            "messages": messages,
+            # Both must be said: its own defaults are 6000 seconds, and one retry loop inside another.
+            "timeout": self.timeout,
+            "num_retries": self.max_retries,
+            **{name: value for name, value in given.items() if value is not None},
+            **self.options,
+            **(self.sampling_args or {}),
+        }
+
+    async def _create(self, client: _Module, request: dict[str, Any]) -> Any:
+        extras = {"stream_options": {"include_usage": True}} if request.get("stream") else {}
+        return await client.ask(**request, **extras)
+
+    async def _chunks(self, client: _Module, request: dict[str, Any]) -> AsyncGenerator[Any]:
+        with lm_errors(self._endpoint):
+            async with aclosing(await self._create(client, {**request, "stream": True})) as stream:
+                async for chunk in stream:
+                    yield chunk
+
+    def _draft(self) -> ChatDraft:
+        return _PricedDraft(self.model_name)
+
+    def _in_price_table(self) -> None:
+        """The table of litellm is asked instead, by litellm."""
+
+    async def _ask_for_window(self, client: _Module) -> None:
+        """The table of litellm has told."""
+
+    def _secrets(self) -> tuple[str, ...]:
+        # Those among the options, and those that litellm finds itself.
+        places = [*self.options.items(), *os.environ.items()]
+        return (self.api_key, *(str(value) for name, value in places if _SECRET.search(name)))
+
+
+class _PricedDraft(ChatDraft):
+    """A chat completion whose cost litellm has worked out; a stream says it in its usage."""
+
+    def add(self, response: Any) -> str:
+        text = super().add(response)
+        cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
+        if isinstance(cost, int | float):
+            self.cost = float(cost)
+        return text

@@ -1,0 +1,247 @@
+"""What the clients of all SDKs have in common: a call through an SDK becomes a `Reply` or an `LMError`.
+
+One client of the SDK serves all calls (`connection`). Retries and timeouts are the SDK's own; what it raises is
+converted in `provider_errors`. A context window that the user does not give is looked up in the price table and asked
+of the server, once, beside the first call; a run neither waits for that nor fails by it.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from contextlib import aclosing
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rlm_kernel.clients.connection import Connection
+from rlm_kernel.clients.context_windows import in_listing
+from rlm_kernel.clients.endpoint import Endpoint, check_key, is_loopback, without_password
+from rlm_kernel.clients.prices import Prices, Tariff, Tokens
+from rlm_kernel.clients.provider_errors import failure, lm_errors
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.records import Message, Reply, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+
+    from rlm_kernel.clients.draft import Draft
+    from rlm_kernel.clients.lm import OnText
+
+CONNECT_SECONDS = 10.0
+"""How long to wait for a connection; `timeout` is for the answer."""
+
+LOOKUP_SECONDS = 10.0
+"""How long to wait for the server's list of models."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, repr=False)
+class RemoteLM(ABC):
+    """An `LM` behind an SDK. A subclass says how the SDK is opened and asked.
+
+    Args:
+        model_name: the model, as the provider names it.
+        api_key: the key; a server that wants none takes any word.
+        base_url: the endpoint; None is the provider itself. No environment is read here.
+        backend: the name of the backend, for errors.
+        key_variable: the environment variable that errors about the key name.
+        timeout: seconds without a sign of the provider after which a call is given up.
+        max_retries: how often the SDK asks again after 408, 409, 429, 5xx, a timeout or a lost connection.
+        max_tokens: the longest reply in tokens; what is said here stands above what a call asks for.
+        sampling_args: fields of the request such as ``temperature``, merged into its body.
+        context_window: tokens of prompt and reply together; None: learned with the first call, if anybody knows.
+        extra_body: further fields of the body; `sampling_args` win over them.
+        headers: further headers of each request.
+        prices: US dollars per million tokens, see `Prices`; they stand above what the provider reports.
+        own_server: whether the server is the user's own: on this machine it sends no bill.
+
+    Raises:
+        ConfigError: the key cannot be sent, `prices` are none, or `sampling_args` set a reserved field.
+    """
+
+    model_name: str
+    api_key: str
+    base_url: str | None = None
+    _: KW_ONLY
+    backend: str = "openai"
+    key_variable: str = "OPENAI_API_KEY"
+    timeout: float = 300.0
+    max_retries: int = 2
+    max_tokens: int | None = None
+    sampling_args: Mapping[str, Any] | None = None
+    context_window: int | None = None
+    extra_body: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] | None = None
+    prices: Mapping[str, float] | None = None
+    own_server: bool = False
+    _connection: Connection[Any] = field(init=False)
+    _tariff: Tariff = field(init=False)
+    _window_known: bool = field(init=False)
+
+    default_url: ClassVar[str]
+    api: ClassVar[str] = "OpenAI"
+    url_form: ClassVar[str] = "it usually ends in /v1"
+    models_path: ClassVar[str] = "/models"
+    reserved: ClassVar[frozenset[str]]
+
+    def __post_init__(self) -> None:
+        self._check_key()
+        self._check_sampling()
+        self._window_known = self.context_window is not None
+        self._connection = Connection(self._opened, self._ask_for_window)
+        self._tariff = Tariff(
+            None if self.prices is None else Prices.of(self.prices),
+            self.own_server and is_loopback(self._url),
+            self._in_price_table(),
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model_name!r}, base_url={self._endpoint.url!r})"
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self.model_name
+
+    async def complete(
+        self, messages: Sequence[Message], *, max_tokens: int | None = None, on_text: OnText | None = None
+    ) -> Reply:
+        """Answer the conversation; with `on_text` the reply is streamed.
+
+        Args:
+            messages: the conversation. Lone surrogates, which JSON in UTF-8 cannot hold, are sent as U+FFFD.
+            max_tokens: the longest reply in tokens, unless the constructor was given a limit.
+            on_text: called with each piece of the text.
+
+        Raises:
+            LMError: the provider failed, or what it sent is no reply.
+        """
+        client = await self._connected()
+        request = self._request(
+            [_sendable(m) for m in messages], max_tokens if self.max_tokens is None else self.max_tokens
+        )
+        if on_text is not None:
+            return await self._streamed(client, request, on_text)
+        draft = self._draft()
+        with lm_errors(self._endpoint):
+            draft.add(await self._create(client, request))
+        return self._reply(draft)
+
+    async def close(self) -> None:
+        """Close the connections. A later call opens new ones."""
+        await self._connection.close()
+
+    # -- what a subclass says
+
+    @abstractmethod
+    def _open(self) -> Any:
+        """Build the SDK's client. Called in a thread."""
+
+    @abstractmethod
+    def _request(self, messages: list[Message], max_tokens: int | None) -> dict[str, Any]:
+        """The arguments of the SDK's call."""
+
+    @abstractmethod
+    async def _create(self, client: Any, request: dict[str, Any]) -> Any:
+        """Ask: a response comes back, or a stream of them when the request has `stream`."""
+
+    @abstractmethod
+    def _draft(self) -> Draft:
+        """What reads the responses."""
+
+    def _in_price_table(self) -> Mapping[str, str] | None:
+        """How the price table knows the provider."""
+        return None if is_loopback(self._url) else {"provider_api_url": self._url}
+
+    def _names(self, answered_by: str) -> tuple[str, ...]:
+        """What the price table may know the model as, the best first: a name that was asked for can be an alias."""
+        return (answered_by, self.model_name)
+
+    def _secrets(self) -> tuple[str, ...]:
+        """What may be in no message."""
+        return (self.api_key,)
+
+    # -- a call
+
+    @property
+    def _url(self) -> str:
+        return self.base_url or self.default_url
+
+    @cached_property
+    def _endpoint(self) -> Endpoint:
+        url = without_password(self._url)
+        about = (self.backend, self.model_name, url, self.key_variable, self.timeout, self._secrets())
+        return Endpoint(*about, self.api, self.url_form)
+
+    async def _connected(self) -> Any:
+        return await self._connection.client()
+
+    async def _streamed(self, client: Any, request: dict[str, Any], on_text: OnText) -> Reply:
+        draft = self._draft()
+        # A generator of its own keeps what `on_text` raises out of the conversion of the SDK's errors.
+        async with aclosing(self._chunks(client, request)) as chunks:
+            async for chunk in chunks:
+                if text := draft.add(chunk):
+                    on_text(text)
+        if draft.begun and draft.finish_reason is None:
+            raise failure(self._endpoint, "the stream ended before the reply did", "broken off")
+        return self._reply(draft)
+
+    async def _chunks(self, client: Any, request: dict[str, Any]) -> AsyncGenerator[Any]:
+        with lm_errors(self._endpoint):
+            async with await self._create(client, {**request, "stream": True}) as stream:
+                async for chunk in stream:
+                    yield chunk
+
+    def _reply(self, draft: Draft) -> Reply:
+        if not draft.begun:
+            raise failure(self._endpoint, draft.complaint, "not an API")
+        # A model that spent its whole limit on thinking has no text: a reply cut short, not a failure.
+        if not draft.pieces and draft.finish_reason != "length":
+            what = f"the reply holds no text (finish_reason {draft.finish_reason!r})"
+            raise failure(self._endpoint, what, "no text")
+        cost = self._tariff.cost(draft.tokens, draft.cost, self._names(draft.model))
+        used = draft.tokens or Tokens()
+        usage = Usage(used.input, used.output, used.cached, cost)
+        return Reply("".join(draft.pieces), draft.model, usage, draft.finish_reason)
+
+    # -- the context window
+
+    def _opened(self) -> Any:
+        client = self._open()
+        if not self._window_known:
+            self.context_window = self._tariff.window(self._names(self.model_name))
+        return client
+
+    async def _ask_for_window(self, client: Any) -> None:
+        if self._window_known:
+            return
+        try:
+            asking = client.with_options(timeout=LOOKUP_SECONDS, max_retries=0)
+            listing = await asking.get(self.models_path, cast_to=object)
+            if (window := in_listing(listing, self.model_name)) is not None:
+                self.context_window, self._window_known = window, True
+        except Exception as error:  # noqa: BLE001 (nothing depends on it)
+            _log.debug("%s does not tell context windows: %s", self._endpoint.url, self._endpoint.hidden(str(error)))
+
+    def _check_key(self) -> None:
+        check_key(self.api_key, self.key_variable)
+
+    def _check_sampling(self) -> None:
+        if wrong := sorted(self.reserved & (self.sampling_args or {}).keys()):
+            raise ConfigError(
+                f"sampling_args may not hold {', '.join(wrong)}: it is for fields such as temperature, top_p or "
+                "seed. The length of a reply is the argument max_tokens."
+            )
+
+
+def _sendable(message: Message) -> Message:
+    """The message with pairs of surrogates joined and lone ones replaced."""
+    text = message["content"]
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return {"role": message["role"], "content": text}
