@@ -26,10 +26,12 @@ from sides import (
 from rlm import RLM, Reply, Usage
 from rlm_kernel.clients.lm import OnText
 from rlm_kernel.kernelspecs import environment
+from rlm_kernel.limits import NO_LIMITS, Ledger
+from rlm_kernel.plan import Models
 from rlm_kernel.records import Message
 from rlm_kernel.session import Session
-from rlm_kernel.subcalls import Models, SubCalls
-from rlm_kernel.trajectory.events import Event
+from rlm_kernel.subcalls import SubCalls
+from rlm_kernel.trajectory.stream import EventStream
 from rlm_kernel.usage import UsageMeter
 
 
@@ -61,11 +63,17 @@ def measure(asked: Round) -> Samples:
 
 def _open(asked: Round) -> Any:
     """A session whose sub-calls take the engine's own path: events, usage, limits."""
-
-    def emit(event: type[Event], **fields: Any) -> None:
-        event(time=time.perf_counter(), **fields)
-
-    responder = SubCalls(Models(InstantLM()), UsageMeter(), emit, reply_tokens=100, most_at_once=16)
+    responder = SubCalls(
+        models=Models(InstantLM()),
+        ledger=Ledger(NO_LIMITS),
+        usage=UsageMeter(),
+        emit=EventStream(lambda _: None),
+        reply_tokens=100,
+        most_children=4,
+        start_child=None,
+        on_limit=lambda: None,
+        tools={},
+    )
     return Session.open(environment(asked.environment, None), responder)
 
 

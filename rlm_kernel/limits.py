@@ -95,11 +95,13 @@ class Ledger:
 
     Attributes:
         broken: the sum that was used up, or None. Once it is set every run of the tree ends.
+        most_queries: as given.
         turn: held by a sub-call while it is in flight.
     """
 
     def __init__(self, limits: Limits, most_queries: int = 16) -> None:
         self.broken: LimitError | None = None
+        self.most_queries = most_queries
         self.turn = asyncio.Semaphore(most_queries)
         self._limits = limits
         self._started = time.monotonic()

@@ -121,7 +121,7 @@ def sample(facts: ContextFacts, limit: int) -> str:
     part = facts.parts[0]
     first = "\n".join(line[:160] for line in part.head[:limit].strip("\n").split("\n")[:4])
     labels = "" if facts.type_name == "str" else f" First: {', '.join(part.label for part in facts.parts[:3])}."
-    return f"{shape(facts)}{labels}\n{part.label} begins:\n{first}"
+    return f"{shape(facts)}{labels}\n{part.label} begins:\n{first}{_how_to_read(facts)}"
 
 
 def bounded_repr(value: Any, limit: int) -> str:
@@ -137,6 +137,16 @@ def pairs(prompt: dict[str, Any] | list[Any]) -> Iterable[tuple[Any, Any]]:
 def key_label(key: Any) -> str:
     """How code reaches an entry, e.g. ``context['a.py']``."""
     return f"context[{bounded_repr(key, 120)}]"
+
+
+def _how_to_read(facts: ContextFacts) -> str:
+    """The line of code that turns a text with a structure into data, for a model that would split it by hand."""
+    if facts.form == "json":
+        return "\nRead it with: data = json.loads(context)"
+    if facts.form != "table":
+        return ""
+    mark = _mark(_first_lines(facts.parts[0].head))
+    return f"\nRead it with: rows = list(csv.DictReader(io.StringIO(context), delimiter={mark!r}))"
 
 
 def _ends(part: Part, limit: int) -> str:
@@ -165,15 +175,26 @@ def _characters(prompt: dict[str, Any] | list[Any]) -> int | None:
 
 
 def _form_of_text(text: str) -> Form:
-    lines = text[:_HEAD_CHARACTERS].strip().split("\n")[: _LOOKED_AT_LINES + 1]
-    if not lines[0]:
+    whole = _first_lines(text)
+    if not whole[0]:
         return "empty"
     if text.lstrip()[:1] in ("{", "[") and text.rstrip()[-1:] in ("}", "]"):
         return "json"
-    whole = lines[:-1] if len(lines) > _LOOKED_AT_LINES else lines
-    if any(_alike([line.count(mark) + 1 for line in whole]) for mark in (",", ";", "\t", "|")):
+    if _mark(whole) is not None:
         return "table"
     return "log" if _alike([len(line.split()) for line in whole], slack=2) else "prose"
+
+
+def _first_lines(text: str) -> list[str]:
+    """A few whole lines; the last one looked at may be cut."""
+    lines = text[:_HEAD_CHARACTERS].strip().split("\n")[: _LOOKED_AT_LINES + 1]
+    return lines[:-1] if len(lines) > _LOOKED_AT_LINES else lines
+
+
+def _mark(lines: Sequence[str]) -> str | None:
+    """The character that separates the columns of a table."""
+    marks = (mark for mark in ",;\t|" if _alike([line.count(mark) + 1 for line in lines]))
+    return next(marks, None)
 
 
 def _alike(fields: Sequence[int], slack: int = 0) -> bool:

@@ -22,9 +22,6 @@ from rlm_kernel.usage import UsageMeter
 CHARACTERS_PER_TOKEN = 5
 """A low estimate of a prompt's tokens: a prompt is refused unsent only when it is beyond doubt too long."""
 
-_MOST_WORKERS = 64
-"""Tasks that a batch is given to; how many calls are in flight is the ledger's matter."""
-
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -110,8 +107,10 @@ class SubCalls:
             for index in todo:
                 answers[index] = await self._ask(Prompt(cell, query, index, lm))
 
+        # No more workers than turns: those that wait for one cost more than the calls.
+        turns = self.most_children if self._starts_children(query) else self.ledger.most_queries
         try:
-            await together(*(work() for _ in range(min(_MOST_WORKERS, count))))
+            await together(*(work() for _ in range(min(turns, count))))
         finally:
             failed = sum(answer.error is not None for answer in answers)
             seconds = time.perf_counter() - started
@@ -142,9 +141,12 @@ class SubCalls:
         )
         return Answer(text, error)
 
+    def _starts_children(self, query: Query) -> bool:
+        return query.kind == "rlm_query" and self.start_child is not None
+
     async def _complete(self, prompt: Prompt) -> tuple[str, Usage, float]:
         """The answer, what it cost, and when its turn came."""
-        if prompt.query.kind == "rlm_query" and self.start_child is not None:
+        if self.start_child is not None and self._starts_children(prompt.query):
             async with self._child_turn:
                 started = time.perf_counter()
                 completion = await self.start_child(prompt)

@@ -1,4 +1,4 @@
-"""Worked examples over one long text (a table, a log, prose, JSON) and over records."""
+"""Worked examples over one long text: a table, a log, or prose."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ _GATES = (
 )
 _BOOK = "Chapter 1\nThe ferry left at noon.\nThe captain of the ferry was Ines Duarte.\nChapter 2\nNobody spoke.\n"
 _LAMPS = "Price list of the spring.\n\nLamp X-16 (2030-02-11): 30 crowns\nLamp X-17 (2030-04-02): 45 crowns\n"
-_BERTHS = {"berth-07": {"owner": "Lund", "price": 120}, "berth-08": {"owner": "Sato", "price": 95}}
-_BOATS = [
-    {"boat": "Heron", "port": "Vigo", "crew": 4, "built": 1988},
-    {"boat": "Gannet", "port": "Brest", "crew": 9, "built": 2003},
-    {"boat": "Teal", "port": "Vigo", "crew": 6, "built": 2011},
-]
 
 TEXT = (
     Example(
@@ -52,6 +46,65 @@ TEXT = (
             ),
         ),
         "Mon",
+    ),
+    Example(
+        ("table",),
+        r"\bhow many (rows|orders|lines|days|entries)|\bbelow|\babove|\bmore than|\bless than|\bover\b|\bunder\b",
+        _SALES,
+        "How many rows have a weight above 1?",
+        (
+            Step(
+                "# Count the rows whose weight is above 1.\n"
+                "rows = list(csv.DictReader(io.StringIO(context), delimiter=','))\n"
+                "sum(float(row['weight']) > 1 for row in rows)",
+                "2",
+            ),
+        ),
+        "2",
+    ),
+    Example(
+        ("table",),
+        r"\bhow many (different|distinct|unique)|\bdifferent|\bdistinct|\bunique",
+        _SALES,
+        "How many different items are there?",
+        (
+            Step(
+                "# Collect the items of all rows in a set, count them.\n"
+                "rows = list(csv.DictReader(io.StringIO(context), delimiter=','))\n"
+                "len({row['item'] for row in rows})",
+                "2",
+            ),
+        ),
+        "2",
+    ),
+    Example(
+        ("table",),
+        r"\bwhich|\bwhere|\bat which|\bhighest|\blowest|\bsingle|\bmaximum|\bminimum|\blargest|\bwho\b",
+        _SALES,
+        "In which shop was the row with the highest weight?",
+        (
+            Step(
+                "# Show the row with the highest weight.\n"
+                "rows = list(csv.DictReader(io.StringIO(context), delimiter=','))\n"
+                "max(rows, key=lambda row: float(row['weight']))",
+                "{'day': 'Tue', 'shop': 'north', 'item': 'tea', 'pieces': '7', 'weight': '2.0'}",
+            ),
+        ),
+        "north",
+    ),
+    Example(
+        ("log",),
+        r"\bhow many (different|distinct|unique)|\bdifferent|\bdistinct|\bunique",
+        _GATES,
+        "How many different badges are there?",
+        (
+            Step(
+                "# Collect the text after badge= of all lines in a set, count them.\n"
+                "len({re.search(r'badge=(\\d+)', line)[1] for line in context.splitlines()})",
+                "2",
+            ),
+        ),
+        "2",
     ),
     Example(
         ("log",),
@@ -105,7 +158,7 @@ TEXT = (
         "45",
     ),
     Example(
-        ("log", "table"),
+        ("log",),
         r"\bhow many|\bcount|\bnumber of|\blonger|\bmore than|\bless than|\babove|\bover\b|\bbelow|\bunder|\bat least",
         _GATES,
         "How many of the lines of badge 17 have a wait of more than 20?",
@@ -124,7 +177,7 @@ TEXT = (
         "1",
     ),
     Example(
-        ("prose", "log", "json", "table"),
+        ("prose", "log"),
         r"\bhow many|\bhow often|\bcount|\bstart(s|ing)?\b|\bbegin\w*|\blines?\b|\boccur\w*|\bappear\w*",
         _BOOK,
         "How many lines start with the word Chapter?",
@@ -138,7 +191,7 @@ TEXT = (
         "2",
     ),
     Example(
-        ("prose", "log", "table", "texts"),
+        ("prose", "log"),
         r"\bwhen\b|\bdate|\bday\b|\bcosts?\b|\bprice of|\bversion|\b\w+[-.]\d[\w.-]*",
         _LAMPS,
         "On which day was the price of the lamp X-17 set?",
@@ -154,7 +207,7 @@ TEXT = (
         "2030-04-02",
     ),
     Example(
-        ("prose", "log", "json", "table", "files", "texts"),
+        ("prose", "log"),
         r"\bwho\b|\bwhat (is|was)|\bwhen|\bwhere|\bdate|\bname of|\bcode\b|\bwhich\b",
         _BOOK,
         "Who was the captain of the ferry?",
@@ -168,118 +221,5 @@ TEXT = (
             ),
         ),
         "Ines Duarte",
-    ),
-)
-
-RECORDS = (
-    Example(
-        ("records",),
-        r"\bwhich|\bwho\b|\bmost|\bhighest|\blargest|\boldest|\bnewest|\blowest|\bbest|\bsmallest",
-        _BOATS,
-        "Which boat in Vigo has the largest crew?",
-        (
-            Step(
-                "# Take the records with port Vigo, show the one with the largest crew.\n"
-                "rows = [row for row in context if row['port'] == 'Vigo']\n"
-                "max(rows, key=lambda row: row['crew'])",
-                "{'boat': 'Teal', 'port': 'Vigo', 'crew': 6, 'built': 2011}",
-            ),
-        ),
-        "Teal",
-    ),
-    Example(
-        ("records",),
-        r"\bhow many|\bcount|\bnumber of|\bsum\b|\btotal|\baverage|\bafter|\bbefore|\bsince",
-        _BOATS,
-        "How many boats with a crew of more than five were built before 2010?",
-        (
-            Step(
-                "# Count the records with crew above 5 and built before 2010.\n"
-                "sum(row['crew'] > 5 and row['built'] < 2010 for row in context)",
-                "1",
-            ),
-        ),
-        "1",
-    ),
-    Example(
-        ("records", "values"),
-        r"\bwhat\b|\bwhich\b|\bhow many\b.*\bhas|\bhow many\b.*\bhave|\bdoes\b|\bof\b.*[\d@]",
-        _BERTHS,
-        "Who is the owner of berth-08?",
-        (Step("# Look the key up.\ncontext['berth-08']", "{'owner': 'Sato', 'price': 95}"),),
-        "Sato",
-    ),
-    Example(
-        ("records",),
-        r"\bwhich|\bwho\b|\bmost|\bhighest|\blargest|\blowest|\bbest|\bsmallest|\bcheapest",
-        _BERTHS,
-        "Which berth has the lowest price?",
-        (
-            Step(
-                "# Compare the prices of all entries, show the key of the lowest and its record.\n"
-                "key = min(context, key=lambda key: context[key]['price'])\n"
-                "key, context[key]",
-                "('berth-08', {'owner': 'Sato', 'price': 95})",
-            ),
-        ),
-        "berth-08",
-    ),
-    Example(
-        ("records",),
-        r"\bhow many|\bcount|\bnumber of|\bsum\b|\btotal|\baverage|\bmore than|\bless than|\bwith\b",
-        _BERTHS,
-        "How many berths cost more than 100?",
-        (
-            Step(
-                "# Count the entries whose price is more than 100.\n"
-                "sum(record['price'] > 100 for record in context.values())",
-                "1",
-            ),
-        ),
-        "1",
-    ),
-    Example(
-        ("values",),
-        r"\bwhich|\bwho\b|\bmost|\bhighest|\blargest|\blowest|\bsmallest",
-        {"Vigo": 120, "Brest": 95, "Cork": 210},
-        "Which port has the largest number?",
-        (
-            Step(
-                "# Compare the values, show the key of the largest and its value.\n"
-                "key = max(context, key=context.get)\n"
-                "key, context[key]",
-                "('Cork', 210)",
-            ),
-        ),
-        "Cork",
-    ),
-    Example(
-        ("texts",),
-        r"\bhow many|\bcount|\bcontain|\bmention|\bword",
-        ["The lamp arrived broken.", "Thank you for the quick delivery.", "A new Lamp, please."],
-        "How many letters mention a lamp?",
-        (
-            Step(
-                "# Count the letters with the word lamp in any case.\n"
-                "sum(bool(re.search(r'\\blamp\\b', letter, re.I)) for letter in context)",
-                "2",
-            ),
-        ),
-        "2",
-    ),
-    Example(
-        ("json",),
-        r"\bwhich|\bwho\b|\bwhat\b|\bhow many|\bmost|\bname",
-        '[{"boat": "Heron", "crew": 4}, {"boat": "Gannet", "crew": 9}]',
-        "How large is the crew of the Gannet?",
-        (
-            Step(
-                "# The text is JSON: load it, show the records whose boat is Gannet.\n"
-                "data = json.loads(context)\n"
-                "[row for row in data if row['boat'] == 'Gannet']",
-                "[{'boat': 'Gannet', 'crew': 9}]",
-            ),
-        ),
-        "9",
     ),
 )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from rlm_kernel.prompt_profiles.examples_files import FILES
 from rlm_kernel.prompt_profiles.examples_meaning import MEANING
-from rlm_kernel.prompt_profiles.examples_text import RECORDS, TEXT
+from rlm_kernel.prompt_profiles.examples_records import RECORDS
+from rlm_kernel.prompt_profiles.examples_text import TEXT
 from rlm_kernel.prompts import PromptProfile
 
 _SYSTEM = """\
