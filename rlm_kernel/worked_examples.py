@@ -20,7 +20,6 @@ _MEANING = re.compile(
     r"|\b(dis)?satisfied|\bliked\b|\bdislik|\benjoy|\bpurpose\b|\bexplain|\bfriendly|\bwhat .* is for\b",
     re.IGNORECASE,
 )
-_FEWEST = 2
 
 
 @dataclass(frozen=True, slots=True)

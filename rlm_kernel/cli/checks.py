@@ -22,6 +22,7 @@ from rlm_kernel.records import Answer, Query, ToolCall
 
 DOCKER_SECONDS = 2.0
 _REQUIRED = ("ipykernel", "jupyter_client", "pyzmq", "openai", "anthropic", "genai-prices", "rich", "python-dotenv")
+REFERENCE = "rlms"
 _EXTRAS = {"xllamacpp": "local", "huggingface_hub": "local", "portkey-ai": "portkey", "litellm": "litellm"}
 
 
@@ -61,7 +62,7 @@ def packages() -> list[Check]:
     """The packages a completion needs, and those of the extras."""
     required = [_package(name, f"pip install {name}", essential=True) for name in _REQUIRED]
     extras = [_package(name, f"pip install 'rlm-kernel[{extra}]'") for name, extra in _EXTRAS.items()]
-    return [*required, *extras]
+    return [*required, *extras, *_reference()]
 
 
 def kernels() -> list[Check]:
@@ -110,6 +111,16 @@ def _package(name: str, fix: str, *, essential: bool = False) -> Check:
         state: Literal["absent", "broken"] = "broken" if essential else "absent"
         return Check("Packages", name, state, "not installed", fix, essential=essential)
     return Check("Packages", name, "ok", version, essential=essential)
+
+
+def _reference() -> list[Check]:
+    """The reference's distribution, when it is there: its import name is `rlm`, too, and one hides the other."""
+    try:
+        version = metadata.version(REFERENCE)
+    except metadata.PackageNotFoundError:
+        return []
+    fix = f"keep them in two environments: pip uninstall {REFERENCE}, then install rlm-kernel again"
+    return [Check("Packages", REFERENCE, "broken", f"{version} is imported as `rlm`, as we are", fix, essential=True)]
 
 
 def _local_kernel() -> Check:

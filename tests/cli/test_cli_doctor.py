@@ -28,6 +28,16 @@ def test_lines_have_marks_and_fixes(rlm):
     assert "\x1b" not in shown
 
 
+def test_the_reference_in_the_same_environment_is_found(rlm):
+    installed = rlm.folder / "site" / "rlms-0.1.3.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: rlms\nVersion: 0.1.3\n")
+    rlm.environment["PYTHONPATH"] = str(installed.parent)
+    done = rlm("doctor", "--json")
+    assert done.returncode == 1
+    assert "two environments" in by_name(done)["rlms"]["fix"]
+
+
 def test_a_key_is_named_but_never_shown(rlm):
     rlm.environment["OPENAI_API_KEY"] = "sk-very-secret"
     (rlm.folder / ".env").write_text("ANTHROPIC_API_KEY=sk-also-secret\n")
