@@ -60,6 +60,7 @@ class Engine:
         self._live = live
         self._conversation = Conversation([])
         self._asked = 0.0
+        self._ending = ""
         self._subcalls = SubCalls(
             models=plan.models,
             ledger=self.ledger,
@@ -115,7 +116,7 @@ class Engine:
         self._repl.attach(self._subcalls, self._emit)
         try:
             answer = await self._answer(prompt, question)
-            if self._plan.persistent:
+            if self._plan.persistent and self._repl.contexts:
                 await self._repl.remember(f"history_{self._repl.contexts - 1}", self._conversation.whole[:-1])
                 idle = True
         finally:
@@ -148,8 +149,10 @@ class Engine:
             if turn.answer is not None:
                 talk.add(reply, "")
                 return turn.answer
-            last = iteration == plan.max_iterations
-            talk.add(reply, f"{turn.message}\n\n{plan.profile.last_chance(question or '')}" if last else turn.message)
+            self._tell_unpriced()
+            if iteration == plan.max_iterations:
+                self._ending = "\n\n" + plan.profile.last_chance(question or "")
+            talk.add(reply, turn.message + self._ending)
             if plan.compaction is not None and is_due(reply, plan.models.root.context_window, plan.compaction):
                 await self._compact(iteration, OLD_MESSAGE_CHARACTERS)
         return await self._last_word()
@@ -186,7 +189,7 @@ class Engine:
         reply = await self._complete(talk.to_summarise(profile.summarise(), limit))
         self._emit(events.Compacted, iteration=iteration, reply=reply)
         await self._repl.remember("history", talk.whole)
-        talk.shrink(without_thinking(reply.text).strip() or "(empty)", profile.compacted())
+        talk.shrink(without_thinking(reply.text).strip() or "(empty)", profile.compacted() + self._ending)
 
     # -- the models
 
@@ -244,6 +247,13 @@ class Engine:
         self._repl.interrupt()
 
     # -- the readers
+
+    def _tell_unpriced(self) -> None:
+        for model in self.ledger.take_unpriced():
+            message = (
+                f"The cost of {model} is unknown, so max_budget does not count it: give its prices in backend_kwargs."
+            )
+            self._emit(events.Notice, message=message)
 
     def _announce(self, prompt: Prompt, question: str | None) -> None:
         plan = self._plan

@@ -108,6 +108,7 @@ class Ledger:
         self._budget = Allowance(math.inf if limits.max_budget is None else limits.max_budget)
         self._tokens = Allowance(math.inf if limits.max_tokens is None else limits.max_tokens)
         self._settled = asyncio.Event()
+        self._unpriced: dict[str, bool] = {}
 
     @property
     def seconds_left(self) -> float | None:
@@ -115,6 +116,12 @@ class Ledger:
         if self._limits.max_timeout is None:
             return None
         return max(0.0, self._limits.max_timeout - self._elapsed)
+
+    def take_unpriced(self) -> list[str]:
+        """Models that a budget is set for and whose cost nobody knows, each once."""
+        new = [model for model, told in self._unpriced.items() if not told]
+        self._unpriced.update(dict.fromkeys(new, True))
+        return new
 
     @asynccontextmanager
     async def call(self, model: str, meter: UsageMeter) -> AsyncIterator[Receipt]:
@@ -135,6 +142,8 @@ class Ledger:
             usage = receipt.usage
             if usage is not None:
                 meter.add(model, usage)
+                if usage.cost is None and self._limits.max_budget is not None:
+                    self._unpriced.setdefault(model, False)
             self._budget.settle(model, reserved[0], usage.cost if usage else None)
             self._tokens.settle(model, reserved[1], usage.input_tokens + usage.output_tokens if usage else 0)
             self._settled.set()

@@ -69,3 +69,11 @@ async def test_the_summary_and_the_users_words_alternate(run):
     for call in lm.calls:
         roles = [message["role"] for message in call.messages]
         assert roles == ["system", *["user", "assistant"] * (len(roles) // 2 - 1), "user"]
+
+
+async def test_the_request_for_the_last_word_survives_a_summary(run):
+    script = Windowed(turns=99)
+    lm = ScriptedLM(script, context_window=WINDOW)
+    await run(lm, max_iterations=12, compaction=0.3)
+    assert "No turns are left" in lm.calls[-1].prompt
+    assert "before your summary" in lm.calls[-1].prompt

@@ -18,6 +18,7 @@ from rlm_kernel.errors import (
 )
 from rlm_kernel.limits import Ledger, Limits
 from rlm_kernel.records import Reply, Usage
+from rlm_kernel.trajectory.events import Notice
 from rlm_kernel.usage import UsageMeter
 
 FOREVER = "while True: pass"
@@ -84,6 +85,13 @@ async def test_a_limit_ends_a_cell_that_would_go_on(run):
     with pytest.raises(BudgetExceededError):
         await run(root, others=(sub,), limits=Limits(max_budget=1.0))
     assert len(sub.calls) == 4
+
+
+async def test_a_budget_for_a_model_without_a_price_says_so_once(run, events):
+    lm = ScriptedLM(["```repl\n1\n```", "```repl\n2\n```", "FINAL(x)"])
+    await run(lm, limits=Limits(max_budget=1.0))
+    (notice,) = [event.message for event in events if isinstance(event, Notice)]
+    assert "The cost of scripted is unknown" in notice
 
 
 async def test_without_limits_nothing_is_held_back(run):

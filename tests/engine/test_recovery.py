@@ -113,3 +113,8 @@ async def test_using_a_persistent_rlm_twice_at_once_is_an_error():
         first, second = await asyncio.gather(rlm.acompletion("one"), rlm.acompletion("two"), return_exceptions=True)
         assert {type(first), type(second)} >= {RLMError}
         assert (await rlm.acompletion("three")).response == "1"
+
+
+def test_a_persistent_rlm_at_the_greatest_depth_is_a_plain_completion():
+    with RLM(ScriptedLM(["plain"]), persistent=True, max_depth=0) as rlm:
+        assert rlm.completion("x").response == "plain"
