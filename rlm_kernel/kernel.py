@@ -64,8 +64,8 @@ class Kernel:
         """Marks the messages that answer ours, on channels that others may listen to as well."""
         return self.channels.session_id
 
-    async def ready(self, answered: asyncio.Future[Any]) -> None:
-        """Wait until the kernel has answered a first request and we hear what it publishes.
+    async def ready(self, replied: asyncio.Future[Any]) -> None:
+        """Wait until the kernel has replied to a first request and we hear what it publishes.
 
         jupyter_client's own readiness ends with a pause of 0.2 s; ours with the first message on IOPub. A subscription
         may come too late for the first ones, so the kernel is asked to say something until we hear it.
@@ -75,7 +75,7 @@ class Kernel:
         """
         try:
             async with asyncio.timeout(START_SECONDS):
-                await asyncio.wait({answered, self.died}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({replied, self.died}, return_when=asyncio.FIRST_COMPLETED)
                 while not self._listening.is_set() and not self.died.done():
                     self.channels.send("control", "kernel_info_request", {})
                     with contextlib.suppress(TimeoutError):

@@ -16,6 +16,7 @@ class Request:
     Attributes:
         id: of the message.
         over: done then.
+        replied: done when the reply has come.
         collector: what the cell has shown so far.
         reply: the content of the reply.
         idle: whether the kernel has said so.
@@ -23,11 +24,14 @@ class Request:
 
     id: str
     over: asyncio.Future[None]
+    replied: asyncio.Future[None]
     collector: OutputCollector = field(default_factory=OutputCollector)
     reply: dict[str, Any] | None = None
     idle: bool = False
 
     def check(self) -> None:
-        """See whether it is over."""
+        """See how far it is."""
+        if self.reply is not None and not self.replied.done():
+            self.replied.set_result(None)
         if self.reply is not None and self.idle and not self.over.done():
             self.over.set_result(None)

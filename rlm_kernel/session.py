@@ -196,7 +196,7 @@ class Session:
         source = importlib.resources.files("rlm_kernel").joinpath("guest.py").read_text("utf-8")
         settings = {"source": source, "comm_id": COMM_ID, "seed": self._seed}
         request = self._execute(_INSTALL, store_history=False, metadata={"rlm": settings})
-        await kernel.ready(request.over)
+        await kernel.ready(request.replied)
         reply = request.reply or {}
         if reply.get("status") == "error":
             raise KernelError(f"The guest did not start: {reply.get('ename')}: {reply.get('evalue')}")
@@ -226,7 +226,8 @@ class Session:
             "stop_on_error": True,
         }
         message = self._live()[0].channels.send("shell", "execute_request", content, metadata=metadata)
-        self._request = Request(message, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        self._request = Request(message, loop.create_future(), loop.create_future())
         return self._request
 
     async def _finish(self, request: Request, timeout: float | None) -> CellStatus:  # noqa: ASYNC109

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.kernel import Kernel
 from rlm_kernel.kernelspecs import environment
 from rlm_kernel.session import Session
 
@@ -162,6 +163,21 @@ async def test_a_kernel_that_cannot_start_says_why(echo):
     options = {"env": {"PYTHONPATH": "/nonexistent", "PYTHONHOME": "/nonexistent"}}
     with pytest.raises(KernelError, match="(?s)ended while it started.*last words"):
         await Session.open(environment("local", options), echo)
+
+
+async def test_a_subscription_may_come_too_late_for_the_first_messages(echo, monkeypatch):
+    received, heard = Kernel._received, []
+
+    def deaf_at_first(kernel, channel, message):
+        asked_again = message["parent_header"].get("msg_type") == "kernel_info_request"
+        if channel != "iopub" or heard or asked_again:
+            heard.extend([channel] if channel == "iopub" else [])
+            received(kernel, channel, message)
+
+    monkeypatch.setattr(Kernel, "_received", deaf_at_first)
+    async with await Session.open(environment("local", None), echo) as session:
+        assert (await session.run("1 + 1")).value == "2"
+    assert heard
 
 
 async def test_closing_twice_is_fine(session):
