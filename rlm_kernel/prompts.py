@@ -148,10 +148,6 @@ class PromptProfile:
             "No code has run yet, so that answer is a guess. Look at `context` with a ```repl block first, then answer."
         )
 
-    def unsupported(self) -> str:
-        """After a text answer whose last cell raised or showed nothing."""
-        return "The last cell gave no output that shows this answer. Write a corrected ```repl block that shows it."
-
     def cut(self) -> str:
         """After a reply that ended, by the length limit, inside a code block."""
         return (

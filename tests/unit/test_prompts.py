@@ -198,7 +198,7 @@ def test_a_cell_that_was_ended_is_told_so(profile):
 
 @BOTH
 def test_every_other_message_says_what_to_do_next(profile):
-    for text in (profile.no_code(), profile.look_first(), profile.unsupported()):
+    for text in (profile.no_code(), profile.look_first()):
         assert "```repl" in text
     assert str(profile.reply_tokens) in profile.cut()
     assert "not taken" in profile.guess_ignored()
