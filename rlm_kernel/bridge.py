@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from rlm_kernel.records import Answer, CellReport, Query, ToolCall
+from rlm_kernel.questions import MOST_IMAGES
+from rlm_kernel.records import Answer, CellReport, Image, Query, ToolCall
 from rlm_kernel.wire import WIRE, ToGuest, pack, unpack
 
 ACKNOWLEDGE_AFTER = 0.05
@@ -100,7 +101,7 @@ class Bridge:
         if not self._open:
             self._send_answers(call, [Answer(error="refused: no cell is running, or it was interrupted")])
             return
-        query = _question(call, unpack(buffers[0]))
+        query = _question(call, unpack(buffers[0]), buffers[1:])
         task = self._loop.create_task(self._answer(query))
         self._under_way[call] = task
         acknowledge = self._loop.call_later(ACKNOWLEDGE_AFTER, self._send, "ack", call, None)
@@ -120,7 +121,7 @@ class Bridge:
         self._send_answers(query.id, answers)
 
     def _send_answers(self, call: str, answers: Sequence[Answer]) -> None:
-        entries = [{"text": a.text} if a.error is None else {"error": a.error} for a in answers]
+        entries = [entry(answer) for answer in answers]
         self._send("answer", call, pack({"answers": entries}))
 
     def _cancel(self, call: str) -> None:
@@ -129,22 +130,37 @@ class Bridge:
             task.cancel()
 
 
-def _question(call: str, payload: Any) -> Query | ToolCall:
+def entry(answer: Answer) -> dict[str, str]:
+    """An answer as the guest reads it."""
+    if answer.error is None:
+        return {"text": answer.text}
+    return {"refused" if answer.refused else "error": answer.error}
+
+
+def _question(call: str, payload: Any, images: Sequence[Any]) -> Query | ToolCall:
     if payload["kind"] != "tool":
-        return _query(call, payload)
+        return query_of(call, payload, images)
     args, kwargs = payload["args"], payload["kwargs"]
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise TypeError("args is a list, kwargs a dict")
     return ToolCall(call, str(payload["tool"]), tuple(args), kwargs)
 
 
-def _query(call: str, payload: Any) -> Query:
-    prompts, model, kind = payload["prompts"], payload["model"], payload["kind"]
+def query_of(call: str, payload: Any, images: Sequence[Any]) -> Query:
+    """The question in what the guest sent.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    prompts, model, kind, schema = payload["prompts"], payload["model"], payload["kind"], payload["schema"]
     if kind not in ("llm_query", "rlm_query") or not isinstance(prompts, list) or not prompts:
         raise ValueError("not a question")
     if not all(isinstance(prompt, str) for prompt in prompts) or not isinstance(model, str | None):
         raise TypeError("prompts are texts, a model is a name")
-    return Query(call, kind, tuple(prompts), model, bool(payload["batch"]))
+    if not isinstance(schema, dict | None) or len(images) > MOST_IMAGES:
+        raise TypeError("a schema is a dict, and pictures are few")
+    pictures = tuple(Image.of(bytes(image)) for image in images)
+    return Query(call, kind, tuple(prompts), model, bool(payload["batch"]), schema, pictures)
 
 
 def _report(payload: Any) -> CellReport:
@@ -154,4 +170,5 @@ def _report(payload: Any) -> CellReport:
 
     variables = {str(name): str(kind) for name, kind in payload["variables"].items()}
     restored = {str(name): None if kept is None else str(kept) for name, kept in payload["restored"].items()}
-    return CellReport(text("final"), text("answer"), text("draft"), variables, restored)
+    values = text("final"), text("answer"), text("draft")
+    return CellReport(*values, variables, restored, text("final_json"), text("answer_json"))

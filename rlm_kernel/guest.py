@@ -10,14 +10,18 @@ Whatever is here can be changed by the code that a model writes. The host trusts
 from __future__ import annotations
 
 import asyncio
+import base64
 import builtins
 import hmac
+import io
 import itertools
 import json
+import os
 import pickle
 import random
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
 from types import ModuleType
@@ -25,14 +29,17 @@ from typing import Any
 
 WIRE = 1
 RESEND_SECONDS = 1.0
+MORE = """
+
+schema: a JSON Schema (a dict) or a pydantic class; the answer is then an object that fits it.
+images: figures, PIL images, image files or their bytes, or the execution count of a cell for the figures it showed."""
 MOST_VARIABLES = 200
-PARAMETER_KINDS = (
-    Parameter.POSITIONAL_ONLY,
-    Parameter.POSITIONAL_OR_KEYWORD,
-    Parameter.VAR_POSITIONAL,
-    Parameter.KEYWORD_ONLY,
-    Parameter.VAR_KEYWORD,
-)
+MOST_FIGURES = 50
+MOST_FIGURE_BYTES = 50_000_000
+MOST_IMAGES = 100
+MOST_IMAGE_BYTES = 20_000_000
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+PARAMETER_KINDS: tuple[Any, ...] = tuple(type(Parameter.VAR_KEYWORD))  # type: ignore[arg-type]
 RESERVED = frozenset(
     "context history answer FINAL FINAL_VAR SHOW_VARS exit quit get_ipython In Out "
     "llm_query llm_query_batched allm_query allm_query_batched "
@@ -60,9 +67,9 @@ class Call:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, payload: dict[str, Any], notify: Callable[[], object]) -> None:
+    def __init__(self, payload: dict[str, Any], notify: Callable[[], object], images: Iterable[bytes] = ()) -> None:
         self.id = f"q{next(self._numbers)}"
-        self.payload = json.dumps(payload).encode("ascii")
+        self.buffers = [json.dumps(payload).encode("ascii"), *images]
         self.notify = notify
         self.acknowledged = False
         self.answers: list[dict[str, str]] | None = None
@@ -77,13 +84,14 @@ class Guest:
         self.comm_id = comm_id
         self.parent = self.kernel.get_parent("shell")
         self.calls: dict[str, Call] = {}
-        self.final: str | None = None
+        self.final: tuple[str | None, str | None] = (None, None)
+        self.figures: deque[tuple[int, bytes]] = deque(maxlen=MOST_FIGURES)
         self.ours: dict[str, Any] = {}
 
     # -- the wire
 
-    def send(self, op: str, call: str, payload: bytes | None = None, **fields: str) -> None:
-        """Publish a message. `payload`: its buffer."""
+    def send(self, op: str, call: str, buffers: list[bytes] | None = None, **fields: str) -> None:
+        """Publish a message."""
         # The parent is the running cell, remembered at its start: in a user's thread get_parent() may raise
         # (ipykernel 7.0) or name another cell.
         self.kernel.session.send(
@@ -92,7 +100,7 @@ class Guest:
             {"comm_id": self.comm_id, "data": {"wire": WIRE, "op": op, "id": call, **fields}},
             parent=self.parent,
             ident=b"comm-" + self.comm_id.encode(),
-            buffers=None if payload is None else [payload],
+            buffers=buffers,
         )
 
     def on_control(self, stream: Any, ident: Any, message: dict[str, Any]) -> Any:
@@ -147,32 +155,32 @@ class Guest:
 
     # -- questions
 
-    def ask(self, payload: dict[str, Any]) -> list[dict[str, str]]:
+    def ask(self, payload: dict[str, Any], images: Iterable[bytes] = ()) -> list[dict[str, str]]:
         """Ask the host and wait, in the calling thread."""
         __tracebackhide__ = True
         arrived = threading.Event()
-        call = Call(payload, arrived.set)
+        call = Call(payload, arrived.set, images)
         self.calls[call.id] = call
         try:
             while call.answers is None:
                 if not call.acknowledged:
-                    self.send("ask", call.id, call.payload)
+                    self.send("ask", call.id, call.buffers)
                 arrived.wait(None if call.acknowledged else RESEND_SECONDS)
                 arrived.clear()
         finally:
             self.forget(call)
         return call.answers
 
-    async def ask_async(self, payload: dict[str, Any]) -> list[dict[str, str]]:
+    async def ask_async(self, payload: dict[str, Any], images: Iterable[bytes] = ()) -> list[dict[str, str]]:
         """Ask the host and wait, without blocking the event loop."""
         __tracebackhide__ = True
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-        call = Call(payload, lambda: loop.call_soon_threadsafe(arrived.set))
+        call = Call(payload, lambda: loop.call_soon_threadsafe(arrived.set), images)
         self.calls[call.id] = call
         try:
             while call.answers is None:
                 if not call.acknowledged:
-                    self.send("ask", call.id, call.payload)
+                    self.send("ask", call.id, call.buffers)
                 try:
                     await asyncio.wait_for(arrived.wait(), None if call.acknowledged else RESEND_SECONDS)
                 except asyncio.TimeoutError:
@@ -193,7 +201,7 @@ class Guest:
     def cell_starts(self, *_: Any) -> None:
         """Remember the cell, and forget the answer of the one before."""
         self.parent = self.kernel.get_parent("shell")
-        self.final = None
+        self.final = (None, None)
 
     def take_variable(self, name: str) -> bool:
         """Make the value of a variable the answer. Returns whether there is such a variable."""
@@ -201,22 +209,34 @@ class Guest:
             return False
         value = self.shell.user_ns[name]
         # `answer` is a box; its content is meant.
-        self.final = as_text(value.get("content") if name == "answer" and isinstance(value, dict) else value)
+        self.final = both(value.get("content") if name == "answer" and isinstance(value, dict) else value)
         return True
 
     def cell_ended(self, *_: Any) -> None:
         """Put our names back, and tell the host about the cell before the kernel says that it is idle."""
         restored = self.restore()
         answer = self.shell.user_ns["answer"]
-        draft = answer.get("content")
+        text, as_json = both(answer.get("content"))
         report = {
-            "final": self.final,
-            "answer": as_text(draft) if answer.get("ready") else None,
-            "draft": None if draft in (None, "") else as_text(draft),
+            "final": self.final[0],
+            "final_json": self.final[1],
+            "answer": text if answer.get("ready") else None,
+            "answer_json": as_json if answer.get("ready") else None,
+            "draft": None if answer.get("content") in (None, "") else text,
             "variables": self.variables(),
             "restored": restored,
         }
-        self.send("report", "", json.dumps(report).encode("ascii"))
+        self.send("report", "", [json.dumps(report).encode("ascii")])
+
+    def remember(self, data: dict[str, Any]) -> None:
+        """Keep the picture that a cell showed, for `images=[its number]`; the oldest are forgotten."""
+        kind = next((kind for kind in IMAGE_TYPES if kind in data), None)
+        if kind is None:
+            return
+        # The inputs so far: `execution_count` is one ahead before or after a cell, as IPython's version has it.
+        self.figures.append((len(self.shell.history_manager.input_hist_parsed) - 1, decoded(data[kind])))
+        while sum(len(figure) for _, figure in self.figures) > MOST_FIGURE_BYTES:
+            self.figures.popleft()
 
     def restore(self) -> dict[str, str | None]:
         """Put back what the cell overwrote or deleted; its own value stays under another name."""
@@ -265,6 +285,23 @@ def as_text(value: object) -> str:
         return f"<{type(value).__name__} that cannot be printed: {error}>"
 
 
+def both(value: object) -> tuple[str, str | None]:
+    """An answer as text, and as JSON where it is no text and JSON can hold it."""
+    if isinstance(value, str) or value is None:
+        return as_text(value), None
+    try:
+        return as_text(value), json.dumps(value, default=plain, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return as_text(value), None
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold of a pydantic object, of numpy's and of pandas' values, or of a set."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return value.tolist() if hasattr(value, "tolist") else sorted(value)
+
+
 def repl_names(guest: Guest) -> dict[str, Any]:
     """The functions of the REPL, by name. Docstrings are what `help()` shows the model."""
     return {
@@ -279,26 +316,32 @@ def repl_names(guest: Guest) -> dict[str, Any]:
 def query_names(guest: Guest, kind: str, purpose: str) -> dict[str, Any]:
     """`kind` and its batched and asynchronous forms."""
 
-    def query(prompt: str, model: str | None = None) -> str:
+    def asked(prompts: list[str], model: str | None, schema: Any, images: Any, batch: bool = False) -> Any:
         __tracebackhide__ = True
-        return single(guest.ask(question(kind, [prompt], model)), kind)
+        return question(kind, prompts, model, batch, schema), pictures(guest, images)
 
-    def batched(prompts: Iterable[str], model: str | None = None) -> list[str]:
+    def query(prompt: str, model: str | None = None, schema: Any = None, images: Any = None) -> Any:
         __tracebackhide__ = True
-        prompts = as_list(prompts, kind)
-        return several(guest.ask(question(kind, prompts, model, True)), kind) if prompts else []
+        return single(guest.ask(*asked([prompt], model, schema, images)), kind, schema)
 
-    async def aquery(prompt: str, model: str | None = None) -> str:
+    def batched(prompts: Iterable[str], model: str | None = None, schema: Any = None, images: Any = None) -> Any:
         __tracebackhide__ = True
-        return single(await guest.ask_async(question(kind, [prompt], model)), kind)
+        ask = asked(as_list(prompts, kind), model, schema, images, True)
+        return several(guest.ask(*ask), kind, schema) if ask[0]["prompts"] else []
 
-    async def abatched(prompts: Iterable[str], model: str | None = None) -> list[str]:
+    async def aquery(prompt: str, model: str | None = None, schema: Any = None, images: Any = None) -> Any:
         __tracebackhide__ = True
-        prompts = as_list(prompts, kind)
-        return several(await guest.ask_async(question(kind, prompts, model, True)), kind) if prompts else []
+        return single(await guest.ask_async(*asked([prompt], model, schema, images)), kind, schema)
 
-    one = f"{purpose} Give it one text, get its answer as a text. Raises QueryError when there is no answer."
-    many = f"{purpose} Give a list of texts, get a list of answers in the same order; they are asked side by side."
+    async def abatched(prompts: Iterable[str], model: str | None = None, schema: Any = None, images: Any = None) -> Any:
+        __tracebackhide__ = True
+        ask = asked(as_list(prompts, kind), model, schema, images, True)
+        return several(await guest.ask_async(*ask), kind, schema) if ask[0]["prompts"] else []
+
+    one = f"{purpose} Give it one text, get its answer as a text. Raises QueryError when there is no answer.{MORE}"
+    many = (
+        f"{purpose} Give a list of texts, get a list of answers in the same order; they are asked side by side.{MORE}"
+    )
     functions: dict[str, Any] = {
         kind: query,
         f"{kind}_batched": batched,
@@ -312,8 +355,11 @@ def query_names(guest: Guest, kind: str, purpose: str) -> dict[str, Any]:
     return functions
 
 
-def question(kind: str, prompts: list[str], model: str | None, batch: bool = False) -> dict[str, Any]:
+def question(
+    kind: str, prompts: list[str], model: str | None, batch: bool = False, schema: Any = None
+) -> dict[str, Any]:
     """The payload of an `ask`."""
+    __tracebackhide__ = True
     for prompt in prompts:
         if not isinstance(prompt, str):
             raise TypeError(
@@ -321,34 +367,105 @@ def question(kind: str, prompts: list[str], model: str | None, batch: bool = Fal
             )
     if model is not None and not isinstance(model, str):
         raise TypeError(f"model= takes the name of a model, not {type(model).__name__}.")
-    return {"kind": kind, "prompts": prompts, "model": model, "batch": batch}
+    if hasattr(schema, "model_json_schema"):
+        schema = schema.model_json_schema()
+    if not isinstance(schema, (dict, type(None))):
+        raise TypeError(f"schema= takes a JSON Schema (a dict) or a pydantic class, not {type(schema).__name__}.")
+    return {"kind": kind, "prompts": prompts, "model": model, "batch": batch, "schema": schema}
 
 
 def as_list(prompts: Iterable[str], kind: str) -> list[str]:
     """The prompts of a batch. A single text is a mistake: it would be asked letter by letter."""
+    __tracebackhide__ = True
     if isinstance(prompts, str):
         raise TypeError(f"{kind}_batched takes a list of texts; for one text use {kind}.")
     return list(prompts)
 
 
-def single(answers: list[dict[str, str]], kind: str) -> str:
+def shaped(answer: dict[str, str], schema: Any) -> Any:
+    """The value of an answer, or a `FailedQuery`."""
+    __tracebackhide__ = True
+    if "refused" in answer:
+        raise ValueError(answer["refused"])
+    if "error" in answer:
+        return FailedQuery(f"Error: {answer['error']}")
+    value = answer["text"] if schema is None else json.loads(answer["text"])
+    try:
+        return value if schema is None or isinstance(schema, dict) else schema.model_validate(value)
+    except Exception as error:
+        return FailedQuery(f"Error: the answer {answer['text']} fits the schema, but its class refuses it: {error}")
+
+
+def single(answers: list[dict[str, str]], kind: str, schema: Any = None) -> Any:
     """The answer of a call, or its failure raised."""
     __tracebackhide__ = True
-    if "error" in answers[0]:
-        raise QueryError(f"{kind} has no answer: {answers[0]['error']}")
-    return answers[0]["text"]
+    value = shaped(answers[0], schema)
+    if isinstance(value, FailedQuery):
+        raise QueryError(f"{kind} has no answer: {value[len('Error: ') :]}")
+    return value
 
 
-def several(answers: list[dict[str, str]], kind: str) -> list[str]:
+def several(answers: list[dict[str, str]], kind: str, schema: Any = None) -> list[Any]:
     """The answers of a batch; a failed one is a `FailedQuery`, and stderr says how many there are."""
-    texts = [FailedQuery(f"Error: {a['error']}") if "error" in a else a["text"] for a in answers]
-    failed = sum(isinstance(text, FailedQuery) for text in texts)
+    __tracebackhide__ = True
+    values = list(map(shaped, answers, itertools.repeat(schema)))
+    failed = sum(isinstance(value, FailedQuery) for value in values)
     if failed:
-        print(
-            f"{failed} of {len(texts)} prompts of {kind}_batched have no answer; theirs read 'Error: …'.",
-            file=sys.stderr,
+        told = f"{failed} of {len(values)} prompts of {kind}_batched have no answer; theirs read 'Error: …'."
+        print(told, file=sys.stderr)
+    return values
+
+
+def pictures(guest: Guest, images: Any) -> list[bytes]:
+    """The files of what `images=` was given."""
+    __tracebackhide__ = True
+    files: list[bytes] = []
+    for image in [] if images is None else images if isinstance(images, (list, tuple)) else [images]:
+        files += files_of(guest, image)
+    if len(files) > MOST_IMAGES or any(len(file) > MOST_IMAGE_BYTES for file in files):
+        raise ValueError(
+            f"images= takes {MOST_IMAGES} pictures of {MOST_IMAGE_BYTES:,} bytes at most, not {[*map(len, files)]} "
+            "bytes: make them smaller, with a lower dpi or image.thumbnail((2000, 2000))."
         )
-    return texts
+    return files
+
+
+def files_of(guest: Guest, image: Any) -> list[bytes]:
+    """The picture, whatever it is now; for the execution count of a cell those that it showed."""
+    __tracebackhide__ = True
+    if type(image) is int:
+        if shown := [figure for cell, figure in guest.figures if cell == image]:
+            return shown
+        known = sorted({cell for cell, _ in guest.figures})
+        raise ValueError(f"cell {image} has shown no figure, or too long ago; figures are kept of the cells {known}.")
+    data = file_of(guest, image)
+    begins = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
+    if not data.startswith(begins) and (data[:4], data[8:12]) != (b"RIFF", b"WEBP"):
+        raise TypeError(
+            "images= takes matplotlib figures, PIL images, IPython.display.Image, the path of a PNG, JPEG, GIF or WebP "
+            f"file or its bytes, and the execution counts of cells; this is none, or no such file: {repr(image)[:80]}."
+        )
+    return [data]
+
+
+def file_of(guest: Guest, image: Any) -> bytes:
+    """What a picture would be as a file; nothing for what is none."""
+    if isinstance(image, (str, os.PathLike)) and os.path.isfile(image):  # noqa: PTH113 (Path raises for a long text)
+        with open(image, "rb") as file:  # noqa: PTH123
+            return file.read(MOST_IMAGE_BYTES + 1)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
+    for figure in list[Any]((image, getattr(image, "figure", None))):
+        if hasattr(figure, "savefig"):
+            figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
+            return drawn.getvalue()
+    shown = guest.shell.display_formatter.format(image, include=IMAGE_TYPES)[0]
+    return decoded(next((shown[kind] for kind in IMAGE_TYPES if kind in shown), b""))
+
+
+def decoded(data: Any) -> bytes:
+    """The bytes of a picture as displays hold them: as they are, or in base64."""
+    return base64.b64decode(data) if isinstance(data, str) else bytes(data)
 
 
 def stand_in(guest: Guest, card: dict[str, Any]) -> Any:
@@ -404,12 +521,12 @@ def answer_names(guest: Guest) -> dict[str, Any]:
 
     def FINAL(value: object) -> None:
         """Give the answer of the whole task."""
-        guest.final = as_text(value)
+        guest.final = both(value)
 
     def FINAL_VAR(name: object) -> None:
         """Give the value of the variable with this name as the answer of the whole task."""
         if not isinstance(name, str) or not name.isidentifier():
-            guest.final = as_text(name)  # the value itself was given instead of the name
+            guest.final = both(name)  # the value itself was given instead of the name
         elif not guest.take_variable(name):
             print(f"FINAL_VAR: there is no variable {name!r}. SHOW_VARS() lists what there is.", file=sys.stderr)
 
@@ -437,6 +554,17 @@ def flush_only_what_is_there(stream: Any) -> None:
         stream.flush = quick_flush
 
 
+def remember_what_is_shown(guest: Guest, owner: Any, name: str) -> None:
+    """Have this method of IPython, which shows things, leave the pictures with the guest."""
+    show = getattr(owner, name)
+
+    def show_and_remember(data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        guest.remember(data)
+        show(data, *args, **kwargs)
+
+    setattr(owner, name, show_and_remember)
+
+
 def refuse_input(*_: object, **__: object) -> None:
     """input() would wait for ever."""
     raise EOFError("input() is not available: nobody is at the keyboard. Everything you need is in `context`.")
@@ -462,8 +590,10 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
         kernel.control_stream.on_recv(guest.on_frames, copy=False)
     for stream in (sys.stdout, sys.stderr):
         flush_only_what_is_there(stream)
+    remember_what_is_shown(guest, shell.display_pub, "publish")
+    remember_what_is_shown(guest, shell.displayhook, "write_format_data")
     kernel.raw_input = kernel.getpass = refuse_input
-    guest.ours = {**repl_names(guest), "answer": {"content": "", "ready": False}}
+    guest.ours = {**repl_names(guest), "answer": {"content": "", "ready": False}, "history": []}
     shell.user_ns.update(guest.ours)
     shell.user_ns_hidden.update(guest.ours)
     shell.events.register("pre_run_cell", guest.cell_starts)

@@ -32,7 +32,12 @@ class Models:
         """The model of this name, the default for None, or None when there is no such model."""
         if name is None:
             return self.default
-        return next((lm for lm in (*self.others, self.root) if lm.model == name), None)
+        return next((lm for lm in self.all if lm.model == name), None)
+
+    @property
+    def all(self) -> tuple[LM, ...]:
+        """Everybody who can be asked."""
+        return (*self.others, self.root)
 
     @property
     def names(self) -> tuple[str, ...]:

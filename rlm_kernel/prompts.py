@@ -219,9 +219,23 @@ class PromptProfile:
             "The turns before your summary are in the variable `history`; your other variables are there, too. Go on."
         )
 
-    def last_chance(self, question: str = "") -> str:
-        """The user message after the last turn: answer now."""
+    def answer_schema(self, schema: str) -> str:
+        """At the end of the opening, when the answer has to fit a JSON Schema."""
+        return (
+            f"The answer must be a value that fits this JSON Schema:\n{schema}\n"
+            "Give that value itself from a cell: FINAL(value), with a dict, list, number or text. It is validated."
+        )
+
+    def misfit(self, problems: Sequence[str]) -> str:
+        """After an answer that does not fit the schema."""
+        listed = "\n".join(f"- {problem}" for problem in problems)
+        return f"The answer was not taken, because it does not fit the schema:\n{listed}\nCorrect it, give it again."
+
+    def last_chance(self, question: str = "", *, by_schema: bool = False) -> str:
+        """The user message after the last turn: answer now. `by_schema`: with JSON."""
         asked = f" The question was: {question}" if question else ""
+        if by_schema:
+            return f"No turns are left and no more code will run.{asked} Give your best answer as JSON, no other words."
         return f"No turns are left and no more code will run.{asked} Give your best answer in one line: FINAL(answer)"
 
 

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, Self, TypedDict
+
+from rlm_kernel.questions import Answer, Image, Query, QueryKind, ToolCall
+
+__all__ = [
+    "Answer",
+    "CellError",
+    "CellReport",
+    "CellResult",
+    "CellStatus",
+    "Image",
+    "Message",
+    "ModelUsageSummary",
+    "Output",
+    "Prompt",
+    "Query",
+    "QueryKind",
+    "RLMChatCompletion",
+    "Reply",
+    "ToolCall",
+    "Usage",
+    "UsageSummary",
+]
 
 Prompt = str | dict[str, Any] | list[Any]
 """What `completion()` takes: it becomes the variable `context` in the kernel."""
 
 
 class Message(TypedDict):
-    """One message of a conversation with a model."""
+    """One message of a conversation with a model. Only a user message has `images`, which stand before its words."""
 
     role: Literal["system", "user", "assistant"]
     content: str
+    images: NotRequired[tuple[Image, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +56,15 @@ class Usage:
     output_tokens: int = 0
     cached_tokens: int = 0
     cost: float | None = None
+
+    def plus(self, other: Usage) -> Usage:
+        """Both together. The cost is unknown when one of them is."""
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            None if self.cost is None or other.cost is None else self.cost + other.cost,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +116,11 @@ class ModelUsageSummary:
         }
         return fields if self.total_cost is None else {**fields, "total_cost": self.total_cost}
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """The summary that `to_dict` wrote."""
+        return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
+
 
 @dataclass(frozen=True, slots=True)
 class UsageSummary:
@@ -123,6 +162,12 @@ class UsageSummary:
         }
         return fields if self.total_cost is None else {**fields, "total_cost": self.total_cost}
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """The summary that `to_dict` wrote."""
+        models = fields["model_usage_summaries"]
+        return cls({name: ModelUsageSummary.from_dict(model) for name, model in models.items()})
+
 
 @dataclass(frozen=True, slots=True)
 class RLMChatCompletion:
@@ -135,6 +180,7 @@ class RLMChatCompletion:
         usage_summary: tokens and cost of the root and all sub-calls.
         execution_time: seconds.
         metadata: the whole trajectory when a logger was given, else None.
+        parsed: with a `response_schema` the answer as an object, of the pydantic class when one was given.
     """
 
     root_model: str
@@ -143,10 +189,11 @@ class RLMChatCompletion:
     usage_summary: UsageSummary
     execution_time: float
     metadata: dict[str, Any] | None = None
+    parsed: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The completion as plain data."""
-        return {
+        """The completion as plain data; `parsed` only where there is an object, and as JSON has it."""
+        fields: dict[str, Any] = {
             "root_model": self.root_model,
             "prompt": self.prompt,
             "response": self.response,
@@ -154,6 +201,7 @@ class RLMChatCompletion:
             "execution_time": self.execution_time,
             "metadata": self.metadata,
         }
+        return fields if self.parsed is None else {**fields, "parsed": json.loads(self.response)}
 
 
 Output = dict[str, Any]
@@ -179,6 +227,7 @@ class CellReport:
         draft: the content of `answer` when there is some, ready or not.
         variables: the user's variables, name to type name.
         restored: names that the cell overwrote or deleted, to the name that keeps the cell's value (None: deleted).
+        final_json, answer_json: the same values as JSON, where they are no text and JSON can hold them.
     """
 
     final: str | None = None
@@ -186,6 +235,8 @@ class CellReport:
     draft: str | None = None
     variables: dict[str, str] = field(default_factory=dict)
     restored: dict[str, str | None] = field(default_factory=dict)
+    final_json: str | None = None
+    answer_json: str | None = None
 
 
 CellStatus = Literal["ok", "error", "timeout", "died"]
@@ -238,54 +289,3 @@ class CellResult:
             if output["output_type"] == "execute_result":
                 return str(output["data"].get("text/plain", ""))
         return None
-
-
-QueryKind = Literal["llm_query", "rlm_query"]
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One call of `llm_query` or `rlm_query`, or a batch of them, as it arrived from the kernel.
-
-    Attributes:
-        id: chosen by the guest; the same for every re-send.
-        kind: which function was called.
-        prompts: one text, or those of the batch in order.
-        model: the name the cell asked for, or None for the default.
-        batch: whether it was a `..._batched` call.
-    """
-
-    id: str
-    kind: QueryKind
-    prompts: tuple[str, ...]
-    model: str | None = None
-    batch: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """One call of a custom tool, as it arrived from the kernel.
-
-    Attributes:
-        id: chosen by the guest; the same for every re-send.
-        tool: its name.
-        args, kwargs: JSON values.
-    """
-
-    id: str
-    tool: str
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The outcome of one prompt of a `Query`, or of a `ToolCall`.
-
-    Attributes:
-        text: the answer; of a tool its result as JSON.
-        error: why there is none; of a tool the exception's class name and message as JSON.
-    """
-
-    text: str = ""
-    error: str | None = None

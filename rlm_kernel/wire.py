@@ -2,7 +2,7 @@
 
 Every message is a Jupyter `comm_msg` with one comm id. From the guest it comes on IOPub, to the guest it goes on the
 control channel, because the shell channel is not read while a cell runs. `data` holds the small fields below; what may
-be large or hold any text travels as JSON or as bytes in the first buffer, so that its encoding is ours and exact.
+be large or hold any text travels as JSON or as bytes in the buffers, so that its encoding is ours and exact.
 
 `guest.py` runs where this file is not; `tests/contract/test_wire.py` holds both ends against this table.
 """
@@ -42,12 +42,13 @@ class Data(TypedDict):
 
 
 class AskPayload(TypedDict):
-    """The buffer of `ask`."""
+    """The first buffer of `ask`; those after it are the images, as files hold them, the same for all prompts."""
 
     kind: Literal["llm_query", "rlm_query"]
     prompts: list[str]
     model: str | None
     batch: bool
+    schema: dict[str, Any] | None
 
 
 class ToolPayload(TypedDict):
@@ -67,10 +68,16 @@ class ReportPayload(TypedDict):
     draft: str | None
     variables: dict[str, str]
     restored: dict[str, str | None]
+    final_json: str | None
+    answer_json: str | None
 
 
 class AnswerPayload(TypedDict):
-    """The buffer of `answer`: one entry for each prompt, in order."""
+    """The buffer of `answer`: one entry for each prompt, in order.
+
+    Each holds one of `text` (of a question with a schema it is JSON), `error` (there is no answer) and `refused` (the
+    call was wrong: raised in the cell, for a batch too).
+    """
 
     answers: list[dict[str, str]]
 

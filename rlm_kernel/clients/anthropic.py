@@ -7,6 +7,7 @@ root model does, marks its end for the provider's prompt cache: the next turn re
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rlm_kernel.clients.anthropic_reply import MessageDraft
 from rlm_kernel.clients.endpoint import is_loopback
 from rlm_kernel.clients.remote import CONNECT_SECONDS, RemoteLM
+from rlm_kernel.schemas import is_closed
 
 if TYPE_CHECKING:
-    from rlm_kernel.records import Message
+    from rlm_kernel.records import Image, Message
 
 LONGEST_REPLY = 8192
 """Tokens, when nobody says: every model since Claude 3.5 can write as many."""
@@ -57,7 +59,9 @@ class AnthropicLM(RemoteLM):
     def _url(self) -> str:
         return super()._url.rstrip("/").removesuffix("/v1")
 
-    def _request(self, messages: list[Message], max_tokens: int | None) -> dict[str, Any]:
+    def _request(
+        self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
         turns = _turns(messages)
         # A question that stands alone, as a sub-call does, is not asked again: writing it to the cache would cost more.
@@ -68,12 +72,18 @@ class AnthropicLM(RemoteLM):
             "model": self.model_name,
             "messages": turns,
             "max_tokens": max_tokens or LONGEST_REPLY,
-            "extra_body": {**(self.extra_body or {}), **(self.sampling_args or {})},
+            "extra_body": _with_format({**(self.extra_body or {}), **(self.sampling_args or {})}, schema),
             **({"system": [_text(system) | CACHED]} if system.strip() else {}),
         }
 
     async def _create(self, client: Any, request: dict[str, Any]) -> Any:
         return await client.messages.create(**request)
+
+    def _has_mode_for(self, schema: dict[str, Any]) -> bool:
+        return is_closed(schema) and _format(schema) is not None
+
+    def _shows_schema(self) -> bool:
+        return True
 
     def _draft(self) -> MessageDraft:
         return MessageDraft(self.model_name)
@@ -83,9 +93,36 @@ def _turns(messages: list[Message]) -> list[dict[str, Any]]:
     """The conversation without the system's words; neighbours of one role become one turn."""
     spoken = (m for m in messages if m["role"] != "system")
     return [
-        {"role": role, "content": [_text(m["content"]) for m in group]}
+        {"role": role, "content": [block for m in group for block in _blocks(m)]}
         for role, group in groupby(spoken, key=lambda m: m["role"])
     ]
+
+
+def _blocks(message: Message) -> list[dict[str, Any]]:
+    """The pictures of a message, and then its words."""
+    return [*map(_picture, message.get("images", ())), _text(message["content"])]
+
+
+def _picture(image: Image) -> dict[str, Any]:
+    source = {"type": "base64", "media_type": image.media_type, "data": b64encode(image.data).decode()}
+    return {"type": "image", "source": source}
+
+
+def _with_format(fields: dict[str, Any], schema: dict[str, Any] | None) -> dict[str, Any]:
+    """The fields of a request and, beside what a user says there, the format of the reply."""
+    if schema is None:
+        return fields
+    return {**fields, "output_config": {**fields.get("output_config", {}), "format": _format(schema)}}
+
+
+def _format(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema without what the API does not know, which then stands in descriptions; None when that cannot be."""
+    import anthropic
+
+    try:
+        return {"type": "json_schema", "schema": anthropic.transform_schema(schema)}
+    except (ValueError, TypeError, AssertionError, AttributeError):
+        return None
 
 
 def _text(text: str) -> dict[str, Any]:

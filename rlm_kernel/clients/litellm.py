@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlm_kernel.clients.chat_reply import ChatDraft
+from rlm_kernel.clients.chat_request import chat_message, response_format
 from rlm_kernel.clients.endpoint import check_key
 from rlm_kernel.clients.provider_errors import lm_errors
 from rlm_kernel.clients.remote import RemoteLM
@@ -108,17 +109,20 @@ class LiteLLM(RemoteLM):
             )
         return client
 
-    def _request(self, messages: list[Message], max_tokens: int | None) -> dict[str, Any]:
+    def _request(
+        self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         given = {"api_key": self.api_key or None, "api_base": self.base_url, "max_tokens": max_tokens}
         return {
             "model": self.model_name,
-            "messages": messages,
+            "messages": [chat_message(m) for m in messages],
             # Both must be said: its own defaults are 6000 seconds, and one retry loop inside another.
             "timeout": self.timeout,
             "num_retries": self.max_retries,
             **{name: value for name, value in given.items() if value is not None},
             **self.options,
             **(self.sampling_args or {}),
+            **response_format(schema),
         }
 
     async def _create(self, client: _Module, request: dict[str, Any]) -> Any:

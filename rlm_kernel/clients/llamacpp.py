@@ -52,6 +52,7 @@ class LlamaCppLM:
     """
 
     backend = "llamacpp"
+    takes_schema = True
 
     def __init__(
         self,
@@ -85,7 +86,12 @@ class LlamaCppLM:
         return f"LlamaCppLM({self.model!r})"
 
     async def complete(
-        self, messages: Sequence[Message], *, max_tokens: int | None = None, on_text: OnText | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        on_text: OnText | None = None,
+        schema: dict[str, Any] | None = None,
     ) -> Reply:
         """Answer the conversation. The first call of a process fetches the weights and starts the server.
 
@@ -93,6 +99,7 @@ class LlamaCppLM:
             messages: the conversation.
             max_tokens: the longest reply in tokens; `LONGEST_REPLY` when None.
             on_text: called with each piece of the text.
+            schema: a JSON Schema; the server lets the model write nothing that does not fit it.
 
         Raises:
             LMError: the weights cannot be had, the server did not start, or it failed.
@@ -102,7 +109,7 @@ class LlamaCppLM:
             async with self._server.turn() if self._server else nullcontext():
                 # Always streamed: of a call that is not, llama.cpp may notice only at its end that it was given up.
                 limit = max_tokens or LONGEST_REPLY
-                return await client.complete(messages, max_tokens=limit, on_text=on_text or _ignore)
+                return await client.complete(messages, max_tokens=limit, on_text=on_text or _ignore, schema=schema)
         except LMError as error:
             raise await self._explained(error) from error.__cause__
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeGuard
 
 from rlm_kernel.records import Message, Reply
+from rlm_kernel.schemas import Schema, instructed
 
 OnText = Callable[[str], None]
 """Called with each piece of a streamed reply, in order, in the engine's event loop. Must not block."""
@@ -22,6 +23,9 @@ class LM(Protocol):
         model: the name of the model; the label of its usage.
         context_window: tokens of prompt and reply together, or None when unknown; a client may learn it with its first
             call.
+
+    Two more attributes are optional, and False where they are missing: `takes_images`, when messages may have `images`,
+    and `takes_schema`, see `StructuredLM`.
     """
 
     @property
@@ -49,3 +53,54 @@ class LM(Protocol):
     async def close(self) -> None:
         """Give up connections. Called once, in the event loop of the calls, when the `RLM` is closed."""
         ...
+
+
+class StructuredLM(LM, Protocol):
+    """A model that can be asked for JSON by a schema. It says so: its `takes_schema` is true."""
+
+    @property
+    def takes_schema(self) -> bool: ...  # noqa: D102 (said above)
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        on_text: OnText | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> Reply:
+        """Answer the conversation; with a JSON Schema in the provider's own mode, where it has one.
+
+        The caller reads and validates the reply: a server may ignore the schema.
+        """
+        ...
+
+
+def takes_schema(lm: LM) -> TypeGuard[StructuredLM]:
+    """Whether `complete` of this model takes `schema`."""
+    return getattr(lm, "takes_schema", False) is True
+
+
+def takes_images(lm: LM) -> bool:
+    """Whether this model takes messages with `images`."""
+    return getattr(lm, "takes_images", False) is True
+
+
+async def complete_by_schema(
+    lm: LM,
+    messages: Sequence[Message],
+    schema: Schema | None,
+    *,
+    max_tokens: int | None = None,
+    on_text: OnText | None = None,
+) -> Reply:
+    """Ask a model for an answer that fits a schema: in its own way if it has one, else in words. None: for any text.
+
+    Raises:
+        LMError: the provider failed.
+    """
+    if schema is None:
+        return await lm.complete(messages, max_tokens=max_tokens, on_text=on_text)
+    if takes_schema(lm):
+        return await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=schema.document)
+    return await lm.complete(instructed(messages, schema.document), max_tokens=max_tokens, on_text=on_text)

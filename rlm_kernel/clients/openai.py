@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from rlm_kernel.clients.chat_reply import ChatDraft
+from rlm_kernel.clients.chat_request import chat_message, response_format
 from rlm_kernel.clients.endpoint import is_loopback
 from rlm_kernel.clients.remote import CONNECT_SECONDS, RemoteLM
 
@@ -43,20 +44,25 @@ class OpenAILM(RemoteLM):
         _ = client.chat.completions  # the SDK imports this part at first use: here, in the thread
         return client
 
-    def _request(self, messages: list[Message], max_tokens: int | None) -> dict[str, Any]:
+    def _request(
+        self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         # OpenAI's reasoning models refuse the old name; many other servers know only that.
         name = "max_completion_tokens" if self._at_openai else "max_tokens"
         return {
             "model": self.model_name,
-            "messages": messages,
+            "messages": [chat_message(m) for m in messages],
             # As extra_body, because the SDK refuses arguments that it does not know, such as top_k.
-            "extra_body": {**(self.extra_body or {}), **(self.sampling_args or {})},
+            "extra_body": {**(self.extra_body or {}), **(self.sampling_args or {}), **response_format(schema)},
             **({} if max_tokens is None else {name: max_tokens}),
         }
 
     async def _create(self, client: Any, request: dict[str, Any]) -> Any:
         extras = {"stream_options": {"include_usage": True}} if request.get("stream") else {}
         return await client.chat.completions.create(**request, **extras)
+
+    def _shows_schema(self) -> bool:
+        return self._at_openai
 
     def _draft(self) -> ChatDraft:
         return ChatDraft(self.model_name)

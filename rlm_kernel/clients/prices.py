@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rlm_kernel.errors import ConfigError
 
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 MILLION = 1_000_000
 NAMES = ("input", "output", "cached", "cache_write")
 """What `prices` can hold; the first two it must."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """An `LM` that can say before its first call whether somebody knows what it costs."""
+
+    def price_known(self) -> bool:
+        """Whether the user, the price table, or the place of the server tells."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,10 @@ class Tariff:
         if tokens is None or (found := self._look_up(models, tokens)) is None:
             return None
         return float(found.total_price)
+
+    def known(self, models: Iterable[str]) -> bool:
+        """Whether a call's cost can be told before one is made. What a provider reports comes on top."""
+        return self.prices is not None or self.free or self._look_up(models, Tokens(input=1)) is not None
 
     def window(self, models: Iterable[str]) -> int | None:
         """The context window that the table knows, in tokens, or None."""

@@ -83,6 +83,7 @@ _OVERFLOWS = (
     "prompt is too long",
     "exceed context limit",
 )
+_SCHEMAS = ("schema", "response_format", "output_config", "output format", "structured output", "grammar", "guided")
 _UNPAID = ("insufficient_quota", "billing_error", "credit balance is too low")
 _BREAKS = ("ReadError", "RemoteProtocolError", "WriteError")
 
@@ -138,6 +139,12 @@ def lm_errors(endpoint: Endpoint) -> Iterator[None]:
         # A traceback prints the cause's own words, and a header that cannot be sent quotes the key.
         cause = None if _mentions(error, endpoint) else error
         raise _converted(error, kind, endpoint) from cause
+
+
+def refuses_schema(error: LMError) -> bool:
+    """Whether a provider refused to answer by a schema, or by this one. Then it can still be asked in words."""
+    said = str(error).lower()
+    return error.status in {400, 404, 422, 500, 501} and any(mark in said for mark in _SCHEMAS)
 
 
 def _converted(error: Exception, kind: str, endpoint: Endpoint) -> LMError:

@@ -7,8 +7,10 @@ of the server, once, beside the first call; a run neither waits for that nor fai
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from contextlib import aclosing
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
@@ -18,9 +20,10 @@ from rlm_kernel.clients.connection import Connection
 from rlm_kernel.clients.context_windows import in_listing
 from rlm_kernel.clients.endpoint import Endpoint, check_key, is_loopback, without_password
 from rlm_kernel.clients.prices import Prices, Tariff, Tokens
-from rlm_kernel.clients.provider_errors import failure, lm_errors
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.clients.provider_errors import failure, lm_errors, refuses_schema
+from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.records import Message, Reply, Usage
+from rlm_kernel.schemas import instructed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -79,7 +82,10 @@ class RemoteLM(ABC):
     _connection: Connection[Any] = field(init=False)
     _tariff: Tariff = field(init=False)
     _window_known: bool = field(init=False)
+    _refused: deque[str] = field(init=False, default_factory=lambda: deque(maxlen=100))
 
+    takes_schema: ClassVar[bool] = True
+    takes_images: ClassVar[bool] = True
     default_url: ClassVar[str]
     api: ClassVar[str] = "OpenAI"
     url_form: ClassVar[str] = "it usually ends in /v1"
@@ -105,8 +111,17 @@ class RemoteLM(ABC):
         """The name of the model."""
         return self.model_name
 
+    def price_known(self) -> bool:
+        """Whether a cost is known before the first call. Looks into the price table, whose import takes 0.1 s."""
+        return self._tariff.known(self._names(self.model_name))
+
     async def complete(
-        self, messages: Sequence[Message], *, max_tokens: int | None = None, on_text: OnText | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        on_text: OnText | None = None,
+        schema: dict[str, Any] | None = None,
     ) -> Reply:
         """Answer the conversation; with `on_text` the reply is streamed.
 
@@ -114,14 +129,35 @@ class RemoteLM(ABC):
             messages: the conversation. Lone surrogates, which JSON in UTF-8 cannot hold, are sent as U+FFFD.
             max_tokens: the longest reply in tokens, unless the constructor was given a limit.
             on_text: called with each piece of the text.
+            schema: a JSON Schema, for the mode that the provider has for it. Where it refuses, the model is told in
+                words; the reply is not validated.
 
         Raises:
             LMError: the provider failed, or what it sent is no reply.
         """
+        if schema is None:
+            return await self._ask(messages, max_tokens, on_text)
+        told, key = instructed(messages, schema), json.dumps(schema, sort_keys=True)
+        await self._connected()
+        if key not in self._refused and self._has_mode_for(schema):
+            try:
+                return await self._ask(messages if self._shows_schema() else told, max_tokens, on_text, schema)
+            except LMError as error:
+                if not refuses_schema(error):
+                    raise
+            self._refused.append(key)
+        return await self._ask(told, max_tokens, on_text)
+
+    async def _ask(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int | None,
+        on_text: OnText | None,
+        schema: dict[str, Any] | None = None,
+    ) -> Reply:
         client = await self._connected()
-        request = self._request(
-            [_sendable(m) for m in messages], max_tokens if self.max_tokens is None else self.max_tokens
-        )
+        limit = max_tokens if self.max_tokens is None else self.max_tokens
+        request = self._request([_sendable(m) for m in messages], limit, schema)
         if on_text is not None:
             return await self._streamed(client, request, on_text)
         draft = self._draft()
@@ -140,7 +176,9 @@ class RemoteLM(ABC):
         """Build the SDK's client. Called in a thread."""
 
     @abstractmethod
-    def _request(self, messages: list[Message], max_tokens: int | None) -> dict[str, Any]:
+    def _request(
+        self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """The arguments of the SDK's call."""
 
     @abstractmethod
@@ -150,6 +188,14 @@ class RemoteLM(ABC):
     @abstractmethod
     def _draft(self) -> Draft:
         """What reads the responses."""
+
+    def _has_mode_for(self, _: dict[str, Any]) -> bool:
+        """Whether the provider's mode can hold this schema. The SDK is imported by then."""
+        return True
+
+    def _shows_schema(self) -> bool:
+        """Whether the model reads the schema in that mode; else its words are only held to it, and it is told too."""
+        return False
 
     def _in_price_table(self) -> Mapping[str, str] | None:
         """How the price table knows the provider."""
@@ -244,4 +290,4 @@ def _sendable(message: Message) -> Message:
         text.encode()
     except UnicodeEncodeError:
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return {"role": message["role"], "content": text}
+    return {**message, "content": text}

@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rlm_kernel.clients.lm import OnText
 from rlm_kernel.errors import LMError
-from rlm_kernel.records import Message, Reply, Usage
+from rlm_kernel.records import Image, Message, Reply, Usage
 
 Script = Callable[[Sequence[Message]], "str | Reply | BaseException"]
 
@@ -26,11 +27,17 @@ class Call:
 
     messages: tuple[Message, ...]
     max_tokens: int | None
+    schema: dict[str, Any] | None = None
 
     @property
     def prompt(self) -> str:
         """The last message's text."""
         return self.messages[-1]["content"]
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The last message's pictures."""
+        return self.messages[-1].get("images", ())
 
 
 class ScriptedLM:
@@ -44,6 +51,8 @@ class ScriptedLM:
     """
 
     backend = "scripted"
+    takes_schema = True
+    takes_images = True
 
     def __init__(
         self,
@@ -62,14 +71,19 @@ class ScriptedLM:
         self._script = replies if callable(replies) else _from_list(replies, model)
 
     async def complete(
-        self, messages: Sequence[Message], *, max_tokens: int | None = None, on_text: OnText | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        on_text: OnText | None = None,
+        schema: dict[str, Any] | None = None,
     ) -> Reply:
         """The next reply of the script. Tokens are counted as words.
 
         Raises:
             LMError: the script has no reply left.
         """
-        self.calls.append(Call(tuple(messages), max_tokens))
+        self.calls.append(Call(tuple(messages), max_tokens, schema))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:

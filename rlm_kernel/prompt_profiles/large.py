@@ -29,6 +29,7 @@ shown, top-level `await` works, installed packages can be imported. There is no 
 the text it has to read into it. Raises when the call fails.
 - `llm_query_batched(prompts, model=None) -> list[str]`: many such questions at once, answered in parallel, in \
 order. Much faster than a loop. A failed one gives a str that starts with "Error:".
+- All take `schema=` (JSON Schema or pydantic class): the answer is a validated object; `llm_query` also `images=[...]`.
 - `rlm_query(prompt, model=None)`, `rlm_query_batched(prompts, model=None)`: the same, but each prompt is answered \
 by a model with a notebook of its own when nesting is allowed (the prompt becomes its `context`), else by a plain \
 call. For sub-tasks that need several steps.

@@ -39,6 +39,11 @@ llm_query("a question", model="a model")
 tool(1, key="two")
 rlm_query_batched(["one", "fail"])
 await allm_query("slow")
+llm_query("by schema", schema={"type": "string"}, images=[b"GIF89a", b"GIF87a"])
+try:
+    llm_query_batched(["refuse"])
+except ValueError:
+    pass
 forgotten = asyncio.create_task(allm_query("never answered"))
 await asyncio.sleep(0)
 forgotten.cancel()
@@ -76,6 +81,10 @@ class Tap:
             await self.acknowledged.wait()
         if query.prompts == ("never answered",):
             await asyncio.Event().wait()
+        if query.schema is not None:
+            return [Answer('"text"')]
+        if query.prompts == ("refuse",):
+            return [Answer(error="wrong", refused=True)]
         return [Answer(error="no luck") if p == "fail" else Answer(p.upper()) for p in query.prompts]
 
     def attach(self, patch: pytest.MonkeyPatch) -> None:
@@ -144,7 +153,8 @@ def test_the_fields_of_the_table_are_used_by_some_message(crossed):
 def test_every_payload_is_as_the_table_says(crossed):
     for message in crossed:
         if (payload := PAYLOADS.get(message.op)) is not None:
-            (buffer,) = message.buffers
+            buffer, *images = message.buffers
+            assert message.op == "ask" or not images
             unpacked = wire.unpack(buffer)
             kind = wire.ToolPayload if unpacked.get("kind") == "tool" else payload
             assert fits(unpacked, kind), unpacked
@@ -158,9 +168,13 @@ def test_every_encoding_crosses(crossed):
     assert {m.data["encoding"] for m in crossed if m.op == "put"} == set(get_args(wire.Encoding))
 
 
-def test_an_answer_is_a_text_or_an_error(crossed):
+def test_pictures_follow_the_question_as_files_hold_them(crossed):
+    assert [b"GIF89a", b"GIF87a"] in [message.buffers[1:] for message in crossed if message.op == "ask"]
+
+
+def test_an_answer_is_a_text_or_an_error_or_a_refusal(crossed):
     entries = [entry for m in crossed if m.op == "answer" for entry in wire.unpack(m.buffers[0])["answers"]]
-    assert {frozenset(entry) for entry in entries} == {frozenset({"text"}), frozenset({"error"})}
+    assert {frozenset(entry) for entry in entries} == {frozenset({kind}) for kind in ("text", "error", "refused")}
 
 
 def test_every_kind_of_question_crosses(crossed):
@@ -258,7 +272,7 @@ def test_a_question_and_an_answer_hold_any_text(text):
     joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     assert wire.unpack(memoryview(packed)) == {"answers": [{"text": joined}]}
     asked = guest.Call(guest.question("llm_query", [text], None), lambda: None)
-    assert wire.unpack(asked.payload)["prompts"] == [joined]
+    assert wire.unpack(asked.buffers[0])["prompts"] == [joined]
 
 
 def fits(value: Any, annotation: Any) -> bool:

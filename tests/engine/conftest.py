@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from places import EVERYWHERE, provided
 
 from rlm_kernel.engine import Engine
 from rlm_kernel.kernelspecs import environment
@@ -13,15 +14,26 @@ def events():
     return []
 
 
+def pytest_generate_tests(metafunc):
+    if metafunc.definition.get_closest_marker("everywhere"):
+        metafunc.parametrize("place", EVERYWHERE, indirect=True)
+
+
 @pytest.fixture
-def run(events):
+def place(request):
+    return provided(getattr(request, "param", "local"), request)
+
+
+@pytest.fixture
+def run(place, events):
     """Run a completion with a model (and others for sub-calls) and return it; its events are in `events`."""
 
     async def completion(
-        lm, context="some context", question="a question", *, others=(), environment_kwargs=None, **plan
+        lm, context="some context", question="a question", *, others=(), environment_kwargs=None, schema=None, **plan
     ):
-        where = environment("local", environment_kwargs)
-        engine = Engine(Plan(Models(lm, others), where, **{"profile": LARGE, **plan}), events.append)
+        name, options = place
+        where = environment(name, {**options, **(environment_kwargs or {})})
+        engine = Engine(Plan(Models(lm, others), where, **{"profile": LARGE, **plan}), events.append, schema=schema)
         return await engine.run(context, question)
 
     return completion

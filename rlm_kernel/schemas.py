@@ -1,0 +1,163 @@
+"""Answers by schema: what a model is told, how its words are read, and what is wrong with them.
+
+`validation` says what fits; here are the words.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_kernel.parsing import without_thinking
+from rlm_kernel.records import Message
+from rlm_kernel.validation import MOST_PROBLEMS, MisfitError, checked, parts, problems, short
+
+_FENCED = re.compile(r"\A[^`]*```\w*[ \t]*\n(.*?)\n[ \t]*```[^`]*\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A JSON Schema that was checked.
+
+    Attributes:
+        document: the schema.
+        build: makes the object that the user gets; raises ValueError for what it does not take.
+    """
+
+    document: dict[str, Any]
+    build: Callable[[Any], Any] | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> Schema:
+        """The schema of a dict, or of a pydantic model class.
+
+        Raises:
+            TypeError: it is neither.
+            ValueError: it is no JSON Schema that can be used; the message says why.
+        """
+        if not isinstance(given, dict) and callable(getattr(given, "model_json_schema", None)):
+            return cls(checked(given.model_json_schema()), given.model_validate)
+        if not isinstance(given, dict):
+            raise TypeError(f"a schema is a JSON Schema (a dict) or a pydantic model class, not {type(given).__name__}")
+        return cls(checked(given))
+
+    def read(self, text: str, *, whole: bool = True) -> Any:
+        """The value in a model's words: JSON, alone or in one fenced block.
+
+        Args:
+            text: the words.
+            whole: False when they were cut by the length limit.
+
+        Raises:
+            MisfitError: there is none, or it does not fit.
+        """
+        value = _json(text, whole=whole)
+        self.fit(value)
+        return value
+
+    def fit(self, value: Any) -> Any:
+        """What the user gets for a JSON value.
+
+        Raises:
+            MisfitError: it does not fit.
+        """
+        if found := problems(self.document, value):
+            raise MisfitError(found)
+        if self.build is None:
+            return value
+        try:
+            return self.build(value)
+        except ValueError as error:
+            raise MisfitError(_complaints(error)) from error
+
+    def take(self, text: str, as_json: str | None = None) -> str:
+        """An answer that was given in a cell or in words, as JSON.
+
+        Args:
+            text: the answer; where it is not the JSON of a value that fits, it may be one as it stands.
+            as_json: what the kernel made of a value that is no text, or None.
+
+        Raises:
+            MisfitError: it does not fit.
+        """
+        if as_json is not None:
+            return text_of(self.read(as_json))
+        values: list[Any] = [text]
+        complaints: list[str] = []
+        try:
+            values.insert(0, _json(text))
+        except MisfitError as misfit:
+            complaints += misfit.problems
+        for value in values:
+            try:
+                self.fit(value)
+            except MisfitError as misfit:
+                complaints += misfit.problems if value is values[0] else ()
+            else:
+                return text_of(value)
+        raise MisfitError(complaints)
+
+
+def instructed(messages: Sequence[Message], schema: dict[str, Any]) -> list[Message]:
+    """The conversation with the schema told at its end, for a model that has to be asked in words."""
+    *before, last = messages
+    told = f"{last['content']}\n\nAnswer with JSON only, no words around it. It must fit this JSON Schema:\n"
+    return [*before, {**last, "content": told + text_of(schema)}]
+
+
+def request_for_repair(misfit: MisfitError) -> str:
+    """What a model is told whose reply did not fit."""
+    listed = "\n".join(f"- {problem}" for problem in misfit.problems)
+    return f"That does not fit the schema:\n{listed}\nGive the whole answer again, corrected: JSON only."
+
+
+def is_strict(schema: Any) -> bool:
+    """Whether every object says all its names and needs them all, as OpenAI's strict mode demands."""
+    return all(
+        set(part.get("required", ())) == set(part["properties"]) and part.get("additionalProperties") is False
+        for part in _objects(schema)
+    )
+
+
+def is_closed(schema: Any) -> bool:
+    """Whether no object may hold names that the schema does not say: only then a mode that adds none loses nothing."""
+    return all(part["properties"] and not part.get("additionalProperties") for part in _objects(schema))
+
+
+def text_of(value: Any) -> str:
+    """A value as JSON that a model reads easily."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+# -- reading
+
+
+def _json(text: str, *, whole: bool = True) -> Any:
+    text = without_thinking(text).strip()
+    fenced = _FENCED.match(text)
+    try:
+        return json.loads(fenced[1] if fenced else text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        cut = "" if whole else " It was cut at the length limit: write less."
+        raise MisfitError([f"it is not JSON ({error}).{cut}"]) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _complaints(error: ValueError) -> list[str]:
+    """What a class refuses a value for; pydantic tells each part of it."""
+    each = error.errors() if hasattr(error, "errors") else []
+    told = [f"$.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in each]
+    return [short(words) for words in told or [str(error)]][:MOST_PROBLEMS]
+
+
+def _objects(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every part that describes an object; one without properties describes a dict of anything."""
+    for part in parts(schema):
+        if part.get("type") == "object" or isinstance(part.get("properties"), dict):
+            yield {**part, "properties": part.get("properties") or {}}
