@@ -8,6 +8,7 @@ from rlm_kernel import __version__
 from rlm_kernel.clients.lm import LM
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import (
+    AnswerSchemaError,
     BudgetExceededError,
     CancellationError,
     ConfigError,
@@ -15,6 +16,7 @@ from rlm_kernel.errors import (
     KernelError,
     LimitError,
     LMError,
+    RecordingError,
     RLMError,
     TimeoutExceededError,
     TokenLimitExceededError,
@@ -22,10 +24,12 @@ from rlm_kernel.errors import (
 from rlm_kernel.prompts import PromptProfile
 from rlm_kernel.records import ModelUsageSummary, Reply, RLMChatCompletion, Usage, UsageSummary
 from rlm_kernel.rlm import RLM
+from rlm_kernel.viewer import view
 
 __all__ = [
     "LM",
     "RLM",
+    "AnswerSchemaError",
     "BudgetExceededError",
     "CancellationError",
     "ConfigError",
@@ -37,6 +41,7 @@ __all__ = [
     "PromptProfile",
     "RLMChatCompletion",
     "RLMError",
+    "RecordingError",
     "Reply",
     "ScriptedLM",
     "TimeoutExceededError",
@@ -44,4 +49,5 @@ __all__ = [
     "Usage",
     "UsageSummary",
     "__version__",
+    "view",
 ]

@@ -5,15 +5,21 @@ Everything wrong is a `ConfigError` that names what is allowed, before anything 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlm_kernel.clients import registry
 from rlm_kernel.clients.lm import LM
+from rlm_kernel.clients.prices import Priced
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.plan import Models, Plan
 from rlm_kernel.prompt_profiles import PROFILES
 from rlm_kernel.prompts import PromptProfile
+from rlm_kernel.schemas import Schema
+
+COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
+"""Backends of which nothing can be said before: who answers reports the cost, or which model a deployment is."""
 
 
 def models_of(
@@ -93,6 +99,19 @@ def check_numbers(plan: Plan, threshold: float) -> None:
             raise ConfigError(f"{name} must be a whole number, {lowest} or more, not {value!r}.")
     if not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
+    if plan.limits.max_budget is not None:
+        _warn_of_unknown_prices(plan.models)
+
+
+def _warn_of_unknown_prices(models: Models) -> None:
+    """Say at once that a budget does not count a model. Of a user's own `LM` the first run tells."""
+    for lm in {lm.model: lm for lm in (models.root, *models.others)}.values():
+        if isinstance(lm, Priced) and lm.backend not in COST_COMES_WITH_THE_REPLY and not lm.price_known():
+            warnings.warn(
+                f"Nobody knows what {lm.model} costs, so max_budget does not count it: give US dollars per million "
+                "tokens, backend_kwargs={..., 'prices': {'input': 1.25, 'output': 10}}.",
+                stacklevel=4,
+            )
 
 
 def check_limits(budget: float | None, timeout: float | None, tokens: int | None, errors: int | None) -> None:
@@ -106,6 +125,26 @@ def check_limits(budget: float | None, timeout: float | None, tokens: int | None
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or not value > 0):
             wanted = "a number above 0" if float in kinds else "a whole number, 1 or more"
             raise ConfigError(f"{name} must be {wanted} (None: no limit), not {value!r}.")
+
+
+def check_logger(logger: object) -> None:
+    """Check that a logger can keep runs."""
+    if logger is not None and not callable(getattr(logger, "start", None)):
+        raise ConfigError(f"logger must be an RLMLogger, from rlm.logger, not {type(logger).__name__}.")
+
+
+def keys_of(models: Models) -> set[str]:
+    """The keys that the models send: they may be in no log."""
+    keys = (getattr(lm, "api_key", None) for lm in (models.root, *models.others))
+    return {key for key in keys if isinstance(key, str)}
+
+
+def schema_of(given: Any) -> Schema | None:
+    """The schema that `response_schema` asks for."""
+    try:
+        return None if given is None else Schema.of(given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"response_schema: {error}.") from error
 
 
 def check_prompt(prompt: object) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
-from rlm_kernel.clients.lm import OnText
-from rlm_kernel.compaction import OLD_MESSAGE_CHARACTERS, SHORT_MESSAGE_CHARACTERS, Conversation, is_due
-from rlm_kernel.errors import ContextOverflowError, LimitError
+from rlm_kernel.errors import LimitError
 from rlm_kernel.limits import Ledger
 from rlm_kernel.parsing import parse, without_thinking
+from rlm_kernel.past import Past
 from rlm_kernel.plan import Models, Plan
 from rlm_kernel.prompts import describe
-from rlm_kernel.records import Message, Prompt, Reply, RLMChatCompletion
+from rlm_kernel.records import Message, Prompt, RLMChatCompletion
 from rlm_kernel.repl import Repl
+from rlm_kernel.root import RootModel
+from rlm_kernel.schemas import Schema, text_of
 from rlm_kernel.subcalls import Prompt as SubPrompt
 from rlm_kernel.subcalls import SubCalls
 from rlm_kernel.together import together
@@ -37,6 +38,9 @@ class Engine:
         live: whether somebody watches, so that the root model's words are streamed.
         parent: the run whose `rlm_query` this one answers; it shares its ledger.
         repl: a persistent one, which stays open; None: one of its own.
+        past: of an earlier run, which this one goes on from.
+        record: called at the end for the `metadata` of the outcome.
+        schema: what the answer has to fit; None: it is text.
 
     Attributes:
         ledger: what the tree has spent, and what is left.
@@ -51,16 +55,18 @@ class Engine:
         live: bool = False,
         parent: Engine | None = None,
         repl: Repl | None = None,
+        past: Past | None = None,
+        record: Callable[[], dict[str, Any] | None] = lambda: None,
+        schema: Schema | None = None,
     ) -> None:
         own = Ledger(plan.limits, plan.max_concurrent_queries)
         self.ledger: Ledger = own if parent is None else parent.ledger
         self.usage: UsageMeter = UsageMeter(None if parent is None else parent.usage)
         self._plan = plan
-        self._emit = EventStream(on_event)
-        self._live = live
-        self._conversation = Conversation([])
-        self._asked = 0.0
-        self._ending = ""
+        self._past = past or Past()
+        self._record = record
+        self._schema = schema
+        self._emit = EventStream(on_event, self._past.seconds)
         self._subcalls = SubCalls(
             models=plan.models,
             ledger=self.ledger,
@@ -71,14 +77,21 @@ class Engine:
             start_child=self._start_child if plan.depth + 1 < plan.max_depth else None,
             on_limit=self._interrupt,
             tools={tool.name: tool for tool in plan.tools if tool.kind == "function"},
+            past=self._past,
         )
         self._repl = repl or Repl(plan)
-        self._turns = Turns(plan, self._repl, self.ledger, self._emit)
+        self._root = RootModel(plan, self.ledger, self.usage, self._emit, self._past, self._keep_history, live=live)
+        self._turns = Turns(plan, self._repl, self.ledger, self._emit, schema)
 
     @property
     def partial_answer(self) -> str | None:
         """The best answer so far: the last content of `answer`, ready or not."""
         return self._repl.draft
+
+    @property
+    def subcalls(self) -> SubCalls:
+        """Answers questions; also those of a kernel in which no run of ours is."""
+        return self._subcalls
 
     async def run(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
         """Answer a question over a context.
@@ -99,12 +112,15 @@ class Engine:
             answer = await self._answer_and_close(prompt, question)
         except BaseException as error:
             if isinstance(error, LimitError):
-                error.partial_answer, error.usage = self.partial_answer, self.usage.summary()
+                error.partial_answer = self.partial_answer or error.partial_answer
+                error.usage = self.usage.summary()
             self._emit(events.RunFailed, error=error)
+            if isinstance(error, LimitError):
+                error.trajectory = self._record()
             raise
-        completion = RLMChatCompletion(
-            self._plan.models.root.model, prompt, answer, self.usage.summary(), self._emit.seconds
-        )
+        about = self.usage.summary(), self._emit.seconds, self._record()
+        parsed = None if self._schema is None else self._schema.fit(json.loads(answer))
+        completion = RLMChatCompletion(self._plan.models.root.model, prompt, answer, *about, parsed)
         self._emit(events.RunFinished, completion=completion)
         return completion
 
@@ -113,11 +129,11 @@ class Engine:
     async def _answer_and_close(self, prompt: Prompt, question: str | None) -> str:
         """The answer. Nothing happens after it: the kernel is closed, or a persistent one idle."""
         idle = False
-        self._repl.attach(self._subcalls, self._emit)
+        self._repl.attach(self._subcalls, self._emit, self._past)
         try:
             answer = await self._answer(prompt, question)
             if self._plan.persistent and self._repl.contexts:
-                await self._repl.remember(f"history_{self._repl.contexts - 1}", self._conversation.whole[:-1])
+                await self._repl.remember(f"history_{self._repl.contexts - 1}", self._root.conversation.whole[:-1])
                 idle = True
         finally:
             if not idle:
@@ -137,24 +153,24 @@ class Engine:
             raise
 
     async def _loop(self, prompt: Prompt, question: str | None) -> str:
-        plan, facts = self._plan, describe(prompt)
-        talk = self._conversation = Conversation(self._opening(prompt, question))
+        plan, root, facts = self._plan, self._root, describe(prompt)
+        root.begin(self._opening(prompt, question))
         # The first reply does not depend on the kernel: both are waited for at once.
-        _, reply = await together(self._repl.open(prompt), self._ask_root(talk.messages, 1))
+        _, reply = await together(self._repl.open(prompt), root.ask(1))
         for iteration in range(1, plan.max_iterations + 1):
             if iteration > 1:
-                reply = await self._ask_within_window(iteration)
+                reply = await root.ask(iteration)
             turn = await self._turns.take(reply, iteration, facts)
-            self._emit(events.IterationFinished, iteration=iteration, seconds=self._emit.seconds - self._asked)
+            seconds = self._emit.seconds - (root.asked or 0.0)
+            self._emit(events.IterationFinished, iteration=iteration, seconds=seconds, answer=turn.answer)
             if turn.answer is not None:
-                talk.add(reply, "")
+                root.conversation.add(reply, "")
                 return turn.answer
             self._tell_unpriced()
             if iteration == plan.max_iterations:
-                self._ending = "\n\n" + plan.profile.last_chance(question or "")
-            talk.add(reply, turn.message + self._ending)
-            if plan.compaction is not None and is_due(reply, plan.models.root.context_window, plan.compaction):
-                await self._compact(iteration, OLD_MESSAGE_CHARACTERS)
+                by_schema = self._schema is not None
+                root.ending = "\n\n" + plan.profile.last_chance(question or "", by_schema=by_schema)
+            await root.told(reply, turn.message, iteration)
         return await self._last_word()
 
     def _opening(self, prompt: Prompt, question: str | None) -> list[Message]:
@@ -169,55 +185,19 @@ class Engine:
         )
         if self._repl.contexts:
             messages[-1]["content"] += "\n\n" + plan.profile.continued(self._repl.contexts, self._repl.variables)
+        if self._schema is not None:
+            messages[-1]["content"] += "\n\n" + plan.profile.answer_schema(text_of(self._schema.document))
         return messages
 
-    # -- the window
-
-    async def _ask_within_window(self, iteration: int) -> Reply:
-        """Ask the root model. When the provider finds the conversation too long, summarise it once and ask again."""
-        try:
-            return await self._ask_root(self._conversation.messages, iteration)
-        except ContextOverflowError:
-            if self._plan.compaction is None or not self._conversation.can_shrink:
-                raise
-        await self._compact(iteration, SHORT_MESSAGE_CHARACTERS)
-        return await self._ask_root(self._conversation.messages, iteration)
-
-    async def _compact(self, iteration: int, limit: int) -> None:
-        profile, talk = self._plan.profile, self._conversation
-        self._emit(events.Notice, message="The conversation fills the model's window: the model summarises it.")
-        reply = await self._complete(talk.to_summarise(profile.summarise(), limit))
-        self._emit(events.Compacted, iteration=iteration, reply=reply)
-        await self._repl.remember("history", talk.whole)
-        talk.shrink(without_thinking(reply.text).strip() or "(empty)", profile.compacted() + self._ending)
-
-    # -- the models
-
-    async def _ask_root(self, messages: Sequence[Message], iteration: int) -> Reply:
-        self._asked = self._emit.seconds
-        self._emit(events.IterationStarted, iteration=iteration)
-        started = time.perf_counter()
-
-        def on_text(text: str) -> None:
-            self._emit(events.ModelText, iteration=iteration, text=text)
-
-        reply = await self._complete(messages, on_text if self._live else None)
-        seconds = time.perf_counter() - started
-        self._emit(events.ModelReplied, iteration=iteration, reply=reply, seconds=seconds)
-        return reply
-
-    async def _complete(self, messages: Sequence[Message], on_text: OnText | None = None) -> Reply:
-        """One call of the root model, on the ledger."""
-        lm = self._plan.models.root
-        async with self.ledger.call(lm.model, self.usage) as receipt:
-            reply = await lm.complete(messages, max_tokens=self._plan.profile.reply_tokens, on_text=on_text)
-            receipt.usage = reply.usage
-        return reply
+    # -- other ways to an answer
 
     async def _last_word(self) -> str:
         """The answer after the last turn: a variable, a FINAL(...), or whatever the model said."""
-        reply = await self._ask_within_window(self._plan.max_iterations + 1)
-        self._conversation.add(reply, "")
+        iteration = self._plan.max_iterations + 1
+        if self._schema is not None:
+            return await self._root.ask_by_schema(iteration, self._schema)
+        reply = await self._root.ask(iteration)
+        self._root.conversation.add(reply, "")
         parsed = parse(reply.text)
         if parsed.answer is not None:
             turn = await self._turns.text_answer(replace(parsed.answer, must_be_variable=False))
@@ -227,9 +207,10 @@ class Engine:
     async def _ask_plainly(self, prompt: Prompt, question: str | None) -> str:
         """One plain completion, no REPL: what an RLM is at its greatest depth."""
         text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
-        content = f"{text}\n\n{question}" if question else text
-        reply = await self._ask_root([{"role": "user", "content": content}], 1)
-        return without_thinking(reply.text).strip()
+        self._root.begin([{"role": "user", "content": f"{text}\n\n{question}" if question else text}])
+        if self._schema is not None:
+            return await self._root.ask_by_schema(1, self._schema)
+        return without_thinking((await self._root.ask(1)).text).strip()
 
     async def _start_child(self, prompt: SubPrompt) -> RLMChatCompletion:
         """An RLM with a kernel of its own for one prompt of an `rlm_query`; the prompt is its context."""
@@ -241,10 +222,14 @@ class Engine:
         plan = replace(
             self._plan, models=models, depth=self._plan.depth + 1, tools=self._plan.sub_tools, persistent=False
         )
-        return await Engine(plan, tell, parent=self).run(prompt.text, None)
+        past = self._past.children.get(prompt.slot)
+        return await Engine(plan, tell, parent=self, past=past, schema=prompt.schema).run(prompt.text, None)
 
     def _interrupt(self) -> None:
         self._repl.interrupt()
+
+    async def _keep_history(self, messages: Sequence[Message]) -> None:
+        await self._repl.remember("history", messages)
 
     # -- the readers
 
@@ -266,4 +251,11 @@ class Engine:
             context_type=type(prompt).__name__,
             context_length=len(prompt),
             max_iterations=plan.max_iterations,
+            depth=plan.depth,
+            context=prompt,
+            setup=tuple(filter(None, (plan.environment.setup_code, plan.profile.setup_code))),
+            tools=tuple(tool.recorded() for tool in plan.tools),
+            seed=plan.seed,
+            schema=self._schema.document if self._schema else None,
         )
+

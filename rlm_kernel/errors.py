@@ -4,11 +4,13 @@
     ├─ ConfigError                  a wrong argument, found before anything starts (also a ValueError)
     ├─ LimitError                   a limit of the run was reached
     │   ├─ BudgetExceededError  TimeoutExceededError
-    │   └─ TokenLimitExceededError  ErrorThresholdExceededError
+    │   ├─ TokenLimitExceededError  ErrorThresholdExceededError
+    │   └─ AnswerSchemaError        all turns and repairs went by without an answer that fits the schema
     ├─ CancellationError            the run was stopped by Ctrl-C
     ├─ LMError                      a model provider failed
     │   └─ ContextOverflowError     the conversation is longer than the model's window
-    └─ KernelError                  the kernel did not start, or died
+    ├─ KernelError                  the kernel did not start, or died
+    └─ RecordingError               a log or notebook cannot be read, replayed or resumed
 
 What the model can repair is data, never an exception: a cell that raised is a `CellResult` with a traceback.
 """
@@ -18,7 +20,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlm_kernel.records import UsageSummary
+
+SHOWN_CHARACTERS = 200
+"""Of a reply that an error quotes."""
 
 
 class RLMError(Exception):
@@ -80,12 +87,35 @@ class ErrorThresholdExceededError(LimitError):
         self.last_error = last_error
 
 
+class AnswerSchemaError(LimitError):
+    """No answer fitted the schema, in the turns of the run and two repairs after them.
+
+    Attributes:
+        problems: what is wrong with the last answer, a sentence each.
+        reply: that answer, in the model's words; also the `partial_answer` when there is no better one.
+    """
+
+    def __init__(self, *, model: str, problems: Sequence[str], reply: str) -> None:
+        begins = reply[:SHOWN_CHARACTERS] + ("…" if len(reply) > SHOWN_CHARACTERS else "")
+        super().__init__(
+            f"The answer of {model} does not fit the schema: {'; '.join(problems)}. Its last reply: {begins!r}. "
+            "Ask for less at a time, make the schema simpler or its descriptions clearer, or ask another model."
+        )
+        self.problems = tuple(problems)
+        self.reply = self.partial_answer = reply
+
+
 class CancellationError(RLMError):
     """Ctrl-C during a synchronous call.
 
     Attributes:
         partial_answer: the best answer so far, or None.
+        usage: the `UsageSummary` of the run until then, or None.
+        trajectory: the record of the run until then, or None when nothing was logged.
     """
+
+    usage: UsageSummary | None = None
+    trajectory: dict[str, Any] | None = None
 
     def __init__(self, message: str, *, partial_answer: str | None = None) -> None:
         super().__init__(message)
@@ -124,3 +154,7 @@ class ContextOverflowError(LMError):
 
 class KernelError(RLMError):
     """The kernel did not start, died and could not be restored, or broke the protocol."""
+
+
+class RecordingError(RLMError):
+    """A log or its notebook cannot be read, replayed or resumed. The message says what is missing and where."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlm_kernel.records import Answer, Query, ToolCall
 
@@ -32,45 +32,85 @@ class Ran:
     code: str
 
 
+class Slot(NamedTuple):
+    """The place of one answer: the cell that asked, the key of what it asked, and how often it had asked that before."""
+
+    cell: int
+    key: str
+    occurrence: int
+
+
+def keys(question: Query | ToolCall) -> tuple[str, ...]:
+    """What identifies each prompt of a query, or the call of a tool: SHA-256 of everything that its answer depends on.
+
+    It stands in the log, and the setup cell of a notebook computes the same.
+    """
+    if isinstance(question, ToolCall):
+        return (_key("tool", question.tool, question.args, question.kwargs),)
+    seen = [image.sha256 for image in question.images]
+    return tuple(_key(question.kind, question.model, prompt, question.schema, seen) for prompt in question.prompts)
+
+
+def _key(*what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode("ascii")).hexdigest()
+
+
+class Occurrences:
+    """Counts what cells ask: asked again, the same thing is another slot."""
+
+    def __init__(self) -> None:
+        self._asked: Counter[tuple[int, str]] = Counter()
+
+    def slots(self, cell: int, asked: Sequence[str]) -> tuple[Slot, ...]:
+        """The slots of the keys of a question that a cell asks now."""
+        return tuple(self._slot(cell, key) for key in asked)
+
+    def _slot(self, cell: int, key: str) -> Slot:
+        occurrence = self._asked[cell, key]
+        self._asked[cell, key] += 1
+        return Slot(cell, key, occurrence)
+
+
 class Journal:
     """The steps of a REPL and the answers of its cells, in memory."""
 
     def __init__(self) -> None:
         self.steps: list[Given | Ran] = []
-        self._answers: defaultdict[tuple[int, str], list[Sequence[Answer]]] = defaultdict(list)
+        self.answers: dict[Slot, Answer] = {}
+        self._occurrences = Occurrences()
 
-    def record(self, cell: int, question: Query | ToolCall, answers: Sequence[Answer]) -> None:
+    def forget(self, step: Ran) -> None:
+        """Leave a cell out of the next rebuild: it ends the kernel, or leaves it unable to run another."""
+        self.steps.remove(step)
+
+    def slots(self, cell: int, question: Query | ToolCall) -> tuple[Slot, ...]:
+        """Where the answers of a question that is asked now will stand."""
+        return self._occurrences.slots(cell, keys(question))
+
+    def record(self, slots: Sequence[Slot], answers: Sequence[Answer]) -> None:
         """Keep the answers of a question."""
-        self._answers[cell, _key(question)].append(answers)
-
-    def recorded(self, cell: int, question: Query | ToolCall, occurrence: int) -> Sequence[Answer] | None:
-        """What a cell got when it asked this for the `occurrence`-th time, from 0; None when it never did."""
-        answers = self._answers.get((cell, _key(question)), [])
-        return answers[occurrence] if occurrence < len(answers) else None
+        self.answers.update(zip(slots, answers, strict=True))
 
 
 class Replay:
-    """A `Responder` for one cell of a rebuild: answers from the journal, and from nowhere else."""
+    """A `Responder` for one cell that runs again: answers from the record, and from nowhere else.
 
-    def __init__(self, journal: Journal, cell: int) -> None:
-        self._journal = journal
+    Args:
+        answers: the record.
+        cell: the number of the cell.
+    """
+
+    def __init__(self, answers: Mapping[Slot, Answer], cell: int) -> None:
+        self._answers = answers
         self._cell = cell
-        self._asked: Counter[str] = Counter()
+        self._occurrences = Occurrences()
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
-        """The recorded answers; an error for each prompt when there are none."""
-        key = _key(question)
-        answers = self._journal.recorded(self._cell, question, self._asked[key])
-        self._asked[key] += 1
-        if answers is not None:
-            return answers
-        count = len(question.prompts) if isinstance(question, Query) else 1
-        return [Answer(error="the kernel is being rebuilt, and this was not asked before")] * count
+        """The recorded answers; an error for each prompt that has none."""
+        missing = Answer(error=_not_recorded(question))
+        return [self._answers.get(slot, missing) for slot in self._occurrences.slots(self._cell, keys(question))]
 
 
-def _key(question: Query | ToolCall) -> str:
-    if isinstance(question, Query):
-        what: Any = [question.kind, question.model, question.batch, question.prompts]
-    else:
-        what = ["tool", question.tool, question.args, question.kwargs]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode("ascii")).hexdigest()
+def _not_recorded(question: Query | ToolCall) -> str:
+    why = "the kernel is being rebuilt, and this was not asked before"
+    return json.dumps(["RuntimeError", why]) if isinstance(question, ToolCall) else why

@@ -80,10 +80,14 @@ class Allowance:
 
     def settle(self, model: str, reserved: float, amount: float | None) -> None:
         """A call is over. None: nobody knows what it took, so there is nothing to count, now or for the next."""
-        self._under_way -= 1
-        self._reserved -= reserved
+        self.give_up(reserved)
         self.spent += amount or 0.0
         self._dearest[model] = max(self._dearest.get(model, 0.0), amount or 0.0)
+
+    def give_up(self, reserved: float) -> None:
+        """A call failed: it took nothing, and the next of its model is as unknown as before."""
+        self._under_way -= 1
+        self._reserved -= reserved
 
 
 class Ledger:
@@ -139,14 +143,19 @@ class Ledger:
         try:
             yield receipt
         finally:
-            usage = receipt.usage
-            if usage is not None:
-                meter.add(model, usage)
-                if usage.cost is None and self._limits.max_budget is not None:
-                    self._unpriced.setdefault(model, False)
-            self._budget.settle(model, reserved[0], usage.cost if usage else None)
-            self._tokens.settle(model, reserved[1], usage.input_tokens + usage.output_tokens if usage else 0)
+            if receipt.usage is None:
+                self._budget.give_up(reserved[0])
+                self._tokens.give_up(reserved[1])
+            else:
+                meter.add(model, receipt.usage)
+                self._settle(model, reserved, receipt.usage)
             self._settled.set()
+
+    def count(self, model: str, usage: Usage, meter: UsageMeter) -> None:
+        """Take in a call of an earlier run that this one goes on from."""
+        meter.add(model, usage)
+        self._budget.spent += usage.cost or 0.0
+        self._tokens.spent += usage.input_tokens + usage.output_tokens
 
     def check(self) -> None:
         """See whether a sum is used up.
@@ -165,6 +174,12 @@ class Ledger:
         """The error for a run whose time is over."""
         limit = self._limits.max_timeout or 0.0
         return TimeoutExceededError(elapsed=self._elapsed, timeout=limit)
+
+    def _settle(self, model: str, reserved: tuple[float, float], usage: Usage) -> None:
+        if usage.cost is None and self._limits.max_budget is not None:
+            self._unpriced.setdefault(model, False)
+        self._budget.settle(model, reserved[0], usage.cost)
+        self._tokens.settle(model, reserved[1], usage.input_tokens + usage.output_tokens)
 
     @property
     def _elapsed(self) -> float:

@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 
 from rlm_kernel.errors import ConfigError, RLMError
 from rlm_kernel.journal import Given, Journal, Ran, Replay
+from rlm_kernel.past import Past
 from rlm_kernel.plan import Plan
-from rlm_kernel.records import Answer, CellResult, Message, Output, Prompt, Query, ToolCall
+from rlm_kernel.records import Answer, CellReport, CellResult, Message, Output, Prompt, Query, ToolCall
 from rlm_kernel.subcalls import SubCalls
 from rlm_kernel.tools import Tool
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.stream import EventStream
+from rlm_kernel.trajectory.tree import Cell
 
 if TYPE_CHECKING:
     from rlm_kernel.bridge import Responder
     from rlm_kernel.session import Session
+
+RESPONSE_SECONDS = 5.0
+"""In which a kernel that was made again runs an empty cell, or else is made again without the latest cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +59,15 @@ class Repl:
         self._plan = plan
         self._subcalls: SubCalls | None = None
         self._emit: EventStream | None = None
+        self._past = Past()
         self._replay: Responder | None = None
         self._session: Session | None = None
         self._journal = Journal()
 
-    def attach(self, subcalls: SubCalls, emit: EventStream) -> None:
+    def attach(self, subcalls: SubCalls, emit: EventStream, past: Past) -> None:
         """Serve a run until `release`: its sub-calls are answered by `subcalls`, and `emit` tells its readers.
+
+        The cells of its `past` are run again for what they leave behind, and end as they are on record.
 
         Raises:
             RLMError: it serves another run.
@@ -69,7 +77,7 @@ class Repl:
                 "persistent=True keeps one kernel, and another completion of this RLM is using it: wait for that one, "
                 "or make a second RLM."
             )
-        self._subcalls, self._emit, self.draft = subcalls, emit, None
+        self._subcalls, self._emit, self._past, self.draft = subcalls, emit, past, None
 
     def release(self) -> None:
         """The run is over."""
@@ -95,15 +103,38 @@ class Repl:
     async def run(self, code: str, iteration: int) -> CellResult:
         """Run a cell of a turn."""
         self.cells += 1
-        cell = self.cells
+        cell, recorded = self.cells, self._past.cells.get(self.cells)
+        if recorded is not None and recorded.code == code:
+            return await self._relive(recorded)
         self._tell(events.CellStarted, iteration=iteration, cell=cell, code=code)
         result = await self._live.run(code)
         if result.status in ("ok", "error"):
             self._journal.steps.append(Ran(cell, code))
-            self.variables = result.report.variables
-        self.draft = result.report.draft or self.draft
+        self._take(result)
         self._tell(events.CellFinished, iteration=iteration, cell=cell, result=result)
         return result
+
+    async def _relive(self, cell: Cell) -> CellResult:
+        """Do again what a cell on record did to the kernel. What it showed is on record, too."""
+        assert self._subcalls is not None, "attached before it is opened"
+        assert cell.result is not None, "only cells that ended are in a past"
+        self._subcalls.relive(cell)
+        if cell.result.status in ("ok", "error"):
+            self._journal.answers.update(self._past.recorded(cell.number))
+            step = Ran(cell.number, cell.code)
+            self._journal.steps.append(step)
+            if not await self._run_again(step):
+                self._journal.forget(step)
+                await self._start()
+                await self._rebuild()
+        self._take(cell.result)
+        return cell.result
+
+    def _take(self, result: CellResult) -> None:
+        """Keep what a cell reported."""
+        if result.status in ("ok", "error"):
+            self.variables = result.report.variables
+        self.draft = result.report.draft or self.draft
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
         """The `Responder` of the session: the run's sub-calls, on record, or the record itself in a rebuild."""
@@ -112,8 +143,9 @@ class Repl:
         if self._subcalls is None:
             raise RLMError("no completion is running")
         cell = self._subcalls.cell = self.cells
-        answers = await self._subcalls.answer(question)
-        self._journal.record(cell, question, answers)
+        slots = self._journal.slots(cell, question)
+        answers = await self._subcalls.answer(question, slots)
+        self._journal.record(slots, answers)
         return answers
 
     def interrupt(self) -> None:
@@ -121,9 +153,9 @@ class Repl:
         if self._session is not None and self._session.alive:
             self._session.interrupt()
 
-    async def read(self, name: str) -> str | None:
-        """The value of a variable as the text of an answer, or None when there is no such variable."""
-        return await self._live.read(name)
+    async def read(self, name: str) -> CellReport:
+        """The value of a variable as if a cell gave it as the answer; no `final` when there is no such variable."""
+        return await self._live.report(name)
 
     async def remember(self, name: str, messages: Sequence[Message]) -> None:
         """Keep a conversation as a variable."""
@@ -136,12 +168,13 @@ class Repl:
             KernelError: it did not start.
         """
         reason = "the cell did not end in time" if ended.status == "timeout" else "it died while it ran the cell"
-        self._tell(events.Notice, message=f"The kernel is started again, because {reason}.")
+        why = f" {self._live.why_it_died}".rstrip()
+        self._tell(events.Notice, message=f"The kernel is started again, because {reason}.{why}")
         before = self.variables
         await self._start()
         await self._rebuild()
         kept, lost = ([n for n in before if (n in self.variables) == there] for there in (True, False))
-        return Revival(reason, tuple(kept), tuple(lost))
+        return Revival(f"{reason} ({why.strip().rstrip('.')})" if why else reason, tuple(kept), tuple(lost))
 
     async def close(self) -> None:
         """End the kernel. Idempotent."""
@@ -165,21 +198,34 @@ class Repl:
             await self._live.run(self._plan.profile.setup_code)
 
     async def _rebuild(self) -> None:
-        """Take every step again. A cell that ends this kernel too is forgotten, and what came after it with it."""
-        self.variables = {}
+        """Take every step again, without the cells that end this kernel too or leave it unable to run another."""
+        while (culprit := await self._retake()) is not None:
+            self._journal.forget(culprit)
+            await self._start()
+
+    async def _retake(self) -> Ran | None:
+        """Take every step. Returns the cell after which the kernel was lost, or None."""
+        self.variables, latest = {}, None
         for step in self._journal.steps:
             if isinstance(step, Given):
                 await self._live.set(step.name, step.value)
-                continue
-            self._replay = Replay(self._journal, step.cell)
-            try:
-                result = await self._live.run(step.code)
-            finally:
-                self._replay = None
-            if not result.kernel_alive:
-                await self._start()
-                return
-            self.variables = result.report.variables
+            elif not await self._run_again(latest := step):
+                return latest
+        return latest if latest is not None and not await self._responds() else None
+
+    async def _run_again(self, step: Ran) -> bool:
+        """Run a finished cell with its recorded answers. Returns whether the kernel outlived it."""
+        self._replay = Replay(self._journal.answers, step.cell)
+        try:
+            result = await self._live.run(step.code)
+        finally:
+            self._replay = None
+        self.variables = result.report.variables
+        return result.kernel_alive
+
+    async def _responds(self) -> bool:
+        """Whether the kernel can still run a cell: one may end well and have broken it."""
+        return self._live.alive and (await self._live.run("", RESPONSE_SECONDS)).kernel_alive
 
     async def _give(self, name: str, value: object) -> None:
         await self._live.set(name, value)

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rlm_kernel._sync import Job
-from rlm_kernel.arguments import check_limits, check_numbers, check_prompt, models_of, profile_of
-from rlm_kernel.engine import Engine
-from rlm_kernel.errors import CancellationError
+from rlm_kernel.arguments import (
+    check_limits,
+    check_logger,
+    check_numbers,
+    check_prompt,
+    keys_of,
+    models_of,
+    profile_of,
+    schema_of,
+)
+from rlm_kernel.configuration import recorded
 from rlm_kernel.kernelspecs import environment as find_environment
 from rlm_kernel.limits import Limits
 from rlm_kernel.plan import Plan
 from rlm_kernel.prompts import PromptProfile
 from rlm_kernel.records import Prompt, RLMChatCompletion
 from rlm_kernel.repl import Repl
+from rlm_kernel.resumption import Resumption, resumption
+from rlm_kernel.run import Run, wait
 from rlm_kernel.tools import tools_of
 from rlm_kernel.trajectory.callbacks import Callbacks
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
 
 if TYPE_CHECKING:
-    from rlm_kernel.clients.lm import LM
+    from pathlib import Path
 
-TRAJECTORY = "The trajectory is a notebook"
-"""The title of the issue that brings `logger`."""
+    from rlm_kernel.clients.lm import LM
+    from rlm_kernel.trajectory.logger import RLMLogger, RunLog
 
 
 class RLM:
@@ -44,7 +52,7 @@ class RLM:
         custom_system_prompt: in place of ours, taken verbatim.
         other_backends: providers (or `LM`s) for sub-calls; the first is their default.
         other_backend_kwargs: their arguments, in the same order.
-        logger: not built yet.
+        logger: an `RLMLogger`, which keeps each completion as a log and a notebook.
         verbose: show the run live on stderr.
         max_budget: US dollars a completion may cost, where the cost is known.
         max_timeout: seconds a completion may take.
@@ -80,7 +88,7 @@ class RLM:
         custom_system_prompt: str | None = None,
         other_backends: Sequence[str | LM] | None = None,
         other_backend_kwargs: Sequence[Mapping[str, Any] | None] | None = None,
-        logger: Any = None,
+        logger: RLMLogger | None = None,
         verbose: bool = False,
         max_budget: float | None = None,
         max_timeout: float | None = None,
@@ -102,8 +110,10 @@ class RLM:
         on_subcall_start: Callable[[int, str, str], object] | None = None,
         on_subcall_complete: Callable[[int, str, float, str | None], object] | None = None,
     ) -> None:
-        if logger is not None:
-            raise NotImplementedError(f"logger= is not built yet: it comes with the issue “{TRAJECTORY}”.")
+        self._configuration = recorded(locals())
+        self._logger = logger
+        self._before: str | None = None
+        check_logger(logger)
         check_limits(max_budget, max_timeout, max_tokens, max_errors)
         self.verbose = verbose
         self._callbacks = Callbacks(
@@ -130,7 +140,6 @@ class RLM:
             tools=tools,
             persistent=persistent,
             compaction=compaction_threshold_pct if compaction else None,
-            seed=secrets.randbelow(2**32),
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
         check_numbers(self._plan, compaction_threshold_pct)
@@ -143,36 +152,40 @@ class RLM:
     def __repr__(self) -> str:
         return f"RLM(model={self._plan.models.root.model!r}, environment={self._plan.environment.name!r})"
 
-    def completion(self, prompt: Prompt, root_prompt: str | None = None) -> RLMChatCompletion:
+    @property
+    def plan(self) -> Plan:
+        """What it was set up with."""
+        return self._plan
+
+    def completion(
+        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+    ) -> RLMChatCompletion:
         """Answer a question over an input of any length.
 
         Args:
             prompt: the input, str, dict or list; it becomes the variable `context`.
             root_prompt: the question; only the root model reads it. None: the prompt holds it.
+            response_schema: a JSON Schema or a pydantic class; the answer is validated, and `parsed` is the object.
 
         Raises:
-            ConfigError: the prompt is not str, dict or list, or cannot be sent to the kernel.
+            ConfigError: the prompt is not str, dict or list, or cannot be sent to the kernel; or the schema is none.
             LMError, KernelError: the model or the kernel failed.
-            LimitError: a limit was reached: `BudgetExceededError`, `TimeoutExceededError`, …
+            LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
         check_prompt(prompt)
-        run = self._run()
-        job = Job(run.completion(prompt, root_prompt))
-        try:
-            return job.wait()
-        except KeyboardInterrupt:
-            raise CancellationError(
-                "The completion was stopped by Ctrl-C; its kernel is closed.",
-                partial_answer=run.engine.partial_answer,
-            ) from None
+        return wait(self._run(schema=response_schema), prompt, root_prompt)
 
-    async def acompletion(self, prompt: Prompt, root_prompt: str | None = None) -> RLMChatCompletion:
+    async def acompletion(
+        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+    ) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
         check_prompt(prompt)
-        return await Job(self._run().completion(prompt, root_prompt)).wait_async()
+        return await Job(self._run(schema=response_schema).completion(prompt, root_prompt)).wait_async()
 
-    async def stream(self, prompt: Prompt, root_prompt: str | None = None) -> AsyncIterator[Event]:
+    async def stream(
+        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+    ) -> AsyncIterator[Event]:
         """The events of a completion as they happen; the last is `RunFinished`, with the completion in it.
 
         Leaving the loop early stops the run. Raises what `acompletion` raises, after a last `RunFailed`.
@@ -183,7 +196,7 @@ class RLM:
         def hand_over(event: Event) -> None:
             here.call_soon_threadsafe(arrived.put_nowait, event)
 
-        job = Job(self._run(hand_over).completion(prompt, root_prompt))
+        job = Job(self._run(hand_over, schema=response_schema).completion(prompt, root_prompt))
         try:
             while True:
                 event = await arrived.get()
@@ -195,12 +208,70 @@ class RLM:
             job.cancel()
             await job.ended_async()
 
-    def _run(self, reader: OnEvent | None = None) -> _Run:
-        readers: list[OnEvent] = [self._callbacks] if self._callbacks.any else []
-        if reader is not None:
-            readers.append(reader)
-        live = self.verbose or reader is not None
-        return _Run(self._plan, self._repl, readers, verbose=self.verbose, live=live)
+    @classmethod
+    def resume(
+        cls,
+        path: str | Path,
+        at: int | None = None,
+        *,
+        prompt: Prompt | None = None,
+        root_prompt: str | None = None,
+        **overrides: Any,
+    ) -> RLMChatCompletion:
+        """Go on from a recorded run, killed or finished. Nothing that is on record is asked again.
+
+        The cells run again in a new kernel, with the recorded answers of models and tools, for what they leave there.
+
+        Args:
+            path: the log, or the notebook beside it.
+            at: the last iteration that counts; None: all of it.
+            prompt: the input, when the log does not hold it.
+            root_prompt: another question from here on.
+            overrides: arguments of `RLM`; keys, tools and logger are given again, the others are on record.
+
+        Raises:
+            RecordingError: there is nothing to go on from, or something is missing; the message says what.
+            RLMError: as `completion`.
+        """
+        past = resumption(path, at, prompt, root_prompt, overrides)
+        with cls(**past.arguments) as rlm:
+            return wait(rlm._run(past=past), past.prompt, past.question)
+
+    @classmethod
+    async def aresume(
+        cls,
+        path: str | Path,
+        at: int | None = None,
+        *,
+        prompt: Prompt | None = None,
+        root_prompt: str | None = None,
+        **overrides: Any,
+    ) -> RLMChatCompletion:
+        """`resume` for asynchronous callers."""
+        past = await asyncio.to_thread(resumption, path, at, prompt, root_prompt, overrides)
+        async with cls(**past.arguments) as rlm:
+            return await Job(rlm._run(past=past).completion(past.prompt, past.question)).wait_async()
+
+    def _run(self, reader: OnEvent | None = None, past: Resumption | None = None, schema: Any = None) -> Run:
+        return Run(
+            self._plan,
+            [r for r in (self._callbacks if self._callbacks.any else None, reader) if r is not None],
+            repl=self._repl,
+            log=self._log(past),
+            past=past.past if past else None,
+            schema=schema_of(past.schema if past else schema),
+            verbose=self.verbose,
+            live=self.verbose or reader is not None,
+        )
+
+    def _log(self, past: Resumption | None) -> RunLog | None:
+        if self._logger is None:
+            return None
+        forked_from = past.forked_from if past else None
+        log = self._logger.start(self._configuration, keys_of(self._plan.models), forked_from, self._before)
+        if self._repl is not None:
+            self._before = log.run_id
+        return log
 
     def close(self) -> None:
         """Give up the connections of the models it made itself, and a persistent kernel. It can still be used."""
@@ -217,32 +288,6 @@ class RLM:
 
     async def __aexit__(self, *_: object) -> None:
         await Job(_close(self._ours)).wait_async()
-
-
-class _Run:
-    """One completion and those who watch it."""
-
-    def __init__(self, plan: Plan, repl: Repl | None, readers: list[OnEvent], *, verbose: bool, live: bool) -> None:
-        self._verbose = verbose
-        self._readers = readers
-        self.engine = Engine(plan, self._tell, live=live, repl=repl)
-
-    async def completion(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
-        if not self._verbose:
-            return await self.engine.run(prompt, question)
-        from rlm_kernel.trajectory.console import ConsoleView
-
-        with ConsoleView() as view:
-            self._readers.append(view)
-            return await self.engine.run(prompt, question)
-
-    def _tell(self, event: Event) -> None:
-        for reader in list(self._readers):
-            try:
-                reader(event)
-            except Exception as error:  # noqa: BLE001 (a reader that fails must not end the run)
-                self._readers.remove(reader)
-                warnings.warn(f"{reader!r} failed and is not told any more: {error!r}", RuntimeWarning, stacklevel=2)
 
 
 async def _close(ours: Sequence[LM | Repl]) -> None:

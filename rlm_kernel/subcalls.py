@@ -6,18 +6,30 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from rlm_kernel.clients.lm import LM
+from rlm_kernel.clients.lm import LM, complete_by_schema, takes_images
 from rlm_kernel.errors import RLMError, TimeoutExceededError
+from rlm_kernel.journal import Slot
 from rlm_kernel.limits import Ledger
+from rlm_kernel.past import Past, Recorded
 from rlm_kernel.plan import Models
-from rlm_kernel.records import Answer, Message, Query, RLMChatCompletion, ToolCall, Usage
+from rlm_kernel.records import Answer, Message, Query, Reply, RLMChatCompletion, ToolCall, Usage
+from rlm_kernel.repairs import ask_fitting
+from rlm_kernel.schemas import Schema
 from rlm_kernel.together import together
 from rlm_kernel.tools import Tool
-from rlm_kernel.trajectory.events import SubcallAnswered, SubcallFinished, SubcallStarted, ToolCalled
+from rlm_kernel.trajectory.events import (
+    SubcallAnswered,
+    SubcallFinished,
+    SubcallRejected,
+    SubcallStarted,
+    ToolCalled,
+)
 from rlm_kernel.trajectory.stream import EventStream
+from rlm_kernel.trajectory.tree import Cell
 from rlm_kernel.usage import UsageMeter
+from rlm_kernel.validation import MisfitError
 
 CHARACTERS_PER_TOKEN = 5
 """A low estimate of a prompt's tokens: a prompt is refused unsent only when it is beyond doubt too long."""
@@ -32,17 +44,49 @@ class Prompt:
         query: the call it belongs to.
         index: its place in the call.
         lm: the model that answers.
+        slot: where its answer stands on record.
+        schema: what the answer has to fit, or None.
     """
 
     cell: int
     query: Query
     index: int
     lm: LM
+    slot: Slot
+    schema: Schema | None = None
 
     @property
     def text(self) -> str:
         """The words."""
         return self.query.prompts[self.index]
+
+    @property
+    def message(self) -> Message:
+        """What a model reads."""
+        plain: Message = {"role": "user", "content": self.text}
+        return {**plain, "images": self.query.images} if self.query.images else plain
+
+
+@dataclass(slots=True)
+class Effort:
+    """What the answer of a prompt has taken so far.
+
+    Attributes:
+        started: when its turn came.
+        usage: of all its replies.
+        attempts: how many those are.
+        said: the reply of which a structured answer was made.
+    """
+
+    started: float
+    usage: Usage = field(default_factory=Usage)
+    attempts: int = 0
+    said: str | None = None
+
+    def add(self, usage: Usage) -> None:
+        """One more reply, or all of a child's."""
+        self.usage = self.usage.plus(usage) if self.attempts else usage
+        self.attempts += 1
 
 
 StartChild = Callable[[Prompt], Awaitable[RLMChatCompletion]]
@@ -63,6 +107,7 @@ class SubCalls:
         start_child: answers `rlm_query`; None where the depth is used up, then it is answered like `llm_query`.
         on_limit: called when a limit of the tree is reached, to end the cell that asks.
         tools: the functions on the host that a cell may call, by name.
+        past: what an earlier run was answered, which is not asked again.
         cell: the number of the running cell, kept by the REPL.
     """
 
@@ -75,37 +120,64 @@ class SubCalls:
     start_child: StartChild | None
     on_limit: Callable[[], None]
     tools: Mapping[str, Tool]
+    past: Past = field(default_factory=Past)
     cell: int = 0
     _child_turn: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self._child_turn = asyncio.Semaphore(self.most_children)
 
-    async def answer(self, query: Query | ToolCall) -> Sequence[Answer]:
-        """The answers of a query's prompts, in order, or what a tool returned."""
-        return [await self._call(query)] if isinstance(query, ToolCall) else await self._query(query)
+    async def answer(self, query: Query | ToolCall, slots: Sequence[Slot]) -> Sequence[Answer]:
+        """The answers of a query's prompts, in order, or what a tool returned. `slots`: where they stand on record."""
+        return [await self._call(query, slots[0])] if isinstance(query, ToolCall) else await self._query(query, slots)
 
-    async def _call(self, call: ToolCall) -> Answer:
-        tool, started = self.tools.get(call.tool), time.perf_counter()
-        if tool is None:
+    def relive(self, cell: Cell) -> None:
+        """Tell the readers again of a cell that ended in an earlier run, and count what it cost."""
+        for event in cell.events:
+            self.emit.again(event)
+        for model, usage in cell.spending():
+            self.ledger.count(model, usage, self.usage)
+
+    async def _call(self, call: ToolCall, slot: Slot) -> Answer:
+        tool, cell, started = self.tools.get(call.tool), self.cell, time.perf_counter()
+        if (known := self.past.outcomes.get(slot)) is not None:
+            outcome = known
+        elif tool is None:
             return Answer(error=json.dumps(["NameError", f"there is no tool {call.tool!r}"]))
-        cell, outcome = self.cell, await tool.call(call)
-        self.emit(ToolCalled, cell=cell, call=call, outcome=outcome, seconds=time.perf_counter() - started)
+        else:
+            outcome = await tool.call(call)
+        seconds = time.perf_counter() - started
+        self.emit(ToolCalled, cell=cell, call=call, outcome=outcome, seconds=seconds, key=slot.key)
         return outcome
 
-    async def _query(self, query: Query) -> Sequence[Answer]:
+    async def _query(self, query: Query, slots: Sequence[Slot]) -> Sequence[Answer]:
         lm, cell, started = self.models.named(query.model), self.cell, time.perf_counter()
         count = len(query.prompts)
         if lm is None:
             known = ", ".join(map(repr, self.models.names))
-            return [Answer(error=f"there is no model {query.model!r}. Known: {known}.")] * count
-        self.emit(SubcallStarted, cell=cell, query=query.id, kind=query.kind, model=lm.model, prompts=query.prompts)
+            return self._unasked(query, slots, Answer(error=f"there is no model {query.model!r}. Known: {known}."))
+        try:
+            self._check_images(query, lm)
+            schema = None if query.schema is None else await asyncio.to_thread(Schema.of, query.schema)
+        except (TypeError, ValueError) as error:
+            return self._unasked(query, slots, Answer(error=str(error), refused=True))
+        self.emit(
+            SubcallStarted,
+            cell=cell,
+            query=query.id,
+            kind=query.kind,
+            model=lm.model,
+            prompts=query.prompts,
+            keys=tuple(slot.key for slot in slots),
+            schema=query.schema,
+            images=query.images,
+        )
         answers = [Answer(error="cancelled")] * count
         todo = iter(range(count))
 
         async def work() -> None:
             for index in todo:
-                answers[index] = await self._ask(Prompt(cell, query, index, lm))
+                answers[index] = await self._ask(Prompt(cell, query, index, lm, slots[index], schema))
 
         # No more workers than turns: those that wait for one cost more than the calls.
         turns = self.most_children if self._starts_children(query) else self.ledger.most_queries
@@ -117,11 +189,24 @@ class SubCalls:
             self.emit(SubcallFinished, cell=cell, query=query.id, failed=failed, seconds=seconds)
         return answers
 
+    def _unasked(self, query: Query, slots: Sequence[Slot], answer: Answer) -> list[Answer]:
+        """Tell of a call that nobody is asked: on record, because a replay has to answer it alike."""
+        where, keys = {"cell": self.cell, "query": query.id}, tuple(slot.key for slot in slots)
+        model, count = query.model or self.models.default.model, len(query.prompts)
+        self.emit(SubcallStarted, **where, kind=query.kind, model=model, prompts=query.prompts, keys=keys)
+        said = {"model": model, "text": "", "error": answer.error, "refused": answer.refused, "attempts": 0}
+        for index, prompt in enumerate(query.prompts):
+            self.emit(SubcallAnswered, **where, **said, index=index, prompt=prompt, usage=Usage(), seconds=0.0)
+        self.emit(SubcallFinished, **where, failed=count, seconds=0.0)
+        return [answer] * count
+
     async def _ask(self, prompt: Prompt) -> Answer:
-        text, error, usage, started = "", _too_long(prompt), Usage(), time.perf_counter()
+        if (known := self.past.answers.get(prompt.slot)) is not None:
+            return self._known(prompt, known)
+        text, error, effort = "", _too_long(prompt), Effort(time.perf_counter())
         if error is None:
             try:
-                text, usage, started = await self._complete(prompt)
+                text = await self._complete(prompt, effort)
             except RLMError as failure:
                 if self.ledger.broken is not None or isinstance(failure, TimeoutExceededError):
                     self.on_limit()
@@ -136,27 +221,73 @@ class SubCalls:
             prompt=prompt.text,
             text=text,
             error=error,
-            usage=usage,
-            seconds=time.perf_counter() - started,
+            usage=effort.usage,
+            seconds=time.perf_counter() - effort.started,
+            attempts=effort.attempts,
+            said=effort.said,
         )
         return Answer(text, error)
+
+    def _known(self, prompt: Prompt, known: Recorded) -> Answer:
+        """What an earlier run was answered, told again under the id that the call has now."""
+        query, index = prompt.query.id, prompt.index
+        for event in known.child:
+            self.emit.again(replace(event, query=query, index=index))
+        self.emit.again(replace(known.answered, query=query, index=index, prompt=prompt.text))
+        for model, usage in known.spending:
+            self.ledger.count(model, usage, self.usage)
+        return known.answer
 
     def _starts_children(self, query: Query) -> bool:
         return query.kind == "rlm_query" and self.start_child is not None
 
-    async def _complete(self, prompt: Prompt) -> tuple[str, Usage, float]:
-        """The answer, what it cost, and when its turn came."""
+    def _check_images(self, query: Query, lm: LM) -> None:
+        """Refuse pictures that nobody would look at.
+
+        Raises:
+            ValueError: who takes none, and what to do.
+        """
+        if query.images and self._starts_children(query):
+            raise ValueError("rlm_query takes no images: ask about them with llm_query")
+        if query.images and not takes_images(lm):
+            seeing = ", ".join(repr(other.model) for other in self.models.all if takes_images(other))
+            do = f"name one that does, model= one of {seeing}" if seeing else "describe what they show in the prompt"
+            raise ValueError(f"the backend {lm.backend!r} takes no images for its model {lm.model!r}: {do}")
+
+    async def _complete(self, prompt: Prompt, effort: Effort) -> str:
+        """The answer; with a schema as JSON."""
         if self.start_child is not None and self._starts_children(prompt.query):
             async with self._child_turn:
-                started = time.perf_counter()
+                effort.started = time.perf_counter()
                 completion = await self.start_child(prompt)
-            return completion.response, completion.usage_summary.total, started
-        messages: list[Message] = [{"role": "user", "content": prompt.text}]
+            effort.add(completion.usage_summary.total)
+            return completion.response
+        if prompt.schema is None:
+            return (await self._ask_model(prompt, effort)).text
+
+        def rejected(reply: Reply, misfit: MisfitError) -> None:
+            where = {"cell": prompt.cell, "query": prompt.query.id, "index": prompt.index}
+            self.emit(SubcallRejected, **where, attempt=effort.attempts, reply=reply, problems=misfit.problems)
+
+        fitting = await ask_fitting(lambda added: self._ask_model(prompt, effort, added), prompt.schema, rejected)
+        effort.said = fitting.reply.text
+        return fitting.text
+
+    async def _ask_model(self, prompt: Prompt, effort: Effort, added: Sequence[Message] = ()) -> Reply:
+        """One call, on the ledger; in its place a reply on record that did not fit, if there is one."""
+        if known := self.past.rejected.get(prompt.slot):
+            reply = known.popleft()
+            self.ledger.count(prompt.lm.model, reply.usage, self.usage)
+            effort.add(reply.usage)
+            return reply
+        messages = [prompt.message, *added]
         async with self.ledger.turn, self.ledger.call(prompt.lm.model, self.usage) as receipt:
-            started = time.perf_counter()
-            reply = await prompt.lm.complete(messages, max_tokens=self.reply_tokens)
+            if not effort.attempts:
+                effort.started = time.perf_counter()
+            reply = await complete_by_schema(prompt.lm, messages, prompt.schema, max_tokens=self.reply_tokens)
             receipt.usage = reply.usage
-        return reply.text, reply.usage, started
+        effort.add(reply.usage)
+        return reply
 
 
 def _too_long(prompt: Prompt) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import inspect
 import json
 import keyword
@@ -42,6 +43,16 @@ class Tool:
     def card(self) -> dict[str, Any]:
         """What the guest needs to make a stand-in that `help()` explains: name, docstring, parameters."""
         return {"name": self.name, "doc": inspect.getdoc(self.content) or "", "parameters": _parameters(self.content)}
+
+    def recorded(self) -> dict[str, Any]:
+        """What the log keeps: enough for a replay. A value that JSON does not hold exactly is named only."""
+        known: dict[str, Any] = {"name": self.name, "kind": self.kind, "description": self.description}
+        if self.kind == "function":
+            return known | {"card": self.card()}
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            if self.kind == "code" or json.loads(json.dumps(self.content)) == self.content:
+                return known | {"content": self.content}
+        return known
 
     async def call(self, request: ToolCall) -> Answer:
         """Call the function on the host, in a thread unless it is asynchronous. What it raises is an answer, too."""

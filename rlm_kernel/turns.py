@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,10 +10,12 @@ from rlm_kernel.limits import ErrorCount, Ledger
 from rlm_kernel.parsing import ParsedReply, TextAnswer, parse
 from rlm_kernel.plan import Plan
 from rlm_kernel.prompts import ContextFacts
-from rlm_kernel.records import CellResult, Reply
+from rlm_kernel.records import CellReport, CellResult, Reply
 from rlm_kernel.repl import Repl
+from rlm_kernel.schemas import Schema
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.stream import EventStream
+from rlm_kernel.validation import MisfitError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,15 @@ class Turns:
         repl: runs the cells.
         ledger: may have been broken by a cell's sub-calls.
         emit: tells the readers of the run.
+        schema: what the answer has to fit, or None.
     """
 
-    def __init__(self, plan: Plan, repl: Repl, ledger: Ledger, emit: EventStream) -> None:
+    def __init__(self, plan: Plan, repl: Repl, ledger: Ledger, emit: EventStream, schema: Schema | None = None) -> None:
         self._plan = plan
         self._repl = repl
         self._ledger = ledger
         self._emit = emit
+        self._schema = schema
         self._errors = ErrorCount(plan.limits.max_errors)
         self._challenged = False
         self._looked = False
@@ -68,14 +73,16 @@ class Turns:
             self._looked = True
             results.append(result)
             self._check_limits(result)
-            if result.status == "ok" and (answer := _given(result)) is not None:
-                return Turn(answer)
+            turn = await self._given(result)
+            if turn.answer is not None:
+                return turn
+            notes += filter(None, [turn.message])
             if result.report.restored:
                 notes.append(self._plan.profile.restored(result.report.restored))
             if not result.kernel_alive:
                 revival = await self._repl.revive(result)
                 notes.append(self._plan.profile.restarted(revival.reason, revival.kept, revival.lost))
-            if result.status != "ok":
+            if result.status != "ok" or turn.message:
                 break
         if parsed.answer is not None:
             turn = await self._answer_beside_code(parsed.answer, results)
@@ -104,20 +111,31 @@ class Turns:
 
     async def text_answer(self, answer: TextAnswer) -> Turn:
         """An answer given in words: the value of a variable where it names one."""
-        value = await self._repl.read(answer.name) if answer.name is not None else None
-        if value is not None:
-            return Turn(value)
+        report = await self._repl.read(answer.name) if answer.name is not None else CellReport()
+        if report.final is not None:
+            return await self._taken(report.final, report.final_json)
         if answer.must_be_variable:
             return Turn(message=self._plan.profile.no_variable(answer.name or ""))
-        return Turn(answer.text)
+        return await self._taken(answer.text)
+
+    async def _given(self, result: CellResult) -> Turn:
+        """The answer that a cell gave, if it gave one."""
+        report, turn = result.report, Turn()
+        for text, as_json in ((report.answer, report.answer_json), (report.final, report.final_json)):
+            if result.status == "ok" and text is not None and turn.answer is None:
+                turn = await self._taken(text, as_json)
+        return turn
+
+    async def _taken(self, text: str, as_json: str | None = None) -> Turn:
+        """An answer, unless there is a schema that it does not fit."""
+        if self._schema is None:
+            return Turn(text)
+        try:
+            return Turn(await asyncio.to_thread(self._schema.take, text, as_json))
+        except MisfitError as misfit:
+            return Turn(message=self._plan.profile.misfit(misfit.problems))
 
     def _check_limits(self, result: CellResult) -> None:
         if self._ledger.broken is not None:
             raise self._ledger.broken
         self._errors.add(None if result.error is None else result.error.traceback)
-
-
-def _given(result: CellResult) -> str | None:
-    """The answer that a cell gave."""
-    report = result.report
-    return report.answer if report.answer is not None else report.final

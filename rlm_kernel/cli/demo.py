@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlm_kernel.cli import models
+from rlm_kernel.cli import logs, models
 from rlm_kernel.errors import ConfigError, LimitError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rlm_kernel.cli.demo_questions import Question, Sources, Verdict
     from rlm_kernel.records import RLMChatCompletion
     from rlm_kernel.rlm import RLM
+    from rlm_kernel.trajectory.logger import RLMLogger
 
 NAME = "demo"
 HELP = "watch a model answer questions over the standard library's source"
@@ -50,6 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--question", type=int, metavar="N", help="ask only this one of the questions, 1 to 3")
     add("--scripted", action="store_true", help="no model and no download: replies written beforehand, real code")
     models.add_arguments(parser, _BACKEND)
+    logs.add_arguments(parser)
 
 
 def execute(args: Namespace) -> int:
@@ -67,7 +69,8 @@ def execute(args: Namespace) -> int:
     console = Console(highlight=False, markup=False, emoji=False)
     sources = standard_library()
     _introduce(console, args, sources)
-    outcomes = [_ask(console, args, sources, number, question) for number, question in questions]
+    logger = logs.logger(args)
+    outcomes = [_ask(console, args, sources, logger, number, question) for number, question in questions]
     _sum_up(console, outcomes)
     return 0 if all(done.verdict.right for done in outcomes if done.question.kind == "code") else 1
 
@@ -91,26 +94,26 @@ def _check_model(args: Namespace) -> None:
     if args.scripted:
         return
     try:
-        _with_model(args).close()
+        _with_model(args, None).close()
     except ConfigError as error:
         raise ConfigError(f"{error} `rlm demo --scripted` works without a model.") from error
     models.fetch(args.backend or _BACKEND, {"base_url": args.base_url} if args.base_url else {})
 
 
-def _with_model(args: Namespace) -> RLM:
+def _with_model(args: Namespace, logger: RLMLogger | None) -> RLM:
     from rlm_kernel.rlm import RLM
 
     backend = args.backend or _BACKEND
     kwargs = models.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
     limits = {"cell_timeout": _CELL_SECONDS}
-    return RLM(backend, kwargs, environment_kwargs=limits, max_iterations=_MOST_TURNS, verbose=True)
+    return RLM(backend, kwargs, environment_kwargs=limits, max_iterations=_MOST_TURNS, logger=logger, verbose=True)
 
 
-def _with_script(question: Question) -> RLM:
+def _with_script(question: Question, logger: RLMLogger | None) -> RLM:
     from rlm_kernel.cli import demo_script
     from rlm_kernel.rlm import RLM
 
-    return RLM(demo_script.root(question), other_backends=[demo_script.sub_model()], verbose=True)
+    return RLM(demo_script.root(question), other_backends=[demo_script.sub_model()], logger=logger, verbose=True)
 
 
 def _introduce(console: Console, args: Namespace, sources: Sources) -> None:
@@ -127,15 +130,23 @@ def _introduce(console: Console, args: Namespace, sources: Sources) -> None:
         )
 
 
-def _ask(console: Console, args: Namespace, sources: Sources, number: int, question: Question) -> _Outcome:
+def _ask(
+    console: Console,
+    args: Namespace,
+    sources: Sources,
+    logger: RLMLogger | None,
+    number: int,
+    question: Question,
+) -> _Outcome:
     console.print(f"\nQuestion {number}, {_KINDS[question.kind]}", style="bold")
     started = time.monotonic()
     completion: RLMChatCompletion | None = None
-    with _with_script(question) if args.scripted else _with_model(args) as rlm:
+    with _with_script(question, logger) if args.scripted else _with_model(args, logger) as rlm:
         try:
             completion = rlm.completion(dict(sources), root_prompt=question.text)
         except LimitError as error:
             console.print(f"No answer: {error}")
+    logs.tell(logger)
     outcome = _Outcome(question, _verdict(question, completion, sources), time.monotonic() - started, completion)
     _judge(console, outcome)
     return outcome
@@ -166,7 +177,7 @@ def _sum_up(console: Console, outcomes: list[_Outcome]) -> None:
 
 
 def _totals(outcomes: list[_Outcome]) -> str:
-    from rlm_kernel.trajectory.status import duration, tokens
+    from rlm_kernel.trajectory.amounts import duration, tokens
 
     spent = [done.completion.usage_summary for done in outcomes if done.completion is not None]
     sent, received = sum(s.total_input_tokens for s in spent), sum(s.total_output_tokens for s in spent)

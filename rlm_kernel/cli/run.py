@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.cli import contexts, models
+from rlm_kernel.cli import contexts, logs, models
 from rlm_kernel.plaintext import plain
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rlm_kernel.records import RLMChatCompletion
     from rlm_kernel.rlm import RLM
+    from rlm_kernel.trajectory.logger import RLMLogger
 
 NAME = "run"
 HELP = "answer a question over a file, a folder or stdin"
@@ -36,10 +37,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--sub-backend", help="the provider of sub-calls (default: the root model answers them)")
     add("--sub-model", help="the model of sub-calls")
     add("--environment", default="local", help="where the model's code runs (default: %(default)s)")
+    add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab look into the live REPL")
     add("--max-iterations", type=int, default=30, metavar="N", help="turns of the root model (default: %(default)s)")
     add("--prompts", choices=("large", "small"), help="the prompt profile (default: the backend's)")
     add("--json", action="store_true", help="one JSON object on stdout: answer, usage, seconds, model")
     add("--quiet", action="store_true", help="do not show the run")
+    logs.add_arguments(parser)
 
 
 def execute(args: Namespace) -> int:
@@ -48,16 +51,21 @@ def execute(args: Namespace) -> int:
     Raises:
         RLMError: whatever the completion raises.
     """
-    with _rlm(args) as rlm:
-        if args.context is None:
-            completion = rlm.completion(args.question)
-        else:
-            completion = rlm.completion(contexts.read(args.context), root_prompt=args.question)
-    _write(_as_json(completion) if args.json else _shown(completion.response))
+    logger = logs.logger(args)
+    with _rlm(args, logger) as rlm:
+        prompt, question = (
+            (args.question, None) if args.context is None else (contexts.read(args.context), args.question)
+        )
+        try:
+            completion = rlm.completion(prompt, question)
+        finally:
+            if not args.quiet:
+                logs.tell(logger)
+    write(as_json(completion) if args.json else shown(completion.response))
     return 0
 
 
-def _rlm(args: Namespace) -> RLM:
+def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
     from rlm_kernel.rlm import RLM
 
     backend = args.backend or _BACKEND
@@ -67,10 +75,12 @@ def _rlm(args: Namespace) -> RLM:
         backend=backend,
         backend_kwargs=kwargs,
         environment=args.environment,
+        environment_kwargs={"attachable": True} if args.attachable else None,
         max_iterations=args.max_iterations,
         other_backends=others,
         other_backend_kwargs=[_sub_kwargs(args, name, same=name == backend) for name in others],
         prompts=args.prompts,
+        logger=logger,
         verbose=not args.quiet,
     )
     for name in (backend, *others):
@@ -85,7 +95,7 @@ def _sub_kwargs(args: Namespace, backend: str, *, same: bool) -> dict[str, Any]:
     return models.backend_kwargs(backend, args.sub_model, None, [])
 
 
-def _as_json(completion: RLMChatCompletion) -> str:
+def as_json(completion: RLMChatCompletion) -> str:
     fields = {
         "answer": completion.response,
         "model": completion.root_model,
@@ -95,12 +105,12 @@ def _as_json(completion: RLMChatCompletion) -> str:
     return json.dumps(fields)
 
 
-def _shown(answer: str) -> str:
+def shown(answer: str) -> str:
     """A terminal gets text only; a pipe gets what the model wrote."""
     return plain(answer) if sys.stdout.isatty() else answer
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
     """Write a line that may hold bytes which were no UTF-8 in the context."""
     encoding = sys.stdout.encoding
     try:

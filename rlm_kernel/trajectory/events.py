@@ -1,15 +1,27 @@
 """What happens in a run, said once by the engine as typed records.
 
-The console, the callbacks and `RLM.stream()` are readers of this stream; none of them asks the engine for anything.
-Every event carries `time`, seconds since the run started.
+The console, the callbacks, the log, the notebook and `RLM.stream()` are readers of this stream; none of them asks the
+engine for anything. Every event carries `time`, seconds since the run started.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from rlm_kernel.records import Answer, CellResult, Output, QueryKind, Reply, RLMChatCompletion, ToolCall, Usage
+from rlm_kernel.records import (
+    Answer,
+    CellResult,
+    Image,
+    Output,
+    Prompt,
+    QueryKind,
+    Reply,
+    RLMChatCompletion,
+    ToolCall,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +43,12 @@ class RunStarted(Event):
         context_type: ``"str"``, ``"list"`` or ``"dict"``.
         context_length: characters of a str, items otherwise.
         max_iterations: how many turns the root model has.
+        depth: of the RLM in its tree.
+        context: the input itself.
+        setup: cells that were run in the kernel before the first turn.
+        tools: the custom tools, as `Tool.recorded` tells them.
+        seed: of `random` and of hashes in the kernel.
+        schema: the JSON Schema that the answer has to fit, or None.
     """
 
     model: str
@@ -40,6 +58,12 @@ class RunStarted(Event):
     context_type: str
     context_length: int
     max_iterations: int
+    depth: int = 0
+    context: Prompt = field(default="", repr=False)
+    setup: tuple[str, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+    seed: int = 0
+    schema: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +75,15 @@ class KernelReady(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IterationStarted(Event):
-    """The root model is asked. `iteration` counts from 1; the last word after the limit has the next number."""
+    """The root model is asked.
+
+    Attributes:
+        iteration: counts from 1; the last word after the limit has the next number.
+        told: the messages since its last reply; the whole opening before the first one.
+    """
 
     iteration: int
+    told: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +109,7 @@ class IterationFinished(Event):
 
     iteration: int
     seconds: float
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +140,27 @@ class CellFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubcallStarted(Event):
-    """A cell called `llm_query`, `rlm_query` or a batch of one."""
+    """A cell called `llm_query`, `rlm_query` or a batch of one.
+
+    Attributes:
+        cell: the cell that asked.
+        query: the id of the call, unique within the cell.
+        kind: which function was called.
+        model: the model that is asked.
+        prompts: the texts, in order.
+        keys: what identifies each prompt in a replay (`journal.keys`).
+        schema: the JSON Schema that the answers have to fit, or None.
+        images: the pictures beside every prompt, with their bytes; a record keeps those once, by their hash.
+    """
 
     cell: int
     query: str
     kind: QueryKind
     model: str
     prompts: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    schema: dict[str, Any] | None = None
+    images: tuple[Image, ...] = ()
 
     @property
     def count(self) -> int:
@@ -133,10 +178,13 @@ class SubcallAnswered(Event):
         index: place of the prompt in the batch, from 0.
         model: the model that answered.
         prompt: the whole prompt.
-        text: the answer; empty when `error` is set.
+        text: the answer, as JSON with a schema; empty when `error` is set.
         error: why there is no answer, or None.
-        usage: what it cost.
+        usage: what it cost, the replies that were rejected included.
         seconds: how long the model took, waiting for its turn not included.
+        attempts: how many replies it took, 0 when the model was not asked.
+        said: with a schema the model's own words, of which `text` was made.
+        refused: the call itself was wrong, as in `Answer`.
     """
 
     cell: int
@@ -148,6 +196,30 @@ class SubcallAnswered(Event):
     error: str | None
     usage: Usage
     seconds: float
+    attempts: int = 1
+    said: str | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubcallRejected(Event):
+    """A reply to a prompt with a schema does not fit it. The model is told and asked again, or the prompt has failed.
+
+    Attributes:
+        cell: the cell that asked.
+        query: the id of the call, as in `SubcallStarted`.
+        index: place of the prompt in the batch, from 0.
+        attempt: which reply to this prompt, from 1.
+        reply: the whole reply; its usage is a part of that of `SubcallAnswered`.
+        problems: what is wrong with it, a sentence each.
+    """
+
+    cell: int
+    query: str
+    index: int
+    attempt: int
+    reply: Reply
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,12 +241,14 @@ class ToolCalled(Event):
         call: which call, with its arguments.
         outcome: the result or the exception, as JSON.
         seconds: how long it took.
+        key: what identifies the call in a replay (`journal.keys`).
     """
 
     cell: int
     call: ToolCall
     outcome: Answer
     seconds: float
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

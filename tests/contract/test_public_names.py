@@ -10,6 +10,7 @@ import pytest
 import rlm
 
 PUBLIC = [
+    "AnswerSchemaError",
     "BudgetExceededError",
     "CancellationError",
     "ConfigError",
@@ -23,6 +24,7 @@ PUBLIC = [
     "RLM",
     "RLMChatCompletion",
     "RLMError",
+    "RecordingError",
     "Reply",
     "ScriptedLM",
     "TimeoutExceededError",
@@ -30,6 +32,7 @@ PUBLIC = [
     "Usage",
     "UsageSummary",
     "__version__",
+    "view",
 ]
 
 HEAVY = [
@@ -40,6 +43,7 @@ HEAVY = [
     "httpx",
     "huggingface_hub",
     "ipykernel",
+    "jsonschema",
     "jupyter_client",
     "litellm",
     "openai",
@@ -64,7 +68,7 @@ def test_each_public_name_can_be_imported(name):
 
 def test_every_error_is_found_below_the_root_of_the_tree():
     errors = [getattr(rlm, name) for name in PUBLIC if name.endswith("Error")]
-    assert len(errors) == 10
+    assert len(errors) == 12
     assert all(issubclass(error, rlm.RLMError) for error in errors)
 
 

@@ -1,0 +1,72 @@
+"""`rlm resume`: go on from a recorded run, killed or finished."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.cli import contexts, logs, models, run
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+NAME = "resume"
+HELP = "go on from a recorded run"
+DESCRIPTION = """\
+Go on from a recorded run, killed or finished. Nothing that is on record is asked again; its cells run once more in
+a new kernel with the recorded answers, and then the model takes over. The answer alone goes to stdout.
+
+FILE is the log of a run (.jsonl) or its notebook (.ipynb). API keys come from the environment or a .env file.
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a log or its notebook")
+    add("--at", type=int, metavar="TURN", help="the last turn that counts (default: all of them)")
+    add("--question", help="another question from here on")
+    add("--context", metavar="FILE|DIR|-", help="the input, when the log does not hold it")
+    models.add_arguments(parser, "the recorded one")
+    add("--environment", help="where the model's code runs (default: where it ran)")
+    add("--max-iterations", type=int, metavar="N", help="turns of the root model (default: as recorded)")
+    add("--json", action="store_true", help="one JSON object on stdout: answer, usage, seconds, model")
+    add("--quiet", action="store_true", help="do not show the run")
+    logs.add_arguments(parser)
+
+
+def execute(args: Namespace) -> int:
+    """Go on and print the answer.
+
+    Raises:
+        RLMError: whatever `RLM.resume` raises.
+    """
+    from rlm_kernel.rlm import RLM
+
+    logger = logs.logger(args)
+    try:
+        completion = RLM.resume(
+            args.file,
+            args.at,
+            prompt=None if args.context is None else contexts.read(args.context),
+            root_prompt=args.question,
+            verbose=not args.quiet,
+            logger=logger,
+            **_overrides(args),
+        )
+    finally:
+        if not args.quiet:
+            logs.tell(logger)
+    run.write(run.as_json(completion) if args.json else run.shown(completion.response))
+    return 0
+
+
+def _overrides(args: Namespace) -> dict[str, Any]:
+    """The arguments that are not as recorded."""
+    from rlm_kernel.trajectory.recording import read
+
+    given: dict[str, Any] = {"environment": args.environment, "max_iterations": args.max_iterations}
+    if args.backend or args.model or args.base_url or args.backend_kwarg:
+        backend = args.backend or read(args.file).metadata["backend"]
+        kwargs = models.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
+        given |= {"backend": backend, "backend_kwargs": kwargs}
+    return {name: value for name, value in given.items() if value is not None}

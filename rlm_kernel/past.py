@@ -1,0 +1,114 @@
+"""What an earlier run left to go on from: its replies, its cells, and the answers that its cells were given.
+
+A resumed run takes the same turns with the recorded words in the place of models, so nothing recorded is asked again.
+Where the record ends, the models take over: in the middle of a batch, or of a child's run, if it ended there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from rlm_kernel.errors import ContextOverflowError
+from rlm_kernel.journal import Occurrences, Slot
+from rlm_kernel.records import Answer, Reply, Usage
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.tree import Call, Cell, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The answer of one prompt on record.
+
+    Attributes:
+        answered: as it was told.
+        child: what was told of the run that found it, of an `rlm_query`.
+        spending: the calls behind it: the label of the model and what the call cost.
+    """
+
+    answered: events.SubcallAnswered
+    child: tuple[events.ChildEvent, ...]
+    spending: tuple[tuple[str, Usage], ...]
+
+    @property
+    def answer(self) -> Answer:
+        """What the cell got."""
+        return Answer(self.answered.text, self.answered.error, self.answered.refused)
+
+
+@dataclass(slots=True)
+class Past:
+    """What is on record of one run.
+
+    Attributes:
+        replies: of the root model, summaries included, in order; the engine takes them from the left.
+        cells: those that ended, by number.
+        answers: what prompts were answered, in cells that ended and in the one that did not.
+        outcomes: what tools returned.
+        children: the past of runs that were to answer an `rlm_query` and did not end.
+        rejected: replies that did not fit a schema, to prompts that have no answer yet.
+        seconds: how long the run went on.
+    """
+
+    replies: deque[events.ModelReplied | events.Compacted] = field(default_factory=deque)
+    cells: dict[int, Cell] = field(default_factory=dict)
+    answers: dict[Slot, Recorded] = field(default_factory=dict)
+    outcomes: dict[Slot, Answer] = field(default_factory=dict)
+    children: dict[Slot, Past] = field(default_factory=dict)
+    rejected: dict[Slot, deque[Reply]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def summary_is_next(self) -> bool:
+        """Whether the model's next reply on record is a summary of the conversation."""
+        return bool(self.replies) and isinstance(self.replies[0], events.Compacted)
+
+    def overflow(self) -> ContextOverflowError:
+        """What the provider said in the earlier run, before that summary."""
+        model = self.replies[0].reply.model
+        return ContextOverflowError("too long, in the recorded run", backend="record", model=model)
+
+    def recorded(self, cell: int) -> dict[Slot, Answer]:
+        """The answers of a cell, as a `Replay` wants them."""
+        answers = {slot: known.answer for slot, known in self.answers.items() if slot.cell == cell}
+        return answers | {slot: outcome for slot, outcome in self.outcomes.items() if slot.cell == cell}
+
+
+def past_of(run: Trajectory, at: int | None = None) -> Past:
+    """The past that a record holds.
+
+    Args:
+        run: the record.
+        at: the last iteration that counts; None: all of it.
+    """
+    past, occurrences = Past(seconds=run.seconds), Occurrences()
+    turns = [turn for turn in run.turns if at is None or turn.iteration <= at]
+    past.replies.extend(replied for replied in run.replies if at is None or replied.iteration <= at)
+    for cell in (cell for turn in turns for cell in turn.cells):
+        if cell.result is not None:
+            past.cells[cell.number] = cell
+        for call in cell.calls:
+            _take_call(past, cell, call, occurrences)
+        for tool in cell.tools:
+            (slot,) = occurrences.slots(cell.number, (tool.key,))
+            past.outcomes[slot] = tool.outcome
+    return past
+
+
+def _take_call(past: Past, cell: Cell, call: Call, occurrences: Occurrences) -> None:
+    for index, slot in enumerate(occurrences.slots(cell.number, call.started.keys)):
+        if index in call.answers:
+            past.answers[slot] = _recorded(cell, call, index)
+        elif index in call.children:
+            past.children[slot] = past_of(call.children[index])
+        elif index in call.rejected:
+            past.rejected[slot] = deque(call.rejected[index])
+
+
+def _recorded(cell: Cell, call: Call, index: int) -> Recorded:
+    answered, child = call.answers[index], call.children.get(index)
+    if child is None:
+        return Recorded(answered, (), ((answered.model, answered.usage),) if answered.usage != Usage() else ())
+    where = (call.started.query, index)
+    told = (event for event in cell.events if isinstance(event, events.ChildEvent))
+    return Recorded(answered, tuple(e for e in told if (e.query, e.index) == where), tuple(child.spending()))

@@ -1,0 +1,75 @@
+"""Go on from a run that was recorded: what an `RLM` needs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.configuration import arguments_of
+from rlm_kernel.errors import RecordingError
+from rlm_kernel.past import Past, past_of
+from rlm_kernel.records import Prompt
+from rlm_kernel.trajectory import contexts
+from rlm_kernel.trajectory.recording import Recording, read
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """A run that goes on from another.
+
+    Attributes:
+        arguments: of the `RLM`.
+        past: what is not asked again.
+        prompt: the input.
+        question: the `root_prompt`.
+        forked_from: which run it goes on from, for the log.
+        schema: the JSON Schema that the answer has to fit, or None.
+    """
+
+    arguments: dict[str, Any]
+    past: Past
+    prompt: Prompt
+    question: str | None
+    forked_from: dict[str, Any]
+    schema: dict[str, Any] | None = None
+
+
+def resumption(
+    path: str | Path, at: int | None, prompt: Prompt | None, question: str | None, overrides: Mapping[str, Any]
+) -> Resumption:
+    """Read a log and prepare to go on from it.
+
+    Args:
+        path: the log, or the notebook beside it.
+        at: the last iteration that counts; None: all of it.
+        prompt: the input, when the log does not hold it.
+        question: another `root_prompt`.
+        overrides: arguments of the `RLM` that are given again, or otherwise.
+
+    Raises:
+        RecordingError: there is nothing to go on from, or something is missing.
+    """
+    recording = read(path)
+    run = recording.trajectory
+    if run.started is None:
+        raise RecordingError(f"{recording.path} holds no run.")
+    if (before := recording.metadata.get("continues")) is not None:
+        raise RecordingError(
+            f"{recording.stem} went on in the kernel of {before}: only the first run of one can resume."
+        )
+    _check_iteration(recording, at)
+    if prompt is None:
+        prompt = contexts.decode(*contexts.load(recording.context, recording.path.parent))
+    forked_from = {"run_id": recording.stem, "log": str(recording.path), "at": at}
+    past = past_of(run, at)
+    arguments, asked = arguments_of(recording, overrides), question or run.started.question
+    return Resumption(arguments, past, prompt, asked, forked_from, run.started.schema)
+
+
+def _check_iteration(recording: Recording, at: int | None) -> None:
+    ended = [turn.iteration for turn in recording.trajectory.turns if turn.finished is not None]
+    if at is not None and at not in ended:
+        known = f"1 to {ended[-1]}" if ended else "none, the run was ended in its first turn"
+        raise RecordingError(f"at={at!r} is no finished iteration of {recording.stem}: there are {known}.")

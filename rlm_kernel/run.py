@@ -1,0 +1,100 @@
+"""One completion of an `RLM`, and those who watch it."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel._sync import Job
+from rlm_kernel.engine import Engine
+from rlm_kernel.errors import CancellationError
+from rlm_kernel.past import Past
+from rlm_kernel.plan import Plan
+from rlm_kernel.records import Prompt, RLMChatCompletion
+from rlm_kernel.repl import Repl
+from rlm_kernel.schemas import Schema
+from rlm_kernel.trajectory.events import Event, OnEvent
+
+if TYPE_CHECKING:
+    from rlm_kernel.trajectory.logger import RunLog
+
+
+class Run:
+    """Make it, await its `completion` once.
+
+    Args:
+        plan: what the RLM was set up with.
+        readers: of the stream of events.
+        repl: a persistent one, or None.
+        log: keeps the run, or None.
+        past: of an earlier run, which this one goes on from.
+        schema: what the answer has to fit, or None.
+        verbose: whether to show it live.
+        live: whether somebody reads the root model's words while they are written.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        readers: Sequence[OnEvent],
+        *,
+        repl: Repl | None = None,
+        log: RunLog | None = None,
+        past: Past | None = None,
+        schema: Schema | None = None,
+        verbose: bool = False,
+        live: bool = False,
+    ) -> None:
+        self._verbose = verbose
+        self._log = log
+        self._readers = [*(log.readers if log else ()), *readers]
+        self.engine = Engine(plan, self._tell, live=live, repl=repl, past=past, record=self.record, schema=schema)
+
+    async def completion(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+        """The outcome. When it is there, the log is written."""
+        try:
+            return await self._watched(prompt, question)
+        finally:
+            if self._log is not None:
+                await asyncio.to_thread(self._log.close)
+
+    def record(self) -> dict[str, Any] | None:
+        """The run so far, when it is logged."""
+        return None if self._log is None else self._log.metadata()
+
+    async def _watched(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+        if not self._verbose:
+            return await self.engine.run(prompt, question)
+        from rlm_kernel.trajectory.console import ConsoleView
+
+        with ConsoleView() as view:
+            self._readers.append(view)
+            return await self.engine.run(prompt, question)
+
+    def _tell(self, event: Event) -> None:
+        for reader in list(self._readers):
+            try:
+                reader(event)
+            except Exception as error:  # noqa: BLE001 (a reader that fails must not end the run)
+                self._readers.remove(reader)
+                message = f"{reader!r} failed and is not told any more; the run goes on: {error!r}"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def wait(run: Run, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+    """Block until a run is over. Ctrl-C stops it.
+
+    Raises:
+        CancellationError: it did.
+    """
+    job = Job(run.completion(prompt, question))
+    try:
+        return job.wait()
+    except KeyboardInterrupt:
+        error = CancellationError(
+            "The completion was stopped by Ctrl-C; its kernel is closed.", partial_answer=run.engine.partial_answer
+        )
+        error.usage, error.trajectory = run.engine.usage.summary(), run.record()
+        raise error from None

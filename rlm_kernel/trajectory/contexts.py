@@ -1,0 +1,141 @@
+"""Inputs of runs, each stored once beside the logs under the hash of its content; a small one stands in the log itself.
+
+The log `logs/rlm_2026-11-20_12-00-00_1f0c2a9b.jsonl` names `contexts/9f86d081….txt`, a file in its folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.errors import RecordingError
+from rlm_kernel.records import Prompt
+from rlm_kernel.trajectory.recording import ContextEncoding, StoredContext
+
+FOLDER = "contexts"
+EMBEDDED_BYTES = 20_000
+"""Up to this size an input stands in the log."""
+
+_SUFFIXES: dict[ContextEncoding, str] = {"text": ".txt", "json": ".json", "pickle": ".pickle"}
+
+
+def store(context: Prompt, folder: Path | None, redact: Callable[[str], str] = str) -> StoredContext:
+    """Keep an input. Takes as long as hashing and writing do: about 0.3 s for 100 MB.
+
+    Args:
+        context: the input.
+        folder: of the log; None: there is none, only its hash is kept.
+        redact: takes secrets out of text. An input that holds one is not stored: without it it would be another.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    encoding, content = encode(context)
+    sha256, size = hashlib.sha256(content).hexdigest(), len(content)
+    text = content.decode("latin-1" if encoding == "pickle" else "utf-8", "surrogatepass")
+    if redact(text) != text:
+        return StoredContext(sha256, encoding, size, redacted=True)
+    if size <= EMBEDDED_BYTES and encoding != "pickle":
+        return StoredContext(sha256, encoding, size, value=context)
+    if folder is None:
+        return StoredContext(sha256, encoding, size)
+    name = Path(FOLDER) / (sha256 + _SUFFIXES[encoding])
+    write_once(folder / name, content)
+    return StoredContext(sha256, encoding, size, file=name.as_posix())
+
+
+def load(stored: StoredContext | None, folder: Path) -> tuple[ContextEncoding, bytes]:
+    """The bytes of an input as they were stored, and how they are read.
+
+    Args:
+        stored: where they are; None: they were not stored.
+        folder: of the log.
+
+    Raises:
+        RecordingError: they are missing or altered.
+    """
+    if stored is None:
+        raise RecordingError("The run ended before its context was stored: give the context again.")
+    if stored.redacted:
+        raise RecordingError("The context holds a secret and was left out of the record: give the context again.")
+    if stored.file is None:
+        content = encode(stored.value)[1]
+    else:
+        try:
+            content = (folder / stored.file).read_bytes()
+        except OSError as error:
+            raise RecordingError(
+                f"The context of the run is missing: {folder / stored.file} ({error.strerror}). "
+                "Put it back, or give the context again."
+            ) from error
+    if hashlib.sha256(content).hexdigest() != stored.sha256:
+        where = folder / stored.file if stored.file else "the one in the log"
+        raise RecordingError(
+            f"The context of the run was altered: {where} is not what the run read. Put it back, or give it again."
+        )
+    return stored.encoding, content
+
+
+def decode(encoding: ContextEncoding, content: bytes) -> Prompt:
+    """The input of a run.
+
+    Raises:
+        RecordingError: it is a pickle, which can run code: the host does not open one that it reads from a file.
+    """
+    if encoding == "pickle":
+        raise RecordingError(
+            "The context holds values that JSON cannot, and was stored as a pickle, which is not opened here because a "
+            "pickle can run code: give the context again."
+        )
+    text = content.decode("utf-8", "surrogatepass")
+    value: Prompt = text if encoding == "text" else json.loads(text)
+    return value
+
+
+def encode(context: Prompt) -> tuple[ContextEncoding, bytes]:
+    """The bytes that an input is stored as: text as it is, else JSON where that is exact, else a pickle."""
+    if isinstance(context, str):
+        return "text", context.encode("utf-8", "surrogatepass")
+    try:
+        text = json.dumps(context)
+        if _same(json.loads(text), context):
+            return "json", text.encode("ascii")
+    except (TypeError, ValueError, RecursionError):
+        return "pickle", pickle.dumps(context, protocol=4)
+    return "pickle", pickle.dumps(context, protocol=4)
+
+
+def _same(read: Any, written: Any) -> bool:
+    """Whether JSON gave a value back exactly: types too, so that 1 is not True and a tuple no list."""
+    if type(read) is not type(written):
+        return False
+    if isinstance(read, dict):
+        return list(read) == list(written) and all(_same(read[key], written[key]) for key in read)
+    if isinstance(read, list):
+        return len(read) == len(written) and all(map(_same, read, written))
+    return bool(read == written)
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Write a file that is named after its content, unless it is there. It is whole, or not there.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    if path.is_file() and path.stat().st_size == len(content):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,95 @@
+"""The fields of a log that the documents show (seed document "Getting Started", "Log File Format").
+
+Existing tools read them: `metadata` lines name the models and limits, `iteration` lines hold a turn whole. In the log
+long texts are shortened, because the lines before an `iteration` hold them already; in `completion.metadata` they are
+not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rlm_kernel.history import clip
+from rlm_kernel.records import Usage, UsageSummary
+from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn
+from rlm_kernel.usage import UsageMeter
+
+LOGGED_CHARACTERS = 20_000
+"""What the log repeats of an output, a prompt or an answer."""
+
+
+def metadata(configuration: Mapping[str, Any], root_model: str) -> dict[str, Any]:
+    """The documented fields of the first line. `configuration`: the arguments of the `RLM`."""
+    return {
+        "root_model": root_model,
+        "max_depth": configuration.get("max_depth"),
+        "max_iterations": configuration.get("max_iterations"),
+        "backend": configuration.get("backend"),
+        "backend_kwargs": configuration.get("backend_kwargs"),
+        "environment_type": configuration.get("environment"),
+        "environment_kwargs": configuration.get("environment_kwargs"),
+        "other_backends": configuration.get("other_backends"),
+    }
+
+
+def trajectory(run: Trajectory, run_metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as `completion.metadata` holds it; children stand in the `rlm_calls` that started them."""
+    return {"run_metadata": dict(run_metadata), "iterations": [iteration(turn) for turn in run.turns]}
+
+
+def iteration(turn: Turn, most: int | None = None) -> dict[str, Any]:
+    """One turn. `most`: characters that are kept of each text; None: all, and the runs of children."""
+    answer = turn.finished.answer if turn.finished else None
+    return {
+        "iteration": turn.iteration,
+        "prompt": [{**message, "content": _cut(message["content"], most)} for message in turn.told],
+        "response": _cut(turn.reply.text if turn.reply else "", most),
+        "code_blocks": [{"code": cell.code, "result": _result(cell, answer, most)} for cell in turn.cells],
+        "final_answer": answer,
+        "iteration_time": turn.finished.seconds if turn.finished else None,
+    }
+
+
+def _result(cell: Cell, answer: str | None, most: int | None) -> dict[str, Any]:
+    result = cell.result
+    given = (result.report.answer or result.report.final) if result else None
+    traceback = result.error.traceback if result and result.error else ""
+    return {
+        "stdout": _cut(result.stdout if result else "", most),
+        "stderr": _cut("\n".join(filter(None, (result.stderr if result else "", traceback))), most),
+        "locals": dict(result.report.variables) if result else {},
+        "execution_time": result.seconds if result else None,
+        "rlm_calls": [one for call in cell.calls for one in _calls(call, most)],
+        "final_answer": answer if given is not None else None,
+    }
+
+
+def _calls(call: Call, most: int | None) -> Iterable[dict[str, Any]]:
+    for index, answered in sorted(call.answers.items()):
+        fields = {
+            "root_model": answered.model,
+            "prompt": _cut(call.started.prompts[index], most),
+            "response": _cut(answered.text, most),
+            "usage_summary": _summary([(answered.model, answered.usage)]).to_dict(),
+            "execution_time": answered.seconds,
+        }
+        if answered.error is not None:
+            fields["error"] = answered.error
+        child = call.children.get(index)
+        if child is not None:
+            fields["usage_summary"] = _summary(child.spending()).to_dict()
+        if child is not None and most is None:
+            fields["metadata"] = trajectory(child, metadata({}, child.model))
+        yield fields
+
+
+def _summary(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
+    meter = UsageMeter()
+    for model, usage in spending:
+        meter.add(model, usage)
+    return meter.summary()
+
+
+def _cut(text: str, most: int | None) -> str:
+    return text if most is None else clip(text, most)

@@ -1,0 +1,134 @@
+"""Events as lines of the log, and back.
+
+A line is a JSON object with a `type` and the fields of the event. Nothing that another line holds is said again: an
+answer does not repeat its prompt, and the outcome not the input. `metadata` and `iteration` also carry the fields that
+the documents show (`documented.py`), which are not read back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import cache
+from typing import Any
+
+from rlm_kernel import errors
+from rlm_kernel.records import RLMChatCompletion, UsageSummary
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.events import Event
+
+SCHEMA = 1
+"""The version of the lines, in `metadata`."""
+
+KINDS: dict[type[Event], str] = {
+    events.RunStarted: "metadata",
+    events.KernelReady: "kernel_ready",
+    events.IterationStarted: "asked",
+    events.ModelReplied: "reply",
+    events.CellStarted: "cell",
+    events.SubcallStarted: "subcall",
+    events.SubcallRejected: "rejected",
+    events.SubcallAnswered: "answer",
+    events.SubcallFinished: "subcall_end",
+    events.ToolCalled: "tool_call",
+    events.CellFinished: "cell_result",
+    events.IterationFinished: "iteration",
+    events.Compacted: "summary",
+    events.Notice: "notice",
+    events.ChildEvent: "child",
+    events.RunFinished: "finished",
+    events.RunFailed: "failed",
+}
+"""What is recorded; pieces of text and output are not, because the whole follows."""
+
+_EVENTS = {kind: event for event, kind in KINDS.items()}
+_LEFT_OUT = {events.RunStarted: ("context",), events.SubcallAnswered: ("prompt",)}
+
+
+def line_of(event: Event) -> dict[str, Any] | None:
+    """The line of an event, or None for one that is not recorded."""
+    kind = KINDS.get(type(event))
+    if kind is None:
+        return None
+    match event:
+        case events.ChildEvent():
+            inner = line_of(event.event)
+            where = {"cell": event.cell, "query": event.query, "index": event.index}
+            return None if inner is None else {"type": kind, "time": event.time, **where, "line": inner}
+        case events.RunFinished():
+            return {"type": kind, "time": event.time, **_outcome(event.completion)}
+        case events.RunFailed():
+            return {"type": kind, "time": event.time, **_failure(event.error)}
+    left_out = _LEFT_OUT.get(type(event), ())
+    fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event) if f.name not in left_out}
+    return {"type": kind, **fields}
+
+
+def text_of(line: dict[str, Any]) -> str:
+    """The line as JSON, in ASCII: lone surrogates survive, and no character can end it early."""
+    return json.dumps(line, default=_plain, separators=(",", ":"))
+
+
+def event_of(line: dict[str, Any]) -> Event:
+    """The event of a line.
+
+    Raises:
+        ValueError, KeyError: it is no line of ours.
+    """
+    kind = _EVENTS[line["type"]]
+    if kind is events.ChildEvent:
+        where = {key: line[key] for key in ("time", "cell", "query", "index")}
+        return events.ChildEvent(**where, event=event_of(line["line"]))
+    if kind is events.RunFinished:
+        return events.RunFinished(time=line["time"], completion=_completion(line))
+    if kind is events.RunFailed:
+        return events.RunFailed(time=line["time"], error=_error(line))
+    names = {f.name for f in dataclasses.fields(kind)}
+    fields: dict[str, Any] = {key: value for key, value in line.items() if key in names}
+    if kind is events.SubcallAnswered:
+        fields["prompt"] = ""
+    event: Event = _reader(line["type"]).validate_python(fields)
+    return event
+
+
+@cache
+def _reader(kind: str) -> Any:
+    """What checks the fields of a line of this type and makes the event of them."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_EVENTS[kind])
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {name: field for name, field in fields.items() if not isinstance(field, bytes)}  # of a picture
+    raise TypeError(f"{type(value).__name__} cannot be recorded")
+
+
+def _outcome(completion: RLMChatCompletion) -> dict[str, Any]:
+    fields = completion.to_dict()
+    return {key: fields[key] for key in fields.keys() - {"prompt", "metadata"}}
+
+
+def _completion(line: dict[str, Any]) -> RLMChatCompletion:
+    names = {f.name for f in dataclasses.fields(RLMChatCompletion)} - {"usage_summary", "metadata"}
+    fields = {key: value for key, value in line.items() if key in names}
+    usage = UsageSummary.from_dict(line["usage_summary"])
+    return RLMChatCompletion(**{"prompt": "", **fields}, usage_summary=usage)
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    partial = getattr(error, "partial_answer", None)
+    return {"error_type": type(error).__name__, "error": str(error), "partial_answer": partial}
+
+
+def _error(line: dict[str, Any]) -> BaseException:
+    """The error of a run that failed, as far as it can be made again from its name and its words."""
+    known = getattr(errors, str(line["error_type"]), None)
+    kind = known if isinstance(known, type) and issubclass(known, errors.RLMError) else errors.RLMError
+    error = kind.__new__(kind)
+    Exception.__init__(error, line["error"])
+    if isinstance(error, errors.LimitError | errors.CancellationError):
+        error.partial_answer = line.get("partial_answer")
+    return error

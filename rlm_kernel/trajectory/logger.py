@@ -1,0 +1,164 @@
+"""`RLMLogger`: keep each completion as a log and, beside it, as a notebook (seed document "Logging and Debugging")."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import warnings
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlm_kernel import __version__
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.trajectory import documented, lines
+from rlm_kernel.trajectory.events import Event, OnEvent
+from rlm_kernel.trajectory.log_file import LogFile
+from rlm_kernel.trajectory.redaction import Redactor, named_secrets, secrets_of, without_secrets
+from rlm_kernel.trajectory.tree import Trajectory
+
+
+class RLMLogger:
+    """Writes `{file_name}_{date}_{time}_{8 hex}.jsonl` and a notebook of the same name for each completion.
+
+    One logger may serve many completions, also at once.
+
+    Args:
+        log_dir: the folder, made when needed; None: nothing is written, and `completion.metadata` is all there is.
+        file_name: how the names begin.
+        notebook: whether to write the notebook, too.
+
+    Attributes:
+        log_file_path: of the latest completion, or None.
+        notebook_path: of the latest completion, or None.
+
+    Raises:
+        ConfigError: `file_name` is no name of a file.
+    """
+
+    def __init__(
+        self, log_dir: str | os.PathLike[str] | None = None, file_name: str = "rlm", *, notebook: bool = True
+    ) -> None:
+        if not isinstance(file_name, str) or not file_name.strip(".") or Path(file_name).name != file_name:
+            raise ConfigError(f"file_name must be how a file's name begins, such as 'rlm', not {file_name!r}.")
+        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.log_file_path: str | None = None
+        self.notebook_path: str | None = None
+        self._file_name = file_name
+        self._notebook = notebook
+        self._latest: RunLog | None = None
+
+    def __repr__(self) -> str:
+        return f"RLMLogger(log_dir={str(self.log_dir) if self.log_dir else None!r}, file_name={self._file_name!r})"
+
+    def get_trajectory(self) -> dict[str, Any] | None:
+        """The latest completion so far, as `completion.metadata` holds it; None before there is one."""
+        return None if self._latest is None else self._latest.metadata()
+
+    def start(
+        self,
+        configuration: Mapping[str, Any],
+        keys: Iterable[str] = (),
+        forked_from: Mapping[str, Any] | None = None,
+        continues: str | None = None,
+    ) -> RunLog:
+        """Begin the log of a completion. A folder that cannot be written is told once, and stops nothing.
+
+        Args:
+            configuration: the arguments of the `RLM`, as plain data.
+            keys: secrets that may be in no line.
+            forked_from: the run that this one goes on from.
+            continues: the run whose kernel this one uses, of a persistent `RLM`.
+        """
+        redact = Redactor({*keys, *secrets_of(os.environ), *named_secrets(configuration)})
+        shown = without_secrets(configuration)
+        stem = f"{self._file_name}_{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
+        about = {
+            **documented.metadata(shown, ""),
+            "log_schema": lines.SCHEMA,
+            "run_id": stem,
+            "timestamp": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+            "version": __version__,
+            "configuration": shown,
+            "forked_from": forked_from,
+            "continues": continues,
+        }
+        del about["root_model"]  # the run itself tells
+        log = self._latest = RunLog(about, redact)
+        if self.log_dir is not None:
+            self._write_files(log, self.log_dir.absolute() / f"{stem}.jsonl")
+        return log
+
+    def _write_files(self, log: RunLog, path: Path) -> None:
+        try:
+            log.add(LogFile(path, log.about, log.redact))
+        except OSError as error:
+            warnings.warn(f"The run is not logged: {error}. It goes on.", RuntimeWarning, stacklevel=2)
+            return
+        self.log_file_path, self.notebook_path = str(path), None
+        if self._notebook:
+            from rlm_kernel.trajectory.notebook_file import NotebookFile  # imports nbformat
+
+            log.add(NotebookFile(path.with_suffix(".ipynb"), log.about, log.redact))
+            self.notebook_path = str(path.with_suffix(".ipynb"))
+
+
+class File(Protocol):
+    """A reader of the stream that writes a file."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def close(self) -> None:
+        """Wait for what is being written.
+
+        Raises:
+            OSError: it could not be.
+        """
+        ...
+
+
+class RunLog:
+    """The log of one completion.
+
+    Attributes:
+        about: what the first line says besides the run.
+        redact: takes secrets out of text.
+        readers: of the stream of events.
+    """
+
+    def __init__(self, about: Mapping[str, Any], redact: Redactor) -> None:
+        self.about = about
+        self.redact = redact
+        self._run = Trajectory()
+        self.readers: list[OnEvent] = [self._remember]
+        self._files: list[File] = []
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run, and of its files."""
+        return str(self.about["run_id"])
+
+    def add(self, file: File) -> None:
+        """Have a file written, too."""
+        self.readers.append(file)
+        self._files.append(file)
+
+    def metadata(self) -> dict[str, Any]:
+        """The run so far, as `completion.metadata` holds it."""
+        run_metadata = {"root_model": self._run.model, **self.about}
+        text = json.dumps(documented.trajectory(self._run, run_metadata))
+        known: dict[str, Any] = json.loads(self.redact(text))
+        return known
+
+    def close(self) -> None:
+        """Wait for what is being written. What could not be is told once, and stops nothing."""
+        for file in self._files:
+            try:
+                file.close()
+            except OSError as error:
+                warnings.warn(f"{file!r} is not whole: {error}", RuntimeWarning, stacklevel=2)
+
+    def _remember(self, event: Event) -> None:
+        self._run.add(event)

@@ -1,0 +1,128 @@
+"""A log read back: the run that it tells of, as far as it got.
+
+A log whose process was killed ends anywhere, in the middle of a line too. Everything before that is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rlm_kernel.errors import RecordingError
+from rlm_kernel.trajectory import lines
+from rlm_kernel.trajectory.tree import Trajectory
+
+ContextEncoding = Literal["text", "json", "pickle"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContext:
+    """Where the input of a run is kept.
+
+    Attributes:
+        sha256: of its bytes, in hex.
+        encoding: ``text``: UTF-8 with surrogates passed; ``json``; ``pickle``: neither was exact. The host does not
+            open a pickle that it reads from a file, only a kernel does.
+        size: bytes.
+        file: its path relative to the log's folder, or None when it is embedded.
+        value: the embedded input.
+        redacted: whether it holds a secret, and was therefore not stored.
+    """
+
+    sha256: str
+    encoding: ContextEncoding
+    size: int
+    file: str | None = None
+    value: Any = None
+    redacted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A log that was read.
+
+    Attributes:
+        path: of the log.
+        metadata: its first line: the documented fields, and the configuration of the `RLM`.
+        context: the input, or None when the run was killed before it was stored.
+        trajectory: the run.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    context: StoredContext | None
+    trajectory: Trajectory
+
+    @property
+    def stem(self) -> str:
+        """The name of the run: that of the log and of the notebook, without the suffix."""
+        return self.path.stem
+
+
+def read(path: str | Path) -> Recording:
+    """Read a log, or the log of a notebook.
+
+    Raises:
+        RecordingError: there is no such file, or it is no log of ours.
+    """
+    log = log_of(Path(path))
+    metadata: dict[str, Any] = {}
+    context: StoredContext | None = None
+    trajectory = Trajectory()
+    for number, line in _lines(log):
+        try:
+            match line["type"]:
+                case "context":
+                    context = StoredContext(**{key: line[key] for key in StoredContext.__slots__ if key in line})
+                case kind:
+                    metadata = line if kind == "metadata" and not metadata else metadata
+                    trajectory.add(lines.event_of(line))
+        except (KeyError, TypeError, ValueError, StopIteration) as error:
+            raise RecordingError(f"{log}: line {number} is not one of ours: {error!r}") from error
+    if not metadata:
+        raise RecordingError(f"{log} holds no run: its first line is not of the type 'metadata'.")
+    return Recording(log, metadata, context, trajectory)
+
+
+def log_of(path: Path) -> Path:
+    """The log itself, or the one beside a notebook.
+
+    Raises:
+        RecordingError: there is none.
+    """
+    log = path.with_suffix(".jsonl")
+    if path.suffix == ".ipynb" and not log.is_file():
+        log = _named_in(path)
+    if not log.is_file():
+        raise RecordingError(f"There is no log {str(log)!r}: give the .jsonl of a run, or its notebook beside it.")
+    return log
+
+
+def _named_in(notebook: Path) -> Path:
+    """The log that a notebook names: a copy may lie elsewhere or be called otherwise."""
+    try:
+        about = json.loads(notebook.read_text("utf-8"))["metadata"]["rlm"]
+        folder, name = str(about.get("rlm_dir", ".")), str(about["log"])
+    except FileNotFoundError:
+        raise RecordingError(f"There is no file {str(notebook)!r}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordingError(f"{notebook} is not a notebook of a run: {error!r}") from error
+    beside = notebook.parent / name
+    return beside if beside.is_file() else Path(folder) / name
+
+
+def _lines(log: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with log.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                line = json.loads(raw)
+            except ValueError as error:
+                if raw.endswith(b"\n"):
+                    raise RecordingError(f"{log}: line {number} is not JSON: {error}") from error
+                return  # the process was killed while it wrote this line
+            if not isinstance(line, dict):
+                raise RecordingError(f"{log}: line {number} is not a JSON object.")
+            yield number, line

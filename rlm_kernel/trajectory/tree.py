@@ -1,0 +1,220 @@
+"""A run as a tree: its turns, their cells, the calls of the cells, and the runs of its children.
+
+The stream of events is flat. Whoever wants to show or repeat a run wants this instead, and builds it by handing over
+one event after another, while the run goes on or when it is read back from its log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_kernel.records import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.events import Event
+
+Spending = Iterator[tuple[str, Usage]]
+"""Calls that were paid for: the model's label and what the call cost."""
+
+
+@dataclass(slots=True)
+class ToolUse:
+    """One call of a custom tool; see `ToolCalled`."""
+
+    call: ToolCall
+    outcome: Answer
+    seconds: float
+    key: str
+
+
+@dataclass(slots=True)
+class Call:
+    """One `llm_query`, `rlm_query` or batch.
+
+    Attributes:
+        started: what was asked.
+        answers: what came back, by the place of the prompt; a killed run misses some.
+        children: the runs of an `rlm_query`, by the place of the prompt.
+        rejected: replies that did not fit the schema, by the place of the prompt.
+        failed: how many prompts have no answer; None while the call is under way.
+        seconds: how long it took, or None.
+    """
+
+    started: events.SubcallStarted
+    answers: dict[int, events.SubcallAnswered] = field(default_factory=dict)
+    children: dict[int, Trajectory] = field(default_factory=dict)
+    rejected: dict[int, list[Reply]] = field(default_factory=dict)
+    failed: int | None = None
+    seconds: float | None = None
+
+    def spending(self) -> Spending:
+        """What its prompts cost; a child's calls are those of its own run."""
+        for index, answer in self.answers.items():
+            if index not in self.children and answer.usage != Usage():  # a call that failed or was refused
+                yield answer.model, answer.usage
+        for child in self.children.values():
+            yield from child.spending()
+
+
+@dataclass(slots=True)
+class Cell:
+    """One cell that ran, or was about to.
+
+    Attributes:
+        number: counts the cells of the run from 1.
+        code: its source.
+        calls: its sub-calls, in the order in which they began.
+        tools: its calls of custom tools, in the order in which they ended.
+        result: what it did; None when the run was killed before its end.
+        events: everything that was said of it, except pieces of output.
+    """
+
+    number: int
+    code: str
+    calls: list[Call] = field(default_factory=list)
+    tools: list[ToolUse] = field(default_factory=list)
+    result: CellResult | None = None
+    events: list[Event] = field(default_factory=list)
+
+    def spending(self) -> Spending:
+        """What its sub-calls cost."""
+        for call in self.calls:
+            yield from call.spending()
+
+    def call(self, query: str) -> Call:
+        """The call with this id.
+
+        Raises:
+            StopIteration: there is none; no log of ours says so.
+        """
+        return next(call for call in reversed(self.calls) if call.started.query == query)
+
+
+@dataclass(slots=True)
+class Turn:
+    """One turn of the root model.
+
+    Attributes:
+        iteration: counts from 1.
+        told: the messages since the reply before.
+        reply: what the model said; None when the run was killed before.
+        seconds: how long the model took.
+        cells: those of the reply that ran.
+        notices: what the user was told meanwhile.
+        summary: the summary that took the place of the conversation after this turn, or None.
+        finished: the end of the turn; None when the run ended in it.
+    """
+
+    iteration: int
+    told: tuple[Mapping[str, Any], ...] = ()
+    reply: Reply | None = None
+    seconds: float = 0.0
+    cells: list[Cell] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    summary: Reply | None = None
+    finished: events.IterationFinished | None = None
+
+
+class Trajectory:
+    """A run so far.
+
+    Attributes:
+        started: how it began, or None before it did.
+        kernel_seconds: how long the kernel took to be ready, or None.
+        turns: the turns of the root model.
+        replies: every reply of the root model in order, summaries included, as they were announced.
+        completion: the outcome, or None.
+        failure: why there is none, or None.
+        seconds: the time of the last event.
+    """
+
+    def __init__(self, told: Iterable[Event] = ()) -> None:
+        self.started: events.RunStarted | None = None
+        self.kernel_seconds: float | None = None
+        self.turns: list[Turn] = []
+        self.replies: list[events.ModelReplied | events.Compacted] = []
+        self.completion: RLMChatCompletion | None = None
+        self.failure: BaseException | None = None
+        self.seconds = 0.0
+        self._cells: dict[int, Cell] = {}
+        for event in told:
+            self.add(event)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells in order."""
+        return list(self._cells.values())
+
+    @property
+    def model(self) -> str:
+        """The label of the root model; empty before the run began."""
+        return self.started.model if self.started else ""
+
+    def spending(self) -> Spending:
+        """What the run and its children cost, call by call."""
+        for replied in self.replies:
+            yield self.model, replied.reply.usage
+        for cell in self._cells.values():
+            yield from cell.spending()
+
+    def add(self, event: Event) -> None:  # noqa: C901 (one case for each kind)
+        """Take the next event of the stream."""
+        self.seconds = max(self.seconds, event.time)
+        match event:
+            case events.RunStarted():
+                self.started = event
+            case events.KernelReady():
+                self.kernel_seconds = event.seconds
+            case events.IterationStarted():
+                self._turn(event.iteration).told += event.told
+            case events.ModelReplied():
+                turn = self._turn(event.iteration)
+                turn.reply, turn.seconds = event.reply, event.seconds
+                self.replies.append(event)
+            case events.Compacted():
+                self._turn(event.iteration).summary = event.reply
+                self.replies.append(event)
+            case events.IterationFinished():
+                self._turn(event.iteration).finished = event
+            case events.Notice():
+                self._turn(len(self.turns) or 1).notices.append(event.message)
+            case events.RunFinished():
+                self.completion = event.completion
+            case events.RunFailed():
+                self.failure = event.error
+            case events.CellStarted():
+                self._begin(event)
+            case _:
+                self._add_to_cell(event)
+
+    def _turn(self, iteration: int) -> Turn:
+        if not self.turns or self.turns[-1].iteration != iteration:
+            self.turns.append(Turn(iteration))
+        return self.turns[-1]
+
+    def _begin(self, event: events.CellStarted) -> None:
+        cell = self._cells[event.cell] = Cell(event.cell, event.code, events=[event])
+        self._turn(event.iteration).cells.append(cell)
+
+    def _add_to_cell(self, event: Event) -> None:
+        cell = self._cells.get(getattr(event, "cell", 0))
+        if cell is None or isinstance(event, events.CellOutput):
+            return
+        cell.events.append(event)
+        match event:
+            case events.CellFinished():
+                cell.result = event.result
+            case events.SubcallStarted():
+                cell.calls.append(Call(event))
+            case events.SubcallAnswered():
+                cell.call(event.query).answers[event.index] = event
+            case events.SubcallRejected():
+                cell.call(event.query).rejected.setdefault(event.index, []).append(event.reply)
+            case events.SubcallFinished():
+                call = cell.call(event.query)
+                call.failed, call.seconds = event.failed, event.seconds
+            case events.ToolCalled():
+                cell.tools.append(ToolUse(event.call, event.outcome, event.seconds, event.key))
+            case events.ChildEvent():
+                cell.call(event.query).children.setdefault(event.index, Trajectory()).add(event.event)
