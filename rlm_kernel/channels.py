@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import zmq
+
+from rlm_kernel.oversized import content_of
 
 if TYPE_CHECKING:
     from jupyter_client.connect import ConnectionFileMixin
@@ -24,30 +25,6 @@ OnMessage = Callable[[ChannelName, dict[str, Any]], None]
 _DELIMITER = b"<IDS|MSG>"
 _BURST = 200
 """Messages read from a socket before others get their turn."""
-
-_context: zmq.Context[zmq.Socket[bytes]] | None = None
-
-
-def zmq_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """The zmq context of all our kernels in this process, made with sockets that never drop a message.
-
-    With the default high-water mark of 1000 a reader that stalls loses IOPub messages in silence.
-    """
-    global _context  # noqa: PLW0603 (one for the process, made when first needed)
-    if _context is None or _context.closed:
-        _context = zmq.Context()
-        for option, value in ((zmq.RCVHWM, 0), (zmq.SNDHWM, 0), (zmq.LINGER, 0), (zmq.RECONNECT_IVL, 5)):
-            _context.setsockopt(option, value)
-    return _context
-
-
-def _forget_context() -> None:
-    global _context  # noqa: PLW0603
-    _context = None
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_forget_context)
 
 
 class Channels:
@@ -114,7 +91,7 @@ class Channels:
     def _deliver(self, name: ChannelName, frames: list[bytes]) -> None:
         try:
             message = self._message(frames[frames.index(_DELIMITER) + 1 :])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             return  # not signed with our key, or not a message: whoever wrote it is not the kernel
         self._on_message(name, message)
 
@@ -123,9 +100,10 @@ class Channels:
         signature, header, parent, metadata, content, *buffers = parts
         if not hmac.compare_digest(signature, self._session.sign([header, parent, metadata, content])):
             raise ValueError("not signed with our key")
+        head = json.loads(header)
         return {
-            "header": json.loads(header),
+            "header": head,
             "parent_header": json.loads(parent),
-            "content": json.loads(content),
+            "content": content_of(head["msg_type"], content),
             "buffers": buffers,
         }

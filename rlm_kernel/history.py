@@ -19,7 +19,7 @@ def render(result: CellResult, limit: int) -> str:
     problem = _problem(result)
     problem = clip(problem, int(limit * _TRACEBACK_SHARE), head=0.3)
     shown = clip(shown, max(0, limit - len(problem)))
-    return "\n".join(filter(None, (shown, problem))) or NO_OUTPUT
+    return "\n".join(filter(None, (shown, _left_out(result), problem))) or NO_OUTPUT
 
 
 def clip(text: str, limit: int, *, head: float = 0.6) -> str:
@@ -40,6 +40,11 @@ def _text(output: Output) -> str:
     text = str(data.get("text/plain", ""))
     pictures = [kind for kind in data if kind.startswith("image/")]
     return f"{text} [{', '.join(pictures)} was shown]" if pictures else text
+
+
+def _left_out(result: CellResult) -> str:
+    """A word about output that was too large to be kept: else the model would believe that there was none."""
+    return f"({result.dropped_characters:,} characters of output were not kept.)" if result.dropped_characters else ""
 
 
 def _problem(result: CellResult) -> str:

@@ -33,7 +33,7 @@ class Ran:
 
 
 class Slot(NamedTuple):
-    """The place of one answer: the cell that asked, the key of what it asked, and how often it had asked that before."""
+    """The place of one answer: the cell that asked, the key of what it asked, how often it had asked that before."""
 
     cell: int
     key: str

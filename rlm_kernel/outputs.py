@@ -12,6 +12,8 @@ HEAD_CHARACTERS = 8_000_000
 TAIL_CHARACTERS = 2_000_000
 ITEM_COST = 200
 """Charged for an output beside its characters, so that a million empty ones are bounded too."""
+SHORT_DISPLAY_CHARACTERS = 100_000
+"""What is kept of the plain text of a display for which there is no room: the value of `context`, say."""
 
 T = TypeVar("T")
 
@@ -121,6 +123,10 @@ class OutputCollector:
         display = _checked(dict, content.get("transient") or {}, "transient").get("display_id")
         size = _size(output) + ITEM_COST
         if size > self._room:
+            output, whole = _shortened(output), size
+            size = _size(output) + ITEM_COST
+            self._dropped_displays += whole - size
+        if size > self._room:
             self._dropped_displays += size
             return
         self._join()
@@ -158,6 +164,14 @@ class OutputCollector:
 
 def _size(output: Output) -> int:
     return len(str(output))
+
+
+def _shortened(output: Output) -> Output:
+    """A display that is too large: the two ends of its plain text, without the other types."""
+    text, half = str(output["data"].get("text/plain", "")), SHORT_DISPLAY_CHARACTERS // 2
+    if len(text) > 2 * half:
+        text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters were left out here …\n{text[-half:]}"
+    return {**output, "data": {"text/plain": text}}
 
 
 def _output(message_type: str, content: dict[str, Any]) -> Output:

@@ -57,19 +57,10 @@ def test_a_wrong_argument_names_what_is_allowed(arguments, words):
     assert [word for word in words if word not in str(raised.value)] == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "issue"),
-    [
-        ({"logger": object()}, "The trajectory is a notebook"),
-        ({"environment": "docker"}, "Kernels elsewhere"),
-        ({"environment": "modal"}, "Kernels elsewhere"),
-    ],
-)
-def test_what_is_not_built_yet_names_the_argument_and_the_issue(arguments, issue):
-    with pytest.raises(NotImplementedError) as raised:
-        RLM(**{"backend": LM_, **arguments})
-    assert issue in str(raised.value)
-    assert next(iter(arguments)) in str(raised.value)
+@pytest.mark.parametrize("environment", ["prime", "agent"])
+def test_what_is_not_built_says_so_and_what_there_is(environment):
+    with pytest.raises(NotImplementedError, match=f"environment='{environment}' is not built.*'local'"):
+        RLM(LM_, environment=environment)
 
 
 def test_none_and_empty_values_count_as_not_given():

@@ -110,10 +110,10 @@ CTRL_C = textwrap.dedent(
             if type(event).__name__ == "CellOutput" and "running" in str(event.output):
                 print("running", flush=True)
     import rlm_kernel.rlm as module
-    original = module._Run.__init__
-    def init(self, plan, repl, readers, *, verbose, live):
-        original(self, plan, repl, [View()], verbose=verbose, live=live)
-    module._Run.__init__ = init
+    original = module.Run.__init__
+    def init(self, plan, readers, **kwargs):
+        original(self, plan, [View()], **kwargs)
+    module.Run.__init__ = init
     try:
         RLM(lm).completion("x")
     except CancellationError as error:

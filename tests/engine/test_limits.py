@@ -61,6 +61,7 @@ async def test_a_budget_is_overshot_by_at_most_one_call(run, concurrent):
     assert raised.value.budget == 1.0
 
 
+@pytest.mark.everywhere
 async def test_tokens_are_counted_over_root_and_sub_calls(run):
     root = ScriptedLM([Reply("```repl\nllm_query_batched(['p'] * 200)\n```", "root", Usage(500, 100))], model="root")
     sub = priced(None, tokens=30)
@@ -78,6 +79,7 @@ async def test_errors_in_a_row_end_the_run_and_others_do_not(run):
     assert (raised.value.error_count, raised.value.threshold, len(lm.calls)) == (2, 2, 4)
 
 
+@pytest.mark.everywhere
 async def test_a_limit_ends_a_cell_that_would_go_on(run):
     code = "import time\nfor i in range(1000):\n    try: llm_query('p')\n    except Exception: pass\nprint('done')"
     root = ScriptedLM([Reply(f"```repl\n{code}\n```", "root", Usage(cost=0.0))], model="root")

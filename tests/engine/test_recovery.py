@@ -17,6 +17,7 @@ def cell(code):
     return f"```repl\n{code}\n```"
 
 
+@pytest.mark.everywhere
 async def test_variables_come_back_and_no_model_is_asked_again(run):
     sub = ScriptedLM(lambda messages: messages[-1]["content"].upper(), model="sub")
     root = ScriptedLM([
@@ -39,6 +40,7 @@ async def test_the_same_question_gets_its_answers_in_order(run):
     assert (await run(root, others=(sub,))).response == "['a', 'b', 'c']"
 
 
+@pytest.mark.everywhere
 async def test_a_tool_is_not_called_again(run):
     calls = []
     tools = tools_of({"tool": lambda x: calls.append(x) or len(calls)})
@@ -47,6 +49,7 @@ async def test_a_tool_is_not_called_again(run):
     assert calls == [5]
 
 
+@pytest.mark.everywhere
 async def test_chance_falls_the_same_way_again(run):
     code = "import random\nx = (random.random(), hash('text'), list({'a', 'b', 'c', 'd', 'e'}))\nprint(x)"
     root = ScriptedLM([cell(code), DIE, cell("print(x)"), "FINAL(x)"])
@@ -65,6 +68,7 @@ async def test_a_question_that_was_never_asked_fails_in_a_rebuild(run):
     assert "Lost: `x`" in root.calls[2].prompt
 
 
+@pytest.mark.everywhere
 async def test_it_comes_back_more_than_once(run):
     root = ScriptedLM([cell("x = [1]"), DIE, cell("x.append(2)"), DIE, cell("FINAL(x)")])
     assert (await run(root)).response == "[1, 2]"

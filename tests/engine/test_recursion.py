@@ -88,6 +88,7 @@ async def test_llm_query_goes_to_the_sub_model_at_every_depth(run):
     assert sub.calls[1].prompt == "deep"
 
 
+@pytest.mark.everywhere
 async def test_a_child_that_fails_is_a_failed_call_and_the_parent_goes_on(run):
     root = ScriptedLM(["```repl\nrlm_query('go')\n```", "FINAL(went on)"], model="root")
     sub = ScriptedLM(["```repl\n1/0\n```"] * 5, model="sub")

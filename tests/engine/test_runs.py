@@ -79,6 +79,7 @@ async def test_a_prompt_beyond_the_window_is_refused_before_it_is_sent(run):
     assert sub.calls == []
 
 
+@pytest.mark.everywhere
 async def test_a_failed_sub_call_is_a_traceback_and_a_failed_slot_a_value(run):
     failure = LMError("the provider said no", backend="b", model="sub", status=500)
     sub = ScriptedLM(lambda messages: failure if "bad" in messages[-1]["content"] else "fine", model="sub")
@@ -96,11 +97,13 @@ async def test_a_failing_root_model_ends_the_run_with_its_error(run, events):
     assert events[-1].error is failure
 
 
+@pytest.mark.everywhere
 async def test_a_kernel_that_cannot_be_set_up_ends_the_run_while_the_model_still_thinks(run):
     with pytest.raises(ConfigError, match="setup_code"):
         await run(ScriptedLM(["never"], delay=3600), environment_kwargs={"setup_code": "1/0"})
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize(
     ("code", "kwargs", "reason"),
     [
@@ -121,12 +124,14 @@ async def test_a_lost_kernel_is_replaced_and_the_model_is_told(run, events, code
     assert any(isinstance(event, said.Notice) and "started again" in event.message for event in events)
 
 
+@pytest.mark.everywhere
 async def test_a_cell_timeout_is_told_and_the_variables_stay(run):
     lm = ScriptedLM(["```repl\nkept = 5\nwhile True: pass\n```", "```repl\nFINAL(kept)\n```"])
     assert (await run(lm, environment_kwargs={"cell_timeout": 0.5})).response == "5"
     assert "took too long" in lm.calls[1].prompt
 
 
+@pytest.mark.everywhere
 async def test_cancelling_a_run_closes_its_kernel(run, events):
     lm = ScriptedLM(["```repl\nprint('running', flush=True)\nwhile True: pass\n```"])
     task = asyncio.create_task(run(lm))

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from rlm_kernel import kernelspecs
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernelspecs import ANNOUNCED, AVAILABLE, Environment, environment, spec_folder
 
@@ -36,20 +37,27 @@ def test_the_users_options_are_left_alone():
     assert given == {"setup_code": "1", "memory": "2g"}
 
 
-@pytest.mark.parametrize("name", ["Local", "locl", "", "../rlm-local", "rlm-local", "kubernetes", None, 3, ["local"]])
+@pytest.mark.parametrize(
+    "name", ["Local", "locl", "", "../rlm-local", "rlm-installed", "kubernetes", None, 3, ["local"]]
+)
 def test_an_unknown_environment_is_refused_with_the_list(name):
     with pytest.raises(ConfigError, match=r"Unknown environment.*'local', 'docker', 'modal'"):
         environment(name, None)
 
 
-@pytest.mark.parametrize("name", ["docker", "modal", "prime", "agent"])
+@pytest.mark.parametrize(("name", "kernelspec"), [*AVAILABLE.items(), *((name, name) for name in AVAILABLE.values())])
+def test_ours_have_two_names(name, kernelspec):
+    assert environment(name, None) == Environment(name, kernelspec, {})
+
+
+@pytest.mark.parametrize("name", ["prime", "agent"])
 def test_an_announced_environment_names_the_issue_that_brings_it(name):
     with pytest.raises(NotImplementedError, match=rf"'{name}'.*“{ANNOUNCED[name]}”.*Available now: 'local'"):
         environment(name, {"image": "python:3.11-slim"})
 
 
 def test_an_unknown_option_is_refused_with_the_list():
-    expected = r"no option 'image' for 'local'\. Allowed: setup_code, cell_timeout, cwd, env, memory"
+    expected = r"no option 'image' for 'local'\. Allowed: setup_code, cell_timeout, pool, .*cwd, env, memory"
     with pytest.raises(ConfigError, match=expected):
         environment("local", {"image": "python:3.11-slim"})
 
@@ -64,6 +72,9 @@ def test_an_unknown_option_is_refused_with_the_list():
         ("cell_timeout", 0, "greater than 0"),
         ("cell_timeout", -1.5, "greater than 0"),
         ("cell_timeout", float("nan"), "greater than 0"),
+        ("pool", 1.5, "a number of kernels, not float"),
+        ("pool", True, "a number of kernels, not bool"),
+        ("pool", -1, "from 0 to 100"),
         ("memory", "much", "write it like '2g'"),
         ("memory", "2 giga", "write it like '2g'"),
         ("memory", "-2g", "write it like '2g'"),
@@ -80,6 +91,41 @@ def test_an_unknown_option_is_refused_with_the_list():
 def test_a_wrong_value_names_the_option_and_what_it_must_be(option, value, says):
     with pytest.raises(ConfigError) as caught:
         environment("local", {option: value})
+    assert option in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_an_unknown_option_of_a_container_is_refused_with_the_list():
+    expected = r"no option 'cpu' for 'docker'\. Allowed: .*cpus, env, gpus, image, memory, mounts, network, packages"
+    with pytest.raises(ConfigError, match=expected):
+        environment("docker", {"cpu": 2})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("image", 5, "image"),
+        ("packages", 5, "packages"),
+        ("packages", ["numpy\n--index-url=x"], "one line of a requirements file"),
+        ("packages", [" "], "one line of a requirements file"),
+        ("network", 5, "network"),
+        ("mounts", ["/data"], "mounts"),
+        ("mounts", {"/data": "in"}, "write {'/data': '/in'}"),
+        ("mounts", {"/data": "/"}, "write {'/data': '/in'}"),
+        ("mounts", {"/data": "/rlm"}, "write {'/data': '/in'}"),
+        ("mounts", {"/data": "/in:rx"}, "':ro' or ':rw'"),
+        ("memory", "much", "write it like '2g'"),
+        ("memory", "6m", "give it 64m at least"),
+        ("cpus", 0, "at least 0.01"),
+        ("cpus", "two", "cpus"),
+        ("gpus", "some", "a number, 'all' or 'device=0,1'"),
+        ("transport", "tcp", "transport"),
+        ("env", {"A": 1}, "env"),
+    ],
+)
+def test_a_wrong_value_of_a_container_names_the_option_and_what_it_must_be(option, value, says):
+    with pytest.raises(ConfigError) as caught:
+        environment("docker", {option: value})
     assert option in str(caught.value)
     assert says in str(caught.value)
 
@@ -104,15 +150,27 @@ def test_the_kernelspec_lies_in_the_package_and_is_valid(name):
     assert fields["metadata"]["kernel_provisioner"]["provisioner_name"] == AVAILABLE[name]
 
 
-def test_a_kernelspec_that_is_missing_says_what_to_do():
+def test_a_kernelspec_that_is_missing_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(kernelspecs, "__file__", "/nowhere/rlm_kernel/kernelspecs.py")
     with pytest.raises(ConfigError, match="install rlm-kernel again"):
-        spec_folder("rlm-nowhere")
+        spec_folder("rlm-local")
 
 
 def test_the_loaded_kernelspec_carries_the_options(tmp_path):
     spec = environment("local", {"cwd": str(tmp_path), "setup_code": "1"}).load()
-    assert spec.metadata["kernel_provisioner"]["config"] == {"cwd": str(tmp_path)}
+    expected = {"cwd": str(tmp_path), "private_cwd": True, "env": {"PYTHONHASHSEED": "0"}}
+    assert spec.metadata["kernel_provisioner"]["config"] == expected
     assert spec.language == "python"
+
+
+def test_a_seed_and_the_users_variables_go_before_those_of_the_kernelspec():
+    def env(seed, **options):
+        spec = environment("docker", options).load(seed)
+        return spec.metadata["kernel_provisioner"]["config"]["env"]
+
+    assert env(None) == {"PYTHONHASHSEED": "0"}
+    assert env(7, env={"A": "1"}) == {"PYTHONHASHSEED": "7", "A": "1"}
+    assert env(7, env={"PYTHONHASHSEED": "random"}) == {"PYTHONHASHSEED": "random"}
 
 
 def test_a_kernelspec_of_the_project_or_the_user_cannot_stand_in_for_ours(tmp_path, monkeypatch):

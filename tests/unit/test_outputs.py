@@ -191,6 +191,16 @@ def test_a_display_that_is_too_large_is_left_out_and_a_small_one_kept():
     assert collector.dropped >= 5000
 
 
+def test_a_display_without_room_is_kept_by_the_ends_of_its_text():
+    content = {"data": {"text/plain": "a" * 5_000_000 + "b" * 5_000_000, "text/html": "c"}, "metadata": {}}
+    collector = collect(("display_data", content), stream("after"))
+    (shown, after) = texts(collector)
+    assert shown == f"{'a' * 50_000}\n… 9,900,000 characters were left out here …\n{'b' * 50_000}"
+    assert after == "after"
+    assert collector.outputs()[0]["data"].keys() == {"text/plain"}
+    assert 9_800_000 < collector.dropped < 10_000_000
+
+
 def test_an_error_is_kept_whatever_came_before():
     collector = collect(stream("x" * 10_000), ERROR, head=100, tail=50)
     assert collector.outputs()[-1]["output_type"] == "error"

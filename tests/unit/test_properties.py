@@ -1,0 +1,196 @@
+"""What holds for any input: the ledger, the model's view of a cell, the sums of a tree, messages that are too large."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from unittest.mock import patch
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from rlm_kernel import oversized
+from rlm_kernel.errors import BudgetExceededError, LimitError, TokenLimitExceededError
+from rlm_kernel.history import NO_OUTPUT, render
+from rlm_kernel.limits import Ledger, Limits
+from rlm_kernel.oversized import content_of
+from rlm_kernel.records import CellError, CellResult, Usage, UsageSummary
+from rlm_kernel.usage import UsageMeter
+
+# -- the ledger
+
+MODELS = st.sampled_from("abc")
+PRICES = st.fixed_dictionaries({model: st.none() | st.floats(0, 3) for model in "abc"})
+FATES = st.sampled_from(["answered", "answered", "answered", "failed", "cancelled"])
+CALLS = st.lists(st.tuples(MODELS, FATES, st.integers(0, 3)), max_size=60)
+
+
+class Spending:
+    """Calls of several models, side by side, against one ledger."""
+
+    def __init__(self, limits, prices, tokens=lambda _: 0):
+        self.ledger, self.meter = Ledger(limits), UsageMeter()
+        self.prices, self.tokens = prices, tokens
+        self.errors, self.admitted = [], 0
+
+    def of(self, calls, workers):
+        async def spend():
+            async with asyncio.timeout(20):  # nobody waits for a turn that never comes
+                todo = iter(calls)
+                await asyncio.gather(*(self.work(todo) for _ in range(workers)))
+
+        asyncio.run(spend())
+        return self
+
+    async def work(self, todo):
+        for model, fate, ticks in todo:
+            task = asyncio.create_task(self.call(model, fate, ticks))
+            if fate == "cancelled":
+                await asyncio.sleep(0)
+                task.cancel()
+            (outcome,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(outcome, LimitError):
+                self.errors.append(outcome)
+                return
+
+    async def call(self, model, fate, ticks):
+        async with self.ledger.call(model, self.meter) as receipt:
+            self.admitted += 1
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            if fate == "failed":
+                raise ValueError(model)
+            receipt.usage = Usage(self.tokens(model), 0, cost=self.prices[model])
+
+
+@given(PRICES, CALLS, st.floats(0.01, 20), st.integers(1, 16))
+def test_no_mixture_of_models_overshoots_a_budget_by_more_than_one_call(prices, calls, budget, workers):
+    spending = Spending(Limits(max_budget=budget), prices).of(calls, workers)
+    sums = spending.meter.summary().model_usage_summaries
+    spent = sum(model.total_cost or 0 for model in sums.values())
+    assert spent < budget + max(price or 0 for price in prices.values()) + 1e-9
+    assert all(isinstance(error, BudgetExceededError) for error in spending.errors)
+    assert bool(spending.errors) <= (spent >= budget - 1e-9)
+
+
+@given(CALLS, st.integers(1, 200), st.integers(1, 16))
+def test_no_mixture_of_models_overshoots_its_tokens_by_more_than_one_call(calls, most, workers):
+    sizes = {"a": 1, "b": 7, "c": 30}
+    spending = Spending(Limits(max_tokens=most), dict.fromkeys("abc"), sizes.get).of(calls, workers)
+    took = spending.meter.summary().total_input_tokens
+    assert took < most + 30
+    assert all(isinstance(error, TokenLimitExceededError) for error in spending.errors)
+    assert bool(spending.errors) <= (took >= most)
+
+
+@given(PRICES, CALLS, st.integers(1, 16))
+def test_with_room_left_every_call_is_made(prices, calls, workers):
+    # A failed or cancelled call gives back what was reserved for it.
+    spending = Spending(Limits(max_budget=1e6, max_tokens=10**9), prices, lambda _: 5).of(calls, workers)
+    kept = [fate for _, fate, _ in calls if fate != "cancelled"]
+    assert spending.errors == []
+    assert len(kept) <= spending.admitted <= len(calls)
+    assert spending.ledger.broken is None
+
+
+USAGES = st.builds(Usage, st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.none() | st.just(0.25))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.lists(st.tuples(MODELS, USAGES), max_size=4)), min_size=1, max_size=9)
+)
+def test_a_meter_counts_its_own_calls_and_those_below_it(nodes):
+    """A tree: each node names one of those before it as its parent, and makes calls."""
+    meters = []
+    for parent, _ in nodes:
+        meters.append(UsageMeter(meters[parent % len(meters)] if meters else None))
+    everything = UsageMeter()
+    for meter, (_, calls) in zip(meters, nodes, strict=True):
+        for model, usage in calls:
+            meter.add(model, usage)
+            everything.add(model, usage)
+    assert meters[0].summary() == everything.summary()
+    assert all(len(meter.summary().model_usage_summaries) <= 3 for meter in meters)
+    assert UsageSummary().total_cost is None
+
+
+# -- what the model reads of a cell
+
+
+def stream(text, name="stdout"):
+    return {"output_type": "stream", "name": name, "text": text}
+
+
+WORDS = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=3000)
+PIECES = st.lists(st.tuples(WORDS, st.sampled_from(["stdout", "stderr"])), min_size=1, max_size=6)
+
+
+@given(PIECES, WORDS, st.integers(200, 2000))
+def test_the_end_of_a_traceback_is_never_pushed_out(pieces, traceback, limit):
+    outputs = tuple(stream(text, name) for text, name in pieces)
+    shown = render(CellResult("", "error", outputs, CellError("E", "e", traceback)), limit)
+    assert shown.endswith(traceback[-int(limit * 0.6 * 0.7) :])
+
+
+@given(PIECES, st.integers(200, 2000))
+def test_a_long_output_begins_and_ends_as_the_cell_began_and_ended(pieces, limit):
+    whole = "\n".join(text for text, _ in pieces)
+    shown = render(CellResult("", "ok", tuple(stream(text, name) for text, name in pieces)), limit)
+    assert shown.startswith(whole[: int(limit * 0.6)])
+    assert shown.endswith(whole[-limit + int(limit * 0.6) :])
+    assert (shown == whole) == (len(whole) <= limit)
+
+
+@given(st.lists(st.text(max_size=200).map(stream), max_size=4), st.integers(1, 10**9))
+def test_the_model_is_told_of_output_that_was_not_kept(outputs, dropped):
+    shown = render(CellResult("", "ok", tuple(outputs), dropped_characters=dropped), 500)
+    assert f"({dropped:,} characters of output were not kept.)" in shown
+    assert NO_OUTPUT not in shown
+
+
+# -- messages that are too large
+
+SMALL = patch.multiple(oversized, ALWAYS_READ=0, MOST_ROOM=2_000, _STREAM_HEAD=120, _STREAM_TAIL=60)
+ANYTHING = st.characters(exclude_categories=[]) | st.sampled_from('"\\\n\x00\N{GRINNING FACE}')
+TEXTS = st.text(ANYTHING, max_size=99)
+
+
+@given(st.text(ANYTHING, min_size=180), st.booleans())
+def test_a_large_stream_is_read_by_its_two_ends(text, escaped):
+    content = json.dumps({"name": "stdout", "text": text}, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
+    with SMALL:
+        read = content_of("stream", content)
+    head, tail = read["text"].split(f"\n… {len(content) - 180:,} bytes were left out here …\n")
+    assert read["name"] == "stdout"
+    assert text.startswith(head[:-1])  # half of a surrogate pair may be left at the cut
+    assert len(json.dumps(head)) > 60
+    assert text.endswith(tail[6:])  # the cut may have fallen into an escape sequence
+    assert len(tail) > 6
+
+
+@given(st.recursive(st.none() | st.integers() | TEXTS, lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+def test_what_is_small_is_read_as_it_is(content):
+    written = json.dumps({"data": content}).encode()
+    assert content_of("display_data", written) == json.loads(written)
+
+
+@pytest.mark.parametrize("kind", ["display_data", "execute_result", "error", "execute_reply"])
+@pytest.mark.parametrize("content", ["[" * 9 + "]" * 9, "x" * 9000], ids=["many values", "a long text"])
+def test_what_would_take_too_much_room_says_so(kind, content):
+    with SMALL:
+        read = content_of(kind, json.dumps({"data": {"text/plain": content * 99}}).encode())
+    assert "too many to be read" in str(read)
+
+
+@pytest.mark.parametrize("kind", ["status", "comm_msg", "update_display_data", "nonsense"])
+def test_what_nothing_can_stand_in_for_is_refused(kind):
+    with SMALL, pytest.raises(ValueError, match="too many to be read"):
+        content_of(kind, json.dumps({"x": "x" * 9000}).encode())
+
+
+@given(st.binary(min_size=181, max_size=400), st.sampled_from(["stream", "error", "status"]))
+def test_what_is_no_message_is_refused(content, kind):
+    assume(b"{" not in content)
+    with SMALL, pytest.raises((ValueError, KeyError)):
+        content_of(kind, content)
