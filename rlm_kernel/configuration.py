@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from rlm_kernel.clients.endpoint import is_loopback
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.tools import tools_of
 from rlm_kernel.trajectory.recording import Recording
@@ -18,6 +19,7 @@ NOT_RECORDED = frozenset({
 """Arguments that change nothing of the run itself; its tools stand in the log of their own."""
 
 _OBJECT = "object"
+_ADDRESSES = {"base_url", "api_base", "custom_host", "azure_endpoint", "url"}
 
 
 def recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +39,8 @@ def arguments_of(recording: Recording, overrides: Mapping[str, Any]) -> dict[str
         overrides: arguments that are given again, or otherwise.
 
     Raises:
-        RecordingError: an argument was an object and is not given again; or it is not one of ours.
+        RecordingError: an argument was an object and is not given again; a server elsewhere would get a key because the
+            log says so; or it is not one of ours.
     """
     known = recording.metadata.get("configuration")
     if not isinstance(known, dict):
@@ -47,6 +50,7 @@ def arguments_of(recording: Recording, overrides: Mapping[str, Any]) -> dict[str
     arguments = {name: value for name, value in known.items() if name not in overrides}
     if "backend" in overrides and "backend_kwargs" not in overrides:
         arguments.pop("backend_kwargs", None)  # they belong to the other backend
+    _check_servers(recording, arguments)
     missing = sorted(name for name, value in arguments.items() if _holds_object(value))
     if missing:
         raise RecordingError(f"{', '.join(missing)} held objects, which a log cannot: give them again.")
@@ -56,6 +60,26 @@ def arguments_of(recording: Recording, overrides: Mapping[str, Any]) -> dict[str
     if started is not None and started.tools:
         arguments["custom_tools"] = _tools(started.tools)
     return {**{name: without_hidden(value) for name, value in arguments.items()}, **overrides}
+
+
+def _check_servers(recording: Recording, arguments: Mapping[str, Any]) -> None:
+    """A forged log must not have a key sent to a server of its choice."""
+    for name in ("backend_kwargs", "other_backend_kwargs"):
+        for server in sorted(servers_elsewhere(arguments.get(name))):
+            raise RecordingError(
+                f"{recording.path.name} names the server {server}, which would get your key: give {name} again if you "
+                "trust it."
+            )
+
+
+def servers_elsewhere(value: Any) -> set[str]:
+    """What stands in fields of addresses, in plain data, and is not on this machine."""
+    if isinstance(value, list):
+        return set().union(*map(servers_elsewhere, value))
+    if not isinstance(value, dict):
+        return set()
+    here = {v for k, v in value.items() if k in _ADDRESSES and isinstance(v, str) and not is_loopback(v)}
+    return here.union(*map(servers_elsewhere, value.values()))
 
 
 def _plain(value: Any) -> Any:

@@ -117,7 +117,8 @@ class RootModel:
         talk = self.conversation
         self._emit(events.Notice, message="The conversation fills the model's window: the model summarises it.")
         reply = await self._complete(talk.to_summarise(self._profile.summarise(), limit))
-        self._emit(events.Compacted, iteration=iteration, reply=reply)
+        told = tuple(_after_last_reply(talk.messages))
+        self._emit(events.Compacted, iteration=iteration, reply=reply, told=told)
         await self._remember(talk.whole)
         talk.shrink(without_thinking(reply.text).strip() or "(empty)", self._profile.compacted() + self.ending)
 

@@ -8,14 +8,15 @@ async with await Session.open(environment("local", None), responder) as session:
 from __future__ import annotations
 
 import asyncio
-import importlib.resources
 import time
 from collections.abc import Callable
 from pickle import PicklingError
 from typing import Any, Self
 
+from rlm_kernel import pool
 from rlm_kernel.bridge import Bridge, Responder
 from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.installation import INSTALL, check_installed, settings
 from rlm_kernel.kernel import Kernel
 from rlm_kernel.kernelspecs import Environment
 from rlm_kernel.records import CellReport, CellResult, CellStatus, Output
@@ -27,17 +28,6 @@ INTERRUPT_GRACE = 2.0
 
 OnOutput = Callable[[Output], None]
 
-# The source and the settings are in the request's metadata: nothing is spliced into code.
-_INSTALL = f"""
-def _install(shell):
-    import sys, types
-    request = shell.kernel.get_parent("shell")["metadata"]["rlm"]
-    module = sys.modules["{GUEST_MODULE}"] = types.ModuleType("{GUEST_MODULE}")
-    exec(compile(request["source"], "{GUEST_MODULE}.py", "exec"), module.__dict__)
-    module.install(shell, request)
-_install(get_ipython())
-del _install
-"""
 _READ = f"__import__({GUEST_MODULE!r}).read_final(get_ipython())"
 
 
@@ -100,6 +90,11 @@ class Session:
         """Whether there is a kernel to run cells in."""
         return self._kernel is not None and not self._kernel.died.done()
 
+    @property
+    def why_it_died(self) -> str:
+        """Why the kernel died, where its place knows (a limit of time, say); else an empty string."""
+        return self._kernel.why() if self._kernel is not None else ""
+
     async def run(self, code: str, timeout: float | None = None) -> CellResult:  # noqa: ASYNC109 (it ends the cell, not us)
         """Run a cell as a notebook would.
 
@@ -132,7 +127,7 @@ class Session:
             encoding, buffer = await asyncio.to_thread(encode, value)
         except (PicklingError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{name} cannot be sent to the kernel: {error}. Make it str, list or dict.") from error
-        await self._put(name, encoding, buffer)
+        await self.put(name, encoding, buffer)
 
     async def define(self, card: dict[str, Any]) -> None:
         """Make a function in the REPL that calls a tool of the responder (`Tool.card`).
@@ -140,9 +135,10 @@ class Session:
         Raises:
             KernelError: the kernel died meanwhile.
         """
-        await self._put(card["name"], "tool", pack(card))
+        await self.put(card["name"], "tool", pack(card))
 
-    async def _put(self, name: str, encoding: Encoding, buffer: bytes) -> None:
+    async def put(self, name: str, encoding: Encoding, buffer: bytes) -> None:
+        """`set` for a value that is encoded already: a pickle from a file is opened in the kernel, and only there."""
         kernel, bridge = self._live()
         self._puts += 1
         put = f"p{self._puts}"
@@ -158,11 +154,15 @@ class Session:
 
     async def read(self, name: str) -> str | None:
         """The value of a variable as the text of an answer, or None when there is no such variable."""
+        return (await self.report(name)).final
+
+    async def report(self, name: str) -> CellReport:
+        """What the guest reports when the value of a variable is taken as the answer."""
         bridge = self._live()[1]
         bridge.report = None
         request = self._execute(_READ, store_history=False, metadata={"rlm": {"name": name}})
         await self._finish(request, self._environment.cell_timeout)
-        return (bridge.report or CellReport()).final
+        return bridge.report or CellReport()
 
     def interrupt(self) -> None:
         """Interrupt the running cell, and answer everything it waits for as cancelled."""
@@ -191,17 +191,16 @@ class Session:
     # -- start
 
     async def _start(self) -> None:
-        kernel = self._kernel = await Kernel.start(self._environment.load(self._seed), self._received)
+        kernel = self._kernel = await self._new_kernel()
         self._bridge = Bridge(self._send_to_guest, self._responder)
-        source = importlib.resources.files("rlm_kernel").joinpath("guest.py").read_text("utf-8")
-        settings = {"source": source, "comm_id": COMM_ID, "seed": self._seed}
-        request = self._execute(_INSTALL, store_history=False, metadata={"rlm": settings})
+        request = self._execute(INSTALL, store_history=False, metadata={"rlm": settings(self._seed)})
         await kernel.ready(request.replied)
-        reply = request.reply or {}
-        if reply.get("status") == "error":
-            raise KernelError(f"The guest did not start: {reply.get('ename')}: {reply.get('evalue')}")
+        check_installed(request.reply or {})
         if self._environment.setup_code:
             await self._set_up(self._environment.setup_code)
+
+    async def _new_kernel(self) -> Kernel:
+        return await pool.kernel(self._environment, self._seed, self._received)
 
     async def _set_up(self, code: str) -> None:
         cell = await self.run(code)
@@ -281,7 +280,9 @@ class Session:
     def _published(self, message: dict[str, Any]) -> None:
         kind, content, parent = message["header"]["msg_type"], message["content"], message["parent_header"]
         if kind == "comm_msg" and content["comm_id"] == COMM_ID and self._bridge is not None:
-            self._bridge.take(content["data"], message["buffers"])
+            # A cell of somebody who is attached makes a report as well, which is none of ours.
+            if content["data"]["op"] != "report" or (self._request and parent["msg_id"] == self._request.id):
+                self._bridge.take(content["data"], message["buffers"])
             return
         request = self._request
         if request is None or self._kernel is None or parent.get("session") != self._kernel.session_id:

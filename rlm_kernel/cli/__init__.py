@@ -1,15 +1,16 @@
-"""The command line: `rlm run`, `rlm demo`, `rlm doctor`.
+"""The command line: `rlm run`, `rlm demo`, what is done with recorded runs, `rlm doctor`.
 
 What was asked for goes to stdout and all else to stderr; an error is one line there, and the exit code says of
 which kind it is:
 
       0  it worked
       1  doctor: local kernels do not work; demo: a code question came out wrong; else: a bug
-      2  wrong usage or configuration (ConfigError)
+      2  wrong usage, configuration or record (ConfigError, RecordingError)
       3  a limit of the run was reached (LimitError)
       4  a model provider failed (LMError)
       5  the kernel did not start, or died (KernelError)
       6  not built yet (NotImplementedError)
+      7  a replay is not as the record, or two runs differ
     130  stopped by Ctrl-C (CancellationError)
     141  whoever read the output has gone
 """
@@ -24,7 +25,7 @@ import traceback
 from collections.abc import Sequence
 
 from rlm_kernel import __version__
-from rlm_kernel.cli import demo, doctor, exits, run
+from rlm_kernel.cli import attach, demo, diff, doctor, exits, export, kernel, replay, resume, run, show, view
 from rlm_kernel.plaintext import plain
 
 _LAST_SECONDS = 0.4
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"rlm-kernel {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, demo, doctor):
+    for module in (run, demo, replay, resume, show, view, diff, export, attach, kernel, doctor):
         command = commands.add_parser(
             module.NAME,
             help=module.HELP,

@@ -23,7 +23,13 @@ from rlm_kernel.records import Answer, Query, ToolCall
 DOCKER_SECONDS = 2.0
 _REQUIRED = ("ipykernel", "jupyter_client", "pyzmq", "openai", "anthropic", "genai-prices", "rich", "python-dotenv")
 REFERENCE = "rlms"
-_EXTRAS = {"xllamacpp": "local", "huggingface_hub": "local", "portkey-ai": "portkey", "litellm": "litellm"}
+_EXTRAS = {
+    "xllamacpp": "local",
+    "huggingface_hub": "local",
+    "portkey-ai": "portkey",
+    "litellm": "litellm",
+    "modal": "modal",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,24 +20,24 @@ class Folder(NamedTuple):
     unreadable: int
 
 
-def read(source: str) -> str | dict[str, str]:
+def read(source: str, option: str = "--context") -> str | dict[str, str]:
     """The text of a file, the texts of a folder by relative path, or with ``"-"`` what stdin holds.
 
     Bytes that are no UTF-8 become lone surrogates, so that nothing is lost. What a folder holds beside text is
-    skipped, and stderr says how much that was.
+    skipped, and stderr says how much that was. `option`: what the user gave it with, for messages.
 
     Raises:
         ConfigError: there is nothing of that name, it cannot be read, or it is not text.
     """
     if source == "-":
-        return _text(_stdin(), "stdin")
+        return _text(_stdin(), f"{option} stdin")
     path = Path(source)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, option)
     try:
-        return _text(path.read_bytes(), source)
+        return _text(path.read_bytes(), f"{option} {source}")
     except OSError as error:
-        raise ConfigError(f"--context {source} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"{option} {source} cannot be read: {error.strerror}.") from error
 
 
 def read_folder(path: Path) -> Folder:
@@ -64,7 +64,7 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _folder(path: Path) -> dict[str, str]:
+def _folder(path: Path, option: str) -> dict[str, str]:
     folder = read_folder(path)
     skipped = [f"{folder.binary:,} binary"] * bool(folder.binary)
     skipped += [f"{folder.unreadable:,} unreadable"] * bool(folder.unreadable)
@@ -72,7 +72,7 @@ def _folder(path: Path) -> dict[str, str]:
     size = sum(map(len, folder.texts.values()))
     print(f"rlm: {len(folder.texts):,} files, {size:,} characters{note}", file=sys.stderr)
     if not folder.texts:
-        raise ConfigError(f"--context {path} holds no text file.")
+        raise ConfigError(f"{option} {path} holds no text file.")
     return folder.texts
 
 
@@ -84,7 +84,7 @@ def _stdin() -> bytes:
 
 def _text(data: bytes, name: str) -> str:
     if b"\0" in data:
-        raise ConfigError(f"--context {name} is binary: give a text file, or extract its text first.")
+        raise ConfigError(f"{name} is binary: give a text file, or extract its text first.")
     return _decoded(data)
 
 

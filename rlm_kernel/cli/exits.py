@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rlm_kernel.errors import CancellationError, ConfigError, KernelError, LimitError, LMError
+from rlm_kernel.errors import CancellationError, ConfigError, KernelError, LimitError, LMError, RecordingError
 from rlm_kernel.plaintext import plain
 
 OK = 0
 FAILED = 1
+DIFFERENT = 7
 STOPPED = 130
 PIPE_CLOSED = 141
 
@@ -24,11 +25,12 @@ class Exit(NamedTuple):
 TABLE = (
     Exit(OK, "it worked"),
     Exit(FAILED, "doctor: local kernels do not work; demo: a code question came out wrong; else: a bug"),
-    Exit(2, "wrong usage or configuration", (ConfigError,)),
+    Exit(2, "wrong usage, configuration or record", (ConfigError, RecordingError)),
     Exit(3, "a limit of the run was reached", (LimitError,)),
     Exit(4, "a model provider failed", (LMError,)),
     Exit(5, "the kernel did not start, or died", (KernelError,)),
     Exit(6, "not built yet", (NotImplementedError,)),
+    Exit(DIFFERENT, "a replay is not as the record, or two runs differ"),
     Exit(STOPPED, "stopped by Ctrl-C", (CancellationError, KeyboardInterrupt)),
     Exit(PIPE_CLOSED, "whoever read the output has gone", (BrokenPipeError,)),
 )

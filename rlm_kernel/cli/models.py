@@ -33,7 +33,7 @@ def backend_kwargs(backend: str, model: str | None, base_url: str | None, more: 
     Raises:
         ConfigError: a pair without ``=``, a key where others can read it, or no model where one must be named.
     """
-    kwargs = dict(map(_pair, more))
+    kwargs = dict(map(pair, more))
     if "api_key" in kwargs:
         raise ConfigError(
             "An API key does not belong on a command line, where every user of the machine can read it: "
@@ -60,10 +60,15 @@ def fetch(backend: str, kwargs: Mapping[str, Any]) -> None:
         weights.ensure()
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def pair(text: str, option: str = "--backend-kwarg") -> tuple[str, Any]:
+    """KEY=VALUE taken apart; the value is JSON, or the text itself.
+
+    Raises:
+        ConfigError: there is no ``=``; the message names the option.
+    """
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise ConfigError(f"--backend-kwarg takes KEY=VALUE, for example max_retries=5, not {text!r}.")
+        raise ConfigError(f"{option} takes KEY=VALUE, for example max_retries=5, not {text!r}.")
     try:
         return name, json.loads(value)
     except ValueError:

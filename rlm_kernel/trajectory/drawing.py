@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlm_kernel.plaintext import plain
-from rlm_kernel.trajectory.status import duration, tokens
+from rlm_kernel.trajectory.amounts import duration, tokens
 
 if TYPE_CHECKING:
     from rlm_kernel.records import CellResult, Output, UsageSummary

@@ -10,18 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_kernel.records import (
-    Answer,
-    CellResult,
-    Image,
-    Output,
-    Prompt,
-    QueryKind,
-    Reply,
-    RLMChatCompletion,
-    ToolCall,
-    Usage,
-)
+from rlm_kernel.questions import Answer, Image, QueryKind, ToolCall
+from rlm_kernel.records import CellResult, Output, Prompt, Reply, RLMChatCompletion, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,10 +243,17 @@ class ToolCalled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compacted(Event):
-    """The conversation was summarised by the root model; the whole of it is in the variable `history`."""
+    """The conversation was summarised by the root model; the whole of it is in the variable `history`.
+
+    Attributes:
+        iteration: the turn before.
+        reply: the summary.
+        told: the messages since the reply before it, which the model read in the request for the summary.
+    """
 
     iteration: int
     reply: Reply
+    told: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

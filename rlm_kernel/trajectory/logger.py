@@ -108,7 +108,9 @@ class RLMLogger:
 class File(Protocol):
     """A reader of the stream that writes a file."""
 
-    def __call__(self, event: Event) -> None: ...
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        ...
 
     def close(self) -> None:
         """Wait for what is being written.

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlm_kernel.plaintext import plain
+from rlm_kernel.trajectory.amounts import duration, tokens
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -28,19 +29,6 @@ if TYPE_CHECKING:
 _TAIL_CHARACTERS = 4_000
 _TAIL_LINES = 8
 _SPINNER = Spinner("dots", style="cyan")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `0.4 s`, `42 s`, `3 min 05 s`."""
-    if seconds < 9.95:  # noqa: PLR2004 (below ten seconds the tenths matter)
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
-def tokens(sent: int, received: int) -> str:
-    """Tokens of prompts and replies: `1,204 tokens in, 96 out`."""
-    return f"{sent:,} tokens in, {received:,} out"
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ class Turn:
         cells: those of the reply that ran.
         notices: what the user was told meanwhile.
         summary: the summary that took the place of the conversation after this turn, or None.
+        told_last: what the model was told at the end of the turn, when that was summarised at once.
         finished: the end of the turn; None when the run ended in it.
     """
 
@@ -113,6 +114,7 @@ class Turn:
     cells: list[Cell] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     summary: Reply | None = None
+    told_last: tuple[Mapping[str, Any], ...] = ()
     finished: events.IterationFinished | None = None
 
 
@@ -173,7 +175,8 @@ class Trajectory:
                 turn.reply, turn.seconds = event.reply, event.seconds
                 self.replies.append(event)
             case events.Compacted():
-                self._turn(event.iteration).summary = event.reply
+                turn = self._turn(event.iteration)
+                turn.summary, turn.told_last = event.reply, event.told
                 self.replies.append(event)
             case events.IterationFinished():
                 self._turn(event.iteration).finished = event

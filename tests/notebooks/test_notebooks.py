@@ -7,6 +7,7 @@ because the prompts are edited more often than the notebooks are run.
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,7 +23,10 @@ FORGOTTEN = [
     (r"\d+(\.\d+)? (s|ms|min)\b", "T"),
     (r"'total_(input|output|cached)_tokens': \d+", r"'total_\1_tokens': N"),
     (r"[\d.,]+k? tokens? in, [\d.,]+k? out", "N tokens in, N out"),
+    (r"used [\d,]+ tokens", "used N tokens"),
     (r"\d[\d,]* +\d[\d,]* +unknown", "N N unknown"),  # of the table of models
+    (r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", "RUN"),
+    (r"\[IPKernelApp\] [A-Z]+ \| .*(\n|$)", ""),  # of the kernels that papermill starts
     (r"[─╭╮╰╯│┌┐└┘ ]+", " "),
     (r"\s*\n\s*", "\n"),
 ]
@@ -56,10 +60,12 @@ def code_cells(notebook):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Execute a notebook in a kernel of this Python, in an empty folder."""
+    """Execute a notebook in a kernel of this Python, in a folder with the other notebooks."""
     write_kernel_spec(tmp_path / "kernels" / "python3")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "80")
+    for path in NOTEBOOKS:
+        shutil.copy(path, Path.cwd())
 
     def execute(path):
         notebook = read(path)
@@ -72,7 +78,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_there_are_notebooks():
-    assert "quickstart.ipynb" in [path.name for path in NOTEBOOKS]
+    assert {"quickstart.ipynb", "rlm_task.ipynb"} <= {path.name for path in NOTEBOOKS}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

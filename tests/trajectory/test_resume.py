@@ -285,3 +285,18 @@ def test_a_reply_that_did_not_fit_a_schema_is_not_asked_for_again(tmp_path):
     assert (resumed.response, completion.response) == ("7", "7")
     assert len(again.calls) == 2
     assert resumed.usage_summary.total_calls == completion.usage_summary.total_calls
+
+
+def test_a_log_cannot_have_a_key_sent_to_a_server_of_its_choice(tmp_path):
+    logger = RLMLogger(tmp_path)
+    RLM(ScriptedLM(["FINAL(1)", "FINAL(1)"]), logger=logger).completion("c", "q")
+    log = Path(logger.log_file_path)
+    forged = lines(log)
+    kwargs = {"model_name": "m", "base_url": "https://example.com/v1"}
+    forged[0]["configuration"] |= {"backend": "openai", "backend_kwargs": kwargs}
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in forged))
+    with pytest.raises(RecordingError, match=r"names the server https://example.com/v1.*give backend_kwargs again"):
+        RLM.resume(log)
+    kwargs["base_url"] = "http://127.0.0.1:1/v1"
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in forged))
+    assert RLM.resume(log, backend_kwargs={**kwargs, "api_key": "k"}).response == "1"

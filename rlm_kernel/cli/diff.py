@@ -1,0 +1,133 @@
+"""`rlm diff`: two runs compared cell by cell, by nbdime."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.cli import exits
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.plaintext import plain
+from rlm_kernel.trajectory.normaliser import normalised_text
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from nbformat import NotebookNode
+
+NAME = "diff"
+HELP = "compare two recorded runs cell by cell"
+DESCRIPTION = """\
+Compare two recorded runs by their notebooks, cell by cell, with nbdime: pip install 'rlm-kernel[notebooks]'.
+A and B are logs (.jsonl) or notebooks (.ipynb). The exit code is 7 where they differ.
+"""
+
+_FACTS = re.compile(r"^<small>.*</small>\n*| · \[log\]\([^)]*\)", re.MULTILINE)
+"""Tokens, times and file names, which differ between any two runs."""
+_SPENT = re.compile(r"(?<=\d) · .*(?=\n|$)")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("a", metavar="A", help="a log or a notebook")
+    parser.add_argument("b", metavar="B", help="another one")
+    parser.add_argument("--web", action="store_true", help="show it in a browser")
+    parser.add_argument("--sources", action="store_true", help="compare what the cells say, not what they show")
+
+
+def execute(args: Namespace) -> int:
+    """Compare and print.
+
+    Raises:
+        ConfigError: nbdime is not installed.
+        RecordingError: a log or notebook cannot be read.
+    """
+    _check_nbdime()
+    a, b = (_comparable(_notebook(Path(file)), sources_only=args.sources) for file in (args.a, args.b))
+    if args.web:
+        return _shown_in_a_browser(a, b)
+    return _printed(args, a, b)
+
+
+def _check_nbdime() -> None:
+    try:
+        import nbdime  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("rlm diff needs nbdime: pip install 'rlm-kernel[notebooks]'.") from error
+
+
+def _notebook(file: Path) -> NotebookNode:
+    """The notebook itself, or the one of a log, made anew."""
+    if file.suffix == ".ipynb":
+        from rlm_kernel.script import read_notebook
+
+        return read_notebook(file)
+    from rlm_kernel.trajectory.notebook import about_recording, notebook_of
+    from rlm_kernel.trajectory.recording import read
+
+    recording = read(file)
+    return notebook_of(recording.trajectory, about_recording(recording))
+
+
+def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:
+    """What a person wants compared: no times, no counts of execution, no names of files."""
+    from rlm_kernel.trajectory.notebook_frame import SETUP_TAG
+
+    prepared = {SETUP_TAG, "parameters", "injected-parameters"}
+    notebook.cells = [cell for cell in notebook.cells if not prepared & set(cell.metadata.get("tags", []))]
+    notebook.metadata.clear()
+    for cell in notebook.cells:
+        cell.metadata.clear()
+        cell.source = _FACTS.sub("", plain(cell.source))
+        if cell.cell_type == "code":
+            cell.execution_count, cell.outputs = (
+                None,
+                [] if sources_only else list(map(_comparable_output, cell.outputs)),
+            )
+    return notebook
+
+
+def _comparable_output(output: NotebookNode) -> NotebookNode:
+    """What an output says; of what we show of sub-calls the short form, without tokens and times."""
+    if "execution_count" in output:
+        output.execution_count = None
+    if "rlm" in output.get("metadata", {}):
+        output.data = {"text/plain": _SPENT.sub("", output.data["text/plain"])}
+    normal: NotebookNode = _normal(output)
+    return normal
+
+
+def _normal(value: Any) -> Any:
+    """The value after the normaliser, which also takes out the control sequences that a terminal would obey."""
+    if isinstance(value, str):
+        return normalised_text(value)
+    if isinstance(value, dict):
+        return type(value)({key: _normal(held) for key, held in value.items()})
+    return [_normal(item) for item in value] if isinstance(value, list) else value
+
+
+def _printed(args: Namespace, a: NotebookNode, b: NotebookNode) -> int:
+    from nbdime import diff_notebooks
+    from nbdime.prettyprint import PrettyPrintConfig, pretty_print_notebook_diff
+
+    difference = diff_notebooks(a, b)
+    if not difference:
+        print("The two runs are equal.")
+        return exits.OK
+    config = PrettyPrintConfig(out=sys.stdout, use_color=sys.stdout.isatty(), use_git=False, use_diff=False)
+    pretty_print_notebook_diff(args.a, args.b, a, difference, config)
+    return exits.DIFFERENT
+
+
+def _shown_in_a_browser(a: NotebookNode, b: NotebookNode) -> int:
+    import nbformat
+    from nbdime.webapp.nbdiffweb import main as show
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = [str(Path(folder, name)) for name in ("a.ipynb", "b.ipynb")]
+        for notebook, file in zip((a, b), files, strict=True):
+            nbformat.write(notebook, file)  # type: ignore[no-untyped-call]
+        return int(show(files) or exits.OK)

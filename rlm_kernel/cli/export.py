@@ -1,0 +1,104 @@
+"""`rlm export`: the notebook of a recorded run, made anew, without detours, or as a page, a script, a text."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlm_kernel.cli import exits
+from rlm_kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from nbformat import NotebookNode
+
+    from rlm_kernel.script import Step
+
+NAME = "export"
+HELP = "make a clean notebook, a page or a script of a recorded run"
+DESCRIPTION = """\
+Write the notebook of a recorded run, or with --to a page (html), a script (py) or a text (md).
+
+With --clean only the cells are left that the answer needs: failed and unneeded ones are dropped from the last to
+the first, and each drop is verified by a replay, without a key.
+
+FILE is the log of a run (.jsonl) or its notebook (.ipynb).
+"""
+
+_FORMATS = ("html", "py", "md")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a log or its notebook")
+    add("-o", "--output", metavar="OUT", help="where to write (default: beside FILE, with another suffix)")
+    add("--clean", action="store_true", help="only the cells that the answer needs")
+    add("--to", choices=_FORMATS, help="not a notebook, but a page, a script or a text; needs nbconvert")
+    add("--environment", help="where --clean tries the cells (default: where they ran)")
+
+
+def execute(args: Namespace) -> int:
+    """Write the file and print its path.
+
+    Raises:
+        RLMError: the record cannot be read, or does not lead to its answer.
+    """
+    output = _output(Path(args.file), args)
+    notebook = _cleaned(args.file, args.environment) if args.clean else _notebook(Path(args.file))
+    try:
+        _write(notebook, args.to, output)
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
+    print(output)
+    return exits.OK
+
+
+def _output(file: Path, args: Namespace) -> Path:
+    suffix = f".{args.to}" if args.to else ".ipynb"
+    default = file.with_name(f"{file.stem}-clean{suffix}") if args.clean else file.with_suffix(suffix)
+    output = Path(args.output) if args.output else default
+    if output.resolve() == file.resolve():
+        raise ConfigError(f"{output} is what is exported: give another file with --output.")
+    if output.suffix != suffix:
+        raise ConfigError(f"--output must end with {suffix}, not {output.suffix!r}: --to chooses.")
+    return output
+
+
+def _notebook(file: Path) -> NotebookNode:
+    """The notebook as it is, or the one of a log."""
+    if file.suffix == ".ipynb":
+        from rlm_kernel.script import read_notebook
+
+        return read_notebook(file)
+    from rlm_kernel.trajectory.notebook import about_recording, notebook_of
+    from rlm_kernel.trajectory.recording import read
+
+    recording = read(file)
+    return notebook_of(recording.trajectory, about_recording(recording))
+
+
+def _cleaned(file: str, environment: str | None) -> NotebookNode:
+    from rlm_kernel.export import clean
+
+    def tell(step: Step, place: int, count: int) -> None:
+        print(f"rlm: without cell {step.number}? ({place} of {count})", file=sys.stderr)
+
+    cleaning = clean(file, environment=environment, on_trial=tell)
+    many = len(cleaning.kept) + len(cleaning.dropped)
+    print(f"rlm: {len(cleaning.kept)} of {many} cells are left", file=sys.stderr)
+    return cleaning.notebook
+
+
+def _write(notebook: NotebookNode, kind: str | None, output: Path) -> None:
+    if kind is not None:
+        from rlm_kernel.export import convert
+
+        convert(notebook, kind, output)
+        return
+    import nbformat
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, output)  # type: ignore[no-untyped-call]

@@ -1,0 +1,98 @@
+"""`rlm replay`: run a recorded run once more, and say where it comes out differently."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.cli import contexts, exits, models
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.plaintext import plain
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from rlm_kernel.replay import ReplayReport
+    from rlm_kernel.script import Step
+
+NAME = "replay"
+HELP = "run a recorded run once more, without a key"
+DESCRIPTION = """\
+Run the cells of a recorded run once more in the environment that it used, with its recorded answers: no key, no
+network. Outputs and answer are compared with the record; the exit code is 7 where they differ.
+
+FILE is the log of a run (.jsonl) or its notebook (.ipynb). From a notebook the cells run as they stand in it, so
+it may be edited first; --live asks models for what is then not on record.
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a log or its notebook")
+    add("--live", action="store_true", help="ask models for what is not on record")
+    models.add_arguments(parser, "the recorded one; only with --live")
+    add("--environment", help="where the cells run (default: where they ran)")
+    add("--context", metavar="FILE|DIR|-", help="the input, when it is not to be taken from the record")
+    add("--json", action="store_true", help="one JSON object on stdout")
+    add("--quiet", action="store_true", help="do not show which cell is running")
+
+
+def execute(args: Namespace) -> int:
+    """Replay and print the report.
+
+    Raises:
+        RLMError: the record, the kernel or the arguments are not right.
+    """
+    from rlm_kernel.replay import replay
+
+    report = replay(
+        args.file,
+        mode="live" if args.live else "replay",
+        environment=args.environment,
+        context=None if args.context is None else contexts.read(args.context),
+        on_step=_silent if args.quiet else _tell,
+        **_backend(args),
+    )
+    print(json.dumps(_as_dict(report)) if args.json else plain(str(report)))
+    return exits.OK if report.equal else exits.DIFFERENT
+
+
+def _backend(args: Namespace) -> dict[str, Any]:
+    """Other models than the recorded ones, where the command line names some."""
+    if not (args.backend or args.model or args.base_url or args.backend_kwarg):
+        return {}
+    if not args.live:
+        raise ConfigError("--backend and its like go with --live: without it no model is asked.")
+    from rlm_kernel.trajectory.recording import read
+
+    recorded = read(args.file).metadata.get("backend")
+    backend = args.backend or (recorded if isinstance(recorded, str) else "openai")
+    return {
+        "backend": backend,
+        "backend_kwargs": models.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg),
+    }
+
+
+def _tell(step: Step, place: int, count: int) -> None:
+    name = f"cell {step.number}" if step.number else "an added cell"
+    print(f"rlm: {name} runs ({place} of {count})", file=sys.stderr)
+
+
+def _silent(*_: object) -> None:
+    """Nothing is shown."""
+
+
+def _as_dict(report: ReplayReport) -> dict[str, Any]:
+    found = [{"kind": d.kind, "cell": d.cell, "what": d.what, "diff": d.diff} for d in report.divergences]
+    return {
+        "equal": report.equal,
+        "environment": report.environment,
+        "cells": list(report.results),
+        "skipped": list(report.skipped),
+        "recalled": report.recalled,
+        "divergences": found,
+        "answer": report.answer,
+        "usage": report.usage.to_dict(),
+    }

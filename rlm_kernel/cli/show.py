@@ -1,0 +1,50 @@
+"""`rlm show`: a recorded run as it looked in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlm_kernel.cli import exits
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+NAME = "show"
+HELP = "show a recorded run in the terminal"
+DESCRIPTION = """\
+Show a recorded run: the question, the model's code, its output, the sub-calls, the answer and what it cost.
+FILE is the log of a run (.jsonl) or its notebook (.ipynb).
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("file", metavar="FILE", help="a log or its notebook")
+
+
+def execute(args: Namespace) -> int:
+    """Draw the run on stdout.
+
+    Raises:
+        RecordingError: it cannot be read.
+    """
+    from rich.console import Console
+
+    from rlm_kernel.script import read_notebook, run_of
+    from rlm_kernel.trajectory.console import ConsoleView
+    from rlm_kernel.trajectory.recording import read
+    from rlm_kernel.trajectory.retelling import retold
+    from rlm_kernel.trajectory.screen import Screen
+
+    recording = read(args.file)
+    if args.file.endswith(".ipynb"):
+        recording = run_of(recording, read_notebook(Path(args.file)).metadata.get("rlm", {}))
+    run = recording.trajectory
+    with ConsoleView(Screen(Console(file=sys.stdout, highlight=False), live=False)) as view:
+        for event in retold(run):
+            view(event)
+    if run.completion is None and run.failure is None:
+        print(f"The record ends here, {run.seconds:.1f} s after the start: the run was killed, or is under way.")
+    return exits.OK

@@ -1,0 +1,175 @@
+"""Make something to keep of a recorded run: its notebook without detours, or a page, a script, a text.
+
+A clean notebook holds the cells without which the run would not come to its answer. Which those are is found by
+trying: from the last to the first each cell is left out once, and stays out when the rest still leads to the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel._sync import Job
+from rlm_kernel.errors import ConfigError, RecordingError
+from rlm_kernel.outcome import Outcome, outcome_of
+from rlm_kernel.replay import Rehearsal, script_of
+from rlm_kernel.scene import context_of, environment_of
+from rlm_kernel.script import Step
+from rlm_kernel.trajectory.notebook import about_recording, notebook_of
+from rlm_kernel.trajectory.notebook_frame import SETUP_TAG
+from rlm_kernel.trajectory.recording import Recording
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+FORMATS = {"html": "html", "py": "python", "md": "markdown"}
+"""What nbconvert calls them."""
+
+_SET_UP = {SETUP_TAG, "parameters", "injected-parameters"}
+_OF_TURNS = ("model", "words", "notice", "summary")
+
+OnTrial = Callable[[Step, int, int], object]
+"""Called before a cell is left out for a trial: the cell, how many trials there were, and how many there will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What is left of a run.
+
+    Attributes:
+        notebook: with the cells that the answer needs.
+        kept: their numbers.
+        dropped: those of the others.
+    """
+
+    notebook: NotebookNode
+    kept: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+
+def clean(
+    source: Recording | str | Path, *, environment: str | None = None, on_trial: OnTrial = lambda *_: None
+) -> Cleaning:
+    """The notebook of a run without the cells that its answer does not need.
+
+    Args:
+        source: a log, its notebook, or a recording that was read.
+        environment: where the cells are tried; None: where they ran.
+        on_trial: is called before each trial. There is one for each cell.
+
+    Raises:
+        RecordingError: the run has no answer, or its replay does not lead to it.
+        KernelError: the kernel did not start.
+    """
+    return Job(_clean(source, environment, on_trial)).wait()
+
+
+def convert(notebook: NotebookNode, kind: str, path: Path) -> None:
+    """Write a notebook as something else.
+
+    Args:
+        notebook: to be written.
+        kind: one of `FORMATS`.
+        path: of the file; pictures of a Markdown text go into a folder beside it.
+
+    Raises:
+        ConfigError: nbconvert is not installed.
+        OSError: it cannot be written.
+    """
+    try:
+        import nbconvert
+    except ImportError as error:
+        raise ConfigError(f"--to {kind} needs nbconvert: pip install 'rlm-kernel[notebooks]'.") from error
+    if kind != "py":  # who reads need not see what only a kernel does
+        notebook = deepcopy(notebook)
+        notebook.cells = [cell for cell in notebook.cells if not _SET_UP & set(cell.metadata.get("tags", []))]
+    resources: dict[str, Any] = {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
+    text, resources = nbconvert.get_exporter(FORMATS[kind])().from_notebook_node(notebook, resources)
+    resources["output_extension"] = path.suffix
+    nbconvert.writers.FilesWriter(build_directory=str(path.parent)).write(text, resources, notebook_name=path.stem)
+
+
+async def _clean(source: Recording | str | Path, environment: str | None, on_trial: OnTrial) -> Cleaning:
+    recording, steps, _ = script_of(source)
+    outcome = outcome_of(recording.trajectory)
+    if outcome.way == "none":
+        raise RecordingError(f"{recording.path} has no answer that the cells could lead to.")
+    trials = Trials(recording, environment)
+    runnable = [step for step in steps if step.can_run]
+    if not await trials.lead_to_the_answer(runnable):
+        raise RecordingError(
+            f"The cells of {recording.path} do not lead to the recorded answer when they run again: see rlm replay."
+        )
+    kept = await trials.needed(runnable, outcome, on_trial)
+    numbers = tuple(step.number for step in kept)
+    dropped = tuple(step.number for step in steps if step.number not in numbers)
+    return Cleaning(_notebook_with(recording, numbers, dropped), numbers, dropped)
+
+
+class Trials:
+    """Replays of a run with fewer and fewer cells.
+
+    Args:
+        recording: the run.
+        environment: where the cells are tried; None: where they ran.
+    """
+
+    def __init__(self, recording: Recording, environment: str | None) -> None:
+        self._recording = recording
+        self._environment = environment_of(recording, environment)
+        self._tolerated: set[tuple[str, int | None]] = set()
+
+    async def needed(self, steps: Sequence[Step], outcome: Outcome, on_trial: OnTrial) -> list[Step]:
+        """The steps that are left when each has been left out once, the last one first."""
+        kept, protected = list(steps), _read_by_the_model(steps) if outcome.way == "words" else None
+        for place, step in enumerate(reversed(steps), 1):
+            on_trial(step, place, len(steps))
+            fewer = [other for other in kept if other is not step]
+            if step is not protected and (await self.lead_to_the_answer(fewer) if fewer else outcome.way == "words"):
+                kept = fewer
+        return kept
+
+    async def lead_to_the_answer(self, steps: Sequence[Step]) -> bool:
+        """Whether the steps come to the recorded answer, and show what they showed.
+
+        What differs in the whole run already, a time that a cell prints, say, is no reason to keep another cell.
+        """
+        context = await context_of(self._recording)
+        rehearsal = Rehearsal(self._recording, self._environment, context)
+        await rehearsal.run(steps)
+        found = {(d.kind, d.cell) for d in rehearsal.divergences}
+        if len(steps) == len(self._recording.trajectory.cells):
+            self._tolerated = {one for one in found if one[0] == "output"}
+        return all(kind == "scene" or (kind, cell) in self._tolerated for kind, cell in found)
+
+
+def _read_by_the_model(steps: Sequence[Step]) -> Step | None:
+    """The cell whose output the model read before it wrote the answer in its own words."""
+    for step in reversed(steps):
+        result = step.recorded.result if step.recorded else None
+        if result is not None and result.status == "ok" and result.outputs:
+            return step
+    return None
+
+
+def _notebook_with(recording: Recording, kept: Sequence[int], dropped: Sequence[int]) -> NotebookNode:
+    """The notebook of the run with these cells, and of the words those that stand around them."""
+    notebook = notebook_of(recording.trajectory, about_recording(recording))
+    code = [cell for cell in notebook.cells if cell.metadata["rlm"]["role"] == "code"]
+    turns = {cell.metadata["rlm"]["turn"] for cell in code if cell.metadata["rlm"]["cell"] in kept}
+    turns |= {turn.iteration for turn in recording.trajectory.turns[-1:]}
+    notebook.cells = [cell for cell in notebook.cells if _stays(cell.metadata["rlm"], set(kept), turns)]
+    notebook.metadata["rlm"]["dropped"] = list(dropped)
+    if dropped:
+        listed = ", ".join(map(str, dropped))
+        notebook.cells[0].source += f"\n\n*Without the cells that the answer does not need ({listed}).*"
+    return notebook
+
+
+def _stays(about: dict[str, Any], kept: set[int], turns: set[int]) -> bool:
+    if about["role"] == "code":
+        return about["cell"] in kept
+    return about["role"] not in _OF_TURNS or about.get("turn") in turns

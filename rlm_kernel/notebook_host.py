@@ -1,0 +1,157 @@
+"""What a notebook needs of this side while papermill runs it: models for its questions, or its own record.
+
+The notebook of a run is given back its tools, its context and its recorded answers; any other notebook gets the query
+functions, and models to answer them. The keys stay here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel import notebook_settings
+from rlm_kernel._sync import Job
+from rlm_kernel.beside import Beside
+from rlm_kernel.configuration import arguments_of
+from rlm_kernel.errors import RecordingError
+from rlm_kernel.kernelspecs import AVAILABLE, Environment, environment
+from rlm_kernel.oracle import Oracle
+from rlm_kernel.recollection import Recollection
+from rlm_kernel.rlm import RLM
+from rlm_kernel.scene import chain_of, context_of, environment_of, histories, set_scene, started
+from rlm_kernel.script import run_of
+from rlm_kernel.trajectory.recording import Recording, read
+
+if TYPE_CHECKING:
+    from jupyter_client.connect import KernelConnectionInfo
+    from jupyter_client.kernelspec import KernelSpec
+    from nbformat import NotebookNode
+
+_NO_MODEL = (
+    " No model is named: give papermill -p backend … -p model …, or set RLM_BACKEND and RLM_MODEL, "
+    "or write both into metadata.rlm of the notebook."
+)
+_ASK_LIVE = " To ask models for what is not on record: papermill --engine rlm -p rlm_mode live."
+
+
+class NotebookHost:
+    """This side of a notebook under way. Everything wrong with its settings is found when it is made.
+
+    Args:
+        notebook: with papermill's parameters in it.
+        kernel_name: the kernelspec, or the name of one of our environments.
+        path: where the notebook was read from, or None.
+
+    Attributes:
+        recording: the run that the notebook is of, or None.
+
+    Raises:
+        ConfigError: a parameter is wrong.
+        RecordingError: the notebook is of a run, and its log cannot be read.
+    """
+
+    def __init__(self, notebook: NotebookNode, kernel_name: str, path: str | None) -> None:
+        parameters = notebook_settings.parameters_of(notebook)
+        self._notebook = notebook
+        self.recording = _recording_of(notebook, parameters, path)
+        live = self.recording is None or notebook_settings.mode_of(parameters) == "live"
+        self._environment = _environment(kernel_name, self.recording)
+        self._rlm = self._model(parameters) if live else None
+        self._oracle = Oracle(self._rlm) if self._rlm else None
+        self._chain = chain_of(self.recording) if self.recording else ()
+        self._histories = histories(self.recording.trajectory) if self.recording else {}
+        runs = [one.trajectory for one in self._chain]
+        self._recollection = Recollection(runs, self._oracle, _NO_MODEL if live else _ASK_LIVE)
+        self._seed = started(self.recording).seed if self.recording else None
+        self._beside: Beside | None = None
+
+    @property
+    def spec(self) -> KernelSpec | None:
+        """The kernelspec of one of our environments; None: Jupyter knows the kernel."""
+        if self._environment is None:
+            return None
+        spec = self._environment.load(self._seed)
+        if self.recording is None:  # a person's notebook finds its files where papermill was told to run it
+            spec.metadata["kernel_provisioner"]["config"]["private_cwd"] = False
+        return spec
+
+    def join(self, connection: KernelConnectionInfo) -> list[str]:
+        """Put the guest into the kernel, and what the record says was there before the first cell.
+
+        Returns:
+            What is not as it was, in sentences.
+
+        Raises:
+            KernelError: the kernel does not answer.
+            RecordingError: the context of the run is missing or altered.
+        """
+        return Job(self._join(connection)).wait()
+
+    def leave(self) -> None:
+        """Stop answering, before the kernel is ended."""
+        beside, self._beside = self._beside, None
+        if beside is not None:
+            Job(beside.leave()).wait()
+
+    def close(self) -> None:
+        """Write down what the models cost, and give up their connections."""
+        if self._oracle is not None:
+            usage = self._oracle.usage.to_dict()
+            self._notebook.metadata.setdefault("rlm", {})["usage_of_this_execution"] = usage
+        if self._rlm is not None:
+            self._rlm.close()
+
+    def cell_starts(self, number: int) -> None:
+        """Answer what this cell of the record asked; 0: it is not of the record."""
+        self._recollection.cell = number
+        if number in self._histories and self._beside is not None:
+            Job(self._beside.set("history", self._histories[number])).wait()
+
+    async def _join(self, connection: KernelConnectionInfo) -> list[str]:
+        environment = self._environment or Environment("notebook", "", {})
+        context = await context_of(self.recording) if self.recording else None
+        beside = await Beside.join(connection, environment, self._recollection, seed=self._seed)
+        self._beside = beside
+        if context is None:
+            await beside.keep_plain_names()
+            return []
+        return list(await set_scene(beside, self._chain, context, self._recollection))
+
+    def _model(self, parameters: dict[str, Any]) -> RLM | None:
+        if self.recording is not None:
+            given = notebook_settings.arguments_of(parameters, {}, {}) or {}
+            notebook_settings.check_servers(self._notebook, given)
+            if given:  # answers in the place of all recorded models
+                given = {"other_backends": None, "other_backend_kwargs": None, **given}
+            return RLM(**arguments_of(self.recording, given))
+        about = self._notebook.metadata.get("rlm", {})
+        arguments = notebook_settings.arguments_of(parameters, about, os.environ)
+        if arguments is None:
+            return None
+        notebook_settings.check_servers(self._notebook, arguments)
+        return RLM(environment=self._environment.name if self._environment else "local", **arguments)
+
+
+def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str | None) -> Recording | None:
+    about = notebook.metadata.get("rlm", {})
+    if "log" not in about:
+        return None
+    folders = [Path(path).parent] if path else []
+    folders += [Path(folder) for folder in (parameters.get("rlm_dir"), about.get("rlm_dir")) if folder]
+    name = parameters.get("rlm_log") or about["log"]
+    found = next((log for folder in folders if (log := folder / name).is_file()), None)
+    if found is None:
+        raise RecordingError(
+            f"The log {name!r} of this notebook is missing. Looked for it in "
+            f"{', '.join(map(str, folders))}. Give its folder: papermill -p rlm_dir …"
+        )
+    return run_of(read(found), about)
+
+
+def _environment(kernel_name: str, recording: Recording | None) -> Environment | None:
+    """The environment that a kernel's name stands for, if it is one of ours."""
+    name = next((name for name, spec in AVAILABLE.items() if kernel_name in (name, spec)), None)
+    if name is None:
+        return None
+    return environment_of(recording, name) if recording else environment(name, None)

@@ -1,0 +1,125 @@
+"""Which models answer the cells of a notebook: from its parameters, its metadata, or environment variables."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.configuration import servers_elsewhere
+from rlm_kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+MODES = ("replay", "live")
+LIMITS = ("max_budget", "max_timeout", "max_tokens", "max_depth")
+NAMES = ("backend", "model", "base_url", "backend_kwargs", "sub_backend", "sub_model", *LIMITS)
+"""What a parameter may be called, and a key of `metadata.rlm`."""
+VARIABLES = {"backend": "RLM_BACKEND", "model": "RLM_MODEL"}
+
+DEFAULT_BACKEND = "openai"
+
+
+def parameters_of(notebook: NotebookNode) -> dict[str, Any]:
+    """The parameters that papermill was given, over the defaults in the cell with the tag `parameters`."""
+    given = notebook.metadata.get("papermill", {}).get("parameters", {})
+    tagged = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    return {**_assigned(next((cell.source for cell in tagged), "")), **given}
+
+
+def check_servers(notebook: NotebookNode, arguments: Mapping[str, Any]) -> None:
+    """A notebook of a stranger must not have a key sent to a server of its choice.
+
+    Raises:
+        ConfigError: a server elsewhere is named by the notebook itself, and not by papermill's parameters.
+    """
+    given = notebook.metadata.get("papermill", {}).get("parameters", {})
+    for server in sorted(servers_elsewhere(dict(arguments)) - servers_elsewhere(given)):
+        raise ConfigError(
+            f"The notebook names the server {server}, which would get your key. If you trust it: "
+            f"papermill -p base_url {server} …"
+        )
+
+
+def mode_of(parameters: Mapping[str, Any]) -> str:
+    """Where the answers of a saved trajectory come from: ``replay`` (the record) or ``live`` (models, for the rest).
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    mode = parameters.get("rlm_mode") or "replay"
+    if mode not in MODES:
+        raise ConfigError(f"rlm_mode must be one of {', '.join(map(repr, MODES))}, not {mode!r}.")
+    return str(mode)
+
+
+def arguments_of(
+    parameters: Mapping[str, Any], in_metadata: Mapping[str, Any], environ: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """The arguments of an `RLM`, or None where nobody names a model: then questions have no answer.
+
+    Args:
+        parameters: come first.
+        in_metadata: `metadata.rlm` of the notebook comes second.
+        environ: last come the variables RLM_BACKEND and RLM_MODEL.
+
+    Raises:
+        ConfigError: a key among the parameters, which papermill writes into the notebook.
+    """
+    in_environment = {name: environ.get(variable) for name, variable in VARIABLES.items()}
+    found = {name: _first(name, parameters, in_metadata, in_environment) for name in NAMES}
+    if found["backend"] is None and found["model"] is None:
+        return None
+    return rlm_arguments({name: value for name, value in found.items() if value is not None})
+
+
+def rlm_arguments(named: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an `RLM` for values called as in `NAMES`."""
+    backend = named.get("backend", DEFAULT_BACKEND)
+    kwargs = {**named.get("backend_kwargs", {}), **_kwargs(named, "model", "base_url")}
+    if "api_key" in kwargs:
+        raise ConfigError(
+            "An API key does not belong among the parameters, which stand in the notebook that is written: "
+            "set it in the environment or in a .env file."
+        )
+    arguments = {"backend": backend, "backend_kwargs": kwargs, **{n: named[n] for n in LIMITS if n in named}}
+    if "sub_backend" in named or "sub_model" in named:
+        sub = named.get("sub_backend", backend)
+        same = kwargs if sub == backend else {}
+        sub_kwargs = same | ({"model_name": named["sub_model"]} if "sub_model" in named else {})
+        arguments |= {"other_backends": [sub], "other_backend_kwargs": [sub_kwargs]}
+    return arguments
+
+
+def _kwargs(named: Mapping[str, Any], model: str, url: str) -> dict[str, Any]:
+    renamed = {"model_name": named.get(model), "base_url": named.get(url)}
+    return {name: value for name, value in renamed.items() if value is not None}
+
+
+def _first(name: str, *sources: Mapping[str, Any]) -> Any:
+    """The first value of this name. An empty one, or a limit of 0, says nothing: papermill's command has no None."""
+    return next((source[name] for source in sources if source.get(name) not in (None, "", {}, 0)), None)
+
+
+def _assigned(source: str) -> dict[str, Any]:
+    """The names that a cell gives literals to. What else it does is not looked at, and nothing of it is run."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return {}
+    assigned: dict[str, Any] = {}
+    for statement in body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value):
+                assigned |= _literal(name, value)
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                assigned |= _literal(name, value)
+    return assigned
+
+
+def _literal(name: str, value: ast.expr) -> dict[str, Any]:
+    try:
+        return {name: ast.literal_eval(value)}
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return {}

@@ -1,0 +1,290 @@
+"""Run a recorded run once more, without a key and without a network, and say where it comes out differently.
+
+    report = replay("logs/rlm_2026-11-20_12-00-00_1f0c2a9b.ipynb")
+    print(report)
+
+The cells run in the recorded environment and get their recorded answers. From a notebook the cells are taken as they
+stand in it, edited or not; with `mode="live"` models answer what is not on record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rlm_kernel._sync import Job
+from rlm_kernel.configuration import arguments_of
+from rlm_kernel.divergence import Divergence, compare_outputs
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.kernelspecs import Environment
+from rlm_kernel.oracle import Oracle
+from rlm_kernel.outcome import Outcome, given_by, outcome_of
+from rlm_kernel.recollection import Recollection
+from rlm_kernel.records import CellResult, Prompt, UsageSummary
+from rlm_kernel.rlm import RLM
+from rlm_kernel.scene import Content, chain_of, context_of, environment_of, histories, set_scene, started
+from rlm_kernel.script import Step, read_notebook, removed, run_of, script_of_notebook, script_of_run
+from rlm_kernel.session import Session
+from rlm_kernel.trajectory.recording import Recording, read
+
+Mode = Literal["replay", "live"]
+_ASK_LIVE = " To ask models for what is not on record, replay it live: rlm replay --live, or mode='live'."
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What came of a replay.
+
+    Attributes:
+        path: of the log.
+        environment: the name of the environment in which the cells ran.
+        results: what the cells did, by number; a cell that somebody has added is not in it.
+        skipped: cells that are not run again, because they never ended.
+        recalled: answers from the record.
+        divergences: where it is not as it was, in order.
+        answer: what the cells lead to now, or None.
+        usage: what models cost in live mode.
+    """
+
+    path: Path
+    environment: str
+    results: Mapping[int, CellResult]
+    skipped: tuple[int, ...]
+    recalled: int
+    divergences: tuple[Divergence, ...]
+    answer: str | None
+    usage: UsageSummary
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything came out as it was."""
+        return not self.divergences
+
+    def __str__(self) -> str:
+        cells, answers = _counted(len(self.results), "cell"), _counted(self.recalled, "answer")
+        ran = f"{cells} ran in {self.environment}, {answers} came from the record"
+        if self.usage.total_calls:
+            ran += f", {self.usage.total_calls} from models"
+        if self.equal:
+            return f"{ran}: equal to the recorded run."
+        places = _counted(len(self.divergences), "place")
+        return "\n\n".join([f"{ran}: different in {places}.", *map(str, self.divergences)])
+
+
+OnStep = Callable[[Step, int, int], object]
+"""Called before a cell runs: the cell, its place from 1, and how many there are."""
+
+
+def replay(
+    source: Recording | str | Path,
+    *,
+    mode: Mode = "replay",
+    environment: str | None = None,
+    environment_kwargs: Mapping[str, Any] | None = None,
+    context: Prompt | None = None,
+    on_step: OnStep = lambda *_: None,
+    **live: Any,
+) -> ReplayReport:
+    """Run a recorded run once more.
+
+    Args:
+        source: a log, its notebook, or a recording that was read.
+        mode: ``"replay"``: answers come from the record only; ``"live"``: models are asked for what is not there.
+        environment: where the cells run; None: where they ran.
+        environment_kwargs: its options; None: the recorded ones, where the environment is the recorded one.
+        context: the input, when it is not to be taken from the record.
+        on_step: is called before each cell.
+        live: for live mode, arguments of `RLM` in place of the recorded backend: keys are given again.
+
+    Raises:
+        RecordingError: the record cannot be read, or its context is missing or altered.
+        ConfigError: an argument is wrong.
+        KernelError: the kernel did not start.
+    """
+    return Job(_replayed(source, mode, context, on_step, live, environment, environment_kwargs)).wait()
+
+
+async def areplay(source: Recording | str | Path, **arguments: Any) -> ReplayReport:
+    """`replay` for asynchronous callers; it takes the same arguments."""
+    names = ("mode", "context", "on_step", "environment", "environment_kwargs")
+    known = {name: arguments.pop(name) for name in names if name in arguments}
+    return await Job(_replayed(source, live=arguments, **known)).wait_async()
+
+
+async def _replayed(
+    source: Recording | str | Path,
+    mode: Mode = "replay",
+    context: Prompt | None = None,
+    on_step: OnStep = lambda *_: None,
+    live: Mapping[str, Any] | None = None,
+    environment: str | None = None,
+    environment_kwargs: Mapping[str, Any] | None = None,
+) -> ReplayReport:
+    recording, steps, gone = script_of(source)
+    where = environment_of(recording, environment, environment_kwargs)
+    rlm = _models(recording, mode, live or {})
+    try:
+        oracle = Oracle(rlm) if rlm else None
+        rehearsal = Rehearsal(recording, where, await context_of(recording, context), oracle)
+        await rehearsal.run(steps, on_step)
+        return rehearsal.report(steps, gone)
+    finally:
+        if rlm is not None:
+            await rlm.__aexit__()
+
+
+def script_of(source: Recording | str | Path) -> tuple[Recording, tuple[Step, ...], tuple[int, ...]]:
+    """The record, the cells to run, and the numbers of those that were removed from the notebook, if it is one.
+
+    Raises:
+        RecordingError: it cannot be read.
+    """
+    if isinstance(source, Recording):
+        return source, script_of_run(source.trajectory), ()
+    path, recording = Path(source), read(source)
+    if path.suffix != ".ipynb":
+        return recording, script_of_run(recording.trajectory), ()
+    notebook = read_notebook(path)
+    recording = run_of(recording, notebook.metadata.get("rlm", {}))
+    run = recording.trajectory
+    return recording, script_of_notebook(notebook, run), removed(notebook, run)
+
+
+class Rehearsal:
+    """Recorded cells in a kernel of their own, once.
+
+    Args:
+        recording: the run.
+        environment: where the kernel lives.
+        context: the input.
+        oracle: answers what is not on record, or None.
+
+    Attributes:
+        results: what the cells did, by number.
+        answer: what they lead to, or None.
+    """
+
+    def __init__(
+        self, recording: Recording, environment: Environment, context: Content, oracle: Oracle | None = None
+    ) -> None:
+        self.results: dict[int, CellResult] = {}
+        self.answer: str | None = None
+        self._recording = recording
+        self._environment = environment
+        self._context = context
+        self._oracle = oracle
+        self._chain = chain_of(recording)
+        self._recollection = Recollection([one.trajectory for one in self._chain], oracle, _ASK_LIVE)
+        self._histories = histories(recording.trajectory)
+        self._expected: Outcome = outcome_of(recording.trajectory)
+        self._divergences: list[Divergence] = []
+
+    @property
+    def divergences(self) -> Sequence[Divergence]:
+        """Where it was not as recorded, so far."""
+        return self._divergences
+
+    async def run(self, steps: Sequence[Step], on_step: OnStep = lambda *_: None) -> None:
+        """Run the steps in order.
+
+        Raises:
+            KernelError: the kernel did not start.
+        """
+        seed = started(self._recording).seed
+        runnable = [step for step in steps if step.can_run]
+        async with await Session.open(self._environment, self._recollection, seed=seed) as session:
+            notes = await set_scene(session, self._chain, self._context, self._recollection)
+            self._divergences += (Divergence("scene", None, note) for note in notes)
+            for place, step in enumerate(runnable, 1):
+                on_step(step, place, len(runnable))
+                if not await self._take(session, step):
+                    return
+            await self._conclude(session, runnable)
+
+    def report(self, steps: Sequence[Step], gone: Sequence[int]) -> ReplayReport:
+        """What came of it. `gone`: the cells that were removed."""
+        missing = (Divergence("removed", number, "is in the record and not in the notebook") for number in gone)
+        return ReplayReport(
+            path=self._recording.path,
+            environment=self._environment.name,
+            results=self.results,
+            skipped=tuple(step.number for step in steps if not step.can_run),
+            recalled=self._recollection.recalled,
+            divergences=(*self._divergences, *missing),
+            answer=self.answer,
+            usage=self._oracle.usage if self._oracle else UsageSummary(),
+        )
+
+    async def _take(self, session: Session, step: Step) -> bool:
+        """Run a cell and compare it. Returns whether the kernel lives on."""
+        self._recollection.cell = step.number
+        if step.number in self._histories:
+            await session.set("history", self._histories[step.number])
+        asked = len(self._recollection.unrecorded)
+        result = await session.run(step.code)
+        if step.recorded is not None:
+            self.results[step.number] = result
+        self.answer = given_by([result]) or self.answer
+        if step.edited:
+            self._note("edited", step, "was edited since it was recorded")
+        for missing in self._recollection.unrecorded[asked:]:
+            self._note("call", step, missing.said)
+        self._compare(step, result)
+        return result.kernel_alive
+
+    def _compare(self, step: Step, result: CellResult) -> None:
+        recorded = step.recorded.result if step.recorded else None
+        if recorded is not None and (diff := compare_outputs(recorded.outputs, result.outputs)):
+            self._note("output", step, "shows something else", diff)
+        if not result.kernel_alive:
+            self._note("kernel", step, "ended the kernel, which it did not do when it was recorded")
+
+    async def _conclude(self, session: Session, steps: Sequence[Step]) -> None:
+        """Compare the answer."""
+        expected = self._expected
+        if expected.way == "variable" and expected.name is not None:
+            report = await session.report(expected.name)
+            same = _same_json(report.final_json or report.final, expected.text)
+            self.answer = expected.text if same else report.final
+        if expected.way == "words":
+            self.answer = expected.text
+        if self.answer != expected.text and expected.way != "none":
+            last = steps[-1].number if steps else None
+            diff = compare_outputs(_as_output(expected.text), _as_output(self.answer))
+            if diff:
+                self._divergences.append(Divergence("answer", last, "leads to another answer", diff))
+
+    def _note(self, kind: str, step: Step, what: str, diff: str = "") -> None:
+        self._divergences.append(Divergence(kind, step.number, what, diff))
+
+
+def _same_json(one: str | None, other: str | None) -> bool:
+    """Whether two answers are the same value: one by a schema was written as JSON in another way."""
+    try:
+        return one is not None and other is not None and bool(json.loads(one) == json.loads(other))
+    except ValueError:
+        return False
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _as_output(text: str | None) -> list[dict[str, Any]]:
+    return [{"output_type": "stream", "name": "stdout", "text": "(no answer)" if text is None else text}]
+
+
+def _models(recording: Recording, mode: Mode, live: Mapping[str, Any]) -> RLM | None:
+    """The models of live mode: those that are given, else the recorded ones."""
+    if mode not in ("replay", "live"):
+        raise ConfigError(f"mode must be 'replay' or 'live', not {mode!r}.")
+    if mode == "replay" and live:
+        raise ConfigError(f"{', '.join(live)}: models are asked in mode='live' only.")
+    if mode == "replay":
+        return None
+    if "backend" in live:  # answers in the place of all recorded ones
+        live = {"other_backends": None, "other_backend_kwargs": None, **live}
+    return RLM(**arguments_of(recording, live))

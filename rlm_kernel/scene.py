@@ -1,0 +1,182 @@
+"""The kernel of a recorded run as it was before the first cell: where it lived, what was set up, tools and context."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rlm_kernel.configuration import without_hidden
+from rlm_kernel.errors import RecordingError
+from rlm_kernel.kernelspecs import Environment
+from rlm_kernel.kernelspecs import environment as find_environment
+from rlm_kernel.recollection import Recollection
+from rlm_kernel.records import Prompt
+from rlm_kernel.session import Session
+from rlm_kernel.trajectory import contexts
+from rlm_kernel.trajectory.events import RunStarted
+from rlm_kernel.trajectory.notebook_cells import is_cut_off
+from rlm_kernel.trajectory.recording import ContextEncoding, Recording, read
+from rlm_kernel.trajectory.redaction import HIDDEN
+from rlm_kernel.trajectory.tree import Trajectory
+
+Content = tuple[ContextEncoding, bytes]
+
+
+def started(recording: Recording) -> RunStarted:
+    """How the run began.
+
+    Raises:
+        RecordingError: the record does not tell.
+    """
+    event = recording.trajectory.started
+    if event is None:
+        raise RecordingError(f"{recording.path} does not tell how the run began.")
+    return event
+
+
+def environment_of(
+    recording: Recording, name: str | None = None, kwargs: Mapping[str, Any] | None = None
+) -> Environment:
+    """Where the cells ran, or another environment.
+
+    Args:
+        recording: the run.
+        name: of another environment; None: the recorded one.
+        kwargs: its options; None: the recorded ones for the recorded environment, else none.
+
+    Raises:
+        ConfigError: there is no such environment or option.
+    """
+    if kwargs is None and name in (None, started(recording).environment):
+        kwargs = without_hidden(recording.metadata.get("environment_kwargs"))
+    # The recorded setup is among the cells that `set_scene` runs.
+    return replace(find_environment(name or started(recording).environment, kwargs), setup_code=None)
+
+
+async def context_of(recording: Recording, given: Prompt | None = None) -> Content:
+    """The input of the run.
+
+    Args:
+        recording: the run.
+        given: the input, where it is not to be taken from the record.
+
+    Raises:
+        RecordingError: it is missing or altered.
+    """
+    if given is not None:
+        return await asyncio.to_thread(contexts.encode, given)
+    return await asyncio.to_thread(contexts.load, recording.context, recording.path.parent)
+
+
+def chain_of(recording: Recording) -> tuple[Recording, ...]:
+    """The run, and before it those that the same persistent kernel served.
+
+    Raises:
+        RecordingError: the log of one of them is missing.
+    """
+    before = recording.metadata.get("continues")
+    return (*(chain_of(read(recording.path.with_name(f"{before}.jsonl"))) if before else ()), recording)
+
+
+async def set_scene(
+    session: Session, chain: Sequence[Recording], context: Content, recollection: Recollection
+) -> tuple[str, ...]:
+    """Make a kernel what it was before the first cell of a run.
+
+    Args:
+        session: on a new kernel.
+        chain: the run, and those before it in the same kernel, whose cells run again.
+        context: the input of the run.
+        recollection: answers the cells.
+
+    Returns:
+        What is not as it was, in sentences.
+    """
+    notes = await _set_up(session, chain[-1])
+    *earlier, last = chain
+    for index, recording in enumerate(earlier):
+        await _give_context(session, recording, index, await context_of(recording))
+        for cell in recording.trajectory.cells:
+            if not is_cut_off(cell):
+                recollection.cell = cell.number
+                await session.run(cell.code)
+        await session.set(f"history_{index}", conversation(recording.trajectory))
+    await _give_context(session, last, len(earlier), context)
+    return tuple(notes)
+
+
+def histories(run: Trajectory) -> dict[int, list[dict[str, Any]]]:
+    """The values of `history` in a run that was summarised, by the number of the first cell that could read them."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    latest = 0
+    for turn in run.turns:
+        latest = max([latest, *(cell.number for cell in turn.cells)])
+        if turn.summary is not None:
+            found[latest + 1] = conversation(run, turn.iteration)
+    return found
+
+
+def conversation(run: Trajectory, until: int | None = None) -> list[dict[str, Any]]:
+    """What the root model was told and said, up to an iteration."""
+    messages: list[dict[str, Any]] = []
+    for turn in run.turns:
+        if until is None or turn.iteration <= until:
+            messages += (dict(message) for message in turn.told)
+            messages += [{"role": "assistant", "content": turn.reply.text or "(empty)"}] if turn.reply else []
+            messages += (dict(message) for message in turn.told_last)
+    return messages
+
+
+def redacted(known: Any, path: str = "") -> list[str]:
+    """Where the fields stand that were taken out of a record, as far as a kernel would see them."""
+    if isinstance(known, Mapping):
+        options = ("environment_kwargs", "tools", "setup")
+        inside = ((key, value) for key, value in known.items() if path or key in options)
+        return [found for key, value in inside for found in redacted(value, f"{path}[{key!r}]" if path else key)]
+    if isinstance(known, list | tuple):
+        return [found for index, value in enumerate(known) for found in redacted(value, f"{path}[{index}]")]
+    return [path] if isinstance(known, str) and HIDDEN in known else []
+
+
+async def _set_up(session: Session, recording: Recording) -> list[str]:
+    """Run the cells of the setup, and give the kernel its tools."""
+    notes = [f"{name} was redacted from the record, and is not as it was." for name in redacted(recording.metadata)]
+    for code in started(recording).setup:
+        cell = await session.run(code)
+        if cell.error is not None:
+            notes.append(f"The setup raised: {cell.error.name}: {cell.error.message}")
+    for tool in started(recording).tools:
+        notes += await _provide(session, tool)
+    return notes
+
+
+async def _provide(session: Session, tool: Mapping[str, Any]) -> list[str]:
+    """Give the kernel a tool of the record. What a function returned is on record as well."""
+    name = tool["name"]
+    if tool["kind"] == "function":
+        await session.define(tool["card"])
+    elif "content" not in tool:
+        return [f"The value of the tool {name} is not in the record: cells that read it fail."]
+    elif tool["kind"] == "value":
+        await session.set(name, tool["content"])
+    elif (cell := await session.run(tool["content"])).error is not None:
+        return [f"The code of the tool {name} raised: {cell.error.name}: {cell.error.message}"]
+    return []
+
+
+async def _give_context(session: Session, recording: Recording, index: int, content: Content) -> None:
+    persistent = recording.metadata.get("configuration", {}).get("persistent")
+    for name in ([f"context_{index}"] if persistent else []) + ["context"]:
+        await _give(session, name, content)
+
+
+async def _give(session: Session, name: str, content: Content) -> None:
+    """Give the kernel a value as it was stored. A pickle is opened there and nowhere else."""
+    encoding, data = content
+    if encoding == "json":
+        await session.set(name, json.loads(data))
+    else:
+        await session.put(name, encoding, data)

@@ -1,0 +1,131 @@
+"""What a replay runs: the cells of a record, as they ran or as its notebook has them now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.errors import RecordingError
+from rlm_kernel.trajectory.notebook import fingerprint
+from rlm_kernel.trajectory.notebook_cells import is_cut_off
+from rlm_kernel.trajectory.recording import Recording, StoredContext
+from rlm_kernel.trajectory.tree import Cell, Trajectory
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A cell to run.
+
+    Attributes:
+        number: of the recorded cell; 0 for one that somebody has added.
+        code: what is run.
+        recorded: the recorded cell, or None.
+    """
+
+    number: int
+    code: str
+    recorded: Cell | None
+
+    @property
+    def edited(self) -> bool:
+        """Whether it is not what was recorded."""
+        return self.recorded is not None and self.recorded.code != self.code
+
+    @property
+    def can_run(self) -> bool:
+        """Whether it ended when it was recorded: a cell that killed the kernel, or never ended, is not run again."""
+        return self.recorded is None or self.edited or not is_cut_off(self.recorded)
+
+
+def script_of_run(run: Trajectory) -> tuple[Step, ...]:
+    """The cells as they ran."""
+    return tuple(Step(cell.number, cell.code, cell) for cell in run.cells)
+
+
+def script_of_notebook(notebook: NotebookNode, run: Trajectory) -> tuple[Step, ...]:
+    """The cells as a notebook of the run has them now: edited, removed, added."""
+    recorded = {cell.number: cell for cell in run.cells}
+    steps = []
+    for cell in notebook.cells:
+        about = cell.metadata.get("rlm", {})
+        number = about.get("cell") if isinstance(about.get("cell"), int) else 0
+        if is_of_the_run(cell) or is_added(cell):
+            steps.append(Step(number, source_as_it_ran(cell, recorded.get(number)), recorded.get(number)))
+    return tuple(steps)
+
+
+def is_of_the_run(cell: NotebookNode) -> bool:
+    """Whether a cell of the notebook is one that the model wrote."""
+    return bool(cell.cell_type == "code" and "cell" in cell.metadata.get("rlm", {}))
+
+
+def is_added(cell: NotebookNode) -> bool:
+    """Whether somebody has added this cell."""
+    ours = "rlm" in cell.metadata or {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", []))
+    return bool(cell.cell_type == "code" and not ours and cell.source.strip())
+
+
+def source_as_it_ran(cell: NotebookNode, recorded: Cell | None) -> str:
+    """The code of a cell, without what the notebook has put around it for stock clients."""
+    as_it_ran = cell.metadata["rlm"].get("sha256") if "rlm" in cell.metadata else None
+    unchanged = as_it_ran is not None and as_it_ran == fingerprint(cell.source)
+    return recorded.code if recorded is not None and unchanged else str(cell.source)
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook from a file.
+
+    Raises:
+        RecordingError: there is none, or it is not a notebook.
+    """
+    import nbformat
+    from nbformat.reader import NotJSONError
+
+    try:
+        notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except (OSError, NotJSONError, nbformat.ValidationError, KeyError, AttributeError) as error:
+        raise RecordingError(f"{path} cannot be read as a notebook: {error}") from error
+    return notebook
+
+
+def removed(notebook: NotebookNode, run: Trajectory) -> tuple[int, ...]:
+    """The recorded cells that ended and are not in the notebook, unless an export has left them out."""
+    there = {cell.metadata["rlm"]["cell"] for cell in notebook.cells if is_of_the_run(cell)}
+    there |= set(notebook.metadata.get("rlm", {}).get("dropped", ()))
+    return tuple(cell.number for cell in run.cells if cell.number not in there and not is_cut_off(cell))
+
+
+def run_of(recording: Recording, about: Mapping[str, Any]) -> Recording:
+    """The run that a notebook is of: that of the log, or a child's in it.
+
+    Args:
+        recording: the log.
+        about: `metadata.rlm` of the notebook.
+
+    Raises:
+        RecordingError: the log holds no such child.
+    """
+    for place in about.get("child", ()):
+        recording = _child(recording, tuple(place))
+    return recording
+
+
+def _child(recording: Recording, place: tuple[int, str, int]) -> Recording:
+    """The run of a child, whose context is the prompt that it answers."""
+    number, query, index = place
+    calls = (call for cell in recording.trajectory.cells if cell.number == number for call in cell.calls)
+    call = next((call for call in calls if call.started.query == query and index in call.children), None)
+    if call is None:
+        raise RecordingError(f"{recording.path} holds no run for prompt {index} of the call {query} in cell {number}.")
+    prompt = call.started.prompts[index]
+    content = prompt.encode("utf-8", "surrogatepass")
+    context = StoredContext(hashlib.sha256(content).hexdigest(), "text", len(content), value=prompt)
+    configuration = {**recording.metadata.get("configuration", {}), "persistent": False}
+    metadata = {**recording.metadata, "configuration": configuration, "continues": None}
+    return replace(recording, metadata=metadata, context=context, trajectory=call.children[index])

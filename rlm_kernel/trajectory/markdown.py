@@ -1,0 +1,121 @@
+r"""What a model or a user wrote, as Markdown that shows it and does nothing else.
+
+JupyterLab, VS Code, nbconvert and GitHub read Markdown each in its own way, so nothing here trusts a parser: whatever
+could begin HTML, an image, a link or a formula is broken for all of them by an invisible character behind its first
+sign (U+2060, a word joiner). Lists, emphasis, tables and code stay what they are. A URL that is written out may become
+a link, which leads where it says.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+
+from rlm_kernel.plaintext import plain
+
+JOINER = "\N{WORD JOINER}"
+
+_FENCE = re.compile(r" {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+-]*+)[^`]*+$")
+_CLOSING = re.compile(r" {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*$")
+_ACTIVE = re.compile(
+    r"<(?=[A-Za-z/!?])"  # HTML, and links in angle brackets
+    r"|!(?=\[)"  # images
+    r"|\](?=[(:\[])"  # links and their definitions
+    r"|`(?=``)|~(?=~~)"  # fences that this file has not seen
+    r"|\\(?=(?:begin|end)\{|\\[(\[])"  # formulas without dollars
+)
+_CODE_SPAN = re.compile(r"(?<!`)(`{1,2})(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+_DOLLAR = re.compile(r"\\?\$")
+_MONEY = r"<span>\$</span>"
+"""A dollar that begins no formula: the backslash is for those who look at the Markdown, the tags are for MathJax."""
+_INSIDE = r"^((?:[ \t]*+(?:>|[-*+]|\d{1,9}[.)]))*+[ \t]*)"  # of quotations and lists
+_HEADING = re.compile(rf"{_INSIDE}(#{{1,6}})(?=[ \t]|$)", re.MULTILINE)
+_UNDERLINE = re.compile(rf"{_INSIDE}(?==+[ \t]*$|-+[ \t]*$)", re.MULTILINE)
+_BREAK = re.compile(r"(?<=\S)[ \t]*\n(?=[ \t]*\S)")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>&-])")
+_LOWEST_HEADING = 6
+
+
+def prose(text: str, *, breaks: bool = False) -> str:
+    """The text as Markdown without HTML, images, links and formulas; its headings stand below those of the notebook.
+
+    Args:
+        text: foreign text.
+        breaks: whether each line stays a line, as in a question or an answer.
+    """
+    parts = (fenced(body, language) if code else _shown(body, breaks) for code, body, language in _pieces(plain(text)))
+    return "\n\n".join(part for part in parts if part.strip())
+
+
+def line(text: str, most: int = 120) -> str:
+    """The text in one line of at most `most` characters, nothing of it with a meaning: for headings and tables."""
+    words = " ".join(plain(text[: most * 4]).split())
+    # Escaped alone, a sign behind a URL would not be: some take the backslash for a part of the URL.
+    inactive = _ACTIVE.sub(rf"\g<0>{JOINER}", words if len(words) <= most else words[: most - 1] + "…")
+    return money(_SPECIAL.sub(r"\\\1", inactive))
+
+
+def money(text: str) -> str:
+    """The text with dollars that are no formulas."""
+    return _DOLLAR.sub(lambda _: _MONEY, text)
+
+
+def fenced(text: str, language: str = "") -> str:
+    """The text as a code block that nothing in it can end."""
+    shown = plain(text).strip("\n")
+    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{shown}\n{fence}"
+
+
+def folded(summary: str, body: str) -> str:
+    """A part that opens on a click, without JavaScript. `body`: Markdown of this module; `summary`: any text."""
+    return f"<details><summary>{html.escape(' '.join(plain(summary).split()))}</summary>\n\n{body}\n\n</details>"
+
+
+def clipped(text: str, most: int) -> str:
+    """The text, or its two ends with the length of the whole between them."""
+    if len(text) <= most:
+        return text
+    head = most * 2 // 3
+    return f"{text[:head]}\n… {len(text):,} characters in all; the log has them …\n{text[head - most :]}"
+
+
+def _pieces(text: str) -> Iterator[tuple[bool, str, str]]:
+    """Code blocks and what stands between them: whether it is code, the text, the language."""
+    lines: list[str] = []
+    fence = language = ""
+    for one in text.split("\n"):
+        if fence:
+            closing = _CLOSING.match(one)
+            if closing is None or not closing["fence"].startswith(fence):
+                lines.append(one)
+                continue
+            yield True, "\n".join(lines), language
+            lines, fence = [], ""
+        elif opening := _FENCE.match(one):
+            yield False, "\n".join(lines), ""
+            lines, fence, language = [], opening["fence"], opening["language"]
+        else:
+            lines.append(one)
+    yield bool(fence), "\n".join(lines), language
+
+
+def _shown(text: str, breaks: bool) -> str:
+    text = _UNDERLINE.sub(r"\n\1", _HEADING.sub(_lowered, text.strip("\n")))
+    text = _without_formulas(_ACTIVE.sub(rf"\g<0>{JOINER}", text))
+    return _BREAK.sub("  \n", text) if breaks else text
+
+
+def _lowered(heading: re.Match[str]) -> str:
+    return heading[1] + "#" * min(_LOWEST_HEADING, len(heading[2]) + 3)
+
+
+def _without_formulas(text: str) -> str:
+    """Dollars are money: those outside of code spans are escaped."""
+    pieces, at = [], 0
+    for span in _CODE_SPAN.finditer(text):
+        pieces += [money(text[at : span.start()]), span[0]]
+        at = span.end()
+    return "".join([*pieces, money(text[at:])])

@@ -1,0 +1,170 @@
+"""What "the same outputs" means: equal after this normaliser.
+
+A run and its replay differ in what no replay can repeat: addresses of objects, the time that something took, the names
+of temporary files, the numbers of cells, colours. An exception that the run shows as an error is in a replay the same
+text on stderr. What we show of sub-calls is no output of the kernel and is left out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlm_kernel.plaintext import plain
+from rlm_kernel.records import Output
+from rlm_kernel.trajectory.notebook_cells import CUT_OFF, is_cut_off
+from rlm_kernel.trajectory.notebook_outputs import kept
+from rlm_kernel.trajectory.recording import Recording
+from rlm_kernel.trajectory.tree import Trajectory
+
+_NUMBER = r"\d[\d.,]*(?:e[+-]?\d+)?"
+_UNIT = r"(?:ns|[µμu]s|ms|s|min|h|d)"
+_TIME = rf"{_NUMBER} ?{_UNIT}(?: {_NUMBER} ?{_UNIT})*"
+_REPLACED: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\b0x[0-9a-fA-F]{4,}"), "0x…"),
+    (re.compile(rf"(CPU times: ).*|((?:Wall|Compiler|Parser) (?:time|times)?\s*: ?)(?:{_TIME})"), r"\1\2…"),
+    (re.compile(rf"{_TIME} ± {_TIME} per loop \([^)\n]*\)"), "… per loop"),
+    (re.compile(r"\d+%\|.*?\| ?(\d+/\d+) \[[^\]\n]*\]"), r"\1 […]"),
+    (re.compile(r"\b(?:Cell )?In ?\[\d+\]"), "In[…]"),
+    (re.compile(r"\bOut ?\[\d+\]"), "Out[…]"),
+    (re.compile(r"<ipython-input-\d+-[0-9a-f]+>"), "<cell>"),
+    (re.compile(r"/\S*ipykernel_\d+/\d+\.py"), "<cell>"),
+    (re.compile(r"(?:/private)?(?:/var/folders/[\w+]+/[\w+]+/T|/tmp|/var/tmp)/[\w.+-]+"), "/tmp/…"),  # noqa: S108
+)
+
+LONGEST_END = 100_000
+"""Characters at each end of a stream that are compared: a notebook keeps the two ends of a long one."""
+
+Recorded = Recording | Trajectory | Mapping[str, Any]
+"""What outputs are taken from: a log, a run, or a notebook (an nbformat node)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a cell of a replay is not as it was in the run.
+
+    Attributes:
+        cell: its number in the run.
+        what: ``missing``: it is not in the replay; ``source``: it was edited; ``outputs``: it showed something else.
+        recorded: the source or the normalised outputs of the run, as text.
+        replayed: those of the replay.
+    """
+
+    cell: int
+    what: Literal["missing", "source", "outputs"]
+    recorded: str
+    replayed: str
+
+    @property
+    def diff(self) -> str:
+        """The two as a unified diff."""
+        texts = (self.recorded.splitlines(), self.replayed.splitlines())
+        return "\n".join(difflib.unified_diff(*texts, "recorded", "replayed", lineterm=""))
+
+
+def normalised(outputs: Iterable[Output]) -> list[Output]:
+    """The outputs without what differs from one run to the next.
+
+    Streams between two displays are one text each, because a kernel may send their pieces in any order.
+    """
+    result: list[Output] = []
+    streams: dict[str, str] = {}
+    for output in outputs:
+        if "rlm" in output.get("metadata", {}):
+            continue
+        if output["output_type"] == "stream":
+            streams[output["name"]] = streams.get(output["name"], "") + _joined(output["text"])
+        elif output["output_type"] == "error":
+            streams["stderr"] = streams.get("stderr", "") + "\n".join(output["traceback"]) + "\n"
+        else:
+            result += [*_streams(streams), _display(*kept([output]))]
+            streams = {}
+    return [*result, *_streams(streams)]
+
+
+def normalised_text(text: str) -> str:
+    """A text without what differs from one run to the next."""
+    text = plain(text)
+    for pattern, replacement in _REPLACED:
+        text = pattern.sub(replacement, text)
+    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+
+
+def differences(recorded: Recorded, replayed: Recorded) -> list[Difference]:
+    """How a replay differs from the run, by cell. Cells that were cut off in the run are not compared."""
+    before, after = ({cell.number: cell for cell in _cells(one)} for one in (recorded, replayed))
+    found: list[Difference] = []
+    for number, cell in before.items():
+        other = after.get(number)
+        if other is None:
+            found.append(Difference(number, "missing", cell.source, ""))
+            continue
+        if cell.source != other.source:
+            found.append(Difference(number, "source", cell.source, other.source))
+        if not cell.cut_off and (texts := (as_text(cell.outputs), as_text(other.outputs)))[0] != texts[1]:
+            found.append(Difference(number, "outputs", *texts))
+    return found
+
+
+def as_text(outputs: Iterable[Output]) -> str:
+    """Normalised outputs as text, to be compared and shown."""
+    return "\n".join(line for output in normalised(outputs) for line in _lines(output))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    number: int
+    source: str
+    outputs: list[Output]
+    cut_off: bool
+
+
+def _cells(recorded: Recorded) -> Iterator[_Cell]:
+    if isinstance(recorded, Mapping):
+        for cell in recorded["cells"]:
+            about = cell.get("metadata", {}).get("rlm", {})
+            if cell["cell_type"] == "code" and about.get("role") == "code":
+                cut_off = CUT_OFF in cell["metadata"].get("tags", [])
+                yield _Cell(about["cell"], _joined(cell["source"]), list(cell["outputs"]), cut_off)
+        return
+    trajectory = recorded if isinstance(recorded, Trajectory) else recorded.trajectory
+    for one in trajectory.cells:
+        outputs = [] if one.result is None else list(one.result.outputs)
+        yield _Cell(one.number, one.code, outputs, is_cut_off(one))
+
+
+def _streams(streams: Mapping[str, str]) -> list[Output]:
+    texts = {name: normalised_text(_ends(text)) for name, text in sorted(streams.items(), reverse=True)}
+    return [{"output_type": "stream", "name": name, "text": text} for name, text in texts.items() if text]
+
+
+def _ends(text: str) -> str:
+    """What the notebook of a run has of a long text in any case."""
+    return text if len(text) <= 2 * LONGEST_END else f"{text[:LONGEST_END]}\n…\n{text[-LONGEST_END:]}"
+
+
+def _display(output: Output) -> Output:
+    data = {kind: _value(value) for kind, value in sorted(output["data"].items())}
+    return {"output_type": output["output_type"], "data": data}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        value = "".join(value)
+    return normalised_text(value) if isinstance(value, str) else value
+
+
+def _lines(output: Output) -> Iterator[str]:
+    if output["output_type"] == "stream":
+        yield from (f"{output['name']}: {line}" for line in output["text"].split("\n"))
+        return
+    for kind, value in output["data"].items():
+        text = value if isinstance(value, str) else repr(value)
+        yield from (f"{kind}: {line}" for line in text.split("\n"))
+
+
+def _joined(text: Any) -> str:
+    return "".join(text) if isinstance(text, list) else str(text)

@@ -1,0 +1,222 @@
+"""What a cell asked of models and tools, as one folded output below the cell.
+
+HTML that opens without JavaScript, and short Markdown and text for whoever does not show HTML. Every foreign text is
+escaped. Long texts are clipped, the more so the more there are: the notebook is for reading, the log has the whole.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
+
+from rlm_kernel.plaintext import plain
+from rlm_kernel.records import Output, Usage, UsageSummary
+from rlm_kernel.trajectory import markdown
+from rlm_kernel.trajectory.amounts import duration, tokens
+from rlm_kernel.trajectory.events import SubcallAnswered
+from rlm_kernel.trajectory.notebook_outputs import ours
+from rlm_kernel.trajectory.tree import Call, Cell, Spending, ToolUse
+from rlm_kernel.usage import UsageMeter
+
+ALL_TEXTS = 300_000
+"""Characters of all prompts and answers of one cell that the notebook shows."""
+
+LONGEST_TEXT = 8_000
+SHORTEST_TEXT = 120
+GROUP = 50
+"""Prompts of a batch that are folded together."""
+
+IN_SHORT = 8
+"""Prompts that the plain versions show."""
+
+_LABEL = 70
+_COMMON = 20
+
+ChildName = Callable[[int, int], str]
+"""The file of a child's notebook, by the call's place in the cell and the prompt's in the call, both from 0."""
+
+
+def output(cell: Cell, child_name: ChildName) -> Output | None:
+    """The calls of a cell, or None when it made none."""
+    if not cell.calls and not cell.tools:
+        return None
+    texts = 2 * sum(call.started.count for call in cell.calls) + 2 * len(cell.tools)
+    most = max(SHORTEST_TEXT, min(LONGEST_TEXT, ALL_TEXTS // texts))
+    title = _title(cell)
+    parts = [_call(call, most, partial(child_name, number)) for number, call in enumerate(cell.calls)]
+    body = "".join([*parts, *(_tool(use, most) for use in cell.tools)])
+    short = [*islice(chain(*map(_in_short, cell.calls), map(_tool_in_short, cell.tools)), IN_SHORT)]
+    rest = texts // 2 - len(short)
+    more = [f"… and {rest:,} more, all in the log"] if rest > 0 else []
+    data = {
+        "text/html": _folded(f"↳ {_escaped(title)}", body),
+        "text/markdown": "\n".join([f"↳ {markdown.line(title, 200)}", "", *_items(short + more)]),
+        "text/plain": "\n".join([f"↳ {title}", *(f"  {plain(s)}" for s in short + more)]),
+    }
+    return ours("calls", data)
+
+
+def summed(spending: Spending) -> UsageSummary:
+    """Calls added up. One that failed before it cost anything does not make the sum unknown."""
+    meter = UsageMeter()
+    for model, usage in spending:
+        if usage != Usage():
+            meter.add(model, usage)
+    return meter.summary()
+
+
+def _items(lines: Sequence[str]) -> Iterator[str]:
+    return (f"* {markdown.line(one, 240)}" for one in lines)
+
+
+def cost(usage: Usage | UsageSummary) -> str:
+    """US dollars, or that nobody knows."""
+    dollars = usage.total_cost if isinstance(usage, UsageSummary) else usage.cost
+    return "cost unknown" if dollars is None else f"${dollars:.4f}"
+
+
+def _title(cell: Cell) -> str:
+    asked = sum(call.started.count for call in cell.calls)
+    parts = []
+    if asked:
+        kinds = Counter(call.started.kind for call in cell.calls for _ in call.started.prompts)
+        parts.append(" and ".join(f"{kind}: {count:,}" for kind, count in kinds.items()))
+        parts.append(_spent(cell))
+        missing = asked - sum(len(call.answers) for call in cell.calls)
+        failed = sum(answer.error is not None for call in cell.calls for answer in call.answers.values())
+        parts += [f"{failed:,} failed"] * bool(failed) + [f"{missing:,} without an answer"] * bool(missing)
+    if cell.tools:
+        parts.append(f"tools: {len(cell.tools):,}")
+    return " · ".join(parts)
+
+
+def _spent(cell: Cell) -> str:
+    summary = summed(cell.spending())
+    seconds = sum(call.seconds or 0.0 for call in cell.calls)
+    sums = tokens(summary.total_input_tokens, summary.total_output_tokens)
+    return f"{sums} · {cost(summary)} · {duration(seconds)}"
+
+
+# -- sub-calls
+
+
+def _call(call: Call, most: int, child_name: Callable[[int], str]) -> str:
+    prompts = call.started.prompts
+    labels = _told_apart(prompts)
+    rows = [_prompt(call, index, labels[index], most, child_name(index)) for index in range(len(prompts))]
+    if len(rows) == 1:
+        return rows[0]
+    title = f"{call.started.kind}_batched, {len(rows):,} prompts to {plain(call.started.model)}"
+    if len(rows) > GROUP:
+        rows = [*_groups(call, rows)]
+    return _folded(_escaped(title), "".join(rows))
+
+
+def _groups(call: Call, rows: Sequence[str]) -> Iterator[str]:
+    for start in range(0, len(rows), GROUP):
+        group = rows[start : start + GROUP]
+        places = range(start, start + len(group))
+        failed = sum(place not in call.answers or call.answers[place].error is not None for place in places)
+        title = f"{start + 1:,} to {start + len(group):,}" + f" · {failed} failed" * bool(failed)
+        yield _folded(title, "".join(group))
+
+
+def _prompt(call: Call, index: int, label: str, most: int, child: str) -> str:
+    answer = call.answers.get(index)
+    got = "no answer" if answer is None else _said(answer)
+    mark = "✗" if answer is None or answer.error is not None else "⇒"
+    batch = f"{index + 1:,} " if call.started.count > 1 else f"{call.started.kind} "
+    summary = f"<b>{batch}</b>{_escaped(label)} <b>{mark}</b> {_escaped(_one_line(got))}"
+    link = f'<p><a href="{html.escape(child)}">the notebook of this child run</a></p>' if index in call.children else ""
+    facts = [*([call.started.model] if answer is None else _facts(answer)), *_options(call)]
+    prompt = _block("prompt", call.started.prompts[index], most)
+    return _folded(summary, f"<p>{_escaped(' · '.join(facts))}</p>{link}{prompt}{_block('answer', got, most)}")
+
+
+def _facts(answer: SubcallAnswered) -> list[str]:
+    usage = answer.usage
+    facts = [answer.model, tokens(usage.input_tokens, usage.output_tokens), cost(usage), duration(answer.seconds)]
+    return [*facts, f"{answer.attempts} replies"] if answer.attempts > 1 else facts
+
+
+def _options(call: Call) -> list[str]:
+    """What was sent beside the text."""
+    pictures, schema = call.started.images, call.started.schema
+    return [f"{len(pictures)} pictures"] * bool(pictures) + ["an answer by schema"] * (schema is not None)
+
+
+def _said(answer: SubcallAnswered) -> str:
+    return answer.text if answer.error is None else f"Error: {answer.error}"
+
+
+def _in_short(call: Call) -> Iterator[str]:
+    """One line for each prompt, made when it is asked for."""
+    for index, prompt in enumerate(call.started.prompts):
+        answer = call.answers.get(index)
+        got = "no answer" if answer is None else _said(answer)
+        yield f"{call.started.kind}: {_one_line(prompt)} ⇒ {_one_line(got)}"
+
+
+def _told_apart(prompts: Sequence[str]) -> list[str]:
+    """The prompts of a batch begin alike; what tells them apart comes after."""
+    lines = [_one_line(prompt, 2_000) for prompt in prompts]
+    low, high = min(lines), max(lines)
+    common = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), 0)
+    start = low.rfind(" ", 0, max(0, low.rfind(" ", 0, common))) + 1  # one word of what is common stays
+    cut = lines if start < _COMMON else [f"… {one[start:]}" for one in lines]
+    return [_one_line(one) for one in cut]
+
+
+# -- tools
+
+
+def _tool(use: ToolUse, most: int) -> str:
+    called, got = _called(use), _outcome(use)
+    mark = "⇒" if use.outcome.error is None else "✗"
+    summary = f"<b>{_escaped(_one_line(called))}</b> <b>{mark}</b> {_escaped(_one_line(got))}"
+    return _folded(
+        summary, f"<p>{duration(use.seconds)}</p>{_block('call', called, most)}{_block('result', got, most)}"
+    )
+
+
+def _tool_in_short(use: ToolUse) -> str:
+    return f"{_one_line(_called(use))} ⇒ {_one_line(_outcome(use))}"
+
+
+def _called(use: ToolUse) -> str:
+    named = [f"{name}={json.dumps(value)}" for name, value in use.call.kwargs.items()]
+    return f"{use.call.tool}({', '.join([*map(json.dumps, use.call.args), *named])})"
+
+
+def _outcome(use: ToolUse) -> str:
+    if use.outcome.error is None:
+        return use.outcome.text
+    try:
+        return ": ".join(map(str, json.loads(use.outcome.error)))
+    except ValueError:
+        return use.outcome.error
+
+
+# -- HTML
+
+
+def _folded(summary: str, body: str) -> str:
+    return f'<details><summary>{summary}</summary><div style="margin-left: 1.2em">{body}</div></details>'
+
+
+def _block(name: str, text: str, most: int) -> str:
+    shown = _escaped(markdown.clipped(text, most))
+    return f'<p><i>{name}</i></p><pre style="white-space: pre-wrap">{shown}</pre>'
+
+
+def _escaped(text: str) -> str:
+    return html.escape(plain(text))
+
+
+def _one_line(text: str, most: int = _LABEL) -> str:
+    words = " ".join(plain(text[: 4 * most]).split())
+    return words if len(words) <= most else words[: most - 1] + "…"

@@ -1,0 +1,112 @@
+"""The outputs of a cell as a notebook keeps them: what the kernel sent, within bounds and always valid.
+
+Text beyond the bound keeps its two ends, pictures are kept up to a bound of their own, and views of widgets are left
+out: without the kernel that made them a reader would see "model not found".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rlm_kernel.records import CellResult, Output
+from rlm_kernel.trajectory.amounts import duration
+
+TEXT_CHARACTERS = 1_000_000
+"""Of all outputs of a cell together."""
+
+PICTURE_CHARACTERS = 10_000_000
+"""Of all pictures of a cell together, as base64 has them."""
+
+_WIDGET = "application/vnd.jupyter.widget-"
+_PICTURES = ("image/", "video/", "audio/", "application/pdf")
+
+
+def kept(outputs: Iterable[Output]) -> list[Output]:
+    """The outputs within the bounds."""
+    room = _Room()
+    return [room.take(output) for output in outputs]
+
+
+def ending(result: CellResult | None, *, over: bool) -> list[Output]:
+    """What has to be said of a cell that did not end by itself. `over`: whether the run is."""
+    if result is None:
+        said = "The run ended while this cell was running." if over else "This cell is running."
+    elif result.status == "timeout":
+        said = f"This cell was ended after {duration(result.seconds)}: it took too long."
+    elif result.status == "died":
+        said = "The kernel died while it ran this cell."
+    elif result.dropped_characters:
+        said = f"{result.dropped_characters:,} characters of output were not kept."
+    else:
+        return []
+    return [ours("ending", {"text/markdown": f"*{said}*", "text/plain": said})]
+
+
+def ours(role: str, data: dict[str, str]) -> Output:
+    """An output that no kernel sent; it is marked, so that a replay does not miss it."""
+    return {"output_type": "display_data", "data": data, "metadata": {"rlm": {"role": role}}}
+
+
+class _Room:
+    """What may still be kept of a cell."""
+
+    def __init__(self) -> None:
+        self._text = TEXT_CHARACTERS
+        self._pictures = PICTURE_CHARACTERS
+
+    def take(self, output: Output) -> Output:
+        match output["output_type"]:
+            case "stream":
+                return {
+                    "output_type": "stream",
+                    "name": output["name"],
+                    "text": self._shortened(_joined(output["text"])),
+                }
+            case "error":
+                lines = "\n".join(map(str, output["traceback"]))
+                names = {"ename": str(output["ename"]), "evalue": self._shortened(str(output["evalue"]))}
+                return {"output_type": "error", **names, "traceback": self._shortened(lines).split("\n")}
+        return {**output, "data": self._data(output["data"]), "metadata": dict(output.get("metadata", {}))}
+
+    def _data(self, data: dict[str, Any]) -> dict[str, Any]:
+        fitting: dict[str, Any] = {}
+        left_out: list[str] = []
+        for kind, value in sorted(data.items(), key=lambda item: item[0] != "text/plain"):
+            if kind == "text/plain":
+                fitting[kind] = self._shortened(_joined(value))
+            elif kind.startswith(_WIDGET) or not self._fits(kind, value):
+                left_out.append(kind)
+            else:
+                fitting[kind] = value if _is_json(kind) else _joined(value)
+        if not fitting:
+            fitting["text/plain"] = f"({', '.join(left_out) or 'nothing'}: not kept in the notebook)"
+        return fitting
+
+    def _fits(self, kind: str, value: object) -> bool:
+        size = len(value) if isinstance(value, str) else len(str(value))
+        picture = kind.startswith(_PICTURES)
+        if size > (self._pictures if picture else self._text):
+            return False
+        if picture:
+            self._pictures -= size
+        else:
+            self._text -= size
+        return True
+
+    def _shortened(self, text: str) -> str:
+        room = max(self._text, 0)
+        self._text -= len(text)
+        if len(text) <= room:
+            return text
+        gap = f"\n… {len(text) - room:,} characters are left out here; the log has them …\n"
+        return text[: room // 2] + gap + text[len(text) - room // 2 :]
+
+
+def _is_json(kind: str) -> bool:
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def _joined(text: Any) -> str:
+    """A text of nbformat: a string or its lines."""
+    return "".join(map(str, text)) if isinstance(text, list) else str(text)

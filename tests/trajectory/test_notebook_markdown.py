@@ -1,0 +1,100 @@
+"""What a model wrote is shown as text, whatever reads the Markdown: no HTML, image, link or formula of its own."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+import pytest
+from bs4 import BeautifulSoup
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+from rlm_kernel.trajectory import markdown
+
+PIECES = r"""<script>alert(1)</script>|<img src=x onerror=alert(1)>|<b|>|</pre>|</details>|<!-- |-->|<?php |<![CDATA[|
+|<http://evil.example/>|![x](http://evil.example/x.png)|[x](javascript:alert(1))|![x][y]|[y]: http://evil.example|[|]|(|)|
+|!|`|``|```|````|~~~|~~~~|```python|   |    |- |* |1. |> |# |===|---|\|\\|$|$$|\begin{align}|\[|&lt;|&#60;script&#62;|_|
+|**|a|word| """
+HOSTILE = [*PIECES.replace("\n", "").split("|"), "\n", "\n\n", "|", "\x1b[31m", "\u202e", "\ud800", "\x00"]
+WRITTEN = {"p", "em", "strong", "code", "pre", "ul", "ol", "li", "blockquote", "br", "hr", "span", "s", "del",
+           "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "div", "details", "summary", "a",
+           "[document]", "html", "body", "small"}  # fmt: skip
+
+
+def rendered(text):
+    """The text as different clients show it."""
+    yield MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough").render(text)
+    yield markdown2html_mistune(text)
+
+
+def check(source):
+    for html in rendered(source):
+        soup = BeautifulSoup(html, "html.parser")
+        assert {tag.name for tag in soup.find_all()} <= WRITTEN, html
+        for tag in soup.find_all():
+            assert not [name for name in tag.attrs if name.startswith("on")]
+            target = unquote(tag.attrs.get("href", "#"))
+            # Some make a link of a URL that is written out: it leads where it says.
+            assert target.startswith("#") or target == tag.text, html
+
+
+@given(st.lists(st.sampled_from(HOSTILE), max_size=25).map("".join), st.booleans())
+@example("- ```\n  <img src=x>\n````\n\n```\n<script>\n```", False)
+@example("    ```\n<b>\n\n```\n<b>\n```", False)
+@settings(max_examples=300)
+def test_prose_does_nothing(text, breaks):
+    check(markdown.prose(text, breaks=breaks))
+
+
+@given(st.lists(st.sampled_from(HOSTILE), max_size=15).map("".join))
+def test_a_line_is_a_line_without_a_meaning(text):
+    shown = markdown.line(text)
+    assert "\n" not in shown
+    check(f"# {shown}".replace("# ", "#### ", 1))
+    check(f"| {shown} | b |\n|---|---|\n| {shown} | b |")
+    check(f"> {shown}")
+
+
+@given(st.lists(st.sampled_from(HOSTILE), max_size=15).map("".join))
+def test_code_and_folded_parts_stay_closed(text):
+    check(markdown.folded(text, markdown.fenced(text, "python")))
+    for html in rendered(f"{markdown.fenced(text)}\n\nafter"):
+        assert BeautifulSoup(html, "html.parser").find_all("p")[-1].text == "after"
+
+
+@pytest.mark.parametrize("words", ["It costs $5 and $6.", "Between \\$5 and \\$6.", "a$b$c"])
+def test_dollars_are_money(words):
+    for html in rendered(markdown.prose(words)):
+        soup = BeautifulSoup(html, "html.parser")
+        assert not [node for node in soup.find_all(string=True) if node.count("$") > 1]
+        assert soup.text.strip().replace("\\", "") == words.replace("\\", "")
+
+
+def test_what_is_harmless_stays_what_it_is():
+    text = 'Two *lists*:\n\n- one\n- two, `a < b`\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```json\n{"<b>": 1}\n```'
+    assert markdown.prose(text) == text
+
+
+def test_headings_stand_below_those_of_the_notebook():
+    assert markdown.prose("# A\n## B\ntext\n====") == "#### A\n##### B\ntext\n\n===="
+
+
+def test_the_lines_of_an_answer_stay_lines():
+    html = markdown2html_mistune(markdown.prose("2\n4\n8\n\n16", breaks=True))
+    assert re.sub(r"\s", "", html).count("<br/>") + html.count("<br>") >= 2
+
+
+def test_a_terminal_is_told_nothing():
+    assert markdown.prose("\x1b]0;title\x07red\x1b[31m \u202eabc\x00") == "red abc"
+
+
+def test_a_long_text_says_how_long_it_was():
+    shown = markdown.clipped("a" * 5_000 + "b" * 5_000, 300)
+    assert "10,000 characters in all" in shown
+    assert shown.startswith("a" * 200)
+    assert shown.endswith("b" * 100)
+    assert len(shown) < 400
+    assert markdown.clipped("short", 300) == "short"

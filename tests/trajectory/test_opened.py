@@ -1,0 +1,136 @@
+"""JupyterLab opens the notebook of a run and runs it. RLM_SCREENSHOTS names a folder for what that looks like."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import sync_playwright
+from trajectory.stories import cell, codes, environment, told
+
+from rlm_kernel.trajectory.normaliser import differences
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
+    ),
+    pytest.mark.timeout(300),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
+TURNS = 30
+
+BATCH = """\
+names = [f"record {{n}} of part {turn}: " + "some words of a longer text " * 8 for n in range(20)]
+kinds = llm_query_batched([f"Of which kind is this? Answer with one word.\\n\\n{{name}}" for name in names])
+print(len(kinds), kinds[0][-30:])
+{turn} * 2"""
+FIGURE = """\
+import matplotlib.pyplot as plt
+plt.plot([{turn}, 2, 3], marker="o")
+plt.title("Turn {turn}")
+plt.show()"""
+
+
+def sub(prompt):
+    return f"kind {len(prompt)} <b>bold</b> & {prompt[-40:]}"
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    """Thirty turns with six hundred sub-calls, a child, figures, errors, and text that wants to be more than text."""
+    replies = [cell(BATCH.format(turn=turn), f"I go on with part **{turn}**.") for turn in range(1, TURNS)]
+    replies[2] += f"\nAnd a figure:\n```repl\n{FIGURE.format(turn=3)}\n```\n"
+    replies[3] = cell(
+        "rlm_query('child: look')\nprint('before')\n1 / 0", "Costs $5 and $6. <img src=x> ![a](http://x/y)"
+    )
+    replies[4] += f"\n```repl\nllm_query_batched(['again'] * {20 * 2})\n```"
+    replies.append("FINAL(There are *two* kinds:\n1. one\n2. <b>another</b>)")
+    return told(tmp_path_factory.mktemp("story"), replies, sub=sub, child=[cell("context"), "FINAL(nothing)"])
+
+
+@contextmanager
+def lab(folder):
+    """The address of a JupyterLab over a folder."""
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
+               "--IdentityProvider.token=x", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None",
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
+    env = environment(folder.parent)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, cwd=folder) as server:
+        try:
+            said = iter(server.stderr.readline, "")
+            address = next(filter(None, (re.search(r"http://\S+?:(\d+)/", line) for line in said)))
+            drained = threading.Thread(target=lambda: [None for _ in said], daemon=True)
+            drained.start()
+            yield f"http://127.0.0.1:{address[1]}/lab/tree/{{}}?token=x"
+        finally:
+            server.terminate()
+            server.wait(30)
+            drained.join(30)
+
+
+@contextmanager
+def page():
+    with sync_playwright() as playwright:
+        flags = [*FLAGS[:-1], FLAGS[-1] + ", EXCLUDE 127.0.0.1"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        try:
+            yield browser.new_page(viewport={"width": 1200, "height": 1000})
+        finally:
+            browser.close()
+
+
+def shot(page, name):
+    folder = os.environ.get("RLM_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_it_opens_and_runs_in_jupyterlab(story):
+    assert story.error is None
+    before = story.notebook
+    assert sum(len(call.answers) for c in story.recording.trajectory.cells for call in c.calls) >= 600
+    with lab(story.log.parent) as address, page() as tab:
+        started = time.perf_counter()
+        tab.goto(address.format(story.path.name))
+        tab.get_by_role("heading", name="What is it?").wait_for(timeout=60_000)
+        print(f"{story.path.stat().st_size:,} bytes, opened in {time.perf_counter() - started:.1f} s")
+        tab.get_by_role("heading", name="Turn 1").first.wait_for()
+        shot(tab, "opened")
+        assert "model not found" not in tab.content()
+        tab.locator("summary", has_text="llm_query: 20").first.click()
+        tab.locator("summary", has_text="llm_query_batched, 20 prompts").first.click()
+        tab.locator("summary", has_text="record 0 of part 1").first.click()
+        shot(tab, "calls")
+        tab.get_by_role("menuitem", name="Run", exact=True).click()
+        tab.get_by_text("Run All Cells", exact=True).click()
+        tab.wait_for_function("document.body.innerText.includes('There are two kinds')", timeout=60_000)
+        tab.get_by_text("| Idle").wait_for(timeout=60_000)
+        shot(tab, "ran")
+        assert "model not found" not in tab.content()
+        tab.keyboard.press("Control+s")
+        wait_until(lambda: saved(story) is not None)
+        assert differences(before, saved(story)) == differences(story.recording, saved(story)) == []
+
+
+def saved(story):
+    """The notebook as Lab saved it, once every cell has run."""
+    notebook = nbformat.read(story.path, 4)
+    return notebook if all("calls" not in str(c.outputs) for c in codes(notebook)) else None
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,335 @@
+"""The notebook of a run runs again in stock Jupyter clients: no key, no network, nothing of ours but a kernelspec."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+from trajectory.stories import Story, cell, codes, command, equal, executed, papermill, told
+
+from rlm import RLM, ScriptedLM
+from rlm.logger import RLMLogger
+from rlm_kernel.errors import LMError
+from rlm_kernel.trajectory.normaliser import differences
+from rlm_kernel.trajectory.notebook import about_recording, notebook_of
+from rlm_kernel.trajectory.recording import log_of
+
+PICTURE = """\
+from IPython.display import HTML, display
+display(HTML("<b>bold</b>"))
+import matplotlib.pyplot as plt
+plt.plot([1, 2, 3], [3, 1, 2])
+plt.show()"""
+BATCH = """\
+answers = llm_query_batched([f"question {n}" for n in range(200)])
+print(len(answers), answers[199], answers[13])
+[llm_query("the same"), llm_query("the same"), (await allm_query("awaited"))]"""
+FAILS = """\
+import sys
+x = 1
+print("out"); print("err", file=sys.stderr)
+def inner(): return undefined_name
+inner()"""
+OTHERS = """\
+import random
+print(random.random(), hash("abc"), object(), SHOW_VARS())
+print(look_up("a", n=2), value, double(4))
+try:
+    look_up("b", n=1)
+except KeyError as error:
+    print("tool:", repr(error))
+rlm_query("child: 1 2 3")"""
+THREADS = """\
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool:
+    parts = list(pool.map(llm_query, [f"part {n}" for n in range(40)]))
+%time y = 2
+try:
+    llm_query("fails")
+except RuntimeError as error:
+    print(repr(error))
+llm_query = None
+"""
+
+
+def look_up(key, n=1):
+    """Look up a key."""
+    return {"a": n}[key]
+
+
+def answer(prompt):
+    if prompt in ("question 13", "fails"):
+        return LMError("no such thing", backend="b", model="sub")
+    return prompt.upper()
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    replies = [
+        cell("print(type(context), len(context))\ncontext[:20]") + "\nThen:\n```python\n" + PICTURE + "\n```",
+        cell(BATCH),
+        cell(FAILS),
+        cell(OTHERS),
+        cell(THREADS),
+        cell("result = [x, len(answers), parts[39], double(3)]\nresult") + "\nFINAL_VAR(result)",
+    ]
+    return told(
+        tmp_path_factory.mktemp("story"),
+        replies,
+        context="ünïcode, \ud800 and a long text. " * 2_000,
+        sub=answer,
+        child=[cell("numbers = context.split()[1:]\nllm_query('the child asks')"), "FINAL_VAR(numbers)"],
+        environment_kwargs={"setup_code": "import math"},
+        custom_tools={"look_up": look_up, "value": {"k": [1, 2]}, "double": "def double(n):\n    return 2 * n"},
+    )
+
+
+def test_plain_papermill(story, tmp_path):
+    code, said, replayed = papermill(tmp_path, story.path)
+    assert code == 0, said
+    assert equal(story, replayed)
+    assert story.response == "[1, 200, 'PART 39', 6]"
+    numbers = [c.execution_count for c in codes(story.notebook)]
+    assert [c.execution_count for c in codes(replayed)] == numbers
+
+
+def test_a_kernel_without_anything_of_ours(story, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    code, said, replayed = papermill(tmp_path, story.path, "-k", "python3")
+    assert code == 0, said
+    assert equal(story, replayed)
+
+
+def test_nbconvert(story, tmp_path):
+    folder = shutil.copytree(story.log.parent, tmp_path / "moved")
+    code, said = command(tmp_path, "nbconvert", "--execute", "--to", "notebook", "--inplace", folder / story.path.name)
+    assert code == 0, said
+    assert equal(story, nbformat.read(folder / story.path.name, 4))
+
+
+def test_nbclient_finds_a_log_that_has_moved(story, tmp_path):
+    folder = shutil.copytree(story.log.parent, tmp_path / "moved")
+    assert equal(story, executed(story.notebook, folder, rlm_dir="/not/here"))
+
+
+def test_the_log_is_found_below_the_working_directory(story, tmp_path):
+    shutil.copytree(story.log.parent, tmp_path / "logs")
+    assert equal(story, executed(story.notebook, tmp_path, rlm_dir="/elsewhere/logs"))
+
+
+def test_the_notebook_of_a_child(story, tmp_path):
+    (child,) = story.children()
+    assert equal_to_child(story, child, executed(nbformat.read(child, 4), tmp_path))
+    assert log_of(child) == story.log
+
+
+def equal_to_child(story, child, replayed):
+    (call,) = [call for c in story.recording.trajectory.cells for call in c.calls if call.children]
+    return differences(call.children[0], replayed) == differences(nbformat.read(child, 4), replayed) == []
+
+
+def test_a_missing_log_is_named_with_the_way_out(story, tmp_path):
+    with pytest.raises(CellExecutionError) as raised:
+        executed(story.notebook, tmp_path, rlm_dir="/not/here")
+    assert f"/not/here/{story.log.name}" in str(raised.value)
+    assert "-p rlm_dir FOLDER" in str(raised.value)
+
+
+@pytest.mark.parametrize("harm", ["missing", "altered"])
+def test_a_context_that_is_not_what_it_was_is_named(story, tmp_path, harm):
+    folder = shutil.copytree(story.log.parent, tmp_path / "moved")
+    (stored,) = (folder / "contexts").iterdir()
+    stored.unlink() if harm == "missing" else stored.write_bytes(stored.read_bytes() + b".")
+    with pytest.raises(CellExecutionError, match=f"The context of the run (is|was) {harm}.*{stored.name}"):
+        executed(story.notebook, tmp_path, rlm_dir=str(folder))
+
+
+def test_a_context_in_the_log_that_was_altered_is_named(tmp_path):
+    story = told(tmp_path, [cell("FINAL(context)")])
+    story.log.write_text(story.log.read_text().replace('"value":"some context"', '"value":"some other context"'))
+    with pytest.raises(CellExecutionError, match="The context of the run was altered: that in the log"):
+        executed(story.notebook, tmp_path)
+
+
+def test_a_line_of_the_log_that_was_altered_is_named(tmp_path):
+    story = told(tmp_path, [cell("FINAL(context)")])
+    story.log.write_text(story.log.read_text().replace('"type":"cell"', '"type:"cell"'))
+    with pytest.raises(CellExecutionError, match=r"line \d+ is not JSON: it was altered"):
+        executed(story.notebook, tmp_path)
+
+
+def test_an_edited_cell_that_asks_the_same_is_answered(story, tmp_path):
+    notebook = story.notebook
+    codes(notebook)[2].source += "\n# edited"
+    replayed = executed(notebook, tmp_path)
+    assert "THE SAME" in str(codes(replayed)[2].outputs)
+    assert [(one.cell, one.what) for one in differences(story.notebook, replayed)] == [(3, "source")]
+
+
+@pytest.mark.parametrize("mode", ["replay", "live"])
+def test_another_call_is_named_by_cell_and_call_and_live_mode_is_offered(story, tmp_path, mode):
+    notebook = story.notebook
+    codes(notebook)[2].source = "llm_query('something else')"
+    with pytest.raises(CellExecutionError) as raised:
+        executed(notebook, tmp_path, rlm_mode=mode)
+    assert "Cell 3 of the run asks what is not on record, llm_query('something else'): it was edited" in str(
+        raised.value
+    )
+    assert "papermill --engine rlm" in str(raised.value)
+    assert "rlm replay --live" in str(raised.value)
+
+
+def test_an_unknown_mode_is_refused(story, tmp_path):
+    with pytest.raises(CellExecutionError, match="rlm_mode is 'replay' or 'live', not 'dream'"):
+        executed(story.notebook, tmp_path, rlm_mode="dream")
+
+
+def test_a_cell_can_be_run_again_and_others_left_out(story):
+    """As somebody does who plays with the notebook: cells twice, in another order, new ones between them."""
+    notebook = story.notebook
+    first, batch = codes(notebook)[0], codes(notebook)[2]
+    new = nbformat.v4.new_code_cell("print('a cell of my own')")
+    end = notebook.cells.index(batch) + 1
+    notebook.cells = [*notebook.cells[:end], batch, new, first, batch]
+    for n, one in enumerate(notebook.cells):
+        one["id"] = f"cell-{n}"
+    nbclient.NotebookClient(notebook).execute()
+    shown = [c.outputs[0].text for c in notebook.cells if c.source == batch.source]
+    assert len(shown) == 3
+    assert len(set(shown)) == 1
+
+
+def test_the_setup_cell_can_be_run_again(story):
+    notebook = story.notebook
+    setup = notebook.cells[2]
+    notebook.cells = [*notebook.cells[:3], codes(notebook)[0], setup, *notebook.cells[3:]]
+    notebook.cells[3] = nbformat.from_dict({**notebook.cells[3], "id": "again"})
+    notebook.cells[4] = nbformat.from_dict({**setup, "id": "setup-again"})
+    assert equal(story, nbclient.NotebookClient(notebook).execute())
+
+
+def test_cells_that_did_not_end_by_themselves_are_not_run_again(tmp_path):
+    story = told(
+        tmp_path,
+        [
+            cell("kept = 1"),
+            cell("print('soon'); import time; time.sleep(60)"),
+            cell("print('dies', flush=True); time = __import__('time'); time.sleep(0.3); __import__('os')._exit(1)"),
+            cell("kept"),
+            "FINAL_VAR(kept)",
+        ],
+        environment_kwargs={"cell_timeout": 1},
+    )
+    assert [c.metadata.rlm.status for c in codes(story.notebook)] == ["ok", "timeout", "died", "ok"]
+    assert [c.metadata.get("tags") for c in codes(story.notebook)[1:3]] == [["rlm-cut-off"], ["rlm-cut-off"]]
+    assert "This cell was ended after" in str(codes(story.notebook)[1].outputs)
+    assert "The kernel died" in str(codes(story.notebook)[2].outputs)
+    code, said, replayed = papermill(tmp_path, story.path, "--execution-timeout", "20")
+    assert code == 0, said
+    assert equal(story, replayed)
+    assert "soon" in str(codes(replayed)[1].outputs)
+    assert "Not run again" in str(codes(replayed)[1].outputs)
+
+
+def test_a_run_that_was_killed_runs_again_as_far_as_it_got(tmp_path):
+    story = told(
+        tmp_path, [cell("a = llm_query('one')"), cell("print(a)\nllm_query_batched(['two', 'three'])"), "FINAL(a)"]
+    )
+    lines = story.log.read_text().splitlines(keepends=True)
+    cut = next(n for n, line in enumerate(lines) if '"type":"answer"' in line and '"index":1' in line)
+    story.log.write_text("".join(lines[:cut]) + lines[cut][:20])
+    nbformat.write(notebook_of(story.recording.trajectory, about_recording(story.recording)), story.path)
+    assert codes(story.notebook)[1].metadata.rlm.status == "unfinished"
+    assert "had begun" in "".join(c.source for c in story.notebook.cells)
+    code, said, replayed = papermill(tmp_path, story.path)
+    assert code == 0, said
+    assert equal(story, replayed)
+
+
+def test_the_setup_cell_leaves_a_kernel_alone_that_a_host_has_prepared(story, tmp_path):
+    """Our own engine puts the guest there itself; the notebook's cell then does nothing."""
+    notebook = nbformat.v4.new_notebook(metadata=story.notebook.metadata)
+    pretend = "import sys, types\nsys.modules['rlm_guest'] = types.ModuleType('rlm_guest')\nllm_query = 'of the host'"
+    notebook.cells = [
+        nbformat.v4.new_code_cell(pretend),
+        story.notebook.cells[2],
+        nbformat.v4.new_code_cell("llm_query"),
+    ]
+    nbclient.NotebookClient(notebook).execute()
+    assert notebook.cells[1].outputs == []
+    assert notebook.cells[2].outputs[0].data["text/plain"] == "'of the host'"
+
+
+def test_a_tool_that_was_not_recorded_is_named(tmp_path):
+    story = told(tmp_path, [cell("print(thing)"), "FINAL(1)"], custom_tools={"thing": {1: (2, 3)}})
+    notebook = story.notebook
+    with pytest.raises(CellExecutionError, match="name 'thing' is not defined"):
+        executed(notebook, tmp_path)
+    assert "The tool 'thing' is not on record" in str(notebook.cells[2].outputs)
+
+
+def test_a_run_in_a_persistent_kernel_has_what_the_runs_before_it_left(tmp_path):
+    replies = iter(
+        [
+            cell("left = llm_query('first')\nimport random\nrandom.random()\n1 / 0"),
+            "FINAL(one)",
+            cell("print(left, context, context_0, context_1, len(history_0), random.random())"),
+            "FINAL(two)",
+        ]
+    )
+    lead = ScriptedLM(lambda messages: next(replies) if messages[0]["role"] == "system" else "FIRST", model="m")
+    logger = RLMLogger(tmp_path)
+    with RLM(lead, persistent=True, logger=logger) as rlm:
+        rlm.completion("one", "q")
+        rlm.completion("two", "q")
+    story = Story(Path(logger.log_file_path))
+    assert "FIRST two one two" in str(codes(story.notebook)[0].outputs)
+    replayed = executed(story.notebook, tmp_path)
+    assert equal(story, replayed)
+    earlier = Path(next(one for one in tmp_path.glob("*.jsonl") if one != story.log))
+    earlier.unlink()
+    with pytest.raises(CellExecutionError, match=f"whose log is missing: .*{earlier.name}"):
+        executed(story.notebook, tmp_path)
+
+
+def test_answers_by_schema_and_pictures_of_cells_are_there(tmp_path):
+    code = """\
+import matplotlib.pyplot as plt
+plt.plot([1, 2]); plt.show()"""
+    asks = """\
+kinds = llm_query_batched(["a", "b"], schema={"type": "object", "required": ["kind"]})
+print(kinds[1]["kind"], llm_query("what is on it?", images=[1]), In[1].count("plt"), len(In))"""
+    story = told(
+        tmp_path,
+        [cell(code), cell(asks), "FINAL(1)"],
+        sub=lambda prompt: "a line" if "on it" in prompt else '{"kind": 3}',
+    )
+    assert "3 a line" in str(codes(story.notebook)[1].outputs)
+    shown = codes(story.notebook)[1].outputs[-1].data["text/html"]
+    assert "1 pictures" in shown
+    assert "an answer by schema" in shown
+    assert equal(story, executed(story.notebook, tmp_path))
+
+
+def test_a_call_that_was_refused_is_refused_again(tmp_path):
+    code = """\
+try:
+    llm_query("a", model="gpt-99")
+except RuntimeError as error:
+    print(error)
+print(llm_query_batched(["a", "b"], model="gpt-99"))
+try:
+    llm_query("a", schema={"type": 3})
+except ValueError as error:
+    print("refused:", error)
+llm_query("a", model="gpt-99")"""
+    story = told(tmp_path, [cell(code), "FINAL(1)"])
+    shown = str(codes(story.notebook)[0].outputs)
+    assert "there is no model 'gpt-99'" in shown
+    assert "refused:" in shown
+    assert story.recording.trajectory.completion.usage_summary.total_calls == 2
+    assert equal(story, executed(story.notebook, tmp_path))
