@@ -183,8 +183,8 @@ class Engine:
             tools=prompt_section(plan.tools),
             sub_window=plan.models.default.context_window,
         )
-        if self._repl.contexts:
-            messages[-1]["content"] += "\n\n" + plan.profile.continued(self._repl.contexts, self._repl.variables)
+        if self._repl.earlier:
+            messages[-1]["content"] += "\n\n" + plan.profile.continued(self._repl.earlier, self._repl.variables)
         if self._schema is not None:
             messages[-1]["content"] += "\n\n" + plan.profile.answer_schema(text_of(self._schema.document))
         return messages

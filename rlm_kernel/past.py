@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.journal import Occurrences, Slot
-from rlm_kernel.records import Answer, Reply, Usage
+from rlm_kernel.records import Answer, Prompt, Reply, Usage
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.tree import Call, Cell, Trajectory
 
@@ -36,6 +37,21 @@ class Recorded:
         return Answer(self.answered.text, self.answered.error, self.answered.refused)
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A run that the same persistent kernel served before.
+
+    Attributes:
+        context: its input.
+        history: its conversation.
+        past: its cells and their answers.
+    """
+
+    context: Prompt
+    history: list[dict[str, Any]]
+    past: Past
+
+
 @dataclass(slots=True)
 class Past:
     """What is on record of one run.
@@ -48,6 +64,7 @@ class Past:
         children: the past of runs that were to answer an `rlm_query` and did not end.
         rejected: replies that did not fit a schema, to prompts that have no answer yet.
         seconds: how long the run went on.
+        before: the runs that the same persistent kernel served before, in order.
     """
 
     replies: deque[events.ModelReplied | events.Compacted] = field(default_factory=deque)
@@ -57,6 +74,7 @@ class Past:
     children: dict[Slot, Past] = field(default_factory=dict)
     rejected: dict[Slot, deque[Reply]] = field(default_factory=dict)
     seconds: float = 0.0
+    before: tuple[Before, ...] = ()
 
     @property
     def summary_is_next(self) -> bool:

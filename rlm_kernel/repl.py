@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rlm_kernel.errors import ConfigError, RLMError
 from rlm_kernel.journal import Given, Journal, Ran, Replay
-from rlm_kernel.past import Past
+from rlm_kernel.past import Before, Past
 from rlm_kernel.plan import Plan
 from rlm_kernel.records import Answer, CellReport, CellResult, Message, Output, Prompt, Query, ToolCall
 from rlm_kernel.subcalls import SubCalls
@@ -78,6 +78,14 @@ class Repl:
                 "or make a second RLM."
             )
         self._subcalls, self._emit, self._past, self.draft = subcalls, emit, past, None
+        if past.before and not self.variables:
+            latest = list(past.before[-1].past.cells.values())[-1:]
+            self.variables = {k: v for cell in latest if cell.result for k, v in cell.result.report.variables.items()}
+
+    @property
+    def earlier(self) -> int:
+        """How many runs it served before this one."""
+        return max(self.contexts, len(self._past.before))
 
     def release(self) -> None:
         """The run is over."""
@@ -94,6 +102,8 @@ class Repl:
         if self._session is None or not self._session.alive:
             await self._start()
             await self._rebuild()
+        for before in self._past.before[self.contexts :]:
+            await self._live_through(before)
         if self._plan.persistent:
             await self._give(f"context_{self.contexts}", context)
         await self._give("context", context)
@@ -114,13 +124,29 @@ class Repl:
         self._tell(events.CellFinished, iteration=iteration, cell=cell, result=result)
         return result
 
+    async def _live_through(self, before: Before) -> None:
+        """Make what an earlier run left in a persistent kernel."""
+        await self._give(f"context_{self.contexts}", before.context)
+        await self._give("context", before.context)
+        for cell in before.past.cells.values():
+            await self._run_recorded(cell, before.past)
+            self.cells = cell.number
+        await self._give(f"history_{self.contexts}", before.history)
+        self.contexts += 1
+
     async def _relive(self, cell: Cell) -> CellResult:
         """Do again what a cell on record did to the kernel. What it showed is on record, too."""
         assert self._subcalls is not None, "attached before it is opened"
         assert cell.result is not None, "only cells that ended are in a past"
         self._subcalls.relive(cell)
+        await self._run_recorded(cell, self._past)
+        return cell.result
+
+    async def _run_recorded(self, cell: Cell, past: Past) -> None:
+        """Run a cell on record again, with its answers, unless it was ended."""
+        assert cell.result is not None, "only cells that ended are in a past"
         if cell.result.status in ("ok", "error"):
-            self._journal.answers.update(self._past.recorded(cell.number))
+            self._journal.answers.update(past.recorded(cell.number))
             step = Ran(cell.number, cell.code)
             self._journal.steps.append(step)
             if not await self._run_again(step):
@@ -128,7 +154,6 @@ class Repl:
                 await self._start()
                 await self._rebuild()
         self._take(cell.result)
-        return cell.result
 
     def _take(self, result: CellResult) -> None:
         """Keep what a cell reported."""

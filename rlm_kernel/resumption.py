@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.configuration import arguments_of
 from rlm_kernel.errors import RecordingError
-from rlm_kernel.past import Past, past_of
+from rlm_kernel.past import Before, Past, past_of
 from rlm_kernel.records import Prompt
 from rlm_kernel.trajectory import contexts
 from rlm_kernel.trajectory.recording import Recording, read
@@ -55,17 +55,25 @@ def resumption(
     run = recording.trajectory
     if run.started is None:
         raise RecordingError(f"{recording.path} holds no run.")
-    if (before := recording.metadata.get("continues")) is not None:
-        raise RecordingError(
-            f"{recording.stem} went on in the kernel of {before}: only the first run of one can resume."
-        )
     _check_iteration(recording, at)
     if prompt is None:
         prompt = contexts.decode(*contexts.load(recording.context, recording.path.parent))
     forked_from = {"run_id": recording.stem, "log": str(recording.path), "at": at}
     past = past_of(run, at)
+    past.before = tuple(_before(recording))
     arguments, asked = arguments_of(recording, overrides), question or run.started.question
     return Resumption(arguments, past, prompt, asked, forked_from, run.started.schema)
+
+
+def _before(recording: Recording) -> Iterator[Before]:
+    """The runs that the same persistent kernel served before, the first one first."""
+    name = recording.metadata.get("continues")
+    if name is not None:
+        earlier = read(recording.path.with_name(f"{name}.jsonl"))
+        yield from _before(earlier)
+        context = contexts.decode(*contexts.load(earlier.context, earlier.path.parent))
+        run = earlier.trajectory
+        yield Before(context, run.conversation(), past_of(run))
 
 
 def _check_iteration(recording: Recording, at: int | None) -> None:

@@ -103,7 +103,7 @@ async def set_scene(
             if not is_cut_off(cell):
                 recollection.cell = cell.number
                 await session.run(cell.code)
-        await session.set(f"history_{index}", conversation(recording.trajectory))
+        await session.set(f"history_{index}", recording.trajectory.conversation())
     await _give_context(session, last, len(earlier), context)
     return tuple(notes)
 
@@ -115,19 +115,8 @@ def histories(run: Trajectory) -> dict[int, list[dict[str, Any]]]:
     for turn in run.turns:
         latest = max([latest, *(cell.number for cell in turn.cells)])
         if turn.summary is not None:
-            found[latest + 1] = conversation(run, turn.iteration)
+            found[latest + 1] = run.conversation(turn.iteration)
     return found
-
-
-def conversation(run: Trajectory, until: int | None = None) -> list[dict[str, Any]]:
-    """What the root model was told and said, up to an iteration."""
-    messages: list[dict[str, Any]] = []
-    for turn in run.turns:
-        if until is None or turn.iteration <= until:
-            messages += (dict(message) for message in turn.told)
-            messages += [{"role": "assistant", "content": turn.reply.text or "(empty)"}] if turn.reply else []
-            messages += (dict(message) for message in turn.told_last)
-    return messages
 
 
 def redacted(known: Any, path: str = "") -> list[str]:

@@ -65,6 +65,7 @@ class Record:
         self.cells: dict[int, RecordedCell] = {}
         self.answers: dict[tuple[int, str, int], dict[str, str]] = {}
         self.histories: dict[int, list[dict[str, Any]]] = {}
+        self._summarised = False
         self.metadata: dict[str, Any] = {}
         self._slots: dict[tuple[int, str], list[tuple[int, str, int]]] = {}
         self._seen: Counter[tuple[int, str]] = Counter()
@@ -88,14 +89,18 @@ class Record:
 
     def add_asked(self, line: dict[str, Any]) -> None:
         """What the model was told."""
-        self.conversation += line.get("told") or []
+        if not self._summarised:  # else it is told that there was a summary, which the history does not need
+            self.conversation += line.get("told") or []
+        self._summarised = False
 
     def add_reply(self, line: dict[str, Any]) -> None:
         """What the model said."""
         self.conversation.append({"role": "assistant", "content": line["reply"]["text"] or "(empty)"})
 
-    def add_summary(self, _: dict[str, Any]) -> None:
+    def add_summary(self, line: dict[str, Any]) -> None:
         """From the next cell on, `history` holds what was said until now."""
+        self.conversation += line.get("told") or []
+        self._summarised = True
         self.histories[max(self.cells, default=0) + 1] = list(self.conversation)
 
     def add_cell(self, line: dict[str, Any]) -> None:

@@ -160,6 +160,19 @@ class Trajectory:
         for cell in self._cells.values():
             yield from cell.spending()
 
+    def conversation(self, until: int | None = None) -> list[dict[str, Any]]:
+        """What the root model was told and said, up to an iteration, as the REPL keeps it in its history."""
+        messages: list[dict[str, Any]] = []
+        summarised = False
+        for turn in self.turns:
+            if until is None or turn.iteration <= until:
+                # After a summary it is told that there was one, which the history does not need.
+                messages += (dict(message) for message in turn.told if not summarised)
+                summarised = turn.summary is not None
+                messages += [{"role": "assistant", "content": turn.reply.text or "(empty)"}] if turn.reply else []
+                messages += (dict(message) for message in turn.told_last)
+        return messages
+
     def add(self, event: Event) -> None:  # noqa: C901 (one case for each kind)
         """Take the next event of the stream."""
         self.seconds = max(self.seconds, event.time)

@@ -117,12 +117,9 @@ def test_the_setup_cell_needs_the_standard_library_and_ipython_only():
 
 def imported(source):
     """The packages that a source imports when it runs; what is there for type checkers is not."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module.split(".")[0])
-    return found
+    nodes = [*ast.walk(ast.parse(source))]
+    guarded = [node.body for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    hidden = [statement for body in guarded for statement in body]
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    named = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node not in hidden]
+    return {name.split(".")[0] for name in [*plain, *named]}

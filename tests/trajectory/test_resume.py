@@ -300,3 +300,18 @@ def test_a_log_cannot_have_a_key_sent_to_a_server_of_its_choice(tmp_path):
     kwargs["base_url"] = "http://127.0.0.1:1/v1"
     log.write_text("".join(f"{json.dumps(line)}\n" for line in forged))
     assert RLM.resume(log, backend_kwargs={**kwargs, "api_key": "k"}).response == "1"
+
+
+def test_a_later_run_of_a_persistent_kernel_finds_what_the_earlier_ones_left(tmp_path):
+    logger = RLMLogger(tmp_path)
+    sub = ScriptedLM(lambda messages: messages[-1]["content"].upper(), model="sub")
+    script = [runs.cell("x = [context]"), "FINAL(1)", runs.cell("x.append(llm_query(context))"), "FINAL(2)"]
+    third = [runs.cell("x.append(context)"), "FINAL(3)"]
+    with RLM(ScriptedLM(script + third), other_backends=[sub], persistent=True, logger=logger) as rlm:
+        for context in ("one", "two", "three"):
+            rlm.completion(context, "q")
+    new = ScriptedLM([runs.cell("FINAL([x, context_0, context_1, context_2, len(history_0), len(history_1)])")])
+    none = ScriptedLM([], model="sub")
+    forked = RLM.resume(logger.log_file_path, at=1, backend=new, other_backends=[none])
+    assert forked.response == "[['one', 'TWO', 'three'], 'one', 'two', 'three', 5, 5]"
+    assert "`context_0` to `context_1`" in new.calls[0].messages[1]["content"]

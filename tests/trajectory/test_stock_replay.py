@@ -14,6 +14,7 @@ from trajectory.stories import Story, cell, codes, command, equal, executed, pap
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.errors import LMError
+from rlm_kernel.replay import replay
 from rlm_kernel.trajectory.normaliser import differences
 from rlm_kernel.trajectory.notebook import about_recording, notebook_of
 from rlm_kernel.trajectory.recording import log_of
@@ -333,3 +334,13 @@ llm_query("a", model="gpt-99")"""
     assert "refused:" in shown
     assert story.recording.trajectory.completion.usage_summary.total_calls == 2
     assert equal(story, executed(story.notebook, tmp_path))
+
+
+def test_what_was_said_before_a_summary_is_there_again(tmp_path):
+    shown = cell("print([(m['role'], len(m['content']), m['content'][:40]) for m in history])")
+    lm = ScriptedLM([cell("a = 1"), "one", shown, "two", shown, "three", "FINAL(1)"], context_window=100)
+    logger = RLMLogger(tmp_path)
+    RLM(lm, compaction=True, logger=logger).completion("c", "q")
+    assert replay(logger.log_file_path).equal
+    story = Story(Path(logger.log_file_path))
+    assert equal(story, executed(nbformat.read(logger.notebook_path, 4), tmp_path))
