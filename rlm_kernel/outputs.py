@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, TypeVar
 
+from rlm_kernel.oversized import UNREAD
 from rlm_kernel.plaintext import plain
 from rlm_kernel.records import CellError, Output
 
@@ -63,7 +64,7 @@ class OutputCollector:
         self._tails: dict[str, Tail] = {}
         self._last: list[Output] = []
         self._displays: dict[str, list[Output]] = {}
-        self._dropped_displays = 0
+        self._left_out = 0
         self._clear_next = False
 
     def add(self, message_type: str, content: dict[str, Any]) -> Output | None:
@@ -80,6 +81,7 @@ class OutputCollector:
             if self._clear_next:
                 self._clear(wait=False)
             output = _output(message_type, content)
+            self._left_out += int(content.get(UNREAD, 0))
             self._take(output, content)
             return output
         return None
@@ -87,7 +89,7 @@ class OutputCollector:
     @property
     def dropped(self) -> int:
         """Characters that were left out."""
-        return sum(tail.dropped for tail in self._tails.values()) + self._dropped_displays
+        return sum(tail.dropped for tail in self._tails.values()) + self._left_out
 
     def outputs(self) -> tuple[Output, ...]:
         """Everything so far."""
@@ -125,9 +127,9 @@ class OutputCollector:
         if size > self._room:
             output, whole = _shortened(output), size
             size = _size(output) + ITEM_COST
-            self._dropped_displays += whole - size
+            self._left_out += whole - size
         if size > self._room:
-            self._dropped_displays += size
+            self._left_out += size
             return
         self._join()
         self._room -= size
@@ -146,7 +148,7 @@ class OutputCollector:
         shown = self._displays.get(str(content["transient"]["display_id"]), [])
         growth = sum(_size({**output, "data": data, "metadata": metadata}) - _size(output) for output in shown)
         if growth > max(0, self._room):
-            self._dropped_displays += growth
+            self._left_out += growth
             return
         self._room -= growth
         for output in shown:
@@ -155,7 +157,7 @@ class OutputCollector:
     def _clear(self, *, wait: bool) -> None:
         self._clear_next = wait
         if not wait:
-            self._room, self._dropped_displays = self._head, 0
+            self._room, self._left_out = self._head, 0
             self._pieces.clear()
             self._items.clear()
             self._tails.clear()

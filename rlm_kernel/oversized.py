@@ -17,6 +17,9 @@ ALWAYS_READ = 2_000_000
 MOST_ROOM = 160_000_000
 """Bytes that a parsed message may take."""
 
+UNREAD = "unread"
+"""The key under which a stream's content says how many of its bytes were not read."""
+
 _ITEM_ROOM = 64
 _STREAM_HEAD = 8_000_000
 _STREAM_TAIL = 2_000_000
@@ -54,8 +57,9 @@ def _two_ends(content: bytes) -> dict[str, Any]:
     """A stream without the middle of its text. The cuts may fall into an escape sequence, or into a character."""
     head = _first_that_is_json(content[: _STREAM_HEAD - cut] + b'"}' for cut in range(_LONGEST_ESCAPE))
     tail = _first_that_is_json(b'{"text": "' + content[cut - _STREAM_TAIL :] for cut in range(_LONGEST_ESCAPE))
-    gap = f"\n… {len(content) - _STREAM_HEAD - _STREAM_TAIL:,} bytes were left out here …\n"
-    return {"name": head["name"], "text": f"{head['text']}{gap}{tail['text']}"}
+    unread = len(content) - _STREAM_HEAD - _STREAM_TAIL
+    gap = f"\n… {unread:,} bytes were left out here …\n"
+    return {"name": head["name"], "text": f"{head['text']}{gap}{tail['text']}", UNREAD: unread}
 
 
 def _first_that_is_json(texts: Iterable[bytes]) -> dict[str, Any]:

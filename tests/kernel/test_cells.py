@@ -60,9 +60,9 @@ async def test_a_display_is_updated_in_place(session):
     assert output["data"]["text/plain"] == "'two'"
 
 
-async def test_output_is_reported_while_the_cell_runs(echo):
+async def test_output_is_reported_while_the_cell_runs(open_session, echo):
     seen = asyncio.Event()
-    async with await Session.open(environment("local", None), echo, lambda output: seen.set()) as session:
+    async with await open_session(on_output=lambda output: seen.set()) as session:
         running = asyncio.create_task(session.run("print('early', flush=True)\nllm_query('go on')"))
         echo.gate = asyncio.Event()
         await asyncio.wait_for(seen.wait(), 20)
@@ -137,11 +137,11 @@ async def test_a_cell_that_kills_the_kernel_is_told_apart(session):
     assert (await session.run("1 + 1")).value == "2"
 
 
-async def test_setup_code_runs_first_and_a_broken_one_is_a_config_error(echo):
-    async with await Session.open(environment("local", {"setup_code": "ready = 'yes'"}), echo) as session:
+async def test_setup_code_runs_first_and_a_broken_one_is_a_config_error(open_session):
+    async with await open_session({"setup_code": "ready = 'yes'"}) as session:
         assert (await session.run("ready")).value == "'yes'"
     with pytest.raises(ConfigError, match=r"(?s)setup_code.*ZeroDivisionError"):
-        await Session.open(environment("local", {"setup_code": "1/0"}), echo)
+        await open_session({"setup_code": "1/0"})
 
 
 async def test_the_memory_limit_is_a_memory_error(echo):
@@ -165,7 +165,7 @@ async def test_a_kernel_that_cannot_start_says_why(echo):
         await Session.open(environment("local", options), echo)
 
 
-async def test_a_subscription_may_come_too_late_for_the_first_messages(echo, monkeypatch):
+async def test_a_subscription_may_come_too_late_for_the_first_messages(open_session, monkeypatch):
     received, heard = Kernel._received, []
 
     def deaf_at_first(kernel, channel, message):
@@ -175,7 +175,7 @@ async def test_a_subscription_may_come_too_late_for_the_first_messages(echo, mon
             received(kernel, channel, message)
 
     monkeypatch.setattr(Kernel, "_received", deaf_at_first)
-    async with await Session.open(environment("local", None), echo) as session:
+    async with await open_session() as session:
         assert (await session.run("1 + 1")).value == "2"
     assert heard
 
