@@ -270,3 +270,15 @@ def _read_all(terminal):
         pieces.append(piece)
     os.close(terminal)
     return b"".join(pieces).decode()
+
+
+def test_a_run_is_kept_as_log_and_notebook_unless_told_otherwise(asking, provider, rlm):
+    provider.script = [LOOK, "FINAL(1)"] * 3
+    done = asking("q")
+    (log,) = (rlm.folder / "rlm_logs").glob("*.jsonl")
+    assert f"The notebook of this run: rlm_logs/{log.stem}.ipynb" in done.stderr.decode()
+    assert log.with_suffix(".ipynb").is_file()
+    assert b"notebook" not in asking("q", "--no-log").stderr
+    assert len(list((rlm.folder / "rlm_logs").glob("*.jsonl"))) == 1
+    asking("q", "--log-dir", "elsewhere", "--quiet")
+    assert len(list((rlm.folder / "elsewhere").glob("*.jsonl"))) == 1
