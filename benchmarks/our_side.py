@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -24,11 +25,13 @@ from sides import (
 )
 
 from rlm import RLM, Reply, Usage
+from rlm_kernel import pool
 from rlm_kernel.clients.lm import OnText
+from rlm_kernel.journal import Journal
 from rlm_kernel.kernelspecs import environment
 from rlm_kernel.limits import NO_LIMITS, Ledger
 from rlm_kernel.plan import Models
-from rlm_kernel.records import Message
+from rlm_kernel.records import Answer, Message, Query, ToolCall
 from rlm_kernel.session import Session
 from rlm_kernel.subcalls import SubCalls
 from rlm_kernel.trajectory.stream import EventStream
@@ -56,14 +59,37 @@ class InstantLM:
         """Nothing to give up."""
 
 
+ENVIRONMENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "local": ("local", {}),
+    "docker": ("docker", {}),
+    "docker, relay": ("docker", {"transport": "relay"}),
+    "docker, pool": ("docker", {"pool": 2}),
+}
+
+
 def measure(asked: Round) -> Samples:
     """One round: the parts of the engine, and then the whole through the public API."""
     return {**asyncio.run(_start_and_close(asked)), **asyncio.run(_live(asked)), **_completions(asked)}
 
 
+class Recorded:
+    """Sub-calls as the REPL of a run has them answered: each with its place on record."""
+
+    def __init__(self, subcalls: SubCalls) -> None:
+        self._subcalls = subcalls
+        self._journal = Journal()
+
+    async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
+        """Ask, and keep the answers."""
+        slots = self._journal.slots(1, question)
+        answers = await self._subcalls.answer(question, slots)
+        self._journal.record(slots, answers)
+        return answers
+
+
 def _open(asked: Round) -> Any:
-    """A session whose sub-calls take the engine's own path: events, usage, limits."""
-    responder = SubCalls(
+    """A session whose sub-calls take the engine's own path: events, usage, limits, record."""
+    subcalls = SubCalls(
         models=Models(InstantLM()),
         ledger=Ledger(NO_LIMITS),
         usage=UsageMeter(),
@@ -74,20 +100,26 @@ def _open(asked: Round) -> Any:
         on_limit=lambda: None,
         tools={},
     )
-    return Session.open(environment(asked.environment, None), responder)
+    return Session.open(environment(*ENVIRONMENTS[asked.environment]), Recorded(subcalls))
 
 
 async def _start_and_close(asked: Round) -> Samples:
-    began = time.perf_counter()
-    session = await _open(asked)
-    await session.run(FIRST_CELL)
-    ready = time.perf_counter()
-    await session.close()
-    return {"ready": [ready - began], "close": [time.perf_counter() - ready]}
+    await pool.fill(environment(*ENVIRONMENTS[asked.environment]), None)
+    try:
+        began = time.perf_counter()
+        session = await _open(asked)
+        await session.run(FIRST_CELL)
+        ready = time.perf_counter()
+        await session.close()
+        return {"ready": [ready - began], "close": [time.perf_counter() - ready]}
+    finally:
+        await pool.close()
 
 
 async def _live(asked: Round) -> Samples:
-    async with await _open(asked) as session:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(pool.close)
+        session = await stack.enter_async_context(await _open(asked))
         samples = {
             "cell": [await _seconds(session, EMPTY_CELL) for _ in range(asked.cells)],
             "query": await _printed(session, QUERIES_CELL.format(times=asked.queries)),
@@ -116,7 +148,7 @@ async def _printed(session: Session, code: str) -> Any:
 def _completions(asked: Round) -> Samples:
     """The first completion builds the model's client; the others find it."""
     began = time.perf_counter()
-    with RLM("openai", asked.backend_kwargs, asked.environment) as rlm:
+    with RLM("openai", asked.backend_kwargs, *ENVIRONMENTS[asked.environment]) as rlm:
         times = [began]
         for _ in range(1 + asked.completions):
             assert rlm.completion(CONTEXT, QUESTION).response == str(len(CONTEXT))

@@ -37,6 +37,7 @@ ENVIRONMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "local": ("local", {}),
     "ipython": ("ipython", {"kernel_mode": "in_process"}),
     "kernel": ("ipython", {"kernel_mode": "subprocess"}),
+    "docker": ("docker", {"image": "rlm-bench-reference"}),
 }
 
 

@@ -64,8 +64,7 @@ class Job(Generic[T]):
         try:
             return self._outcome.result()
         except KeyboardInterrupt:
-            self.cancel()
-            self._clean_up()
+            self.stop()
             raise
 
     async def wait_async(self) -> T:
@@ -86,7 +85,9 @@ class Job(Generic[T]):
         """Ask it to stop; it cleans up first."""
         engine_loop().call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
 
-    def _clean_up(self) -> None:
+    def stop(self) -> None:
+        """Ask it to stop, and give it `CLEANUP_SECONDS` to clean up."""
+        self.cancel()
         try:
             self._outcome.exception(CLEANUP_SECONDS)
         except (Cancelled, TimeoutError):

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from rlm_kernel.channels import Channels, OnMessage, zmq_context
+from rlm_kernel import attachable, installed
+from rlm_kernel.channels import Channels, OnMessage
 from rlm_kernel.errors import KernelError
+from rlm_kernel.provisioners.environ import scrubbed
+from rlm_kernel.sockets import zmq_context
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jupyter_client.client import KernelClient
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -27,6 +33,15 @@ class Diagnosable(Protocol):
         ...
 
 
+@runtime_checkable
+class Explaining(Protocol):
+    """A provisioner that can say why its kernel ended."""
+
+    def why(self) -> str:
+        """The reason in plain words, and what helps; empty when nobody knows."""
+        ...
+
+
 class Kernel:
     """A live kernel. Made by `start`, used in one event loop, ended by `kill`.
 
@@ -37,6 +52,7 @@ class Kernel:
 
     def __init__(self, manager: AsyncKernelManager, on_message: OnMessage) -> None:
         self._manager = manager
+        self._listed: Path | None = None
         self._on_message = on_message
         self._listening = asyncio.Event()
         self.channels = Channels(_client(manager), self._received)
@@ -49,9 +65,9 @@ class Kernel:
         Raises:
             KernelError: the process could not be started at all.
         """
-        manager = _manager(spec)
+        manager = manager_of(spec)
         try:
-            await manager.start_kernel()
+            await manager.start_kernel(env=scrubbed(os.environ))
             return cls(manager, on_message)
         except BaseException as error:
             await asyncio.shield(_shut_down(manager))
@@ -87,12 +103,48 @@ class Kernel:
                 f"The kernel ended while it started. Is ipykernel installed in its Python?{self._last_words()}"
             )
 
+    def why(self) -> str:
+        """Why the kernel ended, where its place knows (a limit of time, say); else an empty string."""
+        provisioner = self._manager.provisioner
+        return provisioner.why() if isinstance(provisioner, Explaining) else ""
+
+    async def warm(self) -> None:
+        """Wait until it answers, so that it is usable at once when it is needed.
+
+        Raises:
+            KernelError: it ended, or did not answer in time.
+        """
+        replied = asyncio.get_running_loop().create_future()
+        asked = self.channels.send("shell", "kernel_info_request", {})
+
+        def listen(_: object, message: dict[str, Any]) -> None:
+            kind, parent = message["header"]["msg_type"], message["parent_header"].get("msg_id")
+            if (kind, parent) == ("kernel_info_reply", asked) and not replied.done():
+                replied.set_result(None)
+
+        self.listen(listen)
+        await self.ready(replied)
+
+    def listen(self, on_message: OnMessage) -> None:
+        """From now on, give messages to somebody else."""
+        self._on_message = on_message
+
     def interrupt(self) -> None:
         """Send KeyboardInterrupt to the running cell and to the processes it started."""
         self.channels.send("control", "interrupt_request", {})
 
+    def announce(self, environment: str) -> None:
+        """Let others of this user look in, until it is killed. See `attachable`.
+
+        Raises:
+            ConfigError: the folder of the list is not safe.
+        """
+        self._listed = attachable.announce(self._manager.get_connection_info(), environment)
+
     async def kill(self) -> None:
         """End the process and all it started, close the sockets, remove its files. Idempotent."""
+        if self._listed is not None:
+            attachable.withdraw(self._listed)
         self.channels.close()
         self.died.cancel()
         await asyncio.shield(_shut_down(self._manager))
@@ -113,7 +165,8 @@ class Kernel:
         return f"\nIts last words:\n{words}" if words else ""
 
 
-def _manager(spec: KernelSpec) -> AsyncKernelManager:
+def manager_of(spec: KernelSpec) -> AsyncKernelManager:
+    """A manager for one kernel of this kernelspec, wherever Jupyter would look for it. Our provisioners speak ipc."""
     import zmq.asyncio
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
@@ -127,7 +180,7 @@ def _manager(spec: KernelSpec) -> AsyncKernelManager:
     return AsyncKernelManager(
         kernel_name="rlm",
         kernel_spec_manager=OneSpec(),
-        transport="ipc",
+        transport="ipc" if installed.provisioner_name(spec.to_dict()) in installed.OURS else "tcp",
         context=zmq.asyncio.Context.shadow(zmq_context()),
     )
 

@@ -1,7 +1,8 @@
 """From the name of an environment and its options to a kernelspec.
 
 An environment is a kernelspec folder. Ours lie in the package (`environments/`), and are looked for there first, so
-that no file of the user or of a project can stand in for them.
+that no file of the user or of a project can stand in for them. Any other name is that of a kernelspec that Jupyter
+finds: a user's conda or GPU kernel is an environment already.
 """
 
 from __future__ import annotations
@@ -12,23 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import installed
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
 
-AVAILABLE = {"local": "rlm-local"}
-"""Environments that are built: the documented name to the kernelspec."""
+AVAILABLE = {"local": "rlm-local", "docker": "rlm-docker", "modal": "rlm-modal"}
+"""Environments of ours: the documented name to the kernelspec."""
 
 ANNOUNCED = {
-    "docker": "Kernels elsewhere",
-    "modal": "Kernels elsewhere",
     "prime": "Kernels elsewhere",
     "agent": "Kernels elsewhere",
 }
 """Environments of the documents that a later issue brings."""
 
-_SESSION_OPTIONS = {"setup_code": str, "cell_timeout": (int, float)}
+_SESSION_OPTIONS = {"setup_code": str, "cell_timeout": (int, float), "pool": int, "attachable": bool}
+_WANTED = {
+    "setup_code": "a string of Python code",
+    "cell_timeout": "a number of seconds",
+    "pool": "a number of kernels",
+    "attachable": "True or False",
+}
+MOST_POOLED = 100
+FOR_PERSONS = "rlm"
+"""Our kernelspec in which a person has the model's REPL; it is no environment of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +45,13 @@ class Environment:
     """Where and how the cells of a run are executed.
 
     Attributes:
-        name: the documented name, e.g. ``"local"``.
+        name: as it was asked for, e.g. ``"local"``.
         kernelspec: the name of the kernelspec folder.
         options: overrides of the provisioner's configuration.
         setup_code: a cell to run before the first turn.
         cell_timeout: seconds a cell may take, or None.
+        pool: so many kernels are started ahead.
+        attachable: whether others of this user may look into the live REPL (`attachable.py`).
     """
 
     name: str
@@ -48,23 +59,30 @@ class Environment:
     options: Mapping[str, Any]
     setup_code: str | None = None
     cell_timeout: float | None = None
+    pool: int = 0
+    attachable: bool = False
 
     def load(self, seed: int | None = None) -> KernelSpec:
         """The kernelspec with the options in the configuration of its provisioner. `seed`: of the kernel's hashes."""
         from jupyter_client.kernelspec import KernelSpec
 
-        folder = spec_folder(self.kernelspec)
-        fields = json.loads((folder / "kernel.json").read_text("utf-8"))
-        provisioner = fields["metadata"]["kernel_provisioner"]
+        fields = _fields(self.kernelspec)
+        hashes = {} if seed is None else {"PYTHONHASHSEED": str(seed)}
+        provisioner = fields.setdefault("metadata", {}).setdefault("kernel_provisioner", {})
         config = {**provisioner.get("config", {}), **self.options}
-        if seed is not None:
-            config["env"] = {"PYTHONHASHSEED": str(seed), **config.get("env", {})}
-        provisioner["config"] = config
-        return KernelSpec(resource_dir=str(folder), **fields)
+        if (name := installed.provisioner_name(fields)) in installed.OURS:
+            env = {**provisioner.get("config", {}).get("env", {}), **hashes, **self.options.get("env", {})}
+            config |= {"env": env, "private_cwd": True}
+        else:
+            fields["env"] = {**fields.get("env", {}), **hashes}
+        provisioner |= {"provisioner_name": name, "config": config}
+        return KernelSpec(resource_dir=str(spec_folder(self.kernelspec)), **fields)
 
 
 def spec_folder(name: str) -> Path:
-    """The folder of one of our kernelspecs: in the package, or beside it in a checkout."""
+    """The folder of a kernelspec: ours in the package, or beside it in a checkout; others where Jupyter finds them."""
+    if name not in (*AVAILABLE.values(), FOR_PERSONS):
+        return installed.folder(name)
     package = Path(__file__).parent
     for base in (package / "environments", package.parent / "environments"):
         if (base / name / "kernel.json").is_file():
@@ -79,46 +97,71 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
         ConfigError: an unknown environment or option, or a value of the wrong type.
         NotImplementedError: an environment of the documents that is not built yet.
     """
-    if isinstance(name, str) and name in ANNOUNCED:
-        raise NotImplementedError(
-            f"environment={name!r} is not built yet: it comes with the issue “{ANNOUNCED[name]}”. "
-            f"Available now: {', '.join(map(repr, AVAILABLE))}."
-        )
-    if not isinstance(name, str) or name not in AVAILABLE:
-        allowed = ", ".join(map(repr, [*AVAILABLE, *ANNOUNCED]))
-        raise ConfigError(f"Unknown environment {name!r}. Allowed: {allowed}.")
+    kernelspec = _kernelspec(name)
     if not isinstance(kwargs, Mapping | None):
         raise ConfigError(f"environment_kwargs is a dict such as {{'memory': '2g'}}, not {kwargs!r}.")
     options = {key: value for key, value in (kwargs or {}).items() if value is not None}
-    _check_options(name, options)
-    setup_code, cell_timeout = options.pop("setup_code", None), options.pop("cell_timeout", None)
-    return Environment(name, AVAILABLE[name], options, setup_code, cell_timeout)
+    _check_options(name, kernelspec, options)
+    of_session = {key: options.pop(key) for key in _SESSION_OPTIONS if key in options}
+    return Environment(name, kernelspec, options, **of_session)
 
 
-def _check_options(name: str, options: Mapping[str, Any]) -> None:
+def _kernelspec(name: str) -> str:
+    """The kernelspec of an environment."""
+    if isinstance(name, str):
+        if name in ANNOUNCED:
+            raise NotImplementedError(
+                f"environment={name!r} is not built yet: it comes with the issue “{ANNOUNCED[name]}”. "
+                f"Available now: {', '.join(map(repr, AVAILABLE))}."
+            )
+        if name in AVAILABLE or name in AVAILABLE.values():
+            return AVAILABLE.get(name, name)
+        if name in installed.names():
+            return name
+    allowed = ", ".join(map(repr, [*AVAILABLE, *ANNOUNCED]))
+    others = ", ".join(map(repr, [spec for spec in installed.names() if spec not in AVAILABLE.values()])) or "none"
+    raise ConfigError(
+        f"Unknown environment {name!r}. Allowed: {allowed}, or the name of an installed kernelspec (here: {others})."
+    )
+
+
+def _fields(kernelspec: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads((spec_folder(kernelspec) / "kernel.json").read_text("utf-8"))
+    return fields
+
+
+def _check_options(name: str, kernelspec: str, options: Mapping[str, Any]) -> None:
     of_provisioner = {key: value for key, value in options.items() if key not in _SESSION_OPTIONS}
     for key in options.keys() - of_provisioner.keys():
         _check_session_option(key, options[key])
-    if not of_provisioner:
-        return
+    if kernelspec != "rlm-local" or of_provisioner:
+        _check_provisioner(name, _fields(kernelspec), of_provisioner)
+
+
+def _check_provisioner(name: str, fields: dict[str, Any], options: Mapping[str, Any]) -> None:
     from traitlets import TraitError
 
-    from rlm_kernel.provisioners.local import LocalKernel
-
-    allowed = LocalKernel.class_trait_names(environment=True)
-    for key, value in of_provisioner.items():
+    if fields.get("language", "").lower() != "python":
+        raise ConfigError(f"environment={name!r}: its language is {fields.get('language')!r}, and cells are Python.")
+    provisioner = installed.provisioner_class(installed.provisioner_name(fields))
+    if hasattr(provisioner, "check_installation"):
+        provisioner.check_installation()
+    allowed = provisioner.class_trait_names(environment=True)
+    for key, value in options.items():
         if key not in allowed:
             names = ", ".join([*_SESSION_OPTIONS, *allowed])
             raise ConfigError(f"environment_kwargs has no option {key!r} for {name!r}. Allowed: {names}.")
         try:
-            LocalKernel(**{key: value})
+            provisioner(**{key: value})
         except TraitError as error:
             raise ConfigError(f"environment_kwargs[{key!r}]: {error}") from error
 
 
 def _check_session_option(key: str, value: Any) -> None:
-    if not isinstance(value, _SESSION_OPTIONS[key]) or isinstance(value, bool):  # type: ignore[arg-type]
-        wanted = "a string of Python code" if key == "setup_code" else "a number of seconds"
+    if not isinstance(value, _SESSION_OPTIONS[key]) or isinstance(value, bool) != (key == "attachable"):  # type: ignore[arg-type]
+        wanted = _WANTED[key]
         raise ConfigError(f"environment_kwargs[{key!r}] must be {wanted}, not {type(value).__name__}.")
     if key == "cell_timeout" and not value > 0:  # not a number is no number of seconds either
         raise ConfigError(f"environment_kwargs['cell_timeout'] must be greater than 0, not {value!r}.")
+    if key == "pool" and not 0 <= value <= MOST_POOLED:
+        raise ConfigError(f"environment_kwargs['pool'] must be from 0 to {MOST_POOLED}, not {value!r}.")

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -36,6 +37,7 @@ def _no_keys() -> Iterator[None]:
         for name in list(os.environ):
             if SECRETS.search(name):
                 patch.delenv(name)
+        patch.setenv("MODAL_CONFIG_PATH", os.devnull)  # Modal's client reads its tokens from the user's home
         yield
 
 
@@ -59,3 +61,44 @@ def _in_an_empty_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
 def provider() -> Iterator[LoopbackProvider]:
     with LoopbackProvider() as loopback:
         yield loopback
+
+
+@pytest.fixture(scope="session")
+def _modal_service() -> Iterator[Any]:
+    modal = pytest.importorskip("modal")
+    from emulator import ModalEmulator
+
+    with ModalEmulator() as emulator:
+        yield emulator
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in emulator.environment.items():
+                patch.setenv(name, value)
+            modal.Client.from_env().close()
+
+
+@pytest.fixture
+def modal_emulator(_modal_service: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Modal, as `tests/modal/emulator.py` plays it: one for all tests, as good as new for each."""
+    for name, value in _modal_service.environment.items():
+        monkeypatch.setenv(name, value)
+    yield _modal_service
+    _modal_service.reset()
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[Any]:
+    """The client of a Docker engine with the image `python:3.11-slim`. In CI it must be there."""
+    docker = pytest.importorskip("docker")
+    from rlm_kernel.errors import KernelError
+    from rlm_kernel.provisioners import docker_engine as provisioner
+
+    try:
+        client = provisioner.engine()
+        client.inspect_image("python:3.11-slim")
+    except (KernelError, docker.errors.ImageNotFound) as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"needs a Docker engine with the image python:3.11-slim: {error}")
+    yield client
+    for used in provisioner._clients.values():
+        used.close()

@@ -29,6 +29,7 @@ _EXTRAS = {
     "portkey-ai": "portkey",
     "litellm": "litellm",
     "modal": "modal",
+    "ipywidgets": "notebook",
 }
 
 
@@ -106,7 +107,7 @@ def keys() -> list[Check]:
 
 def docker() -> list[Check]:
     """Whether there is a client for Docker, and whether its engine answers within `DOCKER_SECONDS`."""
-    client = _package("docker", "pip install docker")
+    client = _package("docker", "pip install 'rlm-kernel[docker]'")
     return [Check("Docker", "docker (client)", client.state, client.detail, client.fix), _docker_engine()]
 
 

@@ -1,12 +1,18 @@
-"""The two processes of a local kernel: a watchdog, and ipykernel as its child.
+"""The two processes of a kernel: a watchdog, and ipykernel as its child.
 
     python -P -m rlm_kernel.provisioners.launcher [--host-pipe] [--memory BYTES] [--remove DIR] -f CONNECTION_FILE ...
+    python launcher.py --host-pipe --contained [--door SOCKET] -f CONNECTION_FILE     (the first process of a container)
 
 The watchdog ends the kernel and everything the kernel started when its host dies, SIGKILL included: with `--host-pipe`
 its standard input is a pipe that nobody but the host holds open, so the end of the pipe is the end of the host. On
 Linux it is also the reaper of orphans below it, so that processes which left the kernel's group are found too.
 
-A file of the standard library only, and few imports: the kernel is forked from it, and waits for it.
+`--contained`: nobody else lives here, but the code of the kernel has our user. It shall not stop or trace the watchdog;
+and a kernel that the system killed for its memory gets a last word. `--door`: the kernel's sockets are the host's,
+handed over through this one, so that the kernel can write nothing that lies on the host.
+
+A file of the standard library only, and few imports: the kernel is forked from it, and waits for it. It also runs where
+nothing else of ours is, sent or mounted.
 """
 
 from __future__ import annotations
@@ -20,13 +26,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 HOST_CHECK_SECONDS = 1.0
 KILL_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 _QUICK = ("--HistoryManager.enabled=False", "--IPythonKernel._execute_sleep=0.0")
 """A cell waits neither for the SQLite file of its history, nor half a millisecond for its output to be published."""
+_OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+OUT_OF_MEMORY = "The system killed the kernel: it used all the memory that there is."
+_CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -36,12 +46,20 @@ def main(argv: list[str]) -> NoReturn:
     # JPY_PARENT_PID names the host: ipykernel would watch a process that is not its parent.
     os.environ.pop("JPY_PARENT_PID", None)
     watchdog = os.getpid()
+    handed_over = _take_sockets(options["--door"], kernel_argv) if "--door" in options else {}
     kernel = os.fork()
     if kernel == 0:
-        _become_kernel(watchdog, options.get("--memory"), kernel_argv)
+        _become_kernel(watchdog, options.get("--memory"), kernel_argv, handed_over)
+    for fd in handed_over.values():
+        os.close(fd)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if "--contained" in options:
+        _prctl(PR_SET_DUMPABLE, 0)
     status = _watch(kernel, pipe="--host-pipe" in options)
     _kill_everything_below(kernel)
+    if "--contained" in options and status == 128 + signal.SIGKILL and _out_of_memory():
+        sys.stderr.write(f"{OUT_OF_MEMORY}\n")
+        sys.stderr.flush()
     if status is None and "--remove" in options:
         _remove(options["--remove"])
     os._exit(status if status is not None else 128 + signal.SIGKILL)
@@ -51,9 +69,9 @@ def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
     """Our options stand first; what follows is ipykernel's."""
     options: dict[str, str] = {}
     rest = list(argv)
-    while rest and rest[0] in ("--host-pipe", "--memory", "--remove"):
+    while rest and rest[0] in ("--host-pipe", "--contained", "--door", "--memory", "--remove"):
         name = rest.pop(0)
-        options[name] = "" if name == "--host-pipe" else rest.pop(0)
+        options[name] = "" if name in ("--host-pipe", "--contained") else rest.pop(0)
     return options, rest
 
 
@@ -64,7 +82,29 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _become_kernel(watchdog: int, memory: str | None, argv: list[str]) -> NoReturn:
+def _take_sockets(door: str, argv: list[str]) -> dict[str, int]:
+    """The listening sockets that the host hands over, by the address that the kernel would bind."""
+    import json
+    import socket
+
+    with open(argv[argv.index("-f") + 1]) as file:  # noqa: PTH123
+        connection = json.load(file)
+    with socket.socket(socket.AF_UNIX) as host:
+        host.connect(door)
+        _, fds, _, _ = socket.recv_fds(host, 1, len(_CHANNELS))
+    ports = (connection[f"{channel}_port"] for channel in _CHANNELS)
+    return {f"ipc://{connection['ip']}-{port}": fd for port, fd in zip(ports, fds, strict=True)}
+
+
+def _out_of_memory() -> bool:
+    """Whether the kernel of the system killed a process of our control group."""
+    for name in _OOM_COUNTERS:
+        with contextlib.suppress(OSError), open(name) as counters:  # noqa: PTH123
+            return any(line.split()[0] == "oom_kill" and line.split()[1] != "0" for line in counters)
+    return False
+
+
+def _become_kernel(watchdog: int, memory: str | None, argv: list[str], handed_over: dict[str, int]) -> NoReturn:
     """Turn this process into ipykernel, in a group of its own so that an interrupt reaches its children and not us."""
     os.setsid()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -75,8 +115,25 @@ def _become_kernel(watchdog: int, memory: str | None, argv: list[str]) -> NoRetu
     os.close(null)
     if memory is not None:
         _limit_memory(int(memory))
+    if handed_over:
+        _bind_what_was_handed_over(handed_over)
     _run_ipykernel(argv)
     sys.exit(0)
+
+
+def _bind_what_was_handed_over(handed_over: dict[str, int]) -> None:
+    """Make a bind to one of these addresses use the socket that listens there already."""
+    import zmq
+
+    bind = zmq.Socket.bind
+
+    def bind_or_use(socket: Any, address: str) -> Any:
+        fd = handed_over.pop(address, None)
+        if fd is not None:
+            socket.setsockopt(zmq.USE_FD, fd)
+        return bind(socket, address)
+
+    zmq.Socket.bind = bind_or_use  # type: ignore[assignment,method-assign]
 
 
 def _run_ipykernel(argv: list[str]) -> None:
@@ -85,8 +142,15 @@ def _run_ipykernel(argv: list[str]) -> None:
     sys.modules["debugpy"] = None  # type: ignore[assignment]
     from ipykernel.kernelapp import IPKernelApp
 
+    class Unbounded(IPKernelApp):  # type: ignore[misc]
+        """Drops no message: with zmq's limit of 1000 a busy machine loses output before it is on its way."""
+
+        def _bind_socket(self, s: Any, port: int) -> Any:
+            s.sndhwm = s.rcvhwm = 0
+            return super()._bind_socket(s, port)
+
     sys.argv = ["ipykernel_launcher", *argv]
-    app = IPKernelApp.instance()
+    app = Unbounded.instance()
     app.initialize([*argv, *_QUICK])
     del sys.modules["debugpy"]  # a cell may import it
     gc.enable()
@@ -109,10 +173,20 @@ def _watch(kernel: int, *, pipe: bool) -> int | None:
     while True:
         pause = HOST_CHECK_SECONDS if exited is not None else 0.05
         readable, _, _ = select.select(watched, [], [], pause)
-        pid, status = os.waitpid(kernel, os.WNOHANG)
-        if pid:
+        status = _reap(kernel)
+        if status is not None:
             return _exit_status(status)
         if (0 in readable and os.read(0, 1) == b"") or os.getppid() != host:
+            return None
+
+
+def _reap(kernel: int) -> int | None:
+    """Bury the orphans that came to us, and the kernel, whose status is returned when it has ended."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == kernel:
+            return status
+        if pid == 0:
             return None
 
 

@@ -11,18 +11,19 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import IO, Any
 
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from traitlets import Dict, Integer, TraitError, Unicode, Union, validate
+from traitlets import Bool, Dict, Integer, TraitError, Unicode, Union, validate
 
+from rlm_kernel.provisioners.directories import private_directory
 from rlm_kernel.provisioners.environ import private_directories, scrubbed
 
 WATCHDOG_SECONDS = 3.0
-LONGEST_BASE = 80
 DIAGNOSIS_BYTES = 4_000
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -58,6 +59,10 @@ class LocalKernel(LocalProvisioner):
         help="The most it may allocate, e.g. '2g'.",
     ).tag(environment=True)
 
+    private_cwd = Bool(
+        default_value=False, help="Start in an empty directory, not in the client's: what our engine's kernels do."
+    )
+
     directory: Path | None = None
     _host_pipe: int | None = None
     _log: IO[bytes] | None = None
@@ -82,15 +87,21 @@ class LocalKernel(LocalProvisioner):
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Make the private directory and everything that `Popen` is given."""
         if self.directory is None:
-            self.directory = _private_directory()
-        work = self.directory / "work"
-        work.mkdir(exist_ok=True)
+            self.directory = private_directory()
         self._keep_sockets_private(self.directory)
         kwargs = await super().pre_launch(**kwargs)
         kwargs["cmd"] = self._with_our_options(kwargs["cmd"])
         kwargs["env"] = {**scrubbed(os.environ), **private_directories(self.directory), **self.env}
-        kwargs["cwd"] = self.cwd or str(work)
+        kwargs["cwd"] = self.cwd or self._start_directory(self.directory, kwargs.get("cwd"))
         return kwargs
+
+    def _start_directory(self, private: Path, of_client: str | None) -> str:
+        """Where the kernel starts when nobody says where."""
+        if not self.private_cwd:
+            return of_client or str(Path.cwd())
+        work = private / "work"
+        work.mkdir(exist_ok=True)
+        return str(work)
 
     def diagnosis(self) -> str:
         """What the process wrote to its standard error before ipykernel took that over, or after it failed to."""
@@ -131,6 +142,7 @@ class LocalKernel(LocalProvisioner):
             return
         # Asked to end, the watchdog leaves the directory to us; at the end of the pipe it would remove that too.
         self.process.terminate()
+        self.process.send_signal(signal.SIGCONT)  # a cell may have stopped it
         try:
             await asyncio.wait_for(self.wait(), WATCHDOG_SECONDS)
         except TimeoutError:
@@ -147,7 +159,7 @@ class LocalKernel(LocalProvisioner):
         if process is None:
             return 0
         with contextlib.suppress(ProcessLookupError):
-            await _process_end(process)
+            await process_end(process)
         self.process = None
         return int(process.wait())
 
@@ -168,15 +180,7 @@ class LocalKernel(LocalProvisioner):
             self._host_pipe = None
 
 
-def _private_directory() -> Path:
-    """A new 0700 directory with a short path: an ipc path ends at 107 bytes on Linux, at 103 on macOS."""
-    base = tempfile.gettempdir()
-    if len(os.fsencode(base)) > LONGEST_BASE and os.access("/tmp", os.W_OK):  # noqa: S108 (mkdtemp makes it safe)
-        base = "/tmp"  # noqa: S108
-    return Path(tempfile.mkdtemp(prefix="rlm-", dir=base))
-
-
-async def _process_end(process: subprocess.Popen[bytes]) -> None:
+async def process_end(process: subprocess.Popen[bytes]) -> None:
     """Return when the process has ended; it is not reaped."""
     if not hasattr(os, "pidfd_open"):
         await asyncio.to_thread(process.wait)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from places import EVERYWHERE, provided
 
 from rlm_kernel.kernelspecs import environment
 from rlm_kernel.records import Answer, Query
@@ -47,7 +48,29 @@ async def echo():
     return Echo()
 
 
+@pytest.fixture(params=EVERYWHERE)
+def place(request):
+    return provided(request.param, request)
+
+
 @pytest.fixture
-async def session(echo):
+def open_session(place, echo):
+    """Opens a session wherever the test runs, with more options if it likes."""
+    name, fixed = place
+
+    def opened(options=None, on_output=None):
+        return Session.open(environment(name, {**fixed, **(options or {})}), echo, on_output)
+
+    return opened
+
+
+@pytest.fixture
+async def session(open_session):
+    async with await open_session() as live:
+        yield live
+
+
+@pytest.fixture
+async def local_session(echo):
     async with await Session.open(environment("local", None), echo) as live:
         yield live

@@ -27,6 +27,11 @@ SECRETS = {
 
 
 @pytest.fixture
+def place():
+    return "local", {}
+
+
+@pytest.fixture
 def _secrets(monkeypatch):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)

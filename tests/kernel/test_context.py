@@ -58,7 +58,8 @@ async def test_a_context_can_be_replaced(session):
     assert (await session.run("context")).value == "'two'"
 
 
-async def test_half_a_gigabyte_costs_two_copies_on_either_side(session):
+async def test_half_a_gigabyte_costs_two_copies_on_either_side(local_session):
+    session = local_session
     size = 500_000_000
     text = "0123456789" * (size // 10)
     host, (watchdog,) = psutil.Process(), psutil.Process().children()

@@ -1,0 +1,86 @@
+"""A kernel elsewhere as a plain command, for clients that start a kernelspec's `argv` and know nothing of provisioners.
+
+    python -P -m rlm_kernel.elsewhere rlm-docker -f CONNECTION_FILE
+
+Whatever the client wrote into the connection file, ports or ipc paths, there it finds the kernel: over the relay. The
+command lives as long as the kernel, and ends it when it is told to, or when the client has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rlm_kernel import installed
+from rlm_kernel._sync import Job
+from rlm_kernel.errors import RLMError
+from rlm_kernel.kernelspecs import environment
+from rlm_kernel.provisioners.relay_host import interrupt
+from rlm_kernel.provisioners.relayed import RelayedKernel
+
+CLIENT_CHECK_SECONDS = 1.0
+FAILED = 1
+TERMINATED = 128 + signal.SIGTERM
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Start the kernel, wait for its end, and exit with its status."""
+    name, file = argv[0], Path(argv[argv.index("-f") + 1])
+    connection = json.loads(file.read_text("utf-8"))
+    job = Job(serve(name, connection))
+    signal.signal(signal.SIGTERM, lambda *_: job.cancel())
+    signal.signal(signal.SIGINT, lambda *_: interrupt(connection))
+    try:
+        status = job.wait()
+    except CancelledError:
+        status = TERMINATED
+    except RLMError as error:
+        print(error, file=sys.stderr)
+        status = FAILED
+    sys.exit(status)
+
+
+async def serve(name: str, connection: Any) -> int:
+    """Run a kernel at the addresses of `connection` until it ends, or the process that started us.
+
+    Args:
+        name: of one of our kernelspecs.
+        connection: the content of the connection file.
+
+    Returns:
+        the exit status of the kernel.
+
+    Raises:
+        RLMError: it cannot be started.
+    """
+    client = os.getppid()
+    provisioner = _provisioner(name)
+    provisioner.connection_info = connection
+    provisioner.launch_directory = Path.cwd()
+    link = await provisioner.open_relay()
+    try:
+        while not link.ended.done() and os.getppid() == client:
+            await asyncio.wait({link.ended}, timeout=CLIENT_CHECK_SECONDS)
+        return link.ended.result() if link.ended.done() else TERMINATED
+    finally:
+        await link.close()
+        print(provisioner.diagnosis(), file=sys.stderr)
+
+
+def _provisioner(name: str) -> RelayedKernel:
+    """The provisioner of a kernelspec, with the configuration that stands there."""
+    asked = environment(name, None).load().metadata["kernel_provisioner"]
+    found = installed.provisioner_class(asked["provisioner_name"])(**asked["config"])
+    if not isinstance(found, RelayedKernel):
+        raise RLMError(f"The kernelspec {name!r} needs no relay.")
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

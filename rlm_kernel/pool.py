@@ -1,0 +1,163 @@
+"""Kernels started ahead: whoever needs one takes one that runs already, and another is started in its place.
+
+There is a pool for each environment with its options (`environment_kwargs={"pool": 4}`) and each seed, as long as the
+process lives. A kernel leaves it once: nothing that a run did is ever seen by another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import json
+import os
+from typing import Any
+
+from rlm_kernel.channels import OnMessage
+from rlm_kernel.errors import RLMError
+from rlm_kernel.kernel import Kernel
+from rlm_kernel.kernelspecs import Environment
+
+AT_EXIT_SECONDS = 5.0
+
+_pools: dict[tuple[asyncio.AbstractEventLoop, str], Pool] = {}
+
+
+async def kernel(environment: Environment, seed: int | None, on_message: OnMessage) -> Kernel:
+    """A kernel that nobody used: from the pool, if the environment has one. The caller ends it.
+
+    Raises:
+        KernelError: it did not start.
+        ConfigError: it is to be listed as attachable, and the folder of the list is not safe.
+    """
+    found = await _kernel(environment, seed, on_message)
+    if environment.attachable:
+        try:
+            found.announce(environment.name)
+        except BaseException:
+            await found.kill()
+            raise
+    return found
+
+
+async def _kernel(environment: Environment, seed: int | None, on_message: OnMessage) -> Kernel:
+    if not environment.pool:
+        return await Kernel.start(environment.load(seed), on_message)
+    return await _pool(environment, seed).take(on_message)
+
+
+def _pool(environment: Environment, seed: int | None) -> Pool:
+    what = json.dumps([environment.kernelspec, environment.options, environment.pool, seed], default=repr)
+    key = asyncio.get_running_loop(), what
+    if key not in _pools:
+        _close_at_exit()
+        _pools[key] = Pool(environment, seed)
+    return _pools[key]
+
+
+async def fill(environment: Environment, seed: int | None) -> None:
+    """Start the pool of an environment and return when all its kernels answer. Without a pool, nothing is done.
+
+    Raises:
+        KernelError: one did not start.
+    """
+    if environment.pool:
+        await _pool(environment, seed).filled()
+
+
+async def close() -> None:
+    """End the kernels of the pools of this event loop. New ones are started when they are needed."""
+    loop = asyncio.get_running_loop()
+    mine = [key for key in _pools if key[0] is loop]
+    await asyncio.gather(*(_pools.pop(key).close() for key in mine))
+
+
+class Pool:
+    """So many kernels of one environment that run and wait, or are being started. Used in one event loop."""
+
+    def __init__(self, environment: Environment, seed: int | None) -> None:
+        self._environment = environment
+        self._seed = seed
+        self._starting: list[asyncio.Task[Kernel]] = []
+        self._fill()
+
+    async def take(self, on_message: OnMessage) -> Kernel:
+        """A kernel that answers, if there is one, else the first that does.
+
+        Raises:
+            KernelError: none could be started.
+        """
+        while True:
+            task = await self._first()
+            self._starting.remove(task)
+            self._fill()
+            taken = task.result()
+            if not taken.died.done():
+                taken.listen(on_message)
+                return taken
+            await taken.kill()
+
+    async def filled(self) -> None:
+        """Return when all of them answer.
+
+        Raises:
+            KernelError: one did not start.
+        """
+        await asyncio.gather(*map(asyncio.shield, self._starting))
+
+    async def close(self) -> None:
+        """End all that was not taken."""
+        tasks, self._starting = self._starting, []
+        for task in tasks:
+            task.cancel()
+        for started in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(started, Kernel):
+                await started.kill()
+
+    async def _first(self) -> asyncio.Task[Kernel]:
+        """One that is ready; the one longest under way is waited for when there is none."""
+        await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
+        done = [task for task in self._starting if task.done()]
+        return next((task for task in done if not _failed(task)), done[0])
+
+    def _fill(self) -> None:
+        while len(self._starting) < self._environment.pool:
+            task = asyncio.create_task(self._start())
+            task.add_done_callback(_failed)
+            self._starting.append(task)
+
+    async def _start(self) -> Kernel:
+        started = await Kernel.start(self._environment.load(self._seed), _ignore)
+        try:
+            await started.warm()
+        except BaseException:
+            await started.kill()
+            raise
+        return started
+
+
+def _failed(task: asyncio.Task[Kernel]) -> bool:
+    """Whether it could not be started. Looking at the error keeps asyncio from printing it: `take` raises it."""
+    return task.cancelled() or task.exception() is not None
+
+
+def _ignore(*_: Any) -> None:
+    """Nobody listens yet."""
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """What was not taken ends with the process anyway; so its directories go, too."""
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    loops = {loop for loop, _ in _pools if loop.is_running()}
+    for loop in loops:
+        with contextlib.suppress(TimeoutError, RLMError):
+            asyncio.run_coroutine_threadsafe(close(), loop).result(AT_EXIT_SECONDS)
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_pools.clear)

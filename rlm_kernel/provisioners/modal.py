@@ -1,0 +1,116 @@
+"""A kernel in a Modal Sandbox: nothing of this machine is in it, and the sandbox needs no network for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from traitlets import Bool, Float, Integer, List, TraitError, Unicode, Union, validate
+
+from rlm_kernel.provisioners.local import size_in_bytes
+from rlm_kernel.provisioners.modal_remote import ModalRemote
+from rlm_kernel.provisioners.modal_sandbox import (
+    LONGEST_LIFE,
+    SandboxOptions,
+    create_sandbox,
+    explained,
+    require_modal,
+)
+from rlm_kernel.provisioners.relay_host import Remote
+from rlm_kernel.provisioners.relayed import RelayedKernel
+
+MIB = 2**20
+PATIENCE_SECONDS = 60.0
+"""A sandbox does not see that its host was killed: Modal keeps the input open. So silence ends the kernel."""
+
+
+class ModalKernel(RelayedKernel):
+    """The provisioner `rlm-modal`. Traits tagged `environment` are what `environment_kwargs` may set.
+
+    Every start of a kernel is a sandbox of its own, and the end of the kernel is the end of the sandbox.
+    """
+
+    app_name = Unicode("rlm-kernel", help="The Modal App of the sandboxes; made when there is none.").tag(
+        environment=True
+    )
+    timeout = Integer(3600, min=1, max=LONGEST_LIFE, help="Seconds of the sandbox's life.").tag(environment=True)
+    image = Unicode(None, allow_none=True, help="A name in a registry, with Python and pip in it.").tag(
+        environment=True
+    )
+    packages = List(Unicode(), help="What pip installs besides ipykernel.").tag(environment=True)
+    cpu = Float(None, allow_none=True, help="Cores.").tag(environment=True)
+    memory = Union(
+        [Unicode(), Integer()],
+        allow_none=True,
+        default_value=None,
+        help="The most it may use, e.g. '2g'.",
+    ).tag(environment=True)
+    gpu = Unicode(None, allow_none=True, help="E.g. 'T4' or 'A100:2'.").tag(environment=True)
+    block_network = Bool(True, help="Whether the kernel has no network.").tag(environment=True)
+
+    _remote: ModalRemote | None = None
+
+    @validate("memory")
+    def _memory_is_a_size(self, proposal: Any) -> Any:
+        try:
+            mib = size_in_bytes(proposal["value"]) // MIB
+        except ValueError as error:
+            raise TraitError(str(error)) from error
+        if mib < 1:
+            raise TraitError(f"{proposal['value']!r} is less than a mebibyte: a number of bytes, or write '2g'.")
+        return proposal["value"]
+
+    @validate("cpu")
+    def _cpu_is_positive(self, proposal: Any) -> Any:
+        if not proposal["value"] > 0:
+            raise TraitError(f"cpu is a number of cores greater than 0, not {proposal['value']!r}.")
+        return proposal["value"]
+
+    @validate("packages")
+    def _packages_are_requirements(self, proposal: Any) -> Any:
+        if any("\n" in package or not package.strip() for package in proposal["value"]):
+            raise TraitError("a package is written as for pip, e.g. 'numpy>=2'.")
+        return proposal["value"]
+
+    @classmethod
+    def check_installation(cls) -> None:
+        """See that Modal's client is there.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        require_modal()
+
+    @property
+    def patience(self) -> float:
+        """Seconds of silence after which the kernel ends; the sandbox follows, because nothing runs in it any more."""
+        return PATIENCE_SECONDS
+
+    async def start_remote(self) -> Remote:
+        """Make a sandbox and run the relay in it.
+
+        Raises:
+            ConfigError: Modal's client is missing or not authenticated, or Modal refuses an option.
+            KernelError: Modal cannot be reached, cannot build the image or has no capacity.
+        """
+        options = self._options()
+        sandbox = await create_sandbox(options)
+        with explained(options):
+            self._remote = await ModalRemote.start(sandbox, self.env, self.timeout)
+        return self._remote
+
+    def why(self) -> str:
+        """Why the sandbox ended by itself, if it did, and why the relay could not start."""
+        remote = self._remote
+        return "" if remote is None else "\n".join(filter(None, (remote.why, remote.words.strip())))
+
+    def _options(self) -> SandboxOptions:
+        return SandboxOptions(
+            app_name=self.app_name,
+            timeout=self.timeout,
+            image=self.image,
+            packages=tuple(self.packages),
+            cpu=self.cpu,
+            memory=None if self.memory is None else size_in_bytes(self.memory) // MIB,
+            gpu=self.gpu,
+            block_network=self.block_network,
+        )

@@ -1,0 +1,85 @@
+"""Kernels that are started ahead: ready at once, used once, and gone with those who wanted them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rlm_kernel import pool
+from rlm_kernel.errors import KernelError
+from rlm_kernel.kernelspecs import environment
+from rlm_kernel.session import Session
+
+WHO = "import os, socket; (os.getpid(), os.stat('/proc/self').st_ctime_ns, socket.gethostname())"
+
+
+@pytest.fixture
+async def open_pooled(open_session):
+    yield lambda **options: open_session({"pool": 2, **options})
+    await pool.close()
+
+
+def pooled():
+    return [kernel for found in pool._pools.values() for kernel in found._starting]
+
+
+async def full():
+    async with asyncio.timeout(60):
+        await asyncio.wait(pooled())
+
+
+async def test_a_kernel_is_taken_once_and_replaced(open_pooled):
+    seen = set()
+    for _ in range(3):
+        async with await open_pooled() as session:
+            seen.add((await session.run(WHO)).value)
+            assert (await session.run("'x' in globals()")).value == "False"
+            await session.run("x = 1")
+    assert len(seen) == 3
+    assert len(pooled()) == 2
+
+
+async def test_a_kernel_of_the_pool_is_like_any_other(open_pooled):
+    async with await open_pooled() as first:
+        await first.run("1")
+        await full()
+        async with await open_pooled() as session:
+            await session.set("context", "abc")
+            cell = await session.run("print(llm_query(context)); context")
+            assert (cell.stdout, cell.value, cell.execution_count) == ("ABC\n", "'abc'", 1)
+
+
+async def test_one_that_died_while_it_waited_is_passed_over(open_pooled):
+    async with await open_pooled() as first:
+        await full()
+        waiting = pooled()[0].result()
+        waiting.channels.send("control", "shutdown_request", {"restart": False})
+        await asyncio.wait({waiting.died}, timeout=30)
+        async with await open_pooled() as session:
+            assert (await session.run("1 + 1")).value == "2"
+        assert (await first.run("1 + 1")).value == "2"
+
+
+async def test_other_options_are_another_pool(open_pooled):
+    async with await open_pooled(env={"GREETING": "hello"}) as one, await open_pooled() as other:
+        code = "import os; os.environ.get('GREETING')"
+        assert [(await one.run(code)).value, (await other.run(code)).value] == ["'hello'", None]
+    assert len(pool._pools) == 2
+
+
+async def test_closing_the_pool_ends_what_waits(open_pooled):
+    async with await open_pooled():
+        await full()
+        waiting = [task.result() for task in pooled()]
+    await pool.close()
+    assert pooled() == []
+    assert all(kernel.died.done() for kernel in waiting)
+
+
+async def test_a_pool_that_cannot_be_filled_says_why_each_time(echo):
+    broken = environment("local", {"pool": 1, "env": {"PYTHONHOME": "/nonexistent"}})
+    for _ in range(2):
+        with pytest.raises(KernelError, match="ended while it started"):
+            await Session.open(broken, echo)
+    await pool.close()
