@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 AVAILABLE = {"local": "rlm-local", "docker": "rlm-docker", "modal": "rlm-modal"}
 """Environments of ours: the documented name to the kernelspec."""
 
-ANNOUNCED = {
-    "prime": "Kernels elsewhere",
-    "agent": "Kernels elsewhere",
-}
-"""Environments of the documents that a later issue brings."""
+NOT_BUILT = ("prime", "agent")
+"""Environments of the documents that there are not yet."""
 
 _SESSION_OPTIONS = {"setup_code": str, "cell_timeout": (int, float), "pool": int, "attachable": bool}
 _WANTED = {
@@ -109,16 +106,16 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
 def _kernelspec(name: str) -> str:
     """The kernelspec of an environment."""
     if isinstance(name, str):
-        if name in ANNOUNCED:
+        if name in NOT_BUILT:
             raise NotImplementedError(
-                f"environment={name!r} is not built yet: it comes with the issue “{ANNOUNCED[name]}”. "
+                f"environment={name!r} of the documents is not built yet. "
                 f"Available now: {', '.join(map(repr, AVAILABLE))}."
             )
         if name in AVAILABLE or name in AVAILABLE.values():
             return AVAILABLE.get(name, name)
         if name in installed.names():
             return name
-    allowed = ", ".join(map(repr, [*AVAILABLE, *ANNOUNCED]))
+    allowed = ", ".join(map(repr, [*AVAILABLE, *NOT_BUILT]))
     others = ", ".join(map(repr, [spec for spec in installed.names() if spec not in AVAILABLE.values()])) or "none"
     raise ConfigError(
         f"Unknown environment {name!r}. Allowed: {allowed}, or the name of an installed kernelspec (here: {others})."

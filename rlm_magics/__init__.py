@@ -1,15 +1,31 @@
-"""The `%%rlm` cell magic. Not built yet: it comes with the issue “At home in the notebook”."""
+"""At home in the notebook: `%load_ext rlm_magics` brings `%%rlm`, `%rlm`, `llm_query` and its relatives.
+
+    %load_ext rlm_magics
+    %rlm model gpt-5-mini
+
+    %%rlm -c report -o answer
+    What changed since last year?
+
+`%%rlm?` tells the options, `%rlm` the commands.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-def load_ipython_extension(ipython: object) -> None:
-    """Called by `%load_ext rlm_magics`.
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
 
-    Raises:
-        NotImplementedError: the magics are not built yet.
-    """
-    raise NotImplementedError(
-        "%load_ext rlm_magics is not built yet: it comes with the issue “At home in the notebook”. "
-        "Until then: `from rlm import RLM`."
-    )
+
+def load_ipython_extension(ipython: InteractiveShell) -> None:
+    """Called by `%load_ext rlm_magics`."""
+    from rlm_magics.magics import load
+
+    load(ipython)
+
+
+def unload_ipython_extension(ipython: InteractiveShell) -> None:
+    """Called by `%unload_ext rlm_magics`: connections, a persistent kernel and the names are given up."""
+    from rlm_magics.magics import unload
+
+    unload(ipython)

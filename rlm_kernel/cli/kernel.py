@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel import kernelspecs
+from rlm_kernel import installed, kernelspecs
 from rlm_kernel.cli import exits
 from rlm_kernel.errors import ConfigError
 
@@ -84,12 +84,11 @@ def remove(name: str = SPEC) -> str:
         ConfigError: there is none of this name.
         OSError: it cannot be removed.
     """
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+    from jupyter_client.kernelspec import KernelSpecManager
 
-    try:
-        return str(KernelSpecManager().remove_kernel_spec(name))
-    except NoSuchKernel:
-        raise ConfigError(f"The kernelspec {name!r} is not installed: `rlm kernel install` does that.") from None
+    if name not in installed.names():
+        raise ConfigError(f"The kernelspec {name!r} is not installed: `rlm kernel install` does that.")
+    return str(KernelSpecManager().remove_kernel_spec(name))
 
 
 def _prefix(args: Namespace) -> str | None:

@@ -184,7 +184,6 @@ class Awaits:
         return self.says or self.issue
 
 
-ELSEWHERE = Awaits("Kernels elsewhere")
 AGENTS = Awaits("agents", ImportError, "create_enforced_agent")
 
 
@@ -435,7 +434,7 @@ def test_the_first_call_finds_its_key_in_the_env_file(reader):
 
 def test_another_reason_is_no_expected_failure():
     for error in (NotImplementedError("limits come with another issue"), ImportError("No module named 'openai'")):
-        with pytest.raises(AssertionError, match="another reason"), failing_as_announced(ELSEWHERE):
+        with pytest.raises(AssertionError, match="another reason"), failing_as_announced(AGENTS):
             raise error
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rlm_kernel import kernelspecs
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.kernelspecs import ANNOUNCED, AVAILABLE, Environment, environment, spec_folder
+from rlm_kernel.kernelspecs import AVAILABLE, Environment, environment, spec_folder
 
 
 def test_local_needs_no_options():
@@ -51,8 +51,9 @@ def test_ours_have_two_names(name, kernelspec):
 
 
 @pytest.mark.parametrize("name", ["prime", "agent"])
-def test_an_announced_environment_names_the_issue_that_brings_it(name):
-    with pytest.raises(NotImplementedError, match=rf"'{name}'.*“{ANNOUNCED[name]}”.*Available now: 'local'"):
+def test_an_environment_that_is_not_built_says_what_there_is(name):
+    expected = rf"'{name}' of the documents is not built yet.*Available now: 'local'"
+    with pytest.raises(NotImplementedError, match=expected):
         environment(name, {"image": "python:3.11-slim"})
 
 

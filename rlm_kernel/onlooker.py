@@ -1,0 +1,124 @@
+"""Look into a live REPL without a trace: read expressions while the model's cells go on.
+
+Everything is evaluated in a subshell of the kernel, silently: no cell is counted, nothing is kept in `Out`, no hook of
+a cell fires, and a cell that runs is not waited for. Kernels before ipykernel 7 have no subshells; there an expression
+is evaluated between two cells.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from rlm_kernel.errors import KernelError
+from rlm_kernel.plaintext import plain
+from rlm_kernel.sockets import zmq_context
+
+START_SECONDS = 5.0
+ANSWER_SECONDS = 60.0
+
+_QUIET = """
+import threading
+def rlm_quiet(events):
+    trigger, looking = events.trigger, set()
+    def trigger_for_cells(event, *args, **kwargs):
+        if threading.get_ident() not in looking:
+            trigger(event, *args, **kwargs)
+    trigger_for_cells.looking = looking
+    events.trigger = trigger_for_cells
+events = get_ipython().events
+hasattr(events.trigger, "looking") or rlm_quiet(events)
+events.trigger.looking.add(threading.get_ident())
+"""
+"""Runs in the kernel. IPython ends also a silent request with hooks, of which one closes the figures of all cells."""
+
+
+class Onlooker:
+    """A client of a live kernel that only reads. A context manager.
+
+    Args:
+        file: the connection file.
+
+    Raises:
+        KernelError: the kernel does not answer.
+    """
+
+    def __init__(self, file: Path) -> None:
+        from jupyter_client.client import KernelClient
+
+        client = KernelClient(context=zmq_context(), connection_file=str(file))
+        client.load_connection_file()
+        self._session = client.session
+        self._shell, self._control = client.connect_shell(), client.connect_control()
+        self._subshell: str | None = None
+        try:
+            features = self._ask(self._control, "kernel_info_request", {}).get("supported_features", [])
+            if "kernel subshells" in features:
+                self._subshell = self._ask(self._control, "create_subshell_request", {})["subshell_id"]
+        except BaseException:
+            self._close_sockets()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def waits_for_cells(self) -> bool:
+        """Whether an expression is evaluated only when no cell runs."""
+        return self._subshell is None
+
+    def read(self, expression: str) -> str:
+        """The value of an expression as the REPL would show it, or the error that it raises.
+
+        Raises:
+            KernelError: the kernel does not answer.
+        """
+        quiet = "" if self._subshell is None else f"exec({_QUIET!r}, {{'get_ipython': get_ipython}})"
+        content = {
+            "code": quiet,
+            "silent": True,
+            "store_history": False,
+            "user_expressions": {"value": expression.strip()},
+            "allow_stdin": False,
+            "stop_on_error": False,
+        }
+        reply = self._ask(self._shell, "execute_request", content, ANSWER_SECONDS)
+        return _shown(reply.get("user_expressions", {}).get("value", {}))
+
+    def variables(self) -> str:
+        """The variables of the model with their types, as a dict is shown."""
+        return self.read("get_ipython().kernel.rlm_guest.variables()")
+
+    def close(self) -> None:
+        """Go, and leave nothing behind. Idempotent."""
+        subshell, self._subshell = self._subshell, None
+        if subshell is not None:
+            self._ask(self._control, "delete_subshell_request", {"subshell_id": subshell})
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for socket in (self._shell, self._control):
+            socket.close(0)
+
+    def _ask(self, socket: Any, kind: str, content: dict[str, Any], seconds: float = START_SECONDS) -> dict[str, Any]:
+        message = self._session.msg(kind, content)
+        if socket is self._shell and self._subshell is not None:
+            message["header"]["subshell_id"] = self._subshell
+        self._session.send(socket, message)
+        until = time.monotonic() + seconds
+        while socket.poll(max(0, int((until - time.monotonic()) * 1000))):
+            _, reply = self._session.recv(socket)
+            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                found: dict[str, Any] = reply["content"]
+                return found
+        raise KernelError(f"The kernel did not answer within {seconds:.0f} s: it has ended, or a cell keeps it busy.")
+
+
+def _shown(value: dict[str, Any]) -> str:
+    if value.get("status") == "ok":
+        return plain(str(value["data"].get("text/plain", "")))
+    return plain(f"{value.get('ename', 'Error')}: {value.get('evalue', 'the kernel refused')}")

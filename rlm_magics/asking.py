@@ -1,0 +1,116 @@
+"""Ask an RLM in a cell: wait for it, draw it, stop it, and keep what there is of an answer."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel._sync import Job
+from rlm_kernel.errors import CancellationError, LimitError, RLMError
+from rlm_kernel.records import Prompt, RLMChatCompletion
+from rlm_kernel.trajectory.events import OnEvent, RunFinished
+from rlm_kernel.trajectory.logger import RLMLogger, RunLog
+from rlm_magics.live import View
+from rlm_magics.result import RLMResult, address
+
+if TYPE_CHECKING:
+    from rlm_kernel.rlm import RLM
+
+Work = Callable[[], Coroutine[Any, Any, RLMChatCompletion]]
+
+
+class WatchedLogger(RLMLogger):
+    """A logger whose runs have further readers.
+
+    Attributes:
+        readers: of the runs that begin from now on.
+    """
+
+    readers: tuple[OnEvent, ...] = ()
+
+    def start(self, *arguments: Any, **more: Any) -> RunLog:
+        """Begin the log of a run."""
+        log = super().start(*arguments, **more)
+        log.readers += self.readers
+        return log
+
+
+def completion_of(rlm: RLM, prompt: Prompt, question: str | None, schema: Any) -> Work:
+    """What asks an RLM, word by word for those who watch."""
+
+    async def work() -> RLMChatCompletion:
+        done: RLMChatCompletion | None = None
+        async for event in rlm.stream(prompt, question, response_schema=schema):
+            if isinstance(event, RunFinished):
+                done = event.completion
+        assert done is not None, "a stream ends with RunFinished, or raises"
+        return done
+
+    return work
+
+
+def ask(work: Work, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
+    """Wait for a run while its view is drawn. One that fails or is stopped has a result, too, with its `error`."""
+    logger.log_file_path = logger.notebook_path = None
+    logger.readers = (view,)
+    with view:
+        try:
+            result = _finished(_wait(work, view), logger)
+        except RLMError as error:
+            result = _ended(error, prompt, view, logger)
+        view.finish(_link(result))
+    return result
+
+
+def _wait(work: Work, view: View) -> RLMChatCompletion:
+    async def to_its_end() -> RLMChatCompletion:
+        try:
+            return await work()
+        finally:
+            view.end()
+
+    job = Job(to_its_end())
+    try:
+        while view.wait():
+            view.draw()
+        return job.wait()
+    except (KeyboardInterrupt, CancelledError):
+        job.stop()
+        view.progress.stop()
+        raise CancellationError(_stopped(view), partial_answer=view.progress.draft) from None
+    finally:
+        job.cancel()  # whatever went wrong here, no run goes on unseen
+
+
+def _stopped(view: View) -> str:
+    kept = "The answer so far is kept." if view.progress.draft is not None else "There was no answer yet."
+    return f"The run was stopped after {view.progress.seconds:.1f} s. {kept}"
+
+
+def _finished(done: RLMChatCompletion, logger: WatchedLogger) -> RLMResult:
+    known = {field.name: getattr(done, field.name) for field in fields(RLMChatCompletion)}
+    return RLMResult(**known, trajectory=logger.log_file_path, notebook=logger.notebook_path)
+
+
+def _ended(error: RLMError, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
+    partial = error.partial_answer if isinstance(error, LimitError | CancellationError) else None
+    return RLMResult(
+        root_model=view.progress.run.model,
+        prompt=prompt,
+        response=partial or view.progress.draft or "",
+        usage_summary=view.progress.usage(),
+        execution_time=view.progress.seconds,
+        metadata=logger.get_trajectory(),
+        trajectory=logger.log_file_path,
+        notebook=logger.notebook_path,
+        error=error,
+    )
+
+
+def _link(result: RLMResult) -> str:
+    if result.notebook is None:
+        return ""
+    return f'<a href="{html.escape(address(result.notebook))}">notebook of the run</a>'

@@ -1,0 +1,108 @@
+"""What the commands of `%rlm` show, as text or Markdown: all that needs no run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel import attachable, installed, kernelspecs
+from rlm_kernel.errors import ConfigError, RLMError
+from rlm_kernel.records import UsageSummary
+from rlm_kernel.trajectory import markdown
+from rlm_kernel.trajectory.recording import log_of, read
+from rlm_kernel.trajectory.retelling import retold
+from rlm_magics import page
+from rlm_magics.progress import Progress
+from rlm_magics.queries import added
+from rlm_magics.result import RLMResult, address
+
+NO_RUN = "There was no run in this session yet: ask something with %%rlm, or give a FILE."
+
+
+def record_of(given: str | None, last: RLMResult | None) -> str:
+    """The file of a recorded run: the one that is given, else that of the latest run.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if given is not None:
+        return str(Path(given).expanduser())
+    if last is None:
+        raise ConfigError(NO_RUN)
+    if last.trajectory is None:
+        raise ConfigError("The latest run was not logged: set a folder with %rlm config log_dir ./rlm_logs")
+    return last.trajectory
+
+
+def links(file: str) -> str:
+    """Where a run is kept, as Markdown."""
+    log = log_of(Path(file))
+    notebook = log.with_suffix(".ipynb")
+    found = [("Notebook", notebook)] * notebook.is_file() + [("Log", log)]
+    return "\n".join(f"- {kind}: [{markdown.line(path.name)}]({address(str(path))})" for kind, path in found)
+
+
+def trace(file: str) -> str:
+    """A recorded run turn by turn, as HTML."""
+    progress = Progress()
+    for event in retold(read(file).trajectory):
+        progress(event)
+    return page.page(progress, {"turns", "each"})
+
+
+def usage(runs: Iterable[UsageSummary], calls: Iterable[UsageSummary]) -> str:
+    """What a session cost, as Markdown."""
+    rows = [*_rows("%%rlm", runs), *_rows("llm_query", calls)]
+    if not rows:
+        return "Nothing was asked of a model in this session yet."
+    head = "| | model | calls | tokens in | tokens out | cost |\n|---|---|--:|--:|--:|--:|"
+    return "\n".join([head, *rows])
+
+
+def _rows(name: str, summaries: Iterable[UsageSummary]) -> list[str]:
+    return [
+        f"| `{name}` | {markdown.line(model)} | {calls:,} | {used.input_tokens:,} | {used.output_tokens:,} | "
+        f"{'unknown' if used.cost is None else markdown.money(f'${used.cost:.4f}')} |"
+        for model, (calls, used) in added(summaries).items()
+    ]
+
+
+def environments(configured: str) -> str:
+    """Where cells can run, a line each; a star marks the configured one."""
+    others = [name for name in installed.names() if name not in (*kernelspecs.AVAILABLE.values(), "rlm")]
+    known = [*kernelspecs.AVAILABLE, *others]
+    width = max(map(len, known))
+    return "\n".join(f"{'*' if name == configured else ' '} {name:{width}}  {_ready(name)}".rstrip() for name in known)
+
+
+def _ready(name: str) -> str:
+    """Whether an environment can be used here, in words. Nobody is connected to."""
+    try:
+        kernelspecs.environment(name, {"env": {}} if name == "local" else None)
+    except (RLMError, NotImplementedError) as error:
+        return " ".join(str(error).split())
+    if name == "local":
+        return "ready"
+    return "what it needs of Python is installed" if name in kernelspecs.AVAILABLE else "an installed kernelspec"
+
+
+def live_repls() -> str:
+    """The REPLs that can be looked into, and how."""
+    found = attachable.live()
+    if not found:
+        return (
+            "No live REPL can be looked into. A run lets others in with %%rlm --attachable, "
+            "or always with %rlm config attachable True"
+        )
+    lines = [f"{repl.name}  {repl.environment}, since {repl.started}" for repl in found]
+    folder = f"--ServerApp.external_connection_dir={attachable.folder()}"
+    lab = f"jupyter lab --ServerApp.allow_external_kernels=True {folder}"
+    return "\n".join([*lines, "", "In a terminal:     rlm attach NAME", f"From JupyterLab:   {lab}"])
+
+
+def described(settings: Mapping[str, Any]) -> str:
+    """The configured model in one line."""
+    model = settings["model"] or "no model named"
+    sub = settings["sub_model"] or settings["sub_backend"]
+    return f"{settings['backend']}: {model}" + (f"; sub-calls: {sub}" if sub else "")

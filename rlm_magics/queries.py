@@ -1,0 +1,107 @@
+"""`llm_query` and its relatives in the notebook itself: answered in this process by the configured models.
+
+They are the functions that a model has in its REPL, made by the same code, so prompts, schemas, pictures, failed slots
+and errors are the same. The person stands above the root model: `rlm_query` starts an RLM as `%%rlm` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rlm_kernel._sync import Job
+from rlm_kernel.bridge import entry, query_of
+from rlm_kernel.guest import query_names
+from rlm_kernel.journal import Journal
+from rlm_kernel.oracle import Oracle
+from rlm_kernel.records import Query, Usage, UsageSummary
+from rlm_kernel.rlm import RLM
+
+MOST_AT_A_TIME = 16
+"""Calls of cells that ask at the same time; the prompts of a batch count within it."""
+
+Arguments = Callable[[], Mapping[str, Any]]
+
+
+class Asker:
+    """Stands where the guest stands in a kernel of ours: the functions hand it what they were given.
+
+    Args:
+        shell: of the notebook.
+        arguments: those of an `RLM`, as they are configured when something is asked.
+
+    Attributes:
+        figures: what cells have shown; only the guest keeps that.
+        names: the functions by name.
+    """
+
+    def __init__(self, shell: Any, arguments: Arguments) -> None:
+        self.shell = shell
+        self.figures: deque[tuple[int, bytes]] = deque()
+        self._arguments = arguments
+        self._rlm: tuple[str, RLM] | None = None
+        self._turns: asyncio.Semaphore | None = None
+        self._numbers = itertools.count(1)
+        self._spent: list[UsageSummary] = []
+        guest: Any = self
+        self.names: dict[str, Any] = {
+            **query_names(guest, "llm_query", "Ask a language model."),
+            **query_names(guest, "rlm_query", "Ask a recursive language model, which has a REPL of its own."),
+        }
+
+    def ask(self, payload: dict[str, Any], images: Iterable[bytes] = ()) -> list[dict[str, str]]:
+        """Ask and wait."""
+        __tracebackhide__ = True
+        return Job(self._answers(self._ready(), self._query(payload, images))).wait()
+
+    async def ask_async(self, payload: dict[str, Any], images: Iterable[bytes] = ()) -> list[dict[str, str]]:
+        """Ask and await."""
+        __tracebackhide__ = True
+        return await Job(self._answers(self._ready(), self._query(payload, images))).wait_async()
+
+    def usage(self) -> list[UsageSummary]:
+        """What the calls cost, call by call."""
+        return list(self._spent)
+
+    def close(self) -> None:
+        """Give up the connections."""
+        known, self._rlm = self._rlm, None
+        if known is not None:
+            known[1].close()
+
+    def _query(self, payload: dict[str, Any], images: Iterable[bytes]) -> Query:
+        return query_of(f"n{next(self._numbers)}", payload, list(images))
+
+    def _ready(self) -> RLM:
+        """The RLM of the settings as they are now."""
+        arguments = self._arguments()
+        key = repr(sorted(arguments.items()))
+        if self._rlm is None or self._rlm[0] != key:
+            fresh = RLM(**arguments)
+            self.close()
+            self._rlm = key, fresh
+        return self._rlm[1]
+
+    async def _answers(self, rlm: RLM, query: Query) -> list[dict[str, str]]:
+        self._turns = self._turns or asyncio.Semaphore(MOST_AT_A_TIME)
+        oracle = Oracle(rlm)  # the limits of the settings are those of one call
+        async with self._turns:
+            try:
+                slots = Journal().slots(0, query)
+                return [entry(answer) for answer in await oracle.answer(0, query, slots)]
+            finally:
+                self._spent.append(oracle.usage)
+
+
+def added(summaries: Iterable[UsageSummary]) -> dict[str, tuple[int, Usage]]:
+    """The calls and the usage of several summaries, by model."""
+    sums: dict[str, tuple[int, Usage]] = {}
+    for summary in summaries:
+        for model, one in summary.model_usage_summaries.items():
+            usage = Usage(one.total_input_tokens, one.total_output_tokens, one.total_cached_tokens, one.total_cost)
+            calls, before = sums.get(model, (0, Usage(cost=0.0)))
+            sums[model] = calls + one.total_calls, before.plus(usage)
+    return sums

@@ -1,0 +1,79 @@
+"""What a cell with `%%rlm` gives: the completion, where it is kept, and how it is shown."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rlm_kernel.errors import CancellationError
+from rlm_kernel.records import RLMChatCompletion, UsageSummary
+from rlm_kernel.trajectory import markdown
+from rlm_kernel.trajectory.amounts import duration, tokens
+from rlm_magics.page import cost
+
+
+@dataclass(frozen=True, slots=True)
+class RLMResult(RLMChatCompletion):
+    """A completion of `%%rlm`. `str()` of it is the answer.
+
+    Attributes:
+        trajectory: the path of the log, or None when there is none.
+        notebook: the path of the notebook of the run, or None.
+        error: why the run ended early, or None; `response` is then the best answer so far, which may be empty.
+    """
+
+    trajectory: str | None = None
+    notebook: str | None = None
+    error: BaseException | None = field(default=None, compare=False)
+
+    @property
+    def answer(self) -> str:
+        """The answer."""
+        return self.response
+
+    @property
+    def usage(self) -> UsageSummary:
+        """What it cost."""
+        return self.usage_summary
+
+    @property
+    def partial(self) -> bool:
+        """Whether the run ended before it had its answer."""
+        return self.error is not None
+
+    def __str__(self) -> str:
+        return self.response
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002
+        """The answer as Markdown without anything that acts, and below it what it cost and where the run is kept."""
+        facts = f"{markdown.line(self.facts)}{''.join(f' · {link}' for link in self._links())}"
+        answer = markdown.prose(self.response, breaks=True) or "*No answer.*"
+        return {
+            "text/markdown": f"{answer}\n\n<small>{facts}</small>",
+            "text/plain": f"{self.response}\n\n{self.facts}",
+        }
+
+    @property
+    def facts(self) -> str:
+        """What it cost, in one line."""
+        used = self.usage_summary
+        ended = f"{self._ending}, the best answer so far · " if self.error is not None else ""
+        calls = f"{used.total_calls:,} call" + ("s" if used.total_calls != 1 else "")
+        spent = f"{calls} · {tokens(used.total_input_tokens, used.total_output_tokens)} · {cost(used)}"
+        return f"{ended}{self.root_model} · {duration(self.execution_time)} · {spent}"
+
+    @property
+    def _ending(self) -> str:
+        return "Stopped" if isinstance(self.error, CancellationError) else type(self.error).__name__
+
+    def _links(self) -> list[str]:
+        named = [("notebook", self.notebook), ("log", self.trajectory)]
+        return [f"[{name}]({address(path)})" for name, path in named if path is not None]
+
+
+def address(path: str) -> str:
+    """A path as a link in the notebook: relative where it lies below the working directory."""
+    return quote(Path(os.path.relpath(path)).as_posix())

@@ -1,0 +1,148 @@
+"""`%%rlm` in a real JupyterLab: the view moves, Stop stops, and a notebook that is opened again shows the same.
+
+RLM_SCREENSHOTS names a folder for what that looks like.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from magics.laboratory import CHROMIUM, Tab, browser, lab, write
+
+from rlm_kernel.clients.weights import QWEN_CODER, cache_folder, is_verified
+
+pytest.importorskip("jupyterlab")
+pytest.importorskip("ipywidgets")
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
+    ),
+    pytest.mark.timeout(300),
+]
+
+MODELS = "%load_ext rlm_magics\nfrom scripted_models import endless, quick, reader, reports"
+ASK = "%%rlm -c reports -b {} --sub-backend reader -o best\nWhich month had the best sales?"
+
+
+@pytest.fixture(scope="module")
+def notebooks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebooks")
+    shutil.copy(Path(__file__).with_name("scripted_models.py"), folder)
+    write(folder / "best.ipynb", [MODELS, ASK.format("quick"), "print(best.partial, best.answer)"])
+    write(folder / "stop.ipynb", [MODELS, ASK.format("endless"), "print(best.partial, best.answer, best.notebook)"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(notebooks):
+    with lab(notebooks) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as chromium:
+        yield chromium
+
+
+def test_the_view_moves_and_stays_when_the_notebook_is_opened_again(notebooks, address, chromium):
+    tab = Tab(chromium, address, "best.ipynb")
+    tab.ready()
+    tab.run(0)
+    tab.run(1)
+    tab.says(1, re.compile(r"1/30 · the model"))
+    tab.shot("1-the-model-reads")
+    tab.says(1, re.compile(r"[1-9]\d*/40"))
+    tab.shot("2-sub-calls")
+    tab.says(1, "Answered")
+    tab.says(1, "has the best sales")
+    tab.shot("3-answered")
+    assert tab.output(1).locator("table").count() == 1
+    assert tab.output(1).locator("b", has_text="No HTML").count() == 0
+    tab.run(2)
+    tab.says(2, "False")
+    tab.save(notebooks / "best.ipynb", lambda saved: saved.cells[2].outputs)
+    tab.page.close()
+    again = Tab(chromium, address, "best.ipynb", color_scheme="dark")
+    again.says(1, "Answered")
+    again.output(1).locator("summary").first.click()
+    again.output(1).locator("summary").nth(2).click()
+    again.shot("4-opened-again")
+    assert "model not found" not in again.page.content()
+    again.page.close()
+
+
+def test_stop_stops_within_two_seconds_and_keeps_what_there_is(notebooks, address, chromium):
+    tab = Tab(chromium, address, "stop.ipynb", color_scheme="dark")
+    tab.ready()
+    tab.run(0)
+    tab.run(1)
+    tab.says(1, "time.sleep(60)")
+    tab.page.locator(".jupyter-button", has_text="Turns").click()
+    tab.says(1, re.compile("said = llm_query"))
+    tab.shot("5-unfolded")
+    started = time.perf_counter()
+    tab.page.locator(".jupyter-button", has_text="Stop").click()
+    tab.says(1, re.compile("CancellationError"))
+    print(f"stopped in {time.perf_counter() - started:.1f} s")
+    tab.shot("6-stopped")
+    tab.run(2)
+    tab.says(2, "True So far the best is 2026-40.txt.")
+    tab.save(notebooks / "stop.ipynb", lambda saved: saved.cells[2].outputs)
+    tab.page.close()
+    assert "model not found" not in (notebooks / "stop.ipynb").read_text()
+
+
+def test_a_notebook_from_elsewhere_looks_the_same(notebooks, address, chromium):
+    """JupyterLab takes styles and elements out of what it does not trust."""
+    notebook = nbformat.read(notebooks / "best.ipynb", 4)
+    notebook.cells[2].source += "  # edited elsewhere, so no longer signed"
+    nbformat.write(notebook, notebooks / "elsewhere.ipynb")
+    tab = Tab(chromium, address, "elsewhere.ipynb")
+    tab.says(1, "Answered")
+    tab.output(1).locator("summary").first.click()
+    tab.output(1).locator("summary").nth(2).click()
+    tab.says(1, "('2026-40.txt', 1480)")
+    tab.shot("7-not-trusted")
+    tab.page.close()
+
+
+@pytest.mark.local_lm
+@pytest.mark.skipif(
+    not is_verified(cache_folder() / QWEN_CODER.file, QWEN_CODER) and "CI" not in os.environ,
+    reason="there is no local model: `rlm demo` fetches it",
+)
+def test_a_real_model_answers_and_is_stopped(notebooks, address, chromium):
+    made = "line {n}: ' + ('ERROR disk full' if n in (137, 911) else 'ok') for n in range(2000)"
+    ask = "%%rlm -b llamacpp -c text -o {} --max-timeout 240\nHow many lines contain ERROR?"
+    cells = ["%load_ext rlm_magics", f"text = '\\n'.join(f'{made})", ask.format("count"), ask.format("part")]
+    write(notebooks / "real.ipynb", [*cells, "print(count.answer, part.partial, part.usage.total_calls)"])
+    tab = Tab(chromium, address, "real.ipynb")
+    tab.ready()
+    tab.page.set_default_timeout(280_000)
+    for number in range(3):
+        tab.run(number)
+    tab.says(2, re.compile("1/30 · the model writes"))
+    tab.shot("8-a-real-model-writes")
+    tab.says(2, "Answered")
+    tab.shot("9-a-real-model-answered")
+    tab.run(3)
+    tab.says(3, re.compile("1/30 · the model writes"))
+    tab.page.locator(".jupyter-button", has_text="Stop").click()
+    tab.says(3, re.compile("CancellationError"))
+    tab.run(4)
+    tab.says(4, "2 True 0")
+    tab.save(notebooks / "real.ipynb", lambda saved: saved.cells[4].outputs)
+    tab.page.close()
+    again = Tab(chromium, address, "real.ipynb")
+    again.says(2, "Answered")
+    again.says(3, "Stopped")
+    again.shot("10-opened-again")
+    assert "model not found" not in again.page.content()
+    again.page.close()

@@ -1,0 +1,134 @@
+"""What is seen of a run in a real kernel while it goes on, what stays, and how it is stopped."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31m\u202e"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models(notebook):
+    notebook.run("batch = 'x = llm_query_batched([str(n) for n in range(20)]); print(len(x))'")
+    notebook.run("slow = ScriptedLM(lambda messages: 'ok', model='slow', delay=0.2)")
+
+
+def test_the_view_shows_turns_code_calls_and_costs(notebook):
+    notebook.run("leads = leader(cell('print(1 + 1)'), cell(batch), 'FINAL(done)', delay=0.5)")
+    ran = notebook.run("%%rlm -b leads --sub-backend slow -c text\nWhat is it?")
+    moments = "\n".join(ran.views)
+    for said in ("1/30 · the model reads", "2/30 · cell 2 runs", "llm_query_batched([str(n)", "<progress", "/20</b>"):
+        assert said in moments
+    assert len(ran.views) > 5
+    last = ran.views[-1] or ran.views[-2]
+    assert "Answered" in moments
+    assert "20 sub-calls" in moments
+    assert re.search(r"[\d,]+ tokens in, \d+ out · cost unknown", last)
+
+
+def test_it_is_drawn_a_few_times_a_second_at_most(notebook):
+    notebook.run("prints = leader(cell('for n in range(20_000): print(n)'), 'FINAL(1)')")
+    ran = notebook.run("%%rlm -b prints -c text\nWhat?")
+    assert len(ran.views) <= 6 * ran.seconds + 4
+
+
+def test_children_are_seen(notebook):
+    notebook.run(
+        "said = cell('import time; time.sleep(1); FINAL(1)')\n"
+        "child = ScriptedLM(lambda m: said, model='child')\n"
+        "leads = leader(cell('x = rlm_query(\"look\")'), 'FINAL(1)')"
+    )
+    ran = notebook.run("%%rlm -b leads --sub-backend child --max-depth 2 -c text\nWhat?")
+    assert "↳ child 1 · 1/30 · cell 1 runs" in "\n".join(ran.views)
+
+
+def test_what_a_model_or_a_kernel_wrote_is_text(notebook):
+    notebook.run(f"bad = {HOSTILE!r}")
+    notebook.run(
+        "leads = leader(cell('print(' + repr(bad) + ')\\nraise ValueError(' + repr(bad) + ')'), 'FINAL(' + bad + ')')"
+    )
+    ran = notebook.run("%%rlm -b leads --verbose -c text -o out\n" + HOSTILE)
+    notebook.run("shown = out._repr_mimebundle_()['text/markdown']")
+    everything = "".join(ran.views) + ran.result["text/markdown"] + ran.result["text/plain"].replace(HOSTILE, "")
+    assert "<script" not in everything
+    assert "<img" not in everything
+    assert "\x1b" not in "".join(ran.views)
+    assert "\u202e" not in "".join(ran.views)
+
+
+def test_nothing_but_static_displays_stays(notebook):
+    notebook.run("leads = leader(cell('1'), 'FINAL(1)')")
+    ran = notebook.run("%%rlm -b leads -c text\nWhat?")
+    assert WIDGET in {kind for content in ran.of("display_data") for kind in content["data"]}
+    assert WIDGET not in {kind for data in ran.left for kind in data}
+    assert not re.search("<script|<style|<link|class=|onclick|javascript:", "".join(ran.views))
+    assert "<details" in ran.left[0]["text/html"]
+    assert "Answered" in ran.left[0]["text/plain"]
+
+
+def test_quiet_shows_the_answer_alone_and_verbose_unfolds_everything(notebook):
+    notebook.run("leads = leader(cell('1'), 'FINAL(1)')")
+    ran = notebook.run("%%rlm -b leads -c text --quiet\nWhat?")
+    assert not ran.of("display_data")
+    assert ran.result["text/plain"].startswith("1\n")
+    ran = notebook.run("%%rlm -b leads -c text --verbose\nWhat?")
+    assert ran.left[0]["text/html"].count("<details") == ran.left[0]["text/html"].count(" open>")
+
+
+@pytest.mark.parametrize("stuck", ["cell", "model", "sub-call"])
+def test_an_interrupt_stops_within_two_seconds_and_keeps_what_there_is(notebook, stuck):
+    notebook.run("hang = ScriptedLM(lambda messages: 'late', model='hang', delay=600)")
+    notebook.run('draft = cell(\'answer["content"] = "a draft"\')')
+    then = {"cell": "cell('import time; time.sleep(600)')", "model": "LATE", "sub-call": "cell('llm_query(\"?\")')"}
+    notebook.run(f"LATE = None\nnexts = {then[stuck]}")
+    notebook.run(
+        "import time\n"
+        "def replies(m):\n"
+        "    turn = sum(one['role'] == 'assistant' for one in m)\n"
+        "    return draft if not turn else nexts\n"
+        "leads = ScriptedLM(replies, model='leader')\n"
+        "if nexts is LATE:\n"
+        "    import asyncio\n"
+        "    ask = leads.complete\n"
+        "    async def complete(messages, **more):\n"
+        "        if len([m for m in messages if m['role'] == 'assistant']):\n"
+        "            await asyncio.sleep(600)\n"
+        "        return await ask(messages, **more)\n"
+        "    leads.complete = complete\n"
+    )
+    running = {"cell": "2/30 · cell 2 runs", "model": "2/30 · the model reads", "sub-call": "/1</b>"}[stuck]
+    ran = notebook.run(
+        "%%rlm -b leads --sub-backend hang -c text -o out\nWhat?",
+        when=lambda content: running in str(content.get("data", {}).get("text/html")),
+        then=notebook.manager.interrupt_kernel,
+    )
+    assert ran.error.startswith("CancellationError: The run was stopped after")
+    assert ran.seconds < 10  # two on a quiet machine; measured in the report of the change
+    print(f"stopped in {ran.seconds:.2f} s")
+    assert "Stopped" in ran.left[0]["text/html"]
+    assert notebook.value("out.partial, out.answer, out.usage.total_calls >= 1") == "(True, 'a draft', True)"
+    kept = notebook.run("import nbformat; print(len(nbformat.read(out.notebook, 4).cells))")
+    assert int(kept.printed) >= 4
+    assert notebook.value("1 + 1") == "2"
+
+
+def test_in_a_terminal_it_is_drawn_as_text(tmp_path, monkeypatch):
+    import subprocess
+    import sys
+
+    code = (
+        "from rlm import ScriptedLM\n"
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "shell = InteractiveShell.instance()\n"
+        "shell.run_line_magic('load_ext', 'rlm_magics')\n"
+        "shell.user_ns['leads'] = ScriptedLM(['```repl\\nprint(6 * 7)\\n```', 'FINAL(42)'])\n"
+        "print(shell.run_cell_magic('rlm', '-b leads', 'How many?'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=100, check=True
+    )
+    assert done.stdout.strip() == "42"
+    assert "print(6 * 7)" in done.stderr
