@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -35,4 +36,5 @@ def logger(args: Namespace) -> RLMLogger | None:
 def tell(logger: RLMLogger | None) -> None:
     """Say where the run is kept, on stderr."""
     if logger is not None and logger.notebook_path is not None:
-        print(f"The notebook of this run: {os.path.relpath(logger.notebook_path)}", file=sys.stderr)
+        with contextlib.suppress(BrokenPipeError):  # whoever read stderr may have gone; the answer goes to stdout
+            print(f"The notebook of this run: {os.path.relpath(logger.notebook_path)}", file=sys.stderr, flush=True)
