@@ -1,0 +1,43 @@
+"""The viewer: a recorded run, or one under way, as a page that one reads, searches and walks through by keyboard.
+
+One component, written as plain ES modules and one style sheet in `page/`, is used three ways: as the page of `rlm
+view`, as a file that holds a log, and as a widget in a notebook. It builds elements and text nodes only, so nothing
+that a model or a kernel wrote is ever read as HTML or run, and it fetches nothing from outside.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rlm_kernel.records import RLMChatCompletion
+
+__all__ = ["view"]
+
+
+def view(run: RLMChatCompletion | str | os.PathLike[str], *, height: int = 640) -> Any:
+    """Show a run in a notebook.
+
+    Args:
+        run: the result of a completion that had a logger, the log of a run (.jsonl, also while it grows), or its
+            notebook.
+        height: of the widget, in pixels.
+
+    Returns:
+        A widget, to be shown as the value of a cell. Where no widget can be shown, a folded text stands for it.
+
+    Raises:
+        ConfigError: the result has no trajectory, or the extra `widget` is not installed.
+        RecordingError: there is no such log.
+    """
+    from rlm_kernel.viewer.kept import kept
+
+    log = kept(run)
+    try:
+        from rlm_kernel.viewer.widget import RunWidget
+    except ImportError as error:
+        raise ConfigError(f"The viewer in a notebook needs: pip install 'rlm-kernel[widget]' ({error}).") from error
+    return RunWidget(log, height)

@@ -1,0 +1,88 @@
+"""A run as a folded text in plain HTML: what stands for the widget in a page, an untrusted notebook, on nbviewer.
+
+It needs neither script nor style. Everything foreign is escaped, and long texts are cut.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rlm_kernel.plaintext import plain
+from rlm_kernel.viewer.kept import LogInMemory, LogOnDisk
+
+_MOST_TEXT = 4_000
+_MOST_TURNS = 100
+_MOST_BYTES = 50_000_000
+_KINDS = (b'"metadata"', b'"iteration"', b'"finished"', b'"failed"')
+
+
+def folded(log: LogOnDisk | LogInMemory) -> str:
+    """The run as nested `<details>`; of a log that cannot be read, why."""
+    try:
+        lines = list(_lines(log))
+    except OSError as error:
+        return f"<p>{_text(f'{log.name} cannot be read: {error}')}</p>"
+    turns = [line for line in lines if line.get("type") == "iteration"]
+    head = _text(_question(lines) or log.name)
+    body = "".join(_turn(turn) for turn in turns[:_MOST_TURNS])
+    rest = f"<p>{len(turns) - _MOST_TURNS} more turns</p>" if len(turns) > _MOST_TURNS else ""
+    return f"<details><summary>{head}</summary>{body}{rest}</details>{_outcome(lines)}"
+
+
+def _lines(log: LogOnDisk | LogInMemory) -> Iterator[dict[str, Any]]:
+    """The lines that say something here; the others are not even parsed."""
+    for line in log.read(0, _MOST_BYTES).splitlines():
+        if any(kind in line[:40] for kind in _KINDS):
+            try:
+                parsed = json.loads(line)
+            except ValueError:
+                continue  # the log was cut here
+            if isinstance(parsed, dict):
+                yield parsed
+
+
+def _question(lines: list[dict[str, Any]]) -> str:
+    return next((str(line["question"]) for line in lines if line.get("question")), "")
+
+
+def _turn(turn: dict[str, Any]) -> str:
+    said = str(turn.get("response") or "").split("```", 1)[0]
+    cells = "".join(_cell(_fields(block)) for block in _items(turn.get("code_blocks")))
+    return f"<details><summary>Turn {_text(turn.get('iteration'))}</summary>{_block(said)}{cells}</details>"
+
+
+def _cell(block: dict[str, Any]) -> str:
+    result = _fields(block.get("result"))
+    calls = len(_items(result.get("rlm_calls")))
+    asked = f"<p>{calls} sub-call{'s' if calls > 1 else ''}</p>" if calls else ""
+    return _block(block.get("code")) + asked + _block(result.get("stdout")) + _block(result.get("stderr"))
+
+
+def _outcome(lines: list[dict[str, Any]]) -> str:
+    for line in reversed(lines):
+        if line.get("type") == "failed":
+            return f"<p><b>{_text(line.get('error_type'))}</b></p>{_block(line.get('error'))}"
+        answer = line.get("response") if line.get("type") == "finished" else line.get("final_answer")
+        if answer is not None:
+            return f"<p><b>Answer</b></p>{_block(answer)}"
+    return "<p>No answer is on record.</p>"
+
+
+def _block(text: Any) -> str:
+    return f"<pre>{_text(text)}</pre>" if text else ""
+
+
+def _text(value: Any) -> str:
+    text = plain(str(value))
+    return html.escape(text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]} …")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

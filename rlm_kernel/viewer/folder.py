@@ -1,0 +1,96 @@
+"""The logs of one folder, and nothing else: what the viewer's server may hand out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.trajectory.recording import log_of
+from rlm_kernel.viewer.summary import Summary, summary_of
+
+USUAL = ("rlm_logs", "logs")
+"""Where runs are logged: by the command line and in the documents' examples."""
+
+MOST = 500
+"""How many runs the list shows."""
+
+
+class Folder:
+    """The `.jsonl` files of a folder.
+
+    Args:
+        path: the folder.
+        only: the one file of it that is shown, or None for all.
+    """
+
+    def __init__(self, path: Path, only: str | None = None) -> None:
+        self.path = path
+        self.only = only
+        self._summaries: dict[tuple[str, int, int], Summary] = {}
+
+    def logs(self) -> list[Path]:
+        """The logs. A link that leads out of the folder is none."""
+        return [file for file in self._named() if self._is_log(file)]
+
+    def log(self, name: str) -> Path | None:
+        """The log of this name, or None. A name is compared with those that there are, and never made into a path."""
+        return next((file for file in self._named() if file.name == name and self._is_log(file)), None)
+
+    def summaries(self, most: int = MOST) -> list[Summary]:
+        """What the list of runs shows: the latest ones, the newest first."""
+        found = []
+        for file in sorted(self.logs(), key=_modified, reverse=True)[:most]:
+            with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
+                found.append(self._summary(file))
+        return found
+
+    def _named(self) -> Iterator[Path]:
+        return (file for file in self.path.glob("*.jsonl") if self.only in (None, file.name))
+
+    def _is_log(self, file: Path) -> bool:
+        return file.is_file() and file.resolve().parent == self.path.resolve()
+
+    def _summary(self, path: Path) -> Summary:
+        stat = path.stat()
+        key = (path.name, stat.st_size, stat.st_mtime_ns)
+        if key not in self._summaries or self._summaries[key].state == "running":
+            try:
+                self._summaries[key] = summary_of(path)
+            except PermissionError as error:
+                return Summary(
+                    path.name, stat.st_size, stat.st_mtime, "open", error=f"It cannot be read: {error.strerror}"
+                )
+        return self._summaries[key]
+
+
+def folder_of(given: str | None) -> Folder:
+    """The folder that is meant: a folder, the folder of a log, or where runs usually are.
+
+    Raises:
+        ConfigError: there is none.
+        RecordingError: it is a file that is neither a log nor a notebook with one.
+    """
+    if given is None:
+        usual = next((Path(name) for name in USUAL if Path(name).is_dir()), None)
+        if usual is None:
+            raise ConfigError(
+                "There is no folder ./rlm_logs or ./logs here: run `rlm run …` first, or name a folder or a log, "
+                "`rlm view PATH`."
+            )
+        return Folder(usual)
+    path = Path(given)
+    if path.is_dir():
+        return Folder(path)
+    if not path.exists():
+        raise ConfigError(f"There is no folder or log {given!r}: name the folder that RLMLogger(log_dir=…) writes to.")
+    log = log_of(path)
+    return Folder(log.parent, log.name)
+
+
+def _modified(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

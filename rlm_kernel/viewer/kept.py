@@ -1,0 +1,115 @@
+"""A log wherever it is kept: in a file that may still grow, or in the result of a completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.records import RLMChatCompletion
+from rlm_kernel.trajectory.recording import log_of
+
+FRESH_SECONDS = 600.0
+"""A log without an end that changed this recently counts as one of a run under way: a model may think for long."""
+
+
+class KeptLog(Protocol):
+    """Where the bytes of a log are.
+
+    Attributes:
+        name: what a person knows it by.
+        grows: whether more may come.
+    """
+
+    name: str
+    grows: bool
+
+    @property
+    def fresh(self) -> bool:
+        """Whether something was written a moment ago."""
+        ...
+
+    def read(self, offset: int, most: int) -> bytes:
+        """At most `most` bytes from an offset; none at the end.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LogOnDisk:
+    """A file, read on while it grows."""
+
+    path: Path
+    grows: bool = True
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self.path.name
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the file changed in the last ten minutes."""
+        return time.time() - self.path.stat().st_mtime < FRESH_SECONDS
+
+    def read(self, offset: int, most: int) -> bytes:
+        """See `KeptLog.read`."""
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(most)
+
+
+@dataclass(frozen=True)
+class LogInMemory:
+    """The trajectory of a result, as lines."""
+
+    name: str
+    content: bytes
+    grows: bool = False
+    fresh: bool = False
+
+    def read(self, offset: int, most: int) -> bytes:
+        """See `KeptLog.read`."""
+        return self.content[offset : offset + most]
+
+
+def kept(run: RLMChatCompletion | str | os.PathLike[str]) -> LogOnDisk | LogInMemory:
+    """The log of what `view` was given.
+
+    Raises:
+        ConfigError: it is neither a result with a trajectory nor a path.
+        RecordingError: there is no log at the path.
+    """
+    if isinstance(run, RLMChatCompletion):
+        return LogInMemory("result", b"".join(_lines(run)))
+    if isinstance(run, str | os.PathLike):
+        return LogOnDisk(log_of(Path(run)))
+    raise ConfigError(f"view() takes the result of a completion or the path of a log, not {type(run).__name__}.")
+
+
+def _lines(result: RLMChatCompletion) -> Iterator[bytes]:
+    if result.metadata is None:
+        raise ConfigError(
+            "The result has no trajectory to view: give the RLM a logger, RLM(..., logger=RLMLogger()), "
+            "with `from rlm.logger import RLMLogger`."
+        )
+    yield _line({"type": "metadata", **result.metadata["run_metadata"]})
+    for iteration in result.metadata["iterations"]:
+        yield _line({"type": "iteration", **iteration})
+    outcome = result.to_dict()
+    yield _line({"type": "finished", "time": result.execution_time, **{k: outcome[k] for k in _OUTCOME}})
+
+
+_OUTCOME = ("response", "usage_summary", "execution_time")
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, default=str).encode("ascii") + b"\n"

@@ -1,0 +1,179 @@
+// What the cells of a turn asked of models and tools. A cell may hold thousands of prompts: they are one folded list,
+// which shows a page of rows at a time, and a row is filled when it is opened.
+
+import { button, fold, h } from "./elements.js";
+import { count, dollars, firstWords, grouped, seconds, short } from "./figures.js";
+import { plainLine } from "./foreign_text.js";
+import { passage } from "./passage.js";
+import { added, wasAsked } from "./shapes.js";
+
+const PAGE = 100;
+
+/** The folded list of a cell's sub-calls, or null. `enter(child)` opens a child's run. */
+export function callsOf(cell, memory, key, enter) {
+  if (!cell.calls.length) return null;
+  const details = fold(memory, `${key}/calls`, summaryOf(cell), () => listOf(cell, memory, key, enter), {
+    class: "calls",
+  });
+  details.reveal = (place) => {
+    details.unfold();
+    return details.querySelector(".call-list").reveal(place);
+  };
+  return details;
+}
+
+/** Every prompt of a cell with its call, in order. */
+export function promptsOf(cell) {
+  return cell.calls.flatMap((call) => call.prompts.map((prompt, index) => ({ call, index, prompt })));
+}
+
+function summaryOf(cell) {
+  const prompts = promptsOf(cell);
+  const answers = cell.calls.flatMap((call) => [...call.answers.values()]);
+  const failed = cell.calls.reduce((sum, call) => sum + call.failed, 0);
+  const kinds = [...new Set(cell.calls.map((call) => call.kind))].join(", ");
+  const waiting = prompts.length - answers.length;
+  return [
+    h("span.calls-title", {}, count(prompts.length, "sub-call")),
+    h("span.muted", {}, [kinds, ...totals(answers)].join(" · ")),
+    failed > 0 && h("span.badge.bad", {}, `${grouped(failed)} failed`),
+    waiting > 0 && progress(answers.length, prompts.length),
+  ];
+}
+
+function totals(answers) {
+  const { input, output, cost } = added(answers.filter(wasAsked).map((answer) => answer.usage));
+  const models = [...new Set(answers.map((answer) => answer.model))].filter(Boolean).slice(0, 3);
+  return [models.join(", "), `${short(input + output)} tokens`, cost !== null && dollars(cost)].filter(Boolean);
+}
+
+function progress(done, all) {
+  return h(
+    "span.progress",
+    {},
+    h("progress", { value: done, max: all, "aria-label": "Answered" }),
+    `${grouped(done)} of ${grouped(all)}`,
+  );
+}
+
+function listOf(cell, memory, key, enter) {
+  const prompts = promptsOf(cell);
+  const failed = ({ call, index }) => Boolean(call.answers.get(index)?.error);
+  const box = h("div.call-list");
+  const rows = h("ol.rows");
+  const foot = h("div.list-foot");
+  const [shown, some] = [{ onlyFailed: memory.has(`${key}/failed`) }, prompts.some(failed)];
+  let places = [];
+  const next = (most = PAGE) => {
+    const from = rows.childElementCount;
+    for (const place of places.slice(from, from + most))
+      rows.append(h("li", {}, rowOf(prompts[place], place, memory, key, enter)));
+    const left = places.length - rows.childElementCount;
+    const label = `Show ${grouped(Math.min(PAGE, left))} more of ${grouped(places.length)}`;
+    foot.replaceChildren(...(left > 0 ? [button(label, () => more(), { class: "quiet", "data-stop": true })] : []));
+  };
+  const more = () => {
+    const first = rows.childElementCount;
+    next();
+    rows.children[first]?.querySelector("summary").focus();
+  };
+  const draw = () => {
+    places = prompts.map((_, place) => place).filter((place) => !shown.onlyFailed || failed(prompts[place]));
+    rows.replaceChildren();
+    next();
+  };
+  box.reveal = (place) => {
+    if (shown.onlyFailed) Object.assign(shown, { onlyFailed: false });
+    if (places.length !== prompts.length) draw();
+    if (place >= rows.childElementCount) next(place + 1 - rows.childElementCount);
+    const row = rows.children[place].querySelector("details");
+    row.unfold();
+    return row;
+  };
+  draw();
+  box.append(...[some && failedOnly(shown, memory, `${key}/failed`, draw), rows, foot].filter(Boolean));
+  return box;
+}
+
+function failedOnly(shown, memory, key, draw) {
+  const box = h("input", { type: "checkbox", "data-stop": true });
+  box.checked = shown.onlyFailed;
+  box.addEventListener("change", () => {
+    shown.onlyFailed = box.checked;
+    memory[box.checked ? "add" : "delete"](key);
+    draw();
+  });
+  return h("label.filter", {}, box, "Only those that failed");
+}
+
+function rowOf(asked, place, memory, key, enter) {
+  const { call, index, prompt } = asked;
+  const answer = call.answers.get(index);
+  const child = call.children.get(index);
+  const said = answer ? (answer.error ?? answer.text) : "no answer yet";
+  const summary = h(
+    "span.row",
+    {},
+    h("span.row-number.muted", {}, grouped(place + 1)),
+    h("span.row-prompt", {}, plainLine(firstWords(prompt)) || "(empty prompt)"),
+    h(`span.row-answer${answer?.error ? ".bad-text" : ""}`, {}, plainLine(firstWords(said)) || "(empty answer)"),
+    h("span.row-figures.muted", {}, child && h("span.badge", {}, "child"), ...figuresOf(answer)),
+  );
+  return fold(memory, `${key}/call ${place}`, summary, () => bodyOf(asked, enter), { class: "call" });
+}
+
+function figuresOf(answer) {
+  if (!answer) return [];
+  const tokens = wasAsked(answer) ? short(answer.usage.input + answer.usage.output) : "–";
+  return [h("span", { title: "tokens" }, tokens), h("span", { title: "time" }, seconds(answer.seconds))];
+}
+
+function bodyOf({ call, index, prompt }, enter) {
+  const answer = call.answers.get(index);
+  const child = call.children.get(index);
+  const parts = [facts(call, answer), titled("Prompt", passage(prompt, { label: "Prompt" }))];
+  if (call.images.length)
+    parts.push(h("p.note", {}, `With ${count(call.images.length, "picture")}, which the log does not hold.`));
+  for (const { text, problems } of call.rejected.get(index) ?? []) {
+    parts.push(titled("Rejected reply", passage(text), h("p.note", {}, problems.join(" "))));
+  }
+  if (answer?.error) parts.push(titled("Error", passage(answer.error, { kind: "error", label: "Error" })));
+  else if (answer) parts.push(titled("Answer", passage(answer.text, { kind: "answer", label: "Answer" })));
+  if (child)
+    parts.push(
+      button(`Open the child's run (${count(child.turns.length, "turn")})`, () => enter(child), { "data-stop": true }),
+    );
+  return h("div.call-body", {}, parts);
+}
+
+function facts(call, answer) {
+  const { usage } = answer ?? {};
+  const said = [call.kind, answer?.model || call.model];
+  if (answer && wasAsked(answer)) {
+    said.push(`${grouped(usage.input)} tokens in, ${grouped(usage.output)} out`, dollars(usage.cost));
+  }
+  if (answer) said.push(seconds(answer.seconds));
+  if (answer?.attempts > 1) said.push(count(answer.attempts, "attempt"));
+  return h("p.muted.facts-line", {}, said.filter(Boolean).join(" · "));
+}
+
+function titled(title, ...content) {
+  return h("div.titled", {}, h("p.label", {}, title), content);
+}
+
+/** The calls of custom tools. */
+export function toolsOf(cell, memory, key) {
+  return cell.tools.map(({ said, error, result, seconds: took }, index) => {
+    const came = `→ ${plainLine(firstWords(result, 80))} · ${seconds(took)}`;
+    const summary = [
+      h("span.calls-title", {}, "Tool"),
+      h("code.tool-call", {}, plainLine(firstWords(said, 120))),
+      h(`span${error === null ? ".muted" : ".bad-text"}`, {}, came),
+    ];
+    const body = () => [
+      titled("Call", passage(said)),
+      titled(error === null ? "Result" : "Error", passage(result, { kind: error === null ? "answer" : "error" })),
+    ];
+    return fold(memory, `${key}/tool ${index}`, summary, body, { class: "calls" });
+  });
+}

@@ -1,0 +1,62 @@
+// A log that is open: what was read of it, where in it the reader stands, and the reading on while it grows.
+
+import { Log } from "./log.js";
+
+const PAUSE = 1000; // milliseconds between two looks at a log that grows
+const SELDOM = 5000; // and at one that should not grow any more: a run may be gone on with
+
+export class OpenLog {
+  constructor(source) {
+    this.source = source;
+    this.log = new Log(source.name);
+    this.place = 0;
+    this.path = [];
+    this.problem = null;
+    this.loaded = false;
+    this.closed = false;
+    this.following = true;
+    this.memories = new WeakMap();
+  }
+
+  /** The run that is shown: one of the log, or a child somewhere below it. */
+  get run() {
+    return this.path.at(-1) ?? this.log.runs[this.place];
+  }
+
+  /** Whether something may still be written. */
+  get live() {
+    return this.source.fresh && !this.log.runs.at(-1)?.over;
+  }
+
+  state() {
+    return [this.log.size, this.live, this.loaded, this.problem].join();
+  }
+
+  /** What is unfolded in a run. */
+  memoryOf(run) {
+    if (!this.memories.has(run)) this.memories.set(run, new Set());
+    return this.memories.get(run);
+  }
+
+  /** Read to the end, and on while the log grows. `changed` is called after each piece. */
+  async read(changed) {
+    while (!this.closed) {
+      const before = this.state();
+      try {
+        for await (const piece of this.source.from(this.log.size)) {
+          if (this.closed) return;
+          this.log.push(piece);
+          changed();
+        }
+        if (!this.source.grows) this.log.finish();
+        this.problem = null;
+      } catch (error) {
+        this.problem = `${this.log.name} cannot be read: ${error.message}`;
+      }
+      this.loaded = true;
+      if (before !== this.state()) changed();
+      if (!this.source.grows) return;
+      await new Promise((resolve) => setTimeout(resolve, this.live ? PAUSE : SELDOM));
+    }
+  }
+}

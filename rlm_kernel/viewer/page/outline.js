@@ -1,0 +1,68 @@
+// The way through a run: its turns, and the runs of children below the turns that started them.
+
+import { h } from "./elements.js";
+import { firstWords, seconds } from "./figures.js";
+import { plainLine } from "./foreign_text.js";
+import { piecesOf } from "./prose.js";
+
+/** The list. `go(place)` shows a turn, -1 the overview; `enter(child)` opens a child's run. */
+export function outlineOf(run, go, enter) {
+  const slowest = Math.max(...run.turns.map((turn) => turn.finished ?? 0), 1e-6);
+  const item = (turn) => {
+    const bar = h("span.bar", { "aria-hidden": "true" });
+    bar.style.setProperty("--part", String((turn.finished ?? 0) / slowest));
+    const label = [
+      h("span.outline-title", {}, turn.title),
+      h("span.outline-hint.muted", {}, hintOf(turn)),
+      turn.failed && h("span.badge.bad", {}, "error"),
+      bar,
+    ];
+    return h(
+      "li",
+      {},
+      h(
+        "button",
+        { type: "button", "data-go": turn.place, title: seconds(turn.finished ?? NaN), click: () => go(turn.place) },
+        label,
+      ),
+      childList(turn.children, enter),
+    );
+  };
+  const top = h(
+    "li",
+    {},
+    h("button", { type: "button", "data-go": -1, click: () => go(-1) }, h("span.outline-title", {}, "Overview")),
+  );
+  return h("ol.outline", {}, top, run.turns.map(item));
+}
+
+function childList(children, enter) {
+  if (!children.length) return null;
+  const shown = children.slice(0, 20);
+  const row = (child) => {
+    const words = plainLine(firstWords(child.question, 60)) || child.title;
+    const label = [
+      h("span.outline-hint", {}, `↳ ${words}`),
+      h("span.muted.outline-count", {}, `${child.turns.length}`),
+    ];
+    return h(
+      "li",
+      {},
+      h("button.outline-child", { type: "button", title: "Open the child's run", click: () => enter(child) }, label),
+      childList(below(child), (...deeper) => enter(child, ...deeper)),
+    );
+  };
+  const rest =
+    children.length > shown.length && h("li.muted.outline-rest", {}, `and ${children.length - shown.length} more`);
+  return h("ol", {}, shown.map(row), rest);
+}
+
+function below(run) {
+  return run.turns.flatMap((turn) => turn.children);
+}
+
+/** A few words by which a turn is known: the model's first ones, else its code's. */
+function hintOf(turn) {
+  const [first] = piecesOf((turn.reply?.text ?? "").slice(0, 2000), []).filter((piece) => piece.prose);
+  return plainLine(firstWords(first?.prose ?? turn.cells[0]?.code ?? "", 60));
+}

@@ -1,0 +1,189 @@
+// The top of a run: the question, the answer, and the figures that one wants before reading on.
+
+import { fold, h } from "./elements.js";
+import { bytes, count, day, dollars, grouped, number, seconds, short, textOf } from "./figures.js";
+import { passage } from "./passage.js";
+import { plotOf } from "./plot.js";
+import { proseNodes } from "./prose.js";
+
+/** The overview. `entry`: the open log that the run stands in. */
+export function overviewOf(run, entry, memory) {
+  const { log, live, problem } = entry;
+  return h(
+    "section.overview",
+    { "aria-label": "Overview" },
+    h("p.kicker.muted", {}, stateOf(run, live), ...about(run)),
+    h("h1", { tabindex: "-1", "data-stop": true, "data-turn": -1 }, "Question"),
+    h(
+      "div.question",
+      {},
+      passage(run.question || "The log names no question; the input was the prompt.", {
+        kind: "question",
+        label: "Question",
+        first: 1200,
+      }),
+    ),
+    outcome(run, live),
+    facts(run),
+    plotOf(run, memory),
+    h("div.folds", {}, usageByModel(run, memory), settings(run, memory)),
+    warnings(run, log, live, problem),
+  );
+}
+
+export function stateOf(run, live) {
+  const words = { answered: "answered", failed: "failed", open: live ? "running" : "no end on record" }[run.state];
+  return h(`span.state.state-${run.state === "open" && live ? "running" : run.state}`, {}, words);
+}
+
+function about(run) {
+  const said = [run.model, run.environment, Number.isFinite(run.began) && day(run.began)];
+  return said.filter(Boolean).map((words) => h("span", {}, words));
+}
+
+function outcome(run, live) {
+  if (run.answer !== null) {
+    return h(
+      "div.outcome",
+      {},
+      h("p.label", {}, "Answer"),
+      passage(run.answer || "(an empty answer)", { kind: "answer", paint: proseNodes, label: "Answer" }),
+    );
+  }
+  if (run.failure !== null) {
+    const { type, message, partial } = run.failure;
+    const best = partial && [
+      h("p.label", {}, "The best answer so far"),
+      passage(partial, { kind: "answer", label: "Partial answer" }),
+    ];
+    return h(
+      "div.outcome.outcome-bad",
+      {},
+      h("p.label", {}, type || "Failed"),
+      passage(message, { kind: "error", label: "Error" }),
+      best,
+    );
+  }
+  return h(
+    "div.outcome",
+    {},
+    h("p.label", {}, "Answer"),
+    h("p.waiting", {}, live ? "The run is under way …" : "None yet: the run was killed, or is under way."),
+  );
+}
+
+function facts(run) {
+  // The outcome knows best: a log may lack the calls of the root model.
+  const { input, output, cost } = run.usage ?? run.spent();
+  const prompts = [...run.cells.values()]
+    .flatMap((cell) => cell.calls)
+    .reduce((sum, call) => sum + call.prompts.length, 0);
+  const children = run.turns.reduce((sum, turn) => sum + turn.children.length, 0);
+  const tokens = run.partial && !run.usage ? `${short(input + output)} in sub-calls` : short(input + output);
+  const list = [
+    ["Time", seconds(run.time)],
+    [
+      "Turns",
+      run.metadata.max_iterations
+        ? `${grouped(run.turns.length)} of ${textOf(run.metadata.max_iterations)}`
+        : grouped(run.turns.length),
+    ],
+    ["Cells", grouped(run.cells.size)],
+    ["Sub-calls", grouped(prompts)],
+    children > 0 && ["Children", grouped(children)],
+    ["Tokens", tokens, `${grouped(input)} in, ${grouped(output)} out`],
+    ["Cost", dollars(cost).replace("cost ", "")],
+  ].filter(Boolean);
+  return h(
+    "dl.facts",
+    {},
+    list.map(([name, value, title]) => h("div", { title }, h("dt", {}, name), h("dd", {}, value))),
+  );
+}
+
+function usageByModel(run, memory) {
+  const models = modelsOf(run);
+  if (!models.length) return null;
+  const row = ({ model, calls, input, output, cost }) => {
+    const figures = [grouped(calls), grouped(input), grouped(output), cost === null ? "unknown" : dollars(cost)];
+    return h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, model || "unknown"),
+      figures.map((figure) => h("td", {}, figure)),
+    );
+  };
+  const names = ["Model", "Calls", "Tokens in", "Tokens out", "Cost"];
+  const head = h(
+    "tr",
+    {},
+    names.map((name) => h("th", { scope: "col" }, name)),
+  );
+  const table = () =>
+    h(
+      "div.table-frame",
+      { tabindex: "0", role: "region", "aria-label": "Usage by model" },
+      h("table", {}, h("thead", {}, head), h("tbody", {}, models.map(row))),
+    );
+  const summary = [h("span", {}, "Usage by model"), h("span.muted", {}, count(models.length, "model"))];
+  return fold(memory, "models", summary, table, { class: "told" });
+}
+
+/** From the outcome where there is one, else from the calls so far. */
+function modelsOf(run) {
+  if (run.usage) return run.usage.models;
+  const models = new Map();
+  for (const { model, input, output, cost } of run.spending) {
+    const sum = models.get(model) ?? { calls: 0, input: 0, output: 0, cost: 0 };
+    const known = sum.cost !== null && cost !== null;
+    models.set(model, {
+      model,
+      calls: sum.calls + 1,
+      input: sum.input + input,
+      output: sum.output + output,
+      cost: known ? sum.cost + cost : null,
+    });
+  }
+  return [...models.values()];
+}
+
+function settings(run, memory) {
+  const { context } = run;
+  const known = run.metadata.configuration ?? run.metadata;
+  const size = context ? bytes(number(context.size)) : "";
+  const type = textOf(run.metadata.context_type);
+  const body = () => [
+    h(
+      "p.note",
+      {},
+      [
+        type &&
+          `The context is a ${type} of ${grouped(number(run.metadata.context_length))} ${type === "str" ? "characters" : "items"}.`,
+        context?.sha256 && `SHA-256 ${textOf(context.sha256)}.`,
+        context?.redacted && "It was not stored: it holds a secret.",
+      ]
+        .filter(Boolean)
+        .join(" "),
+    ),
+    passage(JSON.stringify(known, null, 2), { label: "Settings" }),
+  ];
+  return fold(
+    memory,
+    "settings",
+    [h("span", {}, "Input and settings"), h("span.muted", {}, [type, size].filter(Boolean).join(", "))],
+    body,
+    { class: "told" },
+  );
+}
+
+function warnings(run, log, live, problem) {
+  const said = [problem, ...log.problems.slice(0, 5)].filter(Boolean);
+  if (log.problems.length > 5) said.push(`${grouped(log.problems.length - 5)} more lines could not be read.`);
+  if (log.cut && !live)
+    said.push(
+      "The log ends in the middle of a line: the process was killed while it wrote it. Everything before is here.",
+    );
+  if (run.partial && !run.depth && !run.usage)
+    said.push("This log does not say what the root model used: tokens and cost are those of its sub-calls.");
+  return said.map((words) => h("p.note", {}, words));
+}

@@ -1,0 +1,165 @@
+// A run as a tree, built from the lines of its log one after another: turns, their cells, the calls of the cells, the
+// runs of children. The same tree as `rlm_kernel/trajectory/tree.py`, for a log that may be cut, odd or hostile.
+
+import { documentedTurn } from "./documented.js";
+import { number, textOf } from "./figures.js";
+import { Call, Cell, Turn } from "./parts.js";
+import {
+  added,
+  answerOf,
+  fields,
+  list,
+  messagesOf,
+  replyOf,
+  resultOf,
+  summaryOf,
+  textOrNull,
+  toolOf,
+  wasAsked,
+} from "./shapes.js";
+
+export class Run {
+  constructor(metadata = {}, title = "") {
+    this.title = title;
+    this.metadata = metadata;
+    this.model = textOf(metadata.model ?? metadata.root_model) || "unknown model";
+    this.question = textOf(metadata.question);
+    this.environment = textOf(metadata.environment ?? metadata.environment_type);
+    this.began = Date.parse(textOf(metadata.timestamp));
+    this.turns = [];
+    this.cells = new Map();
+    this.context = null;
+    this.kernelSeconds = null;
+    this.time = 0;
+    this.answer = null;
+    this.failure = null;
+    this.usage = null;
+    this.spending = [];
+    this.partial = false; // the reference logs no usage of its root model
+    this.changed = new Set();
+  }
+
+  /** Whether the end is on record. A log without one is of a run under way, or of one that was killed. */
+  get over() {
+    return this.answer !== null || this.failure !== null;
+  }
+
+  get state() {
+    if (this.failure !== null) return "failed";
+    return this.answer !== null ? "answered" : "open";
+  }
+
+  get depth() {
+    return number(this.metadata.depth);
+  }
+
+  /** Input and output tokens and the cost, added up; the cost is null when that of one call is unknown. */
+  spent(turn = null) {
+    const entries = turn ? this.spending.filter((entry) => entry.turn === turn) : this.spending;
+    return { calls: entries.length, ...added(entries) };
+  }
+
+  add(line) {
+    this.time = Math.max(this.time, number(line.time));
+    const take = TAKERS[line.type];
+    if (take) take(this, line);
+    const paid = this.paid(line);
+    if (paid) this.spending.push({ time: this.time, turn: this.turns.at(-1), ...paid });
+  }
+
+  /** A run of its own below this one. */
+  below(metadata, title) {
+    return new Run(metadata, title);
+  }
+
+  /** The turn of this number, made when it is new. */
+  turn(iteration) {
+    let turn = this.turns.at(-1);
+    if (turn?.iteration !== iteration) {
+      turn = new Turn(iteration, this.turns.length);
+      this.turns.push(turn);
+    }
+    this.changed.add(turn);
+    return turn;
+  }
+
+  cell(line) {
+    const cell = this.cells.get(line.cell);
+    if (!cell) throw new Error(`there is no cell ${line.cell}`);
+    this.changed.add(cell.turn);
+    return cell;
+  }
+
+  /** What a line says was paid for, to this run or to a child. */
+  paid(line) {
+    if (line.type === "child") return this.paid(fields(line.line));
+    if (line.type === "reply" || line.type === "summary") return paidFor(replyOf(line.reply).usage, this.model, "root");
+    if (line.type !== "answer") return null;
+    const answer = answerOf(line);
+    const call = this.cells.get(line.cell)?.call(line.query);
+    const counted = call?.children.has(line.index) || !wasAsked(answer);
+    return counted ? null : paidFor(answer.usage, answer.model, "sub-call");
+  }
+}
+
+function paidFor(usage, model, kind) {
+  return usage && { ...usage, model, kind };
+}
+
+/** A child is one more run of the tree, with the lines that its parent's log holds. */
+function child(run, line) {
+  const call = run.cell(line).call(line.query);
+  const inner = fields(line.line);
+  if (!call.children.has(line.index)) {
+    const title = `Child of cell ${line.cell}${call.prompts.length > 1 ? `, prompt ${line.index + 1}` : ""}`;
+    const started = inner.type === "metadata" ? { timestamp: run.metadata.timestamp, ...inner } : {};
+    call.children.set(
+      line.index,
+      run.below({ ...started, question: inner.question ?? call.prompts[line.index] }, title),
+    );
+  }
+  if (inner.type !== "metadata") call.children.get(line.index).add(inner);
+}
+
+const TAKERS = {
+  context: (run, line) => (run.context = line),
+  kernel_ready: (run, line) => (run.kernelSeconds = number(line.seconds)),
+  asked(run, line) {
+    const turn = run.turn(line.iteration);
+    turn.asked ??= number(line.time);
+    turn.told.push(...messagesOf(line.told));
+  },
+  reply(run, line) {
+    Object.assign(run.turn(line.iteration), { reply: replyOf(line.reply), seconds: number(line.seconds) });
+  },
+  cell(run, line) {
+    const turn = run.turn(line.iteration);
+    const cell = new Cell(turn, line.cell, textOf(line.code), number(line.time));
+    turn.cells.push(cell);
+    run.cells.set(line.cell, cell);
+  },
+  subcall: (run, line) => run.cell(line).begin(new Call(line)),
+  rejected(run, line) {
+    const { rejected } = run.cell(line).call(line.query);
+    const reply = { text: replyOf(line.reply).text, problems: list(line.problems).map(textOf) };
+    rejected.set(line.index, [...(rejected.get(line.index) ?? []), reply]);
+  },
+  answer: (run, line) => run.cell(line).call(line.query).answers.set(line.index, answerOf(line)),
+  subcall_end: (run, line) => (run.cell(line).call(line.query).seconds = number(line.seconds)),
+  tool_call: (run, line) => run.cell(line).tools.push(toolOf(line)),
+  cell_result: (run, line) => (run.cell(line).result = resultOf(line.result)),
+  iteration(run, line) {
+    const turn = run.turn(line.iteration);
+    if (turn.reply === null && "response" in line) documentedTurn(run, turn, line);
+    turn.finished = number(line.seconds ?? line.iteration_time);
+    turn.answer = textOrNull(line.answer ?? line.final_answer);
+  },
+  summary: (run, line) => (run.turn(line.iteration).summary = replyOf(line.reply).text),
+  notice: (run, line) => run.turn(run.turns.at(-1)?.iteration ?? 1).notices.push(textOf(line.message)),
+  child,
+  finished: (run, line) => Object.assign(run, { answer: textOf(line.response), usage: summaryOf(line.usage_summary) }),
+  failed(run, line) {
+    const partial = textOrNull(line.partial_answer);
+    run.failure = { type: textOf(line.error_type), message: textOf(line.error), partial };
+  },
+};

@@ -1,0 +1,234 @@
+// One run on the page: the outline beside, the overview and the turns below each other, and what moves while it grows.
+
+import { button, h } from "./elements.js";
+import { count, firstWords } from "./figures.js";
+import { plainLine } from "./foreign_text.js";
+import { outlineOf } from "./outline.js";
+import { overviewOf } from "./overview.js";
+import { patternOf } from "./search.js";
+import { turnCard } from "./turn_card.js";
+
+const AT_ONCE = 10;
+
+export class RunView {
+  /** `deeds`: `enter(...children)`, `leave(depth)`, `choose(place)` of the log's runs, `follow()`. */
+  constructor(entry, deeds) {
+    Object.assign(this, { entry, deeds, run: entry.run, memory: entry.memoryOf(entry.run) });
+    this.side = h("nav.side", { "aria-label": "Turns" });
+    this.head = h("div.run-head");
+    this.turns = h("div.turns");
+    this.scroller = h("main.scroller", {}, this.head, this.turns);
+    this.element = h("div.run", {}, this.side, this.scroller);
+    this.seen = new IntersectionObserver(() => this.spy(), { root: this.scroller, threshold: [0, 0.2] });
+    this.scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
+    this.enter = (...children) => deeds.enter(...children);
+    this.drawHead();
+    this.build(AT_ONCE);
+    this.buildRest();
+    this.run.changed.clear();
+  }
+
+  /** Who scrolls away from the end wants to read, and is not pulled back. */
+  scrolled() {
+    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
+    const away = scrollHeight - scrollTop - clientHeight > clientHeight / 2;
+    if (away && this.entry.live && this.entry.following && this.entry.loaded) {
+      this.entry.following = false;
+      this.drawSide();
+    } else this.spy();
+  }
+
+  /** The rest of a long run comes when the first turns are on the screen. */
+  buildRest() {
+    if (this.turns.childElementCount >= this.run.turns.length) return;
+    setTimeout(() => {
+      if (!this.element.isConnected) return;
+      this.build(AT_ONCE);
+      this.buildRest();
+    });
+  }
+
+  build(most) {
+    const from = this.turns.childElementCount;
+    for (const turn of this.run.turns.slice(from, from + most)) this.turns.append(this.card(turn));
+  }
+
+  card(turn) {
+    const card = turnCard(this.run, turn, this.memory, this.enter);
+    this.seen.observe(card);
+    return card;
+  }
+
+  drawHead() {
+    const { entry, run } = this;
+    const focus = this.scroller.getRootNode().activeElement;
+    const key = this.head.contains(focus) ? keyOf(focus) : null;
+    this.head.replaceChildren(...[this.crumbs(), overviewOf(run, entry, this.memory)].filter(Boolean));
+    if (key) this.head.querySelector(key)?.focus({ preventScroll: true });
+    this.drawSide();
+  }
+
+  drawSide() {
+    const held =
+      this.side.contains(this.side.getRootNode().activeElement) && keyOf(this.side.getRootNode().activeElement);
+    const { entry, deeds } = this;
+    const follow =
+      entry.live &&
+      button(entry.following ? "Following" : "Follow", () => deeds.follow(), {
+        class: "quiet follow",
+        "aria-pressed": String(entry.following),
+      });
+    this.side.replaceChildren(...[follow, outlineOf(this.run, (place) => this.go(place), this.enter)].filter(Boolean));
+    if (held) this.side.querySelector(held)?.focus({ preventScroll: true });
+    this.spy();
+  }
+
+  /** Where one is in the tree of runs, with the way back. */
+  crumbs() {
+    const { entry, deeds } = this;
+    const runs = entry.log.runs;
+    const parts = [];
+    if (runs.length > 1) {
+      const select = h(
+        "select",
+        { "aria-label": "Run of this log", change: () => deeds.choose(Number(select.value)) },
+        runs.map((run, place) =>
+          h("option", { value: place }, `${run.title} of ${runs.length}: ${plainLine(firstWords(run.question, 60))}`),
+        ),
+      );
+      select.value = String(entry.place);
+      parts.push(select);
+    }
+    if (entry.path.length)
+      parts.push(
+        button(runs[entry.place].title.replace(/^Run 1$/, "The run"), () => deeds.leave(0), { class: "link" }),
+      );
+    entry.path.forEach((child, depth) => {
+      const last = depth === entry.path.length - 1;
+      parts.push(
+        h("span.muted", { "aria-hidden": "true" }, "›"),
+        last
+          ? h("span", { "aria-current": "page" }, child.title)
+          : button(child.title, () => deeds.leave(depth + 1), { class: "link" }),
+      );
+    });
+    return parts.length > 0 && h("nav.crumbs", { "aria-label": "Tree of runs" }, parts);
+  }
+
+  /** Take in what was added to the log. */
+  update() {
+    const changed = [...this.run.changed];
+    this.run.changed.clear();
+    for (const turn of changed) {
+      const old = this.turns.children[turn.place];
+      if (old) this.replace(old, turn);
+    }
+    this.buildRest();
+    this.drawHead();
+    if (changed.length && this.entry.loaded && this.entry.live && this.entry.following) this.toTheEnd();
+    return changed.length > 0 ? `${count(this.run.turns.length, "turn")} so far` : "";
+  }
+
+  replace(old, turn) {
+    const focus = old.getRootNode().activeElement;
+    const key = old.contains(focus) ? keyOf(focus) : null;
+    this.seen.unobserve(old);
+    const card = this.card(turn);
+    old.replaceWith(card);
+    if (key) card.querySelector(key)?.focus({ preventScroll: true });
+  }
+
+  toTheEnd() {
+    this.build(Infinity);
+    this.scroller.scrollTo({ top: this.scroller.scrollHeight });
+  }
+
+  /** Show a turn, -1 the overview, and give it the focus. */
+  go(place) {
+    if (place >= this.turns.childElementCount) this.build(place + 1 - this.turns.childElementCount);
+    const heading = this.scroller.querySelector(`[data-turn="${place}"]`);
+    heading?.focus({ preventScroll: true });
+    if (place < 0) this.scroller.scrollTo({ top: 0 });
+    else heading?.scrollIntoView({ block: "start" });
+  }
+
+  /** Show what the search found: unfold what hides it, scroll to it, mark it. */
+  reveal(hit, words) {
+    this.go(hit.turn);
+    const area = this.area(hit);
+    const pattern = patternOf(words);
+    const frames = [...area.querySelectorAll(".passage")].map((pre) => pre.parentElement);
+    const pre = frames.find((frame) => frame.holds(pattern))?.firstChild;
+    area.querySelector("summary, [tabindex]")?.focus({ preventScroll: true });
+    (pre ? markIn(pre, pattern) : area).scrollIntoView({ block: "center" });
+  }
+
+  area(hit) {
+    const card = hit.turn < 0 ? this.head : this.turns.children[hit.turn];
+    const key = `turn ${hit.turn}`;
+    const unfolded = (name) => {
+      const details = card.querySelector(`[data-key="${name}"]`);
+      details?.unfold();
+      return details ?? card;
+    };
+    if (hit.part === "told" || hit.part === "summary") return unfolded(`${key}/${hit.part}`);
+    const cell = `${key}/cell ${hit.cell}`;
+    if (hit.part === "cell") return card.querySelector(`[data-cell="${cell}"]`) ?? card;
+    if (hit.part === "tool") return unfolded(`${cell}/tool ${hit.place}`);
+    if (hit.part === "call") return card.querySelector(`[data-key="${cell}/calls"]`).reveal(hit.place);
+    return card;
+  }
+
+  /** Mark in the outline what is on the screen. */
+  spy() {
+    const top = this.scroller.getBoundingClientRect().top + 120;
+    const cards = [...this.turns.children];
+    const passed = cards.findLastIndex((card) => card.getBoundingClientRect().top <= top);
+    for (const item of this.side.querySelectorAll("[data-go]")) {
+      const current = Number(item.dataset.go) === passed;
+      if (current === item.hasAttribute("aria-current")) continue;
+      if (current) item.setAttribute("aria-current", "true");
+      else item.removeAttribute("aria-current");
+      if (current) keepInSight(item, this.side);
+    }
+  }
+}
+
+function keepInSight(item, side) {
+  const [box, view] = [item.getBoundingClientRect(), side.getBoundingClientRect()];
+  if (box.top < view.top || box.bottom > view.bottom) side.scrollTop += box.top - view.top - view.height / 2;
+  if (box.left < view.left || box.right > view.right) side.scrollLeft += box.left - view.left - view.width / 2;
+}
+
+/** How to find an element again in what is drawn in its place. */
+function keyOf(element) {
+  const details = element.closest("details[data-key]");
+  if (element.dataset.turn) return `[data-turn="${element.dataset.turn}"]`;
+  if (element.dataset.go) return `[data-go="${element.dataset.go}"]`;
+  return details && `[data-key="${details.dataset.key}"] > summary`;
+}
+
+/** Mark the first place without touching the text, and say which element to scroll to. */
+function markIn(pre, pattern) {
+  const match = pattern.exec(pre.textContent);
+  if (!match) return pre; // it holds signs that are shown by their names
+  const { index, 0: found } = match;
+  const range = document.createRange();
+  const texts = document.createTreeWalker(pre, NodeFilter.SHOW_TEXT);
+  for (let [offset, node] = [0, texts.nextNode()]; node; offset += node.length, node = texts.nextNode()) {
+    if (index >= offset && index < offset + node.length) range.setStart(node, index - offset);
+    if (index + found.length <= offset + node.length) {
+      range.setEnd(node, index + found.length - offset);
+      break;
+    }
+  }
+  globalThis.CSS?.highlights?.set("rlm-found", new Highlight(range));
+  const box = range.getBoundingClientRect();
+  return { scrollIntoView: () => scrollTo(pre, box) };
+}
+
+function scrollTo(pre, box) {
+  const scroller = pre.closest(".scroller");
+  const view = scroller.getBoundingClientRect();
+  scroller.scrollBy({ top: box.top - view.top - view.height / 2 });
+}

@@ -1,0 +1,92 @@
+// Where the bytes of a log come from: our own server, a file that was dropped, the page itself, or the kernel of a
+// notebook. Each gives what stands behind an offset, piece by piece, so that a running log is read on.
+
+const PIECE = 1 << 20;
+const PATIENCE = 10_000; // milliseconds that a kernel has for an answer
+const pause = () => new Promise((resolve) => setTimeout(resolve));
+
+/** A log of the folder that `rlm view` serves. */
+export class ServedLog {
+  constructor(name) {
+    this.name = name;
+    this.grows = true;
+  }
+
+  async *from(offset) {
+    const response = await fetch(`logs/${encodeURIComponent(this.name)}?from=${offset}`);
+    if (!response.ok) throw new Error((await response.text()) || `The server answered ${response.status}.`);
+    this.fresh = response.headers.get("X-Log-Fresh") === "yes";
+    yield* chunks(response.body);
+  }
+}
+
+/** A file that a person chose or dropped; it never leaves the browser. */
+export class ChosenFile {
+  constructor(file) {
+    Object.assign(this, { name: file.name, file, grows: false, fresh: false });
+  }
+
+  async *from(offset) {
+    yield* chunks(this.file.slice(offset).stream());
+  }
+}
+
+/** A log that stands in the page, of an exported file. */
+export class WrittenLog {
+  constructor(name, text) {
+    Object.assign(this, { name, bytes: new TextEncoder().encode(text), grows: false, fresh: false });
+  }
+
+  async *from(offset) {
+    for (let start = offset; start < this.bytes.length; start += PIECE) {
+      yield this.bytes.subarray(start, start + PIECE);
+      await pause();
+    }
+  }
+}
+
+/** A log that the kernel of a notebook reads: a message asks for the next piece, and one brings it. */
+export class KernelLog {
+  constructor(name, model) {
+    Object.assign(this, { name, model, grows: true, fresh: false });
+  }
+
+  async *from(offset) {
+    for (let start = offset; ;) {
+      const [content, bytes] = await this.ask(start);
+      this.fresh = content.fresh;
+      this.grows = content.grows;
+      if (content.error) throw new Error(content.error);
+      if (!bytes.length) return;
+      start += bytes.length;
+      yield bytes;
+    }
+  }
+
+  ask(offset) {
+    return new Promise((resolve, reject) => {
+      const patience = setTimeout(() => {
+        this.model.off("msg:custom", take);
+        reject(new Error("the kernel does not answer. It is busy, or it is gone: then run the cell again."));
+      }, PATIENCE);
+      const take = (content, buffers) => {
+        if (content.from !== offset) return;
+        clearTimeout(patience);
+        this.model.off("msg:custom", take);
+        const [view] = buffers;
+        resolve([content, view ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array()]);
+      };
+      this.model.on("msg:custom", take);
+      this.model.send({ from: offset });
+    });
+  }
+}
+
+async function* chunks(stream) {
+  const reader = stream.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield value;
+  }
+}

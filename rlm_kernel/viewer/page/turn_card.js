@@ -1,0 +1,119 @@
+// One turn on the page: what the model said, its cells with their outputs, what they asked, what happened besides.
+
+import { callsOf, toolsOf } from "./calls.js";
+import { fold, h } from "./elements.js";
+import { count, dollars, grouped, seconds, short, textOf } from "./figures.js";
+import { outputsOf } from "./outputs.js";
+import { passage } from "./passage.js";
+import { piecesOf, proseNodes } from "./prose.js";
+import { codeNodes } from "./python_code.js";
+
+/** The card. `memory`: what is unfolded; `enter(child)`: opens a child's run. */
+export function turnCard(run, turn, memory, enter) {
+  const key = `turn ${turn.place}`;
+  const reply = turn.reply?.text ?? "";
+  const head = h(
+    "header.turn-head",
+    {},
+    h("h2", { tabindex: "-1", "data-stop": true, "data-turn": turn.place }, turn.title),
+    h("p.muted", {}, figuresOf(run, turn).join(" · ")),
+  );
+  const body = piecesOf(reply, turn.cells).map((piece) => pieceOf(piece, memory, key, enter));
+  if (!turn.reply && !run.over) body.push(h("p.waiting", {}, "No reply yet."));
+  return h(
+    "section.turn",
+    { "aria-label": turn.title, "data-card": turn.place },
+    head,
+    told(turn, memory, key),
+    body,
+    happenings(turn, memory, key),
+  );
+}
+
+function figuresOf(run, turn) {
+  const { input, output, cost, calls } = run.spent(turn);
+  const said = [];
+  if (turn.seconds !== null) said.push(`model ${seconds(turn.seconds)}`);
+  if (turn.finished !== null) said.push(`in all ${seconds(turn.finished)}`);
+  if (calls) said.push(`${short(input)} tokens in, ${short(output)} out`);
+  if (calls && cost !== null) said.push(dollars(cost));
+  const ending = turn.reply?.ending;
+  if (ending && !["stop", "end_turn"].includes(ending)) said.push(`ended by ${ending}`);
+  return said;
+}
+
+function told(turn, memory, key) {
+  if (!turn.told.length) return null;
+  const length = turn.told.reduce((sum, message) => sum + message.content.length, 0);
+  const summary = [
+    h("span", {}, "What the model was told"),
+    h("span.muted", {}, `${count(turn.told.length, "message")}, ${grouped(length)} characters`),
+  ];
+  const body = () =>
+    turn.told.map((message) =>
+      h(
+        "div.message",
+        {},
+        h("p.label", {}, message.role),
+        passage(message.content, { kind: "prose", label: "Message" }),
+      ),
+    );
+  return fold(memory, `${key}/told`, summary, body, { class: "told" });
+}
+
+function pieceOf(piece, memory, key, enter) {
+  if (piece.cell) return cellOf(piece.cell, memory, `${key}/cell ${piece.cell.number}`, enter);
+  if (piece.prose) return passage(piece.prose, { kind: "prose", paint: proseNodes, label: "The model" });
+  const label = `${piece.language || "Block"} · not run`;
+  return h(
+    "div.cell.not-run",
+    {},
+    h("p.cell-side.muted", {}, label),
+    passage(piece.block, { kind: "code", paint: codeNodes, label }),
+  );
+}
+
+function cellOf(cell, memory, key, enter) {
+  const { result } = cell;
+  const state = result ? result.status : "none";
+  const side = [h("span.cell-number", {}, `In [${result?.count ?? textOf(cell.number)}]`)];
+  if (result) side.push(h("span", {}, seconds(result.seconds)));
+  if (state !== "ok") side.push(h(`span.badge${result ? ".bad" : ""}`, {}, STATES[state] ?? state));
+  return h(
+    "div.cell",
+    { "data-cell": key },
+    h("p.cell-side.muted", {}, side),
+    h(
+      "div.cell-body",
+      {},
+      passage(cell.code, { kind: "code", paint: codeNodes, label: `Code of cell ${cell.number}` }),
+      callsOf(cell, memory, key, enter),
+      toolsOf(cell, memory, key),
+      outputsOf(cell, memory, key),
+      restored(result),
+    ),
+  );
+}
+
+const STATES = { error: "raised", timeout: "timed out", died: "kernel died", none: "no result yet" };
+
+function restored(result) {
+  const names = result?.restored ?? [];
+  return names.length > 0 && h("p.note", {}, `Put back after the cell: ${names.join(", ")}.`);
+}
+
+function happenings(turn, memory, key) {
+  const parts = turn.notices.map((notice) => h("p.note", {}, notice));
+  if (turn.summary !== null) {
+    const body = () => passage(turn.summary, { kind: "prose", label: "Summary" });
+    parts.push(
+      fold(memory, `${key}/summary`, [h("span", {}, "The conversation was summarised here")], body, { class: "told" }),
+    );
+  }
+  if (turn.answer !== null) {
+    parts.push(
+      h("div.turn-answer", {}, h("p.label", {}, "Answer"), passage(turn.answer, { kind: "answer", label: "Answer" })),
+    );
+  }
+  return parts;
+}

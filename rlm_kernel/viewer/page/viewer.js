@@ -1,0 +1,245 @@
+// The viewer: a bar with the open logs, the search and the theme, and below it the list of runs or one run.
+//
+// It lives in a shadow root, so that neither the page around it (a notebook, say) nor it disturbs the other.
+
+import { button, h } from "./elements.js";
+import { plainLine } from "./foreign_text.js";
+import { keysDialog, listen, walk } from "./keys.js";
+import { libraryOf, receiveDrops } from "./library.js";
+import { OpenLog } from "./open_log.js";
+import { watchWidths } from "./passage.js";
+import { RunView } from "./run_view.js";
+import { hits } from "./search.js";
+import { searchBox } from "./search_box.js";
+import { ChosenFile } from "./sources.js";
+import { nextTheme } from "./theme.js";
+
+export class Viewer {
+  /** `library`: what `libraryOf` shows, or null where one log is all there is. `keyTarget`: whose keys are heard. */
+  constructor(host, style, { library = null, keyTarget = host, open = () => {}, home = () => {} } = {}) {
+    Object.assign(this, {
+      host,
+      library,
+      alone: keyTarget !== host,
+      told: { open, home },
+      entries: [],
+      current: null,
+      view: null,
+      frame: 0,
+    });
+    const root = host.attachShadow({ mode: "open" });
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(style);
+    root.adoptedStyleSheets = [sheet];
+    this.bar = h("header.bar");
+    this.body = h("div.body");
+    this.status = h("p.unseen", { role: "status" });
+    this.dialog = keysDialog();
+    this.search = searchBox({
+      find: (words) => this.find(words),
+      pick: (hit, words) => this.pick(hit, words),
+      leave: () => this.focusMain(),
+    });
+    root.append(h("div.viewer", {}, this.bar, this.body, this.status, this.dialog));
+    listen(keyTarget, this.deeds());
+    watchWidths(this.body);
+    if (library) receiveDrops(host, (files) => this.choose(files));
+    this.draw();
+  }
+
+  deeds() {
+    const run = (deed) => () => (this.view ? deed(this.view) : false);
+    const scroller = () => this.view?.scroller ?? this.body;
+    const large = (by) => () =>
+      walk(scroller(), this.view ? "[data-turn]" : ".run-row", by, { jump: Boolean(this.view) });
+    const small = (by) => () => walk(scroller(), "[data-stop]", by);
+    return {
+      j: large(1),
+      k: large(-1),
+      "↓": (from) => !from.closest?.("select") && small(1)(),
+      "↑": (from) => !from.closest?.("select") && small(-1)(),
+      "→": (from) => folded(from, true),
+      "←": (from) => folded(from, false),
+      "/": run(() => this.search.focus()),
+      f: run(() => this.follow()),
+      t: () => this.turnTheme(),
+      "[": () => this.beside(-1),
+      "]": () => this.beside(1),
+      "?": () => this.dialog.showModal(),
+      Esc: () => this.back(),
+    };
+  }
+
+  /** Open a log, or show it when it is open. */
+  open(source) {
+    const there = this.entries.find((entry) => entry.log.name === source.name && source.grows);
+    if (there) return this.show(there);
+    const entry = new OpenLog(source);
+    this.entries.push(entry);
+    entry.read(() => this.changed(entry));
+    return this.show(entry);
+  }
+
+  choose(files) {
+    for (const file of files) this.open(new ChosenFile(file));
+  }
+
+  show(entry) {
+    if (entry !== this.current) this.search.clear();
+    this.current = entry;
+    this.draw();
+    if (entry) this.told.open(entry);
+    else this.told.home();
+    this.focusMain();
+  }
+
+  close(entry) {
+    entry.closed = true;
+    this.entries = this.entries.filter((other) => other !== entry);
+    this.show(this.current === entry ? (this.library ? null : (this.entries[0] ?? null)) : this.current);
+  }
+
+  /** Something was read: draw it with the next frame, however much it is. */
+  changed(entry) {
+    if (entry !== this.current || this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      if (this.current !== entry) return;
+      if (this.view && this.view.run === entry.run) this.status.textContent = this.view.update();
+      else this.draw();
+    });
+  }
+
+  draw() {
+    const held = this.body.contains(this.host.shadowRoot.activeElement);
+    this.drawBar();
+    this.drawBody(this.current);
+    if (held) this.focusMain();
+  }
+
+  drawBody(entry) {
+    this.view = null;
+    if (!entry) return this.library ? this.drawLibrary() : this.body.replaceChildren();
+    if (!entry.run) return this.body.replaceChildren(waiting(entry));
+    this.view = new RunView(entry, {
+      enter: (...children) => this.to(entry, [...entry.path, ...children]),
+      leave: (depth) => this.to(entry, entry.path.slice(0, depth)),
+      choose: (place) => this.to(entry, [], place),
+      follow: () => this.follow(),
+    });
+    return this.body.replaceChildren(this.view.element);
+  }
+
+  to(entry, path, place = entry.place) {
+    Object.assign(entry, { path, place });
+    this.draw();
+    this.focusMain();
+  }
+
+  drawLibrary() {
+    const focus = this.host.shadowRoot.activeElement?.dataset?.name;
+    const page = libraryOf({
+      ...this.library,
+      open: (name) => this.library.open(name),
+      choose: (files) => this.choose(files),
+    });
+    this.body.replaceChildren(h("main.scroller", {}, page));
+    if (focus) this.body.querySelector(`[data-name="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
+  }
+
+  /** What the server told of the folder. */
+  shelve(told) {
+    Object.assign(this.library, told);
+    if (!this.current) this.drawLibrary();
+  }
+
+  drawBar() {
+    const tab = (entry) => {
+      const words = plainLine(entry.log.name.replace(/\.jsonl$/, ""));
+      const name = button(words, () => this.show(entry), {
+        class: "tab-name",
+        "aria-current": entry === this.current ? "page" : null,
+        title: words,
+      });
+      const shut =
+        (this.library || this.entries.length > 1) &&
+        button("×", () => this.close(entry), { class: "tab-close", "aria-label": `Close ${words}` });
+      return h(`span.tab${entry === this.current ? ".tab-current" : ""}`, {}, name, shut);
+    };
+    const home =
+      this.library &&
+      button("Runs", () => this.show(null), { class: "tab-name home", "aria-current": this.current ? null : "page" });
+    this.bar.replaceChildren(
+      ...[
+        h("nav.tabs", { "aria-label": "Open logs" }, home, this.entries.map(tab)),
+        this.current && this.search,
+        button("◐", () => this.turnTheme(), {
+          class: "icon",
+          "aria-label": "Light or dark",
+          title: "Light or dark (t)",
+        }),
+        button("?", () => this.dialog.showModal(), { class: "icon", "aria-label": "Keys", title: "Keys (?)" }),
+      ].filter(Boolean),
+    );
+    const current = this.bar.querySelector(".tab-current");
+    if (current) this.bar.firstChild.scrollLeft = current.offsetLeft - this.bar.firstChild.offsetLeft;
+  }
+
+  find(words) {
+    const { log, place } = this.current;
+    return log.runs[place] ? hits(log.runs[place], words) : [];
+  }
+
+  pick(hit, words) {
+    const same =
+      hit.path.length === this.current.path.length && hit.path.every((run, depth) => run === this.current.path[depth]);
+    if (!same) this.to(this.current, hit.path);
+    this.view.reveal(hit, words);
+  }
+
+  follow() {
+    if (!this.current.live) return false;
+    this.current.following = !this.current.following;
+    this.view.drawSide();
+    if (this.current.following) this.view.toTheEnd();
+    return true;
+  }
+
+  beside(by) {
+    const stops = [...(this.library ? [null] : []), ...this.entries];
+    if (stops.length > 1) this.show(stops[(stops.indexOf(this.current) + by + stops.length) % stops.length]);
+  }
+
+  back() {
+    if (this.current?.path.length) return this.to(this.current, this.current.path.slice(0, -1));
+    return this.current && this.library ? this.show(null) : false;
+  }
+
+  turnTheme() {
+    this.status.textContent = nextTheme(this.host);
+  }
+
+  /** Where it is one thing among others on a page, it does not take the focus by itself. */
+  focusMain() {
+    if (!this.alone && !this.host.shadowRoot.activeElement) return;
+    this.body.querySelector("h1")?.focus({ preventScroll: true });
+  }
+}
+
+function waiting(entry) {
+  const empty = entry.loaded ? `${entry.log.name} holds no run yet.` : "Reading …";
+  const said = entry.problem ?? entry.log.problems[0] ?? empty;
+  return h(
+    "main.scroller",
+    {},
+    h("div.library", {}, h("h1", { tabindex: "-1" }, entry.log.name), h("p.note", {}, said)),
+  );
+}
+
+function folded(from, open) {
+  const details = from.closest?.("summary")?.parentElement;
+  if (!details?.unfold || details.open === open) return false;
+  if (open) details.unfold();
+  else details.open = false;
+  return true;
+}

@@ -1,0 +1,179 @@
+"""The server of `rlm view`: the page, the list of a folder's logs, and their bytes from an offset on.
+
+It listens on loopback and changes nothing. A page of another origin could still make a browser ask it, also under a
+name that leads to loopback (DNS rebinding): so a request has to name this server as its host, and come from this page.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import suppress
+from dataclasses import asdict
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.viewer import component, pages
+from rlm_kernel.viewer.folder import Folder
+from rlm_kernel.viewer.kept import LogOnDisk
+
+_ADDRESS = "127.0.0.1"
+_NAMES = ("localhost", _ADDRESS)
+_TOO_MUCH = 1 << 62
+_PIECE = 1 << 18
+
+
+class ViewerServer(ThreadingHTTPServer):
+    """Serves the viewer from a thread of its own between `start` and `close`, or as a context manager.
+
+    Args:
+        folder: whose logs are shown.
+        port: on loopback; 0: any that is free.
+
+    Raises:
+        ConfigError: the port is taken or not allowed.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, folder: Folder, port: int) -> None:
+        self.folder = folder
+        self._thread = threading.Thread(target=self.serve_forever, name="rlm-viewer", daemon=True)
+        try:
+            super().__init__((_ADDRESS, port), _Request)
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"Port {port} cannot be used ({error}): choose another with --port, or --port 0 for any that is free."
+            ) from error
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self.server_address[1])
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://localhost:{self.port}/"
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering and give the port back."""
+        if self._thread.is_alive():
+            self.shutdown()
+        self.server_close()
+
+
+class _Request(BaseHTTPRequestHandler):
+    server: ViewerServer
+    server_version = "rlm-viewer"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        # The browser may have gone before the end: then nobody waits for the rest.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._answer()
+
+    do_HEAD = do_GET  # noqa: N815 (the name is the protocol's)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
+        """Say nothing: what is asked for is on the screen."""
+
+    def _answer(self) -> None:
+        url = urlsplit(self.path)
+        if self._is_foreign():
+            self._refuse(HTTPStatus.FORBIDDEN, f"This viewer answers its own page only, at {self.server.url}")
+        elif url.path == "/":
+            self._give(pages.served().encode(), "text/html; charset=utf-8")
+        elif url.path == "/viewer.js":
+            self._give(component.script("page").encode(), "text/javascript; charset=utf-8")
+        elif url.path == "/logs":
+            self._give(self._listing(), "application/json")
+        elif url.path.startswith("/logs/"):
+            self._give_log(unquote(url.path.removeprefix("/logs/")), parse_qs(url.query))
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
+
+    def _is_foreign(self) -> bool:
+        """Whether the request comes from another page, or was meant for another host."""
+        ours = {f"{name}:{self.server.port}" for name in _NAMES}
+        origin = self.headers.get("Origin")
+        site = self.headers.get("Sec-Fetch-Site", "none")
+        followed_a_link = self.headers.get("Sec-Fetch-Mode") == "navigate"
+        return (
+            self.headers.get("Host", "") not in ours
+            or (origin is not None and origin.removeprefix("http://") not in ours)
+            or (site not in ("none", "same-origin") and not followed_a_link)
+        )
+
+    def _listing(self) -> bytes:
+        folder = self.server.folder
+        runs = [asdict(summary) for summary in folder.summaries()]
+        return json.dumps({"folder": str(folder.path), "count": len(folder.logs()), "runs": runs}).encode()
+
+    def _give_log(self, name: str, query: dict[str, list[str]]) -> None:
+        path = self.server.folder.log(name)
+        start = query.get("from", ["0"])[0]
+        if path is None:
+            self._refuse(HTTPStatus.NOT_FOUND, f"There is no log {name!r} in this folder any more.")
+        elif not (start.isascii() and start.isdigit() and int(start) < _TOO_MUCH):
+            self._refuse(HTTPStatus.BAD_REQUEST, "from= is an offset in bytes.")
+        else:
+            self._send_from(path, int(start))
+
+    def _send_from(self, path: Path, start: int) -> None:
+        """The rest of the file as it is now; what is written meanwhile comes with the next request."""
+        try:
+            fresh, file = "yes" if LogOnDisk(path).fresh else "no", path.open("rb")
+        except OSError as error:
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+            return
+        with file:
+            left = max(0, file.seek(0, 2) - start)
+            file.seek(min(start, file.tell()))
+            self._head(HTTPStatus.OK, "application/x-ndjson", left, {"X-Log-Fresh": fresh})
+            while self.command == "GET" and left > 0 and (piece := file.read(min(left, _PIECE))):
+                left -= len(piece)
+                self.wfile.write(piece)
+
+    def _give(self, content: bytes, kind: str) -> None:
+        self._head(HTTPStatus.OK, kind, len(content))
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        content = why.encode("utf-8", "replace")
+        self._head(status, "text/plain; charset=utf-8", len(content))
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def _head(self, status: HTTPStatus, kind: str, length: int, more: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**_ALWAYS, "Content-Type": kind, "Content-Length": str(length), **(more or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+_ALWAYS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": pages.served_policy(),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}

@@ -1,0 +1,53 @@
+"""The viewer as a widget (anywidget): the same component, whose log is read by the kernel of the notebook.
+
+The log travels in pieces when the page asks for them, so a notebook that is saved does not hold it, and a run under way
+is followed. Where there is no widget (a page made of the notebook, an untrusted one), a folded text stands for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anywidget
+import traitlets
+
+from rlm_kernel.viewer import component
+from rlm_kernel.viewer.fallback import folded
+from rlm_kernel.viewer.kept import LogInMemory, LogOnDisk
+
+_PIECE = 4 << 20
+
+
+class RunWidget(anywidget.AnyWidget):
+    """A run in a notebook.
+
+    Args:
+        log: of the run.
+        height: in pixels.
+    """
+
+    _esm = component.script("widget")
+    name = traitlets.Unicode().tag(sync=True)
+    height = traitlets.Int().tag(sync=True)
+
+    def __init__(self, log: LogOnDisk | LogInMemory, height: int) -> None:
+        super().__init__(name=log.name, height=height)
+        self._log = log
+        self.on_msg(self._give)
+
+    def _give(self, _: Any, asked: Any, __: Any) -> None:
+        """Send what stands behind an offset; the page asks until nothing comes."""
+        offset = asked.get("from") if isinstance(asked, dict) else None
+        if not isinstance(offset, int) or offset < 0:
+            return
+        try:
+            piece, error, fresh = self._log.read(offset, _PIECE), None, self._log.fresh
+        except OSError as problem:
+            piece, error, fresh = b"", str(problem), False
+        self.send({"from": offset, "fresh": fresh, "grows": self._log.grows, "error": error}, [piece])
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The widget, and beside it a text for those who cannot show one."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        return {**data, "text/html": folded(self._log), "text/plain": f"The run {self._log.name}"}, metadata

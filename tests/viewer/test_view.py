@@ -1,0 +1,204 @@
+"""`view()` in a notebook, `rlm view` on the command line, and the component that both show."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from magics.laboratory import Tab, lab, write
+from viewer import long_logs
+from viewer.conftest import shot
+from viewer.reference_logs import reference_log
+
+import rlm
+from rlm.logger import RLMLogger
+from rlm_kernel.cli import main
+from rlm_kernel.viewer import component
+from rlm_kernel.viewer.fallback import folded
+from rlm_kernel.viewer.kept import kept
+
+PAGE = Path(component.__file__).parent / "page"
+
+
+class Shape(HTMLParser):
+    """The elements of a page, and whether they have attributes."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes = set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+
+
+def completion(**kwargs):
+    replies = ["Look.\n```repl\nprint(llm_query('one'))\n```", "FINAL(done)"]
+    with rlm.RLM(backend=rlm.ScriptedLM(replies), other_backends=[rlm.ScriptedLM(["two"])], **kwargs) as one:
+        return one.completion("the context", "The question?")
+
+
+def test_a_result_becomes_a_widget_that_gives_its_lines(monkeypatch):
+    widget = rlm.view(completion(logger=RLMLogger()), height=500)
+    sent = []
+    monkeypatch.setattr(widget, "send", lambda content, buffers: sent.append((content, buffers)))
+    widget._give(widget, {"from": 0}, [])
+    (content, (lines,)) = sent[0]
+    assert content == {"from": 0, "fresh": False, "grows": False, "error": None}
+    assert [json.loads(line)["type"] for line in lines.splitlines()] == [
+        "metadata",
+        "iteration",
+        "iteration",
+        "finished",
+    ]
+    widget._give(widget, {"from": len(lines)}, [])
+    assert sent[1][1] == [b""]
+    for nonsense in ({"from": -1}, {"from": "0"}, {}, None, []):
+        widget._give(widget, nonsense, [])
+    assert len(sent) == 2
+    assert widget.height == 500
+
+
+def test_where_there_is_no_widget_a_folded_text_stands_for_it(long_log):
+    data, _ = rlm.view(long_log)._repr_mimebundle_()
+    assert set(data) == {"application/vnd.jupyter.widget-view+json", "text/html", "text/plain"}
+    page = data["text/html"]
+    assert Shape(page).tags <= {"details", "summary", "pre", "p", "b"}
+    assert "41 of 600" in page
+    assert page.count("<details>") == 31
+
+
+def test_the_folded_text_holds_nothing_active(tmp_path):
+    page = folded(kept(long_logs.hostile_run(tmp_path / "hostile.jsonl", long=100_000)))
+    assert Shape(page).attributes == []
+    assert Shape(page).tags <= {"details", "summary", "pre", "p", "b"}
+    assert len(page) < 60_000
+    assert "\u202e" not in page
+    assert "Forty-two" in folded(kept(reference_log(tmp_path / "reference.jsonl")))
+
+
+def test_the_folded_text_of_a_damaged_log_is_still_one(tmp_path, long_log):
+    lines = [json.loads(line) for line in reference_log(tmp_path / "reference.jsonl").read_text().splitlines()]
+    for seed in range(200):
+        odd = [long_logs.damaged(line, random.Random(seed), 0.1) for line in lines]
+        (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, odd)))
+        assert Shape(folded(kept(tmp_path / "odd.jsonl"))).tags <= {"details", "summary", "pre", "p", "b"}
+
+
+def test_what_cannot_be_viewed_is_said():
+    with pytest.raises(rlm.ConfigError, match="give the RLM a logger"):
+        rlm.view(completion())
+    with pytest.raises(rlm.ConfigError, match="not int"):
+        rlm.view(3)
+    with pytest.raises(rlm.RecordingError, match=r"no log 'missing.jsonl'"):
+        rlm.view("missing.jsonl")
+
+
+def test_without_anywidget_the_extra_is_named(long_log, monkeypatch):
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    monkeypatch.delitem(sys.modules, "rlm_kernel.viewer.widget", raising=False)
+    with pytest.raises(rlm.ConfigError, match=r"pip install 'rlm-kernel\[widget\]'"):
+        rlm.view(long_log)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--export", "x.html"], "name its log"),
+        (["--export", "x.txt", "LOG"], "ends with .html"),
+        (["--export", "x.html", "missing.jsonl"], "no log 'missing.jsonl'"),
+        (["missing"], "no folder or log 'missing'"),
+        ([], "no folder ./rlm_logs or ./logs"),
+        (["LOG", "--port", "99999"], "Port 99999"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_fix(arguments, said, long_log, capsys):
+    code = main(["view", "--no-browser", *(str(long_log) if word == "LOG" else word for word in arguments)])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_ctrl_c_ends_the_server_in_peace(logs, long_log):
+    command = [sys.executable, "-m", "rlm_kernel.cli", "view", str(long_log), "--no-browser", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert re.fullmatch(r"http://localhost:\d+/#long\.jsonl\n", server.stdout.readline())
+        assert "Ctrl-C ends it" in server.stderr.readline()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
+        assert server.stderr.read() == ""
+
+
+@pytest.mark.parametrize("use", ["page", "widget"])
+def test_the_component_is_one_module_without_imports(use):
+    script = component.script(use)
+    assert re.search(r"^\s*(import\b|export (?!default))", script, re.MULTILINE) is None
+    assert script.count("export default") == (use == "widget")
+    assert "</script" not in script
+    assert "<!--" not in script
+    assert "http://" not in script.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in script
+
+
+def test_every_module_is_used_short_and_sets_no_markup():
+    files = sorted(PAGE.glob("*.js"))
+    assert {file.stem for file in files} == set(component.modules())
+    for file in files:
+        source = file.read_text()
+        assert len(source.splitlines()) < 300
+        assert source.startswith("// ")
+        assert (
+            re.search(
+                r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|setHTML|srcdoc", source
+            )
+            is None
+        )
+        for names, _ in component._IMPORT.findall(source):
+            assert [name for name in re.findall(r"\w+", names) if len(re.findall(rf"\b{name}\b", source)) < 2] == []
+        assert len(re.findall(r"^import\b", source, re.MULTILINE)) == len(component._IMPORT.findall(source))
+
+
+@pytest.mark.timeout(300)
+def test_the_widget_in_jupyterlab_shows_a_run_and_keeps_its_keys(chromium, logs, long_log):
+    long_logs.hostile_run(logs / "hostile.jsonl", long=6_000_000)
+    cells = [
+        "from rlm import view\nview('long.jsonl', height=700)",
+        "view('hostile.jsonl')",
+        "print('still a notebook')",
+    ]
+    write(logs / "notebook.ipynb", cells)
+    with lab(logs) as address:
+        tab = Tab(chromium, address, "notebook.ipynb")
+        tab.ready()
+        tab.run(0)
+        page = tab.page
+        widget = tab.cells.nth(0).locator(".rlm-viewer")
+        widget.get_by_role("heading", name="Turn 30").wait_for()
+        assert "600" in widget.locator(".facts").inner_text()
+        widget.locator("[data-go='0']").click()
+        page.keyboard.press("j")
+        assert widget.locator("[data-turn='1']").evaluate("(one) => one.getRootNode().activeElement === one")
+        widget.locator("[data-card='1'] .calls > summary").click()
+        assert widget.locator("[data-card='1'] details.call").count() == 20
+        shot(page, "viewer-widget")
+        page.keyboard.press("d")  # twice, it would delete the cell
+        page.keyboard.press("d")
+        assert tab.cells.count() == 3
+        tab.run(1)
+        hostile = tab.cells.nth(1).locator(".rlm-viewer")
+        hostile.get_by_text("of 6,000,018").wait_for()
+        assert hostile.locator("#broken, img").count() == 0
+        page.keyboard.press("Control+s")
+        page.close()
+    saved = (logs / "notebook.ipynb").read_text()
+    assert "y" * 10_000 not in saved
+    assert (logs / "notebook.ipynb").stat().st_size < 2_000_000
