@@ -97,7 +97,9 @@ async def test_the_watchdog_can_neither_be_stopped_nor_killed_nor_traced(docker_
             "    try: open(f'/proc/1/{name}', 'rb').read(1)\n"
             "    except PermissionError: print('refused')\n"
         )
-        assert cell.stdout.split() == ["S", "-1", "refused", "refused", "refused", "refused"]
+        state, *others = cell.stdout.split()
+        assert state in "SR"  # it waits or works, and is not stopped
+        assert others == ["-1", "refused", "refused", "refused", "refused"]
 
 
 async def test_orphans_are_buried(docker_session):

@@ -13,6 +13,7 @@ import papermill
 import psutil
 import pytest
 
+from rlm_kernel.clients import llamacpp_server
 from rlm_kernel.replay import replay
 from rlm_kernel.trajectory.normaliser import differences
 
@@ -47,7 +48,8 @@ def recorded(what_is_missing, tmp_path_factory):
 
 @pytest.fixture
 def no_model(recorded, monkeypatch):
-    """No server of the process that recorded the run is left, and none can be started."""
+    """No server is left, neither of the process that recorded the run nor of ours, and none can be started."""
+    llamacpp_server.stop_all()
     servers = [p for p in psutil.process_iter(["cmdline"]) if "llamacpp_child" in " ".join(p.info["cmdline"] or [])]
     ours = [process for process in servers if os.getpid() in [parent.pid for parent in process.parents()]]
     assert ours == []
