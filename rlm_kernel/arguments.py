@@ -17,6 +17,7 @@ from rlm_kernel.plan import Models, Plan
 from rlm_kernel.prompt_profiles import PROFILES
 from rlm_kernel.prompts import PromptProfile
 from rlm_kernel.schemas import Schema
+from rlm_kernel.trajectory.redaction import named_secrets
 
 COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
 """Backends of which nothing can be said before: who answers reports the cost, or which model a deployment is."""
@@ -133,10 +134,11 @@ def check_logger(logger: object) -> None:
         raise ConfigError(f"logger must be an RLMLogger, from rlm.logger, not {type(logger).__name__}.")
 
 
-def keys_of(models: Models) -> set[str]:
-    """The keys that the models send: they may be in no log."""
-    keys = (getattr(lm, "api_key", None) for lm in (models.root, *models.others))
-    return {key for key in keys if isinstance(key, str)}
+def keys_of(plan: Plan) -> set[str]:
+    """The keys that the models send, and what is called like a secret in the tools: they may be in no log."""
+    keys = (getattr(lm, "api_key", None) for lm in (plan.models.root, *plan.models.others))
+    values = [{tool.name: tool.content} for tool in (*plan.tools, *plan.sub_tools) if tool.kind == "value"]
+    return {key for key in keys if isinstance(key, str)} | named_secrets(values)
 
 
 def schema_of(given: Any) -> Schema | None:

@@ -10,7 +10,7 @@ from rlm_kernel.clients.endpoint import is_loopback
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.tools import tools_of
 from rlm_kernel.trajectory.recording import Recording
-from rlm_kernel.trajectory.redaction import HIDDEN
+from rlm_kernel.trajectory.redaction import HIDDEN, without_secrets_of_tools
 
 NOT_RECORDED = frozenset({
     "self", "logger", "verbose", "custom_tools",
@@ -20,6 +20,7 @@ NOT_RECORDED = frozenset({
 
 _OBJECT = "object"
 _ADDRESSES = {"base_url", "api_base", "custom_host", "azure_endpoint", "url"}
+_MODELS = ("backend_kwargs", "other_backend_kwargs", "sampling_args", "sub_sampling_args")
 
 
 def recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +28,8 @@ def recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: _plain(value) for name, value in arguments.items() if name not in NOT_RECORDED}
     sub_tools = arguments.get("custom_sub_tools")
     if sub_tools is not None:
-        plain["custom_sub_tools"] = [tool.recorded() for tool in tools_of(sub_tools, "custom_sub_tools")]
+        known = (tool.recorded() for tool in tools_of(sub_tools, "custom_sub_tools"))
+        plain["custom_sub_tools"] = list(without_secrets_of_tools(known))
     return plain
 
 
@@ -50,6 +52,8 @@ def arguments_of(recording: Recording, overrides: Mapping[str, Any]) -> dict[str
     arguments = {name: value for name, value in known.items() if name not in overrides}
     if "backend" in overrides and "backend_kwargs" not in overrides:
         arguments.pop("backend_kwargs", None)  # they belong to the other backend
+    if "environment" in overrides and "environment_kwargs" not in overrides:
+        arguments.pop("environment_kwargs", None)  # what a kernel may reach is said by who says where it lives
     _check_servers(recording, arguments)
     missing = sorted(name for name, value in arguments.items() if _holds_object(value))
     if missing:
@@ -57,14 +61,14 @@ def arguments_of(recording: Recording, overrides: Mapping[str, Any]) -> dict[str
     if isinstance(sub_tools := arguments.get("custom_sub_tools"), list):
         arguments["custom_sub_tools"] = _tools(sub_tools)
     started = recording.trajectory.started
-    if started is not None and started.tools:
+    if started is not None and started.tools and "custom_tools" not in overrides:
         arguments["custom_tools"] = _tools(started.tools)
     return {**{name: without_hidden(value) for name, value in arguments.items()}, **overrides}
 
 
 def _check_servers(recording: Recording, arguments: Mapping[str, Any]) -> None:
     """A forged log must not have a key sent to a server of its choice."""
-    for name in ("backend_kwargs", "other_backend_kwargs"):
+    for name in _MODELS:
         for server in sorted(servers_elsewhere(arguments.get(name))):
             raise RecordingError(
                 f"{recording.path.name} names the server {server}, which would get your key: give {name} again if you "
@@ -73,13 +77,21 @@ def _check_servers(recording: Recording, arguments: Mapping[str, Any]) -> None:
 
 
 def servers_elsewhere(value: Any) -> set[str]:
-    """What stands in fields of addresses, in plain data, and is not on this machine."""
+    """What stands in fields of addresses, or looks like one, in plain data, and is not on this machine."""
     if isinstance(value, list):
         return set().union(*map(servers_elsewhere, value))
     if not isinstance(value, dict):
         return set()
-    here = {v for k, v in value.items() if k in _ADDRESSES and isinstance(v, str) and not is_loopback(v)}
+    texts = ((key, held) for key, held in value.items() if isinstance(held, str))
+    here = {held for key, held in texts if (key in _ADDRESSES or "://" in held) and not _is_here(held)}
     return here.union(*map(servers_elsewhere, value.values()))
+
+
+def _is_here(address: str) -> bool:
+    try:
+        return is_loopback(address)
+    except ValueError:  # it is none
+        return False
 
 
 def _plain(value: Any) -> Any:
@@ -100,11 +112,38 @@ def _holds_object(value: Any) -> bool:
     return isinstance(value, list) and any(map(_holds_object, value))
 
 
+def _holds_hidden(value: Any) -> bool:
+    """Whether something was taken out of plain data."""
+    if isinstance(value, Mapping | list | tuple):
+        return any(map(_holds_hidden, value.values() if isinstance(value, Mapping) else value))
+    return isinstance(value, str) and HIDDEN in value
+
+
 def without_hidden(value: Any) -> Any:
     """Without the keys that were taken out of the log: the environment is asked for them again."""
     if isinstance(value, dict):
         return {key: without_hidden(held) for key, held in value.items() if held != HIDDEN}
     return [without_hidden(item) for item in value] if isinstance(value, list) else value
+
+
+def check_is_whole(recording: Recording, overrides: Mapping[str, Any]) -> None:
+    """See whether a run can go on with what its log says of tools and environment.
+
+    Raises:
+        RecordingError: a value could not be recorded, or was taken out as a secret, and is not given again.
+    """
+    known, started = recording.metadata.get("configuration") or {}, recording.trajectory.started
+    tools = {"custom_tools": started.tools if started else (), "custom_sub_tools": known.get("custom_sub_tools") or ()}
+    absent = {argument: [tool["name"] for tool in given if _is_absent(tool)] for argument, given in tools.items()}
+    if _holds_hidden(known.get("environment_kwargs")):
+        absent["environment_kwargs"] = ["environment_kwargs"]
+    for argument, names in absent.items():
+        if names and argument not in overrides:
+            raise RecordingError(f"Values of {', '.join(names)} are not in the log: give {argument} again.")
+
+
+def _is_absent(tool: Mapping[str, Any]) -> bool:
+    return tool["kind"] != "function" and ("content" not in tool or _holds_hidden(tool))
 
 
 def _tools(known: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rlm_kernel.together import together
 from rlm_kernel.tools import prompt_section
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, OnEvent
+from rlm_kernel.trajectory.redaction import without_secrets_of_tools
 from rlm_kernel.trajectory.stream import EventStream
 from rlm_kernel.turns import Turns
 from rlm_kernel.usage import UsageMeter
@@ -254,8 +255,7 @@ class Engine:
             depth=plan.depth,
             context=prompt,
             setup=tuple(filter(None, (plan.environment.setup_code, plan.profile.setup_code))),
-            tools=tuple(tool.recorded() for tool in plan.tools),
+            tools=without_secrets_of_tools(tool.recorded() for tool in plan.tools),
             seed=plan.seed,
             schema=self._schema.document if self._schema else None,
         )
-

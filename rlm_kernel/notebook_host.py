@@ -7,7 +7,9 @@ functions, and models to answer them. The keys stay here.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import notebook_settings
@@ -19,7 +21,7 @@ from rlm_kernel.kernelspecs import AVAILABLE, Environment, environment
 from rlm_kernel.oracle import Oracle
 from rlm_kernel.recollection import Recollection
 from rlm_kernel.rlm import RLM
-from rlm_kernel.scene import chain_of, context_of, environment_of, histories, set_scene, started
+from rlm_kernel.scene import chain_of, context_of, environment_of, set_scene, started
 from rlm_kernel.script import run_of
 from rlm_kernel.trajectory.recording import Recording, read
 
@@ -42,6 +44,7 @@ class NotebookHost:
         notebook: with papermill's parameters in it.
         kernel_name: the kernelspec, or the name of one of our environments.
         path: where the notebook was read from, or None.
+        given: the parameters that papermill was given now; those of the notebook may be of a stranger.
 
     Attributes:
         recording: the run that the notebook is of, or None.
@@ -51,16 +54,23 @@ class NotebookHost:
         RecordingError: the notebook is of a run, and its log cannot be read.
     """
 
-    def __init__(self, notebook: NotebookNode, kernel_name: str, path: str | None) -> None:
+    def __init__(
+        self,
+        notebook: NotebookNode,
+        kernel_name: str,
+        path: str | None,
+        given: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         parameters = notebook_settings.parameters_of(notebook)
         self._notebook = notebook
+        self._given = given
         self.recording = _recording_of(notebook, parameters, path)
         live = self.recording is None or notebook_settings.mode_of(parameters) == "live"
         self._environment = _environment(kernel_name, self.recording)
         self._rlm = self._model(parameters) if live else None
         self._oracle = Oracle(self._rlm) if self._rlm else None
         self._chain = chain_of(self.recording) if self.recording else ()
-        self._histories = histories(self.recording.trajectory) if self.recording else {}
+        self._histories = self.recording.trajectory.histories() if self.recording else {}
         runs = [one.trajectory for one in self._chain]
         self._recollection = Recollection(runs, self._oracle, _NO_MODEL if live else _ASK_LIVE)
         self._seed = started(self.recording).seed if self.recording else None
@@ -121,7 +131,7 @@ class NotebookHost:
     def _model(self, parameters: dict[str, Any]) -> RLM | None:
         if self.recording is not None:
             given = notebook_settings.arguments_of(parameters, {}, {}) or {}
-            notebook_settings.check_servers(self._notebook, given)
+            notebook_settings.check_servers(self._given, given)
             if given:  # answers in the place of all recorded models
                 given = {"other_backends": None, "other_backend_kwargs": None, **given}
             return RLM(**arguments_of(self.recording, given))
@@ -129,7 +139,7 @@ class NotebookHost:
         arguments = notebook_settings.arguments_of(parameters, about, os.environ)
         if arguments is None:
             return None
-        notebook_settings.check_servers(self._notebook, arguments)
+        notebook_settings.check_servers(self._given, arguments)
         return RLM(environment=self._environment.name if self._environment else "local", **arguments)
 
 
@@ -154,4 +164,6 @@ def _environment(kernel_name: str, recording: Recording | None) -> Environment |
     name = next((name for name, spec in AVAILABLE.items() if kernel_name in (name, spec)), None)
     if name is None:
         return None
-    return environment_of(recording, name) if recording else environment(name, None)
+    if recording is None:
+        return environment(name, None)
+    return environment_of(recording, None if name == started(recording).environment else name)

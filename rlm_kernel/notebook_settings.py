@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.configuration import servers_elsewhere
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.trajectory.redaction import without_secrets
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -28,14 +29,17 @@ def parameters_of(notebook: NotebookNode) -> dict[str, Any]:
     return {**_assigned(next((cell.source for cell in tagged), "")), **given}
 
 
-def check_servers(notebook: NotebookNode, arguments: Mapping[str, Any]) -> None:
+def check_servers(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     """A notebook of a stranger must not have a key sent to a server of its choice.
+
+    Args:
+        given: the parameters that papermill was given for this execution.
+        arguments: of the `RLM`.
 
     Raises:
         ConfigError: a server elsewhere is named by the notebook itself, and not by papermill's parameters.
     """
-    given = notebook.metadata.get("papermill", {}).get("parameters", {})
-    for server in sorted(servers_elsewhere(dict(arguments)) - servers_elsewhere(given)):
+    for server in sorted(servers_elsewhere(dict(arguments)) - servers_elsewhere(dict(given))):
         raise ConfigError(
             f"The notebook names the server {server}, which would get your key. If you trust it: "
             f"papermill -p base_url {server} …"
@@ -77,11 +81,16 @@ def arguments_of(
 def rlm_arguments(named: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of an `RLM` for values called as in `NAMES`."""
     backend = named.get("backend", DEFAULT_BACKEND)
-    kwargs = {**named.get("backend_kwargs", {}), **_kwargs(named, "model", "base_url")}
-    if "api_key" in kwargs:
+    given = named.get("backend_kwargs", {})
+    if not isinstance(given, Mapping):
         raise ConfigError(
-            "An API key does not belong among the parameters, which stand in the notebook that is written: "
-            "set it in the environment or in a .env file."
+            f"backend_kwargs must be a dict, not {given!r}: give it with papermill -y or in metadata.rlm."
+        )
+    kwargs = {**given, **_kwargs(named, "model", "base_url")}
+    if without_secrets(kwargs) != kwargs:
+        raise ConfigError(
+            "An API key or another secret does not belong among the parameters, which stand in the notebook that is "
+            "written: set it in the environment or in a .env file."
         )
     arguments = {"backend": backend, "backend_kwargs": kwargs, **{n: named[n] for n in LIMITS if n in named}}
     if "sub_backend" in named or "sub_model" in named:

@@ -36,7 +36,8 @@ class RLMEngine(NBClientEngine):  # type: ignore[misc]
     def execute_notebook(cls, nb: NotebookNode, kernel_name: str, **options: Any) -> NotebookNode:
         """Keep what the notebook shows: papermill empties it, and not all of it comes from running cells."""
         shown = {cell.id: list(cell.outputs) for cell in nb.cells if cell.cell_type == "code" and "id" in cell}
-        return super().execute_notebook(nb, kernel_name, shown=shown, **options)  # type: ignore[no-any-return]
+        given = _given_now(nb)
+        return super().execute_notebook(nb, kernel_name, shown=shown, given=given, **options)  # type: ignore[no-any-return]
 
     @classmethod
     def execute_managed_notebook(
@@ -49,6 +50,7 @@ class RLMEngine(NBClientEngine):  # type: ignore[misc]
         start_timeout: int = 60,
         execution_timeout: int | None = None,
         shown: Mapping[str, list[NotebookNode]] = MappingProxyType({}),
+        given: Mapping[str, Any] = MappingProxyType({}),
         **options: Any,
     ) -> NotebookNode:
         """Execute the notebook; the signature is that of papermill's own engine.
@@ -57,7 +59,7 @@ class RLMEngine(NBClientEngine):  # type: ignore[misc]
             ConfigError: a parameter is wrong.
             RecordingError: the notebook is of a run whose record cannot be read.
         """
-        host = NotebookHost(nb_man.nb, kernel_name, options.get("input_path"))
+        host = NotebookHost(nb_man.nb, kernel_name, options.get("input_path"), given)
         client = HostedClient(
             nb_man,
             host=host,
@@ -145,6 +147,17 @@ class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
         if not edited:
             ran.outputs += [output for output in before if "rlm" in output.get("metadata", {})]
         return ran
+
+
+def _given_now(notebook: NotebookNode) -> dict[str, Any]:
+    """The parameters of this execution. Those of an earlier one stand in the file, where a stranger may have put them.
+
+    papermill marks every cell that it reads, and then adds one with the parameters that it is given.
+    """
+    added = (cell for cell in notebook.cells if "papermill" not in cell.metadata)
+    if not any("injected-parameters" in cell.metadata.get("tags", []) for cell in added):
+        return {}
+    return dict(notebook.metadata.papermill["parameters"])
 
 
 def _without_error(output: NotebookNode) -> NotebookNode:

@@ -6,7 +6,7 @@ Where the record ends, the models take over: in the middle of a batch, or of a c
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.journal import Occurrences, Slot
 from rlm_kernel.records import Answer, Prompt, Reply, Usage
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.tree import Call, Cell, Trajectory
+from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class Recorded:
 
     Attributes:
         answered: as it was told.
-        child: what was told of the run that found it, of an `rlm_query`.
+        before: what was told until then: of the child run that found it, or of replies that did not fit its schema.
         spending: the calls behind it: the label of the model and what the call cost.
     """
 
     answered: events.SubcallAnswered
-    child: tuple[events.ChildEvent, ...]
+    before: tuple[events.ChildEvent | events.SubcallRejected, ...]
     spending: tuple[tuple[str, Usage], ...]
 
     @property
@@ -45,11 +45,13 @@ class Before:
         context: its input.
         history: its conversation.
         past: its cells and their answers.
+        cells: the number of its last cell, ended or not; 0 when it ran none.
     """
 
     context: Prompt
     history: list[dict[str, Any]]
     past: Past
+    cells: int
 
 
 @dataclass(slots=True)
@@ -101,32 +103,48 @@ def past_of(run: Trajectory, at: int | None = None) -> Past:
     """
     past, occurrences = Past(seconds=run.seconds), Occurrences()
     turns = [turn for turn in run.turns if at is None or turn.iteration <= at]
+    if at is not None and turns and (end := turns[-1].finished) is not None:
+        past.seconds = end.time
     past.replies.extend(replied for replied in run.replies if at is None or replied.iteration <= at)
-    for cell in (cell for turn in turns for cell in turn.cells):
-        if cell.result is not None:
+    for turn, cell in ((one, cell) for one in turns for cell in one.cells):
+        if cell.result is not None and not _was_stopped(turn, cell):
             past.cells[cell.number] = cell
+        before = _before_answers(cell)
         for call in cell.calls:
-            _take_call(past, cell, call, occurrences)
+            _take_call(past, cell, call, occurrences, before)
         for tool in cell.tools:
             (slot,) = occurrences.slots(cell.number, (tool.key,))
-            past.outcomes[slot] = tool.outcome
+            past.outcomes[slot if tool.occurrence is None else slot._replace(occurrence=tool.occurrence)] = tool.outcome
     return past
 
 
-def _take_call(past: Past, cell: Cell, call: Call, occurrences: Occurrences) -> None:
+def _was_stopped(turn: Turn, cell: Cell) -> bool:
+    """Whether the run ended in this cell: a limit was reached, so that it was interrupted while it waited for answers.
+
+    It goes on from there as if it had been killed.
+    """
+    unanswered = any(len(call.answers) < call.started.count for call in cell.calls)
+    return turn.finished is None and cell is turn.cells[-1] and unanswered
+
+
+def _take_call(past: Past, cell: Cell, call: Call, occurrences: Occurrences, before: _Told) -> None:
     for index, slot in enumerate(occurrences.slots(cell.number, call.started.keys)):
         if index in call.answers:
-            past.answers[slot] = _recorded(cell, call, index)
+            told = tuple(before.get((call.started.query, index), ()))
+            past.answers[slot] = Recorded(call.answers[index], told, tuple(call.spending_of(index)))
         elif index in call.children:
             past.children[slot] = past_of(call.children[index])
         elif index in call.rejected:
             past.rejected[slot] = deque(call.rejected[index])
 
 
-def _recorded(cell: Cell, call: Call, index: int) -> Recorded:
-    answered, child = call.answers[index], call.children.get(index)
-    if child is None:
-        return Recorded(answered, (), ((answered.model, answered.usage),) if answered.usage != Usage() else ())
-    where = (call.started.query, index)
-    told = (event for event in cell.events if isinstance(event, events.ChildEvent))
-    return Recorded(answered, tuple(e for e in told if (e.query, e.index) == where), tuple(child.spending()))
+_Told = dict[tuple[str, int], list[events.ChildEvent | events.SubcallRejected]]
+
+
+def _before_answers(cell: Cell) -> _Told:
+    """What was told of each prompt of a cell before it had its answer, by its call and its place in that."""
+    told: _Told = defaultdict(list)
+    for event in cell.events:
+        if isinstance(event, events.ChildEvent | events.SubcallRejected):
+            told[event.query, event.index].append(event)
+    return told

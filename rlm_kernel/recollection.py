@@ -11,6 +11,7 @@ import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Protocol
 
 from rlm_kernel.journal import Occurrences, Slot, keys
@@ -20,7 +21,8 @@ from rlm_kernel.trajectory.tree import Cell, Trajectory
 
 SHOWN_CHARACTERS = 200
 """Of a prompt, in the words about what is missing."""
-_COMPARED_CHARACTERS = 2_000
+MOST_COMPARED = 200
+"""Recorded questions that one without an answer is compared with: there may be thousands of either."""
 
 
 class Beyond(Protocol):
@@ -132,12 +134,12 @@ def _nearest(asked: str, cell: Cell | None) -> str | None:
     """The recorded question of a cell that is most like this one."""
     if cell is None:
         return None
-    prompts = [_asked(call.started.kind, prompt) for call in cell.calls for prompt in call.started.prompts]
-    known = prompts + [_called(tool.call) for tool in cell.tools]
-    likeness = difflib.SequenceMatcher(b=asked[:_COMPARED_CHARACTERS], autojunk=False)
+    prompts = (_asked(call.started.kind, prompt) for call in cell.calls for prompt in call.started.prompts)
+    known = islice(chain((_called(tool.call) for tool in cell.tools[:MOST_COMPARED]), prompts), 2 * MOST_COMPARED)
+    likeness = difflib.SequenceMatcher(b=asked, autojunk=False)
 
     def ratio(other: str) -> float:
-        likeness.set_seq1(other[:_COMPARED_CHARACTERS])
+        likeness.set_seq1(other)
         return likeness.quick_ratio()
 
     return max(known, key=ratio, default=None)

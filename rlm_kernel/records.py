@@ -66,6 +66,15 @@ class Usage:
             None if self.cost is None or other.cost is None else self.cost + other.cost,
         )
 
+    def minus(self, other: Usage) -> Usage:
+        """What is left without one of several calls. The cost is unknown when one of them is."""
+        return Usage(
+            self.input_tokens - other.input_tokens,
+            self.output_tokens - other.output_tokens,
+            self.cached_tokens - other.cached_tokens,
+            None if self.cost is None or other.cost is None else self.cost - other.cost,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

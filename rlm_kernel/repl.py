@@ -130,7 +130,7 @@ class Repl:
         await self._give("context", before.context)
         for cell in before.past.cells.values():
             await self._run_recorded(cell, before.past)
-            self.cells = cell.number
+        self.cells = max(self.cells, before.cells)
         await self._give(f"history_{self.contexts}", before.history)
         self.contexts += 1
 

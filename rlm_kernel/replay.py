@@ -25,7 +25,7 @@ from rlm_kernel.outcome import Outcome, given_by, outcome_of
 from rlm_kernel.recollection import Recollection
 from rlm_kernel.records import CellResult, Prompt, UsageSummary
 from rlm_kernel.rlm import RLM
-from rlm_kernel.scene import Content, chain_of, context_of, environment_of, histories, set_scene, started
+from rlm_kernel.scene import Content, chain_of, context_of, environment_of, set_scene, started
 from rlm_kernel.script import Step, read_notebook, removed, run_of, script_of_notebook, script_of_run
 from rlm_kernel.session import Session
 from rlm_kernel.trajectory.recording import Recording, read
@@ -94,7 +94,7 @@ def replay(
         source: a log, its notebook, or a recording that was read.
         mode: ``"replay"``: answers come from the record only; ``"live"``: models are asked for what is not there.
         environment: where the cells run; None: where they ran.
-        environment_kwargs: its options; None: the recorded ones, where the environment is the recorded one.
+        environment_kwargs: its options; None: the recorded ones, where no environment is named.
         context: the input, when it is not to be taken from the record.
         on_step: is called before each cell.
         live: for live mode, arguments of `RLM` in place of the recorded backend: keys are given again.
@@ -178,7 +178,7 @@ class Rehearsal:
         self._oracle = oracle
         self._chain = chain_of(recording)
         self._recollection = Recollection([one.trajectory for one in self._chain], oracle, _ASK_LIVE)
-        self._histories = histories(recording.trajectory)
+        self._histories = recording.trajectory.histories()
         self._expected: Outcome = outcome_of(recording.trajectory)
         self._divergences: list[Divergence] = []
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_kernel.outputs import OutputCollector
+from rlm_kernel.records import CellReport, CellResult, CellStatus
+
+
+def _future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
 
 
 @dataclass(slots=True)
@@ -17,17 +22,28 @@ class Request:
         id: of the message.
         over: done then.
         replied: done when the reply has come.
+        overdue: done when it was interrupted and its grace is over.
         collector: what the cell has shown so far.
         reply: the content of the reply.
         idle: whether the kernel has said so.
     """
 
     id: str
-    over: asyncio.Future[None]
-    replied: asyncio.Future[None]
+    over: asyncio.Future[None] = field(default_factory=_future)
+    replied: asyncio.Future[None] = field(default_factory=_future)
+    overdue: asyncio.Future[None] = field(default_factory=_future)
     collector: OutputCollector = field(default_factory=OutputCollector)
     reply: dict[str, Any] | None = None
     idle: bool = False
+
+    def give_grace(self, seconds: float) -> None:
+        """It was interrupted: it may also be that the kernel never says how it ended."""
+
+        def late() -> None:
+            if not self.overdue.done():
+                self.overdue.set_result(None)
+
+        self.overdue.get_loop().call_later(seconds, late)
 
     def check(self) -> None:
         """See how far it is."""
@@ -35,3 +51,19 @@ class Request:
             self.replied.set_result(None)
         if self.reply is not None and self.idle and not self.over.done():
             self.over.set_result(None)
+
+    def result(
+        self, code: str, status: CellStatus, report: CellReport | None, seconds: float, *, alive: bool
+    ) -> CellResult:
+        """What the cell did. `alive`: whether the kernel can run another."""
+        return CellResult(
+            code=code,
+            status=status,
+            outputs=self.collector.outputs(),
+            error=self.collector.error,
+            report=report or CellReport(),
+            execution_count=(self.reply or {}).get("execution_count"),
+            seconds=seconds,
+            dropped_characters=self.collector.dropped,
+            kernel_alive=alive,
+        )

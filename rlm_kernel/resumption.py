@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel.configuration import arguments_of
+from rlm_kernel.configuration import arguments_of, check_is_whole
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.past import Before, Past, past_of
 from rlm_kernel.records import Prompt
 from rlm_kernel.trajectory import contexts
-from rlm_kernel.trajectory.recording import Recording, read
+from rlm_kernel.trajectory.recording import Recording, earlier_than, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Resumption:
         question: the `root_prompt`.
         forked_from: which run it goes on from, for the log.
         schema: the JSON Schema that the answer has to fit, or None.
+        continues: the run before it in the same persistent kernel, by its name, or None.
     """
 
     arguments: dict[str, Any]
@@ -34,6 +35,7 @@ class Resumption:
     question: str | None
     forked_from: dict[str, Any]
     schema: dict[str, Any] | None = None
+    continues: str | None = None
 
 
 def resumption(
@@ -58,22 +60,21 @@ def resumption(
     _check_iteration(recording, at)
     if prompt is None:
         prompt = contexts.decode(*contexts.load(recording.context, recording.path.parent))
+    check_is_whole(recording, overrides)
     forked_from = {"run_id": recording.stem, "log": str(recording.path), "at": at}
     past = past_of(run, at)
     past.before = tuple(_before(recording))
     arguments, asked = arguments_of(recording, overrides), question or run.started.question
-    return Resumption(arguments, past, prompt, asked, forked_from, run.started.schema)
+    continues = recording.metadata.get("continues")
+    return Resumption(arguments, past, prompt, asked, forked_from, run.started.schema, continues)
 
 
 def _before(recording: Recording) -> Iterator[Before]:
     """The runs that the same persistent kernel served before, the first one first."""
-    name = recording.metadata.get("continues")
-    if name is not None:
-        earlier = read(recording.path.with_name(f"{name}.jsonl"))
-        yield from _before(earlier)
+    for earlier in earlier_than(recording):
         context = contexts.decode(*contexts.load(earlier.context, earlier.path.parent))
         run = earlier.trajectory
-        yield Before(context, run.conversation(), past_of(run))
+        yield Before(context, run.conversation(), past_of(run), max((cell.number for cell in run.cells), default=0))
 
 
 def _check_iteration(recording: Recording, at: int | None) -> None:

@@ -256,10 +256,10 @@ class RLM:
         return Run(
             self._plan,
             [r for r in (self._callbacks if self._callbacks.any else None, reader) if r is not None],
+            schema=schema_of(past.schema if past else schema),  # before the log: a wrong one leaves no file
             repl=self._repl,
             log=self._log(past),
             past=past.past if past else None,
-            schema=schema_of(past.schema if past else schema),
             verbose=self.verbose,
             live=self.verbose or reader is not None,
         )
@@ -267,8 +267,8 @@ class RLM:
     def _log(self, past: Resumption | None) -> RunLog | None:
         if self._logger is None:
             return None
-        forked_from = past.forked_from if past else None
-        log = self._logger.start(self._configuration, keys_of(self._plan.models), forked_from, self._before)
+        came_from = (past.forked_from, past.continues) if past else (None, self._before)
+        log = self._logger.start(self._configuration, keys_of(self._plan), *came_from)
         if self._repl is not None:
             self._before = log.run_id
         return log

@@ -87,7 +87,7 @@ class RootModel:
         except ContextOverflowError:
             if self._share is None or not self.conversation.can_shrink:
                 raise
-        await self._compact(iteration, SHORT_MESSAGE_CHARACTERS)
+        await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, told=())
         return await self._ask([*self.conversation.messages, *added], iteration, schema)
 
     async def ask_by_schema(self, iteration: int, schema: Schema) -> str:
@@ -105,7 +105,8 @@ class RootModel:
         """End a turn: keep what it said and what it is told, and make room when that fills its window."""
         self.conversation.add(reply, message + self.ending)
         if self._is_to_be_summarised(reply):
-            await self._compact(iteration, OLD_MESSAGE_CHARACTERS)
+            told = _after_last_reply(self.conversation.messages)
+            await self._compact(iteration, OLD_MESSAGE_CHARACTERS, told)
 
     def _is_to_be_summarised(self, reply: Reply) -> bool:
         """Whether the conversation fills the window; an earlier run knew its window, and is followed."""
@@ -113,21 +114,20 @@ class RootModel:
             return self._past.summary_is_next
         return self._share is not None and is_due(reply, self._lm.context_window, self._share)
 
-    async def _compact(self, iteration: int, limit: int) -> None:
+    async def _compact(self, iteration: int, limit: int, told: Sequence[Message]) -> None:
         talk = self.conversation
         self._emit(events.Notice, message="The conversation fills the model's window: the model summarises it.")
         reply = await self._complete(talk.to_summarise(self._profile.summarise(), limit))
-        told = tuple(_after_last_reply(talk.messages))
-        self._emit(events.Compacted, iteration=iteration, reply=reply, told=told)
+        self._emit(events.Compacted, iteration=iteration, reply=reply, told=tuple(told))
         await self._remember(talk.whole)
         talk.shrink(without_thinking(reply.text).strip() or "(empty)", self._profile.compacted() + self.ending)
 
     async def _ask(self, messages: Sequence[Message], iteration: int, schema: Schema | None) -> Reply:
-        if self._past.summary_is_next:
-            raise self._past.overflow()
         told = messages if self.asked is None else _after_last_reply(messages)
         self.asked = self._emit.seconds
         self._emit(events.IterationStarted, iteration=iteration, told=tuple(told))
+        if self._past.summary_is_next:
+            raise self._past.overflow()
         started = time.perf_counter()
 
         def on_text(text: str) -> None:

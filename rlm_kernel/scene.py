@@ -18,9 +18,8 @@ from rlm_kernel.session import Session
 from rlm_kernel.trajectory import contexts
 from rlm_kernel.trajectory.events import RunStarted
 from rlm_kernel.trajectory.notebook_cells import is_cut_off
-from rlm_kernel.trajectory.recording import ContextEncoding, Recording, read
+from rlm_kernel.trajectory.recording import ContextEncoding, Recording, earlier_than
 from rlm_kernel.trajectory.redaction import HIDDEN
-from rlm_kernel.trajectory.tree import Trajectory
 
 Content = tuple[ContextEncoding, bytes]
 
@@ -45,15 +44,16 @@ def environment_of(
     Args:
         recording: the run.
         name: of another environment; None: the recorded one.
-        kwargs: its options; None: the recorded ones for the recorded environment, else none.
+        kwargs: its options; None: the recorded ones where no environment is named, else none. Who names one wants to
+            know what it may reach, which a log must not widen.
 
     Raises:
         ConfigError: there is no such environment or option.
     """
-    if kwargs is None and name in (None, started(recording).environment):
+    if kwargs is None and name is None:
         kwargs = without_hidden(recording.metadata.get("environment_kwargs"))
     # The recorded setup is among the cells that `set_scene` runs.
-    return replace(find_environment(name or started(recording).environment, kwargs), setup_code=None)
+    return replace(find_environment(name or started(recording).environment, kwargs), setup_code=None, attachable=False)
 
 
 async def context_of(recording: Recording, given: Prompt | None = None) -> Content:
@@ -77,8 +77,7 @@ def chain_of(recording: Recording) -> tuple[Recording, ...]:
     Raises:
         RecordingError: the log of one of them is missing.
     """
-    before = recording.metadata.get("continues")
-    return (*(chain_of(read(recording.path.with_name(f"{before}.jsonl"))) if before else ()), recording)
+    return (*earlier_than(recording), recording)
 
 
 async def set_scene(
@@ -106,17 +105,6 @@ async def set_scene(
         await session.set(f"history_{index}", recording.trajectory.conversation())
     await _give_context(session, last, len(earlier), context)
     return tuple(notes)
-
-
-def histories(run: Trajectory) -> dict[int, list[dict[str, Any]]]:
-    """The values of `history` in a run that was summarised, by the number of the first cell that could read them."""
-    found: dict[int, list[dict[str, Any]]] = {}
-    latest = 0
-    for turn in run.turns:
-        latest = max([latest, *(cell.number for cell in turn.cells)])
-        if turn.summary is not None:
-            found[latest + 1] = run.conversation(turn.iteration)
-    return found
 
 
 def redacted(known: Any, path: str = "") -> list[str]:

@@ -114,7 +114,8 @@ class Session:
         finally:
             self._request = None
             bridge.cell_ended()
-        return self._result(code, request, status, time.perf_counter() - started)
+        report = self._bridge.report if self._bridge is not None else None
+        return request.result(code, status, report, time.perf_counter() - started, alive=self.alive)
 
     async def set(self, name: str, value: Any) -> None:
         """Give a value to a variable of the REPL; from then on the guest puts it back when a cell overwrites it.
@@ -169,6 +170,8 @@ class Session:
         kernel, bridge = self._live()
         bridge.interrupt()
         kernel.interrupt()
+        if self._request is not None:
+            self._request.give_grace(INTERRUPT_GRACE)
 
     async def restart(self) -> None:
         """A new kernel in place of the old one, with the guest and `setup_code`; variables are gone, `set` ones too.
@@ -225,38 +228,24 @@ class Session:
             "stop_on_error": True,
         }
         message = self._live()[0].channels.send("shell", "execute_request", content, metadata=metadata)
-        loop = asyncio.get_running_loop()
-        self._request = Request(message, loop.create_future(), loop.create_future())
+        self._request = Request(message)
         return self._request
 
     async def _finish(self, request: Request, timeout: float | None) -> CellStatus:  # noqa: ASYNC109
         """Wait for the end of a request; past `timeout` interrupt it, and then kill the kernel."""
         kernel = self._live()[0]
-        waiting = {request.over, kernel.died}
+        waiting = {request.over, request.overdue, kernel.died}
         await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if request.over.done():
             return "error" if (request.reply or {}).get("status") == "error" else "ok"
         if kernel.died.done():
             return "died"
-        self.interrupt()
-        await asyncio.wait(waiting, timeout=INTERRUPT_GRACE, return_when=asyncio.FIRST_COMPLETED)
+        if not request.overdue.done():
+            self.interrupt()
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not request.over.done():
             await self.close()
         return "timeout"
-
-    def _result(self, code: str, request: Request, status: CellStatus, seconds: float) -> CellResult:
-        report = self._bridge.report if self._bridge is not None else None
-        return CellResult(
-            code=code,
-            status=status,
-            outputs=request.collector.outputs(),
-            error=request.collector.error,
-            report=report or CellReport(),
-            execution_count=(request.reply or {}).get("execution_count"),
-            seconds=seconds,
-            dropped_characters=request.collector.dropped,
-            kernel_alive=self.alive,
-        )
 
     # -- messages
 

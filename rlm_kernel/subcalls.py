@@ -147,31 +147,33 @@ class SubCalls:
         else:
             outcome = await tool.call(call)
         seconds = time.perf_counter() - started
-        self.emit(ToolCalled, cell=cell, call=call, outcome=outcome, seconds=seconds, key=slot.key)
+        self.emit(
+            ToolCalled, cell=cell, call=call, outcome=outcome, seconds=seconds, key=slot.key, occurrence=slot.occurrence
+        )
         return outcome
 
     async def _query(self, query: Query, slots: Sequence[Slot]) -> Sequence[Answer]:
         lm, cell, started = self.models.named(query.model), self.cell, time.perf_counter()
         count = len(query.prompts)
-        if lm is None:
-            known = ", ".join(map(repr, self.models.names))
-            return self._unasked(query, slots, Answer(error=f"there is no model {query.model!r}. Known: {known}."))
-        try:
-            self._check_images(query, lm)
-            schema = None if query.schema is None else await asyncio.to_thread(Schema.of, query.schema)
-        except (TypeError, ValueError) as error:
-            return self._unasked(query, slots, Answer(error=str(error), refused=True))
-        self.emit(
+        self.emit(  # before anything is waited for: what is on record stands in the order in which it was asked
             SubcallStarted,
             cell=cell,
             query=query.id,
             kind=query.kind,
-            model=lm.model,
+            model=lm.model if lm else str(query.model),
             prompts=query.prompts,
             keys=tuple(slot.key for slot in slots),
             schema=query.schema,
             images=query.images,
         )
+        if lm is None:
+            known = ", ".join(map(repr, self.models.names))
+            return self._unasked(cell, query, Answer(error=f"there is no model {query.model!r}. Known: {known}."))
+        try:
+            self._check_images(query, lm)
+            schema = None if query.schema is None else await asyncio.to_thread(Schema.of, query.schema)
+        except (TypeError, ValueError) as error:
+            return self._unasked(cell, query, Answer(error=str(error), refused=True))
         answers = [Answer(error="cancelled")] * count
         todo = iter(range(count))
 
@@ -189,16 +191,14 @@ class SubCalls:
             self.emit(SubcallFinished, cell=cell, query=query.id, failed=failed, seconds=seconds)
         return answers
 
-    def _unasked(self, query: Query, slots: Sequence[Slot], answer: Answer) -> list[Answer]:
+    def _unasked(self, cell: int, query: Query, answer: Answer) -> list[Answer]:
         """Tell of a call that nobody is asked: on record, because a replay has to answer it alike."""
-        where, keys = {"cell": self.cell, "query": query.id}, tuple(slot.key for slot in slots)
-        model, count = query.model or self.models.default.model, len(query.prompts)
-        self.emit(SubcallStarted, **where, kind=query.kind, model=model, prompts=query.prompts, keys=keys)
+        where, model = {"cell": cell, "query": query.id}, query.model or self.models.default.model
         said = {"model": model, "text": "", "error": answer.error, "refused": answer.refused, "attempts": 0}
         for index, prompt in enumerate(query.prompts):
             self.emit(SubcallAnswered, **where, **said, index=index, prompt=prompt, usage=Usage(), seconds=0.0)
-        self.emit(SubcallFinished, **where, failed=count, seconds=0.0)
-        return [answer] * count
+        self.emit(SubcallFinished, **where, failed=len(query.prompts), seconds=0.0)
+        return [answer] * len(query.prompts)
 
     async def _ask(self, prompt: Prompt) -> Answer:
         if (known := self.past.answers.get(prompt.slot)) is not None:
@@ -231,7 +231,7 @@ class SubCalls:
     def _known(self, prompt: Prompt, known: Recorded) -> Answer:
         """What an earlier run was answered, told again under the id that the call has now."""
         query, index = prompt.query.id, prompt.index
-        for event in known.child:
+        for event in known.before:
             self.emit.again(replace(event, query=query, index=index))
         self.emit.again(replace(known.answered, query=query, index=index, prompt=prompt.text))
         for model, usage in known.spending:

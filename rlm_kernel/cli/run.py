@@ -96,6 +96,7 @@ def _sub_kwargs(args: Namespace, backend: str, *, same: bool) -> dict[str, Any]:
 
 
 def as_json(completion: RLMChatCompletion) -> str:
+    """The outcome as one JSON object."""
     fields = {
         "answer": completion.response,
         "model": completion.root_model,

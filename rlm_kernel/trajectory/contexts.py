@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
-import tempfile
+import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from rlm_kernel.errors import RecordingError
@@ -22,6 +23,7 @@ FOLDER = "contexts"
 EMBEDDED_BYTES = 20_000
 """Up to this size an input stands in the log."""
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIXES: dict[ContextEncoding, str] = {"text": ".txt", "json": ".json", "pickle": ".pickle"}
 
 
@@ -38,16 +40,16 @@ def store(context: Prompt, folder: Path | None, redact: Callable[[str], str] = s
     """
     encoding, content = encode(context)
     sha256, size = hashlib.sha256(content).hexdigest(), len(content)
-    text = content.decode("latin-1" if encoding == "pickle" else "utf-8", "surrogatepass")
-    if redact(text) != text:
+    text = context if isinstance(context, str) else content.decode("latin-1" if encoding == "pickle" else "utf-8")
+    if redact(text) is not text:
         return StoredContext(sha256, encoding, size, redacted=True)
     if size <= EMBEDDED_BYTES and encoding != "pickle":
         return StoredContext(sha256, encoding, size, value=context)
     if folder is None:
         return StoredContext(sha256, encoding, size)
-    name = Path(FOLDER) / (sha256 + _SUFFIXES[encoding])
+    name = _name(sha256, encoding)
     write_once(folder / name, content)
-    return StoredContext(sha256, encoding, size, file=name.as_posix())
+    return StoredContext(sha256, encoding, size, file=name)
 
 
 def load(stored: StoredContext | None, folder: Path) -> tuple[ContextEncoding, bytes]:
@@ -64,22 +66,30 @@ def load(stored: StoredContext | None, folder: Path) -> tuple[ContextEncoding, b
         raise RecordingError("The run ended before its context was stored: give the context again.")
     if stored.redacted:
         raise RecordingError("The context holds a secret and was left out of the record: give the context again.")
-    if stored.file is None:
-        content = encode(stored.value)[1]
-    else:
-        try:
-            content = (folder / stored.file).read_bytes()
-        except OSError as error:
-            raise RecordingError(
-                f"The context of the run is missing: {folder / stored.file} ({error.strerror}). "
-                "Put it back, or give the context again."
-            ) from error
+    content = encode(stored.value)[1] if stored.file is None else _read(folder / stored.file, stored)
     if hashlib.sha256(content).hexdigest() != stored.sha256:
         where = folder / stored.file if stored.file else "the one in the log"
         raise RecordingError(
             f"The context of the run was altered: {where} is not what the run read. Put it back, or give it again."
         )
     return stored.encoding, content
+
+
+def _read(path: Path, stored: StoredContext) -> bytes:
+    """The file that an input was written to; a forged log may name another. One of another size is not read."""
+    if stored.file != _name(stored.sha256, stored.encoding) or not _SHA256.fullmatch(stored.sha256):
+        raise RecordingError(f"The log names {stored.file!r} as its context, which is no file of ours: it was altered.")
+    try:
+        known = path.stat()
+        return path.read_bytes() if S_ISREG(known.st_mode) and known.st_size == stored.size else b""
+    except OSError as error:
+        raise RecordingError(
+            f"The context of the run is missing: {path} ({error.strerror}). Put it back, or give the context again."
+        ) from error
+
+
+def _name(sha256: str, encoding: ContextEncoding) -> str:
+    return f"{FOLDER}/{sha256}{_SUFFIXES[encoding]}"
 
 
 def decode(encoding: ContextEncoding, content: bytes) -> Prompt:
@@ -130,12 +140,21 @@ def write_once(path: Path, content: bytes) -> None:
     """
     if path.is_file() and path.stat().st_size == len(content):
         return
+    write_whole(path, content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is whole, or not there; one that was there before is replaced. The umask says who reads it.
+
+    Raises:
+        OSError: it could not be written; a file that was there before still is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with part.open("xb") as file:
             file.write(content)
-        Path(name).replace(path)
+        part.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise

@@ -36,7 +36,7 @@ class RunStarted(Event):
         depth: of the RLM in its tree.
         context: the input itself.
         setup: cells that were run in the kernel before the first turn.
-        tools: the custom tools, as `Tool.recorded` tells them.
+        tools: the custom tools, as `Tool.recorded` tells them, without what is called like a secret.
         seed: of `random` and of hashes in the kernel.
         schema: the JSON Schema that the answer has to fit, or None.
     """
@@ -232,6 +232,7 @@ class ToolCalled(Event):
         outcome: the result or the exception, as JSON.
         seconds: how long it took.
         key: what identifies the call in a replay (`journal.keys`).
+        occurrence: how often the cell had made the same call before: calls at once end in any order. None: in order.
     """
 
     cell: int
@@ -239,6 +240,7 @@ class ToolCalled(Event):
     outcome: Answer
     seconds: float
     key: str = ""
+    occurrence: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +250,7 @@ class Compacted(Event):
     Attributes:
         iteration: the turn before.
         reply: the summary.
-        told: the messages since the reply before it, which the model read in the request for the summary.
+        told: the messages since the reply before it, unless `IterationStarted` has told them already.
     """
 
     iteration: int

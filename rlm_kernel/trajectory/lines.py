@@ -7,6 +7,7 @@ the documents show (`documented.py`), which are not read back.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from functools import cache
@@ -59,14 +60,12 @@ def line_of(event: Event) -> dict[str, Any] | None:
             return {"type": kind, "time": event.time, **_outcome(event.completion)}
         case events.RunFailed():
             return {"type": kind, "time": event.time, **_failure(event.error)}
-    left_out = _LEFT_OUT.get(type(event), ())
-    fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event) if f.name not in left_out}
-    return {"type": kind, **fields}
+    return {"type": kind, **_held(event)}
 
 
 def text_of(line: dict[str, Any]) -> str:
     """The line as JSON, in ASCII: lone surrogates survive, and no character can end it early."""
-    return json.dumps(line, default=_plain, separators=(",", ":"))
+    return _ENCODER.encode(line)
 
 
 def event_of(line: dict[str, Any]) -> Event:
@@ -99,11 +98,24 @@ def _reader(kind: str) -> Any:
     return TypeAdapter(_EVENTS[kind])
 
 
+def _held(record: Any) -> dict[str, Any]:
+    kind: Any = type(record)
+    return {name: getattr(record, name) for name in _fields(kind)}
+
+
+@cache
+def _fields(kind: Any) -> tuple[str, ...]:
+    left_out = _LEFT_OUT.get(kind, ())
+    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in left_out)
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {name: field for name, field in fields.items() if not isinstance(field, bytes)}  # of a picture
+        return {name: field for name, field in _held(value).items() if not isinstance(field, bytes)}  # of a picture
     raise TypeError(f"{type(value).__name__} cannot be recorded")
+
+
+_ENCODER = json.JSONEncoder(default=_plain, separators=(",", ":"))
 
 
 def _outcome(completion: RLMChatCompletion) -> dict[str, Any]:
@@ -125,6 +137,8 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 def _error(line: dict[str, Any]) -> BaseException:
     """The error of a run that failed, as far as it can be made again from its name and its words."""
+    if line["error_type"] == asyncio.CancelledError.__name__:
+        return asyncio.CancelledError(line["error"])
     known = getattr(errors, str(line["error_type"]), None)
     kind = known if isinstance(known, type) and issubclass(known, errors.RLMError) else errors.RLMError
     error = kind.__new__(kind)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.records import Prompt
 from rlm_kernel.trajectory import contexts, documented, events, lines
 from rlm_kernel.trajectory.events import Event
+from rlm_kernel.trajectory.redaction import Redactor
 from rlm_kernel.trajectory.tree import Trajectory
 
 IMAGES = "images"
@@ -32,7 +34,7 @@ class LogFile:
         OSError: from any call: it could not be written.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any], redact: Callable[[str], str]) -> None:
+    def __init__(self, path: Path, about: Mapping[str, Any], redact: Redactor) -> None:
         self._path = path
         self._about = dict(about)
         self._redact = redact
@@ -40,6 +42,7 @@ class LogFile:
         self._lock = threading.Lock()
         self._storing: threading.Thread | None = None
         self._failure: OSError | None = None
+        self._told = False
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")
 
@@ -48,12 +51,23 @@ class LogFile:
 
     def __call__(self, event: Event) -> None:
         """Write the line of an event, if it has one."""
-        if (line := lines.line_of(event)) is None:
+        try:
+            self._take(event)
+        except OSError:
+            self._told = True
+            raise
+
+    def _take(self, event: Event) -> None:
+        if type(event) not in lines.KINDS or self._file.closed:
+            return
+        event = self._redact.event(event)
+        if (line := lines.line_of(event)) is None:  # of a child's piece of text or output
             return
         self._run.add(event)
         self._store_pictures(event)
         if isinstance(event, events.RunStarted):
-            self._write({**line, "timestamp": _now(), "root_model": event.model, **self._about})
+            about = self._redact.data(self._about)
+            self._write({**line, "timestamp": _now(), "root_model": event.model, **about})
             self._store(event.context)
             return
         if isinstance(event, events.IterationFinished):
@@ -65,12 +79,17 @@ class LogFile:
         """Wait for what is being written."""
         if self._storing is not None:
             self._storing.join()
-        self._file.close()
-        if self._failure is not None:
+        self._run = Trajectory()
+        try:
+            self._file.close()
+        except OSError as error:  # on a full disk once more, with what could not be written before
+            self._failure = self._failure or error
+        if self._failure is not None and not self._told:
+            self._told = True
             raise self._failure
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        text = self._redact(lines.text_of(dict(line)))
+        text = lines.text_of(dict(line))
         with self._lock:
             self._file.write(text.encode("ascii") + b"\n")
             self._file.flush()
@@ -80,7 +99,7 @@ class LogFile:
         while isinstance(event, events.ChildEvent):
             event = event.event
         if isinstance(event, events.SubcallStarted):
-            for image in event.images:
+            for image in filter(attrgetter("data"), event.images):  # a run that goes on has only their hashes
                 name = f"{image.sha256}.{image.media_type.removeprefix('image/')}"
                 contexts.write_once(self._path.parent / IMAGES / name, image.data)
 
@@ -93,6 +112,8 @@ class LogFile:
                 self._write({"type": "context", **dataclasses.asdict(stored)})
             except OSError as error:
                 self._failure = error
+            except Exception as error:  # noqa: BLE001 (whoever closes the log gets it)
+                self._failure = OSError(f"the context could not be stored: {error!r}")
 
         self._storing = threading.Thread(target=work, name="rlm-context", daemon=True)
         self._storing.start()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory import documented, lines
-from rlm_kernel.trajectory.events import Event, OnEvent
+from rlm_kernel.trajectory.events import Event, OnEvent, RunFinished, RunStarted
 from rlm_kernel.trajectory.log_file import LogFile
 from rlm_kernel.trajectory.redaction import Redactor, named_secrets, secrets_of, without_secrets
 from rlm_kernel.trajectory.tree import Trajectory
@@ -150,12 +150,12 @@ class RunLog:
     def metadata(self) -> dict[str, Any]:
         """The run so far, as `completion.metadata` holds it."""
         run_metadata = {"root_model": self._run.model, **self.about}
-        text = json.dumps(documented.trajectory(self._run, run_metadata))
-        known: dict[str, Any] = json.loads(self.redact(text))
-        return known
+        known = documented.trajectory(self._run, run_metadata)
+        return {**known, "run_metadata": self.redact.data(known["run_metadata"])}
 
     def close(self) -> None:
         """Wait for what is being written. What could not be is told once, and stops nothing."""
+        self.redact.forget()
         for file in self._files:
             try:
                 file.close()
@@ -163,4 +163,8 @@ class RunLog:
                 warnings.warn(f"{file!r} is not whole: {error}", RuntimeWarning, stacklevel=2)
 
     def _remember(self, event: Event) -> None:
-        self._run.add(event)
+        event = self.redact.event(event)
+        if isinstance(event, RunStarted):
+            event = replace(event, context="")
+        if not isinstance(event, RunFinished):  # nobody asks for the input, which is in both, and it may be large
+            self._run.add(event)

@@ -6,9 +6,7 @@ name with everything in it or not at all, so a process that is killed leaves the
 
 from __future__ import annotations
 
-import os
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -20,8 +18,10 @@ from typing import Any
 import nbformat
 
 from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.contexts import write_whole
 from rlm_kernel.trajectory.events import Event
-from rlm_kernel.trajectory.notebook import About, Redact, about_run, notebook_of, runs
+from rlm_kernel.trajectory.notebook import About, about_run, notebook_of, runs
+from rlm_kernel.trajectory.redaction import Redactor
 from rlm_kernel.trajectory.tree import Trajectory
 
 SECONDS = 1.0
@@ -47,7 +47,7 @@ class NotebookFile:
     """
 
     def __init__(
-        self, path: Path, about: Mapping[str, Any], redact: Redact | None = None, *, seconds: float = SECONDS
+        self, path: Path, about: Mapping[str, Any], redact: Redactor | None = None, *, seconds: float = SECONDS
     ) -> None:
         self._path = path
         self._about = about_run(path, about)
@@ -118,7 +118,7 @@ class NotebookFile:
 class _Notebooks:
     """The notebooks of a run and of those below it, in memory and on disk. `changed`: the two are not the same."""
 
-    def __init__(self, folder: Path, about: About, redact: Redact | None) -> None:
+    def __init__(self, folder: Path, about: About, redact: Redactor | None) -> None:
         self.changed = False
         self._folder = folder
         self._about = about
@@ -134,6 +134,7 @@ class _Notebooks:
 
     def add(self, event: Event) -> None:
         self.changed = True
+        event = event if self._redact is None else self._redact.data(event)
         if isinstance(event, events.RunStarted) and self._about.started is None:
             began = datetime.now().astimezone().isoformat(timespec="milliseconds")
             self._about = replace(self._about, started=began)
@@ -163,13 +164,4 @@ def write(path: Path, text: str) -> None:
     Raises:
         OSError: it could not be written; a file that was there before still is.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, text.encode("utf-8"))

@@ -67,7 +67,8 @@ class _Room:
                 lines = "\n".join(map(str, output["traceback"]))
                 names = {"ename": str(output["ename"]), "evalue": self._shortened(str(output["evalue"]))}
                 return {"output_type": "error", **names, "traceback": self._shortened(lines).split("\n")}
-        return {**output, "data": self._data(output["data"]), "metadata": dict(output.get("metadata", {}))}
+        metadata = {key: held for key, held in output.get("metadata", {}).items() if key != "rlm"}  # ours say so, alone
+        return {**output, "data": self._data(output["data"]), "metadata": metadata}
 
     def _data(self, data: dict[str, Any]) -> dict[str, Any]:
         fitting: dict[str, Any] = {}

@@ -67,6 +67,7 @@ class Record:
         self.histories: dict[int, list[dict[str, Any]]] = {}
         self._summarised = False
         self.metadata: dict[str, Any] = {}
+        self.served = False
         self._slots: dict[tuple[int, str], list[tuple[int, str, int]]] = {}
         self._seen: Counter[tuple[int, str]] = Counter()
         self.conversation: list[dict[str, Any]] = []
@@ -82,6 +83,10 @@ class Record:
     def add_metadata(self, line: dict[str, Any]) -> None:
         """How the run began."""
         self.metadata = self.metadata or line
+
+    def add_kernel_ready(self, _: dict[str, Any]) -> None:
+        """The kernel was given the input. Of a run that was refused by a busy kernel there is nothing in it."""
+        self.served = True
 
     def add_context(self, line: dict[str, Any]) -> None:
         """Where the input is."""
@@ -124,7 +129,9 @@ class Record:
 
     def add_tool_call(self, line: dict[str, Any]) -> None:
         """A tool was called."""
-        self.answers[self._slot(line["cell"], line["key"])] = given(line["outcome"])
+        slot = self._slot(line["cell"], line["key"])
+        occurrence = line.get("occurrence")  # of calls at once the first to end need not be the first that was made
+        self.answers[slot if occurrence is None else (*slot[:2], occurrence)] = given(line["outcome"])
 
     def _slot(self, cell: int, key: str) -> tuple[int, str, int]:
         occurrence = self._seen[cell, key]
@@ -197,7 +204,7 @@ def earlier_than(record: Record, folder: Path) -> list[Record]:
     if not log.is_file():
         raise NotOnRecordError(f"The run went on in the kernel of another, whose log is missing: {log}. Put it back.")
     before = Record(lines_of(log), [])
-    return [*earlier_than(before, folder), before]
+    return [*earlier_than(before, folder), *([before] if before.served else [])]
 
 
 def lines_of(log: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +40,16 @@ class StoredContext:
     file: str | None = None
     value: Any = None
     redacted: bool = False
+
+
+_STORED = tuple(field.name for field in fields(StoredContext))
+
+
+@cache
+def _reader() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(StoredContext)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +88,45 @@ def read(path: str | Path) -> Recording:
         try:
             match line["type"]:
                 case "context":
-                    context = StoredContext(**{key: line[key] for key in StoredContext.__slots__ if key in line})
+                    context = _reader().validate_python({key: line[key] for key in _STORED if key in line})
                 case kind:
-                    metadata = line if kind == "metadata" and not metadata else metadata
+                    metadata = _checked(line) if kind == "metadata" and not metadata else metadata
                     trajectory.add(lines.event_of(line))
-        except (KeyError, TypeError, ValueError, StopIteration) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise RecordingError(f"{log}: line {number} is not one of ours: {error!r}") from error
     if not metadata:
         raise RecordingError(f"{log} holds no run: its first line is not of the type 'metadata'.")
     return Recording(log, metadata, context, trajectory)
+
+
+def _checked(line: dict[str, Any]) -> dict[str, Any]:
+    """The first line, with what others take from it as it is.
+
+    Raises:
+        TypeError, ValueError: it is not as we write it.
+    """
+    datetime.fromisoformat(line.get("timestamp") or "1970-01-01")
+    for name in ("forked_from", "configuration", "environment_kwargs"):
+        if not isinstance(line.get(name), dict | None):
+            raise TypeError(f"{name} is no object")
+    return line
+
+
+def earlier_than(recording: Recording) -> tuple[Recording, ...]:
+    """The runs that the same persistent kernel served before, the first one first.
+
+    Raises:
+        RecordingError: the log of one of them is missing, or they are no chain.
+    """
+    known, served = [recording], []
+    while (name := known[-1].metadata.get("continues")) is not None:
+        if Path(str(name)).name != name or name in (one.stem for one in known):
+            raise RecordingError(f"{known[-1].path} continues {name!r}, which cannot be: it was altered.")
+        earlier = read(recording.path.with_name(f"{name}.jsonl"))
+        known.append(earlier)
+        if earlier.trajectory.kernel_seconds is not None:  # else it never came to be served
+            served.append(earlier)
+    return tuple(reversed(served))
 
 
 def log_of(path: Path) -> Path:
@@ -119,7 +161,7 @@ def _lines(log: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, raw in enumerate(file, 1):
             try:
                 line = json.loads(raw)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if raw.endswith(b"\n"):
                     raise RecordingError(f"{log}: line {number} is not JSON: {error}") from error
                 return  # the process was killed while it wrote this line

@@ -1,15 +1,23 @@
 """Keep secrets out of what is written: by their values wherever they stand, and by the names they go under.
 
 A key that a user passes, or that stands in the host's environment, is known; whatever text holds it loses it. A field
-that is called like a secret loses its value, whoever wrote it.
+that is called like a secret loses its value, whoever wrote it. Events lose theirs before anything is made of them: a
+text that was cut or escaped would hold a part of a secret, or all of it in other letters.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
+from operator import is_not
 from typing import Any
+
+from rlm_kernel.errors import RLMError
+from rlm_kernel.records import Image, RLMChatCompletion
+from rlm_kernel.trajectory.events import Event, RunStarted, SubcallStarted, ToolCalled
 
 HIDDEN = "[redacted]"
 SHORTEST = 8
@@ -20,6 +28,15 @@ _SECRET_NAME = re.compile(
     r"|secret|passw(or)?d|passphrase|credential|authorization|cookie|bearer|(^|[_-])(auth|token|pat)$|_key$",
     re.IGNORECASE,
 )
+_PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
+_KEPT: dict[type, frozenset[str]] = {
+    RunStarted: frozenset({"context"}),
+    RLMChatCompletion: frozenset({"prompt", "metadata", "parsed"}),
+    Image: frozenset({"media_type", "sha256", "size", "data"}),
+    SubcallStarted: frozenset({"keys"}),
+    ToolCalled: frozenset({"key"}),
+}
+"""Fields of records that are never written as they are, or hold nothing that could be a secret."""
 
 
 def is_secret_name(name: str) -> bool:
@@ -42,12 +59,38 @@ def without_secrets(value: Any) -> Any:
     return [without_secrets(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def without_secrets_of_tools(tools: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Custom tools, as `Tool.recorded` tells them, with the values that are called like secrets hidden."""
+    return tuple({**tool, **without_secrets(_content(tool))} for tool in tools)
+
+
+def _content(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of a tool under the name `content`, unless its own name is that of a secret."""
+    if "content" not in tool:
+        return {}
+    return {"content": HIDDEN if is_secret_name(str(tool["name"])) else tool["content"]}
+
+
 def named_secrets(value: Any) -> set[str]:
-    """The texts in plain data that stand in fields called like secrets: they are secrets elsewhere, too."""
+    """The texts in plain data that stand in fields called like secrets, and passwords in addresses.
+
+    They are secrets elsewhere, too.
+    """
     if isinstance(value, Mapping):
-        held = {v for k, v in value.items() if is_secret_name(str(k)) and isinstance(v, str) and len(v) >= SHORTEST}
-        return held.union(*map(named_secrets, value.values()))
-    return set().union(*map(named_secrets, value)) if isinstance(value, list | tuple) else set()
+        named = (_texts(held) if is_secret_name(str(key)) else named_secrets(held) for key, held in value.items())
+        return {secret for found in named for secret in found if len(secret) >= SHORTEST}
+    if isinstance(value, list | tuple):
+        return set().union(*map(named_secrets, value))
+    return set(_PASSWORD_IN_ADDRESS.findall(value)) if isinstance(value, str) else set()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in plain data; of ``Bearer abc`` also the part that is the key."""
+    if isinstance(value, str):
+        yield from {value, value.split()[-1] if value.split() else value}
+    elif isinstance(value, Mapping | list | tuple):
+        for held in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(held)
 
 
 class Redactor:
@@ -60,9 +103,74 @@ class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = sorted({secret for secret in secrets if len(secret) >= SHORTEST}, key=len, reverse=True)
         # As they stand in a text, and as JSON writes them.
-        forms = dict.fromkeys(form for secret in known for form in (secret, json.dumps(secret)[1:-1]))
-        self._pattern = re.compile("|".join(map(re.escape, forms))) if forms else None
+        self._forms = tuple(dict.fromkeys(form for secret in known for form in (secret, json.dumps(secret)[1:-1])))
+        self._pattern = re.compile("|".join(map(re.escape, self._forms)))
+        self._latest: tuple[Event | None, Event | None] = None, None
+
+    def finds(self, text: str) -> bool:
+        """Whether one of them stands in the text."""
+        for form in self._forms:  # noqa: SIM110 (ten times as fast as the pattern, thrice as fast as `any`)
+            if form in text:
+                return True
+        return False
 
     def __call__(self, text: str) -> str:
         """The text without them."""
-        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+        return self._pattern.sub(HIDDEN, text) if self.finds(text) else text
+
+    def data(self, value: Any) -> Any:
+        """Plain data, a record or an error without them in any text; the same object when there is none in it."""
+        if isinstance(value, str):
+            return self(value)
+        if value is None or isinstance(value, int | float) or not self._forms:
+            return value
+        if isinstance(value, Mapping):
+            return self._mapping(value)
+        if isinstance(value, list | tuple):
+            items = [self.data(item) for item in value]
+            return type(value)(items) if _other(items, value) else value
+        return self._error(value) if isinstance(value, BaseException) else self._record(value)
+
+    def event(self, event: Event) -> Event:
+        """The same for an event, which one reader asks for after another."""
+        before, clean = self._latest
+        if event is before and clean is not None:
+            return clean
+        redacted: Event = self.data(event)
+        self._latest = event, redacted
+        return redacted
+
+    def forget(self) -> None:
+        """Let go of the latest event."""
+        self._latest = None, None
+
+    def _error(self, error: BaseException) -> BaseException:
+        """An error is known by its type, its words and its draft of an answer."""
+        known = vars(error).get("partial_answer")
+        said, draft = self(str(error)), self.data(known)
+        if said == str(error) and draft == known:
+            return error
+        kind = type(error) if type(error).__str__ is BaseException.__str__ else RLMError
+        clean = kind.__new__(kind, said)
+        clean.__dict__["partial_answer"] = draft
+        return clean
+
+    def _mapping(self, value: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        items = {self.data(key): self.data(held) for key, held in value.items()}
+        return items if _other(items, value) or _other(items.values(), value.values()) else value
+
+    def _record(self, value: Any) -> Any:
+        kind: Any = type(value)
+        changed = {name: new for name in _fields(kind) if (new := self.data(old := getattr(value, name))) is not old}
+        return dataclasses.replace(value, **changed) if changed else value
+
+
+def _other(now: Collection[Any], before: Collection[Any]) -> bool:
+    return len(now) != len(before) or any(map(is_not, now, before))
+
+
+@cache
+def _fields(kind: type) -> tuple[str, ...]:
+    """The fields of a record that may hold a secret; none of what is no record."""
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return tuple(field.name for field in fields if field.name not in _KEPT.get(kind, ()))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from rlm_kernel.records import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.events import Event
+from rlm_kernel.trajectory.events import Event, SubcallStarted
 
 Spending = Iterator[tuple[str, Usage]]
 """Calls that were paid for: the model's label and what the call cost."""
@@ -26,6 +27,7 @@ class ToolUse:
     outcome: Answer
     seconds: float
     key: str
+    occurrence: int | None = None
 
 
 @dataclass(slots=True)
@@ -50,11 +52,21 @@ class Call:
 
     def spending(self) -> Spending:
         """What its prompts cost; a child's calls are those of its own run."""
-        for index, answer in self.answers.items():
-            if index not in self.children and answer.usage != Usage():  # a call that failed or was refused
-                yield answer.model, answer.usage
-        for child in self.children.values():
-            yield from child.spending()
+        for index in sorted({*self.answers, *self.children, *self.rejected}):
+            yield from self.spending_of(index)
+
+    def spending_of(self, index: int) -> Spending:
+        """What a prompt cost, reply by reply."""
+        answer, model = self.answers.get(index), self.started.model
+        if index in self.children:
+            yield from self.children[index].spending()
+            return
+        paid = [reply.usage for reply in self.rejected.get(index, ())]
+        if answer is not None and answer.attempts != len(paid):
+            rest = reduce(Usage.minus, paid, answer.usage)
+            paid += [rest] * (rest != Usage())  # a call that failed or was refused
+        for usage in paid:
+            yield (answer.model if answer else model), usage
 
 
 @dataclass(slots=True)
@@ -76,19 +88,28 @@ class Cell:
     tools: list[ToolUse] = field(default_factory=list)
     result: CellResult | None = None
     events: list[Event] = field(default_factory=list)
+    _by_query: dict[str, Call] = field(default_factory=dict)
+
+    def begin(self, started: SubcallStarted) -> None:
+        """A call of the cell."""
+        call = self._by_query[started.query] = Call(started)
+        self.calls.append(call)
 
     def spending(self) -> Spending:
         """What its sub-calls cost."""
         for call in self.calls:
             yield from call.spending()
 
-    def call(self, query: str) -> Call:
-        """The call with this id.
+    def call(self, query: str, index: int = 0) -> Call:
+        """The call with this id, which has a prompt at this place.
 
         Raises:
-            StopIteration: there is none; no log of ours says so.
+            KeyError: there is none; no log of ours says so.
         """
-        return next(call for call in reversed(self.calls) if call.started.query == query)
+        call = self._by_query[query]
+        if not 0 <= index < call.started.count:
+            raise KeyError(f"prompt {index} of the call {query}")
+        return call
 
 
 @dataclass(slots=True)
@@ -103,7 +124,6 @@ class Turn:
         cells: those of the reply that ran.
         notices: what the user was told meanwhile.
         summary: the summary that took the place of the conversation after this turn, or None.
-        told_last: what the model was told at the end of the turn, when that was summarised at once.
         finished: the end of the turn; None when the run ended in it.
     """
 
@@ -114,7 +134,6 @@ class Turn:
     cells: list[Cell] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     summary: Reply | None = None
-    told_last: tuple[Mapping[str, Any], ...] = ()
     finished: events.IterationFinished | None = None
 
 
@@ -140,6 +159,9 @@ class Trajectory:
         self.failure: BaseException | None = None
         self.seconds = 0.0
         self._cells: dict[int, Cell] = {}
+        self._said: list[Mapping[str, Any]] = []
+        self._summaries: dict[int, int] = {}
+        self._summarised = False
         for event in told:
             self.add(event)
 
@@ -160,18 +182,14 @@ class Trajectory:
         for cell in self._cells.values():
             yield from cell.spending()
 
-    def conversation(self, until: int | None = None) -> list[dict[str, Any]]:
-        """What the root model was told and said, up to an iteration, as the REPL keeps it in its history."""
-        messages: list[dict[str, Any]] = []
-        summarised = False
-        for turn in self.turns:
-            if until is None or turn.iteration <= until:
-                # After a summary it is told that there was one, which the history does not need.
-                messages += (dict(message) for message in turn.told if not summarised)
-                summarised = turn.summary is not None
-                messages += [{"role": "assistant", "content": turn.reply.text or "(empty)"}] if turn.reply else []
-                messages += (dict(message) for message in turn.told_last)
-        return messages
+    def conversation(self) -> list[dict[str, Any]]:
+        """What the root model was told and said, as the REPL keeps it in its history."""
+        return [dict(message) for message in self._said]
+
+    def histories(self) -> dict[int, list[dict[str, Any]]]:
+        """The values of `history` in a run that was summarised, each by the number of the first cell that had it."""
+        conversation = self.conversation()
+        return {cell: conversation[:length] for cell, length in self._summaries.items()}
 
     def add(self, event: Event) -> None:  # noqa: C901 (one case for each kind)
         """Take the next event of the stream."""
@@ -183,14 +201,21 @@ class Trajectory:
                 self.kernel_seconds = event.seconds
             case events.IterationStarted():
                 self._turn(event.iteration).told += event.told
+                self._said += (
+                    () if self._summarised else event.told
+                )  # the history does not need that there was a summary
+                self._summarised = False
             case events.ModelReplied():
                 turn = self._turn(event.iteration)
                 turn.reply, turn.seconds = event.reply, event.seconds
                 self.replies.append(event)
+                self._said.append({"role": "assistant", "content": event.reply.text or "(empty)"})
             case events.Compacted():
-                turn = self._turn(event.iteration)
-                turn.summary, turn.told_last = event.reply, event.told
+                self._turn(event.iteration).summary = event.reply
                 self.replies.append(event)
+                self._said += event.told
+                self._summarised = True
+                self._summaries[max(self._cells, default=0) + 1] = len(self._said)
             case events.IterationFinished():
                 self._turn(event.iteration).finished = event
             case events.Notice():
@@ -222,15 +247,15 @@ class Trajectory:
             case events.CellFinished():
                 cell.result = event.result
             case events.SubcallStarted():
-                cell.calls.append(Call(event))
+                cell.begin(event)
             case events.SubcallAnswered():
-                cell.call(event.query).answers[event.index] = event
+                cell.call(event.query, event.index).answers[event.index] = event
             case events.SubcallRejected():
-                cell.call(event.query).rejected.setdefault(event.index, []).append(event.reply)
+                cell.call(event.query, event.index).rejected.setdefault(event.index, []).append(event.reply)
             case events.SubcallFinished():
                 call = cell.call(event.query)
                 call.failed, call.seconds = event.failed, event.seconds
             case events.ToolCalled():
-                cell.tools.append(ToolUse(event.call, event.outcome, event.seconds, event.key))
+                cell.tools.append(ToolUse(event.call, event.outcome, event.seconds, event.key, event.occurrence))
             case events.ChildEvent():
-                cell.call(event.query).children.setdefault(event.index, Trajectory()).add(event.event)
+                cell.call(event.query, event.index).children.setdefault(event.index, Trajectory()).add(event.event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import re
@@ -295,6 +296,22 @@ except CancellationError as error:
 def test_a_file_name_that_is_none_is_refused(name):
     with pytest.raises(ConfigError, match="file_name"):
         RLMLogger(file_name=name)
+
+
+def test_a_context_that_cannot_be_stored_is_told_once(tmp_path):
+    with pytest.warns(RuntimeWarning, match="the context could not be stored") as told, pytest.raises(ConfigError):
+        RLM(ScriptedLM(["FINAL(1)"]), logger=RLMLogger(tmp_path)).completion([lambda: 1], "q")
+    assert len(told) == 1
+
+
+def test_a_logger_that_stays_does_not_keep_the_input(tmp_path):
+    given = "c" * 100_000
+    before = sys.getrefcount(given)
+    logger = RLMLogger(tmp_path)
+    RLM(ScriptedLM(["FINAL(1)", "FINAL(1)"]), logger=logger).completion(given, "q")
+    gc.collect()
+    assert sys.getrefcount(given) == before
+    assert len(logger.get_trajectory()["iterations"]) == 2
 
 
 def test_a_logger_that_is_none_is_refused():

@@ -129,7 +129,7 @@ def test_a_record_that_makes_no_sense_ends_this_reader_only(tmp_path):
     feed(file, opening())
     file(said.CellStarted(time=1, iteration=1, cell=1, code="1"))
     file(said.SubcallFinished(time=1, cell=1, query="never begun", failed=0, seconds=1))
-    with pytest.raises(OSError, match="could not be made: StopIteration"):
+    with pytest.raises(OSError, match="could not be made: KeyError"):
         file.close()
 
 

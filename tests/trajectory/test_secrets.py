@@ -1,0 +1,106 @@
+"""No secret gets into what is kept, however a writer cuts, escapes or nests it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from trajectory import runs
+
+from rlm import RLM, RecordingError, ScriptedLM
+from rlm.logger import RLMLogger
+from rlm_kernel.records import Reply
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.redaction import HIDDEN, Redactor, named_secrets
+
+LONG = "sk-proj-" + "0123456789_abcdefghij-" * 7
+PUNCTUATED = "p&ss_w0rd-<very>*long*$1"
+
+
+def everything(folder, *more):
+    """All that was written, with what Markdown and HTML put in between taken out."""
+    text = "".join(file.read_text() for file in folder.rglob("*") if file.is_file()) + json.dumps(more)
+    for old, new in (("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"), ("<span>", ""), ("</span>", "")):
+        text = text.replace(old, new)
+    return re.sub(r"[\\\u2060]|\\u2060", "", text)
+
+
+@pytest.mark.parametrize("secret", [LONG, PUNCTUATED])
+def test_no_part_of_a_secret_is_in_a_log_or_a_notebook(tmp_path, monkeypatch, secret):
+    monkeypatch.setenv("SERVICE_API_KEY", secret)
+    cell = (
+        f"a = llm_query_batched(['Look this up with the key {secret} please: ' + str(n) for n in range(3)])\n"
+        f"b = echo('{secret}')\nc = rlm_query('a child with {secret}')\nprint('x' * 19_990 + '{secret}')"
+    )
+    script = [f"I know {secret}.\n{runs.cell(cell)}", "FINAL_VAR(a)"]
+    lm = ScriptedLM(lambda m: script[runs.turn(m)] if "THE QUESTION" in str(m) else f"It is {secret}, FINAL({secret})")
+    logger = RLMLogger(tmp_path)
+    tools = {"echo": lambda text: text}
+    with RLM(lm, max_depth=2, logger=logger, custom_tools=tools) as rlm:
+        completion = rlm.completion("c", f"THE QUESTION with {secret}")
+    assert secret in completion.response  # the answer is the user's
+    said = everything(tmp_path, completion.metadata)
+    assert HIDDEN in said
+    for part in (secret[:16], secret[-12:]):
+        assert part not in said
+
+
+def test_a_tool_that_is_called_like_a_secret_is_not_on_record(tmp_path):
+    tools = {"api_key": "short", "service": {"password": "hunter2hunter2", "port": 5}, "words": ["a"]}
+    script = [runs.cell("print(service, api_key)"), "FINAL(5)"]
+    logger = RLMLogger(tmp_path)
+    completion = RLM(ScriptedLM(script), custom_tools=tools, custom_sub_tools=tools, logger=logger).completion("c", "q")
+    said = everything(tmp_path, completion.metadata)
+    assert "hunter2" not in said
+    assert '"content":"short"' not in said
+    assert '"port":5' in said
+    with pytest.raises(RecordingError, match=r"api_key, service .* give custom_tools again"):
+        RLM.resume(logger.log_file_path, backend=ScriptedLM([]))
+    again = RLM.resume(logger.log_file_path, backend=ScriptedLM([]), custom_tools=tools, custom_sub_tools=tools)
+    assert again.response == "5"
+
+
+def test_a_tool_whose_value_is_not_on_record_is_asked_for(tmp_path):
+    logger = RLMLogger(tmp_path)
+    script = [runs.cell("a = point[0]"), "FINAL_VAR(a)"]
+    RLM(ScriptedLM(script), custom_tools={"point": (3, 4)}, logger=logger).completion("c", "q")
+    with pytest.raises(RecordingError, match="point .* give custom_tools again"):
+        RLM.resume(logger.log_file_path, backend=ScriptedLM([]))
+    assert RLM.resume(logger.log_file_path, backend=ScriptedLM([]), custom_tools={"point": (3, 4)}).response == "3"
+
+
+def test_secrets_are_found_in_lists_in_headers_and_in_addresses():
+    known = named_secrets(
+        {
+            "api_keys": ["one-of-two-keys", "two-of-two-keys"],
+            "default_headers": {"Authorization": "Bearer abcdefghijkl"},
+            "base_url": "https://user:a-pass-word@host/v1",
+        }
+    )
+    assert known >= {"one-of-two-keys", "two-of-two-keys", "abcdefghijkl", "a-pass-word"}
+
+
+def test_records_and_plain_data_are_redacted_and_what_holds_no_secret_stays_itself():
+    redact = Redactor(["a-secret-word"])
+    event = events.ModelReplied(time=1.0, iteration=1, reply=Reply("say a-secret-word", "m"), seconds=0.5)
+    assert redact.data(event).reply == Reply(f"say {HIDDEN}", "m")
+    innocent = events.ModelReplied(time=1.0, iteration=1, reply=Reply("nothing", "m"), seconds=0.5)
+    assert redact.data(innocent) is innocent
+    assert redact.data({"a-secret-word": ["a-secret-word", (1, None)]}) == {HIDDEN: [HIDDEN, (1, None)]}
+    assert redact.data({"a-secret-word": 1, HIDDEN: 2}) == {HIDDEN: 2}
+
+
+def test_files_are_as_private_as_the_umask_says(tmp_path):
+    before = os.umask(0o077)
+    try:
+        logger = RLMLogger(tmp_path)
+        RLM(ScriptedLM(["FINAL(1)", "FINAL(1)"]), logger=logger).completion("c" * 50_000, "q")
+    finally:
+        os.umask(before)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} == {".jsonl", ".ipynb", ".txt"}
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert Path(logger.notebook_path).is_file()
