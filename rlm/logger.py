@@ -1,5 +1,5 @@
 """Where the documents import the logger from."""
 
-from rlm_kernel.trajectory.logger import RLMLogger
+from rlm_kernel.trajectory.log.logger import RLMLogger
 
 __all__ = ["RLMLogger"]

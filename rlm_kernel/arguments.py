@@ -17,7 +17,7 @@ from rlm_kernel.plan import Models, Plan
 from rlm_kernel.prompt_profiles import PROFILES
 from rlm_kernel.prompts import PromptProfile
 from rlm_kernel.schemas import Schema
-from rlm_kernel.trajectory.redaction import named_secrets
+from rlm_kernel.trajectory.log.redaction import named_secrets
 
 COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
 """Backends of which nothing can be said before: who answers reports the cost, or which model a deployment is."""

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 from rlm_kernel.clients.endpoint import is_loopback
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.tools import tools_of
-from rlm_kernel.trajectory.recording import Recording
-from rlm_kernel.trajectory.redaction import HIDDEN, without_secrets_of_tools
+from rlm_kernel.trajectory.log.recording import Recording
+from rlm_kernel.trajectory.log.redaction import HIDDEN, without_secrets_of_tools
 
 NOT_RECORDED = frozenset({
     "self", "logger", "verbose", "custom_tools",

@@ -24,7 +24,7 @@ from rlm_kernel.together import together
 from rlm_kernel.tools import prompt_section
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, OnEvent
-from rlm_kernel.trajectory.redaction import without_secrets_of_tools
+from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
 from rlm_kernel.trajectory.stream import EventStream
 from rlm_kernel.turns import Turns
 from rlm_kernel.usage import UsageMeter

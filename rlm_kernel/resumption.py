@@ -11,8 +11,8 @@ from rlm_kernel.configuration import arguments_of, check_is_whole
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.past import Before, Past, past_of
 from rlm_kernel.records import Prompt
-from rlm_kernel.trajectory import contexts
-from rlm_kernel.trajectory.recording import Recording, earlier_than, read
+from rlm_kernel.trajectory.log import contexts
+from rlm_kernel.trajectory.log.recording import Recording, earlier_than, read
 
 
 @dataclass(frozen=True, slots=True)

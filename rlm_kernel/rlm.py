@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rlm_kernel.clients.lm import LM
-    from rlm_kernel.trajectory.logger import RLMLogger, RunLog
+    from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
 
 
 class RLM:

@@ -18,7 +18,7 @@ from rlm_kernel.schemas import Schema
 from rlm_kernel.trajectory.events import Event, OnEvent
 
 if TYPE_CHECKING:
-    from rlm_kernel.trajectory.logger import RunLog
+    from rlm_kernel.trajectory.log.logger import RunLog
 
 
 class Run:
@@ -67,7 +67,7 @@ class Run:
     async def _watched(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
         if not self._verbose:
             return await self.engine.run(prompt, question)
-        from rlm_kernel.trajectory.console import ConsoleView
+        from rlm_kernel.trajectory.console.console import ConsoleView
 
         with ConsoleView() as view:
             self._readers.append(view)

@@ -12,7 +12,7 @@ from rlm_kernel._sync import Job
 from rlm_kernel.errors import CancellationError, LimitError, RLMError
 from rlm_kernel.records import Prompt, RLMChatCompletion
 from rlm_kernel.trajectory.events import OnEvent, RunFinished
-from rlm_kernel.trajectory.logger import RLMLogger, RunLog
+from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
 from rlm_magics.live import View
 from rlm_magics.result import RLMResult, address
 

@@ -9,9 +9,9 @@ from typing import Any
 from rlm_kernel import attachable, installed, kernelspecs
 from rlm_kernel.errors import ConfigError, RLMError
 from rlm_kernel.records import UsageSummary
-from rlm_kernel.trajectory import markdown
-from rlm_kernel.trajectory.recording import log_of, read
-from rlm_kernel.trajectory.retelling import retold
+from rlm_kernel.trajectory.console.retelling import retold
+from rlm_kernel.trajectory.log.recording import log_of, read
+from rlm_kernel.trajectory.notebook import markdown
 from rlm_magics import page
 from rlm_magics.progress import Progress
 from rlm_magics.queries import added

@@ -133,7 +133,7 @@ class TerminalView(View):
     """The view of `rlm run`, for IPython in a terminal."""
 
     def __init__(self) -> None:
-        from rlm_kernel.trajectory.console import ConsoleView
+        from rlm_kernel.trajectory.console.console import ConsoleView
 
         super().__init__()
         self._console = ConsoleView()

@@ -186,7 +186,7 @@ class RLMMagics(Magics, settings.Settings):
             print(settings.shown(self))
 
     def _replay(self, line: str) -> None:
-        from rlm_kernel.replay import replay
+        from rlm_kernel.replays.replay import replay
 
         said = options.file_grammar("replay").read(line)
         file = commands.record_of(said.file, self.last)

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Iterator
 
 from rlm_kernel.plaintext import plain
 from rlm_kernel.records import CellResult, Output, UsageSummary
-from rlm_kernel.trajectory import drawing
 from rlm_kernel.trajectory.amounts import duration, tokens
-from rlm_kernel.trajectory.status import Subcalls
+from rlm_kernel.trajectory.console import drawing
+from rlm_kernel.trajectory.console.status import Subcalls
 from rlm_kernel.trajectory.tree import Call, Cell, Turn
 from rlm_magics.progress import Progress
 

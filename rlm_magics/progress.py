@@ -12,8 +12,8 @@ from typing import Any
 from rlm_kernel.plaintext import plain
 from rlm_kernel.records import UsageSummary
 from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.console.status import Subcalls
 from rlm_kernel.trajectory.events import Event
-from rlm_kernel.trajectory.status import Subcalls
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.usage import UsageMeter
 

@@ -16,8 +16,8 @@ from rlm_kernel._sync import Job
 from rlm_kernel.bridge import entry, query_of
 from rlm_kernel.guest import query_names
 from rlm_kernel.journal import Journal
-from rlm_kernel.oracle import Oracle
 from rlm_kernel.records import Query, Usage, UsageSummary
+from rlm_kernel.replays.oracle import Oracle
 from rlm_kernel.rlm import RLM
 
 MOST_AT_A_TIME = 16

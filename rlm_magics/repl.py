@@ -28,7 +28,7 @@ def _names(shell: InteractiveShell) -> dict[str, Any]:
         """Give the answer: it is shown, and stands in `answer`."""
         from IPython.display import Markdown, display
 
-        from rlm_kernel.trajectory import markdown
+        from rlm_kernel.trajectory.notebook import markdown
 
         shell.user_ns["answer"] = {"content": value, "ready": True}
         display(Markdown(markdown.prose(str(value), breaks=True)))

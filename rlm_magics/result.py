@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from rlm_kernel.errors import CancellationError
 from rlm_kernel.records import RLMChatCompletion, UsageSummary
-from rlm_kernel.trajectory import markdown
 from rlm_kernel.trajectory.amounts import duration, tokens
+from rlm_kernel.trajectory.notebook import markdown
 from rlm_magics.page import cost
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Dict, Enum, Float, HasTraits, Int, TraitError, Unicode
 
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.trajectory.redaction import named_secrets
+from rlm_kernel.trajectory.log.redaction import named_secrets
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

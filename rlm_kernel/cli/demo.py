@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlm_kernel.cli.demo_questions import Question, Sources, Verdict
     from rlm_kernel.records import RLMChatCompletion
     from rlm_kernel.rlm import RLM
-    from rlm_kernel.trajectory.logger import RLMLogger
+    from rlm_kernel.trajectory.log.logger import RLMLogger
 
 NAME = "demo"
 HELP = "watch a model answer questions over the standard library's source"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.cli import exits
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.plaintext import plain
-from rlm_kernel.trajectory.normaliser import normalised_text
+from rlm_kernel.trajectory.notebook.normaliser import normalised_text
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -62,11 +62,11 @@ def _check_nbdime() -> None:
 def _notebook(file: Path) -> NotebookNode:
     """The notebook itself, or the one of a log, made anew."""
     if file.suffix == ".ipynb":
-        from rlm_kernel.script import read_notebook
+        from rlm_kernel.replays.script import read_notebook
 
         return read_notebook(file)
-    from rlm_kernel.trajectory.notebook import about_recording, notebook_of
-    from rlm_kernel.trajectory.recording import read
+    from rlm_kernel.trajectory.log.recording import read
+    from rlm_kernel.trajectory.notebook.notebook import about_recording, notebook_of
 
     recording = read(file)
     return notebook_of(recording.trajectory, about_recording(recording))
@@ -74,7 +74,7 @@ def _notebook(file: Path) -> NotebookNode:
 
 def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:
     """What a person wants compared: no times, no counts of execution, no names of files."""
-    from rlm_kernel.trajectory.notebook_frame import SETUP_TAG
+    from rlm_kernel.trajectory.notebook.notebook_frame import SETUP_TAG
 
     prepared = {SETUP_TAG, "parameters", "injected-parameters"}
     notebook.cells = [cell for cell in notebook.cells if not prepared & set(cell.metadata.get("tags", []))]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from nbformat import NotebookNode
 
-    from rlm_kernel.script import Step
+    from rlm_kernel.replays.script import Step
 
 NAME = "export"
 HELP = "make a clean notebook, a page or a script of a recorded run"
@@ -70,18 +70,18 @@ def _output(file: Path, args: Namespace) -> Path:
 def _notebook(file: Path) -> NotebookNode:
     """The notebook as it is, or the one of a log."""
     if file.suffix == ".ipynb":
-        from rlm_kernel.script import read_notebook
+        from rlm_kernel.replays.script import read_notebook
 
         return read_notebook(file)
-    from rlm_kernel.trajectory.notebook import about_recording, notebook_of
-    from rlm_kernel.trajectory.recording import read
+    from rlm_kernel.trajectory.log.recording import read
+    from rlm_kernel.trajectory.notebook.notebook import about_recording, notebook_of
 
     recording = read(file)
     return notebook_of(recording.trajectory, about_recording(recording))
 
 
 def _cleaned(file: str, environment: str | None) -> NotebookNode:
-    from rlm_kernel.export import clean
+    from rlm_kernel.replays.export import clean
 
     def tell(step: Step, place: int, count: int) -> None:
         print(f"rlm: without cell {step.number}? ({place} of {count})", file=sys.stderr)
@@ -94,7 +94,7 @@ def _cleaned(file: str, environment: str | None) -> NotebookNode:
 
 def _write(notebook: NotebookNode, kind: str | None, output: Path) -> None:
     if kind is not None:
-        from rlm_kernel.export import convert
+        from rlm_kernel.replays.export import convert
 
         convert(notebook, kind, output)
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from rlm_kernel.trajectory.logger import RLMLogger
+    from rlm_kernel.trajectory.log.logger import RLMLogger
 
 FOLDER = "rlm_logs"
 
@@ -28,7 +28,7 @@ def logger(args: Namespace) -> RLMLogger | None:
     """What keeps the run, as the options say."""
     if args.no_log:
         return None
-    from rlm_kernel.trajectory.logger import RLMLogger
+    from rlm_kernel.trajectory.log.logger import RLMLogger
 
     return RLMLogger(args.log_dir)
 

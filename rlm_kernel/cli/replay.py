@@ -13,8 +13,8 @@ from rlm_kernel.plaintext import plain
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from rlm_kernel.replay import ReplayReport
-    from rlm_kernel.script import Step
+    from rlm_kernel.replays.replay import ReplayReport
+    from rlm_kernel.replays.script import Step
 
 NAME = "replay"
 HELP = "run a recorded run once more, without a key"
@@ -45,7 +45,7 @@ def execute(args: Namespace) -> int:
     Raises:
         RLMError: the record, the kernel or the arguments are not right.
     """
-    from rlm_kernel.replay import replay
+    from rlm_kernel.replays.replay import replay
 
     report = replay(
         args.file,
@@ -65,7 +65,7 @@ def _backend(args: Namespace) -> dict[str, Any]:
         return {}
     if not args.live:
         raise ConfigError("--backend and its like go with --live: without it no model is asked.")
-    from rlm_kernel.trajectory.recording import read
+    from rlm_kernel.trajectory.log.recording import read
 
     recorded = read(args.file).metadata.get("backend")
     backend = args.backend or (recorded if isinstance(recorded, str) else "openai")

@@ -62,7 +62,7 @@ def execute(args: Namespace) -> int:
 
 def _overrides(args: Namespace) -> dict[str, Any]:
     """The arguments that are not as recorded."""
-    from rlm_kernel.trajectory.recording import read
+    from rlm_kernel.trajectory.log.recording import read
 
     given: dict[str, Any] = {"environment": args.environment, "max_iterations": args.max_iterations}
     if args.backend or args.model or args.base_url or args.backend_kwarg:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rlm_kernel.records import RLMChatCompletion
     from rlm_kernel.rlm import RLM
-    from rlm_kernel.trajectory.logger import RLMLogger
+    from rlm_kernel.trajectory.log.logger import RLMLogger
 
 NAME = "run"
 HELP = "answer a question over a file, a folder or stdin"

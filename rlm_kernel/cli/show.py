@@ -32,11 +32,11 @@ def execute(args: Namespace) -> int:
     """
     from rich.console import Console
 
-    from rlm_kernel.script import read_notebook, run_of
-    from rlm_kernel.trajectory.console import ConsoleView
-    from rlm_kernel.trajectory.recording import read
-    from rlm_kernel.trajectory.retelling import retold
-    from rlm_kernel.trajectory.screen import Screen
+    from rlm_kernel.replays.script import read_notebook, run_of
+    from rlm_kernel.trajectory.console.console import ConsoleView
+    from rlm_kernel.trajectory.console.retelling import retold
+    from rlm_kernel.trajectory.console.screen import Screen
+    from rlm_kernel.trajectory.log.recording import read
 
     recording = read(args.file)
     if args.file.endswith(".ipynb"):

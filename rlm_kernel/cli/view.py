@@ -58,7 +58,7 @@ def execute(args: Namespace) -> int:
 
 
 def _export(args: Namespace) -> int:
-    from rlm_kernel.trajectory.recording import log_of
+    from rlm_kernel.trajectory.log.recording import log_of
     from rlm_kernel.viewer.pages import export
 
     if args.path is None or Path(args.path).is_dir():

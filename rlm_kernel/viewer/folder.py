@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.trajectory.recording import log_of
+from rlm_kernel.trajectory.log.recording import log_of
 from rlm_kernel.viewer.summary import Summary, summary_of
 
 USUAL = ("rlm_logs", "logs")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.records import RLMChatCompletion
-from rlm_kernel.trajectory.recording import log_of
+from rlm_kernel.trajectory.log.recording import log_of
 
 FRESH_SECONDS = 600.0
 """A log without an end that changed this recently counts as one of a run under way: a model may think for long."""

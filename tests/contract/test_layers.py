@@ -49,10 +49,8 @@ LAYERS = [
     {"resumption"},
     {"rlm"},
     # What is done with a recorded run, and with notebooks that ask.
-    {"recollection"},
-    {"scene", "script", "outcome", "divergence", "oracle", "notebook_settings"},
-    {"replay", "notebook_host"},
-    {"export", "papermill_engine", "viewer"},
+    {"replays"},
+    {"notebooks", "viewer"},
     {"cli"},
 ]
 """Modules and packages of `rlm_kernel`, from the ground up. One imports only what stands in a row above its own."""

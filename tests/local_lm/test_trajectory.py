@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from rlm_kernel.clients import llamacpp_server
-from rlm_kernel.replay import replay
-from rlm_kernel.trajectory.normaliser import differences
+from rlm_kernel.replays.replay import replay
+from rlm_kernel.trajectory.notebook.normaliser import differences
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rlm_kernel.trajectory.recording import read
+from rlm_kernel.trajectory.log.recording import read
 
 
 def seen(notebook, options, question="What is it?", setup=""):

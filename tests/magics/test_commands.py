@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rlm_kernel.trajectory.recording import read
+from rlm_kernel.trajectory.log.recording import read
 
 
 @pytest.fixture(scope="module", autouse=True)

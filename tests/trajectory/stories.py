@@ -14,8 +14,8 @@ from nbclient import NotebookClient
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.records import Reply, Usage
-from rlm_kernel.trajectory.normaliser import differences
-from rlm_kernel.trajectory.recording import Recording, read
+from rlm_kernel.trajectory.log.recording import Recording, read
+from rlm_kernel.trajectory.notebook.normaliser import differences
 
 USAGE = Usage(817, 76, cost=0.0012)
 SUB_USAGE = Usage(20, 5, cost=0.0001)

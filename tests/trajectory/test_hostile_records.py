@@ -14,14 +14,14 @@ from trajectory import runs
 
 from rlm import RLM, ConfigError, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
-from rlm_kernel import notebook_settings
 from rlm_kernel.configuration import arguments_of
-from rlm_kernel.recollection import Recollection
+from rlm_kernel.notebooks import settings as notebook_settings
 from rlm_kernel.records import Query
-from rlm_kernel.replay import replay
-from rlm_kernel.scene import environment_of
-from rlm_kernel.trajectory import recording
-from rlm_kernel.trajectory.notebook import about_recording, notebooks_of
+from rlm_kernel.replays.recollection import Recollection
+from rlm_kernel.replays.replay import replay
+from rlm_kernel.replays.scene import environment_of
+from rlm_kernel.trajectory.log import recording
+from rlm_kernel.trajectory.notebook.notebook import about_recording, notebooks_of
 
 
 @pytest.fixture

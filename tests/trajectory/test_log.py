@@ -18,11 +18,12 @@ from trajectory import runs
 from rlm import RLM, ConfigError, RecordingError, ScriptedLM, TokenLimitExceededError
 from rlm.logger import RLMLogger
 from rlm_kernel.records import Reply, Usage
-from rlm_kernel.trajectory import events, lines
-from rlm_kernel.trajectory.contexts import decode, encode, load, store
-from rlm_kernel.trajectory.log_file import LogFile
-from rlm_kernel.trajectory.recording import read
-from rlm_kernel.trajectory.redaction import HIDDEN, Redactor, is_secret_name
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.log import lines
+from rlm_kernel.trajectory.log.contexts import decode, encode, load, store
+from rlm_kernel.trajectory.log.log_file import LogFile
+from rlm_kernel.trajectory.log.recording import read
+from rlm_kernel.trajectory.log.redaction import HIDDEN, Redactor, is_secret_name
 from rlm_kernel.trajectory.tree import Trajectory
 
 DOCUMENTED_ITERATION = {

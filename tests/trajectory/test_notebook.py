@@ -16,8 +16,8 @@ from trajectory.stories import CHILD, cell, codes, text_of, told
 from rlm_kernel.errors import LMError
 from rlm_kernel.records import CellResult, Reply, Usage
 from rlm_kernel.trajectory import events as said
-from rlm_kernel.trajectory.notebook import About, about_recording, fingerprint, notebook_of, notebooks_of
-from rlm_kernel.trajectory.notebook_cells import split
+from rlm_kernel.trajectory.notebook.notebook import About, about_recording, fingerprint, notebook_of, notebooks_of
+from rlm_kernel.trajectory.notebook.notebook_cells import split
 from rlm_kernel.trajectory.tree import Trajectory
 
 HOSTILE = (

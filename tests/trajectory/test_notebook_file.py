@@ -11,8 +11,8 @@ from trajectory.stories import CHILD, cell, codes, text_of, told
 
 from rlm_kernel.records import Reply
 from rlm_kernel.trajectory import events as said
-from rlm_kernel.trajectory import notebook_file
-from rlm_kernel.trajectory.notebook_file import NotebookFile
+from rlm_kernel.trajectory.notebook import notebook_file
+from rlm_kernel.trajectory.notebook.notebook_file import NotebookFile
 
 
 def opening():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from rlm_kernel.trajectory import markdown
+from rlm_kernel.trajectory.notebook import markdown
 
 PIECES = r"""<script>alert(1)</script>|<img src=x onerror=alert(1)>|<b|>|</pre>|</details>|<!-- |-->|<?php |<![CDATA[|
 |<http://evil.example/>|![x](http://evil.example/x.png)|[x](javascript:alert(1))|![x][y]|[y]: http://evil.example|[|]|(|)|

@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from trajectory.stories import cell, codes, told
 
-from rlm_kernel.trajectory.normaliser import as_text, differences, normalised, normalised_text
-from rlm_kernel.trajectory.notebook_outputs import kept
+from rlm_kernel.trajectory.notebook.normaliser import as_text, differences, normalised, normalised_text
+from rlm_kernel.trajectory.notebook.notebook_outputs import kept
 
 
 def stream(text, name="stdout"):

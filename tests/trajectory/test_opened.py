@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from trajectory.stories import cell, codes, environment, told
 
-from rlm_kernel.trajectory.normaliser import differences
+from rlm_kernel.trajectory.notebook.normaliser import differences
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [

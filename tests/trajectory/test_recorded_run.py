@@ -15,9 +15,9 @@ from trajectory import runs
 from rlm_kernel.journal import keys
 from rlm_kernel.past import past_of
 from rlm_kernel.questions import Image, Query, ToolCall
-from rlm_kernel.trajectory import recorded_run, setup_cell
-from rlm_kernel.trajectory.notebook_cells import is_cut_off
-from rlm_kernel.trajectory.recording import read
+from rlm_kernel.trajectory.log.recording import read
+from rlm_kernel.trajectory.notebook import recorded_run, setup_cell
+from rlm_kernel.trajectory.notebook.notebook_cells import is_cut_off
 
 PIXEL = b"\x89PNG\r\n\x1a\n and more"
 VALUES = st.recursive(

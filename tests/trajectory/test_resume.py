@@ -20,7 +20,7 @@ from trajectory import runs
 from rlm import RLM, BudgetExceededError, ConfigError, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.records import Reply, Usage
-from rlm_kernel.trajectory import recording
+from rlm_kernel.trajectory.log import recording
 
 MOMENTS = 50
 

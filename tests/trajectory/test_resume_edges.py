@@ -15,8 +15,8 @@ from rlm.logger import RLMLogger
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.past import past_of
 from rlm_kernel.records import Reply, Usage
-from rlm_kernel.replay import replay
-from rlm_kernel.trajectory import recording
+from rlm_kernel.replays.replay import replay
+from rlm_kernel.trajectory.log import recording
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"x" * 100
 

@@ -14,7 +14,7 @@ from rlm import RLM, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.records import Reply
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.redaction import HIDDEN, Redactor, named_secrets
+from rlm_kernel.trajectory.log.redaction import HIDDEN, Redactor, named_secrets
 
 LONG = "sk-proj-" + "0123456789_abcdefghij-" * 7
 PUNCTUATED = "p&ss_w0rd-<very>*long*$1"

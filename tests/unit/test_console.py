@@ -19,9 +19,9 @@ from rlm_kernel.records import (
 )
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.amounts import duration
-from rlm_kernel.trajectory.console import ConsoleView
-from rlm_kernel.trajectory.drawing import clipped
-from rlm_kernel.trajectory.screen import Screen
+from rlm_kernel.trajectory.console.console import ConsoleView
+from rlm_kernel.trajectory.console.drawing import clipped
+from rlm_kernel.trajectory.console.screen import Screen
 
 HOSTILE = "[red]not markup[/red] [/] :smile:\n\x1b[2J"
 HOSTILE += "\x1b]0;owned\x07[red]not markup[/red] [/] :smile: \u202egnp.exe \ud800 \x00 \x9b5m end\rnew"

@@ -6,7 +6,8 @@ import base64
 import io
 
 from rlm_kernel.records import CellError, CellReport, CellResult, Reply, RLMChatCompletion, Usage
-from rlm_kernel.trajectory import events, lines
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.log import lines
 from rlm_kernel.usage import UsageMeter
 
 QUESTION = "Which of the 600 contracts can be ended within 30 days, and what would that cost us?"

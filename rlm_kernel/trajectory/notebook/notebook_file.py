@@ -18,10 +18,10 @@ from typing import Any
 import nbformat
 
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.contexts import write_whole
 from rlm_kernel.trajectory.events import Event
-from rlm_kernel.trajectory.notebook import About, about_run, notebook_of, runs
-from rlm_kernel.trajectory.redaction import Redactor
+from rlm_kernel.trajectory.log.contexts import write_whole
+from rlm_kernel.trajectory.log.redaction import Redactor
+from rlm_kernel.trajectory.notebook.notebook import About, about_run, notebook_of, runs
 from rlm_kernel.trajectory.tree import Trajectory
 
 SECONDS = 1.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlm_kernel.errors import RecordingError
-from rlm_kernel.trajectory import lines
+from rlm_kernel.trajectory.log import lines
 from rlm_kernel.trajectory.tree import Trajectory
 
 ContextEncoding = Literal["text", "json", "pickle"]

@@ -12,14 +12,14 @@ from rlm_kernel.configuration import without_hidden
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.kernelspecs import Environment
 from rlm_kernel.kernelspecs import environment as find_environment
-from rlm_kernel.recollection import Recollection
 from rlm_kernel.records import Prompt
+from rlm_kernel.replays.recollection import Recollection
 from rlm_kernel.session import Session
-from rlm_kernel.trajectory import contexts
 from rlm_kernel.trajectory.events import RunStarted
-from rlm_kernel.trajectory.notebook_cells import is_cut_off
-from rlm_kernel.trajectory.recording import ContextEncoding, Recording, earlier_than
-from rlm_kernel.trajectory.redaction import HIDDEN
+from rlm_kernel.trajectory.log import contexts
+from rlm_kernel.trajectory.log.recording import ContextEncoding, Recording, earlier_than
+from rlm_kernel.trajectory.log.redaction import HIDDEN
+from rlm_kernel.trajectory.notebook.notebook_cells import is_cut_off
 
 Content = tuple[ContextEncoding, bytes]
 

@@ -15,10 +15,10 @@ from itertools import chain, islice
 
 from rlm_kernel.plaintext import plain
 from rlm_kernel.records import Output, Usage, UsageSummary
-from rlm_kernel.trajectory import markdown
 from rlm_kernel.trajectory.amounts import duration, tokens
 from rlm_kernel.trajectory.events import SubcallAnswered
-from rlm_kernel.trajectory.notebook_outputs import ours
+from rlm_kernel.trajectory.notebook import markdown
+from rlm_kernel.trajectory.notebook.notebook_outputs import ours
 from rlm_kernel.trajectory.tree import Call, Cell, Spending, ToolUse
 from rlm_kernel.usage import UsageMeter
 

@@ -12,10 +12,11 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from rlm_kernel.records import ModelUsageSummary, Usage, UsageSummary
-from rlm_kernel.trajectory import drawing, events
+from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.amounts import duration
-from rlm_kernel.trajectory.screen import Screen, standard_error
-from rlm_kernel.trajectory.status import Status, Subcalls
+from rlm_kernel.trajectory.console import drawing
+from rlm_kernel.trajectory.console.screen import Screen, standard_error
+from rlm_kernel.trajectory.console.status import Status, Subcalls
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.trajectory import documented, lines
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFinished, RunStarted
-from rlm_kernel.trajectory.log_file import LogFile
-from rlm_kernel.trajectory.redaction import Redactor, named_secrets, secrets_of, without_secrets
+from rlm_kernel.trajectory.log import documented, lines
+from rlm_kernel.trajectory.log.log_file import LogFile
+from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
 from rlm_kernel.trajectory.tree import Trajectory
 
 
@@ -99,7 +99,7 @@ class RLMLogger:
             return
         self.log_file_path, self.notebook_path = str(path), None
         if self._notebook:
-            from rlm_kernel.trajectory.notebook_file import NotebookFile  # imports nbformat
+            from rlm_kernel.trajectory.notebook.notebook_file import NotebookFile  # imports nbformat
 
             log.add(NotebookFile(path.with_suffix(".ipynb"), log.about, log.redact))
             self.notebook_path = str(path.with_suffix(".ipynb"))

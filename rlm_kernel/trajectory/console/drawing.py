@@ -31,8 +31,8 @@ from rlm_kernel.trajectory.amounts import duration, tokens
 
 if TYPE_CHECKING:
     from rlm_kernel.records import CellResult, Output, UsageSummary
+    from rlm_kernel.trajectory.console.status import Subcalls
     from rlm_kernel.trajectory.events import ModelReplied, RunStarted, SubcallAnswered
-    from rlm_kernel.trajectory.status import Subcalls
 
 _MARGIN = 4
 _LINE_CHARACTERS = 600

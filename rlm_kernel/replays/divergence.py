@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rlm_kernel.records import Output
-from rlm_kernel.trajectory.normaliser import as_text
+from rlm_kernel.trajectory.notebook.normaliser import as_text
 
 MOST_LINES = 40
 """Of a difference; what is more is counted."""

@@ -23,7 +23,7 @@ from IPython.utils.capture import capture_output
 
 if TYPE_CHECKING:
     from rlm_kernel import guest as rlm_guest
-    from rlm_kernel.trajectory import recorded_run as rlm_recorded_run
+    from rlm_kernel.trajectory.notebook import recorded_run as rlm_recorded_run
 else:
     import rlm_guest
     import rlm_recorded_run

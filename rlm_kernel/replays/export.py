@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._sync import Job
 from rlm_kernel.errors import ConfigError, RecordingError
-from rlm_kernel.outcome import Outcome, outcome_of
-from rlm_kernel.replay import Rehearsal, script_of
-from rlm_kernel.scene import context_of, environment_of
-from rlm_kernel.script import Step
-from rlm_kernel.trajectory.notebook import about_recording, notebook_of
-from rlm_kernel.trajectory.notebook_frame import SETUP_TAG
-from rlm_kernel.trajectory.recording import Recording
+from rlm_kernel.replays.outcome import Outcome, outcome_of
+from rlm_kernel.replays.replay import Rehearsal, script_of
+from rlm_kernel.replays.scene import context_of, environment_of
+from rlm_kernel.replays.script import Step
+from rlm_kernel.trajectory.log.recording import Recording
+from rlm_kernel.trajectory.notebook.notebook import about_recording, notebook_of
+from rlm_kernel.trajectory.notebook.notebook_frame import SETUP_TAG
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

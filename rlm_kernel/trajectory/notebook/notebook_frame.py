@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlm_kernel.records import UsageSummary
-from rlm_kernel.trajectory import markdown
 from rlm_kernel.trajectory.amounts import duration
-from rlm_kernel.trajectory.notebook_calls import cost, summed
-from rlm_kernel.trajectory.notebook_cells import NotebookCell, Place, markdown_cell
+from rlm_kernel.trajectory.notebook import markdown
+from rlm_kernel.trajectory.notebook.notebook_calls import cost, summed
+from rlm_kernel.trajectory.notebook.notebook_cells import NotebookCell, Place, markdown_cell
 from rlm_kernel.trajectory.tree import Trajectory
 
 LONGEST_QUESTION = 20_000

@@ -18,8 +18,8 @@ _SAYS = """\
 
 _FILES = {
     "rlm_guest": "guest.py",
-    "rlm_recorded_run": "trajectory/recorded_run.py",
-    "rlm_recorded_guest": "trajectory/recorded_guest.py",
+    "rlm_recorded_run": "trajectory/notebook/recorded_run.py",
+    "rlm_recorded_guest": "trajectory/notebook/recorded_guest.py",
 }
 
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from rlm_kernel.plaintext import plain
 from rlm_kernel.records import Output
-from rlm_kernel.trajectory.notebook_cells import CUT_OFF, is_cut_off
-from rlm_kernel.trajectory.notebook_outputs import kept
-from rlm_kernel.trajectory.recording import Recording
+from rlm_kernel.trajectory.log.recording import Recording
+from rlm_kernel.trajectory.notebook.notebook_cells import CUT_OFF, is_cut_off
+from rlm_kernel.trajectory.notebook.notebook_outputs import kept
 from rlm_kernel.trajectory.tree import Trajectory
 
 _NUMBER = r"\d[\d.,]*(?:e[+-]?\d+)?"

@@ -17,9 +17,9 @@ from papermill.log import logger
 from papermill.utils import remove_args
 
 from rlm_kernel.kernel import manager_of
-from rlm_kernel.notebook_host import NotebookHost
-from rlm_kernel.trajectory.notebook import fingerprint
-from rlm_kernel.trajectory.notebook_cells import CUT_OFF, RAISES
+from rlm_kernel.notebooks.host import NotebookHost
+from rlm_kernel.trajectory.notebook.notebook import fingerprint
+from rlm_kernel.trajectory.notebook.notebook_cells import CUT_OFF, RAISES
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
@@ -30,7 +30,7 @@ _OURS = ("input_path", "timeout", "startup_timeout")
 
 
 class RLMEngine(NBClientEngine):  # type: ignore[misc]
-    """The engine `rlm`. See `rlm_kernel.notebook_settings` for the parameters that it reads."""
+    """The engine `rlm`. See `rlm_kernel.notebooks.settings` for the parameters that it reads."""
 
     @classmethod
     def execute_notebook(cls, nb: NotebookNode, kernel_name: str, **options: Any) -> NotebookNode:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import RecordingError
-from rlm_kernel.trajectory.notebook import fingerprint
-from rlm_kernel.trajectory.notebook_cells import is_cut_off
-from rlm_kernel.trajectory.recording import Recording, StoredContext
+from rlm_kernel.trajectory.log.recording import Recording, StoredContext
+from rlm_kernel.trajectory.notebook.notebook import fingerprint
+from rlm_kernel.trajectory.notebook.notebook_cells import is_cut_off
 from rlm_kernel.trajectory.tree import Cell, Trajectory
 
 if TYPE_CHECKING:

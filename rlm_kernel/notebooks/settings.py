@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.configuration import servers_elsewhere
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.trajectory.redaction import without_secrets
+from rlm_kernel.trajectory.log.redaction import without_secrets
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.trajectory import notebook_frame, setup_cell
-from rlm_kernel.trajectory.notebook_cells import NotebookCell, Place, turn_cells
-from rlm_kernel.trajectory.recording import Recording, StoredContext
+from rlm_kernel.trajectory.log.recording import Recording, StoredContext
+from rlm_kernel.trajectory.notebook import notebook_frame, setup_cell
+from rlm_kernel.trajectory.notebook.notebook_cells import NotebookCell, Place, turn_cells
 from rlm_kernel.trajectory.tree import Trajectory
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.records import Prompt
-from rlm_kernel.trajectory.recording import ContextEncoding, StoredContext
+from rlm_kernel.trajectory.log.recording import ContextEncoding, StoredContext
 
 FOLDER = "contexts"
 EMBEDDED_BYTES = 20_000

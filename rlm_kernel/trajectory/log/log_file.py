@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.records import Prompt
-from rlm_kernel.trajectory import contexts, documented, events, lines
+from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
-from rlm_kernel.trajectory.redaction import Redactor
+from rlm_kernel.trajectory.log import contexts, documented, lines
+from rlm_kernel.trajectory.log.redaction import Redactor
 from rlm_kernel.trajectory.tree import Trajectory
 
 IMAGES = "images"

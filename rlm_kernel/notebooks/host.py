@@ -12,18 +12,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel import notebook_settings
 from rlm_kernel._sync import Job
 from rlm_kernel.beside import Beside
 from rlm_kernel.configuration import arguments_of
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.kernelspecs import AVAILABLE, Environment, environment
-from rlm_kernel.oracle import Oracle
-from rlm_kernel.recollection import Recollection
+from rlm_kernel.notebooks import settings as notebook_settings
+from rlm_kernel.replays.oracle import Oracle
+from rlm_kernel.replays.recollection import Recollection
+from rlm_kernel.replays.scene import chain_of, context_of, environment_of, set_scene, started
+from rlm_kernel.replays.script import run_of
 from rlm_kernel.rlm import RLM
-from rlm_kernel.scene import chain_of, context_of, environment_of, set_scene, started
-from rlm_kernel.script import run_of
-from rlm_kernel.trajectory.recording import Recording, read
+from rlm_kernel.trajectory.log.recording import Recording, read
 
 if TYPE_CHECKING:
     from jupyter_client.connect import KernelConnectionInfo

@@ -17,18 +17,18 @@ from typing import Any, Literal
 
 from rlm_kernel._sync import Job
 from rlm_kernel.configuration import arguments_of
-from rlm_kernel.divergence import Divergence, compare_outputs
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernelspecs import Environment
-from rlm_kernel.oracle import Oracle
-from rlm_kernel.outcome import Outcome, given_by, outcome_of
-from rlm_kernel.recollection import Recollection
 from rlm_kernel.records import CellResult, Prompt, UsageSummary
+from rlm_kernel.replays.divergence import Divergence, compare_outputs
+from rlm_kernel.replays.oracle import Oracle
+from rlm_kernel.replays.outcome import Outcome, given_by, outcome_of
+from rlm_kernel.replays.recollection import Recollection
+from rlm_kernel.replays.scene import Content, chain_of, context_of, environment_of, set_scene, started
+from rlm_kernel.replays.script import Step, read_notebook, removed, run_of, script_of_notebook, script_of_run
 from rlm_kernel.rlm import RLM
-from rlm_kernel.scene import Content, chain_of, context_of, environment_of, set_scene, started
-from rlm_kernel.script import Step, read_notebook, removed, run_of, script_of_notebook, script_of_run
 from rlm_kernel.session import Session
-from rlm_kernel.trajectory.recording import Recording, read
+from rlm_kernel.trajectory.log.recording import Recording, read
 
 Mode = Literal["replay", "live"]
 _ASK_LIVE = " To ask models for what is not on record, replay it live: rlm replay --live, or mode='live'."

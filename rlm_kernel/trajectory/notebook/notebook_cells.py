@@ -14,8 +14,9 @@ from typing import Any
 
 from rlm_kernel.parsing import without_thinking
 from rlm_kernel.records import CellResult, Output, Reply, Usage
-from rlm_kernel.trajectory import events, markdown, notebook_calls, notebook_outputs
+from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.amounts import duration, tokens
+from rlm_kernel.trajectory.notebook import markdown, notebook_calls, notebook_outputs
 from rlm_kernel.trajectory.tree import Cell, Turn
 
 NotebookCell = dict[str, Any]
