@@ -59,7 +59,7 @@ def test_a_wrong_argument_names_what_is_allowed(arguments, words):
 
 @pytest.mark.parametrize("environment", ["prime", "agent"])
 def test_what_is_not_built_says_so_and_what_there_is(environment):
-    with pytest.raises(NotImplementedError, match=f"environment='{environment}' is not built.*'local'"):
+    with pytest.raises(NotImplementedError, match=f"environment='{environment}' of the documents is not built.*'local'"):
         RLM(LM_, environment=environment)
 
 
