@@ -79,7 +79,10 @@ class Job(Generic[T]):
 
     async def ended_async(self) -> None:
         """Await its end, whatever that is."""
-        await asyncio.wait({asyncio.wrap_future(self._outcome)})
+        outcome = asyncio.wrap_future(self._outcome)
+        await asyncio.wait({outcome})
+        if not outcome.cancelled():
+            outcome.exception()  # taken, else asyncio would report that nobody took it
 
     def cancel(self) -> None:
         """Ask it to stop; it cleans up first."""

@@ -6,7 +6,8 @@ Everything wrong is a `ConfigError` that names what is allowed, before anything 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from rlm_kernel.clients import registry
@@ -21,6 +22,8 @@ from rlm_kernel.trajectory.log.redaction import named_secrets
 
 COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
 """Backends of which nothing can be said before: who answers reports the cost, or which model a deployment is."""
+
+_MEMBERS = ("backend", "model", "context_window", "complete")
 
 
 def models_of(
@@ -63,6 +66,8 @@ def _model(backend: str | LM, kwargs: Mapping[str, Any] | None, env: Mapping[str
         raise ConfigError("backend_kwargs goes with the name of a backend; an LM object is used as it is.")
     if not callable(getattr(backend, "complete", None)):
         raise ConfigError(f"backend must be the name of a backend or an LM, not {type(backend).__name__}.")
+    if missing := [name for name in _MEMBERS if not hasattr(backend, name)]:
+        raise ConfigError(f"{type(backend).__name__} lacks {', '.join(missing)}: an LM has {', '.join(_MEMBERS)}.")
     return backend
 
 
@@ -149,10 +154,23 @@ def schema_of(given: Any) -> Schema | None:
         raise ConfigError(f"response_schema: {error}.") from error
 
 
-def check_prompt(prompt: object) -> None:
-    """Check that a prompt is one of the documented kinds."""
+def check_prompt(prompt: object, question: object = None) -> None:
+    """Check that a prompt and a `root_prompt` are of the documented kinds."""
     if not isinstance(prompt, str | dict | list):
-        raise ConfigError(
-            f"prompt must be str, dict or list, not {type(prompt).__name__}: convert it first, "
-            "a DataFrame with df.to_dict('records'), say."
-        )
+        raise ConfigError(f"prompt must be str, dict or list, not {type(prompt).__name__}: {_conversion(prompt)}.")
+    if not isinstance(question, str | None):
+        raise ConfigError(f"root_prompt must be str or None, not {type(question).__name__}: it is the question.")
+
+
+def _conversion(value: object) -> str:
+    """How a value becomes a prompt."""
+    match value:
+        case None:
+            return "give the input, or the question itself"
+        case bytes() | bytearray():
+            return "give data.decode()"
+        case PurePath():
+            return "give path.read_text(), or list what is in a folder"
+        case Iterable() if not hasattr(value, "to_dict"):
+            return "give list(values)"
+    return "convert it first, a DataFrame with df.to_dict('records')"

@@ -23,6 +23,22 @@ _ADDRESSES = {"base_url", "api_base", "custom_host", "azure_endpoint", "url"}
 _MODELS = ("backend_kwargs", "other_backend_kwargs", "sampling_args", "sub_sampling_args")
 
 
+class Unpicklable:
+    """What holds connections, which are of one process."""
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            TypeError: always; the message says what to do.
+        """
+        kind = type(self).__name__
+        raise TypeError(
+            f"{kind} cannot be pickled or copied, because it holds connections: hand over its arguments, and make the "
+            f"{kind} in the process that uses it."
+        )
+
+
 def recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as plain data. An object, such as a model of the user's own, leaves the name of its class."""
     plain = {name: _plain(value) for name, value in arguments.items() if name not in NOT_RECORDED}

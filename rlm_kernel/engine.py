@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlm_kernel.errors import LimitError
+from rlm_kernel.errors import LimitError, NoAnswerError
 from rlm_kernel.limits import Ledger
-from rlm_kernel.parsing import parse, without_thinking
+from rlm_kernel.parsing import ParsedReply, parse, without_thinking
 from rlm_kernel.past import Past
 from rlm_kernel.plan import Models, Plan
 from rlm_kernel.prompts import describe
@@ -193,17 +193,40 @@ class Engine:
     # -- other ways to an answer
 
     async def _last_word(self) -> str:
-        """The answer after the last turn: a variable, a FINAL(...), or whatever the model said."""
-        iteration = self._plan.max_iterations + 1
+        """The answer after the last turn: a variable, a FINAL(...), or whatever the model said.
+
+        Code is no answer, with words around it or without. In its place stands the draft in `answer`; without one the
+        model is asked once more.
+
+        Raises:
+            NoAnswerError: it gave code again.
+        """
+        root, turns = self._root, self._plan.max_iterations
         if self._schema is not None:
-            return await self._root.ask_by_schema(iteration, self._schema)
-        reply = await self._root.ask(iteration)
-        self._root.conversation.add(reply, "")
+            return await root.ask_by_schema(turns + 1, self._schema)
+        reply = await root.ask(turns + 1)
         parsed = parse(reply.text)
-        if parsed.answer is not None:
-            turn = await self._turns.text_answer(replace(parsed.answer, must_be_variable=False))
-            return turn.answer or parsed.answer.text
-        return without_thinking(reply.text).strip()
+        if _is_code(parsed) and self.partial_answer is None:
+            self._emit(events.Notice, message="The model's last word is code: it is asked once more, in words.")
+            await root.told(reply, self._plan.profile.no_code_now(), turns + 1)
+            reply = await root.ask(turns + 2)
+            parsed = parse(reply.text)
+        root.conversation.add(reply, "")
+        answer = await self._said(parsed)
+        if answer is None:
+            raise NoAnswerError(model=reply.model, turns=turns, reply=reply.text, words=parsed.prose)
+        return answer
+
+    async def _said(self, last: ParsedReply) -> str | None:
+        """The answer in the last word; None when that is code and there is no draft."""
+        if last.answer is not None:
+            turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False))
+            return turn.answer or last.answer.text
+        if not _is_code(last):
+            return last.prose
+        if self.partial_answer is not None:
+            self._emit(events.Notice, message="The model's last word is code: the draft in `answer` is the answer.")
+        return self.partial_answer
 
     async def _ask_plainly(self, prompt: Prompt, question: str | None) -> str:
         """One plain completion, no REPL: what an RLM is at its greatest depth."""
@@ -259,3 +282,8 @@ class Engine:
             seed=plan.seed,
             schema=self._schema.document if self._schema else None,
         )
+
+
+def _is_code(last: ParsedReply) -> bool:
+    """Whether a reply, after which nothing runs any more, has code in the place of an answer."""
+    return bool(last.blocks) and last.answer is None

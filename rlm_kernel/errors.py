@@ -5,7 +5,8 @@
     ├─ LimitError                   a limit of the run was reached
     │   ├─ BudgetExceededError  TimeoutExceededError
     │   ├─ TokenLimitExceededError  ErrorThresholdExceededError
-    │   └─ AnswerSchemaError        all turns and repairs went by without an answer that fits the schema
+    │   ├─ AnswerSchemaError        all turns and repairs went by without an answer that fits the schema
+    │   └─ NoAnswerError            all turns went by, and the last word was code
     ├─ CancellationError            the run was stopped by Ctrl-C
     ├─ LMError                      a model provider failed
     │   └─ ContextOverflowError     the conversation is longer than the model's window
@@ -28,8 +29,17 @@ SHOWN_CHARACTERS = 200
 """Of a reply that an error quotes."""
 
 
+def _unpickled(kind: type[RLMError], message: tuple[Any, ...]) -> RLMError:
+    """An error whose `__init__` is not called again: what it was made of is not kept, what it says and holds is."""
+    return kind.__new__(kind, *message)
+
+
 class RLMError(Exception):
-    """The root of the tree: `except RLMError` catches all of it."""
+    """The root of the tree: `except RLMError` catches all of it. Each can be pickled, so it leaves a process pool."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The class, the message and the attributes."""
+        return _unpickled, (type(self), self.args), self.__dict__
 
 
 class ConfigError(RLMError, ValueError):
@@ -97,12 +107,29 @@ class AnswerSchemaError(LimitError):
 
     def __init__(self, *, model: str, problems: Sequence[str], reply: str) -> None:
         begins = reply[:SHOWN_CHARACTERS] + ("…" if len(reply) > SHOWN_CHARACTERS else "")
+        wrong = "; ".join(problem.rstrip(".") for problem in problems)
         super().__init__(
-            f"The answer of {model} does not fit the schema: {'; '.join(problems)}. Its last reply: {begins!r}. "
+            f"The answer of {model} does not fit the schema: {wrong}. Its last reply: {begins!r}. "
             "Ask for less at a time, make the schema simpler or its descriptions clearer, or ask another model."
         )
         self.problems = tuple(problems)
         self.reply = self.partial_answer = reply
+
+
+class NoAnswerError(LimitError):
+    """All turns went by, and asked for its last word the model gave code, which nothing runs any more.
+
+    Attributes:
+        reply: that code, with the words around it; the words alone are the `partial_answer`.
+    """
+
+    def __init__(self, *, model: str, turns: int, reply: str, words: str = "") -> None:
+        super().__init__(
+            f"{model} gave no answer in {turns} turn{'s' * (turns != 1)}, and code when it was asked for its last "
+            "word: raise max_iterations, or ask another model."
+        )
+        self.reply = reply
+        self.partial_answer = words or None
 
 
 class CancellationError(RLMError):

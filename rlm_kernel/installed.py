@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,12 @@ _INSTEAD = {"local-provisioner": "rlm-installed"}
 """Jupyter's own gives a kernel all of our environment, keys included."""
 
 
-def names() -> list[str]:
-    """The kernelspecs that Jupyter finds."""
+def names(folders: Sequence[str] | None = None) -> list[str]:
+    """The kernelspecs that Jupyter finds. `folders`: where it looks; None: in all of its places."""
     from jupyter_client.kernelspec import KernelSpecManager
 
-    return sorted(KernelSpecManager(ensure_native_kernel=False).find_kernel_specs())
+    where = {} if folders is None else {"kernel_dirs": list(folders)}
+    return sorted(KernelSpecManager(ensure_native_kernel=False, **where).find_kernel_specs())
 
 
 def folder(name: str) -> Path:

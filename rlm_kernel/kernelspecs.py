@@ -8,6 +8,7 @@ finds: a user's conda or GPU kernel is an environment already.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,10 @@ _WANTED = {
 MOST_POOLED = 100
 FOR_PERSONS = "rlm"
 """Our kernelspec in which a person has the model's REPL; it is no environment of a run."""
+
+_TAKE_PACKAGES = ("rlm-docker", "rlm-modal")
+_MISSING_MODULE = re.compile(r"No module named '(\w+)")
+_PLAIN = "Make it str, list or dict."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,15 @@ class Environment:
             fields["env"] = {**fields.get("env", {}), **hashes}
         provisioner |= {"provisioner_name": name, "config": config}
         return KernelSpec(resource_dir=str(spec_folder(self.kernelspec)), **fields)
+
+    def how_to_read(self, error: str) -> str:
+        """What to do about a value that its kernel cannot read. `error`: the kernel's words."""
+        module = _MISSING_MODULE.search(error)
+        if module is None:
+            return _PLAIN
+        if self.kernelspec in _TAKE_PACKAGES:
+            return f"Give environment_kwargs={{'packages': [{module[1]!r}]}}, or make it str, list or dict."
+        return f"Install {module[1]} where the kernel runs, or make it str, list or dict."
 
 
 def spec_folder(name: str) -> Path:
@@ -115,7 +129,7 @@ def _kernelspec(name: str) -> str:
             return AVAILABLE.get(name, name)
         if name in installed.names():
             return name
-    allowed = ", ".join(map(repr, [*AVAILABLE, *NOT_BUILT]))
+    allowed = ", ".join(map(repr, AVAILABLE))
     others = ", ".join(map(repr, [spec for spec in installed.names() if spec not in AVAILABLE.values()])) or "none"
     raise ConfigError(
         f"Unknown environment {name!r}. Allowed: {allowed}, or the name of an installed kernelspec (here: {others})."

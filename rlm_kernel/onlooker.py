@@ -77,6 +77,14 @@ class Onlooker:
         Raises:
             KernelError: the kernel does not answer.
         """
+        return self.evaluate(expression)[1]
+
+    def evaluate(self, expression: str) -> tuple[bool, str]:
+        """Whether an expression has a value, and that value or the error, as `read` gives it.
+
+        Raises:
+            KernelError: the kernel does not answer.
+        """
         quiet = "" if self._subshell is None else f"exec({_QUIET!r}, {{'get_ipython': get_ipython}})"
         content = {
             "code": quiet,
@@ -87,7 +95,8 @@ class Onlooker:
             "stop_on_error": False,
         }
         reply = self._ask(self._shell, "execute_request", content, ANSWER_SECONDS)
-        return _shown(reply.get("user_expressions", {}).get("value", {}))
+        value = reply.get("user_expressions", {}).get("value", {})
+        return value.get("status") == "ok", _shown(value)
 
     def variables(self) -> str:
         """The variables of the model with their types, as a dict is shown."""

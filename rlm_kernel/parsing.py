@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 _LANGUAGES = frozenset({"repl", "python", "py", "python3", "ipython", "ipython3", "pycon"})
@@ -49,11 +49,13 @@ class ParsedReply:
         blocks: the code blocks to run, in order.
         answer: the first answer given as text, or None.
         cut: the reply ended by its length limit inside a code block.
+        prose: the words outside of the code blocks; not compared.
     """
 
     blocks: tuple[str, ...] = ()
     answer: TextAnswer | None = None
     cut: bool = False
+    prose: str = field(default="", compare=False)
 
 
 def parse(text: str, *, finished: bool = True) -> ParsedReply:
@@ -67,7 +69,8 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
     blocks, prose, left_open = _split(without_thinking(text))
     if left_open and not finished:
         return ParsedReply(cut=True)
-    return ParsedReply(tuple(block for block in blocks if block.strip()), _text_answer(prose))
+    code = tuple(block for block in blocks if block.strip())
+    return ParsedReply(code, _text_answer(prose), prose=prose.strip())
 
 
 def without_thinking(text: str) -> str:

@@ -238,6 +238,10 @@ class PromptProfile:
             return f"No turns are left and no more code will run.{asked} Give your best answer as JSON, no other words."
         return f"No turns are left and no more code will run.{asked} Give your best answer in one line: FINAL(answer)"
 
+    def no_code_now(self) -> str:
+        """After a last word that was code; `last_chance` follows."""
+        return "That was code, and it was not run."
+
 
 def _question_within(prompt: Prompt) -> str:
     """What is asked when only a context was given: the context itself, or that it stands there."""

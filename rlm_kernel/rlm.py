@@ -18,7 +18,7 @@ from rlm_kernel.arguments import (
     profile_of,
     schema_of,
 )
-from rlm_kernel.configuration import recorded
+from rlm_kernel.configuration import Unpicklable, recorded
 from rlm_kernel.kernelspecs import environment as find_environment
 from rlm_kernel.limits import Limits
 from rlm_kernel.plan import Plan
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
 
 
-class RLM:
+class RLM(Unpicklable):
     """A Recursive Language Model: `completion(prompt)` in place of `llm.completion(prompt)`.
 
     Args:
@@ -173,14 +173,14 @@ class RLM:
             LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
-        check_prompt(prompt)
+        check_prompt(prompt, root_prompt)
         return wait(self._run(schema=response_schema), prompt, root_prompt)
 
     async def acompletion(
         self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
-        check_prompt(prompt)
+        check_prompt(prompt, root_prompt)
         return await Job(self._run(schema=response_schema).completion(prompt, root_prompt)).wait_async()
 
     async def stream(
@@ -190,7 +190,7 @@ class RLM:
 
         Leaving the loop early stops the run. Raises what `acompletion` raises, after a last `RunFailed`.
         """
-        check_prompt(prompt)
+        check_prompt(prompt, root_prompt)
         here, arrived = asyncio.get_running_loop(), asyncio.Queue[Event]()
 
         def hand_over(event: Event) -> None:

@@ -151,7 +151,8 @@ class Session:
         if not stored.done():
             raise KernelError(f"The kernel died while it received {name}. Is there enough memory?")
         if stored.result() is not None:
-            raise ConfigError(f"The kernel cannot read {name}: {stored.result()}. Make it str, list or dict.")
+            do = self._environment.how_to_read(stored.result())
+            raise ConfigError(f"The kernel cannot read {name}: {stored.result()}. {do}")
 
     async def read(self, name: str) -> str | None:
         """The value of a variable as the text of an answer, or None when there is no such variable."""

@@ -133,7 +133,7 @@ class SubCalls:
 
     def relive(self, cell: Cell) -> None:
         """Tell the readers again of a cell that ended in an earlier run, and count what it cost."""
-        for event in cell.events:
+        for event in cell.retold():
             self.emit.again(event)
         for model, usage in cell.spending():
             self.ledger.count(model, usage, self.usage)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel import attachable, installed, kernelspecs
+from rlm_kernel.clients import registry
 from rlm_kernel.errors import ConfigError, RLMError
 from rlm_kernel.records import UsageSummary
 from rlm_kernel.trajectory.console.retelling import retold
@@ -103,6 +104,8 @@ def live_repls() -> str:
 
 def described(settings: Mapping[str, Any]) -> str:
     """The configured model in one line."""
-    model = settings["model"] or "no model named"
+    backend = registry.BACKENDS.get(settings["backend"])
+    has_default = backend is not None and "model_name" not in backend.required
+    model = settings["model"] or ("its default model" if has_default else "no model named")
     sub = settings["sub_model"] or settings["sub_backend"]
     return f"{settings['backend']}: {model}" + (f"; sub-calls: {sub}" if sub else "")

@@ -51,7 +51,7 @@ class Grammar(argparse.ArgumentParser):
         return args
 
     def _unknown(self, word: str) -> str:
-        close = get_close_matches(word.split("=", maxsplit=1)[0], list(self._option_string_actions), n=1)
+        close = get_close_matches(word.split("=", maxsplit=1)[0], list(self._option_string_actions), n=1, cutoff=0.7)
         meant = f"; did you mean {close[0]}?" if close else ""
         kind = "option" if word.startswith("-") else "word"
         below = "" if word.startswith("-") else ": the question stands below, in the cell"

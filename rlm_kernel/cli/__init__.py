@@ -4,7 +4,7 @@ What was asked for goes to stdout and all else to stderr; an error is one line t
 which kind it is:
 
       0  it worked
-      1  doctor: local kernels do not work; demo: a code question came out wrong; else: a bug
+      1  doctor: no local kernel; demo: a code question came out wrong; attach: an error; else: a bug
       2  wrong usage, configuration or record (ConfigError, RecordingError)
       3  a limit of the run was reached (LimitError)
       4  a model provider failed (LMError)
@@ -18,11 +18,15 @@ which kind it is:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
 
 from rlm_kernel import __version__
 from rlm_kernel.cli import attach, demo, diff, doctor, exits, export, kernel, replay, resume, run, show, view
@@ -37,9 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments; those of the process when None. Only then may Ctrl-C end the process the hard way.
     """
-    args = parser().parse_args(argv)
+    args, unknown = parser().parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown[0], args.parser)}")
     try:
-        code: int = args.command(args)
+        with _warnings_in_a_line():
+            code: int = args.command(args)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every error ends here, and none in silence)
         return _failed(error, debug=args.debug, owns_process=argv is None)
@@ -66,8 +73,32 @@ def parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(command)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        command.set_defaults(command=module.execute)
+        command.set_defaults(command=module.execute, parser=command)
     return top
+
+
+def _meant(unknown: str, command: argparse.ArgumentParser) -> str:
+    """The option that was meant, if there is one like it."""
+    options = command.format_usage().replace("[", " ").replace("]", " ").split()
+    known = [word for word in options if word.startswith("--")]
+    close = get_close_matches(unknown.partition("=")[0], known, n=1, cutoff=0.7)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Show what the library warns of as one line, without the place in our code; other warnings as Python does."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, UserWarning | RuntimeWarning):
+            print(f"rlm: {' '.join(plain(str(message)).split())}", file=sys.stderr)
+        else:
+            usual(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _failed(error: BaseException, *, debug: bool, owns_process: bool) -> int:

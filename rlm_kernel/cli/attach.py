@@ -50,6 +50,8 @@ def execute(args: Namespace) -> int:
         ConfigError: there is no such REPL.
         KernelError: it does not answer.
     """
+    if args.expression and not (args.folder or args.list or args.jupyter):
+        return _evaluate(args)
     if args.folder:
         print(attachable.folder())
     elif args.list:
@@ -62,16 +64,26 @@ def execute(args: Namespace) -> int:
     return exits.OK
 
 
+def _evaluate(args: Namespace) -> int:
+    """Print the values; an error goes to stderr, and the exit code says that there was one."""
+    from rlm_kernel.onlooker import Onlooker
+
+    code = exits.OK
+    with Onlooker(attachable.find(args.run).file) as onlooker:
+        for expression in args.expression:
+            has_value, text = onlooker.evaluate(expression)
+            print(text, file=sys.stdout if has_value else sys.stderr)
+            code = code if has_value else exits.FAILED
+    return code
+
+
 def _look(args: Namespace) -> None:
     from rlm_kernel.onlooker import Onlooker
 
     repl = attachable.find(args.run)
     with Onlooker(repl.file) as onlooker:
-        for expression in args.expression:
-            print(onlooker.read(expression))
-        if not args.expression:
-            print(f"rlm: {repl.name}, {repl.environment}. {_HINT}", file=sys.stderr)
-            _converse(onlooker, repl.name)
+        print(f"rlm: {repl.name}, {repl.environment}. {_HINT}", file=sys.stderr)
+        _converse(onlooker, repl.name)
 
 
 def _converse(onlooker: Onlooker, name: str) -> None:

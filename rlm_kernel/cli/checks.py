@@ -30,6 +30,10 @@ _EXTRAS = {
     "litellm": "litellm",
     "modal": "modal",
     "ipywidgets": "notebook",
+    "anywidget": "widget",
+    "nbconvert": "notebooks",
+    "nbdime": "notebooks",
+    "papermill": "papermill",
 }
 
 

@@ -24,7 +24,7 @@ class Exit(NamedTuple):
 
 TABLE = (
     Exit(OK, "it worked"),
-    Exit(FAILED, "doctor: local kernels do not work; demo: a code question came out wrong; else: a bug"),
+    Exit(FAILED, "doctor: no local kernel; demo: a code question came out wrong; attach: an error; else: a bug"),
     Exit(2, "wrong usage, configuration or record", (ConfigError, RecordingError)),
     Exit(3, "a limit of the run was reached", (LimitError,)),
     Exit(4, "a model provider failed", (LMError,)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_kernel.cli import exits
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import ConfigError, RecordingError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -72,7 +72,10 @@ def _notebook(file: Path) -> NotebookNode:
     if file.suffix == ".ipynb":
         from rlm_kernel.replays.script import read_notebook
 
-        return read_notebook(file)
+        notebook = read_notebook(file)
+        if "rlm" not in notebook.metadata:
+            raise RecordingError(f"{file} is not the notebook of a run: `jupyter nbconvert` converts any other.")
+        return notebook
     from rlm_kernel.trajectory.log.recording import read
     from rlm_kernel.trajectory.notebook.notebook import about_recording, notebook_of
 

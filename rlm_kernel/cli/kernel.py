@@ -44,7 +44,9 @@ def execute(args: Namespace) -> int:
         ConfigError: the name is no name, it is not there, or the folder cannot be written.
     """
     try:
-        print(install(args.name, _prefix(args)) if args.action == "install" else remove(args.name))
+        print((install if args.action == "install" else remove)(args.name, _prefix(args)))
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"{error}: choose another place with --user, --sys-prefix or --prefix DIR.") from error
     return exits.OK
@@ -77,18 +79,41 @@ def install(name: str = SPEC, prefix: str | None = None) -> str:
     return str(found)
 
 
-def remove(name: str = SPEC) -> str:
-    """Remove the kernelspec where Jupyter finds it. Returns the folder that is gone.
+def remove(name: str = SPEC, prefix: str | None = None) -> str:
+    """Remove the kernelspec from the place where `install` puts it, and from no other.
+
+    Args:
+        name: of the kernelspec.
+        prefix: the folder above `share/jupyter/kernels`; None: the user's.
+
+    Returns:
+        the folder that is gone.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: there is none of this name in that place; the message says where Jupyter finds one.
         OSError: it cannot be removed.
     """
-    from jupyter_client.kernelspec import KernelSpecManager
+    folder = _kernels(prefix) / name
+    if name not in installed.names([str(folder.parent)]):
+        raise ConfigError(f"There is no kernelspec {name!r} in {folder.parent}. {_elsewhere(name)}")
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
+    return str(folder)
 
+
+def _kernels(prefix: str | None) -> Path:
+    """The folder of the kernelspecs of a place."""
+    from jupyter_core.paths import jupyter_data_dir
+
+    return Path(jupyter_data_dir() if prefix is None else Path(prefix, "share", "jupyter"), "kernels")
+
+
+def _elsewhere(name: str) -> str:
     if name not in installed.names():
-        raise ConfigError(f"The kernelspec {name!r} is not installed: `rlm kernel install` does that.")
-    return str(KernelSpecManager().remove_kernel_spec(name))
+        return "Jupyter finds none of that name elsewhere."
+    return f"Jupyter finds one in {installed.folder(name).parent}: name the place, with --sys-prefix or --prefix DIR."
 
 
 def _prefix(args: Namespace) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,8 +35,24 @@ def logger(args: Namespace) -> RLMLogger | None:
     return RLMLogger(args.log_dir)
 
 
-def tell(logger: RLMLogger | None) -> None:
-    """Say where the run is kept, on stderr."""
+@contextlib.contextmanager
+def told(logger: RLMLogger | None, *, quiet: bool) -> Iterator[None]:
+    """Say on stderr where the run inside is kept, and how to go on when it did not come to an answer."""
+    ended = False
+    try:
+        yield
+        ended = True
+    finally:
+        if not quiet:
+            tell(logger, ended=ended)
+
+
+def tell(logger: RLMLogger | None, *, ended: bool = True) -> None:
+    """Say where the run is kept, on stderr. `ended`: it came to an answer, so nobody needs to go on from there."""
+    said = []
     if logger is not None and logger.notebook_path is not None:
-        with contextlib.suppress(BrokenPipeError):  # whoever read stderr may have gone; the answer goes to stdout
-            print(f"The notebook of this run: {os.path.relpath(logger.notebook_path)}", file=sys.stderr, flush=True)
+        said.append(f"The notebook of this run: {os.path.relpath(logger.notebook_path)}\n")
+    if logger is not None and logger.log_file_path is not None and not ended:
+        said.append(f"To go on from there: rlm resume {shlex.quote(os.path.relpath(logger.log_file_path))}\n")
+    with contextlib.suppress(BrokenPipeError):  # whoever read stderr may have gone; the answer goes to stdout
+        print("".join(said), end="", file=sys.stderr, flush=True)

@@ -34,7 +34,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--live", action="store_true", help="ask models for what is not on record")
     models.add_arguments(parser, "the recorded one; only with --live")
     add("--environment", help="where the cells run (default: where they ran)")
-    add("--context", metavar="FILE|DIR|-", help="the input, when it is not to be taken from the record")
+    add(
+        "--context",
+        action=contexts.Once,
+        metavar="FILE|DIR|-",
+        help="the input, when it is not to be taken from the record",
+    )
     add("--json", action="store_true", help="one JSON object on stdout")
     add("--quiet", action="store_true", help="do not show which cell is running")
 

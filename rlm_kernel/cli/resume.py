@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.cli import contexts, logs, models, run
+from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -25,11 +26,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("file", metavar="FILE", help="a log or its notebook")
     add("--at", type=int, metavar="TURN", help="the last turn that counts (default: all of them)")
     add("--question", help="another question from here on")
-    add("--context", metavar="FILE|DIR|-", help="the input, when the log does not hold it")
+    add("--context", action=contexts.Once, metavar="FILE|DIR|-", help="the input, when the log does not hold it")
     models.add_arguments(parser, "the recorded one")
     add("--environment", help="where the model's code runs (default: where it ran)")
     add("--max-iterations", type=int, metavar="N", help="turns of the root model (default: as recorded)")
-    add("--json", action="store_true", help="one JSON object on stdout: answer, usage, seconds, model")
+    run.add_limits(parser)
+    add("--json", action="store_true", help="one JSON object on stdout: answer, usage, cost, seconds, model, log")
     add("--quiet", action="store_true", help="do not show the run")
     logs.add_arguments(parser)
 
@@ -43,7 +45,7 @@ def execute(args: Namespace) -> int:
     from rlm_kernel.rlm import RLM
 
     logger = logs.logger(args)
-    try:
+    with logs.told(logger, quiet=args.quiet):
         completion = RLM.resume(
             args.file,
             args.at,
@@ -53,10 +55,7 @@ def execute(args: Namespace) -> int:
             logger=logger,
             **_overrides(args),
         )
-    finally:
-        if not args.quiet:
-            logs.tell(logger)
-    run.write(run.as_json(completion) if args.json else run.shown(completion.response))
+    run.write(run.as_json(completion, logger) if args.json else run.shown(completion.response))
     return 0
 
 
@@ -64,9 +63,19 @@ def _overrides(args: Namespace) -> dict[str, Any]:
     """The arguments that are not as recorded."""
     from rlm_kernel.trajectory.log.recording import read
 
-    given: dict[str, Any] = {"environment": args.environment, "max_iterations": args.max_iterations}
+    given: dict[str, Any] = {"environment": args.environment, "max_iterations": args.max_iterations, **run.limits(args)}
     if args.backend or args.model or args.base_url or args.backend_kwarg:
-        backend = args.backend or read(args.file).metadata["backend"]
-        kwargs = models.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
+        known = read(args.file).metadata
+        backend = args.backend or known.get("backend")
+        if not isinstance(backend, str):
+            raise ConfigError("The run asked a model that no log can hold: name a --backend.")
+        model = args.model or (_recorded_model(known) if backend == known.get("backend") else None)
+        kwargs = models.backend_kwargs(backend, model, args.base_url, args.backend_kwarg)
         given |= {"backend": backend, "backend_kwargs": kwargs}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _recorded_model(known: dict[str, Any]) -> str | None:
+    """The model of the run. No other argument of its backend is taken over: a forged log could name a server."""
+    model = (known.get("backend_kwargs") or {}).get("model_name")
+    return model if isinstance(model, str) else None

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.cli import contexts, logs, models
+from rlm_kernel.errors import ConfigError
 from rlm_kernel.plaintext import plain
 
 if TYPE_CHECKING:
@@ -32,17 +33,38 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("question", help="what to ask; without --context also what to ask it of")
-    add("--context", metavar="FILE|DIR|-", help="the input: a text file, a folder (dict of path to text), stdin")
+    add(
+        "--context",
+        action=contexts.Once,
+        metavar="FILE|DIR|-",
+        help="the input: a text file, a folder (dict of path to text), stdin",
+    )
     models.add_arguments(parser, _BACKEND)
     add("--sub-backend", help="the provider of sub-calls (default: the root model answers them)")
     add("--sub-model", help="the model of sub-calls")
     add("--environment", default="local", help="where the model's code runs (default: %(default)s)")
     add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab look into the live REPL")
     add("--max-iterations", type=int, default=30, metavar="N", help="turns of the root model (default: %(default)s)")
+    add_limits(parser)
     add("--prompts", choices=("large", "small"), help="the prompt profile (default: the backend's)")
-    add("--json", action="store_true", help="one JSON object on stdout: answer, usage, seconds, model")
+    add("--json", action="store_true", help="one JSON object on stdout: answer, usage, cost, seconds, model, log")
     add("--quiet", action="store_true", help="do not show the run")
     logs.add_arguments(parser)
+
+
+def add_limits(parser: ArgumentParser) -> None:
+    """Declare the limits of a run."""
+    add = parser.add_argument_group("limits", "of the run with all its sub-calls; none unless given").add_argument
+    add("--max-budget", type=float, metavar="USD", help="US dollars, where the price of the model is known")
+    add("--max-timeout", type=float, metavar="SECONDS", help="seconds of wall-clock time")
+    add("--max-tokens", type=int, metavar="N", help="tokens, input and output together")
+    add("--max-errors", type=int, metavar="N", help="cells in a row that raise")
+
+
+def limits(args: Namespace) -> dict[str, Any]:
+    """The limits that are given, as arguments of an `RLM`."""
+    given = {name: getattr(args, name) for name in ("max_budget", "max_timeout", "max_tokens", "max_errors")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def execute(args: Namespace) -> int:
@@ -51,18 +73,23 @@ def execute(args: Namespace) -> int:
     Raises:
         RLMError: whatever the completion raises.
     """
+    if not args.question.strip():
+        raise ConfigError('The question is empty: rlm run "What is it about?" --context report.txt')
     logger = logs.logger(args)
     with _rlm(args, logger) as rlm:
-        prompt, question = (
-            (args.question, None) if args.context is None else (contexts.read(args.context), args.question)
-        )
-        try:
+        prompt, question = _asked(args)
+        with logs.told(logger, quiet=args.quiet):
             completion = rlm.completion(prompt, question)
-        finally:
-            if not args.quiet:
-                logs.tell(logger)
-    write(as_json(completion) if args.json else shown(completion.response))
+    write(as_json(completion, logger) if args.json else shown(completion.response))
     return 0
+
+
+def _asked(args: Namespace) -> tuple[str | dict[str, str], str | None]:
+    """The input, and what is asked about it; without --context the question is both."""
+    if args.context is not None:
+        return contexts.read(args.context), args.question
+    contexts.tell_of_unread_stdin()
+    return args.question, None
 
 
 def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
@@ -82,6 +109,7 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
         prompts=args.prompts,
         logger=logger,
         verbose=not args.quiet,
+        **limits(args),
     )
     for name in (backend, *others):
         models.fetch(name, kwargs if name == backend else {})
@@ -95,13 +123,15 @@ def _sub_kwargs(args: Namespace, backend: str, *, same: bool) -> dict[str, Any]:
     return models.backend_kwargs(backend, args.sub_model, None, [])
 
 
-def as_json(completion: RLMChatCompletion) -> str:
-    """The outcome as one JSON object."""
+def as_json(completion: RLMChatCompletion, logger: RLMLogger | None) -> str:
+    """The outcome as one JSON object. An unknown cost and a log that is not kept are null."""
     fields = {
         "answer": completion.response,
         "model": completion.root_model,
         "seconds": round(completion.execution_time, 3),
         "usage": completion.usage_summary.to_dict(),
+        "cost": completion.usage_summary.total_cost,
+        "log": None if logger is None else logger.log_file_path,
     }
     return json.dumps(fields)
 

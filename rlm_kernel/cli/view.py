@@ -50,7 +50,7 @@ def execute(args: Namespace) -> int:
     with ViewerServer(folder, args.port) as server, suppress(KeyboardInterrupt):
         url = f"{server.url}#{folder.only}" if folder.only else server.url
         print(url, flush=True)
-        print(f"rlm: this page shows {folder.path}; Ctrl-C ends it", file=sys.stderr)
+        print(f"rlm: this page shows {folder.path.resolve()}; Ctrl-C ends it", file=sys.stderr)
         if not args.no_browser:
             _open(url)
         threading.Event().wait()

@@ -84,8 +84,8 @@ class LiteLLM(RemoteLM):
         self.api_key = self.api_key or self.env.get(variable or "", "").strip()
         if variable and not self.api_key:
             raise ConfigError(
-                f"No API key for the model {self.model_name!r}: give api_key in backend_kwargs, or set {variable} in "
-                "the environment or in a .env file of the working directory or one above it."
+                f"No API key for the model {self.model_name!r}: set {variable} in the environment or in a .env file of "
+                "the working directory or one above it (Python code may also give api_key in backend_kwargs)."
             )
         super().__post_init__()
 

@@ -43,8 +43,8 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         "not an API": _NOT_AN_API,
         "no text": "Ask in other words, or choose another model_name.",
         # Classes of the SDK.
-        "AuthenticationError": "Check the key: api_key in backend_kwargs, or the variable {key_variable} (in "
-        "the environment or a .env file).",
+        "AuthenticationError": "Check the key: the variable {key_variable} (in the environment or a .env file), "
+        "or api_key in backend_kwargs.",
         "PermissionDeniedError": "This key may not do that: ask for access to {model!r}, choose another "
         "model_name, or use another key (api_key, or the variable {key_variable}).",
         "NotFoundError": "Check model_name ({model!r}) and base_url ({url}; {url_form}).",

@@ -56,13 +56,13 @@ def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str,
     if "base_url" in backend.arguments and (url := given.get("base_url") or _base_url(backend, env)) is not None:
         given["base_url"] = url
     _check_required(backend, given)
+    _check_installed(backend)
     if backend.key_variable or backend.key:
         given["api_key"] = given.get("api_key") or _key(backend, env)
     for argument, value in given.items():
         check(argument, value)
     if "base_url" in given:
         given["base_url"] = _with_path(given["base_url"], backend.path)
-    _check_installed(backend)
     return backend.create(_with_options(backend, given, env) if backend.others else given)
 
 
@@ -137,9 +137,9 @@ def _key(backend: Backend, env: Mapping[str, str]) -> str:
     if key := env.get(backend.key_variable or "", "").strip() or backend.key:
         return key
     raise ConfigError(
-        f"No API key for {backend.name!r}: give api_key in backend_kwargs, or set {backend.key_variable} in the "
-        "environment or in a .env file of the working directory or one above it. A server that wants no key takes any "
-        "word, such as EMPTY."
+        f"No API key for {backend.name!r}: set {backend.key_variable} in the environment or in a .env file of the "
+        "working directory or one above it (Python code may also give api_key in backend_kwargs). A server that wants "
+        "no key takes any word, such as EMPTY."
     )
 
 

@@ -6,8 +6,9 @@ papermill's. Our session is a second client of the same kernel and answers the q
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +74,8 @@ class RLMEngine(NBClientEngine):  # type: ignore[misc]
             stderr_file=stderr_file,
             **remove_args(_OURS, **options),
         )
-        try:
+        with closing(host), _without_lines_of_calls():
             done: NotebookNode = client.execute()
-        finally:
-            host.close()
         return done
 
 
@@ -147,6 +146,18 @@ class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
         if not edited:
             ran.outputs += [output for output in before if "rlm" in output.get("metadata", {})]
         return ran
+
+
+@contextmanager
+def _without_lines_of_calls() -> Iterator[None]:
+    """Httpx logs each call of a model, and papermill's command shows what any library logs."""
+    told = logging.getLogger("httpx")
+    level = told.level
+    told.setLevel(level or logging.WARNING)
+    try:
+        yield
+    finally:
+        told.setLevel(level)
 
 
 def _given_now(notebook: NotebookNode) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Recollection:
     """The `Responder` of a kernel in which recorded cells run again.
 
     Args:
-        runs: the record; of a persistent kernel also those before.
+        runs: the record; of a persistent kernel also those before; none: nothing was recorded.
         beyond: answers what is not on record; None: nothing does.
         advice: the end of the error for a question without an answer: what to do.
 
@@ -81,6 +81,7 @@ class Recollection:
         self._occurrences = Occurrences()
         self._beyond = beyond
         self._advice = advice
+        self._recorded = bool(runs)
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
         """The recorded answers, in order; for a question that is not on record those of models, or errors."""
@@ -99,7 +100,8 @@ class Recollection:
         self.unrecorded.append(missing)
         if self._beyond is not None:
             return dict(zip(slots, await self._beyond.answer(cell, question, slots), strict=True))
-        return dict.fromkeys(slots, _refusal(question, f"cell {cell} {missing.said}.{self._advice}"))
+        why = f"cell {cell} {missing.said}.{self._advice}" if self._recorded else self._advice.lstrip()
+        return dict.fromkeys(slots, _refusal(question, why))
 
 
 def _refusal(question: Query | ToolCall, why: str) -> Answer:

@@ -7,13 +7,13 @@ one event after another, while the run goes on or when it is read back from its 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
 from rlm_kernel.records import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.events import Event, SubcallStarted
+from rlm_kernel.trajectory.events import Event, SubcallAnswered, SubcallStarted
 
 Spending = Iterator[tuple[str, Usage]]
 """Calls that were paid for: the model's label and what the call cost."""
@@ -99,6 +99,14 @@ class Cell:
         """What its sub-calls cost."""
         for call in self.calls:
             yield from call.spending()
+
+    def retold(self) -> Iterator[Event]:
+        """Its events; an answer gets its prompt back, which a log says once."""
+        for event in self.events:
+            if isinstance(event, SubcallAnswered):
+                yield replace(event, prompt=self.call(event.query, event.index).started.prompts[event.index])
+            else:
+                yield event
 
     def call(self, query: str, index: int = 0) -> Call:
         """The call with this id, which has a prompt at this place.

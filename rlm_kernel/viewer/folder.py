@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.trajectory.log.recording import log_of
+from rlm_kernel.trajectory.log.recording import check_is_log, log_of
 from rlm_kernel.viewer.summary import Summary, summary_of
 
 USUAL = ("rlm_logs", "logs")
@@ -86,6 +86,7 @@ def folder_of(given: str | None) -> Folder:
     if not path.exists():
         raise ConfigError(f"There is no folder or log {given!r}: name the folder that RLMLogger(log_dir=…) writes to.")
     log = log_of(path)
+    check_is_log(log)
     return Folder(log.parent, log.name)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
+
 import pytest
 
 from rlm import LM, RLM, ConfigError, PromptProfile, ScriptedLM
+from rlm_kernel.kernelspecs import Environment
 
 LM_ = ScriptedLM([])
 
@@ -59,7 +63,9 @@ def test_a_wrong_argument_names_what_is_allowed(arguments, words):
 
 @pytest.mark.parametrize("environment", ["prime", "agent"])
 def test_what_is_not_built_says_so_and_what_there_is(environment):
-    with pytest.raises(NotImplementedError, match=f"environment='{environment}' of the documents is not built.*'local'"):
+    with pytest.raises(
+        NotImplementedError, match=f"environment='{environment}' of the documents is not built.*'local'"
+    ):
         RLM(LM_, environment=environment)
 
 
@@ -95,3 +101,48 @@ def test_repr_shows_the_model_and_no_key(monkeypatch):
 def test_the_test_double_is_a_model():
     lm: LM = ScriptedLM([])
     assert lm.backend == "scripted"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "do"),
+    [
+        (None, "the question itself"),
+        (b"x", "data.decode()"),
+        (Path("x"), "path.read_text()"),
+        ((piece for piece in "x"), "list(values)"),
+        ({1, 2}, "list(values)"),
+        (5, "df.to_dict('records')"),
+    ],
+)
+def test_a_prompt_of_another_kind_says_how_to_convert_it(prompt, do):
+    with pytest.raises(ConfigError) as raised:
+        RLM(LM_).completion(prompt)
+    assert do in str(raised.value)
+
+
+def test_a_question_is_text():
+    with pytest.raises(ConfigError, match="root_prompt must be str or None, not int"):
+        RLM(LM_).completion("x", 5)
+
+
+def test_a_model_that_lacks_something_is_told_what_an_lm_has():
+    class Half:
+        model = "half"
+
+        async def complete(self, messages): ...
+
+    with pytest.raises(ConfigError, match="Half lacks backend, context_window: an LM has backend, model, context_w"):
+        RLM(Half())
+
+
+def test_an_rlm_cannot_be_pickled_and_says_what_to_do():
+    with pytest.raises(TypeError, match="make the RLM in the process that uses it"):
+        pickle.dumps(RLM(LM_))
+
+
+def test_a_package_that_the_kernel_lacks_is_named():
+    missing = "ModuleNotFoundError: No module named 'pandas.core'"
+    docker, local = Environment("docker", "rlm-docker", {}), Environment("local", "rlm-local", {})
+    assert "environment_kwargs={'packages': ['pandas']}" in docker.how_to_read(missing)
+    assert local.how_to_read(missing).startswith("Install pandas where the kernel runs")
+    assert local.how_to_read("ValueError: x") == "Make it str, list or dict."

@@ -5,7 +5,7 @@ import sys
 
 import nbformat
 import pytest
-from loopback import MODEL
+from loopback import MODEL, Fails
 from recorded_runs import code, record
 
 from rlm_kernel.cli import main
@@ -157,3 +157,61 @@ def test_a_page_without_nbconvert_says_how_to_install_it(run, monkeypatch, capsy
     monkeypatch.setitem(sys.modules, "nbconvert", None)
     assert main(["export", "--to", "html", str(run.log)]) == 2
     assert "pip install 'rlm-kernel[notebooks]'" in capsys.readouterr().err
+
+
+ALIEN = '{"step": 1, "text": "of another tool"}\n'
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["show", "alien.jsonl"], "alien.jsonl: line 1 is not one of ours: its type is None"),
+        (["show", "alien.txt"], "'alien.txt' is no log of a run: give the .jsonl"),
+        (["show", "folder"], "'folder' is a folder: name one of its logs (.jsonl). There is none in it."),
+        (["view", "--no-browser", "alien.jsonl"], "alien.jsonl is not the log of a run"),
+        (["export", "--to", "html", "alien.ipynb"], "alien.ipynb is not the notebook of a run"),
+    ],
+)
+def test_what_another_tool_wrote_is_refused_in_one_line(tmp_path, monkeypatch, capsys, command, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in ("alien.jsonl", "alien.txt"):
+        (tmp_path / name).write_text(ALIEN)
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "alien.ipynb")
+    assert main(command) == 2
+    shown = capsys.readouterr().err
+    assert (shown.count("\n"), said in shown) == (1, True), shown
+    assert "Error(" not in shown
+
+
+def test_a_folder_of_logs_names_the_last_one(run, capsys):
+    assert main(["show", str(run.log.parent)]) == 2
+    assert str(run.log) in capsys.readouterr().err
+
+
+def test_resume_keeps_the_recorded_model_of_the_same_backend(rlm, provider):
+    rlm.environment |= provider.environment
+    provider.script = [code("print(1)"), Fails(401, "Incorrect API key")]
+    failed = rlm("run", "q", "--model", MODEL, "--backend-kwarg", "max_retries=0")
+    (log,) = rlm.folder.glob("rlm_logs/*.jsonl")
+    assert f"To go on from there: rlm resume rlm_logs/{log.name}\n" in failed.stderr.decode()
+    provider.script = ["FINAL(done)"]
+    done = rlm("resume", str(log), "--backend", "openai", "--base-url", provider.environment["OPENAI_BASE_URL"])
+    assert (done.returncode, done.stdout) == (0, b"done\n"), done.stderr.decode()
+    assert b"To go on" not in done.stderr
+    assert provider.requests[-1].body["model"] == MODEL
+
+
+def test_a_model_that_no_log_can_hold_is_asked_for(rlm, run):
+    done = rlm("resume", str(run.log), "--base-url", "http://localhost:1/v1")
+    assert (done.returncode, b"name a --backend" in done.stderr) == (2, True)
+
+
+def test_a_resumed_run_shows_the_prompts_of_what_it_recalls(rlm, run, provider):
+    rlm.environment |= provider.environment
+    provider.script = ["FINAL(done)"]
+    again = [code("one = llm_query('what is one?')"), "FINAL(one)"]
+    other = record(run.log.parent / "other", again)
+    done = rlm("resume", str(other.log), "--at", "1", "--backend", "openai", "--model", MODEL)
+    (line,) = [line for line in done.stderr.decode().splitlines() if "⇒ echo" in line]
+    assert "what is one? " in line

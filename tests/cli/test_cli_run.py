@@ -55,6 +55,19 @@ def test_a_file_is_the_context_byte_for_byte(asking, provider, rlm):
     assert "What does it say?" in str(provider.requests[0].messages)
 
 
+@pytest.mark.parametrize("arguments", [("--context", "."), ("--context", "project")])
+def test_keys_and_the_work_of_others_are_left_out_of_a_folder(asking, provider, rlm, arguments):
+    for file in (".env", ".venv/lib.py", "node_modules/x.js", "sub/__pycache__/a.pyc", "sub/.hidden", "a.py"):
+        path = rlm.folder / arguments[1] / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("SECRET_KEY=12")
+    provider.script = ["```repl\nFINAL(str(sorted(context)))\n```"]
+    done = asking("q", *arguments, "--no-log")
+    assert done.stdout == b"['a.py']\n"
+    left_out = ".env, .venv/, node_modules/, sub/.hidden, sub/__pycache__/"
+    assert f"1 files, 13 characters; skipped {left_out}" in done.stderr.decode()
+
+
 def test_a_folder_is_a_dict_of_its_texts(asking, provider, rlm):
     project = rlm.folder / "project"
     (project / ".git").mkdir(parents=True)
@@ -67,12 +80,51 @@ def test_a_folder_is_a_dict_of_its_texts(asking, provider, rlm):
     provider.script = ["```repl\nFINAL(str(context))\n```"]
     done = asking("q", "--context", "project")
     assert done.stdout == b"{'a.py': 'pass', 'sub/b.txt': 'bee'}\n"
-    assert "2 files, 7 characters; skipped 1 binary" in done.stderr.decode()
+    assert "2 files, 7 characters; skipped 1 binary and .git/" in done.stderr.decode()
 
 
 def test_stdin_is_the_context(asking, provider):
     provider.script = ["```repl\nFINAL(context.upper())\n```"]
     assert asking("q", "--context", "-", stdin=b"from a pipe").stdout == b"FROM A PIPE\n"
+
+
+def test_piped_text_that_nobody_reads_is_said(asking, provider):
+    provider.script = [LOOK, "FINAL(1)"]
+    said = asking("Who?", stdin=b"some text").stderr.decode()
+    assert "rlm: stdin is not read: --context - makes it the context" in said
+
+
+def test_the_limits_of_a_run_are_passed_on(asking, provider):
+    provider.script = [Says(LOOK, usage=(7, 5)), "FINAL(1)"]
+    done = asking("q", "--max-tokens", "10", "--max-budget", "1e9", "--max-timeout", "90", "--max-errors", "3")
+    assert done.returncode == 3
+    assert "The run used 12 tokens, its limit is 10: raise max_tokens." in done.stderr.decode()
+
+
+def test_a_warning_is_one_line_without_the_place_in_our_code(asking, provider, rlm):
+    (rlm.folder / "taken").touch()
+    provider.script = [LOOK, "FINAL(1)"]
+    done = asking("q", "--quiet", "--log-dir", "taken", "--max-budget", "1")
+    lines = done.stderr.decode().splitlines()
+    assert done.stdout == b"1\n"
+    assert [line.split(":")[0] for line in lines] == ["rlm"] * len(lines)
+    assert any(line.startswith("rlm: The run is not logged") for line in lines)
+    assert any("max_budget does not count it" in line for line in lines)
+
+
+def test_a_run_that_ends_in_code_has_no_answer(asking, provider):
+    provider.script = [LOOK, LOOK, LOOK]
+    done = asking("q", "--max-iterations", "1", "--quiet")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert "code when it was asked for its last word: raise max_iterations" in done.stderr.decode()
+
+
+def test_json_has_null_for_an_unknown_cost_and_names_the_log(asking, provider, rlm):
+    provider.script = [LOOK, "FINAL(1)"] * 2
+    answer = json.loads(asking("q", "--json").stdout)
+    (log,) = (rlm.folder / "rlm_logs").glob("*.jsonl")
+    assert (answer["cost"], rlm.folder / answer["log"]) == (None, log)
+    assert json.loads(asking("q", "--json", "--no-log").stdout)["log"] is None
 
 
 def test_sub_calls_go_to_the_sub_model(asking, provider):
@@ -100,6 +152,12 @@ def test_max_iterations_and_backend_arguments_are_passed_on(asking, provider):
         (["q", "--model", "m", "--backend-kwarg", "api_key=k", "--environment", "mars"], 2, "command line"),
         (["q", "--max-iterations", "many"], 2, "invalid int value"),
         ([], 2, "question"),
+        (["", "--model", "m"], 2, "The question is empty"),
+        (["q", "--contxt", "x"], 2, "unrecognized arguments: --contxt x (did you mean --context?)"),
+        (["q", "--contxt", "x"], 2, "usage: rlm run"),
+        (["q", "--zzz"], 2, "unrecognized arguments: --zzz\n"),
+        (["q", "--context", "a", "--context", "b"], 2, "it was given twice"),
+        (["q", "--model", "m", "--max-budget", "-1", "--backend-kwarg", "base_url=x"], 2, "max_budget must be"),
     ],
 )
 def test_wrong_usage_is_one_clear_line(rlm, arguments, code, said):
@@ -111,11 +169,18 @@ def test_wrong_usage_is_one_clear_line(rlm, arguments, code, said):
 
 @pytest.mark.parametrize(
     ("context", "said"),
-    [("missing.txt", "No such file"), ("binary.bin", "is binary"), ("empty", "no text file")],
+    [
+        ("missing.txt", "No such file"),
+        ("binary.bin", "is binary"),
+        ("empty", "no text file"),
+        ("empty.txt", "is empty"),
+        ("-", "stdin is empty"),
+    ],
 )
 def test_a_context_that_cannot_be_used_is_one_clear_line(asking, rlm, context, said):
     (rlm.folder / "binary.bin").write_bytes(b"\0\1")
     (rlm.folder / "empty").mkdir()
+    (rlm.folder / "empty.txt").touch()
     done = asking("q", "--context", context)
     assert (done.returncode, done.stdout) == (2, b"")
     assert said in done.stderr.decode()
@@ -282,3 +347,14 @@ def test_a_run_is_kept_as_log_and_notebook_unless_told_otherwise(asking, provide
     assert len(list((rlm.folder / "rlm_logs").glob("*.jsonl"))) == 1
     asking("q", "--log-dir", "elsewhere", "--quiet")
     assert len(list((rlm.folder / "elsewhere").glob("*.jsonl"))) == 1
+
+
+def test_git_leaves_the_usual_folder_alone_and_no_other(asking, provider, rlm):
+    provider.script = [LOOK, "FINAL(1)"] * 3
+    asking("q", "--quiet")
+    assert (rlm.folder / "rlm_logs" / ".gitignore").read_text() == "*\n"
+    (rlm.folder / "rlm_logs" / ".gitignore").unlink()
+    asking("q", "--quiet")
+    assert not (rlm.folder / "rlm_logs" / ".gitignore").exists()
+    asking("q", "--quiet", "--log-dir", "elsewhere")
+    assert not (rlm.folder / "elsewhere" / ".gitignore").exists()

@@ -20,6 +20,7 @@ PUBLIC = [
     "LMError",
     "LimitError",
     "ModelUsageSummary",
+    "NoAnswerError",
     "PromptProfile",
     "RLM",
     "RLMChatCompletion",
@@ -68,7 +69,7 @@ def test_each_public_name_can_be_imported(name):
 
 def test_every_error_is_found_below_the_root_of_the_tree():
     errors = [getattr(rlm, name) for name in PUBLIC if name.endswith("Error")]
-    assert len(errors) == 12
+    assert len(errors) == 13
     assert all(issubclass(error, rlm.RLMError) for error in errors)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.errors import NoAnswerError
 from rlm_kernel.records import Reply
 
 LOOK = "```repl\nlen(context)\n```"
@@ -138,6 +139,31 @@ async def test_after_the_last_turn_the_answer_is_asked_for_by_the_user(run, last
     assert lm.calls[-1].messages[-1]["role"] == "user"
     assert "No turns are left" in told(lm, 2)
     assert len(lm.calls) == 3
+
+
+CODE = "```repl\nFINAL(len(context))\n```"
+
+
+async def test_code_as_the_last_word_is_no_answer_and_the_model_is_asked_once_more(run):
+    lm = ScriptedLM([LOOK, CODE, "FINAL(in words)"])
+    assert (await run(lm, max_iterations=1)).response == "in words"
+    assert "That was code, and it was not run." in told(lm, 2)
+    assert told(lm, 2).endswith(told(lm, 1)[-40:])
+
+
+async def test_a_draft_stands_in_the_place_of_code_and_nothing_more_is_asked(run):
+    lm = ScriptedLM(["```repl\nanswer['content'] = 'draft'\n```", CODE])
+    assert (await run(lm, max_iterations=1)).response == "draft"
+    assert len(lm.calls) == 2
+
+
+async def test_a_model_that_has_but_code_to_say_gave_no_answer(run, events):
+    with pytest.raises(NoAnswerError, match="scripted gave no answer in 1 turn, .* raise max_iterations") as raised:
+        await run(ScriptedLM([LOOK, CODE, f"I look again.\n{CODE}"]), max_iterations=1)
+    assert raised.value.partial_answer == "I look again."
+    assert raised.value.reply == f"I look again.\n{CODE}"
+    assert raised.value.usage.total_calls == 3
+    assert type(events[-1]).__name__ == "RunFailed"
 
 
 async def test_every_reply_has_a_length_limit(run):

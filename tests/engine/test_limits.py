@@ -89,6 +89,19 @@ async def test_a_limit_ends_a_cell_that_would_go_on(run):
     assert len(sub.calls) == 4
 
 
+@pytest.mark.parametrize("kind", ["execute_reply", "status"])
+async def test_a_limit_ends_a_cell_whose_kernel_never_says_how_it_ended(run, kind):
+    code = (
+        "session = get_ipython().kernel.session\n"
+        "send = session.send\n"
+        f"session.send = lambda to, what, *args, **options: {kind!r} == what or send(to, what, *args, **options)\n"
+        "llm_query('p'), llm_query('q')"
+    )
+    root = ScriptedLM([Reply(f"```repl\n{code}\n```", "root", Usage(cost=0.0))], model="root")
+    with pytest.raises(BudgetExceededError):
+        await asyncio.wait_for(run(root, others=(priced(2.0),), limits=Limits(max_budget=1.0)), 20)
+
+
 async def test_a_budget_for_a_model_without_a_price_says_so_once(run, events):
     lm = ScriptedLM(["```repl\n1\n```", "```repl\n2\n```", "FINAL(x)"])
     await run(lm, limits=Limits(max_budget=1.0))

@@ -148,16 +148,18 @@ async def test_the_command_shows_values_and_names_what_is_there(tmp_path, capsys
             main(["attach", "--folder"]),
             main(["attach", name[:8], "-e", "1"]),
             main(["attach", "nobody", "-e", "1"]),
+            main(["attach", "-e", "nope", "-e", "1"]),
         ]
         return codes, name
 
     _, (codes, name), _ = await looked_into(look, gate=tmp_path / "gate")
-    assert codes == [0, 0, 0, 0, 2]
+    assert codes == [0, 0, 0, 0, 2, 1]
     said = capsys.readouterr()
     assert said.out.splitlines()[:2] == ["9", "[1, 2, 3]"]
     assert f"{name}\tlocal\t" in said.out
     assert str(folder) in said.out
     assert f"There is no live REPL 'nobody'. There are {name}." in said.err
+    assert "NameError: name 'nope' is not defined" in said.err
 
 
 async def test_the_console_reads_lines_until_their_end(tmp_path):

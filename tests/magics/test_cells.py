@@ -132,7 +132,10 @@ def test_an_object_is_the_answer_where_a_schema_says_so(notebook):
         ("%%rlm -c 'text\nWhat?", "UsageError: No closing quotation"),
         ("%%rlm -c text -b says\n\n", "UsageError: The cell holds no question: write it below %%rlm."),
         ("%%rlm -c text\nWhat?", "ConfigError: No model is named for the backend 'openai': give --model, for example"),
-        ("%%rlm -m gpt-5-mini -c text\nWhat?", "ConfigError: No API key for 'openai': give api_key in backend_kwargs"),
+        (
+            "%%rlm -m gpt-5-mini -c text\nWhat?",
+            "ConfigError: No API key for 'openai': set OPENAI_API_KEY in the environment",
+        ),
         ("%%rlm -b opnai -m m -c text\nWhat?", "ConfigError: Unknown backend 'opnai'; did you mean 'openai'?"),
         ("%%rlm -b says -c text -e nowhere\nWhat?", "ConfigError: Unknown environment 'nowhere'."),
         ("%%rlm -b says -c text --max-budget -1\nWhat?", "max_budget must be a number above 0"),

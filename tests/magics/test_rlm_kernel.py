@@ -31,11 +31,17 @@ def test_it_is_installed_with_this_python(installed):
     assert (installed / "logo-svg.svg").is_file()
 
 
-def test_it_is_removed(installed, capsys):
-    assert main(["kernel", "remove"]) == 0
-    assert not installed.exists()
-    assert main(["kernel", "remove"]) == 2
-    assert "The kernelspec 'rlm' is not installed" in capsys.readouterr().err
+def test_it_is_removed_from_the_place_that_is_named_and_from_no_other(installed, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert main(["kernel", "install", "--prefix", str(other)]) == 0
+    assert main(["kernel", "remove", "--prefix", str(other)]) == 0
+    assert installed.exists()
+    assert not (other / "share" / "jupyter" / "kernels" / "rlm").exists()
+    assert main(["kernel", "remove", "--prefix", str(other)]) == 2
+    said = capsys.readouterr().err
+    assert "There is no kernelspec 'rlm' in" in said
+    assert f"Jupyter finds one in {installed.parent}" in said
+    assert "choose another place" not in said
 
 
 def test_a_place_that_cannot_be_written_is_said(capsys, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -195,6 +196,23 @@ def test_the_command_shows_progress_and_ctrl_c_ends_it(asked, tmp_path):
     asked.wait_for_disconnects(1)
     written = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     assert "first" in nbformat.writes(written)
+
+
+def test_a_plain_notebook_without_a_model_says_what_is_missing_and_nothing_of_a_record(mill, monkeypatch):
+    for variable in ("RLM_BACKEND", "RLM_MODEL"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(PapermillExecutionError) as caught:
+        mill(notebook("llm_query('hi')"))
+    assert caught.value.evalue.startswith("No model is named: give papermill -p backend")
+    assert "record" not in caught.value.evalue
+
+
+def test_the_requests_of_a_notebook_are_no_lines_of_papermill(asked, mill, caplog):
+    caplog.set_level(logging.INFO)
+    mill(notebook("llm_query('hi')"), NAMED)
+    assert len(asked.requests) == 1
+    assert [record.name for record in caplog.records if record.name == "httpx"] == []
+    assert logging.getLogger("httpx").level == logging.NOTSET
 
 
 # -- notebooks of recorded runs

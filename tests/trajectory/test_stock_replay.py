@@ -105,6 +105,19 @@ def test_a_kernel_without_anything_of_ours(story, tmp_path, monkeypatch):
     assert equal(story, replayed)
 
 
+def test_papermill_finds_a_run_that_has_moved_when_it_is_told_where_or_tells_it(story, tmp_path):
+    folder = shutil.copytree(story.log.parent, tmp_path / "far" / "moved")
+    path = folder / story.path.name
+    code, said, _ = papermill(tmp_path, path, "-p", "rlm_dir", "/not/here")
+    assert code != 0
+    assert "-p rlm_dir FOLDER" in said
+    assert "--inject-paths" in said
+    for options in (["-p", "rlm_dir", folder], ["-p", "rlm_dir", "/not/here", "--inject-paths"]):
+        code, said, replayed = papermill(tmp_path, path, *options)
+        assert code == 0, said
+        assert equal(story, replayed)
+
+
 def test_nbconvert(story, tmp_path):
     folder = shutil.copytree(story.log.parent, tmp_path / "moved")
     code, said = command(tmp_path, "nbconvert", "--execute", "--to", "notebook", "--inplace", folder / story.path.name)

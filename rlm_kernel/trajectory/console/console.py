@@ -150,7 +150,8 @@ class ConsoleView:
     def _fail(self, event: events.RunFailed) -> None:
         self._say_the_rest()
         self._stand_still()
-        self._print(drawing.failure(event.error, event.time), drawing.usage(UsageSummary(self._spent)))
+        spent = [drawing.usage(UsageSummary(self._spent))] if self._spent else []
+        self._print(drawing.failure(event.error, event.time), *spent)
 
     def _say_until(self, code: str) -> None:
         """Print what the reply says before this code block; of a block that nobody announced, nothing."""

@@ -122,7 +122,9 @@ def failure(error: BaseException, seconds: float) -> RenderableType:
 
 
 def usage(summary: UsageSummary) -> RenderableType:
-    """Calls, tokens and cost by model."""
+    """Calls, tokens and cost by model; nothing where no model was called."""
+    if not summary.model_usage_summaries:
+        return Group()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("model", overflow="ellipsis", no_wrap=True)
     for name in ("calls", "tokens in", "tokens out", "cost"):
@@ -213,7 +215,8 @@ def _one_line(text: str) -> str:
 
 
 def _size(event: RunStarted) -> str:
-    unit = "characters" if event.context_type == "str" else "items"
+    unit = "character" if event.context_type == "str" else "item"
+    unit += "s" * (event.context_length != 1)
     return f"{event.context_type} of {event.context_length:,} {unit}"
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
-from rlm_kernel.trajectory.tree import Cell, Trajectory
+from rlm_kernel.trajectory.tree import Trajectory
 
 
 def retold(run: Trajectory) -> Iterator[Event]:
@@ -23,7 +22,7 @@ def retold(run: Trajectory) -> Iterator[Event]:
         if reply is not None:
             yield reply
         for cell in turn.cells:
-            yield from _of_cell(cell)
+            yield from cell.retold()
         for message in turn.notices:
             yield events.Notice(time=time, message=message)
         if turn.finished is not None:
@@ -32,12 +31,3 @@ def retold(run: Trajectory) -> Iterator[Event]:
         yield events.RunFinished(time=run.seconds, completion=run.completion)
     elif run.failure is not None:
         yield events.RunFailed(time=run.seconds, error=run.failure)
-
-
-def _of_cell(cell: Cell) -> Iterator[Event]:
-    """What was told of a cell; an answer gets its prompt back, which the log says once."""
-    for event in cell.events:
-        if isinstance(event, events.SubcallAnswered):
-            yield replace(event, prompt=cell.call(event.query).started.prompts[event.index])
-        else:
-            yield event

@@ -43,6 +43,10 @@ KINDS: dict[type[Event], str] = {
 """What is recorded; pieces of text and output are not, because the whole follows."""
 
 _EVENTS = {kind: event for event, kind in KINDS.items()}
+
+TYPES = ("context", *_EVENTS)
+"""The types of the lines of a log; the one that says where the input is kept tells of no event."""
+
 _LEFT_OUT = {events.RunStarted: ("context",), events.SubcallAnswered: ("prompt",)}
 
 
@@ -137,7 +141,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 def _error(line: dict[str, Any]) -> BaseException:
     """The error of a run that failed, as far as it can be made again from its name and its words."""
-    if line["error_type"] == asyncio.CancelledError.__name__:
+    if line["error_type"] in (asyncio.CancelledError.__name__, KeyboardInterrupt.__name__):
         return asyncio.CancelledError(line["error"])
     known = getattr(errors, str(line["error_type"]), None)
     kind = known if isinstance(known, type) and issubclass(known, errors.RLMError) else errors.RLMError

@@ -19,6 +19,9 @@ from rlm_kernel.trajectory.log.log_file import LogFile
 from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
 from rlm_kernel.trajectory.tree import Trajectory
 
+USUAL_FOLDER = "rlm_logs"
+"""Where the command line and the magics keep runs."""
+
 
 class RLMLogger:
     """Writes `{file_name}_{date}_{time}_{8 hex}.jsonl` and a notebook of the same name for each completion.
@@ -93,6 +96,7 @@ class RLMLogger:
 
     def _write_files(self, log: RunLog, path: Path) -> None:
         try:
+            _make(path.parent)
             log.add(LogFile(path, log.about, log.redact))
         except OSError as error:
             warnings.warn(f"The run is not logged: {error}. It goes on.", RuntimeWarning, stacklevel=2)
@@ -103,6 +107,15 @@ class RLMLogger:
 
             log.add(NotebookFile(path.with_suffix(".ipynb"), log.about, log.redact))
             self.notebook_path = str(path.with_suffix(".ipynb"))
+
+
+def _make(folder: Path) -> None:
+    """Make the folder. The one of the command line and the magics lands in working trees: git leaves it alone."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.name == USUAL_FOLDER:
+        (folder / ".gitignore").write_text("*\n", "utf-8")
 
 
 class File(Protocol):

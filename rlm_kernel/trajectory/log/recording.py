@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,9 @@ class StoredContext:
     value: Any = None
     redacted: bool = False
 
+
+_KNOWN = "Give a log (.jsonl) that RLMLogger or `rlm run` wrote; those of other tools cannot be read."
+_MOST_FIRST = 1 << 22
 
 _STORED = tuple(field.name for field in fields(StoredContext))
 
@@ -85,18 +89,32 @@ def read(path: str | Path) -> Recording:
     context: StoredContext | None = None
     trajectory = Trajectory()
     for number, line in _lines(log):
+        if (told := line.get("type")) not in lines.TYPES:
+            raise RecordingError(f"{log}: line {number} is not one of ours: its type is {told!r}. {_KNOWN}")
         try:
-            match line["type"]:
+            match told:
                 case "context":
                     context = _reader().validate_python({key: line[key] for key in _STORED if key in line})
                 case kind:
                     metadata = _checked(line) if kind == "metadata" and not metadata else metadata
                     trajectory.add(lines.event_of(line))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise RecordingError(f"{log}: line {number} is not one of ours: {error!r}") from error
+            raise RecordingError(f"{log}: line {number} is not one of ours: {_wrong(error)}. {_KNOWN}") from error
     if not metadata:
-        raise RecordingError(f"{log} holds no run: its first line is not of the type 'metadata'.")
+        raise RecordingError(f"{log} holds no run: it has no line of the type 'metadata'. {_KNOWN}")
     return Recording(log, metadata, context, trajectory)
+
+
+def _wrong(error: Exception) -> str:
+    """What is wrong with a line, in a few words."""
+    from pydantic import ValidationError
+
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
 
 
 def _checked(line: dict[str, Any]) -> dict[str, Any]:
@@ -135,12 +153,37 @@ def log_of(path: Path) -> Path:
     Raises:
         RecordingError: there is none.
     """
+    if path.is_dir():
+        raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
+    if path.suffix not in ("", ".jsonl", ".ipynb"):
+        raise RecordingError(f"{str(path)!r} is no log of a run: give the .jsonl, or the notebook (.ipynb) beside it.")
     log = path.with_suffix(".jsonl")
     if path.suffix == ".ipynb" and not log.is_file():
         log = _named_in(path)
     if not log.is_file():
         raise RecordingError(f"There is no log {str(log)!r}: give the .jsonl of a run, or its notebook beside it.")
     return log
+
+
+def check_is_log(log: Path) -> None:
+    """See whether a file begins as a log does, ours or one that the documents describe. It may hold nothing yet.
+
+    Raises:
+        RecordingError: it does not.
+    """
+    with log.open("rb") as file:
+        line = file.readline(_MOST_FIRST)
+    try:
+        known = not line.endswith(b"\n") or json.loads(line).get("type") in ("metadata", "iteration")
+    except (ValueError, AttributeError, RecursionError):
+        known = False
+    if not known:
+        raise RecordingError(f"{log} is not the log of a run: its first line is none of ours. {_KNOWN}")
+
+
+def _latest_of(folder: Path) -> str:
+    logs = sorted(folder.glob("*.jsonl"), key=attrgetter("name"))
+    return f"The last one by name is {logs[-1]}." if logs else "There is none in it."
 
 
 def _named_in(notebook: Path) -> Path:

@@ -173,7 +173,8 @@ def key(*what: Any) -> str:
 def folders(names: dict[str, Any]) -> list[Path]:
     """Where the log may be: where it was, below the working directory, and beside the notebook."""
     was = Path(names.get("rlm_dir") or ".")
-    notebook = os.environ.get("JPY_SESSION_NAME") or names.get("__vsc_ipynb_file__")
+    told = names.get("__vsc_ipynb_file__") or names.get("PAPERMILL_INPUT_PATH")
+    notebook = os.environ.get("JPY_SESSION_NAME") or told
     beside = [Path(notebook).parent] if notebook else []
     return list(dict.fromkeys([was, Path(was.name), Path(), *beside]))
 
@@ -190,7 +191,7 @@ def read(names: dict[str, Any]) -> tuple[Path, Record]:
         places = ", ".join(str(path.absolute()) for path in tried)
         raise NotOnRecordError(
             f"The log of this run is not there (looked for {places}). Set rlm_dir to its folder in the cell above, or "
-            "run the notebook with `papermill … -p rlm_dir FOLDER`."
+            "run the notebook with `papermill … -p rlm_dir FOLDER`, or `--inject-paths` if it lies beside the notebook."
         )
     return found, Record(lines_of(found), names.get("rlm_child") or [])
 

@@ -1,0 +1,73 @@
+"""The error tree."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import pickle
+
+import pytest
+
+from rlm_kernel import errors
+from rlm_kernel._sync import Job
+from rlm_kernel.records import UsageSummary
+
+MADE = (
+    errors.RLMError("anything"),
+    errors.ConfigError("an option"),
+    errors.LimitError("a limit"),
+    errors.BudgetExceededError(spent=2.0, budget=1.0),
+    errors.TimeoutExceededError(elapsed=2.0, timeout=1.0),
+    errors.TokenLimitExceededError(tokens_used=2, token_limit=1),
+    errors.ErrorThresholdExceededError(error_count=3, threshold=3, last_error="1 / 0"),
+    errors.AnswerSchemaError(model="m", problems=["no 'city'."], reply="Rome"),
+    errors.NoAnswerError(model="m", turns=1, reply="```repl\n1\n```"),
+    errors.CancellationError("stopped", partial_answer="a draft"),
+    errors.LMError("refused", backend="openai", model="m", status=429, request_id="r-1"),
+    errors.ContextOverflowError("too long", backend="openai", model="m"),
+    errors.KernelError("died"),
+    errors.RecordingError("no log"),
+)
+
+
+def family(kind):
+    return {kind}.union(*map(family, kind.__subclasses__()))
+
+
+def test_every_error_of_the_tree_is_made_here():
+    ours = {kind for kind in family(errors.RLMError) if kind.__module__ == errors.__name__}
+    assert {type(error) for error in MADE} == ours
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
+@pytest.mark.parametrize("error", MADE, ids=lambda error: type(error).__name__)
+def test_an_error_leaves_a_process_with_all_it_holds(error, again):
+    found = again(error)
+    assert (type(found), str(found), vars(found)) == (type(error), str(error), vars(error))
+
+
+def test_what_the_engine_fills_in_is_kept():
+    error = errors.BudgetExceededError(spent=2.0, budget=1.0)
+    error.partial_answer, error.usage, error.trajectory = "a draft", UsageSummary(), {"iterations": []}
+    found = pickle.loads(pickle.dumps(error))
+    assert (found.partial_answer, found.usage, found.trajectory) == ("a draft", UsageSummary(), {"iterations": []})
+
+
+def test_problems_that_end_with_a_full_stop_get_no_second_one():
+    error = errors.AnswerSchemaError(model="m", problems=["It is no JSON (char 0)."], reply="Rome")
+    assert "It is no JSON (char 0). Its last reply" in str(error)
+
+
+async def test_a_job_that_is_only_awaited_to_its_end_leaves_no_error_behind():
+    async def fails():
+        raise errors.LMError("refused", backend="openai", model="m")
+
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: told.append(about))
+    job = Job(fails())
+    await job.ended_async()
+    gc.collect()
+    assert told == []
+    with pytest.raises(errors.LMError, match="refused"):
+        await job.wait_async()
