@@ -12,6 +12,7 @@ from rlm_kernel.channels import Channels, OnMessage
 from rlm_kernel.errors import KernelError
 from rlm_kernel.provisioners.environ import scrubbed
 from rlm_kernel.sockets import zmq_context
+from rlm_kernel.together import to_its_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +71,7 @@ class Kernel:
             await manager.start_kernel(env=scrubbed(os.environ))
             return cls(manager, on_message)
         except BaseException as error:
-            await asyncio.shield(_shut_down(manager))
+            await to_its_end(_shut_down(manager))
             if isinstance(error, OSError):
                 raise KernelError(f"The kernel {spec.display_name!r} could not be started: {error}") from error
             raise
@@ -147,7 +148,7 @@ class Kernel:
             attachable.withdraw(self._listed)
         self.channels.close()
         self.died.cancel()
-        await asyncio.shield(_shut_down(self._manager))
+        await to_its_end(_shut_down(self._manager))
 
     def _received(self, channel: Any, message: dict[str, Any]) -> None:
         if channel == "iopub":

@@ -27,4 +27,20 @@ async def together(*jobs: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
         for task in tasks:
             if not task.cancelling():  # gather cancels them with us; twice would cut short their cleaning up
                 task.cancel()
-        await asyncio.wait(tasks)
+        await to_its_end(asyncio.wait(tasks))
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await what must not be cut short, such as the end of a kernel; a cancellation is raised when it is over.
+
+    `asyncio.shield` would raise it at once, and leave the work to a loop that may be closed by then.
+    """
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and (task.cancelled() or task.exception() is None):
+        raise cancelled
+    return task.result()

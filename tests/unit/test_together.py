@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from rlm_kernel.together import together
+from rlm_kernel.together import to_its_end, together
 
 
 async def test_results_come_in_order():
@@ -48,3 +48,31 @@ async def test_cancelling_the_caller_lets_the_jobs_clean_up():
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert cleaned == [True, True]
+
+
+async def test_what_must_not_be_cut_short_ends_before_any_number_of_cancellations_is_raised():
+    steps, started = [], asyncio.Event()
+
+    async def tidy():
+        started.set()
+        for step in range(3):
+            await asyncio.sleep(0.01)
+            steps.append(step)
+
+    task = asyncio.create_task(to_its_end(tidy()))
+    await started.wait()
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == [0, 1, 2]
+
+
+async def test_what_must_not_be_cut_short_gives_its_result_and_its_failure():
+    async def fail():
+        raise KeyError("as it is")
+
+    assert await to_its_end(asyncio.sleep(0, "result")) == "result"
+    with pytest.raises(KeyError, match="as it is"):
+        await to_its_end(fail())
