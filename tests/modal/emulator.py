@@ -182,6 +182,6 @@ class ModalEmulator:
     async def _end_all(self) -> None:
         for sandbox in self.sandboxes:
             sandbox.end(Result.GENERIC_STATUS_TERMINATED, 137)
-        for sandbox in self.sandboxes:
+        ended, self.sandboxes[:] = list(self.sandboxes), []
+        for sandbox in ended:
             await sandbox.gone()
-        self.sandboxes.clear()

@@ -102,6 +102,8 @@ class Sandbox:
         self.environ = {**environ, "HOME": str(self.home), "TMPDIR": str(self.home), "MODAL_SANDBOX_ID": self.id}
         self.result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._init: asyncio.subprocess.Process | None = None
+        self._control: socket.socket | None = None
+        self._life: asyncio.Task[None] | None = None
         self._busy = asyncio.Condition()
         self._ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -114,6 +116,8 @@ class Sandbox:
         )
         theirs.close()
         self._control = ours
+        if self.result.done():  # it was ended while it was made
+            self._init.terminate()
         asyncio.get_running_loop().add_reader(ours, self._hear)
         self.isolated = await self._ready
         await self.exec("", list(self.definition.entrypoint_args) or ["sleep", "172800"], {}, None)
@@ -137,13 +141,17 @@ class Sandbox:
             self._init.terminate()
 
     async def gone(self) -> None:
-        """Return when no process is left."""
-        await self._init.wait()
-        await self._life
+        """Return when no process is left, however far its start had come."""
+        if self._init is not None:
+            await self._init.wait()
+        if self._life is not None:
+            await self._life
         for command in self.commands.values():
             command.stdin.close()
-        asyncio.get_running_loop().remove_reader(self._control)
-        self._control.close()
+        control, self._control = self._control, None
+        if control is not None:
+            asyncio.get_running_loop().remove_reader(control)
+            control.close()
 
     async def _live(self) -> None:
         idle = asyncio.create_task(self._idle())
