@@ -78,7 +78,7 @@ async def test_other_arguments_are_handed_on(client, provider):
     ],
 )
 def test_a_missing_key_names_the_variable(model, variable):
-    with pytest.raises(ConfigError, match=f"api_key in backend_kwargs, or set {variable}"):
+    with pytest.raises(ConfigError, match=f"set {variable} in the environment"):
         build("litellm", {"model_name": model}, {})
     assert build("litellm", {"model_name": model}, {variable: KEY}).api_key == KEY
 
