@@ -116,9 +116,9 @@ class LiteLLM(RemoteLM):
         return {
             "model": self.model_name,
             "messages": [chat_message(m) for m in messages],
-            # Both must be said: its own defaults are 6000 seconds, and one retry loop inside another.
+            # Its own default is 6000 seconds; `num_retries` would put a second retry loop around the SDK's.
             "timeout": self.timeout,
-            "num_retries": self.max_retries,
+            "max_retries": self.max_retries,
             **{name: value for name, value in given.items() if value is not None},
             **self.options,
             **(self.sampling_args or {}),
