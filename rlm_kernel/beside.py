@@ -117,7 +117,9 @@ class Beside(Session):
     async def leave(self) -> None:
         """Go, and let no cell wait for answers that will not come: its kernel could not end."""
         if not self._between_cells.is_set():
-            self._live()[1].interrupt()
+            bridge = self._live()[1]
+            bridge.interrupt()
+            bridge.interrupted()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._between_cells.wait(), FAREWELL_SECONDS)
         await self.close()

@@ -40,6 +40,7 @@ class Bridge:
         self._loop = asyncio.get_running_loop()
         self._open = False
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._held: list[str] | None = None
         self._seen: set[str] = set()
         self.report: CellReport | None = None
         self.stored: dict[str, asyncio.Future[str | None]] = {}
@@ -51,14 +52,25 @@ class Bridge:
         self._open, self.report = True, None
 
     def cell_ended(self) -> None:
-        """Questions that arrive from now on are refused; those under way go on."""
+        """Questions that arrive from now on are refused; those under way go on, those of an interrupted cell end."""
         self._open = False
+        self.interrupted()
 
     def interrupt(self) -> None:
-        """Answer every question as cancelled, now and until the cell ends: an interrupt reaches one thread only."""
+        """Stop every question, now and until the cell ends; `interrupted` answers them.
+
+        Whoever was answered before the interrupt arrives goes on: it would strike what comes after the cell, and the
+        kernel's reply would be lost.
+        """
         self._open = False
-        for call in list(self._under_way):
+        self._held = [*(self._held or ()), *self._under_way]
+        for call in self._under_way:
             self._cancel(call)
+
+    def interrupted(self) -> None:
+        """The interrupt has arrived, in one thread: all that wait are answered."""
+        held, self._held = self._held, None
+        for call in held or ():
             self._send_answers(call, [Answer(error="cancelled: the cell was interrupted")])
 
     async def close(self) -> None:
@@ -98,6 +110,9 @@ class Bridge:
             self._send("ack", call, None)
             return
         self._seen.add(call)
+        if self._held is not None:
+            self._held.append(call)
+            return
         if not self._open:
             self._send_answers(call, [Answer(error="refused: no cell is running, or it was interrupted")])
             return

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import builtins
+import functools
 import hmac
 import io
 import itertools
@@ -19,6 +20,7 @@ import json
 import os
 import pickle
 import random
+import signal
 import sys
 import threading
 from collections import deque
@@ -214,6 +216,7 @@ class Guest:
 
     def cell_ended(self, *_: Any) -> None:
         """Put our names back, and tell the host about the cell before the kernel says that it is idle."""
+        ignore_interrupts()
         restored = self.restore()
         answer = self.shell.user_ns["answer"]
         text, as_json = both(answer.get("content"))
@@ -554,6 +557,36 @@ def flush_only_what_is_there(stream: Any) -> None:
         stream.flush = quick_flush
 
 
+def ignore_interrupts() -> None:
+    """The cell is over: a late interrupt would cost its report or the reply. ipykernel listens again for the next."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def end_uninterrupted(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `do_execute`, which after a cell with `await` would listen to interrupts until the reply is sent."""
+
+    @functools.wraps(execute)
+    async def do_execute(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await execute(*args, **kwargs)
+        finally:
+            ignore_interrupts()
+
+    return do_execute
+
+
+def wake_after_interrupt(kernel: Any) -> None:
+    """A cell with `await` sees an interrupt only when its loop wakes; ipykernel leaves it asleep."""
+    interrupt = kernel.control_handlers["interrupt_request"]
+
+    async def interrupt_request(*message: Any) -> None:
+        await interrupt(*message)
+        kernel.io_loop.add_callback(int)
+
+    kernel.control_handlers["interrupt_request"] = interrupt_request
+
+
 def remember_what_is_shown(guest: Guest, owner: Any, name: str) -> None:
     """Have this method of IPython, which shows things, leave the pictures with the guest."""
     show = getattr(owner, name)
@@ -593,6 +626,8 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     remember_what_is_shown(guest, shell.display_pub, "publish")
     remember_what_is_shown(guest, shell.displayhook, "write_format_data")
     kernel.raw_input = kernel.getpass = refuse_input
+    kernel.do_execute = end_uninterrupted(kernel.do_execute)
+    wake_after_interrupt(kernel)
     guest.ours = {**repl_names(guest), "answer": {"content": "", "ready": False}, "history": []}
     shell.user_ns.update(guest.ours)
     shell.user_ns_hidden.update(guest.ours)

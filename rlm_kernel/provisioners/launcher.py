@@ -155,6 +155,10 @@ def _run_ipykernel(argv: list[str]) -> None:
     del sys.modules["debugpy"]  # a cell may import it
     gc.enable()
     app.start()
+    # After a `shutdown_request` the control thread still flushes. At exit ipykernel stops the IOPub thread first; the
+    # flush would then wait for it ten seconds, or for ever.
+    app.control_thread.stop()
+    app.control_thread.join()
 
 
 def _limit_memory(limit: int) -> None:

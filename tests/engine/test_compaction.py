@@ -30,6 +30,8 @@ class Windowed:
         if "outgrow your window" in messages[-1]["content"]:
             self.summaries += 1
             return Reply(f"summary {self.summaries}: n counts the turns", "m", Usage(size, 10))
+        if "No turns are left" in messages[-1]["content"]:
+            return Reply("12 turns were counted", "m", Usage(size, 5))
         self.turns -= 1
         if self.turns < 0:
             return Reply("```repl\nFINAL([n, len(history), history[-1]['role']])\n```", "m", Usage(size, 5))
@@ -74,6 +76,7 @@ async def test_the_summary_and_the_users_words_alternate(run):
 async def test_the_request_for_the_last_word_survives_a_summary(run):
     script = Windowed(turns=99)
     lm = ScriptedLM(script, context_window=WINDOW)
-    await run(lm, max_iterations=12, compaction=0.3)
+    completion = await run(lm, max_iterations=12, compaction=0.3)
+    assert completion.response == "12 turns were counted"
     assert "No turns are left" in lm.calls[-1].prompt
     assert "before your summary" in lm.calls[-1].prompt

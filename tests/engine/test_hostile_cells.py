@@ -97,13 +97,14 @@ STILL_THERE = "Still there: `kept`"
     [
         "while True: pass",
         "import ctypes; ctypes.CDLL(None).sleep(600)",
+        "import asyncio; await asyncio.sleep(600)",
         (
             "from concurrent.futures import ThreadPoolExecutor\n"
             "with ThreadPoolExecutor(32) as pool: list(pool.map(llm_query, map(str, range(32))))"
         ),
         "llm_query_batched(['x' * 100_000] * 300)",
     ],
-    ids=["a loop", "a blocked C call", "32 threads that wait", "a large batch"],
+    ids=["a loop", "a blocked C call", "an await", "32 threads that wait", "a large batch"],
 )
 def test_a_cell_without_end_is_interrupted(survive, code):
     told = survive(code, cell_timeout=1)

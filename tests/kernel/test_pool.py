@@ -54,10 +54,9 @@ async def test_one_that_died_while_it_waited_is_passed_over(open_pooled):
     async with await open_pooled() as first:
         await full()
         waiting = pooled()[0].result()
-        ends = {"code": "import os; os._exit(1)", "silent": True}
-        waiting.channels.send("shell", "execute_request", ends)
-        async with asyncio.timeout(60):
-            await asyncio.wait({waiting.died})
+        waiting.channels.send("control", "shutdown_request", {"restart": False})
+        await asyncio.wait({waiting.died}, timeout=30)
+        assert waiting.died.done()
         async with await open_pooled() as session:
             assert (await session.run("1 + 1")).value == "2"
         assert (await first.run("1 + 1")).value == "2"

@@ -148,7 +148,7 @@ async def test_an_interrupt_reaches_thirty_two_waiting_threads(session, echo):
     await asyncio.wait_for(echo.everybody_waits.wait(), 20)
     session.interrupt()
     cell = await asyncio.wait_for(running, 20)
-    assert cell.error.name in ("KeyboardInterrupt", "QueryError")
+    assert cell.error.name == "KeyboardInterrupt"
     assert echo.cancelled == 32
     assert sum(echo.asked.values()) == 32
     assert (await session.run("1 + 1")).value == "2"
@@ -161,6 +161,21 @@ async def test_an_interrupted_call_is_cancelled_on_the_host(session, echo):
     session.interrupt()
     assert (await running).status == "error"
     assert echo.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["x = llm_query('a')", "x = llm_query_batched(['a'] * 3)", "x = await allm_query('a')"]
+)
+async def test_an_interrupt_strikes_the_cell_and_not_what_follows_it(session, echo, code):
+    for _ in range(5):
+        echo.gate, echo.expected, echo.waiting = asyncio.Event(), 1, 0
+        echo.everybody_waits.clear()
+        running = asyncio.create_task(session.run(code))
+        await asyncio.wait_for(echo.everybody_waits.wait(), 20)
+        session.interrupt()
+        cell = await asyncio.wait_for(running, 20)
+        assert cell.kernel_alive
+        assert cell.error.name in ("KeyboardInterrupt", "CancelledError")
 
 
 async def test_a_call_between_cells_is_refused(session, echo):

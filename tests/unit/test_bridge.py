@@ -1,0 +1,80 @@
+"""The host's end of the wire, alone: when an interrupted cell's questions are answered."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rlm_kernel.bridge import Bridge
+from rlm_kernel.wire import WIRE, pack
+
+QUESTION = pack({"kind": "llm_query", "prompts": ["a"], "model": None, "batch": False, "schema": None})
+
+
+class Never:
+    """Has no answer, and counts who stopped waiting for one."""
+
+    def __init__(self):
+        self.stopped = 0
+
+    async def answer(self, query):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stopped += 1
+
+
+@pytest.fixture
+def never():
+    return Never()
+
+
+@pytest.fixture
+def sent():
+    return []
+
+
+@pytest.fixture
+async def bridge(never, sent):
+    """In a cell that waits for the answer of `q1`."""
+    bridge = Bridge(lambda op, call, payload: sent.append((op, call)), never)
+    bridge.cell_starts()
+    ask(bridge, "q1")
+    await asyncio.sleep(0)
+    yield bridge
+    await bridge.close()
+
+
+def ask(bridge, call):
+    bridge.take({"wire": WIRE, "op": "ask", "id": call}, [QUESTION])
+
+
+async def test_the_questions_of_an_interrupted_cell_are_answered_when_the_interrupt_has_arrived(bridge, never, sent):
+    bridge.interrupt()
+    ask(bridge, "q2")
+    await asyncio.sleep(0)
+    assert (never.stopped, sent) == (1, [])
+    bridge.interrupted()
+    assert sent == [("answer", "q1"), ("answer", "q2")]
+
+
+async def test_a_second_interrupt_forgets_nobody(bridge, sent):
+    bridge.interrupt()
+    ask(bridge, "q2")
+    bridge.interrupt()
+    bridge.interrupted()
+    assert set(sent) == {("answer", "q1"), ("answer", "q2")}
+
+
+async def test_the_end_of_the_cell_answers_those_whom_no_interrupt_reached(bridge, sent):
+    bridge.interrupt()
+    bridge.cell_ended()
+    assert sent == [("answer", "q1")]
+
+
+async def test_after_the_interrupt_whoever_asks_is_refused_at_once(bridge, sent):
+    bridge.interrupt()
+    bridge.interrupted()
+    ask(bridge, "q2")
+    assert sent[-1] == ("answer", "q2")
