@@ -119,7 +119,7 @@ class Beside(Session):
         if not self._between_cells.is_set():
             bridge = self._live()[1]
             bridge.interrupt()
-            bridge.interrupted()
+            bridge.answer_interrupted()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._between_cells.wait(), FAREWELL_SECONDS)
         await self.close()

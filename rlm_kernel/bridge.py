@@ -13,6 +13,9 @@ from rlm_kernel.wire import WIRE, ToGuest, pack, unpack
 ACKNOWLEDGE_AFTER = 0.05
 """Seconds. A question answered sooner needs no acknowledgement: the answer is one."""
 
+INTERRUPT_STRIKES = 0.05
+"""Seconds in which the kernel's main thread takes the signal, once the kernel says that it was sent."""
+
 SendToGuest = Callable[[ToGuest, str, "bytes | None"], None]
 
 
@@ -41,6 +44,7 @@ class Bridge:
         self._open = False
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._held: list[str] | None = None
+        self._strike: asyncio.TimerHandle | None = None
         self._seen: set[str] = set()
         self.report: CellReport | None = None
         self.stored: dict[str, asyncio.Future[str | None]] = {}
@@ -54,13 +58,13 @@ class Bridge:
     def cell_ended(self) -> None:
         """Questions that arrive from now on are refused; those under way go on, those of an interrupted cell end."""
         self._open = False
-        self.interrupted()
+        self.answer_interrupted()
 
     def interrupt(self) -> None:
-        """Stop every question, now and until the cell ends; `interrupted` answers them.
+        """Stop every question, now and until the cell ends; they are answered when the interrupt has struck.
 
-        Whoever was answered before the interrupt arrives goes on: it would strike what comes after the cell, and the
-        kernel's reply would be lost.
+        Whoever was answered before goes on: the interrupt would strike what comes after the cell, and the kernel's
+        reply would be lost.
         """
         self._open = False
         self._held = [*(self._held or ()), *self._under_way]
@@ -68,8 +72,14 @@ class Bridge:
             self._cancel(call)
 
     def interrupted(self) -> None:
-        """The interrupt has arrived, in one thread: all that wait are answered."""
+        """The kernel has sent itself the interrupt."""
+        self._strike = self._loop.call_later(INTERRUPT_STRIKES, self.answer_interrupted)
+
+    def answer_interrupted(self) -> None:
+        """The interrupt has struck, and only one thread: all that wait are answered."""
         held, self._held = self._held, None
+        if self._strike is not None:
+            self._strike.cancel()
         for call in held or ():
             self._send_answers(call, [Answer(error="cancelled: the cell was interrupted")])
 

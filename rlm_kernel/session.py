@@ -25,8 +25,6 @@ from rlm_kernel.wire import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest
 
 INTERRUPT_GRACE = 2.0
 """Seconds between an interrupt that is ignored and the end of the kernel."""
-INTERRUPT_STRIKES = 0.05
-"""Seconds in which the kernel's main thread takes the signal, once the kernel says that it was sent."""
 
 OnOutput = Callable[[Output], None]
 
@@ -267,7 +265,7 @@ class Session:
             elif channel == "shell":
                 self._replied(message)
             elif message["header"]["msg_type"] == "interrupt_reply" and self._bridge is not None:
-                asyncio.get_running_loop().call_later(INTERRUPT_STRIKES, self._bridge.interrupted)
+                self._bridge.interrupted()
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             return
 

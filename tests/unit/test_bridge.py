@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rlm_kernel.bridge import Bridge
+from rlm_kernel.bridge import INTERRUPT_STRIKES, Bridge
 from rlm_kernel.wire import WIRE, pack
 
 QUESTION = pack({"kind": "llm_query", "prompts": ["a"], "model": None, "batch": False, "schema": None})
@@ -56,14 +56,27 @@ async def test_the_questions_of_an_interrupted_cell_are_answered_when_the_interr
     await asyncio.sleep(0)
     assert (never.stopped, sent) == (1, [])
     bridge.interrupted()
+    assert sent == []
+    await asyncio.sleep(2 * INTERRUPT_STRIKES)
     assert sent == [("answer", "q1"), ("answer", "q2")]
+
+
+async def test_the_answers_of_one_cell_do_not_wait_into_the_next(bridge, sent):
+    bridge.interrupt()
+    bridge.interrupted()
+    bridge.cell_ended()
+    bridge.cell_starts()
+    ask(bridge, "q2")
+    bridge.interrupt()
+    await asyncio.sleep(2 * INTERRUPT_STRIKES)
+    assert sent == [("answer", "q1")]
 
 
 async def test_a_second_interrupt_forgets_nobody(bridge, sent):
     bridge.interrupt()
     ask(bridge, "q2")
     bridge.interrupt()
-    bridge.interrupted()
+    bridge.answer_interrupted()
     assert set(sent) == {("answer", "q1"), ("answer", "q2")}
 
 
@@ -75,6 +88,6 @@ async def test_the_end_of_the_cell_answers_those_whom_no_interrupt_reached(bridg
 
 async def test_after_the_interrupt_whoever_asks_is_refused_at_once(bridge, sent):
     bridge.interrupt()
-    bridge.interrupted()
+    bridge.answer_interrupted()
     ask(bridge, "q2")
     assert sent[-1] == ("answer", "q2")
