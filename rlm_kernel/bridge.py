@@ -13,7 +13,7 @@ from rlm_kernel.wire import WIRE, ToGuest, pack, unpack
 ACKNOWLEDGE_AFTER = 0.05
 """Seconds. A question answered sooner needs no acknowledgement: the answer is one."""
 
-INTERRUPT_STRIKES = 0.05
+INTERRUPT_STRIKES = 0.2
 """Seconds in which the kernel's main thread takes the signal, once the kernel says that it was sent."""
 
 SendToGuest = Callable[[ToGuest, str, "bytes | None"], None]

@@ -96,7 +96,8 @@ class Guest:
         """Publish a message."""
         # The parent is the running cell, remembered at its start: in a user's thread get_parent() may raise
         # (ipykernel 7.0) or name another cell.
-        self.kernel.session.send(
+        publish = functools.partial(
+            self.kernel.session.send,
             self.kernel.iopub_socket,
             "comm_msg",
             {"comm_id": self.comm_id, "data": {"wire": WIRE, "op": op, "id": call, **fields}},
@@ -104,6 +105,10 @@ class Guest:
             ident=b"comm-" + self.comm_id.encode(),
             buffers=buffers,
         )
+        if threading.current_thread() is threading.main_thread():
+            publish()
+        else:  # ipykernel would make a socket for this thread and keep it ten seconds; zmq has no more than 1023
+            self.kernel.iopub_thread.io_loop.add_callback(publish)
 
     def on_control(self, stream: Any, ident: Any, message: dict[str, Any]) -> Any:
         """A `comm_msg` on the control channel, in the control thread: ours is handled, another is passed on."""

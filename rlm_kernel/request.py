@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,7 @@ class Request:
         self, code: str, status: CellStatus, report: CellReport | None, seconds: float, *, alive: bool
     ) -> CellResult:
         """What the cell did. `alive`: whether the kernel can run another."""
+        self._take_what_was_not_shown()
         return CellResult(
             code=code,
             status=status,
@@ -67,3 +69,9 @@ class Request:
             dropped_characters=self.collector.dropped,
             kernel_alive=alive,
         )
+
+    def _take_what_was_not_shown(self) -> None:
+        """An interrupt that comes while IPython shows a traceback leaves it in the reply only."""
+        if self.reply is not None and self.reply.get("status") == "error" and self.collector.error is None:
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a cell may have forged the reply
+                self.collector.add("error", self.reply)

@@ -57,7 +57,7 @@ LAYERS = [
 
 MOST_LINES = 300
 MOST_BODY_LINES = 40
-LONGER = {"guest": 640, "provisioners.relay": 400}
+LONGER = {"guest": 650, "provisioners.relay": 400}
 """The guest is the one file that runs in a kernel: it cannot be split. Schemas and pictures took it from 470 lines,
 interrupts from 600. The relay is the one file that runs beside it, sent as it is."""
 

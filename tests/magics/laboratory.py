@@ -97,7 +97,14 @@ class Tab:
         """Save, and wait until the file is as it should be."""
         self.page.keyboard.press("Escape")
         self.page.keyboard.press("Control+s")
-        wait_until(lambda: condition(nbformat.read(path, 4)))
+
+        def saved():
+            try:
+                return condition(nbformat.read(path, 4))
+            except nbformat.reader.NotJSONError:  # it is being written
+                return False
+
+        wait_until(saved)
 
     def shot(self, name):
         folder = os.environ.get("RLM_SCREENSHOTS")
