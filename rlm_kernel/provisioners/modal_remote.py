@@ -45,6 +45,7 @@ class ModalRemote:
         self._flush.set_result(None)
         self._over = asyncio.create_task(self._watch(life))
         self._complaints = asyncio.create_task(self._listen())
+        self._reader: asyncio.Task[Any] | None = None
         self._closed = False
         _live.add(self)
 
@@ -87,6 +88,7 @@ class ModalRemote:
         """The pieces of the relay's standard output. Ends with the relay, and soon after the sandbox."""
         from modal.exception import Error
 
+        self._reader = asyncio.current_task()
         try:
             async with asyncio.timeout(None) as limit:
                 with self._limited(limit):
@@ -117,8 +119,12 @@ class ModalRemote:
         if not self._closed:
             self._closed = True
             _live.discard(self)
-            self._over.cancel()
-            self._complaints.cancel()
+            # At exit Modal's client is gone right after this: nobody may ask it for more.
+            asks = (self._over, self._complaints, self._flush, self._reader)
+            asking = [task for task in asks if task not in (None, asyncio.current_task())]
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
             await end_sandbox(self._sandbox)
 
     async def _drain(self) -> None:

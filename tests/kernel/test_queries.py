@@ -154,6 +154,17 @@ async def test_an_interrupt_reaches_thirty_two_waiting_threads(session, echo):
     assert (await session.run("1 + 1")).value == "2"
 
 
+async def test_more_threads_may_ask_than_zmq_has_sockets(session, echo):
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "for _ in range(40):\n"
+        "    with ThreadPoolExecutor(32) as pool: told = list(pool.map(llm_query, [f'p{i}' for i in range(32)]))\n"
+        "told[-1]"
+    )
+    cell = await session.run(code)
+    assert (cell.value, len(echo.queries)) == ("'P31'", 1280)
+
+
 async def test_an_interrupted_call_is_cancelled_on_the_host(session, echo):
     echo.gate, echo.expected = asyncio.Event(), 1
     running = asyncio.create_task(session.run("llm_query('slow')"))

@@ -12,8 +12,8 @@ from urllib.request import urlopen
 
 import pytest
 from jupyter_client.client import KernelClient
+from laboratory import lab, wait_until
 from loopback import MODEL
-from magics.laboratory import lab, wait_until
 
 from rlm import RLM, ConfigError, ScriptedLM
 from rlm_kernel import attachable

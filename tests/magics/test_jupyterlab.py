@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from magics.laboratory import CHROMIUM, Tab, browser, lab, write
+from laboratory import CHROMIUM, Tab, browser, lab, write
 
 from rlm_kernel.clients.weights import QWEN_CODER, cache_folder, is_verified
 

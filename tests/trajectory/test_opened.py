@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import subprocess
-import sys
-import threading
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
-import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
+from laboratory import CHROMIUM, browser, lab, read, shot, wait_until
 from trajectory.stories import cell, codes, environment, told
 
 from rlm_kernel.trajectory.notebook.normaliser import differences
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(
         CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
     ),
     pytest.mark.timeout(300),
 ]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
 TURNS = 30
 
 BATCH = """\
@@ -58,49 +48,12 @@ def story(tmp_path_factory):
     return told(tmp_path_factory.mktemp("story"), replies, sub=sub, child=[cell("context"), "FINAL(nothing)"])
 
 
-@contextmanager
-def lab(folder):
-    """The address of a JupyterLab over a folder."""
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
-               "--IdentityProvider.token=x", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
-    env = environment(folder.parent)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, cwd=folder) as server:
-        try:
-            said = iter(server.stderr.readline, "")
-            address = next(filter(None, (re.search(r"http://\S+?:(\d+)/", line) for line in said)))
-            drained = threading.Thread(target=lambda: [None for _ in said], daemon=True)
-            drained.start()
-            yield f"http://127.0.0.1:{address[1]}/lab/tree/{{}}?token=x"
-        finally:
-            server.terminate()
-            server.wait(30)
-            drained.join(30)
-
-
-@contextmanager
-def page():
-    with sync_playwright() as playwright:
-        flags = [*FLAGS[:-1], FLAGS[-1] + ", EXCLUDE 127.0.0.1"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        try:
-            yield browser.new_page(viewport={"width": 1200, "height": 1000})
-        finally:
-            browser.close()
-
-
-def shot(page, name):
-    folder = os.environ.get("RLM_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(folder) / f"{name}.png")
-
-
 def test_it_opens_and_runs_in_jupyterlab(story):
     assert story.error is None
     before = story.notebook
     assert sum(len(call.answers) for c in story.recording.trajectory.cells for call in c.calls) >= 600
-    with lab(story.log.parent) as address, page() as tab:
+    with lab(story.log.parent, env=environment(story.log.parent.parent)) as address, browser() as chromium:
+        tab = chromium.new_page(viewport={"width": 1200, "height": 1000})
         started = time.perf_counter()
         tab.goto(address.format(story.path.name))
         tab.get_by_role("heading", name="What is it?").wait_for(timeout=60_000)
@@ -125,12 +78,5 @@ def test_it_opens_and_runs_in_jupyterlab(story):
 
 def saved(story):
     """The notebook as Lab saved it, once every cell has run."""
-    notebook = nbformat.read(story.path, 4)
-    return notebook if all("calls" not in str(c.outputs) for c in codes(notebook)) else None
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    notebook = read(story.path)
+    return notebook if notebook and all("calls" not in str(c.outputs) for c in codes(notebook)) else None

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from magics.laboratory import CHROMIUM, browser
+from laboratory import CHROMIUM, browser
 from viewer import long_logs
 
 from rlm_kernel.viewer.folder import Folder

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from magics.laboratory import Tab, lab, write
+from laboratory import Tab, lab, write
 from viewer import long_logs
 from viewer.conftest import shot
 from viewer.reference_logs import reference_log

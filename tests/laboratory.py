@@ -1,4 +1,4 @@
-"""JupyterLab over a folder, in a headless Chromium."""
+"""JupyterLab over a folder, in a headless Chromium. RLM_SCREENSHOTS names a folder for what that looks like."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ def write(path, cells, kernel="python3"):
 
 
 @contextmanager
-def lab(folder, *options):
-    """The address of a JupyterLab over a folder."""
+def lab(folder, *options, env=None):
+    """The address of a JupyterLab over a folder. `env`: its variables, those of this process unless given."""
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
                "--IdentityProvider.token=x", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", *options]  # fmt: skip
     settings = shutil.copytree(SETTINGS, folder / ".settings", dirs_exist_ok=True)  # JupyterLab may write there
-    env = {**os.environ, "HOME": str(folder), "PYTHONWARNINGS": "ignore", "JUPYTERLAB_SETTINGS_DIR": str(settings)}
+    env = env or {**os.environ, "HOME": str(folder), "PYTHONWARNINGS": "ignore"}
+    env["JUPYTERLAB_SETTINGS_DIR"] = str(settings)
     env.setdefault("RLM_CACHE_DIR", str(cache_folder().parent))  # the weights, which are not in this HOME
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, cwd=folder) as server:
         try:
@@ -97,20 +98,25 @@ class Tab:
         """Save, and wait until the file is as it should be."""
         self.page.keyboard.press("Escape")
         self.page.keyboard.press("Control+s")
-
-        def saved():
-            try:
-                return condition(nbformat.read(path, 4))
-            except nbformat.reader.NotJSONError:  # it is being written
-                return False
-
-        wait_until(saved)
+        wait_until(lambda: (saved := read(path)) and condition(saved))
 
     def shot(self, name):
-        folder = os.environ.get("RLM_SCREENSHOTS")
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=Path(folder) / f"{name}.png")
+        shot(self.page, name)
+
+
+def shot(page, name):
+    folder = os.environ.get("RLM_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def read(path):
+    """A notebook, or None while JupyterLab writes it."""
+    try:
+        return nbformat.read(path, 4)
+    except nbformat.reader.NotJSONError:
+        return None
 
 
 def wait_until(condition):
