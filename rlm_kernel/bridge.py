@@ -53,6 +53,7 @@ class Bridge:
 
     def cell_starts(self) -> None:
         """Questions that arrive from now on belong to this cell."""
+        self.answer_interrupted()
         self._open, self.report = True, None
 
     def cell_ended(self) -> None:

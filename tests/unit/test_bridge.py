@@ -86,6 +86,15 @@ async def test_the_end_of_the_cell_answers_those_whom_no_interrupt_reached(bridg
     assert sent == [("answer", "q1")]
 
 
+async def test_an_interrupt_between_cells_does_not_hold_the_questions_of_the_next(bridge, never, sent):
+    bridge.cell_ended()
+    bridge.interrupt()
+    bridge.cell_starts()
+    ask(bridge, "q2")
+    await asyncio.sleep(0)
+    assert (sent, never.stopped) == ([("answer", "q1")], 1)
+
+
 async def test_after_the_interrupt_whoever_asks_is_refused_at_once(bridge, sent):
     bridge.interrupt()
     bridge.answer_interrupted()
