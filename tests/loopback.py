@@ -16,8 +16,8 @@ It is an attribute and may be replaced at any time. A step is a str or one of:
 It answers at `/v1/chat/completions` and, in Anthropic's words, at `/v1/messages`. `GET /v1/models` gives the list
 `models`, fails while it is None, or hangs as long as `models_hang` is true, and is counted in `lookups`.
 
-`requests` holds what was asked; `wait_for_requests(n)` and `wait_for_disconnects(n)` wait for the n-th (in a
-coroutine: with `asyncio.to_thread`). A finished script, or one that raises, answers 400. Usage is counted in
+`requests` holds what was asked; `wait_for_requests(n)`, `wait_for_lookups(n)` and `wait_for_disconnects(n)` wait for
+the n-th (in a coroutine: with `asyncio.to_thread`). A finished script, or one that raises, answers 400. Usage is counted in
 words unless a step says it.
 """
 
@@ -192,6 +192,9 @@ class LoopbackProvider:
     def wait_for_disconnects(self, count: int = 1, timeout: float = 20.0) -> None:
         self._wait(lambda: self.disconnects >= count, f"{count} disconnects", timeout)
 
+    def wait_for_lookups(self, count: int = 1, timeout: float = 20.0) -> None:
+        self._wait(lambda: self.lookups >= count, f"{count} lookups", timeout)
+
     def release(self) -> None:
         """Let every `Hangs` go on, those that come later too."""
         self._wakers[0].close()
@@ -211,6 +214,11 @@ class LoopbackProvider:
                 raise AssertionError(
                     f"no {what} in {timeout} s: {len(self.requests)} requests, {self.disconnects} disconnects"
                 )
+
+    def _looked_up(self) -> None:
+        with self._changed:
+            self.lookups += 1
+            self._changed.notify_all()
 
     def _next(self, request: Request) -> Step:
         # One lock for script and record: the order of the requests is the order of the script.
@@ -271,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         provider = self.server.provider
-        provider.lookups += 1
+        provider._looked_up()
         if provider.models_hang:
             self._hang()
             self.close_connection = True

@@ -72,6 +72,7 @@ async def test_a_list_that_never_comes_does_not_hold_up_the_run_or_the_end(clien
     provider.models_hang = True
     lm = client("openai")
     assert (await lm.complete(QUESTION)).text == "hello"
+    await asyncio.to_thread(provider.wait_for_lookups)  # asked beside the call, perhaps after it
     await lm.close()
     await asyncio.to_thread(provider.wait_for_disconnects)
 
