@@ -17,8 +17,8 @@ It answers at `/v1/chat/completions` and, in Anthropic's words, at `/v1/messages
 `models`, fails while it is None, or hangs as long as `models_hang` is true, and is counted in `lookups`.
 
 `requests` holds what was asked; `wait_for_requests(n)`, `wait_for_lookups(n)` and `wait_for_disconnects(n)` wait for
-the n-th (in a coroutine: with `asyncio.to_thread`). A finished script, or one that raises, answers 400. Usage is counted in
-words unless a step says it.
+the n-th (in a coroutine: with `asyncio.to_thread`). A finished script, or one that raises, answers 400. Usage is
+counted in words unless a step says it.
 """
 
 from __future__ import annotations
