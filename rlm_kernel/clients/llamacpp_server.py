@@ -27,6 +27,7 @@ from rlm_kernel.errors import LMError
 
 PROGRAM = Path(__file__).with_name("llamacpp_child.py")
 
+LAST_WORDS_SECONDS = 5.0
 ENDING_SECONDS = 0.5
 ENDING_CHECKS = 50
 
@@ -145,6 +146,8 @@ class Server:
         )
 
     def _first_error(self) -> str:
+        with suppress(subprocess.TimeoutExpired):  # the thread in which llama.cpp writes ends with the process
+            self._process.wait(LAST_WORDS_SECONDS)
         self._errors.seek(0)
         first, _, _ = self._errors.read().decode(errors="replace").strip().partition("\n")
         return first.rpartition(" E ")[2]  # after llama.cpp's clock and level
