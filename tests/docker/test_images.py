@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from uuid import uuid4
 
 import pytest
 
@@ -14,10 +15,11 @@ STOCK = "python:3.11-slim"
 
 @pytest.fixture
 def tagged(docker_engine):
-    """Makes an image from files, and removes it."""
+    """Makes an image that the engine has never seen, and removes it. A killed run leaves its images behind."""
     made = []
 
     def build(name, dockerfile):
+        dockerfile += f"LABEL made-for={uuid4().hex}\n"
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as packed:
             entry = tarfile.TarInfo("Dockerfile")
@@ -39,7 +41,7 @@ def kernel_tags(docker_engine):
 
 
 async def test_a_stock_image_gets_ipykernel_once(docker_session, docker_engine, tagged, capsys):
-    image = tagged("rlm-test-stock", f"FROM {STOCK}\nLABEL made-for=this-test\n")
+    image = tagged("rlm-test-stock", f"FROM {STOCK}\n")
     before = kernel_tags(docker_engine)
     async with await docker_session(image=image) as session:
         assert (await session.run("1 + 1")).value == "2"
