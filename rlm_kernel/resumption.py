@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,17 @@ class Resumption:
 
 
 def resumption(
-    path: str | Path, at: int | None, prompt: Prompt | None, question: str | None, overrides: Mapping[str, Any]
+    rlm: type,
+    path: str | Path,
+    at: int | None,
+    prompt: Prompt | None,
+    question: str | None,
+    overrides: Mapping[str, Any],
 ) -> Resumption:
     """Read a log and prepare to go on from it.
 
     Args:
+        rlm: what will be made with the arguments.
         path: the log, or the notebook beside it.
         at: the last iteration that counts; None: all of it.
         prompt: the input, when the log does not hold it.
@@ -65,6 +72,7 @@ def resumption(
     past = past_of(run, at)
     past.before = tuple(_before(recording))
     arguments, asked = arguments_of(recording, overrides), question or run.started.question
+    _check_names(rlm, recording, arguments.keys() - overrides.keys())
     continues = recording.metadata.get("continues")
     return Resumption(arguments, past, prompt, asked, forked_from, run.started.schema, continues)
 
@@ -75,6 +83,15 @@ def _before(recording: Recording) -> Iterator[Before]:
         context = contexts.decode(*contexts.load(earlier.context, earlier.path.parent))
         run = earlier.trajectory
         yield Before(context, run.conversation(), past_of(run), max((cell.number for cell in run.cells), default=0))
+
+
+def _check_names(rlm: type, recording: Recording, names: Iterable[str]) -> None:
+    """A log of a later version may name what this one does not have."""
+    if unknown := sorted(set(names) - inspect.signature(rlm).parameters.keys()):
+        raise RecordingError(
+            f"{recording.path.name} names arguments that this version of rlm-kernel does not have: "
+            f"{', '.join(unknown)}. Update it: pip install -U rlm-kernel."
+        )
 
 
 def _check_iteration(recording: Recording, at: int | None) -> None:

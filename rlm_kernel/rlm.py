@@ -233,7 +233,7 @@ class RLM(Unpicklable):
             RecordingError: there is nothing to go on from, or something is missing; the message says what.
             RLMError: as `completion`.
         """
-        past = resumption(path, at, prompt, root_prompt, overrides)
+        past = resumption(cls, path, at, prompt, root_prompt, overrides)
         with cls(**past.arguments) as rlm:
             return wait(rlm._run(past=past), past.prompt, past.question)
 
@@ -248,7 +248,7 @@ class RLM(Unpicklable):
         **overrides: Any,
     ) -> RLMChatCompletion:
         """`resume` for asynchronous callers."""
-        past = await asyncio.to_thread(resumption, path, at, prompt, root_prompt, overrides)
+        past = await asyncio.to_thread(resumption, cls, path, at, prompt, root_prompt, overrides)
         async with cls(**past.arguments) as rlm:
             return await Job(rlm._run(past=past).completion(past.prompt, past.question)).wait_async()
 

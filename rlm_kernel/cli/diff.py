@@ -28,6 +28,8 @@ A and B are logs (.jsonl) or notebooks (.ipynb). The exit code is 7 where they d
 _FACTS = re.compile(r"^<small>.*</small>\n*| · \[log\]\([^)]*\)", re.MULTILINE)
 """Tokens, times and file names, which differ between any two runs."""
 _SPENT = re.compile(r"(?<=\d) · .*(?=\n|$)")
+_ASKED = re.compile(r"^rlm-[0-9a-f]{8}-")
+"""Of the id of a cell: the digest of question and input. What is left is its place in the run."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -81,6 +83,7 @@ def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:
     notebook.metadata.clear()
     for cell in notebook.cells:
         cell.metadata.clear()
+        cell.id = _ASKED.sub("", cell.id)
         cell.source = _FACTS.sub("", plain(cell.source))
         if cell.cell_type == "code":
             cell.execution_count, cell.outputs = (

@@ -101,6 +101,14 @@ def test_diff_tells_two_runs_apart(rlm, run, tmp_path):
     assert b"another" in done.stdout
 
 
+def test_diff_of_two_inputs_tells_of_no_ids(rlm, run, tmp_path):
+    other = record(tmp_path / "logs", REPLIES, context="another context")
+    done = rlm("diff", str(run.log), str(other.log))
+    assert done.returncode == 7, done.stderr.decode()
+    assert b"text: 15" in done.stdout
+    assert b"/id" not in done.stdout
+
+
 def test_diff_finds_the_same_run_equal(rlm, run):
     done = rlm("diff", str(run.log), str(run.notebook))
     assert (done.returncode, done.stdout) == (0, b"The two runs are equal.\n")

@@ -98,6 +98,18 @@ def test_who_names_the_environment_says_what_it_may_reach(log):
     assert "environment_kwargs" not in arguments_of(known, given)
 
 
+def test_arguments_of_a_later_version_are_named(log):
+    def change(kind, line):
+        if kind == "metadata":
+            line["configuration"] |= {"max_wonders": 3, "self": 1}
+
+    with pytest.raises(TypeError, match="max_wonders"):
+        again(log, max_wonders=3)
+    forge(log, change)
+    with pytest.raises(RecordingError, match=r"does not have: max_wonders, self\. Update it"):
+        again(log)
+
+
 def test_a_log_that_is_nested_without_end_is_named(log):
     line: str = '{"type":"notice","time":1,"message":"x"}'
     for _ in range(5000):
