@@ -68,7 +68,7 @@ class Bridge:
         reply would be lost.
         """
         self._open = False
-        self._held = [*(self._held or ()), *self._under_way]
+        self._held = list(dict.fromkeys([*(self._held or ()), *self._under_way]))
         for call in self._under_way:
             self._cancel(call)
 

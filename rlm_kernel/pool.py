@@ -15,7 +15,7 @@ import os
 from typing import Any
 
 from rlm_kernel.channels import OnMessage
-from rlm_kernel.errors import RLMError
+from rlm_kernel.errors import KernelError, RLMError
 from rlm_kernel.kernel import Kernel
 from rlm_kernel.kernelspecs import Environment
 
@@ -74,25 +74,27 @@ async def close() -> None:
 
 
 class Pool:
-    """So many kernels of one environment that run and wait, or are being started. Used in one event loop."""
+    """So many kernels of one environment that run and wait, or are being started. Used in one event loop.
+
+    Whoever finds none that runs has one more started: nobody waits longer than without a pool.
+    """
 
     def __init__(self, environment: Environment, seed: int | None) -> None:
         self._environment = environment
         self._seed = seed
         self._starting: list[asyncio.Task[Kernel]] = []
+        self._waiting = 0
+        self._closed = False
         self._fill()
 
     async def take(self, on_message: OnMessage) -> Kernel:
         """A kernel that answers, if there is one, else the first that does.
 
         Raises:
-            KernelError: none could be started.
+            KernelError: none could be started, or the pool was closed meanwhile.
         """
         while True:
-            task = await self._first()
-            self._starting.remove(task)
-            self._fill()
-            taken = task.result()
+            taken = (await self._first()).result()
             if not taken.died.done():
                 taken.listen(on_message)
                 return taken
@@ -108,6 +110,7 @@ class Pool:
 
     async def close(self) -> None:
         """End all that was not taken."""
+        self._closed = True
         tasks, self._starting = self._starting, []
         for task in tasks:
             task.cancel()
@@ -116,13 +119,23 @@ class Pool:
                 await started.kill()
 
     async def _first(self) -> asyncio.Task[Kernel]:
-        """One that is ready; the one longest under way is waited for when there is none."""
-        await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
-        done = [task for task in self._starting if task.done()]
-        return next((task for task in done if not _failed(task)), done[0])
+        """One that is ready, else the first that will be. It is replaced."""
+        self._waiting += 1
+        self._fill()
+        try:
+            while not (done := [task for task in self._starting if task.done()]):
+                if self._closed:
+                    raise KernelError("The pool was closed while a kernel of it was waited for.")
+                await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._waiting -= 1
+        found = next((task for task in done if not _failed(task)), done[0])
+        self._starting.remove(found)
+        self._fill()
+        return found
 
     def _fill(self) -> None:
-        while len(self._starting) < self._environment.pool:
+        while not self._closed and len(self._starting) < self._environment.pool + self._waiting:
             task = asyncio.create_task(self._start())
             task.add_done_callback(_failed)
             self._starting.append(task)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.provisioners.docker_engine import LABEL, explained, knock, owner
 from rlm_kernel.provisioners.docker_streams import Attached, attach, release
+from rlm_kernel.together import to_its_end
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -133,12 +134,10 @@ class Container:
         starting = asyncio.ensure_future(asyncio.to_thread(_start, client, confinement, command))
         try:
             name, raw = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            await asyncio.wait({starting})
-            if starting.exception() is None:
-                await asyncio.to_thread(_give_up, client, *starting.result())
+            return cls(client, name, await attach(raw))
+        except BaseException:
+            await to_its_end(_give_up(client, starting))
             raise
-        return cls(client, name, await attach(raw))
 
     async def write(self, data: bytes) -> None:
         """Write to its standard input."""
@@ -173,9 +172,13 @@ def _start(client: APIClient, confinement: Confinement, command: Sequence[str]) 
         raise
 
 
-def _give_up(client: APIClient, name: str, raw: Any) -> None:
-    release(raw)
-    _remove(client, name)
+async def _give_up(client: APIClient, starting: asyncio.Future[tuple[str, Any]]) -> None:
+    """Remove what `_start` makes in its thread, which nothing can cut short."""
+    await asyncio.wait({starting})
+    if starting.exception() is None:
+        name, raw = starting.result()
+        release(raw)
+        await asyncio.to_thread(_remove, client, name)
 
 
 def _create(client: APIClient, confinement: Confinement, command: Sequence[str]) -> str:

@@ -69,6 +69,23 @@ async def test_other_options_are_another_pool(open_pooled):
     assert len(pool._pools) == 2
 
 
+async def test_more_at_once_than_the_pool_has_get_one_each(open_pooled):
+    sessions = await asyncio.gather(*(open_pooled() for _ in range(5)))
+    seen = {(await session.run(WHO)).value for session in sessions}
+    for session in sessions:
+        await session.close()
+    assert len(seen) == 5
+    assert len(pooled()) == 2
+
+
+async def test_who_waits_when_the_pool_is_closed_is_told(open_pooled):
+    opening = [asyncio.create_task(open_pooled()) for _ in range(3)]
+    await asyncio.sleep(0)
+    await pool.close()
+    failed = await asyncio.gather(*opening, return_exceptions=True)
+    assert [str(error) for error in failed] == ["The pool was closed while a kernel of it was waited for."] * 3
+
+
 async def test_closing_the_pool_ends_what_waits(open_pooled):
     async with await open_pooled():
         await full()
