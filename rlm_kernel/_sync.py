@@ -7,6 +7,7 @@ clients and kernels live in one loop and are shared freely, and a user's loop th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Coroutine
@@ -32,8 +33,16 @@ def engine_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name=THREAD, daemon=True).start()
+            threading.Thread(target=_run, args=[_loop], name=THREAD, daemon=True).start()
         return _loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run it for ever. A `sys.exit()` in a user's code would end it: whoever waits for the task gets that instead."""
+    while True:
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
+            return
 
 
 def _forget_loop() -> None:
@@ -86,7 +95,7 @@ class Job(Generic[T]):
 
     def cancel(self) -> None:
         """Ask it to stop; it cleans up first."""
-        engine_loop().call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
+        engine_loop().call_soon_threadsafe(self._cancel)
 
     def stop(self) -> None:
         """Ask it to stop, and give it `CLEANUP_SECONDS` to clean up."""
@@ -95,6 +104,11 @@ class Job(Generic[T]):
             self._outcome.exception(CLEANUP_SECONDS)
         except (Cancelled, TimeoutError):
             return
+
+    def _cancel(self) -> None:
+        # One step later: a task that was never begun has nothing in it that could clean up.
+        if self._task is not None:
+            engine_loop().call_soon(self._task.cancel)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> None:
         self._task = engine_loop().create_task(work)

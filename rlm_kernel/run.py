@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rlm_kernel.plan import Plan
 from rlm_kernel.records import Prompt, RLMChatCompletion
 from rlm_kernel.repl import Repl
 from rlm_kernel.schemas import Schema
+from rlm_kernel.together import to_its_end
 from rlm_kernel.trajectory.events import Event, OnEvent
 
 if TYPE_CHECKING:
@@ -49,20 +51,31 @@ class Run:
     ) -> None:
         self._verbose = verbose
         self._log = log
+        self._task: asyncio.Task[Any] | None = None
+        self._stop: BaseException | None = None
         self._readers = [*(log.readers if log else ()), *readers]
         self.engine = Engine(plan, self._tell, live=live, repl=repl, past=past, record=self.record, schema=schema)
 
     async def completion(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
-        """The outcome. When it is there, the log is written."""
+        """The outcome. When it is there, the log is written. A reader's `sys.exit()` stops it, and is raised."""
+        self._task = asyncio.current_task()
         try:
-            return await self._watched(prompt, question)
-        finally:
-            if self._log is not None:
-                await asyncio.to_thread(self._log.close)
+            return await self._logged(prompt, question)
+        except asyncio.CancelledError:
+            if self._stop is None:
+                raise
+            raise self._stop from None
 
     def record(self) -> dict[str, Any] | None:
         """The run so far, when it is logged."""
         return None if self._log is None else self._log.metadata()
+
+    async def _logged(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+        try:
+            return await self._watched(prompt, question)
+        finally:
+            if self._log is not None:
+                await to_its_end(asyncio.to_thread(self._log.close))
 
     async def _watched(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
         if not self._verbose:
@@ -77,10 +90,19 @@ class Run:
         for reader in list(self._readers):
             try:
                 reader(event)
+            except (SystemExit, KeyboardInterrupt) as stop:
+                self._stop_with(stop)
             except Exception as error:  # noqa: BLE001 (a reader that fails must not end the run)
                 self._readers.remove(reader)
                 message = f"{reader!r} failed and is not told any more; the run goes on: {error!r}"
-                warnings.warn(message, RuntimeWarning, stacklevel=2)
+                with contextlib.suppress(RuntimeWarning):  # where warnings are errors
+                    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+    def _stop_with(self, stop: BaseException) -> None:
+        """End the run from whatever task the event came from."""
+        self._stop = self._stop or stop
+        if self._task is not None:
+            self._task.cancel()
 
 
 def wait(run: Run, prompt: Prompt, question: str | None) -> RLMChatCompletion:

@@ -1,9 +1,12 @@
-"""Do things at once, and leave nothing running when one of them fails."""
+"""Do things at once, and leave nothing running when one of them fails; and things that block, each in a thread."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextvars import copy_context
 from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
@@ -44,3 +47,23 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     if cancelled is not None and (task.cancelled() or task.exception() is None):
         raise cancelled
     return task.result()
+
+
+async def in_own_thread(work: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`, with a thread for each call: work that waits for us must not fill our pool of threads.
+
+    A thread that does not end keeps no process from ending.
+    """
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()  # nothing stops a thread
+
+    def carry() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 (it is raised where it is awaited)
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)
+
+    threading.Thread(target=copy_context().run, args=[carry], daemon=True).start()
+    return await asyncio.wrap_future(outcome)

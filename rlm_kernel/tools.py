@@ -7,7 +7,6 @@ code for the kernel; everything else is a value. All of it is checked when the R
 from __future__ import annotations
 
 import ast
-import asyncio
 import contextlib
 import inspect
 import json
@@ -20,6 +19,7 @@ from typing import Any, Literal
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.guest import RESERVED
 from rlm_kernel.records import Answer, ToolCall
+from rlm_kernel.together import in_own_thread
 
 ToolKind = Literal["function", "code", "value"]
 
@@ -60,12 +60,12 @@ class Tool:
             if inspect.iscoroutinefunction(self.content):
                 value = await self.content(*request.args, **request.kwargs)
             else:
-                value = await asyncio.to_thread(self.content, *request.args, **request.kwargs)
-        except Exception as error:  # noqa: BLE001 (the cell that called it gets whatever it raises)
+                value = await in_own_thread(lambda: self.content(*request.args, **request.kwargs))
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (the cell gets whatever it raises)
             return Answer(error=json.dumps([type(error).__name__, str(error)]))
         try:
             return Answer(json.dumps(value))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             why = f"{self.name} returned {type(value).__name__}, which cannot travel as JSON: {error}"
             return Answer(error=json.dumps(["TypeError", why]))
 

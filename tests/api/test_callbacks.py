@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 import pytest
 
 from rlm import RLM, ConfigError, ScriptedLM
+from rlm.logger import RLMLogger
+from rlm_kernel.trajectory.log.recording import read
 
 
 def test_the_callbacks_fire_with_the_documented_arguments():
@@ -37,6 +42,34 @@ def test_a_callback_that_raises_does_not_end_the_run():
         raise ValueError("a bug of the user's")
 
     with pytest.warns(RuntimeWarning, match="a bug of the user's"):
+        assert RLM(ScriptedLM(["```repl\nFINAL(1)\n```"]), on_iteration_start=broken).completion("x").response == "1"
+
+
+def test_a_callback_may_leave_the_program_and_the_engine_goes_on():
+    def leave(_depth, iteration):
+        if iteration == 2:
+            sys.exit("enough")
+
+    with pytest.raises(SystemExit, match="enough"):
+        RLM(ScriptedLM(lambda _: "```repl\n1\n```"), on_iteration_start=leave).completion("x")
+    assert RLM(ScriptedLM(["```repl\nFINAL(1)\n```"])).completion("x").response == "1"
+
+
+def test_a_callback_of_a_sub_call_may_leave_the_program(tmp_path):
+    logger = RLMLogger(tmp_path)
+    lm = ScriptedLM(["```repl\nllm_query('deep')\n```"], delay=0.1)
+    leave = {"on_subcall_start": lambda *_: sys.exit("enough")}
+    with pytest.raises(SystemExit, match="enough"):
+        RLM(lm, logger=logger, **leave).completion("x")
+    assert read(logger.log_file_path).trajectory.failure is not None
+
+
+def test_a_reader_that_fails_ends_no_run_where_warnings_are_errors():
+    def broken(*_):
+        raise ValueError("a bug of the user's")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         assert RLM(ScriptedLM(["```repl\nFINAL(1)\n```"]), on_iteration_start=broken).completion("x").response == "1"
 
 

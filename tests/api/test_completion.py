@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from rlm import RLM, ConfigError, LMError, ScriptedLM
+from rlm.logger import RLMLogger
 from rlm_kernel.trajectory.events import CellOutput, RunFailed, RunFinished
 
 
@@ -89,6 +90,29 @@ async def test_cancelling_a_completion_leaves_nothing():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert kernels() == []
+
+
+async def test_completions_that_are_cancelled_at_once_leave_no_thread_and_no_empty_log(tmp_path):
+    logger = RLMLogger(tmp_path)
+    tasks = [asyncio.create_task(RLM(counting(), logger=logger).acompletion("x", "q")) for _ in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert kernels() == []
+    assert not {"rlm-context", "rlm-notebook"} & {thread.name for thread in threading.enumerate()}
+    assert [log for log in tmp_path.glob("*.jsonl") if not log.read_text()] == []
+
+
+def test_tools_may_ask_an_rlm_themselves_many_at_once():
+    def ask(text: str) -> str:
+        with RLM(counting()) as inner:
+            return inner.completion(text).response
+
+    together = "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(8) as threads:\n"
+    lm = ScriptedLM([f"```repl\n{together}    FINAL(list(threads.map(ask, ['abc'] * 8)))\n```"])
+    with RLM(lm, custom_tools={"ask": ask}, max_timeout=120) as rlm:
+        assert rlm.completion("x").response == str(["3"] * 8)
 
 
 def test_a_failing_completion_leaves_nothing():

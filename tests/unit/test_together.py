@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
-from rlm_kernel.together import to_its_end, together
+from rlm_kernel.together import in_own_thread, to_its_end, together
 
 
 async def test_results_come_in_order():
@@ -76,3 +77,33 @@ async def test_what_must_not_be_cut_short_gives_its_result_and_its_failure():
     assert await to_its_end(asyncio.sleep(0, "result")) == "result"
     with pytest.raises(KeyError, match="as it is"):
         await to_its_end(fail())
+
+
+async def test_work_that_waits_for_other_work_has_a_thread_of_its_own():
+    all_here = threading.Barrier(64)
+    async with asyncio.timeout(30):
+        assert sorted(await together(*(in_own_thread(all_here.wait) for _ in range(64)))) == list(range(64))
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), SystemExit("enough")])
+async def test_what_is_raised_in_a_thread_is_raised_where_it_is_awaited(error):
+    def fail():
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        await in_own_thread(fail)
+
+
+async def test_a_thread_that_nobody_waits_for_any_more_ends_in_silence():
+    go_on, ended = threading.Event(), threading.Event()
+
+    def work():
+        go_on.wait()
+        ended.set()
+
+    waiting = asyncio.create_task(in_own_thread(work))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    go_on.set()
+    assert await asyncio.to_thread(ended.wait, 10)
