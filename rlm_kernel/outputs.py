@@ -15,6 +15,8 @@ ITEM_COST = 200
 """Charged for an output beside its characters, so that a million empty ones are bounded too."""
 SHORT_DISPLAY_CHARACTERS = 100_000
 """What is kept of the plain text of a display for which there is no room: the value of `context`, say."""
+MOST_NESTED = 100
+"""Lists and dicts inside one another, in what a display holds."""
 
 T = TypeVar("T")
 
@@ -144,7 +146,7 @@ class OutputCollector:
             self._pieces.clear()
 
     def _update(self, content: dict[str, Any]) -> None:
-        data, metadata = _of(dict, content, "data"), _of(dict, content, "metadata")
+        data, metadata = (_shallow(_of(dict, content, key)) for key in ("data", "metadata"))
         shown = self._displays.get(str(content["transient"]["display_id"]), [])
         growth = sum(_size({**output, "data": data, "metadata": metadata}) - _size(output) for output in shown)
         if growth > max(0, self._room):
@@ -190,12 +192,35 @@ def _output(message_type: str, content: dict[str, Any]) -> Output:
         }
     output: Output = {
         "output_type": message_type,
-        "data": _of(dict, content, "data"),
-        "metadata": _of(dict, {"metadata": {}, **content}, "metadata"),
+        "data": _shallow(_of(dict, content, "data")),
+        "metadata": _shallow(_of(dict, {"metadata": {}, **content}, "metadata")),
     }
     if message_type == "execute_result":
-        output["execution_count"] = _of(int, content, "execution_count")
+        output["execution_count"] = checked_count(content["execution_count"])
     return output
+
+
+def checked_count(count: Any) -> int:
+    """The number of a cell.
+
+    Raises:
+        TypeError, ValueError: a cell forged it.
+    """
+    if isinstance(count, bool) or _checked(int, count, "execution_count") < 0:
+        raise ValueError(f"execution_count is a natural number, not {count!r}")
+    return int(count)
+
+
+def _shallow(data: dict[str, Any]) -> dict[str, Any]:
+    """Without what is nested so deep that a reader would run out of stack."""
+    return {key: value for key, value in data.items() if not _is_deep(value, MOST_NESTED)}
+
+
+def _is_deep(value: Any, most: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return most == 0 or any(_is_deep(item, most - 1) for item in inner if isinstance(item, dict | list))
 
 
 def _of(kind: type[T], content: dict[str, Any], key: str) -> T:

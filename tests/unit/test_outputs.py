@@ -232,6 +232,8 @@ FORGED = [
     ("execute_result", {"data": {}, "metadata": {}}),
     ("execute_result", {"data": {}, "metadata": {}, "execution_count": "1"}),
     ("execute_result", {"data": [], "metadata": {}, "execution_count": 1}),
+    ("execute_result", {"data": {}, "metadata": {}, "execution_count": -1}),
+    ("execute_result", {"data": {}, "metadata": {}, "execution_count": True}),
     ("error", {}),
     ("error", {"ename": 1, "evalue": "", "traceback": []}),
     ("error", {"ename": "", "evalue": {}, "traceback": []}),
@@ -253,3 +255,15 @@ def test_a_forged_message_is_refused_and_leaves_nothing_behind(kind, content):
     assert collector.error is None
     collector.add(*stream("after"))
     assert texts(collector) == ["before", "after"]
+
+
+def nested(depth):
+    return {} if depth == 0 else {"inner": [nested(depth - 2)]} if depth > 1 else []
+
+
+def test_what_is_nested_too_deep_for_its_readers_is_left_out():
+    data = {"text/plain": "here", "application/json": nested(90), "application/x-deep": nested(1000)}
+    collector = collect(("display_data", {"data": data, "metadata": {"deep": nested(1000)}}))
+    (output,) = collector.outputs()
+    assert output["data"].keys() == {"text/plain", "application/json"}
+    assert output["metadata"] == {}

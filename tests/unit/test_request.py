@@ -27,3 +27,9 @@ async def test_an_error_that_was_shown_is_not_told_twice():
 
 async def test_a_forged_reply_is_no_error():
     assert ended(Request("1", reply={"status": "error", "ename": 7})).error is None
+
+
+async def test_a_forged_count_is_none():
+    for forged in (-5, True, "1", [1]):
+        assert ended(Request("1", reply={"status": "ok", "execution_count": forged})).execution_count is None
+    assert ended(Request("1", reply={"status": "ok", "execution_count": 5})).execution_count == 5
