@@ -84,15 +84,26 @@ class Bridge:
         for call in held or ():
             self._send_answers(call, [Answer(error="cancelled: the cell was interrupted")])
 
+    async def quiet(self) -> None:
+        """Stop every question, and tell those who wait."""
+        stopped = await self._stop()
+        for call in stopped:
+            self._send_answers(call, [Answer(error="cancelled: the run is over")])
+
     async def close(self) -> None:
         """The kernel is gone: nobody waits for anything."""
-        tasks = list(self._under_way.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._stop()
         for waiting in self.stored.values():
             waiting.cancel()
+
+    async def _stop(self) -> list[str]:
+        """Cancel what is under way. Returns what had no answer yet."""
+        under_way = dict(self._under_way)
+        for task in under_way.values():
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way.values())
+        return [call for call, task in under_way.items() if task.cancelled()]
 
     # -- messages of the guest
 
@@ -114,7 +125,8 @@ class Bridge:
             case "stored":
                 waiting = self.stored.pop(data["id"], None)
                 if waiting is not None and not waiting.done():
-                    waiting.set_result(data.get("error"))
+                    error = data.get("error")
+                    waiting.set_result(None if error is None else str(error))
 
     def _take_question(self, call: str, buffers: Sequence[Any]) -> None:
         if call in self._seen:
@@ -127,7 +139,11 @@ class Bridge:
         if not self._open:
             self._send_answers(call, [Answer(error="refused: no cell is running, or it was interrupted")])
             return
-        query = _question(call, unpack(buffers[0]), buffers[1:])
+        try:
+            query = _question(call, unpack(buffers[0]), buffers[1:])
+        except Exception as error:  # noqa: BLE001 (whatever it is, a thread in the kernel may wait for an answer)
+            self._send_answers(call, [Answer(error=f"refused: the host cannot read this: {error}")])
+            return
         task = self._loop.create_task(self._answer(query))
         self._under_way[call] = task
         acknowledge = self._loop.call_later(ACKNOWLEDGE_AFTER, self._send, "ack", call, None)
@@ -141,7 +157,7 @@ class Bridge:
     async def _answer(self, query: Query | ToolCall) -> None:
         try:
             answers = await self._responder.answer(query)
-        except Exception as error:  # noqa: BLE001 (whatever happened, a thread in the kernel waits for an answer)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (a thread in the kernel waits)
             count = len(query.prompts) if isinstance(query, Query) else 1
             answers = [Answer(error=f"{type(error).__name__}: {error}")] * count
         self._send_answers(query.id, answers)

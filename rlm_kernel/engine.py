@@ -134,12 +134,15 @@ class Engine:
         try:
             answer = await self._answer(prompt, question)
             if self._plan.persistent and self._repl.contexts:
+                await self._repl.quiet()
                 await self._repl.remember(f"history_{self._repl.contexts - 1}", self._root.conversation.whole[:-1])
                 idle = True
         finally:
-            if not idle:
-                await self._repl.close()
-            self._repl.release()
+            try:
+                if not idle:
+                    await self._repl.close()
+            finally:
+                self._repl.release()
         return answer
 
     async def _answer(self, prompt: Prompt, question: str | None) -> str:
@@ -221,7 +224,7 @@ class Engine:
         """The answer in the last word; None when that is code and there is no draft."""
         if last.answer is not None:
             turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False))
-            return turn.answer or last.answer.text
+            return last.answer.text if turn.answer is None else turn.answer
         if not _is_code(last):
             return last.prose
         if self.partial_answer is not None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rlm_kernel.records import Answer, Query, ToolCall
+from rlm_kernel.records import Answer, CellResult, Query, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +114,25 @@ class Replay:
 def _not_recorded(question: Query | ToolCall) -> str:
     why = "the kernel is being rebuilt, and this was not asked before"
     return json.dumps(["RuntimeError", why]) if isinstance(question, ToolCall) else why
+
+
+@dataclass(frozen=True, slots=True)
+class Revival:
+    """How a lost kernel came back.
+
+    Attributes:
+        reason: why it was lost, in words for the model.
+        kept: variables that are there again.
+        lost: variables that are not.
+    """
+
+    reason: str
+    kept: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def reason_of(ended: CellResult | None) -> str:
+    """Why a kernel was lost, in words for the model; None: no cell ran."""
+    if ended is None:
+        return "it died between two cells"
+    return "the cell did not end in time" if ended.status == "timeout" else "it died while it ran the cell"

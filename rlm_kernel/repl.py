@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rlm_kernel.errors import ConfigError, RLMError
-from rlm_kernel.journal import Given, Journal, Ran, Replay
+from rlm_kernel.errors import ConfigError, KernelError, RLMError
+from rlm_kernel.journal import Given, Journal, Ran, Replay, Revival, reason_of
 from rlm_kernel.past import Before, Past
 from rlm_kernel.plan import Plan
 from rlm_kernel.records import Answer, CellReport, CellResult, Message, Output, Prompt, Query, ToolCall
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
 
 RESPONSE_SECONDS = 5.0
 """In which a kernel that was made again runs an empty cell, or else is made again without the latest cell."""
-
-
-@dataclass(frozen=True, slots=True)
-class Revival:
-    """How a lost kernel came back.
-
-    Attributes:
-        reason: why it was lost, in words for the model.
-        kept: variables that are there again.
-        lost: variables that are not.
-    """
-
-    reason: str
-    kept: tuple[str, ...]
-    lost: tuple[str, ...]
 
 
 class Repl:
@@ -104,9 +89,7 @@ class Repl:
             await self._rebuild()
         for before in self._past.before[self.contexts :]:
             await self._live_through(before)
-        if self._plan.persistent:
-            await self._give(f"context_{self.contexts}", context)
-        await self._give("context", context)
+        await self._begin(context)
         self.contexts += 1
         self._tell(events.KernelReady, seconds=time.perf_counter() - started)
 
@@ -124,10 +107,18 @@ class Repl:
         self._tell(events.CellFinished, iteration=iteration, cell=cell, result=result)
         return result
 
+    async def _begin(self, context: Prompt) -> None:
+        """Give it an input. What an earlier run left in our own names is not this one's."""
+        if self.contexts:
+            await self._give("answer", {"content": "", "ready": False})
+            await self._give("history", [])
+        if self._plan.persistent:
+            await self._give(f"context_{self.contexts}", context)
+        await self._give("context", context)
+
     async def _live_through(self, before: Before) -> None:
         """Make what an earlier run left in a persistent kernel."""
-        await self._give(f"context_{self.contexts}", before.context)
-        await self._give("context", before.context)
+        await self._begin(before.context)
         for cell in before.past.cells.values():
             await self._run_recorded(cell, before.past)
         self.cells = max(self.cells, before.cells)
@@ -173,6 +164,11 @@ class Repl:
         self._journal.record(slots, answers)
         return answers
 
+    @property
+    def died(self) -> bool:
+        """Whether the kernel has died, in a cell or between two."""
+        return self._session is not None and not self._session.alive
+
     def interrupt(self) -> None:
         """Interrupt the running cell, if there is a kernel to run one."""
         if self._session is not None and self._session.alive:
@@ -183,16 +179,28 @@ class Repl:
         return await self._live.report(name)
 
     async def remember(self, name: str, messages: Sequence[Message]) -> None:
-        """Keep a conversation as a variable."""
-        await self._give(name, [dict(message) for message in messages])
+        """Keep a conversation as a variable; if the kernel has died, in the one that comes after it."""
+        kept = Given(name, [dict(message) for message in messages])
+        if not self.died:
+            with contextlib.suppress(KernelError):
+                await self._live.set(kept.name, kept.value)
+        self._journal.steps.append(kept)
 
-    async def revive(self, ended: CellResult) -> Revival:
+    async def quiet(self) -> None:
+        """The run is over, and the kernel stays: nobody is asked anything any more."""
+        if self._session is not None:
+            await self._session.quiet()
+
+    async def revive(self, ended: CellResult | None = None) -> Revival:
         """A new kernel after a cell ended the old one, and in it what the finished cells had made.
+
+        Args:
+            ended: that cell; None: the kernel died between two.
 
         Raises:
             KernelError: it did not start.
         """
-        reason = "the cell did not end in time" if ended.status == "timeout" else "it died while it ran the cell"
+        reason = reason_of(ended)
         why = f" {self._live.why_it_died}".rstrip()
         self._tell(events.Notice, message=f"The kernel is started again, because {reason}.{why}")
         before = self.variables
@@ -209,7 +217,8 @@ class Repl:
 
     @property
     def _live(self) -> Session:
-        assert self._session is not None, "opened before the first turn is taken"
+        if self._session is None:
+            raise RLMError("The REPL was closed while a completion used it: close() the RLM after that.")
         return self._session
 
     async def _start(self) -> None:

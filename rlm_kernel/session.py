@@ -21,6 +21,7 @@ from rlm_kernel.kernel import Kernel
 from rlm_kernel.kernelspecs import Environment
 from rlm_kernel.records import CellReport, CellResult, CellStatus, Output
 from rlm_kernel.request import Request
+from rlm_kernel.together import to_its_end
 from rlm_kernel.wire import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode, pack
 
 INTERRUPT_GRACE = 2.0
@@ -187,10 +188,17 @@ class Session:
         """End the kernel and everything that waits for it. Idempotent."""
         bridge, self._bridge = self._bridge, None
         kernel, self._kernel = self._kernel, None
-        if kernel is not None:
-            await kernel.kill()
-        if bridge is not None:
-            await bridge.close()
+        try:
+            if kernel is not None:
+                await kernel.kill()
+        finally:
+            if bridge is not None:
+                await to_its_end(bridge.close())
+
+    async def quiet(self) -> None:
+        """Cancel every question under way, and tell whoever asked. The kernel lives on."""
+        if self._bridge is not None:
+            await self._bridge.quiet()
 
     # -- start
 
@@ -266,7 +274,7 @@ class Session:
                 self._replied(message)
             elif message["header"]["msg_type"] == "interrupt_reply" and self._bridge is not None:
                 self._bridge.interrupted()
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        except Exception:  # noqa: BLE001 (whatever is wrong with it, the next message may be well)
             return
 
     def _published(self, message: dict[str, Any]) -> None:
@@ -286,7 +294,7 @@ class Session:
             self._on_output(output)
 
     def _replied(self, message: dict[str, Any]) -> None:
-        request = self._request
-        if request is not None and message["parent_header"]["msg_id"] == request.id:
-            request.reply = message["content"]
+        request, content = self._request, message["content"]
+        if request is not None and message["parent_header"]["msg_id"] == request.id and isinstance(content, dict):
+            request.reply = content
             request.check()

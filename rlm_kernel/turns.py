@@ -69,6 +69,7 @@ class Turns:
         results: list[CellResult] = []
         notes: list[str] = []
         for code in parsed.blocks:
+            notes += await self._back_to_life()
             result = await self._repl.run(code, iteration)
             self._looked = True
             results.append(result)
@@ -79,9 +80,7 @@ class Turns:
             notes += filter(None, [turn.message])
             if result.report.restored:
                 notes.append(self._plan.profile.restored(result.report.restored))
-            if not result.kernel_alive:
-                revival = await self._repl.revive(result)
-                notes.append(self._plan.profile.restarted(revival.reason, revival.kept, revival.lost))
+            notes += await self._back_to_life(result)
             if result.status != "ok" or turn.message:
                 break
         if parsed.answer is not None:
@@ -90,6 +89,13 @@ class Turns:
                 return turn
             notes.append(turn.message)
         return Turn(message=self._outputs(results, notes, iteration, facts))
+
+    async def _back_to_life(self, ended: CellResult | None = None) -> list[str]:
+        """A note for the model when the kernel had died, in this cell or since the one before, and is there again."""
+        if not self._repl.died:
+            return []
+        revival = await self._repl.revive(ended)
+        return [self._plan.profile.restarted(revival.reason, revival.kept, revival.lost)]
 
     def _outputs(self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, facts: ContextFacts) -> str:
         return self._plan.profile.outputs(
@@ -111,7 +117,10 @@ class Turns:
 
     async def text_answer(self, answer: TextAnswer) -> Turn:
         """An answer given in words: the value of a variable where it names one."""
-        report = await self._repl.read(answer.name) if answer.name is not None else CellReport()
+        report = CellReport()
+        if answer.name is not None:
+            await self._back_to_life()
+            report = await self._repl.read(answer.name)
         if report.final is not None:
             return await self._taken(report.final, report.final_json)
         if answer.must_be_variable:

@@ -69,6 +69,40 @@ async def test_a_question_that_was_never_asked_fails_in_a_rebuild(run):
 
 
 @pytest.mark.everywhere
+class Patient(ScriptedLM):
+    """A model that thinks, after its first reply, until a kernel has died."""
+
+    def __init__(self, file, replies):
+        super().__init__(replies)
+        self._file = file
+
+    async def complete(self, messages, **kwargs):
+        if self.calls:
+            while not self._file.exists():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+        return await super().complete(messages, **kwargs)
+
+
+def dying_soon(file):
+    """A cell whose kernel dies a little later, the first time."""
+    end = f"lambda: (open({str(file)!r}, 'w').close(), os._exit(1))"
+    return cell(
+        f"x = 41\nimport os, threading\nif not os.path.exists({str(file)!r}): threading.Timer(0.2, {end}).start()"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "response"),
+    [([cell("y = x + 1"), cell("FINAL(y)")], "42"), (["FINAL_VAR(x)"], "41"), (["FINAL(words)"], "words")],
+)
+async def test_a_kernel_that_dies_while_the_model_thinks_comes_back(run, tmp_path, said, response):
+    root = Patient(tmp_path / "died", [dying_soon(tmp_path / "died"), *said])
+    assert (await run(root)).response == response
+    if len(said) > 1:
+        assert "restarted because it died between two cells. Still there: `x`" in root.calls[2].prompt
+
+
 async def test_it_comes_back_more_than_once(run):
     root = ScriptedLM([cell("x = [1]"), DIE, cell("x.append(2)"), DIE, cell("FINAL(x)")])
     assert (await run(root)).response == "[1, 2]"
@@ -96,6 +130,19 @@ def test_a_persistent_rlm_keeps_variables_contexts_and_conversations():
     assert "`kept`" in lm.calls[2].prompt
 
 
+def test_the_answer_of_one_completion_is_not_that_of_the_next():
+    ready = "answer['content'], answer['ready'] = {!r}, True"
+    lm = ScriptedLM([
+        cell(ready.format("one")),
+        cell("seen = dict(answer), history"), cell(ready.format("two")),
+        DIE, cell("FINAL([seen, answer])"),
+    ])  # fmt: skip
+    with RLM(lm, persistent=True) as rlm:
+        assert [rlm.completion("first").response, rlm.completion("second").response] == ["one", "two"]
+        clean = {"content": "", "ready": False}
+        assert rlm.completion("third").response == str([(clean, []), clean])
+
+
 def test_a_persistent_kernel_that_died_comes_back():
     lm = ScriptedLM([cell("kept = context"), "FINAL(first)", DIE, cell("FINAL([kept, context, context_0])")])
     with RLM(lm, persistent=True) as rlm:
@@ -110,6 +157,48 @@ def test_a_persistent_rlm_is_whole_after_a_completion_that_failed():
         with pytest.raises(ValueError, match="a bug"):
             rlm.completion("two")
         assert rlm.completion("three").response == "['one', 'three']"
+
+
+def test_a_kernel_that_dies_before_the_conversation_is_kept_does_not_cost_the_answer(tmp_path):
+    last = cell("FINAL(history_0[-1]['content'])")
+    lm = Patient(tmp_path / "died", [dying_soon(tmp_path / "died"), "FINAL(the answer)", last])
+    with RLM(lm, persistent=True) as rlm:
+        assert rlm.completion("one").response == "the answer"
+        assert rlm.completion("two").response == "FINAL(the answer)"
+
+
+async def test_a_persistent_rlm_is_free_again_however_often_its_completion_is_cancelled():
+    replies = iter([cell("while True: pass"), cell("FINAL('free')")])
+    async with RLM(ScriptedLM(lambda _: next(replies)), persistent=True) as rlm:
+        running = asyncio.create_task(rlm.acompletion("one"))
+        await asyncio.sleep(1)
+        for _ in range(5):
+            running.cancel()
+            await asyncio.sleep(0.02)
+        await asyncio.wait({running})
+        assert (await rlm.acompletion("two")).response == "free"
+
+
+async def test_sub_calls_end_with_the_completion_of_a_persistent_rlm():
+    ask = "import threading\nthreading.Thread(target=llm_query_batched, args=[['q'] * 50]).start()"
+    sub = ScriptedLM(lambda _: "answer", model="sub", delay=0.3)
+    root = ScriptedLM([cell(f"{ask}\nimport time; time.sleep(0.5)\nFINAL('done')")])
+    async with RLM(root, other_backends=[sub], persistent=True, max_concurrent_queries=2) as rlm:
+        completion = await rlm.acompletion("one")
+        asked = len(sub.calls)
+        await asyncio.sleep(1)
+        assert len(sub.calls) == asked
+    counted = completion.usage_summary.model_usage_summaries["sub"].total_calls
+    assert asked - 2 <= counted <= asked
+
+
+async def test_closing_an_rlm_ends_the_completion_that_uses_its_kernel():
+    rlm = RLM(ScriptedLM(lambda _: cell("import time; time.sleep(0.3)")), persistent=True)
+    running = asyncio.create_task(rlm.acompletion("one"))
+    await asyncio.sleep(1)
+    await asyncio.to_thread(rlm.close)
+    with pytest.raises(RLMError, match="closed while a completion used it"):
+        await running
 
 
 async def test_using_a_persistent_rlm_twice_at_once_is_an_error():
