@@ -198,20 +198,20 @@ class Engine:
     async def _last_word(self) -> str:
         """The answer after the last turn: a variable, a FINAL(...), or whatever the model said.
 
-        Code is no answer, with words around it or without. In its place stands the draft in `answer`; without one the
-        model is asked once more.
+        Code is no answer, with words around it or without, and neither is an empty reply. In its place stands the draft
+        in `answer`; without one the model is asked once more.
 
         Raises:
-            NoAnswerError: it gave code again.
+            NoAnswerError: it gave none again.
         """
         root, turns = self._root, self._plan.max_iterations
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
         parsed = parse(reply.text)
-        if _is_code(parsed) and self.partial_answer is None:
-            self._emit(events.Notice, message="The model's last word is code: it is asked once more, in words.")
-            await root.told(reply, self._plan.profile.no_code_now(), turns + 1)
+        if _is_none(parsed) and self.partial_answer is None:
+            self._emit(events.Notice, message="The model's last word is no answer: it is asked once more, in words.")
+            await root.told(reply, self._plan.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
             reply = await root.ask(turns + 2)
             parsed = parse(reply.text)
         root.conversation.add(reply, "")
@@ -221,14 +221,14 @@ class Engine:
         return answer
 
     async def _said(self, last: ParsedReply) -> str | None:
-        """The answer in the last word; None when that is code and there is no draft."""
+        """The answer in the last word; None when there is none in it, and no draft."""
         if last.answer is not None:
             turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False))
             return last.answer.text if turn.answer is None else turn.answer
-        if not _is_code(last):
+        if not _is_none(last):
             return last.prose
         if self.partial_answer is not None:
-            self._emit(events.Notice, message="The model's last word is code: the draft in `answer` is the answer.")
+            self._emit(events.Notice, message="The model's last word is none: the draft in `answer` is the answer.")
         return self.partial_answer
 
     async def _ask_plainly(self, prompt: Prompt, question: str | None) -> str:
@@ -287,6 +287,6 @@ class Engine:
         )
 
 
-def _is_code(last: ParsedReply) -> bool:
-    """Whether a reply, after which nothing runs any more, has code in the place of an answer."""
-    return bool(last.blocks) and last.answer is None
+def _is_none(last: ParsedReply) -> bool:
+    """Whether a reply, after which nothing runs any more, is no answer: it is code, or empty."""
+    return last.answer is None and (bool(last.blocks) or not last.prose.strip())

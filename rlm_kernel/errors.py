@@ -6,7 +6,7 @@
     │   ├─ BudgetExceededError  TimeoutExceededError
     │   ├─ TokenLimitExceededError  ErrorThresholdExceededError
     │   ├─ AnswerSchemaError        all turns and repairs went by without an answer that fits the schema
-    │   └─ NoAnswerError            all turns went by, and the last word was code
+    │   └─ NoAnswerError            all turns went by, and the last word was none
     ├─ CancellationError            the run was stopped by Ctrl-C
     ├─ LMError                      a model provider failed
     │   └─ ContextOverflowError     the conversation is longer than the model's window
@@ -117,15 +117,15 @@ class AnswerSchemaError(LimitError):
 
 
 class NoAnswerError(LimitError):
-    """All turns went by, and asked for its last word the model gave code, which nothing runs any more.
+    """All turns went by, and asked for its last word the model gave none: code, which nothing runs, or nothing.
 
     Attributes:
-        reply: that code, with the words around it; the words alone are the `partial_answer`.
+        reply: what it gave; the words around the code are the `partial_answer`.
     """
 
     def __init__(self, *, model: str, turns: int, reply: str, words: str = "") -> None:
         super().__init__(
-            f"{model} gave no answer in {turns} turn{'s' * (turns != 1)}, and code when it was asked for its last "
+            f"{model} gave no answer in {turns} turn{'s' * (turns != 1)}, and none when it was asked for its last "
             "word: raise max_iterations, or ask another model."
         )
         self.reply = reply

@@ -238,9 +238,9 @@ class PromptProfile:
             return f"No turns are left and no more code will run.{asked} Give your best answer as JSON, no other words."
         return f"No turns are left and no more code will run.{asked} Give your best answer in one line: FINAL(answer)"
 
-    def no_code_now(self) -> str:
-        """After a last word that was code; `last_chance` follows."""
-        return "That was code, and it was not run."
+    def not_an_answer(self, *, code: bool) -> str:
+        """After a last word that was code, or empty; `last_chance` follows."""
+        return "That was code, and it was not run." if code else "Your reply was empty."
 
 
 def _question_within(prompt: Prompt) -> str:

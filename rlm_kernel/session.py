@@ -274,7 +274,7 @@ class Session:
                 self._replied(message)
             elif message["header"]["msg_type"] == "interrupt_reply" and self._bridge is not None:
                 self._bridge.interrupted()
-        except Exception:  # noqa: BLE001 (whatever is wrong with it, the next message may be well)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             return
 
     def _published(self, message: dict[str, Any]) -> None:

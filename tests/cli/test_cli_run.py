@@ -116,7 +116,7 @@ def test_a_run_that_ends_in_code_has_no_answer(asking, provider):
     provider.script = [LOOK, LOOK, LOOK]
     done = asking("q", "--max-iterations", "1", "--quiet")
     assert (done.returncode, done.stdout) == (3, b"")
-    assert "code when it was asked for its last word: raise max_iterations" in done.stderr.decode()
+    assert "none when it was asked for its last word: raise max_iterations" in done.stderr.decode()
 
 
 def test_json_has_null_for_an_unknown_cost_and_names_the_log(asking, provider, rlm):
@@ -175,6 +175,7 @@ def test_wrong_usage_is_one_clear_line(rlm, arguments, code, said):
         ("empty", "no text file"),
         ("empty.txt", "is empty"),
         ("-", "stdin is empty"),
+        ("", "--context is empty: name a file or a folder"),
     ],
 )
 def test_a_context_that_cannot_be_used_is_one_clear_line(asking, rlm, context, said):

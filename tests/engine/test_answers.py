@@ -130,11 +130,12 @@ async def test_the_conversation_alternates_and_ends_with_the_user(run):
         ("FINAL(at last)", "at last"),
         ("FINAL_VAR(found)", "variable"),
         ("FINAL_VAR(no)", "no"),
+        ("FINAL_VAR(empty)", ""),
         ("plain words", "plain words"),
     ],
 )
 async def test_after_the_last_turn_the_answer_is_asked_for_by_the_user(run, last, answer):
-    lm = ScriptedLM(["```repl\nfound = 'variable'\n```", LOOK, last])
+    lm = ScriptedLM(["```repl\nfound, empty = 'variable', ''\n```", LOOK, last])
     assert (await run(lm, max_iterations=2)).response == answer
     assert lm.calls[-1].messages[-1]["role"] == "user"
     assert "No turns are left" in told(lm, 2)
@@ -151,8 +152,16 @@ async def test_code_as_the_last_word_is_no_answer_and_the_model_is_asked_once_mo
     assert told(lm, 2).endswith(told(lm, 1)[-40:])
 
 
-async def test_a_draft_stands_in_the_place_of_code_and_nothing_more_is_asked(run):
-    lm = ScriptedLM(["```repl\nanswer['content'] = 'draft'\n```", CODE])
+@pytest.mark.parametrize("empty", ["", " \n", "<think>Where was I?"])
+async def test_an_empty_last_word_is_no_answer_and_the_model_is_asked_once_more(run, empty):
+    lm = ScriptedLM([LOOK, empty, "FINAL(in words)"])
+    assert (await run(lm, max_iterations=1)).response == "in words"
+    assert "Your reply was empty." in told(lm, 2)
+
+
+@pytest.mark.parametrize("last", [CODE, ""])
+async def test_a_draft_stands_in_the_place_of_no_answer_and_nothing_more_is_asked(run, last):
+    lm = ScriptedLM(["```repl\nanswer['content'] = 'draft'\n```", last])
     assert (await run(lm, max_iterations=1)).response == "draft"
     assert len(lm.calls) == 2
 
