@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 def load_ipython_extension(ipython: InteractiveShell) -> None:
-    """Called by `%load_ext rlm_magics`."""
-    from rlm_magics.magics import load
+    """Called by `%load_ext rlm_magics`. Magics that are there already, as in the RLM kernel, stay as they are."""
+    from rlm_magics.magics import load, loaded
 
-    load(ipython)
+    if loaded(ipython) is None:
+        load(ipython)
 
 
 def unload_ipython_extension(ipython: InteractiveShell) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from rlm_kernel.cli import models
 from rlm_kernel.clients import registry
 from rlm_kernel.clients.lm import LM
 from rlm_kernel.errors import ConfigError
-from rlm_magics.settings import check_no_secret
+from rlm_kernel.trajectory.log.redaction import secrets_of
+from rlm_magics.settings import BELONGING, check_no_secret, none_of
 
-_OF_BACKEND = ("model", "base_url", "backend_kwargs", "sub_backend", "sub_model")
-_PLAIN = ("max_iterations", "max_depth", "max_budget", "max_timeout", "max_tokens", "max_errors", "persistent")
+PLAIN = ("max_iterations", "max_depth", "max_budget", "max_timeout", "max_tokens", "max_errors", "persistent")
+"""Settings that are arguments of an `RLM` as they are."""
 
 
 def merged(settings: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
@@ -21,15 +23,14 @@ def merged(settings: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
     given = {name: value for name, value in vars(options).items() if name in settings}
     said = {name: value for name, value in given.items() if value is not None and value is not False}
     known = dict(settings)
-    if said.get("backend", known["backend"]) != known["backend"]:
-        known |= dict.fromkeys(_OF_BACKEND, "") | {"backend_kwargs": {}}
-    if said.get("environment", known["environment"]) != known["environment"]:
-        known["environment_kwargs"] = {}
+    for owner in BELONGING:
+        if said.get(owner, known[owner]) != known[owner]:
+            known |= none_of(owner)
     return {
         **known,
         **said,
-        "backend_kwargs": {**known["backend_kwargs"], **_pairs(options, "backend_kwarg")},
-        "environment_kwargs": {**known["environment_kwargs"], **_pairs(options, "environment_kwarg")},
+        "backend_kwargs": {**known["backend_kwargs"], **pairs_of(options, "backend_kwarg")},
+        "environment_kwargs": {**known["environment_kwargs"], **pairs_of(options, "environment_kwarg")},
     }
 
 
@@ -44,27 +45,59 @@ def rlm_arguments(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dic
         ConfigError: no model is named, a backend is unknown, or a key is among the options.
     """
     check_no_secret({name: named[name] for name in ("backend_kwargs", "environment_kwargs")})
-    backend, kwargs = _model(named["backend"], named["model"], named["base_url"], named["backend_kwargs"], namespace)
-    others = _others(named, namespace)
     return {
-        "backend": backend,
-        "backend_kwargs": kwargs,
+        **root_model(named, namespace),
+        **sub_models(named, namespace),
         "environment": named["environment"],
         "environment_kwargs": {**named["environment_kwargs"], **({"attachable": True} if named["attachable"] else {})},
-        "other_backends": [lm for lm, _ in others],
-        "other_backend_kwargs": [kwargs for _, kwargs in others],
         "prompts": named["prompts"] or None,
-        **{name: named[name] for name in _PLAIN},
+        **{name: named[name] for name in PLAIN},
     }
 
 
-def overrides(options: Namespace, named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of an `RLM` that goes on from a recorded run: only what a command says itself."""
-    wanted = rlm_arguments(named, namespace) if options.backend or options.model else {}
-    backends = ("backend", "backend_kwargs", "other_backends", "other_backend_kwargs")
-    given = {name: wanted[name] for name in backends if wanted.get(name)}
-    said = {name: getattr(options, name) for name in (*_PLAIN, "environment")}
-    return given | {name: value for name, value in said.items() if value is not None}
+def root_model(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an `RLM` that name its root model.
+
+    Raises:
+        ConfigError: no model is named, or the backend is unknown.
+    """
+    backend, kwargs = _model(named["backend"], named["model"], named["base_url"], named["backend_kwargs"], namespace)
+    return {"backend": backend, "backend_kwargs": kwargs}
+
+
+def sub_models(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that name the model of sub-calls, where it is another one. One of the same backend has its endpoint.
+
+    Raises:
+        ConfigError: no model is named, or the backend is unknown.
+    """
+    if not (named["sub_backend"] or named["sub_model"]):
+        return {"other_backends": [], "other_backend_kwargs": []}
+    name = named["sub_backend"] or named["backend"]
+    same = name == named["backend"]
+    more = named["backend_kwargs"] if same else {}
+    backend, kwargs = _model(name, named["sub_model"], named["base_url"] if same else "", more, namespace)
+    return {"other_backends": [backend], "other_backend_kwargs": [kwargs]}
+
+
+def fingerprint(wanted: Mapping[str, Any]) -> str:
+    """What tells two RLMs apart: their arguments, and the keys and endpoints that their models would find now.
+
+    Args:
+        wanted: what `rlm_arguments` gives, and whatever else matters.
+
+    Raises:
+        ConfigError: a `.env` file cannot be read.
+    """
+    backends = (wanted["backend"], *wanted["other_backends"])
+    rows = [registry.find(backend) for backend in backends if isinstance(backend, str)]
+    env = registry.environment_variables() if rows else {}
+    found = [(env.get(row.key_variable or ""), env.get(row.base_url_variable or "")) for row in rows]
+    others = sorted(secrets_of(env)) if any(row.others for row in rows) else []
+    # A model of the person's own is itself: another may look the same.
+    own = [id(backend) for backend in backends if not isinstance(backend, str)]
+    # Only a digest, because tracebacks show the values of variables.
+    return sha256(repr((sorted(wanted.items()), found, others, own)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def fetch_weights(arguments: Mapping[str, Any]) -> None:
@@ -79,16 +112,6 @@ def fetch_weights(arguments: Mapping[str, Any]) -> None:
     ):
         if isinstance(backend, str):
             models.fetch(backend, kwargs or {})
-
-
-def _others(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> Sequence[tuple[str | LM, dict[str, Any] | None]]:
-    """The model of sub-calls, where it is another one. One of the same backend lives at the same endpoint."""
-    if not (named["sub_backend"] or named["sub_model"]):
-        return ()
-    name = named["sub_backend"] or named["backend"]
-    same = name == named["backend"]
-    more = named["backend_kwargs"] if same else {}
-    return (_model(name, named["sub_model"], named["base_url"] if same else "", more, namespace),)
 
 
 def _model(
@@ -109,6 +132,6 @@ def _model(
     return backend, kwargs
 
 
-def _pairs(options: Namespace, name: str) -> dict[str, Any]:
+def pairs_of(options: Namespace, name: str) -> dict[str, Any]:
     """What `--…-kwarg KEY=VALUE` says."""
     return dict(models.pair(text, f"--{name.replace('_', '-')}") for text in getattr(options, name, []))

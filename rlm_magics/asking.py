@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._sync import Job
-from rlm_kernel.errors import CancellationError, LimitError, RLMError
+from rlm_kernel.errors import CancellationError, LimitError
 from rlm_kernel.records import Prompt, RLMChatCompletion
 from rlm_kernel.trajectory.events import OnEvent, RunFinished
 from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
@@ -53,13 +54,14 @@ def completion_of(rlm: RLM, prompt: Prompt, question: str | None, schema: Any) -
 
 
 def ask(work: Work, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
-    """Wait for a run while its view is drawn. One that fails or is stopped has a result, too, with its `error`."""
+    """Wait for a run while its view is drawn. However it ends, there is a result, with its `error` if there was one."""
     logger.log_file_path = logger.notebook_path = None
     logger.readers = (view,)
     with view:
         try:
             result = _finished(_wait(work, view), logger)
-        except RLMError as error:
+        except BaseException as error:  # noqa: BLE001 (a model of the user's own may raise anything; who asks raises it)
+            view.progress.stop(error)
             result = _ended(error, prompt, view, logger)
         view.finish(_link(result))
     return result
@@ -78,11 +80,21 @@ def _wait(work: Work, view: View) -> RLMChatCompletion:
             view.draw()
         return job.wait()
     except (KeyboardInterrupt, CancelledError):
-        job.stop()
-        view.progress.stop()
+        if (done := _end(job, view)) is not None:
+            return done
+        view.progress.stop(KeyboardInterrupt())
         raise CancellationError(_stopped(view), partial_answer=view.progress.draft) from None
     finally:
         job.cancel()  # whatever went wrong here, no run goes on unseen
+
+
+def _end(job: Job[RLMChatCompletion], view: View) -> RLMChatCompletion | None:
+    """End a run. Returns its answer, if it had one before it could be stopped: then only its log is still written."""
+    with suppress(KeyboardInterrupt, CancelledError):  # a further interrupt ends the waiting, and nothing else
+        if view.progress.run.completion is not None:
+            return job.wait()
+        job.stop()
+    return view.progress.run.completion
 
 
 def _stopped(view: View) -> str:
@@ -95,7 +107,7 @@ def _finished(done: RLMChatCompletion, logger: WatchedLogger) -> RLMResult:
     return RLMResult(**known, trajectory=logger.log_file_path, notebook=logger.notebook_path)
 
 
-def _ended(error: RLMError, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
+def _ended(error: BaseException, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
     partial = error.partial_answer if isinstance(error, LimitError | CancellationError) else None
     return RLMResult(
         root_model=view.progress.run.model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +17,8 @@ from rlm_kernel.cli import exits
 from rlm_kernel.errors import RLMError
 from rlm_kernel.records import UsageSummary
 from rlm_kernel.rlm import RLM
-from rlm_magics import arguments, commands, completion, inputs, options, settings
+from rlm_kernel.trajectory.log.recording import read
+from rlm_magics import arguments, commands, completion, inputs, options, resuming, settings
 from rlm_magics.asking import WatchedLogger, Work, ask, completion_of
 from rlm_magics.live import view
 from rlm_magics.queries import Asker
@@ -56,18 +57,22 @@ class RLMMagics(Magics, settings.Settings):
             if not (question := cell.strip("\n")).strip():
                 raise UsageError("The cell holds no question: write it below %%rlm.")
             named = arguments.merged(settings.values(self), said)
-            given = inputs.read(said.context, said.file, self.namespace, named["environment"]) or self._own_context()
+            where = named["environment"]
+            given = inputs.read(said.context, said.file, self.namespace, where) or self._own_context(where)
             schema = inputs.variable(said.schema, self.namespace, "--schema") if said.schema else None
             prompt, asked = (question, None) if given is None else (given.prompt, question)
             with self._rlm(named) as (rlm, logger, notes):
                 work = completion_of(rlm, prompt, asked, schema)
                 return self._ask(work, prompt, named, logger, said, (*notes, *(given.notes if given else ())))
 
-    def _own_context(self) -> inputs.Input | None:
+    def _own_context(self, environment: str) -> inputs.Input | None:
         """In the RLM kernel the variable `context` is what is asked about, once something stands in it."""
-        if self.context_name is None or len(self.namespace.get(self.context_name, "")) == 0:
+        if self.context_name is None:
             return None
-        return inputs.read([self.context_name], (), self.namespace, self.environment)
+        value = self.namespace.get(self.context_name)
+        if value is None or (isinstance(value, Sized) and len(value) == 0):
+            return None
+        return inputs.read([self.context_name], (), self.namespace, environment)
 
     def _ask(
         self,
@@ -77,10 +82,11 @@ class RLMMagics(Magics, settings.Settings):
         logger: WatchedLogger,
         said: Namespace,
         notes: tuple[str, ...],
+        spent: Callable[[RLMResult], UsageSummary] = lambda done: done.usage,
     ) -> RLMResult:
         assert self.shell is not None, "made with a shell"
         self.last = result = ask(work, prompt, view(self.shell, named["view"], notes), logger)
-        self._usage.append(result.usage)
+        self._usage.append(spent(result))
         if said.output:
             self.namespace[said.output] = result
         if result.error is not None:
@@ -91,9 +97,9 @@ class RLMMagics(Magics, settings.Settings):
 
     @contextmanager
     def _rlm(self, named: Mapping[str, Any]) -> Iterator[tuple[RLM, WatchedLogger, list[str]]]:
-        """The RLM for a cell, and what it warned of; a persistent one is kept for the next with the same options."""
+        """The RLM for a cell, and what it warned of; a persistent one is kept as long as options and keys stay."""
         wanted = arguments.rlm_arguments(named, self.namespace)
-        key = repr(sorted((*wanted.items(), ("log_dir", named["log_dir"]))))
+        key = arguments.fingerprint({**wanted, "log_dir": named["log_dir"]})
         if self._persistent is not None and self._persistent[0] == key:
             yield self._persistent[1], self._persistent[2], []
             return
@@ -195,14 +201,15 @@ class RLMMagics(Magics, settings.Settings):
     def _resume(self, line: str) -> RLMResult:
         said = options.file_grammar("resume").read(line)
         file = commands.record_of(said.file, self.last)
-        named = arguments.merged(settings.values(self), said)
+        known = read(file)
+        named = arguments.merged(settings.values(self), resuming.with_recorded_model(said, known.metadata))
         logger = WatchedLogger(named["log_dir"] or None)
-        overrides = arguments.overrides(said, named, self.namespace)
+        overrides = resuming.overrides(said, named, known.metadata, self.namespace)
 
         def work() -> Any:
             return RLM.aresume(file, said.at, root_prompt=said.question, logger=logger, **overrides)
 
-        return self._ask(work, "", named, logger, said, ())
+        return self._ask(work, "", named, logger, said, (), lambda done: resuming.newly_spent(done, known, said.at))
 
     # -- around them
 

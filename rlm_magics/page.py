@@ -146,10 +146,8 @@ def _outputs(result: CellResult) -> Iterator[str]:
 
 def _shown(output: Output) -> str:
     if output["output_type"] == "stream":
-        text = output["text"]
-    else:
-        text = output["data"].get("text/plain") or f"[{', '.join(output['data'])}]"
-    return text if isinstance(text, str) else "".join(text)
+        return drawing.joined(output["text"])
+    return drawing.joined(output["data"].get("text/plain") or f"[{', '.join(output['data'])}]")
 
 
 # -- this moment

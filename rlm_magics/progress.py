@@ -12,6 +12,7 @@ from typing import Any
 from rlm_kernel.plaintext import plain
 from rlm_kernel.records import UsageSummary
 from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.console.drawing import joined
 from rlm_kernel.trajectory.console.status import Subcalls
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.tree import Trajectory
@@ -75,11 +76,11 @@ class Progress:
         """Since the run began; of one that is over, what it took."""
         return self.run.seconds if self.over else time.monotonic() - self.began
 
-    def stop(self) -> None:
-        """The run was stopped, whether or not it has said so."""
+    def stop(self, why: BaseException) -> None:
+        """The run is over, whether or not it has said so."""
         with self.lock:
             if not self.over:
-                self.run.failure, self.run.seconds = KeyboardInterrupt(), self.seconds
+                self.run.failure, self.run.seconds = why, self.seconds
 
     def usage(self) -> UsageSummary:
         """What the run and its children cost so far, by model."""
@@ -127,5 +128,4 @@ class Progress:
 
 
 def _text_of(output: dict[str, Any]) -> str:
-    text = output.get("text", "")
-    return plain(text if isinstance(text, str) else "".join(text))
+    return plain(joined(output.get("text", "")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from rlm_kernel.journal import Journal
 from rlm_kernel.records import Query, Usage, UsageSummary
 from rlm_kernel.replays.oracle import Oracle
 from rlm_kernel.rlm import RLM
+from rlm_magics.arguments import fingerprint
 
 MOST_AT_A_TIME = 16
 """Calls of cells that ask at the same time; the prompts of a batch count within it."""
@@ -43,6 +45,7 @@ class Asker:
         self.figures: deque[tuple[int, bytes]] = deque()
         self._arguments = arguments
         self._rlm: tuple[str, RLM] | None = None
+        self._lock = threading.Lock()
         self._turns: asyncio.Semaphore | None = None
         self._numbers = itertools.count(1)
         self._spent: list[UsageSummary] = []
@@ -68,7 +71,8 @@ class Asker:
 
     def close(self) -> None:
         """Give up the connections."""
-        known, self._rlm = self._rlm, None
+        with self._lock:
+            known, self._rlm = self._rlm, None
         if known is not None:
             known[1].close()
 
@@ -76,14 +80,13 @@ class Asker:
         return query_of(f"n{next(self._numbers)}", payload, list(images))
 
     def _ready(self) -> RLM:
-        """The RLM of the settings as they are now."""
-        arguments = self._arguments()
-        key = repr(sorted(arguments.items()))
-        if self._rlm is None or self._rlm[0] != key:
-            fresh = RLM(**arguments)
-            self.close()
-            self._rlm = key, fresh
-        return self._rlm[1]
+        """The RLM of the settings and keys as they are now. One before it closes when its last question is answered."""
+        with self._lock:
+            arguments = self._arguments()
+            key = fingerprint(arguments)
+            if self._rlm is None or self._rlm[0] != key:
+                self._rlm = key, RLM(**arguments)
+            return self._rlm[1]
 
     async def _answers(self, rlm: RLM, query: Query) -> list[dict[str, str]]:
         self._turns = self._turns or asyncio.Semaphore(MOST_AT_A_TIME)

@@ -24,18 +24,23 @@ if TYPE_CHECKING:
 
 SECTION = "RLMMagics"
 FILE = "ipython_config.json"
+BELONGING = {
+    "backend": ("model", "base_url", "backend_kwargs", "sub_backend", "sub_model"),
+    "environment": ("environment_kwargs",),
+}
+"""What is set for one backend or environment, and must not reach another: its server would get another's key."""
 
 
 class Settings(HasTraits):
     """The settings. An empty text, an empty dict and None stand for nothing."""
 
-    backend = Unicode("openai", help="The provider of the model.").tag(config=True)
+    backend = Unicode("openai", help="The provider of the model; another one forgets the five below.").tag(config=True)
     model = Unicode("", help="The model.").tag(config=True)
     base_url = Unicode("", help="The provider's endpoint.").tag(config=True)
     backend_kwargs = Dict(help="More arguments of the backend.").tag(config=True)
     sub_backend = Unicode("", help="The provider of sub-calls; empty: the same.").tag(config=True)
     sub_model = Unicode("", help="The model of sub-calls; empty: the same.").tag(config=True)
-    environment = Unicode("local", help="Where the model's cells run.").tag(config=True)
+    environment = Unicode("local", help="Where the model's cells run; another forgets the options.").tag(config=True)
     environment_kwargs = Dict(help="Options of the environment.").tag(config=True)
     attachable = Bool(False, help="Whether others of this user may look into the live REPL.").tag(config=True)
     max_iterations = Int(30, help="Turns of the root model.").tag(config=True)
@@ -77,8 +82,18 @@ def shown(settings: HasTraits) -> str:
     return "\n".join(lines)
 
 
+def none_of(owner: str) -> dict[str, Any]:
+    """What belongs to a backend or an environment, as long as nothing of it is set. `owner`: the setting's name."""
+    return {name: Settings.class_traits()[name].default() for name in BELONGING[owner]}
+
+
 def change(settings: HasTraits, name: str, text: str) -> None:
-    """Set one of them. `text`: its value, as Python writes it; of a setting that is a text, that text.
+    """Set one of them; with another backend or environment, what was set for the one before is forgotten.
+
+    Args:
+        settings: all of them.
+        name: the setting.
+        text: its value, as Python writes it; of a setting that is a text, that text.
 
     Raises:
         ConfigError: there is none of this name, or the value is of another kind, or a key.
@@ -86,10 +101,14 @@ def change(settings: HasTraits, name: str, text: str) -> None:
     _check_name(name)
     value = text if isinstance(Settings.class_traits()[name], Unicode) and text[:1] not in ("'", '"') else _read(text)
     check_no_secret({name: value})
+    before = getattr(settings, name)
     try:
         setattr(settings, name, value)
     except TraitError as error:
         raise ConfigError(f"{name}: {error}") from error
+    if name in BELONGING and getattr(settings, name) != before:
+        for belonging, empty in none_of(name).items():
+            setattr(settings, belonging, empty)
 
 
 def save(settings: HasTraits, shell: InteractiveShell) -> Path:

@@ -92,9 +92,15 @@ class Notebook:
             if when is not None and when(content):
                 when, started = None, time.perf_counter()
                 then()
-        ran.status = self.client.get_shell_msg(timeout=SECONDS)["content"]["status"]
+        ran.status = self._reply_to(request)["status"]
         ran.seconds = time.perf_counter() - started
         return ran
+
+    def _reply_to(self, request):
+        """The reply to a request; a client that had to wait for a kernel has asked several times who it is."""
+        while (reply := self.client.get_shell_msg(timeout=SECONDS))["parent_header"].get("msg_id") != request:
+            pass
+        return reply["content"]
 
     def value(self, expression):
         """What a cell with this expression shows."""

@@ -67,6 +67,23 @@ def test_resume_goes_on_from_a_turn(notebook):
     notebook.run("%%rlm -b leads --sub-backend reader -c text -o out\nWhat?")
 
 
+def test_what_is_on_record_is_not_paid_twice(started):
+    fresh = started()
+    fresh.run(
+        "%load_ext rlm_magics\n"
+        "from rlm import LMError, Reply, ScriptedLM, Usage\n"
+        "paid = lambda text: Reply(text, 'm', Usage(1_000, 10, cost=1.0))\n"
+        "code, broken = paid('```repl\\n1\\n```'), LMError('no luck', backend='b', model='m')\n"
+        "breaks = ScriptedLM([code, code, broken], model='m')\n"
+        "goes_on = ScriptedLM([paid('FINAL(x)')], model='m')"
+    )
+    assert fresh.run("%%rlm -b breaks\nWhat?").error == "LMError: no luck"
+    assert fresh.run("%rlm resume -b goes_on").result["text/plain"].startswith("x\n")
+    shown = fresh.run("%rlm usage").of("display_data")[0]["data"]["text/markdown"]
+    assert "| m | 3 | 3,000 | 30 |" in shown
+    assert "3.0000" in shown
+
+
 def test_environments_lists_where_cells_can_run(notebook):
     lines = notebook.run("%rlm environments").printed.splitlines()
     assert lines[0].split() == ["*", "local", "ready"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from rlm import ScriptedLM
 from rlm_kernel.errors import ConfigError
 from rlm_magics import inputs
-from rlm_magics.arguments import merged, rlm_arguments
+from rlm_magics.arguments import fingerprint, merged, rlm_arguments
 from rlm_magics.options import cell_grammar, setting_of
-from rlm_magics.settings import Settings, values
+from rlm_magics.settings import Settings, change, values
 
 TABLE = pd.DataFrame(
     {
@@ -24,6 +25,11 @@ RECORDS = [
     {"month": "May", "day": "2026-05-01T00:00:00", "sold": 3, "price": 0.1, "kind": "a"},
     {"month": "June", "day": None, "sold": 4, "price": None, "kind": "b"},
 ]
+
+
+class Alike(ScriptedLM):
+    def __repr__(self):
+        return "a model"
 
 
 def arguments(line, **settings):
@@ -63,6 +69,30 @@ def test_what_is_set_for_one_backend_or_environment_is_not_given_to_another():
     wanted = arguments("-b llamacpp -e docker", **mine, environment_kwargs={"memory": "2g"})
     assert wanted["backend_kwargs"] == {}
     assert wanted["environment_kwargs"] == {}
+
+
+def test_another_backend_or_environment_forgets_what_was_set_for_the_one_before():
+    mine = {"model": "m", "base_url": "http://x", "backend_kwargs": {"timeout": 3}, "sub_model": "s"}
+    known = Settings(backend="vllm", environment_kwargs={"memory": "2g"}, max_tokens=7, **mine)
+    change(known, "backend", "vllm")
+    change(known, "environment", "local")
+    assert (known.base_url, known.environment_kwargs) == ("http://x", {"memory": "2g"})
+    change(known, "backend", "anthropic")
+    change(known, "environment", "docker")
+    changed = {"backend": "anthropic", "environment": "docker", "max_tokens": 7}
+    assert values(known) == {**values(Settings()), **changed}
+
+
+def test_another_key_endpoint_or_model_object_makes_another_rlm(monkeypatch):
+    wanted = arguments("", backend="openai", model="m")
+    prints = [fingerprint(wanted)]
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.setenv(variable, "http://x")
+        prints.append(fingerprint(wanted))
+    prints += [fingerprint({**wanted, "backend": lm}) for lm in (Alike(["x"]), Alike(["y"]))]
+    assert len(set(prints)) == 5
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "of nobody here")
+    assert fingerprint(wanted) == prints[2]
 
 
 def test_a_sub_model_of_the_same_backend_lives_at_the_same_endpoint():

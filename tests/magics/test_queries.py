@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import base64
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from loopback import Fails, Hangs
+
+from rlm_kernel.guest import QueryError
+from rlm_magics.queries import Asker
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+
+
+def asker(provider, settings=None):
+    """One that needs no kernel; `settings` are read when something is asked."""
+    model = {"backend": "openai", "backend_kwargs": {k: provider.backend_kwargs[k] for k in ("model_name", "base_url")}}
+    return Asker(None, lambda: {**model, "other_backends": [], "other_backend_kwargs": [], **(settings or {})})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,6 +89,31 @@ def test_without_a_model_the_fix_is_named(started):
     fresh = started()
     fresh.run("%load_ext rlm_magics")
     assert "set it for all cells with %rlm model" in fresh.run("llm_query('hello')").error
+
+
+def test_a_corrected_key_is_taken_up(provider, monkeypatch):
+    provider.script = lambda request: "ok" if request.headers["authorization"].endswith("right") else Fails(401)
+    ask = asker(provider).names["llm_query"]
+    monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+    with pytest.raises(QueryError, match="Check the key"):
+        ask("?")
+    monkeypatch.setenv("OPENAI_API_KEY", "right")
+    assert ask("?") == "ok"
+
+
+def test_threads_that_ask_at_once_and_under_changed_settings_are_all_answered(provider, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "right")
+    settings = {"max_iterations": 20}
+    provider.script = lambda request: Hangs(then="late") if request.prompt == "slow" else "ok"
+    ask = asker(provider, settings).names["llm_query"]
+    with ThreadPoolExecutor(9) as pool:
+        slow = pool.submit(ask, "slow")
+        provider.wait_for_requests(1)
+        for turns in range(5):
+            settings["max_iterations"] = turns + 1
+            assert list(pool.map(ask, "abcdefgh")) == ["ok"] * 8
+        provider.release()
+        assert slow.result() == "late"
 
 
 def test_an_interrupt_ends_a_question(notebook):

@@ -54,6 +54,9 @@ def test_a_name_may_be_given(tmp_path, capsys):
     assert main(["kernel", "install", "--prefix", str(tmp_path), "--name", "mine"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "share" / "jupyter" / "kernels" / "mine")
     assert main(["kernel", "install", "--prefix", str(tmp_path), "--name", "no name"]) == 2
+    said = capsys.readouterr().err
+    assert "Choose another one with --name" in said
+    assert "another place" not in said
 
 
 def test_a_person_has_what_a_model_has(installed, started):
@@ -80,5 +83,31 @@ def test_a_cell_without_an_input_asks_about_context(installed, started):
     repl.run(ASKS)
     repl.run("context = 'words ' * 7")
     assert repl.run("%%rlm -b leads\nHow long?").result["text/plain"].startswith("42\n")
-    repl.run("context = ''")
-    assert repl.run("%%rlm -b leads\nHow long?").result["text/plain"].startswith("9\n")
+    for nothing in ("''", "None"):
+        repl.run(f"context = {nothing}")
+        assert repl.run("%%rlm -b leads\nHow long?").result["text/plain"].startswith("9\n")
+    repl.run("from pathlib import Path\ncontext = Path('report.txt')\ncontext.write_text('seventy-seven ' * 5)")
+    assert repl.run("%%rlm -b leads\nHow long?").result["text/plain"].startswith("70\n")
+    repl.run("context = 5")
+    assert "ConfigError: --context context is of type int" in repl.run("%%rlm -b leads\nHow long?").error
+
+
+def test_loading_the_magics_once_more_keeps_those_of_the_kernel(installed, started):
+    repl = started("rlm")
+    repl.run(ASKS)
+    repl.run("context = 'words ' * 7\n%rlm config max_iterations 5")
+    assert repl.run("%load_ext rlm_magics").error is None
+    assert repl.run("%%rlm -b leads\nHow long?").result["text/plain"].startswith("42\n")
+    assert repl.run("%rlm config max_iterations").printed == "max_iterations = 5\n"
+
+
+def test_a_table_in_context_travels_as_the_environment_of_the_cell_wants_it(installed, started):
+    other = {"argv": ["env", sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
+    (installed.parent / "other").mkdir()
+    (installed.parent / "other" / "kernel.json").write_text(
+        json.dumps({**other, "display_name": "Other", "language": "python"})
+    )
+    repl = started("rlm")
+    repl.run(ASKS.replace("len(context)", "type(context).__name__"))
+    repl.run("import pandas\ncontext = pandas.DataFrame({'month': ['May']})")
+    assert repl.run("%%rlm -b leads -e other\nWhat is it?").result["text/plain"].startswith("list\n")

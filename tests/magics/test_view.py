@@ -6,6 +6,11 @@ import re
 
 import pytest
 
+from rlm import RLM, ScriptedLM
+from rlm_kernel.trajectory.events import RunFinished
+from rlm_magics.asking import WatchedLogger, ask, completion_of
+from rlm_magics.live import View
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31m\u202e"
 
@@ -113,6 +118,58 @@ def test_an_interrupt_stops_within_two_seconds_and_keeps_what_there_is(notebook,
     kept = notebook.run("import nbformat; print(len(nbformat.read(out.notebook, 4).cells))")
     assert int(kept.printed) >= 4
     assert notebook.value("1 + 1") == "2"
+
+
+def test_a_second_interrupt_while_the_run_ends_changes_nothing(notebook):
+    notebook.run(
+        "import asyncio, os, signal\n"
+        "class Impatient(ScriptedLM):\n"
+        "    async def complete(self, *arguments, **more):\n"
+        "        try:\n"
+        "            return await super().complete(*arguments, **more)\n"
+        "        except asyncio.CancelledError:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "            await asyncio.sleep(1)\n"
+        "            raise\n"
+        "hangs = Impatient(['late'], model='hangs', delay=600)"
+    )
+    ran = notebook.run(
+        "%%rlm -b hangs -c text -o stopped\nWhat?",
+        when=lambda content: "the model reads" in str(content.get("data", {}).get("text/html")),
+        then=notebook.manager.interrupt_kernel,
+    )
+    assert ran.error.startswith("CancellationError: The run was stopped after")
+    assert "Stopped" in ran.left[0]["text/html"]
+    assert notebook.value("stopped.partial") == "True"
+
+
+def test_an_error_of_the_persons_own_model_ends_the_view_and_leaves_a_result(notebook):
+    notebook.run("breaks = leader(cell('1'), KeyError('choices'))")
+    ran = notebook.run("%%rlm -b breaks -c text -o broken\nWhat?")
+    assert "KeyError: 'choices'" in ran.error
+    assert "notebook of the run" in ran.left[0]["text/html"]
+    assert notebook.value("type(broken.error).__name__, broken.usage.total_calls") == "('KeyError', 1)"
+
+
+def test_what_a_kernel_shows_as_text_and_is_none_ends_no_run(notebook):
+    shows = "for odd in (5, [1, 2]): get_ipython().display_pub.publish({'text/plain': odd})"
+    notebook.run(f"odd = leader(cell({shows!r}), 'FINAL(1)')")
+    ran = notebook.run("%%rlm -b odd -c text --verbose\nWhat?")
+    assert ran.error is None
+    assert ">5</pre>" in ran.left[0]["text/html"]
+    assert ">[1, 2]</pre>" in ran.left[0]["text/html"]
+
+
+def test_a_stop_after_the_answer_keeps_the_answer():
+    class StoppedLate(View):
+        def __call__(self, event):
+            super().__call__(event)
+            if isinstance(event, RunFinished):
+                self.stop()
+
+    rlm = RLM(ScriptedLM(["42"]), max_depth=0, logger=(logger := WatchedLogger("logs")))
+    result = ask(completion_of(rlm, "How many?", None, None), "How many?", StoppedLate(), logger)
+    assert (result.response, result.error) == ("42", None)
 
 
 def test_in_a_terminal_it_is_drawn_as_text(tmp_path, monkeypatch):

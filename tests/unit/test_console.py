@@ -154,6 +154,12 @@ def test_a_cell_that_no_fence_announced_is_shown_too():
     assert "[1] │ hidden()" in shown
 
 
+@pytest.mark.parametrize("text", [5, [1, 2], {"a": 1}])
+def test_a_display_whose_text_is_none_is_shown_as_it_is(text):
+    display = {"output_type": "display_data", "data": {"text/plain": text}, "metadata": {}}
+    assert f"→ {text}" in play(screen(terminal=False), *cell("show()", outputs=(display,)))
+
+
 def test_long_output_is_clipped_in_the_middle():
     text = "".join(f"line {number}\n" for number in range(1000))
     shown = play(screen(terminal=False), started(), *cell("f()", outputs=(printed(text),)))

@@ -151,6 +151,13 @@ def clipped(text: str, head: int, tail: int) -> Text:
     )
 
 
+def joined(text: object) -> str:
+    """What an output holds, as one text: a str or a list of them, and whatever else a cell says it is."""
+    if isinstance(text, list) and all(isinstance(piece, str) for piece in text):
+        return "".join(text)
+    return text if isinstance(text, str) else str(text)
+
+
 def _lines(text: str) -> list[str | None]:
     return list(plain(text).rstrip("\n").expandtabs(4).split("\n"))
 
@@ -166,9 +173,9 @@ def _output(item: Output) -> RenderableType | None:
         return _marked("✗", _traceback(item), "red")
     if item["output_type"] == "stream":
         style = "yellow" if item["name"] == "stderr" else ""
-        return _text_output(_joined(item["text"]), style)
+        return _text_output(joined(item["text"]), style)
     kinds = item["data"]
-    return _text_output(_joined(kinds.get("text/plain") or f"[{', '.join(kinds)}]"), "")
+    return _text_output(joined(kinds.get("text/plain") or f"[{', '.join(kinds)}]"), "")
 
 
 def _text_output(text: str, style: str) -> RenderableType | None:
@@ -185,10 +192,6 @@ def _traceback(item: Output) -> Text:
     *_, last = text.split("\n")
     text.stylize("red", len(text) - len(last))
     return text
-
-
-def _joined(text: str | list[str]) -> str:
-    return text if isinstance(text, str) else "".join(text)
 
 
 def _sample(asked: str, event: SubcallAnswered) -> RenderableType:

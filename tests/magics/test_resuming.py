@@ -1,0 +1,66 @@
+"""From the options of `%rlm resume` to what goes on from a record, without a kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.trajectory.log.redaction import HIDDEN
+from rlm_magics import resuming
+from rlm_magics.arguments import merged
+from rlm_magics.options import file_grammar
+from rlm_magics.settings import Settings, values
+
+RECORDED = {
+    "backend": "openai",
+    "backend_kwargs": {"model_name": "recorded", "base_url": "http://elsewhere"},
+    "environment_kwargs": {"cell_timeout": 3},
+}
+
+
+def overrides(line, recorded=RECORDED, **settings):
+    """Those that the command gives."""
+    said = file_grammar("resume").read(line)
+    named = merged({**values(Settings()), **settings}, resuming.with_recorded_model(said, recorded))
+    return resuming.overrides(said, named, recorded, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "given"),
+    [
+        ("", {}),
+        ("--max-iterations 7 --prompts small", {"max_iterations": 7, "prompts": "small"}),
+        (
+            "--base-url http://x",
+            {"backend": "openai", "backend_kwargs": {"model_name": "recorded", "base_url": "http://x"}},
+        ),
+        (
+            "--backend-kwarg max_retries=9",
+            {"backend": "openai", "backend_kwargs": {"model_name": "recorded", "max_retries": 9}},
+        ),
+        ("-m other", {"backend": "openai", "backend_kwargs": {"model_name": "other"}}),
+        ("-b llamacpp", {"backend": "llamacpp", "backend_kwargs": {}}),
+        ("--sub-model s", {"other_backends": ["openai"], "other_backend_kwargs": [{"model_name": "s"}]}),
+        ("--sub-backend llamacpp", {"other_backends": ["llamacpp"], "other_backend_kwargs": [{}]}),
+        ("--environment-kwarg memory=1g", {"environment_kwargs": {"cell_timeout": 3, "memory": "1g"}}),
+        ("--attachable", {"environment_kwargs": {"cell_timeout": 3, "attachable": True}}),
+        ("-e docker --attachable", {"environment": "docker", "environment_kwargs": {"attachable": True}}),
+    ],
+)
+def test_every_option_goes_before_the_record_and_nothing_else_does(line, given):
+    assert overrides(line) == given
+
+
+def test_what_is_set_for_another_backend_than_the_recorded_one_is_not_given_to_it():
+    given = overrides("--backend-kwarg max_retries=9", backend="vllm", model="mine", base_url="http://mine")
+    assert given["backend_kwargs"] == {"model_name": "recorded", "max_retries": 9}
+
+
+def test_a_secret_that_is_not_on_record_is_asked_for_again():
+    recorded = {**RECORDED, "environment_kwargs": {"env": {"API_TOKEN": HIDDEN}}}
+    assert "environment_kwargs" not in overrides("--attachable", recorded)
+
+
+def test_a_key_is_refused():
+    with pytest.raises(ConfigError, match="does not belong in a notebook"):
+        overrides("--backend-kwarg api_key=sk-123456789")
