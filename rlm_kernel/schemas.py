@@ -13,9 +13,15 @@ from typing import Any
 
 from rlm_kernel.parsing import without_thinking
 from rlm_kernel.records import Message
-from rlm_kernel.validation import MOST_PROBLEMS, MisfitError, checked, parts, problems, short
+from rlm_kernel.validation import MOST_PROBLEMS, MisfitError, checked, problems, short
 
 _FENCED = re.compile(r"\A[^`]*```\w*[ \t]*\n(.*?)\n[ \t]*```[^`]*\Z", re.DOTALL)
+
+_DATA = frozenset({"const", "default", "enum", "examples"})
+"""Keywords whose values are data, whatever they look like."""
+
+_BY_NAME = frozenset({"$defs", "definitions", "dependentSchemas", "properties"})
+"""Keywords whose values hold schemas by name, and a name may be that of a keyword."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ def request_for_repair(misfit: MisfitError) -> str:
 def is_strict(schema: Any) -> bool:
     """Whether every object says all its names and needs them all, as OpenAI's strict mode demands."""
     return all(
-        set(part.get("required", ())) == set(part["properties"]) and part.get("additionalProperties") is False
+        _texts(part.get("required")) == part["properties"].keys() and part.get("additionalProperties") is False
         for part in _objects(schema)
     )
 
@@ -158,6 +164,27 @@ def _complaints(error: ValueError) -> list[str]:
 
 def _objects(schema: Any) -> Iterator[dict[str, Any]]:
     """Every part that describes an object; one without properties describes a dict of anything."""
-    for part in parts(schema):
-        if part.get("type") == "object" or isinstance(part.get("properties"), dict):
-            yield {**part, "properties": part.get("properties") or {}}
+    for part in _subschemas(schema):
+        properties = part.get("properties")
+        if part.get("type") == "object" or isinstance(properties, dict):
+            yield {**part, "properties": properties if isinstance(properties, dict) else {}}
+
+
+def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schema and those in it: not what is data, or a name."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            yield part
+            for keyword, value in part.items():
+                if keyword in _BY_NAME and isinstance(value, dict):
+                    waiting += value.values()
+                elif keyword not in _DATA:
+                    waiting.append(value)
+
+
+def _texts(names: Any) -> set[str]:
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()

@@ -52,6 +52,8 @@ class AnthropicLM(RemoteLM):
             # A proxy named in the environment cannot reach a server on this machine's loopback.
             http_client=anthropic.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self._url) else None,
         )
+        # The SDK adds headers of the environment, which are not for whomever base_url names.
+        client._custom_headers = dict(self.headers or {})  # noqa: SLF001 (an argument only adds to them)
         _ = client.messages  # the SDK imports this part at first use: here, in the thread
         return client
 

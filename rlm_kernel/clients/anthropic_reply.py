@@ -60,9 +60,9 @@ class MessageDraft(Draft):
 
     def _count(self, usage: Any) -> None:
         """The last number counts: in a stream the output is told as it grows, and the input often only at the start."""
-        if usage is None:
+        plain, output = count(usage, "input_tokens"), count(usage, "output_tokens")
+        if plain is None and output is None:
             return
-        cached, written = count(usage, "cache_read_input_tokens"), count(usage, "cache_creation_input_tokens")
-        read = count(usage, "input_tokens") + cached + written
-        before, output = self.tokens or Tokens(), count(usage, "output_tokens")
-        self.tokens = Tokens(read, output, cached, written) if read else replace(before, output=output)
+        cached, written = count(usage, "cache_read_input_tokens") or 0, count(usage, "cache_creation_input_tokens") or 0
+        read, said = (plain or 0) + cached + written, output or 0
+        self.tokens = Tokens(read, said, cached, written) if read else replace(self.tokens or Tokens(), output=said)

@@ -38,11 +38,12 @@ def _is_text(value: object) -> bool:
 
 
 def _is_url(value: object) -> bool:
-    if not (isinstance(value, str) and value.startswith(("http://", "https://"))):
+    if not (isinstance(value, str) and value.isprintable() and value.startswith(("http://", "https://"))):
         return False
     try:
-        return bool(urlsplit(value).hostname)
-    except ValueError:
+        parts = urlsplit(value)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
         return False
 
 
@@ -51,7 +52,7 @@ def _is_count(value: object) -> bool:
 
 
 def _is_retries(value: object) -> bool:
-    return value == 0 or _is_count(value)
+    return _is_count(value) or (value == 0 and type(value) is int)
 
 
 def _is_seconds(value: object) -> bool:
@@ -62,7 +63,7 @@ def _is_mapping(value: object) -> bool:
     return isinstance(value, Mapping)
 
 
-_URL = (_is_url, "a URL that starts with http:// or https://")
+_URL = (_is_url, "a URL such as http://localhost:8000/v1: http:// or https://, a host, and a port up to 65535")
 _TEXT = (_is_text, "a text")
 _TOKENS = (_is_count, "a whole number of tokens, at least 1")
 

@@ -47,10 +47,14 @@ def _complaint(response: Any) -> str | None:
     return str(said) if said else None
 
 
-def _tokens(usage: Any) -> Tokens:
-    details = getattr(usage, "prompt_tokens_details", None)
+def _tokens(usage: Any) -> Tokens | None:
+    """What was used; None when it is told in no words of this API, or not at all."""
     prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    return Tokens(prompt, completion, count(details, "cached_tokens"), count(details, "cache_write_tokens"))
+    if prompt is None and completion is None:
+        return None
+    details = getattr(usage, "prompt_tokens_details", None)
+    cached, written = count(details, "cached_tokens"), count(details, "cache_write_tokens")
+    return Tokens(prompt or 0, completion or 0, cached or 0, written or 0)
 
 
 def _cost(usage: Any) -> float | None:

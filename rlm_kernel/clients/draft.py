@@ -39,13 +39,17 @@ class Draft:
         raise NotImplementedError
 
 
-def count(record: Any, name: str) -> int:
-    """A number of tokens; 0 when it is missing or none."""
+def count(record: Any, name: str) -> int | None:
+    """A number of tokens; None when it is missing or none, such as the -1 of a server that does not know."""
     value = getattr(record, name, None)
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def amount(record: Any, name: str) -> float | None:
-    """US dollars; None when they are missing or no number."""
-    value = getattr(record, name, None)
-    return float(value) if isinstance(value, int | float) else None
+    """US dollars; None when they are missing or none."""
+    return dollars(getattr(record, name, None))
+
+
+def dollars(value: Any) -> float | None:
+    """US dollars; None when the value is none."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < float("inf") else None

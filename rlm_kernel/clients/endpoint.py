@@ -20,7 +20,7 @@ class Endpoint:
         backend: the name of the backend.
         model: the name of the model.
         url: where it is, fit to be shown.
-        key_variable: the environment variable of the key.
+        key_variable: the environment variable of the key, or None.
         timeout: seconds.
         secrets: the keys, so that they can be kept out of messages.
         api: whose wire format it speaks.
@@ -30,11 +30,19 @@ class Endpoint:
     backend: str
     model: str
     url: str
-    key_variable: str
+    key_variable: str | None
     timeout: float
     secrets: tuple[str, ...] = field(default=(), repr=False)
     api: str = "OpenAI"
     url_form: str = "it usually ends in /v1"
+
+    @property
+    def key_source(self) -> str:
+        """Where a user says the key."""
+        argument = "api_key in backend_kwargs"
+        if self.key_variable is None:
+            return argument
+        return f"{argument}, or the variable {self.key_variable} (in the environment or a .env file)"
 
     def hidden(self, text: str) -> str:
         """The text without the keys."""
@@ -51,15 +59,16 @@ class Endpoint:
         return sorted((s for s in self.secrets if len(s) >= SHORTEST_SECRET), key=len, reverse=True)
 
 
-def check_key(key: str, variable: str) -> None:
+def check_key(key: str, variable: str | None) -> None:
     """Refuse a key that cannot be sent.
 
     Raises:
         ConfigError: it is empty or holds what no header may hold. The key is not shown.
     """
     if not (key and key.isascii() and key.isprintable() and " " not in key):
+        where = f"api_key (or {variable})" if variable else "api_key"
         raise ConfigError(
-            f"api_key (or {variable}) is empty or holds a space, a line break or a letter outside ASCII, so "
+            f"{where} is empty or holds a space, a line break or a letter outside ASCII, so "
             "it cannot be sent: copy it again. A server that wants no key takes any word, such as 'EMPTY'."
         )
 

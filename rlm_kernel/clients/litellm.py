@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlm_kernel.clients.chat_reply import ChatDraft
 from rlm_kernel.clients.chat_request import chat_message, response_format
+from rlm_kernel.clients.draft import dollars
 from rlm_kernel.clients.endpoint import check_key
 from rlm_kernel.clients.provider_errors import lm_errors
 from rlm_kernel.clients.remote import RemoteLM
@@ -62,7 +63,7 @@ class LiteLLM(RemoteLM):
     """An `LM` that litellm asks; see `RemoteLM`.
 
     Args:
-        api_key: the key; without one the variable in `KEYS` is looked up, and litellm finds the variables of others.
+        api_key: the key; without one its variable is looked up, which for models outside of `KEYS` litellm names.
         options: further arguments of `litellm.acompletion`.
         env: where the variables are looked up.
 
@@ -98,6 +99,11 @@ class LiteLLM(RemoteLM):
         import litellm
 
         litellm.suppress_debug_info = True  # else it prints advice to stdout with every error
+        if not self.api_key:
+            # It looks into the process's environment only, and there is the .env file, too.
+            missing = litellm.validate_environment(self.model_name)["missing_keys"]
+            named = (self.env.get(name, "").strip() for name in missing if name.endswith("_API_KEY"))
+            self.api_key = next(filter(None, named), "")
         return _Module(litellm)
 
     def _opened(self) -> _Module:
@@ -146,7 +152,7 @@ class LiteLLM(RemoteLM):
 
     def _secrets(self) -> tuple[str, ...]:
         # Those among the options, and those that litellm finds itself.
-        places = [*self.options.items(), *os.environ.items()]
+        places = [*self.options.items(), *self.env.items(), *os.environ.items()]
         return (self.api_key, *(str(value) for name, value in places if _SECRET.search(name)))
 
 
@@ -155,7 +161,9 @@ class _PricedDraft(ChatDraft):
 
     def add(self, response: Any) -> str:
         text = super().add(response)
-        cost = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
-        if isinstance(cost, int | float):
-            self.cost = float(cost)
+        worked_out = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
+        if self.tokens is None or self.tokens.input == 0:  # so litellm says that the provider did not tell
+            self.tokens = self.cost = None
+        elif worked_out is not None:
+            self.cost = dollars(worked_out)
         return text

@@ -9,10 +9,13 @@ from urllib.parse import urlsplit
 from rlm_kernel.clients.chat_reply import ChatDraft
 from rlm_kernel.clients.chat_request import chat_message, response_format
 from rlm_kernel.clients.endpoint import is_loopback
+from rlm_kernel.clients.provider_errors import asks_for_other_limit_name
 from rlm_kernel.clients.remote import CONNECT_SECONDS, RemoteLM
 
 if TYPE_CHECKING:
     from rlm_kernel.records import Message
+
+_OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
 
 
 @dataclass(eq=False, repr=False)
@@ -28,6 +31,8 @@ class OpenAILM(RemoteLM):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_openai = _is_openai(self._url)
+        # OpenAI's reasoning models refuse the old name; many other servers know only that.
+        self._limit_name = _NEW_LIMIT if self._at_openai else _OLD_LIMIT
 
     def _open(self) -> Any:
         import openai
@@ -41,25 +46,35 @@ class OpenAILM(RemoteLM):
             # A proxy named in the environment cannot reach a server on this machine's loopback.
             http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self._url) else None,
         )
+        # The SDK adds headers of the environment, which are not for whomever base_url names.
+        client._custom_headers = dict(self.headers or {})  # noqa: SLF001 (an argument only adds to them)
+        if not self._at_openai:
+            client.organization = client.project = None
         _ = client.chat.completions  # the SDK imports this part at first use: here, in the thread
         return client
 
     def _request(
         self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        # OpenAI's reasoning models refuse the old name; many other servers know only that.
-        name = "max_completion_tokens" if self._at_openai else "max_tokens"
         return {
             "model": self.model_name,
             "messages": [chat_message(m) for m in messages],
             # As extra_body, because the SDK refuses arguments that it does not know, such as top_k.
             "extra_body": {**(self.extra_body or {}), **(self.sampling_args or {}), **response_format(schema)},
-            **({} if max_tokens is None else {name: max_tokens}),
+            **({} if max_tokens is None else {self._limit_name: max_tokens}),
         }
 
     async def _create(self, client: Any, request: dict[str, Any]) -> Any:
         extras = {"stream_options": {"include_usage": True}} if request.get("stream") else {}
-        return await client.chat.completions.create(**request, **extras)
+        try:
+            return await client.chat.completions.create(**request, **extras)
+        except Exception as error:
+            if _OLD_LIMIT not in request or not asks_for_other_limit_name(error):
+                raise
+        # An address does not tell whose model stands behind it (Azure, a gateway); the refusal does.
+        self._limit_name = _NEW_LIMIT
+        renamed = {_NEW_LIMIT if name == _OLD_LIMIT else name: value for name, value in request.items()}
+        return await client.chat.completions.create(**renamed, **extras)
 
     def _shows_schema(self) -> bool:
         return self._at_openai

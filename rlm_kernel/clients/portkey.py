@@ -57,6 +57,8 @@ class PortkeyLM(OpenAILM):
             max_retries=self.max_retries,
             default_headers=self.headers,
         )
+        # Its SDK takes them from the environment; they are for OpenAI, and not for the gateway.
+        client.organization = client.project = None
         _ = client.chat.completions  # imported at first use: here, in the thread
         return client
 

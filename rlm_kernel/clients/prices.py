@@ -77,7 +77,7 @@ class Prices:
 
     def cost(self, tokens: Tokens) -> float:
         """US dollars of a call."""
-        plain = tokens.input - tokens.cached - tokens.written
+        plain = max(0, tokens.input - tokens.cached - tokens.written)  # some servers count the cache apart
         dollars = plain * self.input + tokens.cached * self.cached + tokens.written * self.cache_write
         return (dollars + tokens.output * self.output) / MILLION
 
@@ -131,13 +131,13 @@ class Tariff:
 def _calculated(model: str, tokens: Tokens, provider: dict[str, Any]) -> PriceCalculation | None:
     import genai_prices
 
-    usage = genai_prices.Usage(
-        input_tokens=tokens.input,
-        output_tokens=tokens.output,
-        cache_read_tokens=tokens.cached,
-        cache_write_tokens=tokens.written,
-    )
     try:
+        usage = genai_prices.Usage(
+            input_tokens=tokens.input,
+            output_tokens=tokens.output,
+            cache_read_tokens=tokens.cached,
+            cache_write_tokens=tokens.written,
+        )
         return genai_prices.calc_price(usage, model, **provider)
     except (
         LookupError,

@@ -1,19 +1,21 @@
 """Every failure of a call through an SDK as one `LMError` that says what to do next.
 
-`lm_errors` is the only place where foreign errors are converted. The table of next steps is keyed by class name and
-looked up along the ancestors of what was raised: so no SDK is imported here, a class that a later SDK adds is covered
-by its base, and the SDKs share the table, because they name their errors alike (openai 2 and 3, anthropic, litellm,
-and the openai that portkey-ai brings along). The transport errors of httpx and httpx2 are one entry too.
+`lm_errors`, and `opening_errors` before the first call, are the only places where foreign errors are converted. The
+table of next steps is keyed by class name and looked up along the ancestors of what was raised: so no SDK is imported
+here, a class that a later SDK adds is covered by its base, and the SDKs share the table, because they name their errors
+alike (openai 2 and 3, anthropic, litellm, and the openai that portkey-ai brings along). The transport errors of httpx
+and httpx2 are one entry too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.errors import ContextOverflowError, LMError
+from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError
 
 if TYPE_CHECKING:
     from rlm_kernel.clients.endpoint import Endpoint
@@ -37,16 +39,15 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
     {
         # Kinds that no class name tells.
         "context overflow": _OVERFLOW,
-        "quota": "The account has no credit or quota left ({retries} retries): add some, or use another key "
-        "(api_key, or the variable {key_variable}).",
+        "quota": "The account has no credit or quota left ({retries} retries): add some, or use another key: "
+        "{key_source}.",
         "broken off": _BROKEN_OFF,
         "not an API": _NOT_AN_API,
         "no text": "Ask in other words, or choose another model_name.",
         # Classes of the SDK.
-        "AuthenticationError": "Check the key: the variable {key_variable} (in the environment or a .env file), "
-        "or api_key in backend_kwargs.",
+        "AuthenticationError": "Check the key: {key_source}.",
         "PermissionDeniedError": "This key may not do that: ask for access to {model!r}, choose another "
-        "model_name, or use another key (api_key, or the variable {key_variable}).",
+        "model_name, or use another key: {key_source}.",
         "NotFoundError": "Check model_name ({model!r}) and base_url ({url}; {url_form}).",
         "BadRequestError": _REFUSED,
         "UnprocessableEntityError": _REFUSED,
@@ -82,9 +83,12 @@ _OVERFLOWS = (
     "context size",
     "prompt is too long",
     "exceed context limit",
+    "exceeds the maximum number of tokens allowed",  # Gemini
+    "maximum prompt length is",  # xAI
 )
 _SCHEMAS = ("schema", "response_format", "output_config", "output format", "structured output", "grammar", "guided")
 _UNPAID = ("insufficient_quota", "billing_error", "credit balance is too low")
+_OTHER_LIMIT_NAME = re.compile(r"\buse\W+max_completion_tokens\b", re.IGNORECASE)
 _BREAKS = ("ReadError", "RemoteProtocolError", "WriteError")
 
 
@@ -110,7 +114,7 @@ def failure(
     step = NEXT_STEPS[kind].format(
         url=endpoint.url,
         model=endpoint.model,
-        key_variable=endpoint.key_variable,
+        key_source=endpoint.key_source,
         timeout=endpoint.timeout,
         api=endpoint.api,
         url_form=endpoint.url_form,
@@ -136,15 +140,41 @@ def lm_errors(endpoint: Endpoint) -> Iterator[None]:
         kind = _kind(error)
         if kind is None:
             raise
-        # A traceback prints the cause's own words, and a header that cannot be sent quotes the key.
-        cause = None if _mentions(error, endpoint) else error
-        raise _converted(error, kind, endpoint) from cause
+        raise _converted(error, kind, endpoint) from _cause(error, endpoint)
+
+
+@contextmanager
+def opening_errors(endpoint: Endpoint) -> Iterator[None]:
+    """Convert what goes wrong when an SDK is imported and its client is built.
+
+    Raises:
+        ConfigError: for every error; nothing was asked yet.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (whatever it is, the call cannot be made)
+        words = endpoint.hidden(_own_words(error))
+        raise ConfigError(
+            f"{endpoint.backend}, model {endpoint.model!r}: its SDK does not start: {words}. Check "
+            f"base_url ({endpoint.url}), the installation, and the environment's variables for proxies "
+            "(ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) and certificates (SSL_CERT_FILE)."
+        ) from _cause(error, endpoint)
 
 
 def refuses_schema(error: LMError) -> bool:
-    """Whether a provider refused to answer by a schema, or by this one. Then it can still be asked in words."""
-    said = str(error).lower()
+    """Whether a provider refused to answer by a schema, or by this one. Then it can still be asked in words.
+
+    Only its own words count, and the name of the model is none of them.
+    """
+    name = re.escape(error.model.rpartition("/")[2])
+    said = re.sub(rf"(?<!\w){name}(?!\w)", "", _cut(_words(error.__cause__ or error))).lower()
     return error.status in {400, 404, 422, 500, 501} and any(mark in said for mark in _SCHEMAS)
+
+
+def asks_for_other_limit_name(error: Exception) -> bool:
+    """Whether an SDK's error says that the model takes ``max_completion_tokens`` in the place of ``max_tokens``."""
+    status = getattr(error, "status_code", None)
+    return status in {400, 422} and _OTHER_LIMIT_NAME.search(_words(error)) is not None
 
 
 def _converted(error: Exception, kind: str, endpoint: Endpoint) -> LMError:
@@ -168,15 +198,18 @@ def _kind(error: Exception) -> str | None:
     names = [ancestor.__name__ for ancestor in type(error).__mro__]
     if "APIConnectionError" in names and type(error.__cause__).__name__ in _BREAKS:
         return "broken off"
+    # It ended when nobody took the connection, long before `timeout`.
+    if "APITimeoutError" in names and type(error.__cause__).__name__ == "ConnectTimeout":
+        return "APIConnectionError"
     return next((name for name in names if name in NEXT_STEPS), None)
 
 
 def _says(error: Exception, marks: Sequence[str]) -> bool:
-    said = f"{getattr(error, 'code', '')} {getattr(error, 'type', '')} {error}".lower()
+    said = f"{getattr(error, 'code', '')} {getattr(error, 'type', '')} {error} {_words(error)}".lower()
     return any(mark in said for mark in marks)
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """What the provider said, else what the SDK and its transport said."""
     return str(_quote(getattr(error, "body", None)) or _own_words(error))
 
@@ -186,13 +219,17 @@ def _cut(text: str) -> str:
 
 
 def _quote(body: Any) -> Any:
-    """What an error body says: OpenAI's is handed over unwrapped, Anthropic's as it came."""
+    """What an error body says: OpenAI's is handed over unwrapped, Anthropic's as it came; Google's is a list."""
+    if isinstance(body, str):
+        return body.strip()
+    if isinstance(body, list):
+        return next(filter(None, (_quote(part) for part in body if isinstance(part, Mapping))), None)
     if not isinstance(body, Mapping):
         return None
     return body.get("message") or body.get("detail") or _quote(body.get("error"))
 
 
-def _own_words(error: Exception) -> str:
+def _own_words(error: BaseException) -> str:
     words = str(error).rstrip(".") or type(error).__name__
     cause = str(error.__cause__ or "")
     return f"{words} ({cause})" if cause and cause not in words else words
@@ -202,6 +239,11 @@ def _retries(error: Exception) -> int:
     """How often the SDK had asked again; it counts in a header of the request."""
     headers = getattr(getattr(error, "request", None), "headers", {})
     return int(headers.get("x-stainless-retry-count", 0))
+
+
+def _cause(error: Exception, endpoint: Endpoint) -> Exception | None:
+    """The error, if it can be shown: a traceback prints its words, and a header that cannot be sent quotes the key."""
+    return None if _mentions(error, endpoint) else error
 
 
 def _mentions(error: BaseException | None, endpoint: Endpoint) -> bool:

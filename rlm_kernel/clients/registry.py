@@ -8,10 +8,13 @@ when it is used.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
+from ipaddress import IPv6Address
 from pathlib import Path
+from stat import S_ISFIFO, S_ISREG
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rlm_kernel.clients.lm import LM
+
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[^]]*\]|[^:/]*)(:(?P<port>\w*))?(?P<path>(/.*)?)")
 
 __all__ = ["BACKENDS", "Backend", "build", "environment_variables", "find"]
 
@@ -75,11 +80,26 @@ def environment_variables(cwd: Path | None = None) -> Mapping[str, str]:
     Raises:
         ConfigError: the `.env` file cannot be read.
     """
-    start = (cwd or Path.cwd()).absolute()
-    candidates = (folder / ".env" for folder in (start, *start.parents))
-    # A .env may be a pipe, filled by a password manager; a folder of that name is somebody's venv.
-    nearest = next((path for path in candidates if path.is_file() or path.is_fifo()), None)
+    nearest = next((path for path in _places(cwd) if _holds_variables(path)), None)
     return MappingProxyType({**(_dotenv(nearest) if nearest else {}), **os.environ})
+
+
+def _places(cwd: Path | None) -> list[Path]:
+    """Where a `.env` may be, the nearest first."""
+    try:
+        start = (cwd or Path.cwd()).absolute()
+    except FileNotFoundError:  # the working directory was removed
+        return []
+    return [folder / ".env" for folder in (start, *start.parents)]
+
+
+def _holds_variables(path: Path) -> bool:
+    """Whether it is a file or a pipe, filled by a password manager; a folder of that name is somebody's venv."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # not there, or in a folder that may not be searched
+        return False
+    return S_ISREG(mode) or S_ISFIFO(mode)
 
 
 def _dotenv(path: Path) -> dict[str, str]:
@@ -114,12 +134,22 @@ def _check_required(backend: Backend, given: Mapping[str, Any]) -> None:
 
 
 def _base_url(backend: Backend, env: Mapping[str, str]) -> str | None:
-    """The endpoint of the environment, else the table's. OLLAMA_HOST may be written without scheme and port."""
+    """The endpoint of the environment, else the table's. OLLAMA_HOST may be written without scheme, host or port."""
     url = env.get(backend.base_url_variable or "", "").strip()
     if not url or "://" in url:
         return url or backend.base_url
-    port = urlsplit(backend.base_url or "").port
-    return f"http://{url}" if port is None or ":" in url else f"http://{url}:{port}"
+    usual = urlsplit(backend.base_url or "")
+    given = _HOST_AND_PORT.fullmatch(f"[{url}]" if _is_ipv6(url) else url)
+    if usual.port is None or given is None:
+        return f"http://{url}"
+    return f"http://{given['host'] or usual.hostname}:{given['port'] or usual.port}{given['path']}"
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        return bool(IPv6Address(address))
+    except ValueError:
+        return False
 
 
 def _with_path(url: str, path: str) -> str:

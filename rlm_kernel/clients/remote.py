@@ -20,7 +20,8 @@ from rlm_kernel.clients.connection import Connection
 from rlm_kernel.clients.context_windows import in_listing
 from rlm_kernel.clients.endpoint import Endpoint, check_key, is_loopback, without_password
 from rlm_kernel.clients.prices import Prices, Tariff, Tokens
-from rlm_kernel.clients.provider_errors import failure, lm_errors, refuses_schema
+from rlm_kernel.clients.provider_errors import failure, lm_errors, opening_errors, refuses_schema
+from rlm_kernel.clients.surrogates import sendable, sendable_schema
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.records import Message, Reply, Usage
 from rlm_kernel.schemas import instructed
@@ -49,14 +50,15 @@ class RemoteLM(ABC):
         api_key: the key; a server that wants none takes any word.
         base_url: the endpoint; None is the provider itself. No environment is read here.
         backend: the name of the backend, for errors.
-        key_variable: the environment variable that errors about the key name.
+        key_variable: the environment variable that errors about the key name, or None.
         timeout: seconds without a sign of the provider after which a call is given up.
         max_retries: how often the SDK asks again after 408, 409, 429, 5xx, a timeout or a lost connection.
         max_tokens: the longest reply in tokens; what is said here stands above what a call asks for.
         sampling_args: fields of the request such as ``temperature``, merged into its body.
         context_window: tokens of prompt and reply together; None: learned with the first call, if anybody knows.
         extra_body: further fields of the body; `sampling_args` win over them.
-        headers: further headers of each request.
+        headers: further headers of each request. Of the environment's, OpenAI's organisation and project are sent, to
+            OpenAI itself.
         prices: US dollars per million tokens, see `Prices`; they stand above what the provider reports.
         own_server: whether the server is the user's own: on this machine it sends no bill.
 
@@ -69,7 +71,7 @@ class RemoteLM(ABC):
     base_url: str | None = None
     _: KW_ONLY
     backend: str = "openai"
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: str | None = "OPENAI_API_KEY"
     timeout: float = 300.0
     max_retries: int = 2
     max_tokens: int | None = None
@@ -134,9 +136,11 @@ class RemoteLM(ABC):
 
         Raises:
             LMError: the provider failed, or what it sent is no reply.
+            ConfigError: the SDK cannot be opened with the arguments, or in this environment.
         """
         if schema is None:
             return await self._ask(messages, max_tokens, on_text)
+        schema = sendable_schema(schema)
         told, key = instructed(messages, schema), json.dumps(schema, sort_keys=True)
         await self._connected()
         if key not in self._refused and self._has_mode_for(schema):
@@ -157,7 +161,7 @@ class RemoteLM(ABC):
     ) -> Reply:
         client = await self._connected()
         limit = max_tokens if self.max_tokens is None else self.max_tokens
-        request = self._request([_sendable(m) for m in messages], limit, schema)
+        request = self._request([sendable(m) for m in messages], limit, schema)
         if on_text is not None:
             return await self._streamed(client, request, on_text)
         draft = self._draft()
@@ -222,7 +226,8 @@ class RemoteLM(ABC):
         return Endpoint(*about, self.api, self.url_form)
 
     async def _connected(self) -> Any:
-        return await self._connection.client()
+        with opening_errors(self._endpoint):
+            return await self._connection.client()
 
     async def _streamed(self, client: Any, request: dict[str, Any], on_text: OnText) -> Reply:
         draft = self._draft()
@@ -265,8 +270,9 @@ class RemoteLM(ABC):
         if self._window_known:
             return
         try:
-            asking = client.with_options(timeout=LOOKUP_SECONDS, max_retries=0)
-            listing = await asking.get(self.models_path, cast_to=object)
+            # Not by `with_options`: the copy of a client reads the environment again.
+            hurried = {"timeout": LOOKUP_SECONDS, "max_retries": 0}
+            listing = await client.get(self.models_path, cast_to=object, options=hurried)
             if (window := in_listing(listing, self.model_name)) is not None:
                 self.context_window, self._window_known = window, True
         except Exception as error:  # noqa: BLE001 (nothing depends on it)
@@ -281,13 +287,3 @@ class RemoteLM(ABC):
                 f"sampling_args may not hold {', '.join(wrong)}: it is for fields such as temperature, top_p or "
                 "seed. The length of a reply is the argument max_tokens."
             )
-
-
-def _sendable(message: Message) -> Message:
-    """The message with pairs of surrogates joined and lone ones replaced."""
-    text = message["content"]
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return {**message, "content": text}

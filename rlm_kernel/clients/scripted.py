@@ -44,7 +44,7 @@ class ScriptedLM:
     """An `LM` with a script instead of a model.
 
     Args:
-        replies: the replies in order, or a function from the conversation to a reply.
+        replies: the replies in order, a text that is the only one, or a function from the conversation to a reply.
         model: the name it goes by.
         delay: seconds before each reply.
         context_window: tokens, or None.
@@ -106,7 +106,7 @@ class ScriptedLM:
 
 
 def _from_list(replies: Iterable[str | Reply | BaseException], model: str) -> Script:
-    rest = iter(replies)
+    rest = iter([replies] if isinstance(replies, str) else replies)  # a text would be a reply for each letter
 
     def script(_: Sequence[Message]) -> str | Reply | BaseException:
         try:

@@ -25,7 +25,7 @@ BLOCK = 1 << 20
 
 
 def from_hub(repo: str, file: str, folder: Path, *, sha256: str, progress: Progress) -> Path:
-    """Take a file from the model hub through huggingface_hub, which goes on where it was interrupted.
+    """Take a file from the model hub through huggingface_hub, which begins anew when its process was killed.
 
     Args:
         repo: the repository on the hub.

@@ -127,6 +127,13 @@ async def test_a_fault_is_one_error_with_a_next_step(client, on_text, backend, s
     assert str(caught.value).startswith(f"{backend}, model ")
 
 
+async def test_a_refused_key_names_its_variable_where_there_is_one(client, backend):
+    with pytest.raises(LMError) as caught:
+        await client([Fails(401, "Wrong key")]).complete(QUESTION)
+    assert ("variable" in str(caught.value)) is (backend != "ollama")
+    assert "api_key in backend_kwargs" in str(caught.value)
+
+
 async def test_cancelling_closes_the_request(client, provider, on_text):
     call = asyncio.create_task(client([Hangs()]).complete(QUESTION, on_text=on_text))
     await asyncio.to_thread(provider.wait_for_requests, 1)

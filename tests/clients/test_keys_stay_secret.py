@@ -87,6 +87,27 @@ async def test_a_reply_shows_the_key_in_no_log(backend, provider, seen):
     assert KEY not in seen(lm)
 
 
+CORPORATE = "X-Corp-Token: corporate-secret\nAuthorization: Bearer corporate-secret\nX-Api-Key: corporate-secret"
+OF_THE_ENVIRONMENT = {
+    "ANTHROPIC_CUSTOM_HEADERS": CORPORATE,
+    "OPENAI_CUSTOM_HEADERS": CORPORATE,
+    "OPENAI_ORG_ID": "corporate-secret",
+    "OPENAI_PROJECT_ID": "corporate-secret",
+}
+
+
+@pytest.mark.parametrize("backend", [each for each in each_backend() if each.values[0] != "litellm"])
+async def test_headers_that_an_sdk_takes_from_the_environment_are_not_sent(backend, provider, monkeypatch):
+    for name, value in OF_THE_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    provider.script = ["hello"]
+    lm = client_of(backend, provider)
+    await lm.complete(QUESTION)
+    await lm.close()
+    assert "corporate-secret" not in str(provider.requests[0].headers)
+    assert KEY in str(provider.requests[0].headers)
+
+
 @pytest.mark.parametrize(("backend", "argument"), [*((name, "api_key") for name in REMOTE), *PORTKEYS])
 @pytest.mark.parametrize("key", [f"{KEY} copied with more", f"{KEY}\n", f"{KEY}…", f"  {KEY}  "])
 def test_a_key_that_cannot_be_sent_is_not_shown(backend, argument, key):

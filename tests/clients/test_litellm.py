@@ -87,6 +87,15 @@ def test_a_model_of_another_provider_needs_no_key_of_ours():
     assert build("litellm", {"model_name": "ollama/llama3"}, {}).api_key == ""
 
 
+async def test_a_key_that_only_litellm_knows_the_variable_of_may_stand_in_an_env_file(provider):
+    provider.script = ["hello"]
+    given = {"model_name": "together_ai/llama", "base_url": provider.base_url, "max_retries": 0}
+    lm = build("litellm", given, {"TOGETHERAI_API_KEY": KEY})
+    await lm.complete(QUESTION)
+    await closed(lm)
+    assert provider.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
 async def test_keys_among_the_options_and_the_environment_are_hidden(client, monkeypatch):
     monkeypatch.setenv("RLM_TEST_API_KEY", "from-the-environment")
     lm = client([Fails(401, "Wrong: aws-secret-value from-the-environment")], aws_secret_access_key="aws-secret-value")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from contextlib import ExitStack
 
 import openai
 import pytest
@@ -141,6 +142,26 @@ def test_openai_itself_is_told_the_limit_under_its_new_name(base_url):
     assert "max_tokens" not in request
 
 
+def like_azure(request):
+    if "max_tokens" in request.body:
+        return Fails(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+    return "hello"
+
+
+async def test_a_server_that_wants_the_new_name_for_the_limit_is_told_it_from_then_on(client, provider, on_text):
+    lm = client(like_azure)
+    for _ in range(2):
+        assert (await lm.complete(QUESTION, max_tokens=5, on_text=on_text)).text == "hello"
+    limits = [(r.body.get("max_tokens"), r.body.get("max_completion_tokens")) for r in provider.requests]
+    assert limits == [(5, None), (None, 5), (None, 5)]
+
+
+async def test_a_limit_that_is_too_large_under_either_name_is_not_renamed(client, provider):
+    lm = client([Fails(400, "'max_tokens' or 'max_completion_tokens' is too large: 9.")], max_tokens=9)
+    assert "too large: 9" in str(await fail(lm))
+    assert len(provider.requests) == 1
+
+
 async def test_lone_surrogates_are_replaced_and_pairs_are_joined(client, provider, on_text):
     text = "lone \ud800, pair \ud83d\ude00, NUL \0, ünïcödé"
     reply = await client(["hello"]).complete([{"role": "user", "content": text}], on_text=on_text)
@@ -256,6 +277,10 @@ OVERFLOWS = {
     "openai": Fails(400, "This model's maximum context length is 8 tokens.", "context_length_exceeded"),
     "vllm": Fails(400, "This model's maximum context length is 4096 tokens. However, you requested 9030."),
     "llama.cpp": Fails(400, "the request exceeds the available size", type="exceed_context_size_error"),
+    "xai": Fails(400, "This model's maximum prompt length is 131072 but the request contains 537812 tokens."),
+    "gemini": Fails(
+        400, body=[{"error": {"message": "The input token count exceeds the maximum number of tokens allowed (9)."}}]
+    ),
 }
 
 REFUSALS = {
@@ -285,9 +310,23 @@ async def test_a_refusal_names_backend_model_status_and_next_step(client, on_tex
     assert isinstance(error.__cause__, openai.APIStatusError)
 
 
-async def test_the_words_of_other_error_bodies_are_found(client):
-    error = await fail(client([REFUSALS["422"][0]]))
-    assert "(HTTP 422): temperature: too hot." in str(error)
+BODIES = {
+    "detail": {"detail": "It is loading."},
+    "error is a text": {"error": "It is loading."},
+    "a list": [{"error": {"code": 400, "message": "It is loading."}}],
+    "a text": "It is loading.",
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+async def test_the_words_of_other_error_bodies_are_found(client, body):
+    error = await fail(client([Fails(400, body=body)]))
+    assert "(HTTP 400): It is loading. The request was refused" in str(error)
+
+
+async def test_a_page_of_text_is_quoted(client):
+    error = await fail(client([Sends(b"No upstream\n", status=502, content_type="text/plain")], max_retries=0))
+    assert "(HTTP 502): No upstream. The provider is in trouble" in str(error)
 
 
 async def test_a_long_error_page_is_cut(client):
@@ -307,6 +346,32 @@ async def test_a_refused_connection_asks_whether_the_server_runs(client, on_text
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
         error = await fail(client(base_url=url, max_retries=0), on_text)
     assert f"Is the server at {url} running" in str(error)
+
+
+async def test_a_connection_that_nobody_takes_asks_whether_the_server_runs(client, on_text):
+    with socket.socket() as full, ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            waiting.enter_context(other := socket.socket()).setblocking(False)
+            other.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+        error = await fail(client(base_url=url, max_retries=0, timeout=0.2), on_text)
+    assert f"Is the server at {url} running" in str(error)
+
+
+async def test_an_sdk_that_does_not_start_is_a_matter_of_configuration(client, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"its SDK does not start: .*nonsense.*ALL_PROXY"):
+        await client(base_url="http://models.example/v1").complete(QUESTION)
+
+
+async def test_openai_itself_is_told_the_organisation_of_the_environment(monkeypatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+    sdk = OpenAILM("gpt-5", "key")._open()
+    assert (sdk.organization, sdk.project) == ("org-1", "proj-1")
+    await sdk.close()
 
 
 async def test_a_wrong_path_in_the_base_url_is_pointed_at(client, provider):

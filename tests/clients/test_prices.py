@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from backends_on_loopback import client_of
+from backends_on_loopback import client_of, closed, marks
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import Says, Sends
@@ -17,6 +17,7 @@ from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.prices import Prices, Tariff, Tokens
 from rlm_kernel.clients.registry import build
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.records import Usage
 
 QUESTION = [{"role": "user", "content": "Who are you?"}]
 TOKENS = Tokens(input=1_000, output=1_000, cached=200)
@@ -54,8 +55,9 @@ def test_the_table_is_asked_last():
         (Tariff(provider=OPENAI), None, ["gpt-5"]),
         (Tariff(MINE), None, ["gpt-5"]),
         (Tariff(provider=OPENAI), Tokens(input=1, cached=5), ["gpt-5"]),
+        (Tariff(provider=OPENAI), Tokens(input=5, output=-1), ["gpt-5"]),
     ],
-    ids=["no table", "no model", "no provider", "no such provider", "no usage", "no usage, own prices", "nonsense"],
+    ids=["no table", "no model", "no provider", "no such provider", "no usage", "no usage, own prices", "odd", "minus"],
 )
 def test_what_nobody_knows_is_none_and_never_nothing(tariff, tokens, models):
     assert tariff.cost(tokens, None, models) is None
@@ -74,6 +76,39 @@ def test_cached_and_written_tokens_have_prices_of_their_own():
     prices = Prices.of({"input": 10, "output": 100, "cached": 1, "cache_write": 12.5})
     tokens = Tokens(input=1_000, output=100, cached=400, written=200)
     assert prices.cost(tokens) == pytest.approx((400 * 10 + 400 * 1 + 200 * 12.5 + 100 * 100) / 1e6)
+
+
+def test_a_cache_that_is_counted_apart_makes_no_cost_negative():
+    prices = Prices.of({"input": 10, "output": 100, "cached": 1})
+    assert prices.cost(Tokens(input=10, cached=1_000)) == pytest.approx(1_000 * 1 / 1e6)
+
+
+USAGES = [
+    {},
+    {"prompt_tokens": None, "completion_tokens": None, "input_tokens": None, "output_tokens": None},
+    {"total_tokens": 5_000},
+    {"prompt_tokens": -1, "completion_tokens": -1, "input_tokens": -1, "output_tokens": -1},
+]
+
+
+@pytest.mark.parametrize("usage", USAGES, ids=str)
+@pytest.mark.parametrize("backend", ["openai", "anthropic", pytest.param("litellm", marks=marks("litellm"))])
+async def test_a_usage_that_tells_no_tokens_leaves_the_cost_unknown(provider, backend, usage):
+    message = {"type": "message", "content": [{"type": "text", "text": "hello"}], "stop_reason": "end_turn"}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
+    provider.script = [Sends(json.dumps({**message, "choices": [choice], "usage": usage}).encode())]
+    lm = client_of(backend, provider, prices={"input": 1, "output": 10})
+    assert (await lm.complete(QUESTION)).usage == Usage()
+    await closed(lm)
+
+
+async def test_a_number_below_zero_is_no_number_of_tokens_or_dollars(provider):
+    usage = {"prompt_tokens": 5, "completion_tokens": -1, "cost": -2.0}
+    choice = {"message": {"content": "hello"}, "finish_reason": "stop"}
+    provider.script = [Sends(json.dumps({"choices": [choice], "usage": usage}).encode())]
+    lm = client_of("openai", provider)
+    assert (await lm.complete(QUESTION)).usage == Usage(5, 0)
+    await lm.close()
 
 
 counts = st.integers(0, 10**9)

@@ -120,11 +120,15 @@ WRONG = [
     ("context_window", 0),
     ("max_retries", -1),
     ("max_retries", "2"),
+    ("max_retries", 0.0),
     ("max_tokens", 1.5),
     ("max_tokens", True),
     ("sampling_args", "hot"),
     ("prices", 3),
     ("base_url", "http://[::1"),
+    ("base_url", "http://localhost:99999/v1"),
+    ("base_url", "http://localhost:port/v1"),
+    ("base_url", "http://localhost:8000/v1\n"),
     ("timeout", 0),
     ("timeout", "30"),
 ]
@@ -187,6 +191,12 @@ ENTRIES = [
     ("ollama", {}, {}, ("http://localhost:11434/v1", "ollama")),
     ("ollama", {}, {"OLLAMA_HOST": "192.0.2.7"}, ("http://192.0.2.7:11434/v1", "ollama")),
     ("ollama", {}, {"OLLAMA_HOST": "0.0.0.0:80"}, ("http://0.0.0.0:80/v1", "ollama")),
+    ("ollama", {}, {"OLLAMA_HOST": ":80"}, ("http://localhost:80/v1", "ollama")),
+    ("ollama", {}, {"OLLAMA_HOST": "0.0.0.0:"}, ("http://0.0.0.0:11434/v1", "ollama")),
+    ("ollama", {}, {"OLLAMA_HOST": "::1"}, ("http://[::1]:11434/v1", "ollama")),
+    ("ollama", {}, {"OLLAMA_HOST": "[::1]"}, ("http://[::1]:11434/v1", "ollama")),
+    ("ollama", {}, {"OLLAMA_HOST": "[::1]:80"}, ("http://[::1]:80/v1", "ollama")),
+    ("ollama", {}, {"OLLAMA_HOST": "a.com/ollama"}, ("http://a.com:11434/ollama", "ollama")),
     ("ollama", {}, {"OLLAMA_HOST": "https://a.com/"}, ("https://a.com/v1", "ollama")),
     ("ollama", {"base_url": "http://a:1/v1"}, {"OLLAMA_HOST": "b"}, ("http://a:1/v1", "ollama")),
     ("anthropic", {}, {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "http://a"}, ("http://a", "k")),
@@ -198,6 +208,10 @@ def test_endpoint_and_key_come_from_argument_environment_or_table(name, given, e
     lm = build(name, {"model_name": "m", **given}, env)
     assert (lm.base_url, lm.api_key) == found
     assert (lm.backend, lm.model) == (name, "m")
+
+
+def test_a_backend_without_a_variable_for_its_key_names_none():
+    assert refusal({"model_name": "m", "api_key": "two words"}, {}, "ollama").startswith("api_key is empty or holds")
 
 
 @pytest.mark.parametrize("name", ["openai", "anthropic", "openrouter", "gemini", "azure_openai", "portkey"])
@@ -274,6 +288,19 @@ def test_a_folder_named_env_is_passed_over(tmp_path):
     (tmp_path / ".env").write_text("RLM_TEST_FAR=far\n")
     (tmp_path / "a" / ".env").mkdir(parents=True)
     assert environment_variables(tmp_path / "a")["RLM_TEST_FAR"] == "far"
+
+
+def test_a_folder_that_cannot_be_looked_into_is_passed_over(tmp_path):
+    (tmp_path / ".env").write_text("RLM_TEST_FAR=far\n")
+    assert environment_variables(tmp_path / ("long" * 100))["RLM_TEST_FAR"] == "far"
+
+
+def test_in_a_folder_that_was_removed_there_is_no_env_file(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert environment_variables() == os.environ
 
 
 def test_an_env_file_that_cannot_be_read_is_named(tmp_path):

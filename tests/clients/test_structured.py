@@ -96,6 +96,20 @@ async def test_another_schema_is_tried_though_one_was_refused(client, provider):
     assert asked_for(provider.requests[2]) is not None
 
 
+async def test_a_schema_with_a_lone_surrogate_is_sent_without_it(client, provider):
+    properties = {"na\ud800me": {"enum": ["\ud83d\ude00", "\ud83d"]}}
+    await client([ANSWER]).complete(QUESTION, schema={**SCHEMA, "properties": properties, "required": ["na\ud800me"]})
+    sent = asked_for(provider.requests[0])
+    assert (sent["properties"]["na\ufffdme"]["enum"], sent["required"]) == (["\U0001f600", "\ufffd"], ["na\ufffdme"])
+
+
+async def test_a_model_that_is_called_like_a_refused_schema_is_asked_once(client, provider):
+    gone = Fails(404, "The model grammar-fixer does not exist")
+    with pytest.raises(LMError):
+        await client([gone], model_name="openai/grammar-fixer", max_retries=0).complete(QUESTION, schema=SCHEMA)
+    assert len(provider.requests) == 1
+
+
 @pytest.mark.parametrize("step", [Fails(401, "Wrong key"), Fails(429, "Slow down"), Fails(400, "No such field: top_k")])
 async def test_an_error_that_is_not_about_the_schema_is_an_error(client, provider, step):
     with pytest.raises(LMError):

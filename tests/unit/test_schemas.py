@@ -187,6 +187,11 @@ def test_a_model_is_told_in_words_after_the_last_message():
         ({"type": "object"}, False, False),
         ({"type": "array", "items": CITY}, True, True),
         ({**CITY, "additionalProperties": True}, False, False),
+        ({"const": {"type": "object", "properties": {"x": 1}, "required": True}}, True, True),
+        ({"enum": [{"properties": {}}], "default": {"type": "object"}, "examples": [{"required": [{}]}]}, True, True),
+        ({"x-note": {"type": "object", "properties": [{}], "required": [{}]}}, False, False),
+        ({**CITY, "properties": {"default": {"type": "object"}}, "required": ["default"]}, False, False),
+        ({**CITY, "properties": {"properties": CITY}, "required": ["properties"]}, True, True),
     ],
 )
 def test_the_modes_that_a_schema_suits(schema, strict, closed):
