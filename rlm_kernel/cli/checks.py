@@ -171,11 +171,14 @@ def _key(variable: str, value: str) -> Check:
 
 
 def _docker_engine() -> Check:
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     try:
         version = _ping(host)
     except (OSError, http.client.HTTPException) as error:
         return Check("Docker", "engine", "absent", f"{host} does not answer: {error}", "start the Docker engine")
+    except ValueError as error:
+        fix = "set it to unix:///PATH or tcp://HOST:PORT, or unset it"
+        return Check("Docker", "engine", "broken", f"DOCKER_HOST is {host}, which is no address: {error}", fix)
     return Check("Docker", "engine", "ok", f"{host} answers, API {version}")
 
 

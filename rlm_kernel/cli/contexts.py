@@ -58,10 +58,12 @@ def read(source: str, option: str = "--context") -> str | dict[str, str]:
     user gave it with, for messages.
 
     Raises:
-        ConfigError: there is nothing of that name, it cannot be read, or it is empty or not text.
+        ConfigError: no name is given, there is nothing of that name, it cannot be read, or it is empty or not text.
     """
     if source == "-":
         return _text(_stdin(), f"{option} stdin")
+    if not source:  # as a path it would mean the working folder
+        raise ConfigError(f"{option} is empty: name a file or a folder.")
     path = Path(source)
     if path.is_dir():
         return _folder(path, option)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.cli import logs, models
 from rlm_kernel.errors import ConfigError, LimitError
@@ -97,14 +97,19 @@ def _check_model(args: Namespace) -> None:
         _with_model(args, None).close()
     except ConfigError as error:
         raise ConfigError(f"{error} `rlm demo --scripted` works without a model.") from error
-    models.fetch(args.backend or _BACKEND, {"base_url": args.base_url} if args.base_url else {})
+    models.fetch(*_backend(args))
+
+
+def _backend(args: Namespace) -> tuple[str, dict[str, Any]]:
+    """The name of the backend and its arguments."""
+    name = args.backend or _BACKEND
+    return name, models.backend_kwargs(name, args.model, args.base_url, args.backend_kwarg)
 
 
 def _with_model(args: Namespace, logger: RLMLogger | None) -> RLM:
     from rlm_kernel.rlm import RLM
 
-    backend = args.backend or _BACKEND
-    kwargs = models.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
+    backend, kwargs = _backend(args)
     limits = {"cell_timeout": _CELL_SECONDS}
     return RLM(backend, kwargs, environment_kwargs=limits, max_iterations=_MOST_TURNS, logger=logger, verbose=True)
 

@@ -83,7 +83,8 @@ def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:
     notebook.metadata.clear()
     for cell in notebook.cells:
         cell.metadata.clear()
-        cell.id = _ASKED.sub("", cell.id)
+        if "id" in cell:  # since nbformat 4.5
+            cell.id = _ASKED.sub("", cell.id)
         cell.source = _FACTS.sub("", plain(cell.source))
         if cell.cell_type == "code":
             cell.execution_count, cell.outputs = (
@@ -97,7 +98,7 @@ def _comparable_output(output: NotebookNode) -> NotebookNode:
     """What an output says; of what we show of sub-calls the short form, without tokens and times."""
     if "execution_count" in output:
         output.execution_count = None
-    if "rlm" in output.get("metadata", {}):
+    if "rlm" in output.get("metadata", {}) and "text/plain" in output.data:
         output.data = {"text/plain": _SPENT.sub("", output.data["text/plain"])}
     normal: NotebookNode = _normal(output)
     return normal

@@ -47,8 +47,10 @@ def execute(args: Namespace) -> int:
         print((install if args.action == "install" else remove)(args.name, _prefix(args)))
     except ConfigError:
         raise
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ConfigError(f"{error}: choose another place with --user, --sys-prefix or --prefix DIR.") from error
+    except ValueError as error:
+        raise ConfigError(f"{error} Choose another one with --name.") from error
     return exits.OK
 
 

@@ -22,26 +22,33 @@ _KINDS = (b'"metadata"', b'"iteration"', b'"finished"', b'"failed"')
 def folded(log: LogOnDisk | LogInMemory) -> str:
     """The run as nested `<details>`; of a log that cannot be read, why."""
     try:
-        lines = list(_lines(log))
+        large = log.size > _MOST_BYTES
+        lines = list(_lines(_ends(log) if large else log.read(0, _MOST_BYTES)))
     except OSError as error:
         return f"<p>{_text(f'{log.name} cannot be read: {error}')}</p>"
     turns = [line for line in lines if line.get("type") == "iteration"]
     head = _text(_question(lines) or log.name)
     body = "".join(_turn(turn) for turn in turns[:_MOST_TURNS])
     rest = f"<p>{len(turns) - _MOST_TURNS} more turns</p>" if len(turns) > _MOST_TURNS else ""
+    rest += "<p>The log is large: only its beginning and its end are shown here.</p>" if large else ""
     return f"<details><summary>{head}</summary>{body}{rest}</details>{_outcome(lines)}"
 
 
-def _lines(log: LogOnDisk | LogInMemory) -> Iterator[dict[str, Any]]:
+def _lines(content: bytes) -> Iterator[dict[str, Any]]:
     """The lines that say something here; the others are not even parsed."""
-    for line in log.read(0, _MOST_BYTES).splitlines():
+    for line in content.splitlines():
         if any(kind in line[:40] for kind in _KINDS):
             try:
                 parsed = json.loads(line)
-            except ValueError:
-                continue  # the log was cut here
+            except (ValueError, RecursionError):
+                continue  # the log was cut here, or is made to break its readers
             if isinstance(parsed, dict):
                 yield parsed
+
+
+def _ends(log: LogOnDisk | LogInMemory) -> bytes:
+    """The beginning and the end of a large log. Between them a line ends, so that none is made of two halves."""
+    return log.read(0, _MOST_BYTES // 2) + b"\n" + log.read(log.size - _MOST_BYTES // 2, _MOST_BYTES // 2)
 
 
 def _question(lines: list[dict[str, Any]]) -> str:

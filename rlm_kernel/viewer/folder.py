@@ -58,10 +58,11 @@ class Folder:
         if key not in self._summaries or self._summaries[key].state == "running":
             try:
                 self._summaries[key] = summary_of(path)
-            except PermissionError as error:
-                return Summary(
-                    path.name, stat.st_size, stat.st_mtime, "open", error=f"It cannot be read: {error.strerror}"
-                )
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                said = f"It cannot be read: {error.strerror}"
+                return Summary(path.name, stat.st_size, stat.st_mtime, "open", error=said)
         return self._summaries[key]
 
 
@@ -87,6 +88,8 @@ def folder_of(given: str | None) -> Folder:
         raise ConfigError(f"There is no folder or log {given!r}: name the folder that RLMLogger(log_dir=…) writes to.")
     log = log_of(path)
     check_is_log(log)
+    if log.is_symlink():  # whoever names a link means what it leads to, wherever that is
+        log = log.resolve()
     return Folder(log.parent, log.name)
 
 

@@ -34,6 +34,15 @@ class KeptLog(Protocol):
         """Whether something was written a moment ago."""
         ...
 
+    @property
+    def size(self) -> int:
+        """How many bytes there are by now.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        ...
+
     def read(self, offset: int, most: int) -> bytes:
         """At most `most` bytes from an offset; none at the end.
 
@@ -60,6 +69,11 @@ class LogOnDisk:
         """Whether the file changed in the last ten minutes."""
         return time.time() - self.path.stat().st_mtime < FRESH_SECONDS
 
+    @property
+    def size(self) -> int:
+        """See `KeptLog.size`."""
+        return self.path.stat().st_size
+
     def read(self, offset: int, most: int) -> bytes:
         """See `KeptLog.read`."""
         with self.path.open("rb") as file:
@@ -75,6 +89,11 @@ class LogInMemory:
     content: bytes
     grows: bool = False
     fresh: bool = False
+
+    @property
+    def size(self) -> int:
+        """See `KeptLog.size`."""
+        return len(self.content)
 
     def read(self, offset: int, most: int) -> bytes:
         """See `KeptLog.read`."""
@@ -104,11 +123,18 @@ def _lines(result: RLMChatCompletion) -> Iterator[bytes]:
     yield _line({"type": "metadata", **result.metadata["run_metadata"]})
     for iteration in result.metadata["iterations"]:
         yield _line({"type": "iteration", **iteration})
-    outcome = result.to_dict()
-    yield _line({"type": "finished", "time": result.execution_time, **{k: outcome[k] for k in _OUTCOME}})
+    yield _line(_outcome(result))
 
 
-_OUTCOME = ("response", "usage_summary", "execution_time")
+def _outcome(result: RLMChatCompletion) -> dict[str, Any]:
+    """How the run ended. Only a result of `%%rlm` may be one of a run that ended early: then it holds the error."""
+    error = getattr(result, "error", None)
+    if error is not None:
+        said = {"error_type": type(error).__name__, "error": str(error), "partial_answer": result.response or None}
+        return {"type": "failed", "time": result.execution_time, **said}
+    done = result.to_dict()
+    known = {name: done[name] for name in ("response", "usage_summary", "execution_time")}
+    return {"type": "finished", "time": result.execution_time, **known}
 
 
 def _line(fields: dict[str, Any]) -> bytes:

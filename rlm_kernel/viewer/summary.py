@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ _BLOCKS = (1 << 16, 1 << 20, 1 << 25)
 _MOST_HEAD = 1 << 22
 _MOST_TEXT = 600
 _LAST_LINES = 5
+_MOST_NUMBER = 1e15  # as on the page: beyond this a number of a log is no figure, and sums would end at infinity
 _QUESTION = re.compile(r"^Answer the following: (.*?)\n\nYour context is", re.DOTALL)
 
 
@@ -138,7 +138,7 @@ def _parsed(lines: Any) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             parsed = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(parsed, dict):
             yield parsed
@@ -149,8 +149,8 @@ def _short(text: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """A number that JSON can hold, or None: a log may be damaged, or made to break its readers."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A number that is a figure, or None: a log may be damaged, or made to break its readers."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST_NUMBER
     return value if known else None
 
 

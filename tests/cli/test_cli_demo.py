@@ -61,6 +61,15 @@ def test_wrong_usage_is_said_before_anything_starts(rlm, arguments, said):
     assert done.stdout == b""
 
 
+@pytest.mark.parametrize("own", ["model_path=own.gguf", "base_url=http://127.0.0.1:9/v1"])
+def test_with_a_model_of_ones_own_nothing_is_fetched(rlm, own):
+    (rlm.folder / "own.gguf").write_bytes(b"no model")
+    rlm.environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+    done = rlm("demo", "--question", "1", "--no-log", "--backend-kwarg", own)
+    assert "The context: the standard library" in done.stdout.decode(), done.stderr.decode()
+    assert not (rlm.folder / "cache").exists()
+
+
 def test_the_context_is_over_ten_million_characters_of_the_library(sources):
     assert sum(map(len, sources.values())) > ENOUGH_CHARACTERS
     assert "json/decoder.py" in sources

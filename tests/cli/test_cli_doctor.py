@@ -98,6 +98,13 @@ def test_an_engine_that_hangs_is_given_up(engine, monkeypatch):
     assert checks.docker()[1].state == "absent"
 
 
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:port", "tcp://[::1"])
+def test_an_address_of_the_engine_that_is_none_is_a_finding_like_others(monkeypatch, host):
+    monkeypatch.setenv("DOCKER_HOST", host)
+    found = checks.docker()[1]
+    assert (found.state, host in found.detail, "tcp://HOST:PORT" in found.fix) == ("broken", True, True)
+
+
 def test_an_engine_that_is_reached_in_another_way_is_not_checked(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "ssh://somewhere")
     assert "ssh://" in checks.docker()[1].detail

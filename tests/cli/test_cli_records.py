@@ -109,6 +109,18 @@ def test_diff_of_two_inputs_tells_of_no_ids(rlm, run, tmp_path):
     assert b"/id" not in done.stdout
 
 
+def test_diff_takes_notebooks_without_cell_ids(rlm):
+    output = nbformat.v4.new_output("display_data", {"image/png": "AA=="}, metadata={"rlm": {}})
+    for name, outputs in (("a", []), ("b", [output])):
+        cell = nbformat.v4.new_code_cell("1", outputs=outputs)
+        del cell["id"]
+        notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
+        (rlm.folder / f"{name}.ipynb").write_text(json.dumps(notebook))
+    assert rlm("diff", "a.ipynb", "a.ipynb").stdout == b"The two runs are equal.\n"
+    done = rlm("diff", "a.ipynb", "b.ipynb")
+    assert (done.returncode, b"image/png" in done.stdout) == (7, True), done.stderr.decode()
+
+
 def test_diff_finds_the_same_run_equal(rlm, run):
     done = rlm("diff", str(run.log), str(run.notebook))
     assert (done.returncode, done.stdout) == (0, b"The two runs are equal.\n")

@@ -56,6 +56,27 @@ def test_a_file_that_is_not_there_is_named(mill):
     assert b"There is no file or folder 'contracts.txt'" in done.stderr
 
 
+@pytest.fixture
+def read():
+    """What the notebook reads its context with."""
+    names = {"context": ""}
+    exec(next(cell.source for cell in nbformat.read(TASK, as_version=4).cells if "def read" in cell.source), names)
+    return names["read"]
+
+
+def test_a_folder_is_read_without_keys_and_the_work_of_others(read, tmp_path):
+    for file in (".env", ".git/config", "node_modules/x.js", "sub/a.txt"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("some text")
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG\0")
+    assert read(str(tmp_path)) == {"sub/a.txt": "some text"}
+
+
+@pytest.mark.parametrize("text", ["x" * 300, "one two " + "y" * 260, "three words\0more"])
+def test_a_text_that_cannot_be_a_path_is_the_context_itself(read, text):
+    assert read(text) == text
+
+
 def test_a_limit_ends_it_and_the_notebook_says_where(mill, provider):
     provider.script = REPLIES
     done, folder = mill("-p", "model", MODEL, "-p", "max_tokens", "5")

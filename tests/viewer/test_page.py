@@ -12,7 +12,7 @@ from viewer import long_logs
 from viewer.conftest import shot
 from viewer.reference_logs import reference_log
 
-from rlm import RLM
+from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.viewer.folder import Folder
 from rlm_kernel.viewer.kept import kept
@@ -106,6 +106,26 @@ def test_a_real_run_with_a_batch_a_child_a_tool_and_an_error(open_page, served, 
     assert page.locator(".outcome .passage").inner_text() == "ASKED BY THE CHILD (1)"
     page.get_by_role("button", name="The run").click()
     assert page.locator(".question").inner_text() == "What is there?"
+
+
+def test_what_children_and_theirs_ask_is_counted_once_and_by_model(open_page, served, logs):
+    root = ScriptedLM([runs.cell("x = rlm_query('a child')"), "FINAL_VAR(x)"], model="root")
+    below = [runs.cell("y = rlm_query('a grandchild')"), runs.cell("z = llm_query('a leaf')"), "a long leaf " * 90]
+    sub = ScriptedLM([*below, "FINAL_VAR(z)", "FINAL_VAR(y)"], model="sub")
+    logger = RLMLogger(logs)
+    with RLM(root, other_backends=[sub], max_depth=3, logger=logger) as rlm:
+        usage = rlm.completion("the context", "What is there?").usage_summary
+    lines = Path(logger.log_file_path).read_text().splitlines(keepends=True)
+    (logs / "under-way.jsonl").write_text("".join(line for line in lines if '"type":"finished"' not in line[:40]))
+    page = open_page(f"{served}#under-way.jsonl")
+    page.get_by_text("Usage by model").click()
+    rows = page.get_by_role("region", name="Usage by model").locator("tbody tr").all_inner_texts()
+    models = [
+        [name, f"{model.total_calls:,}", f"{model.total_input_tokens:,}", f"{model.total_output_tokens:,}"]
+        for name, model in usage.model_usage_summaries.items()
+    ]
+    assert [row.split("\t")[:4] for row in rows] == models
+    assert page.get_by_text("tokens, sub-calls").count() == 1
 
 
 def test_the_result_of_a_completion_shows_the_same_run(open_page, served, logs):
@@ -228,6 +248,32 @@ def test_files_are_uploaded_and_dropped(open_page, served, tmp_path):
     assert page.locator("[aria-current=page]").inner_text() == "one"
     page.get_by_role("button", name="Close one").click()
     assert page.locator(".tab").count() == 1
+
+
+def test_an_upload_does_not_stand_for_the_log_of_the_same_name(open_page, served, logs, tmp_path):
+    upload = tmp_path / "same.jsonl"
+    for path in (logs / "same.jsonl", upload):
+        long_logs.Story(path, question=f"Which of {path.parent.name}?")
+    page = open_page(served)
+    page.locator("input[type=file]").set_input_files(upload)
+    page.get_by_text(f"Which of {tmp_path.name}?").wait_for()
+    for _ in range(2):
+        page.get_by_role("button", name="Runs").click()
+        page.locator(".run-row").click()
+        page.get_by_text("Which of logs?").wait_for()
+    assert page.locator(".tab").count() == 2
+
+
+def test_the_list_stays_where_it_was_scrolled_to_while_a_run_writes(open_page, served, logs):
+    running = long_logs.Story(logs / "running.jsonl", question="Still running?")
+    for number in range(30):
+        long_logs.Story(logs / f"{number}.jsonl")
+    page = open_page(served)
+    page.locator(".run-row").nth(30).wait_for()
+    scrolled = page.locator(".scroller").evaluate("(one) => (one.scrollTop = 800)")
+    running.finish("done at last")
+    page.get_by_text("done at last").wait_for()
+    assert page.locator(".scroller").evaluate("(one) => one.scrollTop") == scrolled
 
 
 def test_an_upload_that_was_cut_says_where_it_ends(open_page, served, tmp_path):

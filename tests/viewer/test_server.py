@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from http.client import HTTPConnection
 
@@ -10,6 +11,7 @@ from viewer import long_logs
 from viewer.reference_logs import reference_log
 
 from rlm_kernel.errors import ConfigError, RecordingError
+from rlm_kernel.viewer import folder
 from rlm_kernel.viewer.folder import Folder, folder_of
 from rlm_kernel.viewer.server import ViewerServer
 
@@ -169,6 +171,31 @@ def test_the_list_tells_of_each_run(ask, logs):
     assert (runs["broken.jsonl"]["question"], runs["empty.jsonl"]["question"]) == ("", "")
 
 
+HOSTILE_ENDS = {
+    "a figure of 400 digits": '{"type":"finished","response":"a","execution_time":1' + "0" * 400 + "}",
+    "tokens beyond all sums": '{"type":"finished","response":"a","usage_summary":{"model_usage_summaries":{"m":'
+    '{"total_input_tokens":1e308,"total_output_tokens":1e308}}}}',
+    "brackets without end": '{"type":"finished","response":"a"}\n' + "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("end", HOSTILE_ENDS.values(), ids=HOSTILE_ENDS)
+def test_a_log_that_is_made_to_break_its_readers_breaks_no_list(ask, logs, end):
+    (logs / "bad.jsonl").write_text(f'{{"type":"metadata","question":"q"}}\n{end}\n')
+    runs = {run["name"]: run for run in json.loads(ask("/logs")[2])["runs"]}
+    bad = runs["bad.jsonl"]
+    assert (bad["question"], bad["answer"], bad["seconds"]) == ("q", "a", None)
+    assert runs["long.jsonl"]["state"] == "answered"
+
+
+def test_a_log_that_the_disk_does_not_give_has_a_row_that_says_so(logs, long_log, monkeypatch):
+    def fails(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(folder, "summary_of", fails)
+    assert [run.error for run in Folder(logs).summaries()] == ["It cannot be read: Input/output error"]
+
+
 def test_a_log_without_an_end_that_is_old_is_not_running(logs):
     import os
 
@@ -187,9 +214,17 @@ def test_a_very_long_last_line_is_read_too(logs):
 
 def test_a_single_log_is_all_that_is_shown(logs, long_log):
     reference_log(logs / "other.jsonl")
-    folder = folder_of(str(long_log))
-    assert folder.logs() == [long_log]
-    assert folder.log("other.jsonl") is None
+    single = folder_of(str(long_log))
+    assert single.logs() == [long_log]
+    assert single.log("other.jsonl") is None
+
+
+def test_a_link_to_a_log_shows_the_log_it_leads_to(logs, long_log):
+    link = logs.parent / "latest.jsonl"
+    link.symlink_to(long_log)
+    single = folder_of(str(link))
+    assert single.logs() == [long_log]
+    assert single.only == long_log.name
 
 
 def test_the_usual_folders_are_found(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -20,9 +21,10 @@ from viewer.reference_logs import reference_log
 import rlm
 from rlm.logger import RLMLogger
 from rlm_kernel.cli import main
-from rlm_kernel.viewer import component
+from rlm_kernel.viewer import component, fallback
 from rlm_kernel.viewer.fallback import folded
 from rlm_kernel.viewer.kept import kept
+from rlm_magics.result import RLMResult
 
 PAGE = Path(component.__file__).parent / "page"
 
@@ -91,6 +93,32 @@ def test_the_folded_text_of_a_damaged_log_is_still_one(tmp_path, long_log):
         odd = [long_logs.damaged(line, random.Random(seed), 0.1) for line in lines]
         (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, odd)))
         assert Shape(folded(kept(tmp_path / "odd.jsonl"))).tags <= {"details", "summary", "pre", "p", "b"}
+
+
+def test_the_folded_text_of_a_large_log_has_its_answer_and_says_that_it_is_cut(long_log, monkeypatch):
+    whole = folded(kept(long_log))
+    monkeypatch.setattr(fallback, "_MOST_BYTES", long_log.stat().st_size // 2)
+    page = folded(kept(long_log))
+    assert "41 of 600" in page
+    assert "only its beginning and its end" in page
+    assert "only its beginning" not in whole
+    assert whole.count("<summary>Turn") > page.count("<summary>Turn") > 0
+
+
+def test_a_line_that_is_made_to_break_its_readers_is_left_out_of_the_folded_text(tmp_path):
+    log = tmp_path / "deep.jsonl"
+    log.write_text(f'{{"type":"iteration","x":{"[" * 100_000}\n{{"type":"finished","response":"the answer"}}\n')
+    assert "the answer" in folded(kept(log))
+
+
+def test_a_result_that_ended_early_is_not_shown_as_an_answer():
+    done = dataclasses.replace(completion(logger=RLMLogger()), response="the draft")
+    known = {field.name: getattr(done, field.name) for field in dataclasses.fields(done)}
+    early = RLMResult(**known, error=rlm.CancellationError("stopped"))
+    line = json.loads(kept(early).content.splitlines()[-1])
+    assert (line["type"], line["error_type"], line["error"]) == ("failed", "CancellationError", "stopped")
+    assert line["partial_answer"] == "the draft"
+    assert "CancellationError" in folded(kept(early))
 
 
 def test_what_cannot_be_viewed_is_said():

@@ -92,13 +92,19 @@ export class Run {
 
   /** What a line says was paid for, to this run or to a child. */
   paid(line) {
-    if (line.type === "child") return this.paid(fields(line.line));
+    if (line.type === "child") return this.paidBelow(line);
     if (line.type === "reply" || line.type === "summary") return paidFor(replyOf(line.reply).usage, this.model, "root");
     if (line.type !== "answer") return null;
     const answer = answerOf(line);
     const call = this.cells.get(line.cell)?.call(line.query);
     const counted = call?.children.has(line.index) || !wasAsked(answer);
     return counted ? null : paidFor(answer.usage, answer.model, "sub-call");
+  }
+
+  /** The same for a line of a child: every kernel counts its cells and calls from one, so only the child knows. */
+  paidBelow(line) {
+    const paid = this.cell(line).call(line.query).children.get(line.index).paid(fields(line.line));
+    return paid && { ...paid, kind: "sub-call" };
   }
 }
 

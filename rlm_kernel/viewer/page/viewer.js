@@ -72,7 +72,9 @@ export class Viewer {
 
   /** Open a log, or show it when it is open. */
   open(source) {
-    const there = this.entries.find((entry) => entry.log.name === source.name && source.grows);
+    const there = this.entries.find(
+      (entry) => entry.log.name === source.name && entry.source.grows && source.grows,
+    );
     if (there) return this.show(there);
     const entry = new OpenLog(source);
     this.entries.push(entry);
@@ -150,7 +152,10 @@ export class Viewer {
   /** What the server told of the folder. */
   shelve(told) {
     Object.assign(this.library, told);
-    if (!this.current) this.drawLibrary();
+    if (this.current) return;
+    const top = this.body.firstChild?.scrollTop ?? 0;
+    this.drawLibrary();
+    this.body.firstChild.scrollTop = top;
   }
 
   drawBar() {
