@@ -47,7 +47,7 @@ def read(names: Sequence[str], files: Sequence[str], namespace: Mapping[str, Any
     for name in names:
         found[name] = _converted(name, variable(name, namespace, "--context"), environment, notes.append)
     for file in files:
-        found[file] = contexts.read(str(Path(file).expanduser()), "--file")
+        found[file] = contexts.read(str(Path(file).expanduser()) if file else "", "--file")
     if not found:
         return None
     value = next(iter(found.values()))

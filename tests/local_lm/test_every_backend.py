@@ -29,7 +29,8 @@ WAYS = [
 @pytest.fixture
 async def address():
     """Of the server that all tests with the usual settings share."""
-    return await LlamaCppLM()._located()
+    address, _ = await LlamaCppLM()._located()
+    return address
 
 
 @pytest.fixture

@@ -178,6 +178,22 @@ async def test_a_server_that_dies_fails_its_call_and_is_replaced(narrow):
     assert narrow._server is not dead
 
 
+async def test_calls_that_wait_when_the_server_dies_are_answered_by_the_next(narrow):
+    writing = asyncio.Event()
+    call = narrow.complete(ask("Tell a story."), max_tokens=8000, on_text=lambda _: writing.set())
+    asked = asyncio.create_task(call)
+    await writing.wait()
+    waiting = [asyncio.create_task(narrow.complete(ask("hi"), max_tokens=1)) for _ in range(3)]
+    dead = narrow._server
+    while len(dead.turn()._waiters or ()) < len(waiting):
+        await asyncio.sleep(0)
+    psutil.Process(dead.pid).kill()
+    with pytest.raises(LMError, match="has ended"):
+        await asked
+    assert [reply.usage.output_tokens for reply in await asyncio.gather(*waiting)] == [1, 1, 1]
+    assert narrow._server is not dead
+
+
 async def test_a_file_that_is_no_model_is_an_error_that_says_so(tmp_path):
     path = tmp_path / "mine.gguf"
     path.write_bytes(b"not a model" * 1000)
