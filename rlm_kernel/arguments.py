@@ -97,14 +97,16 @@ def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> Prompt
 
 
 def check_numbers(plan: Plan, threshold: float) -> None:
-    """Check what counts things."""
+    """Check what counts things, and that the system prompt is one."""
     least = {"depth": 0, "max_depth": 0, "max_iterations": 1, "max_concurrent_queries": 1, "max_concurrent_subcalls": 1}
     for name, lowest in least.items():
         value = getattr(plan, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
             raise ConfigError(f"{name} must be a whole number, {lowest} or more, not {value!r}.")
-    if not 0 < threshold <= 1:
+    if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
+    if not isinstance(plan.system_prompt, str | None):
+        raise ConfigError(f"custom_system_prompt must be str or None, not {type(plan.system_prompt).__name__}.")
     if plan.limits.max_budget is not None:
         _warn_of_unknown_prices(plan.models)
 

@@ -85,13 +85,16 @@ class Channels:
                 frames = socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._deliver(name, frames)
+            try:
+                self._deliver(name, frames)
+            except Exception as error:  # noqa: BLE001 (what comes behind it has to be read, and no edge tells of it)
+                self._loop.call_exception_handler({"message": f"A message on {name} was not taken", "exception": error})
         self._loop.call_soon(self._read, name)
 
     def _deliver(self, name: ChannelName, frames: list[bytes]) -> None:
         try:
             message = self._message(frames[frames.index(_DELIMITER) + 1 :])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return  # not signed with our key, or not a message: whoever wrote it is not the kernel
         self._on_message(name, message)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlm_kernel.errors import LimitError, NoAnswerError
+from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
 from rlm_kernel.limits import Ledger
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
 from rlm_kernel.past import Past
@@ -26,7 +26,7 @@ from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
 from rlm_kernel.trajectory.stream import EventStream
-from rlm_kernel.turns import Turns
+from rlm_kernel.turns import Built, Turns
 from rlm_kernel.usage import UsageMeter
 
 
@@ -66,7 +66,8 @@ class Engine:
         self._plan = plan
         self._past = past or Past()
         self._record = record
-        self._schema = schema
+        self._built = Built(None if schema is None else schema.build)
+        self._schema = None if schema is None else replace(schema, build=self._built)
         self._emit = EventStream(on_event, self._past.seconds)
         self._subcalls = SubCalls(
             models=plan.models,
@@ -82,7 +83,7 @@ class Engine:
         )
         self._repl = repl or Repl(plan)
         self._root = RootModel(plan, self.ledger, self.usage, self._emit, self._past, self._keep_history, live=live)
-        self._turns = Turns(plan, self._repl, self.ledger, self._emit, schema)
+        self._turns = Turns(plan, self._repl, self.ledger, self._emit, self._schema)
 
     @property
     def partial_answer(self) -> str | None:
@@ -120,8 +121,7 @@ class Engine:
                 error.trajectory = self._record()
             raise
         about = self.usage.summary(), self._emit.seconds, self._record()
-        parsed = None if self._schema is None else self._schema.fit(json.loads(answer))
-        completion = RLMChatCompletion(self._plan.models.root.model, prompt, answer, *about, parsed)
+        completion = RLMChatCompletion(self._plan.models.root.model, prompt, answer, *about, self._built.last)
         self._emit(events.RunFinished, completion=completion)
         return completion
 
@@ -155,6 +155,8 @@ class Engine:
             if deadline.expired():
                 raise self.ledger.timed_out() from None
             raise
+        finally:
+            self._tell_unpriced()
 
     async def _loop(self, prompt: Prompt, question: str | None) -> str:
         plan, root, facts = self._plan, self._root, describe(prompt)
@@ -233,7 +235,10 @@ class Engine:
 
     async def _ask_plainly(self, prompt: Prompt, question: str | None) -> str:
         """One plain completion, no REPL: what an RLM is at its greatest depth."""
-        text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
+        try:
+            text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"A plain completion sends the prompt as JSON: {error}. Make it a str.") from error
         self._root.begin([{"role": "user", "content": f"{text}\n\n{question}" if question else text}])
         if self._schema is not None:
             return await self._root.ask_by_schema(1, self._schema)

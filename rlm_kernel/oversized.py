@@ -18,7 +18,7 @@ MOST_ROOM = 160_000_000
 """Bytes that a parsed message may take."""
 
 UNREAD = "unread"
-"""The key under which a stream's content says how many of its bytes were not read."""
+"""The key under which a stream's content says how many of its bytes were not read. Only we write it."""
 
 _ITEM_ROOM = 64
 _STREAM_HEAD = 8_000_000
@@ -34,15 +34,26 @@ def content_of(kind: str, content: bytes) -> Any:
         content: its JSON.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is no JSON, or nothing can stand in for it.
+        KeyError, TypeError: it is no content of this type.
     """
-    if len(content) <= ALWAYS_READ:
-        return json.loads(content)
-    if kind == "stream" and len(content) > _STREAM_HEAD + _STREAM_TAIL:
-        return _two_ends(content)
-    if _room(content) <= MOST_ROOM:
-        return json.loads(content)
+    small = len(content) <= ALWAYS_READ
+    try:
+        if not small and kind == "stream" and len(content) > _STREAM_HEAD + _STREAM_TAIL:
+            return _two_ends(content)
+        if small or _room(content) <= MOST_ROOM:
+            return _parsed(content)
+    except RecursionError:
+        return _stand_in(kind, "This is nested too deeply to be read.")
     return _stand_in(kind, f"This has {len(content):,} bytes, too many to be read.")
+
+
+def _parsed(content: bytes) -> Any:
+    """The JSON, without a claim that something of it was not read: whoever sent it cannot know."""
+    value = json.loads(content)
+    if isinstance(value, dict):
+        value.pop(UNREAD, None)
+    return value
 
 
 def _room(content: bytes) -> int:

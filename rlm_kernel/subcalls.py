@@ -207,11 +207,11 @@ class SubCalls:
         if error is None:
             try:
                 text = await self._complete(prompt, effort)
-            except RLMError as failure:
+            except Exception as failure:
                 if self.ledger.broken is not None or isinstance(failure, TimeoutExceededError):
                     self.on_limit()
                     raise
-                error = str(failure)
+                error = str(failure) if isinstance(failure, RLMError) else f"{type(failure).__name__}: {failure}"
         self.emit(
             SubcallAnswered,
             cell=prompt.cell,

@@ -60,6 +60,8 @@ async def in_own_thread(work: Callable[[], T]) -> T:
     def carry() -> None:
         try:
             result = work()
+        except StopIteration as error:  # no future carries it
+            outcome.set_exception(RuntimeError(f"raised StopIteration: {error}"))
         except BaseException as error:  # noqa: BLE001 (it is raised where it is awaited)
             outcome.set_exception(error)
         else:

@@ -7,12 +7,13 @@ code for the kernel; everything else is a value. All of it is checked when the R
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import inspect
 import json
 import keyword
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,17 +58,33 @@ class Tool:
     async def call(self, request: ToolCall) -> Answer:
         """Call the function on the host, in a thread unless it is asynchronous. What it raises is an answer, too."""
         try:
-            if inspect.iscoroutinefunction(self.content):
-                value = await self.content(*request.args, **request.kwargs)
-            else:
-                value = await in_own_thread(lambda: self.content(*request.args, **request.kwargs))
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (the cell gets whatever it raises)
+            value, error = await self._outcome(request)
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # nobody waits for an answer any more
+            value, error = None, cancelled
+        except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 (the cell gets whatever it raises)
+            value, error = None, raised
+        if error is not None:
             return Answer(error=json.dumps([type(error).__name__, str(error)]))
         try:
             return Answer(json.dumps(value))
         except (TypeError, ValueError, RecursionError) as error:
             why = f"{self.name} returned {type(value).__name__}, which cannot travel as JSON: {error}"
             return Answer(error=json.dumps(["TypeError", why]))
+
+    async def _outcome(self, request: ToolCall) -> tuple[Any, BaseException | None]:
+        """What the function returned, or what it raised in a thread: no future can carry a StopIteration."""
+
+        def call() -> tuple[Any, BaseException | None]:
+            try:
+                return self.content(*request.args, **request.kwargs), None
+            except BaseException as error:  # noqa: BLE001 (the cell gets whatever it raises)
+                return None, error
+
+        value, error = call() if inspect.iscoroutinefunction(self.content) else await in_own_thread(call)
+        return await value if inspect.isawaitable(value) else value, error
 
 
 def tools_of(custom_tools: Mapping[str, Any] | None, argument: str = "custom_tools") -> tuple[Tool, ...]:
@@ -114,25 +131,42 @@ def _kind(name: str, content: Any) -> ToolKind:
 
 
 def _binds(source: str, name: str) -> bool:
-    """Whether a text is Python that gives a value to this name at its top level."""
+    """Whether a text is Python that gives a value to this name at its top level, in a `try` or an `if` too."""
     try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError):
+        waiting: list[ast.AST] = [ast.parse(source)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: words that look nested too deeply
         return False
-    return any(name in _bound_by(statement) for statement in body)
+    while waiting:
+        node = waiting.pop()
+        if name in _bound_by(node):
+            return True
+        waiting += _inside(node)
+    return False
 
 
-def _bound_by(statement: ast.stmt) -> set[str]:
-    match statement:
+def _bound_by(node: ast.AST) -> set[str]:
+    match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return {name}
-        case ast.Import(names=names) | ast.ImportFrom(names=names):
+        case ast.Import(names=names):
+            return {alias.asname or alias.name.partition(".")[0] for alias in names}
+        case ast.ImportFrom(names=names):
             return {alias.asname or alias.name for alias in names}
-        case ast.Assign(targets=targets):
-            return {target.id for target in targets if isinstance(target, ast.Name)}
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
+        case ast.Name(id=name, ctx=ast.Store()):
             return {name}
     return set()
+
+
+def _inside(node: ast.AST) -> Iterable[ast.AST]:
+    """The parts that can give a value to a name: not those with names of their own, nor what needs one before."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.Lambda():
+            return ()
+        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+            return ()
+        case ast.AugAssign() | ast.AnnAssign(value=None):
+            return ()
+    return ast.iter_child_nodes(node)
 
 
 def _check_travels(name: str, value: Any, argument: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rlm_kernel.limits import ErrorCount, Ledger
 from rlm_kernel.parsing import ParsedReply, TextAnswer, parse
@@ -24,6 +25,26 @@ class Turn:
 
     answer: str | None = None
     message: str = ""
+
+
+class Built:
+    """Makes the object that the user gets of the answer, and keeps it: made twice, it could be refused at the end.
+
+    Args:
+        build: of the schema; None: the JSON value is the object.
+
+    Attributes:
+        last: the object that was made last, which is that of the answer when there is one.
+    """
+
+    def __init__(self, build: Callable[[Any], Any] | None) -> None:
+        self.last: Any = None
+        self._build = build
+
+    def __call__(self, value: Any) -> Any:
+        """The object of a JSON value that fits; raises what `build` raises."""
+        self.last = value if self._build is None else self._build(value)
+        return self.last
 
 
 class Turns:
@@ -46,6 +67,7 @@ class Turns:
         self._errors = ErrorCount(plan.limits.max_errors)
         self._challenged = False
         self._looked = False
+        self._ready: tuple[str | None, str | None] = (None, None)
 
     async def take(self, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
         """What comes of a reply; the table of DESIGN 4.3."""
@@ -77,11 +99,12 @@ class Turns:
             turn = await self._given(result)
             if turn.answer is not None:
                 return turn
-            notes += filter(None, [turn.message])
+            if turn.message and turn.message not in notes:
+                notes.append(turn.message)
             if result.report.restored:
                 notes.append(self._plan.profile.restored(result.report.restored))
             notes += await self._back_to_life(result)
-            if result.status != "ok" or turn.message:
+            if result.status != "ok" or (self._gave_anew(result) and turn.message):
                 break
         if parsed.answer is not None:
             turn = await self._answer_beside_code(parsed.answer, results)
@@ -135,6 +158,11 @@ class Turns:
                 turn = await self._taken(text, as_json)
         return turn
 
+    def _gave_anew(self, result: CellResult) -> bool:
+        """Whether an answer is this cell's own: one that was not taken stays ready in `answer`."""
+        before, self._ready = self._ready, (result.report.answer, result.report.answer_json)
+        return result.report.final is not None or self._ready != before
+
     async def _taken(self, text: str, as_json: str | None = None) -> Turn:
         """An answer, unless there is a schema that it does not fit."""
         if self._schema is None:
@@ -147,4 +175,5 @@ class Turns:
     def _check_limits(self, result: CellResult) -> None:
         if self._ledger.broken is not None:
             raise self._ledger.broken
-        self._errors.add(None if result.error is None else result.error.traceback)
+        raised = result.error if result.status == "error" else None
+        self._errors.add(None if raised is None else raised.traceback)

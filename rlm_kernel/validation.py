@@ -1,7 +1,7 @@
 """Check a JSON Schema, and values against it, with `jsonschema`, though whoever wrote the schema may be hostile.
 
 It may come out of a kernel: so nothing that it refers to is fetched, its patterns are run by an engine whose time is
-linear, and a validation has a deadline.
+linear, and its own check and each validation have a deadline.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
 from itertools import islice
@@ -20,10 +21,14 @@ MOST_CHARACTERS = 100_000
 MOST_SECONDS = 2.0
 """Of one validation."""
 
+MOST_CHECK_SECONDS = 10.0
+"""Of one check of a schema, of which a thousand parts take a second."""
+
 MOST_PROBLEMS = 8
 """That are told of one value."""
 
 _PROBLEM_CHARACTERS = 300
+_SORTED = json.JSONEncoder(sort_keys=True)
 _deadline: ContextVar[float] = ContextVar("deadline")
 
 
@@ -41,24 +46,32 @@ def checked(document: Any) -> dict[str, Any]:
     Raises:
         ValueError: it is not; the message says why.
     """
-    from jsonschema.exceptions import SchemaError
-
     try:
         size = len(json.dumps(document, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the schema is not JSON: {error}") from None
     if size > MOST_CHARACTERS:
         raise ValueError(f"the schema has {size:,} characters; it may have {MOST_CHARACTERS:,}")
+    guarded = _guarded(_validator_class(document))
     try:
-        _validator_class(document).check_schema(document)
-    except SchemaError as error:
-        raise ValueError(f"the schema is no JSON Schema: {error.json_path}: {short(error.message)}") from None
+        with _clock(MOST_CHECK_SECONDS):
+            _check_form(document, guarded)
+            _check_references(document)
+            for part in parts(document):
+                _check_part(part)
+    except _LateError:
+        late = f"checking it took more than {MOST_CHECK_SECONDS:g} s"
+        raise ValueError(f"the schema is too complicated: {late}") from None
     except RecursionError:
         raise ValueError("the schema is nested too deeply") from None
-    _check_references(document)
-    for part in parts(document):
-        _check_part(part)
     return dict(document)
+
+
+def _check_form(document: dict[str, Any], guarded: Any) -> None:
+    """Refuse what is no schema. The validator's own `check_schema` looks at no clock."""
+    form = guarded(guarded.META_SCHEMA, format_checker=guarded.FORMAT_CHECKER)
+    for error in form.iter_errors(document):
+        raise ValueError(f"the schema is no JSON Schema: {error.json_path}: {short(error.message)}")
 
 
 def _check_references(document: dict[str, Any]) -> None:
@@ -67,20 +80,27 @@ def _check_references(document: dict[str, Any]) -> None:
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT202012
 
-    resource = Resource.from_contents(document, default_specification=DRAFT202012)
-    resolver = Registry().with_resource("", resource).resolver()
     references = (part.get(name) for part in parts(document) for name in ("$ref", "$dynamicRef"))
-    for reference in (r for r in references if isinstance(r, str)):
+    texts = [reference for reference in references if isinstance(reference, str)]
+    if not texts:
+        return
+    resource = Resource.from_contents(document, default_specification=DRAFT202012)
+    resolver = Registry().with_resource("", resource).crawl().resolver()
+    for reference in texts:
+        _look_at_the_clock()
         if not reference.startswith("#"):
             raise ValueError(f"a reference must point into the schema itself, so begin with '#', not {reference!r}")
         try:
-            resolver.lookup(reference)
-        except Unresolvable:
-            raise ValueError(f"the schema refers to {reference!r}, which it does not hold") from None
+            is_held = isinstance(resolver.lookup(reference).contents, dict | bool)
+        except (Unresolvable, TypeError, ValueError):
+            is_held = False
+        if not is_held:
+            raise ValueError(f"the schema refers to {reference!r}, which it does not hold")
 
 
 def _check_part(part: dict[str, Any]) -> None:
     """Refuse an expression that could keep the host busy."""
+    _look_at_the_clock()
     if type(part.get("patternProperties")) is dict:
         raise ValueError("the schema uses patternProperties, which is not supported: use additionalProperties")
     if isinstance(part.get("pattern"), str):
@@ -104,38 +124,93 @@ def problems(document: dict[str, Any], value: Any) -> list[str]:
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    token = _deadline.set(time.monotonic() + MOST_SECONDS)
     validator = _guarded(_validator_class(document))(document, registry=Registry())
     try:
-        return [f"{e.json_path}: {short(e.message)}" for e in islice(validator.iter_errors(value), MOST_PROBLEMS)]
+        with _clock(MOST_SECONDS):
+            return [f"{e.json_path}: {short(e.message)}" for e in islice(validator.iter_errors(value), MOST_PROBLEMS)]
+    except _LateError:
+        late = f"validating it took more than {MOST_SECONDS:g} s: the schema is too complicated for it"
+        raise MisfitError([late]) from None
+    except ArithmeticError as error:
+        raise MisfitError([f"a number in it is too large or too small for the schema: {error}"]) from None
     except Unresolvable as error:
         raise MisfitError([f"the schema refers to {error.ref!r}, which it does not hold"]) from None
     except RecursionError:
         raise MisfitError(["the schema refers to itself without end, or the answer is nested too deeply"]) from None
-    finally:
-        _deadline.reset(token)
 
 
-def _validator_class(document: Any) -> Any:
+def _validator_class(document: dict[str, Any]) -> Any:
     from jsonschema import Draft202012Validator
     from jsonschema.validators import validator_for
 
-    return validator_for(document, default=Draft202012Validator)
+    named = isinstance(document.get("$schema"), str)
+    return validator_for(document, default=Draft202012Validator) if named else Draft202012Validator
 
 
 @cache
 def _guarded(validator: Any) -> Any:
-    """The class of validators whose every step looks at the clock, and whose patterns take linear time."""
+    """The class of validators whose every step looks at the clock and takes linear time."""
     from jsonschema.validators import extend
 
-    steps = {**validator.VALIDATORS, "pattern": _pattern}
-    return extend(validator, {name: partial(_timed, step) for name, step in steps.items()})
+    steps = {**validator.VALIDATORS, "pattern": _pattern, "uniqueItems": _unique_items}
+    guarded = extend(validator, {name: partial(_timed, step) for name, step in steps.items()})
+    plain = guarded.evolve
+
+    def evolve(self: Any, **changes: Any) -> Any:
+        """For a part, which may name a `$schema` of its own: that stands for a class that is not guarded."""
+        part = changes.get("schema")
+        if isinstance(part, dict) and "$schema" in part:
+            changes["schema"] = {name: value for name, value in part.items() if name != "$schema"}
+        return plain(self, **changes)
+
+    guarded.evolve = evolve
+    return guarded
+
+
+class _LateError(Exception):
+    """The deadline is over."""
+
+
+@contextmanager
+def _clock(seconds: float) -> Iterator[None]:
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def _look_at_the_clock() -> None:
+    if time.monotonic() > _deadline.get():
+        raise _LateError
 
 
 def _timed(step: Callable[..., Any], *about: Any) -> Any:
-    if time.monotonic() > _deadline.get():
-        raise MisfitError([f"validating it took more than {MOST_SECONDS:g} s: the schema is too complicated for it"])
+    _look_at_the_clock()
     return step(*about)
+
+
+def _unique_items(_: Any, unique: Any, value: Any, __: Any) -> Iterator[Any]:
+    """The validator's own step compares each item with each."""
+    from jsonschema.exceptions import ValidationError
+
+    seen: set[str] = set()
+    for item in value if unique and isinstance(value, list) else ():
+        _look_at_the_clock()
+        text = _SORTED.encode(_canonical(item))
+        if text in seen:
+            yield ValidationError(f"{value!r} has non-unique elements")
+            return
+        seen.add(text)
+
+
+def _canonical(value: Any) -> Any:
+    """A value in the one form of all that JSON Schema calls equal: 1.0 is 1, and true is not."""
+    if isinstance(value, dict):
+        return {name: _canonical(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[Any]:

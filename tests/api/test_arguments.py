@@ -50,6 +50,8 @@ LM_ = ScriptedLM([])
         ({"max_errors": True}, ["max_errors", "1 or more"]),
         ({"max_concurrent_queries": 0}, ["max_concurrent_queries"]),
         ({"compaction_threshold_pct": 85}, ["compaction_threshold_pct", "between 0 and 1"]),
+        ({"compaction_threshold_pct": "0.8"}, ["compaction_threshold_pct", "between 0 and 1"]),
+        ({"custom_system_prompt": 5}, ["custom_system_prompt", "str or None"]),
         ({"other_backends": [LM_], "other_backend_kwargs": [{}, {}]}, ["1 entries", "other_backend_kwargs 2"]),
         ({"prompts": "medium"}, ["'large'", "'small'", "PromptProfile"]),
     ],
@@ -118,6 +120,11 @@ def test_a_prompt_of_another_kind_says_how_to_convert_it(prompt, do):
     with pytest.raises(ConfigError) as raised:
         RLM(LM_).completion(prompt)
     assert do in str(raised.value)
+
+
+def test_a_plain_completion_takes_only_what_json_can_hold():
+    with pytest.raises(ConfigError, match="as JSON: keys must be str.*Make it a str"):
+        RLM(LM_, max_depth=0).completion({(1, 2): "a"})
 
 
 def test_a_question_is_text():

@@ -275,6 +275,11 @@ KERNEL = "kernel = get_ipython().kernel\n"
             "send, here, cell = kernel.session.send, kernel.iopub_socket, kernel.get_parent('shell')\n"
             "sent = send(here, 'status', {'execution_state': 'idle'}, cell), send(here, 'stream', {'name': 5}, cell)"
         ),
+        (
+            "session, deep = kernel.session, b'[' * 200_000 + b']' * 200_000\n"
+            "parts = [session.pack(session.msg_header('stream')), b'{}', b'{}', deep]\n"
+            "sent = kernel.iopub_socket.send_multipart([b'<IDS|MSG>', session.sign(parts), *parts])"
+        ),
     ],
     ids=[
         *[
@@ -286,7 +291,7 @@ KERNEL = "kernel = get_ipython().kernel\n"
             "garbage on IOPub",
             "garbage on the wire",
         ],
-        *["garbage to the sockets", "no sockets", "forged states"],
+        *["garbage to the sockets", "no sockets", "forged states", "a message nested too deeply"],
     ],
 )
 def test_what_does_not_break_the_kernel_changes_nothing(survive, code):

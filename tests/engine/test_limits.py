@@ -79,6 +79,21 @@ async def test_errors_in_a_row_end_the_run_and_others_do_not(run):
     assert (raised.value.error_count, raised.value.threshold, len(lm.calls)) == (2, 2, 4)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "try: 1/0\nexcept ZeroDivisionError: get_ipython().showtraceback()",
+        "import time; time.sleep(600)",
+    ],
+    ids=["a traceback that it shows itself", "interrupted by its time limit"],
+)
+async def test_a_cell_that_did_not_raise_by_itself_is_no_error(run, code):
+    lm = ScriptedLM([f"```repl\n{code}\n```", "FINAL(x)"])
+    environment_kwargs = {"cell_timeout": 0.5}
+    completion = await run(lm, limits=Limits(max_errors=1), environment_kwargs=environment_kwargs)
+    assert completion.response == "x"
+
+
 @pytest.mark.everywhere
 async def test_a_limit_ends_a_cell_that_would_go_on(run):
     code = "import time\nfor i in range(1000):\n    try: llm_query('p')\n    except Exception: pass\nprint('done')"
@@ -107,6 +122,12 @@ async def test_a_budget_for_a_model_without_a_price_says_so_once(run, events):
     await run(lm, limits=Limits(max_budget=1.0))
     (notice,) = [event.message for event in events if isinstance(event, Notice)]
     assert "The cost of scripted is unknown" in notice
+
+
+@pytest.mark.parametrize(("reply", "depth"), [("```repl\nFINAL(1)\n```", 1), ("1", 0)])
+async def test_it_says_so_too_when_the_first_reply_is_the_answer(run, events, reply, depth):
+    assert (await run(ScriptedLM([reply]), limits=Limits(max_budget=1.0), max_depth=depth)).response == "1"
+    assert "The cost of scripted is unknown" in next(event.message for event in events if isinstance(event, Notice))
 
 
 async def test_without_limits_nothing_is_held_back(run):

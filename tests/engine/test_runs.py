@@ -89,6 +89,25 @@ async def test_a_failed_sub_call_is_a_traceback_and_a_failed_slot_a_value(run):
     assert "QueryError: llm_query has no answer: the provider said no" in root.calls[1].prompt
 
 
+class Unsteady(ScriptedLM):
+    """A model of a user's own, which raises whatever comes up from below."""
+
+    async def complete(self, messages, **options):
+        reply = await super().complete(messages, **options)
+        if reply.text == "break":
+            raise ConnectionError("reset by peer")
+        return reply
+
+
+async def test_an_error_of_a_model_of_ones_own_takes_one_prompt_and_is_on_record(run, events):
+    root = ScriptedLM(["```repl\nllm_query_batched(['a', 'break', 'c'])\n```", "FINAL(x)"])
+    sub = Unsteady(lambda messages: messages[-1]["content"], model="sub", delay=0.01)
+    await run(root, others=(sub,))
+    assert "['a', 'Error: ConnectionError: reset by peer', 'c']" in root.calls[1].prompt
+    answered = {e.index: e.error for e in events if isinstance(e, said.SubcallAnswered)}
+    assert answered == {0: None, 1: "ConnectionError: reset by peer", 2: None}
+
+
 async def test_a_failing_root_model_ends_the_run_with_its_error(run, events):
     failure = LMError("no credit", backend="b", model="m", status=402)
     with pytest.raises(LMError, match="no credit"):

@@ -274,6 +274,19 @@ async def test_an_answer_that_does_not_fit_is_told_with_the_output_and_the_run_g
     assert "$.name: 5 is not of type 'string'" in again
 
 
+async def test_an_answer_that_was_not_taken_stands_in_no_way_of_the_next_blocks(complete):
+    stuck = "```repl\nanswer['content'], answer['ready'] = 'no', True\n```"
+    corrected = "```repl\nn = len(context)\n```\nNow the answer.\n```repl\nanswer['content'] = n\n```"
+    completion = await complete({"type": "integer"}, stuck, corrected)
+    assert (completion.parsed, len(complete.lm.calls)) == (12, 2)
+
+
+async def test_an_answer_that_is_still_wrong_is_told_once_a_turn(complete):
+    stuck = "```repl\nanswer['content'], answer['ready'] = 'no', True\n```"
+    await complete({"type": "integer"}, stuck, "```repl\n1\n```\n```repl\n2\n```", "```repl\nFINAL(7)\n```")
+    assert complete.lm.calls[2].prompt.count("'no' is not of type 'integer'") == 1
+
+
 async def test_a_good_final_counts_beside_a_bad_answer_that_stayed_ready(complete):
     stuck = "```repl\nanswer['content'], answer['ready'] = 'no', True\n```"
     completion = await complete(CITY, stuck, "```repl\nFINAL({'name': 'Rome'})\n```")
@@ -316,6 +329,26 @@ def test_a_completion_takes_a_class_and_gives_an_instance():
     result = RLM(ScriptedLM(["```repl\nFINAL({'name': 'Rome'})\n```"])).completion("x", response_schema=City)
     assert result.parsed == City(name="Rome")
     assert json.loads(json.dumps(result.to_dict()))["parsed"] == {"name": "Rome"}
+
+
+async def test_the_object_is_made_once_so_a_class_may_refuse_it_the_second_time():
+    made = []
+
+    class Once(pydantic.BaseModel):
+        name: str
+
+        @pydantic.field_validator("name")
+        def is_new(cls, name):  # noqa: N805 (pydantic makes it a method of the class)
+            if name in made:
+                raise ValueError("taken")
+            made.append(name)
+            return name
+
+    for n, reply in enumerate(["```repl\nFINAL({'name': '0'})\n```", '{"name": "1"}']):
+        rlm = RLM(ScriptedLM([reply]), max_depth=1 - n)
+        seen = [event async for event in rlm.stream("x", response_schema=Once)]
+        assert seen[-1].completion.parsed.name == str(n)
+    assert made == ["0", "1"]
 
 
 def test_without_a_schema_nothing_is_parsed():

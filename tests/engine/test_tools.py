@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import sys
 import threading
+from concurrent.futures import Future
 
 import pytest
 
 from rlm import RLM, ConfigError, ScriptedLM
+from rlm_kernel.records import ToolCall
 from rlm_kernel.tools import tools_of
 from rlm_kernel.trajectory.events import ToolCalled
 
@@ -89,6 +94,63 @@ async def test_a_result_that_cannot_travel_says_so(cell):
     assert "returned set, which cannot travel as JSON" in await cell("tool()", {"tool": lambda: {1, 2}})
 
 
+class Doubles:
+    """Called like a function."""
+
+    async def __call__(self, x):
+        return x * 2
+
+
+async def test_an_object_with_an_asynchronous_call_is_awaited(cell):
+    assert "14" in await cell("tool(7)", {"tool": Doubles()})
+
+
+def stop():
+    return next(iter(()))
+
+
+def leave():
+    sys.exit(2)
+
+
+def give_up():
+    future = Future()
+    future.cancel()
+    return future.result()
+
+
+async def give_up_asynchronously():
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("tool", "name"),
+    [
+        (stop, "StopIteration"),
+        (leave, "SystemExit"),
+        (give_up, "CancelledError"),
+        (give_up_asynchronously, "CancelledError"),
+    ],
+)
+async def test_whatever_a_tool_raises_is_an_answer(tool, name):
+    answer = await tools_of({"tool": tool})[0].call(ToolCall("q1", "tool", (), {}))
+    assert json.loads(answer.error)[0] == name
+
+
+async def test_a_call_that_is_cancelled_ends_with_its_tool():
+    started = asyncio.Event()
+
+    async def wait():
+        started.set()
+        await asyncio.Event().wait()
+
+    call = asyncio.create_task(tools_of({"tool": wait})[0].call(ToolCall("q1", "tool", (), {})))
+    await started.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
 async def test_help_shows_signature_and_docstring(cell):
     told = await cell("help(fetch_weather)")
     assert "fetch_weather(city: str, unit: str = 'C', *, days: int = 1)" in told
@@ -160,6 +222,15 @@ def test_a_tool_that_cannot_be_is_refused_by_its_key(tools, words):
         ("helper", "helper = 5", "code"),
         ("helper", "helper: int = 5", "code"),
         ("helper", "import math as helper", "code"),
+        ("os", "import os.path", "code"),
+        ("helper", "other, (helper, *rest) = 1, (2, 3)", "code"),
+        ("helper", "try:\n    from math import helper\nexcept ImportError:\n    def helper(): return 1", "code"),
+        ("helper", "if True:\n    helper = 5", "code"),
+        ("helper", "def other(x):\n    helper = 5", "value"),
+        ("helper", "other = [helper for helper in ()]", "value"),
+        ("helper", "helper.part = helper[0] = 5", "value"),
+        ("helper", "helper += 5", "value"),
+        ("helper", "-" * 20_000 + "\nA title", "value"),
         ("helper", "def other(x):\n    return x", "value"),
         ("helper", "just some words", "value"),
         ("helper", "helper: int", "value"),

@@ -183,6 +183,17 @@ def test_what_would_take_too_much_room_says_so(kind, content):
     assert "too many to be read" in str(read)
 
 
+@pytest.mark.parametrize("kind", ["display_data", "execute_result", "error", "execute_reply"])
+def test_what_is_nested_too_deeply_says_so(kind):
+    content = b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert "nested too deeply" in str(content_of(kind, content))
+
+
+def test_only_we_say_that_something_was_not_read():
+    forged = b'{"name": "stdout", "text": "x", "unread": Infinity}'
+    assert content_of("stream", forged) == {"name": "stdout", "text": "x"}
+
+
 @pytest.mark.parametrize("kind", ["status", "comm_msg", "update_display_data", "nonsense"])
 def test_what_nothing_can_stand_in_for_is_refused(kind):
     with SMALL, pytest.raises(ValueError, match="too many to be read"):
