@@ -259,6 +259,17 @@ def test_a_failure_names_the_error_and_what_was_spent():
     assert "secret detail" not in shown
 
 
+def test_what_was_spent_counts_summaries_and_no_call_that_failed():
+    summary = events.Compacted(time=1.5, iteration=1, reply=replied("x").reply)
+    free = events.SubcallAnswered(
+        time=1.6, cell=1, query="q1", index=0, model="free", prompt="p", text="", error="no", usage=Usage(), seconds=0.1
+    )
+    failed = events.RunFailed(time=2.0, error=LMError("gone", backend="openai", model="m"))
+    shown = play(screen(terminal=False), started(), replied("x"), summary, free, failed)
+    assert "2,400" in shown
+    assert "free" not in shown
+
+
 def test_a_cancelled_run_was_stopped():
     shown = play(screen(), started(), events.RunFailed(time=2.0, error=asyncio.CancelledError()))
     assert "Stopped after 2.0 s" in shown

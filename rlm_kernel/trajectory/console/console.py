@@ -80,6 +80,8 @@ class ConsoleView:
                 self._begin_iteration(event)
             case events.ModelReplied():
                 self._reply(event)
+            case events.Compacted():
+                self._spend(self._model, event.reply.usage)
             case events.CellStarted():
                 self._begin_cell(event)
             case events.CellFinished():
@@ -170,6 +172,8 @@ class ConsoleView:
             self._print("", drawing.code(part.text, None) if part.is_code else drawing.words(part.text))
 
     def _spend(self, model: str, usage: Usage) -> None:
+        if usage == Usage():  # of a call that failed
+            return
         self._spent[model] = self._spent.get(model, ModelUsageSummary()).plus(usage)
         self._status = self._status.spending(usage.input_tokens, usage.output_tokens)
 
