@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from rlm_kernel.clients.endpoint import is_loopback
@@ -20,6 +21,12 @@ NOT_RECORDED = frozenset({
 
 _OBJECT = "object"
 _ADDRESSES = {"base_url", "api_base", "custom_host", "azure_endpoint", "url"}
+_BELONGING = {
+    "backend": "backend_kwargs",
+    "other_backends": "other_backend_kwargs",
+    "environment": "environment_kwargs",  # what a kernel may reach is said by who says where it lives
+}
+"""Who gives the first anew does not mean the second that is on record."""
 _MODELS = ("backend_kwargs", "other_backend_kwargs", "sampling_args", "sub_sampling_args")
 
 
@@ -49,16 +56,17 @@ def recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def arguments_of(recording: Recording, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_of(recording: Recording, overrides: Mapping[str, Any], rlm: type) -> dict[str, Any]:
     """The arguments of an `RLM` that goes on from a run.
 
     Args:
         recording: the run.
         overrides: arguments that are given again, or otherwise.
+        rlm: what will be made with them.
 
     Raises:
         RecordingError: an argument was an object and is not given again; a server elsewhere would get a key because the
-            log says so; or it is not one of ours.
+            log says so; a later version wrote it; or it is not one of ours.
     """
     known = recording.metadata.get("configuration")
     if not isinstance(known, dict):
@@ -66,10 +74,10 @@ def arguments_of(recording: Recording, overrides: Mapping[str, Any]) -> dict[str
             f"{recording.path} does not hold the arguments of its RLM: it was written by another tool."
         )
     arguments = {name: value for name, value in known.items() if name not in overrides}
-    if "backend" in overrides and "backend_kwargs" not in overrides:
-        arguments.pop("backend_kwargs", None)  # they belong to the other backend
-    if "environment" in overrides and "environment_kwargs" not in overrides:
-        arguments.pop("environment_kwargs", None)  # what a kernel may reach is said by who says where it lives
+    _check_names(rlm, recording, arguments)
+    for name, belonging in _BELONGING.items():
+        if name in overrides and belonging not in overrides:
+            arguments.pop(belonging, None)
     _check_servers(recording, arguments)
     missing = sorted(name for name, value in arguments.items() if _holds_object(value))
     if missing:
@@ -80,6 +88,25 @@ def arguments_of(recording: Recording, overrides: Mapping[str, Any]) -> dict[str
     if started is not None and started.tools and "custom_tools" not in overrides:
         arguments["custom_tools"] = _tools(started.tools)
     return {**{name: without_hidden(value) for name, value in arguments.items()}, **overrides}
+
+
+def _check_names(rlm: type, recording: Recording, names: Iterable[str]) -> None:
+    """A log of a later version may name what this one does not have."""
+    if unknown := sorted(set(names) - set(_parameters(rlm))):
+        raise RecordingError(
+            f"{recording.path.name} names arguments that this version of rlm-kernel does not have: "
+            f"{', '.join(unknown)}. Update it: pip install -U rlm-kernel."
+        )
+
+
+def _parameters(kind: type) -> Iterator[str]:
+    """What an object is made with; what a class of a user's own hands on as `**kwargs`, its base takes."""
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]  # without `self`
+            yield from (parameter.name for parameter in own)
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own):
+                return
 
 
 def _check_servers(recording: Recording, arguments: Mapping[str, Any]) -> None:

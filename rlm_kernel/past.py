@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.journal import Occurrences, Slot
 from rlm_kernel.records import Answer, Prompt, Reply, Usage
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn
+from rlm_kernel.trajectory.tree import Call, Cell, History, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,14 @@ class Before:
     Attributes:
         context: its input.
         history: its conversation.
+        histories: the values of `history` that its cells found, each by the number of the first one.
         past: its cells and their answers.
         cells: the number of its last cell, ended or not; 0 when it ran none.
     """
 
     context: Prompt
-    history: list[dict[str, Any]]
+    history: History
+    histories: dict[int, History]
     past: Past
     cells: int
 
@@ -60,7 +61,7 @@ class Past:
 
     Attributes:
         replies: of the root model, summaries included, in order; the engine takes them from the left.
-        cells: those that ended, by number.
+        cells: those that ended, by number; the setup is none of them.
         answers: what prompts were answered, in cells that ended and in the one that did not.
         outcomes: what tools returned.
         children: the past of runs that were to answer an `rlm_query` and did not end.
@@ -106,16 +107,21 @@ def past_of(run: Trajectory, at: int | None = None) -> Past:
     if at is not None and turns and (end := turns[-1].finished) is not None:
         past.seconds = end.time
     past.replies.extend(replied for replied in run.replies if at is None or replied.iteration <= at)
+    _take_answers(past, run.setup, occurrences)
     for turn, cell in ((one, cell) for one in turns for cell in one.cells):
         if cell.result is not None and not _was_stopped(turn, cell):
             past.cells[cell.number] = cell
-        before = _before_answers(cell)
-        for call in cell.calls:
-            _take_call(past, cell, call, occurrences, before)
-        for tool in cell.tools:
-            (slot,) = occurrences.slots(cell.number, (tool.key,))
-            past.outcomes[slot if tool.occurrence is None else slot._replace(occurrence=tool.occurrence)] = tool.outcome
+        _take_answers(past, cell, occurrences)
     return past
+
+
+def _take_answers(past: Past, cell: Cell, occurrences: Occurrences) -> None:
+    before = _before_answers(cell)
+    for call in cell.calls:
+        _take_call(past, cell, call, occurrences, before)
+    for tool in cell.tools:
+        (slot,) = occurrences.slots(cell.number, (tool.key,))
+        past.outcomes[slot if tool.occurrence is None else slot._replace(occurrence=tool.occurrence)] = tool.outcome
 
 
 def _was_stopped(turn: Turn, cell: Cell) -> bool:

@@ -16,7 +16,7 @@ from rlm_kernel.subcalls import SubCalls
 from rlm_kernel.tools import Tool
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.stream import EventStream
-from rlm_kernel.trajectory.tree import Cell
+from rlm_kernel.trajectory.tree import SETUP, Cell, take_history
 
 if TYPE_CHECKING:
     from rlm_kernel.bridge import Responder
@@ -48,6 +48,7 @@ class Repl:
         self._replay: Responder | None = None
         self._session: Session | None = None
         self._journal = Journal()
+        self._was_set_up = False
 
     def attach(self, subcalls: SubCalls, emit: EventStream, past: Past) -> None:
         """Serve a run until `release`: its sub-calls are answered by `subcalls`, and `emit` tells its readers.
@@ -66,6 +67,9 @@ class Repl:
         if past.before and not self.variables:
             latest = list(past.before[-1].past.cells.values())[-1:]
             self.variables = {k: v for cell in latest if cell.result for k, v in cell.result.report.variables.items()}
+        if past.before and not self._was_set_up:
+            self._journal.answers.update(past.before[0].past.recorded(SETUP))
+            self._was_set_up = True
 
     @property
     def earlier(self) -> int:
@@ -119,7 +123,10 @@ class Repl:
     async def _live_through(self, before: Before) -> None:
         """Make what an earlier run left in a persistent kernel."""
         await self._begin(before.context)
+        histories = dict(before.histories)
         for cell in before.past.cells.values():
+            if (history := take_history(histories, cell.number)) is not None:
+                await self._give("history", history)
             await self._run_recorded(cell, before.past)
         self.cells = max(self.cells, before.cells)
         await self._give(f"history_{self.contexts}", before.history)
@@ -225,11 +232,17 @@ class Repl:
         from rlm_kernel.session import Session  # imports Jupyter
 
         await self.close()
-        self._session = await Session.open(self._plan.environment, self, self._on_output, seed=self._plan.seed)
-        for tool in self._plan.tools:
-            await self._provide(tool)
-        if self._plan.profile.setup_code:
-            await self._live.run(self._plan.profile.setup_code)
+        # What the setup asks is asked of models once: later kernels get the answers of the first one.
+        self._replay = Replay(self._journal.answers, SETUP) if self._was_set_up else None
+        try:
+            self._session = await Session.open(self._plan.environment, self, self._on_output, seed=self._plan.seed)
+            for tool in self._plan.tools:
+                await self._provide(tool)
+            if self._plan.profile.setup_code:
+                await self._live.run(self._plan.profile.setup_code)
+        finally:
+            self._replay = None
+        self._was_set_up = True
 
     async def _rebuild(self) -> None:
         """Take every step again, without the cells that end this kernel too or leave it unable to run another."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,7 @@ def resumption(
     forked_from = {"run_id": recording.stem, "log": str(recording.path), "at": at}
     past = past_of(run, at)
     past.before = tuple(_before(recording))
-    arguments, asked = arguments_of(recording, overrides), question or run.started.question
-    _check_names(rlm, recording, arguments.keys() - overrides.keys())
+    arguments, asked = arguments_of(recording, overrides, rlm), question or run.started.question
     continues = recording.metadata.get("continues")
     return Resumption(arguments, past, prompt, asked, forked_from, run.started.schema, continues)
 
@@ -80,18 +78,24 @@ def resumption(
 def _before(recording: Recording) -> Iterator[Before]:
     """The runs that the same persistent kernel served before, the first one first."""
     for earlier in earlier_than(recording):
-        context = contexts.decode(*contexts.load(earlier.context, earlier.path.parent))
-        run = earlier.trajectory
-        yield Before(context, run.conversation(), past_of(run), max((cell.number for cell in run.cells), default=0))
+        context, run = _context_before(earlier, recording), earlier.trajectory
+        last = max((cell.number for cell in run.cells), default=0)
+        yield Before(context, run.conversation(), run.histories(), past_of(run), last)
 
 
-def _check_names(rlm: type, recording: Recording, names: Iterable[str]) -> None:
-    """A log of a later version may name what this one does not have."""
-    if unknown := sorted(set(names) - inspect.signature(rlm).parameters.keys()):
+def _context_before(earlier: Recording, recording: Recording) -> Prompt:
+    """What an earlier run of the same kernel read.
+
+    Raises:
+        RecordingError: the host does not get it from the record, and nobody can give it to this run.
+    """
+    stored = earlier.context
+    if stored is None or stored.redacted or stored.encoding == "pickle":
         raise RecordingError(
-            f"{recording.path.name} names arguments that this version of rlm-kernel does not have: "
-            f"{', '.join(unknown)}. Update it: pip install -U rlm-kernel."
+            f"{recording.path.name} went on in the kernel of {earlier.path.name}, whose context is a pickle, held a "
+            f"secret or was not stored. It cannot be resumed: resume {earlier.path.name} with its prompt given again."
         )
+    return contexts.decode(*contexts.load(stored, earlier.path.parent))
 
 
 def _check_iteration(recording: Recording, at: int | None) -> None:

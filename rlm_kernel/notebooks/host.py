@@ -20,7 +20,7 @@ from rlm_kernel.kernelspecs import AVAILABLE, Environment, environment
 from rlm_kernel.notebooks import settings as notebook_settings
 from rlm_kernel.replays.oracle import Oracle
 from rlm_kernel.replays.recollection import Recollection
-from rlm_kernel.replays.scene import chain_of, context_of, environment_of, set_scene, started
+from rlm_kernel.replays.scene import chain_of, context_of, environment_of, give_history, set_scene, started
 from rlm_kernel.replays.script import run_of
 from rlm_kernel.rlm import RLM
 from rlm_kernel.trajectory.log.recording import Recording, read
@@ -115,8 +115,8 @@ class NotebookHost:
     def cell_starts(self, number: int) -> None:
         """Answer what this cell of the record asked; 0: it is not of the record."""
         self._recollection.cell = number
-        if number in self._histories and self._beside is not None:
-            Job(self._beside.set("history", self._histories[number])).wait()
+        if self._beside is not None:
+            Job(give_history(self._beside, self._histories, number)).wait()
 
     async def _join(self, connection: KernelConnectionInfo) -> list[str]:
         environment = self._environment or Environment("notebook", "", {})
@@ -134,7 +134,7 @@ class NotebookHost:
             notebook_settings.check_servers(self._given, given)
             if given:  # answers in the place of all recorded models
                 given = {"other_backends": None, "other_backend_kwargs": None, **given}
-            return RLM(**arguments_of(self.recording, given))
+            return RLM(**arguments_of(self.recording, given, RLM))
         about = self._notebook.metadata.get("rlm", {})
         arguments = notebook_settings.arguments_of(parameters, about, os.environ)
         if arguments is None:

@@ -72,11 +72,12 @@ class Recollection:
         self.cell = 0
         self.recalled = 0
         self.unrecorded: list[Unrecorded] = []
-        self._cells = {cell.number: cell for run in runs for cell in run.cells}
+        # The setup is that of the first run.
+        self._cells = {cell.number: cell for run in reversed(runs) for cell in (run.setup, *run.cells)}
         self._answers: dict[Slot, Answer] = {}
         for run in runs:
             past = past_of(run)
-            for cell in run.cells:
+            for cell in (run.setup, *run.cells):
                 self._answers |= past.recorded(cell.number)
         self._occurrences = Occurrences()
         self._beyond = beyond

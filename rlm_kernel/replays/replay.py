@@ -9,6 +9,7 @@ stand in it, edited or not; with `mode="live"` models answer what is not on reco
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +23,9 @@ from rlm_kernel.kernelspecs import Environment
 from rlm_kernel.records import CellResult, Prompt, UsageSummary
 from rlm_kernel.replays.divergence import Divergence, compare_outputs
 from rlm_kernel.replays.oracle import Oracle
-from rlm_kernel.replays.outcome import Outcome, given_by, outcome_of
+from rlm_kernel.replays.outcome import Outcome, draft_of, given_by, outcome_of
 from rlm_kernel.replays.recollection import Recollection
-from rlm_kernel.replays.scene import Content, chain_of, context_of, environment_of, set_scene, started
+from rlm_kernel.replays.scene import Content, chain_of, context_of, environment_of, give_history, set_scene, started
 from rlm_kernel.replays.script import Step, read_notebook, removed, run_of, script_of_notebook, script_of_run
 from rlm_kernel.rlm import RLM
 from rlm_kernel.session import Session
@@ -172,6 +173,7 @@ class Rehearsal:
     ) -> None:
         self.results: dict[int, CellResult] = {}
         self.answer: str | None = None
+        self._draft: str | None = None
         self._recording = recording
         self._environment = environment
         self._context = context
@@ -221,24 +223,27 @@ class Rehearsal:
     async def _take(self, session: Session, step: Step) -> bool:
         """Run a cell and compare it. Returns whether the kernel lives on."""
         self._recollection.cell = step.number
-        if step.number in self._histories:
-            await session.set("history", self._histories[step.number])
+        await give_history(session, self._histories, step.number)
         asked = len(self._recollection.unrecorded)
         result = await session.run(step.code)
         if step.recorded is not None:
             self.results[step.number] = result
-        self.answer = given_by([result]) or self.answer
+        given = given_by([result])
+        self.answer = self.answer if given is None else given
+        self._draft = draft_of([result]) or self._draft
         if step.edited:
             self._note("edited", step, "was edited since it was recorded")
         for missing in self._recollection.unrecorded[asked:]:
             self._note("call", step, missing.said)
-        self._compare(step, result)
+        await self._compare(step, result)
         return result.kernel_alive
 
-    def _compare(self, step: Step, result: CellResult) -> None:
+    async def _compare(self, step: Step, result: CellResult) -> None:
         recorded = step.recorded.result if step.recorded else None
-        if recorded is not None and (diff := compare_outputs(recorded.outputs, result.outputs)):
-            self._note("output", step, "shows something else", diff)
+        if recorded is not None:  # in a thread: a cell may show millions of characters
+            diff = await asyncio.to_thread(compare_outputs, recorded.outputs, result.outputs)
+            if diff:
+                self._note("output", step, "shows something else", diff)
         if not result.kernel_alive:
             self._note("kernel", step, "ended the kernel, which it did not do when it was recorded")
 
@@ -251,10 +256,12 @@ class Rehearsal:
             self.answer = expected.text if same else report.final
         if expected.way == "words":
             self.answer = expected.text
+        if expected.way == "draft":
+            self.answer = self._draft
         if self.answer != expected.text and expected.way != "none":
             last = steps[-1].number if steps else None
-            diff = compare_outputs(_as_output(expected.text), _as_output(self.answer))
-            if diff:
+            texts = (_as_output(expected.text), _as_output(self.answer))
+            if diff := await asyncio.to_thread(compare_outputs, *texts):
                 self._divergences.append(Divergence("answer", last, "leads to another answer", diff))
 
     def _note(self, kind: str, step: Step, what: str, diff: str = "") -> None:
@@ -287,4 +294,4 @@ def _models(recording: Recording, mode: Mode, live: Mapping[str, Any]) -> RLM | 
         return None
     if "backend" in live:  # answers in the place of all recorded ones
         live = {"other_backends": None, "other_backend_kwargs": None, **live}
-    return RLM(**arguments_of(recording, live))
+    return RLM(**arguments_of(recording, live, RLM))

@@ -20,6 +20,7 @@ from rlm_kernel.trajectory.log import contexts
 from rlm_kernel.trajectory.log.recording import ContextEncoding, Recording, earlier_than
 from rlm_kernel.trajectory.log.redaction import HIDDEN
 from rlm_kernel.trajectory.notebook.notebook_cells import is_cut_off
+from rlm_kernel.trajectory.tree import History, take_history
 
 Content = tuple[ContextEncoding, bytes]
 
@@ -98,13 +99,21 @@ async def set_scene(
     *earlier, last = chain
     for index, recording in enumerate(earlier):
         await _give_context(session, recording, index, await context_of(recording))
+        histories = recording.trajectory.histories()
         for cell in recording.trajectory.cells:
             if not is_cut_off(cell):
                 recollection.cell = cell.number
+                await give_history(session, histories, cell.number)
                 await session.run(cell.code)
         await session.set(f"history_{index}", recording.trajectory.conversation())
     await _give_context(session, last, len(earlier), context)
     return tuple(notes)
+
+
+async def give_history(session: Session, histories: dict[int, History], cell: int) -> None:
+    """Give a kernel the `history` that a cell found, if it is another than the cell before it found."""
+    if (history := take_history(histories, cell)) is not None:
+        await session.set("history", history)
 
 
 def redacted(known: Any, path: str = "") -> list[str]:
@@ -145,7 +154,11 @@ async def _provide(session: Session, tool: Mapping[str, Any]) -> list[str]:
 
 
 async def _give_context(session: Session, recording: Recording, index: int, content: Content) -> None:
-    persistent = recording.metadata.get("configuration", {}).get("persistent")
+    """Begin a run, as `Repl` does."""
+    if index:
+        await session.set("answer", {"content": "", "ready": False})
+        await session.set("history", [])
+    persistent = (recording.metadata.get("configuration") or {}).get("persistent")
     for name in ([f"context_{index}"] if persistent else []) + ["context"]:
         await _give(session, name, content)
 

@@ -82,7 +82,7 @@ def read_notebook(path: Path) -> NotebookNode:
     """A notebook from a file.
 
     Raises:
-        RecordingError: there is none, or it is not a notebook.
+        RecordingError: there is none, it is not a notebook, or its metadata are none of ours.
     """
     import nbformat
     from nbformat.reader import NotJSONError
@@ -91,7 +91,32 @@ def read_notebook(path: Path) -> NotebookNode:
         notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     except (OSError, NotJSONError, nbformat.ValidationError, KeyError, AttributeError) as error:
         raise RecordingError(f"{path} cannot be read as a notebook: {error}") from error
+    if wrong := _wrong(notebook):
+        raise RecordingError(f"{path} is not as we wrote it: {wrong}. Take the notebook beside the log, or the log.")
     return notebook
+
+
+def _wrong(notebook: NotebookNode) -> str | None:
+    """What others could not take from a notebook as it is, in a few words."""
+    about = notebook.metadata.get("rlm", {})
+    if not isinstance(about, dict):
+        return "metadata.rlm is no object"
+    if not _are(int, about.get("dropped", [])):
+        return "metadata.rlm.dropped is no list of numbers"
+    altered = (number for number, cell in enumerate(notebook.cells, 1) if not _is_whole(cell))
+    return next((f"cell {number} of it is altered" for number in altered), None)
+
+
+def _is_whole(cell: NotebookNode) -> bool:
+    metadata = cell.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(cell.get("source"), str):
+        return False
+    about = metadata.get("rlm", {})
+    return isinstance(about, dict) and isinstance(about.get("cell", 0), int) and _are(str, metadata.get("tags", []))
+
+
+def _are(kind: type, values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def removed(notebook: NotebookNode, run: Trajectory) -> tuple[int, ...]:
@@ -111,14 +136,20 @@ def run_of(recording: Recording, about: Mapping[str, Any]) -> Recording:
     Raises:
         RecordingError: the log holds no such child.
     """
-    for place in about.get("child", ()):
-        recording = _child(recording, tuple(place))
+    places = about.get("child", [])
+    if not isinstance(places, list):
+        raise RecordingError(f"The notebook is no child's of {recording.path}: metadata.rlm.child was altered.")
+    for place in places:
+        match place:
+            case [int(number), str(query), int(index)]:
+                recording = _child(recording, number, query, index)
+            case _:
+                raise RecordingError(f"{recording.path} holds no run at {place!r}: metadata.rlm.child was altered.")
     return recording
 
 
-def _child(recording: Recording, place: tuple[int, str, int]) -> Recording:
+def _child(recording: Recording, number: int, query: str, index: int) -> Recording:
     """The run of a child, whose context is the prompt that it answers."""
-    number, query, index = place
     calls = (call for cell in recording.trajectory.cells if cell.number == number for call in cell.calls)
     call = next((call for call in calls if call.started.query == query and index in call.children), None)
     if call is None:
@@ -126,6 +157,6 @@ def _child(recording: Recording, place: tuple[int, str, int]) -> Recording:
     prompt = call.started.prompts[index]
     content = prompt.encode("utf-8", "surrogatepass")
     context = StoredContext(hashlib.sha256(content).hexdigest(), "text", len(content), value=prompt)
-    configuration = {**recording.metadata.get("configuration", {}), "persistent": False}
+    configuration = {**(recording.metadata.get("configuration") or {}), "persistent": False}
     metadata = {**recording.metadata, "configuration": configuration, "continues": None}
     return replace(recording, metadata=metadata, context=context, trajectory=call.children[index])

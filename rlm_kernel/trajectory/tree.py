@@ -15,6 +15,12 @@ from rlm_kernel.records import Answer, CellResult, Reply, RLMChatCompletion, Too
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, SubcallAnswered, SubcallStarted
 
+SETUP = 0
+"""The number of the cell in whose name the setup of a kernel asks; those of the turns count from 1."""
+
+History = list[dict[str, Any]]
+"""What a model was told and said, as the variable `history` holds it."""
+
 Spending = Iterator[tuple[str, Usage]]
 """Calls that were paid for: the model's label and what the call cost."""
 
@@ -145,12 +151,25 @@ class Turn:
     finished: events.IterationFinished | None = None
 
 
+def take_history(histories: dict[int, History], cell: int) -> History | None:
+    """The `history` to give to a kernel before a cell runs in it; None: it is as the cell found it in the run.
+
+    Args:
+        histories: of the run; those until this cell are taken out. Of cells that do not run again they count, too.
+        cell: its number.
+    """
+    passed = [number for number in histories if number <= cell]
+    taken = [histories.pop(number) for number in passed]
+    return taken[-1] if taken else None
+
+
 class Trajectory:
     """A run so far.
 
     Attributes:
         started: how it began, or None before it did.
         kernel_seconds: how long the kernel took to be ready, or None.
+        setup: what the setup of the kernel asked, as a cell that has no code and is of no turn.
         turns: the turns of the root model.
         replies: every reply of the root model in order, summaries included, as they were announced.
         completion: the outcome, or None.
@@ -161,6 +180,7 @@ class Trajectory:
     def __init__(self, told: Iterable[Event] = ()) -> None:
         self.started: events.RunStarted | None = None
         self.kernel_seconds: float | None = None
+        self.setup = Cell(SETUP, "")
         self.turns: list[Turn] = []
         self.replies: list[events.ModelReplied | events.Compacted] = []
         self.completion: RLMChatCompletion | None = None
@@ -175,7 +195,7 @@ class Trajectory:
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells in order."""
+        """All cells of its turns in order."""
         return list(self._cells.values())
 
     @property
@@ -187,14 +207,14 @@ class Trajectory:
         """What the run and its children cost, call by call."""
         for replied in self.replies:
             yield self.model, replied.reply.usage
-        for cell in self._cells.values():
+        for cell in (self.setup, *self._cells.values()):
             yield from cell.spending()
 
-    def conversation(self) -> list[dict[str, Any]]:
+    def conversation(self) -> History:
         """What the root model was told and said, as the REPL keeps it in its history."""
         return [dict(message) for message in self._said]
 
-    def histories(self) -> dict[int, list[dict[str, Any]]]:
+    def histories(self) -> dict[int, History]:
         """The values of `history` in a run that was summarised, each by the number of the first cell that had it."""
         conversation = self.conversation()
         return {cell: conversation[:length] for cell, length in self._summaries.items()}
@@ -247,7 +267,8 @@ class Trajectory:
         self._turn(event.iteration).cells.append(cell)
 
     def _add_to_cell(self, event: Event) -> None:
-        cell = self._cells.get(getattr(event, "cell", 0))
+        number = getattr(event, "cell", -1)
+        cell = self.setup if number == SETUP else self._cells.get(number)
         if cell is None or isinstance(event, events.CellOutput):
             return
         cell.events.append(event)

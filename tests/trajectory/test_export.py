@@ -58,6 +58,27 @@ def test_what_differs_by_itself_keeps_no_other_cell(tmp_path):
     assert clean(record(tmp_path, cells).log).kept == (3,)
 
 
+def test_what_differs_by_itself_keeps_no_other_cell_of_a_run_with_one_that_was_cut_off(tmp_path):
+    cells = [
+        code("import time", "n = len(context)", "print(time.time_ns())"),
+        code("while True: pass"),
+        code("FINAL(n)"),
+    ]
+    assert clean(record(tmp_path, cells, environment_kwargs={"cell_timeout": 1.0}).log).kept == (1, 3)
+
+
+@pytest.mark.parametrize("last", [code("never_run"), ""])
+def test_the_cell_whose_draft_was_taken_is_kept(tmp_path, last):
+    cells = [code("answer['content'] = f'a draft of {len(context)}'"), code("unused = 1"), last]
+    run = record(tmp_path, cells, max_iterations=2)
+    cleaning = clean(run.log)
+    assert cleaning.kept == (1,)
+    assert replay(run.log).equal
+    assert replay(saved(cleaning.notebook, tmp_path)).answer == "a draft of 12"
+    report = replay(run.edit("a draft", "another draft"))
+    assert "+stdout: another draft of 12" in str(report)
+
+
 def test_a_clean_notebook_says_what_was_left_out_and_runs_in_a_stock_client(tmp_path):
     run = record(tmp_path, [*DETOURS, code("print(answers)", "FINAL(' '.join(answers))")])
     told = []

@@ -17,6 +17,7 @@ from rlm.logger import RLMLogger
 from rlm_kernel.configuration import arguments_of
 from rlm_kernel.notebooks import settings as notebook_settings
 from rlm_kernel.records import Query
+from rlm_kernel.replays.export import clean
 from rlm_kernel.replays.recollection import Recollection
 from rlm_kernel.replays.replay import replay
 from rlm_kernel.replays.scene import environment_of
@@ -95,7 +96,18 @@ def test_who_names_the_environment_says_what_it_may_reach(log):
     assert environment_of(known).options.keys() >= kwargs.keys()
     assert not environment_of(known, "docker").options.keys() & kwargs.keys()
     given = {"backend": ScriptedLM([]), "environment": "docker"}
-    assert "environment_kwargs" not in arguments_of(known, given)
+    assert "environment_kwargs" not in arguments_of(known, given, RLM)
+
+
+def test_who_names_other_backends_gives_their_arguments_too(log):
+    def change(kind, line):
+        if kind == "metadata":
+            line["configuration"] |= {"other_backends": ["vllm"], "other_backend_kwargs": [{"model_name": "m"}]}
+
+    forge(log, change)
+    known = recording.read(log)
+    assert arguments_of(known, {}, RLM)["other_backend_kwargs"] == [{"model_name": "m"}]
+    assert "other_backend_kwargs" not in arguments_of(known, {"other_backends": [ScriptedLM([])]}, RLM)
 
 
 def test_arguments_of_a_later_version_are_named(log):
@@ -106,8 +118,32 @@ def test_arguments_of_a_later_version_are_named(log):
     with pytest.raises(TypeError, match="max_wonders"):
         again(log, max_wonders=3)
     forge(log, change)
-    with pytest.raises(RecordingError, match=r"does not have: max_wonders, self\. Update it"):
-        again(log)
+    for use in (again, lambda log: replay(log, mode="live", backend=ScriptedLM([]))):
+        with pytest.raises(RecordingError, match=r"does not have: max_wonders, self\. Update it"):
+            use(log)
+
+
+def test_a_log_of_a_later_schema_is_named_before_any_line_that_is_not_known(log):
+    def change(kind, line):
+        if kind == "metadata":
+            line["log_schema"] = 2
+        if kind == "reply":
+            line["type"] = "wonder"
+
+    forge(log, change)
+    for use in (again, replay):
+        with pytest.raises(RecordingError, match=r"has the schema 2, .* reads up to 1\. Update it"):
+            use(log)
+
+
+def test_a_class_that_hands_its_arguments_on_resumes(log):
+    class Mine(RLM):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    assert Mine.resume(log, backend=ScriptedLM([])).response == "an answer"
+    with pytest.raises(TypeError, match="max_wonders"):
+        Mine.resume(log, backend=ScriptedLM([]), max_wonders=3)
 
 
 def test_a_log_that_is_nested_without_end_is_named(log):
@@ -129,12 +165,58 @@ def test_a_log_that_is_nested_without_end_is_named(log):
         lambda kind, line: line.update(timestamp=7) if kind == "metadata" else None,
         lambda kind, line: line.update(forked_from="a run") if kind == "metadata" else None,
         lambda kind, line: line.update(encoding="marshal") if kind == "context" else None,
+        lambda kind, line: line.update(tools=[{"name": "a"}]) if kind == "metadata" else None,
+        lambda kind, line: (
+            line.update(tools=[{"name": "a", "kind": "b", "description": ""}]) if kind == "metadata" else 0
+        ),
+        lambda kind, line: line.update(log_schema="one") if kind == "metadata" else None,
+        lambda kind, line: line.update(response=5) if kind == "finished" else None,
     ],
 )
 def test_a_log_that_cannot_be_is_named_when_it_is_read(log, change):
     forge(log, change)
     with pytest.raises(RecordingError, match="line"):
         recording.read(log)
+
+
+def test_a_log_without_turns_or_a_configuration_is_replayed_as_far_as_it_goes(log):
+    forge(log, lambda kind, line: line.update(configuration=None) if kind == "metadata" else None)
+    assert replay(log).equal
+    kept = [line for line in log.read_text().splitlines() if json.loads(line)["type"] in ("metadata", "finished")]
+    context = next(line for line in log.read_text().splitlines() if json.loads(line)["type"] == "context")
+    log.write_text("\n".join([*kept, context, ""]))
+    assert replay(log).answer is None
+    with pytest.raises(RecordingError, match="has no answer"):
+        clean(log)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        5,
+        {"child": 5},
+        {"child": [[1]]},
+        {"child": [["1", 2, 0]]},
+        {"dropped": 5},
+        {"dropped": ["1"]},
+        {"child": {"a": 1}},
+    ],
+)
+def test_a_notebook_with_odd_metadata_is_named(log, about):
+    notebook = nbformat.read(log.with_suffix(".ipynb"), 4)
+    notebook.metadata.rlm = about if about == 5 else {"log": log.name, **about}
+    nbformat.write(notebook, log.with_suffix(".ipynb"))
+    with pytest.raises(RecordingError, match=r"metadata\.rlm"):
+        replay(log.with_suffix(".ipynb"))
+
+
+@pytest.mark.parametrize("metadata", [{"rlm": 5}, {"rlm": {"cell": [1]}}, {"tags": 5}])
+def test_a_cell_with_odd_metadata_is_named(log, metadata):
+    notebook = nbformat.read(log.with_suffix(".ipynb"), 4)
+    notebook.cells[3].metadata = metadata
+    nbformat.write(notebook, log.with_suffix(".ipynb"))
+    with pytest.raises(RecordingError, match="cell 4 of it is altered"):
+        replay(log.with_suffix(".ipynb"))
 
 
 def test_an_output_cannot_pass_for_one_of_ours(tmp_path):

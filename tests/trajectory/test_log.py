@@ -239,6 +239,25 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_the_run_goes_on(tmp_pa
     assert completion.metadata is not None
 
 
+def test_a_run_that_is_not_logged_has_no_files(tmp_path):
+    logger = RLMLogger(tmp_path / "logs")
+    script = ["FINAL(1)"] * 4
+    RLM(ScriptedLM(script), logger=logger).completion("c", "q")
+    (tmp_path / "logs").rename(tmp_path / "gone")
+    (tmp_path / "logs").write_text("not a folder")
+    with pytest.warns(RuntimeWarning, match="not logged"):
+        RLM(ScriptedLM(script), logger=logger).completion("c", "q")
+    assert (logger.log_file_path, logger.notebook_path) == (None, None)
+
+
+def test_a_prompt_that_took_two_replies_is_two_calls(tmp_path):
+    cell = runs.cell("x = llm_query('a number', schema={'type': 'integer'})")
+    script = [Reply(text, "m", Usage(10, 2)) for text in (cell, "no number", "7", "FINAL_VAR(x)")]
+    completion = RLM(ScriptedLM(script, model="m"), logger=RLMLogger(tmp_path)).completion("c", "q")
+    (call,) = completion.metadata["iterations"][0]["code_blocks"][0]["result"]["rlm_calls"]
+    assert call["usage_summary"]["model_usage_summaries"]["m"]["total_calls"] == 2
+
+
 def test_a_disk_that_is_full_stops_neither_the_run_nor_the_others(tmp_path, monkeypatch):
     written = []
 

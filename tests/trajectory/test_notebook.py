@@ -6,6 +6,7 @@ import asyncio
 import copy
 import hashlib
 import json
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -148,6 +149,24 @@ def test_children_of_children_are_told_by_their_place(tmp_path):
     assert [*found] == names
     assert f"[the run that asked]({names[1]})" in found[names[2]].cells[0].source
     assert len(found[names[2]].metadata.rlm.child) == 2
+
+
+def test_a_link_to_a_child_leads_to_its_file():
+    started = said.SubcallStarted(time=1, cell=1, query="q", kind="rlm_query", model="m", prompts=("a",))
+    inner = said.IterationStarted(time=0, iteration=1)
+    run = Trajectory(
+        [
+            said.IterationStarted(time=0, iteration=1),
+            said.ModelReplied(time=1, iteration=1, reply=Reply("```repl\n1\n```", "m"), seconds=1),
+            said.CellStarted(time=1, iteration=1, cell=1, code="1"),
+            started,
+            said.ChildEvent(time=1, cell=1, query="q", index=0, event=inner),
+        ]
+    )
+    ((name, notebook), (child, _)) = notebooks_of(run, About("50% #1"))
+    (link,) = BeautifulSoup(codes(notebook)[0].outputs[-1].data["text/html"], "html.parser").find_all("a")
+    assert (name, unquote(link["href"])) == ("50% #1.ipynb", child)
+    assert "#" not in link["href"]
 
 
 def test_answer_and_usage_stand_at_the_end(story):
@@ -336,6 +355,23 @@ def test_what_a_kernel_forges_is_still_a_notebook(value):
     nbformat.writes(nbformat.v4.new_notebook(cells=[notebook_with(result(*forged))]))
 
 
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("count", [-5, True])
+def test_what_no_notebook_can_hold_takes_nothing_else_away(count):
+    deep = {"text/plain": "shallow", "application/json": nested(5_000)}
+    shown = {"output_type": "execute_result", "data": deep, "metadata": {"a": nested(5_000)}, "execution_count": count}
+    code = notebook_with(CellResult("code", "ok", (stream("before"), shown), execution_count=count))
+    assert code.execution_count is None
+    assert code.outputs[0].text == "before"
+    assert (code.outputs[1].data, code.outputs[1].execution_count) == ({"text/plain": "shallow"}, None)
+
+
 def test_dropped_output_is_said():
     assert "5,000 characters of output were not kept" in str(notebook_with(result(dropped_characters=5_000)).outputs)
 
@@ -378,6 +414,7 @@ def test_summaries_and_notices_are_told():
         ("```repl\n1\n2\n```\n```repl\n1\n```", ["1\n2", "1"], [0, 1]),
         ("a 1\n~~~~python\n1\n~~~~\n1", ["1"], ["a 1", 0, "1"]),
         ("a\n```repl\n1\n```\n```repl\n2\n```", ["1"], ["a", 0, "```repl\n2\n```"]),
+        ("it says\n1\nand\n```\n1\n```\n```repl\n1\n```\nb", ["1"], ["it says\n1\nand\n```\n1\n```", 0, "b"]),
         ("no code at all", ["1"], [0, "no code at all"]),
         ("a", [], ["a"]),
     ],

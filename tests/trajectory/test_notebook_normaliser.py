@@ -91,6 +91,21 @@ def test_a_widget_is_its_text():
     assert shown == [{"output_type": "display_data", "data": {"text/plain": "IntSlider()"}}]
 
 
+def test_base64_is_left_alone():
+    shown = {"output_type": "display_data", "data": {"image/png": "/tmp/abcd+In[3]==\n"}, "metadata": {}}
+    assert normalised([shown])[0]["data"] == {"image/png": "/tmp/abcd+In[3]=="}
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["1.", "1,234.5,", "9", "1e1", "1s ", "1s ± 1s per loop (", "12%|", "1%|| 1/2 [", "/", "/a", "/ipykernel_1/",
+     "0xabcd", "Wall time: 1s ", "In [1", "<ipython-input-1-", "/var/folders/a/"],
+)  # fmt: skip
+def test_no_output_keeps_the_normaliser_for_long(piece):
+    text = piece * (200_000 // len(piece))
+    assert normalised_text(text)
+
+
 def test_the_order_of_displays_matters():
     picture = {"output_type": "display_data", "data": {"image/png": "A"}, "metadata": {}}
     assert normalised([stream("a"), picture]) != normalised([picture, stream("a")])

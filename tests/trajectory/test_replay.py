@@ -193,6 +193,12 @@ def test_a_variable_named_as_the_answer_is_read(tmp_path):
     assert report.divergences[-1].kind == "answer"
 
 
+def test_an_empty_answer_is_one(tmp_path):
+    report = replay(record(tmp_path, [code("x = 1"), code("FINAL('')")]).log)
+    assert report.equal, str(report)
+    assert report.answer == ""
+
+
 def test_an_answer_by_a_schema_is_compared_as_a_value(tmp_path):
     lm, logger = model([code("found = {'b': [1, 2], 'a': None}"), "FINAL_VAR(found)"]), RLMLogger(str(tmp_path))
     with RLM(lm, logger=logger) as rlm:

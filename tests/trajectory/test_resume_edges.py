@@ -149,6 +149,34 @@ def test_a_cell_of_an_earlier_run_that_did_not_end_is_counted(tmp_path):
     assert report.equal, report
 
 
+def test_the_setup_of_a_persistent_kernel_asks_once(tmp_path):
+    sub, none = ScriptedLM(upper, model="sub"), ScriptedLM([], model="sub")
+    script = [runs.cell("x = known"), "FINAL(1)", runs.cell("__import__('os')._exit(1)"), "FINAL_VAR(x)"]
+    logger, root = RLMLogger(tmp_path), ScriptedLM(script, model="root")
+    options = {"setup_code": "known = llm_query('once')"}
+    with RLM(root, other_backends=[sub], persistent=True, environment_kwargs=options, logger=logger) as rlm:
+        rlm.completion("first", "q")
+        second = rlm.completion("second", "q")
+    assert second.response == "ONCE"
+    assert [call.prompt for call in sub.calls] == ["once"]
+    again = RLM.resume(logger.log_file_path, backend=ScriptedLM([], model="root"), other_backends=[none])
+    assert (again.response, again.usage_summary) == (second.response, second.usage_summary)
+    report = replay(logger.log_file_path)
+    assert report.equal, report
+
+
+def test_a_run_after_one_whose_context_is_a_pickle_names_that_one(tmp_path):
+    logger = RLMLogger(tmp_path)
+    with RLM(ScriptedLM(lambda _: runs.cell("FINAL(1)")), persistent=True, logger=logger) as rlm:
+        rlm.completion({1: "a key that is no str"}, "q")
+        first = Path(logger.log_file_path)
+        rlm.completion("second", "q")
+    for given in ({}, {"prompt": "second"}):
+        with pytest.raises(RecordingError, match=f"resume {first.name} with its prompt given again"):
+            RLM.resume(logger.log_file_path, backend=ScriptedLM([]), **given)
+    assert RLM.resume(first, backend=ScriptedLM([]), prompt={1: "a key that is no str"}).response == "1"
+
+
 def test_a_chain_that_leads_to_itself_or_elsewhere_is_refused(tmp_path):
     logger = RLMLogger(tmp_path)
     RLM(ScriptedLM(["FINAL(1)", "FINAL(1)"]), logger=logger).completion("c", "q")
@@ -161,6 +189,24 @@ def test_a_chain_that_leads_to_itself_or_elsewhere_is_refused(tmp_path):
             RLM.resume(log, backend=ScriptedLM([]))
         with pytest.raises(RecordingError, match="continues"):
             replay(log)
+
+
+def test_a_run_before_that_never_began_is_passed_over_unless_it_hides_others(tmp_path):
+    logger = RLMLogger(tmp_path)
+    script = [runs.cell("x = 1; FINAL(x)"), runs.cell("FINAL(x)")]
+    with RLM(ScriptedLM(script), persistent=True, logger=logger) as rlm:
+        rlm.completion("first", "q")
+        first = Path(logger.log_file_path)
+        rlm.completion("second", "q")
+    (tmp_path / "empty.jsonl").touch()
+    for log in (first, Path(logger.log_file_path)):
+        known = lines(log)
+        known[0]["continues"] = "empty"
+        log.write_text("".join(f"{json.dumps(line)}\n" for line in known))
+    assert replay(first).equal
+    assert RLM.resume(first, backend=ScriptedLM([])).response == "1"
+    with pytest.raises(RecordingError, match=r"empty\.jsonl is empty, so the runs are not known"):
+        replay(logger.log_file_path)
 
 
 def test_the_history_of_a_run_that_was_summarised_because_the_provider_refused_it(tmp_path):

@@ -12,8 +12,9 @@ from trajectory import runs
 
 from rlm import RLM, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
-from rlm_kernel.records import Reply
+from rlm_kernel.records import Answer, Reply, ToolCall
 from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.log.contexts import store
 from rlm_kernel.trajectory.log.redaction import HIDDEN, Redactor, named_secrets
 
 LONG = "sk-proj-" + "0123456789_abcdefghij-" * 7
@@ -72,6 +73,12 @@ def test_a_tool_whose_value_is_not_on_record_is_asked_for(tmp_path):
     assert RLM.resume(logger.log_file_path, backend=ScriptedLM([]), custom_tools={"point": (3, 4)}).response == "3"
 
 
+def test_a_secret_in_other_letters_is_found_in_a_pickle(tmp_path):
+    stored = store({1: "so lautet es: pässwört-geheim"}, tmp_path, Redactor(["pässwört-geheim"]))
+    assert (stored.encoding, stored.redacted) == ("pickle", True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_secrets_are_found_in_lists_in_headers_and_in_addresses():
     known = named_secrets(
         {
@@ -91,6 +98,21 @@ def test_records_and_plain_data_are_redacted_and_what_holds_no_secret_stays_itse
     assert redact.data(innocent) is innocent
     assert redact.data({"a-secret-word": ["a-secret-word", (1, None)]}) == {HIDDEN: [HIDDEN, (1, None)]}
     assert redact.data({"a-secret-word": 1, HIDDEN: 2}) == {HIDDEN: 2}
+
+
+def test_what_is_nested_without_end_is_hidden_there_and_the_rest_is_kept():
+    deep = ["a-secret-word"]
+    for _ in range(5_000):
+        deep = [deep]
+    call = ToolCall("1", "look_up", ("a-secret-word", deep), {})
+    event = events.ToolCalled(time=1.0, cell=1, call=call, outcome=Answer("found"), seconds=0.5)
+    redacted = Redactor(["a-secret-word"]).event(event)
+    assert redacted.outcome.text == "found"
+    assert redacted.call.args[0] == HIDDEN
+    inner = redacted.call.args[1]
+    while isinstance(inner, list):
+        (inner,) = inner
+    assert inner == HIDDEN
 
 
 def test_files_are_as_private_as_the_umask_says(tmp_path):

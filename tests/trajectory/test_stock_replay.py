@@ -357,3 +357,39 @@ def test_what_was_said_before_a_summary_is_there_again(tmp_path):
     assert replay(logger.log_file_path).equal
     story = Story(Path(logger.log_file_path))
     assert equal(story, executed(nbformat.read(logger.notebook_path, 4), tmp_path))
+
+
+def test_what_the_setup_asked_is_on_record(tmp_path):
+    setup = {"setup_code": "known = llm_query('by the setup')"}
+    tools = {"loud": "other = llm_query('by a tool')\ndef loud(): return other"}
+    last = cell("FINAL([known, loud()])")
+    story = told(tmp_path, [cell("print(known, other)"), last], environment_kwargs=setup, custom_tools=tools)
+    assert story.response == "['BY THE SETUP', 'BY A TOOL']"
+    assert replay(story.log).equal
+    assert equal(story, executed(story.notebook, tmp_path))
+    run = story.recording.trajectory
+    assert [call.started.prompts for call in run.setup.calls] == [("by the setup",), ("by a tool",)]
+    assert [spent for spent, _ in run.spending()] == ["root", "root", "sub", "sub"]
+    models = {"backend": ScriptedLM([], model="root"), "other_backends": [ScriptedLM([], model="sub")]}
+    again = RLM.resume(story.log, **models)
+    assert (again.response, again.usage_summary) == (story.response, run.completion.usage_summary)
+
+
+def test_what_an_earlier_run_of_a_kernel_said_before_a_summary_is_there_again(tmp_path):
+    ask = cell("seen = [len(m['content']) for m in history]; print(seen)")
+    script = [cell("a = 1"), "one", ask, "two", "FINAL(1)", cell("print(seen, history)"), "three", "FINAL(2)"]
+    logger = RLMLogger(tmp_path)
+    with RLM(ScriptedLM(script, context_window=100), compaction=True, persistent=True, logger=logger) as rlm:
+        rlm.completion("first", "q")
+        rlm.completion("second", "q")
+    story = Story(Path(logger.log_file_path))
+    (shown,) = codes(story.notebook)
+    assert shown.outputs[0].text.startswith("[")
+    assert not shown.outputs[0].text.startswith("[]")
+    assert shown.outputs[0].text.endswith(" []\n")
+    report = replay(story.log)
+    assert report.equal, report
+    assert equal(story, executed(story.notebook, tmp_path))
+    forked = ScriptedLM(["FINAL_VAR(seen)"], context_window=100)
+    again = RLM.resume(story.log, 1, backend=forked)
+    assert shown.outputs[0].text == f"{again.response} []\n"

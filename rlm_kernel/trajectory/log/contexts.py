@@ -40,7 +40,8 @@ def store(context: Prompt, folder: Path | None, redact: Callable[[str], str] = s
     """
     encoding, content = encode(context)
     sha256, size = hashlib.sha256(content).hexdigest(), len(content)
-    text = context if isinstance(context, str) else content.decode("latin-1" if encoding == "pickle" else "utf-8")
+    # A pickle holds text as UTF-8, between bytes that are none.
+    text = context if isinstance(context, str) else content.decode("utf-8", "replace")
     if redact(text) is not text:
         return StoredContext(sha256, encoding, size, redacted=True)
     if size <= EMBEDDED_BYTES and encoding != "pickle":

@@ -53,7 +53,7 @@ def iteration(turn: Turn, most: int | None = None) -> dict[str, Any]:
 
 def _result(cell: Cell, answer: str | None, most: int | None) -> dict[str, Any]:
     result = cell.result
-    given = (result.report.answer or result.report.final) if result else None
+    given = None if result is None else result.report.final if result.report.answer is None else result.report.answer
     traceback = result.error.traceback if result and result.error else ""
     return {
         "stdout": _cut(result.stdout if result else "", most),
@@ -71,14 +71,12 @@ def _calls(call: Call, most: int | None) -> Iterable[dict[str, Any]]:
             "root_model": answered.model,
             "prompt": _cut(call.started.prompts[index], most),
             "response": _cut(answered.text, most),
-            "usage_summary": _summary([(answered.model, answered.usage)]).to_dict(),
+            "usage_summary": _summary(call.spending_of(index)).to_dict(),
             "execution_time": answered.seconds,
         }
         if answered.error is not None:
             fields["error"] = answered.error
         child = call.children.get(index)
-        if child is not None:
-            fields["usage_summary"] = _summary(child.spending()).to_dict()
         if child is not None and most is None:
             fields["metadata"] = trajectory(child, metadata({}, child.model))
         yield fields

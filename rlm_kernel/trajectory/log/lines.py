@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 from rlm_kernel import errors
-from rlm_kernel.records import RLMChatCompletion, UsageSummary
+from rlm_kernel.records import RLMChatCompletion
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 
@@ -82,16 +83,34 @@ def event_of(line: dict[str, Any]) -> Event:
     if kind is events.ChildEvent:
         where = {key: line[key] for key in ("time", "cell", "query", "index")}
         return events.ChildEvent(**where, event=event_of(line["line"]))
-    if kind is events.RunFinished:
-        return events.RunFinished(time=line["time"], completion=_completion(line))
     if kind is events.RunFailed:
         return events.RunFailed(time=line["time"], error=_error(line))
     names = {f.name for f in dataclasses.fields(kind)}
     fields: dict[str, Any] = {key: value for key, value in line.items() if key in names}
     if kind is events.SubcallAnswered:
         fields["prompt"] = ""
+    if kind is events.RunFinished:
+        fields["completion"] = {**line, "prompt": ""}
     event: Event = _reader(line["type"]).validate_python(fields)
+    if isinstance(event, events.RunStarted):
+        check_tools(event.tools)
     return event
+
+
+def check_tools(tools: Iterable[Any]) -> None:
+    """See whether custom tools are as `Tool.recorded` tells them.
+
+    Raises:
+        TypeError, ValueError, KeyError: one of them is not.
+    """
+    for tool in tools:
+        name, kind, _ = (tool[key] for key in ("name", "kind", "description"))
+        if not isinstance(name, str) or kind not in ("function", "value", "code"):
+            raise ValueError(f"{name!r} of the kind {kind!r} is no tool")
+        if not isinstance(tool["card"] if kind == "function" else {}, dict):
+            raise TypeError(f"the card of the tool {name} is no object")
+        if kind == "code" and not isinstance(tool.get("content", ""), str):
+            raise TypeError(f"the code of the tool {name} is no text")
 
 
 @cache
@@ -125,13 +144,6 @@ _ENCODER = json.JSONEncoder(default=_plain, separators=(",", ":"))
 def _outcome(completion: RLMChatCompletion) -> dict[str, Any]:
     fields = completion.to_dict()
     return {key: fields[key] for key in fields.keys() - {"prompt", "metadata"}}
-
-
-def _completion(line: dict[str, Any]) -> RLMChatCompletion:
-    names = {f.name for f in dataclasses.fields(RLMChatCompletion)} - {"usage_summary", "metadata"}
-    fields = {key: value for key, value in line.items() if key in names}
-    usage = UsageSummary.from_dict(line["usage_summary"])
-    return RLMChatCompletion(**{"prompt": "", **fields}, usage_summary=usage)
 
 
 def _failure(error: BaseException) -> dict[str, Any]:

@@ -95,13 +95,14 @@ class RLMLogger:
         return log
 
     def _write_files(self, log: RunLog, path: Path) -> None:
+        self.log_file_path = self.notebook_path = None
         try:
             _make(path.parent)
             log.add(LogFile(path, log.about, log.redact))
         except OSError as error:
             warnings.warn(f"The run is not logged: {error}. It goes on.", RuntimeWarning, stacklevel=2)
             return
-        self.log_file_path, self.notebook_path = str(path), None
+        self.log_file_path = str(path)
         if self._notebook:
             from rlm_kernel.trajectory.notebook.notebook_file import NotebookFile  # imports nbformat
 

@@ -6,7 +6,7 @@ A log whose process was killed ends anywhere, in the middle of a line too. Every
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
@@ -96,7 +96,7 @@ def read(path: str | Path) -> Recording:
                 case "context":
                     context = _reader().validate_python({key: line[key] for key in _STORED if key in line})
                 case kind:
-                    metadata = _checked(line) if kind == "metadata" and not metadata else metadata
+                    metadata = _checked(log, line) if kind == "metadata" and not metadata else metadata
                     trajectory.add(lines.event_of(line))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise RecordingError(f"{log}: line {number} is not one of ours: {_wrong(error)}. {_KNOWN}") from error
@@ -117,16 +117,26 @@ def _wrong(error: Exception) -> str:
     return str(error)
 
 
-def _checked(line: dict[str, Any]) -> dict[str, Any]:
+def _checked(log: Path, line: dict[str, Any]) -> dict[str, Any]:
     """The first line, with what others take from it as it is.
 
     Raises:
-        TypeError, ValueError: it is not as we write it.
+        KeyError, TypeError, ValueError: it is not as we write it.
+        RecordingError: a later version wrote it.
     """
+    schema = line.get("log_schema", lines.SCHEMA)
+    if not isinstance(schema, int):
+        raise TypeError("log_schema is no number")
+    if schema > lines.SCHEMA:
+        raise RecordingError(
+            f"{log} has the schema {schema}, and this version of rlm-kernel reads up to {lines.SCHEMA}. Update it: "
+            "pip install -U rlm-kernel."
+        )
     datetime.fromisoformat(line.get("timestamp") or "1970-01-01")
     for name in ("forked_from", "configuration", "environment_kwargs"):
         if not isinstance(line.get(name), dict | None):
             raise TypeError(f"{name} is no object")
+    lines.check_tools((line.get("configuration") or {}).get("custom_sub_tools") or ())
     return line
 
 
@@ -140,11 +150,28 @@ def earlier_than(recording: Recording) -> tuple[Recording, ...]:
     while (name := known[-1].metadata.get("continues")) is not None:
         if Path(str(name)).name != name or name in (one.stem for one in known):
             raise RecordingError(f"{known[-1].path} continues {name!r}, which cannot be: it was altered.")
-        earlier = read(recording.path.with_name(f"{name}.jsonl"))
+        log = log_of(recording.path.with_name(f"{name}.jsonl"))
+        if not log.stat().st_size:  # it was cancelled before it began
+            _check_begins(known, log)
+            break
+        earlier = read(log)
         known.append(earlier)
         if earlier.trajectory.kernel_seconds is not None:  # else it never came to be served
             served.append(earlier)
     return tuple(reversed(served))
+
+
+def _check_begins(known: Sequence[Recording], empty: Path) -> None:
+    """See whether nothing was in the kernel before these runs; the cells of a kernel are counted through.
+
+    Raises:
+        RecordingError: something was, and the empty log before them does not say which run left it.
+    """
+    first = min((cell.number for one in known for cell in one.trajectory.cells), default=1)
+    if first > 1:
+        raise RecordingError(
+            f"{empty} is empty, so the runs are not known whose kernel {known[0].stem} went on in: start a new run."
+        )
 
 
 def log_of(path: Path) -> Path:

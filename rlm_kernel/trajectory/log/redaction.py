@@ -23,6 +23,9 @@ HIDDEN = "[redacted]"
 SHORTEST = 8
 """Characters. What is shorter would be found in innocent words."""
 
+DEEPEST = 150
+"""Values inside one another that are looked through. What is nested deeper is hidden: the stack has an end."""
+
 _SECRET_NAME = re.compile(
     r"(api|access|private|secret|account|subscription|virtual|encryption|signing)[_-]?key|^key$"
     r"|secret|passw(or)?d|passphrase|credential|authorization|cookie|bearer|(^|[_-])(auth|token|pat)$|_key$",
@@ -118,18 +121,25 @@ class Redactor:
         """The text without them."""
         return self._pattern.sub(HIDDEN, text) if self.finds(text) else text
 
-    def data(self, value: Any) -> Any:
-        """Plain data, a record or an error without them in any text; the same object when there is none in it."""
+    def data(self, value: Any, room: int = DEEPEST) -> Any:
+        """Plain data, a record or an error without them in any text; the same object when there is none in it.
+
+        Args:
+            value: the data.
+            room: how many more values inside one another are looked through; the rest is hidden.
+        """
         if isinstance(value, str):
             return self(value)
         if value is None or isinstance(value, int | float) or not self._forms:
             return value
+        if not room:
+            return HIDDEN
         if isinstance(value, Mapping):
-            return self._mapping(value)
+            return self._mapping(value, room - 1)
         if isinstance(value, list | tuple):
-            items = [self.data(item) for item in value]
+            items = [self.data(item, room - 1) for item in value]
             return type(value)(items) if _other(items, value) else value
-        return self._error(value) if isinstance(value, BaseException) else self._record(value)
+        return self._error(value) if isinstance(value, BaseException) else self._record(value, room - 1)
 
     def event(self, event: Event) -> Event:
         """The same for an event, which one reader asks for after another."""
@@ -155,13 +165,14 @@ class Redactor:
         clean.__dict__["partial_answer"] = draft
         return clean
 
-    def _mapping(self, value: Mapping[Any, Any]) -> Mapping[Any, Any]:
-        items = {self.data(key): self.data(held) for key, held in value.items()}
+    def _mapping(self, value: Mapping[Any, Any], room: int) -> Mapping[Any, Any]:
+        items = {self.data(key): self.data(held, room) for key, held in value.items()}
         return items if _other(items, value) or _other(items.values(), value.values()) else value
 
-    def _record(self, value: Any) -> Any:
+    def _record(self, value: Any, room: int) -> Any:
         kind: Any = type(value)
-        changed = {name: new for name in _fields(kind) if (new := self.data(old := getattr(value, name))) is not old}
+        held = {name: getattr(value, name) for name in _fields(kind)}
+        changed = {name: new for name, old in held.items() if (new := self.data(old, room)) is not old}
         return dataclasses.replace(value, **changed) if changed else value
 
 

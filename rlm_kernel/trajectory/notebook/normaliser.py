@@ -17,21 +17,23 @@ from rlm_kernel.plaintext import plain
 from rlm_kernel.records import Output
 from rlm_kernel.trajectory.log.recording import Recording
 from rlm_kernel.trajectory.notebook.notebook_cells import CUT_OFF, is_cut_off
-from rlm_kernel.trajectory.notebook.notebook_outputs import kept
+from rlm_kernel.trajectory.notebook.notebook_outputs import is_picture, kept
 from rlm_kernel.trajectory.tree import Trajectory
 
-_NUMBER = r"\d[\d.,]*(?:e[+-]?\d+)?"
+# Cells show what they like, and a pattern keeps every other run of the process waiting: each takes linear time, because
+# it begins in few places or goes on for a bounded number of characters.
+_NUMBER = r"(?<![\d.,])\d[\d.,]{0,40}+(?:e[+-]?\d{1,9}+)?"
 _UNIT = r"(?:ns|[µμu]s|ms|s|min|h|d)"
-_TIME = rf"{_NUMBER} ?{_UNIT}(?: {_NUMBER} ?{_UNIT})*"
+_TIME = rf"{_NUMBER} ?{_UNIT}(?: {_NUMBER} ?{_UNIT}){{0,5}}+"
 _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b0x[0-9a-fA-F]{4,}"), "0x…"),
     (re.compile(rf"(CPU times: ).*|((?:Wall|Compiler|Parser) (?:time|times)?\s*: ?)(?:{_TIME})"), r"\1\2…"),
-    (re.compile(rf"{_TIME} ± {_TIME} per loop \([^)\n]*\)"), "… per loop"),
-    (re.compile(r"\d+%\|.*?\| ?(\d+/\d+) \[[^\]\n]*\]"), r"\1 […]"),
+    (re.compile(rf"{_TIME} ± {_TIME} per loop \([^)\n]{{0,200}}\)"), "… per loop"),
+    (re.compile(r"(?<!\d)\d{1,3}%\|[^|\n]{0,300}\| ?(\d{1,12}/\d{1,12}) \[[^\]\n]{0,200}\]"), r"\1 […]"),
     (re.compile(r"\b(?:Cell )?In ?\[\d+\]"), "In[…]"),
     (re.compile(r"\bOut ?\[\d+\]"), "Out[…]"),
     (re.compile(r"<ipython-input-\d+-[0-9a-f]+>"), "<cell>"),
-    (re.compile(r"/\S*ipykernel_\d+/\d+\.py"), "<cell>"),
+    (re.compile(r"/(?:[^\s/]{1,255}+/){0,20}?ipykernel_\d+/\d+\.py"), "<cell>"),
     (re.compile(r"(?:/private)?(?:/var/folders/[\w+]+/[\w+]+/T|/tmp|/var/tmp)/[\w.+-]+"), "/tmp/…"),  # noqa: S108
 )
 
@@ -147,14 +149,16 @@ def _ends(text: str) -> str:
 
 
 def _display(output: Output) -> Output:
-    data = {kind: _value(value) for kind, value in sorted(output["data"].items())}
+    data = {kind: _value(kind, value) for kind, value in sorted(output["data"].items())}
     return {"output_type": output["output_type"], "data": data}
 
 
-def _value(value: Any) -> Any:
+def _value(kind: str, value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         value = "".join(value)
-    return normalised_text(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return value.rstrip() if is_picture(kind) else normalised_text(value)  # base64 has no times and no names of files
 
 
 def _lines(output: Output) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -131,7 +132,8 @@ def _prompt(call: Call, index: int, label: str, most: int, child: str) -> str:
     mark = "✗" if answer is None or answer.error is not None else "⇒"
     batch = f"{index + 1:,} " if call.started.count > 1 else f"{call.started.kind} "
     summary = f"<b>{batch}</b>{_escaped(label)} <b>{mark}</b> {_escaped(_one_line(got))}"
-    link = f'<p><a href="{html.escape(child)}">the notebook of this child run</a></p>' if index in call.children else ""
+    address = html.escape(urllib.parse.quote(child))
+    link = f'<p><a href="{address}">the notebook of this child run</a></p>' if index in call.children else ""
     facts = [*([call.started.model] if answer is None else _facts(answer)), *_options(call)]
     prompt = _block("prompt", call.started.prompts[index], most)
     return _folded(summary, f"<p>{_escaped(' · '.join(facts))}</p>{link}{prompt}{_block('answer', got, most)}")

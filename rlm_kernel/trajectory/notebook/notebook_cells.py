@@ -7,6 +7,7 @@ one question can be compared cell by cell.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +24,9 @@ NotebookCell = dict[str, Any]
 
 LONGEST_WORDS = 60_000
 """Characters of a reply or a summary that the notebook shows."""
+
+_OPENING = re.compile(r" {0,3}(?:`{3,}+|~{3,}+)[ \t]*+\{?\.?\w")
+"""Above code that ran; a fence without a language is none."""
 
 RAISES = "raises-exception"
 """Jupyter's tag for a cell that may raise."""
@@ -101,10 +105,8 @@ def split(words: str, codes: Sequence[str]) -> Iterator[str | int]:
     """A reply in pieces: words, and the places of the codes in it that ran. The fences of those are left out."""
     at = 0
     for place, code in enumerate(codes):
-        start = words.find(f"\n{code}\n", at)
-        start = words.find(f"\n{code}", at) if start < 0 else start
+        fence, start = _block(words, code, at)
         if start >= 0:
-            fence = words.rfind("\n", at, start) + 1 or at
             if before := words[at:fence].strip():
                 yield before
             closing = start + 1 + len(code) + 1
@@ -113,6 +115,17 @@ def split(words: str, codes: Sequence[str]) -> Iterator[str | int]:
         yield place
     if rest := words[at:].strip():
         yield rest
+
+
+def _block(words: str, code: str, at: int) -> tuple[int, int]:
+    """Where the fence above a code begins, and where it ends; -1 where there is none: words may say the same."""
+    start = words.find(f"\n{code}", at)
+    while start >= 0:
+        fence, end = words.rfind("\n", at, start) + 1 or at, start + 1 + len(code)
+        if words[end : end + 1] in ("", "\n") and _OPENING.match(words, fence, start):
+            return fence, start
+        start = words.find(f"\n{code}", start + 1)
+    return -1, -1
 
 
 def code_cell(turn: Turn, index: int, place: Place) -> NotebookCell:
@@ -130,7 +143,7 @@ def code_cell(turn: Turn, index: int, place: Place) -> NotebookCell:
         "id": f"{place.prefix}-t{turn.iteration:03d}-c{index + 1}",
         "metadata": metadata,
         "source": cell.code,
-        "execution_count": None if result is None else result.execution_count,
+        "execution_count": None if result is None else notebook_outputs.natural(result.execution_count),
         "outputs": _outputs(cell, result, place),
     }
 

@@ -48,6 +48,7 @@ class RecordedGuest(rlm_guest.Guest):
         self.lock = threading.Lock()
         self.asked: Counter[str] = Counter()
         self.skipped: rlm_recorded_run.RecordedCell | None = None
+        self.is_set_up = False
 
     def send(self, *_: Any, **__: Any) -> None:
         """Nobody listens."""
@@ -82,9 +83,12 @@ class RecordedGuest(rlm_guest.Guest):
         """See which cell of the run this is."""
         super().cell_starts(*told)
         self.source = told[0].raw_cell if told else ""
-        self.number = self.record.find(self.source, getattr(told[0], "cell_id", None) if told else None, self.expected)
+        cell_id = getattr(told[0], "cell_id", None) if told else None
+        found = self.record.find(self.source, cell_id, self.expected)
+        self.number = found if self.is_set_up else rlm_recorded_run.SETUP
         self.expected = self.number + 1
-        self.asked.clear()
+        if self.is_set_up:
+            self.asked.clear()
         cell = self.record.cells.get(self.number)
         self.skipped = cell if cell is not None and cell.was_cut_off and cell.code == self.source else None
         if self.number in self.record.histories:
@@ -191,11 +195,13 @@ def uninstall(shell: Any) -> None:
 def prepare(guest: RecordedGuest, folder: Path) -> None:
     """Set the kernel up as the run did: its seed, its setup cells, its tools, what earlier runs left, its input."""
     record, earlier = guest.record, rlm_recorded_run.earlier_than(guest.record, folder)
+    guest.record = [*earlier, record][0]  # whose setup it was
     random.seed(record.metadata.get("seed", 0))
     for source in record.metadata.get("setup") or []:
         guest.shell.run_cell(source).raise_error()
     for tool in record.metadata.get("tools") or []:
         provide(guest, tool)
+    guest.is_set_up = True
     for index, run in enumerate(earlier):
         live_through(guest, run, index, folder)
     give_context(guest, record, len(earlier), folder)
@@ -214,6 +220,9 @@ def live_through(guest: RecordedGuest, run: rlm_recorded_run.Record, index: int,
 def give_context(guest: RecordedGuest, run: rlm_recorded_run.Record, index: int, folder: Path) -> None:
     """Begin a run: give its input to the kernel, the `index`-th of it."""
     value = unpacked(*rlm_recorded_run.context_of(run.context, folder))
+    if index:  # what an earlier run left in our own names is not this one's
+        guest.give("answer", {"content": "", "ready": False})
+        guest.give("history", [])
     if (run.metadata.get("configuration") or {}).get("persistent"):
         guest.give(f"context_{index}", value)
     guest.give("context", value)

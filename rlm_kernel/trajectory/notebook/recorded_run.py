@@ -14,6 +14,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+SETUP = 0
+"""The cell in whose name the setup of the kernel asked. It is none of the cells that ran."""
+
 CELL_ID = re.compile(r"rlm-[0-9a-f]{8}-t(\d{3,})-c(\d+)(?:-\d+)?")
 
 
@@ -119,13 +122,15 @@ class Record:
     def add_subcall(self, line: dict[str, Any]) -> None:
         """A cell asked."""
         self._slots[line["cell"], line["query"]] = [self._slot(line["cell"], key) for key in line["keys"]]
-        self.cells[line["cell"]].unanswered += len(line["keys"])
+        if line["cell"] != SETUP:
+            self.cells[line["cell"]].unanswered += len(line["keys"])
 
     def add_answer(self, line: dict[str, Any]) -> None:
         """A prompt was answered."""
         slot = self._slots[line["cell"], line["query"]][line["index"]]
         self.answers[slot] = given(line)
-        self.cells[line["cell"]].unanswered -= 1
+        if line["cell"] != SETUP:
+            self.cells[line["cell"]].unanswered -= 1
 
     def add_tool_call(self, line: dict[str, Any]) -> None:
         """A tool was called."""
