@@ -87,14 +87,24 @@ def withdraw(file: Path) -> None:
 
 def live() -> list[LiveRepl]:
     """The REPLs on the list, the latest last. Those of processes that were killed are taken off."""
+    listed = [entry for file in folder().glob("*.json") if (entry := _entry(file)) is not None]
     found = []
-    for file in sorted(folder().glob("*.json"), key=lambda file: file.stat().st_mtime):
-        about = json.loads(file.read_text("utf-8"))[_ABOUT]
-        if _lives(about["pid"]):
-            found.append(LiveRepl(file.stem, about["environment"], about["started"], file))
+    for _, pid, repl in sorted(listed, key=lambda entry: entry[0]):
+        if _lives(pid):
+            found.append(repl)
         else:
-            withdraw(file)
+            withdraw(repl.file)
     return found
+
+
+def _entry(file: Path) -> tuple[float, int, LiveRepl] | None:
+    """When a REPL was listed, its process, and the REPL; None for one just taken off, and for a file of others."""
+    try:
+        about = json.loads(file.read_text("utf-8"))[_ABOUT]
+        repl = LiveRepl(file.stem, about["environment"], about["started"], file)
+        return file.stat().st_mtime, int(about["pid"]), repl
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def find(name: str | None) -> LiveRepl:

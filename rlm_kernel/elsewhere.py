@@ -63,7 +63,7 @@ async def serve(name: str, connection: Any) -> int:
     provisioner = _provisioner(name)
     provisioner.connection_info = connection
     provisioner.launch_directory = Path.cwd()
-    link = await provisioner.open_relay()
+    link = provisioner.link = await provisioner.open_relay()
     try:
         while not link.ended.done() and os.getppid() == client:
             await asyncio.wait({link.ended}, timeout=CLIENT_CHECK_SECONDS)

@@ -23,6 +23,7 @@ import random
 import signal
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
@@ -30,6 +31,7 @@ from types import ModuleType
 from typing import Any
 
 WIRE = 1
+PROCESS = os.getpid()
 RESEND_SECONDS = 1.0
 MORE = """
 
@@ -41,6 +43,7 @@ MOST_FIGURE_BYTES = 50_000_000
 MOST_IMAGES = 100
 MOST_IMAGE_BYTES = 20_000_000
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+TYPE_NAME = type.__dict__["__name__"].__get__  # the name itself: a metaclass may make something else of it
 PARAMETER_KINDS: tuple[Any, ...] = tuple(type(Parameter.VAR_KEYWORD))  # type: ignore[arg-type]
 RESERVED = frozenset(
     "context history answer FINAL FINAL_VAR SHOW_VARS exit quit get_ipython In Out "
@@ -70,6 +73,9 @@ class Call:
     _numbers = itertools.count(1)
 
     def __init__(self, payload: dict[str, Any], notify: Callable[[], object], images: Iterable[bytes] = ()) -> None:
+        __tracebackhide__ = True
+        if os.getpid() != PROCESS:  # a fork has no thread that hears the answer
+            raise RuntimeError("Only the REPL's own process can ask: use threads or llm_query_batched.")
         self.id = f"q{next(self._numbers)}"
         self.buffers = [json.dumps(payload).encode("ascii"), *images]
         self.notify = notify
@@ -85,6 +91,7 @@ class Guest:
         self.kernel = shell.kernel
         self.comm_id = comm_id
         self.parent = self.kernel.get_parent("shell")
+        self.cell: Any = None
         self.calls: dict[str, Call] = {}
         self.final: tuple[str | None, str | None] = (None, None)
         self.figures: deque[tuple[int, bytes]] = deque(maxlen=MOST_FIGURES)
@@ -205,10 +212,11 @@ class Guest:
 
     # -- the turn
 
-    def cell_starts(self, *_: Any) -> None:
+    def cell_starts(self, info: Any = None) -> None:
         """Remember the cell, and forget the answer of the one before."""
-        self.parent = self.kernel.get_parent("shell")
-        self.final = (None, None)
+        parent = self.kernel.get_parent("shell")
+        if self.cell is None or parent != self.parent:  # else get_ipython().run_cell(...) in a cell: a part of it
+            self.parent, self.cell, self.final = parent, info, (None, None)
 
     def take_variable(self, name: str) -> bool:
         """Make the value of a variable the answer. Returns whether there is such a variable."""
@@ -216,25 +224,32 @@ class Guest:
             return False
         value = self.shell.user_ns[name]
         # `answer` is a box; its content is meant.
-        self.final = both(value.get("content") if name == "answer" and isinstance(value, dict) else value)
+        self.final = both(dict.get(value, "content") if name == "answer" and issubclass(type(value), dict) else value)
         return True
 
-    def cell_ended(self, *_: Any) -> None:
+    def cell_ended(self, result: Any = None) -> None:
         """Put our names back, and tell the host about the cell before the kernel says that it is idle."""
+        if self.cell is not None and result is not None and result.info is not self.cell:
+            return  # what ended is a cell within this one
+        self.cell = None
         ignore_interrupts()
         restored = self.restore()
         answer = self.shell.user_ns["answer"]
-        text, as_json = both(answer.get("content"))
+        content = dict.get(answer, "content")
+        text, as_json = both(content)
+        ready, error = attempt(lambda: bool(dict.get(answer, "ready")))
         report = {
             "final": self.final[0],
             "final_json": self.final[1],
-            "answer": text if answer.get("ready") else None,
-            "answer_json": as_json if answer.get("ready") else None,
-            "draft": None if answer.get("content") in (None, "") else text,
+            "answer": text if ready else None,
+            "answer_json": as_json if ready else None,
+            "draft": None if content is None or text == "" else text,
             "variables": self.variables(),
             "restored": restored,
         }
         self.send("report", "", [json.dumps(report).encode("ascii")])
+        if error:
+            print(f"answer['ready'] takes True or False: {error}", file=sys.stderr)
 
     def remember(self, data: dict[str, Any]) -> None:
         """Keep the picture that a cell showed, for `images=[its number]`; the oldest are forgotten."""
@@ -254,7 +269,7 @@ class Guest:
             current = namespace.get(name, self)
             if current is value:
                 continue
-            if name == "answer" and isinstance(current, dict):
+            if name == "answer" and issubclass(type(current), dict):
                 self.ours[name] = self.shell.user_ns_hidden[name] = current
                 continue
             kept = None if current is self else f"my_{name}"
@@ -268,12 +283,13 @@ class Guest:
         """The user's names and the names of their types."""
         hidden, ours = self.shell.user_ns_hidden, self.ours
         made = (
-            (name, type(value).__name__)
+            (name, TYPE_NAME(type(value)))
             for name, value in list(self.shell.user_ns.items())
-            if not name.startswith("_")
+            if type(name) is str
+            and not name.startswith("_")
             and name not in ours
             and name not in hidden
-            and not isinstance(value, ModuleType)
+            and not issubclass(type(value), ModuleType)
         )
         return dict(itertools.islice(made, MOST_VARIABLES))
 
@@ -285,22 +301,22 @@ def decode(encoding: str, buffer: Any) -> Any:
     return bytes(buffer) if encoding == "bytes" else pickle.loads(buffer)
 
 
-def as_text(value: object) -> str:
-    """An answer is text: a text as it is, everything else as Python prints it."""
+def attempt(made: Callable[[], Any]) -> tuple[Any, str]:
+    """What the code of a value makes, or None and what it raises, in words: no value may cost a cell its report."""
     try:
-        return value if isinstance(value, str) else str(value)
-    except Exception as error:
-        return f"<{type(value).__name__} that cannot be printed: {error}>"
+        return made(), ""
+    except (Exception, SystemExit) as error:
+        return None, "".join(traceback.format_exception_only(type(error), error)).strip()
 
 
 def both(value: object) -> tuple[str, str | None]:
-    """An answer as text, and as JSON where it is no text and JSON can hold it."""
-    if isinstance(value, str) or value is None:
-        return as_text(value), None
-    try:
-        return as_text(value), json.dumps(value, default=plain, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return as_text(value), None
+    """An answer as text, as Python prints it; and as JSON where it is no text and JSON can hold it."""
+    if issubclass(type(value), str):
+        return str.__str__(value), None
+    text, error = attempt(lambda: str(value))
+    if error:
+        text = f"<{TYPE_NAME(type(value))} that cannot be printed: {error}>"
+    return text, None if value is None else attempt(lambda: json.dumps(value, default=plain, allow_nan=False))[0]
 
 
 def plain(value: Any) -> Any:
@@ -350,22 +366,15 @@ def query_names(guest: Guest, kind: str, purpose: str) -> dict[str, Any]:
     many = (
         f"{purpose} Give a list of texts, get a list of answers in the same order; they are asked side by side.{MORE}"
     )
-    functions: dict[str, Any] = {
-        kind: query,
-        f"{kind}_batched": batched,
-        f"a{kind}": aquery,
-        f"a{kind}_batched": abatched,
-    }
-    for name, function in functions.items():
+    named: dict[str, Any] = {kind: query, f"{kind}_batched": batched, f"a{kind}": aquery, f"a{kind}_batched": abatched}
+    for name, function in named.items():
         function.__name__ = function.__qualname__ = name
         function.__doc__ = (many if name.endswith("batched") else one) + (" Use with await." if name[0] == "a" else "")
         function.__module__ = "rlm_guest"
-    return functions
+    return named
 
 
-def question(
-    kind: str, prompts: list[str], model: str | None, batch: bool = False, schema: Any = None
-) -> dict[str, Any]:
+def question(kind: str, prompts: list[str], model: str | None, batch: bool, schema: Any) -> dict[str, Any]:
     """The payload of an `ask`."""
     __tracebackhide__ = True
     for prompt in prompts:

@@ -70,7 +70,7 @@ class Environment:
 
         fields = _fields(self.kernelspec)
         hashes = {} if seed is None else {"PYTHONHASHSEED": str(seed)}
-        provisioner = fields.setdefault("metadata", {}).setdefault("kernel_provisioner", {})
+        provisioner = fields["metadata"]["kernel_provisioner"]
         config = {**provisioner.get("config", {}), **self.options}
         if (name := installed.provisioner_name(fields)) in installed.OURS:
             env = {**provisioner.get("config", {}).get("env", {}), **hashes, **self.options.get("env", {})}
@@ -105,7 +105,7 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
     """Check a name and its options before anything starts.
 
     Raises:
-        ConfigError: an unknown environment or option, or a value of the wrong type.
+        ConfigError: an unknown environment or option, a value of the wrong type, or a kernelspec that cannot be read.
         NotImplementedError: an environment of the documents that is not built yet.
     """
     kernelspec = _kernelspec(name)
@@ -127,8 +127,8 @@ def _kernelspec(name: str) -> str:
             )
         if name in AVAILABLE or name in AVAILABLE.values():
             return AVAILABLE.get(name, name)
-        if name in installed.names():
-            return name
+        if name.lower() in installed.names():  # as Jupyter writes them, which takes any case
+            return name.lower()
     allowed = ", ".join(map(repr, AVAILABLE))
     others = ", ".join(map(repr, [spec for spec in installed.names() if spec not in AVAILABLE.values()])) or "none"
     raise ConfigError(
@@ -137,8 +137,19 @@ def _kernelspec(name: str) -> str:
 
 
 def _fields(kernelspec: str) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads((spec_folder(kernelspec) / "kernel.json").read_text("utf-8"))
+    """What a kernelspec says. What it leaves open with a null is as if it were not there."""
+    file = spec_folder(kernelspec) / "kernel.json"
+    try:
+        fields = _present(json.loads(file.read_text("utf-8")))
+        metadata = fields["metadata"] = _present(fields.get("metadata"))
+        metadata["kernel_provisioner"] = _present(metadata.get("kernel_provisioner"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"The kernelspec {kernelspec!r} cannot be read, mend {file}: {error}") from error
     return fields
+
+
+def _present(fields: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in ({} if fields is None else fields).items() if value is not None}
 
 
 def _check_options(name: str, kernelspec: str, options: Mapping[str, Any]) -> None:
@@ -152,7 +163,7 @@ def _check_options(name: str, kernelspec: str, options: Mapping[str, Any]) -> No
 def _check_provisioner(name: str, fields: dict[str, Any], options: Mapping[str, Any]) -> None:
     from traitlets import TraitError
 
-    if fields.get("language", "").lower() != "python":
+    if str(fields.get("language")).lower() != "python":
         raise ConfigError(f"environment={name!r}: its language is {fields.get('language')!r}, and cells are Python.")
     provisioner = installed.provisioner_class(installed.provisioner_name(fields))
     if hasattr(provisioner, "check_installation"):

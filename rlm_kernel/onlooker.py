@@ -7,6 +7,7 @@ is evaluated between two cells.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,7 @@ from rlm_kernel.sockets import zmq_context
 
 START_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
+FAREWELL_SECONDS = 1.0
 
 _QUIET = """
 import threading
@@ -103,11 +105,14 @@ class Onlooker:
         return self.read("get_ipython().kernel.rlm_guest.variables()")
 
     def close(self) -> None:
-        """Go, and leave nothing behind. Idempotent."""
+        """Go, and leave nothing behind. Idempotent, and silent about a kernel that has ended."""
         subshell, self._subshell = self._subshell, None
-        if subshell is not None:
-            self._ask(self._control, "delete_subshell_request", {"subshell_id": subshell})
-        self._close_sockets()
+        try:
+            if subshell is not None:
+                with contextlib.suppress(KernelError):
+                    self._ask(self._control, "delete_subshell_request", {"subshell_id": subshell}, FAREWELL_SECONDS)
+        finally:
+            self._close_sockets()
 
     def _close_sockets(self) -> None:
         for socket in (self._shell, self._control):

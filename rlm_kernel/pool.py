@@ -83,6 +83,7 @@ class Pool:
         self._environment = environment
         self._seed = seed
         self._starting: list[asyncio.Task[Kernel]] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._waiting = 0
         self._closed = False
         self._fill()
@@ -106,36 +107,59 @@ class Pool:
         Raises:
             KernelError: one did not start.
         """
+        self._forget_failures()
+        self._fill()
         await asyncio.gather(*map(asyncio.shield, self._starting))
 
     async def close(self) -> None:
         """End all that was not taken."""
         self._closed = True
-        tasks, self._starting = self._starting, []
-        for task in tasks:
-            task.cancel()
-        for started in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(started, Kernel):
-                await started.kill()
+        self._end_all_but(0)
+        await asyncio.gather(*self._ending)
 
     async def _first(self) -> asyncio.Task[Kernel]:
         """One that is ready, else the first that will be. It is replaced."""
+        self._forget_failures()
         self._waiting += 1
         self._fill()
         try:
-            while not (done := [task for task in self._starting if task.done()]):
-                if self._closed:
-                    raise KernelError("The pool was closed while a kernel of it was waited for.")
-                await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
+            done = await self._done()
+        except BaseException:
             self._waiting -= 1
+            self._end_all_but(self._wanted)
+            raise
+        self._waiting -= 1
         found = next((task for task in done if not _failed(task)), done[0])
         self._starting.remove(found)
         self._fill()
         return found
 
+    async def _done(self) -> list[asyncio.Task[Kernel]]:
+        """Those that are ready or have failed: one at least."""
+        while not (done := [task for task in self._starting if task.done()]):
+            if self._closed:
+                raise KernelError("The pool was closed while a kernel of it was waited for.")
+            await asyncio.wait(self._starting, return_when=asyncio.FIRST_COMPLETED)
+        return done
+
+    @property
+    def _wanted(self) -> int:
+        return self._environment.pool + self._waiting
+
+    def _forget_failures(self) -> None:
+        """What failed before somebody asked may be long ago: it says nothing about now."""
+        self._starting = [task for task in self._starting if not (task.done() and _failed(task))]
+
+    def _end_all_but(self, kept: int) -> None:
+        """End the latest ones, without waiting for that."""
+        surplus, self._starting = self._starting[kept:], self._starting[:kept]
+        if surplus:
+            ending = asyncio.create_task(_end(surplus))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
     def _fill(self) -> None:
-        while not self._closed and len(self._starting) < self._environment.pool + self._waiting:
+        while not self._closed and len(self._starting) < self._wanted:
             task = asyncio.create_task(self._start())
             task.add_done_callback(_failed)
             self._starting.append(task)
@@ -148,6 +172,15 @@ class Pool:
             await started.kill()
             raise
         return started
+
+
+async def _end(tasks: list[asyncio.Task[Kernel]]) -> None:
+    """End kernels, whether they run or are being started."""
+    for task in tasks:
+        task.cancel()
+    for started in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(started, Kernel):
+            await started.kill()
 
 
 def _failed(task: asyncio.Task[Kernel]) -> bool:

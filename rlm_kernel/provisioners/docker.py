@@ -17,6 +17,7 @@ from typing import Any
 
 from traitlets import Bool, Dict, Enum, Float, Integer, List, TraitError, Unicode, Union, validate
 
+from rlm_kernel.errors import ConfigError
 from rlm_kernel.provisioners import docker_container, docker_engine
 from rlm_kernel.provisioners.docker_container import Confinement, Container, Mount, launch_mount
 from rlm_kernel.provisioners.docker_door import DirectLink, Door
@@ -25,6 +26,7 @@ from rlm_kernel.provisioners.launcher import OUT_OF_MEMORY
 from rlm_kernel.provisioners.local import size_in_bytes
 from rlm_kernel.provisioners.relay_host import Remote, source
 from rlm_kernel.provisioners.relayed import Link, RelayedKernel
+from rlm_kernel.together import to_its_end
 
 SMALLEST_MEMORY = 64 * 2**20
 
@@ -106,7 +108,7 @@ class DockerKernel(RelayedKernel):
             direct = self.transport == "ipc" or (
                 self.transport == "auto" and await asyncio.to_thread(docker_engine.shares_sockets, client)
             )
-        return await self._open_direct(client) if direct else await self.open_relay()
+        return await self._open_direct_or_relay(client) if direct else await self.open_relay()
 
     async def start_remote(self) -> Remote:
         """A container whose first process is the relay."""
@@ -115,10 +117,21 @@ class DockerKernel(RelayedKernel):
         self._container = await Container.start(client, confinement, ["-u", "-c", source("relay.py")])
         return self._container
 
+    async def _open_direct_or_relay(self, client: Any) -> Link:
+        """An engine may see another file system: that of the machine, when this is a container or has a /tmp apart."""
+        try:
+            return await self._open_direct(client)
+        except ConfigError as error:
+            if f"{self.directory}/" not in str(error):
+                raise
+            if self.transport == "ipc":
+                raise ConfigError(f"The engine does not see {self.directory}: give transport='relay'.") from error
+            return await self.open_relay()
+
     async def _open_direct(self, client: Any) -> Link:
         door = Door(self.connection_info)
         try:
-            inside = await asyncio.to_thread(self._furnish, door)
+            inside = await to_its_end(asyncio.to_thread(self._furnish, door))  # its thread goes on after a cancellation
             confinement = await asyncio.to_thread(self._confinement, client, Mount(str(inside), docker_container.OURS))
             command = [f"{docker_container.OURS}/launcher.py", "--host-pipe", *self.launcher_options]
             command += ["--door", f"{docker_container.OURS}/door", "-f", f"{docker_container.OURS}/kernel.json"]

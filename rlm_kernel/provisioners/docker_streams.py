@@ -118,8 +118,8 @@ class Plain:
         await self._writer.drain()
 
     async def close(self) -> None:
-        """Close it."""
-        self._writer.close()
+        """Close it. What was not sent is dropped: a container that does not read would never take it."""
+        self._writer.transport.abort()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 

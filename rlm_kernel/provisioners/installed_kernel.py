@@ -15,7 +15,8 @@ from rlm_kernel.provisioners.own_process import OwnProcess
 class InstalledKernel(OwnProcess):
     """The provisioner `rlm-installed`, in place of Jupyter's own local one: that gives a kernel all of our environment.
 
-    The kernel ends with its host because ipykernel watches its parent, and with it the processes of its group.
+    What the cells started ends with the kernel, but for what has left its group of processes. Of a host that was killed
+    only ipykernel learns, which watches its parent: the kernel ends then, and what its cells started lives on.
     """
 
     private_cwd = Bool(default_value=True, help="Start in an empty directory.")

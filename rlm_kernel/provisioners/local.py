@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rlm_kernel.provisioners.environ import private_directories, scrubbed
 from rlm_kernel.provisioners.own_process import OwnProcess
 
 WATCHDOG_SECONDS = 3.0
+SMALLEST_MEMORY = 128 * 2**20
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -28,12 +30,15 @@ def size_in_bytes(size: str | int) -> int:
     """``"2g"``, ``"512m"``, ``"1.5 GiB"`` or a number of bytes, as bytes.
 
     Raises:
-        ValueError: not a size.
+        ValueError: not a size, or one that no machine has.
     """
     match = _SIZE.fullmatch(str(size).strip())
     if match is None:
         raise ValueError(f"{size!r} is not a size: write it like '2g', '512m' or as a number of bytes.")
-    return int(float(match[1]) * _FACTORS[match[2].lower()])
+    wanted = float(match[1]) * _FACTORS[match[2].lower()]
+    if wanted >= sys.maxsize:
+        raise ValueError(f"{size!r} is more than any machine has: write it like '2g' or '512m'.")
+    return int(wanted)
 
 
 class LocalKernel(OwnProcess):
@@ -59,9 +64,11 @@ class LocalKernel(OwnProcess):
     @validate("memory")
     def _memory_is_a_size(self, proposal: Any) -> Any:
         try:
-            size_in_bytes(proposal["value"])
+            size = size_in_bytes(proposal["value"])
         except ValueError as error:
             raise TraitError(str(error)) from error
+        if size < SMALLEST_MEMORY:
+            raise TraitError(f"{proposal['value']!r} is too little for a kernel: give it 128m at least.")
         return proposal["value"]
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:

@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import IO, Any
 
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from traitlets import Dict, TraitError, Unicode, validate
+from traitlets import TraitError, Unicode, validate
+
+from rlm_kernel.provisioners.variables import Variables
 
 DIAGNOSIS_BYTES = 4_000
 
@@ -20,9 +23,7 @@ DIAGNOSIS_BYTES = 4_000
 class OwnProcess(LocalProvisioner):
     """The base of provisioners that start a process of ours. Traits tagged `environment` are a user's options."""
 
-    env = Dict(key_trait=Unicode(), value_trait=Unicode(), help="Environment variables to add to the kernel's.").tag(
-        environment=True
-    )
+    env = Variables(help="Environment variables to add to the kernel's.").tag(environment=True)
     cwd = Unicode(None, allow_none=True, help="The kernel's working directory.").tag(environment=True)
 
     directory: Path | None = None
@@ -51,12 +52,15 @@ class OwnProcess(LocalProvisioner):
         return {"stdout": self._log, "stderr": self._log}
 
     async def wait(self) -> int | None:
-        """Wait for the end of the process, without polling where the system can tell."""
+        """Wait for the end of the process, without polling where the system can tell, and end what it leaves behind."""
         process = self.process
         if process is None:
             return 0
         with contextlib.suppress(ProcessLookupError):
             await _end_of(process)
+        # Where the system can tell it is not reaped yet, so this number cannot be that of anybody else's group.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
         self.process = None
         return int(process.wait())
 

@@ -48,6 +48,8 @@ LINE_BYTES = 2_880
 LINE_MARK = b"rlm:"
 LONGEST_NOISE = 2**20
 LAST_MESSAGES_MS = 50
+MOST_SOCKETS = 200
+"""For clients, who never say that they have gone: zmq has 1,023 sockets, and each takes two descriptors."""
 PR_SET_DUMPABLE = 4
 _HEAD = struct.Struct("!BI")
 
@@ -184,7 +186,6 @@ class Kernel:
         self._context = zmq.Context()
         for option, value in ((zmq.RCVHWM, 0), (zmq.SNDHWM, 0), (zmq.LINGER, 0), (zmq.RECONNECT_IVL, 5)):
             self._context.setsockopt(option, value)
-        self._by_client: dict[tuple[int, bytes], Any] = {}
 
     def _launch(self, settings: dict[str, Any], launcher: str) -> subprocess.Popen[bytes]:
         file = os.path.join(self.directory, "kernel.json")  # noqa: PTH118 (pathlib costs an import)
@@ -207,19 +208,24 @@ class Kernel:
         socket.connect(self._address(IOPUB))
         return socket
 
-    def of_client(self, channel: int, identity: bytes) -> tuple[Any, bool]:
-        """The socket that stands for a client's on a channel, and whether it is new."""
-        key = (channel, bytes(identity))
-        new = key not in self._by_client
-        if new:
-            socket = self._by_client[key] = self._context.socket(self._zmq.DEALER)
-            # An identity that zmq made up begins with a zero, which is not allowed in one that is set.
-            socket.identity = identity if identity[:1] not in (b"", b"\0") else b"-" + bytes(identity)
-            socket.connect(self._address(channel))
-        return self._by_client[key], new
+    def stand_in(self, channel: int, identity: bytes) -> Any:
+        """A new socket that stands for a client's on a channel."""
+        socket = self._context.socket(self._zmq.DEALER)
+        # An identity that zmq made up begins with a zero, which is not allowed in one that is set.
+        socket.identity = identity if identity[:1] not in (b"", b"\0") else b"-" + identity
+        socket.connect(self._address(channel))
+        return socket
 
     def _address(self, channel: int) -> str:
         return f"ipc://{self.directory}/k-{channel + 1}"
+
+
+class Client:
+    """What stands for a client: a socket on each channel that it uses, and its requests that have no reply yet."""
+
+    def __init__(self) -> None:
+        self.sockets: dict[int, Any] = {}
+        self.owed = 0
 
 
 class Relay:
@@ -244,6 +250,7 @@ class Relay:
         self._log = kernel.process.stdout.fileno()
         self._poller = zmq.Poller()
         self._places: dict[Any, tuple[int, list[bytes]]] = {}
+        self._clients: dict[bytes, Client] = {}
         for fd in (0, self._log, self._ended):
             self._poller.register(fd, zmq.POLLIN)
         self._watch(kernel.subscribe(), IOPUB, [])
@@ -271,16 +278,32 @@ class Relay:
 
     def _to_kernel(self, frames: Iterable[Frame]) -> None:
         for channel, (identity, *parts) in (frame for frame in frames if frame[0] != ALIVE):
+            client = bytes(identity)
             if channel == SHELL:
-                self._socket(STDIN, bytes(identity))  # there the kernel asks a client that has said nothing yet
-            self._socket(channel, bytes(identity)).send_multipart(parts, copy=False)
+                self._socket(STDIN, client)  # connected early: what the kernel asks there before that is lost
+            self._socket(channel, client).send_multipart(parts, copy=False)
+            self._clients[client].owed += is_request(parts)
+            if len(self._places) > MOST_SOCKETS:
+                self._forget_the_quiet()
 
     def _socket(self, channel: int, identity: bytes) -> Any:
         """What stands for a client on a channel; its messages go to the host."""
-        socket, new = self._kernel.of_client(channel, identity)
-        if new:
-            self._watch(socket, channel, [identity])
-        return socket
+        # Taken out and put back: who spoke last stands last.
+        client = self._clients[identity] = self._clients.pop(identity, Client())
+        if channel not in client.sockets:
+            client.sockets[channel] = self._kernel.stand_in(channel, identity)
+            self._watch(client.sockets[channel], channel, [identity])
+        return client.sockets[channel]
+
+    def _forget_the_quiet(self) -> None:
+        """Close what stands for the clients that wait for nothing and were quiet longest, but for the last speaker."""
+        for identity, client in list(self._clients.items())[:-1]:
+            if len(self._places) > MOST_SOCKETS and client.owed <= 0:
+                del self._clients[identity]
+                for socket in client.sockets.values():
+                    self._poller.unregister(socket)
+                    del self._places[socket]
+                    socket.close()
 
     def _to_host(self, socket: Any) -> None:
         channel, prefix = self._places[socket]
@@ -290,6 +313,8 @@ class Relay:
             except self._zmq.Again:
                 return
             self._output.put(channel, [*prefix, *(part.buffer for part in parts)])
+            if channel in (SHELL, CONTROL):
+                self._clients[prefix[0]].owed -= 1
 
     def _read_input(self) -> bool:
         self._heard = time.monotonic()
@@ -323,6 +348,11 @@ class Relay:
                     self._read_log()
                 else:
                     self._to_host(source)
+
+
+def is_request(parts: list[bytearray]) -> bool:
+    """Whether a message, from its delimiter on, is one that the kernel replies to."""
+    return b'_request"' in b"".join(parts[2:3])
 
 
 def keep_to_ourselves() -> None:

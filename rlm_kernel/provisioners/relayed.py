@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
-from traitlets import Bool, Dict, Unicode
+from traitlets import Bool
 
 from rlm_kernel._sync import Job, engine_loop
 from rlm_kernel.provisioners.directories import private_directory
 from rlm_kernel.provisioners.relay_host import LOST, RelayHost, Remote, interrupt
+from rlm_kernel.provisioners.variables import Variables
 
 T = TypeVar("T")
 
@@ -55,9 +56,7 @@ class RelayedKernel(KernelProvisionerBase):
     `cleanup` from its shutdown, and `poll` whenever it wants to know whether the kernel lives.
     """
 
-    env = Dict(key_trait=Unicode(), value_trait=Unicode(), help="Environment variables of the kernel.").tag(
-        environment=True
-    )
+    env = Variables(help="Environment variables of the kernel.").tag(environment=True)
     private_cwd = Bool(
         default_value=False, help="Start in an empty directory, not in the client's: what our engine's kernels do."
     )

@@ -271,7 +271,7 @@ def test_a_question_and_an_answer_hold_any_text(text):
     # JSON joins two surrogates that stand side by side and make a character.
     joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     assert wire.unpack(memoryview(packed)) == {"answers": [{"text": joined}]}
-    asked = guest.Call(guest.question("llm_query", [text], None), lambda: None)
+    asked = guest.Call(guest.question("llm_query", [text], None, False, None), lambda: None)
     assert wire.unpack(asked.buffers[0])["prompts"] == [joined]
 
 

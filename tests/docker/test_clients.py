@@ -184,6 +184,18 @@ async def test_the_end_of_the_argv_is_the_end_of_the_container(by_argv, docker_e
     await none_left(docker_engine, process)
 
 
+async def test_the_argv_ends_with_the_status_and_the_last_words_of_its_kernel(by_argv, docker_engine):
+    process, client = by_argv()
+    try:
+        await answers(client)
+        client.execute("import os, sys; os.write(sys.stderr._original_stdstream_copy, b'last words'); os._exit(7)")
+        _, said = await asyncio.to_thread(process.communicate, timeout=30)
+    finally:
+        client.stop_channels()
+    assert (process.returncode, said[-11:]) == (7, "last words\n")
+    await none_left(docker_engine, process)
+
+
 def test_an_argv_that_cannot_start_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
     file, _ = write_connection_file(str(tmp_path / "connection.json"))

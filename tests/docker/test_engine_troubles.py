@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,17 @@ def test_a_missing_client_names_the_package(monkeypatch):
 async def test_what_the_engine_refuses_names_the_option(docker_session, options, says):
     with pytest.raises(ConfigError, match=says):
         await docker_session(**options)
+
+
+async def test_an_engine_that_sees_another_temporary_directory_is_reached_over_the_relay(
+    docker_session, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/self/cwd")  # for the engine that is another one
+    async with await docker_session() as session:
+        assert (await session.run("1 + 1")).value == "2"
+    with pytest.raises(ConfigError, match="does not see /proc/self/cwd/rlm-.*transport='relay'"):
+        await docker_session(transport="ipc")
 
 
 @pytest.fixture(scope="module")

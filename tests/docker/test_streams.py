@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 
@@ -38,3 +39,12 @@ async def test_pieces_come_out_by_stream_however_they_were_cut(kind):
         seen[stream] += data
     assert seen == {1: b"out" + b"x" * 100_000, 2: b"error"}
     await attached.close()
+
+
+async def test_closing_does_not_wait_for_a_container_that_does_not_read():
+    ours, theirs = socket.socketpair()
+    attached = await attach(ours)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(attached.write(b"x" * 1_000_000), 0.2)
+    await asyncio.wait_for(attached.close(), 20)
+    theirs.close()

@@ -18,7 +18,15 @@ import pytest
         ("FINAL_VAR('not a name, a text')", "not a name, a text"),
         ("answer['content'] = 'boxed'; FINAL_VAR('answer')", "boxed"),
         ("def f():\n    FINAL('inside')\nf()", "inside"),
-        ("class Bad:\n    def __str__(self): raise ValueError('no')\nFINAL(Bad())", "<Bad that cannot be printed: no>"),
+        (
+            "class Bad:\n    def __str__(self): raise ValueError('no')\nFINAL(Bad())",
+            "<Bad that cannot be printed: ValueError: no>",
+        ),
+        (
+            "class Row:\n    def __str__(self): return 'a'\n    def __getitem__(self, i): return {}[i]\nFINAL(Row())",
+            "a",
+        ),
+        ("FINAL('kept')\nget_ipython().run_cell('1')", "kept"),
     ],
 )
 async def test_final_in_a_cell(session, code, final):
@@ -46,6 +54,47 @@ async def test_the_answer_dict_is_read_after_the_cell(session, code):
     cell = await session.run(code)
     assert cell.report.answer == "yes"
     assert cell.report.restored == {}
+
+
+UNRULY = """
+class Array:  # compares each of its elements, as numpy's and pandas' do
+    def __eq__(self, other): return self
+    def __bool__(self): raise ValueError("The truth value is ambiguous.")
+    def __str__(self): return "[1 2 3]"
+class Unsaid(Exception):
+    def __str__(self): raise self
+class Proxy:
+    __class__ = property(lambda self: 1 / 0)
+    def __str__(self): raise Unsaid
+class Nameless(type):
+    __name__ = property(lambda self: 1 / 0)
+class Leaving(metaclass=Nameless):
+    def __str__(self): raise SystemExit
+globals()[3, 4] = Proxy()
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("Array()", "[1 2 3]"),
+        ("Proxy()", "<Proxy that cannot be printed: Unsaid: <exception str() failed>>"),
+        ("Leaving()", "<Leaving that cannot be printed: SystemExit>"),
+    ],
+)
+async def test_whatever_the_answer_does_the_cell_is_reported(local_session, value, text):
+    await local_session.run(UNRULY)
+    report = (await local_session.run(f"thing = answer['content'] = {value}; answer['ready'] = True")).report
+    assert (report.answer, report.draft, report.answer_json) == (text, text, None)
+    assert report.variables["thing"] == value.removesuffix("()")
+    assert (await local_session.run("FINAL(thing)")).report.final == text
+
+
+async def test_an_answer_is_not_ready_when_nobody_can_tell(local_session):
+    await local_session.run(UNRULY)
+    cell = await local_session.run("answer.update(content='yes', ready=Array())")
+    assert (cell.report.answer, cell.report.draft) == (None, "yes")
+    assert "answer['ready'] takes True or False: ValueError: The truth value is ambiguous." in cell.stderr
 
 
 async def test_a_draft_is_not_an_answer(session):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rlm_kernel.errors import ConfigError, KernelError
@@ -44,6 +46,15 @@ async def test_it_runs_cells_and_asks_models(installed, echo):
         assert (await session.run("y")).value == "5"
 
 
+async def test_what_a_cell_started_ends_with_a_kernel_that_ended_by_itself(installed, echo):
+    async with await Session.open(environment(installed("mine"), None), echo) as session:
+        started = await session.run("import subprocess; subprocess.Popen(['sleep', '600']).pid")
+        child = psutil.Process(int(started.value))
+        await session.run("import os; os._exit(1)")
+        _, alive = await asyncio.to_thread(psutil.wait_procs, [child], 20)
+        assert alive == []
+
+
 async def test_no_key_enters_it_and_it_starts_in_an_empty_directory(installed, echo):
     async with await Session.open(environment(installed("mine"), None), echo, seed=7) as session:
         cell = await session.run("import os; print(dict(os.environ)); os.listdir(), os.environ['PYTHONHASHSEED']")
@@ -75,6 +86,33 @@ def test_a_provisioner_that_is_not_installed_is_named(installed):
     name = installed("far", metadata={"kernel_provisioner": {"provisioner_name": "far-away"}})
     with pytest.raises(ConfigError, match="'far-away', which is not installed"):
         environment(name, None)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"metadata": None}, {"metadata": {"kernel_provisioner": None}}, {"env": None}, {"display_name": None}]
+)
+def test_what_a_kernelspec_leaves_open_is_as_if_it_were_not_there(installed, fields):
+    spec = environment(installed("mine", **fields), None).load()
+    assert spec.metadata["kernel_provisioner"]["provisioner_name"] == "rlm-installed"
+
+
+def test_a_kernelspec_without_a_language_is_refused(installed):
+    with pytest.raises(ConfigError, match="its language is None, and cells are Python"):
+        environment(installed("mine", language=None), None)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"language": "python", "metadata": []}'])
+def test_a_broken_kernelspec_names_its_file(installed, tmp_path, text):
+    file = tmp_path / "kernels" / installed("broken") / "kernel.json"
+    file.write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match="'broken' cannot be read, mend .*broken/kernel.json"):
+        environment("broken", None)
+
+
+@pytest.mark.parametrize("name", ["My-Conda", "my-conda", "MY-CONDA"])
+def test_a_kernelspec_may_be_written_in_any_case(installed, name):
+    installed("My-Conda")
+    assert environment(name, None).load().display_name == "My-Conda"
 
 
 def test_an_option_it_does_not_know_is_refused_with_the_list(installed):

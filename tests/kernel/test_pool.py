@@ -101,3 +101,32 @@ async def test_a_pool_that_cannot_be_filled_says_why_each_time(echo):
         with pytest.raises(KernelError, match="ended while it started"):
             await Session.open(broken, echo)
     await pool.close()
+
+
+async def test_a_refill_that_failed_is_forgotten_when_somebody_asks(open_pooled, monkeypatch):
+    async def refused(*_):
+        raise KernelError("The place is being updated.")
+
+    async with await open_pooled() as first:
+        await full()
+        with monkeypatch.context() as patch:
+            patch.setattr(pool.Kernel, "start", refused)
+            sessions = [await open_pooled() for _ in range(2)]
+            await full()
+        sessions.append(await open_pooled())
+        assert [(await session.run("1 + 1")).value for session in (first, *sessions)] == ["2"] * 4
+        for session in sessions:
+            await session.close()
+
+
+async def test_a_kernel_that_nobody_waits_for_any_more_is_ended(open_pooled):
+    async with await open_pooled():
+        opening = [asyncio.create_task(open_pooled()) for _ in range(5)]
+        await asyncio.sleep(0)
+        started = pooled()
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
+        assert pooled() == started[:2]
+        await pool.close()
+        assert all(task.done() and (task.cancelled() or task.result().died.done()) for task in started)

@@ -74,6 +74,18 @@ async def test_threads_may_ask(session, echo):
     assert set(echo.asked.values()) == {1}
 
 
+@pytest.mark.parametrize("ask", ["llm_query('p')", "asyncio.run(allm_query('p'))"])
+async def test_a_forked_process_may_not_ask(local_session, echo, ask):
+    cell = await local_session.run(
+        "import asyncio, multiprocessing\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        f"def question(): return {ask}\n"
+        "with ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool: pool.submit(question).result()"
+    )
+    assert (cell.error.name, echo.queries) == ("RuntimeError", [])
+    assert "use threads or llm_query_batched" in cell.error.message
+
+
 async def test_gather_may_ask_with_the_async_twins(session):
     cell = await session.run(
         "import asyncio\n"
@@ -187,6 +199,15 @@ async def test_an_interrupt_strikes_the_cell_and_not_what_follows_it(session, ec
         cell = await asyncio.wait_for(running, 20)
         assert cell.kernel_alive
         assert cell.error.name in ("KeyboardInterrupt", "CancelledError")
+
+
+async def test_a_cell_within_a_cell_leaves_the_outer_one_interruptible(local_session, echo):
+    echo.gate, echo.expected = asyncio.Event(), 1
+    running = asyncio.create_task(local_session.run("get_ipython().run_cell('1')\nllm_query('slow')"))
+    await asyncio.wait_for(echo.everybody_waits.wait(), 20)
+    local_session.interrupt()
+    cell = await asyncio.wait_for(running, 20)
+    assert (cell.error.name, cell.kernel_alive) == ("KeyboardInterrupt", True)
 
 
 async def test_a_call_between_cells_is_refused(session, echo):

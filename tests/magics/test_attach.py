@@ -139,6 +139,25 @@ def test_a_killed_process_leaves_nothing_on_the_list(folder):
     assert list(folder.iterdir()) == []
 
 
+def test_files_of_others_are_not_on_the_list_and_stay(folder):
+    folder.mkdir(mode=0o700)
+    for name, text in {"kernel-1": json.dumps({"ip": "127.0.0.1"}), "half": '{"rlm', "number": "5"}.items():
+        (folder / f"{name}.json").write_text(text)
+    (folder / "gone.json").symlink_to(folder / "nowhere")  # as one that is taken off at this moment
+    assert attachable.live() == []
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_who_looks_in_can_go_after_the_kernel_has_ended():
+    with RLM(
+        ScriptedLM([cell("1"), cell("FINAL(2)")]), environment_kwargs={"attachable": True}, persistent=True
+    ) as rlm:
+        rlm.completion("a context", "What?")
+        onlooker = Onlooker(attachable.find(None).file)
+    onlooker.close()
+    assert [onlooker._shell.closed, onlooker._control.closed] == [True, True]
+
+
 async def test_the_command_shows_values_and_names_what_is_there(tmp_path, capsys, folder):
     def look():
         name = attachable.find(None).name

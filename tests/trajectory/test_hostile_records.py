@@ -106,8 +106,9 @@ def test_who_names_other_backends_gives_their_arguments_too(log):
 
     forge(log, change)
     known = recording.read(log)
-    assert arguments_of(known, {}, RLM)["other_backend_kwargs"] == [{"model_name": "m"}]
-    assert "other_backend_kwargs" not in arguments_of(known, {"other_backends": [ScriptedLM([])]}, RLM)
+    given = {"backend": ScriptedLM([])}
+    assert arguments_of(known, given, RLM)["other_backend_kwargs"] == [{"model_name": "m"}]
+    assert "other_backend_kwargs" not in arguments_of(known, {**given, "other_backends": [ScriptedLM([])]}, RLM)
 
 
 def test_arguments_of_a_later_version_are_named(log):

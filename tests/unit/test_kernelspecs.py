@@ -26,7 +26,7 @@ def test_an_option_that_is_none_is_not_given():
     assert environment("local", {"cwd": None, "memory": None, "setup_code": None}) == environment("local", None)
 
 
-@pytest.mark.parametrize("memory", ["2g", "512m", "1.5 GiB", "100000k", 2**30, "1073741824"])
+@pytest.mark.parametrize("memory", ["2g", "512m", "1.5 GiB", "200000k", 2**30, "1073741824"])
 def test_a_size_may_be_written_in_many_ways(memory):
     assert environment("local", {"memory": memory}).options == {"memory": memory}
 
@@ -79,6 +79,13 @@ def test_an_unknown_option_is_refused_with_the_list():
         ("memory", "much", "write it like '2g'"),
         ("memory", "2 giga", "write it like '2g'"),
         ("memory", "-2g", "write it like '2g'"),
+        ("memory", "60m", "give it 128m at least"),
+        ("memory", 1, "give it 128m at least"),
+        ("memory", "9999999t", "more than any machine has"),
+        ("memory", "9" * 400, "more than any machine has"),
+        ("env", {"A=B": "x"}, "'A=B' cannot be set"),
+        ("env", {"": "x"}, "a name is not empty"),
+        ("env", {"A": "x\0y"}, "nothing has a NUL"),
         ("memory", 1.5, "memory"),
         ("memory", ["2g"], "memory"),
         ("cwd", "/there/is/no/such/folder", "not a directory"),
