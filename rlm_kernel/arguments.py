@@ -143,9 +143,12 @@ def check_logger(logger: object) -> None:
 
 def keys_of(plan: Plan) -> set[str]:
     """The keys that the models send, and what is called like a secret in the tools: they may be in no log."""
-    keys = (getattr(lm, "api_key", None) for lm in (plan.models.root, *plan.models.others))
+    models = (plan.models.root, *plan.models.others)
+    keys = (getattr(lm, "api_key", None) for lm in models)
+    # litellm finds its key in what it was given of the environment, when it is first asked.
+    given = named_secrets([dict(getattr(lm, "env", None) or {}) for lm in models])
     values = [{tool.name: tool.content} for tool in (*plan.tools, *plan.sub_tools) if tool.kind == "value"]
-    return {key for key in keys if isinstance(key, str)} | named_secrets(values)
+    return {key for key in keys if isinstance(key, str)} | given | named_secrets(values)
 
 
 def schema_of(given: Any) -> Schema | None:

@@ -91,7 +91,7 @@ def fingerprint(wanted: Mapping[str, Any]) -> str:
     """
     backends = (wanted["backend"], *wanted["other_backends"])
     rows = [registry.find(backend) for backend in backends if isinstance(backend, str)]
-    env = registry.environment_variables() if rows else {}
+    env = registry.environment_variables(pipes=False) if rows else {}
     found = [(env.get(row.key_variable or ""), env.get(row.base_url_variable or "")) for row in rows]
     others = sorted(secrets_of(env)) if any(row.others for row in rows) else []
     # A model of the person's own is itself: another may look the same.

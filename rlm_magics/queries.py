@@ -81,9 +81,9 @@ class Asker:
 
     def _ready(self) -> RLM:
         """The RLM of the settings and keys as they are now. One before it closes when its last question is answered."""
+        arguments = self._arguments()
+        key = fingerprint(arguments)
         with self._lock:
-            arguments = self._arguments()
-            key = fingerprint(arguments)
             if self._rlm is None or self._rlm[0] != key:
                 self._rlm = key, RLM(**arguments)
             return self._rlm[1]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlm_kernel.configuration import without_hidden
+from rlm_kernel.errors import ConfigError
 from rlm_kernel.records import ModelUsageSummary, Usage, UsageSummary
 from rlm_kernel.trajectory.log.recording import Recording
 from rlm_kernel.usage import UsageMeter
@@ -48,7 +49,8 @@ def overrides(
         namespace: of the notebook.
 
     Raises:
-        ConfigError: no model is named, a backend is unknown, or a key is among the options.
+        ConfigError: no model is named, a backend is unknown, a key is among the options, or they go over a record that
+            lacks a secret.
     """
     check_no_secret({name: named[name] for name in ("backend_kwargs", "environment_kwargs")})
     given = {name: getattr(options, name) for name in _PLAIN}
@@ -91,8 +93,11 @@ def _environment_kwargs(options: Namespace, recorded: Mapping[str, Any]) -> dict
     """Those on record with those of the command over them; another environment takes none of the record."""
     said = arguments.pairs_of(options, "environment_kwarg")
     before = _dict(recorded, "environment_kwargs") if options.environment is None else {}
-    if not said and before != without_hidden(before):
-        return None  # a value was taken out as a secret: to go on as recorded says what to give again
+    hidden = sorted(name for name, held in before.items() if name not in said and held != without_hidden(held))
+    if hidden and not said:
+        return None  # to go on as recorded says what to give again
+    if hidden:
+        raise ConfigError(f"{', '.join(hidden)} held a secret, which is in no log: give the whole environment with -e.")
     return {**without_hidden(before), **said, **({"attachable": True} if options.attachable else {})}
 
 
@@ -102,6 +107,7 @@ def _recorded(known: Recording, at: int | None, root: str) -> Iterator[tuple[str
     for replied in run.replies:
         if at is None or replied.iteration <= at:
             yield root, replied.reply.usage
+    yield from run.setup.spending()
     for turn in run.turns:
         if at is None or turn.iteration <= at:
             for cell in turn.cells:

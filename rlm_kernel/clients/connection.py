@@ -66,8 +66,12 @@ class Connection(Generic[C]):
         opening, self._opening = self._opening, None
         if opening is not None:
             self._closing = asyncio.create_task(_close(opening, after=self._closing))
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
+        if (closing := self._closing) is not None:
+            try:
+                await asyncio.shield(closing)
+            finally:
+                if closing.done() and closing is self._closing:
+                    self._closing = None
 
     async def _opened(self) -> _Opened[C]:
         client = await asyncio.to_thread(self._open)

@@ -37,10 +37,11 @@ def _attempt(progress: Progress | None) -> Future[Path]:
     with _lock:
         attempt = _attempts.get(path)
         if attempt is None or attempt.done():
-            attempt = _attempts[path] = Future()
+            attempt = Future()
             # A thread that does not hold up the end of the process, as those of asyncio would.
             name = "rlm-llamacpp-weights"
             threading.Thread(target=_make, args=(attempt, progress), name=name, daemon=True).start()
+            _attempts[path] = attempt
         return attempt
 
 

@@ -71,16 +71,17 @@ def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str,
     return backend.create(_with_options(backend, given, env) if backend.others else given)
 
 
-def environment_variables(cwd: Path | None = None) -> Mapping[str, str]:
+def environment_variables(cwd: Path | None = None, *, pipes: bool = True) -> Mapping[str, str]:
     """The variables of the nearest `.env` file, and over them those of the process, which stay as they are.
 
     Args:
         cwd: where the search for `.env` starts, upward; the working directory unless given.
+        pipes: whether a pipe is read, too: it may have been filled for one reader.
 
     Raises:
         ConfigError: the `.env` file cannot be read.
     """
-    nearest = next((path for path in _places(cwd) if _holds_variables(path)), None)
+    nearest = next((path for path in _places(cwd) if _holds_variables(path, pipes=pipes)), None)
     return MappingProxyType({**(_dotenv(nearest) if nearest else {}), **os.environ})
 
 
@@ -93,13 +94,13 @@ def _places(cwd: Path | None) -> list[Path]:
     return [folder / ".env" for folder in (start, *start.parents)]
 
 
-def _holds_variables(path: Path) -> bool:
+def _holds_variables(path: Path, *, pipes: bool) -> bool:
     """Whether it is a file or a pipe, filled by a password manager; a folder of that name is somebody's venv."""
     try:
         mode = path.stat().st_mode
     except OSError:  # not there, or in a folder that may not be searched
         return False
-    return S_ISREG(mode) or S_ISFIFO(mode)
+    return S_ISREG(mode) or (pipes and S_ISFIFO(mode))
 
 
 def _dotenv(path: Path) -> dict[str, str]:

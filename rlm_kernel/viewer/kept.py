@@ -131,7 +131,8 @@ def _outcome(result: RLMChatCompletion) -> dict[str, Any]:
     error = getattr(result, "error", None)
     if error is not None:
         said = {"error_type": type(error).__name__, "error": str(error), "partial_answer": result.response or None}
-        return {"type": "failed", "time": result.execution_time, **said}
+        spent = {"usage_summary": result.usage_summary.to_dict()}
+        return {"type": "failed", "time": result.execution_time, **said, **spent}
     done = result.to_dict()
     known = {name: done[name] for name in ("response", "usage_summary", "execution_time")}
     return {"type": "finished", "time": result.execution_time, **known}

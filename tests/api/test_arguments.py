@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlm import LM, RLM, ConfigError, PromptProfile, ScriptedLM
+from rlm_kernel.arguments import keys_of
 from rlm_kernel.kernelspecs import Environment
 
 LM_ = ScriptedLM([])
@@ -153,3 +154,9 @@ def test_a_package_that_the_kernel_lacks_is_named():
     assert "environment_kwargs={'packages': ['pandas']}" in docker.how_to_read(missing)
     assert local.how_to_read(missing).startswith("Install pandas where the kernel runs")
     assert local.how_to_read("ValueError: x") == "Make it str, list or dict."
+
+
+def test_a_key_that_a_model_finds_later_is_known_as_a_secret_before():
+    lm = ScriptedLM([])
+    lm.env = {"TOGETHERAI_API_KEY": "tg-secret-123456", "PATH": "/bin"}
+    assert keys_of(RLM(lm).plan) == {"tg-secret-123456"}

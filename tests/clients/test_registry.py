@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
 from types import MappingProxyType
 
 import pytest
@@ -282,6 +283,15 @@ def test_the_working_directory_is_where_the_search_starts(tmp_path, monkeypatch)
     (tmp_path / ".env").write_text("RLM_TEST_HERE=yes\n")
     monkeypatch.chdir(tmp_path)
     assert environment_variables()["RLM_TEST_HERE"] == "yes"
+
+
+def test_a_pipe_is_read_once_for_those_who_want_it(tmp_path):
+    os.mkfifo(tmp_path / ".env")
+    filled = threading.Thread(target=(tmp_path / ".env").write_text, args=["RLM_TEST_PIPE=yes\n"])
+    filled.start()
+    assert "RLM_TEST_PIPE" not in environment_variables(tmp_path, pipes=False)
+    assert environment_variables(tmp_path)["RLM_TEST_PIPE"] == "yes"
+    filled.join()
 
 
 def test_a_folder_named_env_is_passed_over(tmp_path):

@@ -185,8 +185,9 @@ async def test_calls_that_wait_when_the_server_dies_are_answered_by_the_next(nar
     await writing.wait()
     waiting = [asyncio.create_task(narrow.complete(ask("hi"), max_tokens=1)) for _ in range(3)]
     dead = narrow._server
-    while len(dead.turn()._waiters or ()) < len(waiting):
-        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while len(dead.turn()._waiters or ()) < len(waiting):
+            await asyncio.sleep(0.01)
     psutil.Process(dead.pid).kill()
     with pytest.raises(LMError, match="has ended"):
         await asked

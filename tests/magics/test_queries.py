@@ -108,11 +108,13 @@ def test_threads_that_ask_at_once_and_under_changed_settings_are_all_answered(pr
     ask = asker(provider, settings).names["llm_query"]
     with ThreadPoolExecutor(9) as pool:
         slow = pool.submit(ask, "slow")
-        provider.wait_for_requests(1)
-        for turns in range(5):
-            settings["max_iterations"] = turns + 1
-            assert list(pool.map(ask, "abcdefgh")) == ["ok"] * 8
-        provider.release()
+        try:
+            provider.wait_for_requests(1)
+            for turns in range(5):
+                settings["max_iterations"] = turns + 1
+                assert list(pool.map(ask, "abcdefgh")) == ["ok"] * 8
+        finally:
+            provider.release()
         assert slow.result() == "late"
 
 

@@ -59,6 +59,9 @@ def test_what_is_set_for_another_backend_than_the_recorded_one_is_not_given_to_i
 def test_a_secret_that_is_not_on_record_is_asked_for_again():
     recorded = {**RECORDED, "environment_kwargs": {"env": {"API_TOKEN": HIDDEN}}}
     assert "environment_kwargs" not in overrides("--attachable", recorded)
+    with pytest.raises(ConfigError, match="env held a secret, which is in no log"):
+        overrides("--environment-kwarg memory=1g", recorded)
+    assert overrides("-e docker --environment-kwarg memory=1g", recorded)["environment_kwargs"] == {"memory": "1g"}
 
 
 def test_a_key_is_refused():

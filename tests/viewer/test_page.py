@@ -128,6 +128,21 @@ def test_what_children_and_theirs_ask_is_counted_once_and_by_model(open_page, se
     assert page.get_by_text("tokens, sub-calls").count() == 1
 
 
+def test_what_the_setup_asks_is_read_and_counted(open_page, served, logs):
+    setup = {"setup_code": "known = llm_query('first')"}
+    root, sub = ScriptedLM([runs.cell("FINAL(known)")], model="root"), ScriptedLM("an answer", model="sub")
+    with RLM(root, other_backends=[sub], environment_kwargs=setup, logger=RLMLogger(logs, "setup")) as rlm:
+        rlm.completion("the context", "What is there?")
+    (whole,) = logs.glob("setup*.jsonl")
+    lines = whole.read_text().splitlines(keepends=True)
+    (logs / "under-way.jsonl").write_text("".join(line for line in lines if '"type":"finished"' not in line[:40]))
+    page = open_page(f"{served}#under-way.jsonl")
+    page.get_by_text("Usage by model").click()
+    rows = page.get_by_role("region", name="Usage by model").locator("tbody tr").all_inner_texts()
+    assert sorted(row.split("\t")[0] for row in rows) == ["root", "sub"]
+    assert page.get_by_text("could not be read").count() == 0
+
+
 def test_the_result_of_a_completion_shows_the_same_run(open_page, served, logs):
     models = runs.Models()
     with RLM(**runs.arguments(models), max_depth=2, logger=RLMLogger()) as rlm:

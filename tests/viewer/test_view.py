@@ -118,6 +118,7 @@ def test_a_result_that_ended_early_is_not_shown_as_an_answer():
     line = json.loads(kept(early).content.splitlines()[-1])
     assert (line["type"], line["error_type"], line["error"]) == ("failed", "CancellationError", "stopped")
     assert line["partial_answer"] == "the draft"
+    assert line["usage_summary"] == done.usage_summary.to_dict()
     assert "CancellationError" in folded(kept(early))
 
 

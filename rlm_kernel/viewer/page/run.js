@@ -26,6 +26,7 @@ export class Run {
     this.question = textOf(metadata.question);
     this.environment = textOf(metadata.environment ?? metadata.environment_type);
     this.began = Date.parse(textOf(metadata.timestamp));
+    this.setup = new Cell(null, 0, "", 0); // what the setup of the kernel asked
     this.turns = [];
     this.cells = new Map();
     this.context = null;
@@ -84,10 +85,14 @@ export class Run {
   }
 
   cell(line) {
-    const cell = this.cells.get(line.cell);
+    const cell = this.cellOf(line);
     if (!cell) throw new Error(`there is no cell ${line.cell}`);
-    this.changed.add(cell.turn);
+    if (cell.turn) this.changed.add(cell.turn);
     return cell;
+  }
+
+  cellOf(line) {
+    return line.cell === 0 ? this.setup : this.cells.get(line.cell);
   }
 
   /** What a line says was paid for, to this run or to a child. */
@@ -96,7 +101,7 @@ export class Run {
     if (line.type === "reply" || line.type === "summary") return paidFor(replyOf(line.reply).usage, this.model, "root");
     if (line.type !== "answer") return null;
     const answer = answerOf(line);
-    const call = this.cells.get(line.cell)?.call(line.query);
+    const call = this.cellOf(line)?.call(line.query);
     const counted = call?.children.has(line.index) || !wasAsked(answer);
     return counted ? null : paidFor(answer.usage, answer.model, "sub-call");
   }
@@ -167,5 +172,6 @@ const TAKERS = {
   failed(run, line) {
     const partial = textOrNull(line.partial_answer);
     run.failure = { type: textOf(line.error_type), message: textOf(line.error), partial };
+    run.usage = summaryOf(line.usage_summary); // of a result that was kept without its log
   },
 };
