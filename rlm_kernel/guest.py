@@ -212,11 +212,13 @@ class Guest:
 
     # -- the turn
 
-    def cell_starts(self, info: Any = None) -> None:
-        """Remember the cell, and forget the answer of the one before."""
+    def cell_starts(self, info: Any = None) -> bool:
+        """Remember the cell, and forget the answer of the one before. A cell within a cell is a part of it: False."""
         parent = self.kernel.get_parent("shell")
-        if self.cell is None or parent != self.parent:  # else get_ipython().run_cell(...) in a cell: a part of it
-            self.parent, self.cell, self.final = parent, info, (None, None)
+        if self.cell is not None and parent == self.parent:
+            return False
+        self.parent, self.cell, self.final = parent, info, (None, None)
+        return True
 
     def take_variable(self, name: str) -> bool:
         """Make the value of a variable the answer. Returns whether there is such a variable."""
@@ -233,8 +235,7 @@ class Guest:
             return  # what ended is a cell within this one
         self.cell = None
         ignore_interrupts()
-        restored = self.restore()
-        answer = self.shell.user_ns["answer"]
+        restored, answer = self.restore(), self.shell.user_ns["answer"]
         content = dict.get(answer, "content")
         text, as_json = both(content)
         ready, error = attempt(lambda: bool(dict.get(answer, "ready")))

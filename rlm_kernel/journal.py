@@ -61,6 +61,10 @@ class Occurrences:
     def __init__(self) -> None:
         self._asked: Counter[tuple[int, str]] = Counter()
 
+    def forget(self, cell: int) -> None:
+        """Count anew what a cell asks."""
+        self._asked = Counter({place: count for place, count in self._asked.items() if place[0] != cell})
+
     def slots(self, cell: int, asked: Sequence[str]) -> tuple[Slot, ...]:
         """The slots of the keys of a question that a cell asks now."""
         return tuple(self._slot(cell, key) for key in asked)
@@ -83,9 +87,21 @@ class Journal:
         """Leave a cell out of the next rebuild: it ends the kernel, or leaves it unable to run another."""
         self.steps.remove(step)
 
+    def begin_again(self, cell: int) -> None:
+        """What a cell asks from now on, it asks for the first time."""
+        self._occurrences.forget(cell)
+
+    def forget_answers(self, cell: int) -> None:
+        """Leave out what a cell was answered."""
+        self.answers = {slot: answer for slot, answer in self.answers.items() if slot.cell != cell}
+
     def slots(self, cell: int, question: Query | ToolCall) -> tuple[Slot, ...]:
         """Where the answers of a question that is asked now will stand."""
         return self._occurrences.slots(cell, keys(question))
+
+    def known(self, slots: Sequence[Slot]) -> list[Answer] | None:
+        """The answers of a question, if all of them are on record."""
+        return [self.answers[slot] for slot in slots] if all(slot in self.answers for slot in slots) else None
 
     def record(self, slots: Sequence[Slot], answers: Sequence[Answer]) -> None:
         """Keep the answers of a question."""

@@ -24,6 +24,9 @@ from rlm_kernel.errors import (
 from rlm_kernel.records import Usage
 from rlm_kernel.usage import UsageMeter
 
+MOST_TOOL_CALLS = 64
+"""At a time, over the whole tree: each has a thread of its own, and a cell may have any number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -101,12 +104,14 @@ class Ledger:
         broken: the sum that was used up, or None. Once it is set every run of the tree ends.
         most_queries: as given.
         turn: held by a sub-call while it is in flight.
+        tool_turn: held by a call of a custom tool while it runs.
     """
 
     def __init__(self, limits: Limits, most_queries: int = 16) -> None:
         self.broken: LimitError | None = None
         self.most_queries = most_queries
         self.turn = asyncio.Semaphore(most_queries)
+        self.tool_turn = asyncio.Semaphore(MOST_TOOL_CALLS)
         self._limits = limits
         self._started = time.monotonic()
         self._budget = Allowance(math.inf if limits.max_budget is None else limits.max_budget)

@@ -109,7 +109,10 @@ class Pool:
         """
         self._forget_failures()
         self._fill()
-        await asyncio.gather(*map(asyncio.shield, self._starting))
+        while waiting := [task for task in self._starting if not task.done()]:
+            await asyncio.wait(waiting)
+        for task in self._starting:
+            task.result()
 
     async def close(self) -> None:
         """End all that was not taken."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -48,7 +47,7 @@ class Repl:
         self._replay: Responder | None = None
         self._session: Session | None = None
         self._journal = Journal()
-        self._was_set_up = False
+        self._was_ready = self._is_set_up = False
 
     def attach(self, subcalls: SubCalls, emit: EventStream, past: Past) -> None:
         """Serve a run until `release`: its sub-calls are answered by `subcalls`, and `emit` tells its readers.
@@ -67,9 +66,8 @@ class Repl:
         if past.before and not self.variables:
             latest = list(past.before[-1].past.cells.values())[-1:]
             self.variables = {k: v for cell in latest if cell.result for k, v in cell.result.report.variables.items()}
-        if past.before and not self._was_set_up:
+        if past.before and not self._was_ready:
             self._journal.answers.update(past.before[0].past.recorded(SETUP))
-            self._was_set_up = True
 
     @property
     def earlier(self) -> int:
@@ -88,6 +86,16 @@ class Repl:
             ConfigError: the context or the `setup_code` cannot be used.
         """
         started = time.perf_counter()
+        try:
+            await self._open(context)
+        except BaseException:
+            if not self._was_ready:  # this run's log is not read with that of the next, which asks again
+                self._journal.forget_answers(SETUP)
+            raise
+        self._was_ready = True
+        self._tell(events.KernelReady, seconds=time.perf_counter() - started)
+
+    async def _open(self, context: Prompt) -> None:
         if self._session is None or not self._session.alive:
             await self._start()
             await self._rebuild()
@@ -95,7 +103,6 @@ class Repl:
             await self._live_through(before)
         await self._begin(context)
         self.contexts += 1
-        self._tell(events.KernelReady, seconds=time.perf_counter() - started)
 
     async def run(self, code: str, iteration: int) -> CellResult:
         """Run a cell of a turn."""
@@ -145,8 +152,7 @@ class Repl:
         assert cell.result is not None, "only cells that ended are in a past"
         if cell.result.status in ("ok", "error"):
             self._journal.answers.update(past.recorded(cell.number))
-            step = Ran(cell.number, cell.code)
-            self._journal.steps.append(step)
+            self._journal.steps.append(step := Ran(cell.number, cell.code))
             if not await self._run_again(step):
                 self._journal.forget(step)
                 await self._start()
@@ -165,8 +171,10 @@ class Repl:
             return await self._replay.answer(question)
         if self._subcalls is None:
             raise RLMError("no completion is running")
-        cell = self._subcalls.cell = self.cells
+        cell = self._subcalls.cell = self.cells if self._is_set_up else SETUP
         slots = self._journal.slots(cell, question)
+        if not self._is_set_up and (known := self._journal.known(slots)) is not None:
+            return known  # what the setup asks is asked of models once
         answers = await self._subcalls.answer(question, slots)
         self._journal.record(slots, answers)
         return answers
@@ -187,11 +195,11 @@ class Repl:
 
     async def remember(self, name: str, messages: Sequence[Message]) -> None:
         """Keep a conversation as a variable; if the kernel has died, in the one that comes after it."""
-        kept = Given(name, [dict(message) for message in messages])
-        if not self.died:
-            with contextlib.suppress(KernelError):
-                await self._live.set(kept.name, kept.value)
-        self._journal.steps.append(kept)
+        value = [dict(message) for message in messages]
+        try:
+            await self._give(name, value)
+        except KernelError:
+            self._journal.steps.append(Given(name, value))
 
     async def quiet(self) -> None:
         """The run is over, and the kernel stays: nobody is asked anything any more."""
@@ -232,17 +240,14 @@ class Repl:
         from rlm_kernel.session import Session  # imports Jupyter
 
         await self.close()
-        # What the setup asks is asked of models once: later kernels get the answers of the first one.
-        self._replay = Replay(self._journal.answers, SETUP) if self._was_set_up else None
-        try:
-            self._session = await Session.open(self._plan.environment, self, self._on_output, seed=self._plan.seed)
-            for tool in self._plan.tools:
-                await self._provide(tool)
-            if self._plan.profile.setup_code:
-                await self._live.run(self._plan.profile.setup_code)
-        finally:
-            self._replay = None
-        self._was_set_up = True
+        self._is_set_up = False
+        self._journal.begin_again(SETUP)
+        self._session = await Session.open(self._plan.environment, self, self._on_output, seed=self._plan.seed)
+        for tool in self._plan.tools:
+            await self._provide(tool)
+        if self._plan.profile.setup_code:
+            await self._live.run(self._plan.profile.setup_code)
+        self._is_set_up = True
 
     async def _rebuild(self) -> None:
         """Take every step again, without the cells that end this kernel too or leave it unable to run another."""

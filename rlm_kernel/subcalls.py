@@ -145,11 +145,10 @@ class SubCalls:
         elif tool is None:
             return Answer(error=json.dumps(["NameError", f"there is no tool {call.tool!r}"]))
         else:
-            outcome = await tool.call(call)
-        seconds = time.perf_counter() - started
-        self.emit(
-            ToolCalled, cell=cell, call=call, outcome=outcome, seconds=seconds, key=slot.key, occurrence=slot.occurrence
-        )
+            async with self.ledger.tool_turn:
+                outcome = await tool.call(call)
+        about = {"cell": cell, "key": slot.key, "occurrence": slot.occurrence}
+        self.emit(ToolCalled, **about, call=call, outcome=outcome, seconds=time.perf_counter() - started)
         return outcome
 
     async def _query(self, query: Query, slots: Sequence[Slot]) -> Sequence[Answer]:

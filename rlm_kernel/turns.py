@@ -115,7 +115,7 @@ class Turns:
 
     async def _back_to_life(self, ended: CellResult | None = None) -> list[str]:
         """A note for the model when the kernel had died, in this cell or since the one before, and is there again."""
-        if not self._repl.died:
+        if not self._repl.died and (ended is None or ended.kernel_alive):  # a cell on record is not run to its death
             return []
         revival = await self._repl.revive(ended)
         return [self._plan.profile.restarted(revival.reason, revival.kept, revival.lost)]
@@ -140,14 +140,14 @@ class Turns:
 
     async def text_answer(self, answer: TextAnswer) -> Turn:
         """An answer given in words: the value of a variable where it names one."""
-        report = CellReport()
+        report, notes = CellReport(), []
         if answer.name is not None:
-            await self._back_to_life()
+            notes = await self._back_to_life()
             report = await self._repl.read(answer.name)
         if report.final is not None:
             return await self._taken(report.final, report.final_json)
         if answer.must_be_variable:
-            return Turn(message=self._plan.profile.no_variable(answer.name or ""))
+            return Turn(message="\n\n".join([*notes, self._plan.profile.no_variable(answer.name or "")]))
         return await self._taken(answer.text)
 
     async def _given(self, result: CellResult) -> Turn:
@@ -175,5 +175,6 @@ class Turns:
     def _check_limits(self, result: CellResult) -> None:
         if self._ledger.broken is not None:
             raise self._ledger.broken
-        raised = result.error if result.status == "error" else None
-        self._errors.add(None if raised is None else raised.traceback)
+        if result.status in ("ok", "error"):  # one that was ended says nothing of the model's code
+            raised = result.error if result.status == "error" else None
+            self._errors.add(None if raised is None else raised.traceback)

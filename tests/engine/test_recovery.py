@@ -68,16 +68,26 @@ async def test_a_question_that_was_never_asked_fails_in_a_rebuild(run):
     assert "Lost: `x`" in root.calls[2].prompt
 
 
-@pytest.mark.everywhere
+@pytest.mark.parametrize(("question", "asked"), [("'first'", 1), ("str(time.time_ns())", 2)])
+async def test_what_the_setup_asks_is_asked_again_only_when_it_is_something_else(run, question, asked):
+    setup = {"setup_code": f"import time\nknown = llm_query({question})"}
+    sub = ScriptedLM(lambda _: "an answer", model="sub")
+    root = ScriptedLM([DIE, cell("FINAL(known)")])
+    assert (await run(root, others=(sub,), environment_kwargs=setup)).response == "an answer"
+    assert len(sub.calls) == asked
+
+
 class Patient(ScriptedLM):
-    """A model that thinks, after its first reply, until a kernel has died."""
+    """A model that thinks, once it has given so many replies, until a kernel has died."""
+
+    patience = 1
 
     def __init__(self, file, replies):
         super().__init__(replies)
         self._file = file
 
     async def complete(self, messages, **kwargs):
-        if self.calls:
+        if len(self.calls) >= self.patience:
             while not self._file.exists():
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.5)
@@ -88,7 +98,7 @@ def dying_soon(file):
     """A cell whose kernel dies a little later, the first time."""
     end = f"lambda: (open({str(file)!r}, 'w').close(), os._exit(1))"
     return cell(
-        f"x = 41\nimport os, threading\nif not os.path.exists({str(file)!r}): threading.Timer(0.2, {end}).start()"
+        f"x = 41\nimport os, threading\nif not os.path.exists({str(file)!r}): threading.Timer(1, {end}).start()"
     )
 
 
@@ -103,6 +113,15 @@ async def test_a_kernel_that_dies_while_the_model_thinks_comes_back(run, tmp_pat
         assert "restarted because it died between two cells. Still there: `x`" in root.calls[2].prompt
 
 
+async def test_what_died_with_a_kernel_between_two_cells_is_told_with_an_answer_in_words_too(run, tmp_path):
+    only_once = f"import os\nif not os.path.exists({str(tmp_path / 'died')!r}): y = 1"
+    root = Patient(tmp_path / "died", [cell(only_once), dying_soon(tmp_path / "died"), "FINAL_VAR(y)", "FINAL(words)"])
+    root.patience = 2
+    assert (await run(root)).response == "words"
+    assert "Still there: `x`. Lost: `y`.\n\nThere is no variable `y`" in root.calls[3].prompt
+
+
+@pytest.mark.everywhere
 async def test_it_comes_back_more_than_once(run):
     root = ScriptedLM([cell("x = [1]"), DIE, cell("x.append(2)"), DIE, cell("FINAL(x)")])
     assert (await run(root)).response == "[1, 2]"

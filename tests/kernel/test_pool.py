@@ -128,5 +128,7 @@ async def test_a_kernel_that_nobody_waits_for_any_more_is_ended(open_pooled):
             task.cancel()
         await asyncio.gather(*opening, return_exceptions=True)
         assert pooled() == started[:2]
+        await next(iter(pool._pools.values())).filled()
+        assert all(task.done() for task in started[:2])
         await pool.close()
         assert all(task.done() and (task.cancelled() or task.result().died.done()) for task in started)

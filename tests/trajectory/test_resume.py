@@ -212,6 +212,8 @@ def test_a_kernel_that_was_lost_is_lost_again_without_running_the_cell(tmp_path)
     again = ScriptedLM([runs.cell("FINAL(kept + 1)")])
     assert RLM.resume(logger.log_file_path, at=2, backend=again).response == "6"
     assert mark.read_text() == "x"
+    assert "Still there: `kept`" in lm.calls[2].prompt
+    assert again.calls[0].messages == lm.calls[2].messages
 
 
 async def test_a_run_is_resumed_in_a_running_loop(whole):

@@ -349,6 +349,14 @@ llm_query("a", model="gpt-99")"""
     assert equal(story, executed(story.notebook, tmp_path))
 
 
+def test_a_cell_within_a_cell_is_a_part_of_it(tmp_path):
+    nested = "get_ipython().run_cell('1')\nprint(llm_query('a'))\nFINAL('kept')\nget_ipython().run_cell('2');"
+    story = told(tmp_path, [cell("llm_query('first')"), cell(nested)])
+    assert story.response == "kept"
+    assert replay(story.log).equal
+    assert equal(story, executed(story.notebook, tmp_path))
+
+
 def test_what_was_said_before_a_summary_is_there_again(tmp_path):
     shown = cell("print([(m['role'], len(m['content']), m['content'][:40]) for m in history])")
     lm = ScriptedLM([cell("a = 1"), "one", shown, "two", shown, "three", "FINAL(1)"], context_window=100)

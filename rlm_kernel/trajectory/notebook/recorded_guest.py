@@ -79,9 +79,10 @@ class RecordedGuest(rlm_guest.Guest):
             )
         return answer
 
-    def cell_starts(self, *told: Any) -> None:
+    def cell_starts(self, *told: Any) -> bool:
         """See which cell of the run this is."""
-        super().cell_starts(*told)
+        if not super().cell_starts(*told):
+            return False
         self.source = told[0].raw_cell if told else ""
         cell_id = getattr(told[0], "cell_id", None) if told else None
         found = self.record.find(self.source, cell_id, self.expected)
@@ -93,6 +94,7 @@ class RecordedGuest(rlm_guest.Guest):
         self.skipped = cell if cell is not None and cell.was_cut_off and cell.code == self.source else None
         if self.number in self.record.histories:
             self.give("history", self.record.histories[self.number])
+        return True
 
     def give(self, name: str, value: Any) -> None:
         """Make a value one of the names that belong to the run."""
