@@ -196,31 +196,28 @@ def _output(message_type: str, content: dict[str, Any]) -> Output:
         "metadata": _shallow(_of(dict, {"metadata": {}, **content}, "metadata")),
     }
     if message_type == "execute_result":
-        output["execution_count"] = checked_count(content["execution_count"])
+        output["execution_count"] = natural(content["execution_count"])
+        if output["execution_count"] is None:
+            raise ValueError(f"execution_count is a natural number, not {content['execution_count']!r}")
     return output
 
 
-def checked_count(count: Any) -> int:
-    """The number of a cell.
-
-    Raises:
-        TypeError, ValueError: a cell forged it.
-    """
-    if isinstance(count, bool) or _checked(int, count, "execution_count") < 0:
-        raise ValueError(f"execution_count is a natural number, not {count!r}")
-    return int(count)
+def natural(count: object) -> int | None:
+    """The number of a cell; None for what cannot be one, because a cell forged it."""
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 def _shallow(data: dict[str, Any]) -> dict[str, Any]:
     """Without what is nested so deep that a reader would run out of stack."""
-    return {key: value for key, value in data.items() if not _is_deep(value, MOST_NESTED)}
+    return {key: value for key, value in data.items() if not is_deep(value)}
 
 
-def _is_deep(value: Any, most: int) -> bool:
+def is_deep(value: object, most: int = MOST_NESTED) -> bool:
+    """Whether plain data has more lists and dicts inside one another than `most`."""
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value
-    return most == 0 or any(_is_deep(item, most - 1) for item in inner if isinstance(item, dict | list))
+    return most == 0 or any(is_deep(item, most - 1) for item in inner if isinstance(item, dict | list))
 
 
 def _of(kind: type[T], content: dict[str, Any], key: str) -> T:

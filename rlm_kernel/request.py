@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_kernel.outputs import OutputCollector, checked_count
+from rlm_kernel.outputs import OutputCollector, natural
 from rlm_kernel.records import CellReport, CellResult, CellStatus
 
 
@@ -64,17 +64,11 @@ class Request:
             outputs=self.collector.outputs(),
             error=self.collector.error,
             report=report or CellReport(),
-            execution_count=self._count(),
+            execution_count=natural((self.reply or {}).get("execution_count")),
             seconds=seconds,
             dropped_characters=self.collector.dropped,
             kernel_alive=alive,
         )
-
-    def _count(self) -> int | None:
-        try:
-            return checked_count((self.reply or {})["execution_count"])
-        except (KeyError, TypeError, ValueError):  # no reply came, or a cell forged it
-            return None
 
     def _take_what_was_not_shown(self) -> None:
         """An interrupt that comes while IPython shows a traceback leaves it in the reply only."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from rlm_kernel.outputs import natural
 from rlm_kernel.parsing import without_thinking
 from rlm_kernel.records import CellResult, Output, Reply, Usage
 from rlm_kernel.trajectory import events
@@ -143,7 +144,7 @@ def code_cell(turn: Turn, index: int, place: Place) -> NotebookCell:
         "id": f"{place.prefix}-t{turn.iteration:03d}-c{index + 1}",
         "metadata": metadata,
         "source": cell.code,
-        "execution_count": None if result is None else notebook_outputs.natural(result.execution_count),
+        "execution_count": None if result is None else natural(result.execution_count),
         "outputs": _outputs(cell, result, place),
     }
 

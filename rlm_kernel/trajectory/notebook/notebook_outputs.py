@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from rlm_kernel.outputs import is_deep, natural
 from rlm_kernel.records import CellResult, Output
 from rlm_kernel.trajectory.amounts import duration
 
@@ -18,9 +19,6 @@ TEXT_CHARACTERS = 1_000_000
 PICTURE_CHARACTERS = 10_000_000
 """Of all pictures of a cell together, as base64 has them."""
 
-DEEPEST = 120
-"""Lists and dicts inside one another that are kept: whoever reads the notebook walks through them."""
-
 _WIDGET = "application/vnd.jupyter.widget-"
 _PICTURES = ("image/", "video/", "audio/", "application/pdf")
 
@@ -29,11 +27,6 @@ def kept(outputs: Iterable[Output]) -> list[Output]:
     """The outputs within the bounds."""
     room = _Room()
     return [room.take(output) for output in outputs]
-
-
-def natural(count: object) -> int | None:
-    """The number of a cell; what cannot be one, because a cell forged it, is left out."""
-    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 def is_picture(kind: str) -> bool:
@@ -85,7 +78,7 @@ class _Room:
             "output_type": output["output_type"],
             "data": self._data(output["data"]),
             "metadata": {  # ours say so, alone
-                key: held for key, held in output.get("metadata", {}).items() if key != "rlm" and not _is_deep(held)
+                key: held for key, held in output.get("metadata", {}).items() if key != "rlm" and not is_deep(held)
             },
             **(counted if output["output_type"] == "execute_result" else {}),
         }
@@ -96,7 +89,7 @@ class _Room:
         for kind, value in sorted(data.items(), key=lambda item: item[0] != "text/plain"):
             if kind == "text/plain":
                 fitting[kind] = self._shortened(_joined(value))
-            elif kind.startswith(_WIDGET) or _is_deep(value) or not self._fits(kind, value):
+            elif kind.startswith(_WIDGET) or is_deep(value) or not self._fits(kind, value):
                 left_out.append(kind)
             else:
                 fitting[kind] = value if _is_json(kind) else _joined(value)
@@ -122,14 +115,6 @@ class _Room:
             return text
         gap = f"\n… {len(text) - room:,} characters are left out here; the log has them …\n"
         return text[: room // 2] + gap + text[len(text) - room // 2 :]
-
-
-def _is_deep(value: object, most: int = DEEPEST) -> bool:
-    """Whether plain data is nested beyond what is kept."""
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return most == 0 or any(_is_deep(item, most - 1) for item in inner)
 
 
 def _is_json(kind: str) -> bool:
