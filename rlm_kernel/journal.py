@@ -24,6 +24,11 @@ class Given:
     value: Any
 
 
+def anew() -> tuple[Given, ...]:
+    """What a kernel is given before another run in it: what the one before left in our own names is not this one's."""
+    return Given("answer", {"content": "", "ready": False}), Given("history", [])
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """A cell ran to its end, well or not: it may have left variables either way."""

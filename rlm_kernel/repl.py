@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rlm_kernel.errors import ConfigError, KernelError, RLMError
-from rlm_kernel.journal import Given, Journal, Ran, Replay, Revival, reason_of
+from rlm_kernel.journal import Given, Journal, Ran, Replay, Revival, anew, reason_of
 from rlm_kernel.past import Before, Past
 from rlm_kernel.plan import Plan
 from rlm_kernel.records import Answer, CellReport, CellResult, Message, Output, Prompt, Query, ToolCall
@@ -119,10 +119,9 @@ class Repl:
         return result
 
     async def _begin(self, context: Prompt) -> None:
-        """Give it an input. What an earlier run left in our own names is not this one's."""
-        if self.contexts:
-            await self._give("answer", {"content": "", "ready": False})
-            await self._give("history", [])
+        """Give it an input."""
+        for given in anew() if self.contexts else ():
+            await self._give(given.name, given.value)
         if self._plan.persistent:
             await self._give(f"context_{self.contexts}", context)
         await self._give("context", context)

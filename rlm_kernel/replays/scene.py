@@ -10,6 +10,7 @@ from typing import Any
 
 from rlm_kernel.configuration import without_hidden
 from rlm_kernel.errors import RecordingError
+from rlm_kernel.journal import anew
 from rlm_kernel.kernelspecs import Environment
 from rlm_kernel.kernelspecs import environment as find_environment
 from rlm_kernel.records import Prompt
@@ -155,9 +156,8 @@ async def _provide(session: Session, tool: Mapping[str, Any]) -> list[str]:
 
 async def _give_context(session: Session, recording: Recording, index: int, content: Content) -> None:
     """Begin a run, as `Repl` does."""
-    if index:
-        await session.set("answer", {"content": "", "ready": False})
-        await session.set("history", [])
+    for given in anew() if index else ():
+        await session.set(given.name, given.value)
     persistent = (recording.metadata.get("configuration") or {}).get("persistent")
     for name in ([f"context_{index}"] if persistent else []) + ["context"]:
         await _give(session, name, content)
