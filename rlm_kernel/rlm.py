@@ -69,7 +69,10 @@ class RLM(Unpicklable):
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
         sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
         sub_sampling_args: the same for sub-calls, which then go to a second client of the root backend.
-        on_iteration_start, on_iteration_complete, on_subcall_start, on_subcall_complete: see `Callbacks`.
+        on_iteration_start: called with depth and iteration, before each turn.
+        on_iteration_complete: called with depth, iteration and seconds, after each turn.
+        on_subcall_start: called with depth, model and the first 80 characters, for each prompt of a sub-call.
+        on_subcall_complete: called with depth, model, seconds and the error or None, for each prompt.
 
     Raises:
         ConfigError: an argument is missing, unknown or wrong.
