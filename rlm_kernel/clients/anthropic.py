@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlm_kernel.clients.anthropic_reply import MessageDraft
-from rlm_kernel.clients.endpoint import is_loopback
+from rlm_kernel.clients.endpoint import http_options
 from rlm_kernel.clients.remote import CONNECT_SECONDS, RemoteLM
 from rlm_kernel.schemas import is_closed
 
@@ -49,10 +49,10 @@ class AnthropicLM(RemoteLM):
             timeout=anthropic.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS)),
             max_retries=self.max_retries,
             default_headers=self.headers,
-            # A proxy named in the environment cannot reach a server on this machine's loopback.
-            http_client=anthropic.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self._url) else None,
+            http_client=anthropic.DefaultAsyncHttpxClient(**http_options(self._url)),
         )
-        # The SDK adds headers of the environment, which are not for whomever base_url names.
+        # The SDK reads tokens and headers of the environment, which are not for every server that base_url names.
+        client.auth_token = None
         client._custom_headers = dict(self.headers or {})  # noqa: SLF001 (an argument only adds to them)
         _ = client.messages  # the SDK imports this part at first use: here, in the thread
         return client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 from rlm_kernel.errors import ConfigError
@@ -80,6 +81,15 @@ def is_loopback(url: str) -> bool:
         return ip_address(host).is_loopback or ip_address(host).is_unspecified
     except ValueError:
         return host == "localhost"
+
+
+def http_options(url: str) -> dict[str, Any]:
+    """The options of an HTTP client that asks this server, and no other with the key.
+
+    No redirect is followed: it would carry the conversation to another server, and with some SDKs the key. A proxy
+    named in the environment cannot reach a server on this machine's loopback.
+    """
+    return {"follow_redirects": False, "trust_env": not is_loopback(url)}
 
 
 def without_password(url: str) -> str:

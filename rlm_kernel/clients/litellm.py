@@ -1,16 +1,18 @@
 """The `litellm` backend: many providers behind one package (the extra `litellm`, which needs openai 2).
 
 The name of the model says whom litellm asks, ``anthropic/claude-sonnet-4-5`` say. litellm reports the cost from a price
-table of its own and knows context windows. It is kept from fetching that table at import and from printing.
+table of its own and knows context windows. It is kept from fetching that table at import, from printing, from reading
+a `.env` file into the environment of the process, and from following redirects.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import KW_ONLY, dataclass, field
+from functools import wraps
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +25,7 @@ from rlm_kernel.clients.remote import RemoteLM
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from rlm_kernel.records import Message
 
@@ -96,8 +98,10 @@ class LiteLLM(RemoteLM):
 
     def _open(self) -> _Module:
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it is fetched while it is imported
-        import litellm
+        with _without_dotenv():
+            import litellm
 
+        _follow_no_redirects(litellm)
         litellm.suppress_debug_info = True  # else it prints advice to stdout with every error
         if not self.api_key:
             # It looks into the process's environment only, and there is the .env file, too.
@@ -154,6 +158,49 @@ class LiteLLM(RemoteLM):
         # Those among the options, and those that litellm finds itself.
         places = [*self.options.items(), *self.env.items(), *os.environ.items()]
         return (self.api_key, *(str(value) for name, value in places if _SECRET.search(name)))
+
+
+@contextmanager
+def _without_dotenv() -> Iterator[None]:
+    """Keep litellm's import from loading the nearest `.env`, which would then count as the user's environment.
+
+    It does so in its mode DEV, which is its default. A file of the working folder, or of one above litellm itself,
+    could so name servers and proxies for keys of the process.
+    """
+    before = os.environ.get("LITELLM_MODE")
+    os.environ["LITELLM_MODE"] = "PRODUCTION"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LITELLM_MODE"]
+        else:
+            os.environ["LITELLM_MODE"] = before
+
+
+def _follow_no_redirects(litellm: Any) -> None:
+    """Make the HTTP clients that litellm makes follow no redirects: they would take a header such as x-api-key along.
+
+    The places where it makes them are two; it has no setting for that.
+    """
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+    from litellm.llms.openai.common_utils import BaseOpenAILLM
+
+    if not hasattr(AsyncHTTPHandler.create_client, "__wrapped__"):
+        AsyncHTTPHandler.create_client = _staying(AsyncHTTPHandler.create_client, litellm)
+        made = _staying(BaseOpenAILLM._get_async_http_client, litellm)  # noqa: SLF001
+        BaseOpenAILLM._get_async_http_client = staticmethod(made)  # noqa: SLF001
+
+
+def _staying(make_client: Callable[..., Any], litellm: Any) -> Callable[..., Any]:
+    @wraps(make_client)
+    def make(*args: Any, **options: Any) -> Any:
+        client = make_client(*args, **options)
+        if client is not None and client is not litellm.aclient_session:  # that one is the user's
+            client.follow_redirects = False
+        return client
+
+    return make
 
 
 class _PricedDraft(ChatDraft):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from rlm_kernel.clients.chat_reply import ChatDraft
 from rlm_kernel.clients.chat_request import chat_message, response_format
-from rlm_kernel.clients.endpoint import is_loopback
+from rlm_kernel.clients.endpoint import http_options
 from rlm_kernel.clients.provider_errors import asks_for_other_limit_name
 from rlm_kernel.clients.remote import CONNECT_SECONDS, RemoteLM
 
@@ -43,10 +43,10 @@ class OpenAILM(RemoteLM):
             timeout=openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS)),
             max_retries=self.max_retries,
             default_headers=self.headers,
-            # A proxy named in the environment cannot reach a server on this machine's loopback.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self._url) else None,
+            http_client=openai.DefaultAsyncHttpxClient(**http_options(self._url)),
         )
-        # The SDK adds headers of the environment, which are not for whomever base_url names.
+        # The SDK reads keys and headers of the environment, which are not for every server that base_url names.
+        client.admin_api_key = None
         client._custom_headers = dict(self.headers or {})  # noqa: SLF001 (an argument only adds to them)
         if not self._at_openai:
             client.organization = client.project = None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-from rlm_kernel.clients.endpoint import is_loopback
+from rlm_kernel.clients.endpoint import http_options
 from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.remote import CONNECT_SECONDS
 
@@ -49,8 +49,7 @@ class PortkeyLM(OpenAILM):
             config=self.config or self._retries(),
             custom_host=self.custom_host,
             Authorization=self.Authorization,
-            # A proxy named in the environment cannot reach a server on this machine's loopback.
-            http_client=httpx.AsyncClient(trust_env=False) if is_loopback(self._url) else None,
+            http_client=httpx.AsyncClient(**http_options(self._url)),
         )
         client = portkey.openai_client.with_options(
             timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS)),

@@ -43,6 +43,8 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         "{key_source}.",
         "broken off": _BROKEN_OFF,
         "not an API": _NOT_AN_API,
+        "redirect": "No redirect is followed, so that the key goes to no other server: if you trust the address that "
+        "{url} names, give it as base_url.",
         "no text": "Ask in other words, or choose another model_name.",
         # Classes of the SDK.
         "AuthenticationError": "Check the key: {key_source}.",
@@ -89,6 +91,7 @@ _OVERFLOWS = (
 _SCHEMAS = ("schema", "response_format", "output_config", "output format", "structured output", "grammar", "guided")
 _UNPAID = ("insufficient_quota", "billing_error", "credit balance is too low")
 _OTHER_LIMIT_NAME = re.compile(r"\buse\W+max_completion_tokens\b", re.IGNORECASE)
+_REDIRECTS = (301, 302, 303, 307, 308)
 _BREAKS = ("ReadError", "RemoteProtocolError", "WriteError")
 
 
@@ -195,6 +198,8 @@ def _kind(error: Exception) -> str | None:
         return "context overflow"
     if status == 402 or (status in {400, 403, 429} and _says(error, _UNPAID)):  # noqa: PLR2004 (payment required)
         return "quota"
+    if status in _REDIRECTS:
+        return "redirect"
     names = [ancestor.__name__ for ancestor in type(error).__mro__]
     if "APIConnectionError" in names and type(error.__cause__).__name__ in _BREAKS:
         return "broken off"
@@ -211,7 +216,15 @@ def _says(error: Exception, marks: Sequence[str]) -> bool:
 
 def _words(error: BaseException) -> str:
     """What the provider said, else what the SDK and its transport said."""
-    return str(_quote(getattr(error, "body", None)) or _own_words(error))
+    return str(_redirection(error) or _quote(getattr(error, "body", None)) or _own_words(error))
+
+
+def _redirection(error: BaseException) -> str | None:
+    """Where a redirect leads."""
+    if getattr(error, "status_code", None) not in _REDIRECTS:
+        return None
+    location = getattr(getattr(error, "response", None), "headers", {}).get("location")
+    return f"the server redirects to {location}" if location else None
 
 
 def _cut(text: str) -> str:

@@ -7,20 +7,20 @@ when it is used.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import IPv6Address
-from pathlib import Path
-from stat import S_ISFIFO, S_ISREG
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from rlm_kernel.clients import trust
 from rlm_kernel.clients.arguments import check
 from rlm_kernel.clients.backends import BACKENDS, Backend
+from rlm_kernel.clients.trust import Source, Sourced, as_argument, value_of
+from rlm_kernel.clients.variables import Variables, environment_variables
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,72 +48,37 @@ def find(name: str) -> Backend:
 def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str, str]) -> LM:
     """Make the client of a model. Nothing is connected or started.
 
+    This is the one place where arguments, environment and `.env` become the arguments of a client, so all of them pass
+    `trust.check`.
+
     Args:
         name: a name of the table.
-        backend_kwargs: the arguments; a None among them counts as not given.
-        env: where keys and endpoints are looked up, see `environment_variables`.
+        backend_kwargs: the arguments; a None among them counts as not given. One that is not `Sourced` is the user's.
+        env: where keys and endpoints are looked up, see `environment_variables`. A plain mapping is the user's.
 
     Raises:
-        ConfigError: the name or an argument is wrong, the key is missing, or a package is.
+        ConfigError: the name or an argument is wrong, the key is missing or would go to a server of a less trusted
+            source, or a package is missing.
     """
     backend = find(name)
     given = _given(backend, {} if backend_kwargs is None else backend_kwargs)
-    if "base_url" in backend.arguments and (url := given.get("base_url") or _base_url(backend, env)) is not None:
-        given["base_url"] = url
+    variables = Variables.of(env)
+    if "base_url" in backend.arguments and not _has(given, "base_url"):
+        given |= _found("base_url", _base_url(backend, variables))
     _check_required(backend, given)
     _check_installed(backend)
-    if backend.key_variable or backend.key:
-        given["api_key"] = given.get("api_key") or _key(backend, env)
-    for argument, value in given.items():
-        check(argument, value)
-    if "base_url" in given:
-        given["base_url"] = _with_path(given["base_url"], backend.path)
-    return backend.create(_with_options(backend, given, env) if backend.others else given)
+    if (backend.key_variable or backend.key) and not _has(given, "api_key"):
+        given["api_key"] = _key(backend, variables)
+    for argument, setting in given.items():
+        check(argument, setting.value)
+    trust.check(given, finds_keys=backend.others)
+    values = {argument: setting.value for argument, setting in given.items()}
+    if "base_url" in values:
+        values["base_url"] = _with_path(values["base_url"], backend.path)
+    return backend.create(_with_options(backend, values, variables) if backend.others else values)
 
 
-def environment_variables(cwd: Path | None = None, *, pipes: bool = True) -> Mapping[str, str]:
-    """The variables of the nearest `.env` file, and over them those of the process, which stay as they are.
-
-    Args:
-        cwd: where the search for `.env` starts, upward; the working directory unless given.
-        pipes: whether a pipe is read, too: it may have been filled for one reader.
-
-    Raises:
-        ConfigError: the `.env` file cannot be read.
-    """
-    nearest = next((path for path in _places(cwd) if _holds_variables(path, pipes=pipes)), None)
-    return MappingProxyType({**(_dotenv(nearest) if nearest else {}), **os.environ})
-
-
-def _places(cwd: Path | None) -> list[Path]:
-    """Where a `.env` may be, the nearest first."""
-    try:
-        start = (cwd or Path.cwd()).absolute()
-    except FileNotFoundError:  # the working directory was removed
-        return []
-    return [folder / ".env" for folder in (start, *start.parents)]
-
-
-def _holds_variables(path: Path, *, pipes: bool) -> bool:
-    """Whether it is a file or a pipe, filled by a password manager; a folder of that name is somebody's venv."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:  # not there, or in a folder that may not be searched
-        return False
-    return S_ISREG(mode) or (pipes and S_ISFIFO(mode))
-
-
-def _dotenv(path: Path) -> dict[str, str]:
-    from dotenv import dotenv_values
-
-    try:
-        values = dotenv_values(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): repair or remove it.") from error
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _given(backend: Backend, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _given(backend: Backend, arguments: Mapping[str, Any]) -> dict[str, Sourced[Any]]:
     if not isinstance(arguments, Mapping):
         raise ConfigError(f"backend_kwargs is a dict such as {_example(backend)}, not a {type(arguments).__name__}.")
     unknown = [name for name in arguments if name not in backend.arguments]
@@ -122,7 +87,16 @@ def _given(backend: Backend, arguments: Mapping[str, Any]) -> dict[str, Any]:
             f"backend_kwargs of {backend.name!r} has no argument {unknown[0]!r}"
             f"{_meant(unknown[0], backend.arguments)} Allowed: {_list(backend.arguments)}."
         )
-    return {name: value for name, value in arguments.items() if value is not None}
+    return {name: as_argument(name, value) for name, value in arguments.items() if value_of(value) is not None}
+
+
+def _has(given: Mapping[str, Sourced[Any]], argument: str) -> bool:
+    """Whether an argument is given and not empty."""
+    return argument in given and bool(given[argument].value)
+
+
+def _found(argument: str, setting: Sourced[str] | None) -> dict[str, Sourced[Any]]:
+    return {} if setting is None else {argument: setting}
 
 
 def _check_required(backend: Backend, given: Mapping[str, Any]) -> None:
@@ -134,16 +108,23 @@ def _check_required(backend: Backend, given: Mapping[str, Any]) -> None:
         )
 
 
-def _base_url(backend: Backend, env: Mapping[str, str]) -> str | None:
+def _base_url(backend: Backend, variables: Variables) -> Sourced[str] | None:
     """The endpoint of the environment, else the table's. OLLAMA_HOST may be written without scheme, host or port."""
-    url = env.get(backend.base_url_variable or "", "").strip()
-    if not url or "://" in url:
-        return url or backend.base_url
+    found = variables.find(backend.base_url_variable)
+    if found is None:
+        return None if backend.base_url is None else _default("base_url", backend.base_url)
+    if "://" in found.value:
+        return found
     usual = urlsplit(backend.base_url or "")
-    given = _HOST_AND_PORT.fullmatch(f"[{url}]" if _is_ipv6(url) else url)
-    if usual.port is None or given is None:
-        return f"http://{url}"
-    return f"http://{given['host'] or usual.hostname}:{given['port'] or usual.port}{given['path']}"
+    parts = _HOST_AND_PORT.fullmatch(f"[{found.value}]" if _is_ipv6(found.value) else found.value)
+    if usual.port is None or parts is None:
+        return replace(found, value=f"http://{found.value}")
+    url = f"http://{parts['host'] or usual.hostname}:{parts['port'] or usual.port}{parts['path']}"
+    return replace(found, value=url)
+
+
+def _default(argument: str, value: str) -> Sourced[str]:
+    return Sourced(value, Source.DEFAULT, argument, "the table of backends")
 
 
 def _is_ipv6(address: str) -> bool:
@@ -164,9 +145,11 @@ def _with_options(backend: Backend, given: Mapping[str, Any], env: Mapping[str, 
     return {**known, "options": options, "env": env}
 
 
-def _key(backend: Backend, env: Mapping[str, str]) -> str:
-    if key := env.get(backend.key_variable or "", "").strip() or backend.key:
-        return key
+def _key(backend: Backend, variables: Variables) -> Sourced[str]:
+    if found := variables.find(backend.key_variable):
+        return found
+    if backend.key:
+        return _default("api_key", backend.key)
     raise ConfigError(
         f"No API key for {backend.name!r}: set {backend.key_variable} in the environment or in a .env file of the "
         "working directory or one above it (Python code may also give api_key in backend_kwargs). A server that wants "

@@ -1,0 +1,192 @@
+"""Who wrote a value, and which server may get which key: one rule for all backends.
+
+Every value that decides where a request goes, or that is a secret, is a `Sourced`. A secret goes to no server that is
+named by a less trusted source than its own. An argument and the environment of the process are both the user's; the
+author of a folder writes its `.env`, and a stranger may have written a log or a notebook.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Generic, NoReturn, TypeVar
+
+from rlm_kernel.clients.arguments import SECRETS
+from rlm_kernel.clients.endpoint import is_loopback, without_password
+from rlm_kernel.errors import ConfigError
+
+T_co = TypeVar("T_co", covariant=True)
+
+PLAIN = frozenset({
+    "context_window", "max_retries", "max_tokens", "model_name", "model_path", "n_ctx", "n_parallel", "prices",
+    "sampling_args", "timeout",
+})  # fmt: skip
+"""Arguments that neither choose a server nor hold a secret. Every other argument, a new one too, is checked."""
+
+SAMPLING = frozenset({
+    "frequency_penalty", "logit_bias", "logprobs", "min_p", "parallel_tool_calls", "presence_penalty", "reasoning",
+    "reasoning_effort", "repetition_penalty", "response_format", "seed", "service_tier", "stop", "temperature",
+    "thinking", "top_k", "top_logprobs", "top_p", "verbosity",
+})  # fmt: skip
+"""Sampling arguments that choose no server where the SDK takes them as arguments of its own, as litellm does."""
+
+_ADDRESS_NAMES = frozenset({
+    "api_base", "api_url", "azure_endpoint", "base_url", "custom_host", "endpoint", "endpoint_url", "host", "hostname",
+    "proxies", "proxy", "server_url", "url",
+})  # fmt: skip
+_PLAIN_MODEL = re.compile(r"(?!.*(://|arn:|\.\.))[\w.@:/+-]+", re.ASCII)
+
+
+class Source(IntEnum):
+    """Who wrote a value, the least trusted first."""
+
+    KERNEL = 0
+    """A cell, and whatever a kernel sends."""
+    RECORD = 1
+    """A log, or a notebook: its metadata, and the parameters that stand in it."""
+    DOTENV = 2
+    """A `.env` file: the author of the folder."""
+    ENVIRONMENT = 3
+    """The environment of the process: the user."""
+    ARGUMENT = 4
+    """Python, a command line or a magic: the user."""
+    DEFAULT = 5
+    """The table of backends. Its keys are words for servers that want no key."""
+
+    @property
+    def is_users(self) -> bool:
+        """Whether the user wrote it, or this package."""
+        return self >= Source.ENVIRONMENT
+
+    def may_direct(self, secret: Source) -> bool:
+        """Whether this source may name the server that gets a secret of the other source."""
+        return self.is_users or self >= secret
+
+
+@dataclass(frozen=True, slots=True)
+class Sourced(Generic[T_co]):
+    """A value and who wrote it.
+
+    Attributes:
+        value: the value; not part of the repr, because it may be a secret.
+        source: who wrote it.
+        name: the argument or the variable.
+        place: where it is written, for messages: ``"backend_kwargs"``, ``"/work/.env"``, ``"run.jsonl"``.
+    """
+
+    value: T_co = field(repr=False)
+    source: Source
+    name: str
+    place: str
+
+    @property
+    def origin(self) -> str:
+        """What it is called and where it is written."""
+        return f"{self.name} in {self.place}"
+
+
+def as_argument(name: str, value: Any) -> Sourced[Any]:
+    """The value with its source. A value without one was given by the user."""
+    return value if isinstance(value, Sourced) else Sourced(value, Source.ARGUMENT, name, "backend_kwargs")
+
+
+def each_from(source: Source, place: str, values: Mapping[str, Any]) -> dict[str, Sourced[Any]]:
+    """Every value of a mapping with the same source."""
+    return {name: Sourced(value, source, name, place) for name, value in values.items()}
+
+
+def merge(name: str, lower: Any, upper: Any) -> Sourced[dict[str, Any]]:
+    """Two mappings as one, where `upper` wins; it has the less trusted of the two sources."""
+    one, other = as_argument(name, lower), as_argument(name, upper)
+    least = min((part for part in (other, one) if part.value), key=lambda part: part.source, default=other)
+    return Sourced({**(one.value or {}), **(other.value or {})}, least.source, name, least.place)
+
+
+def value_of(given: Any) -> Any:
+    """The value itself."""
+    return given.value if isinstance(given, Sourced) else given
+
+
+def addresses_elsewhere(value: Any) -> set[str]:
+    """What is an address in plain data, or has the name of one, and is not on this machine."""
+    return {address for address in _addresses(value) if not _is_here(address)}
+
+
+def check(settings: Mapping[str, Sourced[Any]], *, finds_keys: bool = False) -> None:
+    """Refuse to send a secret, or the input, to a server that the wrong source names. Nothing was sent yet.
+
+    Args:
+        settings: the arguments of a backend by name.
+        finds_keys: whether the SDK takes any option and finds keys in the environment itself, as litellm does.
+
+    Raises:
+        ConfigError: the message names the server, the secret, both sources, and how to allow it.
+    """
+    secrets = [known for name, known in settings.items() if name in SECRETS and known.source is not Source.DEFAULT]
+    for secret in secrets:
+        if secret.source < Source.DOTENV:
+            raise ConfigError(f"{secret.origin} is not used: a key of a record is not yours. Give {secret.name} again.")
+    if finds_keys:
+        secrets.append(Sourced("", Source.ENVIRONMENT, "a key that litellm finds", "the environment"))
+    for name, setting in settings.items():
+        if name not in SECRETS and _directs(name, setting, finds_keys=finds_keys):
+            _check_server(setting, secrets)
+
+
+def _directs(name: str, setting: Sourced[Any], *, finds_keys: bool) -> bool:
+    """Whether the value can choose a server, and is not the user's."""
+    if setting.source.is_users:
+        return False
+    if name not in PLAIN or any(_addresses(setting.value)):
+        return True
+    if not finds_keys:
+        return False
+    if name == "sampling_args":
+        return not setting.value.keys() <= SAMPLING
+    return name == "model_name" and _PLAIN_MODEL.fullmatch(setting.value) is None
+
+
+def _check_server(setting: Sourced[Any], secrets: list[Sourced[Any]]) -> None:
+    stronger = next((secret for secret in secrets if not setting.source.may_direct(secret.source)), None)
+    if stronger is not None:
+        _refuse(setting, stronger)
+    found = set(_addresses(setting.value, setting.name))
+    if not secrets and not (found and all(map(_is_here, found))):
+        _refuse(setting, None)
+
+
+def _refuse(setting: Sourced[Any], secret: Sourced[Any] | None) -> NoReturn:
+    loot = "the input" if secret is None else secret.origin
+    url = setting.value if isinstance(setting.value, str) and "://" in setting.value else None
+    what = f"names the server {without_password(url)}, which would get {loot}" if url else f"decides who gets {loot}"
+    raise ConfigError(f"{setting.origin} {what}. If you trust it, {_fix(setting, secret)}.")
+
+
+def _fix(setting: Sourced[Any], secret: Sourced[Any] | None) -> str:
+    if setting.source is not Source.DOTENV:
+        return f"give {setting.name} yourself: in backend_kwargs, on the command line, or with papermill -p"
+    alone = secret is not None and secret.source is Source.ENVIRONMENT
+    ways = f"give base_url in backend_kwargs (--base-url), or set {setting.name} in the environment"
+    return f"{ways}; or keep the key in that file only" if alone else ways
+
+
+def _addresses(value: Any, name: str = "") -> Iterator[str]:
+    if isinstance(value, str):
+        if value and (name in _ADDRESS_NAMES or "://" in value):
+            yield value
+    elif isinstance(value, Mapping):
+        for key, held in value.items():
+            yield from _addresses(str(key))
+            yield from _addresses(held, str(key))
+    elif isinstance(value, list | tuple):
+        for held in value:
+            yield from _addresses(held, name)
+
+
+def _is_here(address: str) -> bool:
+    try:
+        return is_loopback(address)
+    except ValueError:  # it is not a URL
+        return False
