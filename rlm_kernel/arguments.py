@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from rlm_kernel.clients import registry
+from rlm_kernel.clients import registry, trust
 from rlm_kernel.clients.lm import LM
 from rlm_kernel.clients.prices import Priced
 from rlm_kernel.errors import ConfigError
@@ -75,12 +75,12 @@ def _with_sampling(
     backend: str | LM, kwargs: Mapping[str, Any] | None, sampling: Mapping[str, Any] | None, argument: str
 ) -> Mapping[str, Any] | None:
     """The arguments of a backend with further fields for its requests; the new ones win."""
-    if not sampling:
+    if not trust.value_of(sampling):
         return kwargs
     if not isinstance(backend, str):
         raise ConfigError(f"{argument} goes with the name of a backend; an LM object is used as it is.")
     given = dict(kwargs or {})
-    return {**given, "sampling_args": {**(given.get("sampling_args") or {}), **sampling}}
+    return {**given, "sampling_args": trust.merge("sampling_args", given.get("sampling_args"), sampling)}
 
 
 def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> PromptProfile:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from rlm_kernel.clients.endpoint import is_loopback
+from rlm_kernel.clients.trust import Source, Sourced, addresses_elsewhere, each_from, value_of
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.tools import tools_of
 from rlm_kernel.trajectory.log.recording import Recording
@@ -20,7 +20,6 @@ NOT_RECORDED = frozenset({
 """Arguments that change nothing of the run itself; its tools stand in the log of their own."""
 
 _OBJECT = "object"
-_ADDRESSES = {"base_url", "api_base", "custom_host", "azure_endpoint", "url"}
 _BELONGING = {
     "backend": "backend_kwargs",
     "other_backends": "other_backend_kwargs",
@@ -56,13 +55,16 @@ def recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def arguments_of(recording: Recording, overrides: Mapping[str, Any], rlm: type) -> dict[str, Any]:
-    """The arguments of an `RLM` that goes on from a run.
+def arguments_of(
+    recording: Recording, overrides: Mapping[str, Any], rlm: type, source: Source = Source.RECORD
+) -> dict[str, Any]:
+    """The arguments of an `RLM` that goes on from a run. Those of its models are `Sourced`.
 
     Args:
         recording: the run.
         overrides: arguments that are given again, or otherwise.
         rlm: what will be made with them.
+        source: who wrote the record; `Source.ARGUMENT` for one that the user trusts like an argument.
 
     Raises:
         RecordingError: an argument was an object and is not given again; a server elsewhere would get a key because the
@@ -78,7 +80,8 @@ def arguments_of(recording: Recording, overrides: Mapping[str, Any], rlm: type) 
     for name, belonging in _BELONGING.items():
         if name in overrides and belonging not in overrides:
             arguments.pop(belonging, None)
-    _check_servers(recording, arguments)
+    if not source.is_users:
+        _check_servers(recording, arguments)
     missing = sorted(name for name, value in arguments.items() if _holds_object(value))
     if missing:
         raise RecordingError(f"{', '.join(missing)} held objects, which a log cannot: give them again.")
@@ -87,7 +90,22 @@ def arguments_of(recording: Recording, overrides: Mapping[str, Any], rlm: type) 
     started = recording.trajectory.started
     if started is not None and started.tools and "custom_tools" not in overrides:
         arguments["custom_tools"] = _tools(started.tools)
-    return {**{name: without_hidden(value) for name, value in arguments.items()}, **overrides}
+    arguments = {name: without_hidden(value) for name, value in arguments.items()}
+    return {**_with_source(arguments, source, recording.path.name), **overrides}
+
+
+def _with_source(arguments: Mapping[str, Any], source: Source, place: str) -> dict[str, Any]:
+    """The arguments, those of models with who wrote them: a client sends no key where a record wants it."""
+    sourced = dict(arguments)
+    for name in _MODELS:
+        value = arguments.get(name)
+        if isinstance(value, list):
+            sourced[name] = [each_from(source, place, held) if isinstance(held, dict) else held for held in value]
+        elif isinstance(value, dict) and name == "backend_kwargs":
+            sourced[name] = each_from(source, place, value)
+        elif value:
+            sourced[name] = Sourced(value, source, name, place)
+    return sourced
 
 
 def _check_names(rlm: type, recording: Recording, names: Iterable[str]) -> None:
@@ -112,32 +130,15 @@ def _parameters(kind: type) -> Iterator[str]:
 def _check_servers(recording: Recording, arguments: Mapping[str, Any]) -> None:
     """A forged log must not have a key sent to a server of its choice."""
     for name in _MODELS:
-        for server in sorted(servers_elsewhere(arguments.get(name))):
+        for server in sorted(addresses_elsewhere(arguments.get(name))):
             raise RecordingError(
                 f"{recording.path.name} names the server {server}, which would get your key: give {name} again if you "
                 "trust it."
             )
 
 
-def servers_elsewhere(value: Any) -> set[str]:
-    """What stands in fields of addresses, or looks like one, in plain data, and is not on this machine."""
-    if isinstance(value, list):
-        return set().union(*map(servers_elsewhere, value))
-    if not isinstance(value, dict):
-        return set()
-    texts = ((key, held) for key, held in value.items() if isinstance(held, str))
-    here = {held for key, held in texts if (key in _ADDRESSES or "://" in held) and not _is_here(held)}
-    return here.union(*map(servers_elsewhere, value.values()))
-
-
-def _is_here(address: str) -> bool:
-    try:
-        return is_loopback(address)
-    except ValueError:  # it is none
-        return False
-
-
-def _plain(value: Any) -> Any:
+def _plain(given: Any) -> Any:
+    value = value_of(given)
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, os.PathLike):

@@ -202,7 +202,7 @@ class RLMMagics(Magics, settings.Settings):
         said = options.file_grammar("resume").read(line)
         file = commands.record_of(said.file, self.last)
         known = read(file)
-        named = arguments.merged(settings.values(self), resuming.with_recorded_model(said, known.metadata))
+        named = arguments.merged(settings.values(self), resuming.with_recorded_model(said, known.metadata, known.path))
         logger = WatchedLogger(named["log_dir"] or None)
         overrides = resuming.overrides(said, named, known.metadata, self.namespace)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from rlm_kernel.cli import models
 from rlm_kernel.configuration import without_hidden
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.records import ModelUsageSummary, Usage, UsageSummary
@@ -20,7 +22,7 @@ _SUB = ("sub_backend", "sub_model")
 _PLAIN = (*arguments.PLAIN, "environment", "prompts")
 
 
-def with_recorded_model(options: Namespace, recorded: Mapping[str, Any]) -> Namespace:
+def with_recorded_model(options: Namespace, recorded: Mapping[str, Any], log: Path) -> Namespace:
     """The options with the backend on record, and on the same backend the model, where they name none.
 
     No other argument of the backend is taken over: a forged log could name a server.
@@ -28,12 +30,12 @@ def with_recorded_model(options: Namespace, recorded: Mapping[str, Any]) -> Name
     Args:
         options: of the command.
         recorded: the first line of the log.
+        log: its path.
     """
     backend = recorded.get("backend")
     if not (_says(options, *_ROOT, *_SUB) and isinstance(backend, str) and options.backend in (None, backend)):
         return options
-    model = _dict(recorded, "backend_kwargs").get("model_name")
-    known = {"backend": backend, "model": options.model or (model if isinstance(model, str) else None)}
+    known = {"backend": backend, "model": options.model or models.recorded_model(recorded, log)}
     return Namespace(**{**vars(options), **known})
 
 

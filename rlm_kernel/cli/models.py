@@ -6,11 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.clients import registry
+from rlm_kernel.clients.arguments import SECRETS
+from rlm_kernel.clients.trust import Source, Sourced
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 def add_arguments(parser: ArgumentParser, backend: str) -> None:
@@ -27,14 +30,16 @@ def add_arguments(parser: ArgumentParser, backend: str) -> None:
     add("--backend-kwarg", metavar="KEY=VALUE", action="append", default=[], help="more for the backend (JSON or text)")
 
 
-def backend_kwargs(backend: str, model: str | None, base_url: str | None, more: Sequence[str]) -> dict[str, Any]:
+def backend_kwargs(
+    backend: str, model: str | Sourced[str] | None, base_url: str | None, more: Sequence[str]
+) -> dict[str, Any]:
     """The arguments of a backend.
 
     Raises:
         ConfigError: a pair without ``=``, a key where others can read it, or no model where one must be named.
     """
     kwargs = dict(map(pair, more))
-    if "api_key" in kwargs:
+    if kwargs.keys() & SECRETS:
         raise ConfigError(
             "An API key does not belong on a command line, where every user of the machine can read it: "
             "set it in the environment or in a .env file."
@@ -44,6 +49,18 @@ def backend_kwargs(backend: str, model: str | None, base_url: str | None, more: 
     if "model_name" in registry.find(backend).required and "model_name" not in kwargs:
         raise ConfigError(f"The backend {backend!r} needs a model: give --model, for example --model gpt-5-mini.")
     return kwargs
+
+
+def recorded_model(known: Mapping[str, Any], log: Path) -> Sourced[str] | None:
+    """The model of a recorded run. No other argument of its backend is taken over: a forged log could name a server.
+
+    Args:
+        known: the first line of the log.
+        log: its path.
+    """
+    kwargs = known.get("backend_kwargs")
+    model = kwargs.get("model_name") if isinstance(kwargs, dict) else None
+    return Sourced(model, Source.RECORD, "model_name", log.name) if isinstance(model, str) and model else None
 
 
 def fetch(backend: str, kwargs: Mapping[str, Any]) -> None:

@@ -65,17 +65,13 @@ def _overrides(args: Namespace) -> dict[str, Any]:
 
     given: dict[str, Any] = {"environment": args.environment, "max_iterations": args.max_iterations, **run.limits(args)}
     if args.backend or args.model or args.base_url or args.backend_kwarg:
-        known = read(args.file).metadata
+        recording = read(args.file)
+        known = recording.metadata
         backend = args.backend or known.get("backend")
         if not isinstance(backend, str):
             raise ConfigError("The run asked a model that no log can hold: name a --backend.")
-        model = args.model or (_recorded_model(known) if backend == known.get("backend") else None)
+        recorded = models.recorded_model(known, recording.path) if backend == known.get("backend") else None
+        model = args.model or recorded
         kwargs = models.backend_kwargs(backend, model, args.base_url, args.backend_kwarg)
         given |= {"backend": backend, "backend_kwargs": kwargs}
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _recorded_model(known: dict[str, Any]) -> str | None:
-    """The model of the run. No other argument of its backend is taken over: a forged log could name a server."""
-    model = (known.get("backend_kwargs") or {}).get("model_name")
-    return model if isinstance(model, str) else None

@@ -130,16 +130,14 @@ class NotebookHost:
 
     def _model(self, parameters: dict[str, Any]) -> RLM | None:
         if self.recording is not None:
-            given = notebook_settings.arguments_of(parameters, {}, {}) or {}
-            notebook_settings.check_servers(self._given, given)
+            given = notebook_settings.arguments_of(parameters, {}, {}, self._given) or {}
             if given:  # answers in the place of all recorded models
                 given = {"other_backends": None, "other_backend_kwargs": None, **given}
             return RLM(**arguments_of(self.recording, given, RLM))
         about = self._notebook.metadata.get("rlm", {})
-        arguments = notebook_settings.arguments_of(parameters, about, os.environ)
+        arguments = notebook_settings.arguments_of(parameters, about, os.environ, self._given)
         if arguments is None:
             return None
-        notebook_settings.check_servers(self._given, arguments)
         return RLM(environment=self._environment.name if self._environment else "local", **arguments)
 
 

@@ -14,6 +14,7 @@ from trajectory import runs
 
 from rlm import RLM, ConfigError, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
+from rlm_kernel.clients.trust import Source
 from rlm_kernel.configuration import arguments_of
 from rlm_kernel.notebooks import settings as notebook_settings
 from rlm_kernel.records import Query
@@ -107,7 +108,10 @@ def test_who_names_other_backends_gives_their_arguments_too(log):
     forge(log, change)
     known = recording.read(log)
     given = {"backend": ScriptedLM([])}
-    assert arguments_of(known, given, RLM)["other_backend_kwargs"] == [{"model_name": "m"}]
+    (kwargs,) = arguments_of(known, given, RLM)["other_backend_kwargs"]
+    assert {name: (setting.value, setting.source) for name, setting in kwargs.items()} == {
+        "model_name": ("m", Source.RECORD)
+    }
     assert "other_backend_kwargs" not in arguments_of(known, {**given, "other_backends": [ScriptedLM([])]}, RLM)
 
 
