@@ -19,7 +19,7 @@ async def redirected(row, model, status):
         with pytest.raises(LMError) as caught:
             await lm.complete(QUESTION)
         await closed(lm)
-        assert provider.seen
+        assert provider.seen, caught.value
         return other.seen, str(caught.value)
 
 
@@ -32,6 +32,7 @@ async def test_a_redirect_takes_neither_key_nor_input_along(row, status):
     assert "No redirect is followed, so that the key goes to no other server" in message
 
 
+@pytest.mark.filterwarnings("ignore:Items '.*' on TypedDict:UserWarning")
 @pytest.mark.parametrize("model", [pytest.param(model, marks=marks("litellm")) for model in BY_LITELLM])
 async def test_a_redirect_takes_nothing_along_with_any_provider_of_litellm(model):
     seen, _ = await redirected(BACKENDS["litellm"], model, 307)
