@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlm_kernel.connection import Line
+from rlm_kernel.connection import Line, address
 from rlm_kernel.errors import KernelError
 from rlm_kernel.incoming import Incoming
 
@@ -83,7 +83,7 @@ class Channels:
 
     def _line(self, connection: ConnectionFileMixin, name: ChannelName) -> Line:
         line = Line(
-            connection._make_url(name),
+            address(connection.get_connection_info(), name),
             lambda: Incoming(self._session.auth, partial(self._deliver, name)),
             _KINDS[name],
             identity=b"" if name == "iopub" else self._session.bsession,

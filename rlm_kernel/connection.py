@@ -10,7 +10,7 @@ import contextlib
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,15 @@ _BACKLOG = 128
 
 
 class Parts:
-    """Takes the frames of a connection, and gives on whole messages: a `Frames` for peers that are trusted.
+    """Takes the frames of a connection, and gives on whole messages, however large: for peers that are trusted.
 
     Args:
         on_message: called with the parts of each message.
     """
 
-    def __init__(self, on_message: Callable[[list[bytes]], None]) -> None:
+    def __init__(self, on_message: Callable[[list[Any]], None]) -> None:
         self._on_message = on_message
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._part = bytearray()
         self._more = False
 
@@ -43,7 +43,7 @@ class Parts:
         """A frame comes."""
         self._part, self._more = bytearray(), more
 
-    def whole(self, frame: bytes, *, more: bool) -> None:
+    def whole(self, frame: bytes | bytearray, *, more: bool) -> None:
         """A frame that came at once."""
         self._parts.append(frame)
         if not more:
@@ -56,7 +56,7 @@ class Parts:
 
     def end(self) -> None:
         """All of it was there."""
-        self.whole(bytes(self._part), more=self._more)
+        self.whole(self._part, more=self._more)
 
 
 class Connection:
@@ -73,17 +73,20 @@ class Connection:
         identity: the peer's; empty when it has none, or has not said it.
         is_ready: whether the handshake is over.
         unsent: bytes that wait to be sent.
+        on_ready: called when the handshake is over.
+        on_drained: called when something of what waited was sent.
     """
 
     def __init__(self, sock: socket.socket, frames: Any, kind: str, identity: bytes = b"") -> None:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        self.opened: asyncio.Future[None] = self._loop.create_future()
         self.identity = b""
         self.is_ready = False
         self.unsent = 0
+        self.on_ready: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
         self.whole, self.begin, self.piece, self.end = frames.whole, frames.begin, frames.piece, frames.end
+        self._kind = kind
         self._socket: socket.socket | None = sock
         self._reader = Reader(self)
         self._pieces: deque[memoryview] = deque()
@@ -94,11 +97,12 @@ class Connection:
     def ready(self, identity: bytes) -> None:
         """The peer is there."""
         self.identity, self.is_ready = identity, True
-        self.opened.set_result(None)
+        self.on_ready()
 
     def ping(self, context: bytes) -> None:
-        """Tell the peer that we live."""
-        self.write([pong(context)])
+        """Tell a kernel that we live. A client may be in the middle of a frame of ours, and is told nothing."""
+        if self._kind in ("DEALER", "SUB"):
+            self.write([pong(context)])
 
     def send(self, parts: Sequence[Any]) -> None:
         """Send a message. Large parts are not copied, and must not change until they are sent."""
@@ -271,7 +275,7 @@ class Line:
         """Use a connection until it ends; returns why. None: it was never ready."""
         self._connection = connection
         connection.on_drained = lambda: self.on_drained()
-        connection.opened.add_done_callback(lambda _: self._open(connection))
+        connection.on_ready = lambda: self._open(connection)
         await asyncio.wait({connection.ended})  # a cancellation is not passed on to it
         self._connection = None
         return connection.ended.result() if connection.is_ready else None
@@ -297,13 +301,17 @@ class Listener:
 
     Attributes:
         connections: all that are open.
+        on_open: called with a connection when its peer has said who it is.
+        on_drained: called when something of what waited for one of them was sent.
 
     Raises:
         OSError: the address cannot be used.
     """
 
-    def __init__(self, address: str, kind: str, on_message: Callable[[Connection, list[bytes]], None]) -> None:
+    def __init__(self, address: str, kind: str, on_message: Callable[[Connection, list[Any]], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self.on_open: Callable[[Connection], None] = lambda _: None
+        self.on_drained: Callable[[], None] = lambda: None
         self.connections: set[Connection] = set()
         self._kind = kind
         self._on_message = on_message
@@ -328,6 +336,8 @@ class Listener:
         sock.setblocking(False)
         parts = Parts(lambda parts: self._on_message(connection, parts))
         connection = Connection(sock, parts, self._kind)
+        connection.on_drained = lambda: self.on_drained()
+        connection.on_ready = lambda: self.on_open(connection)
         self.connections.add(connection)
         connection.ended.add_done_callback(lambda _: self.connections.discard(connection))
 
@@ -349,6 +359,12 @@ async def connected(address: str) -> socket.socket:
     if family != _UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
+
+
+def address(connection: Mapping[str, Any], channel: str) -> str:
+    """Where a channel's socket is: `channel` is ``"shell"``, ``"iopub"``, ``"stdin"``, ``"control"`` or ``"hb"``."""
+    separator = "-" if connection["transport"] == "ipc" else ":"
+    return f"{connection['transport']}://{connection['ip']}{separator}{connection[f'{channel}_port']}"
 
 
 _UNIX = getattr(socket, "AF_UNIX", None)
