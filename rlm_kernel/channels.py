@@ -84,7 +84,7 @@ class Channels:
     def _line(self, connection: ConnectionFileMixin, name: ChannelName) -> Line:
         line = Line(
             address(connection.get_connection_info(), name),
-            lambda: Incoming(self._session.auth, partial(self._deliver, name)),
+            lambda: Incoming(self._session.auth, partial(self._deliver, name), brief=name != "iopub"),
             _KINDS[name],
             identity=b"" if name == "iopub" else self._session.bsession,
             hello=_SUBSCRIBE_TO_ALL if name == "iopub" else None,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel.zmtp import GREETING, BrokenProtocolError, Reader, encode, frame_head, pong, ready
+from rlm_kernel.zmtp import GREETING, BrokenProtocolError, Reader, encode, pong, ready
 
 READ_BYTES = 65_536
 SLICE_SECONDS = 0.005
@@ -147,7 +147,7 @@ class Connection:
             try:
                 data = self._socket.recv(READ_BYTES)
             except (BlockingIOError, InterruptedError):
-                return
+                return None
             except OSError as error:
                 return self.close(str(error))
             if not data:
@@ -258,6 +258,9 @@ class Line:
         if self._connection is not None:
             self._connection.close()
 
+    def _drained(self) -> None:
+        self.on_drained()
+
     async def _keep(self, address: str) -> None:
         while True:
             try:
@@ -274,7 +277,7 @@ class Line:
     async def _use(self, connection: Connection) -> str | None:
         """Use a connection until it ends; returns why. None: it was never ready."""
         self._connection = connection
-        connection.on_drained = lambda: self.on_drained()
+        connection.on_drained = self._drained
         connection.on_ready = lambda: self._open(connection)
         await asyncio.wait({connection.ended})  # a cancellation is not passed on to it
         self._connection = None
@@ -328,6 +331,9 @@ class Listener:
         for connection in list(self.connections):
             connection.close()
 
+    def _drained(self) -> None:
+        self.on_drained()
+
     def _accept(self) -> None:
         try:
             sock, _ = self._socket.accept()
@@ -336,7 +342,7 @@ class Listener:
         sock.setblocking(False)
         parts = Parts(lambda parts: self._on_message(connection, parts))
         connection = Connection(sock, parts, self._kind)
-        connection.on_drained = lambda: self.on_drained()
+        connection.on_drained = self._drained
         connection.on_ready = lambda: self.on_open(connection)
         self.connections.add(connection)
         connection.ended.add_done_callback(lambda _: self.connections.discard(connection))

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from rlm_kernel.oversized import Part, content_of, fits
+from rlm_kernel.oversized import Part, content_of
 
 MAX_BUFFERS_BYTES = 42_000_000
 """Of all buffers of a message: a question and its pictures, see `wire.MAX_QUESTION_BYTES`."""
@@ -18,6 +18,8 @@ MAX_BUFFERS = 200
 MAX_HEADER_BYTES = 1_000_000
 """Of the header, of its parent and of the metadata, each."""
 MAX_SIGNATURE_BYTES = 1_000
+MAX_REPLY_BYTES = 2_000_000
+"""Of the content of a message on shell or control."""
 
 UNREADABLE = "rlm_unreadable"
 """The type of the message that stands for one that the kernel signed and that cannot be read. Its content says why."""
@@ -35,10 +37,12 @@ class Incoming:
         auth: a `hmac` object that has seen the key, or None when messages are not signed.
         on_message: called with each message: `header`, `parent_header`, `content`, `buffers`, and `unread`: bytes of
             buffers that were not held.
+        brief: the channel carries replies, which are short and have no buffers.
     """
 
-    def __init__(self, auth: Any, on_message: OnMessage) -> None:
+    def __init__(self, auth: Any, on_message: OnMessage, *, brief: bool = False) -> None:
         self._auth = auth
+        self._brief = brief
         self._on_message = on_message
         self._more = False
         self._part: Part | None = None
@@ -70,7 +74,9 @@ class Incoming:
         """A frame comes in pieces."""
         self._more, self._part = more, None
         if 0 <= self._number <= _CONTENT:
-            most = (MAX_SIGNATURE_BYTES, *[MAX_HEADER_BYTES] * 3, None)[self._number]
+            most = (MAX_SIGNATURE_BYTES, *[MAX_HEADER_BYTES] * 3, MAX_REPLY_BYTES if self._brief else None)[
+                self._number
+            ]
             self._part = Part(size, most, None if most is None else 0)
         elif self._number > _CONTENT and self._has_room(size):
             self._part = Part(size, size, 0)
@@ -97,9 +103,15 @@ class Incoming:
         if not self._more:
             self._finish()
 
+    def _first_part(self, size: int) -> Part:
+        """What is held of one of the parts before the buffers."""
+        if self._number == _CONTENT:
+            return Part(size, MAX_REPLY_BYTES, 0) if self._brief else Part(size)
+        return Part(size, MAX_SIGNATURE_BYTES if self._number == _SIGNATURE else MAX_HEADER_BYTES, 0)
+
     def _has_room(self, size: int) -> bool:
         """Whether another buffer is held; what is not held is counted."""
-        if self._held + size > MAX_BUFFERS_BYTES or len(self._buffers) >= MAX_BUFFERS:
+        if self._brief or self._held + size > MAX_BUFFERS_BYTES or len(self._buffers) >= MAX_BUFFERS:
             self._unread += size
             return False
         self._held += size
@@ -122,21 +134,21 @@ def _message(parts: list[Part | bytes], mac: Any) -> dict[str, Any]:
     if mac is not None and not hmac.compare_digest(_head(signature), mac.hexdigest().encode("ascii")):
         raise ValueError("not signed with our key")
     for name, part in (("header", header), ("parent header", parent), ("metadata", metadata)):
-        if type(part) is Part and not part.is_whole:
+        if isinstance(part, Part) and not part.is_whole:
             return _unreadable(f"its {name} has {part.size:,} bytes")
     head, above = json.loads(_head(header)), json.loads(_head(parent))
     kind = head["msg_type"]
     try:
         body = content_of(kind, content)
     except ValueError as error:
-        if type(content) is bytes or content.is_whole:
+        if not isinstance(content, Part) or content.is_whole:
             raise
         return _unreadable(f"it is a {kind[:100]}. {error}")
     return {"header": head, "parent_header": above, "content": body}
 
 
 def _head(part: Part | bytes) -> bytes:
-    return part if type(part) is bytes else bytes(part.head)
+    return bytes(part.head) if isinstance(part, Part) else part
 
 
 def _unreadable(why: str) -> dict[str, Any]:

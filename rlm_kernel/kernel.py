@@ -160,13 +160,13 @@ class Kernel:
         self._on_message(channel, message)
 
     async def _end(self) -> None:
-        """Return when the process has ended, or has cut one of its connections and lives on: nobody can speak with it."""
+        """Return when the process has ended, or has cut a connection and lives on: nobody can speak with it."""
         provisioner = self._manager.provisioner
         if provisioner is None:
             return
-        ended = asyncio.ensure_future(provisioner.wait())
+        ended: asyncio.Future[Any] = asyncio.ensure_future(provisioner.wait())
         try:
-            await asyncio.wait({ended, self.channels.cut}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([ended, self.channels.cut], return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({ended}, timeout=CUT_SECONDS)
             if not ended.done():
                 self._cut_off = f"Its process was still there, but {self.channels.cut.result()}."

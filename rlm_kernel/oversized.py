@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from json.decoder import scanstring
 from typing import Any
 
 ALWAYS_READ = 2_000_000
@@ -95,6 +94,8 @@ def content_of(kind: str, content: bytes | Part) -> Any:
     try:
         if part.is_whole and fits(part.head):
             return _parsed(part.head)
+        if not part.head.startswith(b"{"):
+            raise ValueError("no JSON object")
         if not part.is_whole and kind == "stream":
             return _two_ends(part)
         if not part.is_whole and kind in _SHOWN and (shown := _ends_of_display(part)) is not None:
@@ -143,15 +144,15 @@ def _ends_of_display(part: Part) -> dict[str, Any] | None:
     text = _PLAIN.search(part.head[:1_000])
     if text is None:
         return None
-    begun = part.head[text.end() :]
-    size = len(begun)
-    for cut in range(_LONGEST_ESCAPE):
-        with suppress(ValueError):
-            head = json.loads(b'"' + begun[: size - cut] + b'"')
-            tail = scanstring(part.tail[cut:].decode("utf-8", "surrogatepass"), 0)[0]
-            unread = part.size - len(part.head) - len(part.tail)
-            data = {"text/plain": _joined(head, unread, tail)}
-            return {"data": data, "metadata": {}, "execution_count": 0, UNREAD: unread}
+    with suppress(ValueError, KeyError, TypeError):
+        opening, size = b'{"data": {"text/plain": "', len(part.head)
+        head = _first_that_is_json(
+            opening + part.head[text.end() : size - cut] + b'"}}' for cut in range(_LONGEST_ESCAPE)
+        )
+        tail = _first_that_is_json(opening + part.tail[cut:] for cut in range(_LONGEST_ESCAPE))
+        unread = part.size - size - len(part.tail)
+        data = {"text/plain": _joined(head["data"]["text/plain"], unread, tail["data"]["text/plain"])}
+        return {"metadata": {}, "execution_count": 0, **tail, "data": data, UNREAD: unread}
     return None
 
 
@@ -159,7 +160,7 @@ def _joined(head: str, unread: int, tail: str) -> str:
     return f"{head}\n… {unread:,} bytes were left out here …\n{tail}"
 
 
-def _first_that_is_json(texts: Iterable[bytes]) -> dict[str, Any]:
+def _first_that_is_json(texts: Iterable[bytes | bytearray]) -> dict[str, Any]:
     for text in texts:
         with suppress(ValueError):
             return dict(json.loads(text))
