@@ -191,7 +191,13 @@ def manager_of(spec: KernelSpec) -> AsyncKernelManager:
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
             return spec
 
-    return AsyncKernelManager(
+    class WithoutSocket(AsyncKernelManager):
+        """Has no connection of its own to the kernel, over which it could fill our memory. We never use it."""
+
+        def _connect_control_socket(self) -> None:
+            pass
+
+    return WithoutSocket(
         kernel_name="rlm",
         kernel_spec_manager=OneSpec(),
         transport="ipc" if installed.provisioner_name(spec.to_dict()) in installed.OURS else "tcp",

@@ -41,6 +41,7 @@ LOST = 255
 CHUNK_BYTES = 2**20
 LOG_BYTES = 4_000
 INTERRUPT_LINGER_MS = 1_000
+MAX_REPLY_BYTES = 100_000
 LAST_FRAMES_SECONDS = 5.0
 MAX_UNTAKEN_BYTES = 8_000_000
 """While a client leaves that much, no more is read from the kernel."""
@@ -304,6 +305,7 @@ def interrupt(connection: Mapping[str, Any]) -> None:
     session = Session(key=key if isinstance(key, bytes) else key.encode())
     with zmq_context().socket(zmq.DEALER) as socket:
         socket.linger = INTERRUPT_LINGER_MS
+        socket.rcvhwm, socket.maxmsgsize = 1, MAX_REPLY_BYTES
         socket.connect(address(connection, "control"))
         session.send(socket, "interrupt_request", {})
 
