@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from places import provided
+
 HOST = Path(__file__).with_name("bounded_host.py")
 MAX_GROWTH = 400
 """Megabytes."""
@@ -79,3 +81,12 @@ class BoundedHost:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+
+def hosts(request, tmp_path_factory):
+    """A host for the place that the fixture is asked for, and its end."""
+    environment, options = provided(request.param, request)
+    options = {name: value for name, value in options.items() if name != "packages"}
+    host = BoundedHost(environment, options, tmp_path_factory.mktemp("host"))
+    yield host
+    host.close()

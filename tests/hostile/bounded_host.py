@@ -1,4 +1,4 @@
-"""A host of its own for the runs of a test, so that its memory can be measured: jobs in, reports out, a line of JSON each.
+"""A host of its own for the runs of a test, so that its memory can be measured: a line of JSON in, one out.
 
 A job is the arguments `rlm` of an RLM, and `cells` that a scripted model writes one by one, the last giving the answer.
 Memory is counted from after an ordinary run in the same place.
