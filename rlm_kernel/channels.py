@@ -1,20 +1,20 @@
 """The sockets of a live kernel in one event loop: messages out, messages in, nothing lost and nothing polled.
 
-jupyter_client's own asyncio client costs 3.3 ms for an empty cell; reading the sockets when the event loop says that
-they are readable costs a tenth of that. Messages are built and signed by jupyter_client's `Session`.
+jupyter_client's own asyncio client costs 3.3 ms for an empty cell, and libzmq holds whatever a kernel sends. Here the
+connections are read by the loop (`connection.py`), a part of a message at a time (`incoming.py`). A kernel keeps what
+is not read yet, so a host that stalls loses nothing. Messages are built and signed by jupyter_client's `Session`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import zmq
-
-from rlm_kernel.oversized import content_of
+from rlm_kernel.connection import Line, address
+from rlm_kernel.errors import KernelError
+from rlm_kernel.incoming import Incoming
 
 if TYPE_CHECKING:
     from jupyter_client.connect import ConnectionFileMixin
@@ -22,30 +22,36 @@ if TYPE_CHECKING:
 ChannelName = Literal["shell", "control", "iopub"]
 OnMessage = Callable[[ChannelName, dict[str, Any]], None]
 
-_DELIMITER = b"<IDS|MSG>"
-_BURST = 200
-"""Messages read from a socket before others get their turn."""
+MAX_UNSENT_BYTES = 16_000_000
+"""While more than that waits to be sent to the kernel, its questions are not read: each would add an answer."""
+
+_KINDS: dict[ChannelName, str] = {"shell": "DEALER", "control": "DEALER", "iopub": "SUB"}
+_SUBSCRIBE_TO_ALL = (b"\x01",)
 
 
 class Channels:
     """Shell, control and IOPub of one kernel. To be used in the event loop in which it was made.
 
     Args:
-        connection: knows the kernel's addresses and key, and makes sockets of `zmq_context()`.
+        connection: knows the kernel's addresses and key.
         on_message: called with every message that comes in, in the order of its channel.
+
+    Attributes:
+        cut: done when the kernel closed one of the connections, or broke its protocol; the result says how.
+
+    Raises:
+        KernelError: the kernel wants its messages encrypted.
     """
 
     def __init__(self, connection: ConnectionFileMixin, on_message: OnMessage) -> None:
+        if getattr(connection, "curve_publickey", None) is not None:
+            raise KernelError("The kernel wants CurveZMQ: start it with transport_encryption='disabled'.")
         self._session = connection.session
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
-        self._sockets: dict[ChannelName, zmq.Socket[bytes]] = {
-            "shell": connection.connect_shell(),
-            "control": connection.connect_control(),
-            "iopub": connection.connect_iopub(),
-        }
-        for name, socket in self._sockets.items():
-            self._loop.add_reader(socket.fileno(), self._read, name)
+        self.cut: asyncio.Future[str] = self._loop.create_future()
+        self._lines = {name: self._line(connection, name) for name in _KINDS}
+        self._lines["control"].on_drained = self._read_on
 
     @property
     def session_id(self) -> str:
@@ -62,51 +68,42 @@ class Channels:
         buffers: Sequence[Any] = (),
     ) -> str:
         """Send a message and return its id. Buffers are not copied."""
-        socket = self._sockets[channel]
-        message = self._session.send(socket, message_type, content, metadata=metadata, buffers=list(buffers) or None)
-        # Sending may swallow the edge that says there is something to read.
-        self._loop.call_soon(self._read, channel)
+        message = self._session.msg(message_type, content, metadata=metadata)
+        if (line := self._lines.get(channel)) is not None:
+            line.send([*self._session.serialize(message), *buffers])
+            if channel == "control" and line.unsent > MAX_UNSENT_BYTES:
+                self._lines["iopub"].pause()
         return str(message["header"]["msg_id"])
 
     def close(self) -> None:
         """Close the sockets. Idempotent."""
-        for socket in self._sockets.values():
-            self._loop.remove_reader(socket.fileno())
-            socket.close(0)
-        self._sockets = {}
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
+            line.close()
 
-    def _read(self, name: ChannelName) -> None:
-        """Read what is there: a zmq descriptor signals an edge, so it must be read until it is empty."""
-        for _ in range(_BURST):
-            socket = self._sockets.get(name)
-            if socket is None:
-                return
-            try:
-                frames = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                self._deliver(name, frames)
-            except Exception as error:  # noqa: BLE001 (what comes behind it has to be read, and no edge tells of it)
-                self._loop.call_exception_handler({"message": f"A message on {name} was not taken", "exception": error})
-        self._loop.call_soon(self._read, name)
+    def _line(self, connection: ConnectionFileMixin, name: ChannelName) -> Line:
+        line = Line(
+            address(connection.get_connection_info(), name),
+            lambda: Incoming(self._session.auth, partial(self._deliver, name), brief=name != "iopub"),
+            _KINDS[name],
+            identity=b"" if name == "iopub" else self._session.bsession,
+            hello=_SUBSCRIBE_TO_ALL if name == "iopub" else None,
+        )
+        line.cut.add_done_callback(partial(self._cut, name))
+        return line
 
-    def _deliver(self, name: ChannelName, frames: list[bytes]) -> None:
+    def _deliver(self, name: ChannelName, message: dict[str, Any]) -> None:
+        if not self._lines:
+            return  # closed by what came before it
         try:
-            message = self._message(frames[frames.index(_DELIMITER) + 1 :])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return  # not signed with our key, or not a message: whoever wrote it is not the kernel
-        self._on_message(name, message)
+            self._on_message(name, message)
+        except Exception as error:  # noqa: BLE001 (what comes behind it has to be read)
+            self._loop.call_exception_handler({"message": f"A message on {name} was not taken", "exception": error})
 
-    def _message(self, parts: list[bytes]) -> dict[str, Any]:
-        """What `Session.deserialize` does, without parsing dates and remembering signatures: half of its time."""
-        signature, header, parent, metadata, content, *buffers = parts
-        if not hmac.compare_digest(signature, self._session.sign([header, parent, metadata, content])):
-            raise ValueError("not signed with our key")
-        head = json.loads(header)
-        return {
-            "header": head,
-            "parent_header": json.loads(parent),
-            "content": content_of(head["msg_type"], content),
-            "buffers": buffers,
-        }
+    def _read_on(self) -> None:
+        if self._lines and self._lines["control"].unsent <= MAX_UNSENT_BYTES:
+            self._lines["iopub"].resume()
+
+    def _cut(self, name: ChannelName, why: asyncio.Future[str]) -> None:
+        if self._lines and not self.cut.done():
+            self.cut.set_result(f"its {name} connection was lost: {why.result()}")

@@ -37,6 +37,13 @@ MORE = """
 
 schema: a JSON Schema (a dict) or a pydantic class; the answer is then an object that fits it.
 images: figures, PIL images, image files or their bytes, or the execution count of a cell for the figures it showed."""
+MAX_QUESTION_BYTES = 20_000_000
+MAX_PICTURES_BYTES = 20_000_000
+MAX_PROMPTS = 2_000
+MAX_BATCH = 200_000
+MAX_ANSWER_BYTES = 20_000_000
+MAX_REPORT_BYTES = 41_000_000
+MAX_NAME_CHARACTERS = 200
 MOST_VARIABLES = 200
 MOST_FIGURES = 50
 MOST_FIGURE_BYTES = 50_000_000
@@ -77,7 +84,10 @@ class Call:
         if os.getpid() != PROCESS:  # a fork has no thread that hears the answer
             raise RuntimeError("Only the REPL's own process can ask: use threads or llm_query_batched.")
         self.id = f"q{next(self._numbers)}"
-        self.buffers = [json.dumps(payload).encode("ascii"), *images]
+        self.buffers = [as_bytes(payload), *images]
+        if len(self.buffers[0]) > MAX_QUESTION_BYTES:
+            what = f"this {'call' if payload['kind'] == 'tool' else 'prompt'} has {len(self.buffers[0]):,} bytes"
+            raise ValueError(f"{what}; a question may have at most {MAX_QUESTION_BYTES:,}. Ask about a part of it.")
         self.notify = notify
         self.acknowledged = False
         self.answers: list[dict[str, str]] | None = None
@@ -226,8 +236,14 @@ class Guest:
             return False
         value = self.shell.user_ns[name]
         # `answer` is a box; its content is meant.
-        self.final = both(dict.get(value, "content") if name == "answer" and issubclass(type(value), dict) else value)
+        self.give(name, dict.get(value, "content") if name == "answer" and issubclass(type(value), dict) else value)
         return True
+
+    def give(self, name: str, value: object) -> None:
+        """Make a value the answer, unless it is too large."""
+        answer = both(value)
+        if not too_large(name, *answer):
+            self.final = answer
 
     def cell_ended(self, result: Any = None) -> None:
         """Put our names back, and tell the host about the cell before the kernel says that it is idle."""
@@ -239,6 +255,8 @@ class Guest:
         content = dict.get(answer, "content")
         text, as_json = both(content)
         ready, error = attempt(lambda: bool(dict.get(answer, "ready")))
+        if too_large("answer['content']", text, as_json):
+            ready, content = False, None
         report = {
             "final": self.final[0],
             "final_json": self.final[1],
@@ -248,7 +266,13 @@ class Guest:
             "variables": self.variables(),
             "restored": restored,
         }
-        self.send("report", "", [json.dumps(report).encode("ascii")])
+        buffer = as_bytes(report)
+        if len(buffer) > MAX_REPORT_BYTES:  # several large answers at a time
+            report.update(dict.fromkeys(("answer", "answer_json", "draft"))) if self.final[0] else report.update(
+                draft=None
+            )
+            buffer = as_bytes(report)
+        self.send("report", "", [buffer])
         if error:
             print(f"answer['ready'] takes True or False: {error}", file=sys.stderr)
 
@@ -284,15 +308,30 @@ class Guest:
         """The user's names and the names of their types."""
         hidden, ours = self.shell.user_ns_hidden, self.ours
         made = (
-            (name, TYPE_NAME(type(value)))
+            (name, TYPE_NAME(type(value))[:MAX_NAME_CHARACTERS])
             for name, value in list(self.shell.user_ns.items())
             if type(name) is str
+            and len(name) <= MAX_NAME_CHARACTERS
             and not name.startswith("_")
             and name not in ours
             and name not in hidden
             and not issubclass(type(value), ModuleType)
         )
         return dict(itertools.islice(made, MOST_VARIABLES))
+
+
+def as_bytes(value: Any) -> bytes:
+    """JSON in UTF-8; lone surrogates are passed as they are."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def too_large(name: str, *answer: str | None) -> bool:
+    """Whether an answer has too many bytes, as text or as JSON; then the cell is told."""
+    size = max(len(text.encode("utf-8", "surrogatepass")) for text in answer if text is not None)
+    if size > MAX_ANSWER_BYTES:
+        told = f"{name} was not taken: it has {size:,} bytes; an answer may have at most {MAX_ANSWER_BYTES:,}."
+        print(f"{told} Give a part of it, or what follows from it.", file=sys.stderr)
+    return size > MAX_ANSWER_BYTES
 
 
 def decode(encoding: str, buffer: Any) -> Any:
@@ -351,8 +390,11 @@ def query_names(guest: Guest, kind: str, purpose: str) -> dict[str, Any]:
 
     def batched(prompts: Iterable[str], model: str | None = None, schema: Any = None, images: Any = None) -> Any:
         __tracebackhide__ = True
-        ask = asked(as_list(prompts, kind), model, schema, images, True)
-        return several(guest.ask(*ask), kind, schema) if ask[0]["prompts"] else []
+        whole, files = asked(as_list(prompts, kind), model, schema, images, True)
+        answers: list[dict[str, str]] = []
+        for part in parts(whole):
+            answers += for_each(guest.ask(part, files), part)
+        return several(answers, kind, schema)
 
     async def aquery(prompt: str, model: str | None = None, schema: Any = None, images: Any = None) -> Any:
         __tracebackhide__ = True
@@ -360,8 +402,11 @@ def query_names(guest: Guest, kind: str, purpose: str) -> dict[str, Any]:
 
     async def abatched(prompts: Iterable[str], model: str | None = None, schema: Any = None, images: Any = None) -> Any:
         __tracebackhide__ = True
-        ask = asked(as_list(prompts, kind), model, schema, images, True)
-        return several(await guest.ask_async(*ask), kind, schema) if ask[0]["prompts"] else []
+        whole, files = asked(as_list(prompts, kind), model, schema, images, True)
+        answers: list[dict[str, str]] = []
+        for part in parts(whole):
+            answers += for_each(await guest.ask_async(part, files), part)
+        return several(answers, kind, schema)
 
     one = f"{purpose} Give it one text, get its answer as a text. Raises QueryError when there is no answer.{MORE}"
     many = (
@@ -397,7 +442,34 @@ def as_list(prompts: Iterable[str], kind: str) -> list[str]:
     __tracebackhide__ = True
     if isinstance(prompts, str):
         raise TypeError(f"{kind}_batched takes a list of texts; for one text use {kind}.")
-    return list(prompts)
+    listed = list(prompts)
+    if len(listed) > MAX_BATCH:
+        raise ValueError(f"{kind}_batched takes at most {MAX_BATCH:,} prompts at a time, not {len(listed):,}.")
+    return listed
+
+
+def parts(payload: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """A batch as questions that are not too large, to be asked one after another."""
+    rest: list[str] = []
+    room = 0
+    spare = MAX_QUESTION_BYTES - len(as_bytes({**payload, "prompts": []}))
+    for prompt in payload["prompts"]:
+        size = len(as_bytes(prompt)) + 2
+        if rest and (size > room or len(rest) == MAX_PROMPTS):
+            yield {**payload, "prompts": rest}
+            rest = []
+        room = (room if rest else spare) - size
+        rest.append(prompt)
+    if rest:
+        yield {**payload, "prompts": rest}
+
+
+def for_each(answers: list[dict[str, str]], payload: dict[str, Any]) -> list[dict[str, str]]:
+    """An answer for each prompt: the host may have one for all."""
+    __tracebackhide__ = True
+    if "refused" in answers[0]:
+        raise ValueError(answers[0]["refused"])
+    return answers * len(payload["prompts"]) if len(answers) == 1 else answers
 
 
 def shaped(answer: dict[str, str], schema: Any) -> Any:
@@ -440,9 +512,9 @@ def pictures(guest: Guest, images: Any) -> list[bytes]:
     files: list[bytes] = []
     for image in [] if images is None else images if isinstance(images, (list, tuple)) else [images]:
         files += files_of(guest, image)
-    if len(files) > MOST_IMAGES or any(len(file) > MOST_IMAGE_BYTES for file in files):
+    if len(files) > MOST_IMAGES or sum(map(len, files)) > MAX_PICTURES_BYTES:
         raise ValueError(
-            f"images= takes {MOST_IMAGES} pictures of {MOST_IMAGE_BYTES:,} bytes at most, not {[*map(len, files)]} "
+            f"images= takes {MOST_IMAGES} pictures of {MAX_PICTURES_BYTES:,} bytes at most, not {[*map(len, files)]} "
             "bytes: make them smaller, with a lower dpi or image.thumbnail((2000, 2000))."
         )
     return files
@@ -497,6 +569,8 @@ def stand_in(guest: Guest, card: dict[str, Any]) -> Any:
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name} takes values that JSON can hold (text, numbers, lists, dicts): {error}") from None
         (answer,) = guest.ask(payload)
+        if "refused" in answer:
+            raise ValueError(answer["refused"])
         if "error" in answer:
             raise raised_by_tool(name, answer["error"])
         return json.loads(answer["text"])
@@ -539,12 +613,12 @@ def answer_names(guest: Guest) -> dict[str, Any]:
 
     def FINAL(value: object) -> None:
         """Give the answer of the whole task."""
-        guest.final = both(value)
+        guest.give("FINAL(...)", value)
 
     def FINAL_VAR(name: object) -> None:
         """Give the value of the variable with this name as the answer of the whole task."""
         if not isinstance(name, str) or not name.isidentifier():
-            guest.final = both(name)  # the value itself was given instead of the name
+            guest.give("FINAL_VAR(...)", name)  # the value itself was given instead of the name
         elif not guest.take_variable(name):
             print(f"FINAL_VAR: there is no variable {name!r}. SHOW_VARS() lists what there is.", file=sys.stderr)
 
@@ -570,6 +644,11 @@ def flush_only_what_is_there(stream: Any) -> None:
 
     if hasattr(stream, "_buffers"):
         stream.flush = quick_flush
+
+
+def keep_what_is_not_read(kernel: Any) -> None:
+    """IOPub drops what a slow reader has not taken beyond a thousand messages; ours may be slow, and loses nothing."""
+    kernel.iopub_thread.schedule(lambda: setattr(kernel.iopub_thread.socket, "sndhwm", 0))
 
 
 def ignore_interrupts() -> None:
@@ -636,6 +715,7 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     kernel.control_handlers["comm_msg"] = guest.on_control
     if hasattr(kernel.control_stream, "on_recv"):
         kernel.control_stream.on_recv(guest.on_frames, copy=False)
+    keep_what_is_not_read(kernel)
     for stream in (sys.stdout, sys.stderr):
         flush_only_what_is_there(stream)
     remember_what_is_shown(guest, shell.display_pub, "publish")

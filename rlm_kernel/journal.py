@@ -61,29 +61,44 @@ def _key(*what: Any) -> str:
 
 
 class Occurrences:
-    """Counts what cells ask: asked again, the same thing is another slot."""
+    """Counts what the running cell asks: asked again, the same thing is another slot. No cell runs twice."""
 
     def __init__(self) -> None:
-        self._asked: Counter[tuple[int, str]] = Counter()
+        self._cell: int | None = None
+        self._asked: Counter[str] = Counter()
 
     def forget(self, cell: int) -> None:
         """Count anew what a cell asks."""
-        self._asked = Counter({place: count for place, count in self._asked.items() if place[0] != cell})
+        if cell == self._cell:
+            self._asked.clear()
 
     def slots(self, cell: int, asked: Sequence[str]) -> tuple[Slot, ...]:
         """The slots of the keys of a question that a cell asks now."""
+        if cell != self._cell:
+            self._cell = cell
+            self._asked.clear()
         return tuple(self._slot(cell, key) for key in asked)
 
     def _slot(self, cell: int, key: str) -> Slot:
-        occurrence = self._asked[cell, key]
-        self._asked[cell, key] += 1
+        occurrence = self._asked[key]
+        self._asked[key] += 1
         return Slot(cell, key, occurrence)
 
 
+MAX_ANSWERS = 100_000
+MAX_CHARACTERS = 64_000_000
+
+
 class Journal:
-    """The steps of a REPL and the answers of its cells, in memory."""
+    """The steps of a REPL and the answers of its cells, in memory.
+
+    Attributes:
+        is_full: whether an answer was not kept, because there were `MAX_ANSWERS`, or `MAX_CHARACTERS` in them.
+    """
 
     def __init__(self) -> None:
+        self.is_full = False
+        self._characters = 0
         self.steps: list[Given | Ran] = []
         self.answers: dict[Slot, Answer] = {}
         self._occurrences = Occurrences()
@@ -109,8 +124,12 @@ class Journal:
         return [self.answers[slot] for slot in slots] if all(slot in self.answers for slot in slots) else None
 
     def record(self, slots: Sequence[Slot], answers: Sequence[Answer]) -> None:
-        """Keep the answers of a question."""
-        self.answers.update(zip(slots, answers, strict=True))
+        """Keep the answers of a question, as long as there is room."""
+        self._characters += sum(len(answer.text) + len(answer.error or "") for answer in answers)
+        if len(self.answers) + len(slots) > MAX_ANSWERS or self._characters > MAX_CHARACTERS:
+            self.is_full = True
+        else:
+            self.answers.update(zip(slots, answers, strict=True))
 
 
 class Replay:

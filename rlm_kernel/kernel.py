@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 0.05
+CUT_SECONDS = 1.0
+"""In which a process ends that has closed its connections."""
 
 
 @runtime_checkable
@@ -54,6 +56,7 @@ class Kernel:
     def __init__(self, manager: AsyncKernelManager, on_message: OnMessage) -> None:
         self._manager = manager
         self._listed: Path | None = None
+        self._cut_off = ""
         self._on_message = on_message
         self._listening = asyncio.Event()
         self.channels = Channels(_client(manager), self._received)
@@ -107,7 +110,8 @@ class Kernel:
     def why(self) -> str:
         """Why the kernel ended, where its place knows (a limit of time, say); else an empty string."""
         provisioner = self._manager.provisioner
-        return provisioner.why() if isinstance(provisioner, Explaining) else ""
+        known = provisioner.why() if isinstance(provisioner, Explaining) else ""
+        return known or self._cut_off
 
     async def warm(self) -> None:
         """Wait until it answers, so that it is usable at once when it is needed.
@@ -156,9 +160,18 @@ class Kernel:
         self._on_message(channel, message)
 
     async def _end(self) -> None:
+        """Return when the process has ended, or has cut a connection and lives on: nobody can speak with it."""
         provisioner = self._manager.provisioner
-        if provisioner is not None:
-            await provisioner.wait()
+        if provisioner is None:
+            return
+        ended: asyncio.Future[Any] = asyncio.ensure_future(provisioner.wait())
+        try:
+            await asyncio.wait([ended, self.channels.cut], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended}, timeout=CUT_SECONDS)
+            if not ended.done():
+                self._cut_off = f"Its process was still there, but {self.channels.cut.result()}."
+        finally:
+            ended.cancel()
 
     def _last_words(self) -> str:
         provisioner = self._manager.provisioner
@@ -178,7 +191,13 @@ def manager_of(spec: KernelSpec) -> AsyncKernelManager:
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
             return spec
 
-    return AsyncKernelManager(
+    class WithoutSocket(AsyncKernelManager):
+        """Has no connection of its own to the kernel, over which it could fill our memory. We never use it."""
+
+        def _connect_control_socket(self) -> None:
+            pass
+
+    return WithoutSocket(
         kernel_name="rlm",
         kernel_spec_manager=OneSpec(),
         transport="ipc" if installed.provisioner_name(spec.to_dict()) in installed.OURS else "tcp",

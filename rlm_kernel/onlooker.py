@@ -8,17 +8,21 @@ is evaluated between two cells.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from pathlib import Path
 from typing import Any, Self
 
+import zmq
+
 from rlm_kernel.errors import KernelError
 from rlm_kernel.plaintext import plain
-from rlm_kernel.sockets import zmq_context
 
 START_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 FAREWELL_SECONDS = 1.0
+MAX_REPLY_BYTES = 20_000_000
+MAX_REPLIES = 10
 
 _QUIET = """
 import threading
@@ -49,7 +53,7 @@ class Onlooker:
     def __init__(self, file: Path) -> None:
         from jupyter_client.client import KernelClient
 
-        client = KernelClient(context=zmq_context(), connection_file=str(file))
+        client = KernelClient(context=_bounded_context(), connection_file=str(file))
         client.load_connection_file()
         self._session = client.session
         self._shell, self._control = client.connect_shell(), client.connect_control()
@@ -130,6 +134,15 @@ class Onlooker:
                 found: dict[str, Any] = reply["content"]
                 return found
         raise KernelError(f"The kernel did not answer within {seconds:.0f} s: it has ended, or a cell keeps it busy.")
+
+
+@functools.cache
+def _bounded_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """For sockets that hold little of what a kernel sends: a larger reply ends the connection, and so the wait."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    for option, value in ((zmq.RCVHWM, MAX_REPLIES), (zmq.MAXMSGSIZE, MAX_REPLY_BYTES), (zmq.LINGER, 0)):
+        context.setsockopt(option, value)
+    return context
 
 
 def _shown(value: dict[str, Any]) -> str:

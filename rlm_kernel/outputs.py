@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rlm_kernel.oversized import UNREAD
@@ -15,12 +16,38 @@ ITEM_COST = 200
 """Charged for an output beside its characters, so that a million empty ones are bounded too."""
 SHORT_DISPLAY_CHARACTERS = 100_000
 """What is kept of the plain text of a display for which there is no room: the value of `context`, say."""
+MAX_DISPLAY_ID = 1_000
+"""Characters. A display with a longer name cannot be updated."""
 MOST_NESTED = 100
 """Lists and dicts inside one another, in what a display holds."""
+_LONG_TEXT = 10_000
+_JOIN_CHARACTERS, _JOIN_PIECES = 20_000, 1_000
 
 T = TypeVar("T")
 
 _SHOWN = ("stream", "display_data", "execute_result", "error")
+
+
+class Pieces:
+    """A text that comes in pieces. They are joined now and then: many small ones take fifty times their characters."""
+
+    def __init__(self) -> None:
+        self._joined: list[str] = []
+        self._fresh: list[str] = []
+
+    def add(self, text: str) -> None:
+        """Append a piece."""
+        self._fresh.append(text)
+        if len(self._fresh) >= _JOIN_PIECES:
+            self._joined.append("".join(self._fresh))
+            self._fresh.clear()
+
+    def take(self) -> str:
+        """The text so far, which is forgotten."""
+        text = "".join([*self._joined, *self._fresh])
+        self._joined.clear()
+        self._fresh.clear()
+        return text
 
 
 class Tail:
@@ -31,23 +58,54 @@ class Tail:
         self.dropped = 0
         self._most = most
         self._pieces: deque[str] = deque()
-        self._length = 0
+        self._fresh: list[str] = []
+        self._length = self._fresh_length = 0
 
     def add(self, text: str) -> None:
-        """Append a piece; whole pieces are forgotten from the front."""
+        """Append a piece; what is too much is forgotten from the front, some pieces at a time."""
         kept = text[-self._most :]
         self.dropped += len(text) - len(kept)
-        self._pieces.append(kept)
+        self._fresh.append(kept)
         self._length += len(kept)
+        self._fresh_length += len(kept)
+        if self._fresh_length >= min(_JOIN_CHARACTERS, self._most // 4) or len(self._fresh) >= _JOIN_PIECES:
+            self._join()
+
+    def _join(self) -> None:
+        joined = "".join(self._fresh)
+        kept = joined[-self._most :]
+        self._pieces.append(kept)
+        self._fresh.clear()
+        self._fresh_length = 0
+        self._forget(len(joined) - len(kept))
         while self._length - len(self._pieces[0]) >= self._most:
-            gone = len(self._pieces.popleft())
-            self._length -= gone
-            self.dropped += gone
+            self._forget(len(self._pieces.popleft()))
+
+    def _forget(self, characters: int) -> None:
+        self._length -= characters
+        self.dropped += characters
 
     def output(self) -> Output:
         """The tail as one output, which says how much is missing before it."""
         gap = f"\n… {self.dropped:,} characters were left out here …\n" if self.dropped else ""
-        return {"output_type": "stream", "name": self.name, "text": gap + "".join(self._pieces)}
+        return {"output_type": "stream", "name": self.name, "text": gap + "".join([*self._pieces, *self._fresh])}
+
+
+@dataclass(slots=True)
+class Display:
+    """What `update_display_data` changes: all outputs that were shown under one name. An update is not copied to them.
+
+    Attributes:
+        size: what they take of the room together.
+        outputs: how many they are.
+        update: `data` and `metadata` of the last update; empty before the first.
+        updated: how many of them there were then: those that came later are newer than it.
+    """
+
+    size: int = 0
+    outputs: int = 0
+    update: dict[str, Any] = field(default_factory=dict)
+    updated: int = 0
 
 
 class OutputCollector:
@@ -62,10 +120,11 @@ class OutputCollector:
         self._head = self._room = head
         self._most_tail = tail
         self._items: list[Output] = []
-        self._pieces: list[str] = []  # of the last item, while it is a stream: joined when it is asked for
+        self._pieces = Pieces()  # of the last item, while it is a stream: joined when it is asked for
         self._tails: dict[str, Tail] = {}
         self._last: list[Output] = []
-        self._displays: dict[str, list[Output]] = {}
+        self._displays: dict[str, Display] = {}
+        self._places: dict[int, tuple[Display, int]] = {}  # of an item: its display, and its place among the outputs
         self._left_out = 0
         self._clear_next = False
 
@@ -96,7 +155,8 @@ class OutputCollector:
     def outputs(self) -> tuple[Output, ...]:
         """Everything so far."""
         self._join()
-        return (*self._items, *(tail.output() for tail in self._tails.values()), *self._last)
+        items = (self._updated(number, item) for number, item in enumerate(self._items))
+        return (*items, *(tail.output() for tail in self._tails.values()), *self._last)
 
     def _take(self, output: Output, content: dict[str, Any]) -> None:
         if output["output_type"] == "stream":
@@ -118,13 +178,13 @@ class OutputCollector:
             self._items.append({"output_type": "stream", "name": name, "text": ""})
             self._room -= ITEM_COST
         kept = max(0, self._room)
-        self._pieces.append(text[:kept])
+        self._pieces.add(text[:kept])
         self._room -= len(text)
         if len(text) > kept:
             self._tails.setdefault(name, Tail(name, self._most_tail)).add(text[kept:])
 
     def _take_display(self, output: Output, content: dict[str, Any]) -> None:
-        display = _checked(dict, content.get("transient") or {}, "transient").get("display_id")
+        name = _checked(dict, content.get("transient") or {}, "transient").get("display_id")
         size = _size(output) + ITEM_COST
         if size > self._room:
             output, whole = _shortened(output), size
@@ -135,39 +195,66 @@ class OutputCollector:
             return
         self._join()
         self._room -= size
+        if isinstance(name, str) and len(name) <= MAX_DISPLAY_ID:
+            self._room -= len(name)
+            display = self._displays.setdefault(name, Display())
+            self._places[len(self._items)] = display, display.outputs
+            display.outputs += 1
+            display.size += size
         self._items.append(output)
-        if display is not None:
-            self._displays.setdefault(str(display), []).append(output)
 
     def _join(self) -> None:
         """Make the pieces of the last stream its text."""
-        if self._pieces:
-            self._items[-1]["text"] += "".join(self._pieces)
-            self._pieces.clear()
+        if text := self._pieces.take():
+            self._items[-1]["text"] += text
 
     def _update(self, content: dict[str, Any]) -> None:
         data, metadata = (_shallow(_of(dict, content, key)) for key in ("data", "metadata"))
-        shown = self._displays.get(str(content["transient"]["display_id"]), [])
-        growth = sum(_size({**output, "data": data, "metadata": metadata}) - _size(output) for output in shown)
+        display = self._displays.get(_of(str, content["transient"], "display_id"))
+        if display is None:
+            return
+        update = {"data": data, "metadata": metadata}
+        growth = (_size(update) + ITEM_COST) * display.outputs - display.size
         if growth > max(0, self._room):
             self._left_out += growth
             return
         self._room -= growth
-        for output in shown:
-            output["data"], output["metadata"] = data, metadata
+        display.size += growth
+        display.update, display.updated = update, display.outputs
+
+    def _updated(self, number: int, output: Output) -> Output:
+        """An item as it is after the last update of its display."""
+        display, place = self._places.get(number, (None, 0))
+        return output if display is None or place >= display.updated else {**output, **display.update}
 
     def _clear(self, *, wait: bool) -> None:
         self._clear_next = wait
         if not wait:
             self._room, self._left_out = self._head, 0
-            self._pieces.clear()
+            self._pieces.take()
             self._items.clear()
             self._tails.clear()
             self._displays.clear()
+            self._places.clear()
 
 
-def _size(output: Output) -> int:
-    return len(str(output))
+def _size(value: Any) -> int:
+    """About what it has in characters when it is written; no long text is copied to find that out."""
+    size, waiting = 0, [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            size += len(item) if len(item) > _LONG_TEXT else len(repr(item))
+        elif isinstance(item, dict):
+            size += 4 * len(item)
+            waiting += item
+            waiting += item.values()
+        elif isinstance(item, list):
+            size += 2 * len(item)
+            waiting += item
+        else:
+            size += len(str(item))
+    return size
 
 
 def _shortened(output: Output) -> Output:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 RESPONSE_SECONDS = 5.0
 """In which a kernel that was made again runs an empty cell, or else is made again without the latest cell."""
 
+FULL = (
+    "The answers of this run take more memory than is kept for them: a kernel that has to be made again will not have "
+    "what was asked from now on."
+)
+
 
 class Repl:
     """One kernel with the model's names in it. Serves one run after another when it is persistent.
@@ -175,7 +180,10 @@ class Repl:
         if not self._is_set_up and (known := self._journal.known(slots)) is not None:
             return known  # what the setup asks is asked of models once
         answers = await self._subcalls.answer(question, slots)
+        was_full = self._journal.is_full
         self._journal.record(slots, answers)
+        if self._journal.is_full and not was_full:
+            self._tell(events.Notice, message=FULL)
         return answers
 
     @property

@@ -10,6 +10,8 @@ from typing import Any
 from rlm_kernel.outputs import OutputCollector, natural
 from rlm_kernel.records import CellReport, CellResult, CellStatus
 
+MAX_NOTES = 20
+
 
 def _future() -> asyncio.Future[None]:
     return asyncio.get_running_loop().create_future()
@@ -27,6 +29,7 @@ class Request:
         collector: what the cell has shown so far.
         reply: the content of the reply.
         idle: whether the kernel has said so.
+        notes: what the host adds to what the cell has shown.
     """
 
     id: str
@@ -36,6 +39,12 @@ class Request:
     collector: OutputCollector = field(default_factory=OutputCollector)
     reply: dict[str, Any] | None = None
     idle: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, words: str) -> None:
+        """Have the model read this with what the cell shows; the same twice or more than a few are not added."""
+        if words not in self.notes and len(self.notes) < MAX_NOTES:
+            self.notes.append(words)
 
     def give_grace(self, seconds: float) -> None:
         """It was interrupted: it may also be that the kernel never says how it ended."""
@@ -58,6 +67,8 @@ class Request:
     ) -> CellResult:
         """What the cell did. `alive`: whether the kernel can run another."""
         self._take_what_was_not_shown()
+        if self.notes:
+            self.collector.add("stream", {"name": "stderr", "text": "\n".join(["", *self.notes, ""])})
         return CellResult(
             code=code,
             status=status,

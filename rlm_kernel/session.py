@@ -14,8 +14,9 @@ from pickle import PicklingError
 from typing import Any, Self
 
 from rlm_kernel import pool
-from rlm_kernel.bridge import Bridge, Responder
+from rlm_kernel.bridge import Bridge, Responder, TooMuchError
 from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.incoming import UNREADABLE
 from rlm_kernel.installation import INSTALL, check_installed, settings
 from rlm_kernel.kernel import Kernel
 from rlm_kernel.kernelspecs import Environment
@@ -29,6 +30,7 @@ INTERRUPT_GRACE = 2.0
 
 OnOutput = Callable[[Output], None]
 
+_READ_OF_REPLY = ("status", "execution_count", "ename", "evalue", "traceback")
 _READ = f"__import__({GUEST_MODULE!r}).read_final(get_ipython())"
 
 
@@ -274,15 +276,20 @@ class Session:
                 self._replied(message)
             elif message["header"]["msg_type"] == "interrupt_reply" and self._bridge is not None:
                 self._bridge.interrupted()
+        except TooMuchError as error:
+            self._note(str(error))
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             return
 
     def _published(self, message: dict[str, Any]) -> None:
         kind, content, parent = message["header"]["msg_type"], message["content"], message["parent_header"]
+        if kind == UNREADABLE:
+            self._note(f"A message of the kernel was not read: {content['why']}.")
+            return
         if kind == "comm_msg" and content["comm_id"] == COMM_ID and self._bridge is not None:
             # A cell of somebody who is attached makes a report as well, which is none of ours.
             if content["data"]["op"] != "report" or (self._request and parent["msg_id"] == self._request.id):
-                self._bridge.take(content["data"], message["buffers"])
+                self._bridge.take(content["data"], message["buffers"], message["unread"])
             return
         request = self._request
         if request is None or self._kernel is None or parent.get("session") != self._kernel.session_id:
@@ -296,5 +303,10 @@ class Session:
     def _replied(self, message: dict[str, Any]) -> None:
         request, content = self._request, message["content"]
         if request is not None and message["parent_header"]["msg_id"] == request.id and isinstance(content, dict):
-            request.reply = content
+            request.reply = {name: content[name] for name in _READ_OF_REPLY if name in content}
             request.check()
+
+    def _note(self, words: str) -> None:
+        """Have the model read this with what the running cell shows."""
+        if self._request is not None:
+            self._request.note(words)

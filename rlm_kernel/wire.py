@@ -19,6 +19,22 @@ WIRE: Final = 1
 COMM_ID: Final = "rlm-host"
 GUEST_MODULE: Final = "rlm_guest"
 
+MAX_ID_CHARACTERS: Final = 64
+MAX_QUESTION_BYTES: Final = 20_000_000
+"""Of the payload of an `ask`. The guest asks a larger batch in several questions."""
+MAX_PICTURES_BYTES: Final = 20_000_000
+"""Of all pictures of an `ask`."""
+MAX_PROMPTS: Final = 2_000
+"""Of an `ask`."""
+MAX_BATCH: Final = 200_000
+"""Prompts that a cell may ask, and calls of tools that it may make."""
+MAX_ANSWER_BYTES: Final = 20_000_000
+"""Of an answer of the whole task, and of one that a cell gets."""
+MAX_REPORT_BYTES: Final = 41_000_000
+MAX_NAMES: Final = 1_000
+MAX_NAME_CHARACTERS: Final = 200
+"""Of a variable in a report, and of the name of its type."""
+
 FromGuest = Literal["ask", "cancel", "report", "stored"]
 """`ask`: answer these prompts (`AskPayload`). `cancel`: nobody waits for them any more. `report`: the cell is over
 (`ReportPayload`). `stored`: a `put` was carried out, or failed with `error`."""
@@ -88,12 +104,12 @@ def pack(payload: Any) -> bytes:
 
 
 def unpack(buffer: Any) -> Any:
-    """The value of a buffer written by `pack`.
+    """The value of a buffer: what `pack` wrote, or the guest, whose JSON is UTF-8 with surrogates passed.
 
     Raises:
         ValueError: not JSON.
     """
-    return json.loads(bytes(buffer))
+    return json.loads(buffer if isinstance(buffer, bytes | bytearray) else bytes(buffer))
 
 
 def encode(value: Any) -> tuple[Encoding, bytes]:

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlm_kernel.connection import address
 from rlm_kernel.provisioners.docker_container import LOG_BYTES, Container
 from rlm_kernel.provisioners.relay import CHANNELS
-from rlm_kernel.provisioners.relay_host import LOST, address
+from rlm_kernel.provisioners.relay_host import LOST
 
 _BACKLOG = 128
 

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 READ_BYTES = 2**18
+MAX_PIECES = 32
+"""Read ahead by a thread; then it waits until they are taken."""
 _ROOM_SECONDS = 0.001
 """How long a full connection is left alone."""
 _HEAD = struct.Struct("!B3xI")
@@ -169,11 +171,14 @@ class Threaded:
         self._inner = inner
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[bytes] = asyncio.Queue()
+        self._room = threading.Semaphore(MAX_PIECES)
         threading.Thread(target=self._listen, daemon=True).start()
 
     async def read(self) -> bytes:
         """What comes next."""
-        return await self._arrived.get()
+        data = await self._arrived.get()
+        self._room.release()
+        return data
 
     async def write(self, data: bytes) -> None:
         """Send."""
@@ -183,11 +188,13 @@ class Threaded:
         """Close it; the thread that reads ends with it."""
         with contextlib.suppress(OSError):
             self._inner.shutdown(socket.SHUT_RDWR)
+        self._room.release()
         release(self._raw)
 
     def _listen(self) -> None:
         data = b"-"
         while data:
+            self._room.acquire()
             try:
                 data = self._inner.recv(READ_BYTES)
             except (OSError, ValueError):

@@ -48,6 +48,11 @@ LINE_BYTES = 2_880
 LINE_MARK = b"rlm:"
 LONGEST_NOISE = 2**20
 LAST_MESSAGES_MS = 50
+MAX_BACKLOG_BYTES = 64_000_000
+"""While that much waits to be written, the kernel is not heard: it keeps what it says."""
+BACKLOG_MS = 20
+MAX_MESSAGES_HELD = 1_000
+"""Of IOPub, by the socket here; the kernel's own keeps all others."""
 MOST_SOCKETS = 200
 """For clients, who never say that they have gone: zmq has 1,023 sockets, and each takes two descriptors."""
 PR_SET_DUMPABLE = 4
@@ -142,18 +147,26 @@ class Lines:
 
 
 class Output:
-    """Our standard output: written by a thread of its own from a queue without an end, so that nobody waits for it."""
+    """Our standard output: written by a thread of its own, so that nobody waits for it.
+
+    Attributes:
+        backlog: bytes that are not written yet.
+    """
 
     def __init__(self, fd: int, *, text: bool) -> None:
         self._fd = fd
         self._text = text
+        self.backlog = 0
+        self._counting = threading.Lock()
         self._queue: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, daemon=True)
         self._writer.start()
 
     def put(self, kind: int, parts: Iterable[Any]) -> None:
         """Send a frame."""
-        self._queue.put(encode(kind, parts))
+        pieces = encode(kind, parts)
+        self._count(sum(map(len, pieces)))
+        self._queue.put(pieces)
 
     def finish(self) -> None:
         """Return when everything is written."""
@@ -165,6 +178,11 @@ class Output:
             small = b"".join(pieces) if sum(map(len, pieces)) < READ_BYTES else None
             for piece in pieces if small is None else [small]:
                 self._write_all(memoryview(as_lines(piece) if self._text else piece))
+            self._count(-sum(map(len, pieces)))
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self.backlog += change
 
     def _write_all(self, data: memoryview) -> None:
         try:
@@ -205,6 +223,7 @@ class Kernel:
         """The socket that hears everything on IOPub."""
         socket = self._context.socket(self._zmq.SUB)
         socket.subscribe(b"")
+        socket.rcvhwm = MAX_MESSAGES_HELD
         socket.connect(self._address(IOPUB))
         return socket
 
@@ -248,7 +267,8 @@ class Relay:
         self._ended, self._end = os.pipe()
         assert kernel.process.stdout is not None
         self._log = kernel.process.stdout.fileno()
-        self._poller = zmq.Poller()
+        self._poller, self._host_only = zmq.Poller(), zmq.Poller()
+        self._host_only.register(0, zmq.POLLIN)
         self._places: dict[Any, tuple[int, list[bytes]]] = {}
         self._clients: dict[bytes, Client] = {}
         for fd in (0, self._log, self._ended):
@@ -260,7 +280,7 @@ class Relay:
         """Carry, until the kernel has ended (its exit status comes back) or the host has (-1)."""
         self._to_kernel(begun)
         while True:
-            ready = [source for source, _ in self._poller.poll(self._pause)]
+            ready = self._ready()
             for source in ready:
                 if source in self._places:
                     self._to_host(source)
@@ -271,6 +291,12 @@ class Relay:
             if self._ended in ready:
                 self._last_messages()
                 return self._status
+
+    def _ready(self) -> list[Any]:
+        """Who has something to read; while the host takes nothing, only the host itself is looked at."""
+        if self._output.backlog <= MAX_BACKLOG_BYTES:
+            return [source for source, _ in self._poller.poll(self._pause)]
+        return [source for source, _ in self._host_only.poll(BACKLOG_MS)]
 
     def _watch(self, socket: Any, channel: int, prefix: list[bytes]) -> None:
         self._places[socket] = (channel, prefix)
@@ -315,6 +341,8 @@ class Relay:
             self._output.put(channel, [*prefix, *(part.buffer for part in parts)])
             if channel in (SHELL, CONTROL):
                 self._clients[prefix[0]].owed -= 1
+            if self._output.backlog > MAX_BACKLOG_BYTES:
+                return
 
     def _read_input(self) -> bool:
         self._heard = time.monotonic()

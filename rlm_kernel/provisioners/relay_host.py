@@ -12,31 +12,44 @@
 as a rule, and the key with which the kernel will sign. Messages are carried as they are: signed at one end of the wire,
 checked at the other.
 
-Code in the kernel was written by a model and may write to the stream too. What is no frame ends the relay.
+Code in the kernel was written by a model and may write to the stream too. What is no frame ends the relay. Nothing that
+comes is held: a message goes on to the clients while it arrives, and while they do not take it no more is read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any, Protocol, Self
 
 import zmq
 
+from rlm_kernel.connection import Connection, Listener, address
 from rlm_kernel.errors import KernelError
 from rlm_kernel.provisioners import relay
+from rlm_kernel.provisioners.relay_frames import FramesInPieces
 from rlm_kernel.sockets import zmq_context
+from rlm_kernel.zmtp import frame_head
 
 LOST = 255
 """The exit status of a kernel of which nobody knows how it ended."""
 CHUNK_BYTES = 2**20
 LOG_BYTES = 4_000
 INTERRUPT_LINGER_MS = 1_000
+MAX_REPLY_BYTES = 100_000
 LAST_FRAMES_SECONDS = 5.0
-_BURST = 200
+MAX_UNTAKEN_BYTES = 8_000_000
+"""While a client leaves that much, no more is read from the kernel."""
+SLOW_SECONDS = 10.0
+MAX_STRIKES = 6
+"""So many times `SLOW_SECONDS` a client may take nothing; then its connection is closed, and the others go on."""
+MAX_OUTGOING_BYTES = 64_000_000
+"""While that much waits for the kernel's place, no more is read from clients."""
 
 
 class Remote(Protocol):
@@ -77,8 +90,14 @@ class RelayHost:
         self._remote = remote
         self._text = text
         self._patience = patience
-        self._sockets: dict[int, zmq.Socket[bytes]] = {}
+        self._listeners: dict[int, Listener] = {}
+        self._clients: dict[tuple[int, bytes], Connection] = {}
+        self._topics: dict[Connection, set[bytes]] = {}
+        self._numbers = itertools.count(1)
+        self._taken = asyncio.Event()
+        self._receivers: list[Connection] = []  # of the message that arrives now
         self._outgoing: deque[list[Any]] = deque()
+        self._outgoing_bytes = 0
         self._something = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -108,7 +127,7 @@ class RelayHost:
         host = cls(connection, remote, text=text, patience=patience)
         try:
             host._bind()
-        except zmq.ZMQError as error:
+        except OSError as error:
             await host.close()
             raise KernelError(f"The relay cannot listen at {connection['ip']}: {error}") from error
         key = connection["key"]
@@ -133,18 +152,15 @@ class RelayHost:
 
     def _bind(self) -> None:
         for channel, name in relay.CHANNELS.items():
-            socket = zmq_context().socket(zmq.PUB if channel == relay.IOPUB else zmq.ROUTER)
-            self._sockets[channel] = socket
-            socket.bind(address(self._connection, name))
-            if channel != relay.IOPUB:
-                self._loop.add_reader(socket.fileno(), self._from_clients, channel)
+            kind, take = ("PUB", self._subscribe) if channel == relay.IOPUB else ("ROUTER", partial(self._ask, channel))
+            self._listeners[channel] = Listener(address(self._connection, name), kind, take)
+            self._listeners[channel].on_open = partial(self._greet, channel)
+            self._listeners[channel].on_drained = self._taken.set
 
     def _unbind(self) -> None:
-        for channel, socket in self._sockets.items():
-            if channel != relay.IOPUB:
-                self._loop.remove_reader(socket.fileno())
-            socket.close(0)
-        self._sockets = {}
+        listeners, self._listeners = self._listeners, {}
+        for listener in listeners.values():
+            listener.close()
 
     def _end(self, status: int) -> None:
         if not self.ended.done():
@@ -152,35 +168,61 @@ class RelayHost:
 
     # -- to the kernel
 
-    def _from_clients(self, channel: int) -> None:
-        """Read what is there: a zmq descriptor signals an edge, so it must be read until it is empty."""
-        for _ in range(_BURST):
-            socket = self._sockets.get(channel)
-            if socket is None:
-                return
-            try:
-                frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            self._send(channel, [frame.buffer for frame in frames])
-        self._loop.call_soon(self._from_clients, channel)
+    def _greet(self, channel: int, client: Connection) -> None:
+        """A client has come, under whatever name it wants; of two with one name the later one is meant."""
+        client.identity = client.identity or b"\0" + next(self._numbers).to_bytes(4, "big")
+        place = channel, client.identity
+        self._clients[place] = client
+        client.ended.add_done_callback(lambda _: self._forget(place, client))
 
-    def _send(self, kind: int, parts: Iterable[Any]) -> None:
+    def _ask(self, channel: int, client: Connection, parts: list[Any]) -> None:
+        """A client sends a message to the kernel."""
+        self._send(channel, [client.identity, *parts])
+
+    def _forget(self, place: tuple[int, bytes], client: Connection) -> None:
+        if self._clients.get(place) is client:
+            del self._clients[place]
+
+    def _subscribe(self, client: Connection, parts: list[Any]) -> None:
+        """A client says which messages of IOPub it wants: one byte, and how their topics begin."""
+        wish = bytes(parts[0])
+        if client not in self._topics:
+            self._topics[client] = set()
+            client.ended.add_done_callback(lambda _: self._topics.pop(client))
+        change = self._topics[client].add if wish[:1] == b"\1" else self._topics[client].discard
+        change(wish[1:])
+
+    def _send(self, kind: int, parts: Sequence[Any]) -> None:
         self._outgoing.append(relay.encode(kind, parts))
+        self._outgoing_bytes += sum(map(len, parts))
+        if self._outgoing_bytes > MAX_OUTGOING_BYTES:
+            for client in self._all_clients():
+                client.pause()
         self._something.set()
+
+    def _all_clients(self) -> list[Connection]:
+        return [client for listener in self._listeners.values() for client in listener.connections]
 
     async def _write(self) -> None:
         try:
             while True:
                 await self._something_to_say()
                 while self._outgoing:
-                    for chunk in _chunks(self._outgoing.popleft()):
-                        await self._remote.write(relay.as_lines(chunk) if self._text else chunk)
+                    await self._write_frame(self._outgoing.popleft())
         except OSError as error:
             self._note(f"The relay's input is closed: {error}")
             # A kernel that hears nothing any more is of no use. What it said last may still be on its way.
             await asyncio.wait({self.ended}, timeout=LAST_FRAMES_SECONDS)
             self._end(LOST)
+
+    async def _write_frame(self, pieces: list[Any]) -> None:
+        for chunk in _chunks(pieces):
+            await self._remote.write(relay.as_lines(chunk) if self._text else chunk)
+        _, *parts = pieces
+        was, self._outgoing_bytes = self._outgoing_bytes, self._outgoing_bytes - sum(map(len, parts))
+        if was > MAX_OUTGOING_BYTES >= self._outgoing_bytes:
+            for client in self._all_clients():
+                client.resume()
 
     async def _something_to_say(self) -> None:
         """Wait for a frame; when none comes for long, say that we live."""
@@ -194,31 +236,57 @@ class RelayHost:
     # -- from the kernel
 
     async def _read(self) -> None:
-        frames, lines = relay.Frames(), relay.Lines()
+        frames, lines = FramesInPieces(self), relay.Lines()
         try:
             async for data in self._remote:
-                for kind, parts in frames.feed(lines.feed(data) if self._text else data):
-                    self._take(kind, parts)
+                frames.feed(lines.feed(data) if self._text else data)
+                await self._until_taken()
         except (OSError, relay.BrokenStreamError) as error:
             self._note(f"The relay's output is broken: {error}")
         finally:
             self._end(LOST)
 
-    def _take(self, kind: int, parts: list[bytearray]) -> None:
-        if kind in self._sockets:
-            self._to_clients(kind, parts)
-        elif kind == relay.LOG and parts:
-            self.log = (self.log + bytes(parts[0]))[-LOG_BYTES:]
-        elif kind == relay.ENDED and parts:
-            self._end(_status(parts[0]))
-        else:
-            raise relay.BrokenStreamError(f"a frame of kind {kind} with {len(parts)} parts")
+    async def _until_taken(self) -> None:
+        """Wait while a client has much to take; one that takes nothing for long is given up."""
+        strikes = 0
+        while slow := [c for c in self._all_clients() if c.unsent > MAX_UNTAKEN_BYTES]:
+            self._taken.clear()
+            try:
+                await asyncio.wait_for(self._taken.wait(), SLOW_SECONDS)
+                strikes = 0
+            except TimeoutError:
+                strikes += 1
+            if strikes == MAX_STRIKES:
+                for client in slow:
+                    client.close("it took nothing of what the kernel said")
 
-    def _to_clients(self, channel: int, parts: list[bytearray]) -> None:
-        self._sockets[channel].send_multipart(parts, copy=False)
-        if channel != relay.IOPUB:
-            # Sending may swallow the edge that says there is something to read.
-            self._loop.call_soon(self._from_clients, channel)
+    def told(self, kind: int, words: bytes) -> None:
+        """A frame that is for us: the kernel's process wrote to its standard output, or has ended."""
+        if kind == relay.LOG:
+            self.log = (self.log + words)[-LOG_BYTES:]
+        elif kind == relay.ENDED:
+            self._end(_status(words))
+        else:
+            raise relay.BrokenStreamError(f"a frame of kind {kind}")
+
+    def message_begins(self, channel: int, first: bytes) -> None:
+        """A message of the kernel comes. Its first part names the client, or on IOPub its topic."""
+        if channel == relay.IOPUB:
+            topics = self._topics.items()
+            self._receivers = [client for client, wanted in topics if any(map(first.startswith, wanted))]
+        else:
+            client = self._clients.get((channel, first))
+            self._receivers = [] if client is None else [client]
+
+    def part_begins(self, size: int, *, more: bool) -> None:
+        """A part of that message comes."""
+        for client in self._receivers:
+            client.write([frame_head(size, more=more)])
+
+    def piece(self, data: bytes) -> None:
+        """Some of that part."""
+        for client in self._receivers:
+            client.write([data])
 
     def _note(self, words: str) -> None:
         self.log = self.log + f"\n{words}".encode()
@@ -229,12 +297,6 @@ def source(name: str) -> str:
     return files("rlm_kernel.provisioners").joinpath(name).read_text("utf-8")
 
 
-def address(connection: Mapping[str, Any], channel: str) -> str:
-    """Where a channel's socket is: `channel` is ``"shell"``, ``"iopub"``, ``"stdin"``, ``"control"`` or ``"hb"``."""
-    separator = "-" if connection["transport"] == "ipc" else ":"
-    return f"{connection['transport']}://{connection['ip']}{separator}{connection[f'{channel}_port']}"
-
-
 def interrupt(connection: Mapping[str, Any]) -> None:
     """Ask a kernel for a KeyboardInterrupt in the running cell: what any client does with an `interrupt_request`."""
     from jupyter_client.session import Session
@@ -243,6 +305,7 @@ def interrupt(connection: Mapping[str, Any]) -> None:
     session = Session(key=key if isinstance(key, bytes) else key.encode())
     with zmq_context().socket(zmq.DEALER) as socket:
         socket.linger = INTERRUPT_LINGER_MS
+        socket.rcvhwm, socket.maxmsgsize = 1, MAX_REPLY_BYTES
         socket.connect(address(connection, "control"))
         session.send(socket, "interrupt_request", {})
 
@@ -255,7 +318,7 @@ def _chunks(pieces: list[Any]) -> Iterable[bytes]:
             yield bytes(piece[start : start + CHUNK_BYTES])
 
 
-def _status(number: bytearray) -> int:
+def _status(number: bytes) -> int:
     try:
         return int(number)
     except ValueError as error:

@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = [
     # What is said and written: no part of it acts on anything outside.
-    {"questions", "plaintext", "oversized", "wire", "guest", "together", "validation"},
+    {"questions", "plaintext", "oversized", "wire", "guest", "together", "validation", "zmtp"},
     {"records"},
     {"errors"},
-    {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets"},
+    {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets", "connection", "incoming"},
     {"clues", "worked_examples", "schemas"},
     {"prompts", "repairs"},
     {"prompt_profiles"},

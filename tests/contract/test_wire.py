@@ -90,9 +90,9 @@ class Tap:
     def attach(self, patch: pytest.MonkeyPatch) -> None:
         take, send = Bridge.take, Channels.send
 
-        def taken(bridge: Bridge, data: Any, buffers: Sequence[Any]) -> None:
+        def taken(bridge: Bridge, data: Any, buffers: Sequence[Any], unread: int) -> None:
             self.crossed.append(Crossed("guest", data, [bytes(b) for b in buffers]))
-            take(bridge, data, buffers)
+            take(bridge, data, buffers, unread)
 
         def sent(channels: Channels, channel: Any, kind: str, content: Any, *, buffers: Any = (), **rest: Any) -> str:
             if kind == "comm_msg":
@@ -191,6 +191,11 @@ def test_both_ends_have_the_same_version_and_names():
     assert guest.WIRE == wire.WIRE
     names = guest.query_names(guest.Guest.__new__(guest.Guest), "llm_query", "")
     assert {function.__module__ for function in names.values()} == {wire.GUEST_MODULE}
+
+
+@pytest.mark.parametrize("name", [name for name in vars(wire) if name.startswith("MAX_") and hasattr(guest, name)])
+def test_both_ends_have_the_same_bounds(name):
+    assert getattr(guest, name) == getattr(wire, name)
 
 
 def test_the_host_refuses_another_version():

@@ -14,10 +14,11 @@ import zmq.asyncio
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.session import Session
 
+from rlm_kernel.connection import address
 from rlm_kernel.errors import KernelError
 from rlm_kernel.provisioners.docker_images import kernel_image
 from rlm_kernel.provisioners.relay import ENDED, IOPUB, LOG, MOST_SOCKETS, encode
-from rlm_kernel.provisioners.relay_host import LOST, RelayHost, address, interrupt, source
+from rlm_kernel.provisioners.relay_host import LOST, RelayHost, interrupt, source
 
 BINARY_AND_TEXT = pytest.mark.parametrize("text", [False, True], ids=["binary", "text"])
 

@@ -179,8 +179,20 @@ def test_what_is_small_is_read_as_it_is(content):
 @pytest.mark.parametrize("content", ["[" * 9 + "]" * 9, "x" * 9000], ids=["many values", "a long text"])
 def test_what_would_take_too_much_room_says_so(kind, content):
     with SMALL:
-        read = content_of(kind, json.dumps({"data": {"text/plain": content * 99}}).encode())
+        read = content_of(kind, json.dumps({"data": {"text/html": content * 99}}).encode())
     assert "too many to be read" in str(read)
+
+
+@pytest.mark.parametrize("kind", ["display_data", "execute_result"])
+@given(st.text(ANYTHING, min_size=250), st.booleans())
+def test_a_large_display_is_read_by_the_two_ends_of_its_text(kind, text, escaped):
+    written = {"data": {"text/plain": text}, "metadata": {}, "execution_count": 3}
+    content = json.dumps(written, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
+    with SMALL:
+        read = content_of(kind, content)["data"]["text/plain"]
+    head, tail = read.split(f"\n… {len(content) - 180:,} bytes were left out here …\n")
+    assert text.startswith(head[:-1])
+    assert text.endswith(tail[6:])
 
 
 @pytest.mark.parametrize("kind", ["display_data", "execute_result", "error", "execute_reply"])
