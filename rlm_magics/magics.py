@@ -192,11 +192,12 @@ class RLMMagics(Magics, settings.Settings):
             print(settings.shown(self))
 
     def _replay(self, line: str) -> None:
-        from rlm_kernel.replays.replay import replay
+        from rlm_kernel.replays.replay import Mode, replay
 
         said = options.file_grammar("replay").read(line)
         file = commands.record_of(said.file, self.last)
-        print(replay(file, mode="live" if said.live else "replay", environment=said.environment))
+        live: Mode = "live" if said.live else "replay"
+        print(replay(file, mode=live, environment=said.environment, trust=said.trust))
 
     def _resume(self, line: str) -> RLMResult:
         said = options.file_grammar("resume").read(line)
@@ -207,7 +208,7 @@ class RLMMagics(Magics, settings.Settings):
         overrides = resuming.overrides(said, named, known.metadata, self.namespace)
 
         def work() -> Any:
-            return RLM.aresume(file, said.at, root_prompt=said.question, logger=logger, **overrides)
+            return RLM.aresume(file, said.at, root_prompt=said.question, logger=logger, trust=said.trust, **overrides)
 
         return self._ask(work, "", named, logger, said, (), lambda done: resuming.newly_spent(done, known, said.at))
 

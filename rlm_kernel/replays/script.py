@@ -154,7 +154,12 @@ def _child(recording: Recording, number: int, query: str, index: int) -> Recordi
     call = next((call for call in calls if call.started.query == query and index in call.children), None)
     if call is None:
         raise RecordingError(f"{recording.path} holds no run for prompt {index} of the call {query} in cell {number}.")
-    prompt = call.started.prompts[index]
+    prompt, child = call.started.prompts[index], call.children[index].started
+    if child is not None and child.context_length != len(prompt):  # it stood in a file of its own
+        raise RecordingError(
+            f"The input of the child in cell {number}, call {query}, is missing beside {recording.path} or was altered: "
+            "put back the folder `prompts`."
+        )
     content = prompt.encode("utf-8", "surrogatepass")
     context = StoredContext(hashlib.sha256(content).hexdigest(), "text", len(content), value=prompt)
     configuration = {**(recording.metadata.get("configuration") or {}), "persistent": False}

@@ -46,6 +46,7 @@ LAYERS = [
     {"root"},
     {"engine"},
     {"arguments", "run", "configuration"},
+    {"reach"},
     {"resumption"},
     {"rlm"},
     # What is done with a recorded run, and with notebooks that ask.
