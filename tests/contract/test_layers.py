@@ -21,7 +21,7 @@ LAYERS = [
     {"questions", "plaintext", "oversized", "wire", "guest", "together", "validation"},
     {"records"},
     {"errors"},
-    {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets"},
+    {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets", "open_files"},
     {"clues", "worked_examples", "schemas"},
     {"prompts", "repairs"},
     {"prompt_profiles"},

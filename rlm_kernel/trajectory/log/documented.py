@@ -18,7 +18,7 @@ from rlm_kernel.usage import UsageMeter
 
 LOGGED_CHARACTERS = 20_000
 """What the log repeats of an output, a prompt or an answer."""
-MAX_LOGGED_CHARACTERS = 400_000
+MAX_LOGGED_CHARACTERS = 100_000
 """What it repeats of all sub-calls of a cell together."""
 MIN_LOGGED_CHARACTERS = 200
 MAX_LOGGED_CALLS = 1_000
