@@ -6,8 +6,8 @@ IPython; libzmq ends the process that cannot open one more.
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
 
 from rlm_kernel.errors import KernelError
 
@@ -16,7 +16,7 @@ MIN_LIMIT = 128
 MIN_FREE = 24
 """Files that can still be opened: what a kernel takes on this side, and its start."""
 
-_LISTED = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+_LISTED = Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
 
 
 def check_open_files() -> None:
@@ -30,9 +30,10 @@ def check_open_files() -> None:
         return
     if limit < MIN_LIMIT:
         raise KernelError(
-            f"A process may have {limit} files open here, and a kernel needs {MIN_LIMIT}: raise that with `ulimit -n 1024`."
+            f"A process may have {limit} files open here, and a kernel needs {MIN_LIMIT}: raise that with "
+            "`ulimit -n 1024`."
         )
-    if (open_now := len(os.listdir(_LISTED))) > limit - MIN_FREE:
+    if (open_now := len(list(_LISTED.iterdir()))) > limit - MIN_FREE:
         raise KernelError(
             f"Too many open files: this process has {open_now} of {limit} that it may have, and one more kernel needs "
             f"{MIN_FREE}. Raise that with `ulimit -n {4 * limit}`, or run fewer kernels at a time."

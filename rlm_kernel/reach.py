@@ -97,8 +97,10 @@ def admitted(recording: Recording, use: Use, trust: Trust = False) -> Recording:
     if needed := [reach for reach in found if reach.needed]:
         raise RecordingError(
             f"{recording.path.name} would use {_listed(needed)}, and {why}. Look at it first (rlm show), then allow "
-            "it with --trust (trust=True; papermill -p rlm_trust True), or run its cells behind a wall, in the usual image: "
-            "--environment docker (environment='docker')." + " `rlm trust` makes it a record of yours." * bool(flaw)
+            "it with --trust (trust=True; papermill -p rlm_trust True), or run its cells behind a wall, in the usual "
+            "image: --environment docker (environment='docker')."
+            + " `rlm trust` makes it a record of yours."
+            * bool(flaw)
         )
     warnings.warn(
         f"{recording.path.name} is used without {_listed(found)}: {why}. To allow that: --trust (trust=True; papermill "

@@ -73,7 +73,7 @@ def test_the_record_of_another_user_does_not_run_on_this_machine(run, another_us
 def test_who_is_asked_sees_what_it_would_use_and_decides(run, another_user):
     asked = []
     with pytest.raises(RecordingError, match="without a wall"):
-        replay(run.log, trust=lambda question: asked.append(question))
+        replay(run.log, trust=asked.append)
     assert not strangers.ran(run.log.parent)
     assert replay(run.log, trust=lambda question: asked.append(question) or True).equal
     assert len(asked) == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -225,8 +224,8 @@ from rlm.logger import RLMLogger
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
 cells = ["print('x' * 20_000)"] * 4
-logger = RLMLogger(sys.argv[1], notebook=False)
-print(RLM(ScriptedLM([f"```repl\\n{cell}\\n```" for cell in cells] + ["FINAL(5)"]), logger=logger).completion("c", "q").response)
+lm = ScriptedLM([f"```repl\\n{cell}\\n```" for cell in cells] + ["FINAL(5)"])
+print(RLM(lm, logger=RLMLogger(sys.argv[1], notebook=False)).completion("c", "q").response)
 """
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -244,7 +243,7 @@ print(RLM(ScriptedLM([f"```repl\\n{cell}\\n```" for cell in cells] + ["FINAL(5)"
 def test_a_run_opens_no_more_files_however_many_turns_it_takes(tmp_path):
     count = []
     cells = [f"print(llm_query('{n}'))" for n in range(12)]
-    logged(tmp_path, cells, on_iteration_start=lambda *_: count.append(len(os.listdir("/proc/self/fd"))))
+    logged(tmp_path, cells, on_iteration_start=lambda *_: count.append(len(list(Path("/proc/self/fd").iterdir()))))
     assert max(count[5:]) <= max(count[1:5])
 
 

@@ -78,8 +78,8 @@ def load(stored: StoredContext | None, folder: Path) -> tuple[ContextEncoding, b
         raise RecordingError("The context holds a secret and was left out of the record: give the context again.")
     if stored.left_out:
         raise RecordingError(
-            f"The context has {stored.size:,} bytes, more than the files of the run may have (max_log_bytes), and is not "
-            "in the record: give the context again."
+            f"The context has {stored.size:,} bytes, more than the files of the run may have (max_log_bytes), and is "
+            "not in the record: give the context again."
         )
     content = encode(stored.value)[1] if stored.file is None else _read(folder / stored.file, stored)
     if hashlib.sha256(content).hexdigest() != stored.sha256:

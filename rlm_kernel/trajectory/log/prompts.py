@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel.history import clip
+from rlm_kernel.history import GAP, clip
 
 FOLDER = "prompts"
 EMBEDDED_BYTES = 4_096
@@ -50,6 +50,12 @@ def shortened(line: dict[str, Any]) -> dict[str, Any]:
         for index, prompt in enumerate(line["prompts"])
     ]
     return {**line, "prompts": shown, "stored": stored}
+
+
+def is_in_part(prompt: str, characters: int) -> bool:
+    """Whether of a prompt of so many characters only what its line shows was found."""
+    most = SHOWN_CHARACTERS + len(GAP.format(characters))
+    return len(prompt) < characters and len(prompt) <= most and GAP.partition("{")[0] in prompt
 
 
 def _schema_in_short(schema: Any) -> Any:
