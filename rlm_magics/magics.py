@@ -15,6 +15,7 @@ from IPython.display import HTML, Markdown, display
 
 from rlm_kernel.cli import exits
 from rlm_kernel.errors import RLMError
+from rlm_kernel.reach import Use, admitted
 from rlm_kernel.records import UsageSummary
 from rlm_kernel.rlm import RLM
 from rlm_kernel.trajectory.log.recording import read
@@ -202,7 +203,9 @@ class RLMMagics(Magics, settings.Settings):
     def _resume(self, line: str) -> RLMResult:
         said = options.file_grammar("resume").read(line)
         file = commands.record_of(said.file, self.last)
-        known = read(file)
+        known = admitted(
+            read(file), Use(said.environment), said.trust
+        )  # options of it are merged with those given here
         named = arguments.merged(settings.values(self), resuming.with_recorded_model(said, known.metadata))
         logger = WatchedLogger(named["log_dir"] or None)
         overrides = resuming.overrides(said, named, known.metadata, self.namespace)

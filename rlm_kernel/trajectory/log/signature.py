@@ -10,7 +10,6 @@ process of this user, the kernels of `local` among them.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -52,10 +51,8 @@ class Chain:
         return hmac.compare_digest(self._next(unsigned(line, close=False)).encode("ascii"), mac)
 
     def _next(self, body: bytes) -> str:
-        code = hmac.new(self._key, self._latest, hashlib.sha256)
-        code.update(body)
-        self._latest = code.digest()
-        return code.hexdigest()
+        self._latest = hmac.digest(self._key, self._latest + body, "sha256")
+        return self._latest.hex()
 
 
 def unsigned(line: bytes, *, close: bool = True) -> bytes:
