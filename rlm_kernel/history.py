@@ -6,6 +6,7 @@ from rlm_kernel.plaintext import plain
 from rlm_kernel.records import CellResult, Output
 
 NO_OUTPUT = "(no output: end the cell with an expression, or print what you want to see)"
+GAP = "\n… {:,} characters left out …\n"
 _TRACEBACK_SHARE = 0.6
 
 
@@ -27,7 +28,7 @@ def clip(text: str, limit: int, *, head: float = 0.6) -> str:
     if len(text) <= limit:
         return text
     first = int(limit * head)
-    gap = f"\n… {len(text) - limit:,} characters left out …\n"
+    gap = GAP.format(len(text) - limit)
     return text[:first] + gap + (text[-(limit - first) :] if limit > first else "")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from rlm_kernel import attachable, installed
 from rlm_kernel.channels import Channels, OnMessage
 from rlm_kernel.errors import KernelError
+from rlm_kernel.open_files import check_open_files
 from rlm_kernel.provisioners.environ import scrubbed
 from rlm_kernel.sockets import zmq_context
 from rlm_kernel.together import to_its_end
@@ -67,8 +68,9 @@ class Kernel:
         """Start the process; it is usable after `ready`.
 
         Raises:
-            KernelError: the process could not be started at all.
+            KernelError: the process could not be started at all, or too few files may be open for it.
         """
+        check_open_files()
         manager = manager_of(spec)
         try:
             await manager.start_kernel(env=scrubbed(os.environ))

@@ -33,6 +33,9 @@ _WANTED = {
     "pool": "a number of kernels",
     "attachable": "True or False",
 }
+SESSION_REACH = {"setup_code": False, "cell_timeout": False, "pool": True, "attachable": True}
+"""Which of them open something of this machine. The code of a setup runs where the cells run."""
+_UNKNOWN_PLACE = "how it holds code in is not known"
 MOST_POOLED = 100
 FOR_PERSONS = "rlm"
 """Our kernelspec in which a person has the model's REPL; it is no environment of a run."""
@@ -115,6 +118,45 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
     _check_options(name, kernelspec, options)
     of_session = {key: options.pop(key) for key in _SESSION_OPTIONS if key in options}
     return Environment(name, kernelspec, options, **of_session)
+
+
+def reach_of_place(name: str) -> str:
+    """What code that runs in an environment reaches, whatever its options are, in words; empty: nothing.
+
+    Raises:
+        ConfigError: there is no such environment.
+    """
+    return str(getattr(_provisioner(name), "reach", _UNKNOWN_PLACE))
+
+
+def reaches_out(name: str, option: str, value: Any) -> bool:
+    """Whether an option of an environment opens something outside of the kernel. What is not classified does.
+
+    Raises:
+        ConfigError: there is no such environment.
+    """
+    if option in SESSION_REACH:
+        return SESSION_REACH[option]
+    trait = _provisioner(name).class_traits(environment=True).get(option)
+    if trait is None:
+        return True
+    if value in (None, "", [], {}, trait.default_value):
+        return False
+    opens = trait.metadata.get("reaches_out", True)
+    try:
+        return bool(opens(value) if callable(opens) else opens)
+    except (TypeError, ValueError):  # no value of this option
+        return True
+
+
+def is_indispensable(name: str, option: str) -> bool:
+    """Whether a run cannot be repeated without an option of its environment."""
+    trait = _provisioner(name).class_traits(environment=True).get(option)
+    return trait is not None and bool(trait.metadata.get("needed"))
+
+
+def _provisioner(name: str) -> Any:
+    return installed.provisioner_class(installed.provisioner_name(_fields(_kernelspec(name))))
 
 
 def _kernelspec(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from rlm_kernel.configuration import arguments_of, check_is_whole
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.past import Before, Past, past_of
+from rlm_kernel.reach import Trust, Use, admitted
 from rlm_kernel.records import Prompt
 from rlm_kernel.trajectory.log import contexts
 from rlm_kernel.trajectory.log.recording import Recording, earlier_than, read
+from rlm_kernel.trajectory.tree import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ def resumption(
     prompt: Prompt | None,
     question: str | None,
     overrides: Mapping[str, Any],
+    trust: Trust = False,
 ) -> Resumption:
     """Read a log and prepare to go on from it.
 
@@ -55,6 +58,7 @@ def resumption(
         prompt: the input, when the log does not hold it.
         question: another `root_prompt`.
         overrides: arguments of the `RLM` that are given again, or otherwise.
+        trust: whether the record of a stranger may use what it opens of this machine, or who is asked.
 
     Raises:
         RecordingError: there is nothing to go on from, or something is missing.
@@ -64,6 +68,8 @@ def resumption(
     if run.started is None:
         raise RecordingError(f"{recording.path} holds no run.")
     _check_iteration(recording, at)
+    where, options = overrides.get("environment"), overrides.get("environment_kwargs")
+    recording = admitted(recording, Use(where, options, models=True, given=overrides), trust)
     if prompt is None:
         prompt = contexts.decode(*contexts.load(recording.context, recording.path.parent))
     check_is_whole(recording, overrides)
@@ -103,3 +109,19 @@ def _check_iteration(recording: Recording, at: int | None) -> None:
     if at is not None and at not in ended:
         known = f"1 to {ended[-1]}" if ended else "none, the run was ended in its first turn"
         raise RecordingError(f"at={at!r} is no finished iteration of {recording.stem}: there are {known}.")
+    if (clipped_at := recording.clipped_at) is not None:
+        turns = recording.trajectory.turns
+        whole = [turn.iteration for turn in turns if all(cell.number < clipped_at for cell in turn.cells)]
+        whole = [turn for turn in whole if turn in ended and turn < _turn_of(turns, clipped_at)]
+        if at is None or at not in whole:
+            do = f"resume it with at={whole[-1]} or less" if whole else "start a new run"
+            raise RecordingError(
+                f"The log {recording.path} is not whole from cell {clipped_at} on, because it reached its "
+                f"max_log_bytes: {do}."
+            )
+
+
+def _turn_of(turns: Sequence[Turn], cell: int) -> int:
+    """The turn of a cell; of one that is not on record, the turn that comes after all."""
+    found = (turn.iteration for turn in turns if any(one.number >= cell for one in turn.cells))
+    return next(found, max((turn.iteration for turn in turns), default=0) + 1)

@@ -23,6 +23,7 @@ from rlm_kernel.kernelspecs import environment as find_environment
 from rlm_kernel.limits import Limits
 from rlm_kernel.plan import Plan
 from rlm_kernel.prompts import PromptProfile
+from rlm_kernel.reach import Trust
 from rlm_kernel.records import Prompt, RLMChatCompletion
 from rlm_kernel.repl import Repl
 from rlm_kernel.resumption import Resumption, resumption
@@ -219,6 +220,7 @@ class RLM(Unpicklable):
         *,
         prompt: Prompt | None = None,
         root_prompt: str | None = None,
+        trust: Trust = False,
         **overrides: Any,
     ) -> RLMChatCompletion:
         """Go on from a recorded run, killed or finished. Nothing that is on record is asked again.
@@ -230,13 +232,15 @@ class RLM(Unpicklable):
             at: the last iteration that counts; None: all of it.
             prompt: the input, when the log does not hold it.
             root_prompt: another question from here on.
+            trust: whether the record of a stranger may use what it opens of this machine (a folder, the network), or
+                who is asked; what it may not use is left out, which a warning tells. Your own need no trust.
             overrides: arguments of `RLM`; keys, tools and logger are given again, the others are on record.
 
         Raises:
             RecordingError: there is nothing to go on from, or something is missing; the message says what.
             RLMError: as `completion`.
         """
-        past = resumption(cls, path, at, prompt, root_prompt, overrides)
+        past = resumption(cls, path, at, prompt, root_prompt, overrides, trust)
         with cls(**past.arguments) as rlm:
             return wait(rlm._run(past=past), past.prompt, past.question)
 
@@ -248,10 +252,11 @@ class RLM(Unpicklable):
         *,
         prompt: Prompt | None = None,
         root_prompt: str | None = None,
+        trust: Trust = False,
         **overrides: Any,
     ) -> RLMChatCompletion:
         """`resume` for asynchronous callers."""
-        past = await asyncio.to_thread(resumption, cls, path, at, prompt, root_prompt, overrides)
+        past = await asyncio.to_thread(resumption, cls, path, at, prompt, root_prompt, overrides, trust)
         async with cls(**past.arguments) as rlm:
             return await Job(rlm._run(past=past).completion(past.prompt, past.question)).wait_async()
 

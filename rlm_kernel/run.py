@@ -17,7 +17,7 @@ from rlm_kernel.records import Prompt, RLMChatCompletion
 from rlm_kernel.repl import Repl
 from rlm_kernel.schemas import Schema
 from rlm_kernel.together import to_its_end
-from rlm_kernel.trajectory.events import Event, OnEvent
+from rlm_kernel.trajectory.events import Event, Notice, OnEvent, RunFailed, RunFinished
 
 if TYPE_CHECKING:
     from rlm_kernel.trajectory.log.logger import RunLog
@@ -87,6 +87,8 @@ class Run:
             return await self.engine.run(prompt, question)
 
     def _tell(self, event: Event) -> None:
+        """Tell every reader of an event, and then of what went wrong with it: a log that may not grow any more, say."""
+        wrong: list[str] = []
         for reader in list(self._readers):
             try:
                 reader(event)
@@ -94,9 +96,13 @@ class Run:
                 self._stop_with(stop)
             except Exception as error:  # noqa: BLE001 (a reader that fails must not end the run)
                 self._readers.remove(reader)
-                message = f"{reader!r} failed and is not told any more; the run goes on: {error!r}"
-                with contextlib.suppress(RuntimeWarning):  # where warnings are errors
-                    warnings.warn(message, RuntimeWarning, stacklevel=2)
+                wrong.append(f"{reader!r} failed and is not told any more; the run goes on: {error!r}")
+        wrong += self._log.take_untold() if self._log else ()
+        for message in wrong:
+            with contextlib.suppress(RuntimeWarning):  # where warnings are errors
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
+            if not isinstance(event, RunFinished | RunFailed):  # after which there is nothing more
+                self._tell(Notice(time=event.time, message=message))
 
     def _stop_with(self, stop: BaseException) -> None:
         """End the run from whatever task the event came from."""

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rlm_kernel.clients.lm import LM, complete_by_schema, takes_images
-from rlm_kernel.errors import RLMError, TimeoutExceededError
+from rlm_kernel.errors import SHOWN_CHARACTERS, RLMError, TimeoutExceededError
+from rlm_kernel.history import clip
 from rlm_kernel.journal import Slot
 from rlm_kernel.limits import Ledger
 from rlm_kernel.past import Past, Recorded
@@ -159,7 +160,7 @@ class SubCalls:
             cell=cell,
             query=query.id,
             kind=query.kind,
-            model=lm.model if lm else str(query.model),
+            model=lm.model if lm else clip(str(query.model), SHOWN_CHARACTERS),
             prompts=query.prompts,
             keys=tuple(slot.key for slot in slots),
             schema=query.schema,
@@ -167,7 +168,8 @@ class SubCalls:
         )
         if lm is None:
             known = ", ".join(map(repr, self.models.names))
-            return self._unasked(cell, query, Answer(error=f"there is no model {query.model!r}. Known: {known}."))
+            wrong = repr(clip(str(query.model), SHOWN_CHARACTERS))
+            return self._unasked(cell, query, Answer(error=f"there is no model {wrong}. Known: {known}."))
         try:
             self._check_images(query, lm)
             schema = None if query.schema is None else await asyncio.to_thread(Schema.of, query.schema)
@@ -192,7 +194,10 @@ class SubCalls:
 
     def _unasked(self, cell: int, query: Query, answer: Answer) -> list[Answer]:
         """Tell of a call that nobody is asked: on record, because a replay has to answer it alike."""
-        where, model = {"cell": cell, "query": query.id}, query.model or self.models.default.model
+        where, model = (
+            {"cell": cell, "query": query.id},
+            clip(query.model or self.models.default.model, SHOWN_CHARACTERS),
+        )
         said = {"model": model, "text": "", "error": answer.error, "refused": answer.refused, "attempts": 0}
         for index, prompt in enumerate(query.prompts):
             self.emit(SubcallAnswered, **where, **said, index=index, prompt=prompt, usage=Usage(), seconds=0.0)

@@ -15,6 +15,7 @@ from IPython.display import HTML, Markdown, display
 
 from rlm_kernel.cli import exits
 from rlm_kernel.errors import RLMError
+from rlm_kernel.reach import Use, admitted
 from rlm_kernel.records import UsageSummary
 from rlm_kernel.rlm import RLM
 from rlm_kernel.trajectory.log.recording import read
@@ -192,22 +193,24 @@ class RLMMagics(Magics, settings.Settings):
             print(settings.shown(self))
 
     def _replay(self, line: str) -> None:
-        from rlm_kernel.replays.replay import replay
+        from rlm_kernel.replays.replay import Mode, replay
 
         said = options.file_grammar("replay").read(line)
         file = commands.record_of(said.file, self.last)
-        print(replay(file, mode="live" if said.live else "replay", environment=said.environment))
+        live: Mode = "live" if said.live else "replay"
+        print(replay(file, mode=live, environment=said.environment, trust=said.trust))
 
     def _resume(self, line: str) -> RLMResult:
         said = options.file_grammar("resume").read(line)
         file = commands.record_of(said.file, self.last)
-        known = read(file)
+        # Options of the record are merged with those given here.
+        known = admitted(read(file), Use(said.environment), said.trust)
         named = arguments.merged(settings.values(self), resuming.with_recorded_model(said, known.metadata, known.path))
         logger = WatchedLogger(named["log_dir"] or None)
         overrides = resuming.overrides(said, named, known.metadata, self.namespace)
 
         def work() -> Any:
-            return RLM.aresume(file, said.at, root_prompt=said.question, logger=logger, **overrides)
+            return RLM.aresume(file, said.at, root_prompt=said.question, logger=logger, trust=said.trust, **overrides)
 
         return self._ask(work, "", named, logger, said, (), lambda done: resuming.newly_spent(done, known, said.at))
 

@@ -82,6 +82,10 @@ def file_grammar(command: str) -> Grammar:
     if command == "replay":
         grammar.add_argument("--live", action="store_true", help="ask models for what is not on record")
         grammar.add_argument("--environment", help="where the cells run (default: where they ran)")
+    if command in ("replay", "resume"):
+        grammar.add_argument(
+            "--trust", action="store_true", help="let a stranger's record use what it opens of this machine"
+        )
     if command == "resume":
         grammar.add_argument("--at", type=int, metavar="TURN", help="the last turn that counts (default: all)")
         grammar.add_argument("--question", help="another question from here on")

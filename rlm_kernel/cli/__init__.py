@@ -29,7 +29,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from rlm_kernel import __version__
-from rlm_kernel.cli import attach, demo, diff, doctor, exits, export, kernel, replay, resume, run, show, view
+from rlm_kernel.cli import attach, demo, diff, doctor, exits, export, kernel, replay, resume, run, show, trust, view
 from rlm_kernel.plaintext import plain
 
 _LAST_SECONDS = 0.4
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"rlm-kernel {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, demo, replay, resume, show, view, diff, export, attach, kernel, doctor):
+    for module in (run, demo, replay, resume, show, view, diff, export, trust, attach, kernel, doctor):
         command = commands.add_parser(
             module.NAME,
             help=module.HELP,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlm_kernel.cli import exits
+from rlm_kernel.cli import exits, trust
 from rlm_kernel.errors import ConfigError, RecordingError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--clean", action="store_true", help="only the cells that the answer needs")
     add("--to", choices=_FORMATS, help="not a notebook, but a page, a script or a text; needs nbconvert")
     add("--environment", help="where --clean tries the cells (default: where they ran)")
+    trust.add_option(parser)
 
 
 def execute(args: Namespace) -> int:
@@ -47,7 +48,7 @@ def execute(args: Namespace) -> int:
         RLMError: the record cannot be read, or does not lead to its answer.
     """
     output = _output(Path(args.file), args)
-    notebook = _cleaned(args.file, args.environment) if args.clean else _notebook(Path(args.file))
+    notebook = _cleaned(args) if args.clean else _notebook(Path(args.file))
     try:
         _write(notebook, args.to, output)
     except OSError as error:
@@ -83,13 +84,13 @@ def _notebook(file: Path) -> NotebookNode:
     return notebook_of(recording.trajectory, about_recording(recording))
 
 
-def _cleaned(file: str, environment: str | None) -> NotebookNode:
+def _cleaned(args: Namespace) -> NotebookNode:
     from rlm_kernel.replays.export import clean
 
     def tell(step: Step, place: int, count: int) -> None:
         print(f"rlm: without cell {step.number}? ({place} of {count})", file=sys.stderr)
 
-    cleaning = clean(file, environment=environment, on_trial=tell)
+    cleaning = clean(args.file, environment=args.environment, on_trial=tell, trust=trust.trust_of(args))
     many = len(cleaning.kept) + len(cleaning.dropped)
     print(f"rlm: {len(cleaning.kept)} of {many} cells are left", file=sys.stderr)
     return cleaning.notebook

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.cli import contexts, exits, models
+from rlm_kernel.cli import contexts, exits, models, trust
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.plaintext import plain
 
@@ -40,6 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE|DIR|-",
         help="the input, when it is not to be taken from the record",
     )
+    trust.add_option(parser)
     add("--json", action="store_true", help="one JSON object on stdout")
     add("--quiet", action="store_true", help="do not show which cell is running")
 
@@ -57,6 +58,7 @@ def execute(args: Namespace) -> int:
         mode="live" if args.live else "replay",
         environment=args.environment,
         context=None if args.context is None else contexts.read(args.context),
+        trust=trust.trust_of(args),
         on_step=_silent if args.quiet else _tell,
         **_backend(args),
     )

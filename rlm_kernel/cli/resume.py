@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.cli import contexts, logs, models, run
+from rlm_kernel.cli import contexts, logs, models, run, trust
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--environment", help="where the model's code runs (default: where it ran)")
     add("--max-iterations", type=int, metavar="N", help="turns of the root model (default: as recorded)")
     run.add_limits(parser)
+    trust.add_option(parser)
     add("--json", action="store_true", help="one JSON object on stdout: answer, usage, cost, seconds, model, log")
     add("--quiet", action="store_true", help="do not show the run")
     logs.add_arguments(parser)
@@ -51,6 +52,7 @@ def execute(args: Namespace) -> int:
             args.at,
             prompt=None if args.context is None else contexts.read(args.context),
             root_prompt=args.question,
+            trust=trust.trust_of(args),
             verbose=not args.quiet,
             logger=logger,
             **_overrides(args),

@@ -7,6 +7,7 @@ functions, and models to answer them. The keys stay here.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,8 +19,10 @@ from rlm_kernel.configuration import arguments_of
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.kernelspecs import AVAILABLE, Environment, environment
 from rlm_kernel.notebooks import settings as notebook_settings
+from rlm_kernel.reach import Use, admitted
 from rlm_kernel.replays.oracle import Oracle
 from rlm_kernel.replays.recollection import Recollection
+from rlm_kernel.replays.replay import CLIPPED
 from rlm_kernel.replays.scene import chain_of, context_of, environment_of, give_history, set_scene, started
 from rlm_kernel.replays.script import run_of
 from rlm_kernel.rlm import RLM
@@ -65,6 +68,9 @@ class NotebookHost:
         self._notebook = notebook
         self._given = given
         self.recording = _recording_of(notebook, parameters, path)
+        self._notes: list[str] = []
+        if self.recording is not None:
+            self.recording = self._admitted(self.recording, kernel_name, parameters)
         live = self.recording is None or notebook_settings.mode_of(parameters) == "live"
         self._environment = _environment(kernel_name, self.recording)
         self._rlm = self._model(parameters) if live else None
@@ -126,7 +132,22 @@ class NotebookHost:
         if context is None:
             await beside.keep_plain_names()
             return []
-        return list(await set_scene(beside, self._chain, context, self._recollection))
+        return [*self._notes, *await set_scene(beside, self._chain, context, self._recollection)]
+
+    def _admitted(self, recording: Recording, kernel_name: str, parameters: dict[str, Any]) -> Recording:
+        """The record as it may be used. What the notebook itself says of trust counts for nothing."""
+        ours = _name_of_ours(kernel_name)
+        elsewhere = None if ours == started(recording).environment else ours or kernel_name
+        live = notebook_settings.mode_of(parameters) == "live"
+        given = notebook_settings.arguments_of(parameters, {}, {}) or {}
+        use = Use(elsewhere, models=live, given=given)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            recording = admitted(recording, use, self._given.get("rlm_trust") is True)
+        self._notes += [str(warning.message) for warning in told]
+        if recording.clipped_at is not None:
+            self._notes.append(f"Cell {recording.clipped_at} {CLIPPED}.")
+        return recording
 
     def _model(self, parameters: dict[str, Any]) -> RLM | None:
         if self.recording is not None:
@@ -159,9 +180,14 @@ def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str 
 
 def _environment(kernel_name: str, recording: Recording | None) -> Environment | None:
     """The environment that a kernel's name stands for, if it is one of ours."""
-    name = next((name for name, spec in AVAILABLE.items() if kernel_name in (name, spec)), None)
+    name = _name_of_ours(kernel_name)
     if name is None:
         return None
     if recording is None:
         return environment(name, None)
     return environment_of(recording, None if name == started(recording).environment else name)
+
+
+def _name_of_ours(kernel_name: str) -> str | None:
+    """The environment of ours that a kernel's name stands for."""
+    return next((name for name, spec in AVAILABLE.items() if kernel_name in (name, spec)), None)

@@ -29,29 +29,37 @@ from rlm_kernel.provisioners.relayed import Link, RelayedKernel
 from rlm_kernel.together import to_its_end
 
 SMALLEST_MEMORY = 64 * 2**20
+USUAL_MEMORY = "4g"
+USUAL_CPUS = 2.0
 
 
 class DockerKernel(RelayedKernel):
     """The provisioner `rlm-docker`. Traits tagged `environment` are what `environment_kwargs` may set."""
 
+    reach = ""
+
     image = Unicode("python:3.11-slim", help="Any image with python3; ipykernel is added when it is missing.").tag(
-        environment=True
+        environment=True, reaches_out=True, needed=True
     )
-    packages = List(Unicode(), help="What pip installs besides ipykernel.").tag(environment=True)
+    packages = List(Unicode(), help="What pip installs besides ipykernel.").tag(environment=True, reaches_out=True)
     network = Union([Bool(), Unicode()], default_value="none", help="'none', True, or a network of Docker's.").tag(
-        environment=True
+        environment=True, reaches_out=lambda network: network not in ("none", False)
     )
     mounts = Dict(
         key_trait=Unicode(),
         value_trait=Unicode(),
         help="Path here to path there: {'/data': '/in'}; read-only unless it ends with ':rw'.",
-    ).tag(environment=True)
-    memory = Union([Unicode(), Integer()], default_value="4g", help="The most it may use.").tag(environment=True)
-    cpus = Float(2.0, help="Cores.").tag(environment=True)
+    ).tag(environment=True, reaches_out=True)
+    memory = Union([Unicode(), Integer()], default_value=USUAL_MEMORY, help="The most it may use.").tag(
+        environment=True, reaches_out=lambda memory: size_in_bytes(memory) > size_in_bytes(USUAL_MEMORY)
+    )
+    cpus = Float(USUAL_CPUS, help="Cores.").tag(environment=True, reaches_out=lambda cpus: cpus > USUAL_CPUS)
     gpus = Union(
         [Integer(), Unicode()], default_value=None, allow_none=True, help="A number, 'all' or 'device=0,1'."
-    ).tag(environment=True)
-    transport = Enum(["auto", "ipc", "relay"], default_value="auto", help="How messages travel.").tag(environment=True)
+    ).tag(environment=True, reaches_out=True)
+    transport = Enum(["auto", "ipc", "relay"], default_value="auto", help="How messages travel.").tag(
+        environment=True, reaches_out=lambda transport: transport != "auto"
+    )
 
     _container: Container | None = None
 

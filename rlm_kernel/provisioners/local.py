@@ -53,7 +53,7 @@ class LocalKernel(OwnProcess):
         allow_none=True,
         default_value=None,
         help="The most it may allocate, e.g. '2g'.",
-    ).tag(environment=True)
+    ).tag(environment=True, reaches_out=False)  # without it there is no bound
 
     private_cwd = Bool(
         default_value=False, help="Start in an empty directory, not in the client's: what our engine's kernels do."

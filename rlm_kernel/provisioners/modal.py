@@ -19,6 +19,7 @@ from rlm_kernel.provisioners.relay_host import Remote
 from rlm_kernel.provisioners.relayed import RelayedKernel
 
 MIB = 2**20
+USUAL_LIFE = 3600
 PATIENCE_SECONDS = 60.0
 """A sandbox does not see that its host was killed: Modal keeps the input open. So silence ends the kernel."""
 
@@ -29,23 +30,29 @@ class ModalKernel(RelayedKernel):
     Every start of a kernel is a sandbox of its own, and the end of the kernel is the end of the sandbox.
     """
 
+    reach = "it runs in a sandbox of your Modal account, at your cost"
+
     app_name = Unicode("rlm-kernel", help="The Modal App of the sandboxes; made when there is none.").tag(
-        environment=True
+        environment=True, reaches_out=True
     )
-    timeout = Integer(3600, min=1, max=LONGEST_LIFE, help="Seconds of the sandbox's life.").tag(environment=True)
+    timeout = Integer(USUAL_LIFE, min=1, max=LONGEST_LIFE, help="Seconds of the sandbox's life.").tag(
+        environment=True, reaches_out=lambda timeout: timeout > USUAL_LIFE
+    )
     image = Unicode(None, allow_none=True, help="A name in a registry, with Python and pip in it.").tag(
-        environment=True
+        environment=True, reaches_out=True, needed=True
     )
-    packages = List(Unicode(), help="What pip installs besides ipykernel.").tag(environment=True)
-    cpu = Float(None, allow_none=True, help="Cores.").tag(environment=True)
+    packages = List(Unicode(), help="What pip installs besides ipykernel.").tag(environment=True, reaches_out=True)
+    cpu = Float(None, allow_none=True, help="Cores.").tag(environment=True, reaches_out=True)
     memory = Union(
         [Unicode(), Integer()],
         allow_none=True,
         default_value=None,
         help="The most it may use, e.g. '2g'.",
-    ).tag(environment=True)
-    gpu = Unicode(None, allow_none=True, help="E.g. 'T4' or 'A100:2'.").tag(environment=True)
-    block_network = Bool(True, help="Whether the kernel has no network.").tag(environment=True)
+    ).tag(environment=True, reaches_out=True)
+    gpu = Unicode(None, allow_none=True, help="E.g. 'T4' or 'A100:2'.").tag(environment=True, reaches_out=True)
+    block_network = Bool(True, help="Whether the kernel has no network.").tag(
+        environment=True, reaches_out=lambda blocked: blocked is not True
+    )
 
     _remote: ModalRemote | None = None
 

@@ -23,8 +23,10 @@ DIAGNOSIS_BYTES = 4_000
 class OwnProcess(LocalProvisioner):
     """The base of provisioners that start a process of ours. Traits tagged `environment` are a user's options."""
 
-    env = Variables(help="Environment variables to add to the kernel's.").tag(environment=True)
-    cwd = Unicode(None, allow_none=True, help="The kernel's working directory.").tag(environment=True)
+    reach = "its code runs on this machine as you, without a wall"
+
+    env = Variables(help="Environment variables to add to the kernel's.").tag(environment=True, reaches_out=True)
+    cwd = Unicode(None, allow_none=True, help="The kernel's working directory.").tag(environment=True, reaches_out=True)
 
     directory: Path | None = None
     _log: IO[bytes] | None = None

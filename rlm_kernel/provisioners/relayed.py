@@ -56,7 +56,7 @@ class RelayedKernel(KernelProvisionerBase):
     `cleanup` from its shutdown, and `poll` whenever it wants to know whether the kernel lives.
     """
 
-    env = Variables(help="Environment variables of the kernel.").tag(environment=True)
+    env = Variables(help="Environment variables of the kernel.").tag(environment=True, reaches_out=True)
     private_cwd = Bool(
         default_value=False, help="Start in an empty directory, not in the client's: what our engine's kernels do."
     )

@@ -19,7 +19,7 @@ class Divergence:
 
     Attributes:
         kind: ``scene`` (before the first cell), ``edited``, ``removed``, ``call`` (a question that is not on record),
-            ``output``, ``kernel`` or ``answer``.
+            ``output``, ``kernel``, ``answer`` or ``record`` (the log is clipped from this cell on).
         cell: the number of the cell, 0 for one that was added, or None.
         what: what is different.
         diff: a unified diff from the record to the replay, or nothing.

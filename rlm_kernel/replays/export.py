@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._sync import Job
 from rlm_kernel.errors import ConfigError, RecordingError
+from rlm_kernel.reach import Trust, Use, admitted
 from rlm_kernel.replays.outcome import Outcome, outcome_of
-from rlm_kernel.replays.replay import Rehearsal, script_of
+from rlm_kernel.replays.replay import CLIPPED, Rehearsal, Script, code_of_others, script_of
 from rlm_kernel.replays.scene import context_of, environment_of
 from rlm_kernel.replays.script import Step
 from rlm_kernel.trajectory.log.recording import Recording
@@ -51,7 +52,11 @@ class Cleaning:
 
 
 def clean(
-    source: Recording | str | Path, *, environment: str | None = None, on_trial: OnTrial = lambda *_: None
+    source: Recording | str | Path,
+    *,
+    environment: str | None = None,
+    on_trial: OnTrial = lambda *_: None,
+    trust: Trust = False,
 ) -> Cleaning:
     """The notebook of a run without the cells that its answer does not need.
 
@@ -59,12 +64,18 @@ def clean(
         source: a log, its notebook, or a recording that was read.
         environment: where the cells are tried; None: where they ran.
         on_trial: is called before each trial. There is one for each cell.
+        trust: whether the record of a stranger may use what it opens of this machine, as for `replay`.
 
     Raises:
-        RecordingError: the run has no answer, or its replay does not lead to it.
+        RecordingError: the run has no answer, its replay does not lead to it, or it is a stranger's and would run
+            without a wall.
         KernelError: the kernel did not start.
     """
-    return Job(_clean(source, environment, on_trial)).wait()
+    recording, steps, gone = script_of(source)
+    if recording.clipped_at is not None:
+        raise RecordingError(f"The log {recording.path} cannot be cleaned: cell {recording.clipped_at} {CLIPPED}.")
+    recording = admitted(recording, Use(environment, code=code_of_others(steps)), trust)
+    return Job(_clean((recording, steps, gone), environment, on_trial)).wait()
 
 
 def convert(notebook: NotebookNode, kind: str, path: Path) -> None:
@@ -92,8 +103,8 @@ def convert(notebook: NotebookNode, kind: str, path: Path) -> None:
     nbconvert.writers.FilesWriter(build_directory=str(path.parent)).write(text, resources, notebook_name=path.stem)
 
 
-async def _clean(source: Recording | str | Path, environment: str | None, on_trial: OnTrial) -> Cleaning:
-    recording, steps, _ = script_of(source)
+async def _clean(script: Script, environment: str | None, on_trial: OnTrial) -> Cleaning:
+    recording, steps, _ = script
     outcome = outcome_of(recording.trajectory)
     if outcome.way == "none":
         raise RecordingError(f"{recording.path} has no answer that the cells could lead to.")

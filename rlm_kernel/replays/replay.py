@@ -13,6 +13,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from rlm_kernel._sync import Job
 from rlm_kernel.configuration import arguments_of
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernelspecs import Environment
+from rlm_kernel.reach import Trust, Use, admitted
 from rlm_kernel.records import CellResult, Prompt, UsageSummary
 from rlm_kernel.replays.divergence import Divergence, compare_outputs
 from rlm_kernel.replays.oracle import Oracle
@@ -32,6 +34,7 @@ from rlm_kernel.session import Session
 from rlm_kernel.trajectory.log.recording import Recording, read
 
 Mode = Literal["replay", "live"]
+CLIPPED = "and what came after it is not replayed, because the log does not hold it whole: it reached its max_log_bytes"
 _ASK_LIVE = " To ask models for what is not on record, replay it live: rlm replay --live, or mode='live'."
 
 
@@ -87,6 +90,7 @@ def replay(
     environment_kwargs: Mapping[str, Any] | None = None,
     context: Prompt | None = None,
     on_step: OnStep = lambda *_: None,
+    trust: Trust = False,
     **live: Any,
 ) -> ReplayReport:
     """Run a recorded run once more.
@@ -98,35 +102,41 @@ def replay(
         environment_kwargs: its options; None: the recorded ones, where no environment is named.
         context: the input, when it is not to be taken from the record.
         on_step: is called before each cell.
+        trust: whether the record of a stranger may use what it opens of this machine, or who is asked. What it may not
+            use is left out, which a warning tells. A record of this user's own needs no trust.
         live: for live mode, arguments of `RLM` in place of the recorded backend: keys are given again.
 
     Raises:
-        RecordingError: the record cannot be read, or its context is missing or altered.
+        RecordingError: the record cannot be read, its context is missing or altered, or it is a stranger's and would
+            run without a wall.
         ConfigError: an argument is wrong.
         KernelError: the kernel did not start.
     """
-    return Job(_replayed(source, mode, context, on_step, live, environment, environment_kwargs)).wait()
+    script = _admitted(source, mode, environment, environment_kwargs, live, trust)
+    return Job(_replayed(script, mode, context, on_step, live, environment, environment_kwargs)).wait()
 
 
 async def areplay(source: Recording | str | Path, **arguments: Any) -> ReplayReport:
     """`replay` for asynchronous callers; it takes the same arguments."""
-    names = ("mode", "context", "on_step", "environment", "environment_kwargs")
-    known = {name: arguments.pop(name) for name in names if name in arguments}
-    return await Job(_replayed(source, live=arguments, **known)).wait_async()
+    usual = {"mode": "replay", "environment": None, "environment_kwargs": None, "context": None}
+    mode, environment, kwargs, context = (arguments.pop(name, value) for name, value in usual.items())
+    on_step, trust = arguments.pop("on_step", lambda *_: None), arguments.pop("trust", False)
+    script = await asyncio.to_thread(_admitted, source, mode, environment, kwargs, arguments, trust)
+    return await Job(_replayed(script, mode, context, on_step, arguments, environment, kwargs)).wait_async()
 
 
 async def _replayed(
-    source: Recording | str | Path,
-    mode: Mode = "replay",
-    context: Prompt | None = None,
-    on_step: OnStep = lambda *_: None,
-    live: Mapping[str, Any] | None = None,
-    environment: str | None = None,
-    environment_kwargs: Mapping[str, Any] | None = None,
+    script: Script,
+    mode: Mode,
+    context: Prompt | None,
+    on_step: OnStep,
+    live: Mapping[str, Any],
+    environment: str | None,
+    environment_kwargs: Mapping[str, Any] | None,
 ) -> ReplayReport:
-    recording, steps, gone = script_of(source)
+    recording, steps, gone = script
     where = environment_of(recording, environment, environment_kwargs)
-    rlm = _models(recording, mode, live or {})
+    rlm = _models(recording, mode, live)
     try:
         oracle = Oracle(rlm) if rlm else None
         rehearsal = Rehearsal(recording, where, await context_of(recording, context), oracle)
@@ -137,21 +147,53 @@ async def _replayed(
             await rlm.__aexit__()
 
 
-def script_of(source: Recording | str | Path) -> tuple[Recording, tuple[Step, ...], tuple[int, ...]]:
+def _admitted(
+    source: Recording | str | Path,
+    mode: Mode,
+    environment: str | None,
+    environment_kwargs: Mapping[str, Any] | None,
+    live: Mapping[str, Any],
+    trust: Trust,
+) -> Script:
+    """The record as it may be used, and its cells."""
+    recording, steps, gone = script_of(source)
+    use = Use(environment, environment_kwargs, models=mode == "live", given=live, code=code_of_others(steps))
+    return admitted(recording, use, trust), steps, gone
+
+
+def code_of_others(steps: Sequence[Step]) -> str:
+    """What of a notebook is not on record, in words; empty: nothing is not."""
+    edited = [step.number for step in steps if step.edited]
+    added = sum(step.recorded is None for step in steps)
+    said = [f"cell {number} was edited" for number in edited] + [f"{_counted(added, 'cell')} were added"] * bool(added)
+    return f"in its notebook {', '.join(said)}" if said else ""
+
+
+Script = tuple[Recording, tuple[Step, ...], tuple[int, ...]]
+"""A record, the cells to run, and the numbers of those that were removed from the notebook."""
+
+
+def script_of(source: Recording | str | Path) -> Script:
     """The record, the cells to run, and the numbers of those that were removed from the notebook, if it is one.
 
     Raises:
         RecordingError: it cannot be read.
     """
     if isinstance(source, Recording):
-        return source, script_of_run(source.trajectory), ()
+        return source, _whole(source, script_of_run(source.trajectory)), ()
     path, recording = Path(source), read(source)
     if path.suffix != ".ipynb":
-        return recording, script_of_run(recording.trajectory), ()
+        return recording, _whole(recording, script_of_run(recording.trajectory)), ()
     notebook = read_notebook(path)
     recording = run_of(recording, notebook.metadata.get("rlm", {}))
     run = recording.trajectory
-    return recording, script_of_notebook(notebook, run), removed(notebook, run)
+    return recording, _whole(recording, script_of_notebook(notebook, run)), removed(notebook, run)
+
+
+def _whole(recording: Recording, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The cells before the first one that the log does not hold whole."""
+    end = recording.clipped_at
+    return steps if end is None else tuple(takewhile(lambda step: step.number < end, steps))
 
 
 class Rehearsal:
@@ -183,6 +225,9 @@ class Rehearsal:
         self._histories = recording.trajectory.histories()
         self._expected: Outcome = outcome_of(recording.trajectory)
         self._divergences: list[Divergence] = []
+        if recording.clipped_at is not None:
+            self._expected = Outcome("none")
+            self._divergences.append(Divergence("record", recording.clipped_at, CLIPPED))
 
     @property
     def divergences(self) -> Sequence[Divergence]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import RecordingError
+from rlm_kernel.trajectory.log import prompts
 from rlm_kernel.trajectory.log.recording import Recording, StoredContext
 from rlm_kernel.trajectory.notebook.notebook import fingerprint
 from rlm_kernel.trajectory.notebook.notebook_cells import is_cut_off
@@ -154,7 +155,12 @@ def _child(recording: Recording, number: int, query: str, index: int) -> Recordi
     call = next((call for call in calls if call.started.query == query and index in call.children), None)
     if call is None:
         raise RecordingError(f"{recording.path} holds no run for prompt {index} of the call {query} in cell {number}.")
-    prompt = call.started.prompts[index]
+    prompt, child = call.started.prompts[index], call.children[index].started
+    if child is not None and prompts.is_in_part(prompt, child.context_length):
+        raise RecordingError(
+            f"The input of the child in cell {number}, call {query}, is missing beside {recording.path} or was "
+            "altered: put back the folder `prompts`."
+        )
     content = prompt.encode("utf-8", "surrogatepass")
     context = StoredContext(hashlib.sha256(content).hexdigest(), "text", len(content), value=prompt)
     configuration = {**(recording.metadata.get("configuration") or {}), "persistent": False}

@@ -26,7 +26,7 @@ def test_replay_says_that_a_run_comes_out_as_it_was(rlm, run):
 
 
 def test_replay_names_what_differs_and_its_exit_code_is_7(rlm, run):
-    done = rlm("replay", "--json", "--quiet", str(run.edit("len(context)", "'other'")))
+    done = rlm("replay", "--trust", "--json", "--quiet", str(run.edit("len(context)", "'other'")))
     assert (done.returncode, done.stderr) == (7, b"")
     report = json.loads(done.stdout)
     assert [(d["kind"], d["cell"]) for d in report["divergences"]] == [("edited", 1), ("output", 1)]
@@ -37,7 +37,7 @@ def test_replay_live_asks_the_backend_that_is_named(rlm, run, provider):
     rlm.environment |= provider.environment
     provider.script = ["from a model"]
     path = str(run.edit("'one'", "'once'"))
-    done = rlm("replay", "--live", "--backend", "openai", "--model", MODEL, "--quiet", path)
+    done = rlm("replay", "--trust", "--live", "--backend", "openai", "--model", MODEL, "--quiet", path)
     assert done.returncode == 7
     assert b"1 from models" in done.stdout
     assert b"+stdout: from a model" in done.stdout

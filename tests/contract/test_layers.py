@@ -21,7 +21,7 @@ LAYERS = [
     {"questions", "plaintext", "oversized", "wire", "guest", "together", "validation", "zmtp"},
     {"records"},
     {"errors"},
-    {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets", "connection", "incoming"},
+    {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets", "connection", "incoming", "open_files"},
     {"clues", "worked_examples", "schemas"},
     {"prompts", "repairs"},
     {"prompt_profiles"},
@@ -46,6 +46,7 @@ LAYERS = [
     {"root"},
     {"engine"},
     {"arguments", "run", "configuration"},
+    {"reach"},
     {"resumption"},
     {"rlm"},
     # What is done with a recorded run, and with notebooks that ask.

@@ -108,3 +108,272 @@ def test_a_flood_ends_with_the_time_of_the_cell(greedy_local_host, code):
     report = greedy_local_host.run("kept = 1", code, "FINAL(kept)", cell_timeout=2, max_timeout=60)
     assert report["answer"] == "1"
     assert "took too long" in report["told"][1] or "a cell may ask at most" in report["told"][1]
+"""What a model writes: the disk of the host stays within its bound, and what goes wrong with a log is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import nbformat
+import pytest
+from recorded_runs import code, record
+
+from rlm import RLM, ConfigError, RecordingError, ScriptedLM
+from rlm.logger import RLMLogger
+from rlm_kernel.replays.export import clean
+from rlm_kernel.replays.replay import replay
+from rlm_kernel.replays.script import run_of
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.log.recording import read
+
+PICTURE = "b'\\x89PNG\\r\\n\\x1a\\n' + random.randbytes(200_000)"
+
+
+def size_of(folder):
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+
+
+def logged(folder, cells, *, most=None, lm=None, **arguments):
+    """Run cells and keep them; returns the log, the answer, and what the user was told."""
+    said = [code(cell) for cell in cells] + ["FINAL(done)"] * 2
+
+    def script(messages):
+        return "short" if len(messages) == 1 else said[sum(one["role"] == "assistant" for one in messages)]
+
+    logger = RLMLogger(folder, **({} if most is None else {"max_log_bytes": most}))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with RLM(lm or ScriptedLM(script), logger=logger, **arguments) as rlm:
+            answer = rlm.completion("some context", "q").response
+    return Path(logger.log_file_path), answer, [str(warning.message) for warning in told]
+
+
+# -- what is refused leaves a few words
+
+REFUSED = {
+    "an unknown model": "llm_query(str(n) + 'x' * 300_000, model='no such')",
+    "a model with a long name": "llm_query('x', model=str(n) + 'x' * 300_000)",
+    "a wrong schema": "llm_query(str(n) + 'x' * 300_000, schema={'type': 'no such'})",
+    "a long wrong schema": "llm_query('x', schema={'type': 'no such', 'title': str(n) + 'x' * 300_000})",
+    "a prompt that is too long": "llm_query(str(n) + 'x' * 300_000)",
+    "pictures for a model that takes none": f"llm_query(str(n), images=[{PICTURE}])",
+}
+
+
+class Blind(ScriptedLM):
+    """A model that looks at no pictures."""
+
+    takes_images = False
+
+
+@pytest.mark.parametrize("attempt", REFUSED)
+def test_what_is_refused_is_not_written_down_in_full(tmp_path, attempt):
+    cell = (
+        f"import random\nfor n in range(20):\n    try: {REFUSED[attempt]}\n    except (ValueError, RuntimeError): pass"
+    )
+    lm = Blind([code(cell), "FINAL(done)"], context_window=20_000)
+    log, answer, told = logged(tmp_path, [], lm=lm)
+    assert (answer, told) == ("done", [])
+    known = read(log).trajectory.cells[0]
+    assert len(known.calls) == 20
+    assert all(call.answers[0].error for call in known.calls)
+    assert size_of(tmp_path) < 600_000
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == set()
+    assert replay(log).equal
+
+
+# -- what is large is written once
+
+
+def test_a_large_prompt_is_written_once_however_often_it_is_asked(tmp_path):
+    cell = "prompt = 'start ' + 'x' * 200_000 + ' end'\nprint([llm_query(prompt) for _ in range(30)] == ['short'] * 30)"
+    log, _, told = logged(tmp_path, [cell])
+    assert told == []
+    (stored,) = (tmp_path / "prompts").iterdir()
+    assert stored.stat().st_size == 200_010
+    assert log.stat().st_size < 200_000
+    known = read(log)
+    (first, *_) = calls = known.trajectory.cells[0].calls
+    assert first.started.prompts[0] == stored.read_text()
+    assert all(call.started.prompts[0] is first.started.prompts[0] for call in calls)
+    shown = json.loads(next(line for line in log.read_text().splitlines() if '"type":"subcall"' in line))
+    assert shown["prompts"][0].startswith("start x")
+    assert shown["prompts"][0].endswith("x end")
+    assert replay(log).equal
+    stored.write_text("altered")
+    assert replay(log).equal  # what identifies a prompt stands in the log
+    assert read(log).trajectory.cells[0].calls[0].started.prompts == tuple(shown["prompts"])
+
+
+def test_a_picture_is_written_once_and_when_a_model_was_asked(tmp_path):
+    cell = f"import random\nimage = {PICTURE}\nprint({{llm_query('what is it?', images=[image]) for _ in range(10)}})"
+    said = [code(cell), *["short"] * 10, "FINAL(done)"]
+    log, *_ = logged(tmp_path, [], lm=ScriptedLM(said))
+    assert [path.stat().st_size for path in (tmp_path / "images").iterdir()] == [200_008]
+    assert log.stat().st_size < 100_000
+
+
+def test_the_large_input_of_a_child_is_found_again_or_named_as_missing(tmp_path):
+    run = record(tmp_path, [code("rlm_query('y' * 100_000)"), "FINAL(1)"], max_depth=2)
+    recording = read(run.log)
+    (call,) = recording.trajectory.cells[0].calls
+    about = {"child": [[1, call.started.query, 0]]}
+    assert replay(run_of(recording, about)).equal
+    (child,) = (path for path in tmp_path.glob("*.ipynb") if path != run.notebook)
+    assert nbformat.read(child, 4).metadata.rlm.child
+    shutil.rmtree(tmp_path / "prompts")
+    with pytest.raises(RecordingError, match="prompts"):
+        run_of(read(run.log), about)
+
+
+def test_a_turn_with_thousands_of_calls_is_not_said_twice_in_full(tmp_path):
+    log, *_ = logged(tmp_path, ["print(len(llm_query_batched([str(n) + 'x' * 3_000 for n in range(2_000)])))"])
+    kinds = {}
+    for line in log.read_bytes().splitlines():
+        kind = json.loads(line)["type"]
+        kinds[kind] = kinds.get(kind, 0) + len(line)
+    assert kinds["iteration"] < 0.25 * kinds["subcall"]
+    turn = next(line for line in map(json.loads, log.read_bytes().splitlines()) if line["type"] == "iteration")
+    assert len(turn["code_blocks"][0]["result"]["rlm_calls"]) == 1_000
+    assert turn["code_blocks"][0]["result"]["rlm_calls_left_out"] == 1_000
+
+
+# -- the quota
+
+FILL = "first = llm_query('one')\nprint(first)"
+FLOOD = "import random\nfor n in range(60): llm_query(f'{random.random()}' * 1_000)\nprint('flooded')"
+AFTER = "print('x' * 50_000)\nlater = llm_query('later')"
+
+
+@pytest.mark.parametrize("most", [2**16, 400_000])
+def test_a_run_writes_no_more_than_its_quota_and_goes_on(tmp_path, most):
+    log, answer, told = logged(tmp_path, [FILL, FLOOD, AFTER], most=most)
+    assert answer == "done"
+    assert sum("as large as they may be" in message for message in told) == 1
+    assert size_of(tmp_path) <= most + 4_000
+    known = read(log)
+    assert known.flaw is None
+    assert known.trajectory.completion.response == "done"
+    assert any("max_log_bytes" in notice for turn in known.trajectory.turns for notice in turn.notices)
+
+
+def test_a_log_that_reached_its_quota_is_replayed_as_far_as_it_is_whole_and_says_so(tmp_path):
+    log, *_ = logged(tmp_path, [FILL, FLOOD, AFTER], most=400_000)
+    assert read(log).clipped_at == 2
+    report = replay(log)
+    assert report.results.keys() == {1}
+    assert [(d.kind, d.cell) for d in report.divergences] == [("record", 2)]
+    assert "max_log_bytes" in str(report)
+    with pytest.raises(RecordingError, match=r"not whole from cell 2 on.*at=1 or less"):
+        RLM.resume(log, backend=ScriptedLM([]))
+    with pytest.raises(RecordingError, match="max_log_bytes"):
+        clean(log)
+    again = ScriptedLM(["FINAL(done)"])
+    assert RLM.resume(log, at=1, backend=again).response == "done"
+    assert len(again.calls) == 1
+
+
+def test_an_input_that_is_larger_than_the_quota_is_told_and_given_again(tmp_path):
+    logger = RLMLogger(tmp_path, max_log_bytes=100_000)
+    given = "words " * 50_000
+    RLM(ScriptedLM([code("FINAL(len(context))")]), logger=logger).completion(given, "q")
+    assert size_of(tmp_path) < 100_000
+    with pytest.raises(RecordingError, match=r"300,000 bytes.*give the context again"):
+        replay(logger.log_file_path)
+    assert replay(logger.log_file_path, context=given).equal
+
+
+def test_the_bound_is_told_in_the_stream_too(tmp_path):
+    cells = [code("print('x' * 100_000)"), "FINAL(1)"]
+
+    async def told():
+        async with RLM(ScriptedLM(cells), logger=RLMLogger(tmp_path, max_log_bytes=2**16)) as rlm:
+            return [event async for event in rlm.stream("c", "q")]
+
+    with pytest.warns(RuntimeWarning, match="max_log_bytes"):
+        seen = asyncio.run(told())
+    assert any(isinstance(event, events.Notice) and "max_log_bytes" in event.message for event in seen)
+    assert isinstance(seen[-1], events.RunFinished)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1000, True, "1g", 1.5])
+def test_a_quota_that_is_none_is_refused(wrong):
+    with pytest.raises(ConfigError, match="max_log_bytes"):
+        RLMLogger(max_log_bytes=wrong)
+
+
+# -- the log under a run
+
+
+def test_a_log_that_is_removed_under_a_run_is_told_and_written_again_whole(tmp_path):
+    folder = tmp_path / "logs"
+    remove = f"import shutil; shutil.rmtree({str(folder)!r}); print(llm_query('one'))"
+    log, answer, told = logged(folder, ["print(1)", remove, "print(3)"])
+    assert answer == "done"
+    assert [message for message in told if "was removed while the run goes on" in message] == told
+    assert len(told) == 1
+    known = read(log)
+    assert known.flaw is None
+    assert len(known.trajectory.cells) == 3
+    assert log.with_suffix(".ipynb").is_file()
+    assert known.context.value == "some context"
+
+
+def test_a_disk_that_is_full_is_told_and_the_log_ends_with_a_whole_line(tmp_path):
+    program = """
+import resource, signal, sys, warnings
+from rlm import RLM, ScriptedLM
+from rlm.logger import RLMLogger
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+cells = ["print('x' * 20_000)"] * 4
+lm = ScriptedLM([f"```repl\\n{cell}\\n```" for cell in cells] + ["FINAL(5)"])
+print(RLM(lm, logger=RLMLogger(sys.argv[1], notebook=False)).completion("c", "q").response)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "5\n"
+    assert done.stderr.count("the run goes on") == 1
+    (log,) = tmp_path.glob("*.jsonl")
+    assert log.read_bytes().endswith(b"\n")
+    assert log.stat().st_size <= 60_000
+    assert read(log).flaw is None
+
+
+# -- descriptors
+
+
+def test_a_run_opens_no_more_files_however_many_turns_it_takes(tmp_path):
+    count = []
+    cells = [f"print(llm_query('{n}'))" for n in range(12)]
+    logged(tmp_path, cells, on_iteration_start=lambda *_: count.append(len(list(Path("/proc/self/fd").iterdir()))))
+    assert max(count[5:]) <= max(count[1:5])
+
+
+def test_too_few_files_are_named_as_the_cause_before_a_turn_is_spent():
+    program = """
+from rlm import RLM, ScriptedLM
+lm = ScriptedLM(["```repl\\nprint(1)\\n```"] * 40)
+try:
+    RLM(lm).completion("c", "q")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    for most in (50, 60, 64):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=lambda most=most: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)),
+        )
+        assert done.stdout.startswith("KernelError")
+        assert f"{most} files" in done.stdout
+        assert "ulimit -n" in done.stdout

@@ -43,7 +43,12 @@ def forge(log, change):
 
 
 def again(log, **overrides):
-    return RLM.resume(log, **{"backend": ScriptedLM([]), **overrides})
+    """Go on from a log that was forged: what is wrong with it is named even to who trusts it."""
+    return RLM.resume(log, **{"backend": ScriptedLM([]), "trust": True, **overrides})
+
+
+def replayed(log, **arguments):
+    return replay(log, trust=True, **arguments)
 
 
 @pytest.mark.parametrize("file", ["/dev/zero", "../secret.txt", "contexts/../../secret.txt"])
@@ -56,7 +61,7 @@ def test_a_context_is_read_from_its_folder_only(log, tmp_path, file):
             line |= {"file": file, "sha256": hashlib.sha256(secret).hexdigest(), "size": len(secret)}
 
     forge(log, change)
-    for use in (again, replay):
+    for use in (again, replayed):
         with pytest.raises(RecordingError, match="context"):
             use(log)
 
@@ -81,7 +86,7 @@ def test_no_argument_of_a_log_can_have_a_key_sent_elsewhere(log, name, field):
 
     forge(log, change)
     with pytest.raises(RecordingError, match=rf"names the server https://example.com/v1.*give {name} again"):
-        RLM.resume(log)
+        RLM.resume(log, trust=True)
 
 
 def test_who_names_the_environment_says_what_it_may_reach(log):
@@ -123,7 +128,7 @@ def test_arguments_of_a_later_version_are_named(log):
     with pytest.raises(TypeError, match="max_wonders"):
         again(log, max_wonders=3)
     forge(log, change)
-    for use in (again, lambda log: replay(log, mode="live", backend=ScriptedLM([]))):
+    for use in (again, lambda log: replayed(log, mode="live", backend=ScriptedLM([]))):
         with pytest.raises(RecordingError, match=r"does not have: max_wonders, self\. Update it"):
             use(log)
 
@@ -136,7 +141,7 @@ def test_a_log_of_a_later_schema_is_named_before_any_line_that_is_not_known(log)
             line["type"] = "wonder"
 
     forge(log, change)
-    for use in (again, replay):
+    for use in (again, replayed):
         with pytest.raises(RecordingError, match=r"has the schema 2, .* reads up to 1\. Update it"):
             use(log)
 
@@ -186,13 +191,13 @@ def test_a_log_that_cannot_be_is_named_when_it_is_read(log, change):
 
 def test_a_log_without_turns_or_a_configuration_is_replayed_as_far_as_it_goes(log):
     forge(log, lambda kind, line: line.update(configuration=None) if kind == "metadata" else None)
-    assert replay(log).equal
+    assert replayed(log).equal
     kept = [line for line in log.read_text().splitlines() if json.loads(line)["type"] in ("metadata", "finished")]
     context = next(line for line in log.read_text().splitlines() if json.loads(line)["type"] == "context")
     log.write_text("\n".join([*kept, context, ""]))
-    assert replay(log).answer is None
+    assert replayed(log).answer is None
     with pytest.raises(RecordingError, match="has no answer"):
-        clean(log)
+        clean(log, trust=True)
 
 
 @pytest.mark.parametrize(

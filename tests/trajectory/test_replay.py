@@ -49,7 +49,7 @@ def test_chance_and_hashes_are_those_of_the_run(tmp_path):
 
 
 def test_an_edited_cell_is_named_with_what_it_shows_now(asking):
-    report = replay(asking.edit("print(len(context))", "print(len(context) + 1)"))
+    report = replay(asking.edit("print(len(context))", "print(len(context) + 1)"), trust=True)
     edited, output = report.divergences
     assert (edited.kind, edited.cell, output.kind, output.cell) == ("edited", 1, "output", 1)
     assert "-stdout: 12\n+stdout: 13" in output.diff
@@ -57,7 +57,7 @@ def test_an_edited_cell_is_named_with_what_it_shows_now(asking):
 
 
 def test_another_question_is_named_with_the_nearest_on_record(asking):
-    report = replay(asking.edit("llm_query('one')", "llm_query('once')"))
+    report = replay(asking.edit("llm_query('one')", "llm_query('once')"), trust=True)
     assert not report.equal
     call = next(d for d in report.divergences if d.kind == "call")
     assert call.cell == 2
@@ -68,7 +68,7 @@ def test_another_question_is_named_with_the_nearest_on_record(asking):
 def test_live_mode_asks_a_model_for_what_is_not_on_record_and_for_nothing_else(asking):
     lm = ScriptedLM(["live"], model="another")
     path = asking.edit("llm_query('one')", "llm_query('once')")
-    report = replay(path, mode="live", backend=lm)
+    report = replay(path, mode="live", backend=lm, trust=True)
     assert [call.prompt for call in lm.calls] == ["once"]
     assert "live" in report.results[2].stdout
     assert report.recalled == 2
@@ -79,7 +79,7 @@ def test_live_mode_asks_a_model_for_what_is_not_on_record_and_for_nothing_else(a
 def test_of_a_batch_only_the_new_prompts_are_asked(asking):
     lm = ScriptedLM(lambda messages: f"live {messages[-1]['content']}")
     path = asking.edit("context[4:]])", "'new', context[4:]])")
-    report = replay(path, mode="live", backend=lm)
+    report = replay(path, mode="live", backend=lm, trust=True)
     assert [call.prompt for call in lm.calls] == ["new"]
     assert "['echo: some', 'live new', 'echo:  context']" in report.results[2].stdout
 
@@ -96,7 +96,7 @@ def test_an_added_cell_runs_and_a_removed_one_is_named(asking):
     last = next(cell for cell in notebook.cells if cell.metadata.get("rlm", {}).get("cell") == 3)
     last.source = "FINAL(seen)"
     nbformat.write(notebook, asking.notebook)
-    report = replay(asking.notebook)
+    report = replay(asking.notebook, trust=True)
     assert report.answer == "by an added cell"
     assert "Cell 1 is in the record and not in the notebook." in str(report)
     assert "-stdout: echo: some echo:  context\n+stdout: by an added cell" in str(report)
@@ -124,7 +124,7 @@ def test_tools_are_not_called_again(tmp_path):
 
 def test_a_call_of_a_tool_that_is_not_on_record_fails_and_is_named(tmp_path):
     run = record(tmp_path, [code("print(tool('a'))"), "FINAL(1)"], custom_tools={"tool": str.upper})
-    report = replay(run.edit("'a'", "'b'"))
+    report = replay(run.edit("'a'", "'b'"), trust=True)
     call = next(d for d in report.divergences if d.kind == "call")
     assert 'tool("b", {}); the nearest on record is tool("a", {})' in call.what
 
@@ -180,7 +180,7 @@ def test_cells_that_ended_the_kernel_or_took_too_long_are_not_run_again(tmp_path
 
 
 def test_an_edited_cell_that_ends_the_kernel_now_ends_the_replay(asking):
-    report = replay(asking.edit("print(answers, one)", "import os; os._exit(1)"))
+    report = replay(asking.edit("print(answers, one)", "import os; os._exit(1)"), trust=True)
     assert [d.kind for d in report.divergences if d.cell == 2] == ["edited", "output", "kernel"]
     assert list(report.results) == [1, 2]
 
@@ -188,7 +188,7 @@ def test_an_edited_cell_that_ends_the_kernel_now_ends_the_replay(asking):
 def test_a_variable_named_as_the_answer_is_read(tmp_path):
     run = record(tmp_path, [code("total = len(context)"), "FINAL_VAR(total)"], context="abc")
     assert replay(run.log).answer == "3"
-    report = replay(run.edit("len(context)", "len(context) + 1"))
+    report = replay(run.edit("len(context)", "len(context) + 1"), trust=True)
     assert report.answer == "4"
     assert report.divergences[-1].kind == "answer"
 

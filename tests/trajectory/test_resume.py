@@ -298,10 +298,10 @@ def test_a_log_cannot_have_a_key_sent_to_a_server_of_its_choice(tmp_path):
     forged[0]["configuration"] |= {"backend": "openai", "backend_kwargs": kwargs}
     log.write_text("".join(f"{json.dumps(line)}\n" for line in forged))
     with pytest.raises(RecordingError, match=r"names the server https://example.com/v1.*give backend_kwargs again"):
-        RLM.resume(log)
+        RLM.resume(log, trust=True)
     kwargs["base_url"] = "http://127.0.0.1:1/v1"
     log.write_text("".join(f"{json.dumps(line)}\n" for line in forged))
-    assert RLM.resume(log, backend_kwargs={**kwargs, "api_key": "k"}).response == "1"
+    assert RLM.resume(log, backend_kwargs={**kwargs, "api_key": "k"}, trust=True).response == "1"
 
 
 def test_a_later_run_of_a_persistent_kernel_finds_what_the_earlier_ones_left(tmp_path):

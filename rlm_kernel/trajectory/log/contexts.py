@@ -9,7 +9,6 @@ import hashlib
 import json
 import pickle
 import re
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from stat import S_ISREG
@@ -17,6 +16,7 @@ from typing import Any
 
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.records import Prompt
+from rlm_kernel.trajectory.log.files import is_there, write_whole
 from rlm_kernel.trajectory.log.recording import ContextEncoding, StoredContext
 
 FOLDER = "contexts"
@@ -27,13 +27,19 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIXES: dict[ContextEncoding, str] = {"text": ".txt", "json": ".json", "pickle": ".pickle"}
 
 
-def store(context: Prompt, folder: Path | None, redact: Callable[[str], str] = str) -> StoredContext:
+def store(
+    context: Prompt,
+    folder: Path | None,
+    redact: Callable[[str], str] = str,
+    may_take: Callable[[int], bool] = lambda _: True,
+) -> StoredContext:
     """Keep an input. Takes as long as hashing and writing do: about 0.3 s for 100 MB.
 
     Args:
         context: the input.
         folder: of the log; None: there is none, only its hash is kept.
         redact: takes secrets out of text. An input that holds one is not stored: without it it would be another.
+        may_take: whether a file of so many bytes may be written. Where it may not, only the hash is kept.
 
     Raises:
         OSError: it could not be written.
@@ -49,7 +55,10 @@ def store(context: Prompt, folder: Path | None, redact: Callable[[str], str] = s
     if folder is None:
         return StoredContext(sha256, encoding, size)
     name = _name(sha256, encoding)
-    write_once(folder / name, content)
+    if not is_there(folder / name, content):
+        if not may_take(size):
+            return StoredContext(sha256, encoding, size, left_out=True)
+        write_whole(folder / name, content)
     return StoredContext(sha256, encoding, size, file=name)
 
 
@@ -67,6 +76,11 @@ def load(stored: StoredContext | None, folder: Path) -> tuple[ContextEncoding, b
         raise RecordingError("The run ended before its context was stored: give the context again.")
     if stored.redacted:
         raise RecordingError("The context holds a secret and was left out of the record: give the context again.")
+    if stored.left_out:
+        raise RecordingError(
+            f"The context has {stored.size:,} bytes, more than the files of the run may have (max_log_bytes), and is "
+            "not in the record: give the context again."
+        )
     content = encode(stored.value)[1] if stored.file is None else _read(folder / stored.file, stored)
     if hashlib.sha256(content).hexdigest() != stored.sha256:
         where = folder / stored.file if stored.file else "the one in the log"
@@ -131,31 +145,3 @@ def _same(read: Any, written: Any) -> bool:
     if isinstance(read, list):
         return len(read) == len(written) and all(map(_same, read, written))
     return bool(read == written)
-
-
-def write_once(path: Path, content: bytes) -> None:
-    """Write a file that is named after its content, unless it is there. It is whole, or not there.
-
-    Raises:
-        OSError: it could not be written.
-    """
-    if path.is_file() and path.stat().st_size == len(content):
-        return
-    write_whole(path, content)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is whole, or not there; one that was there before is replaced. The umask says who reads it.
-
-    Raises:
-        OSError: it could not be written; a file that was there before still is.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

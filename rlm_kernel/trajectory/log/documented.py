@@ -8,6 +8,7 @@ not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from rlm_kernel.history import clip
@@ -17,6 +18,11 @@ from rlm_kernel.usage import UsageMeter
 
 LOGGED_CHARACTERS = 20_000
 """What the log repeats of an output, a prompt or an answer."""
+MAX_LOGGED_CHARACTERS = 100_000
+"""What it repeats of all sub-calls of a cell together."""
+MIN_LOGGED_CHARACTERS = 200
+MAX_LOGGED_CALLS = 1_000
+"""Of a cell; what is more is counted. The lines before hold all of them."""
 
 
 def metadata(configuration: Mapping[str, Any], root_model: str) -> dict[str, Any]:
@@ -41,6 +47,7 @@ def trajectory(run: Trajectory, run_metadata: Mapping[str, Any]) -> dict[str, An
 def iteration(turn: Turn, most: int | None = None) -> dict[str, Any]:
     """One turn. `most`: characters that are kept of each text; None: all, and the runs of children."""
     answer = turn.finished.answer if turn.finished else None
+    answer = None if answer is None else _cut(answer, most)
     return {
         "iteration": turn.iteration,
         "prompt": [{**message, "content": _cut(message["content"], most)} for message in turn.told],
@@ -60,22 +67,32 @@ def _result(cell: Cell, answer: str | None, most: int | None) -> dict[str, Any]:
         "stderr": _cut("\n".join(filter(None, (result.stderr if result else "", traceback))), most),
         "locals": dict(result.report.variables) if result else {},
         "execution_time": result.seconds if result else None,
-        "rlm_calls": [one for call in cell.calls for one in _calls(call, most)],
+        **_calls_of(cell, most),
         "final_answer": answer if given is not None else None,
     }
+
+
+def _calls_of(cell: Cell, most: int | None) -> dict[str, Any]:
+    """The sub-calls of a cell. In the log they share a bound, and those that are too many are counted."""
+    count = sum(len(call.answers) for call in cell.calls)
+    if most is None:
+        return {"rlm_calls": [one for call in cell.calls for one in _calls(call, None)]}
+    share = min(most, max(MIN_LOGGED_CHARACTERS, MAX_LOGGED_CHARACTERS // max(2 * count, 1)))
+    listed = list(islice((one for call in cell.calls for one in _calls(call, share)), MAX_LOGGED_CALLS))
+    return {"rlm_calls": listed} | ({"rlm_calls_left_out": count - len(listed)} if count > len(listed) else {})
 
 
 def _calls(call: Call, most: int | None) -> Iterable[dict[str, Any]]:
     for index, answered in sorted(call.answers.items()):
         fields = {
-            "root_model": answered.model,
+            "root_model": _cut(answered.model, most),
             "prompt": _cut(call.started.prompts[index], most),
             "response": _cut(answered.text, most),
             "usage_summary": _summary(call.spending_of(index)).to_dict(),
             "execution_time": answered.seconds,
         }
         if answered.error is not None:
-            fields["error"] = answered.error
+            fields["error"] = _cut(answered.error, most)
         child = call.children.get(index)
         if child is not None and most is None:
             fields["metadata"] = trajectory(child, metadata({}, child.model))

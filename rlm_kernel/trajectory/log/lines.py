@@ -18,6 +18,7 @@ from rlm_kernel import errors
 from rlm_kernel.records import RLMChatCompletion
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
+from rlm_kernel.trajectory.log import prompts
 
 SCHEMA = 1
 """The version of the lines, in `metadata`."""
@@ -65,6 +66,8 @@ def line_of(event: Event) -> dict[str, Any] | None:
             return {"type": kind, "time": event.time, **_outcome(event.completion)}
         case events.RunFailed():
             return {"type": kind, "time": event.time, **_failure(event.error)}
+        case events.SubcallStarted():
+            return prompts.shortened({"type": kind, **_held(event)})
     return {"type": kind, **_held(event)}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import warnings
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any, Protocol
 from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFinished, RunStarted
-from rlm_kernel.trajectory.log import documented, lines
+from rlm_kernel.trajectory.log import documented, lines, signature
 from rlm_kernel.trajectory.log.log_file import LogFile
+from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
 from rlm_kernel.trajectory.tree import Trajectory
 
@@ -32,25 +34,38 @@ class RLMLogger:
         log_dir: the folder, made when needed; None: nothing is written, and `completion.metadata` is all there is.
         file_name: how the names begin.
         notebook: whether to write the notebook, too.
+        max_log_bytes: what the files of one completion may take together: log and notebooks, those of children too,
+            input, large prompts and pictures. A run that reaches it goes on, and its log is clipped from there. None:
+            as much as there is.
 
     Attributes:
         log_file_path: of the latest completion, or None.
         notebook_path: of the latest completion, or None.
 
     Raises:
-        ConfigError: `file_name` is no name of a file.
+        ConfigError: `file_name` is no name of a file, or `max_log_bytes` is too small.
     """
 
     def __init__(
-        self, log_dir: str | os.PathLike[str] | None = None, file_name: str = "rlm", *, notebook: bool = True
+        self,
+        log_dir: str | os.PathLike[str] | None = None,
+        file_name: str = "rlm",
+        *,
+        notebook: bool = True,
+        max_log_bytes: int | None = USUAL_BYTES,
     ) -> None:
         if not isinstance(file_name, str) or not file_name.strip(".") or Path(file_name).name != file_name:
             raise ConfigError(f"file_name must be how a file's name begins, such as 'rlm', not {file_name!r}.")
+        if max_log_bytes is not None and (
+            not isinstance(max_log_bytes, int) or isinstance(max_log_bytes, bool) or max_log_bytes < MIN_BYTES
+        ):
+            raise ConfigError(f"max_log_bytes is a number of bytes from {MIN_BYTES:,}, or None, not {max_log_bytes!r}.")
         self.log_dir = None if log_dir is None else Path(log_dir)
         self.log_file_path: str | None = None
         self.notebook_path: str | None = None
         self._file_name = file_name
         self._notebook = notebook
+        self._max_log_bytes = max_log_bytes
         self._latest: RunLog | None = None
 
     def __repr__(self) -> str:
@@ -96,9 +111,10 @@ class RLMLogger:
 
     def _write_files(self, log: RunLog, path: Path) -> None:
         self.log_file_path = self.notebook_path = None
+        quota = Quota(self._max_log_bytes)
         try:
             _make(path.parent)
-            log.add(LogFile(path, log.about, log.redact))
+            log.add(LogFile(path, log.about, log.redact, quota=quota, key=_key(log), tell=log.tell))
         except OSError as error:
             warnings.warn(f"The run is not logged: {error}. It goes on.", RuntimeWarning, stacklevel=2)
             return
@@ -106,8 +122,20 @@ class RLMLogger:
         if self._notebook:
             from rlm_kernel.trajectory.notebook.notebook_file import NotebookFile  # imports nbformat
 
-            log.add(NotebookFile(path.with_suffix(".ipynb"), log.about, log.redact))
+            log.add(NotebookFile(path.with_suffix(".ipynb"), log.about, log.redact, quota=quota))
             self.notebook_path = str(path.with_suffix(".ipynb"))
+
+
+def _key(log: RunLog) -> bytes | None:
+    """What the log is signed with. Without a key the run is logged all the same."""
+    try:
+        return signature.key()
+    except OSError as error:
+        log.tell(
+            f"The log of this run is not signed, because there is no key of yours: {error}. A replay of it will ask "
+            "whether you trust it."
+        )
+        return None
 
 
 def _make(folder: Path) -> None:
@@ -150,6 +178,7 @@ class RunLog:
         self._run = Trajectory()
         self.readers: list[OnEvent] = [self._remember]
         self._files: list[File] = []
+        self._untold: deque[str] = deque()
 
     @property
     def run_id(self) -> str:
@@ -160,6 +189,15 @@ class RunLog:
         """Have a file written, too."""
         self.readers.append(file)
         self._files.append(file)
+
+    def tell(self, message: str) -> None:
+        """Have the user told something of the log. May be called from any thread."""
+        self._untold.append(message)
+
+    def take_untold(self) -> Iterator[str]:
+        """What the user is to be told since the last call."""
+        while self._untold:
+            yield self._untold.popleft()
 
     def metadata(self) -> dict[str, Any]:
         """The run so far, as `completion.metadata` holds it."""
@@ -175,6 +213,8 @@ class RunLog:
                 file.close()
             except OSError as error:
                 warnings.warn(f"{file!r} is not whole: {error}", RuntimeWarning, stacklevel=2)
+        for message in self.take_untold():
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
 
     def _remember(self, event: Event) -> None:
         event = self.redact.event(event)

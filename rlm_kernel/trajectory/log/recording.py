@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlm_kernel.errors import RecordingError
-from rlm_kernel.trajectory.log import lines
+from rlm_kernel.trajectory.log import clipping, lines, prompts, signature
 from rlm_kernel.trajectory.tree import Trajectory
 
 ContextEncoding = Literal["text", "json", "pickle"]
@@ -33,6 +33,7 @@ class StoredContext:
         file: its path relative to the log's folder, or None when it is embedded.
         value: the embedded input.
         redacted: whether it holds a secret, and was therefore not stored.
+        left_out: whether it was not stored because the files of the run may not be so large.
     """
 
     sha256: str
@@ -41,6 +42,7 @@ class StoredContext:
     file: str | None = None
     value: Any = None
     redacted: bool = False
+    left_out: bool = False
 
 
 _KNOWN = "Give a log (.jsonl) that RLMLogger or `rlm run` wrote; those of other tools cannot be read."
@@ -65,12 +67,16 @@ class Recording:
         metadata: its first line: the documented fields, and the configuration of the `RLM`.
         context: the input, or None when the run was killed before it was stored.
         trajectory: the run.
+        flaw: why the log does not count as one that this user wrote, in words; None: it carries the user's signature.
+        clipped_at: the first cell that is not whole on record, because the log reached `max_log_bytes`; None: all are.
     """
 
     path: Path
     metadata: dict[str, Any]
     context: StoredContext | None
     trajectory: Trajectory
+    flaw: str | None = None
+    clipped_at: int | None = None
 
     @property
     def stem(self) -> str:
@@ -87,8 +93,9 @@ def read(path: str | Path) -> Recording:
     log = log_of(Path(path))
     metadata: dict[str, Any] = {}
     context: StoredContext | None = None
-    trajectory = Trajectory()
-    for number, line in _lines(log):
+    trajectory, known, clipped_at = Trajectory(), dict[str, str | None](), None
+    check = signature.Check()
+    for number, line in _lines(log, check):
         if (told := line.get("type")) not in lines.TYPES:
             raise RecordingError(f"{log}: line {number} is not one of ours: its type is {told!r}. {_KNOWN}")
         try:
@@ -97,12 +104,31 @@ def read(path: str | Path) -> Recording:
                     context = _reader().validate_python({key: line[key] for key in _STORED if key in line})
                 case kind:
                     metadata = _checked(log, line) if kind == "metadata" and not metadata else metadata
+                    _put_back(line, log.parent, known)
                     trajectory.add(lines.event_of(line))
+                    if line.get(clipping.MARK) and clipped_at is None:
+                        clipped_at = _under_way(trajectory, line)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise RecordingError(f"{log}: line {number} is not one of ours: {_wrong(error)}. {_KNOWN}") from error
     if not metadata:
         raise RecordingError(f"{log} holds no run: it has no line of the type 'metadata'. {_KNOWN}")
-    return Recording(log, metadata, context, trajectory)
+    return Recording(log, metadata, context, trajectory, check.flaw, clipped_at)
+
+
+def _put_back(line: dict[str, Any], folder: Path, known: dict[str, str | None]) -> None:
+    """Read the large prompts of a call, or of one in a child's run, from their files."""
+    while line.get("type") == "child" and isinstance(line.get("line"), dict):
+        line = line["line"]
+    if line.get("type") == "subcall":
+        prompts.restore(line, folder, known)
+
+
+def _under_way(run: Trajectory, line: dict[str, Any]) -> int:
+    """The cell that was running when a line was written, or the next one."""
+    latest = run.cells[-1] if run.cells else None
+    if latest is None or (latest.result is not None and line.get("cell") != latest.number):
+        return 1 if latest is None else latest.number + 1
+    return latest.number
 
 
 def _wrong(error: Exception) -> str:
@@ -226,7 +252,7 @@ def _named_in(notebook: Path) -> Path:
     return beside if beside.is_file() else Path(folder) / name
 
 
-def _lines(log: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _lines(log: Path, check: signature.Check) -> Iterator[tuple[int, dict[str, Any]]]:
     with log.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
@@ -237,4 +263,5 @@ def _lines(log: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 return  # the process was killed while it wrote this line
             if not isinstance(line, dict):
                 raise RecordingError(f"{log}: line {number} is not a JSON object.")
+            check.take(number, raw)
             yield number, line

@@ -6,6 +6,7 @@ name with everything in it or not at all, so a process that is killed leaves the
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 import time
@@ -19,7 +20,8 @@ import nbformat
 
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
-from rlm_kernel.trajectory.log.contexts import write_whole
+from rlm_kernel.trajectory.log.files import write_whole
+from rlm_kernel.trajectory.log.quota import Quota
 from rlm_kernel.trajectory.log.redaction import Redactor
 from rlm_kernel.trajectory.notebook.notebook import About, about_run, notebook_of, runs
 from rlm_kernel.trajectory.tree import Trajectory
@@ -41,18 +43,26 @@ class NotebookFile:
         about: what the first line of the log says besides the run.
         redact: takes secrets out of text.
         seconds: between two writes while the run goes on.
+        quota: what the files of the run may take.
 
     Raises:
         OSError: from the next call, once: it could not be written. The run is none the worse for it.
     """
 
     def __init__(
-        self, path: Path, about: Mapping[str, Any], redact: Redactor | None = None, *, seconds: float = SECONDS
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        redact: Redactor | None = None,
+        *,
+        seconds: float = SECONDS,
+        quota: Quota | None = None,
     ) -> None:
         self._path = path
         self._about = about_run(path, about)
         self._redact = redact
         self._seconds = seconds
+        self._quota = quota or Quota()
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._broken = self._closed = False
@@ -87,7 +97,7 @@ class NotebookFile:
 
     def _work(self) -> None:
         try:
-            self._write_while_events_come(_Notebooks(self._path.parent, self._about, self._redact))
+            self._write_while_events_come(_Notebooks(self._path.parent, self._about, self._redact, self._quota))
         except BaseException as failure:  # noqa: BLE001 (whoever calls next gets it)
             self._failure, self._broken = failure, True
 
@@ -118,8 +128,9 @@ class NotebookFile:
 class _Notebooks:
     """The notebooks of a run and of those below it, in memory and on disk. `changed`: the two are not the same."""
 
-    def __init__(self, folder: Path, about: About, redact: Redactor | None) -> None:
+    def __init__(self, folder: Path, about: About, redact: Redactor | None, quota: Quota) -> None:
         self.changed = False
+        self._quota = quota
         self._folder = folder
         self._about = about
         self._redact = redact
@@ -150,7 +161,12 @@ class _Notebooks:
         for run, about in runs(self._run, self._about):
             told = self._told.get(about.child, 0)
             if self._written.get(about.file) != told:
-                write(self._folder / about.file, self._text(run, about))
+                text = self._text(run, about)
+                if not self._quota.replace(about.file, len(text.encode("utf-8"))):
+                    raise OSError(
+                        errno.EFBIG, f"the files of the run may have {self._quota.limit:,} bytes (max_log_bytes)"
+                    )
+                write(self._folder / about.file, text)
                 self._written[about.file] = told
         self.changed = False
 

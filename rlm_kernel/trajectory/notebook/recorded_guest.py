@@ -74,6 +74,8 @@ class RecordedGuest(rlm_guest.Guest):
             cell = self.record.cells.get(self.number)
             edited = cell is None or cell.code != self.source
             why = "it was edited or is new" if edited else "something that it depends on is not as it was in the run"
+            if self.record.is_clipped:
+                why += ", or the log does not hold the answer because it reached its max_log_bytes"
             raise rlm_recorded_run.NotOnRecordError(
                 f"Cell {self.number} of the run asks what is not on record, {shown(payload)}: {why}. {LIVE}"
             )

@@ -62,7 +62,7 @@ class Record:
             asked = [x for x in lines if x["type"] == "subcall" and (x["cell"], x["query"]) == (cell, query)]
             if not asked:
                 raise NotOnRecordError(f"The log holds no child run {child}: rlm_child was changed.")
-            self.context = {"encoding": "text", "value": asked[0]["prompts"][index]}
+            self.context = input_of(asked[0], index)
             here = [x for x in lines if x["type"] == "child" and (x["cell"], x["query"]) == (cell, query)]
             lines = [x["line"] for x in here if x["index"] == index]
         self.cells: dict[int, RecordedCell] = {}
@@ -70,7 +70,7 @@ class Record:
         self.histories: dict[int, list[dict[str, Any]]] = {}
         self._summarised = False
         self.metadata: dict[str, Any] = {}
-        self.served = False
+        self.served = self.is_clipped = False
         self._slots: dict[tuple[int, str], list[tuple[int, str, int]]] = {}
         self._seen: Counter[tuple[int, str]] = Counter()
         self.conversation: list[dict[str, Any]] = []
@@ -79,6 +79,7 @@ class Record:
 
     def add(self, line: dict[str, Any]) -> None:
         """Take the next line."""
+        self.is_clipped = self.is_clipped or bool(line.get("clipped"))
         taken = getattr(self, "add_" + line["type"], None)
         if taken is not None:
             taken(line)
@@ -152,6 +153,14 @@ class Record:
                 return turn[int(named[2]) - 1]
         same = [number for number, cell in self.cells.items() if cell.code == source]
         return min(same, key=lambda number: (number < expected, abs(number - expected)), default=expected)
+
+
+def input_of(call: dict[str, Any], index: int) -> dict[str, Any]:
+    """The input of the child run that answers a prompt: that prompt, which stands in a file if it is large."""
+    name = (call.get("stored") or {}).get(str(index))
+    if name is None:
+        return {"encoding": "text", "value": call["prompts"][index]}
+    return {"encoding": "text", "file": name, "sha256": Path(name).stem}
 
 
 def given(answer: dict[str, Any]) -> dict[str, str]:
