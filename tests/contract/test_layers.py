@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = [
     # What is said and written: no part of it acts on anything outside.
-    {"questions", "plaintext", "oversized", "wire", "guest", "together", "validation"},
-    {"records"},
+    {"questions", "plaintext", "markup", "oversized", "wire", "guest", "together", "validation"},
+    {"records", "sanitizer"},
     {"errors"},
     {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets"},
     {"clues", "worked_examples", "schemas"},
