@@ -121,8 +121,10 @@ class NotebookView(View):
         self._handle.update(self._bundle(link), raw=True)
 
     def _bundle(self, link: Element | None = None) -> dict[str, str]:
-        drawn = page.page(self.progress, self._unfolded, self._notes, link)
-        return {"text/html": drawn, "text/plain": page.words(self.progress)}
+        return {
+            "text/html": page.page(self.progress, self._unfolded, self._notes, link),
+            "text/plain": page.words(self.progress),
+        }
 
     def _fold(self, part: str, unfolded: bool) -> None:
         self._unfolded = self._unfolded | {part} if unfolded else self._unfolded - {part}
