@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._sync import Job
 from rlm_kernel.errors import CancellationError, LimitError
+from rlm_kernel.markup import Element, h
 from rlm_kernel.records import Prompt, RLMChatCompletion
 from rlm_kernel.trajectory.events import OnEvent, RunFinished
 from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
@@ -122,7 +122,5 @@ def _ended(error: BaseException, prompt: Prompt, view: View, logger: WatchedLogg
     )
 
 
-def _link(result: RLMResult) -> str:
-    if result.notebook is None:
-        return ""
-    return f'<a href="{html.escape(address(result.notebook))}">notebook of the run</a>'
+def _link(result: RLMResult) -> Element | None:
+    return None if result.notebook is None else h("a", "notebook of the run", href=address(result.notebook))

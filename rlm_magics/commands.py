@@ -9,6 +9,7 @@ from typing import Any
 from rlm_kernel import attachable, installed, kernelspecs
 from rlm_kernel.clients import registry
 from rlm_kernel.errors import ConfigError, RLMError
+from rlm_kernel.markup import Markup
 from rlm_kernel.records import UsageSummary
 from rlm_kernel.trajectory.console.retelling import retold
 from rlm_kernel.trajectory.log.recording import log_of, read
@@ -44,7 +45,7 @@ def links(file: str) -> str:
     return "\n".join(f"- {kind}: [{markdown.line(path.name)}]({address(str(path))})" for kind, path in found)
 
 
-def trace(file: str) -> str:
+def trace(file: str) -> Markup:
     """A recorded run turn by turn, as HTML."""
     progress = Progress()
     for event in retold(read(file).trajectory):

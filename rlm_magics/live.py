@@ -16,6 +16,7 @@ from rlm_magics.progress import Progress
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from rlm_kernel.markup import Element
     from rlm_kernel.trajectory.events import Event
 
 SECONDS = 0.2
@@ -72,8 +73,8 @@ class View:
     def draw(self) -> None:
         """Show the state of things."""
 
-    def finish(self, link: str) -> None:
-        """Show how it ended. `link`: to the notebook of the run, as HTML."""
+    def finish(self, link: Element | None) -> None:
+        """Show how it ended. `link`: to the notebook of the run, or None."""
 
 
 class NotebookView(View):
@@ -97,7 +98,7 @@ class NotebookView(View):
     def __enter__(self) -> Self:
         from IPython.display import display
 
-        self._handle = display(self._bundle(""), raw=True, display_id=True)
+        self._handle = display(self._bundle(), raw=True, display_id=True)
         if self._controls is not None:
             self._controls.show()
         return self
@@ -111,17 +112,19 @@ class NotebookView(View):
         if not self.progress.changed and time.monotonic() < self._drawn + CLOCK_SECONDS:
             return
         self.progress.changed, self._drawn = False, time.monotonic()
-        self._handle.update(self._bundle(""), raw=True)
+        self._handle.update(self._bundle(), raw=True)
 
-    def finish(self, link: str) -> None:
+    def finish(self, link: Element | None) -> None:
         """Leave behind what a notebook that is opened again shows as well."""
         if not self._verbose:
             self._unfolded.clear()
         self._handle.update(self._bundle(link), raw=True)
 
-    def _bundle(self, link: str) -> dict[str, str]:
-        html = page.page(self.progress, self._unfolded, self._notes, link)
-        return {"text/html": html, "text/plain": page.words(self.progress)}
+    def _bundle(self, link: Element | None = None) -> dict[str, str]:
+        return {
+            "text/html": page.page(self.progress, self._unfolded, self._notes, link),
+            "text/plain": page.words(self.progress),
+        }
 
     def _fold(self, part: str, unfolded: bool) -> None:
         self._unfolded = self._unfolded | {part} if unfolded else self._unfolded - {part}

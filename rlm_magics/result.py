@@ -52,7 +52,7 @@ class RLMResult(RLMChatCompletion):
         facts = f"{markdown.line(self.facts)}{''.join(f' · {link}' for link in self._links())}"
         answer = markdown.prose(self.response, breaks=True) or "*No answer.*"
         return {
-            "text/markdown": f"{answer}\n\n<small>{facts}</small>",
+            "text/markdown": f"{answer}\n\n{markdown.small(facts)}",
             "text/plain": f"{self.response}\n\n{self.facts}",
         }
 

@@ -12,6 +12,7 @@ from rlm_kernel.cli import exits
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.plaintext import plain
 from rlm_kernel.trajectory.notebook.normaliser import normalised_text
+from rlm_kernel.trajectory.notebook.notebook_outputs import kept
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -87,21 +88,24 @@ def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:
             cell.id = _ASKED.sub("", cell.id)
         cell.source = _FACTS.sub("", plain(cell.source))
         if cell.cell_type == "code":
-            cell.execution_count, cell.outputs = (
-                None,
-                [] if sources_only else list(map(_comparable_output, cell.outputs)),
-            )
+            cell.execution_count = None
+            cell.outputs = [] if sources_only else [_comparable_output(output) for output in cell.outputs]
     return notebook
 
 
 def _comparable_output(output: NotebookNode) -> NotebookNode:
-    """What an output says; of what we show of sub-calls the short form, without tokens and times."""
+    """What an output says, and nothing that acts in a browser.
+
+    Of what we show of sub-calls it is the short form, without tokens and times.
+    """
+    from nbformat import from_dict
+
     if "execution_count" in output:
         output.execution_count = None
     if "rlm" in output.get("metadata", {}) and "text/plain" in output.data:
         output.data = {"text/plain": _SPENT.sub("", output.data["text/plain"])}
-    normal: NotebookNode = _normal(output)
-    return normal
+    harmless: NotebookNode = from_dict(_normal(*kept([output])))  # type: ignore[no-untyped-call]
+    return harmless
 
 
 def _normal(value: Any) -> Any:

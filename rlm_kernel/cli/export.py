@@ -36,7 +36,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("file", metavar="FILE", help="a log or its notebook")
     add("-o", "--output", metavar="OUT", help="where to write (default: beside FILE, with another suffix)")
     add("--clean", action="store_true", help="only the cells that the answer needs")
-    add("--to", choices=_FORMATS, help="not a notebook, but a page, a script or a text; needs nbconvert")
+    add(
+        "--to",
+        choices=_FORMATS,
+        help="not a notebook, but a page, a script or a text; a page and a script need nbconvert",
+    )
     add("--environment", help="where --clean tries the cells (default: where they ran)")
     trust.add_option(parser)
 

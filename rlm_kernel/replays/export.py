@@ -6,15 +6,19 @@ trying: from the last to the first each cell is left out once, and stays out whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rlm_kernel._sync import Job
 from rlm_kernel.errors import ConfigError, RecordingError
 from rlm_kernel.reach import Trust, Use, admitted
+from rlm_kernel.replays import documents
 from rlm_kernel.replays.outcome import Outcome, outcome_of
 from rlm_kernel.replays.replay import CLIPPED, Rehearsal, Script, code_of_others, script_of
 from rlm_kernel.replays.scene import context_of, environment_of
@@ -26,8 +30,8 @@ from rlm_kernel.trajectory.notebook.notebook_frame import SETUP_TAG
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-FORMATS = {"html": "html", "py": "python", "md": "markdown"}
-"""What nbconvert calls them."""
+FORMATS = ("html", "py", "md")
+"""A page, a script, a text."""
 
 _SET_UP = {SETUP_TAG, "parameters", "injected-parameters"}
 _OF_TURNS = ("model", "words", "notice", "summary")
@@ -79,7 +83,7 @@ def clean(
 
 
 def convert(notebook: NotebookNode, kind: str, path: Path) -> None:
-    """Write a notebook as something else.
+    """Write a notebook as something else. Nothing of a page or a text runs when it is opened, and nothing is loaded.
 
     Args:
         notebook: to be written.
@@ -88,19 +92,42 @@ def convert(notebook: NotebookNode, kind: str, path: Path) -> None:
 
     Raises:
         ConfigError: nbconvert is not installed.
+        RecordingError: the notebook is not valid.
         OSError: it cannot be written.
     """
+    import nbformat
+
     try:
-        import nbconvert
-    except ImportError as error:
-        raise ConfigError(f"--to {kind} needs nbconvert: pip install 'rlm-kernel[notebooks]'.") from error
-    if kind != "py":  # who reads need not see what only a kernel does
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise RecordingError(f"The notebook is not valid: {error.message[:200]}") from error
+    if kind != "py":  # a reader need not see what only a kernel does
         notebook = deepcopy(notebook)
         notebook.cells = [cell for cell in notebook.cells if not _SET_UP & set(cell.metadata.get("tags", []))]
-    resources: dict[str, Any] = {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
-    text, resources = nbconvert.get_exporter(FORMATS[kind])().from_notebook_node(notebook, resources)
-    resources["output_extension"] = path.suffix
-    nbconvert.writers.FilesWriter(build_directory=str(path.parent)).write(text, resources, notebook_name=path.stem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_converted(notebook, kind, path), "utf-8", errors="replace")
+
+
+def _converted(notebook: NotebookNode, kind: str, path: Path) -> str:
+    if kind == "md":
+        return documents.text(notebook, partial(_save, path, itertools.count(1)))
+    try:
+        if kind == "html":
+            return documents.page(notebook, path.stem)
+        from nbconvert import PythonExporter
+    except ImportError as error:
+        raise ConfigError(f"--to {kind} needs nbconvert: pip install 'rlm-kernel[notebooks]'.") from error
+    script: tuple[str, Any] = PythonExporter().from_notebook_node(notebook)
+    return script[0]
+
+
+def _save(path: Path, numbers: Iterator[int], suffix: str, content: bytes) -> str:
+    """Write a picture into the folder beside a text. Returns its address in the text."""
+    folder = path.with_name(f"{path.stem}_files")
+    folder.mkdir(exist_ok=True)
+    file = folder / f"picture-{next(numbers)}.{suffix}"
+    file.write_bytes(content)
+    return quote(f"{folder.name}/{file.name}")
 
 
 async def _clean(script: Script, environment: str | None, on_trial: OnTrial) -> Cleaning:

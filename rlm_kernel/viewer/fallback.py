@@ -1,15 +1,15 @@
 """A run as a folded text in plain HTML: what stands for the widget in a page, an untrusted notebook, on nbviewer.
 
-It needs neither script nor style. Everything foreign is escaped, and long texts are cut.
+It needs neither script nor style. It is a tree of elements, in which every string is text; long texts are cut.
 """
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterator
 from typing import Any
 
+from rlm_kernel.markup import Element, Markup, Node, h, render
 from rlm_kernel.plaintext import plain
 from rlm_kernel.viewer.kept import LogInMemory, LogOnDisk
 
@@ -19,19 +19,20 @@ _MOST_BYTES = 50_000_000
 _KINDS = (b'"metadata"', b'"iteration"', b'"finished"', b'"failed"')
 
 
-def folded(log: LogOnDisk | LogInMemory) -> str:
+def folded(log: LogOnDisk | LogInMemory) -> Markup:
     """The run as nested `<details>`; of a log that cannot be read, why."""
     try:
         large = log.size > _MOST_BYTES
         lines = list(_lines(_ends(log) if large else log.read(0, _MOST_BYTES)))
     except OSError as error:
-        return f"<p>{_text(f'{log.name} cannot be read: {error}')}</p>"
+        return render(h("p", _text(f"{log.name} cannot be read: {error}")))
     turns = [line for line in lines if line.get("type") == "iteration"]
-    head = _text(_question(lines) or log.name)
-    body = "".join(_turn(turn) for turn in turns[:_MOST_TURNS])
-    rest = f"<p>{len(turns) - _MOST_TURNS} more turns</p>" if len(turns) > _MOST_TURNS else ""
-    rest += "<p>The log is large: only its beginning and its end are shown here.</p>" if large else ""
-    return f"<details><summary>{head}</summary>{body}{rest}</details>{_outcome(lines)}"
+    body = [_turn(turn) for turn in turns[:_MOST_TURNS]]
+    if len(turns) > _MOST_TURNS:
+        body.append(h("p", f"{len(turns) - _MOST_TURNS} more turns"))
+    if large:
+        body.append(h("p", "The log is large: only its beginning and its end are shown here."))
+    return render(_folded(_text(_question(lines) or log.name), body), _outcome(lines))
 
 
 def _lines(content: bytes) -> Iterator[dict[str, Any]]:
@@ -55,36 +56,44 @@ def _question(lines: list[dict[str, Any]]) -> str:
     return next((str(line["question"]) for line in lines if line.get("question")), "")
 
 
-def _turn(turn: dict[str, Any]) -> str:
+def _turn(turn: dict[str, Any]) -> Element:
     said = str(turn.get("response") or "").split("```", 1)[0]
-    cells = "".join(_cell(_fields(block)) for block in _items(turn.get("code_blocks")))
-    return f"<details><summary>Turn {_text(turn.get('iteration'))}</summary>{_block(said)}{cells}</details>"
+    cells = [_cell(_fields(block)) for block in _items(turn.get("code_blocks"))]
+    return _folded(f"Turn {_text(turn.get('iteration'))}", [_block(said), cells])
 
 
-def _cell(block: dict[str, Any]) -> str:
+def _cell(block: dict[str, Any]) -> Node:
     result = _fields(block.get("result"))
     calls = len(_items(result.get("rlm_calls")))
-    asked = f"<p>{calls} sub-call{'s' if calls > 1 else ''}</p>" if calls else ""
-    return _block(block.get("code")) + asked + _block(result.get("stdout")) + _block(result.get("stderr"))
+    asked = [h("p", f"{calls} sub-call{'s' if calls > 1 else ''}")] if calls else []
+    return [_block(block.get("code")), asked, _block(result.get("stdout")), _block(result.get("stderr"))]
 
 
-def _outcome(lines: list[dict[str, Any]]) -> str:
+def _outcome(lines: list[dict[str, Any]]) -> Node:
     for line in reversed(lines):
         if line.get("type") == "failed":
-            return f"<p><b>{_text(line.get('error_type'))}</b></p>{_block(line.get('error'))}"
+            return [_titled(_text(line.get("error_type"))), _block(line.get("error"))]
         answer = line.get("response") if line.get("type") == "finished" else line.get("final_answer")
         if answer is not None:
-            return f"<p><b>Answer</b></p>{_block(answer)}"
-    return "<p>No answer is on record.</p>"
+            return [_titled("Answer"), _block(answer)]
+    return h("p", "No answer is on record.")
 
 
-def _block(text: Any) -> str:
-    return f"<pre>{_text(text)}</pre>" if text else ""
+def _folded(summary: str, body: Node) -> Element:
+    return h("details", h("summary", summary), body)
+
+
+def _titled(title: str) -> Element:
+    return h("p", h("b", title))
+
+
+def _block(text: Any) -> Node:
+    return h("pre", _text(text)) if text else []
 
 
 def _text(value: Any) -> str:
     text = plain(str(value))
-    return html.escape(text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]} …")
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]} …"
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -1,18 +1,18 @@
 """The HTML around the component: the page of the server, and the file that holds a log.
 
-Neither holds foreign text as markup. The policy of both lets run what we wrote and nothing else, and makes the browser
-refuse any attempt to set markup (`require-trusted-types-for`), so that a mistake of ours would be an error, not a hole.
+Neither holds foreign text as markup: what a page holds besides `page.html` is made of elements. The policy of both lets
+run what we wrote and nothing else, and makes the browser refuse any attempt to set markup
+(`require-trusted-types-for`), so that a mistake of ours would be an error, not a hole.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 from pathlib import Path
-from string import Template
 
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.markup import Element, Markup, Node, embed_json, fill, h
 from rlm_kernel.viewer import component
 
 TITLE = "RLM runs"
@@ -22,9 +22,9 @@ _STYLE = (
 )
 
 
-def served() -> str:
+def served() -> Markup:
     """The page of `rlm view`. Its script is `viewer.js`, beside it."""
-    return _filled(title=TITLE, policy="", log="", source=' src="viewer.js"', script="")
+    return _page(TITLE, h("script", type="module", src="viewer.js"))
 
 
 def served_policy() -> str:
@@ -32,7 +32,7 @@ def served_policy() -> str:
     return _policy("script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'")
 
 
-def written(log: Path) -> str:
+def written(log: Path) -> Markup:
     """A page that holds a log and needs nothing else.
 
     Raises:
@@ -40,12 +40,11 @@ def written(log: Path) -> str:
     """
     script = component.script("page")
     policy = _policy(f"script-src '{_hash(script)}'", "connect-src 'none'")
-    return _filled(
-        title=html.escape(f"{log.stem} · {TITLE}"),
-        policy=f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">\n',
-        log=f'<script type="application/json" id="rlm-log" data-name="{html.escape(log.name)}">{_text(log)}</script>\n',
-        source="",
-        script=script,
+    return _page(
+        f"{log.stem} · {TITLE}",
+        h("script", Markup(script), type="module"),
+        policy=h("meta", http_equiv="Content-Security-Policy", content=policy),
+        log=h("script", embed_json(_text(log)), type="application/json", id="rlm-log", data_name=log.name),
     )
 
 
@@ -64,9 +63,8 @@ def export(log: Path, output: Path) -> None:
 
 
 def _text(log: Path) -> str:
-    """The lines with no character that could end the element: in JSON, `<` stands in strings only."""
     try:
-        return log.read_text("utf-8", errors="replace").replace("<", r"\u003c")
+        return log.read_text("utf-8", errors="replace")
     except OSError as error:
         raise ConfigError(f"{log} cannot be read: {error.strerror}.") from error
 
@@ -88,5 +86,6 @@ def _hash(source: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"
 
 
-def _filled(**parts: str) -> str:
-    return Template(component.source("page.html")).substitute(style=_STYLE, **parts)
+def _page(title: str, script: Element, policy: Node = (), log: Node = ()) -> Markup:
+    style = h("style", Markup(_STYLE))
+    return fill(component.source("page.html"), title=title, style=style, policy=policy, log=log, script=script)

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = [
     # What is said and written: no part of it acts on anything outside.
-    {"questions", "plaintext", "oversized", "wire", "guest", "together", "validation", "zmtp"},
-    {"records"},
+    {"questions", "plaintext", "oversized", "wire", "guest", "together", "validation", "zmtp", "markup"},
+    {"records", "sanitizer"},
     {"errors"},
     {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets", "connection", "incoming", "open_files"},
     {"clues", "worked_examples", "schemas"},

@@ -118,8 +118,8 @@ def test_what_we_show_of_calls_is_left_out():
 
 
 def test_lists_of_lines_are_texts():
-    shown = {"output_type": "display_data", "data": {"text/html": ["<b>", "x"]}, "metadata": {}}
-    assert normalised([shown])[0]["data"] == {"text/html": "<b>x"}
+    shown = {"output_type": "display_data", "data": {"text/html": ["<b>", "x</b>"]}, "metadata": {}}
+    assert normalised([shown])[0]["data"] == {"text/html": "<b>x</b>"}
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ a link, which leads where it says.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 
+from rlm_kernel.markup import Markup, h, render
 from rlm_kernel.plaintext import plain
 
 JOINER = "\N{WORD JOINER}"
@@ -27,7 +27,17 @@ _ACTIVE = re.compile(
 )
 _CODE_SPAN = re.compile(r"(?<!`)(`{1,2})(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 _DOLLAR = re.compile(r"\\?\$")
-_MONEY = r"<span>\$</span>"
+_ACTIVE_OF_UNKNOWN = re.compile(
+    r"<(?=[A-Za-z/!?])(?!/?(?:small|span|details|summary)>)"  # HTML but for the elements that this module makes
+    r"|!(?=\[)"
+    r"|\](?=[:\[])|\](?=\()(?!\((?!/)[\w%~./-]+\))"  # links, but for those to files nearby
+    r"|`(?=``)|~(?=~~)"
+)
+_ACTIVE_IN_TEX = re.compile(
+    r"\\(?=(?:href|url|require|html[A-Za-z]*+|class|style|cssId|data|includegraphics|bbox|csname|[egx]?def|let"
+    r"|(?:re)?newcommand|(?:re)?newenvironment)(?![A-Za-z]))"
+)
+_MONEY = render(h("span", Markup(r"\$")))
 """A dollar that begins no formula: the backslash is for those who look at the Markdown, the tags are for MathJax."""
 _INSIDE = r"^((?:[ \t]*+(?:>|[-*+]|\d{1,9}[.)]))*+[ \t]*)"  # of quotations and lists
 _HEADING = re.compile(rf"{_INSIDE}(#{{1,6}})(?=[ \t]|$)", re.MULTILINE)
@@ -71,7 +81,29 @@ def fenced(text: str, language: str = "") -> str:
 
 def folded(summary: str, body: str) -> str:
     """A part that opens on a click, without JavaScript. `body`: Markdown of this module; `summary`: any text."""
-    return f"<details><summary>{html.escape(' '.join(plain(summary).split()))}</summary>\n\n{body}\n\n</details>"
+    return render(h("details", h("summary", " ".join(plain(summary).split())), Markup(f"\n\n{body}\n\n")))
+
+
+def small(text: str) -> str:
+    """Markdown of this module in small letters."""
+    return render(h("small", Markup(text)))
+
+
+def harmless(text: str) -> str:
+    """Markdown whose writer is not known: what this module makes stays as it is, all else that acts is broken.
+
+    For the notebooks of others, and for Markdown that a kernel showed. Applied once more, it changes nothing.
+    """
+    parts = (
+        fenced(body, language) if code else tex(_ACTIVE_OF_UNKNOWN.sub(rf"\g<0>{JOINER}", body.strip("\n")))
+        for code, body, language in _pieces(plain(text))
+    )
+    return "\n\n".join(part for part in parts if part.strip())
+
+
+def tex(text: str) -> str:
+    """Formulas without the commands that make links or define others: some renderers let those act."""
+    return _ACTIVE_IN_TEX.sub(rf"\g<0>{JOINER}", text)
 
 
 def clipped(text: str, most: int) -> str:

@@ -1,12 +1,12 @@
 """What a cell asked of models and tools, as one folded output below the cell.
 
-HTML that opens without JavaScript, and short Markdown and text for whoever does not show HTML. Every foreign text is
-escaped. Long texts are clipped, the more so the more there are: the notebook is for reading, the log has the whole.
+HTML that opens without JavaScript, and short Markdown and text for clients that do not show HTML. The HTML is a tree of
+elements, in which every string is text. Long texts are clipped, the more so the more there are: the notebook is for
+reading, the log has the whole.
 """
 
 from __future__ import annotations
 
-import html
 import json
 import urllib.parse
 from collections import Counter
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 
+from rlm_kernel.markup import Element, Node, h, render
 from rlm_kernel.plaintext import plain
 from rlm_kernel.records import Output, Usage, UsageSummary
 from rlm_kernel.trajectory.amounts import duration, tokens
@@ -49,12 +50,12 @@ def output(cell: Cell, child_name: ChildName) -> Output | None:
     most = max(SHORTEST_TEXT, min(LONGEST_TEXT, ALL_TEXTS // texts))
     title = _title(cell)
     parts = [_call(call, most, partial(child_name, number)) for number, call in enumerate(cell.calls)]
-    body = "".join([*parts, *(_tool(use, most) for use in cell.tools)])
+    parts += [_tool(use, most) for use in cell.tools]
     short = [*islice(chain(*map(_in_short, cell.calls), map(_tool_in_short, cell.tools)), IN_SHORT)]
     rest = texts // 2 - len(short)
     more = [f"… and {rest:,} more, all in the log"] if rest > 0 else []
     data = {
-        "text/html": _folded(f"↳ {_escaped(title)}", body),
+        "text/html": render(_folded(f"↳ {title}", parts)),
         "text/markdown": "\n".join([f"↳ {markdown.line(title, 200)}", "", *_items(short + more)]),
         "text/plain": "\n".join([f"↳ {title}", *(f"  {plain(s)}" for s in short + more)]),
     }
@@ -105,7 +106,7 @@ def _spent(cell: Cell) -> str:
 # -- sub-calls
 
 
-def _call(call: Call, most: int, child_name: Callable[[int], str]) -> str:
+def _call(call: Call, most: int, child_name: Callable[[int], str]) -> Element:
     prompts = call.started.prompts
     labels = _told_apart(prompts)
     rows = [_prompt(call, index, labels[index], most, child_name(index)) for index in range(len(prompts))]
@@ -114,29 +115,29 @@ def _call(call: Call, most: int, child_name: Callable[[int], str]) -> str:
     title = f"{call.started.kind}_batched, {len(rows):,} prompts to {plain(call.started.model)}"
     if len(rows) > GROUP:
         rows = [*_groups(call, rows)]
-    return _folded(_escaped(title), "".join(rows))
+    return _folded(title, rows)
 
 
-def _groups(call: Call, rows: Sequence[str]) -> Iterator[str]:
+def _groups(call: Call, rows: Sequence[Element]) -> Iterator[Element]:
     for start in range(0, len(rows), GROUP):
         group = rows[start : start + GROUP]
         places = range(start, start + len(group))
         failed = sum(place not in call.answers or call.answers[place].error is not None for place in places)
         title = f"{start + 1:,} to {start + len(group):,}" + f" · {failed} failed" * bool(failed)
-        yield _folded(title, "".join(group))
+        yield _folded(title, group)
 
 
-def _prompt(call: Call, index: int, label: str, most: int, child: str) -> str:
+def _prompt(call: Call, index: int, label: str, most: int, child: str) -> Element:
     answer = call.answers.get(index)
     got = "no answer" if answer is None else _said(answer)
     mark = "✗" if answer is None or answer.error is not None else "⇒"
     batch = f"{index + 1:,} " if call.started.count > 1 else f"{call.started.kind} "
-    summary = f"<b>{batch}</b>{_escaped(label)} <b>{mark}</b> {_escaped(_one_line(got))}"
-    address = html.escape(urllib.parse.quote(child))
-    link = f'<p><a href="{address}">the notebook of this child run</a></p>' if index in call.children else ""
     facts = [*([call.started.model] if answer is None else _facts(answer)), *_options(call)]
-    prompt = _block("prompt", call.started.prompts[index], most)
-    return _folded(summary, f"<p>{_escaped(' · '.join(facts))}</p>{link}{prompt}{_block('answer', got, most)}")
+    body = [h("p", plain(" · ".join(facts)))]
+    if index in call.children:
+        body.append(h("p", h("a", "the notebook of this child run", href=urllib.parse.quote(child))))
+    body += [*_block("prompt", call.started.prompts[index], most), *_block("answer", got, most)]
+    return _folded([h("b", batch), label, " ", h("b", mark), " ", _one_line(got)], body)
 
 
 def _facts(answer: SubcallAnswered) -> list[str]:
@@ -176,13 +177,12 @@ def _told_apart(prompts: Sequence[str]) -> list[str]:
 # -- tools
 
 
-def _tool(use: ToolUse, most: int) -> str:
+def _tool(use: ToolUse, most: int) -> Element:
     called, got = _called(use), _outcome(use)
     mark = "⇒" if use.outcome.error is None else "✗"
-    summary = f"<b>{_escaped(_one_line(called))}</b> <b>{mark}</b> {_escaped(_one_line(got))}"
-    return _folded(
-        summary, f"<p>{duration(use.seconds)}</p>{_block('call', called, most)}{_block('result', got, most)}"
-    )
+    summary: list[Node] = [h("b", _one_line(called)), " ", h("b", mark), " ", _one_line(got)]
+    body = [h("p", duration(use.seconds)), *_block("call", called, most), *_block("result", got, most)]
+    return _folded(summary, body)
 
 
 def _tool_in_short(use: ToolUse) -> str:
@@ -203,20 +203,16 @@ def _outcome(use: ToolUse) -> str:
         return use.outcome.error
 
 
-# -- HTML
+# -- elements
 
 
-def _folded(summary: str, body: str) -> str:
-    return f'<details><summary>{summary}</summary><div style="margin-left: 1.2em">{body}</div></details>'
+def _folded(summary: Node, body: Node) -> Element:
+    return h("details", h("summary", summary), h("div", body, style="margin-left: 1.2em"))
 
 
-def _block(name: str, text: str, most: int) -> str:
-    shown = _escaped(markdown.clipped(text, most))
-    return f'<p><i>{name}</i></p><pre style="white-space: pre-wrap">{shown}</pre>'
-
-
-def _escaped(text: str) -> str:
-    return html.escape(plain(text))
+def _block(name: str, text: str, most: int) -> list[Element]:
+    shown = plain(markdown.clipped(text, most))
+    return [h("p", h("i", name)), h("pre", shown, style="white-space: pre-wrap")]
 
 
 def _one_line(text: str, most: int = _LABEL) -> str:

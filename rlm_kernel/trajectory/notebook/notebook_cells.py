@@ -75,7 +75,7 @@ def turn_cells(turn: Turn, place: Place) -> Iterator[NotebookCell]:
         said = "The model was asked, and the run ended before it answered." if place.over else "The model is asked."
         yield markdown_cell(f"{name}-model", "model", f"{heading}\n\n*{said}*", place, **about)
     else:
-        facts = f"{heading}\n\n<small>{_facts(turn.reply, turn.seconds)}</small>"
+        facts = f"{heading}\n\n{markdown.small(_facts(turn.reply, turn.seconds))}"
         about |= {"usage": dataclasses.asdict(turn.reply.usage), "model": turn.reply.model}
         yield from _reply_cells(turn, facts, place, about)
     for number, notice in enumerate(turn.notices, 1):

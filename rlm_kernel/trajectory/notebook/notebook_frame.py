@@ -99,7 +99,7 @@ def _run(trajectory: Trajectory) -> list[str]:
     if started is None:
         return []
     unit = "characters" if started.context_type == "str" else "items"
-    size = f"{started.context_type} of {started.context_length:,} {unit}"
+    size = f"{markdown.line(started.context_type)} of {started.context_length:,} {unit}"
     model = markdown.line(started.model)
     if started.sub_model != started.model:
         model = f"{model} (sub-calls: {markdown.line(started.sub_model)})"
@@ -152,7 +152,7 @@ def _usage_table(spent: UsageSummary, seconds: float) -> str:
         shown = " | ".join(f"{number:,}" for number in numbers)
         rows.append(f"| {markdown.line(model)} | {shown} | {_dollars(one.total_cost)} |")
     whole = markdown.money(f"{spent.total_calls:,} calls · {cost(spent)} · {duration(seconds)}")
-    return "\n".join([*rows, "", f"<small>{whole}</small>"])
+    return "\n".join([*rows, "", markdown.small(whole)])
 
 
 def _dollars(amount: float | None) -> str:

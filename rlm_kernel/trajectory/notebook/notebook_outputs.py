@@ -1,17 +1,22 @@
 """The outputs of a cell as a notebook keeps them: what the kernel sent, within bounds and always valid.
 
-Text beyond the bound keeps its two ends, pictures are kept up to a bound of their own, and views of widgets are left
-out: without the kernel that made them a reader would see "model not found".
+Text beyond the bound keeps its two ends, pictures are kept up to a bound of their own. A kernel may be locked in, and
+its notebook is opened outside: so what is kept runs nothing and loads nothing, also in a notebook that is trusted. HTML
+and Markdown are made harmless. Programs, views of widgets and other kinds that a front end draws by a program of its
+own (which may load what they name) are left out; the log has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rlm_kernel.outputs import is_deep, natural
 from rlm_kernel.records import CellResult, Output
+from rlm_kernel.sanitizer import sanitize
 from rlm_kernel.trajectory.amounts import duration
+from rlm_kernel.trajectory.notebook import markdown
 
 TEXT_CHARACTERS = 1_000_000
 """Of all outputs of a cell together."""
@@ -19,8 +24,17 @@ TEXT_CHARACTERS = 1_000_000
 PICTURE_CHARACTERS = 10_000_000
 """Of all pictures of a cell together, as base64 has them."""
 
-_WIDGET = "application/vnd.jupyter.widget-"
 _PICTURES = ("image/", "video/", "audio/", "application/pdf")
+_KINDS = re.compile(
+    r"text/(?:plain|html|markdown|latex)|application/(?:json|pdf)"
+    r"|image/(?:png|jpeg|gif|webp|bmp|svg\+xml)|(?:video|audio)/[\w.+-]+"
+)
+_HARMLESS: dict[str, Callable[[str], str]] = {
+    "text/html": sanitize,
+    "text/markdown": markdown.harmless,
+    "text/latex": markdown.tex,
+}
+_SIZES = frozenset({"width", "height"})
 
 
 def kept(outputs: Iterable[Output]) -> list[Output]:
@@ -77,9 +91,7 @@ class _Room:
         return {
             "output_type": output["output_type"],
             "data": self._data(output["data"]),
-            "metadata": {  # ours say so, alone
-                key: held for key, held in output.get("metadata", {}).items() if key != "rlm" and not is_deep(held)
-            },
+            "metadata": _sizes(output.get("metadata", {})),
             **(counted if output["output_type"] == "execute_result" else {}),
         }
 
@@ -89,10 +101,10 @@ class _Room:
         for kind, value in sorted(data.items(), key=lambda item: item[0] != "text/plain"):
             if kind == "text/plain":
                 fitting[kind] = self._shortened(_joined(value))
-            elif kind.startswith(_WIDGET) or is_deep(value) or not self._fits(kind, value):
+            elif not _KINDS.fullmatch(kind) or is_deep(value) or not self._fits(kind, value):
                 left_out.append(kind)
             else:
-                fitting[kind] = value if _is_json(kind) else _joined(value)
+                fitting[kind] = value if kind == "application/json" else _HARMLESS.get(kind, str)(_joined(value))
         if not fitting:
             fitting["text/plain"] = f"({', '.join(left_out) or 'nothing'}: not kept in the notebook)"
         return fitting
@@ -117,8 +129,16 @@ class _Room:
         return text[: room // 2] + gap + text[len(text) - room // 2 :]
 
 
-def _is_json(kind: str) -> bool:
-    return kind == "application/json" or kind.endswith("+json")
+def _sizes(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The sizes of pictures. Other metadata says how to show things, and a converter may write it into a tag."""
+    sizes = {
+        kind: _numbers(held) for kind, held in metadata.items() if _KINDS.fullmatch(kind) and isinstance(held, dict)
+    }
+    return {kind: held for kind, held in sizes.items() if held}
+
+
+def _numbers(metadata: dict[str, Any]) -> dict[str, int]:
+    return {name: held for name, held in metadata.items() if name in _SIZES and natural(held) is not None}
 
 
 def _joined(text: Any) -> str:

@@ -143,7 +143,9 @@ def show_again(shell: Any) -> None:
             print("\n".join(output["traceback"]), file=sys.stderr)
         else:
             shell.display_pub.publish(output["data"], output["metadata"])
-    said = f"Not run again: in the run this cell did not end by itself ({result.get('status', 'unfinished')})."
+    status = result.get("status")  # anything may stand in the log of a stranger
+    ended = status if status in ("error", "timeout", "died") else "unfinished"
+    said = f"Not run again: in the run this cell did not end by itself ({ended})."
     shell.display_pub.publish({"text/plain": said, "text/markdown": f"*{said}*"}, {"rlm": {"role": "ending"}})
 
 

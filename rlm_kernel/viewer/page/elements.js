@@ -5,6 +5,8 @@
 import { nodesOf } from "./foreign_text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
+const ACTIVE = /^(?:on|srcdoc|href|action|formaction|xlink)/i; // no value of these is text
+const PICTURE = /^data:image\//;
 
 /** An element: `h("div.note", {title: "…"}, "text", child)`. Functions become listeners, null and false are left out. */
 export function h(name, attributes = {}, ...children) {
@@ -22,8 +24,10 @@ function filled(element, classes, attributes, children) {
   if (classes.length) element.setAttribute("class", classes.join(" "));
   for (const [key, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(key, value);
-    else if (value !== null && value !== undefined && value !== false)
+    else if (value !== null && value !== undefined && value !== false) {
+      if (ACTIVE.test(key) || (key === "src" && !PICTURE.test(value))) throw new Error(`${key} could act`);
       element.setAttribute(key, value === true ? "" : value);
+    }
   }
   for (const child of children.flat(Infinity)) {
     if (child instanceof Node) element.append(child);

@@ -1,0 +1,142 @@
+"""HTML as elements: the one place where markup is made.
+
+    render(h("p", "What the model said: ", h("b", text), style="color:#dc2626"))
+
+A string is always text. It becomes markup nowhere, whoever wrote it: only an element makes a tag. So a view cannot
+forget to escape. `tests/contract/test_markup.py` lists each string constant outside of this module that holds a tag.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from string import Template
+from typing import TypeAlias
+
+VOID = frozenset("br col hr img meta wbr".split())
+"""Elements without children and without an end."""
+
+CONTENT = VOID - {"meta"} | frozenset(
+    "a abbr b blockquote caption center cite code colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 "
+    "h5 h6 i ins kbd li mark ol p pre progress q s samp small span strong sub summary sup table tbody td tfoot th "
+    "thead tr tt u ul var".split()
+)
+"""Elements that show something and do nothing else."""
+
+NAMES = CONTENT | {"meta", "script", "style"}
+"""What can be made. The text of a script and of a style sheet is not HTML: see `h`."""
+
+PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=]*+")
+"""The address of a picture that is a part of the page. A browser runs and loads nothing of it, of a drawing neither."""
+
+_ATTRIBUTE = re.compile(r"(?!on)[a-z][a-z-]*")
+_WEB = re.compile(r"https?://[^\s/\\?#]", re.IGNORECASE)
+_ELSEWHERE = re.compile(r"[^/?#:]*+:|[/\\]{2}|[\x00-\x20]")
+"""The beginning of an address that is not a path: a scheme, a host, or a character that hides one."""
+
+
+class Markup(str):
+    """Text that is markup already. Made by this module, and where `tests/contract/test_markup.py` allows it."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """An element; see `h`."""
+
+    name: str
+    children: tuple[Node, ...]
+    attributes: dict[str, str]
+
+
+Node: TypeAlias = str | Element | Iterable["Node"]
+"""A text, an element, or several of them."""
+
+
+def h(name: str, *children: Node, **attributes: str | int | bool) -> Element:
+    """An element.
+
+    Args:
+        name: one of `NAMES`.
+        children: texts, which are escaped, and elements. A script or a style sheet takes `Markup` alone.
+        attributes: `http_equiv` becomes `http-equiv`; True becomes an attribute without a value, False none.
+
+    Raises:
+        ValueError: there is no such element, a void element has children, a script or a style sheet is foreign text, or
+            an attribute could act: a listener, or an address that `is_address` refuses.
+    """
+    if name not in NAMES:
+        raise ValueError(f"{name!r} is not an element that is made here: {', '.join(sorted(NAMES))}.")
+    if name in VOID and children:
+        raise ValueError(f"The element {name} has no children.")
+    if name in ("script", "style") and not all(isinstance(child, Markup) for child in children):
+        raise ValueError(f"The text of a {name} element is read as a program: give it as Markup.")
+    given = {key.replace("_", "-"): value for key, value in attributes.items() if value is not False}
+    return Element(
+        name, children, {key: _checked(key, "" if held is True else str(held)) for key, held in given.items()}
+    )
+
+
+def render(*nodes: Node) -> Markup:
+    """The nodes as HTML."""
+    pieces: list[str] = []
+    _write(nodes, pieces)
+    return Markup("".join(pieces))
+
+
+def render_line(*nodes: Node) -> Markup:
+    """The nodes as HTML in one line, for Markdown: there an empty line ends HTML, and Markdown begins again."""
+    return Markup(render(*nodes).replace("\n", "&#10;"))
+
+
+def embed_json(text: str) -> Markup:
+    """JSON, or lines of it, for a script element of the type ``application/json``, which no character of it can end."""
+    return Markup(text.replace("<", r"\u003c"))  # in JSON, a `<` is always a part of a string
+
+
+def fill(template: str, **nodes: Node) -> Markup:
+    """A page file of ours with nodes in the places of its ``$names``."""
+    return Markup(Template(template).substitute({name: render(node) for name, node in nodes.items()}))
+
+
+def is_address(name: str, value: str) -> bool:
+    """Whether an address does nothing before it is clicked, and then leads to where it says.
+
+    Args:
+        name: ``href``: a path or a page of the web; ``src``: a path or a picture that is a part of the address.
+        value: the address.
+    """
+    is_path = _ELSEWHERE.match(value) is None
+    return is_path or (PICTURE.fullmatch(value) if name == "src" else _WEB.match(value)) is not None
+
+
+def _checked(name: str, value: str) -> str:
+    """The value of an attribute.
+
+    Raises:
+        ValueError: it could act.
+    """
+    if not _ATTRIBUTE.fullmatch(name):
+        raise ValueError(f"{name!r} is not an attribute that is made here; listeners are not.")
+    if name in ("href", "src") and not is_address(name, value):
+        raise ValueError(f"{name}={value[:80]!r} is not a path, nor an address that is allowed there.")
+    return value
+
+
+def _write(node: Node, pieces: list[str]) -> None:
+    if isinstance(node, str):
+        pieces.append(node if isinstance(node, Markup) else html.escape(node))
+    elif isinstance(node, Element):
+        attributes = (
+            f' {name}="{html.escape(value)}"' if value else f" {name}" for name, value in node.attributes.items()
+        )
+        pieces.append(f"<{node.name}{''.join(attributes)}>")
+        if node.name not in VOID:
+            _write(node.children, pieces)
+            pieces.append(f"</{node.name}>")
+    else:
+        for one in node:
+            _write(one, pieces)

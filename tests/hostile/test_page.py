@@ -1,0 +1,301 @@
+"""What is shown in a browser: no field of a run, no name and no file makes a page run something or load something."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from hostile.live_markup import FORMS, HOST, log_of, outputs, story
+from laboratory import CHROMIUM, browser, lab
+from markdown_it import MarkdownIt
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+from rlm import RLM, ScriptedLM
+from rlm_kernel.records import UsageSummary
+from rlm_kernel.replays.export import convert
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.log.contexts import write_whole
+from rlm_kernel.trajectory.log.recording import read
+from rlm_kernel.trajectory.notebook.notebook import About, about_recording, notebook_of
+from rlm_kernel.trajectory.tree import Trajectory
+from rlm_kernel.viewer import pages
+from rlm_kernel.viewer.fallback import folded
+from rlm_kernel.viewer.folder import Folder
+from rlm_kernel.viewer.kept import kept
+from rlm_kernel.viewer.server import ViewerServer
+from rlm_magics import commands
+from rlm_magics import page as magics_page
+from rlm_magics.asking import WatchedLogger, _link
+from rlm_magics.progress import Progress
+from rlm_magics.result import RLMResult
+
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
+    ),
+    pytest.mark.timeout(300),
+]
+
+ALL = "\n\n".join(FORMS.values())
+NAME = "<img src=x onerror=window.__ran=1>'\"`![x](y)"
+"""A file name."""
+
+LISTENERS = """() => [...document.querySelectorAll('*')].flatMap(
+  (one) => [...one.attributes].filter((a) => /^on/i.test(a.name)).map((a) => one.outerHTML.slice(0, 200)))"""
+CLICK = """() => {
+  for (const one of document.querySelectorAll('details')) one.open = true;
+  for (const one of document.querySelectorAll('a, button, [data-commandlinker-command]'))
+    if (/^\\s*javascript:/i.test(one.href || one.formAction || '')) one.click();
+  for (const one of document.querySelectorAll('main *, .jp-Notebook *, body > *'))
+    one.dispatchEvent(new MouseEvent('mouseover', {bubbles: false}));
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as one:
+        yield one
+
+
+class Watched:
+    """A page of a browser, with what it asked for."""
+
+    def __init__(self, page):
+        self.page = page
+        self.asked = []
+        page.on("request", lambda request: self.asked.append(request.url))
+
+    def open(self, shown, *, static=True):
+        """Show HTML, a file or an address. `static`: the page itself has no script."""
+        self.page.goto("about:blank")
+        self.asked.clear()
+        if isinstance(shown, Path) or shown.startswith("http"):
+            self.page.goto(shown.as_uri() if isinstance(shown, Path) else shown)
+        else:
+            self.page.set_content(shown)
+        if static:
+            assert self.page.evaluate(LISTENERS) == []
+        return self
+
+    def does_nothing(self):
+        self.page.evaluate(CLICK)
+        self.page.wait_for_timeout(20)
+        assert self.page.evaluate("() => window.__ran") is None
+        assert [url for url in self.asked if url.startswith(HOST)] == []
+        return True
+
+
+@pytest.fixture(scope="module")
+def opened(chromium):
+    """Opens HTML, a file or an address, each in the place of the one before."""
+    page = chromium.new_page()
+    # What nbconvert itself takes from elsewhere is not there, and need not be waited for.
+    page.route(lambda url: url.startswith("https:"), lambda route: route.abort())
+    yield Watched(page).open
+    page.close()
+
+
+def drawings(told, link=None):
+    """Every drawing of the live view of a run, folded and unfolded, the last one with the link to its notebook."""
+    progress = Progress()
+    for event in told:
+        progress(event)
+        yield magics_page.page(progress, (), ["a note: " + ALL])
+        yield magics_page.page(progress, {"turns", "each", "calls"})
+    yield magics_page.page(progress, {"turns", "each"}, (), link)
+
+
+def test_the_story_has_every_event_there_is():
+    told = {type(event) for failed in (True, False) for event in story("x", failed=failed)}
+    known = {kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event)}
+    assert told == known - {events.Event}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("failed", [True, False])
+def test_no_field_of_an_event_runs_in_the_view_of_a_cell(opened, form, failed):
+    text = FORMS[form]
+    result = RLMResult(text, text, text, UsageSummary(), 1.0, notebook=f"folder/{text}.ipynb")
+    seen = "".join(drawings(story(text, failed=failed), _link(result)))
+    assert opened(seen).does_nothing()
+
+
+def test_a_model_name_that_a_locked_kernel_asks_for_runs_nothing(opened, tmp_path):
+    """The attack that was reported: `llm_query` with markup for a model, in `%%rlm` and in `%rlm trace`."""
+    name = "<img src=x onerror=window.__ran=1>"
+    lm = ScriptedLM([f"```repl\nllm_query('x', model={name!r})\n```", "FINAL(done)"], model="leader")
+    logger = WatchedLogger(str(tmp_path))
+    told = []
+    logger.readers = (told.append,)
+    with RLM(lm, logger=logger) as rlm:
+        rlm.completion("context", "question?")
+    assert name in [event.model for event in told if isinstance(event, events.SubcallStarted)]
+    assert opened("".join(drawings(told))).does_nothing()
+    assert opened(commands.trace(logger.log_file_path)).does_nothing()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_field_of_a_log_runs_in_a_trace_or_in_the_folded_text(opened, tmp_path, form):
+    log = log_of(tmp_path, "a", story(FORMS[form], legal=True))
+    assert opened(commands.trace(str(log))).does_nothing()
+    assert opened(folded(kept(log))).does_nothing()
+
+
+@pytest.mark.filterwarnings("ignore:Your element with mimetype")
+@pytest.mark.parametrize("form", FORMS)
+def test_no_field_of_an_event_runs_in_the_notebook_of_a_run(opened, form):
+    """As a page of nbconvert that trusts all of it; a failed run, whose error says more than an answer."""
+    text = FORMS[form]
+    about = About(f"run{text}".replace("\0", ""), forked_from={text: text})
+    told = [*story(text)[:-1], story(text, depth=0, failed=True)[-1]]
+    page, _ = HTMLExporter().from_notebook_node(notebook_of(Trajectory(told), about))
+    assert opened(page, static=False).does_nothing()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_nothing_of_a_run_runs_in_jupyterlab(chromium, tmp_path, trusted):
+    notebook = notebook_of(Trajectory(story(ALL)), About("run"))
+    path = tmp_path / "run.ipynb"
+    nbformat.write(notebook, path)
+    (tmp_path / ".settings" / "@jupyterlab" / "notebook-extension").mkdir(parents=True)
+    whole = tmp_path / ".settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    whole.write_text('{"windowingMode": "none"}')
+    env = {**os.environ, "HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    if trusted:
+        subprocess.run([sys.executable, "-m", "jupyter", "trust", str(path)], env=env, check=True, capture_output=True)
+    with lab(tmp_path, env=env) as address:
+        page = chromium.new_page(viewport={"width": 1200, "height": 1000})
+        watched = Watched(page)
+        page.goto(address.format("run.ipynb"))
+        page.get_by_role("heading", name="Answer").first.wait_for(timeout=60_000)
+        page.locator("summary", has_text="tools: 1").first.wait_for(timeout=60_000)
+        page.wait_for_timeout(1_000)
+        assert watched.does_nothing()
+        if folder := os.environ.get("RLM_SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / f"hostile-{trusted}.png")
+        page.close()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_field_of_a_log_runs_in_the_viewer(opened, tmp_path, form):
+    log = log_of(tmp_path, "a", story(FORMS[form], legal=True))
+    output = tmp_path / "page.html"
+    pages.export(log, output)
+    watched = opened(output, static=False)
+    watched.page.locator("#rlm-viewer").wait_for()
+    unfold(watched.page)
+    assert watched.does_nothing()
+
+
+SAYS = """(words) => [document, document.querySelector('#rlm-viewer').shadowRoot].some(
+  (root) => (root?.body ?? root)?.textContent.includes(words))"""
+UNFOLD = """() => {
+  const roots = [document, document.querySelector('#rlm-viewer').shadowRoot].filter(Boolean);
+  let count = 0;
+  for (const root of roots) for (const one of root.querySelectorAll('details:not([open]) > summary')) {
+    one.click(); count += 1; }
+  return count;
+}"""
+
+
+def unfold(page):
+    for _ in range(5):
+        page.wait_for_timeout(50)
+        if not page.evaluate(UNFOLD):
+            return
+
+
+def test_no_name_of_a_file_runs_in_the_viewer(opened, tmp_path):
+    log_of(tmp_path, NAME.replace("/", "_"), story("x", legal=True))
+    with ViewerServer(Folder(tmp_path), 0) as server:
+        watched = opened(f"http://127.0.0.1:{server.port}/", static=False)
+        watched.page.wait_for_function(SAYS, arg="window.__ran")
+        assert watched.does_nothing()
+
+
+def rendered(text):
+    """Markdown as renderers show it that let HTML through."""
+    yield MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough").render(text)
+    yield markdown2html_mistune(text)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_of_a_run_runs_in_an_export(opened, tmp_path, form):
+    text = FORMS[form]
+    log = log_of(tmp_path, "a", story(text, legal=True))
+    recording = read(log)
+    notebook = notebook_of(recording.trajectory, about_recording(recording))
+    exported(opened, notebook, tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_of_a_strangers_notebook_runs_in_an_export(opened, tmp_path, form):
+    exported(opened, strangers_notebook(FORMS[form]), tmp_path / NAME.replace("/", "_"))
+
+
+def exported(opened, notebook, path):
+    page, text = (path.with_name(f"{path.name}.{kind}") for kind in ("html", "md"))
+    convert(notebook, "html", page)
+    watched = opened(page)
+    assert watched.does_nothing()
+    assert [url for url in watched.asked if not url.startswith(("file:", "data:"))] == []
+    assert watched.page.evaluate("() => document.scripts.length") == 0
+    convert(notebook, "md", text)
+    for html in rendered(text.read_text("utf-8")):
+        assert opened(html).does_nothing()
+
+
+def strangers_notebook(text):
+    """A valid notebook with the text wherever one fits."""
+    metadata = {"tags": ["x" + text.replace(",", "")], "rlm": {"role": text}, "title": text, text: text}
+    attachments = {"x": {"image/png": text}, text: {"text/html": text}}
+    mine = {
+        "output_type": "display_data",
+        "metadata": {"rlm": {"role": "calls"}},
+        "data": {"text/html": text, "text/markdown": text},
+    }
+    cells = [
+        {"cell_type": "markdown", "id": "a", "metadata": metadata, "source": text, "attachments": attachments},
+        {"cell_type": "raw", "id": "b", "metadata": {**metadata, "raw_mimetype": "text/html"}, "source": text},
+        {
+            "cell_type": "code",
+            "id": "c",
+            "metadata": metadata,
+            "source": text,
+            "execution_count": 1,
+            "outputs": [*outputs(text), mine, {**mine, "data": {text: text}}],
+        },
+        {"cell_type": "markdown", "id": "d", "metadata": {}, "source": f"- a\n\n{text}"},
+    ]
+    widgets = {
+        "application/vnd.jupyter.widget-state+json": {
+            "state": {text: text},
+            text: text,
+            "version_major": 2,
+            "version_minor": 0,
+        }
+    }
+    language = {"name": text, "pygments_lexer": text, "file_extension": text, "mimetype": text}
+    names = {"authors": [{"name": text}], "kernelspec": {"name": text, "display_name": text}}
+    about = {"title": text, "rlm": {"log": "a.jsonl"}, "widgets": widgets, "language_info": language, **names}
+    return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": about, "cells": cells})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_runs_in_the_markdown_of_the_magics(opened, form, tmp_path):
+    text = FORMS[form]
+    told = story(text)
+    summary = told[-1].completion.usage_summary
+    result = RLMResult(text, text, text, summary, 1.0, trajectory=f"{text}.jsonl", notebook=f"{text}.ipynb")
+    name = f"{text[:40].replace('/', '_')}.jsonl".replace("\0", "")
+    write_whole(tmp_path / name, b"")
+    shown = [result._repr_mimebundle_()["text/markdown"], commands.usage([summary], [summary])]
+    shown.append(commands.links(str(tmp_path / name)))
+    for one in shown:
+        for html in rendered(one):
+            assert opened(html).does_nothing()
