@@ -25,7 +25,7 @@ Compare two recorded runs by their notebooks, cell by cell, with nbdime: pip ins
 A and B are logs (.jsonl) or notebooks (.ipynb). The exit code is 7 where they differ.
 """
 
-_FACTS = re.compile(r"^<small>.*</small>\n*| · \[log\]\([^)]*\)", re.MULTILINE)
+_FACTS = re.compile(r"^<small>.*</small>\n*| · \[log\]\([^()\n]*\)", re.MULTILINE)
 """Tokens, times and file names, which differ between any two runs."""
 _SPENT = re.compile(r"(?<=\d) · .*(?=\n|$)")
 _ASKED = re.compile(r"^rlm-[0-9a-f]{8}-")

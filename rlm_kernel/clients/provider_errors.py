@@ -166,8 +166,8 @@ def refuses_schema(error: LMError) -> bool:
 
     Only its own words count, and the name of the model is none of them.
     """
-    name = re.escape(error.model.rpartition("/")[2])
-    said = re.sub(rf"(?<!\w){name}(?!\w)", "", _cut(_words(error.__cause__ or error))).lower()
+    name = re.compile(rf"(?<!\w){re.escape(error.model.rpartition('/')[2])}(?!\w)")
+    said = name.sub("", _cut(_words(error.__cause__ or error))).lower()
     return error.status in {400, 404, 422, 500, 501} and any(mark in said for mark in _SCHEMAS)
 
 

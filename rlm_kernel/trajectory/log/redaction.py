@@ -31,7 +31,8 @@ _SECRET_NAME = re.compile(
     r"|secret|passw(or)?d|passphrase|credential|authorization|cookie|bearer|(^|[_-])(auth|token|pat)$|_key$",
     re.IGNORECASE,
 )
-_PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
+_NAME_END = 500
+_PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s:@]*+:([^/\s@]++)@")
 _KEPT: dict[type, frozenset[str]] = {
     RunStarted: frozenset({"context"}),
     RLMChatCompletion: frozenset({"prompt", "metadata", "parsed"}),
@@ -43,8 +44,8 @@ _KEPT: dict[type, frozenset[str]] = {
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a field or variable of this name holds a secret."""
-    return _SECRET_NAME.search(name) is not None
+    """Whether a field or variable of this name holds a secret. Of a very long name the two ends are looked at."""
+    return _SECRET_NAME.search(name if len(name) <= 2 * _NAME_END else name[:_NAME_END] + name[-_NAME_END:]) is not None
 
 
 def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:

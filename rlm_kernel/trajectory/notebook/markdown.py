@@ -16,8 +16,8 @@ from rlm_kernel.plaintext import plain
 
 JOINER = "\N{WORD JOINER}"
 
-_FENCE = re.compile(r" {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+-]*+)[^`]*+$")
-_CLOSING = re.compile(r" {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*$")
+_FENCE = re.compile(r"\A {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+-]*+)[^`]*+$")
+_CLOSING = re.compile(r"\A {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*$")
 _ACTIVE = re.compile(
     r"<(?=[A-Za-z/!?])"  # HTML, and links in angle brackets
     r"|!(?=\[)"  # images

@@ -33,9 +33,10 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:Cell )?In ?\[\d+\]"), "In[…]"),
     (re.compile(r"\bOut ?\[\d+\]"), "Out[…]"),
     (re.compile(r"<ipython-input-\d+-[0-9a-f]+>"), "<cell>"),
-    (re.compile(r"/(?:[^\s/]{1,255}+/){0,20}?ipykernel_\d+/\d+\.py"), "<cell>"),
     (re.compile(r"(?:/private)?(?:/var/folders/[\w+]+/[\w+]+/T|/tmp|/var/tmp)/[\w.+-]+"), "/tmp/…"),  # noqa: S108
 )
+
+_CELL_FILE = re.compile(r"ipykernel_\d+/\d+\.py")
 
 LONGEST_END = 100_000
 """Characters at each end of a stream that are compared: a notebook keeps the two ends of a long one."""
@@ -73,14 +74,14 @@ def normalised(outputs: Iterable[Output]) -> list[Output]:
     Streams between two displays are one text each, because a kernel may send their pieces in any order.
     """
     result: list[Output] = []
-    streams: dict[str, str] = {}
+    streams: dict[str, list[str]] = {}
     for output in outputs:
         if "rlm" in output.get("metadata", {}):
             continue
         if output["output_type"] == "stream":
-            streams[output["name"]] = streams.get(output["name"], "") + _joined(output["text"])
+            streams.setdefault(output["name"], []).append(_joined(output["text"]))
         elif output["output_type"] == "error":
-            streams["stderr"] = streams.get("stderr", "") + "\n".join(output["traceback"]) + "\n"
+            streams.setdefault("stderr", []).append("\n".join(output["traceback"]) + "\n")
         else:
             result += [*_streams(streams), _display(*kept([output]))]
             streams = {}
@@ -89,10 +90,24 @@ def normalised(outputs: Iterable[Output]) -> list[Output]:
 
 def normalised_text(text: str) -> str:
     """A text without what differs from one run to the next."""
-    text = plain(text)
+    text = _without_cell_files(plain(text))
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)
     return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+
+
+def _without_cell_files(text: str) -> str:
+    """The text with ``<cell>`` in the place of each path of a file that ipykernel names a cell after."""
+    pieces, at, low = [], 0, 0  # `low`: where the latest name ended; no character is looked at twice
+    for found in _CELL_FILE.finditer(text):
+        before = text[low : found.start()]
+        low = found.end()
+        slash = -1 if before[-1:].isspace() else "".join(before.rsplit(maxsplit=1)[-1:]).find("/")
+        if slash >= 0:
+            word = len(before.rsplit(maxsplit=1)[-1])
+            pieces += [text[at : found.start() - word + slash], "<cell>"]
+            at = low
+    return "".join([*pieces, text[at:]])
 
 
 def differences(recorded: Recorded, replayed: Recorded) -> list[Difference]:
@@ -138,8 +153,8 @@ def _cells(recorded: Recorded) -> Iterator[_Cell]:
         yield _Cell(one.number, one.code, outputs, is_cut_off(one))
 
 
-def _streams(streams: Mapping[str, str]) -> list[Output]:
-    texts = {name: normalised_text(_ends(text)) for name, text in sorted(streams.items(), reverse=True)}
+def _streams(streams: Mapping[str, list[str]]) -> list[Output]:
+    texts = {name: normalised_text(_ends("".join(pieces))) for name, pieces in sorted(streams.items(), reverse=True)}
     return [{"output_type": "stream", "name": name, "text": text} for name, text in texts.items() if text]
 
 

@@ -26,7 +26,7 @@ NotebookCell = dict[str, Any]
 LONGEST_WORDS = 60_000
 """Characters of a reply or a summary that the notebook shows."""
 
-_OPENING = re.compile(r" {0,3}(?:`{3,}+|~{3,}+)[ \t]*+\{?\.?\w")
+_OPENING = re.compile(r"^ {0,3}(?:`{3,}+|~{3,}+)[ \t]*+\{?\.?\w", re.MULTILINE)
 """Above code that ran; a fence without a language is none."""
 
 RAISES = "raises-exception"

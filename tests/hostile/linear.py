@@ -1,0 +1,147 @@
+"""Does a function take linear time, whatever text it is given?
+
+Hypothesis looks for the input: a short beginning, a fragment that is repeated, a short end. A quadratic function shows
+itself at some ten thousand characters already, so no test has to wait for the hours that five million would take.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import time
+from pathlib import Path
+from re import _parser
+from types import ModuleType
+
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SIZES = (2_000, 16_000, 64_000)
+"""Characters of the inputs that are tried one after another; the first that is too slow ends the test."""
+
+WHOLE = 5_000_000
+"""Characters of the worst input."""
+
+SECONDS_PER_CHARACTER = 2e-6
+"""Ten seconds for `WHOLE`: what is linear takes a tenth of it on a busy machine, what is quadratic an hour."""
+
+SLACK = 0.05
+"""Seconds that anything may take: a collection of garbage, a first import."""
+
+
+class Attack:
+    """A text that is mostly one fragment, again and again."""
+
+    def __init__(self, beginning, fragment, end):
+        self.beginning, self.fragment, self.end = beginning, fragment or "x", end
+
+    def __repr__(self):
+        return f"Attack({self.beginning!r}, {self.fragment!r}, {self.end!r})"
+
+    def text(self, size):
+        middle = self.fragment * (size // len(self.fragment) + 1)
+        return self.beginning + middle[:size] + self.end
+
+
+def attacks(pieces):
+    """Attacks that are made of these pieces of text."""
+    few = st.lists(st.sampled_from(sorted(pieces)), max_size=4).map("".join)
+    return st.builds(Attack, few, few, few)
+
+
+def seconds(function, text):
+    """CPU time of this thread: others may load the machine."""
+    began = time.thread_time()
+    function(text)
+    return time.thread_time() - began
+
+
+def check(function, attack, sizes=SIZES):
+    """Fail when the function takes more than linear time; returns the seconds of the largest size."""
+    took = 0.0
+    for size in sizes:
+        text = attack.text(size)
+        allowed = SLACK + len(text) * SECONDS_PER_CHARACTER
+        took = min(seconds(function, text) for _ in range(1))
+        if took > allowed:  # once more: it may have been a collection of garbage
+            took = min(took, seconds(function, text))
+        assert took <= allowed, f"{took:.2f} s for {len(text):,} characters of {attack}"
+    return took
+
+
+# -- regular expressions
+
+
+def modules():
+    """The modules of our packages that compile regular expressions."""
+    for package in ("rlm", "rlm_kernel", "rlm_magics"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            if "re.compile(" in file.read_text("utf-8"):
+                yield importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+
+
+def patterns(module: ModuleType):
+    """The compiled patterns that a module keeps, also in tuples, lists and dicts, by the name they stand under."""
+    for name, value in vars(module).items():
+        for number, pattern in enumerate(_inside(value)):
+            if isinstance(pattern.pattern, str):
+                yield f"{module.__name__}.{name}[{number}]", pattern
+
+
+def _inside(value, room=4):
+    if isinstance(value, re.Pattern):
+        yield value
+    elif isinstance(value, tuple | list | dict) and room:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _inside(item, room - 1)
+
+
+def pieces(pattern: re.Pattern[str]):
+    """Characters and words that the parts of a pattern match, and a few that none of them may expect."""
+    found = {"x", " ", "\n", "0", "\t", "é"}
+    _collect(_parser.parse(pattern.pattern, pattern.flags), found)
+    return found
+
+
+def _collect(parsed, found):
+    word = ""
+    for operation, argument in parsed:
+        name = str(operation)
+        if name == "LITERAL":
+            word += chr(argument)
+            continue
+        if word:
+            found |= {word, word[:1], word[-1:], word[:-1] or word}
+            word = ""
+        if name == "NOT_LITERAL":
+            found.add(chr(argument))
+        elif name == "IN":
+            found |= set(_members(argument))
+        elif name == "BRANCH":
+            for branch in argument[1]:
+                _collect(branch, found)
+        elif name in ("ASSERT", "ASSERT_NOT"):
+            _collect(argument[1], found)
+        elif name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+            _collect(argument[2], found)
+        elif name == "SUBPATTERN":
+            _collect(argument[3], found)
+        elif name == "ATOMIC_GROUP":
+            _collect(argument, found)
+    if word:
+        found |= {word, word[:1], word[-1:], word[:-1] or word}
+
+
+_OF_CATEGORY = {"DIGIT": "7", "SPACE": " ", "WORD": "w", "NOT_DIGIT": "d", "NOT_SPACE": "s", "NOT_WORD": "-"}
+
+
+def _members(members):
+    for kind, argument in members:
+        match str(kind):
+            case "LITERAL":
+                yield chr(argument)
+            case "RANGE":
+                yield from map(chr, argument)
+            case "CATEGORY":
+                yield _OF_CATEGORY[str(argument).removeprefix("CATEGORY_")]
