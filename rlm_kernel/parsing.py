@@ -12,11 +12,12 @@ import warnings
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-_LANGUAGES = frozenset({"repl", "python", "py", "python3", "ipython", "ipython3", "pycon"})
+_LANGUAGES = "repl|python3?|py|ipython3?|pycon"
 # Possessive where one part could give to the next what it has taken: each try would cost a line's length.
-# Possessive where one part could give to the next what it has taken: each try would cost a line's length.
-_OPENING = re.compile(r"\A {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+\{?\.?(?P<language>[\w+-]*+)[^`]*+$")
-_CLOSING = re.compile(r"\A {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t\r]*+$")
+_OPENING = re.compile(
+    rf"^ {{0,3}}(?P<fence>`{{3,}}+|~{{3,}}+)[ \t]*+\{{?\.?(?:{_LANGUAGES})(?![\w+-])[^`\n]*+$", re.MULTILINE | re.IGNORECASE
+)
+_CLOSING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t\r]*+$", re.MULTILINE)
 _THINKING = re.compile(r"^[ \t]*+<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.MULTILINE)
 # In quotes the tag is text that is spoken about, or that code looks for.
 _THINKING_ENDS = re.compile(r"(?<![\"'`])</(?:think|thinking|reasoning)>(?![\"'`])")
@@ -125,40 +126,31 @@ def without_thinking(text: str) -> str:
 
 def _split(text: str, compiler: _Compiler) -> tuple[list[str], str, bool]:
     """The code blocks, the text outside of them, and whether the last block was not closed."""
-    lines = text.split("\n")
     blocks: list[str] = []
     prose: list[str] = []
-    left_open = False
     at = 0
-    while at < len(lines):
-        opening = _OPENING.match(lines[at])
-        if opening is None or opening["language"].lower() not in _LANGUAGES:
-            prose.append(lines[at])
-            at += 1
-            continue
-        end = _end_of_block(lines, at + 1, opening["fence"], compiler)
-        left_open = end is None
-        blocks.append("\n".join(lines[at + 1 : end]))
-        at = len(lines) if end is None else end + 1
-    return blocks, "\n".join(prose), left_open
+    while (opening := _OPENING.search(text, at)) is not None:
+        prose.append(text[at : opening.start()])
+        closing = _closing(text, opening, compiler)
+        if closing is None:
+            return [*blocks, text[opening.end() + 1 :]], "".join(prose), True
+        blocks.append(text[opening.end() + 1 : closing.start() - 1])
+        at = closing.end() + 1
+    return blocks, "".join([*prose, text[at:]]), False
 
 
-def _end_of_block(lines: list[str], start: int, fence: str, compiler: _Compiler) -> int | None:
-    """The line of the closing fence: the first that leaves code which parses, as a text in the code may hold fences."""
-    closings = (n for n in range(start, len(lines)) if _closes(lines[n], fence))
+def _closing(text: str, opening: re.Match[str], compiler: _Compiler) -> re.Match[str] | None:
+    """The line that closes a block: the first that leaves code which parses, as a text in the code may hold fences."""
+    start = opening.end() + 1
+    closings = (line for line in _CLOSING.finditer(text, start) if line["fence"].startswith(opening["fence"]))
     first = next(closings, None)
-    for end in () if first is None else chain([first], islice(closings, _MAX_CLOSINGS - 1)):
-        problem = compiler.problem("\n".join(lines[start:end]))
+    for line in () if first is None else chain([first], islice(closings, _MAX_CLOSINGS - 1)):
+        problem = compiler.problem(text[start : line.start() - 1])
         if problem is None:
-            return end
+            return line
         if not problem.startswith("unterminated triple-quoted"):
             break
     return first
-
-
-def _closes(line: str, fence: str) -> bool:
-    closing = _CLOSING.match(line)
-    return closing is not None and closing["fence"].startswith(fence)
 
 
 def _text_answer(prose: str, compiler: _Compiler) -> TextAnswer | None:

@@ -13,7 +13,7 @@ from rlm_kernel.clients import provider_errors
 from rlm_kernel.errors import LMError
 from rlm_kernel.outputs import OutputCollector
 from rlm_kernel.prompt_profiles import PROFILES
-from rlm_kernel.records import CellError, CellResult, Reply, Usage
+from rlm_kernel.records import CellError, CellResult, Reply
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.console import console, drawing
 from rlm_kernel.trajectory.console.screen import Screen
@@ -53,7 +53,7 @@ def shown(text):
     """A reply with code, drawn as the live view draws it."""
     view = console.ConsoleView(Screen(Console(file=io.StringIO(), width=100, force_terminal=True), live=False))
     with view:
-        view(events.ModelReplied(time=0.0, iteration=1, reply=Reply(text, Usage(), "m"), seconds=0.0))
+        view(events.ModelReplied(time=0.0, iteration=1, reply=Reply(text, "m"), seconds=0.0))
         view(events.CellStarted(time=0.0, iteration=1, cell=1, code=text))
         view(events.CellFinished(time=0.0, iteration=1, cell=1, result=result(text, text)))
         view(events.Notice(time=0.0, message=text))
@@ -85,8 +85,8 @@ def provider(text):
 
 
 def cells(text):
-    codes = list(parsing.parse(text).blocks)
-    list(notebook_cells.split(text, codes))
+    third = len(text) // 3
+    list(notebook_cells.split(text, [text[:third], text[third : third + 20], text[third:]]))
 
 
 def diffed(text):
@@ -110,7 +110,7 @@ FUNCTIONS = {
     "notebook: outputs": (lambda text: notebook_outputs.kept(result(text).outputs), NOISE),
     "redact": (redaction.Redactor(["secret-key-1", "aaaaaaaab", "x" * 40]), [*ADDRESSES, "secret-key-", "aaaaaaaa", "x" * 39]),
     "secrets by name": (lambda text: (redaction.is_secret_name(text), redaction.named_secrets([text])), ADDRESSES),
-    "render": (lambda text: history.render(result(text, text), 20_000), TERMINAL),
+    "render": (lambda text: history.render(result(text, "at the end"), 20_000), TERMINAL),
     "brief": (lambda text: prompts.brief(result(text, text), 1_000), TRACEBACKS),
     "hints": (lambda text: PROFILES["small"].outputs([result(text, text)], iteration=1, max_iterations=2), TRACEBACKS),
     "clues": (lambda text: clues.question_lines(text, text, 5), QUESTIONS),

@@ -16,6 +16,9 @@ from rlm_kernel.plaintext import plain
 
 JOINER = "\N{WORD JOINER}"
 
+MAX_CHARACTERS = 500_000
+"""Of a text that is shown as Markdown."""
+
 _FENCE = re.compile(r"\A {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+-]*+)[^`]*+$")
 _CLOSING = re.compile(r"\A {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*$")
 _ACTIVE = re.compile(
@@ -41,10 +44,11 @@ def prose(text: str, *, breaks: bool = False) -> str:
     """The text as Markdown without HTML, images, links and formulas; its headings stand below those of the notebook.
 
     Args:
-        text: foreign text.
+        text: foreign text; of a long one the two ends of `MAX_CHARACTERS` are shown.
         breaks: whether each line stays a line, as in a question or an answer.
     """
-    parts = (fenced(body, language) if code else _shown(body, breaks) for code, body, language in _pieces(plain(text)))
+    pieces = _pieces(plain(clipped(text, MAX_CHARACTERS)))
+    parts = (fenced(body, language) if code else _shown(body, breaks) for code, body, language in pieces)
     return "\n\n".join(part for part in parts if part.strip())
 
 
@@ -52,7 +56,7 @@ def line(text: str, most: int = 120) -> str:
     """The text in one line of at most `most` characters, nothing of it with a meaning: for headings and tables."""
     words = " ".join(plain(text[: most * 4]).split())
     # Escaped alone, a sign behind a URL would not be: some take the backslash for a part of the URL.
-    inactive = _ACTIVE.sub(rf"\g<0>{JOINER}", words if len(words) <= most else words[: most - 1] + "…")
+    inactive = _inactive(words if len(words) <= most else words[: most - 1] + "…")
     return money(_SPECIAL.sub(r"\\\1", inactive))
 
 
@@ -104,8 +108,12 @@ def _pieces(text: str) -> Iterator[tuple[bool, str, str]]:
 
 def _shown(text: str, breaks: bool) -> str:
     text = _UNDERLINE.sub(r"\n\1", _HEADING.sub(_lowered, text.strip("\n")))
-    text = _without_formulas(_ACTIVE.sub(rf"\g<0>{JOINER}", text))
+    text = _without_formulas(_inactive(text))
     return _BREAK.sub("  \n", text) if breaks else text
+
+
+def _inactive(text: str) -> str:
+    return _ACTIVE.sub(lambda found: found[0] + JOINER, text)  # a template would take three times as long
 
 
 def _lowered(heading: re.Match[str]) -> str:

@@ -41,6 +41,9 @@ _CELL_FILE = re.compile(r"ipykernel_\d+/\d+\.py")
 LONGEST_END = 100_000
 """Characters at each end of a stream that are compared: a notebook keeps the two ends of a long one."""
 
+MAX_DIFF_LINES = 2_000
+"""Lines of each text that a diff compares."""
+
 Recorded = Recording | Trajectory | Mapping[str, Any]
 """What outputs are taken from: a log, a run, or a notebook (an nbformat node)."""
 
@@ -64,8 +67,16 @@ class Difference:
     @property
     def diff(self) -> str:
         """The two as a unified diff."""
-        texts = (self.recorded.splitlines(), self.replayed.splitlines())
-        return "\n".join(difflib.unified_diff(*texts, "recorded", "replayed", lineterm=""))
+        return "\n".join(unified(self.recorded, self.replayed))
+
+
+def unified(recorded: str, replayed: str) -> list[str]:
+    """The lines of a unified diff. Of long texts what follows the first difference is compared."""
+    before, after = recorded.splitlines(), replayed.splitlines()
+    if max(len(before), len(after)) > MAX_DIFF_LINES:  # difflib takes quadratic time
+        same = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
+        before, after = (lines[max(0, same - 3) :][:MAX_DIFF_LINES] for lines in (before, after))
+    return list(difflib.unified_diff(before, after, "recorded", "replayed", lineterm=""))
 
 
 def normalised(outputs: Iterable[Output]) -> list[Output]:

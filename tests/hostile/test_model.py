@@ -1,0 +1,60 @@
+"""What a model writes: replies and cells that would keep the host busy."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+from fuzz import linear, texts
+
+from rlm_kernel.plaintext import plain
+
+PATTERNS = {name: pattern for module in linear.modules() for name, pattern in linear.patterns(module)}
+PATTERNS |= dict(linear.patterns_of_profiles())
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_no_regular_expression_takes_more_than_linear_time(name):
+    pattern = PATTERNS[name]
+    linear.search(lambda text: pattern.sub("", text), linear.alphabet(pattern), examples=25)
+
+
+@pytest.mark.parametrize("name", texts.FUNCTIONS)
+def test_no_reader_of_foreign_text_takes_more_than_linear_time(name):
+    function, alphabet = texts.FUNCTIONS[name]
+    worst = linear.search(function, alphabet, examples=25)
+    linear.check(function, worst, [linear.WHOLE])
+
+
+@pytest.mark.parametrize("introducer", ["\x90", "\x98", "\x9b", "\x9d", "\x9e", "\x9f", "\x1b]", "\x1bP", "\x1b[1;"])
+def test_sequences_without_an_end_do_not_freeze_the_host(introducer):
+    linear.check(plain, linear.Attack("", introducer, ""), [2_000, 70_000, linear.WHOLE])
+
+
+def test_every_regular_expression_is_compiled_where_it_can_be_found():
+    """So that a new one is covered by the test above: `re.search("…", text)` inside of a function would not be."""
+    assert [
+        f"{file.relative_to(linear.ROOT)}:{call.lineno}"
+        for file in linear.sources()
+        for call in calls_of_re(ast.parse(file.read_text("utf-8")))
+    ] == []
+
+
+def calls_of_re(tree):
+    within = {id(node) for function in functions(tree) for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("re."):
+            name = node.func.attr
+            if name == "escape" or (name == "compile" and (id(node) not in within or is_found(node))):
+                continue
+            yield node
+
+
+def is_found(call):
+    """Whether a pattern that is made in a function is made of escaped text, or of one that a profile keeps."""
+    argument = call.args[0]
+    return "re.escape" in ast.unparse(argument) or isinstance(argument, ast.Name)
+
+
+def functions(tree):
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
