@@ -120,11 +120,7 @@ def _is_name(word: str, question: str) -> bool:
     """
     if word.isdigit():
         return False
-    return (
-        any(f"{quote}{word}" in question for quote in "`'\"")
-        or not word.isalpha()
-        or word[1:] != word[1:].lower()
-    )
+    return any(f"{quote}{word}" in question for quote in "`'\"") or not word.isalpha() or word[1:] != word[1:].lower()
 
 
 def _score(line: _Line, weights: dict[str, float], common_words: frozenset[str]) -> float:

@@ -15,7 +15,8 @@ from itertools import chain, islice
 _LANGUAGES = "repl|python3?|py|ipython3?|pycon"
 # Possessive where one part could give to the next what it has taken: each try would cost a line's length.
 _OPENING = re.compile(
-    rf"^ {{0,3}}(?P<fence>`{{3,}}+|~{{3,}}+)[ \t]*+\{{?\.?(?:{_LANGUAGES})(?![\w+-])[^`\n]*+$", re.MULTILINE | re.IGNORECASE
+    rf"^ {{0,3}}(?P<fence>`{{3,}}+|~{{3,}}+)[ \t]*+\{{?\.?(?:{_LANGUAGES})(?![\w+-])[^`\n]*+$",
+    re.MULTILINE | re.IGNORECASE,
 )
 _CLOSING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t\r]*+$", re.MULTILINE)
 _THINKING = re.compile(r"^[ \t]*+<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.MULTILINE)
@@ -24,12 +25,12 @@ _THINKING_ENDS = re.compile(r"(?<![\"'`])</(?:think|thinking|reasoning)>(?![\"'`
 _THINKING_BEGINS = re.compile(r"<think|<reasoning")
 _FINAL = re.compile(r"^[ \t>*_`]*+(FINAL_VAR|FINAL)\(", re.MULTILINE)
 _PARENTHESIS = re.compile(r"[()]")
-_QUOTED = re.compile(r"\s*+[rRuU]?[\"']")
+_QUOTED = re.compile(r"\A\s*+[rRuU]?[\"']")
 _QUOTE_CLOSES = re.compile(r"[\"']\s*+\)")
 _MAX_CLOSINGS = 50
 _MAX_PARENTHESES = 500
 _MAX_COMPILED = 300_000
-"""Characters of one reply that Python's compiler reads: it takes a second and hundreds of megabytes for five million."""
+"""Characters of one reply that Python's compiler reads: of five million it takes seconds, and gigabytes."""
 
 
 class _Compiler:

@@ -141,7 +141,9 @@ class PromptProfile:
 
     def _hint(self, error: CellError) -> str:
         raised = f"{error.name}: {error.message}"[:_MAX_RAISED]
-        return next((hint for pattern, hint in self.hints if _compiled(pattern).search(raised)), "Write corrected code.")
+        return next(
+            (hint for pattern, hint in self.hints if _compiled(pattern).search(raised)), "Write corrected code."
+        )
 
     def no_code(self) -> str:
         """After a reply with neither code nor an answer."""

@@ -101,12 +101,13 @@ def check_paths(answer: str, truth: set[str]) -> Verdict:
 
 def check_judgements(answer: str, truth: set[str]) -> Verdict:
     """Right if each of the items was put on its right side."""
-    modules = ((path, re.escape(path.removesuffix(".py"))) for path in JUDGED)
-    named = {path for path, module in modules if re.compile(rf"(?<![\w.]){module}\b").search(answer)}
+    named = {path for path, pattern in _MODULES.items() if pattern.search(answer)}
     hits = sum((path in named) == (path in truth) for path in JUDGED)
     verdict = check_paths(" ".join(named), truth)
     return Verdict(verdict.right, f"{hits} of {len(JUDGED)} judgements agree; {verdict.reason}")
 
+
+_MODULES = {path: re.compile(rf"(?<![\w.]){re.escape(path.removesuffix('.py'))}\b") for path in JUDGED}
 
 QUESTIONS = (
     Question(

@@ -13,7 +13,7 @@ from pathlib import Path
 from re import _parser
 from types import ModuleType
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.prompt_profiles import PROFILES
@@ -77,7 +77,13 @@ def search(function, alphabet, examples, sizes=SIZES):
     """Look for an attack under which a function is not linear; returns the worst of those under which it is."""
     worst = (0.0, Attack("", "x", ""))
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(attacks(alphabet))
     def try_it(attack):
         nonlocal worst
@@ -141,31 +147,34 @@ def alphabet(pattern: re.Pattern[str]):
 
 def _collect(parsed, found):
     word = ""
-    for operation, argument in parsed:
-        name = str(operation)
-        if name == "LITERAL":
+    for operation, argument in [*parsed, (None, None)]:
+        if str(operation) == "LITERAL":
             word += chr(argument)
             continue
         if word:
             found |= {word, word[:1], word[-1:], word[:-1] or word}
             word = ""
-        if name == "NOT_LITERAL":
+        if str(operation) == "NOT_LITERAL":
             found.add(chr(argument))
-        elif name == "IN":
+        elif str(operation) == "IN":
             found |= set(_members(argument))
-        elif name == "BRANCH":
-            for branch in argument[1]:
-                _collect(branch, found)
-        elif name in ("ASSERT", "ASSERT_NOT"):
-            _collect(argument[1], found)
-        elif name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-            _collect(argument[2], found)
-        elif name == "SUBPATTERN":
-            _collect(argument[3], found)
-        elif name == "ATOMIC_GROUP":
-            _collect(argument, found)
-    if word:
-        found |= {word, word[:1], word[-1:], word[:-1] or word}
+        for part in _parts(str(operation), argument):
+            _collect(part, found)
+
+
+def _parts(name, argument):
+    match name:
+        case "BRANCH":
+            return argument[1]
+        case "ASSERT" | "ASSERT_NOT":
+            return [argument[1]]
+        case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+            return [argument[2]]
+        case "SUBPATTERN":
+            return [argument[3]]
+        case "ATOMIC_GROUP":
+            return [argument]
+    return []
 
 
 _OF_CATEGORY = {"DIGIT": "7", "SPACE": " ", "WORD": "w", "NOT_DIGIT": "d", "NOT_SPACE": "s", "NOT_WORD": "-"}

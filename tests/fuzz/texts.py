@@ -22,20 +22,74 @@ from rlm_kernel.trajectory.log import redaction
 from rlm_kernel.trajectory.notebook import markdown, normaliser, notebook_cells, notebook_outputs
 from rlm_kernel.validation import MisfitError
 
-TERMINAL = "\x1b \x9b \x9d \x90 \x98 \x9e \x9f \x9c \x07 \b \r \n \t \x1b[ \x1b] \x1b\\ \x1bP [ ] 0 ; m \u202e \u2028 x".split(" ")
+TERMINAL = (
+    "\x1b \x9b \x9d \x90 \x98 \x9e \x9f \x9c \x07 \b \r \n \t \x1b[ \x1b] \x1b\\ \x1bP [ ] 0 ; m \u202e \u2028 x".split(
+        " "
+    )
+)
 FENCES = ["`", "```", "```python\n", "```\n", "~~~", "~", "'''", '"""', "\n", " ", "x", "{", ".", "\\", "#", "(", "é"]
 TAGS = ["<think>", "</think>", "<thinking>", "</thinking>", "<reasoning>", "<", "/", '"', "`", "\n", " ", "t", "think"]
 FINALS = ["FINAL(", "FINAL_VAR(", "(", ")", "'", '"', "\\", "\n", " ", ">", "*", "x", "'''", "'a' "]
 NOISE = [
     *"0 x a / . : % | [ ] ( ) - _ s \n \t é".split(" "),
-    *["0x", "ab12", "1.5", " ms", "ns ", "CPU times: ", "Wall time: ", " ± ", " per loop (", "1%|", "| 1/1 [", "In [1]"],
+    *[
+        "0x",
+        "ab12",
+        "1.5",
+        " ms",
+        "ns ",
+        "CPU times: ",
+        "Wall time: ",
+        " ± ",
+        " per loop (",
+        "1%|",
+        "| 1/1 [",
+        "In [1]",
+    ],
     *["Out[", "<ipython-input-", "ipykernel_", "ipykernel_1/1.py", "/tmp/", "/private", "/var/folders/", "x/", " "],
 ]
-MARKDOWN = [*"< > ! [ ] ( ) ` ~ \\ $ * _ # - + = | & \n \t x 1 . é".split(" "), " ", "http://x.y", "1. ", "- ", "> ", "```"]
-PYTHON = [*"( ) [ ] { } ' \" \\ # @ : = . , % 0 _ \n x".split(" "), " ", "'''", '"""', "f'", "rb'", "0x", "1e", "def ", "%d", "{x"]
+MARKDOWN = [
+    *"< > ! [ ] ( ) ` ~ \\ $ * _ # - + = | & \n \t x 1 . é".split(" "),
+    " ",
+    "http://x.y",
+    "1. ",
+    "- ",
+    "> ",
+    "```",
+]
+PYTHON = [
+    *"( ) [ ] { } ' \" \\ # @ : = . , % 0 _ \n x".split(" "),
+    " ",
+    "'''",
+    '"""',
+    "f'",
+    "rb'",
+    "0x",
+    "1e",
+    "def ",
+    "%d",
+    "{x",
+]
 JSON = [*'{ } [ ] " : , \\ 0 1 - . e x'.split(" "), '"a":', "null", "\n", " ", "```", "```json\n", "\\u", "1e9", "true"]
 ADDRESSES = ["://", ":", "@", "/", " ", "x", "key", "_", "-", "password", "secret", "token"]
-QUESTIONS = ["what ", " is for", "how many ", "word ", "`", "'", "a.", "-", "/", "@", "x9 ", "Xy ", "\n", "about ", "is ", "?"]
+QUESTIONS = [
+    "what ",
+    " is for",
+    "how many ",
+    "word ",
+    "`",
+    "'",
+    "a.",
+    "-",
+    "/",
+    "@",
+    "x9 ",
+    "Xy ",
+    "\n",
+    "about ",
+    "is ",
+    "?",
+]
 TRACEBACKS = ["-", "-> 1 ", "--> ", " ", "1", "\n", "x", "Traceback (most recent call last)", "Error: "]
 
 
@@ -108,13 +162,19 @@ FUNCTIONS = {
     "Markdown: fenced": (markdown.fenced, MARKDOWN),
     "Markdown: fold": (lambda text: markdown.folded(text, text), MARKDOWN),
     "notebook: outputs": (lambda text: notebook_outputs.kept(result(text).outputs), NOISE),
-    "redact": (redaction.Redactor(["secret-key-1", "aaaaaaaab", "x" * 40]), [*ADDRESSES, "secret-key-", "aaaaaaaa", "x" * 39]),
+    "redact": (
+        redaction.Redactor(["secret-key-1", "aaaaaaaab", "x" * 40]),
+        [*ADDRESSES, "secret-key-", "aaaaaaaa", "x" * 39],
+    ),
     "secrets by name": (lambda text: (redaction.is_secret_name(text), redaction.named_secrets([text])), ADDRESSES),
     "render": (lambda text: history.render(result(text, "at the end"), 20_000), TERMINAL),
     "brief": (lambda text: prompts.brief(result(text, text), 1_000), TRACEBACKS),
     "hints": (lambda text: PROFILES["small"].outputs([result(text, text)], iteration=1, max_iterations=2), TRACEBACKS),
     "clues": (lambda text: clues.question_lines(text, text, 5), QUESTIONS),
-    "examples": (lambda text: worked_examples.choose(PROFILES["small"].examples, preview.describe(text), text, 3), QUESTIONS),
+    "examples": (
+        lambda text: worked_examples.choose(PROFILES["small"].examples, preview.describe(text), text, 3),
+        QUESTIONS,
+    ),
     "preview": (lambda text: preview.preview(preview.describe(text), 1_000), [*JSON, "\t", "|", ";"]),
     "opening": (lambda text: PROFILES["small"].opening(preview.describe(text), "", text), QUESTIONS),
     "schema": (by_schema, JSON),
@@ -126,5 +186,8 @@ FUNCTIONS = {
     "live view: tail": (tail, TERMINAL),
     "provider's error": (provider, [*ADDRESSES, "use ", "max_completion_tokens", "schema", "m"]),
     "rlm diff": (lambda text: diff._normal([text]), NOISE),
-    "rlm demo": (lambda text: (demo_questions.check_paths(text, set()), demo_questions.check_judgements(text, set())), ["a.py", ".", "/", "x", " ", "py"]),
+    "rlm demo": (
+        lambda text: (demo_questions.check_paths(text, set()), demo_questions.check_judgements(text, set())),
+        ["a.py", ".", "/", "x", " ", "py"],
+    ),
 }

@@ -16,13 +16,13 @@ PATTERNS |= dict(linear.patterns_of_profiles())
 @pytest.mark.parametrize("name", PATTERNS)
 def test_no_regular_expression_takes_more_than_linear_time(name):
     pattern = PATTERNS[name]
-    linear.search(lambda text: pattern.sub("", text), linear.alphabet(pattern), examples=25)
+    linear.search(lambda text: pattern.sub("", text), linear.alphabet(pattern), examples=20)
 
 
 @pytest.mark.parametrize("name", texts.FUNCTIONS)
 def test_no_reader_of_foreign_text_takes_more_than_linear_time(name):
     function, alphabet = texts.FUNCTIONS[name]
-    worst = linear.search(function, alphabet, examples=25)
+    worst = linear.search(function, alphabet, examples=20)
     linear.check(function, worst, [linear.WHOLE])
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FENCE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)[^\n`]*+\n(.*?)(?:^ {0,3}\1[`~]*+[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 _MAX_PARTS = 20
-"""Code blocks of a reply that are drawn one by one: drawing each takes a millisecond, and a reply may hold a million."""
+"""Code blocks of a reply that are drawn one by one: each takes a millisecond, and a reply may hold a million."""
 
 
 class ConsoleView:

@@ -161,7 +161,7 @@ class Redactor:
         said, draft = self(str(error)), self.data(known)
         if said == str(error) and draft == known:
             return error
-        kind = type(error) if type(error).__str__ is BaseException.__str__ else RLMError
+        kind = type(error) if type(error).__str__ in (BaseException.__str__, RLMError.__str__) else RLMError
         clean = kind.__new__(kind, said)
         clean.__dict__["partial_answer"] = draft
         return clean

@@ -29,6 +29,7 @@ _ACTIVE = re.compile(
     r"|\\(?=(?:begin|end)\{|\\[(\[])"  # formulas without dollars
 )
 _CODE_SPAN = re.compile(r"(?<!`)(`{1,2})(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+_TICKS = re.compile(r"`+")
 _DOLLAR = re.compile(r"\\?\$")
 _MONEY = r"<span>\$</span>"
 """A dollar that begins no formula: the backslash is for those who look at the Markdown, the tags are for MathJax."""
@@ -68,7 +69,7 @@ def money(text: str) -> str:
 def fenced(text: str, language: str = "") -> str:
     """The text as a code block that nothing in it can end."""
     shown = plain(text).strip("\n")
-    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
+    longest = max((len(run) for run in _TICKS.findall(shown)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{shown}\n{fence}"
 
