@@ -61,13 +61,11 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 def _is_deeper(value: Any, most: int) -> bool:
     level = [value]
-    for _ in range(most + 1):
-        level = [item for one in level if isinstance(one, dict | list) for item in _items(one)]
-        if not level:
-            return False
+    for _ in range(most):
+        level = [item for one in level for item in _containers(one)]
     return any(isinstance(one, dict | list) for one in level)
 
 
-def _items(value: dict[str, Any] | list[Any]) -> list[Any]:
-    items = value.values() if isinstance(value, dict) else value
+def _containers(value: Any) -> list[Any]:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [item for item in items if isinstance(item, dict | list)]

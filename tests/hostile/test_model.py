@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from fuzz import linear, texts
@@ -58,3 +64,66 @@ def is_found(call):
 
 def functions(tree):
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+
+
+ENDLESS = "```repl\nwhile True:\n    print({fragment!r} * 500_000)\n```"
+ATTACKS = {
+    "introducers": "\x9d",
+    "paints": "\r\u2028\x9f",
+    "lines": "\n",
+    "backspaces": "x\b",
+}
+RUNS = {
+    **{f"endless {name}": ([ENDLESS.format(fragment=fragment)], "") for name, fragment in ATTACKS.items()},
+    "a traceback": (["```repl\nraise ValueError('\\x9d' * 2_000_000)\n```"], ""),
+    "a reply of fences": (["```python\nWHOLE\n```"], "'''\n```\n"),
+    "a reply of lines": (["WHOLE"], "```\n"),
+    "a reply of answers": (["FINAL('WHOLE')"], "') "),
+    "a reply that is a program": (["```python\nWHOLE\n```"], "a\n"),
+}
+WITHIN = 2.0
+"""Seconds between a deadline or Ctrl-C and the end of the run, as the tests have it, on a quiet machine."""
+
+BUSY = 4
+"""Others may load the machine."""
+
+
+class Host:
+    """A run in a process of its own."""
+
+    def __init__(self, folder, run, max_timeout):
+        replies, fragment = RUNS[run]
+        job = {"replies": replies, "fragment": fragment, "max_timeout": max_timeout, "folder": str(folder)}
+        host = Path(__file__).with_name("text_host.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(host)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self.process.stdin.write(json.dumps(job).encode())
+        self.process.stdin.close()
+
+    def begun(self):
+        assert self.process.stdout.readline() == b"begun\n"
+
+    def outcome(self):
+        *_, last = self.process.stdout.read().splitlines()
+        self.process.wait()
+        return json.loads(last)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_deadline_ends_a_run_whatever_its_model_writes(tmp_path, run):
+    outcome, seconds = Host(tmp_path, run, max_timeout=4.0).outcome()
+    assert outcome == "TimeoutExceededError"
+    assert seconds < 4.0 + WITHIN * BUSY
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_ctrl_c_ends_a_run_whatever_its_model_writes(tmp_path, run):
+    host = Host(tmp_path, run, max_timeout=100.0)
+    host.begun()
+    time.sleep(3)
+    sent = time.monotonic()
+    host.process.send_signal(signal.SIGINT)
+    outcome, _ = host.outcome()
+    assert outcome in ("CancellationError", "KeyboardInterrupt")
+    assert time.monotonic() - sent < WITHIN * BUSY
