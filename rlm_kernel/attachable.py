@@ -11,17 +11,22 @@ import json
 import os
 import secrets
 import stat
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rlm_kernel import untrusted_json
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.plaintext import plain
 
 VARIABLE = "RLM_RUNTIME_DIR"
 FOLDER = "rlm-repls"
 _ABOUT = "rlm"
+_MAX_BYTES = 100_000
+_MAX_PID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,10 @@ def withdraw(file: Path) -> None:
 
 
 def live() -> list[LiveRepl]:
-    """The REPLs on the list, the latest last. Those of processes that were killed are taken off."""
+    """The REPLs on the list, the latest last. Those of processes that were killed are taken off.
+
+    Warns of each file in the folder that is not what a run puts there; it is left out.
+    """
     listed = [entry for file in folder().glob("*.json") if (entry := _entry(file)) is not None]
     found = []
     for _, pid, repl in sorted(listed, key=lambda entry: entry[0]):
@@ -100,11 +108,28 @@ def live() -> list[LiveRepl]:
 def _entry(file: Path) -> tuple[float, int, LiveRepl] | None:
     """When a REPL was listed, its process, and the REPL; None for one just taken off, and for a file of others."""
     try:
-        about = json.loads(file.read_text("utf-8"))[_ABOUT]
-        repl = LiveRepl(file.stem, about["environment"], about["started"], file)
-        return file.stat().st_mtime, int(about["pid"]), repl
-    except (OSError, ValueError, KeyError, TypeError):
+        connection = untrusted_json.load(file, max_bytes=_MAX_BYTES)
+        if isinstance(connection, dict) and _ABOUT not in connection:
+            return None
+        return file.stat().st_mtime, *_read(connection, file)
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        warnings.warn(plain(f"{file} is left out, because it lists no REPL: {error}."), UserWarning, stacklevel=3)
+        return None
+
+
+def _read(connection: Any, file: Path) -> tuple[int, LiveRepl]:
+    """The process and the REPL that a connection file of ours tells of.
+
+    Raises:
+        ValueError: it was not written by us.
+    """
+    about = connection[_ABOUT] if isinstance(connection, dict) else None
+    match about:
+        case {"pid": int(pid), "environment": str(environment), "started": str(started)} if 0 < pid <= _MAX_PID:
+            return pid, LiveRepl(file.stem, environment, started, file)
+    raise ValueError(f"it does not say in {_ABOUT!r} which process, where and since when")
 
 
 def find(name: str | None) -> LiveRepl:

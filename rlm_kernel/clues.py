@@ -24,6 +24,9 @@ _SHORTEST_WORD = 3
 _LINE_CHARACTERS = 160
 _COST_OF_A_PART = 200  # looking into one more text costs about as much as reading so many characters
 
+_MAX_QUESTION_CHARACTERS = 10_000  # of a question are looked at: it may quote a whole document
+
+_WORD = re.compile(r"[/\w][\w.@/-]*[\w/]|\w+")
 _COUNTING = re.compile(r"\bhow (many|often)\b|\bcount\b|\bsum\b|\btotal\b|\bnumber of\b", re.IGNORECASE)
 
 _COMMON_WORDS = frozenset(
@@ -61,6 +64,7 @@ def question_lines(prompt: Prompt, question: str, limit: int) -> list[str]:
         Each line cut to about 160 characters around the word; in a dict or list with ``context[key]: `` before it,
         except when the question counts: a small model would then count in that place only.
     """
+    question = question[:_MAX_QUESTION_CHARACTERS]
     search = _Search(prompt, places=_COUNTING.search(question) is None)
     hits = {word: found for word in _words(question) if (found := search.hits(word))}
     weights = {word: 1 / len(found) + _is_name(word, question) for word, found in hits.items()}
@@ -104,7 +108,7 @@ class _Search:
 
 
 def _words(question: str) -> list[str]:
-    words = re.findall(r"[/\w][\w.@/-]*[\w/]|\w+", question)
+    words = _WORD.findall(question)
     chosen = [w for w in dict.fromkeys(words) if len(w) >= _SHORTEST_WORD and w.lower() not in _COMMON_WORDS]
     return sorted(chosen, key=lambda word: (not _is_name(word, question), -len(word)))[:_WORDS]
 
@@ -116,11 +120,7 @@ def _is_name(word: str, question: str) -> bool:
     """
     if word.isdigit():
         return False
-    return (
-        re.search(rf"[`'\"]{re.escape(word)}", question) is not None
-        or not word.isalpha()
-        or word[1:] != word[1:].lower()
-    )
+    return any(f"{quote}{word}" in question for quote in "`'\"") or not word.isalpha() or word[1:] != word[1:].lower()
 
 
 def _score(line: _Line, weights: dict[str, float], common_words: frozenset[str]) -> float:

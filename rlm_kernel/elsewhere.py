@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlm_kernel import installed
+from rlm_kernel import installed, terminal
 from rlm_kernel._sync import Job
 from rlm_kernel.errors import RLMError
 from rlm_kernel.kernelspecs import environment
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> NoReturn:
     except CancelledError:
         status = TERMINATED
     except RLMError as error:
-        print(error, file=sys.stderr)
+        terminal.note(str(error))
         status = FAILED
     sys.exit(status)
 
@@ -70,7 +70,7 @@ async def serve(name: str, connection: Any) -> int:
         return link.ended.result() if link.ended.done() else TERMINATED
     finally:
         await link.close()
-        print(provisioner.diagnosis(), file=sys.stderr)
+        terminal.note(provisioner.diagnosis())
 
 
 def _provisioner(name: str) -> RelayedKernel:

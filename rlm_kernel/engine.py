@@ -159,8 +159,8 @@ class Engine:
             self._tell_unpriced()
 
     async def _loop(self, prompt: Prompt, question: str | None) -> str:
-        plan, root, facts = self._plan, self._root, describe(prompt)
-        root.begin(self._opening(prompt, question))
+        plan, root, facts = self._plan, self._root, await asyncio.to_thread(describe, prompt)
+        root.begin(await asyncio.to_thread(self._opening, prompt, question))  # it searches the context
         # The first reply does not depend on the kernel: both are waited for at once.
         _, reply = await together(self._repl.open(prompt), root.ask(1))
         for iteration in range(1, plan.max_iterations + 1):
@@ -210,12 +210,12 @@ class Engine:
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
-        parsed = parse(reply.text)
+        parsed = await asyncio.to_thread(parse, reply.text)
         if _is_none(parsed) and self.partial_answer is None:
             self._emit(events.Notice, message="The model's last word is no answer: it is asked once more, in words.")
             await root.told(reply, self._plan.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
             reply = await root.ask(turns + 2)
-            parsed = parse(reply.text)
+            parsed = await asyncio.to_thread(parse, reply.text)
         root.conversation.add(reply, "")
         answer = await self._said(parsed)
         if answer is None:
@@ -242,7 +242,8 @@ class Engine:
         self._root.begin([{"role": "user", "content": f"{text}\n\n{question}" if question else text}])
         if self._schema is not None:
             return await self._root.ask_by_schema(1, self._schema)
-        return without_thinking((await self._root.ask(1)).text).strip()
+        reply = await self._root.ask(1)
+        return (await asyncio.to_thread(without_thinking, reply.text)).strip()
 
     async def _start_child(self, prompt: SubPrompt) -> RLMChatCompletion:
         """An RLM with a kernel of its own for one prompt of an `rlm_query`; the prompt is its context."""

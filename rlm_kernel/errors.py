@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.plaintext import plain
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,6 +38,10 @@ def _unpickled(kind: type[RLMError], message: tuple[Any, ...]) -> RLMError:
 
 class RLMError(Exception):
     """The root of the tree: `except RLMError` catches all of it. Each can be pickled, so it leaves a process pool."""
+
+    def __str__(self) -> str:
+        """The message, as text: it may quote a provider, a kernel or the name of a file, and Python prints it."""
+        return plain(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The class, the message and the attributes."""

@@ -11,12 +11,17 @@ import contextlib
 import functools
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import zmq
+from traitlets import TraitError
 
+from rlm_kernel import untrusted_json
 from rlm_kernel.errors import KernelError
 from rlm_kernel.plaintext import plain
+
+if TYPE_CHECKING:
+    from jupyter_client.connect import KernelConnectionInfo
 
 START_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
@@ -54,7 +59,10 @@ class Onlooker:
         from jupyter_client.client import KernelClient
 
         client = KernelClient(context=_bounded_context(), connection_file=str(file))
-        client.load_connection_file()
+        try:
+            client.load_connection_info(cast("KernelConnectionInfo", _checked(untrusted_json.load(file))))
+        except (OSError, ValueError, TypeError, TraitError) as error:
+            raise KernelError(f"{file} is not the connection file of a kernel: {error}.") from error
         self._session = client.session
         self._shell, self._control = client.connect_shell(), client.connect_control()
         self._subshell: str | None = None
@@ -101,8 +109,12 @@ class Onlooker:
             "stop_on_error": False,
         }
         reply = self._ask(self._shell, "execute_request", content, ANSWER_SECONDS)
-        value = reply.get("user_expressions", {}).get("value", {})
-        return value.get("status") == "ok", _shown(value)
+        match reply.get("user_expressions"):
+            case {"value": {"status": "ok", "data": {"text/plain": text}}}:
+                return True, plain(str(text))
+            case {"value": {"ename": name, "evalue": value}}:
+                return False, plain(f"{name}: {value}")
+        return False, "The kernel refused to evaluate it."
 
     def variables(self) -> str:
         """The variables of the model with their types, as a dict is shown."""
@@ -129,11 +141,37 @@ class Onlooker:
         self._session.send(socket, message)
         until = time.monotonic() + seconds
         while socket.poll(max(0, int((until - time.monotonic()) * 1000))):
-            _, reply = self._session.recv(socket)
-            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
-                found: dict[str, Any] = reply["content"]
+            found = self._reply(socket, message["header"]["msg_id"])
+            if found is not None:
                 return found
         raise KernelError(f"The kernel did not answer within {seconds:.0f} s: it has ended, or a cell keeps it busy.")
+
+    def _reply(self, socket: Any, request: str) -> dict[str, Any] | None:
+        """The content of the message that is there, or None when it replies to something else.
+
+        Raises:
+            KernelError: it is not a message of a kernel.
+        """
+        try:
+            _, reply = self._session.recv(socket)
+            content = reply["content"] if reply["parent_header"].get("msg_id") == request else None
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise KernelError(f"The kernel broke the protocol: {type(error).__name__}: {error}.") from error
+        if not isinstance(content, dict | None):
+            raise KernelError(f"The kernel broke the protocol: its reply is of type {type(content).__name__}.")
+        return content
+
+
+def _checked(connection: Any) -> dict[str, Any]:
+    """A connection, as far as it is needed here.
+
+    Raises:
+        ValueError: something of it is missing.
+    """
+    known = ("transport", "ip", "key", "signature_scheme", "shell_port", "control_port")
+    if not isinstance(connection, dict) or any(not isinstance(connection.get(name), str | int) for name in known):
+        raise ValueError(f"it does not hold {', '.join(known)}")
+    return connection
 
 
 @functools.cache
@@ -143,9 +181,3 @@ def _bounded_context() -> zmq.Context[zmq.Socket[bytes]]:
     for option, value in ((zmq.RCVHWM, MAX_REPLIES), (zmq.MAXMSGSIZE, MAX_REPLY_BYTES), (zmq.LINGER, 0)):
         context.setsockopt(option, value)
     return context
-
-
-def _shown(value: dict[str, Any]) -> str:
-    if value.get("status") == "ok":
-        return plain(str(value["data"].get("text/plain", "")))
-    return plain(f"{value.get('ename', 'Error')}: {value.get('evalue', 'the kernel refused')}")

@@ -10,20 +10,63 @@ import ast
 import re
 import warnings
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
-_LANGUAGES = frozenset({"repl", "python", "py", "python3", "ipython", "ipython3", "pycon"})
+_LANGUAGES = "repl|python3?|py|ipython3?|pycon"
 # Possessive where one part could give to the next what it has taken: each try would cost a line's length.
-_OPENING = re.compile(r" {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+\{?\.?(?P<language>[\w+-]*+)[^`]*+$")
-_CLOSING = re.compile(r" {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t\r]*$")
-_THINKING = re.compile(r"^[ \t]*<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.MULTILINE)
-# In quotes the tag is text that is spoken about, or that code looks for.
-_THINKING_UNOPENED = re.compile(
-    r"\A(?:(?!<think|<reasoning).)*?(?<![\"'`])</(?:think|thinking|reasoning)>(?![\"'`])", re.DOTALL
+_OPENING = re.compile(
+    rf"^ {{0,3}}(?P<fence>`{{3,}}+|~{{3,}}+)[ \t]*+\{{?\.?(?:{_LANGUAGES})(?![\w+-])[^`\n]*+$",
+    re.MULTILINE | re.IGNORECASE,
 )
-_FINAL = re.compile(r"^[ \t>*_`]*(FINAL_VAR|FINAL)\(", re.MULTILINE)
-_MOST_CLOSINGS = 50
-_MOST_PARENTHESES = 500
+_CLOSING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t\r]*+$", re.MULTILINE)
+_THINKING = re.compile(r"^[ \t]*+<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.MULTILINE)
+# In quotes the tag is text that is spoken about, or that code looks for.
+_THINKING_ENDS = re.compile(r"(?<![\"'`])</(?:think|thinking|reasoning)>(?![\"'`])")
+_THINKING_BEGINS = re.compile(r"<think|<reasoning")
+_FINAL = re.compile(r"^[ \t>*_`]*+(FINAL_VAR|FINAL)\(", re.MULTILINE)
+_PARENTHESIS = re.compile(r"[()]")
+_QUOTED = re.compile(r"\A\s*+[rRuU]?[\"']")
+_QUOTE_CLOSES = re.compile(r"[\"']\s*+\)")
+_MAX_CLOSINGS = 50
+_MAX_PARENTHESES = 500
+_MAX_COMPILED = 300_000
+"""Characters of one reply that Python's compiler reads: of five million it takes seconds, and gigabytes."""
+
+
+class _Compiler:
+    """Asks Python what it makes of parts of a reply, within a budget. What goes beyond it is not looked at."""
+
+    def __init__(self) -> None:
+        self._room = _MAX_COMPILED
+
+    def problem(self, code: str) -> str | None:
+        """Why the code is not Python, or None when it is, and when nobody looked."""
+        if not self._takes(code):
+            return None
+        flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the model's code: its cell will show them
+                compile(code, "<reply>", "exec", flags, dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            return error.msg if isinstance(error, SyntaxError) else str(error)
+        return None
+
+    def string(self, text: str) -> str | None:
+        """The value of a string literal; None for what is none, and when nobody looked."""
+        if not _QUOTED.match(text) or not self._takes(text):
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                value = ast.literal_eval(text.strip())
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+        return value if isinstance(value, str) else None
+
+    def _takes(self, text: str) -> bool:
+        self._room -= len(text)
+        return self._room >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,105 +109,76 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
         finished: whether the model stopped by itself. A fence left open is closed by the end of a finished reply; an
             unfinished one is not run.
     """
-    blocks, prose, left_open = _split(without_thinking(text))
+    compiler = _Compiler()
+    blocks, prose, left_open = _split(without_thinking(text), compiler)
     if left_open and not finished:
         return ParsedReply(cut=True)
     code = tuple(block for block in blocks if block.strip())
-    return ParsedReply(code, _text_answer(prose), prose=prose.strip())
+    return ParsedReply(code, _text_answer(prose, compiler), prose=prose.strip())
 
 
 def without_thinking(text: str) -> str:
     """The reply without what the model thought aloud in tags."""
-    return _THINKING.sub("", _THINKING_UNOPENED.sub("", text))
+    end = _THINKING_ENDS.search(text)
+    if end is not None and _THINKING_BEGINS.search(text, 0, end.start()) is None:  # it was opened before the reply
+        text = text[end.end() :]
+    return _THINKING.sub("", text)
 
 
-def _split(text: str) -> tuple[list[str], str, bool]:
+def _split(text: str, compiler: _Compiler) -> tuple[list[str], str, bool]:
     """The code blocks, the text outside of them, and whether the last block was not closed."""
-    lines = text.split("\n")
     blocks: list[str] = []
     prose: list[str] = []
-    left_open = False
     at = 0
-    while at < len(lines):
-        opening = _OPENING.match(lines[at])
-        if opening is None or opening["language"].lower() not in _LANGUAGES:
-            prose.append(lines[at])
-            at += 1
-            continue
-        end = _end_of_block(lines, at + 1, opening["fence"])
-        left_open = end is None
-        blocks.append("\n".join(lines[at + 1 : end]))
-        at = len(lines) if end is None else end + 1
-    return blocks, "\n".join(prose), left_open
+    while (opening := _OPENING.search(text, at)) is not None:
+        prose.append(text[at : opening.start()])
+        closing = _closing(text, opening, compiler)
+        if closing is None:
+            return [*blocks, text[opening.end() + 1 :]], "".join(prose), True
+        blocks.append(text[opening.end() + 1 : closing.start() - 1])
+        at = closing.end() + 1
+    return blocks, "".join([*prose, text[at:]]), False
 
 
-def _end_of_block(lines: list[str], start: int, fence: str) -> int | None:
-    """The line of the closing fence: the first that leaves code which parses, as a text in the code may hold fences."""
-    closings = (n for n in range(start, len(lines)) if _closes(lines[n], fence))
-    first = None
-    for end in islice(closings, _MOST_CLOSINGS):
-        first = end if first is None else first
-        problem = _problem("\n".join(lines[start:end]))
+def _closing(text: str, opening: re.Match[str], compiler: _Compiler) -> re.Match[str] | None:
+    """The line that closes a block: the first that leaves code which parses, as a text in the code may hold fences."""
+    start = opening.end() + 1
+    closings = (line for line in _CLOSING.finditer(text, start) if line["fence"].startswith(opening["fence"]))
+    first = next(closings, None)
+    for line in () if first is None else chain([first], islice(closings, _MAX_CLOSINGS - 1)):
+        problem = compiler.problem(text[start : line.start() - 1])
         if problem is None:
-            return end
+            return line
         if not problem.startswith("unterminated triple-quoted"):
             break
     return first
 
 
-def _closes(line: str, fence: str) -> bool:
-    closing = _CLOSING.match(line)
-    return closing is not None and closing["fence"].startswith(fence)
-
-
-def _problem(code: str) -> str | None:
-    """Why the code is not Python, or None when it is."""
-    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the model's code: its cell will show them
-            compile(code, "<reply>", "exec", flags, dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return error.msg if isinstance(error, SyntaxError) else str(error)
-    return None
-
-
-def _text_answer(prose: str) -> TextAnswer | None:
+def _text_answer(prose: str, compiler: _Compiler) -> TextAnswer | None:
     found = _FINAL.search(prose)
     if found is None:
         return None
-    inside = _inside(prose[found.end() :])
+    inside = _inside(prose[found.end() :], compiler)
     if found[1] == "FINAL_VAR":
         return TextAnswer(inside, inside.strip("\"'` "), must_be_variable=True)
-    return TextAnswer(_unquoted(inside), inside if inside.isidentifier() else None)
+    return TextAnswer(_unquoted(inside, compiler), inside if inside.isidentifier() else None)
 
 
-def _inside(rest: str) -> str:
+def _inside(rest: str, compiler: _Compiler) -> str:
     """The text up to the parenthesis that closes: of a quoted text the one after its quote, else the balanced one."""
-    ends = [match.start() for match in re.finditer(r"\)", rest)]
     if rest.lstrip()[:1] in ("'", '"'):
-        for end in ends[:_MOST_PARENTHESES]:
-            if _string(rest[:end]) is not None:
-                return rest[:end].strip()
+        for closing in islice(_QUOTE_CLOSES.finditer(rest), _MAX_PARENTHESES):
+            if compiler.string(rest[: closing.end() - 1]) is not None:
+                return rest[: closing.end() - 1].strip()
     depth = 1
-    for match in re.finditer(r"[()]", rest):
+    for match in _PARENTHESIS.finditer(rest):
         depth += 1 if match[0] == "(" else -1
         if depth == 0:
             return rest[: match.start()].strip()
-    return (rest[: ends[-1]] if ends else rest).strip()
+    last = rest.rfind(")")
+    return (rest[:last] if last >= 0 else rest).strip()
 
 
-def _unquoted(text: str) -> str:
-    string = _string(text)
+def _unquoted(text: str, compiler: _Compiler) -> str:
+    string = compiler.string(text)
     return text if string is None else string
-
-
-def _string(text: str) -> str | None:
-    """The value of a string literal, or None."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = ast.literal_eval(text.strip())
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    return value if isinstance(value, str) else None

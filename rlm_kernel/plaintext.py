@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import re
 
+# What a sequence holds excludes every introducer. So one that never ends is read up to the next one, and not to the end
+# of the text: reading all of it for each introducer would take quadratic time.
 _ESCAPES = re.compile(
-    r"(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC: window titles, links, the clipboard
-    r"|(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x9c]*(?:\x1b\\|\x9c)"  # DCS, SOS, PM, APC: to the device
-    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
-    r"|\x1b[ -/]*[0-~]"  # the short ones
+    r"(?:\x1b\]|\x9d)[^\x07\x1b\x90\x98\x9b-\x9f]*+(?:\x07|\x1b\\|\x9c)"  # OSC: window titles, links, the clipboard
+    r"|(?:\x1b[PX^_]|[\x90\x98\x9e\x9f])[^\x1b\x90\x98\x9b-\x9f]*+(?:\x1b\\|\x9c)"  # DCS, SOS, PM, APC: to the device
+    r"|(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]"  # CSI: colours, cursor movement
+    r"|\x1b[ -/]*+[0-~]"  # the short ones
 )
+_OLD_PAINTS = re.compile(r"^[^\n]*\r(?=[^\S\r\n]*+[^\s])", re.MULTILINE)
+_REPAINTED = re.compile(r"\r[^\n]*+")
 _OVERWRITTEN = re.compile(r"[^\n\x08]\x08")
 # Form feeds stand in old source files; like the other controls they have no meaning on a screen.
 _UNSHOWABLE = re.compile(
@@ -41,11 +45,5 @@ def plain(text: str) -> str:
 
 
 def _repainted(text: str) -> str:
-    if "\r" not in text:
-        return text
-    return "\n".join(_last_paint(line) if "\r" in line else line for line in text.split("\n"))
-
-
-def _last_paint(line: str) -> str:
-    paints = reversed(line.split("\r"))
-    return next((paint for paint in paints if paint and not paint.isspace()), "")
+    """Each line as its last paint that shows anything; one in which none does is what it began with."""
+    return _REPAINTED.sub("", _OLD_PAINTS.sub("", text)) if "\r" in text else text

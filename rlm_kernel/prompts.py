@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from rlm_kernel.clues import question_lines
@@ -25,6 +26,10 @@ _MANY_NAMES = 40
 _ASKED_CHARACTERS = 2_000
 _END = 500
 _EXAMPLE_CHARACTERS = 120
+_MAX_RAISED = 2_000
+"""Characters of an error in which hints are looked for."""
+
+_RAISED_AT = re.compile(r"^-+> *\d+ +(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +140,10 @@ class PromptProfile:
         return "\n".join(blocks)
 
     def _hint(self, error: CellError) -> str:
-        raised = f"{error.name}: {error.message}"
-        return next((hint for pattern, hint in self.hints if re.search(pattern, raised)), "Write corrected code.")
+        raised = f"{error.name}: {error.message}"[:_MAX_RAISED]
+        return next(
+            (hint for pattern, hint in self.hints if _compiled(pattern).search(raised)), "Write corrected code."
+        )
 
     def no_code(self) -> str:
         """After a reply with neither code nor an answer."""
@@ -243,6 +250,11 @@ class PromptProfile:
         return "That was code, and it was not run." if code else "Your reply was empty."
 
 
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
 def _question_within(prompt: Prompt) -> str:
     """What is asked when only a context was given: the context itself, or that it stands there."""
     if isinstance(prompt, str) and len(prompt) <= _ASKED_CHARACTERS:
@@ -263,7 +275,7 @@ def brief(result: CellResult, limit: int) -> str:
         return render(result, limit)
     printed = tuple(output for output in result.outputs if output["output_type"] != "error")
     calm = render(replace(result, status="ok", error=None, outputs=printed), limit) + "\n" if printed else ""
-    raised = re.findall(r"^-+> *\d+ +(.*)$", result.error.traceback, flags=re.MULTILINE)
+    raised = _RAISED_AT.findall(result.error.traceback)
     line = f" in the line: {raised[-1].strip()}" if raised else ""
     return f"{calm}Error{line}\n{result.error.name}: {result.error.message[:300]}"
 

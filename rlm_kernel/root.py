@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -120,7 +121,8 @@ class RootModel:
         reply = await self._complete(talk.to_summarise(self._profile.summarise(), limit))
         self._emit(events.Compacted, iteration=iteration, reply=reply, told=tuple(told))
         await self._remember(talk.whole)
-        talk.shrink(without_thinking(reply.text).strip() or "(empty)", self._profile.compacted() + self.ending)
+        summary = (await asyncio.to_thread(without_thinking, reply.text)).strip()
+        talk.shrink(summary or "(empty)", self._profile.compacted() + self.ending)
 
     async def _ask(self, messages: Sequence[Message], iteration: int, schema: Schema | None) -> Reply:
         told = messages if self.asked is None else _after_last_reply(messages)

@@ -72,7 +72,7 @@ class Turns:
     async def take(self, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
         """What comes of a reply; the table of DESIGN 4.3."""
         profile = self._plan.profile
-        parsed = parse(reply.text, finished=reply.finish_reason == "stop")
+        parsed = await asyncio.to_thread(parse, reply.text, finished=reply.finish_reason == "stop")
         if parsed.cut:
             return Turn(message=profile.cut())
         if parsed.blocks:
@@ -111,7 +111,7 @@ class Turns:
             if turn.answer is not None:
                 return turn
             notes.append(turn.message)
-        return Turn(message=self._outputs(results, notes, iteration, facts))
+        return Turn(message=await self._outputs(results, notes, iteration, facts))
 
     async def _back_to_life(self, ended: CellResult | None = None) -> list[str]:
         """A note for the model when the kernel had died, in this cell or since the one before, and is there again."""
@@ -120,8 +120,12 @@ class Turns:
         revival = await self._repl.revive(ended)
         return [self._plan.profile.restarted(revival.reason, revival.kept, revival.lost)]
 
-    def _outputs(self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, facts: ContextFacts) -> str:
-        return self._plan.profile.outputs(
+    async def _outputs(
+        self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, facts: ContextFacts
+    ) -> str:
+        # In a thread: of ten million characters it takes a while, and deadline and Ctrl-C must not wait for it.
+        return await asyncio.to_thread(
+            self._plan.profile.outputs,
             results,
             notes=notes,
             iteration=iteration,

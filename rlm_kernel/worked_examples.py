@@ -10,14 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from rlm_kernel.preview import ContextFacts, Form
 from rlm_kernel.records import Prompt
 
+MAX_QUESTION_CHARACTERS = 10_000
+"""Of a question that are looked at: its cues stand at its beginning, and it may quote a whole document."""
+
 _MEANING = re.compile(
     r"\babout\b|\b(un)?happy|\bangry|\bopinion|\bpositive|\bnegative|\bcomplain|\bmood\b|\btone\b|\bsentiment"
     r"|\btopics?\b|\bsummar|\bjudg(e|ing)|\bmeaning|\bdeals? with|\brelated to|\bdiscuss|\bpolite|\brude\b"
-    r"|\b(dis)?satisfied|\bliked\b|\bdislik|\benjoy|\bpurpose\b|\bexplain|\bfriendly|\bwhat .* is for\b",
+    r"|\b(dis)?satisfied|\bliked\b|\bdislik|\benjoy|\bpurpose\b|\bexplain|\bfriendly|\bwhat [^\n]{1,80}? is for\b",
     re.IGNORECASE,
 )
 
@@ -60,6 +64,7 @@ def choose(examples: Sequence[Example], facts: ContextFacts, question: str, most
     Examples that ask a model are chosen when the question is one of meaning, and only then: a small model that has seen
     one asks itself to count.
     """
+    question = question[:MAX_QUESTION_CHARACTERS]
     meaning = asks_for_meaning(question)
     ranked = sorted(
         (_fit(example, facts, question), number)
@@ -72,10 +77,15 @@ def choose(examples: Sequence[Example], facts: ContextFacts, question: str, most
 
 def asks_for_meaning(question: str) -> bool:
     """Whether the words of the question say that somebody has to read, not to search."""
-    return _MEANING.search(question) is not None
+    return _MEANING.search(question[:MAX_QUESTION_CHARACTERS]) is not None
+
+
+@cache
+def _compiled(cues: str) -> re.Pattern[str]:
+    return re.compile(cues, re.IGNORECASE)
 
 
 def _fit(example: Example, facts: ContextFacts, question: str) -> tuple[int, int]:
-    cues = {match[0].lower() for match in re.finditer(example.cues, question, re.IGNORECASE)}
+    cues = {match[0].lower() for match in _compiled(example.cues).finditer(question)}
     same_type = type(example.context).__name__ == facts.type_name
     return ((facts.form in example.forms) + same_type, len(cues))

@@ -13,6 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from IPython.display import HTML, Markdown, display
 
+from rlm_kernel import terminal
 from rlm_kernel.cli import exits
 from rlm_kernel.errors import RLMError
 from rlm_kernel.reach import Use, admitted
@@ -127,7 +128,7 @@ class RLMMagics(Magics, settings.Settings):
         with _in_one_line():
             name, rest = options.command_of(line)
             if not name:
-                print(options.overview())
+                terminal.say(options.overview())
                 return None
             done: RLMResult | None = self._commands[name](rest)
             return done
@@ -167,18 +168,18 @@ class RLMMagics(Magics, settings.Settings):
 
     def _environments(self, line: str) -> None:
         options.plain_grammar("environments").read(line)
-        print(commands.environments(self.environment))
+        terminal.say(commands.environments(self.environment))
 
     def _attach(self, line: str) -> None:
         options.plain_grammar("attach").read(line)
-        print(commands.live_repls())
+        terminal.say(commands.live_repls())
 
     def _model(self, line: str) -> None:
         said = options.model_grammar().read(line)
         for name, value in (("backend", said.backend), ("base_url", said.base_url), ("model", said.name)):
             if value is not None:
                 settings.change(self, name, value)
-        print(commands.described(settings.values(self)))
+        terminal.say(commands.described(settings.values(self)))
 
     def _config(self, line: str) -> None:
         said = options.setting_of(line)
@@ -186,19 +187,19 @@ class RLMMagics(Magics, settings.Settings):
             settings.change(self, said.name, said.value)
         if said.save:
             assert self.shell is not None, "made with a shell"
-            print(f"Kept in {settings.save(self, self.shell)}")
+            terminal.say(f"Kept in {settings.save(self, self.shell)}")
         elif said.name:
-            print(f"{said.name} = {settings.value(self, said.name)!r}")
+            terminal.say(f"{said.name} = {settings.value(self, said.name)!r}")
         else:
-            print(settings.shown(self))
+            terminal.say(settings.shown(self))
 
     def _replay(self, line: str) -> None:
         from rlm_kernel.replays.replay import Mode, replay
 
         said = options.file_grammar("replay").read(line)
         file = commands.record_of(said.file, self.last)
-        live: Mode = "live" if said.live else "replay"
-        print(replay(file, mode=live, environment=said.environment, trust=said.trust))
+        mode: Mode = "live" if said.live else "replay"
+        terminal.say(str(replay(file, mode=mode, environment=said.environment, trust=said.trust)))
 
     def _resume(self, line: str) -> RLMResult:
         said = options.file_grammar("resume").read(line)

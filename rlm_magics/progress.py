@@ -128,4 +128,4 @@ class Progress:
 
 
 def _text_of(output: dict[str, Any]) -> str:
-    return plain(joined(output.get("text", "")))
+    return plain(joined(output.get("text", ""))[-2 * TAIL_CHARACTERS :])

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from rlm_kernel.errors import CancellationError
+from rlm_kernel.plaintext import plain
 from rlm_kernel.records import RLMChatCompletion, UsageSummary
 from rlm_kernel.trajectory.amounts import duration, tokens
 from rlm_kernel.trajectory.notebook import markdown
@@ -53,7 +54,7 @@ class RLMResult(RLMChatCompletion):
         answer = markdown.prose(self.response, breaks=True) or "*No answer.*"
         return {
             "text/markdown": f"{answer}\n\n{markdown.small(facts)}",
-            "text/plain": f"{self.response}\n\n{self.facts}",
+            "text/plain": plain(f"{self.response}\n\n{self.facts}"),
         }
 
     @property

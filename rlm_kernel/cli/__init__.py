@@ -28,9 +28,8 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from rlm_kernel import __version__
+from rlm_kernel import __version__, terminal
 from rlm_kernel.cli import attach, demo, diff, doctor, exits, export, kernel, replay, resume, run, show, trust, view
-from rlm_kernel.plaintext import plain
 
 _LAST_SECONDS = 0.4
 
@@ -53,9 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors quote arguments as text: the name of a file comes from elsewhere."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            terminal.PlainStream(file or sys.stderr).write(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="rlm",
         description="Recursive Language Models whose REPL is a real Jupyter kernel.",
         epilog=exits.described(),
@@ -92,7 +99,7 @@ def _warnings_in_a_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, UserWarning | RuntimeWarning):
-            print(f"rlm: {' '.join(plain(str(message)).split())}", file=sys.stderr)
+            terminal.note(f"rlm: {exits.in_a_line(str(message))}")
         else:
             usual(message, category, *place, **more)
 
@@ -104,11 +111,11 @@ def _warnings_in_a_line() -> Iterator[None]:
 def _failed(error: BaseException, *, debug: bool, owns_process: bool) -> int:
     code = exits.code_of(error)
     if debug:
-        traceback.print_exception(error)
+        terminal.note("".join(traceback.format_exception(error)).rstrip())
     if code == exits.PIPE_CLOSED:
         _close_stdout()
     else:
-        print(f"rlm: {exits.explained(error)}", file=sys.stderr)
+        terminal.note(f"rlm: {exits.explained(error)}")
         _show_partial_answer(error)
     if code == exits.STOPPED and owns_process:
         _end_soon()
@@ -117,7 +124,7 @@ def _failed(error: BaseException, *, debug: bool, owns_process: bool) -> int:
 
 def _show_partial_answer(error: BaseException) -> None:
     if partial := getattr(error, "partial_answer", None):
-        print(f"rlm: the best answer so far: {plain(partial)}", file=sys.stderr)
+        terminal.note(f"rlm: the best answer so far: {partial}")
 
 
 def _close_stdout() -> None:

@@ -7,7 +7,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from rlm_kernel import attachable
+from rlm_kernel import attachable, terminal
 from rlm_kernel.cli import exits
 from rlm_kernel.errors import ConfigError
 
@@ -53,10 +53,10 @@ def execute(args: Namespace) -> int:
     if args.expression and not (args.folder or args.list or args.jupyter):
         return _evaluate(args)
     if args.folder:
-        print(attachable.folder())
+        terminal.result(str(attachable.folder()))
     elif args.list:
         for repl in attachable.live():
-            print(f"{repl.name}\t{repl.environment}\t{repl.started}")
+            terminal.result(f"{repl.name}\t{repl.environment}\t{repl.started}")
     elif args.jupyter:
         _take_part(attachable.find(args.run))
     else:
@@ -72,7 +72,7 @@ def _evaluate(args: Namespace) -> int:
     with Onlooker(attachable.find(args.run).file) as onlooker:
         for expression in args.expression:
             has_value, text = onlooker.evaluate(expression)
-            print(text, file=sys.stdout if has_value else sys.stderr)
+            (terminal.say if has_value else terminal.note)(text)
             code = code if has_value else exits.FAILED
     return code
 
@@ -82,7 +82,7 @@ def _look(args: Namespace) -> None:
 
     repl = attachable.find(args.run)
     with Onlooker(repl.file) as onlooker:
-        print(f"rlm: {repl.name}, {repl.environment}. {_HINT}", file=sys.stderr)
+        terminal.note(f"rlm: {repl.name}, {repl.environment}. {_HINT}")
         _converse(onlooker, repl.name)
 
 
@@ -92,11 +92,11 @@ def _converse(onlooker: Onlooker, name: str) -> None:
         import readline  # noqa: F401 (input() has a history then)
     while True:
         try:
-            expression = input(f"{name}> " if sys.stdin.isatty() else "").strip()
+            expression = terminal.ask(f"{name}> ").strip()
         except EOFError:
             return
         if expression:
-            print(onlooker.variables() if expression == "vars" else onlooker.read(expression))
+            terminal.say(onlooker.variables() if expression == "vars" else onlooker.read(expression))
 
 
 def _take_part(repl: attachable.LiveRepl) -> None:

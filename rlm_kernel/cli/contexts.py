@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError
 
 LEFT_OUT = frozenset({"node_modules", "venv", "__pycache__"})
@@ -76,7 +77,7 @@ def read(source: str, option: str = "--context") -> str | dict[str, str]:
 def tell_of_unread_stdin() -> None:
     """Say on stderr that what was piped in is not read, if something was."""
     if _holds_something(sys.stdin):
-        print("rlm: stdin is not read: --context - makes it the context", file=sys.stderr)
+        terminal.note("rlm: stdin is not read: --context - makes it the context")
 
 
 def read_folder(path: Path) -> Folder:
@@ -124,7 +125,7 @@ def _folder(path: Path, option: str) -> dict[str, str]:
     skipped += [_listed(folder.left_out)] * bool(folder.left_out)
     note = f"; skipped {' and '.join(skipped)}" if skipped else ""
     size = sum(map(len, folder.texts.values()))
-    print(f"rlm: {len(folder.texts):,} files, {size:,} characters{note}", file=sys.stderr)
+    terminal.note(f"rlm: {len(folder.texts):,} files, {size:,} characters{note}")
     if not folder.texts:
         raise ConfigError(f"{option} {path} holds no text file.")
     return folder.texts
@@ -157,7 +158,7 @@ def _bytes_waiting(pipe: int) -> int:
 
 def _stdin() -> bytes:
     if sys.stdin.isatty():
-        print("rlm: reading the context from the terminal; Ctrl-D ends it", file=sys.stderr)
+        terminal.note("rlm: reading the context from the terminal; Ctrl-D ends it")
     return sys.stdin.buffer.read()
 
 

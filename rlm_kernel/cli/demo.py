@@ -60,13 +60,12 @@ def execute(args: Namespace) -> int:
     Raises:
         RLMError: the model or the kernel failed, or the options contradict each other.
     """
-    from rich.console import Console
-
     from rlm_kernel.cli.library_source import standard_library
+    from rlm_kernel.plain_console import PlainConsole
 
     questions = _chosen(args)
     _check_model(args)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = PlainConsole()
     sources = standard_library()
     _introduce(console, args, sources)
     logger = logs.logger(args)

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 Sources = Mapping[str, str]
 
+_PATH = re.compile(r"(?<![\w./-])[\w./-]+\.py\b")
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -93,17 +95,19 @@ def _judged_network(sources: Sources) -> set[str]:
 
 def check_paths(answer: str, truth: set[str]) -> Verdict:
     """Right if exactly the true paths are named."""
-    named = {path.removeprefix("./") for path in re.findall(r"[\w./-]+\.py\b", answer)}
+    named = {path.removeprefix("./") for path in _PATH.findall(answer)}
     return Verdict(named == truth, f"the truth is {', '.join(sorted(truth))}")
 
 
 def check_judgements(answer: str, truth: set[str]) -> Verdict:
     """Right if each of the items was put on its right side."""
-    named = {path for path in JUDGED if re.search(rf"(?<![\w.]){re.escape(path.removesuffix('.py'))}\b", answer)}
+    named = {path for path, pattern in _MODULES.items() if pattern.search(answer)}
     hits = sum((path in named) == (path in truth) for path in JUDGED)
     verdict = check_paths(" ".join(named), truth)
     return Verdict(verdict.right, f"{hits} of {len(JUDGED)} judgements agree; {verdict.reason}")
 
+
+_MODULES = {path: re.compile(rf"(?<![\w.]){re.escape(path.removesuffix('.py'))}\b") for path in JUDGED}
 
 QUESTIONS = (
     Question(

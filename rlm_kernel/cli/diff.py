@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import terminal
 from rlm_kernel.cli import exits
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.plaintext import plain
@@ -26,7 +27,7 @@ Compare two recorded runs by their notebooks, cell by cell, with nbdime: pip ins
 A and B are logs (.jsonl) or notebooks (.ipynb). The exit code is 7 where they differ.
 """
 
-_FACTS = re.compile(r"^<small>.*</small>\n*| · \[log\]\([^)]*\)", re.MULTILINE)
+_FACTS = re.compile(r"^<small>.*</small>\n*| · \[log\]\([^()\n]*\)", re.MULTILINE)
 """Tokens, times and file names, which differ between any two runs."""
 _SPENT = re.compile(r"(?<=\d) · .*(?=\n|$)")
 _ASKED = re.compile(r"^rlm-[0-9a-f]{8}-")
@@ -123,9 +124,11 @@ def _printed(args: Namespace, a: NotebookNode, b: NotebookNode) -> int:
 
     difference = diff_notebooks(a, b)
     if not difference:
-        print("The two runs are equal.")
+        terminal.result("The two runs are equal.")
         return exits.OK
-    config = PrettyPrintConfig(out=sys.stdout, use_color=sys.stdout.isatty(), use_git=False, use_diff=False)
+    config = PrettyPrintConfig(
+        out=terminal.PlainStream(sys.stdout), use_color=sys.stdout.isatty(), use_git=False, use_diff=False
+    )
     pretty_print_notebook_diff(args.a, args.b, a, difference, config)
     return exits.DIFFERENT
 

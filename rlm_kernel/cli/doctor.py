@@ -7,7 +7,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rlm_kernel import __version__
+from rlm_kernel import __version__, terminal
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -39,16 +39,16 @@ def execute(args: Namespace) -> int:
     works = all(check.state == "ok" for check in found if check.essential)
     if args.json:
         fields = {"version": __version__, "works": works, "checks": [asdict(check) for check in found]}
-        print(json.dumps(fields))
+        terminal.result(json.dumps(fields))
     else:
         _print(found)
     return 0 if works else 1
 
 
 def _print(found: list[Check]) -> None:
-    from rich.console import Console
+    from rlm_kernel.plain_console import PlainConsole
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = PlainConsole()
     width = max(len(check.name) for check in found)
     console.print(f"rlm-kernel {__version__}", style="bold")
     for area, checks in groupby(found, key=lambda check: check.area):

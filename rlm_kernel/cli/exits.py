@@ -45,10 +45,15 @@ def explained(error: BaseException) -> str:
     """The error in one line for stderr."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C"
-    said = " ".join(plain(str(error)).split())
+    said = in_a_line(str(error))
     if code_of(error) != FAILED:
         return said
     return f"{type(error).__name__}: {said} (run it again with --debug to see where)"
+
+
+def in_a_line(text: str) -> str:
+    """A text without what a terminal would obey, in one line."""
+    return " ".join(plain(text).split())
 
 
 def described() -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlm_kernel import terminal
 from rlm_kernel.cli import exits, trust
 from rlm_kernel.errors import ConfigError, RecordingError
 
@@ -57,7 +57,7 @@ def execute(args: Namespace) -> int:
         _write(notebook, args.to, output)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
-    print(output)
+    terminal.result(str(output))
     return exits.OK
 
 
@@ -92,11 +92,11 @@ def _cleaned(args: Namespace) -> NotebookNode:
     from rlm_kernel.replays.export import clean
 
     def tell(step: Step, place: int, count: int) -> None:
-        print(f"rlm: without cell {step.number}? ({place} of {count})", file=sys.stderr)
+        terminal.note(f"rlm: without cell {step.number}? ({place} of {count})")
 
     cleaning = clean(args.file, environment=args.environment, on_trial=tell, trust=trust.trust_of(args))
     many = len(cleaning.kept) + len(cleaning.dropped)
-    print(f"rlm: {len(cleaning.kept)} of {many} cells are left", file=sys.stderr)
+    terminal.note(f"rlm: {len(cleaning.kept)} of {many} cells are left")
     return cleaning.notebook
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel import installed, kernelspecs
+from rlm_kernel import installed, kernelspecs, terminal
 from rlm_kernel.cli import exits
 from rlm_kernel.errors import ConfigError
 
@@ -44,7 +44,7 @@ def execute(args: Namespace) -> int:
         ConfigError: the name is no name, it is not there, or the folder cannot be written.
     """
     try:
-        print((install if args.action == "install" else remove)(args.name, _prefix(args)))
+        terminal.result((install if args.action == "install" else remove)(args.name, _prefix(args)))
     except ConfigError:
         raise
     except OSError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from rlm_kernel import terminal
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -51,8 +52,9 @@ def tell(logger: RLMLogger | None, *, ended: bool = True) -> None:
     """Say where the run is kept, on stderr. `ended`: it came to an answer, so nobody needs to go on from there."""
     said = []
     if logger is not None and logger.notebook_path is not None:
-        said.append(f"The notebook of this run: {os.path.relpath(logger.notebook_path)}\n")
+        said.append(f"The notebook of this run: {os.path.relpath(logger.notebook_path)}")
     if logger is not None and logger.log_file_path is not None and not ended:
-        said.append(f"To go on from there: rlm resume {shlex.quote(os.path.relpath(logger.log_file_path))}\n")
+        said.append(f"To go on from there: rlm resume {shlex.quote(os.path.relpath(logger.log_file_path))}")
     with contextlib.suppress(BrokenPipeError):  # whoever read stderr may have gone; the answer goes to stdout
-        print("".join(said), end="", file=sys.stderr, flush=True)
+        for line in said:
+            terminal.note(line)

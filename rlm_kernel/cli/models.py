@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import untrusted_json
 from rlm_kernel.clients import registry
 from rlm_kernel.clients.arguments import SECRETS
 from rlm_kernel.clients.trust import Source, Sourced
@@ -87,6 +87,6 @@ def pair(text: str, option: str = "--backend-kwarg") -> tuple[str, Any]:
     if not (name and equals):
         raise ConfigError(f"{option} takes KEY=VALUE, for example max_retries=5, not {text!r}.")
     try:
-        return name, json.loads(value)
+        return name, untrusted_json.loads(value)
     except ValueError:
         return name, value

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import terminal
 from rlm_kernel.cli import contexts, exits, models, trust
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.plaintext import plain
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -62,7 +61,7 @@ def execute(args: Namespace) -> int:
         on_step=_silent if args.quiet else _tell,
         **_backend(args),
     )
-    print(json.dumps(_as_dict(report)) if args.json else plain(str(report)))
+    terminal.result(json.dumps(_as_dict(report)) if args.json else str(report))
     return exits.OK if report.equal else exits.DIFFERENT
 
 
@@ -84,7 +83,7 @@ def _backend(args: Namespace) -> dict[str, Any]:
 
 def _tell(step: Step, place: int, count: int) -> None:
     name = f"cell {step.number}" if step.number else "an added cell"
-    print(f"rlm: {name} runs ({place} of {count})", file=sys.stderr)
+    terminal.note(f"rlm: {name} runs ({place} of {count})")
 
 
 def _silent(*_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import terminal
 from rlm_kernel.cli import contexts, logs, models, run, trust
 from rlm_kernel.errors import ConfigError
 
@@ -57,7 +58,7 @@ def execute(args: Namespace) -> int:
             logger=logger,
             **_overrides(args),
         )
-    run.write(run.as_json(completion, logger) if args.json else run.shown(completion.response))
+    terminal.result(run.as_json(completion, logger) if args.json else completion.response)
     return 0
 
 

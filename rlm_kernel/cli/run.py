@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import terminal
 from rlm_kernel.cli import contexts, logs, models
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.plaintext import plain
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -80,7 +79,7 @@ def execute(args: Namespace) -> int:
         prompt, question = _asked(args)
         with logs.told(logger, quiet=args.quiet):
             completion = rlm.completion(prompt, question)
-    write(as_json(completion, logger) if args.json else shown(completion.response))
+    terminal.result(as_json(completion, logger) if args.json else completion.response)
     return 0
 
 
@@ -134,18 +133,3 @@ def as_json(completion: RLMChatCompletion, logger: RLMLogger | None) -> str:
         "log": None if logger is None else logger.log_file_path,
     }
     return json.dumps(fields)
-
-
-def shown(answer: str) -> str:
-    """A terminal gets text only; a pipe gets what the model wrote."""
-    return plain(answer) if sys.stdout.isatty() else answer
-
-
-def write(text: str) -> None:
-    """Write a line that may hold bytes which were no UTF-8 in the context."""
-    encoding = sys.stdout.encoding
-    try:
-        data = text.encode(encoding, "surrogateescape")
-    except UnicodeEncodeError:
-        data = text.encode(encoding, "backslashreplace")
-    sys.stdout.buffer.write(data + b"\n")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlm_kernel import terminal
 from rlm_kernel.cli import exits
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ def execute(args: Namespace) -> int:
     Raises:
         RecordingError: it cannot be read.
     """
-    from rich.console import Console
-
+    from rlm_kernel.plain_console import PlainConsole
     from rlm_kernel.replays.script import read_notebook, run_of
     from rlm_kernel.trajectory.console.console import ConsoleView
     from rlm_kernel.trajectory.console.retelling import retold
@@ -42,9 +42,11 @@ def execute(args: Namespace) -> int:
     if args.file.endswith(".ipynb"):
         recording = run_of(recording, read_notebook(Path(args.file)).metadata.get("rlm", {}))
     run = recording.trajectory
-    with ConsoleView(Screen(Console(file=sys.stdout, highlight=False), live=False)) as view:
+    with ConsoleView(Screen(PlainConsole(file=sys.stdout), live=False)) as view:
         for event in retold(run):
             view(event)
     if run.completion is None and run.failure is None:
-        print(f"The record ends here, {run.seconds:.1f} s after the start: the run was killed, or is under way.")
+        terminal.result(
+            f"The record ends here, {run.seconds:.1f} s after the start: the run was killed, or is under way."
+        )
     return exits.OK

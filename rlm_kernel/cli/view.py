@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlm_kernel import terminal
 from rlm_kernel.cli import exits
 from rlm_kernel.errors import ConfigError
 
@@ -49,8 +50,8 @@ def execute(args: Namespace) -> int:
     folder = folder_of(args.path)
     with ViewerServer(folder, args.port) as server, suppress(KeyboardInterrupt):
         url = f"{server.url}#{folder.only}" if folder.only else server.url
-        print(url, flush=True)
-        print(f"rlm: this page shows {folder.path.resolve()}; Ctrl-C ends it", file=sys.stderr)
+        terminal.result(url)
+        terminal.note(f"rlm: this page shows {folder.path.resolve()}; Ctrl-C ends it")
         if not args.no_browser:
             _open(url)
         threading.Event().wait()
@@ -67,7 +68,7 @@ def _export(args: Namespace) -> int:
     if output.suffix not in (".html", ".htm"):
         raise ConfigError(f"--export takes a file that ends with .html, not {args.export!r}.")
     export(log, output)
-    print(output)
+    terminal.result(str(output))
     return exits.OK
 
 

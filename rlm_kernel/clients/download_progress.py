@@ -31,10 +31,11 @@ class DownloadBar:
     """
 
     def __init__(self, title: str) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-        console = Console(stderr=True)
+        from rlm_kernel.plain_console import PlainConsole
+
+        console = PlainConsole(stderr=True)
         columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         # A pipe or a log gets the notes only.
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
@@ -59,4 +60,4 @@ class DownloadBar:
 
     def note(self, line: str) -> None:
         """Print the sentence above the bar."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)

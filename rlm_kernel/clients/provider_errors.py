@@ -16,12 +16,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError
+from rlm_kernel.plaintext import plain
 
 if TYPE_CHECKING:
     from rlm_kernel.clients.endpoint import Endpoint
 
 LONGEST_QUOTE = 500
 """Characters of a provider's own words that a message repeats; error pages can be long."""
+
+_MAX_READ = 100_000
+"""Characters of a provider's own words that are looked at."""
+
+_MAX_NESTED = 8
+"""Objects inside one another in which its words are looked for."""
 
 _OVERFLOW = (
     "The conversation is longer than the model's context window: send less text per call, or choose a model with a "
@@ -72,6 +79,7 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         # What the SDK lets through: bodies that cannot be decoded and, in openai 2, a stream that is cut.
         "JSONDecodeError": _NOT_AN_API,
         "UnicodeDecodeError": _NOT_AN_API,
+        "RecursionError": _NOT_AN_API,
         "TimeoutException": "Nothing came for {timeout:g} s: raise timeout in backend_kwargs.",
         "HTTPError": _BROKEN_OFF,
     }
@@ -124,8 +132,9 @@ def failure(
         retries=retries,
     )
     place = f" (HTTP {status})" if status else ""
-    message = endpoint.hidden(f"{endpoint.backend}, model {endpoint.model!r}{place}: {what.rstrip('. ')}. {step}")
-    shown_id = None if request_id is None else endpoint.hidden(request_id)
+    what = plain(what).rstrip(". ")  # before the key is hidden: what is removed may stand between its letters
+    message = endpoint.hidden(f"{endpoint.backend}, model {endpoint.model!r}{place}: {what}. {step}")
+    shown_id = None if request_id is None else endpoint.hidden(plain(request_id[:LONGEST_QUOTE]))
     raised = ContextOverflowError if kind == "context overflow" else LMError
     return raised(message, backend=endpoint.backend, model=endpoint.model, status=status, request_id=shown_id)
 
@@ -169,8 +178,8 @@ def refuses_schema(error: LMError) -> bool:
 
     Only its own words count, and the name of the model is none of them.
     """
-    name = re.escape(error.model.rpartition("/")[2])
-    said = re.sub(rf"(?<!\w){name}(?!\w)", "", _cut(_words(error.__cause__ or error))).lower()
+    name = re.compile(rf"(?<!\w){re.escape(error.model.rpartition('/')[2])}(?!\w)")
+    said = name.sub("", _cut(_words(error.__cause__ or error))).lower()
     return error.status in {400, 404, 422, 500, 501} and any(mark in said for mark in _SCHEMAS)
 
 
@@ -210,13 +219,14 @@ def _kind(error: Exception) -> str | None:
 
 
 def _says(error: Exception, marks: Sequence[str]) -> bool:
-    said = f"{getattr(error, 'code', '')} {getattr(error, 'type', '')} {error} {_words(error)}".lower()
+    said = f"{getattr(error, 'code', '')} {getattr(error, 'type', '')} {str(error)[:_MAX_READ]} {_words(error)}".lower()
     return any(mark in said for mark in marks)
 
 
 def _words(error: BaseException) -> str:
-    """What the provider said, else what the SDK and its transport said."""
-    return str(_redirection(error) or _quote(getattr(error, "body", None)) or _own_words(error))
+    """What the provider said, else what the SDK and its transport said, as text."""
+    words = str(_redirection(error) or _quote(getattr(error, "body", None)) or _own_words(error))
+    return plain(words[:_MAX_READ])
 
 
 def _redirection(error: BaseException) -> str | None:
@@ -231,19 +241,19 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} …"
 
 
-def _quote(body: Any) -> Any:
+def _quote(body: Any, room: int = _MAX_NESTED) -> Any:
     """What an error body says: OpenAI's is handed over unwrapped, Anthropic's as it came; Google's is a list."""
     if isinstance(body, str):
         return body.strip()
-    if isinstance(body, list):
-        return next(filter(None, (_quote(part) for part in body if isinstance(part, Mapping))), None)
-    if not isinstance(body, Mapping):
+    if isinstance(body, list) and room:
+        return next(filter(None, (_quote(part, room - 1) for part in body if isinstance(part, Mapping))), None)
+    if not isinstance(body, Mapping) or not room:
         return None
-    return body.get("message") or body.get("detail") or _quote(body.get("error"))
+    return body.get("message") or body.get("detail") or _quote(body.get("error"), room - 1)
 
 
 def _own_words(error: BaseException) -> str:
-    words = str(error).rstrip(".") or type(error).__name__
+    words = str(error)[:_MAX_READ].rstrip(".") or type(error).__name__
     cause = str(error.__cause__ or "")
     return f"{words} ({cause})" if cause and cause not in words else words
 
@@ -256,7 +266,17 @@ def _retries(error: Exception) -> int:
 
 def _cause(error: Exception, endpoint: Endpoint) -> Exception | None:
     """The error, if it can be shown: a traceback prints its words, and a header that cannot be sent quotes the key."""
-    return None if _mentions(error, endpoint) else error
+    return None if _mentions(error, endpoint) or not _is_text(error) else error
+
+
+def _is_text(error: BaseException | None) -> bool:
+    """Whether an error and those behind it hold nothing that a terminal would obey."""
+    while error is not None:
+        words = str(error).replace("\r\n", "\n")
+        if len(words) > _MAX_READ or plain(words) != words:
+            return False
+        error = error.__cause__ or error.__context__
+    return True
 
 
 def _mentions(error: BaseException | None, endpoint: Endpoint) -> bool:

@@ -20,6 +20,9 @@ from rlm_kernel.records import Image, Message, Reply, Usage
 
 Script = Callable[[Sequence[Message]], "str | Reply | BaseException"]
 
+_BURST = 100
+"""Lines that are told before others in the loop get their turn, as between the pieces of a real stream."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -97,8 +100,10 @@ class ScriptedLM:
         if isinstance(said, str):
             said = Reply(said, self.model, _words(messages, said))
         if on_text is not None:
-            for piece in said.text.splitlines(keepends=True):
+            for number, piece in enumerate(said.text.splitlines(keepends=True), 1):
                 on_text(piece)
+                if number % _BURST == 0:
+                    await asyncio.sleep(0)
         return said
 
     async def close(self) -> None:

@@ -102,7 +102,7 @@ PIECES = (
     ),
     Example(
         ("sources", "files"),
-        r"\bpurpose|\bexplain|\bsummar\w+|\bwhat (is|does)\b|\b[\w/]+\.(py|txt|md)\b",
+        r"\bpurpose|\bexplain|\bsummar\w+|\bwhat (is|does)\b|(?<![\w/])[\w/]+\.(py|txt|md)\b",
         _MEALS,
         "Explain in one sentence what zoo/food.py is for.",
         (

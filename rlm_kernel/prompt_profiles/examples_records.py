@@ -43,7 +43,7 @@ RECORDS = (
     ),
     Example(
         ("records", "values"),
-        r"\bwhat\b|\bwhich\b|\bhow many\b.*\bhas|\bhow many\b.*\bhave|\bdoes\b|\bof\b.*[\d@]",
+        r"\bwhat\b|\bwhich\b|\bhow many\b[^\n]{0,80}\bha(s|ve)|\bdoes\b|\bof\b[^\n]{0,80}[\d@]",
         _BERTHS,
         "Who is the owner of berth-08?",
         (Step("# Look the key up.\ncontext['berth-08']", "{'owner': 'Sato', 'price': 95}"),),

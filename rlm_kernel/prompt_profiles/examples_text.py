@@ -145,7 +145,7 @@ TEXT = (
     ),
     Example(
         ("log",),
-        r"\bsum\b|\btotal|\badd\b|\baverage|\bmean\b|\baltogether|\bvalues?\b|\bms\b|\bbytes|\bof the .* lines",
+        r"\bsum\b|\btotal|\badd\b|\baverage|\bmean\b|\baltogether|\bvalues?\b|\bms\b|\bbytes|\bof the [^\n]{,80} lines",
         _GATES,
         "What is the sum of the wait values of the OPEN lines?",
         (

@@ -28,6 +28,7 @@ from rlm_kernel.provisioners.relay_host import Remote, source
 from rlm_kernel.provisioners.relayed import Link, RelayedKernel
 from rlm_kernel.together import to_its_end
 
+_GPUS = re.compile(r"\A(?:all|\d+|device=[\w,:-]+)\Z")
 SMALLEST_MEMORY = 64 * 2**20
 USUAL_MEMORY = "4g"
 USUAL_CPUS = 2.0
@@ -81,7 +82,7 @@ class DockerKernel(RelayedKernel):
 
     @validate("gpus")
     def _gpus_are_docker_s(self, proposal: Any) -> Any:
-        if not re.fullmatch(r"all|\d+|device=[\w,:-]+", str(proposal["value"])):
+        if not _GPUS.match(str(proposal["value"])):
             raise TraitError(f"gpus is a number, 'all' or 'device=0,1', not {proposal['value']!r}.")
         return proposal["value"]
 

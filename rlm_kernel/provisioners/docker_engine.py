@@ -26,14 +26,34 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 _lock = threading.Lock()
 _clients: dict[str, APIClient] = {}
 
-_REFUSALS: tuple[tuple[str, type[RLMError], str], ...] = (
-    ("no space left on device", KernelError, "the engine's disk is full: docker system prune makes room"),
-    ("could not select device driver", ConfigError, "gpus needs a graphics card and NVIDIA's container toolkit"),
-    ("bind source path does not exist|mount path|[Dd]uplicate mount point|invalid mount", ConfigError, "see mounts"),
-    ("[Rr]ange of CPUs", ConfigError, "ask for fewer cpus"),
-    ("[Mm]inimum memory", ConfigError, "ask for more memory"),
-    ("network .* not found", ConfigError, "docker network ls lists what network may be"),
-    ('"?python3"?:? .*not found', ConfigError, "the image has no python3: choose one that has"),
+_REFUSALS: tuple[tuple[re.Pattern[str], type[RLMError], str], ...] = (
+    (
+        re.compile("no space left on device"),
+        KernelError,
+        "the engine's disk is full: docker system prune makes room",
+    ),
+    (
+        re.compile("could not select device driver"),
+        ConfigError,
+        "gpus needs a graphics card and NVIDIA's container toolkit",
+    ),
+    (
+        re.compile("bind source path does not exist|mount path|[Dd]uplicate mount point|invalid mount"),
+        ConfigError,
+        "see mounts",
+    ),
+    (re.compile("[Rr]ange of CPUs"), ConfigError, "ask for fewer cpus"),
+    (re.compile("[Mm]inimum memory"), ConfigError, "ask for more memory"),
+    (
+        re.compile(r"network [^\n]{0,300}? not found"),
+        ConfigError,
+        "docker network ls lists what network may be",
+    ),
+    (
+        re.compile(r'"?python3"?:? [^\n]{0,300}?not found'),
+        ConfigError,
+        "the image has no python3: choose one that has",
+    ),
 )
 """What the engine says, the error that it becomes, and what helps."""
 
@@ -148,7 +168,7 @@ def _unreachable(error: Exception) -> RLMError:
             f"You may not use the Docker engine at {host()}: add yourself to the group docker "
             "(sudo usermod -aG docker $USER, then log in again), or use rootless Docker and DOCKER_HOST."
         )
-    if re.search("Invalid bind address|TLS|tls|certificate", str(error)):
+    if any(word in str(error) for word in ("Invalid bind address", "TLS", "tls", "certificate")):
         return ConfigError(f"DOCKER_HOST or the TLS files of Docker are not right: {error}.")
     return KernelError(
         f"No Docker engine answers at {host()}: start it (sudo systemctl start docker, or Docker Desktop), "
@@ -177,7 +197,7 @@ def explained(doing: str) -> Iterator[None]:
 
 
 def _refusal(doing: str, said: str) -> RLMError:
-    found = next(((kind, hint) for pattern, kind, hint in _REFUSALS if re.search(pattern, said)), None)
+    found = next(((kind, hint) for pattern, kind, hint in _REFUSALS if pattern.search(said)), None)
     if found is None:
         return KernelError(f"{doing}. Docker says: {said}")
     kind, hint = found

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 import tarfile
 import threading
 import time
@@ -18,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError, KernelError
 from rlm_kernel.provisioners.docker_engine import explained
 from rlm_kernel.provisioners.environ import scrubbed
@@ -176,4 +176,4 @@ def _archive(files: dict[str, str]) -> io.BytesIO:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    terminal.note(line)

@@ -16,7 +16,7 @@ _ALLOWED = frozenset(
 )
 _ALLOWED_PREFIXES = ("LC_", "OPENBLAS_")
 _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY"})
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_SCHEME = re.compile(r"\A[a-z][a-z0-9+.-]*+://", re.IGNORECASE)
 
 
 def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError, KernelError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ async def _built(image: modal.Image, app: modal.App) -> modal.Image:
     building = asyncio.ensure_future(image.build.aio(app))
     try:
         if not (await asyncio.wait({building}, timeout=QUIET_SECONDS))[0]:
-            print("Modal builds the image: this takes a minute or so, once.", file=sys.stderr)
+            terminal.note("Modal builds the image: this takes a minute or so, once.")
         return await building
     except ImageBuildError as error:
         log = await _last_lines(image)

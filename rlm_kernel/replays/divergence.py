@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rlm_kernel.records import Output
-from rlm_kernel.trajectory.notebook.normaliser import as_text
+from rlm_kernel.trajectory.notebook.normaliser import as_text, unified
 
 MOST_LINES = 40
 """Of a difference; what is more is counted."""
@@ -37,7 +36,6 @@ class Divergence:
 
 def compare_outputs(recorded: Iterable[Output], now: Iterable[Output]) -> str:
     """A unified diff of two cells' outputs after the normaliser; empty when they are equal."""
-    before, after = (as_text(outputs).splitlines() for outputs in (recorded, now))
-    diff = list(difflib.unified_diff(before, after, "recorded", "replayed", lineterm=""))
+    diff = unified(as_text(recorded), as_text(now))
     more = len(diff) - MOST_LINES
     return "\n".join([*diff[:MOST_LINES], *([f"… {more:,} more lines"] if more > 0 else [])])

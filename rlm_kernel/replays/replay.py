@@ -10,13 +10,13 @@ stand in it, edited or not; with `mode="live"` models answer what is not on reco
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
+from rlm_kernel import untrusted_json
 from rlm_kernel._sync import Job
 from rlm_kernel.configuration import arguments_of
 from rlm_kernel.errors import ConfigError
@@ -316,7 +316,7 @@ class Rehearsal:
 def _same_json(one: str | None, other: str | None) -> bool:
     """Whether two answers are the same value: one by a schema was written as JSON in another way."""
     try:
-        return one is not None and other is not None and bool(json.loads(one) == json.loads(other))
+        return one is not None and other is not None and bool(untrusted_json.loads(one) == untrusted_json.loads(other))
     except ValueError:
         return False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -167,6 +166,6 @@ async def _give(session: Session, name: str, content: Content) -> None:
     """Give the kernel a value as it was stored. A pickle is opened there and nowhere else."""
     encoding, data = content
     if encoding == "json":
-        await session.set(name, json.loads(data))
+        await session.set(name, contexts.decode(encoding, data))
     else:
         await session.put(name, encoding, data)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import untrusted_json
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.trajectory.log import prompts
 from rlm_kernel.trajectory.log.recording import Recording, StoredContext
@@ -17,6 +18,10 @@ from rlm_kernel.trajectory.tree import Cell, Trajectory
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
+
+MAX_NOTEBOOK_BYTES = 1 << 30
+_ALTERED = (AttributeError, KeyError, RecursionError, TypeError)
+"""What nbformat raises for JSON that is no notebook."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,9 @@ def read_notebook(path: Path) -> NotebookNode:
     from nbformat.reader import NotJSONError
 
     try:
-        notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    except (OSError, NotJSONError, nbformat.ValidationError, KeyError, AttributeError) as error:
+        text = untrusted_json.read_file(path, MAX_NOTEBOOK_BYTES).decode("utf-8")
+        notebook: NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, NotJSONError, nbformat.ValidationError, *_ALTERED) as error:
         raise RecordingError(f"{path} cannot be read as a notebook: {error}") from error
     if wrong := _wrong(notebook):
         raise RecordingError(f"{path} is not as we wrote it: {wrong}. Take the notebook beside the log, or the log.")

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     # What is said and written: no part of it acts on anything outside.
     {"questions", "plaintext", "oversized", "wire", "guest", "together", "validation", "zmtp", "markup"},
-    {"records", "sanitizer"},
+    {"records", "sanitizer", "terminal", "plain_console", "untrusted_json"},
     {"errors"},
     {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets", "connection", "incoming", "open_files"},
     {"clues", "worked_examples", "schemas"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from rlm_kernel.records import ModelUsageSummary, Usage, UsageSummary
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)[^\n`]*+\n(.*?)(?:^ {0,3}\1[`~]*+[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+
+_MAX_PARTS = 20
+"""Code blocks of a reply that are drawn one by one: each takes a millisecond, and a reply may hold a million."""
 
 
 class ConsoleView:
@@ -157,8 +161,9 @@ class ConsoleView:
 
     def _say_until(self, code: str) -> None:
         """Print what the reply says before this code block; of a block that nobody announced, nothing."""
+        wanted = code.strip()
         for place, part in enumerate(self._unsaid):
-            if part.is_code and part.text.strip() == code.strip():
+            if part.is_code and part.text.strip() == wanted:
                 self._say(self._unsaid[:place])
                 self._unsaid = self._unsaid[place + 1 :]
                 return
@@ -199,8 +204,9 @@ class _Part(NamedTuple):
 
 
 def _parts(reply: str) -> list[_Part]:
+    """The parts of a reply in order; what follows the first `_MAX_PARTS` code blocks is one of words."""
     parts, end = [], 0
-    for fence in _FENCE.finditer(reply):
+    for fence in islice(_FENCE.finditer(reply), _MAX_PARTS):
         parts += [_Part(reply[end : fence.start()], is_code=False), _Part(fence[2], is_code=True)]
         end = fence.end()
     parts.append(_Part(reply[end:], is_code=False))

@@ -30,6 +30,8 @@ from rlm_kernel.plaintext import plain
 from rlm_kernel.trajectory.amounts import duration, tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlm_kernel.records import CellResult, Output, UsageSummary
     from rlm_kernel.trajectory.console.status import Subcalls
     from rlm_kernel.trajectory.events import ModelReplied, RunStarted, SubcallAnswered
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 _MARGIN = 4
 _LINE_CHARACTERS = 600
 _COMMON_CHARACTERS = 20
-_IPYTHON_HEAD = re.compile(r"\A(?:-+\n)?(?:\w+ {2,}(Traceback \(most recent call last\)))?")
+_MAX_OUTPUTS = 20
+_MAX_TRACEBACK = 20_000
+_IPYTHON_HEAD = re.compile(r"\A(?:-++\n)?(?:\w++ {2,}+(Traceback \(most recent call last\)))?")
 """A rule and the name of the error, set for a screen of 75 columns; the name is said at the end once more."""
 
 
@@ -76,7 +80,7 @@ def code(source: str, number: int | None) -> RenderableType:
 
 def output(result: CellResult) -> RenderableType:
     """All that a cell put out, and how it ended."""
-    shown = [part for item in result.outputs if (part := _output(item)) is not None]
+    shown = _outputs(result.outputs)
     if result.status == "died":
         shown.append(_marked("✗", Text("The kernel died.", style="red"), "red"))
     if result.status == "timeout":
@@ -101,12 +105,12 @@ def subcalls(done: Subcalls, seconds: float) -> RenderableType:
 
 def notice(message: str) -> RenderableType:
     """Something the user should know."""
-    return _marked("!", Text(plain(message), style="yellow"), "yellow")
+    return _marked("!", _styled(clipped(message, 20, 10), "yellow"), "yellow")
 
 
 def quiet(message: str) -> RenderableType:
     """A fact in passing."""
-    return _marked(" ", Text(plain(message), style="dim"), "")
+    return _marked(" ", _styled(clipped(message, 20, 10), "dim"), "")
 
 
 def answer(text: str, facts: str) -> RenderableType:
@@ -168,6 +172,18 @@ def _shortened(line: str) -> str:
     return f"{line[:_LINE_CHARACTERS]} … {len(line) - _LINE_CHARACTERS:,} more characters"
 
 
+def _outputs(items: Sequence[Output]) -> list[RenderableType]:
+    """The first and the last of the outputs: a cell may show a million of them."""
+    more = len(items) - 2 * _MAX_OUTPUTS
+    first, last = (items, ()) if more <= 0 else (items[:_MAX_OUTPUTS], items[-_MAX_OUTPUTS:])
+    gap = [_marked("…", Text(f"{more:,} more outputs", style="dim italic"), "dim")] if more > 0 else []
+    return [*_shown(first), *gap, *_shown(last)]
+
+
+def _shown(items: Sequence[Output]) -> list[RenderableType]:
+    return [part for item in items if (part := _output(item)) is not None]
+
+
 def _output(item: Output) -> RenderableType | None:
     if item["output_type"] == "error":
         return _marked("✗", _traceback(item), "red")
@@ -181,14 +197,19 @@ def _output(item: Output) -> RenderableType | None:
 def _text_output(text: str, style: str) -> RenderableType | None:
     if not text.strip():
         return None
-    shown = clipped(text, 12, 8)
-    shown.style = style
-    return _marked("→", shown, "dim")
+    return _marked("→", _styled(clipped(text, 12, 8), style), "dim")
+
+
+def _styled(text: Text, style: str) -> Text:
+    text.style = style
+    return text
 
 
 def _traceback(item: Output) -> Text:
     lines = item.get("traceback") or [f"{item['ename']}: {item['evalue']}"]
-    text = clipped(_IPYTHON_HEAD.sub(r"\1", plain("\n".join(lines))), 4, 14)
+    whole = "\n".join(lines)
+    ends = whole if len(whole) <= 2 * _MAX_TRACEBACK else f"{whole[:_MAX_TRACEBACK]}\n…\n{whole[-_MAX_TRACEBACK:]}"
+    text = clipped(_IPYTHON_HEAD.sub(r"\1", plain(ends)), 4, 14)
     *_, last = text.split("\n")
     text.stylize("red", len(text) - len(last))
     return text

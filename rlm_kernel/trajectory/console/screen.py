@@ -15,6 +15,8 @@ from rich.console import Console, Group, RenderableType
 from rich.errors import LiveError
 from rich.live import Live
 
+from rlm_kernel.plain_console import PlainConsole
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -130,7 +132,7 @@ def _drawing(console: Console, lock: RLock) -> Iterator[None]:
             console.quiet = True  # The terminal has gone; the run goes on unseen.
 
 
-class _Console(Console):
+class _Console(PlainConsole):
     def on_broken_pipe(self) -> None:
         self.quiet = True  # Rich would end the process; the reader of a view is not that important.
 
@@ -138,4 +140,4 @@ class _Console(Console):
 @functools.cache
 def standard_error() -> Screen:
     """The screen that all views of this process share."""
-    return Screen(_Console(stderr=True, force_jupyter=False, highlight=False, markup=False, emoji=False))
+    return Screen(_Console(stderr=True, force_jupyter=False))

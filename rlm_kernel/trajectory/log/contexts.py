@@ -111,7 +111,8 @@ def decode(encoding: ContextEncoding, content: bytes) -> Prompt:
     """The input of a run.
 
     Raises:
-        RecordingError: it is a pickle, which can run code: the host does not open one that it reads from a file.
+        RecordingError: it is not what `encoding` says, or it is a pickle, which can run code: the host does not open
+            one that it reads from a file.
     """
     if encoding == "pickle":
         raise RecordingError(
@@ -119,7 +120,10 @@ def decode(encoding: ContextEncoding, content: bytes) -> Prompt:
             "pickle can run code: give the context again."
         )
     text = content.decode("utf-8", "surrogatepass")
-    value: Prompt = text if encoding == "text" else json.loads(text)
+    try:
+        value: Prompt = text if encoding == "text" else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(f"The context is not the JSON that it should be: {error}. Give it again.") from error
     return value
 
 

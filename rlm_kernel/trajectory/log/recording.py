@@ -14,6 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
+from rlm_kernel import untrusted_json
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.trajectory.log import clipping, lines, prompts, signature
 from rlm_kernel.trajectory.tree import Trajectory
@@ -47,6 +48,7 @@ class StoredContext:
 
 _KNOWN = "Give a log (.jsonl) that RLMLogger or `rlm run` wrote; those of other tools cannot be read."
 _MOST_FIRST = 1 << 22
+_MAX_NOTEBOOK = 1 << 30
 
 _STORED = tuple(field.name for field in fields(StoredContext))
 
@@ -242,7 +244,7 @@ def _latest_of(folder: Path) -> str:
 def _named_in(notebook: Path) -> Path:
     """The log that a notebook names: a copy may lie elsewhere or be called otherwise."""
     try:
-        about = json.loads(notebook.read_text("utf-8"))["metadata"]["rlm"]
+        about = untrusted_json.load(notebook, max_bytes=_MAX_NOTEBOOK)["metadata"]["rlm"]
         folder, name = str(about.get("rlm_dir", ".")), str(about["log"])
     except FileNotFoundError:
         raise RecordingError(f"There is no file {str(notebook)!r}.") from None

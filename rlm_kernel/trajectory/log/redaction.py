@@ -31,7 +31,8 @@ _SECRET_NAME = re.compile(
     r"|secret|passw(or)?d|passphrase|credential|authorization|cookie|bearer|(^|[_-])(auth|token|pat)$|_key$",
     re.IGNORECASE,
 )
-_PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
+_NAME_END = 500
+_PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s:@]*+:([^/\s@]++)@")
 _KEPT: dict[type, frozenset[str]] = {
     RunStarted: frozenset({"context"}),
     RLMChatCompletion: frozenset({"prompt", "metadata", "parsed"}),
@@ -43,8 +44,8 @@ _KEPT: dict[type, frozenset[str]] = {
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a field or variable of this name holds a secret."""
-    return _SECRET_NAME.search(name) is not None
+    """Whether a field or variable of this name holds a secret. Of a very long name the two ends are looked at."""
+    return _SECRET_NAME.search(name if len(name) <= 2 * _NAME_END else name[:_NAME_END] + name[-_NAME_END:]) is not None
 
 
 def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
@@ -160,7 +161,7 @@ class Redactor:
         said, draft = self(str(error)), self.data(known)
         if said == str(error) and draft == known:
             return error
-        kind = type(error) if type(error).__str__ is BaseException.__str__ else RLMError
+        kind = type(error) if type(error).__str__ in (BaseException.__str__, RLMError.__str__) else RLMError
         clean = kind.__new__(kind, said)
         clean.__dict__["partial_answer"] = draft
         return clean

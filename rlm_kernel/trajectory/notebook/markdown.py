@@ -16,8 +16,11 @@ from rlm_kernel.plaintext import plain
 
 JOINER = "\N{WORD JOINER}"
 
-_FENCE = re.compile(r" {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+-]*+)[^`]*+$")
-_CLOSING = re.compile(r" {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*$")
+MAX_CHARACTERS = 500_000
+"""Of a text that is shown as Markdown."""
+
+_FENCE = re.compile(r"\A {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+-]*+)[^`]*+$")
+_CLOSING = re.compile(r"\A {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*$")
 _ACTIVE = re.compile(
     r"<(?=[A-Za-z/!?])"  # HTML, and links in angle brackets
     r"|!(?=\[)"  # images
@@ -26,6 +29,7 @@ _ACTIVE = re.compile(
     r"|\\(?=(?:begin|end)\{|\\[(\[])"  # formulas without dollars
 )
 _CODE_SPAN = re.compile(r"(?<!`)(`{1,2})(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+_TICKS = re.compile(r"`+")
 _DOLLAR = re.compile(r"\\?\$")
 _ACTIVE_OF_UNKNOWN = re.compile(
     r"<(?=[A-Za-z/!?])(?!/?(?:small|span|details|summary)>)"  # HTML but for the elements that this module makes
@@ -51,10 +55,11 @@ def prose(text: str, *, breaks: bool = False) -> str:
     """The text as Markdown without HTML, images, links and formulas; its headings stand below those of the notebook.
 
     Args:
-        text: foreign text.
+        text: foreign text; of a long one the two ends of `MAX_CHARACTERS` are shown.
         breaks: whether each line stays a line, as in a question or an answer.
     """
-    parts = (fenced(body, language) if code else _shown(body, breaks) for code, body, language in _pieces(plain(text)))
+    pieces = _pieces(plain(clipped(text, MAX_CHARACTERS)))
+    parts = (fenced(body, language) if code else _shown(body, breaks) for code, body, language in pieces)
     return "\n\n".join(part for part in parts if part.strip())
 
 
@@ -62,7 +67,7 @@ def line(text: str, most: int = 120) -> str:
     """The text in one line of at most `most` characters, nothing of it with a meaning: for headings and tables."""
     words = " ".join(plain(text[: most * 4]).split())
     # Escaped alone, a sign behind a URL would not be: some take the backslash for a part of the URL.
-    inactive = _ACTIVE.sub(rf"\g<0>{JOINER}", words if len(words) <= most else words[: most - 1] + "…")
+    inactive = _inactive(words if len(words) <= most else words[: most - 1] + "…")
     return money(_SPECIAL.sub(r"\\\1", inactive))
 
 
@@ -74,7 +79,7 @@ def money(text: str) -> str:
 def fenced(text: str, language: str = "") -> str:
     """The text as a code block that nothing in it can end."""
     shown = plain(text).strip("\n")
-    longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
+    longest = max((len(run) for run in _TICKS.findall(shown)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{shown}\n{fence}"
 
@@ -136,8 +141,12 @@ def _pieces(text: str) -> Iterator[tuple[bool, str, str]]:
 
 def _shown(text: str, breaks: bool) -> str:
     text = _UNDERLINE.sub(r"\n\1", _HEADING.sub(_lowered, text.strip("\n")))
-    text = _without_formulas(_ACTIVE.sub(rf"\g<0>{JOINER}", text))
+    text = _without_formulas(_inactive(text))
     return _BREAK.sub("  \n", text) if breaks else text
+
+
+def _inactive(text: str) -> str:
+    return _ACTIVE.sub(lambda found: found[0] + JOINER, text)  # a template would take three times as long
 
 
 def _lowered(heading: re.Match[str]) -> str:

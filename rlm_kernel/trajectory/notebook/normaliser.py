@@ -33,12 +33,16 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:Cell )?In ?\[\d+\]"), "In[…]"),
     (re.compile(r"\bOut ?\[\d+\]"), "Out[…]"),
     (re.compile(r"<ipython-input-\d+-[0-9a-f]+>"), "<cell>"),
-    (re.compile(r"/(?:[^\s/]{1,255}+/){0,20}?ipykernel_\d+/\d+\.py"), "<cell>"),
     (re.compile(r"(?:/private)?(?:/var/folders/[\w+]+/[\w+]+/T|/tmp|/var/tmp)/[\w.+-]+"), "/tmp/…"),  # noqa: S108
 )
 
+_CELL_FILE = re.compile(r"ipykernel_\d+/\d+\.py")
+
 LONGEST_END = 100_000
 """Characters at each end of a stream that are compared: a notebook keeps the two ends of a long one."""
+
+MAX_DIFF_LINES = 2_000
+"""Lines of each text that a diff compares."""
 
 Recorded = Recording | Trajectory | Mapping[str, Any]
 """What outputs are taken from: a log, a run, or a notebook (an nbformat node)."""
@@ -63,8 +67,16 @@ class Difference:
     @property
     def diff(self) -> str:
         """The two as a unified diff."""
-        texts = (self.recorded.splitlines(), self.replayed.splitlines())
-        return "\n".join(difflib.unified_diff(*texts, "recorded", "replayed", lineterm=""))
+        return "\n".join(unified(self.recorded, self.replayed))
+
+
+def unified(recorded: str, replayed: str) -> list[str]:
+    """The lines of a unified diff. Of long texts what follows the first difference is compared."""
+    before, after = recorded.splitlines(), replayed.splitlines()
+    if max(len(before), len(after)) > MAX_DIFF_LINES:  # difflib takes quadratic time
+        same = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
+        before, after = (lines[max(0, same - 3) :][:MAX_DIFF_LINES] for lines in (before, after))
+    return list(difflib.unified_diff(before, after, "recorded", "replayed", lineterm=""))
 
 
 def normalised(outputs: Iterable[Output]) -> list[Output]:
@@ -73,14 +85,14 @@ def normalised(outputs: Iterable[Output]) -> list[Output]:
     Streams between two displays are one text each, because a kernel may send their pieces in any order.
     """
     result: list[Output] = []
-    streams: dict[str, str] = {}
+    streams: dict[str, list[str]] = {}
     for output in outputs:
         if "rlm" in output.get("metadata", {}):
             continue
         if output["output_type"] == "stream":
-            streams[output["name"]] = streams.get(output["name"], "") + _joined(output["text"])
+            streams.setdefault(output["name"], []).append(_joined(output["text"]))
         elif output["output_type"] == "error":
-            streams["stderr"] = streams.get("stderr", "") + "\n".join(output["traceback"]) + "\n"
+            streams.setdefault("stderr", []).append("\n".join(output["traceback"]) + "\n")
         else:
             result += [*_streams(streams), _display(*kept([output]))]
             streams = {}
@@ -89,10 +101,24 @@ def normalised(outputs: Iterable[Output]) -> list[Output]:
 
 def normalised_text(text: str) -> str:
     """A text without what differs from one run to the next."""
-    text = plain(text)
+    text = _without_cell_files(plain(text))
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)
     return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+
+
+def _without_cell_files(text: str) -> str:
+    """The text with ``<cell>`` in the place of each path of a file that ipykernel names a cell after."""
+    pieces, at, low = [], 0, 0  # `low`: where the latest name ended; no character is looked at twice
+    for found in _CELL_FILE.finditer(text):
+        before = text[low : found.start()]
+        low = found.end()
+        slash = -1 if before[-1:].isspace() else "".join(before.rsplit(maxsplit=1)[-1:]).find("/")
+        if slash >= 0:
+            word = len(before.rsplit(maxsplit=1)[-1])
+            pieces += [text[at : found.start() - word + slash], "<cell>"]
+            at = low
+    return "".join([*pieces, text[at:]])
 
 
 def differences(recorded: Recorded, replayed: Recorded) -> list[Difference]:
@@ -138,8 +164,8 @@ def _cells(recorded: Recorded) -> Iterator[_Cell]:
         yield _Cell(one.number, one.code, outputs, is_cut_off(one))
 
 
-def _streams(streams: Mapping[str, str]) -> list[Output]:
-    texts = {name: normalised_text(_ends(text)) for name, text in sorted(streams.items(), reverse=True)}
+def _streams(streams: Mapping[str, list[str]]) -> list[Output]:
+    texts = {name: normalised_text(_ends("".join(pieces))) for name, pieces in sorted(streams.items(), reverse=True)}
     return [{"output_type": "stream", "name": name, "text": text} for name, text in texts.items() if text]
 
 

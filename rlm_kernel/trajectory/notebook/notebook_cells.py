@@ -26,8 +26,17 @@ NotebookCell = dict[str, Any]
 LONGEST_WORDS = 60_000
 """Characters of a reply or a summary that the notebook shows."""
 
-_OPENING = re.compile(r" {0,3}(?:`{3,}+|~{3,}+)[ \t]*+\{?\.?\w")
+_OPENING = re.compile(r"^ {0,3}(?:`{3,}+|~{3,}+)[ \t]*+\{?\.?\w", re.MULTILINE)
 """Above code that ran; a fence without a language is none."""
+
+MAX_SPLIT = 200_000
+"""Characters of a reply whose words and code are shown in their order; the words of a longer one come first."""
+
+_MAX_PLACES = 50
+"""Where the words may say the same as a block before it is looked for no further."""
+
+_MAX_MISSES = 10
+"""Codes that do not stand in the words, before no more of them are looked for."""
 
 RAISES = "raises-exception"
 """Jupyter's tag for a cell that may raise."""
@@ -104,9 +113,14 @@ def _reply_cells(turn: Turn, facts: str, place: Place, about: dict[str, Any]) ->
 
 def split(words: str, codes: Sequence[str]) -> Iterator[str | int]:
     """A reply in pieces: words, and the places of the codes in it that ran. The fences of those are left out."""
-    at = 0
+    if len(words) > MAX_SPLIT:
+        yield words.strip()
+        yield from range(len(codes))
+        return
+    at = misses = 0
     for place, code in enumerate(codes):
-        fence, start = _block(words, code, at)
+        fence, start = _block(words, code, at) if misses < _MAX_MISSES else (-1, -1)
+        misses += start < 0
         if start >= 0:
             if before := words[at:fence].strip():
                 yield before
@@ -121,7 +135,9 @@ def split(words: str, codes: Sequence[str]) -> Iterator[str | int]:
 def _block(words: str, code: str, at: int) -> tuple[int, int]:
     """Where the fence above a code begins, and where it ends; -1 where there is none: words may say the same."""
     start = words.find(f"\n{code}", at)
-    while start >= 0:
+    for _ in range(_MAX_PLACES):
+        if start < 0:
+            break
         fence, end = words.rfind("\n", at, start) + 1 or at, start + 1 + len(code)
         if words[end : end + 1] in ("", "\n") and _OPENING.match(words, fence, start):
             return fence, start

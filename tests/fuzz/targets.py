@@ -1,0 +1,277 @@
+"""What is fuzzed: each target is a test of Hypothesis, and says what must hold for any input.
+
+`python -m tests.fuzz --minutes 10` runs them for long; the suite runs each a few times (`tests/unit/test_fuzz_targets.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import nbformat
+from hypothesis import given
+from hypothesis import strategies as st
+from jupyter_client.session import Session
+from rich.console import Console
+
+from rlm import RLM, RecordingError, ScriptedLM
+from rlm.logger import RLMLogger
+from rlm_kernel import wire
+from rlm_kernel.bridge import Bridge
+from rlm_kernel.channels import Channels
+from rlm_kernel.history import render
+from rlm_kernel.outputs import OutputCollector
+from rlm_kernel.oversized import content_of
+from rlm_kernel.parsing import parse
+from rlm_kernel.plaintext import plain
+from rlm_kernel.records import CellResult
+from rlm_kernel.trajectory.console import drawing
+from rlm_kernel.trajectory.console.console import ConsoleView
+from rlm_kernel.trajectory.console.retelling import retold
+from rlm_kernel.trajectory.console.screen import Screen
+from rlm_kernel.trajectory.log.recording import read
+from rlm_kernel.trajectory.notebook import notebook_outputs
+from rlm_kernel.trajectory.notebook.normaliser import as_text, normalised_text
+from rlm_kernel.trajectory.notebook.notebook import about_recording, notebooks_of
+
+from . import texts
+
+# -- inputs
+
+ANY_TEXT = st.text(st.characters(exclude_categories=[]))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+DEEP = st.integers(90, 120_000).map(lambda depth: b"[" * depth + b"]" * depth)
+
+
+def made_of(pieces):
+    """Text out of pieces that mean something to its reader, with others between them."""
+    return st.lists(st.sampled_from(pieces) | st.text(max_size=3)).map("".join)
+
+
+def fields(**known):
+    """An object with these fields, some of them missing and some of another type."""
+    return st.fixed_dictionaries({}, optional={name: value | JSON for name, value in known.items()}) | JSON
+
+
+def encoded(values):
+    """As bytes, which may be cut or hold something else."""
+    whole = values.map(lambda value: json.dumps(value).encode())
+    cut = st.tuples(whole, st.integers(0, 200)).map(lambda pair: pair[0][: pair[1]])
+    return whole | cut | st.binary() | DEEP
+
+
+# -- text
+
+
+@given(made_of(texts.TERMINAL) | ANY_TEXT)
+def plain_text(text):
+    shown = plain(text)
+    shown.encode()
+    assert plain(shown) == shown
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", shown)
+
+
+@given(made_of([*texts.FENCES, *texts.FINALS, *texts.TAGS, "```repl\n", "```\n", "FINAL("]) | ANY_TEXT, st.booleans())
+def reply(text, finished):
+    parsed = parse(text, finished=finished)
+    assert all(block.strip() and block in text for block in parsed.blocks)
+    assert parsed.answer is None or isinstance(parsed.answer.text, str)
+    assert not (parsed.cut and finished)
+
+
+@given(made_of(texts.NOISE) | ANY_TEXT)
+def normaliser(text):
+    shown = normalised_text(text)
+    shown.encode()
+    assert plain(shown) == shown
+
+
+# -- what a kernel sends
+
+STREAM = st.fixed_dictionaries({"name": st.sampled_from(["stdout", "stderr"]), "text": made_of(texts.TERMINAL)})
+BUNDLE = st.dictionaries(st.sampled_from(["text/plain", "text/html", "image/png", "application/json", "x"]), JSON)
+DISPLAY = st.fixed_dictionaries({"data": BUNDLE, "metadata": BUNDLE, "execution_count": st.integers() | JSON})
+ERROR = st.fixed_dictionaries({"ename": ANY_TEXT, "evalue": ANY_TEXT, "traceback": st.lists(made_of(texts.TERMINAL))})
+CONTENT = (
+    STREAM
+    | DISPLAY
+    | ERROR
+    | fields(
+        name=ANY_TEXT,
+        text=ANY_TEXT,
+        data=BUNDLE,
+        metadata=BUNDLE,
+        transient=fields(display_id=ANY_TEXT),
+        wait=st.booleans(),
+        execution_count=st.integers(),
+        unread=st.integers(),
+    )
+)
+KINDS = [
+    "stream",
+    "display_data",
+    "execute_result",
+    "error",
+    "clear_output",
+    "update_display_data",
+    "status",
+    "comm_msg",
+]
+REFUSED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a session takes for a sign that a cell forged a message (`Session._received`)."""
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), CONTENT), max_size=6))
+def outputs(messages):
+    collector = OutputCollector()
+    for kind, content in messages:
+        with suppress(*REFUSED):
+            collector.add(kind, content)
+    kept = collector.outputs()
+    result = CellResult("x", "ok", kept, collector.error)
+    render(result, 500).encode()
+    as_text(kept)
+    Console(quiet=True).print(drawing.output(result))
+    cell = nbformat.v4.new_code_cell("x", outputs=notebook_outputs.kept(kept))
+    nbformat.validate(nbformat.v4.new_notebook(cells=[json.loads(json.dumps(cell))]))
+
+
+@given(st.sampled_from(KINDS), encoded(CONTENT))
+def content(kind, written):
+    with suppress(ValueError, KeyError, TypeError):
+        content_of(kind, written)
+
+
+@given(encoded(JSON))
+def buffer(written):
+    with suppress(ValueError, RecursionError):
+        wire.unpack(written)
+
+
+HEADER = encoded(fields(msg_type=st.sampled_from(KINDS), msg_id=ANY_TEXT, session=ANY_TEXT))
+
+
+@given(st.lists(HEADER | encoded(CONTENT), max_size=6), st.booleans(), st.lists(st.binary(), max_size=3))
+def frames(parts, signed, before):
+    """Nothing that comes in on a socket ends its reader."""
+    channels, session, taken = Channels.__new__(Channels), Session(key=b"key"), []
+    channels._session, channels._on_message = session, lambda *message: taken.append(message)
+    signature = [session.sign(parts[:4])] if signed else []
+    channels._deliver("iopub", [*before, b"<IDS|MSG>", *signature, *parts])
+    assert signed or not taken
+
+
+PAYLOAD = fields(
+    kind=st.sampled_from(["llm_query", "rlm_query", "tool"]),
+    prompts=st.lists(ANY_TEXT, max_size=3),
+    model=st.none() | ANY_TEXT,
+    batch=st.booleans(),
+    schema=st.none() | st.dictionaries(ANY_TEXT, JSON, max_size=2),
+    tool=ANY_TEXT,
+    args=st.lists(JSON, max_size=2),
+    kwargs=st.dictionaries(ANY_TEXT, JSON, max_size=2),
+    final=st.none() | ANY_TEXT,
+    answer=st.none() | ANY_TEXT,
+    draft=st.none() | ANY_TEXT,
+    variables=st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=2),
+    restored=st.dictionaries(ANY_TEXT, st.none() | ANY_TEXT, max_size=2),
+    final_json=st.none() | ANY_TEXT,
+    answer_json=st.none() | ANY_TEXT,
+)
+DATA = fields(
+    wire=st.just(wire.WIRE),
+    op=st.sampled_from(["ask", "cancel", "report", "stored"]),
+    id=st.sampled_from(["a", "b", "c"]),
+    error=ANY_TEXT,
+)
+
+
+class Nobody:
+    """Answers every question with nothing."""
+
+    async def answer(self, query):
+        return []
+
+
+@given(st.lists(st.tuples(DATA, st.lists(encoded(PAYLOAD), max_size=2)), max_size=6))
+def bridge(messages):
+    async def take():
+        sent = []
+        one = Bridge(lambda *message: sent.append(message), Nobody())
+        one.cell_starts()
+        for data, buffers in messages:
+            with suppress(*REFUSED):
+                one.take(data, buffers)
+        await asyncio.sleep(0)
+        await one.close()
+
+    asyncio.run(take())
+
+
+# -- what a stranger has recorded
+
+
+@functools.cache
+def lines():
+    """The lines of a real log: a sub-call, an error, an answer."""
+    folder = tempfile.mkdtemp()
+    logger = RLMLogger(folder, notebook=False)
+    script = ["```repl\na = llm_query('x')\nprint(a)\n1/0\n```", "an answer", "Words.\n```repl\nFINAL(a)\n```"]
+    RLM(ScriptedLM(script), logger=logger).completion("c" * 100, "q")
+    return tuple(json.loads(line) for line in Path(logger.log_file_path).read_text().splitlines())
+
+
+def altered(line, path, value):
+    """A copy of a line with another value somewhere in it."""
+    copy = json.loads(json.dumps(line))
+    place, keys = copy, []
+    for step in path:
+        if not isinstance(place, dict | list) or not place:
+            break
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = keys[step % len(keys)]
+        before, place = place, place[key]
+    if keys:
+        before[key] = value
+    return copy
+
+
+CHANGES = st.lists(
+    st.tuples(st.integers(0, 30), st.lists(st.integers(0, 30), min_size=1, max_size=5), JSON | made_of(texts.TERMINAL)),
+    max_size=3,
+)
+
+
+@given(CHANGES, st.none() | encoded(JSON), st.integers(0, 20))
+def log(changes, inserted, place):
+    """A log is read, shown and made a notebook of, or it is refused with a `RecordingError`."""
+    known = list(lines())
+    for number, path, value in changes:
+        known[number % len(known)] = altered(known[number % len(known)], path, value)
+    written = [json.dumps(line).encode() for line in known]
+    if inserted is not None:
+        written.insert(place, inserted)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "log.jsonl")
+        file.write_bytes(b"\n".join(written))
+        with suppress(RecordingError):
+            use(read(file))
+
+
+def use(recording):
+    list(notebooks_of(recording.trajectory, about_recording(recording)))
+    with ConsoleView(Screen(Console(quiet=True), live=False)) as view:
+        for event in retold(recording.trajectory):
+            view(event)
+
+
+TARGETS = (plain_text, reply, normaliser, outputs, content, buffer, frames, bridge, log)

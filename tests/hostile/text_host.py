@@ -1,0 +1,41 @@
+"""A host of its own for one run, so that a signal can be sent to it: a job on stdin, what became of it on stdout.
+
+The job is JSON: the `replies` of a scripted model, of which the last is repeated, and `max_timeout`. "begun" is written
+when the first cell runs or the first reply is there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import time
+
+from rlm import RLM, RLMError, ScriptedLM
+from rlm_kernel.trajectory.log.logger import RLMLogger
+
+
+def main():
+    job = json.load(sys.stdin)
+    replies = itertools.chain(job["replies"], itertools.repeat(job["replies"][-1]))
+
+    def reply(_):
+        print("begun", flush=True)
+        return next(replies).replace("WHOLE", job.get("fragment", "x") * 5_000_000)
+
+    RLM(ScriptedLM(["FINAL(1)"] * 3)).completion("warm up")
+    lm = ScriptedLM(reply)
+    logger = RLMLogger(job["folder"])
+    started = time.monotonic()
+    try:
+        RLM(lm, max_timeout=job["max_timeout"], max_iterations=1000, logger=logger, verbose=True).completion("x")
+        outcome = "answer"
+    except (RLMError, KeyboardInterrupt) as error:
+        outcome = type(error).__name__
+    print(json.dumps([outcome, time.monotonic() - started]), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
