@@ -20,7 +20,7 @@ LAYERS = [
     # What is said and written: no part of it acts on anything outside.
     {"questions", "plaintext", "oversized", "wire", "guest", "together", "validation"},
     {"records"},
-    {"errors"},
+    {"errors", "text_files"},
     {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets"},
     {"clues", "worked_examples", "schemas"},
     {"prompts", "repairs"},
