@@ -9,12 +9,16 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from IPython.core.error import UsageError
 
 from rlm_kernel.cli import contexts
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.text_files import read_text
 from rlm_magics import inputs
 from rlm_magics.options import cell_grammar
 
@@ -393,6 +397,21 @@ def test_a_cell_of_a_notebook_has_the_same_bound(folder, tmp_path, capsys):
 def test_a_name_that_cannot_be_one_is_an_error_in_words(name):
     with pytest.raises(ConfigError, match="cannot be read"):
         contexts.read(name)
+
+
+@given(
+    pieces=st.lists(
+        st.sampled_from([b"a", b"\xef", b"\xbb", b"\xbf", b"\xef\xbb\xbf", b"\xff", b"\xf0\x9f", b"\x98\x80"])
+    ),
+    size=st.integers(1, 4),
+)
+def test_bytes_in_pieces_become_the_same_text_as_at_once(pieces, size):
+    content = b"".join(pieces)
+    with TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlm_kernel.text_files._PIECE", size)
+        file.write(content)
+        file.seek(0)
+        assert read_text(file, 1000) == (content.decode("utf-8-sig", "surrogateescape"), len(content))
 
 
 def test_no_descriptor_is_left_open(folder, outside):
