@@ -96,6 +96,7 @@ def read_text(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     texts: list[str] = []
     read = 0
+    begun = False
     for piece in _pieces(file, size):
         read += len(piece)
         if b"\0" in piece:
@@ -103,7 +104,8 @@ def read_text(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
         if read > max_bytes:
             raise TooLargeError(read)
         text = decoder.decode(piece)
-        texts.append(text if any(texts) else text.removeprefix(_BOM))
+        texts.append(text if begun else text.removeprefix(_BOM))
+        begun = begun or bool(text)
     texts.append(decoder.decode(b"", final=True))
     return "".join(texts), read
 

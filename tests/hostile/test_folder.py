@@ -385,9 +385,9 @@ def test_a_cell_of_a_notebook_has_the_same_bound(folder, tmp_path, capsys):
     assert "refused 1 links" in capsys.readouterr().err
     assert inputs.read(["path"], [], {"path": folder}, "local").prompt == {"a.txt": "a text"}
     large = sparse(tmp_path / "large.txt", 6 << 30)
-    for given in ([[], [str(large)], {}], [["path"], [], {"path": large}]):
+    for source in ([[], [str(large)], {}], [["path"], [], {"path": large}]):
         with pytest.raises(ConfigError, match="--max-context-bytes"):
-            inputs.read(*given, "local", cell_grammar().read("").max_context_bytes)
+            inputs.read(*source, "local", cell_grammar().read("").max_context_bytes)
     assert cell_grammar().read("--max-context-bytes 2g").max_context_bytes == 2 << 30
     with pytest.raises(UsageError, match="'many' is not a size"):
         cell_grammar().read("--max-context-bytes many")
