@@ -28,7 +28,13 @@ class Input:
     notes: tuple[str, ...] = ()
 
 
-def read(names: Sequence[str], files: Sequence[str], namespace: Mapping[str, Any], environment: str) -> Input | None:
+def read(
+    names: Sequence[str],
+    files: Sequence[str],
+    namespace: Mapping[str, Any],
+    environment: str,
+    max_bytes: int = contexts.MAX_BYTES,
+) -> Input | None:
     """The input that the options of a cell name; None when they name none.
 
     One variable or file is the input itself, several make a dict by name.
@@ -38,6 +44,7 @@ def read(names: Sequence[str], files: Sequence[str], namespace: Mapping[str, Any
         files: paths of files and folders.
         namespace: of the notebook.
         environment: where the cells will run; it decides how a table travels.
+        max_bytes: how many bytes each file or folder may hold.
 
     Raises:
         ConfigError: there is no such variable or file, or it holds something else.
@@ -45,9 +52,13 @@ def read(names: Sequence[str], files: Sequence[str], namespace: Mapping[str, Any
     notes: list[str] = []
     found: dict[str, Any] = {}
     for name in names:
-        found[name] = _converted(name, variable(name, namespace, "--context"), environment, notes.append)
+        value = variable(name, namespace, "--context")
+        if isinstance(value, Path):
+            found[name] = contexts.read(str(value.expanduser()), "--context", max_bytes)
+        else:
+            found[name] = _converted(name, value, environment, notes.append)
     for file in files:
-        found[file] = contexts.read(str(Path(file).expanduser()) if file else "", "--file")
+        found[file] = contexts.read(str(Path(file).expanduser()) if file else "", "--file", max_bytes)
     if not found:
         return None
     value = next(iter(found.values()))
@@ -78,8 +89,6 @@ def _converted(name: str, value: Any, environment: str, tell: Callable[[str], ob
     """A value as a run takes it."""
     if isinstance(value, str | list | dict):
         return value
-    if isinstance(value, Path):
-        return contexts.read(str(value.expanduser()), "--context")
     if isinstance(value, bytes | bytearray):
         return _text_or_bytes(bytes(value))
     if is_table(value):

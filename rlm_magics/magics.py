@@ -60,12 +60,17 @@ class RLMMagics(Magics, settings.Settings):
                 raise UsageError("The cell holds no question: write it below %%rlm.")
             named = arguments.merged(settings.values(self), said)
             where = named["environment"]
-            given = inputs.read(said.context, said.file, self.namespace, where) or self._own_context(where)
+            given = self._given(said, where)
             schema = inputs.variable(said.schema, self.namespace, "--schema") if said.schema else None
             prompt, asked = (question, None) if given is None else (given.prompt, question)
             with self._rlm(named) as (rlm, logger, notes):
                 work = completion_of(rlm, prompt, asked, schema)
                 return self._ask(work, prompt, named, logger, said, (*notes, *(given.notes if given else ())))
+
+    def _given(self, said: Namespace, environment: str) -> inputs.Input | None:
+        """What the cell asks about."""
+        named = inputs.read(said.context, said.file, self.namespace, environment, said.max_context_bytes)
+        return named or self._own_context(environment)
 
     def _own_context(self, environment: str) -> inputs.Input | None:
         """In the RLM kernel the variable `context` is what is asked about, once something stands in it."""

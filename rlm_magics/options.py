@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from IPython.core.error import UsageError
 
+from rlm_kernel.cli import contexts
+
 COMMANDS = {
     "last": "show the result of the latest run again",
     "open": "link to the notebook and the log of the latest run, or of FILE",
@@ -69,6 +71,7 @@ def cell_grammar() -> Grammar:
     add = grammar.add_argument
     add("-c", "--context", metavar="NAME", action="append", default=[], help="a variable to ask about; several: a dict")
     add("--file", metavar="PATH", action="append", default=[], help="a file or a folder to ask about")
+    contexts.add_limit(add)
     add("-o", "--output", metavar="NAME", help="the variable that gets the result")
     add("--schema", metavar="NAME", help="a variable with a JSON Schema or a pydantic class that the answer has to fit")
     _add_run_options(grammar)

@@ -6,33 +6,37 @@ import argparse
 import os
 import stat
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO, TextIO
 
 from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.plaintext import plain
+from rlm_kernel.text_files import (
+    MAX_DEPTH,
+    MAX_ENTRIES,
+    Folder,
+    NotTextError,
+    Refusal,
+    TooLargeError,
+    TooManyFilesError,
+    read_folder,
+    read_text,
+)
 
-LEFT_OUT = frozenset({"node_modules", "venv", "__pycache__"})
-"""Folders that hold what others wrote or what can be made again. Hidden ones (.git, .venv) are left out, too."""
+MAX_BYTES = 1 << 30
+"""Bytes that an input may have, unless the user says otherwise. A run takes several times as much memory."""
+
+LIMIT_OPTION = "--max-context-bytes"
 
 _LISTED = 5
-
-
-class Folder(NamedTuple):
-    """The texts of a folder by relative path, and what else it holds.
-
-    Attributes:
-        texts: by path.
-        binary: how many files are no text.
-        unreadable: how many cannot be read.
-        left_out: hidden files and folders and those of `LEFT_OUT`, as paths; a folder ends with a slash.
-    """
-
-    texts: dict[str, str]
-    binary: int
-    unreadable: int
-    left_out: tuple[str, ...]
+_REFUSALS: dict[Refusal, str] = {
+    "link": "links that leave the folder or lead to what is left out or to a folder",
+    "special file": "devices, pipes or sockets",
+    "other file system": "folders of other file systems",
+    "too deep": f"folders below the {MAX_DEPTH}th level",
+}
 
 
 class Once(argparse.Action):
@@ -51,27 +55,99 @@ class Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def read(source: str, option: str = "--context") -> str | dict[str, str]:
-    """The text of a file, the texts of a folder by relative path, or with ``"-"`` what stdin holds.
+def add_arguments(add: Callable[..., object], help_: str) -> None:
+    """Declare `--context` and its limit.
 
-    Bytes that are no UTF-8 become lone surrogates, so that nothing is lost. What a folder holds beside text is
-    skipped, and so are hidden files (a `.env` holds keys) and `LEFT_OUT`; stderr says what that was. `option`: what the
-    user gave it with, for messages.
+    Args:
+        add: `add_argument` of a parser.
+        help_: what the input is for.
+    """
+    add("--context", action=Once, metavar="FILE|DIR|-", help=help_)
+    add_limit(add)
+
+
+def add_limit(add: Callable[..., object]) -> None:
+    """Declare the limit of an input."""
+    text = "bytes that the input may have, as 500m or 2g (default: 1g)"
+    add(LIMIT_OPTION, type=_size, default=MAX_BYTES, metavar="SIZE", help=text)
+
+
+def _size(text: str) -> int:
+    from rlm_kernel.provisioners.local import size_in_bytes
+
+    try:
+        return size_in_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def of_arguments(args: argparse.Namespace) -> str | dict[str, str] | None:
+    """The input that a command line names with `--context`; None when it names none.
 
     Raises:
-        ConfigError: no name is given, there is nothing of that name, it cannot be read, or it is empty or not text.
+        ConfigError: see `read`.
+    """
+    return None if args.context is None else read(args.context, max_bytes=args.max_context_bytes)
+
+
+def read(source: str, option: str = "--context", max_bytes: int = MAX_BYTES) -> str | dict[str, str]:
+    """The text of a file, the texts of a folder by relative path, or with ``"-"`` what stdin holds.
+
+    Bytes that are not UTF-8 become lone surrogates, so that nothing is lost. What a folder holds besides text is
+    skipped, and so are hidden files (a `.env` holds keys) and folders such as node_modules. Links that lead out of the
+    folder or to what is skipped, devices and pipes in it are refused. stderr says what that was. A single file may be
+    a link or a pipe: the user named it.
+
+    Args:
+        source: a path, or ``"-"``.
+        option: what the user gave it with, for messages.
+        max_bytes: how many bytes may be read.
+
+    Raises:
+        ConfigError: no name is given, nothing of that name exists, it cannot be read, it is empty, not text or larger
+            than `max_bytes`.
     """
     if source == "-":
-        return _text(_stdin(), f"{option} stdin")
+        with _explained(f"{option} stdin", option, max_bytes):
+            return _text(_stdin(), f"{option} stdin", max_bytes)
     if not source:  # as a path it would mean the working folder
         raise ConfigError(f"{option} is empty: name a file or a folder.")
-    path = Path(source)
-    if path.is_dir():
-        return _folder(path, option)
+    with _explained(f"{option} {source}", option, max_bytes):
+        fd = os.open(source, os.O_RDONLY | os.O_NOCTTY)
+        try:
+            return _content(fd, source, option, max_bytes)
+        finally:
+            os.close(fd)
+
+
+def _content(fd: int, source: str, option: str, max_bytes: int) -> str | dict[str, str]:
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISDIR(mode):
+        return _texts(read_folder(fd, source, max_bytes), f"{option} {source}")
+    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or os.isatty(fd):
+        with open(fd, "rb", closefd=False) as file:
+            return _text(file, f"{option} {source}", max_bytes)
+    raise ConfigError(f"{option} {source} is a device: name a file, a folder or a pipe.")
+
+
+@contextmanager
+def _explained(name: str, option: str, max_bytes: int) -> Iterator[None]:
+    """Say why an input cannot be read."""
+    more = f"raise {LIMIT_OPTION if option.startswith('-') else 'max_bytes'}"
     try:
-        return _text(path.read_bytes(), f"{option} {source}")
-    except OSError as error:
-        raise ConfigError(f"{option} {source} cannot be read: {error.strerror}.") from error
+        yield
+    except ConfigError:
+        raise
+    except NotTextError:
+        raise ConfigError(f"{name} is binary: give a text file, or extract its text first.") from None
+    except TooLargeError as error:
+        raise ConfigError(
+            f"{name} has at least {error.size:,} bytes of text and the limit is {max_bytes:,}: {more}, or give a part."
+        ) from None
+    except TooManyFilesError:
+        raise ConfigError(f"{name} holds more than {MAX_ENTRIES:,} files: name a folder below it.") from None
+    except (OSError, ValueError) as error:  # a name may hold a NUL
+        raise ConfigError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def tell_of_unread_stdin() -> None:
@@ -80,60 +156,37 @@ def tell_of_unread_stdin() -> None:
         terminal.note("rlm: stdin is not read: --context - makes it the context")
 
 
-def read_folder(path: Path) -> Folder:
-    """The texts under a folder, in the order of their paths. Links to folders are not followed."""
-    texts, binary, unreadable = {}, 0, 0
-    files, left_out = _files(path)
-    for file in files:
-        try:
-            data = file.read_bytes()
-        except OSError:
-            unreadable += 1
-            continue
-        if b"\0" in data:
-            binary += 1
-        else:
-            texts[file.relative_to(path).as_posix()] = _decoded(data)
-    return Folder(texts, binary, unreadable, tuple(left_out))
-
-
-def _files(path: Path) -> tuple[list[Path], list[str]]:
-    """The files to read, and what is left out, both sorted."""
-    found: list[Path] = []
-    left_out: list[str] = []
-    for folder, folders, names in os.walk(path):
-        here = Path(folder)
-        left_out += [f"{(here / name).relative_to(path).as_posix()}/" for name in folders if _is_left_out(name)]
-        left_out += [(here / name).relative_to(path).as_posix() for name in names if _is_hidden(name)]
-        folders[:] = [name for name in folders if not _is_left_out(name)]
-        found += [file for name in names if not _is_hidden(name) and (file := here / name).is_file()]
-    return sorted(found), sorted(left_out)
-
-
-def _is_left_out(folder: str) -> bool:
-    return _is_hidden(folder) or folder in LEFT_OUT
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-def _folder(path: Path, option: str) -> dict[str, str]:
-    folder = read_folder(path)
-    skipped = [f"{folder.binary:,} binary"] * bool(folder.binary)
-    skipped += [f"{folder.unreadable:,} unreadable"] * bool(folder.unreadable)
-    skipped += [_listed(folder.left_out)] * bool(folder.left_out)
-    note = f"; skipped {' and '.join(skipped)}" if skipped else ""
+def _texts(folder: Folder, name: str) -> dict[str, str]:
     size = sum(map(len, folder.texts.values()))
-    terminal.note(f"rlm: {len(folder.texts):,} files, {size:,} characters{note}")
+    notes = [_note("skipped", _skipped(folder)), _note("refused", _refused(folder))]
+    terminal.note(f"rlm: {len(folder.texts):,} files, {size:,} characters{''.join(notes)}")
     if not folder.texts:
-        raise ConfigError(f"{option} {path} holds no text file.")
+        raise ConfigError(f"{name} holds no text file.")
     return folder.texts
+
+
+def _note(verb: str, what: Sequence[str]) -> str:
+    return f"; {verb} {' and '.join(what)}" if what else ""
+
+
+def _skipped(folder: Folder) -> list[str]:
+    skipped = [f"{folder.binary:,} binary"] * bool(folder.binary)
+    skipped += [f"{len(folder.unreadable):,} unreadable ({_listed(folder.unreadable)})"] * bool(folder.unreadable)
+    return skipped + [_listed(folder.left_out)] * bool(folder.left_out)
+
+
+def _refused(folder: Folder) -> list[str]:
+    return [f"{len(paths):,} {_REFUSALS[why]} ({_listed(paths)})" for why, paths in folder.refused.items()]
 
 
 def _listed(paths: Sequence[str]) -> str:
     more = f", … ({len(paths):,} in all)" if len(paths) > _LISTED else ""
-    return f"{', '.join(paths[:_LISTED])}{more}"
+    return f"{', '.join(map(_in_a_line, paths[:_LISTED]))}{more}"
+
+
+def _in_a_line(name: str) -> str:
+    """A name of a file, which may hold anything but a slash and a NUL."""
+    return " ".join(plain(name).split())
 
 
 def _holds_something(stream: TextIO | None) -> bool:
@@ -156,19 +209,16 @@ def _bytes_waiting(pipe: int) -> int:
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def _stdin() -> bytes:
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise ConfigError("There is no stdin to read the context from: name a file.")
     if sys.stdin.isatty():
         terminal.note("rlm: reading the context from the terminal; Ctrl-D ends it")
-    return sys.stdin.buffer.read()
+    return sys.stdin.buffer
 
 
-def _text(data: bytes, name: str) -> str:
-    if b"\0" in data:
-        raise ConfigError(f"{name} is binary: give a text file, or extract its text first.")
-    if not data:
+def _text(file: BinaryIO, name: str, max_bytes: int) -> str:
+    text, size = read_text(file, max_bytes)
+    if not size:
         raise ConfigError(f"{name} is empty: there is nothing to ask about.")
-    return _decoded(data)
-
-
-def _decoded(data: bytes) -> str:
-    return data.decode("utf-8-sig", "surrogateescape")
+    return text

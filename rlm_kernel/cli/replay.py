@@ -33,12 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--live", action="store_true", help="ask models for what is not on record")
     models.add_arguments(parser, "the recorded one; only with --live")
     add("--environment", help="where the cells run (default: where they ran)")
-    add(
-        "--context",
-        action=contexts.Once,
-        metavar="FILE|DIR|-",
-        help="the input, when it is not to be taken from the record",
-    )
+    contexts.add_arguments(add, "the input, when it is not to be taken from the record")
     trust.add_option(parser)
     add("--json", action="store_true", help="one JSON object on stdout")
     add("--quiet", action="store_true", help="do not show which cell is running")
@@ -56,7 +51,7 @@ def execute(args: Namespace) -> int:
         args.file,
         mode="live" if args.live else "replay",
         environment=args.environment,
-        context=None if args.context is None else contexts.read(args.context),
+        context=contexts.of_arguments(args),
         trust=trust.trust_of(args),
         on_step=_silent if args.quiet else _tell,
         **_backend(args),

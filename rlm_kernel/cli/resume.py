@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("file", metavar="FILE", help="a log or its notebook")
     add("--at", type=int, metavar="TURN", help="the last turn that counts (default: all of them)")
     add("--question", help="another question from here on")
-    add("--context", action=contexts.Once, metavar="FILE|DIR|-", help="the input, when the log does not hold it")
+    contexts.add_arguments(add, "the input, when the log does not hold it")
     models.add_arguments(parser, "the recorded one")
     add("--environment", help="where the model's code runs (default: where it ran)")
     add("--max-iterations", type=int, metavar="N", help="turns of the root model (default: as recorded)")
@@ -51,7 +51,7 @@ def execute(args: Namespace) -> int:
         completion = RLM.resume(
             args.file,
             args.at,
-            prompt=None if args.context is None else contexts.read(args.context),
+            prompt=contexts.of_arguments(args),
             root_prompt=args.question,
             trust=trust.trust_of(args),
             verbose=not args.quiet,

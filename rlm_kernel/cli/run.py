@@ -32,12 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("question", help="what to ask; without --context also what to ask it of")
-    add(
-        "--context",
-        action=contexts.Once,
-        metavar="FILE|DIR|-",
-        help="the input: a text file, a folder (dict of path to text), stdin",
-    )
+    contexts.add_arguments(add, "the input: a text file, a folder (dict of path to text), stdin")
     models.add_arguments(parser, _BACKEND)
     add("--sub-backend", help="the provider of sub-calls (default: the root model answers them)")
     add("--sub-model", help="the model of sub-calls")
@@ -85,8 +80,9 @@ def execute(args: Namespace) -> int:
 
 def _asked(args: Namespace) -> tuple[str | dict[str, str], str | None]:
     """The input, and what is asked about it; without --context the question is both."""
-    if args.context is not None:
-        return contexts.read(args.context), args.question
+    given = contexts.of_arguments(args)
+    if given is not None:
+        return given, args.question
     contexts.tell_of_unread_stdin()
     return args.question, None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ DESCRIPTION = """\
 Show runs in the browser: turns, code with outputs and pictures, sub-calls, children, tokens and cost. A run under way
 is followed. PATH is a folder of logs or one log (default: ./rlm_logs, else ./logs). Nothing leaves this machine.
 
+The address holds a token, because every user of this machine reaches the server: who has the token can read the logs.
+
 With --export the run is written to a single page that needs no server.
 """
 PORT = 3001
@@ -32,6 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", metavar="PATH", help="a folder of logs, a log (.jsonl) or its notebook")
     parser.add_argument("--port", type=int, default=PORT, help=f"on loopback (default: {PORT}; 0: any that is free)")
     parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    parser.add_argument("--no-token", action="store_true", help="let every user of this machine read the logs")
     parser.add_argument("--export", metavar="FILE.html", help="write one log as a page of its own")
 
 
@@ -45,15 +50,18 @@ def execute(args: Namespace) -> int:
 
     if args.export is not None:
         return _export(args)
+    from rlm_kernel.viewer.access import Access
     from rlm_kernel.viewer.server import ViewerServer
 
     folder = folder_of(args.path)
-    with ViewerServer(folder, args.port) as server, suppress(KeyboardInterrupt):
-        url = f"{server.url}#{folder.only}" if folder.only else server.url
-        terminal.result(url)
+    access = Access() if args.no_token else Access.by_token()
+    with suppress(KeyboardInterrupt), ViewerServer(folder, args.port, access) as server, ExitStack() as stack:
+        terminal.result(server.url)
+        if args.no_token:
+            terminal.note("rlm: --no-token: every user and program of this machine can read these logs")
         terminal.note(f"rlm: this page shows {folder.path.resolve()}; Ctrl-C ends it")
-        if not args.no_browser:
-            _open(url)
+        if not args.no_browser and _has_desktop():
+            stack.enter_context(_browser(server.url))
         threading.Event().wait()
     return exits.OK
 
@@ -72,9 +80,33 @@ def _export(args: Namespace) -> int:
     return exits.OK
 
 
-def _open(url: str) -> None:
-    """Open the browser of the desktop. Without a desktop Python would find a browser for terminals, and wait for it."""
+def _has_desktop() -> bool:
+    """Without a desktop Python would find a browser for terminals, and wait for it."""
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or bool(named)
+
+
+@contextmanager
+def _browser(url: str) -> Iterator[None]:
+    """Open an address in the browser by a file for this user alone: on a command line `ps` would show it to all."""
     import webbrowser
 
-    if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-        webbrowser.open(url)
+    from jupyter_core.paths import jupyter_runtime_dir, secure_write
+
+    from rlm_kernel.viewer.pages import opening
+
+    file = Path(jupyter_runtime_dir()) / f"rlm-view-{secrets.token_hex(8)}.html"
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with secure_write(str(file)) as opened:
+            opened.write(opening(url))
+        webbrowser.open(file.as_uri())
+    except OSError as error:
+        print(f"rlm: the browser could not be opened ({error}): open the address above", file=sys.stderr)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)

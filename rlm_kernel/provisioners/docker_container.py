@@ -1,8 +1,8 @@
 """A container that can hold a kernel and nothing else, and its standard streams.
 
-The watchdog in it is its first process: no signal from inside stops that one, it buries orphans, and it ends when its
-standard input ends. That input is attached to us, so that a container does not outlive its host, SIGKILL included; and
-what has ended is removed by the engine.
+The watchdog in it is its first process: no signal from inside stops or ends that one, it buries orphans, and it ends
+when its standard input ends, or by SIGKILL from outside, which is what `docker stop` sends. That input is attached to
+us, so that a container does not outlive its host, SIGKILL included; and what has ended is removed by the engine.
 """
 
 from __future__ import annotations
@@ -190,6 +190,7 @@ def _create(client: APIClient, confinement: Confinement, command: Sequence[str])
             name=f"rlm-{secrets.token_hex(6)}",
             user=f"{os.getuid()}:{os.getgid()}",
             stdin_open=True,
+            stop_signal="SIGKILL",  # the first process handles no other: the code inside could send it, too
             environment=confinement.environ(),
             working_dir=confinement.cwd,
             host_config=confinement.host_config(client),

@@ -7,9 +7,10 @@ The watchdog ends the kernel and everything the kernel started when its host die
 its standard input is a pipe that nobody but the host holds open, so the end of the pipe is the end of the host. On
 Linux it is also the reaper of orphans below it, so that processes which left the kernel's group are found too.
 
-`--contained`: nobody else lives here, but the code of the kernel has our user. It shall not stop or trace the watchdog;
-and a kernel that the system killed for its memory gets a last word. `--door`: the kernel's sockets are the host's,
-handed over through this one, so that the kernel can write nothing that lies on the host.
+`--contained`: nobody else lives here, but the code of the kernel has our user. It shall not stop, end or trace the
+watchdog, so no signal ends that: the end of its input does, and the place itself. And a kernel that the system killed
+for its memory gets a last word. `--door`: the kernel's sockets are the host's, handed over through this one, so that
+the kernel can write nothing that lies on the host.
 
 A file of the standard library only, and few imports: the kernel is forked from it, and waits for it. It also runs where
 nothing else of ours is, sent or mounted.
@@ -36,6 +37,8 @@ _QUICK = ("--HistoryManager.enabled=False", "--IPythonKernel._execute_sleep=0.0"
 """A cell waits neither for the SQLite file of its history, nor half a millisecond for its output to be published."""
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 OUT_OF_MEMORY = "The system killed the kernel: it used all the memory that there is."
+_NOT_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+"""The first two cannot be. If the last one were ignored, nobody could be waited for."""
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -55,6 +58,10 @@ def main(argv: list[str]) -> NoReturn:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     if "--contained" in options:
         _prctl(PR_SET_DUMPABLE, 0)
+    _ignore_signals()
+    if "--contained" not in options:  # there the provisioner ends us with one of these
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _end_with(kernel))
     status = _watch(kernel, pipe="--host-pipe" in options)
     _kill_everything_below(kernel)
     if "--contained" in options and status == 128 + signal.SIGKILL and _out_of_memory():
@@ -167,10 +174,14 @@ def _limit_memory(limit: int) -> None:
     resource.setrlimit(kind, (limit, limit))
 
 
+def _ignore_signals() -> None:
+    """The code of the kernel may send us any."""
+    for number in signal.valid_signals() - _NOT_IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _watch(kernel: int, *, pipe: bool) -> int | None:
     """Wait for the kernel (its exit status comes back) or the end of the host (None)."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else _end_with(kernel))
     host = os.getppid()
     exited = os.pidfd_open(kernel) if hasattr(os, "pidfd_open") else None
     watched = [fd for fd in (0 if pipe else None, exited) if fd is not None]

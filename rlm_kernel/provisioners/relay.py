@@ -394,8 +394,9 @@ def keep_to_ourselves() -> None:
 def main(argv: list[str]) -> NoReturn:
     """Wait for START, start the kernel, carry frames. Does not return: everything here ends together."""
     lines = Lines() if "--text" in argv else None
-    # The first process of a container is not ended by a signal that it does not handle.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    # As the first process of a container we get no signal from inside that we do not handle; Python handles this one.
+    # It is not ignored, because the kernel would inherit that.
+    signal.signal(signal.SIGINT, lambda *_: None)
     keep_to_ourselves()
     output = Output(os.dup(1), text=lines is not None)
     # Whatever prints from now on must not break the stream of frames.

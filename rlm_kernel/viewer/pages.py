@@ -32,6 +32,21 @@ def served_policy() -> str:
     return _policy("script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'")
 
 
+def locked() -> Markup:
+    """The page for a browser without the token. It holds nothing that is protected."""
+    return fill(component.source("locked.html"), style=h("style", Markup(component.source("locked.css"))))
+
+
+def locked_policy() -> str:
+    """The Content-Security-Policy of that page."""
+    return f"default-src 'none'; style-src '{_hash(component.source('locked.css'))}'; img-src data:"
+
+
+def opening(url: str) -> Markup:
+    """A page that leads to an address, for a file: an address on a command line is shown to all by `ps`."""
+    return fill(component.source("opening.html"), url=url)
+
+
 def written(log: Path) -> Markup:
     """A page that holds a log and needs nothing else.
 

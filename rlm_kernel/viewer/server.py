@@ -1,7 +1,8 @@
 """The server of `rlm view`: the page, the list of a folder's logs, and their bytes from an offset on.
 
-It listens on loopback and changes nothing. A page of another origin could still make a browser ask it, also under a
-name that leads to loopback (DNS rebinding): so a request has to name this server as its host, and come from this page.
+It listens on loopback and changes nothing. Other users of the machine reach loopback, too: so a request needs the token
+(see `access`). A page of another origin could make a browser ask, also under a name that leads to loopback (DNS
+rebinding): so a request has to name this server as its host, and come from this page.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.viewer import component, pages
+from rlm_kernel.viewer.access import Access
 from rlm_kernel.viewer.folder import Folder
 from rlm_kernel.viewer.kept import LogOnDisk
 
@@ -25,6 +27,7 @@ _ADDRESS = "127.0.0.1"
 _NAMES = ("localhost", _ADDRESS)
 _TOO_MUCH = 1 << 62
 _PIECE = 1 << 18
+_HTML = "text/html; charset=utf-8"
 
 
 class ViewerServer(ThreadingHTTPServer):
@@ -33,6 +36,7 @@ class ViewerServer(ThreadingHTTPServer):
     Args:
         folder: whose logs are shown.
         port: on loopback; 0: any that is free.
+        access: who may read: who has its token, which is made by default.
 
     Raises:
         ConfigError: the port is taken or not allowed.
@@ -41,8 +45,9 @@ class ViewerServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, folder: Folder, port: int) -> None:
+    def __init__(self, folder: Folder, port: int, access: Access | None = None) -> None:
         self.folder = folder
+        self.access = access or Access.by_token()
         self._thread = threading.Thread(target=self.serve_forever, name="rlm-viewer", daemon=True)
         try:
             super().__init__((_ADDRESS, port), _Request)
@@ -64,9 +69,19 @@ class ViewerServer(ThreadingHTTPServer):
         return int(self.server_address[1])
 
     @property
+    def address(self) -> str:
+        """Where it listens. The name localhost would also lead to ::1, where somebody else may listen."""
+        return f"http://{_ADDRESS}:{self.port}/"
+
+    @property
     def url(self) -> str:
-        """Where the page is."""
-        return f"http://localhost:{self.port}/"
+        """Where the page is, with the token: a secret."""
+        return f"{self.address}{self.access.query}{self.fragment}"
+
+    @property
+    def fragment(self) -> str:
+        """What the page shows first."""
+        return f"#{quote(self.folder.only)}" if self.folder.only else ""
 
     def start(self) -> None:
         """Begin to answer."""
@@ -95,19 +110,49 @@ class _Request(BaseHTTPRequestHandler):
         """Say nothing: what is asked for is on the screen."""
 
     def _answer(self) -> None:
-        url = urlsplit(self.path)
+        path, _, rest = self.path.partition("#")[0].partition("?")
+        query = parse_qs(rest)
+        access = self.server.access
         if self._is_foreign():
-            self._refuse(HTTPStatus.FORBIDDEN, f"This viewer answers its own page only, at {self.server.url}")
-        elif url.path == "/":
-            self._give(pages.served().encode(), "text/html; charset=utf-8")
-        elif url.path == "/viewer.js":
+            self._refuse(HTTPStatus.FORBIDDEN, f"This viewer answers its own page only, at {self.server.address}")
+        elif not access.allows(path, query, self.headers.get("Cookie", ""), self.server.port):
+            self._refuse_without_token()
+        elif path == "/" and access.has_token(query):
+            self._let_in()
+        else:
+            self._give_page("/" + path.removeprefix(access.home).removeprefix("/"), query)
+
+    def _give_page(self, path: str, query: dict[str, list[str]]) -> None:
+        if path == "/":
+            self._give(pages.served().encode(), _HTML)
+        elif path == "/viewer.js":
             self._give(component.script("page").encode(), "text/javascript; charset=utf-8")
-        elif url.path == "/logs":
+        elif path == "/logs":
             self._give(self._listing(), "application/json")
-        elif url.path.startswith("/logs/"):
-            self._give_log(unquote(url.path.removeprefix("/logs/")), parse_qs(url.query))
+        elif path.startswith("/logs/"):
+            self._give_log(unquote(path.removeprefix("/logs/")), query)
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
+
+    def _let_in(self) -> None:
+        """Give the cookie, and lead to the page, whose address has no token."""
+        target = f"{self.server.access.home}{self.server.fragment}"
+        headers = {"Set-Cookie": self.server.access.cookie(self.server.port)}
+        if self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
+            self._head(HTTPStatus.SEE_OTHER, _HTML, 0, {**headers, "Location": target})
+        else:
+            # Who comes from another page, such as the file that `rlm view` opens, would not bring the cookie to where a
+            # redirection leads; after a page of ours it does.
+            self._head(HTTPStatus.OK, _HTML, 0, {**headers, "Refresh": f"0; url={target}"})
+
+    def _refuse_without_token(self) -> None:
+        if "text/html" not in self.headers.get("Accept", ""):
+            self._refuse(HTTPStatus.FORBIDDEN, "The token is missing: open the address that `rlm view` printed.")
+            return
+        page = pages.locked().encode()
+        self._head(HTTPStatus.FORBIDDEN, _HTML, len(page), {"Content-Security-Policy": pages.locked_policy()})
+        if self.command == "GET":
+            self.wfile.write(page)
 
     def _is_foreign(self) -> bool:
         """Whether the request comes from another page, or was meant for another host."""

@@ -20,7 +20,7 @@ LAYERS = [
     # What is said and written: no part of it acts on anything outside.
     {"questions", "plaintext", "oversized", "wire", "guest", "together", "validation", "zmtp", "markup"},
     {"records", "sanitizer", "terminal", "plain_console", "untrusted_json"},
-    {"errors"},
+    {"errors", "text_files"},
     {"parsing", "preview", "usage", "outputs", "history", "_sync", "sockets", "connection", "incoming", "open_files"},
     {"clues", "worked_examples", "schemas"},
     {"prompts", "repairs"},

@@ -30,6 +30,7 @@ async def test_the_engine_shows_the_hardening(docker_session, container_of):
     assert allowed["NanoCpus"] == 10**9
     assert allowed["IpcMode"] == "private"
     assert allowed["AutoRemove"]
+    assert details["Config"]["StopSignal"] == "SIGKILL"
     assert details["Config"]["User"] == f"{os.getuid()}:{os.getgid()}"
     assert [(mount["Destination"], mount["RW"]) for mount in details["Mounts"]] == [("/rlm", False)]
     assert sorted(allowed["Tmpfs"]) == ["/home/rlm", "/tmp", "/work"]

@@ -283,3 +283,440 @@ def test_json_of_a_stranger_is_read_within_bounds(tmp_path):
     assert untrusted_json.load(file)
     with pytest.raises(ValueError, match="larger than"):
         untrusted_json.load(file, max_bytes=100)
+"""What a folder may try when it is given as a context: the files of somebody else, a repository, an upload."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from IPython.core.error import UsageError
+
+from rlm_kernel.cli import contexts
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.text_files import read_text
+from rlm_magics import inputs
+from rlm_magics.options import cell_grammar
+
+SECRET = "sk-secret-of-the-user"
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """What lies beside the folder."""
+    path = tmp_path / "outside"
+    (path / "deeper").mkdir(parents=True)
+    (path / "key.txt").write_text(SECRET)
+    (path / "deeper" / "key.txt").write_text(SECRET)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one text and a hidden one."""
+    path = tmp_path / "given"
+    path.mkdir()
+    (path / "a.txt").write_text("a text")
+    (path / ".env").write_text(SECRET)
+    (path / ".git").mkdir()
+    (path / ".git" / "config").write_text(SECRET)
+    return path
+
+
+def read(folder, capsys):
+    """The texts of a folder, and the line about them."""
+    texts = contexts.read(str(folder))
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    return texts, line
+
+
+LINKS = {
+    "to a file outside": "../outside/key.txt",
+    "to a file outside, by its absolute path": "{outside}/key.txt",
+    "to a folder outside": "../outside/deeper",
+    "to the folder above": "..",
+    "to a hidden file": ".env",
+    "to a file in a hidden folder": ".git/config",
+    "to a hidden file through another link": "second",
+    "to a file outside through another link": "third",
+    "out and in again by another name": "../given/.env",
+    "through /proc": "/proc/self/cwd/../outside/key.txt",
+    "to a process's own files": "/proc/self/environ",
+    "to a device": "/dev/zero",
+    "to itself": "link",
+    "to the folder itself": ".",
+    "to nothing": "missing",
+}
+
+
+@pytest.mark.parametrize("target", LINKS.values(), ids=LINKS)
+def test_a_link_out_of_the_folder_or_to_what_is_hidden_is_refused_and_named(folder, outside, capsys, target):
+    (folder / "second").symlink_to(".env")
+    (folder / "third").symlink_to(outside / "key.txt")
+    (folder / "link").symlink_to(target.format(outside=outside))
+    texts, line = read(folder, capsys)
+    assert texts == {"a.txt": "a text"}
+    assert "refused 3 links" in line
+    assert "(link, second, third)" in line
+
+
+def test_a_link_to_a_visible_file_of_the_folder_is_read(folder, capsys):
+    (folder / "sub").mkdir()
+    (folder / "sub" / "b.txt").write_text("b text")
+    (folder / "latest").symlink_to("sub/b.txt")
+    (folder / "sub" / "up").symlink_to("../a.txt")
+    texts, line = read(folder, capsys)
+    assert texts == {"a.txt": "a text", "latest": "b text", "sub/b.txt": "b text", "sub/up": "a text"}
+    assert "refused" not in line
+
+
+def test_a_folder_that_is_itself_a_link_is_read_because_the_user_named_it(folder, tmp_path, capsys):
+    (tmp_path / "named").symlink_to(folder)
+    (folder / "inner").symlink_to("a.txt")
+    assert read(tmp_path / "named", capsys)[0] == {"a.txt": "a text", "inner": "a text"}
+
+
+def test_a_long_chain_of_links_is_refused(folder, capsys):
+    for number in range(3000):
+        (folder / f"l{number}").symlink_to(f"l{number + 1}" if number < 2999 else "a.txt")
+    texts, line = read(folder, capsys)
+    assert "l0" not in texts
+    assert "a.txt" in texts
+    assert "refused" in line
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_pipes_and_sockets_in_a_folder_are_refused_and_not_waited_for(folder, capsys, kind, monkeypatch):
+    if kind == "pipe":
+        os.mkfifo(folder / "odd")
+    else:
+        monkeypatch.chdir(folder)  # a socket's path is short
+        with socket.socket(socket.AF_UNIX) as odd:
+            odd.bind("odd")
+    texts, line = read(folder, capsys)
+    assert texts == {"a.txt": "a text"}
+    assert "refused 1 devices, pipes or sockets (odd)" in line
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes a device")
+def test_a_device_in_a_folder_is_refused(folder, capsys):
+    os.mknod(folder / "zero", 0o666 | 0o020000, os.makedev(1, 5))
+    texts, line = read(folder, capsys)
+    assert texts == {"a.txt": "a text"}
+    assert "(zero)" in line
+
+
+def test_names_that_a_terminal_would_obey_are_told_in_one_plain_line(folder, capsys):
+    (folder / "x\x1b]0;owned\x07\x1b[2J\nrlm: 9 files").symlink_to("/etc/passwd")
+    (folder / ".h\r\x9b31m\u202e").touch()
+    Path(os.fsdecode(bytes(folder) + b"/\xff\xfe")).symlink_to("/etc/passwd")
+    texts, line = read(folder, capsys)
+    assert texts == {"a.txt": "a text"}
+    assert not set(line.rstrip("\n")) & {chr(code) for code in (*range(32), *range(127, 160), 0x202E)}
+    assert "refused 2 links" in line
+
+
+def test_names_that_are_not_utf_8_are_kept(folder, capsys):
+    Path(os.fsdecode(bytes(folder) + b"/\xffb\n.txt")).write_text("b text")
+    assert read(folder, capsys)[0] == {"a.txt": "a text", "\udcffb\n.txt": "b text"}
+
+
+def swapping(here, there):
+    """Exchange a path for another and back, until the returned event is set."""
+    enough = threading.Event()
+
+    def swap():
+        kept = here.with_name(f".{here.name}.kept")
+        while not enough.is_set():
+            here.rename(kept)
+            here.symlink_to(there)
+            here.unlink()
+            kept.rename(here)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    return enough, thread
+
+
+@pytest.mark.parametrize("name", ["sub", "key.txt"])
+def test_a_file_or_folder_that_is_exchanged_for_a_link_is_not_followed(folder, outside, name):
+    (folder / "sub").mkdir()
+    for number in range(20):
+        (folder / "sub" / f"{number}.txt").write_text("fine")
+    (folder / "key.txt").write_text("fine")
+    (outside / "deeper" / "0.txt").write_text(SECRET)
+    enough, thread = swapping(folder / name, outside / ("deeper" if name == "sub" else "key.txt"))
+    try:
+        seen = [text for _ in range(150) for text in contexts.read(str(folder)).values()]
+    finally:
+        enough.set()
+        thread.join()
+    assert SECRET not in seen
+    assert "fine" in seen
+
+
+def test_a_target_that_is_exchanged_after_the_link_was_resolved_is_not_followed(folder, outside):
+    (folder / "sub").mkdir()
+    (folder / "sub" / "key.txt").write_text("fine")
+    (folder / "link").symlink_to("sub/key.txt")
+    enough, thread = swapping(folder / "sub", outside)
+    try:
+        seen = [text for _ in range(300) for text in contexts.read(str(folder)).values()]
+    finally:
+        enough.set()
+        thread.join()
+    assert SECRET not in seen
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
+def test_what_may_not_be_read_is_counted_and_named(folder, capsys):
+    (folder / "locked").mkdir(mode=0)
+    (folder / "b.txt").write_text("b")
+    (folder / "b.txt").chmod(0)
+    _, line = read(folder, capsys)
+    assert "skipped 2 unreadable (b.txt, locked/)" in line
+
+
+def test_a_folder_as_another_user_sees_it_tells_what_could_not_be_read(folder):
+    if os.getuid() != 0:
+        pytest.skip("becomes another user")
+    (folder / "locked").mkdir(mode=0)
+    (folder / "b.txt").write_text("b")
+    (folder / "b.txt").chmod(0)
+    folder.chmod(0o755)
+    here = os.open(folder, os.O_RDONLY)
+    pid = os.fork()
+    if pid == 0:
+        os.fchdir(here)
+        os.setuid(65534)
+        try:
+            os._exit(0 if list(contexts.read(".")) == ["a.txt"] else 1)
+        finally:
+            os._exit(2)
+    os.close(here)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_folder_of_very_many_files_is_refused_with_the_number(folder, monkeypatch):
+    monkeypatch.setattr("rlm_kernel.text_files.MAX_ENTRIES", 50)
+    monkeypatch.setattr(contexts, "MAX_ENTRIES", 50)
+    for number in range(60):
+        (folder / f"{number}.txt").touch()
+    with pytest.raises(ConfigError, match="holds more than 50 files: name a folder below it"):
+        contexts.read(str(folder))
+
+
+def test_folders_are_entered_to_a_depth_that_ends(folder, capsys):
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    texts, line = read(folder, capsys)
+    subprocess.run(["rm", "-r", str(folder / "d")], check=True)  # too deep for pytest
+    assert texts == {"a.txt": "a text"}
+    assert "folders below the 100th level" in line
+
+
+def sparse(path, size, text=b"text\n"):
+    path.write_bytes(text)
+    os.truncate(path, size)
+    return path
+
+
+def test_the_texts_of_a_folder_have_one_bound_together(folder):
+    for name in "bcd":
+        (folder / name).write_text("x" * 400)
+    with pytest.raises(ConfigError, match="at least 1,206 bytes of text and the limit is 1,000: raise --max-context-"):
+        contexts.read(str(folder), max_bytes=1000)
+    assert len(contexts.read(str(folder), max_bytes=1206)) == 4
+
+
+def test_a_large_binary_file_in_a_folder_is_skipped_and_not_read(folder, capsys):
+    sparse(folder / "video", 6 << 30)
+    assert read(folder, capsys)[0] == {"a.txt": "a text"}
+
+
+def test_a_sparse_file_larger_than_the_limit_is_refused_with_both_numbers(tmp_path):
+    file = sparse(tmp_path / "large.txt", 6 << 30)
+    with pytest.raises(ConfigError, match=r"6,442,450,944 bytes .* limit is 1,073,741,824: raise --max-context-bytes"):
+        contexts.read(str(file))
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/urandom", "/dev/null"])
+def test_a_device_is_not_a_context(path):
+    with pytest.raises(ConfigError, match=f"{path} is a device"):
+        contexts.read(path)
+
+
+def test_a_link_to_a_device_is_not_a_context(tmp_path):
+    (tmp_path / "link").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="is a device"):
+        contexts.read(str(tmp_path / "link"))
+
+
+def test_a_file_that_the_user_names_may_be_a_link(folder, outside):
+    (folder / "link").symlink_to(outside / "key.txt")
+    assert contexts.read(str(folder / "link")) == SECRET
+
+
+def test_a_file_that_grows_is_read_as_it_was(tmp_path):
+    file = tmp_path / "log.txt"
+    file.write_text("x" * 3_000_000)
+    enough = threading.Event()
+
+    def grow():
+        with file.open("a") as log:
+            while not enough.is_set():
+                log.write("y" * 100_000)
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    try:
+        text = contexts.read(str(file))
+    finally:
+        enough.set()
+        thread.join()
+    assert text.startswith("x" * 3_000_000)
+
+
+@pytest.mark.parametrize("endless", [b"yes\n", b"\0", b"\xf0\x9f\x98\x80"])
+def test_a_pipe_without_an_end_is_read_to_the_limit(endless):
+    ours, theirs = os.pipe()
+
+    def write():
+        try:
+            while True:
+                os.write(theirs, endless * 1000)
+        except BrokenPipeError:
+            os.close(theirs)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        with pytest.raises(ConfigError, match="limit is 5,000,000: raise --max-context-bytes|is binary"):
+            contexts.read(f"/dev/fd/{ours}", max_bytes=5_000_000)
+    finally:
+        os.close(ours)
+        thread.join()
+
+
+PROGRAM = """
+import resource, sys
+from rlm_kernel.cli import contexts, main
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    text = contexts.read(sys.argv[1], max_bytes=int(sys.argv[2]))
+    print(type(text).__name__, len(text))
+except contexts.ConfigError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def measured(source, max_bytes=1 << 30, **options):
+    """What a process of its own says of a source, and by how many bytes it grew."""
+    command = [sys.executable, "-c", PROGRAM, str(source), str(max_bytes)]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=100, **options)
+    said, grown = done.stdout.decode().splitlines()
+    return said, int(grown) * (1024 if sys.platform == "linux" else 1)
+
+
+def test_stdin_without_an_end_is_read_to_the_limit():
+    with subprocess.Popen(["yes", "a line of text"], stdout=subprocess.PIPE) as endless:
+        said, grown = measured("-", 50_000_000, stdin=endless.stdout)
+        endless.kill()
+    assert "--context stdin has at least" in said
+    assert "the limit is 50,000,000" in said
+    assert grown < 150_000_000
+    with Path("/dev/zero").open("rb") as zero:
+        assert "stdin is binary" in measured("-", stdin=zero)[0]
+
+
+@pytest.mark.parametrize("text", ["plain text\n", "some wörds\n", "漢字の文\n"])
+def test_reading_takes_less_than_three_times_the_room_of_a_file(tmp_path, text):
+    size = 150_000_000
+    file = tmp_path / "large.txt"
+    file.write_bytes(text.encode() * (size // len(text.encode())))
+    said, grown = measured(file)
+    assert said.startswith("str ")
+    assert grown < 3 * size
+
+
+def test_process_substitution_and_stdin_by_its_path_are_read():
+    program = f'exec "{sys.executable}" -c "$0" "$1" 1000000 '
+    for source, tail in [('<(printf "one two")', ""), ("/dev/stdin", '<<< "one two"'), ("/dev/fd/5", '5<<< "one two"')]:
+        line = program.replace('"$1"', source) + tail
+        done = subprocess.run(["bash", "-c", line, PROGRAM], capture_output=True, check=True, timeout=100)
+        assert done.stdout.split()[:2] in ([b"str", b"7"], [b"str", b"8"])
+
+
+def test_a_cell_of_a_notebook_has_the_same_bound(folder, tmp_path, capsys):
+    (folder / "link").symlink_to("/etc/passwd")
+    assert inputs.read([], [str(folder)], {}, "local").prompt == {"a.txt": "a text"}
+    assert "refused 1 links" in capsys.readouterr().err
+    assert inputs.read(["path"], [], {"path": folder}, "local").prompt == {"a.txt": "a text"}
+    large = sparse(tmp_path / "large.txt", 6 << 30)
+    for source in ([[], [str(large)], {}], [["path"], [], {"path": large}]):
+        with pytest.raises(ConfigError, match="--max-context-bytes"):
+            inputs.read(*source, "local", cell_grammar().read("").max_context_bytes)
+    assert cell_grammar().read("--max-context-bytes 2g").max_context_bytes == 2 << 30
+    with pytest.raises(UsageError, match="'many' is not a size"):
+        cell_grammar().read("--max-context-bytes many")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300, "missing/deeper"])
+def test_a_name_that_cannot_be_one_is_an_error_in_words(name):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        contexts.read(name)
+
+
+@given(
+    pieces=st.lists(
+        st.sampled_from([b"a", b"\xef", b"\xbb", b"\xbf", b"\xef\xbb\xbf", b"\xff", b"\xf0\x9f", b"\x98\x80"])
+    ),
+    size=st.integers(1, 4),
+)
+def test_bytes_in_pieces_become_the_same_text_as_at_once(pieces, size):
+    content = b"".join(pieces)
+    with TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlm_kernel.text_files._PIECE", size)
+        file.write(content)
+        file.seek(0)
+        assert read_text(file, 1000) == (content.decode("utf-8-sig", "surrogateescape"), len(content))
+
+
+def test_no_descriptor_is_left_open(folder, outside):
+    (folder / "link").symlink_to(outside / "key.txt")
+    (folder / "sub").symlink_to(outside)
+    os.mkfifo(folder / "pipe")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        contexts.read(str(folder))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_folder_needs_few_descriptors(folder):
+    deep = folder.joinpath(*"bcdefghijklmnopqrstuvwxyz")
+    deep.mkdir(parents=True)
+    (deep / "last.txt").write_text("found")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
+    try:
+        assert "found" in contexts.read(str(folder)).values()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

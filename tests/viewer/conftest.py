@@ -58,7 +58,7 @@ def long_log(logs):
 @pytest.fixture
 def served(logs):
     with ViewerServer(Folder(logs), 0) as server:
-        yield f"http://127.0.0.1:{server.port}/"
+        yield server.url
 
 
 def shot(page, name):

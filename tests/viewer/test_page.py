@@ -322,7 +322,7 @@ def test_the_back_button_leads_back_to_the_list(open_page, served, long_log):
 
 def test_a_server_that_is_gone_is_told(chromium, logs, long_log):
     with ViewerServer(Folder(logs), 0) as server, chromium.new_page() as page:
-        page.goto(f"http://127.0.0.1:{server.port}/")
+        page.goto(server.url)
         page.locator(".run-row").wait_for()
         server.close()
         page.get_by_role("alert").get_by_text("start `rlm view` again").wait_for()

@@ -19,8 +19,14 @@ from rlm_kernel.viewer.server import ViewerServer
 class Asker:
     def __init__(self, server):
         self.port = server.port
+        self.home = server.access.home.removesuffix("/")
+        self.cookie = server.access.cookie(server.port).partition(";")[0]
 
     def __call__(self, path, method="GET", **headers):
+        """Ask as the page does, with its cookie."""
+        return self.bare(f"{self.home}{path}", method, **{"Cookie": self.cookie, **headers})
+
+    def bare(self, path, method="GET", **headers):
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
@@ -113,7 +119,7 @@ def test_another_page_is_refused(ask, headers):
     status, _, content = ask("/logs", **headers)
     assert (status, content.decode()) == (
         403,
-        f"This viewer answers its own page only, at http://localhost:{ask.port}/",
+        f"This viewer answers its own page only, at http://127.0.0.1:{ask.port}/",
     )
 
 

@@ -1,0 +1,298 @@
+"""Read text files and folders that somebody else may have written: with a bound, and not out of the folder.
+
+A path below a folder is opened name by name, each relative to the descriptor of the one above, and no name may be a
+link. So a folder that is exchanged for a link between its listing and its opening is an error, and not a way out. A
+link to a file is resolved first; the file is read if it lies in the folder and is not hidden, and opened in the same
+way. Hard links cannot be recognised: a file that has a name in the folder is a file of the folder.
+
+Files are opened without waiting (a pipe would wait for a writer) and read only if they turn out to be regular. A file
+that grows while it is read is read up to the size that it had when it was opened.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from collections.abc import Iterator
+from itertools import islice
+from typing import BinaryIO, Literal, NamedTuple
+
+LEFT_OUT = frozenset({"node_modules", "venv", "__pycache__"})
+"""Folders that hold what others wrote or what can be made again. Hidden ones (.git, .venv) are left out, too."""
+
+MAX_ENTRIES = 250_000
+"""Files, folders and links that a folder may hold."""
+
+MAX_DEPTH = 100
+"""How deep folders are entered: a path is opened name by name, so a deep one takes long."""
+
+_PIECE = 1 << 20
+_BOM = "\ufeff"
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+
+Parts = tuple[str, ...]
+Kind = Literal["file", "folder", "link", "special"]
+Refusal = Literal["link", "special file", "other file system", "too deep"]
+
+
+class NotTextError(ValueError):
+    """A file holds a NUL byte, which no text does."""
+
+
+class TooLargeError(ValueError):
+    """There are more bytes than may be read.
+
+    Attributes:
+        size: how many bytes there are at least.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"at least {size:,} bytes")
+        self.size = size
+
+
+class TooManyFilesError(ValueError):
+    """A folder holds more than `MAX_ENTRIES` files, folders and links."""
+
+
+class Folder(NamedTuple):
+    """The texts of a folder by relative path, and what else it holds. Paths of folders end with a slash.
+
+    Attributes:
+        texts: by path, in the order of the paths.
+        binary: how many files are not text.
+        unreadable: files and folders that the system does not let us read.
+        left_out: hidden files and folders, and those of `LEFT_OUT`.
+        refused: what is never read: links that lead out of the folder, to what is left out or to a folder; devices,
+            pipes and sockets; folders of another file system; folders below `MAX_DEPTH`.
+    """
+
+    texts: dict[str, str]
+    binary: int
+    unreadable: tuple[str, ...]
+    left_out: tuple[str, ...]
+    refused: dict[Refusal, tuple[str, ...]]
+
+
+def read_text(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
+    """The text of a file or a stream, and how many bytes it was. Takes about twice the room of the text.
+
+    Bytes that are not UTF-8 become lone surrogates, so that nothing is lost; a byte order mark is dropped.
+
+    Args:
+        file: open; a regular file is read up to the size that it has now, a stream to its end.
+        max_bytes: how many bytes may be read.
+
+    Raises:
+        NotTextError: it holds a NUL byte.
+        TooLargeError: it holds more than `max_bytes`. Of a regular file nothing is read then.
+        OSError: it cannot be read.
+    """
+    about = os.fstat(file.fileno())
+    size = about.st_size if stat.S_ISREG(about.st_mode) else 0
+    if size > max_bytes:
+        raise TooLargeError(size)
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    texts: list[str] = []
+    read = 0
+    begun = False
+    for piece in _pieces(file, size):
+        read += len(piece)
+        if b"\0" in piece:
+            raise NotTextError
+        if read > max_bytes:
+            raise TooLargeError(read)
+        text = decoder.decode(piece)
+        texts.append(text if begun else text.removeprefix(_BOM))
+        begun = begun or bool(text)
+    texts.append(decoder.decode(b"", final=True))
+    return "".join(texts), read
+
+
+def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The bytes to the end, or so many as `size` says if it is not 0 (files in /proc have none)."""
+    left = size or None
+    while piece := file.read(_PIECE if left is None else min(_PIECE, left)):
+        yield piece
+        left = None if left is None else left - len(piece)
+
+
+def read_folder(folder: int, path: str, max_bytes: int) -> Folder:
+    """The texts under a folder.
+
+    Args:
+        folder: its descriptor.
+        path: where it is. Links are resolved by it, and nothing is opened by it.
+        max_bytes: how many bytes of text may be read.
+
+    Raises:
+        TooLargeError: it holds more text than that.
+        TooManyFilesError: it holds too many files.
+        OSError: it cannot be listed.
+    """
+    return _FolderReader(folder, path, max_bytes).read()
+
+
+def is_left_out(folder: str) -> bool:
+    """Whether a folder of this name is not entered."""
+    return is_hidden(folder) or folder in LEFT_OUT
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is one of a hidden file."""
+    return name.startswith(".")
+
+
+class _FolderReader:
+    def __init__(self, root: int, path: str, max_bytes: int) -> None:
+        self._root = root
+        self._device = os.fstat(root).st_dev
+        self._path = os.path.realpath(path)
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries = 0
+        self._texts: dict[str, str] = {}
+        self._binary = 0
+        self._unreadable: list[str] = []
+        self._left_out: list[str] = []
+        self._refused: dict[Refusal, list[str]] = {}
+
+    def read(self) -> Folder:
+        """The folder, once."""
+        for path, is_link in sorted(self._files()):
+            self._read(path, is_link=is_link)
+        refused = {why: tuple(sorted(paths)) for why, paths in self._refused.items()}
+        unreadable, left_out = tuple(sorted(self._unreadable)), tuple(sorted(self._left_out))
+        return Folder(self._texts, self._binary, unreadable, left_out, refused)
+
+    # -- what there is
+
+    def _files(self) -> Iterator[tuple[Parts, bool]]:
+        """The paths of the files, and those of links, which may lead to one."""
+        folders: list[Parts] = [()]
+        while folders:
+            here = folders.pop()
+            for name, kind in self._entries_of(here):
+                path = (*here, name)
+                if is_left_out(name) if kind == "folder" else is_hidden(name):
+                    self._left_out.append(_shown(path, kind))
+                elif kind == "special":
+                    self._refuse("special file", path)
+                elif kind != "folder":
+                    yield path, kind == "link"
+                elif len(path) > MAX_DEPTH:
+                    self._refuse("too deep", path, kind)
+                else:
+                    folders.append(path)
+
+    def _entries_of(self, path: Parts) -> list[tuple[str, Kind]]:
+        """The names in a folder. Of one that cannot be listed, none."""
+        try:
+            folder = self._open(path, os.O_DIRECTORY)
+            try:
+                if os.fstat(folder).st_dev != self._device:
+                    self._refuse("other file system", path, "folder")
+                    return []
+                with os.scandir(folder) as entries:
+                    found = [(entry.name, _kind(entry)) for entry in islice(entries, MAX_ENTRIES)]
+            finally:
+                os.close(folder)
+        except OSError:
+            if not path:
+                raise
+            self._unreadable.append(_shown(path, "folder"))
+            return []
+        self._entries += len(found)
+        if self._entries >= MAX_ENTRIES:
+            raise TooManyFilesError
+        return found
+
+    # -- one file
+
+    def _read(self, path: Parts, *, is_link: bool) -> None:
+        try:
+            file = self._open_file(path, is_link=is_link)
+        except OSError:
+            self._unreadable.append(_shown(path))
+            return
+        if file is None:
+            return
+        with file:
+            try:
+                text, size = read_text(file, self._max_bytes - self._bytes)
+            except NotTextError:
+                self._binary += 1
+            except TooLargeError as error:
+                if not _begins_as_binary(file):
+                    raise TooLargeError(self._bytes + error.size) from None
+                self._binary += 1
+            except OSError:
+                self._unreadable.append(_shown(path))
+            else:
+                self._texts["/".join(path)] = text
+                self._bytes += size
+
+    def _open_file(self, path: Parts, *, is_link: bool) -> BinaryIO | None:
+        """A regular file; None if it is something else, which is noted."""
+        target = self._target(path) if is_link else path
+        if target is None:
+            self._refuse("link", path)
+            return None
+        fd = self._open(target)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return os.fdopen(fd, "rb")
+        os.close(fd)
+        self._refuse("link" if is_link else "special file", path)
+        return None
+
+    def _target(self, link: Parts) -> Parts | None:
+        """Where a link leads, if that is a visible path in the folder."""
+        whole = os.path.join(self._path, *link)  # noqa: PTH118 (a name may hold bytes that are not UTF-8)
+        try:
+            os.stat(whole)  # noqa: PTH116 (the system gives up on a loop and on a long chain; `realpath` recurses)
+        except OSError:
+            return None
+        target = os.path.relpath(os.path.realpath(whole), self._path)
+        *folders, name = target.split("/")
+        # A path that leads out of the folder begins with "..", and that is hidden.
+        return None if is_hidden(name) or any(map(is_left_out, folders)) else (*folders, name)
+
+    def _open(self, path: Parts, kind: int = 0) -> int:
+        """A descriptor of what lies at a path, no part of which is a link.
+
+        Args:
+            path: below the folder.
+            kind: `os.O_DIRECTORY`, or 0.
+
+        Raises:
+            OSError: it cannot be opened, is of another kind, or a part of it is a link.
+        """
+        fd = os.open(".", _FLAGS | os.O_DIRECTORY, dir_fd=self._root)
+        for place, name in enumerate(path, 1):
+            above = fd
+            try:
+                fd = os.open(name, _FLAGS | (kind if place == len(path) else os.O_DIRECTORY), dir_fd=above)
+            finally:
+                os.close(above)
+        return fd
+
+    def _refuse(self, why: Refusal, path: Parts, kind: Kind = "file") -> None:
+        self._refused.setdefault(why, []).append(_shown(path, kind))
+
+
+def _kind(entry: os.DirEntry[str]) -> Kind:
+    if entry.is_symlink():
+        return "link"
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    return "file" if entry.is_file(follow_symlinks=False) else "special"
+
+
+def _shown(path: Parts, kind: Kind = "file") -> str:
+    return f"{'/'.join(path)}{'/' * (kind == 'folder')}"
+
+
+def _begins_as_binary(file: BinaryIO) -> bool:
+    file.seek(0)
+    return b"\0" in file.read(_PIECE)
