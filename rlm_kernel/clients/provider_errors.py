@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError
+from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError, refused
 
 if TYPE_CHECKING:
     from rlm_kernel.clients.endpoint import Endpoint
+    from rlm_kernel.records import Usage
 
 LONGEST_QUOTE = 500
 """Characters of a provider's own words that a message repeats; error pages can be long."""
@@ -75,6 +76,9 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+UNSENT = ("APIConnectionError", "OpenAIError", "AnthropicError")
+"""Kinds of failures before a request was sent. One that broke off afterwards is of another kind."""
+
 _OVERFLOWS = (
     "context_length_exceeded",
     "exceed_context_size",
@@ -100,6 +104,7 @@ def failure(
     retries: int = 0,
     status: int | None = None,
     request_id: str | None = None,
+    usage: Usage | None = None,
 ) -> LMError:
     """An `LMError`: who failed, in whose words, and the next step for this kind of failure.
 
@@ -110,6 +115,7 @@ def failure(
         retries: how often the SDK had asked again.
         status: the HTTP status, if there was a response.
         request_id: the provider's id of the request.
+        usage: what the provider says that the call used, or None.
     """
     step = NEXT_STEPS[kind].format(
         url=endpoint.url,
@@ -124,7 +130,15 @@ def failure(
     message = endpoint.hidden(f"{endpoint.backend}, model {endpoint.model!r}{place}: {what.rstrip('. ')}. {step}")
     shown_id = None if request_id is None else endpoint.hidden(request_id)
     raised = ContextOverflowError if kind == "context overflow" else LMError
-    return raised(message, backend=endpoint.backend, model=endpoint.model, status=status, request_id=shown_id)
+    return raised(
+        message,
+        backend=endpoint.backend,
+        model=endpoint.model,
+        status=status,
+        request_id=shown_id,
+        requests=0 if kind in UNSENT or refused(status) else 1 + retries,
+        usage=usage,
+    )
 
 
 @contextmanager

@@ -117,6 +117,14 @@ class RemoteLM(ABC):
         """Whether a cost is known before the first call. Looks into the price table, whose import takes 0.1 s."""
         return self._tariff.known(self._names(self.model_name))
 
+    def reply_limit(self, max_tokens: int | None) -> int | None:
+        """The longest reply in tokens when a call asks for `max_tokens`; None: only the window is a limit."""
+        return max_tokens if self.max_tokens is None else self.max_tokens
+
+    def price(self, input_tokens: int, output_tokens: int) -> float | None:
+        """US dollars of so many tokens at most; None when nobody knows before the provider says."""
+        return self._tariff.at_most(Tokens(input_tokens, output_tokens), self._names(self.model_name))
+
     async def complete(
         self,
         messages: Sequence[Message],
@@ -160,8 +168,7 @@ class RemoteLM(ABC):
         schema: dict[str, Any] | None = None,
     ) -> Reply:
         client = await self._connected()
-        limit = max_tokens if self.max_tokens is None else self.max_tokens
-        request = self._request([sendable(m) for m in messages], limit, schema)
+        request = self._request([sendable(m) for m in messages], self.reply_limit(max_tokens), schema)
         if on_text is not None:
             return await self._streamed(client, request, on_text)
         draft = self._draft()
@@ -247,16 +254,22 @@ class RemoteLM(ABC):
                     yield chunk
 
     def _reply(self, draft: Draft) -> Reply:
+        usage = self._usage(draft)
         if not draft.begun:
-            raise failure(self._endpoint, draft.complaint, "not an API")
+            raise failure(self._endpoint, draft.complaint, "not an API", usage=usage)
         # A model that spent its whole limit on thinking has no text: a reply cut short, not a failure.
         if not draft.pieces and draft.finish_reason != "length":
             what = f"the reply holds no text (finish_reason {draft.finish_reason!r})"
-            raise failure(self._endpoint, what, "no text")
+            raise failure(self._endpoint, what, "no text", usage=usage)
+        return Reply("".join(draft.pieces), draft.model, usage or Usage(), draft.finish_reason)
+
+    def _usage(self, draft: Draft) -> Usage | None:
+        """What the provider says; None when it says nothing."""
+        if draft.tokens is None and draft.cost is None:
+            return None
         cost = self._tariff.cost(draft.tokens, draft.cost, self._names(draft.model))
         used = draft.tokens or Tokens()
-        usage = Usage(used.input, used.output, used.cached, cost)
-        return Reply("".join(draft.pieces), draft.model, usage, draft.finish_reason)
+        return Usage(used.input, used.output, used.cached, cost)
 
     # -- the context window
 
