@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rlm_kernel.clients.anthropic_reply import MessageDraft
 from rlm_kernel.clients.endpoint import is_loopback
 from rlm_kernel.clients.remote import CONNECT_SECONDS, RemoteLM
+from rlm_kernel.clients.reply_size import hooks
 from rlm_kernel.schemas import is_closed
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class AnthropicLM(RemoteLM):
             max_retries=self.max_retries,
             default_headers=self.headers,
             # A proxy named in the environment cannot reach a server on this machine's loopback.
-            http_client=anthropic.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self._url) else None,
+            http_client=anthropic.DefaultAsyncHttpxClient(trust_env=not is_loopback(self._url), event_hooks=hooks()),
         )
         # The SDK adds headers of the environment, which are not for whomever base_url names.
         client._custom_headers = dict(self.headers or {})  # noqa: SLF001 (an argument only adds to them)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cache, wraps
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,7 @@ from rlm_kernel.clients.draft import dollars
 from rlm_kernel.clients.endpoint import check_key
 from rlm_kernel.clients.provider_errors import lm_errors
 from rlm_kernel.clients.remote import RemoteLM
+from rlm_kernel.clients.reply_size import hooks
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ class LiteLLM(RemoteLM):
         import litellm
 
         litellm.suppress_debug_info = True  # else it prints advice to stdout with every error
+        _bound_replies()
         if not self.api_key:
             # It looks into the process's environment only, and there is the .env file, too.
             missing = litellm.validate_environment(self.model_name)["missing_keys"]
@@ -154,6 +157,26 @@ class LiteLLM(RemoteLM):
         # Those among the options, and those that litellm finds itself.
         places = [*self.options.items(), *self.env.items(), *os.environ.items()]
         return (self.api_key, *(str(value) for name, value in places if _SECRET.search(name)))
+
+
+@cache
+def _bound_replies() -> None:
+    """Have every HTTP client that litellm makes keep the bounds of replies; it has no setting for that."""
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+    from litellm.llms.openai.common_utils import BaseOpenAILLM
+
+    def bounded(make: Any) -> Any:
+        @wraps(make)
+        def made(*args: Any, **kwargs: Any) -> Any:
+            client = make(*args, **kwargs)
+            if client is not None:
+                client.event_hooks = {kind: [*client.event_hooks[kind], *ours] for kind, ours in hooks().items()}
+            return client
+
+        return made
+
+    AsyncHTTPHandler.create_client = bounded(AsyncHTTPHandler.create_client)
+    BaseOpenAILLM._get_async_http_client = staticmethod(bounded(BaseOpenAILLM._get_async_http_client))  # noqa: SLF001
 
 
 class _PricedDraft(ChatDraft):

@@ -11,6 +11,7 @@ from rlm_kernel.clients.chat_request import chat_message, response_format
 from rlm_kernel.clients.endpoint import is_loopback
 from rlm_kernel.clients.provider_errors import asks_for_other_limit_name
 from rlm_kernel.clients.remote import CONNECT_SECONDS, RemoteLM
+from rlm_kernel.clients.reply_size import hooks
 
 if TYPE_CHECKING:
     from rlm_kernel.records import Message
@@ -44,7 +45,7 @@ class OpenAILM(RemoteLM):
             max_retries=self.max_retries,
             default_headers=self.headers,
             # A proxy named in the environment cannot reach a server on this machine's loopback.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self._url) else None,
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_loopback(self._url), event_hooks=hooks()),
         )
         # The SDK adds headers of the environment, which are not for whomever base_url names.
         client._custom_headers = dict(self.headers or {})  # noqa: SLF001 (an argument only adds to them)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from rlm_kernel.clients.endpoint import is_loopback
 from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.remote import CONNECT_SECONDS
+from rlm_kernel.clients.reply_size import hooks
 
 
 @dataclass(eq=False, repr=False)
@@ -50,7 +51,9 @@ class PortkeyLM(OpenAILM):
             custom_host=self.custom_host,
             Authorization=self.Authorization,
             # A proxy named in the environment cannot reach a server on this machine's loopback.
-            http_client=httpx.AsyncClient(trust_env=False) if is_loopback(self._url) else None,
+            http_client=httpx.AsyncClient(
+                trust_env=not is_loopback(self._url), follow_redirects=True, event_hooks=hooks()
+            ),
         )
         client = portkey.openai_client.with_options(
             timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS)),

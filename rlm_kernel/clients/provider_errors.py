@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.clients.reply_size import UnreadableReply
 from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError, refused
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         "{key_source}.",
         "broken off": _BROKEN_OFF,
         "not an API": _NOT_AN_API,
+        "unreadable": "Nothing more of it was read. Look at the server at {url} if it is yours, or use another one.",
         "no text": "Ask in other words, or choose another model_name.",
         # Classes of the SDK.
         "AuthenticationError": "Check the key: {key_source}.",
@@ -71,6 +73,7 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         # What the SDK lets through: bodies that cannot be decoded and, in openai 2, a stream that is cut.
         "JSONDecodeError": _NOT_AN_API,
         "UnicodeDecodeError": _NOT_AN_API,
+        "RecursionError": _NOT_AN_API,  # JSON that is nested too deeply
         "TimeoutException": "Nothing came for {timeout:g} s: raise timeout in backend_kwargs.",
         "HTTPError": _BROKEN_OFF,
     }
@@ -150,6 +153,8 @@ def lm_errors(endpoint: Endpoint) -> Iterator[None]:
     """
     try:
         yield
+    except UnreadableReply as error:
+        raise failure(endpoint, str(error), "unreadable", status=error.status) from None
     except Exception as error:
         kind = _kind(error)
         if kind is None:
