@@ -7,7 +7,6 @@ is bounded by its own limit. Nothing here asks anybody.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +86,7 @@ def believed(reply: Reply, most: Bound) -> Usage:
     said = reply.usage
     read = _count(said.input_tokens) or None
     wrote = _count(said.output_tokens)
-    if not wrote and reply.text:
+    if not wrote and (reply.text or reply.finish_reason == "length"):
         wrote = None
     guessed = (most.input_tokens if read is None else 0) + (_written(reply, most) if wrote is None else 0)
     read, wrote = most.input_tokens if read is None else read, _written(reply, most) if wrote is None else wrote
@@ -136,4 +135,4 @@ def _count(value: object) -> int | None:
 def _dollars(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and 0 <= value <= MAX_DOLLARS_OF_CALL else None
+    return float(value) if 0 <= value <= MAX_DOLLARS_OF_CALL else None  # no NaN is

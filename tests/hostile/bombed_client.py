@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from rlm_kernel.clients import registry
+from rlm_kernel.errors import LMError
 
 PROMPT = [{"role": "user", "content": "hello"}]
 
@@ -30,8 +31,8 @@ async def main(backend: str, url: str, model: str, how: str) -> None:
     before, said = peak(), {}
     try:
         await asyncio.wait_for(lm.complete(PROMPT, max_tokens=1_000, on_text=len if how == "streamed" else None), 100)
-    except Exception as error:
-        said = {"kind": type(error).__name__, "words": str(error)[:1_000], "requests": getattr(error, "requests", None)}
+    except LMError as error:
+        said = {"words": str(error)[:1_000], "requests": error.requests}
     print(json.dumps({**said, "grown": peak() - before}))
     await lm.close()
 
