@@ -14,6 +14,7 @@ from rlm_kernel.clients import registry, trust
 from rlm_kernel.clients.lm import LM
 from rlm_kernel.clients.prices import Priced
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.kernel_turns import check_max_kernels
 from rlm_kernel.plan import Models, Plan
 from rlm_kernel.prompt_profiles import PROFILES
 from rlm_kernel.prompts import PromptProfile
@@ -103,12 +104,20 @@ def check_numbers(plan: Plan, threshold: float) -> None:
         value = getattr(plan, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
             raise ConfigError(f"{name} must be a whole number, {lowest} or more, not {value!r}.")
+    _check_max_kernels(plan)
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
     if not isinstance(plan.system_prompt, str | None):
         raise ConfigError(f"custom_system_prompt must be str or None, not {type(plan.system_prompt).__name__}.")
     if plan.limits.max_budget is not None:
         _warn_of_unknown_prices(plan.models)
+
+
+def _check_max_kernels(plan: Plan) -> None:
+    given = plan.max_kernels
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+        raise ConfigError(f"max_kernels must be a whole number, 1 or more (None: by the free memory), not {given!r}.")
+    check_max_kernels(given, plan.levels, plan.environment.pool)
 
 
 def _warn_of_unknown_prices(models: Models) -> None:

@@ -69,5 +69,9 @@ class Conversation:
 
 
 def is_due(reply: Reply, window: int | None, share: float) -> bool:
-    """Whether the conversation with this reply fills that share of the window. False while the window is unknown."""
-    return window is not None and reply.usage.input_tokens + reply.usage.output_tokens >= share * window
+    """Whether the conversation with this reply fills that share of the window. False while the window is unknown.
+
+    An estimate of tokens is an upper bound, several times too high: it says nothing of the window.
+    """
+    usage = reply.usage
+    return window is not None and usage.input_tokens + usage.output_tokens - usage.estimated_tokens >= share * window

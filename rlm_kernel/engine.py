@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
+from rlm_kernel.kernel_turns import KernelTurns, default_max_kernels
 from rlm_kernel.limits import Ledger
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
 from rlm_kernel.past import Past
@@ -46,6 +47,8 @@ class Engine:
     Attributes:
         ledger: what the tree has spent, and what is left.
         usage: the calls of this run and of its children.
+        kernels: who of the tree may have a kernel.
+        level: of this run in the tree, 0 for the root.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class Engine:
     ) -> None:
         own = Ledger(plan.limits, plan.max_concurrent_queries)
         self.ledger: Ledger = own if parent is None else parent.ledger
+        self.kernels: KernelTurns = _kernel_turns(plan) if parent is None else parent.kernels
+        self.level: int = 0 if parent is None else parent.level + 1
         self.usage: UsageMeter = UsageMeter(None if parent is None else parent.usage)
         self._plan = plan
         self._past = past or Past()
@@ -75,7 +80,8 @@ class Engine:
             usage=self.usage,
             emit=self._emit,
             reply_tokens=plan.profile.sub_reply_tokens,
-            most_children=plan.max_concurrent_subcalls,
+            max_children=plan.max_concurrent_subcalls,
+            child_turn=lambda: self.kernels.turn(self.level + 1),
             start_child=self._start_child if plan.depth + 1 < plan.max_depth else None,
             on_limit=self._interrupt,
             tools={tool.name: tool for tool in plan.tools if tool.kind == "function"},
@@ -116,7 +122,7 @@ class Engine:
             if isinstance(error, LimitError):
                 error.partial_answer = self.partial_answer or error.partial_answer
                 error.usage = self.usage.summary()
-            self._emit(events.RunFailed, error=error)
+            self._emit(events.RunFailed, error=error, given_up=self._root.given_up)
             if isinstance(error, LimitError):
                 error.trajectory = self._record()
             raise
@@ -156,7 +162,7 @@ class Engine:
                 raise self.ledger.timed_out() from None
             raise
         finally:
-            self._tell_unpriced()
+            self._tell_what_is_uncertain()
 
     async def _loop(self, prompt: Prompt, question: str | None) -> str:
         plan, root, facts = self._plan, self._root, await asyncio.to_thread(describe, prompt)
@@ -172,7 +178,7 @@ class Engine:
             if turn.answer is not None:
                 root.conversation.add(reply, "")
                 return turn.answer
-            self._tell_unpriced()
+            self._tell_what_is_uncertain()
             if iteration == plan.max_iterations:
                 by_schema = self._schema is not None
                 root.ending = "\n\n" + plan.profile.last_chance(question or "", by_schema=by_schema)
@@ -266,10 +272,17 @@ class Engine:
 
     # -- the readers
 
-    def _tell_unpriced(self) -> None:
+    def _tell_what_is_uncertain(self) -> None:
         for model in self.ledger.take_unpriced():
             message = (
-                f"The cost of {model} is unknown, so max_budget does not count it: give its prices in backend_kwargs."
+                f"The cost of {model} is unknown, so max_budget does not count it, and its calls are made one at a "
+                "time: give its prices in backend_kwargs."
+            )
+            self._emit(events.Notice, message=message)
+        for model in self.ledger.take_estimated():
+            message = (
+                f"The usage of {model} is in part an estimate, the most it can be: a call was given up or broke off, "
+                "or the provider does not say what it used."
             )
             self._emit(events.Notice, message=message)
 
@@ -291,6 +304,12 @@ class Engine:
             seed=plan.seed,
             schema=self._schema.document if self._schema else None,
         )
+
+
+def _kernel_turns(plan: Plan) -> KernelTurns:
+    pooled = plan.environment.pool
+    limit = default_max_kernels(plan.levels, pooled) if plan.max_kernels is None else plan.max_kernels
+    return KernelTurns(limit - pooled, plan.levels - 1)
 
 
 def _is_none(last: ParsedReply) -> bool:

@@ -25,10 +25,19 @@ from rlm_kernel.plaintext import plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rlm_kernel.records import UsageSummary
+    from rlm_kernel.records import Usage, UsageSummary
 
 SHOWN_CHARACTERS = 200
 """Of a reply that an error quotes."""
+
+
+GAVE_UP = frozenset({408, 502, 504, *range(520, 528)})
+"""Statuses with which something before the model says that it waits no longer: the model may have answered."""
+
+
+def refused(status: int | None) -> bool:
+    """Whether an HTTP status says that the provider did not do the work, so that it charges nothing for it."""
+    return status is not None and status >= 400 and status not in GAVE_UP  # noqa: PLR2004 (client and server errors)
 
 
 def _unpickled(kind: type[RLMError], message: tuple[Any, ...]) -> RLMError:
@@ -67,12 +76,19 @@ class LimitError(RLMError):
 
 
 class BudgetExceededError(LimitError):
-    """The run cost `max_budget` US dollars or more. Attributes: `spent`, `budget`."""
+    """The run cost `max_budget` US dollars or more.
 
-    def __init__(self, *, spent: float, budget: float) -> None:
-        super().__init__(f"The run cost ${spent:.6g}, its limit is ${budget:.6g}: raise max_budget to go further.")
+    Attributes: `spent`, `budget`; `estimated`, how much of `spent` nobody reported.
+    """
+
+    def __init__(self, *, spent: float, budget: float, estimated: float = 0.0) -> None:
+        guessed = f", of which ${estimated:.6g} are an estimate" if estimated else ""
+        super().__init__(
+            f"The run cost ${spent:.6g}{guessed}, its limit is ${budget:.6g}: raise max_budget to go further."
+        )
         self.spent = spent
         self.budget = budget
+        self.estimated = estimated
 
 
 class TimeoutExceededError(LimitError):
@@ -85,12 +101,19 @@ class TimeoutExceededError(LimitError):
 
 
 class TokenLimitExceededError(LimitError):
-    """The run used `max_tokens` tokens or more. Attributes: `tokens_used`, `token_limit`."""
+    """The run used `max_tokens` tokens or more.
 
-    def __init__(self, *, tokens_used: int, token_limit: int) -> None:
-        super().__init__(f"The run used {tokens_used:,} tokens, its limit is {token_limit:,}: raise max_tokens.")
+    Attributes: `tokens_used`, `token_limit`; `estimated`, how many of `tokens_used` nobody reported.
+    """
+
+    def __init__(self, *, tokens_used: int, token_limit: int, estimated: int = 0) -> None:
+        guessed = f", of which {estimated:,} are an estimate" if estimated else ""
+        super().__init__(
+            f"The run used {tokens_used:,} tokens{guessed}, its limit is {token_limit:,}: raise max_tokens."
+        )
         self.tokens_used = tokens_used
         self.token_limit = token_limit
+        self.estimated = estimated
 
 
 class ErrorThresholdExceededError(LimitError):
@@ -163,6 +186,8 @@ class LMError(RLMError):
         model: the model that was asked.
         status: the HTTP status, or None when there was no response.
         request_id: the provider's id of the request, or None.
+        requests: how many requests of the call may be charged for; 0 when none was sent, or each was refused.
+        usage: what the provider says that the call used, or None.
     """
 
     def __init__(
@@ -173,12 +198,16 @@ class LMError(RLMError):
         model: str,
         status: int | None = None,
         request_id: str | None = None,
+        requests: int | None = None,
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(message)
         self.backend = backend
         self.model = model
         self.status = status
         self.request_id = request_id
+        self.requests = int(not refused(status)) if requests is None else requests
+        self.usage = usage
 
 
 class ContextOverflowError(LMError):

@@ -1,8 +1,21 @@
 """What a root completion and all its children may spend, kept in one ledger that holds under concurrency.
 
-Calls that run side by side reserve before they are sent: as much as the dearest call of that model so far; while there
-was none, the first one goes alone. So a limit is overshot by at most one call, as long as a call costs no more than the
-dearest before it; what it costs more comes on top.
+Before a call is sent, the most that it can use is reserved: its prompt and the limit of its reply, in tokens, and in US
+dollars by the price that is known (`estimates`). Where none is known, the prices that the calls of this model so far
+leave possible are taken; before the first of them has said what it cost, it is alone. A call is sent when what is
+spent, what is reserved and its own reservation fit under the limit, or when no other call is under way. When it is
+over, what it took is counted, and its reservation is given back.
+
+What that promises: a limit is overshot by one call at most, whatever the calls cost, however they are mixed, and
+whether they end, fail, break off or are given up. A call whose end nobody sees, or whose provider does not say what it
+used, is counted by an estimate that says so.
+
+What it does not promise: a provider that reports more than was reserved (it counts tokens that are not in the prompt,
+ignores the limit of the reply, or has other prices than are known) is believed, and what the calls under way at that
+moment report above their reservations comes on top. From then on the model's reservations are multiplied by the worst
+ratio seen. Nobody can count what a provider charges and does not say: thinking that it hides in a reply without usage,
+a refusal that it charges, or what a gateway sends again by itself. When an SDK sends a call again after a time-out and
+it then ends well, it is counted once; when all its tries fail, each is.
 """
 
 from __future__ import annotations
@@ -10,10 +23,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rlm_kernel import estimates
 from rlm_kernel.errors import (
     BudgetExceededError,
     ErrorThresholdExceededError,
@@ -21,10 +36,11 @@ from rlm_kernel.errors import (
     TimeoutExceededError,
     TokenLimitExceededError,
 )
-from rlm_kernel.records import Usage
+from rlm_kernel.estimates import Bound
+from rlm_kernel.records import Reply, Usage
 from rlm_kernel.usage import UsageMeter
 
-MOST_TOOL_CALLS = 64
+MAX_TOOL_CALLS = 64
 """At a time, over the whole tree: each has a thread of its own, and a cell may have any number."""
 
 
@@ -48,49 +64,76 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+@dataclass(slots=True)
 class Allowance:
     """A bound on a sum that many calls add to at once.
 
-    Args:
+    Attributes:
         limit: the bound; infinity for none.
+        spent: what finished calls took.
+        estimated: how much of that is an estimate.
+        reserved: what calls under way may take.
     """
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self.spent = 0.0
-        self._reserved = 0.0
-        self._under_way = 0
-        self._dearest: dict[str, float] = {}
+    limit: float
+    spent: float = 0.0
+    estimated: float = 0.0
+    reserved: float = 0.0
 
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left."""
         return self.spent >= self.limit
 
-    def admits(self, model: str) -> bool:
-        """Whether one more call of a model may start now. One that runs alone always may: it can overshoot."""
-        if self._under_way == 0 or self.limit == math.inf:
-            return True
-        dearest = self._dearest.get(model)
-        return dearest is not None and self.spent + self._reserved + dearest <= self.limit
+    def fits(self, amount: float) -> bool:
+        """Whether a call that may take this much can start beside those under way."""
+        return self.limit == math.inf or self.spent + self.reserved + amount <= self.limit
 
-    def start(self, model: str) -> float:
-        """Begin a call; returns what is reserved for it, which `settle` wants back."""
-        reserved = self._dearest.get(model, 0.0)
-        self._under_way += 1
-        self._reserved += reserved
-        return reserved
 
-    def settle(self, model: str, reserved: float, amount: float | None) -> None:
-        """A call is over. None: nobody knows what it took, so there is nothing to count, now or for the next."""
-        self.give_up(reserved)
-        self.spent += amount or 0.0
-        self._dearest[model] = max(self._dearest.get(model, 0.0), amount or 0.0)
+@dataclass(slots=True)
+class Rates:
+    """What the calls of one model have shown of its prices, and of how far beyond their bounds they go.
 
-    def give_up(self, reserved: float) -> None:
-        """A call failed: it took nothing, and the next of its model is as unknown as before."""
-        self._under_way -= 1
-        self._reserved -= reserved
+    A call of so many tokens that cost so much leaves at most cost/tokens for the price of each; the lowest such price
+    is an upper bound, as long as the provider's prices do not change.
+
+    Attributes:
+        input_price, output_price: US dollars of a token, at most; infinity before a call has said what it cost.
+        token_ratio, cost_ratio: the worst of what was reported to what was expected, 1 at least.
+        dearest: the dearest call so far.
+        owed: tokens of prompts and of replies whose cost is not known yet.
+    """
+
+    input_price: float = math.inf
+    output_price: float = math.inf
+    token_ratio: float = 1.0
+    cost_ratio: float = 1.0
+    dearest: float = 0.0
+    owed: tuple[int, int] = (0, 0)
+
+    def price(self, most: Bound, read: int, wrote: int) -> float:
+        """US dollars of so many tokens at most; infinity when nobody knows."""
+        known = most.price(read, wrote)
+        if known is not None:
+            return known or self.dearest  # what is free and was charged is not free
+        dollars = [count * price for count, price in ((read, self.input_price), (wrote, self.output_price)) if count]
+        return sum(dollars) or self.dearest
+
+    def learn(self, most: Bound, usage: Usage) -> None:
+        """Take in what a call is reported to have used."""
+        if usage.estimated_tokens:
+            return
+        read, wrote = usage.input_tokens, usage.output_tokens
+        self.token_ratio = max(self.token_ratio, read / most.input_tokens, wrote / most.output_tokens)
+        if usage.cost is None or usage.estimated_cost:
+            return
+        expected = self.price(most, read, wrote)
+        if 0 < expected < math.inf:
+            self.cost_ratio = max(self.cost_ratio, usage.cost / expected)
+        self.dearest = max(self.dearest, usage.cost)
+        self.input_price = min(self.input_price, usage.cost / max(1, usage.input_tokens - usage.cached_tokens))
+        if usage.output_tokens:
+            self.output_price = min(self.output_price, usage.cost / usage.output_tokens)
 
 
 class Ledger:
@@ -98,26 +141,30 @@ class Ledger:
 
     Args:
         limits: what the tree may spend.
-        most_queries: sub-calls in flight over the whole tree.
+        max_queries: sub-calls in flight over the whole tree.
 
     Attributes:
         broken: the sum that was used up, or None. Once it is set every run of the tree ends.
-        most_queries: as given.
+        max_queries: as given.
         turn: held by a sub-call while it is in flight.
         tool_turn: held by a call of a custom tool while it runs.
     """
 
-    def __init__(self, limits: Limits, most_queries: int = 16) -> None:
+    def __init__(self, limits: Limits, max_queries: int = 16) -> None:
         self.broken: LimitError | None = None
-        self.most_queries = most_queries
-        self.turn = asyncio.Semaphore(most_queries)
-        self.tool_turn = asyncio.Semaphore(MOST_TOOL_CALLS)
+        self.max_queries = max_queries
+        self.turn = asyncio.Semaphore(max_queries)
+        self.tool_turn = asyncio.Semaphore(MAX_TOOL_CALLS)
         self._limits = limits
         self._started = time.monotonic()
         self._budget = Allowance(math.inf if limits.max_budget is None else limits.max_budget)
         self._tokens = Allowance(math.inf if limits.max_tokens is None else limits.max_tokens)
-        self._settled = asyncio.Event()
+        self._rates: dict[str, Rates] = defaultdict(Rates)
+        self._under_way = 0
+        self._queue: list[Receipt] = []
+        self._changed = asyncio.Event()
         self._unpriced: dict[str, bool] = {}
+        self._estimated: dict[str, bool] = {}
 
     @property
     def seconds_left(self) -> float | None:
@@ -128,39 +175,39 @@ class Ledger:
 
     def take_unpriced(self) -> list[str]:
         """Models that a budget is set for and whose cost nobody knows, each once."""
-        new = [model for model, told in self._unpriced.items() if not told]
-        self._unpriced.update(dict.fromkeys(new, True))
-        return new
+        return _not_told(self._unpriced)
+
+    def take_estimated(self) -> list[str]:
+        """Models of which a call was counted by an estimate, each once."""
+        return _not_told(self._estimated)
 
     @asynccontextmanager
-    async def call(self, model: str, meter: UsageMeter) -> AsyncIterator[Receipt]:
-        """Around one call of a model: waits until the limits admit it. Put the usage on the receipt, for the meter.
+    async def call(self, model: str, most: Bound, meter: UsageMeter, receipt: Receipt) -> AsyncIterator[None]:
+        """Around one call of a model: waits until the limits admit it. What comes back is put on the receipt.
+
+        Calls are admitted in the order in which they came, so that a dear one is not passed by cheap ones for ever.
 
         Raises:
             BudgetExceededError, TokenLimitExceededError: nothing is left.
         """
-        while not (self._exhausted or (self._budget.admits(model) and self._tokens.admits(model))):
-            self._settled.clear()
-            await self._settled.wait()
-        self.check()
-        reserved = self._budget.start(model), self._tokens.start(model)
-        receipt = Receipt()
+        await self._admitted(model, most, receipt)
+        tokens, dollars = self._reservation(model, most)
+        self._under_way += 1
+        self._tokens.reserved += tokens
+        # What nobody knows is alone: nothing is admitted beside it, and it is reserved by that.
+        self._budget.reserved += dollars
         try:
-            yield receipt
+            yield
         finally:
-            if receipt.usage is None:
-                self._budget.give_up(reserved[0])
-                self._tokens.give_up(reserved[1])
-            else:
-                meter.add(model, receipt.usage)
-                self._settle(model, reserved, receipt.usage)
-            self._settled.set()
+            self._under_way -= 1
+            self._tokens.reserved -= tokens
+            self._budget.reserved = 0.0 if self._under_way == 0 else self._budget.reserved - dollars
+            self._settle(model, most, meter, receipt)
+            self._wake()
 
     def count(self, model: str, usage: Usage, meter: UsageMeter) -> None:
         """Take in a call of an earlier run that this one goes on from."""
-        meter.add(model, usage)
-        self._budget.spent += usage.cost or 0.0
-        self._tokens.spent += usage.input_tokens + usage.output_tokens
+        self._add(model, estimates.recorded(usage), meter)
 
     def check(self) -> None:
         """See whether a sum is used up.
@@ -168,23 +215,91 @@ class Ledger:
         Raises:
             BudgetExceededError, TokenLimitExceededError: it is.
         """
-        if self._budget.exhausted:
-            self._break(BudgetExceededError(spent=self._budget.spent, budget=self._budget.limit))
-        if self._tokens.exhausted:
-            self._break(
-                TokenLimitExceededError(tokens_used=int(self._tokens.spent), token_limit=int(self._tokens.limit))
-            )
+        budget, tokens = self._budget, self._tokens
+        if budget.exhausted:
+            self._break(BudgetExceededError(spent=budget.spent, budget=budget.limit, estimated=budget.estimated))
+        if tokens.exhausted:
+            used, limit, estimated = int(tokens.spent), int(tokens.limit), int(tokens.estimated)
+            self._break(TokenLimitExceededError(tokens_used=used, token_limit=limit, estimated=estimated))
 
     def timed_out(self) -> TimeoutExceededError:
         """The error for a run whose time is over."""
         limit = self._limits.max_timeout or 0.0
         return TimeoutExceededError(elapsed=self._elapsed, timeout=limit)
 
-    def _settle(self, model: str, reserved: tuple[float, float], usage: Usage) -> None:
-        if usage.cost is None and self._limits.max_budget is not None:
+    async def _admitted(self, model: str, most: Bound, receipt: Receipt) -> None:
+        self._queue.append(receipt)
+        try:
+            while not (self._exhausted or (self._queue[0] is receipt and self._admits(model, most))):
+                await self._changed.wait()
+        finally:
+            self._queue.remove(receipt)
+            self._wake()
+        self.check()
+
+    def _admits(self, model: str, most: Bound) -> bool:
+        if self._under_way == 0 or (self._budget.limit == self._tokens.limit == math.inf):
+            return True
+        tokens, dollars = self._reservation(model, most)
+        return self._tokens.fits(tokens) and self._budget.fits(dollars)
+
+    def _reservation(self, model: str, most: Bound) -> tuple[float, float]:
+        """Tokens and US dollars that a call may take; the price is only looked up where there is a budget."""
+        known = self._as_known(model, most)
+        if self._budget.limit == math.inf:
+            return known.tokens, 0.0
+        dollars = known.price(known.input_tokens, known.output_tokens)
+        return known.tokens, math.inf if dollars is None else dollars
+
+    def _settle(self, model: str, most: Bound, meter: UsageMeter, receipt: Receipt) -> None:
+        """Count what a call took."""
+        known = self._as_known(model, most)
+        if receipt.reply is not None:
+            receipt.usage = estimates.believed(receipt.reply, known)
+        elif receipt.requests:
+            receipt.usage = estimates.lost(known, receipt.requests)
+        if receipt.usage is not None:
+            self._rates[model].learn(most, receipt.usage)
+            self._add(model, receipt.usage, meter)
+
+    def _as_known(self, model: str, most: Bound) -> Bound:
+        """The bound of a call, by what is known of its model by now."""
+        rates = self._rates[model]
+
+        def price(read: int, wrote: int) -> float | None:
+            dollars = rates.price(most, read, wrote) * rates.cost_ratio
+            return dollars if dollars < math.inf else None
+
+        read, wrote = (math.ceil(n * rates.token_ratio) for n in (most.input_tokens, most.output_tokens))
+        return replace(most, input_tokens=read, output_tokens=wrote, price=price)
+
+    def _add(self, model: str, usage: Usage, meter: UsageMeter) -> None:
+        meter.add(model, usage)
+        self._tokens.spent += usage.input_tokens + usage.output_tokens
+        self._tokens.estimated += usage.estimated_tokens
+        self._budget.spent += usage.cost or 0.0
+        self._budget.estimated += usage.estimated_cost
+        if usage.estimated_tokens or usage.estimated_cost:
+            self._estimated.setdefault(model, False)
+        if self._limits.max_budget is not None:
+            self._charge(model, usage)
+
+    def _charge(self, model: str, usage: Usage) -> None:
+        """What has no known cost is owed, and counted as soon as a call of the model tells its prices."""
+        rates = self._rates[model]
+        if usage.cost is None:
             self._unpriced.setdefault(model, False)
-        self._budget.settle(model, reserved[0], usage.cost)
-        self._tokens.settle(model, reserved[1], usage.input_tokens + usage.output_tokens)
+            rates.owed = rates.owed[0] + usage.input_tokens, rates.owed[1] + usage.output_tokens
+            return
+        (read, wrote), no_price = rates.owed, Bound(1, 1)
+        if (read or wrote) and (debt := rates.price(no_price, read, wrote)) < math.inf:
+            self._budget.spent += debt
+            self._budget.estimated += debt
+            rates.owed = (0, 0)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     @property
     def _elapsed(self) -> float:
@@ -199,11 +314,25 @@ class Ledger:
         raise error
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Receipt:
-    """What a call took, once it is known. A call that failed leaves it empty."""
+    """What is known of a call.
 
+    Attributes:
+        reply: what came back; None while it is under way, and when nothing did.
+        requests: how many of its requests may be charged for when there is no reply.
+        usage: what was counted for it in the end, or None.
+    """
+
+    reply: Reply | None = None
+    requests: int = 1
     usage: Usage | None = None
+
+
+def _not_told(models: dict[str, bool]) -> list[str]:
+    new = [model for model, told in models.items() if not told]
+    models.update(dict.fromkeys(new, True))
+    return new
 
 
 class ErrorCount:

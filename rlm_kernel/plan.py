@@ -59,6 +59,8 @@ class Plan:
         max_depth: the depth at which there are no REPLs.
         max_concurrent_queries: plain sub-calls in flight, over the whole tree.
         max_concurrent_subcalls: children of one RLM that run at a time.
+        max_kernels: kernels of the tree that are alive at a time, those of a pool among them; None: by the memory that
+            is free when a completion starts.
         limits: what a completion may spend.
         tools: the custom tools of this RLM.
         sub_tools: those of its children.
@@ -76,9 +78,15 @@ class Plan:
     max_depth: int = 1
     max_concurrent_queries: int = 16
     max_concurrent_subcalls: int = 4
+    max_kernels: int | None = None
     limits: Limits = NO_LIMITS
     tools: tuple[Tool, ...] = ()
     sub_tools: tuple[Tool, ...] = ()
     persistent: bool = False
     compaction: float | None = None
     seed: int = 0
+
+    @property
+    def levels(self) -> int:
+        """On how many levels of the tree, this one included, runs have kernels."""
+        return max(0, self.max_depth - self.depth)

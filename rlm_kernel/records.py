@@ -50,12 +50,17 @@ class Usage:
         output_tokens: tokens of the reply.
         cached_tokens: how many of the input tokens came from the provider's cache.
         cost: US dollars, or None when nobody knows; never 0 for unknown.
+        estimated_tokens: how many of the input and output tokens are an estimate: the call was given up, broke off, or
+            the provider did not say. An estimate is the most that the call can have used.
+        estimated_cost: how much of the cost is an estimate.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     cost: float | None = None
+    estimated_tokens: int = 0
+    estimated_cost: float = 0.0
 
     def plus(self, other: Usage) -> Usage:
         """Both together. The cost is unknown when one of them is."""
@@ -64,6 +69,8 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
             None if self.cost is None or other.cost is None else self.cost + other.cost,
+            self.estimated_tokens + other.estimated_tokens,
+            self.estimated_cost + other.estimated_cost,
         )
 
     def minus(self, other: Usage) -> Usage:
@@ -73,6 +80,8 @@ class Usage:
             self.output_tokens - other.output_tokens,
             self.cached_tokens - other.cached_tokens,
             None if self.cost is None or other.cost is None else self.cost - other.cost,
+            self.estimated_tokens - other.estimated_tokens,
+            self.estimated_cost - other.estimated_cost,
         )
 
 
@@ -95,13 +104,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ModelUsageSummary:
-    """The calls of one model, added up. `total_cost` (US dollars) is None when a call's cost is unknown."""
+    """The calls of one model, added up. `total_cost` (US dollars) is None when a call's cost is unknown.
+
+    `estimated_tokens` and `estimated_cost` are the parts of the sums that nobody reported, see `Usage`.
+    """
 
     total_calls: int = 0
     total_input_tokens: int = 0
     total_output_tokens: int = 0
     total_cached_tokens: int = 0
     total_cost: float | None = None
+    estimated_tokens: int = 0
+    estimated_cost: float = 0.0
 
     def plus(self, usage: Usage) -> ModelUsageSummary:
         """The summary with one more call in it."""
@@ -113,17 +127,28 @@ class ModelUsageSummary:
             self.total_output_tokens + usage.output_tokens,
             self.total_cached_tokens + usage.cached_tokens,
             cost,
+            self.estimated_tokens + usage.estimated_tokens,
+            self.estimated_cost + usage.estimated_cost,
         )
 
+    @property
+    def usage(self) -> Usage:
+        """The sums, as if it had been one call."""
+        read, wrote, cached = self.total_input_tokens, self.total_output_tokens, self.total_cached_tokens
+        return Usage(read, wrote, cached, self.total_cost, self.estimated_tokens, self.estimated_cost)
+
     def to_dict(self) -> dict[str, Any]:
-        """The documented fields; `total_cost` only where it is known."""
+        """The documented fields; `total_cost` only where it is known, and estimates only where there are some."""
         fields: dict[str, Any] = {
             "total_calls": self.total_calls,
             "total_input_tokens": self.total_input_tokens,
             "total_output_tokens": self.total_output_tokens,
             "total_cached_tokens": self.total_cached_tokens,
         }
-        return fields if self.total_cost is None else {**fields, "total_cost": self.total_cost}
+        if self.total_cost is not None:
+            fields["total_cost"] = self.total_cost
+        estimates = {"estimated_tokens": self.estimated_tokens, "estimated_cost": self.estimated_cost}
+        return fields | {name: amount for name, amount in estimates.items() if amount}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -153,10 +178,17 @@ class UsageSummary:
         return sum(m.total_output_tokens for m in self.model_usage_summaries.values())
 
     @property
+    def estimated_tokens(self) -> int:
+        """How many of the tokens nobody reported, see `Usage`."""
+        return sum(m.estimated_tokens for m in self.model_usage_summaries.values())
+
+    @property
     def total(self) -> Usage:
         """Everything added up, as if it had been one call."""
-        cached = sum(m.total_cached_tokens for m in self.model_usage_summaries.values())
-        return Usage(self.total_input_tokens, self.total_output_tokens, cached, self.total_cost)
+        models = self.model_usage_summaries.values()
+        cached = sum(m.total_cached_tokens for m in models)
+        estimated = self.estimated_tokens, sum(m.estimated_cost for m in models)
+        return Usage(self.total_input_tokens, self.total_output_tokens, cached, self.total_cost, *estimated)
 
     @property
     def total_cost(self) -> float | None:

@@ -67,6 +67,9 @@ class RLM(Unpicklable):
         compaction_threshold_pct: the share of the window at which that happens.
         max_concurrent_queries: plain sub-calls in flight, over the whole tree.
         max_concurrent_subcalls: children of one RLM that run at a time.
+        max_kernels: kernels alive at a time in the tree of one completion, those of its pool among them; further
+            children wait. None: as many as fit into the free memory, at 200 MB each, and 32 at most. Completions that
+            run side by side have a bound each.
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
         sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
         sub_sampling_args: the same for sub-calls, which then go to a second client of the root backend.
@@ -106,6 +109,7 @@ class RLM(Unpicklable):
         *,
         max_concurrent_queries: int = 16,
         max_concurrent_subcalls: int = 4,
+        max_kernels: int | None = None,
         prompts: str | PromptProfile | None = None,
         sampling_args: Mapping[str, Any] | None = None,
         sub_sampling_args: Mapping[str, Any] | None = None,
@@ -140,6 +144,7 @@ class RLM(Unpicklable):
             max_depth=max_depth,
             max_concurrent_queries=max_concurrent_queries,
             max_concurrent_subcalls=max_concurrent_subcalls,
+            max_kernels=max_kernels,
             limits=Limits(max_budget, max_timeout, max_tokens, max_errors),
             tools=tools,
             persistent=persistent,

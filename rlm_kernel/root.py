@@ -7,14 +7,15 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from rlm_kernel.clients.lm import OnText, complete_by_schema
+from rlm_kernel import billing
+from rlm_kernel.clients.lm import OnText
 from rlm_kernel.compaction import OLD_MESSAGE_CHARACTERS, SHORT_MESSAGE_CHARACTERS, Conversation, is_due
 from rlm_kernel.errors import ContextOverflowError
-from rlm_kernel.limits import Ledger
+from rlm_kernel.limits import Ledger, Receipt
 from rlm_kernel.parsing import without_thinking
 from rlm_kernel.past import Past
 from rlm_kernel.plan import Plan
-from rlm_kernel.records import Message, Reply
+from rlm_kernel.records import Message, Reply, Usage
 from rlm_kernel.repairs import ask_fitting
 from rlm_kernel.schemas import Schema
 from rlm_kernel.trajectory import events
@@ -41,6 +42,7 @@ class RootModel:
         conversation: what it reads, and everything it has read.
         ending: what is said at the end of every message, once no turns are left.
         asked: when it was asked last, in seconds since the run started.
+        given_up: calls that ended without a reply: the model, and what was counted for it.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class RootModel:
         self.conversation = Conversation([])
         self.ending = ""
         self.asked: float | None = None
+        self.given_up: tuple[tuple[str, Usage], ...] = ()
         self._lm = plan.models.root
         self._profile = plan.profile
         self._share = plan.compaction
@@ -148,11 +151,22 @@ class RootModel:
             recorded = self._past.replies.popleft().reply
             self._ledger.count(self._lm.model, recorded.usage, self._usage)
             return recorded
-        async with self._ledger.call(self._lm.model, self._usage) as receipt:
-            limit = self._profile.reply_tokens
-            reply = await complete_by_schema(self._lm, messages, schema, max_tokens=limit, on_text=on_text)
-            receipt.usage = reply.usage
-        return reply
+        receipt = Receipt()
+        try:
+            return await billing.ask(
+                self._lm,
+                messages,
+                schema,
+                max_tokens=self._profile.reply_tokens,
+                ledger=self._ledger,
+                meter=self._usage,
+                receipt=receipt,
+                on_text=on_text,
+            )
+        except BaseException:
+            if receipt.usage is not None:
+                self.given_up = (*self.given_up, (self._lm.model, receipt.usage))
+            raise
 
 
 def _after_last_reply(messages: Sequence[Message]) -> Sequence[Message]:

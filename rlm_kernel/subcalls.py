@@ -6,13 +6,15 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
-from rlm_kernel.clients.lm import LM, complete_by_schema, takes_images
+from rlm_kernel import billing
+from rlm_kernel.clients.lm import LM, takes_images
 from rlm_kernel.errors import SHOWN_CHARACTERS, RLMError, TimeoutExceededError
 from rlm_kernel.history import clip
 from rlm_kernel.journal import Slot
-from rlm_kernel.limits import Ledger
+from rlm_kernel.limits import Ledger, Receipt
 from rlm_kernel.past import Past, Recorded
 from rlm_kernel.plan import Models
 from rlm_kernel.records import Answer, Message, Query, Reply, RLMChatCompletion, ToolCall, Usage
@@ -77,17 +79,25 @@ class Effort:
         usage: of all its replies.
         attempts: how many those are.
         said: the reply of which a structured answer was made.
+        given_up: what was counted for a call that ended without a reply, or None.
     """
 
     started: float
     usage: Usage = field(default_factory=Usage)
     attempts: int = 0
     said: str | None = None
+    given_up: Usage | None = None
 
     def add(self, usage: Usage) -> None:
         """One more reply, or all of a child's."""
         self.usage = self.usage.plus(usage) if self.attempts else usage
         self.attempts += 1
+
+    def give_up(self, usage: Usage | None) -> None:
+        """The call ended without a reply; None: it was refused, or not sent."""
+        self.given_up = usage
+        if usage is not None:
+            self.add(usage)
 
 
 StartChild = Callable[[Prompt], Awaitable[RLMChatCompletion]]
@@ -104,7 +114,8 @@ class SubCalls:
         usage: counts the calls of this run.
         emit: tells the readers of the run.
         reply_tokens: the longest answer of a plain call.
-        most_children: how many children may run at a time.
+        max_children: how many children may run at a time.
+        child_turn: held by a child from before its kernel starts until it has ended.
         start_child: answers `rlm_query`; None where the depth is used up, then it is answered like `llm_query`.
         on_limit: called when a limit of the tree is reached, to end the cell that asks.
         tools: the functions on the host that a cell may call, by name.
@@ -117,16 +128,17 @@ class SubCalls:
     usage: UsageMeter
     emit: EventStream
     reply_tokens: int
-    most_children: int
+    max_children: int
+    child_turn: Callable[[], AbstractAsyncContextManager[None]]
     start_child: StartChild | None
     on_limit: Callable[[], None]
     tools: Mapping[str, Tool]
     past: Past = field(default_factory=Past)
     cell: int = 0
-    _child_turn: asyncio.Semaphore = field(init=False)
+    _sibling_turn: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
-        self._child_turn = asyncio.Semaphore(self.most_children)
+        self._sibling_turn = asyncio.Semaphore(self.max_children)
 
     async def answer(self, query: Query | ToolCall, slots: Sequence[Slot]) -> Sequence[Answer]:
         """The answers of a query's prompts, in order, or what a tool returned. `slots`: where they stand on record."""
@@ -177,19 +189,21 @@ class SubCalls:
             return self._unasked(cell, query, Answer(error=str(error), refused=True))
         answers = [Answer(error="cancelled")] * count
         todo = iter(range(count))
+        given_up: list[tuple[str, Usage]] = []
 
         async def work() -> None:
             for index in todo:
-                answers[index] = await self._ask(Prompt(cell, query, index, lm, slots[index], schema))
+                answers[index] = await self._ask(Prompt(cell, query, index, lm, slots[index], schema), given_up)
 
         # No more workers than turns: those that wait for one cost more than the calls.
-        turns = self.most_children if self._starts_children(query) else self.ledger.most_queries
+        turns = self.max_children if self._starts_children(query) else self.ledger.max_queries
         try:
             await together(*(work() for _ in range(min(turns, count))))
         finally:
             failed = sum(answer.error is not None for answer in answers)
             seconds = time.perf_counter() - started
-            self.emit(SubcallFinished, cell=cell, query=query.id, failed=failed, seconds=seconds)
+            about = {"failed": failed, "seconds": seconds, "given_up": tuple(given_up)}
+            self.emit(SubcallFinished, cell=cell, query=query.id, **about)
         return answers
 
     def _unasked(self, cell: int, query: Query, answer: Answer) -> list[Answer]:
@@ -204,7 +218,8 @@ class SubCalls:
         self.emit(SubcallFinished, **where, failed=len(query.prompts), seconds=0.0)
         return [answer] * len(query.prompts)
 
-    async def _ask(self, prompt: Prompt) -> Answer:
+    async def _ask(self, prompt: Prompt, given_up: list[tuple[str, Usage]]) -> Answer:
+        """The answer of a prompt. What a call took whose prompt gets none, not even an error, goes to `given_up`."""
         if (known := self.past.answers.get(prompt.slot)) is not None:
             return self._known(prompt, known)
         text, error, effort = "", _too_long(prompt), Effort(time.perf_counter())
@@ -213,9 +228,13 @@ class SubCalls:
                 text = await self._complete(prompt, effort)
             except Exception as failure:
                 if self.ledger.broken is not None or isinstance(failure, TimeoutExceededError):
+                    given_up += _given_up(prompt, effort)
                     self.on_limit()
                     raise
                 error = str(failure) if isinstance(failure, RLMError) else f"{type(failure).__name__}: {failure}"
+            except BaseException:
+                given_up += _given_up(prompt, effort)
+                raise
         self.emit(
             SubcallAnswered,
             cell=prompt.cell,
@@ -261,7 +280,7 @@ class SubCalls:
     async def _complete(self, prompt: Prompt, effort: Effort) -> str:
         """The answer; with a schema as JSON."""
         if self.start_child is not None and self._starts_children(prompt.query):
-            async with self._child_turn:
+            async with self._sibling_turn, self.child_turn():
                 effort.started = time.perf_counter()
                 completion = await self.start_child(prompt)
             effort.add(completion.usage_summary.total)
@@ -284,14 +303,33 @@ class SubCalls:
             self.ledger.count(prompt.lm.model, reply.usage, self.usage)
             effort.add(reply.usage)
             return reply
-        messages = [prompt.message, *added]
-        async with self.ledger.turn, self.ledger.call(prompt.lm.model, self.usage) as receipt:
+
+        def on_turn() -> None:
             if not effort.attempts:
                 effort.started = time.perf_counter()
-            reply = await complete_by_schema(prompt.lm, messages, prompt.schema, max_tokens=self.reply_tokens)
-            receipt.usage = reply.usage
+
+        receipt = Receipt()
+        try:
+            async with self.ledger.turn:
+                reply = await billing.ask(
+                    prompt.lm,
+                    [prompt.message, *added],
+                    prompt.schema,
+                    max_tokens=self.reply_tokens,
+                    ledger=self.ledger,
+                    meter=self.usage,
+                    receipt=receipt,
+                    on_turn=on_turn,
+                )
+        except BaseException:
+            effort.give_up(receipt.usage)
+            raise
         effort.add(reply.usage)
         return reply
+
+
+def _given_up(prompt: Prompt, effort: Effort) -> list[tuple[str, Usage]]:
+    return [] if effort.given_up is None else [(prompt.lm.model, effort.given_up)]
 
 
 def _too_long(prompt: Prompt) -> str | None:

@@ -104,7 +104,6 @@ def added(summaries: Iterable[UsageSummary]) -> dict[str, tuple[int, Usage]]:
     sums: dict[str, tuple[int, Usage]] = {}
     for summary in summaries:
         for model, one in summary.model_usage_summaries.items():
-            usage = Usage(one.total_input_tokens, one.total_output_tokens, one.total_cached_tokens, one.total_cost)
             calls, before = sums.get(model, (0, Usage(cost=0.0)))
-            sums[model] = calls + one.total_calls, before.plus(usage)
+            sums[model] = calls + one.total_calls, before.plus(one.usage)
     return sums

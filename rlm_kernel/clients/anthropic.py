@@ -61,6 +61,10 @@ class AnthropicLM(RemoteLM):
     def _url(self) -> str:
         return super()._url.rstrip("/").removesuffix("/v1")
 
+    def reply_limit(self, max_tokens: int | None) -> int:
+        """The longest reply in tokens; it is always said."""
+        return super().reply_limit(max_tokens) or LONGEST_REPLY
+
     def _request(
         self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -73,7 +77,7 @@ class AnthropicLM(RemoteLM):
         return {
             "model": self.model_name,
             "messages": turns,
-            "max_tokens": max_tokens or LONGEST_REPLY,
+            "max_tokens": max_tokens,
             "extra_body": _with_format({**(self.extra_body or {}), **(self.sampling_args or {})}, schema),
             **({"system": [_text(system) | CACHED]} if system.strip() else {}),
         }

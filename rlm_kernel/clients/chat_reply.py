@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_kernel.clients.draft import Draft, amount, count
+from rlm_kernel.clients.draft import Draft, amount, count, dollars
 from rlm_kernel.clients.prices import Tokens
 
 
@@ -63,5 +63,5 @@ def _cost(usage: Any) -> float | None:
     if cost is None or not getattr(usage, "is_byok", False):
         return cost
     details = getattr(usage, "cost_details", None)
-    upstream = details.get("upstream_inference_cost") if isinstance(details, Mapping) else None
-    return cost + upstream if isinstance(upstream, int | float) else None
+    upstream = dollars(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
+    return None if upstream is None else cost + upstream

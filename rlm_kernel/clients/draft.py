@@ -11,6 +11,9 @@ from typing import Any
 
 from rlm_kernel.clients.prices import Tokens
 
+MAX_DOLLARS = 1e12
+"""More is no price, and a number beyond that of a float cannot be one."""
+
 
 @dataclass(slots=True)
 class Draft:
@@ -42,7 +45,7 @@ class Draft:
 def count(record: Any, name: str) -> int | None:
     """A number of tokens; None when it is missing or none, such as the -1 of a server that does not know."""
     value = getattr(record, name, None)
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def amount(record: Any, name: str) -> float | None:
@@ -52,4 +55,5 @@ def amount(record: Any, name: str) -> float | None:
 
 def dollars(value: Any) -> float | None:
     """US dollars; None when the value is none."""
-    return float(value) if isinstance(value, int | float) and 0 <= value < float("inf") else None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_DOLLARS
+    return float(value) if known else None

@@ -22,6 +22,7 @@ from rlm_kernel.clients.draft import dollars
 from rlm_kernel.clients.endpoint import check_key
 from rlm_kernel.clients.provider_errors import lm_errors
 from rlm_kernel.clients.remote import RemoteLM
+from rlm_kernel.clients.reply_size import hooks
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class LiteLLM(RemoteLM):
         with _without_dotenv():
             import litellm
 
-        _follow_no_redirects(litellm)
+        _guard_clients(litellm)
         litellm.suppress_debug_info = True  # else it prints advice to stdout with every error
         if not self.api_key:
             # It looks into the process's environment only, and there is the .env file, too.
@@ -178,26 +179,27 @@ def _without_dotenv() -> Iterator[None]:
             os.environ["LITELLM_MODE"] = before
 
 
-def _follow_no_redirects(litellm: Any) -> None:
-    """Make the HTTP clients that litellm makes follow no redirects: they would take a header such as x-api-key along.
+def _guard_clients(litellm: Any) -> None:
+    """Make the HTTP clients that litellm makes keep the rules of `http_options`; it has no setting for that.
 
-    The places where it makes them are two; it has no setting for that.
+    The places where it makes them are two. A redirect would take a header such as x-api-key along.
     """
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
     from litellm.llms.openai.common_utils import BaseOpenAILLM
 
     if not hasattr(AsyncHTTPHandler.create_client, "__wrapped__"):
-        AsyncHTTPHandler.create_client = _staying(AsyncHTTPHandler.create_client, litellm)
-        made = _staying(BaseOpenAILLM._get_async_http_client, litellm)  # noqa: SLF001
+        AsyncHTTPHandler.create_client = _guarded(AsyncHTTPHandler.create_client, litellm)
+        made = _guarded(BaseOpenAILLM._get_async_http_client, litellm)  # noqa: SLF001
         BaseOpenAILLM._get_async_http_client = staticmethod(made)  # noqa: SLF001
 
 
-def _staying(make_client: Callable[..., Any], litellm: Any) -> Callable[..., Any]:
+def _guarded(make_client: Callable[..., Any], litellm: Any) -> Callable[..., Any]:
     @wraps(make_client)
     def make(*args: Any, **options: Any) -> Any:
         client = make_client(*args, **options)
         if client is not None and client is not litellm.aclient_session:  # that one is the user's
             client.follow_redirects = False
+            client.event_hooks = {kind: [*client.event_hooks[kind], *ours] for kind, ours in hooks().items()}
         return client
 
     return make

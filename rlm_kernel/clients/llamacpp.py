@@ -102,6 +102,14 @@ class LlamaCppLM:
         """Tokens of prompt and reply together; a server of one's own is asked for it beside the first call."""
         return self._n_ctx if self._client is None else self._client.context_window
 
+    def reply_limit(self, max_tokens: int | None) -> int:
+        """The longest reply in tokens; there always is a limit."""
+        return self._max_tokens or max_tokens or LONGEST_REPLY
+
+    def price(self, input_tokens: int, output_tokens: int) -> float | None:
+        """Nothing, on this machine."""
+        return 0.0 if self._own is None or self._client is None else self._client.price(input_tokens, output_tokens)
+
     async def complete(
         self,
         messages: Sequence[Message],
@@ -165,7 +173,13 @@ class LlamaCppLM:
         else:
             return error
         return type(error)(
-            f"{error} {hint}", backend=self.backend, model=self.model, status=error.status, request_id=error.request_id
+            f"{error} {hint}",
+            backend=self.backend,
+            model=self.model,
+            status=error.status,
+            request_id=error.request_id,
+            requests=error.requests,
+            usage=error.usage,
         )
 
     def _connect(self, address: Address, context_window: int | None) -> OpenAILM:

@@ -143,6 +143,7 @@ class Server:
             "a whole GGUF file, and is there memory for it? A smaller n_ctx or n_parallel needs less.",
             backend="llamacpp",
             model=alias,
+            requests=0,
         )
 
     def _first_error(self) -> str:

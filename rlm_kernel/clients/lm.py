@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from rlm_kernel.records import Message, Reply
 from rlm_kernel.schemas import Schema, instructed
@@ -25,7 +25,7 @@ class LM(Protocol):
             call.
 
     Two more attributes are optional, and False where they are missing: `takes_images`, when messages may have `images`,
-    and `takes_schema`, see `StructuredLM`.
+    and `takes_schema`, see `StructuredLM`. Calls of a model that is `Bounded` wait less for limits that are near.
     """
 
     @property
@@ -73,6 +73,19 @@ class StructuredLM(LM, Protocol):
 
         The caller reads and validates the reply: a server may ignore the schema.
         """
+        ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A model of which is known before a call how long its reply can be, and what it costs at most."""
+
+    def reply_limit(self, max_tokens: int | None) -> int | None:
+        """The longest reply in tokens, thinking included, when a call asks for `max_tokens`. None: unknown."""
+        ...
+
+    def price(self, input_tokens: int, output_tokens: int) -> float | None:
+        """US dollars of so many tokens, at most; None when nobody knows before the provider says."""
         ...
 
 

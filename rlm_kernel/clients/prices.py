@@ -9,7 +9,7 @@ behind an address that the table does not know the cost is unknown, never 0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rlm_kernel.errors import ConfigError
@@ -111,6 +111,13 @@ class Tariff:
         if tokens is None or (found := self._look_up(models, tokens)) is None:
             return None
         return float(found.total_price)
+
+    def at_most(self, tokens: Tokens, models: Iterable[str]) -> float | None:
+        """US dollars of a call at most: its whole prompt may be new to a cache, and written into it. None: unknown."""
+        names = tuple(models)
+        ways = (tokens, replace(tokens, written=tokens.input))
+        costs = [cost for way in ways if (cost := self.cost(way, None, names)) is not None]
+        return max(costs, default=None)
 
     def known(self, models: Iterable[str]) -> bool:
         """Whether a call's cost can be told before one is made. What a provider reports comes on top."""

@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError
+from rlm_kernel.clients.reply_size import UnreadableReply
+from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError, refused
 from rlm_kernel.plaintext import plain
 
 if TYPE_CHECKING:
     from rlm_kernel.clients.endpoint import Endpoint
+    from rlm_kernel.records import Usage
 
 LONGEST_QUOTE = 500
 """Characters of a provider's own words that a message repeats; error pages can be long."""
@@ -52,6 +54,7 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         "not an API": _NOT_AN_API,
         "redirect": "No redirect is followed, so that the key goes to no other server: if you trust the address that "
         "{url} names, give it as base_url.",
+        "unreadable": "Nothing more of it was read. Look at the server at {url} if it is yours, or use another one.",
         "no text": "Ask in other words, or choose another model_name.",
         # Classes of the SDK.
         "AuthenticationError": "Check the key: {key_source}.",
@@ -79,11 +82,14 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         # What the SDK lets through: bodies that cannot be decoded and, in openai 2, a stream that is cut.
         "JSONDecodeError": _NOT_AN_API,
         "UnicodeDecodeError": _NOT_AN_API,
-        "RecursionError": _NOT_AN_API,
+        "RecursionError": _NOT_AN_API,  # JSON that is nested too deeply
         "TimeoutException": "Nothing came for {timeout:g} s: raise timeout in backend_kwargs.",
         "HTTPError": _BROKEN_OFF,
     }
 )
+
+UNSENT = ("APIConnectionError", "OpenAIError", "AnthropicError")
+"""Kinds of failures before a request was sent. One that broke off afterwards is of another kind."""
 
 _OVERFLOWS = (
     "context_length_exceeded",
@@ -111,6 +117,7 @@ def failure(
     retries: int = 0,
     status: int | None = None,
     request_id: str | None = None,
+    usage: Usage | None = None,
 ) -> LMError:
     """An `LMError`: who failed, in whose words, and the next step for this kind of failure.
 
@@ -121,6 +128,7 @@ def failure(
         retries: how often the SDK had asked again.
         status: the HTTP status, if there was a response.
         request_id: the provider's id of the request.
+        usage: what the provider says that the call used, or None.
     """
     step = NEXT_STEPS[kind].format(
         url=endpoint.url,
@@ -136,7 +144,15 @@ def failure(
     message = endpoint.hidden(f"{endpoint.backend}, model {endpoint.model!r}{place}: {what}. {step}")
     shown_id = None if request_id is None else endpoint.hidden(plain(request_id[:LONGEST_QUOTE]))
     raised = ContextOverflowError if kind == "context overflow" else LMError
-    return raised(message, backend=endpoint.backend, model=endpoint.model, status=status, request_id=shown_id)
+    return raised(
+        message,
+        backend=endpoint.backend,
+        model=endpoint.model,
+        status=status,
+        request_id=shown_id,
+        requests=0 if kind in UNSENT or refused(status) else 1 + retries,
+        usage=usage,
+    )
 
 
 @contextmanager
@@ -148,6 +164,8 @@ def lm_errors(endpoint: Endpoint) -> Iterator[None]:
     """
     try:
         yield
+    except UnreadableReply as error:
+        raise failure(endpoint, str(error), "unreadable", status=error.status) from None
     except Exception as error:
         kind = _kind(error)
         if kind is None:

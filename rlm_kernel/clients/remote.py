@@ -21,6 +21,7 @@ from rlm_kernel.clients.context_windows import in_listing
 from rlm_kernel.clients.endpoint import Endpoint, check_key, is_loopback, without_password
 from rlm_kernel.clients.prices import Prices, Tariff, Tokens
 from rlm_kernel.clients.provider_errors import failure, lm_errors, opening_errors, refuses_schema
+from rlm_kernel.clients.reply_size import is_too_long
 from rlm_kernel.clients.surrogates import sendable, sendable_schema
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.records import Message, Reply, Usage
@@ -117,6 +118,14 @@ class RemoteLM(ABC):
         """Whether a cost is known before the first call. Looks into the price table, whose import takes 0.1 s."""
         return self._tariff.known(self._names(self.model_name))
 
+    def reply_limit(self, max_tokens: int | None) -> int | None:
+        """The longest reply in tokens when a call asks for `max_tokens`; None: only the window is a limit."""
+        return max_tokens if self.max_tokens is None else self.max_tokens
+
+    def price(self, input_tokens: int, output_tokens: int) -> float | None:
+        """US dollars of so many tokens at most; None when nobody knows before the provider says."""
+        return self._tariff.at_most(Tokens(input_tokens, output_tokens), self._names(self.model_name))
+
     async def complete(
         self,
         messages: Sequence[Message],
@@ -160,10 +169,10 @@ class RemoteLM(ABC):
         schema: dict[str, Any] | None = None,
     ) -> Reply:
         client = await self._connected()
-        limit = max_tokens if self.max_tokens is None else self.max_tokens
+        limit = self.reply_limit(max_tokens)
         request = self._request([sendable(m) for m in messages], limit, schema)
         if on_text is not None:
-            return await self._streamed(client, request, on_text)
+            return await self._streamed(client, request, on_text, limit)
         draft = self._draft()
         with lm_errors(self._endpoint):
             draft.add(await self._create(client, request))
@@ -229,13 +238,17 @@ class RemoteLM(ABC):
         with opening_errors(self._endpoint):
             return await self._connection.client()
 
-    async def _streamed(self, client: Any, request: dict[str, Any], on_text: OnText) -> Reply:
-        draft = self._draft()
+    async def _streamed(self, client: Any, request: dict[str, Any], on_text: OnText, limit: int | None) -> Reply:
+        draft, characters = self._draft(), 0
         # A generator of its own keeps what `on_text` raises out of the conversion of the SDK's errors.
         async with aclosing(self._chunks(client, request)) as chunks:
             async for chunk in chunks:
                 if text := draft.add(chunk):
                     on_text(text)
+                    characters += len(text)
+                if is_too_long(characters, limit):
+                    what = f"the reply goes on after {characters:,} characters, and its limit is {limit:,} tokens"
+                    raise failure(self._endpoint, what, "unreadable")
         if draft.begun and draft.finish_reason is None:
             raise failure(self._endpoint, "the stream ended before the reply did", "broken off")
         return self._reply(draft)
@@ -247,16 +260,22 @@ class RemoteLM(ABC):
                     yield chunk
 
     def _reply(self, draft: Draft) -> Reply:
+        usage = self._usage(draft)
         if not draft.begun:
-            raise failure(self._endpoint, draft.complaint, "not an API")
+            raise failure(self._endpoint, draft.complaint, "not an API", usage=usage)
         # A model that spent its whole limit on thinking has no text: a reply cut short, not a failure.
         if not draft.pieces and draft.finish_reason != "length":
             what = f"the reply holds no text (finish_reason {draft.finish_reason!r})"
-            raise failure(self._endpoint, what, "no text")
+            raise failure(self._endpoint, what, "no text", usage=usage)
+        return Reply("".join(draft.pieces), draft.model, usage or Usage(), draft.finish_reason)
+
+    def _usage(self, draft: Draft) -> Usage | None:
+        """What the provider says; None when it says nothing."""
+        if draft.tokens is None and draft.cost is None:
+            return None
         cost = self._tariff.cost(draft.tokens, draft.cost, self._names(draft.model))
         used = draft.tokens or Tokens()
-        usage = Usage(used.input, used.output, used.cached, cost)
-        return Reply("".join(draft.pieces), draft.model, usage, draft.finish_reason)
+        return Usage(used.input, used.output, used.cached, cost)
 
     # -- the context window
 
@@ -272,7 +291,8 @@ class RemoteLM(ABC):
         try:
             # Not by `with_options`: the copy of a client reads the environment again.
             hurried = {"timeout": LOOKUP_SECONDS, "max_retries": 0}
-            listing = await client.get(self.models_path, cast_to=object, options=hurried)
+            with lm_errors(self._endpoint):
+                listing = await client.get(self.models_path, cast_to=object, options=hurried)
             if (window := in_listing(listing, self.model_name)) is not None:
                 self.context_window, self._window_known = window, True
         except Exception as error:  # noqa: BLE001 (nothing depends on it)

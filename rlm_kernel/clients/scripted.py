@@ -118,7 +118,10 @@ def _from_list(replies: Iterable[str | Reply | BaseException], model: str) -> Sc
             return next(rest)
         except StopIteration:
             return LMError(
-                "The script has no reply left: give ScriptedLM more replies.", backend="scripted", model=model
+                "The script has no reply left: give ScriptedLM more replies.",
+                backend="scripted",
+                model=model,
+                requests=0,
             )
 
     return script

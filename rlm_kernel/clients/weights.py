@@ -210,4 +210,6 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def _error(weights: Weights, what: str) -> LMError:
-    return LMError(f"llamacpp: the weights of {weights.name!r} {what}", backend="llamacpp", model=weights.name)
+    return LMError(
+        f"llamacpp: the weights of {weights.name!r} {what}", backend="llamacpp", model=weights.name, requests=0
+    )

@@ -172,7 +172,7 @@ class SubcallAnswered(Event):
         error: why there is no answer, or None.
         usage: what it cost, the replies that were rejected included.
         seconds: how long the model took, waiting for its turn not included.
-        attempts: how many replies it took, 0 when the model was not asked.
+        attempts: how many calls it took, 0 when the model was not asked or refused.
         said: with a schema the model's own words, of which `text` was made.
         refused: the call itself was wrong, as in `Answer`.
     """
@@ -214,12 +214,22 @@ class SubcallRejected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubcallFinished(Event):
-    """All prompts of a sub-call are answered, failed or cancelled. `failed`: how many have no answer."""
+    """All prompts of a sub-call are answered, failed or cancelled.
+
+    Attributes:
+        cell: the cell that asked.
+        query: the id of the call, as in `SubcallStarted`.
+        failed: how many have no answer.
+        seconds: how long it took.
+        given_up: calls of a model that were under way and whose prompt has no answer, not even an error: the model, and
+            the estimate that is counted for it.
+    """
 
     cell: int
     query: str
     failed: int
     seconds: float
+    given_up: tuple[tuple[str, Usage], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,9 +301,10 @@ class RunFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFailed(Event):
-    """The run ended with an error or was cancelled."""
+    """The run ended with an error or was cancelled. `given_up`: calls of the root model, as in `SubcallFinished`."""
 
     error: BaseException
+    given_up: tuple[tuple[str, Usage], ...] = ()
 
 
 OnEvent = Callable[[Event], None]

@@ -47,6 +47,7 @@ class Call:
         rejected: replies that did not fit the schema, by the place of the prompt.
         failed: how many prompts have no answer; None while the call is under way.
         seconds: how long it took, or None.
+        given_up: see `SubcallFinished`.
     """
 
     started: events.SubcallStarted
@@ -55,11 +56,13 @@ class Call:
     rejected: dict[int, list[Reply]] = field(default_factory=dict)
     failed: int | None = None
     seconds: float | None = None
+    given_up: tuple[tuple[str, Usage], ...] = ()
 
     def spending(self) -> Spending:
         """What its prompts cost; a child's calls are those of its own run."""
         for index in sorted({*self.answers, *self.children, *self.rejected}):
             yield from self.spending_of(index)
+        yield from self.given_up
 
     def spending_of(self, index: int) -> Spending:
         """What a prompt cost, reply by reply."""
@@ -174,6 +177,7 @@ class Trajectory:
         replies: every reply of the root model in order, summaries included, as they were announced.
         completion: the outcome, or None.
         failure: why there is none, or None.
+        given_up: see `RunFailed`.
         seconds: the time of the last event.
     """
 
@@ -185,6 +189,7 @@ class Trajectory:
         self.replies: list[events.ModelReplied | events.Compacted] = []
         self.completion: RLMChatCompletion | None = None
         self.failure: BaseException | None = None
+        self.given_up: tuple[tuple[str, Usage], ...] = ()
         self.seconds = 0.0
         self._cells: dict[int, Cell] = {}
         self._said: list[Mapping[str, Any]] = []
@@ -209,6 +214,7 @@ class Trajectory:
             yield self.model, replied.reply.usage
         for cell in (self.setup, *self._cells.values()):
             yield from cell.spending()
+        yield from self.given_up
 
     def conversation(self) -> History:
         """What the root model was told and said, as the REPL keeps it in its history."""
@@ -251,7 +257,7 @@ class Trajectory:
             case events.RunFinished():
                 self.completion = event.completion
             case events.RunFailed():
-                self.failure = event.error
+                self.failure, self.given_up = event.error, event.given_up
             case events.CellStarted():
                 self._begin(event)
             case _:
@@ -283,7 +289,7 @@ class Trajectory:
                 cell.call(event.query, event.index).rejected.setdefault(event.index, []).append(event.reply)
             case events.SubcallFinished():
                 call = cell.call(event.query)
-                call.failed, call.seconds = event.failed, event.seconds
+                call.failed, call.seconds, call.given_up = event.failed, event.seconds, event.given_up
             case events.ToolCalled():
                 cell.tools.append(ToolUse(event.call, event.outcome, event.seconds, event.key, event.occurrence))
             case events.ChildEvent():

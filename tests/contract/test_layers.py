@@ -25,9 +25,11 @@ LAYERS = [
     {"clues", "worked_examples", "schemas"},
     {"prompts", "repairs"},
     {"prompt_profiles"},
-    {"limits", "tools"},
+    {"estimates", "tools", "kernel_turns"},
+    {"limits"},
     # Models, and readers of the stream of events.
     {"clients"},
+    {"billing"},
     {"trajectory"},
     # Kernels.
     {"provisioners"},

@@ -6,8 +6,6 @@ import asyncio
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import (
@@ -16,10 +14,9 @@ from rlm_kernel.errors import (
     TimeoutExceededError,
     TokenLimitExceededError,
 )
-from rlm_kernel.limits import Ledger, Limits
+from rlm_kernel.limits import Limits
 from rlm_kernel.records import Reply, Usage
 from rlm_kernel.trajectory.events import Notice
-from rlm_kernel.usage import UsageMeter
 
 FOREVER = "while True: pass"
 BLOCKED = "import ctypes; ctypes.PyDLL(None).sleep(600)"  # holds the GIL: no signal is looked at
@@ -41,7 +38,13 @@ async def test_the_timeout_holds_inside_a_cell(run, code):
         await run(lm, others=(ScriptedLM(lambda _: "late", model="sub", delay=600),), limits=Limits(max_timeout=1.5))
     assert time.monotonic() - started < 10
     assert (raised.value.partial_answer, raised.value.timeout) == ("so far", 1.5)
-    assert raised.value.usage.total_calls == 2
+    models = raised.value.usage.model_usage_summaries
+    assert models["scripted"].total_calls == 2
+    if code == WAITING:  # calls under way are counted by an estimate
+        assert (
+            models["sub"].estimated_tokens == models["sub"].total_input_tokens + models["sub"].total_output_tokens > 0
+        )
+    assert set(models) == {"scripted"} | ({"sub"} if code == WAITING else set())
 
 
 async def test_the_timeout_holds_while_the_model_thinks(run):
@@ -135,23 +138,3 @@ async def test_without_limits_nothing_is_held_back(run):
     lm = ScriptedLM(["```repl\nFINAL(len(llm_query_batched(['p'] * 40)))\n```"])
     assert (await run(lm, others=(sub,))).response == "40"
     assert sub.most_in_flight == 16
-
-
-@given(cost=st.floats(0.001, 3), budget=st.floats(0.01, 20), calls=st.integers(1, 60), workers=st.integers(1, 16))
-def test_the_ledger_overshoots_by_at_most_one_call(cost, budget, calls, workers):
-    async def spend():
-        ledger, meter, todo = Ledger(Limits(max_budget=budget)), UsageMeter(), iter(range(calls))
-
-        async def work():
-            for _ in todo:
-                async with ledger.call("m", meter) as receipt:
-                    await asyncio.sleep(0)
-                    receipt.usage = Usage(cost=cost)
-
-        outcomes = await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
-        assert all(outcome is None or isinstance(outcome, BudgetExceededError) for outcome in outcomes)
-        return meter.summary()
-
-    usage = asyncio.run(spend())
-    assert usage.total_cost < budget + cost + 1e-9
-    assert usage.total_calls == calls or usage.total_cost >= budget

@@ -76,6 +76,8 @@ class ConsoleView:
                 self._ask(event)
             case events.SubcallAnswered():
                 self._hear(event)
+            case events.SubcallFinished():
+                self._give_up(event.given_up)
             case events.RunStarted():
                 self._open(event)
             case events.KernelReady():
@@ -153,7 +155,12 @@ class ConsoleView:
         facts = f"{self._name}{turns} · {duration(done.execution_time)}"
         self._print(drawing.answer(done.response, facts), drawing.usage(done.usage_summary))
 
+    def _give_up(self, calls: tuple[tuple[str, Usage], ...]) -> None:
+        for model, usage in calls:
+            self._spend(model, usage)
+
     def _fail(self, event: events.RunFailed) -> None:
+        self._give_up(event.given_up)
         self._say_the_rest()
         self._stand_still()
         spent = [drawing.usage(UsageSummary(self._spent))] if self._spent else []

@@ -137,7 +137,8 @@ def usage(summary: UsageSummary) -> RenderableType:
         cost = "unknown" if spent.total_cost is None else f"${spent.total_cost:.4f}"
         sent, received = f"{spent.total_input_tokens:,}", f"{spent.total_output_tokens:,}"
         table.add_row(Text(plain(model)), f"{spent.total_calls:,}", sent, received, cost)
-    return Padding(table, (0, 0, 1, 2))
+    guessed = Text(f"{summary.estimated_tokens:,} of the tokens are an estimate, the most it can be", style="dim")
+    return Padding(Group(table, guessed) if summary.estimated_tokens else table, (0, 0, 1, 2))
 
 
 def clipped(text: str, head: int, tail: int) -> Text:

@@ -30,4 +30,4 @@ def retold(run: Trajectory) -> Iterator[Event]:
     if run.completion is not None:
         yield events.RunFinished(time=run.seconds, completion=run.completion)
     elif run.failure is not None:
-        yield events.RunFailed(time=run.seconds, error=run.failure)
+        yield events.RunFailed(time=run.seconds, error=run.failure, given_up=run.given_up)

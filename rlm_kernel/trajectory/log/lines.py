@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from rlm_kernel import errors
-from rlm_kernel.records import RLMChatCompletion
+from rlm_kernel.records import RLMChatCompletion, Usage
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import prompts
@@ -65,7 +65,8 @@ def line_of(event: Event) -> dict[str, Any] | None:
         case events.RunFinished():
             return {"type": kind, "time": event.time, **_outcome(event.completion)}
         case events.RunFailed():
-            return {"type": kind, "time": event.time, **_failure(event.error)}
+            given_up = {"given_up": event.given_up} if event.given_up else {}
+            return {"type": kind, "time": event.time, **_failure(event.error), **given_up}
         case events.SubcallStarted():
             return prompts.shortened({"type": kind, **_held(event)})
     return {"type": kind, **_held(event)}
@@ -87,7 +88,8 @@ def event_of(line: dict[str, Any]) -> Event:
         where = {key: line[key] for key in ("time", "cell", "query", "index")}
         return events.ChildEvent(**where, event=event_of(line["line"]))
     if kind is events.RunFailed:
-        return events.RunFailed(time=line["time"], error=_error(line))
+        given_up = _spending_reader().validate_python(line.get("given_up", ()))
+        return events.RunFailed(time=line["time"], error=_error(line), given_up=given_up)
     names = {f.name for f in dataclasses.fields(kind)}
     fields: dict[str, Any] = {key: value for key, value in line.items() if key in names}
     if kind is events.SubcallAnswered:
@@ -122,6 +124,13 @@ def _reader(kind: str) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(_EVENTS[kind])
+
+
+@cache
+def _spending_reader() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(tuple[tuple[str, Usage], ...])
 
 
 def _held(record: Any) -> dict[str, Any]:
