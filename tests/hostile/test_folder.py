@@ -1,10 +1,17 @@
-"""What a folder does to the user who works in it: its `.env` names servers, keys and proxies."""
+"""What a folder does to the user who works in it: its `.env`, its files as a context, its live REPLs."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import resource
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 from backends_on_loopback import installed
@@ -21,11 +28,20 @@ from hostile.keys_on_loopback import (
     variables_of_sdks,
     write_env_file,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from IPython.core.error import UsageError
 
+from rlm_kernel import attachable, untrusted_json
+from rlm_kernel.cli import contexts
 from rlm_kernel.clients.registry import BACKENDS, build, environment_variables
 from rlm_kernel.clients.variables import MAX_FILE_BYTES
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.onlooker import Onlooker
 from rlm_kernel.rlm import RLM
+from rlm_kernel.text_files import read_text
+from rlm_magics import inputs
+from rlm_magics.options import cell_grammar
 
 NAMED = [row for row in BACKENDS.values() if row.base_url_variable and row.key_variable]
 KEYLESS = [row for row in BACKENDS.values() if row.base_url_variable and row.key]
@@ -181,21 +197,7 @@ def test_a_variable_of_the_environment_wins_over_the_file_for_servers_too(monkey
     monkeypatch.setenv("OPENAI_BASE_URL", ELSEWHERE)
     write_env_file(OPENAI_BASE_URL="http://192.0.2.7/v1")
     assert build("openai", {"model_name": "m"}, environment_variables()).base_url == ELSEWHERE
-"""What lies in a folder: files that are not what they are called."""
 
-from __future__ import annotations
-
-import json
-import os
-import re
-import subprocess
-import sys
-
-import pytest
-
-from rlm_kernel import attachable, untrusted_json
-from rlm_kernel.errors import KernelError
-from rlm_kernel.onlooker import Onlooker
 
 OBEYED = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 
@@ -224,7 +226,7 @@ BAD = {
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def attach_folder(tmp_path, monkeypatch):
     monkeypatch.setenv(attachable.VARIABLE, str(tmp_path / "repls"))
     path = attachable.folder()
     written(GOOD)(path / "local-good.json")
@@ -238,28 +240,28 @@ def rlm(*arguments):
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_file_in_the_attach_folder_that_is_none_of_ours_is_left_out_with_a_note(folder, kind):
-    BAD[kind](folder / "bad.json")
+def test_a_file_in_the_attach_folder_that_is_none_of_ours_is_left_out_with_a_note(attach_folder, kind):
+    BAD[kind](attach_folder / "bad.json")
     with pytest.warns(UserWarning, match=r"bad\.json is left out"):
         assert [repl.name for repl in attachable.live()] == ["local-good"]
 
 
-def test_rlm_attach_lists_the_others_and_says_what_it_left_out(folder):
+def test_rlm_attach_lists_the_others_and_says_what_it_left_out(attach_folder):
     for number, make in enumerate(BAD.values()):
-        make(folder / f"bad-{number}.json")
+        make(attach_folder / f"bad-{number}.json")
     done = rlm("attach", "--list")
     assert (done.returncode, done.stdout) == (0, b"local-good\tlocal\t12:00:00\n")
     assert done.stderr.count(b"is left out") == len(BAD)
 
 
-def test_kernels_of_others_are_left_out_in_silence(folder):
-    written({"shell_port": 1, "key": "x"})(folder / "kernel-1.json")
+def test_kernels_of_others_are_left_out_in_silence(attach_folder):
+    written({"shell_port": 1, "key": "x"})(attach_folder / "kernel-1.json")
     assert [repl.name for repl in attachable.live()] == ["local-good"]
 
 
-def test_the_names_of_files_do_not_reach_the_terminal(folder):
-    written(GOOD)(folder / "\x1b]0;owned\x07local-\x9b2J.json")
-    written(b"[")(folder / "\x1b]0;owned\x07bad.json")
+def test_the_names_of_files_do_not_reach_the_terminal(attach_folder):
+    written(GOOD)(attach_folder / "\x1b]0;owned\x07local-\x9b2J.json")
+    written(b"[")(attach_folder / "\x1b]0;owned\x07bad.json")
     for arguments in (["--list"], ["\x1b[2J"], ["-e", "1", "local-\x9b"]):
         done = rlm("attach", *arguments)
         assert OBEYED.search(done.stderr) is None
@@ -267,10 +269,10 @@ def test_the_names_of_files_do_not_reach_the_terminal(folder):
 
 
 @pytest.mark.parametrize("content", [{}, {"rlm": 1}, GOOD, {**GOOD, "transport": 5, "ip": [], "key": {}}])
-def test_a_connection_file_without_a_connection_is_an_error_of_the_kernel(folder, content):
-    written(content)(folder / "odd.json")
+def test_a_connection_file_without_a_connection_is_an_error_of_the_kernel(attach_folder, content):
+    written(content)(attach_folder / "odd.json")
     with pytest.raises(KernelError, match="is not the connection file of a kernel"):
-        Onlooker(folder / "odd.json")
+        Onlooker(attach_folder / "odd.json")
 
 
 def test_json_of_a_stranger_is_read_within_bounds(tmp_path):
@@ -283,29 +285,7 @@ def test_json_of_a_stranger_is_read_within_bounds(tmp_path):
     assert untrusted_json.load(file)
     with pytest.raises(ValueError, match="larger than"):
         untrusted_json.load(file, max_bytes=100)
-"""What a folder may try when it is given as a context: the files of somebody else, a repository, an upload."""
 
-from __future__ import annotations
-
-import os
-import resource
-import socket
-import subprocess
-import sys
-import threading
-from pathlib import Path
-from tempfile import TemporaryFile
-
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from IPython.core.error import UsageError
-
-from rlm_kernel.cli import contexts
-from rlm_kernel.errors import ConfigError
-from rlm_kernel.text_files import read_text
-from rlm_magics import inputs
-from rlm_magics.options import cell_grammar
 
 SECRET = "sk-secret-of-the-user"
 

@@ -1,25 +1,8 @@
 """What a stranger's record, a log or a notebook, does to the user who goes on from it."""
-"""A stranger's record: what it opens of this machine is refused, and nobody else's line passes for one's own."""
 
 from __future__ import annotations
 
 import json
-
-import nbformat
-import papermill
-import pytest
-from hostile.keys_on_loopback import INPUT, KEY, Listener, each_backend, model_of
-
-from rlm.logger import RLMLogger
-from rlm_kernel.arguments import models_of
-from rlm_kernel.cli import main
-from rlm_kernel.clients.registry import BACKENDS
-from rlm_kernel.clients.scripted import ScriptedLM
-from rlm_kernel.clients.trust import Source
-from rlm_kernel.configuration import arguments_of
-from rlm_kernel.errors import ConfigError, RecordingError
-from rlm_kernel.notebooks import settings as notebook_settings
-from rlm_kernel.rlm import RLM
 import os
 import pty
 import re
@@ -31,12 +14,22 @@ import time
 import warnings
 from pathlib import Path
 
+import nbformat
 import papermill
 import pytest
 from hostile import strangers
+from hostile.keys_on_loopback import INPUT, KEY, Listener, each_backend, model_of
 from recorded_runs import code, record
 
 from rlm import RLM, RecordingError, ScriptedLM
+from rlm.logger import RLMLogger
+from rlm_kernel.arguments import models_of
+from rlm_kernel.cli import main
+from rlm_kernel.clients.registry import BACKENDS
+from rlm_kernel.clients.trust import Source
+from rlm_kernel.configuration import arguments_of
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.notebooks import settings as notebook_settings
 from rlm_kernel.reach import Use, admitted
 from rlm_kernel.replays.export import clean
 from rlm_kernel.replays.replay import replay
@@ -205,6 +198,8 @@ def test_only_what_papermill_is_given_now_is_the_users():
     sources = {name: setting.source for name, setting in arguments["backend_kwargs"].items()}
     assert sources == {"model_name": Source.RECORD, "base_url": Source.ARGUMENT, "timeout": Source.RECORD}
     assert arguments["max_budget"] == 1
+
+
 def run(tmp_path):
     return strangers.recorded(tmp_path / "logs")
 

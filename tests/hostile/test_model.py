@@ -1,10 +1,48 @@
-"""What the code that a model writes may try from inside of its kernel."""
+"""What a model writes: replies and cells that would keep the host busy, fill it, or get round its limits."""
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import contextlib
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import nbformat
+import psutil
 import pytest
+from fuzz import linear, texts
 from hostile.bounded import MAX_GROWTH, PATIENCE, hosts
 from places import EVERYWHERE
+from recorded_runs import code, record
+
+from rlm import (
+    RLM,
+    BudgetExceededError,
+    ConfigError,
+    RecordingError,
+    ScriptedLM,
+    TimeoutExceededError,
+    TokenLimitExceededError,
+)
+from rlm.logger import RLMLogger
+from rlm_kernel.kernelspecs import environment
+from rlm_kernel.plaintext import plain
+from rlm_kernel.records import Answer, Reply, Usage
+from rlm_kernel.replays.export import clean
+from rlm_kernel.replays.replay import replay
+from rlm_kernel.replays.script import run_of
+from rlm_kernel.session import Session
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.log.recording import read
 
 
 @pytest.fixture(scope="module", params=EVERYWHERE[:3])
@@ -108,31 +146,7 @@ def test_a_flood_ends_with_the_time_of_the_cell(greedy_local_host, code):
     report = greedy_local_host.run("kept = 1", code, "FINAL(kept)", cell_timeout=2, max_timeout=60)
     assert report["answer"] == "1"
     assert "took too long" in report["told"][1] or "a cell may ask at most" in report["told"][1]
-"""What a model writes: the disk of the host stays within its bound, and what goes wrong with a log is told."""
-"""What a model may write into its cells to get round limits."""
 
-from __future__ import annotations
-
-import asyncio
-import json
-import resource
-import shutil
-import subprocess
-import sys
-import warnings
-from pathlib import Path
-
-import nbformat
-import pytest
-from recorded_runs import code, record
-
-from rlm import RLM, ConfigError, RecordingError, ScriptedLM
-from rlm.logger import RLMLogger
-from rlm_kernel.replays.export import clean
-from rlm_kernel.replays.replay import replay
-from rlm_kernel.replays.script import run_of
-from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.log.recording import read
 
 PICTURE = "b'\\x89PNG\\r\\n\\x1a\\n' + random.randbytes(200_000)"
 
@@ -378,22 +392,7 @@ except Exception as error:
         assert done.stdout.startswith("KernelError")
         assert f"{most} files" in done.stdout
         assert "ulimit -n" in done.stdout
-"""What a model writes: replies and cells that would keep the host busy."""
 
-from __future__ import annotations
-
-import ast
-import json
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
-import pytest
-from fuzz import linear, texts
-
-from rlm_kernel.plaintext import plain
 
 PATTERNS = {name: pattern for module in linear.modules() for name, pattern in linear.patterns(module)}
 PATTERNS |= dict(linear.patterns_of_profiles())
@@ -507,14 +506,7 @@ def test_ctrl_c_ends_a_run_whatever_its_model_writes(tmp_path, run):
     outcome, _ = host.outcome()
     assert outcome in ("CancellationError", "KeyboardInterrupt")
     assert time.monotonic() - sent < WITHIN * BUSY
-import asyncio
 
-import pytest
-
-from rlm import RLM, ScriptedLM
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.records import Answer
-from rlm_kernel.session import Session
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["ipc", "relay"])
 
@@ -592,14 +584,7 @@ def test_a_signal_to_the_watchdog_costs_the_local_kernel_at_most(number):
     ]
     with RLM(ScriptedLM(replies)) as rlm:
         assert rlm.completion("x").response == "42"
-import contextlib
-import threading
 
-import psutil
-import pytest
-
-from rlm import RLM, BudgetExceededError, ScriptedLM, TimeoutExceededError, TokenLimitExceededError
-from rlm_kernel.records import Reply, Usage
 
 CANCELS = """
 import signal

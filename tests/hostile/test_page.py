@@ -1,30 +1,49 @@
-"""What is shown in a browser: no field of a run, no name and no file makes a page run something or load something."""
-"""What other users, programs and pages of the machine may try with what is shown in a browser."""
+"""What is shown in a browser or a terminal: nothing runs, nothing is loaded, and nobody else reads it."""
 
 from __future__ import annotations
 
+import ast
+import io
+import json
 import os
+import pty
+import re
+import signal
+import stat
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+import webbrowser
+from http.client import HTTPConnection
 from pathlib import Path
 
 import nbformat
 import pytest
+from fuzz import linear
 from hostile.live_markup import FORMS, HOST, log_of, outputs, story
+from hypothesis import given
+from hypothesis import strategies as st
 from laboratory import CHROMIUM, browser, lab
 from markdown_it import MarkdownIt
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from recorded_runs import code, record
+from viewer import long_logs
 
 from rlm import RLM, ScriptedLM
+from rlm_kernel.cli import main
+from rlm_kernel.plain_console import PlainConsole
 from rlm_kernel.records import UsageSummary
 from rlm_kernel.replays.export import convert
+from rlm_kernel.terminal import PlainStream
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.log.contexts import write_whole
 from rlm_kernel.trajectory.log.recording import read
 from rlm_kernel.trajectory.notebook.notebook import About, about_recording, notebook_of
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.viewer import pages
+from rlm_kernel.viewer.access import Access
 from rlm_kernel.viewer.fallback import folded
 from rlm_kernel.viewer.folder import Folder
 from rlm_kernel.viewer.kept import kept
@@ -35,12 +54,7 @@ from rlm_magics.asking import WatchedLogger, _link
 from rlm_magics.progress import Progress
 from rlm_magics.result import RLMResult
 
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
-    ),
-    pytest.mark.timeout(300),
-]
+pytestmark = pytest.mark.timeout(300)
 
 ALL = "\n\n".join(FORMS.values())
 NAME = "<img src=x onerror=window.__ran=1>'\"`![x](y)"
@@ -55,25 +69,7 @@ CLICK = """() => {
   for (const one of document.querySelectorAll('main *, .jp-Notebook *, body > *'))
     one.dispatchEvent(new MouseEvent('mouseover', {bubbles: false}));
 }"""
-import re
-import signal
-import stat
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-import webbrowser
-from http.client import HTTPConnection
-from pathlib import Path
 
-import pytest
-from laboratory import CHROMIUM, browser
-from viewer import long_logs
-
-from rlm_kernel.cli import main
-from rlm_kernel.viewer.access import Access
-from rlm_kernel.viewer.folder import Folder
-from rlm_kernel.viewer.server import ViewerServer
 
 SECRET = "the question that nobody else may read"
 NOBODY = 65534
@@ -219,7 +215,7 @@ def test_without_a_token_everybody_reads_and_it_is_said(private_logs):
 
 
 @pytest.fixture
-def opened(monkeypatch):
+def started_with(monkeypatch):
     """What a browser would be started with; the view ends then."""
     found = []
 
@@ -233,9 +229,9 @@ def opened(monkeypatch):
     return found
 
 
-def test_the_browser_is_started_without_the_token_on_its_command_line(private_logs, opened, capsys):
+def test_the_browser_is_started_without_the_token_on_its_command_line(private_logs, started_with, capsys):
     assert main(["view", str(private_logs), "--port", "0"]) == 0
-    ((address, file, mode, page),) = opened
+    ((address, file, mode, page),) = started_with
     url = capsys.readouterr().out.strip()
     token = url.partition("token=")[2]
     assert len(token) == 43
@@ -405,7 +401,7 @@ def unfold(page):
 def test_no_name_of_a_file_runs_in_the_viewer(opened, tmp_path):
     log_of(tmp_path, NAME.replace("/", "_"), story("x", legal=True))
     with ViewerServer(Folder(tmp_path), 0) as server:
-        watched = opened(f"http://127.0.0.1:{server.port}/", static=False)
+        watched = opened(server.url, static=False)
         watched.page.wait_for_function(SAYS, arg="window.__ran")
         assert watched.does_nothing()
 
@@ -491,27 +487,7 @@ def test_nothing_runs_in_the_markdown_of_the_magics(opened, form, tmp_path):
     for one in shown:
         for html in rendered(one):
             assert opened(html).does_nothing()
-"""What is shown in a terminal: text, and nothing that the terminal obeys."""
 
-from __future__ import annotations
-
-import ast
-import io
-import json
-import os
-import pty
-import re
-import subprocess
-import sys
-
-import pytest
-from fuzz import linear
-from hypothesis import given
-from hypothesis import strategies as st
-from recorded_runs import code, record
-
-from rlm_kernel.plain_console import PlainConsole
-from rlm_kernel.terminal import PlainStream
 
 NAME = "\x1b]0;owned\x07evil\x1b[2J\x9b31m\u202e"
 OBEYED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e]")
@@ -656,6 +632,8 @@ def writes(node):
 def draws(node):
     """Whether a call makes a console of Rich's own."""
     return isinstance(node, ast.Call) and ast.unparse(node.func) in ("Console", "rich.print", "console.Console")
+
+
 def shot(page, name):
     if folder := os.environ.get("RLM_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png")
@@ -687,7 +665,7 @@ def test_a_browser_with_the_address_reads_the_runs_and_forgets_the_token(chromiu
         shot(page, "viewer-opened")
 
 
-def test_the_file_that_is_opened_leads_a_browser_to_the_runs(chromium, private_logs, opened, tmp_path):
+def test_the_file_that_is_opened_leads_a_browser_to_the_runs(chromium, private_logs, started_with, tmp_path):
     log = private_logs / "run.jsonl"
     with ViewerServer(Folder(private_logs, log.name), 0) as server, chromium.new_page() as page:
         from rlm_kernel.viewer.pages import opening

@@ -1,13 +1,31 @@
-"""What a provider does to the user who asks it."""
+"""What a provider does to the user who asks it: lies about usage, replies without end, errors that give orders."""
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from backends_on_loopback import closed, marks
+from hostile.bombs import BOMBS, Bomber
 from hostile.keys_on_loopback import KEY, QUESTION, Listener, each_backend, model_of
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback import MODEL, Fails, Sends
 
+from rlm import RLM, ScriptedLM, TokenLimitExceededError
+from rlm_kernel.clients import reply_size
+from rlm_kernel.clients.endpoint import Endpoint
+from rlm_kernel.clients.openai import OpenAILM
+from rlm_kernel.clients.provider_errors import failure
 from rlm_kernel.clients.registry import BACKENDS, build
 from rlm_kernel.errors import LMError
+from rlm_kernel.records import Reply, Usage
 
 BY_LITELLM = ("anthropic/claude-sonnet-4-5", "gemini/gemini-2.5-flash", "groq/m", "openrouter/x/y")
 
@@ -37,25 +55,7 @@ async def test_a_redirect_takes_neither_key_nor_input_along(row, status):
 async def test_a_redirect_takes_nothing_along_with_any_provider_of_litellm(model):
     seen, _ = await redirected(BACKENDS["litellm"], model, 307)
     assert seen == []
-"""What a provider sends: errors that would give orders to a terminal, or break whoever reads them."""
-"""What a provider may send instead of a reply, and what it may say of it."""
 
-from __future__ import annotations
-
-import asyncio
-import re
-import subprocess
-import sys
-
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from loopback import MODEL, Fails, Sends
-
-from rlm_kernel.clients.endpoint import Endpoint
-from rlm_kernel.clients.openai import OpenAILM
-from rlm_kernel.clients.provider_errors import failure
-from rlm_kernel.errors import LMError
 
 ORDER = "\x1b]0;owned\x07\x1b[2J\x9d52;c;ZXZpbA==\x9c\u202e"
 OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
@@ -96,10 +96,10 @@ def test_a_body_that_is_nested_without_end_is_an_error_of_the_provider(provider)
     for content in (deep, very_deep):
         provider.script = [Sends(content, content_type="application/json")]
         with pytest.raises(LMError):
-            asyncio.run(ask(provider))
+            asyncio.run(ask_once(provider))
 
 
-async def ask(provider):
+async def ask_once(provider):
     lm = OpenAILM(**{**provider.backend_kwargs, "max_retries": 0})
     try:
         await lm.complete([{"role": "user", "content": "hi"}])
@@ -116,18 +116,7 @@ def test_a_key_between_control_characters_is_hidden():
 @given(st.text(st.characters() | st.sampled_from("\x1b\x9b\x9d\x07[];m0")))
 def test_no_error_of_ours_says_what_a_terminal_obeys(text):
     assert OBEYED.search(str(LMError(text, backend="b", model="m"))) is None
-import importlib.util
-import json
-import sys
-from pathlib import Path
 
-import pytest
-from hostile.bombs import BOMBS, Bomber
-
-from rlm import RLM, ScriptedLM, TokenLimitExceededError
-from rlm_kernel.clients import reply_size
-from rlm_kernel.errors import LMError
-from rlm_kernel.records import Reply, Usage
 
 CLIENT = Path(__file__).with_name("bombed_client.py")
 MODELS = {"openai": "m", "anthropic": "m", "portkey": "@p/m", "litellm": "openai/m"}
