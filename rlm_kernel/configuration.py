@@ -56,7 +56,7 @@ def recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments_of(
-    recording: Recording, overrides: Mapping[str, Any], rlm: type, source: Source = Source.RECORD
+    recording: Recording, overrides: Mapping[str, Any], rlm: type, source: Source | None = None
 ) -> dict[str, Any]:
     """The arguments of an `RLM` that goes on from a run. Those of its models are `Sourced`.
 
@@ -64,12 +64,14 @@ def arguments_of(
         recording: the run.
         overrides: arguments that are given again, or otherwise.
         rlm: what will be made with them.
-        source: who wrote the record; `Source.ARGUMENT` for one that the user trusts like an argument.
+        source: who wrote the record; None: the user, if it carries the user's signature, else a stranger.
 
     Raises:
         RecordingError: an argument was an object and is not given again; a server elsewhere would get a key because the
             log says so; a later version wrote it; or it is not one of ours.
     """
+    if source is None:
+        source = Source.RECORD if recording.flaw else Source.ARGUMENT
     known = recording.metadata.get("configuration")
     if not isinstance(known, dict):
         raise RecordingError(
