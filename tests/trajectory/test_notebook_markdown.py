@@ -49,6 +49,27 @@ def test_prose_does_nothing(text, breaks):
     check(markdown.prose(text, breaks=breaks))
 
 
+@given(st.lists(st.sampled_from([*HOSTILE, "](", "[a](b.ipynb)", "<small>", "</details>"]), max_size=25).map("".join))
+@settings(max_examples=300)
+def test_markdown_whose_writer_is_not_known_does_nothing(text):
+    shown = markdown.harmless(text)
+    assert markdown.harmless(shown) == shown
+    for html in rendered(shown):
+        soup = BeautifulSoup(html, "html.parser")
+        assert {tag.name for tag in soup.find_all()} <= {*WRITTEN, "h1", "h2", "h3"}, html
+        for tag in soup.find_all():
+            target = unquote(tag.attrs.get("href", "#"))
+            assert ":" not in target or target == tag.text, html
+
+
+def test_markdown_of_ours_passes_for_that_of_an_unknown_writer():
+    folded = markdown.folded("<b>", markdown.fenced("```\n<b>", "python"))
+    ours = (
+        f"# {markdown.line('[a](b) <c> $5')}\n\n{markdown.small(markdown.money('$5'))} [log](a%3Ab.jsonl)\n\n{folded}"
+    )
+    assert markdown.harmless(ours) == ours
+
+
 @given(st.lists(st.sampled_from(HOSTILE), max_size=15).map("".join))
 def test_a_line_is_a_line_without_a_meaning(text):
     shown = markdown.line(text)

@@ -5,7 +5,7 @@
 import { nodesOf } from "./foreign_text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const ACTIVE = /^(?:on|srcdoc|href|action|formaction|xlink)/i; // no value of these is text
+const ACTIVE = /^(?:on|src.|href|action|formaction|xlink)/i; // no value of these is text
 const PICTURE = /^data:image\//;
 
 /** An element: `h("div.note", {title: "…"}, "text", child)`. Functions become listeners, null and false are left out. */
