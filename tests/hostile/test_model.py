@@ -82,8 +82,8 @@ RUNS = {
     "a reply of answers": (["FINAL('WHOLE')"], "') "),
     "a reply that is a program": (["```python\nWHOLE\n```"], "a\n"),
 }
-WITHIN = 3.0
-"""Seconds of work of the host between a deadline or Ctrl-C and the end of the run; on a quiet machine it ends in two."""
+WITHIN = 2.0
+"""Seconds of the host's work between a deadline or Ctrl-C and the end of the run."""
 
 
 class Host:
