@@ -1,7 +1,6 @@
 """What is fuzzed: each target is a test of Hypothesis, and says what must hold for any input.
 
-`python -m tests.fuzz --minutes 10` runs them for long; the suite runs each a few times
-(`tests/unit/test_fuzz_targets.py`).
+`python -m tests.fuzz --minutes 10` runs them for long, and the suite (`tests/unit/test_fuzz_targets.py`) a few times.
 """
 
 from __future__ import annotations
