@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from rlm_kernel.clients.trust import Source, value_of
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.redaction import HIDDEN
 from rlm_magics import resuming
@@ -19,10 +22,17 @@ RECORDED = {
 
 
 def overrides(line, recorded=RECORDED, **settings):
-    """Those that the command gives."""
+    """Those that the command gives, without their sources."""
     said = file_grammar("resume").read(line)
-    named = merged({**values(Settings()), **settings}, resuming.with_recorded_model(said, recorded))
-    return resuming.overrides(said, named, recorded, {})
+    known = resuming.with_recorded_model(said, recorded, Path("a.jsonl"))
+    given = resuming.overrides(said, merged({**values(Settings()), **settings}, known), recorded, {})
+    return {name: _plain(value) for name, value in given.items()}
+
+
+def _plain(given):
+    if isinstance(given, dict):
+        return {name: value_of(value) for name, value in given.items()}
+    return [_plain(value) for value in given] if isinstance(given, list) else given
 
 
 @pytest.mark.parametrize(
@@ -67,3 +77,9 @@ def test_a_secret_that_is_not_on_record_is_asked_for_again():
 def test_a_key_is_refused():
     with pytest.raises(ConfigError, match="does not belong in a notebook"):
         overrides("--backend-kwarg api_key=sk-123456789")
+
+
+def test_a_recorded_model_keeps_its_source():
+    said = file_grammar("resume").read("--base-url http://x")
+    known = resuming.with_recorded_model(said, RECORDED, Path("a.jsonl"))
+    assert (known.model.value, known.model.source, known.model.place) == ("recorded", Source.RECORD, "a.jsonl")
