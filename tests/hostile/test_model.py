@@ -510,9 +510,9 @@ def test_ctrl_c_ends_a_run_whatever_its_model_writes(tmp_path, run):
     host.has_a_reply(tmp_path)
     before = host.work()
     host.process.send_signal(signal.SIGINT)
-    outcome, _ = host.outcome()
-    assert outcome in ("CancellationError", "KeyboardInterrupt")
-    assert time.monotonic() - sent < WITHIN * BUSY
+    outcome, work = host.outcome()
+    assert outcome == "CancellationError"
+    assert work - before < WITHIN
 
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["ipc", "relay"])
@@ -713,6 +713,3 @@ async def test_children_that_wait_for_a_kernel_end_when_the_run_is_cancelled():
         await asyncio.wait_for(task, 60)
     assert len(lm.calls) == 2
     assert kernels() == 0
-    outcome, work = host.outcome()
-    assert outcome == "CancellationError"
-    assert work - before < WITHIN

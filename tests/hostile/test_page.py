@@ -400,8 +400,6 @@ def test_no_name_of_a_file_runs_in_the_viewer(opened, tmp_path):
     log_of(tmp_path, NAME.replace("/", "_"), story("x", legal=True))
     with ViewerServer(Folder(tmp_path), 0) as server:
         watched = opened(server.url, static=False)
-        watched.page.wait_for_function(SAYS, arg="window.__ran")
-        watched = opened(f"http://127.0.0.1:{server.port}/", static=False)
         watched.page.get_by_text("answered").first.click()
         watched.page.wait_for_function("() => document.title.includes('window.__ran')")
         unfold(watched.page)
