@@ -200,6 +200,7 @@ def test_only_what_papermill_is_given_now_is_the_users():
     assert arguments["max_budget"] == 1
 
 
+@pytest.fixture
 def run(tmp_path):
     return strangers.recorded(tmp_path / "logs")
 
