@@ -239,15 +239,16 @@ class RemoteLM(ABC):
             return await self._connection.client()
 
     async def _streamed(self, client: Any, request: dict[str, Any], on_text: OnText, limit: int | None) -> Reply:
-        draft, characters = self._draft(), 0
+        draft, characters, events = self._draft(), 0, 0
         # A generator of its own keeps what `on_text` raises out of the conversion of the SDK's errors.
         async with aclosing(self._chunks(client, request)) as chunks:
             async for chunk in chunks:
                 if text := draft.add(chunk):
                     on_text(text)
                     characters += len(text)
-                if is_too_long(characters, limit):
-                    what = f"the reply goes on after {characters:,} characters, and its limit is {limit:,} tokens"
+                events += 1
+                if is_too_long(characters, events, limit):
+                    what = f"the reply goes on after {events:,} events, and its limit is {limit:,} tokens"
                     raise failure(self._endpoint, what, "unreadable")
         if draft.begun and draft.finish_reason is None:
             raise failure(self._endpoint, "the stream ended before the reply did", "broken off")

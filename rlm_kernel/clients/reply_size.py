@@ -28,6 +28,11 @@ CHARACTERS_PER_TOKEN = 128
 
 SPARE_CHARACTERS = 10_000
 
+EVENTS_PER_TOKEN = 8
+"""Of a stream: most providers send one for each token, some one for each character."""
+
+SPARE_EVENTS = 1_000
+
 _PIECE = 65_536
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _GZIP_OR_DEFLATE = 32 + zlib.MAX_WBITS
@@ -53,9 +58,14 @@ def hooks() -> dict[str, list[Callable[[Any], Any]]]:
     return {"request": [_ask_for_plain], "response": [_bound]}
 
 
-def is_too_long(characters: int, max_tokens: int | None) -> bool:
-    """Whether a text that is being written cannot be a reply of so many tokens any more."""
-    return max_tokens is not None and characters > CHARACTERS_PER_TOKEN * max_tokens + SPARE_CHARACTERS
+def is_too_long(characters: int, events: int, max_tokens: int | None) -> bool:
+    """Whether a stream of so many events with so much text cannot be a reply of so many tokens any more."""
+    if max_tokens is None:
+        return False
+    return (
+        characters > CHARACTERS_PER_TOKEN * max_tokens + SPARE_CHARACTERS
+        or events > EVENTS_PER_TOKEN * max_tokens + SPARE_EVENTS
+    )
 
 
 async def _ask_for_plain(request: Any) -> None:

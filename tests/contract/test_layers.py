@@ -196,3 +196,18 @@ def is_broad_and_careless(handler: ast.ExceptHandler) -> bool:
     return not any(
         isinstance(node, ast.Raise) or (isinstance(node, ast.Name) and node.id == handler.name) for node in inside
     )
+
+
+def test_only_the_ledger_lets_a_run_ask_a_model():
+    asking = [
+        f"{name}: line {node.lineno}"
+        for name in files()
+        if not name.startswith("rlm_kernel.clients") and name != "rlm_kernel.billing"
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Call) and _called(node) in {"complete", "complete_by_schema"}
+    ]
+    assert asking == []
+
+
+def _called(call: ast.Call) -> str:
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))

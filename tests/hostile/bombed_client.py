@@ -30,7 +30,7 @@ async def main(backend: str, url: str, model: str, how: str) -> None:
     await lm._connected()
     before, said = peak(), {}
     try:
-        await asyncio.wait_for(lm.complete(PROMPT, max_tokens=1_000, on_text=len if how == "streamed" else None), 100)
+        await asyncio.wait_for(lm.complete(PROMPT, max_tokens=1_000, on_text=len if how == "streamed" else None), 250)
     except LMError as error:
         said = {"words": str(error)[:1_000], "requests": error.requests}
     print(json.dumps({**said, "grown": peak() - before}))
