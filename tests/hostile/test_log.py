@@ -110,9 +110,10 @@ def test_no_other_argument_of_a_log_names_a_server_for_a_key(name, forged, thief
 def test_resume_and_live_replay_ask_no_server_of_a_log(forged, thief):
     log = forged(backend="openai", backend_kwargs={"model_name": "m", "base_url": thief.url})
     with pytest.raises(ConfigError, match="OPENAI_API_KEY in the environment"):
-        RLM.resume(log)
-    assert main(["resume", str(log), "--quiet"]) == 2
-    assert main(["replay", str(log), "--live"]) == 2
+        RLM.resume(log, trust=True)
+    for trust in [], ["--trust"]:
+        assert main(["resume", str(log), "--quiet", *trust]) == 2
+        assert main(["replay", str(log), "--live", *trust]) == 2
     assert thief.seen == []
     # The server of the log is not taken over where the model is.
     with pytest.raises(ConfigError, match="needs 'base_url'"):
