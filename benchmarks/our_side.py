@@ -25,17 +25,16 @@ from sides import (
 )
 
 from rlm import RLM, Reply, Usage
-from rlm_kernel import pool
-from rlm_kernel.clients.lm import OnText
-from rlm_kernel.journal import Journal
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.limits import NO_LIMITS, Ledger
-from rlm_kernel.plan import Models
-from rlm_kernel.records import Answer, Message, Query, ToolCall
-from rlm_kernel.session import Session
-from rlm_kernel.subcalls import SubCalls
-from rlm_kernel.trajectory.stream import EventStream
-from rlm_kernel.usage import UsageMeter
+from rlm_kernel.clients.base import OnText
+from rlm_kernel.engine.budget import NO_LIMITS, Ledger
+from rlm_kernel.engine.config import Models
+from rlm_kernel.engine.journal import Journal
+from rlm_kernel.engine.subcalls import SubCalls
+from rlm_kernel.kernel import pool
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
+from rlm_kernel.trajectory.emitter import Emitter
+from rlm_kernel.types import Answer, Message, Query, ToolCall, UsageMeter
 
 
 class InstantLM:
@@ -93,9 +92,9 @@ def _open(asked: Round) -> Any:
         models=Models(InstantLM()),
         ledger=Ledger(NO_LIMITS),
         usage=UsageMeter(),
-        emit=EventStream(lambda _: None),
+        emit=Emitter(lambda _: None),
         reply_tokens=100,
-        most_children=4,
+        max_children=4,
         start_child=None,
         on_limit=lambda: None,
         tools={},

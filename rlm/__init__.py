@@ -5,7 +5,8 @@ print(RLM(backend="openai", backend_kwargs={"model_name": "gpt-5-mini"}).complet
 """
 
 from rlm_kernel import __version__
-from rlm_kernel.clients.lm import LM
+from rlm_kernel.api import RLM
+from rlm_kernel.clients.base import LM
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import (
     AnswerSchemaError,
@@ -22,9 +23,8 @@ from rlm_kernel.errors import (
     TimeoutExceededError,
     TokenLimitExceededError,
 )
-from rlm_kernel.prompts import PromptProfile
-from rlm_kernel.records import ModelUsageSummary, Reply, RLMChatCompletion, Usage, UsageSummary
-from rlm_kernel.rlm import RLM
+from rlm_kernel.prompts.profile import PromptProfile
+from rlm_kernel.types import ModelUsageSummary, Reply, RLMChatCompletion, Usage, UsageSummary
 from rlm_kernel.viewer import view
 
 __all__ = [

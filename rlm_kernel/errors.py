@@ -6,7 +6,7 @@
     │   ├─ BudgetExceededError  TimeoutExceededError
     │   ├─ TokenLimitExceededError  ErrorThresholdExceededError
     │   ├─ AnswerSchemaError        all turns and repairs went by without an answer that fits the schema
-    │   └─ NoAnswerError            all turns went by, and the last word was none
+    │   └─ NoAnswerError            all turns went by, and the last reply held no answer
     ├─ CancellationError            the run was stopped by Ctrl-C
     ├─ LMError                      a model provider failed
     │   └─ ContextOverflowError     the conversation is longer than the model's window
@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.plaintext import plain
+from rlm_kernel.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rlm_kernel.records import Usage, UsageSummary
+    from rlm_kernel.types import Usage, UsageSummary
 
 SHOWN_CHARACTERS = 200
 """Of a reply that an error quotes."""

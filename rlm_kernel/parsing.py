@@ -1,4 +1,4 @@
-"""Read a model's reply: the code to run, and an answer given as text (DESIGN 4.3).
+"""Read a model's reply: the code to run, and an answer that is given as text.
 
 Fences marked `repl` or `python` are code. An answer is `FINAL(...)` or `FINAL_VAR(...)` at the start of a line outside
 of them.
@@ -161,7 +161,7 @@ def _text_answer(prose: str, compiler: _Compiler) -> TextAnswer | None:
     inside = _inside(prose[found.end() :], compiler)
     if found[1] == "FINAL_VAR":
         return TextAnswer(inside, inside.strip("\"'` "), must_be_variable=True)
-    return TextAnswer(_unquoted(inside, compiler), inside if inside.isidentifier() else None)
+    return TextAnswer(_unquote(inside, compiler), inside if inside.isidentifier() else None)
 
 
 def _inside(rest: str, compiler: _Compiler) -> str:
@@ -179,6 +179,6 @@ def _inside(rest: str, compiler: _Compiler) -> str:
     return (rest[:last] if last >= 0 else rest).strip()
 
 
-def _unquoted(text: str, compiler: _Compiler) -> str:
+def _unquote(text: str, compiler: _Compiler) -> str:
     string = compiler.string(text)
     return text if string is None else string

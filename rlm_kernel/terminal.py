@@ -11,7 +11,7 @@ import re
 import sys
 from typing import TextIO
 
-from rlm_kernel.plaintext import plain
+from rlm_kernel.text import plain
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*+m)")
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def load_ipython_extension(ipython: InteractiveShell) -> None:
     """Called by `%load_ext rlm_magics`. Magics that are there already, as in the RLM kernel, stay as they are."""
-    from rlm_magics.magics import load, loaded
+    from rlm_magics.magics import load, loaded_magics
 
-    if loaded(ipython) is None:
+    if loaded_magics(ipython) is None:
         load(ipython)
 
 

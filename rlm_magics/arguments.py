@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from rlm_kernel.cli import models
+from rlm_kernel.clients import options as clients_options
 from rlm_kernel.clients import registry
-from rlm_kernel.clients.lm import LM
+from rlm_kernel.clients.base import LM
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.redaction import secrets_of
 from rlm_magics.settings import BELONGING, check_no_secret, none_of
@@ -18,7 +18,7 @@ PLAIN = ("max_iterations", "max_depth", "max_budget", "max_timeout", "max_tokens
 """Settings that are arguments of an `RLM` as they are."""
 
 
-def merged(settings: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
+def merge_settings(settings: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
     """The settings with what a cell says over them. Those of a backend or an environment belong to no other."""
     given = {name: value for name, value in vars(options).items() if name in settings}
     said = {name: value for name, value in given.items() if value is not None and value is not False}
@@ -38,7 +38,7 @@ def rlm_arguments(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dic
     """The arguments of an `RLM`.
 
     Args:
-        named: what `merged` gives.
+        named: what `merge_settings` gives.
         namespace: of the notebook; a backend may be the name of a variable there that holds an `LM`.
 
     Raises:
@@ -111,7 +111,7 @@ def fetch_weights(arguments: Mapping[str, Any]) -> None:
         backends, [arguments["backend_kwargs"], *arguments["other_backend_kwargs"]], strict=True
     ):
         if isinstance(backend, str):
-            models.fetch(backend, kwargs or {})
+            clients_options.fetch(backend, kwargs or {})
 
 
 def _model(
@@ -134,4 +134,4 @@ def _model(
 
 def pairs_of(options: Namespace, name: str) -> dict[str, Any]:
     """What `--…-kwarg KEY=VALUE` says."""
-    return dict(models.pair(text, f"--{name.replace('_', '-')}") for text in getattr(options, name, []))
+    return dict(clients_options.pair(text, f"--{name.replace('_', '-')}") for text in getattr(options, name, []))

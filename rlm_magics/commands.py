@@ -1,4 +1,4 @@
-"""What the commands of `%rlm` show, as text or Markdown: all that needs no run."""
+"""The output of the commands of `%rlm` that need no run, as text or Markdown."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel import attachable, installed, kernelspecs
 from rlm_kernel.clients import registry
 from rlm_kernel.errors import ConfigError, RLMError
-from rlm_kernel.markup import Markup
-from rlm_kernel.records import UsageSummary
-from rlm_kernel.trajectory.console.retelling import retold
-from rlm_kernel.trajectory.log.recording import log_of, read
+from rlm_kernel.html.markup import Markup
+from rlm_kernel.kernel import connection_files
+from rlm_kernel.provisioners import kernelspecs
+from rlm_kernel.trajectory.log.reader import log_of, read_log
 from rlm_kernel.trajectory.notebook import markdown
+from rlm_kernel.trajectory.tree import events_of
+from rlm_kernel.types import UsageSummary
 from rlm_magics import page
 from rlm_magics.progress import Progress
-from rlm_magics.queries import added
+from rlm_magics.queries import add_usage
 from rlm_magics.result import RLMResult, address
 
 NO_RUN = "There was no run in this session yet: ask something with %%rlm, or give a FILE."
@@ -42,13 +43,13 @@ def links(file: str) -> str:
     log = log_of(Path(file))
     notebook = log.with_suffix(".ipynb")
     found = [("Notebook", notebook)] * notebook.is_file() + [("Log", log)]
-    return "\n".join(f"- {kind}: [{markdown.line(path.name)}]({address(str(path))})" for kind, path in found)
+    return "\n".join(f"- {kind}: [{markdown.one_line(path.name)}]({address(str(path))})" for kind, path in found)
 
 
 def trace(file: str) -> Markup:
     """A recorded run turn by turn, as HTML."""
     progress = Progress()
-    for event in retold(read(file).trajectory):
+    for event in events_of(read_log(file).trajectory):
         progress(event)
     return page.page(progress, {"turns", "each"})
 
@@ -64,15 +65,15 @@ def usage(runs: Iterable[UsageSummary], calls: Iterable[UsageSummary]) -> str:
 
 def _rows(name: str, summaries: Iterable[UsageSummary]) -> list[str]:
     return [
-        f"| `{name}` | {markdown.line(model)} | {calls:,} | {used.input_tokens:,} | {used.output_tokens:,} | "
-        f"{'unknown' if used.cost is None else markdown.money(f'${used.cost:.4f}')} |"
-        for model, (calls, used) in added(summaries).items()
+        f"| `{name}` | {markdown.one_line(model)} | {calls:,} | {used.input_tokens:,} | {used.output_tokens:,} | "
+        f"{'unknown' if used.cost is None else markdown.escape_dollars(f'${used.cost:.4f}')} |"
+        for model, (calls, used) in add_usage(summaries).items()
     ]
 
 
 def environments(configured: str) -> str:
     """Where cells can run, a line each; a star marks the configured one."""
-    others = [name for name in installed.names() if name not in (*kernelspecs.AVAILABLE.values(), "rlm")]
+    others = [name for name in kernelspecs.installed_names() if name not in (*kernelspecs.AVAILABLE.values(), "rlm")]
     known = [*kernelspecs.AVAILABLE, *others]
     width = max(map(len, known))
     return "\n".join(f"{'*' if name == configured else ' '} {name:{width}}  {_ready(name)}".rstrip() for name in known)
@@ -91,19 +92,19 @@ def _ready(name: str) -> str:
 
 def live_repls() -> str:
     """The REPLs that can be looked into, and how."""
-    found = attachable.live()
+    found = connection_files.list_live()
     if not found:
         return (
             "No live REPL can be looked into. A run lets others in with %%rlm --attachable, "
             "or always with %rlm config attachable True"
         )
     lines = [f"{repl.name}  {repl.environment}, since {repl.started}" for repl in found]
-    folder = f"--ServerApp.external_connection_dir={attachable.folder()}"
+    folder = f"--ServerApp.external_connection_dir={connection_files.folder()}"
     lab = f"jupyter lab --ServerApp.allow_external_kernels=True {folder}"
     return "\n".join([*lines, "", "In a terminal:     rlm attach NAME", f"From JupyterLab:   {lab}"])
 
 
-def described(settings: Mapping[str, Any]) -> str:
+def describe_model(settings: Mapping[str, Any]) -> str:
     """The configured model in one line."""
     backend = registry.BACKENDS.get(settings["backend"])
     has_default = backend is not None and "model_name" not in backend.required

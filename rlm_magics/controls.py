@@ -1,7 +1,7 @@
-"""Stop and folding as widgets: a layer over the static view, where ipywidgets is there and clicks come in meanwhile.
+"""Stop and folding as widgets, on top of the static view, where ipywidgets is installed and clicks are received.
 
-It holds nothing that is not in the static view, and is taken away when the run ends: a notebook that is opened again
-has no model of a widget.
+Everything that the widgets show is in the static view too, and they are removed when the run ends: a notebook that is
+opened again has no model of a widget.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The magics themselves: `%%rlm` asks the question in a cell, `%rlm` does what belongs around it."""
+"""The magics: `%%rlm` asks the question in a cell, `%rlm` holds the commands around it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from IPython.display import HTML, Markdown, display
 
 from rlm_kernel import terminal
-from rlm_kernel.cli import exits
+from rlm_kernel.api import RLM
+from rlm_kernel.engine.record_access import Use, admitted
 from rlm_kernel.errors import RLMError
-from rlm_kernel.reach import Use, admitted
-from rlm_kernel.records import UsageSummary
-from rlm_kernel.rlm import RLM
-from rlm_kernel.trajectory.log.recording import read
-from rlm_magics import arguments, commands, completion, inputs, options, resuming, settings
-from rlm_magics.asking import WatchedLogger, Work, ask, completion_of
-from rlm_magics.live import view
+from rlm_kernel.text import one_line
+from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.types import UsageSummary
+from rlm_magics import arguments, commands, grammar, notebook_inputs, resume_arguments, settings, tab_completion
+from rlm_magics.cell_run import WatchedLogger, Work, ask, completion_of
+from rlm_magics.live_view import view
 from rlm_magics.queries import Asker
 from rlm_magics.result import RLMResult
 
@@ -55,31 +55,31 @@ class RLMMagics(Magics, settings.Settings):
     def ask_cell(self, line: str, cell: str) -> RLMResult | None:
         """Answer the question in the cell."""
         with _in_one_line():
-            said = options.cell_grammar().read(line)
+            said = grammar.cell_grammar().read(line)
             if not (question := cell.strip("\n")).strip():
                 raise UsageError("The cell holds no question: write it below %%rlm.")
-            named = arguments.merged(settings.values(self), said)
+            named = arguments.merge_settings(settings.values(self), said)
             where = named["environment"]
             given = self._given(said, where)
-            schema = inputs.variable(said.schema, self.namespace, "--schema") if said.schema else None
+            schema = notebook_inputs.variable(said.schema, self.namespace, "--schema") if said.schema else None
             prompt, asked = (question, None) if given is None else (given.prompt, question)
             with self._rlm(named) as (rlm, logger, notes):
                 work = completion_of(rlm, prompt, asked, schema)
                 return self._ask(work, prompt, named, logger, said, (*notes, *(given.notes if given else ())))
 
-    def _given(self, said: Namespace, environment: str) -> inputs.Input | None:
+    def _given(self, said: Namespace, environment: str) -> notebook_inputs.Input | None:
         """What the cell asks about."""
-        named = inputs.read(said.context, said.file, self.namespace, environment, said.max_context_bytes)
+        named = notebook_inputs.read(said.context, said.file, self.namespace, environment, said.max_context_bytes)
         return named or self._own_context(environment)
 
-    def _own_context(self, environment: str) -> inputs.Input | None:
+    def _own_context(self, environment: str) -> notebook_inputs.Input | None:
         """In the RLM kernel the variable `context` is what is asked about, once something stands in it."""
         if self.context_name is None:
             return None
         value = self.namespace.get(self.context_name)
         if value is None or (isinstance(value, Sized) and len(value) == 0):
             return None
-        return inputs.read([self.context_name], (), self.namespace, environment)
+        return notebook_inputs.read([self.context_name], (), self.namespace, environment)
 
     def _ask(
         self,
@@ -131,9 +131,9 @@ class RLMMagics(Magics, settings.Settings):
     def command(self, line: str) -> RLMResult | None:
         """Carry out a command."""
         with _in_one_line():
-            name, rest = options.command_of(line)
+            name, rest = grammar.command_of(line)
             if not name:
-                terminal.say(options.overview())
+                terminal.say(grammar.overview())
                 return None
             done: RLMResult | None = self._commands[name](rest)
             return done
@@ -154,40 +154,40 @@ class RLMMagics(Magics, settings.Settings):
         }
 
     def _show_last(self, line: str) -> RLMResult | None:
-        options.plain_grammar("last").read(line)
+        grammar.plain_grammar("last").read(line)
         if self.last is None:
             raise UsageError(commands.NO_RUN)
         return self.last
 
     def _open(self, line: str) -> None:
-        file = commands.record_of(options.file_grammar("open").read(line).file, self.last)
+        file = commands.record_of(grammar.file_grammar("open").read(line).file, self.last)
         display(Markdown(commands.links(file)))
 
     def _trace(self, line: str) -> None:
-        file = commands.record_of(options.file_grammar("trace").read(line).file, self.last)
+        file = commands.record_of(grammar.file_grammar("trace").read(line).file, self.last)
         display(HTML(commands.trace(file)))
 
     def _show_usage(self, line: str) -> None:
-        options.plain_grammar("usage").read(line)
+        grammar.plain_grammar("usage").read(line)
         display(Markdown(commands.usage(self._usage, self.asker.usage())))
 
     def _environments(self, line: str) -> None:
-        options.plain_grammar("environments").read(line)
+        grammar.plain_grammar("environments").read(line)
         terminal.say(commands.environments(self.environment))
 
     def _attach(self, line: str) -> None:
-        options.plain_grammar("attach").read(line)
+        grammar.plain_grammar("attach").read(line)
         terminal.say(commands.live_repls())
 
     def _model(self, line: str) -> None:
-        said = options.model_grammar().read(line)
+        said = grammar.model_grammar().read(line)
         for name, value in (("backend", said.backend), ("base_url", said.base_url), ("model", said.name)):
             if value is not None:
                 settings.change(self, name, value)
-        terminal.say(commands.described(settings.values(self)))
+        terminal.say(commands.describe_model(settings.values(self)))
 
     def _config(self, line: str) -> None:
-        said = options.setting_of(line)
+        said = grammar.setting_of(line)
         if said.name and said.value:
             settings.change(self, said.name, said.value)
         if said.save:
@@ -196,29 +196,33 @@ class RLMMagics(Magics, settings.Settings):
         elif said.name:
             terminal.say(f"{said.name} = {settings.value(self, said.name)!r}")
         else:
-            terminal.say(settings.shown(self))
+            terminal.say(settings.render_settings(self))
 
     def _replay(self, line: str) -> None:
-        from rlm_kernel.replays.replay import Mode, replay
+        from rlm_kernel.replay.replayer import Mode, replay
 
-        said = options.file_grammar("replay").read(line)
+        said = grammar.file_grammar("replay").read(line)
         file = commands.record_of(said.file, self.last)
         mode: Mode = "live" if said.live else "replay"
         terminal.say(str(replay(file, mode=mode, environment=said.environment, trust=said.trust)))
 
     def _resume(self, line: str) -> RLMResult:
-        said = options.file_grammar("resume").read(line)
+        said = grammar.file_grammar("resume").read(line)
         file = commands.record_of(said.file, self.last)
         # Options of the record are merged with those given here.
-        known = admitted(read(file), Use(said.environment), said.trust)
-        named = arguments.merged(settings.values(self), resuming.with_recorded_model(said, known.metadata, known.path))
+        known = admitted(read_log(file), Use(said.environment), said.trust)
+        named = arguments.merge_settings(
+            settings.values(self), resume_arguments.with_recorded_model(said, known.metadata, known.path)
+        )
         logger = WatchedLogger(named["log_dir"] or None)
-        overrides = resuming.overrides(said, named, known.metadata, self.namespace)
+        overrides = resume_arguments.overrides(said, named, known.metadata, self.namespace)
 
         def work() -> Any:
             return RLM.aresume(file, said.at, root_prompt=said.question, logger=logger, trust=said.trust, **overrides)
 
-        return self._ask(work, "", named, logger, said, (), lambda done: resuming.newly_spent(done, known, said.at))
+        return self._ask(
+            work, "", named, logger, said, (), lambda done: resume_arguments.newly_spent(done, known, said.at)
+        )
 
     # -- around them
 
@@ -234,8 +238,8 @@ class RLMMagics(Magics, settings.Settings):
         return {**wanted, "max_depth": wanted["max_depth"] + 1, "persistent": False}
 
 
-vars(RLMMagics)["ask_cell"].__doc__ = options.cell_grammar().format_help()
-vars(RLMMagics)["command"].__doc__ = options.overview()
+vars(RLMMagics)["ask_cell"].__doc__ = grammar.cell_grammar().format_help()
+vars(RLMMagics)["command"].__doc__ = grammar.overview()
 
 
 def load(shell: InteractiveShell) -> RLMMagics:
@@ -243,7 +247,7 @@ def load(shell: InteractiveShell) -> RLMMagics:
     magics = RLMMagics(shell)
     shell.register_magics(magics)
     shell.push(magics.asker.names, interactive=False)
-    for key, complete in (("%%rlm", completion.of_cell), ("%rlm", completion.of_command)):
+    for key, complete in (("%%rlm", tab_completion.of_cell), ("%rlm", tab_completion.of_command)):
         shell.set_hook(
             "complete_command",
             lambda _, event, complete=complete: complete(shell.user_ns, event.line, event.symbol),
@@ -252,7 +256,7 @@ def load(shell: InteractiveShell) -> RLMMagics:
     return magics
 
 
-def loaded(shell: InteractiveShell) -> RLMMagics | None:
+def loaded_magics(shell: InteractiveShell) -> RLMMagics | None:
     """The magics of a shell, if it has them."""
     found = shell.magics_manager.registry.get(MAGICS)
     return found if isinstance(found, RLMMagics) else None
@@ -260,7 +264,7 @@ def loaded(shell: InteractiveShell) -> RLMMagics | None:
 
 def unload(shell: InteractiveShell) -> None:
     """Take back what `load` gave."""
-    magics = loaded(shell)
+    magics = loaded_magics(shell)
     if magics is None:
         return
     magics.close()
@@ -278,6 +282,6 @@ def _in_one_line() -> Iterator[None]:
     try:
         yield
     except (RLMError, NotImplementedError) as error:
-        line = f"{type(error).__name__}: {exits.explained(error)}"
+        line = f"{type(error).__name__}: {one_line(str(error))}"
         error._render_traceback_ = lambda: [line]  # type: ignore[union-attr]
         raise

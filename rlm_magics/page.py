@@ -1,7 +1,7 @@
 """The view of a run as HTML that every front end shows and that says the same when the notebook is opened again.
 
 No script, no class, no file from anywhere: styles stand on the elements, in colours that can be read on a light and on
-a dark ground. It is a tree of elements, in which every string is text (`rlm_kernel.markup`).
+a dark ground. It is a tree of elements, in which every string is text (`rlm_kernel.html.markup`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Iterator
 
-from rlm_kernel.markup import Element, Markup, Node, h, render
-from rlm_kernel.plaintext import plain
-from rlm_kernel.records import CellResult, Output, UsageSummary
-from rlm_kernel.trajectory.amounts import duration, tokens
-from rlm_kernel.trajectory.console import drawing
+from rlm_kernel.html.markup import Element, Markup, Node, h, render
+from rlm_kernel.text import format_duration, format_tokens, plain
+from rlm_kernel.trajectory.console import render as console_render
 from rlm_kernel.trajectory.console.status import Subcalls
 from rlm_kernel.trajectory.tree import Call, Cell, Turn
+from rlm_kernel.types import CellResult, Output, UsageSummary
 from rlm_magics.progress import Progress
 
 ACCENT, GOOD, BAD, WARN = "#3b82f6", "#16a34a", "#dc2626", "#d97706"
@@ -28,8 +27,8 @@ _PRE = (
 )
 _CODE = f"background:{_GROUND};border-left:2px solid {ACCENT}"
 _GAP = "\N{EN SPACE}"
-_MOST_CHILDREN = 6
-_MOST_TURNS = 40
+_MAX_CHILDREN = 6
+_MAX_TURNS = 40
 _LIVE_TURNS = 5
 _SHOWN = 64
 _TAIL_LINES = 8
@@ -96,33 +95,33 @@ def _turns(progress: Progress, unfolded: Collection[str]) -> Iterator[Element]:
     if not turns:
         return
     # All of it is sent each time it is drawn.
-    most = _MOST_TURNS if progress.over or "turns" in unfolded else _LIVE_TURNS
-    rows = [_turn(turn, "each" in unfolded) for turn in turns[-most:]]
-    if len(turns) > most:
-        rows.insert(0, _muted(f"… {len(turns) - most} turns before; the notebook has them all"))
+    limit = _MAX_TURNS if progress.over or "turns" in unfolded else _LIVE_TURNS
+    rows = [_turn(turn, "each" in unfolded) for turn in turns[-limit:]]
+    if len(turns) > limit:
+        rows.insert(0, _small(f"… {len(turns) - limit} turns before; the notebook has them all"))
     count = f"{len(turns)} turn" + ("s" if len(turns) != 1 else "")
-    yield _folded(_muted(count), rows, "turns" in unfolded, "margin-top:6px")
+    yield _details(_small(count), rows, "turns" in unfolded, "margin-top:6px")
 
 
 def _turn(turn: Turn, unfolded: bool) -> Element:
     assert turn.reply is not None, "only turns with a reply are shown"
     usage = turn.reply.usage
-    facts = f"{tokens(usage.input_tokens, usage.output_tokens)} · {duration(turn.seconds)}"
+    facts = f"{format_tokens(usage.input_tokens, usage.output_tokens)} · {format_duration(turn.seconds)}"
     said = turn.cells[0].code if turn.cells else turn.reply.text
     first = next((line.strip() for line in plain(said).splitlines() if line.strip()), "(empty)")
-    title: list[Node] = [h("b", str(turn.iteration)), _GAP, h("span", _short(first), style=_MONO), _GAP, _muted(facts)]
+    title: list[Node] = [h("b", str(turn.iteration)), _GAP, h("span", _short(first), style=_MONO), _GAP, _small(facts)]
     body: list[Node] = [_cell(cell) for cell in turn.cells]
     if not turn.cells:
         body.append(_pre(_clipped(turn.reply.text, 20, 6), f"background:{_GROUND}"))
     body += [_div(f"! {plain(notice)}", f"color:{WARN}") for notice in turn.notices]
-    return _folded(title, body, unfolded, f"border-top:1px solid {_LINE};padding:2px 0")
+    return _details(title, body, unfolded, f"border-top:1px solid {_LINE};padding:2px 0")
 
 
 def _cell(cell: Cell) -> Node:
     parts: list[Node] = [_pre(_clipped(cell.code.strip("\n"), 40, 10), _CODE)]
-    parts += [_call(call) for call in cell.calls[:_MOST_CHILDREN]]
-    if len(cell.calls) > _MOST_CHILDREN:
-        parts.append(_muted(f"↳ {len(cell.calls) - _MOST_CHILDREN:,} more calls"))
+    parts += [_call(call) for call in cell.calls[:_MAX_CHILDREN]]
+    if len(cell.calls) > _MAX_CHILDREN:
+        parts.append(_small(f"↳ {len(cell.calls) - _MAX_CHILDREN:,} more calls"))
     if cell.result is not None:
         parts += _outputs(cell.result)
     return parts
@@ -131,9 +130,9 @@ def _cell(cell: Cell) -> Node:
 def _call(call: Call) -> Element:
     started, failed = call.started, sum(a.error is not None for a in call.answers.values())
     said = f"↳ {started.count:,} {started.kind} to {plain(started.model)}"
-    said += f" · {duration(call.seconds)}" if call.seconds is not None else ""
+    said += f" · {format_duration(call.seconds)}" if call.seconds is not None else ""
     said += f" · {len(call.children)} children" if call.children else ""
-    return _div([_muted(said), _failed(" ", failed)], "font-size:12px")
+    return _div([_small(said), _failed(" ", failed)], "font-size:12px")
 
 
 def _failed(before: str, count: int) -> Node:
@@ -145,16 +144,16 @@ def _outputs(result: CellResult) -> Iterator[Element]:
         if output["output_type"] == "error":
             told = "\n".join(output.get("traceback") or [f"{output['ename']}: {output['evalue']}"])
             yield _pre(_clipped(told, 3, 8), f"color:{BAD}")
-        elif (text := _shown(output)).strip():
+        elif (text := _output_html(output)).strip():
             yield _pre(_clipped(text, 10, 6))
     if result.status in ("died", "timeout"):
         yield _div("The kernel died." if result.status == "died" else "The cell was ended.", f"color:{BAD}")
 
 
-def _shown(output: Output) -> str:
+def _output_html(output: Output) -> str:
     if output["output_type"] == "stream":
-        return drawing.joined(output["text"])
-    return drawing.joined(output["data"].get("text/plain") or f"[{', '.join(output['data'])}]")
+        return console_render.join_text(output["text"])
+    return console_render.join_text(output["data"].get("text/plain") or f"[{', '.join(output['data'])}]")
 
 
 # -- this moment
@@ -181,9 +180,9 @@ def _subcalls(calls: Subcalls, unfolded: bool) -> Element:
         style=f"width:180px;vertical-align:middle;accent-color:{ACCENT}",
     )
     count = h("b", f"{calls.answered:,}/{calls.asked:,}")
-    title: list[Node] = [bar, _GAP, count, " ", _muted(names), _failed(" · ", calls.failed)]
+    title: list[Node] = [bar, _GAP, count, " ", _small(names), _failed(" · ", calls.failed)]
     samples = [_sample(one.prompt, one.text if one.error is None else one.error) for one in calls.samples]
-    return _folded(title, samples, unfolded, "margin-top:6px") if samples else _div(title, "margin-top:6px")
+    return _details(title, samples, unfolded, "margin-top:6px") if samples else _div(title, "margin-top:6px")
 
 
 def _sample(prompt: str, answer: str) -> Element:
@@ -192,11 +191,11 @@ def _sample(prompt: str, answer: str) -> Element:
 
 def _children(progress: Progress) -> Iterator[Element]:
     running = [(key, child) for key, child in progress.children.items() if not child.over]
-    for (_, _, index), child in running[:_MOST_CHILDREN]:
+    for (_, _, index), child in running[:_MAX_CHILDREN]:
         said = f"child {index + 1} · {_state(child)} · {_totals(child)}"
         yield _div(f"↳ {plain(said)}", "font-size:12px;margin-left:12px;opacity:0.8")
-    if len(running) > _MOST_CHILDREN:
-        yield _muted(f"↳ {len(running) - _MOST_CHILDREN:,} more children")
+    if len(running) > _MAX_CHILDREN:
+        yield _small(f"↳ {len(running) - _MAX_CHILDREN:,} more children")
 
 
 # -- the last line
@@ -204,7 +203,7 @@ def _children(progress: Progress) -> Iterator[Element]:
 
 def _footer(progress: Progress, link: Element | None) -> Element:
     state = h("b", plain(_state(progress)), style=f"color:{_colour(progress)}")
-    parts: list[Node] = [state, " ", _muted(f"· {_totals(progress)}")]
+    parts: list[Node] = [state, " ", _small(f"· {_totals(progress)}")]
     return _div(parts if link is None else [*parts, " · ", link], "margin-top:8px;font-size:12px")
 
 
@@ -223,11 +222,11 @@ def _was_stopped(progress: Progress) -> bool:
 
 def _totals(progress: Progress) -> str:
     spent, asked = progress.usage(), progress.asked()
-    parts = [duration(progress.seconds)]
+    parts = [format_duration(progress.seconds)]
     if asked:
         parts.append(f"{asked:,} sub-call" + ("s" if asked != 1 else ""))
     if spent.total_calls:
-        parts += [tokens(spent.total_input_tokens, spent.total_output_tokens), cost(spent)]
+        parts += [format_tokens(spent.total_input_tokens, spent.total_output_tokens), cost(spent)]
     return " · ".join(parts)
 
 
@@ -240,7 +239,7 @@ def cost(spent: UsageSummary) -> str:
 
 
 def _clipped(text: str, head: int, tail: int) -> str:
-    return str(drawing.clipped(text, head, tail))
+    return str(console_render.clip_lines(text, head, tail))
 
 
 def _short(text: str) -> str:
@@ -256,9 +255,9 @@ def _pre(text: str, style: str = "") -> Element:
     return h("pre", text, style=f"{_PRE};{style}")
 
 
-def _muted(text: str) -> Element:
+def _small(text: str) -> Element:
     return h("span", text, style="opacity:0.65")
 
 
-def _folded(title: Node, body: Node, unfolded: bool, style: str) -> Element:
+def _details(title: Node, body: Node, unfolded: bool, style: str) -> Element:
     return h("details", h("summary", title), body, style=style, open=unfolded)

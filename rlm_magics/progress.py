@@ -1,6 +1,6 @@
-"""How far a run is: the stream of events, folded for a view that is drawn a few times a second.
+"""The progress of a run: the stream of events, collected for a view that is drawn a few times a second.
 
-Events come in the engine's thread, the view is drawn in the kernel's main thread: whoever reads takes the lock.
+Events come in the engine's thread, the view is drawn in the kernel's main thread: a reader takes the lock.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ import threading
 import time
 from typing import Any
 
-from rlm_kernel.plaintext import plain
-from rlm_kernel.records import UsageSummary
+from rlm_kernel.text import plain
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.console.drawing import joined
+from rlm_kernel.trajectory.console.render import join_text
 from rlm_kernel.trajectory.console.status import Subcalls
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.tree import Trajectory
-from rlm_kernel.usage import UsageMeter
+from rlm_kernel.types import UsageMeter, UsageSummary
 
 TAIL_CHARACTERS = 4_000
 
@@ -63,8 +62,8 @@ class Progress:
         """Which turn of how many, such as ``2/30``; empty before the first."""
         if self.run.started is None or not self.run.turns:
             return ""
-        iteration, most = self.run.turns[-1].iteration, self.run.started.max_iterations
-        return f"{iteration}/{most}" if iteration <= most else "last word"
+        iteration, limit = self.run.turns[-1].iteration, self.run.started.max_iterations
+        return f"{iteration}/{limit}" if iteration <= limit else "last word"
 
     @property
     def over(self) -> bool:
@@ -128,4 +127,4 @@ class Progress:
 
 
 def _text_of(output: dict[str, Any]) -> str:
-    return plain(joined(output.get("text", ""))[-2 * TAIL_CHARACTERS :])
+    return plain(join_text(output.get("text", ""))[-2 * TAIL_CHARACTERS :])

@@ -1,7 +1,8 @@
-"""`llm_query` and its relatives in the notebook itself: answered in this process by the configured models.
+"""`llm_query` and its relatives in the notebook itself, answered in this process by the configured models.
 
-They are the functions that a model has in its REPL, made by the same code, so prompts, schemas, pictures, failed slots
-and errors are the same. The person stands above the root model: `rlm_query` starts an RLM as `%%rlm` does.
+They are the functions that a model has in its REPL, made by the same code, so prompts, schemas, images, failed slots
+and errors are the same. The notebook's user has the place of the root model's caller: `rlm_query` starts an RLM as
+`%%rlm` does.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rlm_kernel._sync import Job
-from rlm_kernel.bridge import entry, query_of
-from rlm_kernel.guest import query_names
-from rlm_kernel.journal import Journal
-from rlm_kernel.records import Query, Usage, UsageSummary
-from rlm_kernel.replays.oracle import Oracle
-from rlm_kernel.rlm import RLM
+from rlm_kernel._async import Job
+from rlm_kernel.api import RLM
+from rlm_kernel.engine.journal import Journal
+from rlm_kernel.kernel.comm import answer_entry, query_of
+from rlm_kernel.kernel.guest import query_names
+from rlm_kernel.replay.live_models import LiveResponder
+from rlm_kernel.types import Query, Usage, UsageSummary
 from rlm_magics.arguments import fingerprint
 
-MOST_AT_A_TIME = 16
+MAX_CONCURRENT = 16
 """Calls of cells that ask at the same time; the prompts of a batch count within it."""
 
 Arguments = Callable[[], Mapping[str, Any]]
@@ -89,17 +90,17 @@ class Asker:
             return self._rlm[1]
 
     async def _answers(self, rlm: RLM, query: Query) -> list[dict[str, str]]:
-        self._turns = self._turns or asyncio.Semaphore(MOST_AT_A_TIME)
-        oracle = Oracle(rlm)  # the limits of the settings are those of one call
+        self._turns = self._turns or asyncio.Semaphore(MAX_CONCURRENT)
+        live_responder = LiveResponder(rlm)  # the limits of the settings are those of one call
         async with self._turns:
             try:
                 slots = Journal().slots(0, query)
-                return [entry(answer) for answer in await oracle.answer(0, query, slots)]
+                return [answer_entry(answer) for answer in await live_responder.answer(0, query, slots)]
             finally:
-                self._spent.append(oracle.usage)
+                self._spent.append(live_responder.usage)
 
 
-def added(summaries: Iterable[UsageSummary]) -> dict[str, tuple[int, Usage]]:
+def add_usage(summaries: Iterable[UsageSummary]) -> dict[str, tuple[int, Usage]]:
     """The calls and the usage of several summaries, by model."""
     sums: dict[str, tuple[int, Usage]] = {}
     for summary in summaries:

@@ -1,4 +1,4 @@
-"""What a cell with `%%rlm` gives: the completion, where it is kept, and how it is shown."""
+"""The result of a `%%rlm` cell: the completion, its files, and how it is displayed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from rlm_kernel.errors import CancellationError
-from rlm_kernel.plaintext import plain
-from rlm_kernel.records import RLMChatCompletion, UsageSummary
-from rlm_kernel.trajectory.amounts import duration, tokens
+from rlm_kernel.text import format_duration, format_tokens, plain
 from rlm_kernel.trajectory.notebook import markdown
+from rlm_kernel.types import RLMChatCompletion, UsageSummary
 from rlm_magics.page import cost
 
 
@@ -50,7 +49,7 @@ class RLMResult(RLMChatCompletion):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002
         """The answer as Markdown without anything that acts, and below it what it cost and where the run is kept."""
-        facts = f"{markdown.line(self.facts)}{''.join(f' · {link}' for link in self._links())}"
+        facts = f"{markdown.one_line(self.facts)}{''.join(f' · {link}' for link in self._links())}"
         answer = markdown.prose(self.response, breaks=True) or "*No answer.*"
         return {
             "text/markdown": f"{answer}\n\n{markdown.small(facts)}",
@@ -63,8 +62,8 @@ class RLMResult(RLMChatCompletion):
         used = self.usage_summary
         ended = f"{self._ending}, the best answer so far · " if self.error is not None else ""
         calls = f"{used.total_calls:,} call" + ("s" if used.total_calls != 1 else "")
-        spent = f"{calls} · {tokens(used.total_input_tokens, used.total_output_tokens)} · {cost(used)}"
-        return f"{ended}{self.root_model} · {duration(self.execution_time)} · {spent}"
+        spent = f"{calls} · {format_tokens(used.total_input_tokens, used.total_output_tokens)} · {cost(used)}"
+        return f"{ended}{self.root_model} · {format_duration(self.execution_time)} · {spent}"
 
     @property
     def _ending(self) -> str:

@@ -1,4 +1,4 @@
-"""What `%%rlm` uses when a cell says nothing else: shown, set, and kept in a file.
+"""The defaults of `%%rlm`: shown, set, and saved in a file.
 
 The settings are traits of the magics, so `%config RLMMagics.model = "gpt-5-mini"` and a configuration file of IPython
 set them as well. `%rlm config --save` writes such a file: `ipython_config.json` of the profile.
@@ -70,7 +70,7 @@ def value(settings: HasTraits, name: str) -> Any:
     return getattr(settings, name)
 
 
-def shown(settings: HasTraits) -> str:
+def render_settings(settings: HasTraits) -> str:
     """All settings, a line each; a star marks those that are not as they came."""
     traits = Settings.class_own_traits()
     width = max(map(len, traits))

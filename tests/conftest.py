@@ -95,7 +95,7 @@ def docker_engine() -> Iterator[Any]:
     """The client of a Docker engine with the image `python:3.11-slim`. In CI it must be there."""
     docker = pytest.importorskip("docker")
     from rlm_kernel.errors import KernelError
-    from rlm_kernel.provisioners import docker_engine as provisioner
+    from rlm_kernel.provisioners.docker import daemon as provisioner
 
     try:
         client = provisioner.engine()

@@ -29,7 +29,21 @@ from difflib import get_close_matches
 from typing import Any
 
 from rlm_kernel import __version__, terminal
-from rlm_kernel.cli import attach, demo, diff, doctor, exits, export, kernel, replay, resume, run, show, trust, view
+from rlm_kernel.cli import (
+    attach,
+    demo,
+    diff,
+    doctor,
+    exit_codes,
+    export,
+    install_kernel,
+    replay,
+    resume,
+    run,
+    show,
+    trust_command,
+    view,
+)
 
 _LAST_SECONDS = 0.4
 
@@ -42,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args, unknown = parser().parse_known_args(argv)
     if unknown:
-        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown[0], args.parser)}")
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{_suggestion(unknown[0], args.parser)}")
     try:
         with _warnings_in_a_line():
             code: int = args.command(args)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every error ends here, and none in silence)
-        return _failed(error, debug=args.debug, owns_process=argv is None)
+        return _report(error, debug=args.debug, owns_process=argv is None)
     return code
 
 
@@ -65,17 +79,17 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(
         prog="rlm",
         description="Recursive Language Models whose REPL is a real Jupyter kernel.",
-        epilog=exits.described(),
+        epilog=exit_codes.describe_table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"rlm-kernel {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, demo, replay, resume, show, view, diff, export, trust, attach, kernel, doctor):
+    for module in (run, demo, replay, resume, show, view, diff, export, trust_command, attach, install_kernel, doctor):
         command = commands.add_parser(
             module.NAME,
             help=module.HELP,
             description=module.DESCRIPTION,
-            epilog=exits.described(),
+            epilog=exit_codes.describe_table(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
@@ -84,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _meant(unknown: str, command: argparse.ArgumentParser) -> str:
+def _suggestion(unknown: str, command: argparse.ArgumentParser) -> str:
     """The option that was meant, if there is one like it."""
     options = command.format_usage().replace("[", " ").replace("]", " ").split()
     known = [word for word in options if word.startswith("--")]
@@ -99,7 +113,7 @@ def _warnings_in_a_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, UserWarning | RuntimeWarning):
-            terminal.note(f"rlm: {exits.in_a_line(str(message))}")
+            terminal.note(f"rlm: {exit_codes.in_a_line(str(message))}")
         else:
             usual(message, category, *place, **more)
 
@@ -108,16 +122,16 @@ def _warnings_in_a_line() -> Iterator[None]:
         yield
 
 
-def _failed(error: BaseException, *, debug: bool, owns_process: bool) -> int:
-    code = exits.code_of(error)
+def _report(error: BaseException, *, debug: bool, owns_process: bool) -> int:
+    code = exit_codes.code_of(error)
     if debug:
         terminal.note("".join(traceback.format_exception(error)).rstrip())
-    if code == exits.PIPE_CLOSED:
+    if code == exit_codes.PIPE_CLOSED:
         _close_stdout()
     else:
-        terminal.note(f"rlm: {exits.explained(error)}")
+        terminal.note(f"rlm: {exit_codes.explain(error)}")
         _show_partial_answer(error)
-    if code == exits.STOPPED and owns_process:
+    if code == exit_codes.STOPPED and owns_process:
         _end_soon()
     return code
 
@@ -134,6 +148,6 @@ def _close_stdout() -> None:
 
 def _end_soon() -> None:
     """A thread that is stuck in a connection must not keep the process, and its user, waiting."""
-    timer = threading.Timer(_LAST_SECONDS, os._exit, (exits.STOPPED,))
+    timer = threading.Timer(_LAST_SECONDS, os._exit, (exit_codes.STOPPED,))
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""`rlm attach`: look into the live REPL of a run."""
+"""`rlm attach`: inspect the live REPL of a run, or take part in it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from rlm_kernel import attachable, terminal
-from rlm_kernel.cli import exits
+from rlm_kernel import terminal
+from rlm_kernel.cli import exit_codes
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.kernel import connection_files
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from rlm_kernel.onlooker import Onlooker
+    from rlm_kernel.kernel.inspector import KernelInspector
 
 NAME = "attach"
 HELP = "look into the live REPL of a run"
@@ -53,40 +54,40 @@ def execute(args: Namespace) -> int:
     if args.expression and not (args.folder or args.list or args.jupyter):
         return _evaluate(args)
     if args.folder:
-        terminal.result(str(attachable.folder()))
+        terminal.result(str(connection_files.folder()))
     elif args.list:
-        for repl in attachable.live():
+        for repl in connection_files.list_live():
             terminal.result(f"{repl.name}\t{repl.environment}\t{repl.started}")
     elif args.jupyter:
-        _take_part(attachable.find(args.run))
+        _take_part(connection_files.find_live(args.run))
     else:
         _look(args)
-    return exits.OK
+    return exit_codes.OK
 
 
 def _evaluate(args: Namespace) -> int:
     """Print the values; an error goes to stderr, and the exit code says that there was one."""
-    from rlm_kernel.onlooker import Onlooker
+    from rlm_kernel.kernel.inspector import KernelInspector
 
-    code = exits.OK
-    with Onlooker(attachable.find(args.run).file) as onlooker:
+    code = exit_codes.OK
+    with KernelInspector(connection_files.find_live(args.run).file) as inspector:
         for expression in args.expression:
-            has_value, text = onlooker.evaluate(expression)
+            has_value, text = inspector.evaluate(expression)
             (terminal.say if has_value else terminal.note)(text)
-            code = code if has_value else exits.FAILED
+            code = code if has_value else exit_codes.FAILED
     return code
 
 
 def _look(args: Namespace) -> None:
-    from rlm_kernel.onlooker import Onlooker
+    from rlm_kernel.kernel.inspector import KernelInspector
 
-    repl = attachable.find(args.run)
-    with Onlooker(repl.file) as onlooker:
+    repl = connection_files.find_live(args.run)
+    with KernelInspector(repl.file) as inspector:
         terminal.note(f"rlm: {repl.name}, {repl.environment}. {_HINT}")
-        _converse(onlooker, repl.name)
+        _converse(inspector, repl.name)
 
 
-def _converse(onlooker: Onlooker, name: str) -> None:
+def _converse(inspector: KernelInspector, name: str) -> None:
     """Read expressions until there are no more."""
     if sys.stdin.isatty() and find_spec("readline"):
         import readline  # noqa: F401 (input() has a history then)
@@ -96,10 +97,10 @@ def _converse(onlooker: Onlooker, name: str) -> None:
         except EOFError:
             return
         if expression:
-            terminal.say(onlooker.variables() if expression == "vars" else onlooker.read(expression))
+            terminal.say(inspector.variables() if expression == "vars" else inspector.read(expression))
 
 
-def _take_part(repl: attachable.LiveRepl) -> None:
+def _take_part(repl: connection_files.LiveRepl) -> None:
     if find_spec("jupyter_console") is None:
         raise ConfigError("--jupyter needs jupyter-console: pip install jupyter-console")
     command = [sys.executable, "-m", "jupyter_console", "--existing", str(repl.file)]

@@ -1,4 +1,4 @@
-"""The checks of `rlm doctor`: each looks at one thing and says what it found."""
+"""The checks of `rlm doctor`: each examines one thing and reports on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from rlm_kernel.clients import registry
 from rlm_kernel.errors import RLMError
-from rlm_kernel.records import Answer, Query, ToolCall
+from rlm_kernel.types import Answer, Query, ToolCall
 
 DOCKER_SECONDS = 2.0
 _REQUIRED = ("ipykernel", "jupyter_client", "pyzmq", "openai", "anthropic", "genai-prices", "rich", "python-dotenv")
@@ -87,7 +87,7 @@ def kernels() -> list[Check]:
 
 def local_model() -> list[Check]:
     """The file of the small model of `rlm demo`."""
-    from rlm_kernel.clients.weights import QWEN_CODER, cache_folder, is_verified
+    from rlm_kernel.clients.llamacpp.weights import QWEN_CODER, cache_folder, is_verified
 
     path = cache_folder() / QWEN_CODER.file
     if not path.is_file():
@@ -145,8 +145,8 @@ def _local_kernel() -> Check:
 
 
 async def _first_cell() -> tuple[float, float]:
-    from rlm_kernel.kernelspecs import environment
-    from rlm_kernel.session import Session
+    from rlm_kernel.kernel.session import Session
+    from rlm_kernel.provisioners.kernelspecs import environment
 
     started = time.perf_counter()
     async with await Session.open(environment("local", None), _Nobody()) as session:

@@ -1,4 +1,4 @@
-"""`rlm demo`: questions over the source of the standard library, asked live and checked against a truth."""
+"""`rlm demo`: questions over the source of the standard library, asked live, with checked answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.cli import logs, models
+from rlm_kernel.cli import logs, model_options
+from rlm_kernel.clients import options
 from rlm_kernel.errors import ConfigError, LimitError
 
 if TYPE_CHECKING:
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from rlm_kernel.api import RLM
     from rlm_kernel.cli.demo_questions import Question, Sources, Verdict
-    from rlm_kernel.records import RLMChatCompletion
-    from rlm_kernel.rlm import RLM
     from rlm_kernel.trajectory.log.logger import RLMLogger
+    from rlm_kernel.types import RLMChatCompletion
 
 NAME = "demo"
 HELP = "watch a model answer questions over the standard library's source"
@@ -30,7 +31,7 @@ Exit code 0 if the code questions come out right.
 """
 
 _BACKEND = "llamacpp"
-_MOST_TURNS = 10
+_MAX_TURNS = 10
 _CELL_SECONDS = 300
 """A small model may ask itself about all files, where six were meant."""
 
@@ -50,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--question", type=int, metavar="N", help="ask only this one of the questions, 1 to 3")
     add("--scripted", action="store_true", help="no model and no download: replies written beforehand, real code")
-    models.add_arguments(parser, _BACKEND)
+    model_options.add_model_arguments(parser, _BACKEND)
     logs.add_arguments(parser)
 
 
@@ -61,7 +62,7 @@ def execute(args: Namespace) -> int:
         RLMError: the model or the kernel failed, or the options contradict each other.
     """
     from rlm_kernel.cli.library_source import standard_library
-    from rlm_kernel.plain_console import PlainConsole
+    from rlm_kernel.untrusted.plain_console import PlainConsole
 
     questions = _chosen(args)
     _check_model(args)
@@ -96,26 +97,26 @@ def _check_model(args: Namespace) -> None:
         _with_model(args, None).close()
     except ConfigError as error:
         raise ConfigError(f"{error} `rlm demo --scripted` works without a model.") from error
-    models.fetch(*_backend(args))
+    options.fetch(*_backend(args))
 
 
 def _backend(args: Namespace) -> tuple[str, dict[str, Any]]:
     """The name of the backend and its arguments."""
     name = args.backend or _BACKEND
-    return name, models.backend_kwargs(name, args.model, args.base_url, args.backend_kwarg)
+    return name, options.backend_kwargs(name, args.model, args.base_url, args.backend_kwarg)
 
 
 def _with_model(args: Namespace, logger: RLMLogger | None) -> RLM:
-    from rlm_kernel.rlm import RLM
+    from rlm_kernel.api import RLM
 
     backend, kwargs = _backend(args)
     limits = {"cell_timeout": _CELL_SECONDS}
-    return RLM(backend, kwargs, environment_kwargs=limits, max_iterations=_MOST_TURNS, logger=logger, verbose=True)
+    return RLM(backend, kwargs, environment_kwargs=limits, max_iterations=_MAX_TURNS, logger=logger, verbose=True)
 
 
 def _with_script(question: Question, logger: RLMLogger | None) -> RLM:
+    from rlm_kernel.api import RLM
     from rlm_kernel.cli import demo_script
-    from rlm_kernel.rlm import RLM
 
     return RLM(demo_script.root(question), other_backends=[demo_script.sub_model()], logger=logger, verbose=True)
 
@@ -150,7 +151,7 @@ def _ask(
             completion = rlm.completion(dict(sources), root_prompt=question.text)
         except LimitError as error:
             console.print(f"No answer: {error}")
-    logs.tell(logger)
+    logs.report(logger)
     outcome = _Outcome(question, _verdict(question, completion, sources), time.monotonic() - started, completion)
     _judge(console, outcome)
     return outcome
@@ -181,9 +182,9 @@ def _sum_up(console: Console, outcomes: list[_Outcome]) -> None:
 
 
 def _totals(outcomes: list[_Outcome]) -> str:
-    from rlm_kernel.trajectory.amounts import duration, tokens
+    from rlm_kernel.text import format_duration, format_tokens
 
     spent = [done.completion.usage_summary for done in outcomes if done.completion is not None]
     sent, received = sum(s.total_input_tokens for s in spent), sum(s.total_output_tokens for s in spent)
     calls, seconds = sum(s.total_calls for s in spent), sum(done.seconds for done in outcomes)
-    return f"{calls:,} model calls · {tokens(sent, received)} · {duration(seconds)}"
+    return f"{calls:,} model calls · {format_tokens(sent, received)} · {format_duration(seconds)}"

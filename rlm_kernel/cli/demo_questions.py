@@ -1,8 +1,8 @@
-"""What `rlm demo` asks, and how each answer is checked.
+"""The questions of `rlm demo`, and how each answer is checked.
 
-Two questions that code can settle: their truth is computed here with `ast`, in another way than a model is likely
-to go. And one that needs a judgement for each of six items: its truth was found by reading them, and you can check
-it in a minute. No prompt of the library holds any of these questions or answers.
+Code can answer two of them: the correct answer is computed here with `ast`, in another way than a model is likely to
+choose. The third needs a judgement for each of six items: its correct answer was found by reading them, and can be
+checked in a minute. No prompt of the library holds any of these questions or answers.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ def _functions(source: str) -> int:
 
 
 def _paths_with_most_functions(sources: Sources) -> set[str]:
-    most, paths = 0, set[str]()
+    limit, paths = 0, set[str]()
     for path, source in sorted(sources.items(), key=lambda item: item[1].count("def"), reverse=True):
-        if source.count("def") < most:  # Neither this file nor those after it can have as many definitions.
+        if source.count("def") < limit:  # Neither this file nor those after it can have as many definitions.
             break
         functions = _functions(source)
-        if functions >= most:
-            paths = paths | {path} if functions == most else {path}
-            most = functions
+        if functions >= limit:
+            paths = paths | {path} if functions == limit else {path}
+            limit = functions
     return paths
 
 

@@ -1,7 +1,7 @@
-"""`rlm demo --scripted`: the replies of a model that is none.
+"""`rlm demo --scripted`: scripted replies in the place of a model.
 
-They were written beforehand, but they are honest: code that computes the answer over `context` in the kernel.
-The sub-model is scripted too: it judges an excerpt by the words in it.
+They were written beforehand, but they are honest: code that computes the answer over `context` in the kernel. The
+sub-model is scripted too: it judges an excerpt by the words in it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rlm_kernel.cli.demo_questions import CLASS, JUDGED, QUESTIONS, Question
 from rlm_kernel.clients.scripted import ScriptedLM
-from rlm_kernel.records import Message
+from rlm_kernel.types import Message
 
 _SECONDS = 0.3
 _RULE = "\n-----\n"

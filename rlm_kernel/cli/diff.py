@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import terminal
-from rlm_kernel.cli import exits
+from rlm_kernel.cli import exit_codes
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.plaintext import plain
-from rlm_kernel.trajectory.notebook.normaliser import normalised_text
-from rlm_kernel.trajectory.notebook.notebook_outputs import kept
+from rlm_kernel.text import plain
+from rlm_kernel.trajectory.notebook.normaliser import normalise_text
+from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -52,8 +52,8 @@ def execute(args: Namespace) -> int:
     _check_nbdime()
     a, b = (_comparable(_notebook(Path(file)), sources_only=args.sources) for file in (args.a, args.b))
     if args.web:
-        return _shown_in_a_browser(a, b)
-    return _printed(args, a, b)
+        return _show_in_browser(a, b)
+    return _print(args, a, b)
 
 
 def _check_nbdime() -> None:
@@ -66,19 +66,19 @@ def _check_nbdime() -> None:
 def _notebook(file: Path) -> NotebookNode:
     """The notebook itself, or the one of a log, made anew."""
     if file.suffix == ".ipynb":
-        from rlm_kernel.replays.script import read_notebook
+        from rlm_kernel.replay.steps import read_notebook
 
         return read_notebook(file)
-    from rlm_kernel.trajectory.log.recording import read
-    from rlm_kernel.trajectory.notebook.notebook import about_recording, notebook_of
+    from rlm_kernel.trajectory.log.reader import read_log
+    from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of
 
-    recording = read(file)
+    recording = read_log(file)
     return notebook_of(recording.trajectory, about_recording(recording))
 
 
 def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:
     """What a person wants compared: no times, no counts of execution, no names of files."""
-    from rlm_kernel.trajectory.notebook.notebook_frame import SETUP_TAG
+    from rlm_kernel.trajectory.notebook.build import SETUP_TAG
 
     prepared = {SETUP_TAG, "parameters", "injected-parameters"}
     notebook.cells = [cell for cell in notebook.cells if not prepared & set(cell.metadata.get("tags", []))]
@@ -105,35 +105,35 @@ def _comparable_output(output: NotebookNode) -> NotebookNode:
         output.execution_count = None
     if "rlm" in output.get("metadata", {}) and "text/plain" in output.data:
         output.data = {"text/plain": _SPENT.sub("", output.data["text/plain"])}
-    harmless: NotebookNode = from_dict(_normal(*kept([output])))  # type: ignore[no-untyped-call]
+    harmless: NotebookNode = from_dict(_normal(*bound_outputs([output])))  # type: ignore[no-untyped-call]
     return harmless
 
 
 def _normal(value: Any) -> Any:
     """The value after the normaliser, which also takes out the control sequences that a terminal would obey."""
     if isinstance(value, str):
-        return normalised_text(value)
+        return normalise_text(value)
     if isinstance(value, dict):
         return type(value)({key: _normal(held) for key, held in value.items()})
     return [_normal(item) for item in value] if isinstance(value, list) else value
 
 
-def _printed(args: Namespace, a: NotebookNode, b: NotebookNode) -> int:
+def _print(args: Namespace, a: NotebookNode, b: NotebookNode) -> int:
     from nbdime import diff_notebooks
     from nbdime.prettyprint import PrettyPrintConfig, pretty_print_notebook_diff
 
     difference = diff_notebooks(a, b)
     if not difference:
         terminal.result("The two runs are equal.")
-        return exits.OK
+        return exit_codes.OK
     config = PrettyPrintConfig(
         out=terminal.PlainStream(sys.stdout), use_color=sys.stdout.isatty(), use_git=False, use_diff=False
     )
     pretty_print_notebook_diff(args.a, args.b, a, difference, config)
-    return exits.DIFFERENT
+    return exit_codes.DIFFERENT
 
 
-def _shown_in_a_browser(a: NotebookNode, b: NotebookNode) -> int:
+def _show_in_browser(a: NotebookNode, b: NotebookNode) -> int:
     import nbformat
     from nbdime.webapp.nbdiffweb import main as show
 
@@ -141,4 +141,4 @@ def _shown_in_a_browser(a: NotebookNode, b: NotebookNode) -> int:
         files = [str(Path(folder, name)) for name in ("a.ipynb", "b.ipynb")]
         for notebook, file in zip((a, b), files, strict=True):
             nbformat.write(notebook, file)  # type: ignore[no-untyped-call]
-        return int(show(files) or exits.OK)
+        return int(show(files) or exit_codes.OK)

@@ -1,4 +1,4 @@
-"""`rlm doctor`: what works on this machine, what is missing, and what would help."""
+"""`rlm doctor`: what works on this machine, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def execute(args: Namespace) -> int:
 
 
 def _print(found: list[Check]) -> None:
-    from rlm_kernel.plain_console import PlainConsole
+    from rlm_kernel.untrusted.plain_console import PlainConsole
 
     console = PlainConsole()
     width = max(len(check.name) for check in found)

@@ -1,4 +1,4 @@
-"""`rlm export`: the notebook of a recorded run, made anew, without detours, or as a page, a script, a text."""
+"""`rlm export`: the notebook of a recorded run, as it was or minimal, or as a page, a script, a text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_kernel import terminal
-from rlm_kernel.cli import exits, trust
+from rlm_kernel.cli import exit_codes, trust_command
 from rlm_kernel.errors import ConfigError, RecordingError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from nbformat import NotebookNode
 
-    from rlm_kernel.replays.script import Step
+    from rlm_kernel.replay.steps import Step
 
 NAME = "export"
 HELP = "make a clean notebook, a page or a script of a recorded run"
@@ -42,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="not a notebook, but a page, a script or a text; a page and a script need nbconvert",
     )
     add("--environment", help="where --clean tries the cells (default: where they ran)")
-    trust.add_option(parser)
+    trust_command.add_option(parser)
 
 
 def execute(args: Namespace) -> int:
@@ -52,13 +52,13 @@ def execute(args: Namespace) -> int:
         RLMError: the record cannot be read, or does not lead to its answer.
     """
     output = _output(Path(args.file), args)
-    notebook = _cleaned(args) if args.clean else _notebook(Path(args.file))
+    notebook = _minimal(args) if args.clean else _notebook(Path(args.file))
     try:
         _write(notebook, args.to, output)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
     terminal.result(str(output))
-    return exits.OK
+    return exit_codes.OK
 
 
 def _output(file: Path, args: Namespace) -> Path:
@@ -75,26 +75,26 @@ def _output(file: Path, args: Namespace) -> Path:
 def _notebook(file: Path) -> NotebookNode:
     """The notebook as it is, or the one of a log."""
     if file.suffix == ".ipynb":
-        from rlm_kernel.replays.script import read_notebook
+        from rlm_kernel.replay.steps import read_notebook
 
         notebook = read_notebook(file)
         if "rlm" not in notebook.metadata:
             raise RecordingError(f"{file} is not the notebook of a run: `jupyter nbconvert` converts any other.")
         return notebook
-    from rlm_kernel.trajectory.log.recording import read
-    from rlm_kernel.trajectory.notebook.notebook import about_recording, notebook_of
+    from rlm_kernel.trajectory.log.reader import read_log
+    from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of
 
-    recording = read(file)
+    recording = read_log(file)
     return notebook_of(recording.trajectory, about_recording(recording))
 
 
-def _cleaned(args: Namespace) -> NotebookNode:
-    from rlm_kernel.replays.export import clean
+def _minimal(args: Namespace) -> NotebookNode:
+    from rlm_kernel.replay.minimise import clean
 
     def tell(step: Step, place: int, count: int) -> None:
         terminal.note(f"rlm: without cell {step.number}? ({place} of {count})")
 
-    cleaning = clean(args.file, environment=args.environment, on_trial=tell, trust=trust.trust_of(args))
+    cleaning = clean(args.file, environment=args.environment, on_trial=tell, trust=trust_command.trust_of(args))
     many = len(cleaning.kept) + len(cleaning.dropped)
     terminal.note(f"rlm: {len(cleaning.kept)} of {many} cells are left")
     return cleaning.notebook
@@ -102,7 +102,7 @@ def _cleaned(args: Namespace) -> NotebookNode:
 
 def _write(notebook: NotebookNode, kind: str | None, output: Path) -> None:
     if kind is not None:
-        from rlm_kernel.replays.export import convert
+        from rlm_kernel.replay.minimise import convert
 
         convert(notebook, kind, output)
         return

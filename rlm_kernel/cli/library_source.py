@@ -1,4 +1,4 @@
-"""The demo's context: the source of the standard library of the Python that runs."""
+"""The context of the demo: the source of the running Python's standard library."""
 
 from __future__ import annotations
 

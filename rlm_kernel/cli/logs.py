@@ -1,4 +1,4 @@
-"""Where the commands keep what they ran."""
+"""Where the commands log their runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def logger(args: Namespace) -> RLMLogger | None:
 
 
 @contextlib.contextmanager
-def told(logger: RLMLogger | None, *, quiet: bool) -> Iterator[None]:
+def report_when_done(logger: RLMLogger | None, *, quiet: bool) -> Iterator[None]:
     """Say on stderr where the run inside is kept, and how to go on when it did not come to an answer."""
     ended = False
     try:
@@ -45,10 +45,10 @@ def told(logger: RLMLogger | None, *, quiet: bool) -> Iterator[None]:
         ended = True
     finally:
         if not quiet:
-            tell(logger, ended=ended)
+            report(logger, ended=ended)
 
 
-def tell(logger: RLMLogger | None, *, ended: bool = True) -> None:
+def report(logger: RLMLogger | None, *, ended: bool = True) -> None:
     """Say where the run is kept, on stderr. `ended`: it came to an answer, so nobody needs to go on from there."""
     said = []
     if logger is not None and logger.notebook_path is not None:

@@ -1,19 +1,20 @@
-"""`rlm replay`: run a recorded run once more, and say where it comes out differently."""
+"""`rlm replay`: replay a recorded run, and report where it differs."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel import terminal
-from rlm_kernel.cli import contexts, exits, models, trust
+from rlm_kernel import inputs, terminal
+from rlm_kernel.cli import context_options, exit_codes, model_options, trust_command
+from rlm_kernel.clients import options
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from rlm_kernel.replays.replay import ReplayReport
-    from rlm_kernel.replays.script import Step
+    from rlm_kernel.replay.replayer import ReplayReport
+    from rlm_kernel.replay.steps import Step
 
 NAME = "replay"
 HELP = "run a recorded run once more, without a key"
@@ -31,10 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help="a log or its notebook")
     add("--live", action="store_true", help="ask models for what is not on record")
-    models.add_arguments(parser, "the recorded one; only with --live")
+    model_options.add_model_arguments(parser, "the recorded one; only with --live")
     add("--environment", help="where the cells run (default: where they ran)")
-    contexts.add_arguments(add, "the input, when it is not to be taken from the record")
-    trust.add_option(parser)
+    context_options.add_arguments(add, "the input, when it is not to be taken from the record")
+    trust_command.add_option(parser)
     add("--json", action="store_true", help="one JSON object on stdout")
     add("--quiet", action="store_true", help="do not show which cell is running")
 
@@ -45,19 +46,19 @@ def execute(args: Namespace) -> int:
     Raises:
         RLMError: the record, the kernel or the arguments are not right.
     """
-    from rlm_kernel.replays.replay import replay
+    from rlm_kernel.replay.replayer import replay
 
     report = replay(
         args.file,
         mode="live" if args.live else "replay",
         environment=args.environment,
-        context=contexts.of_arguments(args),
-        trust=trust.trust_of(args),
+        context=inputs.of_arguments(args),
+        trust=trust_command.trust_of(args),
         on_step=_silent if args.quiet else _tell,
         **_backend(args),
     )
     terminal.result(json.dumps(_as_dict(report)) if args.json else str(report))
-    return exits.OK if report.equal else exits.DIFFERENT
+    return exit_codes.OK if report.equal else exit_codes.DIFFERENT
 
 
 def _backend(args: Namespace) -> dict[str, Any]:
@@ -66,13 +67,13 @@ def _backend(args: Namespace) -> dict[str, Any]:
         return {}
     if not args.live:
         raise ConfigError("--backend and its like go with --live: without it no model is asked.")
-    from rlm_kernel.trajectory.log.recording import read
+    from rlm_kernel.trajectory.log.reader import read_log
 
-    recorded = read(args.file).metadata.get("backend")
+    recorded = read_log(args.file).metadata.get("backend")
     backend = args.backend or (recorded if isinstance(recorded, str) else "openai")
     return {
         "backend": backend,
-        "backend_kwargs": models.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg),
+        "backend_kwargs": options.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg),
     }
 
 

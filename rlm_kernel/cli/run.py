@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel import terminal
-from rlm_kernel.cli import contexts, logs, models
+from rlm_kernel import inputs, terminal
+from rlm_kernel.cli import context_options, logs, model_options
+from rlm_kernel.clients import options
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from rlm_kernel.records import RLMChatCompletion
-    from rlm_kernel.rlm import RLM
+    from rlm_kernel.api import RLM
     from rlm_kernel.trajectory.log.logger import RLMLogger
+    from rlm_kernel.types import RLMChatCompletion
 
 NAME = "run"
 HELP = "answer a question over a file, a folder or stdin"
@@ -32,8 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("question", help="what to ask; without --context also what to ask it of")
-    contexts.add_arguments(add, "the input: a text file, a folder (dict of path to text), stdin")
-    models.add_arguments(parser, _BACKEND)
+    context_options.add_arguments(add, "the input: a text file, a folder (dict of path to text), stdin")
+    model_options.add_model_arguments(parser, _BACKEND)
     add("--sub-backend", help="the provider of sub-calls (default: the root model answers them)")
     add("--sub-model", help="the model of sub-calls")
     add("--environment", default="local", help="where the model's code runs (default: %(default)s)")
@@ -71,27 +72,27 @@ def execute(args: Namespace) -> int:
         raise ConfigError('The question is empty: rlm run "What is it about?" --context report.txt')
     logger = logs.logger(args)
     with _rlm(args, logger) as rlm:
-        prompt, question = _asked(args)
-        with logs.told(logger, quiet=args.quiet):
+        prompt, question = _input_and_question(args)
+        with logs.report_when_done(logger, quiet=args.quiet):
             completion = rlm.completion(prompt, question)
     terminal.result(as_json(completion, logger) if args.json else completion.response)
     return 0
 
 
-def _asked(args: Namespace) -> tuple[str | dict[str, str], str | None]:
+def _input_and_question(args: Namespace) -> tuple[str | dict[str, str], str | None]:
     """The input, and what is asked about it; without --context the question is both."""
-    given = contexts.of_arguments(args)
+    given = inputs.of_arguments(args)
     if given is not None:
         return given, args.question
-    contexts.tell_of_unread_stdin()
+    context_options.warn_of_unread_stdin()
     return args.question, None
 
 
 def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
-    from rlm_kernel.rlm import RLM
+    from rlm_kernel.api import RLM
 
     backend = args.backend or _BACKEND
-    kwargs = models.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
+    kwargs = options.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
     others = [args.sub_backend or backend] if args.sub_backend or args.sub_model else []
     rlm = RLM(
         backend=backend,
@@ -107,15 +108,15 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
         **limits(args),
     )
     for name in (backend, *others):
-        models.fetch(name, kwargs if name == backend else {})
+        options.fetch(name, kwargs if name == backend else {})
     return rlm
 
 
 def _sub_kwargs(args: Namespace, backend: str, *, same: bool) -> dict[str, Any]:
     """A sub-model of the same backend lives at the same endpoint."""
     if same:
-        return models.backend_kwargs(backend, args.sub_model, args.base_url, args.backend_kwarg)
-    return models.backend_kwargs(backend, args.sub_model, None, [])
+        return options.backend_kwargs(backend, args.sub_model, args.base_url, args.backend_kwarg)
+    return options.backend_kwargs(backend, args.sub_model, None, [])
 
 
 def as_json(completion: RLMChatCompletion, logger: RLMLogger | None) -> str:

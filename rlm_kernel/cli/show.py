@@ -1,4 +1,4 @@
-"""`rlm show`: a recorded run as it looked in the terminal."""
+"""`rlm show`: a recorded run as the terminal showed it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_kernel import terminal
-from rlm_kernel.cli import exits
+from rlm_kernel.cli import exit_codes
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -31,22 +31,22 @@ def execute(args: Namespace) -> int:
     Raises:
         RecordingError: it cannot be read.
     """
-    from rlm_kernel.plain_console import PlainConsole
-    from rlm_kernel.replays.script import read_notebook, run_of
-    from rlm_kernel.trajectory.console.console import ConsoleView
-    from rlm_kernel.trajectory.console.retelling import retold
+    from rlm_kernel.replay.steps import read_notebook, run_of
+    from rlm_kernel.trajectory.console.live_display import ConsoleView
     from rlm_kernel.trajectory.console.screen import Screen
-    from rlm_kernel.trajectory.log.recording import read
+    from rlm_kernel.trajectory.log.reader import read_log
+    from rlm_kernel.trajectory.tree import events_of
+    from rlm_kernel.untrusted.plain_console import PlainConsole
 
-    recording = read(args.file)
+    recording = read_log(args.file)
     if args.file.endswith(".ipynb"):
         recording = run_of(recording, read_notebook(Path(args.file)).metadata.get("rlm", {}))
     run = recording.trajectory
     with ConsoleView(Screen(PlainConsole(file=sys.stdout), live=False)) as view:
-        for event in retold(run):
+        for event in events_of(run):
             view(event)
     if run.completion is None and run.failure is None:
         terminal.result(
             f"The record ends here, {run.seconds:.1f} s after the start: the run was killed, or is under way."
         )
-    return exits.OK
+    return exit_codes.OK

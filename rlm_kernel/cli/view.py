@@ -1,4 +1,4 @@
-"""`rlm view`: recorded runs and runs under way, in the browser."""
+"""`rlm view`: recorded runs and runs in progress, in the browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_kernel import terminal
-from rlm_kernel.cli import exits
+from rlm_kernel.cli import exit_codes
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ def execute(args: Namespace) -> int:
         if not args.no_browser and _has_desktop():
             stack.enter_context(_browser(server.url))
         threading.Event().wait()
-    return exits.OK
+    return exit_codes.OK
 
 
 def _export(args: Namespace) -> int:
-    from rlm_kernel.trajectory.log.recording import log_of
+    from rlm_kernel.trajectory.log.reader import log_of
     from rlm_kernel.viewer.pages import export
 
     if args.path is None or Path(args.path).is_dir():
@@ -77,7 +77,7 @@ def _export(args: Namespace) -> int:
         raise ConfigError(f"--export takes a file that ends with .html, not {args.export!r}.")
     export(log, output)
     terminal.result(str(output))
-    return exits.OK
+    return exit_codes.OK
 
 
 def _has_desktop() -> bool:

@@ -1,1 +1,1 @@
-"""Ask a model: one Protocol (`lm`), one module for each kind of provider, one table of names (`registry`)."""
+"""Ask a model: one interface (`base`), one module for each kind of provider, one table of names (`registry`)."""

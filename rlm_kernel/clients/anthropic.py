@@ -1,30 +1,90 @@
 """The `anthropic` backend: the Messages API through the official SDK.
 
-It differs from chat completions in what a conversation may look like: the system prompt is a parameter, user and
-assistant take turns, no text is empty, and `max_tokens` must be said. A conversation that will grow, as that of the
-root model does, marks its end for the provider's prompt cache: the next turn reads from it what this one wrote.
+It differs from chat completions in the form of a conversation: the system prompt is a parameter, user and assistant
+take turns, no text is empty, and `max_tokens` is required. A conversation that will grow, such as the root model's,
+marks its end for the provider's prompt cache: the next turn reads from the cache what this one wrote.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rlm_kernel.clients.anthropic_reply import MessageDraft
 from rlm_kernel.clients.endpoint import http_options
+from rlm_kernel.clients.pricing import Tokens
 from rlm_kernel.clients.remote import CONNECT_SECONDS, RemoteLM
-from rlm_kernel.schemas import is_closed
+from rlm_kernel.clients.reply import Draft, count
+from rlm_kernel.schema.answer_schema import is_closed
 
 if TYPE_CHECKING:
-    from rlm_kernel.records import Image, Message
+    from rlm_kernel.types import Image, Message
 
-LONGEST_REPLY = 8192
+FINISH_REASONS: Mapping[str, str] = MappingProxyType(
+    {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length"}
+)
+"""Anthropic's stop reasons in the words of `Reply`; all others, such as refusal, are kept."""
+
+MAX_REPLY_TOKENS = 8192
 """Tokens, when nobody says: every model since Claude 3.5 can write as many."""
 
 CACHED = {"cache_control": {"type": "ephemeral"}}
 EMPTY = "(empty)"
+
+
+@dataclass(slots=True)
+class MessageDraft(Draft):
+    """A message, or the events of one. Blocks that are no text, such as thinking, are passed over."""
+
+    complaint: str = "the reply is no message"
+
+    def add(self, response: Any) -> str:
+        """Take in a message or an event; its text comes back."""
+        match getattr(response, "type", None):
+            case "message":
+                return self._take(response)
+            case "message_start":
+                return self._take(response.message)
+            case "content_block_start":
+                return self._write(response.content_block)
+            case "content_block_delta":
+                return self._write(response.delta)
+            case "message_delta":
+                self._end(response.delta)
+                self._count(getattr(response, "usage", None))
+        return ""
+
+    def _take(self, message: Any) -> str:
+        self.begun = True
+        self.model = getattr(message, "model", None) or self.model
+        self._end(message)
+        self._count(getattr(message, "usage", None))
+        blocks = getattr(message, "content", None)
+        return "".join(map(self._write, blocks)) if isinstance(blocks, list) else ""
+
+    def _write(self, block: Any) -> str:
+        text = getattr(block, "text", None)
+        if getattr(block, "type", None) not in {"text", "text_delta"} or not isinstance(text, str):
+            return ""
+        self.pieces.append(text)
+        return text
+
+    def _end(self, record: Any) -> None:
+        reason = getattr(record, "stop_reason", None)
+        if isinstance(reason, str):
+            self.finish_reason = FINISH_REASONS.get(reason, reason)
+
+    def _count(self, usage: Any) -> None:
+        """The last number counts: in a stream the output is told as it grows, and the input often only at the start."""
+        plain, output = count(usage, "input_tokens"), count(usage, "output_tokens")
+        if plain is None and output is None:
+            return
+        cached, written = count(usage, "cache_read_input_tokens") or 0, count(usage, "cache_creation_input_tokens") or 0
+        read, said = (plain or 0) + cached + written, output or 0
+        self.tokens = Tokens(read, said, cached, written) if read else replace(self.tokens or Tokens(), output=said)
 
 
 @dataclass(eq=False, repr=False)
@@ -63,7 +123,7 @@ class AnthropicLM(RemoteLM):
 
     def reply_limit(self, max_tokens: int | None) -> int:
         """The longest reply in tokens; it is always said."""
-        return super().reply_limit(max_tokens) or LONGEST_REPLY
+        return super().reply_limit(max_tokens) or MAX_REPLY_TOKENS
 
     def _request(
         self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None

@@ -1,6 +1,6 @@
-"""The table of backends: which client a name stands for, and what it may be given. A new backend is one entry.
+"""The table of backends: the client of each name, and its arguments. A new backend is one entry.
 
-Most providers speak OpenAI's chat completions, so most entries name `OpenAILM` and an address.
+Most providers speak OpenAI's chat completions, so most entries name `OpenAILM` and a URL.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from rlm_kernel.clients.lm import LM
+    from rlm_kernel.clients.base import LM
 
 _OPENAI = "rlm_kernel.clients.openai:OpenAILM"
 _ANTHROPIC = "rlm_kernel.clients.anthropic:AnthropicLM"
 _PORTKEY = "rlm_kernel.clients.portkey:PortkeyLM"
 _LITELLM = "rlm_kernel.clients.litellm:LiteLLM"
-_LLAMACPP = "rlm_kernel.clients.llamacpp:LlamaCppLM"
+_LLAMACPP = "rlm_kernel.clients.llamacpp.client:LlamaCppLM"
 
 _CALL = ("max_tokens", "sampling_args", "timeout")
 _REMOTE = ("api_key", "base_url", "context_window", "max_retries", "prices", *_CALL)

@@ -1,4 +1,4 @@
-"""A client of an SDK, built at first use, in a thread, once for an event loop.
+"""A client of an SDK, built at its first use, in a thread, once for an event loop.
 
 In a thread, because importing an SDK takes half a second to five. Once for a loop, because connections belong to one; a
 forked child has another loop than its parent.
@@ -50,7 +50,7 @@ class Connection(Generic[C]):
     async def client(self) -> C:
         """The client of the running loop. What opening it raises is raised, and the next call tries again."""
         self._move()
-        if self._opening is None or _failed(self._opening):
+        if self._opening is None or _has_failed(self._opening):
             self._opening = asyncio.create_task(self._opened())
         # Shielded here and below: a thread cannot be cancelled, and what it opens must be found when all is closed.
         return (await asyncio.shield(self._opening)).client
@@ -87,7 +87,7 @@ class Connection(Generic[C]):
 async def _close(opening: asyncio.Task[_Opened[C]], after: asyncio.Task[None] | None) -> None:
     """Close what is or will be opened, when an earlier closing is over."""
     await asyncio.wait({opening, *([after] if after else [])})
-    if _failed(opening):
+    if _has_failed(opening):
         return
     opened = opening.result()
     opened.errand.cancel()
@@ -95,5 +95,5 @@ async def _close(opening: asyncio.Task[_Opened[C]], after: asyncio.Task[None] | 
     await opened.client.close()
 
 
-def _failed(opening: asyncio.Task[Any]) -> bool:
+def _has_failed(opening: asyncio.Task[Any]) -> bool:
     return opening.done() and (opening.cancelled() or opening.exception() is not None)

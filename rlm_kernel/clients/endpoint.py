@@ -1,4 +1,4 @@
-"""Where a provider is, and what may be said about it: addresses, keys, and neither in a message."""
+"""Where a provider is, and what a message may say about it: URLs without passwords, and never a key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from rlm_kernel.errors import ConfigError
 
-SHORTEST_SECRET = 8
+MIN_SECRET_LENGTH = 8
 """Characters. What is shorter is a word for a server that wants no key, such as EMPTY or ollama, and may be shown."""
 
 
@@ -57,7 +57,7 @@ class Endpoint:
 
     def _worth_hiding(self) -> list[str]:
         # The longest first: one may be a part of another.
-        return sorted((s for s in self.secrets if len(s) >= SHORTEST_SECRET), key=len, reverse=True)
+        return sorted((s for s in self.secrets if len(s) >= MIN_SECRET_LENGTH), key=len, reverse=True)
 
 
 def check_key(key: str, variable: str | None) -> None:

@@ -16,19 +16,18 @@ from functools import wraps
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rlm_kernel.clients.chat_reply import ChatDraft
-from rlm_kernel.clients.chat_request import chat_message, response_format
-from rlm_kernel.clients.draft import dollars
+from rlm_kernel.clients.chat_format import ChatDraft, chat_message, response_format
 from rlm_kernel.clients.endpoint import check_key
 from rlm_kernel.clients.provider_errors import lm_errors
 from rlm_kernel.clients.remote import RemoteLM
+from rlm_kernel.clients.reply import dollars
 from rlm_kernel.clients.reply_size import hooks
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from rlm_kernel.records import Message
+    from rlm_kernel.types import Message
 
 KEYS: Mapping[str, str] = MappingProxyType(
     {

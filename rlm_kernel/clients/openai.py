@@ -1,4 +1,4 @@
-"""OpenAI's chat completions through the official SDK (2 and 3): OpenAI itself, and every server that speaks its API."""
+"""OpenAI's chat completions through the official SDK (2 and 3): OpenAI, and every server with the same API."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from rlm_kernel.clients.chat_reply import ChatDraft
-from rlm_kernel.clients.chat_request import chat_message, response_format
+from rlm_kernel.clients.chat_format import ChatDraft, chat_message, response_format
 from rlm_kernel.clients.endpoint import http_options
 from rlm_kernel.clients.provider_errors import asks_for_other_limit_name
 from rlm_kernel.clients.remote import CONNECT_SECONDS, RemoteLM
 
 if TYPE_CHECKING:
-    from rlm_kernel.records import Message
+    from rlm_kernel.types import Message
 
 _OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
 

@@ -1,8 +1,8 @@
 """The `portkey` backend: the AI gateway, through the `AsyncPortkey` of portkey-ai (the extra `portkey`).
 
-`AsyncPortkey` turns its arguments into headers and asks through an openai SDK that it brings along. That SDK is used
-here directly, because `AsyncPortkey` has no timeout for a connection. It asks again when the gateway cannot be reached;
-when a provider is busy, the gateway does so itself, if it is told to, and that is what `max_retries` becomes.
+`AsyncPortkey` turns its arguments into headers and calls the gateway through an openai SDK of its own. That SDK is used
+here directly, because `AsyncPortkey` has no timeout for a connection. The SDK retries when the gateway cannot be
+reached; when a provider is busy, the gateway retries, if it is asked to, and `max_retries` asks it to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Every failure of a call through an SDK as one `LMError` that says what to do next.
+"""Convert every failure of a call through an SDK into one `LMError` that names the next step.
 
 `lm_errors`, and `opening_errors` before the first call, are the only places where foreign errors are converted. The
-table of next steps is keyed by class name and looked up along the ancestors of what was raised: so no SDK is imported
+table of next steps is keyed by class name and looked up along the base classes of the error. So no SDK is imported
 here, a class that a later SDK adds is covered by its base, and the SDKs share the table, because they name their errors
 alike (openai 2 and 3, anthropic, litellm, and the openai that portkey-ai brings along). The transport errors of httpx
 and httpx2 are one entry too.
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.clients.reply_size import UnreadableReply
 from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError, refused
-from rlm_kernel.plaintext import plain
+from rlm_kernel.text import plain
 
 if TYPE_CHECKING:
     from rlm_kernel.clients.endpoint import Endpoint
-    from rlm_kernel.records import Usage
+    from rlm_kernel.types import Usage
 
-LONGEST_QUOTE = 500
+MAX_QUOTE = 500
 """Characters of a provider's own words that a message repeats; error pages can be long."""
 
 _MAX_READ = 100_000
@@ -109,7 +109,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _BREAKS = ("ReadError", "RemoteProtocolError", "WriteError")
 
 
-def failure(
+def lm_error(
     endpoint: Endpoint,
     what: str,
     kind: str,
@@ -142,7 +142,7 @@ def failure(
     place = f" (HTTP {status})" if status else ""
     what = plain(what).rstrip(". ")  # before the key is hidden: what is removed may stand between its letters
     message = endpoint.hidden(f"{endpoint.backend}, model {endpoint.model!r}{place}: {what}. {step}")
-    shown_id = None if request_id is None else endpoint.hidden(plain(request_id[:LONGEST_QUOTE]))
+    shown_id = None if request_id is None else endpoint.hidden(plain(request_id[:MAX_QUOTE]))
     raised = ContextOverflowError if kind == "context overflow" else LMError
     return raised(
         message,
@@ -165,12 +165,12 @@ def lm_errors(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except UnreadableReply as error:
-        raise failure(endpoint, str(error), "unreadable", status=error.status) from None
+        raise lm_error(endpoint, str(error), "unreadable", status=error.status) from None
     except Exception as error:
         kind = _kind(error)
         if kind is None:
             raise
-        raise _converted(error, kind, endpoint) from _cause(error, endpoint)
+        raise _convert(error, kind, endpoint) from _cause(error, endpoint)
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def refuses_schema(error: LMError) -> bool:
     Only its own words count, and the name of the model is none of them.
     """
     name = re.compile(rf"(?<!\w){re.escape(error.model.rpartition('/')[2])}(?!\w)")
-    said = name.sub("", _cut(_words(error.__cause__ or error))).lower()
+    said = name.sub("", _clip(_words(error.__cause__ or error))).lower()
     return error.status in {400, 404, 422, 500, 501} and any(mark in said for mark in _SCHEMAS)
 
 
@@ -207,10 +207,10 @@ def asks_for_other_limit_name(error: Exception) -> bool:
     return status in {400, 422} and _OTHER_LIMIT_NAME.search(_words(error)) is not None
 
 
-def _converted(error: Exception, kind: str, endpoint: Endpoint) -> LMError:
-    return failure(
+def _convert(error: Exception, kind: str, endpoint: Endpoint) -> LMError:
+    return lm_error(
         endpoint,
-        _cut(endpoint.hidden(_words(error))),  # hidden first: half a key would not be found
+        _clip(endpoint.hidden(_words(error))),  # hidden first: half a key would not be found
         kind,
         retries=_retries(error),
         status=getattr(error, "status_code", None),
@@ -255,8 +255,8 @@ def _redirection(error: BaseException) -> str | None:
     return f"the server redirects to {location}" if location else None
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} …"
+def _clip(text: str) -> str:
+    return text if len(text) <= MAX_QUOTE else f"{text[:MAX_QUOTE]} …"
 
 
 def _quote(body: Any, room: int = _MAX_NESTED) -> Any:

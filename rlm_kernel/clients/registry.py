@@ -1,7 +1,7 @@
 """From the name of a backend and `backend_kwargs` to a model client.
 
-Everything a user can get wrong is found here, before anything starts: an unknown name, an argument that is missing,
-unknown or of the wrong kind, a key that is nowhere, a package that is not installed. A backend's module is imported
+Everything a user can get wrong is found here, before anything starts: an unknown name; an argument that is missing,
+unknown or of the wrong type; a key that is nowhere; a package that is not installed. A backend's module is imported
 when it is used.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rlm_kernel.clients import trust
-from rlm_kernel.clients.arguments import check
+from rlm_kernel.clients.argument_types import check_argument
 from rlm_kernel.clients.backends import BACKENDS, Backend
 from rlm_kernel.clients.trust import Source, Sourced, as_argument, value_of
 from rlm_kernel.clients.variables import Variables, environment_variables
@@ -26,7 +26,7 @@ from rlm_kernel.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rlm_kernel.clients.lm import LM
+    from rlm_kernel.clients.base import LM
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[^]]*\]|[^:/]*)(:(?P<port>\w*))?(?P<path>(/.*)?)")
 
@@ -41,7 +41,7 @@ def find(name: str) -> Backend:
     """
     backend = BACKENDS.get(name) if isinstance(name, str) else None
     if backend is None:
-        raise ConfigError(f"Unknown backend {name!r}{_meant(name, BACKENDS)} Allowed: {_list(BACKENDS)}.")
+        raise ConfigError(f"Unknown backend {name!r}{_suggestion(name, BACKENDS)} Allowed: {_list(BACKENDS)}.")
     return backend
 
 
@@ -61,7 +61,7 @@ def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str,
             source, or a package is missing.
     """
     backend = find(name)
-    given = _given(backend, {} if backend_kwargs is None else backend_kwargs)
+    given = _check_arguments(backend, {} if backend_kwargs is None else backend_kwargs)
     variables = Variables.of(env)
     if "base_url" in backend.arguments and not _has(given, "base_url"):
         given |= _found("base_url", _base_url(backend, variables))
@@ -70,7 +70,7 @@ def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str,
     if (backend.key_variable or backend.key) and not _has(given, "api_key"):
         given["api_key"] = _key(backend, variables)
     for argument, setting in given.items():
-        check(argument, setting.value)
+        check_argument(argument, setting.value)
     trust.check(given, finds_keys=backend.others)
     values = {argument: setting.value for argument, setting in given.items()}
     if "base_url" in values:
@@ -78,14 +78,14 @@ def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str,
     return backend.create(_with_options(backend, values, variables) if backend.others else values)
 
 
-def _given(backend: Backend, arguments: Mapping[str, Any]) -> dict[str, Sourced[Any]]:
+def _check_arguments(backend: Backend, arguments: Mapping[str, Any]) -> dict[str, Sourced[Any]]:
     if not isinstance(arguments, Mapping):
         raise ConfigError(f"backend_kwargs is a dict such as {_example(backend)}, not a {type(arguments).__name__}.")
     unknown = [name for name in arguments if name not in backend.arguments]
     if unknown and not backend.others:
         raise ConfigError(
             f"backend_kwargs of {backend.name!r} has no argument {unknown[0]!r}"
-            f"{_meant(unknown[0], backend.arguments)} Allowed: {_list(backend.arguments)}."
+            f"{_suggestion(unknown[0], backend.arguments)} Allowed: {_list(backend.arguments)}."
         )
     return {name: as_argument(name, value) for name, value in arguments.items() if value_of(value) is not None}
 
@@ -170,7 +170,7 @@ def _example(backend: Backend) -> dict[str, str]:
     return {name: examples[name] for name in backend.required or ("model_name",)}
 
 
-def _meant(name: object, allowed: Iterable[str]) -> str:
+def _suggestion(name: object, allowed: Iterable[str]) -> str:
     close = get_close_matches(str(name), list(allowed), n=1)
     return f"; did you mean {close[0]!r}?" if close else "."
 

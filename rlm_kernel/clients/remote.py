@@ -1,8 +1,8 @@
-"""What the clients of all SDKs have in common: a call through an SDK becomes a `Reply` or an `LMError`.
+"""The base of clients that call a provider through its SDK: a call becomes a `Reply` or an `LMError`.
 
-One client of the SDK serves all calls (`connection`). Retries and timeouts are the SDK's own; what it raises is
-converted in `provider_errors`. A context window that the user does not give is looked up in the price table and asked
-of the server, once, beside the first call; a run neither waits for that nor fails by it.
+One client of the SDK serves all calls (`connection`). Retries and timeouts are the SDK's own; its errors are converted
+in `provider_errors`. A context window that the user does not give is taken from the price table or from the server's
+list of models, once, in parallel with the first call; a run neither waits for it nor fails by it.
 """
 
 from __future__ import annotations
@@ -11,27 +11,35 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlm_kernel.clients.connection import Connection
-from rlm_kernel.clients.context_windows import in_listing
 from rlm_kernel.clients.endpoint import Endpoint, check_key, is_loopback, without_password
-from rlm_kernel.clients.prices import Prices, Tariff, Tokens
-from rlm_kernel.clients.provider_errors import failure, lm_errors, opening_errors, refuses_schema
+from rlm_kernel.clients.pricing import Prices, Tariff, Tokens
+from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema
 from rlm_kernel.clients.reply_size import is_too_long
-from rlm_kernel.clients.surrogates import sendable, sendable_schema
 from rlm_kernel.errors import ConfigError, LMError
-from rlm_kernel.records import Message, Reply, Usage
-from rlm_kernel.schemas import instructed
+from rlm_kernel.schema.answer_schema import add_instructions
+from rlm_kernel.types import Message, Reply, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
-    from rlm_kernel.clients.draft import Draft
-    from rlm_kernel.clients.lm import OnText
+    from rlm_kernel.clients.base import OnText
+    from rlm_kernel.clients.reply import Draft
+
+WINDOW_FIELDS = (
+    "max_model_len",  # vLLM
+    "n_ctx",  # llama.cpp, under "meta"
+    "context_length",  # OpenRouter, Together
+    "context_window",  # Groq
+    "max_context_length",  # Mistral, LM Studio
+    "max_input_tokens",  # Anthropic
+)
 
 CONNECT_SECONDS = 10.0
 """How long to wait for a connection; `timeout` is for the answer."""
@@ -40,6 +48,46 @@ LOOKUP_SECONDS = 10.0
 """How long to wait for the server's list of models."""
 
 _log = logging.getLogger(__name__)
+
+
+def sendable(message: Message) -> Message:
+    """The message with pairs of surrogates joined and lone ones replaced."""
+    return {**message, "content": _join_surrogates(message["content"])}
+
+
+def sendable_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with pairs of surrogates joined and lone ones replaced, in its names too."""
+    text = json.dumps(schema, ensure_ascii=False)
+    cleaned = _join_surrogates(text)
+    return schema if cleaned is text else dict(json.loads(cleaned))
+
+
+def _join_surrogates(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def window_in_listing(listing: Any, model: str) -> int | None:
+    """The tokens of prompt and reply together that the list gives for a model, or None.
+
+    Args:
+        listing: the decoded answer; its shape is not trusted.
+        model: the name of the model. A list of one model is about that one, whatever it is called there.
+    """
+    entries = listing.get("data") if isinstance(listing, Mapping) else None
+    found = [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+    named = [entry for entry in found if entry.get("id") == model]
+    return next(map(_window_of, named or (found if len(found) == 1 else [])), None)
+
+
+def _window_of(entry: Mapping[str, Any]) -> int | None:
+    meta = entry.get("meta")
+    fields = {**(meta if isinstance(meta, Mapping) else {}), **entry}
+    values = (fields.get(name) for name in WINDOW_FIELDS)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 
 @dataclass(eq=False, repr=False)
@@ -150,7 +198,7 @@ class RemoteLM(ABC):
         if schema is None:
             return await self._ask(messages, max_tokens, on_text)
         schema = sendable_schema(schema)
-        told, key = instructed(messages, schema), json.dumps(schema, sort_keys=True)
+        told, key = add_instructions(messages, schema), json.dumps(schema, sort_keys=True)
         await self._connected()
         if key not in self._refused and self._has_mode_for(schema):
             try:
@@ -249,9 +297,9 @@ class RemoteLM(ABC):
                 events += 1
                 if is_too_long(characters, events, limit):
                     what = f"the reply goes on after {events:,} events, and its limit is {limit:,} tokens"
-                    raise failure(self._endpoint, what, "unreadable")
+                    raise lm_error(self._endpoint, what, "unreadable")
         if draft.begun and draft.finish_reason is None:
-            raise failure(self._endpoint, "the stream ended before the reply did", "broken off")
+            raise lm_error(self._endpoint, "the stream ended before the reply did", "broken off")
         return self._reply(draft)
 
     async def _chunks(self, client: Any, request: dict[str, Any]) -> AsyncGenerator[Any]:
@@ -263,11 +311,11 @@ class RemoteLM(ABC):
     def _reply(self, draft: Draft) -> Reply:
         usage = self._usage(draft)
         if not draft.begun:
-            raise failure(self._endpoint, draft.complaint, "not an API", usage=usage)
+            raise lm_error(self._endpoint, draft.complaint, "not an API", usage=usage)
         # A model that spent its whole limit on thinking has no text: a reply cut short, not a failure.
         if not draft.pieces and draft.finish_reason != "length":
             what = f"the reply holds no text (finish_reason {draft.finish_reason!r})"
-            raise failure(self._endpoint, what, "no text", usage=usage)
+            raise lm_error(self._endpoint, what, "no text", usage=usage)
         return Reply("".join(draft.pieces), draft.model, usage or Usage(), draft.finish_reason)
 
     def _usage(self, draft: Draft) -> Usage | None:
@@ -294,7 +342,7 @@ class RemoteLM(ABC):
             hurried = {"timeout": LOOKUP_SECONDS, "max_retries": 0}
             with lm_errors(self._endpoint):
                 listing = await client.get(self.models_path, cast_to=object, options=hurried)
-            if (window := in_listing(listing, self.model_name)) is not None:
+            if (window := window_in_listing(listing, self.model_name)) is not None:
                 self.context_window, self._window_known = window, True
         except Exception as error:  # noqa: BLE001 (nothing depends on it)
             _log.debug("%s does not tell context windows: %s", self._endpoint.url, self._endpoint.hidden(str(error)))

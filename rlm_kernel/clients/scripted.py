@@ -1,10 +1,10 @@
-r"""A model that says what you tell it to: the public test double.
+r"""A model with scripted replies: the public test double.
 
-    lm = ScriptedLM(["```repl\nprint(len(context))\\n```", "FINAL(42)"])
+    lm = ScriptedLM(["```repl\nprint(len(context))\n```", "FINAL(42)"])
     RLM(lm).completion("some text")
 
 Replies are taken in order from a list, or made by a function of the conversation. An exception in the list, or from the
-function, is raised. Use `calls` to see what was asked.
+function, is raised. `calls` lists the requests.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_kernel.clients.lm import OnText
+from rlm_kernel.clients.base import OnText
 from rlm_kernel.errors import LMError
-from rlm_kernel.records import Image, Message, Reply, Usage
+from rlm_kernel.types import Image, Message, Reply, Usage
 
 Script = Callable[[Sequence[Message]], "str | Reply | BaseException"]
 
@@ -69,7 +69,7 @@ class ScriptedLM:
         self.context_window = context_window
         self.calls: list[Call] = []
         self.in_flight = 0
-        self.most_in_flight = 0
+        self.max_in_flight = 0
         self._delay = delay
         self._script = replies if callable(replies) else _from_list(replies, model)
 
@@ -88,7 +88,7 @@ class ScriptedLM:
         """
         self.calls.append(Call(tuple(messages), max_tokens, schema))
         self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             if self._delay:
                 await asyncio.sleep(self._delay)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Generic, NoReturn, TypeVar
 
-from rlm_kernel.clients.arguments import SECRETS
+from rlm_kernel.clients.argument_types import SECRETS
 from rlm_kernel.clients.endpoint import is_loopback, without_password
 from rlm_kernel.errors import ConfigError
 

@@ -1,1 +1,1 @@
-"""Start a kernel somewhere: one provisioner for each place, found by jupyter_client through its entry point."""
+"""Kernelspecs, and a provisioner for each place where a kernel can run, found by jupyter_client by entry point."""

@@ -1,4 +1,4 @@
-"""The environment variables of a kernel on this machine: an allow-list, so that no key of the user is in it."""
+"""The environment variables of a kernel on this machine: an allow-list, so that no key of the user is among them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY"})
 _SCHEME = re.compile(r"\A[a-z][a-z0-9+.-]*+://", re.IGNORECASE)
 
 
-def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
+def scrub_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """What of `environ` a kernel may see: proxies without their passwords, certificates, locale, paths; no secret."""
     allowed: dict[str, str] = {}
     for name, value in environ.items():

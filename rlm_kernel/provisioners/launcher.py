@@ -89,7 +89,7 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _take_sockets(door: str, argv: list[str]) -> dict[str, int]:
+def _take_sockets(handover: str, argv: list[str]) -> dict[str, int]:
     """The listening sockets that the host hands over, by the address that the kernel would bind."""
     import json
     import socket
@@ -97,7 +97,7 @@ def _take_sockets(door: str, argv: list[str]) -> dict[str, int]:
     with open(argv[argv.index("-f") + 1]) as file:  # noqa: PTH123
         connection = json.load(file)
     with socket.socket(socket.AF_UNIX) as host:
-        host.connect(door)
+        host.connect(handover)
         _, fds, _, _ = socket.recv_fds(host, 1, len(_CHANNELS))
     ports = (connection[f"{channel}_port"] for channel in _CHANNELS)
     return {f"ipc://{connection['ip']}-{port}": fd for port, fd in zip(ports, fds, strict=True)}

@@ -1,47 +1,27 @@
-"""A kernel as a process on this machine: scrubbed environment, private directories, a watchdog, a memory limit.
+"""A kernel as a process on this machine: scrubbed environment, private directories, watchdog, memory limit.
 
-It is not a sandbox: the kernel runs as the same user and can read the user's files (README, "What local does not
-contain").
+It is not a sandbox: the kernel runs as the same user and can read the user's files.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 from traitlets import Bool, Integer, TraitError, Unicode, Union, validate
 
-from rlm_kernel.provisioners.directories import private_directory
-from rlm_kernel.provisioners.environ import private_directories, scrubbed
-from rlm_kernel.provisioners.own_process import OwnProcess
+from rlm_kernel.provisioners.environ import private_directories, scrub_environ
+from rlm_kernel.provisioners.local_base import LocalProcess, private_directory
+from rlm_kernel.text import size_in_bytes
 
 WATCHDOG_SECONDS = 3.0
-SMALLEST_MEMORY = 128 * 2**20
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
-_FACTORS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+MIN_MEMORY = 128 * 2**20
 
 
-def size_in_bytes(size: str | int) -> int:
-    """``"2g"``, ``"512m"``, ``"1.5 GiB"`` or a number of bytes, as bytes.
-
-    Raises:
-        ValueError: not a size, or one that no machine has.
-    """
-    match = _SIZE.fullmatch(str(size).strip())
-    if match is None:
-        raise ValueError(f"{size!r} is not a size: write it like '2g', '512m' or as a number of bytes.")
-    wanted = float(match[1]) * _FACTORS[match[2].lower()]
-    if wanted >= sys.maxsize:
-        raise ValueError(f"{size!r} is more than any machine has: write it like '2g' or '512m'.")
-    return int(wanted)
-
-
-class LocalKernel(OwnProcess):
+class LocalKernel(LocalProcess):
     """The provisioner `rlm-local`. Traits tagged `environment` are what `environment_kwargs` may set.
 
     jupyter_client calls `pre_launch` and `launch_kernel` from `KernelManager.start_kernel`, `kill`, `wait` and
@@ -67,7 +47,7 @@ class LocalKernel(OwnProcess):
             size = size_in_bytes(proposal["value"])
         except ValueError as error:
             raise TraitError(str(error)) from error
-        if size < SMALLEST_MEMORY:
+        if size < MIN_MEMORY:
             raise TraitError(f"{proposal['value']!r} is too little for a kernel: give it 128m at least.")
         return proposal["value"]
 
@@ -78,7 +58,7 @@ class LocalKernel(OwnProcess):
         self._keep_sockets_private(self.directory)
         kwargs = await super().pre_launch(**kwargs)
         kwargs["cmd"] = self._with_our_options(kwargs["cmd"])
-        kwargs["env"] = {**scrubbed(os.environ), **private_directories(self.directory), **self.env}
+        kwargs["env"] = {**scrub_environ(os.environ), **private_directories(self.directory), **self.env}
         kwargs["cwd"] = self.cwd or self._start_directory(self.directory, kwargs.get("cwd"))
         return kwargs
 

@@ -1,1 +1,1 @@
-"""The record of a run: the events the engine emits, and their readers."""
+"""The record of a run: the events that the engine emits, and their readers."""

@@ -1,4 +1,4 @@
-"""The reference's callbacks, fired from the stream of events."""
+"""The reference's callbacks, called from the stream of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens in a run, said once by the engine as typed records.
+"""The events of a run: typed records that the engine emits once.
 
 The console, the callbacks, the log, the notebook and `RLM.stream()` are readers of this stream; none of them asks the
 engine for anything. Every event carries `time`, seconds since the run started.
@@ -10,8 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_kernel.questions import Answer, Image, QueryKind, ToolCall
-from rlm_kernel.records import CellResult, Output, Prompt, Reply, RLMChatCompletion, Usage
+from rlm_kernel.types import (
+    Answer,
+    CellResult,
+    Image,
+    Output,
+    Prompt,
+    QueryKind,
+    Reply,
+    RLMChatCompletion,
+    ToolCall,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

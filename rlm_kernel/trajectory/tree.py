@@ -1,7 +1,7 @@
 """A run as a tree: its turns, their cells, the calls of the cells, and the runs of its children.
 
-The stream of events is flat. Whoever wants to show or repeat a run wants this instead, and builds it by handing over
-one event after another, while the run goes on or when it is read back from its log.
+The stream of events is flat. A reader that shows or repeats a run builds this tree by adding one event after another,
+during the run or from its log; `events_of` goes the other way.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
-from rlm_kernel.records import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, SubcallAnswered, SubcallStarted
+from rlm_kernel.types import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage
 
 SETUP = 0
 """The number of the cell in whose name the setup of a kernel asks; those of the turns count from 1."""
@@ -109,7 +109,7 @@ class Cell:
         for call in self.calls:
             yield from call.spending()
 
-    def retold(self) -> Iterator[Event]:
+    def recorded_events(self) -> Iterator[Event]:
         """Its events; an answer gets its prompt back, which a log says once."""
         for event in self.events:
             if isinstance(event, SubcallAnswered):
@@ -294,3 +294,27 @@ class Trajectory:
                 cell.tools.append(ToolUse(event.call, event.outcome, event.seconds, event.key, event.occurrence))
             case events.ChildEvent():
                 cell.call(event.query, event.index).children.setdefault(event.index, Trajectory()).add(event.event)
+
+
+def events_of(run: Trajectory) -> Iterator[Event]:
+    """The events of a run, as far as it got; pieces of text and output are not on record."""
+    if run.started is None:
+        return
+    yield run.started
+    replies = {reply.iteration: reply for reply in run.replies if isinstance(reply, events.ModelReplied)}
+    for turn in run.turns:
+        reply = replies.get(turn.iteration)
+        time = reply.time if reply else run.seconds
+        yield events.IterationStarted(time=time, iteration=turn.iteration, told=turn.told)
+        if reply is not None:
+            yield reply
+        for cell in turn.cells:
+            yield from cell.recorded_events()
+        for message in turn.notices:
+            yield events.Notice(time=time, message=message)
+        if turn.finished is not None:
+            yield turn.finished
+    if run.completion is not None:
+        yield events.RunFinished(time=run.seconds, completion=run.completion)
+    elif run.failure is not None:
+        yield events.RunFailed(time=run.seconds, error=run.failure, given_up=run.given_up)

@@ -1,4 +1,4 @@
-"""The viewer: a recorded run, or one under way, as a page that one reads, searches and walks through by keyboard.
+"""The viewer: a recorded run, or one in progress, as a page to read, search and navigate by keyboard.
 
 One component, written as plain ES modules and one style sheet in `page/`, is used three ways: as the page of `rlm
 view`, as a file that holds a log, and as a widget in a notebook. It builds elements and text nodes only, so nothing
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rlm_kernel.records import RLMChatCompletion
+    from rlm_kernel.types import RLMChatCompletion
 
 __all__ = ["view"]
 
@@ -33,9 +33,9 @@ def view(run: RLMChatCompletion | str | os.PathLike[str], *, height: int = 640) 
         ConfigError: the result has no trajectory, or the extra `widget` is not installed.
         RecordingError: there is no such log.
     """
-    from rlm_kernel.viewer.kept import kept
+    from rlm_kernel.viewer.log_source import log_source
 
-    log = kept(run)
+    log = log_source(run)
     try:
         from rlm_kernel.viewer.widget import RunWidget
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""The component in one piece: its modules put together in the order in which they need each other.
+"""The viewer's JavaScript as one script: its modules in the order in which they need each other.
 
 Browsers load modules one by one, but a widget is one module, and a page that was opened from a file may import none.
-So all three ways get the same single script: each module becomes a function that gives its exports. Modules written for
-this (`import { names } from "./module.js"`, exports that are declarations) need no bundler with a package manager.
+So all three uses get the same single script: each module becomes a function that returns its exports. Modules written
+for this (`import { names } from "./module.js"`, exports that are declarations) need no bundler.
 """
 
 from __future__ import annotations

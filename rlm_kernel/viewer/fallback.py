@@ -9,27 +9,27 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rlm_kernel.markup import Element, Markup, Node, h, render
-from rlm_kernel.plaintext import plain
-from rlm_kernel.viewer.kept import LogInMemory, LogOnDisk
+from rlm_kernel.html.markup import Element, Markup, Node, h, render
+from rlm_kernel.text import plain
+from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk
 
-_MOST_TEXT = 4_000
-_MOST_TURNS = 100
-_MOST_BYTES = 50_000_000
+_MAX_TEXT = 4_000
+_MAX_TURNS = 100
+_MAX_BYTES = 50_000_000
 _KINDS = (b'"metadata"', b'"iteration"', b'"finished"', b'"failed"')
 
 
-def folded(log: LogOnDisk | LogInMemory) -> Markup:
+def folded_html(log: LogOnDisk | LogInMemory) -> Markup:
     """The run as nested `<details>`; of a log that cannot be read, why."""
     try:
-        large = log.size > _MOST_BYTES
-        lines = list(_lines(_ends(log) if large else log.read(0, _MOST_BYTES)))
+        large = log.size > _MAX_BYTES
+        lines = list(_lines(_ends(log) if large else log.read(0, _MAX_BYTES)))
     except OSError as error:
         return render(h("p", _text(f"{log.name} cannot be read: {error}")))
     turns = [line for line in lines if line.get("type") == "iteration"]
-    body = [_turn(turn) for turn in turns[:_MOST_TURNS]]
-    if len(turns) > _MOST_TURNS:
-        body.append(h("p", f"{len(turns) - _MOST_TURNS} more turns"))
+    body = [_turn(turn) for turn in turns[:_MAX_TURNS]]
+    if len(turns) > _MAX_TURNS:
+        body.append(h("p", f"{len(turns) - _MAX_TURNS} more turns"))
     if large:
         body.append(h("p", "The log is large: only its beginning and its end are shown here."))
     return render(_folded(_text(_question(lines) or log.name), body), _outcome(lines))
@@ -49,7 +49,7 @@ def _lines(content: bytes) -> Iterator[dict[str, Any]]:
 
 def _ends(log: LogOnDisk | LogInMemory) -> bytes:
     """The beginning and the end of a large log. Between them a line ends, so that none is made of two halves."""
-    return log.read(0, _MOST_BYTES // 2) + b"\n" + log.read(log.size - _MOST_BYTES // 2, _MOST_BYTES // 2)
+    return log.read(0, _MAX_BYTES // 2) + b"\n" + log.read(log.size - _MAX_BYTES // 2, _MAX_BYTES // 2)
 
 
 def _question(lines: list[dict[str, Any]]) -> str:
@@ -93,7 +93,7 @@ def _block(text: Any) -> Node:
 
 def _text(value: Any) -> str:
     text = plain(str(value))
-    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]} …"
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]} …"
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The logs of one folder, and nothing else: what the viewer's server may hand out."""
+"""The logs of one folder: all that the viewer's server may hand out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.trajectory.log.recording import check_is_log, log_of
+from rlm_kernel.trajectory.log.reader import check_is_log, log_of
 from rlm_kernel.viewer.summary import Summary, summary_of
 
-USUAL = ("rlm_logs", "logs")
+DEFAULT_FOLDERS = ("rlm_logs", "logs")
 """Where runs are logged: by the command line and in the documents' examples."""
 
-MOST = 500
+MAX_RUNS = 500
 """How many runs the list shows."""
 
 
@@ -38,10 +38,10 @@ class Folder:
         """The log of this name, or None. A name is compared with those that there are, and never made into a path."""
         return next((file for file in self._named() if file.name == name and self._is_log(file)), None)
 
-    def summaries(self, most: int = MOST) -> list[Summary]:
+    def summaries(self, limit: int = MAX_RUNS) -> list[Summary]:
         """What the list of runs shows: the latest ones, the newest first."""
         found = []
-        for file in sorted(self.logs(), key=_modified, reverse=True)[:most]:
+        for file in sorted(self.logs(), key=_modification_time, reverse=True)[:limit]:
             with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
                 found.append(self._summary(file))
         return found
@@ -74,7 +74,7 @@ def folder_of(given: str | None) -> Folder:
         RecordingError: it is a file that is neither a log nor a notebook with one.
     """
     if given is None:
-        usual = next((Path(name) for name in USUAL if Path(name).is_dir()), None)
+        usual = next((Path(name) for name in DEFAULT_FOLDERS if Path(name).is_dir()), None)
         if usual is None:
             raise ConfigError(
                 "There is no folder ./rlm_logs or ./logs here: run `rlm run …` first, or name a folder or a log, "
@@ -93,7 +93,7 @@ def folder_of(given: str | None) -> Folder:
     return Folder(log.parent, log.name)
 
 
-def _modified(file: Path) -> float:
+def _modification_time(file: Path) -> float:
     try:
         return file.stat().st_mtime
     except FileNotFoundError:

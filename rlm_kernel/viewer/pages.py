@@ -12,7 +12,7 @@ import hashlib
 from pathlib import Path
 
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.markup import Element, Markup, Node, embed_json, fill, h
+from rlm_kernel.html.markup import Element, Markup, Node, embed_json, fill, h
 from rlm_kernel.viewer import component
 
 TITLE = "RLM runs"
@@ -22,7 +22,7 @@ _STYLE = (
 )
 
 
-def served() -> Markup:
+def served_page() -> Markup:
     """The page of `rlm view`. Its script is `viewer.js`, beside it."""
     return _page(TITLE, h("script", type="module", src="viewer.js"))
 
@@ -47,7 +47,7 @@ def opening(url: str) -> Markup:
     return fill(component.source("opening.html"), url=url)
 
 
-def written(log: Path) -> Markup:
+def standalone_page(log: Path) -> Markup:
     """A page that holds a log and needs nothing else.
 
     Raises:
@@ -69,7 +69,7 @@ def export(log: Path, output: Path) -> None:
     Raises:
         ConfigError: the log cannot be read, or the page not be written.
     """
-    page = written(log)
+    page = standalone_page(log)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(page, "utf-8", errors="replace")

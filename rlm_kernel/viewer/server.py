@@ -21,7 +21,7 @@ from rlm_kernel.errors import ConfigError
 from rlm_kernel.viewer import component, pages
 from rlm_kernel.viewer.access import Access
 from rlm_kernel.viewer.folder import Folder
-from rlm_kernel.viewer.kept import LogOnDisk
+from rlm_kernel.viewer.log_source import LogOnDisk
 
 _ADDRESS = "127.0.0.1"
 _NAMES = ("localhost", _ADDRESS)
@@ -124,7 +124,7 @@ class _Request(BaseHTTPRequestHandler):
 
     def _give_page(self, path: str, query: dict[str, list[str]]) -> None:
         if path == "/":
-            self._give(pages.served().encode(), _HTML)
+            self._give(pages.served_page().encode(), _HTML)
         elif path == "/viewer.js":
             self._give(component.script("page").encode(), "text/javascript; charset=utf-8")
         elif path == "/logs":

@@ -1,4 +1,4 @@
-"""What the list of runs says of a log, read from its first and its last lines: logs may be large, and many."""
+"""A log's row in the list of runs, read from its first and last lines: logs may be large, and many."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from rlm_kernel.viewer.kept import FRESH_SECONDS
+from rlm_kernel.viewer.log_source import FRESH_SECONDS
 
 State = Literal["answered", "failed", "running", "open"]
 
 _BLOCKS = (1 << 16, 1 << 20, 1 << 25)
-_MOST_HEAD = 1 << 22
-_MOST_TEXT = 600
+_MAX_HEAD = 1 << 22
+_MAX_TEXT = 600
 _LAST_LINES = 5
-_MOST_NUMBER = 1e15  # as on the page: beyond this a number of a log is no figure, and sums would end at infinity
+_MAX_NUMBER = 1e15  # as on the page: beyond this a number of a log is no figure, and sums would end at infinity
 _QUESTION = re.compile(r"^Answer the following: (.*?)\n\nYour context is", re.DOTALL)
 
 
@@ -58,9 +58,9 @@ def summary_of(path: Path) -> Summary:
     stat = path.stat()
     known: dict[str, Any] = {}
     with path.open("rb") as file:
-        head = list(_parsed(file.readline(_MOST_HEAD) for _ in range(2)))
+        head = list(_parse_lines(file.readline(_MAX_HEAD) for _ in range(2)))
         for line in [*head[:2], *reversed(list(_last(file, stat.st_size)))]:
-            known |= _told(line, head[0] if head else {})
+            known |= _fields_of_line(line, head[0] if head else {})
     return Summary(path.name, stat.st_size, stat.st_mtime, _state(known, stat.st_mtime), **known)
 
 
@@ -72,7 +72,7 @@ def _state(known: dict[str, Any], modified: float) -> State:
     return "running" if time.time() - modified < FRESH_SECONDS else "open"
 
 
-def _told(line: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+def _fields_of_line(line: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     """What a line says for the list."""
     match line.get("type"):
         case "metadata":
@@ -81,7 +81,7 @@ def _told(line: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
             return {
                 "answer": _short(line.get("response")),
                 "seconds": _number(line.get("execution_time")),
-                **_spent(line),
+                **_usage_fields(line),
             }
         case "failed":
             said = f"{line.get('error_type')}: {line.get('error')}"
@@ -108,7 +108,7 @@ def _of_iteration(line: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]
     return told
 
 
-def _spent(line: dict[str, Any]) -> dict[str, Any]:
+def _usage_fields(line: dict[str, Any]) -> dict[str, Any]:
     usage = _fields(line.get("usage_summary"))
     models = [_fields(model) for model in _fields(usage.get("model_usage_summaries")).values()]
     counts = [_number(model.get(f"total_{kind}_tokens")) for model in models for kind in ("input", "output")]
@@ -128,13 +128,13 @@ def _last(file: Any, size: int) -> Iterator[dict[str, Any]]:
         file.seek(max(0, size - block))
         lines = file.read(block).split(b"\n")
         whole = lines if size <= block else lines[1:]
-        found = list(_parsed(reversed(whole[-_LAST_LINES - 1 :])))
+        found = list(_parse_lines(reversed(whole[-_LAST_LINES - 1 :])))
         if found or size <= block:
             yield from found
             return
 
 
-def _parsed(lines: Any) -> Iterator[dict[str, Any]]:
+def _parse_lines(lines: Any) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             parsed = json.loads(line)
@@ -145,12 +145,12 @@ def _parsed(lines: Any) -> Iterator[dict[str, Any]]:
 
 
 def _short(text: Any) -> str:
-    return "" if text is None else str(text)[:_MOST_TEXT]
+    return "" if text is None else str(text)[:_MAX_TEXT]
 
 
 def _number(value: Any) -> float | None:
     """A number that is a figure, or None: a log may be damaged, or made to break its readers."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST_NUMBER
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
     return value if known else None
 
 

@@ -1,7 +1,7 @@
-"""The viewer as a widget (anywidget): the same component, whose log is read by the kernel of the notebook.
+"""The viewer as a widget (anywidget): the same component, whose log is read by the notebook's kernel.
 
-The log travels in pieces when the page asks for them, so a notebook that is saved does not hold it, and a run under way
-is followed. Where there is no widget (a page made of the notebook, an untrusted one), a folded text stands for it.
+The log travels in pieces when the page asks for them, so a saved notebook does not hold it, and a run in progress is
+followed. Where there is no widget (a page made of the notebook, an untrusted one), folded text takes its place.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import anywidget
 import traitlets
 
 from rlm_kernel.viewer import component
-from rlm_kernel.viewer.fallback import folded
-from rlm_kernel.viewer.kept import LogInMemory, LogOnDisk
+from rlm_kernel.viewer.fallback import folded_html
+from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk
 
 _PIECE = 4 << 20
 
@@ -50,4 +50,4 @@ class RunWidget(anywidget.AnyWidget):
         """The widget, and beside it a text for those who cannot show one."""
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        return {**data, "text/html": folded(self._log), "text/plain": f"The run {self._log.name}"}, metadata
+        return {**data, "text/html": folded_html(self._log), "text/plain": f"The run {self._log.name}"}, metadata

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlm import LM, RLM, ConfigError, PromptProfile, ScriptedLM
-from rlm_kernel.arguments import keys_of
-from rlm_kernel.kernelspecs import Environment
+from rlm_kernel.engine.argument_checks import keys_of
+from rlm_kernel.provisioners.kernelspecs import Environment
 
 LM_ = ScriptedLM([])
 
@@ -159,4 +159,4 @@ def test_a_package_that_the_kernel_lacks_is_named():
 def test_a_key_that_a_model_finds_later_is_known_as_a_secret_before():
     lm = ScriptedLM([])
     lm.env = {"TOGETHERAI_API_KEY": "tg-secret-123456", "PATH": "/bin"}
-    assert keys_of(RLM(lm).plan) == {"tg-secret-123456"}
+    assert keys_of(RLM(lm).config) == {"tg-secret-123456"}

@@ -9,7 +9,7 @@ import pytest
 
 from rlm import RLM, ConfigError, ScriptedLM
 from rlm.logger import RLMLogger
-from rlm_kernel.trajectory.log.recording import read
+from rlm_kernel.trajectory.log.reader import read_log
 
 
 def test_the_callbacks_fire_with_the_documented_arguments():
@@ -61,7 +61,7 @@ def test_a_callback_of_a_sub_call_may_leave_the_program(tmp_path):
     leave = {"on_subcall_start": lambda *_: sys.exit("enough")}
     with pytest.raises(SystemExit, match="enough"):
         RLM(lm, logger=logger, **leave).completion("x")
-    assert read(logger.log_file_path).trajectory.failure is not None
+    assert read_log(logger.log_file_path).trajectory.failure is not None
 
 
 def test_a_reader_that_fails_ends_no_run_where_warnings_are_errors():

@@ -133,7 +133,7 @@ CTRL_C = textwrap.dedent(
         def __call__(self, event):
             if type(event).__name__ == "CellOutput" and "running" in str(event.output):
                 print("running", flush=True)
-    import rlm_kernel.rlm as module
+    import rlm_kernel.api as module
     original = module.Run.__init__
     def init(self, plan, readers, **kwargs):
         original(self, plan, [View()], **kwargs)

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from loopback import MODEL, Fails, Hangs, Says
 
-from rlm_kernel.cli import exits, main
+from rlm_kernel.cli import exit_codes, main
 from rlm_kernel.errors import (
     BudgetExceededError,
     CancellationError,
@@ -244,7 +244,7 @@ def test_help_and_the_module_hold_the_same_table_of_exit_codes(rlm):
     import rlm_kernel.cli
 
     shown = rlm("run", "--help").stdout.decode()
-    for row in exits.TABLE:
+    for row in exit_codes.TABLE:
         assert f"{row.code:>3}  {row.meaning}" in shown
         assert f"{row.code:>5}  {row.meaning}" in rlm_kernel.cli.__doc__
 
@@ -296,7 +296,7 @@ def test_a_closed_stdout_is_no_traceback(rlm, provider):
     provider.release()
     with process:
         assert process.stderr.read() == b""
-    assert process.returncode == exits.PIPE_CLOSED
+    assert process.returncode == exit_codes.PIPE_CLOSED
 
 
 def test_a_closed_stderr_does_not_stop_the_run(rlm, provider):

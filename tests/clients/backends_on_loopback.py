@@ -8,7 +8,8 @@ import sys
 import pytest
 from loopback import MODEL
 
-from rlm_kernel.clients.registry import BACKENDS, build
+from rlm_kernel.clients.backends import BACKENDS
+from rlm_kernel.clients.registry import build
 
 KEY = "sk-secret-0123456789abcdef"
 """Seen by the provider, and by nobody else."""

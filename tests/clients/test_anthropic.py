@@ -12,11 +12,11 @@ import anthropic
 import pytest
 from loopback import API_KEY, MODEL, Fails, Hangs, Says, Sends
 
-from rlm_kernel.clients.anthropic import LONGEST_REPLY, AnthropicLM
+from rlm_kernel.clients.anthropic import MAX_REPLY_TOKENS, AnthropicLM
 from rlm_kernel.clients.endpoint import Endpoint
 from rlm_kernel.clients.provider_errors import NEXT_STEPS, lm_errors
 from rlm_kernel.errors import ConfigError, LMError
-from rlm_kernel.records import Reply, Usage
+from rlm_kernel.types import Reply, Usage
 
 QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}]
 CACHED = {"cache_control": {"type": "ephemeral"}}
@@ -132,7 +132,7 @@ async def test_system_is_a_parameter_and_the_limit_is_said(client, provider):
         "model": MODEL,
         "system": [said("Be brief.") | CACHED],
         "messages": [{"role": "user", "content": [said("Who are you?") | CACHED]}],
-        "max_tokens": LONGEST_REPLY,
+        "max_tokens": MAX_REPLY_TOKENS,
     }
     assert API_KEY in (request.headers.get("x-api-key") or request.headers["authorization"])
 

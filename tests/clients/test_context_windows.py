@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from loopback import MODEL
 
 from rlm_kernel.clients.anthropic import AnthropicLM
-from rlm_kernel.clients.context_windows import in_listing
 from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.portkey import PortkeyLM
+from rlm_kernel.clients.remote import window_in_listing
 
 QUESTION = [{"role": "user", "content": "Who are you?"}]
 TELLING = [backend for backend in each_backend() if backend.values[0] != "litellm"]
@@ -100,12 +100,12 @@ SAID = [
 
 @pytest.mark.parametrize(("entry", "window"), SAID, ids=str)
 def test_a_window_stands_under_many_names(entry, window):
-    assert in_listing({"data": [{"id": "m", **entry}, {"id": "n", "max_model_len": 1}]}, "m") == window
+    assert window_in_listing({"data": [{"id": "m", **entry}, {"id": "n", "max_model_len": 1}]}, "m") == window
 
 
 def test_a_list_of_one_is_about_the_model_whatever_it_is_called():
-    assert in_listing({"data": [{"id": "/models/m.gguf", "max_model_len": 5}]}, "m") == 5
-    assert in_listing({"data": [{"id": "a", "max_model_len": 5}, {"id": "b", "max_model_len": 5}]}, "m") is None
+    assert window_in_listing({"data": [{"id": "/models/m.gguf", "max_model_len": 5}]}, "m") == 5
+    assert window_in_listing({"data": [{"id": "a", "max_model_len": 5}, {"id": "b", "max_model_len": 5}]}, "m") is None
 
 
 json_values = st.recursive(
@@ -116,7 +116,7 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_no_list_is_a_failure(listing):
-    assert in_listing(listing, "m") is None or in_listing(listing, "m") > 0
+    assert window_in_listing(listing, "m") is None or window_in_listing(listing, "m") > 0
 
 
 # The table

@@ -9,7 +9,7 @@ from backends_on_loopback import KEY, MODELS, client_of, closed, each_backend
 from loopback import MODEL, Fails, Hangs, Says
 
 from rlm_kernel.errors import LMError
-from rlm_kernel.records import Usage
+from rlm_kernel.types import Usage
 
 QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}]
 PRICES = {"input": 10, "output": 100, "cached": 1}

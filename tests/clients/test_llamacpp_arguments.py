@@ -5,9 +5,10 @@ import importlib.util
 import pytest
 from loopback import Fails
 
-from rlm_kernel.clients.llamacpp import LlamaCppLM
-from rlm_kernel.clients.registry import BACKENDS, build
-from rlm_kernel.clients.weights import QWEN_CODER
+from rlm_kernel.clients.backends import BACKENDS
+from rlm_kernel.clients.llamacpp.client import LlamaCppLM
+from rlm_kernel.clients.llamacpp.weights import QWEN_CODER
+from rlm_kernel.clients.registry import build
 from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError
 
 QUESTION = [{"role": "user", "content": "hi"}]

@@ -14,7 +14,7 @@ from loopback import LoopbackProvider
 from outside import OutsideNetworkError
 
 from rlm_kernel.clients.openai import OpenAILM
-from rlm_kernel.clients.registry import environment_variables
+from rlm_kernel.clients.variables import environment_variables
 
 OUTSIDE = ("192.0.2.1", 443)  # a block of addresses that is reserved for documents
 

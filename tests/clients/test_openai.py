@@ -18,7 +18,7 @@ from rlm_kernel.clients.endpoint import Endpoint
 from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.provider_errors import NEXT_STEPS, lm_errors
 from rlm_kernel.errors import ConfigError, LMError
-from rlm_kernel.records import Reply, Usage
+from rlm_kernel.types import Reply, Usage
 
 QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}]
 

@@ -11,9 +11,11 @@ from types import MappingProxyType
 
 import pytest
 
-from rlm_kernel.clients.arguments import KINDS
+from rlm_kernel.clients.argument_types import ARGUMENT_KINDS
+from rlm_kernel.clients.backends import BACKENDS
 from rlm_kernel.clients.openai import OpenAILM
-from rlm_kernel.clients.registry import BACKENDS, build, environment_variables, find
+from rlm_kernel.clients.registry import build, find
+from rlm_kernel.clients.variables import environment_variables
 from rlm_kernel.errors import ConfigError
 
 ENV = {"OPENAI_API_KEY": "from-env"}
@@ -37,7 +39,7 @@ def test_every_documented_backend_is_in_the_table():
 
 @pytest.mark.parametrize("backend", ALL, ids=lambda backend: backend.name)
 def test_every_argument_of_a_backend_has_a_kind(backend):
-    assert set(backend.arguments) <= KINDS.keys()
+    assert set(backend.arguments) <= ARGUMENT_KINDS.keys()
 
 
 @pytest.mark.parametrize("backend", ALL, ids=lambda backend: backend.name)
@@ -63,7 +65,7 @@ def test_a_backend_that_is_no_name_is_refused(name):
 
 
 def test_reading_the_table_imports_no_backend():
-    names = "{'openai', 'anthropic', 'genai_prices', 'rlm_kernel.clients.openai', 'rlm_kernel.clients.llamacpp'}"
+    names = "{'openai', 'anthropic', 'genai_prices', 'rlm_kernel.clients.openai', 'rlm_kernel.clients.llamacpp.client'}"
     code = f"import sys, rlm_kernel.clients.registry; sys.exit(bool({names} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -10,13 +10,13 @@ from backends_on_loopback import client_of, closed, each_backend
 from loopback import Fails, Says
 
 from rlm_kernel.clients.anthropic import AnthropicLM
-from rlm_kernel.clients.llamacpp import LlamaCppLM
-from rlm_kernel.clients.lm import takes_images, takes_schema
+from rlm_kernel.clients.base import takes_images, takes_schema
+from rlm_kernel.clients.llamacpp.client import LlamaCppLM
 from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.provider_errors import refuses_schema
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import LMError
-from rlm_kernel.questions import Image
+from rlm_kernel.types import Image
 
 PNG = Image.of(b"\x89PNG\r\n\x1a\n and the rest")
 GIF = Image.of(b"GIF89a and the rest")

@@ -21,10 +21,16 @@ from pathlib import Path
 
 import pytest
 
-from rlm_kernel.clients import weights as weights_module
-from rlm_kernel.clients.download_progress import DownloadBar
-from rlm_kernel.clients.llamacpp_weights import fetched
-from rlm_kernel.clients.weights import QWEN_CODER, Weights, cache_folder, ensure, is_verified
+from rlm_kernel.clients.llamacpp import weights as weights_module
+from rlm_kernel.clients.llamacpp.weights import (
+    QWEN_CODER,
+    DownloadBar,
+    Weights,
+    cache_folder,
+    ensure,
+    fetch_shared,
+    is_verified,
+)
 from rlm_kernel.errors import LMError
 
 SLICES = [bytes([65 + i]) * (300_000 + i) for i in range(3)]
@@ -281,7 +287,7 @@ def test_who_waits_for_another_download_is_told(cache, index):
 async def test_calls_at_the_same_time_share_one_attempt_and_later_ones_try_again(cache):
     progress = Recorder()
     for attempts in (1, 2):
-        failures = await asyncio.gather(*(fetched(progress) for _ in range(4)), return_exceptions=True)
+        failures = await asyncio.gather(*(fetch_shared(progress) for _ in range(4)), return_exceptions=True)
         assert [type(failure) for failure in failures] == [LMError] * 4
         assert [note.partition(":")[0] for note in progress.notes] == [
             "Not from the model hub",
@@ -291,7 +297,7 @@ async def test_calls_at_the_same_time_share_one_attempt_and_later_ones_try_again
 
 async def test_a_cancelled_call_leaves_its_attempt_to_the_others(cache):
     progress = Recorder()
-    first, second = (asyncio.create_task(fetched(progress)) for _ in range(2))
+    first, second = (asyncio.create_task(fetch_shared(progress)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(LMError, match="by hand"):

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 from contract.test_layers import ROOT, files, tree
 
-BUILDERS = {"rlm_kernel.markup", "rlm_kernel.sanitizer"}
+BUILDERS = {"rlm_kernel.html.markup", "rlm_kernel.html.sanitizer"}
 """The modules that make elements; the second reads tags, to make elements of them."""
 
-TRUSTED = {"rlm_kernel.markup", "rlm_kernel.trajectory.notebook.markdown", "rlm_kernel.viewer.pages"}
+TRUSTED = {"rlm_kernel.html.markup", "rlm_kernel.trajectory.notebook.markdown", "rlm_kernel.viewer.pages"}
 """The modules that may say `Markup(…)` of a text: of scripts and style sheets of ours, and of Markdown made by us."""
 
 ELEMENTS = (
@@ -62,7 +62,7 @@ def test_no_string_is_markup():
         for node in strings(name)
         if len(node.value) > 2 and TAG.search(node.value)
     ]
-    assert found == [], "make it with rlm_kernel.markup.h"
+    assert found == [], "make it with rlm_kernel.html.markup.h"
 
 
 def test_no_text_is_called_markup_but_where_it_is_made():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_kernel import installed, kernelspecs
+from rlm_kernel.provisioners import kernelspecs
 
-PROVISIONERS = {name: installed.provisioner_class(name) for name in installed.OURS}
+PROVISIONERS = {name: kernelspecs.provisioner_class(name) for name in kernelspecs.OUR_PROVISIONERS}
 
 
 @pytest.mark.parametrize("name", PROVISIONERS)

@@ -9,17 +9,17 @@ import pytest
 from contract.test_layers import files, tree
 
 from rlm_kernel.clients import backends, registry
-from rlm_kernel.clients.arguments import SECRETS
-from rlm_kernel.clients.registry import BACKENDS, build
+from rlm_kernel.clients.argument_types import SECRETS
+from rlm_kernel.clients.backends import BACKENDS
+from rlm_kernel.clients.registry import build
 from rlm_kernel.clients.trust import PLAIN, Source, Sourced
 from rlm_kernel.errors import ConfigError
 
 READERS = {
     "variables": "the one reader",
     "litellm": "what litellm finds itself is kept out of messages; its import is kept from reading a `.env`",
-    "llamacpp_child": "OpenMP's setting, in the child",
-    "weights": "where the cache is",
-    "wheel_download": "where uv is",
+    "server_main": "OpenMP's setting, in the child",
+    "weights": "where the cache is, and where uv is",
 }
 
 

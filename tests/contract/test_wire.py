@@ -1,4 +1,4 @@
-"""Both ends of the wire against its table (`rlm_kernel/wire.py`).
+"""Both ends of the wire against its table (`rlm_kernel/kernel/protocol.py`).
 
 A real kernel and a real session talk about everything they can talk about, and every message that crosses is held
 against the table. The guest's end is read from its source as well, because no type checker sees both files together.
@@ -19,17 +19,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel import bridge as bridge_module
-from rlm_kernel import guest, wire
-from rlm_kernel.bridge import Bridge
-from rlm_kernel.channels import Channels
+from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.records import Answer, CellReport, Query, QueryKind, ToolCall
-from rlm_kernel.session import Session
-from rlm_kernel.tools import tools_of
+from rlm_kernel.kernel import comm as comm_module
+from rlm_kernel.kernel import guest, protocol
+from rlm_kernel.kernel.channels import Channels
+from rlm_kernel.kernel.comm import HostComm
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
+from rlm_kernel.types import Answer, CellReport, Query, QueryKind, ToolCall
 
-PAYLOADS = {"ask": wire.AskPayload, "report": wire.ReportPayload, "answer": wire.AnswerPayload}
+PAYLOADS = {"ask": protocol.AskPayload, "report": protocol.ReportPayload, "answer": protocol.AnswerPayload}
 FIELDS = {"put": {"name", "encoding"}, "stored": {"error"}}
 """The fields of `Data` beyond the three that every message has."""
 
@@ -88,9 +88,9 @@ class Tap:
         return [Answer(error="no luck") if p == "fail" else Answer(p.upper()) for p in query.prompts]
 
     def attach(self, patch: pytest.MonkeyPatch) -> None:
-        take, send = Bridge.take, Channels.send
+        take, send = HostComm.take, Channels.send
 
-        def taken(bridge: Bridge, data: Any, buffers: Sequence[Any], unread: int) -> None:
+        def taken(bridge: HostComm, data: Any, buffers: Sequence[Any], unread: int) -> None:
             self.crossed.append(Crossed("guest", data, [bytes(b) for b in buffers]))
             take(bridge, data, buffers, unread)
 
@@ -101,9 +101,9 @@ class Tap:
                     self.acknowledged.set()
             return send(channels, channel, kind, content, buffers=buffers, **rest)
 
-        patch.setattr(Bridge, "take", taken)
+        patch.setattr(HostComm, "take", taken)
         patch.setattr(Channels, "send", sent)
-        patch.setattr(bridge_module, "ACKNOWLEDGE_AFTER", 0)
+        patch.setattr(comm_module, "ACKNOWLEDGE_AFTER", 0)
 
 
 class Unreadable:
@@ -134,20 +134,20 @@ def crossed():
 
 
 def test_every_message_of_the_table_crosses_and_no_other(crossed):
-    for sender, ops in (("guest", wire.FromGuest), ("host", wire.ToGuest)):
+    for sender, ops in (("guest", protocol.FromGuest), ("host", protocol.ToGuest)):
         assert {message.op for message in crossed if message.sender == sender} == set(get_args(ops))
 
 
 def test_every_message_carries_the_version_and_the_fields_of_its_kind(crossed):
     for message in crossed:
-        assert message.data["wire"] == wire.WIRE
+        assert message.data["wire"] == protocol.WIRE
         own = message.data.keys() - {"wire", "op", "id"}
         assert own == FIELDS.get(message.op, set()) or (message.op == "stored" and not own)
-        assert fits(message.data, wire.Data), message.data
+        assert fits(message.data, protocol.Data), message.data
 
 
 def test_the_fields_of_the_table_are_used_by_some_message(crossed):
-    assert set().union(*(message.data for message in crossed)) == wire.Data.__annotations__.keys()
+    assert set().union(*(message.data for message in crossed)) == protocol.Data.__annotations__.keys()
 
 
 def test_every_payload_is_as_the_table_says(crossed):
@@ -155,8 +155,8 @@ def test_every_payload_is_as_the_table_says(crossed):
         if (payload := PAYLOADS.get(message.op)) is not None:
             buffer, *images = message.buffers
             assert message.op == "ask" or not images
-            unpacked = wire.unpack(buffer)
-            kind = wire.ToolPayload if unpacked.get("kind") == "tool" else payload
+            unpacked = protocol.unpack(buffer)
+            kind = protocol.ToolPayload if unpacked.get("kind") == "tool" else payload
             assert fits(unpacked, kind), unpacked
         elif message.op == "put":
             assert len(message.buffers) == 1
@@ -165,7 +165,7 @@ def test_every_payload_is_as_the_table_says(crossed):
 
 
 def test_every_encoding_crosses(crossed):
-    assert {m.data["encoding"] for m in crossed if m.op == "put"} == set(get_args(wire.Encoding))
+    assert {m.data["encoding"] for m in crossed if m.op == "put"} == set(get_args(protocol.Encoding))
 
 
 def test_pictures_follow_the_question_as_files_hold_them(crossed):
@@ -173,36 +173,36 @@ def test_pictures_follow_the_question_as_files_hold_them(crossed):
 
 
 def test_an_answer_is_a_text_or_an_error_or_a_refusal(crossed):
-    entries = [entry for m in crossed if m.op == "answer" for entry in wire.unpack(m.buffers[0])["answers"]]
+    entries = [entry for m in crossed if m.op == "answer" for entry in protocol.unpack(m.buffers[0])["answers"]]
     assert {frozenset(entry) for entry in entries} == {frozenset({kind}) for kind in ("text", "error", "refused")}
 
 
 def test_every_kind_of_question_crosses(crossed):
-    kinds = {wire.unpack(m.buffers[0])["kind"] for m in crossed if m.op == "ask"}
-    assert set(get_args(QueryKind)) == set(get_args(get_type_hints(wire.AskPayload)["kind"]))
+    kinds = {protocol.unpack(m.buffers[0])["kind"] for m in crossed if m.op == "ask"}
+    assert set(get_args(QueryKind)) == set(get_args(get_type_hints(protocol.AskPayload)["kind"]))
     assert kinds == {*get_args(QueryKind), "tool"}
 
 
 def test_the_report_has_the_fields_of_its_record():
-    assert wire.ReportPayload.__annotations__.keys() == CellReport.__dataclass_fields__.keys()
+    assert protocol.ReportPayload.__annotations__.keys() == CellReport.__dataclass_fields__.keys()
 
 
 def test_both_ends_have_the_same_version_and_names():
-    assert guest.WIRE == wire.WIRE
+    assert guest.WIRE == protocol.WIRE
     names = guest.query_names(guest.Guest.__new__(guest.Guest), "llm_query", "")
-    assert {function.__module__ for function in names.values()} == {wire.GUEST_MODULE}
+    assert {function.__module__ for function in names.values()} == {protocol.GUEST_MODULE}
 
 
-@pytest.mark.parametrize("name", [name for name in vars(wire) if name.startswith("MAX_") and hasattr(guest, name)])
+@pytest.mark.parametrize("name", [name for name in vars(protocol) if name.startswith("MAX_") and hasattr(guest, name)])
 def test_both_ends_have_the_same_bounds(name):
-    assert getattr(guest, name) == getattr(wire, name)
+    assert getattr(guest, name) == getattr(protocol, name)
 
 
 def test_the_host_refuses_another_version():
     async def refuse() -> None:
-        bridge = Bridge(lambda *_: None, Tap())
+        comm = HostComm(lambda *_: None, Tap())
         with pytest.raises(ValueError, match="wire version"):
-            bridge.take({"wire": wire.WIRE + 1, "op": "ask", "id": "q1"}, [])
+            comm.take({"wire": protocol.WIRE + 1, "op": "ask", "id": "q1"}, [])
 
     asyncio.run(refuse())
 
@@ -220,7 +220,7 @@ def test_the_guest_sends_the_messages_of_the_table():
         for call in ast.walk(source(guest))
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "self.send"
     }
-    assert sent == set(get_args(wire.FromGuest))
+    assert sent == set(get_args(protocol.FromGuest))
 
 
 def test_the_guest_knows_the_messages_of_the_table():
@@ -231,12 +231,12 @@ def test_the_guest_knows_the_messages_of_the_table():
         if isinstance(comparison, ast.Compare) and ast.unparse(comparison.left) == "data['op']"
     }
     # An acknowledgement is what is left: it needs nothing done that an answer does not do as well.
-    assert compared | {"ack"} == set(get_args(wire.ToGuest))
+    assert compared | {"ack"} == set(get_args(protocol.ToGuest))
 
 
 def test_the_host_takes_the_messages_of_the_table():
-    cases = [node.pattern for node in ast.walk(source(bridge_module)) if isinstance(node, ast.match_case)]
-    assert {case.value.value for case in cases} == set(get_args(wire.FromGuest))
+    cases = [node.pattern for node in ast.walk(source(comm_module)) if isinstance(node, ast.match_case)]
+    assert {case.value.value for case in cases} == set(get_args(protocol.FromGuest))
 
 
 def test_the_guest_imports_the_standard_library_only():
@@ -264,7 +264,7 @@ values = st.recursive(
 
 @given(values)
 def test_a_value_arrives_in_the_guest_as_it_left(value):
-    encoding, buffer = wire.encode(value)
+    encoding, buffer = protocol.encode(value)
     arrived = guest.decode(encoding, memoryview(buffer))
     assert arrived == value
     assert repr(arrived) == repr(value)  # 1 is True, and 0.0 is -0.0, for ==
@@ -272,12 +272,12 @@ def test_a_value_arrives_in_the_guest_as_it_left(value):
 
 @given(texts)
 def test_a_question_and_an_answer_hold_any_text(text):
-    packed = wire.pack({"answers": [{"text": text}]})
+    packed = protocol.pack({"answers": [{"text": text}]})
     # JSON joins two surrogates that stand side by side and make a character.
     joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-    assert wire.unpack(memoryview(packed)) == {"answers": [{"text": joined}]}
+    assert protocol.unpack(memoryview(packed)) == {"answers": [{"text": joined}]}
     asked = guest.Call(guest.question("llm_query", [text], None, False, None), lambda: None)
-    assert wire.unpack(asked.buffers[0])["prompts"] == [joined]
+    assert protocol.unpack(asked.buffers[0])["prompts"] == [joined]
 
 
 def fits(value: Any, annotation: Any) -> bool:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.records import Answer
-from rlm_kernel.session import Session
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
+from rlm_kernel.types import Answer
 
 
 def pytest_collection_modifyitems(items):

@@ -22,7 +22,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from rlm_kernel.kernelspecs import AVAILABLE, spec_folder
+from rlm_kernel.provisioners.kernelspecs import AVAILABLE, spec_folder
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +199,7 @@ async def test_the_argv_ends_with_the_status_and_the_last_words_of_its_kernel(by
 def test_an_argv_that_cannot_start_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
     file, _ = write_connection_file(str(tmp_path / "connection.json"))
-    command = [sys.executable, "-P", "-m", "rlm_kernel.elsewhere", "rlm-docker", "-f", file]
+    command = [sys.executable, "-P", "-m", "rlm_kernel.provisioners.relay.proxy", "rlm-docker", "-f", file]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("No Docker engine answers")
@@ -208,7 +208,8 @@ def test_an_argv_that_cannot_start_says_why(tmp_path, monkeypatch):
 
 CLIENT = """
 import subprocess, sys, time
-process = subprocess.Popen([sys.executable, "-P", "-m", "rlm_kernel.elsewhere", "rlm-docker", "-f", sys.argv[1]])
+proxy = "rlm_kernel.provisioners.relay.proxy"
+process = subprocess.Popen([sys.executable, "-P", "-m", proxy, "rlm-docker", "-f", sys.argv[1]])
 print(process.pid, flush=True)
 time.sleep(600)
 """

@@ -81,7 +81,7 @@ async def test_cancelling_removes_the_container(docker_engine):
 
 
 def _owner():
-    from rlm_kernel.provisioners.docker_engine import owner
+    from rlm_kernel.provisioners.docker.daemon import owner
 
     return f"rlm-kernel.host={owner()}"
 

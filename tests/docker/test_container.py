@@ -202,8 +202,8 @@ async def test_a_cancelled_start_leaves_no_container(docker_session, docker_engi
 HOST = textwrap.dedent(
     """
     import asyncio, sys
-    from rlm_kernel.kernelspecs import environment
-    from rlm_kernel.session import Session
+    from rlm_kernel.provisioners.kernelspecs import environment
+    from rlm_kernel.kernel.session import Session
 
     async def main():
         session = await Session.open(environment("docker", {"transport": sys.argv[1]}), None)

@@ -14,9 +14,9 @@ import pytest
 from second_engine import SecondEngine
 
 from rlm_kernel.errors import ConfigError, KernelError
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.provisioners import docker_engine as provisioner
-from rlm_kernel.provisioners.docker_images import kernel_image
+from rlm_kernel.provisioners.docker import daemon as provisioner
+from rlm_kernel.provisioners.docker.images import kernel_image
+from rlm_kernel.provisioners.kernelspecs import environment
 
 NO_ENGINE = pytest.mark.no_engine
 

@@ -10,7 +10,7 @@ from loopback import API_KEY, MODEL
 from nbformat.v4 import new_code_cell, new_notebook
 from recorded_runs import code, record
 
-from rlm_kernel.replays.replay import replay
+from rlm_kernel.replay.replayer import replay
 
 pytestmark = pytest.mark.elsewhere
 

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from rlm_kernel.provisioners import docker_engine as provisioner
+from rlm_kernel.provisioners.docker import daemon as provisioner
 
 ENGINE = "/var/run/docker.sock"
 

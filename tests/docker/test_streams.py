@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from rlm_kernel.provisioners.docker_streams import attach
+from rlm_kernel.provisioners.docker.streams import attach
 
 pytestmark = pytest.mark.no_engine
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from places import EVERYWHERE, provided
 
-from rlm_kernel.engine import Engine
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.plan import Models, Plan
-from rlm_kernel.prompt_profiles import LARGE
+from rlm_kernel.engine.config import Models, RunConfig
+from rlm_kernel.engine.loop import Engine
+from rlm_kernel.prompts.large import LARGE
+from rlm_kernel.provisioners.kernelspecs import environment
 
 
 @pytest.fixture
@@ -29,11 +29,13 @@ def run(place, events):
     """Run a completion with a model (and others for sub-calls) and return it; its events are in `events`."""
 
     async def completion(
-        lm, context="some context", question="a question", *, others=(), environment_kwargs=None, schema=None, **plan
+        lm, context="some context", question="a question", *, others=(), environment_kwargs=None, schema=None, **config
     ):
         name, options = place
         where = environment(name, {**options, **(environment_kwargs or {})})
-        engine = Engine(Plan(Models(lm, others), where, **{"profile": LARGE, **plan}), events.append, schema=schema)
+        engine = Engine(
+            RunConfig(Models(lm, others), where, **{"profile": LARGE, **config}), events.append, schema=schema
+        )
         return await engine.run(context, question)
 
     return completion

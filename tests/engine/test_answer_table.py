@@ -1,4 +1,4 @@
-"""The answer table of DESIGN 4.3 against a model of it: any reply of cells and words, on a real kernel that is kept."""
+"""The answer table against a model of it: any reply of cells and words, on a real kernel that is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer table of DESIGN 4.3, one behaviour a test, on a real kernel."""
+"""The answer table, one behaviour a test, on a real kernel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import NoAnswerError
-from rlm_kernel.records import Reply
+from rlm_kernel.types import Reply
 
 LOOK = "```repl\nlen(context)\n```"
 

@@ -6,8 +6,8 @@ import pytest
 
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import ContextOverflowError
-from rlm_kernel.records import Reply, Usage
 from rlm_kernel.trajectory.events import Compacted
+from rlm_kernel.types import Reply, Usage
 
 WINDOW = 2_000
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 HOST = Path(__file__).parent / "hostile_host.py"
-MOST_GROWTH = 300
+MAX_GROWTH = 300
 """Megabytes."""
 
 FIRST = "kept = 41\nanswer['content'] = 'so far'"
@@ -78,7 +78,7 @@ def survive(seen):
     def around(code, *victims, **options):
         what = seen(FIRST, code, *victims, LAST, **options)
         assert what.report.get("answer") == WHOLE
-        assert what.report["grown"] < MOST_GROWTH
+        assert what.report["grown"] < MAX_GROWTH
         assert what.survivors == []
         return what.told[1]
 

@@ -8,8 +8,8 @@ import pytest
 from loopback import Says
 
 from rlm import RLM, ScriptedLM
-from rlm_kernel.questions import Image
 from rlm_kernel.trajectory import events as told
+from rlm_kernel.types import Image
 
 GIF = b"GIF89a and the rest"
 LOOK = f"print(llm_query('What is it?', images=[{GIF!r}]))"
@@ -26,9 +26,9 @@ class Blind(ScriptedLM):
 def cell(run):
     """Run one cell with these models for sub-calls, and give back what it showed."""
 
-    async def in_cell(code, *others, **plan):
+    async def in_cell(code, *others, **config):
         root = Blind([f"```repl\n{code}\n```", "FINAL(x)"], model="root")
-        await run(root, others=others, **plan)
+        await run(root, others=others, **config)
         return root.calls[1].prompt
 
     return in_cell

@@ -8,15 +8,15 @@ import time
 import pytest
 
 from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.engine.budget import Limits
 from rlm_kernel.errors import (
     BudgetExceededError,
     ErrorThresholdExceededError,
     TimeoutExceededError,
     TokenLimitExceededError,
 )
-from rlm_kernel.limits import Limits
-from rlm_kernel.records import Reply, Usage
 from rlm_kernel.trajectory.events import Notice
+from rlm_kernel.types import Reply, Usage
 
 FOREVER = "while True: pass"
 BLOCKED = "import ctypes; ctypes.PyDLL(None).sleep(600)"  # holds the GIL: no signal is looked at
@@ -137,4 +137,4 @@ async def test_without_limits_nothing_is_held_back(run):
     sub = priced(5.0)
     lm = ScriptedLM(["```repl\nFINAL(len(llm_query_batched(['p'] * 40)))\n```"])
     assert (await run(lm, others=(sub,))).response == "40"
-    assert sub.most_in_flight == 16
+    assert sub.max_in_flight == 16

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from rlm import RLM, RLMError, ScriptedLM
-from rlm_kernel.limits import Limits
-from rlm_kernel.tools import tools_of
+from rlm_kernel.engine.budget import Limits
+from rlm_kernel.engine.tools import tools_of
 
 DIE = "```repl\nimport os; os._exit(1)\n```"
 

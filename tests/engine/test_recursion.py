@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.engine.budget import Limits
 from rlm_kernel.errors import BudgetExceededError
-from rlm_kernel.limits import Limits
-from rlm_kernel.records import Reply, Usage
 from rlm_kernel.trajectory import events as said
+from rlm_kernel.types import Reply, Usage
 
 COST = Usage(10, 5, cost=0.01)
 

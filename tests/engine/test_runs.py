@@ -8,8 +8,8 @@ import pytest
 
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import ConfigError, LMError
-from rlm_kernel.records import Reply, Usage
 from rlm_kernel.trajectory import events as said
+from rlm_kernel.types import Reply, Usage
 
 
 def names(events):
@@ -53,7 +53,7 @@ async def test_at_most_so_many_sub_calls_are_in_flight(run):
     )
     completion = await run(ScriptedLM([f"```repl\n{code}\n```"]), others=(sub,), max_concurrent_queries=3)
     assert completion.response == "40"
-    assert sub.most_in_flight == 3
+    assert sub.max_in_flight == 3
 
 
 async def test_sub_calls_go_to_the_first_other_model_or_to_the_one_named(run):

@@ -9,10 +9,10 @@ import pydantic
 import pytest
 
 from rlm import RLM, AnswerSchemaError, ConfigError, ScriptedLM, TokenLimitExceededError
-from rlm_kernel.limits import Limits
-from rlm_kernel.records import Reply, Usage
-from rlm_kernel.schemas import Schema
+from rlm_kernel.engine.budget import Limits
+from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory import events as told
+from rlm_kernel.types import Reply, Usage
 
 CITY = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 ROME = '{"name": "Rome"}'
@@ -42,10 +42,10 @@ class Words:
 def cell(run):
     """Run one cell, whose sub-calls get these replies, and give back what it showed and the models."""
 
-    async def in_cell(code, *replies, sub=None, **plan):
+    async def in_cell(code, *replies, sub=None, **config):
         root = ScriptedLM([f"```repl\nimport pydantic\nS = {CITY}\n{code}\n```", "FINAL(x)"], model="root")
         sub = sub or ScriptedLM(replies, model="sub")
-        in_cell.completion = await run(root, others=(sub,), **plan)
+        in_cell.completion = await run(root, others=(sub,), **config)
         return root.calls[1].prompt, sub
 
     return in_cell
@@ -217,9 +217,9 @@ async def test_a_rebuilt_kernel_gets_the_recorded_objects_and_texts(run):
 def complete(run, events):
     """A completion by a schema, with the root model's replies; the model is `complete.lm`."""
 
-    async def completion(schema, *replies, **plan):
+    async def completion(schema, *replies, **config):
         completion.lm = ScriptedLM(replies)
-        return await run(completion.lm, schema=Schema.of(schema), **plan)
+        return await run(completion.lm, schema=Schema.of(schema), **config)
 
     return completion
 

@@ -11,9 +11,9 @@ from concurrent.futures import Future
 import pytest
 
 from rlm import RLM, ConfigError, ScriptedLM
-from rlm_kernel.records import ToolCall
-from rlm_kernel.tools import tools_of
+from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.trajectory.events import ToolCalled
+from rlm_kernel.types import ToolCall
 
 
 class OwnError(Exception):

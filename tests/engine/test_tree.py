@@ -8,10 +8,10 @@ from collections import defaultdict
 import pytest
 
 from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.engine.budget import Limits
 from rlm_kernel.errors import BudgetExceededError, LMError, TokenLimitExceededError
-from rlm_kernel.limits import Limits
-from rlm_kernel.records import ModelUsageSummary, Reply, Usage
 from rlm_kernel.trajectory import events as said
+from rlm_kernel.types import ModelUsageSummary, Reply, Usage
 
 CENT = 1 / 128
 """Prices are multiples of it: their sums are exact."""

@@ -16,7 +16,7 @@ from types import ModuleType
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rlm_kernel.prompt_profiles import PROFILES
+from rlm_kernel.prompts import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,7 +96,7 @@ def search(function, alphabet, examples, sizes=SIZES):
 # -- regular expressions
 
 
-IN_A_KERNEL = {"guest.py", "recorded_guest.py", "recorded_run.py", "setup_cell.py"}
+IN_A_KERNEL = {"guest.py", "replay_guest.py", "replay_record.py", "setup_cell.py"}
 """Modules of ours that run in a kernel, where a slow one is the kernel's own business."""
 
 

@@ -21,23 +21,23 @@ from rich.console import Console
 
 from rlm import RLM, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
-from rlm_kernel import wire
-from rlm_kernel.bridge import Bridge
-from rlm_kernel.channels import Channels
-from rlm_kernel.history import render
-from rlm_kernel.outputs import OutputCollector
-from rlm_kernel.oversized import content_of
+from rlm_kernel.kernel import protocol
+from rlm_kernel.kernel.channels import Channels
+from rlm_kernel.kernel.comm import HostComm
+from rlm_kernel.kernel.incoming import parse_content
+from rlm_kernel.kernel.outputs import OutputCollector
 from rlm_kernel.parsing import parse
-from rlm_kernel.plaintext import plain
-from rlm_kernel.records import CellResult
-from rlm_kernel.trajectory.console import drawing
-from rlm_kernel.trajectory.console.console import ConsoleView
-from rlm_kernel.trajectory.console.retelling import retold
+from rlm_kernel.prompts.cell_output import render_result
+from rlm_kernel.text import plain
+from rlm_kernel.trajectory.console import render
+from rlm_kernel.trajectory.console.live_display import ConsoleView
 from rlm_kernel.trajectory.console.screen import Screen
-from rlm_kernel.trajectory.log.recording import read
-from rlm_kernel.trajectory.notebook import notebook_outputs
-from rlm_kernel.trajectory.notebook.normaliser import as_text, normalised_text
-from rlm_kernel.trajectory.notebook.notebook import about_recording, notebooks_of
+from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.trajectory.notebook import saved_outputs
+from rlm_kernel.trajectory.notebook.build import about_recording, notebooks_of
+from rlm_kernel.trajectory.notebook.normaliser import as_text, normalise_text
+from rlm_kernel.trajectory.tree import events_of
+from rlm_kernel.types import CellResult
 
 from . import texts
 
@@ -90,7 +90,7 @@ def reply(text, finished):
 
 @given(made_of(texts.NOISE) | ANY_TEXT)
 def normaliser(text):
-    shown = normalised_text(text)
+    shown = normalise_text(text)
     shown.encode()
     assert plain(shown) == shown
 
@@ -138,23 +138,23 @@ def outputs(messages):
             collector.add(kind, content)
     kept = collector.outputs()
     result = CellResult("x", "ok", kept, collector.error)
-    render(result, 500).encode()
+    render_result(result, 500).encode()
     as_text(kept)
-    Console(quiet=True).print(drawing.output(result))
-    cell = nbformat.v4.new_code_cell("x", outputs=notebook_outputs.kept(kept))
+    Console(quiet=True).print(render.output(result))
+    cell = nbformat.v4.new_code_cell("x", outputs=saved_outputs.bound_outputs(kept))
     nbformat.validate(nbformat.v4.new_notebook(cells=[json.loads(json.dumps(cell))]))
 
 
 @given(st.sampled_from(KINDS), encoded(CONTENT))
 def content(kind, written):
     with suppress(ValueError, KeyError, TypeError):
-        content_of(kind, written)
+        parse_content(kind, written)
 
 
 @given(encoded(JSON))
 def buffer(written):
     with suppress(ValueError, RecursionError):
-        wire.unpack(written)
+        protocol.unpack(written)
 
 
 HEADER = encoded(fields(msg_type=st.sampled_from(KINDS), msg_id=ANY_TEXT, session=ANY_TEXT))
@@ -188,7 +188,7 @@ PAYLOAD = fields(
     answer_json=st.none() | ANY_TEXT,
 )
 DATA = fields(
-    wire=st.just(wire.WIRE),
+    wire=st.just(protocol.WIRE),
     op=st.sampled_from(["ask", "cancel", "report", "stored"]),
     id=st.sampled_from(["a", "b", "c"]),
     error=ANY_TEXT,
@@ -206,7 +206,7 @@ class Nobody:
 def bridge(messages):
     async def take():
         sent = []
-        one = Bridge(lambda *message: sent.append(message), Nobody())
+        one = HostComm(lambda *message: sent.append(message), Nobody())
         one.cell_starts()
         for data, buffers in messages:
             with suppress(*REFUSED):
@@ -264,13 +264,13 @@ def log(changes, inserted, place):
         file = Path(folder, "log.jsonl")
         file.write_bytes(b"\n".join(written))
         with suppress(RecordingError):
-            use(read(file))
+            use(read_log(file))
 
 
 def use(recording):
     list(notebooks_of(recording.trajectory, about_recording(recording)))
     with ConsoleView(Screen(Console(quiet=True), live=False)) as view:
-        for event in retold(recording.trajectory):
+        for event in events_of(recording.trajectory):
             view(event)
 
 

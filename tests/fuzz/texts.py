@@ -7,20 +7,22 @@ from contextlib import suppress
 
 from rich.console import Console
 
-from rlm_kernel import clues, history, parsing, plaintext, preview, prompts, schemas, worked_examples
-from rlm_kernel.cli import demo_questions, diff, exits
+from rlm_kernel import parsing, text
+from rlm_kernel.cli import demo_questions, diff, exit_codes
 from rlm_kernel.clients import provider_errors
 from rlm_kernel.errors import LMError
-from rlm_kernel.outputs import OutputCollector
-from rlm_kernel.prompt_profiles import PROFILES
-from rlm_kernel.records import CellError, CellResult, Reply
+from rlm_kernel.kernel.outputs import OutputCollector
+from rlm_kernel.prompts import PROFILES, cell_output, context_preview, few_shot, profile, question_matches
+from rlm_kernel.schema import answer_schema
+from rlm_kernel.schema.validation import MisfitError
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.console import console, drawing
+from rlm_kernel.trajectory.console import live_display, render
 from rlm_kernel.trajectory.console.screen import Screen
 from rlm_kernel.trajectory.console.status import Status
 from rlm_kernel.trajectory.log import redaction
-from rlm_kernel.trajectory.notebook import markdown, normaliser, notebook_cells, notebook_outputs
-from rlm_kernel.validation import MisfitError
+from rlm_kernel.trajectory.notebook import cells as notebook_cells
+from rlm_kernel.trajectory.notebook import markdown, normaliser, saved_outputs
+from rlm_kernel.types import CellError, CellResult, Reply
 
 TERMINAL = (
     "\x1b \x9b \x9d \x90 \x98 \x9e \x9f \x9c \x07 \b \r \n \t \x1b[ \x1b] \x1b\\ \x1bP [ ] 0 ; m \u202e \u2028 x".split(
@@ -105,7 +107,7 @@ def result(text="", traceback=None):
 
 def shown(text):
     """A reply with code, drawn as the live view draws it."""
-    view = console.ConsoleView(Screen(Console(file=io.StringIO(), width=100, force_terminal=True), live=False))
+    view = live_display.ConsoleView(Screen(Console(file=io.StringIO(), width=100, force_terminal=True), live=False))
     with view:
         view(events.ModelReplied(time=0.0, iteration=1, reply=Reply(text, "m"), seconds=0.0))
         view(events.CellStarted(time=0.0, iteration=1, cell=1, code=text))
@@ -127,7 +129,7 @@ def collected(text):
 
 def by_schema(text):
     with suppress(MisfitError):
-        schemas.Schema({"type": "object"}).read(text)
+        answer_schema.Schema({"type": "object"}).read(text)
 
 
 def provider(text):
@@ -135,7 +137,7 @@ def provider(text):
     provider_errors.refuses_schema(error)
     provider_errors.asks_for_other_limit_name(error)
     provider_errors._kind(error)
-    exits.explained(error)
+    exit_codes.explain(error)
 
 
 def cells(text):
@@ -149,40 +151,40 @@ def diffed(text):
 
 
 FUNCTIONS = {
-    "plain": (plaintext.plain, TERMINAL),
+    "plain": (text.plain, TERMINAL),
     "parse": (parsing.parse, [*FENCES, *FINALS]),
     "parse: thinking": (parsing.parse, TAGS),
     "split into cells": (cells, FENCES),
-    "normalise": (normaliser.normalised_text, NOISE),
+    "normalise": (normaliser.normalise_text, NOISE),
     "difference": (diffed, ["a\n", "b\n", "x", "\n", " ", "c\n\n"]),
     "compare": (lambda text: normaliser.as_text(result(text).outputs), NOISE),
     "Markdown: prose": (markdown.prose, MARKDOWN),
     "Markdown: prose with breaks": (lambda text: markdown.prose(text, breaks=True), MARKDOWN),
-    "Markdown: line": (markdown.line, MARKDOWN),
-    "Markdown: fenced": (markdown.fenced, MARKDOWN),
-    "Markdown: fold": (lambda text: markdown.folded(text, text), MARKDOWN),
-    "notebook: outputs": (lambda text: notebook_outputs.kept(result(text).outputs), NOISE),
+    "Markdown: line": (markdown.one_line, MARKDOWN),
+    "Markdown: fenced": (markdown.code_block, MARKDOWN),
+    "Markdown: fold": (lambda text: markdown.details(text, text), MARKDOWN),
+    "notebook: outputs": (lambda text: saved_outputs.bound_outputs(result(text).outputs), NOISE),
     "redact": (
         redaction.Redactor(["secret-key-1", "aaaaaaaab", "x" * 40]),
         [*ADDRESSES, "secret-key-", "aaaaaaaa", "x" * 39],
     ),
     "secrets by name": (lambda text: (redaction.is_secret_name(text), redaction.named_secrets([text])), ADDRESSES),
-    "render": (lambda text: history.render(result(text, "at the end"), 20_000), TERMINAL),
-    "brief": (lambda text: prompts.brief(result(text, text), 1_000), TRACEBACKS),
+    "render": (lambda text: cell_output.render_result(result(text, "at the end"), 20_000), TERMINAL),
+    "brief": (lambda text: profile.brief(result(text, text), 1_000), TRACEBACKS),
     "hints": (lambda text: PROFILES["small"].outputs([result(text, text)], iteration=1, max_iterations=2), TRACEBACKS),
-    "clues": (lambda text: clues.question_lines(text, text, 5), QUESTIONS),
+    "clues": (lambda text: question_matches.question_lines(text, text, 5), QUESTIONS),
     "examples": (
-        lambda text: worked_examples.choose(PROFILES["small"].examples, preview.describe(text), text, 3),
+        lambda text: few_shot.choose(PROFILES["small"].examples, context_preview.describe(text), text, 3),
         QUESTIONS,
     ),
-    "preview": (lambda text: preview.preview(preview.describe(text), 1_000), [*JSON, "\t", "|", ";"]),
-    "opening": (lambda text: PROFILES["small"].opening(preview.describe(text), "", text), QUESTIONS),
+    "preview": (lambda text: context_preview.preview(context_preview.describe(text), 1_000), [*JSON, "\t", "|", ";"]),
+    "opening": (lambda text: PROFILES["small"].opening(context_preview.describe(text), "", text), QUESTIONS),
     "schema": (by_schema, JSON),
     "collect": (collected, TERMINAL),
     "live view": (shown, [*FENCES, *TERMINAL]),
-    "live view: code": (lambda text: drawn(drawing.code(text, 1)), PYTHON),
-    "live view: words": (lambda text: drawn(drawing.words(text)), TERMINAL),
-    "live view: answer": (lambda text: drawn(drawing.answer(text, "facts")), TERMINAL),
+    "live view: code": (lambda text: drawn(render.code(text, 1)), PYTHON),
+    "live view: words": (lambda text: drawn(render.words(text)), TERMINAL),
+    "live view: answer": (lambda text: drawn(render.answer(text, "facts")), TERMINAL),
     "live view: tail": (tail, TERMINAL),
     "provider's error": (provider, [*ADDRESSES, "use ", "max_completion_tokens", "schema", "m"]),
     "rlm diff": (lambda text: diff._normal([text]), NOISE),

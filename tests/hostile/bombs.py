@@ -39,7 +39,7 @@ def endless(piece: bytes) -> Iterator[bytes]:
 
 
 CHUNK = b'data: {"choices": [{"index": 0, "delta": {"content": "%s"}}]}\n\n'
-MOST_VALUES = b'{"choices": [' + b"{}, " * 99_000 + b"{}]}"
+MAX_VALUES = b'{"choices": [' + b"{}, " * 99_000 + b"{}]}"
 
 BOMBS = {
     "gzip": lambda: [head(JSON, "gzip"), squeezed(31)],
@@ -58,10 +58,10 @@ BOMBS = {
     "values in an event": lambda: itertools.chain([head(EVENTS), b"data: ["], endless(b"{}, ")),
     "a header without an end": lambda: itertools.chain([b"HTTP/1.1 200 OK\r\nX-Long: "], endless(b"a")),
     "headers without an end": lambda: itertools.chain([b"HTTP/1.1 200 OK\r\n"], endless(b"X-More: a\r\n")),
-    "as many values as are read": lambda: [head(JSON), MOST_VALUES],
+    "as many values as are read": lambda: [head(JSON), MAX_VALUES],
     "as many values as are read, in an event": lambda: [
         head(EVENTS),
-        b"data: " + MOST_VALUES + b"\n\ndata: [DONE]\n\n",
+        b"data: " + MAX_VALUES + b"\n\ndata: [DONE]\n\n",
     ],
     "nested lists": lambda: [head(JSON), b"[" * 90_000 + b"]" * 90_000],
 }

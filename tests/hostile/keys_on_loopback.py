@@ -16,7 +16,9 @@ from backends_on_loopback import MODELS, installed
 from loopback import MODEL
 from outside import OutsideNetworkError
 
-from rlm_kernel.clients.registry import BACKENDS, build, environment_variables
+from rlm_kernel.clients.backends import BACKENDS
+from rlm_kernel.clients.registry import build
+from rlm_kernel.clients.variables import environment_variables
 from rlm_kernel.errors import ConfigError, LMError
 
 KEY = "sk-key-of-the-user-0123456789"

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from rlm import RLMError
-from rlm_kernel.records import CellResult, RLMChatCompletion, UsageSummary
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
-from rlm_kernel.trajectory.log.lines import line_of, text_of
+from rlm_kernel.trajectory.log.jsonl import line_of, text_of
+from rlm_kernel.types import CellResult, RLMChatCompletion, UsageSummary
 
 HOST = "http://attacker.test"
 """What a page must not ask for anything."""

@@ -32,16 +32,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.error import UsageError
 
-from rlm_kernel import attachable, untrusted_json
-from rlm_kernel.cli import contexts
-from rlm_kernel.clients.registry import BACKENDS, build, environment_variables
-from rlm_kernel.clients.variables import MAX_FILE_BYTES
+from rlm_kernel import inputs
+from rlm_kernel.api import RLM
+from rlm_kernel.clients.backends import BACKENDS
+from rlm_kernel.clients.registry import build
+from rlm_kernel.clients.variables import MAX_FILE_BYTES, environment_variables
 from rlm_kernel.errors import ConfigError, KernelError
-from rlm_kernel.onlooker import Onlooker
-from rlm_kernel.rlm import RLM
-from rlm_kernel.text_files import read_text
-from rlm_magics import inputs
-from rlm_magics.options import cell_grammar
+from rlm_kernel.kernel import connection_files
+from rlm_kernel.kernel.inspector import KernelInspector
+from rlm_kernel.untrusted import json_text
+from rlm_kernel.untrusted.text_files import read_text
+from rlm_magics import notebook_inputs
+from rlm_magics.grammar import cell_grammar
 
 NAMED = [row for row in BACKENDS.values() if row.base_url_variable and row.key_variable]
 KEYLESS = [row for row in BACKENDS.values() if row.base_url_variable and row.key]
@@ -174,7 +176,7 @@ def test_litellm_loads_no_env_file_into_the_process(thief):
     code = f"""
 import asyncio, os, sys
 sys.ps1 = ">>> "  # as in a notebook
-from rlm_kernel.clients.registry import build, environment_variables
+from rlm_kernel.clients.registry import build; from rlm_kernel.clients.variables import environment_variables
 given = dict(model_name="openai/m", api_key={KEY!r}, max_retries=0, timeout=5)
 lm = build("litellm", given, environment_variables())
 before = dict(os.environ)
@@ -227,8 +229,8 @@ BAD = {
 
 @pytest.fixture
 def attach_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv(attachable.VARIABLE, str(tmp_path / "repls"))
-    path = attachable.folder()
+    monkeypatch.setenv(connection_files.VARIABLE, str(tmp_path / "repls"))
+    path = connection_files.folder()
     written(GOOD)(path / "local-good.json")
     return path
 
@@ -243,7 +245,7 @@ def rlm(*arguments):
 def test_a_file_in_the_attach_folder_that_is_none_of_ours_is_left_out_with_a_note(attach_folder, kind):
     BAD[kind](attach_folder / "bad.json")
     with pytest.warns(UserWarning, match=r"bad\.json is left out"):
-        assert [repl.name for repl in attachable.live()] == ["local-good"]
+        assert [repl.name for repl in connection_files.list_live()] == ["local-good"]
 
 
 def test_rlm_attach_lists_the_others_and_says_what_it_left_out(attach_folder):
@@ -256,7 +258,7 @@ def test_rlm_attach_lists_the_others_and_says_what_it_left_out(attach_folder):
 
 def test_kernels_of_others_are_left_out_in_silence(attach_folder):
     written({"shell_port": 1, "key": "x"})(attach_folder / "kernel-1.json")
-    assert [repl.name for repl in attachable.live()] == ["local-good"]
+    assert [repl.name for repl in connection_files.list_live()] == ["local-good"]
 
 
 def test_the_names_of_files_do_not_reach_the_terminal(attach_folder):
@@ -272,7 +274,7 @@ def test_the_names_of_files_do_not_reach_the_terminal(attach_folder):
 def test_a_connection_file_without_a_connection_is_an_error_of_the_kernel(attach_folder, content):
     written(content)(attach_folder / "odd.json")
     with pytest.raises(KernelError, match="is not the connection file of a kernel"):
-        Onlooker(attach_folder / "odd.json")
+        KernelInspector(attach_folder / "odd.json")
 
 
 def test_json_of_a_stranger_is_read_within_bounds(tmp_path):
@@ -280,11 +282,11 @@ def test_json_of_a_stranger_is_read_within_bounds(tmp_path):
     for content in (b"[" * 201 + b"]" * 201, b"x", b"\xff"):
         file.write_bytes(content)
         with pytest.raises(ValueError):  # noqa: PT011 (whatever is wrong)
-            untrusted_json.load(file)
+            json_text.load(file)
     file.write_bytes(b"[" * 200 + b"]" * 200)
-    assert untrusted_json.load(file)
+    assert json_text.load(file)
     with pytest.raises(ValueError, match="larger than"):
-        untrusted_json.load(file, max_bytes=100)
+        json_text.load(file, max_bytes=100)
 
 
 SECRET = "sk-secret-of-the-user"
@@ -314,7 +316,7 @@ def folder(tmp_path):
 
 def read(folder, capsys):
     """The texts of a folder, and the line about them."""
-    texts = contexts.read(str(folder))
+    texts = inputs.read(str(folder))
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     return texts, line
@@ -437,7 +439,7 @@ def test_a_file_or_folder_that_is_exchanged_for_a_link_is_not_followed(folder, o
     (outside / "deeper" / "0.txt").write_text(SECRET)
     enough, thread = swapping(folder / name, outside / ("deeper" if name == "sub" else "key.txt"))
     try:
-        seen = [text for _ in range(150) for text in contexts.read(str(folder)).values()]
+        seen = [text for _ in range(150) for text in inputs.read(str(folder)).values()]
     finally:
         enough.set()
         thread.join()
@@ -451,7 +453,7 @@ def test_a_target_that_is_exchanged_after_the_link_was_resolved_is_not_followed(
     (folder / "link").symlink_to("sub/key.txt")
     enough, thread = swapping(folder / "sub", outside)
     try:
-        seen = [text for _ in range(300) for text in contexts.read(str(folder)).values()]
+        seen = [text for _ in range(300) for text in inputs.read(str(folder)).values()]
     finally:
         enough.set()
         thread.join()
@@ -480,7 +482,7 @@ def test_a_folder_as_another_user_sees_it_tells_what_could_not_be_read(folder):
         os.fchdir(here)
         os.setuid(65534)
         try:
-            os._exit(0 if list(contexts.read(".")) == ["a.txt"] else 1)
+            os._exit(0 if list(inputs.read(".")) == ["a.txt"] else 1)
         finally:
             os._exit(2)
     os.close(here)
@@ -488,12 +490,12 @@ def test_a_folder_as_another_user_sees_it_tells_what_could_not_be_read(folder):
 
 
 def test_a_folder_of_very_many_files_is_refused_with_the_number(folder, monkeypatch):
-    monkeypatch.setattr("rlm_kernel.text_files.MAX_ENTRIES", 50)
-    monkeypatch.setattr(contexts, "MAX_ENTRIES", 50)
+    monkeypatch.setattr("rlm_kernel.untrusted.text_files.MAX_ENTRIES", 50)
+    monkeypatch.setattr(inputs, "MAX_ENTRIES", 50)
     for number in range(60):
         (folder / f"{number}.txt").touch()
     with pytest.raises(ConfigError, match="holds more than 50 files: name a folder below it"):
-        contexts.read(str(folder))
+        inputs.read(str(folder))
 
 
 def test_folders_are_entered_to_a_depth_that_ends(folder, capsys):
@@ -520,8 +522,8 @@ def test_the_texts_of_a_folder_have_one_bound_together(folder):
     for name in "bcd":
         (folder / name).write_text("x" * 400)
     with pytest.raises(ConfigError, match="at least 1,206 bytes of text and the limit is 1,000: raise --max-context-"):
-        contexts.read(str(folder), max_bytes=1000)
-    assert len(contexts.read(str(folder), max_bytes=1206)) == 4
+        inputs.read(str(folder), max_bytes=1000)
+    assert len(inputs.read(str(folder), max_bytes=1206)) == 4
 
 
 def test_a_large_binary_file_in_a_folder_is_skipped_and_not_read(folder, capsys):
@@ -532,24 +534,24 @@ def test_a_large_binary_file_in_a_folder_is_skipped_and_not_read(folder, capsys)
 def test_a_sparse_file_larger_than_the_limit_is_refused_with_both_numbers(tmp_path):
     file = sparse(tmp_path / "large.txt", 6 << 30)
     with pytest.raises(ConfigError, match=r"6,442,450,944 bytes .* limit is 1,073,741,824: raise --max-context-bytes"):
-        contexts.read(str(file))
+        inputs.read(str(file))
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/urandom", "/dev/null"])
 def test_a_device_is_not_a_context(path):
     with pytest.raises(ConfigError, match=f"{path} is a device"):
-        contexts.read(path)
+        inputs.read(path)
 
 
 def test_a_link_to_a_device_is_not_a_context(tmp_path):
     (tmp_path / "link").symlink_to("/dev/zero")
     with pytest.raises(ConfigError, match="is a device"):
-        contexts.read(str(tmp_path / "link"))
+        inputs.read(str(tmp_path / "link"))
 
 
 def test_a_file_that_the_user_names_may_be_a_link(folder, outside):
     (folder / "link").symlink_to(outside / "key.txt")
-    assert contexts.read(str(folder / "link")) == SECRET
+    assert inputs.read(str(folder / "link")) == SECRET
 
 
 def test_a_file_that_grows_is_read_as_it_was(tmp_path):
@@ -565,7 +567,7 @@ def test_a_file_that_grows_is_read_as_it_was(tmp_path):
     thread = threading.Thread(target=grow)
     thread.start()
     try:
-        text = contexts.read(str(file))
+        text = inputs.read(str(file))
     finally:
         enough.set()
         thread.join()
@@ -587,7 +589,7 @@ def test_a_pipe_without_an_end_is_read_to_the_limit(endless):
     thread.start()
     try:
         with pytest.raises(ConfigError, match="limit is 5,000,000: raise --max-context-bytes|is binary"):
-            contexts.read(f"/dev/fd/{ours}", max_bytes=5_000_000)
+            inputs.read(f"/dev/fd/{ours}", max_bytes=5_000_000)
     finally:
         os.close(ours)
         thread.join()
@@ -595,7 +597,7 @@ def test_a_pipe_without_an_end_is_read_to_the_limit(endless):
 
 PROGRAM = """
 import resource, sys
-from rlm_kernel.cli import contexts, main
+from rlm_kernel import inputs as contexts; from rlm_kernel.cli import main
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
@@ -646,13 +648,13 @@ def test_process_substitution_and_stdin_by_its_path_are_read():
 
 def test_a_cell_of_a_notebook_has_the_same_bound(folder, tmp_path, capsys):
     (folder / "link").symlink_to("/etc/passwd")
-    assert inputs.read([], [str(folder)], {}, "local").prompt == {"a.txt": "a text"}
+    assert notebook_inputs.read([], [str(folder)], {}, "local").prompt == {"a.txt": "a text"}
     assert "refused 1 links" in capsys.readouterr().err
-    assert inputs.read(["path"], [], {"path": folder}, "local").prompt == {"a.txt": "a text"}
+    assert notebook_inputs.read(["path"], [], {"path": folder}, "local").prompt == {"a.txt": "a text"}
     large = sparse(tmp_path / "large.txt", 6 << 30)
     for source in ([[], [str(large)], {}], [["path"], [], {"path": large}]):
         with pytest.raises(ConfigError, match="--max-context-bytes"):
-            inputs.read(*source, "local", cell_grammar().read("").max_context_bytes)
+            notebook_inputs.read(*source, "local", cell_grammar().read("").max_context_bytes)
     assert cell_grammar().read("--max-context-bytes 2g").max_context_bytes == 2 << 30
     with pytest.raises(UsageError, match="'many' is not a size"):
         cell_grammar().read("--max-context-bytes many")
@@ -661,7 +663,7 @@ def test_a_cell_of_a_notebook_has_the_same_bound(folder, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300, "missing/deeper"])
 def test_a_name_that_cannot_be_one_is_an_error_in_words(name):
     with pytest.raises(ConfigError, match="cannot be read"):
-        contexts.read(name)
+        inputs.read(name)
 
 
 @given(
@@ -673,7 +675,7 @@ def test_a_name_that_cannot_be_one_is_an_error_in_words(name):
 def test_bytes_in_pieces_become_the_same_text_as_at_once(pieces, size):
     content = b"".join(pieces)
     with TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rlm_kernel.text_files._PIECE", size)
+        patch.setattr("rlm_kernel.untrusted.text_files._PIECE", size)
         file.write(content)
         file.seek(0)
         assert read_text(file, 1000) == (content.decode("utf-8-sig", "surrogateescape"), len(content))
@@ -685,7 +687,7 @@ def test_no_descriptor_is_left_open(folder, outside):
     os.mkfifo(folder / "pipe")
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
-        contexts.read(str(folder))
+        inputs.read(str(folder))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -697,6 +699,6 @@ def test_a_folder_needs_few_descriptors(folder):
     used = len(list(Path("/proc/self/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
     try:
-        assert "found" in contexts.read(str(folder)).values()
+        assert "found" in inputs.read(str(folder)).values()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -8,13 +8,13 @@ import pytest
 from hostile.bounded import MAX_GROWTH, RAW, hosts
 from places import EVERYWHERE
 
-from rlm_kernel import bridge
-from rlm_kernel.bridge import Bridge, TooMuchError
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.outputs import OutputCollector
-from rlm_kernel.records import Answer
-from rlm_kernel.session import Session
-from rlm_kernel.wire import MAX_PROMPTS, WIRE, pack
+from rlm_kernel.kernel import comm
+from rlm_kernel.kernel.comm import HostComm, TooMuchError
+from rlm_kernel.kernel.outputs import OutputCollector
+from rlm_kernel.kernel.protocol import MAX_PROMPTS, WIRE, pack
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
+from rlm_kernel.types import Answer
 
 LOCAL_AND_DOCKER = EVERYWHERE[:3]
 """Not Modal: its emulator runs in this process."""
@@ -95,7 +95,7 @@ def test_fifty_thousand_questions_at_a_time_are_bounded_and_the_time_holds(bound
     report = bounded_host.run(RAW + ASK, delay=3600, cell_timeout=None, max_timeout=6)
     assert report["error"] == "TimeoutExceededError"
     assert report["grown"] < MAX_GROWTH
-    assert report["asked"] <= bridge.MAX_UNDER_WAY
+    assert report["asked"] <= comm.MAX_UNDER_WAY
 
 
 def test_a_flood_of_comms_and_a_forged_reply_are_bounded(bounded_local_host):
@@ -128,10 +128,10 @@ def question(*prompts):
 async def crowd():
     """A bridge, and what it sent."""
     sent = []
-    bridge = Bridge(lambda op, call, payload: sent.append((op, call, payload)), Never())
-    bridge.cell_starts()
-    yield bridge, sent
-    await bridge.close()
+    comm = HostComm(lambda op, call, payload: sent.append((op, call, payload)), Never())
+    comm.cell_starts()
+    yield comm, sent
+    await comm.close()
 
 
 def ask(bridge, call, payload):
@@ -140,12 +140,12 @@ def ask(bridge, call, payload):
 
 async def test_questions_beyond_those_that_wait_are_refused_with_the_numbers(crowd):
     end, sent = crowd
-    for number in range(bridge.MAX_UNDER_WAY + bridge.MAX_WAITING + 3):
+    for number in range(comm.MAX_UNDER_WAY + comm.MAX_WAITING + 3):
         ask(end, f"q{number}", question("x"))
     refused = [payload for op, _, payload in sent if op == "answer"]
     assert len(refused) == 3
-    assert f"at most {bridge.MAX_WAITING:,} with" in refused[0].decode()
-    assert len(end._under_way) == bridge.MAX_UNDER_WAY
+    assert f"at most {comm.MAX_WAITING:,} with" in refused[0].decode()
+    assert len(end._under_way) == comm.MAX_UNDER_WAY
 
 
 async def test_questions_wait_as_bytes_while_others_are_large(crowd):
@@ -163,7 +163,7 @@ async def test_a_question_of_too_many_prompts_is_refused_with_the_numbers(crowd)
 
 async def test_only_the_latest_ids_are_remembered(crowd, monkeypatch):
     end, _ = crowd
-    monkeypatch.setattr(bridge, "MAX_REMEMBERED", 100)
+    monkeypatch.setattr(comm, "MAX_REMEMBERED", 100)
     for number in range(1_000):
         ask(end, f"q{number}", b"no question")
     assert len(end._seen) == 100

@@ -23,19 +23,19 @@ from recorded_runs import code, record
 
 from rlm import RLM, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
-from rlm_kernel.arguments import models_of
 from rlm_kernel.cli import main
-from rlm_kernel.clients.registry import BACKENDS
+from rlm_kernel.clients.backends import BACKENDS
 from rlm_kernel.clients.trust import Source
-from rlm_kernel.configuration import arguments_of
+from rlm_kernel.engine.argument_checks import models_of
+from rlm_kernel.engine.record_access import Use, admitted
+from rlm_kernel.engine.recorded_config import arguments_of
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.notebooks import settings as notebook_settings
-from rlm_kernel.reach import Use, admitted
-from rlm_kernel.replays.export import clean
-from rlm_kernel.replays.replay import replay
-from rlm_kernel.replays.scene import environment_of
+from rlm_kernel.papermill import parameters as notebook_parameters
+from rlm_kernel.replay.minimise import clean
+from rlm_kernel.replay.replayer import replay
+from rlm_kernel.replay.setup import environment_of
 from rlm_kernel.trajectory.log import signature
-from rlm_kernel.trajectory.log.recording import read
+from rlm_kernel.trajectory.log.reader import read_log
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def forged(honest_log, tmp_path, monkeypatch):
 
 def resumed_models(log, source=Source.RECORD, **overrides):
     """The models of an RLM that goes on from a log, as `RLM` makes them."""
-    arguments = arguments_of(read(log), overrides, RLM, source)
+    arguments = arguments_of(read_log(log), overrides, RLM, source)
     return models_of(
         [arguments["backend"], *(arguments.get("other_backends") or ())],
         [arguments.get("backend_kwargs"), *(arguments.get("other_backend_kwargs") or ())],
@@ -195,7 +195,7 @@ def test_a_loopback_server_of_a_notebook_gets_no_key(tmp_path, thief, monkeypatc
 
 def test_only_what_papermill_is_given_now_is_the_users():
     named = {"model": "m", "base_url": "http://127.0.0.1:1/v1", "backend_kwargs": {"timeout": 9}}
-    arguments = notebook_settings.arguments_of(named, {"max_budget": 1}, {}, {"base_url": named["base_url"]})
+    arguments = notebook_parameters.arguments_of(named, {"max_budget": 1}, {}, {"base_url": named["base_url"]})
     sources = {name: setting.source for name, setting in arguments["backend_kwargs"].items()}
     assert sources == {"model_name": Source.RECORD, "base_url": Source.ARGUMENT, "timeout": Source.RECORD}
     assert arguments["max_budget"] == 1
@@ -220,7 +220,7 @@ def nobody_is_asked(question):
 
 
 def test_ones_own_record_is_used_without_a_question(run):
-    assert read(run.log).flaw is None
+    assert read_log(run.log).flaw is None
     assert replay(run.notebook, trust=nobody_is_asked).equal
     assert RLM.resume(run.log, backend=ScriptedLM([]), trust=nobody_is_asked).response == "done"
     assert clean(run.log, trust=nobody_is_asked).kept == (1,)
@@ -230,7 +230,7 @@ def test_the_record_of_another_user_does_not_run_on_this_machine(run, another_us
     uses = (
         lambda: replay(run.log),
         lambda: replay(run.notebook),
-        lambda: replay(read(run.log)),
+        lambda: replay(read_log(run.log)),
         lambda: clean(run.log),
         lambda: RLM.resume(run.log, backend=ScriptedLM([])),
         lambda: papermill.execute_notebook(run.notebook, tmp_path / "out.ipynb", engine_name="rlm", progress_bar=False),
@@ -285,7 +285,7 @@ def test_who_is_asked_sees_what_it_would_use_and_decides(run, another_user):
 def test_a_line_that_this_user_did_not_write_there_is_found(run, tmp_path, change):
     other = strangers.recorded(tmp_path / "other")
     run.log.write_bytes(b"".join(change(strangers.lines(run.log), strangers.lines(other.log))))
-    assert read(run.log).flaw is not None
+    assert read_log(run.log).flaw is not None
     with pytest.raises(RecordingError, match="without a wall"):
         replay(run.log)
     assert not strangers.ran(run.log.parent)
@@ -295,7 +295,7 @@ def test_a_log_that_was_cut_is_signed_as_far_as_it_goes(run):
     whole = run.log.read_bytes()
     for size in range(len(strangers.lines(run.log)[0]), len(whole), 97):
         run.log.write_bytes(whole[:size])
-        assert read(run.log).flaw is None
+        assert read_log(run.log).flaw is None
 
 
 def test_a_run_that_was_killed_is_ones_own(tmp_path):
@@ -312,7 +312,7 @@ RLM(ScriptedLM([f"```repl\\n{cell}\\n```" for cell in cells]), logger=RLMLogger(
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert read(logs[0]).flaw is None
+    assert read_log(logs[0]).flaw is None
     assert replay(logs[0], trust=nobody_is_asked).results[1].stdout == "1\n"
 
 
@@ -346,7 +346,7 @@ def test_a_key_that_is_not_safe_signs_nothing_which_is_told_once(tmp_path, monke
     with pytest.warns(RuntimeWarning, match="is not signed") as told:
         run = record(tmp_path / "logs", [code("FINAL(1)")])
     assert len(told) == 1
-    assert "your key cannot be read" in read(run.log).flaw
+    assert "your key cannot be read" in read_log(run.log).flaw
 
 
 def test_a_record_of_a_stranger_can_be_made_ones_own(run, another_user):
@@ -377,11 +377,11 @@ OPENED = {
 def test_what_a_stranger_s_record_opens_is_left_out_and_named(run, option):
     log = strangers.with_options(run.log, "docker", {option: OPENED[option], "cell_timeout": 5})
     with pytest.warns(RuntimeWarning, match=rf"environment_kwargs\['{option}'\].*--trust"):
-        used = admitted(read(log), Use())
+        used = admitted(read_log(log), Use())
     assert used.metadata["environment_kwargs"] == {"cell_timeout": 5}
     assert used.metadata["configuration"]["environment_kwargs"] == {"cell_timeout": 5}
     assert environment_of(used).options == {}
-    kept = admitted(read(log), Use(), trust=True)
+    kept = admitted(read_log(log), Use(), trust=True)
     assert kept.metadata["environment_kwargs"].keys() == {option, "cell_timeout"}
 
 
@@ -390,7 +390,7 @@ def test_an_option_that_opens_nothing_is_kept_without_a_word(run):
     log = strangers.with_options(run.log, "docker", narrow)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert admitted(read(log), Use()).metadata["environment_kwargs"] == narrow
+        assert admitted(read_log(log), Use()).metadata["environment_kwargs"] == narrow
 
 
 def test_a_run_does_not_go_on_in_another_image_than_its_own_unasked(run):
@@ -427,7 +427,7 @@ def test_a_stranger_s_record_names_no_server_and_no_option_of_a_client(run):
     run.log.write_bytes(b"".join([json.dumps(about).encode() + b"\n", *rest]))
     log = strangers.with_options(run.log, "docker", {})
     with pytest.warns(RuntimeWarning, match="base_url.*default_headers.*api_base"):
-        used = admitted(read(log), Use(models=True))
+        used = admitted(read_log(log), Use(models=True))
     assert used.metadata["configuration"]["backend_kwargs"] == {"model_name": "m"}
     assert used.metadata["configuration"]["sampling_args"] == {"temperature": 0}
 

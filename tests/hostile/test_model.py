@@ -34,15 +34,15 @@ from rlm import (
     TokenLimitExceededError,
 )
 from rlm.logger import RLMLogger
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.plaintext import plain
-from rlm_kernel.records import Answer, Reply, Usage
-from rlm_kernel.replays.export import clean
-from rlm_kernel.replays.replay import replay
-from rlm_kernel.replays.script import run_of
-from rlm_kernel.session import Session
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
+from rlm_kernel.replay.minimise import clean
+from rlm_kernel.replay.replayer import replay
+from rlm_kernel.replay.steps import run_of
+from rlm_kernel.text import plain
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.log.recording import read
+from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.types import Answer, Reply, Usage
 
 
 @pytest.fixture(scope="module", params=EVERYWHERE[:3])
@@ -155,14 +155,14 @@ def size_of(folder):
     return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
-def logged(folder, cells, *, most=None, lm=None, **arguments):
+def logged(folder, cells, *, limit=None, lm=None, **arguments):
     """Run cells and keep them; returns the log, the answer, and what the user was told."""
     said = [code(cell) for cell in cells] + ["FINAL(done)"] * 2
 
     def script(messages):
         return "short" if len(messages) == 1 else said[sum(one["role"] == "assistant" for one in messages)]
 
-    logger = RLMLogger(folder, **({} if most is None else {"max_log_bytes": most}))
+    logger = RLMLogger(folder, **({} if limit is None else {"max_log_bytes": limit}))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         with RLM(lm or ScriptedLM(script), logger=logger, **arguments) as rlm:
@@ -196,7 +196,7 @@ def test_what_is_refused_is_not_written_down_in_full(tmp_path, attempt):
     lm = Blind([code(cell), "FINAL(done)"], context_window=20_000)
     log, answer, told = logged(tmp_path, [], lm=lm)
     assert (answer, told) == ("done", [])
-    known = read(log).trajectory.cells[0]
+    known = read_log(log).trajectory.cells[0]
     assert len(known.calls) == 20
     assert all(call.answers[0].error for call in known.calls)
     assert size_of(tmp_path) < 600_000
@@ -214,7 +214,7 @@ def test_a_large_prompt_is_written_once_however_often_it_is_asked(tmp_path):
     (stored,) = (tmp_path / "prompts").iterdir()
     assert stored.stat().st_size == 200_010
     assert log.stat().st_size < 200_000
-    known = read(log)
+    known = read_log(log)
     (first, *_) = calls = known.trajectory.cells[0].calls
     assert first.started.prompts[0] == stored.read_text()
     assert all(call.started.prompts[0] is first.started.prompts[0] for call in calls)
@@ -224,7 +224,7 @@ def test_a_large_prompt_is_written_once_however_often_it_is_asked(tmp_path):
     assert replay(log).equal
     stored.write_text("altered")
     assert replay(log).equal  # what identifies a prompt stands in the log
-    assert read(log).trajectory.cells[0].calls[0].started.prompts == tuple(shown["prompts"])
+    assert read_log(log).trajectory.cells[0].calls[0].started.prompts == tuple(shown["prompts"])
 
 
 def test_a_picture_is_written_once_and_when_a_model_was_asked(tmp_path):
@@ -237,7 +237,7 @@ def test_a_picture_is_written_once_and_when_a_model_was_asked(tmp_path):
 
 def test_the_large_input_of_a_child_is_found_again_or_named_as_missing(tmp_path):
     run = record(tmp_path, [code("rlm_query('y' * 100_000)"), "FINAL(1)"], max_depth=2)
-    recording = read(run.log)
+    recording = read_log(run.log)
     (call,) = recording.trajectory.cells[0].calls
     about = {"child": [[1, call.started.query, 0]]}
     assert replay(run_of(recording, about)).equal
@@ -245,7 +245,7 @@ def test_the_large_input_of_a_child_is_found_again_or_named_as_missing(tmp_path)
     assert nbformat.read(child, 4).metadata.rlm.child
     shutil.rmtree(tmp_path / "prompts")
     with pytest.raises(RecordingError, match="prompts"):
-        run_of(read(run.log), about)
+        run_of(read_log(run.log), about)
 
 
 def test_a_turn_with_thousands_of_calls_is_not_said_twice_in_full(tmp_path):
@@ -268,20 +268,20 @@ AFTER = "print('x' * 50_000)\nlater = llm_query('later')"
 
 
 @pytest.mark.parametrize("most", [2**16, 400_000])
-def test_a_run_writes_no_more_than_its_quota_and_goes_on(tmp_path, most):
-    log, answer, told = logged(tmp_path, [FILL, FLOOD, AFTER], most=most)
+def test_a_run_writes_no_more_than_its_quota_and_goes_on(tmp_path, limit):
+    log, answer, told = logged(tmp_path, [FILL, FLOOD, AFTER], limit=limit)
     assert answer == "done"
     assert sum("as large as they may be" in message for message in told) == 1
-    assert size_of(tmp_path) <= most + 4_000
-    known = read(log)
+    assert size_of(tmp_path) <= limit + 4_000
+    known = read_log(log)
     assert known.flaw is None
     assert known.trajectory.completion.response == "done"
     assert any("max_log_bytes" in notice for turn in known.trajectory.turns for notice in turn.notices)
 
 
 def test_a_log_that_reached_its_quota_is_replayed_as_far_as_it_is_whole_and_says_so(tmp_path):
-    log, *_ = logged(tmp_path, [FILL, FLOOD, AFTER], most=400_000)
-    assert read(log).clipped_at == 2
+    log, *_ = logged(tmp_path, [FILL, FLOOD, AFTER], limit=400_000)
+    assert read_log(log).clipped_at == 2
     report = replay(log)
     assert report.results.keys() == {1}
     assert [(d.kind, d.cell) for d in report.divergences] == [("record", 2)]
@@ -334,7 +334,7 @@ def test_a_log_that_is_removed_under_a_run_is_told_and_written_again_whole(tmp_p
     assert answer == "done"
     assert [message for message in told if "was removed while the run goes on" in message] == told
     assert len(told) == 1
-    known = read(log)
+    known = read_log(log)
     assert known.flaw is None
     assert len(known.trajectory.cells) == 3
     assert log.with_suffix(".ipynb").is_file()
@@ -359,7 +359,7 @@ print(RLM(lm, logger=RLMLogger(sys.argv[1], notebook=False)).completion("c", "q"
     (log,) = tmp_path.glob("*.jsonl")
     assert log.read_bytes().endswith(b"\n")
     assert log.stat().st_size <= 60_000
-    assert read(log).flaw is None
+    assert read_log(log).flaw is None
 
 
 # -- descriptors
@@ -381,16 +381,16 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    for most in (50, 60, 64):
+    for limit in (50, 60, 64):
         done = subprocess.run(
             [sys.executable, "-c", program],
             capture_output=True,
             text=True,
             check=True,
-            preexec_fn=lambda most=most: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)),
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),
         )
         assert done.stdout.startswith("KernelError")
-        assert f"{most} files" in done.stdout
+        assert f"{limit} files" in done.stdout
         assert "ulimit -n" in done.stdout
 
 
@@ -669,7 +669,7 @@ async def test_one_cheap_call_opens_no_door_for_dear_ones_at_once():
     with pytest.raises(TokenLimitExceededError) as raised:
         await RLM(leads(CHEAP_THEN_DEAR), other_backends=[sub], max_tokens=1_000).acompletion("x")
     assert raised.value.tokens_used <= 1_000 + 50_001
-    assert sub.most_in_flight == 1
+    assert sub.max_in_flight == 1
 
 
 async def test_a_wide_and_deep_tree_has_no_more_kernels_than_its_bound():

@@ -33,24 +33,24 @@ from viewer import long_logs
 
 from rlm import RLM, ScriptedLM
 from rlm_kernel.cli import main
-from rlm_kernel.plain_console import PlainConsole
-from rlm_kernel.records import UsageSummary
-from rlm_kernel.replays.export import convert
+from rlm_kernel.replay.minimise import convert
 from rlm_kernel.terminal import PlainStream
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.log.contexts import write_whole
-from rlm_kernel.trajectory.log.recording import read
-from rlm_kernel.trajectory.notebook.notebook import About, about_recording, notebook_of
+from rlm_kernel.trajectory.log.atomic_files import write_whole
+from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.trajectory.notebook.build import About, about_recording, notebook_of
 from rlm_kernel.trajectory.tree import Trajectory
+from rlm_kernel.types import UsageSummary
+from rlm_kernel.untrusted.plain_console import PlainConsole
 from rlm_kernel.viewer import pages
 from rlm_kernel.viewer.access import Access
-from rlm_kernel.viewer.fallback import folded
+from rlm_kernel.viewer.fallback import folded_html
 from rlm_kernel.viewer.folder import Folder
-from rlm_kernel.viewer.kept import kept
+from rlm_kernel.viewer.log_source import log_source
 from rlm_kernel.viewer.server import ViewerServer
 from rlm_magics import commands
 from rlm_magics import page as magics_page
-from rlm_magics.asking import WatchedLogger, _link
+from rlm_magics.cell_run import WatchedLogger, _link
 from rlm_magics.progress import Progress
 from rlm_magics.result import RLMResult
 
@@ -331,7 +331,7 @@ def test_a_model_name_that_a_locked_kernel_asks_for_runs_nothing(opened, tmp_pat
 def test_no_field_of_a_log_runs_in_a_trace_or_in_the_folded_text(opened, tmp_path, form):
     log = log_of(tmp_path, "a", story(FORMS[form], legal=True))
     assert opened(commands.trace(str(log))).does_nothing()
-    assert opened(folded(kept(log))).does_nothing()
+    assert opened(folded_html(log_source(log))).does_nothing()
 
 
 @pytest.mark.filterwarnings("ignore:Your element with mimetype")
@@ -416,7 +416,7 @@ def rendered(text):
 def test_nothing_of_a_run_runs_in_an_export(opened, tmp_path, form):
     text = FORMS[form]
     log = log_of(tmp_path, "a", story(text, legal=True))
-    recording = read(log)
+    recording = read_log(log)
     notebook = notebook_of(recording.trajectory, about_recording(recording))
     exported(opened, notebook, tmp_path / "out")
 

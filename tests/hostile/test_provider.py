@@ -20,12 +20,13 @@ from loopback import MODEL, Fails, Sends
 
 from rlm import RLM, ScriptedLM, TokenLimitExceededError
 from rlm_kernel.clients import reply_size
+from rlm_kernel.clients.backends import BACKENDS
 from rlm_kernel.clients.endpoint import Endpoint
 from rlm_kernel.clients.openai import OpenAILM
-from rlm_kernel.clients.provider_errors import failure
-from rlm_kernel.clients.registry import BACKENDS, build
+from rlm_kernel.clients.provider_errors import lm_error
+from rlm_kernel.clients.registry import build
 from rlm_kernel.errors import LMError
-from rlm_kernel.records import Reply, Usage
+from rlm_kernel.types import Reply, Usage
 
 BY_LITELLM = ("anthropic/claude-sonnet-4-5", "gemini/gemini-2.5-flash", "groq/m", "openrouter/x/y")
 
@@ -109,7 +110,7 @@ async def ask_once(provider):
 
 def test_a_key_between_control_characters_is_hidden():
     endpoint = Endpoint("openai", MODEL, "http://127.0.0.1", "KEY", 1.0, secrets=("secret-key-0123",))
-    error = failure(endpoint, "the key secret\x00-key\x1b[0m-0123 is wrong", "AuthenticationError")
+    error = lm_error(endpoint, "the key secret\x00-key\x1b[0m-0123 is wrong", "AuthenticationError")
     assert "secret-key-0123" not in str(error)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 from places import EVERYWHERE, provided
 
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.records import Answer, Query
-from rlm_kernel.session import Session
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
+from rlm_kernel.types import Answer, Query
 
 
 class Echo:

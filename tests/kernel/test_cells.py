@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from rlm_kernel.errors import ConfigError, KernelError
-from rlm_kernel.kernel import Kernel
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.session import Session
+from rlm_kernel.kernel.process import Kernel
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
 
 
 async def test_the_last_expression_is_shown_and_counted(session):

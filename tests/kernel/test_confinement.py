@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.session import Session
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
 
 SECRETS = {
     "OPENAI_API_KEY": "sk-secret-1",
@@ -114,8 +114,8 @@ async def test_closing_ends_what_the_cells_started(session):
 HOST = textwrap.dedent(
     """
     import asyncio, sys
-    from rlm_kernel.kernelspecs import environment
-    from rlm_kernel.session import Session
+    from rlm_kernel.provisioners.kernelspecs import environment
+    from rlm_kernel.kernel.session import Session
 
     async def main():
         session = await Session.open(environment("local", None), None)

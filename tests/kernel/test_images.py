@@ -8,8 +8,9 @@ import io
 import PIL.Image
 import pytest
 
-from rlm_kernel import guest, questions
-from rlm_kernel.questions import Image
+from rlm_kernel import types
+from rlm_kernel.kernel import guest
+from rlm_kernel.types import Image
 
 MAKE = (
     "import io, PIL.Image\n"
@@ -123,7 +124,7 @@ async def test_a_figure_that_is_shown_at_the_end_of_a_cell_belongs_to_it(session
 
 
 async def test_only_the_latest_figures_are_kept(session, ask):
-    await session.run("import rlm_guest; rlm_guest.MOST_FIGURE_BYTES = 250")
+    await session.run("import rlm_guest; rlm_guest.MAX_FIGURE_BYTES = 250")
     cell = await session.run(
         MAKE + "from IPython.display import Image, display\nfor _ in range(9): display(Image(file_of('PNG')))"
     )
@@ -189,7 +190,7 @@ async def test_a_forged_picture_is_dropped(session, echo):
 
 
 def test_both_ends_have_the_same_limits():
-    assert (guest.MOST_IMAGE_BYTES, guest.MOST_IMAGES) == (questions.MOST_BYTES, questions.MOST_IMAGES)
+    assert (guest.MAX_IMAGE_BYTES, guest.MAX_IMAGES) == (types.MAX_IMAGE_BYTES, types.MAX_IMAGES)
 
 
 def test_a_picture_does_not_print_its_bytes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlm_kernel.guest import RESERVED
+from rlm_kernel.kernel.guest import RESERVED
 
 
 async def test_history_is_an_empty_list_before_there_is_one(session):

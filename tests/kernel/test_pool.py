@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from rlm_kernel import pool
 from rlm_kernel.errors import KernelError
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.session import Session
+from rlm_kernel.kernel import pool
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
 
 WHO = "import os, socket; (os.getpid(), os.stat('/proc/self').st_ctime_ns, socket.gethostname())"
 
@@ -128,7 +128,7 @@ async def test_a_kernel_that_nobody_waits_for_any_more_is_ended(open_pooled):
             task.cancel()
         await asyncio.gather(*opening, return_exceptions=True)
         assert pooled() == started[:2]
-        await next(iter(pool._pools.values())).filled()
+        await next(iter(pool._pools.values())).wait_until_filled()
         assert all(task.done() for task in started[:2])
         await pool.close()
         assert all(task.done() and (task.cancelled() or task.result().died.done()) for task in started)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rlm_kernel import guest as guest_module
+from rlm_kernel.kernel import guest as guest_module
 
 
 async def test_llm_query_gives_the_cell_the_models_text(session):
@@ -126,11 +126,11 @@ async def test_nothing_is_lost_or_asked_twice_while_the_cell_prints_a_million_li
 
 async def test_a_question_that_is_sent_again_is_asked_once(session, echo, monkeypatch):
     # The guest sends until it is acknowledged; no acknowledgement comes before the answer here.
-    monkeypatch.setattr("rlm_kernel.bridge.ACKNOWLEDGE_AFTER", 60)
+    monkeypatch.setattr("rlm_kernel.kernel.comm.ACKNOWLEDGE_AFTER", 60)
     await session.run("import rlm_guest; rlm_guest.RESEND_SECONDS = 0.01")
-    bridge, sent, often = session._bridge, [], asyncio.Event()
-    monkeypatch.setattr(bridge, "_send", lambda *message: None)
-    take = bridge.take
+    comm, sent, often = session._comm, [], asyncio.Event()
+    monkeypatch.setattr(comm, "_send", lambda *message: None)
+    take = comm.take
 
     def counting(data, buffers):
         sent.append(data["op"])
@@ -138,11 +138,11 @@ async def test_a_question_that_is_sent_again_is_asked_once(session, echo, monkey
         if sent.count("ask") == 5:
             often.set()
 
-    monkeypatch.setattr(bridge, "take", counting)
+    monkeypatch.setattr(comm, "take", counting)
     echo.gate, echo.expected = asyncio.Event(), 1
     running = asyncio.create_task(session.run("llm_query('once')"))
     await asyncio.wait_for(often.wait(), 20)
-    monkeypatch.setattr(bridge, "_send", session._send_to_guest)
+    monkeypatch.setattr(comm, "_send", session._send_to_guest)
     echo.gate.set()
     assert (await running).value == "'ONCE'"
     assert echo.asked == {"once": 1}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rlm_kernel.kernelspecs import environment
-from rlm_kernel.session import Session
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
 
 
 # These two stand in for the guards of the same names in tests/conftest.py.

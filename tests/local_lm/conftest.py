@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_kernel.clients.weights import QWEN_CODER, cache_folder, is_verified
+from rlm_kernel.clients.llamacpp.weights import QWEN_CODER, cache_folder, is_verified
 
 
 def pytest_collection_modifyitems(items):

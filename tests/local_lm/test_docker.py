@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlm import RLM, ScriptedLM
-from rlm_kernel.clients.weights import QWEN_CODER
+from rlm_kernel.clients.llamacpp.weights import QWEN_CODER
 
 CODE = """```repl
 import os

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from backends_on_loopback import REMOTE, closed, marks
 
-from rlm_kernel.clients.llamacpp import LlamaCppLM
+from rlm_kernel.clients.llamacpp.client import LlamaCppLM
+from rlm_kernel.clients.llamacpp.weights import QWEN_CODER
 from rlm_kernel.clients.registry import build
-from rlm_kernel.clients.weights import QWEN_CODER
 from rlm_kernel.errors import LMError
 
 GATEWAY = Path(__file__).parents[2] / ".cache/portkey-gateway/node_modules/@portkey-ai/gateway/build/start-server.js"

@@ -8,10 +8,10 @@ import sys
 import psutil
 import pytest
 
-from rlm_kernel.clients.llamacpp import LlamaCppLM
+from rlm_kernel.clients.llamacpp.client import LlamaCppLM
+from rlm_kernel.clients.llamacpp.weights import QWEN_CODER
 from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.registry import build
-from rlm_kernel.clients.weights import QWEN_CODER
 from rlm_kernel.errors import LMError
 
 WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "hammer"]
@@ -207,7 +207,7 @@ async def test_a_file_that_is_no_model_is_an_error_that_says_so(tmp_path):
 
 HOST = """
 import asyncio, os, signal, sys
-from rlm_kernel.clients.llamacpp import LlamaCppLM
+from rlm_kernel.clients.llamacpp.client import LlamaCppLM
 
 async def ask():
     lm = LlamaCppLM(n_ctx=512, n_parallel=1)

@@ -1,7 +1,7 @@
 """An answer by schema from the real model: a cell asks it, and the server lets it write nothing that does not fit."""
 
 from rlm import RLM, ScriptedLM
-from rlm_kernel.clients.weights import QWEN_CODER
+from rlm_kernel.clients.llamacpp.weights import QWEN_CODER
 
 PERSON = {
     "type": "object",

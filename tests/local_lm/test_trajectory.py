@@ -13,8 +13,8 @@ import papermill
 import psutil
 import pytest
 
-from rlm_kernel.clients import llamacpp_server
-from rlm_kernel.replays.replay import replay
+from rlm_kernel.clients.llamacpp import server_process
+from rlm_kernel.replay.replayer import replay
 from rlm_kernel.trajectory.notebook.normaliser import differences
 
 pytestmark = pytest.mark.timeout(600)
@@ -49,8 +49,8 @@ def recorded(what_is_missing, tmp_path_factory):
 @pytest.fixture
 def no_model(recorded, monkeypatch):
     """No server is left, neither of the process that recorded the run nor of ours, and none can be started."""
-    llamacpp_server.stop_all()
-    servers = [p for p in psutil.process_iter(["cmdline"]) if "llamacpp_child" in " ".join(p.info["cmdline"] or [])]
+    server_process.stop_all()
+    servers = [p for p in psutil.process_iter(["cmdline"]) if "server_main" in " ".join(p.info["cmdline"] or [])]
     ours = [process for process in servers if os.getpid() in [parent.pid for parent in process.parents()]]
     assert ours == []
     monkeypatch.setenv("RLM_CACHE_DIR", str(recorded.parent / "no weights here"))

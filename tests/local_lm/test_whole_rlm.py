@@ -10,9 +10,10 @@ from typing import get_args
 import pytest
 
 from rlm import RLM, PromptProfile
-from rlm_kernel.clients.llamacpp import LlamaCppLM
+from rlm_kernel.clients.llamacpp.client import LlamaCppLM
+from rlm_kernel.prompts.context_preview import Form
+from rlm_kernel.prompts.few_shot import Example, Step
 from rlm_kernel.trajectory import events as said
-from rlm_kernel.worked_examples import Example, Form, Step
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from jupyter_client.manager import KernelManager
 
-from rlm_kernel.provisioners.directories import private_directory
+from rlm_kernel.provisioners.local_base import private_directory
 
 SECONDS = 60
 MODELS = """\

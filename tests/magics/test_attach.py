@@ -16,10 +16,10 @@ from laboratory import lab, wait_until
 from loopback import MODEL
 
 from rlm import RLM, ConfigError, ScriptedLM
-from rlm_kernel import attachable
 from rlm_kernel.cli import main
-from rlm_kernel.onlooker import Onlooker
-from rlm_kernel.sockets import zmq_context
+from rlm_kernel.kernel import connection_files
+from rlm_kernel.kernel.inspector import KernelInspector
+from rlm_kernel.provisioners.zmq_context import zmq_context
 from rlm_kernel.trajectory.events import CellFinished, CellStarted, RunFinished
 
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\n"
@@ -34,7 +34,7 @@ def cell(code):
 def folder(tmp_path, monkeypatch):
     """Where live REPLs are listed."""
     path = tmp_path / "repls"
-    monkeypatch.setenv(attachable.VARIABLE, str(path))
+    monkeypatch.setenv(connection_files.VARIABLE, str(path))
     return path
 
 
@@ -58,9 +58,9 @@ async def looked_into(look, before="", after="", attachable=True, gate=None):
 
 async def test_what_is_there_is_read_while_a_cell_runs(tmp_path):
     def look():
-        with Onlooker(attachable.find(None).file) as onlooker:
+        with KernelInspector(connection_files.find_live(None).file) as inspector:
             reads = ["context", "len(mine)", "mine[5]", "1 +", "__import__('time').sleep(0) or mine"]
-            return [onlooker.waits_for_cells, onlooker.variables(), *map(onlooker.read, reads)]
+            return [inspector.waits_for_cells, inspector.variables(), *map(inspector.read, reads)]
 
     _, seen, answer = await looked_into(look, gate=tmp_path / "gate")
     waits, variables, context, length, raised, wrong, value = seen
@@ -74,8 +74,8 @@ async def test_what_is_there_is_read_while_a_cell_runs(tmp_path):
 
 async def test_looking_disturbs_nothing(tmp_path):
     def look():
-        with Onlooker(attachable.find(None).file) as onlooker:
-            return [onlooker.read("len(context)") for _ in range(20)]
+        with KernelInspector(connection_files.find_live(None).file) as inspector:
+            return [inspector.read("len(context)") for _ in range(20)]
 
     ends = "plt.title('mine')\nplt.show()\n'the value'"
     undisturbed, _, _ = await looked_into(lambda: None, FIGURE, ends, gate=tmp_path / "one")
@@ -90,7 +90,7 @@ async def test_looking_disturbs_nothing(tmp_path):
 
 async def test_a_cell_of_somebody_who_takes_part_is_none_of_the_runs(tmp_path):
     def look():
-        client = KernelClient(context=zmq_context(), connection_file=str(attachable.find(None).file))
+        client = KernelClient(context=zmq_context(), connection_file=str(connection_files.find_live(None).file))
         client.load_connection_file()
         shell = client.connect_shell()
         for _ in range(5):
@@ -126,7 +126,7 @@ def test_a_folder_that_others_can_read_is_refused(folder):
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)
     with pytest.raises(ConfigError, match="must be yours alone.*chmod 700"):
-        attachable.folder()
+        connection_files.folder()
 
 
 def test_a_killed_process_leaves_nothing_on_the_list(folder):
@@ -135,7 +135,7 @@ def test_a_killed_process_leaves_nothing_on_the_list(folder):
     folder.mkdir(mode=0o700)
     about = {"rlm": {"pid": ended.pid, "environment": "local", "started": "12:00:00"}}
     (folder / "local-abc.json").write_text(json.dumps(about))
-    assert attachable.live() == []
+    assert connection_files.list_live() == []
     assert list(folder.iterdir()) == []
 
 
@@ -144,7 +144,7 @@ def test_files_of_others_are_not_on_the_list_and_stay(folder):
     for name, text in {"kernel-1": json.dumps({"ip": "127.0.0.1"}), "half": '{"rlm', "number": "5"}.items():
         (folder / f"{name}.json").write_text(text)
     (folder / "gone.json").symlink_to(folder / "nowhere")  # as one that is taken off at this moment
-    assert attachable.live() == []
+    assert connection_files.list_live() == []
     assert len(list(folder.iterdir())) == 4
 
 
@@ -153,14 +153,14 @@ def test_who_looks_in_can_go_after_the_kernel_has_ended():
         ScriptedLM([cell("1"), cell("FINAL(2)")]), environment_kwargs={"attachable": True}, persistent=True
     ) as rlm:
         rlm.completion("a context", "What?")
-        onlooker = Onlooker(attachable.find(None).file)
-    onlooker.close()
-    assert [onlooker._shell.closed, onlooker._control.closed] == [True, True]
+        inspector = KernelInspector(connection_files.find_live(None).file)
+    inspector.close()
+    assert [inspector._shell.closed, inspector._control.closed] == [True, True]
 
 
 async def test_the_command_shows_values_and_names_what_is_there(tmp_path, capsys, folder):
     def look():
-        name = attachable.find(None).name
+        name = connection_files.find_live(None).name
         codes = [
             main(["attach", "-e", "len(context)", "-e", "mine"]),
             main(["attach", "--list"]),
@@ -196,9 +196,9 @@ def test_the_command_line_lets_others_look_in(provider, tmp_path, folder):
     provider.script = [cell("mine = [1, 2, 3]\n" + HOLD.format(str(gate))), "FINAL(42)"]
     command = [sys.executable, "-m", "rlm_kernel.cli", "run", "q", "--model", MODEL, "--attachable", "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **provider.environment}) as run:
-        wait_until(lambda: folder.is_dir() and attachable.live())
-        with Onlooker(attachable.find(None).file) as onlooker:
-            wait_until(lambda: onlooker.read("mine") == "[1, 2, 3]")
+        wait_until(lambda: folder.is_dir() and connection_files.list_live())
+        with KernelInspector(connection_files.find_live(None).file) as inspector:
+            wait_until(lambda: inspector.read("mine") == "[1, 2, 3]")
         gate.touch()
         assert run.stdout.read() == b"42\n"
 
@@ -217,14 +217,17 @@ def test_the_option_is_true_or_false():
 
 @pytest.mark.timeout(200)
 async def test_live_repls_are_listed_as_external_kernels(tmp_path):
-    options = ["--ServerApp.allow_external_kernels=True", f"--ServerApp.external_connection_dir={attachable.folder()}"]
+    options = [
+        "--ServerApp.allow_external_kernels=True",
+        f"--ServerApp.external_connection_dir={connection_files.folder()}",
+    ]
     with lab(tmp_path, *options) as address:
         lm = ScriptedLM(["```repl\nmine = 7\n```", "FINAL(1)"], delay=0.2)
         with RLM(lm, environment_kwargs={"attachable": True}) as rlm:
             async for event in rlm.stream("a context", "What?"):
                 if isinstance(event, CellFinished):
                     listed = await asyncio.to_thread(kernels, address)
-                    name = attachable.find(None).name
+                    name = connection_files.find_live(None).name
     assert [kernel["name"] for kernel in listed] == [f"rlm {name}"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rlm_kernel.trajectory.log.recording import read
+from rlm_kernel.trajectory.log.reader import read_log
 
 
 def seen(notebook, options, question="What is it?", setup=""):
@@ -39,7 +39,7 @@ def test_the_result_says_where_the_run_is_kept(notebook, folder):
     notebook.run("%%rlm -c text -b says -o out\nHow long?")
     log, kept = notebook.run("print(out.trajectory); print(out.notebook)").printed.splitlines()
     assert Path(log).parent == folder / "rlm_logs"
-    assert read(log).trajectory.completion.response == "42"
+    assert read_log(log).trajectory.completion.response == "42"
     assert nbformat.read(kept, 4).metadata.rlm
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rlm_kernel.trajectory.log.recording import read
+from rlm_kernel.trajectory.log.reader import read_log
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,7 +62,7 @@ def test_resume_goes_on_from_a_turn(notebook):
     assert ran.error is None
     assert notebook.value("more.answer") == "'another'"
     kept = notebook.run("print(more.trajectory, end='')").printed
-    assert read(kept).metadata["forked_from"]["at"] == 1
+    assert read_log(kept).metadata["forked_from"]["at"] == 1
     assert "Answered" in ran.left[0]["text/html"]
     notebook.run("%%rlm -b leads --sub-backend reader -c text -o out\nWhat?")
 

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from laboratory import CHROMIUM, Tab, browser, lab, write
 
-from rlm_kernel.clients.weights import QWEN_CODER, cache_folder, is_verified
+from rlm_kernel.clients.llamacpp.weights import QWEN_CODER, cache_folder, is_verified
 
 pytest.importorskip("jupyterlab")
 pytest.importorskip("ipywidgets")

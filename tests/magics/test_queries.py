@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from loopback import Fails, Hangs
 
-from rlm_kernel.guest import QueryError
+from rlm_kernel.kernel.guest import QueryError
 from rlm_magics.queries import Asker
 
 PIXEL = base64.b64decode(

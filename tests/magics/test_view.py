@@ -8,8 +8,8 @@ import pytest
 
 from rlm import RLM, ScriptedLM
 from rlm_kernel.trajectory.events import RunFinished
-from rlm_magics.asking import WatchedLogger, ask, completion_of
-from rlm_magics.live import View
+from rlm_magics.cell_run import WatchedLogger, ask, completion_of
+from rlm_magics.live_view import View
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31m\u202e"

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_kernel.kernelspecs import Environment
-from rlm_kernel.records import Answer
-from rlm_kernel.session import Session
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import Environment
+from rlm_kernel.types import Answer
 
 
 class Echo:

@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 
 from rlm import RLM, ScriptedLM
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.kernelspecs import environment, spec_folder
+from rlm_kernel.provisioners.kernelspecs import environment, spec_folder
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ async def test_no_capacity_says_what_to_do(modal_session, modal_emulator):
 
 
 async def test_modal_out_of_reach_says_so_without_the_token(modal_session, other_client):
-    other_client.setattr("rlm_kernel.provisioners.modal_sandbox.CONNECT_SECONDS", 1.0)
+    other_client.setattr("rlm_kernel.provisioners.modal.sandbox.CONNECT_SECONDS", 1.0)
     other_client.setenv("MODAL_SERVER_URL", "http://127.0.0.1:9")
     with pytest.raises(
         KernelError, match=r"did not give a sandbox \(no answer within 1 s\)\. Is the network"
@@ -136,7 +136,7 @@ async def test_an_image_without_python_says_so(modal_session, modal_emulator, mo
 def test_a_wrong_value_is_refused_before_anything_starts(option, value, says):
     from traitlets import TraitError
 
-    from rlm_kernel.provisioners.modal import ModalKernel
+    from rlm_kernel.provisioners.modal.provisioner import ModalKernel
 
     with pytest.raises(TraitError, match=says):
         ModalKernel(**{option: value})

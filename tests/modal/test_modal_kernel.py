@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from rlm import ScriptedLM
-from rlm_kernel.engine import Engine
-from rlm_kernel.kernel import manager_of
-from rlm_kernel.kernelspecs import Environment
-from rlm_kernel.plan import Models, Plan
-from rlm_kernel.prompt_profiles import LARGE
+from rlm_kernel.engine.config import Models, RunConfig
+from rlm_kernel.engine.loop import Engine
+from rlm_kernel.kernel.process import manager_of
+from rlm_kernel.prompts.large import LARGE
+from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.trajectory.events import Notice
 
 
@@ -96,7 +96,7 @@ async def test_an_image_is_built_once(modal_session, modal_emulator):
 
 
 async def test_a_long_build_is_told_about(modal_session, modal_emulator, monkeypatch, capsys):
-    monkeypatch.setattr("rlm_kernel.provisioners.modal_sandbox.QUIET_SECONDS", 0.01)
+    monkeypatch.setattr("rlm_kernel.provisioners.modal.sandbox.QUIET_SECONDS", 0.01)
     modal_emulator.build_seconds = 0.1
     async with await modal_session(packages=["never-built-before"]):
         told = capsys.readouterr()
@@ -189,9 +189,9 @@ async def test_a_restart_is_another_sandbox(modal_session, modal_emulator):
 HOST = textwrap.dedent(
     """
     import asyncio, sys
-    from rlm_kernel.kernelspecs import Environment
-    from rlm_kernel.provisioners import modal, modal_sandbox
-    from rlm_kernel.session import Session
+    from rlm_kernel.provisioners.kernelspecs import Environment
+    from rlm_kernel.provisioners.modal import provisioner as modal, sandbox as modal_sandbox
+    from rlm_kernel.kernel.session import Session
 
     modal.PATIENCE_SECONDS, modal_sandbox.IDLE_SECONDS = 2.0, 1
 
@@ -250,8 +250,8 @@ async def test_it_is_told_which_option_gives_a_sandbox_more_time(modal_emulator)
 
 
 async def test_a_sandbox_that_takes_no_input_any_more_is_a_kernel_that_died(modal_session, modal_emulator, monkeypatch):
-    monkeypatch.setattr("rlm_kernel.provisioners.relay_host.LAST_FRAMES_SECONDS", 0.1)
-    monkeypatch.setattr("rlm_kernel.provisioners.modal.PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr("rlm_kernel.provisioners.relay.host_end.LAST_FRAMES_SECONDS", 0.1)
+    monkeypatch.setattr("rlm_kernel.provisioners.modal.provisioner.PATIENCE_SECONDS", 2.0)
     async with await modal_session() as session:
         running = asyncio.create_task(session.run("print('begun', flush=True)\nllm_query('never heard')"))
         modal_emulator.deaf = True
@@ -259,7 +259,7 @@ async def test_a_sandbox_that_takes_no_input_any_more_is_a_kernel_that_died(moda
 
 
 async def test_modal_may_fail_to_say_whether_a_sandbox_lives(modal_emulator, monkeypatch):
-    monkeypatch.setattr("rlm_kernel.provisioners.modal_remote.ASK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("rlm_kernel.provisioners.modal.exec.ASK_AGAIN_SECONDS", 0.01)
     modal_emulator.failing = 20
     manager = manager_of(Environment("modal", "rlm-modal", {}).load())
     try:
@@ -284,9 +284,9 @@ async def test_a_run_goes_on_in_a_new_sandbox_when_its_time_is_over(modal_emulat
 
     sub = ScriptedLM(lambda messages: messages[-1]["content"].upper(), model="sub")
     root = ScriptedLM(reply)
-    plan = Plan(Models(root, (sub,)), Environment("modal", "rlm-modal", {"timeout": 600}), profile=LARGE)
+    config = RunConfig(Models(root, (sub,)), Environment("modal", "rlm-modal", {"timeout": 600}), profile=LARGE)
     events = []
-    completion = await Engine(plan, events.append).run("some context", "a question")
+    completion = await Engine(config, events.append).run("some context", "a question")
     assert completion.response == "ONE"
     assert len(sub.calls) == 1
     notices = [event.message for event in events if isinstance(event, Notice)]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from jupyter_client.asynchronous import AsyncKernelClient
 
-from rlm_kernel.provisioners.directories import private_directory
-from rlm_kernel.provisioners.relay_host import RelayHost, source
+from rlm_kernel.provisioners.local_base import private_directory
+from rlm_kernel.provisioners.relay.host_end import RelayHost, source
 
 KEY = b"a-key-of-the-test"
 
@@ -74,11 +74,11 @@ def addresses(directory):
 
 @pytest.fixture
 async def relayed():
-    """Starts a kernel behind a relay: `command` runs `relay.py`."""
+    """Starts a kernel behind a relay: `command` runs `remote_end.py`."""
     async with AsyncExitStack() as stack:
 
         async def start(*command, text=False):
-            command = command or (sys.executable, "-c", source("relay.py"), *(["--text"] if text else []))
+            command = command or (sys.executable, "-c", source("relay/remote_end.py"), *(["--text"] if text else []))
             directory = private_directory()
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
             connection = addresses(directory)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.provisioners.relay import (
-    LONGEST_NOISE,
-    LONGEST_PART,
-    MOST_PARTS,
+from rlm_kernel.provisioners.relay.remote_end import (
+    MAX_NOISE,
+    MAX_PART_BYTES,
+    MAX_PARTS,
     BrokenStreamError,
     Frames,
     Lines,
@@ -61,9 +61,9 @@ def test_a_large_part_is_received_where_it_stays():
 @pytest.mark.parametrize(
     "head",
     [
-        struct.pack("!BI", 1, MOST_PARTS + 1),
-        struct.pack("!BIQ", 1, 1, LONGEST_PART + 1),
-        struct.pack("!BIQQ", 1, 2, LONGEST_PART, 1),
+        struct.pack("!BI", 1, MAX_PARTS + 1),
+        struct.pack("!BIQ", 1, 1, MAX_PART_BYTES + 1),
+        struct.pack("!BIQQ", 1, 2, MAX_PART_BYTES, 1),
     ],
 )
 def test_a_frame_that_is_too_large_breaks_the_stream(head):
@@ -71,7 +71,7 @@ def test_a_frame_that_is_too_large_breaks_the_stream(head):
         Frames().feed(head)
 
 
-@pytest.mark.parametrize("noise", [b"rlm:no base64!\n", b"rlm:YQ\n", b"x" * (LONGEST_NOISE + 1)])
+@pytest.mark.parametrize("noise", [b"rlm:no base64!\n", b"rlm:YQ\n", b"x" * (MAX_NOISE + 1)])
 def test_a_line_that_is_none_breaks_the_stream(noise):
     with pytest.raises(BrokenStreamError):
         Lines().feed(noise)

@@ -14,11 +14,11 @@ import zmq.asyncio
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.session import Session
 
-from rlm_kernel.connection import address
 from rlm_kernel.errors import KernelError
-from rlm_kernel.provisioners.docker_images import kernel_image
-from rlm_kernel.provisioners.relay import ENDED, IOPUB, LOG, MOST_SOCKETS, encode
-from rlm_kernel.provisioners.relay_host import LOST, RelayHost, interrupt, source
+from rlm_kernel.provisioners.docker.images import kernel_image
+from rlm_kernel.provisioners.relay.host_end import LOST, RelayHost, interrupt, source
+from rlm_kernel.provisioners.relay.remote_end import ENDED, IOPUB, LOG, MAX_SOCKETS, encode
+from rlm_kernel.zmtp.sockets import address
 
 BINARY_AND_TEXT = pytest.mark.parametrize("text", [False, True], ids=["binary", "text"])
 
@@ -94,7 +94,7 @@ async def test_clients_that_have_gone_cost_nothing_and_who_waits_for_a_reply_get
     waits = f"import pathlib, time\nwhile not pathlib.Path({told!r}).exists(): time.sleep(0.01)\nprint('answered')"
     running = asyncio.create_task(kernel.execute(waits))
     session = Session(key=kernel.connection["key"])
-    for _ in range(2 * MOST_SOCKETS):
+    for _ in range(2 * MAX_SOCKETS):
         with zmq.asyncio.Context.instance().socket(zmq.DEALER) as visitor:
             visitor.connect(address(kernel.connection, "control"))
             await visitor.send_multipart(session.serialize(session.msg("kernel_info_request")))
@@ -104,7 +104,7 @@ async def test_clients_that_have_gone_cost_nothing_and_who_waits_for_a_reply_get
     Path(told).touch()
     reply, said = await running
     assert (reply["status"], said) == ("ok", "answered\n")
-    assert descriptors < 3 * MOST_SOCKETS
+    assert descriptors < 3 * MAX_SOCKETS
 
 
 async def test_an_interrupt_reaches_the_cell(relayed):
@@ -176,14 +176,14 @@ HOST = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[1])
 from conftest_of_relay import Piped, addresses
-from rlm_kernel.provisioners.directories import private_directory
-from rlm_kernel.provisioners.relay_host import RelayHost, source
-from rlm_kernel.sockets import zmq_context
+from rlm_kernel.provisioners.local_base import private_directory
+from rlm_kernel.provisioners.relay.host_end import RelayHost, source
+from rlm_kernel.provisioners.zmq_context import zmq_context
 from jupyter_client.asynchronous import AsyncKernelClient
 
 async def main():
     connection = addresses(private_directory())
-    remote = await Piped.start(sys.executable, "-c", source("relay.py"))
+    remote = await Piped.start(sys.executable, "-c", source("relay/remote_end.py"))
     host = await RelayHost.open(connection, remote)
     client = AsyncKernelClient()
     client.load_connection_info(connection)
@@ -218,7 +218,7 @@ async def test_it_is_carried_by_docker_exec(relayed, docker_engine):
     )["Id"]
     try:
         docker_engine.start(made)
-        kernel = await relayed("docker", "exec", "-i", made, "python3", "-u", "-c", source("relay.py"))
+        kernel = await relayed("docker", "exec", "-i", made, "python3", "-u", "-c", source("relay/remote_end.py"))
         reply, said = await kernel.execute("import os; print(os.listdir('/sys/class/net'))")
         assert (reply["status"], said) == ("ok", "['lo']\n")
         await kernel.host.close()
@@ -265,7 +265,7 @@ def frame(kind, *parts):
     ],
 )
 async def test_what_is_no_frame_ends_the_relay_and_nothing_else(stream, tmp_path):
-    from rlm_kernel.provisioners.directories import private_directory
+    from rlm_kernel.provisioners.local_base import private_directory
 
     directory = private_directory()
     connection = {

@@ -13,9 +13,9 @@ from nbclient import NotebookClient
 
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
-from rlm_kernel.records import Reply, Usage
-from rlm_kernel.trajectory.log.recording import Recording, read
+from rlm_kernel.trajectory.log.reader import Recording, read_log
 from rlm_kernel.trajectory.notebook.normaliser import differences
+from rlm_kernel.types import Reply, Usage
 
 USAGE = Usage(817, 76, cost=0.0012)
 SUB_USAGE = Usage(20, 5, cost=0.0001)
@@ -53,7 +53,7 @@ class Story:
 
     @property
     def recording(self) -> Recording:
-        return read(self.log)
+        return read_log(self.log)
 
     def children(self):
         return sorted(self.log.parent.glob(f"{self.log.stem}-child-*.ipynb"))

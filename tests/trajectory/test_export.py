@@ -6,8 +6,8 @@ from nbclient import NotebookClient
 from recorded_runs import code, record
 
 from rlm_kernel.errors import RecordingError
-from rlm_kernel.replays.export import clean, convert
-from rlm_kernel.replays.replay import replay
+from rlm_kernel.replay.minimise import clean, convert
+from rlm_kernel.replay.replayer import replay
 
 DETOURS = [
     "I look around.\n" + code("import random", "print(len(context), random.random())"),

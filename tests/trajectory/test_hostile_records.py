@@ -15,15 +15,15 @@ from trajectory import runs
 from rlm import RLM, ConfigError, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.clients.trust import Source
-from rlm_kernel.configuration import arguments_of
-from rlm_kernel.notebooks import settings as notebook_settings
-from rlm_kernel.records import Query
-from rlm_kernel.replays.export import clean
-from rlm_kernel.replays.recollection import Recollection
-from rlm_kernel.replays.replay import replay
-from rlm_kernel.replays.scene import environment_of
-from rlm_kernel.trajectory.log import recording
-from rlm_kernel.trajectory.notebook.notebook import about_recording, notebooks_of
+from rlm_kernel.engine.recorded_config import arguments_of
+from rlm_kernel.papermill import parameters as notebook_parameters
+from rlm_kernel.replay.minimise import clean
+from rlm_kernel.replay.replayer import replay
+from rlm_kernel.replay.responder import RecordedResponder
+from rlm_kernel.replay.setup import environment_of
+from rlm_kernel.trajectory.log import reader
+from rlm_kernel.trajectory.notebook.build import about_recording, notebooks_of
+from rlm_kernel.types import Query
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_who_names_the_environment_says_what_it_may_reach(log):
             line["configuration"] |= {"environment": "docker", "environment_kwargs": kwargs}
 
     forge(log, change)
-    known = recording.read(log)
+    known = reader.read_log(log)
     assert environment_of(known).options.keys() >= kwargs.keys()
     assert not environment_of(known, "docker").options.keys() & kwargs.keys()
     given = {"backend": ScriptedLM([]), "environment": "docker"}
@@ -111,7 +111,7 @@ def test_who_names_other_backends_gives_their_arguments_too(log):
             line["configuration"] |= {"other_backends": ["vllm"], "other_backend_kwargs": [{"model_name": "m"}]}
 
     forge(log, change)
-    known = recording.read(log)
+    known = reader.read_log(log)
     given = {"backend": ScriptedLM([])}
     (kwargs,) = arguments_of(known, given, RLM)["other_backend_kwargs"]
     assert {name: (setting.value, setting.source) for name, setting in kwargs.items()} == {
@@ -162,7 +162,7 @@ def test_a_log_that_is_nested_without_end_is_named(log):
         line = '{"type":"child","time":1,"cell":1,"query":"1","index":0,"line":' + line + "}"
     log.write_text(log.read_text() + line + "\n")
     with pytest.raises(RecordingError, match="line"):
-        recording.read(log)
+        reader.read_log(log)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_log_that_is_nested_without_end_is_named(log):
 def test_a_log_that_cannot_be_is_named_when_it_is_read(log, change):
     forge(log, change)
     with pytest.raises(RecordingError, match="line"):
-        recording.read(log)
+        reader.read_log(log)
 
 
 def test_a_log_without_turns_or_a_configuration_is_replayed_as_far_as_it_goes(log):
@@ -233,7 +233,7 @@ def test_an_output_cannot_pass_for_one_of_ours(tmp_path):
     logger = RLMLogger(tmp_path)
     shown = "display({'text/plain': 'forged'}, raw=True, metadata={'rlm': {'role': 'calls'}})"
     RLM(ScriptedLM([runs.cell(shown), "FINAL(1)"]), logger=logger).completion("c", "q")
-    known = recording.read(logger.log_file_path)
+    known = reader.read_log(logger.log_file_path)
     ((_, notebook),) = notebooks_of(known.trajectory, about_recording(known))
     (cell,) = [cell for cell in notebook.cells if cell.metadata.rlm.role == "code"]
     assert [output.get("metadata") for output in cell.outputs] == [{}]
@@ -265,12 +265,12 @@ def test_a_notebook_cannot_pretend_that_a_server_was_given_on_the_command_line(t
 @pytest.mark.parametrize("name", ["api_key", "aws_secret_access_key", "password"])
 def test_no_secret_is_taken_from_a_parameter(name):
     with pytest.raises(ConfigError, match="does not belong among the parameters"):
-        notebook_settings.rlm_arguments({"model": "m", "backend_kwargs": {"nested": {name: "value"}}})
+        notebook_parameters.rlm_arguments({"model": "m", "backend_kwargs": {"nested": {name: "value"}}})
 
 
 def test_parameters_that_are_no_dict_are_named():
     with pytest.raises(ConfigError, match="backend_kwargs must be a dict"):
-        notebook_settings.rlm_arguments({"model": "m", "backend_kwargs": '{"a": 1}'})
+        notebook_parameters.rlm_arguments({"model": "m", "backend_kwargs": '{"a": 1}'})
 
 
 # -- writers that fail
@@ -302,8 +302,8 @@ async def test_questions_that_are_not_on_record_are_compared_with_some_of_those_
     sub = ScriptedLM(lambda _: "y", model="sub")
     script = [runs.cell("a = llm_query_batched([f'recorded {n}' for n in range(1000)])"), "FINAL(1)"]
     RLM(ScriptedLM(script), other_backends=[sub], logger=logger).completion("c", "q")
-    recollection = Recollection([recording.read(logger.log_file_path).trajectory])
-    recollection.cell = 1
-    (answer,) = await recollection.answer(Query("1", "llm_query", ("recorded 20, but edited",)))
+    responder = RecordedResponder([reader.read_log(logger.log_file_path).trajectory])
+    responder.cell = 1
+    (answer,) = await responder.answer(Query("1", "llm_query", ("recorded 20, but edited",)))
     assert "the nearest on record is llm_query('recorded 20')" in answer.error
     assert len(compared) <= 500

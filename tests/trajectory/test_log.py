@@ -17,14 +17,14 @@ from trajectory import runs
 
 from rlm import RLM, ConfigError, RecordingError, ScriptedLM, TokenLimitExceededError
 from rlm.logger import RLMLogger
-from rlm_kernel.records import Reply, Usage
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.log import lines
-from rlm_kernel.trajectory.log.contexts import decode, encode, load, store
-from rlm_kernel.trajectory.log.log_file import LogFile
-from rlm_kernel.trajectory.log.recording import read
+from rlm_kernel.trajectory.log import jsonl
+from rlm_kernel.trajectory.log.context_store import decode, encode, load, store
+from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.log.redaction import HIDDEN, Redactor, is_secret_name
+from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
+from rlm_kernel.types import Reply, Usage
 
 DOCUMENTED_ITERATION = {
     "type", "iteration", "timestamp", "prompt", "response", "code_blocks", "final_answer", "iteration_time",
@@ -100,8 +100,8 @@ def test_what_is_read_back_is_what_was_told(tmp_path):
 
     asyncio.run(run())
     (log,) = tmp_path.glob("*.jsonl")
-    kept = [event for event in told if lines.line_of(event) is not None]
-    known = read(log).trajectory
+    kept = [event for event in told if jsonl.line_of(event) is not None]
+    known = read_log(log).trajectory
     expected = Trajectory(kept)
     assert [turn.reply for turn in known.turns] == [turn.reply for turn in expected.turns]
     assert [cell.result for cell in known.cells] == [cell.result for cell in expected.cells]
@@ -266,7 +266,7 @@ def test_a_disk_that_is_full_stops_neither_the_run_nor_the_others(tmp_path, monk
         if line["type"] == "cell":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(LogFile, "_write", full)
+    monkeypatch.setattr(LogWriter, "_write", full)
     with pytest.warns(RuntimeWarning, match="No space left on device") as told:
         completion = RLM(
             ScriptedLM(["```repl\n1\n```", "```repl\n2\n```", "FINAL(3)"]), logger=RLMLogger(tmp_path)
@@ -288,7 +288,7 @@ def test_a_limit_carries_the_trajectory(tmp_path):
     (log,) = tmp_path.glob("*.jsonl")
     (failed,) = of_type(log, "failed")
     assert failed["error_type"] == "TokenLimitExceededError"
-    assert isinstance(read(log).trajectory.failure, TokenLimitExceededError)
+    assert isinstance(read_log(log).trajectory.failure, TokenLimitExceededError)
 
 
 def test_ctrl_c_carries_usage_and_trajectory(tmp_path):
@@ -340,7 +340,7 @@ def test_a_logger_that_is_none_is_refused():
 
 
 def test_an_event_that_is_not_recorded_has_no_line():
-    assert lines.line_of(events.ModelText(time=0, iteration=1, text="piece")) is None
+    assert jsonl.line_of(events.ModelText(time=0, iteration=1, text="piece")) is None
 
 
 def test_pictures_stand_beside_the_log_once(tmp_path):

@@ -15,11 +15,11 @@ from nbconvert import HTMLExporter
 from trajectory.stories import CHILD, cell, codes, text_of, told
 
 from rlm_kernel.errors import LMError
-from rlm_kernel.records import CellResult, Reply, Usage
 from rlm_kernel.trajectory import events as said
-from rlm_kernel.trajectory.notebook.notebook import About, about_recording, fingerprint, notebook_of, notebooks_of
-from rlm_kernel.trajectory.notebook.notebook_cells import split
+from rlm_kernel.trajectory.notebook.build import About, about_recording, fingerprint, notebook_of, notebooks_of
+from rlm_kernel.trajectory.notebook.cells import split
 from rlm_kernel.trajectory.tree import Trajectory
+from rlm_kernel.types import CellResult, Reply, Usage
 
 HOSTILE = (
     "<script>alert(1)</script> <img src=x onerror=alert(1)> ![x](http://evil.example/x.png) "

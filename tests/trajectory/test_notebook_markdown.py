@@ -63,16 +63,15 @@ def test_markdown_whose_writer_is_not_known_does_nothing(text):
 
 
 def test_markdown_of_ours_passes_for_that_of_an_unknown_writer():
-    folded = markdown.folded("<b>", markdown.fenced("```\n<b>", "python"))
-    ours = (
-        f"# {markdown.line('[a](b) <c> $5')}\n\n{markdown.small(markdown.money('$5'))} [log](a%3Ab.jsonl)\n\n{folded}"
-    )
+    folded = markdown.details("<b>", markdown.code_block("```\n<b>", "python"))
+    title, price = markdown.one_line("[a](b) <c> $5"), markdown.small(markdown.escape_dollars("$5"))
+    ours = f"# {title}\n\n{price} [log](a%3Ab.jsonl)\n\n{folded}"
     assert markdown.harmless(ours) == ours
 
 
 @given(st.lists(st.sampled_from(HOSTILE), max_size=15).map("".join))
 def test_a_line_is_a_line_without_a_meaning(text):
-    shown = markdown.line(text)
+    shown = markdown.one_line(text)
     assert "\n" not in shown
     check(f"# {shown}".replace("# ", "#### ", 1))
     check(f"| {shown} | b |\n|---|---|\n| {shown} | b |")
@@ -81,8 +80,8 @@ def test_a_line_is_a_line_without_a_meaning(text):
 
 @given(st.lists(st.sampled_from(HOSTILE), max_size=15).map("".join))
 def test_code_and_folded_parts_stay_closed(text):
-    check(markdown.folded(text, markdown.fenced(text, "python")))
-    for html in rendered(f"{markdown.fenced(text)}\n\nafter"):
+    check(markdown.details(text, markdown.code_block(text, "python")))
+    for html in rendered(f"{markdown.code_block(text)}\n\nafter"):
         assert BeautifulSoup(html, "html.parser").find_all("p")[-1].text == "after"
 
 
@@ -113,9 +112,9 @@ def test_a_terminal_is_told_nothing():
 
 
 def test_a_long_text_says_how_long_it_was():
-    shown = markdown.clipped("a" * 5_000 + "b" * 5_000, 300)
+    shown = markdown.clip_text("a" * 5_000 + "b" * 5_000, 300)
     assert "10,000 characters in all" in shown
     assert shown.startswith("a" * 200)
     assert shown.endswith("b" * 100)
     assert len(shown) < 400
-    assert markdown.clipped("short", 300) == "short"
+    assert markdown.clip_text("short", 300) == "short"

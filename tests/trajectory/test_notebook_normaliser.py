@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from trajectory.stories import cell, codes, told
 
-from rlm_kernel.trajectory.notebook.normaliser import as_text, differences, normalised, normalised_text
-from rlm_kernel.trajectory.notebook.notebook_outputs import kept
+from rlm_kernel.trajectory.notebook.normaliser import as_text, differences, normalise_outputs, normalise_text
+from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs
 
 
 def stream(text, name="stdout"):
@@ -38,8 +38,8 @@ def stream(text, name="stdout"):
     ],
 )  # fmt: skip
 def test_what_no_replay_can_repeat_is_equal(one, other):
-    assert normalised_text(one) == normalised_text(other)
-    assert normalised([stream(one)]) == normalised([stream(other)])
+    assert normalise_text(one) == normalise_text(other)
+    assert normalise_outputs([stream(one)]) == normalise_outputs([stream(other)])
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_what_no_replay_can_repeat_is_equal(one, other):
     ],
 )
 def test_a_real_difference_stays_one(one, other):
-    assert normalised([stream(one)]) != normalised([stream(other)])
+    assert normalise_outputs([stream(one)]) != normalise_outputs([stream(other)])
 
 
 def test_an_error_is_its_traceback_on_stderr():
@@ -67,33 +67,33 @@ def test_an_error_is_its_traceback_on_stderr():
         "traceback": ["\x1b[31mTraceback", "Cell In[1]\x1b[0m", "E: m"],
     }
     text = stream("Traceback\nCell In[7]\nE: m\n", "stderr")
-    assert normalised([stream("a\n"), stream("warn\n", "stderr"), error]) == normalised(
+    assert normalise_outputs([stream("a\n"), stream("warn\n", "stderr"), error]) == normalise_outputs(
         [stream("warn\n", "stderr"), text, stream("a\n")]
     )
 
 
 def test_pieces_of_a_stream_are_one():
     pieces = [stream("a"), stream("x", "stderr"), stream("b\n")]
-    assert normalised(pieces) == [stream("ab"), stream("x", "stderr")]
+    assert normalise_outputs(pieces) == [stream("ab"), stream("x", "stderr")]
 
 
 def test_a_long_stream_is_equal_to_what_a_notebook_keeps_of_it():
     text = "".join(f"line {n}\n" for n in range(300_000))
-    (short,) = kept([stream(text)])
+    (short,) = bound_outputs([stream(text)])
     assert len(short["text"]) < len(text)
-    assert normalised([short]) == normalised([stream(text[:1_000]), stream(text[1_000:])])
-    assert normalised([short]) != normalised([stream(text + "one more line\n")])
+    assert normalise_outputs([short]) == normalise_outputs([stream(text[:1_000]), stream(text[1_000:])])
+    assert normalise_outputs([short]) != normalise_outputs([stream(text + "one more line\n")])
 
 
 def test_a_widget_is_its_text():
     kinds = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "IntSlider()"}
-    shown = normalised([{"output_type": "display_data", "data": kinds, "metadata": {}}])
+    shown = normalise_outputs([{"output_type": "display_data", "data": kinds, "metadata": {}}])
     assert shown == [{"output_type": "display_data", "data": {"text/plain": "IntSlider()"}}]
 
 
 def test_base64_is_left_alone():
     shown = {"output_type": "display_data", "data": {"image/png": "/tmp/abcd+In[3]==\n"}, "metadata": {}}
-    assert normalised([shown])[0]["data"] == {"image/png": "/tmp/abcd+In[3]=="}
+    assert normalise_outputs([shown])[0]["data"] == {"image/png": "/tmp/abcd+In[3]=="}
 
 
 @pytest.mark.parametrize(
@@ -103,23 +103,23 @@ def test_base64_is_left_alone():
 )  # fmt: skip
 def test_no_output_keeps_the_normaliser_for_long(piece):
     text = piece * (200_000 // len(piece))
-    assert normalised_text(text)
+    assert normalise_text(text)
 
 
 def test_the_order_of_displays_matters():
     picture = {"output_type": "display_data", "data": {"image/png": "A"}, "metadata": {}}
-    assert normalised([stream("a"), picture]) != normalised([picture, stream("a")])
+    assert normalise_outputs([stream("a"), picture]) != normalise_outputs([picture, stream("a")])
 
 
 def test_what_we_show_of_calls_is_left_out():
     ours = {"output_type": "display_data", "data": {"text/plain": "x"}, "metadata": {"rlm": {"role": "calls"}}}
-    assert normalised([ours]) == []
+    assert normalise_outputs([ours]) == []
     assert as_text([ours, stream("a\nb")]) == "stdout: a\nstdout: b"
 
 
 def test_lists_of_lines_are_texts():
     shown = {"output_type": "display_data", "data": {"text/html": ["<b>", "x</b>"]}, "metadata": {}}
-    assert normalised([shown])[0]["data"] == {"text/html": "<b>x</b>"}
+    assert normalise_outputs([shown])[0]["data"] == {"text/html": "<b>x</b>"}
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 from recorded_runs import code, record
 
 from rlm_kernel.errors import ConfigError, RecordingError
-from rlm_kernel.replays.replay import replay
+from rlm_kernel.replay.replayer import replay
 from rlm_kernel.trajectory.notebook.normaliser import differences
 
 NAMED = {"backend": "openai", "model": MODEL}

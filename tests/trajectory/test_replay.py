@@ -12,7 +12,7 @@ from rlm import RLM
 from rlm.logger import RLMLogger
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import ConfigError, RecordingError
-from rlm_kernel.replays.replay import areplay, replay
+from rlm_kernel.replay.replayer import areplay, replay
 
 ASKING = [
     "I look first.\n" + code("print(len(context))", "print(undefined)"),

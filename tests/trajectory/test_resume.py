@@ -19,8 +19,8 @@ from trajectory import runs
 
 from rlm import RLM, BudgetExceededError, ConfigError, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
-from rlm_kernel.records import Reply, Usage
-from rlm_kernel.trajectory.log import recording
+from rlm_kernel.trajectory.log import reader
+from rlm_kernel.types import Reply, Usage
 
 MOMENTS = 50
 
@@ -249,7 +249,7 @@ def test_killed_at_any_moment_nothing_that_was_answered_is_lost(hosts, tmp_path)
         for notebook in folder.glob("*.ipynb"):
             nbformat.validate(nbformat.read(notebook, as_version=4))
         known = answered_prompts(log)
-        reached.add(recording.read(log).trajectory.turns[-1].iteration if known else 0)
+        reached.add(reader.read_log(log).trajectory.turns[-1].iteration if known else 0)
         models = runs.Models(known)
         completion = resumed(log, models, prompt=runs.CONTEXT)
         assert completion.response == runs.ANSWER

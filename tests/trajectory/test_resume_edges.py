@@ -12,11 +12,11 @@ from trajectory import runs
 
 from rlm import RLM, BudgetExceededError, RecordingError, ScriptedLM, TimeoutExceededError
 from rlm.logger import RLMLogger
+from rlm_kernel.engine.recorded import recorded_run_of
 from rlm_kernel.errors import ContextOverflowError
-from rlm_kernel.past import past_of
-from rlm_kernel.records import Reply, Usage
-from rlm_kernel.replays.replay import replay
-from rlm_kernel.trajectory.log import recording
+from rlm_kernel.replay.replayer import replay
+from rlm_kernel.trajectory.log import reader
+from rlm_kernel.types import Reply, Usage
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"x" * 100
 
@@ -238,9 +238,9 @@ def test_the_time_of_a_fork_goes_on_from_the_iteration(tmp_path):
     logger = RLMLogger(tmp_path)
     RLM(ScriptedLM([runs.cell("1"), runs.cell("2"), "FINAL(2)"]), logger=logger).completion("c", "q")
     ends = [line["time"] for line in lines(logger.log_file_path) if line["type"] == "iteration"]
-    known = recording.read(logger.log_file_path).trajectory
-    assert [past_of(known, at).seconds for at in (1, 2, 3)] == ends
-    assert past_of(known).seconds == known.seconds > ends[-1]
+    known = reader.read_log(logger.log_file_path).trajectory
+    assert [recorded_run_of(known, at).seconds for at in (1, 2, 3)] == ends
+    assert recorded_run_of(known).seconds == known.seconds > ends[-1]
 
 
 def test_a_repaired_answer_costs_what_it_cost(tmp_path):
@@ -249,7 +249,7 @@ def test_a_repaired_answer_costs_what_it_cost(tmp_path):
     completion = RLM(ScriptedLM([cell, "no number", "7", "FINAL_VAR(x)"]), logger=logger).completion("c", "q")
     again = RLM.resume(logger.log_file_path, backend=ScriptedLM([]))
     assert again.usage_summary == completion.usage_summary
-    known = recording.read(logger.log_file_path).trajectory
+    known = reader.read_log(logger.log_file_path).trajectory
     assert sum(1 for _ in known.spending()) == completion.usage_summary.total_calls
 
 
@@ -297,7 +297,7 @@ def test_a_run_that_was_stopped_is_read_back_as_stopped(tmp_path):
 
     asyncio.run(stopped())
     (log,) = tmp_path.glob("*.jsonl")
-    assert isinstance(recording.read(log).trajectory.failure, asyncio.CancelledError)
+    assert isinstance(reader.read_log(log).trajectory.failure, asyncio.CancelledError)
 
 
 def test_a_deadline_in_a_cell_is_gone_on_from_there(tmp_path):

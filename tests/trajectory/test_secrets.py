@@ -12,10 +12,10 @@ from trajectory import runs
 
 from rlm import RLM, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
-from rlm_kernel.records import Answer, Reply, ToolCall
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.log.contexts import store
+from rlm_kernel.trajectory.log.context_store import store
 from rlm_kernel.trajectory.log.redaction import HIDDEN, Redactor, named_secrets
+from rlm_kernel.types import Answer, Reply, ToolCall
 
 LONG = "sk-proj-" + "0123456789_abcdefghij-" * 7
 PUNCTUATED = "p&ss_w0rd-<very>*long*$1"

@@ -14,10 +14,10 @@ from trajectory.stories import Story, cell, codes, command, equal, executed, pap
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.errors import LMError
-from rlm_kernel.replays.replay import replay
-from rlm_kernel.trajectory.log.recording import log_of
+from rlm_kernel.replay.replayer import replay
+from rlm_kernel.trajectory.log.reader import log_of
+from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of
 from rlm_kernel.trajectory.notebook.normaliser import differences
-from rlm_kernel.trajectory.notebook.notebook import about_recording, notebook_of
 
 PICTURE = """\
 from IPython.display import HTML, display

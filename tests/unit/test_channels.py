@@ -8,8 +8,8 @@ import pytest
 import zmq
 from jupyter_client.client import KernelClient
 
-from rlm_kernel.channels import Channels
-from rlm_kernel.sockets import zmq_context
+from rlm_kernel.kernel.channels import Channels
+from rlm_kernel.provisioners.zmq_context import zmq_context
 
 
 class Publisher:

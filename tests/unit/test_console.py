@@ -8,20 +8,12 @@ from rich.console import Console
 from rich.live import Live
 
 from rlm_kernel.errors import LMError
-from rlm_kernel.records import (
-    CellError,
-    CellResult,
-    ModelUsageSummary,
-    Reply,
-    RLMChatCompletion,
-    Usage,
-    UsageSummary,
-)
+from rlm_kernel.text import format_duration
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.amounts import duration
-from rlm_kernel.trajectory.console.console import ConsoleView
-from rlm_kernel.trajectory.console.drawing import clipped
+from rlm_kernel.trajectory.console.live_display import ConsoleView
+from rlm_kernel.trajectory.console.render import clip_lines
 from rlm_kernel.trajectory.console.screen import Screen
+from rlm_kernel.types import CellError, CellResult, ModelUsageSummary, Reply, RLMChatCompletion, Usage, UsageSummary
 
 HOSTILE = "[red]not markup[/red] [/] :smile:\n\x1b[2J"
 HOSTILE += "\x1b]0;owned\x07[red]not markup[/red] [/] :smile: \u202egnp.exe \ud800 \x00 \x9b5m end\rnew"
@@ -170,7 +162,7 @@ def test_long_output_is_clipped_in_the_middle():
 
 
 def test_a_line_of_ten_million_characters_is_cheap_and_short():
-    assert len(clipped("x" * 10_000_000, 12, 8)) < 3_000
+    assert len(clip_lines("x" * 10_000_000, 12, 8)) < 3_000
 
 
 def test_a_traceback_keeps_its_end():
@@ -385,7 +377,7 @@ def test_an_exception_inside_leaves_the_terminal_tidy():
     [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s")],
 )
 def test_durations_are_said_as_people_say_them(seconds, said):
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 def test_a_pipe_that_wants_colours_gets_no_cursor_movements():

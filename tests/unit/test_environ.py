@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.provisioners.environ import private_directories, scrubbed
+from rlm_kernel.provisioners.environ import private_directories, scrub_environ
 
 SECRETS = [
     *["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "PORTKEY_API_KEY", "OPENROUTER_API_KEY", "AZURE_OPENAI_KEY", "HF_TOKEN"],
@@ -31,12 +31,12 @@ PASSING = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", 
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_what_is_not_on_the_list_does_not_pass(name):
-    assert scrubbed({name: "hidden", "PATH": "/bin"}) == {"PATH": "/bin"}
+    assert scrub_environ({name: "hidden", "PATH": "/bin"}) == {"PATH": "/bin"}
 
 
 @pytest.mark.parametrize("name", PASSING)
 def test_what_a_kernel_needs_passes_unchanged(name):
-    assert scrubbed({name: "a:b@c"}) == {name: "a:b@c"}
+    assert scrub_environ({name: "a:b@c"}) == {name: "a:b@c"}
 
 
 @pytest.mark.parametrize(
@@ -58,18 +58,18 @@ def test_what_a_kernel_needs_passes_unchanged(name):
 )
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "ALL_PROXY", "ftp_proxy"])
 def test_a_proxy_passes_without_its_password(name, proxy, seen):
-    assert scrubbed({name: proxy}) == {name: seen}
+    assert scrub_environ({name: proxy}) == {name: seen}
 
 
 @given(st.text(), st.text("ab:/@[]?#%", max_size=20), st.sampled_from(["", "http://", "socks5://", "//"]))
 def test_nothing_before_an_at_sign_is_ever_left_of_a_proxy(secret, rest, scheme):
-    seen = scrubbed({"HTTP_PROXY": f"{scheme}user:hunter2{secret}@{rest}"})["HTTP_PROXY"]
+    seen = scrub_environ({"HTTP_PROXY": f"{scheme}user:hunter2{secret}@{rest}"})["HTTP_PROXY"]
     assert "hunter2" not in seen
     assert "@" not in seen
 
 
 def test_a_list_of_hosts_without_proxy_passes():
-    assert scrubbed({"NO_PROXY": "localhost,.example", "no_proxy": "*"}) == {
+    assert scrub_environ({"NO_PROXY": "localhost,.example", "no_proxy": "*"}) == {
         "NO_PROXY": "localhost,.example",
         "no_proxy": "*",
     }
@@ -77,14 +77,14 @@ def test_a_list_of_hosts_without_proxy_passes():
 
 @given(st.dictionaries(st.text(), st.text()))
 def test_any_environment_can_be_scrubbed(environ):
-    allowed = scrubbed(environ)
+    allowed = scrub_environ(environ)
     assert allowed.keys() <= environ.keys()
-    assert scrubbed(allowed) == allowed
+    assert scrub_environ(allowed) == allowed
 
 
 def test_the_given_environment_is_left_alone():
     environ = {"OPENAI_API_KEY": "k", "HTTP_PROXY": "http://u:p@h"}
-    scrubbed(environ)
+    scrub_environ(environ)
     assert environ == {"OPENAI_API_KEY": "k", "HTTP_PROXY": "http://u:p@h"}
 
 

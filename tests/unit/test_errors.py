@@ -10,8 +10,8 @@ import pickle
 import pytest
 
 from rlm_kernel import errors
-from rlm_kernel._sync import Job
-from rlm_kernel.records import UsageSummary
+from rlm_kernel._async import Job
+from rlm_kernel.types import UsageSummary
 
 MADE = (
     errors.RLMError("anything"),

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm import RLM, ConfigError, ScriptedLM
-from rlm_kernel import kernel_turns
-from rlm_kernel.kernel_turns import KernelTurns, default_max_kernels, needed
+from rlm_kernel.engine import kernel_slots
+from rlm_kernel.engine.kernel_slots import KernelSlots, default_max_kernels, needed
 
 TREES = st.recursive(st.just([]), lambda below: st.lists(below, max_size=5), max_leaves=60)
 """A run as the list of its children."""
@@ -43,7 +43,7 @@ def test_every_tree_ends_within_its_bound(tree, spare_levels, spare, shuffle):
             await run(node, level, turns)
 
     async def whole():
-        await asyncio.wait_for(run(tree, 0, turns := KernelTurns(limit, levels - 1)), 30)
+        await asyncio.wait_for(run(tree, 0, turns := KernelSlots(limit, levels - 1)), 30)
         assert turns.in_use == 1
 
     asyncio.run(whole())
@@ -52,7 +52,7 @@ def test_every_tree_ends_within_its_bound(tree, spare_levels, spare, shuffle):
 
 
 async def test_who_waits_and_is_cancelled_takes_no_place():
-    turns = KernelTurns(2, 1)
+    turns = KernelSlots(2, 1)
 
     async def child(entered):
         async with turns.turn(1):
@@ -69,25 +69,25 @@ async def test_who_waits_and_is_cancelled_takes_no_place():
 
 
 @pytest.mark.parametrize(("memory", "most"), [(0, 4), (3_000_000_000, 15), (10**12, 32)])
-def test_the_default_follows_the_free_memory(monkeypatch, memory, most):
-    monkeypatch.setattr(kernel_turns, "available_memory", lambda: memory)
-    assert default_max_kernels(4, 0) == most
+def test_the_default_follows_the_free_memory(monkeypatch, memory, limit):
+    monkeypatch.setattr(kernel_slots, "available_memory", lambda: memory)
+    assert default_max_kernels(4, 0) == limit
 
 
 def test_a_container_has_the_memory_of_its_control_group(monkeypatch, tmp_path):
-    monkeypatch.setattr(kernel_turns, "_CGROUP", tmp_path)
-    machine = kernel_turns.available_memory()
+    monkeypatch.setattr(kernel_slots, "_CGROUP", tmp_path)
+    machine = kernel_slots.available_memory()
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
-    assert kernel_turns.available_memory() == 600_000
+    assert kernel_slots.available_memory() == 600_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert kernel_turns.available_memory() > machine // 2
+    assert kernel_slots.available_memory() > machine // 2
 
 
 def test_too_few_kernels_for_the_levels_are_refused():
     with pytest.raises(ConfigError, match="max_kernels=3 is too few: on 4 levels.*Give 4 or more"):
         RLM(ScriptedLM("x"), max_depth=4, max_kernels=3)
-    assert RLM(ScriptedLM("x"), max_depth=4, max_kernels=4).plan.levels == 4
+    assert RLM(ScriptedLM("x"), max_depth=4, max_kernels=4).config.levels == 4
 
 
 def test_the_kernels_of_a_pool_count():

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from rlm_kernel import kernelspecs
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.kernelspecs import AVAILABLE, Environment, environment, spec_folder
+from rlm_kernel.provisioners import kernelspecs
+from rlm_kernel.provisioners.kernelspecs import AVAILABLE, Environment, environment, spec_folder
 
 
 def test_local_needs_no_options():
@@ -159,7 +159,7 @@ def test_the_kernelspec_lies_in_the_package_and_is_valid(name):
 
 
 def test_a_kernelspec_that_is_missing_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(kernelspecs, "__file__", "/nowhere/rlm_kernel/kernelspecs.py")
+    monkeypatch.setattr(kernelspecs, "__file__", "/nowhere/rlm_kernel/provisioners/kernelspecs.py")
     with pytest.raises(ConfigError, match="install rlm-kernel again"):
         spec_folder("rlm-local")
 

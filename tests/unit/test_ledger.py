@@ -11,12 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rlm_kernel.engine.budget import Ledger, Limits, Receipt
+from rlm_kernel.engine.estimates import MAX_TOKENS_OF_CALL, Bound, believed, bound
 from rlm_kernel.errors import LimitError, TokenLimitExceededError
-from rlm_kernel.estimates import MAX_TOKENS_OF_CALL, Bound, believed, bound
-from rlm_kernel.limits import Ledger, Limits, Receipt
-from rlm_kernel.questions import Image
-from rlm_kernel.records import Reply, Usage
-from rlm_kernel.usage import UsageMeter
+from rlm_kernel.types import Image, Reply, Usage, UsageMeter
 
 MODELS = {"a": (1e-6, 4e-6), "b": (2e-3, 1e-2), "free": (0.0, 0.0)}
 """Prices of a token of prompt and of reply."""
@@ -66,14 +64,14 @@ class Provider:
     def __init__(self, limits, *, prices_known=True):
         self.ledger, self.meter = Ledger(limits, 16), UsageMeter()
         self.prices_known = prices_known
-        self.billed, self.in_flight, self.most_in_flight, self.excess = [], 0, 0, 0.0
+        self.billed, self.in_flight, self.max_in_flight, self.excess = [], 0, 0, 0.0
 
     async def call(self, planned):
         price = price_of(planned.model) if self.prices_known else (lambda *_: None)
-        most, receipt = Bound(*planned.most, price), Receipt()
-        async with self.ledger.call(planned.model, most, self.meter, receipt):
+        limit, receipt = Bound(*planned.most, price), Receipt()
+        async with self.ledger.call(planned.model, limit, self.meter, receipt):
             self.in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            self.max_in_flight = max(self.max_in_flight, self.in_flight)
             try:
                 await self.answer(planned, receipt)
             finally:
@@ -209,17 +207,17 @@ def test_what_was_cancelled_before_a_price_was_known_is_counted_once_it_is():
 def test_a_model_without_a_price_runs_alone_until_one_is_known():
     provider = Provider(Limits(max_budget=1000.0), prices_known=False)
     spend(provider, [Planned("a", (10, 10), 1.0, "says nothing", 2)] * 5, 5)
-    assert provider.most_in_flight == 1
+    assert provider.max_in_flight == 1
     spend(provider, [Planned("a", (10, 10), 1.0, "says", 2)] * 16, 16)
     spend(provider, [Planned("a", (10, 10), 1.0, "says", 2)] * 16, 16)
-    assert provider.most_in_flight == 16
+    assert provider.max_in_flight == 16
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(max_tokens=10**9, max_budget=10**6)])
 def test_where_limits_are_far_away_nothing_waits(limits):
     provider = Provider(limits)
     spend(provider, [Planned("b", (1_000, 4_000), 0.5, "says", 3)] * 64, 16)
-    assert provider.most_in_flight == 16
+    assert provider.max_in_flight == 16
     assert len(provider.billed) == 64
 
 

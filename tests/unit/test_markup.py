@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rlm_kernel.markup import embed_json, fill, h, render, render_line
-from rlm_kernel.sanitizer import MAX_DEPTH, MAX_ELEMENTS, sanitize
+from rlm_kernel.html.markup import embed_json, fill, h, render, render_line
+from rlm_kernel.html.sanitizer import MAX_DEPTH, MAX_ELEMENTS, sanitize
 
 
 def test_every_string_is_text():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.outputs import ITEM_COST, OutputCollector
+from rlm_kernel.kernel.outputs import ITEM_COST, OutputCollector
 
 
 def stream(text, name="stdout"):

@@ -1,4 +1,4 @@
-"""What is read out of a reply (DESIGN 4.3)."""
+"""What is read out of a reply."""
 
 from __future__ import annotations
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from rlm_kernel.prompt_profiles import LARGE, PROFILES, SMALL
-from rlm_kernel.prompts import describe
-from rlm_kernel.records import CellError, CellReport, CellResult
+from rlm_kernel.prompts import PROFILES
+from rlm_kernel.prompts.large import LARGE
+from rlm_kernel.prompts.profile import describe
+from rlm_kernel.prompts.small import SMALL
+from rlm_kernel.types import CellError, CellReport, CellResult
 
 BOTH = pytest.mark.parametrize("profile", [LARGE, SMALL], ids=lambda profile: profile.name)
 BRACES = 'the {set} of {} and {0!r:>{width}} %s %(x)s $y "quoted" \\n ```repl\nprint(1)\n```'

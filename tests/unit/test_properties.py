@@ -10,13 +10,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rlm_kernel import oversized
+from rlm_kernel.engine.budget import Ledger, Limits
 from rlm_kernel.errors import BudgetExceededError, LimitError, TokenLimitExceededError
-from rlm_kernel.history import NO_OUTPUT, render
-from rlm_kernel.limits import Ledger, Limits
-from rlm_kernel.oversized import content_of
-from rlm_kernel.records import CellError, CellResult, Usage, UsageSummary
-from rlm_kernel.usage import UsageMeter
+from rlm_kernel.kernel import incoming
+from rlm_kernel.kernel.incoming import parse_content
+from rlm_kernel.prompts.cell_output import NO_OUTPUT, render_result
+from rlm_kernel.types import CellError, CellResult, Usage, UsageMeter, UsageSummary
 
 # -- the ledger
 
@@ -75,13 +74,13 @@ def test_no_mixture_of_models_overshoots_a_budget_by_more_than_one_call(prices, 
 
 
 @given(CALLS, st.integers(1, 200), st.integers(1, 16))
-def test_no_mixture_of_models_overshoots_its_tokens_by_more_than_one_call(calls, most, workers):
+def test_no_mixture_of_models_overshoots_its_tokens_by_more_than_one_call(calls, limit, workers):
     sizes = {"a": 1, "b": 7, "c": 30}
-    spending = Spending(Limits(max_tokens=most), dict.fromkeys("abc"), sizes.get).of(calls, workers)
+    spending = Spending(Limits(max_tokens=limit), dict.fromkeys("abc"), sizes.get).of(calls, workers)
     took = spending.meter.summary().total_input_tokens
-    assert took < most + 30
+    assert took < limit + 30
     assert all(isinstance(error, TokenLimitExceededError) for error in spending.errors)
-    assert bool(spending.errors) <= (took >= most)
+    assert bool(spending.errors) <= (took >= limit)
 
 
 @given(PRICES, CALLS, st.integers(1, 16))
@@ -129,14 +128,14 @@ PIECES = st.lists(st.tuples(WORDS, st.sampled_from(["stdout", "stderr"])), min_s
 @given(PIECES, WORDS, st.integers(200, 2000))
 def test_the_end_of_a_traceback_is_never_pushed_out(pieces, traceback, limit):
     outputs = tuple(stream(text, name) for text, name in pieces)
-    shown = render(CellResult("", "error", outputs, CellError("E", "e", traceback)), limit)
+    shown = render_result(CellResult("", "error", outputs, CellError("E", "e", traceback)), limit)
     assert shown.endswith(traceback[-int(limit * 0.6 * 0.7) :])
 
 
 @given(PIECES, st.integers(200, 2000))
 def test_a_long_output_begins_and_ends_as_the_cell_began_and_ended(pieces, limit):
     whole = "\n".join(text for text, _ in pieces)
-    shown = render(CellResult("", "ok", tuple(stream(text, name) for text, name in pieces)), limit)
+    shown = render_result(CellResult("", "ok", tuple(stream(text, name) for text, name in pieces)), limit)
     assert shown.startswith(whole[: int(limit * 0.6)])
     assert shown.endswith(whole[-limit + int(limit * 0.6) :])
     assert (shown == whole) == (len(whole) <= limit)
@@ -144,14 +143,14 @@ def test_a_long_output_begins_and_ends_as_the_cell_began_and_ended(pieces, limit
 
 @given(st.lists(st.text(max_size=200).map(stream), max_size=4), st.integers(1, 10**9))
 def test_the_model_is_told_of_output_that_was_not_kept(outputs, dropped):
-    shown = render(CellResult("", "ok", tuple(outputs), dropped_characters=dropped), 500)
+    shown = render_result(CellResult("", "ok", tuple(outputs), dropped_characters=dropped), 500)
     assert f"({dropped:,} characters of output were not kept.)" in shown
     assert NO_OUTPUT not in shown
 
 
 # -- messages that are too large
 
-SMALL = patch.multiple(oversized, ALWAYS_READ=0, MOST_ROOM=2_000, _STREAM_HEAD=120, _STREAM_TAIL=60)
+SMALL = patch.multiple(incoming, ALWAYS_READ=0, MAX_PARSED_BYTES=2_000, _STREAM_HEAD=120, _STREAM_TAIL=60)
 ANYTHING = st.characters(exclude_categories=[]) | st.sampled_from('"\\\n\x00\N{GRINNING FACE}')
 TEXTS = st.text(ANYTHING, max_size=99)
 
@@ -160,7 +159,7 @@ TEXTS = st.text(ANYTHING, max_size=99)
 def test_a_large_stream_is_read_by_its_two_ends(text, escaped):
     content = json.dumps({"name": "stdout", "text": text}, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
     with SMALL:
-        read = content_of("stream", content)
+        read = parse_content("stream", content)
     head, tail = read["text"].split(f"\n… {len(content) - 180:,} bytes were left out here …\n")
     assert read["name"] == "stdout"
     assert text.startswith(head[:-1])  # half of a surrogate pair may be left at the cut
@@ -172,14 +171,14 @@ def test_a_large_stream_is_read_by_its_two_ends(text, escaped):
 @given(st.recursive(st.none() | st.integers() | TEXTS, lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 def test_what_is_small_is_read_as_it_is(content):
     written = json.dumps({"data": content}).encode()
-    assert content_of("display_data", written) == json.loads(written)
+    assert parse_content("display_data", written) == json.loads(written)
 
 
 @pytest.mark.parametrize("kind", ["display_data", "execute_result", "error", "execute_reply"])
 @pytest.mark.parametrize("content", ["[" * 9 + "]" * 9, "x" * 9000], ids=["many values", "a long text"])
 def test_what_would_take_too_much_room_says_so(kind, content):
     with SMALL:
-        read = content_of(kind, json.dumps({"data": {"text/html": content * 99}}).encode())
+        read = parse_content(kind, json.dumps({"data": {"text/html": content * 99}}).encode())
     assert "too many to be read" in str(read)
 
 
@@ -189,7 +188,7 @@ def test_a_large_display_is_read_by_the_two_ends_of_its_text(kind, text, escaped
     written = {"data": {"text/plain": text}, "metadata": {}, "execution_count": 3}
     content = json.dumps(written, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
     with SMALL:
-        read = content_of(kind, content)["data"]["text/plain"]
+        read = parse_content(kind, content)["data"]["text/plain"]
     head, tail = read.split(f"\n… {len(content) - 180:,} bytes were left out here …\n")
     assert text.startswith(head[:-1])
     assert text.endswith(tail[6:])
@@ -198,22 +197,22 @@ def test_a_large_display_is_read_by_the_two_ends_of_its_text(kind, text, escaped
 @pytest.mark.parametrize("kind", ["display_data", "execute_result", "error", "execute_reply"])
 def test_what_is_nested_too_deeply_says_so(kind):
     content = b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    assert "nested too deeply" in str(content_of(kind, content))
+    assert "nested too deeply" in str(parse_content(kind, content))
 
 
 def test_only_we_say_that_something_was_not_read():
     forged = b'{"name": "stdout", "text": "x", "unread": Infinity}'
-    assert content_of("stream", forged) == {"name": "stdout", "text": "x"}
+    assert parse_content("stream", forged) == {"name": "stdout", "text": "x"}
 
 
 @pytest.mark.parametrize("kind", ["status", "comm_msg", "update_display_data", "nonsense"])
 def test_what_nothing_can_stand_in_for_is_refused(kind):
     with SMALL, pytest.raises(ValueError, match="too many to be read"):
-        content_of(kind, json.dumps({"x": "x" * 9000}).encode())
+        parse_content(kind, json.dumps({"x": "x" * 9000}).encode())
 
 
 @given(st.binary(min_size=181, max_size=400), st.sampled_from(["stream", "error", "status"]))
 def test_what_is_no_message_is_refused(content, kind):
     assume(b"{" not in content)
     with SMALL, pytest.raises((ValueError, KeyError)):
-        content_of(kind, content)
+        parse_content(kind, content)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel import validation
-from rlm_kernel.schemas import Schema, instructed, is_closed, is_strict
-from rlm_kernel.validation import MisfitError
+from rlm_kernel.schema import validation
+from rlm_kernel.schema.answer_schema import Schema, add_instructions, is_closed, is_strict
+from rlm_kernel.schema.validation import MisfitError
 
 CITY = {
     "type": "object",
@@ -74,7 +74,7 @@ def test_a_reply_that_was_cut_says_so():
 def test_few_problems_are_told_and_long_values_are_cut():
     with pytest.raises(MisfitError) as caught:
         Schema.of({"type": "array", "items": {"type": "integer"}}).read(json.dumps(["x" * 1000] * 50))
-    assert len(caught.value.problems) == validation.MOST_PROBLEMS
+    assert len(caught.value.problems) == validation.MAX_PROBLEMS
     assert len(str(caught.value)) < 4000
 
 
@@ -151,7 +151,7 @@ def test_a_pattern_that_would_run_for_ever_does_not():
 
 
 def test_a_schema_that_takes_exponential_time_is_given_up(monkeypatch):
-    monkeypatch.setattr(validation, "MOST_SECONDS", 0.05)
+    monkeypatch.setattr(validation, "MAX_SECONDS", 0.05)
     doubled = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(60)}
     schema = Schema.of({"$ref": "#/$defs/d0", "$defs": {**doubled, "d60": {"type": "integer"}}})
     with pytest.raises(MisfitError, match="too complicated"):
@@ -172,7 +172,7 @@ def test_a_schema_may_refer_to_itself():
 
 
 def test_a_model_is_told_in_words_after_the_last_message():
-    told = instructed([{"role": "user", "content": "one"}, {"role": "user", "content": "two"}], CITY)
+    told = add_instructions([{"role": "user", "content": "one"}, {"role": "user", "content": "two"}], CITY)
     assert told[0]["content"] == "one"
     assert told[1]["content"].startswith("two\n\nAnswer with JSON only")
     assert told[1]["content"].endswith(json.dumps(CITY))

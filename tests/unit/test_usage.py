@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.records import ModelUsageSummary, RLMChatCompletion, Usage, UsageSummary
-from rlm_kernel.usage import UsageMeter
+from rlm_kernel.types import ModelUsageSummary, RLMChatCompletion, Usage, UsageMeter, UsageSummary
 
 COUNTS = st.integers(0, 10**9)
 USAGES = st.builds(Usage, COUNTS, COUNTS, COUNTS, st.none() | st.floats(0, 1000))

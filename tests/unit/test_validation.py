@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_kernel import validation
-from rlm_kernel.validation import MisfitError, checked, problems
+from rlm_kernel.schema import validation
+from rlm_kernel.schema.validation import MisfitError, check_schema, problems
 
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
 RUNAWAY = "^(a+)+$"
@@ -29,25 +29,25 @@ def test_items_that_json_calls_equal_are_not_unique(items):
 
 
 def test_many_items_are_compared_in_one_pass(monkeypatch):
-    monkeypatch.setattr(validation, "MOST_SECONDS", 60)
+    monkeypatch.setattr(validation, "MAX_SECONDS", 60)
     assert problems({"uniqueItems": True}, [{"i": i} for i in range(20_000)]) == []
 
 
 def test_the_items_of_a_list_are_compared_before_the_deadline(monkeypatch):
-    monkeypatch.setattr(validation, "MOST_SECONDS", 0)
+    monkeypatch.setattr(validation, "MAX_SECONDS", 0)
     with pytest.raises(MisfitError, match="too complicated"):
         problems({"uniqueItems": True}, [1, 2])
 
 
 @pytest.mark.parametrize("schema", [{}, {"$schema": DRAFT_4, "enum": [1, 2]}])
 def test_a_schema_whose_check_takes_too_long_is_refused(monkeypatch, schema):
-    monkeypatch.setattr(validation, "MOST_CHECK_SECONDS", -1)
+    monkeypatch.setattr(validation, "MAX_CHECK_SECONDS", -1)
     with pytest.raises(ValueError, match="the schema is too complicated"):
-        checked(schema)
+        check_schema(schema)
 
 
 def test_a_part_with_a_schema_of_its_own_is_guarded_like_the_whole():
-    document = checked({"properties": {"a": {"$schema": DRAFT_4, "pattern": RUNAWAY}}})
+    document = check_schema({"properties": {"a": {"$schema": DRAFT_4, "pattern": RUNAWAY}}})
     (problem,) = problems(document, {"a": "a" * 5000 + "!"})
     assert "does not match" in problem
 
@@ -60,10 +60,10 @@ def test_a_number_that_cannot_be_counted_with_is_a_misfit():
 @pytest.mark.parametrize("reference", ["#/const", "#/const/x", "#/minLength/x", "#/title/x"])
 def test_a_reference_to_what_is_no_schema_is_refused(reference):
     with pytest.raises(ValueError, match="does not hold"):
-        checked({"$ref": reference, "const": 5, "minLength": 1, "title": "t"})
+        check_schema({"$ref": reference, "const": 5, "minLength": 1, "title": "t"})
 
 
 @pytest.mark.parametrize("named", [5, [], {}, None])
 def test_a_schema_that_names_its_own_schema_wrongly_is_refused(named):
     with pytest.raises(ValueError, match="no JSON Schema"):
-        checked({"$schema": named})
+        check_schema({"$schema": named})

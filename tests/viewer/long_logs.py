@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import io
 
-from rlm_kernel.records import CellError, CellReport, CellResult, Reply, RLMChatCompletion, Usage
 from rlm_kernel.trajectory import events
-from rlm_kernel.trajectory.log import lines
-from rlm_kernel.usage import UsageMeter
+from rlm_kernel.trajectory.log import jsonl
+from rlm_kernel.types import CellError, CellReport, CellResult, Reply, RLMChatCompletion, Usage, UsageMeter
 
 QUESTION = "Which of the 600 contracts can be ended within 30 days, and what would that cost us?"
 ANSWER = "**41 of 600** contracts can be ended within 30 days.\n\nThe dearest is `contract 217` (Acme): 14,200 a year."
@@ -36,11 +35,11 @@ class Story:
 
     def add(self, event, after=0.01, /, **fields):
         self.time += after
-        line = lines.line_of(event(time=self.time, **fields))
+        line = jsonl.line_of(event(time=self.time, **fields))
         if event is events.RunStarted:
             line |= {"timestamp": "2026-11-20T09:00:00+00:00", "root_model": self.model, "log_schema": 1}
         with self.path.open("a") as file:
-            file.write(lines.text_of(line) + "\n")
+            file.write(jsonl.text_of(line) + "\n")
 
     def usage(self, model, tokens, out, cost):
         usage = Usage(tokens, out, 0, cost)

@@ -15,7 +15,7 @@ from viewer.reference_logs import reference_log
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.viewer.folder import Folder
-from rlm_kernel.viewer.kept import kept
+from rlm_kernel.viewer.log_source import log_source
 from rlm_kernel.viewer.server import ViewerServer
 
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
@@ -147,7 +147,7 @@ def test_the_result_of_a_completion_shows_the_same_run(open_page, served, logs):
     models = runs.Models()
     with RLM(**runs.arguments(models), max_depth=2, logger=RLMLogger()) as rlm:
         result = rlm.completion(runs.CONTEXT, "What is there?")
-    (logs / "result.jsonl").write_bytes(kept(result).content)
+    (logs / "result.jsonl").write_bytes(log_source(result).content)
     page = open_page(f"{served}#result.jsonl")
     page.get_by_role("heading", name="Turn 7").wait_for()
     assert page.locator(".question").inner_text() == "What is there?"

@@ -22,8 +22,8 @@ import rlm
 from rlm.logger import RLMLogger
 from rlm_kernel.cli import main
 from rlm_kernel.viewer import component, fallback
-from rlm_kernel.viewer.fallback import folded
-from rlm_kernel.viewer.kept import kept
+from rlm_kernel.viewer.fallback import folded_html
+from rlm_kernel.viewer.log_source import log_source
 from rlm_magics.result import RLMResult
 
 PAGE = Path(component.__file__).parent / "page"
@@ -79,12 +79,12 @@ def test_where_there_is_no_widget_a_folded_text_stands_for_it(long_log):
 
 
 def test_the_folded_text_holds_nothing_active(tmp_path):
-    page = folded(kept(long_logs.hostile_run(tmp_path / "hostile.jsonl", long=100_000)))
+    page = folded_html(log_source(long_logs.hostile_run(tmp_path / "hostile.jsonl", long=100_000)))
     assert Shape(page).attributes == []
     assert Shape(page).tags <= {"details", "summary", "pre", "p", "b"}
     assert len(page) < 60_000
     assert "\u202e" not in page
-    assert "Forty-two" in folded(kept(reference_log(tmp_path / "reference.jsonl")))
+    assert "Forty-two" in folded_html(log_source(reference_log(tmp_path / "reference.jsonl")))
 
 
 def test_the_folded_text_of_a_damaged_log_is_still_one(tmp_path, long_log):
@@ -92,13 +92,13 @@ def test_the_folded_text_of_a_damaged_log_is_still_one(tmp_path, long_log):
     for seed in range(200):
         odd = [long_logs.damaged(line, random.Random(seed), 0.1) for line in lines]
         (tmp_path / "odd.jsonl").write_text("\n".join(map(json.dumps, odd)))
-        assert Shape(folded(kept(tmp_path / "odd.jsonl"))).tags <= {"details", "summary", "pre", "p", "b"}
+        assert Shape(folded_html(log_source(tmp_path / "odd.jsonl"))).tags <= {"details", "summary", "pre", "p", "b"}
 
 
 def test_the_folded_text_of_a_large_log_has_its_answer_and_says_that_it_is_cut(long_log, monkeypatch):
-    whole = folded(kept(long_log))
-    monkeypatch.setattr(fallback, "_MOST_BYTES", long_log.stat().st_size // 2)
-    page = folded(kept(long_log))
+    whole = folded_html(log_source(long_log))
+    monkeypatch.setattr(fallback, "_MAX_BYTES", long_log.stat().st_size // 2)
+    page = folded_html(log_source(long_log))
     assert "41 of 600" in page
     assert "only its beginning and its end" in page
     assert "only its beginning" not in whole
@@ -108,18 +108,18 @@ def test_the_folded_text_of_a_large_log_has_its_answer_and_says_that_it_is_cut(l
 def test_a_line_that_is_made_to_break_its_readers_is_left_out_of_the_folded_text(tmp_path):
     log = tmp_path / "deep.jsonl"
     log.write_text(f'{{"type":"iteration","x":{"[" * 100_000}\n{{"type":"finished","response":"the answer"}}\n')
-    assert "the answer" in folded(kept(log))
+    assert "the answer" in folded_html(log_source(log))
 
 
 def test_a_result_that_ended_early_is_not_shown_as_an_answer():
     done = dataclasses.replace(completion(logger=RLMLogger()), response="the draft")
     known = {field.name: getattr(done, field.name) for field in dataclasses.fields(done)}
     early = RLMResult(**known, error=rlm.CancellationError("stopped"))
-    line = json.loads(kept(early).content.splitlines()[-1])
+    line = json.loads(log_source(early).content.splitlines()[-1])
     assert (line["type"], line["error_type"], line["error"]) == ("failed", "CancellationError", "stopped")
     assert line["partial_answer"] == "the draft"
     assert line["usage_summary"] == done.usage_summary.to_dict()
-    assert "CancellationError" in folded(kept(early))
+    assert "CancellationError" in folded_html(log_source(early))
 
 
 def test_what_cannot_be_viewed_is_said():

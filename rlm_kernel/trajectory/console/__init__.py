@@ -1,1 +1,1 @@
-"""The live view of a run in a terminal."""
+"""The live display of a run in a terminal."""

@@ -1,7 +1,7 @@
 """A terminal that several runs may draw on at the same time.
 
-Finished blocks scroll by and never mix; at the bottom moves the status of at most one run. A refresh thread
-draws the newest status, so that whoever reports one only stores it.
+Finished blocks scroll by and never mix; the status of at most one run moves at the bottom. A refresh thread draws the
+newest status, so a run only stores it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.errors import LiveError
 from rich.live import Live
 
-from rlm_kernel.plain_console import PlainConsole
+from rlm_kernel.untrusted.plain_console import PlainConsole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""The moving part of the live view: what the run is doing at this moment.
+"""The moving part of the live display: what the run is doing at this moment.
 
-`Status` is a frozen record; the view replaces it with each event and a refresh thread draws whichever is the
-newest, so that neither has to wait for the other.
+`Status` is a frozen record; the display replaces it with each event and a refresh thread draws the newest one, so
+neither waits for the other.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from rlm_kernel.plaintext import plain
-from rlm_kernel.trajectory.amounts import duration, tokens
+from rlm_kernel.text import format_duration, format_tokens, plain
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -157,14 +156,14 @@ class Status:
         row.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         row.add_column(no_wrap=True, justify="right", style="dim")
         turn = f"{self.turn} · " if self.turn else ""
-        doing = Text.assemble((turn, "bold"), self.doing, (f" · {duration(now - self.since)}", "dim"))
+        doing = Text.assemble((turn, "bold"), self.doing, (f" · {format_duration(now - self.since)}", "dim"))
         row.add_row(_SPINNER, doing, Text(self._totals(now)))
         return row
 
     def _totals(self, now: float) -> str:
         spent = self.input_tokens or self.output_tokens
-        so_far = f"{tokens(self.input_tokens, self.output_tokens)} · " if spent else ""
-        return f"{so_far}{duration(now - self.started)}"
+        so_far = f"{format_tokens(self.input_tokens, self.output_tokens)} · " if spent else ""
+        return f"{so_far}{format_duration(now - self.started)}"
 
 
 class _LastLines:

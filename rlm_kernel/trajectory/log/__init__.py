@@ -1,1 +1,1 @@
-"""The log of a run: its lines, the file, reading it back, and what is kept out of it."""
+"""The log of a run: its lines, writing and reading them, and what is kept out of them."""

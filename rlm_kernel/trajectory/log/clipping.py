@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlm_kernel.history import clip
+from rlm_kernel.text import clip
 
 KEPT = frozenset({
     "metadata", "context", "kernel_ready", "asked", "reply", "cell", "cell_result", "iteration", "summary", "notice",

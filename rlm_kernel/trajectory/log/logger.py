@@ -1,4 +1,4 @@
-"""`RLMLogger`: keep each completion as a log and, beside it, as a notebook (seed document "Logging and Debugging")."""
+"""`RLMLogger`: write each completion to a log and, beside it, to a notebook."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFinished, RunStarted
-from rlm_kernel.trajectory.log import documented, lines, signature
-from rlm_kernel.trajectory.log.log_file import LogFile
+from rlm_kernel.trajectory.log import jsonl, reference_format, signature
 from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
+from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
 
 USUAL_FOLDER = "rlm_logs"
@@ -94,8 +94,8 @@ class RLMLogger:
         shown = without_secrets(configuration)
         stem = f"{self._file_name}_{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
         about = {
-            **documented.metadata(shown, ""),
-            "log_schema": lines.SCHEMA,
+            **reference_format.metadata(shown, ""),
+            "log_schema": jsonl.SCHEMA,
             "run_id": stem,
             "timestamp": datetime.now().astimezone().isoformat(timespec="milliseconds"),
             "version": __version__,
@@ -114,15 +114,15 @@ class RLMLogger:
         quota = Quota(self._max_log_bytes)
         try:
             _make(path.parent)
-            log.add(LogFile(path, log.about, log.redact, quota=quota, key=_key(log), tell=log.tell))
+            log.add(LogWriter(path, log.about, log.redact, quota=quota, key=_key(log), tell=log.tell))
         except OSError as error:
             warnings.warn(f"The run is not logged: {error}. It goes on.", RuntimeWarning, stacklevel=2)
             return
         self.log_file_path = str(path)
         if self._notebook:
-            from rlm_kernel.trajectory.notebook.notebook_file import NotebookFile  # imports nbformat
+            from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave  # imports nbformat
 
-            log.add(NotebookFile(path.with_suffix(".ipynb"), log.about, log.redact, quota=quota))
+            log.add(NotebookAutosave(path.with_suffix(".ipynb"), log.about, log.redact, quota=quota))
             self.notebook_path = str(path.with_suffix(".ipynb"))
 
 
@@ -202,7 +202,7 @@ class RunLog:
     def metadata(self) -> dict[str, Any]:
         """The run so far, as `completion.metadata` holds it."""
         run_metadata = {"root_model": self._run.model, **self.about}
-        known = documented.trajectory(self._run, run_metadata)
+        known = reference_format.trajectory(self._run, run_metadata)
         return {**known, "run_metadata": self.redact.data(known["run_metadata"])}
 
     def close(self) -> None:

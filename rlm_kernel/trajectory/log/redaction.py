@@ -1,8 +1,8 @@
-"""Keep secrets out of what is written: by their values wherever they stand, and by the names they go under.
+"""Keep secrets out of what is written: by their values wherever they occur, and by the names of their fields.
 
-A key that a user passes, or that stands in the host's environment, is known; whatever text holds it loses it. A field
-that is called like a secret loses its value, whoever wrote it. Events lose theirs before anything is made of them: a
-text that was cut or escaped would hold a part of a secret, or all of it in other letters.
+A key that a user passes, or that is in the host's environment, is known; it is removed from every text that contains
+it. A field with the name of a secret loses its value, whoever wrote it. Events are redacted before anything is made of
+them: a text that was cut or escaped would hold a part of a secret, or all of it in other letters.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from operator import is_not
 from typing import Any
 
 from rlm_kernel.errors import RLMError
-from rlm_kernel.records import Image, RLMChatCompletion
 from rlm_kernel.trajectory.events import Event, RunStarted, SubcallStarted, ToolCalled
+from rlm_kernel.types import Image, RLMChatCompletion
 
 HIDDEN = "[redacted]"
-SHORTEST = 8
+MIN_SECRET_LENGTH = 8
 """Characters. What is shorter would be found in innocent words."""
 
-DEEPEST = 150
+MAX_DEPTH = 150
 """Values inside one another that are looked through. What is nested deeper is hidden: the stack has an end."""
 
 _SECRET_NAME = re.compile(
@@ -50,7 +50,9 @@ def is_secret_name(name: str) -> bool:
 
 def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
     """The values of environment variables that are called like secrets."""
-    return frozenset(value for name, value in environ.items() if is_secret_name(name) and len(value) >= SHORTEST)
+    return frozenset(
+        value for name, value in environ.items() if is_secret_name(name) and len(value) >= MIN_SECRET_LENGTH
+    )
 
 
 def without_secrets(value: Any) -> Any:
@@ -82,7 +84,7 @@ def named_secrets(value: Any) -> set[str]:
     """
     if isinstance(value, Mapping):
         named = (_texts(held) if is_secret_name(str(key)) else named_secrets(held) for key, held in value.items())
-        return {secret for found in named for secret in found if len(secret) >= SHORTEST}
+        return {secret for found in named for secret in found if len(secret) >= MIN_SECRET_LENGTH}
     if isinstance(value, list | tuple):
         return set().union(*map(named_secrets, value))
     return set(_PASSWORD_IN_ADDRESS.findall(value)) if isinstance(value, str) else set()
@@ -105,7 +107,7 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({secret for secret in secrets if len(secret) >= SHORTEST}, key=len, reverse=True)
+        known = sorted({secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH}, key=len, reverse=True)
         # As they stand in a text, and as JSON writes them.
         self._forms = tuple(dict.fromkeys(form for secret in known for form in (secret, json.dumps(secret)[1:-1])))
         self._pattern = re.compile("|".join(map(re.escape, self._forms)))
@@ -122,7 +124,7 @@ class Redactor:
         """The text without them."""
         return self._pattern.sub(HIDDEN, text) if self.finds(text) else text
 
-    def data(self, value: Any, room: int = DEEPEST) -> Any:
+    def data(self, value: Any, room: int = MAX_DEPTH) -> Any:
         """Plain data, a record or an error without them in any text; the same object when there is none in it.
 
         Args:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rlm_kernel.errors import RecordingError
-from rlm_kernel.trajectory.log.files import write_whole
+from rlm_kernel.trajectory.log.atomic_files import write_whole
 
 KEY_FILE = "rlm_log_secret"
 _KEY_BYTES = 32

@@ -1,1 +1,1 @@
-"""The notebook of a run: made from the record, written while the run goes on, run again by stock clients."""
+"""The notebook of a run: built from the record, saved during the run, replayed by stock clients."""

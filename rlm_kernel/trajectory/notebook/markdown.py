@@ -1,9 +1,9 @@
-r"""What a model or a user wrote, as Markdown that shows it and does nothing else.
+"""Foreign text as Markdown that shows it and does nothing else.
 
-JupyterLab, VS Code, nbconvert and GitHub read Markdown each in its own way, so nothing here trusts a parser: whatever
+JupyterLab, VS Code, nbconvert and GitHub each read Markdown in their own way, so nothing here trusts a parser: whatever
 could begin HTML, an image, a link or a formula is broken for all of them by an invisible character behind its first
-sign (U+2060, a word joiner). Lists, emphasis, tables and code stay what they are. A URL that is written out may become
-a link, which leads where it says.
+sign (U+2060, a word joiner). Lists, emphasis, tables and code stay what they are. A URL in the text may become a link,
+which leads where it says.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rlm_kernel.markup import Markup, h, render
-from rlm_kernel.plaintext import plain
+from rlm_kernel.html.markup import Markup, h, render
+from rlm_kernel.text import plain
 
 JOINER = "\N{WORD JOINER}"
 
@@ -58,25 +58,25 @@ def prose(text: str, *, breaks: bool = False) -> str:
         text: foreign text; of a long one the two ends of `MAX_CHARACTERS` are shown.
         breaks: whether each line stays a line, as in a question or an answer.
     """
-    pieces = _pieces(plain(clipped(text, MAX_CHARACTERS)))
-    parts = (fenced(body, language) if code else _shown(body, breaks) for code, body, language in pieces)
+    pieces = _pieces(plain(clip_text(text, MAX_CHARACTERS)))
+    parts = (code_block(body, language) if code else _inert(body, breaks) for code, body, language in pieces)
     return "\n\n".join(part for part in parts if part.strip())
 
 
-def line(text: str, most: int = 120) -> str:
-    """The text in one line of at most `most` characters, nothing of it with a meaning: for headings and tables."""
-    words = " ".join(plain(text[: most * 4]).split())
+def one_line(text: str, limit: int = 120) -> str:
+    """The text in one line of at most `limit` characters, nothing of it with a meaning: for headings and tables."""
+    words = " ".join(plain(text[: limit * 4]).split())
     # Escaped alone, a sign behind a URL would not be: some take the backslash for a part of the URL.
-    inactive = _inactive(words if len(words) <= most else words[: most - 1] + "…")
-    return money(_SPECIAL.sub(r"\\\1", inactive))
+    inactive = _inactive(words if len(words) <= limit else words[: limit - 1] + "…")
+    return escape_dollars(_SPECIAL.sub(r"\\\1", inactive))
 
 
-def money(text: str) -> str:
+def escape_dollars(text: str) -> str:
     """The text with dollars that are no formulas."""
     return _DOLLAR.sub(lambda _: _MONEY, text)
 
 
-def fenced(text: str, language: str = "") -> str:
+def code_block(text: str, language: str = "") -> str:
     """The text as a code block that nothing in it can end."""
     shown = plain(text).strip("\n")
     longest = max((len(run) for run in _TICKS.findall(shown)), default=0)
@@ -84,7 +84,7 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{shown}\n{fence}"
 
 
-def folded(summary: str, body: str) -> str:
+def details(summary: str, body: str) -> str:
     """A part that opens on a click, without JavaScript. `body`: Markdown of this module; `summary`: any text."""
     return render(h("details", h("summary", " ".join(plain(summary).split())), Markup(f"\n\n{body}\n\n")))
 
@@ -100,7 +100,7 @@ def harmless(text: str) -> str:
     For the notebooks of others, and for Markdown that a kernel showed. Applied once more, it changes nothing.
     """
     parts = (
-        fenced(body, language) if code else tex(_ACTIVE_OF_UNKNOWN.sub(rf"\g<0>{JOINER}", body.strip("\n")))
+        code_block(body, language) if code else tex(_ACTIVE_OF_UNKNOWN.sub(rf"\g<0>{JOINER}", body.strip("\n")))
         for code, body, language in _pieces(plain(text))
     )
     return "\n\n".join(part for part in parts if part.strip())
@@ -111,12 +111,12 @@ def tex(text: str) -> str:
     return _ACTIVE_IN_TEX.sub(rf"\g<0>{JOINER}", text)
 
 
-def clipped(text: str, most: int) -> str:
+def clip_text(text: str, limit: int) -> str:
     """The text, or its two ends with the length of the whole between them."""
-    if len(text) <= most:
+    if len(text) <= limit:
         return text
-    head = most * 2 // 3
-    return f"{text[:head]}\n… {len(text):,} characters in all; the log has them …\n{text[head - most :]}"
+    head = limit * 2 // 3
+    return f"{text[:head]}\n… {len(text):,} characters in all; the log has them …\n{text[head - limit :]}"
 
 
 def _pieces(text: str) -> Iterator[tuple[bool, str, str]]:
@@ -139,8 +139,8 @@ def _pieces(text: str) -> Iterator[tuple[bool, str, str]]:
     yield bool(fence), "\n".join(lines), language
 
 
-def _shown(text: str, breaks: bool) -> str:
-    text = _UNDERLINE.sub(r"\n\1", _HEADING.sub(_lowered, text.strip("\n")))
+def _inert(text: str, breaks: bool) -> str:
+    text = _UNDERLINE.sub(r"\n\1", _HEADING.sub(_lower, text.strip("\n")))
     text = _without_formulas(_inactive(text))
     return _BREAK.sub("  \n", text) if breaks else text
 
@@ -149,7 +149,7 @@ def _inactive(text: str) -> str:
     return _ACTIVE.sub(lambda found: found[0] + JOINER, text)  # a template would take three times as long
 
 
-def _lowered(heading: re.Match[str]) -> str:
+def _lower(heading: re.Match[str]) -> str:
     return heading[1] + "#" * min(_LOWEST_HEADING, len(heading[2]) + 3)
 
 
@@ -157,6 +157,6 @@ def _without_formulas(text: str) -> str:
     """Dollars are money: those outside of code spans are escaped."""
     pieces, at = [], 0
     for span in _CODE_SPAN.finditer(text):
-        pieces += [money(text[at : span.start()]), span[0]]
+        pieces += [escape_dollars(text[at : span.start()]), span[0]]
         at = span.end()
-    return "".join([*pieces, money(text[at:])])
+    return "".join([*pieces, escape_dollars(text[at:])])

@@ -1,8 +1,8 @@
-"""What "the same outputs" means: equal after this normaliser.
+"""The definition of "the same outputs": equal after this normaliser.
 
-A run and its replay differ in what no replay can repeat: addresses of objects, the time that something took, the names
-of temporary files, the numbers of cells, colours. An exception that the run shows as an error is in a replay the same
-text on stderr. What we show of sub-calls is no output of the kernel and is left out.
+A run and its replay differ in what no replay can repeat: addresses of objects, durations, the names of temporary files,
+the numbers of cells, colours. An exception that the run shows as an error is in a replay the same text on stderr. Our
+own output about sub-calls is no output of the kernel and is left out.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlm_kernel.plaintext import plain
-from rlm_kernel.records import Output
-from rlm_kernel.trajectory.log.recording import Recording
-from rlm_kernel.trajectory.notebook.notebook_cells import CUT_OFF, is_cut_off
-from rlm_kernel.trajectory.notebook.notebook_outputs import is_picture, kept
+from rlm_kernel.text import plain
+from rlm_kernel.trajectory.log.reader import Recording
+from rlm_kernel.trajectory.notebook.cells import CUT_OFF, is_cut_off
+from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs, is_picture
 from rlm_kernel.trajectory.tree import Trajectory
+from rlm_kernel.types import Output
 
 # Cells show what they like, and a pattern keeps every other run of the process waiting: each takes linear time, because
 # it begins in few places or goes on for a bounded number of characters.
@@ -38,13 +38,13 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = (
 
 _CELL_FILE = re.compile(r"ipykernel_\d+/\d+\.py")
 
-LONGEST_END = 100_000
+MAX_END_CHARACTERS = 100_000
 """Characters at each end of a stream that are compared: a notebook keeps the two ends of a long one."""
 
 MAX_DIFF_LINES = 2_000
 """Lines of each text that a diff compares."""
 
-Recorded = Recording | Trajectory | Mapping[str, Any]
+AnyRecord = Recording | Trajectory | Mapping[str, Any]
 """What outputs are taken from: a log, a run, or a notebook (an nbformat node)."""
 
 
@@ -79,7 +79,7 @@ def unified(recorded: str, replayed: str) -> list[str]:
     return list(difflib.unified_diff(before, after, "recorded", "replayed", lineterm=""))
 
 
-def normalised(outputs: Iterable[Output]) -> list[Output]:
+def normalise_outputs(outputs: Iterable[Output]) -> list[Output]:
     """The outputs without what differs from one run to the next.
 
     Streams between two displays are one text each, because a kernel may send their pieces in any order.
@@ -90,16 +90,16 @@ def normalised(outputs: Iterable[Output]) -> list[Output]:
         if "rlm" in output.get("metadata", {}):
             continue
         if output["output_type"] == "stream":
-            streams.setdefault(output["name"], []).append(_joined(output["text"]))
+            streams.setdefault(output["name"], []).append(_join(output["text"]))
         elif output["output_type"] == "error":
             streams.setdefault("stderr", []).append("\n".join(output["traceback"]) + "\n")
         else:
-            result += [*_streams(streams), _display(*kept([output]))]
+            result += [*_streams(streams), _display(*bound_outputs([output]))]
             streams = {}
     return [*result, *_streams(streams)]
 
 
-def normalised_text(text: str) -> str:
+def normalise_text(text: str) -> str:
     """A text without what differs from one run to the next."""
     text = _without_cell_files(plain(text))
     for pattern, replacement in _REPLACED:
@@ -121,7 +121,7 @@ def _without_cell_files(text: str) -> str:
     return "".join([*pieces, text[at:]])
 
 
-def differences(recorded: Recorded, replayed: Recorded) -> list[Difference]:
+def differences(recorded: AnyRecord, replayed: AnyRecord) -> list[Difference]:
     """How a replay differs from the run, by cell. Cells that were cut off in the run are not compared."""
     before, after = ({cell.number: cell for cell in _cells(one)} for one in (recorded, replayed))
     found: list[Difference] = []
@@ -139,7 +139,7 @@ def differences(recorded: Recorded, replayed: Recorded) -> list[Difference]:
 
 def as_text(outputs: Iterable[Output]) -> str:
     """Normalised outputs as text, to be compared and shown."""
-    return "\n".join(line for output in normalised(outputs) for line in _lines(output))
+    return "\n".join(line for output in normalise_outputs(outputs) for line in _lines(output))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +150,13 @@ class _Cell:
     cut_off: bool
 
 
-def _cells(recorded: Recorded) -> Iterator[_Cell]:
+def _cells(recorded: AnyRecord) -> Iterator[_Cell]:
     if isinstance(recorded, Mapping):
         for cell in recorded["cells"]:
             about = cell.get("metadata", {}).get("rlm", {})
             if cell["cell_type"] == "code" and about.get("role") == "code":
                 cut_off = CUT_OFF in cell["metadata"].get("tags", [])
-                yield _Cell(about["cell"], _joined(cell["source"]), list(cell["outputs"]), cut_off)
+                yield _Cell(about["cell"], _join(cell["source"]), list(cell["outputs"]), cut_off)
         return
     trajectory = recorded if isinstance(recorded, Trajectory) else recorded.trajectory
     for one in trajectory.cells:
@@ -165,13 +165,15 @@ def _cells(recorded: Recorded) -> Iterator[_Cell]:
 
 
 def _streams(streams: Mapping[str, list[str]]) -> list[Output]:
-    texts = {name: normalised_text(_ends("".join(pieces))) for name, pieces in sorted(streams.items(), reverse=True)}
+    texts = {name: normalise_text(_ends("".join(pieces))) for name, pieces in sorted(streams.items(), reverse=True)}
     return [{"output_type": "stream", "name": name, "text": text} for name, text in texts.items() if text]
 
 
 def _ends(text: str) -> str:
     """What the notebook of a run has of a long text in any case."""
-    return text if len(text) <= 2 * LONGEST_END else f"{text[:LONGEST_END]}\n…\n{text[-LONGEST_END:]}"
+    return (
+        text if len(text) <= 2 * MAX_END_CHARACTERS else f"{text[:MAX_END_CHARACTERS]}\n…\n{text[-MAX_END_CHARACTERS:]}"
+    )
 
 
 def _display(output: Output) -> Output:
@@ -184,7 +186,7 @@ def _value(kind: str, value: Any) -> Any:
         value = "".join(value)
     if not isinstance(value, str):
         return value
-    return value.rstrip() if is_picture(kind) else normalised_text(value)  # base64 has no times and no names of files
+    return value.rstrip() if is_picture(kind) else normalise_text(value)  # base64 has no times and no names of files
 
 
 def _lines(output: Output) -> Iterator[str]:
@@ -196,5 +198,5 @@ def _lines(output: Output) -> Iterator[str]:
         yield from (f"{kind}: {line}" for line in text.split("\n"))
 
 
-def _joined(text: Any) -> str:
+def _join(text: Any) -> str:
     return "".join(text) if isinstance(text, list) else str(text)

@@ -1,8 +1,8 @@
 """The setup cell of a notebook: it makes a stock kernel answer as the run was answered, from the log beside it.
 
-The cell holds the sources of `guest.py` and of the two files below as they stand, so a kernel that has ipykernel and
-nothing of ours can run the notebook. They become modules: no name of theirs is a variable of the notebook. Each is one
-line, because few clients fold a cell that wants to be folded.
+The cell holds the sources of `guest.py` and of the two `replay_*.py` files as they are, so a kernel that has ipykernel
+and nothing of ours can run the notebook. They become modules: no name of theirs is a variable of the notebook. Each is
+one line, because few clients fold a cell that asks to be folded.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _SAYS = """\
 
 
 _FILES = {
-    "rlm_guest": "guest.py",
-    "rlm_recorded_run": "trajectory/notebook/recorded_run.py",
-    "rlm_recorded_guest": "trajectory/notebook/recorded_guest.py",
+    "rlm_guest": "kernel/guest.py",
+    "rlm_replay_record": "trajectory/notebook/replay_record.py",
+    "rlm_replay_guest": "trajectory/notebook/replay_guest.py",
 }
 
 
@@ -30,13 +30,13 @@ def rlm_setup(**sources: str) -> None:
 
     from IPython import get_ipython
 
-    if "rlm_guest" in sys.modules and "rlm_recorded_guest" not in sys.modules:
+    if "rlm_guest" in sys.modules and "rlm_replay_guest" not in sys.modules:
         return
     modules = {name: types.ModuleType(name) for name in sources}
     sys.modules.update(modules)
     for name, module in modules.items():
         exec(compile(sources[name], f"{name}.py", "exec"), module.__dict__)
-    modules["rlm_recorded_guest"].install(get_ipython())
+    modules["rlm_replay_guest"].install(get_ipython())
 
 
 @cache

@@ -7,7 +7,7 @@ import { fields } from "./shapes.js";
 
 const PICTURES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 const BASE64 = /^[A-Za-z0-9+/=\s]+$/;
-const MOST_PICTURE = 30_000_000;
+const MAX_PICTURE = 30_000_000;
 
 /** The outputs as elements. */
 export function outputsOf(cell, memory, key) {
@@ -57,7 +57,7 @@ function displayed(data, memory, key) {
 function pictureOf(data, plain) {
   for (const type of PICTURES) {
     const encoded = textOf(data[type]);
-    if (encoded && encoded.length <= MOST_PICTURE && BASE64.test(encoded.slice(0, 1000))) {
+    if (encoded && encoded.length <= MAX_PICTURE && BASE64.test(encoded.slice(0, 1000))) {
       return { type, element: drawn(`data:${type};base64,${encoded.replace(/\s+/g, "")}`, plain) };
     }
   }

@@ -1,0 +1,185 @@
+"""The engine's event loop, and structured concurrency in it.
+
+There is one loop for the whole process, in a thread of its own. A synchronous call waits for it, also inside a running
+loop such as a notebook's; an asynchronous call awaits it. Model clients and kernels therefore live in one loop and are
+shared freely, and a caller's loop that is blocked does not stall a kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError as Cancelled
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar, overload
+
+from rlm_kernel.errors import RLMError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+THREAD = "rlm-engine"
+CLEANUP_SECONDS = 1.5
+"""How long Ctrl-C waits for the end of what it interrupts."""
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+@overload
+async def gather_or_cancel(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U], /) -> tuple[T, U]: ...
+@overload
+async def gather_or_cancel(*jobs: Coroutine[Any, Any, T]) -> tuple[T, ...]: ...
+async def gather_or_cancel(*jobs: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
+    """Run the jobs at once and return their results in order.
+
+    When one fails, or the caller is cancelled, the others are cancelled and their end awaited. The failure is raised as
+    it is: a TaskGroup would wrap it.
+    """
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        return tuple(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            if not task.cancelling():  # gather cancels them with us; twice would cut short their cleaning up
+                task.cancel()
+        await shielded(asyncio.wait(tasks))
+
+
+async def shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Await what must not be cut short, such as the end of a kernel; a cancellation is raised when it is over.
+
+    `asyncio.shield` would raise it at once, and leave the work to a loop that may be closed by then.
+    """
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and (task.cancelled() or task.exception() is None):
+        raise cancelled
+    return task.result()
+
+
+async def run_in_thread(work: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`, with a thread for each call: work that waits for us must not fill our pool of threads.
+
+    A thread that does not end keeps no process from ending.
+    """
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()  # nothing stops a thread
+
+    def carry() -> None:
+        try:
+            result = work()
+        except StopIteration as error:  # no future carries it
+            outcome.set_exception(RuntimeError(f"raised StopIteration: {error}"))
+        except BaseException as error:  # noqa: BLE001 (it is raised where it is awaited)
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)
+
+    threading.Thread(target=copy_context().run, args=[carry], daemon=True).start()
+    return await asyncio.wrap_future(outcome)
+
+
+def engine_loop() -> asyncio.AbstractEventLoop:
+    """The loop, started at first use. A forked child gets one of its own."""
+    global _loop  # noqa: PLW0603 (one for the process)
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_run, args=[_loop], name=THREAD, daemon=True).start()
+        return _loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run it for ever. A `sys.exit()` in a user's code would end it: whoever waits for the task gets that instead."""
+    while True:
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
+            return
+
+
+def _forget_loop() -> None:
+    global _lock, _loop
+    _lock, _loop = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_forget_loop)
+
+
+class Job(Generic[T]):
+    """A coroutine in the engine's loop, to be waited for from elsewhere."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._outcome: Future[T] = Future()
+        self._task: asyncio.Task[T] | None = None
+        engine_loop().call_soon_threadsafe(self._start, work)
+
+    def wait(self) -> T:
+        """Block until it is done. A KeyboardInterrupt cancels it, lets it clean up, and is raised again.
+
+        Raises:
+            RLMError: called in the engine's own loop, which it would block.
+        """
+        if threading.current_thread().name == THREAD:
+            raise RLMError("A synchronous call inside the engine's event loop would block it: await acompletion().")
+        try:
+            return self._outcome.result()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+
+    async def wait_async(self) -> T:
+        """Await it in any loop. Cancelling the caller cancels it, and its cleaning up is awaited."""
+        outcome = asyncio.wrap_future(self._outcome)
+        try:
+            return await asyncio.shield(outcome)
+        except asyncio.CancelledError:
+            self.cancel()
+            await asyncio.wait({outcome})
+            raise
+
+    async def ended_async(self) -> None:
+        """Await its end, whatever that is."""
+        outcome = asyncio.wrap_future(self._outcome)
+        await asyncio.wait({outcome})
+        if not outcome.cancelled():
+            outcome.exception()  # taken, else asyncio would report that nobody took it
+
+    def cancel(self) -> None:
+        """Ask it to stop; it cleans up first."""
+        engine_loop().call_soon_threadsafe(self._cancel)
+
+    def stop(self) -> None:
+        """Ask it to stop, and give it `CLEANUP_SECONDS` to clean up."""
+        self.cancel()
+        try:
+            self._outcome.exception(CLEANUP_SECONDS)
+        except (Cancelled, TimeoutError):
+            return
+
+    def _cancel(self) -> None:
+        # One step later: a task that was never begun has nothing in it that could clean up.
+        if self._task is not None:
+            engine_loop().call_soon(self._task.cancel)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = engine_loop().create_task(work)
+        self._task.add_done_callback(self._hand_over)
+
+    def _hand_over(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self._outcome.cancel()
+            self._outcome.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            self._outcome.set_exception(error)
+        else:
+            self._outcome.set_result(task.result())

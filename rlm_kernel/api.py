@@ -1,0 +1,313 @@
+"""The public API, `RLM`: from the documented arguments to the parts of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from rlm_kernel._async import Job
+from rlm_kernel.engine.argument_checks import (
+    check_limits,
+    check_logger,
+    check_numbers,
+    check_prompt,
+    keys_of,
+    models_of,
+    profile_of,
+    schema_of,
+)
+from rlm_kernel.engine.budget import Limits
+from rlm_kernel.engine.completion import Run, wait
+from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.record_access import Trust
+from rlm_kernel.engine.recorded_config import Unpicklable, record_arguments
+from rlm_kernel.engine.repl import Repl
+from rlm_kernel.engine.resumption import Resumption, prepare_resumption
+from rlm_kernel.engine.tools import tools_of
+from rlm_kernel.prompts.profile import PromptProfile
+from rlm_kernel.provisioners.kernelspecs import environment as find_environment
+from rlm_kernel.trajectory.callbacks import Callbacks
+from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
+from rlm_kernel.types import Prompt, RLMChatCompletion
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rlm_kernel.clients.base import LM
+    from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
+
+
+class RLM(Unpicklable):
+    """A Recursive Language Model: `completion(prompt)` in place of `llm.completion(prompt)`.
+
+    Args:
+        backend: the root model's provider, or an `LM` of your own.
+        backend_kwargs: arguments of the provider, e.g. ``{"model_name": "gpt-5-mini"}``.
+        environment: where the model's code runs; ``"local"``.
+        environment_kwargs: `setup_code`, `env`, `cwd`, `cell_timeout` (seconds), `memory` (``"2g"``).
+        depth: of this RLM in a tree of them.
+        max_depth: at `depth >= max_depth` a completion is one plain call; `rlm_query` starts children above it.
+        max_iterations: turns before the model is asked for its last word.
+        custom_system_prompt: in place of ours, taken verbatim.
+        other_backends: providers (or `LM`s) for sub-calls; the first is their default.
+        other_backend_kwargs: their arguments, in the same order.
+        logger: an `RLMLogger`, which keeps each completion as a log and a notebook.
+        verbose: show the run live on stderr.
+        max_budget: US dollars a completion may cost, where the cost is known.
+        max_timeout: seconds a completion may take.
+        max_tokens: input and output tokens a completion may use.
+        max_errors: cells in a row that may raise.
+        custom_tools: functions (called on the host), code and values for the REPL, by name; or
+            ``{"tool": ..., "description": ...}``.
+        custom_sub_tools: those of children; None: the same, ``{}``: none.
+        persistent: keep one kernel over completions, with their inputs as `context_0`, `context_1`, …
+        compaction: summarise the conversation when it fills the root model's window; the whole stays in `history`.
+        compaction_threshold_pct: the share of the window at which that happens.
+        max_concurrent_queries: plain sub-calls in flight, over the whole tree.
+        max_concurrent_subcalls: children of one RLM that run at a time.
+        max_kernels: kernels alive at a time in the tree of one completion, those of its pool among them; further
+            children wait. None: as many as fit into the free memory, at 200 MB each, and 32 at most. Completions that
+            run side by side have a bound each.
+        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
+        sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
+        sub_sampling_args: the same for sub-calls, which then go to a second client of the root backend.
+        on_iteration_start: called with depth and iteration, before each turn.
+        on_iteration_complete: called with depth, iteration and seconds, after each turn.
+        on_subcall_start: called with depth, model and the first 80 characters, for each prompt of a sub-call.
+        on_subcall_complete: called with depth, model, seconds and the error or None, for each prompt.
+
+    Raises:
+        ConfigError: an argument is missing, unknown or wrong.
+        NotImplementedError: an argument that a later issue brings; the message names both.
+    """
+
+    def __init__(
+        self,
+        backend: str | LM = "openai",
+        backend_kwargs: Mapping[str, Any] | None = None,
+        environment: str = "local",
+        environment_kwargs: Mapping[str, Any] | None = None,
+        depth: int = 0,
+        max_depth: int = 1,
+        max_iterations: int = 30,
+        custom_system_prompt: str | None = None,
+        other_backends: Sequence[str | LM] | None = None,
+        other_backend_kwargs: Sequence[Mapping[str, Any] | None] | None = None,
+        logger: RLMLogger | None = None,
+        verbose: bool = False,
+        max_budget: float | None = None,
+        max_timeout: float | None = None,
+        max_tokens: int | None = None,
+        max_errors: int | None = None,
+        persistent: bool = False,
+        custom_tools: Mapping[str, Any] | None = None,
+        custom_sub_tools: Mapping[str, Any] | None = None,
+        compaction: bool = False,
+        compaction_threshold_pct: float = 0.85,
+        *,
+        max_concurrent_queries: int = 16,
+        max_concurrent_subcalls: int = 4,
+        max_kernels: int | None = None,
+        prompts: str | PromptProfile | None = None,
+        sampling_args: Mapping[str, Any] | None = None,
+        sub_sampling_args: Mapping[str, Any] | None = None,
+        on_iteration_start: Callable[[int, int], object] | None = None,
+        on_iteration_complete: Callable[[int, int, float], object] | None = None,
+        on_subcall_start: Callable[[int, str, str], object] | None = None,
+        on_subcall_complete: Callable[[int, str, float, str | None], object] | None = None,
+    ) -> None:
+        self._configuration = record_arguments(locals())
+        self._logger = logger
+        self._before: str | None = None
+        check_logger(logger)
+        check_limits(max_budget, max_timeout, max_tokens, max_errors)
+        self.verbose = verbose
+        self._callbacks = Callbacks(
+            depth, on_iteration_start, on_iteration_complete, on_subcall_start, on_subcall_complete
+        )
+        tools = tools_of(custom_tools)
+        models, own_models = models_of(
+            [backend, *(other_backends or ())],
+            [backend_kwargs, *(other_backend_kwargs or ())],
+            sampling_args,
+            sub_sampling_args,
+        )
+        self._config = RunConfig(
+            models=models,
+            environment=find_environment(environment, environment_kwargs),
+            profile=profile_of(prompts, backend),
+            system_prompt=custom_system_prompt,
+            max_iterations=max_iterations,
+            depth=depth,
+            max_depth=max_depth,
+            max_concurrent_queries=max_concurrent_queries,
+            max_concurrent_subcalls=max_concurrent_subcalls,
+            max_kernels=max_kernels,
+            limits=Limits(max_budget, max_timeout, max_tokens, max_errors),
+            tools=tools,
+            persistent=persistent,
+            compaction=compaction_threshold_pct if compaction else None,
+            sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
+        )
+        check_numbers(self._config, compaction_threshold_pct)
+        # Models that were handed over belong to the caller. Ours give up their connections with us, closed or not.
+        self._repl = Repl(self._config) if persistent else None
+        self._ours = (*own_models, *([self._repl] if self._repl else ()))
+        if self._ours:
+            weakref.finalize(self, _close_in_passing, self._ours).atexit = False
+
+    def __repr__(self) -> str:
+        return f"RLM(model={self._config.models.root.model!r}, environment={self._config.environment.name!r})"
+
+    @property
+    def config(self) -> RunConfig:
+        """What it was set up with."""
+        return self._config
+
+    def completion(
+        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+    ) -> RLMChatCompletion:
+        """Answer a question over an input of any length.
+
+        Args:
+            prompt: the input, str, dict or list; it becomes the variable `context`.
+            root_prompt: the question; only the root model reads it. None: the prompt holds it.
+            response_schema: a JSON Schema or a pydantic class; the answer is validated, and `parsed` is the object.
+
+        Raises:
+            ConfigError: the prompt is not str, dict or list, or cannot be sent to the kernel; or the schema is none.
+            LMError, KernelError: the model or the kernel failed.
+            LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
+            CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
+        """
+        check_prompt(prompt, root_prompt)
+        return wait(self._run(schema=response_schema), prompt, root_prompt)
+
+    async def acompletion(
+        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+    ) -> RLMChatCompletion:
+        """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
+        check_prompt(prompt, root_prompt)
+        return await Job(self._run(schema=response_schema).completion(prompt, root_prompt)).wait_async()
+
+    async def stream(
+        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+    ) -> AsyncIterator[Event]:
+        """The events of a completion as they happen; the last is `RunFinished`, with the completion in it.
+
+        Leaving the loop early stops the run. Raises what `acompletion` raises, after a last `RunFailed`.
+        """
+        check_prompt(prompt, root_prompt)
+        here, arrived = asyncio.get_running_loop(), asyncio.Queue[Event]()
+
+        def hand_over(event: Event) -> None:
+            here.call_soon_threadsafe(arrived.put_nowait, event)
+
+        job = Job(self._run(hand_over, schema=response_schema).completion(prompt, root_prompt))
+        try:
+            while True:
+                event = await arrived.get()
+                yield event
+                if isinstance(event, RunFinished | RunFailed):
+                    break
+            await job.wait_async()
+        finally:
+            job.cancel()
+            await job.ended_async()
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | Path,
+        at: int | None = None,
+        *,
+        prompt: Prompt | None = None,
+        root_prompt: str | None = None,
+        trust: Trust = False,
+        **overrides: Any,
+    ) -> RLMChatCompletion:
+        """Go on from a recorded run, killed or finished. Nothing that is on record is asked again.
+
+        The cells run again in a new kernel, with the recorded answers of models and tools, for what they leave there.
+
+        Args:
+            path: the log, or the notebook beside it.
+            at: the last iteration that counts; None: all of it.
+            prompt: the input, when the log does not hold it.
+            root_prompt: another question from here on.
+            trust: whether the record of a stranger may use what it opens of this machine (a folder, the network), or
+                who is asked; what it may not use is left out, which a warning tells. Your own need no trust.
+            overrides: arguments of `RLM`; keys, tools and logger are given again, the others are on record.
+
+        Raises:
+            RecordingError: there is nothing to go on from, or something is missing; the message says what.
+            RLMError: as `completion`.
+        """
+        recorded = prepare_resumption(cls, path, at, prompt, root_prompt, overrides, trust)
+        with cls(**recorded.arguments) as rlm:
+            return wait(rlm._run(recorded=recorded), recorded.prompt, recorded.question)
+
+    @classmethod
+    async def aresume(
+        cls,
+        path: str | Path,
+        at: int | None = None,
+        *,
+        prompt: Prompt | None = None,
+        root_prompt: str | None = None,
+        trust: Trust = False,
+        **overrides: Any,
+    ) -> RLMChatCompletion:
+        """`resume` for asynchronous callers."""
+        recorded = await asyncio.to_thread(prepare_resumption, cls, path, at, prompt, root_prompt, overrides, trust)
+        async with cls(**recorded.arguments) as rlm:
+            return await Job(rlm._run(recorded=recorded).completion(recorded.prompt, recorded.question)).wait_async()
+
+    def _run(self, reader: OnEvent | None = None, recorded: Resumption | None = None, schema: Any = None) -> Run:
+        return Run(
+            self._config,
+            [r for r in (self._callbacks if self._callbacks.any else None, reader) if r is not None],
+            schema=schema_of(recorded.schema if recorded else schema),  # before the log: a wrong one leaves no file
+            repl=self._repl,
+            log=self._log(recorded),
+            recorded=recorded.recorded if recorded else None,
+            verbose=self.verbose,
+            live=self.verbose or reader is not None,
+        )
+
+    def _log(self, recorded: Resumption | None) -> RunLog | None:
+        if self._logger is None:
+            return None
+        came_from = (recorded.forked_from, recorded.continues) if recorded else (None, self._before)
+        log = self._logger.start(self._configuration, keys_of(self._config), *came_from)
+        if self._repl is not None:
+            self._before = log.run_id
+        return log
+
+    def close(self) -> None:
+        """Give up the connections of the models it made itself, and a persistent kernel. It can still be used."""
+        Job(_close(self._ours)).wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await Job(_close(self._ours)).wait_async()
+
+
+async def _close(ours: Sequence[LM | Repl]) -> None:
+    for part in ours:
+        await part.close()
+
+
+def _close_in_passing(ours: Sequence[LM | Repl]) -> None:
+    """Close without waiting: called when an RLM is forgotten, wherever that is."""
+    Job(_close(ours))

@@ -1,0 +1,1 @@
+"""A local model: client, server process, and weights."""

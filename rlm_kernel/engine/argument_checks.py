@@ -1,0 +1,190 @@
+"""Check the arguments of an `RLM`, and turn names into the parts that they stand for.
+
+Everything wrong is a `ConfigError` that names what is allowed, before anything starts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from rlm_kernel.clients import registry, trust
+from rlm_kernel.clients.base import LM
+from rlm_kernel.clients.pricing import Priced
+from rlm_kernel.engine.config import Models, RunConfig
+from rlm_kernel.engine.kernel_slots import check_max_kernels
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.prompts import PROFILES
+from rlm_kernel.prompts.profile import PromptProfile
+from rlm_kernel.schema.answer_schema import Schema
+from rlm_kernel.trajectory.log.redaction import named_secrets
+
+COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
+"""Backends of which nothing can be said before: who answers reports the cost, or which model a deployment is."""
+
+_MEMBERS = ("backend", "model", "context_window", "complete")
+
+
+def models_of(
+    backends: Sequence[str | LM],
+    kwargs: Sequence[Mapping[str, Any] | None],
+    sampling: Mapping[str, Any] | None = None,
+    sub_sampling: Mapping[str, Any] | None = None,
+) -> tuple[Models, tuple[LM, ...]]:
+    """The models of a run, and those of them that were made here.
+
+    Args:
+        backends: names of backends or models as they are; the root first, then the `other_backends`.
+        kwargs: the arguments of each, in the same order; those of the others may be left out as a whole.
+        sampling: further fields of the root's requests.
+        sub_sampling: the same for sub-calls, where no other backend answers them.
+    """
+    backends, kwargs = list(backends), list(kwargs)
+    if len(kwargs) == 1:
+        kwargs += [None] * (len(backends) - 1)
+    if len(backends) != len(kwargs):
+        raise ConfigError(
+            f"other_backends has {len(backends) - 1} entries and other_backend_kwargs {len(kwargs) - 1}: "
+            "give one dict for each backend, in the same order."
+        )
+    kwargs[0] = _with_sampling(backends[0], kwargs[0], sampling, "sampling_args")
+    if sub_sampling:
+        if len(backends) > 1:
+            raise ConfigError("sub_sampling_args goes without other_backends: give theirs in other_backend_kwargs.")
+        backends.append(backends[0])
+        kwargs.append(_with_sampling(backends[0], kwargs[0], sub_sampling, "sub_sampling_args"))
+    env = registry.environment_variables() if any(isinstance(b, str) for b in backends) else {}
+    root, *others = made = [_model(b, k, env) for b, k in zip(backends, kwargs, strict=True)]
+    return Models(root, tuple(others)), tuple(lm for lm, b in zip(made, backends, strict=True) if isinstance(b, str))
+
+
+def _model(backend: str | LM, kwargs: Mapping[str, Any] | None, env: Mapping[str, str]) -> LM:
+    if isinstance(backend, str):
+        return registry.build(backend, kwargs, env)
+    if kwargs:
+        raise ConfigError("backend_kwargs goes with the name of a backend; an LM object is used as it is.")
+    if not callable(getattr(backend, "complete", None)):
+        raise ConfigError(f"backend must be the name of a backend or an LM, not {type(backend).__name__}.")
+    if missing := [name for name in _MEMBERS if not hasattr(backend, name)]:
+        raise ConfigError(f"{type(backend).__name__} lacks {', '.join(missing)}: an LM has {', '.join(_MEMBERS)}.")
+    return backend
+
+
+def _with_sampling(
+    backend: str | LM, kwargs: Mapping[str, Any] | None, sampling: Mapping[str, Any] | None, argument: str
+) -> Mapping[str, Any] | None:
+    """The arguments of a backend with further fields for its requests; the new ones win."""
+    if not trust.value_of(sampling):
+        return kwargs
+    if not isinstance(backend, str):
+        raise ConfigError(f"{argument} goes with the name of a backend; an LM object is used as it is.")
+    given = dict(kwargs or {})
+    return {**given, "sampling_args": trust.merge("sampling_args", given.get("sampling_args"), sampling)}
+
+
+def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> PromptProfile:
+    """The prompts asked for, else those that suit the backend; an `LM` of the user's is taken for a large one."""
+    if isinstance(prompts, PromptProfile):
+        return prompts
+    if prompts is None:
+        prompts = registry.find(backend).profile if isinstance(backend, str) else "large"
+    if prompts not in PROFILES:
+        raise ConfigError(
+            f"prompts must be one of {', '.join(map(repr, PROFILES))} or a PromptProfile, not {prompts!r}."
+        )
+    return PROFILES[prompts]
+
+
+def check_numbers(config: RunConfig, threshold: float) -> None:
+    """Check what counts things, and that the system prompt is one."""
+    least = {"depth": 0, "max_depth": 0, "max_iterations": 1, "max_concurrent_queries": 1, "max_concurrent_subcalls": 1}
+    for name, lowest in least.items():
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise ConfigError(f"{name} must be a whole number, {lowest} or more, not {value!r}.")
+    _check_max_kernels(config)
+    if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
+        raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
+    if not isinstance(config.system_prompt, str | None):
+        raise ConfigError(f"custom_system_prompt must be str or None, not {type(config.system_prompt).__name__}.")
+    if config.limits.max_budget is not None:
+        _warn_of_unknown_prices(config.models)
+
+
+def _check_max_kernels(config: RunConfig) -> None:
+    given = config.max_kernels
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
+        raise ConfigError(f"max_kernels must be a whole number, 1 or more (None: by the free memory), not {given!r}.")
+    check_max_kernels(given, config.levels, config.environment.pool)
+
+
+def _warn_of_unknown_prices(models: Models) -> None:
+    """Say at once that a budget does not count a model. Of a user's own `LM` the first run tells."""
+    for lm in {lm.model: lm for lm in (models.root, *models.others)}.values():
+        if isinstance(lm, Priced) and lm.backend not in COST_COMES_WITH_THE_REPLY and not lm.price_known():
+            warnings.warn(
+                f"Nobody knows what {lm.model} costs, so max_budget does not count it: give US dollars per million "
+                "tokens, backend_kwargs={..., 'prices': {'input': 1.25, 'output': 10}}.",
+                stacklevel=4,
+            )
+
+
+def check_limits(budget: float | None, timeout: float | None, tokens: int | None, errors: int | None) -> None:
+    """Check the limits of a run; None is no limit."""
+    for name, value, kinds in (
+        ("max_budget", budget, (int, float)),
+        ("max_timeout", timeout, (int, float)),
+        ("max_tokens", tokens, (int,)),
+        ("max_errors", errors, (int,)),
+    ):
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or not value > 0):
+            wanted = "a number above 0" if float in kinds else "a whole number, 1 or more"
+            raise ConfigError(f"{name} must be {wanted} (None: no limit), not {value!r}.")
+
+
+def check_logger(logger: object) -> None:
+    """Check that a logger can keep runs."""
+    if logger is not None and not callable(getattr(logger, "start", None)):
+        raise ConfigError(f"logger must be an RLMLogger, from rlm.logger, not {type(logger).__name__}.")
+
+
+def keys_of(config: RunConfig) -> set[str]:
+    """The keys that the models send, and what is called like a secret in the tools: they may be in no log."""
+    models = (config.models.root, *config.models.others)
+    keys = (getattr(lm, "api_key", None) for lm in models)
+    # litellm finds its key in what it was given of the environment, when it is first asked.
+    given = named_secrets([dict(getattr(lm, "env", None) or {}) for lm in models])
+    values = [{tool.name: tool.content} for tool in (*config.tools, *config.sub_tools) if tool.kind == "value"]
+    return {key for key in keys if isinstance(key, str)} | given | named_secrets(values)
+
+
+def schema_of(given: Any) -> Schema | None:
+    """The schema that `response_schema` asks for."""
+    try:
+        return None if given is None else Schema.of(given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"response_schema: {error}.") from error
+
+
+def check_prompt(prompt: object, question: object = None) -> None:
+    """Check that a prompt and a `root_prompt` are of the documented kinds."""
+    if not isinstance(prompt, str | dict | list):
+        raise ConfigError(f"prompt must be str, dict or list, not {type(prompt).__name__}: {_conversion(prompt)}.")
+    if not isinstance(question, str | None):
+        raise ConfigError(f"root_prompt must be str or None, not {type(question).__name__}: it is the question.")
+
+
+def _conversion(value: object) -> str:
+    """How a value becomes a prompt."""
+    match value:
+        case None:
+            return "give the input, or the question itself"
+        case bytes() | bytearray():
+            return "give data.decode()"
+        case PurePath():
+            return "give path.read_text(), or list what is in a folder"
+        case Iterable() if not hasattr(value, "to_dict"):
+            return "give list(values)"
+    return "convert it first, a DataFrame with df.to_dict('records')"

@@ -1,0 +1,356 @@
+"""What a root completion and all its children may spend, kept in one ledger that holds under concurrency.
+
+Before a call is sent, the most that it can use is reserved: its prompt and the limit of its reply, in tokens, and in US
+dollars by the price that is known (`estimates`). Where none is known, the prices that the calls of this model so far
+leave possible are taken; before the first of them has said what it cost, it is alone. A call is sent when what is
+spent, what is reserved and its own reservation fit under the limit, or when no other call is under way. When it is
+over, what it took is counted, and its reservation is given back.
+
+What that promises: a limit is overshot by one call at most, whatever the calls cost, however they are mixed, and
+whether they end, fail, break off or are given up. A call whose end nobody sees, or whose provider does not say what it
+used, is counted by an estimate that says so.
+
+What it does not promise: a provider that reports more than was reserved (it counts tokens that are not in the prompt,
+ignores the limit of the reply, or has other prices than are known) is believed, and what the calls under way at that
+moment report above their reservations comes on top. From then on the model's reservations are multiplied by the worst
+ratio seen. Nobody can count what a provider charges and does not say: thinking that it hides in a reply without usage,
+a refusal that it charges, or what a gateway sends again by itself. When an SDK sends a call again after a time-out and
+it then ends well, it is counted once; when all its tries fail, each is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from rlm_kernel.engine import estimates
+from rlm_kernel.engine.estimates import Bound
+from rlm_kernel.errors import (
+    BudgetExceededError,
+    ErrorThresholdExceededError,
+    LimitError,
+    TimeoutExceededError,
+    TokenLimitExceededError,
+)
+from rlm_kernel.types import Reply, Usage, UsageMeter
+
+MAX_TOOL_CALLS = 64
+"""At a time, over the whole tree: each has a thread of its own, and a cell may have any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The documented limits; None is no limit.
+
+    Attributes:
+        max_budget: US dollars, as far as providers report or price tables know the cost.
+        max_timeout: seconds of wall-clock time.
+        max_tokens: input and output tokens together.
+        max_errors: cells in a row that raise.
+    """
+
+    max_budget: float | None = None
+    max_timeout: float | None = None
+    max_tokens: int | None = None
+    max_errors: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(slots=True)
+class Allowance:
+    """A bound on a sum that many calls add to at once.
+
+    Attributes:
+        limit: the bound; infinity for none.
+        spent: what finished calls took.
+        estimated: how much of that is an estimate.
+        reserved: what calls under way may take.
+    """
+
+    limit: float
+    spent: float = 0.0
+    estimated: float = 0.0
+    reserved: float = 0.0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left."""
+        return self.spent >= self.limit
+
+    def fits(self, amount: float) -> bool:
+        """Whether a call that may take this much can start beside those under way."""
+        return self.limit == math.inf or self.spent + self.reserved + amount <= self.limit
+
+
+@dataclass(slots=True)
+class Rates:
+    """What the calls of one model have shown of its prices, and of how far beyond their bounds they go.
+
+    A call of so many tokens that cost so much leaves at most cost/tokens for the price of each; the lowest such price
+    is an upper bound, as long as the provider's prices do not change.
+
+    Attributes:
+        input_price, output_price: US dollars of a token, at most; infinity before a call has said what it cost.
+        token_ratio, cost_ratio: the worst of what was reported to what was expected, 1 at least.
+        dearest: the dearest call so far.
+        owed: tokens of prompts and of replies whose cost is not known yet.
+    """
+
+    input_price: float = math.inf
+    output_price: float = math.inf
+    token_ratio: float = 1.0
+    cost_ratio: float = 1.0
+    dearest: float = 0.0
+    owed: tuple[int, int] = (0, 0)
+
+    def price(self, limit: Bound, read: int, wrote: int) -> float:
+        """US dollars of so many tokens at most; infinity when nobody knows."""
+        known = limit.price(read, wrote)
+        if known is not None:
+            return known or self.dearest  # what is free and was charged is not free
+        dollars = [count * price for count, price in ((read, self.input_price), (wrote, self.output_price)) if count]
+        return sum(dollars) or self.dearest
+
+    def learn(self, limit: Bound, usage: Usage) -> None:
+        """Take in what a call is reported to have used."""
+        if usage.estimated_tokens:
+            return
+        read, wrote = usage.input_tokens, usage.output_tokens
+        self.token_ratio = max(self.token_ratio, read / limit.input_tokens, wrote / limit.output_tokens)
+        if usage.cost is None or usage.estimated_cost:
+            return
+        expected = self.price(limit, read, wrote)
+        if 0 < expected < math.inf:
+            self.cost_ratio = max(self.cost_ratio, usage.cost / expected)
+        self.dearest = max(self.dearest, usage.cost)
+        self.input_price = min(self.input_price, usage.cost / max(1, usage.input_tokens - usage.cached_tokens))
+        if usage.output_tokens:
+            self.output_price = min(self.output_price, usage.cost / usage.output_tokens)
+
+
+class Ledger:
+    """What a tree of runs has spent, and what is left. Used in one event loop.
+
+    Args:
+        limits: what the tree may spend.
+        max_queries: sub-calls in flight over the whole tree.
+
+    Attributes:
+        broken: the sum that was used up, or None. Once it is set every run of the tree ends.
+        max_queries: as given.
+        turn: held by a sub-call while it is in flight.
+        tool_turn: held by a call of a custom tool while it runs.
+    """
+
+    def __init__(self, limits: Limits, max_queries: int = 16) -> None:
+        self.broken: LimitError | None = None
+        self.max_queries = max_queries
+        self.turn = asyncio.Semaphore(max_queries)
+        self.tool_turn = asyncio.Semaphore(MAX_TOOL_CALLS)
+        self._limits = limits
+        self._started = time.monotonic()
+        self._budget = Allowance(math.inf if limits.max_budget is None else limits.max_budget)
+        self._tokens = Allowance(math.inf if limits.max_tokens is None else limits.max_tokens)
+        self._rates: dict[str, Rates] = defaultdict(Rates)
+        self._under_way = 0
+        self._queue: list[Receipt] = []
+        self._changed = asyncio.Event()
+        self._unpriced: dict[str, bool] = {}
+        self._estimated: dict[str, bool] = {}
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the deadline; None when there is none."""
+        if self._limits.max_timeout is None:
+            return None
+        return max(0.0, self._limits.max_timeout - self._elapsed)
+
+    def take_unpriced(self) -> list[str]:
+        """Models that a budget is set for and whose cost nobody knows, each once."""
+        return _not_told(self._unpriced)
+
+    def take_estimated(self) -> list[str]:
+        """Models of which a call was counted by an estimate, each once."""
+        return _not_told(self._estimated)
+
+    @asynccontextmanager
+    async def call(self, model: str, limit: Bound, meter: UsageMeter, receipt: Receipt) -> AsyncIterator[None]:
+        """Around one call of a model: waits until the limits admit it. What comes back is put on the receipt.
+
+        Calls are admitted in the order in which they came, so that a dear one is not passed by cheap ones for ever.
+
+        Raises:
+            BudgetExceededError, TokenLimitExceededError: nothing is left.
+        """
+        await self._admitted(model, limit, receipt)
+        tokens, dollars = self._reservation(model, limit)
+        self._under_way += 1
+        self._tokens.reserved += tokens
+        # What nobody knows is alone: nothing is admitted beside it, and it is reserved by that.
+        self._budget.reserved += dollars
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            self._tokens.reserved -= tokens
+            self._budget.reserved = 0.0 if self._under_way == 0 else self._budget.reserved - dollars
+            self._settle(model, limit, meter, receipt)
+            self._wake()
+
+    def count(self, model: str, usage: Usage, meter: UsageMeter) -> None:
+        """Take in a call of an earlier run that this one goes on from."""
+        self._add(model, estimates.recorded(usage), meter)
+
+    def check(self) -> None:
+        """See whether a sum is used up.
+
+        Raises:
+            BudgetExceededError, TokenLimitExceededError: it is.
+        """
+        budget, tokens = self._budget, self._tokens
+        if budget.exhausted:
+            self._break(BudgetExceededError(spent=budget.spent, budget=budget.limit, estimated=budget.estimated))
+        if tokens.exhausted:
+            used, limit, estimated = int(tokens.spent), int(tokens.limit), int(tokens.estimated)
+            self._break(TokenLimitExceededError(tokens_used=used, token_limit=limit, estimated=estimated))
+
+    def timed_out(self) -> TimeoutExceededError:
+        """The error for a run whose time is over."""
+        limit = self._limits.max_timeout or 0.0
+        return TimeoutExceededError(elapsed=self._elapsed, timeout=limit)
+
+    async def _admitted(self, model: str, limit: Bound, receipt: Receipt) -> None:
+        self._queue.append(receipt)
+        try:
+            while not (self._exhausted or (self._queue[0] is receipt and self._admits(model, limit))):
+                await self._changed.wait()
+        finally:
+            self._queue.remove(receipt)
+            self._wake()
+        self.check()
+
+    def _admits(self, model: str, limit: Bound) -> bool:
+        if self._under_way == 0 or (self._budget.limit == self._tokens.limit == math.inf):
+            return True
+        tokens, dollars = self._reservation(model, limit)
+        return self._tokens.fits(tokens) and self._budget.fits(dollars)
+
+    def _reservation(self, model: str, limit: Bound) -> tuple[float, float]:
+        """Tokens and US dollars that a call may take; the price is only looked up where there is a budget."""
+        known = self._as_known(model, limit)
+        if self._budget.limit == math.inf:
+            return known.tokens, 0.0
+        dollars = known.price(known.input_tokens, known.output_tokens)
+        return known.tokens, math.inf if dollars is None else dollars
+
+    def _settle(self, model: str, limit: Bound, meter: UsageMeter, receipt: Receipt) -> None:
+        """Count what a call took."""
+        known = self._as_known(model, limit)
+        if receipt.reply is not None:
+            receipt.usage = estimates.believed(receipt.reply, known)
+        elif receipt.requests:
+            receipt.usage = estimates.lost(known, receipt.requests)
+        if receipt.usage is not None:
+            self._rates[model].learn(limit, receipt.usage)
+            self._add(model, receipt.usage, meter)
+
+    def _as_known(self, model: str, limit: Bound) -> Bound:
+        """The bound of a call, by what is known of its model by now."""
+        rates = self._rates[model]
+
+        def price(read: int, wrote: int) -> float | None:
+            dollars = rates.price(limit, read, wrote) * rates.cost_ratio
+            return dollars if dollars < math.inf else None
+
+        read, wrote = (math.ceil(n * rates.token_ratio) for n in (limit.input_tokens, limit.output_tokens))
+        return replace(limit, input_tokens=read, output_tokens=wrote, price=price)
+
+    def _add(self, model: str, usage: Usage, meter: UsageMeter) -> None:
+        meter.add(model, usage)
+        self._tokens.spent += usage.input_tokens + usage.output_tokens
+        self._tokens.estimated += usage.estimated_tokens
+        self._budget.spent += usage.cost or 0.0
+        self._budget.estimated += usage.estimated_cost
+        if usage.estimated_tokens or usage.estimated_cost:
+            self._estimated.setdefault(model, False)
+        if self._limits.max_budget is not None:
+            self._charge(model, usage)
+
+    def _charge(self, model: str, usage: Usage) -> None:
+        """What has no known cost is owed, and counted as soon as a call of the model tells its prices."""
+        rates = self._rates[model]
+        if usage.cost is None:
+            self._unpriced.setdefault(model, False)
+            rates.owed = rates.owed[0] + usage.input_tokens, rates.owed[1] + usage.output_tokens
+            return
+        (read, wrote), no_price = rates.owed, Bound(1, 1)
+        if (read or wrote) and (debt := rates.price(no_price, read, wrote)) < math.inf:
+            self._budget.spent += debt
+            self._budget.estimated += debt
+            rates.owed = (0, 0)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def _exhausted(self) -> bool:
+        return self._budget.exhausted or self._tokens.exhausted
+
+    def _break(self, error: LimitError) -> None:
+        self.broken = self.broken or error
+        raise error
+
+
+@dataclass(slots=True, eq=False)
+class Receipt:
+    """What is known of a call.
+
+    Attributes:
+        reply: what came back; None while it is under way, and when nothing did.
+        requests: how many of its requests may be charged for when there is no reply.
+        usage: what was counted for it in the end, or None.
+    """
+
+    reply: Reply | None = None
+    requests: int = 1
+    usage: Usage | None = None
+
+
+def _not_told(models: dict[str, bool]) -> list[str]:
+    new = [model for model, told in models.items() if not told]
+    models.update(dict.fromkeys(new, True))
+    return new
+
+
+class ErrorCount:
+    """The cells in a row that raised, of one run: a child's errors are not its parent's.
+
+    Args:
+        limit: how many end the run; None for no limit.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._count = 0
+
+    def add(self, error: str | None) -> None:
+        """A cell is over; `error` is the traceback of what it raised, or None.
+
+        Raises:
+            ErrorThresholdExceededError: it was the last of too many in a row.
+        """
+        self._count = 0 if error is None else self._count + 1
+        if error is not None and self._limit is not None and self._count >= self._limit:
+            raise ErrorThresholdExceededError(error_count=self._count, threshold=self._limit, last_error=error)

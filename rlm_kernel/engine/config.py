@@ -1,0 +1,92 @@
+"""The configuration of an RLM, the same for all its completions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlm_kernel.clients.base import LM
+from rlm_kernel.engine.budget import NO_LIMITS, Limits
+from rlm_kernel.engine.tools import Tool
+from rlm_kernel.prompts.profile import PromptProfile
+from rlm_kernel.provisioners.kernelspecs import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models of a run: the root, and those for sub-calls by name.
+
+    Attributes:
+        root: leads the run.
+        others: the `other_backends`, in order; the first one answers sub-calls that name no model.
+    """
+
+    root: LM
+    others: tuple[LM, ...] = ()
+
+    @property
+    def default(self) -> LM:
+        """Answers a sub-call that names no model."""
+        return self.others[0] if self.others else self.root
+
+    def named(self, name: str | None) -> LM | None:
+        """The model of this name, the default for None, or None when there is no such model."""
+        if name is None:
+            return self.default
+        return next((lm for lm in self.all if lm.model == name), None)
+
+    @property
+    def all(self) -> tuple[LM, ...]:
+        """Everybody who can be asked."""
+        return (*self.others, self.root)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `model=` may be."""
+        return tuple(dict.fromkeys(lm.model for lm in (self.root, *self.others)))
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """The parts of an RLM, checked and built.
+
+    Attributes:
+        models: the root model and those of sub-calls.
+        environment: where cells run.
+        profile: the words of the engine.
+        system_prompt: a user's own system prompt, or None.
+        max_iterations: turns of the root model before it is asked for its last word.
+        depth: of this RLM; at `max_depth` it is a plain completion.
+        max_depth: the depth at which there are no REPLs.
+        max_concurrent_queries: plain sub-calls in flight, over the whole tree.
+        max_concurrent_subcalls: children of one RLM that run at a time.
+        max_kernels: kernels of the tree that are alive at a time, those of a pool among them; None: by the memory that
+            is free when a completion starts.
+        limits: what a completion may spend.
+        tools: the custom tools of this RLM.
+        sub_tools: those of its children.
+        persistent: one kernel over all completions.
+        compaction: the share of the window at which the conversation is summarised; None: never.
+        seed: of `random` and of hashes in the kernel; a rebuilt kernel has the same.
+    """
+
+    models: Models
+    environment: Environment
+    profile: PromptProfile
+    system_prompt: str | None = None
+    max_iterations: int = 30
+    depth: int = 0
+    max_depth: int = 1
+    max_concurrent_queries: int = 16
+    max_concurrent_subcalls: int = 4
+    max_kernels: int | None = None
+    limits: Limits = NO_LIMITS
+    tools: tuple[Tool, ...] = ()
+    sub_tools: tuple[Tool, ...] = ()
+    persistent: bool = False
+    compaction: float | None = None
+    seed: int = 0
+
+    @property
+    def levels(self) -> int:
+        """On how many levels of the tree, this one included, runs have kernels."""
+        return max(0, self.max_depth - self.depth)

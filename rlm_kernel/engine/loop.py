@@ -1,0 +1,318 @@
+"""The loop of one completion: ask the root model, run its cells, return their output to it, until it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rlm_kernel._async import gather_or_cancel
+from rlm_kernel.engine.budget import Ledger
+from rlm_kernel.engine.config import Models, RunConfig
+from rlm_kernel.engine.kernel_slots import KernelSlots, default_max_kernels
+from rlm_kernel.engine.recorded import RecordedRun
+from rlm_kernel.engine.repl import Repl
+from rlm_kernel.engine.root_model import RootModel
+from rlm_kernel.engine.subcalls import SubcallPrompt as SubPrompt
+from rlm_kernel.engine.subcalls import SubCalls
+from rlm_kernel.engine.tools import prompt_section
+from rlm_kernel.engine.turns import AnswerBuilder, Turns
+from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
+from rlm_kernel.parsing import ParsedReply, parse, without_thinking
+from rlm_kernel.prompts.profile import describe
+from rlm_kernel.schema.answer_schema import Schema, text_of
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.emitter import Emitter
+from rlm_kernel.trajectory.events import Event, OnEvent
+from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
+from rlm_kernel.types import Message, Prompt, RLMChatCompletion, UsageMeter
+
+
+class Engine:
+    """One completion. Make it, `run` it once.
+
+    Args:
+        config: what the RLM was set up with.
+        on_event: reads the stream of events.
+        live: whether somebody watches, so that the root model's words are streamed.
+        parent: the run whose `rlm_query` this one answers; it shares its ledger.
+        repl: a persistent one, which stays open; None: one of its own.
+        recorded: of an earlier run, which this one goes on from.
+        record: called at the end for the `metadata` of the outcome.
+        schema: what the answer has to fit; None: it is text.
+
+    Attributes:
+        ledger: what the tree has spent, and what is left.
+        usage: the calls of this run and of its children.
+        kernels: who of the tree may have a kernel.
+        level: of this run in the tree, 0 for the root.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        on_event: OnEvent,
+        *,
+        live: bool = False,
+        parent: Engine | None = None,
+        repl: Repl | None = None,
+        recorded: RecordedRun | None = None,
+        record: Callable[[], dict[str, Any] | None] = lambda: None,
+        schema: Schema | None = None,
+    ) -> None:
+        own = Ledger(config.limits, config.max_concurrent_queries)
+        self.ledger: Ledger = own if parent is None else parent.ledger
+        self.kernels: KernelSlots = _kernel_turns(config) if parent is None else parent.kernels
+        self.level: int = 0 if parent is None else parent.level + 1
+        self.usage: UsageMeter = UsageMeter(None if parent is None else parent.usage)
+        self._config = config
+        self._recorded = recorded or RecordedRun()
+        self._record = record
+        self._built = AnswerBuilder(None if schema is None else schema.build)
+        self._schema = None if schema is None else replace(schema, build=self._built)
+        self._emit = Emitter(on_event, self._recorded.seconds)
+        self._subcalls = SubCalls(
+            models=config.models,
+            ledger=self.ledger,
+            usage=self.usage,
+            emit=self._emit,
+            reply_tokens=config.profile.sub_reply_tokens,
+            max_children=config.max_concurrent_subcalls,
+            child_turn=lambda: self.kernels.turn(self.level + 1),
+            start_child=self._start_child if config.depth + 1 < config.max_depth else None,
+            on_limit=self._interrupt,
+            tools={tool.name: tool for tool in config.tools if tool.kind == "function"},
+            recorded=self._recorded,
+        )
+        self._repl = repl or Repl(config)
+        self._root = RootModel(
+            config, self.ledger, self.usage, self._emit, self._recorded, self._keep_history, live=live
+        )
+        self._turns = Turns(config, self._repl, self.ledger, self._emit, self._schema)
+
+    @property
+    def partial_answer(self) -> str | None:
+        """The best answer so far: the last content of `answer`, ready or not."""
+        return self._repl.draft
+
+    @property
+    def subcalls(self) -> SubCalls:
+        """Answers questions; also those of a kernel in which no run of ours is."""
+        return self._subcalls
+
+    async def run(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+        """Answer a question over a context.
+
+        Args:
+            prompt: becomes `context`.
+            question: what the root model is asked; None when the prompt asks itself.
+
+        Raises:
+            RLMError: a persistent kernel is in use by another run.
+            LMError: the root model failed.
+            LimitError: a limit was reached; it carries what is known until then.
+            KernelError: the kernel did not start, or could not be started again.
+            ConfigError: the context or the `setup_code` cannot be used.
+        """
+        self._announce(prompt, question)
+        try:
+            answer = await self._answer_and_close(prompt, question)
+        except BaseException as error:
+            if isinstance(error, LimitError):
+                error.partial_answer = self.partial_answer or error.partial_answer
+                error.usage = self.usage.summary()
+            self._emit(events.RunFailed, error=error, given_up=self._root.given_up)
+            if isinstance(error, LimitError):
+                error.trajectory = self._record()
+            raise
+        about = self.usage.summary(), self._emit.seconds, self._record()
+        completion = RLMChatCompletion(self._config.models.root.model, prompt, answer, *about, self._built.last)
+        self._emit(events.RunFinished, completion=completion)
+        return completion
+
+    # -- the loop
+
+    async def _answer_and_close(self, prompt: Prompt, question: str | None) -> str:
+        """The answer. Nothing happens after it: the kernel is closed, or a persistent one idle."""
+        idle = False
+        self._repl.attach(self._subcalls, self._emit, self._recorded)
+        try:
+            answer = await self._answer(prompt, question)
+            if self._config.persistent and self._repl.contexts:
+                await self._repl.quiet()
+                await self._repl.remember(f"history_{self._repl.contexts - 1}", self._root.conversation.whole[:-1])
+                idle = True
+        finally:
+            try:
+                if not idle:
+                    await self._repl.close()
+            finally:
+                self._repl.release()
+        return answer
+
+    async def _answer(self, prompt: Prompt, question: str | None) -> str:
+        """The answer, before the deadline. The kernel is killed after it: no cell outlives the run."""
+        plain = self._config.depth >= self._config.max_depth
+        try:
+            async with asyncio.timeout(self.ledger.seconds_left) as deadline:
+                return await (self._ask_plainly(prompt, question) if plain else self._loop(prompt, question))
+        except TimeoutError:
+            if deadline.expired():
+                raise self.ledger.timed_out() from None
+            raise
+        finally:
+            self._tell_what_is_uncertain()
+
+    async def _loop(self, prompt: Prompt, question: str | None) -> str:
+        config, root, facts = self._config, self._root, await asyncio.to_thread(describe, prompt)
+        root.begin(await asyncio.to_thread(self._opening, prompt, question))  # it searches the context
+        # The first reply does not depend on the kernel: both are waited for at once.
+        _, reply = await gather_or_cancel(self._repl.open(prompt), root.ask(1))
+        for iteration in range(1, config.max_iterations + 1):
+            if iteration > 1:
+                reply = await root.ask(iteration)
+            turn = await self._turns.take(reply, iteration, facts)
+            seconds = self._emit.seconds - (root.asked or 0.0)
+            self._emit(events.IterationFinished, iteration=iteration, seconds=seconds, answer=turn.answer)
+            if turn.answer is not None:
+                root.conversation.add(reply, "")
+                return turn.answer
+            self._tell_what_is_uncertain()
+            if iteration == config.max_iterations:
+                by_schema = self._schema is not None
+                root.ending = "\n\n" + config.profile.last_chance(question or "", by_schema=by_schema)
+            await root.end_turn(reply, turn.message, iteration)
+        return await self._last_word()
+
+    def _opening(self, prompt: Prompt, question: str | None) -> list[Message]:
+        config = self._config
+        messages = config.profile.opening(
+            describe(prompt),
+            question or "",
+            prompt,
+            system=config.system_prompt,
+            tools=prompt_section(config.tools),
+            sub_window=config.models.default.context_window,
+        )
+        if self._repl.earlier:
+            messages[-1]["content"] += "\n\n" + config.profile.continued(self._repl.earlier, self._repl.variables)
+        if self._schema is not None:
+            messages[-1]["content"] += "\n\n" + config.profile.answer_schema(text_of(self._schema.document))
+        return messages
+
+    # -- other ways to an answer
+
+    async def _last_word(self) -> str:
+        """The answer after the last turn: a variable, a FINAL(...), or whatever the model said.
+
+        Code is no answer, with words around it or without, and neither is an empty reply. In its place stands the draft
+        in `answer`; without one the model is asked once more.
+
+        Raises:
+            NoAnswerError: it gave none again.
+        """
+        root, turns = self._root, self._config.max_iterations
+        if self._schema is not None:
+            return await root.ask_by_schema(turns + 1, self._schema)
+        reply = await root.ask(turns + 1)
+        parsed = await asyncio.to_thread(parse, reply.text)
+        if _is_none(parsed) and self.partial_answer is None:
+            self._emit(events.Notice, message="The model's last word is no answer: it is asked once more, in words.")
+            await root.end_turn(reply, self._config.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
+            reply = await root.ask(turns + 2)
+            parsed = await asyncio.to_thread(parse, reply.text)
+        root.conversation.add(reply, "")
+        answer = await self._answer_in_text(parsed)
+        if answer is None:
+            raise NoAnswerError(model=reply.model, turns=turns, reply=reply.text, words=parsed.prose)
+        return answer
+
+    async def _answer_in_text(self, last: ParsedReply) -> str | None:
+        """The answer in the last word; None when there is none in it, and no draft."""
+        if last.answer is not None:
+            turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False))
+            return last.answer.text if turn.answer is None else turn.answer
+        if not _is_none(last):
+            return last.prose
+        if self.partial_answer is not None:
+            self._emit(events.Notice, message="The model's last word is none: the draft in `answer` is the answer.")
+        return self.partial_answer
+
+    async def _ask_plainly(self, prompt: Prompt, question: str | None) -> str:
+        """One plain completion, no REPL: what an RLM is at its greatest depth."""
+        try:
+            text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"A plain completion sends the prompt as JSON: {error}. Make it a str.") from error
+        self._root.begin([{"role": "user", "content": f"{text}\n\n{question}" if question else text}])
+        if self._schema is not None:
+            return await self._root.ask_by_schema(1, self._schema)
+        reply = await self._root.ask(1)
+        return (await asyncio.to_thread(without_thinking, reply.text)).strip()
+
+    async def _start_child(self, prompt: SubPrompt) -> RLMChatCompletion:
+        """An RLM with a kernel of its own for one prompt of an `rlm_query`; the prompt is its context."""
+
+        def tell(event: Event) -> None:
+            self._emit(events.ChildEvent, cell=prompt.cell, query=prompt.query.id, index=prompt.index, event=event)
+
+        models = Models(prompt.lm, self._config.models.others)
+        config = replace(
+            self._config, models=models, depth=self._config.depth + 1, tools=self._config.sub_tools, persistent=False
+        )
+        recorded = self._recorded.children.get(prompt.slot)
+        return await Engine(config, tell, parent=self, recorded=recorded, schema=prompt.schema).run(prompt.text, None)
+
+    def _interrupt(self) -> None:
+        self._repl.interrupt()
+
+    async def _keep_history(self, messages: Sequence[Message]) -> None:
+        await self._repl.remember("history", messages)
+
+    # -- the readers
+
+    def _tell_what_is_uncertain(self) -> None:
+        for model in self.ledger.take_unpriced():
+            message = (
+                f"The cost of {model} is unknown, so max_budget does not count it, and its calls are made one at a "
+                "time: give its prices in backend_kwargs."
+            )
+            self._emit(events.Notice, message=message)
+        for model in self.ledger.take_estimated():
+            message = (
+                f"The usage of {model} is in part an estimate, the most it can be: a call was given up or broke off, "
+                "or the provider does not say what it used."
+            )
+            self._emit(events.Notice, message=message)
+
+    def _announce(self, prompt: Prompt, question: str | None) -> None:
+        config = self._config
+        self._emit(
+            events.RunStarted,
+            model=config.models.root.model,
+            sub_model=config.models.default.model,
+            environment=config.environment.name,
+            question=question,
+            context_type=type(prompt).__name__,
+            context_length=len(prompt),
+            max_iterations=config.max_iterations,
+            depth=config.depth,
+            context=prompt,
+            setup=tuple(filter(None, (config.environment.setup_code, config.profile.setup_code))),
+            tools=without_secrets_of_tools(tool.to_record() for tool in config.tools),
+            seed=config.seed,
+            schema=self._schema.document if self._schema else None,
+        )
+
+
+def _kernel_turns(config: RunConfig) -> KernelSlots:
+    pooled = config.environment.pool
+    limit = default_max_kernels(config.levels, pooled) if config.max_kernels is None else config.max_kernels
+    return KernelSlots(limit - pooled, config.levels - 1)
+
+
+def _is_none(last: ParsedReply) -> bool:
+    """Whether a reply, after which nothing runs any more, is no answer: it is code, or empty."""
+    return last.answer is None and (bool(last.blocks) or not last.prose.strip())

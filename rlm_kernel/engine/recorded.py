@@ -1,0 +1,156 @@
+"""What a resumed run takes from its record: replies, cells, and the answers that the cells were given.
+
+A resumed run takes the same turns with the recorded replies in the place of models, so nothing recorded is asked again.
+Where the record ends, the models take over: also in the middle of a batch or of a child's run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+
+from rlm_kernel.engine.journal import Occurrences, Slot
+from rlm_kernel.errors import ContextOverflowError
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.tree import Call, Cell, History, Trajectory, Turn
+from rlm_kernel.types import Answer, Prompt, Reply, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """The answer of one prompt on record.
+
+    Attributes:
+        answered: as it was told.
+        before: what was told until then: of the child run that found it, or of replies that did not fit its schema.
+        spending: the calls behind it: the label of the model and what the call cost.
+    """
+
+    answered: events.SubcallAnswered
+    before: tuple[events.ChildEvent | events.SubcallRejected, ...]
+    spending: tuple[tuple[str, Usage], ...]
+
+    @property
+    def answer(self) -> Answer:
+        """What the cell got."""
+        return Answer(self.answered.text, self.answered.error, self.answered.refused)
+
+
+@dataclass(frozen=True, slots=True)
+class PriorRun:
+    """A run that the same persistent kernel served before.
+
+    Attributes:
+        context: its input.
+        history: its conversation.
+        histories: the values of `history` that its cells found, each by the number of the first one.
+        recorded: its cells and their answers.
+        cells: the number of its last cell, ended or not; 0 when it ran none.
+    """
+
+    context: Prompt
+    history: History
+    histories: dict[int, History]
+    recorded: RecordedRun
+    cells: int
+
+
+@dataclass(slots=True)
+class RecordedRun:
+    """What is on record of one run.
+
+    Attributes:
+        replies: of the root model, summaries included, in order; the engine takes them from the left.
+        cells: those that ended, by number; the setup is none of them.
+        answers: what prompts were answered, in cells that ended and in the one that did not.
+        outcomes: what tools returned.
+        children: the past of runs that were to answer an `rlm_query` and did not end.
+        rejected: replies that did not fit a schema, to prompts that have no answer yet.
+        seconds: how long the run went on.
+        before: the runs that the same persistent kernel served before, in order.
+    """
+
+    replies: deque[events.ModelReplied | events.Compacted] = field(default_factory=deque)
+    cells: dict[int, Cell] = field(default_factory=dict)
+    answers: dict[Slot, RecordedAnswer] = field(default_factory=dict)
+    outcomes: dict[Slot, Answer] = field(default_factory=dict)
+    children: dict[Slot, RecordedRun] = field(default_factory=dict)
+    rejected: dict[Slot, deque[Reply]] = field(default_factory=dict)
+    seconds: float = 0.0
+    before: tuple[PriorRun, ...] = ()
+
+    @property
+    def summary_is_next(self) -> bool:
+        """Whether the model's next reply on record is a summary of the conversation."""
+        return bool(self.replies) and isinstance(self.replies[0], events.Compacted)
+
+    def overflow(self) -> ContextOverflowError:
+        """What the provider said in the earlier run, before that summary."""
+        model = self.replies[0].reply.model
+        return ContextOverflowError("too long, in the recorded run", backend="record", model=model)
+
+    def recorded(self, cell: int) -> dict[Slot, Answer]:
+        """The answers of a cell, as a `Replay` wants them."""
+        answers = {slot: known.answer for slot, known in self.answers.items() if slot.cell == cell}
+        return answers | {slot: outcome for slot, outcome in self.outcomes.items() if slot.cell == cell}
+
+
+def recorded_run_of(run: Trajectory, at: int | None = None) -> RecordedRun:
+    """The past that a record holds.
+
+    Args:
+        run: the record.
+        at: the last iteration that counts; None: all of it.
+    """
+    recorded, occurrences = RecordedRun(seconds=run.seconds), Occurrences()
+    turns = [turn for turn in run.turns if at is None or turn.iteration <= at]
+    if at is not None and turns and (end := turns[-1].finished) is not None:
+        recorded.seconds = end.time
+    recorded.replies.extend(replied for replied in run.replies if at is None or replied.iteration <= at)
+    _take_answers(recorded, run.setup, occurrences)
+    for turn, cell in ((one, cell) for one in turns for cell in one.cells):
+        if cell.result is not None and not _was_stopped(turn, cell):
+            recorded.cells[cell.number] = cell
+        _take_answers(recorded, cell, occurrences)
+    return recorded
+
+
+def _take_answers(recorded: RecordedRun, cell: Cell, occurrences: Occurrences) -> None:
+    before = _before_answers(cell)
+    for call in cell.calls:
+        _take_call(recorded, cell, call, occurrences, before)
+    for tool in cell.tools:
+        (slot,) = occurrences.slots(cell.number, (tool.key,))
+        recorded.outcomes[slot if tool.occurrence is None else slot._replace(occurrence=tool.occurrence)] = tool.outcome
+
+
+def _was_stopped(turn: Turn, cell: Cell) -> bool:
+    """Whether the run ended in this cell: a limit was reached, so that it was interrupted while it waited for answers.
+
+    It goes on from there as if it had been killed.
+    """
+    unanswered = any(len(call.answers) < call.started.count for call in cell.calls)
+    return turn.finished is None and cell is turn.cells[-1] and unanswered
+
+
+def _take_call(recorded: RecordedRun, cell: Cell, call: Call, occurrences: Occurrences, before: _AnswerEvent) -> None:
+    for index, slot in enumerate(occurrences.slots(cell.number, call.started.keys)):
+        if index in call.answers:
+            told = tuple(before.get((call.started.query, index), ()))
+            recorded.answers[slot] = RecordedAnswer(call.answers[index], told, tuple(call.spending_of(index)))
+        elif index in call.children:
+            recorded.children[slot] = recorded_run_of(call.children[index])
+        elif index in call.rejected:
+            recorded.rejected[slot] = deque(call.rejected[index])
+
+
+_AnswerEvent = dict[tuple[str, int], list[events.ChildEvent | events.SubcallRejected]]
+
+
+def _before_answers(cell: Cell) -> _AnswerEvent:
+    """What was told of each prompt of a cell before it had its answer, by its call and its place in that."""
+    told: _AnswerEvent = defaultdict(list)
+    for event in cell.events:
+        if isinstance(event, events.ChildEvent | events.SubcallRejected):
+            told[event.query, event.index].append(event)
+    return told

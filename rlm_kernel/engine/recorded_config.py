@@ -1,0 +1,208 @@
+"""The arguments of an `RLM` as plain data for its log, and back for a run that resumes it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+
+from rlm_kernel.clients.trust import Source, Sourced, addresses_elsewhere, each_from, value_of
+from rlm_kernel.engine.tools import tools_of
+from rlm_kernel.errors import RecordingError
+from rlm_kernel.trajectory.log.reader import Recording
+from rlm_kernel.trajectory.log.redaction import HIDDEN, without_secrets_of_tools
+
+NOT_RECORDED = frozenset({
+    "self", "logger", "verbose", "custom_tools",
+    "on_iteration_start", "on_iteration_complete", "on_subcall_start", "on_subcall_complete",
+})  # fmt: skip
+"""Arguments that change nothing of the run itself; its tools stand in the log of their own."""
+
+_OBJECT = "object"
+_BELONGING = {
+    "backend": "backend_kwargs",
+    "other_backends": "other_backend_kwargs",
+    "environment": "environment_kwargs",  # what a kernel may reach is said by who says where it lives
+}
+"""Who gives the first anew does not mean the second that is on record."""
+_MODELS = ("backend_kwargs", "other_backend_kwargs", "sampling_args", "sub_sampling_args")
+
+
+class Unpicklable:
+    """What holds connections, which are of one process."""
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            TypeError: always; the message says what to do.
+        """
+        kind = type(self).__name__
+        raise TypeError(
+            f"{kind} cannot be pickled or copied, because it holds connections: hand over its arguments, and make the "
+            f"{kind} in the process that uses it."
+        )
+
+
+def record_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as plain data. An object, such as a model of the user's own, leaves the name of its class."""
+    plain = {name: _plain(value) for name, value in arguments.items() if name not in NOT_RECORDED}
+    sub_tools = arguments.get("custom_sub_tools")
+    if sub_tools is not None:
+        known = (tool.to_record() for tool in tools_of(sub_tools, "custom_sub_tools"))
+        plain["custom_sub_tools"] = list(without_secrets_of_tools(known))
+    return plain
+
+
+def arguments_of(
+    recording: Recording, overrides: Mapping[str, Any], rlm: type, source: Source | None = None
+) -> dict[str, Any]:
+    """The arguments of an `RLM` that goes on from a run. Those of its models are `Sourced`.
+
+    Args:
+        recording: the run.
+        overrides: arguments that are given again, or otherwise.
+        rlm: what will be made with them.
+        source: who wrote the record; None: the user, if it carries the user's signature, else a stranger.
+
+    Raises:
+        RecordingError: an argument was an object and is not given again; a server elsewhere would get a key because the
+            log says so; a later version wrote it; or it is not one of ours.
+    """
+    if source is None:
+        source = Source.RECORD if recording.flaw else Source.ARGUMENT
+    known = recording.metadata.get("configuration")
+    if not isinstance(known, dict):
+        raise RecordingError(
+            f"{recording.path} does not hold the arguments of its RLM: it was written by another tool."
+        )
+    arguments = {name: value for name, value in known.items() if name not in overrides}
+    _check_names(rlm, recording, arguments)
+    for name, belonging in _BELONGING.items():
+        if name in overrides and belonging not in overrides:
+            arguments.pop(belonging, None)
+    if not source.is_users:
+        _check_servers(recording, arguments)
+    missing = sorted(name for name, value in arguments.items() if _holds_object(value))
+    if missing:
+        raise RecordingError(f"{', '.join(missing)} held objects, which a log cannot: give them again.")
+    if isinstance(sub_tools := arguments.get("custom_sub_tools"), list):
+        arguments["custom_sub_tools"] = _tools(sub_tools)
+    started = recording.trajectory.started
+    if started is not None and started.tools and "custom_tools" not in overrides:
+        arguments["custom_tools"] = _tools(started.tools)
+    arguments = {name: without_hidden(value) for name, value in arguments.items()}
+    return {**_with_source(arguments, source, recording.path.name), **overrides}
+
+
+def _with_source(arguments: Mapping[str, Any], source: Source, place: str) -> dict[str, Any]:
+    """The arguments, those of models with who wrote them: a client sends no key where a record wants it."""
+    sourced = dict(arguments)
+    for name in _MODELS:
+        value = arguments.get(name)
+        if isinstance(value, list):
+            sourced[name] = [each_from(source, place, held) if isinstance(held, dict) else held for held in value]
+        elif isinstance(value, dict) and name == "backend_kwargs":
+            sourced[name] = each_from(source, place, value)
+        elif value:
+            sourced[name] = Sourced(value, source, name, place)
+    return sourced
+
+
+def _check_names(rlm: type, recording: Recording, names: Iterable[str]) -> None:
+    """A log of a later version may name what this one does not have."""
+    if unknown := sorted(set(names) - set(_parameters(rlm))):
+        raise RecordingError(
+            f"{recording.path.name} names arguments that this version of rlm-kernel does not have: "
+            f"{', '.join(unknown)}. Update it: pip install -U rlm-kernel."
+        )
+
+
+def _parameters(kind: type) -> Iterator[str]:
+    """What an object is made with; what a class of a user's own hands on as `**kwargs`, its base takes."""
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]  # without `self`
+            yield from (parameter.name for parameter in own)
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own):
+                return
+
+
+def _check_servers(recording: Recording, arguments: Mapping[str, Any]) -> None:
+    """A forged log must not have a key sent to a server of its choice."""
+    for name in _MODELS:
+        for server in sorted(addresses_elsewhere(arguments.get(name))):
+            raise RecordingError(
+                f"{recording.path.name} names the server {server}, which would get your key: give {name} again if you "
+                "trust it."
+            )
+
+
+def _plain(given: Any) -> Any:
+    value = value_of(given)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return {_OBJECT: type(value).__name__}
+
+
+def _holds_object(value: Any) -> bool:
+    if isinstance(value, dict):
+        return value.keys() == {_OBJECT} or any(map(_holds_object, value.values()))
+    return isinstance(value, list) and any(map(_holds_object, value))
+
+
+def _holds_hidden(value: Any) -> bool:
+    """Whether something was taken out of plain data."""
+    if isinstance(value, Mapping | list | tuple):
+        return any(map(_holds_hidden, value.values() if isinstance(value, Mapping) else value))
+    return isinstance(value, str) and HIDDEN in value
+
+
+def without_hidden(value: Any) -> Any:
+    """Without the keys that were taken out of the log: the environment is asked for them again."""
+    if isinstance(value, dict):
+        return {key: without_hidden(held) for key, held in value.items() if held != HIDDEN}
+    return [without_hidden(item) for item in value] if isinstance(value, list) else value
+
+
+def check_is_whole(recording: Recording, overrides: Mapping[str, Any]) -> None:
+    """See whether a run can go on with what its log says of tools and environment.
+
+    Raises:
+        RecordingError: a value could not be recorded, or was taken out as a secret, and is not given again.
+    """
+    known, started = recording.metadata.get("configuration") or {}, recording.trajectory.started
+    tools = {"custom_tools": started.tools if started else (), "custom_sub_tools": known.get("custom_sub_tools") or ()}
+    absent = {argument: [tool["name"] for tool in given if _is_absent(tool)] for argument, given in tools.items()}
+    if _holds_hidden(known.get("environment_kwargs")):
+        absent["environment_kwargs"] = ["environment_kwargs"]
+    for argument, names in absent.items():
+        if names and argument not in overrides:
+            raise RecordingError(f"Values of {', '.join(names)} are not in the log: give {argument} again.")
+
+
+def _is_absent(tool: Mapping[str, Any]) -> bool:
+    return tool["kind"] != "function" and ("content" not in tool or _holds_hidden(tool))
+
+
+def _tools(known: Any) -> dict[str, Any]:
+    """Custom tools from the log: values and code as they were; a function stands in for itself until it is called."""
+    tools = {}
+    for tool in known:
+        content = _absent(tool["name"]) if tool["kind"] == "function" else tool.get("content")
+        tools[tool["name"]] = {"tool": content, "description": tool["description"]}
+    return tools
+
+
+def _absent(name: str) -> Callable[..., NoReturn]:
+    def absent(*_: Any, **__: Any) -> NoReturn:
+        raise RecordingError(f"The tool {name} is not in the log: give custom_tools again.")
+
+    return absent

@@ -1,0 +1,315 @@
+"""The REPL of a run: a session that holds the context, and whose state is rebuilt when its kernel is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.journal import (
+    CellRun,
+    Journal,
+    JournalResponder,
+    Recovery,
+    VariableSet,
+    initial_variables,
+    reason_of,
+)
+from rlm_kernel.engine.recorded import PriorRun, RecordedRun
+from rlm_kernel.engine.subcalls import SubCalls
+from rlm_kernel.engine.tools import Tool
+from rlm_kernel.errors import ConfigError, KernelError, RLMError
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.emitter import Emitter
+from rlm_kernel.trajectory.tree import SETUP, Cell, take_history
+from rlm_kernel.types import Answer, CellReport, CellResult, Message, Output, Prompt, Query, ToolCall
+
+if TYPE_CHECKING:
+    from rlm_kernel.kernel.comm import Responder
+    from rlm_kernel.kernel.session import Session
+
+RESPONSE_SECONDS = 5.0
+"""In which a kernel that was made again runs an empty cell, or else is made again without the latest cell."""
+
+FULL = (
+    "The answers of this run take more memory than is kept for them: a kernel that has to be made again will not have "
+    "what was asked from now on."
+)
+
+
+class Repl:
+    """One kernel with the model's names in it. Serves one run after another when it is persistent.
+
+    Attributes:
+        cells: how many cells ran.
+        contexts: how many inputs it was given.
+        draft: the last content of `answer` that a cell of this run left, or None.
+        variables: the user's variables after the last cell, name to type.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.cells = 0
+        self.contexts = 0
+        self.draft: str | None = None
+        self.variables: dict[str, str] = {}
+        self._config = config
+        self._subcalls: SubCalls | None = None
+        self._emit: Emitter | None = None
+        self._recorded = RecordedRun()
+        self._replay: Responder | None = None
+        self._session: Session | None = None
+        self._journal = Journal()
+        self._was_ready = self._is_set_up = False
+
+    def attach(self, subcalls: SubCalls, emit: Emitter, recorded: RecordedRun) -> None:
+        """Serve a run until `release`: its sub-calls are answered by `subcalls`, and `emit` tells its readers.
+
+        The cells of its `recorded` are run again for what they leave behind, and end as they are on record.
+
+        Raises:
+            RLMError: it serves another run.
+        """
+        if self._subcalls is not None:
+            raise RLMError(
+                "persistent=True keeps one kernel, and another completion of this RLM is using it: wait for that one, "
+                "or make a second RLM."
+            )
+        self._subcalls, self._emit, self._recorded, self.draft = subcalls, emit, recorded, None
+        if recorded.before and not self.variables:
+            latest = list(recorded.before[-1].recorded.cells.values())[-1:]
+            self.variables = {k: v for cell in latest if cell.result for k, v in cell.result.report.variables.items()}
+        if recorded.before and not self._was_ready:
+            self._journal.answers.update(recorded.before[0].recorded.recorded(SETUP))
+
+    @property
+    def earlier(self) -> int:
+        """How many runs it served before this one."""
+        return max(self.contexts, len(self._recorded.before))
+
+    def release(self) -> None:
+        """The run is over."""
+        self._subcalls = None
+
+    async def open(self, context: Prompt) -> None:
+        """Start the kernel, unless it runs already, and give it the context.
+
+        Raises:
+            KernelError: it did not start.
+            ConfigError: the context or the `setup_code` cannot be used.
+        """
+        started = time.perf_counter()
+        try:
+            await self._open(context)
+        except BaseException:
+            if not self._was_ready:  # this run's log is not read with that of the next, which asks again
+                self._journal.forget_answers(SETUP)
+            raise
+        self._was_ready = True
+        self._tell(events.KernelReady, seconds=time.perf_counter() - started)
+
+    async def _open(self, context: Prompt) -> None:
+        if self._session is None or not self._session.alive:
+            await self._start()
+            await self._rebuild()
+        for before in self._recorded.before[self.contexts :]:
+            await self._live_through(before)
+        await self._begin(context)
+        self.contexts += 1
+
+    async def run(self, code: str, iteration: int) -> CellResult:
+        """Run a cell of a turn."""
+        self.cells += 1
+        cell, recorded = self.cells, self._recorded.cells.get(self.cells)
+        if recorded is not None and recorded.code == code:
+            return await self._relive(recorded)
+        self._tell(events.CellStarted, iteration=iteration, cell=cell, code=code)
+        result = await self._live.run(code)
+        if result.status in ("ok", "error"):
+            self._journal.steps.append(CellRun(cell, code))
+        self._take(result)
+        self._tell(events.CellFinished, iteration=iteration, cell=cell, result=result)
+        return result
+
+    async def _begin(self, context: Prompt) -> None:
+        """Give it an input."""
+        for given in initial_variables() if self.contexts else ():
+            await self._give(given.name, given.value)
+        if self._config.persistent:
+            await self._give(f"context_{self.contexts}", context)
+        await self._give("context", context)
+
+    async def _live_through(self, before: PriorRun) -> None:
+        """Make what an earlier run left in a persistent kernel."""
+        await self._begin(before.context)
+        histories = dict(before.histories)
+        for cell in before.recorded.cells.values():
+            if (history := take_history(histories, cell.number)) is not None:
+                await self._give("history", history)
+            await self._run_recorded(cell, before.recorded)
+        self.cells = max(self.cells, before.cells)
+        await self._give(f"history_{self.contexts}", before.history)
+        self.contexts += 1
+
+    async def _relive(self, cell: Cell) -> CellResult:
+        """Do again what a cell on record did to the kernel. What it showed is on record, too."""
+        assert self._subcalls is not None, "attached before it is opened"
+        assert cell.result is not None, "only cells that ended are in a past"
+        self._subcalls.relive(cell)
+        await self._run_recorded(cell, self._recorded)
+        return cell.result
+
+    async def _run_recorded(self, cell: Cell, recorded: RecordedRun) -> None:
+        """Run a cell on record again, with its answers, unless it was ended."""
+        assert cell.result is not None, "only cells that ended are in a past"
+        if cell.result.status in ("ok", "error"):
+            self._journal.answers.update(recorded.recorded(cell.number))
+            self._journal.steps.append(step := CellRun(cell.number, cell.code))
+            if not await self._run_again(step):
+                self._journal.forget(step)
+                await self._start()
+                await self._rebuild()
+        self._take(cell.result)
+
+    def _take(self, result: CellResult) -> None:
+        """Keep what a cell reported."""
+        if result.status in ("ok", "error"):
+            self.variables = result.report.variables
+        self.draft = result.report.draft or self.draft
+
+    async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
+        """The `Responder` of the session: the run's sub-calls, on record, or the record itself in a rebuild."""
+        if self._replay is not None:
+            return await self._replay.answer(question)
+        if self._subcalls is None:
+            raise RLMError("no completion is running")
+        cell = self._subcalls.cell = self.cells if self._is_set_up else SETUP
+        slots = self._journal.slots(cell, question)
+        if not self._is_set_up and (known := self._journal.recorded_answers(slots)) is not None:
+            return known  # what the setup asks is asked of models once
+        answers = await self._subcalls.answer(question, slots)
+        was_full = self._journal.is_full
+        self._journal.record(slots, answers)
+        if self._journal.is_full and not was_full:
+            self._tell(events.Notice, message=FULL)
+        return answers
+
+    @property
+    def died(self) -> bool:
+        """Whether the kernel has died, in a cell or between two."""
+        return self._session is not None and not self._session.alive
+
+    def interrupt(self) -> None:
+        """Interrupt the running cell, if there is a kernel to run one."""
+        if self._session is not None and self._session.alive:
+            self._session.interrupt()
+
+    async def read(self, name: str) -> CellReport:
+        """The value of a variable as if a cell gave it as the answer; no `final` when there is no such variable."""
+        return await self._live.report(name)
+
+    async def remember(self, name: str, messages: Sequence[Message]) -> None:
+        """Keep a conversation as a variable; if the kernel has died, in the one that comes after it."""
+        value = [dict(message) for message in messages]
+        try:
+            await self._give(name, value)
+        except KernelError:
+            self._journal.steps.append(VariableSet(name, value))
+
+    async def quiet(self) -> None:
+        """The run is over, and the kernel stays: nobody is asked anything any more."""
+        if self._session is not None:
+            await self._session.quiet()
+
+    async def revive(self, ended: CellResult | None = None) -> Recovery:
+        """A new kernel after a cell ended the old one, and in it what the finished cells had made.
+
+        Args:
+            ended: that cell; None: the kernel died between two.
+
+        Raises:
+            KernelError: it did not start.
+        """
+        reason = reason_of(ended)
+        why = f" {self._live.why_it_died}".rstrip()
+        self._tell(events.Notice, message=f"The kernel is started again, because {reason}.{why}")
+        before = self.variables
+        await self._start()
+        await self._rebuild()
+        kept, lost = ([n for n in before if (n in self.variables) == there] for there in (True, False))
+        return Recovery(f"{reason} ({why.strip().rstrip('.')})" if why else reason, tuple(kept), tuple(lost))
+
+    async def close(self) -> None:
+        """End the kernel. Idempotent."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @property
+    def _live(self) -> Session:
+        if self._session is None:
+            raise RLMError("The REPL was closed while a completion used it: close() the RLM after that.")
+        return self._session
+
+    async def _start(self) -> None:
+        from rlm_kernel.kernel.session import Session  # imports Jupyter
+
+        await self.close()
+        self._is_set_up = False
+        self._journal.begin_again(SETUP)
+        self._session = await Session.open(self._config.environment, self, self._on_output, seed=self._config.seed)
+        for tool in self._config.tools:
+            await self._provide(tool)
+        if self._config.profile.setup_code:
+            await self._live.run(self._config.profile.setup_code)
+        self._is_set_up = True
+
+    async def _rebuild(self) -> None:
+        """Take every step again, without the cells that end this kernel too or leave it unable to run another."""
+        while (culprit := await self._retake()) is not None:
+            self._journal.forget(culprit)
+            await self._start()
+
+    async def _retake(self) -> CellRun | None:
+        """Take every step. Returns the cell after which the kernel was lost, or None."""
+        self.variables, latest = {}, None
+        for step in self._journal.steps:
+            if isinstance(step, VariableSet):
+                await self._live.set(step.name, step.value)
+            elif not await self._run_again(latest := step):
+                return latest
+        return latest if latest is not None and not await self._responds() else None
+
+    async def _run_again(self, step: CellRun) -> bool:
+        """Run a finished cell with its recorded answers. Returns whether the kernel outlived it."""
+        self._replay = JournalResponder(self._journal.answers, step.cell)
+        try:
+            result = await self._live.run(step.code)
+        finally:
+            self._replay = None
+        self.variables = result.report.variables
+        return result.kernel_alive
+
+    async def _responds(self) -> bool:
+        """Whether the kernel can still run a cell: one may end well and have broken it."""
+        return self._live.alive and (await self._live.run("", RESPONSE_SECONDS)).kernel_alive
+
+    async def _give(self, name: str, value: object) -> None:
+        await self._live.set(name, value)
+        self._journal.steps.append(VariableSet(name, value))
+
+    async def _provide(self, tool: Tool) -> None:
+        if tool.kind == "function":
+            await self._live.define(tool.card())
+        elif tool.kind == "value":
+            await self._live.set(tool.name, tool.content)
+        elif (cell := await self._live.run(tool.content)).error is not None:
+            raise ConfigError(f"custom_tools[{tool.name!r}]: its code raised in the kernel:\n{cell.error.traceback}")
+
+    def _on_output(self, output: Output) -> None:
+        if self._replay is None:
+            self._tell(events.CellOutput, cell=self.cells, output=output)
+
+    def _tell(self, kind: type[events.Event], **fields: object) -> None:
+        assert self._emit is not None, "attached before it is opened"
+        self._emit(kind, **fields)

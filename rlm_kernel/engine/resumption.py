@@ -1,0 +1,127 @@
+"""Resume a recorded run: what an `RLM` needs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.engine.record_access import Trust, Use, admitted
+from rlm_kernel.engine.recorded import PriorRun, RecordedRun, recorded_run_of
+from rlm_kernel.engine.recorded_config import arguments_of, check_is_whole
+from rlm_kernel.errors import RecordingError
+from rlm_kernel.trajectory.log import context_store
+from rlm_kernel.trajectory.log.reader import Recording, earlier_recordings, read_log
+from rlm_kernel.trajectory.tree import Turn
+from rlm_kernel.types import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """A run that goes on from another.
+
+    Attributes:
+        arguments: of the `RLM`.
+        recorded: what is not asked again.
+        prompt: the input.
+        question: the `root_prompt`.
+        forked_from: which run it goes on from, for the log.
+        schema: the JSON Schema that the answer has to fit, or None.
+        continues: the run before it in the same persistent kernel, by its name, or None.
+    """
+
+    arguments: dict[str, Any]
+    recorded: RecordedRun
+    prompt: Prompt
+    question: str | None
+    forked_from: dict[str, Any]
+    schema: dict[str, Any] | None = None
+    continues: str | None = None
+
+
+def prepare_resumption(
+    rlm: type,
+    path: str | Path,
+    at: int | None,
+    prompt: Prompt | None,
+    question: str | None,
+    overrides: Mapping[str, Any],
+    trust: Trust = False,
+) -> Resumption:
+    """Read a log and prepare to go on from it.
+
+    Args:
+        rlm: what will be made with the arguments.
+        path: the log, or the notebook beside it.
+        at: the last iteration that counts; None: all of it.
+        prompt: the input, when the log does not hold it.
+        question: another `root_prompt`.
+        overrides: arguments of the `RLM` that are given again, or otherwise.
+        trust: whether the record of a stranger may use what it opens of this machine, or who is asked.
+
+    Raises:
+        RecordingError: there is nothing to go on from, or something is missing.
+    """
+    recording = read_log(path)
+    run = recording.trajectory
+    if run.started is None:
+        raise RecordingError(f"{recording.path} holds no run.")
+    _check_iteration(recording, at)
+    where, options = overrides.get("environment"), overrides.get("environment_kwargs")
+    recording = admitted(recording, Use(where, options, models=True, given=overrides), trust)
+    if prompt is None:
+        prompt = context_store.decode(*context_store.load(recording.context, recording.path.parent))
+    check_is_whole(recording, overrides)
+    forked_from = {"run_id": recording.stem, "log": str(recording.path), "at": at}
+    recorded = recorded_run_of(run, at)
+    recorded.before = tuple(_prior_run(recording))
+    arguments, asked = arguments_of(recording, overrides, rlm), question or run.started.question
+    continues = recording.metadata.get("continues")
+    return Resumption(arguments, recorded, prompt, asked, forked_from, run.started.schema, continues)
+
+
+def _prior_run(recording: Recording) -> Iterator[PriorRun]:
+    """The runs that the same persistent kernel served before, the first one first."""
+    for earlier in earlier_recordings(recording):
+        context, run = _context_before(earlier, recording), earlier.trajectory
+        last = max((cell.number for cell in run.cells), default=0)
+        yield PriorRun(context, run.conversation(), run.histories(), recorded_run_of(run), last)
+
+
+def _context_before(earlier: Recording, recording: Recording) -> Prompt:
+    """What an earlier run of the same kernel read.
+
+    Raises:
+        RecordingError: the host does not get it from the record, and nobody can give it to this run.
+    """
+    stored = earlier.context
+    if stored is None or stored.redacted or stored.encoding == "pickle":
+        raise RecordingError(
+            f"{recording.path.name} went on in the kernel of {earlier.path.name}, whose context is a pickle, held a "
+            f"secret or was not stored. It cannot be resumed: resume {earlier.path.name} with its prompt given again."
+        )
+    return context_store.decode(*context_store.load(stored, earlier.path.parent))
+
+
+def _check_iteration(recording: Recording, at: int | None) -> None:
+    ended = [turn.iteration for turn in recording.trajectory.turns if turn.finished is not None]
+    if at is not None and at not in ended:
+        known = f"1 to {ended[-1]}" if ended else "none, the run was ended in its first turn"
+        raise RecordingError(f"at={at!r} is no finished iteration of {recording.stem}: there are {known}.")
+    if (clipped_at := recording.clipped_at) is not None:
+        turns = recording.trajectory.turns
+        whole = [turn.iteration for turn in turns if all(cell.number < clipped_at for cell in turn.cells)]
+        whole = [turn for turn in whole if turn in ended and turn < _turn_of(turns, clipped_at)]
+        if at is None or at not in whole:
+            do = f"resume it with at={whole[-1]} or less" if whole else "start a new run"
+            raise RecordingError(
+                f"The log {recording.path} is not whole from cell {clipped_at} on, because it reached its "
+                f"max_log_bytes: {do}."
+            )
+
+
+def _turn_of(turns: Sequence[Turn], cell: int) -> int:
+    """The turn of a cell; of one that is not on record, the turn that comes after all."""
+    found = (turn.iteration for turn in turns if any(one.number >= cell for one in turn.cells))
+    return next(found, max((turn.iteration for turn in turns), default=0) + 1)

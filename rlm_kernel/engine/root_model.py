@@ -1,0 +1,174 @@
+"""The root model of a run: its conversation, its next reply, and keeping both inside its window."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from rlm_kernel.clients.base import OnText
+from rlm_kernel.engine import billing
+from rlm_kernel.engine.budget import Ledger, Receipt
+from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.conversation import OLD_MESSAGE_CHARACTERS, SHORT_MESSAGE_CHARACTERS, Conversation, is_due
+from rlm_kernel.engine.recorded import RecordedRun
+from rlm_kernel.errors import ContextOverflowError
+from rlm_kernel.parsing import without_thinking
+from rlm_kernel.schema.answer_schema import Schema
+from rlm_kernel.schema.retry import ask_with_repairs
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.emitter import Emitter
+from rlm_kernel.types import Message, Reply, Usage, UsageMeter
+
+Remember = Callable[[Sequence[Message]], Awaitable[None]]
+"""Keeps the whole conversation in the REPL, before a summary takes its place."""
+
+
+class RootModel:
+    """The root model of one run and its conversation.
+
+    Args:
+        config: what the RLM was set up with.
+        ledger: keeps the limits of the tree.
+        usage: counts the calls of this run.
+        emit: tells the readers of the run.
+        recorded: the replies of an earlier run, which are taken in the place of the model's.
+        remember: see `Remember`.
+        live: whether its words are streamed.
+
+    Attributes:
+        conversation: what it reads, and everything it has read.
+        ending: what is said at the end of every message, once no turns are left.
+        asked: when it was asked last, in seconds since the run started.
+        given_up: calls that ended without a reply: the model, and what was counted for it.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        ledger: Ledger,
+        usage: UsageMeter,
+        emit: Emitter,
+        recorded: RecordedRun,
+        remember: Remember,
+        *,
+        live: bool,
+    ) -> None:
+        self.conversation = Conversation([])
+        self.ending = ""
+        self.asked: float | None = None
+        self.given_up: tuple[tuple[str, Usage], ...] = ()
+        self._lm = config.models.root
+        self._profile = config.profile
+        self._share = config.compaction
+        self._ledger = ledger
+        self._usage = usage
+        self._emit = emit
+        self._recorded = recorded
+        self._remember = remember
+        self._live = live
+
+    def begin(self, opening: Sequence[Message]) -> None:
+        """What it reads before its first turn."""
+        self.conversation = Conversation(opening)
+
+    async def ask(self, iteration: int, added: Sequence[Message] = (), schema: Schema | None = None) -> Reply:
+        """The next reply. When the provider finds the conversation too long, it is summarised once and asked again.
+
+        Args:
+            iteration: of the run.
+            added: messages after those of the conversation.
+            schema: what the reply has to fit, or None.
+
+        Raises:
+            LMError: the provider failed.
+            LimitError: the limits admit no further call.
+        """
+        try:
+            return await self._ask([*self.conversation.messages, *added], iteration, schema)
+        except ContextOverflowError:
+            if self._share is None or not self.conversation.can_shrink:
+                raise
+        await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, told=())
+        return await self._ask([*self.conversation.messages, *added], iteration, schema)
+
+    async def ask_by_schema(self, iteration: int, schema: Schema) -> str:
+        """The answer as JSON that fits; each repair counts as an iteration.
+
+        Raises:
+            AnswerSchemaError: no reply did.
+        """
+        numbers = itertools.count(iteration)
+        fitting = await ask_with_repairs(lambda added: self.ask(next(numbers), added, schema), schema)
+        self.conversation.add(fitting.reply, "")
+        return fitting.text
+
+    async def end_turn(self, reply: Reply, message: str, iteration: int) -> None:
+        """End a turn: keep what it said and what it is told, and make room when that fills its window."""
+        self.conversation.add(reply, message + self.ending)
+        if self._is_to_be_summarised(reply):
+            told = _after_last_reply(self.conversation.messages)
+            await self._compact(iteration, OLD_MESSAGE_CHARACTERS, told)
+
+    def _is_to_be_summarised(self, reply: Reply) -> bool:
+        """Whether the conversation fills the window; an earlier run knew its window, and is followed."""
+        if self._recorded.replies:
+            return self._recorded.summary_is_next
+        return self._share is not None and is_due(reply, self._lm.context_window, self._share)
+
+    async def _compact(self, iteration: int, limit: int, told: Sequence[Message]) -> None:
+        talk = self.conversation
+        self._emit(events.Notice, message="The conversation fills the model's window: the model summarises it.")
+        reply = await self._complete(talk.to_summarise(self._profile.summarise(), limit))
+        self._emit(events.Compacted, iteration=iteration, reply=reply, told=tuple(told))
+        await self._remember(talk.whole)
+        summary = (await asyncio.to_thread(without_thinking, reply.text)).strip()
+        talk.shrink(summary or "(empty)", self._profile.compacted() + self.ending)
+
+    async def _ask(self, messages: Sequence[Message], iteration: int, schema: Schema | None) -> Reply:
+        told = messages if self.asked is None else _after_last_reply(messages)
+        self.asked = self._emit.seconds
+        self._emit(events.IterationStarted, iteration=iteration, told=tuple(told))
+        if self._recorded.summary_is_next:
+            raise self._recorded.overflow()
+        started = time.perf_counter()
+
+        def on_text(text: str) -> None:
+            self._emit(events.ModelText, iteration=iteration, text=text)
+
+        reply = await self._complete(messages, on_text if self._live else None, schema)
+        seconds = time.perf_counter() - started
+        self._emit(events.ModelReplied, iteration=iteration, reply=reply, seconds=seconds)
+        return reply
+
+    async def _complete(
+        self, messages: Sequence[Message], on_text: OnText | None = None, schema: Schema | None = None
+    ) -> Reply:
+        """One call, on the ledger; in its place the reply on record, if there is one."""
+        if self._recorded.replies:
+            recorded = self._recorded.replies.popleft().reply
+            self._ledger.count(self._lm.model, recorded.usage, self._usage)
+            return recorded
+        receipt = Receipt()
+        try:
+            return await billing.ask(
+                self._lm,
+                messages,
+                schema,
+                max_tokens=self._profile.reply_tokens,
+                ledger=self._ledger,
+                meter=self._usage,
+                receipt=receipt,
+                on_text=on_text,
+            )
+        except BaseException:
+            if receipt.usage is not None:
+                self.given_up = (*self.given_up, (self._lm.model, receipt.usage))
+            raise
+
+
+def _after_last_reply(messages: Sequence[Message]) -> Sequence[Message]:
+    """What the model has not read yet."""
+    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+    return messages[last + 1 :]

@@ -1,0 +1,219 @@
+"""Custom tools: what a user gives the model besides its own names.
+
+A callable stays on the host and is called from the kernel with JSON arguments; a string that defines its own name is
+code for the kernel; everything else is a value. All of it is checked when the RLM is made.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import inspect
+import json
+import keyword
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlm_kernel._async import run_in_thread
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.kernel.guest import RESERVED
+from rlm_kernel.types import Answer, ToolCall
+
+ToolKind = Literal["function", "code", "value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One custom tool.
+
+    Attributes:
+        name: what the model calls it.
+        kind: ``function`` (called on the host), ``code`` (runs in the kernel) or ``value`` (a variable there).
+        content: the callable, the source or the value.
+        description: for the prompt; the user's, else made from signature and docstring, or from the type.
+    """
+
+    name: str
+    kind: ToolKind
+    content: Any
+    description: str
+
+    def card(self) -> dict[str, Any]:
+        """What the guest needs to make a stand-in that `help()` explains: name, docstring, parameters."""
+        return {"name": self.name, "doc": inspect.getdoc(self.content) or "", "parameters": _parameters(self.content)}
+
+    def to_record(self) -> dict[str, Any]:
+        """What the log keeps: enough for a replay. A value that JSON does not hold exactly is named only."""
+        known: dict[str, Any] = {"name": self.name, "kind": self.kind, "description": self.description}
+        if self.kind == "function":
+            return known | {"card": self.card()}
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            if self.kind == "code" or json.loads(json.dumps(self.content)) == self.content:
+                return known | {"content": self.content}
+        return known
+
+    async def call(self, request: ToolCall) -> Answer:
+        """Call the function on the host, in a thread unless it is asynchronous. What it raises is an answer, too."""
+        try:
+            value, error = await self._outcome(request)
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # nobody waits for an answer any more
+            value, error = None, cancelled
+        except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 (the cell gets whatever it raises)
+            value, error = None, raised
+        if error is not None:
+            return Answer(error=json.dumps([type(error).__name__, str(error)]))
+        try:
+            return Answer(json.dumps(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            why = f"{self.name} returned {type(value).__name__}, which cannot travel as JSON: {error}"
+            return Answer(error=json.dumps(["TypeError", why]))
+
+    async def _outcome(self, request: ToolCall) -> tuple[Any, BaseException | None]:
+        """What the function returned, or what it raised in a thread: no future can carry a StopIteration."""
+
+        def call() -> tuple[Any, BaseException | None]:
+            try:
+                return self.content(*request.args, **request.kwargs), None
+            except BaseException as error:  # noqa: BLE001 (the cell gets whatever it raises)
+                return None, error
+
+        value, error = call() if inspect.iscoroutinefunction(self.content) else await run_in_thread(call)
+        return await value if inspect.isawaitable(value) else value, error
+
+
+def tools_of(custom_tools: Mapping[str, Any] | None, argument: str = "custom_tools") -> tuple[Tool, ...]:
+    """The tools of a documented dict: names to callables, code, values, or `{"tool": ..., "description": ...}`.
+
+    Raises:
+        ConfigError: a name that is taken or no name, or a value that cannot travel; the message names the key.
+    """
+    if custom_tools is None:
+        return ()
+    if not isinstance(custom_tools, Mapping):
+        raise ConfigError(f"{argument} must be a dict of names to tools, not {type(custom_tools).__name__}.")
+    return tuple(_tool(name, given, argument) for name, given in custom_tools.items())
+
+
+def prompt_section(tools: tuple[Tool, ...]) -> str:
+    """The part of the system prompt that names the tools, in the documented form; empty without tools."""
+    if not tools:
+        return ""
+    lines = "\n".join(f"- `{tool.name}`: {tool.description}" for tool in tools)
+    return f"Custom tools and data available in the REPL:\n{lines}"
+
+
+def _tool(name: Any, given: Any, argument: str) -> Tool:
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise ConfigError(f"{argument}[{name!r}]: the name of a tool must be a Python name.")
+    if name in RESERVED:
+        raise ConfigError(f"{argument}[{name!r}]: the REPL has this name itself. Taken: {', '.join(sorted(RESERVED))}.")
+    content, description = given, None
+    if isinstance(given, dict) and "tool" in given and given.keys() <= {"tool", "description"}:
+        content, description = given["tool"], given.get("description")
+    if description is not None and not isinstance(description, str):
+        raise ConfigError(f"{argument}[{name!r}]: the description must be a str, not {type(description).__name__}.")
+    kind = _kind(name, content)
+    if kind == "value":
+        _check_travels(name, content, argument)
+    return Tool(name, kind, content, description or _describe(kind, content))
+
+
+def _kind(name: str, content: Any) -> ToolKind:
+    if callable(content):
+        return "function"
+    return "code" if isinstance(content, str) and _binds(content, name) else "value"
+
+
+def _binds(source: str, name: str) -> bool:
+    """Whether a text is Python that gives a value to this name at its top level, in a `try` or an `if` too."""
+    try:
+        waiting: list[ast.AST] = [ast.parse(source)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: words that look nested too deeply
+        return False
+    while waiting:
+        node = waiting.pop()
+        if name in _bound_by(node):
+            return True
+        waiting += _inside(node)
+    return False
+
+
+def _bound_by(node: ast.AST) -> set[str]:
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Import(names=names):
+            return {alias.asname or alias.name.partition(".")[0] for alias in names}
+        case ast.ImportFrom(names=names):
+            return {alias.asname or alias.name for alias in names}
+        case ast.Name(id=name, ctx=ast.Store()):
+            return {name}
+    return set()
+
+
+def _inside(node: ast.AST) -> Iterable[ast.AST]:
+    """The parts that can give a value to a name: not those with names of their own, nor what needs one before."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.Lambda():
+            return ()
+        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+            return ()
+        case ast.AugAssign() | ast.AnnAssign(value=None):
+            return ()
+    return ast.iter_child_nodes(node)
+
+
+def _check_travels(name: str, value: Any, argument: str) -> None:
+    try:
+        pickle.dumps(value, protocol=4)
+    except Exception as error:
+        raise ConfigError(
+            f"{argument}[{name!r}]: a {type(value).__name__} cannot be sent to the kernel ({error}). "
+            "Give a function that works with it on the host, or plain data."
+        ) from error
+
+
+def _describe(kind: ToolKind, content: Any) -> str:
+    if kind == "value":
+        size = f" of length {len(content)}" if hasattr(content, "__len__") else ""
+        return f"a {type(content).__name__}{size}"
+    if kind == "code":
+        return "defined in the notebook"
+    first_line = (inspect.getdoc(content) or "").partition("\n")[0]
+    return f"{_signature_text(content)} {first_line}".strip()
+
+
+def _signature_text(function: Callable[..., Any]) -> str:
+    try:
+        return str(inspect.signature(function))
+    except (TypeError, ValueError):
+        return "(...)"
+
+
+def _parameters(function: Callable[..., Any]) -> list[dict[str, Any]] | None:
+    """The parameters as texts: name, kind, default, annotation. None for a function that does not tell."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    return [
+        {
+            "name": parameter.name,
+            "kind": int(parameter.kind),
+            "default": None if parameter.default is parameter.empty else repr(parameter.default),
+            "annotation": _annotation(parameter.annotation),
+        }
+        for parameter in parameters
+    ]
+
+
+def _annotation(annotation: Any) -> str | None:
+    if annotation is inspect.Parameter.empty:
+        return None
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)

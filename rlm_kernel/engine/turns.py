@@ -1,0 +1,186 @@
+"""One turn of a run: from the model's reply to an answer, or to the next message for the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rlm_kernel.engine.budget import ErrorCount, Ledger
+from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.repl import Repl
+from rlm_kernel.parsing import ParsedReply, TextAnswer, parse
+from rlm_kernel.prompts.profile import ContextFacts
+from rlm_kernel.schema.answer_schema import Schema
+from rlm_kernel.schema.validation import MisfitError
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.emitter import Emitter
+from rlm_kernel.types import CellReport, CellResult, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a turn ended: with an answer, or with what the model is told next."""
+
+    answer: str | None = None
+    message: str = ""
+
+
+class AnswerBuilder:
+    """Makes the object that the user gets of the answer, and keeps it: made twice, it could be refused at the end.
+
+    Args:
+        build: of the schema; None: the JSON value is the object.
+
+    Attributes:
+        last: the object that was made last, which is that of the answer when there is one.
+    """
+
+    def __init__(self, build: Callable[[Any], Any] | None) -> None:
+        self.last: Any = None
+        self._build = build
+
+    def __call__(self, value: Any) -> Any:
+        """The object of a JSON value that fits; raises what `build` raises."""
+        self.last = value if self._build is None else self._build(value)
+        return self.last
+
+
+class Turns:
+    """The turns of one run.
+
+    Args:
+        config: what the RLM was set up with.
+        repl: runs the cells.
+        ledger: may have been broken by a cell's sub-calls.
+        emit: tells the readers of the run.
+        schema: what the answer has to fit, or None.
+    """
+
+    def __init__(
+        self, config: RunConfig, repl: Repl, ledger: Ledger, emit: Emitter, schema: Schema | None = None
+    ) -> None:
+        self._config = config
+        self._repl = repl
+        self._ledger = ledger
+        self._emit = emit
+        self._schema = schema
+        self._errors = ErrorCount(config.limits.max_errors)
+        self._challenged = False
+        self._looked = False
+        self._ready: tuple[str | None, str | None] = (None, None)
+
+    async def take(self, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
+        """What comes of a reply."""
+        profile = self._config.profile
+        parsed = await asyncio.to_thread(parse, reply.text, finished=reply.finish_reason == "stop")
+        if parsed.cut:
+            return Turn(message=profile.cut())
+        if parsed.blocks:
+            return await self._run_blocks(parsed, iteration, facts)
+        if parsed.answer is None:
+            return Turn(message=profile.no_code())
+        if not self._looked and not self._challenged:
+            self._challenged = True
+            early = "The model answered before it had looked at the context; it is asked to look first."
+            self._emit(events.Notice, message=early)
+            return Turn(message=profile.look_first())
+        return await self.text_answer(parsed.answer)
+
+    async def _run_blocks(self, parsed: ParsedReply, iteration: int, facts: ContextFacts) -> Turn:
+        """Run the blocks in order until one gives the answer or does not end well."""
+        results: list[CellResult] = []
+        notes: list[str] = []
+        for code in parsed.blocks:
+            notes += await self._recover()
+            result = await self._repl.run(code, iteration)
+            self._looked = True
+            results.append(result)
+            self._check_limits(result)
+            turn = await self._answer_of_cell(result)
+            if turn.answer is not None:
+                return turn
+            if turn.message and turn.message not in notes:
+                notes.append(turn.message)
+            if result.report.restored:
+                notes.append(self._config.profile.restored(result.report.restored))
+            notes += await self._recover(result)
+            if result.status != "ok" or (self._gave_anew(result) and turn.message):
+                break
+        if parsed.answer is not None:
+            turn = await self._answer_beside_code(parsed.answer, results)
+            if turn.answer is not None:
+                return turn
+            notes.append(turn.message)
+        return Turn(message=await self._outputs(results, notes, iteration, facts))
+
+    async def _recover(self, ended: CellResult | None = None) -> list[str]:
+        """A note for the model when the kernel had died, in this cell or since the one before, and is there again."""
+        if not self._repl.died and (ended is None or ended.kernel_alive):  # a cell on record is not run to its death
+            return []
+        recovery = await self._repl.revive(ended)
+        return [self._config.profile.restarted(recovery.reason, recovery.kept, recovery.lost)]
+
+    async def _outputs(
+        self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, facts: ContextFacts
+    ) -> str:
+        # In a thread: of ten million characters it takes a while, and deadline and Ctrl-C must not wait for it.
+        return await asyncio.to_thread(
+            self._config.profile.outputs,
+            results,
+            notes=notes,
+            iteration=iteration,
+            max_iterations=self._config.max_iterations,
+            facts=facts,
+        )
+
+    async def _answer_beside_code(self, answer: TextAnswer, results: Sequence[CellResult]) -> Turn:
+        """A text answer in a reply with code: a variable of that code is taken, a literal was a guess."""
+        ended_well = all(result.status == "ok" for result in results)
+        if answer.name is not None and ended_well:
+            turn = await self.text_answer(replace(answer, must_be_variable=True))
+            if turn.answer is not None or answer.must_be_variable:
+                return turn
+        return Turn(message=self._config.profile.guess_ignored())
+
+    async def text_answer(self, answer: TextAnswer) -> Turn:
+        """An answer given in words: the value of a variable where it names one."""
+        report, notes = CellReport(), []
+        if answer.name is not None:
+            notes = await self._recover()
+            report = await self._repl.read(answer.name)
+        if report.final is not None:
+            return await self._accept(report.final, report.final_json)
+        if answer.must_be_variable:
+            return Turn(message="\n\n".join([*notes, self._config.profile.no_variable(answer.name or "")]))
+        return await self._accept(answer.text)
+
+    async def _answer_of_cell(self, result: CellResult) -> Turn:
+        """The answer that a cell gave, if it gave one."""
+        report, turn = result.report, Turn()
+        for text, as_json in ((report.answer, report.answer_json), (report.final, report.final_json)):
+            if result.status == "ok" and text is not None and turn.answer is None:
+                turn = await self._accept(text, as_json)
+        return turn
+
+    def _gave_anew(self, result: CellResult) -> bool:
+        """Whether an answer is this cell's own: one that was not taken stays ready in `answer`."""
+        before, self._ready = self._ready, (result.report.answer, result.report.answer_json)
+        return result.report.final is not None or self._ready != before
+
+    async def _accept(self, text: str, as_json: str | None = None) -> Turn:
+        """An answer, unless there is a schema that it does not fit."""
+        if self._schema is None:
+            return Turn(text)
+        try:
+            return Turn(await asyncio.to_thread(self._schema.take, text, as_json))
+        except MisfitError as misfit:
+            return Turn(message=self._config.profile.misfit(misfit.problems))
+
+    def _check_limits(self, result: CellResult) -> None:
+        if self._ledger.broken is not None:
+            raise self._ledger.broken
+        if result.status in ("ok", "error"):  # one that was ended says nothing of the model's code
+            raised = result.error if result.status == "error" else None
+            self._errors.add(None if raised is None else raised.traceback)

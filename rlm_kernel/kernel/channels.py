@@ -1,0 +1,109 @@
+"""The sockets of a live kernel in one event loop: messages out, messages in, nothing lost and nothing polled.
+
+jupyter_client's own asyncio client costs 3.3 ms for an empty cell, and libzmq holds whatever a kernel sends. Here the
+connections are read by the loop (`connection.py`), a part of a message at a time (`incoming.py`). A kernel keeps what
+is not read yet, so a host that stalls loses nothing. Messages are built and signed by jupyter_client's `Session`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlm_kernel.errors import KernelError
+from rlm_kernel.kernel.incoming import Incoming
+from rlm_kernel.zmtp.sockets import Line, address
+
+if TYPE_CHECKING:
+    from jupyter_client.connect import ConnectionFileMixin
+
+ChannelName = Literal["shell", "control", "iopub"]
+OnMessage = Callable[[ChannelName, dict[str, Any]], None]
+
+MAX_UNSENT_BYTES = 16_000_000
+"""While more than that waits to be sent to the kernel, its questions are not read: each would add an answer."""
+
+_KINDS: dict[ChannelName, str] = {"shell": "DEALER", "control": "DEALER", "iopub": "SUB"}
+_SUBSCRIBE_TO_ALL = (b"\x01",)
+
+
+class Channels:
+    """Shell, control and IOPub of one kernel. To be used in the event loop in which it was made.
+
+    Args:
+        connection: knows the kernel's addresses and key.
+        on_message: called with every message that comes in, in the order of its channel.
+
+    Attributes:
+        cut: done when the kernel closed one of the connections, or broke its protocol; the result says how.
+
+    Raises:
+        KernelError: the kernel wants its messages encrypted.
+    """
+
+    def __init__(self, connection: ConnectionFileMixin, on_message: OnMessage) -> None:
+        if getattr(connection, "curve_publickey", None) is not None:
+            raise KernelError("The kernel wants CurveZMQ: start it with transport_encryption='disabled'.")
+        self._session = connection.session
+        self._on_message = on_message
+        self._loop = asyncio.get_running_loop()
+        self.cut: asyncio.Future[str] = self._loop.create_future()
+        self._lines = {name: self._line(connection, name) for name in _KINDS}
+        self._lines["control"].on_drained = self._read_on
+
+    @property
+    def session_id(self) -> str:
+        """The session of our messages; the kernel's answers name it in their parent header."""
+        return str(self._session.session)
+
+    def send(
+        self,
+        channel: Literal["shell", "control"],
+        message_type: str,
+        content: dict[str, Any],
+        *,
+        metadata: dict[str, Any] | None = None,
+        buffers: Sequence[Any] = (),
+    ) -> str:
+        """Send a message and return its id. Buffers are not copied."""
+        message = self._session.msg(message_type, content, metadata=metadata)
+        if (line := self._lines.get(channel)) is not None:
+            line.send([*self._session.serialize(message), *buffers])
+            if channel == "control" and line.unsent > MAX_UNSENT_BYTES:
+                self._lines["iopub"].pause()
+        return str(message["header"]["msg_id"])
+
+    def close(self) -> None:
+        """Close the sockets. Idempotent."""
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
+            line.close()
+
+    def _line(self, connection: ConnectionFileMixin, name: ChannelName) -> Line:
+        line = Line(
+            address(connection.get_connection_info(), name),
+            lambda: Incoming(self._session.auth, partial(self._deliver, name), brief=name != "iopub"),
+            _KINDS[name],
+            identity=b"" if name == "iopub" else self._session.bsession,
+            hello=_SUBSCRIBE_TO_ALL if name == "iopub" else None,
+        )
+        line.cut.add_done_callback(partial(self._cut, name))
+        return line
+
+    def _deliver(self, name: ChannelName, message: dict[str, Any]) -> None:
+        if not self._lines:
+            return  # closed by what came before it
+        try:
+            self._on_message(name, message)
+        except Exception as error:  # noqa: BLE001 (what comes behind it has to be read)
+            self._loop.call_exception_handler({"message": f"A message on {name} was not taken", "exception": error})
+
+    def _read_on(self) -> None:
+        if self._lines and self._lines["control"].unsent <= MAX_UNSENT_BYTES:
+            self._lines["iopub"].resume()
+
+    def _cut(self, name: ChannelName, why: asyncio.Future[str]) -> None:
+        if self._lines and not self.cut.done():
+            self.cut.set_result(f"its {name} connection was lost: {why.result()}")

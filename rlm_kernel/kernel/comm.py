@@ -1,0 +1,412 @@
+"""Answer the guest: take its questions off the wire, have them answered, send the answers back, each exactly once.
+
+A kernel may ask any number of questions of any size. Few are read and answered at a time; the next ones wait as the
+bytes that they came as; what goes beyond that is refused, with a word to the cell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from rlm_kernel.kernel.incoming import fits
+from rlm_kernel.kernel.protocol import (
+    MAX_ANSWER_BYTES,
+    MAX_BATCH,
+    MAX_ID_CHARACTERS,
+    MAX_NAME_CHARACTERS,
+    MAX_NAMES,
+    MAX_PICTURES_BYTES,
+    MAX_PROMPTS,
+    MAX_QUESTION_BYTES,
+    MAX_REPORT_BYTES,
+    WIRE,
+    ToGuest,
+    pack,
+    unpack,
+)
+from rlm_kernel.types import MAX_IMAGES, Answer, CellReport, Image, Query, ToolCall
+
+ACKNOWLEDGE_AFTER = 0.05
+"""Seconds. A question answered sooner needs no acknowledgement: the answer is one."""
+
+INTERRUPT_STRIKES = 0.2
+"""Seconds in which the kernel's main thread takes the signal, once the kernel says that it was sent."""
+
+MAX_UNDER_WAY = 1_000
+"""Questions that are being answered at a time."""
+MAX_UNDER_WAY_BYTES = 80_000_000
+"""What the texts of those take in memory, by estimate, of all kernels; a larger one is answered alone."""
+ALWAYS_ADMITTED_BYTES = 1_000_000
+"""A kernel of which nothing is under way may always ask that much: those that wait for it would wait for ever."""
+MAX_WAITING = 5_000
+MAX_WAITING_BYTES = 60_000_000
+"""Of all kernels."""
+MAX_PARSED_BYTES = 120_000_000
+"""What a question or a report may take when it is parsed."""
+MAX_REMEMBERED = 50_000
+"""Ids of questions: one that is sent again was sent before its answer arrived, so the latest are enough."""
+MAX_ANSWERS_CHARACTERS = 40_000_000
+"""Of all answers of a question."""
+
+SendToGuest = Callable[[ToGuest, str, "bytes | None"], None]
+
+
+class Responder(Protocol):
+    """Who answers: the engine, or whoever else hosts a kernel."""
+
+    async def answer(self, query: Query | ToolCall) -> Sequence[Answer]:
+        """The outcomes of the query's prompts, in order, or of the tool. Failures are data; what is raised becomes one.
+
+        The task is cancelled when nobody in the kernel waits any more.
+        """
+        ...
+
+
+class InFlight:
+    """What the questions of all kernels of this process take in memory, by estimate.
+
+    Attributes:
+        waiting: bytes of those that are not read yet.
+        under_way: bytes of those that are being answered.
+        bridges: the ends of the wires, to be told when there is room again.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.under_way = 0
+        self.bridges: WeakSet[HostComm] = WeakSet()
+
+    def release(self, size: int) -> None:
+        """A question is answered: others may have their turn."""
+        self.under_way -= size
+        for comm in list(self.bridges):
+            comm.look_again()
+
+
+class TooMuchError(ValueError):
+    """The kernel sent more than is taken, where no call waits for an answer that could say so."""
+
+
+class HostComm:
+    """The host's end of the wire for one life of a kernel.
+
+    The kernel may send anything: what is not a question of this version is dropped, and a question that was seen before
+    is not asked again.
+    """
+
+    def __init__(self, send: SendToGuest, responder: Responder) -> None:
+        self._send = send
+        self._responder = responder
+        self._loop = asyncio.get_running_loop()
+        self._open = False
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, Sequence[Any]] = {}
+        self._asked = 0  # prompts and calls of tools, by this cell
+        self._held: list[str] | None = None
+        self._strike: asyncio.TimerHandle | None = None
+        self._seen: dict[str, None] = {}
+        _in_flight.bridges.add(self)
+        self.report: CellReport | None = None
+        self.stored: dict[str, asyncio.Future[str | None]] = {}
+
+    # -- the life of a cell
+
+    def cell_starts(self) -> None:
+        """Questions that arrive from now on belong to this cell."""
+        self.answer_interrupted()
+        self._open, self.report, self._asked = True, None, 0
+
+    def cell_ended(self) -> None:
+        """Questions that arrive from now on are refused; those under way go on, those of an interrupted cell end."""
+        self._open = False
+        self.answer_interrupted()
+
+    def interrupt(self) -> None:
+        """Stop every question, now and until the cell ends; they are answered when the interrupt has struck.
+
+        Whoever was answered before goes on: the interrupt would strike what comes after the cell, and the kernel's
+        reply would be lost.
+        """
+        self._open = False
+        self._held = list(dict.fromkeys([*(self._held or ()), *self._under_way, *self._waiting]))
+        self._forget_waiting()
+        for call in list(self._under_way):
+            self._cancel(call)
+
+    def interrupted(self) -> None:
+        """The kernel has sent itself the interrupt."""
+        self._strike = self._loop.call_later(INTERRUPT_STRIKES, self.answer_interrupted)
+
+    def answer_interrupted(self) -> None:
+        """The interrupt has struck, and only one thread: all that wait are answered."""
+        held, self._held = self._held, None
+        if self._strike is not None:
+            self._strike.cancel()
+        for call in held or ():
+            self._send_answers(call, [Answer(error="cancelled: the cell was interrupted")])
+
+    async def quiet(self) -> None:
+        """Stop every question, and tell those who wait."""
+        stopped = await self._stop()
+        for call in stopped:
+            self._send_answers(call, [Answer(error="cancelled: the run is over")])
+
+    async def close(self) -> None:
+        """The kernel is gone: nobody waits for anything."""
+        _in_flight.bridges.discard(self)
+        await self._stop()
+        for waiting in self.stored.values():
+            waiting.cancel()
+
+    async def _stop(self) -> list[str]:
+        """Cancel what is under way. Returns what had no answer yet."""
+        under_way, waiting = dict(self._under_way), list(self._waiting)
+        self._forget_waiting()
+        for task in under_way.values():
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way.values())
+        return [*(call for call, task in under_way.items() if task.cancelled()), *waiting]
+
+    # -- messages of the guest
+
+    def take(self, data: Any, buffers: Sequence[Any], unread: int = 0) -> None:
+        """A `comm_msg` of the guest; `unread`: bytes of its buffers that were not held.
+
+        Raises:
+            TooMuchError: it is larger than any of them may be; the message is for the model.
+            ValueError, TypeError, KeyError: it is not one of the messages of `protocol.py`.
+        """
+        if data["wire"] != WIRE:
+            raise ValueError(f"wire version {data['wire']!r}, not {WIRE}")
+        call = data["id"]
+        if not isinstance(call, str) or len(call) > MAX_ID_CHARACTERS:
+            raise TooMuchError(f"An id of a call has {len(str(call)):,} characters; at most {MAX_ID_CHARACTERS}.")
+        match data["op"]:
+            case "ask":
+                self._take_question(call, buffers, unread)
+            case "cancel":
+                self._cancel(call)
+            case "report":
+                self.report = _report(buffers, unread)
+            case "stored":
+                waiting = self.stored.pop(call, None)
+                if waiting is not None and not waiting.done():
+                    error = data.get("error")
+                    waiting.set_result(None if error is None else str(error))
+
+    def _take_question(self, call: str, buffers: Sequence[Any], unread: int) -> None:
+        if call in self._seen:
+            self._send("ack", call, None)
+            return
+        self._remember(call)
+        size = sum(map(len, buffers))
+        if (why := _too_large(buffers, unread)) or (why := self._too_many(size)):
+            self._send_answers(call, [Answer(error=why, refused=True)])
+        elif self._held is not None:
+            self._held.append(call)
+        elif not self._open:
+            self._send_answers(call, [Answer(error="refused: no cell is running, or it was interrupted")])
+        else:
+            self._waiting[call] = buffers
+            _in_flight.waiting += size
+            self._start_waiting()
+            if call in self._waiting:
+                self._send("ack", call, None)
+
+    def _remember(self, call: str) -> None:
+        self._seen[call] = None
+        if len(self._seen) > MAX_REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+
+    def _too_many(self, size: int) -> str:
+        """Why one more question cannot wait, or nothing."""
+        waiting = len(self._held or ()) + len(self._waiting)
+        if waiting >= MAX_WAITING or _in_flight.waiting + size > MAX_WAITING_BYTES:
+            return (
+                f"{waiting:,} questions wait for their turn, and with this one {_in_flight.waiting + size:,} bytes; at "
+                f"most {MAX_WAITING:,} with {MAX_WAITING_BYTES:,} bytes may. Ask fewer at a time, or a batch."
+            )
+        return ""
+
+    def look_again(self) -> None:
+        """There may be room for a question that waits. Called in whatever thread."""
+        if self._waiting:
+            self._loop.call_soon_threadsafe(self._start_waiting)
+
+    def _start_waiting(self) -> None:
+        """Read and answer the questions that waited longest, as far as there is room."""
+        while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
+            call, buffers = next(iter(self._waiting.items()))
+            room = _room(buffers)
+            is_full = _in_flight.under_way > 0 and _in_flight.under_way + room > MAX_UNDER_WAY_BYTES
+            if is_full and (self._under_way or room > ALWAYS_ADMITTED_BYTES):
+                return
+            self._take_out(call)
+            self._start(call, buffers, room)
+
+    def _take_out(self, call: str) -> None:
+        """A question waits no more."""
+        _in_flight.waiting -= sum(map(len, self._waiting.pop(call, ())))
+
+    def _start(self, call: str, buffers: Sequence[Any], room: int) -> None:
+        try:
+            query = _question(call, _unpacked(buffers[0], "this question"), buffers[1:])
+            self._count(len(query.prompts) if isinstance(query, Query) else 1)
+        except TooMuchError as error:
+            self._send_answers(call, [Answer(error=str(error), refused=True)])
+            return
+        except Exception as error:  # noqa: BLE001 (whatever it is, a thread in the kernel may wait for an answer)
+            self._send_answers(call, [Answer(error=f"refused: the host cannot read this: {error}")])
+            return
+        task = self._loop.create_task(self._answer(query))
+        self._under_way[call] = task
+        _in_flight.under_way += room
+        acknowledge = self._loop.call_later(ACKNOWLEDGE_AFTER, self._send, "ack", call, None)
+
+        def over(_: asyncio.Task[None]) -> None:
+            acknowledge.cancel()
+            self._under_way.pop(call, None)
+            _in_flight.release(room)
+            self._start_waiting()
+
+        task.add_done_callback(over)
+
+    def _count(self, prompts: int) -> None:
+        if prompts > MAX_PROMPTS:
+            raise TooMuchError(f"this question has {prompts:,} prompts; a question may have at most {MAX_PROMPTS:,}.")
+        if self._asked + prompts > MAX_BATCH:
+            raise TooMuchError(
+                f"this cell has asked {self._asked:,} times; a cell may ask at most {MAX_BATCH:,} times."
+            )
+        self._asked += prompts
+
+    def _forget_waiting(self) -> None:
+        for call in list(self._waiting):
+            self._take_out(call)
+
+    async def _answer(self, query: Query | ToolCall) -> None:
+        try:
+            answers = await self._responder.answer(query)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (a thread in the kernel waits)
+            count = len(query.prompts) if isinstance(query, Query) else 1
+            answers = [Answer(error=f"{type(error).__name__}: {error}")] * count
+        self._send_answers(query.id, answers)
+
+    def _send_answers(self, call: str, answers: Sequence[Answer]) -> None:
+        entries = [answer_entry(answer) for answer in _bounded(answers)]
+        self._send("answer", call, pack({"answers": entries}))
+
+    def _cancel(self, call: str) -> None:
+        self._take_out(call)
+        task = self._under_way.get(call)
+        if task is not None:
+            task.cancel()
+
+
+_in_flight = InFlight()
+
+
+def answer_entry(answer: Answer) -> dict[str, str]:
+    """An answer as the guest reads it."""
+    if answer.error is None:
+        return {"text": answer.text}
+    return {"refused" if answer.refused else "error": answer.error}
+
+
+def _bounded(answers: Sequence[Answer]) -> list[Answer]:
+    """The answers, with an error in the place of what is too large to be sent."""
+    bounded, room = [], MAX_ANSWERS_CHARACTERS
+    for answer in answers:
+        size = len(answer.text) + len(answer.error or "")
+        room -= size
+        if size > MAX_ANSWER_BYTES or room < 0:
+            why = f"the answer has {size:,} characters, with those before it more than can be sent to a cell"
+            bounded.append(Answer(error=why))
+        else:
+            bounded.append(answer)
+    return bounded
+
+
+def _too_large(buffers: Sequence[Any], unread: int) -> str:
+    """Why a question is not read, or nothing."""
+    payload, pictures = len(buffers[0]) if buffers else 0, sum(map(len, buffers[1:]))
+    if payload > MAX_QUESTION_BYTES or (unread and not buffers):
+        return f"this question has {payload + unread:,} bytes; a question may have at most {MAX_QUESTION_BYTES:,}."
+    if pictures + unread > MAX_PICTURES_BYTES:
+        return f"these pictures have {pictures + unread:,} bytes; a question may have at most {MAX_PICTURES_BYTES:,}."
+    return ""
+
+
+def _room(buffers: Sequence[Any]) -> int:
+    """What a question takes when it is read. One character beyond Latin makes a text of it four times as large."""
+    payload = buffers[0] if buffers else b""
+    size = len(payload) if payload.isascii() and b"\\u" not in payload else 4 * len(payload)
+    return size + sum(map(len, buffers[1:]))
+
+
+def _unpacked(buffer: Any, what: str) -> Any:
+    if not fits(buffer, MAX_PARSED_BYTES):
+        raise TooMuchError(
+            f"{what} has too many values or texts for one of {len(buffer):,} bytes: send less at a time."
+        )
+    return unpack(buffer)
+
+
+def _question(call: str, payload: Any, images: Sequence[Any]) -> Query | ToolCall:
+    if payload["kind"] != "tool":
+        return query_of(call, payload, images)
+    args, kwargs = payload["args"], payload["kwargs"]
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise TypeError("args is a list, kwargs a dict")
+    return ToolCall(call, str(payload["tool"]), tuple(args), kwargs)
+
+
+def query_of(call: str, payload: Any, images: Sequence[Any]) -> Query:
+    """The question in what the guest sent.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    prompts, model, kind, schema = payload["prompts"], payload["model"], payload["kind"], payload["schema"]
+    if kind not in ("llm_query", "rlm_query") or not isinstance(prompts, list) or not prompts:
+        raise ValueError("not a question")
+    if not all(isinstance(prompt, str) for prompt in prompts) or not isinstance(model, str | None):
+        raise TypeError("prompts are texts, a model is a name")
+    if not isinstance(schema, dict | None) or len(images) > MAX_IMAGES:
+        raise TypeError("a schema is a dict, and pictures are few")
+    pictures = tuple(Image.of(bytes(image)) for image in images)
+    return Query(call, kind, tuple(prompts), model, bool(payload["batch"]), schema, pictures)
+
+
+def _report(buffers: Sequence[Any], unread: int) -> CellReport:
+    size = unread + sum(map(len, buffers))
+    if unread or size > MAX_REPORT_BYTES:
+        raise TooMuchError(f"The report of the cell has {size:,} bytes; at most {MAX_REPORT_BYTES:,}. It was not read.")
+    payload = _unpacked(buffers[0], "The report of the cell")
+
+    def text(key: str) -> str | None:
+        value = payload[key]
+        if value is not None and len(str(value)) > MAX_ANSWER_BYTES:
+            raise TooMuchError(f"{key!r} has {len(str(value)):,} characters; at most {MAX_ANSWER_BYTES:,}.")
+        return None if value is None else str(value)
+
+    variables = {_name(name): _name(kind) for name, kind in _few(payload["variables"]).items()}
+    restored = {_name(name): None if kept is None else _name(kept) for name, kept in _few(payload["restored"]).items()}
+    values = text("final"), text("answer"), text("draft")
+    return CellReport(*values, variables, restored, text("final_json"), text("answer_json"))
+
+
+def _few(names: Any) -> Any:
+    if len(names) > MAX_NAMES:
+        raise TooMuchError(f"The report of the cell names {len(names):,} variables; at most {MAX_NAMES:,}.")
+    return names
+
+
+def _name(name: object) -> str:
+    if len(str(name)) > MAX_NAME_CHARACTERS:
+        raise TooMuchError(f"A name in the report of the cell has {len(str(name)):,} characters.")
+    return str(name)

@@ -1,0 +1,730 @@
+"""The model's REPL, seen from inside the kernel. The only file of ours that runs there.
+
+It needs the standard library, IPython and ipykernel, nothing else. The host sends its source in one silent request,
+which makes it the module `rlm_guest` and calls `install`; from then on the two talk in `comm_msg`s (`protocol.py` is
+the table): ours leave on IOPub, the host's arrive on the control channel, whose thread is free while a cell runs.
+
+Whatever is here can be changed by the code that a model writes. The host trusts none of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import builtins
+import functools
+import hmac
+import io
+import itertools
+import json
+import os
+import pickle
+import random
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from inspect import Parameter, Signature
+from types import ModuleType
+from typing import Any
+
+WIRE = 1
+PROCESS = os.getpid()
+RESEND_SECONDS = 1.0
+MORE = """
+
+schema: a JSON Schema (a dict) or a pydantic class; the answer is then an object that fits it.
+images: figures, PIL images, image files or their bytes, or the execution count of a cell for the figures it showed."""
+MAX_QUESTION_BYTES = 20_000_000
+MAX_PICTURES_BYTES = 20_000_000
+MAX_PROMPTS = 2_000
+MAX_BATCH = 200_000
+MAX_ANSWER_BYTES = 20_000_000
+MAX_REPORT_BYTES = 41_000_000
+MAX_NAME_CHARACTERS = 200
+MAX_VARIABLES = 200
+MAX_FIGURES = 50
+MAX_FIGURE_BYTES = 50_000_000
+MAX_IMAGES = 100
+MAX_IMAGE_BYTES = 20_000_000
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+TYPE_NAME = type.__dict__["__name__"].__get__  # the name itself: a metaclass may make something else of it
+PARAMETER_KINDS: tuple[Any, ...] = tuple(type(Parameter.VAR_KEYWORD))  # type: ignore[arg-type]
+RESERVED = frozenset(
+    "context history answer FINAL FINAL_VAR SHOW_VARS exit quit get_ipython In Out "
+    "llm_query llm_query_batched allm_query allm_query_batched "
+    "rlm_query rlm_query_batched arlm_query arlm_query_batched".split()
+)
+"""Names that the REPL has itself; no custom tool can be called so."""
+
+
+class QueryError(RuntimeError):
+    """A call of `llm_query` or `rlm_query` has no answer; the message says why."""
+
+
+class FailedQuery(str):
+    """Stands in a batch for a prompt without an answer: a text that reads ``Error: …``; `isinstance` tells it apart."""
+
+    __slots__ = ()
+
+
+class ToolError(RuntimeError):
+    """A custom tool raised something that is no built-in exception; the message begins with its name."""
+
+
+class Call:
+    """A question under way: sent until the host acknowledges it, waited for until the answer is there."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, payload: dict[str, Any], notify: Callable[[], object], images: Iterable[bytes] = ()) -> None:
+        __tracebackhide__ = True
+        if os.getpid() != PROCESS:  # a fork has no thread that hears the answer
+            raise RuntimeError("Only the REPL's own process can ask: use threads or llm_query_batched.")
+        self.id = f"q{next(self._numbers)}"
+        self.buffers = [as_bytes(payload), *images]
+        if len(self.buffers[0]) > MAX_QUESTION_BYTES:
+            what = f"this {'call' if payload['kind'] == 'tool' else 'prompt'} has {len(self.buffers[0]):,} bytes"
+            raise ValueError(f"{what}; a question may have at most {MAX_QUESTION_BYTES:,}. Ask about a part of it.")
+        self.notify = notify
+        self.acknowledged = False
+        self.answers: list[dict[str, str]] | None = None
+
+
+class Guest:
+    """The state of the REPL: the shell, the questions under way, and the names that belong to the host."""
+
+    def __init__(self, shell: Any, comm_id: str) -> None:
+        self.shell = shell
+        self.kernel = shell.kernel
+        self.comm_id = comm_id
+        self.parent = self.kernel.get_parent("shell")
+        self.cell: Any = None
+        self.calls: dict[str, Call] = {}
+        self.final: tuple[str | None, str | None] = (None, None)
+        self.figures: deque[tuple[int, bytes]] = deque(maxlen=MAX_FIGURES)
+        self.ours: dict[str, Any] = {}
+
+    # -- the wire
+
+    def send(self, op: str, call: str, buffers: list[bytes] | None = None, **fields: str) -> None:
+        """Publish a message."""
+        # The parent is the running cell, remembered at its start: in a user's thread get_parent() may raise
+        # (ipykernel 7.0) or name another cell.
+        publish = functools.partial(
+            self.kernel.session.send,
+            self.kernel.iopub_socket,
+            "comm_msg",
+            {"comm_id": self.comm_id, "data": {"wire": WIRE, "op": op, "id": call, **fields}},
+            parent=self.parent,
+            ident=b"comm-" + self.comm_id.encode(),
+            buffers=buffers,
+        )
+        if threading.current_thread() is threading.main_thread():
+            publish()
+        else:  # ipykernel would make a socket for this thread and keep it ten seconds; zmq has no more than 1023
+            self.kernel.iopub_thread.io_loop.add_callback(publish)
+
+    def on_control(self, stream: Any, ident: Any, message: dict[str, Any]) -> Any:
+        """A `comm_msg` on the control channel, in the control thread: ours is handled, another is passed on."""
+        content = message["content"]
+        if content.get("comm_id") != self.comm_id:
+            return self.kernel.comm_manager.comm_msg(stream, ident, message)
+        buffers, message["buffers"] = message["buffers"], []  # the kernel keeps the message, 500 MB must not stay in it
+        data = content["data"]
+        if data["wire"] != WIRE:
+            raise RuntimeError(f"the host speaks version {data['wire']} of the wire, this guest {WIRE}")
+        if data["op"] == "put":
+            self.put(data, buffers)
+        elif (call := self.calls.get(data["id"])) is not None:
+            if data["op"] == "answer":
+                call.answers = json.loads(bytes(buffers[0]))["answers"]
+            call.acknowledged = True
+            call.notify()
+        return None
+
+    def on_frames(self, frames: list[Any]) -> Any:
+        """A message on the control channel as it came. Ours is handled here, all others by ipykernel.
+
+        For each message that ipykernel handles it flushes both streams and publishes two states; an answer of
+        `llm_query` would take twice as long.
+        """
+        try:
+            start = next(i for i, frame in enumerate(frames) if frame.bytes == b"<IDS|MSG>") + 1
+            signature, *signed = (frame.bytes for frame in frames[start : start + 5])
+            content = json.loads(signed[3])
+            ours = json.loads(signed[0])["msg_type"] == "comm_msg" and content["comm_id"] == self.comm_id
+        except (StopIteration, ValueError, KeyError, IndexError, TypeError):
+            ours = False
+        if not ours or not hmac.compare_digest(self.kernel.session.sign(signed), signature):
+            return self.kernel.dispatch_control(frames)
+        return self.on_control(None, None, {"content": content, "buffers": [f.buffer for f in frames[start + 5 :]]})
+
+    def put(self, data: dict[str, str], buffers: list[Any]) -> None:
+        """Give a value of the host to a name, which from then on belongs to the host."""
+        try:
+            if data["encoding"] == "tool":
+                value = stand_in(self, json.loads(bytes(buffers.pop())))
+            else:
+                value = decode(data["encoding"], buffers.pop())
+        except BaseException as error:
+            self.send("stored", data["id"], error=f"{type(error).__name__}: {error}")
+            return
+        name = data["name"]
+        self.ours[name] = self.shell.user_ns[name] = value
+        self.shell.user_ns_hidden[name] = value
+        self.send("stored", data["id"])
+
+    # -- questions
+
+    def ask(self, payload: dict[str, Any], images: Iterable[bytes] = ()) -> list[dict[str, str]]:
+        """Ask the host and wait, in the calling thread."""
+        __tracebackhide__ = True
+        arrived = threading.Event()
+        call = Call(payload, arrived.set, images)
+        self.calls[call.id] = call
+        try:
+            while call.answers is None:
+                if not call.acknowledged:
+                    self.send("ask", call.id, call.buffers)
+                arrived.wait(None if call.acknowledged else RESEND_SECONDS)
+                arrived.clear()
+        finally:
+            self.forget(call)
+        return call.answers
+
+    async def ask_async(self, payload: dict[str, Any], images: Iterable[bytes] = ()) -> list[dict[str, str]]:
+        """Ask the host and wait, without blocking the event loop."""
+        __tracebackhide__ = True
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        call = Call(payload, lambda: loop.call_soon_threadsafe(arrived.set), images)
+        self.calls[call.id] = call
+        try:
+            while call.answers is None:
+                if not call.acknowledged:
+                    self.send("ask", call.id, call.buffers)
+                try:
+                    await asyncio.wait_for(arrived.wait(), None if call.acknowledged else RESEND_SECONDS)
+                except asyncio.TimeoutError:
+                    continue
+                arrived.clear()
+        finally:
+            self.forget(call)
+        return call.answers
+
+    def forget(self, call: Call) -> None:
+        """The call is over. Without an answer it was interrupted: the host need not go on with it."""
+        self.calls.pop(call.id, None)
+        if call.answers is None:
+            self.send("cancel", call.id)
+
+    # -- the turn
+
+    def cell_starts(self, info: Any = None) -> bool:
+        """Remember the cell, and forget the answer of the one before. A cell within a cell is a part of it: False."""
+        parent = self.kernel.get_parent("shell")
+        if self.cell is not None and parent == self.parent:
+            return False
+        self.parent, self.cell, self.final = parent, info, (None, None)
+        return True
+
+    def take_variable(self, name: str) -> bool:
+        """Make the value of a variable the answer. Returns whether there is such a variable."""
+        if name not in self.shell.user_ns:
+            return False
+        value = self.shell.user_ns[name]
+        # `answer` is a box; its content is meant.
+        self.give(name, dict.get(value, "content") if name == "answer" and issubclass(type(value), dict) else value)
+        return True
+
+    def give(self, name: str, value: object) -> None:
+        """Make a value the answer, unless it is too large."""
+        answer = both(value)
+        if not too_large(name, *answer):
+            self.final = answer
+
+    def cell_ended(self, result: Any = None) -> None:
+        """Put our names back, and tell the host about the cell before the kernel says that it is idle."""
+        if self.cell is not None and result is not None and result.info is not self.cell:
+            return  # what ended is a cell within this one
+        self.cell = None
+        ignore_interrupts()
+        restored, answer = self.restore(), self.shell.user_ns["answer"]
+        content = dict.get(answer, "content")
+        text, as_json = both(content)
+        ready, error = attempt(lambda: bool(dict.get(answer, "ready")))
+        if too_large("answer['content']", text, as_json):
+            ready, content = False, None
+        report = {
+            "final": self.final[0],
+            "final_json": self.final[1],
+            "answer": text if ready else None,
+            "answer_json": as_json if ready else None,
+            "draft": None if content is None or text == "" else text,
+            "variables": self.variables(),
+            "restored": restored,
+        }
+        buffer = as_bytes(report)
+        if len(buffer) > MAX_REPORT_BYTES:  # several large answers at a time
+            report.update(dict.fromkeys(("answer", "answer_json", "draft"))) if self.final[0] else report.update(
+                draft=None
+            )
+            buffer = as_bytes(report)
+        self.send("report", "", [buffer])
+        if error:
+            print(f"answer['ready'] takes True or False: {error}", file=sys.stderr)
+
+    def remember(self, data: dict[str, Any]) -> None:
+        """Keep the picture that a cell showed, for `images=[its number]`; the oldest are forgotten."""
+        kind = next((kind for kind in IMAGE_TYPES if kind in data), None)
+        if kind is None:
+            return
+        # The inputs so far: `execution_count` is one ahead before or after a cell, as IPython's version has it.
+        self.figures.append((len(self.shell.history_manager.input_hist_parsed) - 1, decode_image(data[kind])))
+        while sum(len(figure) for _, figure in self.figures) > MAX_FIGURE_BYTES:
+            self.figures.popleft()
+
+    def restore(self) -> dict[str, str | None]:
+        """Put back what the cell overwrote or deleted; its own value stays under another name."""
+        namespace = self.shell.user_ns
+        restored: dict[str, str | None] = {}
+        for name, value in self.ours.items():
+            current = namespace.get(name, self)
+            if current is value:
+                continue
+            if name == "answer" and issubclass(type(current), dict):
+                self.ours[name] = self.shell.user_ns_hidden[name] = current
+                continue
+            kept = None if current is self else f"my_{name}"
+            if kept is not None:
+                namespace[kept] = current
+            namespace[name] = value
+            restored[name] = kept
+        return restored
+
+    def variables(self) -> dict[str, str]:
+        """The user's names and the names of their types."""
+        hidden, ours = self.shell.user_ns_hidden, self.ours
+        made = (
+            (name, TYPE_NAME(type(value))[:MAX_NAME_CHARACTERS])
+            for name, value in list(self.shell.user_ns.items())
+            if type(name) is str
+            and len(name) <= MAX_NAME_CHARACTERS
+            and not name.startswith("_")
+            and name not in ours
+            and name not in hidden
+            and not issubclass(type(value), ModuleType)
+        )
+        return dict(itertools.islice(made, MAX_VARIABLES))
+
+
+def as_bytes(value: Any) -> bytes:
+    """JSON in UTF-8; lone surrogates are passed as they are."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def too_large(name: str, *answer: str | None) -> bool:
+    """Whether an answer has too many bytes, as text or as JSON; then the cell is told."""
+    size = max(len(text.encode("utf-8", "surrogatepass")) for text in answer if text is not None)
+    if size > MAX_ANSWER_BYTES:
+        told = f"{name} was not taken: it has {size:,} bytes; an answer may have at most {MAX_ANSWER_BYTES:,}."
+        print(f"{told} Give a part of it, or what follows from it.", file=sys.stderr)
+    return size > MAX_ANSWER_BYTES
+
+
+def decode(encoding: str, buffer: Any) -> Any:
+    """The value of a buffer; the host wrote it (`wire.encode`)."""
+    if encoding == "text":
+        return str(buffer, "utf-8", "surrogatepass")
+    return bytes(buffer) if encoding == "bytes" else pickle.loads(buffer)
+
+
+def attempt(made: Callable[[], Any]) -> tuple[Any, str]:
+    """What the code of a value makes, or None and what it raises, in words: no value may cost a cell its report."""
+    try:
+        return made(), ""
+    except (Exception, SystemExit) as error:
+        return None, "".join(traceback.format_exception_only(type(error), error)).strip()
+
+
+def both(value: object) -> tuple[str, str | None]:
+    """An answer as text, as Python prints it; and as JSON where it is no text and JSON can hold it."""
+    if issubclass(type(value), str):
+        return str.__str__(value), None
+    text, error = attempt(lambda: str(value))
+    if error:
+        text = f"<{TYPE_NAME(type(value))} that cannot be printed: {error}>"
+    return text, None if value is None else attempt(lambda: json.dumps(value, default=plain, allow_nan=False))[0]
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold of a pydantic object, of numpy's and of pandas' values, or of a set."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return value.tolist() if hasattr(value, "tolist") else sorted(value)
+
+
+def repl_names(guest: Guest) -> dict[str, Any]:
+    """The functions of the REPL, by name. Docstrings are what `help()` shows the model."""
+    return {
+        **query_names(guest, "llm_query", "Ask a language model."),
+        **query_names(guest, "rlm_query", "Ask a recursive language model, which has a REPL of its own."),
+        **answer_names(guest),
+        "exit": ignore_exit,
+        "quit": ignore_exit,
+    }
+
+
+def query_names(guest: Guest, kind: str, purpose: str) -> dict[str, Any]:
+    """`kind` and its batched and asynchronous forms."""
+
+    def asked(prompts: list[str], model: str | None, schema: Any, images: Any, batch: bool = False) -> Any:
+        __tracebackhide__ = True
+        return question(kind, prompts, model, batch, schema), pictures(guest, images)
+
+    def query(prompt: str, model: str | None = None, schema: Any = None, images: Any = None) -> Any:
+        __tracebackhide__ = True
+        return single(guest.ask(*asked([prompt], model, schema, images)), kind, schema)
+
+    def batched(prompts: Iterable[str], model: str | None = None, schema: Any = None, images: Any = None) -> Any:
+        __tracebackhide__ = True
+        whole, files = asked(as_list(prompts, kind), model, schema, images, True)
+        answers: list[dict[str, str]] = []
+        for part in parts(whole):
+            answers += for_each(guest.ask(part, files), part)
+        return several(answers, kind, schema)
+
+    async def aquery(prompt: str, model: str | None = None, schema: Any = None, images: Any = None) -> Any:
+        __tracebackhide__ = True
+        return single(await guest.ask_async(*asked([prompt], model, schema, images)), kind, schema)
+
+    async def abatched(prompts: Iterable[str], model: str | None = None, schema: Any = None, images: Any = None) -> Any:
+        __tracebackhide__ = True
+        whole, files = asked(as_list(prompts, kind), model, schema, images, True)
+        answers: list[dict[str, str]] = []
+        for part in parts(whole):
+            answers += for_each(await guest.ask_async(part, files), part)
+        return several(answers, kind, schema)
+
+    one = f"{purpose} Give it one text, get its answer as a text. Raises QueryError when there is no answer.{MORE}"
+    many = (
+        f"{purpose} Give a list of texts, get a list of answers in the same order; they are asked side by side.{MORE}"
+    )
+    named: dict[str, Any] = {kind: query, f"{kind}_batched": batched, f"a{kind}": aquery, f"a{kind}_batched": abatched}
+    for name, function in named.items():
+        function.__name__ = function.__qualname__ = name
+        function.__doc__ = (many if name.endswith("batched") else one) + (" Use with await." if name[0] == "a" else "")
+        function.__module__ = "rlm_guest"
+    return named
+
+
+def question(kind: str, prompts: list[str], model: str | None, batch: bool, schema: Any) -> dict[str, Any]:
+    """The payload of an `ask`."""
+    __tracebackhide__ = True
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise TypeError(
+                f"{kind} takes text, not {type(prompt).__name__}: make it one with str(...) or json.dumps(...)."
+            )
+    if model is not None and not isinstance(model, str):
+        raise TypeError(f"model= takes the name of a model, not {type(model).__name__}.")
+    if hasattr(schema, "model_json_schema"):
+        schema = schema.model_json_schema()
+    if not isinstance(schema, (dict, type(None))):
+        raise TypeError(f"schema= takes a JSON Schema (a dict) or a pydantic class, not {type(schema).__name__}.")
+    return {"kind": kind, "prompts": prompts, "model": model, "batch": batch, "schema": schema}
+
+
+def as_list(prompts: Iterable[str], kind: str) -> list[str]:
+    """The prompts of a batch. A single text is a mistake: it would be asked letter by letter."""
+    __tracebackhide__ = True
+    if isinstance(prompts, str):
+        raise TypeError(f"{kind}_batched takes a list of texts; for one text use {kind}.")
+    listed = list(prompts)
+    if len(listed) > MAX_BATCH:
+        raise ValueError(f"{kind}_batched takes at most {MAX_BATCH:,} prompts at a time, not {len(listed):,}.")
+    return listed
+
+
+def parts(payload: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """A batch as questions that are not too large, to be asked one after another."""
+    rest: list[str] = []
+    room = 0
+    spare = MAX_QUESTION_BYTES - len(as_bytes({**payload, "prompts": []}))
+    for prompt in payload["prompts"]:
+        size = len(as_bytes(prompt)) + 2
+        if rest and (size > room or len(rest) == MAX_PROMPTS):
+            yield {**payload, "prompts": rest}
+            rest = []
+        room = (room if rest else spare) - size
+        rest.append(prompt)
+    if rest:
+        yield {**payload, "prompts": rest}
+
+
+def for_each(answers: list[dict[str, str]], payload: dict[str, Any]) -> list[dict[str, str]]:
+    """An answer for each prompt: the host may have one for all."""
+    __tracebackhide__ = True
+    if "refused" in answers[0]:
+        raise ValueError(answers[0]["refused"])
+    return answers * len(payload["prompts"]) if len(answers) == 1 else answers
+
+
+def value_of(answer: dict[str, str], schema: Any) -> Any:
+    """The value of an answer, or a `FailedQuery`."""
+    __tracebackhide__ = True
+    if "refused" in answer:
+        raise ValueError(answer["refused"])
+    if "error" in answer:
+        return FailedQuery(f"Error: {answer['error']}")
+    value = answer["text"] if schema is None else json.loads(answer["text"])
+    try:
+        return value if schema is None or isinstance(schema, dict) else schema.model_validate(value)
+    except Exception as error:
+        return FailedQuery(f"Error: the answer {answer['text']} fits the schema, but its class refuses it: {error}")
+
+
+def single(answers: list[dict[str, str]], kind: str, schema: Any = None) -> Any:
+    """The answer of a call, or its failure raised."""
+    __tracebackhide__ = True
+    value = value_of(answers[0], schema)
+    if isinstance(value, FailedQuery):
+        raise QueryError(f"{kind} has no answer: {value[len('Error: ') :]}")
+    return value
+
+
+def several(answers: list[dict[str, str]], kind: str, schema: Any = None) -> list[Any]:
+    """The answers of a batch; a failed one is a `FailedQuery`, and stderr says how many there are."""
+    __tracebackhide__ = True
+    values = list(map(value_of, answers, itertools.repeat(schema)))
+    failed = sum(isinstance(value, FailedQuery) for value in values)
+    if failed:
+        told = f"{failed} of {len(values)} prompts of {kind}_batched have no answer; theirs read 'Error: …'."
+        print(told, file=sys.stderr)
+    return values
+
+
+def pictures(guest: Guest, images: Any) -> list[bytes]:
+    """The files of what `images=` was given."""
+    __tracebackhide__ = True
+    files: list[bytes] = []
+    for image in [] if images is None else images if isinstance(images, (list, tuple)) else [images]:
+        files += files_of(guest, image)
+    if len(files) > MAX_IMAGES or sum(map(len, files)) > MAX_PICTURES_BYTES:
+        raise ValueError(
+            f"images= takes {MAX_IMAGES} pictures of {MAX_PICTURES_BYTES:,} bytes at most, not {[*map(len, files)]} "
+            "bytes: make them smaller, with a lower dpi or image.thumbnail((2000, 2000))."
+        )
+    return files
+
+
+def files_of(guest: Guest, image: Any) -> list[bytes]:
+    """The picture, whatever it is now; for the execution count of a cell those that it showed."""
+    __tracebackhide__ = True
+    if type(image) is int:
+        if shown := [figure for cell, figure in guest.figures if cell == image]:
+            return shown
+        known = sorted({cell for cell, _ in guest.figures})
+        raise ValueError(f"cell {image} has shown no figure, or too long ago; figures are kept of the cells {known}.")
+    data = file_of(guest, image)
+    begins = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
+    if not data.startswith(begins) and (data[:4], data[8:12]) != (b"RIFF", b"WEBP"):
+        raise TypeError(
+            "images= takes matplotlib figures, PIL images, IPython.display.Image, the path of a PNG, JPEG, GIF or WebP "
+            f"file or its bytes, and the execution counts of cells; this is none, or no such file: {repr(image)[:80]}."
+        )
+    return [data]
+
+
+def file_of(guest: Guest, image: Any) -> bytes:
+    """What a picture would be as a file; nothing for what is none."""
+    if isinstance(image, (str, os.PathLike)) and os.path.isfile(image):  # noqa: PTH113 (Path raises for a long text)
+        with open(image, "rb") as file:  # noqa: PTH123
+            return file.read(MAX_IMAGE_BYTES + 1)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
+    for figure in list[Any]((image, getattr(image, "figure", None))):
+        if hasattr(figure, "savefig"):
+            figure.savefig(drawn := io.BytesIO(), format="png", bbox_inches="tight")
+            return drawn.getvalue()
+    shown = guest.shell.display_formatter.format(image, include=IMAGE_TYPES)[0]
+    return decode_image(next((shown[kind] for kind in IMAGE_TYPES if kind in shown), b""))
+
+
+def decode_image(data: Any) -> bytes:
+    """The bytes of a picture as displays hold them: as they are, or in base64."""
+    return base64.b64decode(data) if isinstance(data, str) else bytes(data)
+
+
+def stand_in(guest: Guest, card: dict[str, Any]) -> Any:
+    """A function that calls the tool of this name on the host."""
+    name = card["name"]
+
+    def tool(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            payload = json.loads(json.dumps({"kind": "tool", "tool": name, "args": args, "kwargs": kwargs}))
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} takes values that JSON can hold (text, numbers, lists, dicts): {error}") from None
+        (answer,) = guest.ask(payload)
+        if "refused" in answer:
+            raise ValueError(answer["refused"])
+        if "error" in answer:
+            raise tool_exception(name, answer["error"])
+        return json.loads(answer["text"])
+
+    tool.__name__ = tool.__qualname__ = name
+    tool.__module__ = "rlm_guest"
+    tool.__doc__ = card["doc"]
+    if card["parameters"] is not None:
+        tool.__signature__ = Signature([parameter(p) for p in card["parameters"]])  # type: ignore[attr-defined]
+    return tool
+
+
+def parameter(fields: dict[str, Any]) -> Parameter:
+    """A parameter of a tool, with default and annotation shown as they were written on the host."""
+
+    def shown(text: str | None) -> Any:
+        return Parameter.empty if text is None else type("Text", (), {"__repr__": lambda _: text})()
+
+    default, annotation = shown(fields["default"]), shown(fields["annotation"])
+    return Parameter(fields["name"], PARAMETER_KINDS[fields["kind"]], default=default, annotation=annotation)
+
+
+def tool_exception(name: str, error: str) -> BaseException:
+    """The exception that a tool raised on the host: of the same class when that is built in."""
+    try:
+        kind, message = json.loads(error)
+    except ValueError:
+        return QueryError(f"{name} has no answer: {error}")
+    known = getattr(builtins, kind, None)
+    if not (isinstance(known, type) and issubclass(known, Exception)):
+        return ToolError(f"{kind}: {message}")
+    try:
+        return known(message)
+    except TypeError:  # a few, such as UnicodeDecodeError, are made of more than a message
+        return ToolError(f"{kind}: {message}")
+
+
+def answer_names(guest: Guest) -> dict[str, Any]:
+    """The names with which a cell gives the answer, and the one that lists variables."""
+
+    def FINAL(value: object) -> None:
+        """Give the answer of the whole task."""
+        guest.give("FINAL(...)", value)
+
+    def FINAL_VAR(name: object) -> None:
+        """Give the value of the variable with this name as the answer of the whole task."""
+        if not isinstance(name, str) or not name.isidentifier():
+            guest.give("FINAL_VAR(...)", name)  # the value itself was given instead of the name
+        elif not guest.take_variable(name):
+            print(f"FINAL_VAR: there is no variable {name!r}. SHOW_VARS() lists what there is.", file=sys.stderr)
+
+    def SHOW_VARS() -> dict[str, str] | str:
+        """The variables made so far and their types."""
+        return guest.variables() or "No variables yet. What you assign in a cell stays."
+
+    return {f.__name__: f for f in (FINAL, FINAL_VAR, SHOW_VARS)}
+
+
+def ignore_exit(*_: object) -> None:
+    """exit() and quit() would end the kernel and all variables with it."""
+    print("The session stays open. To finish, give the answer with FINAL(...).", file=sys.stderr)
+
+
+def flush_only_what_is_there(stream: Any) -> None:
+    """Make flushing an empty stream free. ipykernel flushes six times a cell, each time waiting for another thread."""
+    flush = stream.flush
+
+    def quick_flush() -> None:
+        if stream._buffers:
+            flush()
+
+    if hasattr(stream, "_buffers"):
+        stream.flush = quick_flush
+
+
+def keep_what_is_not_read(kernel: Any) -> None:
+    """IOPub drops what a slow reader has not taken beyond a thousand messages; ours may be slow, and loses nothing."""
+    kernel.iopub_thread.schedule(lambda: setattr(kernel.iopub_thread.socket, "sndhwm", 0))
+
+
+def ignore_interrupts() -> None:
+    """The cell is over: a late interrupt would cost its report or the reply. ipykernel listens again for the next."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def end_uninterrupted(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `do_execute`, which after a cell with `await` would listen to interrupts until the reply is sent."""
+
+    @functools.wraps(execute)
+    async def do_execute(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await execute(*args, **kwargs)
+        finally:
+            ignore_interrupts()
+
+    return do_execute
+
+
+def wake_after_interrupt(kernel: Any) -> None:
+    """A cell with `await` sees an interrupt only when its loop wakes; ipykernel leaves it asleep."""
+    interrupt = kernel.control_handlers["interrupt_request"]
+
+    async def interrupt_request(*message: Any) -> None:
+        await interrupt(*message)
+        kernel.io_loop.add_callback(int)
+
+    kernel.control_handlers["interrupt_request"] = interrupt_request
+
+
+def remember_what_is_shown(guest: Guest, owner: Any, name: str) -> None:
+    """Have this method of IPython, which shows things, leave the pictures with the guest."""
+    show = getattr(owner, name)
+
+    def show_and_remember(data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        guest.remember(data)
+        show(data, *args, **kwargs)
+
+    setattr(owner, name, show_and_remember)
+
+
+def refuse_input(*_: object, **__: object) -> None:
+    """input() would wait for ever."""
+    raise EOFError("input() is not available: nobody is at the keyboard. Everything you need is in `context`.")
+
+
+def read_final(shell: Any) -> None:
+    """Take the variable that the request names as the final answer. The host runs this as a silent cell."""
+    guest = shell.kernel.rlm_guest
+    guest.cell_starts()
+    guest.take_variable(guest.parent["metadata"]["rlm"]["name"])
+    guest.cell_ended()
+
+
+def install(shell: Any, settings: dict[str, Any]) -> None:
+    """Make the REPL. Called once in every kernel, by the host's first request."""
+    guest = Guest(shell, settings["comm_id"])
+    kernel = shell.kernel
+    if settings["seed"] is not None:
+        random.seed(settings["seed"])
+    kernel.rlm_guest = guest
+    kernel.control_handlers["comm_msg"] = guest.on_control
+    if hasattr(kernel.control_stream, "on_recv"):
+        kernel.control_stream.on_recv(guest.on_frames, copy=False)
+    keep_what_is_not_read(kernel)
+    for stream in (sys.stdout, sys.stderr):
+        flush_only_what_is_there(stream)
+    remember_what_is_shown(guest, shell.display_pub, "publish")
+    remember_what_is_shown(guest, shell.displayhook, "write_format_data")
+    kernel.raw_input = kernel.getpass = refuse_input
+    kernel.do_execute = end_uninterrupted(kernel.do_execute)
+    wake_after_interrupt(kernel)
+    guest.ours = {**repl_names(guest), "answer": {"content": "", "ready": False}, "history": []}
+    shell.user_ns.update(guest.ours)
+    shell.user_ns_hidden.update(guest.ours)
+    shell.events.register("pre_run_cell", guest.cell_starts)
+    shell.events.register("post_run_cell", guest.cell_ended)

@@ -1,0 +1,318 @@
+"""Messages of a kernel as they arrive, frame by frame, within a bound on memory.
+
+A kernel may send any amount, and the host has to stay small: parsed JSON takes up to thirty times the memory of its
+text, a long text four times. So of a large message only the two ends are held while it arrives, and its memory is
+estimated before it is parsed. Of a stream or a display the two ends are read; everything else is replaced by a note of
+its size. The signature is checked over everything that came, held or not.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+ALWAYS_READ = 2_000_000
+"""Bytes of a message that is parsed without a look."""
+
+MAX_PARSED_BYTES = 100_000_000
+"""Bytes that a parsed message may take."""
+
+UNREAD = "unread"
+"""The key under which a content says how many of its bytes were not read. Only we write it."""
+
+_ITEM_ROOM = 64
+_STREAM_HEAD = 8_000_000
+_STREAM_TAIL = 2_000_000
+_MAX_ESCAPE = 12
+_SHOWN = ("display_data", "execute_result")
+_PLAIN = re.compile(rb'"text/plain": ?"')
+_TEXTS = re.compile(rb'"[^"]*"?')
+
+MAX_BUFFERS_BYTES = 42_000_000
+"""Of all buffers of a message: a question and its pictures, see `wire.MAX_QUESTION_BYTES`."""
+MAX_BUFFERS = 200
+MAX_HEADER_BYTES = 1_000_000
+"""Of the header, of its parent and of the metadata, each."""
+MAX_SIGNATURE_BYTES = 1_000
+MAX_REPLY_BYTES = 2_000_000
+"""Of the content of a message on shell or control."""
+
+UNREADABLE = "rlm_unreadable"
+"""The type of the message that stands for one that the kernel signed and that cannot be read. Its content says why."""
+
+_DELIMITER = b"<IDS|MSG>"
+_SIGNATURE, _HEADER, _PARENT, _METADATA, _CONTENT = range(5)
+
+OnMessage = Callable[[dict[str, Any]], None]
+
+
+class Part:
+    """A part of a message as it arrives: whole, or its two ends when it is larger than they are.
+
+    Args:
+        size: in bytes.
+        head, tail: what is held of a larger one, in bytes.
+
+    Attributes:
+        size: as given.
+        head: the beginning, or everything.
+        tail: the end; empty when `head` is everything.
+    """
+
+    __slots__ = ("_come", "_head", "_tail", "head", "size", "tail")
+
+    def __init__(self, size: int, head: int | None = None, tail: int | None = None) -> None:
+        self.size = size
+        self.head, self.tail = bytearray(), bytearray()
+        self._head, self._tail = _STREAM_HEAD if head is None else head, _STREAM_TAIL if tail is None else tail
+        if size <= self._head + self._tail:
+            self._head, self._tail = size, 0
+        self._come = 0
+
+    @classmethod
+    def of(cls, data: bytes) -> Part:
+        """What would be held of this."""
+        part = cls(len(data))
+        part.add(memoryview(data))
+        return part
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything is held."""
+        return self.size == len(self.head)
+
+    def add(self, data: memoryview) -> None:
+        """Take the next piece."""
+        room = self._head - len(self.head)
+        if room > 0:
+            self.head += data[:room]
+        # The tail begins where the part has that many bytes left.
+        skipped = max(0, self.size - self._tail - self._come)
+        if self._tail and skipped < len(data):
+            self.tail += data[skipped:]
+        self._come += len(data)
+
+
+def parse_content(kind: str, content: bytes | Part) -> Any:
+    """The content of a message, or what stands in for it.
+
+    Args:
+        kind: the type of the message.
+        content: its JSON.
+
+    Raises:
+        ValueError: it is no JSON, or nothing can stand in for it.
+        KeyError, TypeError: it is no content of this type.
+    """
+    part = content if isinstance(content, Part) else Part.of(content)
+    why = f"This has {part.size:,} bytes, too many to be read."
+    try:
+        if part.is_whole and fits(part.head):
+            return _parse(part.head)
+        if not part.head.startswith(b"{"):
+            raise ValueError("no JSON object")
+        if not part.is_whole and kind == "stream":
+            return _two_ends(part)
+        if not part.is_whole and kind in _SHOWN and (shown := _ends_of_display(part)) is not None:
+            return shown
+    except RecursionError:
+        why = "This is nested too deeply to be read."
+    return {**_stand_in(kind, why), UNREAD: part.size}
+
+
+def fits(data: bytes | bytearray, room: int | None = None) -> bool:
+    """Whether JSON of this text takes no more than `room` bytes when it is parsed; None: `MAX_ROOM`."""
+    room = MAX_PARSED_BYTES if room is None else room
+    if len(data) <= ALWAYS_READ and room == MAX_PARSED_BYTES:
+        return True
+    left = (room - 2 * len(data)) // _ITEM_ROOM
+    # Each value follows a comma, a bracket or a colon; within texts they count for nothing, which is found out last.
+    if _items(data) <= left:
+        return True
+    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return bare.count(b'"') // 2 <= left and _items(_TEXTS.sub(b"", bare)) <= left
+
+
+def _items(data: bytes | bytearray) -> int:
+    return sum(map(data.count, (b",", b"[", b"{", b":")))
+
+
+def _parse(content: bytearray) -> Any:
+    """The JSON, without a claim that something of it was not read: whoever sent it cannot know."""
+    value = json.loads(content)
+    if isinstance(value, dict):
+        value.pop(UNREAD, None)
+    return value
+
+
+def _two_ends(part: Part) -> dict[str, Any]:
+    """A stream without the middle of its text. The cuts may fall into an escape sequence, or into a character."""
+    size = len(part.head)
+    head = _first_that_is_json(part.head[: size - cut] + b'"}' for cut in range(_MAX_ESCAPE))
+    tail = _first_that_is_json(b'{"text": "' + part.tail[cut:] for cut in range(_MAX_ESCAPE))
+    unread = part.size - size - len(part.tail)
+    return {"name": head["name"], "text": _joined(head["text"], unread, tail["text"]), UNREAD: unread}
+
+
+def _ends_of_display(part: Part) -> dict[str, Any] | None:
+    """A display whose plain text is what is large, without the middle of it; None for any other."""
+    text = _PLAIN.search(part.head[:1_000])
+    if text is None:
+        return None
+    with suppress(ValueError, KeyError, TypeError):
+        opening, size = b'{"data": {"text/plain": "', len(part.head)
+        head = _first_that_is_json(opening + part.head[text.end() : size - cut] + b'"}}' for cut in range(_MAX_ESCAPE))
+        tail = _first_that_is_json(opening + part.tail[cut:] for cut in range(_MAX_ESCAPE))
+        unread = part.size - size - len(part.tail)
+        data = {"text/plain": _joined(head["data"]["text/plain"], unread, tail["data"]["text/plain"])}
+        return {"metadata": {}, "execution_count": 0, **tail, "data": data, UNREAD: unread}
+    return None
+
+
+def _joined(head: str, unread: int, tail: str) -> str:
+    return f"{head}\n… {unread:,} bytes were left out here …\n{tail}"
+
+
+def _first_that_is_json(texts: Iterable[bytes | bytearray]) -> dict[str, Any]:
+    for text in texts:
+        with suppress(ValueError):
+            return dict(json.loads(text))
+    raise ValueError("not a stream")
+
+
+def _stand_in(kind: str, why: str) -> dict[str, Any]:
+    """A content of the same type that says so instead."""
+    if kind in _SHOWN:
+        return {"data": {"text/plain": f"({why})"}, "metadata": {}, "execution_count": 0}
+    if kind in ("error", "execute_reply"):
+        return {"status": "error", "ename": "Oversized", "evalue": why, "traceback": [f"Oversized: {why}"]}
+    raise ValueError(why)
+
+
+class Incoming:
+    """Takes the frames of a connection, and gives on messages. What was not signed with our key is dropped.
+
+    Args:
+        auth: a `hmac` object that has seen the key, or None when messages are not signed.
+        on_message: called with each message: `header`, `parent_header`, `content`, `buffers`, and `unread`: bytes of
+            buffers that were not held.
+        brief: the channel carries replies, which are short and have no buffers.
+    """
+
+    def __init__(self, auth: Any, on_message: OnMessage, *, brief: bool = False) -> None:
+        self._auth = auth
+        self._brief = brief
+        self._on_message = on_message
+        self._more = False
+        self._part: Part | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._number = -1  # of the part after the delimiter, which is still to come
+        self._mac = None if self._auth is None else self._auth.copy()
+        self._parts: list[Part | bytes] = []
+        self._buffers: list[bytes | bytearray] = []
+        self._held = self._unread = 0
+
+    def whole(self, frame: bytes, *, more: bool) -> None:
+        """A frame that came at once."""
+        number = self._number
+        if number < 0:
+            self._number = _SIGNATURE if frame == _DELIMITER else -1
+        elif number <= _CONTENT:
+            self._parts.append(frame)
+            if self._mac is not None and number > _SIGNATURE:
+                self._mac.update(frame)
+            self._number += 1
+        elif self._has_room(len(frame)):
+            self._buffers.append(frame)
+        if not more:
+            self._finish()
+
+    def begin(self, size: int, *, more: bool) -> None:
+        """A frame comes in pieces."""
+        self._more, self._part = more, None
+        if 0 <= self._number <= _CONTENT:
+            limit = (MAX_SIGNATURE_BYTES, *[MAX_HEADER_BYTES] * 3, MAX_REPLY_BYTES if self._brief else None)[
+                self._number
+            ]
+            self._part = Part(size, limit, None if limit is None else 0)
+        elif self._number > _CONTENT and self._has_room(size):
+            self._part = Part(size, size, 0)
+        elif size == len(_DELIMITER):
+            self._part = Part(size)
+
+    def piece(self, data: memoryview) -> None:
+        """Some of the frame."""
+        if self._part is not None:
+            self._part.add(data)
+        if self._mac is not None and _SIGNATURE < self._number <= _CONTENT:
+            self._mac.update(data)
+
+    def end(self) -> None:
+        """All of the frame was there."""
+        part, self._part = self._part, None
+        if self._number < 0:
+            self._number = _SIGNATURE if part is not None and part.head == _DELIMITER else -1
+        elif part is not None and self._number <= _CONTENT:
+            self._parts.append(part)
+            self._number += 1
+        elif part is not None:
+            self._buffers.append(part.head)
+        if not self._more:
+            self._finish()
+
+    def _first_part(self, size: int) -> Part:
+        """What is held of one of the parts before the buffers."""
+        if self._number == _CONTENT:
+            return Part(size, MAX_REPLY_BYTES, 0) if self._brief else Part(size)
+        return Part(size, MAX_SIGNATURE_BYTES if self._number == _SIGNATURE else MAX_HEADER_BYTES, 0)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether another buffer is held; what is not held is counted."""
+        if self._brief or self._held + size > MAX_BUFFERS_BYTES or len(self._buffers) >= MAX_BUFFERS:
+            self._unread += size
+            return False
+        self._held += size
+        return True
+
+    def _finish(self) -> None:
+        parts, mac, buffers, unread = self._parts, self._mac, self._buffers, self._unread
+        self._reset()
+        try:
+            message = _message(parts, mac)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return  # not signed with our key, or not a message: whoever wrote it is not the kernel
+        message["buffers"], message["unread"] = buffers, unread
+        self._on_message(message)
+
+
+def _message(parts: list[Part | bytes], mac: Any) -> dict[str, Any]:
+    """What `Session.deserialize` does, without parsing dates and remembering signatures: half of its time."""
+    signature, header, parent, metadata, content = parts
+    if mac is not None and not hmac.compare_digest(_head(signature), mac.hexdigest().encode("ascii")):
+        raise ValueError("not signed with our key")
+    for name, part in (("header", header), ("parent header", parent), ("metadata", metadata)):
+        if isinstance(part, Part) and not part.is_whole:
+            return _unreadable(f"its {name} has {part.size:,} bytes")
+    head, above = json.loads(_head(header)), json.loads(_head(parent))
+    kind = head["msg_type"]
+    try:
+        body = parse_content(kind, content)
+    except ValueError as error:
+        if not isinstance(content, Part) or content.is_whole:
+            raise
+        return _unreadable(f"it is a {kind[:100]}. {error}")
+    return {"header": head, "parent_header": above, "content": body}
+
+
+def _head(part: Part | bytes) -> bytes:
+    return bytes(part.head) if isinstance(part, Part) else part
+
+
+def _unreadable(why: str) -> dict[str, Any]:
+    return {"header": {"msg_type": UNREADABLE}, "parent_header": {}, "content": {"why": why}}

@@ -1,0 +1,318 @@
+"""Collect the outputs of a cell in the form of nbformat, within a bound on memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from rlm_kernel.kernel.incoming import UNREAD
+from rlm_kernel.text import plain
+from rlm_kernel.types import CellError, Output
+
+HEAD_CHARACTERS = 8_000_000
+TAIL_CHARACTERS = 2_000_000
+ITEM_COST = 200
+"""Charged for an output beside its characters, so that a million empty ones are bounded too."""
+SHORT_DISPLAY_CHARACTERS = 100_000
+"""What is kept of the plain text of a display for which there is no room: the value of `context`, say."""
+MAX_DISPLAY_ID = 1_000
+"""Characters. A display with a longer name cannot be updated."""
+MAX_NESTING = 100
+"""Lists and dicts inside one another, in what a display holds."""
+_LONG_TEXT = 10_000
+_JOIN_CHARACTERS, _JOIN_PIECES = 20_000, 1_000
+
+T = TypeVar("T")
+
+_SHOWN = ("stream", "display_data", "execute_result", "error")
+
+
+class Pieces:
+    """A text that comes in pieces. They are joined now and then: many small ones take fifty times their characters."""
+
+    def __init__(self) -> None:
+        self._joined: list[str] = []
+        self._fresh: list[str] = []
+
+    def add(self, text: str) -> None:
+        """Append a piece."""
+        self._fresh.append(text)
+        if len(self._fresh) >= _JOIN_PIECES:
+            self._joined.append("".join(self._fresh))
+            self._fresh.clear()
+
+    def take(self) -> str:
+        """The text so far, which is forgotten."""
+        text = "".join([*self._joined, *self._fresh])
+        self._joined.clear()
+        self._fresh.clear()
+        return text
+
+
+class Tail:
+    """The end of a stream whose beginning is full. `dropped` counts the characters between the two."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
+        self.dropped = 0
+        self._limit = limit
+        self._pieces: deque[str] = deque()
+        self._fresh: list[str] = []
+        self._length = self._fresh_length = 0
+
+    def add(self, text: str) -> None:
+        """Append a piece; what is too much is forgotten from the front, some pieces at a time."""
+        kept = text[-self._limit :]
+        self.dropped += len(text) - len(kept)
+        self._fresh.append(kept)
+        self._length += len(kept)
+        self._fresh_length += len(kept)
+        if self._fresh_length >= min(_JOIN_CHARACTERS, self._limit // 4) or len(self._fresh) >= _JOIN_PIECES:
+            self._join()
+
+    def _join(self) -> None:
+        joined = "".join(self._fresh)
+        kept = joined[-self._limit :]
+        self._pieces.append(kept)
+        self._fresh.clear()
+        self._fresh_length = 0
+        self._forget(len(joined) - len(kept))
+        while self._length - len(self._pieces[0]) >= self._limit:
+            self._forget(len(self._pieces.popleft()))
+
+    def _forget(self, characters: int) -> None:
+        self._length -= characters
+        self.dropped += characters
+
+    def output(self) -> Output:
+        """The tail as one output, which says how much is missing before it."""
+        gap = f"\n… {self.dropped:,} characters were left out here …\n" if self.dropped else ""
+        return {"output_type": "stream", "name": self.name, "text": gap + "".join([*self._pieces, *self._fresh])}
+
+
+@dataclass(slots=True)
+class Display:
+    """What `update_display_data` changes: all outputs that were shown under one name. An update is not copied to them.
+
+    Attributes:
+        size: what they take of the room together.
+        outputs: how many they are.
+        update: `data` and `metadata` of the last update; empty before the first.
+        updated: how many of them there were then: those that came later are newer than it.
+    """
+
+    size: int = 0
+    outputs: int = 0
+    update: dict[str, Any] = field(default_factory=dict)
+    updated: int = 0
+
+
+class OutputCollector:
+    """The outputs of one cell, fed with the kernel's IOPub messages.
+
+    Consecutive pieces of a stream are one output, `update_display_data` changes the display it names, `clear_output`
+    clears. Beyond `head` characters only the end of the streams is kept, and errors.
+    """
+
+    def __init__(self, head: int = HEAD_CHARACTERS, tail: int = TAIL_CHARACTERS) -> None:
+        self.error: CellError | None = None
+        self._head = self._room = head
+        self._max_tail = tail
+        self._items: list[Output] = []
+        self._pieces = Pieces()  # of the last item, while it is a stream: joined when it is asked for
+        self._tails: dict[str, Tail] = {}
+        self._last: list[Output] = []
+        self._displays: dict[str, Display] = {}
+        self._places: dict[int, tuple[Display, int]] = {}  # of an item: its display, and its place among the outputs
+        self._left_out = 0
+        self._clear_next = False
+
+    def add(self, message_type: str, content: dict[str, Any]) -> Output | None:
+        """Take a message; returns the piece of output in it, or None when it has none.
+
+        Raises:
+            KeyError, TypeError, ValueError: no kernel sends this, a cell forged it. Nothing of it is kept.
+        """
+        if message_type == "clear_output":
+            self._clear(wait=bool(content.get("wait")))
+        elif message_type == "update_display_data":
+            self._update(content)
+        elif message_type in _SHOWN:
+            if self._clear_next:
+                self._clear(wait=False)
+            output = _output(message_type, content)
+            self._left_out += int(content.get(UNREAD, 0))
+            self._take(output, content)
+            return output
+        return None
+
+    @property
+    def dropped(self) -> int:
+        """Characters that were left out."""
+        return sum(tail.dropped for tail in self._tails.values()) + self._left_out
+
+    def outputs(self) -> tuple[Output, ...]:
+        """Everything so far."""
+        self._join()
+        items = (self._updated(number, item) for number, item in enumerate(self._items))
+        return (*items, *(tail.output() for tail in self._tails.values()), *self._last)
+
+    def _take(self, output: Output, content: dict[str, Any]) -> None:
+        if output["output_type"] == "stream":
+            self._take_stream(output)
+        elif output["output_type"] == "error":
+            self.error = CellError(output["ename"], output["evalue"], plain("\n".join(output["traceback"])))
+            self._last = [output]
+        else:
+            self._take_display(output, content)
+
+    def _take_stream(self, output: Output) -> None:
+        name, text = output["name"], output["text"]
+        if self._room <= 0:
+            self._tails.setdefault(name, Tail(name, self._max_tail)).add(text)
+            return
+        last = self._items[-1] if self._items else None
+        if last is None or last["output_type"] != "stream" or last["name"] != name:
+            self._join()
+            self._items.append({"output_type": "stream", "name": name, "text": ""})
+            self._room -= ITEM_COST
+        kept = max(0, self._room)
+        self._pieces.add(text[:kept])
+        self._room -= len(text)
+        if len(text) > kept:
+            self._tails.setdefault(name, Tail(name, self._max_tail)).add(text[kept:])
+
+    def _take_display(self, output: Output, content: dict[str, Any]) -> None:
+        name = _require_type(dict, content.get("transient") or {}, "transient").get("display_id")
+        size = _size(output) + ITEM_COST
+        if size > self._room:
+            output, whole = _shorten(output), size
+            size = _size(output) + ITEM_COST
+            self._left_out += whole - size
+        if size > self._room:
+            self._left_out += size
+            return
+        self._join()
+        self._room -= size
+        if isinstance(name, str) and len(name) <= MAX_DISPLAY_ID:
+            self._room -= len(name)
+            display = self._displays.setdefault(name, Display())
+            self._places[len(self._items)] = display, display.outputs
+            display.outputs += 1
+            display.size += size
+        self._items.append(output)
+
+    def _join(self) -> None:
+        """Make the pieces of the last stream its text."""
+        if text := self._pieces.take():
+            self._items[-1]["text"] += text
+
+    def _update(self, content: dict[str, Any]) -> None:
+        data, metadata = (_shallow(_of(dict, content, key)) for key in ("data", "metadata"))
+        display = self._displays.get(_of(str, content["transient"], "display_id"))
+        if display is None:
+            return
+        update = {"data": data, "metadata": metadata}
+        growth = (_size(update) + ITEM_COST) * display.outputs - display.size
+        if growth > max(0, self._room):
+            self._left_out += growth
+            return
+        self._room -= growth
+        display.size += growth
+        display.update, display.updated = update, display.outputs
+
+    def _updated(self, number: int, output: Output) -> Output:
+        """An item as it is after the last update of its display."""
+        display, place = self._places.get(number, (None, 0))
+        return output if display is None or place >= display.updated else {**output, **display.update}
+
+    def _clear(self, *, wait: bool) -> None:
+        self._clear_next = wait
+        if not wait:
+            self._room, self._left_out = self._head, 0
+            self._pieces.take()
+            self._items.clear()
+            self._tails.clear()
+            self._displays.clear()
+            self._places.clear()
+
+
+def _size(value: Any) -> int:
+    """About what it has in characters when it is written; no long text is copied to find that out."""
+    size, waiting = 0, [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            size += len(item) if len(item) > _LONG_TEXT else len(repr(item))
+        elif isinstance(item, dict):
+            size += 4 * len(item)
+            waiting += item
+            waiting += item.values()
+        elif isinstance(item, list):
+            size += 2 * len(item)
+            waiting += item
+        else:
+            size += len(str(item))
+    return size
+
+
+def _shorten(output: Output) -> Output:
+    """A display that is too large: the two ends of its plain text, without the other types."""
+    text, half = str(output["data"].get("text/plain", "")), SHORT_DISPLAY_CHARACTERS // 2
+    if len(text) > 2 * half:
+        text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters were left out here …\n{text[-half:]}"
+    return {**output, "data": {"text/plain": text}}
+
+
+def _output(message_type: str, content: dict[str, Any]) -> Output:
+    if message_type == "stream":
+        if content["name"] not in ("stdout", "stderr"):
+            raise ValueError(f"{content['name']!r} is no stream")
+        return {"output_type": "stream", "name": content["name"], "text": _of(str, content, "text")}
+    if message_type == "error":
+        return {
+            "output_type": "error",
+            "ename": _of(str, content, "ename"),
+            "evalue": _of(str, content, "evalue"),
+            "traceback": [_require_type(str, line, "traceback") for line in _of(list, content, "traceback")],
+        }
+    output: Output = {
+        "output_type": message_type,
+        "data": _shallow(_of(dict, content, "data")),
+        "metadata": _shallow(_of(dict, {"metadata": {}, **content}, "metadata")),
+    }
+    if message_type == "execute_result":
+        output["execution_count"] = cell_number(content["execution_count"])
+        if output["execution_count"] is None:
+            raise ValueError(f"execution_count is a natural number, not {content['execution_count']!r}")
+    return output
+
+
+def cell_number(count: object) -> int | None:
+    """The number of a cell; None for what cannot be one, because a cell forged it."""
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+
+
+def _shallow(data: dict[str, Any]) -> dict[str, Any]:
+    """Without what is nested so deep that a reader would run out of stack."""
+    return {key: value for key, value in data.items() if not is_deep(value)}
+
+
+def is_deep(value: object, limit: int = MAX_NESTING) -> bool:
+    """Whether plain data has more lists and dicts inside one another than `limit`."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return limit == 0 or any(is_deep(item, limit - 1) for item in inner if isinstance(item, dict | list))
+
+
+def _of(kind: type[T], content: dict[str, Any], key: str) -> T:
+    return _require_type(kind, content[key], key)
+
+
+def _require_type(kind: type[T], value: Any, key: str) -> T:
+    """The value, if it is of this type: whoever reads an output relies on the types that nbformat gives it."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{key} is of type {type(value).__name__}, not {kind.__name__}")
+    return value

@@ -1,0 +1,223 @@
+"""One kernel process and its channels, started through jupyter_client from a kernelspec."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from rlm_kernel._async import shielded
+from rlm_kernel.errors import KernelError
+from rlm_kernel.kernel import connection_files
+from rlm_kernel.kernel.channels import Channels, OnMessage
+from rlm_kernel.kernel.open_files import check_open_files
+from rlm_kernel.provisioners import kernelspecs
+from rlm_kernel.provisioners.environ import scrub_environ
+from rlm_kernel.provisioners.zmq_context import zmq_context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jupyter_client.client import KernelClient
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+START_SECONDS = 60.0
+LISTEN_AGAIN_SECONDS = 0.05
+CUT_SECONDS = 1.0
+"""In which a process ends that has closed its connections."""
+
+
+@runtime_checkable
+class Diagnosable(Protocol):
+    """A provisioner that can say why its kernel did not start."""
+
+    def diagnosis(self) -> str:
+        """The last words of the process; empty when there are none."""
+        ...
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A provisioner that can say why its kernel ended."""
+
+    def why(self) -> str:
+        """The reason in plain words, and what helps; empty when nobody knows."""
+        ...
+
+
+class Kernel:
+    """A live kernel. Made by `start`, used in one event loop, ended by `kill`.
+
+    Attributes:
+        channels: its sockets.
+        died: done when the process has ended, by whatever cause.
+    """
+
+    def __init__(self, manager: AsyncKernelManager, on_message: OnMessage) -> None:
+        self._manager = manager
+        self._listed: Path | None = None
+        self._cut_off = ""
+        self._on_message = on_message
+        self._listening = asyncio.Event()
+        self.channels = Channels(_client(manager), self._received)
+        self.died = asyncio.ensure_future(self._end())
+
+    @classmethod
+    async def start(cls, spec: KernelSpec, on_message: OnMessage) -> Kernel:
+        """Start the process; it is usable after `ready`.
+
+        Raises:
+            KernelError: the process could not be started at all, or too few files may be open for it.
+        """
+        check_open_files()
+        manager = manager_of(spec)
+        try:
+            await manager.start_kernel(env=scrub_environ(os.environ))
+            return cls(manager, on_message)
+        except BaseException as error:
+            await shielded(_shut_down(manager))
+            if isinstance(error, OSError):
+                raise KernelError(f"The kernel {spec.display_name!r} could not be started: {error}") from error
+            raise
+
+    @property
+    def session_id(self) -> str:
+        """Marks the messages that answer ours, on channels that others may listen to as well."""
+        return self.channels.session_id
+
+    async def ready(self, replied: asyncio.Future[Any]) -> None:
+        """Wait until the kernel has replied to a first request and we hear what it publishes.
+
+        jupyter_client's own readiness ends with a pause of 0.2 s; ours with the first message on IOPub. A subscription
+        may come too late for the first ones, so the kernel is asked to say something until we hear it.
+
+        Raises:
+            KernelError: the process ended, or nothing came within `START_SECONDS`.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await asyncio.wait({replied, self.died}, return_when=asyncio.FIRST_COMPLETED)
+                while not self._listening.is_set() and not self.died.done():
+                    self.channels.send("control", "kernel_info_request", {})
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._listening.wait(), LISTEN_AGAIN_SECONDS)
+        except TimeoutError as error:
+            raise KernelError(f"The kernel did not answer within {START_SECONDS:.0f} s.{self._last_words()}") from error
+        if self.died.done():
+            raise KernelError(
+                f"The kernel ended while it started. Is ipykernel installed in its Python?{self._last_words()}"
+            )
+
+    def why(self) -> str:
+        """Why the kernel ended, where its place knows (a limit of time, say); else an empty string."""
+        provisioner = self._manager.provisioner
+        known = provisioner.why() if isinstance(provisioner, Explaining) else ""
+        return known or self._cut_off
+
+    async def warm(self) -> None:
+        """Wait until it answers, so that it is usable at once when it is needed.
+
+        Raises:
+            KernelError: it ended, or did not answer in time.
+        """
+        replied = asyncio.get_running_loop().create_future()
+        asked = self.channels.send("shell", "kernel_info_request", {})
+
+        def listen(_: object, message: dict[str, Any]) -> None:
+            kind, parent = message["header"]["msg_type"], message["parent_header"].get("msg_id")
+            if (kind, parent) == ("kernel_info_reply", asked) and not replied.done():
+                replied.set_result(None)
+
+        self.listen(listen)
+        await self.ready(replied)
+
+    def listen(self, on_message: OnMessage) -> None:
+        """From now on, give messages to somebody else."""
+        self._on_message = on_message
+
+    def interrupt(self) -> None:
+        """Send KeyboardInterrupt to the running cell and to the processes it started."""
+        self.channels.send("control", "interrupt_request", {})
+
+    def announce(self, environment: str) -> None:
+        """Let others of this user look in, until it is killed. See `attachable`.
+
+        Raises:
+            ConfigError: the folder of the list is not safe.
+        """
+        self._listed = connection_files.announce(self._manager.get_connection_info(), environment)
+
+    async def kill(self) -> None:
+        """End the process and all it started, close the sockets, remove its files. Idempotent."""
+        if self._listed is not None:
+            connection_files.withdraw(self._listed)
+        self.channels.close()
+        self.died.cancel()
+        await shielded(_shut_down(self._manager))
+
+    def _received(self, channel: Any, message: dict[str, Any]) -> None:
+        if channel == "iopub":
+            self._listening.set()
+        self._on_message(channel, message)
+
+    async def _end(self) -> None:
+        """Return when the process has ended, or has cut a connection and lives on: nobody can speak with it."""
+        provisioner = self._manager.provisioner
+        if provisioner is None:
+            return
+        ended: asyncio.Future[Any] = asyncio.ensure_future(provisioner.wait())
+        try:
+            await asyncio.wait([ended, self.channels.cut], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended}, timeout=CUT_SECONDS)
+            if not ended.done():
+                self._cut_off = f"Its process was still there, but {self.channels.cut.result()}."
+        finally:
+            ended.cancel()
+
+    def _last_words(self) -> str:
+        provisioner = self._manager.provisioner
+        words = provisioner.diagnosis() if isinstance(provisioner, Diagnosable) else ""
+        return f"\nIts last words:\n{words}" if words else ""
+
+
+def manager_of(spec: KernelSpec) -> AsyncKernelManager:
+    """A manager for one kernel of this kernelspec, wherever Jupyter would look for it. Our provisioners speak ipc."""
+    import zmq.asyncio
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OneSpec(KernelSpecManager):
+        """Knows the kernelspec that was resolved already, and no other."""
+
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
+            return spec
+
+    class WithoutSocket(AsyncKernelManager):
+        """Has no connection of its own to the kernel, over which it could fill our memory. We never use it."""
+
+        def _connect_control_socket(self) -> None:
+            pass
+
+    return WithoutSocket(
+        kernel_name="rlm",
+        kernel_spec_manager=OneSpec(),
+        transport="ipc" if kernelspecs.provisioner_name(spec.to_dict()) in kernelspecs.OUR_PROVISIONERS else "tcp",
+        context=zmq.asyncio.Context.shadow(zmq_context()),
+    )
+
+
+def _client(manager: AsyncKernelManager) -> KernelClient:
+    """Connects our sockets, which are plain ones: the manager's belong to zmq's own asyncio layer."""
+    from jupyter_client.client import KernelClient
+
+    client = KernelClient(context=zmq_context())
+    client.load_connection_info(manager.get_connection_info())
+    return client
+
+
+async def _shut_down(manager: AsyncKernelManager) -> None:
+    if manager.provisioner is not None and manager.provisioner.has_process:
+        await manager.provisioner.kill()
+    await manager.cleanup_resources()

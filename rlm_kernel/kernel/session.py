@@ -1,0 +1,342 @@
+"""A live REPL: a kernel with the guest in it, which runs cells and answers their questions.
+
+    async with await Session.open(environment("local", None), responder) as session:
+        await session.set("context", text)
+        cell = await session.run("len(context)")
+
+The guest is installed by the first request, which is silent and carries the source of `guest.py` in its metadata.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import time
+from collections.abc import Callable, Mapping
+from pickle import PicklingError
+from typing import Any, Self
+
+from rlm_kernel._async import shielded
+from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.kernel import pool
+from rlm_kernel.kernel.comm import HostComm, Responder, TooMuchError
+from rlm_kernel.kernel.execution import CellExecution
+from rlm_kernel.kernel.incoming import UNREADABLE
+from rlm_kernel.kernel.process import Kernel
+from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode, pack
+from rlm_kernel.provisioners.kernelspecs import Environment
+from rlm_kernel.types import CellReport, CellResult, CellStatus, Output
+
+# The source and the settings are in the request's metadata: nothing is spliced into code.
+INSTALL_CODE = f"""
+def _install(shell):
+    import sys, types
+    request = shell.kernel.get_parent("shell")["metadata"]["rlm"]
+    module = sys.modules["{GUEST_MODULE}"] = types.ModuleType("{GUEST_MODULE}")
+    exec(compile(request["source"], "{GUEST_MODULE}.py", "exec"), module.__dict__)
+    module.install(shell, request)
+_install(get_ipython())
+del _install
+"""
+
+INTERRUPT_GRACE = 2.0
+"""Seconds between an interrupt that is ignored and the end of the kernel."""
+
+OnOutput = Callable[[Output], None]
+
+_READ_OF_REPLY = ("status", "execution_count", "ename", "evalue", "traceback")
+_READ = f"__import__({GUEST_MODULE!r}).read_final(get_ipython())"
+
+
+def install_settings(seed: int | None) -> dict[str, Any]:
+    """What the request carries. `seed`: of `random`; None: any."""
+    source = importlib.resources.files("rlm_kernel.kernel").joinpath("guest.py").read_text("utf-8")
+    return {"source": source, "comm_id": COMM_ID, "seed": seed}
+
+
+def check_installed(reply: Mapping[str, Any]) -> None:
+    """See what the kernel replied.
+
+    Raises:
+        KernelError: the guest did not start.
+    """
+    if reply.get("status") == "error":
+        raise KernelError(f"The guest did not start: {reply.get('ename')}: {reply.get('evalue')}")
+
+
+class Session:
+    """One REPL. Make it with `open`; use it in the event loop that opened it, one cell at a time."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        responder: Responder,
+        on_output: OnOutput | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self._environment = environment
+        self._seed = seed
+        self._responder = responder
+        self._on_output = on_output or (lambda _: None)
+        self._kernel: Kernel | None = None
+        self._comm: HostComm | None = None
+        self._request: CellExecution | None = None
+        self._puts = 0
+
+    @classmethod
+    async def open(
+        cls,
+        environment: Environment,
+        responder: Responder,
+        on_output: OnOutput | None = None,
+        *,
+        seed: int | None = None,
+    ) -> Session:
+        """Start a kernel, put the guest in it and run the environment's `setup_code`.
+
+        Args:
+            environment: where the kernel lives.
+            responder: answers `llm_query` and its relatives.
+            on_output: called with each piece of output of a cell as it comes.
+            seed: of `random` and of the hashes of the kernel, so that cells can be run again alike; None: any.
+
+        Raises:
+            KernelError: the kernel did not start.
+            ConfigError: `setup_code` raised.
+        """
+        session = cls(environment, responder, on_output, seed)
+        try:
+            await session._start()
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a kernel to run cells in."""
+        return self._kernel is not None and not self._kernel.died.done()
+
+    @property
+    def why_it_died(self) -> str:
+        """Why the kernel died, where its place knows (a limit of time, say); else an empty string."""
+        return self._kernel.why() if self._kernel is not None else ""
+
+    async def run(self, code: str, timeout: float | None = None) -> CellResult:  # noqa: ASYNC109 (it ends the cell, not us)
+        """Run a cell as a notebook would.
+
+        Args:
+            code: the cell; magics and top-level `await` work.
+            timeout: seconds after which it is interrupted, and `INTERRUPT_GRACE` later killed with the kernel; the
+                environment's `cell_timeout` when None.
+
+        Raises:
+            KernelError: there is no live kernel; `restart` makes one.
+        """
+        comm, started = self._live()[1], time.perf_counter()
+        comm.cell_starts()
+        try:
+            request = self._execute(code, store_history=True)
+            status = await self._finish(request, timeout or self._environment.cell_timeout)
+        finally:
+            self._request = None
+            comm.cell_ended()
+        report = self._comm.report if self._comm is not None else None
+        return request.result(code, status, report, time.perf_counter() - started, alive=self.alive)
+
+    async def set(self, name: str, value: Any) -> None:
+        """Give a value to a variable of the REPL; from then on the guest puts it back when a cell overwrites it.
+
+        Raises:
+            ConfigError: the value cannot travel, or the kernel cannot read it.
+            KernelError: the kernel died meanwhile.
+        """
+        try:
+            encoding, buffer = await asyncio.to_thread(encode, value)
+        except (PicklingError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"{name} cannot be sent to the kernel: {error}. Make it str, list or dict.") from error
+        await self.put(name, encoding, buffer)
+
+    async def define(self, card: dict[str, Any]) -> None:
+        """Make a function in the REPL that calls a tool of the responder (`Tool.card`).
+
+        Raises:
+            KernelError: the kernel died meanwhile.
+        """
+        await self.put(card["name"], "tool", pack(card))
+
+    async def put(self, name: str, encoding: Encoding, buffer: bytes) -> None:
+        """`set` for a value that is encoded already: a pickle from a file is opened in the kernel, and only there."""
+        kernel, comm = self._live()
+        self._puts += 1
+        put = f"p{self._puts}"
+        stored = comm.stored[put] = asyncio.get_running_loop().create_future()
+        data: Data = {"wire": WIRE, "op": "put", "id": put, "name": name, "encoding": encoding}
+        kernel.channels.send("control", "comm_msg", {"comm_id": COMM_ID, "data": data}, buffers=[buffer])
+        del buffer
+        await asyncio.wait({stored, kernel.died}, return_when=asyncio.FIRST_COMPLETED)
+        if not stored.done():
+            raise KernelError(f"The kernel died while it received {name}. Is there enough memory?")
+        if stored.result() is not None:
+            do = self._environment.how_to_read(stored.result())
+            raise ConfigError(f"The kernel cannot read {name}: {stored.result()}. {do}")
+
+    async def read(self, name: str) -> str | None:
+        """The value of a variable as the text of an answer, or None when there is no such variable."""
+        return (await self.report(name)).final
+
+    async def report(self, name: str) -> CellReport:
+        """What the guest reports when the value of a variable is taken as the answer."""
+        comm = self._live()[1]
+        comm.report = None
+        request = self._execute(_READ, store_history=False, metadata={"rlm": {"name": name}})
+        await self._finish(request, self._environment.cell_timeout)
+        return comm.report or CellReport()
+
+    def interrupt(self) -> None:
+        """Interrupt the running cell, and answer everything it waits for as cancelled."""
+        kernel, comm = self._live()
+        comm.interrupt()
+        kernel.interrupt()
+        if self._request is not None:
+            self._request.give_grace(INTERRUPT_GRACE)
+
+    async def restart(self) -> None:
+        """A new kernel in place of the old one, with the guest and `setup_code`; variables are gone, `set` ones too.
+
+        Raises:
+            KernelError: it did not start.
+        """
+        await self.close()
+        await self._start()
+
+    async def close(self) -> None:
+        """End the kernel and everything that waits for it. Idempotent."""
+        comm, self._comm = self._comm, None
+        kernel, self._kernel = self._kernel, None
+        try:
+            if kernel is not None:
+                await kernel.kill()
+        finally:
+            if comm is not None:
+                await shielded(comm.close())
+
+    async def quiet(self) -> None:
+        """Cancel every question under way, and tell whoever asked. The kernel lives on."""
+        if self._comm is not None:
+            await self._comm.quiet()
+
+    # -- start
+
+    async def _start(self) -> None:
+        kernel = self._kernel = await self._new_kernel()
+        self._comm = HostComm(self._send_to_guest, self._responder)
+        request = self._execute(INSTALL_CODE, store_history=False, metadata={"rlm": install_settings(self._seed)})
+        await kernel.ready(request.replied)
+        check_installed(request.reply or {})
+        if self._environment.setup_code:
+            await self._set_up(self._environment.setup_code)
+
+    async def _new_kernel(self) -> Kernel:
+        return await pool.take_kernel(self._environment, self._seed, self._received)
+
+    async def _set_up(self, code: str) -> None:
+        cell = await self.run(code)
+        if cell.status != "ok":
+            why = cell.error.traceback if cell.error else f"it ended with {cell.status!r}"
+            raise ConfigError(f"environment_kwargs['setup_code'] failed:\n{why}")
+
+    # -- requests
+
+    def _live(self) -> tuple[Kernel, HostComm]:
+        if self._kernel is None or self._comm is None or self._kernel.died.done():
+            raise KernelError("There is no live kernel: it was closed, or it died. restart() makes a new one.")
+        return self._kernel, self._comm
+
+    def _execute(self, code: str, *, store_history: bool, metadata: dict[str, Any] | None = None) -> CellExecution:
+        content = {
+            "code": code,
+            "silent": not store_history,
+            "store_history": store_history,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": True,
+        }
+        message = self._live()[0].channels.send("shell", "execute_request", content, metadata=metadata)
+        self._request = CellExecution(message)
+        return self._request
+
+    async def _finish(self, request: CellExecution, timeout: float | None) -> CellStatus:  # noqa: ASYNC109
+        """Wait for the end of a request; past `timeout` interrupt it, and then kill the kernel."""
+        kernel = self._live()[0]
+        waiting = {request.over, request.overdue, kernel.died}
+        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if request.over.done():
+            return "error" if (request.reply or {}).get("status") == "error" else "ok"
+        if kernel.died.done():
+            return "died"
+        if not request.overdue.done():
+            self.interrupt()
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if not request.over.done():
+            await self.close()
+        return "timeout"
+
+    # -- messages
+
+    def _send_to_guest(self, op: ToGuest, call: str, payload: bytes | None) -> None:
+        if self._kernel is not None:
+            data: Data = {"wire": WIRE, "op": op, "id": call}
+            buffers = [] if payload is None else [payload]
+            content = {"comm_id": COMM_ID, "data": data}
+            self._kernel.channels.send("control", "comm_msg", content, buffers=buffers)
+
+    def _received(self, channel: str, message: dict[str, Any]) -> None:
+        """Whatever the kernel sends comes here. What breaks the protocol is dropped: a cell may have forged it."""
+        try:
+            if channel == "iopub":
+                self._published(message)
+            elif channel == "shell":
+                self._replied(message)
+            elif message["header"]["msg_type"] == "interrupt_reply" and self._comm is not None:
+                self._comm.interrupted()
+        except TooMuchError as error:
+            self._note(str(error))
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+            return
+
+    def _published(self, message: dict[str, Any]) -> None:
+        kind, content, parent = message["header"]["msg_type"], message["content"], message["parent_header"]
+        if kind == UNREADABLE:
+            self._note(f"A message of the kernel was not read: {content['why']}.")
+            return
+        if kind == "comm_msg" and content["comm_id"] == COMM_ID and self._comm is not None:
+            # A cell of somebody who is attached makes a report as well, which is none of ours.
+            if content["data"]["op"] != "report" or (self._request and parent["msg_id"] == self._request.id):
+                self._comm.take(content["data"], message["buffers"], message["unread"])
+            return
+        request = self._request
+        if request is None or self._kernel is None or parent.get("session") != self._kernel.session_id:
+            return
+        if kind == "status" and content["execution_state"] == "idle" and parent["msg_id"] == request.id:
+            request.idle = True
+            request.check()
+        elif (output := request.collector.add(kind, content)) is not None:
+            self._on_output(output)
+
+    def _replied(self, message: dict[str, Any]) -> None:
+        request, content = self._request, message["content"]
+        if request is not None and message["parent_header"]["msg_id"] == request.id and isinstance(content, dict):
+            request.reply = {name: content[name] for name in _READ_OF_REPLY if name in content}
+            request.check()
+
+    def _note(self, words: str) -> None:
+        """Have the model read this with what the running cell shows."""
+        if self._request is not None:
+            self._request.note(words)

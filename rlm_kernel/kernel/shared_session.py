@@ -1,0 +1,145 @@
+"""A session on a kernel that another client drives: it answers the questions of cells that papermill runs.
+
+The other client runs the cells and collects their outputs. This session has sockets of its own on the same kernel,
+installs the guest, gives it values, and follows on IOPub when a cell starts and ends, because questions are answered
+only while a cell runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Self
+
+from rlm_kernel.kernel.channels import Channels, OnMessage
+from rlm_kernel.kernel.comm import Responder
+from rlm_kernel.kernel.process import Kernel
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import Environment
+from rlm_kernel.provisioners.zmq_context import zmq_context
+
+if TYPE_CHECKING:
+    from jupyter_client.connect import KernelConnectionInfo
+
+FAREWELL_SECONDS = 0.5
+"""In which a cell that was answered as cancelled has the time to end."""
+
+_PLAIN_NAMES = """
+def _plain_names(shell):
+    guest = shell.kernel.rlm_guest
+    shell.events.unregister("post_run_cell", guest.cell_ended)
+    guest.ours.clear()
+    for name in ("answer", "history", "FINAL", "FINAL_VAR", "SHOW_VARS"):
+        shell.user_ns.pop(name, None)
+        shell.user_ns_hidden.pop(name, None)
+_plain_names(get_ipython())
+del _plain_names
+"""
+
+
+class ExternalKernel(Kernel):
+    """A kernel that somebody else started and will end; the sockets are ours.
+
+    Args:
+        connection: what `KernelManager.get_connection_info()` says.
+        on_message: is called with every message that the kernel sends to us.
+    """
+
+    def __init__(self, connection: KernelConnectionInfo, on_message: OnMessage) -> None:
+        from jupyter_client.client import KernelClient
+
+        client = KernelClient(context=zmq_context())
+        client.load_connection_info(connection)
+        self._on_message = on_message
+        self._listening = asyncio.Event()
+        self.channels = Channels(client, self._received)
+        self.died = asyncio.ensure_future(self._end())
+
+    def why(self) -> str:
+        """Whoever started it knows."""
+        return ""
+
+    async def kill(self) -> None:
+        """Close our sockets; the kernel lives on."""
+        self.channels.close()
+        self.died.cancel()
+
+    async def _end(self) -> None:
+        """Whoever started it sees it end, and closes us."""
+        await asyncio.Event().wait()
+
+    def _last_words(self) -> str:
+        return ""
+
+
+class SharedSession(Session):
+    """A session beside the client that runs the cells. Make it with `join`."""
+
+    _connection: KernelConnectionInfo
+    _followed: str | None = None
+    _between_cells: asyncio.Event
+
+    @classmethod
+    async def join(
+        cls,
+        connection: KernelConnectionInfo,
+        environment: Environment,
+        responder: Responder,
+        *,
+        seed: int | None = None,
+    ) -> Self:
+        """Put the guest into a running kernel.
+
+        Args:
+            connection: the addresses and the key of the kernel, as its manager tells them.
+            environment: where it lives.
+            responder: answers `llm_query` and its relatives.
+            seed: of `random` in the kernel; None: any.
+
+        Raises:
+            KernelError: the kernel does not answer, or is none of IPython.
+        """
+        session = cls(environment, responder, seed=seed)
+        session._connection, session._between_cells = connection, asyncio.Event()
+        session._between_cells.set()
+        try:
+            await session._start()
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def keep_plain_names(self) -> None:
+        """Leave only the query functions: a notebook of a person may call its own variables `answer` or `FINAL`."""
+        request = self._execute(_PLAIN_NAMES, store_history=False)
+        await request.over
+
+    async def leave(self) -> None:
+        """Go, and let no cell wait for answers that will not come: its kernel could not end."""
+        if not self._between_cells.is_set():
+            comm = self._live()[1]
+            comm.interrupt()
+            comm.answer_interrupted()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._between_cells.wait(), FAREWELL_SECONDS)
+        await self.close()
+
+    async def _new_kernel(self) -> Kernel:
+        return ExternalKernel(self._connection, self._received)
+
+    def _published(self, message: dict[str, Any]) -> None:
+        self._follow(message["header"]["msg_type"], message["content"], message["parent_header"])
+        super()._published(message)
+
+    def _follow(self, kind: str, content: dict[str, Any], parent: dict[str, Any]) -> None:
+        """See whether a cell of the other client starts or ends."""
+        kernel, comm = self._kernel, self._comm
+        if kernel is None or comm is None or parent.get("session") in (None, kernel.session_id):
+            return
+        if kind == "execute_input":
+            self._followed = parent["msg_id"]
+            self._between_cells.clear()
+            comm.cell_starts()
+        elif kind == "status" and content["execution_state"] == "idle" and parent["msg_id"] == self._followed:
+            self._between_cells.set()
+            comm.cell_ended()

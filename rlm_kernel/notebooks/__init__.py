@@ -1,1 +1,0 @@
-"""Notebooks that papermill executes, with our host beside it: models and keys stay here, cells ask."""

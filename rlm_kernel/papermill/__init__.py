@@ -1,0 +1,1 @@
+"""Notebooks that papermill executes with our host: models and keys stay here, cells ask."""

@@ -1,0 +1,193 @@
+"""The host of a notebook while papermill runs it: models for its questions, or its own record.
+
+The notebook of a run gets its tools, its context and its recorded answers; any other notebook gets the query functions,
+and models to answer them. The keys stay here.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel._async import Job
+from rlm_kernel.api import RLM
+from rlm_kernel.engine.record_access import Use, admitted
+from rlm_kernel.engine.recorded_config import arguments_of
+from rlm_kernel.errors import RecordingError
+from rlm_kernel.kernel.shared_session import SharedSession
+from rlm_kernel.papermill import parameters as notebook_parameters
+from rlm_kernel.provisioners.kernelspecs import AVAILABLE, Environment, environment
+from rlm_kernel.replay.live_models import LiveResponder
+from rlm_kernel.replay.replayer import CLIPPED
+from rlm_kernel.replay.responder import RecordedResponder
+from rlm_kernel.replay.setup import chain_of, context_of, environment_of, give_history, restore_kernel, start_event
+from rlm_kernel.replay.steps import run_of
+from rlm_kernel.trajectory.log.reader import Recording, read_log
+
+if TYPE_CHECKING:
+    from jupyter_client.connect import KernelConnectionInfo
+    from jupyter_client.kernelspec import KernelSpec
+    from nbformat import NotebookNode
+
+_NO_MODEL = (
+    " No model is named: give papermill -p backend … -p model …, or set RLM_BACKEND and RLM_MODEL, "
+    "or write both into metadata.rlm of the notebook."
+)
+_ASK_LIVE = " To ask models for what is not on record: papermill --engine rlm -p rlm_mode live."
+
+
+class NotebookHost:
+    """This side of a notebook under way. Everything wrong with its settings is found when it is made.
+
+    Args:
+        notebook: with papermill's parameters in it.
+        kernel_name: the kernelspec, or the name of one of our environments.
+        path: where the notebook was read from, or None.
+        given: the parameters that papermill was given now; those of the notebook may be of a stranger.
+
+    Attributes:
+        recording: the run that the notebook is of, or None.
+
+    Raises:
+        ConfigError: a parameter is wrong.
+        RecordingError: the notebook is of a run, and its log cannot be read.
+    """
+
+    def __init__(
+        self,
+        notebook: NotebookNode,
+        kernel_name: str,
+        path: str | None,
+        given: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        parameters = notebook_parameters.parameters_of(notebook)
+        self._notebook = notebook
+        self._given = given
+        self.recording = _recording_of(notebook, parameters, path)
+        self._notes: list[str] = []
+        if self.recording is not None:
+            self.recording = self._admitted(self.recording, kernel_name, parameters)
+        live = self.recording is None or notebook_parameters.mode_of(parameters) == "live"
+        self._environment = _environment(kernel_name, self.recording)
+        self._rlm = self._model(parameters) if live else None
+        self._live_responder = LiveResponder(self._rlm) if self._rlm else None
+        self._chain = chain_of(self.recording) if self.recording else ()
+        self._histories = self.recording.trajectory.histories() if self.recording else {}
+        runs = [one.trajectory for one in self._chain]
+        self._responder = RecordedResponder(runs, self._live_responder, _NO_MODEL if live else _ASK_LIVE)
+        self._seed = start_event(self.recording).seed if self.recording else None
+        self._session: SharedSession | None = None
+
+    @property
+    def spec(self) -> KernelSpec | None:
+        """The kernelspec of one of our environments; None: Jupyter knows the kernel."""
+        if self._environment is None:
+            return None
+        spec = self._environment.load(self._seed)
+        if self.recording is None:  # a person's notebook finds its files where papermill was told to run it
+            spec.metadata["kernel_provisioner"]["config"]["private_cwd"] = False
+        return spec
+
+    def join(self, connection: KernelConnectionInfo) -> list[str]:
+        """Put the guest into the kernel, and what the record says was there before the first cell.
+
+        Returns:
+            What is not as it was, in sentences.
+
+        Raises:
+            KernelError: the kernel does not answer.
+            RecordingError: the context of the run is missing or altered.
+        """
+        return Job(self._join(connection)).wait()
+
+    def leave(self) -> None:
+        """Stop answering, before the kernel is ended."""
+        session, self._session = self._session, None
+        if session is not None:
+            Job(session.leave()).wait()
+
+    def close(self) -> None:
+        """Write down what the models cost, and give up their connections."""
+        if self._live_responder is not None:
+            usage = self._live_responder.usage.to_dict()
+            self._notebook.metadata.setdefault("rlm", {})["usage_of_this_execution"] = usage
+        if self._rlm is not None:
+            self._rlm.close()
+
+    def cell_starts(self, number: int) -> None:
+        """Answer what this cell of the record asked; 0: it is not of the record."""
+        self._responder.cell = number
+        if self._session is not None:
+            Job(give_history(self._session, self._histories, number)).wait()
+
+    async def _join(self, connection: KernelConnectionInfo) -> list[str]:
+        environment = self._environment or Environment("notebook", "", {})
+        context = await context_of(self.recording) if self.recording else None
+        session = await SharedSession.join(connection, environment, self._responder, seed=self._seed)
+        self._session = session
+        if context is None:
+            await session.keep_plain_names()
+            return []
+        return [*self._notes, *await restore_kernel(session, self._chain, context, self._responder)]
+
+    def _admitted(self, recording: Recording, kernel_name: str, parameters: dict[str, Any]) -> Recording:
+        """The record as it may be used. What the notebook itself says of trust counts for nothing."""
+        ours = _name_of_ours(kernel_name)
+        elsewhere = None if ours == start_event(recording).environment else ours or kernel_name
+        live = notebook_parameters.mode_of(parameters) == "live"
+        given = notebook_parameters.arguments_of(parameters, {}, {}) or {}
+        use = Use(elsewhere, models=live, given=given)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            recording = admitted(recording, use, self._given.get("rlm_trust") is True)
+        self._notes += [str(warning.message) for warning in told]
+        if recording.clipped_at is not None:
+            self._notes.append(f"Cell {recording.clipped_at} {CLIPPED}.")
+        return recording
+
+    def _model(self, parameters: dict[str, Any]) -> RLM | None:
+        if self.recording is not None:
+            given = notebook_parameters.arguments_of(parameters, {}, {}, self._given) or {}
+            if given:  # answers in the place of all recorded models
+                given = {"other_backends": None, "other_backend_kwargs": None, **given}
+            return RLM(**arguments_of(self.recording, given, RLM))
+        about = self._notebook.metadata.get("rlm", {})
+        arguments = notebook_parameters.arguments_of(parameters, about, os.environ, self._given)
+        if arguments is None:
+            return None
+        return RLM(environment=self._environment.name if self._environment else "local", **arguments)
+
+
+def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str | None) -> Recording | None:
+    about = notebook.metadata.get("rlm", {})
+    if "log" not in about:
+        return None
+    folders = [Path(path).parent] if path else []
+    folders += [Path(folder) for folder in (parameters.get("rlm_dir"), about.get("rlm_dir")) if folder]
+    name = parameters.get("rlm_log") or about["log"]
+    found = next((log for folder in folders if (log := folder / name).is_file()), None)
+    if found is None:
+        raise RecordingError(
+            f"The log {name!r} of this notebook is missing. Looked for it in "
+            f"{', '.join(map(str, folders))}. Give its folder: papermill -p rlm_dir …"
+        )
+    return run_of(read_log(found), about)
+
+
+def _environment(kernel_name: str, recording: Recording | None) -> Environment | None:
+    """The environment that a kernel's name stands for, if it is one of ours."""
+    name = _name_of_ours(kernel_name)
+    if name is None:
+        return None
+    if recording is None:
+        return environment(name, None)
+    return environment_of(recording, None if name == start_event(recording).environment else name)
+
+
+def _name_of_ours(kernel_name: str) -> str | None:
+    """The environment of ours that a kernel's name stands for."""
+    return next((name for name, spec in AVAILABLE.items() if kernel_name in (name, spec)), None)

@@ -1,0 +1,1 @@
+"""Few-shot examples of the small profile, by the kind of context."""

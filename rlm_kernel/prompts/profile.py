@@ -1,0 +1,301 @@
+"""What the model reads: a `PromptProfile` holds every text that the engine sends to it.
+
+Large models need a short, complete description of the notebook; small ones need worked examples, a real piece of the
+context and short outputs. Both are data (`large`, `small`), so the engine never asks which one it has. Foreign text
+(the question, the context, a user's own system prompt) is only ever concatenated, never used as a template.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+from rlm_kernel.prompts.cell_output import render_result
+from rlm_kernel.prompts.context_preview import ContextFacts, describe, preview, sample
+from rlm_kernel.prompts.few_shot import Example, choose
+from rlm_kernel.prompts.question_matches import question_lines
+from rlm_kernel.types import CellError, CellResult, Message, Prompt
+
+__all__ = ["ContextFacts", "PromptProfile", "describe", "question_lines"]
+
+_MANY_NAMES = 40
+_ASKED_CHARACTERS = 2_000
+_END = 500
+_EXAMPLE_CHARACTERS = 120
+_MAX_RAISED = 2_000
+"""Characters of an error in which hints are looked for."""
+
+_RAISED_AT = re.compile(r"^-+> *\d+ +(.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProfile:
+    """Everything a model is told, and how much of it.
+
+    Attributes:
+        name: ``"large"``, ``"small"`` or the user's own.
+        system: the system message.
+        examples: worked examples to choose from, shown between the system message and the question.
+        shown_examples: how many of them are shown.
+        reply_tokens: the longest reply of the root model.
+        sub_reply_tokens: the longest answer of `llm_query`.
+        output_characters: how much of one turn's output goes back to the model.
+        preview_characters: how much of the context the opening shows.
+        question_lines: how many lines with the question's words the opening shows.
+        setup_code: run in the kernel before the first turn.
+        hints: what to do about an error: a pattern for ``Name: message``, and a sentence. The first that fits is said.
+        style: ``"full"`` tells turns, sizes and variables; ``"brief"`` keeps to what a small model can use.
+    """
+
+    name: str
+    system: str
+    examples: tuple[Example, ...] = ()
+    shown_examples: int = 0
+    reply_tokens: int = 4_096
+    sub_reply_tokens: int = 4_096
+    output_characters: int = 20_000
+    preview_characters: int = 1_500
+    question_lines: int = 0
+    setup_code: str = ""
+    hints: tuple[tuple[str, str], ...] = ()
+    style: Literal["full", "brief"] = "full"
+
+    def opening(
+        self,
+        facts: ContextFacts,
+        question: str,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        tools: str = "",
+        sub_window: int | None = None,
+    ) -> list[Message]:
+        """The conversation before the model's first turn.
+
+        Args:
+            facts: `describe(prompt)`.
+            question: what is asked; empty when the question stands in the context itself.
+            prompt: the context; searched for lines with the question's words when the profile shows them.
+            system: a user's own system prompt, taken verbatim instead of the profile's.
+            tools: what the system message says of custom tools, at its end.
+            sub_window: tokens that one `llm_query` can read, or None when unknown.
+        """
+        asked, matches = (question, self.question_lines) if question else (_question_within(prompt), 0)
+        blocks = self._task(facts, asked, prompt, self.preview_characters, matches)
+        if self.style == "full":
+            blocks.append(_window(sub_window))
+        shown = choose(self.examples, facts, asked, self.shown_examples)
+        rules = self.system if system is None else system
+        return [
+            {"role": "system", "content": "\n\n".join(filter(None, (rules, tools)))},
+            *(message for example in shown for message in self._turns(example)),
+            {"role": "user", "content": "\n\n".join(blocks)},
+        ]
+
+    def _task(self, facts: ContextFacts, question: str, prompt: Prompt, room: int, max_lines: int) -> list[str]:
+        lines = question_lines(prompt, question, max_lines) if max_lines else []
+        matches = ["Lines of it with words of the question:\n" + "\n".join(lines)] if lines else []
+        if self.style == "full":
+            return [f"Question: {question}", preview(facts, room), *matches]
+        return [sample(facts, room), *matches, f"Question: {question}"]
+
+    def _turns(self, example: Example) -> Iterator[Message]:
+        facts = describe(example.context)
+        yield _user("\n\n".join(self._task(facts, example.question, example.context, _EXAMPLE_CHARACTERS, 1)))
+        for step in example.steps:
+            yield {"role": "assistant", "content": f"```repl\n{step.code}\n```"}
+            yield _user(_with_heading(1, 1, step.output))
+        yield {"role": "assistant", "content": f"FINAL({example.answer})"}
+
+    def outputs(
+        self,
+        results: Sequence[CellResult],
+        *,
+        notes: Sequence[str] = (),
+        iteration: int,
+        max_iterations: int,
+        facts: ContextFacts | None = None,
+    ) -> str:
+        """The user message after a reply's cells ran.
+
+        Args:
+            results: the cells that ran, in order.
+            notes: what else the model should know, one sentence or paragraph each.
+            iteration: the turn that ended, counted from 1.
+            max_iterations: the most turns.
+            facts: given to remind a model whose cell raised of what `context` is.
+        """
+        room = self.output_characters // max(1, len(results))
+        show = render_result if self.style == "full" else brief
+        blocks = [_with_heading(n, len(results), show(result, room)) for n, result in enumerate(results, 1)]
+        blocks += notes
+        if self.style == "full":
+            return "\n\n".join(blocks + _status(results, iteration, max_iterations))
+        if results and results[-1].error:
+            blocks += [self._hint(results[-1].error), *([sample(facts, self.preview_characters)] if facts else [])]
+        return "\n".join(blocks)
+
+    def _hint(self, error: CellError) -> str:
+        raised = f"{error.name}: {error.message}"[:_MAX_RAISED]
+        return next(
+            (hint for pattern, hint in self.hints if _compiled(pattern).search(raised)), "Write corrected code."
+        )
+
+    def no_code(self) -> str:
+        """After a reply with neither code nor an answer."""
+        return "That reply held neither code nor an answer. Write one ```repl block, or one line: FINAL(your answer)"
+
+    def look_first(self) -> str:
+        """After a text answer before any code ran."""
+        return (
+            "No code has run yet, so that answer is a guess. Look at `context` with a ```repl block first, then answer."
+        )
+
+    def cut(self) -> str:
+        """After a reply that ended, by the length limit, inside a code block."""
+        return (
+            f"That reply was cut at the length limit ({self.reply_tokens} tokens) inside a code block, which was not "
+            "run. Write a shorter block."
+        )
+
+    def guess_ignored(self) -> str:
+        """After a reply that held code and a literal answer."""
+        return (
+            "The answer in that reply was written before the code's output was known, so it was not taken. "
+            "If the output confirms it, give it again."
+        )
+
+    def no_variable(self, name: str) -> str:
+        """After `FINAL_VAR(name)` for a variable that does not exist."""
+        return f"There is no variable `{name}` in the notebook. Make it in a ```repl block, or answer with FINAL(...)."
+
+    def restored(self, names: Mapping[str, str | None]) -> str:
+        """After a cell overwrote or deleted names of the notebook.
+
+        Args:
+            names: each name, to the name that keeps the cell's value (None: it was deleted).
+        """
+        return "\n".join(
+            f"`{name}` belongs to the notebook and was put back"
+            + (f"; your value is now in `{kept}`." if kept else ".")
+            for name, kept in names.items()
+        )
+
+    def restarted(self, reason: str, kept: Sequence[str] = (), lost: Sequence[str] = ()) -> str:
+        """After the kernel had to be restarted.
+
+        Args:
+            reason: one sentence without a full stop, e.g. "the cell ran longer than 30 s".
+            kept: variables that were rebuilt.
+            lost: variables that are gone.
+        """
+        parts = [f"The kernel was restarted because {reason}."]
+        if kept:
+            parts.append("Still there: " + _names(kept) + ".")
+        parts.append("Lost: " + _names(lost) + "." if lost else "" if kept else "All variables of yours are gone.")
+        return " ".join(filter(None, parts))
+
+    def continued(self, earlier: int, variables: Mapping[str, str]) -> str:
+        """At the end of the opening, when the notebook served other questions before this one.
+
+        Args:
+            earlier: how many.
+            variables: what is there from then, name to type.
+        """
+        names = "`context_0`" if earlier == 1 else f"`context_0` to `context_{earlier - 1}`"
+        kept = f" Your variables are still there: {_names(list(variables))}." if variables else ""
+        return (
+            f"This notebook served {earlier} earlier question{'s' if earlier > 1 else ''}: those inputs are {names}, "
+            f"the conversations {names.replace('context', 'history')}; `context` is the new input.{kept}"
+        )
+
+    def summarise(self) -> str:
+        """The request for a summary, when the conversation fills the model's window."""
+        return (
+            "The conversation is about to outgrow your window. Write a summary for yourself in plain words, no code: "
+            "what you found, with exact values; which variables hold what; what is still to do."
+        )
+
+    def compacted(self) -> str:
+        """After that summary, in the place of all earlier turns."""
+        return (
+            "The turns before your summary are in the variable `history`; your other variables are there, too. Go on."
+        )
+
+    def answer_schema(self, schema: str) -> str:
+        """At the end of the opening, when the answer has to fit a JSON Schema."""
+        return (
+            f"The answer must be a value that fits this JSON Schema:\n{schema}\n"
+            "Give that value itself from a cell: FINAL(value), with a dict, list, number or text. It is validated."
+        )
+
+    def misfit(self, problems: Sequence[str]) -> str:
+        """After an answer that does not fit the schema."""
+        listed = "\n".join(f"- {problem}" for problem in problems)
+        return f"The answer was not taken, because it does not fit the schema:\n{listed}\nCorrect it, give it again."
+
+    def last_chance(self, question: str = "", *, by_schema: bool = False) -> str:
+        """The user message after the last turn: answer now. `by_schema`: with JSON."""
+        asked = f" The question was: {question}" if question else ""
+        if by_schema:
+            return f"No turns are left and no more code will run.{asked} Give your best answer as JSON, no other words."
+        return f"No turns are left and no more code will run.{asked} Give your best answer in one line: FINAL(answer)"
+
+    def not_an_answer(self, *, code: bool) -> str:
+        """After a last word that was code, or empty; `last_chance` follows."""
+        return "That was code, and it was not run." if code else "Your reply was empty."
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def _question_within(prompt: Prompt) -> str:
+    """What is asked when only a context was given: the context itself, or that it stands there."""
+    if isinstance(prompt, str) and len(prompt) <= _ASKED_CHARACTERS:
+        return prompt
+    ends = f"\nIt begins and ends:\n{prompt[:_END]}\n…\n{prompt[-_END:]}" if isinstance(prompt, str) else ""
+    return f"The question or task stands in `context` itself: find it there, then answer it.{ends}"
+
+
+def _user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+def brief(result: CellResult, limit: int) -> str:
+    """A cell's output with the error in two lines, which is what a small model can act on."""
+    if result.status == "ok" and not result.outputs and "print(" in result.code:
+        return "(nothing was printed, so nothing matched: search for one short word of the question)"
+    if result.error is None:
+        return render_result(result, limit)
+    printed = tuple(output for output in result.outputs if output["output_type"] != "error")
+    calm = render_result(replace(result, status="ok", error=None, outputs=printed), limit) + "\n" if printed else ""
+    raised = _RAISED_AT.findall(result.error.traceback)
+    line = f" in the line: {raised[-1].strip()}" if raised else ""
+    return f"{calm}Error{line}\n{result.error.name}: {result.error.message[:300]}"
+
+
+def _window(sub_window: int | None) -> str:
+    if sub_window is None:
+        return "The sub-model's window is unknown: keep each `llm_query` prompt under 20,000 characters at first."
+    return f"One `llm_query` call can read about {sub_window:,} tokens, its answer included."
+
+
+def _with_heading(number: int, count: int, text: str) -> str:
+    head = "Output:" if count == 1 else f"Output of block {number}:"
+    return f"{head}\n{text}"
+
+
+def _status(results: Sequence[CellResult], iteration: int, max_iterations: int) -> list[str]:
+    variables = results[-1].report.variables if results else {}
+    listed = ", ".join(f"{name} ({kind})" for name, kind in list(variables.items())[:_MANY_NAMES])
+    return ([f"Your variables: {listed}"] if listed else []) + [f"Turn {iteration} of {max_iterations} is over."]
+
+
+def _names(names: Sequence[str]) -> str:
+    listed = ", ".join(f"`{name}`" for name in names[:_MANY_NAMES])
+    return listed + (f" and {len(names) - _MANY_NAMES} more" if len(names) > _MANY_NAMES else "")

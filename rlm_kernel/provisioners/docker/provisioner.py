@@ -1,0 +1,206 @@
+"""A kernel in a Docker container: no network, no capabilities, nothing of this machine except what is mounted.
+
+The kernel's ZMQ sockets listen on this machine and are handed over to the container through a Unix socket, so clients
+reach it directly and it can write to no directory here. Where a Unix socket cannot be mounted (an engine on another
+machine, Docker Desktop's virtual machine), the relay carries the messages over the container's standard streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from traitlets import Bool, Dict, Enum, Float, Integer, List, TraitError, Unicode, Union, validate
+
+from rlm_kernel._async import shielded
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.provisioners.docker import container, daemon
+from rlm_kernel.provisioners.docker.container import Confinement, Container, Mount, launch_mount
+from rlm_kernel.provisioners.docker.images import kernel_image
+from rlm_kernel.provisioners.docker.socket_handover import DirectLink, SocketHandover
+from rlm_kernel.provisioners.launcher import OUT_OF_MEMORY
+from rlm_kernel.provisioners.relay.host_end import Remote, source
+from rlm_kernel.provisioners.relay.provisioner import Link, RelayedKernel
+from rlm_kernel.text import size_in_bytes
+
+_GPUS = re.compile(r"\A(?:all|\d+|device=[\w,:-]+)\Z")
+MIN_MEMORY = 64 * 2**20
+USUAL_MEMORY = "4g"
+USUAL_CPUS = 2.0
+
+
+class DockerKernel(RelayedKernel):
+    """The provisioner `rlm-docker`. Traits tagged `environment` are what `environment_kwargs` may set."""
+
+    reach = ""
+
+    image = Unicode("python:3.11-slim", help="Any image with python3; ipykernel is added when it is missing.").tag(
+        environment=True, reaches_out=True, needed=True
+    )
+    packages = List(Unicode(), help="What pip installs besides ipykernel.").tag(environment=True, reaches_out=True)
+    network = Union([Bool(), Unicode()], default_value="none", help="'none', True, or a network of Docker's.").tag(
+        environment=True, reaches_out=lambda network: network not in ("none", False)
+    )
+    mounts = Dict(
+        key_trait=Unicode(),
+        value_trait=Unicode(),
+        help="Path here to path there: {'/data': '/in'}; read-only unless it ends with ':rw'.",
+    ).tag(environment=True, reaches_out=True)
+    memory = Union([Unicode(), Integer()], default_value=USUAL_MEMORY, help="The most it may use.").tag(
+        environment=True, reaches_out=lambda memory: size_in_bytes(memory) > size_in_bytes(USUAL_MEMORY)
+    )
+    cpus = Float(USUAL_CPUS, help="Cores.").tag(environment=True, reaches_out=lambda cpus: cpus > USUAL_CPUS)
+    gpus = Union(
+        [Integer(), Unicode()], default_value=None, allow_none=True, help="A number, 'all' or 'device=0,1'."
+    ).tag(environment=True, reaches_out=True)
+    transport = Enum(["auto", "ipc", "relay"], default_value="auto", help="How messages travel.").tag(
+        environment=True, reaches_out=lambda transport: transport != "auto"
+    )
+
+    _container: Container | None = None
+
+    @validate("memory")
+    def _memory_is_a_size(self, proposal: Any) -> Any:
+        try:
+            size = size_in_bytes(proposal["value"])
+        except ValueError as error:
+            raise TraitError(str(error)) from error
+        if size < MIN_MEMORY:
+            raise TraitError(f"{proposal['value']!r} is too little for a kernel: give it 64m at least.")
+        return proposal["value"]
+
+    @validate("cpus")
+    def _cpus_are_positive(self, proposal: Any) -> Any:
+        if not proposal["value"] >= 0.01:  # noqa: PLR2004 (the engine's bound)
+            raise TraitError(f"cpus is a number of cores of at least 0.01, not {proposal['value']!r}.")
+        return proposal["value"]
+
+    @validate("gpus")
+    def _gpus_are_docker_s(self, proposal: Any) -> Any:
+        if not _GPUS.match(str(proposal["value"])):
+            raise TraitError(f"gpus is a number, 'all' or 'device=0,1', not {proposal['value']!r}.")
+        return proposal["value"]
+
+    @validate("packages")
+    def _packages_are_lines(self, proposal: Any) -> Any:
+        if any("\n" in line or not line.strip() for line in proposal["value"]):
+            raise TraitError("a package is one line of a requirements file, e.g. 'numpy>=2'.")
+        return proposal["value"]
+
+    @validate("mounts")
+    def _mounts_are_absolute(self, proposal: Any) -> Any:
+        for mount in mounts_of(proposal["value"]):
+            if not mount.target.startswith("/") or mount.target.rstrip("/") in ("", container.OURS):
+                raise TraitError(f"{mount.target!r} is no place for a mount: write {{'/data': '/in'}}.")
+        return proposal["value"]
+
+    @classmethod
+    def check_installation(cls) -> None:
+        """See that docker-py is there.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        daemon.check_installation()
+
+    # -- the start
+
+    async def open_link(self) -> Link:
+        """Start the container; directly, if its sockets can be handed over, else over the relay."""
+        client = await asyncio.to_thread(daemon.engine)
+        with daemon.translate_errors("The kernel could not be started"):
+            direct = self.transport == "ipc" or (
+                self.transport == "auto" and await asyncio.to_thread(daemon.shares_sockets, client)
+            )
+        return await self._open_direct_or_relay(client) if direct else await self.open_relay()
+
+    async def start_remote(self) -> Remote:
+        """A container whose first process is the relay."""
+        client = await asyncio.to_thread(daemon.engine)
+        confinement = await asyncio.to_thread(self._confinement, client)
+        self._container = await Container.start(client, confinement, ["-u", "-c", source("relay/remote_end.py")])
+        return self._container
+
+    async def _open_direct_or_relay(self, client: Any) -> Link:
+        """An engine may see another file system: that of the machine, when this is a container or has a /tmp apart."""
+        try:
+            return await self._open_direct(client)
+        except ConfigError as error:
+            if f"{self.directory}/" not in str(error):
+                raise
+            if self.transport == "ipc":
+                raise ConfigError(f"The engine does not see {self.directory}: give transport='relay'.") from error
+            return await self.open_relay()
+
+    async def _open_direct(self, client: Any) -> Link:
+        handover = SocketHandover(self.connection_info)
+        try:
+            inside = await shielded(
+                asyncio.to_thread(self._furnish, handover)
+            )  # its thread goes on after a cancellation
+            confinement = await asyncio.to_thread(self._confinement, client, Mount(str(inside), container.OURS))
+            command = [f"{container.OURS}/launcher.py", "--host-pipe", *self.launcher_options]
+            command += ["--door", f"{container.OURS}/door", "-f", f"{container.OURS}/kernel.json"]
+            self._container = await Container.start(client, confinement, command)
+            return DirectLink(self._container, handover)
+        except BaseException:
+            handover.close()
+            raise
+
+    def _furnish(self, handover: SocketHandover) -> Path:
+        """The directory that the container sees: the launcher, the connection file and the door."""
+        assert self.directory is not None
+        inside = self.directory / "in"
+        shutil.rmtree(inside, ignore_errors=True)
+        # Nobody gets here but through its 0700 parent, or in the container, under whatever uid.
+        inside.mkdir(mode=0o755)
+        (inside / "launcher.py").write_text(source("launcher.py"), "utf-8")
+        (inside / "kernel.json").write_text(json.dumps(_as_file(self.connection_info)), "utf-8")
+        handover.open(inside / "door")
+        return inside
+
+    def _confinement(self, client: Any, *ours: Mount) -> Confinement:
+        launch = launch_mount(self.launch_directory)
+        network = self.network if isinstance(self.network, str) else ("bridge" if self.network else "none")
+        return Confinement(
+            image=kernel_image(client, self.image, self.packages),
+            network=network,
+            memory=size_in_bytes(self.memory),
+            cpus=self.cpus,
+            gpus=self.gpus,
+            env=dict(self.env),
+            mounts=[*ours, *([launch] if launch else []), *mounts_of(self.mounts)],
+            cwd=launch.target if launch else container.WORK,
+        )
+
+    def last_words(self) -> str:
+        """What the kernel's process wrote, and that of the container."""
+        log = "" if self._container is None else self._container.log.decode("utf-8", "replace")
+        return f"{super().last_words()}{log}"
+
+    def why(self) -> str:
+        """That the container used up its memory, if it did."""
+        if OUT_OF_MEMORY not in self.last_words():
+            return ""
+        return f"It used all of its memory, {self.memory}: more is given with environment_kwargs={{'memory': '8g'}}."
+
+
+def mounts_of(asked: Mapping[str, str]) -> list[Mount]:
+    """The `mounts` of the options: path here to path there, which may end with ``:ro`` or ``:rw``."""
+    found = []
+    for here, there in asked.items():
+        target, _, mode = there.partition(":")
+        if mode not in ("", "ro", "rw"):
+            raise TraitError(f"{there!r}: after the path comes nothing, ':ro' or ':rw'.")
+        found.append(Mount(str(Path(here).expanduser().absolute()), target, mode == "rw"))
+    return found
+
+
+def _as_file(connection: Mapping[str, Any]) -> dict[str, Any]:
+    """Connection information as it stands in a file: the key is text."""
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in connection.items()}

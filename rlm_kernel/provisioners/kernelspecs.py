@@ -1,0 +1,289 @@
+"""From the name of an environment and its options to a kernelspec, and the kernelspecs that Jupyter finds.
+
+An environment is a kernelspec folder. Ours lie in the package (`environments/`) and are looked for there first, so that
+no file of a user or a project can take their place. Any other name is that of a kernelspec that Jupyter finds: a user's
+conda or GPU kernel is an environment already.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+
+OUR_PROVISIONERS = {
+    "rlm-local": "rlm_kernel.provisioners.local:LocalKernel",
+    "rlm-docker": "rlm_kernel.provisioners.docker.provisioner:DockerKernel",
+    "rlm-installed": "rlm_kernel.provisioners.installed:InstalledKernel",
+    "rlm-modal": "rlm_kernel.provisioners.modal.provisioner:ModalKernel",
+}
+"""Our provisioners. They are not looked up: nothing can stand in for them."""
+
+_GROUP = "jupyter_client.kernel_provisioners"
+_INSTEAD_OF = {"local-provisioner": "rlm-installed"}
+"""Jupyter's own gives a kernel all of our environment, keys included."""
+
+AVAILABLE = {"local": "rlm-local", "docker": "rlm-docker", "modal": "rlm-modal"}
+"""Environments of ours: the documented name to the kernelspec."""
+
+NOT_BUILT = ("prime", "agent")
+"""Environments of the documents that there are not yet."""
+
+_SESSION_OPTIONS = {"setup_code": str, "cell_timeout": (int, float), "pool": int, "attachable": bool}
+_WANTED = {
+    "setup_code": "a string of Python code",
+    "cell_timeout": "a number of seconds",
+    "pool": "a number of kernels",
+    "attachable": "True or False",
+}
+SESSION_REACH = {"setup_code": False, "cell_timeout": False, "pool": True, "attachable": True}
+"""Which of them open something of this machine. The code of a setup runs where the cells run."""
+_UNKNOWN_PLACE = "how it holds code in is not known"
+MAX_POOLED = 100
+NOTEBOOK_KERNELSPEC = "rlm"
+"""Our kernelspec in which a person has the model's REPL; it is no environment of a run."""
+
+_TAKE_PACKAGES = ("rlm-docker", "rlm-modal")
+_MISSING_MODULE = re.compile(r"No module named '(\w+)")
+_PLAIN = "Make it str, list or dict."
+
+
+def installed_names(folders: Sequence[str] | None = None) -> list[str]:
+    """The kernelspecs that Jupyter finds. `folders`: where it looks; None: in all of its places."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    where = {} if folders is None else {"kernel_dirs": list(folders)}
+    return sorted(KernelSpecManager(ensure_native_kernel=False, **where).find_kernel_specs())
+
+
+def installed_folder(name: str) -> Path:
+    """The folder of an installed kernelspec.
+
+    Raises:
+        ConfigError: Jupyter finds none of this name.
+    """
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    found = KernelSpecManager(ensure_native_kernel=False).find_kernel_specs()
+    if name not in found:
+        raise ConfigError(f"The kernelspec {name!r} is not installed: jupyter kernelspec list shows them.")
+    return Path(found[name])
+
+
+def provisioner_name(fields: dict[str, Any]) -> str:
+    """The provisioner that starts a kernelspec of these fields for us."""
+    asked = (fields.get("metadata") or {}).get("kernel_provisioner", {}).get("provisioner_name", "local-provisioner")
+    return _INSTEAD_OF.get(asked, str(asked))
+
+
+def provisioner_class(name: str) -> type[KernelProvisionerBase]:
+    """The class of a provisioner.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if name in OUR_PROVISIONERS:
+        module, _, attribute = OUR_PROVISIONERS[name].partition(":")
+        found: type[KernelProvisionerBase] = getattr(importlib.import_module(module), attribute)
+        return found
+    for entry in metadata.entry_points(group=_GROUP, name=name):
+        loaded: type[KernelProvisionerBase] = entry.load()
+        return loaded
+    raise ConfigError(f"The kernelspec asks for the provisioner {name!r}, which is not installed here.")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where and how the cells of a run are executed.
+
+    Attributes:
+        name: as it was asked for, e.g. ``"local"``.
+        kernelspec: the name of the kernelspec folder.
+        options: overrides of the provisioner's configuration.
+        setup_code: a cell to run before the first turn.
+        cell_timeout: seconds a cell may take, or None.
+        pool: so many kernels are started ahead.
+        attachable: whether others of this user may look into the live REPL (`attachable.py`).
+    """
+
+    name: str
+    kernelspec: str
+    options: Mapping[str, Any]
+    setup_code: str | None = None
+    cell_timeout: float | None = None
+    pool: int = 0
+    attachable: bool = False
+
+    def load(self, seed: int | None = None) -> KernelSpec:
+        """The kernelspec with the options in the configuration of its provisioner. `seed`: of the kernel's hashes."""
+        from jupyter_client.kernelspec import KernelSpec
+
+        fields = _fields(self.kernelspec)
+        hashes = {} if seed is None else {"PYTHONHASHSEED": str(seed)}
+        provisioner = fields["metadata"]["kernel_provisioner"]
+        config = {**provisioner.get("config", {}), **self.options}
+        if (name := provisioner_name(fields)) in OUR_PROVISIONERS:
+            env = {**provisioner.get("config", {}).get("env", {}), **hashes, **self.options.get("env", {})}
+            config |= {"env": env, "private_cwd": True}
+        else:
+            fields["env"] = {**fields.get("env", {}), **hashes}
+        provisioner |= {"provisioner_name": name, "config": config}
+        return KernelSpec(resource_dir=str(spec_folder(self.kernelspec)), **fields)
+
+    def how_to_read(self, error: str) -> str:
+        """What to do about a value that its kernel cannot read. `error`: the kernel's words."""
+        module = _MISSING_MODULE.search(error)
+        if module is None:
+            return _PLAIN
+        if self.kernelspec in _TAKE_PACKAGES:
+            return f"Give environment_kwargs={{'packages': [{module[1]!r}]}}, or make it str, list or dict."
+        return f"Install {module[1]} where the kernel runs, or make it str, list or dict."
+
+
+def spec_folder(name: str) -> Path:
+    """The folder of a kernelspec: ours in the package, or beside it in a checkout; others where Jupyter finds them."""
+    if name not in (*AVAILABLE.values(), NOTEBOOK_KERNELSPEC):
+        return installed_folder(name)
+    package = Path(__file__).parents[1]
+    for base in (package / "environments", package.parent / "environments"):
+        if (base / name / "kernel.json").is_file():
+            return base / name
+    raise ConfigError(f"The kernelspec {name!r} is missing from this installation: install rlm-kernel again.")
+
+
+def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
+    """Check a name and its options before anything starts.
+
+    Raises:
+        ConfigError: an unknown environment or option, a value of the wrong type, or a kernelspec that cannot be read.
+        NotImplementedError: an environment of the documents that is not built yet.
+    """
+    kernelspec = _kernelspec(name)
+    if not isinstance(kwargs, Mapping | None):
+        raise ConfigError(f"environment_kwargs is a dict such as {{'memory': '2g'}}, not {kwargs!r}.")
+    options = {key: value for key, value in (kwargs or {}).items() if value is not None}
+    _check_options(name, kernelspec, options)
+    of_session = {key: options.pop(key) for key in _SESSION_OPTIONS if key in options}
+    return Environment(name, kernelspec, options, **of_session)
+
+
+def reach_of_place(name: str) -> str:
+    """What code that runs in an environment reaches, whatever its options are, in words; empty: nothing.
+
+    Raises:
+        ConfigError: there is no such environment.
+    """
+    return str(getattr(_provisioner(name), "reach", _UNKNOWN_PLACE))
+
+
+def reaches_out(name: str, option: str, value: Any) -> bool:
+    """Whether an option of an environment opens something outside of the kernel. What is not classified does.
+
+    Raises:
+        ConfigError: there is no such environment.
+    """
+    if option in SESSION_REACH:
+        return SESSION_REACH[option]
+    trait = _provisioner(name).class_traits(environment=True).get(option)
+    if trait is None:
+        return True
+    if value in (None, "", [], {}, trait.default_value):
+        return False
+    opens = trait.metadata.get("reaches_out", True)
+    try:
+        return bool(opens(value) if callable(opens) else opens)
+    except (TypeError, ValueError):  # no value of this option
+        return True
+
+
+def is_indispensable(name: str, option: str) -> bool:
+    """Whether a run cannot be repeated without an option of its environment."""
+    trait = _provisioner(name).class_traits(environment=True).get(option)
+    return trait is not None and bool(trait.metadata.get("needed"))
+
+
+def _provisioner(name: str) -> Any:
+    return provisioner_class(provisioner_name(_fields(_kernelspec(name))))
+
+
+def _kernelspec(name: str) -> str:
+    """The kernelspec of an environment."""
+    if isinstance(name, str):
+        if name in NOT_BUILT:
+            raise NotImplementedError(
+                f"environment={name!r} of the documents is not built yet. "
+                f"Available now: {', '.join(map(repr, AVAILABLE))}."
+            )
+        if name in AVAILABLE or name in AVAILABLE.values():
+            return AVAILABLE.get(name, name)
+        if name.lower() in installed_names():  # as Jupyter writes them, which takes any case
+            return name.lower()
+    allowed = ", ".join(map(repr, AVAILABLE))
+    others = ", ".join(map(repr, [spec for spec in installed_names() if spec not in AVAILABLE.values()])) or "none"
+    raise ConfigError(
+        f"Unknown environment {name!r}. Allowed: {allowed}, or the name of an installed kernelspec (here: {others})."
+    )
+
+
+def _fields(kernelspec: str) -> dict[str, Any]:
+    """What a kernelspec says. What it leaves open with a null is as if it were not there."""
+    file = spec_folder(kernelspec) / "kernel.json"
+    try:
+        fields = _present(json.loads(file.read_text("utf-8")))
+        metadata = fields["metadata"] = _present(fields.get("metadata"))
+        metadata["kernel_provisioner"] = _present(metadata.get("kernel_provisioner"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"The kernelspec {kernelspec!r} cannot be read, mend {file}: {error}") from error
+    return fields
+
+
+def _present(fields: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in ({} if fields is None else fields).items() if value is not None}
+
+
+def _check_options(name: str, kernelspec: str, options: Mapping[str, Any]) -> None:
+    of_provisioner = {key: value for key, value in options.items() if key not in _SESSION_OPTIONS}
+    for key in options.keys() - of_provisioner.keys():
+        _check_session_option(key, options[key])
+    if kernelspec != "rlm-local" or of_provisioner:
+        _check_provisioner(name, _fields(kernelspec), of_provisioner)
+
+
+def _check_provisioner(name: str, fields: dict[str, Any], options: Mapping[str, Any]) -> None:
+    from traitlets import TraitError
+
+    if str(fields.get("language")).lower() != "python":
+        raise ConfigError(f"environment={name!r}: its language is {fields.get('language')!r}, and cells are Python.")
+    provisioner = provisioner_class(provisioner_name(fields))
+    if hasattr(provisioner, "check_installation"):
+        provisioner.check_installation()
+    allowed = provisioner.class_trait_names(environment=True)
+    for key, value in options.items():
+        if key not in allowed:
+            names = ", ".join([*_SESSION_OPTIONS, *allowed])
+            raise ConfigError(f"environment_kwargs has no option {key!r} for {name!r}. Allowed: {names}.")
+        try:
+            provisioner(**{key: value})
+        except TraitError as error:
+            raise ConfigError(f"environment_kwargs[{key!r}]: {error}") from error
+
+
+def _check_session_option(key: str, value: Any) -> None:
+    if not isinstance(value, _SESSION_OPTIONS[key]) or isinstance(value, bool) != (key == "attachable"):  # type: ignore[arg-type]
+        wanted = _WANTED[key]
+        raise ConfigError(f"environment_kwargs[{key!r}] must be {wanted}, not {type(value).__name__}.")
+    if key == "cell_timeout" and not value > 0:  # not a number is no number of seconds either
+        raise ConfigError(f"environment_kwargs['cell_timeout'] must be greater than 0, not {value!r}.")
+    if key == "pool" and not 0 <= value <= MAX_POOLED:
+        raise ConfigError(f"environment_kwargs['pool'] must be from 0 to {MAX_POOLED}, not {value!r}.")

@@ -1,0 +1,123 @@
+"""A kernel in a Modal Sandbox: nothing of this machine is in it, and the sandbox needs no network for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from traitlets import Bool, Float, Integer, List, TraitError, Unicode, Union, validate
+
+from rlm_kernel.provisioners.modal.exec import ModalRemote
+from rlm_kernel.provisioners.modal.sandbox import (
+    MAX_LIFETIME,
+    SandboxOptions,
+    create_sandbox,
+    require_modal,
+    translate_errors,
+)
+from rlm_kernel.provisioners.relay.host_end import Remote
+from rlm_kernel.provisioners.relay.provisioner import RelayedKernel
+from rlm_kernel.text import size_in_bytes
+
+MIB = 2**20
+USUAL_LIFE = 3600
+PATIENCE_SECONDS = 60.0
+"""A sandbox does not see that its host was killed: Modal keeps the input open. So silence ends the kernel."""
+
+
+class ModalKernel(RelayedKernel):
+    """The provisioner `rlm-modal`. Traits tagged `environment` are what `environment_kwargs` may set.
+
+    Every start of a kernel is a sandbox of its own, and the end of the kernel is the end of the sandbox.
+    """
+
+    reach = "it runs in a sandbox of your Modal account, at your cost"
+
+    app_name = Unicode("rlm-kernel", help="The Modal App of the sandboxes; made when there is none.").tag(
+        environment=True, reaches_out=True
+    )
+    timeout = Integer(USUAL_LIFE, min=1, max=MAX_LIFETIME, help="Seconds of the sandbox's life.").tag(
+        environment=True, reaches_out=lambda timeout: timeout > USUAL_LIFE
+    )
+    image = Unicode(None, allow_none=True, help="A name in a registry, with Python and pip in it.").tag(
+        environment=True, reaches_out=True, needed=True
+    )
+    packages = List(Unicode(), help="What pip installs besides ipykernel.").tag(environment=True, reaches_out=True)
+    cpu = Float(None, allow_none=True, help="Cores.").tag(environment=True, reaches_out=True)
+    memory = Union(
+        [Unicode(), Integer()],
+        allow_none=True,
+        default_value=None,
+        help="The most it may use, e.g. '2g'.",
+    ).tag(environment=True, reaches_out=True)
+    gpu = Unicode(None, allow_none=True, help="E.g. 'T4' or 'A100:2'.").tag(environment=True, reaches_out=True)
+    block_network = Bool(True, help="Whether the kernel has no network.").tag(
+        environment=True, reaches_out=lambda blocked: blocked is not True
+    )
+
+    _remote: ModalRemote | None = None
+
+    @validate("memory")
+    def _memory_is_a_size(self, proposal: Any) -> Any:
+        try:
+            mib = size_in_bytes(proposal["value"]) // MIB
+        except ValueError as error:
+            raise TraitError(str(error)) from error
+        if mib < 1:
+            raise TraitError(f"{proposal['value']!r} is less than a mebibyte: a number of bytes, or write '2g'.")
+        return proposal["value"]
+
+    @validate("cpu")
+    def _cpu_is_positive(self, proposal: Any) -> Any:
+        if not proposal["value"] > 0:
+            raise TraitError(f"cpu is a number of cores greater than 0, not {proposal['value']!r}.")
+        return proposal["value"]
+
+    @validate("packages")
+    def _packages_are_requirements(self, proposal: Any) -> Any:
+        if any("\n" in package or not package.strip() for package in proposal["value"]):
+            raise TraitError("a package is written as for pip, e.g. 'numpy>=2'.")
+        return proposal["value"]
+
+    @classmethod
+    def check_installation(cls) -> None:
+        """See that Modal's client is there.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        require_modal()
+
+    @property
+    def patience(self) -> float:
+        """Seconds of silence after which the kernel ends; the sandbox follows, because nothing runs in it any more."""
+        return PATIENCE_SECONDS
+
+    async def start_remote(self) -> Remote:
+        """Make a sandbox and run the relay in it.
+
+        Raises:
+            ConfigError: Modal's client is missing or not authenticated, or Modal refuses an option.
+            KernelError: Modal cannot be reached, cannot build the image or has no capacity.
+        """
+        options = self._options()
+        sandbox = await create_sandbox(options)
+        with translate_errors(options):
+            self._remote = await ModalRemote.start(sandbox, self.env, self.timeout)
+        return self._remote
+
+    def why(self) -> str:
+        """Why the sandbox ended by itself, if it did, and why the relay could not start."""
+        remote = self._remote
+        return "" if remote is None else "\n".join(filter(None, (remote.why, remote.words.strip())))
+
+    def _options(self) -> SandboxOptions:
+        return SandboxOptions(
+            app_name=self.app_name,
+            timeout=self.timeout,
+            image=self.image,
+            packages=tuple(self.packages),
+            cpu=self.cpu,
+            memory=None if self.memory is None else size_in_bytes(self.memory) // MIB,
+            gpu=self.gpu,
+            block_network=self.block_network,
+        )

@@ -1,0 +1,207 @@
+"""Create a Modal Sandbox for a kernel with Modal's own client; its errors as ours, with the next step.
+
+The sandbox gets nothing of this machine: no file, no variable, no token. It ends with `terminate`, at its `timeout`,
+and after `IDLE_SECONDS` without a running command, so a sandbox that is forgotten is not paid for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel import terminal
+from rlm_kernel.errors import ConfigError, KernelError
+
+if TYPE_CHECKING:
+    import modal
+
+KERNEL_PACKAGES = ("ipykernel>=6.29,!=7.0.*",)
+IDLE_SECONDS = 60
+MAX_LIFETIME = 24 * 3600
+"""Seconds: Modal's own limit of a sandbox's life."""
+LOG_LINES = 20
+CONNECT_SECONDS = 20.0
+"""Modal's client tries for a minute; who has no network wants to know it sooner."""
+QUIET_SECONDS = 2.0
+"""A build that takes longer is told about: it takes a minute, once."""
+
+_endings: set[asyncio.Future[None]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxOptions:
+    """What a sandbox is to be like.
+
+    Attributes:
+        app_name: the Modal App that it belongs to; made when there is none.
+        timeout: seconds of its life.
+        image: a name in a registry, with Python and pip in it; None: Debian with the Python version of this process.
+        packages: what pip installs besides ipykernel.
+        cpu: cores; None: Modal's default.
+        memory: MiB, asked for and not exceeded; None: Modal's default.
+        gpu: e.g. ``"T4"`` or ``"A100:2"``, or None.
+        block_network: whether it has no network.
+    """
+
+    app_name: str
+    timeout: int
+    image: str | None = None
+    packages: Sequence[str] = ()
+    cpu: float | None = None
+    memory: int | None = None
+    gpu: str | None = None
+    block_network: bool = True
+
+
+def require_modal() -> None:
+    """Check that Modal's client is installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if importlib.util.find_spec("modal") is None:
+        raise ConfigError(
+            "environment='modal' needs Modal's client: pip install 'rlm-kernel[modal]', then `modal token new`."
+        )
+
+
+async def create_sandbox(options: SandboxOptions) -> modal.Sandbox:
+    """Build the image, unless Modal has it, and start a sandbox that waits for commands.
+
+    Raises:
+        ConfigError: the client is missing or not authenticated, or Modal refuses an option.
+        KernelError: Modal cannot be reached, cannot build the image or has no capacity.
+    """
+    require_modal()
+    import modal
+
+    with translate_errors(options):
+        app = await _app(options.app_name)
+        image = await _build(_image(options), app)
+        return await _unless_cancelled(
+            modal.Sandbox.create.aio(
+                "sleep",
+                str(MAX_LIFETIME),
+                app=app,
+                image=image,
+                timeout=options.timeout,
+                idle_timeout=min(IDLE_SECONDS, options.timeout),
+                cpu=options.cpu,
+                memory=None if options.memory is None else (options.memory, options.memory),
+                gpu=options.gpu,
+                block_network=options.block_network,
+            )
+        )
+
+
+async def end_sandbox(sandbox: modal.Sandbox) -> None:
+    """Terminate it, if it can be reached; if not, its idle timeout ends it."""
+    from modal.exception import Error
+
+    with contextlib.suppress(Error, OSError):
+        await sandbox.terminate.aio()
+        await sandbox.detach.aio()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def translate_errors(options: SandboxOptions) -> Iterator[None]:
+    """Turn the errors of Modal's client into ours, which say what helps."""
+    from modal import exception as modal_errors
+
+    try:
+        yield
+    except modal_errors.AuthError as error:
+        raise ConfigError(
+            f"Modal does not know who you are ({_first_line(error)}): run `modal token new`, "
+            "or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET."
+        ) from error
+    except modal_errors.PermissionDeniedError as error:
+        raise ConfigError(
+            f"Modal does not allow the App {options.app_name!r} ({_first_line(error)}): choose another one by "
+            "environment_kwargs={'app_name': ...}, or another profile by MODAL_PROFILE."
+        ) from error
+    except modal_errors.NotFoundError as error:
+        raise ConfigError(f"Modal does not find it: {_first_line(error)}. Is MODAL_ENVIRONMENT right?") from error
+    except (modal_errors.InvalidError, ValueError) as error:
+        raise ConfigError(f"Modal refuses an option of environment_kwargs: {error}") from error
+    except modal_errors.ResourceExhaustedError as error:
+        raise KernelError(
+            f"Modal has no sandbox for you now ({_first_line(error)}): try again later, ask for less cpu, memory or "
+            "gpu, or look at the limits of your plan."
+        ) from error
+    except (modal_errors.Error, OSError) as error:
+        raise KernelError(
+            f"Modal did not give a sandbox ({_first_line(error)}). Is the network there? "
+            "https://status.modal.com tells how Modal is."
+        ) from error
+
+
+async def _unless_cancelled(creation: Coroutine[Any, Any, modal.Sandbox]) -> modal.Sandbox:
+    """Await a sandbox. If we are cancelled meanwhile it may be on its way: it is ended as soon as it is there."""
+    creating = asyncio.ensure_future(creation)
+    try:
+        return await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        ending = asyncio.ensure_future(_end_when_there(creating))
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
+        raise
+
+
+async def _end_when_there(creating: asyncio.Future[modal.Sandbox]) -> None:
+    await asyncio.wait({creating})
+    if not creating.cancelled() and creating.exception() is None:
+        await end_sandbox(creating.result())
+
+
+def _image(options: SandboxOptions) -> modal.Image:
+    import modal
+
+    # An entrypoint of the image's own would take our command for its arguments.
+    base = modal.Image.from_registry(options.image).entrypoint([]) if options.image else modal.Image.debian_slim()
+    return base.pip_install(*KERNEL_PACKAGES, *options.packages)
+
+
+async def _app(name: str) -> modal.App:
+    import modal
+
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await modal.App.lookup.aio(name, create_if_missing=True)
+    except TimeoutError as error:
+        raise OSError(f"no answer within {CONNECT_SECONDS:.0f} s") from error
+
+
+async def _build(image: modal.Image, app: modal.App) -> modal.Image:
+    from modal.exception import ImageBuildError
+
+    building = asyncio.ensure_future(image.build.aio(app))
+    try:
+        if not (await asyncio.wait({building}, timeout=QUIET_SECONDS))[0]:
+            terminal.note("Modal builds the image: this takes a minute or so, once.")
+        return await building
+    except ImageBuildError as error:
+        log = await _last_lines(image)
+        raise KernelError(
+            f"Modal could not build the image. Its log ends:\n{log or _first_line(error)}\n"
+            "Look at `image` and `packages` of environment_kwargs: the image must have Python with pip."
+        ) from error
+    finally:
+        building.cancel()
+
+
+async def _last_lines(image: modal.Image) -> str:
+    """The end of the log of a build that failed; empty when Modal does not tell."""
+    from modal.exception import Error
+
+    with contextlib.suppress(Error):
+        return "".join([entry.message async for entry in image.logs.tail.aio(LOG_LINES)]).strip()
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

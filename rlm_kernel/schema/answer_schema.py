@@ -1,0 +1,190 @@
+"""Answers by JSON Schema: the instructions for the model, reading its reply, and the list of what does not fit.
+
+`validation` decides what fits; this module holds the texts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_kernel.parsing import without_thinking
+from rlm_kernel.schema.validation import MAX_PROBLEMS, MisfitError, check_schema, problems, shorten
+from rlm_kernel.types import Message
+
+_FENCED = re.compile(r"\A[^`]*```\w*[ \t]*\n(.*?)\n[ \t]*```[^`]*\Z", re.DOTALL)
+
+_DATA = frozenset({"const", "default", "enum", "examples"})
+"""Keywords whose values are data, whatever they look like."""
+
+_BY_NAME = frozenset({"$defs", "definitions", "dependentSchemas", "properties"})
+"""Keywords whose values hold schemas by name, and a name may be that of a keyword."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A JSON Schema that was checked.
+
+    Attributes:
+        document: the schema.
+        build: makes the object that the user gets; raises ValueError for what it does not take.
+    """
+
+    document: dict[str, Any]
+    build: Callable[[Any], Any] | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> Schema:
+        """The schema of a dict, or of a pydantic model class.
+
+        Raises:
+            TypeError: it is neither.
+            ValueError: it is no JSON Schema that can be used; the message says why.
+        """
+        if not isinstance(given, dict) and callable(getattr(given, "model_json_schema", None)):
+            return cls(check_schema(given.model_json_schema()), given.model_validate)
+        if not isinstance(given, dict):
+            raise TypeError(f"a schema is a JSON Schema (a dict) or a pydantic model class, not {type(given).__name__}")
+        return cls(check_schema(given))
+
+    def read(self, text: str, *, whole: bool = True) -> Any:
+        """The value in a model's words: JSON, alone or in one fenced block.
+
+        Args:
+            text: the words.
+            whole: False when they were cut by the length limit.
+
+        Raises:
+            MisfitError: there is none, or it does not fit.
+        """
+        value = _json(text, whole=whole)
+        self.fit(value)
+        return value
+
+    def fit(self, value: Any) -> Any:
+        """What the user gets for a JSON value.
+
+        Raises:
+            MisfitError: it does not fit.
+        """
+        if found := problems(self.document, value):
+            raise MisfitError(found)
+        if self.build is None:
+            return value
+        try:
+            return self.build(value)
+        except ValueError as error:
+            raise MisfitError(_complaints(error)) from error
+
+    def take(self, text: str, as_json: str | None = None) -> str:
+        """An answer that was given in a cell or in words, as JSON.
+
+        Args:
+            text: the answer; where it is not the JSON of a value that fits, it may be one as it stands.
+            as_json: what the kernel made of a value that is no text, or None.
+
+        Raises:
+            MisfitError: it does not fit.
+        """
+        if as_json is not None:
+            return text_of(self.read(as_json))
+        values: list[Any] = [text]
+        complaints: list[str] = []
+        try:
+            values.insert(0, _json(text))
+        except MisfitError as misfit:
+            complaints += misfit.problems
+        for value in values:
+            try:
+                self.fit(value)
+            except MisfitError as misfit:
+                complaints += misfit.problems if value is values[0] else ()
+            else:
+                return text_of(value)
+        raise MisfitError(complaints)
+
+
+def add_instructions(messages: Sequence[Message], schema: dict[str, Any]) -> list[Message]:
+    """The conversation with the schema told at its end, for a model that has to be asked in words."""
+    *before, last = messages
+    told = f"{last['content']}\n\nAnswer with JSON only, no words around it. It must fit this JSON Schema:\n"
+    return [*before, {**last, "content": told + text_of(schema)}]
+
+
+def request_for_repair(misfit: MisfitError) -> str:
+    """What a model is told whose reply did not fit."""
+    listed = "\n".join(f"- {problem}" for problem in misfit.problems)
+    return f"That does not fit the schema:\n{listed}\nGive the whole answer again, corrected: JSON only."
+
+
+def is_strict(schema: Any) -> bool:
+    """Whether every object says all its names and needs them all, as OpenAI's strict mode demands."""
+    return all(
+        _texts(part.get("required")) == part["properties"].keys() and part.get("additionalProperties") is False
+        for part in _objects(schema)
+    )
+
+
+def is_closed(schema: Any) -> bool:
+    """Whether no object may hold names that the schema does not say: only then a mode that adds none loses nothing."""
+    return all(part["properties"] and not part.get("additionalProperties") for part in _objects(schema))
+
+
+def text_of(value: Any) -> str:
+    """A value as JSON that a model reads easily."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+# -- reading
+
+
+def _json(text: str, *, whole: bool = True) -> Any:
+    text = without_thinking(text).strip()
+    fenced = _FENCED.match(text)
+    try:
+        return json.loads(fenced[1] if fenced else text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        cut = "" if whole else " It was cut at the length limit: write less."
+        raise MisfitError([f"it is not JSON ({error}).{cut}"]) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _complaints(error: ValueError) -> list[str]:
+    """What a class refuses a value for; pydantic tells each part of it."""
+    each = error.errors() if hasattr(error, "errors") else []
+    told = [f"$.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in each]
+    return [shorten(words) for words in told or [str(error)]][:MAX_PROBLEMS]
+
+
+def _objects(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every part that describes an object; one without properties describes a dict of anything."""
+    for part in _subschemas(schema):
+        properties = part.get("properties")
+        if part.get("type") == "object" or isinstance(properties, dict):
+            yield {**part, "properties": properties if isinstance(properties, dict) else {}}
+
+
+def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schema and those in it: not what is data, or a name."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            yield part
+            for keyword, value in part.items():
+                if keyword in _BY_NAME and isinstance(value, dict):
+                    waiting += value.values()
+                elif keyword not in _DATA:
+                    waiting.append(value)
+
+
+def _texts(names: Any) -> set[str]:
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()

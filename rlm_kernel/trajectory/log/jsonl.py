@@ -1,0 +1,178 @@
+"""Events as lines of the log, and back.
+
+A line is a JSON object with a `type` and the fields of the event. Lines do not repeat each other: an answer does not
+repeat its prompt, and the outcome not the input. `metadata` and `iteration` also carry the fields of the reference's
+format (`reference_format.py`), which are not read back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from rlm_kernel import errors
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.events import Event
+from rlm_kernel.trajectory.log import prompt_store
+from rlm_kernel.types import RLMChatCompletion, Usage
+
+SCHEMA = 1
+"""The version of the lines, in `metadata`."""
+
+KINDS: dict[type[Event], str] = {
+    events.RunStarted: "metadata",
+    events.KernelReady: "kernel_ready",
+    events.IterationStarted: "asked",
+    events.ModelReplied: "reply",
+    events.CellStarted: "cell",
+    events.SubcallStarted: "subcall",
+    events.SubcallRejected: "rejected",
+    events.SubcallAnswered: "answer",
+    events.SubcallFinished: "subcall_end",
+    events.ToolCalled: "tool_call",
+    events.CellFinished: "cell_result",
+    events.IterationFinished: "iteration",
+    events.Compacted: "summary",
+    events.Notice: "notice",
+    events.ChildEvent: "child",
+    events.RunFinished: "finished",
+    events.RunFailed: "failed",
+}
+"""What is recorded; pieces of text and output are not, because the whole follows."""
+
+_EVENTS = {kind: event for event, kind in KINDS.items()}
+
+TYPES = ("context", *_EVENTS)
+"""The types of the lines of a log; the one that says where the input is kept tells of no event."""
+
+_LEFT_OUT = {events.RunStarted: ("context",), events.SubcallAnswered: ("prompt",)}
+
+
+def line_of(event: Event) -> dict[str, Any] | None:
+    """The line of an event, or None for one that is not recorded."""
+    kind = KINDS.get(type(event))
+    if kind is None:
+        return None
+    match event:
+        case events.ChildEvent():
+            inner = line_of(event.event)
+            where = {"cell": event.cell, "query": event.query, "index": event.index}
+            return None if inner is None else {"type": kind, "time": event.time, **where, "line": inner}
+        case events.RunFinished():
+            return {"type": kind, "time": event.time, **_outcome(event.completion)}
+        case events.RunFailed():
+            given_up = {"given_up": event.given_up} if event.given_up else {}
+            return {"type": kind, "time": event.time, **_failure(event.error), **given_up}
+        case events.SubcallStarted():
+            return prompt_store.shortened({"type": kind, **_fields_of(event)})
+    return {"type": kind, **_fields_of(event)}
+
+
+def text_of(line: dict[str, Any]) -> str:
+    """The line as JSON, in ASCII: lone surrogates survive, and no character can end it early."""
+    return _ENCODER.encode(line)
+
+
+def event_of(line: dict[str, Any]) -> Event:
+    """The event of a line.
+
+    Raises:
+        ValueError, KeyError: it is no line of ours.
+    """
+    kind = _EVENTS[line["type"]]
+    if kind is events.ChildEvent:
+        where = {key: line[key] for key in ("time", "cell", "query", "index")}
+        return events.ChildEvent(**where, event=event_of(line["line"]))
+    if kind is events.RunFailed:
+        given_up = _spending_reader().validate_python(line.get("given_up", ()))
+        return events.RunFailed(time=line["time"], error=_error(line), given_up=given_up)
+    names = {f.name for f in dataclasses.fields(kind)}
+    fields: dict[str, Any] = {key: value for key, value in line.items() if key in names}
+    if kind is events.SubcallAnswered:
+        fields["prompt"] = ""
+    if kind is events.RunFinished:
+        fields["completion"] = {**line, "prompt": ""}
+    event: Event = _reader(line["type"]).validate_python(fields)
+    if isinstance(event, events.RunStarted):
+        check_tools(event.tools)
+    return event
+
+
+def check_tools(tools: Iterable[Any]) -> None:
+    """See whether custom tools are as `Tool.recorded` tells them.
+
+    Raises:
+        TypeError, ValueError, KeyError: one of them is not.
+    """
+    for tool in tools:
+        name, kind, _ = (tool[key] for key in ("name", "kind", "description"))
+        if not isinstance(name, str) or kind not in ("function", "value", "code"):
+            raise ValueError(f"{name!r} of the kind {kind!r} is no tool")
+        if not isinstance(tool["card"] if kind == "function" else {}, dict):
+            raise TypeError(f"the card of the tool {name} is no object")
+        if kind == "code" and not isinstance(tool.get("content", ""), str):
+            raise TypeError(f"the code of the tool {name} is no text")
+
+
+@cache
+def _reader(kind: str) -> Any:
+    """What checks the fields of a line of this type and makes the event of them."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_EVENTS[kind])
+
+
+@cache
+def _spending_reader() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(tuple[tuple[str, Usage], ...])
+
+
+def _fields_of(record: Any) -> dict[str, Any]:
+    kind: Any = type(record)
+    return {name: getattr(record, name) for name in _fields(kind)}
+
+
+@cache
+def _fields(kind: Any) -> tuple[str, ...]:
+    left_out = _LEFT_OUT.get(kind, ())
+    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in left_out)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {
+            name: field for name, field in _fields_of(value).items() if not isinstance(field, bytes)
+        }  # of a picture
+    raise TypeError(f"{type(value).__name__} cannot be recorded")
+
+
+_ENCODER = json.JSONEncoder(default=_plain, separators=(",", ":"))
+
+
+def _outcome(completion: RLMChatCompletion) -> dict[str, Any]:
+    fields = completion.to_dict()
+    return {key: fields[key] for key in fields.keys() - {"prompt", "metadata"}}
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    partial = getattr(error, "partial_answer", None)
+    return {"error_type": type(error).__name__, "error": str(error), "partial_answer": partial}
+
+
+def _error(line: dict[str, Any]) -> BaseException:
+    """The error of a run that failed, as far as it can be made again from its name and its words."""
+    if line["error_type"] in (asyncio.CancelledError.__name__, KeyboardInterrupt.__name__):
+        return asyncio.CancelledError(line["error"])
+    known = getattr(errors, str(line["error_type"]), None)
+    kind = known if isinstance(known, type) and issubclass(known, errors.RLMError) else errors.RLMError
+    error = kind.__new__(kind)
+    Exception.__init__(error, line["error"])
+    if isinstance(error, errors.LimitError | errors.CancellationError):
+        error.partial_answer = line.get("partial_answer")
+    return error

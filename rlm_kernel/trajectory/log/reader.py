@@ -1,0 +1,269 @@
+"""Read a log back: the run as far as it got.
+
+The log of a killed process ends anywhere, also in the middle of a line. Everything before that is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import cache
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Literal
+
+from rlm_kernel.errors import RecordingError
+from rlm_kernel.trajectory.log import clipping, jsonl, prompt_store, signature
+from rlm_kernel.trajectory.tree import Trajectory
+from rlm_kernel.untrusted import json_text
+
+ContextEncoding = Literal["text", "json", "pickle"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContext:
+    """Where the input of a run is kept.
+
+    Attributes:
+        sha256: of its bytes, in hex.
+        encoding: ``text``: UTF-8 with surrogates passed; ``json``; ``pickle``: neither was exact. The host does not
+            open a pickle that it reads from a file, only a kernel does.
+        size: bytes.
+        file: its path relative to the log's folder, or None when it is embedded.
+        value: the embedded input.
+        redacted: whether it holds a secret, and was therefore not stored.
+        left_out: whether it was not stored because the files of the run may not be so large.
+    """
+
+    sha256: str
+    encoding: ContextEncoding
+    size: int
+    file: str | None = None
+    value: Any = None
+    redacted: bool = False
+    left_out: bool = False
+
+
+_KNOWN = "Give a log (.jsonl) that RLMLogger or `rlm run` wrote; those of other tools cannot be read."
+_MAX_FIRST = 1 << 22
+_MAX_NOTEBOOK = 1 << 30
+
+_STORED = tuple(field.name for field in fields(StoredContext))
+
+
+@cache
+def _reader() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(StoredContext)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A log that was read.
+
+    Attributes:
+        path: of the log.
+        metadata: its first line: the documented fields, and the configuration of the `RLM`.
+        context: the input, or None when the run was killed before it was stored.
+        trajectory: the run.
+        flaw: why the log does not count as one that this user wrote, in words; None: it carries the user's signature.
+        clipped_at: the first cell that is not whole on record, because the log reached `max_log_bytes`; None: all are.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    context: StoredContext | None
+    trajectory: Trajectory
+    flaw: str | None = None
+    clipped_at: int | None = None
+
+    @property
+    def stem(self) -> str:
+        """The name of the run: that of the log and of the notebook, without the suffix."""
+        return self.path.stem
+
+
+def read_log(path: str | Path) -> Recording:
+    """Read a log, or the log of a notebook.
+
+    Raises:
+        RecordingError: there is no such file, or it is no log of ours.
+    """
+    log = log_of(Path(path))
+    metadata: dict[str, Any] = {}
+    context: StoredContext | None = None
+    trajectory, known, clipped_at = Trajectory(), dict[str, str | None](), None
+    check = signature.Check()
+    for number, line in _lines(log, check):
+        if (told := line.get("type")) not in jsonl.TYPES:
+            raise RecordingError(f"{log}: line {number} is not one of ours: its type is {told!r}. {_KNOWN}")
+        try:
+            match told:
+                case "context":
+                    context = _reader().validate_python({key: line[key] for key in _STORED if key in line})
+                case kind:
+                    metadata = _check_first_line(log, line) if kind == "metadata" and not metadata else metadata
+                    _put_back(line, log.parent, known)
+                    trajectory.add(jsonl.event_of(line))
+                    if line.get(clipping.MARK) and clipped_at is None:
+                        clipped_at = _under_way(trajectory, line)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise RecordingError(f"{log}: line {number} is not one of ours: {_wrong(error)}. {_KNOWN}") from error
+    if not metadata:
+        raise RecordingError(f"{log} holds no run: it has no line of the type 'metadata'. {_KNOWN}")
+    return Recording(log, metadata, context, trajectory, check.flaw, clipped_at)
+
+
+def _put_back(line: dict[str, Any], folder: Path, known: dict[str, str | None]) -> None:
+    """Read the large prompts of a call, or of one in a child's run, from their files."""
+    while line.get("type") == "child" and isinstance(line.get("line"), dict):
+        line = line["line"]
+    if line.get("type") == "subcall":
+        prompt_store.restore(line, folder, known)
+
+
+def _under_way(run: Trajectory, line: dict[str, Any]) -> int:
+    """The cell that was running when a line was written, or the next one."""
+    latest = run.cells[-1] if run.cells else None
+    if latest is None or (latest.result is not None and line.get("cell") != latest.number):
+        return 1 if latest is None else latest.number + 1
+    return latest.number
+
+
+def _wrong(error: Exception) -> str:
+    """What is wrong with a line, in a few words."""
+    from pydantic import ValidationError
+
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
+
+
+def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
+    """The first line, with what others take from it as it is.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not as we write it.
+        RecordingError: a later version wrote it.
+    """
+    schema = line.get("log_schema", jsonl.SCHEMA)
+    if not isinstance(schema, int):
+        raise TypeError("log_schema is no number")
+    if schema > jsonl.SCHEMA:
+        raise RecordingError(
+            f"{log} has the schema {schema}, and this version of rlm-kernel reads up to {jsonl.SCHEMA}. Update it: "
+            "pip install -U rlm-kernel."
+        )
+    datetime.fromisoformat(line.get("timestamp") or "1970-01-01")
+    for name in ("forked_from", "configuration", "environment_kwargs"):
+        if not isinstance(line.get(name), dict | None):
+            raise TypeError(f"{name} is no object")
+    jsonl.check_tools((line.get("configuration") or {}).get("custom_sub_tools") or ())
+    return line
+
+
+def earlier_recordings(recording: Recording) -> tuple[Recording, ...]:
+    """The runs that the same persistent kernel served before, the first one first.
+
+    Raises:
+        RecordingError: the log of one of them is missing, or they are no chain.
+    """
+    known, served = [recording], []
+    while (name := known[-1].metadata.get("continues")) is not None:
+        if Path(str(name)).name != name or name in (one.stem for one in known):
+            raise RecordingError(f"{known[-1].path} continues {name!r}, which cannot be: it was altered.")
+        log = log_of(recording.path.with_name(f"{name}.jsonl"))
+        if not log.stat().st_size:  # it was cancelled before it began
+            _check_begins(known, log)
+            break
+        earlier = read_log(log)
+        known.append(earlier)
+        if earlier.trajectory.kernel_seconds is not None:  # else it never came to be served
+            served.append(earlier)
+    return tuple(reversed(served))
+
+
+def _check_begins(known: Sequence[Recording], empty: Path) -> None:
+    """See whether nothing was in the kernel before these runs; the cells of a kernel are counted through.
+
+    Raises:
+        RecordingError: something was, and the empty log before them does not say which run left it.
+    """
+    first = min((cell.number for one in known for cell in one.trajectory.cells), default=1)
+    if first > 1:
+        raise RecordingError(
+            f"{empty} is empty, so the runs are not known whose kernel {known[0].stem} went on in: start a new run."
+        )
+
+
+def log_of(path: Path) -> Path:
+    """The log itself, or the one beside a notebook.
+
+    Raises:
+        RecordingError: there is none.
+    """
+    if path.is_dir():
+        raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
+    if path.suffix not in ("", ".jsonl", ".ipynb"):
+        raise RecordingError(f"{str(path)!r} is no log of a run: give the .jsonl, or the notebook (.ipynb) beside it.")
+    log = path.with_suffix(".jsonl")
+    if path.suffix == ".ipynb" and not log.is_file():
+        log = _named_in(path)
+    if not log.is_file():
+        raise RecordingError(f"There is no log {str(log)!r}: give the .jsonl of a run, or its notebook beside it.")
+    return log
+
+
+def check_is_log(log: Path) -> None:
+    """See whether a file begins as a log does, ours or one that the documents describe. It may hold nothing yet.
+
+    Raises:
+        RecordingError: it does not.
+    """
+    with log.open("rb") as file:
+        line = file.readline(_MAX_FIRST)
+    try:
+        known = not line.endswith(b"\n") or json.loads(line).get("type") in ("metadata", "iteration")
+    except (ValueError, AttributeError, RecursionError):
+        known = False
+    if not known:
+        raise RecordingError(f"{log} is not the log of a run: its first line is none of ours. {_KNOWN}")
+
+
+def _latest_of(folder: Path) -> str:
+    logs = sorted(folder.glob("*.jsonl"), key=attrgetter("name"))
+    return f"The last one by name is {logs[-1]}." if logs else "There is none in it."
+
+
+def _named_in(notebook: Path) -> Path:
+    """The log that a notebook names: a copy may lie elsewhere or be called otherwise."""
+    try:
+        about = json_text.load(notebook, max_bytes=_MAX_NOTEBOOK)["metadata"]["rlm"]
+        folder, name = str(about.get("rlm_dir", ".")), str(about["log"])
+    except FileNotFoundError:
+        raise RecordingError(f"There is no file {str(notebook)!r}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordingError(f"{notebook} is not a notebook of a run: {error!r}") from error
+    session = notebook.parent / name
+    return session if session.is_file() else Path(folder) / name
+
+
+def _lines(log: Path, check: signature.Check) -> Iterator[tuple[int, dict[str, Any]]]:
+    with log.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                line = json.loads(raw)
+            except (ValueError, RecursionError) as error:
+                if raw.endswith(b"\n"):
+                    raise RecordingError(f"{log}: line {number} is not JSON: {error}") from error
+                return  # the process was killed while it wrote this line
+            if not isinstance(line, dict):
+                raise RecordingError(f"{log}: line {number} is not a JSON object.")
+            check.take(number, raw)
+            yield number, line

@@ -1,0 +1,183 @@
+"""Save the notebook of a run during the run, so that the file is complete at every moment.
+
+A thread of its own collects the events and writes; the engine's loop only hands them over. The file is replaced
+atomically, so a process that is killed leaves the version before.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.events import Event
+from rlm_kernel.trajectory.log.atomic_files import write_whole
+from rlm_kernel.trajectory.log.quota import Quota
+from rlm_kernel.trajectory.log.redaction import Redactor
+from rlm_kernel.trajectory.notebook.build import About, about_run, notebook_of, runs
+from rlm_kernel.trajectory.tree import Trajectory
+
+SECONDS = 1.0
+"""Between two writes while the run goes on."""
+
+SHARE = 10
+"""A notebook that takes long to make is made less often: at most this part of the time goes into it."""
+
+_UNREAD = (events.ModelText, events.CellOutput)
+
+
+class NotebookAutosave:
+    """A reader of the stream of events that keeps the notebook of a run, and those of its children, up to date.
+
+    Args:
+        path: of the notebook; those of children are written beside it.
+        about: what the first line of the log says besides the run.
+        redact: takes secrets out of text.
+        seconds: between two writes while the run goes on.
+        quota: what the files of the run may take.
+
+    Raises:
+        OSError: from the next call, once: it could not be written. The run is none the worse for it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        redact: Redactor | None = None,
+        *,
+        seconds: float = SECONDS,
+        quota: Quota | None = None,
+    ) -> None:
+        self._path = path
+        self._about = about_run(path, about)
+        self._redact = redact
+        self._seconds = seconds
+        self._quota = quota or Quota()
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._failure: BaseException | None = None
+        self._broken = self._closed = False
+        self._thread = threading.Thread(target=self._work, name="rlm-notebook", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"The notebook {self._path}"
+
+    def __call__(self, event: Event) -> None:
+        """Take an event; the notebook has it a second later."""
+        self._complain()
+        if not self._broken and not isinstance(event, _UNREAD):
+            self._events.put(event)
+
+    def close(self) -> None:
+        """Wait until everything is written. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._events.put(None)
+            self._thread.join()
+        self._complain()
+
+    def _complain(self) -> None:
+        failure, self._failure = self._failure, None
+        if isinstance(failure, OSError):
+            raise failure
+        if failure is not None:
+            raise OSError(f"the notebook could not be made: {failure!r}") from failure
+
+    # -- the thread
+
+    def _work(self) -> None:
+        try:
+            self._write_while_events_come(_Notebooks(self._path.parent, self._about, self._redact, self._quota))
+        except BaseException as failure:  # noqa: BLE001 (whoever calls next gets it)
+            self._failure, self._broken = failure, True
+
+    def _write_while_events_come(self, notebooks: _Notebooks) -> None:
+        due = time.monotonic()
+        while True:
+            try:
+                event = self._events.get(timeout=max(0.0, due - time.monotonic()) if notebooks.changed else None)
+            except queue.Empty:
+                due = self._next(notebooks)
+                continue
+            if event is None:
+                break
+            notebooks.add(event)
+            if time.monotonic() >= due and notebooks.is_worth_reading:
+                due = self._next(notebooks)
+        if notebooks.changed:
+            notebooks.write()
+
+    def _next(self, notebooks: _Notebooks) -> float:
+        """Write, and say when to write again."""
+        started = time.monotonic()
+        notebooks.write()
+        ended = time.monotonic()
+        return ended + max(self._seconds, SHARE * (ended - started))
+
+
+class _Notebooks:
+    """The notebooks of a run and of those below it, in memory and on disk. `changed`: the two are not the same."""
+
+    def __init__(self, folder: Path, about: About, redact: Redactor | None, quota: Quota) -> None:
+        self.changed = False
+        self._quota = quota
+        self._folder = folder
+        self._about = about
+        self._redact = redact
+        self._run = Trajectory()
+        self._told: dict[tuple[Any, ...], int] = {}
+        self._written: dict[str, int] = {}
+
+    @property
+    def is_worth_reading(self) -> bool:
+        """Whether there is more than that the run began."""
+        return bool(self._run.turns)
+
+    def add(self, event: Event) -> None:
+        self.changed = True
+        event = event if self._redact is None else self._redact.data(event)
+        if isinstance(event, events.RunStarted) and self._about.started is None:
+            began = datetime.now().astimezone().isoformat(timespec="milliseconds")
+            self._about = replace(self._about, started=began)
+        self._run.add(event)
+        path: tuple[Any, ...] = ()
+        while isinstance(event, events.ChildEvent):
+            self._told[path] = self._told.get(path, 0) + 1
+            path, event = (*path, (event.cell, event.query, event.index)), event.event
+        self._told[path] = self._told.get(path, 0) + 1
+
+    def write(self) -> None:
+        """Write the notebooks of which something new was told."""
+        for run, about in runs(self._run, self._about):
+            told = self._told.get(about.child, 0)
+            if self._written.get(about.file) != told:
+                text = self._text(run, about)
+                if not self._quota.replace(about.file, len(text.encode("utf-8"))):
+                    raise OSError(
+                        errno.EFBIG, f"the files of the run may have {self._quota.limit:,} bytes (max_log_bytes)"
+                    )
+                write(self._folder / about.file, text)
+                self._written[about.file] = told
+        self.changed = False
+
+    def _text(self, run: Trajectory, about: About) -> str:
+        return str(nbformat.writes(notebook_of(run, about, self._redact)))  # type: ignore[no-untyped-call]
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that is either whole or not there.
+
+    Raises:
+        OSError: it could not be written; a file that was there before still is.
+    """
+    write_whole(path, text.encode("utf-8"))

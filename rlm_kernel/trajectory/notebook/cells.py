@@ -1,0 +1,246 @@
+"""A turn of a run as cells of a notebook: prose as Markdown, code as executed cells with their outputs.
+
+Cells are plain dicts of nbformat 4.5. Their ids depend only on their place in the run, so two runs of one question can
+be compared cell by cell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from rlm_kernel.kernel.outputs import cell_number
+from rlm_kernel.parsing import without_thinking
+from rlm_kernel.text import format_duration, format_tokens
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.notebook import calls as notebook_calls
+from rlm_kernel.trajectory.notebook import markdown, saved_outputs
+from rlm_kernel.trajectory.tree import Cell, Turn
+from rlm_kernel.types import CellResult, Output, Reply, Usage
+
+NotebookCell = dict[str, Any]
+
+MAX_PROSE = 60_000
+"""Characters of a reply or a summary that the notebook shows."""
+
+_OPENING = re.compile(r"^ {0,3}(?:`{3,}+|~{3,}+)[ \t]*+\{?\.?\w", re.MULTILINE)
+"""Above code that ran; a fence without a language is none."""
+
+MAX_SPLIT = 200_000
+"""Characters of a reply whose words and code are shown in their order; the words of a longer one come first."""
+
+_MAX_PLACES = 50
+"""Where the words may say the same as a block before it is looked for no further."""
+
+_MAX_MISSES = 10
+"""Codes that do not stand in the words, before no more of them are looked for."""
+
+RAISES = "raises-exception"
+"""Jupyter's tag for a cell that may raise."""
+
+CUT_OFF = "rlm-cut-off"
+"""The tag of a cell that did not end by itself: a replay shows what it showed, and does not run it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where cells are made for.
+
+    Attributes:
+        prefix: of the ids.
+        stem: of the notebook's file.
+        parent: the file of the notebook of the run that asked; empty for the root.
+        started: when the run began, or None when nobody knows.
+        over: whether the run is over.
+    """
+
+    prefix: str
+    stem: str
+    parent: str
+    started: datetime | None
+    over: bool
+
+    def child(self, cell: int, call: int, index: int) -> str:
+        """The stem of a child's notebook: the cell, its call and the prompt in that, each from 1."""
+        joint = "-" if self.parent else "-child-"
+        return f"{self.stem}{joint}{cell}-{call + 1}-{index + 1}"
+
+
+def markdown_cell(name: str, role: str, source: str, place: Place, **about: Any) -> NotebookCell:
+    """A Markdown cell. `name`: the end of its id."""
+    metadata = {"rlm": {"role": role, **about}}
+    return {"cell_type": "markdown", "id": f"{place.prefix}-{name}", "metadata": metadata, "source": source}
+
+
+def turn_cells(turn: Turn, place: Place) -> Iterator[NotebookCell]:
+    """The cells of a turn."""
+    name = f"t{turn.iteration:03d}"
+    about: dict[str, Any] = {"turn": turn.iteration}
+    heading = f"## Turn {turn.iteration}"
+    if turn.reply is None:
+        said = "The model was asked, and the run ended before it answered." if place.over else "The model is asked."
+        yield markdown_cell(f"{name}-model", "model", f"{heading}\n\n*{said}*", place, **about)
+    else:
+        facts = f"{heading}\n\n{markdown.small(_facts(turn.reply, turn.seconds))}"
+        about |= {"usage": dataclasses.asdict(turn.reply.usage), "model": turn.reply.model}
+        yield from _reply_cells(turn, facts, place, about)
+    for number, notice in enumerate(turn.notices, 1):
+        yield markdown_cell(
+            f"{name}-n{number}", "notice", f"> {markdown.one_line(notice, 1_000)}", place, turn=turn.iteration
+        )
+    if turn.summary is not None:
+        yield _summary(turn, turn.summary, place)
+
+
+def _reply_cells(turn: Turn, facts: str, place: Place, about: dict[str, Any]) -> Iterator[NotebookCell]:
+    """The words and the code in the order in which the model wrote them; the heading stands in the first cell."""
+    assert turn.reply is not None, "asked for by turn_cells"
+    thoughts, words = _thoughts(turn.reply.text)
+    pieces = list(split(words, [cell.code for cell in turn.cells]))
+    first = pieces.pop(0) if pieces and isinstance(pieces[0], str) else ""
+    opening = [facts, thoughts, _words(str(first))]
+    name = f"t{turn.iteration:03d}"
+    yield markdown_cell(f"{name}-model", "model", "\n\n".join(filter(None, opening)), place, **about)
+    for number, piece in enumerate(pieces, 1):
+        if isinstance(piece, int):
+            yield code_cell(turn, piece, place)
+        else:
+            yield markdown_cell(f"{name}-p{number}", "words", _words(piece), place, turn=turn.iteration)
+
+
+def split(words: str, codes: Sequence[str]) -> Iterator[str | int]:
+    """A reply in pieces: words, and the places of the codes in it that ran. The fences of those are left out."""
+    if len(words) > MAX_SPLIT:
+        yield words.strip()
+        yield from range(len(codes))
+        return
+    at = misses = 0
+    for place, code in enumerate(codes):
+        fence, start = _block(words, code, at) if misses < _MAX_MISSES else (-1, -1)
+        misses += start < 0
+        if start >= 0:
+            if before := words[at:fence].strip():
+                yield before
+            closing = start + 1 + len(code) + 1
+            end = words.find("\n", closing)
+            at = len(words) if end < 0 or closing > len(words) else end + 1
+        yield place
+    if rest := words[at:].strip():
+        yield rest
+
+
+def _block(words: str, code: str, at: int) -> tuple[int, int]:
+    """Where the fence above a code begins, and where it ends; -1 where there is none: words may say the same."""
+    start = words.find(f"\n{code}", at)
+    for _ in range(_MAX_PLACES):
+        if start < 0:
+            break
+        fence, end = words.rfind("\n", at, start) + 1 or at, start + 1 + len(code)
+        if words[end : end + 1] in ("", "\n") and _OPENING.match(words, fence, start):
+            return fence, start
+        start = words.find(f"\n{code}", start + 1)
+    return -1, -1
+
+
+def code_cell(turn: Turn, index: int, place: Place) -> NotebookCell:
+    """A cell of a turn with everything it showed. `index`: its place in the turn, from 0."""
+    cell = turn.cells[index]
+    result = cell.result
+    about = {"role": "code", "turn": turn.iteration, "cell": cell.number, "status": status(cell)}
+    metadata: dict[str, Any] = {"rlm": about}
+    if tags := _tags(cell):
+        metadata["tags"] = tags
+    if times := _times(cell, place.started):
+        metadata["execution"] = times
+    return {
+        "cell_type": "code",
+        "id": f"{place.prefix}-t{turn.iteration:03d}-c{index + 1}",
+        "metadata": metadata,
+        "source": cell.code,
+        "execution_count": None if result is None else cell_number(result.execution_count),
+        "outputs": _outputs(cell, result, place),
+    }
+
+
+def status(cell: Cell) -> str:
+    """How a cell ended: ``ok``, ``error``, ``timeout``, ``died``, ``interrupted`` or ``unfinished``."""
+    if cell.result is None:
+        return "unfinished"
+    interrupted = cell.result.error is not None and cell.result.error.name == "KeyboardInterrupt"
+    asked_in_vain = any(len(call.answers) < call.started.count for call in cell.calls)
+    stopped = cell.result.status == "error" and (interrupted or asked_in_vain)
+    return "interrupted" if stopped else cell.result.status
+
+
+def is_cut_off(cell: Cell) -> bool:
+    """Whether a cell did not end by itself. It is not run again: it would take as long, or end the kernel once more."""
+    return status(cell) not in ("ok", "error")
+
+
+def _tags(cell: Cell) -> list[str]:
+    if is_cut_off(cell):
+        return [CUT_OFF]
+    return [RAISES] if status(cell) == "error" else []
+
+
+def _outputs(cell: Cell, result: CellResult | None, place: Place) -> list[Output]:
+    shown = [] if result is None else saved_outputs.bound_outputs(result.outputs)
+    shown += saved_outputs.ending(result, over=place.over)
+    calls = notebook_calls.calls_output(cell, lambda call, index: f"{place.child(cell.number, call, index)}.ipynb")
+    return shown if calls is None else [*shown, calls]
+
+
+def _times(cell: Cell, started: datetime | None) -> dict[str, str]:
+    """When a cell ran, as nbclient writes it."""
+    told = [event.time for event in cell.events if isinstance(event, events.CellStarted | events.CellFinished)]
+    if started is None or not told:
+        return {}
+    begin = _iso(started, told[0])
+    times = {"iopub.status.busy": begin, "iopub.execute_input": begin}
+    if len(told) > 1:
+        end = _iso(started, told[-1])
+        times |= {"iopub.status.idle": end, "shell.execute_reply": end}
+    return times
+
+
+def _iso(started: datetime, seconds: float) -> str:
+    return (started + timedelta(seconds=seconds)).isoformat(timespec="microseconds")
+
+
+def _thoughts(text: str) -> tuple[str, str]:
+    """What the model thought aloud, folded, and the rest of its words."""
+    words = without_thinking(text)
+    if words == text:
+        return "", text
+    thought = text.removesuffix(words).strip() if text.endswith(words) else text
+    return markdown.details(
+        "What the model thought", markdown.code_block(markdown.clip_text(thought, MAX_PROSE))
+    ), words
+
+
+def _words(text: str) -> str:
+    return markdown.prose(markdown.clip_text(text, MAX_PROSE))
+
+
+def _facts(reply: Reply, seconds: float) -> str:
+    parts = [
+        format_tokens(reply.usage.input_tokens, reply.usage.output_tokens),
+        *_cost(reply.usage),
+        format_duration(seconds),
+    ]
+    return " · ".join(parts if reply.finish_reason != "length" else [*parts, "cut by the length limit"])
+
+
+def _cost(usage: Usage) -> list[str]:
+    return [] if usage.cost is None else [markdown.escape_dollars(notebook_calls.format_cost(usage))]
+
+
+def _summary(turn: Turn, reply: Reply, place: Place) -> NotebookCell:
+    told = "*The conversation filled the model's window. From here on this summary takes its place:*"
+    source = f"{told}\n\n{_words(without_thinking(reply.text))}"
+    about = {"turn": turn.iteration, "usage": dataclasses.asdict(reply.usage)}
+    return markdown_cell(f"t{turn.iteration:03d}-summary", "summary", source, place, **about)

@@ -1,0 +1,263 @@
+"""The guest for a replay in a stock Jupyter client: it answers from a log instead of a host.
+
+The setup cell of a notebook (`setup_cell.py`) holds this file, `replay_record.py` and `guest.py`, and makes them
+modules of the kernel. Every question of a cell is answered as it was in the run. It needs the standard library, IPython
+and ipykernel.
+
+The running cell is identified by its cell id where the client sends it (JupyterLab), else by its source, and an edited
+cell by its position. So a cell can be edited or run a second time.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import random
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from IPython.utils.capture import capture_output
+
+if TYPE_CHECKING:
+    from rlm_kernel.kernel import guest as rlm_guest
+    from rlm_kernel.trajectory.notebook import replay_record as rlm_replay_record
+else:
+    import rlm_guest
+    import rlm_replay_record
+
+MAX_PROMPT = 80
+PARAMETERS = ("rlm_dir", "rlm_log", "rlm_mode", "rlm_child", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
+LIVE = (
+    "To have live models answer what is not on record, run `rlm replay --live FILE`, or "
+    "`papermill --engine rlm IN OUT -p rlm_mode live`: keys stay outside of the kernel."
+)
+
+
+class ReplayGuest(rlm_guest.Guest):
+    """The guest, answered from a record."""
+
+    record: rlm_replay_record.Record
+
+    def __init__(self, shell: Any, comm_id: str) -> None:
+        super().__init__(shell, comm_id)
+        self.number = min(self.record.cells, default=1)
+        self.expected = self.number
+        self.lock = threading.Lock()
+        self.asked: Counter[str] = Counter()
+        self.skipped: rlm_replay_record.RecordedCell | None = None
+        self.is_set_up = False
+
+    def send(self, *_: Any, **__: Any) -> None:
+        """Nobody listens."""
+
+    def ask(self, payload: dict[str, Any], images: Any = ()) -> list[dict[str, str]]:
+        """The recorded answers."""
+        __tracebackhide__ = True
+        with self.lock:
+            return [self.recorded(one, payload) for one in rlm_replay_record.keys(payload, list(images))]
+
+    async def ask_async(self, payload: dict[str, Any], images: Any = ()) -> list[dict[str, str]]:
+        """The recorded answers."""
+        __tracebackhide__ = True
+        return self.ask(payload, images)
+
+    def recorded(self, asked: str, payload: dict[str, Any]) -> dict[str, str]:
+        """The answer of the n-th time that the running cell asks this."""
+        __tracebackhide__ = True
+        occurrence = self.asked[asked]
+        self.asked[asked] += 1
+        answer = self.record.answers.get((self.number, asked, occurrence))
+        if answer is None:
+            cell = self.record.cells.get(self.number)
+            edited = cell is None or cell.code != self.source
+            why = "it was edited or is new" if edited else "something that it depends on is not as it was in the run"
+            if self.record.is_clipped:
+                why += ", or the log does not hold the answer because it reached its max_log_bytes"
+            raise rlm_replay_record.NotRecordedError(
+                f"Cell {self.number} of the run asks what is not on record, {summarise(payload)}: {why}. {LIVE}"
+            )
+        return answer
+
+    def cell_starts(self, *told: Any) -> bool:
+        """See which cell of the run this is."""
+        if not super().cell_starts(*told):
+            return False
+        self.source = told[0].raw_cell if told else ""
+        cell_id = getattr(told[0], "cell_id", None) if told else None
+        found = self.record.find(self.source, cell_id, self.expected)
+        self.number = found if self.is_set_up else rlm_replay_record.SETUP
+        self.expected = self.number + 1
+        if self.is_set_up:
+            self.asked.clear()
+        cell = self.record.cells.get(self.number)
+        self.skipped = cell if cell is not None and cell.was_cut_off and cell.code == self.source else None
+        if self.number in self.record.histories:
+            self.give("history", self.record.histories[self.number])
+        return True
+
+    def give(self, name: str, value: Any) -> None:
+        """Make a value one of the names that belong to the run."""
+        self.ours[name] = self.shell.user_ns[name] = value
+        self.shell.user_ns_hidden[name] = value
+
+    @property
+    def expects_error(self) -> bool:
+        """Whether the cell raised in the run."""
+        cell = self.record.cells.get(self.number)
+        return cell is not None and cell.raised
+
+
+def summarise(payload: dict[str, Any]) -> str:
+    """A question in a few words."""
+    if payload["kind"] == "tool":
+        return f"{payload['tool']}(…)"
+    prompt = payload["prompts"][0]
+    name = payload["kind"] + ("_batched" if payload["batch"] else "")
+    return f"{name}({prompt if len(prompt) <= MAX_PROMPT else prompt[:MAX_PROMPT] + '…'!r})"
+
+
+class Skip(ast.NodeTransformer):
+    """Puts what a cell showed in the run in the place of its code, if it was cut off there."""
+
+    def __init__(self, guest: ReplayGuest) -> None:
+        self.guest = guest
+
+    def visit(self, node: Any) -> Any:
+        """The code to run."""
+        if self.guest.skipped is None:
+            return node
+        return ast.parse("__import__('rlm_replay_guest').show_again(get_ipython())")
+
+
+def show_again(shell: Any) -> None:
+    """Show what the running cell showed in the run, which it does not run again."""
+    guest = shell.kernel.rlm_guest
+    result, guest.skipped = guest.skipped.result or {}, None
+    for output in result.get("outputs") or []:
+        if output["output_type"] == "stream":
+            (sys.stdout if output["name"] == "stdout" else sys.stderr).write(output["text"])
+        elif output["output_type"] == "error":
+            print("\n".join(output["traceback"]), file=sys.stderr)
+        else:
+            shell.display_pub.publish(output["data"], output["metadata"])
+    status = result.get("status")  # anything may stand in the log of a stranger
+    ended = status if status in ("error", "timeout", "died") else "unfinished"
+    said = f"Not run again: in the run this cell did not end by itself ({ended})."
+    shell.display_pub.publish({"text/plain": said, "text/markdown": f"*{said}*"}, {"rlm": {"role": "ending"}})
+
+
+def show_tracebacks_of_the_run(shell: Any, guest: ReplayGuest) -> None:
+    """An exception that the run had, too, is no error of the replay: papermill would stop there."""
+    show = shell._showtraceback
+
+    def show_traceback(kind: Any, error: Any, lines: list[str]) -> None:
+        if not guest.expects_error:
+            show(kind, error, lines)
+            return
+        shell._last_traceback = lines
+        print("\n".join(lines), file=sys.stderr)
+
+    shell._showtraceback = show_traceback
+
+
+def unpack(encoding: str, content: bytes) -> Any:
+    """A value from its bytes. A pickle is opened here, in the kernel, and nowhere else."""
+    return json.loads(content) if encoding == "json" else rlm_guest.decode(encoding, memoryview(content))
+
+
+def install(shell: Any) -> None:
+    """Make the REPL of the run. Called by the setup cell."""
+    names = shell.user_ns
+    mode = names.get("rlm_mode", "replay")
+    if mode not in ("replay", "live"):
+        raise ValueError(f"rlm_mode is 'replay' or 'live', not {mode!r}.")
+    log, record = rlm_replay_record.read_log(names)
+    shell.user_ns_hidden.update({name: names[name] for name in PARAMETERS if name in names})
+    uninstall(shell)
+    ReplayGuest.record = record
+    rlm_guest.Guest = ReplayGuest  # type: ignore[misc]
+    rlm_guest.install(shell, {"comm_id": "rlm-record", "seed": None})
+    guest = shell.kernel.rlm_guest
+    show_tracebacks_of_the_run(shell, guest)
+    prepare(guest, log.parent)
+    shell.ast_transformers.append(Skip(guest))
+    count_as_the_run_did(shell, record)
+    print(f"Replaying {log.name}: {len(record.cells):,} cells, {len(record.answers):,} recorded answers.")
+
+
+def uninstall(shell: Any) -> None:
+    """Take back what an earlier run of the setup cell did."""
+    guest = getattr(shell.kernel, "rlm_guest", None)
+    if guest is not None:
+        shell.events.unregister("pre_run_cell", guest.cell_starts)
+        shell.events.unregister("post_run_cell", guest.cell_ended)
+        shell.ast_transformers[:] = [one for one in shell.ast_transformers if type(one).__module__ != __name__]
+        vars(shell).pop("_showtraceback", None)
+
+
+def prepare(guest: ReplayGuest, folder: Path) -> None:
+    """Set the kernel up as the run did: its seed, its setup cells, its tools, what earlier runs left, its input."""
+    record, earlier = guest.record, rlm_replay_record.earlier_records(guest.record, folder)
+    guest.record = [*earlier, record][0]  # whose setup it was
+    random.seed(record.metadata.get("seed", 0))
+    for source in record.metadata.get("setup") or []:
+        guest.shell.run_cell(source).raise_error()
+    for tool in record.metadata.get("tools") or []:
+        provide(guest, tool)
+    guest.is_set_up = True
+    for index, run in enumerate(earlier):
+        live_through(guest, run, index, folder)
+    give_context(guest, record, len(earlier), folder)
+
+
+def live_through(guest: ReplayGuest, run: rlm_replay_record.Record, index: int, folder: Path) -> None:
+    """Run the cells of an earlier run of the same kernel, which was a persistent one."""
+    give_context(guest, run, index, folder)
+    with capture_output():
+        for cell in run.cells.values():
+            if not cell.was_cut_off:
+                guest.shell.run_cell(cell.code, store_history=True)
+    guest.give(f"history_{index}", run.conversation)
+
+
+def give_context(guest: ReplayGuest, run: rlm_replay_record.Record, index: int, folder: Path) -> None:
+    """Begin a run: give its input to the kernel, the `index`-th of it."""
+    value = unpack(*rlm_replay_record.context_of(run.context, folder))
+    if index:  # what an earlier run left in our own names is not this one's
+        guest.give("answer", {"content": "", "ready": False})
+        guest.give("history", [])
+    if (run.metadata.get("configuration") or {}).get("persistent"):
+        guest.give(f"context_{index}", value)
+    guest.give("context", value)
+    guest.record, guest.expected = run, min(run.cells, default=1)
+
+
+def provide(guest: ReplayGuest, tool: dict[str, Any]) -> None:
+    """Give the kernel one of the custom tools of the run."""
+    name = tool["name"]
+    if tool["kind"] == "function":
+        guest.give(name, rlm_guest.stand_in(guest, tool["card"]))
+    elif "content" not in tool:
+        print(f"The tool {name!r} is not on record: assign it yourself in a cell below.", file=sys.stderr)
+    elif tool["kind"] == "code":
+        guest.shell.run_cell(tool["content"]).raise_error()
+    else:
+        guest.give(name, tool["content"])
+
+
+def count_as_the_run_did(shell: Any, record: rlm_replay_record.Record) -> None:
+    """The next cell gets the number that it had in the run: a cell may refer to `_3`, `Out[3]` or its figures."""
+    counts = [(cell.result or {}).get("execution_count") for cell in record.cells.values()]
+    first = next((count for count in counts if count), None)
+
+    def begin(*_: Any) -> None:
+        shell.events.unregister("post_run_cell", begin)
+        if first is not None:
+            shell.history_manager.reset()
+            shell.execution_count = first
+
+    # The setup cell itself is counted when it begins or when it ends, as the version of IPython has it.
+    shell.events.register("post_run_cell", begin)

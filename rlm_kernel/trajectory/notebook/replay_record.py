@@ -1,0 +1,264 @@
+"""Read the log of a run inside a stock kernel: its cells, and the answers that they were given.
+
+A part of the setup cell of a notebook (`setup_cell.py`), where it is the module `rlm_replay_record`. It needs the
+standard library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+SETUP = 0
+"""The cell in whose name the setup of the kernel asked. It is none of the cells that ran."""
+
+CELL_ID = re.compile(r"rlm-[0-9a-f]{8}-t(\d{3,})-c(\d+)(?:-\d+)?")
+
+
+class NotRecordedError(RuntimeError):
+    """The record cannot answer; the message says what is missing and what to do."""
+
+
+class RecordedCell:
+    """A cell of the run."""
+
+    def __init__(self, number: int, turn: int, code: str) -> None:
+        self.number = number
+        self.turn = turn
+        self.code = code
+        self.result: dict[str, Any] | None = None
+        self.unanswered = 0
+
+    @property
+    def raised(self) -> bool:
+        """Whether it ended with an exception of its own."""
+        return self.result is not None and self.result["status"] == "error" and not self.was_cut_off
+
+    @property
+    def was_cut_off(self) -> bool:
+        """Whether it did not end by itself: it is not run again, it would take as long or end the kernel."""
+        if self.result is None or self.result["status"] not in ("ok", "error"):
+            return True
+        interrupted = (self.result.get("error") or {}).get("name") == "KeyboardInterrupt"
+        return self.result["status"] == "error" and (interrupted or self.unanswered > 0)
+
+
+class Record:
+    """What a log says of one run.
+
+    Args:
+        lines: of the log.
+        child: the place of a child below the run that was logged: cell, call and prompt of each level.
+    """
+
+    def __init__(self, lines: list[dict[str, Any]], child: list[Any]) -> None:
+        self.context: dict[str, Any] = {}
+        for cell, query, index in child:
+            asked = [x for x in lines if x["type"] == "subcall" and (x["cell"], x["query"]) == (cell, query)]
+            if not asked:
+                raise NotRecordedError(f"The log holds no child run {child}: rlm_child was changed.")
+            self.context = input_of(asked[0], index)
+            here = [x for x in lines if x["type"] == "child" and (x["cell"], x["query"]) == (cell, query)]
+            lines = [x["line"] for x in here if x["index"] == index]
+        self.cells: dict[int, RecordedCell] = {}
+        self.answers: dict[tuple[int, str, int], dict[str, str]] = {}
+        self.histories: dict[int, list[dict[str, Any]]] = {}
+        self._summarised = False
+        self.metadata: dict[str, Any] = {}
+        self.served = self.is_clipped = False
+        self._slots: dict[tuple[int, str], list[tuple[int, str, int]]] = {}
+        self._seen: Counter[tuple[int, str]] = Counter()
+        self.conversation: list[dict[str, Any]] = []
+        for line in lines:
+            self.add(line)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Take the next line."""
+        self.is_clipped = self.is_clipped or bool(line.get("clipped"))
+        taken = getattr(self, "add_" + line["type"], None)
+        if taken is not None:
+            taken(line)
+
+    def add_metadata(self, line: dict[str, Any]) -> None:
+        """How the run began."""
+        self.metadata = self.metadata or line
+
+    def add_kernel_ready(self, _: dict[str, Any]) -> None:
+        """The kernel was given the input. Of a run that was refused by a busy kernel there is nothing in it."""
+        self.served = True
+
+    def add_context(self, line: dict[str, Any]) -> None:
+        """Where the input is."""
+        self.context = line
+
+    def add_asked(self, line: dict[str, Any]) -> None:
+        """What the model was told."""
+        if not self._summarised:  # else it is told that there was a summary, which the history does not need
+            self.conversation += line.get("told") or []
+        self._summarised = False
+
+    def add_reply(self, line: dict[str, Any]) -> None:
+        """What the model said."""
+        self.conversation.append({"role": "assistant", "content": line["reply"]["text"] or "(empty)"})
+
+    def add_summary(self, line: dict[str, Any]) -> None:
+        """From the next cell on, `history` holds what was said until now."""
+        self.conversation += line.get("told") or []
+        self._summarised = True
+        self.histories[max(self.cells, default=0) + 1] = list(self.conversation)
+
+    def add_cell(self, line: dict[str, Any]) -> None:
+        """A cell began."""
+        self.cells[line["cell"]] = RecordedCell(line["cell"], line["iteration"], line["code"])
+
+    def add_cell_result(self, line: dict[str, Any]) -> None:
+        """A cell ended."""
+        self.cells[line["cell"]].result = line["result"]
+
+    def add_subcall(self, line: dict[str, Any]) -> None:
+        """A cell asked."""
+        self._slots[line["cell"], line["query"]] = [self._slot(line["cell"], key) for key in line["keys"]]
+        if line["cell"] != SETUP:
+            self.cells[line["cell"]].unanswered += len(line["keys"])
+
+    def add_answer(self, line: dict[str, Any]) -> None:
+        """A prompt was answered."""
+        slot = self._slots[line["cell"], line["query"]][line["index"]]
+        self.answers[slot] = answer_payload(line)
+        if line["cell"] != SETUP:
+            self.cells[line["cell"]].unanswered -= 1
+
+    def add_tool_call(self, line: dict[str, Any]) -> None:
+        """A tool was called."""
+        slot = self._slot(line["cell"], line["key"])
+        occurrence = line.get("occurrence")  # of calls at once the first to end need not be the first that was made
+        self.answers[slot if occurrence is None else (*slot[:2], occurrence)] = answer_payload(line["outcome"])
+
+    def _slot(self, cell: int, key: str) -> tuple[int, str, int]:
+        occurrence = self._seen[cell, key]
+        self._seen[cell, key] += 1
+        return cell, key, occurrence
+
+    def find(self, source: str, cell_id: Any, expected: int) -> int:
+        """The number of the cell of the run that is run now. `expected`: the one after the latest."""
+        named = CELL_ID.fullmatch(cell_id) if isinstance(cell_id, str) else None
+        if named is not None:
+            turn = [cell.number for cell in self.cells.values() if cell.turn == int(named[1])]
+            if int(named[2]) <= len(turn):
+                return turn[int(named[2]) - 1]
+        same = [number for number, cell in self.cells.items() if cell.code == source]
+        return min(same, key=lambda number: (number < expected, abs(number - expected)), default=expected)
+
+
+def input_of(call: dict[str, Any], index: int) -> dict[str, Any]:
+    """The input of the child run that answers a prompt: that prompt, which stands in a file if it is large."""
+    name = (call.get("stored") or {}).get(str(index))
+    if name is None:
+        return {"encoding": "text", "value": call["prompts"][index]}
+    return {"encoding": "text", "file": name, "sha256": Path(name).stem}
+
+
+def answer_payload(answer: dict[str, Any]) -> dict[str, str]:
+    """An answer of the log as the host sends it."""
+    if answer.get("refused"):
+        return {"refused": answer["error"]}
+    return {"text": answer["text"]} if answer.get("error") is None else {"error": answer["error"]}
+
+
+def keys(payload: dict[str, Any], images: list[bytes]) -> list[str]:
+    """What identifies each prompt of a question, or the call of a tool; the same as `journal.keys` of the host."""
+    if payload["kind"] == "tool":
+        return [key("tool", payload["tool"], payload["args"], payload["kwargs"])]
+    seen = [hashlib.sha256(image).hexdigest() for image in images]
+    options = (payload.get("schema"), seen)
+    return [key(payload["kind"], payload["model"], prompt, *options) for prompt in payload["prompts"]]
+
+
+def key(*what: Any) -> str:
+    """The SHA-256 of values as JSON."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def folders(names: dict[str, Any]) -> list[Path]:
+    """Where the log may be: where it was, below the working directory, and beside the notebook."""
+    was = Path(names.get("rlm_dir") or ".")
+    told = names.get("__vsc_ipynb_file__") or names.get("PAPERMILL_INPUT_PATH")
+    notebook = os.environ.get("JPY_SESSION_NAME") or told
+    session = [Path(notebook).parent] if notebook else []
+    return list(dict.fromkeys([was, Path(was.name), Path(), *session]))
+
+
+def read_log(names: dict[str, Any]) -> tuple[Path, Record]:
+    """The log of the run, and what it says.
+
+    Args:
+        names: the parameters `rlm_dir`, `rlm_log`, `rlm_child`.
+    """
+    tried = [folder / names["rlm_log"] for folder in folders(names)]
+    found = next((path for path in tried if path.is_file()), None)
+    if found is None:
+        places = ", ".join(str(path.absolute()) for path in tried)
+        raise NotRecordedError(
+            f"The log of this run is not there (looked for {places}). Set rlm_dir to its folder in the cell above, or "
+            "run the notebook with `papermill … -p rlm_dir FOLDER`, or `--inject-paths` if it lies beside the notebook."
+        )
+    return found, Record(lines_of(found), names.get("rlm_child") or [])
+
+
+def earlier_records(record: Record, folder: Path) -> list[Record]:
+    """The runs that a persistent kernel served before this one, in order."""
+    name = record.metadata.get("continues")
+    if not name:
+        return []
+    log = folder / f"{name}.jsonl"
+    if not log.is_file():
+        raise NotRecordedError(f"The run went on in the kernel of another, whose log is missing: {log}. Put it back.")
+    before = Record(lines_of(log), [])
+    return [*earlier_records(before, folder), *([before] if before.served else [])]
+
+
+def lines_of(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log; the last one of a run that was killed may be cut."""
+    lines = []
+    with log.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                lines.append(json.loads(raw))
+            except ValueError as error:
+                if raw.endswith(b"\n"):
+                    raise NotRecordedError(
+                        f"{log}: line {number} is not JSON: it was altered. Put back the log."
+                    ) from error
+    return lines
+
+
+def context_of(stored: dict[str, Any], folder: Path) -> tuple[str, bytes]:
+    """The input of the run: how its bytes are read, and the bytes."""
+    if not stored:
+        raise NotRecordedError(
+            "The run ended before its context was stored: assign `context` yourself in a cell below."
+        )
+    if stored.get("redacted"):
+        raise NotRecordedError(
+            "The context held a secret and is not on record: assign `context` yourself in a cell below."
+        )
+    encoding, name = stored["encoding"], stored.get("file")
+    if name is None:
+        value: Any = stored.get("value")
+        content = (value if encoding == "text" else json.dumps(value)).encode("utf-8", "surrogatepass")
+    else:
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            why = f"The context of the run is missing: {folder / name} ({error.strerror})."
+            raise NotRecordedError(f"{why} Put it back.") from None
+    known = hashlib.sha256(content).hexdigest()
+    if known != stored.get("sha256", known):
+        why = f"The context of the run was altered: {name or 'that in the log'} is not what the run read."
+        raise NotRecordedError(f"{why} Put the original back.")
+    return encoding, content

@@ -1,0 +1,437 @@
+"""The records that the parts of the engine pass to each other. They are frozen and do nothing.
+
+Messages, replies and usage; what a cell asks (`Query`, `ToolCall`) and is given (`Answer`); the result of a cell; the
+completion that a caller receives. `UsageMeter` adds up the usage of a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NotRequired, Self, TypedDict
+
+MAX_IMAGE_BYTES = 20_000_000
+"""Of one picture. The guest refuses larger ones with a hint; the host drops what comes all the same."""
+
+MAX_IMAGES = 100
+"""Of one question."""
+
+_BEGINNINGS: dict[str, tuple[bytes, ...]] = {
+    "image/png": (b"\x89PNG\r\n\x1a\n",),
+    "image/jpeg": (b"\xff\xd8\xff",),
+    "image/gif": (b"GIF87a", b"GIF89a"),
+}
+
+Prompt = str | dict[str, Any] | list[Any]
+"""What `completion()` takes: it becomes the variable `context` in the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture in a prompt.
+
+    Attributes:
+        media_type: ``"image/png"``, ``"image/jpeg"``, ``"image/gif"`` or ``"image/webp"``.
+        sha256: of the bytes, in hexadecimal.
+        size: how many bytes.
+        data: the bytes; empty in an event that was read from a record.
+    """
+
+    media_type: str
+    sha256: str
+    size: int
+    data: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """The picture in these bytes.
+
+        Raises:
+            ValueError: they are no PNG, JPEG, GIF or WebP, or too many.
+        """
+        kind = next((name for name, begins in _BEGINNINGS.items() if data.startswith(begins)), None)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            kind = "image/webp"
+        if kind is None or len(data) > MAX_IMAGE_BYTES:
+            raise ValueError(f"no PNG, JPEG, GIF or WebP image of at most {MAX_IMAGE_BYTES:,} bytes")
+        return cls(kind, hashlib.sha256(data).hexdigest(), len(data), data)
+
+
+QueryKind = Literal["llm_query", "rlm_query"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One call of `llm_query` or `rlm_query`, or a batch of them, as it arrived from the kernel.
+
+    Attributes:
+        id: chosen by the guest; the same for every re-send.
+        kind: which function was called.
+        prompts: one text, or those of the batch in order.
+        model: the name the cell asked for, or None for the default.
+        batch: whether it was a `..._batched` call.
+        schema: a JSON Schema that the answers have to fit, as the kernel sent it; None for text.
+        images: the same for all prompts.
+    """
+
+    id: str
+    kind: QueryKind
+    prompts: tuple[str, ...]
+    model: str | None = None
+    batch: bool = False
+    schema: dict[str, Any] | None = None
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a custom tool, as it arrived from the kernel.
+
+    Attributes:
+        id: chosen by the guest; the same for every re-send.
+        tool: its name.
+        args, kwargs: JSON values.
+    """
+
+    id: str
+    tool: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of one prompt of a `Query`, or of a `ToolCall`.
+
+    Attributes:
+        text: the answer, with a schema as JSON; of a tool its result as JSON.
+        error: why there is none; of a tool the exception's class name and message as JSON.
+        refused: the call itself was wrong: the error is raised in the cell as a ValueError, for a batch too.
+    """
+
+    text: str = ""
+    error: str | None = None
+    refused: bool = False
+
+
+class Message(TypedDict):
+    """One message of a conversation with a model. Only a user message has `images`, which stand before its words."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+    images: NotRequired[tuple[Image, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one call cost.
+
+    Attributes:
+        input_tokens: tokens of the prompt, those read from a cache included.
+        output_tokens: tokens of the reply.
+        cached_tokens: how many of the input tokens came from the provider's cache.
+        cost: US dollars, or None when nobody knows; never 0 for unknown.
+        estimated_tokens: how many of the input and output tokens are an estimate: the call was given up, broke off, or
+            the provider did not say. An estimate is the most that the call can have used.
+        estimated_cost: how much of the cost is an estimate.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float | None = None
+    estimated_tokens: int = 0
+    estimated_cost: float = 0.0
+
+    def plus(self, other: Usage) -> Usage:
+        """Both together. The cost is unknown when one of them is."""
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            None if self.cost is None or other.cost is None else self.cost + other.cost,
+            self.estimated_tokens + other.estimated_tokens,
+            self.estimated_cost + other.estimated_cost,
+        )
+
+    def minus(self, other: Usage) -> Usage:
+        """What is left without one of several calls. The cost is unknown when one of them is."""
+        return Usage(
+            self.input_tokens - other.input_tokens,
+            self.output_tokens - other.output_tokens,
+            self.cached_tokens - other.cached_tokens,
+            None if self.cost is None or other.cost is None else self.cost - other.cost,
+            self.estimated_tokens - other.estimated_tokens,
+            self.estimated_cost - other.estimated_cost,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model answered.
+
+    Attributes:
+        text: the words.
+        model: the model that answered, as the provider names it.
+        usage: what the call cost.
+        finish_reason: ``"stop"``, ``"length"`` (cut by the length limit) or the provider's own word; None if unsaid.
+    """
+
+    text: str
+    model: str
+    usage: Usage = Usage()
+    finish_reason: str | None = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsageSummary:
+    """The calls of one model, added up. `total_cost` (US dollars) is None when a call's cost is unknown.
+
+    `estimated_tokens` and `estimated_cost` are the parts of the sums that nobody reported, see `Usage`.
+    """
+
+    total_calls: int = 0
+    total_input_tokens: int = 0
+    total_output_tokens: int = 0
+    total_cached_tokens: int = 0
+    total_cost: float | None = None
+    estimated_tokens: int = 0
+    estimated_cost: float = 0.0
+
+    def plus(self, usage: Usage) -> ModelUsageSummary:
+        """The summary with one more call in it."""
+        known = self.total_calls == 0 or self.total_cost is not None
+        cost = (self.total_cost or 0.0) + usage.cost if known and usage.cost is not None else None
+        return ModelUsageSummary(
+            self.total_calls + 1,
+            self.total_input_tokens + usage.input_tokens,
+            self.total_output_tokens + usage.output_tokens,
+            self.total_cached_tokens + usage.cached_tokens,
+            cost,
+            self.estimated_tokens + usage.estimated_tokens,
+            self.estimated_cost + usage.estimated_cost,
+        )
+
+    @property
+    def usage(self) -> Usage:
+        """The sums, as if it had been one call."""
+        read, wrote, cached = self.total_input_tokens, self.total_output_tokens, self.total_cached_tokens
+        return Usage(read, wrote, cached, self.total_cost, self.estimated_tokens, self.estimated_cost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The documented fields; `total_cost` only where it is known, and estimates only where there are some."""
+        fields: dict[str, Any] = {
+            "total_calls": self.total_calls,
+            "total_input_tokens": self.total_input_tokens,
+            "total_output_tokens": self.total_output_tokens,
+            "total_cached_tokens": self.total_cached_tokens,
+        }
+        if self.total_cost is not None:
+            fields["total_cost"] = self.total_cost
+        estimates = {"estimated_tokens": self.estimated_tokens, "estimated_cost": self.estimated_cost}
+        return fields | {name: amount for name, amount in estimates.items() if amount}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """The summary that `to_dict` wrote."""
+        return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSummary:
+    """All calls of a run, root and sub-calls, by model."""
+
+    model_usage_summaries: dict[str, ModelUsageSummary] = field(default_factory=dict)
+
+    @property
+    def total_calls(self) -> int:
+        """Calls of all models."""
+        return sum(m.total_calls for m in self.model_usage_summaries.values())
+
+    @property
+    def total_input_tokens(self) -> int:
+        """Input tokens of all models."""
+        return sum(m.total_input_tokens for m in self.model_usage_summaries.values())
+
+    @property
+    def total_output_tokens(self) -> int:
+        """Output tokens of all models."""
+        return sum(m.total_output_tokens for m in self.model_usage_summaries.values())
+
+    @property
+    def estimated_tokens(self) -> int:
+        """How many of the tokens nobody reported, see `Usage`."""
+        return sum(m.estimated_tokens for m in self.model_usage_summaries.values())
+
+    @property
+    def total(self) -> Usage:
+        """Everything added up, as if it had been one call."""
+        models = self.model_usage_summaries.values()
+        cached = sum(m.total_cached_tokens for m in models)
+        estimated = self.estimated_tokens, sum(m.estimated_cost for m in models)
+        return Usage(self.total_input_tokens, self.total_output_tokens, cached, self.total_cost, *estimated)
+
+    @property
+    def total_cost(self) -> float | None:
+        """US dollars of all models, or None when the cost of one of them is unknown."""
+        costs = [m.total_cost for m in self.model_usage_summaries.values()]
+        return None if not costs or None in costs else sum(c for c in costs if c is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The documented form: `{"model_usage_summaries": {model: {...}}}`."""
+        fields: dict[str, Any] = {
+            "model_usage_summaries": {name: m.to_dict() for name, m in self.model_usage_summaries.items()}
+        }
+        return fields if self.total_cost is None else {**fields, "total_cost": self.total_cost}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """The summary that `to_dict` wrote."""
+        models = fields["model_usage_summaries"]
+        return cls({name: ModelUsageSummary.from_dict(model) for name, model in models.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class RLMChatCompletion:
+    """The result of `RLM.completion()`.
+
+    Attributes:
+        root_model: the model that led the run.
+        prompt: the input as it was given.
+        response: the answer.
+        usage_summary: tokens and cost of the root and all sub-calls.
+        execution_time: seconds.
+        metadata: the whole trajectory when a logger was given, else None.
+        parsed: with a `response_schema` the answer as an object, of the pydantic class when one was given.
+    """
+
+    root_model: str
+    prompt: Prompt = field(repr=False)
+    response: str
+    usage_summary: UsageSummary
+    execution_time: float
+    metadata: dict[str, Any] | None = None
+    parsed: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The completion as plain data; `parsed` only where there is an object, and as JSON has it."""
+        fields: dict[str, Any] = {
+            "root_model": self.root_model,
+            "prompt": self.prompt,
+            "response": self.response,
+            "usage_summary": self.usage_summary.to_dict(),
+            "execution_time": self.execution_time,
+            "metadata": self.metadata,
+        }
+        return fields if self.parsed is None else {**fields, "parsed": json.loads(self.response)}
+
+
+Output = dict[str, Any]
+"""One output of a cell, as nbformat 4 writes it: `stream`, `display_data`, `execute_result` or `error`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """What a cell raised: the class name, its message and the traceback without terminal colours."""
+
+    name: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class CellReport:
+    """What the guest saw after a cell, sent with the cell's own messages.
+
+    Attributes:
+        final: the value of the last `FINAL(...)` or `FINAL_VAR(...)` call, or None.
+        answer: the content of `answer` when its `ready` is true, else None.
+        draft: the content of `answer` when there is some, ready or not.
+        variables: the user's variables, name to type name.
+        restored: names that the cell overwrote or deleted, to the name that keeps the cell's value (None: deleted).
+        final_json, answer_json: the same values as JSON, where they are no text and JSON can hold them.
+    """
+
+    final: str | None = None
+    answer: str | None = None
+    draft: str | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    restored: dict[str, str | None] = field(default_factory=dict)
+    final_json: str | None = None
+    answer_json: str | None = None
+
+
+CellStatus = Literal["ok", "error", "timeout", "died"]
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What a cell did.
+
+    Attributes:
+        code: the cell.
+        status: ``ok``; ``error``: it raised; ``timeout``: it was ended; ``died``: the kernel did.
+        outputs: nbformat outputs in order; streams are merged, displays keep every MIME type.
+        error: what it raised, or None.
+        report: what the guest saw after the cell.
+        execution_count: the kernel's count, or None when the cell did not get that far.
+        seconds: wall-clock time of the cell.
+        dropped_characters: how much output was left out of `outputs` because of the memory cap.
+        kernel_alive: False when the kernel has to be restarted before the next cell.
+    """
+
+    code: str
+    status: CellStatus
+    outputs: tuple[Output, ...] = ()
+    error: CellError | None = None
+    report: CellReport = CellReport()
+    execution_count: int | None = None
+    seconds: float = 0.0
+    dropped_characters: int = 0
+    kernel_alive: bool = True
+
+    def stream(self, name: Literal["stdout", "stderr"]) -> str:
+        """All text of one stream."""
+        return "".join(o["text"] for o in self.outputs if o["output_type"] == "stream" and o["name"] == name)
+
+    @property
+    def stdout(self) -> str:
+        """What the cell printed."""
+        return self.stream("stdout")
+
+    @property
+    def stderr(self) -> str:
+        """What the cell wrote to stderr."""
+        return self.stream("stderr")
+
+    @property
+    def value(self) -> str | None:
+        """The plain text of the last expression's value, or None."""
+        for output in reversed(self.outputs):
+            if output["output_type"] == "execute_result":
+                return str(output["data"].get("text/plain", ""))
+        return None
+
+
+class UsageMeter:
+    """The usage of one run by model. All calls of a run end in one event loop, so there is nothing to lock.
+
+    Args:
+        parent: the meter of the run that started this one; it counts the same calls.
+    """
+
+    def __init__(self, parent: UsageMeter | None = None) -> None:
+        self._parent = parent
+        self._models: dict[str, ModelUsageSummary] = {}
+
+    def add(self, model: str, usage: Usage) -> None:
+        """Count one call of a model."""
+        self._models[model] = self._models.get(model, ModelUsageSummary()).plus(usage)
+        if self._parent is not None:
+            self._parent.add(model, usage)
+
+    def summary(self) -> UsageSummary:
+        """The sums until now."""
+        return UsageSummary(dict(self._models))

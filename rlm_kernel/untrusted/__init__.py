@@ -1,0 +1,1 @@
+"""What a stranger may have written: JSON, text files, text for a terminal."""

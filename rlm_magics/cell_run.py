@@ -1,0 +1,126 @@
+"""Run an RLM in a cell: wait for it, display it, stop it, and keep a partial answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel._async import Job
+from rlm_kernel.errors import CancellationError, LimitError
+from rlm_kernel.html.markup import Element, h
+from rlm_kernel.trajectory.events import OnEvent, RunFinished
+from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
+from rlm_kernel.types import Prompt, RLMChatCompletion
+from rlm_magics.live_view import View
+from rlm_magics.result import RLMResult, address
+
+if TYPE_CHECKING:
+    from rlm_kernel.api import RLM
+
+Work = Callable[[], Coroutine[Any, Any, RLMChatCompletion]]
+
+
+class WatchedLogger(RLMLogger):
+    """A logger whose runs have further readers.
+
+    Attributes:
+        readers: of the runs that begin from now on.
+    """
+
+    readers: tuple[OnEvent, ...] = ()
+
+    def start(self, *arguments: Any, **more: Any) -> RunLog:
+        """Begin the log of a run."""
+        log = super().start(*arguments, **more)
+        log.readers += self.readers
+        return log
+
+
+def completion_of(rlm: RLM, prompt: Prompt, question: str | None, schema: Any) -> Work:
+    """What asks an RLM, word by word for those who watch."""
+
+    async def work() -> RLMChatCompletion:
+        done: RLMChatCompletion | None = None
+        async for event in rlm.stream(prompt, question, response_schema=schema):
+            if isinstance(event, RunFinished):
+                done = event.completion
+        assert done is not None, "a stream ends with RunFinished, or raises"
+        return done
+
+    return work
+
+
+def ask(work: Work, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
+    """Wait for a run while its view is drawn. However it ends, there is a result, with its `error` if there was one."""
+    logger.log_file_path = logger.notebook_path = None
+    logger.readers = (view,)
+    with view:
+        try:
+            result = _result_of(_wait(work, view), logger)
+        except BaseException as error:  # noqa: BLE001 (a model of the user's own may raise anything; who asks raises it)
+            view.progress.stop(error)
+            result = _result_of_error(error, prompt, view, logger)
+        view.finish(_link(result))
+    return result
+
+
+def _wait(work: Work, view: View) -> RLMChatCompletion:
+    async def to_its_end() -> RLMChatCompletion:
+        try:
+            return await work()
+        finally:
+            view.end()
+
+    job = Job(to_its_end())
+    try:
+        while view.wait():
+            view.draw()
+        return job.wait()
+    except (KeyboardInterrupt, CancelledError):
+        if (done := _end(job, view)) is not None:
+            return done
+        view.progress.stop(KeyboardInterrupt())
+        raise CancellationError(_stop_text(view), partial_answer=view.progress.draft) from None
+    finally:
+        job.cancel()  # whatever went wrong here, no run goes on unseen
+
+
+def _end(job: Job[RLMChatCompletion], view: View) -> RLMChatCompletion | None:
+    """End a run. Returns its answer, if it had one before it could be stopped: then only its log is still written."""
+    with suppress(KeyboardInterrupt, CancelledError):  # a further interrupt ends the waiting, and nothing else
+        if view.progress.run.completion is not None:
+            return job.wait()
+        job.stop()
+    return view.progress.run.completion
+
+
+def _stop_text(view: View) -> str:
+    kept = "The answer so far is kept." if view.progress.draft is not None else "There was no answer yet."
+    return f"The run was stopped after {view.progress.seconds:.1f} s. {kept}"
+
+
+def _result_of(done: RLMChatCompletion, logger: WatchedLogger) -> RLMResult:
+    known = {field.name: getattr(done, field.name) for field in fields(RLMChatCompletion)}
+    return RLMResult(**known, trajectory=logger.log_file_path, notebook=logger.notebook_path)
+
+
+def _result_of_error(error: BaseException, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
+    partial = error.partial_answer if isinstance(error, LimitError | CancellationError) else None
+    return RLMResult(
+        root_model=view.progress.run.model,
+        prompt=prompt,
+        response=partial or view.progress.draft or "",
+        usage_summary=view.progress.usage(),
+        execution_time=view.progress.seconds,
+        metadata=logger.get_trajectory(),
+        trajectory=logger.log_file_path,
+        notebook=logger.notebook_path,
+        error=error,
+    )
+
+
+def _link(result: RLMResult) -> Element | None:
+    return None if result.notebook is None else h("a", "notebook of the run", href=address(result.notebook))

@@ -1,0 +1,127 @@
+"""From the options of `%rlm resume` and the record of a run to the arguments of the resumed run, and its new cost."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel.clients import options as clients_options
+from rlm_kernel.engine.recorded_config import without_hidden
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.trajectory.log.reader import Recording
+from rlm_kernel.types import ModelUsageSummary, Usage, UsageMeter, UsageSummary
+from rlm_magics import arguments
+from rlm_magics.result import RLMResult
+from rlm_magics.settings import check_no_secret
+
+_ROOT = ("backend", "model", "base_url", "backend_kwarg")
+_SUB = ("sub_backend", "sub_model")
+_PLAIN = (*arguments.PLAIN, "environment", "prompts")
+
+
+def with_recorded_model(options: Namespace, recorded: Mapping[str, Any], log: Path) -> Namespace:
+    """The options with the backend on record, and on the same backend the model, where they name none.
+
+    No other argument of the backend is taken over: a forged log could name a server.
+
+    Args:
+        options: of the command.
+        recorded: the first line of the log.
+        log: its path.
+    """
+    backend = recorded.get("backend")
+    if not (_says(options, *_ROOT, *_SUB) and isinstance(backend, str) and options.backend in (None, backend)):
+        return options
+    known = {"backend": backend, "model": options.model or clients_options.recorded_model(recorded, log)}
+    return Namespace(**{**vars(options), **known})
+
+
+def overrides(
+    options: Namespace, named: Mapping[str, Any], recorded: Mapping[str, Any], namespace: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of an `RLM` that goes on from a recorded run: only what a command says itself.
+
+    Args:
+        options: of the command.
+        named: what `merged` gives of them `with_recorded_model`.
+        recorded: the first line of the log.
+        namespace: of the notebook.
+
+    Raises:
+        ConfigError: no model is named, a backend is unknown, a key is among the options, or they go over a record that
+            lacks a secret.
+    """
+    check_no_secret({name: named[name] for name in ("backend_kwargs", "environment_kwargs")})
+    given = {name: getattr(options, name) for name in _PLAIN}
+    if _says(options, *_ROOT):
+        given |= arguments.root_model(named, namespace)
+    if _says(options, *_SUB):
+        given |= arguments.sub_models(named, namespace)
+    if _says(options, "environment_kwarg", "attachable"):
+        given["environment_kwargs"] = _environment_kwargs(options, recorded)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def newly_spent(done: RLMResult, known: Recording, at: int | None) -> UsageSummary:
+    """What a resumed run asked itself: its usage counts what is on record as well.
+
+    Args:
+        done: its result.
+        known: the run that it goes on from.
+        at: the last iteration that counted; None: all of it.
+    """
+    meter = UsageMeter()
+    for model, usage in _recorded_usage(known, at, done.root_model):
+        meter.add(model, usage)
+    before = meter.summary().model_usage_summaries
+    after = done.usage.model_usage_summaries
+    new = {model: _minus(sums, before.get(model, ModelUsageSummary(total_cost=0.0))) for model, sums in after.items()}
+    return UsageSummary({model: sums for model, sums in new.items() if sums.total_calls > 0})
+
+
+def _says(options: Namespace, *names: str) -> bool:
+    return any(getattr(options, name) for name in names)
+
+
+def _dict(recorded: Mapping[str, Any], name: str) -> dict[str, Any]:
+    held = recorded.get(name)
+    return held if isinstance(held, dict) else {}
+
+
+def _environment_kwargs(options: Namespace, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Those on record with those of the command over them; another environment takes none of the record."""
+    said = arguments.pairs_of(options, "environment_kwarg")
+    before = _dict(recorded, "environment_kwargs") if options.environment is None else {}
+    hidden = sorted(name for name, held in before.items() if name not in said and held != without_hidden(held))
+    if hidden and not said:
+        return None  # to go on as recorded says what to give again
+    if hidden:
+        raise ConfigError(f"{', '.join(hidden)} held a secret, which is in no log: give the whole environment with -e.")
+    return {**without_hidden(before), **said, **({"attachable": True} if options.attachable else {})}
+
+
+def _recorded_usage(known: Recording, at: int | None, root: str) -> Iterator[tuple[str, Usage]]:
+    """The calls on record. Replies of the root model count for the one that goes on."""
+    run = known.trajectory
+    for replied in run.replies:
+        if at is None or replied.iteration <= at:
+            yield root, replied.reply.usage
+    yield from run.setup.spending()
+    for turn in run.turns:
+        if at is None or turn.iteration <= at:
+            for cell in turn.cells:
+                yield from cell.spending()
+
+
+def _minus(whole: ModelUsageSummary, part: ModelUsageSummary) -> ModelUsageSummary:
+    """What is left; a run that ended before it had retold the record has nothing left."""
+    unknown = whole.total_cost is None or part.total_cost is None
+    return ModelUsageSummary(
+        whole.total_calls - part.total_calls,
+        max(0, whole.total_input_tokens - part.total_input_tokens),
+        max(0, whole.total_output_tokens - part.total_output_tokens),
+        max(0, whole.total_cached_tokens - part.total_cached_tokens),
+        None if unknown else max(0.0, (whole.total_cost or 0.0) - (part.total_cost or 0.0)),
+    )

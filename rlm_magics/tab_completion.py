@@ -1,0 +1,80 @@
+"""Tab completion of `%%rlm` and `%rlm`: options, commands, and the names that stand after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rlm_kernel.clients import registry
+from rlm_kernel.provisioners import kernelspecs
+from rlm_magics import grammar
+from rlm_magics.settings import Settings
+
+Namespace = Mapping[str, Any]
+
+
+def of_cell(namespace: Namespace, line: str, word: str) -> list[str]:
+    """What a word of the first line of a `%%rlm` cell may become."""
+    before = _before(line, word)
+    if (choose := _VALUES.get(before[-1] if before else "")) is not None:
+        return _beginning(choose(namespace), word)
+    return _beginning(grammar.cell_grammar().options, word) if word.startswith("-") or not word else []
+
+
+def of_command(namespace: Namespace, line: str, word: str) -> list[str]:
+    """What a word of a `%rlm` line may become."""
+    before = _before(line, word)
+    if len(before) <= 1:
+        return _beginning(grammar.COMMANDS, word)
+    command = before[1]
+    if (choose := _VALUES.get(before[-1])) is not None:
+        return _beginning(choose(namespace), word)
+    if command == "config" and len(before) == 2 and not word.startswith("-"):  # noqa: PLR2004 (%rlm config)
+        return _beginning(Settings.class_own_traits(), word)
+    return _beginning(_grammar(command).options, word) if command in grammar.COMMANDS else []
+
+
+def _grammar(command: str) -> grammar.Grammar:
+    if command in ("replay", "resume", "open", "trace"):
+        return grammar.file_grammar(command)
+    made = {"model": grammar.model_grammar, "config": grammar.config_grammar}.get(command)
+    return grammar.plain_grammar(command) if made is None else made()
+
+
+def _before(line: str, word: str) -> list[str]:
+    """The words of a line before the one that is being written."""
+    return line[: len(line) - len(word)].split() if word and line.endswith(word) else line.split()
+
+
+def _variables(namespace: Namespace) -> Iterable[str]:
+    return (name for name in namespace if not name.startswith("_") and not callable(namespace[name]))
+
+
+def _models(namespace: Namespace) -> Iterable[str]:
+    own = (name for name, value in namespace.items() if callable(getattr(value, "complete", None)))
+    return (*registry.BACKENDS, *(name for name in own if not name.startswith("_")))
+
+
+def _environments(_: Namespace) -> Iterable[str]:
+    return (
+        *kernelspecs.AVAILABLE,
+        *(name for name in kernelspecs.installed_names() if name not in kernelspecs.AVAILABLE.values()),
+    )
+
+
+def _schemas(namespace: Namespace) -> Iterable[str]:
+    return (name for name, value in namespace.items() if isinstance(value, dict) or hasattr(value, "model_json_schema"))
+
+
+_VALUES: Mapping[str, Callable[[Namespace], Iterable[str]]] = {
+    **dict.fromkeys(("-c", "--context", "-o", "--output"), _variables),
+    **dict.fromkeys(("-b", "--backend", "--sub-backend"), _models),
+    **dict.fromkeys(("-e", "--environment"), _environments),
+    "--prompts": lambda _: ("large", "small"),
+    "--schema": _schemas,
+}
+"""What may stand after an option."""
+
+
+def _beginning(words: Iterable[str], word: str) -> list[str]:
+    return sorted(one for one in words if one.startswith(word))

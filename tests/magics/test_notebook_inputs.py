@@ -1,0 +1,122 @@
+"""From variables and options to the arguments of a run, without a kernel."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from rlm import ScriptedLM
+from rlm_kernel.errors import ConfigError
+from rlm_magics import notebook_inputs
+from rlm_magics.arguments import fingerprint, merge_settings, rlm_arguments
+from rlm_magics.grammar import cell_grammar, setting_of
+from rlm_magics.settings import Settings, change, values
+
+TABLE = pd.DataFrame(
+    {
+        "month": ["May", "June"],
+        "day": pd.to_datetime(["2026-05-01", None]),
+        "sold": [3, 4],
+        "price": [0.1, float("nan")],
+        "kind": pd.Categorical(["a", "b"]),
+    }
+)
+RECORDS = [
+    {"month": "May", "day": "2026-05-01T00:00:00", "sold": 3, "price": 0.1, "kind": "a"},
+    {"month": "June", "day": None, "sold": 4, "price": None, "kind": "b"},
+]
+
+
+class Alike(ScriptedLM):
+    def __repr__(self):
+        return "a model"
+
+
+def arguments(line, **settings):
+    named = {**values(Settings()), "backend": "llamacpp", **settings}
+    return rlm_arguments(merge_settings(named, cell_grammar().read(line)), {})
+
+
+def test_a_table_is_a_list_of_records_where_pandas_may_be_missing():
+    read = notebook_inputs.read(["sales"], [], {"sales": TABLE}, "docker")
+    assert read.prompt == RECORDS
+    (note,) = read.notes
+    assert note == "sales arrives as a list of records, because pandas may be missing in the environment 'docker'."
+
+
+def test_an_index_with_a_meaning_becomes_a_column():
+    read = notebook_inputs.read(["sales"], [], {"sales": TABLE[["month", "sold"]].set_index("month")}, "docker")
+    assert read.prompt == [{"month": "May", "sold": 3}, {"month": "June", "sold": 4}]
+
+
+def test_a_table_stays_one_in_the_python_of_the_notebook():
+    read = notebook_inputs.read(["sales"], [], {"sales": TABLE}, "local")
+    assert read.prompt["sales"] is TABLE
+
+
+def test_an_option_that_is_zero_is_not_forgotten():
+    assert arguments("--max-depth 0 --max-iterations 3")["max_depth"] == 0
+
+
+def test_a_cell_goes_before_the_settings():
+    wanted = arguments("--max-iterations 3 --backend-kwarg n_ctx=4096", max_iterations=9, max_tokens=7)
+    assert (wanted["max_iterations"], wanted["max_tokens"]) == (3, 7)
+    assert wanted["backend_kwargs"] == {"n_ctx": 4096}
+
+
+def test_what_is_set_for_one_backend_or_environment_is_not_given_to_another():
+    mine = {"backend": "openai", "model": "gpt-5", "base_url": "http://x", "backend_kwargs": {"timeout": 3}}
+    wanted = arguments("-b llamacpp -e docker", **mine, environment_kwargs={"memory": "2g"})
+    assert wanted["backend_kwargs"] == {}
+    assert wanted["environment_kwargs"] == {}
+
+
+def test_another_backend_or_environment_forgets_what_was_set_for_the_one_before():
+    mine = {"model": "m", "base_url": "http://x", "backend_kwargs": {"timeout": 3}, "sub_model": "s"}
+    known = Settings(backend="vllm", environment_kwargs={"memory": "2g"}, max_tokens=7, **mine)
+    change(known, "backend", "vllm")
+    change(known, "environment", "local")
+    assert (known.base_url, known.environment_kwargs) == ("http://x", {"memory": "2g"})
+    change(known, "backend", "anthropic")
+    change(known, "environment", "docker")
+    changed = {"backend": "anthropic", "environment": "docker", "max_tokens": 7}
+    assert values(known) == {**values(Settings()), **changed}
+
+
+def test_another_key_endpoint_or_model_object_makes_another_rlm(monkeypatch):
+    wanted = arguments("", backend="openai", model="m")
+    prints = [fingerprint(wanted)]
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.setenv(variable, "http://x")
+        prints.append(fingerprint(wanted))
+    prints += [fingerprint({**wanted, "backend": lm}) for lm in (Alike(["x"]), Alike(["y"]))]
+    assert len(set(prints)) == 5
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "of nobody here")
+    assert fingerprint(wanted) == prints[2]
+
+
+def test_a_sub_model_of_the_same_backend_lives_at_the_same_endpoint():
+    mine = {"backend": "vllm", "model": "large", "base_url": "http://x/v1"}
+    wanted = arguments("--sub-model small", **mine)
+    assert wanted["other_backends"] == ["vllm"]
+    assert wanted["other_backend_kwargs"] == [{"model_name": "small", "base_url": "http://x/v1"}]
+
+
+def test_a_pair_without_a_sign_names_its_option():
+    with pytest.raises(ConfigError, match="--environment-kwarg takes KEY=VALUE"):
+        arguments("--environment-kwarg memory")
+
+
+@pytest.mark.parametrize(
+    ("line", "setting"),
+    [
+        ("", ("", "", False)),
+        ("--save", ("", "", True)),
+        ("model", ("model", "", False)),
+        ("model gpt-5 --save", ("model", "gpt-5", True)),
+        ("backend_kwargs {'a': 'b c'}", ("backend_kwargs", "{'a': 'b c'}", False)),
+        ("max_tokens = 5", ("max_tokens", "5", False)),
+    ],
+)
+def test_a_setting_is_the_rest_of_the_line(line, setting):
+    assert setting_of(line) == setting
