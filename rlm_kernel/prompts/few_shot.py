@@ -2,15 +2,17 @@
 
 A small model copies the example that looks most like its own task, above all the last one. So each example says what
 kind of context it works on and which words of a question it fits, and `choose` puts the best one last. An example is a
-real small context with code that runs on it: a test executes every one.
+real small context with code that runs on it: a test executes every one. They are data files, in `examples/`.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 
 from rlm_kernel.prompts.context_preview import ContextFacts, Form
 from rlm_kernel.types import Prompt
@@ -55,6 +57,20 @@ class Example:
     steps: tuple[Step, ...]
     answer: str
     meaning: bool = False
+
+
+def load(name: str) -> tuple[Example, ...]:
+    """The examples of the file `examples/{name}.toml`. Each names one of the file's contexts."""
+    data = tomllib.loads(files("rlm_kernel.prompts").joinpath("examples", f"{name}.toml").read_text("utf-8"))
+    return tuple(
+        Example(
+            forms=tuple(example.pop("forms")),
+            context=data["contexts"][example.pop("context")],
+            steps=tuple(Step(**step) for step in example.pop("steps")),
+            **example,
+        )
+        for example in data["examples"]
+    )
 
 
 def choose(examples: Sequence[Example], facts: ContextFacts, question: str, limit: int) -> list[Example]:

@@ -7,10 +7,7 @@ planning such a model does), and the opening shows real pieces of the context.
 
 from __future__ import annotations
 
-from rlm_kernel.prompts.examples.files import FILES
-from rlm_kernel.prompts.examples.long_text import TEXT
-from rlm_kernel.prompts.examples.meaning import MEANING
-from rlm_kernel.prompts.examples.records import RECORDS
+from rlm_kernel.prompts.few_shot import load
 from rlm_kernel.prompts.profile import PromptProfile
 
 _SYSTEM = """\
@@ -48,7 +45,7 @@ _HINTS = (
 SMALL = PromptProfile(
     name="small",
     system=_SYSTEM,
-    examples=(*MEANING, *FILES, *RECORDS, *TEXT),
+    examples=(*load("meaning"), *load("files"), *load("records"), *load("long_text")),
     shown_examples=3,
     reply_tokens=400,
     sub_reply_tokens=200,

@@ -1,1 +1,0 @@
-"""Few-shot examples of the small profile, by the kind of context."""
