@@ -96,6 +96,7 @@ def _open(asked: Round) -> Any:
         reply_tokens=100,
         max_children=4,
         start_child=None,
+        child_turn=contextlib.nullcontext,
         on_limit=lambda: None,
         tools={},
     )

@@ -1,8 +1,7 @@
-"""What holds for any input: the ledger, the model's view of a cell, the sums of a tree, messages that are too large."""
+"""What holds for any input: the model's view of a cell, the sums of a tree, messages that are too large."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from unittest.mock import patch
 
@@ -10,89 +9,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rlm_kernel.engine.budget import Ledger, Limits
-from rlm_kernel.errors import BudgetExceededError, LimitError, TokenLimitExceededError
 from rlm_kernel.kernel import incoming
 from rlm_kernel.kernel.incoming import parse_content
 from rlm_kernel.prompts.cell_output import NO_OUTPUT, render_result
 from rlm_kernel.types import CellError, CellResult, Usage, UsageMeter, UsageSummary
 
-# -- the ledger
+# -- the sums of a tree
 
 MODELS = st.sampled_from("abc")
-PRICES = st.fixed_dictionaries({model: st.none() | st.floats(0, 3) for model in "abc"})
-FATES = st.sampled_from(["answered", "answered", "answered", "failed", "cancelled"])
-CALLS = st.lists(st.tuples(MODELS, FATES, st.integers(0, 3)), max_size=60)
-
-
-class Spending:
-    """Calls of several models, side by side, against one ledger."""
-
-    def __init__(self, limits, prices, tokens=lambda _: 0):
-        self.ledger, self.meter = Ledger(limits), UsageMeter()
-        self.prices, self.tokens = prices, tokens
-        self.errors, self.admitted = [], 0
-
-    def of(self, calls, workers):
-        async def spend():
-            async with asyncio.timeout(20):  # nobody waits for a turn that never comes
-                todo = iter(calls)
-                await asyncio.gather(*(self.work(todo) for _ in range(workers)))
-
-        asyncio.run(spend())
-        return self
-
-    async def work(self, todo):
-        for model, fate, ticks in todo:
-            task = asyncio.create_task(self.call(model, fate, ticks))
-            if fate == "cancelled":
-                await asyncio.sleep(0)
-                task.cancel()
-            (outcome,) = await asyncio.gather(task, return_exceptions=True)
-            if isinstance(outcome, LimitError):
-                self.errors.append(outcome)
-                return
-
-    async def call(self, model, fate, ticks):
-        async with self.ledger.call(model, self.meter) as receipt:
-            self.admitted += 1
-            for _ in range(ticks):
-                await asyncio.sleep(0)
-            if fate == "failed":
-                raise ValueError(model)
-            receipt.usage = Usage(self.tokens(model), 0, cost=self.prices[model])
-
-
-@given(PRICES, CALLS, st.floats(0.01, 20), st.integers(1, 16))
-def test_no_mixture_of_models_overshoots_a_budget_by_more_than_one_call(prices, calls, budget, workers):
-    spending = Spending(Limits(max_budget=budget), prices).of(calls, workers)
-    sums = spending.meter.summary().model_usage_summaries
-    spent = sum(model.total_cost or 0 for model in sums.values())
-    assert spent < budget + max(price or 0 for price in prices.values()) + 1e-9
-    assert all(isinstance(error, BudgetExceededError) for error in spending.errors)
-    assert bool(spending.errors) <= (spent >= budget - 1e-9)
-
-
-@given(CALLS, st.integers(1, 200), st.integers(1, 16))
-def test_no_mixture_of_models_overshoots_its_tokens_by_more_than_one_call(calls, limit, workers):
-    sizes = {"a": 1, "b": 7, "c": 30}
-    spending = Spending(Limits(max_tokens=limit), dict.fromkeys("abc"), sizes.get).of(calls, workers)
-    took = spending.meter.summary().total_input_tokens
-    assert took < limit + 30
-    assert all(isinstance(error, TokenLimitExceededError) for error in spending.errors)
-    assert bool(spending.errors) <= (took >= limit)
-
-
-@given(PRICES, CALLS, st.integers(1, 16))
-def test_with_room_left_every_call_is_made(prices, calls, workers):
-    # A failed or cancelled call gives back what was reserved for it.
-    spending = Spending(Limits(max_budget=1e6, max_tokens=10**9), prices, lambda _: 5).of(calls, workers)
-    kept = [fate for _, fate, _ in calls if fate != "cancelled"]
-    assert spending.errors == []
-    assert len(kept) <= spending.admitted <= len(calls)
-    assert spending.ledger.broken is None
-
-
 USAGES = st.builds(Usage, st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.none() | st.just(0.25))
 
 
