@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from rlm_kernel.clients.reply_size import hooks
 from rlm_kernel.errors import ConfigError
 
 MIN_SECRET_LENGTH = 8
@@ -84,12 +85,12 @@ def is_loopback(url: str) -> bool:
 
 
 def http_options(url: str) -> dict[str, Any]:
-    """The options of an HTTP client that asks this server, and no other with the key.
+    """The options of an HTTP client that asks this server, and no other with the key, and reads bounded replies.
 
     No redirect is followed: it would carry the conversation to another server, and with some SDKs the key. A proxy
     named in the environment cannot reach a server on this machine's loopback.
     """
-    return {"follow_redirects": False, "trust_env": not is_loopback(url)}
+    return {"follow_redirects": False, "trust_env": not is_loopback(url), "event_hooks": hooks()}
 
 
 def without_password(url: str) -> str:

@@ -63,7 +63,8 @@ def value_of(hint: object, text: str, *, legal: bool) -> object:  # noqa: PLR091
     if origin is typing.Literal:
         return arguments[0] if legal else text
     if origin is tuple:
-        return (value_of(arguments[0], text, legal=legal),)
+        kinds = arguments[:1] if arguments[1:] == (...,) else arguments
+        return tuple(value_of(one, text, legal=legal) for one in kinds)
     if origin in (dict, Mapping):
         return {text: value_of(arguments[1], text, legal=legal)}
     if dataclasses.is_dataclass(hint):

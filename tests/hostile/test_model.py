@@ -267,7 +267,7 @@ FLOOD = "import random\nfor n in range(60): llm_query(f'{random.random()}' * 1_0
 AFTER = "print('x' * 50_000)\nlater = llm_query('later')"
 
 
-@pytest.mark.parametrize("most", [2**16, 400_000])
+@pytest.mark.parametrize("limit", [2**16, 400_000])
 def test_a_run_writes_no_more_than_its_quota_and_goes_on(tmp_path, limit):
     log, answer, told = logged(tmp_path, [FILL, FLOOD, AFTER], limit=limit)
     assert answer == "done"

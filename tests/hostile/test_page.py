@@ -401,7 +401,11 @@ def test_no_name_of_a_file_runs_in_the_viewer(opened, tmp_path):
     with ViewerServer(Folder(tmp_path), 0) as server:
         watched = opened(server.url, static=False)
         watched.page.get_by_text("answered").first.click()
-        watched.page.wait_for_function("() => document.title.includes('window.__ran')")
+        for _ in range(100):  # the policy of the page allows no function that waits in it
+            if "window.__ran" in watched.page.title():
+                break
+            watched.page.wait_for_timeout(100)
+        assert "window.__ran" in watched.page.title()
         unfold(watched.page)
         assert watched.does_nothing()
 
@@ -489,7 +493,7 @@ def test_nothing_runs_in_the_markdown_of_the_magics(opened, form, tmp_path):
             assert opened(html).does_nothing()
 
 
-NAME = "\x1b]0;owned\x07evil\x1b[2J\x9b31m\u202e"
+SPOKEN = "\x1b]0;owned\x07evil\x1b[2J\x9b31m\u202e"
 OBEYED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 ANYTHING = st.text(st.characters() | st.sampled_from("\x1b\x9b\x9d\x07\x90\r\b[];m0?h\u202e"))
@@ -522,26 +526,26 @@ def seen(folder, *arguments):
 
 
 COMMANDS = {
-    "show, no such file": ["show", f"{NAME}.jsonl"],
+    "show, no such file": ["show", f"{SPOKEN}.jsonl"],
     "show, no log": ["show", "./"],
-    "replay": ["replay", f"{NAME}.jsonl"],
-    "resume": ["resume", f"{NAME}.jsonl"],
-    "view": ["view", NAME],
-    "view, export": ["view", "--export", f"{NAME}.pdf", f"{NAME}.jsonl"],
-    "diff": ["diff", f"{NAME}.ipynb", f"{NAME}.jsonl"],
-    "export": ["export", f"{NAME}.jsonl"],
-    "export, no suffix": ["export", "-o", NAME, f"{NAME}.jsonl"],
-    "attach": ["attach", NAME],
-    "kernel": ["kernel", "remove", "--name", NAME],
-    "context": ["run", "q", "--context", NAME],
-    "backend": ["run", "q", "--backend", NAME, "--model", NAME],
-    "environment": ["run", "q", "--model", "m", "--environment", NAME],
-    "pair": ["run", "q", "--model", "m", "--backend-kwarg", NAME],
-    "unknown option": ["run", "q", f"--{NAME}"],
-    "unknown command": [NAME],
-    "wrong choice": ["export", "x.jsonl", "--to", NAME],
-    "wrong number": ["run", "q", "--max-tokens", NAME],
-    "with a traceback": ["show", "--debug", f"{NAME}.jsonl"],
+    "replay": ["replay", f"{SPOKEN}.jsonl"],
+    "resume": ["resume", f"{SPOKEN}.jsonl"],
+    "view": ["view", SPOKEN],
+    "view, export": ["view", "--export", f"{SPOKEN}.pdf", f"{SPOKEN}.jsonl"],
+    "diff": ["diff", f"{SPOKEN}.ipynb", f"{SPOKEN}.jsonl"],
+    "export": ["export", f"{SPOKEN}.jsonl"],
+    "export, no suffix": ["export", "-o", SPOKEN, f"{SPOKEN}.jsonl"],
+    "attach": ["attach", SPOKEN],
+    "kernel": ["kernel", "remove", "--name", SPOKEN],
+    "context": ["run", "q", "--context", SPOKEN],
+    "backend": ["run", "q", "--backend", SPOKEN, "--model", SPOKEN],
+    "environment": ["run", "q", "--model", "m", "--environment", SPOKEN],
+    "pair": ["run", "q", "--model", "m", "--backend-kwarg", SPOKEN],
+    "unknown option": ["run", "q", f"--{SPOKEN}"],
+    "unknown command": [SPOKEN],
+    "wrong choice": ["export", "x.jsonl", "--to", SPOKEN],
+    "wrong number": ["run", "q", "--max-tokens", SPOKEN],
+    "with a traceback": ["show", "--debug", f"{SPOKEN}.jsonl"],
 }
 
 
@@ -553,7 +557,7 @@ def test_an_error_of_the_command_line_quotes_its_arguments_as_text(tmp_path, com
 def test_files_of_a_context_are_named_as_text(tmp_path):
     folder = tmp_path / "context"
     folder.mkdir()
-    (folder / f".{NAME}".replace("/", "")).write_text("x")
+    (folder / f".{SPOKEN}".replace("/", "")).write_text("x")
     (folder / "text").write_text("x")
     said = seen(
         tmp_path, "run", "q", "--context", "context", "--model", "m", "--base-url", "http://127.0.0.1:1", "--quiet"
@@ -563,8 +567,10 @@ def test_files_of_a_context_are_named_as_text(tmp_path):
 
 
 def test_a_recorded_run_is_shown_as_text(tmp_path):
-    run = record(tmp_path / "logs", [code(f"print({NAME!r})", f"raise ValueError({NAME!r})"), f"FINAL({NAME})"], NAME)
-    log = tmp_path / "logs" / f"{NAME}.jsonl"
+    run = record(
+        tmp_path / "logs", [code(f"print({SPOKEN!r})", f"raise ValueError({SPOKEN!r})"), f"FINAL({SPOKEN})"], SPOKEN
+    )
+    log = tmp_path / "logs" / f"{SPOKEN}.jsonl"
     run.log.rename(log)
     for command in (["show", str(log)], ["replay", str(log)], ["export", str(log)], ["diff", str(log), str(log)]):
         said = seen(tmp_path, *command)
@@ -574,10 +580,10 @@ def test_a_recorded_run_is_shown_as_text(tmp_path):
 def test_what_a_diff_shows_is_text(tmp_path):
     notebooks = []
     for number in (1, 2):
-        output = {"output_type": "display_data", "data": {f"text/{NAME}": [NAME, f"{number}"]}, "metadata": {}}
-        cell = {"cell_type": "code", "metadata": {}, "source": f"{NAME}{number}", "outputs": [output]}
+        output = {"output_type": "display_data", "data": {f"text/{SPOKEN}": [SPOKEN, f"{number}"]}, "metadata": {}}
+        cell = {"cell_type": "code", "metadata": {}, "source": f"{SPOKEN}{number}", "outputs": [output]}
         content = {"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [{**cell, "execution_count": None}]}
-        notebooks.append(tmp_path / f"{NAME}{number}.ipynb")
+        notebooks.append(tmp_path / f"{SPOKEN}{number}.ipynb")
         notebooks[-1].write_text(json.dumps(content))
     said = seen(tmp_path, "diff", *map(str, notebooks))
     assert "modified" in said

@@ -67,7 +67,7 @@ def test_the_cells_stand_in_the_order_of_the_run(story):
     assert names == [
         "title", "parameters", "setup",
         "t001-model", "t001-c1", "t001-p2", "t001-c2", "t001-p4",
-        "t002-model", "t002-c1",
+        "t002-model", "t002-c1", "t002-n1",
         "t003-model", "t003-c1", "t003-p2",
         "t004-model", "t004-c1",
         "t005-model", "t005-c1", "t005-p2",
@@ -116,7 +116,7 @@ def test_a_batch_is_folded_and_can_be_read(story):
     assert output.metadata.rlm.role == "calls"
     soup = BeautifulSoup(output.data["text/html"], "html.parser")
     titles = [tag.text for tag in soup.find_all("summary")]
-    assert titles[0].startswith("↳ llm_query: 201 · 4,000 tokens in, 1,000 out")
+    assert titles[0].startswith("↳ llm_query: 201 · 4,555 tokens in, 5,096 out")  # the failed one by estimate
     assert titles[0].endswith("1 failed")
     assert "1 to 50 · 1 failed" in titles
     assert "14 question 13 ✗ Error: no such thing" in titles
@@ -242,7 +242,7 @@ def test_a_run_that_failed_says_how_far_it_got(tmp_path):
     assert "**LMError** after" in text
     assert "turn 2, 1 finished cells" in text
     assert "gone" in text
-    assert "| root | 1 |" in text
+    assert "| root | 2 |" in text  # the failed call counts by estimate
     assert story.notebook.metadata.rlm.outcome == "failed"
 
 

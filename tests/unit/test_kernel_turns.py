@@ -68,7 +68,7 @@ async def test_who_waits_and_is_cancelled_takes_no_place():
     assert turns.in_use == 1
 
 
-@pytest.mark.parametrize(("memory", "most"), [(0, 4), (3_000_000_000, 15), (10**12, 32)])
+@pytest.mark.parametrize(("memory", "limit"), [(0, 4), (3_000_000_000, 15), (10**12, 32)])
 def test_the_default_follows_the_free_memory(monkeypatch, memory, limit):
     monkeypatch.setattr(kernel_slots, "available_memory", lambda: memory)
     assert default_max_kernels(4, 0) == limit
