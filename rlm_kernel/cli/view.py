@@ -102,7 +102,7 @@ def _browser(url: str) -> Iterator[None]:
             opened.write(opening(url))
         webbrowser.open(file.as_uri())
     except OSError as error:
-        print(f"rlm: the browser could not be opened ({error}): open the address above", file=sys.stderr)
+        terminal.note(f"rlm: the browser could not be opened ({error}): open the address above")
     except BaseException:
         file.unlink(missing_ok=True)
         raise

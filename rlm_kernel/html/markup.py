@@ -33,7 +33,7 @@ PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0
 
 _ATTRIBUTE = re.compile(r"(?!on)[a-z][a-z-]*")
 _WEB = re.compile(r"https?://[^\s/\\?#]", re.IGNORECASE)
-_ELSEWHERE = re.compile(r"[^/?#:]*+:|[/\\]{2}|[\x00-\x20]")
+_ELSEWHERE = re.compile(r"\A(?:[^/?#:]*+:|[/\\]{2}|[\x00-\x20])")
 """The beginning of an address that is not a path: a scheme, a host, or a character that hides one."""
 
 

@@ -55,7 +55,7 @@ _NO_CONTENT = re.compile(
     r"(?:.*?</(?P=name)\s*+>|.*)|<!--(?:.*?-->|.*)|<[!?][^>]*+>?",
     re.IGNORECASE | re.DOTALL,
 )
-_STYLE = re.compile(r"\s*+(?P<name>[a-z-]++)\s*+:\s*+(?P<value>[\w\s#%.,()'+-]++)", re.IGNORECASE)
+_STYLE = re.compile(r"\A\s*+(?P<name>[a-z-]++)\s*+:\s*+(?P<value>[\w\s#%.,()'+-]++)", re.IGNORECASE)
 
 
 def sanitize(text: str, *, ours: bool = False) -> Markup:
