@@ -73,7 +73,7 @@ def test_what_is_on_record_is_not_paid_twice(started):
         "%load_ext rlm_magics\n"
         "from rlm import LMError, Reply, ScriptedLM, Usage\n"
         "paid = lambda text: Reply(text, 'm', Usage(1_000, 10, cost=1.0))\n"
-        "code, broken = paid('```repl\\n1\\n```'), LMError('no luck', backend='b', model='m')\n"
+        "code, broken = paid('```repl\\n1\\n```'), LMError('no luck', backend='b', model='m', requests=0)\n"
         "breaks = ScriptedLM([code, code, broken], model='m')\n"
         "goes_on = ScriptedLM([paid('FINAL(x)')], model='m')"
     )

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from rlm import RLM, ScriptedLM
+from rlm_kernel.text import plain
 from rlm_kernel.trajectory.events import RunFinished
 from rlm_magics.cell_run import WatchedLogger, ask, completion_of
 from rlm_magics.live_view import View
@@ -57,7 +58,7 @@ def test_what_a_model_or_a_kernel_wrote_is_text(notebook):
     )
     ran = notebook.run("%%rlm -b leads --verbose -c text -o out\n" + HOSTILE)
     notebook.run("shown = out._repr_mimebundle_()['text/markdown']")
-    everything = "".join(ran.views) + ran.result["text/markdown"] + ran.result["text/plain"].replace(HOSTILE, "")
+    everything = "".join(ran.views) + ran.result["text/markdown"] + ran.result["text/plain"].replace(plain(HOSTILE), "")
     assert "<script" not in everything
     assert "<img" not in everything
     assert "\x1b" not in "".join(ran.views)
@@ -148,7 +149,7 @@ def test_an_error_of_the_persons_own_model_ends_the_view_and_leaves_a_result(not
     ran = notebook.run("%%rlm -b breaks -c text -o broken\nWhat?")
     assert "KeyError: 'choices'" in ran.error
     assert "notebook of the run" in ran.left[0]["text/html"]
-    assert notebook.value("type(broken.error).__name__, broken.usage.total_calls") == "('KeyError', 1)"
+    assert notebook.value("type(broken.error).__name__, broken.usage.total_calls") == "('KeyError', 2)"
 
 
 def test_what_a_kernel_shows_as_text_and_is_none_ends_no_run(notebook):
