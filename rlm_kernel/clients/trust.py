@@ -73,7 +73,7 @@ class Sourced(Generic[T_co]):
         value: the value; not part of the repr, because it may be a secret.
         source: who wrote it.
         name: the argument or the variable.
-        place: where it is written, for messages: ``"backend_kwargs"``, ``"/work/.env"``, ``"run.jsonl"``.
+        place: where it is written, for messages: ``"backend_kwargs"``, ``"project/.env"``, ``"run.jsonl"``.
     """
 
     value: T_co = field(repr=False)
