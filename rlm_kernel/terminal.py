@@ -54,6 +54,12 @@ def ask(prompt: str) -> str:
     return input(plain(prompt) if sys.stdin.isatty() else "")
 
 
+def confirm(question: str) -> bool:
+    """Ask a yes-or-no question on stderr. Anything but "y" or "yes" is a no."""
+    print(f"rlm: {plain(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 class PlainStream:
     """Where another library may write: everything passes through `plain`, except for colours."""
 

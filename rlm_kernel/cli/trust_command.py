@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from rlm_kernel import terminal
 from rlm_kernel.cli import exit_codes
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.text import plain
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -41,14 +41,14 @@ def execute(args: Namespace) -> int:
 
     recording = read_log(args.file)
     for reach in reaches(recording, Use(models=True)):
-        print(f"rlm: it uses {reach}", file=sys.stderr)
+        terminal.note(f"rlm: it uses {reach}")
     for one in (*earlier_recordings(recording), recording):
         if one.flaw is not None:
             try:
                 signature.sign(one.path)
             except OSError as error:
                 raise ConfigError(f"{one.path} cannot be signed: {error}.") from error
-        print(plain(str(one.path)))
+        terminal.result(str(one.path))
     return exit_codes.OK
 
 
@@ -65,9 +65,4 @@ def trust_of(args: Namespace) -> Trust:
     """Whether a stranger's record may do what it says, as the command line or else the person at the terminal says."""
     if args.trust:
         return True
-    return _ask if sys.stdin.isatty() and sys.stderr.isatty() else False
-
-
-def _ask(question: str) -> bool:
-    print(f"rlm: {question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return terminal.confirm if sys.stdin.isatty() and sys.stderr.isatty() else False

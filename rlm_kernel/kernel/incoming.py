@@ -237,10 +237,7 @@ class Incoming:
         """A frame comes in pieces."""
         self._more, self._part = more, None
         if 0 <= self._number <= _CONTENT:
-            limit = (MAX_SIGNATURE_BYTES, *[MAX_HEADER_BYTES] * 3, MAX_REPLY_BYTES if self._brief else None)[
-                self._number
-            ]
-            self._part = Part(size, limit, None if limit is None else 0)
+            self._part = self._first_part(size)
         elif self._number > _CONTENT and self._has_room(size):
             self._part = Part(size, size, 0)
         elif size == len(_DELIMITER):

@@ -87,4 +87,4 @@ async def test_the_price_table_is_asked_where_the_provider_is_named(client, give
 def test_the_repr_shows_no_key():
     lm = PortkeyLM("@openai/gpt-5", KEY, Authorization="Bearer upstream-secret", virtual_key="virtual-secret")
     assert repr(lm) == "PortkeyLM('@openai/gpt-5', base_url='https://api.portkey.ai/v1')"
-    assert lm._endpoint.redact(f"{KEY} upstream-secret virtual-secret") == "[api key] [api key] [api key]"
+    assert lm._endpoint.hidden(f"{KEY} upstream-secret virtual-secret") == "[api key] [api key] [api key]"

@@ -234,7 +234,7 @@ print(ensure(TINY, Recorder(kill)))
 def fetch_in_a_process(limit=TINY.size):
     tests = str(Path(__file__).parent)
     code = FETCH.format(tests=tests, limit=limit)
-    paths = os.pathsep.join([tests, str(Path(weights_module.__file__).parents[2])])
+    paths = os.pathsep.join([tests, str(Path(weights_module.__file__).parents[3])])
     return subprocess.Popen(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True
     )

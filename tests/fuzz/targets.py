@@ -22,9 +22,8 @@ from rich.console import Console
 from rlm import RLM, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.kernel import protocol
-from rlm_kernel.kernel.channels import Channels
 from rlm_kernel.kernel.comm import HostComm
-from rlm_kernel.kernel.incoming import parse_content
+from rlm_kernel.kernel.incoming import Incoming, parse_content
 from rlm_kernel.kernel.outputs import OutputCollector
 from rlm_kernel.parsing import parse
 from rlm_kernel.prompts.cell_output import render_result
@@ -160,13 +159,28 @@ def buffer(written):
 HEADER = encoded(fields(msg_type=st.sampled_from(KINDS), msg_id=ANY_TEXT, session=ANY_TEXT))
 
 
-@given(st.lists(HEADER | encoded(CONTENT), max_size=6), st.booleans(), st.lists(st.binary(), max_size=3))
-def frames(parts, signed, before):
-    """Nothing that comes in on a socket ends its reader."""
-    channels, session, taken = Channels.__new__(Channels), Session(key=b"key"), []
-    channels._session, channels._on_message = session, lambda *message: taken.append(message)
+@given(
+    st.lists(HEADER | encoded(CONTENT), max_size=6),
+    st.booleans(),
+    st.lists(st.binary(), max_size=3),
+    st.integers(0, 40),
+    st.booleans(),
+)
+def frames(parts, signed, before, cut, brief):
+    """Nothing that comes in on a socket ends its reader, and nothing is taken that was not signed."""
+    session, taken = Session(key=b"key"), []
+    incoming = Incoming(session.auth, taken.append, brief=brief)
     signature = [session.sign(parts[:4])] if signed else []
-    channels._deliver("iopub", [*before, b"<IDS|MSG>", *signature, *parts])
+    message = [*before, b"<IDS|MSG>", *signature, *parts]
+    for number, frame in enumerate(message, 1):
+        more = number < len(message)
+        if len(frame) <= cut:
+            incoming.whole(frame, more=more)
+            continue
+        incoming.begin(len(frame), more=more)
+        incoming.piece(memoryview(frame)[:cut])
+        incoming.piece(memoryview(frame)[cut:])
+        incoming.end()
     assert signed or not taken
 
 

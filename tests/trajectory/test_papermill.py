@@ -275,7 +275,7 @@ def test_a_log_in_another_folder_is_found_by_its_parameter(recorded, mill, tmp_p
 
 def test_a_notebook_cannot_have_a_key_sent_to_a_server_of_its_choice(asked, mill):
     evil = notebook("print('never')", **NAMED, base_url="https://example.com/v1")
-    with pytest.raises(ConfigError, match=r"names the server https://example.com/v1.*papermill -p base_url"):
+    with pytest.raises(ConfigError, match=r"names the server https://example.com/v1.*papermill -p"):
         mill(evil)
     evil = notebook("print('never')", parameters="base_url = 'https://example.com/v1'")
     with pytest.raises(ConfigError, match="names the server"):
