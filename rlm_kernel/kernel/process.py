@@ -102,7 +102,8 @@ class Kernel:
                 while not self._listening.is_set() and not self.died.done():
                     self.channels.send("control", "kernel_info_request", {})
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._listening.wait(), LISTEN_AGAIN_SECONDS)
+                        async with asyncio.timeout(LISTEN_AGAIN_SECONDS):
+                            await self._listening.wait()
         except TimeoutError as error:
             raise KernelError(f"The kernel did not answer within {START_SECONDS:.0f} s.{self._last_words()}") from error
         if self.died.done():

@@ -121,7 +121,8 @@ class SharedSession(Session):
             comm.interrupt()
             comm.answer_interrupted()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._between_cells.wait(), FAREWELL_SECONDS)
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await self._between_cells.wait()
         await self.close()
 
     async def _new_kernel(self) -> Kernel:

@@ -101,7 +101,8 @@ class LocalKernel(LocalProcess):
         self.process.terminate()
         self.process.send_signal(signal.SIGCONT)  # a cell may have stopped it
         try:
-            await asyncio.wait_for(self.wait(), WATCHDOG_SECONDS)
+            async with asyncio.timeout(WATCHDOG_SECONDS):
+                await self.wait()
         except TimeoutError:
             await super().kill()  # the kernel dies with its watchdog
             await self.wait()

@@ -254,7 +254,8 @@ class RelayHost:
         while slow := [c for c in self._all_clients() if c.unsent > MAX_UNTAKEN_BYTES]:
             self._taken.clear()
             try:
-                await asyncio.wait_for(self._taken.wait(), SLOW_SECONDS)
+                async with asyncio.timeout(SLOW_SECONDS):
+                    await self._taken.wait()
                 strikes = 0
             except TimeoutError:
                 strikes += 1
