@@ -13,7 +13,7 @@ HOST = Path(__file__).with_name("bounded_host.py")
 MAX_GROWTH = 400
 """Megabytes."""
 PATIENCE = 2.0
-"""Seconds after its limit in which a run has ended; what a busy machine adds comes on top."""
+"""Seconds that a host works after its deadline. `benchmarks/deadlines.py` has the seconds that pass."""
 
 RAW = """
 import glob, os, socket, struct, sys, threading

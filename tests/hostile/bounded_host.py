@@ -1,7 +1,7 @@
 """A host of its own for the runs of a test, so that its memory can be measured: a line of JSON in, one out.
 
 A job is the arguments `rlm` of an RLM, and `cells` that a scripted model writes one by one, the last giving the answer.
-Memory is counted from after an ordinary run in the same place.
+Memory is counted from after an ordinary run in the same place, late work from the run's deadline on (CPU seconds).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -44,13 +45,17 @@ def run(job):
     lm, outcome = model(job["cells"]), {}
     sub = Sub(job["delay"])
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    started = time.monotonic()
+    started, worked = time.monotonic(), []
+    deadline = threading.Timer(job["rlm"]["max_timeout"], lambda: worked.append(time.process_time()))
+    deadline.start()
     try:
         rlm = RLM(lm, other_backends=[sub], custom_tools={"tool": len}, **job["rlm"])
         outcome["answer"] = rlm.completion("a context").response
     except RLMError as error:
         outcome["error"] = type(error).__name__
+    deadline.cancel()
     outcome["seconds"] = time.monotonic() - started
+    outcome["late_work"] = time.process_time() - worked[0] if worked else 0.0
     outcome["peak"] = megabytes("VmHWM")
     outcome["told"] = [call.prompt for call in lm.calls[1:]]
     outcome["asked"] = sub.asked

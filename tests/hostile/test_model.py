@@ -140,7 +140,7 @@ def test_a_flood_ends_with_the_time_of_the_run(greedy_local_host, code):
     report = greedy_local_host.run(code, cell_timeout=None, max_timeout=4)
     assert report["error"] == "TimeoutExceededError"
     assert report["grown"] < MAX_GROWTH
-    assert report["seconds"] < 4 + 5 * PATIENCE
+    assert report["late_work"] < PATIENCE
 
 
 @pytest.mark.parametrize("code", FLOODS.values(), ids=FLOODS)
@@ -502,7 +502,10 @@ def test_a_deadline_ends_a_run_whatever_its_model_writes(tmp_path, run):
     time.sleep(4)
     before = host.work()
     outcome, work = host.outcome()
-    assert outcome in ("TimeoutExceededError", "answer")  # a fast machine has read it all by then
+    if run.startswith("endless"):
+        assert outcome == "TimeoutExceededError"
+    else:  # a fast machine has read it all by then
+        assert outcome in ("TimeoutExceededError", "answer")
     assert work - before < WITHIN
 
 
