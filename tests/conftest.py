@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 from loopback import LoopbackProvider
 from outside import guarded, guarded_lookup
+from places import parametrize, provided
 
 # An example that takes long on a busy machine is no failure.
 settings.register_profile("unhurried", deadline=None)
@@ -25,6 +26,34 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SECRETS = re.compile(
     r"(_KEY|_SECRET|_TOKEN|_TOKEN_ID)$|^(ANTHROPIC|AZURE|GEMINI|LITELLM|OLLAMA|OPENAI|OPENROUTER|PORTKEY|VLLM)_"
 )
+
+NEEDS_MORE = {"elsewhere", "local_lm", "full", "slow", "docker_engine", "modal_emulator", "chromium"}
+"""Markers and fixtures of a test that is not `fast`."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run also what is slow and rarely breaks (marker `full`)")
+    parser.addoption("--record", action="store_true", help="ask the local model again for its recorded replies")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if not NEEDS_MORE & ({mark.name for mark in item.iter_markers()} | set(item.fixturenames)):
+            item.add_marker("fast")
+    if not config.getoption("full"):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize(metafunc)
+
+
+@pytest.fixture
+def kernel_place(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Environment and options of the place where the test's kernel lives."""
+    return provided(request.param, request)
 
 
 @pytest.fixture(scope="session", autouse=True)

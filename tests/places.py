@@ -1,4 +1,8 @@
-"""The places where a kernel can live: each by its environment, options and the fixture that provides it."""
+"""The places where a kernel can live, and which tests run at each of them.
+
+A test that uses the fixture `kernel_place` runs with a kernel of this machine. With the marker `everywhere` it runs at
+each place; with `anywhere` it does so in `pytest --full` only.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,23 @@ PLACES = {
     "modal": ("modal", {}, "modal_emulator"),
 }
 
-EVERYWHERE = [
-    "local",
-    *(pytest.param(name, marks=pytest.mark.elsewhere) for name in PLACES if name != "local"),
-]
+
+def _elsewhere(*marks):
+    return [pytest.param(name, marks=[pytest.mark.elsewhere, *marks]) for name in PLACES if name != "local"]
+
+
+EVERYWHERE = ["local", *_elsewhere()]
+ANYWHERE = ["local", *_elsewhere(pytest.mark.full)]
+LOCAL_AND_DOCKER = ANYWHERE[:3]
+"""Where the memory of the host is measured: Modal's emulator runs in the process of the tests."""
+
+
+def parametrize(metafunc):
+    """Give a test that stands on `place` the places where it runs."""
+    if "kernel_place" in metafunc.fixturenames:
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
+        names = EVERYWHERE if "everywhere" in marks else ANYWHERE if "anywhere" in marks else ["local"]
+        metafunc.parametrize("kernel_place", names, indirect=True)
 
 
 def provided(name, request):

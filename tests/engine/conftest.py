@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from places import EVERYWHERE, provided
 
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.loop import Engine
@@ -14,24 +13,14 @@ def events():
     return []
 
 
-def pytest_generate_tests(metafunc):
-    if metafunc.definition.get_closest_marker("everywhere"):
-        metafunc.parametrize("place", EVERYWHERE, indirect=True)
-
-
 @pytest.fixture
-def place(request):
-    return provided(getattr(request, "param", "local"), request)
-
-
-@pytest.fixture
-def run(place, events):
+def run(kernel_place, events):
     """Run a completion with a model (and others for sub-calls) and return it; its events are in `events`."""
 
     async def completion(
         lm, context="some context", question="a question", *, others=(), environment_kwargs=None, schema=None, **config
     ):
-        name, options = place
+        name, options = kernel_place
         where = environment(name, {**options, **(environment_kwargs or {})})
         engine = Engine(
             RunConfig(Models(lm, others), where, **{"profile": LARGE, **config}), events.append, schema=schema

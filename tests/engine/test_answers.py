@@ -16,7 +16,7 @@ def told(lm, call):
     return lm.calls[call].prompt
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 @pytest.mark.parametrize(
     "reply",
     [
@@ -101,7 +101,7 @@ async def test_a_reply_without_code_or_answer_is_told_so(run):
     assert all(message["content"] for call in lm.calls for message in call.messages)
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_overwritten_names_are_told(run):
     lm = ScriptedLM(["```repl\ncontext = 5\n```", "FINAL(x)"])
     await run(lm)

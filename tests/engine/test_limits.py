@@ -64,7 +64,7 @@ async def test_a_budget_is_overshot_by_at_most_one_call(run, concurrent):
     assert raised.value.budget == 1.0
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_tokens_are_counted_over_root_and_sub_calls(run):
     root = ScriptedLM([Reply("```repl\nllm_query_batched(['p'] * 200)\n```", "root", Usage(500, 100))], model="root")
     sub = priced(None, tokens=30)

@@ -40,7 +40,7 @@ async def test_the_same_question_gets_its_answers_in_order(run):
     assert (await run(root, others=(sub,))).response == "['a', 'b', 'c']"
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_a_tool_is_not_called_again(run):
     calls = []
     tools = tools_of({"tool": lambda x: calls.append(x) or len(calls)})
@@ -49,7 +49,7 @@ async def test_a_tool_is_not_called_again(run):
     assert calls == [5]
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_chance_falls_the_same_way_again(run):
     code = "import random\nx = (random.random(), hash('text'), list({'a', 'b', 'c', 'd', 'e'}))\nprint(x)"
     root = ScriptedLM([cell(code), DIE, cell("print(x)"), "FINAL(x)"])
@@ -121,7 +121,7 @@ async def test_what_died_with_a_kernel_between_two_cells_is_told_with_an_answer_
     assert "Still there: `x`. Lost: `y`.\n\nThere is no variable `y`" in root.calls[3].prompt
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_it_comes_back_more_than_once(run):
     root = ScriptedLM([cell("x = [1]"), DIE, cell("x.append(2)"), DIE, cell("FINAL(x)")])
     assert (await run(root)).response == "[1, 2]"

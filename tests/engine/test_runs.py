@@ -79,7 +79,7 @@ async def test_a_prompt_beyond_the_window_is_refused_before_it_is_sent(run):
     assert sub.calls == []
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_a_failed_sub_call_is_a_traceback_and_a_failed_slot_a_value(run):
     failure = LMError("the provider said no", backend="b", model="sub", status=500)
     sub = ScriptedLM(lambda messages: failure if "bad" in messages[-1]["content"] else "fine", model="sub")
@@ -116,13 +116,13 @@ async def test_a_failing_root_model_ends_the_run_with_its_error(run, events):
     assert events[-1].error is failure
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_a_kernel_that_cannot_be_set_up_ends_the_run_while_the_model_still_thinks(run):
     with pytest.raises(ConfigError, match="setup_code"):
         await run(ScriptedLM(["never"], delay=3600), environment_kwargs={"setup_code": "1/0"})
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 @pytest.mark.parametrize(
     ("code", "kwargs", "reason"),
     [

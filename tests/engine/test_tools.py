@@ -69,12 +69,12 @@ async def test_an_asynchronous_function_and_a_builtin_work_too(cell):
     assert "({'doubled': 14}, 6)" in await cell("slowly(7), total([1, 2, 3])")
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_code_and_values_are_there(cell):
     assert "(42, 'your-api-key', 30)" in await cell("helper(21), API_KEY, CONFIG['timeout']")
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_what_a_tool_raises_is_raised_in_the_cell(cell):
     told = await cell(
         "for city in ('Nowhere', 'Own'):\n"
@@ -162,7 +162,7 @@ async def test_a_tool_that_is_overwritten_is_put_back(cell):
     assert "`fetch_weather` belongs to the notebook" in told
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_tools_may_be_called_from_threads(cell):
     told = await cell(
         "from concurrent.futures import ThreadPoolExecutor\n"
@@ -190,7 +190,7 @@ async def test_children_have_the_tools_they_are_given(run):
     assert (given.response, none.response) == ("True", "False")
 
 
-@pytest.mark.everywhere
+@pytest.mark.anywhere
 async def test_tools_are_there_again_after_the_kernel_died(run):
     lm = ScriptedLM(["```repl\nimport os; os._exit(1)\n```", "```repl\nFINAL(total([helper(1), 40]))\n```"])
     assert (await run(lm, tools=tools_of(TOOLS))).response == "42"

@@ -59,6 +59,28 @@ def write_raw(channel, *pieces):
 """
 
 
+FLOODS = {
+    "prompts": (
+        "import sys; sys.modules['rlm_guest'].MAX_BATCH = 10**9\n"
+        "while True:\n"
+        "    try: llm_query_batched(['x'] * 1_000_000, model='no such')\n"
+        "    except RuntimeError: pass"
+    ),
+    "threads": (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(100) as pool: list(pool.map(llm_query, map(str, range(100_000))))"
+    ),
+    "prints": "while True: print('x', flush=True)",
+    "updates": (
+        "from IPython.display import display\n"
+        "for n in range(3_000): display({'text/plain': 'a'}, raw=True, display_id='d')\n"
+        "while True: display({'text/plain': 'b'}, raw=True, display_id='d', update=True)"
+    ),
+    "clears": "from IPython.display import clear_output\nwhile True: print('x'); clear_output(wait=True)",
+}
+"""Cells that never end, and give the host as much to do as they can."""
+
+
 class BoundedHost:
     """A host process for the runs of one place."""
 

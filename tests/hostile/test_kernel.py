@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from hostile.bounded import MAX_GROWTH, RAW, hosts
-from places import EVERYWHERE
+from places import LOCAL_AND_DOCKER
 
 from rlm_kernel.kernel import comm
 from rlm_kernel.kernel.comm import HostComm, TooMuchError
@@ -15,9 +15,6 @@ from rlm_kernel.kernel.protocol import MAX_PROMPTS, WIRE, pack
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import environment
 from rlm_kernel.types import Answer
-
-LOCAL_AND_DOCKER = EVERYWHERE[:3]
-"""Not Modal: its emulator runs in this process."""
 
 
 @pytest.fixture(scope="module", params=LOCAL_AND_DOCKER)

@@ -20,8 +20,8 @@ import nbformat
 import psutil
 import pytest
 from fuzz import linear, texts
-from hostile.bounded import MAX_GROWTH, PATIENCE, hosts
-from places import EVERYWHERE
+from hostile.bounded import FLOODS, MAX_GROWTH, PATIENCE, hosts
+from places import LOCAL_AND_DOCKER
 from recorded_runs import code, record
 
 from rlm import (
@@ -45,7 +45,7 @@ from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import Answer, Reply, Usage
 
 
-@pytest.fixture(scope="module", params=EVERYWHERE[:3])
+@pytest.fixture(scope="module", params=LOCAL_AND_DOCKER)
 def greedy_host(request, tmp_path_factory):
     yield from hosts(request, tmp_path_factory)
 
@@ -112,27 +112,6 @@ def test_a_batch_of_more_than_a_question_holds_is_asked_in_several(greedy_local_
     assert report["answer"] == "3300"
     assert report["asked"] == 3300
     assert report["grown"] < MAX_GROWTH
-
-
-FLOODS = {
-    "prompts": (
-        "import sys; sys.modules['rlm_guest'].MAX_BATCH = 10**9\n"
-        "while True:\n"
-        "    try: llm_query_batched(['x'] * 1_000_000, model='no such')\n"
-        "    except RuntimeError: pass"
-    ),
-    "threads": (
-        "from concurrent.futures import ThreadPoolExecutor\n"
-        "with ThreadPoolExecutor(100) as pool: list(pool.map(llm_query, map(str, range(100_000))))"
-    ),
-    "prints": "while True: print('x', flush=True)",
-    "updates": (
-        "from IPython.display import display\n"
-        "for n in range(3_000): display({'text/plain': 'a'}, raw=True, display_id='d')\n"
-        "while True: display({'text/plain': 'b'}, raw=True, display_id='d', update=True)"
-    ),
-    "clears": "from IPython.display import clear_output\nwhile True: print('x'); clear_output(wait=True)",
-}
 
 
 @pytest.mark.parametrize("code", FLOODS.values(), ids=FLOODS)

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from places import EVERYWHERE, provided
 
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import environment
@@ -48,15 +47,10 @@ async def echo():
     return Echo()
 
 
-@pytest.fixture(params=EVERYWHERE)
-def place(request):
-    return provided(request.param, request)
-
-
 @pytest.fixture
-def open_session(place, echo):
+def open_session(kernel_place, echo):
     """Opens a session wherever the test runs, with more options if it likes."""
-    name, fixed = place
+    name, fixed = kernel_place
 
     def opened(options=None, on_output=None):
         return Session.open(environment(name, {**fixed, **(options or {})}), echo, on_output)

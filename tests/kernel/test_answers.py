@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.anywhere
+
 
 @pytest.mark.parametrize(
     ("code", "final"),
@@ -113,6 +115,7 @@ async def test_the_answer_of_one_cell_is_forgotten_in_the_next(session):
     assert (await session.run("1")).report.final is None
 
 
+@pytest.mark.everywhere
 async def test_a_variable_is_read_from_outside(session):
     await session.run("x = {'a': 1}\nanswer['content'] = 'boxed'")
     assert await session.read("x") == "{'a': 1}"

@@ -19,6 +19,7 @@ async def test_the_last_expression_is_shown_and_counted(session):
     assert second.execution_count == first.execution_count + 1
 
 
+@pytest.mark.everywhere
 async def test_streams_are_kept_apart_and_in_order(session):
     cell = await session.run("import sys\nprint('a')\nprint('b', file=sys.stderr)\nprint('c')")
     assert (cell.stdout, cell.stderr) == ("a\nc\n", "b\n")
@@ -44,6 +45,7 @@ async def test_top_level_await_and_magics_work(session):
     assert "Wall time" in (await session.run("%time 1 + 1")).stdout
 
 
+@pytest.mark.everywhere
 async def test_displays_keep_every_mime_type(session):
     code = (
         "from IPython.display import display\n"
@@ -71,12 +73,14 @@ async def test_output_is_reported_while_the_cell_runs(open_session, echo):
         assert (await running).stdout == "early\n"
 
 
+@pytest.mark.everywhere
 async def test_a_million_lines_arrive_whole(session):
     cell = await session.run("for i in range(1_000_000):\n    print(i)")
     assert cell.dropped_characters == 0
     assert cell.stdout == "".join(f"{i}\n" for i in range(1_000_000))
 
 
+@pytest.mark.everywhere
 async def test_output_beyond_the_cap_keeps_head_and_tail(session):
     cell = await session.run("print('start')\nfor _ in range(200):\n    print('x' * 200_000)\nprint('end')\n1/0")
     assert cell.stdout.startswith("start\n")
@@ -92,6 +96,8 @@ async def test_output_beyond_the_cap_keeps_head_and_tail(session):
         "import getpass\ngetpass.getpass()",
         """
 import threading
+
+pytestmark = pytest.mark.anywhere
 box = []
 def ask():
     try: input()
@@ -113,6 +119,7 @@ async def test_leaving_does_not_end_the_kernel(session, code):
     assert (await session.run("x")).value == "7"
 
 
+@pytest.mark.everywhere
 async def test_a_cell_that_takes_too_long_is_interrupted(session):
     cell = await session.run("x = 1\nwhile True: pass", timeout=0.5)
     assert (cell.status, cell.kernel_alive) == ("timeout", True)
@@ -120,6 +127,7 @@ async def test_a_cell_that_takes_too_long_is_interrupted(session):
     assert (await session.run("x")).value == "1"
 
 
+@pytest.mark.everywhere
 async def test_a_cell_that_ignores_the_interrupt_is_killed(session):
     stubborn = "import time\nwhile True:\n    try: time.sleep(60)\n    except KeyboardInterrupt: pass"
     cell = await session.run(stubborn, timeout=0.3)
@@ -130,6 +138,7 @@ async def test_a_cell_that_ignores_the_interrupt_is_killed(session):
     assert (await session.run("1 + 1")).value == "2"
 
 
+@pytest.mark.everywhere
 async def test_a_cell_that_kills_the_kernel_is_told_apart(session):
     cell = await session.run("print('last words', flush=True)\nimport os, time\ntime.sleep(0.5)\nos._exit(1)")
     assert (cell.status, cell.kernel_alive) == ("died", False)
@@ -137,6 +146,7 @@ async def test_a_cell_that_kills_the_kernel_is_told_apart(session):
     assert (await session.run("1 + 1")).value == "2"
 
 
+@pytest.mark.everywhere
 async def test_setup_code_runs_first_and_a_broken_one_is_a_config_error(open_session):
     async with await open_session({"setup_code": "ready = 'yes'"}) as session:
         assert (await session.run("ready")).value == "'yes'"

@@ -27,11 +27,6 @@ SECRETS = {
 
 
 @pytest.fixture
-def place():
-    return "local", {}
-
-
-@pytest.fixture
 def _secrets(monkeypatch):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)

@@ -10,6 +10,8 @@ import pytest
 
 from rlm_kernel.errors import ConfigError
 
+pytestmark = pytest.mark.anywhere
+
 
 class OnlyHere:
     """Can be pickled, and not be unpickled."""
@@ -52,6 +54,7 @@ async def test_a_value_the_kernel_cannot_read_says_what_to_do(session):
     assert (await session.run("1 + 1")).value == "2"
 
 
+@pytest.mark.everywhere
 async def test_a_context_can_be_replaced(session):
     await session.set("context", "one")
     await session.set("context", "two")
@@ -77,6 +80,7 @@ async def test_half_a_gigabyte_costs_two_copies_on_either_side(local_session):
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.everywhere
 async def test_our_names_are_put_back_and_the_cells_value_is_kept(session):
     await session.set("context", "the input")
     cell = await session.run("context = context.upper()\nllm_query = None\ndel SHOW_VARS")

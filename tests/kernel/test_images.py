@@ -12,6 +12,8 @@ from rlm_kernel import types
 from rlm_kernel.kernel import guest
 from rlm_kernel.types import Image
 
+pytestmark = pytest.mark.anywhere
+
 MAKE = (
     "import io, PIL.Image\n"
     "def file_of(kind, size=(4, 4)):\n"
@@ -167,6 +169,7 @@ async def test_too_large_and_too_many_pictures_are_refused_with_their_size(sessi
     assert echo.queries == []
 
 
+@pytest.mark.everywhere
 async def test_a_picture_of_many_megabytes_travels_from_everywhere(open_session, echo):
     async with await open_session() as session:
         cell = await session.run("import os\nllm_query('a', images=[b'GIF89a' + os.urandom(15_000_000)])")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rlm_kernel.kernel.guest import RESERVED
+
+pytestmark = pytest.mark.anywhere
 
 
 async def test_history_is_an_empty_list_before_there_is_one(session):

@@ -8,6 +8,8 @@ import pytest
 
 from rlm_kernel.kernel import guest as guest_module
 
+pytestmark = pytest.mark.anywhere
+
 
 async def test_llm_query_gives_the_cell_the_models_text(session):
     cell = await session.run("print(llm_query('meaning of life?'))")
@@ -23,6 +25,7 @@ async def test_the_model_name_and_the_kind_travel(session, echo):
     ]
 
 
+@pytest.mark.everywhere
 async def test_a_batch_keeps_the_order(session):
     cell = await session.run("llm_query_batched([f'p{i}' for i in range(1000)]) == [f'P{i}' for i in range(1000)]")
     assert cell.value == "True"
@@ -63,6 +66,7 @@ async def test_a_wrong_prompt_is_a_type_error_that_says_what_to_do(session, echo
     assert echo.queries == []
 
 
+@pytest.mark.everywhere
 async def test_threads_may_ask(session, echo):
     cell = await session.run(
         "from concurrent.futures import ThreadPoolExecutor\n"
@@ -86,6 +90,7 @@ async def test_a_forked_process_may_not_ask(local_session, echo, ask):
     assert "use threads or llm_query_batched" in cell.error.message
 
 
+@pytest.mark.everywhere
 async def test_gather_may_ask_with_the_async_twins(session):
     cell = await session.run(
         "import asyncio\n"
@@ -97,6 +102,7 @@ async def test_gather_may_ask_with_the_async_twins(session):
     assert cell.value == "(['P0', 'P1'], ['X', 'Y'], 'Q49', ('R', ['S']))"
 
 
+@pytest.mark.everywhere
 async def test_a_prompt_of_five_megabytes_travels(session):
     cell = await session.run("answer_ = llm_query('ä' * 2_500_000)\nlen(answer_), answer_[0]")
     assert cell.value == "(2500000, 'Ä')"
@@ -124,6 +130,7 @@ async def test_nothing_is_lost_or_asked_twice_while_the_cell_prints_a_million_li
     assert cell.stdout.count("\n") == 1_000_000
 
 
+@pytest.mark.everywhere
 async def test_a_question_that_is_sent_again_is_asked_once(session, echo, monkeypatch):
     # The guest sends until it is acknowledged; no acknowledgement comes before the answer here.
     monkeypatch.setattr("rlm_kernel.kernel.comm.ACKNOWLEDGE_AFTER", 60)
@@ -148,6 +155,7 @@ async def test_a_question_that_is_sent_again_is_asked_once(session, echo, monkey
     assert echo.asked == {"once": 1}
 
 
+@pytest.mark.everywhere
 async def test_an_interrupt_reaches_thirty_two_waiting_threads(session, echo):
     echo.gate, echo.expected = asyncio.Event(), 32
     running = asyncio.create_task(
@@ -177,6 +185,7 @@ async def test_more_threads_may_ask_than_zmq_has_sockets(session, echo):
     assert (cell.value, len(echo.queries)) == ("'P31'", 1280)
 
 
+@pytest.mark.everywhere
 async def test_an_interrupted_call_is_cancelled_on_the_host(session, echo):
     echo.gate, echo.expected = asyncio.Event(), 1
     running = asyncio.create_task(session.run("llm_query('slow')"))

@@ -1,4 +1,4 @@
-"""The main job, as a stranger sees it: `rlm demo` with the real model. It runs once; every test here reads that run."""
+"""`rlm demo` with the recorded replies of the model. It runs once; every test here reads that run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def demo(what_is_missing, tmp_path_factory):
-    if what_is_missing:
-        return None
+def demo(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "rlm_kernel.cli", "demo"]
+    command = [sys.executable, "-m", "rlm_kernel.cli", "demo", "--base-url", model.base_url]
     return subprocess.run(
         command,
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The real local model answers a container that has no network."""
+"""The local model answers a container that has no network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ FINAL(colours)
 
 @pytest.mark.elsewhere
 @pytest.mark.parametrize("transport", ["ipc", "relay"])
-async def test_sub_calls_of_a_container_without_a_network_are_answered(docker_engine, transport):
+async def test_sub_calls_of_a_container_without_a_network_are_answered(docker_engine, model, transport):
     options = {"transport": transport}
     async with RLM(
-        ScriptedLM([CODE]), environment="docker", environment_kwargs=options, other_backends=["llamacpp"]
+        ScriptedLM([CODE]),
+        environment="docker",
+        environment_kwargs=options,
+        other_backends=["llamacpp"],
+        other_backend_kwargs=[{"base_url": model.base_url}],
     ) as rlm:
         completion = await rlm.acompletion(["fresh snow", "a ripe tomato", "a clear sky at noon"])
     colours = completion.response.lower()

@@ -19,6 +19,8 @@ GATEWAY = Path(__file__).parents[2] / ".cache/portkey-gateway/node_modules/@port
 SUM = [{"role": "system", "content": "Answer with the number only."}, {"role": "user", "content": "What is 2 + 2?"}]
 STORY = "The old tree stood by the river, and the children came to it every day. " * 30
 
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("real_model")]
+
 # litellm has a provider in its names for each way of asking.
 WAYS = [
     *((name, QWEN_CODER.name) for name in REMOTE if name != "litellm"),

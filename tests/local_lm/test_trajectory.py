@@ -23,24 +23,22 @@ RECORD = """
 from rlm import RLM
 from rlm.logger import RLMLogger
 
-letters = {
+letters = {{
     "anna.txt": "Thank you for the wonderful evening, it was a pleasure to see you all again.",
     "boris.txt": "The parcel arrived broken and nobody answers the telephone. I want my money back.",
     "clara.txt": "We moved to Oslo in May. The flat is small, but the fjord is close.",
-}
+}}
 logger = RLMLogger(log_dir="logs")
-with RLM("llamacpp", logger=logger, max_iterations=6) as rlm:
+with RLM("llamacpp", {{"base_url": {url!r}}}, logger=logger, max_iterations=6) as rlm:
     result = rlm.completion(letters, root_prompt="Which file is a complaint? Ask llm_query about each letter.")
 print(logger.log_file_path)
 """
 
 
 @pytest.fixture(scope="module")
-def recorded(what_is_missing, tmp_path_factory):
-    if what_is_missing:
-        return None
+def recorded(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recorded")
-    command = [sys.executable, "-c", RECORD]
+    command = [sys.executable, "-c", RECORD.format(url=model.base_url)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.splitlines()[-1])

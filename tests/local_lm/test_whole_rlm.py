@@ -1,4 +1,4 @@
-"""Compaction, a child and a tool with the real model in a window of 2,048 tokens. What the engine did is looked at.
+"""Compaction, a child and a tool with recorded replies, in a window of 2,048 tokens. What the engine did is looked at.
 
 A model of 1.5 billion parameters copies the last example it was shown, so each run is shown one that fits.
 """
@@ -62,10 +62,10 @@ CALL = example(
 
 
 @pytest.fixture
-async def lm():
-    model = LlamaCppLM(n_ctx=2048, n_parallel=2)
-    yield model
-    await model.close()
+async def lm(model):
+    client = LlamaCppLM(base_url=model.base_url, n_ctx=2048)
+    yield client
+    await client.close()
 
 
 @pytest.fixture

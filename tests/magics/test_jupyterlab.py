@@ -113,6 +113,7 @@ def test_a_notebook_from_elsewhere_looks_the_same(notebooks, address, chromium):
     tab.page.close()
 
 
+@pytest.mark.full
 @pytest.mark.local_lm
 @pytest.mark.skipif(
     not is_verified(cache_folder() / QWEN_CODER.file, QWEN_CODER) and "CI" not in os.environ,
