@@ -635,15 +635,26 @@ def ignore_exit(*_: object) -> None:
 
 
 def flush_only_what_is_there(stream: Any) -> None:
-    """Make flushing an empty stream free. ipykernel flushes six times a cell, each time waiting for another thread."""
-    flush = stream.flush
+    """Make flushing an empty stream free. ipykernel flushes six times a cell, each time waiting for another thread.
+
+    A stream is empty when its text was handed over to be sent. Otherwise what the cell sends next would overtake it.
+    """
+    if not hasattr(stream, "_buffers"):
+        return
+    flush, send, sending = stream.flush, stream._flush, []
+
+    def tracked_send() -> None:
+        sending.append(True)
+        try:
+            send()
+        finally:
+            sending.pop()
 
     def quick_flush() -> None:
-        if stream._buffers:
+        if stream._buffers or sending:  # in this order: the text leaves the buffers while it is being sent
             flush()
 
-    if hasattr(stream, "_buffers"):
-        stream.flush = quick_flush
+    stream._flush, stream.flush = tracked_send, quick_flush
 
 
 def keep_what_is_not_read(kernel: Any) -> None:

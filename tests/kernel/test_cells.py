@@ -89,6 +89,28 @@ async def test_output_beyond_the_cap_keeps_head_and_tail(session):
     assert cell.error.name == "ZeroDivisionError"
 
 
+SLOW_TO_SEND = """
+import sys, time
+session = sys.stdout.session
+make = session.msg
+def slow(kind, *args, **kwargs):
+    if kind == "stream": time.sleep(0.6)
+    return make(kind, *args, **kwargs)
+session.msg = slow
+print("early")
+time.sleep(0.5)  # by now the text has left the buffer, and is not sent yet
+1 / 0
+"""
+
+
+async def test_text_that_is_being_sent_is_not_overtaken_by_the_error_and_the_end_of_its_cell(open_session):
+    shown = []
+    async with await open_session(on_output=lambda output: shown.append(output["output_type"])) as session:
+        cell = await session.run(SLOW_TO_SEND)
+    assert cell.stdout == "early\n"
+    assert shown == ["stream", "error"]
+
+
 @pytest.mark.parametrize(
     "code",
     [
