@@ -30,6 +30,7 @@ from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
 from rlm_kernel.trajectory.callbacks import Callbacks
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
+from rlm_kernel.trajectory.output_queue import OutputQueue
 from rlm_kernel.types import Prompt, RLMChatCompletion
 
 if TYPE_CHECKING:
@@ -197,18 +198,21 @@ class RLM(Unpicklable):
     ) -> AsyncIterator[Event]:
         """The events of a completion as they happen; the last is `RunFinished`, with the completion in it.
 
+        A reader that is slower than a cell misses pieces of its output (`CellOutput`); `CellFinished` has the outputs.
         Leaving the loop early stops the run. Raises what `acompletion` raises, after a last `RunFailed`.
         """
         check_prompt(prompt, root_prompt)
-        here, arrived = asyncio.get_running_loop(), asyncio.Queue[Event]()
+        here, arrived, waiting = asyncio.get_running_loop(), asyncio.Queue[Event](), OutputQueue()
 
         def hand_over(event: Event) -> None:
-            here.call_soon_threadsafe(arrived.put_nowait, event)
+            if waiting.add(event):
+                here.call_soon_threadsafe(arrived.put_nowait, event)
 
         job = Job(self._run(hand_over, schema=response_schema).completion(prompt, root_prompt))
         try:
             while True:
                 event = await arrived.get()
+                waiting.take(event)
                 yield event
                 if isinstance(event, RunFinished | RunFailed):
                     break

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import time
 from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
@@ -13,7 +15,10 @@ from rlm_kernel.clients.trust import Source, Sourced
 from rlm_kernel.errors import ConfigError
 
 MAX_FILE_BYTES = 1_000_000
-"""What a `.env` file may hold."""
+"""What a `.env` file may hold, also with all references filled in."""
+
+MAX_PIPE_SECONDS = 5.0
+"""How long a pipe in its place is read. A password manager writes to it when it is opened."""
 
 
 class Variables(Mapping[str, str]):
@@ -95,21 +100,82 @@ def _dotenv(path: Path) -> dict[str, str]:
     from dotenv import dotenv_values
 
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_FILE_BYTES + 1)
-        if len(text) > MAX_FILE_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES:,} bytes: repair or remove it.")
-        written = dotenv_values(stream=StringIO(text.decode()), interpolate=False)
-    except (OSError, UnicodeDecodeError) as error:
+        written = dotenv_values(stream=StringIO(_text(path)), interpolate=False)
+        return _expanded({name: value for name, value in written.items() if value is not None})
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): repair or remove it.") from error
-    return _expanded({name: value for name, value in written.items() if value is not None})
+
+
+def _text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large, or not UTF-8.
+    """
+    content = _content(path)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"it is larger than {MAX_FILE_BYTES:,} bytes")
+    return content.decode()
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, or of a pipe to which somebody writes within `MAX_PIPE_SECONDS`; at most one too many.
+
+    Raises:
+        OSError: it cannot be read.
+        TimeoutError: nobody writes to the pipe, or its writer does not come to an end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not S_ISFIFO(os.fstat(descriptor).st_mode):
+            return file.read(MAX_FILE_BYTES + 1)
+        content, deadline = b"", time.monotonic() + MAX_PIPE_SECONDS
+        while len(content) <= MAX_FILE_BYTES:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            if not poll.poll(1_000 * max(0.0, deadline - time.monotonic())):
+                raise TimeoutError(f"it is a pipe, and its end did not come within {MAX_PIPE_SECONDS:.0f} s")
+            if not (piece := file.read(MAX_FILE_BYTES)):
+                break
+            content += piece
+        return content
 
 
 def _expanded(written: Mapping[str, str]) -> dict[str, str]:
-    """The values with ``${NAME}`` filled in, from the file alone: else it could write a key into a URL of its own."""
-    from dotenv.variables import parse_variables
+    """The values with ``${NAME}`` filled in, from the file alone: else it could write a key into a URL of its own.
 
+    Raises:
+        ValueError: they become larger than a file may be.
+    """
     known: dict[str, str] = {}
+    room = MAX_FILE_BYTES
     for name, value in written.items():
-        known[name] = "".join(atom.resolve(known) for atom in parse_variables(value))
+        known[name] = "".join(filled_in(value, known, room))
+        room -= len(known[name])
     return known
+
+
+def filled_in(value: str, known: Mapping[str, str], room: int) -> Iterator[str]:
+    """The pieces of a value, in linear time: python-dotenv's own pattern is quadratic on references without an end.
+
+    Raises:
+        ValueError: they have more than `room` characters.
+    """
+    done = at = 0
+    end = colon = -1
+    while (at := value.find("${", at)) >= 0:
+        end = value.find("}", at) if end < at else end
+        if end < 0:
+            break
+        colon = value.find(":", at) % (len(value) + 1) if colon < at else colon
+        if colon < end and value[colon : colon + 2] != ":-":
+            at += 2
+            continue
+        found = known.get(value[at + 2 : min(colon, end)], value[colon + 2 : end] if colon < end else "")
+        room -= at - done + len(found)
+        if room < 0:
+            raise ValueError(f"its values become larger than {MAX_FILE_BYTES:,} characters")
+        yield from (value[done:at], found)
+        done = at = end + 1
+    yield value[done:]

@@ -107,6 +107,12 @@ class Journal:
         """Leave a cell out of the next rebuild: it ends the kernel, or leaves it unable to run another."""
         self.steps.remove(step)
 
+    def forget_last_cell(self) -> None:
+        """The same for the last cell."""
+        cells = [step for step in self.steps if isinstance(step, CellRun)]
+        if cells:
+            self.forget(cells[-1])
+
     def begin_again(self, cell: int) -> None:
         """What a cell asks from now on, it asks for the first time."""
         self._occurrences.forget(cell)

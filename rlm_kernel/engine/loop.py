@@ -29,6 +29,9 @@ from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
 from rlm_kernel.types import Message, Prompt, RLMChatCompletion, UsageMeter
 
+MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
+"""How long a persistent kernel may take to store the conversation after the answer, with time left and without."""
+
 
 class Engine:
     """One completion. Make it, `run` it once.
@@ -142,7 +145,8 @@ class Engine:
             answer = await self._answer(prompt, question)
             if self._config.persistent and self._repl.contexts:
                 await self._repl.quiet()
-                await self._repl.remember(f"history_{self._repl.contexts - 1}", self._root.conversation.whole[:-1])
+                name, messages = f"history_{self._repl.contexts - 1}", self._root.conversation.whole[:-1]
+                await self._repl.remember(name, messages, self._seconds_to_keep)
                 idle = True
         finally:
             try:
@@ -267,6 +271,12 @@ class Engine:
 
     def _interrupt(self) -> None:
         self._repl.interrupt()
+
+    @property
+    def _seconds_to_keep(self) -> float:
+        """How long a kernel that stays may take to store the conversation. The answer is there, and must not wait."""
+        left = self.ledger.seconds_left
+        return MAX_KEEP_SECONDS if left is None else min(MAX_KEEP_SECONDS, max(MIN_KEEP_SECONDS, left))
 
     async def _keep_history(self, messages: Sequence[Message]) -> None:
         await self._repl.remember("history", messages)

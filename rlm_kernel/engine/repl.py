@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -208,12 +209,23 @@ class Repl:
         """The value of a variable as if a cell gave it as the answer; no `final` when there is no such variable."""
         return await self._live.report(name)
 
-    async def remember(self, name: str, messages: Sequence[Message]) -> None:
-        """Keep a conversation as a variable; if the kernel has died, in the one that comes after it."""
+    async def remember(self, name: str, messages: Sequence[Message], seconds: float | None = None) -> None:
+        """Keep a conversation as a variable; if the kernel has died, in the one that comes after it.
+
+        Args:
+            name: of the variable.
+            messages: the conversation.
+            seconds: after which a kernel that does not take it is ended; None: it is waited for. The next kernel does
+                not run the last cell again, which left this one so.
+        """
         value = [dict(message) for message in messages]
         try:
-            await self._give(name, value)
-        except KernelError:
+            async with asyncio.timeout(seconds):
+                await self._give(name, value)
+        except (KernelError, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                self._journal.forget_last_cell()
+                await self.close()
             self._journal.steps.append(VariableSet(name, value))
 
     async def quiet(self) -> None:

@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
 from backends_on_loopback import installed
+from dotenv.variables import parse_variables
 from hostile.keys_on_loopback import (
     ELSEWHERE,
     INPUT,
@@ -34,6 +36,7 @@ from IPython.core.error import UsageError
 
 from rlm_kernel import inputs
 from rlm_kernel.api import RLM
+from rlm_kernel.clients import variables
 from rlm_kernel.clients.backends import BACKENDS
 from rlm_kernel.clients.registry import build
 from rlm_kernel.clients.variables import MAX_FILE_BYTES, environment_variables
@@ -166,8 +169,47 @@ async def test_an_env_file_cannot_write_a_key_into_its_own_url(thief, monkeypatc
 def test_an_env_file_without_end_is_not_read():
     with Path(".env").open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
-    with pytest.raises(ConfigError, match=r"\.env is larger than 1,000,000 bytes"):
+    with pytest.raises(ConfigError, match=r"\.env cannot be read \(it is larger than 1,000,000 bytes"):
         environment_variables()
+
+
+def test_an_env_pipe_to_which_nobody_writes_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(variables, "MAX_PIPE_SECONDS", 0.2)
+    os.mkfifo(".env")
+    with pytest.raises(ConfigError, match=r"it is a pipe, and its end did not come"):
+        environment_variables()
+
+
+def test_an_env_pipe_whose_writer_comes_later_is_read():
+    os.mkfifo(".env")
+    writer = threading.Timer(0.2, lambda: Path(".env").write_text("KEY_OF_IT=from a pipe"))
+    writer.start()
+    assert environment_variables()["KEY_OF_IT"] == "from a pipe"
+    writer.join()
+
+
+def test_references_of_an_env_file_do_not_multiply_its_size():
+    lines = [f"A{n + 1}=${{A{n}}}${{A{n}}}\n" for n in range(60)]
+    Path(".env").write_text(f"A0=xxxxxxxx\n{''.join(lines)}")
+    with pytest.raises(ConfigError, match="its values become larger than 1,000,000 characters"):
+        environment_variables()
+
+
+@pytest.mark.parametrize("unit", ["${B:-", "${", "${B:x", "$"])
+def test_references_without_an_end_in_an_env_file_are_read_in_linear_time(unit):
+    value = unit * (900_000 // len(unit))
+    Path(".env").write_text(f"A={value}\n")
+    started = time.process_time()
+    assert environment_variables()["A"] == value
+    assert time.process_time() - started < 2
+
+
+@given(st.lists(st.sampled_from(["${", "}", ":", "-", ":-", "A", "B", "$", "{", "x"])).map("".join))
+def test_references_of_an_env_file_mean_what_they_mean_to_dotenv(value):
+    known = {"A": "1", "B": "", "AB": "${A}"}
+    assert "".join(variables.filled_in(value, known, 1_000)) == "".join(
+        a.resolve(known) for a in parse_variables(value)
+    )
 
 
 @pytest.mark.skipif(not installed("litellm"), reason="the extra 'litellm' is not installed")

@@ -40,7 +40,7 @@ from rlm_kernel.replay.minimise import clean
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.replay.steps import run_of
 from rlm_kernel.text import plain
-from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory import events, output_queue
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import Answer, Reply, Usage
 
@@ -697,3 +697,30 @@ async def test_children_that_wait_for_a_kernel_end_when_the_run_is_cancelled():
         await asyncio.wait_for(task, 60)
     assert len(lm.calls) == 2
     assert kernels() == 0
+
+
+TAKES_NOTHING = "get_ipython().kernel.rlm_guest.put = lambda *_: __import__('time').sleep(600)\nFINAL('done')"
+
+
+def test_a_persistent_kernel_that_takes_no_variable_holds_no_answer_back():
+    lm = ScriptedLM([f"```repl\n{cell}\n```" for cell in ("kept = 1\nFINAL(kept)", TAKES_NOTHING, "FINAL(kept + 1)")])
+    with RLM(lm, persistent=True, max_timeout=20) as rlm:
+        assert rlm.completion("first").response == "1"
+        started = time.monotonic()
+        assert rlm.completion("second").response == "done"
+        assert time.monotonic() - started < 20 + PATIENCE
+        assert rlm.completion("third").response == "2"
+
+
+async def test_output_that_a_slow_reader_of_the_stream_leaves_is_not_kept():
+    flood = "for _ in range(400): print('x' * 100_000, flush=True)\nFINAL(1)"
+    pieces, finished = [], None
+    async for event in RLM(ScriptedLM([f"```repl\n{flood}\n```"])).stream("a context"):
+        if isinstance(event, events.CellOutput):
+            pieces.append(len(event.output["text"]))
+            if len(pieces) == 1:
+                await asyncio.sleep(5)
+        elif isinstance(event, events.CellFinished):
+            finished = event.result
+    assert sum(pieces) < 2 * output_queue.MAX_WAITING_CHARACTERS
+    assert len(finished.stdout) > 9_000_000
