@@ -280,6 +280,14 @@ def about_recording(recording: Recording) -> About:
     return replace(about_run(recording.path.absolute(), recording.metadata), context=recording.context)
 
 
+def renew_setup_cell(notebook: NotebookNode) -> None:
+    """Give a saved notebook the setup cell of this version of rlm-kernel, whose replay file this version can write."""
+    for cell in notebook.cells:
+        if SETUP_TAG in cell.metadata.get("tags", []):
+            cell.source = setup_cell.source()
+            cell.metadata.setdefault("rlm", {})["sha256"] = fingerprint(cell.source)
+
+
 def fingerprint(source: str) -> str:
     """The SHA-256 of the source of a cell, in hex, as `metadata.rlm.sha256` has it."""
     return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
