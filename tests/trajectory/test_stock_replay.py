@@ -9,6 +9,7 @@ import nbclient
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
+from trajectory.comparison import differences
 from trajectory.stories import Story, cell, codes, command, equal, executed, papermill, told
 
 from rlm import RLM, ScriptedLM
@@ -18,7 +19,6 @@ from rlm_kernel.errors import LMError
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.trajectory.log.reader import log_of
 from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of
-from rlm_kernel.trajectory.notebook.normaliser import differences
 from rlm_kernel.trajectory.notebook.setup_cell import replay_code
 
 PICTURE = """\

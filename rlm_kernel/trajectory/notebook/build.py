@@ -242,14 +242,6 @@ def notebook_of(trajectory: Trajectory, about: About, redact: Redact | None = No
     return notebook
 
 
-def notebooks_of(
-    trajectory: Trajectory, about: About, redact: Redact | None = None
-) -> Iterator[tuple[str, NotebookNode]]:
-    """The notebooks of a run and of all runs below it, the root first, each with the name of its file."""
-    for run, described in runs(trajectory, about):
-        yield described.file, notebook_of(run, described, redact)
-
-
 def runs(trajectory: Trajectory, about: About) -> Iterator[tuple[Trajectory, About]]:
     """A run and all below it, each with what its notebook says of it."""
     yield trajectory, about
