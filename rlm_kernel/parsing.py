@@ -9,15 +9,15 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-_LANGUAGES = "repl|python3?|py|ipython3?|pycon"
+_LANGUAGES = frozenset({"repl", "python", "python3", "py", "ipython", "ipython3", "pycon"})
+"""Of the blocks that are run."""
+
 # Possessive where one part could give to the next what it has taken: each try would cost a line's length.
-_OPENING = re.compile(
-    rf"^ {{0,3}}(?P<fence>`{{3,}}+|~{{3,}}+)[ \t]*+\{{?\.?(?:{_LANGUAGES})(?![\w+-])[^`\n]*+$",
-    re.MULTILINE | re.IGNORECASE,
-)
+_OPENING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+\{?\.?(?P<language>[\w+-]*+)[^`\n]*+$", re.MULTILINE)
 _CLOSING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t\r]*+$", re.MULTILINE)
 _THINKING = re.compile(r"^[ \t]*+<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.MULTILINE)
 # In quotes the tag is text that is spoken about, or that code looks for.
@@ -101,6 +101,37 @@ class ParsedReply:
     prose: str = field(default="", compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class FencedBlock:
+    """A fenced code block of a Markdown text.
+
+    Attributes:
+        start, end: of the block with its two fences, as places in the text.
+        language: that the opening fence names, or nothing.
+        code: what is between the fences.
+    """
+
+    start: int
+    end: int
+    language: str
+    code: str
+
+
+def fenced_blocks(text: str) -> Iterator[FencedBlock]:
+    """The fenced code blocks of a Markdown text, in order. The end of the text closes the last one."""
+    at = 0
+    while (opening := _OPENING.search(text, at)) is not None:
+        closing = next(_closings(text, opening), None)
+        at, end = (len(text), len(text)) if closing is None else (closing.end(), closing.start() - 1)
+        yield FencedBlock(opening.start(), at, opening["language"], text[opening.end() + 1 : end])
+
+
+def opened_language(text: str, start: int, end: int) -> str:
+    """The language that the line `text[start:end]` names if it opens a fenced block; else nothing."""
+    opening = _OPENING.match(text, start, end)
+    return opening["language"] if opening is not None else ""
+
+
 def parse(text: str, *, finished: bool = True) -> ParsedReply:
     """Read a reply.
 
@@ -130,7 +161,7 @@ def _split(text: str, compiler: _Compiler) -> tuple[list[str], str, bool]:
     blocks: list[str] = []
     prose: list[str] = []
     at = 0
-    while (opening := _OPENING.search(text, at)) is not None:
+    while (opening := _code_opening(text, at)) is not None:
         prose.append(text[at : opening.start()])
         closing = _closing(text, opening, compiler)
         if closing is None:
@@ -140,10 +171,20 @@ def _split(text: str, compiler: _Compiler) -> tuple[list[str], str, bool]:
     return blocks, "".join([*prose, text[at:]]), False
 
 
+def _code_opening(text: str, at: int) -> re.Match[str] | None:
+    """The next line that opens code to run, also when a block in another language holds it."""
+    return next((one for one in _OPENING.finditer(text, at) if one["language"].lower() in _LANGUAGES), None)
+
+
+def _closings(text: str, opening: re.Match[str]) -> Iterator[re.Match[str]]:
+    """The lines that can close a block."""
+    return (line for line in _CLOSING.finditer(text, opening.end()) if line["fence"].startswith(opening["fence"]))
+
+
 def _closing(text: str, opening: re.Match[str], compiler: _Compiler) -> re.Match[str] | None:
     """The line that closes a block: the first that leaves code which parses, as a text in the code may hold fences."""
     start = opening.end() + 1
-    closings = (line for line in _CLOSING.finditer(text, start) if line["fence"].startswith(opening["fence"]))
+    closings = _closings(text, opening)
     first = next(closings, None)
     for line in () if first is None else chain([first], islice(closings, _MAX_CLOSINGS - 1)):
         problem = compiler.problem(text[start : line.start() - 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,8 @@ def execute(args: Namespace) -> int:
     notebook = _minimal(args) if args.clean else _notebook(Path(args.file))
     try:
         _write(notebook, args.to, output)
+        if args.to in (None, "py"):
+            _write_replay_code(Path(args.file).parent, output.parent)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
     terminal.result(str(output))
@@ -73,16 +76,18 @@ def _output(file: Path, args: Namespace) -> Path:
 
 
 def _notebook(file: Path) -> NotebookNode:
-    """The notebook as it is, or the one of a log."""
+    """The notebook as it is, with the setup cell of this version, or the one of a log."""
+    from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of, renew_setup_cell
+
     if file.suffix == ".ipynb":
         from rlm_kernel.replay.steps import read_notebook
 
         notebook = read_notebook(file)
         if "rlm" not in notebook.metadata:
             raise RecordingError(f"{file} is not the notebook of a run: `jupyter nbconvert` converts any other.")
+        renew_setup_cell(notebook)
         return notebook
     from rlm_kernel.trajectory.log.reader import read_log
-    from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of
 
     recording = read_log(file)
     return notebook_of(recording.trajectory, about_recording(recording))
@@ -110,3 +115,12 @@ def _write(notebook: NotebookNode, kind: str | None, output: Path) -> None:
 
     output.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, output)  # type: ignore[no-untyped-call]
+
+
+def _write_replay_code(log_folder: Path, output_folder: Path) -> None:
+    """Write the file that the setup cell runs where the cell looks for it: beside the notebook and beside the log."""
+    from rlm_kernel.trajectory.notebook.setup_cell import write_replay_code
+
+    write_replay_code(output_folder)
+    with suppress(OSError):  # the folder of a log may be read-only
+        write_replay_code(log_folder)

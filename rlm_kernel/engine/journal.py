@@ -13,28 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from rlm_kernel.engine.kernel_steps import CellRun, VariableSet
 from rlm_kernel.types import Answer, CellResult, Query, ToolCall
-
-
-@dataclass(frozen=True, slots=True)
-class VariableSet:
-    """The host gave a value to a name."""
-
-    name: str
-    value: Any
-
-
-def initial_variables() -> tuple[VariableSet, ...]:
-    """What a kernel is given before another run in it: what the one before left in our own names is not this one's."""
-    return VariableSet("answer", {"content": "", "ready": False}), VariableSet("history", [])
-
-
-@dataclass(frozen=True, slots=True)
-class CellRun:
-    """A cell ran to its end, well or not: it may have left variables either way."""
-
-    cell: int
-    code: str
 
 
 class Slot(NamedTuple):

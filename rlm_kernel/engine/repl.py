@@ -8,22 +8,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rlm_kernel.engine.config import RunConfig
-from rlm_kernel.engine.journal import (
-    CellRun,
-    Journal,
-    JournalResponder,
-    Recovery,
-    VariableSet,
-    initial_variables,
-    reason_of,
-)
+from rlm_kernel.engine.journal import Journal, JournalResponder, Recovery, reason_of
+from rlm_kernel.engine.kernel_steps import CellRun, VariableSet, context_steps, prior_run_steps, take_step, tool_step
 from rlm_kernel.engine.recorded import PriorRun, RecordedRun
 from rlm_kernel.engine.subcalls import SubCalls
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.errors import ConfigError, KernelError, RLMError
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
-from rlm_kernel.trajectory.tree import SETUP, Cell, take_history
+from rlm_kernel.trajectory.tree import SETUP, Cell
 from rlm_kernel.types import Answer, CellReport, CellResult, Message, Output, Prompt, Query, ToolCall
 
 if TYPE_CHECKING:
@@ -133,23 +126,19 @@ class Repl:
         return result
 
     async def _begin(self, context: Prompt) -> None:
-        """Give it an input."""
-        for given in initial_variables() if self.contexts else ():
-            await self._give(given.name, given.value)
-        if self._config.persistent:
-            await self._give(f"context_{self.contexts}", context)
-        await self._give("context", context)
+        """Give the kernel an input."""
+        for step in context_steps(context, self.contexts, persistent=self._config.persistent):
+            await self._give(step)
 
     async def _live_through(self, before: PriorRun) -> None:
-        """Make what an earlier run left in a persistent kernel."""
-        await self._begin(before.context)
-        histories = dict(before.histories)
-        for cell in before.recorded.cells.values():
-            if (history := take_history(histories, cell.number)) is not None:
-                await self._give("history", history)
-            await self._run_recorded(cell, before.recorded)
+        """Repeat an earlier run of a persistent kernel."""
+        cells = before.recorded.cells
+        for step in prior_run_steps(before.context, self.contexts, cells.values(), before.histories, before.history):
+            if isinstance(step, VariableSet):
+                await self._give(step)
+            elif isinstance(step, CellRun):
+                await self._run_recorded(cells[step.cell], before.recorded)
         self.cells = max(self.cells, before.cells)
-        await self._give(f"history_{self.contexts}", before.history)
         self.contexts += 1
 
     async def _relive(self, cell: Cell) -> CellResult:
@@ -218,15 +207,15 @@ class Repl:
             seconds: after which a kernel that does not take it is ended; None: it is waited for. The next kernel does
                 not run the last cell again, which left this one so.
         """
-        value = [dict(message) for message in messages]
+        step = VariableSet(name, [dict(message) for message in messages])
         try:
             async with asyncio.timeout(seconds):
-                await self._give(name, value)
+                await self._give(step)
         except (KernelError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
                 self._journal.forget_last_cell()
                 await self.close()
-            self._journal.steps.append(VariableSet(name, value))
+            self._journal.steps.append(step)
 
     async def quiet(self) -> None:
         """The run is over, and the kernel stays: nobody is asked anything any more."""
@@ -287,7 +276,7 @@ class Repl:
         self.variables, latest = {}, None
         for step in self._journal.steps:
             if isinstance(step, VariableSet):
-                await self._live.set(step.name, step.value)
+                await take_step(self._live, step)
             elif not await self._run_again(latest := step):
                 return latest
         return latest if latest is not None and not await self._responds() else None
@@ -306,16 +295,14 @@ class Repl:
         """Whether the kernel can still run a cell: one may end well and have broken it."""
         return self._live.alive and (await self._live.run("", RESPONSE_SECONDS)).kernel_alive
 
-    async def _give(self, name: str, value: object) -> None:
-        await self._live.set(name, value)
-        self._journal.steps.append(VariableSet(name, value))
+    async def _give(self, step: VariableSet) -> None:
+        await take_step(self._live, step)
+        self._journal.steps.append(step)
 
     async def _provide(self, tool: Tool) -> None:
-        if tool.kind == "function":
-            await self._live.define(tool.card())
-        elif tool.kind == "value":
-            await self._live.set(tool.name, tool.content)
-        elif (cell := await self._live.run(tool.content)).error is not None:
+        content = tool.card() if tool.kind == "function" else tool.content
+        cell = await take_step(self._live, tool_step(tool.kind, tool.name, content))
+        if cell is not None and cell.error is not None:
             raise ConfigError(f"custom_tools[{tool.name!r}]: its code raised in the kernel:\n{cell.error.traceback}")
 
     def _on_output(self, output: Output) -> None:

@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlm_kernel.engine.journal import initial_variables
+from rlm_kernel.engine.kernel_steps import (
+    CellRun,
+    Step,
+    StoredValue,
+    context_steps,
+    prior_run_steps,
+    take_step,
+    tool_step,
+)
 from rlm_kernel.engine.recorded_config import without_hidden
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.kernel.session import Session
@@ -19,10 +27,11 @@ from rlm_kernel.trajectory.log import context_store
 from rlm_kernel.trajectory.log.reader import ContextEncoding, Recording, earlier_recordings
 from rlm_kernel.trajectory.log.redaction import HIDDEN
 from rlm_kernel.trajectory.notebook.cells import is_cut_off
-from rlm_kernel.trajectory.tree import History, take_history
+from rlm_kernel.trajectory.tree import SETUP, History, take_history
 from rlm_kernel.types import Prompt
 
 Content = tuple[ContextEncoding, bytes]
+_MISSING = object()
 
 
 def start_event(recording: Recording) -> RunStarted:
@@ -86,7 +95,7 @@ def chain_of(recording: Recording) -> tuple[Recording, ...]:
 async def restore_kernel(
     session: Session, chain: Sequence[Recording], context: Content, responder: RecordedResponder
 ) -> tuple[str, ...]:
-    """Make a kernel what it was before the first cell of a run.
+    """Bring a kernel into the state before the first cell of a run.
 
     Args:
         session: on a new kernel.
@@ -95,21 +104,27 @@ async def restore_kernel(
         responder: answers the cells.
 
     Returns:
-        What is not as it was, in sentences.
+        What differs from the run, in sentences.
     """
-    notes = await _set_up(session, chain[-1])
     *earlier, last = chain
+    notes = await _set_up(session, last)
     for index, recording in enumerate(earlier):
-        await _give_context(session, recording, index, await context_of(recording))
-        histories = recording.trajectory.histories()
-        for cell in recording.trajectory.cells:
-            if not is_cut_off(cell):
-                responder.cell = cell.number
-                await give_history(session, histories, cell.number)
-                await session.run(cell.code)
-        await session.set(f"history_{index}", recording.trajectory.conversation())
-    await _give_context(session, last, len(earlier), context)
+        run, value = recording.trajectory, _value(await context_of(recording))
+        cells = [cell for cell in run.cells if not is_cut_off(cell)]
+        for step in prior_run_steps(value, index, cells, run.histories(), run.conversation()):
+            if isinstance(step, CellRun):
+                responder.cell = step.cell
+            await take_step(session, step)
+    persistent = bool((last.metadata.get("configuration") or {}).get("persistent"))
+    for step in context_steps(_value(context), len(earlier), persistent=persistent):
+        await take_step(session, step)
     return tuple(notes)
+
+
+def _value(content: Content) -> Any:
+    """The input of a run for a kernel."""
+    encoding, data = content
+    return context_store.decode(encoding, data) if encoding == "json" else StoredValue(encoding, data)
 
 
 async def give_history(session: Session, histories: dict[int, History], cell: int) -> None:
@@ -130,46 +145,18 @@ def redacted_fields(known: Any, path: str = "") -> list[str]:
 
 
 async def _set_up(session: Session, recording: Recording) -> list[str]:
-    """Run the cells of the setup, and give the kernel its tools."""
-    notes = [
-        f"{name} was redacted from the record, and is not as it was." for name in redacted_fields(recording.metadata)
-    ]
-    for code in start_event(recording).setup:
-        cell = await session.run(code)
-        if cell.error is not None:
-            notes.append(f"The setup raised: {cell.error.name}: {cell.error.message}")
-    for tool in start_event(recording).tools:
-        notes += await _provide(session, tool)
+    """Run the setup cells, and give the kernel its tools. Returns what differs from the run."""
+    started = start_event(recording)
+    notes = [f"{name} was redacted from the record." for name in redacted_fields(recording.metadata)]
+    steps: list[tuple[str, Step]] = [("The setup", CellRun(SETUP, code)) for code in started.setup]
+    for tool in started.tools:
+        name, content = tool["name"], tool.get("card" if tool["kind"] == "function" else "content", _MISSING)
+        if content is _MISSING:
+            notes.append(f"The value of the tool {name} is not in the record: cells that read it fail.")
+        else:
+            steps.append((f"The code of the tool {name}", tool_step(tool["kind"], name, content)))
+    for what, step in steps:
+        cell = await take_step(session, step)
+        if cell is not None and cell.error is not None:
+            notes.append(f"{what} raised: {cell.error.name}: {cell.error.message}")
     return notes
-
-
-async def _provide(session: Session, tool: Mapping[str, Any]) -> list[str]:
-    """Give the kernel a tool of the record. What a function returned is on record as well."""
-    name = tool["name"]
-    if tool["kind"] == "function":
-        await session.define(tool["card"])
-    elif "content" not in tool:
-        return [f"The value of the tool {name} is not in the record: cells that read it fail."]
-    elif tool["kind"] == "value":
-        await session.set(name, tool["content"])
-    elif (cell := await session.run(tool["content"])).error is not None:
-        return [f"The code of the tool {name} raised: {cell.error.name}: {cell.error.message}"]
-    return []
-
-
-async def _give_context(session: Session, recording: Recording, index: int, content: Content) -> None:
-    """Begin a run, as `Repl` does."""
-    for given in initial_variables() if index else ():
-        await session.set(given.name, given.value)
-    persistent = (recording.metadata.get("configuration") or {}).get("persistent")
-    for name in ([f"context_{index}"] if persistent else []) + ["context"]:
-        await _give(session, name, content)
-
-
-async def _give(session: Session, name: str, content: Content) -> None:
-    """Give the kernel a value as it was stored. A pickle is opened there and nowhere else."""
-    encoding, data = content
-    if encoding == "json":
-        await session.set(name, context_store.decode(encoding, data))
-    else:
-        await session.put(name, encoding, data)

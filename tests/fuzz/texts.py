@@ -147,7 +147,7 @@ def cells(text):
 
 def diffed(text):
     other = text[1:] + "y"
-    return normaliser.Difference(1, "outputs", text, other).diff
+    return "\n".join(normaliser.unified(text, other))
 
 
 FUNCTIONS = {

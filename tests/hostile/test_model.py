@@ -42,6 +42,7 @@ from rlm_kernel.replay.steps import run_of
 from rlm_kernel.text import plain
 from rlm_kernel.trajectory import events, output_queue
 from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.trajectory.notebook.setup_cell import replay_code
 from rlm_kernel.types import Answer, Reply, Usage
 
 
@@ -133,7 +134,9 @@ PICTURE = "b'\\x89PNG\\r\\n\\x1a\\n' + random.randbytes(200_000)"
 
 
 def size_of(folder):
-    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    """What the files of runs take; the replay code that all notebooks of a folder share belongs to no run."""
+    shared = Path(folder) / replay_code().name
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file() and file != shared)
 
 
 def logged(folder, cells, *, limit=None, lm=None, **arguments):

@@ -12,10 +12,10 @@ import nbformat
 import papermill
 import psutil
 import pytest
+from trajectory.comparison import differences
 
 from rlm_kernel.clients.llamacpp import server_process
 from rlm_kernel.replay.replayer import replay
-from rlm_kernel.trajectory.notebook.normaliser import differences
 
 pytestmark = pytest.mark.timeout(600)
 

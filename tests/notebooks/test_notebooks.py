@@ -107,6 +107,11 @@ def test_nothing_of_the_machine_is_stored(path):
     assert sys.prefix not in text
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_imports_only_public_modules(path):
+    assert not [cell.source for cell in code_cells(read(path)) if re.search(r"(import|from) rlm_kernel", cell.source)]
+
+
 def test_the_normaliser_forgets_what_may_differ_and_nothing_else():
     one = "╭─ answer ──╮\n│ 42  │\n  \x1b[2m706 tokens in, 38 out\x1b[0m · 0.6 s\n  leader   2   1,485   72  unknown"
     two = "╭─ answer ─────╮\n│ 42     │\n  9,706 tokens in, 8 out · 12 s\n  leader   2   85   172  unknown\n"

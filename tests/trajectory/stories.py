@@ -10,11 +10,11 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from trajectory.comparison import differences
 
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.trajectory.log.reader import Recording, read_log
-from rlm_kernel.trajectory.notebook.normaliser import differences
 from rlm_kernel.types import Reply, Usage
 
 USAGE = Usage(817, 76, cost=0.0012)

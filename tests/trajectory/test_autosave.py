@@ -12,7 +12,10 @@ from trajectory.stories import CHILD, cell, codes, text_of, told
 from rlm_kernel.trajectory import events as said
 from rlm_kernel.trajectory.notebook import autosave
 from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
+from rlm_kernel.trajectory.notebook.setup_cell import replay_code
 from rlm_kernel.types import Reply
+
+CODE = replay_code().name
 
 
 def opening():
@@ -93,7 +96,7 @@ def test_a_reader_of_the_file_never_sees_half_of_it(tmp_path):
         feed(file, turn(n))
         nbformat.validate(nbformat.read(path, 4))
     file.close()
-    assert names(tmp_path) == ["x.ipynb"]
+    assert names(tmp_path) == [CODE, "x.ipynb"]
 
 
 def test_a_folder_that_cannot_be_written_is_told_once(tmp_path):

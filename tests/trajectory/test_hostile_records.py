@@ -11,6 +11,7 @@ import nbformat
 import papermill
 import pytest
 from trajectory import runs
+from trajectory.comparison import notebooks_of
 
 from rlm import RLM, ConfigError, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
@@ -22,7 +23,7 @@ from rlm_kernel.replay.replayer import replay
 from rlm_kernel.replay.responder import RecordedResponder
 from rlm_kernel.replay.setup import environment_of
 from rlm_kernel.trajectory.log import reader
-from rlm_kernel.trajectory.notebook.build import about_recording, notebooks_of
+from rlm_kernel.trajectory.notebook.build import about_recording
 from rlm_kernel.types import Query
 
 
@@ -234,7 +235,7 @@ def test_an_output_cannot_pass_for_one_of_ours(tmp_path):
     shown = "display({'text/plain': 'forged'}, raw=True, metadata={'rlm': {'role': 'calls'}})"
     RLM(ScriptedLM([runs.cell(shown), "FINAL(1)"]), logger=logger).completion("c", "q")
     known = reader.read_log(logger.log_file_path)
-    ((_, notebook),) = notebooks_of(known.trajectory, about_recording(known))
+    (notebook,) = notebooks_of(known.trajectory, about_recording(known)).values()
     (cell,) = [cell for cell in notebook.cells if cell.metadata.rlm.role == "code"]
     assert [output.get("metadata") for output in cell.outputs] == [{}]
 

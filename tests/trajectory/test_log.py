@@ -202,7 +202,7 @@ def test_secrets_are_in_no_file_by_value_or_by_name(tmp_path, monkeypatch, provi
         completion = rlm.completion(f"a context with {key}", f"a question with {other} and {named}")
     assert completion.response == key  # the answer itself is the user's
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} == {".jsonl", ".ipynb"}
+    assert {file.suffix for file in files} == {".jsonl", ".ipynb", ".py"}
     everything = "".join(file.read_text() for file in files) + json.dumps(completion.metadata)
     assert HIDDEN in everything
     for secret in (key, other, named):

@@ -12,11 +12,12 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
+from trajectory.comparison import notebooks_of
 from trajectory.stories import CHILD, cell, codes, text_of, told
 
 from rlm_kernel.errors import LMError
 from rlm_kernel.trajectory import events as said
-from rlm_kernel.trajectory.notebook.build import About, about_recording, fingerprint, notebook_of, notebooks_of
+from rlm_kernel.trajectory.notebook.build import About, about_recording, fingerprint, notebook_of
 from rlm_kernel.trajectory.notebook.cells import split
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.types import CellResult, Reply, Usage
@@ -145,7 +146,7 @@ def test_children_of_children_are_told_by_their_place(tmp_path):
     deeper = cell(f"rlm_query({CHILD!r} + 'deeper') if 'deeper' not in context else 0")
     story = told(tmp_path, [cell(f"rlm_query({CHILD!r})"), "FINAL(1)"], child=[deeper, "FINAL(2)"], max_depth=3)
     names = [f"{story.log.stem}{end}.ipynb" for end in ("", "-child-1-1-1", "-child-1-1-1-1-1-1")]
-    found = dict(notebooks_of(story.recording.trajectory, about_recording(story.recording)))
+    found = notebooks_of(story.recording.trajectory, about_recording(story.recording))
     assert [*found] == names
     assert f"[the run that asked]({names[1]})" in found[names[2]].cells[0].source
     assert len(found[names[2]].metadata.rlm.child) == 2
@@ -163,7 +164,7 @@ def test_a_link_to_a_child_leads_to_its_file():
             said.ChildEvent(time=1, cell=1, query="q", index=0, event=inner),
         ]
     )
-    ((name, notebook), (child, _)) = notebooks_of(run, About("50% #1"))
+    ((name, notebook), (child, _)) = notebooks_of(run, About("50% #1")).items()
     (link,) = BeautifulSoup(codes(notebook)[0].outputs[-1].data["text/html"], "html.parser").find_all("a")
     assert (name, unquote(link["href"])) == ("50% #1.ipynb", child)
     assert "#" not in link["href"]
@@ -294,7 +295,7 @@ def test_every_text_is_redacted(story):
 
 
 def test_all_notebooks_of_a_run(story):
-    found = dict(notebooks_of(story.recording.trajectory, about_recording(story.recording)))
+    found = notebooks_of(story.recording.trajectory, about_recording(story.recording))
     assert [*found] == [story.path.name, *(child.name for child in story.children())]
     for notebook in found.values():
         nbformat.validate(notebook)

@@ -6,9 +6,10 @@ import copy
 
 import nbformat
 import pytest
+from trajectory.comparison import differences
 from trajectory.stories import cell, codes, told
 
-from rlm_kernel.trajectory.notebook.normaliser import as_text, differences, normalise_outputs, normalise_text
+from rlm_kernel.trajectory.notebook.normaliser import as_text, normalise_outputs, normalise_text
 from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs
 
 

@@ -7,9 +7,8 @@ import time
 
 import pytest
 from laboratory import CHROMIUM, browser, lab, read, shot, wait_until
+from trajectory.comparison import differences
 from trajectory.stories import cell, codes, environment, told
-
-from rlm_kernel.trajectory.notebook.normaliser import differences
 
 pytestmark = [
     pytest.mark.skipif(

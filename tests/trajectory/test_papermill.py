@@ -16,10 +16,10 @@ from nbclient.exceptions import CellTimeoutError
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 from recorded_runs import code, record
+from trajectory.comparison import differences
 
 from rlm_kernel.errors import ConfigError, RecordingError
 from rlm_kernel.replay.replayer import replay
-from rlm_kernel.trajectory.notebook.normaliser import differences
 
 NAMED = {"backend": "openai", "model": MODEL}
 

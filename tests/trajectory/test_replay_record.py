@@ -108,11 +108,32 @@ def test_a_child_that_is_not_there_is_named():
 
 
 def test_the_setup_cell_needs_the_standard_library_and_ipython_only():
-    calls = [node for node in ast.walk(ast.parse(setup_cell.source())) if isinstance(node, ast.Call)]
-    (given,) = [call.keywords for call in calls if getattr(call.func, "id", None) == "rlm_setup"]
-    ours = {keyword.arg for keyword in given}
-    for keyword in given:
-        assert imported(keyword.value.value) <= {*sys.stdlib_module_names, *ours, "IPython"}
+    code = setup_cell.replay_code().content.decode()
+    sources = modules_in(code)
+    for source in (setup_cell.source(), code, *sources.values()):
+        assert imported(source) <= {*sys.stdlib_module_names, *sources, "IPython"}
+
+
+def modules_in(code):
+    """The modules in the file that the setup cell runs, name to source."""
+    assigned = (node for node in ast.parse(code).body if isinstance(node, ast.Assign))
+    return next(ast.literal_eval(node.value) for node in assigned if node.targets[0].id == "SOURCES")
+
+
+def test_the_setup_cell_is_a_few_lines():
+    assert len(setup_cell.source()) < 2_500
+
+
+def test_the_replay_code_of_a_folder_is_written_once_and_put_back_when_it_was_altered(tmp_path):
+    setup_cell.write_replay_code(tmp_path)
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_ino
+    setup_cell.write_replay_code(tmp_path)
+    assert file.stat().st_ino == written
+    file.write_bytes(file.read_bytes()[:-1] + b"#")
+    setup_cell.write_replay_code(tmp_path)
+    assert file.read_bytes() == setup_cell.replay_code().content
+    assert [*tmp_path.iterdir()] == [file]
 
 
 def imported(source):

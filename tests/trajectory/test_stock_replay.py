@@ -9,15 +9,17 @@ import nbclient
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
+from trajectory.comparison import differences
 from trajectory.stories import Story, cell, codes, command, equal, executed, papermill, told
 
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
+from rlm_kernel.cli import main
 from rlm_kernel.errors import LMError
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.trajectory.log.reader import log_of
 from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of
-from rlm_kernel.trajectory.notebook.normaliser import differences
+from rlm_kernel.trajectory.notebook.setup_cell import replay_code
 
 PICTURE = """\
 from IPython.display import HTML, display
@@ -149,8 +151,59 @@ def equal_to_child(story, child, replayed):
 def test_a_missing_log_is_named_with_the_way_out(story, tmp_path):
     with pytest.raises(CellExecutionError) as raised:
         executed(story.notebook, tmp_path, rlm_dir="/not/here")
+    assert f"looked for {story.log.name} and {replay_code().name} in /not/here, " in str(raised.value)
+    assert "-p rlm_dir FOLDER" in str(raised.value)
+    shutil.copy(story.log.parent / replay_code().name, tmp_path)
+    with pytest.raises(CellExecutionError) as raised:
+        executed(story.notebook, tmp_path, rlm_dir="/not/here")
     assert f"/not/here/{story.log.name}" in str(raised.value)
     assert "-p rlm_dir FOLDER" in str(raised.value)
+
+
+def test_missing_replay_code_is_named_and_an_export_writes_it_again(story, tmp_path, capsys):
+    folder = shutil.copytree(story.log.parent, tmp_path / "moved")
+    log, code = folder / story.log.name, folder / replay_code().name
+    code.unlink()
+    with pytest.raises(CellExecutionError, match=f"rlm export {log.name} -o NEW.ipynb") as raised:
+        executed(story.notebook, folder, rlm_dir=str(folder))
+    assert f"{code.name}, which replays this notebook, is not beside its log" in str(raised.value)
+    (tmp_path / "out").mkdir()
+    assert main(["export", str(log), "-o", str(tmp_path / "out" / "new.ipynb")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "new.ipynb")
+    assert equal(story, executed(story.notebook, folder, rlm_dir=str(folder)))
+    assert equal(story, executed(nbformat.read(tmp_path / "out" / "new.ipynb", 4), tmp_path))
+    assert (tmp_path / "out" / code.name).read_bytes() == code.read_bytes()
+
+
+def test_altered_replay_code_is_not_run(story, tmp_path):
+    folder = shutil.copytree(story.log.parent, tmp_path / "moved")
+    code = folder / replay_code().name
+    code.write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')\n" + code.read_text())
+    with pytest.raises(CellExecutionError, match=f"{code} was altered, so it is not run"):
+        executed(story.notebook, tmp_path, rlm_dir=str(folder))
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_a_notebook_that_holds_the_replay_code_itself_is_replayed(tmp_path):
+    """As rlm-kernel wrote them before the code had a file of its own."""
+    folder = shutil.copytree(Path(__file__).with_name("embedded_notebook"), tmp_path / "old")
+    story = Story(folder / "run.jsonl")
+    (folder / "run.ipynb.json").rename(story.path)
+    assert "class ReplayGuest" in story.notebook.cells[2].source
+    assert equal(story, executed(story.notebook, folder))
+    report = replay(story.path, trust=True)
+    assert report.equal, report
+
+
+def test_an_export_gives_a_saved_notebook_the_setup_cell_of_this_version(story, tmp_path):
+    notebook = story.notebook
+    notebook.cells[2].source = "rlm_setup('of another version')"
+    codes(notebook)[2].source += "\n# edited"
+    nbformat.write(notebook, story.log.parent / "edited.ipynb")
+    assert main(["export", str(story.log.parent / "edited.ipynb"), "-o", str(tmp_path / "new.ipynb")]) == 0
+    new = nbformat.read(tmp_path / "new.ipynb", 4)
+    assert new.cells[2] == story.notebook.cells[2]
+    assert codes(new)[2].source == codes(notebook)[2].source
 
 
 @pytest.mark.parametrize("harm", ["missing", "altered"])

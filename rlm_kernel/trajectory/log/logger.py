@@ -35,8 +35,8 @@ class RLMLogger:
         file_name: how the names begin.
         notebook: whether to write the notebook, too.
         max_log_bytes: what the files of one completion may take together: log and notebooks, those of children too,
-            input, large prompts and pictures. A run that reaches it goes on, and its log is clipped from there. None:
-            as much as there is.
+            input, large prompts and pictures; the replay code that the notebooks of a folder share (53 kB) does not
+            count. A run that reaches the bound continues, and its log is clipped from there. None: no bound.
 
     Attributes:
         log_file_path: of the latest completion, or None.

@@ -24,6 +24,7 @@ from rlm_kernel.trajectory.log.atomic_files import write_whole
 from rlm_kernel.trajectory.log.quota import Quota
 from rlm_kernel.trajectory.log.redaction import Redactor
 from rlm_kernel.trajectory.notebook.build import About, about_run, notebook_of, runs
+from rlm_kernel.trajectory.notebook.setup_cell import write_replay_code
 from rlm_kernel.trajectory.tree import Trajectory
 
 SECONDS = 1.0
@@ -157,7 +158,9 @@ class _Notebooks:
         self._told[path] = self._told.get(path, 0) + 1
 
     def write(self) -> None:
-        """Write the notebooks of which something new was told."""
+        """Write the notebooks that changed, and before the first of them the code that replays them."""
+        if not self._written:
+            write_replay_code(self._folder)
         for run, about in runs(self._run, self._about):
             told = self._told.get(about.child, 0)
             if self._written.get(about.file) != told:

@@ -242,14 +242,6 @@ def notebook_of(trajectory: Trajectory, about: About, redact: Redact | None = No
     return notebook
 
 
-def notebooks_of(
-    trajectory: Trajectory, about: About, redact: Redact | None = None
-) -> Iterator[tuple[str, NotebookNode]]:
-    """The notebooks of a run and of all runs below it, the root first, each with the name of its file."""
-    for run, described in runs(trajectory, about):
-        yield described.file, notebook_of(run, described, redact)
-
-
 def runs(trajectory: Trajectory, about: About) -> Iterator[tuple[Trajectory, About]]:
     """A run and all below it, each with what its notebook says of it."""
     yield trajectory, about
@@ -278,6 +270,14 @@ def about_run(path: PurePath, said: Mapping[str, Any]) -> About:
 def about_recording(recording: Recording) -> About:
     """What a log says of its run, for its notebook made anew."""
     return replace(about_run(recording.path.absolute(), recording.metadata), context=recording.context)
+
+
+def renew_setup_cell(notebook: NotebookNode) -> None:
+    """Give a saved notebook the setup cell of this version of rlm-kernel, whose replay file this version can write."""
+    for cell in notebook.cells:
+        if SETUP_TAG in cell.metadata.get("tags", []):
+            cell.source = setup_cell.source()
+            cell.metadata.setdefault("rlm", {})["sha256"] = fingerprint(cell.source)
 
 
 def fingerprint(source: str) -> str:

@@ -7,14 +7,13 @@ be compared cell by cell.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from rlm_kernel.kernel.outputs import cell_number
-from rlm_kernel.parsing import without_thinking
+from rlm_kernel.parsing import opened_language, without_thinking
 from rlm_kernel.text import format_duration, format_tokens
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.notebook import calls as notebook_calls
@@ -26,9 +25,6 @@ NotebookCell = dict[str, Any]
 
 MAX_PROSE = 60_000
 """Characters of a reply or a summary that the notebook shows."""
-
-_OPENING = re.compile(r"^ {0,3}(?:`{3,}+|~{3,}+)[ \t]*+\{?\.?\w", re.MULTILINE)
-"""Above code that ran; a fence without a language is none."""
 
 MAX_SPLIT = 200_000
 """Characters of a reply whose words and code are shown in their order; the words of a longer one come first."""
@@ -140,7 +136,7 @@ def _block(words: str, code: str, at: int) -> tuple[int, int]:
         if start < 0:
             break
         fence, end = words.rfind("\n", at, start) + 1 or at, start + 1 + len(code)
-        if words[end : end + 1] in ("", "\n") and _OPENING.match(words, fence, start):
+        if words[end : end + 1] in ("", "\n") and opened_language(words, fence, start):
             return fence, start
         start = words.find(f"\n{code}", start + 1)
     return -1, -1

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 
 from rlm_kernel.html.markup import Markup, h, render
+from rlm_kernel.parsing import fenced_blocks
 from rlm_kernel.text import plain
 
 JOINER = "\N{WORD JOINER}"
@@ -19,8 +20,6 @@ JOINER = "\N{WORD JOINER}"
 MAX_CHARACTERS = 500_000
 """Of a text that is shown as Markdown."""
 
-_FENCE = re.compile(r"\A {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+-]*+)[^`]*+$")
-_CLOSING = re.compile(r"\A {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*$")
 _ACTIVE = re.compile(
     r"<(?=[A-Za-z/!?])"  # HTML, and links in angle brackets
     r"|!(?=\[)"  # images
@@ -120,23 +119,13 @@ def clip_text(text: str, limit: int) -> str:
 
 
 def _pieces(text: str) -> Iterator[tuple[bool, str, str]]:
-    """Code blocks and what stands between them: whether it is code, the text, the language."""
-    lines: list[str] = []
-    fence = language = ""
-    for one in text.split("\n"):
-        if fence:
-            closing = _CLOSING.match(one)
-            if closing is None or not closing["fence"].startswith(fence):
-                lines.append(one)
-                continue
-            yield True, "\n".join(lines), language
-            lines, fence = [], ""
-        elif opening := _FENCE.match(one):
-            yield False, "\n".join(lines), ""
-            lines, fence, language = [], opening["fence"], opening["language"]
-        else:
-            lines.append(one)
-    yield bool(fence), "\n".join(lines), language
+    """Code blocks and the text between them: whether it is code, the text, the language."""
+    at = 0
+    for block in fenced_blocks(text):
+        yield False, text[at : block.start], ""
+        yield True, block.code, block.language
+        at = block.end
+    yield False, text[at:], ""
 
 
 def _inert(text: str, breaks: bool) -> str:

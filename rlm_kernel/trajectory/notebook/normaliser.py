@@ -10,14 +10,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rlm_kernel.text import plain
-from rlm_kernel.trajectory.log.reader import Recording
-from rlm_kernel.trajectory.notebook.cells import CUT_OFF, is_cut_off
 from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs, is_picture
-from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.types import Output
 
 # Cells show what they like, and a pattern keeps every other run of the process waiting: each takes linear time, because
@@ -43,31 +39,6 @@ MAX_END_CHARACTERS = 100_000
 
 MAX_DIFF_LINES = 2_000
 """Lines of each text that a diff compares."""
-
-AnyRecord = Recording | Trajectory | Mapping[str, Any]
-"""What outputs are taken from: a log, a run, or a notebook (an nbformat node)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How a cell of a replay is not as it was in the run.
-
-    Attributes:
-        cell: its number in the run.
-        what: ``missing``: it is not in the replay; ``source``: it was edited; ``outputs``: it showed something else.
-        recorded: the source or the normalised outputs of the run, as text.
-        replayed: those of the replay.
-    """
-
-    cell: int
-    what: Literal["missing", "source", "outputs"]
-    recorded: str
-    replayed: str
-
-    @property
-    def diff(self) -> str:
-        """The two as a unified diff."""
-        return "\n".join(unified(self.recorded, self.replayed))
 
 
 def unified(recorded: str, replayed: str) -> list[str]:
@@ -121,47 +92,9 @@ def _without_cell_files(text: str) -> str:
     return "".join([*pieces, text[at:]])
 
 
-def differences(recorded: AnyRecord, replayed: AnyRecord) -> list[Difference]:
-    """How a replay differs from the run, by cell. Cells that were cut off in the run are not compared."""
-    before, after = ({cell.number: cell for cell in _cells(one)} for one in (recorded, replayed))
-    found: list[Difference] = []
-    for number, cell in before.items():
-        other = after.get(number)
-        if other is None:
-            found.append(Difference(number, "missing", cell.source, ""))
-            continue
-        if cell.source != other.source:
-            found.append(Difference(number, "source", cell.source, other.source))
-        if not cell.cut_off and (texts := (as_text(cell.outputs), as_text(other.outputs)))[0] != texts[1]:
-            found.append(Difference(number, "outputs", *texts))
-    return found
-
-
 def as_text(outputs: Iterable[Output]) -> str:
     """Normalised outputs as text, to be compared and shown."""
     return "\n".join(line for output in normalise_outputs(outputs) for line in _lines(output))
-
-
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    number: int
-    source: str
-    outputs: list[Output]
-    cut_off: bool
-
-
-def _cells(recorded: AnyRecord) -> Iterator[_Cell]:
-    if isinstance(recorded, Mapping):
-        for cell in recorded["cells"]:
-            about = cell.get("metadata", {}).get("rlm", {})
-            if cell["cell_type"] == "code" and about.get("role") == "code":
-                cut_off = CUT_OFF in cell["metadata"].get("tags", [])
-                yield _Cell(about["cell"], _join(cell["source"]), list(cell["outputs"]), cut_off)
-        return
-    trajectory = recorded if isinstance(recorded, Trajectory) else recorded.trajectory
-    for one in trajectory.cells:
-        outputs = [] if one.result is None else list(one.result.outputs)
-        yield _Cell(one.number, one.code, outputs, is_cut_off(one))
 
 
 def _streams(streams: Mapping[str, list[str]]) -> list[Output]:

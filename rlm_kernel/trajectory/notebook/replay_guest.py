@@ -1,8 +1,7 @@
 """The guest for a replay in a stock Jupyter client: it answers from a log instead of a host.
 
-The setup cell of a notebook (`setup_cell.py`) holds this file, `replay_record.py` and `guest.py`, and makes them
-modules of the kernel. Every question of a cell is answered as it was in the run. It needs the standard library, IPython
-and ipykernel.
+The setup cell of a notebook runs a file that holds this module, `replay_record.py` and `guest.py` (`setup_cell.py`).
+Every question of a cell is answered as it was in the run. It needs the standard library, IPython and ipykernel.
 
 The running cell is identified by its cell id where the client sends it (JupyterLab), else by its source, and an edited
 cell by its position. So a cell can be edited or run a second time.
@@ -168,13 +167,13 @@ def unpack(encoding: str, content: bytes) -> Any:
     return json.loads(content) if encoding == "json" else rlm_guest.decode(encoding, memoryview(content))
 
 
-def install(shell: Any) -> None:
-    """Make the REPL of the run. Called by the setup cell."""
+def install(shell: Any, folders: list[Path]) -> None:
+    """Make the REPL of the run. Called by the setup cell. `folders`: where the log may be."""
     names = shell.user_ns
     mode = names.get("rlm_mode", "replay")
     if mode not in ("replay", "live"):
         raise ValueError(f"rlm_mode is 'replay' or 'live', not {mode!r}.")
-    log, record = rlm_replay_record.read_log(names)
+    log, record = rlm_replay_record.read_log(names, folders)
     shell.user_ns_hidden.update({name: names[name] for name in PARAMETERS if name in names})
     uninstall(shell)
     ReplayGuest.record = record

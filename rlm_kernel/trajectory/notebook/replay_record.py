@@ -1,14 +1,13 @@
 """Read the log of a run inside a stock kernel: its cells, and the answers that they were given.
 
-A part of the setup cell of a notebook (`setup_cell.py`), where it is the module `rlm_replay_record`. It needs the
-standard library.
+A part of the file that the setup cell of a notebook runs (`setup_cell.py`), where it is the module
+`rlm_replay_record`. It needs only the standard library.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -184,22 +183,17 @@ def key(*what: Any) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode("ascii")).hexdigest()
 
 
-def folders(names: dict[str, Any]) -> list[Path]:
-    """Where the log may be: where it was, below the working directory, and beside the notebook."""
-    was = Path(names.get("rlm_dir") or ".")
-    told = names.get("__vsc_ipynb_file__") or names.get("PAPERMILL_INPUT_PATH")
-    notebook = os.environ.get("JPY_SESSION_NAME") or told
-    session = [Path(notebook).parent] if notebook else []
-    return list(dict.fromkeys([was, Path(was.name), Path(), *session]))
-
-
-def read_log(names: dict[str, Any]) -> tuple[Path, Record]:
+def read_log(names: dict[str, Any], folders: list[Path]) -> tuple[Path, Record]:
     """The log of the run, and what it says.
 
     Args:
-        names: the parameters `rlm_dir`, `rlm_log`, `rlm_child`.
+        names: the parameters `rlm_log` and `rlm_child`.
+        folders: where the log may be; the first one that has it counts.
+
+    Raises:
+        NotRecordedError: no folder has it.
     """
-    tried = [folder / names["rlm_log"] for folder in folders(names)]
+    tried = [folder / names["rlm_log"] for folder in folders]
     found = next((path for path in tried if path.is_file()), None)
     if found is None:
         places = ", ".join(str(path.absolute()) for path in tried)

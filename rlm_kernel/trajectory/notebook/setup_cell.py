@@ -1,47 +1,113 @@
-"""The setup cell of a notebook: it makes a stock kernel answer as the run was answered, from the log beside it.
+"""The setup cell of a notebook, and the file beside the log that it runs.
 
-The cell holds the sources of `guest.py` and of the two `replay_*.py` files as they are, so a kernel that has ipykernel
-and nothing of ours can run the notebook. They become modules: no name of theirs is a variable of the notebook. Each is
-one line, because few clients fold a cell that asks to be folded.
+The file holds `guest.py` and the two `replay_*.py` files, so a kernel that has ipykernel and no rlm-kernel can run the
+notebook. It is named after its content: all notebooks of a folder share it, and another version of rlm-kernel writes
+another file. The setup cell holds its SHA-256 and runs no other content.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import inspect
 from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
-_SAYS = """\
-# What the cells below ask (llm_query, tools, context) is answered from the log of the run: no key, no network.
-# Three files of rlm-kernel, a line each; all they need is IPython. In our own engine this cell does nothing."""
+from rlm_kernel.trajectory.log.atomic_files import is_there, write_whole
 
-
-_FILES = {
+_MODULES = {
     "rlm_guest": "kernel/guest.py",
     "rlm_replay_record": "trajectory/notebook/replay_record.py",
     "rlm_replay_guest": "trajectory/notebook/replay_guest.py",
 }
 
+_FILE = """\
+# Replays the notebooks in this folder from the logs in it, in a kernel without rlm-kernel. Written by rlm-kernel.
+# Do not edit: the notebooks check the SHA-256 of this file and run it only if it is unchanged.
 
-def rlm_setup(**sources: str) -> None:
-    """Make the sources modules and have the last one prepare the kernel, unless a host has done so."""
+import sys
+import types
+
+SOURCES = {{
+{sources}
+}}
+
+MODULES = {{name: types.ModuleType(name) for name in SOURCES}}
+sys.modules.update(MODULES)
+for name, module in MODULES.items():
+    exec(compile(SOURCES[name], f"{{name}}.py", "exec"), module.__dict__)
+"""
+
+_COMMENT = """\
+# Answers what the cells below ask (llm_query, tools, context) from the log of the run: no key, no network.
+# The code is in the file beside the log that the last line names. rlm-kernel's own engine does not need this cell."""
+
+
+class ReplayCode(NamedTuple):
+    """The file that the setup cell runs: its name and its content."""
+
+    name: str
+    content: bytes
+
+
+@cache
+def replay_code() -> ReplayCode:
+    """The file of this version of rlm-kernel."""
+    package = importlib.resources.files("rlm_kernel")
+    texts = {name: (package / file).read_text("utf-8") for name, file in _MODULES.items()}
+    sources = "\n".join(f"    {name!r}: r'''{text}'''," for name, text in texts.items())
+    content = _FILE.format(sources=sources).encode("utf-8")
+    return ReplayCode(f"rlm_replay_{hashlib.sha256(content).hexdigest()[:12]}.py", content)
+
+
+def write_replay_code(folder: Path) -> None:
+    """Write the file into a folder, unless the same is there.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    name, content = replay_code()
+    path = folder / name
+    if not (is_there(path, content) and path.read_bytes() == content):
+        write_whole(path, content)
+
+
+def rlm_setup(file: str, sha256: str) -> None:
+    """Run the file, unless a host has prepared the kernel already."""
+    import hashlib
+    import os
     import sys
-    import types
+    from pathlib import Path
 
     from IPython import get_ipython
 
     if "rlm_guest" in sys.modules and "rlm_replay_guest" not in sys.modules:
         return
-    modules = {name: types.ModuleType(name) for name in sources}
-    sys.modules.update(modules)
-    for name, module in modules.items():
-        exec(compile(sources[name], f"{name}.py", "exec"), module.__dict__)
-    modules["rlm_replay_guest"].install(get_ipython())
+    names = get_ipython().user_ns
+    log, folder = names["rlm_log"], Path(names.get("rlm_dir") or ".")
+    opened = names.get("__vsc_ipynb_file__") or names.get("PAPERMILL_INPUT_PATH") or ""
+    notebook = Path(os.environ.get("JPY_SESSION_NAME") or opened)
+    folders = list(dict.fromkeys([folder, Path(folder.name), Path(), notebook.parent]))
+    found = next((folder / file for folder in folders if (folder / file).is_file()), None)
+    if found is None:
+        raise ImportError(
+            f"{file}, which replays this notebook, is not beside its log (looked for {log} and {file} in "
+            f"{', '.join(str(folder.absolute()) for folder in folders)}): set rlm_dir in the cell above (papermill: -p "
+            f"rlm_dir FOLDER or --inject-paths), or write {file} again with `rlm export {log} -o NEW.ipynb`."
+        )
+    source = found.read_bytes()
+    if hashlib.sha256(source).hexdigest() != sha256:
+        raise ImportError(
+            f"{found} was altered, so it is not run: write it again with `rlm export {log} -o NEW.ipynb`."
+        )
+    exec(compile(source, str(found), "exec"), {})
+    sys.modules["rlm_replay_guest"].install(get_ipython(), folders)
 
 
 @cache
 def source() -> str:
-    """The source of the cell."""
-    package = importlib.resources.files("rlm_kernel")
-    given = "\n".join(f"    {name}={(package / file).read_text('utf-8')!r}," for name, file in _FILES.items())
-    return f"{_SAYS}\n\n{inspect.getsource(rlm_setup)}\n\nrlm_setup(\n{given}\n)\ndel rlm_setup"
+    """The source of the setup cell."""
+    name, content = replay_code()
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{_COMMENT}\n\n{inspect.getsource(rlm_setup)}\n\nrlm_setup({name!r}, {digest!r})\ndel rlm_setup"
