@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.text import plain
+from rlm_kernel.text import clip_end, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +135,7 @@ class AnswerSchemaError(LimitError):
     """
 
     def __init__(self, *, model: str, problems: Sequence[str], reply: str) -> None:
-        begins = reply[:SHOWN_CHARACTERS] + ("…" if len(reply) > SHOWN_CHARACTERS else "")
+        begins = clip_end(reply, SHOWN_CHARACTERS)
         wrong = "; ".join(problem.rstrip(".") for problem in problems)
         super().__init__(
             f"The answer of {model} does not fit the schema: {wrong}. Its last reply: {begins!r}. "

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from importlib.util import find_spec
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from rlm_kernel.clients.backends import BACKENDS, Backend
 from rlm_kernel.clients.trust import Source, Sourced, as_argument, value_of
 from rlm_kernel.clients.variables import Variables, environment_variables
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.text import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +41,7 @@ def find(name: str) -> Backend:
     """
     backend = BACKENDS.get(name) if isinstance(name, str) else None
     if backend is None:
-        raise ConfigError(f"Unknown backend {name!r}{_suggestion(name, BACKENDS)} Allowed: {_list(BACKENDS)}.")
+        raise ConfigError(f"Unknown backend {name!r}{suggestion(str(name), BACKENDS)} Allowed: {_list(BACKENDS)}.")
     return backend
 
 
@@ -85,7 +85,7 @@ def _check_arguments(backend: Backend, arguments: Mapping[str, Any]) -> dict[str
     if unknown and not backend.others:
         raise ConfigError(
             f"backend_kwargs of {backend.name!r} has no argument {unknown[0]!r}"
-            f"{_suggestion(unknown[0], backend.arguments)} Allowed: {_list(backend.arguments)}."
+            f"{suggestion(str(unknown[0]), backend.arguments)} Allowed: {_list(backend.arguments)}."
         )
     return {name: as_argument(name, value) for name, value in arguments.items() if value_of(value) is not None}
 
@@ -168,11 +168,6 @@ def _check_installed(backend: Backend) -> None:
 def _example(backend: Backend) -> dict[str, str]:
     examples = {"model_name": backend.example, "base_url": backend.example_url}
     return {name: examples[name] for name in backend.required or ("model_name",)}
-
-
-def _suggestion(name: object, allowed: Iterable[str]) -> str:
-    close = get_close_matches(str(name), list(allowed), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def _list(names: Iterable[str]) -> str:
