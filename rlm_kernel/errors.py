@@ -18,6 +18,7 @@ What the model can repair is data, never an exception: a cell that raised is a `
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.text import clip_end, plain
@@ -220,3 +221,18 @@ class KernelError(RLMError):
 
 class RecordingError(RLMError):
     """A log or its notebook cannot be read, replayed or resumed. The message says what is missing and where."""
+
+
+def check_extra(user: str, module: str, extra: str) -> None:
+    """See that an optional package is installed, without importing it.
+
+    Args:
+        user: what needs it, as the beginning of a sentence.
+        module: its import name.
+        extra: the extra of `rlm-kernel` that brings it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"{user} needs the extra {extra!r}: pip install 'rlm-kernel[{extra}]'.")

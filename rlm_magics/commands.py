@@ -12,6 +12,7 @@ from rlm_kernel.html.markup import Markup
 from rlm_kernel.kernel import connection_files
 from rlm_kernel.provisioners import kernelspecs
 from rlm_kernel.text import format_cost
+from rlm_kernel.trajectory.log import FOLDER
 from rlm_kernel.trajectory.log.reader import log_of, read_log
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.trajectory.tree import events_of
@@ -35,7 +36,7 @@ def record_of(given: str | None, last: RLMResult | None) -> str:
     if last is None:
         raise ConfigError(NO_RUN)
     if last.trajectory is None:
-        raise ConfigError("The latest run was not logged: set a folder with %rlm config log_dir ./rlm_logs")
+        raise ConfigError(f"The latest run was not logged: set a folder with %rlm config log_dir ./{FOLDER}")
     return last.trajectory
 
 

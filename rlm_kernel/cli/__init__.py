@@ -20,12 +20,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from rlm_kernel import __version__, terminal
@@ -44,6 +44,7 @@ from rlm_kernel.cli import (
     trust_command,
     view,
 )
+from rlm_kernel.text import suggestion
 
 _LAST_SECONDS = 0.4
 
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args, unknown = parser().parse_known_args(argv)
     if unknown:
-        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{_suggestion(unknown[0], args.parser)}")
+        options = re.findall(r"--[\w-]+", args.parser.format_usage())
+        meant = suggestion(unknown[0].partition("=")[0], options, "", cutoff=0.7)
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
     try:
         with _warnings_in_a_line():
             code: int = args.command(args)
@@ -96,14 +99,6 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         command.set_defaults(command=module.execute, parser=command)
     return top
-
-
-def _suggestion(unknown: str, command: argparse.ArgumentParser) -> str:
-    """The option that was meant, if there is one like it."""
-    options = command.format_usage().replace("[", " ").replace("]", " ").split()
-    known = [word for word in options if word.startswith("--")]
-    close = get_close_matches(unknown.partition("=")[0], known, n=1, cutoff=0.7)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 @contextlib.contextmanager

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import os
 import platform
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Literal
-from urllib.parse import urlsplit
 
 from rlm_kernel.clients import registry
 from rlm_kernel.errors import RLMError
+from rlm_kernel.provisioners.docker import daemon
 from rlm_kernel.types import Answer, Query, ToolCall
 
 DOCKER_SECONDS = 2.0
@@ -110,9 +108,9 @@ def keys() -> list[Check]:
 
 
 def docker() -> list[Check]:
-    """Whether there is a client for Docker, and whether its engine answers within `DOCKER_SECONDS`."""
-    client = _package("docker", "pip install 'rlm-kernel[docker]'")
-    return [Check("Docker", "docker (client)", client.state, client.detail, client.fix), _docker_engine()]
+    """Whether docker-py is installed, and if it is, whether the engine answers within `DOCKER_SECONDS`."""
+    client = replace(_package("docker", "pip install 'rlm-kernel[docker]'"), area="Docker", name="docker (client)")
+    return [client, _docker_engine()] if client.state == "ok" else [client]
 
 
 def _package(name: str, fix: str, *, essential: bool = False) -> Check:
@@ -171,27 +169,18 @@ def _key(variable: str, value: str) -> Check:
 
 
 def _docker_engine() -> Check:
-    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    import docker
+    from docker.errors import DockerException
+
+    host = daemon.host()
+    if host.startswith("ssh://"):
+        return Check("Docker", "engine", "absent", f"{host} is not checked: it is an ssh:// address")
     try:
-        version = _ping(host)
-    except (OSError, http.client.HTTPException) as error:
-        return Check("Docker", "engine", "absent", f"{host} does not answer: {error}", "start the Docker engine")
+        with closing(docker.from_env(timeout=DOCKER_SECONDS)) as client:
+            version = client.api.api_version  # the client asked the engine for it
     except ValueError as error:
         fix = "set it to unix:///PATH or tcp://HOST:PORT, or unset it"
         return Check("Docker", "engine", "broken", f"DOCKER_HOST is {host}, which is no address: {error}", fix)
+    except (DockerException, OSError) as error:
+        return Check("Docker", "engine", "absent", f"{host} does not answer: {error}", "start the Docker engine")
     return Check("Docker", "engine", "ok", f"{host} answers, API {version}")
-
-
-def _ping(host: str) -> str:
-    """The engine's API version."""
-    url = urlsplit(host)
-    if url.scheme not in {"unix", "tcp", "http"}:
-        raise OSError(f"only unix:// and tcp:// can be checked, not {url.scheme}://")
-    connection = http.client.HTTPConnection(url.hostname or "localhost", url.port or 2375, timeout=DOCKER_SECONDS)
-    with closing(connection):
-        if url.scheme == "unix":
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(DOCKER_SECONDS)
-            connection.sock.connect(url.path)
-        connection.request("GET", "/_ping")
-        return connection.getresponse().headers.get("Api-Version", "unknown")

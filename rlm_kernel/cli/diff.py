@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import terminal
 from rlm_kernel.cli import exit_codes
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import check_extra
 from rlm_kernel.text import plain
 from rlm_kernel.trajectory.notebook.normaliser import normalise_text
 from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs
@@ -49,18 +49,11 @@ def execute(args: Namespace) -> int:
         ConfigError: nbdime is not installed.
         RecordingError: a log or notebook cannot be read.
     """
-    _check_nbdime()
+    check_extra("rlm diff", "nbdime", "notebooks")
     a, b = (_comparable(_notebook(Path(file)), sources_only=args.sources) for file in (args.a, args.b))
     if args.web:
         return _show_in_browser(a, b)
     return _print(args, a, b)
-
-
-def _check_nbdime() -> None:
-    try:
-        import nbdime  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("rlm diff needs nbdime: pip install 'rlm-kernel[notebooks]'.") from error
 
 
 def _notebook(file: Path) -> NotebookNode:

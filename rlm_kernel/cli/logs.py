@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rlm_kernel import terminal
+from rlm_kernel.trajectory.log import FOLDER
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from rlm_kernel.trajectory.log.logger import RLMLogger
-
-FOLDER = "rlm_logs"
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ from rlm_kernel.clients.argument_types import check_argument
 from rlm_kernel.clients.backends import BACKENDS, Backend
 from rlm_kernel.clients.trust import Source, Sourced, as_argument, value_of
 from rlm_kernel.clients.variables import Variables, environment_variables
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import ConfigError, check_extra
 from rlm_kernel.text import suggestion
 
 if TYPE_CHECKING:
@@ -158,11 +157,8 @@ def _key(backend: Backend, variables: Variables) -> Sourced[str]:
 
 
 def _check_installed(backend: Backend) -> None:
-    if backend.package is not None and find_spec(backend.package) is None:
-        raise ConfigError(
-            f"The backend {backend.name!r} needs the extra {backend.extra!r}: "
-            f"pip install 'rlm-kernel[{backend.extra}]'."
-        )
+    if backend.package is not None:
+        check_extra(f"The backend {backend.name!r}", backend.package, str(backend.extra))
 
 
 def _example(backend: Backend) -> dict[str, str]:

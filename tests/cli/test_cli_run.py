@@ -153,7 +153,7 @@ def test_max_iterations_and_backend_arguments_are_passed_on(asking, provider):
         (["q", "--max-iterations", "many"], 2, "invalid int value"),
         ([], 2, "question"),
         (["", "--model", "m"], 2, "The question is empty"),
-        (["q", "--contxt", "x"], 2, "unrecognized arguments: --contxt x (did you mean --context?)"),
+        (["q", "--contxt", "x"], 2, "unrecognized arguments: --contxt x; did you mean '--context'?"),
         (["q", "--contxt", "x"], 2, "usage: rlm run"),
         (["q", "--zzz"], 2, "unrecognized arguments: --zzz\n"),
         (["q", "--context", "a", "--context", "b"], 2, "it was given twice"),
