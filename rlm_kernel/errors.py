@@ -18,9 +18,10 @@ What the model can repair is data, never an exception: a cell that raised is a `
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.text import plain
+from rlm_kernel.text import clip_end, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +136,7 @@ class AnswerSchemaError(LimitError):
     """
 
     def __init__(self, *, model: str, problems: Sequence[str], reply: str) -> None:
-        begins = reply[:SHOWN_CHARACTERS] + ("…" if len(reply) > SHOWN_CHARACTERS else "")
+        begins = clip_end(reply, SHOWN_CHARACTERS)
         wrong = "; ".join(problem.rstrip(".") for problem in problems)
         super().__init__(
             f"The answer of {model} does not fit the schema: {wrong}. Its last reply: {begins!r}. "
@@ -220,3 +221,18 @@ class KernelError(RLMError):
 
 class RecordingError(RLMError):
     """A log or its notebook cannot be read, replayed or resumed. The message says what is missing and where."""
+
+
+def check_extra(user: str, module: str, extra: str) -> None:
+    """See that an optional package is installed, without importing it.
+
+    Args:
+        user: what needs it, as the beginning of a sentence.
+        module: its import name.
+        extra: the extra of `rlm-kernel` that brings it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"{user} needs the extra {extra!r}: pip install 'rlm-kernel[{extra}]'.")

@@ -1,4 +1,4 @@
-"""Foreign text made fit to show, and amounts in words.
+"""Make foreign text safe to show, clip it, and format amounts.
 
 What a model or a kernel wrote may hold terminal control sequences, text-direction overrides and lone surrogates. A
 terminal would obey the first, a reader would be deceived by the second, an encoder would fail on the third. `plain`
@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 GAP = "\n… {:,} characters left out …\n"
+"""What stands in place of the middle of a clipped text; `{0}` is the number of characters left out."""
 
 # What a sequence holds excludes every introducer. So one that never ends is read up to the next one, and not to the end
 # of the text: reading all of it for each introducer would take quadratic time.
@@ -55,22 +58,51 @@ def _repaint(text: str) -> str:
     return _REPAINTED.sub("", _OLD_PAINTS.sub("", text)) if "\r" in text else text
 
 
-def one_line(text: str) -> str:
-    """The text in one line, as `plain` shows it."""
-    return " ".join(plain(text).split())
+def one_line(text: str, limit: int | None = None) -> str:
+    """The text in one line, as `plain` shows it.
+
+    Args:
+        text: any text; with a limit, only its first `4 * limit` characters are read.
+        limit: characters of the line; a longer one ends with an ellipsis, which is counted. None: no limit.
+    """
+    if limit is None:
+        return " ".join(plain(text).split())
+    return clip_end(one_line(text[: 4 * limit]), limit)
 
 
-def clip(text: str, limit: int, *, head: float = 0.6) -> str:
-    """The text, or its head and tail around a line that says how much is missing. `head`: the head's share."""
+def clip(text: str, limit: int, *, head: float = 0.6, gap: str = GAP) -> str:
+    """The text, or its head and tail with a note of what is missing between them.
+
+    Args:
+        text: any text.
+        limit: characters that are kept; the note is not counted.
+        head: the head's share of them; 1 keeps the beginning alone.
+        gap: the note; `{0}` is the number of characters left out.
+    """
     if len(text) <= limit:
         return text
     first = int(limit * head)
-    gap = GAP.format(len(text) - limit)
-    return text[:first] + gap + (text[-(limit - first) :] if limit > first else "")
+    return text[:first] + gap.format(len(text) - limit) + text[len(text) - (limit - first) :]
+
+
+def clip_end(text: str, limit: int) -> str:
+    """The beginning of the text; a text of more than `limit` characters ends with an ellipsis, which is counted."""
+    return text if len(text) <= limit else f"{text[: max(0, limit - 1)]}…"
+
+
+def join_text(value: object) -> str:
+    """A text as nbformat holds it: a string, or a list of its pieces. Any other value as `str` writes it."""
+    return "".join(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else str(value)
+
+
+def suggestion(name: str, known: Iterable[str], otherwise: str = ".", *, cutoff: float = 0.6) -> str:
+    """The end of a sentence about an unknown name: `; did you mean 'model'?`, or `otherwise` if none is like it."""
+    close = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {close[0]!r}?" if close else otherwise
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a person says them: `0.4 s`, `42 s`, `3 min 05 s`."""
+    """Format seconds: `0.4 s`, `42 s`, `3 min 05 s`."""
     if seconds < 9.95:  # noqa: PLR2004 (below ten seconds the tenths matter)
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -78,8 +110,13 @@ def format_duration(seconds: float) -> str:
 
 
 def format_tokens(sent: int, received: int) -> str:
-    """Tokens of prompts and replies: `1,204 tokens in, 96 out`."""
+    """Format the tokens of prompts and of replies: `1,204 tokens in, 96 out`."""
     return f"{sent:,} tokens in, {received:,} out"
+
+
+def format_cost(dollars: float | None, unknown: str = "cost unknown") -> str:
+    """Format US dollars: `$0.0123`; an unknown cost (None) is never shown as 0."""
+    return unknown if dollars is None else f"${dollars:.4f}"
 
 
 def size_in_bytes(size: str | int) -> int:

@@ -113,7 +113,7 @@ def _result_of_error(error: BaseException, prompt: Prompt, view: View, logger: W
         root_model=view.progress.run.model,
         prompt=prompt,
         response=partial or view.progress.draft or "",
-        usage_summary=view.progress.usage(),
+        usage_summary=view.progress.usage,
         execution_time=view.progress.seconds,
         metadata=logger.get_trajectory(),
         trajectory=logger.log_file_path,

@@ -11,6 +11,8 @@ from rlm_kernel.errors import ConfigError, RLMError
 from rlm_kernel.html.markup import Markup
 from rlm_kernel.kernel import connection_files
 from rlm_kernel.provisioners import kernelspecs
+from rlm_kernel.text import format_cost
+from rlm_kernel.trajectory.log import FOLDER
 from rlm_kernel.trajectory.log.reader import log_of, read_log
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.trajectory.tree import events_of
@@ -34,7 +36,7 @@ def record_of(given: str | None, last: RLMResult | None) -> str:
     if last is None:
         raise ConfigError(NO_RUN)
     if last.trajectory is None:
-        raise ConfigError("The latest run was not logged: set a folder with %rlm config log_dir ./rlm_logs")
+        raise ConfigError(f"The latest run was not logged: set a folder with %rlm config log_dir ./{FOLDER}")
     return last.trajectory
 
 
@@ -66,7 +68,7 @@ def usage(runs: Iterable[UsageSummary], calls: Iterable[UsageSummary]) -> str:
 def _rows(name: str, summaries: Iterable[UsageSummary]) -> list[str]:
     return [
         f"| `{name}` | {markdown.one_line(model)} | {calls:,} | {used.input_tokens:,} | {used.output_tokens:,} | "
-        f"{'unknown' if used.cost is None else markdown.escape_dollars(f'${used.cost:.4f}')} |"
+        f"{markdown.escape_dollars(format_cost(used.cost, 'unknown'))} |"
         for model, (calls, used) in add_usage(summaries).items()
     ]
 

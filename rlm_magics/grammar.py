@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any, NamedTuple, NoReturn
 
 from IPython.core.error import UsageError
 
 from rlm_kernel import inputs
+from rlm_kernel.text import suggestion
 
 COMMANDS = {
     "last": "show the result of the latest run again",
@@ -49,15 +49,14 @@ class Grammar(argparse.ArgumentParser):
         """
         args, unknown = self.parse_known_args(_words(line))
         if unknown:
-            self.error(f"{self._unknown(unknown[0])}")
+            self.error(self._unknown(unknown[0]))
         return args
 
     def _unknown(self, word: str) -> str:
-        close = get_close_matches(word.split("=", maxsplit=1)[0], list(self._option_string_actions), n=1, cutoff=0.7)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        kind = "option" if word.startswith("-") else "word"
-        below = "" if word.startswith("-") else ": the question stands below, in the cell"
-        return f"unknown {kind} {word!r}{meant or below}"
+        if word.startswith("-"):
+            meant = suggestion(word.partition("=")[0], self.options, "", cutoff=0.7)
+            return f"unknown option {word!r}{meant}"
+        return f"unknown word {word!r}: write the question in the cell, below this line"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -78,40 +77,30 @@ def cell_grammar() -> Grammar:
     return grammar
 
 
-def file_grammar(command: str) -> Grammar:
-    """The options of the commands that take a recorded run."""
+def command_grammar(command: str) -> Grammar:
+    """The options of a command of `%rlm`."""
     grammar = Grammar(f"%rlm {command}", description=COMMANDS[command])
-    grammar.add_argument("file", metavar="FILE", nargs="?", help="a log or its notebook (default: the latest run)")
-    if command == "replay":
-        grammar.add_argument("--live", action="store_true", help="ask models for what is not on record")
-        grammar.add_argument("--environment", help="where the cells run (default: where they ran)")
+    add = grammar.add_argument
+    if command in ("open", "trace", "replay", "resume"):
+        add("file", metavar="FILE", nargs="?", help="a log or its notebook (default: the latest run)")
     if command in ("replay", "resume"):
-        grammar.add_argument(
-            "--trust", action="store_true", help="let a stranger's record use what it opens of this machine"
-        )
+        add("--trust", action="store_true", help="allow the record to use files and servers of this machine")
+    if command == "replay":
+        add("--live", action="store_true", help="ask models for answers that are not in the record")
+        add("--environment", help="where the cells run (default: the recorded environment)")
     if command == "resume":
-        grammar.add_argument("--at", type=int, metavar="TURN", help="the last turn that counts (default: all)")
-        grammar.add_argument("--question", help="another question from here on")
-        grammar.add_argument("-o", "--output", metavar="NAME", help="the variable that gets the result")
+        add("--at", type=int, metavar="TURN", help="the last turn to keep (default: all)")
+        add("--question", help="a new question from this turn on")
+        add("-o", "--output", metavar="NAME", help="the variable that gets the result")
         _add_run_options(grammar)
-    return grammar
-
-
-def model_grammar() -> Grammar:
-    """The options of `%rlm model`."""
-    grammar = Grammar("%rlm model", description=COMMANDS["model"])
-    grammar.add_argument("name", nargs="?", help="the model")
-    grammar.add_argument("-b", "--backend", help="the provider")
-    grammar.add_argument("--base-url", metavar="URL", help="its endpoint")
-    return grammar
-
-
-def config_grammar() -> Grammar:
-    """The options of `%rlm config`."""
-    grammar = Grammar("%rlm config", description=COMMANDS["config"])
-    grammar.add_argument("name", nargs="?", help="a setting")
-    grammar.add_argument("value", nargs="*", help="its value")
-    grammar.add_argument("--save", action="store_true", help="keep the settings in IPython's configuration")
+    if command == "model":
+        add("name", nargs="?", help="the model")
+        add("-b", "--backend", help="the provider")
+        add("--base-url", metavar="URL", help="the endpoint of the provider")
+    if command == "config":
+        add("name", nargs="?", help="a setting")
+        add("value", nargs="*", help="its value")
+        add("--save", action="store_true", help="save the settings in IPython's configuration")
     return grammar
 
 
@@ -133,14 +122,9 @@ def setting_of(line: str) -> Setting:
     if save := "--save" in words[-1:]:
         line = line.rstrip().removesuffix("--save")
     if words and words[0].startswith("-"):
-        config_grammar().read(words[0])
+        command_grammar("config").read(words[0])
     name, _, value = line.strip().partition(" ")
     return Setting(name, value.strip().removeprefix("= "), save)
-
-
-def plain_grammar(command: str) -> Grammar:
-    """The options of the commands that take none."""
-    return Grammar(f"%rlm {command}", description=COMMANDS[command])
 
 
 def command_of(line: str) -> tuple[str, str]:
@@ -151,10 +135,9 @@ def command_of(line: str) -> tuple[str, str]:
     """
     command, _, rest = line.strip().partition(" ")
     if command and command not in COMMANDS:
-        close = get_close_matches(command, COMMANDS, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else "."
         raise UsageError(
-            f"%rlm has no command {command!r}{meant} There are {', '.join(COMMANDS)}; a question goes below %%rlm."
+            f"%rlm has no command {command!r}{suggestion(command, COMMANDS)} "
+            f"There are {', '.join(COMMANDS)}; write a question in a cell that begins with %%rlm."
         )
     return command, rest
 

@@ -154,33 +154,33 @@ class RLMMagics(Magics, settings.Settings):
         }
 
     def _show_last(self, line: str) -> RLMResult | None:
-        grammar.plain_grammar("last").read(line)
+        grammar.command_grammar("last").read(line)
         if self.last is None:
             raise UsageError(commands.NO_RUN)
         return self.last
 
     def _open(self, line: str) -> None:
-        file = commands.record_of(grammar.file_grammar("open").read(line).file, self.last)
+        file = commands.record_of(grammar.command_grammar("open").read(line).file, self.last)
         display(Markdown(commands.links(file)))
 
     def _trace(self, line: str) -> None:
-        file = commands.record_of(grammar.file_grammar("trace").read(line).file, self.last)
+        file = commands.record_of(grammar.command_grammar("trace").read(line).file, self.last)
         display(HTML(commands.trace(file)))
 
     def _show_usage(self, line: str) -> None:
-        grammar.plain_grammar("usage").read(line)
+        grammar.command_grammar("usage").read(line)
         display(Markdown(commands.usage(self._usage, self.asker.usage())))
 
     def _environments(self, line: str) -> None:
-        grammar.plain_grammar("environments").read(line)
+        grammar.command_grammar("environments").read(line)
         terminal.say(commands.environments(self.environment))
 
     def _attach(self, line: str) -> None:
-        grammar.plain_grammar("attach").read(line)
+        grammar.command_grammar("attach").read(line)
         terminal.say(commands.live_repls())
 
     def _model(self, line: str) -> None:
-        said = grammar.model_grammar().read(line)
+        said = grammar.command_grammar("model").read(line)
         for name, value in (("backend", said.backend), ("base_url", said.base_url), ("model", said.name)):
             if value is not None:
                 settings.change(self, name, value)
@@ -201,13 +201,13 @@ class RLMMagics(Magics, settings.Settings):
     def _replay(self, line: str) -> None:
         from rlm_kernel.replay.replayer import Mode, replay
 
-        said = grammar.file_grammar("replay").read(line)
+        said = grammar.command_grammar("replay").read(line)
         file = commands.record_of(said.file, self.last)
         mode: Mode = "live" if said.live else "replay"
         terminal.say(str(replay(file, mode=mode, environment=said.environment, trust=said.trust)))
 
     def _resume(self, line: str) -> RLMResult:
-        said = grammar.file_grammar("resume").read(line)
+        said = grammar.command_grammar("resume").read(line)
         file = commands.record_of(said.file, self.last)
         # Options of the record are merged with those given here.
         known = admitted(read_log(file), Use(said.environment), said.trust)

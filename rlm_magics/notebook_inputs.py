@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel import inputs
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.provisioners import kernelspecs
+from rlm_kernel.text import suggestion
 from rlm_kernel.types import Prompt
 
 
@@ -79,10 +79,9 @@ def variable(name: str, namespace: Mapping[str, Any], option: str) -> Any:
     if name in namespace:
         return namespace[name]
     known = [known for known in namespace if not known.startswith("_")]
-    close = get_close_matches(name, known, n=1)
-    meant = f" Did you mean {close[0]}?" if close else " Assign it in a cell above, and run that cell."
+    meant = suggestion(name, known, ". Assign it in a cell above, and run that cell.")
     file = " A file is given with --file." if option == "--context" and Path(name).suffix else ""
-    raise ConfigError(f"{option} {name}: there is no variable {name!r}.{meant}{file}")
+    raise ConfigError(f"{option} {name}: there is no variable {name!r}{meant}{file}")
 
 
 def _convert(name: str, value: Any, environment: str, tell: Callable[[str], object]) -> Any:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Iterator
 
-from rlm_kernel.html.markup import Element, Markup, Node, h, render
-from rlm_kernel.text import format_duration, format_tokens, plain
-from rlm_kernel.trajectory.console import render as console_render
-from rlm_kernel.trajectory.console.status import Subcalls
+from rlm_kernel.html.markup import Element, Markup, Node, details, h, render
+from rlm_kernel.text import format_cost, format_duration, format_tokens, join_text, one_line, plain
+from rlm_kernel.trajectory.console.render import clip_lines
+from rlm_kernel.trajectory.progress import Subcalls
 from rlm_kernel.trajectory.tree import Call, Cell, Turn
-from rlm_kernel.types import CellResult, Output, UsageSummary
+from rlm_kernel.types import CellResult, Output
 from rlm_magics.progress import Progress
 
 ACCENT, GOOD, BAD, WARN = "#3b82f6", "#16a34a", "#dc2626", "#d97706"
@@ -100,7 +100,7 @@ def _turns(progress: Progress, unfolded: Collection[str]) -> Iterator[Element]:
     if len(turns) > limit:
         rows.insert(0, _small(f"… {len(turns) - limit} turns before; the notebook has them all"))
     count = f"{len(turns)} turn" + ("s" if len(turns) != 1 else "")
-    yield _details(_small(count), rows, "turns" in unfolded, "margin-top:6px")
+    yield details(_small(count), rows, open="turns" in unfolded, style="margin-top:6px")
 
 
 def _turn(turn: Turn, unfolded: bool) -> Element:
@@ -109,12 +109,18 @@ def _turn(turn: Turn, unfolded: bool) -> Element:
     facts = f"{format_tokens(usage.input_tokens, usage.output_tokens)} · {format_duration(turn.seconds)}"
     said = turn.cells[0].code if turn.cells else turn.reply.text
     first = next((line.strip() for line in plain(said).splitlines() if line.strip()), "(empty)")
-    title: list[Node] = [h("b", str(turn.iteration)), _GAP, h("span", _short(first), style=_MONO), _GAP, _small(facts)]
+    title: list[Node] = [
+        h("b", str(turn.iteration)),
+        _GAP,
+        h("span", one_line(first, _SHOWN), style=_MONO),
+        _GAP,
+        _small(facts),
+    ]
     body: list[Node] = [_cell(cell) for cell in turn.cells]
     if not turn.cells:
         body.append(_pre(_clipped(turn.reply.text, 20, 6), f"background:{_GROUND}"))
     body += [_div(f"! {plain(notice)}", f"color:{WARN}") for notice in turn.notices]
-    return _details(title, body, unfolded, f"border-top:1px solid {_LINE};padding:2px 0")
+    return details(title, body, open=unfolded, style=f"border-top:1px solid {_LINE};padding:2px 0")
 
 
 def _cell(cell: Cell) -> Node:
@@ -152,8 +158,8 @@ def _outputs(result: CellResult) -> Iterator[Element]:
 
 def _output_html(output: Output) -> str:
     if output["output_type"] == "stream":
-        return console_render.join_text(output["text"])
-    return console_render.join_text(output["data"].get("text/plain") or f"[{', '.join(output['data'])}]")
+        return join_text(output["text"])
+    return join_text(output["data"].get("text/plain") or f"[{', '.join(output['data'])}]")
 
 
 # -- this moment
@@ -171,7 +177,6 @@ def _now(progress: Progress, unfolded: Collection[str]) -> Iterator[Element]:
 
 
 def _subcalls(calls: Subcalls, unfolded: bool) -> Element:
-    names = plain(f"{', '.join(calls.kinds)} to {', '.join(calls.models)}")
     bar = h(
         "progress",
         f"{calls.answered} of {calls.asked}",
@@ -180,13 +185,14 @@ def _subcalls(calls: Subcalls, unfolded: bool) -> Element:
         style=f"width:180px;vertical-align:middle;accent-color:{ACCENT}",
     )
     count = h("b", f"{calls.answered:,}/{calls.asked:,}")
-    title: list[Node] = [bar, _GAP, count, " ", _small(names), _failed(" · ", calls.failed)]
+    title: list[Node] = [bar, _GAP, count, " ", _small(calls.title), _failed(" · ", calls.failed)]
     samples = [_sample(one.prompt, one.text if one.error is None else one.error) for one in calls.samples]
-    return _details(title, samples, unfolded, "margin-top:6px") if samples else _div(title, "margin-top:6px")
+    style = "margin-top:6px"
+    return details(title, samples, open=unfolded, style=style) if samples else _div(title, style)
 
 
 def _sample(prompt: str, answer: str) -> Element:
-    return _div([_short(prompt), " ", h("b", "⇒"), " ", _short(answer)], "font-size:12px")
+    return _div([one_line(prompt, _SHOWN), " ", h("b", "⇒"), " ", one_line(answer, _SHOWN)], "font-size:12px")
 
 
 def _children(progress: Progress) -> Iterator[Element]:
@@ -213,7 +219,7 @@ def _state(progress: Progress) -> str:
     if progress.run.failure is not None:
         return "Stopped" if _was_stopped(progress) else type(progress.run.failure).__name__
     turn = f"{progress.turn} · " if progress.turn else ""
-    return f"{turn}{progress.doing}"
+    return f"{turn}{progress.activity}"
 
 
 def _was_stopped(progress: Progress) -> bool:
@@ -221,30 +227,20 @@ def _was_stopped(progress: Progress) -> bool:
 
 
 def _totals(progress: Progress) -> str:
-    spent, asked = progress.usage(), progress.asked()
+    spent, asked = progress.usage, progress.asked()
     parts = [format_duration(progress.seconds)]
     if asked:
         parts.append(f"{asked:,} sub-call" + ("s" if asked != 1 else ""))
     if spent.total_calls:
-        parts += [format_tokens(spent.total_input_tokens, spent.total_output_tokens), cost(spent)]
+        parts += [format_tokens(spent.total_input_tokens, spent.total_output_tokens), format_cost(spent.total_cost)]
     return " · ".join(parts)
-
-
-def cost(spent: UsageSummary) -> str:
-    """The cost in words; one that nobody knows is never 0."""
-    return "cost unknown" if spent.total_cost is None else f"${spent.total_cost:.4f}"
 
 
 # -- texts and elements
 
 
 def _clipped(text: str, head: int, tail: int) -> str:
-    return str(console_render.clip_lines(text, head, tail))
-
-
-def _short(text: str) -> str:
-    line = " ".join(plain(text[:1_000]).split())
-    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
+    return str(clip_lines(text, head, tail))
 
 
 def _div(content: Node, style: str) -> Element:
@@ -257,7 +253,3 @@ def _pre(text: str, style: str = "") -> Element:
 
 def _small(text: str) -> Element:
     return h("span", text, style="opacity:0.65")
-
-
-def _details(title: Node, body: Node, unfolded: bool, style: str) -> Element:
-    return h("details", h("summary", title), body, style=style, open=unfolded)

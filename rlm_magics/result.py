@@ -9,10 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from rlm_kernel.errors import CancellationError
-from rlm_kernel.text import format_duration, format_tokens, plain
+from rlm_kernel.text import format_cost, format_duration, format_tokens, plain
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.types import RLMChatCompletion, UsageSummary
-from rlm_magics.page import cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,9 @@ class RLMResult(RLMChatCompletion):
         used = self.usage_summary
         ended = f"{self._ending}, the best answer so far · " if self.error is not None else ""
         calls = f"{used.total_calls:,} call" + ("s" if used.total_calls != 1 else "")
-        spent = f"{calls} · {format_tokens(used.total_input_tokens, used.total_output_tokens)} · {cost(used)}"
-        return f"{ended}{self.root_model} · {format_duration(self.execution_time)} · {spent}"
+        tokens = format_tokens(used.total_input_tokens, used.total_output_tokens)
+        facts = (self.root_model, format_duration(self.execution_time), calls, tokens, format_cost(used.total_cost))
+        return ended + " · ".join(facts)
 
     @property
     def _ending(self) -> str:

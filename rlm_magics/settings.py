@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import tempfile
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Dict, Enum, Float, HasTraits, Int, TraitError, Unicode
 
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.text import suggestion
+from rlm_kernel.trajectory.log import FOLDER
+from rlm_kernel.trajectory.log.atomic_files import write_whole
 from rlm_kernel.trajectory.log.redaction import named_secrets
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Settings(HasTraits):
     max_errors = Int(None, allow_none=True, help="Cells in a row that may raise.").tag(config=True)
     prompts = Enum(["", "large", "small"], "", help="The prompt profile; empty: the backend's.").tag(config=True)
     persistent = Bool(False, help="Keep one kernel over cells with the same options.").tag(config=True)
-    log_dir = Unicode("./rlm_logs", help="Where logs and notebooks of runs are kept; empty: nowhere.").tag(config=True)
+    log_dir = Unicode(f"./{FOLDER}", help="Where logs and notebooks of runs are kept; empty: nowhere.").tag(config=True)
     view = Enum(["live", "verbose", "quiet"], "live", help="How much of a run is shown.").tag(config=True)
 
 
@@ -125,7 +125,7 @@ def save(settings: HasTraits, shell: InteractiveShell) -> Path:
         known[SECTION] = kept
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} is no JSON object ({error}): repair or remove it.") from error
-    _write(path, json.dumps(known, indent=2) + "\n")
+    write_whole(path, (json.dumps(known, indent=2) + "\n").encode())
     return path
 
 
@@ -145,9 +145,7 @@ def check_no_secret(named: dict[str, Any]) -> None:
 def _check_name(name: str) -> None:
     known = list(Settings.class_own_traits())
     if name not in known:
-        close = get_close_matches(name, known, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else "."
-        raise ConfigError(f"There is no setting {name!r}{meant} There are {', '.join(known)}.")
+        raise ConfigError(f"There is no setting {name!r}{suggestion(name, known)} There are {', '.join(known)}.")
 
 
 def _read(text: str) -> Any:
@@ -156,14 +154,6 @@ def _read(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that is either whole or as it was."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).replace(path)
 
 
 def _folder(shell: InteractiveShell) -> Path:

@@ -31,14 +31,7 @@ def of_command(namespace: Namespace, line: str, word: str) -> list[str]:
         return _beginning(choose(namespace), word)
     if command == "config" and len(before) == 2 and not word.startswith("-"):  # noqa: PLR2004 (%rlm config)
         return _beginning(Settings.class_own_traits(), word)
-    return _beginning(_grammar(command).options, word) if command in grammar.COMMANDS else []
-
-
-def _grammar(command: str) -> grammar.Grammar:
-    if command in ("replay", "resume", "open", "trace"):
-        return grammar.file_grammar(command)
-    made = {"model": grammar.model_grammar, "config": grammar.config_grammar}.get(command)
-    return grammar.plain_grammar(command) if made is None else made()
+    return _beginning(grammar.command_grammar(command).options, word) if command in grammar.COMMANDS else []
 
 
 def _before(line: str, word: str) -> list[str]:

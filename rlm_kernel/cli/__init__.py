@@ -1,18 +1,7 @@
-"""The command line: `rlm run`, `rlm demo`, what is done with recorded runs, `rlm doctor`.
+"""The command line `rlm`.
 
-What was asked for goes to stdout and all else to stderr; an error is one line there, and the exit code says of
-which kind it is:
-
-      0  it worked
-      1  doctor: no local kernel; demo: a code question came out wrong; attach: an error; else: a bug
-      2  wrong usage, configuration or record (ConfigError, RecordingError)
-      3  a limit of the run was reached (LimitError)
-      4  a model provider failed (LMError)
-      5  the kernel did not start, or died (KernelError)
-      6  not built yet (NotImplementedError)
-      7  a replay is not as the record, or two runs differ
-    130  stopped by Ctrl-C (CancellationError)
-    141  whoever read the output has gone
+The result of a command goes to stdout and everything else to stderr. An error is one line on stderr; the exit code
+says of which kind it is, see `rlm_kernel.cli.exit_codes.TABLE`.
 """
 
 from __future__ import annotations
@@ -20,12 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from rlm_kernel import __version__, terminal
@@ -44,30 +33,33 @@ from rlm_kernel.cli import (
     trust_command,
     view,
 )
+from rlm_kernel.text import one_line, suggestion
 
 _LAST_SECONDS = 0.4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out a command line and return its exit code.
+    """Run a command line and return its exit code.
 
     Args:
-        argv: the arguments; those of the process when None. Only then may Ctrl-C end the process the hard way.
+        argv: the arguments; None: those of the process. Only then Ctrl-C may end the process without cleaning up.
     """
     args, unknown = parser().parse_known_args(argv)
     if unknown:
-        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{_suggestion(unknown[0], args.parser)}")
+        options = re.findall(r"--[\w-]+", args.parser.format_usage())
+        meant = suggestion(unknown[0].partition("=")[0], options, "", cutoff=0.7)
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
     try:
         with _warnings_in_a_line():
             code: int = args.command(args)
         sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every error ends here, and none in silence)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every error is reported here)
         return _report(error, debug=args.debug, owns_process=argv is None)
     return code
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose errors quote arguments as text: the name of a file comes from elsewhere."""
+    """A parser whose messages are safe to show: an argument may hold control sequences, such as a file's name."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if message:
@@ -75,7 +67,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The grammar of the command line."""
+    """The parser of the command line."""
     top = _Parser(
         prog="rlm",
         description="Recursive Language Models whose REPL is a real Jupyter kernel.",
@@ -93,27 +85,19 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.add_argument("--debug", action="store_true", help="on an error, show the traceback")
         command.set_defaults(command=module.execute, parser=command)
     return top
 
 
-def _suggestion(unknown: str, command: argparse.ArgumentParser) -> str:
-    """The option that was meant, if there is one like it."""
-    options = command.format_usage().replace("[", " ").replace("]", " ").split()
-    known = [word for word in options if word.startswith("--")]
-    close = get_close_matches(unknown.partition("=")[0], known, n=1, cutoff=0.7)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
 @contextlib.contextmanager
 def _warnings_in_a_line() -> Iterator[None]:
-    """Show what the library warns of as one line, without the place in our code; other warnings as Python does."""
+    """Show warnings of the library in one line, without the place in our code; others as Python does."""
     usual = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, UserWarning | RuntimeWarning):
-            terminal.note(f"rlm: {exit_codes.in_a_line(str(message))}")
+            terminal.note(f"rlm: {one_line(str(message))}")
         else:
             usual(message, category, *place, **more)
 
@@ -138,16 +122,16 @@ def _report(error: BaseException, *, debug: bool, owns_process: bool) -> int:
 
 def _show_partial_answer(error: BaseException) -> None:
     if partial := getattr(error, "partial_answer", None):
-        terminal.note(f"rlm: the best answer so far: {partial}")
+        terminal.note(f"rlm: best answer so far: {partial}")
 
 
 def _close_stdout() -> None:
-    """Without this the interpreter would complain about the closed pipe once more when it ends."""
+    """Replace stdout: at exit the interpreter would otherwise report the closed pipe again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end_soon() -> None:
-    """A thread that is stuck in a connection must not keep the process, and its user, waiting."""
+    """End the process even if a thread is stuck in a connection."""
     timer = threading.Timer(_LAST_SECONDS, os._exit, (exit_codes.STOPPED,))
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""`rlm attach`: inspect the live REPL of a run, or take part in it."""
+"""`rlm attach`: inspect the live REPL of a run, or run code in it."""
 
 from __future__ import annotations
 
@@ -18,34 +18,42 @@ if TYPE_CHECKING:
     from rlm_kernel.kernel.inspector import KernelInspector
 
 NAME = "attach"
-HELP = "look into the live REPL of a run"
+HELP = "inspect the live REPL of a run"
 DESCRIPTION = """\
-Look into the live REPL of a run: read expressions while the model works. Looking disturbs nothing: no cell is
-counted, nothing is kept, and a running cell is not waited for.
+Evaluate expressions in the REPL of a run while the model works. This does not change the run: no
+cell is counted, nothing is stored, and the command does not wait for a cell that is running.
 
-A run lets others look in only when it is asked to, because whoever can look in can also run code:
-`rlm run --attachable`, `%%rlm --attachable`, or environment_kwargs={"attachable": True}.
+A run can be inspected only if it was started with this option, because whoever connects can run
+code: `rlm run --attachable`, `%%rlm --attachable`, or environment_kwargs={"attachable": True}.
 
-JupyterLab lists the same REPLs as external kernels; what is run there, or with --jupyter, takes part in the run:
+JupyterLab can list the same REPLs as external kernels. Cells that you run there, or with
+--jupyter, are part of the run and change its variables:
   jupyter lab --ServerApp.allow_external_kernels=True \\
               --ServerApp.external_connection_dir="$(rlm attach --folder)"
 """
 
-_HINT = "Expressions are evaluated beside the run. vars: the variables; Ctrl-D: leave, the run goes on."
+_HINT = "Type an expression to see its value, `vars` to list the variables, Ctrl-D to leave. The run continues."
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    add("run", metavar="NAME", nargs="?", help="which REPL, or how its name begins (default: the only one)")
-    add("-e", "--expression", metavar="EXPR", action="append", default=[], help="print its value, and leave")
+    add("run", metavar="NAME", nargs="?", help="the REPL, or the beginning of its name (default: the only one)")
+    add(
+        "-e",
+        "--expression",
+        metavar="EXPR",
+        action="append",
+        default=[],
+        help="print the value of EXPR and exit; can be repeated",
+    )
     add("--list", action="store_true", help="list the live REPLs")
-    add("--folder", action="store_true", help="print the folder of their connection files")
-    add("--jupyter", action="store_true", help="open `jupyter console`, which takes part in the run")
+    add("--folder", action="store_true", help="print the folder of the connection files")
+    add("--jupyter", action="store_true", help="open `jupyter console` on the kernel of the run")
 
 
 def execute(args: Namespace) -> int:
-    """Look in.
+    """Evaluate, list or open, as the options say.
 
     Raises:
         ConfigError: there is no such REPL.
@@ -59,14 +67,14 @@ def execute(args: Namespace) -> int:
         for repl in connection_files.list_live():
             terminal.result(f"{repl.name}\t{repl.environment}\t{repl.started}")
     elif args.jupyter:
-        _take_part(connection_files.find_live(args.run))
+        _open_console(connection_files.find_live(args.run))
     else:
-        _look(args)
+        _inspect(args)
     return exit_codes.OK
 
 
 def _evaluate(args: Namespace) -> int:
-    """Print the values; an error goes to stderr, and the exit code says that there was one."""
+    """Print the values. An error goes to stderr, and the exit code is 1 then."""
     from rlm_kernel.kernel.inspector import KernelInspector
 
     code = exit_codes.OK
@@ -78,17 +86,17 @@ def _evaluate(args: Namespace) -> int:
     return code
 
 
-def _look(args: Namespace) -> None:
+def _inspect(args: Namespace) -> None:
     from rlm_kernel.kernel.inspector import KernelInspector
 
     repl = connection_files.find_live(args.run)
     with KernelInspector(repl.file) as inspector:
         terminal.note(f"rlm: {repl.name}, {repl.environment}. {_HINT}")
-        _converse(inspector, repl.name)
+        _read_expressions(inspector, repl.name)
 
 
-def _converse(inspector: KernelInspector, name: str) -> None:
-    """Read expressions until there are no more."""
+def _read_expressions(inspector: KernelInspector, name: str) -> None:
+    """Read expressions from stdin until its end."""
     if sys.stdin.isatty() and find_spec("readline"):
         import readline  # noqa: F401 (input() has a history then)
     while True:
@@ -100,7 +108,7 @@ def _converse(inspector: KernelInspector, name: str) -> None:
             terminal.say(inspector.variables() if expression == "vars" else inspector.read(expression))
 
 
-def _take_part(repl: connection_files.LiveRepl) -> None:
+def _open_console(repl: connection_files.LiveRepl) -> None:
     if find_spec("jupyter_console") is None:
         raise ConfigError("--jupyter needs jupyter-console: pip install jupyter-console")
     command = [sys.executable, "-m", "jupyter_console", "--existing", str(repl.file)]

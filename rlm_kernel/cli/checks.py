@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import os
 import platform
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Literal
-from urllib.parse import urlsplit
 
 from rlm_kernel.clients import registry
 from rlm_kernel.errors import RLMError
+from rlm_kernel.provisioners.docker import daemon
 from rlm_kernel.types import Answer, Query, ToolCall
 
 DOCKER_SECONDS = 2.0
@@ -39,14 +37,14 @@ _EXTRAS = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found about one thing.
+    """The result of one check.
 
     Attributes:
-        area: the heading it stands under.
-        name: the thing.
-        state: ``ok``; ``absent`` (not there, and nothing needs it); ``broken``.
+        area: the heading in the report.
+        name: what was checked.
+        state: ``ok``; ``absent`` (not there, but optional); ``broken``.
         detail: what was found.
-        fix: what would help; empty when nothing has to be done.
+        fix: what to do; empty if there is nothing to do.
         essential: whether a local completion needs it.
     """
 
@@ -91,16 +89,16 @@ def local_model() -> list[Check]:
 
     path = cache_folder() / QWEN_CODER.file
     if not path.is_file():
-        fix = f"`rlm demo` fetches it ({QWEN_CODER.size / 1e9:.1f} GB)"
+        fix = f"`rlm demo` downloads it ({QWEN_CODER.size / 1e9:.1f} GB)"
         return [Check("Local model", QWEN_CODER.name, "absent", f"not at {path}", fix)]
     if not is_verified(path, QWEN_CODER):
-        detail, fix = f"{path} is not the file it should be", "remove it; `rlm demo` fetches it again"
+        detail, fix = f"{path} has a wrong checksum", "remove it; `rlm demo` downloads it again"
         return [Check("Local model", QWEN_CODER.name, "broken", detail, fix)]
-    return [Check("Local model", QWEN_CODER.name, "ok", f"{path}, digest verified")]
+    return [Check("Local model", QWEN_CODER.name, "ok", f"{path}, checksum verified")]
 
 
 def keys() -> list[Check]:
-    """Which API keys are set and where; never what they are."""
+    """Which API keys are set and where; never their values."""
     variables = [row.key_variable for row in registry.BACKENDS.values() if row.key_variable]
     try:
         known = registry.environment_variables()
@@ -110,9 +108,9 @@ def keys() -> list[Check]:
 
 
 def docker() -> list[Check]:
-    """Whether there is a client for Docker, and whether its engine answers within `DOCKER_SECONDS`."""
-    client = _package("docker", "pip install 'rlm-kernel[docker]'")
-    return [Check("Docker", "docker (client)", client.state, client.detail, client.fix), _docker_engine()]
+    """Whether docker-py is installed, and if it is, whether the engine answers within `DOCKER_SECONDS`."""
+    client = replace(_package("docker", "pip install 'rlm-kernel[docker]'"), area="Docker", name="docker (client)")
+    return [client, _docker_engine()] if client.state == "ok" else [client]
 
 
 def _package(name: str, fix: str, *, essential: bool = False) -> Check:
@@ -125,20 +123,29 @@ def _package(name: str, fix: str, *, essential: bool = False) -> Check:
 
 
 def _reference() -> list[Check]:
-    """The reference's distribution, when it is there: its import name is `rlm`, too, and one hides the other."""
+    """The distribution `rlms`, if it is installed: it has the import name `rlm` too, so one hides the other."""
     try:
         version = metadata.version(REFERENCE)
     except metadata.PackageNotFoundError:
         return []
-    fix = f"keep them in two environments: pip uninstall {REFERENCE}, then install rlm-kernel again"
-    return [Check("Packages", REFERENCE, "broken", f"{version} is imported as `rlm`, as we are", fix, essential=True)]
+    fix = f"use two environments: pip uninstall {REFERENCE}, then install rlm-kernel again"
+    return [
+        Check(
+            "Packages",
+            REFERENCE,
+            "broken",
+            f"{version} has the same import name `rlm` as rlm-kernel",
+            fix,
+            essential=True,
+        )
+    ]
 
 
 def _local_kernel() -> Check:
     try:
         ready, cell = asyncio.run(_first_cell())
     except (RLMError, OSError) as error:
-        fix = f"install ipykernel into {sys.executable}, or look at the reason above"
+        fix = f"install ipykernel into {sys.executable}, or follow the reason above"
         return Check("Kernels", "local kernel", "broken", str(error), fix, essential=True)
     detail = f"ready in {ready:.2f} s, first cell in {cell * 1000:.1f} ms"
     return Check("Kernels", "local kernel", "ok", detail, essential=True)
@@ -149,7 +156,7 @@ async def _first_cell() -> tuple[float, float]:
     from rlm_kernel.provisioners.kernelspecs import environment
 
     started = time.perf_counter()
-    async with await Session.open(environment("local", None), _Nobody()) as session:
+    async with await Session.open(environment("local", None), _NoResponder()) as session:
         ready = time.perf_counter()
         result = await session.run("6 * 7")
         if result.value != "42":
@@ -157,11 +164,11 @@ async def _first_cell() -> tuple[float, float]:
         return ready - started, time.perf_counter() - ready
 
 
-class _Nobody:
+class _NoResponder:
     """Answers the sub-calls of a cell that makes none."""
 
     async def answer(self, query: Query | ToolCall) -> Sequence[Answer]:
-        raise RLMError(f"no model is set up to answer {query.id}")
+        raise RLMError(f"There is no model to answer {query.id}.")
 
 
 def _key(variable: str, value: str) -> Check:
@@ -171,27 +178,18 @@ def _key(variable: str, value: str) -> Check:
 
 
 def _docker_engine() -> Check:
-    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    import docker
+    from docker.errors import DockerException
+
+    host = daemon.host()
+    if host.startswith("ssh://"):
+        return Check("Docker", "engine", "absent", f"{host} is not checked: ssh:// is not supported here")
     try:
-        version = _ping(host)
-    except (OSError, http.client.HTTPException) as error:
-        return Check("Docker", "engine", "absent", f"{host} does not answer: {error}", "start the Docker engine")
+        with closing(docker.from_env(timeout=DOCKER_SECONDS)) as client:
+            version = client.api.api_version  # the client asked the engine for it
     except ValueError as error:
         fix = "set it to unix:///PATH or tcp://HOST:PORT, or unset it"
-        return Check("Docker", "engine", "broken", f"DOCKER_HOST is {host}, which is no address: {error}", fix)
+        return Check("Docker", "engine", "broken", f"DOCKER_HOST is {host}, which is not a valid address: {error}", fix)
+    except (DockerException, OSError) as error:
+        return Check("Docker", "engine", "absent", f"{host} does not answer: {error}", "start the Docker engine")
     return Check("Docker", "engine", "ok", f"{host} answers, API {version}")
-
-
-def _ping(host: str) -> str:
-    """The engine's API version."""
-    url = urlsplit(host)
-    if url.scheme not in {"unix", "tcp", "http"}:
-        raise OSError(f"only unix:// and tcp:// can be checked, not {url.scheme}://")
-    connection = http.client.HTTPConnection(url.hostname or "localhost", url.port or 2375, timeout=DOCKER_SECONDS)
-    with closing(connection):
-        if url.scheme == "unix":
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(DOCKER_SECONDS)
-            connection.sock.connect(url.path)
-        connection.request("GET", "/_ping")
-        return connection.getresponse().headers.get("Api-Version", "unknown")

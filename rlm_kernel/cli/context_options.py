@@ -1,4 +1,4 @@
-"""The option of a command that names its context; a warning when piped input is not read."""
+"""The option `--context` of a command, and a warning if piped input is not read."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from rlm_kernel.inputs import add_limit
 
 
 class Once(argparse.Action):
-    """An option that may be given once: the last one would win in silence."""
+    """An option that may be given once. Without this the last value would be used, without a message."""
 
     def __call__(
         self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002 (argparse hands it over)
+        parser: argparse.ArgumentParser,  # noqa: ARG002 (part of argparse's interface)
         namespace: argparse.Namespace,
         values: str | Sequence[Any] | None,
         option_string: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Keep the value, if it is the first."""
+        """Store the value.
+
+        Raises:
+            argparse.ArgumentError: there is one already.
+        """
         if getattr(namespace, self.dest) is not None:
-            raise argparse.ArgumentError(self, "it was given twice; a folder holds several files")
+            raise argparse.ArgumentError(self, "it was given twice; to give several files, name their folder")
         setattr(namespace, self.dest, values)
 
 
@@ -41,13 +45,13 @@ def add_arguments(add: Callable[..., object], help_: str) -> None:
 
 
 def warn_of_unread_stdin() -> None:
-    """Say on stderr that what was piped in is not read, if something was."""
+    """Say on stderr that stdin is not read, if something was piped in."""
     if _holds_something(sys.stdin):
-        terminal.note("rlm: stdin is not read: --context - makes it the context")
+        terminal.note("rlm: stdin is not read; use --context - to read it")
 
 
 def _holds_something(stream: TextIO | None) -> bool:
-    """Whether a stream is a file or a pipe with something in it; a pipe is not waited for."""
+    """Whether a stream is a file or a pipe that holds something. Does not wait for the writer of a pipe."""
     try:
         file = os.fstat(stream.fileno()) if stream is not None else None
     except (OSError, ValueError):

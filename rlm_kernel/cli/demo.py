@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     from rlm_kernel.types import RLMChatCompletion
 
 NAME = "demo"
-HELP = "watch a model answer questions over the standard library's source"
+HELP = "let a model answer questions over the source of the standard library"
 DESCRIPTION = """\
-Ask a model three questions over the source of Python's standard library, more than ten million characters, show
-the run live, and check each answer against a truth: two questions that code can settle and one that takes
-judgements. The model is a small one that runs on this machine; its file (1.1 GB) is fetched at first use.
-Exit code 0 if the code questions come out right.
+Ask a model three questions over the source of Python's standard library (more than ten million
+characters), show the run live, and check each answer. Code can answer two of the questions; the
+third needs a judgement for each of six files. The default model is a small one that runs on this
+machine. Its file (1.1 GB) is downloaded at the first use.
+
+The exit code is 0 if the two code questions are answered correctly.
 """
 
 _BACKEND = "llamacpp"
 _MAX_TURNS = 10
 _CELL_SECONDS = 300
-"""A small model may ask itself about all files, where six were meant."""
+"""A small model may ask about all files, not only about the six of the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,14 @@ class _Outcome:
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    add("--question", type=int, metavar="N", help="ask only this one of the questions, 1 to 3")
-    add("--scripted", action="store_true", help="no model and no download: replies written beforehand, real code")
+    add("--question", type=int, metavar="N", help="ask only question N, from 1 to 3")
+    add("--scripted", action="store_true", help="use replies written in advance: no model, no download, real code")
     model_options.add_model_arguments(parser, _BACKEND)
     logs.add_arguments(parser)
 
 
 def execute(args: Namespace) -> int:
-    """Ask and check; 1 when a code question came out wrong.
+    """Ask the questions and check the answers. Returns 1 if a code question was answered wrong.
 
     Raises:
         RLMError: the model or the kernel failed, or the options contradict each other.
@@ -87,10 +89,10 @@ def _chosen(args: Namespace) -> list[tuple[int, Question]]:
 
 
 def _check_model(args: Namespace) -> None:
-    """Find what is wrong with the options, and fetch the local model, before anything is shown."""
+    """Check the options and download the local model before anything is shown."""
     named = args.backend or args.model or args.base_url or args.backend_kwarg
     if args.scripted and named:
-        raise ConfigError("--scripted asks no model: leave --backend, --model, --base-url and --backend-kwarg out.")
+        raise ConfigError("--scripted uses no model: leave out --backend, --model, --base-url and --backend-kwarg.")
     if args.scripted:
         return
     try:
@@ -129,8 +131,8 @@ def _introduce(console: Console, args: Namespace, sources: Sources) -> None:
     )
     if args.scripted:
         console.print(
-            "SCRIPTED: no language model takes part. The replies were written beforehand; their code really runs "
-            "in a Jupyter kernel, over the real sources. Leave --scripted out to see a model work.",
+            "SCRIPTED: no language model is used. The replies were written in advance; their code runs in a "
+            "Jupyter kernel, over the real sources. Leave --scripted out to use a model.",
             style="bold yellow",
         )
 
@@ -157,7 +159,7 @@ def _ask(
     return outcome
 
 
-_KINDS = {"code": "which code can settle", "judgement": "which takes a judgement for each item"}
+_KINDS = {"code": "which code can answer", "judgement": "which needs a judgement for each item"}
 
 
 def _verdict(question: Question, completion: RLMChatCompletion | None, sources: Sources) -> Verdict:

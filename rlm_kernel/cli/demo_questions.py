@@ -20,7 +20,7 @@ _PATH = re.compile(r"(?<![\w./-])[\w./-]+\.py\b")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an answer is right, and in a few words how that was decided."""
+    """Whether an answer is right, and why, in a few words."""
 
     right: bool
     reason: str
@@ -32,9 +32,9 @@ class Question:
 
     Attributes:
         text: what the model is asked.
-        kind: ``code`` can settle it, or it takes a ``judgement``.
+        kind: ``code`` can answer it, or it needs a ``judgement``.
         truth: computes or knows the answer for these sources.
-        check: holds an answer against the truth.
+        check: compares an answer with the truth.
         source: where the truth comes from, for the reader.
     """
 

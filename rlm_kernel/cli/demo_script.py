@@ -1,7 +1,7 @@
-"""`rlm demo --scripted`: scripted replies in the place of a model.
+"""`rlm demo --scripted`: replies that were written in advance, in place of a model.
 
-They were written beforehand, but they are honest: code that computes the answer over `context` in the kernel. The
-sub-model is scripted too: it judges an excerpt by the words in it.
+Their code computes the answers over `context` in the kernel. The sub-model is scripted too: it judges an excerpt by the
+words in it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`rlm diff`: two runs compared cell by cell, by nbdime."""
+"""`rlm diff`: compare two runs cell by cell with nbdime."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import terminal
 from rlm_kernel.cli import exit_codes
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import check_extra
 from rlm_kernel.text import plain
 from rlm_kernel.trajectory.notebook.normaliser import normalise_text
 from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 NAME = "diff"
 HELP = "compare two recorded runs cell by cell"
 DESCRIPTION = """\
-Compare two recorded runs by their notebooks, cell by cell, with nbdime: pip install 'rlm-kernel[notebooks]'.
-A and B are logs (.jsonl) or notebooks (.ipynb). The exit code is 7 where they differ.
+Compare the notebooks of two recorded runs, cell by cell. Tokens, times and file names are
+ignored. Needs nbdime: pip install 'rlm-kernel[notebooks]'. The exit code is 7 if the runs differ.
+
+A and B are logs (.jsonl) or notebooks (.ipynb).
 """
 
 _FACTS = re.compile(r"^<small>.*</small>\n*| · \[log\]\([^()\n]*\)", re.MULTILINE)
@@ -37,9 +39,11 @@ _ASKED = re.compile(r"^rlm-[0-9a-f]{8}-")
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("a", metavar="A", help="a log or a notebook")
-    parser.add_argument("b", metavar="B", help="another one")
-    parser.add_argument("--web", action="store_true", help="show it in a browser")
-    parser.add_argument("--sources", action="store_true", help="compare what the cells say, not what they show")
+    parser.add_argument("b", metavar="B", help="a log or a notebook")
+    parser.add_argument("--web", action="store_true", help="show the differences in a browser")
+    parser.add_argument(
+        "--sources", action="store_true", help="compare the sources of the cells only, not their outputs"
+    )
 
 
 def execute(args: Namespace) -> int:
@@ -49,22 +53,15 @@ def execute(args: Namespace) -> int:
         ConfigError: nbdime is not installed.
         RecordingError: a log or notebook cannot be read.
     """
-    _check_nbdime()
+    check_extra("rlm diff", "nbdime", "notebooks")
     a, b = (_comparable(_notebook(Path(file)), sources_only=args.sources) for file in (args.a, args.b))
     if args.web:
         return _show_in_browser(a, b)
     return _print(args, a, b)
 
 
-def _check_nbdime() -> None:
-    try:
-        import nbdime  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("rlm diff needs nbdime: pip install 'rlm-kernel[notebooks]'.") from error
-
-
 def _notebook(file: Path) -> NotebookNode:
-    """The notebook itself, or the one of a log, made anew."""
+    """The notebook itself, or one built from a log."""
     if file.suffix == ".ipynb":
         from rlm_kernel.replay.steps import read_notebook
 
@@ -77,7 +74,7 @@ def _notebook(file: Path) -> NotebookNode:
 
 
 def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:
-    """What a person wants compared: no times, no counts of execution, no names of files."""
+    """The notebook without times, execution counts and names of files."""
     from rlm_kernel.trajectory.notebook.build import SETUP_TAG
 
     prepared = {SETUP_TAG, "parameters", "injected-parameters"}

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from rlm_kernel.cli.checks import Check
 
 NAME = "doctor"
-HELP = "check Python, kernels, the local model, keys and Docker"
+HELP = "check Python, kernels, the local model, API keys and Docker"
 DESCRIPTION = """\
-Check what a completion needs: Python and its packages, a kernel that really starts, the local model's file,
-the names of the API keys that are set (never their values), and Docker. Exit code 0 if local kernels work.
+Check what a completion needs: Python and its packages, a kernel (one is started), the file of the
+local model, API keys (only their names are shown) and Docker. The exit code is 0 if local kernels
+work.
 """
 
 _MARKS = {"ok": ("✓", "green"), "absent": ("–", "dim"), "broken": ("✗", "red")}  # noqa: RUF001 (a dash is meant)
@@ -28,11 +29,11 @@ _MARKS = {"ok": ("✓", "green"), "absent": ("–", "dim"), "broken": ("✗", "r
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--json", action="store_true", help="print the checks as a JSON object")
 
 
 def execute(args: Namespace) -> int:
-    """Check and print; 1 when local kernels do not work."""
+    """Print the checks. Returns 1 if local kernels do not work."""
     from rlm_kernel.cli import checks
 
     found = checks.everything()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rlm_kernel.errors import CancellationError, ConfigError, KernelError, LimitError, LMError, RecordingError
-from rlm_kernel.text import plain
+from rlm_kernel.text import one_line
 
 OK = 0
 FAILED = 1
@@ -15,7 +15,7 @@ PIPE_CLOSED = 141
 
 
 class Exit(NamedTuple):
-    """One row of the table of exit codes. `errors`: the kinds of error that end so."""
+    """One row of the table of exit codes. `errors`: the classes of error that end with this code."""
 
     code: int
     meaning: str
@@ -23,21 +23,21 @@ class Exit(NamedTuple):
 
 
 TABLE = (
-    Exit(OK, "it worked"),
-    Exit(FAILED, "doctor: no local kernel; demo: a code question came out wrong; attach: an error; else: a bug"),
+    Exit(OK, "success"),
+    Exit(FAILED, "doctor: local kernels do not work; demo: wrong answer; attach: error; otherwise: a bug"),
     Exit(2, "wrong usage, configuration or record", (ConfigError, RecordingError)),
     Exit(3, "a limit of the run was reached", (LimitError,)),
     Exit(4, "a model provider failed", (LMError,)),
-    Exit(5, "the kernel did not start, or died", (KernelError,)),
-    Exit(6, "not built yet", (NotImplementedError,)),
-    Exit(DIFFERENT, "a replay is not as the record, or two runs differ"),
+    Exit(5, "the kernel did not start, or it died", (KernelError,)),
+    Exit(6, "not implemented", (NotImplementedError,)),
+    Exit(DIFFERENT, "a replay differs from its record, or two runs differ"),
     Exit(STOPPED, "stopped by Ctrl-C", (CancellationError, KeyboardInterrupt)),
-    Exit(PIPE_CLOSED, "whoever read the output has gone", (BrokenPipeError,)),
+    Exit(PIPE_CLOSED, "the reader of the output closed the pipe", (BrokenPipeError,)),
 )
 
 
 def code_of(error: BaseException) -> int:
-    """The exit code for an error; 1 for one that nobody expected."""
+    """The exit code for an error; 1 for one that is not in the table."""
     return next((row.code for row in TABLE if isinstance(error, row.errors)), FAILED)
 
 
@@ -45,15 +45,10 @@ def explain(error: BaseException) -> str:
     """The error in one line for stderr."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C"
-    said = in_a_line(str(error))
+    message = one_line(str(error))
     if code_of(error) != FAILED:
-        return said
-    return f"{type(error).__name__}: {said} (run it again with --debug to see where)"
-
-
-def in_a_line(text: str) -> str:
-    """A text without what a terminal would obey, in one line."""
-    return " ".join(plain(text).split())
+        return message
+    return f"{type(error).__name__}: {message} (run it again with --debug to see the traceback)"
 
 
 def describe_table() -> str:

@@ -1,4 +1,4 @@
-"""`rlm export`: the notebook of a recorded run, as it was or minimal, or as a page, a script, a text."""
+"""`rlm export`: write a recorded run as a notebook, a page, a script or Markdown."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from rlm_kernel.replay.steps import Step
 
 NAME = "export"
-HELP = "make a clean notebook, a page or a script of a recorded run"
+HELP = "write a recorded run as a notebook, a page, a script or Markdown"
 DESCRIPTION = """\
-Write the notebook of a recorded run, or with --to a page (html), a script (py) or a text (md).
+Write the notebook of a recorded run; with --to, a page (html), a script (py) or Markdown (md).
 
-With --clean only the cells are left that the answer needs: failed and unneeded ones are dropped from the last to
-the first, and each drop is verified by a replay, without a key.
+--clean keeps only the cells that the answer needs. It removes one cell after another, from the
+last to the first, and replays the rest each time to check that the answer is the same. No API key
+is needed.
 
 FILE is the log of a run (.jsonl) or its notebook (.ipynb).
 """
@@ -35,14 +36,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("file", metavar="FILE", help="a log or its notebook")
-    add("-o", "--output", metavar="OUT", help="where to write (default: beside FILE, with another suffix)")
-    add("--clean", action="store_true", help="only the cells that the answer needs")
+    add("-o", "--output", metavar="OUT", help="the file to write (default: FILE with another suffix)")
+    add("--clean", action="store_true", help="keep only the cells that the answer needs")
     add(
         "--to",
         choices=_FORMATS,
-        help="not a notebook, but a page, a script or a text; a page and a script need nbconvert",
+        help="write this format; html and py need nbconvert",
     )
-    add("--environment", help="where --clean tries the cells (default: where they ran)")
+    add("--environment", help="where --clean runs the cells (default: the recorded environment)")
     trust_command.add_option(parser)
 
 
@@ -50,7 +51,7 @@ def execute(args: Namespace) -> int:
     """Write the file and print its path.
 
     Raises:
-        RLMError: the record cannot be read, or does not lead to its answer.
+        RLMError: the record cannot be read, or its replay does not give its answer.
     """
     output = _output(Path(args.file), args)
     notebook = _minimal(args) if args.clean else _notebook(Path(args.file))
@@ -69,9 +70,9 @@ def _output(file: Path, args: Namespace) -> Path:
     default = file.with_name(f"{file.stem}-clean{suffix}") if args.clean else file.with_suffix(suffix)
     output = Path(args.output) if args.output else default
     if output.resolve() == file.resolve():
-        raise ConfigError(f"{output} is what is exported: give another file with --output.")
+        raise ConfigError(f"{output} is the input: choose another file with --output.")
     if output.suffix != suffix:
-        raise ConfigError(f"--output must end with {suffix}, not {output.suffix!r}: --to chooses.")
+        raise ConfigError(f"--output must end with {suffix}, not {output.suffix!r}: --to sets the format.")
     return output
 
 
@@ -84,7 +85,9 @@ def _notebook(file: Path) -> NotebookNode:
 
         notebook = read_notebook(file)
         if "rlm" not in notebook.metadata:
-            raise RecordingError(f"{file} is not the notebook of a run: `jupyter nbconvert` converts any other.")
+            raise RecordingError(
+                f"{file} is not the notebook of a run. To convert other notebooks, use `jupyter nbconvert`."
+            )
         renew_setup_cell(notebook)
         return notebook
     from rlm_kernel.trajectory.log.reader import read_log
@@ -96,12 +99,12 @@ def _notebook(file: Path) -> NotebookNode:
 def _minimal(args: Namespace) -> NotebookNode:
     from rlm_kernel.replay.minimise import clean
 
-    def tell(step: Step, place: int, count: int) -> None:
-        terminal.note(f"rlm: without cell {step.number}? ({place} of {count})")
+    def report(step: Step, place: int, count: int) -> None:
+        terminal.note(f"rlm: trying without cell {step.number} ({place} of {count})")
 
-    cleaning = clean(args.file, environment=args.environment, on_trial=tell, trust=trust_command.trust_of(args))
+    cleaning = clean(args.file, environment=args.environment, on_trial=report, trust=trust_command.trust_of(args))
     many = len(cleaning.kept) + len(cleaning.dropped)
-    terminal.note(f"rlm: {len(cleaning.kept)} of {many} cells are left")
+    terminal.note(f"rlm: kept {len(cleaning.kept)} of {many} cells")
     return cleaning.notebook
 
 

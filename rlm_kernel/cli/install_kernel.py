@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 NAME = "kernel"
 HELP = "install or remove the RLM kernel for notebooks"
 DESCRIPTION = """\
-Install the kernelspec `rlm` for JupyterLab, Notebook and VS Code: an IPython kernel of this Python in which a
-person has what a model has (context, llm_query, rlm_query, FINAL), and %%rlm. `pip install` brings it for the same
-environment already; this command makes it known to a Jupyter that lives elsewhere.
+Install the kernelspec `rlm` for JupyterLab, Notebook and VS Code. It is an IPython kernel of this
+Python with the names that a model has in its REPL (context, llm_query, rlm_query, FINAL), and
+with %%rlm. `pip install` already adds it to the same environment; use this command for a Jupyter
+in another one.
 """
 
 SPEC = "rlm"
@@ -30,19 +31,19 @@ SPEC = "rlm"
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("action", choices=("install", "remove"), help="what to do")
-    parser.add_argument("--name", default=SPEC, help="how the kernelspec is called (default: %(default)s)")
+    parser.add_argument("action", choices=("install", "remove"), help="install or remove the kernelspec")
+    parser.add_argument("--name", default=SPEC, help="the name of the kernelspec (default: %(default)s)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--user", action="store_true", help="for this user (the default)")
     where.add_argument("--sys-prefix", action="store_true", help="for this Python environment")
-    where.add_argument("--prefix", metavar="DIR", help="below this folder")
+    where.add_argument("--prefix", metavar="DIR", help="in DIR/share/jupyter/kernels")
 
 
 def execute(args: Namespace) -> int:
     """Install or remove it.
 
     Raises:
-        ConfigError: the name is no name, it is not there, or the folder cannot be written.
+        ConfigError: the name is not valid, there is no such kernelspec, or the folder cannot be written.
     """
     try:
         terminal.result((install if args.action == "install" else remove)(args.name, _prefix(args)))
@@ -67,7 +68,7 @@ def install(name: str = SPEC, prefix: str | None = None) -> str:
 
     Raises:
         OSError: it cannot be written.
-        ValueError: `name` is no name of a kernelspec.
+        ValueError: `name` is not valid for a kernelspec.
     """
     from jupyter_client.kernelspec import KernelSpecManager
 
@@ -90,10 +91,10 @@ def remove(name: str = SPEC, prefix: str | None = None) -> str:
         prefix: the folder above `share/jupyter/kernels`; None: the user's.
 
     Returns:
-        the folder that is gone.
+        the removed folder.
 
     Raises:
-        ConfigError: there is none of this name in that place; the message says where Jupyter finds one.
+        ConfigError: there is no such kernelspec there; the message says where Jupyter finds one.
         OSError: it cannot be removed.
     """
     folder = _kernels(prefix) / name
@@ -115,7 +116,7 @@ def _kernels(prefix: str | None) -> Path:
 
 def _other_place(name: str) -> str:
     if name not in kernelspecs.installed_names():
-        return "Jupyter finds none of that name elsewhere."
+        return "Jupyter finds no other kernelspec of that name."
     return f"Jupyter finds one in {kernelspecs.installed_folder(name).parent}: add --sys-prefix or --prefix DIR."
 
 

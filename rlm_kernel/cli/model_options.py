@@ -16,7 +16,13 @@ def add_model_arguments(parser: ArgumentParser, backend: str) -> None:
         backend: the default backend.
     """
     add = parser.add_argument
-    add("--backend", help=f"the model's provider (default: {backend})")
-    add("--model", help="the model")
-    add("--base-url", metavar="URL", help="the provider's endpoint")
-    add("--backend-kwarg", metavar="KEY=VALUE", action="append", default=[], help="more for the backend (JSON or text)")
+    add("--backend", help=f"the provider of the model (default: {backend})")
+    add("--model", help="the name of the model")
+    add("--base-url", metavar="URL", help="the endpoint of the provider")
+    add(
+        "--backend-kwarg",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="another argument of the backend; VALUE is JSON or text",
+    )

@@ -1,4 +1,4 @@
-"""`rlm replay`: replay a recorded run, and report where it differs."""
+"""`rlm replay`: replay a recorded run and report where it differs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from rlm_kernel.replay.steps import Step
 
 NAME = "replay"
-HELP = "run a recorded run once more, without a key"
+HELP = "run the cells of a recorded run again, without an API key"
 DESCRIPTION = """\
-Run the cells of a recorded run once more in the environment that it used, with its recorded answers: no key, no
-network. Outputs and answer are compared with the record; the exit code is 7 where they differ.
+Run the cells of a recorded run again, in the environment that it used. Models are not asked:
+sub-calls get their recorded answers. Outputs and the answer are compared with the record. The
+exit code is 7 if they differ.
 
-FILE is the log of a run (.jsonl) or its notebook (.ipynb). From a notebook the cells run as they stand in it, so
-it may be edited first; --live asks models for what is then not on record.
+FILE is the log of a run (.jsonl) or its notebook (.ipynb). The cells of a notebook run as they
+are in the file, so you can edit them first. With --live, models are asked for answers that are
+not in the record.
 """
 
 
@@ -31,12 +33,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("file", metavar="FILE", help="a log or its notebook")
-    add("--live", action="store_true", help="ask models for what is not on record")
+    add("--live", action="store_true", help="ask models for answers that are not in the record")
     model_options.add_model_arguments(parser, "the recorded one; only with --live")
-    add("--environment", help="where the cells run (default: where they ran)")
-    context_options.add_arguments(add, "the input, when it is not to be taken from the record")
+    add("--environment", help="where the cells run (default: the recorded environment)")
+    context_options.add_arguments(add, "an input to use in place of the recorded one")
     trust_command.add_option(parser)
-    add("--json", action="store_true", help="one JSON object on stdout")
+    add("--json", action="store_true", help="print the report as a JSON object")
     add("--quiet", action="store_true", help="do not show which cell is running")
 
 
@@ -44,7 +46,7 @@ def execute(args: Namespace) -> int:
     """Replay and print the report.
 
     Raises:
-        RLMError: the record, the kernel or the arguments are not right.
+        RLMError: the record, the kernel or the arguments are wrong.
     """
     from rlm_kernel.replay.replayer import replay
 
@@ -54,7 +56,7 @@ def execute(args: Namespace) -> int:
         environment=args.environment,
         context=inputs.of_arguments(args),
         trust=trust_command.trust_of(args),
-        on_step=_silent if args.quiet else _tell,
+        on_step=_show_nothing if args.quiet else _show_step,
         **_backend(args),
     )
     terminal.result(json.dumps(_as_dict(report)) if args.json else str(report))
@@ -62,11 +64,13 @@ def execute(args: Namespace) -> int:
 
 
 def _backend(args: Namespace) -> dict[str, Any]:
-    """Other models than the recorded ones, where the command line names some."""
+    """The models that the command line names in place of the recorded ones."""
     if not (args.backend or args.model or args.base_url or args.backend_kwarg):
         return {}
     if not args.live:
-        raise ConfigError("--backend and its like go with --live: without it no model is asked.")
+        raise ConfigError(
+            "--backend, --model, --base-url and --backend-kwarg need --live: without it no model is asked."
+        )
     from rlm_kernel.trajectory.log.reader import read_log
 
     recorded = read_log(args.file).metadata.get("backend")
@@ -77,12 +81,12 @@ def _backend(args: Namespace) -> dict[str, Any]:
     }
 
 
-def _tell(step: Step, place: int, count: int) -> None:
+def _show_step(step: Step, place: int, count: int) -> None:
     name = f"cell {step.number}" if step.number else "an added cell"
     terminal.note(f"rlm: {name} runs ({place} of {count})")
 
 
-def _silent(*_: object) -> None:
+def _show_nothing(*_: object) -> None:
     """Nothing is shown."""
 
 

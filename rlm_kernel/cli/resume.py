@@ -1,4 +1,4 @@
-"""`rlm resume`: resume a recorded run, killed or finished."""
+"""`rlm resume`: continue a recorded run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 NAME = "resume"
-HELP = "go on from a recorded run"
+HELP = "continue a recorded run"
 DESCRIPTION = """\
-Go on from a recorded run, killed or finished. Nothing that is on record is asked again; its cells run once more in
-a new kernel with the recorded answers, and then the model takes over. The answer alone goes to stdout.
+Continue a recorded run that was stopped, or that has finished. Its cells run again in a new
+kernel with the recorded answers, and then the model continues. No
+recorded question is asked again. Only the answer goes to stdout.
 
-FILE is the log of a run (.jsonl) or its notebook (.ipynb). API keys come from the environment or a .env file.
+FILE is the log of a run (.jsonl) or its notebook (.ipynb). API keys are read from the environment
+or from a .env file.
 """
 
 
@@ -26,24 +28,24 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("file", metavar="FILE", help="a log or its notebook")
-    add("--at", type=int, metavar="TURN", help="the last turn that counts (default: all of them)")
-    add("--question", help="another question from here on")
-    context_options.add_arguments(add, "the input, when the log does not hold it")
+    add("--at", type=int, metavar="TURN", help="the last turn to keep (default: all)")
+    add("--question", help="a new question from this turn on")
+    context_options.add_arguments(add, "the input, if it is not stored with the log")
     model_options.add_model_arguments(parser, "the recorded one")
-    add("--environment", help="where the model's code runs (default: where it ran)")
-    add("--max-iterations", type=int, metavar="N", help="turns of the root model (default: as recorded)")
+    add("--environment", help="where the code of the model runs (default: the recorded environment)")
+    add("--max-iterations", type=int, metavar="N", help="maximum turns of the root model (default: as recorded)")
     run.add_limits(parser)
     trust_command.add_option(parser)
-    add("--json", action="store_true", help="one JSON object on stdout: answer, usage, cost, seconds, model, log")
-    add("--quiet", action="store_true", help="do not show the run")
+    add("--json", action="store_true", help="print a JSON object: answer, usage, cost, seconds, model, log")
+    add("--quiet", action="store_true", help="do not show the run on stderr")
     logs.add_arguments(parser)
 
 
 def execute(args: Namespace) -> int:
-    """Go on and print the answer.
+    """Continue the run and print the answer.
 
     Raises:
-        RLMError: whatever `RLM.resume` raises.
+        RLMError: the record, the arguments, the model or the kernel failed.
     """
     from rlm_kernel.api import RLM
 
@@ -64,7 +66,7 @@ def execute(args: Namespace) -> int:
 
 
 def _overrides(args: Namespace) -> dict[str, Any]:
-    """The arguments that are not as recorded."""
+    """The arguments that replace recorded ones."""
     from rlm_kernel.trajectory.log.reader import read_log
 
     given: dict[str, Any] = {"environment": args.environment, "max_iterations": args.max_iterations, **run.limits(args)}
@@ -73,7 +75,7 @@ def _overrides(args: Namespace) -> dict[str, Any]:
         known = recording.metadata
         backend = args.backend or known.get("backend")
         if not isinstance(backend, str):
-            raise ConfigError("The run asked a model that no log can hold: name a --backend.")
+            raise ConfigError("The recorded model was a Python object, which a log cannot hold: give --backend.")
         recorded = options.recorded_model(known, recording.path) if backend == known.get("backend") else None
         model = args.model or recorded
         kwargs = options.backend_kwargs(backend, model, args.base_url, args.backend_kwarg)

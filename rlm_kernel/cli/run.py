@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 NAME = "run"
 HELP = "answer a question over a file, a folder or stdin"
 DESCRIPTION = """\
-Answer a question over a long input. The answer alone goes to stdout, everything else to stderr.
+Answer a question over a long input. Only the answer goes to stdout; everything else goes to
+stderr.
 
-API keys come from the environment (OPENAI_API_KEY ...) or from a .env file in the working directory or above
-it. There is no option for a key: what stands on a command line can be read by every user of the machine.
+API keys are read from the environment (OPENAI_API_KEY ...) or from a .env file in the working
+directory or a parent of it. There is no option for a key, because every user of the machine can
+read the command lines of running processes.
 """
 
 _BACKEND = "openai"
@@ -32,28 +34,36 @@ _BACKEND = "openai"
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    add("question", help="what to ask; without --context also what to ask it of")
-    context_options.add_arguments(add, "the input: a text file, a folder (dict of path to text), stdin")
+    add("question", help="the question; without --context it is also the input")
+    context_options.add_arguments(add, "the input: a text file, a folder (a dict of path to text), or - for stdin")
     model_options.add_model_arguments(parser, _BACKEND)
-    add("--sub-backend", help="the provider of sub-calls (default: the root model answers them)")
-    add("--sub-model", help="the model of sub-calls")
-    add("--environment", default="local", help="where the model's code runs (default: %(default)s)")
-    add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab look into the live REPL")
-    add("--max-iterations", type=int, default=30, metavar="N", help="turns of the root model (default: %(default)s)")
+    add("--sub-backend", help="the provider for sub-calls (default: that of the root model)")
+    add("--sub-model", help="the model for sub-calls (default: the root model)")
+    add("--environment", default="local", help="where the code of the model runs (default: %(default)s)")
+    add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab connect to the REPL")
+    add(
+        "--max-iterations",
+        type=int,
+        default=30,
+        metavar="N",
+        help="maximum turns of the root model (default: %(default)s)",
+    )
     add_limits(parser)
-    add("--prompts", choices=("large", "small"), help="the prompt profile (default: the backend's)")
-    add("--json", action="store_true", help="one JSON object on stdout: answer, usage, cost, seconds, model, log")
-    add("--quiet", action="store_true", help="do not show the run")
+    add("--prompts", choices=("large", "small"), help="the prompt profile (default: chosen by the backend)")
+    add("--json", action="store_true", help="print a JSON object: answer, usage, cost, seconds, model, log")
+    add("--quiet", action="store_true", help="do not show the run on stderr")
     logs.add_arguments(parser)
 
 
 def add_limits(parser: ArgumentParser) -> None:
     """Declare the limits of a run."""
-    add = parser.add_argument_group("limits", "of the run with all its sub-calls; none unless given").add_argument
-    add("--max-budget", type=float, metavar="USD", help="US dollars, where the price of the model is known")
-    add("--max-timeout", type=float, metavar="SECONDS", help="seconds of wall-clock time")
+    add = parser.add_argument_group(
+        "limits", "They hold for the run with all its sub-calls. Default: no limit."
+    ).add_argument
+    add("--max-budget", type=float, metavar="USD", help="US dollars; counts the calls whose price is known")
+    add("--max-timeout", type=float, metavar="SECONDS", help="wall-clock time in seconds")
     add("--max-tokens", type=int, metavar="N", help="tokens, input and output together")
-    add("--max-errors", type=int, metavar="N", help="cells in a row that raise")
+    add("--max-errors", type=int, metavar="N", help="consecutive cells that raise an exception")
 
 
 def limits(args: Namespace) -> dict[str, Any]:
@@ -63,10 +73,10 @@ def limits(args: Namespace) -> dict[str, Any]:
 
 
 def execute(args: Namespace) -> int:
-    """Run it and print the answer.
+    """Run a completion and print the answer.
 
     Raises:
-        RLMError: whatever the completion raises.
+        RLMError: the completion failed.
     """
     if not args.question.strip():
         raise ConfigError('The question is empty: rlm run "What is it about?" --context report.txt')
@@ -80,7 +90,7 @@ def execute(args: Namespace) -> int:
 
 
 def _input_and_question(args: Namespace) -> tuple[str | dict[str, str], str | None]:
-    """The input, and what is asked about it; without --context the question is both."""
+    """The input and the question about it; without --context the question is the input."""
     given = inputs.of_arguments(args)
     if given is not None:
         return given, args.question
@@ -113,14 +123,14 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
 
 
 def _sub_kwargs(args: Namespace, backend: str, *, same: bool) -> dict[str, Any]:
-    """A sub-model of the same backend lives at the same endpoint."""
+    """The arguments of the sub-model; one of the same backend uses the same endpoint."""
     if same:
         return options.backend_kwargs(backend, args.sub_model, args.base_url, args.backend_kwarg)
     return options.backend_kwargs(backend, args.sub_model, None, [])
 
 
 def as_json(completion: RLMChatCompletion, logger: RLMLogger | None) -> str:
-    """The outcome as one JSON object. An unknown cost and a log that is not kept are null."""
+    """The outcome as one JSON object. `cost` is null if it is unknown, `log` if none was written."""
     fields = {
         "answer": completion.response,
         "model": completion.root_model,

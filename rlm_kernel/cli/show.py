@@ -1,4 +1,4 @@
-"""`rlm show`: a recorded run as the terminal showed it."""
+"""`rlm show`: draw a recorded run as the live display drew it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 NAME = "show"
 HELP = "show a recorded run in the terminal"
 DESCRIPTION = """\
-Show a recorded run: the question, the model's code, its output, the sub-calls, the answer and what it cost.
+Show a recorded run: the question, the model's code and its output, the sub-calls, the answer and
+the cost.
+
 FILE is the log of a run (.jsonl) or its notebook (.ipynb).
 """
 
@@ -47,6 +49,6 @@ def execute(args: Namespace) -> int:
             view(event)
     if run.completion is None and run.failure is None:
         terminal.result(
-            f"The record ends here, {run.seconds:.1f} s after the start: the run was killed, or is under way."
+            f"The record ends here, {run.seconds:.1f} s after the start: the run was killed or is in progress."
         )
     return exit_codes.OK

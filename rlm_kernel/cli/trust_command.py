@@ -1,4 +1,4 @@
-"""`rlm trust`: sign the log of somebody else, so that it is read as one's own."""
+"""`rlm trust`: sign the log of another user, so that it is trusted like one's own."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from rlm_kernel.engine.record_access import Trust
 
 NAME = "trust"
-HELP = "sign a recorded run of somebody else, or of an older version, as one of yours"
+HELP = "sign the log of another user, or of an older version, as yours"
 DESCRIPTION = """\
-Sign the log of a recorded run with your key, as one that you made: `rlm replay`, `rlm resume` and `rlm export` then
-use what it opens of this machine, which is listed on stderr, without a question. The log of a notebook is the one
-beside it. The logs of your own runs are signed when they are written.
+Sign the log of a recorded run with your key, as if you had made it. `rlm replay`, `rlm resume`
+and `rlm export` then use the files and servers that it names, without asking; they are listed on
+stderr. Logs of your own runs are signed when they are written. For a notebook, its log in the
+same folder is signed.
 """
 
 
@@ -32,8 +33,8 @@ def execute(args: Namespace) -> int:
     """Sign the log, and those of the runs before it in the same kernel.
 
     Raises:
-        RecordingError: it is no log of ours.
-        ConfigError: it cannot be signed.
+        RecordingError: the file is not a log of this library.
+        ConfigError: the signature cannot be written.
     """
     from rlm_kernel.engine.record_access import Use, reaches
     from rlm_kernel.trajectory.log import signature
@@ -57,12 +58,13 @@ def add_option(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="let the record of somebody else use what it opens of this machine (default: ask in a terminal, else no)",
+        help="let the record of another user use the files and servers that it names "
+        "(default: ask in a terminal, otherwise no)",
     )
 
 
 def trust_of(args: Namespace) -> Trust:
-    """Whether a stranger's record may do what it says, as the command line or else the person at the terminal says."""
+    """Whether a record of another user may use what it names: yes with `--trust`, else ask in a terminal, else no."""
     if args.trust:
         return True
     return terminal.confirm if sys.stdin.isatty() and sys.stderr.isatty() else False

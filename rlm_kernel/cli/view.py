@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 NAME = "view"
 HELP = "show recorded runs in the browser"
 DESCRIPTION = """\
-Show runs in the browser: turns, code with outputs and pictures, sub-calls, children, tokens and cost. A run under way
-is followed. PATH is a folder of logs or one log (default: ./rlm_logs, else ./logs). Nothing leaves this machine.
+Show runs in the browser: turns, code, outputs and pictures, sub-calls, child runs, tokens and
+cost. A run in progress is updated as it goes. Nothing is sent to another machine. PATH is a
+folder of logs or one log (default: ./rlm_logs, or ./logs if there is none).
 
-The address holds a token, because every user of this machine reaches the server: who has the token can read the logs.
+The server listens on this machine only, but every user of the machine can connect to it. So the
+address holds a token: anyone who has the address can read the logs.
 
-With --export the run is written to a single page that needs no server.
+With --export, the run is written to one HTML file that needs no server.
 """
 PORT = 3001
 
@@ -34,10 +36,12 @@ PORT = 3001
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("path", nargs="?", metavar="PATH", help="a folder of logs, a log (.jsonl) or its notebook")
-    parser.add_argument("--port", type=int, default=PORT, help=f"on loopback (default: {PORT}; 0: any that is free)")
-    parser.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    parser.add_argument(
+        "--port", type=int, default=PORT, help=f"the port, on 127.0.0.1 (default: {PORT}; 0: any free port)"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="print the address, and do not open a browser")
     parser.add_argument("--no-token", action="store_true", help="let every user of this machine read the logs")
-    parser.add_argument("--export", metavar="FILE.html", help="write one log as a page of its own")
+    parser.add_argument("--export", metavar="FILE.html", help="write one log as an HTML file")
 
 
 def execute(args: Namespace) -> int:
@@ -59,7 +63,7 @@ def execute(args: Namespace) -> int:
         terminal.result(server.url)
         if args.no_token:
             terminal.note("rlm: --no-token: every user and program of this machine can read these logs")
-        terminal.note(f"rlm: this page shows {folder.path.resolve()}; Ctrl-C ends it")
+        terminal.note(f"rlm: this page shows {folder.path.resolve()}; press Ctrl-C to end it")
         if not args.no_browser and _has_desktop():
             stack.enter_context(_browser(server.url))
         threading.Event().wait()
@@ -71,24 +75,24 @@ def _export(args: Namespace) -> int:
     from rlm_kernel.viewer.pages import export
 
     if args.path is None or Path(args.path).is_dir():
-        raise ConfigError("--export writes one run: name its log, `rlm view --export FILE.html LOG.jsonl`.")
+        raise ConfigError("--export writes one run: give its log, `rlm view --export FILE.html LOG.jsonl`.")
     log, output = log_of(Path(args.path)), Path(args.export)
     if output.suffix not in (".html", ".htm"):
-        raise ConfigError(f"--export takes a file that ends with .html, not {args.export!r}.")
+        raise ConfigError(f"--export needs a file name that ends with .html, not {args.export!r}.")
     export(log, output)
     terminal.result(str(output))
     return exit_codes.OK
 
 
 def _has_desktop() -> bool:
-    """Without a desktop Python would find a browser for terminals, and wait for it."""
+    """Whether there is a desktop. Without one, Python would open a text browser and wait for it."""
     named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return sys.platform in ("darwin", "win32") or bool(named)
 
 
 @contextmanager
 def _browser(url: str) -> Iterator[None]:
-    """Open an address in the browser by a file for this user alone: on a command line `ps` would show it to all."""
+    """Open an address in the browser through a file that only this user can read: `ps` shows command lines to all."""
     import webbrowser
 
     from jupyter_core.paths import jupyter_runtime_dir, secure_write

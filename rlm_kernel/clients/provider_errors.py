@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.clients.reply_size import UnreadableReply
 from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError, refused
-from rlm_kernel.text import plain
+from rlm_kernel.text import clip_end, plain
 
 if TYPE_CHECKING:
     from rlm_kernel.clients.endpoint import Endpoint
@@ -197,7 +197,7 @@ def refuses_schema(error: LMError) -> bool:
     Only its own words count, and the name of the model is none of them.
     """
     name = re.compile(rf"(?<!\w){re.escape(error.model.rpartition('/')[2])}(?!\w)")
-    said = name.sub("", _clip(_words(error.__cause__ or error))).lower()
+    said = name.sub("", clip_end(_words(error.__cause__ or error), MAX_QUOTE)).lower()
     return error.status in {400, 404, 422, 500, 501} and any(mark in said for mark in _SCHEMAS)
 
 
@@ -210,7 +210,7 @@ def asks_for_other_limit_name(error: Exception) -> bool:
 def _convert(error: Exception, kind: str, endpoint: Endpoint) -> LMError:
     return lm_error(
         endpoint,
-        _clip(endpoint.hidden(_words(error))),  # hidden first: half a key would not be found
+        clip_end(endpoint.hidden(_words(error)), MAX_QUOTE),  # hidden first: half a key would not be found
         kind,
         retries=_retries(error),
         status=getattr(error, "status_code", None),
@@ -253,10 +253,6 @@ def _redirection(error: BaseException) -> str | None:
         return None
     location = getattr(getattr(error, "response", None), "headers", {}).get("location")
     return f"the server redirects to {location}" if location else None
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= MAX_QUOTE else f"{text[:MAX_QUOTE]} …"
 
 
 def _quote(body: Any, room: int = _MAX_NESTED) -> Any:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
-from importlib.util import find_spec
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,7 +19,8 @@ from rlm_kernel.clients.argument_types import check_argument
 from rlm_kernel.clients.backends import BACKENDS, Backend
 from rlm_kernel.clients.trust import Source, Sourced, as_argument, value_of
 from rlm_kernel.clients.variables import Variables, environment_variables
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import ConfigError, check_extra
+from rlm_kernel.text import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +40,7 @@ def find(name: str) -> Backend:
     """
     backend = BACKENDS.get(name) if isinstance(name, str) else None
     if backend is None:
-        raise ConfigError(f"Unknown backend {name!r}{_suggestion(name, BACKENDS)} Allowed: {_list(BACKENDS)}.")
+        raise ConfigError(f"Unknown backend {name!r}{suggestion(str(name), BACKENDS)} Allowed: {_list(BACKENDS)}.")
     return backend
 
 
@@ -85,7 +84,7 @@ def _check_arguments(backend: Backend, arguments: Mapping[str, Any]) -> dict[str
     if unknown and not backend.others:
         raise ConfigError(
             f"backend_kwargs of {backend.name!r} has no argument {unknown[0]!r}"
-            f"{_suggestion(unknown[0], backend.arguments)} Allowed: {_list(backend.arguments)}."
+            f"{suggestion(str(unknown[0]), backend.arguments)} Allowed: {_list(backend.arguments)}."
         )
     return {name: as_argument(name, value) for name, value in arguments.items() if value_of(value) is not None}
 
@@ -158,21 +157,13 @@ def _key(backend: Backend, variables: Variables) -> Sourced[str]:
 
 
 def _check_installed(backend: Backend) -> None:
-    if backend.package is not None and find_spec(backend.package) is None:
-        raise ConfigError(
-            f"The backend {backend.name!r} needs the extra {backend.extra!r}: "
-            f"pip install 'rlm-kernel[{backend.extra}]'."
-        )
+    if backend.package is not None:
+        check_extra(f"The backend {backend.name!r}", backend.package, str(backend.extra))
 
 
 def _example(backend: Backend) -> dict[str, str]:
     examples = {"model_name": backend.example, "base_url": backend.example_url}
     return {name: examples[name] for name in backend.required or ("model_name",)}
-
-
-def _suggestion(name: object, allowed: Iterable[str]) -> str:
-    close = get_close_matches(str(name), list(allowed), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def _list(names: Iterable[str]) -> str:

@@ -80,6 +80,11 @@ def h(name: str, *children: Node, **attributes: str | int | bool) -> Element:
     )
 
 
+def details(summary: Node, *body: Node, **attributes: str | int | bool) -> Element:
+    """A part that opens on a click, without JavaScript."""
+    return h("details", h("summary", summary), *body, **attributes)
+
+
 def render(*nodes: Node) -> Markup:
     """The nodes as HTML."""
     pieces: list[str] = []

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
+from rlm_kernel.text import clip_end
 from rlm_kernel.types import Prompt
 
 Form = Literal["sources", "files", "texts", "table", "log", "prose", "json", "records", "values", "empty"]
@@ -126,7 +127,7 @@ def sample(facts: ContextFacts, limit: int) -> str:
 
 def bounded_repr(value: Any, limit: int) -> str:
     """`repr(value)` cut to `limit` characters, without first making the whole of it."""
-    return _clip("".join(_pieces(value, limit, 0)), limit)
+    return clip_end("".join(_pieces(value, limit, 0)), limit)
 
 
 def pairs(prompt: dict[str, Any] | list[Any]) -> Iterable[tuple[Any, Any]]:
@@ -237,7 +238,3 @@ def _container_pieces(value: Any, limit: int, depth: int) -> Iterator[str]:
         if room <= 0:
             return
     yield brackets[1]
-
-
-def _clip(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"

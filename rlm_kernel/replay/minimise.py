@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from rlm_kernel._async import Job
 from rlm_kernel.engine.record_access import Trust, Use, admitted
-from rlm_kernel.errors import ConfigError, RecordingError
+from rlm_kernel.errors import RecordingError, check_extra
 from rlm_kernel.replay import static_export
 from rlm_kernel.replay.replayer import CLIPPED, Replayer, Script, code_of_others, script_of
 from rlm_kernel.replay.report import Outcome, outcome_of
@@ -110,12 +110,11 @@ def convert(notebook: NotebookNode, kind: str, path: Path) -> None:
 def _converted(notebook: NotebookNode, kind: str, path: Path) -> str:
     if kind == "md":
         return static_export.text(notebook, partial(_save, path, itertools.count(1)))
-    try:
-        if kind == "html":
-            return static_export.page(notebook, path.stem)
-        from nbconvert import PythonExporter
-    except ImportError as error:
-        raise ConfigError(f"--to {kind} needs nbconvert: pip install 'rlm-kernel[notebooks]'.") from error
+    check_extra(f"--to {kind}", "nbconvert", "notebooks")
+    if kind == "html":
+        return static_export.page(notebook, path.stem)
+    from nbconvert import PythonExporter
+
     script: tuple[str, Any] = PythonExporter().from_notebook_node(notebook)
     return script[0]
 

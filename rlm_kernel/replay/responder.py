@@ -16,6 +16,7 @@ from typing import Protocol
 
 from rlm_kernel.engine.journal import Occurrences, Slot, keys
 from rlm_kernel.engine.recorded import recorded_run_of
+from rlm_kernel.text import clip_end
 from rlm_kernel.trajectory.tree import Cell, Trajectory
 from rlm_kernel.types import Answer, Query, ToolCall
 
@@ -126,15 +127,11 @@ def _only(question: Query | ToolCall, slots: Sequence[Slot], missing: Sequence[S
 
 
 def _question_text(kind: str, prompt: str) -> str:
-    return f"{kind}({_clip(prompt)!r})"
+    return f"{kind}({clip_end(prompt, SHOWN_CHARACTERS)!r})"
 
 
 def _call_text(call: ToolCall) -> str:
-    return f"{call.tool}({_clip(json.dumps([*call.args, call.kwargs])[1:-1])})"
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+    return f"{call.tool}({clip_end(json.dumps([*call.args, call.kwargs])[1:-1], SHOWN_CHARACTERS)})"
 
 
 def _nearest(asked: str, cell: Cell | None) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.html.markup import PICTURE, Element, h, render, render_line
 from rlm_kernel.html.sanitizer import sanitize
-from rlm_kernel.text import plain
+from rlm_kernel.text import join_text, plain
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs
 from rlm_kernel.types import Output
@@ -75,7 +75,7 @@ def text(notebook: NotebookNode, save: Save) -> str:
 
 
 def _page_cell(cell: NotebookNode, number: int) -> dict[str, Any]:
-    source = plain(_joined(cell.source))
+    source = plain(join_text(cell.source))
     common: dict[str, Any] = {"id": f"cell-{number}", "metadata": {}}
     if cell.cell_type != "code":
         return {**common, "cell_type": "markdown", "source": markdown.harmless(source)}
@@ -108,7 +108,7 @@ def _page_output(output: Output, *, ours: bool) -> Output:
 
 
 def _text_cell(cell: NotebookNode, save: Save) -> Iterator[str]:
-    source = _joined(cell.source)
+    source = join_text(cell.source)
     if cell.cell_type != "code":
         yield markdown.harmless(source)
         return
@@ -146,7 +146,7 @@ def _outputs(cell: NotebookNode) -> Iterator[tuple[Output, bool]]:
             (one,) = bound_outputs([output])
             yield one, False
         elif isinstance(output.get("data"), dict):
-            data = {kind: _joined(value) for kind, value in output["data"].items()}
+            data = {kind: join_text(value) for kind, value in output["data"].items()}
             yield {"output_type": "display_data", "data": _harmless_words(data), "metadata": {}}, True
 
 
@@ -160,8 +160,8 @@ def _best(output: Output) -> tuple[str, str]:
     data = output["data"]
     for kind in ("text/html", "text/markdown", *_PICTURES, _SVG, "text/latex"):
         if kind in data:
-            return kind, _joined(data[kind])
-    return "text/plain", _joined(data.get("text/plain", f"({', '.join(data)})"))
+            return kind, join_text(data[kind])
+    return "text/plain", join_text(data.get("text/plain", f"({', '.join(data)})"))
 
 
 def _picture(output: Output, kind: str, value: str) -> Element | None:
@@ -174,7 +174,7 @@ def _picture(output: Output, kind: str, value: str) -> Element | None:
     source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
     assert PICTURE.fullmatch(source), "made of a kind that is known and of base64"
     sizes = output["metadata"].get(kind, {})
-    return h("img", src=source, alt=plain(_joined(output["data"].get("text/plain", "A picture"))), **sizes)
+    return h("img", src=source, alt=plain(join_text(output["data"].get("text/plain", "A picture"))), **sizes)
 
 
 def _bytes(value: str) -> bytes | None:
@@ -182,8 +182,3 @@ def _bytes(value: str) -> bytes | None:
         return base64.b64decode("".join(value.split()), validate=True)
     except (binascii.Error, ValueError):
         return None
-
-
-def _joined(value: Any) -> str:
-    """A text of nbformat: a string or its lines."""
-    return "".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -15,6 +15,8 @@ from functools import cache, partial
 from itertools import islice
 from typing import Any
 
+from rlm_kernel.text import clip
+
 MAX_CHARACTERS = 100_000
 """Of a schema."""
 
@@ -233,8 +235,4 @@ def _expression(pattern: str) -> Any:
 
 def shorten(text: str) -> str:
     """A complaint without the middle, if it is long: it begins with the value that it is about."""
-    return (
-        text
-        if len(text) <= _PROBLEM_CHARACTERS
-        else f"{text[: _PROBLEM_CHARACTERS // 2]} … {text[-_PROBLEM_CHARACTERS // 2 :]}"
-    )
+    return clip(text, _PROBLEM_CHARACTERS, head=0.5, gap=" … ")

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rlm_kernel.html.markup import Element, Markup, Node, h, render
-from rlm_kernel.text import plain
+from rlm_kernel.html.markup import Element, Markup, Node, details, h, render
+from rlm_kernel.text import clip_end, plain
 from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk
 
 _MAX_TEXT = 4_000
@@ -32,7 +32,7 @@ def folded_html(log: LogOnDisk | LogInMemory) -> Markup:
         body.append(h("p", f"{len(turns) - _MAX_TURNS} more turns"))
     if large:
         body.append(h("p", "The log is large: only its beginning and its end are shown here."))
-    return render(_folded(_text(_question(lines) or log.name), body), _outcome(lines))
+    return render(details(_text(_question(lines) or log.name), body), _outcome(lines))
 
 
 def _lines(content: bytes) -> Iterator[dict[str, Any]]:
@@ -59,7 +59,7 @@ def _question(lines: list[dict[str, Any]]) -> str:
 def _turn(turn: dict[str, Any]) -> Element:
     said = str(turn.get("response") or "").split("```", 1)[0]
     cells = [_cell(_fields(block)) for block in _items(turn.get("code_blocks"))]
-    return _folded(f"Turn {_text(turn.get('iteration'))}", [_block(said), cells])
+    return details(f"Turn {_text(turn.get('iteration'))}", [_block(said), cells])
 
 
 def _cell(block: dict[str, Any]) -> Node:
@@ -79,10 +79,6 @@ def _outcome(lines: list[dict[str, Any]]) -> Node:
     return h("p", "No answer is on record.")
 
 
-def _folded(summary: str, body: Node) -> Element:
-    return h("details", h("summary", summary), body)
-
-
 def _titled(title: str) -> Element:
     return h("p", h("b", title))
 
@@ -92,8 +88,7 @@ def _block(text: Any) -> Node:
 
 
 def _text(value: Any) -> str:
-    text = plain(str(value))
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]} …"
+    return clip_end(plain(str(value)), _MAX_TEXT)
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.trajectory.log import FOLDER
 from rlm_kernel.trajectory.log.reader import check_is_log, log_of
 from rlm_kernel.viewer.summary import Summary, summary_of
 
-DEFAULT_FOLDERS = ("rlm_logs", "logs")
+DEFAULT_FOLDERS = (FOLDER, "logs")
 """Where runs are logged: by the command line and in the documents' examples."""
 
 MAX_RUNS = 500
@@ -77,8 +78,8 @@ def folder_of(given: str | None) -> Folder:
         usual = next((Path(name) for name in DEFAULT_FOLDERS if Path(name).is_dir()), None)
         if usual is None:
             raise ConfigError(
-                "There is no folder ./rlm_logs or ./logs here: run `rlm run …` first, or name a folder or a log, "
-                "`rlm view PATH`."
+                f"There is no folder ./{' or ./'.join(DEFAULT_FOLDERS)} here: run `rlm run` first, or name a folder "
+                "or a log: `rlm view PATH`."
             )
         return Folder(usual)
     path = Path(given)

@@ -21,7 +21,7 @@ def test_the_scripted_demo_works_and_says_that_it_is_scripted(rlm):
     done = rlm("demo", "--scripted")
     shown, run = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == 0
-    assert "SCRIPTED: no language model takes part" in shown
+    assert "SCRIPTED: no language model is used" in shown
     assert shown.count("✓ right") == 3
     assert "2 of 2 code questions right" in shown
     assert "1 of 1 judgement questions right" in shown
@@ -50,7 +50,7 @@ def test_a_wrong_answer_is_called_wrong_and_fails_only_for_a_code_question(rlm, 
     ("arguments", "said"),
     [
         (["--question", "4"], "from 1 to 3"),
-        (["--scripted", "--model", "m"], "--scripted asks no model"),
+        (["--scripted", "--model", "m"], "--scripted uses no model"),
         (["--backend", "openai"], "--model"),
     ],
 )

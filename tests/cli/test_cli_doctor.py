@@ -79,10 +79,11 @@ def engine(tmp_path):
 
 def test_an_engine_that_answers_is_ok(engine, monkeypatch):
     def serve():
+        body = b'{"ApiVersion": "1.51"}'
         connection, _ = engine.accept()
         with connection:
             connection.recv(4096)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nContent-Length: 2\r\n\r\nOK")
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
     thread = threading.Thread(target=serve)
     thread.start()

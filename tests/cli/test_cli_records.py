@@ -138,7 +138,7 @@ def test_export_makes_the_notebook_of_a_log(rlm, run):
 def test_export_leaves_out_what_the_answer_does_not_need(rlm, run):
     done = rlm("export", "--clean", str(run.log), "-o", "short.ipynb")
     assert done.returncode == 0, done.stderr.decode()
-    assert b"rlm: 1 of 2 cells are left" in done.stderr
+    assert b"rlm: kept 1 of 2 cells" in done.stderr
     assert rlm("replay", "short.ipynb").returncode == 0
 
 
@@ -214,7 +214,7 @@ def test_resume_keeps_the_recorded_model_of_the_same_backend(rlm, provider):
     provider.script = [code("print(1)"), Fails(401, "Incorrect API key")]
     failed = rlm("run", "q", "--model", MODEL, "--backend-kwarg", "max_retries=0")
     (log,) = rlm.folder.glob("rlm_logs/*.jsonl")
-    assert f"To go on from there: rlm resume rlm_logs/{log.name}\n" in failed.stderr.decode()
+    assert f"To resume it: rlm resume rlm_logs/{log.name}\n" in failed.stderr.decode()
     provider.script = ["FINAL(done)"]
     done = rlm("resume", str(log), "--backend", "openai", "--base-url", provider.environment["OPENAI_BASE_URL"])
     assert (done.returncode, done.stdout) == (0, b"done\n"), done.stderr.decode()
@@ -224,7 +224,7 @@ def test_resume_keeps_the_recorded_model_of_the_same_backend(rlm, provider):
 
 def test_a_model_that_no_log_can_hold_is_asked_for(rlm, run):
     done = rlm("resume", str(run.log), "--base-url", "http://localhost:1/v1")
-    assert (done.returncode, b"name a --backend" in done.stderr) == (2, True)
+    assert (done.returncode, b"give --backend" in done.stderr) == (2, True)
 
 
 def test_a_resumed_run_shows_the_prompts_of_what_it_recalls(rlm, run, provider):

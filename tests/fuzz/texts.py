@@ -22,6 +22,7 @@ from rlm_kernel.trajectory.console.status import Status
 from rlm_kernel.trajectory.log import redaction
 from rlm_kernel.trajectory.notebook import cells as notebook_cells
 from rlm_kernel.trajectory.notebook import markdown, normaliser, saved_outputs
+from rlm_kernel.trajectory.progress import RunProgress
 from rlm_kernel.types import CellError, CellResult, Reply
 
 TERMINAL = (
@@ -116,7 +117,9 @@ def shown(text):
 
 
 def tail(text):
-    drawn(Status("x", 0.0, 0.0).writing(text))
+    progress = RunProgress()
+    progress(events.ModelText(time=0.0, iteration=1, text=text))
+    drawn(Status(progress))
 
 
 def collected(text):

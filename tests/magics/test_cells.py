@@ -120,13 +120,13 @@ def test_an_object_is_the_answer_where_a_schema_says_so(notebook):
     [
         (
             "%%rlm -c txet -b says\nWhat?",
-            "ConfigError: --context txet: there is no variable 'txet'. Did you mean text?",
+            "ConfigError: --context txet: there is no variable 'txet'; did you mean 'text'?",
         ),
         ("%%rlm -c nowhere_at_all -b says\nWhat?", "there is no variable 'nowhere_at_all'. Assign it in a cell above"),
         ("%%rlm -c report.txt -b says\nWhat?", "A file is given with --file."),
         ("%%rlm --file no.txt -b says\nWhat?", "ConfigError: --file no.txt cannot be read: No such file or directory."),
         ("%%rlm --file '' -b says\nWhat?", "ConfigError: --file is empty"),
-        ("%%rlm --modle gpt -c text\nWhat?", "UsageError: unknown option '--modle'; did you mean --model?"),
+        ("%%rlm --modle gpt -c text\nWhat?", "UsageError: unknown option '--modle'; did you mean '--model'?"),
         ("%%rlm who is it\nWhat?", "UsageError: unknown word 'who': the question stands below, in the cell"),
         ("%%rlm -c\nWhat?", "UsageError: argument -c/--context: expected one argument"),
         ("%%rlm --max-iterations many\nWhat?", "invalid int value: 'many'"),

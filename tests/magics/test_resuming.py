@@ -11,7 +11,7 @@ from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.redaction import HIDDEN
 from rlm_magics import resume_arguments
 from rlm_magics.arguments import merge_settings
-from rlm_magics.grammar import file_grammar
+from rlm_magics.grammar import command_grammar
 from rlm_magics.settings import Settings, values
 
 RECORDED = {
@@ -23,7 +23,7 @@ RECORDED = {
 
 def overrides(line, recorded=RECORDED, **settings):
     """Those that the command gives, without their sources."""
-    said = file_grammar("resume").read(line)
+    said = command_grammar("resume").read(line)
     known = resume_arguments.with_recorded_model(said, recorded, Path("a.jsonl"))
     given = resume_arguments.overrides(said, merge_settings({**values(Settings()), **settings}, known), recorded, {})
     return {name: _plain(value) for name, value in given.items()}
@@ -80,6 +80,6 @@ def test_a_key_is_refused():
 
 
 def test_a_recorded_model_keeps_its_source():
-    said = file_grammar("resume").read("--base-url http://x")
+    said = command_grammar("resume").read("--base-url http://x")
     known = resume_arguments.with_recorded_model(said, RECORDED, Path("a.jsonl"))
     assert (known.model.value, known.model.source, known.model.place) == ("recorded", Source.RECORD, "a.jsonl")

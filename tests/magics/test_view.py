@@ -81,7 +81,7 @@ def test_quiet_shows_the_answer_alone_and_verbose_unfolds_everything(notebook):
     assert not ran.of("display_data")
     assert ran.result["text/plain"].startswith("1\n")
     ran = notebook.run("%%rlm -b leads -c text --verbose\nWhat?")
-    assert ran.left[0]["text/html"].count("<details") == ran.left[0]["text/html"].count(" open>")
+    assert ran.left[0]["text/html"].count("<details") == ran.left[0]["text/html"].count("<details open")
 
 
 @pytest.mark.parametrize("stuck", ["cell", "model", "sub-call"])

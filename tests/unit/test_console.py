@@ -227,7 +227,7 @@ def test_the_newest_words_are_in_view_while_the_model_writes():
     last = drawn(on)
     assert "word4999" in last
     assert "2/5 · the model writes" in last
-    assert len(view._status.tail) <= 4_000
+    assert len(view._progress.tail) <= 4_000
 
 
 def test_the_turn_after_the_limit_is_called_the_last_word():

@@ -7,7 +7,6 @@ The weights are fetched and checked at the first use (`weights`), one server of 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel.clients.llamacpp.server_process import Server, ServerAddress, ServerSettings, shared_server
 from rlm_kernel.clients.llamacpp.weights import QWEN_CODER, fetch_shared
 from rlm_kernel.clients.openai import OpenAILM
-from rlm_kernel.errors import ConfigError, LMError
+from rlm_kernel.errors import ConfigError, LMError, check_extra
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -218,8 +217,7 @@ def _check(model_name: str, path: Path | None) -> None:
         )
     if path is not None and not path.is_file():
         raise ConfigError(f"model_path is no file: {path}. It must be a GGUF file.")
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise ConfigError("The backend 'llamacpp' needs the extra 'local': pip install 'rlm-kernel[local]'.")
+    check_extra("The backend 'llamacpp'", "xllamacpp", "local")
 
 
 def _ignore(_: str) -> None:

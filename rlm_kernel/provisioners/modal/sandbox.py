@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import terminal
-from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.errors import ConfigError, KernelError, check_extra
 
 if TYPE_CHECKING:
     import modal
@@ -63,10 +62,7 @@ def require_modal() -> None:
     Raises:
         ConfigError: it is not.
     """
-    if importlib.util.find_spec("modal") is None:
-        raise ConfigError(
-            "environment='modal' needs Modal's client: pip install 'rlm-kernel[modal]', then `modal token new`."
-        )
+    check_extra("environment='modal'", "modal", "modal")
 
 
 async def create_sandbox(options: SandboxOptions) -> modal.Sandbox:

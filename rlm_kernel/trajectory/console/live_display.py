@@ -8,7 +8,6 @@ drawn when they are finished, without the moving part.
 from __future__ import annotations
 
 import re
-import time
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -16,8 +15,8 @@ from rlm_kernel.text import format_duration
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.console import render
 from rlm_kernel.trajectory.console.screen import Screen, standard_error
-from rlm_kernel.trajectory.console.status import Status, Subcalls
-from rlm_kernel.types import ModelUsageSummary, Usage, UsageSummary
+from rlm_kernel.trajectory.console.status import Status
+from rlm_kernel.trajectory.progress import RunProgress
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,159 +44,95 @@ class ConsoleView:
         self._screen = screen or standard_error()
         self._name = ""
         self._moves = False
-        self._status = Status("starting", time.monotonic(), time.monotonic())
-        self._model = ""
-        self._iterations = 0
-        self._max_iterations = 0
-        self._unsaid: list[_Part] = []
-        self._spent: dict[str, ModelUsageSummary] = {}
-        self._subcalls_began = 0.0
+        self._progress = RunProgress()
+        self._status = Status(self._progress)
+        self._pending: list[_Part] = []
 
     def __enter__(self) -> Self:
         number = self._screen.join()
         self._name = f"run {number} · " if number > 1 else ""
         self._moves = self._screen.claim()
+        if self._moves:
+            self._screen.move(self._status)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stand_still()
+        self._stop_moving()
         self._screen.leave()
 
-    def __call__(self, event: events.Event) -> None:  # noqa: C901, PLR0912 (one line for each kind of event)
+    def __call__(self, event: events.Event) -> None:
         """Draw what happened."""
+        subcalls = self._progress.subcalls
+        self._progress(event)
         match event:
-            case events.ModelText():
-                self._move(self._status.writing(event.text, "the model writes"))
-            case events.CellOutput():
-                self._move(self._status.writing(_text_of(event)))
-            case events.SubcallStarted():
-                self._ask(event)
-            case events.SubcallAnswered():
-                self._hear(event)
-            case events.SubcallFinished():
-                self._give_up(event.given_up)
             case events.RunStarted():
-                self._open(event)
+                self._print(render.header(event))
             case events.KernelReady():
-                self._greet_kernel(event)
+                self._draw_kernel(event)
             case events.IterationStarted():
-                self._begin_iteration(event)
+                self._draw_pending()
             case events.ModelReplied():
-                self._reply(event)
-            case events.Compacted():
-                self._spend(self._model, event.reply.usage)
+                self._draw_reply(event)
             case events.CellStarted():
-                self._begin_cell(event)
+                self._draw_before(event.code)
+                self._print("", render.code(event.code, event.cell))
             case events.CellFinished():
-                self._end_cell(event)
+                calls = [] if subcalls is None else [render.subcalls(subcalls, event.time - subcalls.began)]
+                self._print(*calls, render.output(event.result))
             case events.Notice():
                 self._print(render.notice(event.message))
             case events.RunFinished():
-                self._finish(event)
+                self._draw_answer(event)
             case events.RunFailed():
-                self._fail(event)
+                self._draw_failure(event)
 
-    def _open(self, event: events.RunStarted) -> None:
-        self._model = event.model
-        self._max_iterations = event.max_iterations
-        started = time.monotonic() - event.time
-        self._print(render.header(event))
-        self._move(Status("the kernel starts", started, started))
-
-    def _greet_kernel(self, event: events.KernelReady) -> None:
+    def _draw_kernel(self, event: events.KernelReady) -> None:
         # The kernel starts while the model writes its first reply, below which this would be no news.
-        if not self._spent:
+        if not self._progress.usage.model_usage_summaries:
             self._print(render.quiet(f"The kernel is ready, {format_duration(event.seconds)}."))
 
-    def _begin_iteration(self, event: events.IterationStarted) -> None:
-        self._say_the_rest()
-        self._iterations = event.iteration
-        last_word = event.iteration > self._max_iterations
-        turn = "last word" if last_word else f"{event.iteration}/{self._max_iterations}"
-        self._move(self._status.begin("the model reads", turn))
-
-    def _reply(self, event: events.ModelReplied) -> None:
-        self._spend(self._model, event.reply.usage)
+    def _draw_reply(self, event: events.ModelReplied) -> None:
         self._print(render.turn(f"{self._name}{event.iteration}", event))
-        self._unsaid = _parts(event.reply.text)
-        if not any(part.is_code for part in self._unsaid):
-            self._say_the_rest()
+        self._pending = _parts(event.reply.text)
+        if not any(part.is_code for part in self._pending):
+            self._draw_pending()
 
-    def _begin_cell(self, event: events.CellStarted) -> None:
-        self._say_until(event.code)
-        self._print("", render.code(event.code, event.cell))
-        self._move(self._status.begin(f"cell {event.cell} runs"))
-
-    def _end_cell(self, event: events.CellFinished) -> None:
-        blocks = [render.output(event.result)]
-        if (done := self._status.subcalls) is not None:
-            blocks.insert(0, render.subcalls(done, event.time - self._subcalls_began))
-        self._print(*blocks)
-        self._move(self._status.begin("the results go back"))
-
-    def _ask(self, event: events.SubcallStarted) -> None:
-        if self._status.subcalls is None:
-            self._subcalls_began = event.time
-        self._move(self._status.with_subcalls((self._status.subcalls or Subcalls()).with_call(event)))
-
-    def _hear(self, event: events.SubcallAnswered) -> None:
-        self._spend(event.model, event.usage)
-        if self._status.subcalls is not None:
-            self._move(self._status.with_subcalls(self._status.subcalls.with_answer(event)))
-
-    def _finish(self, event: events.RunFinished) -> None:
-        self._say_the_rest()
-        self._stand_still()
-        done = event.completion
-        turns = "1 iteration" if self._iterations == 1 else f"{self._iterations} iterations"
+    def _draw_answer(self, event: events.RunFinished) -> None:
+        self._draw_pending()
+        self._stop_moving()
+        done, count = event.completion, self._progress.iteration
+        turns = "1 iteration" if count == 1 else f"{count} iterations"
         facts = f"{self._name}{turns} · {format_duration(done.execution_time)}"
         self._print(render.answer(done.response, facts), render.usage(done.usage_summary))
 
-    def _give_up(self, calls: tuple[tuple[str, Usage], ...]) -> None:
-        for model, usage in calls:
-            self._spend(model, usage)
+    def _draw_failure(self, event: events.RunFailed) -> None:
+        self._draw_pending()
+        self._stop_moving()
+        self._print(render.failure(event.error, event.time), render.usage(self._progress.usage))
 
-    def _fail(self, event: events.RunFailed) -> None:
-        self._give_up(event.given_up)
-        self._say_the_rest()
-        self._stand_still()
-        spent = [render.usage(UsageSummary(self._spent))] if self._spent else []
-        self._print(render.failure(event.error, event.time), *spent)
-
-    def _say_until(self, code: str) -> None:
-        """Print what the reply says before this code block; of a block that nobody announced, nothing."""
+    def _draw_before(self, code: str) -> None:
+        """Draw what the reply says before this code block; nothing if the block is not in the reply."""
         wanted = code.strip()
-        for place, part in enumerate(self._unsaid):
+        for place, part in enumerate(self._pending):
             if part.is_code and part.text.strip() == wanted:
-                self._say(self._unsaid[:place])
-                self._unsaid = self._unsaid[place + 1 :]
+                self._draw_parts(self._pending[:place])
+                self._pending = self._pending[place + 1 :]
                 return
 
-    def _say_the_rest(self) -> None:
-        self._say(self._unsaid)
-        self._unsaid = []
+    def _draw_pending(self) -> None:
+        self._draw_parts(self._pending)
+        self._pending = []
 
-    def _say(self, parts: list[_Part]) -> None:
+    def _draw_parts(self, parts: list[_Part]) -> None:
         for part in parts:
             self._print("", render.code(part.text, None) if part.is_code else render.words(part.text))
-
-    def _spend(self, model: str, usage: Usage) -> None:
-        if usage == Usage():  # of a call that failed
-            return
-        self._spent[model] = self._spent.get(model, ModelUsageSummary()).plus(usage)
-        self._status = self._status.spending(usage.input_tokens, usage.output_tokens)
 
     def _print(self, *blocks: RenderableType) -> None:
         self._screen.print(*blocks)
 
-    def _move(self, status: Status) -> None:
-        self._status = status
-        if self._moves:
-            self._screen.move(status)
-
-    def _stand_still(self) -> None:
+    def _stop_moving(self) -> None:
         if self._moves:
             self._moves = False
             self._screen.release()
@@ -218,8 +153,3 @@ def _parts(reply: str) -> list[_Part]:
         end = fence.end()
     parts.append(_Part(reply[end:], is_code=False))
     return [part for part in parts if part.text.strip()]
-
-
-def _text_of(event: events.CellOutput) -> str:
-    text = event.output.get("text", "")
-    return text if isinstance(text, str) else "".join(text)

@@ -26,13 +26,14 @@ from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
-from rlm_kernel.text import format_duration, format_tokens, plain
+from rlm_kernel.text import format_cost, format_duration, format_tokens, join_text, one_line, plain
+from rlm_kernel.trajectory.console.status import subcalls_title
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rlm_kernel.trajectory.console.status import Subcalls
     from rlm_kernel.trajectory.events import ModelReplied, RunStarted, SubcallAnswered
+    from rlm_kernel.trajectory.progress import Subcalls
     from rlm_kernel.types import CellResult, Output, UsageSummary
 
 _MARGIN = 4
@@ -96,8 +97,8 @@ def output(result: CellResult) -> RenderableType:
 def subcalls(done: Subcalls, seconds: float) -> RenderableType:
     """The sub-calls of a cell in one line, with a few of them as examples."""
     spent = f"{format_tokens(done.input_tokens, done.output_tokens)} · {format_duration(seconds)}"
-    title = Text.assemble(f"{done.asked:,} ", done.title(), (f" · {spent}", "dim"))
-    asked = _without_common_beginning([_one_line(sample.prompt) for sample in done.samples])
+    title = Text.assemble(f"{done.asked:,} ", subcalls_title(done), (f" · {spent}", "dim"))
+    asked = _without_common_beginning([one_line(sample.prompt, _LINE_CHARACTERS) for sample in done.samples])
     samples = (_sample(prompt, sample) for prompt, sample in zip(asked, done.samples, strict=True))
     return Group(_with_mark("↳", title, "cyan"), *samples)
 
@@ -133,7 +134,7 @@ def usage(summary: UsageSummary) -> RenderableType:
     for name in ("calls", "tokens in", "tokens out", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
     for model, spent in summary.model_usage_summaries.items():
-        cost = "unknown" if spent.total_cost is None else f"${spent.total_cost:.4f}"
+        cost = format_cost(spent.total_cost, "unknown")
         sent, received = f"{spent.total_input_tokens:,}", f"{spent.total_output_tokens:,}"
         table.add_row(Text(plain(model)), f"{spent.total_calls:,}", sent, received, cost)
     guessed = Text(f"{summary.estimated_tokens:,} of the tokens are an estimate, the most it can be", style="dim")
@@ -153,13 +154,6 @@ def clip_lines(text: str, head: int, tail: int) -> Text:
     return Text("\n").join(
         Text(left_out, style="dim italic") if line is None else Text(_shorten(line)) for line in lines
     )
-
-
-def join_text(text: object) -> str:
-    """What an output holds, as one text: a str or a list of them, and whatever else a cell says it is."""
-    if isinstance(text, list) and all(isinstance(piece, str) for piece in text):
-        return "".join(text)
-    return text if isinstance(text, str) else str(text)
 
 
 def _lines(text: str) -> list[str | None]:
@@ -216,7 +210,7 @@ def _traceback(item: Output) -> Text:
 
 
 def _sample(asked: str, event: SubcallAnswered) -> RenderableType:
-    got = _one_line(event.text if event.error is None else event.error)
+    got = one_line(event.text if event.error is None else event.error, _LINE_CHARACTERS)
     row = Table.grid(padding=(0, 1), expand=True)
     row.add_column(width=_MARGIN + 1)
     row.add_column(ratio=3, no_wrap=True, overflow="ellipsis", style="dim")
@@ -232,10 +226,6 @@ def _without_common_beginning(prompts: list[str]) -> list[str]:
     common = next((place for place, column in letters if len(set(column)) > 1), 0)
     start = prompts[0].rfind(" ", 0, common) + 1 if prompts else 0
     return prompts if start < _COMMON_CHARACTERS else [f"… {prompt[start:]}" for prompt in prompts]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(plain(text[:2_000]).split())
 
 
 def _size(event: RunStarted) -> str:

@@ -15,14 +15,11 @@ from typing import Any, Protocol
 from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFinished, RunStarted
-from rlm_kernel.trajectory.log import jsonl, reference_format, signature
+from rlm_kernel.trajectory.log import FOLDER, jsonl, reference_format, signature
 from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
 from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
-
-USUAL_FOLDER = "rlm_logs"
-"""Where the command line and the magics keep runs."""
 
 
 class RLMLogger:
@@ -143,7 +140,7 @@ def _make(folder: Path) -> None:
     if folder.is_dir():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    if folder.name == USUAL_FOLDER:
+    if folder.name == FOLDER:
         (folder / ".gitignore").write_text("*\n", "utf-8")
 
 

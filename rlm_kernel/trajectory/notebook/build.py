@@ -18,10 +18,10 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.text import format_duration
+from rlm_kernel.text import format_cost, format_duration
 from rlm_kernel.trajectory.log.reader import Recording, StoredContext
 from rlm_kernel.trajectory.notebook import markdown, setup_cell
-from rlm_kernel.trajectory.notebook.calls import format_cost, sum_usage
+from rlm_kernel.trajectory.notebook.calls import sum_usage
 from rlm_kernel.trajectory.notebook.cells import NotebookCell, Place, markdown_cell, turn_cells
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.types import UsageSummary
@@ -176,13 +176,12 @@ def _usage_table(spent: UsageSummary, seconds: float) -> str:
     for model, one in spent.model_usage_summaries.items():
         numbers = (one.total_calls, one.total_input_tokens, one.total_output_tokens)
         shown = " | ".join(f"{number:,}" for number in numbers)
-        rows.append(f"| {markdown.one_line(model)} | {shown} | {_dollars(one.total_cost)} |")
-    whole = markdown.escape_dollars(f"{spent.total_calls:,} calls · {format_cost(spent)} · {format_duration(seconds)}")
+        cost = markdown.escape_dollars(format_cost(one.total_cost, "unknown"))
+        rows.append(f"| {markdown.one_line(model)} | {shown} | {cost} |")
+    whole = markdown.escape_dollars(
+        f"{spent.total_calls:,} calls · {format_cost(spent.total_cost)} · {format_duration(seconds)}"
+    )
     return "\n".join([*rows, "", markdown.small(whole)])
-
-
-def _dollars(amount: float | None) -> str:
-    return "unknown" if amount is None else markdown.escape_dollars(f"${amount:.4f}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 
-from rlm_kernel.html.markup import Element, Node, h, render
-from rlm_kernel.text import format_duration, format_tokens, plain
+from rlm_kernel.html.markup import Element, Node, details, h, render
+from rlm_kernel.text import format_cost, format_duration, format_tokens, one_line, plain
 from rlm_kernel.trajectory.events import SubcallAnswered
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.trajectory.notebook.saved_outputs import own_output
@@ -33,7 +33,7 @@ GROUP = 50
 IN_SHORT = 8
 """Prompts that the plain versions show."""
 
-_LABEL = 70
+_label = partial(one_line, limit=70)
 _COMMON = 20
 
 ChildName = Callable[[int, int], str]
@@ -73,12 +73,6 @@ def _items(lines: Sequence[str]) -> Iterator[str]:
     return (f"* {markdown.one_line(one, 240)}" for one in lines)
 
 
-def format_cost(usage: Usage | UsageSummary) -> str:
-    """US dollars, or that nobody knows."""
-    dollars = usage.total_cost if isinstance(usage, UsageSummary) else usage.cost
-    return "cost unknown" if dollars is None else f"${dollars:.4f}"
-
-
 def _title(cell: Cell) -> str:
     asked = sum(call.started.count for call in cell.calls)
     parts = []
@@ -98,7 +92,7 @@ def _usage_text(cell: Cell) -> str:
     summary = sum_usage(cell.spending())
     seconds = sum(call.seconds or 0.0 for call in cell.calls)
     sums = format_tokens(summary.total_input_tokens, summary.total_output_tokens)
-    return f"{sums} · {format_cost(summary)} · {format_duration(seconds)}"
+    return f"{sums} · {format_cost(summary.total_cost)} · {format_duration(seconds)}"
 
 
 # -- sub-calls
@@ -135,7 +129,7 @@ def _prompt(call: Call, index: int, label: str, limit: int, child: str) -> Eleme
     if index in call.children:
         body.append(h("p", h("a", "the notebook of this child run", href=urllib.parse.quote(child))))
     body += [*_block("prompt", call.started.prompts[index], limit), *_block("answer", got, limit)]
-    return _details([h("b", batch), label, " ", h("b", mark), " ", _one_line(got)], body)
+    return _details([h("b", batch), label, " ", h("b", mark), " ", _label(got)], body)
 
 
 def _facts(answer: SubcallAnswered) -> list[str]:
@@ -143,7 +137,7 @@ def _facts(answer: SubcallAnswered) -> list[str]:
     facts = [
         answer.model,
         format_tokens(usage.input_tokens, usage.output_tokens),
-        format_cost(usage),
+        format_cost(usage.cost),
         format_duration(answer.seconds),
     ]
     return [*facts, f"{answer.attempts} replies"] if answer.attempts > 1 else facts
@@ -164,17 +158,17 @@ def _in_short(call: Call) -> Iterator[str]:
     for index, prompt in enumerate(call.started.prompts):
         answer = call.answers.get(index)
         got = "no answer" if answer is None else _answer_text(answer)
-        yield f"{call.started.kind}: {_one_line(prompt)} ⇒ {_one_line(got)}"
+        yield f"{call.started.kind}: {_label(prompt)} ⇒ {_label(got)}"
 
 
 def _distinguish(prompts: Sequence[str]) -> list[str]:
     """The prompts of a batch begin alike; what tells them apart comes after."""
-    lines = [_one_line(prompt, 2_000) for prompt in prompts]
+    lines = [one_line(prompt, 2_000) for prompt in prompts]
     low, high = min(lines), max(lines)
     common = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), 0)
     start = low.rfind(" ", 0, max(0, low.rfind(" ", 0, common))) + 1  # one word of what is common stays
     cut = lines if start < _COMMON else [f"… {one[start:]}" for one in lines]
-    return [_one_line(one) for one in cut]
+    return [_label(one) for one in cut]
 
 
 # -- tools
@@ -183,13 +177,13 @@ def _distinguish(prompts: Sequence[str]) -> list[str]:
 def _tool(use: ToolUse, limit: int) -> Element:
     called, got = _call_text(use), _outcome(use)
     mark = "⇒" if use.outcome.error is None else "✗"
-    summary: list[Node] = [h("b", _one_line(called)), " ", h("b", mark), " ", _one_line(got)]
+    summary: list[Node] = [h("b", _label(called)), " ", h("b", mark), " ", _label(got)]
     body = [h("p", format_duration(use.seconds)), *_block("call", called, limit), *_block("result", got, limit)]
     return _details(summary, body)
 
 
 def _tool_in_short(use: ToolUse) -> str:
-    return f"{_one_line(_call_text(use))} ⇒ {_one_line(_outcome(use))}"
+    return f"{_label(_call_text(use))} ⇒ {_label(_outcome(use))}"
 
 
 def _call_text(use: ToolUse) -> str:
@@ -210,14 +204,9 @@ def _outcome(use: ToolUse) -> str:
 
 
 def _details(summary: Node, body: Node) -> Element:
-    return h("details", h("summary", summary), h("div", body, style="margin-left: 1.2em"))
+    return details(summary, h("div", body, style="margin-left: 1.2em"))
 
 
 def _block(name: str, text: str, limit: int) -> list[Element]:
     shown = plain(markdown.clip_text(text, limit))
     return [h("p", h("i", name)), h("pre", shown, style="white-space: pre-wrap")]
-
-
-def _one_line(text: str, limit: int = _LABEL) -> str:
-    words = " ".join(plain(text[: 4 * limit]).split())
-    return words if len(words) <= limit else words[: limit - 1] + "…"

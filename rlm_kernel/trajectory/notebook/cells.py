@@ -14,7 +14,7 @@ from typing import Any
 
 from rlm_kernel.kernel.outputs import cell_number
 from rlm_kernel.parsing import opened_language, without_thinking
-from rlm_kernel.text import format_duration, format_tokens
+from rlm_kernel.text import format_cost, format_duration, format_tokens
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.notebook import calls as notebook_calls
 from rlm_kernel.trajectory.notebook import markdown, saved_outputs
@@ -232,7 +232,7 @@ def _facts(reply: Reply, seconds: float) -> str:
 
 
 def _cost(usage: Usage) -> list[str]:
-    return [] if usage.cost is None else [markdown.escape_dollars(notebook_calls.format_cost(usage))]
+    return [] if usage.cost is None else [markdown.escape_dollars(format_cost(usage.cost))]
 
 
 def _summary(turn: Turn, reply: Reply, place: Place) -> NotebookCell:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
+from rlm_kernel import text as text_module
+from rlm_kernel.html import markup
 from rlm_kernel.html.markup import Markup, h, render
 from rlm_kernel.parsing import fenced_blocks
-from rlm_kernel.text import plain
+from rlm_kernel.text import clip, plain
 
 JOINER = "\N{WORD JOINER}"
 
@@ -64,9 +67,8 @@ def prose(text: str, *, breaks: bool = False) -> str:
 
 def one_line(text: str, limit: int = 120) -> str:
     """The text in one line of at most `limit` characters, nothing of it with a meaning: for headings and tables."""
-    words = " ".join(plain(text[: limit * 4]).split())
     # Escaped alone, a sign behind a URL would not be: some take the backslash for a part of the URL.
-    inactive = _inactive(words if len(words) <= limit else words[: limit - 1] + "…")
+    inactive = _inactive(text_module.one_line(text, limit))
     return escape_dollars(_SPECIAL.sub(r"\\\1", inactive))
 
 
@@ -85,7 +87,7 @@ def code_block(text: str, language: str = "") -> str:
 
 def details(summary: str, body: str) -> str:
     """A part that opens on a click, without JavaScript. `body`: Markdown of this module; `summary`: any text."""
-    return render(h("details", h("summary", " ".join(plain(summary).split())), Markup(f"\n\n{body}\n\n")))
+    return render(markup.details(text_module.one_line(summary), Markup(f"\n\n{body}\n\n")))
 
 
 def small(text: str) -> str:
@@ -110,12 +112,8 @@ def tex(text: str) -> str:
     return _ACTIVE_IN_TEX.sub(rf"\g<0>{JOINER}", text)
 
 
-def clip_text(text: str, limit: int) -> str:
-    """The text, or its two ends with the length of the whole between them."""
-    if len(text) <= limit:
-        return text
-    head = limit * 2 // 3
-    return f"{text[:head]}\n… {len(text):,} characters in all; the log has them …\n{text[head - limit :]}"
+clip_text = partial(clip, gap="\n… {:,} characters left out; the log has them …\n")
+"""Clips a text in the middle, for the notebook of a run."""
 
 
 def _pieces(text: str) -> Iterator[tuple[bool, str, str]]:

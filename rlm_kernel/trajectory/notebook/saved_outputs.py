@@ -14,7 +14,7 @@ from typing import Any
 
 from rlm_kernel.html.sanitizer import sanitize
 from rlm_kernel.kernel.outputs import cell_number, is_deep
-from rlm_kernel.text import format_duration
+from rlm_kernel.text import format_duration, join_text
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.types import CellResult, Output
 
@@ -81,7 +81,7 @@ class _Room:
                 return {
                     "output_type": "stream",
                     "name": output["name"],
-                    "text": self._shortened(_join(output["text"])),
+                    "text": self._shortened(join_text(output["text"])),
                 }
             case "error":
                 lines = "\n".join(map(str, output["traceback"]))
@@ -100,11 +100,11 @@ class _Room:
         left_out: list[str] = []
         for kind, value in sorted(data.items(), key=lambda item: item[0] != "text/plain"):
             if kind == "text/plain":
-                fitting[kind] = self._shortened(_join(value))
+                fitting[kind] = self._shortened(join_text(value))
             elif not _KINDS.fullmatch(kind) or is_deep(value) or not self._fits(kind, value):
                 left_out.append(kind)
             else:
-                fitting[kind] = value if kind == "application/json" else _HARMLESS.get(kind, str)(_join(value))
+                fitting[kind] = value if kind == "application/json" else _HARMLESS.get(kind, str)(join_text(value))
         if not fitting:
             fitting["text/plain"] = f"({', '.join(left_out) or 'nothing'}: not kept in the notebook)"
         return fitting
@@ -123,10 +123,7 @@ class _Room:
     def _shortened(self, text: str) -> str:
         room = max(self._text, 0)
         self._text -= len(text)
-        if len(text) <= room:
-            return text
-        gap = f"\n… {len(text) - room:,} characters are left out here; the log has them …\n"
-        return text[: room // 2] + gap + text[len(text) - room // 2 :]
+        return markdown.clip_text(text, room)
 
 
 def _sizes(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +136,3 @@ def _sizes(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _numbers(metadata: dict[str, Any]) -> dict[str, int]:
     return {name: held for name, held in metadata.items() if name in _SIZES and cell_number(held) is not None}
-
-
-def _join(text: Any) -> str:
-    """A text of nbformat: a string or its lines."""
-    return "".join(map(str, text)) if isinstance(text, list) else str(text)
