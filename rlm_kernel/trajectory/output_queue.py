@@ -1,4 +1,4 @@
-"""Pieces of output that wait for a slow reader: a cell may print faster than they are read, within a bound on memory."""
+"""Pieces of output that wait for a slow reader: a cell may print faster than they are read, and memory is bounded."""
 
 from __future__ import annotations
 
