@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from rlm_kernel.papermill import parameters as notebook_parameters
 from rlm_kernel.replay.minimise import clean
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.replay.setup import environment_of
-from rlm_kernel.trajectory.log import signature
+from rlm_kernel.trajectory.log import context_store, prompt_store, reader, signature
 from rlm_kernel.trajectory.log.reader import read_log
 
 
@@ -471,3 +472,35 @@ def test_a_terminal_asks_once_and_no_is_the_usual_answer(run, another_user, tmp_
         assert shown.count(b"[y/N]") == 1
         assert process.returncode == code_
         assert strangers.ran(run.log.parent) is (code_ == 0)
+
+
+# -- its files may be anything
+
+
+def test_a_file_beside_a_log_that_no_run_can_have_written_is_not_read(tmp_path):
+    name = f"{prompt_store.FOLDER}/{'0' * 64}.txt"
+    (tmp_path / prompt_store.FOLDER).mkdir()
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(500_000_000)
+    line = {"prompts": ["as far as it is shown"], "stored": {"0": name}}
+    tracemalloc.start()
+    prompt_store.restore(line, tmp_path, {})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert line["prompts"] == ["as far as it is shown"]
+    assert peak < 100_000_000
+
+
+def test_an_input_that_is_exchanged_for_a_pipe_is_not_waited_for(tmp_path, monkeypatch):
+    stored = context_store.store("x" * 30_000, tmp_path)
+    (tmp_path / stored.file).unlink()
+    os.mkfifo(tmp_path / stored.file)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: os.stat_result((0o100600, 0, 0, 1, 0, 0, stored.size, 0, 0, 0)))
+    with pytest.raises(RecordingError, match="was altered"):
+        context_store.load(stored, tmp_path)
+
+
+def test_a_line_of_a_log_without_an_end_is_refused(run, monkeypatch):
+    monkeypatch.setattr(reader, "_MAX_LINE", 100)
+    with pytest.raises(RecordingError, match="line 1 has more than 100 bytes"):
+        read_log(run.log)

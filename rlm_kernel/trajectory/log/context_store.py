@@ -11,17 +11,19 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.trajectory.log.atomic_files import is_there, write_whole
 from rlm_kernel.trajectory.log.reader import ContextEncoding, StoredContext
 from rlm_kernel.types import Prompt
+from rlm_kernel.untrusted import json_text
 
 FOLDER = "contexts"
 EMBEDDED_BYTES = 20_000
 """Up to this size an input stands in the log."""
+MAX_BYTES = 2**32
+"""Of a file that is read: whoever wrote the log may have put a sparse one beside it."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIXES: dict[ContextEncoding, str] = {"text": ".txt", "json": ".json", "pickle": ".pickle"}
@@ -91,12 +93,13 @@ def load(stored: StoredContext | None, folder: Path) -> tuple[ContextEncoding, b
 
 
 def _read(path: Path, stored: StoredContext) -> bytes:
-    """The file that an input was written to; a forged log may name another. One of another size is not read."""
+    """The file that an input was written to; a forged log may name another. Of one that is larger, nothing is used."""
     if stored.file != _name(stored.sha256, stored.encoding) or not _SHA256.fullmatch(stored.sha256):
         raise RecordingError(f"The log names {stored.file!r} as its context, which is no file of ours: it was altered.")
     try:
-        known = path.stat()
-        return path.read_bytes() if S_ISREG(known.st_mode) and known.st_size == stored.size else b""
+        return json_text.read_file(path, min(stored.size, MAX_BYTES))
+    except ValueError:
+        return b""
     except OSError as error:
         raise RecordingError(
             f"The context of the run is missing: {path} ({error.strerror}). Put it back, or give the context again."

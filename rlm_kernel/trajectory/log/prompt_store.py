@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.text import GAP, clip
+from rlm_kernel.untrusted import json_text
 
 FOLDER = "prompts"
 EMBEDDED_BYTES = 4_096
 """Up to this size a prompt stands in its line."""
+MAX_BYTES = 40_000_000
+"""Of a file that is read: a kernel can ask half of that, and a file of a stranger may have any size."""
 SHOWN_CHARACTERS = 1_000
 """Of a larger one."""
 
@@ -89,9 +92,9 @@ def _read(folder: Path, name: str) -> str | None:
     """The prompt in a file of ours; None: it is missing, altered, or the name is none that we gave."""
     path = folder / FOLDER / Path(name).name
     try:
-        if name != f"{FOLDER}/{path.name}" or not path.is_file():
+        if name != f"{FOLDER}/{path.name}":
             return None
-        content = path.read_bytes()
+        content = json_text.read_file(path, MAX_BYTES)
         return content.decode("utf-8", "surrogatepass") if file_of(content) == name else None
     except (OSError, ValueError):
         return None

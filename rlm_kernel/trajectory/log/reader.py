@@ -49,6 +49,7 @@ class StoredContext:
 _KNOWN = "Give a log (.jsonl) that RLMLogger or `rlm run` wrote; those of other tools cannot be read."
 _MAX_FIRST = 1 << 22
 _MAX_NOTEBOOK = 1 << 30
+_MAX_LINE = 1 << 28
 
 _STORED = tuple(field.name for field in fields(StoredContext))
 
@@ -256,7 +257,9 @@ def _named_in(notebook: Path) -> Path:
 
 def _lines(log: Path, check: signature.Check) -> Iterator[tuple[int, dict[str, Any]]]:
     with log.open("rb") as file:
-        for number, raw in enumerate(file, 1):
+        for number, raw in enumerate(iter(lambda: file.readline(_MAX_LINE + 1), b""), 1):
+            if len(raw) > _MAX_LINE:
+                raise RecordingError(f"{log}: line {number} has more than {_MAX_LINE:,} bytes. {_KNOWN}")
             try:
                 line = json.loads(raw)
             except (ValueError, RecursionError) as error:
