@@ -301,8 +301,6 @@ def _message(parts: list[Part | bytes], mac: Any) -> dict[str, Any]:
     try:
         body = parse_content(kind, content)
     except ValueError as error:
-        if not isinstance(content, Part) or content.is_whole:
-            raise
         return _unreadable(f"it is a {kind[:100]}. {error}")
     return {"header": head, "parent_header": above, "content": body}
 

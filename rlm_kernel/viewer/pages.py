@@ -13,8 +13,10 @@ from pathlib import Path
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.html.markup import Element, Markup, Node, embed_json, fill, h
+from rlm_kernel.untrusted.json_text import read_file
 from rlm_kernel.viewer import component
 
+_MAX_LOG_BYTES = 1 << 30
 TITLE = "RLM runs"
 _STYLE = (
     "html,body{height:100%;margin:0;background:#fcfbf9}#rlm-viewer{height:100dvh}"
@@ -79,9 +81,11 @@ def export(log: Path, output: Path) -> None:
 
 def _text(log: Path) -> str:
     try:
-        return log.read_text("utf-8", errors="replace")
+        return read_file(log, _MAX_LOG_BYTES).decode("utf-8", "replace")
     except OSError as error:
         raise ConfigError(f"{log} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"{log} cannot be read: {error}.") from error
 
 
 def _policy(*rules: str) -> str:

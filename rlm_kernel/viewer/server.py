@@ -94,10 +94,15 @@ class ViewerServer(ThreadingHTTPServer):
         self.server_close()
 
 
+IDLE_SECONDS = 30
+"""After which a connection that asks for nothing is closed: each holds a thread and a descriptor."""
+
+
 class _Request(BaseHTTPRequestHandler):
     server: ViewerServer
     server_version = "rlm-viewer"
     sys_version = ""
+    timeout = IDLE_SECONDS
 
     def do_GET(self) -> None:
         # The browser may have gone before the end: then nobody waits for the rest.

@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -33,9 +34,11 @@ from viewer import long_logs
 
 from rlm import RLM, ScriptedLM
 from rlm_kernel.cli import main
+from rlm_kernel.errors import ConfigError, RecordingError
 from rlm_kernel.replay.minimise import convert
 from rlm_kernel.terminal import PlainStream
 from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.log import signature
 from rlm_kernel.trajectory.log.atomic_files import write_whole
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.notebook.build import About, about_recording, notebook_of
@@ -43,6 +46,7 @@ from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.types import UsageSummary
 from rlm_kernel.untrusted.plain_console import PlainConsole
 from rlm_kernel.viewer import pages
+from rlm_kernel.viewer import server as viewer_server
 from rlm_kernel.viewer.access import Access
 from rlm_kernel.viewer.fallback import folded_html
 from rlm_kernel.viewer.folder import Folder
@@ -713,3 +717,20 @@ def test_a_page_of_another_user_on_this_machine_gets_neither_cookie_nor_runs(chr
     assert read is None
     assert set(heard) == {None}
     assert len(heard) >= 2
+
+
+def test_a_connection_that_asks_for_nothing_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(viewer_server._Request, "timeout", 0.1)
+    with (
+        server.ViewerServer(Folder(tmp_path), 0) as viewer,
+        socket.create_connection(("127.0.0.1", viewer.port)) as idle,
+    ):
+        assert idle.recv(1) == b""
+
+
+def test_a_pipe_in_place_of_a_log_is_neither_shown_nor_signed(tmp_path):
+    os.mkfifo(tmp_path / "run.jsonl")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        pages.standalone_page(tmp_path / "run.jsonl")
+    with pytest.raises(RecordingError, match="not a regular file"):
+        signature.sign(tmp_path / "run.jsonl")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.trajectory.log.atomic_files import write_whole
+from rlm_kernel.untrusted.json_text import read_file
 
 KEY_FILE = "rlm_log_secret"
 _KEY_BYTES = 32
@@ -26,6 +27,7 @@ _MAC_CHARACTERS = 64
 _BEFORE, _AFTER = b',"mac":"', b'"}'
 _SUFFIX = len(_BEFORE) + _MAC_CHARACTERS + len(_AFTER)
 _BEGINNING = b"rlm log 1"
+_MAX_LOG_BYTES = 1 << 32
 _CAREFULLY = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"))
 
 
@@ -94,10 +96,17 @@ def sign(log: Path) -> None:
         OSError: it cannot be read or written, or there is no key.
         RecordingError: it is no log.
     """
-    chain, (*lines, _) = Chain(key()), log.read_bytes().split(b"\n")  # a line that is cut nobody reads
+    chain, (*lines, _) = Chain(key()), _whole(log).split(b"\n")  # a line that is cut nobody reads
     if not all(line.rstrip().endswith(b"}") for line in lines):
         raise RecordingError(f"{log} is not the log of a run: a line of it is no JSON object.")
     write_whole(log, b"".join(chain.signed(unsigned(line.rstrip())) + b"\n" for line in lines))
+
+
+def _whole(log: Path) -> bytes:
+    try:
+        return read_file(log, _MAX_LOG_BYTES)
+    except ValueError as error:
+        raise RecordingError(f"{log} is not the log of a run: {error}.") from error
 
 
 def key() -> bytes:
