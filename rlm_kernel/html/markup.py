@@ -1,9 +1,9 @@
 """HTML as elements: the one place where markup is made.
 
-    render(h("p", "What the model said: ", h("b", text), style="color:#dc2626"))
+    render(h("p", "The reply: ", h("b", text), style="color:#dc2626"))
 
-A string is always text. It becomes markup nowhere, whoever wrote it: only an element makes a tag. So a view cannot
-forget to escape. `tests/contract/test_markup.py` lists each string constant outside of this module that holds a tag.
+A string is always text, never markup: only an element makes a tag. So a view cannot forget to escape.
+`tests/contract/test_markup.py` lists each string constant outside of this module that holds a tag.
 """
 
 from __future__ import annotations

@@ -130,9 +130,9 @@ def _outcome(result: RLMChatCompletion) -> dict[str, Any]:
     """How the run ended. Only a result of `%%rlm` may be one of a run that ended early: then it holds the error."""
     error = getattr(result, "error", None)
     if error is not None:
-        said = {"error_type": type(error).__name__, "error": str(error), "partial_answer": result.response or None}
+        failure = {"error_type": type(error).__name__, "error": str(error), "partial_answer": result.response or None}
         spent = {"usage_summary": result.usage_summary.to_dict()}
-        return {"type": "failed", "time": result.execution_time, **said, **spent}
+        return {"type": "failed", "time": result.execution_time, **failure, **spent}
     done = result.to_dict()
     known = {name: done[name] for name in ("response", "usage_summary", "execution_time")}
     return {"type": "finished", "time": result.execution_time, **known}

@@ -23,7 +23,7 @@ _STYLE = (
 
 
 def served_page() -> Markup:
-    """The page of `rlm view`. Its script is `viewer.js`, beside it."""
+    """The page of `rlm view`, which loads `viewer.js`."""
     return _page(TITLE, h("script", type="module", src="viewer.js"))
 
 

@@ -103,7 +103,7 @@ function failedOnly(shown, memory, key, draw) {
     memory[box.checked ? "add" : "delete"](key);
     draw();
   });
-  return h("label.filter", {}, box, "Only those that failed");
+  return h("label.filter", {}, box, "Only failed prompts");
 }
 
 function rowOf(asked, place, memory, key, enter) {
@@ -133,7 +133,7 @@ function bodyOf({ call, index, prompt }, enter) {
   const child = call.children.get(index);
   const parts = [facts(call, answer), titled("Prompt", passage(prompt, { label: "Prompt" }))];
   if (call.images.length)
-    parts.push(h("p.note", {}, `With ${count(call.images.length, "picture")}, which the log does not hold.`));
+    parts.push(h("p.note", {}, `With ${count(call.images.length, "picture")}, which the log does not store.`));
   for (const { text, problems } of call.rejected.get(index) ?? []) {
     parts.push(titled("Rejected reply", passage(text), h("p.note", {}, problems.join(" "))));
   }

@@ -3,16 +3,16 @@
 import { button, h } from "./elements.js";
 
 export const KEYS = [
-  [["j", "k"], "next and previous turn, or run in the list"],
-  [["↓", "↑"], "next and previous thing that can be opened"],
-  [["→", "←"], "unfold, fold"],
-  [["Enter"], "open or close what has the focus"],
-  [["Esc"], "back: out of the search, a child's run, the run"],
+  [["j", "k"], "next or previous turn; in the list, run"],
+  [["↓", "↑"], "next or previous part that opens"],
+  [["→", "←"], "open or close a part"],
+  [["Enter"], "open or close the selected part"],
+  [["Esc"], "back: leave the search, the child run or the run"],
   [["/"], "search"],
-  [["[", "]"], "previous and next open log"],
-  [["f"], "follow a run that is under way, or stop following"],
-  [["t"], "light or dark"],
-  [["?"], "these keys"],
+  [["[", "]"], "previous or next open log"],
+  [["f"], "follow a run in progress, or stop following"],
+  [["t"], "light or dark colours"],
+  [["?"], "show the keys"],
 ];
 
 /** Listen. `deeds` says what each key does; a deed that returns false leaves the key to the browser. */

@@ -25,7 +25,7 @@ export function libraryOf({ folder, runs, count: all = 0, problem, open, choose 
       "div.library-open",
       {},
       button("Open a .jsonl …", () => input.click(), { class: "primary", "data-stop": true }),
-      h("span.muted", {}, "or drop it anywhere"),
+      h("span.muted", {}, "or drop the file on this page"),
       input,
     ),
   );
@@ -35,7 +35,7 @@ export function libraryOf({ folder, runs, count: all = 0, problem, open, choose 
 function listOf(runs, folder, open) {
   if (runs === null) return null;
   if (!runs.length && folder)
-    return h("p.empty.muted", {}, "There is no log here yet. A run that is recorded in this folder appears by itself.");
+    return h("p.empty.muted", {}, "This folder has no log yet. New runs appear here automatically.");
   return h(
     "ol.runs",
     {},
@@ -72,7 +72,7 @@ function rowOf(run, open) {
   );
 }
 
-const STATES = { answered: "answered", failed: "failed", running: "running", open: "no end on record" };
+const STATES = { answered: "answered", failed: "failed", running: "running", open: "no end recorded" };
 
 /** Let files be dropped anywhere on the page. */
 export function receiveDrops(target, choose) {

@@ -40,7 +40,7 @@ export class Log {
     if (!text.trim()) return;
     try {
       const line = JSON.parse(text);
-      if (line === null || typeof line !== "object") throw new Error("it is no object");
+      if (line === null || typeof line !== "object") throw new Error("it is not a JSON object");
       this.runFor(line).add(line);
     } catch (error) {
       this.problems.push(`Line ${this.lineNumber} could not be read and is left out (${error.message.slice(0, 120)}).`);

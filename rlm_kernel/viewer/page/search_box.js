@@ -31,8 +31,8 @@ export function searchBox({ find, pick, leave }) {
     panel.hidden = list.hidden = !words;
     input.setAttribute("aria-expanded", String(!panel.hidden));
     said.textContent = state.hits.length
-      ? `${count(state.hits.length, "place")}${state.hits.length === 200 ? ", the first of more" : ""}`
-      : "Found nowhere";
+      ? `${count(state.hits.length, "place")}${state.hits.length === 200 ? ", more were found" : ""}`
+      : "No matches";
     list.replaceChildren(...state.hits.map(option));
     mark();
   };

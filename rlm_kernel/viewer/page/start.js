@@ -64,7 +64,7 @@ async function look(viewer) {
         last = text;
       } catch {
         viewer.shelve({
-          problem: "The server of this page is gone: start `rlm view` again. What is open stays readable.",
+          problem: "The server of this page has stopped: start `rlm view` again. Open logs stay readable.",
         });
         last = "";
       }

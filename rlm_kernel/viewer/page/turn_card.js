@@ -46,7 +46,7 @@ function told(turn, memory, key) {
   if (!turn.told.length) return null;
   const length = turn.told.reduce((sum, message) => sum + message.content.length, 0);
   const summary = [
-    h("span", {}, "What the model was told"),
+    h("span", {}, "Messages to the model"),
     h("span.muted", {}, `${count(turn.told.length, "message")}, ${grouped(length)} characters`),
   ];
   const body = () =>
@@ -99,7 +99,7 @@ const STATES = { error: "raised", timeout: "timed out", died: "kernel died", non
 
 function restored(result) {
   const names = result?.restored ?? [];
-  return names.length > 0 && h("p.note", {}, `Put back after the cell: ${names.join(", ")}.`);
+  return names.length > 0 && h("p.note", {}, `Restored after the cell: ${names.join(", ")}.`);
 }
 
 function happenings(turn, memory, key) {

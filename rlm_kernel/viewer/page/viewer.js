@@ -180,8 +180,8 @@ export class Viewer {
         this.current && this.search,
         button("◐", () => this.turnTheme(), {
           class: "icon",
-          "aria-label": "Light or dark",
-          title: "Light or dark (t)",
+          "aria-label": "Light or dark colours",
+          title: "Light or dark colours (t)",
         }),
         button("?", () => this.dialog.showModal(), { class: "icon", "aria-label": "Keys", title: "Keys (?)" }),
       ].filter(Boolean),
@@ -232,7 +232,7 @@ export class Viewer {
 }
 
 function waiting(entry) {
-  const empty = entry.loaded ? `${entry.log.name} holds no run yet.` : "Reading …";
+  const empty = entry.loaded ? `${entry.log.name} has no run yet.` : "Reading …";
   const said = entry.problem ?? entry.log.problems[0] ?? empty;
   return h(
     "main.scroller",
