@@ -53,7 +53,7 @@ def completion_of(rlm: RLM, prompt: Prompt, question: str | None, schema: Any) -
     return work
 
 
-def ask(work: Work, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
+def run_with_view(work: Work, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
     """Wait for a run and draw its view. Always returns a result; a failed run has `error`."""
     logger.log_file_path = logger.notebook_path = None
     logger.readers = (view,)

@@ -21,7 +21,7 @@ from rlm_kernel.text import one_line
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import UsageSummary
 from rlm_magics import arguments, commands, grammar, notebook_inputs, resume_arguments, settings, tab_completion
-from rlm_magics.cell_run import WatchedLogger, Work, ask, completion_of
+from rlm_magics.cell_run import WatchedLogger, Work, completion_of, run_with_view
 from rlm_magics.live_view import view
 from rlm_magics.queries import Asker
 from rlm_magics.result import RLMResult
@@ -65,7 +65,7 @@ class RLMMagics(Magics, settings.Settings):
             prompt, root_prompt = (question, None) if given is None else (given.prompt, question)
             with self._rlm(named) as (rlm, logger, notes):
                 work = completion_of(rlm, prompt, root_prompt, schema)
-                return self._ask(work, prompt, named, logger, options, (*notes, *(given.notes if given else ())))
+                return self._run(work, prompt, named, logger, options, (*notes, *(given.notes if given else ())))
 
     def _given(self, options: Namespace, environment: str) -> notebook_inputs.Input | None:
         """The input that the cell names; None if it names none."""
@@ -83,7 +83,7 @@ class RLMMagics(Magics, settings.Settings):
             return None
         return notebook_inputs.read([self.context_name], (), self.namespace, environment)
 
-    def _ask(
+    def _run(
         self,
         work: Work,
         prompt: Any,
@@ -94,7 +94,7 @@ class RLMMagics(Magics, settings.Settings):
         spent: Callable[[RLMResult], UsageSummary] = lambda done: done.usage,
     ) -> RLMResult:
         assert self.shell is not None, "made with a shell"
-        self.last = result = ask(work, prompt, view(self.shell, named["view"], notes), logger)
+        self.last = result = run_with_view(work, prompt, view(self.shell, named["view"], notes), logger)
         self._usage.append(spent(result))
         if options.output:
             self.namespace[options.output] = result
@@ -224,7 +224,7 @@ class RLMMagics(Magics, settings.Settings):
                 file, options.at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides
             )
 
-        return self._ask(
+        return self._run(
             work, "", named, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, options.at)
         )
 

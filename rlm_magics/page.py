@@ -181,12 +181,12 @@ def _now(progress: Progress, unfolded: Collection[str]) -> Iterator[Element]:
 def _subcalls(calls: Subcalls, unfolded: bool) -> Element:
     bar = h(
         "progress",
-        f"{calls.answered} of {calls.asked}",
+        f"{calls.answered} of {calls.prompts}",
         value=calls.answered,
-        max=max(1, calls.asked),
+        max=max(1, calls.prompts),
         style=f"width:180px;vertical-align:middle;accent-color:{ACCENT}",
     )
-    count = h("b", f"{calls.answered:,}/{calls.asked:,}")
+    count = h("b", f"{calls.answered:,}/{calls.prompts:,}")
     title: list[Node] = [bar, _GAP, count, " ", _small(calls.title), _failed(" · ", calls.failed)]
     samples = [_sample(one.prompt, one.text if one.error is None else one.error) for one in calls.samples]
     style = "margin-top:6px"
@@ -229,10 +229,10 @@ def _was_stopped(progress: Progress) -> bool:
 
 
 def _totals(progress: Progress) -> str:
-    spent, asked = progress.usage, progress.asked()
+    spent, calls = progress.usage, progress.subcall_count()
     parts = [format_duration(progress.seconds)]
-    if asked:
-        parts.append(f"{asked:,} sub-call" + ("s" if asked != 1 else ""))
+    if calls:
+        parts.append(f"{calls:,} sub-call" + ("s" if calls != 1 else ""))
     if spent.total_calls:
         parts += [format_tokens(spent.total_input_tokens, spent.total_output_tokens), format_cost(spent.total_cost)]
     return " · ".join(parts)

@@ -71,7 +71,7 @@ def execute(args: Namespace) -> int:
     sources = standard_library()
     _introduce(console, args, sources)
     logger = logs.logger(args)
-    outcomes = [_ask(console, args, sources, logger, number, question) for number, question in questions]
+    outcomes = [_answer(console, args, sources, logger, number, question) for number, question in questions]
     _sum_up(console, outcomes)
     return 0 if all(done.verdict.right for done in outcomes if done.question.kind == "code") else 1
 
@@ -136,7 +136,7 @@ def _introduce(console: Console, args: Namespace, sources: Sources) -> None:
         )
 
 
-def _ask(
+def _answer(
     console: Console,
     args: Namespace,
     sources: Sources,

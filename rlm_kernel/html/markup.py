@@ -108,7 +108,7 @@ def fill(template: str, **nodes: Node) -> Markup:
 
 
 def is_address(name: str, value: str) -> bool:
-    """Whether an address does nothing before it is clicked, and then leads to where it says.
+    """Whether an address is safe: it does nothing before a click, and then opens what it names.
 
     Args:
         name: ``href``: a path or a page of the web; ``src``: a path or a picture that is a part of the address.

@@ -43,7 +43,7 @@ def locked_policy() -> str:
 
 
 def opening(url: str) -> Markup:
-    """A page that leads to an address, for a file: an address on a command line is shown to all by `ps`."""
+    """A page that redirects to an address. It is opened from a file, because `ps` shows command lines to all users."""
     return fill(component.source("opening.html"), url=url)
 
 

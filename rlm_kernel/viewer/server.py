@@ -1,8 +1,8 @@
 """The server of `rlm view`: the page, the list of a folder's logs, and their bytes from an offset on.
 
-It listens on loopback and changes nothing. Other users of the machine reach loopback, too: so a request needs the token
-(see `access`). A page of another origin could make a browser ask, also under a name that leads to loopback (DNS
-rebinding): so a request has to name this server as its host, and come from this page.
+It listens on loopback and changes nothing. Other users of the machine can connect to loopback, too: so a request needs
+the token (see `access`). A page of another origin could make a browser send requests, also under a name that resolves
+to loopback (DNS rebinding): so a request must name this server as its host, and must come from this page.
 """
 
 from __future__ import annotations
@@ -100,14 +100,14 @@ class _Request(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        # The browser may have gone before the end: then nobody waits for the rest.
+        # The browser may close the connection before the end.
         with suppress(BrokenPipeError, ConnectionResetError):
             self._answer()
 
     do_HEAD = do_GET  # noqa: N815 (the name is the protocol's)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
-        """Log nothing: requests are no news on a terminal."""
+        """Log nothing: the terminal does not show requests."""
 
     def _answer(self) -> None:
         path, _, rest = self.path.partition("#")[0].partition("?")
@@ -143,8 +143,8 @@ class _Request(BaseHTTPRequestHandler):
         if self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
             self._head(HTTPStatus.SEE_OTHER, _HTML, 0, {**headers, "Location": target})
         else:
-            # Who comes from another page, such as the file that `rlm view` opens, would not bring the cookie to where a
-            # redirection leads; after a page of ours it does.
+            # A browser that comes from another page, such as the file that `rlm view` opens, would not send the cookie
+            # after a redirection. After a page of this server it does.
             self._head(HTTPStatus.OK, _HTML, 0, {**headers, "Refresh": f"0; url={target}"})
 
     def _refuse_without_token(self) -> None:

@@ -1,7 +1,7 @@
 """The viewer as a widget (anywidget): the same component, whose log is read by the notebook's kernel.
 
 The log travels in pieces when the page asks for them, so a saved notebook does not hold it, and a run in progress is
-followed. Where there is no widget (a page made of the notebook, an untrusted one), folded text takes its place.
+followed. Without a widget (exports, untrusted notebooks) folded text is shown.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RunWidget(anywidget.AnyWidget):
         self.on_msg(self._send_bytes)
 
     def _send_bytes(self, _: Any, request: Any, __: Any) -> None:
-        """Send what stands behind an offset; the page asks until nothing comes."""
+        """Send the bytes from an offset on; the page asks again until none come."""
         offset = request.get("from") if isinstance(request, dict) else None
         if not isinstance(offset, int) or offset < 0:
             return

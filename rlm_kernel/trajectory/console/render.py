@@ -101,7 +101,7 @@ def output(result: CellResult) -> RenderableType:
 def subcalls(done: Subcalls, seconds: float) -> RenderableType:
     """The sub-calls of a cell in one line, with a few of them as examples."""
     spent = f"{format_tokens(done.input_tokens, done.output_tokens)} · {format_duration(seconds)}"
-    title = Text.assemble(f"{done.asked:,} ", subcalls_title(done), (f" · {spent}", "dim"))
+    title = Text.assemble(f"{done.prompts:,} ", subcalls_title(done), (f" · {spent}", "dim"))
     prompts = _without_common_beginning([one_line(sample.prompt, _LINE_CHARACTERS) for sample in done.samples])
     samples = (_sample(prompt, sample) for prompt, sample in zip(prompts, done.samples, strict=True))
     return Group(_with_mark("↳", title, "cyan"), *samples)

@@ -1,5 +1,5 @@
-// What the cells of a turn asked of models and tools. A cell may hold thousands of prompts: they are one folded list,
-// which shows a page of rows at a time, and a row is filled when it is opened.
+// The sub-calls and tool calls of a cell. There may be thousands of prompts: they are one folded list that shows a page
+// of rows at a time. A row is built when it is opened.
 
 import { button, fold, h } from "./elements.js";
 import { count, dollars, firstWords, grouped, seconds, short } from "./figures.js";

@@ -1,10 +1,10 @@
-// The first page of `rlm view`: the runs of the folder, newest first, and a place to drop other logs.
+// The first page of `rlm view`: the runs of the folder, newest first. Other logs can be dropped on it.
 
 import { button, h } from "./elements.js";
 import { bytes, count, day, dollars, firstWords, seconds, short, textOf } from "./figures.js";
 import { plainLine } from "./foreign_text.js";
 
-/** The page. `runs`: what the server tells of the folder, or null while it has not; `open(name)`, `choose(files)`. */
+/** The page. `runs`: the list from the server, or null before it has come; `open(name)`, `choose(files)`. */
 export function libraryOf({ folder, runs, count: all = 0, problem, open, choose }) {
   const input = h("input", { type: "file", accept: ".jsonl", multiple: true, hidden: true });
   input.addEventListener("change", () => choose([...input.files]));
@@ -74,7 +74,7 @@ function rowOf(run, open) {
 
 const STATES = { answered: "answered", failed: "failed", running: "running", open: "no end recorded" };
 
-/** Let files be dropped anywhere on the page. */
+/** Accept files that are dropped on the page. */
 export function receiveDrops(target, choose) {
   const files = (event) => event.dataTransfer?.types?.includes("Files");
   target.addEventListener("dragover", (event) => {

@@ -1,4 +1,4 @@
-// The top of a run: the question, the answer, and the figures that one wants before reading on.
+// The top of a run: the question, the answer and the main figures.
 
 import { fold, h } from "./elements.js";
 import { bytes, count, day, dollars, grouped, number, seconds, short, textOf } from "./figures.js";
@@ -6,7 +6,7 @@ import { passage } from "./passage.js";
 import { plotOf } from "./plot.js";
 import { proseNodes } from "./prose.js";
 
-/** The overview. `entry`: the open log that the run stands in. */
+/** The overview. `entry`: the open log of the run. */
 export function overviewOf(run, entry, memory) {
   const { log, live, problem } = entry;
   return h(
@@ -73,7 +73,7 @@ function outcome(run, live) {
 }
 
 function facts(run) {
-  // The outcome knows best: a log may lack the calls of the root model.
+  // Prefer the usage of the outcome: a log may lack the calls of the root model.
   const { input, output, cost } = run.usage ?? run.spent();
   const prompts = [...run.cells.values()]
     .flatMap((cell) => cell.calls)
@@ -129,7 +129,7 @@ function usageByModel(run, memory) {
   return fold(memory, "models", summary, table, { class: "told" });
 }
 
-/** From the outcome where there is one, else from the calls so far. */
+/** The models of the outcome, else those of the calls so far. */
 function modelsOf(run) {
   if (run.usage) return run.usage.models;
   const models = new Map();

@@ -1,4 +1,4 @@
-// One turn on the page: what the model said, its cells with their outputs, what they asked, what happened besides.
+// One turn on the page: the reply, its cells with outputs and calls, notices, the answer.
 
 import { callsOf, toolsOf } from "./calls.js";
 import { fold, h } from "./elements.js";
@@ -8,7 +8,7 @@ import { passage } from "./passage.js";
 import { piecesOf, proseNodes } from "./prose.js";
 import { codeNodes } from "./python_code.js";
 
-/** The card. `memory`: what is unfolded; `enter(child)`: opens a child's run. */
+/** The card. `memory`: the open parts; `enter(child)`: opens a child's run. */
 export function turnCard(run, turn, memory, enter) {
   const key = `turn ${turn.place}`;
   const reply = turn.reply?.text ?? "";
