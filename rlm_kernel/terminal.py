@@ -1,8 +1,8 @@
-"""The one place through which the library writes to a terminal.
+"""Write to a terminal, and ask at it.
 
-What is written may hold foreign text: the name of a file, an error of a provider, the value of a variable. A terminal
-would obey what such a text says to it, so each function here passes it through `plain`. What draws with Rich has
-`PlainConsole` for that, and errors of ours do it in their `str()`.
+A message may hold foreign text: the name of a file, an error of a provider, the value of a variable. A terminal would
+obey control sequences in it, so each function here passes it through `plain`. Code that draws with Rich uses
+`PlainConsole` for that, and the errors of this library do it in their `str()`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _COLOUR = re.compile(r"(\x1b\[[0-9;]*+m)")
 
 
 def result(text: str) -> None:
-    """Write to stdout what was asked for, and a newline: text only on a terminal, and in a pipe each byte as it is.
+    """Write the result of a command and a newline to stdout: on a terminal as `plain`, in a pipe with every byte kept.
 
-    A script reads it there, and a path or an answer may hold bytes that are no UTF-8.
+    A script may read the pipe, and a path or an answer may hold bytes that are not UTF-8.
     """
     buffer = getattr(sys.stdout, "buffer", None)
     if buffer is None or sys.stdout.isatty():
@@ -41,15 +41,15 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Write to stderr what a person should know, and a newline."""
+    """Write a message and a newline to stderr."""
     print(plain(text), file=sys.stderr, flush=True)
 
 
 def ask(prompt: str) -> str:
-    """A line from stdin; the prompt is shown on a terminal only.
+    """Read a line from stdin. The prompt is shown on a terminal only.
 
     Raises:
-        EOFError: there are no more.
+        EOFError: stdin has ended.
     """
     return input(plain(prompt) if sys.stdin.isatty() else "")
 
@@ -61,7 +61,7 @@ def confirm(question: str) -> bool:
 
 
 class PlainStream:
-    """Where another library may write: everything passes through `plain`, except for colours."""
+    """A stream for other libraries: text passes through `plain`, colours are kept."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -73,7 +73,7 @@ class PlainStream:
         return self._stream.write("".join(parts))
 
     def flush(self) -> None:
-        """Let go of what is buffered."""
+        """Flush the stream."""
         self._stream.flush()
 
     def isatty(self) -> bool:

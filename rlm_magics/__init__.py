@@ -1,4 +1,4 @@
-"""At home in the notebook: `%load_ext rlm_magics` brings `%%rlm`, `%rlm`, `llm_query` and its relatives.
+"""Magics for notebooks: `%load_ext rlm_magics` adds `%%rlm`, `%rlm`, `llm_query`, `rlm_query` and their variants.
 
     %load_ext rlm_magics
     %rlm model gpt-5-mini
@@ -6,7 +6,7 @@
     %%rlm -c report -o answer
     What changed since last year?
 
-`%%rlm?` tells the options, `%rlm` the commands.
+`%%rlm?` shows the options, `%rlm` the commands.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def load_ipython_extension(ipython: InteractiveShell) -> None:
-    """Called by `%load_ext rlm_magics`. Magics that are there already, as in the RLM kernel, stay as they are."""
+    """Called by `%load_ext rlm_magics`. Magics that are loaded already, as in the RLM kernel, are kept."""
     from rlm_magics.magics import load, loaded_magics
 
     if loaded_magics(ipython) is None:
@@ -26,7 +26,7 @@ def load_ipython_extension(ipython: InteractiveShell) -> None:
 
 
 def unload_ipython_extension(ipython: InteractiveShell) -> None:
-    """Called by `%unload_ext rlm_magics`: connections, a persistent kernel and the names are given up."""
+    """Called by `%unload_ext rlm_magics`. Closes connections and a persistent kernel, and removes the names."""
     from rlm_magics.magics import unload
 
     unload(ipython)

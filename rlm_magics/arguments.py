@@ -19,16 +19,16 @@ PLAIN = ("max_iterations", "max_depth", "max_budget", "max_timeout", "max_tokens
 
 
 def merge_settings(settings: Mapping[str, Any], options: Namespace) -> dict[str, Any]:
-    """The settings with what a cell says over them. Those of a backend or an environment belong to no other."""
+    """The settings, overridden by the options of a cell. A new backend or environment resets its settings."""
     given = {name: value for name, value in vars(options).items() if name in settings}
-    said = {name: value for name, value in given.items() if value is not None and value is not False}
+    chosen = {name: value for name, value in given.items() if value is not None and value is not False}
     known = dict(settings)
     for owner in BELONGING:
-        if said.get(owner, known[owner]) != known[owner]:
+        if chosen.get(owner, known[owner]) != known[owner]:
             known |= none_of(owner)
     return {
         **known,
-        **said,
+        **chosen,
         "backend_kwargs": {**known["backend_kwargs"], **pairs_of(options, "backend_kwarg")},
         "environment_kwargs": {**known["environment_kwargs"], **pairs_of(options, "environment_kwarg")},
     }
@@ -38,7 +38,7 @@ def rlm_arguments(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dic
     """The arguments of an `RLM`.
 
     Args:
-        named: what `merge_settings` gives.
+        named: the result of `merge_settings`.
         namespace: of the notebook; a backend may be the name of a variable there that holds an `LM`.
 
     Raises:
@@ -66,7 +66,7 @@ def root_model(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[s
 
 
 def sub_models(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that name the model of sub-calls, where it is another one. One of the same backend has its endpoint.
+    """The arguments that name the model for sub-calls, if it differs. One of the same backend has the same endpoint.
 
     Raises:
         ConfigError: no model is named, or the backend is unknown.
@@ -81,10 +81,10 @@ def sub_models(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[s
 
 
 def fingerprint(wanted: Mapping[str, Any]) -> str:
-    """What tells two RLMs apart: their arguments, and the keys and endpoints that their models would find now.
+    """A digest of the arguments of an RLM, and of the keys and endpoints that its models would find now.
 
     Args:
-        wanted: what `rlm_arguments` gives, and whatever else matters.
+        wanted: the result of `rlm_arguments`, and more that matters.
 
     Raises:
         ConfigError: a `.env` file cannot be read.
@@ -94,17 +94,17 @@ def fingerprint(wanted: Mapping[str, Any]) -> str:
     env = registry.environment_variables(pipes=False) if rows else {}
     found = [(env.get(row.key_variable or ""), env.get(row.base_url_variable or "")) for row in rows]
     others = sorted(secrets_of(env)) if any(row.others for row in rows) else []
-    # A model of the person's own is itself: another may look the same.
+    # An LM object is compared by identity: another one may have the same repr.
     own = [id(backend) for backend in backends if not isinstance(backend, str)]
     # Only a digest, because tracebacks show the values of variables.
     return sha256(repr((sorted(wanted.items()), found, others, own)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def fetch_weights(arguments: Mapping[str, Any]) -> None:
-    """Bring the local model's file to this machine before the view of a run is drawn.
+    """Download the file of the local model before the view of a run is drawn.
 
     Raises:
-        LMError: it cannot be had.
+        LMError: the download failed.
     """
     backends = [arguments["backend"], *arguments["other_backends"]]
     for backend, kwargs in zip(
@@ -133,5 +133,5 @@ def _model(
 
 
 def pairs_of(options: Namespace, name: str) -> dict[str, Any]:
-    """What `--…-kwarg KEY=VALUE` says."""
+    """The values of a `--…-kwarg KEY=VALUE` option."""
     return dict(clients_options.pair(text, f"--{name.replace('_', '-')}") for text in getattr(options, name, []))

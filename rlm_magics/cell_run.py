@@ -1,4 +1,4 @@
-"""Run an RLM in a cell: wait for it, display it, stop it, and keep a partial answer."""
+"""Run an RLM in a cell: wait for it, draw its view, stop it, and keep a partial answer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WatchedLogger(RLMLogger):
 
 
 def completion_of(rlm: RLM, prompt: Prompt, question: str | None, schema: Any) -> Work:
-    """What asks an RLM, word by word for those who watch."""
+    """A coroutine function that runs a completion with streaming, for the view."""
 
     async def work() -> RLMChatCompletion:
         done: RLMChatCompletion | None = None
@@ -53,14 +53,14 @@ def completion_of(rlm: RLM, prompt: Prompt, question: str | None, schema: Any) -
     return work
 
 
-def ask(work: Work, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
-    """Wait for a run while its view is drawn. However it ends, there is a result, with its `error` if there was one."""
+def run_with_view(work: Work, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
+    """Wait for a run and draw its view. Always returns a result; a failed run has `error`."""
     logger.log_file_path = logger.notebook_path = None
     logger.readers = (view,)
     with view:
         try:
             result = _result_of(_wait(work, view), logger)
-        except BaseException as error:  # noqa: BLE001 (a model of the user's own may raise anything; who asks raises it)
+        except BaseException as error:  # noqa: BLE001 (an LM of the user may raise anything; the caller raises it again)
             view.progress.stop(error)
             result = _result_of_error(error, prompt, view, logger)
         view.finish(_link(result))
@@ -85,12 +85,12 @@ def _wait(work: Work, view: View) -> RLMChatCompletion:
         view.progress.stop(KeyboardInterrupt())
         raise CancellationError(_stop_text(view), partial_answer=view.progress.draft) from None
     finally:
-        job.cancel()  # whatever went wrong here, no run goes on unseen
+        job.cancel()  # after any error here, no run continues unseen
 
 
 def _end(job: Job[RLMChatCompletion], view: View) -> RLMChatCompletion | None:
-    """End a run. Returns its answer, if it had one before it could be stopped: then only its log is still written."""
-    with suppress(KeyboardInterrupt, CancelledError):  # a further interrupt ends the waiting, and nothing else
+    """Stop a run. Returns its answer if it had one already: then only its log is still written."""
+    with suppress(KeyboardInterrupt, CancelledError):  # another interrupt ends only the waiting
         if view.progress.run.completion is not None:
             return job.wait()
         job.stop()
@@ -98,7 +98,7 @@ def _end(job: Job[RLMChatCompletion], view: View) -> RLMChatCompletion | None:
 
 
 def _stop_text(view: View) -> str:
-    kept = "The answer so far is kept." if view.progress.draft is not None else "There was no answer yet."
+    kept = "The result holds the answer so far." if view.progress.draft is not None else "There was no answer yet."
     return f"The run was stopped after {view.progress.seconds:.1f} s. {kept}"
 
 

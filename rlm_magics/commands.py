@@ -22,14 +22,14 @@ from rlm_magics.progress import Progress
 from rlm_magics.queries import add_usage
 from rlm_magics.result import RLMResult, address
 
-NO_RUN = "There was no run in this session yet: ask something with %%rlm, or give a FILE."
+NO_RUN = "There was no run in this session yet: run a %%rlm cell, or give a FILE."
 
 
 def record_of(given: str | None, last: RLMResult | None) -> str:
     """The file of a recorded run: the one that is given, else that of the latest run.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no run yet, or it has no log.
     """
     if given is not None:
         return str(Path(given).expanduser())
@@ -41,7 +41,7 @@ def record_of(given: str | None, last: RLMResult | None) -> str:
 
 
 def links(file: str) -> str:
-    """Where a run is kept, as Markdown."""
+    """Links to the files of a run, as Markdown."""
     log = log_of(Path(file))
     notebook = log.with_suffix(".ipynb")
     found = [("Notebook", notebook)] * notebook.is_file() + [("Log", log)]
@@ -57,10 +57,10 @@ def trace(file: str) -> Markup:
 
 
 def usage(runs: Iterable[UsageSummary], calls: Iterable[UsageSummary]) -> str:
-    """What a session cost, as Markdown."""
+    """The model calls of a session and their cost, as Markdown."""
     rows = [*_rows("%%rlm", runs), *_rows("llm_query", calls)]
     if not rows:
-        return "Nothing was asked of a model in this session yet."
+        return "No model was asked in this session yet."
     head = "| | model | calls | tokens in | tokens out | cost |\n|---|---|--:|--:|--:|--:|"
     return "\n".join([head, *rows])
 
@@ -74,7 +74,7 @@ def _rows(name: str, summaries: Iterable[UsageSummary]) -> list[str]:
 
 
 def environments(configured: str) -> str:
-    """Where cells can run, a line each; a star marks the configured one."""
+    """The environments, one per line; a star marks the configured one."""
     others = [name for name in kernelspecs.installed_names() if name not in (*kernelspecs.AVAILABLE.values(), "rlm")]
     known = [*kernelspecs.AVAILABLE, *others]
     width = max(map(len, known))
@@ -89,16 +89,16 @@ def _ready(name: str) -> str:
         return " ".join(str(error).split())
     if name == "local":
         return "ready"
-    return "what it needs of Python is installed" if name in kernelspecs.AVAILABLE else "an installed kernelspec"
+    return "the Python packages for it are installed" if name in kernelspecs.AVAILABLE else "an installed kernelspec"
 
 
 def live_repls() -> str:
-    """The REPLs that can be looked into, and how."""
+    """The REPLs that can be inspected, and how."""
     found = connection_files.list_live()
     if not found:
         return (
-            "No live REPL can be looked into. A run lets others in with %%rlm --attachable, "
-            "or always with %rlm config attachable True"
+            "There is no live REPL to inspect. To allow it for a run, use %%rlm --attachable; "
+            "for all runs, %rlm config attachable True"
         )
     lines = [f"{repl.name}  {repl.environment}, since {repl.started}" for repl in found]
     folder = f"--ServerApp.external_connection_dir={connection_files.folder()}"
@@ -110,6 +110,6 @@ def describe_model(settings: Mapping[str, Any]) -> str:
     """The configured model in one line."""
     backend = registry.BACKENDS.get(settings["backend"])
     has_default = backend is not None and "model_name" not in backend.required
-    model = settings["model"] or ("its default model" if has_default else "no model named")
+    model = settings["model"] or ("its default model" if has_default else "no model set")
     sub = settings["sub_model"] or settings["sub_backend"]
     return f"{settings['backend']}: {model}" + (f"; sub-calls: {sub}" if sub else "")

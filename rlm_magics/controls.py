@@ -11,13 +11,13 @@ from importlib.util import find_spec
 from typing import Any
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-INSTEAD = "Interrupt the kernel to stop."
+INSTEAD = "To stop the run, interrupt the kernel."
 
 OnFold = Callable[[str, bool], object]
 
 
 def can_be_clicked(kernel: Any) -> bool:
-    """Whether a click arrives while a cell runs: in a subshell, which ipykernel has since version 7."""
+    """Whether clicks are handled while a cell runs: in a subshell, which ipykernel has since version 7."""
     return find_spec("ipywidgets") is not None and bool(getattr(kernel, "_supports_kernel_subshells", False))
 
 
@@ -32,7 +32,7 @@ class Controls:
     def __init__(self, on_stop: Callable[[], object], on_fold: OnFold) -> None:
         import ipywidgets
 
-        tooltip = f"Keep the answer so far. {INSTEAD}"
+        tooltip = "Stop the run and keep the answer so far."
         self._stop = ipywidgets.Button(description="Stop", icon="stop", tooltip=tooltip, layout={"width": "100px"})
         self._stop.on_click(lambda _: self._stopped(on_stop))
         self._folds = [
@@ -41,7 +41,7 @@ class Controls:
         ]
         self._box = ipywidgets.HBox([self._stop, *self._folds])
         for widget in (self._stop, *self._folds):
-            _hear_while_busy(widget.comm)
+            _handle_while_busy(widget.comm)
         self._handle: Any = None
 
     def show(self) -> None:
@@ -52,7 +52,7 @@ class Controls:
         self._handle = display({WIDGET: widget, "text/plain": INSTEAD}, raw=True, display_id=True)
 
     def close(self) -> None:
-        """Take the row away."""
+        """Remove the row."""
         if self._handle is not None:
             self._handle.update({"text/html": "", "text/plain": ""}, raw=True)
         for widget in (*self._folds, self._stop, self._box):
@@ -70,7 +70,7 @@ class Controls:
         return button
 
 
-def _hear_while_busy(comm: Any) -> None:
-    """Ipykernel 7.4.0 sends what comes for a comm to the shell that last wrote to it, which is the busy one."""
+def _handle_while_busy(comm: Any) -> None:
+    """Ipykernel 7.4.0 routes messages of a comm to the shell that last wrote to it, which is busy."""
     if hasattr(comm, "_reply_subshell_for"):
         comm._reply_subshell_for = lambda _, default: default  # noqa: SLF001 (there is no public way)

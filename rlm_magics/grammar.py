@@ -1,4 +1,8 @@
-"""The grammar of `%%rlm` and of the commands of `%rlm`. A mistake is a `UsageError`: one line that names the fix."""
+"""The options of `%%rlm` and of the commands of `%rlm`. A mistake is a `UsageError`: one line that names the fix.
+
+`IPython.core.magic_arguments` does not fit: it leaves quotes in values, accepts abbreviated options, and has neither
+sub-commands nor exclusive options.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,22 @@ from rlm_kernel import inputs
 from rlm_kernel.text import suggestion
 
 COMMANDS = {
-    "last": "show the result of the latest run again",
+    "last": "show the result of the latest run",
     "open": "link to the notebook and the log of the latest run, or of FILE",
-    "trace": "show the latest run, or that of FILE, turn by turn",
-    "usage": "what this session asked of models, and what it cost",
-    "replay": "run the cells of the latest run, or of FILE, once more, without a key",
-    "resume": "go on from the latest run, or from FILE",
+    "trace": "show the turns of the latest run, or of FILE",
+    "usage": "show the model calls of this session and their cost",
+    "replay": "run the cells of the latest run, or of FILE, again, without an API key",
+    "resume": "continue the latest run, or FILE",
     "model": "show or set the model: %rlm model gpt-5-mini --backend openai",
-    "environments": "where the cells of models can run",
-    "config": "show or set a default: %rlm config max_iterations 10; --save keeps all of them in a file",
-    "attach": "list the live REPLs that can be looked into",
+    "environments": "list the environments where the cells of models can run",
+    "config": "show or set a default: %rlm config max_iterations 10; --save writes all to a file",
+    "attach": "list the live REPLs that `rlm attach` can inspect",
 }
-"""The commands of `%rlm`, and what each does."""
+"""The commands of `%rlm`, and their help."""
 
 
 class Grammar(argparse.ArgumentParser):
-    """A parser that neither prints nor exits. Options are written in full: a short form may mean another tomorrow."""
+    """A parser that neither prints nor exits. Options cannot be abbreviated: a new option could change the meaning."""
 
     def __init__(self, name: str, **about: Any) -> None:
         super().__init__(name, allow_abbrev=False, add_help=False, **about)
@@ -39,13 +43,13 @@ class Grammar(argparse.ArgumentParser):
         Raises:
             UsageError: always.
         """
-        raise UsageError(f"{message} ({self.prog}? shows the options)")
+        raise UsageError(f"{message} ({self.prog}? lists the options)")
 
     def read(self, line: str) -> argparse.Namespace:
         """The options of a line.
 
         Raises:
-            UsageError: one of them is unknown, or has no value, or a wrong one.
+            UsageError: an option is unknown, or its value is missing or wrong.
         """
         args, unknown = self.parse_known_args(_words(line))
         if unknown:
@@ -68,11 +72,18 @@ def cell_grammar() -> Grammar:
     """The options of `%%rlm`."""
     grammar = Grammar("%%rlm", description="Answer the question in this cell with a Recursive Language Model.")
     add = grammar.add_argument
-    add("-c", "--context", metavar="NAME", action="append", default=[], help="a variable to ask about; several: a dict")
+    add(
+        "-c",
+        "--context",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a variable to ask about; several become a dict",
+    )
     add("--file", metavar="PATH", action="append", default=[], help="a file or a folder to ask about")
     inputs.add_limit(add)
     add("-o", "--output", metavar="NAME", help="the variable that gets the result")
-    add("--schema", metavar="NAME", help="a variable with a JSON Schema or a pydantic class that the answer has to fit")
+    add("--schema", metavar="NAME", help="a variable that holds a JSON Schema or a pydantic class for the answer")
     _add_run_options(grammar)
     return grammar
 
@@ -105,7 +116,7 @@ def command_grammar(command: str) -> Grammar:
 
 
 class Setting(NamedTuple):
-    """What a `%rlm config` line asks for; `name` and `value` are empty where it does not say them."""
+    """A parsed `%rlm config` line; `name` and `value` are empty if they are not given."""
 
     name: str
     value: str
@@ -113,7 +124,7 @@ class Setting(NamedTuple):
 
 
 def setting_of(line: str) -> Setting:
-    """Read a `%rlm config` line. The value is the rest of it, quotes and braces included.
+    """Parse a `%rlm config` line. The value is the rest of the line, quotes and braces included.
 
     Raises:
         UsageError: an option is unknown.
@@ -128,7 +139,7 @@ def setting_of(line: str) -> Setting:
 
 
 def command_of(line: str) -> tuple[str, str]:
-    """The command of a `%rlm` line, and what follows it; an empty line has none.
+    """The command of a `%rlm` line and the rest of the line; the command of an empty line is empty.
 
     Raises:
         UsageError: there is no such command.
@@ -143,39 +154,44 @@ def command_of(line: str) -> tuple[str, str]:
 
 
 def overview() -> str:
-    """The commands, for `%rlm` alone."""
+    """The help that `%rlm` alone shows."""
     width = max(map(len, COMMANDS))
     lines = [f"%rlm {name:{width}}  {help_}" for name, help_ in COMMANDS.items()]
-    return "\n".join(["%%rlm asks the question in a cell; %%rlm? shows its options.", *lines])
+    return "\n".join(["%%rlm answers the question in its cell; %%rlm? shows its options.", *lines])
 
 
 def _add_run_options(grammar: Grammar) -> None:
     add = grammar.add_argument
-    add("-b", "--backend", help="the provider of the model, or a variable with an LM")
+    add("-b", "--backend", help="the provider of the model, or a variable that holds an LM")
     add("-m", "--model", help="the model")
-    add("--base-url", metavar="URL", help="the provider's endpoint")
-    add("--backend-kwarg", metavar="KEY=VALUE", action="append", default=[], help="more for the backend")
-    add("--sub-backend", help="the provider of sub-calls, or a variable with an LM")
-    add("--sub-model", help="the model of sub-calls")
-    add("-e", "--environment", help="where the model's cells run")
-    add("--environment-kwarg", metavar="KEY=VALUE", action="append", default=[], help="more for the environment")
-    add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab look into the live REPL")
-    add("--max-iterations", type=int, metavar="N", help="turns of the root model")
-    add("--max-depth", type=int, metavar="N", help="levels of RLMs that rlm_query may start")
-    add("--max-budget", type=float, metavar="USD", help="what it may cost, in US dollars")
-    add("--max-timeout", type=float, metavar="SECONDS", help="how long it may take")
-    add("--max-tokens", type=int, metavar="N", help="tokens it may use")
-    add("--max-errors", type=int, metavar="N", help="cells in a row that may raise")
-    add("--prompts", choices=("large", "small"), help="the prompt profile (default: the backend's)")
-    add("--persistent", action="store_true", default=None, help="keep the kernel for the next such cell")
-    add("--log-dir", metavar="DIR", help="where logs and notebooks of runs are kept")
+    add("--base-url", metavar="URL", help="the endpoint of the provider")
+    add("--backend-kwarg", metavar="KEY=VALUE", action="append", default=[], help="another argument of the backend")
+    add("--sub-backend", help="the provider for sub-calls, or a variable that holds an LM")
+    add("--sub-model", help="the model for sub-calls")
+    add("-e", "--environment", help="where the cells of the model run")
+    add("--environment-kwarg", metavar="KEY=VALUE", action="append", default=[], help="an option of the environment")
+    add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab connect to the REPL")
+    add("--max-iterations", type=int, metavar="N", help="maximum turns of the root model")
+    add("--max-depth", type=int, metavar="N", help="maximum depth of RLMs that rlm_query starts")
+    add("--max-budget", type=float, metavar="USD", help="maximum cost in US dollars")
+    add("--max-timeout", type=float, metavar="SECONDS", help="maximum time in seconds")
+    add("--max-tokens", type=int, metavar="N", help="maximum tokens, input and output together")
+    add("--max-errors", type=int, metavar="N", help="maximum of consecutive cells that raise")
+    add("--prompts", choices=("large", "small"), help="the prompt profile (default: chosen by the backend)")
+    add(
+        "--persistent",
+        action="store_true",
+        default=None,
+        help="keep the kernel for the next cell with the same options",
+    )
+    add("--log-dir", metavar="DIR", help="folder for logs and notebooks of runs")
     view = grammar.add_mutually_exclusive_group()
     view.add_argument("--verbose", dest="view", action="store_const", const="verbose", help="show all turns unfolded")
-    view.add_argument("--quiet", dest="view", action="store_const", const="quiet", help="show nothing but the answer")
+    view.add_argument("--quiet", dest="view", action="store_const", const="quiet", help="show only the answer")
 
 
 def _words(line: str) -> Sequence[str]:
     try:
         return shlex.split(line)
     except ValueError as error:
-        raise UsageError(f"{error} in {line!r}: quote what holds spaces or quotes.") from error
+        raise UsageError(f"{error} in {line!r}: put values with spaces or quotes in quotes.") from error

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Load the magics, and put the names of the REPL beside them."""
+    """Load the magics, and add the names of the REPL."""
     from rlm_magics.magics import load, loaded_magics
 
     magics = loaded_magics(shell) or load(shell)
@@ -25,7 +25,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
 def _names(shell: InteractiveShell) -> dict[str, Any]:
     def FINAL(value: object) -> None:  # noqa: N802 (the field's name)
-        """Give the answer: it is shown, and stands in `answer`."""
+        """Show a value as the answer, and store it in `answer`."""
         from IPython.display import Markdown, display
 
         from rlm_kernel.trajectory.notebook import markdown
@@ -34,15 +34,15 @@ def _names(shell: InteractiveShell) -> dict[str, Any]:
         display(Markdown(markdown.prose(str(value), breaks=True)))
 
     def FINAL_VAR(name: str) -> None:  # noqa: N802
-        """Give the value of the variable with this name as the answer."""
+        """Show the value of a variable as the answer."""
         if name not in shell.user_ns:
-            raise NameError(f"there is no variable {name!r}; SHOW_VARS() lists what there is")
+            raise NameError(f"there is no variable {name!r}; SHOW_VARS() lists the variables")
         FINAL(shell.user_ns[name])
 
     def SHOW_VARS() -> dict[str, str]:  # noqa: N802
-        """The variables made so far and their types."""
+        """The variables of the notebook and their types."""
         hidden = shell.user_ns_hidden
-        # A name of ours that got another value is the person's now.
+        # A name of the REPL that was assigned again is a variable of the user.
         own = ((n, v) for n, v in shell.user_ns.items() if not n.startswith("_") and hidden.get(n, hidden) is not v)
         return {name: type(value).__name__ for name, value in own if not isinstance(value, ModuleType)}
 

@@ -1,6 +1,6 @@
 """The view of a run in progress: in the notebook, in the terminal, or none.
 
-A view receives events in the engine's thread, and is drawn in the thread of the cell, which waits for the run.
+A view gets events in the engine's thread. It is drawn in the thread of the cell, which waits for the run.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from rlm_kernel.trajectory.events import Event
 
 SECONDS = 0.2
-"""Between two drawings."""
+"""Between two updates."""
 CLOCK_SECONDS = 1.0
-"""After which a view is drawn again for its clock alone."""
+"""After this, the view is drawn again to update its clock."""
 
 
 class View:
-    """A run that nobody looks at; the others are made of it.
+    """A view that draws nothing; base of the other views.
 
     Attributes:
         progress: the run so far.
@@ -41,7 +41,7 @@ class View:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to tidy up."""
+        """Nothing to release."""
 
     def __call__(self, event: Event) -> None:
         """Take the next event."""
@@ -51,7 +51,7 @@ class View:
         """Wait until it is time to draw. Returns False when the run is over.
 
         Raises:
-            KeyboardInterrupt: somebody asked to stop it.
+            KeyboardInterrupt: `stop` was called.
         """
         self._wake.wait(SECONDS)
         if self._stopped:
@@ -61,17 +61,17 @@ class View:
         return not self._ended
 
     def end(self) -> None:
-        """The run is over. From any thread."""
+        """Mark the run as over. Called from any thread."""
         self._ended = True
         self._wake.set()
 
     def stop(self) -> None:
-        """Ask for the end of the run. From any thread."""
+        """Ask to stop the run. Called from any thread."""
         self._stopped = True
         self._wake.set()
 
     def draw(self) -> None:
-        """Show the state of things."""
+        """Draw the current state."""
 
     def finish(self, link: Element | None) -> None:
         """Show how it ended. `link`: to the notebook of the run, or None."""
@@ -82,8 +82,8 @@ class NotebookView(View):
 
     Args:
         kernel: the kernel of the notebook.
-        verbose: whether all of it is unfolded.
-        notes: what the user should know besides.
+        verbose: whether all parts are unfolded.
+        notes: warnings for the user.
     """
 
     def __init__(self, kernel: Any, *, verbose: bool = False, notes: Iterable[str] = ()) -> None:
@@ -115,7 +115,7 @@ class NotebookView(View):
         self._handle.update(self._bundle(), raw=True)
 
     def finish(self, link: Element | None) -> None:
-        """Leave behind what a notebook that is opened again shows as well."""
+        """Draw the final view, which stays in the notebook."""
         if not self._verbose:
             self._unfolded.clear()
         self._handle.update(self._bundle(link), raw=True)

@@ -1,4 +1,4 @@
-"""The magics: `%%rlm` asks the question in a cell, `%rlm` holds the commands around it."""
+"""The magics: `%%rlm` answers the question in a cell, `%rlm` runs commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rlm_kernel.text import one_line
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import UsageSummary
 from rlm_magics import arguments, commands, grammar, notebook_inputs, resume_arguments, settings, tab_completion
-from rlm_magics.cell_run import WatchedLogger, Work, ask, completion_of
+from rlm_magics.cell_run import WatchedLogger, Work, completion_of, run_with_view
 from rlm_magics.live_view import view
 from rlm_magics.queries import Asker
 from rlm_magics.result import RLMResult
@@ -55,25 +55,27 @@ class RLMMagics(Magics, settings.Settings):
     def ask_cell(self, line: str, cell: str) -> RLMResult | None:
         """Answer the question in the cell."""
         with _in_one_line():
-            said = grammar.cell_grammar().read(line)
+            options = grammar.cell_grammar().read(line)
             if not (question := cell.strip("\n")).strip():
-                raise UsageError("The cell holds no question: write it below %%rlm.")
-            named = arguments.merge_settings(settings.values(self), said)
+                raise UsageError("The cell has no question: write it below %%rlm.")
+            named = arguments.merge_settings(settings.values(self), options)
             where = named["environment"]
-            given = self._given(said, where)
-            schema = notebook_inputs.variable(said.schema, self.namespace, "--schema") if said.schema else None
-            prompt, asked = (question, None) if given is None else (given.prompt, question)
+            given = self._given(options, where)
+            schema = notebook_inputs.variable(options.schema, self.namespace, "--schema") if options.schema else None
+            prompt, root_prompt = (question, None) if given is None else (given.prompt, question)
             with self._rlm(named) as (rlm, logger, notes):
-                work = completion_of(rlm, prompt, asked, schema)
-                return self._ask(work, prompt, named, logger, said, (*notes, *(given.notes if given else ())))
+                work = completion_of(rlm, prompt, root_prompt, schema)
+                return self._run(work, prompt, named, logger, options, (*notes, *(given.notes if given else ())))
 
-    def _given(self, said: Namespace, environment: str) -> notebook_inputs.Input | None:
-        """What the cell asks about."""
-        named = notebook_inputs.read(said.context, said.file, self.namespace, environment, said.max_context_bytes)
+    def _given(self, options: Namespace, environment: str) -> notebook_inputs.Input | None:
+        """The input that the cell names; None if it names none."""
+        named = notebook_inputs.read(
+            options.context, options.file, self.namespace, environment, options.max_context_bytes
+        )
         return named or self._own_context(environment)
 
     def _own_context(self, environment: str) -> notebook_inputs.Input | None:
-        """In the RLM kernel the variable `context` is what is asked about, once something stands in it."""
+        """In the RLM kernel the variable `context` is the input, unless it is empty."""
         if self.context_name is None:
             return None
         value = self.namespace.get(self.context_name)
@@ -81,21 +83,21 @@ class RLMMagics(Magics, settings.Settings):
             return None
         return notebook_inputs.read([self.context_name], (), self.namespace, environment)
 
-    def _ask(
+    def _run(
         self,
         work: Work,
         prompt: Any,
         named: Mapping[str, Any],
         logger: WatchedLogger,
-        said: Namespace,
+        options: Namespace,
         notes: tuple[str, ...],
         spent: Callable[[RLMResult], UsageSummary] = lambda done: done.usage,
     ) -> RLMResult:
         assert self.shell is not None, "made with a shell"
-        self.last = result = ask(work, prompt, view(self.shell, named["view"], notes), logger)
+        self.last = result = run_with_view(work, prompt, view(self.shell, named["view"], notes), logger)
         self._usage.append(spent(result))
-        if said.output:
-            self.namespace[said.output] = result
+        if options.output:
+            self.namespace[options.output] = result
         if result.error is not None:
             if result.response:
                 display(result)
@@ -104,19 +106,19 @@ class RLMMagics(Magics, settings.Settings):
 
     @contextmanager
     def _rlm(self, named: Mapping[str, Any]) -> Iterator[tuple[RLM, WatchedLogger, list[str]]]:
-        """The RLM for a cell, and what it warned of; a persistent one is kept as long as options and keys stay."""
+        """The RLM for a cell, and its warnings. A persistent one is kept until options or keys change."""
         wanted = arguments.rlm_arguments(named, self.namespace)
         key = arguments.fingerprint({**wanted, "log_dir": named["log_dir"]})
         if self._persistent is not None and self._persistent[0] == key:
             yield self._persistent[1], self._persistent[2], []
             return
         logger = WatchedLogger(named["log_dir"] or None)
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
             rlm = RLM(**wanted, logger=logger)
-        notes = [str(warning.message) for warning in told]
+        notes = [str(warning.message) for warning in warned]
         if named["attachable"]:
-            notes.append("While it runs, `rlm attach` in a terminal looks into its REPL.")
+            notes.append("While the run lasts, `rlm attach` in a terminal shows its REPL.")
         if named["persistent"]:
             self.close()
             self._persistent = key, rlm, logger
@@ -129,7 +131,7 @@ class RLMMagics(Magics, settings.Settings):
     @no_var_expand
     @line_magic("rlm")  # type: ignore[arg-type]
     def command(self, line: str) -> RLMResult | None:
-        """Carry out a command."""
+        """Run a command of `%rlm`."""
         with _in_one_line():
             name, rest = grammar.command_of(line)
             if not name:
@@ -180,60 +182,62 @@ class RLMMagics(Magics, settings.Settings):
         terminal.say(commands.live_repls())
 
     def _model(self, line: str) -> None:
-        said = grammar.command_grammar("model").read(line)
-        for name, value in (("backend", said.backend), ("base_url", said.base_url), ("model", said.name)):
+        options = grammar.command_grammar("model").read(line)
+        for name, value in (("backend", options.backend), ("base_url", options.base_url), ("model", options.name)):
             if value is not None:
                 settings.change(self, name, value)
         terminal.say(commands.describe_model(settings.values(self)))
 
     def _config(self, line: str) -> None:
-        said = grammar.setting_of(line)
-        if said.name and said.value:
-            settings.change(self, said.name, said.value)
-        if said.save:
+        options = grammar.setting_of(line)
+        if options.name and options.value:
+            settings.change(self, options.name, options.value)
+        if options.save:
             assert self.shell is not None, "made with a shell"
-            terminal.say(f"Kept in {settings.save(self, self.shell)}")
-        elif said.name:
-            terminal.say(f"{said.name} = {settings.value(self, said.name)!r}")
+            terminal.say(f"Saved in {settings.save(self, self.shell)}")
+        elif options.name:
+            terminal.say(f"{options.name} = {settings.value(self, options.name)!r}")
         else:
             terminal.say(settings.render_settings(self))
 
     def _replay(self, line: str) -> None:
         from rlm_kernel.replay.replayer import Mode, replay
 
-        said = grammar.command_grammar("replay").read(line)
-        file = commands.record_of(said.file, self.last)
-        mode: Mode = "live" if said.live else "replay"
-        terminal.say(str(replay(file, mode=mode, environment=said.environment, trust=said.trust)))
+        options = grammar.command_grammar("replay").read(line)
+        file = commands.record_of(options.file, self.last)
+        mode: Mode = "live" if options.live else "replay"
+        terminal.say(str(replay(file, mode=mode, environment=options.environment, trust=options.trust)))
 
     def _resume(self, line: str) -> RLMResult:
-        said = grammar.command_grammar("resume").read(line)
-        file = commands.record_of(said.file, self.last)
+        options = grammar.command_grammar("resume").read(line)
+        file = commands.record_of(options.file, self.last)
         # Options of the record are merged with those given here.
-        known = admitted(read_log(file), Use(said.environment), said.trust)
+        known = admitted(read_log(file), Use(options.environment), options.trust)
         named = arguments.merge_settings(
-            settings.values(self), resume_arguments.with_recorded_model(said, known.metadata, known.path)
+            settings.values(self), resume_arguments.with_recorded_model(options, known.metadata, known.path)
         )
         logger = WatchedLogger(named["log_dir"] or None)
-        overrides = resume_arguments.overrides(said, named, known.metadata, self.namespace)
+        overrides = resume_arguments.overrides(options, named, known.metadata, self.namespace)
 
         def work() -> Any:
-            return RLM.aresume(file, said.at, root_prompt=said.question, logger=logger, trust=said.trust, **overrides)
+            return RLM.aresume(
+                file, options.at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides
+            )
 
-        return self._ask(
-            work, "", named, logger, said, (), lambda done: resume_arguments.newly_spent(done, known, said.at)
+        return self._run(
+            work, "", named, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, options.at)
         )
 
-    # -- around them
+    # -- life cycle
 
     def close(self) -> None:
-        """End a persistent kernel, and give up connections."""
+        """End a persistent kernel, and close connections."""
         kept, self._persistent = self._persistent, None
         if kept is not None:
             kept[1].close()
 
     def _query_arguments(self) -> dict[str, Any]:
-        """What `llm_query` in the notebook asks with: the person stands one level above the root model."""
+        """The arguments for `llm_query` in the notebook, whose user is one level above the root model."""
         wanted = arguments.rlm_arguments(settings.values(self), self.namespace)
         return {**wanted, "max_depth": wanted["max_depth"] + 1, "persistent": False}
 
@@ -243,7 +247,7 @@ vars(RLMMagics)["command"].__doc__ = grammar.overview()
 
 
 def load(shell: InteractiveShell) -> RLMMagics:
-    """Give a shell the magics and the query functions."""
+    """Add the magics and the query functions to a shell."""
     magics = RLMMagics(shell)
     shell.register_magics(magics)
     shell.push(magics.asker.names, interactive=False)
@@ -263,7 +267,7 @@ def loaded_magics(shell: InteractiveShell) -> RLMMagics | None:
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Take back what `load` gave."""
+    """Remove what `load` added."""
     magics = loaded_magics(shell)
     if magics is None:
         return
@@ -278,7 +282,7 @@ def unload(shell: InteractiveShell) -> None:
 
 @contextmanager
 def _in_one_line() -> Iterator[None]:
-    """Show an error of ours as one line: what it says is for the person, its traceback is not."""
+    """Show an error of the library in one line, without its traceback."""
     try:
         yield
     except (RLMError, NotImplementedError) as error:

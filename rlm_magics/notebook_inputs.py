@@ -17,11 +17,11 @@ from rlm_kernel.types import Prompt
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a run is asked about.
+    """The input of a run.
 
     Attributes:
         prompt: the value.
-        notes: what the user should know of how it arrives, a sentence each.
+        notes: how the value is changed on its way, one sentence each.
     """
 
     prompt: Prompt
@@ -43,7 +43,7 @@ def read(
         names: of variables.
         files: paths of files and folders.
         namespace: of the notebook.
-        environment: where the cells will run; it decides how a table travels.
+        environment: where the cells will run; it decides how a table is sent.
         max_bytes: how many bytes each file or folder may hold.
 
     Raises:
@@ -66,7 +66,7 @@ def read(
         return Input(value, tuple(notes))
     if len(found) == 1:
         only = next(iter(found))
-        notes.append(f"{only} is no text, list or dict, so it arrives as context[{only!r}].")
+        notes.append(f"{only} is not a text, a list or a dict, so the model finds it as context[{only!r}].")
     return Input(found, tuple(notes))
 
 
@@ -74,30 +74,30 @@ def variable(name: str, namespace: Mapping[str, Any], option: str) -> Any:
     """The value of a variable of the notebook.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: there is no variable of this name.
     """
     if name in namespace:
         return namespace[name]
     known = [known for known in namespace if not known.startswith("_")]
     meant = suggestion(name, known, ". Assign it in a cell above, and run that cell.")
-    file = " A file is given with --file." if option == "--context" and Path(name).suffix else ""
+    file = " To give a file, use --file." if option == "--context" and Path(name).suffix else ""
     raise ConfigError(f"{option} {name}: there is no variable {name!r}{meant}{file}")
 
 
-def _convert(name: str, value: Any, environment: str, tell: Callable[[str], object]) -> Any:
+def _convert(name: str, value: Any, environment: str, note: Callable[[str], object]) -> Any:
     """A value as a run takes it."""
     if isinstance(value, str | list | dict):
         return value
     if isinstance(value, bytes | bytearray):
         return _text_or_bytes(bytes(value))
     if is_table(value):
-        return _table(name, value, environment, tell)
+        return _table(name, value, environment, note)
     if isinstance(value, tuple | set | frozenset):
-        tell(f"{name} is a {type(value).__name__} and arrives as a list.")
+        note(f"{name} is a {type(value).__name__}; the model gets it as a list.")
         return list(value)
     raise ConfigError(
-        f"--context {name} is of type {type(value).__name__}: give a str, list, dict, bytes, pandas DataFrame or Path; "
-        f"convert it first, {name} = str({name}), say."
+        f"--context {name} is of type {type(value).__name__}: give a str, list, dict, bytes, pandas DataFrame or Path, "
+        f"or convert it first, for example {name} = str({name})."
     )
 
 
@@ -109,15 +109,15 @@ def _text_or_bytes(value: bytes) -> str | bytes:
 
 
 def is_table(value: Any) -> bool:
-    """Whether a value is a pandas DataFrame. pandas is not imported for that: who has one has it imported."""
+    """Whether a value is a pandas DataFrame. Does not import pandas: a DataFrame exists only if it is imported."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(value, pandas.DataFrame)
 
 
-def _table(name: str, table: Any, environment: str, tell: Callable[[str], object]) -> Any:
+def _table(name: str, table: Any, environment: str, note: Callable[[str], object]) -> Any:
     if _runs_this_python(environment):
         return table
-    tell(f"{name} arrives as a list of records, because pandas may be missing in the environment {environment!r}.")
+    note(f"The model gets {name} as a list of records, because the environment {environment!r} may not have pandas.")
     # An index that counts the rows says nothing; another becomes a column.
     counted = type(table.index).__name__ == "RangeIndex"
     records = (table if counted else table.reset_index()).to_dict("records")
@@ -138,7 +138,7 @@ def _plain(value: Any) -> Any:
 
 
 def _runs_this_python(environment: str) -> bool:
-    """Whether cells run in the Python of the notebook, where a table of ours can be read again."""
+    """Whether cells run in the Python of the notebook, which can unpickle its tables."""
     if kernelspecs.AVAILABLE.get(environment, environment) == "rlm-local":
         return True
     if environment in kernelspecs.AVAILABLE or environment in kernelspecs.AVAILABLE.values():

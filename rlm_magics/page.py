@@ -1,7 +1,7 @@
-"""The view of a run as HTML that every front end shows and that says the same when the notebook is opened again.
+"""The view of a run as HTML that every front end shows, also when the notebook is opened again.
 
-No script, no class, no file from anywhere: styles stand on the elements, in colours that can be read on a light and on
-a dark ground. It is a tree of elements, in which every string is text (`rlm_kernel.html.markup`).
+It has no script, no class and no external file. Styles are attributes of the elements, in colours that are readable on
+a light and on a dark background. It is a tree of elements in which every string is text (`rlm_kernel.html.markup`).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def page(
 
     Args:
         progress: the run.
-        unfolded: which parts are open: ``turns`` (the list of turns), ``each`` (every turn), ``calls`` (sub-calls).
-        notes: what the user should know besides.
+        unfolded: the parts that are open: ``turns`` (the list of turns), ``each`` (every turn), ``calls`` (sub-calls).
+        notes: warnings for the user.
         link: to the notebook of the run, or None.
     """
     with progress.lock:
@@ -74,7 +74,7 @@ def _header(progress: Progress) -> Node:
     who = f"{started.model} · {started.environment} · {started.context_type} of {started.context_length:,} {unit}"
     if started.sub_model != started.model:
         who = f"{started.model}, sub-calls {started.sub_model}" + who[len(started.model) :]
-    question = started.question or "The context says what to do."
+    question = started.question or "No separate question: the context holds it."
     return [
         _div(_clipped(question, 4, 2), "font-weight:600;white-space:pre-wrap;overflow-wrap:anywhere"),
         _div(plain(who), "opacity:0.65;font-size:12px"),
@@ -90,15 +90,15 @@ def _notes(notes: Iterable[str]) -> Iterator[Element]:
 
 
 def _turns(progress: Progress, unfolded: Collection[str]) -> Iterator[Element]:
-    # The turn under way is shown below, as it happens.
+    # The current turn is shown below the list.
     turns = [t for t in progress.run.turns if t.reply is not None and (t.finished is not None or progress.over)]
     if not turns:
         return
-    # All of it is sent each time it is drawn.
+    # The whole page is sent at each update.
     limit = _MAX_TURNS if progress.over or "turns" in unfolded else _LIVE_TURNS
     rows = [_turn(turn, "each" in unfolded) for turn in turns[-limit:]]
     if len(turns) > limit:
-        rows.insert(0, _small(f"… {len(turns) - limit} turns before; the notebook has them all"))
+        rows.insert(0, _small(f"… {len(turns) - limit} turns before; the notebook has all of them"))
     count = f"{len(turns)} turn" + ("s" if len(turns) != 1 else "")
     yield details(_small(count), rows, open="turns" in unfolded, style="margin-top:6px")
 
@@ -107,8 +107,8 @@ def _turn(turn: Turn, unfolded: bool) -> Element:
     assert turn.reply is not None, "only turns with a reply are shown"
     usage = turn.reply.usage
     facts = f"{format_tokens(usage.input_tokens, usage.output_tokens)} · {format_duration(turn.seconds)}"
-    said = turn.cells[0].code if turn.cells else turn.reply.text
-    first = next((line.strip() for line in plain(said).splitlines() if line.strip()), "(empty)")
+    text = turn.cells[0].code if turn.cells else turn.reply.text
+    first = next((line.strip() for line in plain(text).splitlines() if line.strip()), "(empty)")
     title: list[Node] = [
         h("b", str(turn.iteration)),
         _GAP,
@@ -135,10 +135,10 @@ def _cell(cell: Cell) -> Node:
 
 def _call(call: Call) -> Element:
     started, failed = call.started, sum(a.error is not None for a in call.answers.values())
-    said = f"↳ {started.count:,} {started.kind} to {plain(started.model)}"
-    said += f" · {format_duration(call.seconds)}" if call.seconds is not None else ""
-    said += f" · {len(call.children)} children" if call.children else ""
-    return _div([_small(said), _failed(" ", failed)], "font-size:12px")
+    facts = f"↳ {started.count:,} {started.kind} to {plain(started.model)}"
+    facts += f" · {format_duration(call.seconds)}" if call.seconds is not None else ""
+    facts += f" · {len(call.children)} children" if call.children else ""
+    return _div([_small(facts), _failed(" ", failed)], "font-size:12px")
 
 
 def _failed(before: str, count: int) -> Node:
@@ -148,12 +148,14 @@ def _failed(before: str, count: int) -> Node:
 def _outputs(result: CellResult) -> Iterator[Element]:
     for output in result.outputs:
         if output["output_type"] == "error":
-            told = "\n".join(output.get("traceback") or [f"{output['ename']}: {output['evalue']}"])
-            yield _pre(_clipped(told, 3, 8), f"color:{BAD}")
+            traceback = "\n".join(output.get("traceback") or [f"{output['ename']}: {output['evalue']}"])
+            yield _pre(_clipped(traceback, 3, 8), f"color:{BAD}")
         elif (text := _output_html(output)).strip():
             yield _pre(_clipped(text, 10, 6))
     if result.status in ("died", "timeout"):
-        yield _div("The kernel died." if result.status == "died" else "The cell was ended.", f"color:{BAD}")
+        yield _div(
+            "The kernel died." if result.status == "died" else "The cell was stopped: it took too long.", f"color:{BAD}"
+        )
 
 
 def _output_html(output: Output) -> str:
@@ -162,7 +164,7 @@ def _output_html(output: Output) -> str:
     return join_text(output["data"].get("text/plain") or f"[{', '.join(output['data'])}]")
 
 
-# -- this moment
+# -- the current activity
 
 
 def _now(progress: Progress, unfolded: Collection[str]) -> Iterator[Element]:
@@ -179,12 +181,12 @@ def _now(progress: Progress, unfolded: Collection[str]) -> Iterator[Element]:
 def _subcalls(calls: Subcalls, unfolded: bool) -> Element:
     bar = h(
         "progress",
-        f"{calls.answered} of {calls.asked}",
+        f"{calls.answered} of {calls.prompts}",
         value=calls.answered,
-        max=max(1, calls.asked),
+        max=max(1, calls.prompts),
         style=f"width:180px;vertical-align:middle;accent-color:{ACCENT}",
     )
-    count = h("b", f"{calls.answered:,}/{calls.asked:,}")
+    count = h("b", f"{calls.answered:,}/{calls.prompts:,}")
     title: list[Node] = [bar, _GAP, count, " ", _small(calls.title), _failed(" · ", calls.failed)]
     samples = [_sample(one.prompt, one.text if one.error is None else one.error) for one in calls.samples]
     style = "margin-top:6px"
@@ -198,8 +200,8 @@ def _sample(prompt: str, answer: str) -> Element:
 def _children(progress: Progress) -> Iterator[Element]:
     running = [(key, child) for key, child in progress.children.items() if not child.over]
     for (_, _, index), child in running[:_MAX_CHILDREN]:
-        said = f"child {index + 1} · {_state(child)} · {_totals(child)}"
-        yield _div(f"↳ {plain(said)}", "font-size:12px;margin-left:12px;opacity:0.8")
+        text = f"child {index + 1} · {_state(child)} · {_totals(child)}"
+        yield _div(f"↳ {plain(text)}", "font-size:12px;margin-left:12px;opacity:0.8")
     if len(running) > _MAX_CHILDREN:
         yield _small(f"↳ {len(running) - _MAX_CHILDREN:,} more children")
 
@@ -227,10 +229,10 @@ def _was_stopped(progress: Progress) -> bool:
 
 
 def _totals(progress: Progress) -> str:
-    spent, asked = progress.usage, progress.asked()
+    spent, calls = progress.usage, progress.subcall_count()
     parts = [format_duration(progress.seconds)]
-    if asked:
-        parts.append(f"{asked:,} sub-call" + ("s" if asked != 1 else ""))
+    if calls:
+        parts.append(f"{calls:,} sub-call" + ("s" if calls != 1 else ""))
     if spent.total_calls:
         parts += [format_tokens(spent.total_input_tokens, spent.total_output_tokens), format_cost(spent.total_cost)]
     return " · ".join(parts)

@@ -75,7 +75,7 @@ class Progress(RunProgress):
             if not self.over:
                 self.run.failure, self.run.seconds = why, self.seconds
 
-    def asked(self) -> int:
+    def subcall_count(self) -> int:
         """How many prompts of sub-calls there were."""
         return sum(call.started.count for cell in self.run.cells for call in cell.calls)
 

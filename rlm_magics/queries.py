@@ -1,7 +1,7 @@
-"""`llm_query` and its relatives in the notebook itself, answered in this process by the configured models.
+"""`llm_query` and the other query functions in the notebook, answered in this process by the configured models.
 
 They are the functions that a model has in its REPL, made by the same code, so prompts, schemas, images, failed slots
-and errors are the same. The notebook's user has the place of the root model's caller: `rlm_query` starts an RLM as
+and errors are the same. `rlm_query` starts an RLM as
 `%%rlm` does.
 """
 
@@ -30,11 +30,11 @@ Arguments = Callable[[], Mapping[str, Any]]
 
 
 class Asker:
-    """Stands where the guest stands in a kernel of ours: the functions hand it what they were given.
+    """Answers the query functions in the notebook, in place of the guest of an RLM kernel.
 
     Args:
         shell: of the notebook.
-        arguments: those of an `RLM`, as they are configured when something is asked.
+        arguments: those of an `RLM`, as configured at the time of a call.
 
     Attributes:
         figures: what cells have shown; only the guest keeps that.
@@ -67,11 +67,11 @@ class Asker:
         return await Job(self._answers(self._ready(), self._query(payload, images))).wait_async()
 
     def usage(self) -> list[UsageSummary]:
-        """What the calls cost, call by call."""
+        """The usage of the calls, one summary each."""
         return list(self._spent)
 
     def close(self) -> None:
-        """Give up the connections."""
+        """Close the connections."""
         with self._lock:
             known, self._rlm = self._rlm, None
         if known is not None:
@@ -81,7 +81,7 @@ class Asker:
         return query_of(f"n{next(self._numbers)}", payload, list(images))
 
     def _ready(self) -> RLM:
-        """The RLM of the settings and keys as they are now. One before it closes when its last question is answered."""
+        """The RLM for the current settings and keys. An earlier one closes after its last answer."""
         arguments = self._arguments()
         key = fingerprint(arguments)
         with self._lock:
@@ -91,7 +91,7 @@ class Asker:
 
     async def _answers(self, rlm: RLM, query: Query) -> list[dict[str, str]]:
         self._turns = self._turns or asyncio.Semaphore(MAX_CONCURRENT)
-        live_responder = LiveResponder(rlm)  # the limits of the settings are those of one call
+        live_responder = LiveResponder(rlm)  # the configured limits hold for each call
         async with self._turns:
             try:
                 slots = Journal().slots(0, query)

@@ -1,4 +1,4 @@
-"""From the options of `%rlm resume` and the record of a run to the arguments of the resumed run, and its new cost."""
+"""The arguments of a run that `%rlm resume` continues, and its new cost."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PLAIN = (*arguments.PLAIN, "environment", "prompts")
 
 
 def with_recorded_model(options: Namespace, recorded: Mapping[str, Any], log: Path) -> Namespace:
-    """The options with the backend on record, and on the same backend the model, where they name none.
+    """The options, completed with the recorded backend, and on the same backend with the recorded model.
 
-    No other argument of the backend is taken over: a forged log could name a server.
+    No other argument of the backend is used: a forged log could name a server.
 
     Args:
         options: of the command.
@@ -32,7 +32,7 @@ def with_recorded_model(options: Namespace, recorded: Mapping[str, Any], log: Pa
         log: its path.
     """
     backend = recorded.get("backend")
-    if not (_says(options, *_ROOT, *_SUB) and isinstance(backend, str) and options.backend in (None, backend)):
+    if not (_any_given(options, *_ROOT, *_SUB) and isinstance(backend, str) and options.backend in (None, backend)):
         return options
     known = {"backend": backend, "model": options.model or clients_options.recorded_model(recorded, log)}
     return Namespace(**{**vars(options), **known})
@@ -41,11 +41,11 @@ def with_recorded_model(options: Namespace, recorded: Mapping[str, Any], log: Pa
 def overrides(
     options: Namespace, named: Mapping[str, Any], recorded: Mapping[str, Any], namespace: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of an `RLM` that goes on from a recorded run: only what a command says itself.
+    """The arguments of an `RLM` that the command changes in a recorded run.
 
     Args:
         options: of the command.
-        named: what `merged` gives of them `with_recorded_model`.
+        named: the merged settings, see `merge_settings` and `with_recorded_model`.
         recorded: the first line of the log.
         namespace: of the notebook.
 
@@ -55,22 +55,22 @@ def overrides(
     """
     check_no_secret({name: named[name] for name in ("backend_kwargs", "environment_kwargs")})
     given = {name: getattr(options, name) for name in _PLAIN}
-    if _says(options, *_ROOT):
+    if _any_given(options, *_ROOT):
         given |= arguments.root_model(named, namespace)
-    if _says(options, *_SUB):
+    if _any_given(options, *_SUB):
         given |= arguments.sub_models(named, namespace)
-    if _says(options, "environment_kwarg", "attachable"):
+    if _any_given(options, "environment_kwarg", "attachable"):
         given["environment_kwargs"] = _environment_kwargs(options, recorded)
     return {name: value for name, value in given.items() if value is not None}
 
 
 def newly_spent(done: RLMResult, known: Recording, at: int | None) -> UsageSummary:
-    """What a resumed run asked itself: its usage counts what is on record as well.
+    """The usage of a resumed run without the recorded calls, which its result counts too.
 
     Args:
         done: its result.
-        known: the run that it goes on from.
-        at: the last iteration that counted; None: all of it.
+        known: the recorded run.
+        at: the last iteration that was kept; None: all.
     """
     meter = UsageMeter()
     for model, usage in _recorded_usage(known, at, done.root_model):
@@ -81,7 +81,7 @@ def newly_spent(done: RLMResult, known: Recording, at: int | None) -> UsageSumma
     return UsageSummary({model: sums for model, sums in new.items() if sums.total_calls > 0})
 
 
-def _says(options: Namespace, *names: str) -> bool:
+def _any_given(options: Namespace, *names: str) -> bool:
     return any(getattr(options, name) for name in names)
 
 
@@ -91,19 +91,19 @@ def _dict(recorded: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _environment_kwargs(options: Namespace, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Those on record with those of the command over them; another environment takes none of the record."""
-    said = arguments.pairs_of(options, "environment_kwarg")
+    """The recorded options, overridden by those of the command. A new environment uses no recorded option."""
+    chosen = arguments.pairs_of(options, "environment_kwarg")
     before = _dict(recorded, "environment_kwargs") if options.environment is None else {}
-    hidden = sorted(name for name, held in before.items() if name not in said and held != without_hidden(held))
-    if hidden and not said:
-        return None  # to go on as recorded says what to give again
+    hidden = sorted(name for name, held in before.items() if name not in chosen and held != without_hidden(held))
+    if hidden and not chosen:
+        return None  # then the resumed run reports which options are missing
     if hidden:
         raise ConfigError(f"{', '.join(hidden)} held a secret, which is in no log: give the whole environment with -e.")
-    return {**without_hidden(before), **said, **({"attachable": True} if options.attachable else {})}
+    return {**without_hidden(before), **chosen, **({"attachable": True} if options.attachable else {})}
 
 
 def _recorded_usage(known: Recording, at: int | None, root: str) -> Iterator[tuple[str, Usage]]:
-    """The calls on record. Replies of the root model count for the one that goes on."""
+    """The recorded calls. Replies of the root model count for the new root model."""
     run = known.trajectory
     for replied in run.replies:
         if at is None or replied.iteration <= at:
@@ -116,7 +116,7 @@ def _recorded_usage(known: Recording, at: int | None, root: str) -> Iterator[tup
 
 
 def _minus(whole: ModelUsageSummary, part: ModelUsageSummary) -> ModelUsageSummary:
-    """What is left; a run that ended before it had retold the record has nothing left."""
+    """The difference; 0 for a run that ended before it had replayed the record."""
     unknown = whole.total_cost is None or part.total_cost is None
     return ModelUsageSummary(
         whole.total_calls - part.total_calls,

@@ -28,30 +28,34 @@ BELONGING = {
     "backend": ("model", "base_url", "backend_kwargs", "sub_backend", "sub_model"),
     "environment": ("environment_kwargs",),
 }
-"""What is set for one backend or environment, and must not reach another: its server would get another's key."""
+"""Settings of one backend or environment. They must not be used for another one: its server would get a wrong key."""
 
 
 class Settings(HasTraits):
-    """The settings. An empty text, an empty dict and None stand for nothing."""
+    """The settings. An empty text, an empty dict and None mean: not set."""
 
-    backend = Unicode("openai", help="The provider of the model; another one forgets the five below.").tag(config=True)
+    backend = Unicode("openai", help="The provider of the model; a change resets the next five.").tag(config=True)
     model = Unicode("", help="The model.").tag(config=True)
-    base_url = Unicode("", help="The provider's endpoint.").tag(config=True)
+    base_url = Unicode("", help="The endpoint of the provider.").tag(config=True)
     backend_kwargs = Dict(help="More arguments of the backend.").tag(config=True)
-    sub_backend = Unicode("", help="The provider of sub-calls; empty: the same.").tag(config=True)
-    sub_model = Unicode("", help="The model of sub-calls; empty: the same.").tag(config=True)
-    environment = Unicode("local", help="Where the model's cells run; another forgets the options.").tag(config=True)
+    sub_backend = Unicode("", help="The provider for sub-calls; empty: the same.").tag(config=True)
+    sub_model = Unicode("", help="The model for sub-calls; empty: the same.").tag(config=True)
+    environment = Unicode("local", help="Where the cells of the model run; a change resets the next one.").tag(
+        config=True
+    )
     environment_kwargs = Dict(help="Options of the environment.").tag(config=True)
-    attachable = Bool(False, help="Whether others of this user may look into the live REPL.").tag(config=True)
-    max_iterations = Int(30, help="Turns of the root model.").tag(config=True)
-    max_depth = Int(1, help="Levels of RLMs.").tag(config=True)
-    max_budget = Float(None, allow_none=True, help="US dollars that a run may cost.").tag(config=True)
-    max_timeout = Float(None, allow_none=True, help="Seconds that a run may take.").tag(config=True)
-    max_tokens = Int(None, allow_none=True, help="Tokens that a run may use.").tag(config=True)
-    max_errors = Int(None, allow_none=True, help="Cells in a row that may raise.").tag(config=True)
-    prompts = Enum(["", "large", "small"], "", help="The prompt profile; empty: the backend's.").tag(config=True)
-    persistent = Bool(False, help="Keep one kernel over cells with the same options.").tag(config=True)
-    log_dir = Unicode(f"./{FOLDER}", help="Where logs and notebooks of runs are kept; empty: nowhere.").tag(config=True)
+    attachable = Bool(False, help="Let `rlm attach` and JupyterLab connect to the REPL.").tag(config=True)
+    max_iterations = Int(30, help="Maximum turns of the root model.").tag(config=True)
+    max_depth = Int(1, help="Maximum depth of RLMs.").tag(config=True)
+    max_budget = Float(None, allow_none=True, help="Maximum cost of a run in US dollars.").tag(config=True)
+    max_timeout = Float(None, allow_none=True, help="Maximum time of a run in seconds.").tag(config=True)
+    max_tokens = Int(None, allow_none=True, help="Maximum tokens of a run.").tag(config=True)
+    max_errors = Int(None, allow_none=True, help="Maximum of consecutive cells that raise.").tag(config=True)
+    prompts = Enum(["", "large", "small"], "", help="The prompt profile; empty: chosen by the backend.").tag(
+        config=True
+    )
+    persistent = Bool(False, help="Keep the kernel for cells with the same options.").tag(config=True)
+    log_dir = Unicode(f"./{FOLDER}", help="Folder for logs and notebooks of runs; empty: none.").tag(config=True)
     view = Enum(["live", "verbose", "quiet"], "live", help="How much of a run is shown.").tag(config=True)
 
 
@@ -61,17 +65,17 @@ def values(settings: HasTraits) -> dict[str, Any]:
 
 
 def value(settings: HasTraits, name: str) -> Any:
-    """One of them.
+    """The value of a setting.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: there is no setting of this name.
     """
     _check_name(name)
     return getattr(settings, name)
 
 
 def render_settings(settings: HasTraits) -> str:
-    """All settings, a line each; a star marks those that are not as they came."""
+    """All settings, one per line; a star marks those that differ from the default."""
     traits = Settings.class_own_traits()
     width = max(map(len, traits))
     lines = []
@@ -83,20 +87,20 @@ def render_settings(settings: HasTraits) -> str:
 
 
 def none_of(owner: str) -> dict[str, Any]:
-    """What belongs to a backend or an environment, as long as nothing of it is set. `owner`: the setting's name."""
+    """The defaults of the settings that belong to a backend or an environment. `owner`: the name of its setting."""
     return {name: Settings.class_traits()[name].default() for name in BELONGING[owner]}
 
 
 def change(settings: HasTraits, name: str, text: str) -> None:
-    """Set one of them; with another backend or environment, what was set for the one before is forgotten.
+    """Change a setting. A new backend or environment resets the settings that belong to the old one.
 
     Args:
         settings: all of them.
         name: the setting.
-        text: its value, as Python writes it; of a setting that is a text, that text.
+        text: its value as a Python literal; for a text setting also the plain text.
 
     Raises:
-        ConfigError: there is none of this name, or the value is of another kind, or a key.
+        ConfigError: there is no such setting, or the value has a wrong type or holds an API key.
     """
     _check_name(name)
     value = text if isinstance(Settings.class_traits()[name], Unicode) and text[:1] not in ("'", '"') else _read(text)
@@ -112,10 +116,10 @@ def change(settings: HasTraits, name: str, text: str) -> None:
 
 
 def save(settings: HasTraits, shell: InteractiveShell) -> Path:
-    """Keep the settings that are not as they came for the kernels to come. Returns the file.
+    """Save the settings that differ from the default, for new kernels. Returns the file.
 
     Raises:
-        ConfigError: the file there is none that we could add to.
+        ConfigError: the existing file is not a JSON object.
     """
     path = _folder(shell) / FILE
     kept = {name: value for name, value in values(settings).items() if value != Settings.class_traits()[name].default()}
@@ -124,20 +128,20 @@ def save(settings: HasTraits, shell: InteractiveShell) -> Path:
         known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         known[SECTION] = kept
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path} is no JSON object ({error}): repair or remove it.") from error
+        raise ConfigError(f"{path} is not a JSON object ({error}): repair or remove it.") from error
     write_whole(path, (json.dumps(known, indent=2) + "\n").encode())
     return path
 
 
 def check_no_secret(named: dict[str, Any]) -> None:
-    """Refuse a key where it would be written down.
+    """Check that no API key is among settings that are written to a file.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: there is a key.
     """
     if named_secrets(named):
         raise ConfigError(
-            "An API key does not belong in a notebook or a configuration, where others read it: "
+            "An API key does not belong in a notebook or a configuration file, which others may read: "
             "set it in the environment or in a .env file."
         )
 
@@ -149,7 +153,7 @@ def _check_name(name: str) -> None:
 
 
 def _read(text: str) -> Any:
-    """A value as Python writes it, else the words themselves."""
+    """The value of a Python literal; any other text as it is."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -158,5 +162,5 @@ def _read(text: str) -> Any:
 
 def _folder(shell: InteractiveShell) -> Path:
     if shell.profile_dir is None:
-        raise ConfigError("This IPython has no profile to keep settings in: start it with one.")
+        raise ConfigError("This IPython has no profile, so settings cannot be saved: start IPython with a profile.")
     return Path(shell.profile_dir.location)

@@ -1,4 +1,4 @@
-"""Tab completion of `%%rlm` and `%rlm`: options, commands, and the names that stand after them."""
+"""Tab completion of `%%rlm` and `%rlm`: options, commands and their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Namespace = Mapping[str, Any]
 
 
 def of_cell(namespace: Namespace, line: str, word: str) -> list[str]:
-    """What a word of the first line of a `%%rlm` cell may become."""
+    """Completions for a word in the first line of a `%%rlm` cell."""
     before = _before(line, word)
     if (choose := _VALUES.get(before[-1] if before else "")) is not None:
         return _beginning(choose(namespace), word)
@@ -22,7 +22,7 @@ def of_cell(namespace: Namespace, line: str, word: str) -> list[str]:
 
 
 def of_command(namespace: Namespace, line: str, word: str) -> list[str]:
-    """What a word of a `%rlm` line may become."""
+    """Completions for a word of a `%rlm` line."""
     before = _before(line, word)
     if len(before) <= 1:
         return _beginning(grammar.COMMANDS, word)
@@ -66,7 +66,7 @@ _VALUES: Mapping[str, Callable[[Namespace], Iterable[str]]] = {
     "--prompts": lambda _: ("large", "small"),
     "--schema": _schemas,
 }
-"""What may stand after an option."""
+"""The possible values of an option."""
 
 
 def _beginning(words: Iterable[str], word: str) -> list[str]:

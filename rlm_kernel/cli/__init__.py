@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import os
 import re
 import sys
@@ -77,10 +78,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"rlm-kernel {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (run, demo, replay, resume, show, view, diff, export, trust_command, attach, install_kernel, doctor):
+        help_ = inspect.cleandoc(module.__doc__ or "")
+        summary = help_.partition(".\n")[0]
         command = commands.add_parser(
             module.NAME,
-            help=module.HELP,
-            description=module.DESCRIPTION,
+            help=summary[:1].lower() + summary[1:],
+            description=help_,
             epilog=exit_codes.describe_table(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

@@ -1,4 +1,17 @@
-"""`rlm attach`: inspect the live REPL of a run, or run code in it."""
+r"""Inspect the live REPL of a run.
+
+Expressions are evaluated while the model works. This does not change the run: no cell is counted,
+nothing is stored, and the command does not wait for a running cell.
+
+A run can be inspected only if it was started with one of `rlm run --attachable`,
+`%%rlm --attachable` and environment_kwargs={"attachable": True}. The reason: a client that can
+inspect a kernel can also run code in it.
+
+JupyterLab can list the same REPLs as external kernels. Cells that you run there, or with
+--jupyter, are part of the run and change its variables:
+  jupyter lab --ServerApp.allow_external_kernels=True \
+              --ServerApp.external_connection_dir="$(rlm attach --folder)"
+"""
 
 from __future__ import annotations
 
@@ -18,19 +31,6 @@ if TYPE_CHECKING:
     from rlm_kernel.kernel.inspector import KernelInspector
 
 NAME = "attach"
-HELP = "inspect the live REPL of a run"
-DESCRIPTION = """\
-Evaluate expressions in the REPL of a run while the model works. This does not change the run: no
-cell is counted, nothing is stored, and the command does not wait for a cell that is running.
-
-A run can be inspected only if it was started with this option, because whoever connects can run
-code: `rlm run --attachable`, `%%rlm --attachable`, or environment_kwargs={"attachable": True}.
-
-JupyterLab can list the same REPLs as external kernels. Cells that you run there, or with
---jupyter, are part of the run and change its variables:
-  jupyter lab --ServerApp.allow_external_kernels=True \\
-              --ServerApp.external_connection_dir="$(rlm attach --folder)"
-"""
 
 _HINT = "Type an expression to see its value, `vars` to list the variables, Ctrl-D to leave. The run continues."
 

@@ -1,4 +1,12 @@
-"""`rlm demo`: questions over the source of the standard library, asked live, with checked answers."""
+"""Let a model answer questions over the source of the standard library.
+
+The model gets three questions over more than ten million characters. The run is shown live, and
+each answer is checked. Code can answer two of the questions; the third needs a judgement for each
+of six files. The default model is a small one that runs on this machine. Its file (1.1 GB) is
+downloaded at the first use.
+
+The exit code is 0 if the two code questions are answered correctly.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +30,6 @@ if TYPE_CHECKING:
     from rlm_kernel.types import RLMChatCompletion
 
 NAME = "demo"
-HELP = "let a model answer questions over the source of the standard library"
-DESCRIPTION = """\
-Ask a model three questions over the source of Python's standard library (more than ten million
-characters), show the run live, and check each answer. Code can answer two of the questions; the
-third needs a judgement for each of six files. The default model is a small one that runs on this
-machine. Its file (1.1 GB) is downloaded at the first use.
-
-The exit code is 0 if the two code questions are answered correctly.
-"""
 
 _BACKEND = "llamacpp"
 _MAX_TURNS = 10
@@ -72,7 +71,7 @@ def execute(args: Namespace) -> int:
     sources = standard_library()
     _introduce(console, args, sources)
     logger = logs.logger(args)
-    outcomes = [_ask(console, args, sources, logger, number, question) for number, question in questions]
+    outcomes = [_answer(console, args, sources, logger, number, question) for number, question in questions]
     _sum_up(console, outcomes)
     return 0 if all(done.verdict.right for done in outcomes if done.question.kind == "code") else 1
 
@@ -137,7 +136,7 @@ def _introduce(console: Console, args: Namespace, sources: Sources) -> None:
         )
 
 
-def _ask(
+def _answer(
     console: Console,
     args: Namespace,
     sources: Sources,

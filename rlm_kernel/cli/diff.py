@@ -1,4 +1,10 @@
-"""`rlm diff`: compare two runs cell by cell with nbdime."""
+"""Compare two recorded runs cell by cell.
+
+The notebooks of the runs are compared; tokens, times and file names are ignored. The exit code is
+7 if the runs differ. Needs nbdime: pip install 'rlm-kernel[notebooks]'.
+
+A and B are logs (.jsonl) or notebooks (.ipynb).
+"""
 
 from __future__ import annotations
 
@@ -21,13 +27,6 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 NAME = "diff"
-HELP = "compare two recorded runs cell by cell"
-DESCRIPTION = """\
-Compare the notebooks of two recorded runs, cell by cell. Tokens, times and file names are
-ignored. Needs nbdime: pip install 'rlm-kernel[notebooks]'. The exit code is 7 if the runs differ.
-
-A and B are logs (.jsonl) or notebooks (.ipynb).
-"""
 
 _FACTS = re.compile(r"^<small>.*</small>\n*| · \[log\]\([^()\n]*\)", re.MULTILINE)
 """Tokens, times and file names, which differ between any two runs."""

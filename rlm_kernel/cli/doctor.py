@@ -1,4 +1,8 @@
-"""`rlm doctor`: what works on this machine, what is missing, and how to install it."""
+"""Check Python, kernels, the local model, API keys and Docker.
+
+A kernel is started to check that one works. Of API keys only the names are shown. The exit code is
+0 if local kernels work.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +21,6 @@ if TYPE_CHECKING:
     from rlm_kernel.cli.checks import Check
 
 NAME = "doctor"
-HELP = "check Python, kernels, the local model, API keys and Docker"
-DESCRIPTION = """\
-Check what a completion needs: Python and its packages, a kernel (one is started), the file of the
-local model, API keys (only their names are shown) and Docker. The exit code is 0 if local kernels
-work.
-"""
 
 _MARKS = {"ok": ("✓", "green"), "absent": ("–", "dim"), "broken": ("✗", "red")}  # noqa: RUF001 (a dash is meant)
 

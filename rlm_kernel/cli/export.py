@@ -1,4 +1,13 @@
-"""`rlm export`: write a recorded run as a notebook, a page, a script or Markdown."""
+"""Write a recorded run as a notebook, a page, a script or Markdown.
+
+Without --to, a notebook is written; with it, a page (html), a script (py) or Markdown (md).
+
+--clean keeps only the cells that the answer needs. It removes one cell after another, from the
+last to the first, and replays the rest each time to check that the answer is the same. No API key
+is needed.
+
+FILE is the log of a run (.jsonl) or its notebook (.ipynb).
+"""
 
 from __future__ import annotations
 
@@ -18,16 +27,6 @@ if TYPE_CHECKING:
     from rlm_kernel.replay.steps import Step
 
 NAME = "export"
-HELP = "write a recorded run as a notebook, a page, a script or Markdown"
-DESCRIPTION = """\
-Write the notebook of a recorded run; with --to, a page (html), a script (py) or Markdown (md).
-
---clean keeps only the cells that the answer needs. It removes one cell after another, from the
-last to the first, and replays the rest each time to check that the answer is the same. No API key
-is needed.
-
-FILE is the log of a run (.jsonl) or its notebook (.ipynb).
-"""
 
 _FORMATS = ("html", "py", "md")
 

@@ -1,4 +1,10 @@
-"""`rlm kernel`: install and remove the kernelspec `rlm`, a notebook with the model's REPL."""
+"""Install or remove the RLM kernel for notebooks.
+
+The kernelspec `rlm`, for JupyterLab, Notebook and VS Code, is an IPython kernel of this Python
+with the names that a model has in its REPL (context, llm_query, rlm_query, FINAL) and with %%rlm.
+`pip install` already adds it to the same environment; use this command for a Jupyter in another
+environment.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +24,6 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 NAME = "kernel"
-HELP = "install or remove the RLM kernel for notebooks"
-DESCRIPTION = """\
-Install the kernelspec `rlm` for JupyterLab, Notebook and VS Code. It is an IPython kernel of this
-Python with the names that a model has in its REPL (context, llm_query, rlm_query, FINAL), and
-with %%rlm. `pip install` already adds it to the same environment; use this command for a Jupyter
-in another one.
-"""
 
 SPEC = "rlm"
 

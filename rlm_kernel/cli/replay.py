@@ -1,4 +1,13 @@
-"""`rlm replay`: replay a recorded run and report where it differs."""
+"""Run the cells of a recorded run again, without an API key.
+
+The cells run in the environment that the run used. Models are not asked: sub-calls get their
+recorded answers. Outputs and the answer are compared with the record. The exit code is 7 if they
+differ.
+
+FILE is the log of a run (.jsonl) or its notebook (.ipynb). The cells of a notebook run as they
+are in the file, so you can edit them first. With --live, models are asked for answers that are
+not in the record.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +26,6 @@ if TYPE_CHECKING:
     from rlm_kernel.replay.steps import Step
 
 NAME = "replay"
-HELP = "run the cells of a recorded run again, without an API key"
-DESCRIPTION = """\
-Run the cells of a recorded run again, in the environment that it used. Models are not asked:
-sub-calls get their recorded answers. Outputs and the answer are compared with the record. The
-exit code is 7 if they differ.
-
-FILE is the log of a run (.jsonl) or its notebook (.ipynb). The cells of a notebook run as they
-are in the file, so you can edit them first. With --live, models are asked for answers that are
-not in the record.
-"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -1,4 +1,12 @@
-"""`rlm resume`: continue a recorded run."""
+"""Continue a recorded run.
+
+The run may have been stopped, or it may have finished. Its cells run again in a new kernel with
+the recorded answers, and then the model continues. No recorded question is asked again. Only the
+answer goes to stdout.
+
+FILE is the log of a run (.jsonl) or its notebook (.ipynb). API keys are read from the environment
+or from a .env file.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +21,6 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 NAME = "resume"
-HELP = "continue a recorded run"
-DESCRIPTION = """\
-Continue a recorded run that was stopped, or that has finished. Its cells run again in a new
-kernel with the recorded answers, and then the model continues. No
-recorded question is asked again. Only the answer goes to stdout.
-
-FILE is the log of a run (.jsonl) or its notebook (.ipynb). API keys are read from the environment
-or from a .env file.
-"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

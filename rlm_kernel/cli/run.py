@@ -1,4 +1,11 @@
-"""`rlm run`: one completion over a file, a folder or stdin."""
+"""Answer a question over a file, a folder or stdin.
+
+Only the answer goes to stdout; everything else goes to stderr.
+
+API keys are read from the environment (OPENAI_API_KEY ...) or from a .env file in the working
+directory or a parent of it. There is no option for a key, because every user of the machine can
+read the command lines of running processes.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +25,6 @@ if TYPE_CHECKING:
     from rlm_kernel.types import RLMChatCompletion
 
 NAME = "run"
-HELP = "answer a question over a file, a folder or stdin"
-DESCRIPTION = """\
-Answer a question over a long input. Only the answer goes to stdout; everything else goes to
-stderr.
-
-API keys are read from the environment (OPENAI_API_KEY ...) or from a .env file in the working
-directory or a parent of it. There is no option for a key, because every user of the machine can
-read the command lines of running processes.
-"""
 
 _BACKEND = "openai"
 

@@ -1,4 +1,9 @@
-"""`rlm show`: draw a recorded run as the live display drew it."""
+"""Show a recorded run in the terminal.
+
+It shows the question, the model's code and its output, the sub-calls, the answer and the cost.
+
+FILE is the log of a run (.jsonl) or its notebook (.ipynb).
+"""
 
 from __future__ import annotations
 
@@ -13,13 +18,6 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 NAME = "show"
-HELP = "show a recorded run in the terminal"
-DESCRIPTION = """\
-Show a recorded run: the question, the model's code and its output, the sub-calls, the answer and
-the cost.
-
-FILE is the log of a run (.jsonl) or its notebook (.ipynb).
-"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

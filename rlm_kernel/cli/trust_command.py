@@ -1,4 +1,9 @@
-"""`rlm trust`: sign the log of another user, so that it is trusted like one's own."""
+"""Sign the log of another user, or of an older version, as yours.
+
+The log is signed with your key. `rlm replay`, `rlm resume` and `rlm export` then use the files and
+servers that it names, without asking; they are listed on stderr. Logs of your own runs are signed
+when they are written. For a notebook, its log in the same folder is signed.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +20,6 @@ if TYPE_CHECKING:
     from rlm_kernel.engine.record_access import Trust
 
 NAME = "trust"
-HELP = "sign the log of another user, or of an older version, as yours"
-DESCRIPTION = """\
-Sign the log of a recorded run with your key, as if you had made it. `rlm replay`, `rlm resume`
-and `rlm export` then use the files and servers that it names, without asking; they are listed on
-stderr. Logs of your own runs are signed when they are written. For a notebook, its log in the
-same folder is signed.
-"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -1,4 +1,14 @@
-"""`rlm view`: recorded runs and runs in progress, in the browser."""
+"""Show recorded runs in the browser.
+
+The page shows turns, code, outputs and pictures, sub-calls, child runs, tokens and cost. It
+updates while a run is in progress. Nothing is sent to another machine. PATH is a folder of logs
+or one log (default: ./rlm_logs, or ./logs if that does not exist).
+
+The server listens on this machine only, but every user of the machine can connect to it. So the
+address holds a token: anyone who has the address can read the logs.
+
+With --export, the run is written to one HTML file that needs no server.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +29,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 NAME = "view"
-HELP = "show recorded runs in the browser"
-DESCRIPTION = """\
-Show runs in the browser: turns, code, outputs and pictures, sub-calls, child runs, tokens and
-cost. A run in progress is updated as it goes. Nothing is sent to another machine. PATH is a
-folder of logs or one log (default: ./rlm_logs, or ./logs if there is none).
 
-The server listens on this machine only, but every user of the machine can connect to it. So the
-address holds a token: anyone who has the address can read the logs.
-
-With --export, the run is written to one HTML file that needs no server.
-"""
 PORT = 3001
 
 

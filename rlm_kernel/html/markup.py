@@ -1,9 +1,9 @@
 """HTML as elements: the one place where markup is made.
 
-    render(h("p", "What the model said: ", h("b", text), style="color:#dc2626"))
+    render(h("p", "The reply: ", h("b", text), style="color:#dc2626"))
 
-A string is always text. It becomes markup nowhere, whoever wrote it: only an element makes a tag. So a view cannot
-forget to escape. `tests/contract/test_markup.py` lists each string constant outside of this module that holds a tag.
+A string is always text, never markup: only an element makes a tag. So a view cannot forget to escape.
+`tests/contract/test_markup.py` lists each string constant outside of this module that holds a tag.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def fill(template: str, **nodes: Node) -> Markup:
 
 
 def is_address(name: str, value: str) -> bool:
-    """Whether an address does nothing before it is clicked, and then leads to where it says.
+    """Whether an address is safe: it does nothing before a click, and then opens what it names.
 
     Args:
         name: ``href``: a path or a page of the web; ``src``: a path or a picture that is a part of the address.

@@ -63,7 +63,7 @@ def sanitize(text: str, *, ours: bool = False) -> Markup:
 
     Args:
         text: the HTML; it need not be well formed.
-        ours: the page around it is made by us: classes stay, and links to files beside it.
+        ours: the page around it is made by us: classes stay, and links to files in its folder.
     """
     return render(_tree(_NO_CONTENT.sub("", text), ours))
 

@@ -25,7 +25,7 @@ class Subcalls:
 
     Attributes:
         began: when the first one began, in seconds since the run began.
-        asked: prompts in all calls so far.
+        prompts: those of all calls so far.
         answered: how many have an answer or an error.
         failed: how many have an error.
         batched: whether one of the calls was a batch.
@@ -37,7 +37,7 @@ class Subcalls:
     """
 
     began: float
-    asked: int = 0
+    prompts: int = 0
     answered: int = 0
     failed: int = 0
     batched: bool = False
@@ -56,7 +56,7 @@ class Subcalls:
         """The sum with one more call in it."""
         return replace(
             self,
-            asked=self.asked + event.count,
+            prompts=self.prompts + event.count,
             batched=self.batched or event.count > 1,
             kinds=_with(self.kinds, event.kind),
             models=_with(self.models, event.model),

@@ -1,4 +1,4 @@
-"""Read text files and folders that somebody else may have written: with a bound, and not out of the folder.
+"""Read text files and folders that another user may have written: bounded, and never outside of the folder.
 
 A path below a folder is opened name by name, each relative to the descriptor of the one above, and no name may be a
 link. So a folder that is exchanged for a link between its listing and its opening is an error, and not a way out. A
@@ -111,7 +111,7 @@ def read_text(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """The bytes to the end, or so many as `size` says if it is not 0 (files in /proc have none)."""
+    """The bytes to the end; at most `size` bytes if it is not 0 (files in /proc report 0)."""
     left = size or None
     while piece := file.read(_PIECE if left is None else min(_PIECE, left)):
         yield piece

@@ -1,8 +1,8 @@
-"""The viewer: a recorded run, or one in progress, as a page to read, search and navigate by keyboard.
+"""The viewer: a page that shows recorded runs and runs in progress, with search and keyboard control.
 
 One component, written as plain ES modules and one style sheet in `page/`, is used three ways: as the page of `rlm
 view`, as a file that holds a log, and as a widget in a notebook. It builds elements and text nodes only, so nothing
-that a model or a kernel wrote is ever read as HTML or run, and it fetches nothing from outside.
+that a model or a kernel wrote is read as HTML or executed. It loads nothing from other servers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def view(run: RLMChatCompletion | str | os.PathLike[str], *, height: int = 640) 
         height: of the widget, in pixels.
 
     Returns:
-        A widget, to be shown as the value of a cell. Where no widget can be shown, a folded text stands for it.
+        A widget. Front ends without widgets show the run as folded text.
 
     Raises:
         ConfigError: the result has no trajectory, or the extra `widget` is not installed.

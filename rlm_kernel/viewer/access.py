@@ -1,9 +1,9 @@
-"""Who may read what the viewer's server hands out.
+"""Access control of the viewer's server.
 
-Loopback is open to every user of the machine, and a log may lie in a folder that is closed to them. So a server makes a
-token, and only who has it gets anything. A browser brings it once, in the address that `rlm view` opens or prints, and
-gets a cookie for it. The page lies below a path that nobody can guess, and the cookie is for that path: a cookie has no
-port, so a browser would otherwise show it to the servers of other users on this machine, too.
+Every user of the machine can connect to loopback, but may not be allowed to read the folder of the logs. So the server
+makes a token and answers only requests that have it. A browser sends it once, in the address that `rlm view` opens or
+prints, and gets a cookie. The path of the page is random and the cookie is for that path: cookies do not depend on the
+port, so a browser would otherwise send it to the servers of other users on this machine, too.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 PARAMETER = "token"
-"""How the token is called in an address."""
+"""The name of the token in an address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The way in of one server. Without a token everybody may read.
+    """The access of one server. Without a token every user may read.
 
     Attributes:
-        token: what a browser has to bring.
+        token: what a browser has to send.
         home: the path of the page; it ends with a slash.
     """
 
@@ -35,7 +35,7 @@ class Access:
 
     @property
     def query(self) -> str:
-        """What an address needs, to be let in."""
+        """The query of an address with the token."""
         return "" if self.token is None else f"?{PARAMETER}={self.token}"
 
     def allows(self, path: str, query: Mapping[str, Sequence[str]], cookies: str, port: int) -> bool:
@@ -54,7 +54,7 @@ class Access:
         return self._is_token(query.get(PARAMETER, [""])[0])
 
     def cookie(self, port: int) -> str:
-        """The `Set-Cookie` header of a browser that is let in: until it is closed, and for this page only."""
+        """The `Set-Cookie` header for a browser with the token: for this session and this page only."""
         return f"{_name(port)}={self.token}; Path={self.home}; HttpOnly; SameSite=Strict"
 
     def _in(self, cookies: str, port: int) -> bool:

@@ -26,7 +26,7 @@ _LAST_LINES: dict[Use, str] = {
 
 @cache
 def script(use: Use) -> str:
-    """The whole component as the source of one ES module, the style sheet within."""
+    """The whole component as the source of one ES module, with the style sheet."""
     style = f"const STYLE = {json.dumps(source('viewer.css'))};"
     return "\n".join(["const modules = {};", *map(_as_function, modules()), style, _LAST_LINES[use]])
 

@@ -1,4 +1,4 @@
-"""A run as a folded text in plain HTML: what stands for the widget in a page, an untrusted notebook, on nbviewer.
+"""A run as folded text in plain HTML, shown where the widget is not: in exports, untrusted notebooks and nbviewer.
 
 It needs neither script nor style. It is a tree of elements, in which every string is text; long texts are cut.
 """
@@ -20,7 +20,7 @@ _KINDS = (b'"metadata"', b'"iteration"', b'"finished"', b'"failed"')
 
 
 def folded_html(log: LogOnDisk | LogInMemory) -> Markup:
-    """The run as nested `<details>`; of a log that cannot be read, why."""
+    """The run as nested `<details>`; if the log cannot be read, the reason."""
     try:
         large = log.size > _MAX_BYTES
         lines = list(_lines(_ends(log) if large else log.read(0, _MAX_BYTES)))
@@ -31,18 +31,18 @@ def folded_html(log: LogOnDisk | LogInMemory) -> Markup:
     if len(turns) > _MAX_TURNS:
         body.append(h("p", f"{len(turns) - _MAX_TURNS} more turns"))
     if large:
-        body.append(h("p", "The log is large: only its beginning and its end are shown here."))
+        body.append(h("p", "The log is large: only its beginning and its end are shown."))
     return render(details(_text(_question(lines) or log.name), body), _outcome(lines))
 
 
 def _lines(content: bytes) -> Iterator[dict[str, Any]]:
-    """The lines that say something here; the others are not even parsed."""
+    """The lines that are shown. The others are not parsed."""
     for line in content.splitlines():
         if any(kind in line[:40] for kind in _KINDS):
             try:
                 parsed = json.loads(line)
             except (ValueError, RecursionError):
-                continue  # the log was cut here, or is made to break its readers
+                continue  # the log was cut here, or is hostile
             if isinstance(parsed, dict):
                 yield parsed
 
@@ -57,16 +57,16 @@ def _question(lines: list[dict[str, Any]]) -> str:
 
 
 def _turn(turn: dict[str, Any]) -> Element:
-    said = str(turn.get("response") or "").split("```", 1)[0]
+    text = str(turn.get("response") or "").split("```", 1)[0]
     cells = [_cell(_fields(block)) for block in _items(turn.get("code_blocks"))]
-    return details(f"Turn {_text(turn.get('iteration'))}", [_block(said), cells])
+    return details(f"Turn {_text(turn.get('iteration'))}", [_block(text), cells])
 
 
 def _cell(block: dict[str, Any]) -> Node:
     result = _fields(block.get("result"))
     calls = len(_items(result.get("rlm_calls")))
-    asked = [h("p", f"{calls} sub-call{'s' if calls > 1 else ''}")] if calls else []
-    return [_block(block.get("code")), asked, _block(result.get("stdout")), _block(result.get("stderr"))]
+    note = [h("p", f"{calls} sub-call{'s' if calls > 1 else ''}")] if calls else []
+    return [_block(block.get("code")), note, _block(result.get("stdout")), _block(result.get("stderr"))]
 
 
 def _outcome(lines: list[dict[str, Any]]) -> Node:
@@ -76,7 +76,7 @@ def _outcome(lines: list[dict[str, Any]]) -> Node:
         answer = line.get("response") if line.get("type") == "finished" else line.get("final_answer")
         if answer is not None:
             return [_titled("Answer"), _block(answer)]
-    return h("p", "No answer is on record.")
+    return h("p", "The log has no answer.")
 
 
 def _titled(title: str) -> Element:

@@ -1,4 +1,4 @@
-"""The logs of one folder: all that the viewer's server may hand out."""
+"""The logs of one folder: the only files that the viewer's server serves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlm_kernel.trajectory.log.reader import check_is_log, log_of
 from rlm_kernel.viewer.summary import Summary, summary_of
 
 DEFAULT_FOLDERS = (FOLDER, "logs")
-"""Where runs are logged: by the command line and in the documents' examples."""
+"""Where runs are logged: by the command line, and in the examples of the documentation."""
 
 MAX_RUNS = 500
 """How many runs the list shows."""
@@ -32,11 +32,11 @@ class Folder:
         self._summaries: dict[tuple[str, int, int], Summary] = {}
 
     def logs(self) -> list[Path]:
-        """The logs. A link that leads out of the folder is none."""
+        """The logs. A link that leads out of the folder is not one."""
         return [file for file in self._named() if self._is_log(file)]
 
     def log(self, name: str) -> Path | None:
-        """The log of this name, or None. A name is compared with those that there are, and never made into a path."""
+        """The log of this name, or None. The name is compared with those in the folder, and never made into a path."""
         return next((file for file in self._named() if file.name == name and self._is_log(file)), None)
 
     def summaries(self, limit: int = MAX_RUNS) -> list[Summary]:
@@ -62,8 +62,8 @@ class Folder:
             except FileNotFoundError:
                 raise
             except OSError as error:
-                said = f"It cannot be read: {error.strerror}"
-                return Summary(path.name, stat.st_size, stat.st_mtime, "open", error=said)
+                why = f"It cannot be read: {error.strerror}"
+                return Summary(path.name, stat.st_size, stat.st_mtime, "open", error=why)
         return self._summaries[key]
 
 
@@ -89,7 +89,7 @@ def folder_of(given: str | None) -> Folder:
         raise ConfigError(f"There is no folder or log {given!r}: name the folder that RLMLogger(log_dir=…) writes to.")
     log = log_of(path)
     check_is_log(log)
-    if log.is_symlink():  # whoever names a link means what it leads to, wherever that is
+    if log.is_symlink():  # the user named the link, so its target may be anywhere
         log = log.resolve()
     return Folder(log.parent, log.name)
 

@@ -15,15 +15,15 @@ from rlm_kernel.trajectory.log.reader import log_of
 from rlm_kernel.types import RLMChatCompletion
 
 FRESH_SECONDS = 600.0
-"""A log without an end that changed this recently counts as one of a run under way: a model may think for long."""
+"""A log without an end that changed this recently belongs to a run in progress: a model may take minutes."""
 
 
 class LogSource(Protocol):
     """Where the bytes of a log are.
 
     Attributes:
-        name: what a person knows it by.
-        grows: whether more may come.
+        name: shown to the user.
+        grows: whether bytes may be added.
     """
 
     name: str
@@ -31,12 +31,12 @@ class LogSource(Protocol):
 
     @property
     def fresh(self) -> bool:
-        """Whether something was written a moment ago."""
+        """Whether it changed recently."""
         ...
 
     @property
     def size(self) -> int:
-        """How many bytes there are by now.
+        """The current size in bytes.
 
         Raises:
             OSError: it cannot be read.
@@ -54,7 +54,7 @@ class LogSource(Protocol):
 
 @dataclass(frozen=True)
 class LogOnDisk:
-    """A file, read on while it grows."""
+    """A file that may grow."""
 
     path: Path
     grows: bool = True
@@ -101,7 +101,7 @@ class LogInMemory:
 
 
 def log_source(run: RLMChatCompletion | str | os.PathLike[str]) -> LogOnDisk | LogInMemory:
-    """The log of what `view` was given.
+    """The log for the argument of `view`.
 
     Raises:
         ConfigError: it is neither a result with a trajectory nor a path.
@@ -127,12 +127,12 @@ def _lines(result: RLMChatCompletion) -> Iterator[bytes]:
 
 
 def _outcome(result: RLMChatCompletion) -> dict[str, Any]:
-    """How the run ended. Only a result of `%%rlm` may be one of a run that ended early: then it holds the error."""
+    """The last line of the log. Only a result of `%%rlm` may hold an error."""
     error = getattr(result, "error", None)
     if error is not None:
-        said = {"error_type": type(error).__name__, "error": str(error), "partial_answer": result.response or None}
+        failure = {"error_type": type(error).__name__, "error": str(error), "partial_answer": result.response or None}
         spent = {"usage_summary": result.usage_summary.to_dict()}
-        return {"type": "failed", "time": result.execution_time, **said, **spent}
+        return {"type": "failed", "time": result.execution_time, **failure, **spent}
     done = result.to_dict()
     known = {name: done[name] for name in ("response", "usage_summary", "execution_time")}
     return {"type": "finished", "time": result.execution_time, **known}

@@ -25,7 +25,7 @@ _STYLE = (
 
 
 def served_page() -> Markup:
-    """The page of `rlm view`. Its script is `viewer.js`, beside it."""
+    """The page of `rlm view`, which loads `viewer.js`."""
     return _page(TITLE, h("script", type="module", src="viewer.js"))
 
 
@@ -45,7 +45,7 @@ def locked_policy() -> str:
 
 
 def opening(url: str) -> Markup:
-    """A page that leads to an address, for a file: an address on a command line is shown to all by `ps`."""
+    """A page that redirects to an address. It is opened from a file, because `ps` shows command lines to all users."""
     return fill(component.source("opening.html"), url=url)
 
 

@@ -1,8 +1,8 @@
 """The server of `rlm view`: the page, the list of a folder's logs, and their bytes from an offset on.
 
-It listens on loopback and changes nothing. Other users of the machine reach loopback, too: so a request needs the token
-(see `access`). A page of another origin could make a browser ask, also under a name that leads to loopback (DNS
-rebinding): so a request has to name this server as its host, and come from this page.
+It listens on loopback and changes nothing. Other users of the machine can connect to loopback, too: so a request needs
+the token (see `access`). A page of another origin could make a browser send requests, also under a name that resolves
+to loopback (DNS rebinding): so a request must name this server as its host, and must come from this page.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ViewerServer(ThreadingHTTPServer):
             super().__init__((_ADDRESS, port), _Request)
         except (OSError, OverflowError) as error:
             raise ConfigError(
-                f"Port {port} cannot be used ({error}): choose another with --port, or --port 0 for any that is free."
+                f"Port {port} cannot be used ({error}): choose another one with --port; --port 0 takes any free port."
             ) from error
 
     def __enter__(self) -> Self:
@@ -65,17 +65,17 @@ class ViewerServer(ThreadingHTTPServer):
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port of the server."""
         return int(self.server_address[1])
 
     @property
     def address(self) -> str:
-        """Where it listens. The name localhost would also lead to ::1, where somebody else may listen."""
+        """The address of the server. Not `localhost`: this may also be ::1, where another process may listen."""
         return f"http://{_ADDRESS}:{self.port}/"
 
     @property
     def url(self) -> str:
-        """Where the page is, with the token: a secret."""
+        """The address of the page with the token. It is a secret."""
         return f"{self.address}{self.access.query}{self.fragment}"
 
     @property
@@ -84,11 +84,11 @@ class ViewerServer(ThreadingHTTPServer):
         return f"#{quote(self.folder.only)}" if self.folder.only else ""
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to answer requests."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering and give the port back."""
+        """Stop, and release the port."""
         if self._thread.is_alive():
             self.shutdown()
         self.server_close()
@@ -105,21 +105,23 @@ class _Request(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
 
     def do_GET(self) -> None:
-        # The browser may have gone before the end: then nobody waits for the rest.
+        # The browser may close the connection before the end.
         with suppress(BrokenPipeError, ConnectionResetError):
             self._answer()
 
     do_HEAD = do_GET  # noqa: N815 (the name is the protocol's)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
-        """Say nothing: what is asked for is on the screen."""
+        """Log nothing: the terminal does not show requests."""
 
     def _answer(self) -> None:
         path, _, rest = self.path.partition("#")[0].partition("?")
         query = parse_qs(rest)
         access = self.server.access
         if self._is_foreign():
-            self._refuse(HTTPStatus.FORBIDDEN, f"This viewer answers its own page only, at {self.server.address}")
+            self._refuse(
+                HTTPStatus.FORBIDDEN, f"This viewer answers requests of its own page only, at {self.server.address}"
+            )
         elif not access.allows(path, query, self.headers.get("Cookie", ""), self.server.port):
             self._refuse_without_token()
         elif path == "/" and access.has_token(query):
@@ -140,14 +142,14 @@ class _Request(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
 
     def _let_in(self) -> None:
-        """Give the cookie, and lead to the page, whose address has no token."""
+        """Set the cookie, and redirect to the page, whose address has no token."""
         target = f"{self.server.access.home}{self.server.fragment}"
         headers = {"Set-Cookie": self.server.access.cookie(self.server.port)}
         if self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
             self._head(HTTPStatus.SEE_OTHER, _HTML, 0, {**headers, "Location": target})
         else:
-            # Who comes from another page, such as the file that `rlm view` opens, would not bring the cookie to where a
-            # redirection leads; after a page of ours it does.
+            # A browser that comes from another page, such as the file that `rlm view` opens, would not send the cookie
+            # after a redirection. After a page of this server it does.
             self._head(HTTPStatus.OK, _HTML, 0, {**headers, "Refresh": f"0; url={target}"})
 
     def _refuse_without_token(self) -> None:
@@ -160,7 +162,7 @@ class _Request(BaseHTTPRequestHandler):
             self.wfile.write(page)
 
     def _is_foreign(self) -> bool:
-        """Whether the request comes from another page, or was meant for another host."""
+        """Whether the request comes from another page, or is for another host."""
         ours = {f"{name}:{self.server.port}" for name in _NAMES}
         origin = self.headers.get("Origin")
         site = self.headers.get("Sec-Fetch-Site", "none")
@@ -180,14 +182,14 @@ class _Request(BaseHTTPRequestHandler):
         path = self.server.folder.log(name)
         start = query.get("from", ["0"])[0]
         if path is None:
-            self._refuse(HTTPStatus.NOT_FOUND, f"There is no log {name!r} in this folder any more.")
+            self._refuse(HTTPStatus.NOT_FOUND, f"There is no log {name!r} in this folder.")
         elif not (start.isascii() and start.isdigit() and int(start) < _TOO_MUCH):
-            self._refuse(HTTPStatus.BAD_REQUEST, "from= is an offset in bytes.")
+            self._refuse(HTTPStatus.BAD_REQUEST, "from= must be an offset in bytes.")
         else:
             self._send_from(path, int(start))
 
     def _send_from(self, path: Path, start: int) -> None:
-        """The rest of the file as it is now; what is written meanwhile comes with the next request."""
+        """The rest of the file as it is now. What is written later comes with the next request."""
         try:
             fresh, file = "yes" if LogOnDisk(path).fresh else "no", path.open("rb")
         except OSError as error:

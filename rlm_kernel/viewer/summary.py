@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from rlm_kernel.text import clip_end
 from rlm_kernel.viewer.log_source import FRESH_SECONDS
 
 State = Literal["answered", "failed", "running", "open"]
@@ -19,7 +20,7 @@ _BLOCKS = (1 << 16, 1 << 20, 1 << 25)
 _MAX_HEAD = 1 << 22
 _MAX_TEXT = 600
 _LAST_LINES = 5
-_MAX_NUMBER = 1e15  # as on the page: beyond this a number of a log is no figure, and sums would end at infinity
+_MAX_NUMBER = 1e15  # as on the page: a larger number is not a real figure, and sums could overflow
 _QUESTION = re.compile(r"^Answer the following: (.*?)\n\nYour context is", re.DOTALL)
 
 
@@ -50,7 +51,7 @@ class Summary:
 
 
 def summary_of(path: Path) -> Summary:
-    """The summary of a log; of a file that is none, its name and size.
+    """The summary of a log; of any other file, its name and size.
 
     Raises:
         OSError: it cannot be read.
@@ -84,8 +85,8 @@ def _fields_of_line(line: dict[str, Any], first: dict[str, Any]) -> dict[str, An
                 **_usage_fields(line),
             }
         case "failed":
-            said = f"{line.get('error_type')}: {line.get('error')}"
-            return {"error": _short(said), "seconds": _number(line.get("time"))}
+            text = f"{line.get('error_type')}: {line.get('error')}"
+            return {"error": _short(text), "seconds": _number(line.get("time"))}
         case "iteration" if not first.get("log_schema"):
             return _of_iteration(line, first)
     return {}
@@ -97,15 +98,15 @@ def _of_beginning(line: dict[str, Any]) -> dict[str, Any]:
 
 def _of_iteration(line: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     """A turn in a log of the reference, which has no line for the end."""
-    told: dict[str, Any] = {"seconds": _seconds_between(first.get("timestamp"), line.get("timestamp"))}
+    found: dict[str, Any] = {"seconds": _seconds_between(first.get("timestamp"), line.get("timestamp"))}
     messages = line.get("prompt") if isinstance(line.get("prompt"), list) else []
     words = [m["content"] for m in messages or [] if isinstance(m, dict) and isinstance(m.get("content"), str)]
-    question = next((found[1] for text in words if (found := _QUESTION.match(text))), None)
+    question = next((match[1] for text in words if (match := _QUESTION.match(text))), None)
     if question:
-        told["question"] = _short(question)
+        found["question"] = _short(question)
     if line.get("final_answer") is not None:
-        told["answer"] = _short(line["final_answer"])
-    return told
+        found["answer"] = _short(line["final_answer"])
+    return found
 
 
 def _usage_fields(line: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _parse_lines(lines: Any) -> Iterator[dict[str, Any]]:
 
 
 def _short(text: Any) -> str:
-    return "" if text is None else str(text)[:_MAX_TEXT]
+    return "" if text is None else clip_end(str(text), _MAX_TEXT)
 
 
 def _number(value: Any) -> float | None:

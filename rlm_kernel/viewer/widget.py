@@ -1,7 +1,7 @@
 """The viewer as a widget (anywidget): the same component, whose log is read by the notebook's kernel.
 
 The log travels in pieces when the page asks for them, so a saved notebook does not hold it, and a run in progress is
-followed. Where there is no widget (a page made of the notebook, an untrusted one), folded text takes its place.
+followed. Without a widget (exports, untrusted notebooks) folded text is shown.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class RunWidget(anywidget.AnyWidget):
     def __init__(self, log: LogOnDisk | LogInMemory, height: int) -> None:
         super().__init__(name=log.name, height=height)
         self._log = log
-        self.on_msg(self._give)
+        self.on_msg(self._send_bytes)
 
-    def _give(self, _: Any, asked: Any, __: Any) -> None:
-        """Send what stands behind an offset; the page asks until nothing comes."""
-        offset = asked.get("from") if isinstance(asked, dict) else None
+    def _send_bytes(self, _: Any, request: Any, __: Any) -> None:
+        """Send the bytes from an offset on; the page asks again until none come."""
+        offset = request.get("from") if isinstance(request, dict) else None
         if not isinstance(offset, int) or offset < 0:
             return
         try:
@@ -47,7 +47,7 @@ class RunWidget(anywidget.AnyWidget):
         self.send({"from": offset, "fresh": fresh, "grows": self._log.grows, "error": error}, [piece])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The widget, and beside it a text for those who cannot show one."""
+        """The widget, and the run as folded text for front ends without widgets."""
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         return {**data, "text/html": folded_html(self._log), "text/plain": f"The run {self._log.name}"}, metadata

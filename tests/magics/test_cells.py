@@ -96,7 +96,7 @@ def test_a_table_arrives_as_a_table_and_the_person_is_told_where(notebook):
     notebook.run(f"counts = leader(cell({code!r}), 'FINAL_VAR(said)')")
     ran = notebook.run("%%rlm -b counts -c sales -o out\nHow many?")
     assert notebook.value("out.answer") == "'DataFrame 7'"
-    assert "arrives as context[&#x27;sales&#x27;]" in ran.views[-1]
+    assert "the model finds it as context[&#x27;sales&#x27;]" in ran.views[-1]
 
 
 def test_a_hundred_megabytes_are_an_input(notebook):
@@ -123,15 +123,15 @@ def test_an_object_is_the_answer_where_a_schema_says_so(notebook):
             "ConfigError: --context txet: there is no variable 'txet'; did you mean 'text'?",
         ),
         ("%%rlm -c nowhere_at_all -b says\nWhat?", "there is no variable 'nowhere_at_all'. Assign it in a cell above"),
-        ("%%rlm -c report.txt -b says\nWhat?", "A file is given with --file."),
+        ("%%rlm -c report.txt -b says\nWhat?", "To give a file, use --file."),
         ("%%rlm --file no.txt -b says\nWhat?", "ConfigError: --file no.txt cannot be read: No such file or directory."),
         ("%%rlm --file '' -b says\nWhat?", "ConfigError: --file is empty"),
         ("%%rlm --modle gpt -c text\nWhat?", "UsageError: unknown option '--modle'; did you mean '--model'?"),
-        ("%%rlm who is it\nWhat?", "UsageError: unknown word 'who': the question stands below, in the cell"),
+        ("%%rlm who is it\nWhat?", "UsageError: unknown word 'who': write the question in the cell, below this line"),
         ("%%rlm -c\nWhat?", "UsageError: argument -c/--context: expected one argument"),
         ("%%rlm --max-iterations many\nWhat?", "invalid int value: 'many'"),
         ("%%rlm -c 'text\nWhat?", "UsageError: No closing quotation"),
-        ("%%rlm -c text -b says\n\n", "UsageError: The cell holds no question: write it below %%rlm."),
+        ("%%rlm -c text -b says\n\n", "UsageError: The cell has no question: write it below %%rlm."),
         ("%%rlm -c text\nWhat?", "ConfigError: No model is named for the backend 'openai': give --model, for example"),
         (
             "%%rlm -m gpt-5-mini -c text\nWhat?",

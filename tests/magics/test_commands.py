@@ -27,7 +27,7 @@ def test_before_the_first_run_there_is_nothing_to_show(started):
     fresh.run("%load_ext rlm_magics")
     for command in ("last", "open", "trace", "replay", "resume"):
         assert "There was no run in this session yet" in fresh.run(f"%rlm {command}").error
-    assert "Nothing was asked" in str(fresh.run("%rlm usage").messages)
+    assert "No model was asked" in str(fresh.run("%rlm usage").messages)
 
 
 def test_open_links_to_the_notebook_and_the_log(notebook):
@@ -123,7 +123,7 @@ def test_settings_are_kept_for_the_kernels_to_come(started, tmp_path):
     home = {"IPYTHONDIR": str(tmp_path / "ipython")}
     first = started("python3", **home)
     first.run("%load_ext rlm_magics\n%rlm config max_iterations 5")
-    file = first.run("%rlm config --save").printed.removeprefix("Kept in ").strip()
+    file = first.run("%rlm config --save").printed.removeprefix("Saved in ").strip()
     with open(file) as kept:
         assert json.load(kept) == {"RLMMagics": {"max_iterations": 5}}
     second = started("python3", **home)

@@ -41,7 +41,7 @@ def test_a_table_is_a_list_of_records_where_pandas_may_be_missing():
     read = notebook_inputs.read(["sales"], [], {"sales": TABLE}, "docker")
     assert read.prompt == RECORDS
     (note,) = read.notes
-    assert note == "sales arrives as a list of records, because pandas may be missing in the environment 'docker'."
+    assert note == "The model gets sales as a list of records, because the environment 'docker' may not have pandas."
 
 
 def test_an_index_with_a_meaning_becomes_a_column():

@@ -9,7 +9,7 @@ import pytest
 from rlm import RLM, ScriptedLM
 from rlm_kernel.text import plain
 from rlm_kernel.trajectory.events import RunFinished
-from rlm_magics.cell_run import WatchedLogger, ask, completion_of
+from rlm_magics.cell_run import WatchedLogger, completion_of, run_with_view
 from rlm_magics.live_view import View
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -169,7 +169,7 @@ def test_a_stop_after_the_answer_keeps_the_answer():
                 self.stop()
 
     rlm = RLM(ScriptedLM(["42"]), max_depth=0, logger=(logger := WatchedLogger("logs")))
-    result = ask(completion_of(rlm, "How many?", None, None), "How many?", StoppedLate(), logger)
+    result = run_with_view(completion_of(rlm, "How many?", None, None), "How many?", StoppedLate(), logger)
     assert (result.response, result.error) == ("42", None)
 
 

@@ -32,7 +32,7 @@ def test_a_person_without_a_mouse_reads_a_whole_run(open_page, served, logs, lon
     assert press(page, "j") == "Turn 1"
     assert press(page, "j", "j") == "Turn 3"
     assert press(page, "k") == "Turn 2"
-    assert press(page, "ArrowDown").startswith("What the model was told")
+    assert press(page, "ArrowDown").startswith("Messages to the model")
     assert press(page, "ArrowDown").startswith("20 sub-calls")
     press(page, "ArrowRight")
     assert press(page, "ArrowDown", "ArrowDown").startswith("2 Contract 41")
@@ -84,9 +84,9 @@ def test_the_search_reads_everything_and_escape_leaves_it(open_page, served, log
     assert page.locator(".question").inner_text() == "Count them"
     page.keyboard.press("/")
     page.keyboard.type("nowhere to be found")
-    page.get_by_text("Found nowhere").wait_for()
+    page.get_by_text("No matches").wait_for()
     page.keyboard.press("Escape")
-    assert not page.get_by_text("Found nowhere").is_visible()
+    assert not page.get_by_text("No matches").is_visible()
     page.keyboard.press("Escape")
     assert page.get_by_label("Search this run").input_value() == ""
 

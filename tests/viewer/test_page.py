@@ -44,7 +44,7 @@ def test_a_run_of_600_sub_calls_shows_all_of_them(open_page, served, long_log, s
     page.get_by_text("The provider failed: 503").last.wait_for()
     page.locator("[data-card='4']").scroll_into_view_if_needed()
     shot(page, f"viewer-calls-{scheme}")
-    page.locator("[data-card='4']").get_by_label("Only those that failed").check()
+    page.locator("[data-card='4']").get_by_label("Only failed prompts").check()
     assert page.locator("[data-card='4'] details.call").count() == 1
     page.locator("[data-go='29']").click()
     shot(page, f"viewer-outputs-{scheme}")
@@ -239,7 +239,7 @@ def test_odd_values_anywhere_in_a_log_break_neither_the_list_nor_the_page(open_p
 def test_a_file_that_is_no_log_says_so(open_page, served, logs):
     (logs / "empty.jsonl").write_bytes(b"")
     page = open_page(f"{served}#empty.jsonl")
-    page.get_by_text("empty.jsonl holds no run yet.").wait_for()
+    page.get_by_text("empty.jsonl has no run yet.").wait_for()
 
 
 def test_files_are_uploaded_and_dropped(open_page, served, tmp_path):
@@ -297,7 +297,7 @@ def test_an_upload_that_was_cut_says_where_it_ends(open_page, served, tmp_path):
     page = open_page(served)
     page.locator("input[type=file]").set_input_files(log)
     page.get_by_text("ends in the middle of a line").wait_for()
-    assert page.locator(".state").first.inner_text() == "no end on record"
+    assert page.locator(".state").first.inner_text() == "no end recorded"
 
 
 @pytest.mark.parametrize("width", [360, 700, 1600])

@@ -52,7 +52,7 @@ def test_a_result_becomes_a_widget_that_gives_its_lines(monkeypatch):
     widget = rlm.view(completion(logger=RLMLogger()), height=500)
     sent = []
     monkeypatch.setattr(widget, "send", lambda content, buffers: sent.append((content, buffers)))
-    widget._give(widget, {"from": 0}, [])
+    widget._send_bytes(widget, {"from": 0}, [])
     (content, (lines,)) = sent[0]
     assert content == {"from": 0, "fresh": False, "grows": False, "error": None}
     assert [json.loads(line)["type"] for line in lines.splitlines()] == [
@@ -61,10 +61,10 @@ def test_a_result_becomes_a_widget_that_gives_its_lines(monkeypatch):
         "iteration",
         "finished",
     ]
-    widget._give(widget, {"from": len(lines)}, [])
+    widget._send_bytes(widget, {"from": len(lines)}, [])
     assert sent[1][1] == [b""]
     for nonsense in ({"from": -1}, {"from": "0"}, {}, None, []):
-        widget._give(widget, nonsense, [])
+        widget._send_bytes(widget, nonsense, [])
     assert len(sent) == 2
     assert widget.height == 500
 
@@ -141,7 +141,7 @@ def test_without_anywidget_the_extra_is_named(long_log, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--export", "x.html"], "name its log"),
+        (["--export", "x.html"], "give its log"),
         (["--export", "x.txt", "LOG"], "ends with .html"),
         (["--export", "x.html", "missing.jsonl"], "no log 'missing.jsonl'"),
         (["missing"], "no folder or log 'missing'"),

@@ -139,7 +139,7 @@ class ConsoleView:
 
 
 class _Part(NamedTuple):
-    """A stretch of a reply: prose, or what stands in a fence."""
+    """A part of a reply: prose, or the code of a fence."""
 
     text: str
     is_code: bool

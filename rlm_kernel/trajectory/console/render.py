@@ -42,20 +42,20 @@ _COMMON_CHARACTERS = 20
 _MAX_OUTPUTS = 20
 _MAX_TRACEBACK = 20_000
 _IPYTHON_HEAD = re.compile(r"\A(?:-++\n)?(?:\w++ {2,}+(Traceback \(most recent call last\)))?")
-"""A rule and the name of the error, set for a screen of 75 columns; the name is said at the end once more."""
+"""A rule and the name of the error, set for a screen of 75 columns; the last line names the error again."""
 
 
 def header(event: RunStarted) -> RenderableType:
-    """The question, and who will answer it over what."""
+    """The question, the models, the environment and the size of the context."""
     facts = f"{event.model} · {event.environment} kernel · {_size(event)}"
     if event.sub_model != event.model:
         facts = f"{event.model} (sub-calls: {event.sub_model}) · {event.environment} kernel · {_size(event)}"
-    question = event.question or "No question: the context says what to do."
+    question = event.question or "No separate question: the context holds it."
     return Group("", _panel(clip_lines(question, 12, 4), "question", plain(facts), "cyan"))
 
 
 def turn(number: str, event: ModelReplied) -> RenderableType:
-    """The line above what the model said in an iteration."""
+    """The line above the reply of an iteration."""
     usage = event.reply.usage
     facts = f"{format_tokens(usage.input_tokens, usage.output_tokens)} · {format_duration(event.seconds)}"
     cut = [("cut by the length limit · ", "yellow")] if event.reply.finish_reason == "length" else []
@@ -63,7 +63,7 @@ def turn(number: str, event: ModelReplied) -> RenderableType:
 
 
 def words(text: str) -> RenderableType:
-    """What the model said around its code."""
+    """The prose of a reply."""
     return _with_mark(" ", clip_lines(text.strip(), 30, 10), "")
 
 
@@ -79,12 +79,16 @@ def code(source: str, number: int | None) -> RenderableType:
 
 
 def output(result: CellResult) -> RenderableType:
-    """All that a cell put out, and how it ended."""
+    """The outputs of a cell, and how it ended."""
     shown = _outputs(result.outputs)
     if result.status == "died":
         shown.append(_with_mark("✗", Text("The kernel died.", style="red"), "red"))
     if result.status == "timeout":
-        shown.append(_with_mark("✗", Text(f"Ended after {format_duration(result.seconds)}.", style="red"), "red"))
+        shown.append(
+            _with_mark(
+                "✗", Text(f"Stopped after {format_duration(result.seconds)}: it took too long.", style="red"), "red"
+            )
+        )
     if result.dropped_characters:
         shown.append(_with_mark("…", Text(f"{result.dropped_characters:,} more characters", style="dim"), "dim"))
     if not shown:
@@ -97,9 +101,9 @@ def output(result: CellResult) -> RenderableType:
 def subcalls(done: Subcalls, seconds: float) -> RenderableType:
     """The sub-calls of a cell in one line, with a few of them as examples."""
     spent = f"{format_tokens(done.input_tokens, done.output_tokens)} · {format_duration(seconds)}"
-    title = Text.assemble(f"{done.asked:,} ", subcalls_title(done), (f" · {spent}", "dim"))
-    asked = _without_common_beginning([one_line(sample.prompt, _LINE_CHARACTERS) for sample in done.samples])
-    samples = (_sample(prompt, sample) for prompt, sample in zip(asked, done.samples, strict=True))
+    title = Text.assemble(f"{done.prompts:,} ", subcalls_title(done), (f" · {spent}", "dim"))
+    prompts = _without_common_beginning([one_line(sample.prompt, _LINE_CHARACTERS) for sample in done.samples])
+    samples = (_sample(prompt, sample) for prompt, sample in zip(prompts, done.samples, strict=True))
     return Group(_with_mark("↳", title, "cyan"), *samples)
 
 
@@ -109,7 +113,7 @@ def notice(message: str) -> RenderableType:
 
 
 def quiet(message: str) -> RenderableType:
-    """A fact in passing."""
+    """A minor fact."""
     return _with_mark(" ", _styled(clip_lines(message, 20, 10), "dim"), "")
 
 
@@ -119,10 +123,10 @@ def answer(text: str, facts: str) -> RenderableType:
 
 
 def failure(error: BaseException, seconds: float) -> RenderableType:
-    """How the run ended without an answer. The message is for whoever catches the error."""
+    """How the run ended without an answer. The message is not drawn: the caller of the run gets it."""
     stopped = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
-    said = f"{'Stopped' if stopped else type(error).__name__} after {format_duration(seconds)}"
-    return Group("", _with_mark("✗", Text(said, "bold red"), "red"))
+    text = f"{'Stopped' if stopped else type(error).__name__} after {format_duration(seconds)}"
+    return Group("", _with_mark("✗", Text(text, "bold red"), "red"))
 
 
 def usage(summary: UsageSummary) -> RenderableType:
@@ -144,7 +148,7 @@ def usage(summary: UsageSummary) -> RenderableType:
 def clip_lines(text: str, head: int, tail: int) -> Text:
     """At most `head` + `tail` lines of the text, the middle left out, without what a terminal would obey."""
     reach = _LINE_CHARACTERS * (head + tail)
-    if len(text) > 2 * reach:  # The cost must not grow with what nobody will see.
+    if len(text) > 2 * reach:  # The cost must not grow with text that is not shown.
         lines = [*_lines(text[:reach])[:head], None, *_lines(text[-reach:])[-tail:]]
         left_out = f"… {len(text):,} characters in all …"
     else:
@@ -209,14 +213,14 @@ def _traceback(item: Output) -> Text:
     return text
 
 
-def _sample(asked: str, event: SubcallAnswered) -> RenderableType:
+def _sample(prompt: str, event: SubcallAnswered) -> RenderableType:
     got = one_line(event.text if event.error is None else event.error, _LINE_CHARACTERS)
     row = Table.grid(padding=(0, 1), expand=True)
     row.add_column(width=_MARGIN + 1)
     row.add_column(ratio=3, no_wrap=True, overflow="ellipsis", style="dim")
     row.add_column(width=1, style="dim")
     row.add_column(ratio=2, no_wrap=True, overflow="ellipsis", style="dim" if event.error is None else "red")
-    row.add_row("", Text(asked), "⇒", Text(got))
+    row.add_row("", Text(prompt), "⇒", Text(got))
     return row
 
 
@@ -258,7 +262,7 @@ def _highlighter() -> Syntax:
 
 @functools.cache
 def _theme() -> ANSISyntaxTheme:
-    """Few colours, all of the terminal's own palette: they can be read on a light and on a dark ground."""
+    """Few colours of the terminal's own palette: readable on a light and on a dark background."""
     colours = {
         "Comment": Style(dim=True, italic=True),
         "Keyword": Style(color="magenta"),
@@ -274,7 +278,7 @@ def _theme() -> ANSISyntaxTheme:
 
 
 class _Margin:
-    """Text folded beside a margin; the margin of its first line may differ from the others."""
+    """Text wrapped next to a margin; the margin of the first line may differ."""
 
     def __init__(self, text: Text, first: str, style: str, rest: str) -> None:
         self._text = text

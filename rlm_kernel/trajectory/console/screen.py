@@ -55,7 +55,7 @@ class Screen:
             self.views -= 1
 
     def claim(self) -> bool:
-        """Take the moving part, if this screen can have one and nobody has it."""
+        """Take the moving part, if this screen can have one and it is free. Returns whether it was taken."""
         with self._lock:
             if not self._can_move or self._moving is not None:
                 return False
@@ -70,7 +70,7 @@ class Screen:
         return self.console.is_interactive and self.console.file.isatty()
 
     def move(self, status: RenderableType) -> None:
-        """Show this status from the next refresh on. For whoever holds the moving part."""
+        """Show this status from the next refresh on. For the view that holds the moving part."""
         if self._moving is not None:
             self._moving.status = status
 
@@ -129,12 +129,12 @@ def _drawing(console: Console, lock: RLock) -> Iterator[None]:
         try:
             yield
         except OSError:
-            console.quiet = True  # The terminal has gone; the run goes on unseen.
+            console.quiet = True  # The terminal has gone; the run continues without a view.
 
 
 class _Console(PlainConsole):
     def on_broken_pipe(self) -> None:
-        self.quiet = True  # Rich would end the process; the reader of a view is not that important.
+        self.quiet = True  # Rich would end the process.
 
 
 @functools.cache

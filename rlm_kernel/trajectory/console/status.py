@@ -66,7 +66,7 @@ def subcalls_title(calls: Subcalls) -> Text:
 
 
 def _subcalls(calls: Subcalls, width: int) -> RenderableType:
-    count, title = f"{calls.answered:,}/{calls.asked:,}", subcalls_title(calls)
+    count, title = f"{calls.answered:,}/{calls.prompts:,}", subcalls_title(calls)
     if not calls.batched:
         return Text.assemble(f"    ↳ {count} ", title, no_wrap=True, overflow="ellipsis")
     row = Table.grid(padding=(0, 1))
@@ -75,7 +75,7 @@ def _subcalls(calls: Subcalls, width: int) -> RenderableType:
     row.add_column(width=min(30, max(4, width // 4)))
     row.add_column(no_wrap=True)
     row.add_column(no_wrap=True, overflow="ellipsis")
-    row.add_row("", "↳", _bar(calls.answered, calls.asked), count, title)
+    row.add_row("", "↳", _bar(calls.answered, calls.prompts), count, title)
     return row
 
 

@@ -1,5 +1,5 @@
-// What the cells of a turn asked of models and tools. A cell may hold thousands of prompts: they are one folded list,
-// which shows a page of rows at a time, and a row is filled when it is opened.
+// The sub-calls and tool calls of a cell. There may be thousands of prompts: they are one folded list that shows a page
+// of rows at a time. A row is built when it is opened.
 
 import { button, fold, h } from "./elements.js";
 import { count, dollars, firstWords, grouped, seconds, short } from "./figures.js";
@@ -103,7 +103,7 @@ function failedOnly(shown, memory, key, draw) {
     memory[box.checked ? "add" : "delete"](key);
     draw();
   });
-  return h("label.filter", {}, box, "Only those that failed");
+  return h("label.filter", {}, box, "Only failed prompts");
 }
 
 function rowOf(asked, place, memory, key, enter) {
@@ -133,7 +133,7 @@ function bodyOf({ call, index, prompt }, enter) {
   const child = call.children.get(index);
   const parts = [facts(call, answer), titled("Prompt", passage(prompt, { label: "Prompt" }))];
   if (call.images.length)
-    parts.push(h("p.note", {}, `With ${count(call.images.length, "picture")}, which the log does not hold.`));
+    parts.push(h("p.note", {}, `With ${count(call.images.length, "picture")}, which the log does not store.`));
   for (const { text, problems } of call.rejected.get(index) ?? []) {
     parts.push(titled("Rejected reply", passage(text), h("p.note", {}, problems.join(" "))));
   }

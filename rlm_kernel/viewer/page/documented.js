@@ -1,12 +1,12 @@
-// The documented `iteration` lines, which hold a turn whole: logs of the reference, and `completion.metadata`.
+// The documented `iteration` lines, which hold a whole turn: logs of the reference, and `completion.metadata`.
 //
-// They say less than our own lines: not when a cell ran, no usage of the root model, only text of the outputs.
+// They hold less than our own lines: no times of cells, no usage of the root model, only the text of outputs.
 
 import { number, textOf } from "./figures.js";
 import { Call, Cell } from "./parts.js";
 import { fields, list, messagesOf, resultOf, summaryOf, textOrNull } from "./shapes.js";
 
-// How the reference puts the question, and how our large and our small profile do.
+// The forms of the question: of the reference, and of our large and small prompt profiles.
 const QUESTIONS = [
   /^Answer the following: ([\s\S]*?)\n\nYour context is/,
   /^Question: ([\s\S]*?)\n\n`context` is/,
@@ -16,7 +16,7 @@ const QUESTIONS = [
 /** Fill a turn from its line. */
 export function documentedTurn(run, turn, line) {
   const took = number(line.iteration_time);
-  // Without time stamps, one turn follows right after the other.
+  // Without time stamps, a turn begins when the one before ends.
   const stamped = (Date.parse(textOf(line.timestamp)) - run.began) / 1000;
   const ended = Number.isFinite(stamped) ? number(stamped) : run.time + took;
   run.partial = true;
@@ -37,7 +37,7 @@ function cellOf(run, turn, block) {
   const outputs = ["stdout", "stderr"]
     .map((name) => ({ output_type: "stream", name, text: textOf(result[name]) }))
     .filter((output) => output.text);
-  // The reference marks no failure; a traceback, or the name of an error before a colon, is how a cell shows one.
+  // The reference does not mark failed cells. A traceback, or an error name before a colon, shows a failure.
   const failed = /^(Traceback |\w*(Error|Exception)(:|$))|\n\w*(Error|Exception)(:|\s*$)/.test(textOf(result.stderr));
   cell.result = resultOf({ status: failed ? "error" : "ok", outputs, seconds: result.execution_time });
   const calls = list(result.rlm_calls).map(fields);
@@ -67,11 +67,11 @@ function callOf(run, turn, calls, cellNumber) {
   return call;
 }
 
-/** The run of a child, which stands in the call that it answered. */
+/** The run of a child, which is part of the call that it answered. */
 function childOf(parent, metadata, title, question) {
   const [about, iterations] = [fields(metadata.run_metadata), list(metadata.iterations).map(fields)];
   const run = parent.below({ question, ...about }, title);
-  // The reference does not say when a child began; its first turn tells when that ended, and how long it took.
+  // The reference does not log when a child began. Its first turn has its end time and its duration.
   if (!Number.isFinite(run.began)) {
     run.began = Date.parse(textOf(iterations[0]?.timestamp)) - number(iterations[0]?.iteration_time) * 1000;
   }

@@ -1,11 +1,11 @@
-// Building of the page, element by element. This is the only way anything gets onto it: strings become text nodes whose
-// controls are shown by their names, and no module sets markup, so nothing that a model or a kernel wrote can become an
-// element, or look like something else.
+// Builds the page from elements. This is the only way to add something to it: strings become text nodes, with control
+// characters shown by their names, and no module sets markup. So foreign text can neither become an element nor look
+// like something else.
 
 import { nodesOf } from "./foreign_text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const ACTIVE = /^(?:on|src.|href|action|formaction|xlink)/i; // no value of these is text
+const ACTIVE = /^(?:on|src.|href|action|formaction|xlink)/i; // attributes whose values are not plain text
 const PICTURE = /^data:image\//;
 
 /** An element: `h("div.note", {title: "…"}, "text", child)`. Functions become listeners, null and false are left out. */
@@ -14,7 +14,7 @@ export function h(name, attributes = {}, ...children) {
   return filled(document.createElement(tag), classes, attributes, children);
 }
 
-/** The same for drawings. */
+/** An SVG element, see `h`. */
 export function s(name, attributes = {}, ...children) {
   const [tag, ...classes] = name.split(".");
   return filled(document.createElementNS(SVG, tag), classes, attributes, children);
@@ -36,20 +36,20 @@ function filled(element, classes, attributes, children) {
   return element;
 }
 
-/** A button that says what it does, also to those who do not see its sign. */
+/** A button with a label for screen readers. */
 export function button(label, act, attributes = {}) {
   return h("button", { type: "button", click: act, ...attributes }, label);
 }
 
 /**
- * A part that is folded away, and built when it is opened for the first time: of 600 sub-calls most are never looked at.
- * `memory` is the set of keys that are open, so that a part that is drawn anew while a log grows stays as it was.
+ * A folded part that is built when it is first opened: of 600 sub-calls most are never opened. `memory` is the set of
+ * open keys, so that a part keeps its state when it is drawn again while the log grows.
  */
 export function fold(memory, key, summary, build, attributes = {}) {
   const fill = () => {
     if (details.childElementCount === 1) details.append(...[build()].flat());
   };
-  // Filled with the click that unfolds it: the event of the unfolding comes a moment later, and it would open empty.
+  // Built on the click, because the `toggle` event comes later and the part would open empty.
   const details = h(
     "details",
     { "data-key": key, ...attributes },

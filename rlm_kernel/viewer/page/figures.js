@@ -1,8 +1,8 @@
-// Numbers as a person reads them, and foreign values as text.
+// Formats numbers, and turns foreign values into text.
 
 const whole = new Intl.NumberFormat("en");
 
-/** Any value of a log as text; a log may hold anything anywhere. */
+/** Any value of a log as text: a log may hold any type in any field. */
 export function textOf(value) {
   if (typeof value === "string") return value;
   if (value === null || value === undefined) return "";
@@ -10,7 +10,7 @@ export function textOf(value) {
   return JSON.stringify(value, null, 1);
 }
 
-const MOST = 1e15; // beyond this a number of a log is no figure, and sums would end at infinity
+const MOST = 1e15; // a larger number is not a real figure, and sums could overflow
 
 export function number(value) {
   return Number.isFinite(value) && Math.abs(value) < MOST ? value : 0;
@@ -41,7 +41,7 @@ export function seconds(value) {
   return minutes ? `${minutes} min ${String(rest).padStart(2, "0")} s` : `${rest} s`;
 }
 
-/** US dollars. An unknown cost is never shown as none. */
+/** US dollars. An unknown cost is never shown as 0. */
 export function dollars(value) {
   if (value === null || value === undefined) return "cost unknown";
   if (value === 0) return "$0";
@@ -55,7 +55,7 @@ export function bytes(value) {
   return `${(value / 1e6).toFixed(1)} MB`;
 }
 
-/** When a run began, short where it was lately. */
+/** When a run began; a short form for recent days. */
 export function day(milliseconds, now = Date.now()) {
   const then = new Date(milliseconds);
   const time = then.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });

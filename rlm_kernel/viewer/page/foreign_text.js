@@ -1,8 +1,8 @@
-// What a model or a kernel wrote, as nodes that show it and do nothing else.
+// Text of a model or a kernel, as nodes that only show it.
 //
-// Terminal colours are kept as classes, other escape sequences are dropped, as are the paints of a progress bar that
-// were painted over. Controls and text-direction characters, which could make a text look like another, are shown
-// by their names. Everything ends up in text nodes.
+// Terminal colours become classes. Other escape sequences are dropped, and of a progress bar only the last state is
+// kept. Control and text-direction characters, which could make a text look like another one, are shown by their
+// names. Everything becomes text nodes.
 
 const ESCAPES = new RegExp(
   "(?:\\u001b\\]|\\u009d)[^\\u0007\\u001b\\u009c]*(?:\\u0007|\\u001b\\\\|\\u009c)" + // window titles, links, the clipboard
@@ -16,7 +16,7 @@ const DECEPTIVE =
 const SUSPECT =
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]/;
 
-/** Whether the text holds anything but signs to be read. */
+/** Whether the text holds characters that are not plain text. */
 export function isSuspect(text) {
   return SUSPECT.test(text);
 }
@@ -43,7 +43,7 @@ export function plainLine(text) {
   return text.replace(ESCAPES, "").replace(DECEPTIVE, (sign) => (sign === "\r" ? " " : nameOf(sign)));
 }
 
-/** Of a line that was repainted with carriage returns, the last paint that shows anything. */
+/** The last visible state of a line that was overwritten with carriage returns. */
 function repainted(text) {
   if (!text.includes("\r")) return text;
   const lastPaint = (line) =>
@@ -83,7 +83,7 @@ function repaint(state, codes) {
     else if (code >= 90 && code <= 97) next.colour = code - 90;
     else if (code === 39) delete next.colour;
     else if (code === 38 || code === 48) {
-      // 256 colours and true colours: the first sixteen have a class of ours, the rest stay as the text around.
+      // 256 colours and true colours: the first sixteen have a class, the others are not coloured.
       const colour = numbers[i + 1] === 5 ? numbers[i + 2] : undefined;
       if (code === 38 && colour < 16) next.colour = colour % 8;
       i += numbers[i + 1] === 5 ? 2 : 4;

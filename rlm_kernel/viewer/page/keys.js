@@ -1,21 +1,21 @@
-// The keyboard: everything that the mouse can do, and the list of keys behind `?`.
+// Keyboard control of the whole page, and the list of keys that `?` shows.
 
 import { button, h } from "./elements.js";
 
 export const KEYS = [
-  [["j", "k"], "next and previous turn, or run in the list"],
-  [["↓", "↑"], "next and previous thing that can be opened"],
-  [["→", "←"], "unfold, fold"],
-  [["Enter"], "open or close what has the focus"],
-  [["Esc"], "back: out of the search, a child's run, the run"],
+  [["j", "k"], "next or previous turn; in the list, run"],
+  [["↓", "↑"], "next or previous part that opens"],
+  [["→", "←"], "open or close a part"],
+  [["Enter"], "open or close the selected part"],
+  [["Esc"], "back: leave the search, the child run or the run"],
   [["/"], "search"],
-  [["[", "]"], "previous and next open log"],
-  [["f"], "follow a run that is under way, or stop following"],
-  [["t"], "light or dark"],
-  [["?"], "these keys"],
+  [["[", "]"], "previous or next open log"],
+  [["f"], "follow a run in progress, or stop following"],
+  [["t"], "light or dark colours"],
+  [["?"], "show the keys"],
 ];
 
-/** Listen. `deeds` says what each key does; a deed that returns false leaves the key to the browser. */
+/** Handle keys. `deeds` maps a key to its action; an action that returns false leaves the key to the browser. */
 export function listen(target, deeds) {
   target.addEventListener("keydown", (event) => {
     const [from] = event.composedPath();
@@ -52,7 +52,7 @@ export function keysDialog() {
   return dialog;
 }
 
-/** Move the focus among the things that stop it; where the next one is out of sight, scroll towards it instead. */
+/** Move the focus to the next stop; if that is out of view, scroll towards it instead. */
 export function walk(scroller, selector, by, { jump = false } = {}) {
   const stops = [...scroller.querySelectorAll(selector)].filter((stop) => stop.offsetParent !== null);
   const active = scroller.getRootNode().activeElement;
@@ -70,7 +70,7 @@ export function walk(scroller, selector, by, { jump = false } = {}) {
   next.scrollIntoView({ block: jump ? "start" : "nearest" });
 }
 
-/** Where nothing in sight has the focus: the first stop below the upper edge, or the last one above it. */
+/** If nothing in view has the focus: the first stop below the upper edge, or the last one above it. */
 function from(stops, active, view, by) {
   const below = stops.findIndex((stop) => stop.getBoundingClientRect().top >= view.top - 1);
   if (by > 0) return stops[below];

@@ -1,10 +1,10 @@
-// The first page of `rlm view`: the runs of the folder, newest first, and a place to drop other logs.
+// The first page of `rlm view`: the runs of the folder, newest first. Other logs can be dropped on it.
 
 import { button, h } from "./elements.js";
 import { bytes, count, day, dollars, firstWords, seconds, short, textOf } from "./figures.js";
 import { plainLine } from "./foreign_text.js";
 
-/** The page. `runs`: what the server tells of the folder, or null while it has not; `open(name)`, `choose(files)`. */
+/** The page. `runs`: the list from the server, or null before it has come; `open(name)`, `choose(files)`. */
 export function libraryOf({ folder, runs, count: all = 0, problem, open, choose }) {
   const input = h("input", { type: "file", accept: ".jsonl", multiple: true, hidden: true });
   input.addEventListener("change", () => choose([...input.files]));
@@ -25,7 +25,7 @@ export function libraryOf({ folder, runs, count: all = 0, problem, open, choose 
       "div.library-open",
       {},
       button("Open a .jsonl …", () => input.click(), { class: "primary", "data-stop": true }),
-      h("span.muted", {}, "or drop it anywhere"),
+      h("span.muted", {}, "or drop the file on this page"),
       input,
     ),
   );
@@ -35,7 +35,7 @@ export function libraryOf({ folder, runs, count: all = 0, problem, open, choose 
 function listOf(runs, folder, open) {
   if (runs === null) return null;
   if (!runs.length && folder)
-    return h("p.empty.muted", {}, "There is no log here yet. A run that is recorded in this folder appears by itself.");
+    return h("p.empty.muted", {}, "This folder has no log yet. New runs appear here automatically.");
   return h(
     "ol.runs",
     {},
@@ -72,9 +72,9 @@ function rowOf(run, open) {
   );
 }
 
-const STATES = { answered: "answered", failed: "failed", running: "running", open: "no end on record" };
+const STATES = { answered: "answered", failed: "failed", running: "running", open: "no end recorded" };
 
-/** Let files be dropped anywhere on the page. */
+/** Accept files that are dropped on the page. */
 export function receiveDrops(target, choose) {
   const files = (event) => event.dataTransfer?.types?.includes("Files");
   target.addEventListener("dragover", (event) => {

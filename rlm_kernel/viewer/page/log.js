@@ -14,7 +14,7 @@ export class Log {
     this.decoder = new TextDecoder();
   }
 
-  /** Take the next bytes. */
+  /** Add the next bytes. */
   push(bytes) {
     this.size += bytes.length;
     const parts = this.decoder.decode(bytes, { stream: true }).split("\n");
@@ -23,7 +23,7 @@ export class Log {
     parts.forEach((part) => this.line(part));
   }
 
-  /** The bytes are over: a last line without its end is taken when it is whole all the same. */
+  /** End of the bytes: a last line without a newline is used if it is complete. */
   finish() {
     if (this.rest.trim() && whole(this.rest)) {
       this.line(this.rest);
@@ -40,7 +40,7 @@ export class Log {
     if (!text.trim()) return;
     try {
       const line = JSON.parse(text);
-      if (line === null || typeof line !== "object") throw new Error("it is no object");
+      if (line === null || typeof line !== "object") throw new Error("it is not a JSON object");
       this.runFor(line).add(line);
     } catch (error) {
       this.problems.push(`Line ${this.lineNumber} could not be read and is left out (${error.message.slice(0, 120)}).`);

@@ -1,9 +1,9 @@
-// A log that is open: what was read of it, where in it the reader stands, and the reading on while it grows.
+// An open log: what was read of it, the position of the reader, and reading on while it grows.
 
 import { Log } from "./log.js";
 
-const PAUSE = 1000; // milliseconds between two looks at a log that grows
-const SELDOM = 5000; // and at one that should not grow any more: a run may be gone on with
+const PAUSE = 1000; // milliseconds between two reads of a growing log
+const SELDOM = 5000; // the same for a finished log: its run may be resumed
 
 export class OpenLog {
   constructor(source) {
@@ -18,12 +18,12 @@ export class OpenLog {
     this.memories = new WeakMap();
   }
 
-  /** The run that is shown: one of the log, or a child somewhere below it. */
+  /** The run that is shown: a run of the log, or a child of one. */
   get run() {
     return this.path.at(-1) ?? this.log.runs[this.place];
   }
 
-  /** Whether something may still be written. */
+  /** Whether the log may still grow. */
   get live() {
     return this.source.fresh && !this.log.runs.at(-1)?.over;
   }
@@ -32,7 +32,7 @@ export class OpenLog {
     return [this.log.size, this.live, this.loaded, this.problem].join();
   }
 
-  /** What is unfolded in a run. */
+  /** The open parts of a run. */
   memoryOf(run) {
     if (!this.memories.has(run)) this.memories.set(run, new Set());
     return this.memories.get(run);

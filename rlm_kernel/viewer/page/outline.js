@@ -1,4 +1,4 @@
-// The way through a run: its turns, and the runs of children below the turns that started them.
+// The outline of a run: its turns, each with the child runs that it started.
 
 import { h } from "./elements.js";
 import { firstWords, seconds } from "./figures.js";
@@ -61,7 +61,7 @@ function below(run) {
   return run.turns.flatMap((turn) => turn.children);
 }
 
-/** A few words by which a turn is known: the model's first ones, else its code's. */
+/** A short title of a turn: the first words of the model, else of its code. */
 function hintOf(turn) {
   const [first] = piecesOf((turn.reply?.text ?? "").slice(0, 2000), []).filter((piece) => piece.prose);
   return plainLine(firstWords(first?.prose ?? turn.cells[0]?.code ?? "", 60));

@@ -62,7 +62,7 @@ function pictureOf(data, plain) {
     }
   }
   const svg = textOf(data["image/svg+xml"]);
-  // Inside an <img> a drawing runs no script and loads nothing.
+  // In an <img>, an SVG runs no script and loads nothing.
   if (svg)
     return {
       type: "image/svg+xml",

@@ -1,4 +1,4 @@
-// The top of a run: the question, the answer, and the figures that one wants before reading on.
+// The top of a run: the question, the answer and the main figures.
 
 import { fold, h } from "./elements.js";
 import { bytes, count, day, dollars, grouped, number, seconds, short, textOf } from "./figures.js";
@@ -6,7 +6,7 @@ import { passage } from "./passage.js";
 import { plotOf } from "./plot.js";
 import { proseNodes } from "./prose.js";
 
-/** The overview. `entry`: the open log that the run stands in. */
+/** The overview. `entry`: the open log of the run. */
 export function overviewOf(run, entry, memory) {
   const { log, live, problem } = entry;
   return h(
@@ -17,7 +17,7 @@ export function overviewOf(run, entry, memory) {
     h(
       "div.question",
       {},
-      passage(run.question || "The log names no question; the input was the prompt.", {
+      passage(run.question || "The log has no separate question: the input was the whole prompt.", {
         kind: "question",
         label: "Question",
         first: 1200,
@@ -32,7 +32,7 @@ export function overviewOf(run, entry, memory) {
 }
 
 export function stateOf(run, live) {
-  const words = { answered: "answered", failed: "failed", open: live ? "running" : "no end on record" }[run.state];
+  const words = { answered: "answered", failed: "failed", open: live ? "running" : "no end recorded" }[run.state];
   return h(`span.state.state-${run.state === "open" && live ? "running" : run.state}`, {}, words);
 }
 
@@ -53,7 +53,7 @@ function outcome(run, live) {
   if (run.failure !== null) {
     const { type, message, partial } = run.failure;
     const best = partial && [
-      h("p.label", {}, "The best answer so far"),
+      h("p.label", {}, "Best answer so far"),
       passage(partial, { kind: "answer", label: "Partial answer" }),
     ];
     return h(
@@ -68,12 +68,12 @@ function outcome(run, live) {
     "div.outcome",
     {},
     h("p.label", {}, "Answer"),
-    h("p.waiting", {}, live ? "The run is under way …" : "None yet: the run was killed, or is under way."),
+    h("p.waiting", {}, live ? "The run is in progress …" : "No answer yet: the run was killed or is in progress."),
   );
 }
 
 function facts(run) {
-  // The outcome knows best: a log may lack the calls of the root model.
+  // Prefer the usage of the outcome: a log may lack the calls of the root model.
   const { input, output, cost } = run.usage ?? run.spent();
   const prompts = [...run.cells.values()]
     .flatMap((cell) => cell.calls)
@@ -129,7 +129,7 @@ function usageByModel(run, memory) {
   return fold(memory, "models", summary, table, { class: "told" });
 }
 
-/** From the outcome where there is one, else from the calls so far. */
+/** The models of the outcome, else those of the calls so far. */
 function modelsOf(run) {
   if (run.usage) return run.usage.models;
   const models = new Map();
@@ -160,7 +160,7 @@ function settings(run, memory) {
         type &&
           `The context is a ${type} of ${grouped(number(run.metadata.context_length))} ${type === "str" ? "characters" : "items"}.`,
         context?.sha256 && `SHA-256 ${textOf(context.sha256)}.`,
-        context?.redacted && "It was not stored: it holds a secret.",
+        context?.redacted && "It was not stored because it holds a secret.",
       ]
         .filter(Boolean)
         .join(" "),
@@ -181,9 +181,9 @@ function warnings(run, log, live, problem) {
   if (log.problems.length > 5) said.push(`${grouped(log.problems.length - 5)} more lines could not be read.`);
   if (log.cut && !live)
     said.push(
-      "The log ends in the middle of a line: the process was killed while it wrote it. Everything before is here.",
+      "The last line of the log is incomplete: the process was killed while writing it. All lines before it are shown.",
     );
   if (run.partial && !run.depth && !run.usage)
-    said.push("This log does not say what the root model used: tokens and cost are those of its sub-calls.");
+    said.push("This log does not record the usage of the root model: tokens and cost are those of the sub-calls.");
   return said.map((words) => h("p.note", {}, words));
 }

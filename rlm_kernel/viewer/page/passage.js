@@ -1,5 +1,5 @@
-// A piece of foreign text on the page: its beginning, and the rest on demand. A log may hold 10 MB in one line, and a
-// browser takes seconds to lay out what nobody reads.
+// A piece of foreign text on the page: its beginning, and the rest on demand. A log may hold 10 MB in one line,
+// which takes a browser seconds to lay out.
 
 import { button, h } from "./elements.js";
 import { grouped } from "./figures.js";
@@ -57,7 +57,7 @@ export function passage(text, { kind = "text", paint = nodesOf, label = "text", 
   return whole;
 }
 
-/** Whole lines, where that costs little; not one more button for a few characters. */
+/** Where the first part ends: after a whole line if possible; the whole text if it is only a little longer. */
 function firstStop(text, first) {
   if (text.length <= first * 1.25) return text.length;
   const end = text.lastIndexOf("\n", first);
@@ -68,7 +68,7 @@ function longestLine(text) {
   return text.split("\n").reduce((longest, line) => Math.max(longest, line.length), 0);
 }
 
-/** A `pre` that scrolls sideways has to be reachable by the keyboard; one that does not is no stop on the way. */
+/** A `pre` that scrolls sideways must be reachable by keyboard; other ones must not take the focus. */
 export function watchWidths(root) {
   const check = (pre) => {
     if (pre.scrollWidth > pre.clientWidth + 1) pre.setAttribute("tabindex", "0");

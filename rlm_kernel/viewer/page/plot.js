@@ -1,5 +1,4 @@
-// Where time, tokens and money went: one drawing over the time of the run, and the same as a table for those who do
-// not see it or want the figures.
+// Time, tokens and cost of a run: a chart over its time, and the same figures as a table.
 
 import { fold, h, s } from "./elements.js";
 import { dollars, grouped, number, seconds, short } from "./figures.js";
@@ -7,7 +6,7 @@ import { dollars, grouped, number, seconds, short } from "./figures.js";
 const [LEFT, RIGHT, GAP] = [54, 12, 18];
 const [STRIP, TOKENS, COST] = [18, 96, 56];
 
-/** The drawing with its legend and table. It follows the width of where it stands. */
+/** The chart with its legend and table. It adapts to the width of its container. */
 export function plotOf(run, memory) {
   if (!run.turns.length) return null;
   const frame = h("div.plot-frame");
@@ -59,7 +58,7 @@ function drawing(run, width, known) {
   return s("svg", { role: "img", "aria-label": said, width, height, viewBox: `0 0 ${width} ${height}` }, parts);
 }
 
-/** A strip of what was going on: the model writing, a cell running. */
+/** A strip of activities: the model writes, a cell runs. */
 function strip(run, x) {
   const bar = (kind, from, length, title) =>
     s(
@@ -122,7 +121,7 @@ function area(points, value, x, y, end) {
   return `${steps(points, value, x, y, end)}V${y(0)}H${x(0)}Z`;
 }
 
-/** Two lines to read heights by: nothing, and all. */
+/** Two grid lines: zero and the maximum. */
 function scale(most, y, width, words) {
   return [0, most].map((value) => [
     s("line.grid", { x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),

@@ -1,4 +1,4 @@
-// What the model wrote around its code. A few signs of Markdown are drawn as what they mean; all else stays as written.
+// The prose of a reply. A few elements of Markdown are drawn; everything else is shown as written.
 
 import { h } from "./elements.js";
 import { nodesOf } from "./foreign_text.js";

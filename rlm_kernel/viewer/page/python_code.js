@@ -21,7 +21,7 @@ const OURS = new Set(
     "arlm_query arlm_query_batched FINAL FINAL_VAR SHOW_VARS"
   ).split(" "),
 );
-const MOST = 40_000; // beyond this, colours cost more than they give
+const MOST = 40_000; // longer code is not coloured: it would take too long
 
 export function codeNodes(source) {
   if (source.length > MOST || isSuspect(source)) return nodesOf(source);

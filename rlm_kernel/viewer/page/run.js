@@ -1,5 +1,5 @@
 // A run as a tree, built from the lines of its log one after another: turns, their cells, the calls of the cells, the
-// runs of children. The same tree as `rlm_kernel/trajectory/tree.py`, for a log that may be cut, odd or hostile.
+// runs of children. The same tree as `rlm_kernel/trajectory/tree.py`, for a log that may be cut, damaged or hostile.
 
 import { documentedTurn } from "./documented.js";
 import { number, textOf } from "./figures.js";
@@ -26,7 +26,7 @@ export class Run {
     this.question = textOf(metadata.question);
     this.environment = textOf(metadata.environment ?? metadata.environment_type);
     this.began = Date.parse(textOf(metadata.timestamp));
-    this.setup = new Cell(null, 0, "", 0); // what the setup of the kernel asked
+    this.setup = new Cell(null, 0, "", 0); // the sub-calls of the kernel's setup
     this.turns = [];
     this.cells = new Map();
     this.context = null;
@@ -40,7 +40,7 @@ export class Run {
     this.changed = new Set();
   }
 
-  /** Whether the end is on record. A log without one is of a run under way, or of one that was killed. */
+  /** Whether the log has the end of the run. If not, the run is in progress or was killed. */
   get over() {
     return this.answer !== null || this.failure !== null;
   }
@@ -73,7 +73,7 @@ export class Run {
     return new Run(metadata, title);
   }
 
-  /** The turn of this number, made when it is new. */
+  /** The turn of this number; creates it if it is new. */
   turn(iteration) {
     let turn = this.turns.at(-1);
     if (turn?.iteration !== iteration) {
@@ -95,7 +95,7 @@ export class Run {
     return line.cell === 0 ? this.setup : this.cells.get(line.cell);
   }
 
-  /** What a line says was paid for, to this run or to a child. */
+  /** Add the usage of a line to this run or to a child. */
   paid(line) {
     if (line.type === "child") return this.paidBelow(line);
     if (line.type === "reply" || line.type === "summary") return paidFor(replyOf(line.reply).usage, this.model, "root");

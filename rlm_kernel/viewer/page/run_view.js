@@ -1,4 +1,4 @@
-// One run on the page: the outline beside, the overview and the turns below each other, and what moves while it grows.
+// One run on the page: the outline, the overview, the turns, and the updates while the log grows.
 
 import { button, h } from "./elements.js";
 import { count, firstWords } from "./figures.js";
@@ -28,7 +28,7 @@ export class RunView {
     this.run.changed.clear();
   }
 
-  /** Who scrolls away from the end wants to read, and is not pulled back. */
+  /** Stop following when the user scrolls away from the end. */
   scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.scroller;
     const away = scrollHeight - scrollTop - clientHeight > clientHeight / 2;
@@ -38,7 +38,7 @@ export class RunView {
     } else this.spy();
   }
 
-  /** The rest of a long run comes when the first turns are on the screen. */
+  /** Draw the rest of a long run after its first turns are on the screen. */
   buildRest() {
     if (this.turns.childElementCount >= this.run.turns.length) return;
     setTimeout(() => {
@@ -83,7 +83,7 @@ export class RunView {
     this.spy();
   }
 
-  /** Where one is in the tree of runs, with the way back. */
+  /** The path of this run in the tree of runs, as links. */
   crumbs() {
     const { entry, deeds } = this;
     const runs = entry.log.runs;
@@ -115,7 +115,7 @@ export class RunView {
     return parts.length > 0 && h("nav.crumbs", { "aria-label": "Tree of runs" }, parts);
   }
 
-  /** Take in what was added to the log. */
+  /** Draw what was added to the log. */
   update() {
     const changed = [...this.run.changed];
     this.run.changed.clear();
@@ -152,7 +152,7 @@ export class RunView {
     else heading?.scrollIntoView({ block: "start" });
   }
 
-  /** Show what the search found: unfold what hides it, scroll to it, mark it. */
+  /** Show a search hit: open the parts around it, scroll to it, mark it. */
   reveal(hit, words) {
     this.go(hit.turn);
     const area = this.area(hit);
@@ -179,7 +179,7 @@ export class RunView {
     return card;
   }
 
-  /** Mark in the outline what is on the screen. */
+  /** Mark the visible turn in the outline. */
   spy() {
     const top = this.scroller.getBoundingClientRect().top + 120;
     const cards = [...this.turns.children];
@@ -211,7 +211,7 @@ function keyOf(element) {
 /** Mark the first place without touching the text, and say which element to scroll to. */
 function markIn(pre, pattern) {
   const match = pattern.exec(pre.textContent);
-  if (!match) return pre; // it holds signs that are shown by their names
+  if (!match) return pre; // it holds characters that are shown by their names
   const { index, 0: found } = match;
   const range = document.createRange();
   const texts = document.createTreeWalker(pre, NodeFilter.SHOW_TEXT);

@@ -1,5 +1,5 @@
-// Search over everything a run holds: questions, prose, code, outputs, prompts and answers of sub-calls, tools, notices,
-// and the same of its children.
+// Search in all texts of a run: questions, prose, code, outputs, prompts and answers of sub-calls, tools, notices,
+// and those of its children.
 
 import { promptsOf } from "./calls.js";
 import { textOf } from "./figures.js";
@@ -7,7 +7,7 @@ import { textOf } from "./figures.js";
 const MOST = 200;
 const AROUND = 50;
 
-/** The places where the words stand, at most 200, in the order of the run. Upper and lower case are the same. */
+/** The places with the words, at most 200, in the order of the run. Ignores case. */
 export function hits(run, words, path = []) {
   const pattern = patternOf(words);
   const found = [];

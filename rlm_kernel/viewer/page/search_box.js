@@ -1,4 +1,4 @@
-// The field for searching and the list of what was found.
+// The search field and its list of hits.
 
 import { h } from "./elements.js";
 import { count } from "./figures.js";
@@ -6,7 +6,7 @@ import { plainLine } from "./foreign_text.js";
 
 const PATIENCE = 120; // milliseconds after the last key: a search over 10 MB takes a moment
 
-/** The box. `find(words)` gives hits, `pick(hit, words)` goes to one, `leave()` gives the focus back. */
+/** The box. `find(words)` gives hits, `pick(hit, words)` goes to one, `leave()` returns the focus. */
 export function searchBox({ find, pick, leave }) {
   const list = h("ul.hits", { role: "listbox", id: "rlm-hits", "aria-label": "Search results", hidden: true });
   const said = h("p.hits-count.muted", { role: "status" });
@@ -31,8 +31,8 @@ export function searchBox({ find, pick, leave }) {
     panel.hidden = list.hidden = !words;
     input.setAttribute("aria-expanded", String(!panel.hidden));
     said.textContent = state.hits.length
-      ? `${count(state.hits.length, "place")}${state.hits.length === 200 ? ", the first of more" : ""}`
-      : "Found nowhere";
+      ? `${count(state.hits.length, "place")}${state.hits.length === 200 ? ", more were found" : ""}`
+      : "No matches";
     list.replaceChildren(...state.hits.map(option));
     mark();
   };

@@ -1,5 +1,5 @@
-// The door: what a log holds, made into what the rest of the viewer relies on. A log may be damaged, written by another
-// version, or made to break its readers; a value of the wrong kind becomes an empty one of the right kind here.
+// Checks the values of a log for the rest of the viewer. A log may be damaged, written by another version, or hostile:
+// a value of a wrong type becomes an empty value of the right type.
 
 import { number, textOf } from "./figures.js";
 
@@ -16,7 +16,7 @@ export function textOrNull(value) {
   return value === null || value === undefined ? null : textOf(value);
 }
 
-/** A number, or null: an unknown cost is not a cost of nothing. */
+/** A number, or null: an unknown cost is not 0. */
 export function knownNumber(value) {
   return value === number(value) ? value : null;
 }
@@ -69,7 +69,7 @@ export function answerOf(line) {
   };
 }
 
-/** A prompt that failed before any model took it cost nothing: its zeros are no figures. */
+/** Whether the call reached a model. One that failed before has a usage of zeros only. */
 export function wasAsked({ usage, error }) {
   return usage !== null && !(error && !usage.input && usage.cost === null);
 }
@@ -88,7 +88,7 @@ export function resultOf(value) {
   };
 }
 
-/** A call of a custom tool, and what came of it. */
+/** A call of a custom tool and its result. */
 export function toolOf(line) {
   const [call, outcome] = [fields(line.call), fields(line.outcome)];
   const named = Object.entries(fields(call.kwargs)).map(([name, value]) => `${name}=${JSON.stringify(value)}`);

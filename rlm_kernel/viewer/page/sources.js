@@ -1,8 +1,8 @@
 // Where the bytes of a log come from: our own server, a file that was dropped, the page itself, or the kernel of a
-// notebook. Each gives what stands behind an offset, piece by piece, so that a running log is read on.
+// notebook. Each gives the bytes from an offset on, in pieces, so that a growing log can be read on.
 
 const PIECE = 1 << 20;
-const PATIENCE = 10_000; // milliseconds that a kernel has for an answer
+const PATIENCE = 10_000; // timeout of an answer of the kernel, in milliseconds
 const pause = () => new Promise((resolve) => setTimeout(resolve));
 
 /** A log of the folder that `rlm view` serves. */
@@ -20,7 +20,7 @@ export class ServedLog {
   }
 }
 
-/** A file that a person chose or dropped; it never leaves the browser. */
+/** A file that the user chose or dropped; it stays in the browser. */
 export class ChosenFile {
   constructor(file) {
     Object.assign(this, { name: file.name, file, grows: false, fresh: false });
@@ -31,7 +31,7 @@ export class ChosenFile {
   }
 }
 
-/** A log that stands in the page, of an exported file. */
+/** A log that is part of the page: an exported file. */
 export class WrittenLog {
   constructor(name, text) {
     Object.assign(this, { name, bytes: new TextEncoder().encode(text), grows: false, fresh: false });

@@ -1,13 +1,13 @@
-// The three ways in: the page of `rlm view`, a file with a log in it, and a widget in a notebook.
+// The three entry points: the page of `rlm view`, a file with a log in it, and a widget in a notebook.
 
 import { h } from "./elements.js";
 import { KernelLog, ServedLog, WrittenLog } from "./sources.js";
 import { startTheme } from "./theme.js";
 import { Viewer } from "./viewer.js";
 
-const PAUSE = 3000; // milliseconds between two looks at the folder
+const PAUSE = 3000; // milliseconds between two reads of the folder
 
-/** The page: a log that stands in it, or the folder that the server tells of. */
+/** The page: the log in it, or the folder of the server. */
 export function startPage(style) {
   const host = document.querySelector("#rlm-viewer");
   const written = document.querySelector("#rlm-log");
@@ -43,7 +43,7 @@ function startServed(host, style) {
   look(viewer);
 }
 
-/** What the address names; a person may have typed anything there. */
+/** The name after the `#` of the address; it may be any text. */
 function nameIn(hash) {
   try {
     return decodeURIComponent(hash.slice(1));
@@ -64,7 +64,7 @@ async function look(viewer) {
         last = text;
       } catch {
         viewer.shelve({
-          problem: "The server of this page is gone: start `rlm view` again. What is open stays readable.",
+          problem: "The server of this page has stopped: start `rlm view` again. Open logs stay readable.",
         });
         last = "";
       }

@@ -1,8 +1,8 @@
-// Light or dark: as the system says, as the notebook around says, or as the person chose.
+// Light or dark colours: those of the system, of the notebook, or the user's choice.
 
 const PLACE = "rlm-viewer-theme";
 
-/** Begin as the person chose last time, else as the notebook around is. */
+/** Start with the last choice of the user, else with the theme of the notebook. */
 export function startTheme(host) {
   const chosen = remembered();
   if (chosen) host.dataset.theme = chosen;
@@ -31,7 +31,7 @@ function adopt(host) {
   new MutationObserver(look).observe(body, { attributeFilter: ["data-jp-theme-light", "class"] });
 }
 
-// A sandboxed page has no storage: then the choice lasts as long as the page.
+// A sandboxed page has no storage, so the choice is lost with the page.
 function remembered() {
   try {
     return localStorage.getItem(PLACE);

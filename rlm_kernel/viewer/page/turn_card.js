@@ -1,4 +1,4 @@
-// One turn on the page: what the model said, its cells with their outputs, what they asked, what happened besides.
+// One turn on the page: the reply, its cells with outputs and calls, notices, the answer.
 
 import { callsOf, toolsOf } from "./calls.js";
 import { fold, h } from "./elements.js";
@@ -8,7 +8,7 @@ import { passage } from "./passage.js";
 import { piecesOf, proseNodes } from "./prose.js";
 import { codeNodes } from "./python_code.js";
 
-/** The card. `memory`: what is unfolded; `enter(child)`: opens a child's run. */
+/** The card. `memory`: the open parts; `enter(child)`: opens a child's run. */
 export function turnCard(run, turn, memory, enter) {
   const key = `turn ${turn.place}`;
   const reply = turn.reply?.text ?? "";
@@ -46,7 +46,7 @@ function told(turn, memory, key) {
   if (!turn.told.length) return null;
   const length = turn.told.reduce((sum, message) => sum + message.content.length, 0);
   const summary = [
-    h("span", {}, "What the model was told"),
+    h("span", {}, "Messages to the model"),
     h("span.muted", {}, `${count(turn.told.length, "message")}, ${grouped(length)} characters`),
   ];
   const body = () =>
@@ -99,7 +99,7 @@ const STATES = { error: "raised", timeout: "timed out", died: "kernel died", non
 
 function restored(result) {
   const names = result?.restored ?? [];
-  return names.length > 0 && h("p.note", {}, `Put back after the cell: ${names.join(", ")}.`);
+  return names.length > 0 && h("p.note", {}, `Restored after the cell: ${names.join(", ")}.`);
 }
 
 function happenings(turn, memory, key) {

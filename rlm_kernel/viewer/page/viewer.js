@@ -1,6 +1,6 @@
 // The viewer: a bar with the open logs, the search and the theme, and below it the list of runs or one run.
 //
-// It lives in a shadow root, so that neither the page around it (a notebook, say) nor it disturbs the other.
+// It is in a shadow root, so that its styles and those of the page around it (a notebook) do not mix.
 
 import { button, h } from "./elements.js";
 import { plainLine } from "./foreign_text.js";
@@ -15,7 +15,7 @@ import { ChosenFile } from "./sources.js";
 import { nextTheme } from "./theme.js";
 
 export class Viewer {
-  /** `library`: what `libraryOf` shows, or null where one log is all there is. `keyTarget`: whose keys are heard. */
+  /** `library`: what `libraryOf` shows; null if there is only one log. `keyTarget`: the element whose keys count. */
   constructor(host, style, { library = null, keyTarget = host, open = () => {}, home = () => {} } = {}) {
     Object.assign(this, {
       host,
@@ -70,7 +70,7 @@ export class Viewer {
     };
   }
 
-  /** Open a log, or show it when it is open. */
+  /** Open a log, or show it if it is open. */
   open(source) {
     const there = this.entries.find(
       (entry) => entry.log.name === source.name && entry.source.grows && source.grows,
@@ -101,7 +101,7 @@ export class Viewer {
     this.show(this.current === entry ? (this.library ? null : (this.entries[0] ?? null)) : this.current);
   }
 
-  /** Something was read: draw it with the next frame, however much it is. */
+  /** Draw new data with the next frame. */
   changed(entry) {
     if (entry !== this.current || this.frame) return;
     this.frame = requestAnimationFrame(() => {
@@ -149,7 +149,7 @@ export class Viewer {
     if (focus) this.body.querySelector(`[data-name="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
   }
 
-  /** What the server told of the folder. */
+  /** Take the list of runs from the server. */
   shelve(told) {
     Object.assign(this.library, told);
     if (this.current) return;
@@ -180,8 +180,8 @@ export class Viewer {
         this.current && this.search,
         button("◐", () => this.turnTheme(), {
           class: "icon",
-          "aria-label": "Light or dark",
-          title: "Light or dark (t)",
+          "aria-label": "Light or dark colours",
+          title: "Light or dark colours (t)",
         }),
         button("?", () => this.dialog.showModal(), { class: "icon", "aria-label": "Keys", title: "Keys (?)" }),
       ].filter(Boolean),
@@ -224,7 +224,7 @@ export class Viewer {
     this.status.textContent = nextTheme(this.host);
   }
 
-  /** Where it is one thing among others on a page, it does not take the focus by itself. */
+  /** Take the focus, but not in a widget: there the page has other parts. */
   focusMain() {
     if (!this.alone && !this.host.shadowRoot.activeElement) return;
     this.body.querySelector("h1")?.focus({ preventScroll: true });
@@ -232,7 +232,7 @@ export class Viewer {
 }
 
 function waiting(entry) {
-  const empty = entry.loaded ? `${entry.log.name} holds no run yet.` : "Reading …";
+  const empty = entry.loaded ? `${entry.log.name} has no run yet.` : "Reading …";
   const said = entry.problem ?? entry.log.problems[0] ?? empty;
   return h(
     "main.scroller",
