@@ -11,9 +11,9 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from rlm_kernel.types import Answer, CellResult, Query, ToolCall
+from rlm_kernel.types import Answer, CellResult, Query, Slot, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,6 @@ class CellRun:
 
     cell: int
     code: str
-
-
-class Slot(NamedTuple):
-    """The place of one answer: the cell that asked, the key of what it asked, how often it had asked that before."""
-
-    cell: int
-    key: str
-    occurrence: int
 
 
 def keys(question: Query | ToolCall) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ async def restore_kernel(
         histories = recording.trajectory.histories()
         for cell in recording.trajectory.cells:
             if not is_cut_off(cell):
-                responder.cell = cell.number
+                responder.begin_cell(cell.number)
                 await give_history(session, histories, cell.number)
                 await session.run(cell.code)
         await session.set(f"history_{index}", recording.trajectory.conversation())
