@@ -11,18 +11,10 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from rlm_kernel.engine.kernel_steps import CellRun, VariableSet
-from rlm_kernel.types import Answer, CellResult, Query, ToolCall
-
-
-class Slot(NamedTuple):
-    """The place of one answer: the cell that asked, the key of what it asked, how often it had asked that before."""
-
-    cell: int
-    key: str
-    occurrence: int
+from rlm_kernel.types import Answer, CellResult, Query, Slot, ToolCall
 
 
 def keys(question: Query | ToolCall) -> tuple[str, ...]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-from rlm_kernel.engine.journal import Occurrences, Slot
+from rlm_kernel.engine.journal import Occurrences
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.tree import Call, Cell, History, Trajectory, Turn
-from rlm_kernel.types import Answer, Prompt, Reply, Usage
+from rlm_kernel.types import Answer, Prompt, Reply, Slot, Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class NotebookHost:
 
     def cell_starts(self, number: int) -> None:
         """Answer what this cell of the record asked; 0: it is not of the record."""
-        self._responder.cell = number
+        self._responder.begin_cell(number)
         if self._session is not None:
             Job(give_history(self._session, self._histories, number)).wait()
 

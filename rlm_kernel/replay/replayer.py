@@ -278,7 +278,7 @@ class Replayer:
 
     async def _take(self, session: Session, step: Step) -> bool:
         """Run a cell and compare it. Returns whether the kernel lives on."""
-        self._responder.cell = step.number
+        self._responder.begin_cell(step.number)
         await give_history(session, self._histories, step.number)
         asked = len(self._responder.unrecorded)
         result = await session.run(step.code)

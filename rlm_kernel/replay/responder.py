@@ -12,25 +12,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from rlm_kernel.engine.journal import Occurrences, Slot, keys
+from rlm_kernel.engine.journal import Occurrences, keys
 from rlm_kernel.engine.recorded import recorded_run_of
 from rlm_kernel.trajectory.tree import Cell, Trajectory
-from rlm_kernel.types import Answer, Query, ToolCall
+from rlm_kernel.types import Answer, Query, Slot, ToolCall
+
+if TYPE_CHECKING:
+    from rlm_kernel.kernel.comm import Responder
 
 SHOWN_CHARACTERS = 200
 """Of a prompt, in the words about what is missing."""
 MAX_COMPARED = 200
 """Recorded questions that one without an answer is compared with: there may be thousands of either."""
-
-
-class FallbackResponder(Protocol):
-    """Answers what is not on record."""
-
-    async def answer(self, cell: int, question: Query | ToolCall, slots: Sequence[Slot]) -> Sequence[Answer]:
-        """The answers of a cell's question, in order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +58,12 @@ class RecordedResponder:
         advice: the end of the error for a question without an answer: what to do.
 
     Attributes:
-        cell: the number of the running cell, kept by whoever runs them.
         recalled: how many answers came from the record.
         unrecorded: the questions that are not on record.
     """
 
-    def __init__(self, runs: Sequence[Trajectory], beyond: FallbackResponder | None = None, advice: str = "") -> None:
-        self.cell = 0
+    def __init__(self, runs: Sequence[Trajectory], beyond: Responder | None = None, advice: str = "") -> None:
+        self._cell = 0
         self.recalled = 0
         self.unrecorded: list[Unrecorded] = []
         # The setup is that of the first run.
@@ -84,18 +78,22 @@ class RecordedResponder:
         self._advice = advice
         self._recorded = bool(runs)
 
+    def begin_cell(self, number: int) -> None:
+        """Questions from now on are those of this cell; 0: the setup, or a cell that is not of the record."""
+        self._cell = number
+
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
         """The recorded answers, in order; for a question that is not on record those of models, or errors."""
-        cell = self.cell
-        slots = self._occurrences.slots(cell, keys(question))
+        slots = self._occurrences.slots(self._cell, keys(question))
         missing = [slot for slot in slots if slot not in self._answers]
         self.recalled += len(slots) - len(missing)
         answers = {slot: self._answers[slot] for slot in slots if slot in self._answers}
         if missing:
-            answers |= await self._ask_beyond(cell, _only(question, slots, missing), missing)
+            answers |= await self._ask_beyond(_only(replace(question, slots=slots), missing))
         return [answers[slot] for slot in slots]
 
-    async def _ask_beyond(self, cell: int, question: Query | ToolCall, slots: Sequence[Slot]) -> dict[Slot, Answer]:
+    async def _ask_beyond(self, question: Query | ToolCall) -> dict[Slot, Answer]:
+        cell = question.slots[0].cell
         asked = (
             _call_text(question)
             if isinstance(question, ToolCall)
@@ -104,9 +102,9 @@ class RecordedResponder:
         missing = Unrecorded(cell, asked, _nearest(asked, self._cells.get(cell)))
         self.unrecorded.append(missing)
         if self._beyond is not None:
-            return dict(zip(slots, await self._beyond.answer(cell, question, slots), strict=True))
+            return dict(zip(question.slots, await self._beyond.answer(question), strict=True))
         why = f"cell {cell} {missing.said}.{self._advice}" if self._recorded else self._advice.lstrip()
-        return dict.fromkeys(slots, _refusal(question, why))
+        return dict.fromkeys(question.slots, _refusal(question, why))
 
 
 def _refusal(question: Query | ToolCall, why: str) -> Answer:
@@ -116,13 +114,12 @@ def _refusal(question: Query | ToolCall, why: str) -> Answer:
     return Answer(error=why, refused=True)
 
 
-def _only(question: Query | ToolCall, slots: Sequence[Slot], missing: Sequence[Slot]) -> Query | ToolCall:
+def _only(question: Query | ToolCall, missing: Sequence[Slot]) -> Query | ToolCall:
     """The question without the prompts that have their answer."""
-    if isinstance(question, ToolCall) or len(missing) == len(slots):
+    if isinstance(question, ToolCall) or len(missing) == len(question.slots):
         return question
-    open_slots = set(missing)
-    prompts = [prompt for prompt, slot in zip(question.prompts, slots, strict=True) if slot in open_slots]
-    return replace(question, prompts=tuple(prompts))
+    prompts = dict(zip(question.slots, question.prompts, strict=True))
+    return replace(question, prompts=tuple(prompts[slot] for slot in missing), slots=tuple(missing))
 
 
 def _question_text(kind: str, prompt: str) -> str:

@@ -113,7 +113,7 @@ async def restore_kernel(
         cells = [cell for cell in run.cells if not is_cut_off(cell)]
         for step in prior_run_steps(value, index, cells, run.histories(), run.conversation()):
             if isinstance(step, CellRun):
-                responder.cell = step.cell
+                responder.begin_cell(step.cell)
             await take_step(session, step)
     persistent = bool((last.metadata.get("configuration") or {}).get("persistent"))
     for step in context_steps(_value(context), len(earlier), persistent=persistent):
