@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rlm_kernel.engine.config import RunConfig
-from rlm_kernel.engine.journal import Journal, JournalResponder, Recovery, reason_of
+from rlm_kernel.engine.journal import Journal, RebuildFallback, RecordedResponder, Recovery, reason_of
 from rlm_kernel.engine.kernel_steps import CellRun, VariableSet, context_steps, prior_run_steps, take_step, tool_step
 from rlm_kernel.engine.recorded import PriorRun, RecordedRun
 from rlm_kernel.engine.subcalls import SubCalls
@@ -283,7 +283,7 @@ class Repl:
 
     async def _run_again(self, step: CellRun) -> bool:
         """Run a finished cell with its recorded answers. Returns whether the kernel outlived it."""
-        self._replay = JournalResponder(self._journal.answers, step.cell)
+        self._replay = RecordedResponder(self._journal.answers, RebuildFallback(), step.cell)
         try:
             result = await self._live.run(step.code)
         finally:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rlm_kernel.engine.journal import RecordedResponder
 from rlm_kernel.engine.kernel_steps import (
     CellRun,
     Step,
@@ -21,7 +22,6 @@ from rlm_kernel.errors import RecordingError
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
-from rlm_kernel.replay.responder import RecordedResponder
 from rlm_kernel.trajectory.events import RunStarted
 from rlm_kernel.trajectory.log import context_store
 from rlm_kernel.trajectory.log.reader import ContextEncoding, Recording, earlier_recordings
