@@ -19,7 +19,7 @@ from rlm_kernel.engine.argument_checks import (
     schema_of,
 )
 from rlm_kernel.engine.budget import Limits
-from rlm_kernel.engine.completion import Run, wait
+from rlm_kernel.engine.completion import Run
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.record_access import Trust
 from rlm_kernel.engine.recorded_config import Unpicklable, record_arguments
@@ -184,14 +184,14 @@ class RLM(Unpicklable):
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
         check_prompt(prompt, root_prompt)
-        return wait(self._run(schema=response_schema), prompt, root_prompt)
+        return self._run(prompt, root_prompt, schema=response_schema).wait()
 
     async def acompletion(
         self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
         check_prompt(prompt, root_prompt)
-        return await Job(self._run(schema=response_schema).completion(prompt, root_prompt)).wait_async()
+        return await self._run(prompt, root_prompt, schema=response_schema).wait_async()
 
     async def stream(
         self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
@@ -208,7 +208,7 @@ class RLM(Unpicklable):
             if waiting.add(event):
                 here.call_soon_threadsafe(arrived.put_nowait, event)
 
-        job = Job(self._run(hand_over, schema=response_schema).completion(prompt, root_prompt))
+        run = self._run(prompt, root_prompt, hand_over, schema=response_schema)
         try:
             while True:
                 event = await arrived.get()
@@ -216,10 +216,10 @@ class RLM(Unpicklable):
                 yield event
                 if isinstance(event, RunFinished | RunFailed):
                     break
-            await job.wait_async()
+            await run.wait_async()
         finally:
-            job.cancel()
-            await job.ended_async()
+            run.cancel()
+            await run.ended_async()
 
     @classmethod
     def resume(
@@ -251,7 +251,7 @@ class RLM(Unpicklable):
         """
         recorded = prepare_resumption(cls, path, at, prompt, root_prompt, overrides, trust)
         with cls(**recorded.arguments) as rlm:
-            return wait(rlm._run(recorded=recorded), recorded.prompt, recorded.question)
+            return rlm._run(recorded.prompt, recorded.question, recorded=recorded).wait()
 
     @classmethod
     async def aresume(
@@ -267,12 +267,22 @@ class RLM(Unpicklable):
         """`resume` for asynchronous callers."""
         recorded = await asyncio.to_thread(prepare_resumption, cls, path, at, prompt, root_prompt, overrides, trust)
         async with cls(**recorded.arguments) as rlm:
-            return await Job(rlm._run(recorded=recorded).completion(recorded.prompt, recorded.question)).wait_async()
+            return await rlm._run(recorded.prompt, recorded.question, recorded=recorded).wait_async()
 
-    def _run(self, reader: OnEvent | None = None, recorded: Resumption | None = None, schema: Any = None) -> Run:
+    def _run(
+        self,
+        prompt: Prompt,
+        question: str | None,
+        reader: OnEvent | None = None,
+        *,
+        recorded: Resumption | None = None,
+        schema: Any = None,
+    ) -> Run:
         return Run(
             self._config,
             [r for r in (self._callbacks if self._callbacks.any else None, reader) if r is not None],
+            prompt=prompt,
+            question=question,
             schema=schema_of(recorded.schema if recorded else schema),  # before the log: a wrong one leaves no file
             repl=self._repl,
             log=self._log(recorded),

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NotRequired, Self, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, Self, TypedDict
 
 MAX_IMAGE_BYTES = 20_000_000
 """Of one picture. The guest refuses larger ones with a hint; the host drops what comes all the same."""
@@ -62,6 +62,20 @@ class Image:
 QueryKind = Literal["llm_query", "rlm_query"]
 
 
+class Slot(NamedTuple):
+    """The place of one answer in the record of a run.
+
+    Attributes:
+        cell: the number of the cell that asks.
+        key: what identifies the question (`journal.keys`).
+        occurrence: how often the cell has asked the same before.
+    """
+
+    cell: int
+    key: str
+    occurrence: int
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """One call of `llm_query` or `rlm_query`, or a batch of them, as it arrived from the kernel.
@@ -74,6 +88,7 @@ class Query:
         batch: whether it was a `..._batched` call.
         schema: a JSON Schema that the answers have to fit, as the kernel sent it; None for text.
         images: the same for all prompts.
+        slots: one for each prompt; empty until the engine has taken the question.
     """
 
     id: str
@@ -83,6 +98,7 @@ class Query:
     batch: bool = False
     schema: dict[str, Any] | None = None
     images: tuple[Image, ...] = ()
+    slots: tuple[Slot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +109,14 @@ class ToolCall:
         id: chosen by the guest; the same for every re-send.
         tool: its name.
         args, kwargs: JSON values.
+        slots: one, as in `Query`.
     """
 
     id: str
     tool: str
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    slots: tuple[Slot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

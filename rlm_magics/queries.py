@@ -12,6 +12,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rlm_kernel._async import Job
@@ -94,8 +95,8 @@ class Asker:
         live_responder = LiveResponder(rlm)  # the configured limits hold for each call
         async with self._turns:
             try:
-                slots = Journal().slots(0, query)
-                return [answer_entry(answer) for answer in await live_responder.answer(0, query, slots)]
+                question = replace(query, slots=Journal().slots(0, query))
+                return [answer_entry(answer) for answer in await live_responder.answer(question)]
             finally:
                 self._spent.append(live_responder.usage)
 

@@ -1,69 +1,88 @@
-"""Ask a model, on the ledger: the one way in which a run calls a model.
+"""Ask a model and count what it costs: the one way in which a run calls a model.
 
-Every call of a run goes through `ask`: those of the root model with its summaries, repairs and last words, sub-calls,
-and those of children, of a replay that asks models, and of `%%rlm`. So none can be made that is not counted.
+Every call of a run goes through `ModelCalls.ask`: those of the root model with its summaries, repairs and last words,
+sub-calls, and those of children, of a replay that asks models, and of `%%rlm`. So no call is left uncounted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rlm_kernel.clients.base import LM, Bounded, OnText, complete_by_schema
 from rlm_kernel.engine.budget import Ledger, Receipt
 from rlm_kernel.engine.estimates import Bound, bound
-from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.schema.answer_schema import Schema
-from rlm_kernel.types import Message, Reply
+from rlm_kernel.types import Message, Reply, Usage, UsageMeter
 
-if TYPE_CHECKING:
-    from rlm_kernel.types import UsageMeter
+NO_TURN: AbstractAsyncContextManager[Any] = nullcontext()
 
 
-async def ask(
-    lm: LM,
-    messages: Sequence[Message],
-    schema: Schema | None,
-    *,
-    max_tokens: int,
-    ledger: Ledger,
-    meter: UsageMeter,
-    receipt: Receipt,
-    on_text: OnText | None = None,
-    on_turn: Callable[[], None] = lambda: None,
-) -> Reply:
-    """One call of a model, when the limits admit it. The usage on the reply is what was counted.
+@dataclass(frozen=True, slots=True)
+class ModelCalls:
+    """The model calls of one run.
 
-    Args:
-        lm: the model.
-        messages: the conversation.
-        schema: what the reply has to fit, or None.
-        max_tokens: the longest reply.
+    Attributes:
         ledger: keeps the limits of the tree.
-        meter: counts the calls of the run.
-        receipt: says afterwards what was counted, also when this raises.
-        on_text: called with each piece of the reply.
-        on_turn: called when the call is admitted.
-
-    Raises:
-        LMError: the provider failed.
-        LimitError: the limits admit no further call.
+        usage: counts the calls of the run.
     """
-    async with ledger.call(lm.model, bound_of(lm, messages, schema, max_tokens), meter, receipt):
-        on_turn()
+
+    ledger: Ledger
+    usage: UsageMeter
+
+    async def ask(
+        self,
+        lm: LM,
+        messages: Sequence[Message],
+        schema: Schema | None = None,
+        *,
+        max_tokens: int,
+        recorded: Reply | None = None,
+        turn: AbstractAsyncContextManager[Any] = NO_TURN,
+        on_turn: Callable[[], None] = lambda: None,
+        on_text: OnText | None = None,
+        on_failure: Callable[[Usage | None], None] = lambda _: None,
+    ) -> Reply:
+        """Call a model when the limits admit it. The usage of the reply is what was counted.
+
+        Args:
+            lm: the model.
+            messages: the conversation.
+            schema: what the reply has to fit, or None.
+            max_tokens: the longest reply.
+            recorded: a reply of an earlier run, which is counted and returned without a call.
+            turn: held during the call.
+            on_turn: called when the call is admitted.
+            on_text: called with each piece of the reply.
+            on_failure: called when there is no reply, with the usage that was counted; None: nothing was.
+
+        Raises:
+            LMError: the provider failed.
+            LimitError: the limits admit no further call.
+        """
+        if recorded is not None:
+            self.count(lm.model, recorded.usage)
+            return recorded
+        receipt = Receipt()
         try:
-            receipt.reply = await complete_by_schema(lm, messages, schema, max_tokens=max_tokens, on_text=on_text)
-        except LMError as error:
-            receipt.requests = error.requests
-            if error.usage is not None:
-                receipt.reply = Reply("", lm.model, error.usage, None)
+            async with (
+                turn,
+                self.ledger.call(lm.model, bound_of(lm, messages, schema, max_tokens), self.usage, receipt),
+            ):
+                on_turn()
+                reply = await complete_by_schema(lm, messages, schema, max_tokens=max_tokens, on_text=on_text)
+                receipt.reply = reply
+        except BaseException:
+            on_failure(receipt.usage)
             raise
-        except ConfigError:  # the SDK was not opened
-            receipt.requests = 0
-            raise
-    assert receipt.usage is not None, "a reply is counted"
-    return replace(receipt.reply, usage=receipt.usage)
+        assert receipt.usage is not None, "a reply is counted"
+        return replace(reply, usage=receipt.usage)
+
+    def count(self, model: str, usage: Usage) -> None:
+        """Count a call of an earlier run that this one resumes."""
+        self.ledger.count(model, usage, self.usage)
 
 
 def bound_of(lm: LM, messages: Sequence[Message], schema: Schema | None, max_tokens: int) -> Bound:

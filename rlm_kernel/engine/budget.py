@@ -32,8 +32,10 @@ from rlm_kernel.engine import estimates
 from rlm_kernel.engine.estimates import Bound
 from rlm_kernel.errors import (
     BudgetExceededError,
+    ConfigError,
     ErrorThresholdExceededError,
     LimitError,
+    LMError,
     TimeoutExceededError,
     TokenLimitExceededError,
 )
@@ -165,12 +167,26 @@ class Ledger:
         self._unpriced: dict[str, bool] = {}
         self._estimated: dict[str, bool] = {}
 
+    @asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """Around what has to end before the deadline, and is cancelled there.
+
+        Raises:
+            TimeoutExceededError: it was.
+        """
+        try:
+            async with asyncio.timeout(self.seconds_left) as timeout:
+                yield
+        except TimeoutError:
+            if timeout.expired():
+                raise TimeoutExceededError(elapsed=self._elapsed, timeout=self._limits.max_timeout or 0.0) from None
+            raise
+
     @property
     def seconds_left(self) -> float | None:
-        """Until the deadline; None when there is none."""
-        if self._limits.max_timeout is None:
-            return None
-        return max(0.0, self._limits.max_timeout - self._elapsed)
+        """Until the deadline; None without one."""
+        limit = self._limits.max_timeout
+        return None if limit is None else max(0.0, limit - self._elapsed)
 
     def take_unpriced(self) -> list[str]:
         """Models that a budget is set for and whose cost nobody knows, each once."""
@@ -197,6 +213,14 @@ class Ledger:
         self._budget.reserved += dollars
         try:
             yield
+        except LMError as error:
+            receipt.requests = error.requests
+            if error.usage is not None:
+                receipt.reply = Reply("", model, error.usage, None)
+            raise
+        except ConfigError:  # the SDK could not be opened
+            receipt.requests = 0
+            raise
         finally:
             self._under_way -= 1
             self._tokens.reserved -= tokens
@@ -220,11 +244,6 @@ class Ledger:
         if tokens.exhausted:
             used, limit, estimated = int(tokens.spent), int(tokens.limit), int(tokens.estimated)
             self._break(TokenLimitExceededError(tokens_used=used, token_limit=limit, estimated=estimated))
-
-    def timed_out(self) -> TimeoutExceededError:
-        """The error for a run whose time is over."""
-        limit = self._limits.max_timeout or 0.0
-        return TimeoutExceededError(elapsed=self._elapsed, timeout=limit)
 
     async def _admitted(self, model: str, limit: Bound, receipt: Receipt) -> None:
         self._queue.append(receipt)

@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from rlm_kernel.trajectory.log.logger import RunLog
 
 
-class Run:
-    """Make it, await its `completion` once.
+class Run(Job[RLMChatCompletion]):
+    """A completion that has started, in the engine's loop. Its result is there when the log is written.
+
+    A reader's `sys.exit()` stops it, and is raised.
 
     Args:
         config: what the RLM was set up with.
         readers: of the stream of events.
+        prompt: becomes `context`.
+        question: the `root_prompt`; None when the prompt asks itself.
         repl: a persistent one, or None.
         log: keeps the run, or None.
         recorded: of an earlier run, which this one goes on from.
@@ -41,6 +45,8 @@ class Run:
         config: RunConfig,
         readers: Sequence[OnEvent],
         *,
+        prompt: Prompt,
+        question: str | None,
         repl: Repl | None = None,
         log: RunLog | None = None,
         recorded: RecordedRun | None = None,
@@ -50,42 +56,46 @@ class Run:
     ) -> None:
         self._verbose = verbose
         self._log = log
-        self._task: asyncio.Task[Any] | None = None
-        self._stop: BaseException | None = None
+        self._exit: BaseException | None = None
         self._readers = [*(log.readers if log else ()), *readers]
         self.engine = Engine(
-            config, self._tell, live=live, repl=repl, recorded=recorded, record=self.record, schema=schema
+            config, self._tell, live=live, repl=repl, recorded=recorded, record=self._record, schema=schema
         )
+        super().__init__(self._complete(prompt, question))
 
-    async def completion(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
-        """The outcome. When it is there, the log is written. A reader's `sys.exit()` stops it, and is raised."""
-        self._task = asyncio.current_task()
+    def wait(self) -> RLMChatCompletion:
+        """Block until it is over. Ctrl-C stops it.
+
+        Raises:
+            CancellationError: Ctrl-C did.
+        """
         try:
-            return await self._run_with_log(prompt, question)
-        except asyncio.CancelledError:
-            if self._stop is None:
-                raise
-            raise self._stop from None
+            return super().wait()
+        except KeyboardInterrupt:
+            error = CancellationError(
+                "The completion was stopped by Ctrl-C; its kernel is closed.", partial_answer=self.engine.partial_answer
+            )
+            error.usage, error.trajectory = self.engine.usage.summary(), self._record()
+            raise error from None
 
-    def record(self) -> dict[str, Any] | None:
+    async def _complete(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                if (log := self._log) is not None:
+                    stack.push_async_callback(lambda: shielded(asyncio.to_thread(log.close)))
+                if self._verbose:
+                    from rlm_kernel.trajectory.console.live_display import ConsoleView
+
+                    self._readers.append(stack.enter_context(ConsoleView()))
+                return await self.engine.run(prompt, question)
+        except asyncio.CancelledError:
+            if self._exit is None:
+                raise
+            raise self._exit from None
+
+    def _record(self) -> dict[str, Any] | None:
         """The run so far, when it is logged."""
         return None if self._log is None else self._log.metadata()
-
-    async def _run_with_log(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
-        try:
-            return await self._run_with_readers(prompt, question)
-        finally:
-            if self._log is not None:
-                await shielded(asyncio.to_thread(self._log.close))
-
-    async def _run_with_readers(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
-        if not self._verbose:
-            return await self.engine.run(prompt, question)
-        from rlm_kernel.trajectory.console.live_display import ConsoleView
-
-        with ConsoleView() as view:
-            self._readers.append(view)
-            return await self.engine.run(prompt, question)
 
     def _tell(self, event: Event) -> None:
         """Tell every reader of an event, and then of what went wrong with it: a log that may not grow any more, say."""
@@ -94,7 +104,7 @@ class Run:
             try:
                 reader(event)
             except (SystemExit, KeyboardInterrupt) as stop:
-                self._stop_with(stop)
+                self._exit_with(stop)
             except Exception as error:  # noqa: BLE001 (a reader that fails must not end the run)
                 self._readers.remove(reader)
                 wrong.append(f"{reader!r} failed and is not told any more; the run goes on: {error!r}")
@@ -105,25 +115,8 @@ class Run:
             if not isinstance(event, RunFinished | RunFailed):  # after which there is nothing more
                 self._tell(Notice(time=event.time, message=message))
 
-    def _stop_with(self, stop: BaseException) -> None:
-        """End the run from whatever task the event came from."""
-        self._stop = self._stop or stop
+    def _exit_with(self, stop: BaseException) -> None:
+        """End the run, from any task that emits an event."""
+        self._exit = self._exit or stop
         if self._task is not None:
             self._task.cancel()
-
-
-def wait(run: Run, prompt: Prompt, question: str | None) -> RLMChatCompletion:
-    """Block until a run is over. Ctrl-C stops it.
-
-    Raises:
-        CancellationError: it did.
-    """
-    job = Job(run.completion(prompt, question))
-    try:
-        return job.wait()
-    except KeyboardInterrupt:
-        error = CancellationError(
-            "The completion was stopped by Ctrl-C; its kernel is closed.", partial_answer=run.engine.partial_answer
-        )
-        error.usage, error.trajectory = run.engine.usage.summary(), run.record()
-        raise error from None

@@ -1,7 +1,7 @@
-"""What a rebuild of a lost kernel needs: every step in order, and the answers that its cells were given.
+"""The journal of a REPL: its steps and the answers of its cells, from which a lost kernel is rebuilt.
 
-A rebuild costs no model call: a recorded question gets its recorded answer, its n-th occurrence the n-th one, and a
-question that is not on record fails. A tool is never called a second time.
+A rebuild makes no model calls: a question gets its recorded answer, and one without a recorded answer fails. A tool is
+never called a second time.
 """
 
 from __future__ import annotations
@@ -10,19 +10,15 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.engine.kernel_steps import CellRun, VariableSet
-from rlm_kernel.types import Answer, CellResult, Query, ToolCall
+from rlm_kernel.trajectory.tree import SETUP
+from rlm_kernel.types import Answer, CellResult, Query, Slot, ToolCall
 
-
-class Slot(NamedTuple):
-    """The place of one answer: the cell that asked, the key of what it asked, how often it had asked that before."""
-
-    cell: int
-    key: str
-    occurrence: int
+if TYPE_CHECKING:
+    from rlm_kernel.kernel.comm import Responder
 
 
 def keys(question: Query | ToolCall) -> tuple[str, ...]:
@@ -118,28 +114,56 @@ class Journal:
             self.answers.update(zip(slots, answers, strict=True))
 
 
-class JournalResponder:
-    """A `Responder` for one cell that runs again: answers from the record, and from nowhere else.
+class RecordedResponder:
+    """A `Responder` that answers from a record: the n-th time a cell asks the same gets the n-th recorded answer.
 
     Args:
         answers: the record.
-        cell: the number of the cell.
+        fallback: answers what has no recorded answer; its questions have their slots.
+        cell: the number of the cell that asks first.
+
+    Attributes:
+        recalled: how many answers came from the record.
     """
 
-    def __init__(self, answers: Mapping[Slot, Answer], cell: int) -> None:
+    def __init__(self, answers: Mapping[Slot, Answer], fallback: Responder, cell: int = SETUP) -> None:
+        self.recalled = 0
         self._answers = answers
+        self._fallback = fallback
         self._cell = cell
         self._occurrences = Occurrences()
 
+    def begin_cell(self, number: int) -> None:
+        """Questions from now on are those of this cell; 0: the setup, or a cell that is not in the record."""
+        self._cell = number
+
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
-        """The recorded answers; an error for each prompt that has none."""
-        missing = Answer(error=_not_recorded(question))
-        return [self._answers.get(slot, missing) for slot in self._occurrences.slots(self._cell, keys(question))]
+        """The recorded answers, in order, and those of the fallback."""
+        slots = self._occurrences.slots(self._cell, keys(question))
+        answers = {slot: self._answers[slot] for slot in slots if slot in self._answers}
+        self.recalled += len(answers)
+        if missing := tuple(slot for slot in slots if slot not in answers):
+            found = await self._fallback.answer(_only(replace(question, slots=slots), missing))
+            answers |= zip(missing, found, strict=True)
+        return [answers[slot] for slot in slots]
 
 
-def _not_recorded(question: Query | ToolCall) -> str:
-    why = "the kernel is being rebuilt, and this was not asked before"
-    return json.dumps(["RuntimeError", why]) if isinstance(question, ToolCall) else why
+def _only(question: Query | ToolCall, slots: tuple[Slot, ...]) -> Query | ToolCall:
+    """The question without the prompts of other slots."""
+    if isinstance(question, ToolCall) or len(slots) == len(question.slots):
+        return question
+    prompts = dict(zip(question.slots, question.prompts, strict=True))
+    return replace(question, prompts=tuple(prompts[slot] for slot in slots), slots=slots)
+
+
+class RebuildFallback:
+    """Refuses what a cell asks in a rebuild and did not ask before."""
+
+    async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
+        """An error for each prompt."""
+        why = "the kernel is being rebuilt, and this was not asked before"
+        error = json.dumps(["RuntimeError", why]) if isinstance(question, ToolCall) else why
+        return [Answer(error=error)] * len(question.slots)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from rlm_kernel._async import gather_or_cancel
+from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.kernel_slots import KernelSlots, default_max_kernels
 from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.root_model import RootModel
-from rlm_kernel.engine.subcalls import SubcallPrompt as SubPrompt
-from rlm_kernel.engine.subcalls import SubCalls
+from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
 from rlm_kernel.engine.tools import prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
@@ -76,10 +76,10 @@ class Engine:
         self._built = AnswerBuilder(None if schema is None else schema.build)
         self._schema = None if schema is None else replace(schema, build=self._built)
         self._emit = Emitter(on_event, self._recorded.seconds)
+        calls = ModelCalls(self.ledger, self.usage)
         self._subcalls = SubCalls(
             models=config.models,
-            ledger=self.ledger,
-            usage=self.usage,
+            calls=calls,
             emit=self._emit,
             reply_tokens=config.profile.sub_reply_tokens,
             max_children=config.max_concurrent_subcalls,
@@ -90,9 +90,7 @@ class Engine:
             recorded=self._recorded,
         )
         self._repl = repl or Repl(config)
-        self._root = RootModel(
-            config, self.ledger, self.usage, self._emit, self._recorded, self._keep_history, live=live
-        )
+        self._root = RootModel(config, calls, self._emit, self._recorded, self._keep_history, live=live)
         self._turns = Turns(config, self._repl, self.ledger, self._emit, self._schema)
 
     @property
@@ -119,55 +117,30 @@ class Engine:
             KernelError: the kernel did not start, or could not be started again.
             ConfigError: the context or the `setup_code` cannot be used.
         """
+        is_plain = self._config.depth >= self._config.max_depth
         self._announce(prompt, question)
         try:
-            answer = await self._answer_and_close(prompt, question)
+            async with self._repl.serve(self._subcalls, self._emit, self._recorded):
+                try:
+                    async with self.ledger.deadline():
+                        answer = await (self._ask_plainly if is_plain else self._loop)(prompt, question)
+                finally:
+                    self._warn_of_uncertain_costs()
+                await self._repl.end_run(self._root.conversation.whole[:-1], self._seconds_to_keep)
         except BaseException as error:
             if isinstance(error, LimitError):
                 error.partial_answer = self.partial_answer or error.partial_answer
                 error.usage = self.usage.summary()
-            self._emit(events.RunFailed, error=error, given_up=self._root.given_up)
+            self._emit(events.RunFailed(error=error, given_up=self._root.given_up))
             if isinstance(error, LimitError):
                 error.trajectory = self._record()
             raise
         about = self.usage.summary(), self._emit.seconds, self._record()
         completion = RLMChatCompletion(self._config.models.root.model, prompt, answer, *about, self._built.last)
-        self._emit(events.RunFinished, completion=completion)
+        self._emit(events.RunFinished(completion=completion))
         return completion
 
     # -- the loop
-
-    async def _answer_and_close(self, prompt: Prompt, question: str | None) -> str:
-        """The answer. Nothing happens after it: the kernel is closed, or a persistent one idle."""
-        idle = False
-        self._repl.attach(self._subcalls, self._emit, self._recorded)
-        try:
-            answer = await self._answer(prompt, question)
-            if self._config.persistent and self._repl.contexts:
-                await self._repl.quiet()
-                name, messages = f"history_{self._repl.contexts - 1}", self._root.conversation.whole[:-1]
-                await self._repl.remember(name, messages, self._seconds_to_keep)
-                idle = True
-        finally:
-            try:
-                if not idle:
-                    await self._repl.close()
-            finally:
-                self._repl.release()
-        return answer
-
-    async def _answer(self, prompt: Prompt, question: str | None) -> str:
-        """The answer, before the deadline. The kernel is killed after it: no cell outlives the run."""
-        plain = self._config.depth >= self._config.max_depth
-        try:
-            async with asyncio.timeout(self.ledger.seconds_left) as deadline:
-                return await (self._ask_plainly(prompt, question) if plain else self._loop(prompt, question))
-        except TimeoutError:
-            if deadline.expired():
-                raise self.ledger.timed_out() from None
-            raise
-        finally:
-            self._tell_what_is_uncertain()
 
     async def _loop(self, prompt: Prompt, question: str | None) -> str:
         config, root, facts = self._config, self._root, await asyncio.to_thread(describe, prompt)
@@ -179,11 +152,11 @@ class Engine:
                 reply = await root.ask(iteration)
             turn = await self._turns.take(reply, iteration, facts)
             seconds = self._emit.seconds - (root.asked or 0.0)
-            self._emit(events.IterationFinished, iteration=iteration, seconds=seconds, answer=turn.answer)
+            self._emit(events.IterationFinished(iteration=iteration, seconds=seconds, answer=turn.answer))
             if turn.answer is not None:
                 root.conversation.add(reply, "")
                 return turn.answer
-            self._tell_what_is_uncertain()
+            self._warn_of_uncertain_costs()
             if iteration == config.max_iterations:
                 by_schema = self._schema is not None
                 root.ending = "\n\n" + config.profile.last_chance(question or "", by_schema=by_schema)
@@ -223,7 +196,7 @@ class Engine:
         reply = await root.ask(turns + 1)
         parsed = await asyncio.to_thread(parse, reply.text)
         if _is_none(parsed) and self.partial_answer is None:
-            self._emit(events.Notice, message="The model's last word is no answer: it is asked once more, in words.")
+            self._emit(events.Notice(message="The model's last word is no answer: it is asked once more, in words."))
             await root.end_turn(reply, self._config.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
             reply = await root.ask(turns + 2)
             parsed = await asyncio.to_thread(parse, reply.text)
@@ -241,7 +214,7 @@ class Engine:
         if not _is_none(last):
             return last.prose
         if self.partial_answer is not None:
-            self._emit(events.Notice, message="The model's last word is none: the draft in `answer` is the answer.")
+            self._emit(events.Notice(message="The model's last word is none: the draft in `answer` is the answer."))
         return self.partial_answer
 
     async def _ask_plainly(self, prompt: Prompt, question: str | None) -> str:
@@ -256,11 +229,11 @@ class Engine:
         reply = await self._root.ask(1)
         return (await asyncio.to_thread(without_thinking, reply.text)).strip()
 
-    async def _start_child(self, prompt: SubPrompt) -> RLMChatCompletion:
+    async def _start_child(self, prompt: SubcallPrompt) -> RLMChatCompletion:
         """An RLM with a kernel of its own for one prompt of an `rlm_query`; the prompt is its context."""
 
         def tell(event: Event) -> None:
-            self._emit(events.ChildEvent, cell=prompt.cell, query=prompt.query.id, index=prompt.index, event=event)
+            self._emit(events.ChildEvent(cell=prompt.slot.cell, query=prompt.query.id, index=prompt.index, event=event))
 
         models = Models(prompt.lm, self._config.models.others)
         config = replace(
@@ -283,37 +256,38 @@ class Engine:
 
     # -- the readers
 
-    def _tell_what_is_uncertain(self) -> None:
+    def _warn_of_uncertain_costs(self) -> None:
         for model in self.ledger.take_unpriced():
             message = (
                 f"The cost of {model} is unknown, so max_budget does not count it, and its calls are made one at a "
                 "time: give its prices in backend_kwargs."
             )
-            self._emit(events.Notice, message=message)
+            self._emit(events.Notice(message=message))
         for model in self.ledger.take_estimated():
             message = (
                 f"The usage of {model} is in part an estimate, the most it can be: a call was given up or broke off, "
                 "or the provider does not say what it used."
             )
-            self._emit(events.Notice, message=message)
+            self._emit(events.Notice(message=message))
 
     def _announce(self, prompt: Prompt, question: str | None) -> None:
         config = self._config
         self._emit(
-            events.RunStarted,
-            model=config.models.root.model,
-            sub_model=config.models.default.model,
-            environment=config.environment.name,
-            question=question,
-            context_type=type(prompt).__name__,
-            context_length=len(prompt),
-            max_iterations=config.max_iterations,
-            depth=config.depth,
-            context=prompt,
-            setup=tuple(filter(None, (config.environment.setup_code, config.profile.setup_code))),
-            tools=without_secrets_of_tools(tool.to_record() for tool in config.tools),
-            seed=config.seed,
-            schema=self._schema.document if self._schema else None,
+            events.RunStarted(
+                model=config.models.root.model,
+                sub_model=config.models.default.model,
+                environment=config.environment.name,
+                question=question,
+                context_type=type(prompt).__name__,
+                context_length=len(prompt),
+                max_iterations=config.max_iterations,
+                depth=config.depth,
+                context=prompt,
+                setup=tuple(filter(None, (config.environment.setup_code, config.profile.setup_code))),
+                tools=without_secrets_of_tools(tool.to_record() for tool in config.tools),
+                seed=config.seed,
+                schema=self._schema.document if self._schema else None,
+            )
         )
 
 

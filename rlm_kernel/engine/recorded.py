@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-from rlm_kernel.engine.journal import Occurrences, Slot
+from rlm_kernel.engine.journal import Occurrences
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.tree import Call, Cell, History, Trajectory, Turn
-from rlm_kernel.types import Answer, Prompt, Reply, Usage
+from rlm_kernel.types import Answer, Prompt, Reply, Slot, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,10 @@ class RecordedRun:
         model = self.replies[0].reply.model
         return ContextOverflowError("too long, in the recorded run", backend="record", model=model)
 
-    def recorded(self, cell: int) -> dict[Slot, Answer]:
-        """The answers of a cell, as a `Replay` wants them."""
-        answers = {slot: known.answer for slot, known in self.answers.items() if slot.cell == cell}
-        return answers | {slot: outcome for slot, outcome in self.outcomes.items() if slot.cell == cell}
+    def recorded(self, cell: int | None = None) -> dict[Slot, Answer]:
+        """The answers of models and tools in a cell; None: in all cells."""
+        known = {slot: one.answer for slot, one in self.answers.items()} | self.outcomes
+        return {slot: answer for slot, answer in known.items() if cell in (None, slot.cell)}
 
 
 def recorded_run_of(run: Trajectory, at: int | None = None) -> RecordedRun:

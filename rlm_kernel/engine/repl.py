@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rlm_kernel.engine.config import RunConfig
-from rlm_kernel.engine.journal import Journal, JournalResponder, Recovery, reason_of
+from rlm_kernel.engine.journal import Journal, RebuildFallback, RecordedResponder, Recovery, reason_of
 from rlm_kernel.engine.kernel_steps import CellRun, VariableSet, context_steps, prior_run_steps, take_step, tool_step
 from rlm_kernel.engine.recorded import PriorRun, RecordedRun
 from rlm_kernel.engine.subcalls import SubCalls
@@ -56,13 +58,17 @@ class Repl:
         self._journal = Journal()
         self._was_ready = self._is_set_up = False
 
-    def attach(self, subcalls: SubCalls, emit: Emitter, recorded: RecordedRun) -> None:
-        """Serve a run until `release`: its sub-calls are answered by `subcalls`, and `emit` tells its readers.
+    @asynccontextmanager
+    async def serve(self, subcalls: SubCalls, emit: Emitter, recorded: RecordedRun) -> AsyncIterator[None]:
+        """Around a run. Afterwards its kernel is closed; a persistent one stays when the run ended well.
 
-        The cells of its `recorded` are run again for what they leave behind, and end as they are on record.
+        Args:
+            subcalls: answers the questions of the cells.
+            emit: emits the events of the run.
+            recorded: its cells are run again for what they leave in the kernel; their events are as on record.
 
         Raises:
-            RLMError: it serves another run.
+            RLMError: the REPL serves another run.
         """
         if self._subcalls is not None:
             raise RLMError(
@@ -75,15 +81,21 @@ class Repl:
             self.variables = {k: v for cell in latest if cell.result for k, v in cell.result.report.variables.items()}
         if recorded.before and not self._was_ready:
             self._journal.answers.update(recorded.before[0].recorded.recorded(SETUP))
+        stays = False
+        try:
+            yield
+            stays = self._config.persistent and self.contexts > 0
+        finally:
+            try:
+                if not stays:
+                    await self.close()
+            finally:
+                self._subcalls = None
 
     @property
     def earlier(self) -> int:
         """How many runs it served before this one."""
         return max(self.contexts, len(self._recorded.before))
-
-    def release(self) -> None:
-        """The run is over."""
-        self._subcalls = None
 
     async def open(self, context: Prompt) -> None:
         """Start the kernel, unless it runs already, and give it the context.
@@ -100,7 +112,7 @@ class Repl:
                 self._journal.forget_answers(SETUP)
             raise
         self._was_ready = True
-        self._tell(events.KernelReady, seconds=time.perf_counter() - started)
+        self._tell(events.KernelReady(seconds=time.perf_counter() - started))
 
     async def _open(self, context: Prompt) -> None:
         if self._session is None or not self._session.alive:
@@ -117,12 +129,12 @@ class Repl:
         cell, recorded = self.cells, self._recorded.cells.get(self.cells)
         if recorded is not None and recorded.code == code:
             return await self._relive(recorded)
-        self._tell(events.CellStarted, iteration=iteration, cell=cell, code=code)
+        self._tell(events.CellStarted(iteration=iteration, cell=cell, code=code))
         result = await self._live.run(code)
         if result.status in ("ok", "error"):
             self._journal.steps.append(CellRun(cell, code))
         self._take(result)
-        self._tell(events.CellFinished, iteration=iteration, cell=cell, result=result)
+        self._tell(events.CellFinished(iteration=iteration, cell=cell, result=result))
         return result
 
     async def _begin(self, context: Prompt) -> None:
@@ -173,15 +185,14 @@ class Repl:
             return await self._replay.answer(question)
         if self._subcalls is None:
             raise RLMError("no completion is running")
-        cell = self._subcalls.cell = self.cells if self._is_set_up else SETUP
-        slots = self._journal.slots(cell, question)
+        slots = self._journal.slots(self.cells if self._is_set_up else SETUP, question)
         if not self._is_set_up and (known := self._journal.recorded_answers(slots)) is not None:
             return known  # what the setup asks is asked of models once
-        answers = await self._subcalls.answer(question, slots)
+        answers = await self._subcalls.answer(replace(question, slots=slots))
         was_full = self._journal.is_full
         self._journal.record(slots, answers)
         if self._journal.is_full and not was_full:
-            self._tell(events.Notice, message=FULL)
+            self._tell(events.Notice(message=FULL))
         return answers
 
     @property
@@ -204,12 +215,12 @@ class Repl:
         Args:
             name: of the variable.
             messages: the conversation.
-            seconds: after which a kernel that does not take it is ended; None: it is waited for. The next kernel does
-                not run the last cell again, which left this one so.
+            seconds: after which a kernel that does not take it is ended; None: the environment's `cell_timeout`. The
+                next kernel does not run the last cell again, which left this one so.
         """
         step = VariableSet(name, [dict(message) for message in messages])
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds or self._config.environment.cell_timeout):
                 await self._give(step)
         except (KernelError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
@@ -217,10 +228,14 @@ class Repl:
                 await self.close()
             self._journal.steps.append(step)
 
-    async def quiet(self) -> None:
-        """The run is over, and the kernel stays: nobody is asked anything any more."""
-        if self._session is not None:
-            await self._session.quiet()
+    async def end_run(self, conversation: Sequence[Message], seconds: float) -> None:
+        """Leave a persistent kernel idle after the answer of a run, with the conversation as `history_N`.
+
+        `seconds`: as of `remember`.
+        """
+        if self._config.persistent and self.contexts:
+            await self._live.quiet()
+            await self.remember(f"history_{self.contexts - 1}", conversation, seconds)
 
     async def revive(self, ended: CellResult | None = None) -> Recovery:
         """A new kernel after a cell ended the old one, and in it what the finished cells had made.
@@ -233,7 +248,7 @@ class Repl:
         """
         reason = reason_of(ended)
         why = f" {self._live.why_it_died}".rstrip()
-        self._tell(events.Notice, message=f"The kernel is started again, because {reason}.{why}")
+        self._tell(events.Notice(message=f"The kernel is started again, because {reason}.{why}"))
         before = self.variables
         await self._start()
         await self._rebuild()
@@ -283,7 +298,7 @@ class Repl:
 
     async def _run_again(self, step: CellRun) -> bool:
         """Run a finished cell with its recorded answers. Returns whether the kernel outlived it."""
-        self._replay = JournalResponder(self._journal.answers, step.cell)
+        self._replay = RecordedResponder(self._journal.answers, RebuildFallback(), step.cell)
         try:
             result = await self._live.run(step.code)
         finally:
@@ -307,8 +322,8 @@ class Repl:
 
     def _on_output(self, output: Output) -> None:
         if self._replay is None:
-            self._tell(events.CellOutput, cell=self.cells, output=output)
+            self._tell(events.CellOutput(cell=self.cells, output=output))
 
-    def _tell(self, kind: type[events.Event], **fields: object) -> None:
+    def _tell(self, event: events.Event) -> None:
         assert self._emit is not None, "attached before it is opened"
-        self._emit(kind, **fields)
+        self._emit(event)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from rlm_kernel.clients.base import OnText
-from rlm_kernel.engine import billing
-from rlm_kernel.engine.budget import Ledger, Receipt
+from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.conversation import OLD_MESSAGE_CHARACTERS, SHORT_MESSAGE_CHARACTERS, Conversation, is_due
 from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.parsing import without_thinking
 from rlm_kernel.schema.answer_schema import Schema
-from rlm_kernel.schema.retry import ask_with_repairs
+from rlm_kernel.schema.retry import Repairs
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
-from rlm_kernel.types import Message, Reply, Usage, UsageMeter
+from rlm_kernel.types import Message, Reply, Usage
 
 Remember = Callable[[Sequence[Message]], Awaitable[None]]
 """Keeps the whole conversation in the REPL, before a summary takes its place."""
@@ -30,9 +27,8 @@ class RootModel:
 
     Args:
         config: what the RLM was set up with.
-        ledger: keeps the limits of the tree.
-        usage: counts the calls of this run.
-        emit: tells the readers of the run.
+        calls: asks the model and counts it.
+        emit: emits the events of the run.
         recorded: the replies of an earlier run, which are taken in the place of the model's.
         remember: see `Remember`.
         live: whether its words are streamed.
@@ -47,8 +43,7 @@ class RootModel:
     def __init__(
         self,
         config: RunConfig,
-        ledger: Ledger,
-        usage: UsageMeter,
+        calls: ModelCalls,
         emit: Emitter,
         recorded: RecordedRun,
         remember: Remember,
@@ -62,8 +57,7 @@ class RootModel:
         self._lm = config.models.root
         self._profile = config.profile
         self._share = config.compaction
-        self._ledger = ledger
-        self._usage = usage
+        self._calls = calls
         self._emit = emit
         self._recorded = recorded
         self._remember = remember
@@ -85,13 +79,37 @@ class RootModel:
             LMError: the provider failed.
             LimitError: the limits admit no further call.
         """
-        try:
-            return await self._ask([*self.conversation.messages, *added], iteration, schema)
-        except ContextOverflowError:
-            if self._share is None or not self.conversation.can_shrink:
-                raise
-        await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, told=())
-        return await self._ask([*self.conversation.messages, *added], iteration, schema)
+
+        def on_text(text: str) -> None:
+            self._emit(events.ModelText(iteration=iteration, text=text))
+
+        may_shrink = self._share is not None
+        while True:
+            messages, started = [*self.conversation.messages, *added], time.perf_counter()
+            told = messages if self.asked is None else _after_last_reply(messages)
+            self.asked = self._emit.seconds
+            self._emit(events.IterationStarted(iteration=iteration, told=tuple(told)))
+            try:
+                if self._recorded.summary_is_next:
+                    raise self._recorded.overflow()
+                reply = await self._calls.ask(
+                    self._lm,
+                    messages,
+                    schema,
+                    max_tokens=self._profile.reply_tokens,
+                    recorded=self._next_on_record(),
+                    on_text=on_text if self._live else None,
+                    on_failure=self._give_up,
+                )
+            except ContextOverflowError:
+                if not (may_shrink and self.conversation.can_shrink):
+                    raise
+            else:
+                seconds = time.perf_counter() - started
+                self._emit(events.ModelReplied(iteration=iteration, reply=reply, seconds=seconds))
+                return reply
+            may_shrink = False
+            await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, told=())
 
     async def ask_by_schema(self, iteration: int, schema: Schema) -> str:
         """The answer as JSON that fits; each repair counts as an iteration.
@@ -99,10 +117,13 @@ class RootModel:
         Raises:
             AnswerSchemaError: no reply did.
         """
-        numbers = itertools.count(iteration)
-        fitting = await ask_with_repairs(lambda added: self.ask(next(numbers), added, schema), schema)
-        self.conversation.add(fitting.reply, "")
-        return fitting.text
+        repairs = Repairs(schema)
+        while True:
+            reply = await self.ask(iteration, repairs.added, schema)
+            if (text := await repairs.read(reply)) is not None:
+                self.conversation.add(reply, "")
+                return text
+            iteration += 1
 
     async def end_turn(self, reply: Reply, message: str, iteration: int) -> None:
         """End a turn: keep what it said and what it is told, and make room when that fills its window."""
@@ -119,53 +140,25 @@ class RootModel:
 
     async def _compact(self, iteration: int, limit: int, told: Sequence[Message]) -> None:
         talk = self.conversation
-        self._emit(events.Notice, message="The conversation fills the model's window: the model summarises it.")
-        reply = await self._complete(talk.to_summarise(self._profile.summarise(), limit))
-        self._emit(events.Compacted, iteration=iteration, reply=reply, told=tuple(told))
+        self._emit(events.Notice(message="The conversation fills the model's window: the model summarises it."))
+        reply = await self._calls.ask(
+            self._lm,
+            talk.to_summarise(self._profile.summarise(), limit),
+            max_tokens=self._profile.reply_tokens,
+            recorded=self._next_on_record(),
+            on_failure=self._give_up,
+        )
+        self._emit(events.Compacted(iteration=iteration, reply=reply, told=tuple(told)))
         await self._remember(talk.whole)
         summary = (await asyncio.to_thread(without_thinking, reply.text)).strip()
         talk.shrink(summary or "(empty)", self._profile.compacted() + self.ending)
 
-    async def _ask(self, messages: Sequence[Message], iteration: int, schema: Schema | None) -> Reply:
-        told = messages if self.asked is None else _after_last_reply(messages)
-        self.asked = self._emit.seconds
-        self._emit(events.IterationStarted, iteration=iteration, told=tuple(told))
-        if self._recorded.summary_is_next:
-            raise self._recorded.overflow()
-        started = time.perf_counter()
+    def _next_on_record(self) -> Reply | None:
+        return self._recorded.replies.popleft().reply if self._recorded.replies else None
 
-        def on_text(text: str) -> None:
-            self._emit(events.ModelText, iteration=iteration, text=text)
-
-        reply = await self._complete(messages, on_text if self._live else None, schema)
-        seconds = time.perf_counter() - started
-        self._emit(events.ModelReplied, iteration=iteration, reply=reply, seconds=seconds)
-        return reply
-
-    async def _complete(
-        self, messages: Sequence[Message], on_text: OnText | None = None, schema: Schema | None = None
-    ) -> Reply:
-        """One call, on the ledger; in its place the reply on record, if there is one."""
-        if self._recorded.replies:
-            recorded = self._recorded.replies.popleft().reply
-            self._ledger.count(self._lm.model, recorded.usage, self._usage)
-            return recorded
-        receipt = Receipt()
-        try:
-            return await billing.ask(
-                self._lm,
-                messages,
-                schema,
-                max_tokens=self._profile.reply_tokens,
-                ledger=self._ledger,
-                meter=self._usage,
-                receipt=receipt,
-                on_text=on_text,
-            )
-        except BaseException:
-            if receipt.usage is not None:
-                self.given_up = (*self.given_up, (self._lm.model, receipt.usage))
-            raise
+    def _give_up(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self.given_up = (*self.given_up, (self._lm.model, usage))
 
 
 def _after_last_reply(messages: Sequence[Message]) -> Sequence[Message]:

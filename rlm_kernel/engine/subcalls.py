@@ -11,21 +11,19 @@ from dataclasses import dataclass, field, replace
 
 from rlm_kernel._async import gather_or_cancel
 from rlm_kernel.clients.base import LM, takes_images
-from rlm_kernel.engine import billing
-from rlm_kernel.engine.budget import Ledger, Receipt
+from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import Models
-from rlm_kernel.engine.journal import Slot
 from rlm_kernel.engine.recorded import RecordedAnswer, RecordedRun
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.errors import SHOWN_CHARACTERS, RLMError, TimeoutExceededError
 from rlm_kernel.schema.answer_schema import Schema
-from rlm_kernel.schema.retry import ask_with_repairs
+from rlm_kernel.schema.retry import Repairs
 from rlm_kernel.schema.validation import MisfitError
 from rlm_kernel.text import clip
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.events import SubcallAnswered, SubcallFinished, SubcallRejected, SubcallStarted, ToolCalled
 from rlm_kernel.trajectory.tree import Cell
-from rlm_kernel.types import Answer, Message, Query, Reply, RLMChatCompletion, ToolCall, Usage, UsageMeter
+from rlm_kernel.types import Answer, Message, Query, Reply, RLMChatCompletion, Slot, ToolCall, Usage
 
 CHARACTERS_PER_TOKEN = 5
 """A low estimate of a prompt's tokens: a prompt is refused unsent only when it is beyond doubt too long."""
@@ -36,20 +34,21 @@ class SubcallPrompt:
     """One prompt of a query, on its way to an answer.
 
     Attributes:
-        cell: the number of the cell that asked.
         query: the call it belongs to.
         index: its place in the call.
         lm: the model that answers.
-        slot: where its answer stands on record.
         schema: what the answer has to fit, or None.
     """
 
-    cell: int
     query: Query
     index: int
     lm: LM
-    slot: Slot
     schema: Schema | None = None
+
+    @property
+    def slot(self) -> Slot:
+        """Where its answer is in the record."""
+        return self.query.slots[self.index]
 
     @property
     def text(self) -> str:
@@ -99,13 +98,12 @@ StartChild = Callable[[SubcallPrompt], Awaitable[RLMChatCompletion]]
 
 @dataclass(slots=True)
 class SubCalls:
-    """The `Responder` of a run.
+    """The `Responder` of a run. Its questions have their slots.
 
     Attributes:
-        models: who can be asked.
-        ledger: keeps the limits of the tree.
-        usage: counts the calls of this run.
-        emit: tells the readers of the run.
+        models: those that can be asked.
+        calls: asks them and counts it.
+        emit: emits the events of the run.
         reply_tokens: the longest answer of a plain call.
         max_children: how many children may run at a time.
         child_turn: held by a child from before its kernel starts until it has ended.
@@ -113,12 +111,10 @@ class SubCalls:
         on_limit: called when a limit of the tree is reached, to end the cell that asks.
         tools: the functions on the host that a cell may call, by name.
         recorded: what an earlier run was answered, which is not asked again.
-        cell: the number of the running cell, kept by the REPL.
     """
 
     models: Models
-    ledger: Ledger
-    usage: UsageMeter
+    calls: ModelCalls
     emit: Emitter
     reply_tokens: int
     max_children: int
@@ -127,141 +123,84 @@ class SubCalls:
     on_limit: Callable[[], None]
     tools: Mapping[str, Tool]
     recorded: RecordedRun = field(default_factory=RecordedRun)
-    cell: int = 0
     _sibling_turn: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self._sibling_turn = asyncio.Semaphore(self.max_children)
 
-    async def answer(self, query: Query | ToolCall, slots: Sequence[Slot]) -> Sequence[Answer]:
-        """The answers of a query's prompts, in order, or what a tool returned. `slots`: where they stand on record."""
-        return [await self._call(query, slots[0])] if isinstance(query, ToolCall) else await self._query(query, slots)
-
     def relive(self, cell: Cell) -> None:
-        """Tell the readers again of a cell that ended in an earlier run, and count what it cost."""
+        """Emit the events of a cell that ended in an earlier run again, and count what it cost."""
         for event in cell.recorded_events():
-            self.emit.again(event)
+            self.emit(event)
         for model, usage in cell.spending():
-            self.ledger.count(model, usage, self.usage)
+            self.calls.count(model, usage)
 
-    async def _call(self, call: ToolCall, slot: Slot) -> Answer:
-        tool, cell, started = self.tools.get(call.tool), self.cell, time.perf_counter()
+    async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
+        """The answers of a query's prompts, in order, or what a tool returned."""
+        if isinstance(question, ToolCall):
+            return [await self._call_tool(question)]
+        lm, cell, started = self.models.named(question.model), question.slots[0].cell, time.perf_counter()
+        self._announce(question, lm)  # before anything is waited for: the record keeps the order of the questions
+        if lm is None:
+            return self._answer_without_model(question, Answer(error=self._unknown_model(question)))
+        try:
+            self._check_images(question, lm)
+            schema = None if question.schema is None else await asyncio.to_thread(Schema.of, question.schema)
+        except (TypeError, ValueError) as error:
+            return self._answer_without_model(question, Answer(error=str(error), refused=True))
+        prompts = [SubcallPrompt(question, index, lm, schema) for index in range(len(question.prompts))]
+        answers = [Answer(error="cancelled")] * len(prompts)
+        given_up: list[tuple[str, Usage]] = []
+        try:
+            if len(prompts) == 1:
+                answers[0] = await self._ask(prompts[0], given_up)
+            else:
+                await self._ask_all(prompts, answers, given_up)
+        finally:
+            failed = sum(answer.error is not None for answer in answers)
+            seconds = time.perf_counter() - started
+            self.emit(
+                SubcallFinished(cell=cell, query=question.id, failed=failed, seconds=seconds, given_up=tuple(given_up))
+            )
+        return answers
+
+    async def _call_tool(self, call: ToolCall) -> Answer:
+        tool, slot, started = self.tools.get(call.tool), call.slots[0], time.perf_counter()
         if (known := self.recorded.outcomes.get(slot)) is not None:
             outcome = known
         elif tool is None:
             return Answer(error=json.dumps(["NameError", f"there is no tool {call.tool!r}"]))
         else:
-            async with self.ledger.tool_turn:
+            async with self.calls.ledger.tool_turn:
                 outcome = await tool.call(call)
-        about = {"cell": cell, "key": slot.key, "occurrence": slot.occurrence}
-        self.emit(ToolCalled, **about, call=call, outcome=outcome, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        cell, key, occurrence = slot
+        self.emit(ToolCalled(cell=cell, call=call, outcome=outcome, seconds=seconds, key=key, occurrence=occurrence))
         return outcome
 
-    async def _query(self, query: Query, slots: Sequence[Slot]) -> Sequence[Answer]:
-        lm, cell, started = self.models.named(query.model), self.cell, time.perf_counter()
-        count = len(query.prompts)
-        self.emit(  # before anything is waited for: what is on record stands in the order in which it was asked
-            SubcallStarted,
-            cell=cell,
-            query=query.id,
-            kind=query.kind,
-            model=lm.model if lm else clip(str(query.model), SHOWN_CHARACTERS),
-            prompts=query.prompts,
-            keys=tuple(slot.key for slot in slots),
-            schema=query.schema,
-            images=query.images,
-        )
-        if lm is None:
-            known = ", ".join(map(repr, self.models.names))
-            wrong = repr(clip(str(query.model), SHOWN_CHARACTERS))
-            return self._answer_without_model(cell, query, Answer(error=f"there is no model {wrong}. Known: {known}."))
-        try:
-            self._check_images(query, lm)
-            schema = None if query.schema is None else await asyncio.to_thread(Schema.of, query.schema)
-        except (TypeError, ValueError) as error:
-            return self._answer_without_model(cell, query, Answer(error=str(error), refused=True))
-        answers = [Answer(error="cancelled")] * count
-        todo = iter(range(count))
-        given_up: list[tuple[str, Usage]] = []
-
-        async def work() -> None:
-            for index in todo:
-                answers[index] = await self._ask(SubcallPrompt(cell, query, index, lm, slots[index], schema), given_up)
-
-        # No more workers than turns: those that wait for one cost more than the calls.
-        turns = self.max_children if self._starts_children(query) else self.ledger.max_queries
-        try:
-            await gather_or_cancel(*(work() for _ in range(min(turns, count))))
-        finally:
-            failed = sum(answer.error is not None for answer in answers)
-            seconds = time.perf_counter() - started
-            about = {"failed": failed, "seconds": seconds, "given_up": tuple(given_up)}
-            self.emit(SubcallFinished, cell=cell, query=query.id, **about)
-        return answers
-
-    def _answer_without_model(self, cell: int, query: Query, answer: Answer) -> list[Answer]:
-        """Tell of a call that nobody is asked: on record, because a replay has to answer it alike."""
-        where, model = (
-            {"cell": cell, "query": query.id},
-            clip(query.model or self.models.default.model, SHOWN_CHARACTERS),
-        )
-        said = {"model": model, "text": "", "error": answer.error, "refused": answer.refused, "attempts": 0}
-        for index, prompt in enumerate(query.prompts):
-            self.emit(SubcallAnswered, **where, **said, index=index, prompt=prompt, usage=Usage(), seconds=0.0)
-        self.emit(SubcallFinished, **where, failed=len(query.prompts), seconds=0.0)
-        return [answer] * len(query.prompts)
-
-    async def _ask(self, prompt: SubcallPrompt, given_up: list[tuple[str, Usage]]) -> Answer:
-        """The answer of a prompt. What a call took whose prompt gets none, not even an error, goes to `given_up`."""
-        if (known := self.recorded.answers.get(prompt.slot)) is not None:
-            return self._answer_from_record(prompt, known)
-        text, error, effort = "", _too_long(prompt), Effort(time.perf_counter())
-        if error is None:
-            try:
-                text = await self._complete(prompt, effort)
-            except Exception as failure:
-                if self.ledger.broken is not None or isinstance(failure, TimeoutExceededError):
-                    given_up += _given_up(prompt, effort)
-                    self.on_limit()
-                    raise
-                error = str(failure) if isinstance(failure, RLMError) else f"{type(failure).__name__}: {failure}"
-            except BaseException:
-                given_up += _given_up(prompt, effort)
-                raise
+    def _announce(self, query: Query, lm: LM | None) -> None:
         self.emit(
-            SubcallAnswered,
-            cell=prompt.cell,
-            query=prompt.query.id,
-            index=prompt.index,
-            model=prompt.lm.model,
-            prompt=prompt.text,
-            text=text,
-            error=error,
-            usage=effort.usage,
-            seconds=time.perf_counter() - effort.started,
-            attempts=effort.attempts,
-            said=effort.said,
+            SubcallStarted(
+                cell=query.slots[0].cell,
+                query=query.id,
+                kind=query.kind,
+                model=lm.model if lm else clip(str(query.model), SHOWN_CHARACTERS),
+                prompts=query.prompts,
+                keys=tuple(slot.key for slot in query.slots),
+                schema=query.schema,
+                images=query.images,
+            )
         )
-        return Answer(text, error)
 
-    def _answer_from_record(self, prompt: SubcallPrompt, known: RecordedAnswer) -> Answer:
-        """What an earlier run was answered, told again under the id that the call has now."""
-        query, index = prompt.query.id, prompt.index
-        for event in known.before:
-            self.emit.again(replace(event, query=query, index=index))
-        self.emit.again(replace(known.answered, query=query, index=index, prompt=prompt.text))
-        for model, usage in known.spending:
-            self.ledger.count(model, usage, self.usage)
-        return known.answer
-
-    def _starts_children(self, query: Query) -> bool:
-        return query.kind == "rlm_query" and self.start_child is not None
+    def _unknown_model(self, query: Query) -> str:
+        known = ", ".join(map(repr, self.models.names))
+        return f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
 
     def _check_images(self, query: Query, lm: LM) -> None:
-        """Refuse pictures that nobody would look at.
+        """Refuse pictures that the answering model cannot see.
 
         Raises:
-            ValueError: who takes none, and what to do.
+            ValueError: the model takes none; the message says what to do.
         """
         if query.images and self._starts_children(query):
             raise ValueError("rlm_query takes no images: ask about them with llm_query")
@@ -270,59 +209,133 @@ class SubCalls:
             do = f"name one that does, model= one of {seeing}" if seeing else "describe what they show in the prompt"
             raise ValueError(f"the backend {lm.backend!r} takes no images for its model {lm.model!r}: {do}")
 
-    async def _complete(self, prompt: SubcallPrompt, effort: Effort) -> str:
-        """The answer; with a schema as JSON."""
-        if self.start_child is not None and self._starts_children(prompt.query):
-            async with self._sibling_turn, self.child_turn():
-                effort.started = time.perf_counter()
-                completion = await self.start_child(prompt)
-            effort.add(completion.usage_summary.total)
-            return completion.response
-        if prompt.schema is None:
-            return (await self._ask_model(prompt, effort)).text
+    async def _ask_all(
+        self, prompts: Sequence[SubcallPrompt], answers: list[Answer], given_up: list[tuple[str, Usage]]
+    ) -> None:
+        """Put the answers of a batch into `answers`, in order."""
+        todo = iter(prompts)
 
-        def rejected(reply: Reply, misfit: MisfitError) -> None:
-            where = {"cell": prompt.cell, "query": prompt.query.id, "index": prompt.index}
-            self.emit(SubcallRejected, **where, attempt=effort.attempts, reply=reply, problems=misfit.problems)
+        async def work() -> None:
+            for prompt in todo:
+                answers[prompt.index] = await self._ask(prompt, given_up)
 
-        fitting = await ask_with_repairs(lambda added: self._ask_model(prompt, effort, added), prompt.schema, rejected)
-        effort.said = fitting.reply.text
-        return fitting.text
+        # No more workers than turns: those that wait for one cost more than the calls.
+        turns = self.max_children if self._starts_children(prompts[0].query) else self.calls.ledger.max_queries
+        await gather_or_cancel(*(work() for _ in range(min(turns, len(prompts)))))
 
-    async def _ask_model(self, prompt: SubcallPrompt, effort: Effort, added: Sequence[Message] = ()) -> Reply:
-        """One call, on the ledger; in its place a reply on record that did not fit, if there is one."""
-        if known := self.recorded.rejected.get(prompt.slot):
-            reply = known.popleft()
-            self.ledger.count(prompt.lm.model, reply.usage, self.usage)
-            effort.add(reply.usage)
-            return reply
+    def _answer_without_model(self, query: Query, answer: Answer) -> list[Answer]:
+        """Answer a call without a model. It is recorded, because a replay has to give the same answer."""
+        cell, model = query.slots[0].cell, clip(query.model or self.models.default.model, SHOWN_CHARACTERS)
+        for index, prompt in enumerate(query.prompts):
+            self.emit(
+                SubcallAnswered(
+                    cell=cell,
+                    query=query.id,
+                    index=index,
+                    model=model,
+                    prompt=prompt,
+                    text="",
+                    error=answer.error,
+                    usage=Usage(),
+                    seconds=0.0,
+                    attempts=0,
+                    refused=answer.refused,
+                )
+            )
+        self.emit(SubcallFinished(cell=cell, query=query.id, failed=len(query.prompts), seconds=0.0))
+        return [answer] * len(query.prompts)
+
+    async def _ask(self, prompt: SubcallPrompt, given_up: list[tuple[str, Usage]]) -> Answer:
+        """The answer of a prompt. When it gets none, not even an error, what its call used is added to `given_up`."""
+        if (known := self.recorded.answers.get(prompt.slot)) is not None:
+            return self._answer_from_record(prompt, known)
+        text, error, effort = "", _too_long(prompt), Effort(time.perf_counter())
+        try:
+            if error is None:
+                is_child = self._starts_children(prompt.query)
+                text = await (self._ask_child(prompt, effort) if is_child else self._ask_model(prompt, effort))
+        except BaseException as failure:
+            is_limit = self.calls.ledger.broken is not None or isinstance(failure, TimeoutExceededError)
+            if is_limit or not isinstance(failure, Exception):
+                given_up += [] if effort.given_up is None else [(prompt.lm.model, effort.given_up)]
+                if isinstance(failure, Exception):
+                    self.on_limit()
+                raise
+            error = str(failure) if isinstance(failure, RLMError) else f"{type(failure).__name__}: {failure}"
+        self.emit(
+            SubcallAnswered(
+                cell=prompt.slot.cell,
+                query=prompt.query.id,
+                index=prompt.index,
+                model=prompt.lm.model,
+                prompt=prompt.text,
+                text=text,
+                error=error,
+                usage=effort.usage,
+                seconds=time.perf_counter() - effort.started,
+                attempts=effort.attempts,
+                said=effort.said,
+            )
+        )
+        return Answer(text, error)
+
+    def _answer_from_record(self, prompt: SubcallPrompt, known: RecordedAnswer) -> Answer:
+        """What an earlier run was answered. Its events are emitted again, with the id that the call has now."""
+        query, index = prompt.query.id, prompt.index
+        for event in known.before:
+            self.emit(replace(event, query=query, index=index))
+        self.emit(replace(known.answered, query=query, index=index, prompt=prompt.text))
+        for model, usage in known.spending:
+            self.calls.count(model, usage)
+        return known.answer
+
+    def _starts_children(self, query: Query) -> bool:
+        return query.kind == "rlm_query" and self.start_child is not None
+
+    async def _ask_child(self, prompt: SubcallPrompt, effort: Effort) -> str:
+        """The answer of a child; with a schema as JSON."""
+        assert self.start_child is not None, "see _starts_children"
+        async with self._sibling_turn, self.child_turn():
+            effort.started = time.perf_counter()
+            completion = await self.start_child(prompt)
+        effort.add(completion.usage_summary.total)
+        return completion.response
+
+    async def _ask_model(self, prompt: SubcallPrompt, effort: Effort) -> str:
+        """The answer of a model; with a schema as JSON. A recorded reply that did not fit is not asked for again."""
 
         def on_turn() -> None:
             if not effort.attempts:
                 effort.started = time.perf_counter()
 
-        receipt = Receipt()
-        try:
-            async with self.ledger.turn:
-                reply = await billing.ask(
-                    prompt.lm,
-                    [prompt.message, *added],
-                    prompt.schema,
-                    max_tokens=self.reply_tokens,
-                    ledger=self.ledger,
-                    meter=self.usage,
-                    receipt=receipt,
-                    on_turn=on_turn,
+        def on_misfit(reply: Reply, misfit: MisfitError) -> None:
+            self.emit(
+                SubcallRejected(
+                    cell=prompt.slot.cell,
+                    query=prompt.query.id,
+                    index=prompt.index,
+                    attempt=effort.attempts,
+                    reply=reply,
+                    problems=misfit.problems,
                 )
-        except BaseException:
-            effort.give_up(receipt.usage)
-            raise
-        effort.add(reply.usage)
-        return reply
+            )
 
-
-def _given_up(prompt: SubcallPrompt, effort: Effort) -> list[tuple[str, Usage]]:
-    return [] if effort.given_up is None else [(prompt.lm.model, effort.given_up)]
+        repairs, rejected = Repairs(prompt.schema, on_misfit), self.recorded.rejected.get(prompt.slot)
+        while True:
+            reply = await self.calls.ask(
+                prompt.lm,
+                [prompt.message, *repairs.added],
+                prompt.schema,
+                max_tokens=self.reply_tokens,
+                recorded=rejected.popleft() if rejected else None,
+                turn=self.calls.ledger.turn,
+                on_turn=on_turn,
+                on_failure=effort.give_up,
+            )
+            effort.add(reply.usage)
+            if (text := await repairs.read(reply)) is not None:
+                effort.said = None if prompt.schema is None else reply.text
+                return text
 
 
 def _too_long(prompt: SubcallPrompt) -> str | None:

@@ -84,7 +84,7 @@ class Turns:
         if not self._looked and not self._challenged:
             self._challenged = True
             early = "The model answered before it had looked at the context; it is asked to look first."
-            self._emit(events.Notice, message=early)
+            self._emit(events.Notice(message=early))
             return Turn(message=profile.look_first())
         return await self.text_answer(parsed.answer)
 

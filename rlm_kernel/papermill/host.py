@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._async import Job
 from rlm_kernel.api import RLM
+from rlm_kernel.engine.journal import RecordedResponder
 from rlm_kernel.engine.record_access import Use, admitted
 from rlm_kernel.engine.recorded_config import arguments_of
 from rlm_kernel.errors import RecordingError
@@ -23,7 +24,7 @@ from rlm_kernel.papermill import parameters as notebook_parameters
 from rlm_kernel.provisioners.kernelspecs import AVAILABLE, Environment, environment
 from rlm_kernel.replay.live_models import LiveResponder
 from rlm_kernel.replay.replayer import CLIPPED
-from rlm_kernel.replay.responder import RecordedResponder
+from rlm_kernel.replay.responder import UnrecordedResponder, answers_of
 from rlm_kernel.replay.setup import chain_of, context_of, environment_of, give_history, restore_kernel, start_event
 from rlm_kernel.replay.steps import run_of
 from rlm_kernel.trajectory.log.reader import Recording, read_log
@@ -78,7 +79,8 @@ class NotebookHost:
         self._chain = chain_of(self.recording) if self.recording else ()
         self._histories = self.recording.trajectory.histories() if self.recording else {}
         runs = [one.trajectory for one in self._chain]
-        self._responder = RecordedResponder(runs, self._live_responder, _NO_MODEL if live else _ASK_LIVE)
+        unrecorded = UnrecordedResponder(runs, self._live_responder, _NO_MODEL if live else _ASK_LIVE)
+        self._responder = RecordedResponder(answers_of(runs), unrecorded)
         self._seed = start_event(self.recording).seed if self.recording else None
         self._session: SharedSession | None = None
 
@@ -120,7 +122,7 @@ class NotebookHost:
 
     def cell_starts(self, number: int) -> None:
         """Answer what this cell of the record asked; 0: it is not of the record."""
-        self._responder.cell = number
+        self._responder.begin_cell(number)
         if self._session is not None:
             Job(give_history(self._session, self._histories, number)).wait()
 

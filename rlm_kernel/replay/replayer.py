@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from rlm_kernel._async import Job
 from rlm_kernel.api import RLM
+from rlm_kernel.engine.journal import RecordedResponder
 from rlm_kernel.engine.record_access import Trust, Use, admitted
 from rlm_kernel.engine.recorded_config import arguments_of
 from rlm_kernel.errors import ConfigError
@@ -25,7 +26,7 @@ from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.replay.live_models import LiveResponder
 from rlm_kernel.replay.report import Divergence, Outcome, answer_given, compare_outputs, draft_of, outcome_of
-from rlm_kernel.replay.responder import RecordedResponder
+from rlm_kernel.replay.responder import UnrecordedResponder, answers_of
 from rlm_kernel.replay.setup import (
     Content,
     chain_of,
@@ -232,7 +233,9 @@ class Replayer:
         self._context = context
         self._live_responder = live_responder
         self._chain = chain_of(recording)
-        self._responder = RecordedResponder([one.trajectory for one in self._chain], live_responder, _ASK_LIVE)
+        runs = [one.trajectory for one in self._chain]
+        self._unrecorded = UnrecordedResponder(runs, live_responder, _ASK_LIVE)
+        self._responder = RecordedResponder(answers_of(runs), self._unrecorded)
         self._histories = recording.trajectory.histories()
         self._expected: Outcome = outcome_of(recording.trajectory)
         self._divergences: list[Divergence] = []
@@ -278,9 +281,9 @@ class Replayer:
 
     async def _take(self, session: Session, step: Step) -> bool:
         """Run a cell and compare it. Returns whether the kernel lives on."""
-        self._responder.cell = step.number
+        self._responder.begin_cell(step.number)
         await give_history(session, self._histories, step.number)
-        asked = len(self._responder.unrecorded)
+        asked = len(self._unrecorded.noted)
         result = await session.run(step.code)
         if step.recorded is not None:
             self.results[step.number] = result
@@ -289,7 +292,7 @@ class Replayer:
         self._draft = draft_of([result]) or self._draft
         if step.edited:
             self._note("edited", step, "was edited since it was recorded")
-        for missing in self._responder.unrecorded[asked:]:
+        for missing in self._unrecorded.noted[asked:]:
             self._note("call", step, missing.said)
         await self._compare(step, result)
         return result.kernel_alive

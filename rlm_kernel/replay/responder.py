@@ -10,28 +10,22 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from rlm_kernel.engine.journal import Occurrences, Slot, keys
 from rlm_kernel.engine.recorded import recorded_run_of
 from rlm_kernel.text import clip_end
 from rlm_kernel.trajectory.tree import Cell, Trajectory
-from rlm_kernel.types import Answer, Query, ToolCall
+from rlm_kernel.types import Answer, Query, Slot, ToolCall
+
+if TYPE_CHECKING:
+    from rlm_kernel.kernel.comm import Responder
 
 SHOWN_CHARACTERS = 200
 """Of a prompt, in the words about what is missing."""
 MAX_COMPARED = 200
 """Recorded questions that one without an answer is compared with: there may be thousands of either."""
-
-
-class FallbackResponder(Protocol):
-    """Answers what is not on record."""
-
-    async def answer(self, cell: int, question: Query | ToolCall, slots: Sequence[Slot]) -> Sequence[Answer]:
-        """The answers of a cell's question, in order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,59 +49,44 @@ class Unrecorded:
         return f"asks what it did not ask in the recorded run: {self.asked}; {known}"
 
 
-class RecordedResponder:
-    """The `Responder` of a kernel in which recorded cells run again.
+class UnrecordedResponder:
+    """The fallback of a replay: notes each question that is not on record, and asks models or refuses.
 
     Args:
         runs: the record; of a persistent kernel also those before; none: nothing was recorded.
-        beyond: answers what is not on record; None: nothing does.
-        advice: the end of the error for a question without an answer: what to do.
+        live: asks models; None: the question is refused.
+        advice: the end of the refusal: what to do.
 
     Attributes:
-        cell: the number of the running cell, kept by whoever runs them.
-        recalled: how many answers came from the record.
-        unrecorded: the questions that are not on record.
+        noted: the questions that are not on record.
     """
 
-    def __init__(self, runs: Sequence[Trajectory], beyond: FallbackResponder | None = None, advice: str = "") -> None:
-        self.cell = 0
-        self.recalled = 0
-        self.unrecorded: list[Unrecorded] = []
+    def __init__(self, runs: Sequence[Trajectory], live: Responder | None = None, advice: str = "") -> None:
+        self.noted: list[Unrecorded] = []
         # The setup is that of the first run.
         self._cells = {cell.number: cell for run in reversed(runs) for cell in (run.setup, *run.cells)}
-        self._answers: dict[Slot, Answer] = {}
-        for run in runs:
-            recorded = recorded_run_of(run)
-            for cell in (run.setup, *run.cells):
-                self._answers |= recorded.recorded(cell.number)
-        self._occurrences = Occurrences()
-        self._beyond = beyond
+        self._live = live
         self._advice = advice
-        self._recorded = bool(runs)
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
-        """The recorded answers, in order; for a question that is not on record those of models, or errors."""
-        cell = self.cell
-        slots = self._occurrences.slots(cell, keys(question))
-        missing = [slot for slot in slots if slot not in self._answers]
-        self.recalled += len(slots) - len(missing)
-        answers = {slot: self._answers[slot] for slot in slots if slot in self._answers}
-        if missing:
-            answers |= await self._ask_beyond(cell, _only(question, slots, missing), missing)
-        return [answers[slot] for slot in slots]
-
-    async def _ask_beyond(self, cell: int, question: Query | ToolCall, slots: Sequence[Slot]) -> dict[Slot, Answer]:
+        """The answers of models, or errors, in order."""
+        cell = question.slots[0].cell
         asked = (
             _call_text(question)
             if isinstance(question, ToolCall)
             else _question_text(question.kind, question.prompts[0])
         )
         missing = Unrecorded(cell, asked, _nearest(asked, self._cells.get(cell)))
-        self.unrecorded.append(missing)
-        if self._beyond is not None:
-            return dict(zip(slots, await self._beyond.answer(cell, question, slots), strict=True))
-        why = f"cell {cell} {missing.said}.{self._advice}" if self._recorded else self._advice.lstrip()
-        return dict.fromkeys(slots, _refusal(question, why))
+        self.noted.append(missing)
+        if self._live is not None:
+            return await self._live.answer(question)
+        why = f"cell {cell} {missing.said}.{self._advice}" if self._cells else self._advice.lstrip()
+        return [_refusal(question, why)] * len(question.slots)
+
+
+def answers_of(runs: Sequence[Trajectory]) -> dict[Slot, Answer]:
+    """The recorded answers of runs in one kernel."""
+    return {slot: answer for run in runs for slot, answer in recorded_run_of(run).recorded().items()}
 
 
 def _refusal(question: Query | ToolCall, why: str) -> Answer:
@@ -115,15 +94,6 @@ def _refusal(question: Query | ToolCall, why: str) -> Answer:
     if isinstance(question, ToolCall):
         return Answer(error=json.dumps(["RuntimeError", why]))
     return Answer(error=why, refused=True)
-
-
-def _only(question: Query | ToolCall, slots: Sequence[Slot], missing: Sequence[Slot]) -> Query | ToolCall:
-    """The question without the prompts that have their answer."""
-    if isinstance(question, ToolCall) or len(missing) == len(slots):
-        return question
-    open_slots = set(missing)
-    prompts = [prompt for prompt, slot in zip(question.prompts, slots, strict=True) if slot in open_slots]
-    return replace(question, prompts=tuple(prompts))
 
 
 def _question_text(kind: str, prompt: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rlm_kernel.engine.journal import RecordedResponder
 from rlm_kernel.engine.kernel_steps import (
     CellRun,
     Step,
@@ -21,7 +22,6 @@ from rlm_kernel.errors import RecordingError
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
-from rlm_kernel.replay.responder import RecordedResponder
 from rlm_kernel.trajectory.events import RunStarted
 from rlm_kernel.trajectory.log import context_store
 from rlm_kernel.trajectory.log.reader import ContextEncoding, Recording, earlier_recordings
@@ -113,7 +113,7 @@ async def restore_kernel(
         cells = [cell for cell in run.cells if not is_cut_off(cell)]
         for step in prior_run_steps(value, index, cells, run.histories(), run.conversation()):
             if isinstance(step, CellRun):
-                responder.cell = step.cell
+                responder.begin_cell(step.cell)
             await take_step(session, step)
     persistent = bool((last.metadata.get("configuration") or {}).get("persistent"))
     for step in context_steps(_value(context), len(earlier), persistent=persistent):

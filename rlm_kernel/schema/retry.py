@@ -1,10 +1,10 @@
-"""Ask a model for an answer by schema: a reply that does not fit is sent back with its problems, twice at most."""
+"""Get an answer by schema: a reply that does not fit is sent back with its problems, at most twice."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from rlm_kernel.errors import AnswerSchemaError
 from rlm_kernel.schema.answer_schema import Schema, request_for_repair, text_of
@@ -13,60 +13,40 @@ from rlm_kernel.types import Message, Reply
 
 MAX_REPAIRS = 2
 
-Ask = Callable[[Sequence[Message]], Awaitable[Reply]]
-"""Asks the model; it is given what the conversation has grown by: earlier replies and what is wrong with them."""
-
 OnMisfit = Callable[[Reply, MisfitError], None]
+"""Called with each reply that does not fit, and with its problems."""
 
 
-@dataclass(frozen=True, slots=True)
-class FittingAnswer:
-    """An answer that fits.
+@dataclass(slots=True)
+class Repairs:
+    """The repairs of one answer. Ask the model with `added` until `read` returns the answer.
 
     Attributes:
-        text: the value as JSON.
-        reply: the model's own words.
+        schema: what the answer has to fit; None: any text is an answer.
+        on_misfit: see `OnMisfit`.
+        added: messages for the end of the conversation: earlier replies, and what is wrong with them.
     """
 
-    text: str
-    reply: Reply
+    schema: Schema | None
+    on_misfit: OnMisfit = lambda *_: None
+    added: list[Message] = field(default_factory=list)
 
+    async def read(self, reply: Reply) -> str | None:
+        """The answer in a reply, as JSON where there is a schema. None: it does not fit, ask again.
 
-async def ask_with_repairs(ask: Ask, schema: Schema, on_misfit: OnMisfit = lambda *_: None) -> FittingAnswer:
-    """Ask until a reply fits.
-
-    Args:
-        ask: asks the model.
-        schema: what the answer has to fit.
-        on_misfit: told of each reply that does not fit, before the model is.
-
-    Raises:
-        AnswerSchemaError: none of them did.
-    """
-    added: list[Message] = []
-    for _ in range(MAX_REPAIRS):
-        reply = await ask(added)
+        Raises:
+            AnswerSchemaError: it does not fit, and `MAX_REPAIRS` repairs were asked for already.
+        """
+        if self.schema is None:
+            return reply.text
         try:
-            return await _read(reply, schema)
+            # In a thread: importing the validator takes a while, and so may a schema.
+            value = await asyncio.to_thread(self.schema.read, reply.text, whole=reply.finish_reason != "length")
         except MisfitError as misfit:
-            on_misfit(reply, misfit)
-            added += _repair(reply, misfit)
-    reply = await ask(added)
-    try:
-        return await _read(reply, schema)
-    except MisfitError as misfit:
-        on_misfit(reply, misfit)
-        raise AnswerSchemaError(model=reply.model, problems=misfit.problems, reply=reply.text) from None
-
-
-async def _read(reply: Reply, schema: Schema) -> FittingAnswer:
-    # In a thread: importing the validator takes a while, and so may a schema.
-    value = await asyncio.to_thread(schema.read, reply.text, whole=reply.finish_reason != "length")
-    return FittingAnswer(text_of(value), reply)
-
-
-def _repair(reply: Reply, misfit: MisfitError) -> list[Message]:
-    return [
-        {"role": "assistant", "content": reply.text or "(empty)"},
-        {"role": "user", "content": request_for_repair(misfit)},
-    ]
+            self.on_misfit(reply, misfit)
+            if len(self.added) == 2 * MAX_REPAIRS:
+                raise AnswerSchemaError(model=reply.model, problems=misfit.problems, reply=reply.text) from None
+            self.added.append({"role": "assistant", "content": reply.text or "(empty)"})
+            self.added.append({"role": "user", "content": request_for_repair(misfit)})
+            return None
+        return text_of(value)

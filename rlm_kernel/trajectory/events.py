@@ -26,9 +26,9 @@ from rlm_kernel.types import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """The base of all events. `time`: seconds since the run started."""
+    """The base of all events. `time`: seconds since the run started; the stream sets it."""
 
-    time: float
+    time: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -212,9 +212,16 @@ async def test_sub_calls_end_with_the_completion_of_a_persistent_rlm():
 
 
 async def test_closing_an_rlm_ends_the_completion_that_uses_its_kernel():
-    rlm = RLM(ScriptedLM(lambda _: cell("import time; time.sleep(0.3)")), persistent=True)
+    asked = []
+
+    def reply(_):
+        asked.append(1)
+        return cell("import time; time.sleep(0.3)")
+
+    rlm = RLM(ScriptedLM(reply), persistent=True)
     running = asyncio.create_task(rlm.acompletion("one"))
-    await asyncio.sleep(1)
+    while len(asked) < 2:  # the kernel has run a cell
+        await asyncio.sleep(0.05)
     await asyncio.to_thread(rlm.close)
     with pytest.raises(RLMError, match="closed while a completion used it"):
         await running

@@ -16,11 +16,12 @@ from trajectory.comparison import notebooks_of
 from rlm import RLM, ConfigError, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.clients.trust import Source
+from rlm_kernel.engine.journal import RecordedResponder
 from rlm_kernel.engine.recorded_config import arguments_of
 from rlm_kernel.papermill import parameters as notebook_parameters
 from rlm_kernel.replay.minimise import clean
 from rlm_kernel.replay.replayer import replay
-from rlm_kernel.replay.responder import RecordedResponder
+from rlm_kernel.replay.responder import UnrecordedResponder, answers_of
 from rlm_kernel.replay.setup import environment_of
 from rlm_kernel.trajectory.log import reader
 from rlm_kernel.trajectory.notebook.build import about_recording
@@ -303,8 +304,8 @@ async def test_questions_that_are_not_on_record_are_compared_with_some_of_those_
     sub = ScriptedLM(lambda _: "y", model="sub")
     script = [runs.cell("a = llm_query_batched([f'recorded {n}' for n in range(1000)])"), "FINAL(1)"]
     RLM(ScriptedLM(script), other_backends=[sub], logger=logger).completion("c", "q")
-    responder = RecordedResponder([reader.read_log(logger.log_file_path).trajectory])
-    responder.cell = 1
+    known = [reader.read_log(logger.log_file_path).trajectory]
+    responder = RecordedResponder(answers_of(known), UnrecordedResponder(known), cell=1)
     (answer,) = await responder.answer(Query("1", "llm_query", ("recorded 20, but edited",)))
     assert "the nearest on record is llm_query('recorded 20')" in answer.error
     assert len(compared) <= 500
