@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rlm_kernel._async import Job
 from rlm_kernel.engine.argument_checks import (
-    check_limits,
+    check_config,
     check_logger,
-    check_numbers,
     check_prompt,
     keys_of,
     models_of,
@@ -123,7 +122,6 @@ class RLM(Unpicklable):
         self._logger = logger
         self._before: str | None = None
         check_logger(logger)
-        check_limits(max_budget, max_timeout, max_tokens, max_errors)
         self.verbose = verbose
         self._callbacks = Callbacks(
             depth, on_iteration_start, on_iteration_complete, on_subcall_start, on_subcall_complete
@@ -152,7 +150,7 @@ class RLM(Unpicklable):
             compaction=compaction_threshold_pct if compaction else None,
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
-        check_numbers(self._config, compaction_threshold_pct)
+        check_config(self._config, compaction_threshold_pct)
         # Models that were handed over belong to the caller. Ours give up their connections with us, closed or not.
         self._repl = Repl(self._config) if persistent else None
         self._ours = (*own_models, *([self._repl] if self._repl else ()))

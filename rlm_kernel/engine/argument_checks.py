@@ -22,7 +22,10 @@ from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
 
 COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
-"""Backends of which nothing can be said before: who answers reports the cost, or which model a deployment is."""
+"""Backends whose price is not known before a call: the reply reports the cost, or the model of a deployment."""
+
+_COUNTS = {"depth": 0, "max_depth": 0, "max_iterations": 1, "max_concurrent_queries": 1, "max_concurrent_subcalls": 1}
+"""Numbers of a configuration, each with the smallest that is allowed."""
 
 _MEMBERS = ("backend", "model", "context_window", "complete")
 
@@ -97,14 +100,16 @@ def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> Prompt
     return PROFILES[prompts]
 
 
-def check_numbers(config: RunConfig, threshold: float) -> None:
-    """Check what counts things, and that the system prompt is one."""
-    least = {"depth": 0, "max_depth": 0, "max_iterations": 1, "max_concurrent_queries": 1, "max_concurrent_subcalls": 1}
-    for name, lowest in least.items():
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-            raise ConfigError(f"{name} must be a whole number, {lowest} or more, not {value!r}.")
-    _check_max_kernels(config)
+def check_config(config: RunConfig, threshold: float) -> None:
+    """Check the numbers of a configuration, and that the system prompt is text."""
+    for name, least in _COUNTS.items():
+        _check_number(name, getattr(config, name), least)
+    _check_number("max_kernels", config.max_kernels, none="by the free memory")
+    for name in ("max_tokens", "max_errors"):
+        _check_number(name, getattr(config.limits, name), none="no limit")
+    for name in ("max_budget", "max_timeout"):
+        _check_number(name, getattr(config.limits, name), None, none="no limit")
+    check_max_kernels(config.max_kernels, config.levels, config.environment.pool)
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
     if not isinstance(config.system_prompt, str | None):
@@ -113,35 +118,33 @@ def check_numbers(config: RunConfig, threshold: float) -> None:
         _warn_of_unknown_prices(config.models)
 
 
-def _check_max_kernels(config: RunConfig) -> None:
-    given = config.max_kernels
-    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
-        raise ConfigError(f"max_kernels must be a whole number, 1 or more (None: by the free memory), not {given!r}.")
-    check_max_kernels(given, config.levels, config.environment.pool)
+def _check_number(name: str, value: Any, least: int | None = 1, none: str | None = None) -> None:
+    """Check one number.
+
+    Args:
+        name: the argument.
+        value: as it was given.
+        least: the smallest whole number; None: any number above 0.
+        none: what None stands for; None: it is not allowed.
+    """
+    if value is None and none is not None:
+        return
+    is_number = isinstance(value, int if least is not None else int | float) and not isinstance(value, bool)
+    if not is_number or not (value > 0 if least is None else value >= least):
+        wanted = "a number above 0" if least is None else f"a whole number, {least} or more"
+        allowed = "" if none is None else f" (None: {none})"
+        raise ConfigError(f"{name} must be {wanted}{allowed}, not {value!r}.")
 
 
 def _warn_of_unknown_prices(models: Models) -> None:
-    """Say at once that a budget does not count a model. Of a user's own `LM` the first run tells."""
+    """Warn that a budget does not count a model. For a user's own `LM`, the first run emits a notice."""
     for lm in {lm.model: lm for lm in (models.root, *models.others)}.values():
         if isinstance(lm, Priced) and lm.backend not in COST_COMES_WITH_THE_REPLY and not lm.price_known():
             warnings.warn(
-                f"Nobody knows what {lm.model} costs, so max_budget does not count it: give US dollars per million "
+                f"The price of {lm.model} is unknown, so max_budget does not count it: give US dollars per million "
                 "tokens, backend_kwargs={..., 'prices': {'input': 1.25, 'output': 10}}.",
                 stacklevel=4,
             )
-
-
-def check_limits(budget: float | None, timeout: float | None, tokens: int | None, errors: int | None) -> None:
-    """Check the limits of a run; None is no limit."""
-    for name, value, kinds in (
-        ("max_budget", budget, (int, float)),
-        ("max_timeout", timeout, (int, float)),
-        ("max_tokens", tokens, (int,)),
-        ("max_errors", errors, (int,)),
-    ):
-        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) or not value > 0):
-            wanted = "a number above 0" if float in kinds else "a whole number, 1 or more"
-            raise ConfigError(f"{name} must be {wanted} (None: no limit), not {value!r}.")
 
 
 def check_logger(logger: object) -> None:
@@ -151,7 +154,7 @@ def check_logger(logger: object) -> None:
 
 
 def keys_of(config: RunConfig) -> set[str]:
-    """The keys that the models send, and what is called like a secret in the tools: they may be in no log."""
+    """The keys of the models, and values of tools whose names are those of secrets. They must not be in a log."""
     models = (config.models.root, *config.models.others)
     keys = (getattr(lm, "api_key", None) for lm in models)
     # litellm finds its key in what it was given of the environment, when it is first asked.

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlm_kernel.errors import KernelError
 from rlm_kernel.kernel.incoming import Incoming
+from rlm_kernel.kernel.protocol import COMM_ID
 from rlm_kernel.zmtp.sockets import Line, address
 
 if TYPE_CHECKING:
     from jupyter_client.connect import ConnectionFileMixin
 
 ChannelName = Literal["shell", "control", "iopub"]
-OnMessage = Callable[[ChannelName, dict[str, Any]], None]
+Handler = Callable[[dict[str, Any]], None]
+
+FORGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a handler raises for a message that breaks the protocol: a cell may have forged it."""
 
 MAX_UNSENT_BYTES = 16_000_000
 """While more than that waits to be sent to the kernel, its questions are not read: each would add an answer."""
@@ -29,25 +34,41 @@ _KINDS: dict[ChannelName, str] = {"shell": "DEALER", "control": "DEALER", "iopub
 _SUBSCRIBE_TO_ALL = (b"\x01",)
 
 
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What takes the messages of a kernel.
+
+    Attributes:
+        handlers: by channel, type of the message and, when it is of our comm, its `op` (else empty). Messages without
+            a handler are dropped.
+        on_forged: called with the error for a message that was dropped because its handler raised one of `FORGED`.
+    """
+
+    handlers: dict[tuple[ChannelName, str, str], Handler] = field(default_factory=dict)
+    on_forged: Callable[[Exception], None] = lambda _: None
+
+
 class Channels:
     """Shell, control and IOPub of one kernel. To be used in the event loop in which it was made.
 
     Args:
         connection: knows the kernel's addresses and key.
-        on_message: called with every message that comes in, in the order of its channel.
+        receiver: takes every message that comes in, in the order of its channel.
 
     Attributes:
+        heard: set when the first message on IOPub has come.
         cut: done when the kernel closed one of the connections, or broke its protocol; the result says how.
 
     Raises:
         KernelError: the kernel wants its messages encrypted.
     """
 
-    def __init__(self, connection: ConnectionFileMixin, on_message: OnMessage) -> None:
+    def __init__(self, connection: ConnectionFileMixin, receiver: Receiver) -> None:
         if getattr(connection, "curve_publickey", None) is not None:
             raise KernelError("The kernel wants CurveZMQ: start it with transport_encryption='disabled'.")
         self._session = connection.session
-        self._on_message = on_message
+        self._receiver = receiver
+        self.heard = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.cut: asyncio.Future[str] = self._loop.create_future()
         self._lines = {name: self._line(connection, name) for name in _KINDS}
@@ -75,6 +96,10 @@ class Channels:
                 self._lines["iopub"].pause()
         return str(message["header"]["msg_id"])
 
+    def listen(self, receiver: Receiver) -> None:
+        """From now on, give the messages to this receiver."""
+        self._receiver = receiver
+
     def close(self) -> None:
         """Close the sockets. Idempotent."""
         lines, self._lines = self._lines, {}
@@ -95,8 +120,15 @@ class Channels:
     def _deliver(self, name: ChannelName, message: dict[str, Any]) -> None:
         if not self._lines:
             return  # closed by what came before it
+        if name == "iopub":
+            self.heard.set()
         try:
-            self._on_message(name, message)
+            kind, content = message["header"]["msg_type"], message["content"]
+            op = content["data"]["op"] if kind == "comm_msg" and content["comm_id"] == COMM_ID else ""
+            if (handle := self._receiver.handlers.get((name, kind, op))) is not None:
+                handle(message)
+        except FORGED as error:
+            self._receiver.on_forged(error)
         except Exception as error:  # noqa: BLE001 (what comes behind it has to be read)
             self._loop.call_exception_handler({"message": f"A message on {name} was not taken", "exception": error})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -171,40 +172,17 @@ class HostComm:
             await asyncio.wait(under_way.values())
         return [*(call for call, task in under_way.items() if task.cancelled()), *waiting]
 
-    # -- messages of the guest
+    # -- messages of the guest. Handlers raise what `_call_of` raises, or another of `channels.FORGED`.
 
-    def take(self, data: Any, buffers: Sequence[Any], unread: int = 0) -> None:
-        """A `comm_msg` of the guest; `unread`: bytes of its buffers that were not held.
-
-        Raises:
-            TooMuchError: it is larger than any of them may be; the message is for the model.
-            ValueError, TypeError, KeyError: it is not one of the messages of `protocol.py`.
-        """
-        if data["wire"] != WIRE:
-            raise ValueError(f"wire version {data['wire']!r}, not {WIRE}")
-        call = data["id"]
-        if not isinstance(call, str) or len(call) > MAX_ID_CHARACTERS:
-            raise TooMuchError(f"An id of a call has {len(str(call)):,} characters; at most {MAX_ID_CHARACTERS}.")
-        match data["op"]:
-            case "ask":
-                self._take_question(call, buffers, unread)
-            case "cancel":
-                self._cancel(call)
-            case "report":
-                self.report = _report(buffers, unread)
-            case "stored":
-                waiting = self.stored.pop(call, None)
-                if waiting is not None and not waiting.done():
-                    error = data.get("error")
-                    waiting.set_result(None if error is None else str(error))
-
-    def _take_question(self, call: str, buffers: Sequence[Any], unread: int) -> None:
+    def take_question(self, message: dict[str, Any]) -> None:
+        """An `ask`: it is answered, kept until its turn comes, or refused."""
+        call, buffers = _call_of(message), message["buffers"]
         if call in self._seen:
             self._send("ack", call, None)
             return
         self._remember(call)
         size = sum(map(len, buffers))
-        if (why := _too_large(buffers, unread)) or (why := self._too_many(size)):
+        if (why := _too_large(buffers, message["unread"])) or (why := self._too_many(size)):
             self._send_answers(call, [Answer(error=why, refused=True)])
         elif self._held is not None:
             self._held.append(call)
@@ -216,6 +194,21 @@ class HostComm:
             self._start_waiting()
             if call in self._waiting:
                 self._send("ack", call, None)
+
+    def take_cancel(self, message: dict[str, Any]) -> None:
+        """A `cancel`: the kernel does not wait for the answer any more."""
+        self._cancel(_call_of(message))
+
+    def take_report(self, message: dict[str, Any]) -> None:
+        """A `report` of the running cell."""
+        _call_of(message)
+        self.report = _report(message["buffers"], message["unread"])
+
+    def take_stored(self, message: dict[str, Any]) -> None:
+        """A `stored`: the outcome of a `put`."""
+        waiting, error = self.stored.pop(_call_of(message), None), message["content"]["data"].get("error")
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None if error is None else str(error))
 
     def _remember(self, call: str) -> None:
         self._seen[call] = None
@@ -246,36 +239,28 @@ class HostComm:
             if is_full and (self._under_way or room > ALWAYS_ADMITTED_BYTES):
                 return
             self._take_out(call)
-            self._start(call, buffers, room)
+            task = self._under_way[call] = self._loop.create_task(self._answer(call, buffers))
+            _in_flight.under_way += room
+            task.add_done_callback(partial(self._end, call, room))
+
+    def _end(self, call: str, room: int, _: asyncio.Task[None]) -> None:
+        self._under_way.pop(call, None)
+        _in_flight.release(room)
+        self._start_waiting()
 
     def _take_out(self, call: str) -> None:
         """A question waits no more."""
         _in_flight.waiting -= sum(map(len, self._waiting.pop(call, ())))
 
-    def _start(self, call: str, buffers: Sequence[Any], room: int) -> None:
-        try:
-            query = _question(call, _unpacked(buffers[0], "this question"), buffers[1:])
-            self._count(len(query.prompts) if isinstance(query, Query) else 1)
-        except TooMuchError as error:
-            self._send_answers(call, [Answer(error=str(error), refused=True)])
-            return
-        except Exception as error:  # noqa: BLE001 (whatever it is, a thread in the kernel may wait for an answer)
-            self._send_answers(call, [Answer(error=f"refused: the host cannot read this: {error}")])
-            return
-        task = self._loop.create_task(self._answer(query))
-        self._under_way[call] = task
-        _in_flight.under_way += room
-        acknowledge = self._loop.call_later(ACKNOWLEDGE_AFTER, self._send, "ack", call, None)
+    def _read(self, call: str, buffers: Sequence[Any]) -> Query | ToolCall:
+        """A question from its buffers.
 
-        def over(_: asyncio.Task[None]) -> None:
-            acknowledge.cancel()
-            self._under_way.pop(call, None)
-            _in_flight.release(room)
-            self._start_waiting()
-
-        task.add_done_callback(over)
-
-    def _count(self, prompts: int) -> None:
+        Raises:
+            TooMuchError: it is too large, or the cell has asked too often.
+            Exception: it is not a question.
+        """
+        query = _question(call, _unpacked(buffers[0], "this question"), buffers[1:])
+        prompts = _prompts_of(query)
         if prompts > MAX_PROMPTS:
             raise TooMuchError(f"this question has {prompts:,} prompts; a question may have at most {MAX_PROMPTS:,}.")
         if self._asked + prompts > MAX_BATCH:
@@ -283,18 +268,29 @@ class HostComm:
                 f"this cell has asked {self._asked:,} times; a cell may ask at most {MAX_BATCH:,} times."
             )
         self._asked += prompts
+        return query
 
     def _forget_waiting(self) -> None:
         for call in list(self._waiting):
             self._take_out(call)
 
-    async def _answer(self, query: Query | ToolCall) -> None:
+    async def _answer(self, call: str, buffers: Sequence[Any]) -> None:
+        """Read a question, have it answered, send the answers. A failure is an answer: a thread in the kernel waits."""
+        try:
+            query = self._read(call, buffers)
+        except TooMuchError as error:
+            return self._send_answers(call, [Answer(error=str(error), refused=True)])
+        except Exception as error:  # noqa: BLE001 (the error is the answer)
+            return self._send_answers(call, [Answer(error=f"refused: the host cannot read this: {error}")])
+        del buffers  # they may be large, and the answer may take long
+        acknowledge = self._loop.call_later(ACKNOWLEDGE_AFTER, self._send, "ack", call, None)
         try:
             answers = await self._responder.answer(query)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (a thread in the kernel waits)
-            count = len(query.prompts) if isinstance(query, Query) else 1
-            answers = [Answer(error=f"{type(error).__name__}: {error}")] * count
-        self._send_answers(query.id, answers)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (the error is the answer)
+            answers = [Answer(error=f"{type(error).__name__}: {error}")] * _prompts_of(query)
+        finally:
+            acknowledge.cancel()
+        return self._send_answers(call, answers)
 
     def _send_answers(self, call: str, answers: Sequence[Answer]) -> None:
         entries = [answer_entry(answer) for answer in _bounded(answers)]
@@ -308,6 +304,26 @@ class HostComm:
 
 
 _in_flight = InFlight()
+
+
+def _call_of(message: dict[str, Any]) -> str:
+    """The id of the call that a message is about.
+
+    Raises:
+        TooMuchError: the id is too long; the error is for the model.
+        ValueError, TypeError, KeyError: the message is not one of `protocol.py`.
+    """
+    data = message["content"]["data"]
+    if data["wire"] != WIRE:
+        raise ValueError(f"wire version {data['wire']!r}, not {WIRE}")
+    call = data["id"]
+    if not isinstance(call, str) or len(call) > MAX_ID_CHARACTERS:
+        raise TooMuchError(f"An id of a call has {len(str(call)):,} characters; at most {MAX_ID_CHARACTERS}.")
+    return call
+
+
+def _prompts_of(question: Query | ToolCall) -> int:
+    return len(question.prompts) if isinstance(question, Query) else 1
 
 
 def answer_entry(answer: Answer) -> dict[str, str]:

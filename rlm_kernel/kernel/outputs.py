@@ -27,6 +27,8 @@ _JOIN_CHARACTERS, _JOIN_PIECES = 20_000, 1_000
 T = TypeVar("T")
 
 _SHOWN = ("stream", "display_data", "execute_result", "error")
+OUTPUT_TYPES = (*_SHOWN, "update_display_data", "clear_output")
+"""The types of the messages that an `OutputCollector` takes."""
 
 
 class Pieces:

@@ -12,10 +12,9 @@ import contextlib
 import functools
 import json
 import os
-from typing import Any
 
 from rlm_kernel.errors import KernelError, RLMError
-from rlm_kernel.kernel.channels import OnMessage
+from rlm_kernel.kernel.channels import Receiver
 from rlm_kernel.kernel.process import Kernel
 from rlm_kernel.provisioners.kernelspecs import Environment
 
@@ -24,14 +23,14 @@ AT_EXIT_SECONDS = 5.0
 _pools: dict[tuple[asyncio.AbstractEventLoop, str], Pool] = {}
 
 
-async def take_kernel(environment: Environment, seed: int | None, on_message: OnMessage) -> Kernel:
+async def take_kernel(environment: Environment, seed: int | None, receiver: Receiver) -> Kernel:
     """A kernel that nobody used: from the pool, if the environment has one. The caller ends it.
 
     Raises:
         KernelError: it did not start.
         ConfigError: it is to be listed as attachable, and the folder of the list is not safe.
     """
-    found = await _kernel(environment, seed, on_message)
+    found = await _kernel(environment, seed, receiver)
     if environment.attachable:
         try:
             found.announce(environment.name)
@@ -41,10 +40,10 @@ async def take_kernel(environment: Environment, seed: int | None, on_message: On
     return found
 
 
-async def _kernel(environment: Environment, seed: int | None, on_message: OnMessage) -> Kernel:
+async def _kernel(environment: Environment, seed: int | None, receiver: Receiver) -> Kernel:
     if not environment.pool:
-        return await Kernel.start(environment.load(seed), on_message)
-    return await _pool(environment, seed).take(on_message)
+        return await Kernel.start(environment.load(seed), receiver)
+    return await _pool(environment, seed).take(receiver)
 
 
 def _pool(environment: Environment, seed: int | None) -> Pool:
@@ -88,7 +87,7 @@ class Pool:
         self._closed = False
         self._fill()
 
-    async def take(self, on_message: OnMessage) -> Kernel:
+    async def take(self, receiver: Receiver) -> Kernel:
         """A kernel that answers, if there is one, else the first that does.
 
         Raises:
@@ -97,7 +96,7 @@ class Pool:
         while True:
             taken = (await self._first()).result()
             if not taken.died.done():
-                taken.listen(on_message)
+                taken.channels.listen(receiver)
                 return taken
             await taken.kill()
 
@@ -168,7 +167,7 @@ class Pool:
             self._starting.append(task)
 
     async def _start(self) -> Kernel:
-        started = await Kernel.start(self._environment.load(self._seed), _ignore)
+        started = await Kernel.start(self._environment.load(self._seed), Receiver())
         try:
             await started.warm()
         except BaseException:
@@ -189,10 +188,6 @@ async def _end(tasks: list[asyncio.Task[Kernel]]) -> None:
 def _has_failed(task: asyncio.Task[Kernel]) -> bool:
     """Whether it could not be started. Looking at the error keeps asyncio from printing it: `take` raises it."""
     return task.cancelled() or task.exception() is not None
-
-
-def _ignore(*_: Any) -> None:
-    """Nobody listens yet."""
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from rlm_kernel._async import shielded
 from rlm_kernel.errors import KernelError
 from rlm_kernel.kernel import connection_files
-from rlm_kernel.kernel.channels import Channels, OnMessage
+from rlm_kernel.kernel.channels import Channels, Receiver
 from rlm_kernel.kernel.open_files import check_open_files
 from rlm_kernel.provisioners import kernelspecs
 from rlm_kernel.provisioners.environ import scrub_environ
@@ -55,17 +55,15 @@ class Kernel:
         died: done when the process has ended, by whatever cause.
     """
 
-    def __init__(self, manager: AsyncKernelManager, on_message: OnMessage) -> None:
+    def __init__(self, manager: AsyncKernelManager, receiver: Receiver) -> None:
         self._manager = manager
         self._listed: Path | None = None
         self._cut_off = ""
-        self._on_message = on_message
-        self._listening = asyncio.Event()
-        self.channels = Channels(_client(manager), self._received)
+        self.channels = Channels(_client(manager), receiver)
         self.died = asyncio.ensure_future(self._end())
 
     @classmethod
-    async def start(cls, spec: KernelSpec, on_message: OnMessage) -> Kernel:
+    async def start(cls, spec: KernelSpec, receiver: Receiver) -> Kernel:
         """Start the process; it is usable after `ready`.
 
         Raises:
@@ -75,7 +73,7 @@ class Kernel:
         manager = manager_of(spec)
         try:
             await manager.start_kernel(env=scrub_environ(os.environ))
-            return cls(manager, on_message)
+            return cls(manager, receiver)
         except BaseException as error:
             await shielded(_shut_down(manager))
             if isinstance(error, OSError):
@@ -99,11 +97,11 @@ class Kernel:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await asyncio.wait({replied, self.died}, return_when=asyncio.FIRST_COMPLETED)
-                while not self._listening.is_set() and not self.died.done():
+                while not self.channels.heard.is_set() and not self.died.done():
                     self.channels.send("control", "kernel_info_request", {})
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(LISTEN_AGAIN_SECONDS):
-                            await self._listening.wait()
+                            await self.channels.heard.wait()
         except TimeoutError as error:
             raise KernelError(f"The kernel did not answer within {START_SECONDS:.0f} s.{self._last_words()}") from error
         if self.died.done():
@@ -126,17 +124,12 @@ class Kernel:
         replied = asyncio.get_running_loop().create_future()
         asked = self.channels.send("shell", "kernel_info_request", {})
 
-        def listen(_: object, message: dict[str, Any]) -> None:
-            kind, parent = message["header"]["msg_type"], message["parent_header"].get("msg_id")
-            if (kind, parent) == ("kernel_info_reply", asked) and not replied.done():
+        def take_reply(message: dict[str, Any]) -> None:
+            if message["parent_header"].get("msg_id") == asked and not replied.done():
                 replied.set_result(None)
 
-        self.listen(listen)
+        self.channels.listen(Receiver({("shell", "kernel_info_reply", ""): take_reply}))
         await self.ready(replied)
-
-    def listen(self, on_message: OnMessage) -> None:
-        """From now on, give messages to somebody else."""
-        self._on_message = on_message
 
     def interrupt(self) -> None:
         """Send KeyboardInterrupt to the running cell and to the processes it started."""
@@ -157,11 +150,6 @@ class Kernel:
         self.channels.close()
         self.died.cancel()
         await shielded(_shut_down(self._manager))
-
-    def _received(self, channel: Any, message: dict[str, Any]) -> None:
-        if channel == "iopub":
-            self._listening.set()
-        self._on_message(channel, message)
 
     async def _end(self) -> None:
         """Return when the process has ended, or has cut a connection and lives on: nobody can speak with it."""

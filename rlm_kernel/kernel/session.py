@@ -19,9 +19,11 @@ from typing import Any, Self
 from rlm_kernel._async import shielded
 from rlm_kernel.errors import ConfigError, KernelError
 from rlm_kernel.kernel import pool
+from rlm_kernel.kernel.channels import Receiver
 from rlm_kernel.kernel.comm import HostComm, Responder, TooMuchError
 from rlm_kernel.kernel.execution import CellExecution
 from rlm_kernel.kernel.incoming import UNREADABLE
+from rlm_kernel.kernel.outputs import OUTPUT_TYPES
 from rlm_kernel.kernel.process import Kernel
 from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode, pack
 from rlm_kernel.provisioners.kernelspecs import Environment
@@ -235,16 +237,17 @@ class Session:
     # -- start
 
     async def _start(self) -> None:
-        kernel = self._kernel = await self._new_kernel()
-        self._comm = HostComm(self._send_to_guest, self._responder)
+        comm = HostComm(self._send_to_guest, self._responder)
+        kernel = self._kernel = await self._new_kernel(self._receiver(comm))
+        self._comm = comm
         request = self._execute(INSTALL_CODE, store_history=False, metadata={"rlm": install_settings(self._seed)})
         await kernel.ready(request.replied)
         check_installed(request.reply or {})
         if self._environment.setup_code:
             await self._set_up(self._environment.setup_code)
 
-    async def _new_kernel(self) -> Kernel:
-        return await pool.take_kernel(self._environment, self._seed, self._received)
+    async def _new_kernel(self, receiver: Receiver) -> Kernel:
+        return await pool.take_kernel(self._environment, self._seed, receiver)
 
     async def _set_up(self, code: str) -> None:
         cell = await self.run(code)
@@ -297,44 +300,57 @@ class Session:
             content = {"comm_id": COMM_ID, "data": data}
             self._kernel.channels.send("control", "comm_msg", content, buffers=buffers)
 
-    def _received(self, channel: str, message: dict[str, Any]) -> None:
-        """Whatever the kernel sends comes here. What breaks the protocol is dropped: a cell may have forged it."""
-        try:
-            if channel == "iopub":
-                self._published(message)
-            elif channel == "shell":
-                self._replied(message)
-            elif message["header"]["msg_type"] == "interrupt_reply" and self._comm is not None:
-                self._comm.interrupted()
-        except TooMuchError as error:
-            self._note(str(error))
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
-            return
+    def _receiver(self, comm: HostComm) -> Receiver:
+        """The table of everything that a kernel sends and we take."""
+        return Receiver(
+            {
+                ("iopub", "comm_msg", "ask"): comm.take_question,
+                ("iopub", "comm_msg", "cancel"): comm.take_cancel,
+                ("iopub", "comm_msg", "stored"): comm.take_stored,
+                ("iopub", "comm_msg", "report"): self._take_report,
+                ("iopub", "status", ""): self._take_status,
+                **{("iopub", kind, ""): self._take_output for kind in OUTPUT_TYPES},
+                ("iopub", UNREADABLE, ""): self._take_unreadable,
+                ("shell", "execute_reply", ""): self._take_reply,
+                ("control", "interrupt_reply", ""): lambda _: comm.interrupted(),
+            },
+            self._note_what_is_too_large,
+        )
 
-    def _published(self, message: dict[str, Any]) -> None:
-        kind, content, parent = message["header"]["msg_type"], message["content"], message["parent_header"]
-        if kind == UNREADABLE:
-            self._note(f"A message of the kernel was not read: {content['why']}.")
-            return
-        if kind == "comm_msg" and content["comm_id"] == COMM_ID and self._comm is not None:
-            # A cell of somebody who is attached makes a report as well, which is none of ours.
-            if content["data"]["op"] != "report" or (self._request and parent["msg_id"] == self._request.id):
-                self._comm.take(content["data"], message["buffers"], message["unread"])
-            return
-        request = self._request
-        if request is None or self._kernel is None or parent.get("session") != self._kernel.session_id:
-            return
-        if kind == "status" and content["execution_state"] == "idle" and parent["msg_id"] == request.id:
+    def _take_report(self, message: dict[str, Any]) -> None:
+        """A cell of another client that is attached makes a report as well, which is not ours."""
+        if self._comm and self._request and message["parent_header"]["msg_id"] == self._request.id:
+            self._comm.take_report(message)
+
+    def _take_status(self, message: dict[str, Any]) -> None:
+        request = self._request_of(message)
+        is_idle = message["content"]["execution_state"] == "idle"
+        if request is not None and is_idle and message["parent_header"]["msg_id"] == request.id:
             request.idle = True
             request.check()
-        elif (output := request.collector.add(kind, content)) is not None:
+
+    def _take_output(self, message: dict[str, Any]) -> None:
+        request, kind = self._request_of(message), message["header"]["msg_type"]
+        if request is not None and (output := request.collector.add(kind, message["content"])) is not None:
             self._on_output(output)
 
-    def _replied(self, message: dict[str, Any]) -> None:
+    def _take_reply(self, message: dict[str, Any]) -> None:
         request, content = self._request, message["content"]
         if request is not None and message["parent_header"]["msg_id"] == request.id and isinstance(content, dict):
             request.reply = {name: content[name] for name in _READ_OF_REPLY if name in content}
             request.check()
+
+    def _take_unreadable(self, message: dict[str, Any]) -> None:
+        self._note(f"A message of the kernel was not read: {message['content']['why']}.")
+
+    def _request_of(self, message: dict[str, Any]) -> CellExecution | None:
+        """The running request, if the message belongs to it or to what it started."""
+        is_ours = self._kernel and message["parent_header"].get("session") == self._kernel.session_id
+        return self._request if is_ours else None
+
+    def _note_what_is_too_large(self, error: Exception) -> None:
+        if isinstance(error, TooMuchError):
+            self._note(str(error))
 
     def _note(self, words: str) -> None:
         """Have the model read this with what the running cell shows."""

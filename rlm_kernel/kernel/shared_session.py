@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
-from rlm_kernel.kernel.channels import Channels, OnMessage
-from rlm_kernel.kernel.comm import Responder
+from rlm_kernel.kernel.channels import Channels, Receiver
+from rlm_kernel.kernel.comm import HostComm, Responder
 from rlm_kernel.kernel.process import Kernel
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import Environment
@@ -42,17 +42,15 @@ class ExternalKernel(Kernel):
 
     Args:
         connection: what `KernelManager.get_connection_info()` says.
-        on_message: is called with every message that the kernel sends to us.
+        receiver: takes every message that the kernel sends to us.
     """
 
-    def __init__(self, connection: KernelConnectionInfo, on_message: OnMessage) -> None:
+    def __init__(self, connection: KernelConnectionInfo, receiver: Receiver) -> None:
         from jupyter_client.client import KernelClient
 
         client = KernelClient(context=zmq_context())
         client.load_connection_info(connection)
-        self._on_message = on_message
-        self._listening = asyncio.Event()
-        self.channels = Channels(client, self._received)
+        self.channels = Channels(client, receiver)
         self.died = asyncio.ensure_future(self._end())
 
     def why(self) -> str:
@@ -125,22 +123,29 @@ class SharedSession(Session):
                     await self._between_cells.wait()
         await self.close()
 
-    async def _new_kernel(self) -> Kernel:
-        return ExternalKernel(self._connection, self._received)
+    async def _new_kernel(self, receiver: Receiver) -> Kernel:
+        return ExternalKernel(self._connection, receiver)
 
-    def _published(self, message: dict[str, Any]) -> None:
-        self._follow(message["header"]["msg_type"], message["content"], message["parent_header"])
-        super()._published(message)
+    def _receiver(self, comm: HostComm) -> Receiver:
+        receiver = super()._receiver(comm)
+        receiver.handlers["iopub", "execute_input", ""] = self._take_input
+        return receiver
 
-    def _follow(self, kind: str, content: dict[str, Any], parent: dict[str, Any]) -> None:
-        """See whether a cell of the other client starts or ends."""
-        kernel, comm = self._kernel, self._comm
-        if kernel is None or comm is None or parent.get("session") in (None, kernel.session_id):
-            return
-        if kind == "execute_input":
-            self._followed = parent["msg_id"]
+    def _take_input(self, message: dict[str, Any]) -> None:
+        """A cell of the other client starts."""
+        if self._comm is not None and self._is_of_other_client(message):
+            self._followed = message["parent_header"]["msg_id"]
             self._between_cells.clear()
-            comm.cell_starts()
-        elif kind == "status" and content["execution_state"] == "idle" and parent["msg_id"] == self._followed:
+            self._comm.cell_starts()
+
+    def _take_status(self, message: dict[str, Any]) -> None:
+        """A cell of the other client ends, or one of ours."""
+        is_end = message["content"]["execution_state"] == "idle" and self._is_of_other_client(message)
+        if is_end and self._comm is not None and message["parent_header"]["msg_id"] == self._followed:
             self._between_cells.set()
-            comm.cell_ended()
+            self._comm.cell_ended()
+        super()._take_status(message)
+
+    def _is_of_other_client(self, message: dict[str, Any]) -> bool:
+        session = message["parent_header"].get("session")
+        return self._kernel is not None and session not in (None, self._kernel.session_id)

@@ -11,14 +11,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from traitlets import Bool, Integer, TraitError, Unicode, Union, validate
+from traitlets import Bool
 
 from rlm_kernel.provisioners.environ import private_directories, scrub_environ
 from rlm_kernel.provisioners.local_base import LocalProcess, private_directory
+from rlm_kernel.provisioners.traits import Memory
 from rlm_kernel.text import size_in_bytes
 
 WATCHDOG_SECONDS = 3.0
-MIN_MEMORY = 128 * 2**20
 
 
 class LocalKernel(LocalProcess):
@@ -28,28 +28,16 @@ class LocalKernel(LocalProcess):
     `cleanup` from its shutdown, and `poll` whenever it wants to know whether the kernel lives.
     """
 
-    memory = Union(
-        [Unicode(), Integer()],
-        allow_none=True,
-        default_value=None,
-        help="The most it may allocate, e.g. '2g'.",
-    ).tag(environment=True, reaches_out=False)  # without it there is no bound
+    memory = Memory("128m", allow_none=True, default_value=None, help="The most it may allocate, e.g. '2g'.").tag(
+        environment=True,
+        reaches_out=False,  # without it there is no bound
+    )
 
     private_cwd = Bool(
         default_value=False, help="Start in an empty directory, not in the client's: what our engine's kernels do."
     )
 
     _host_pipe: int | None = None
-
-    @validate("memory")
-    def _memory_is_a_size(self, proposal: Any) -> Any:
-        try:
-            size = size_in_bytes(proposal["value"])
-        except ValueError as error:
-            raise TraitError(str(error)) from error
-        if size < MIN_MEMORY:
-            raise TraitError(f"{proposal['value']!r} is too little for a kernel: give it 128m at least.")
-        return proposal["value"]
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Make the private directory and everything that `Popen` is given."""

@@ -1,4 +1,4 @@
-"""What kernels that are processes of this machine share: options for variables, a private directory, a log."""
+"""What kernels that are processes of this machine share: a private directory, a log, the end of the process."""
 
 from __future__ import annotations
 
@@ -13,28 +13,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from traitlets import Dict, TraitError, Unicode, validate
+from traitlets import TraitError, Unicode, validate
+
+from rlm_kernel.provisioners.traits import Variables
 
 MAX_BASE_LENGTH = 80
 
 DIAGNOSIS_BYTES = 4_000
-
-
-class Variables(Dict):
-    """A trait of a provisioner: environment variables by their names."""
-
-    def __init__(self, **told: Any) -> None:
-        super().__init__(key_trait=Unicode(), value_trait=Unicode(), **told)
-
-    def validate(self, obj: Any, value: Any) -> Any:
-        """What no process can be given is a TraitError here, and not an error of the start."""
-        super().validate(obj, value)
-        for name, text in value.items():
-            if not name or "=" in name or "\0" in name + text:
-                raise TraitError(
-                    f"{name!r} cannot be set: a name is not empty and has no '='; nothing has a NUL in it."
-                )
-        return value
 
 
 def private_directory() -> Path:

@@ -133,7 +133,8 @@ async def crowd():
 
 
 def ask(bridge, call, payload):
-    bridge.take({"wire": WIRE, "op": "ask", "id": call}, [payload])
+    data = {"wire": WIRE, "op": "ask", "id": call}
+    bridge.take_question({"content": {"data": data}, "buffers": [payload], "unread": 0})
 
 
 async def test_questions_beyond_those_that_wait_are_refused_with_the_numbers(crowd):
@@ -156,6 +157,7 @@ async def test_questions_wait_as_bytes_while_others_are_large(crowd):
 async def test_a_question_of_too_many_prompts_is_refused_with_the_numbers(crowd):
     end, sent = crowd
     ask(end, "q1", question(*["x"] * (MAX_PROMPTS + 1)))
+    await asyncio.sleep(0)
     assert f"{MAX_PROMPTS + 1:,} prompts; a question may have at most {MAX_PROMPTS:,}" in sent[0][2].decode()
 
 

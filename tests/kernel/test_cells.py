@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from rlm_kernel.errors import ConfigError, KernelError
-from rlm_kernel.kernel.process import Kernel
+from rlm_kernel.kernel.channels import Channels
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import environment
 
@@ -198,15 +198,15 @@ async def test_a_kernel_that_cannot_start_says_why(echo):
 
 
 async def test_a_subscription_may_come_too_late_for_the_first_messages(open_session, monkeypatch):
-    received, heard = Kernel._received, []
+    deliver, heard = Channels._deliver, []
 
-    def deaf_at_first(kernel, channel, message):
+    def deaf_at_first(channels, channel, message):
         asked_again = message["parent_header"].get("msg_type") == "kernel_info_request"
         if channel != "iopub" or heard or asked_again:
             heard.extend([channel] if channel == "iopub" else [])
-            received(kernel, channel, message)
+            deliver(channels, channel, message)
 
-    monkeypatch.setattr(Kernel, "_received", deaf_at_first)
+    monkeypatch.setattr(Channels, "_deliver", deaf_at_first)
     async with await open_session() as session:
         assert (await session.run("1 + 1")).value == "2"
     assert heard

@@ -8,7 +8,7 @@ import pytest
 import zmq
 from jupyter_client.client import KernelClient
 
-from rlm_kernel.kernel.channels import Channels
+from rlm_kernel.kernel.channels import Channels, Receiver
 from rlm_kernel.provisioners.zmq_context import zmq_context
 
 
@@ -22,8 +22,8 @@ class Publisher:
         self._client = KernelClient(context=zmq_context())
         self._client.load_connection_info({"transport": "tcp", "ip": "127.0.0.1", "key": "key", **ports})
 
-    def listen(self, on_message):
-        return Channels(self._client, on_message)
+    def listen(self, take):
+        return Channels(self._client, Receiver({("iopub", "stream", ""): take}))
 
     async def publish(self, *contents):
         await asyncio.to_thread(self._socket.recv)  # somebody listens
@@ -47,7 +47,7 @@ def publisher():
 async def test_what_cannot_be_read_does_not_end_the_reading(publisher):
     taken, last = [], asyncio.Event()
 
-    def take(_, message):
+    def take(message):
         taken.append(message["content"])
         if taken[-1] == "last":
             last.set()
@@ -63,11 +63,11 @@ async def test_a_reader_that_fails_is_told_of_and_gets_the_next_message(publishe
     told, last = [], asyncio.Event()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context["exception"])))
 
-    def take(_, message):
+    def take(message):
         if message["content"] == "last":
             last.set()
         else:
-            raise OverflowError(message["content"])
+            raise RuntimeError(message["content"])
 
     channels = publisher.listen(take)
     await publisher.publish(b'"first"', b'"second"', b'"last"')

@@ -47,7 +47,8 @@ async def bridge(never, sent):
 
 
 def ask(bridge, call):
-    bridge.take({"wire": WIRE, "op": "ask", "id": call}, [QUESTION])
+    data = {"wire": WIRE, "op": "ask", "id": call}
+    bridge.take_question({"content": {"data": data}, "buffers": [QUESTION], "unread": 0})
 
 
 async def test_the_questions_of_an_interrupted_cell_are_answered_when_the_interrupt_has_arrived(bridge, never, sent):

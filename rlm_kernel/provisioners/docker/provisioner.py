@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from traitlets import Bool, Dict, Enum, Float, Integer, List, TraitError, Unicode, Union, validate
+from traitlets import Bool, Dict, Enum, Float, Integer, TraitError, Unicode, Union, validate
 
 from rlm_kernel._async import shielded
 from rlm_kernel.errors import ConfigError
@@ -26,10 +26,10 @@ from rlm_kernel.provisioners.docker.socket_handover import DirectLink, SocketHan
 from rlm_kernel.provisioners.launcher import OUT_OF_MEMORY
 from rlm_kernel.provisioners.relay.host_end import Remote, source
 from rlm_kernel.provisioners.relay.provisioner import Link, RelayedKernel
+from rlm_kernel.provisioners.traits import Memory, Packages
 from rlm_kernel.text import size_in_bytes
 
 _GPUS = re.compile(r"\A(?:all|\d+|device=[\w,:-]+)\Z")
-MIN_MEMORY = 64 * 2**20
 USUAL_MEMORY = "4g"
 USUAL_CPUS = 2.0
 
@@ -42,7 +42,7 @@ class DockerKernel(RelayedKernel):
     image = Unicode("python:3.11-slim", help="Any image with python3; ipykernel is added when it is missing.").tag(
         environment=True, reaches_out=True, needed=True
     )
-    packages = List(Unicode(), help="What pip installs besides ipykernel.").tag(environment=True, reaches_out=True)
+    packages = Packages(help="What pip installs besides ipykernel.").tag(environment=True, reaches_out=True)
     network = Union([Bool(), Unicode()], default_value="none", help="'none', True, or a network of Docker's.").tag(
         environment=True, reaches_out=lambda network: network not in ("none", False)
     )
@@ -51,7 +51,7 @@ class DockerKernel(RelayedKernel):
         value_trait=Unicode(),
         help="Path here to path there: {'/data': '/in'}; read-only unless it ends with ':rw'.",
     ).tag(environment=True, reaches_out=True)
-    memory = Union([Unicode(), Integer()], default_value=USUAL_MEMORY, help="The most it may use.").tag(
+    memory = Memory("64m", default_value=USUAL_MEMORY, help="The most it may use.").tag(
         environment=True, reaches_out=lambda memory: size_in_bytes(memory) > size_in_bytes(USUAL_MEMORY)
     )
     cpus = Float(USUAL_CPUS, help="Cores.").tag(environment=True, reaches_out=lambda cpus: cpus > USUAL_CPUS)
@@ -64,16 +64,6 @@ class DockerKernel(RelayedKernel):
 
     _container: Container | None = None
 
-    @validate("memory")
-    def _memory_is_a_size(self, proposal: Any) -> Any:
-        try:
-            size = size_in_bytes(proposal["value"])
-        except ValueError as error:
-            raise TraitError(str(error)) from error
-        if size < MIN_MEMORY:
-            raise TraitError(f"{proposal['value']!r} is too little for a kernel: give it 64m at least.")
-        return proposal["value"]
-
     @validate("cpus")
     def _cpus_are_positive(self, proposal: Any) -> Any:
         if not proposal["value"] >= 0.01:  # noqa: PLR2004 (the engine's bound)
@@ -84,12 +74,6 @@ class DockerKernel(RelayedKernel):
     def _gpus_are_docker_s(self, proposal: Any) -> Any:
         if not _GPUS.match(str(proposal["value"])):
             raise TraitError(f"gpus is a number, 'all' or 'device=0,1', not {proposal['value']!r}.")
-        return proposal["value"]
-
-    @validate("packages")
-    def _packages_are_lines(self, proposal: Any) -> Any:
-        if any("\n" in line or not line.strip() for line in proposal["value"]):
-            raise TraitError("a package is one line of a requirements file, e.g. 'numpy>=2'.")
         return proposal["value"]
 
     @validate("mounts")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from traitlets import Bool, Float, Integer, List, TraitError, Unicode, Union, validate
+from traitlets import Bool, Float, Integer, TraitError, Unicode, validate
 
 from rlm_kernel.provisioners.modal.exec import ModalRemote
 from rlm_kernel.provisioners.modal.sandbox import (
@@ -16,6 +16,7 @@ from rlm_kernel.provisioners.modal.sandbox import (
 )
 from rlm_kernel.provisioners.relay.host_end import Remote
 from rlm_kernel.provisioners.relay.provisioner import RelayedKernel
+from rlm_kernel.provisioners.traits import Memory, Packages
 from rlm_kernel.text import size_in_bytes
 
 MIB = 2**20
@@ -41,14 +42,11 @@ class ModalKernel(RelayedKernel):
     image = Unicode(None, allow_none=True, help="A name in a registry, with Python and pip in it.").tag(
         environment=True, reaches_out=True, needed=True
     )
-    packages = List(Unicode(), help="What pip installs besides ipykernel.").tag(environment=True, reaches_out=True)
+    packages = Packages(help="What pip installs besides ipykernel.").tag(environment=True, reaches_out=True)
     cpu = Float(None, allow_none=True, help="Cores.").tag(environment=True, reaches_out=True)
-    memory = Union(
-        [Unicode(), Integer()],
-        allow_none=True,
-        default_value=None,
-        help="The most it may use, e.g. '2g'.",
-    ).tag(environment=True, reaches_out=True)
+    memory = Memory("1m", allow_none=True, default_value=None, help="The most it may use, e.g. '2g'.").tag(
+        environment=True, reaches_out=True
+    )
     gpu = Unicode(None, allow_none=True, help="E.g. 'T4' or 'A100:2'.").tag(environment=True, reaches_out=True)
     block_network = Bool(True, help="Whether the kernel has no network.").tag(
         environment=True, reaches_out=lambda blocked: blocked is not True
@@ -56,26 +54,10 @@ class ModalKernel(RelayedKernel):
 
     _remote: ModalRemote | None = None
 
-    @validate("memory")
-    def _memory_is_a_size(self, proposal: Any) -> Any:
-        try:
-            mib = size_in_bytes(proposal["value"]) // MIB
-        except ValueError as error:
-            raise TraitError(str(error)) from error
-        if mib < 1:
-            raise TraitError(f"{proposal['value']!r} is less than a mebibyte: a number of bytes, or write '2g'.")
-        return proposal["value"]
-
     @validate("cpu")
     def _cpu_is_positive(self, proposal: Any) -> Any:
         if not proposal["value"] > 0:
             raise TraitError(f"cpu is a number of cores greater than 0, not {proposal['value']!r}.")
-        return proposal["value"]
-
-    @validate("packages")
-    def _packages_are_requirements(self, proposal: Any) -> Any:
-        if any("\n" in package or not package.strip() for package in proposal["value"]):
-            raise TraitError("a package is written as for pip, e.g. 'numpy>=2'.")
         return proposal["value"]
 
     @classmethod

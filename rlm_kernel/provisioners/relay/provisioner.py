@@ -19,8 +19,9 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Bool
 
 from rlm_kernel._async import Job, engine_loop
-from rlm_kernel.provisioners.local_base import Variables, private_directory
+from rlm_kernel.provisioners.local_base import private_directory
 from rlm_kernel.provisioners.relay.host_end import LOST, RelayHost, Remote, interrupt
+from rlm_kernel.provisioners.traits import Variables
 
 T = TypeVar("T")
 

@@ -1,0 +1,63 @@
+"""Traits that several provisioners have: environment variables, an amount of memory, Python packages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from traitlets import Dict, Integer, List, TraitError, Unicode, Union
+
+from rlm_kernel.text import size_in_bytes
+
+
+class Variables(Dict):
+    """Environment variables by name."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(key_trait=Unicode(), value_trait=Unicode(), **options)
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Refuse what no process can be given, before the start of a kernel fails by it."""
+        super().validate(obj, value)
+        for name, text in value.items():
+            if not name or "=" in name or "\0" in name + text:
+                raise TraitError(
+                    f"{name!r} cannot be set: a name is not empty and has no '='; nothing has a NUL in it."
+                )
+        return value
+
+
+class Memory(Union):
+    """An amount of memory: a number of bytes, or a text such as ``"2g"``.
+
+    Args:
+        least: the smallest amount that is allowed, as a text.
+    """
+
+    def __init__(self, least: str, **options: Any) -> None:
+        super().__init__([Unicode(), Integer()], **options)
+        self._least = least
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Refuse what is not an amount, or too small."""
+        super().validate(obj, value)
+        try:
+            size = size_in_bytes(value)
+        except ValueError as error:
+            raise TraitError(str(error)) from error
+        if size < size_in_bytes(self._least):
+            raise TraitError(f"{value!r} is too little for a kernel: give it {self._least} at least.")
+        return value
+
+
+class Packages(List[str]):
+    """What pip installs: lines of a requirements file."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(Unicode(), **options)
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Refuse an entry that is empty, or more than one line."""
+        super().validate(obj, value)
+        if any("\n" in line or not line.strip() for line in value):
+            raise TraitError("a package is one line of a requirements file, e.g. 'numpy>=2'.")
+        return value
