@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlm_kernel.clients.base import LM, Bounded, OnText, complete_by_schema
+from rlm_kernel.clients.base import BaseLM, OnText
 from rlm_kernel.engine.budget import Ledger, Receipt
 from rlm_kernel.engine.estimates import Bound, bound
 from rlm_kernel.errors import ConfigError, LMError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 async def ask(
-    lm: LM,
+    lm: BaseLM,
     messages: Sequence[Message],
     schema: Schema | None,
     *,
@@ -53,7 +53,8 @@ async def ask(
     async with ledger.call(lm.model, bound_of(lm, messages, schema, max_tokens), meter, receipt):
         on_turn()
         try:
-            receipt.reply = await complete_by_schema(lm, messages, schema, max_tokens=max_tokens, on_text=on_text)
+            document = None if schema is None else schema.document
+            receipt.reply = await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
         except LMError as error:
             receipt.requests = error.requests
             if error.usage is not None:
@@ -66,10 +67,8 @@ async def ask(
     return replace(receipt.reply, usage=receipt.usage)
 
 
-def bound_of(lm: LM, messages: Sequence[Message], schema: Schema | None, max_tokens: int) -> Bound:
+def bound_of(lm: BaseLM, messages: Sequence[Message], schema: Schema | None, max_tokens: int) -> Bound:
     """What a call of a model can use at most."""
     document = None if schema is None else schema.document
-    if isinstance(lm, Bounded):
-        limit = lm.reply_limit(max_tokens)
-        return bound(messages, document, reply_tokens=limit, window=lm.context_window, price=lm.price)
-    return bound(messages, document, reply_tokens=max_tokens, window=lm.context_window)
+    limit = lm.reply_limit(max_tokens)
+    return bound(messages, document, reply_tokens=limit, window=lm.context_window, price=lm.price)

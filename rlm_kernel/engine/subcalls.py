@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 from rlm_kernel._async import gather_or_cancel
-from rlm_kernel.clients.base import LM, takes_images
+from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.engine import billing
 from rlm_kernel.engine.budget import Ledger, Receipt
 from rlm_kernel.engine.config import Models
@@ -47,7 +47,7 @@ class SubcallPrompt:
     cell: int
     query: Query
     index: int
-    lm: LM
+    lm: BaseLM
     slot: Slot
     schema: Schema | None = None
 
@@ -257,7 +257,7 @@ class SubCalls:
     def _starts_children(self, query: Query) -> bool:
         return query.kind == "rlm_query" and self.start_child is not None
 
-    def _check_images(self, query: Query, lm: LM) -> None:
+    def _check_images(self, query: Query, lm: BaseLM) -> None:
         """Refuse pictures that nobody would look at.
 
         Raises:
@@ -265,8 +265,8 @@ class SubCalls:
         """
         if query.images and self._starts_children(query):
             raise ValueError("rlm_query takes no images: ask about them with llm_query")
-        if query.images and not takes_images(lm):
-            seeing = ", ".join(repr(other.model) for other in self.models.all if takes_images(other))
+        if query.images and not lm.takes_images:
+            seeing = ", ".join(repr(other.model) for other in self.models.all if other.takes_images)
             do = f"name one that does, model= one of {seeing}" if seeing else "describe what they show in the prompt"
             raise ValueError(f"the backend {lm.backend!r} takes no images for its model {lm.model!r}: {do}")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from places import EVERYWHERE, provided
 
+from rlm_kernel.clients.base import as_base_lm
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.loop import Engine
 from rlm_kernel.prompts.large import LARGE
@@ -34,7 +35,9 @@ def run(place, events):
         name, options = place
         where = environment(name, {**options, **(environment_kwargs or {})})
         engine = Engine(
-            RunConfig(Models(lm, others), where, **{"profile": LARGE, **config}), events.append, schema=schema
+            RunConfig(Models(as_base_lm(lm), tuple(map(as_base_lm, others))), where, **{"profile": LARGE, **config}),
+            events.append,
+            schema=schema,
         )
         return await engine.run(context, question)
 
