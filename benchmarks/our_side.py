@@ -25,7 +25,7 @@ from sides import (
 )
 
 from rlm import RLM, Reply, Usage
-from rlm_kernel.clients.base import OnText
+from rlm_kernel.clients.base import OnText, as_base_lm
 from rlm_kernel.engine.budget import NO_LIMITS, Ledger
 from rlm_kernel.engine.config import Models
 from rlm_kernel.engine.journal import Journal
@@ -89,7 +89,7 @@ class Recorded:
 def _open(asked: Round) -> Any:
     """A session whose sub-calls take the engine's own path: events, usage, limits, record."""
     subcalls = SubCalls(
-        models=Models(InstantLM()),
+        models=Models(as_base_lm(InstantLM())),
         ledger=Ledger(NO_LIMITS),
         usage=UsageMeter(),
         emit=Emitter(lambda _: None),

@@ -35,7 +35,7 @@ from rlm_kernel.types import Prompt, RLMChatCompletion
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rlm_kernel.clients.base import LM
+    from rlm_kernel.clients.base import LM, BaseLM
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
 
 
@@ -315,11 +315,11 @@ class RLM(Unpicklable):
         await Job(_close(self._ours)).wait_async()
 
 
-async def _close(ours: Sequence[LM | Repl]) -> None:
+async def _close(ours: Sequence[BaseLM | Repl]) -> None:
     for part in ours:
         await part.close()
 
 
-def _close_in_passing(ours: Sequence[LM | Repl]) -> None:
+def _close_in_passing(ours: Sequence[BaseLM | Repl]) -> None:
     """Close without waiting: called when an RLM is forgotten, wherever that is."""
     Job(_close(ours))

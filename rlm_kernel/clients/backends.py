@@ -1,6 +1,6 @@
-"""The table of backends: the client of each name, and its arguments. A new backend is one entry.
+"""The table of backends: the client and the arguments of each name. A new backend is one entry.
 
-Most providers speak OpenAI's chat completions, so most entries name `OpenAILM` and a URL.
+Most providers have OpenAI's API, so most entries name `OpenAIAdapter` and a URL.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from rlm_kernel.clients.base import LM
+    from rlm_kernel.clients.base import BaseLM
 
-_OPENAI = "rlm_kernel.clients.openai:OpenAILM"
-_ANTHROPIC = "rlm_kernel.clients.anthropic:AnthropicLM"
-_PORTKEY = "rlm_kernel.clients.portkey:PortkeyLM"
-_LITELLM = "rlm_kernel.clients.litellm:LiteLLM"
+_OPENAI = "rlm_kernel.clients.openai:OpenAIAdapter"
+_ANTHROPIC = "rlm_kernel.clients.anthropic:AnthropicAdapter"
+_PORTKEY = "rlm_kernel.clients.portkey:PortkeyAdapter"
+_LITELLM = "rlm_kernel.clients.litellm:LiteLLMAdapter"
 _LLAMACPP = "rlm_kernel.clients.llamacpp.client:LlamaCppLM"
 
 _CALL = ("max_tokens", "sampling_args", "timeout")
+_LOCAL = ("api_key", "base_url", "max_retries", "model_name", "model_path", "n_ctx", "n_parallel", *_CALL)
 _REMOTE = ("api_key", "base_url", "context_window", "max_retries", "prices", *_CALL)
 
 
@@ -29,23 +30,23 @@ class Backend:
     """One row of the table.
 
     Attributes:
-        name: what `RLM(backend=...)` is given.
-        factory: ``"module:Class"``, called with the arguments.
+        name: the value of `RLM(backend=...)`.
+        factory: ``"module:Class"`` of the `ProviderAdapter`, or of the client if not `remote`.
         required: arguments that must be in `backend_kwargs`.
-        optional: arguments that may be.
-        others: whether arguments that are not named here are handed on to the SDK, which looks for keys itself.
-        key_variable: the environment variable of the key; None when the backend wants none, or finds it itself.
-        key: what is sent when there is no key; None when there must be one.
-        base_url: the endpoint, unless given; None is what the client asks by itself.
+        optional: further arguments that it accepts.
+        others: whether unknown arguments are passed to the SDK, which also looks for keys itself.
+        key_variable: the environment variable of the key; None if the backend needs none, or finds it itself.
+        key: sent if there is no key; None if a key is required.
+        base_url: the default endpoint; None is the client's own default.
         base_url_variable: the environment variable of the endpoint, or None.
-        path: appended to an endpoint that names a host only.
-        settings: further arguments of the factory, which are no business of the user's.
-        package: what must be installed, beside a plain install.
+        path: appended to an endpoint without a path.
+        settings: further arguments of the factory, which the user cannot set.
+        package: the package that must be installed, if it is not a dependency.
         extra: the extra that installs it.
         example: a model, for messages.
         example_url: an endpoint, for messages.
-        profile: the kind of prompt its models need.
-        remote: whether its client is a `RemoteLM`, which is told what it is called.
+        profile: the kind of prompt that its models need.
+        remote: whether its client is a `RemoteLM`.
     """
 
     name: str
@@ -68,15 +69,20 @@ class Backend:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """All arguments it takes."""
+        """All arguments that it accepts."""
         return (*self.required, *(name for name in self.optional if name not in self.required))
 
-    def create(self, arguments: Mapping[str, Any]) -> LM:
-        """Call the factory."""
+    def create(self, arguments: Mapping[str, Any]) -> BaseLM:
+        """Build the client."""
         module, _, name = self.factory.partition(":")
-        identity = {"backend": self.name, "key_variable": self.key_variable} if self.remote else {}
-        lm: LM = getattr(import_module(module), name)(**{**identity, **self.settings, **arguments})
-        return lm
+        factory = getattr(import_module(module), name)
+        if not self.remote:
+            lm: BaseLM = factory(**arguments)
+            return lm
+        from rlm_kernel.clients.remote import RemoteLM
+
+        identity = {"backend": self.name, "key_variable": self.key_variable}
+        return RemoteLM(factory(**{**identity, **self.settings, **arguments}))
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
@@ -147,16 +153,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
                 "llamacpp",
                 _LLAMACPP,
                 required=(),
-                optional=(
-                    "api_key",
-                    "base_url",
-                    "max_retries",
-                    "model_name",
-                    "model_path",
-                    "n_ctx",
-                    "n_parallel",
-                    *_CALL,
-                ),
+                optional=_LOCAL,
                 key_variable="LLAMACPP_API_KEY",
                 key="EMPTY",
                 profile="small",

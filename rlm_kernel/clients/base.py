@@ -1,12 +1,14 @@
-"""The interface of a language model client: `LM`, with the one method `complete`."""
+"""The interface of a model client: `LM` for users, and `BaseLM`, which the engine works with."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from rlm_kernel.schema.answer_schema import Schema, add_instructions
-from rlm_kernel.types import Message, Reply
+from rlm_kernel.schema.answer_schema import add_instructions
+from rlm_kernel.types import Image, Message, Reply
 
 OnText = Callable[[str], None]
 """Called with each piece of a streamed reply, in order, in the engine's event loop. Must not block."""
@@ -15,21 +17,21 @@ OnText = Callable[[str], None]
 class LM(Protocol):
     """A model that answers a conversation.
 
-    One instance serves all completions of an `RLM`, many calls at a time, in one event loop. It holds no state of a
-    call: the usage travels on the reply.
+    One instance serves all completions of an `RLM`: many calls at a time, in one event loop. It keeps no state of a
+    call; the usage is part of the reply.
 
     Attributes:
-        backend: the name users know it by, e.g. ``"openai"``; used in errors.
-        model: the name of the model; the label of its usage.
-        context_window: tokens of prompt and reply together, or None when unknown; a client may learn it with its first
+        backend: the name of the backend, e.g. ``"openai"``; used in errors.
+        model: the name of the model; its usage is listed under this name.
+        context_window: tokens of prompt and reply together, or None if unknown. It may become known with the first
             call.
 
-    Two more attributes are optional, and False where they are missing: `takes_images`, when messages may have `images`,
-    and `takes_schema`, see `StructuredLM`. Calls of a model that is `Bounded` wait less for limits that are near.
+    Four more members are optional: `takes_images` (true if messages may have `images`), `takes_schema` (true if
+    `complete` accepts a JSON Schema as the keyword argument `schema`), and `reply_limit` with `price`, see `BaseLM`.
     """
 
     @property
-    def backend(self) -> str: ...  # noqa: D102 (said above)
+    def backend(self) -> str: ...  # noqa: D102 (documented above)
     @property
     def model(self) -> str: ...  # noqa: D102
     @property
@@ -41,25 +43,64 @@ class LM(Protocol):
         """Answer the conversation.
 
         Args:
-            messages: the conversation, a user message last.
+            messages: the conversation; the last message is the user's.
             max_tokens: the longest reply, in tokens; None leaves it to the provider.
-            on_text: given to stream the reply's text as it is written.
+            on_text: if given, the reply is streamed, and this is called with each piece of its text.
 
         Raises:
-            LMError: the provider failed; retries of the SDK are over by then.
+            LMError: the provider failed, after all retries of the SDK.
         """
         ...
 
     async def close(self) -> None:
-        """Give up connections. Called once, in the event loop of the calls, when the `RLM` is closed."""
+        """Close the connections. Called once, in the event loop of the calls, when the `RLM` is closed."""
         ...
 
 
-class StructuredLM(LM, Protocol):
-    """A model that can be asked for JSON by a schema. It says so: its `takes_schema` is true."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of a model: the arguments of `BaseLM.complete`."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    on_text: OnText | None = None
+    schema: dict[str, Any] | None = None
 
     @property
-    def takes_schema(self) -> bool: ...  # noqa: D102 (said above)
+    def prompt(self) -> str:
+        """The text of the last message."""
+        return self.messages[-1]["content"]
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The images of the last message."""
+        return self.messages[-1].get("images", ())
+
+    def in_words(self) -> Request:
+        """The same request with the schema written into the last message."""
+        if self.schema is None:
+            return self
+        return replace(self, messages=tuple(add_instructions(self.messages, self.schema)), schema=None)
+
+
+class BaseLM(ABC):
+    """A model client with all that the engine asks of one. A subclass implements `complete_request`.
+
+    Attributes:
+        backend: the name of the backend; used in errors.
+        model: the name of the model.
+        takes_images: whether messages may have `images`.
+    """
+
+    backend: str
+    model: str
+    takes_images: bool = False
+    _context_window: int | None = None
+
+    @property
+    def context_window(self) -> int | None:
+        """Tokens of prompt and reply together, or None if unknown."""
+        return self._context_window
 
     async def complete(
         self,
@@ -69,51 +110,75 @@ class StructuredLM(LM, Protocol):
         on_text: OnText | None = None,
         schema: dict[str, Any] | None = None,
     ) -> Reply:
-        """Answer the conversation; with a JSON Schema in the provider's own mode, where it has one.
+        """Answer the conversation.
 
-        The caller reads and validates the reply: a server may ignore the schema.
+        Args:
+            messages: the conversation; the last message is the user's.
+            max_tokens: the longest reply, in tokens; None leaves it to the provider.
+            on_text: if given, the reply is streamed, and this is called with each piece of its text.
+            schema: a JSON Schema for the reply. The provider may ignore it, so the caller validates the reply.
+
+        Raises:
+            LMError: the provider failed.
+            ConfigError: the SDK cannot be opened with these settings, or in this environment.
         """
-        ...
+        return await self.complete_request(Request(tuple(messages), max_tokens, on_text, schema))
 
+    @abstractmethod
+    async def complete_request(self, request: Request) -> Reply:
+        """Answer one request; see `complete`."""
 
-@runtime_checkable
-class Bounded(Protocol):
-    """A model of which is known before a call how long its reply can be, and what it costs at most."""
+    async def close(self) -> None:  # noqa: B027 (not every client has connections)
+        """Close the connections."""
 
     def reply_limit(self, max_tokens: int | None) -> int | None:
-        """The longest reply in tokens, thinking included, when a call asks for `max_tokens`. None: unknown."""
-        ...
+        """The longest reply in tokens, thinking included, if a call asks for `max_tokens`; None if unlimited."""
+        return max_tokens
 
-    def price(self, input_tokens: int, output_tokens: int) -> float | None:
-        """US dollars of so many tokens, at most; None when nobody knows before the provider says."""
-        ...
+    def price(self, input_tokens: int, output_tokens: int) -> float | None:  # noqa: ARG002
+        """US dollars that a call costs at most; None if unknown before the call."""
+        return None
 
-
-def takes_schema(lm: LM) -> TypeGuard[StructuredLM]:
-    """Whether `complete` of this model takes `schema`."""
-    return getattr(lm, "takes_schema", False) is True
-
-
-def takes_images(lm: LM) -> bool:
-    """Whether this model takes messages with `images`."""
-    return getattr(lm, "takes_images", False) is True
+    def price_known(self) -> bool:
+        """Whether the cost of a call can be computed. False causes a warning if a budget is set."""
+        return True
 
 
-async def complete_by_schema(
-    lm: LM,
-    messages: Sequence[Message],
-    schema: Schema | None,
-    *,
-    max_tokens: int | None = None,
-    on_text: OnText | None = None,
-) -> Reply:
-    """Ask a model for an answer that fits a schema: in its own way if it has one, else in words. None: for any text.
+class WrappedLM(BaseLM):
+    """A user's `LM` with the members of `BaseLM`. If it takes no schema, it gets the schema as text.
 
-    Raises:
-        LMError: the provider failed.
+    Args:
+        lm: the user's object; its optional members are looked up here, once.
     """
-    if schema is None:
-        return await lm.complete(messages, max_tokens=max_tokens, on_text=on_text)
-    if takes_schema(lm):
-        return await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=schema.document)
-    return await lm.complete(add_instructions(messages, schema.document), max_tokens=max_tokens, on_text=on_text)
+
+    def __init__(self, lm: LM) -> None:
+        self.backend, self.model = lm.backend, lm.model
+        self.takes_images = getattr(lm, "takes_images", False) is True
+        self._lm = lm
+        self._takes_schema = getattr(lm, "takes_schema", False) is True
+        for name in ("reply_limit", "price", "price_known"):
+            if hasattr(lm, name):
+                setattr(self, name, getattr(lm, name))
+
+    @property
+    def context_window(self) -> int | None:
+        """Tokens of prompt and reply together, or None if unknown."""
+        return self._lm.context_window
+
+    async def complete_request(self, request: Request) -> Reply:
+        """Call the user's `complete`, with the schema if it takes one."""
+        extra = {} if request.schema is None else {"schema": request.schema}
+        if not self._takes_schema:
+            request, extra = request.in_words(), {}
+        return await self._lm.complete(
+            request.messages, max_tokens=request.max_tokens, on_text=request.on_text, **extra
+        )
+
+    async def close(self) -> None:
+        """Close the user's object."""
+        await self._lm.close()
+
+
+def as_base_lm(lm: LM | BaseLM) -> BaseLM:
+    """The client itself, or the user's object wrapped as one."""
+    return lm if isinstance(lm, BaseLM) else WrappedLM(lm)

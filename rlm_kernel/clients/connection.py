@@ -1,68 +1,60 @@
-"""A client of an SDK, built at its first use, in a thread, once for an event loop.
+"""A client of an SDK: built at its first use, in a thread, once per event loop.
 
-In a thread, because importing an SDK takes half a second to five. Once for a loop, because connections belong to one; a
-forked child has another loop than its parent.
+In a thread, because importing an SDK takes half a second to five. Once per loop, because connections belong to a loop;
+a forked child has another loop than its parent.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
-class Closable(Protocol):
-    """What a `Connection` can hold."""
-
-    async def close(self) -> None:
-        """Give up connections."""
-
-
-C = TypeVar("C", bound=Closable)
-
-
 @dataclass(frozen=True, slots=True)
-class _Opened(Generic[C]):
-    """A client, and what is done with it beside the first calls."""
+class _Opened:
+    """A client, and the task that runs in parallel with its first calls."""
 
-    client: C
+    client: Any
     errand: asyncio.Task[None]
 
 
-class Connection(Generic[C]):
-    """Opens a client when it is first asked for.
+class Connection:
+    """Opens a client when it is first needed.
 
     Args:
-        open_client: builds it; called in a thread.
-        errand: what is done with it beside the first calls. It must not raise, and is cancelled by `close`.
+        open_client: builds the client, which has a coroutine `close`; called in a thread.
+        errand: runs once, in parallel with the first calls. It must not raise, and `close` cancels it.
     """
 
-    def __init__(self, open_client: Callable[[], C], errand: Callable[[C], Coroutine[Any, Any, None]]) -> None:
-        self._open = open_client
-        self._send = errand
-        self._opening: asyncio.Task[_Opened[C]] | None = None
+    def __init__(self, open_client: Callable[[], Any], errand: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        self._open_client = open_client
+        self._run_errand = errand
+        self._opening: asyncio.Task[_Opened] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def client(self) -> C:
-        """The client of the running loop. What opening it raises is raised, and the next call tries again."""
-        self._move()
+    async def client(self) -> Any:
+        """The client of the running loop. If opening it fails, the error is raised, and the next call tries again."""
+        self._follow_loop()
         if self._opening is None or _has_failed(self._opening):
-            self._opening = asyncio.create_task(self._opened())
-        # Shielded here and below: a thread cannot be cancelled, and what it opens must be found when all is closed.
+            self._opening = asyncio.create_task(self._open())
+        if self._opening.done():
+            return self._opening.result().client
+        # Shielded here and below: a thread cannot be cancelled, and `close` must find the client that it opens.
         return (await asyncio.shield(self._opening)).client
 
-    async def errand(self) -> None:
-        """Await the end of the errand."""
+    async def wait_for_errand(self) -> None:
+        """Wait until the errand has ended."""
         if self._opening is not None:
             await asyncio.wait({(await asyncio.shield(self._opening)).errand})
 
     async def close(self) -> None:
-        """Close the client, also one that is being opened. A later call opens a new one."""
-        self._move()
+        """Close the client, also one that is still being opened. A later call opens a new one."""
+        self._follow_loop()
         opening, self._opening = self._opening, None
         if opening is not None:
             self._closing = asyncio.create_task(_close(opening, after=self._closing))
@@ -73,19 +65,19 @@ class Connection(Generic[C]):
                 if closing.done() and closing is self._closing:
                     self._closing = None
 
-    async def _opened(self) -> _Opened[C]:
-        client = await asyncio.to_thread(self._open)
-        return _Opened(client, asyncio.create_task(self._send(client)))
+    async def _open(self) -> _Opened:
+        client = await asyncio.to_thread(self._open_client)
+        return _Opened(client, asyncio.create_task(self._run_errand(client)))
 
-    def _move(self) -> None:
-        """Forget what belongs to another loop than the running one."""
+    def _follow_loop(self) -> None:
+        """Forget the client of another loop than the running one."""
         if self._loop is not asyncio.get_running_loop():
             self._loop = asyncio.get_running_loop()
             self._opening = self._closing = None
 
 
-async def _close(opening: asyncio.Task[_Opened[C]], after: asyncio.Task[None] | None) -> None:
-    """Close what is or will be opened, when an earlier closing is over."""
+async def _close(opening: asyncio.Task[_Opened], after: asyncio.Task[None] | None) -> None:
+    """Close the client as soon as it is open and an earlier closing has ended."""
     await asyncio.wait({opening, *([after] if after else [])})
     if _has_failed(opening):
         return

@@ -1,32 +1,28 @@
 """The `litellm` backend: many providers behind one package (the extra `litellm`, which needs openai 2).
 
-The name of the model says whom litellm asks, ``anthropic/claude-sonnet-4-5`` say. litellm reports the cost from a price
-table of its own and knows context windows. It is kept from fetching that table at import, from printing, from reading
-a `.env` file into the environment of the process, and from following redirects.
+The name of the model selects the provider, for example ``anthropic/claude-sonnet-4-5``. litellm computes the cost from
+its own price table and knows context windows. It is prevented from downloading that table at import, from printing,
+from reading a `.env` file into the environment of the process, and from following redirects.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from functools import wraps
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rlm_kernel.clients.chat_format import ChatDraft, chat_message, response_format
-from rlm_kernel.clients.endpoint import check_key
-from rlm_kernel.clients.provider_errors import lm_errors
-from rlm_kernel.clients.remote import RemoteLM
-from rlm_kernel.clients.reply import dollars
-from rlm_kernel.clients.reply_size import hooks
+from rlm_kernel.clients.chat_format import ChatReplyBuilder, chat_message, response_format
+from rlm_kernel.clients.provider import ProviderAdapter, dollars
+from rlm_kernel.clients.transport import event_hooks
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-
+    from rlm_kernel.clients.provider import ReplyBuilder
     from rlm_kernel.types import Message
 
 KEYS: Mapping[str, str] = MappingProxyType(
@@ -43,34 +39,46 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "xai/": "XAI_API_KEY",
     }
 )
-"""How names of models begin, and the variable of the key that they need. Of all others litellm knows the variables."""
+"""Prefixes of model names, and the variable of the key. For all other models, litellm names the variable."""
 
 
 _SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
 
 
 class _Module:
-    """litellm as a client that can be closed; its connections belong to the process, so that does nothing."""
+    """litellm as a client. Its connections belong to the process, so `close` does nothing."""
 
     def __init__(self, module: Any) -> None:
-        self.ask = module.acompletion
-        self.known = module.model_cost
+        self.complete = module.acompletion
 
     async def close(self) -> None:
         pass
 
 
+class _PricedReplyBuilder(ChatReplyBuilder):
+    """Reads a chat completion whose cost litellm has computed; a stream contains it in its usage."""
+
+    def add(self, response: Any) -> str:
+        text = super().add(response)
+        computed = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
+        if self.tokens is None or self.tokens.input == 0:  # litellm reports 0 if the provider reported nothing
+            self.tokens = self.cost = None
+        elif computed is not None:
+            self.cost = dollars(computed)
+        return text
+
+
 @dataclass(eq=False, repr=False)
-class LiteLLM(RemoteLM):
-    """An `LM` that litellm asks; see `RemoteLM`.
+class LiteLLMAdapter(ProviderAdapter):
+    """Calls a model through litellm.
 
     Args:
-        api_key: the key; without one its variable is looked up, which for models outside of `KEYS` litellm names.
+        api_key: the key; without one, its variable is read, which for models outside of `KEYS` litellm names.
         options: further arguments of `litellm.acompletion`.
-        env: where the variables are looked up.
+        env: the variables in which keys are looked up.
 
     Raises:
-        ConfigError: the model's key is nowhere.
+        ConfigError: no key for the model was found.
     """
 
     api_key: str = ""
@@ -79,7 +87,10 @@ class LiteLLM(RemoteLM):
     env: Mapping[str, str] = field(default_factory=dict)
 
     default_url: ClassVar[str] = "the model's provider"
+    needs_key: ClassVar[bool] = False
     reserved: ClassVar[frozenset[str]] = frozenset({"max_tokens", "messages", "model", "n", "stream", "stream_options"})
+    reply_builder: ClassVar[type[ReplyBuilder]] = _PricedReplyBuilder
+    models_path: str | None = field(default=None, init=False)  # `open` reads the window from litellm's table
 
     def __post_init__(self) -> None:
         variable = next((name for start, name in KEYS.items() if self.model_name.startswith(start)), None)
@@ -92,41 +103,34 @@ class LiteLLM(RemoteLM):
             )
         super().__post_init__()
 
-    def _check_key(self) -> None:
-        if self.api_key:
-            check_key(self.api_key, self.key_variable)
-
-    def _open(self) -> _Module:
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it is fetched while it is imported
+    def open(self) -> Any:
+        """Import litellm, and read the key and the context window that it knows."""
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise it is downloaded during the import
         with _without_dotenv():
             import litellm
 
         _guard_clients(litellm)
-        litellm.suppress_debug_info = True  # else it prints advice to stdout with every error
+        litellm.suppress_debug_info = True  # otherwise it prints advice to stdout with every error
         if not self.api_key:
-            # It looks into the process's environment only, and there is the .env file, too.
+            # It only looks into the environment of the process; `env` contains the .env file, too.
             missing = litellm.validate_environment(self.model_name)["missing_keys"]
             named = (self.env.get(name, "").strip() for name in missing if name.endswith("_API_KEY"))
             self.api_key = next(filter(None, named), "")
+        if self.context_window is None:
+            names = (self.model_name, self.model_name.partition("/")[2])
+            windows = (litellm.model_cost.get(name, {}).get("max_input_tokens") for name in names)
+            self.context_window = next((window for window in windows if isinstance(window, int)), None)
         return _Module(litellm)
 
-    def _opened(self) -> _Module:
-        client = self._open()
-        if not self._window_known:
-            facts = (client.known.get(name, {}) for name in (self.model_name, self.model_name.partition("/")[2]))
-            self.context_window = next(
-                (n for fact in facts if isinstance(n := fact.get("max_input_tokens"), int)), None
-            )
-        return client
-
-    def _request(
+    def build_request(
         self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
+        """The arguments of `litellm.acompletion`."""
         given = {"api_key": self.api_key or None, "api_base": self.base_url, "max_tokens": max_tokens}
         return {
             "model": self.model_name,
             "messages": [chat_message(m) for m in messages],
-            # Its own default is 6000 seconds; `num_retries` would put a second retry loop around the SDK's.
+            # Its default is 6000 seconds; `num_retries` would add a second retry loop around the SDK's.
             "timeout": self.timeout,
             "max_retries": self.max_retries,
             **{name: value for name, value in given.items() if value is not None},
@@ -135,27 +139,20 @@ class LiteLLM(RemoteLM):
             **response_format(schema),
         }
 
-    async def _create(self, client: _Module, request: dict[str, Any]) -> Any:
-        extras = {"stream_options": {"include_usage": True}} if request.get("stream") else {}
-        return await client.ask(**request, **extras)
+    async def send(self, client: _Module, request: dict[str, Any], *, stream: bool) -> Any:
+        """Call `litellm.acompletion`."""
+        if not stream:
+            return await client.complete(**request)
+        return aclosing(await client.complete(**request, stream=True, stream_options={"include_usage": True}))
 
-    async def _chunks(self, client: _Module, request: dict[str, Any]) -> AsyncGenerator[Any]:
-        with lm_errors(self._endpoint):
-            async with aclosing(await self._create(client, {**request, "stream": True})) as stream:
-                async for chunk in stream:
-                    yield chunk
+    @property
+    def price_source(self) -> Mapping[str, str] | None:
+        """None: litellm looks into its own price table."""
+        return None
 
-    def _draft(self) -> ChatDraft:
-        return _PricedDraft(self.model_name)
-
-    def _in_price_table(self) -> None:
-        """The table of litellm is asked instead, by litellm."""
-
-    async def _ask_for_window(self, client: _Module) -> None:
-        """The table of litellm has told."""
-
-    def _secrets(self) -> tuple[str, ...]:
-        # Those among the options, and those that litellm finds itself.
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The keys among the options, and those that litellm can find itself."""
         places = [*self.options.items(), *self.env.items(), *os.environ.items()]
         return (self.api_key, *(str(value) for name, value in places if _SECRET.search(name)))
 
@@ -164,8 +161,8 @@ class LiteLLM(RemoteLM):
 def _without_dotenv() -> Iterator[None]:
     """Keep litellm's import from loading the nearest `.env`, which would then count as the user's environment.
 
-    It does so in its mode DEV, which is its default. A file of the working folder, or of one above litellm itself,
-    could so name servers and proxies for keys of the process.
+    It does so in its mode DEV, which is the default. A file in the working folder, or above litellm's own folder, could
+    then name servers and proxies for the keys of the process.
     """
     before = os.environ.get("LITELLM_MODE")
     os.environ["LITELLM_MODE"] = "PRODUCTION"
@@ -179,39 +176,26 @@ def _without_dotenv() -> Iterator[None]:
 
 
 def _guard_clients(litellm: Any) -> None:
-    """Make the HTTP clients that litellm makes keep the rules of `http_options`; it has no setting for that.
+    """Apply the rules of `http_options` to litellm's HTTP clients, for which it has no setting.
 
-    The places where it makes them are two. A redirect would take a header such as x-api-key along.
+    It makes them in two places. A redirect would forward a header such as x-api-key.
     """
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
     from litellm.llms.openai.common_utils import BaseOpenAILLM
 
     if not hasattr(AsyncHTTPHandler.create_client, "__wrapped__"):
-        AsyncHTTPHandler.create_client = _guarded(AsyncHTTPHandler.create_client, litellm)
-        made = _guarded(BaseOpenAILLM._get_async_http_client, litellm)  # noqa: SLF001
-        BaseOpenAILLM._get_async_http_client = staticmethod(made)  # noqa: SLF001
+        AsyncHTTPHandler.create_client = _guard(AsyncHTTPHandler.create_client, litellm)
+        guarded = _guard(BaseOpenAILLM._get_async_http_client, litellm)  # noqa: SLF001
+        BaseOpenAILLM._get_async_http_client = staticmethod(guarded)  # noqa: SLF001
 
 
-def _guarded(make_client: Callable[..., Any], litellm: Any) -> Callable[..., Any]:
+def _guard(make_client: Callable[..., Any], litellm: Any) -> Callable[..., Any]:
     @wraps(make_client)
     def make(*args: Any, **options: Any) -> Any:
         client = make_client(*args, **options)
         if client is not None and client is not litellm.aclient_session:  # that one is the user's
             client.follow_redirects = False
-            client.event_hooks = {kind: [*client.event_hooks[kind], *ours] for kind, ours in hooks().items()}
+            client.event_hooks = {kind: [*client.event_hooks[kind], *ours] for kind, ours in event_hooks().items()}
         return client
 
     return make
-
-
-class _PricedDraft(ChatDraft):
-    """A chat completion whose cost litellm has worked out; a stream says it in its usage."""
-
-    def add(self, response: Any) -> str:
-        text = super().add(response)
-        worked_out = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
-        if self.tokens is None or self.tokens.input == 0:  # so litellm says that the provider did not tell
-            self.tokens = self.cost = None
-        elif worked_out is not None:
-            self.cost = dollars(worked_out)
-        return text

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.clients import registry
-from rlm_kernel.clients.argument_types import SECRETS
-from rlm_kernel.clients.trust import Source, Sourced
+from rlm_kernel.clients.trust import SECRETS, Source, Sourced
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.untrusted import json_text
 
@@ -21,7 +20,7 @@ def backend_kwargs(
     """The arguments of a backend.
 
     Raises:
-        ConfigError: a pair without ``=``, a key where others can read it, or no model where one must be named.
+        ConfigError: a pair without ``=``, a key on the command line, or no model although the backend needs one.
     """
     kwargs = dict(map(pair, more))
     if kwargs.keys() & SECRETS:
@@ -37,7 +36,7 @@ def backend_kwargs(
 
 
 def recorded_model(known: Mapping[str, Any], log: Path) -> Sourced[str] | None:
-    """The model of a recorded run. No other argument of its backend is taken over: a forged log could name a server.
+    """The model of a recorded run. No other argument is used: a forged log could name a server.
 
     Args:
         known: the first line of the log.
@@ -49,12 +48,12 @@ def recorded_model(known: Mapping[str, Any], log: Path) -> Sourced[str] | None:
 
 
 def fetch(backend: str, kwargs: Mapping[str, Any]) -> None:
-    """Bring the local model's file to this machine, if it is the one that is asked.
+    """Download the file of the local model, if the backend uses it.
 
-    A run would do so by itself, but its live view and the bar of the download would draw over each other.
+    A run would download it too, but then its live view and the progress bar would overwrite each other.
 
     Raises:
-        LMError: the file cannot be had.
+        LMError: the download failed.
     """
     if backend == "llamacpp" and not kwargs.keys() & {"model_path", "base_url"}:
         from rlm_kernel.clients.llamacpp import weights
@@ -63,7 +62,7 @@ def fetch(backend: str, kwargs: Mapping[str, Any]) -> None:
 
 
 def pair(text: str, option: str = "--backend-kwarg") -> tuple[str, Any]:
-    """KEY=VALUE taken apart; the value is JSON, or the text itself.
+    """Split KEY=VALUE. The value is JSON or, if it is not valid JSON, text.
 
     Raises:
         ConfigError: there is no ``=``; the message names the option.

@@ -1,8 +1,8 @@
 """The `portkey` backend: the AI gateway, through the `AsyncPortkey` of portkey-ai (the extra `portkey`).
 
-`AsyncPortkey` turns its arguments into headers and calls the gateway through an openai SDK of its own. That SDK is used
-here directly, because `AsyncPortkey` has no timeout for a connection. The SDK retries when the gateway cannot be
-reached; when a provider is busy, the gateway retries, if it is asked to, and `max_retries` asks it to.
+`AsyncPortkey` turns its arguments into headers and calls the gateway through its own openai SDK. That SDK is used here
+directly, because `AsyncPortkey` has no timeout for opening a connection. The SDK retries if the gateway cannot be
+reached. If a provider is busy, the gateway retries, but only on request: `max_retries` requests it.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
-from rlm_kernel.clients.endpoint import http_options
-from rlm_kernel.clients.openai import OpenAILM
-from rlm_kernel.clients.remote import CONNECT_SECONDS
+from rlm_kernel.clients.openai import OpenAIAdapter
+from rlm_kernel.clients.transport import http_options
 
 
 @dataclass(eq=False, repr=False)
-class PortkeyLM(OpenAILM):
-    """An `LM` behind Portkey's gateway, hosted or one's own; see `RemoteLM`.
+class PortkeyAdapter(OpenAIAdapter):
+    """Calls a model through Portkey's gateway, hosted or self-hosted.
 
     Args:
-        provider: who answers, where the name of the model does not say it (``@provider/model`` does).
-        virtual_key: the id of a provider's key that the gateway keeps.
-        config: a config of the gateway, or the id of one. It then says how often the gateway asks again.
-        custom_host: where the provider is, for one that only the gateway can reach.
-        Authorization: the provider's key, for a gateway that keeps none.
+        provider: the model's provider, if the name of the model does not contain it (as ``@provider/model`` does).
+        virtual_key: the id of a provider's key that is stored in the gateway.
+        config: a config of the gateway, or its id. It then defines the gateway's retries.
+        custom_host: the provider's URL, if only the gateway can reach it.
+        Authorization: the provider's key, for a gateway that stores none.
     """
 
     _: KW_ONLY
@@ -37,43 +36,45 @@ class PortkeyLM(OpenAILM):
 
     default_url: ClassVar[str] = "https://api.portkey.ai/v1"
 
-    def _open(self) -> Any:
+    def open(self) -> Any:
+        """Build the openai client of an `AsyncPortkey`."""
         import httpx
         import portkey_ai
 
+        retry = {"retry": {"attempts": self.max_retries, "use_retry_after_header": True}} if self.max_retries else None
         portkey = portkey_ai.AsyncPortkey(
             api_key=self.api_key,
-            base_url=self._url,
+            base_url=self.url,
             provider=self.provider,
             virtual_key=self.virtual_key,
-            config=self.config or self._retries(),
+            config=self.config or retry,
             custom_host=self.custom_host,
             Authorization=self.Authorization,
-            http_client=httpx.AsyncClient(**http_options(self._url)),
+            http_client=httpx.AsyncClient(**http_options(self.url)),
         )
         client = portkey.openai_client.with_options(
-            timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS)),
+            timeout=httpx.Timeout(self.timeout, connect=self.connect_timeout),
             max_retries=self.max_retries,
             default_headers=self.headers,
         )
-        # Its SDK takes them from the environment; they are for OpenAI, and not for the gateway.
+        # Its SDK reads them from the environment; they are for OpenAI, not for the gateway.
         client.organization = client.project = None
         _ = client.chat.completions  # imported at first use: here, in the thread
         return client
 
-    def _retries(self) -> dict[str, Any] | None:
-        retry = {"attempts": self.max_retries, "use_retry_after_header": True}
-        return {"retry": retry} if self.max_retries else None
-
-    def _in_price_table(self) -> Mapping[str, str] | None:
+    @property
+    def price_source(self) -> Mapping[str, str] | None:
+        """The provider in ``@provider/model``, or the argument."""
         slug, slash, _ = self.model_name.removeprefix("@").partition("/")
         provider = slug if slash and self.model_name.startswith("@") else self.provider
         return {"provider_id": provider} if provider and self.custom_host is None else None
 
-    def _names(self, answered_by: str) -> tuple[str, ...]:
-        """The name without its ``@provider/``, as the price table knows it."""
+    def price_names(self, answered_by: str) -> tuple[str, ...]:
+        """The price table knows the name without ``@provider/``."""
         return (answered_by, self.model_name.rpartition("/")[2])
 
-    def _secrets(self) -> tuple[str, ...]:
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The keys of the gateway and of the provider."""
         key = (self.Authorization or "").removeprefix("Bearer ")
         return (self.api_key, key, self.virtual_key or "")

@@ -1,16 +1,16 @@
-"""The cost of a call, as far as it can be known.
+"""The cost of a call, if it can be computed.
 
-In this order: the user's own prices; the cost that the provider reported; nothing for a server of the user's own on
-this machine, which sends no bill; the price table of `genai-prices`, which is part of that package and never fetched;
-None. The table knows a provider by the URL of the call, because the same model has other prices elsewhere. Behind an
-unknown URL the cost is unknown, never 0.
+In this order: the user's prices; the cost that the provider reported; nothing for the user's own server on this
+machine, which is free of charge; the price table of `genai-prices`, which is part of that package and never downloaded;
+None. The table identifies a provider by the URL of the call, because other providers sell the same model at other
+prices. Behind an unknown URL the cost is unknown, never 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import ConfigError
 
@@ -19,27 +19,18 @@ if TYPE_CHECKING:
 
 MILLION = 1_000_000
 NAMES = ("input", "output", "cached", "cache_write")
-"""What `prices` can hold; the first two it must."""
-
-
-@runtime_checkable
-class Priced(Protocol):
-    """An `LM` that can say before its first call whether somebody knows what it costs."""
-
-    def price_known(self) -> bool:
-        """Whether the user, the price table, or the place of the server tells."""
-        ...
+"""Keys of `prices`; the first two are required."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a call used.
+    """The tokens of a call.
 
     Attributes:
-        input: of the prompt, `cached` and `written` among them.
-        output: of the reply.
-        cached: read from the provider's cache.
-        written: put into it.
+        input: tokens of the prompt, including `cached` and `written`.
+        output: tokens of the reply.
+        cached: tokens read from the provider's cache.
+        written: tokens written to it.
     """
 
     input: int = 0
@@ -50,7 +41,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """US dollars for a million tokens."""
+    """US dollars per million tokens."""
 
     input: float
     output: float
@@ -59,10 +50,10 @@ class Prices:
 
     @classmethod
     def of(cls, given: Mapping[str, float]) -> Prices:
-        """The prices of a user: what is read from or written to a cache costs like other input unless given.
+        """The user's prices. Cached and cache-written input costs the same as other input unless given.
 
         Raises:
-            ConfigError: a price is missing, unknown, or no number of dollars.
+            ConfigError: a price is missing, unknown, or not an amount in dollars.
         """
         if wrong := [name for name in given if name not in NAMES] + [n for n in NAMES[:2] if n not in given]:
             raise ConfigError(
@@ -77,19 +68,19 @@ class Prices:
 
     def cost(self, tokens: Tokens) -> float:
         """US dollars of a call."""
-        plain = max(0, tokens.input - tokens.cached - tokens.written)  # some servers count the cache apart
+        plain = max(0, tokens.input - tokens.cached - tokens.written)  # some servers do not include the cache in input
         dollars = plain * self.input + tokens.cached * self.cached + tokens.written * self.cache_write
         return (dollars + tokens.output * self.output) / MILLION
 
 
 @dataclass(frozen=True, slots=True)
-class Tariff:
+class Pricing:
     """How the calls of one client are charged.
 
     Attributes:
         prices: the user's own, or None.
         free: whether the server belongs to the user and is on this machine.
-        provider: how the table knows the provider, ``{"provider_api_url": ...}`` or ``{"provider_id": ...}``.
+        provider: the provider's key in the price table, ``{"provider_api_url": ...}`` or ``{"provider_id": ...}``.
     """
 
     prices: Prices | None = None
@@ -97,11 +88,11 @@ class Tariff:
     provider: Mapping[str, str] | None = None
 
     def cost(self, tokens: Tokens | None, reported: float | None, models: Iterable[str]) -> float | None:
-        """US dollars of a call, or None when nobody knows.
+        """US dollars of a call, or None if unknown.
 
         Args:
-            tokens: what it used, or None when the provider did not say.
-            reported: what the provider says it cost, or None.
+            tokens: the tokens it used, or None if the provider did not report them.
+            reported: the cost that the provider reported, or None.
             models: names of the model, the best first.
         """
         if self.prices is not None:
@@ -112,19 +103,19 @@ class Tariff:
             return None
         return float(found.total_price)
 
-    def at_most(self, tokens: Tokens, models: Iterable[str]) -> float | None:
-        """US dollars of a call at most: its whole prompt may be new to a cache, and written into it. None: unknown."""
+    def max_cost(self, tokens: Tokens, models: Iterable[str]) -> float | None:
+        """The highest cost of a call in US dollars: its whole prompt may be written to a cache. None if unknown."""
         names = tuple(models)
         ways = (tokens, replace(tokens, written=tokens.input))
         costs = [cost for way in ways if (cost := self.cost(way, None, names)) is not None]
         return max(costs, default=None)
 
     def known(self, models: Iterable[str]) -> bool:
-        """Whether a call's cost can be told before one is made. What a provider reports comes on top."""
+        """Whether the cost can be computed before a call. A provider may report it nevertheless."""
         return self.prices is not None or self.free or self._look_up(models, Tokens(input=1)) is not None
 
     def window(self, models: Iterable[str]) -> int | None:
-        """The context window that the table knows, in tokens, or None."""
+        """The context window in the price table, in tokens, or None."""
         found = self._look_up(models, Tokens(input=1))
         return None if found is None else found.model.context_window
 
@@ -146,9 +137,6 @@ def _calculate(model: str, tokens: Tokens, provider: dict[str, Any]) -> PriceCal
             cache_write_tokens=tokens.written,
         )
         return genai_prices.calc_price(usage, model, **provider)
-    except (
-        LookupError,
-        ValueError,
-    ) as error:  # a model that the table does not know, or a usage that contradicts itself
+    except (LookupError, ValueError) as error:  # the table does not know the model, or the usage contradicts itself
         del error
         return None

@@ -1,8 +1,8 @@
 """Who wrote a value, and which server may get which key: one rule for all backends.
 
-Every value that decides where a request goes, or that is a secret, is a `Sourced`. A secret goes to no server that is
-named by a less trusted source than its own. An argument and the environment of the process are both the user's; the
-author of a folder writes its `.env`, and a stranger may have written a log or a notebook.
+Every value that selects a server, or that is a secret, is a `Sourced`. A secret is never sent to a server that a less
+trusted source names. An argument and the environment of the process are both the user's. A `.env` file is written by
+the author of its folder, and a log or a notebook may come from a stranger.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Generic, NoReturn, TypeVar
 
-from rlm_kernel.clients.argument_types import SECRETS
-from rlm_kernel.clients.endpoint import is_loopback, without_password
+from rlm_kernel.clients.transport import is_loopback, without_password
 from rlm_kernel.errors import ConfigError
 
 T_co = TypeVar("T_co", covariant=True)
+
+SECRETS = frozenset({"api_key", "virtual_key", "Authorization"})
+"""Arguments whose values are shown in no message."""
 
 PLAIN = frozenset({
     "context_window", "max_retries", "max_tokens", "model_name", "model_path", "n_ctx", "n_parallel", "prices",
     "sampling_args", "timeout",
 })  # fmt: skip
-"""Arguments that neither choose a server nor hold a secret. Every other argument, a new one too, is checked."""
+"""Arguments that neither select a server nor contain a secret. All other arguments, also new ones, are checked."""
 
 SAMPLING = frozenset({
     "frequency_penalty", "logit_bias", "logprobs", "min_p", "parallel_tool_calls", "presence_penalty", "reasoning",
     "reasoning_effort", "repetition_penalty", "response_format", "seed", "service_tier", "stop", "temperature",
     "thinking", "top_k", "top_logprobs", "top_p", "verbosity",
 })  # fmt: skip
-"""Sampling arguments that choose no server where the SDK takes them as arguments of its own, as litellm does."""
+"""Sampling arguments that select no server, even if the SDK takes them as its own arguments, as litellm does."""
 
 _ADDRESS_NAMES = frozenset({
     "api_base", "api_url", "azure_endpoint", "base_url", "custom_host", "endpoint", "endpoint_url", "host", "hostname",
@@ -43,9 +45,9 @@ class Source(IntEnum):
     """Who wrote a value, the least trusted first."""
 
     KERNEL = 0
-    """A cell, and whatever a kernel sends."""
+    """A cell, and everything that a kernel sends."""
     RECORD = 1
-    """A log, or a notebook: its metadata, and the parameters that stand in it."""
+    """A log, or a notebook: its metadata and its parameters."""
     DOTENV = 2
     """A `.env` file: the author of the folder."""
     ENVIRONMENT = 3
@@ -53,15 +55,15 @@ class Source(IntEnum):
     ARGUMENT = 4
     """Python, a command line or a magic: the user."""
     DEFAULT = 5
-    """The table of backends. Its keys are words for servers that want no key."""
+    """The table of backends. Its keys are placeholders for servers without keys."""
 
     @property
     def is_users(self) -> bool:
-        """Whether the user wrote it, or this package."""
+        """Whether the user or this package wrote it."""
         return self >= Source.ENVIRONMENT
 
     def may_direct(self, secret: Source) -> bool:
-        """Whether this source may name the server that gets a secret of the other source."""
+        """Whether this source may name the server that gets a secret from the other source."""
         return self.is_users or self >= secret
 
 
@@ -73,7 +75,7 @@ class Sourced(Generic[T_co]):
         value: the value; not part of the repr, because it may be a secret.
         source: who wrote it.
         name: the argument or the variable.
-        place: where it is written, for messages: ``"backend_kwargs"``, ``"project/.env"``, ``"run.jsonl"``.
+        place: where it was found, for messages: ``"backend_kwargs"``, ``"project/.env"``, ``"run.jsonl"``.
     """
 
     value: T_co = field(repr=False)
@@ -83,12 +85,12 @@ class Sourced(Generic[T_co]):
 
     @property
     def origin(self) -> str:
-        """What it is called and where it is written."""
+        """Its name and its place."""
         return f"{self.name} in {self.place}"
 
 
 def as_argument(name: str, value: Any) -> Sourced[Any]:
-    """The value with its source. A value without one was given by the user."""
+    """The value with its source; a plain value is the user's."""
     return value if isinstance(value, Sourced) else Sourced(value, Source.ARGUMENT, name, "backend_kwargs")
 
 
@@ -98,7 +100,7 @@ def each_from(source: Source, place: str, values: Mapping[str, Any]) -> dict[str
 
 
 def merge(name: str, lower: Any, upper: Any) -> Sourced[dict[str, Any]]:
-    """Two mappings as one, where `upper` wins; it has the less trusted of the two sources."""
+    """The merged mappings; `upper` takes precedence. The source is the less trusted of the two."""
     one, other = as_argument(name, lower), as_argument(name, upper)
     least = min((part for part in (other, one) if part.value), key=lambda part: part.source, default=other)
     return Sourced({**(one.value or {}), **(other.value or {})}, least.source, name, least.place)
@@ -110,16 +112,16 @@ def value_of(given: Any) -> Any:
 
 
 def addresses_elsewhere(value: Any) -> set[str]:
-    """What is an address in plain data, or has the name of one, and is not on this machine."""
+    """The addresses in plain data, by value or by name, that are not on this machine."""
     return {address for address in _addresses(value) if not _is_here(address)}
 
 
 def check(settings: Mapping[str, Sourced[Any]], *, finds_keys: bool = False) -> None:
-    """Refuse to send a secret, or the input, to a server that the wrong source names. Nothing was sent yet.
+    """Refuse to send a secret, or the input, to a server that an untrusted source names. Called before any request.
 
     Args:
-        settings: the arguments of a backend by name.
-        finds_keys: whether the SDK takes any option and finds keys in the environment itself, as litellm does.
+        settings: the arguments of a backend, by name.
+        finds_keys: whether the SDK accepts any option and reads keys from the environment, as litellm does.
 
     Raises:
         ConfigError: the message names the server, the secret, both sources, and how to allow it.
@@ -136,7 +138,7 @@ def check(settings: Mapping[str, Sourced[Any]], *, finds_keys: bool = False) -> 
 
 
 def _directs(name: str, setting: Sourced[Any], *, finds_keys: bool) -> bool:
-    """Whether the value can choose a server, and is not the user's."""
+    """Whether the value can select a server, and is not the user's."""
     if setting.source.is_users:
         return False
     if name not in PLAIN or any(_addresses(setting.value)):
@@ -158,9 +160,11 @@ def _check_server(setting: Sourced[Any], secrets: list[Sourced[Any]]) -> None:
 
 
 def _refuse(setting: Sourced[Any], secret: Sourced[Any] | None) -> NoReturn:
-    loot = "the input" if secret is None else secret.origin
+    target = "the input" if secret is None else secret.origin
     url = setting.value if isinstance(setting.value, str) and "://" in setting.value else None
-    what = f"names the server {without_password(url)}, which would get {loot}" if url else f"decides who gets {loot}"
+    what = (
+        f"names the server {without_password(url)}, which would get {target}" if url else f"decides who gets {target}"
+    )
     raise ConfigError(f"{setting.origin} {what}. If you trust it, {_fix(setting, secret)}.")
 
 

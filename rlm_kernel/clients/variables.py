@@ -22,11 +22,11 @@ MAX_PIPE_SECONDS = 5.0
 
 
 class Variables(Mapping[str, str]):
-    """The variables of a process and, where it has none of a name, those of a `.env` file.
+    """The variables of a process, and those of a `.env` file that the process does not have.
 
     Args:
-        process: of the process.
-        dotenv: of the file.
+        process: the variables of the process.
+        dotenv: the variables of the file.
         path: the file.
     """
 
@@ -39,11 +39,11 @@ class Variables(Mapping[str, str]):
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> Variables:
-        """The same variables; a plain mapping is an environment of the user's."""
+        """The same variables; a plain mapping counts as the user's environment."""
         return env if isinstance(env, cls) else cls(env)
 
     def find(self, name: str | None) -> Sourced[str] | None:
-        """The variable of this name without spaces around it; None where it is missing or empty."""
+        """The variable of this name, without surrounding whitespace; None if it is missing or empty."""
         value = self._all.get(name or "", "").strip()
         if name is None or not value:
             return None
@@ -65,21 +65,21 @@ class Variables(Mapping[str, str]):
 
 
 def environment_variables(cwd: Path | None = None, *, pipes: bool = True) -> Variables:
-    """The variables of the nearest `.env` file, and over them those of the process, which stay as they are.
+    """The variables of the process and of the nearest `.env` file; the process takes precedence and is not changed.
 
     Args:
-        cwd: where the search for `.env` starts, upward; the working directory unless given.
-        pipes: whether a pipe is read, too: it may have been filled for one reader.
+        cwd: the folder where the search for `.env` starts, upward; None is the working directory.
+        pipes: whether a pipe is read, too: it can be read only once.
 
     Raises:
         ConfigError: the `.env` file cannot be read.
     """
-    nearest = next((path for path in _places(cwd) if _holds_variables(path, pipes=pipes)), None)
-    return Variables(os.environ, _dotenv(nearest) if nearest else {}, nearest)
+    nearest = next((path for path in _possible_paths(cwd) if _holds_variables(path, pipes=pipes)), None)
+    return Variables(os.environ, _read_dotenv(nearest) if nearest else {}, nearest)
 
 
-def _places(cwd: Path | None) -> list[Path]:
-    """Where a `.env` may be, the nearest first."""
+def _possible_paths(cwd: Path | None) -> list[Path]:
+    """Possible paths of a `.env` file, the nearest first."""
     try:
         start = (cwd or Path.cwd()).absolute()
     except FileNotFoundError:  # the working directory was removed
@@ -88,15 +88,15 @@ def _places(cwd: Path | None) -> list[Path]:
 
 
 def _holds_variables(path: Path, *, pipes: bool) -> bool:
-    """Whether it is a file or a pipe, filled by a password manager; a folder of that name is somebody's venv."""
+    """Whether it is a file, or a pipe of a password manager. A folder with this name is a virtual environment."""
     try:
         mode = path.stat().st_mode
-    except OSError:  # not there, or in a folder that may not be searched
+    except OSError:  # missing, or in a folder without permission
         return False
     return S_ISREG(mode) or (pipes and S_ISFIFO(mode))
 
 
-def _dotenv(path: Path) -> dict[str, str]:
+def _read_dotenv(path: Path) -> dict[str, str]:
     from dotenv import dotenv_values
 
     try:

@@ -11,8 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from rlm_kernel.clients import registry, trust
-from rlm_kernel.clients.base import LM
-from rlm_kernel.clients.pricing import Priced
+from rlm_kernel.clients.base import LM, BaseLM, as_base_lm
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.kernel_slots import check_max_kernels
 from rlm_kernel.errors import ConfigError
@@ -35,7 +34,7 @@ def models_of(
     kwargs: Sequence[Mapping[str, Any] | None],
     sampling: Mapping[str, Any] | None = None,
     sub_sampling: Mapping[str, Any] | None = None,
-) -> tuple[Models, tuple[LM, ...]]:
+) -> tuple[Models, tuple[BaseLM, ...]]:
     """The models of a run, and those of them that were made here.
 
     Args:
@@ -63,7 +62,7 @@ def models_of(
     return Models(root, tuple(others)), tuple(lm for lm, b in zip(made, backends, strict=True) if isinstance(b, str))
 
 
-def _model(backend: str | LM, kwargs: Mapping[str, Any] | None, env: Mapping[str, str]) -> LM:
+def _model(backend: str | LM, kwargs: Mapping[str, Any] | None, env: Mapping[str, str]) -> BaseLM:
     if isinstance(backend, str):
         return registry.build(backend, kwargs, env)
     if kwargs:
@@ -72,7 +71,7 @@ def _model(backend: str | LM, kwargs: Mapping[str, Any] | None, env: Mapping[str
         raise ConfigError(f"backend must be the name of a backend or an LM, not {type(backend).__name__}.")
     if missing := [name for name in _MEMBERS if not hasattr(backend, name)]:
         raise ConfigError(f"{type(backend).__name__} lacks {', '.join(missing)}: an LM has {', '.join(_MEMBERS)}.")
-    return backend
+    return as_base_lm(backend)
 
 
 def _with_sampling(
@@ -139,7 +138,7 @@ def _check_number(name: str, value: Any, least: int | None = 1, none: str | None
 def _warn_of_unknown_prices(models: Models) -> None:
     """Warn that a budget does not count a model. For a user's own `LM`, the first run emits a notice."""
     for lm in {lm.model: lm for lm in (models.root, *models.others)}.values():
-        if isinstance(lm, Priced) and lm.backend not in COST_COMES_WITH_THE_REPLY and not lm.price_known():
+        if lm.backend not in COST_COMES_WITH_THE_REPLY and not lm.price_known():
             warnings.warn(
                 f"The price of {lm.model} is unknown, so max_budget does not count it: give US dollars per million "
                 "tokens, backend_kwargs={..., 'prices': {'input': 1.25, 'output': 10}}.",

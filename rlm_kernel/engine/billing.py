@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rlm_kernel.clients.base import LM, Bounded, OnText, complete_by_schema
+from rlm_kernel.clients.base import BaseLM, OnText
 from rlm_kernel.engine.budget import Ledger, Receipt
 from rlm_kernel.engine.estimates import Bound, bound
 from rlm_kernel.schema.answer_schema import Schema
@@ -34,7 +34,7 @@ class ModelCalls:
 
     async def ask(
         self,
-        lm: LM,
+        lm: BaseLM,
         messages: Sequence[Message],
         schema: Schema | None = None,
         *,
@@ -72,7 +72,8 @@ class ModelCalls:
                 self.ledger.call(lm.model, bound_of(lm, messages, schema, max_tokens), self.usage, receipt),
             ):
                 on_turn()
-                reply = await complete_by_schema(lm, messages, schema, max_tokens=max_tokens, on_text=on_text)
+                document = None if schema is None else schema.document
+                reply = await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
                 receipt.reply = reply
         except BaseException:
             on_failure(receipt.usage)
@@ -85,10 +86,8 @@ class ModelCalls:
         self.ledger.count(model, usage, self.usage)
 
 
-def bound_of(lm: LM, messages: Sequence[Message], schema: Schema | None, max_tokens: int) -> Bound:
+def bound_of(lm: BaseLM, messages: Sequence[Message], schema: Schema | None, max_tokens: int) -> Bound:
     """What a call of a model can use at most."""
     document = None if schema is None else schema.document
-    if isinstance(lm, Bounded):
-        limit = lm.reply_limit(max_tokens)
-        return bound(messages, document, reply_tokens=limit, window=lm.context_window, price=lm.price)
-    return bound(messages, document, reply_tokens=max_tokens, window=lm.context_window)
+    limit = lm.reply_limit(max_tokens)
+    return bound(messages, document, reply_tokens=limit, window=lm.context_window, price=lm.price)

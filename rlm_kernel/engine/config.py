@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlm_kernel.clients.base import LM
+from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.engine.budget import NO_LIMITS, Limits
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.prompts.profile import PromptProfile
@@ -20,22 +20,22 @@ class Models:
         others: the `other_backends`, in order; the first one answers sub-calls that name no model.
     """
 
-    root: LM
-    others: tuple[LM, ...] = ()
+    root: BaseLM
+    others: tuple[BaseLM, ...] = ()
 
     @property
-    def default(self) -> LM:
+    def default(self) -> BaseLM:
         """Answers a sub-call that names no model."""
         return self.others[0] if self.others else self.root
 
-    def named(self, name: str | None) -> LM | None:
+    def named(self, name: str | None) -> BaseLM | None:
         """The model of this name, the default for None, or None when there is no such model."""
         if name is None:
             return self.default
         return next((lm for lm in self.all if lm.model == name), None)
 
     @property
-    def all(self) -> tuple[LM, ...]:
+    def all(self) -> tuple[BaseLM, ...]:
         """Everybody who can be asked."""
         return (*self.others, self.root)
 

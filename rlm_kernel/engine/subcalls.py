@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 from rlm_kernel._async import gather_or_cancel
-from rlm_kernel.clients.base import LM, takes_images
+from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import Models
 from rlm_kernel.engine.recorded import RecordedAnswer, RecordedRun
@@ -42,7 +42,7 @@ class SubcallPrompt:
 
     query: Query
     index: int
-    lm: LM
+    lm: BaseLM
     schema: Schema | None = None
 
     @property
@@ -178,7 +178,7 @@ class SubCalls:
         self.emit(ToolCalled(cell=cell, call=call, outcome=outcome, seconds=seconds, key=key, occurrence=occurrence))
         return outcome
 
-    def _announce(self, query: Query, lm: LM | None) -> None:
+    def _announce(self, query: Query, lm: BaseLM | None) -> None:
         self.emit(
             SubcallStarted(
                 cell=query.slots[0].cell,
@@ -196,7 +196,7 @@ class SubCalls:
         known = ", ".join(map(repr, self.models.names))
         return f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
 
-    def _check_images(self, query: Query, lm: LM) -> None:
+    def _check_images(self, query: Query, lm: BaseLM) -> None:
         """Refuse pictures that the answering model cannot see.
 
         Raises:
@@ -204,8 +204,8 @@ class SubCalls:
         """
         if query.images and self._starts_children(query):
             raise ValueError("rlm_query takes no images: ask about them with llm_query")
-        if query.images and not takes_images(lm):
-            seeing = ", ".join(repr(other.model) for other in self.models.all if takes_images(other))
+        if query.images and not lm.takes_images:
+            seeing = ", ".join(repr(other.model) for other in self.models.all if other.takes_images)
             do = f"name one that does, model= one of {seeing}" if seeing else "describe what they show in the prompt"
             raise ValueError(f"the backend {lm.backend!r} takes no images for its model {lm.model!r}: {do}")
 

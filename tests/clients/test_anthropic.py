@@ -11,10 +11,10 @@ import traceback
 import anthropic
 import pytest
 from loopback import API_KEY, MODEL, Fails, Hangs, Says, Sends
+from remote_clients import anthropic_lm
 
-from rlm_kernel.clients.anthropic import MAX_REPLY_TOKENS, AnthropicLM
-from rlm_kernel.clients.endpoint import Endpoint
-from rlm_kernel.clients.provider_errors import NEXT_STEPS, lm_errors
+from rlm_kernel.clients.anthropic import MAX_REPLY_TOKENS
+from rlm_kernel.clients.provider_errors import NEXT_STEPS, Endpoint, lm_errors
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.types import Reply, Usage
 
@@ -30,7 +30,7 @@ async def client(provider):
         if script is not None:
             provider.script = script
         given = {"backend": "anthropic", "key_variable": "ANTHROPIC_API_KEY", "timeout": 20, **options}
-        made.append(AnthropicLM(**{**provider.backend_kwargs, **given}))
+        made.append(anthropic_lm(**{**provider.backend_kwargs, **given}))
         return made[-1]
 
     yield make
@@ -199,7 +199,7 @@ async def test_sampling_args_reach_the_body(client, provider):
 @pytest.mark.parametrize("name", ["stream", "model", "max_tokens", "system"])
 def test_sampling_args_may_not_set_what_has_its_own_place(name):
     with pytest.raises(ConfigError, match=f"may not hold {name}:"):
-        AnthropicLM("claude", "key", sampling_args={name: 1})
+        anthropic_lm("claude", "key", sampling_args={name: 1})
 
 
 async def test_lone_surrogates_are_replaced(client, provider, on_text):
@@ -224,8 +224,8 @@ def test_importing_the_module_does_not_import_the_sdk():
 
 
 def test_the_repr_shows_no_key():
-    lm = AnthropicLM("claude", "sk-ant-secret", "http://user:hidden@localhost:8000/v1")
-    assert repr(lm) == "AnthropicLM('claude', base_url='http://localhost:8000')"
+    lm = anthropic_lm("claude", "sk-ant-secret", "http://user:hidden@localhost:8000/v1")
+    assert repr(lm) == "RemoteLM('claude', backend='openai', base_url='http://localhost:8000')"
 
 
 async def test_cancelling_a_call_closes_its_request(client, provider, on_text):
@@ -263,7 +263,7 @@ REFUSALS = {
     "404": (Fails(404, "model: nothing", type="not_found_error"), "Check model_name ('loopback-model') and base_url"),
     "400": (Fails(400, "max_tokens: too many", type="invalid_request_error"), "sampling_args"),
     "400 credit": (Fails(400, "Your credit balance is too low to access the API."), "no credit or quota left"),
-    "413": (Fails(413, "Request exceeds the maximum size", type="request_too_large"), "its own words"),
+    "413": (Fails(413, "Request exceeds the maximum size", type="request_too_large"), "see its message"),
     "429": (Fails(429, "Rate limited", type="rate_limit_error"), "Too many calls or tokens at a time (0 retries)"),
     "500": (Fails(500, "Internal server error"), "in trouble"),
     "529": (Fails(529, "Overloaded", type="overloaded_error"), "in trouble"),

@@ -11,10 +11,8 @@ from backends_on_loopback import KEY, client_of, closed, each_backend
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import MODEL
+from remote_clients import anthropic_lm, openai_lm, portkey_lm
 
-from rlm_kernel.clients.anthropic import AnthropicLM
-from rlm_kernel.clients.openai import OpenAILM
-from rlm_kernel.clients.portkey import PortkeyLM
 from rlm_kernel.clients.remote import window_in_listing
 
 QUESTION = [{"role": "user", "content": "Who are you?"}]
@@ -37,7 +35,7 @@ async def client(provider):
 
 async def after_a_call(lm):
     await lm.complete(QUESTION)
-    await lm._connection.errand()
+    await lm._connection.wait_for_errand()
     return lm.context_window
 
 
@@ -78,9 +76,9 @@ async def test_a_list_that_never_comes_does_not_hold_up_the_run_or_the_end(clien
 
 
 def test_openai_itself_is_not_asked():
-    assert OpenAILM("gpt-5", KEY)._at_openai
-    assert OpenAILM("gpt-5", KEY, "https://eu.api.openai.com/v1")._at_openai
-    assert not OpenAILM("gpt-5", KEY, "https://openai.com.example/v1")._at_openai
+    assert openai_lm("gpt-5", KEY).adapter.at_openai
+    assert openai_lm("gpt-5", KEY, "https://eu.api.openai.com/v1").adapter.at_openai
+    assert not openai_lm("gpt-5", KEY, "https://openai.com.example/v1").adapter.at_openai
 
 
 # The list
@@ -125,22 +123,22 @@ def test_no_list_is_a_failure(listing):
 @pytest.mark.parametrize(
     ("lm", "window"),
     [
-        (OpenAILM("gpt-5", KEY), 400_000),
-        (AnthropicLM("claude-sonnet-4-20250514", KEY), 200_000),
-        (PortkeyLM("@openai/gpt-5-nano", KEY), 400_000),
-        (OpenAILM("no-such-model", KEY), None),
-        (OpenAILM("gpt-5", KEY, "http://localhost:8000/v1"), None),
+        (openai_lm("gpt-5", KEY), 400_000),
+        (anthropic_lm("claude-sonnet-4-20250514", KEY), 200_000),
+        (portkey_lm("@openai/gpt-5-nano", KEY), 400_000),
+        (openai_lm("no-such-model", KEY), None),
+        (openai_lm("gpt-5", KEY, "http://localhost:8000/v1"), None),
     ],
     ids=lambda value: getattr(value, "model", None),
 )
 def test_the_price_table_knows_windows_of_models_at_home(lm, window):
-    assert lm._tariff.window(lm._names(lm.model)) == window
+    assert lm.pricing.window(lm.adapter.price_names(lm.model)) == window
 
 
 async def test_the_table_is_read_when_the_client_is_opened(monkeypatch):
-    lm = OpenAILM("gpt-5", KEY)
-    monkeypatch.setattr(lm, "_open", lambda: None)
-    lm._opened()
+    lm = openai_lm("gpt-5", KEY)
+    monkeypatch.setattr(lm.adapter, "open", lambda: None)
+    lm._open()
     assert lm.context_window == 400_000
 
 
@@ -151,8 +149,9 @@ def test_a_lookup_that_is_under_way_ends_with_its_loop(provider):
     provider.script, provider.models_hang = (lambda _: "hello"), True
     code = f"""
 import asyncio
-from rlm_kernel.clients.openai import OpenAILM
-lm = OpenAILM(**{provider.backend_kwargs!r})
+from rlm_kernel.clients.openai import OpenAIAdapter
+from rlm_kernel.clients.remote import RemoteLM
+lm = RemoteLM(OpenAIAdapter(**{provider.backend_kwargs!r}))
 for _ in range(2):
     print(asyncio.run(lm.complete({QUESTION!r})).text)
 """

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from loopback import LoopbackProvider
 from outside import OutsideNetworkError
+from remote_clients import openai_lm
 
-from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.variables import environment_variables
 
 OUTSIDE = ("192.0.2.1", 443)  # a block of addresses that is reserved for documents
@@ -48,7 +48,7 @@ async def test_asyncio_cannot_leave_either():
 
 
 async def test_the_openai_backend_cannot_reach_openai():
-    lm = OpenAILM("gpt-5", "key", max_retries=0)
+    lm = openai_lm("gpt-5", "key", max_retries=0)
     with pytest.raises(Exception, match=r"OutsideNetworkError|only loopback is allowed"):
         await lm.complete([{"role": "user", "content": "hello"}])
     await lm.close()

@@ -13,10 +13,9 @@ from contextlib import ExitStack
 import openai
 import pytest
 from loopback import API_KEY, Fails, Hangs, LoopbackProvider, Says, Sends
+from remote_clients import openai_lm
 
-from rlm_kernel.clients.endpoint import Endpoint
-from rlm_kernel.clients.openai import OpenAILM
-from rlm_kernel.clients.provider_errors import NEXT_STEPS, lm_errors
+from rlm_kernel.clients.provider_errors import NEXT_STEPS, Endpoint, lm_errors
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.types import Reply, Usage
 
@@ -30,7 +29,7 @@ async def client(provider):
     def make(script=None, **options):
         if script is not None:
             provider.script = script
-        made.append(OpenAILM(**{**provider.backend_kwargs, "timeout": 20, **options}))
+        made.append(openai_lm(**{**provider.backend_kwargs, "timeout": 20, **options}))
         return made[-1]
 
     yield make
@@ -137,7 +136,7 @@ async def test_the_users_length_limit_stands_above_the_calls(client, provider, o
 
 @pytest.mark.parametrize("base_url", [None, "https://api.openai.com/v1", "https://eu.api.openai.com/v1"])
 def test_openai_itself_is_told_the_limit_under_its_new_name(base_url):
-    request = OpenAILM("gpt-5", "key", base_url)._request(QUESTION, 5)
+    request = openai_lm("gpt-5", "key", base_url).adapter.build_request(QUESTION, 5)
     assert request["max_completion_tokens"] == 5
     assert "max_tokens" not in request
 
@@ -186,24 +185,24 @@ def test_importing_the_module_does_not_import_the_sdk():
 @pytest.mark.parametrize("key", ["", "two words", "line\n", "pässwörd", "sk-\u2026"])
 def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(key):
     with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
-        OpenAILM("gpt-5", key)
+        openai_lm("gpt-5", key)
     assert not key or key not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["stream", "model", "max_tokens", "n"])
 def test_sampling_args_may_not_set_what_has_its_own_place(name):
     with pytest.raises(ConfigError, match=f"may not hold {name}:"):
-        OpenAILM("gpt-5", "key", sampling_args={name: 1})
+        openai_lm("gpt-5", "key", sampling_args={name: 1})
 
 
 def test_the_repr_shows_neither_key_nor_password():
-    lm = OpenAILM("gpt-5", "sk-secret", "http://user:hidden@localhost:8000/v1?token=hidden")
-    assert repr(lm) == "OpenAILM('gpt-5', base_url='http://localhost:8000/v1')"
+    lm = openai_lm("gpt-5", "sk-secret", "http://user:hidden@localhost:8000/v1?token=hidden")
+    assert repr(lm) == "RemoteLM('gpt-5', backend='openai', base_url='http://localhost:8000/v1')"
 
 
 async def test_first_calls_at_the_same_time_share_one_client(client):
     lm = client(lambda _: "hello")
-    connected = await asyncio.gather(*(lm._connected() for _ in range(5)))
+    connected = await asyncio.gather(*(lm._connection.client() for _ in range(5)))
     assert len(set(map(id, connected))) == 1
 
 
@@ -211,8 +210,9 @@ def test_another_event_loop_gets_connections_of_its_own(provider):
     provider.script = lambda _: "hello"
     code = f"""
 import asyncio
-from rlm_kernel.clients.openai import OpenAILM
-lm = OpenAILM(**{provider.backend_kwargs!r})
+from rlm_kernel.clients.openai import OpenAIAdapter
+from rlm_kernel.clients.remote import RemoteLM
+lm = RemoteLM(OpenAIAdapter(**{provider.backend_kwargs!r}))
 for _ in range(3):
     print(asyncio.run(lm.complete({QUESTION!r})).text)
 """
@@ -289,8 +289,8 @@ REFUSALS = {
     "403": (Fails(403, "No access"), 403, "ask for access to 'loopback-model'"),
     "404": (Fails(404, "The model does not exist"), 404, "Check model_name ('loopback-model') and base_url"),
     "400": (Fails(400, "Unsupported value: temperature"), 400, "sampling_args"),
-    "409": (Fails(409, "Conflict"), 409, "its own words"),
-    "413": (Fails(413, "Payload too large"), 413, "its own words"),
+    "409": (Fails(409, "Conflict"), 409, "see its message"),
+    "413": (Fails(413, "Payload too large"), 413, "see its message"),
     "422": (Fails(422, body={"detail": "temperature: too hot"}), 422, "sampling_args"),
     "429": (Fails(429, "Rate limit reached"), 429, "Too many calls or tokens at a time (0 retries)"),
     "429 quota": (Fails(429, "Pay first", "insufficient_quota"), 429, "no credit or quota left"),
@@ -369,7 +369,7 @@ async def test_an_sdk_that_does_not_start_is_a_matter_of_configuration(client, m
 async def test_openai_itself_is_told_the_organisation_of_the_environment(monkeypatch):
     monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
-    sdk = OpenAILM("gpt-5", "key")._open()
+    sdk = openai_lm("gpt-5", "key").adapter.open()
     assert (sdk.organization, sdk.project) == ("org-1", "proj-1")
     await sdk.close()
 
@@ -510,7 +510,7 @@ async def test_a_hanging_request_goes_on_when_it_is_released(client, provider):
 
 async def test_closing_the_provider_ends_kept_connections_and_hanging_requests():
     provider = LoopbackProvider(["hello", Hangs()])
-    lm = OpenAILM(**provider.backend_kwargs, max_retries=0)
+    lm = openai_lm(**provider.backend_kwargs, max_retries=0)
     await lm.complete(QUESTION)
     call = asyncio.create_task(lm.complete(QUESTION))
     await asyncio.to_thread(provider.wait_for_requests, 2)

@@ -7,8 +7,7 @@ import json
 import pytest
 from backends_on_loopback import KEY, client_of, marks
 from loopback import Fails, Says
-
-from rlm_kernel.clients.portkey import PortkeyLM
+from remote_clients import portkey_lm
 
 QUESTION = [{"role": "user", "content": "Who are you?"}]
 
@@ -85,6 +84,6 @@ async def test_the_price_table_is_asked_where_the_provider_is_named(client, give
 
 
 def test_the_repr_shows_no_key():
-    lm = PortkeyLM("@openai/gpt-5", KEY, Authorization="Bearer upstream-secret", virtual_key="virtual-secret")
-    assert repr(lm) == "PortkeyLM('@openai/gpt-5', base_url='https://api.portkey.ai/v1')"
-    assert lm._endpoint.hidden(f"{KEY} upstream-secret virtual-secret") == "[api key] [api key] [api key]"
+    lm = portkey_lm("@openai/gpt-5", KEY, Authorization="Bearer upstream-secret", virtual_key="virtual-secret")
+    assert repr(lm) == "RemoteLM('@openai/gpt-5', backend='openai', base_url='https://api.portkey.ai/v1')"
+    assert lm.endpoint.redact(f"{KEY} upstream-secret virtual-secret") == "[api key] [api key] [api key]"

@@ -11,10 +11,9 @@ from backends_on_loopback import client_of, closed, marks
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import Says, Sends
+from remote_clients import anthropic_lm, openai_lm
 
-from rlm_kernel.clients.anthropic import AnthropicLM
-from rlm_kernel.clients.openai import OpenAILM
-from rlm_kernel.clients.pricing import Prices, Tariff, Tokens
+from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
 from rlm_kernel.clients.registry import build
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.types import Usage
@@ -29,44 +28,44 @@ MINE = Prices.of({"input": 10, "output": 100})
 
 
 def test_the_users_prices_stand_above_everything():
-    assert Tariff(MINE, free=True, provider=OPENAI).cost(TOKENS, 5.0, ["gpt-5"]) == pytest.approx(0.11)
+    assert Pricing(MINE, free=True, provider=OPENAI).cost(TOKENS, 5.0, ["gpt-5"]) == pytest.approx(0.11)
 
 
 def test_what_the_provider_reports_stands_above_the_table():
-    assert Tariff(provider=OPENAI).cost(TOKENS, 5.0, ["gpt-5"]) == 5.0
-    assert Tariff(provider=OPENAI).cost(None, 0.0, ["gpt-5"]) == 0.0
+    assert Pricing(provider=OPENAI).cost(TOKENS, 5.0, ["gpt-5"]) == 5.0
+    assert Pricing(provider=OPENAI).cost(None, 0.0, ["gpt-5"]) == 0.0
 
 
 def test_a_server_of_ones_own_sends_no_bill():
-    assert Tariff(free=True).cost(None, None, ["anything"]) == 0.0
+    assert Pricing(free=True).cost(None, None, ["anything"]) == 0.0
 
 
 def test_the_table_is_asked_last():
-    assert Tariff(provider=OPENAI).cost(TOKENS, None, ["gpt-5-mini"]) == pytest.approx(0.002205)
+    assert Pricing(provider=OPENAI).cost(TOKENS, None, ["gpt-5-mini"]) == pytest.approx(0.002205)
 
 
 @pytest.mark.parametrize(
-    ("tariff", "tokens", "models"),
+    ("pricing", "tokens", "models"),
     [
-        (Tariff(), TOKENS, ["gpt-5"]),
-        (Tariff(provider=OPENAI), TOKENS, ["no-such-model"]),
-        (Tariff(provider={"provider_api_url": "https://models.example/v1"}), TOKENS, ["gpt-5"]),
-        (Tariff(provider={"provider_id": "nobody"}), TOKENS, ["gpt-5"]),
-        (Tariff(provider=OPENAI), None, ["gpt-5"]),
-        (Tariff(MINE), None, ["gpt-5"]),
-        (Tariff(provider=OPENAI), Tokens(input=1, cached=5), ["gpt-5"]),
-        (Tariff(provider=OPENAI), Tokens(input=5, output=-1), ["gpt-5"]),
+        (Pricing(), TOKENS, ["gpt-5"]),
+        (Pricing(provider=OPENAI), TOKENS, ["no-such-model"]),
+        (Pricing(provider={"provider_api_url": "https://models.example/v1"}), TOKENS, ["gpt-5"]),
+        (Pricing(provider={"provider_id": "nobody"}), TOKENS, ["gpt-5"]),
+        (Pricing(provider=OPENAI), None, ["gpt-5"]),
+        (Pricing(MINE), None, ["gpt-5"]),
+        (Pricing(provider=OPENAI), Tokens(input=1, cached=5), ["gpt-5"]),
+        (Pricing(provider=OPENAI), Tokens(input=5, output=-1), ["gpt-5"]),
     ],
     ids=["no table", "no model", "no provider", "no such provider", "no usage", "no usage, own prices", "odd", "minus"],
 )
-def test_what_nobody_knows_is_none_and_never_nothing(tariff, tokens, models):
-    assert tariff.cost(tokens, None, models) is None
+def test_what_nobody_knows_is_none_and_never_nothing(pricing, tokens, models):
+    assert pricing.cost(tokens, None, models) is None
 
 
 def test_the_model_that_answered_is_charged_before_the_one_that_was_asked():
-    tariff = Tariff(provider=OPENAI)
-    assert tariff.cost(TOKENS, None, ["gpt-5-mini", "gpt-5"]) == tariff.cost(TOKENS, None, ["gpt-5-mini"])
-    assert tariff.cost(TOKENS, None, ["alias", "gpt-5-mini"]) == tariff.cost(TOKENS, None, ["gpt-5-mini"])
+    pricing = Pricing(provider=OPENAI)
+    assert pricing.cost(TOKENS, None, ["gpt-5-mini", "gpt-5"]) == pricing.cost(TOKENS, None, ["gpt-5-mini"])
+    assert pricing.cost(TOKENS, None, ["alias", "gpt-5-mini"]) == pricing.cost(TOKENS, None, ["gpt-5-mini"])
 
 
 # Working it out
@@ -138,29 +137,29 @@ WRONG = [
 @pytest.mark.parametrize("prices", WRONG, ids=str)
 def test_prices_that_are_none_are_refused_when_the_client_is_made(prices):
     with pytest.raises(ConfigError, match="prices.*US dollars per million tokens"):
-        OpenAILM("gpt-5", "key", prices=prices)
+        openai_lm("gpt-5", "key", prices=prices)
 
 
 # Where the table looks
 
 AT_HOME = [
-    (OpenAILM("gpt-5-mini", "key"), "gpt-5-mini"),
-    (OpenAILM("gpt-5-mini", "key", "https://openrouter.ai/api/v1"), None),
-    (AnthropicLM("claude-sonnet-4-5", "key"), "claude-sonnet-4-5"),
+    (openai_lm("gpt-5-mini", "key"), "gpt-5-mini"),
+    (openai_lm("gpt-5-mini", "key", "https://openrouter.ai/api/v1"), None),
+    (anthropic_lm("claude-sonnet-4-5", "key"), "claude-sonnet-4-5"),
     (build("openrouter", {"model_name": "openai/gpt-4o", "api_key": "key"}, {}), "openai/gpt-4o"),
     (build("gemini", {"model_name": "gemini-2.5-flash", "api_key": "key"}, {}), "gemini-2.5-flash"),
     (
         build("azure_openai", {"model_name": "mine", "api_key": "k", "base_url": "https://me.openai.azure.com"}, {}),
         "gpt-4o-2024-08-06",
     ),
-    (OpenAILM("gpt-5-mini", "key", "http://localhost:8000/v1"), None),
-    (OpenAILM("gpt-5-mini", "key", "https://models.example/v1"), None),
+    (openai_lm("gpt-5-mini", "key", "http://localhost:8000/v1"), None),
+    (openai_lm("gpt-5-mini", "key", "https://models.example/v1"), None),
 ]
 
 
 @pytest.mark.parametrize(("lm", "model"), AT_HOME, ids=lambda value: getattr(value, "_url", None))
 def test_a_provider_is_known_by_its_address(lm, model):
-    cost = lm._tariff.cost(TOKENS, None, lm._names(model or lm.model_name))
+    cost = lm.pricing.cost(TOKENS, None, lm.adapter.price_names(model or lm.model))
     assert (cost is not None) is (model is not None)
 
 
@@ -176,7 +175,7 @@ def test_a_provider_is_known_by_its_address(lm, model):
 )
 def test_only_a_server_on_this_machine_is_known_to_send_no_bill(backend, url, free):
     lm = build(backend, {"model_name": "m", "base_url": url}, {})
-    assert lm._tariff.cost(TOKENS, None, ["m"]) == (0.0 if free else None)
+    assert lm.pricing.cost(TOKENS, None, ["m"]) == (0.0 if free else None)
 
 
 async def test_a_key_of_ones_own_at_openrouter_costs_its_fee_and_the_models_price(provider):
@@ -213,7 +212,7 @@ async def test_anthropics_cache_is_charged_by_its_own_prices(provider, on_text):
 
 def test_the_table_agrees_with_that_arithmetic():
     tokens = Tokens(input=1_000, output=100, cached=400, written=200)
-    table = Tariff(provider={"provider_api_url": "https://api.anthropic.com"})
+    table = Pricing(provider={"provider_api_url": "https://api.anthropic.com"})
     own = Prices.of({"input": 3, "output": 15, "cached": 0.3, "cache_write": 3.75})
     assert table.cost(tokens, None, ["claude-sonnet-4-20250514"]) == pytest.approx(own.cost(tokens))
 
@@ -223,7 +222,7 @@ def test_the_table_is_part_of_its_package_and_not_fetched():
 import socket
 def refuse(*_): raise AssertionError("a socket was opened")
 socket.socket.connect = socket.getaddrinfo = refuse
-from rlm_kernel.clients.pricing import Tariff, Tokens
-print(Tariff(provider={"provider_api_url": "https://api.openai.com/v1"}).cost(Tokens(10, 10), None, ["gpt-5"]))
+from rlm_kernel.clients.pricing import Pricing, Tokens
+print(Pricing(provider={"provider_api_url": "https://api.openai.com/v1"}).cost(Tokens(10, 10), None, ["gpt-5"]))
 """
     assert float(subprocess.check_output([sys.executable, "-c", code], text=True)) > 0

@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 import pytest
 
-from rlm_kernel.clients.argument_types import ARGUMENT_KINDS
+from rlm_kernel.clients.arguments import TYPES
 from rlm_kernel.clients.backends import BACKENDS
-from rlm_kernel.clients.openai import OpenAILM
+from rlm_kernel.clients.openai import OpenAIAdapter
 from rlm_kernel.clients.registry import build, find
 from rlm_kernel.clients.variables import environment_variables
 from rlm_kernel.errors import ConfigError
@@ -38,8 +38,8 @@ def test_every_documented_backend_is_in_the_table():
 
 
 @pytest.mark.parametrize("backend", ALL, ids=lambda backend: backend.name)
-def test_every_argument_of_a_backend_has_a_kind(backend):
-    assert set(backend.arguments) <= ARGUMENT_KINDS.keys()
+def test_every_argument_of_a_backend_has_a_type(backend):
+    assert set(backend.arguments) <= TYPES.keys()
 
 
 @pytest.mark.parametrize("backend", ALL, ids=lambda backend: backend.name)
@@ -86,8 +86,8 @@ def test_all_arguments_reach_the_client():
         "timeout": 9.5,
     }
     lm = build("openai", MappingProxyType(given), ENV)
-    assert isinstance(lm, OpenAILM)
-    assert {name: getattr(lm, name) for name in given} == given
+    assert isinstance(lm.adapter, OpenAIAdapter)
+    assert {name: getattr(lm.adapter, name) for name in given} == given
     assert (lm.backend, lm.model) == ("openai", "gpt-5")
 
 
@@ -146,7 +146,7 @@ def test_an_argument_of_the_wrong_kind_is_named(name, value):
 
 def test_none_counts_as_not_given():
     lm = build("openai", {"model_name": "gpt-5", "timeout": None, "base_url": None}, ENV)
-    assert (lm.timeout, lm.base_url) == (300.0, None)
+    assert (lm.adapter.timeout, lm.adapter.base_url) == (300.0, None)
 
 
 # Keys and endpoints
@@ -154,12 +154,12 @@ def test_none_counts_as_not_given():
 
 @pytest.mark.parametrize("key", [None, ""])
 def test_the_key_is_taken_from_the_environment_unless_given(key):
-    assert build("openai", {"model_name": "gpt-5", "api_key": key}, ENV).api_key == "from-env"
-    assert build("openai", {"model_name": "gpt-5", "api_key": "mine"}, ENV).api_key == "mine"
+    assert build("openai", {"model_name": "gpt-5", "api_key": key}, ENV).adapter.api_key == "from-env"
+    assert build("openai", {"model_name": "gpt-5", "api_key": "mine"}, ENV).adapter.api_key == "mine"
 
 
 def test_a_line_break_at_the_end_of_the_variable_is_no_part_of_the_key():
-    assert build("openai", {"model_name": "gpt-5"}, {"OPENAI_API_KEY": "key\n"}).api_key == "key"
+    assert build("openai", {"model_name": "gpt-5"}, {"OPENAI_API_KEY": "key\n"}).adapter.api_key == "key"
 
 
 @pytest.mark.parametrize("env", [{}, {"OPENAI_API_KEY": ""}, {"OPENAI_API_KEY": " "}])
@@ -170,9 +170,9 @@ def test_a_missing_key_names_argument_variable_and_file(env):
 
 def test_the_endpoint_is_taken_from_the_environment_unless_given():
     env = {**ENV, "OPENAI_BASE_URL": "http://localhost:1/v1"}
-    assert build("openai", {"model_name": "m"}, env).base_url == "http://localhost:1/v1"
+    assert build("openai", {"model_name": "m"}, env).adapter.base_url == "http://localhost:1/v1"
     given = {"model_name": "m", "base_url": "http://localhost:2/v1"}
-    assert build("openai", given, env).base_url == "http://localhost:2/v1"
+    assert build("openai", given, env).adapter.base_url == "http://localhost:2/v1"
 
 
 # Backends that are one entry
@@ -209,7 +209,7 @@ ENTRIES = [
 @pytest.mark.parametrize(("name", "given", "env", "found"), ENTRIES, ids=str)
 def test_endpoint_and_key_come_from_argument_environment_or_table(name, given, env, found):
     lm = build(name, {"model_name": "m", **given}, env)
-    assert (lm.base_url, lm.api_key) == found
+    assert (lm.adapter.base_url, lm.adapter.api_key) == found
     assert (lm.backend, lm.model) == (name, "m")
 
 
@@ -250,7 +250,7 @@ sys.exit(bool({{"portkey_ai", "litellm", "anthropic", "openai", "genai_prices"}}
 
 
 def test_openrouter_is_told_who_asks():
-    assert build("openrouter", {"model_name": "m", "api_key": "k"}, {}).headers == {"X-Title": "rlm-kernel"}
+    assert build("openrouter", {"model_name": "m", "api_key": "k"}, {}).adapter.headers == {"X-Title": "rlm-kernel"}
 
 
 def test_llamacpp_needs_neither_key_nor_argument():

@@ -8,11 +8,9 @@ import pydantic
 import pytest
 from backends_on_loopback import client_of, closed, each_backend
 from loopback import Fails, Says
+from remote_clients import anthropic_lm, openai_lm
 
-from rlm_kernel.clients.anthropic import AnthropicLM
-from rlm_kernel.clients.base import takes_images, takes_schema
 from rlm_kernel.clients.llamacpp.client import LlamaCppLM
-from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.provider_errors import refuses_schema
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import LMError
@@ -140,9 +138,8 @@ async def test_pictures_and_a_schema_go_together(client, provider):
     assert asked_for(provider.requests[0]) == SCHEMA
 
 
-async def test_a_client_says_what_it_takes(client):
-    lm = client([])
-    assert (takes_schema(lm), takes_images(lm)) == (True, True)
+async def test_a_client_takes_images(client):
+    assert client([]).takes_images
 
 
 # -- OpenAI's words
@@ -150,7 +147,7 @@ async def test_a_client_says_what_it_takes(client):
 
 async def test_strict_is_asked_for_where_the_schema_leaves_nothing_open(provider):
     provider.script = [ANSWER, ANSWER]
-    lm = OpenAILM("m", "key", provider.base_url)
+    lm = openai_lm("m", "key", provider.base_url)
     for schema in (SCHEMA, {"type": "object"}):
         await lm.complete(QUESTION, schema=schema)
     await lm.close()
@@ -159,15 +156,15 @@ async def test_strict_is_asked_for_where_the_schema_leaves_nothing_open(provider
 
 async def test_a_server_that_only_holds_the_words_to_the_schema_tells_the_model_too(provider):
     provider.script = [ANSWER]
-    lm = OpenAILM("m", "key", provider.base_url)
+    lm = openai_lm("m", "key", provider.base_url)
     await lm.complete(QUESTION, schema=SCHEMA)
     await lm.close()
     assert IN_WORDS in provider.requests[0].prompt
 
 
 def test_openai_itself_shows_the_schema_to_its_models():
-    assert OpenAILM("m", "key")._shows_schema()
-    assert not OpenAILM("m", "key", "http://127.0.0.1:8000/v1")._shows_schema()
+    assert openai_lm("m", "key").adapter.shows_schema
+    assert not openai_lm("m", "key", "http://127.0.0.1:8000/v1").adapter.shows_schema
 
 
 # -- Anthropic's words
@@ -175,7 +172,7 @@ def test_openai_itself_shows_the_schema_to_its_models():
 
 @pytest.fixture
 async def claude(provider):
-    lm = AnthropicLM("claude", "key", provider.base_url, sampling_args={"output_config": {"effort": "low"}})
+    lm = anthropic_lm("claude", "key", provider.base_url, sampling_args={"output_config": {"effort": "low"}})
     yield lm
     await lm.close()
 
@@ -216,9 +213,8 @@ async def test_a_picture_in_a_growing_conversation_leaves_the_cache_mark_on_the_
 # -- those that are no remote client
 
 
-def test_the_local_model_takes_schemas_and_no_pictures():
-    lm = LlamaCppLM(base_url="http://127.0.0.1:9")
-    assert (takes_schema(lm), takes_images(lm)) == (True, False)
+def test_the_local_model_takes_no_images():
+    assert not LlamaCppLM(base_url="http://127.0.0.1:9").takes_images
 
 
 async def test_the_scripted_model_shows_what_it_was_given():

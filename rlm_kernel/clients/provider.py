@@ -1,0 +1,192 @@
+"""The part of a client that differs between providers: `ProviderAdapter`, and `ReplyBuilder`, which reads replies.
+
+The SDKs do not validate responses: if a server is not fully compatible, any field can be missing or have another type.
+So every field is read with a default.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rlm_kernel.clients.pricing import Tokens
+from rlm_kernel.clients.transport import CONNECT_SECONDS, http_options, is_loopback
+from rlm_kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rlm_kernel.types import Message
+
+MAX_DOLLARS = 1e12
+"""A larger number is not taken for a price."""
+
+
+@dataclass(slots=True)
+class ReplyBuilder:
+    """A reply under construction. A subclass reads the responses of one API.
+
+    Attributes:
+        model: the model that answers, as the provider reports it.
+        pieces: the text so far; empty until a text, even an empty one, has arrived.
+        finish_reason: why the reply ended, or None.
+        tokens: what was used, or None if the provider did not report it.
+        cost: US dollars, as the provider reports them, or None.
+        begun: whether any reply has arrived.
+        complaint: the provider's message if there is no reply.
+    """
+
+    model: str
+    pieces: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+    tokens: Tokens | None = None
+    cost: float | None = None
+    begun: bool = False
+    complaint: str = "the reply has no choices"
+
+    def add(self, response: Any) -> str:
+        """Read a response, or one chunk of a stream, and return its text."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False, repr=False)
+class ProviderAdapter(ABC):
+    """The settings of a client, and how its provider is called.
+
+    Args:
+        model_name: the model, as the provider names it.
+        api_key: the key. A server without keys accepts any word.
+        base_url: the endpoint; None selects the provider's own. The environment is not read here.
+        backend: the name of the backend, for errors.
+        key_variable: the environment variable of the key, for errors, or None.
+        timeout: seconds without data from the provider after which a call fails.
+        max_retries: how often the SDK retries after 408, 409, 429, 5xx, a timeout or a lost connection.
+        max_tokens: the longest reply in tokens; overrides the limit of a call.
+        sampling_args: fields of the request such as ``temperature``, merged into its body.
+        context_window: tokens of prompt and reply together; None: determined with the first call, if possible.
+        extra_body: further fields of the body; `sampling_args` override them.
+        headers: further headers of each request. The only headers from the environment are OpenAI's organisation and
+            project, and they are sent to OpenAI only.
+        prices: US dollars per million tokens, see `Prices`; they override what the provider reports.
+        own_server: whether the server belongs to the user; if it is also on this machine, it is free of charge.
+
+    Raises:
+        ConfigError: the key cannot be sent, or `sampling_args` contain a reserved field.
+    """
+
+    model_name: str
+    api_key: str
+    base_url: str | None = None
+    _: KW_ONLY
+    backend: str = "openai"
+    key_variable: str | None = "OPENAI_API_KEY"
+    timeout: float = 300.0
+    max_retries: int = 2
+    max_tokens: int | None = None
+    sampling_args: Mapping[str, Any] | None = None
+    context_window: int | None = None
+    extra_body: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] | None = None
+    prices: Mapping[str, float] | None = None
+    own_server: bool = False
+
+    default_url: ClassVar[str]
+    api: ClassVar[str] = "OpenAI"
+    url_form: ClassVar[str] = "it usually ends in /v1"
+    default_max_tokens: ClassVar[int | None] = None
+    needs_key: ClassVar[bool] = True
+    reserved: ClassVar[frozenset[str]]
+    """Fields of a request that `sampling_args` may not contain, because they are set elsewhere."""
+    reply_builder: ClassVar[type[ReplyBuilder]]
+    models_path: str | None = field(default="/models", init=False)
+    """The path of the list of models; None if it does not contain context windows."""
+    shows_schema: bool = field(default=False, init=False)
+    """Whether the mode for structured output shows the schema to the model. If not, the messages contain it too."""
+
+    def __post_init__(self) -> None:
+        if self.api_key or self.needs_key:
+            check_key(self.api_key, self.key_variable)
+        if wrong := sorted(self.reserved & (self.sampling_args or {}).keys()):
+            raise ConfigError(
+                f"sampling_args may not hold {', '.join(wrong)}: it is for fields such as temperature, top_p or "
+                "seed. The length of a reply is the argument max_tokens."
+            )
+
+    @abstractmethod
+    def open(self) -> Any:
+        """Build the SDK's client, which has a coroutine `close`. Called in a thread."""
+
+    @abstractmethod
+    def build_request(
+        self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The arguments of the SDK's call."""
+
+    @abstractmethod
+    async def send(self, client: Any, request: dict[str, Any], *, stream: bool) -> Any:
+        """Call the SDK. The result is a response, or with `stream` an async context manager that gives chunks."""
+
+    def accepts_schema(self, _: dict[str, Any]) -> bool:
+        """Whether the provider's mode for structured output supports this schema. The SDK is imported by then."""
+        return True
+
+    @property
+    def url(self) -> str:
+        """The endpoint."""
+        return self.base_url or self.default_url
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The keys, which must not appear in messages."""
+        return (self.api_key,)
+
+    @property
+    def price_source(self) -> Mapping[str, str] | None:
+        """The provider's key in the price table, or None."""
+        return None if is_loopback(self.url) else {"provider_api_url": self.url}
+
+    def price_names(self, answered_by: str) -> tuple[str, ...]:
+        """Names of the model to look up in the price table, the best first. The requested name can be an alias."""
+        return (answered_by, self.model_name)
+
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds for opening a connection."""
+        return min(self.timeout, CONNECT_SECONDS)
+
+    def sdk_options(self, sdk: Any) -> dict[str, Any]:
+        """The arguments of a client of the SDK of OpenAI or Anthropic."""
+        return {
+            "api_key": self.api_key,
+            "base_url": self.url,
+            "timeout": sdk.Timeout(self.timeout, connect=self.connect_timeout),
+            "max_retries": self.max_retries,
+            "default_headers": self.headers,
+            "http_client": sdk.DefaultAsyncHttpxClient(**http_options(self.url)),
+        }
+
+
+def check_key(key: str, variable: str | None) -> None:
+    """Check that a key can be sent.
+
+    Raises:
+        ConfigError: it is empty or has characters that a header cannot contain. The key is not shown.
+    """
+    if not (key and key.isascii() and key.isprintable() and " " not in key):
+        where = f"api_key (or {variable})" if variable else "api_key"
+        raise ConfigError(
+            f"{where} is empty or holds a space, a line break or a letter outside ASCII, so "
+            "it cannot be sent: copy it again. A server without keys accepts any word, such as 'EMPTY'."
+        )
+
+
+def token_count(record: Any, name: str) -> int | None:
+    """A number of tokens; None if it is missing or invalid, such as the -1 of a server that does not know."""
+    value = getattr(record, name, None)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def dollars(value: Any) -> float | None:
+    """US dollars; None if the value is not an amount."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_DOLLARS
+    return float(value) if known else None
