@@ -36,7 +36,7 @@ class Models:
 
     @property
     def all(self) -> tuple[LM, ...]:
-        """Everybody who can be asked."""
+        """All models that can be asked."""
         return (*self.others, self.root)
 
     @property

@@ -36,10 +36,10 @@ class Engine:
     Args:
         config: what the RLM was set up with.
         on_event: reads the stream of events.
-        live: whether somebody watches, so that the root model's words are streamed.
+        live: whether the run is shown live, so that the root model's words are streamed.
         parent: the run whose `rlm_query` this one answers; it shares its ledger.
         repl: a persistent one, which stays open; None: one of its own.
-        recorded: of an earlier run, which this one goes on from.
+        recorded: of an earlier run, which this one resumes.
         record: called at the end for the `metadata` of the outcome.
         schema: what the answer has to fit; None: it is text.
 
@@ -179,10 +179,10 @@ class Engine:
     # -- other ways to an answer
 
     async def _last_word(self) -> str:
-        """The answer after the last turn: a variable, a FINAL(...), or whatever the model said.
+        """The answer after the last turn: a variable, a FINAL(...), or the model's own words.
 
         Code is no answer, with words around it or without, and neither is an empty reply. In its place stands the draft
-        in `answer`; without one the model is asked once more.
+        in `answer`; without one the model is asked again.
 
         Raises:
             NoAnswerError: it gave none again.
