@@ -99,7 +99,7 @@ def engine_loop() -> asyncio.AbstractEventLoop:
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Run it for ever. A `sys.exit()` in a user's code would end it: whoever waits for the task gets that instead."""
+    """Run it for ever. A `sys.exit()` in a user's code would end it: it is raised where the task is awaited."""
     while True:
         with contextlib.suppress(SystemExit, KeyboardInterrupt):
             loop.run_forever()
@@ -148,11 +148,11 @@ class Job(Generic[T]):
             raise
 
     async def ended_async(self) -> None:
-        """Await its end, whatever that is."""
+        """Await its end, without its result or its error."""
         outcome = asyncio.wrap_future(self._outcome)
         await asyncio.wait({outcome})
         if not outcome.cancelled():
-            outcome.exception()  # taken, else asyncio would report that nobody took it
+            outcome.exception()  # retrieved, else asyncio would report that it was not
 
     def cancel(self) -> None:
         """Ask it to stop; it cleans up first."""

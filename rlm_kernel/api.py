@@ -49,7 +49,7 @@ class RLM(Unpicklable):
         environment_kwargs: `setup_code`, `env`, `cwd`, `cell_timeout` (seconds), `memory` (``"2g"``).
         depth: of this RLM in a tree of them.
         max_depth: at `depth >= max_depth` a completion is one plain call; `rlm_query` starts children above it.
-        max_iterations: turns before the model is asked for its last word.
+        max_iterations: turns before the model is asked for its final answer.
         custom_system_prompt: in place of ours, taken verbatim.
         other_backends: providers (or `LM`s) for sub-calls; the first is their default.
         other_backend_kwargs: their arguments, in the same order.
@@ -176,7 +176,7 @@ class RLM(Unpicklable):
             response_schema: a JSON Schema or a pydantic class; the answer is validated, and `parsed` is the object.
 
         Raises:
-            ConfigError: the prompt is not str, dict or list, or cannot be sent to the kernel; or the schema is none.
+            ConfigError: the prompt is not str, dict or list, or cannot be sent to the kernel, or the schema is wrong.
             LMError, KernelError: the model or the kernel failed.
             LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
@@ -230,12 +230,12 @@ class RLM(Unpicklable):
         trust: Trust = False,
         **overrides: Any,
     ) -> RLMChatCompletion:
-        """Go on from a recorded run, killed or finished. Nothing that is on record is asked again.
+        """Resume a recorded run, killed or finished. Nothing that is on record is asked again.
 
         The cells run again in a new kernel, with the recorded answers of models and tools, for what they leave there.
 
         Args:
-            path: the log, or the notebook beside it.
+            path: the log, or its notebook in the same folder.
             at: the last iteration that counts; None: all of it.
             prompt: the input, when the log does not hold it.
             root_prompt: another question from here on.

@@ -7,14 +7,14 @@ spent, what is reserved and its own reservation fit under the limit, or when no 
 over, what it took is counted, and its reservation is given back.
 
 What that promises: a limit is overshot by one call at most, whatever the calls cost, however they are mixed, and
-whether they end, fail, break off or are given up. A call whose end nobody sees, or whose provider does not say what it
-used, is counted by an estimate that says so.
+whether they end, fail, break off or are given up. A call whose end is not seen, or whose provider does not report
+its usage, is counted by an estimate, and marked as one.
 
 What it does not promise: a provider that reports more than was reserved (it counts tokens that are not in the prompt,
 ignores the limit of the reply, or has other prices than are known) is believed, and what the calls under way at that
 moment report above their reservations comes on top. From then on the model's reservations are multiplied by the worst
-ratio seen. Nobody can count what a provider charges and does not say: thinking that it hides in a reply without usage,
-a refusal that it charges, or what a gateway sends again by itself. When an SDK sends a call again after a time-out and
+ratio seen. What a provider charges and does not report cannot be counted: thinking in a reply without usage, a
+refusal that it charges, or what a gateway sends again by itself. When an SDK sends a call again after a time-out and
 it then ends well, it is counted once; when all its tries fail, each is.
 """
 
@@ -87,7 +87,7 @@ class Allowance:
         return self.spent >= self.limit
 
     def fits(self, amount: float) -> bool:
-        """Whether a call that may take this much can start beside those under way."""
+        """Whether a call that may take this much can start while others are under way."""
         return self.limit == math.inf or self.spent + self.reserved + amount <= self.limit
 
 
@@ -95,7 +95,7 @@ class Allowance:
 class Rates:
     """What the calls of one model have shown of its prices, and of how far beyond their bounds they go.
 
-    A call of so many tokens that cost so much leaves at most cost/tokens for the price of each; the lowest such price
+    The price of a token is at most the cost of a call divided by its tokens; the lowest such price
     is an upper bound, as long as the provider's prices do not change.
 
     Attributes:
@@ -113,7 +113,7 @@ class Rates:
     owed: tuple[int, int] = (0, 0)
 
     def price(self, limit: Bound, read: int, wrote: int) -> float:
-        """US dollars of so many tokens at most; infinity when nobody knows."""
+        """The most that these tokens cost, in US dollars; infinity when it is unknown."""
         known = limit.price(read, wrote)
         if known is not None:
             return known or self.dearest  # what is free and was charged is not free
@@ -189,7 +189,7 @@ class Ledger:
         return None if limit is None else max(0.0, limit - self._elapsed)
 
     def take_unpriced(self) -> list[str]:
-        """Models that a budget is set for and whose cost nobody knows, each once."""
+        """Models whose cost is unknown while there is a budget, each once."""
         return _not_told(self._unpriced)
 
     def take_estimated(self) -> list[str]:
@@ -209,7 +209,7 @@ class Ledger:
         tokens, dollars = self._reservation(model, limit)
         self._under_way += 1
         self._tokens.reserved += tokens
-        # What nobody knows is alone: nothing is admitted beside it, and it is reserved by that.
+        # A call of unknown cost runs alone: no other is admitted with it, so it needs no reservation.
         self._budget.reserved += dollars
         try:
             yield
@@ -229,7 +229,7 @@ class Ledger:
             self._wake()
 
     def count(self, model: str, usage: Usage, meter: UsageMeter) -> None:
-        """Take in a call of an earlier run that this one goes on from."""
+        """Count a call of an earlier run that this one resumes."""
         self._add(model, estimates.recorded(usage), meter)
 
     def check(self) -> None:
@@ -303,7 +303,7 @@ class Ledger:
             self._charge(model, usage)
 
     def _charge(self, model: str, usage: Usage) -> None:
-        """What has no known cost is owed, and counted as soon as a call of the model tells its prices."""
+        """A usage of unknown cost is owed. It is counted when a later call shows the prices of the model."""
         rates = self._rates[model]
         if usage.cost is None:
             self._unpriced.setdefault(model, False)

@@ -34,7 +34,7 @@ class Run(Job[RLMChatCompletion]):
         question: the `root_prompt`; None when the prompt asks itself.
         repl: a persistent one, or None.
         log: keeps the run, or None.
-        recorded: of an earlier run, which this one goes on from.
+        recorded: of an earlier run, which this one resumes.
         schema: what the answer has to fit, or None.
         verbose: whether to show it live.
         live: whether somebody reads the root model's words while they are written.
@@ -98,7 +98,7 @@ class Run(Job[RLMChatCompletion]):
         return None if self._log is None else self._log.metadata()
 
     def _tell(self, event: Event) -> None:
-        """Tell every reader of an event, and then of what went wrong with it: a log that may not grow any more, say."""
+        """Pass an event to every reader, and then what failed: a log that has reached its limit, for example."""
         wrong: list[str] = []
         for reader in list(self._readers):
             try:

@@ -36,7 +36,7 @@ class Models:
 
     @property
     def all(self) -> tuple[BaseLM, ...]:
-        """Everybody who can be asked."""
+        """All models that can be asked."""
         return (*self.others, self.root)
 
     @property

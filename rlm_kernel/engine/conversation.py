@@ -47,7 +47,7 @@ class Conversation:
         return len(self._turns) > _NEWEST
 
     def add(self, reply: Reply, told: str) -> None:
-        """A turn: what the model said and what it was told. Providers refuse an empty message."""
+        """A turn: the reply of the model and the message after it. Providers refuse an empty message."""
         turn: list[Message] = [
             {"role": "assistant", "content": reply.text or "(empty)"},
             {"role": "user", "content": told},

@@ -24,14 +24,14 @@ IMAGE_TOKENS = 50_000
 """Of a picture: the most that a provider is known to charge (eight tiles of OpenAI's dearest counting)."""
 
 REPLY_TOKENS = 131_072
-"""Of a reply without any limit, from a model whose window nobody knows."""
+"""Of a reply without any limit, from a model whose window is unknown."""
 
 MAX_TOKENS_OF_CALL = 10**9
 MAX_DOLLARS_OF_CALL = 10**6
 """A provider that reports more than that reports no amount."""
 
 Price = Callable[[int, int], float | None]
-"""US dollars of so many tokens of prompt and reply at most; None when nobody knows before the provider says."""
+"""The most that tokens of prompt and reply cost, in US dollars; None when it is unknown before the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def believed(reply: Reply, limit: Bound) -> Usage:
 
 
 def lost(limit: Bound, requests: int = 1) -> Usage:
-    """What a call is taken to have used whose end nobody saw: all that it could, as often as it was sent."""
+    """The usage that is counted for a call whose end was not seen: its bound, for each time it was sent."""
     read, wrote = requests * limit.input_tokens, requests * limit.output_tokens
     cost = limit.price(read, wrote)
     return Usage(read, wrote, 0, cost, read + wrote, cost or 0.0)
@@ -123,7 +123,7 @@ def _size(text: str) -> int:
 
 
 def _written(reply: Reply, limit: Bound) -> int:
-    """The tokens of a reply that nobody counted. One that was cut had its whole limit, what was thought included."""
+    """The tokens of a reply without reported usage. One that was cut used its whole limit, thinking included."""
     return limit.output_tokens if reply.finish_reason == "length" else min(_size(reply.text), limit.output_tokens)
 
 

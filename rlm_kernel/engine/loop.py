@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rlm_kernel._async import gather_or_cancel
@@ -39,10 +40,10 @@ class Engine:
     Args:
         config: what the RLM was set up with.
         on_event: reads the stream of events.
-        live: whether somebody watches, so that the root model's words are streamed.
+        live: whether the run is shown live, so that the root model's words are streamed.
         parent: the run whose `rlm_query` this one answers; it shares its ledger.
         repl: a persistent one, which stays open; None: one of its own.
-        recorded: of an earlier run, which this one goes on from.
+        recorded: of an earlier run, which this one resumes.
         record: called at the end for the `metadata` of the outcome.
         schema: what the answer has to fit; None: it is text.
 
@@ -51,6 +52,7 @@ class Engine:
         usage: the calls of this run and of its children.
         kernels: who of the tree may have a kernel.
         level: of this run in the tree, 0 for the root.
+        subcalls: answers questions, also those of a kernel without a run.
     """
 
     def __init__(
@@ -76,8 +78,9 @@ class Engine:
         self._built = AnswerBuilder(None if schema is None else schema.build)
         self._schema = None if schema is None else replace(schema, build=self._built)
         self._emit = Emitter(on_event, self._recorded.seconds)
+        self._repl = repl or Repl(config)
         calls = ModelCalls(self.ledger, self.usage)
-        self._subcalls = SubCalls(
+        self.subcalls = SubCalls(
             models=config.models,
             calls=calls,
             emit=self._emit,
@@ -85,23 +88,18 @@ class Engine:
             max_children=config.max_concurrent_subcalls,
             child_turn=lambda: self.kernels.turn(self.level + 1),
             start_child=self._start_child if config.depth + 1 < config.max_depth else None,
-            on_limit=self._interrupt,
+            on_limit=self._repl.interrupt,
             tools={tool.name: tool for tool in config.tools if tool.kind == "function"},
             recorded=self._recorded,
         )
-        self._repl = repl or Repl(config)
-        self._root = RootModel(config, calls, self._emit, self._recorded, self._keep_history, live=live)
+        remember = partial(self._repl.remember, "history")
+        self._root = RootModel(config, calls, self._emit, self._recorded, remember, live=live)
         self._turns = Turns(config, self._repl, self.ledger, self._emit, self._schema)
 
     @property
     def partial_answer(self) -> str | None:
         """The best answer so far: the last content of `answer`, ready or not."""
         return self._repl.draft
-
-    @property
-    def subcalls(self) -> SubCalls:
-        """Answers questions; also those of a kernel in which no run of ours is."""
-        return self._subcalls
 
     async def run(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
         """Answer a question over a context.
@@ -120,7 +118,7 @@ class Engine:
         is_plain = self._config.depth >= self._config.max_depth
         self._announce(prompt, question)
         try:
-            async with self._repl.serve(self._subcalls, self._emit, self._recorded):
+            async with self._repl.serve(self.subcalls, self._emit, self._recorded):
                 try:
                     async with self.ledger.deadline():
                         answer = await (self._ask_plainly if is_plain else self._loop)(prompt, question)
@@ -182,10 +180,10 @@ class Engine:
     # -- other ways to an answer
 
     async def _last_word(self) -> str:
-        """The answer after the last turn: a variable, a FINAL(...), or whatever the model said.
+        """The answer after the last turn: a variable, a FINAL(...), or the model's own words.
 
         Code is no answer, with words around it or without, and neither is an empty reply. In its place stands the draft
-        in `answer`; without one the model is asked once more.
+        in `answer`; without one the model is asked again.
 
         Raises:
             NoAnswerError: it gave none again.
@@ -242,17 +240,11 @@ class Engine:
         recorded = self._recorded.children.get(prompt.slot)
         return await Engine(config, tell, parent=self, recorded=recorded, schema=prompt.schema).run(prompt.text, None)
 
-    def _interrupt(self) -> None:
-        self._repl.interrupt()
-
     @property
     def _seconds_to_keep(self) -> float:
         """How long a kernel that stays may take to store the conversation. The answer is there, and must not wait."""
         left = self.ledger.seconds_left
         return MAX_KEEP_SECONDS if left is None else min(MAX_KEEP_SECONDS, max(MIN_KEEP_SECONDS, left))
-
-    async def _keep_history(self, messages: Sequence[Message]) -> None:
-        await self._repl.remember("history", messages)
 
     # -- the readers
 

@@ -30,7 +30,7 @@ HARMLESS = frozenset({
 OF_MODELS = {
     "backend_kwargs": "backend", "other_backend_kwargs": "other_backends", "sampling_args": "", "sub_sampling_args": "",
 }  # fmt: skip
-"""Arguments that hold options of models, and the argument that, when it is given anew, leaves them unused."""
+"""Arguments that hold options of models, and the argument that, when it is given again, leaves them unused."""
 
 Trust = bool | Callable[[str], bool]
 """Whether a stranger's record may do what it says, or who is asked: it gets the question, of several lines."""
@@ -67,7 +67,7 @@ class Use:
         environment: where its cells run; None: where they ran.
         environment_kwargs: its options, where somebody gives them; None: the recorded ones, where no place is named.
         models: whether models are asked for what is not on record.
-        given: arguments of the `RLM` that are given anew.
+        given: arguments of the `RLM` that are given again.
         code: what runs that is not on record, in words: cells of a notebook that were edited, say.
     """
 
@@ -81,7 +81,7 @@ class Use:
 def admitted(recording: Recording, use: Use, trust: Trust = False) -> Recording:
     """A record as it may be used: as it is when this user made it or trusts it, else without what it opens.
 
-    What is left out is told in a warning.
+    A warning names what is left out.
 
     Raises:
         RecordingError: it cannot be used without something that it opens; the message says what to do.

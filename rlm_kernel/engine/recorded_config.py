@@ -25,7 +25,7 @@ _BELONGING = {
     "other_backends": "other_backend_kwargs",
     "environment": "environment_kwargs",  # what a kernel may reach is said by who says where it lives
 }
-"""Who gives the first anew does not mean the second that is on record."""
+"""When the first is given again, the recorded value of the second does not apply."""
 _MODELS = ("backend_kwargs", "other_backend_kwargs", "sampling_args", "sub_sampling_args")
 
 
@@ -58,7 +58,7 @@ def record_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def arguments_of(
     recording: Recording, overrides: Mapping[str, Any], rlm: type, source: Source | None = None
 ) -> dict[str, Any]:
-    """The arguments of an `RLM` that goes on from a run. Those of its models are `Sourced`.
+    """The arguments of an `RLM` that resumes a run. Those of its models are `Sourced`.
 
     Args:
         recording: the run.

@@ -126,7 +126,7 @@ class RootModel:
             iteration += 1
 
     async def end_turn(self, reply: Reply, message: str, iteration: int) -> None:
-        """End a turn: keep what it said and what it is told, and make room when that fills its window."""
+        """End a turn: keep the reply and the message after it, and summarise when they fill the window."""
         self.conversation.add(reply, message + self.ending)
         if self._is_to_be_summarised(reply):
             told = _after_last_reply(self.conversation.messages)

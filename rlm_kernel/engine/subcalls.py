@@ -225,25 +225,12 @@ class SubCalls:
 
     def _answer_without_model(self, query: Query, answer: Answer) -> list[Answer]:
         """Answer a call without a model. It is recorded, because a replay has to give the same answer."""
-        cell, model = query.slots[0].cell, clip(query.model or self.models.default.model, SHOWN_CHARACTERS)
-        for index, prompt in enumerate(query.prompts):
-            self.emit(
-                SubcallAnswered(
-                    cell=cell,
-                    query=query.id,
-                    index=index,
-                    model=model,
-                    prompt=prompt,
-                    text="",
-                    error=answer.error,
-                    usage=Usage(),
-                    seconds=0.0,
-                    attempts=0,
-                    refused=answer.refused,
-                )
-            )
-        self.emit(SubcallFinished(cell=cell, query=query.id, failed=len(query.prompts), seconds=0.0))
-        return [answer] * len(query.prompts)
+        model = clip(query.model or self.models.default.model, SHOWN_CHARACTERS)
+        for index in range(len(query.prompts)):
+            self._emit_answer(query, index, model, answer, Effort(time.perf_counter()))
+        cell, failed = query.slots[0].cell, len(query.prompts)
+        self.emit(SubcallFinished(cell=cell, query=query.id, failed=failed, seconds=0.0))
+        return [answer] * failed
 
     async def _ask(self, prompt: SubcallPrompt, given_up: list[tuple[str, Usage]]) -> Answer:
         """The answer of a prompt. When it gets none, not even an error, what its call used is added to `given_up`."""
@@ -262,22 +249,26 @@ class SubCalls:
                     self.on_limit()
                 raise
             error = str(failure) if isinstance(failure, RLMError) else f"{type(failure).__name__}: {failure}"
+        return self._emit_answer(prompt.query, prompt.index, prompt.lm.model, Answer(text, error), effort)
+
+    def _emit_answer(self, query: Query, index: int, model: str, answer: Answer, effort: Effort) -> Answer:
         self.emit(
             SubcallAnswered(
-                cell=prompt.slot.cell,
-                query=prompt.query.id,
-                index=prompt.index,
-                model=prompt.lm.model,
-                prompt=prompt.text,
-                text=text,
-                error=error,
+                cell=query.slots[index].cell,
+                query=query.id,
+                index=index,
+                model=model,
+                prompt=query.prompts[index],
+                text=answer.text,
+                error=answer.error,
                 usage=effort.usage,
                 seconds=time.perf_counter() - effort.started,
                 attempts=effort.attempts,
                 said=effort.said,
+                refused=answer.refused,
             )
         )
-        return Answer(text, error)
+        return answer
 
     def _answer_from_record(self, prompt: SubcallPrompt, known: RecordedAnswer) -> Answer:
         """What an earlier run was answered. Its events are emitted again, with the id that the call has now."""

@@ -62,7 +62,7 @@ class Tool:
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise  # nobody waits for an answer any more
+                raise  # the answer is not needed any more
             value, error = None, cancelled
         except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 (the cell gets whatever it raises)
             value, error = None, raised

@@ -21,7 +21,7 @@ from rlm_kernel.types import CellReport, CellResult, Reply
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """How a turn ended: with an answer, or with what the model is told next."""
+    """How a turn ended: with an answer, or with the next message for the model."""
 
     answer: str | None = None
     message: str = ""
@@ -54,7 +54,7 @@ class Turns:
         config: what the RLM was set up with.
         repl: runs the cells.
         ledger: may have been broken by a cell's sub-calls.
-        emit: tells the readers of the run.
+        emit: emits the events of the run.
         schema: what the answer has to fit, or None.
     """
 
@@ -106,7 +106,7 @@ class Turns:
             if result.report.restored:
                 notes.append(self._config.profile.restored(result.report.restored))
             notes += await self._recover(result)
-            if result.status != "ok" or (self._gave_anew(result) and turn.message):
+            if result.status != "ok" or (self._is_new_answer(result) and turn.message):
                 break
         if parsed.answer is not None:
             turn = await self._answer_beside_code(parsed.answer, results)
@@ -164,8 +164,8 @@ class Turns:
                 turn = await self._accept(text, as_json)
         return turn
 
-    def _gave_anew(self, result: CellResult) -> bool:
-        """Whether an answer is this cell's own: one that was not taken stays ready in `answer`."""
+    def _is_new_answer(self, result: CellResult) -> bool:
+        """Whether this cell gave an answer: one of an earlier cell that was refused stays in `answer`."""
         before, self._ready = self._ready, (result.report.answer, result.report.answer_json)
         return result.report.final is not None or self._ready != before
 

@@ -1,7 +1,7 @@
-"""Answer the guest: take its questions off the wire, have them answered, send the answers back, each exactly once.
+"""The host's end of the wire: take the questions of the guest, have them answered, send each answer exactly once.
 
-A kernel may ask any number of questions of any size. Few are read and answered at a time; the next ones wait as the
-bytes that they came as; what goes beyond that is refused, with a word to the cell.
+A kernel may ask any number of questions of any size. A limited number is read and answered at a time; the next ones
+wait as bytes; beyond that a question is refused, and the cell gets the reason.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_UNDER_WAY = 1_000
 MAX_UNDER_WAY_BYTES = 80_000_000
 """What the texts of those take in memory, by estimate, of all kernels; a larger one is answered alone."""
 ALWAYS_ADMITTED_BYTES = 1_000_000
-"""A kernel of which nothing is under way may always ask that much: those that wait for it would wait for ever."""
+"""A kernel without a question under way may always ask one of this size: else its cell could wait for ever."""
 MAX_WAITING = 5_000
 MAX_WAITING_BYTES = 60_000_000
 """Of all kernels."""
@@ -56,12 +56,12 @@ SendToGuest = Callable[[ToGuest, str, "bytes | None"], None]
 
 
 class Responder(Protocol):
-    """Who answers: the engine, or whoever else hosts a kernel."""
+    """Answers the questions of a kernel, and of its recorded cells: the engine, a replay, a notebook."""
 
     async def answer(self, query: Query | ToolCall) -> Sequence[Answer]:
         """The outcomes of the query's prompts, in order, or of the tool. Failures are data; what is raised becomes one.
 
-        The task is cancelled when nobody in the kernel waits any more.
+        The task is cancelled when the kernel does not wait for the answer any more.
         """
         ...
 
@@ -72,7 +72,7 @@ class InFlight:
     Attributes:
         waiting: bytes of those that are not read yet.
         under_way: bytes of those that are being answered.
-        bridges: the ends of the wires, to be told when there is room again.
+        bridges: those that may have questions waiting for room.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class InFlight:
         self.bridges: WeakSet[HostComm] = WeakSet()
 
     def release(self, size: int) -> None:
-        """A question is answered: others may have their turn."""
+        """A question is answered: there is room for others."""
         self.under_way -= size
         for comm in list(self.bridges):
             comm.look_again()
@@ -121,15 +121,15 @@ class HostComm:
         self._open, self.report, self._asked = True, None, 0
 
     def cell_ended(self) -> None:
-        """Questions that arrive from now on are refused; those under way go on, those of an interrupted cell end."""
+        """Refuse questions from now on. Those under way continue, those of an interrupted cell end."""
         self._open = False
         self.answer_interrupted()
 
     def interrupt(self) -> None:
         """Stop every question, now and until the cell ends; they are answered when the interrupt has struck.
 
-        Whoever was answered before goes on: the interrupt would strike what comes after the cell, and the kernel's
-        reply would be lost.
+        A call that is answered before that would return, and the interrupt would hit what comes after the cell: the
+        kernel's reply would be lost.
         """
         self._open = False
         self._held = list(dict.fromkeys([*(self._held or ()), *self._under_way, *self._waiting]))
@@ -142,7 +142,7 @@ class HostComm:
         self._strike = self._loop.call_later(INTERRUPT_STRIKES, self.answer_interrupted)
 
     def answer_interrupted(self) -> None:
-        """The interrupt has struck, and only one thread: all that wait are answered."""
+        """The interrupt has reached the main thread only: answer the questions of all threads."""
         held, self._held = self._held, None
         if self._strike is not None:
             self._strike.cancel()
@@ -150,13 +150,13 @@ class HostComm:
             self._send_answers(call, [Answer(error="cancelled: the cell was interrupted")])
 
     async def quiet(self) -> None:
-        """Stop every question, and tell those who wait."""
+        """Stop every question, and answer it as cancelled."""
         stopped = await self._stop()
         for call in stopped:
             self._send_answers(call, [Answer(error="cancelled: the run is over")])
 
     async def close(self) -> None:
-        """The kernel is gone: nobody waits for anything."""
+        """The kernel is gone: stop every question without an answer."""
         _in_flight.bridges.discard(self)
         await self._stop()
         for waiting in self.stored.values():
@@ -226,7 +226,7 @@ class HostComm:
         return ""
 
     def look_again(self) -> None:
-        """There may be room for a question that waits. Called in whatever thread."""
+        """There may be room for a question that waits. Can be called in any thread."""
         if self._waiting:
             self._loop.call_soon_threadsafe(self._start_waiting)
 
@@ -249,7 +249,7 @@ class HostComm:
         self._start_waiting()
 
     def _take_out(self, call: str) -> None:
-        """A question waits no more."""
+        """Remove a question from those that wait."""
         _in_flight.waiting -= sum(map(len, self._waiting.pop(call, ())))
 
     def _read(self, call: str, buffers: Sequence[Any]) -> Query | ToolCall:
@@ -385,7 +385,7 @@ def query_of(call: str, payload: Any, images: Sequence[Any]) -> Query:
     """The question in what the guest sent.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: it is not a question.
     """
     prompts, model, kind, schema = payload["prompts"], payload["model"], payload["kind"], payload["schema"]
     if kind not in ("llm_query", "rlm_query") or not isinstance(prompts, list) or not prompts:

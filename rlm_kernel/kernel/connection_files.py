@@ -1,6 +1,6 @@
 """Live REPLs that the same user may attach to, listed as connection files in one folder.
 
-Whoever can read a connection file can run code in that kernel. So a REPL is listed only when its run asks for that
+A user who can read a connection file can run code in that kernel. So a REPL is listed only when its run asks for that
 (`environment_kwargs={"attachable": True}`), and folder and files are for the user alone. JupyterLab lists the same
 folder as external kernels.
 """

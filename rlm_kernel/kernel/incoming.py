@@ -142,7 +142,7 @@ def _items(data: bytes | bytearray) -> int:
 
 
 def _parse(content: bytearray) -> Any:
-    """The JSON, without a claim that something of it was not read: whoever sent it cannot know."""
+    """The JSON, without the key `UNREAD`: only we write it."""
     value = json.loads(content)
     if isinstance(value, dict):
         value.pop(UNREAD, None)
@@ -283,7 +283,7 @@ class Incoming:
         try:
             message = _message(parts, mac)
         except (ValueError, TypeError, KeyError, RecursionError):
-            return  # not signed with our key, or not a message: whoever wrote it is not the kernel
+            return  # not signed with our key, or not a message: it is not from the kernel
         message["buffers"], message["unread"] = buffers, unread
         self._on_message(message)
 

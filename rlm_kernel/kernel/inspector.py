@@ -80,11 +80,6 @@ class KernelInspector:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def waits_for_cells(self) -> bool:
-        """Whether an expression is evaluated only when no cell runs."""
-        return self._subshell is None
-
     def read(self, expression: str) -> str:
         """The value of an expression as the REPL would show it, or the error that it raises.
 

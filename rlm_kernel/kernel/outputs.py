@@ -14,7 +14,7 @@ from rlm_kernel.types import CellError, Output
 HEAD_CHARACTERS = 8_000_000
 TAIL_CHARACTERS = 2_000_000
 ITEM_COST = 200
-"""Charged for an output beside its characters, so that a million empty ones are bounded too."""
+"""Counted for an output in addition to its characters, so that a million empty ones are bounded too."""
 SHORT_DISPLAY_CHARACTERS = 100_000
 """What is kept of the plain text of a display for which there is no room: the value of `context`, say."""
 MAX_DISPLAY_ID = 1_000
@@ -301,7 +301,7 @@ def _of(kind: type[T], content: dict[str, Any], key: str) -> T:
 
 
 def _require_type(kind: type[T], value: Any, key: str) -> T:
-    """The value, if it is of this type: whoever reads an output relies on the types that nbformat gives it."""
+    """The value, if it is of this type: readers of an output rely on the types of nbformat."""
     if not isinstance(value, kind):
         raise TypeError(f"{key} is of type {type(value).__name__}, not {kind.__name__}")
     return value

@@ -24,7 +24,7 @@ _pools: dict[tuple[asyncio.AbstractEventLoop, str], Pool] = {}
 
 
 async def take_kernel(environment: Environment, seed: int | None, receiver: Receiver) -> Kernel:
-    """A kernel that nobody used: from the pool, if the environment has one. The caller ends it.
+    """A kernel that was not used: from the pool, if the environment has one. The caller ends it.
 
     Raises:
         KernelError: it did not start.
@@ -73,9 +73,9 @@ async def close() -> None:
 
 
 class Pool:
-    """So many kernels of one environment that run and wait, or are being started. Used in one event loop.
+    """Kernels of one environment that run and wait, or are being started. Used in one event loop.
 
-    Whoever finds none that runs has one more started: nobody waits longer than without a pool.
+    When none is ready, one more is started: a caller never waits longer than without a pool.
     """
 
     def __init__(self, environment: Environment, seed: int | None) -> None:

@@ -43,7 +43,7 @@ class Explaining(Protocol):
     """A provisioner that can say why its kernel ended."""
 
     def why(self) -> str:
-        """The reason in plain words, and what helps; empty when nobody knows."""
+        """The reason in plain words, and what helps; empty when it is unknown."""
         ...
 
 
@@ -52,7 +52,7 @@ class Kernel:
 
     Attributes:
         channels: its sockets.
-        died: done when the process has ended, by whatever cause.
+        died: done when the process has ended, by any cause.
     """
 
     def __init__(self, manager: AsyncKernelManager, receiver: Receiver) -> None:
@@ -152,7 +152,7 @@ class Kernel:
         await shielded(_shut_down(self._manager))
 
     async def _end(self) -> None:
-        """Return when the process has ended, or has cut a connection and lives on: nobody can speak with it."""
+        """Return when the process has ended, or has cut a connection and lives on: it cannot be reached."""
         provisioner = self._manager.provisioner
         if provisioner is None:
             return

@@ -36,7 +36,7 @@ MAX_NAME_CHARACTERS: Final = 200
 """Of a variable in a report, and of the name of its type."""
 
 FromGuest = Literal["ask", "cancel", "report", "stored"]
-"""`ask`: answer these prompts (`AskPayload`). `cancel`: nobody waits for them any more. `report`: the cell is over
+"""`ask`: answer these prompts (`AskPayload`). `cancel`: the answers are not needed any more. `report`: the cell is over
 (`ReportPayload`). `stored`: a `put` was carried out, or failed with `error`."""
 
 ToGuest = Literal["ack", "answer", "put"]

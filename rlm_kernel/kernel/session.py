@@ -189,10 +189,6 @@ class Session:
             do = self._environment.how_to_read(stored.result())
             raise ConfigError(f"The kernel cannot read {name}: {stored.result()}. {do}")
 
-    async def read(self, name: str) -> str | None:
-        """The value of a variable as the text of an answer, or None when there is no such variable."""
-        return (await self.report(name)).final
-
     async def report(self, name: str) -> CellReport:
         """What the guest reports when the value of a variable is taken as the answer."""
         comm = self._live()[1]
@@ -230,7 +226,7 @@ class Session:
                 await shielded(comm.close())
 
     async def quiet(self) -> None:
-        """Cancel every question under way, and tell whoever asked. The kernel lives on."""
+        """Answer every question under way as cancelled. The kernel lives on."""
         if self._comm is not None:
             await self._comm.quiet()
 

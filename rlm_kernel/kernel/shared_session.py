@@ -1,4 +1,4 @@
-"""A session on a kernel that another client drives: it answers the questions of cells that papermill runs.
+"""A session on a kernel whose cells another client runs, papermill for example: it answers their questions.
 
 The other client runs the cells and collects their outputs. This session has sockets of its own on the same kernel,
 installs the guest, gives it values, and follows on IOPub when a cell starts and ends, because questions are answered
@@ -54,7 +54,7 @@ class ExternalKernel(Kernel):
         self.died = asyncio.ensure_future(self._end())
 
     def why(self) -> str:
-        """Whoever started it knows."""
+        """Only the client that started it knows."""
         return ""
 
     async def kill(self) -> None:
@@ -63,7 +63,7 @@ class ExternalKernel(Kernel):
         self.died.cancel()
 
     async def _end(self) -> None:
-        """Whoever started it sees it end, and closes us."""
+        """Never returns: the client that started it sees it end, and closes us."""
         await asyncio.Event().wait()
 
     def _last_words(self) -> str:
@@ -71,7 +71,7 @@ class ExternalKernel(Kernel):
 
 
 class SharedSession(Session):
-    """A session beside the client that runs the cells. Make it with `join`."""
+    """A session on a kernel whose cells another client runs. Make it with `join`."""
 
     _connection: KernelConnectionInfo
     _followed: str | None = None
@@ -89,13 +89,13 @@ class SharedSession(Session):
         """Put the guest into a running kernel.
 
         Args:
-            connection: the addresses and the key of the kernel, as its manager tells them.
+            connection: the addresses and the key of the kernel, as its manager has them.
             environment: where it lives.
             responder: answers `llm_query` and its relatives.
             seed: of `random` in the kernel; None: any.
 
         Raises:
-            KernelError: the kernel does not answer, or is none of IPython.
+            KernelError: the kernel does not answer, or is not an IPython kernel.
         """
         session = cls(environment, responder, seed=seed)
         session._connection, session._between_cells = connection, asyncio.Event()

@@ -51,7 +51,7 @@ class LocalKernel(LocalProcess):
         return kwargs
 
     def _start_directory(self, private: Path, of_client: str | None) -> str:
-        """Where the kernel starts when nobody says where."""
+        """Where the kernel starts when no directory is given."""
         if not self.private_cwd:
             return of_client or str(Path.cwd())
         work = private / "work"

@@ -18,7 +18,7 @@ from rlm_kernel.types import Message
 _FENCED = re.compile(r"\A[^`]*```\w*[ \t]*\n(.*?)\n[ \t]*```[^`]*\Z", re.DOTALL)
 
 _DATA = frozenset({"const", "default", "enum", "examples"})
-"""Keywords whose values are data, whatever they look like."""
+"""Keywords whose values are data, even when they look like a schema."""
 
 _BY_NAME = frozenset({"$defs", "definitions", "dependentSchemas", "properties"})
 """Keywords whose values hold schemas by name, and a name may be that of a keyword."""
@@ -58,7 +58,7 @@ class Schema:
             whole: False when they were cut by the length limit.
 
         Raises:
-            MisfitError: there is none, or it does not fit.
+            MisfitError: there is no JSON in it, or it does not fit.
         """
         value = _json(text, whole=whole)
         self.fit(value)
@@ -108,14 +108,14 @@ class Schema:
 
 
 def add_instructions(messages: Sequence[Message], schema: dict[str, Any]) -> list[Message]:
-    """The conversation with the schema told at its end, for a model that has to be asked in words."""
+    """The conversation with the schema in words at its end, for a provider without a mode for it."""
     *before, last = messages
     told = f"{last['content']}\n\nAnswer with JSON only, no words around it. It must fit this JSON Schema:\n"
     return [*before, {**last, "content": told + text_of(schema)}]
 
 
 def request_for_repair(misfit: MisfitError) -> str:
-    """What a model is told whose reply did not fit."""
+    """The message to a model whose reply did not fit."""
     listed = "\n".join(f"- {problem}" for problem in misfit.problems)
     return f"That does not fit the schema:\n{listed}\nGive the whole answer again, corrected: JSON only."
 
@@ -156,7 +156,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _complaints(error: ValueError) -> list[str]:
-    """What a class refuses a value for; pydantic tells each part of it."""
+    """Why a class refuses a value; pydantic lists each part of it."""
     each = error.errors() if hasattr(error, "errors") else []
     told = [f"$.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in each]
     return [shorten(words) for words in told or [str(error)]][:MAX_PROBLEMS]

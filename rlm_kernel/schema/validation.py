@@ -27,7 +27,7 @@ MAX_CHECK_SECONDS = 10.0
 """Of one check of a schema, of which a thousand parts take a second."""
 
 MAX_PROBLEMS = 8
-"""That are told of one value."""
+"""The most problems that are listed for one value."""
 
 _PROBLEM_CHARACTERS = 300
 _SORTED = json.JSONEncoder(sort_keys=True)

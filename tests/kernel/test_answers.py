@@ -118,12 +118,12 @@ async def test_the_answer_of_one_cell_is_forgotten_in_the_next(session):
 @pytest.mark.everywhere
 async def test_a_variable_is_read_from_outside(session):
     await session.run("x = {'a': 1}\nanswer['content'] = 'boxed'")
-    assert await session.read("x") == "{'a': 1}"
-    assert await session.read("answer") == "boxed"
-    assert await session.read("nothing") is None
+    assert (await session.report("x")).final == "{'a': 1}"
+    assert (await session.report("answer")).final == "boxed"
+    assert (await session.report("nothing")).final is None
 
 
 async def test_reading_a_variable_leaves_no_trace(session):
     first = await session.run("x = 1")
-    await session.read("x")
+    await session.report("x")
     assert (await session.run("x")).execution_count == first.execution_count + 1

@@ -60,7 +60,7 @@ async def test_what_is_there_is_read_while_a_cell_runs(tmp_path):
     def look():
         with KernelInspector(connection_files.find_live(None).file) as inspector:
             reads = ["context", "len(mine)", "mine[5]", "1 +", "__import__('time').sleep(0) or mine"]
-            return [inspector.waits_for_cells, inspector.variables(), *map(inspector.read, reads)]
+            return [inspector._subshell is None, inspector.variables(), *map(inspector.read, reads)]
 
     _, seen, answer = await looked_into(look, gate=tmp_path / "gate")
     waits, variables, context, length, raised, wrong, value = seen
