@@ -100,7 +100,7 @@ def read_notebook(path: Path) -> NotebookNode:
         raise RecordingError(f"{path} cannot be read as a notebook: {error}") from error
     if wrong := _wrong(notebook):
         raise RecordingError(
-            f"{path} is not as we wrote it: {wrong}. Take the notebook in the folder of the log, or the log."
+            f"{path} is not as we wrote it: {wrong}. Take the notebook of the log's folder, or the log."
         )
     return notebook
 
@@ -147,9 +147,7 @@ def run_of(recording: Recording, about: Mapping[str, Any]) -> Recording:
     """
     places = about.get("child", [])
     if not isinstance(places, list):
-        raise RecordingError(
-            f"The notebook does not belong to a child run of {recording.path}: metadata.rlm.child was altered."
-        )
+        raise RecordingError(f"The notebook is not of a child run of {recording.path}: metadata.rlm.child was altered.")
     for place in places:
         match place:
             case [int(number), str(query), int(index)]:

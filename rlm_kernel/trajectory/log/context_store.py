@@ -93,9 +93,7 @@ def load(stored: StoredContext | None, folder: Path) -> tuple[ContextEncoding, b
 def _read(path: Path, stored: StoredContext) -> bytes:
     """The file that an input was written to; a forged log may name another. One of another size is not read."""
     if stored.file != _name(stored.sha256, stored.encoding) or not _SHA256.fullmatch(stored.sha256):
-        raise RecordingError(
-            f"The log names {stored.file!r} as its context, which is not a file of ours: it was altered."
-        )
+        raise RecordingError(f"The log names {stored.file!r} as its context, which is not one of ours: it was altered.")
     try:
         known = path.stat()
         return path.read_bytes() if S_ISREG(known.st_mode) and known.st_size == stored.size else b""

@@ -211,9 +211,7 @@ def log_of(path: Path) -> Path:
     if path.is_dir():
         raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
     if path.suffix not in ("", ".jsonl", ".ipynb"):
-        raise RecordingError(
-            f"{str(path)!r} is not a log of a run: give the .jsonl, or the notebook (.ipynb) in its folder."
-        )
+        raise RecordingError(f"{str(path)!r} is not a log of a run: give the .jsonl, or its notebook (.ipynb).")
     log = path.with_suffix(".jsonl")
     if path.suffix == ".ipynb" and not log.is_file():
         log = _named_in(path)

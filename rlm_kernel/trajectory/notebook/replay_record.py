@@ -211,9 +211,7 @@ def earlier_records(record: Record, folder: Path) -> list[Record]:
         return []
     log = folder / f"{name}.jsonl"
     if not log.is_file():
-        raise NotRecordedError(
-            f"The run continued in the kernel of an earlier run, whose log is missing: {log}. Put it back."
-        )
+        raise NotRecordedError(f"The run used the kernel of an earlier run, whose log is missing: {log}. Put it back.")
     before = Record(lines_of(log), [])
     return [*earlier_records(before, folder), *([before] if before.served else [])]
 
