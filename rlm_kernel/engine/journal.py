@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def keys(question: Query | ToolCall) -> tuple[str, ...]:
     """What identifies each prompt of a query, or the call of a tool: SHA-256 of everything that its answer depends on.
 
-    It stands in the log, and the setup cell of a notebook computes the same.
+    The log holds it, and the replay code of a notebook computes the same.
     """
     if isinstance(question, ToolCall):
         return (_key("tool", question.tool, question.args, question.kwargs),)
@@ -44,7 +44,7 @@ class Occurrences:
         self._asked: Counter[str] = Counter()
 
     def forget(self, cell: int) -> None:
-        """Count anew what a cell asks."""
+        """Count the questions of a cell from zero."""
         if cell == self._cell:
             self._asked.clear()
 
@@ -98,7 +98,7 @@ class Journal:
         self.answers = {slot: answer for slot, answer in self.answers.items() if slot.cell != cell}
 
     def slots(self, cell: int, question: Query | ToolCall) -> tuple[Slot, ...]:
-        """Where the answers of a question that is asked now will stand."""
+        """The slots of the answers of a question that is asked now."""
         return self._occurrences.slots(cell, keys(question))
 
     def recorded_answers(self, slots: Sequence[Slot]) -> list[Answer] | None:

@@ -45,10 +45,10 @@ class CellRun:
     code: str
 
 
-Step = VariableSet | ToolDefined | CellRun
+KernelStep = VariableSet | ToolDefined | CellRun
 
 
-async def take_step(session: Session, step: Step) -> CellResult | None:
+async def take_step(session: Session, step: KernelStep) -> CellResult | None:
     """Take a step in a kernel.
 
     Returns:
@@ -70,7 +70,7 @@ async def take_step(session: Session, step: Step) -> CellResult | None:
     return None
 
 
-def tool_step(kind: str, name: str, content: Any) -> Step:
+def tool_step(kind: str, name: str, content: Any) -> KernelStep:
     """The step that provides a custom tool. `content`: the card of a function, the source of code, or the value."""
     if kind == "function":
         return ToolDefined(content)
@@ -94,7 +94,7 @@ def context_steps(context: Any, index: int, *, persistent: bool) -> Iterator[Var
 
 def prior_run_steps(
     context: Any, index: int, cells: Iterable[Cell], histories: dict[int, History], conversation: History
-) -> Iterator[Step]:
+) -> Iterator[KernelStep]:
     """The steps that repeat an earlier run of a persistent kernel.
 
     Args:

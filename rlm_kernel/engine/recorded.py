@@ -21,8 +21,9 @@ class RecordedAnswer:
     """The answer of one prompt on record.
 
     Attributes:
-        answered: as it was told.
-        before: what was told until then: of the child run that found it, or of replies that did not fit its schema.
+        answered: the event of the answer.
+        before: the earlier events of the prompt: of the child run that found the answer, or of replies that did not fit
+            the schema.
         spending: the calls behind it: the label of the model and what the call cost.
     """
 
@@ -61,12 +62,12 @@ class RecordedRun:
 
     Attributes:
         replies: of the root model, summaries included, in order; the engine takes them from the left.
-        cells: those that ended, by number; the setup is none of them.
+        cells: those that ended, by number, without the setup.
         answers: what prompts were answered, in cells that ended and in the one that did not.
         outcomes: what tools returned.
         children: the past of runs that were to answer an `rlm_query` and did not end.
         rejected: replies that did not fit a schema, to prompts that have no answer yet.
-        seconds: how long the run went on.
+        seconds: how long the run took.
         before: the runs that the same persistent kernel served before, in order.
     """
 
@@ -127,7 +128,7 @@ def _take_answers(recorded: RecordedRun, cell: Cell, occurrences: Occurrences) -
 def _was_stopped(turn: Turn, cell: Cell) -> bool:
     """Whether the run ended in this cell: a limit was reached, so that it was interrupted while it waited for answers.
 
-    It goes on from there as if it had been killed.
+    It is resumed there as if it had been killed.
     """
     unanswered = any(len(call.answers) < call.started.count for call in cell.calls)
     return turn.finished is None and cell is turn.cells[-1] and unanswered
@@ -148,7 +149,7 @@ _AnswerEvent = dict[tuple[str, int], list[events.ChildEvent | events.SubcallReje
 
 
 def _before_answers(cell: Cell) -> _AnswerEvent:
-    """What was told of each prompt of a cell before it had its answer, by its call and its place in that."""
+    """The events of each prompt of a cell before its answer, by its call and its place in that."""
     told: _AnswerEvent = defaultdict(list)
     for event in cell.events:
         if isinstance(event, events.ChildEvent | events.SubcallRejected):

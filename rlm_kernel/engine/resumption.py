@@ -19,14 +19,14 @@ from rlm_kernel.types import Prompt
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """A run that goes on from another.
+    """A run that resumes another.
 
     Attributes:
         arguments: of the `RLM`.
         recorded: what is not asked again.
         prompt: the input.
         question: the `root_prompt`.
-        forked_from: which run it goes on from, for the log.
+        forked_from: which run it resumes, for the log.
         schema: the JSON Schema that the answer has to fit, or None.
         continues: the run before it in the same persistent kernel, by its name, or None.
     """
@@ -49,11 +49,11 @@ def prepare_resumption(
     overrides: Mapping[str, Any],
     trust: Trust = False,
 ) -> Resumption:
-    """Read a log and prepare to go on from it.
+    """Read a log and prepare to resume its run.
 
     Args:
         rlm: what will be made with the arguments.
-        path: the log, or the notebook beside it.
+        path: the log, or the notebook in its folder.
         at: the last iteration that counts; None: all of it.
         prompt: the input, when the log does not hold it.
         question: another `root_prompt`.
@@ -61,7 +61,7 @@ def prepare_resumption(
         trust: whether the record of a stranger may use what it opens of this machine, or who is asked.
 
     Raises:
-        RecordingError: there is nothing to go on from, or something is missing.
+        RecordingError: there is nothing to resume, or something is missing.
     """
     recording = read_log(path)
     run = recording.trajectory
@@ -93,12 +93,12 @@ def _context_before(earlier: Recording, recording: Recording) -> Prompt:
     """What an earlier run of the same kernel read.
 
     Raises:
-        RecordingError: the host does not get it from the record, and nobody can give it to this run.
+        RecordingError: the host cannot read it from the record, and the caller cannot pass it.
     """
     stored = earlier.context
     if stored is None or stored.redacted or stored.encoding == "pickle":
         raise RecordingError(
-            f"{recording.path.name} went on in the kernel of {earlier.path.name}, whose context is a pickle, held a "
+            f"{recording.path.name} continued in the kernel of {earlier.path.name}, whose context is a pickle, held a "
             f"secret or was not stored. It cannot be resumed: resume {earlier.path.name} with its prompt given again."
         )
     return context_store.decode(*context_store.load(stored, earlier.path.parent))
@@ -108,7 +108,7 @@ def _check_iteration(recording: Recording, at: int | None) -> None:
     ended = [turn.iteration for turn in recording.trajectory.turns if turn.finished is not None]
     if at is not None and at not in ended:
         known = f"1 to {ended[-1]}" if ended else "none, the run was ended in its first turn"
-        raise RecordingError(f"at={at!r} is no finished iteration of {recording.stem}: there are {known}.")
+        raise RecordingError(f"at={at!r} is not a finished iteration of {recording.stem}: there are {known}.")
     if (clipped_at := recording.clipped_at) is not None:
         turns = recording.trajectory.turns
         whole = [turn.iteration for turn in turns if all(cell.number < clipped_at for cell in turn.cells)]

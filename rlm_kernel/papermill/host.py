@@ -90,7 +90,7 @@ class NotebookHost:
         if self._environment is None:
             return None
         spec = self._environment.load(self._seed)
-        if self.recording is None:  # a person's notebook finds its files where papermill was told to run it
+        if self.recording is None:  # a user's notebook finds its files in papermill's working directory
             spec.metadata["kernel_provisioner"]["config"]["private_cwd"] = False
         return spec
 
@@ -181,7 +181,7 @@ def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str 
 
 
 def _environment(kernel_name: str, recording: Recording | None) -> Environment | None:
-    """The environment that a kernel's name stands for, if it is one of ours."""
+    """Our environment of a kernel's name, or None."""
     name = _name_of_ours(kernel_name)
     if name is None:
         return None
@@ -191,5 +191,5 @@ def _environment(kernel_name: str, recording: Recording | None) -> Environment |
 
 
 def _name_of_ours(kernel_name: str) -> str | None:
-    """The environment of ours that a kernel's name stands for."""
+    """The name of our environment for a kernel's name, or None."""
     return next((name for name, spec in AVAILABLE.items() if kernel_name in (name, spec)), None)

@@ -80,7 +80,7 @@ class RLMEngine(NBClientEngine):  # type: ignore[misc]
 
 
 class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
-    """papermill's client, with our host beside it.
+    """papermill's client, with our host.
 
     Args:
         nb_man: of papermill.
@@ -161,7 +161,7 @@ def _without_lines_of_calls() -> Iterator[None]:
 
 
 def _parameters_now(notebook: NotebookNode) -> dict[str, Any]:
-    """The parameters of this execution. Those of an earlier one stand in the file, where a stranger may have put them.
+    """The parameters of this execution. Those of an earlier one are in the file, which is untrusted.
 
     papermill marks every cell that it reads, and then adds one with the parameters that it is given.
     """

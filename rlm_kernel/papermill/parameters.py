@@ -50,7 +50,7 @@ def arguments_of(
     environ: Mapping[str, str],
     given: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any] | None:
-    """The arguments of an `RLM`, or None where nobody names a model: then questions have no answer.
+    """The arguments of an `RLM`, or None if no model is named: then questions have no answer.
 
     Args:
         parameters: come first.
@@ -84,7 +84,7 @@ def rlm_arguments(named: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"backend_kwargs must be a dict, not {more!r}: give it with papermill -y or in metadata.rlm.")
     if without_secrets(more) != more:
         raise ConfigError(
-            "An API key or another secret does not belong among the parameters, which stand in the notebook that is "
+            "An API key or another secret does not belong among the parameters, which are in the notebook that is "
             "written: set it in the environment or in a .env file."
         )
     kwargs = {**_each_like(named.get("backend_kwargs"), more), **_kwargs(named, "model", "base_url")}

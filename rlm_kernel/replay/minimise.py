@@ -87,7 +87,7 @@ def convert(notebook: NotebookNode, kind: str, path: Path) -> None:
     Args:
         notebook: to be written.
         kind: one of `FORMATS`.
-        path: of the file; pictures of a Markdown text go into a folder beside it.
+        path: of the file; pictures of a Markdown text go into a folder next to it.
 
     Raises:
         ConfigError: nbconvert is not installed.
@@ -120,7 +120,7 @@ def _converted(notebook: NotebookNode, kind: str, path: Path) -> str:
 
 
 def _save(path: Path, numbers: Iterator[int], suffix: str, content: bytes) -> str:
-    """Write a picture into the folder beside a text. Returns its address in the text."""
+    """Write a picture into the folder of a text's pictures. Returns its address in the text."""
     folder = path.with_name(f"{path.stem}_files")
     folder.mkdir(exist_ok=True)
     file = folder / f"picture-{next(numbers)}.{suffix}"
@@ -193,7 +193,7 @@ def _read_by_the_model(steps: Sequence[Step]) -> Step | None:
 
 
 def _notebook_with(recording: Recording, kept: Sequence[int], dropped: Sequence[int]) -> NotebookNode:
-    """The notebook of the run with these cells, and of the words those that stand around them."""
+    """The notebook of the run with these cells, and the words around them."""
     notebook = notebook_of(recording.trajectory, about_recording(recording))
     code = [cell for cell in notebook.cells if cell.metadata["rlm"]["role"] == "code"]
     turns = {cell.metadata["rlm"]["turn"] for cell in code if cell.metadata["rlm"]["cell"] in kept}

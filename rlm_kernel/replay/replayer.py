@@ -53,7 +53,7 @@ class ReplayReport:
     Attributes:
         path: of the log.
         environment: the name of the environment in which the cells ran.
-        results: what the cells did, by number; a cell that somebody has added is not in it.
+        results: what the cells did, by number; added cells are not in it.
         skipped: cells that are not run again, because they never ended.
         recalled: answers from the record.
         divergences: where it is not as it was, in order.

@@ -90,7 +90,7 @@ def answers_of(runs: Sequence[Trajectory]) -> dict[Slot, Answer]:
 
 
 def _refusal(question: Query | ToolCall, why: str) -> Answer:
-    """Raised in the cell, by a batch too: with a gap in it the cell would go on and show something else."""
+    """An error that the cell raises, also for a batch: with a gap in it the cell would show something else."""
     if isinstance(question, ToolCall):
         return Answer(error=json.dumps(["RuntimeError", why]))
     return Answer(error=why, refused=True)

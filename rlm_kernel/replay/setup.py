@@ -10,7 +10,7 @@ from typing import Any
 from rlm_kernel.engine.journal import RecordedResponder
 from rlm_kernel.engine.kernel_steps import (
     CellRun,
-    Step,
+    KernelStep,
     StoredValue,
     context_steps,
     prior_run_steps,
@@ -38,11 +38,11 @@ def start_event(recording: Recording) -> RunStarted:
     """How the run began.
 
     Raises:
-        RecordingError: the record does not tell.
+        RecordingError: the record does not say.
     """
     event = recording.trajectory.started
     if event is None:
-        raise RecordingError(f"{recording.path} does not tell how the run began.")
+        raise RecordingError(f"{recording.path} does not say how the run began.")
     return event
 
 
@@ -134,7 +134,7 @@ async def give_history(session: Session, histories: dict[int, History], cell: in
 
 
 def redacted_fields(known: Any, path: str = "") -> list[str]:
-    """Where the fields stand that were taken out of a record, as far as a kernel would see them."""
+    """The paths of the redacted fields of a record that a kernel would see."""
     if isinstance(known, Mapping):
         options = ("environment_kwargs", "tools", "setup")
         inside = ((key, value) for key, value in known.items() if path or key in options)
@@ -148,7 +148,7 @@ async def _set_up(session: Session, recording: Recording) -> list[str]:
     """Run the setup cells, and give the kernel its tools. Returns what differs from the run."""
     started = start_event(recording)
     notes = [f"{name} was redacted from the record." for name in redacted_fields(recording.metadata)]
-    steps: list[tuple[str, Step]] = [("The setup", CellRun(SETUP, code)) for code in started.setup]
+    steps: list[tuple[str, KernelStep]] = [("The setup", CellRun(SETUP, code)) for code in started.setup]
     for tool in started.tools:
         name, content = tool["name"], tool.get("card" if tool["kind"] == "function" else "content", _MISSING)
         if content is _MISSING:

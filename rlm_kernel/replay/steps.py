@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_NOTEBOOK_BYTES = 1 << 30
 _ALTERED = (AttributeError, KeyError, RecursionError, TypeError)
-"""What nbformat raises for JSON that is no notebook."""
+"""What nbformat raises for JSON that is not a notebook."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Step:
     """A cell to run.
 
     Attributes:
-        number: of the recorded cell; 0 for one that somebody has added.
+        number: of the recorded cell; 0 for an added one.
         code: what is run.
         recorded: the recorded cell, or None.
     """
@@ -72,7 +72,7 @@ def is_of_the_run(cell: NotebookNode) -> bool:
 
 
 def is_added(cell: NotebookNode) -> bool:
-    """Whether somebody has added this cell."""
+    """Whether the cell was added to the notebook of the run."""
     ours = "rlm" in cell.metadata or {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", []))
     return bool(cell.cell_type == "code" and not ours and cell.source.strip())
 
@@ -88,7 +88,7 @@ def read_notebook(path: Path) -> NotebookNode:
     """A notebook from a file.
 
     Raises:
-        RecordingError: there is none, it is not a notebook, or its metadata are none of ours.
+        RecordingError: the file cannot be read, it is not a notebook, or its metadata are not ours.
     """
     import nbformat
     from nbformat.reader import NotJSONError
@@ -99,7 +99,9 @@ def read_notebook(path: Path) -> NotebookNode:
     except (OSError, ValueError, NotJSONError, nbformat.ValidationError, *_ALTERED) as error:
         raise RecordingError(f"{path} cannot be read as a notebook: {error}") from error
     if wrong := _wrong(notebook):
-        raise RecordingError(f"{path} is not as we wrote it: {wrong}. Take the notebook beside the log, or the log.")
+        raise RecordingError(
+            f"{path} is not as we wrote it: {wrong}. Take the notebook of the log's folder, or the log."
+        )
     return notebook
 
 
@@ -107,9 +109,9 @@ def _wrong(notebook: NotebookNode) -> str | None:
     """What others could not take from a notebook as it is, in a few words."""
     about = notebook.metadata.get("rlm", {})
     if not isinstance(about, dict):
-        return "metadata.rlm is no object"
+        return "metadata.rlm is not an object"
     if not _are(int, about.get("dropped", [])):
-        return "metadata.rlm.dropped is no list of numbers"
+        return "metadata.rlm.dropped is not a list of numbers"
     altered = (number for number, cell in enumerate(notebook.cells, 1) if not _is_whole(cell))
     return next((f"cell {number} of it is altered" for number in altered), None)
 
@@ -145,7 +147,7 @@ def run_of(recording: Recording, about: Mapping[str, Any]) -> Recording:
     """
     places = about.get("child", [])
     if not isinstance(places, list):
-        raise RecordingError(f"The notebook is no child's of {recording.path}: metadata.rlm.child was altered.")
+        raise RecordingError(f"The notebook is not of a child run of {recording.path}: metadata.rlm.child was altered.")
     for place in places:
         match place:
             case [int(number), str(query), int(index)]:

@@ -88,7 +88,7 @@ class IterationStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelText(Event):
-    """A piece of the root model's reply while it is written. Only emitted when somebody reads it live."""
+    """A piece of the root model's reply while it is written. Only emitted to a live reader."""
 
     iteration: int
     text: str
@@ -150,7 +150,7 @@ class SubcallStarted(Event):
         prompts: the texts, in order.
         keys: what identifies each prompt in a replay (`journal.keys`).
         schema: the JSON Schema that the answers have to fit, or None.
-        images: the pictures beside every prompt, with their bytes; a record keeps those once, by their hash.
+        images: the pictures sent with every prompt, with their bytes; a record keeps those once, by their hash.
     """
 
     cell: int

@@ -186,8 +186,8 @@ ALIEN = '{"step": 1, "text": "of another tool"}\n'
     ("command", "said"),
     [
         (["show", "alien.jsonl"], "alien.jsonl: line 1 is not one of ours: its type is None"),
-        (["show", "alien.txt"], "'alien.txt' is no log of a run: give the .jsonl"),
-        (["show", "folder"], "'folder' is a folder: name one of its logs (.jsonl). There is none in it."),
+        (["show", "alien.txt"], "'alien.txt' is not a log of a run: give the .jsonl"),
+        (["show", "folder"], "'folder' is a folder: name one of its logs (.jsonl). The folder holds no log."),
         (["view", "--no-browser", "alien.jsonl"], "alien.jsonl is not the log of a run"),
         (["export", "--to", "html", "alien.ipynb"], "alien.ipynb is not the notebook of a run"),
     ],

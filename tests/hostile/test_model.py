@@ -316,7 +316,7 @@ def test_a_log_that_is_removed_under_a_run_is_told_and_written_again_whole(tmp_p
     remove = f"import shutil; shutil.rmtree({str(folder)!r}); print(llm_query('one'))"
     log, answer, told = logged(folder, ["print(1)", remove, "print(3)"])
     assert answer == "done"
-    assert [message for message in told if "was removed while the run goes on" in message] == told
+    assert [message for message in told if "was removed during the run" in message] == told
     assert len(told) == 1
     known = read_log(log)
     assert known.flaw is None

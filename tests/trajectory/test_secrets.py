@@ -123,6 +123,6 @@ def test_files_are_as_private_as_the_umask_says(tmp_path):
     finally:
         os.umask(before)
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} == {".jsonl", ".ipynb", ".txt"}
+    assert {file.suffix for file in files} == {".jsonl", ".ipynb", ".txt", ".py"}
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     assert Path(logger.notebook_path).is_file()

@@ -1,4 +1,4 @@
-"""Files beside a log that are whole, or not there."""
+"""Write files atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs of runs, each stored once beside the logs under its content hash; a small one is embedded in the log.
+"""Inputs of runs, each stored once in the folder of the logs, named by its hash; a small one is in the log.
 
 The log `logs/rlm_2026-11-20_12-00-00_1f0c2a9b.jsonl` names `contexts/9f86d081….txt`, a file in its folder.
 """
@@ -21,9 +21,9 @@ from rlm_kernel.untrusted import json_text
 
 FOLDER = "contexts"
 EMBEDDED_BYTES = 20_000
-"""Up to this size an input stands in the log."""
+"""Up to this size an input is in the log."""
 MAX_BYTES = 2**32
-"""Of a file that is read: whoever wrote the log may have put a sparse one beside it."""
+"""Limit of a file that is read. A stranger may have put a sparse file next to the log."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIXES: dict[ContextEncoding, str] = {"text": ".txt", "json": ".json", "pickle": ".pickle"}
@@ -41,14 +41,14 @@ def store(
         context: the input.
         folder: of the log; None: there is none, only its hash is kept.
         redact: takes secrets out of text. An input that holds one is not stored: without it it would be another.
-        may_take: whether a file of so many bytes may be written. Where it may not, only the hash is kept.
+        may_take: whether a file of a size in bytes may be written. If not, only the hash is kept.
 
     Raises:
         OSError: it could not be written.
     """
     encoding, content = encode(context)
     sha256, size = hashlib.sha256(content).hexdigest(), len(content)
-    # A pickle holds text as UTF-8, between bytes that are none.
+    # A pickle holds text as UTF-8, between other bytes.
     text = context if isinstance(context, str) else content.decode("utf-8", "replace")
     if redact(text) is not text:
         return StoredContext(sha256, encoding, size, redacted=True)
@@ -95,7 +95,7 @@ def load(stored: StoredContext | None, folder: Path) -> tuple[ContextEncoding, b
 def _read(path: Path, stored: StoredContext) -> bytes:
     """The file that an input was written to; a forged log may name another. Of one that is larger, nothing is used."""
     if stored.file != _name(stored.sha256, stored.encoding) or not _SHA256.fullmatch(stored.sha256):
-        raise RecordingError(f"The log names {stored.file!r} as its context, which is no file of ours: it was altered.")
+        raise RecordingError(f"The log names {stored.file!r} as its context, which is not one of ours: it was altered.")
     try:
         return json_text.read_file(path, min(stored.size, MAX_BYTES))
     except ValueError:

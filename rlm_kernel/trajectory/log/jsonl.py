@@ -81,7 +81,7 @@ def event_of(line: dict[str, Any]) -> Event:
     """The event of a line.
 
     Raises:
-        ValueError, KeyError: it is no line of ours.
+        ValueError, KeyError: the line is not one that we wrote.
     """
     kind = _EVENTS[line["type"]]
     if kind is events.ChildEvent:
@@ -111,11 +111,11 @@ def check_tools(tools: Iterable[Any]) -> None:
     for tool in tools:
         name, kind, _ = (tool[key] for key in ("name", "kind", "description"))
         if not isinstance(name, str) or kind not in ("function", "value", "code"):
-            raise ValueError(f"{name!r} of the kind {kind!r} is no tool")
+            raise ValueError(f"{name!r} of the kind {kind!r} is not a tool")
         if not isinstance(tool["card"] if kind == "function" else {}, dict):
-            raise TypeError(f"the card of the tool {name} is no object")
+            raise TypeError(f"the card of the tool {name} is not an object")
         if kind == "code" and not isinstance(tool.get("content", ""), str):
-            raise TypeError(f"the code of the tool {name} is no text")
+            raise TypeError(f"the code of the tool {name} is not a text")
 
 
 @cache
@@ -166,7 +166,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def _error(line: dict[str, Any]) -> BaseException:
-    """The error of a run that failed, as far as it can be made again from its name and its words."""
+    """The error of a run that failed, as far as its name and message allow."""
     if line["error_type"] in (asyncio.CancelledError.__name__, KeyboardInterrupt.__name__):
         return asyncio.CancelledError(line["error"])
     known = getattr(errors, str(line["error_type"]), None)

@@ -1,4 +1,4 @@
-"""`RLMLogger`: write each completion to a log and, beside it, to a notebook."""
+"""`RLMLogger`: write each completion to a log and a notebook."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RLMLogger:
         notebook_path: of the latest completion, or None.
 
     Raises:
-        ConfigError: `file_name` is no name of a file, or `max_log_bytes` is too small.
+        ConfigError: `file_name` is not a file name, or `max_log_bytes` is too small.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class RLMLogger:
         forked_from: Mapping[str, Any] | None = None,
         continues: str | None = None,
     ) -> RunLog:
-        """Begin the log of a completion. A folder that cannot be written is told once, and stops nothing.
+        """Begin the log of a completion. If the folder cannot be written, it warns once and the run continues.
 
         Args:
             configuration: the arguments of the `RLM`, as plain data.
             keys: secrets that may be in no line.
-            forked_from: the run that this one goes on from.
+            forked_from: the run that this one resumes.
             continues: the run whose kernel this one uses, of a persistent `RLM`.
         """
         redact = Redactor({*keys, *secrets_of(os.environ), *named_secrets(configuration)})
@@ -100,7 +100,7 @@ class RLMLogger:
             "forked_from": forked_from,
             "continues": continues,
         }
-        del about["root_model"]  # the run itself tells
+        del about["root_model"]  # the run's own events name it
         log = self._latest = RunLog(about, redact)
         if self.log_dir is not None:
             self._write_files(log, self.log_dir.absolute() / f"{stem}.jsonl")
@@ -113,7 +113,7 @@ class RLMLogger:
             _make(path.parent)
             log.add(LogWriter(path, log.about, log.redact, quota=quota, key=_key(log), tell=log.tell))
         except OSError as error:
-            warnings.warn(f"The run is not logged: {error}. It goes on.", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"The run is not logged: {error}. It continues.", RuntimeWarning, stacklevel=2)
             return
         self.log_file_path = str(path)
         if self._notebook:
@@ -188,11 +188,11 @@ class RunLog:
         self._files.append(file)
 
     def tell(self, message: str) -> None:
-        """Have the user told something of the log. May be called from any thread."""
+        """Queue a message on the log for the user. May be called from any thread."""
         self._untold.append(message)
 
     def take_untold(self) -> Iterator[str]:
-        """What the user is to be told since the last call."""
+        """The messages for the user since the last call."""
         while self._untold:
             yield self._untold.popleft()
 
@@ -203,7 +203,7 @@ class RunLog:
         return {**known, "run_metadata": self.redact.data(known["run_metadata"])}
 
     def close(self) -> None:
-        """Wait for what is being written. What could not be is told once, and stops nothing."""
+        """Wait for what is being written. Warns of what could not be."""
         self.redact.forget()
         for file in self._files:
             try:
@@ -217,5 +217,5 @@ class RunLog:
         event = self.redact.event(event)
         if isinstance(event, RunStarted):
             event = replace(event, context="")
-        if not isinstance(event, RunFinished):  # nobody asks for the input, which is in both, and it may be large
+        if not isinstance(event, RunFinished):  # the input, which is in both, may be large and is not needed
             self._run.add(event)

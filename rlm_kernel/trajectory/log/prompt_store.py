@@ -1,4 +1,4 @@
-"""Prompts of sub-calls in a log: a small one stands in its line, a large one once beside the log, under its hash.
+"""Prompts of sub-calls in a log: a small one is in its line, a large one in a file of its own, named by its hash.
 
 The line of a call holds the beginning and the end of a large prompt, and in `stored` the name of its file. The file is
 written when a model was asked: what was refused leaves a few words and nothing else. A replay needs neither, because
@@ -18,9 +18,9 @@ from rlm_kernel.untrusted import json_text
 
 FOLDER = "prompts"
 EMBEDDED_BYTES = 4_096
-"""Up to this size a prompt stands in its line."""
+"""Up to this size a prompt is in its line."""
 MAX_BYTES = 40_000_000
-"""Of a file that is read: a kernel can ask half of that, and a file of a stranger may have any size."""
+"""Limit of a file that is read: a kernel can send half of that, and a stranger's file can have any size."""
 SHOWN_CHARACTERS = 1_000
 """Of a larger one."""
 
@@ -89,7 +89,7 @@ def restore(line: dict[str, Any], folder: Path, known: dict[str, str | None]) ->
 
 
 def _read(folder: Path, name: str) -> str | None:
-    """The prompt in a file of ours; None: it is missing, altered, or the name is none that we gave."""
+    """The prompt in a file of ours; None: it is missing or altered, or the name is not one that we gave."""
     path = folder / FOLDER / Path(name).name
     try:
         if name != f"{FOLDER}/{path.name}":

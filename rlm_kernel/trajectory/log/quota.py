@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 USUAL_BYTES = 2**30
-"""What a run may write when nobody says otherwise."""
+"""What a run may write by default."""
 
 MIN_BYTES = 2**16
 """Less would not hold the first line of a log."""
@@ -28,7 +28,7 @@ class Quota:
         self._lock = threading.Lock()
 
     def take(self, size: int, *, last: bool = False) -> bool:
-        """Whether so many bytes may be written, which are then counted. `last`: from what is kept for the end."""
+        """Whether `size` bytes may be written, which are then counted. `last`: from the share kept for the end."""
         with self._lock:
             if not self._fits(size, last=last):
                 return False

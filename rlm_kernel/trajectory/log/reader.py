@@ -91,7 +91,7 @@ def read_log(path: str | Path) -> Recording:
     """Read a log, or the log of a notebook.
 
     Raises:
-        RecordingError: there is no such file, or it is no log of ours.
+        RecordingError: there is no such file, or it is not a log of ours.
     """
     log = log_of(Path(path))
     metadata: dict[str, Any] = {}
@@ -155,7 +155,7 @@ def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
     """
     schema = line.get("log_schema", jsonl.SCHEMA)
     if not isinstance(schema, int):
-        raise TypeError("log_schema is no number")
+        raise TypeError("log_schema is not a number")
     if schema > jsonl.SCHEMA:
         raise RecordingError(
             f"{log} has the schema {schema}, and this version of rlm-kernel reads up to {jsonl.SCHEMA}. Update it: "
@@ -164,7 +164,7 @@ def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
     datetime.fromisoformat(line.get("timestamp") or "1970-01-01")
     for name in ("forked_from", "configuration", "environment_kwargs"):
         if not isinstance(line.get(name), dict | None):
-            raise TypeError(f"{name} is no object")
+            raise TypeError(f"{name} is not an object")
     jsonl.check_tools((line.get("configuration") or {}).get("custom_sub_tools") or ())
     return line
 
@@ -212,12 +212,12 @@ def log_of(path: Path) -> Path:
     if path.is_dir():
         raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
     if path.suffix not in ("", ".jsonl", ".ipynb"):
-        raise RecordingError(f"{str(path)!r} is no log of a run: give the .jsonl, or the notebook (.ipynb) beside it.")
+        raise RecordingError(f"{str(path)!r} is not a log of a run: give the .jsonl, or its notebook (.ipynb).")
     log = path.with_suffix(".jsonl")
     if path.suffix == ".ipynb" and not log.is_file():
         log = _named_in(path)
     if not log.is_file():
-        raise RecordingError(f"There is no log {str(log)!r}: give the .jsonl of a run, or its notebook beside it.")
+        raise RecordingError(f"There is no log {str(log)!r}: give the .jsonl of a run, or the notebook in its folder.")
     return log
 
 
@@ -234,12 +234,12 @@ def check_is_log(log: Path) -> None:
     except (ValueError, AttributeError, RecursionError):
         known = False
     if not known:
-        raise RecordingError(f"{log} is not the log of a run: its first line is none of ours. {_KNOWN}")
+        raise RecordingError(f"{log} is not the log of a run: its first line is not one of ours. {_KNOWN}")
 
 
 def _latest_of(folder: Path) -> str:
     logs = sorted(folder.glob("*.jsonl"), key=attrgetter("name"))
-    return f"The last one by name is {logs[-1]}." if logs else "There is none in it."
+    return f"The last one by name is {logs[-1]}." if logs else "The folder holds no log."
 
 
 def _named_in(notebook: Path) -> Path:

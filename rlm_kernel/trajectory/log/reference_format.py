@@ -38,7 +38,7 @@ def metadata(configuration: Mapping[str, Any], root_model: str) -> dict[str, Any
 
 
 def trajectory(run: Trajectory, run_metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A run as `completion.metadata` holds it; children stand in the `rlm_calls` that started them."""
+    """A run as `completion.metadata` holds it; children are in the `rlm_calls` that started them."""
     return {"run_metadata": dict(run_metadata), "iterations": [iteration(turn) for turn in run.turns]}
 
 

@@ -1,11 +1,11 @@
 """Whose a log is: what this user wrote carries a signature with a key of the user's, as a notebook of Jupyter's does.
 
 Each line ends with the MAC of itself and of all lines before it. So the log of a run that was killed is signed up to
-its last line, and a line that was altered, left out, added or taken from another log ends what is signed. What a log
-names beside itself, an input or a prompt, it names by the hash of the content.
+its last line, and a line that was altered, left out, added or taken from another log ends what is signed. Files that a
+log names, an input or a prompt, are named by the hash of their content.
 
-The key is a file of Jupyter's data folder, which only its owner can read. Whoever can read it can sign: that is every
-process of this user, the kernels of `local` among them.
+The key is a file of Jupyter's data folder, which only its owner can read. Every process that can read it can sign: all
+processes of this user, the kernels of `local` among them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Check:
             self.flaw = f"your key cannot be read ({error})"
 
     def take(self, number: int, raw: bytes) -> None:
-        """The next line, as it stands in the file."""
+        """The next line, as it is in the file."""
         if self.flaw is None and self._chain is not None and not self._chain.holds(raw.rstrip(b"\r\n")):
             self.flaw = (
                 "it is not signed with your key"
@@ -90,15 +90,15 @@ class Check:
 
 
 def sign(log: Path) -> None:
-    """Sign a log anew, which is then as one that this user wrote.
+    """Sign a log with the key of this user, whatever its signature was.
 
     Raises:
         OSError: it cannot be read or written, or there is no key.
-        RecordingError: it is no log.
+        RecordingError: it is not a log.
     """
-    chain, (*lines, _) = Chain(key()), _whole(log).split(b"\n")  # a line that is cut nobody reads
+    chain, (*lines, _) = Chain(key()), _whole(log).split(b"\n")  # readers skip a line that is cut
     if not all(line.rstrip().endswith(b"}") for line in lines):
-        raise RecordingError(f"{log} is not the log of a run: a line of it is no JSON object.")
+        raise RecordingError(f"{log} is not the log of a run: one of its lines is not a JSON object.")
     write_whole(log, b"".join(chain.signed(unsigned(line.rstrip())) + b"\n" for line in lines))
 
 
@@ -110,10 +110,10 @@ def _whole(log: Path) -> bytes:
 
 
 def key() -> bytes:
-    """The key of this user, made at the first call.
+    """The key of this user, created by the first call.
 
     Raises:
-        OSError: it cannot be read or made, or is not safe: somebody else owns it, or may read it.
+        OSError: it cannot be read or made, or is not safe: another user owns it or may read it.
     """
     from jupyter_core.paths import jupyter_data_dir
 
@@ -130,10 +130,10 @@ def _read(path: Path) -> bytes:
         known = os.fstat(descriptor)
         safe = stat.S_ISREG(known.st_mode) and not known.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
         if hasattr(os, "getuid") and (known.st_uid != os.getuid() or not safe):
-            raise PermissionError(f"{path} is not safe: it must be a file of yours that nobody else may read")
+            raise PermissionError(f"{path} is not safe: you must own it, and no other user may read it")
         found = file.read(_KEY_BYTES + 1)
     if len(found) != _KEY_BYTES:
-        raise OSError(f"{path} is no key: remove it, and sign your logs again with `rlm trust`")
+        raise OSError(f"{path} does not hold a key: remove it, and sign your logs again with `rlm trust`")
     return found
 
 

@@ -45,7 +45,7 @@ class LogWriter:
         redact: takes secrets out of text.
         quota: what the files of the run may take.
         key: the lines are signed with; None: they are not signed.
-        tell: is told in a sentence what the user should know of the log.
+        tell: called with a sentence that the user should read.
 
     Raises:
         OSError: from any call: it could not be written.
@@ -159,12 +159,12 @@ class LogWriter:
                 f"max_log_bytes={self._quota.limit:,}" if self._quota.limit else f"{MAX_LINE_BYTES:,} bytes an event"
             )
             self._tell(
-                f"The files of this run are as large as they may be ({limit}). It goes on, but from here on its log is "
+                f"The files of this run are as large as they may be ({limit}). It continues, but its log is now "
                 "clipped, and it can be replayed and resumed up to here: give RLMLogger more max_log_bytes to keep all."
             )
 
     def _restore(self) -> None:
-        """Write the log again where somebody has removed it: what was written is still in the open file."""
+        """Write the log again if it was removed: its content is still in the open file."""
         if os.fstat(self._file.fileno()).st_nlink:
             return
         removed = self._file
@@ -174,7 +174,7 @@ class LogWriter:
             removed.seek(0)
             copyfileobj(removed, self._file)
         self._tell(
-            f"The log {self._path} was removed while the run goes on. It is there again, and whole; pictures and large "
+            f"The log {self._path} was removed during the run. It was written again, and is whole; pictures and large "
             "prompts of sub-calls until now are not."
         )
         if self._context is not None:
@@ -199,7 +199,7 @@ class LogWriter:
                 self._pictures.pop((*run, event.cell, event.query), None)
 
     def _store_pictures(self, images: Iterable[Image]) -> None:
-        for image in filter(attrgetter("data"), images):  # a run that goes on has only their hashes
+        for image in filter(attrgetter("data"), images):  # a resumed run has only their hashes
             name = f"{image.sha256}.{image.media_type.removeprefix('image/')}"
             self._store(f"{IMAGES}/{name}", image.data)
 
@@ -226,7 +226,7 @@ class LogWriter:
                 self._write({"type": "context", **dataclasses.asdict(stored)})
             except OSError as error:
                 self._failure = error
-            except Exception as error:  # noqa: BLE001 (whoever closes the log gets it)
+            except Exception as error:  # noqa: BLE001 (closing the log raises it)
                 self._failure = OSError(f"the context could not be stored: {error!r}")
 
         self._storing = threading.Thread(target=work, name="rlm-context", daemon=True)

@@ -28,7 +28,7 @@ from rlm_kernel.trajectory.notebook.setup_cell import write_replay_code
 from rlm_kernel.trajectory.tree import Trajectory
 
 SECONDS = 1.0
-"""Between two writes while the run goes on."""
+"""Seconds between two writes during the run."""
 
 SHARE = 10
 """A notebook that takes long to make is made less often: at most this part of the time goes into it."""
@@ -40,14 +40,14 @@ class NotebookAutosave:
     """A reader of the stream of events that keeps the notebook of a run, and those of its children, up to date.
 
     Args:
-        path: of the notebook; those of children are written beside it.
+        path: of the notebook; those of children are written to the same folder.
         about: what the first line of the log says besides the run.
         redact: takes secrets out of text.
-        seconds: between two writes while the run goes on.
+        seconds: between two writes during the run.
         quota: what the files of the run may take.
 
     Raises:
-        OSError: from the next call, once: it could not be written. The run is none the worse for it.
+        OSError: from the next call, once: it could not be written. The run is not affected.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class NotebookAutosave:
     def _work(self) -> None:
         try:
             self._write_while_events_come(_Notebooks(self._path.parent, self._about, self._redact, self._quota))
-        except BaseException as failure:  # noqa: BLE001 (whoever calls next gets it)
+        except BaseException as failure:  # noqa: BLE001 (the next call raises it)
             self._failure, self._broken = failure, True
 
     def _write_while_events_come(self, notebooks: _Notebooks) -> None:

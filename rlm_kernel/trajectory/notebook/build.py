@@ -186,15 +186,13 @@ def _usage_table(spent: UsageSummary, seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a notebook says of a run beside its trajectory.
+    """What a notebook says of a run besides its trajectory.
 
     Attributes:
         stem: the name of the run; its log is `{stem}.jsonl`.
-        kernelspec: the environment of the run, by the name of its kernelspec; empty: what the trajectory says.
-        kernel_title: what clients call that; empty: the same in words.
         rlm_dir: the folder of the log, as it was given.
         context: where the input is kept, or None when it is not (yet).
-        forked_from: what the run went on from: the log's name and the turn; None for a run of its own.
+        forked_from: the run that it resumes: the log's name and the turn; None: it resumes none.
         started: when the run began, as an ISO 8601 time, or None.
         child: for the notebook of a child: its place in its parent, that one's in its own, from the root down.
         name: the notebook's file without the suffix; empty: `stem`.
@@ -202,8 +200,6 @@ class About:
     """
 
     stem: str
-    kernelspec: str = ""
-    kernel_title: str = ""
     rlm_dir: str = "."
     context: StoredContext | None = None
     forked_from: dict[str, Any] | None = None
@@ -227,7 +223,7 @@ def notebook_of(trajectory: Trajectory, about: About, redact: Redact | None = No
         redact: applied to every text of the finished notebook.
 
     Raises:
-        nbformat.ValidationError: it is not valid; no trajectory that the engine told makes it so.
+        nbformat.ValidationError: the notebook is not valid; events of the engine always make a valid one.
     """
     import nbformat
 
@@ -267,7 +263,7 @@ def about_run(path: PurePath, said: Mapping[str, Any]) -> About:
 
 
 def about_recording(recording: Recording) -> About:
-    """What a log says of its run, for its notebook made anew."""
+    """What a log says of its run, to build its notebook again."""
     return replace(about_run(recording.path.absolute(), recording.metadata), context=recording.context)
 
 
@@ -326,7 +322,7 @@ def _metadata(trajectory: Trajectory, about: About) -> dict[str, Any]:
     if children := [described.file for _, described in runs(trajectory, about)][1:]:
         rlm["children"] = children
     return {
-        "kernelspec": _kernelspec(trajectory, about),
+        "kernelspec": _kernelspec(trajectory),
         "language_info": {
             "name": "python",
             "file_extension": ".py",
@@ -337,12 +333,11 @@ def _metadata(trajectory: Trajectory, about: About) -> dict[str, Any]:
     }
 
 
-def _kernelspec(trajectory: Trajectory, about: About) -> dict[str, str]:
+def _kernelspec(trajectory: Trajectory) -> dict[str, str]:
     """Cells that a model wrote run again where the run was; another kernel is the user's explicit choice."""
-    environment = trajectory.started.environment if trajectory.started else "local"
-    of_ours = environment in OUR_ENVIRONMENTS
-    name = about.kernelspec or (f"rlm-{environment}" if of_ours else environment)
-    title = about.kernel_title or (f"RLM ({environment})" if name == f"rlm-{environment}" else name)
+    name = title = trajectory.started.environment if trajectory.started else "local"
+    if name in OUR_ENVIRONMENTS:
+        name, title = f"rlm-{name}", f"RLM ({name})"
     return {"name": name, "display_name": title, "language": "python"}
 
 

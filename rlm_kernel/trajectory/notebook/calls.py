@@ -144,7 +144,7 @@ def _facts(answer: SubcallAnswered) -> list[str]:
 
 
 def _options(call: Call) -> list[str]:
-    """What was sent beside the text."""
+    """What was sent besides the text."""
     pictures, schema = call.started.images, call.started.schema
     return [f"{len(pictures)} pictures"] * bool(pictures) + ["an answer by schema"] * (schema is not None)
 
@@ -162,7 +162,7 @@ def _in_short(call: Call) -> Iterator[str]:
 
 
 def _distinguish(prompts: Sequence[str]) -> list[str]:
-    """The prompts of a batch begin alike; what tells them apart comes after."""
+    """The prompts of a batch often begin with the same words; the difference comes later."""
     lines = [one_line(prompt, 2_000) for prompt in prompts]
     low, high = min(lines), max(lines)
     common = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), 0)

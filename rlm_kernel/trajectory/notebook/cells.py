@@ -33,7 +33,7 @@ _MAX_PLACES = 50
 """Where the words may say the same as a block before it is looked for no further."""
 
 _MAX_MISSES = 10
-"""Codes that do not stand in the words, before no more of them are looked for."""
+"""Codes that are not found in the words before the search for further ones ends."""
 
 RAISES = "raises-exception"
 """Jupyter's tag for a cell that may raise."""
@@ -50,7 +50,7 @@ class Place:
         prefix: of the ids.
         stem: of the notebook's file.
         parent: the file of the notebook of the run that asked; empty for the root.
-        started: when the run began, or None when nobody knows.
+        started: when the run began, or None if unknown.
         over: whether the run is over.
     """
 
@@ -93,7 +93,7 @@ def turn_cells(turn: Turn, place: Place) -> Iterator[NotebookCell]:
 
 
 def _reply_cells(turn: Turn, facts: str, place: Place, about: dict[str, Any]) -> Iterator[NotebookCell]:
-    """The words and the code in the order in which the model wrote them; the heading stands in the first cell."""
+    """The words and the code in the order in which the model wrote them; the heading is in the first cell."""
     assert turn.reply is not None, "asked for by turn_cells"
     thoughts, words = _thoughts(turn.reply.text)
     pieces = list(split(words, [cell.code for cell in turn.cells]))
@@ -130,7 +130,7 @@ def split(words: str, codes: Sequence[str]) -> Iterator[str | int]:
 
 
 def _block(words: str, code: str, at: int) -> tuple[int, int]:
-    """Where the fence above a code begins, and where it ends; -1 where there is none: words may say the same."""
+    """Where the fence above a code begins, and where it ends; -1 if the code is not in a block."""
     start = words.find(f"\n{code}", at)
     for _ in range(_MAX_PLACES):
         if start < 0:

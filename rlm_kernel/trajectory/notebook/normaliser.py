@@ -2,7 +2,7 @@
 
 A run and its replay differ in what no replay can repeat: addresses of objects, durations, the names of temporary files,
 the numbers of cells, colours. An exception that the run shows as an error is in a replay the same text on stderr. Our
-own output about sub-calls is no output of the kernel and is left out.
+own output about sub-calls does not come from the kernel and is left out.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rlm_kernel.text import plain
 from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs, is_picture
 from rlm_kernel.types import Output
 
-# Cells show what they like, and a pattern keeps every other run of the process waiting: each takes linear time, because
-# it begins in few places or goes on for a bounded number of characters.
+# The outputs are untrusted, and a slow pattern would block every other run of the process: each takes linear time,
+# because it can begin in few places only or matches a bounded number of characters.
 _NUMBER = r"(?<![\d.,])\d[\d.,]{0,40}+(?:e[+-]?\d{1,9}+)?"
 _UNIT = r"(?:ns|[µμu]s|ms|s|min|h|d)"
 _TIME = rf"{_NUMBER} ?{_UNIT}(?: {_NUMBER} ?{_UNIT}){{0,5}}+"

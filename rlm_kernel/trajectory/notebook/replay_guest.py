@@ -50,7 +50,7 @@ class ReplayGuest(rlm_guest.Guest):
         self.is_set_up = False
 
     def send(self, *_: Any, **__: Any) -> None:
-        """Nobody listens."""
+        """There is no host to send to."""
 
     def ask(self, payload: dict[str, Any], images: Any = ()) -> list[dict[str, str]]:
         """The recorded answers."""
@@ -142,14 +142,14 @@ def show_again(shell: Any) -> None:
             print("\n".join(output["traceback"]), file=sys.stderr)
         else:
             shell.display_pub.publish(output["data"], output["metadata"])
-    status = result.get("status")  # anything may stand in the log of a stranger
+    status = result.get("status")  # a log is untrusted
     ended = status if status in ("error", "timeout", "died") else "unfinished"
     said = f"Not run again: in the run this cell did not end by itself ({ended})."
     shell.display_pub.publish({"text/plain": said, "text/markdown": f"*{said}*"}, {"rlm": {"role": "ending"}})
 
 
 def show_tracebacks_of_the_run(shell: Any, guest: ReplayGuest) -> None:
-    """An exception that the run had, too, is no error of the replay: papermill would stop there."""
+    """Print an exception that the run had too, in place of raising it: papermill would stop at an error."""
     show = shell._showtraceback
 
     def show_traceback(kind: Any, error: Any, lines: list[str]) -> None:

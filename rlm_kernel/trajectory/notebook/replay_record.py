@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SETUP = 0
-"""The cell in whose name the setup of the kernel asked. It is none of the cells that ran."""
+"""The cell number of the questions of the setup; the cells of the run begin at 1."""
 
 CELL_ID = re.compile(r"rlm-[0-9a-f]{8}-t(\d{3,})-c(\d+)(?:-\d+)?")
 
@@ -97,7 +97,7 @@ class Record:
 
     def add_asked(self, line: dict[str, Any]) -> None:
         """What the model was told."""
-        if not self._summarised:  # else it is told that there was a summary, which the history does not need
+        if not self._summarised:  # after a summary the model is only informed of it, which the history does not need
             self.conversation += line.get("told") or []
         self._summarised = False
 
@@ -155,7 +155,7 @@ class Record:
 
 
 def input_of(call: dict[str, Any], index: int) -> dict[str, Any]:
-    """The input of the child run that answers a prompt: that prompt, which stands in a file if it is large."""
+    """The input of the child run that answers a prompt: that prompt, which is in a file if it is large."""
     name = (call.get("stored") or {}).get(str(index))
     if name is None:
         return {"encoding": "text", "value": call["prompts"][index]}
@@ -199,7 +199,7 @@ def read_log(names: dict[str, Any], folders: list[Path]) -> tuple[Path, Record]:
         places = ", ".join(str(path.absolute()) for path in tried)
         raise NotRecordedError(
             f"The log of this run is not there (looked for {places}). Set rlm_dir to its folder in the cell above, or "
-            "run the notebook with `papermill … -p rlm_dir FOLDER`, or `--inject-paths` if it lies beside the notebook."
+            "run the notebook with `papermill … -p rlm_dir FOLDER`, or `--inject-paths` if it is beside the notebook."
         )
     return found, Record(lines_of(found), names.get("rlm_child") or [])
 
@@ -211,7 +211,7 @@ def earlier_records(record: Record, folder: Path) -> list[Record]:
         return []
     log = folder / f"{name}.jsonl"
     if not log.is_file():
-        raise NotRecordedError(f"The run went on in the kernel of another, whose log is missing: {log}. Put it back.")
+        raise NotRecordedError(f"The run used the kernel of an earlier run, whose log is missing: {log}. Put it back.")
     before = Record(lines_of(log), [])
     return [*earlier_records(before, folder), *([before] if before.served else [])]
 
