@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from rlm_kernel.schema.answer_schema import add_instructions
@@ -90,11 +91,15 @@ class BaseLM(ABC):
         backend: the name of the backend; used in errors.
         model: the name of the model.
         takes_images: whether messages may have `images`.
+        api_key: the key that it sends, or None; no log contains it.
+        env: variables in which it finds keys itself; no log contains the secrets among them.
     """
 
     backend: str
     model: str
     takes_images: bool = False
+    api_key: str | None = None
+    env: Mapping[str, str] = MappingProxyType({})
     _context_window: int | None = None
 
     @property
@@ -156,7 +161,7 @@ class WrappedLM(BaseLM):
         self.takes_images = getattr(lm, "takes_images", False) is True
         self._lm = lm
         self._takes_schema = getattr(lm, "takes_schema", False) is True
-        for name in ("reply_limit", "price", "price_known"):
+        for name in ("api_key", "env", "reply_limit", "price", "price_known"):
             if hasattr(lm, name):
                 setattr(self, name, getattr(lm, name))
 

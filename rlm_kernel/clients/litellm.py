@@ -75,7 +75,6 @@ class LiteLLMAdapter(ProviderAdapter):
     Args:
         api_key: the key; without one, its variable is read, which for models outside of `KEYS` litellm names.
         options: further arguments of `litellm.acompletion`.
-        env: the variables in which keys are looked up.
 
     Raises:
         ConfigError: no key for the model was found.
@@ -84,7 +83,6 @@ class LiteLLMAdapter(ProviderAdapter):
     api_key: str = ""
     _: KW_ONLY
     options: Mapping[str, Any] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
 
     default_url: ClassVar[str] = "the model's provider"
     needs_key: ClassVar[bool] = False

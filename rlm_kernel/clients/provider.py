@@ -69,6 +69,7 @@ class ProviderAdapter(ABC):
             project, and they are sent to OpenAI only.
         prices: US dollars per million tokens, see `Prices`; they override what the provider reports.
         own_server: whether the server belongs to the user; if it is also on this machine, it is free of charge.
+        env: the variables in which the SDK finds keys itself.
 
     Raises:
         ConfigError: the key cannot be sent, or `sampling_args` contain a reserved field.
@@ -89,6 +90,7 @@ class ProviderAdapter(ABC):
     headers: Mapping[str, str] | None = None
     prices: Mapping[str, float] | None = None
     own_server: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
 
     default_url: ClassVar[str]
     api: ClassVar[str] = "OpenAI"

@@ -155,11 +155,9 @@ def check_logger(logger: object) -> None:
 def keys_of(config: RunConfig) -> set[str]:
     """The keys of the models, and values of tools whose names are those of secrets. They must not be in a log."""
     models = (config.models.root, *config.models.others)
-    keys = (getattr(lm, "api_key", None) for lm in models)
-    # litellm finds its key in what it was given of the environment, when it is first asked.
-    given = named_secrets([dict(getattr(lm, "env", None) or {}) for lm in models])
+    given = named_secrets([dict(lm.env or {}) for lm in models])
     values = [{tool.name: tool.content} for tool in (*config.tools, *config.sub_tools) if tool.kind == "value"]
-    return {key for key in keys if isinstance(key, str)} | given | named_secrets(values)
+    return {lm.api_key for lm in models if isinstance(lm.api_key, str)} | given | named_secrets(values)
 
 
 def schema_of(given: Any) -> Schema | None:

@@ -160,3 +160,15 @@ def test_a_key_that_a_model_finds_later_is_known_as_a_secret_before():
     lm = ScriptedLM([])
     lm.env = {"TOGETHERAI_API_KEY": "tg-secret-123456", "PATH": "/bin"}
     assert keys_of(RLM(lm).config) == {"tg-secret-123456"}
+
+
+def test_the_keys_of_every_model_are_known_as_secrets():
+    named = RLM(backend="openai", backend_kwargs={"model_name": "m", "api_key": "sk-named-0123456"})
+    assert keys_of(named.config) == {"sk-named-0123456"}
+
+    class Own:
+        backend, model, context_window, api_key = "own", "m", None, "sk-own-0123456"
+
+        async def complete(self, messages, *, max_tokens=None, on_text=None): ...
+
+    assert keys_of(RLM(Own()).config) == {"sk-own-0123456"}

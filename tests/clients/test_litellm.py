@@ -38,7 +38,7 @@ def on_text(request):
 
 async def test_the_name_of_the_model_says_whom_it_asks(client, provider, on_text):
     anthropic = client([Says("hello", usage=(12, 4), cached=8)], model_name="anthropic/claude-sonnet-4-5")
-    anthropic.base_url = provider.base_url.removesuffix("/v1")
+    anthropic.adapter.base_url = provider.base_url.removesuffix("/v1")
     reply = await anthropic.complete(QUESTION, on_text=on_text)
     assert provider.requests[0].path == "/v1/messages"
     assert (reply.text, reply.usage.input_tokens, reply.usage.output_tokens) == ("hello", 12, 4)
@@ -80,11 +80,11 @@ async def test_other_arguments_are_handed_on(client, provider):
 def test_a_missing_key_names_the_variable(model, variable):
     with pytest.raises(ConfigError, match=f"set {variable} in the environment"):
         build("litellm", {"model_name": model}, {})
-    assert build("litellm", {"model_name": model}, {variable: KEY}).api_key == KEY
+    assert build("litellm", {"model_name": model}, {variable: KEY}).adapter.api_key == KEY
 
 
 def test_a_model_of_another_provider_needs_no_key_of_ours():
-    assert build("litellm", {"model_name": "ollama/llama3"}, {}).api_key == ""
+    assert build("litellm", {"model_name": "ollama/llama3"}, {}).adapter.api_key == ""
 
 
 async def test_a_key_that_only_litellm_knows_the_variable_of_may_stand_in_an_env_file(provider):

@@ -27,7 +27,7 @@ async def main(backend: str, url: str, model: str, how: str) -> None:
     kwargs = {"model_name": model, "api_key": "hostile-key-1234", "timeout": 30}
     address = {"api_base": url} if backend == "litellm" else {"base_url": url}
     lm = registry.build(backend, {**kwargs, **address}, {})
-    await lm._connected()
+    await lm._connection.client()
     before, said = peak(), {}
     try:
         await asyncio.wait_for(lm.complete(PROMPT, max_tokens=1_000, on_text=len if how == "streamed" else None), 250)

@@ -240,7 +240,7 @@ def test_a_variable_of_the_environment_wins_over_the_file_for_servers_too(monkey
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", ELSEWHERE)
     write_env_file(OPENAI_BASE_URL="http://192.0.2.7/v1")
-    assert build("openai", {"model_name": "m"}, environment_variables()).base_url == ELSEWHERE
+    assert build("openai", {"model_name": "m"}, environment_variables()).adapter.base_url == ELSEWHERE
 
 
 OBEYED = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
