@@ -161,7 +161,7 @@ def test_ctrl_c_ends_the_server_in_peace(logs, long_log):
     command = [sys.executable, "-m", "rlm_kernel.cli", "view", str(long_log), "--no-browser", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}#long\.jsonl\n", server.stdout.readline())
-        assert "Ctrl-C ends it" in server.stderr.readline()
+        assert "Ctrl-C to end it" in server.stderr.readline()
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 0
         assert server.stderr.read() == ""
