@@ -39,6 +39,7 @@ from rlm_kernel.errors import (
     TimeoutExceededError,
     TokenLimitExceededError,
 )
+from rlm_kernel.kernel.outputs import OutputRoom
 from rlm_kernel.types import Reply, Usage, UsageMeter
 
 MAX_TOOL_CALLS = 64
@@ -149,6 +150,7 @@ class Ledger:
         max_queries: as given.
         turn: held by a sub-call while it is in flight.
         tool_turn: held by a call of a custom tool while it runs.
+        outputs: room for what the cells show.
     """
 
     def __init__(self, limits: Limits, max_queries: int = 16) -> None:
@@ -156,6 +158,7 @@ class Ledger:
         self.max_queries = max_queries
         self.turn = asyncio.Semaphore(max_queries)
         self.tool_turn = asyncio.Semaphore(MAX_TOOL_CALLS)
+        self.outputs = OutputRoom()
         self._limits = limits
         self._started = time.monotonic()
         self._budget = Allowance(math.inf if limits.max_budget is None else limits.max_budget)

@@ -130,7 +130,8 @@ class Repl:
         if recorded is not None and recorded.code == code:
             return await self._relive(recorded)
         self._tell(events.CellStarted(iteration=iteration, cell=cell, code=code))
-        result = await self._live.run(code)
+        assert self._subcalls is not None, "only a run runs cells"
+        result = await self._live.run(code, room=self._subcalls.calls.ledger.outputs)
         if result.status in ("ok", "error"):
             self._journal.steps.append(CellRun(cell, code))
         self._take(result)

@@ -23,20 +23,20 @@ class CellExecution:
 
     Attributes:
         id: of the message.
+        collector: what the cell has shown so far.
         over: done then.
         replied: done when the reply has come.
         overdue: done when it was interrupted and its grace is over.
-        collector: what the cell has shown so far.
         reply: the content of the reply.
         idle: whether the kernel has said so.
         notes: what the host adds to what the cell has shown.
     """
 
     id: str
+    collector: OutputCollector = field(default_factory=OutputCollector)
     over: asyncio.Future[None] = field(default_factory=_future)
     replied: asyncio.Future[None] = field(default_factory=_future)
     overdue: asyncio.Future[None] = field(default_factory=_future)
-    collector: OutputCollector = field(default_factory=OutputCollector)
     reply: dict[str, Any] | None = None
     idle: bool = False
     notes: list[str] = field(default_factory=list)

@@ -13,6 +13,9 @@ from rlm_kernel.types import CellError, Output
 
 HEAD_CHARACTERS = 8_000_000
 TAIL_CHARACTERS = 2_000_000
+MIN_HEAD_CHARACTERS = 100_000
+MAX_CHARACTERS = 24_000_000
+"""Kept of the outputs of all cells of a tree of runs. Log, notebook and trajectory hold them until the run ends."""
 ITEM_COST = 200
 """Counted for an output in addition to its characters, so that a million empty ones are bounded too."""
 SHORT_DISPLAY_CHARACTERS = 100_000
@@ -73,6 +76,11 @@ class Tail:
         self._fresh_length += len(kept)
         if self._fresh_length >= min(_JOIN_CHARACTERS, self._limit // 4) or len(self._fresh) >= _JOIN_PIECES:
             self._join()
+
+    @property
+    def kept(self) -> int:
+        """Characters that are held."""
+        return self._length
 
     def _join(self) -> None:
         joined = "".join(self._fresh)
@@ -149,6 +157,11 @@ class OutputCollector:
             self._take(output, content)
             return output
         return None
+
+    @property
+    def kept(self) -> int:
+        """About how many characters are held."""
+        return self._head - max(0, self._room) + sum(tail.kept for tail in self._tails.values())
 
     @property
     def dropped(self) -> int:
@@ -252,6 +265,26 @@ def _shorten(output: Output) -> Output:
     if len(text) > 2 * half:
         text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters were left out here …\n{text[-half:]}"
     return {**output, "data": {"text/plain": text}}
+
+
+class OutputRoom:
+    """The room of several cells together. A cell gets at most half of what is left, and always a little.
+
+    Args:
+        characters: for all of them.
+    """
+
+    def __init__(self, characters: int = MAX_CHARACTERS) -> None:
+        self._left = characters
+
+    def collector(self) -> OutputCollector:
+        """A collector for the next cell."""
+        head = min(HEAD_CHARACTERS, max(MIN_HEAD_CHARACTERS, self._left // 2))
+        return OutputCollector(head, head * TAIL_CHARACTERS // HEAD_CHARACTERS)
+
+    def spend(self, collector: OutputCollector) -> None:
+        """Count what a cell has shown."""
+        self._left -= collector.kept
 
 
 def _output(message_type: str, content: dict[str, Any]) -> Output:

@@ -23,7 +23,7 @@ from rlm_kernel.kernel.channels import Receiver
 from rlm_kernel.kernel.comm import HostComm, Responder, TooMuchError
 from rlm_kernel.kernel.execution import CellExecution
 from rlm_kernel.kernel.incoming import UNREADABLE
-from rlm_kernel.kernel.outputs import OUTPUT_TYPES
+from rlm_kernel.kernel.outputs import OUTPUT_TYPES, OutputCollector, OutputRoom
 from rlm_kernel.kernel.process import Kernel
 from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode, pack
 from rlm_kernel.provisioners.kernelspecs import Environment
@@ -130,25 +130,32 @@ class Session:
         """Why the kernel died, where its place knows (a limit of time, say); else an empty string."""
         return self._kernel.why() if self._kernel is not None else ""
 
-    async def run(self, code: str, timeout: float | None = None) -> CellResult:  # noqa: ASYNC109 (it ends the cell, not us)
+    async def run(
+        self,
+        code: str,
+        timeout: float | None = None,  # noqa: ASYNC109 (it ends the cell, not us)
+        room: OutputRoom | None = None,
+    ) -> CellResult:
         """Run a cell as a notebook would.
 
         Args:
             code: the cell; magics and top-level `await` work.
             timeout: seconds after which it is interrupted, and `INTERRUPT_GRACE` later killed with the kernel; the
                 environment's `cell_timeout` when None.
+            room: for the outputs of this cell and others; None: it is the only one.
 
         Raises:
             KernelError: there is no live kernel; `restart` makes one.
         """
-        comm, started = self._live()[1], time.perf_counter()
+        comm, started, room = self._live()[1], time.perf_counter(), room or OutputRoom()
         comm.cell_starts()
         try:
-            request = self._execute(code, store_history=True)
+            request = self._execute(code, room.collector())
             status = await self._finish(request, timeout or self._environment.cell_timeout)
         finally:
             self._request = None
             comm.cell_ended()
+        room.spend(request.collector)
         report = self._comm.report if self._comm is not None else None
         return request.result(code, status, report, time.perf_counter() - started, alive=self.alive)
 
@@ -193,7 +200,7 @@ class Session:
         """What the guest reports when the value of a variable is taken as the answer."""
         comm = self._live()[1]
         comm.report = None
-        request = self._execute(_READ, store_history=False, metadata={"rlm": {"name": name}})
+        request = self._execute(_READ, metadata={"rlm": {"name": name}})
         await self._finish(request, self._environment.cell_timeout)
         return comm.report or CellReport()
 
@@ -236,7 +243,7 @@ class Session:
         comm = HostComm(self._send_to_guest, self._responder)
         kernel = self._kernel = await self._new_kernel(self._receiver(comm))
         self._comm = comm
-        request = self._execute(INSTALL_CODE, store_history=False, metadata={"rlm": install_settings(self._seed)})
+        request = self._execute(INSTALL_CODE, metadata={"rlm": install_settings(self._seed)})
         await kernel.ready(request.replied)
         check_installed(request.reply or {})
         if self._environment.setup_code:
@@ -258,7 +265,11 @@ class Session:
             raise KernelError("There is no live kernel: it was closed, or it died. restart() makes a new one.")
         return self._kernel, self._comm
 
-    def _execute(self, code: str, *, store_history: bool, metadata: dict[str, Any] | None = None) -> CellExecution:
+    def _execute(
+        self, code: str, collector: OutputCollector | None = None, metadata: dict[str, Any] | None = None
+    ) -> CellExecution:
+        """Send a request: a cell, whose outputs are collected, or silent code."""
+        store_history = collector is not None
         content = {
             "code": code,
             "silent": not store_history,
@@ -268,7 +279,7 @@ class Session:
             "stop_on_error": True,
         }
         message = self._live()[0].channels.send("shell", "execute_request", content, metadata=metadata)
-        self._request = CellExecution(message)
+        self._request = CellExecution(message, collector or OutputCollector())
         return self._request
 
     async def _finish(self, request: CellExecution, timeout: float | None) -> CellStatus:  # noqa: ASYNC109

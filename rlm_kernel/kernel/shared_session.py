@@ -109,7 +109,7 @@ class SharedSession(Session):
 
     async def keep_plain_names(self) -> None:
         """Leave only the query functions: a notebook of a person may call its own variables `answer` or `FINAL`."""
-        request = self._execute(_PLAIN_NAMES, store_history=False)
+        request = self._execute(_PLAIN_NAMES)
         await request.over
 
     async def leave(self) -> None:

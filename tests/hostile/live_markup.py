@@ -47,7 +47,7 @@ FORMS = {
     "terminal": "\x1b]8;;javascript:window.__ran=1\x07x\x1b]8;;\x07<img src=x onerror=window.__ran=1>\u2028\r\x00",
 }  # fmt: skip
 
-STRUCTURE = {"iteration": 1, "cell": 1, "index": 0, "depth": 0, "attempts": 1, "count": 1}
+STRUCTURE = {"iteration": 1, "cell": 1, "index": 0, "depth": 0, "attempts": 1, "count": 1, "slots": ()}
 """What joins the events of a run; a record with markup in these places is refused when it is read."""
 
 

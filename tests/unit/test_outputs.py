@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.kernel.outputs import ITEM_COST, OutputCollector
+from rlm_kernel.kernel.outputs import ITEM_COST, OutputCollector, OutputRoom
 
 
 def stream(text, name="stdout"):
@@ -267,3 +267,16 @@ def test_what_is_nested_too_deep_for_its_readers_is_left_out():
     (output,) = collector.outputs()
     assert output["data"].keys() == {"text/plain", "application/json"}
     assert output["metadata"] == {}
+
+
+def test_cells_share_a_room_and_each_gets_a_little():
+    room, kept = OutputRoom(1_000_000), []
+    for _ in range(8):
+        collector = room.collector()
+        collector.add("stream", {"name": "stdout", "text": "a" * 3_000_000 + "the end"})
+        room.spend(collector)
+        kept.append(collector.kept)
+        assert sum(len(output["text"]) for output in collector.outputs()) < collector.kept + 1_000
+        assert collector.outputs()[-1]["text"].endswith("the end")
+    assert 500_000 < kept[0] < 700_000
+    assert 100_000 < kept[-1] < 200_000

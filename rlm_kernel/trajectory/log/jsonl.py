@@ -18,7 +18,7 @@ from rlm_kernel import errors
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import prompt_store
-from rlm_kernel.types import RLMChatCompletion, Usage
+from rlm_kernel.types import RLMChatCompletion, ToolCall, Usage
 
 SCHEMA = 1
 """The version of the lines, in `metadata`."""
@@ -49,7 +49,7 @@ _EVENTS = {kind: event for event, kind in KINDS.items()}
 TYPES = ("context", *_EVENTS)
 """The types of the lines of a log; the one that says where the input is kept tells of no event."""
 
-_LEFT_OUT = {events.RunStarted: ("context",), events.SubcallAnswered: ("prompt",)}
+_LEFT_OUT = {events.RunStarted: ("context",), events.SubcallAnswered: ("prompt",), ToolCall: ("slots",)}
 
 
 def line_of(event: Event) -> dict[str, Any] | None:
