@@ -37,6 +37,7 @@ from rlm_kernel.cli import (
 from rlm_kernel.text import one_line, suggestion
 
 _LAST_SECONDS = 0.4
+_OPTION = re.compile(r"--[\w-]+")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args, unknown = parser().parse_known_args(argv)
     if unknown:
-        options = re.findall(r"--[\w-]+", args.parser.format_usage())
+        options = _OPTION.findall(args.parser.format_usage())
         meant = suggestion(unknown[0].partition("=")[0], options, "", cutoff=0.7)
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
     try:

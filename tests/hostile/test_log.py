@@ -88,7 +88,7 @@ def resumed_models(log, source=Source.RECORD, **overrides):
 def test_a_loopback_server_of_a_log_gets_no_key(row, forged, thief):
     log = forged(backend=row.name, backend_kwargs={"model_name": model_of(row), "base_url": thief.url})
     if row.name == "ollama":  # it has no key
-        assert resumed_models(log).root.base_url == thief.url
+        assert resumed_models(log).root.adapter.base_url == thief.url
     else:
         with pytest.raises(ConfigError) as refused:
             resumed_models(log)
@@ -136,7 +136,7 @@ def test_resume_and_live_replay_ask_no_server_of_a_log(forged, thief):
     ids=str,
 )
 def test_no_option_of_a_log_chooses_where_litellm_sends_a_key(kwargs, forged, monkeypatch):
-    monkeypatch.setattr("rlm_kernel.clients.registry.find_spec", lambda _: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
     log = forged(backend="litellm", backend_kwargs={"model_name": "openai/m", **kwargs})
     with pytest.raises(ConfigError, match="which would get a key that litellm finds|decides who gets a key"):
         resumed_models(log)
@@ -169,7 +169,7 @@ def test_a_key_of_a_log_is_not_used(forged, thief):
 def test_arguments_given_again_are_the_users(forged, thief):
     log = forged(backend="openai", backend_kwargs={"model_name": "m", "base_url": "http://127.0.0.1:1/v1"})
     models = resumed_models(log, backend_kwargs={"model_name": "m", "base_url": thief.url})
-    assert (models.root.base_url, models.root.api_key) == (thief.url, KEY)
+    assert (models.root.adapter.base_url, models.root.api_key) == (thief.url, KEY)
 
 
 # -- notebooks

@@ -655,7 +655,7 @@ def test_a_browser_without_the_token_is_told_how_to_get_it(chromium, server, sch
         for path in ("", "logs", server.access.home[1:]):
             assert page.goto(f"{server.address}{path}").status == 403
             page.get_by_role("heading", name="The token is missing").wait_for()
-            assert "Open the whole address that rlm view printed" in page.locator("main").inner_text()
+            assert "Open the full address that rlm view" in page.locator("main").inner_text()
         assert page.evaluate("getComputedStyle(document.querySelector('main')).maxWidth") != "none"
         shot(page, f"viewer-locked-{scheme}")
 
@@ -722,7 +722,7 @@ def test_a_page_of_another_user_on_this_machine_gets_neither_cookie_nor_runs(chr
 def test_a_connection_that_asks_for_nothing_is_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(viewer_server._Request, "timeout", 0.1)
     with (
-        server.ViewerServer(Folder(tmp_path), 0) as viewer,
+        viewer_server.ViewerServer(Folder(tmp_path), 0) as viewer,
         socket.create_connection(("127.0.0.1", viewer.port)) as idle,
     ):
         assert idle.recv(1) == b""
