@@ -212,6 +212,7 @@ def test_references_of_an_env_file_mean_what_they_mean_to_dotenv(value):
     )
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not installed("litellm"), reason="the extra 'litellm' is not installed")
 def test_litellm_loads_no_env_file_into_the_process(thief):
     """Its import does so by itself, in a notebook from the working folder."""

@@ -23,6 +23,7 @@ from fuzz import linear, texts
 from hostile.bounded import FLOODS, MAX_GROWTH, PATIENCE, hosts
 from places import LOCAL_AND_DOCKER
 from recorded_runs import code, record
+from selection import mostly_full
 
 from rlm import (
     RLM,
@@ -478,7 +479,7 @@ class Host:
         return json.loads(last)
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", mostly_full(RUNS, "endless introducers", "a reply of lines"))
 def test_a_deadline_ends_a_run_whatever_its_model_writes(tmp_path, run):
     host = Host(tmp_path, run, max_timeout=4.0)
     time.sleep(4)
@@ -491,7 +492,7 @@ def test_a_deadline_ends_a_run_whatever_its_model_writes(tmp_path, run):
     assert work - before < WITHIN
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", mostly_full(RUNS, "endless introducers", "a reply of lines"))
 def test_ctrl_c_ends_a_run_whatever_its_model_writes(tmp_path, run):
     host = Host(tmp_path, run, max_timeout=100.0)
     host.has_a_reply(tmp_path)

@@ -30,6 +30,7 @@ from markdown_it import MarkdownIt
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from recorded_runs import code, record
+from selection import mostly_full
 from viewer import long_logs
 
 from rlm import RLM, ScriptedLM
@@ -349,7 +350,7 @@ def test_no_field_of_an_event_runs_in_the_notebook_of_a_run(opened, form):
     assert opened(page, static=False).does_nothing()
 
 
-@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("trusted", mostly_full([True, False], True))
 def test_nothing_of_a_run_runs_in_jupyterlab(chromium, tmp_path, trusted):
     notebook = notebook_of(Trajectory(story(ALL)), About("run"))
     path = tmp_path / "run.ipynb"

@@ -73,7 +73,6 @@ async def test_output_is_reported_while_the_cell_runs(open_session, echo):
         assert (await running).stdout == "early\n"
 
 
-@pytest.mark.everywhere
 async def test_a_million_lines_arrive_whole(session):
     cell = await session.run("for i in range(1_000_000):\n    print(i)")
     assert cell.dropped_characters == 0

@@ -119,7 +119,7 @@ def test_another_page_is_refused(ask, headers):
     status, _, content = ask("/logs", **headers)
     assert (status, content.decode()) == (
         403,
-        f"This viewer answers its own page only, at http://127.0.0.1:{ask.port}/",
+        f"This viewer answers requests of its own page only, at http://127.0.0.1:{ask.port}/",
     )
 
 
@@ -215,7 +215,7 @@ def test_a_very_long_last_line_is_read_too(logs):
     story = long_logs.Story(logs / "long.jsonl")
     story.finish("z" * 3_000_000)
     (run,) = Folder(logs).summaries()
-    assert (run.state, run.answer) == ("answered", "z" * 600)
+    assert (run.state, run.answer) == ("answered", "z" * 599 + "…")
 
 
 def test_a_single_log_is_all_that_is_shown(logs, long_log):
@@ -247,5 +247,5 @@ def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no folder or log 'missing'"):
         folder_of("missing")
     (tmp_path / "text.txt").write_text("")
-    with pytest.raises(RecordingError, match="no log"):
+    with pytest.raises(RecordingError, match="not a log"):
         folder_of(str(tmp_path / "text.txt"))
