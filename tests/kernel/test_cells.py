@@ -11,6 +11,8 @@ from rlm_kernel.kernel.channels import Channels
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import environment
 
+pytestmark = pytest.mark.anywhere
+
 
 async def test_the_last_expression_is_shown_and_counted(session):
     first = await session.run("x = 20\nx + 1")
@@ -117,8 +119,6 @@ async def test_text_that_is_being_sent_is_not_overtaken_by_the_error_and_the_end
         "import getpass\ngetpass.getpass()",
         """
 import threading
-
-pytestmark = pytest.mark.anywhere
 box = []
 def ask():
     try: input()
