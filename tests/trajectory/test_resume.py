@@ -124,7 +124,7 @@ def test_a_tool_that_is_not_given_again_is_missed_only_when_it_is_called(whole):
 
 
 @pytest.mark.parametrize(
-    ("at", "says"), [(0, "there are 1 to 7"), (8, "there are 1 to 7"), ("one", "no finished iteration")]
+    ("at", "says"), [(0, "there are 1 to 7"), (8, "there are 1 to 7"), ("one", "not a finished iteration")]
 )
 def test_an_iteration_that_is_not_there_is_refused(whole, at, says):
     with pytest.raises(RecordingError, match=says):

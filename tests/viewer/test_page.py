@@ -77,7 +77,7 @@ def test_a_log_of_the_reference_opens_with_both_runs_and_the_child(open_page, se
     print(f"first paint after {page.evaluate(PAINT):.0f} ms")
     assert page.locator(".question").inner_text() == "What is the answer?"
     assert page.locator(".outcome .passage").inner_text() == "Forty-two"
-    assert "does not say what the root model used" in page.locator(".overview").inner_text()
+    assert "does not record the usage of the root model" in page.locator(".overview").inner_text()
     assert page.locator("[data-card='0'] .badge.bad").inner_text() == "raised"
     page.locator("[data-card='0'] .calls > summary").click()
     assert page.locator("[data-card='0'] details.call").count() == 5
@@ -296,7 +296,7 @@ def test_an_upload_that_was_cut_says_where_it_ends(open_page, served, tmp_path):
     log.write_bytes(log.read_bytes()[:-300])
     page = open_page(served)
     page.locator("input[type=file]").set_input_files(log)
-    page.get_by_text("ends in the middle of a line").wait_for()
+    page.get_by_text("The last line of the log is incomplete").wait_for()
     assert page.locator(".state").first.inner_text() == "no end recorded"
 
 
