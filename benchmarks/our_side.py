@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +27,7 @@ from sides import (
 
 from rlm import RLM, Reply, Usage
 from rlm_kernel.clients.base import OnText, as_base_lm
+from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import NO_LIMITS, Ledger
 from rlm_kernel.engine.config import Models
 from rlm_kernel.engine.journal import Journal
@@ -80,9 +82,9 @@ class Recorded:
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
         """Ask, and keep the answers."""
-        slots = self._journal.slots(1, question)
-        answers = await self._subcalls.answer(question, slots)
-        self._journal.record(slots, answers)
+        question = replace(question, slots=self._journal.slots(1, question))
+        answers = await self._subcalls.answer(question)
+        self._journal.record(question.slots, answers)
         return answers
 
 
@@ -90,8 +92,7 @@ def _open(asked: Round) -> Any:
     """A session whose sub-calls take the engine's own path: events, usage, limits, record."""
     subcalls = SubCalls(
         models=Models(as_base_lm(InstantLM())),
-        ledger=Ledger(NO_LIMITS),
-        usage=UsageMeter(),
+        calls=ModelCalls(Ledger(NO_LIMITS), UsageMeter()),
         emit=Emitter(lambda _: None),
         reply_tokens=100,
         max_children=4,

@@ -24,7 +24,7 @@ def test_lines_have_marks_and_fixes(rlm):
     assert done.stderr == b""
     assert "✓ local kernel" in shown
     assert "\N{EN DASH} OPENAI_API_KEY" in shown
-    assert "→ `rlm demo` fetches it" in shown
+    assert "→ `rlm demo` downloads it (1.1 GB)" in shown
     assert "\x1b" not in shown
 
 

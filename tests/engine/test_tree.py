@@ -37,7 +37,7 @@ class Family(ScriptedLM):
 
     def __init__(self, model, price=lambda call: CENT * (call % 7), together=None):
         super().__init__(self.reply, model=model, delay=0.001)
-        self.price, self.together, self.took = price, together, []
+        self.costs, self.together, self.took = price, together, []
 
     async def complete(self, messages, **options):
         if self.together is not None and "everybody waits" in messages[-1]["content"]:
@@ -58,7 +58,7 @@ class Family(ScriptedLM):
         else:
             words = f"```repl\n{LEAF if 'leaf:' in text else INNER}\n```"
         call = len(self.calls)
-        return Reply(words, self.model, Usage(10 + call, 3, 1, cost=self.price(call)))
+        return Reply(words, self.model, Usage(10 + call, 3, 1, cost=self.costs(call)))
 
 
 def unwrapped(events):
