@@ -287,6 +287,9 @@ class Session:
         kernel = self._live()[0]
         waiting = {request.over, request.overdue, kernel.died}
         await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if kernel.channels.cut.done():  # output may be lost, even if the end of the cell came over a new connection
+            await asyncio.wait({kernel.died})
+            return "died"
         if request.over.done():
             return "error" if (request.reply or {}).get("status") == "error" else "ok"
         if kernel.died.done():

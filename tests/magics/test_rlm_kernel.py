@@ -67,8 +67,7 @@ def test_a_person_has_what_a_model_has(installed, started):
     assert repl.run("%rlm model scripted --backend leads").error is None
     repl.run("context = 'words ' * 7")
     assert (
-        repl.value("SHOW_VARS()")
-        == "{'context': 'str', 'ScriptedLM': 'type', 'said': 'list', 'leads': 'ScriptedLM'}"
+        repl.value("SHOW_VARS()") == "{'context': 'str', 'ScriptedLM': 'type', 'said': 'list', 'leads': 'ScriptedLM'}"
     )
     assert repl.value("rlm_query('five.')") == "'5'"
     assert (
