@@ -159,7 +159,11 @@ def test_max_iterations_and_backend_arguments_are_passed_on(asking, provider):
         (["q", "--contxt", "x"], 2, "usage: rlm run"),
         (["q", "--zzz"], 2, "unrecognized arguments: --zzz\n"),
         (["q", "--context", "a", "--context", "b"], 2, "it was given twice"),
-        (["q", "--model", "m", "--max-budget", "-1", "--backend-kwarg", "base_url=x"], 2, "max_budget must be"),
+        (
+            ["q", "--model", "m", "--max-budget", "-1", "--backend-kwarg", "base_url=http://127.0.0.1:9/v1"],
+            2,
+            "max_budget must be",
+        ),
     ],
 )
 def test_wrong_usage_is_one_clear_line(rlm, arguments, code, said):
