@@ -160,7 +160,7 @@ def test_max_iterations_and_backend_arguments_are_passed_on(asking, provider):
         (["q", "--zzz"], 2, "unrecognized arguments: --zzz\n"),
         (["q", "--context", "a", "--context", "b"], 2, "it was given twice"),
         (
-            ["q", "--model", "m", "--max-budget", "-1", "--backend-kwarg", "base_url=http://127.0.0.1:9/v1"],
+            ["q", "--backend", "llamacpp", "--base-url", "http://127.0.0.1:9/v1", "--max-budget", "-1"],
             2,
             "max_budget must be",
         ),
