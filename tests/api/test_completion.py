@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from selection import mostly_full
 
 from rlm import RLM, ConfigError, LMError, ScriptedLM
 from rlm.logger import RLMLogger
@@ -180,13 +181,14 @@ def test_a_model_behind_http(provider):
 
 
 @pytest.mark.timeout(600)
-def test_two_hundred_completions_leak_nothing(monkeypatch):
+@pytest.mark.parametrize("count", mostly_full([25, 200], 25))
+def test_many_completions_leak_nothing(monkeypatch, count):
     with RLM(counting()) as rlm, tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as directory:
         monkeypatch.setattr(tempfile, "tempdir", directory)
         rlm.completion("warm up")
         Job(all_threads_of_the_pool()).wait()
         before = footprint()
-        for _ in range(200):
+        for _ in range(count):
             rlm.completion("x")
         assert footprint() == before
         assert list(Path(directory).iterdir()) == []

@@ -116,6 +116,7 @@ async def test_an_interrupt_reaches_the_cell(relayed):
     assert reply["ename"] == "KeyboardInterrupt"
 
 
+@pytest.mark.full
 async def test_a_reader_that_stalls_loses_nothing(relayed):
     kernel = await relayed()
     with zmq.Context() as context:
