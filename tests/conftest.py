@@ -27,8 +27,9 @@ SECRETS = re.compile(
     r"(_KEY|_SECRET|_TOKEN|_TOKEN_ID)$|^(ANTHROPIC|AZURE|GEMINI|LITELLM|OLLAMA|OPENAI|OPENROUTER|PORTKEY|VLLM)_"
 )
 
-NEEDS_MORE = {"elsewhere", "local_lm", "full", "slow", "docker_engine", "modal_emulator", "chromium"}
-"""Markers and fixtures of a test that is not `fast`."""
+FAST = {"api", "clients", "contract", "engine", "unit"}
+NOT_FAST = {"elsewhere", "full", "slow", "docker_engine", "modal_emulator"}
+"""A test of these folders without these markers and fixtures is `fast`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if not NEEDS_MORE & ({mark.name for mark in item.iter_markers()} | set(item.fixturenames)):
+        about = {mark.name for mark in item.iter_markers()} | set(item.fixturenames)
+        if item.path.parent.name in FAST and not about & NOT_FAST:
             item.add_marker("fast")
     if not config.getoption("full"):
         left_out = [item for item in items if item.get_closest_marker("full")]

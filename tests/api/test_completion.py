@@ -180,6 +180,7 @@ def test_a_model_behind_http(provider):
         assert [request.prompt for request in provider.requests][1] == "hi"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("count", mostly_full([25, 200], 25))
 def test_many_completions_leak_nothing(monkeypatch, count):

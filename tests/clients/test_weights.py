@@ -33,6 +33,8 @@ from rlm_kernel.clients.llamacpp.weights import (
 )
 from rlm_kernel.errors import LMError
 
+pytestmark = pytest.mark.slow
+
 SLICES = [bytes([65 + i]) * (300_000 + i) for i in range(3)]
 CONTENT = b"".join(SLICES)
 TINY = Weights(

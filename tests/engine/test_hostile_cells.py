@@ -23,7 +23,7 @@ FIRST = "kept = 41\nanswer['content'] = 'so far'"
 LAST = "FINAL([kept + 1, len(context), callable(llm_query), type(answer).__name__])"
 WHOLE = "[42, 9, True, 'dict']"
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc"), pytest.mark.slow]
 
 
 class Seen:

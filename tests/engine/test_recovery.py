@@ -10,6 +10,8 @@ from rlm import RLM, RLMError, ScriptedLM
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.tools import tools_of
 
+pytestmark = pytest.mark.slow
+
 DIE = "```repl\nimport os; os._exit(1)\n```"
 
 
