@@ -127,11 +127,11 @@ class Sandbox:
         pipes = [os.pipe() for _ in range(3)]
         request = {"exec": name, "argv": list(argv), "env": {**self.environ, **environ}, "cwd": cwd or str(self.home)}
         fds = [pipes[0][0], pipes[1][1], pipes[2][1]]
+        outputs = [Output(await reading(pipe[0])) for pipe in pipes[1:]]
+        self.commands[name] = Command(argv, await writing(pipes[0][1]), *outputs)  # known before it can end
         socket.send_fds(self._control, [json.dumps(request).encode()], fds)
         for fd in fds:
             os.close(fd)
-        outputs = [Output(await reading(pipe[0])) for pipe in pipes[1:]]
-        self.commands[name] = Command(argv, await writing(pipes[0][1]), *outputs)
 
     def end(self, status: Result.GenericStatus, code: int) -> None:
         """End all its processes; the first reason is the one that is told."""
