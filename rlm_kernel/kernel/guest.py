@@ -720,6 +720,7 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     """Make the REPL. Called once in every kernel, by the host's first request."""
     guest = Guest(shell, settings["comm_id"])
     kernel = shell.kernel
+    shell.enable_tip = False  # for each kernel_info_request the banner would draw a tip from the module `random`
     if settings["seed"] is not None:
         random.seed(settings["seed"])
     kernel.rlm_guest = guest

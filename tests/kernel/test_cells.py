@@ -215,3 +215,9 @@ async def test_closing_twice_is_fine(session):
     await session.close()
     await session.close()
     assert not session.alive
+
+
+async def test_who_asks_for_the_banner_takes_no_random_number(echo):
+    async with await Session.open(environment("local", None), echo, seed=0) as session:
+        cell = await session.run("import random\nassert 'IPython' in get_ipython().banner\nrandom.random()")
+    assert cell.value == "0.8444218515250481"
