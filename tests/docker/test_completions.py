@@ -86,6 +86,7 @@ def _owner():
     return f"rlm-kernel.host={owner()}"
 
 
+@pytest.mark.full
 def test_the_benchmark_measures_containers():
     overhead = Path(__file__).parents[2] / "benchmarks" / "overhead.py"
     command = [sys.executable, str(overhead), "--tiny", "--rounds", "1", "--environment", "docker"]

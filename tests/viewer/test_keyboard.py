@@ -112,7 +112,14 @@ def violations(page):
     return [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found]
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 400)])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        pytest.param("light", 1280, marks=pytest.mark.full),
+        ("dark", 1280),
+        pytest.param("light", 400, marks=pytest.mark.full),
+    ],
+)
 def test_axe_finds_nothing_wrong(open_page, served, logs, long_log, scheme, width):
     long_logs.hostile_run(logs / "hostile.jsonl", long=10_000)
     reference_log(logs / "reference.jsonl")
