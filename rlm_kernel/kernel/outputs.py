@@ -14,7 +14,7 @@ from rlm_kernel.types import CellError, Output
 HEAD_CHARACTERS = 8_000_000
 TAIL_CHARACTERS = 2_000_000
 MIN_HEAD_CHARACTERS = 100_000
-MAX_CHARACTERS = 24_000_000
+MAX_CHARACTERS = 16_000_000
 """Kept of the outputs of all cells of a tree of runs. Log, notebook and trajectory hold them until the run ends."""
 ITEM_COST = 200
 """Counted for an output in addition to its characters, so that a million empty ones are bounded too."""

@@ -64,7 +64,7 @@ FLOODS = {
         "import sys; sys.modules['rlm_guest'].MAX_BATCH = 10**9\n"
         "while True:\n"
         "    try: llm_query_batched(['x'] * 1_000_000, model='no such')\n"
-        "    except RuntimeError: pass"
+        "    except (RuntimeError, ValueError): pass"
     ),
     "threads": (
         "from concurrent.futures import ThreadPoolExecutor\n"
