@@ -354,7 +354,7 @@ def chats(reader: Reader) -> None:
 
 CASES = [
     Case("000:6", asks_the_model_it_names),
-    Case("000:118", summarizes),
+    Case("000:118", summarizes, needs="docker_engine"),
     Case("001:6", prints_the_response),
     Case("001:46", set_up_openai),
     Case("001:46", set_up_anthropic),
