@@ -38,7 +38,7 @@ _ADDRESS_NAMES = frozenset({
     "api_base", "api_url", "azure_endpoint", "base_url", "custom_host", "endpoint", "endpoint_url", "host", "hostname",
     "proxies", "proxy", "server_url", "url",
 })  # fmt: skip
-_PLAIN_MODEL = re.compile(r"(?!.*(://|arn:|\.\.))[\w.@:/+-]+", re.ASCII)
+_PLAIN_MODEL = re.compile(r"\A(?!.*(://|arn:|\.\.))[\w.@:/+-]+", re.ASCII)
 
 
 class Source(IntEnum):
