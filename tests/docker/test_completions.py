@@ -28,6 +28,7 @@ def test_a_persistent_rlm_keeps_its_container(options):
         assert rlm.completion("two").response == "[3, 'on', 'two']"
 
 
+@pytest.mark.full
 @BOTH
 async def test_the_timeout_holds_inside_a_cell(options):
     root = ScriptedLM([cell("answer['content'] = 'so far'"), cell("import time\nwhile True: time.sleep(1)")])

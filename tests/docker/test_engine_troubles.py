@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from second_engine import SecondEngine
+from selection import mostly_full
 
 from rlm_kernel.errors import ConfigError, KernelError
 from rlm_kernel.provisioners.docker import daemon as provisioner
@@ -133,6 +134,7 @@ def is_plain(tag):
     return client.inspect_image(tag)["Id"] == kernel_image(client, "python:3.11-slim", [])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [{}, {"packages": ["six"]}], ids=["a container", "an image"])
 async def test_a_full_disk_is_named_and_nothing_is_left(docker_session, second_engine, elsewhere, options):
     elsewhere(second_engine.host)
@@ -147,7 +149,7 @@ async def test_a_full_disk_is_named_and_nothing_is_left(docker_session, second_e
         assert (await session.run("1 + 1")).value == "2"
 
 
-@pytest.mark.parametrize("transport", ["ipc", "relay"])
+@pytest.mark.parametrize("transport", mostly_full(["ipc", "relay"], "relay"))
 async def test_an_engine_restarted_in_a_cell_costs_that_cell(docker_session, second_engine, elsewhere, transport):
     elsewhere(second_engine.host)
     async with await docker_session(transport=transport) as session:

@@ -40,6 +40,7 @@ def kernel_tags(docker_engine):
     return {tag for image in docker_engine.images("rlm-kernel") for tag in image["RepoTags"] or ()}
 
 
+@pytest.mark.full
 async def test_a_stock_image_gets_ipykernel_once(docker_session, docker_engine, tagged, capsys):
     image = tagged("rlm-test-stock", f"FROM {STOCK}\n")
     before = kernel_tags(docker_engine)

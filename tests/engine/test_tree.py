@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 
 import pytest
+from selection import mostly_full
 
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.engine.budget import Limits
@@ -117,7 +118,7 @@ async def test_what_a_child_took_is_on_its_answer(run, events):
     assert all(answered[key] == event.completion.usage_summary.total for key, event in children.items())
 
 
-@pytest.mark.parametrize("budget", [13 * CENT, 40 * CENT, 100 * CENT])
+@pytest.mark.parametrize("budget", mostly_full([13 * CENT, 40 * CENT, 100 * CENT], 40 * CENT))
 async def test_a_tree_overshoots_its_budget_by_at_most_one_call(run, budget):
     family = [Family(name, lambda _, n=n: n * CENT) for n, name in enumerate(("root", "sub", "other"), 1)]
     with pytest.raises(BudgetExceededError) as raised:

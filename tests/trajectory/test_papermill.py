@@ -93,6 +93,7 @@ def test_what_the_models_cost_stands_in_the_notebook(asked, mill):
     assert (usage["total_calls"], usage["total_input_tokens"], usage["total_output_tokens"]) == (1, 30, 2)
 
 
+@pytest.mark.full
 def test_parameters_come_before_their_defaults_those_before_metadata_and_that_before_variables(
     asked, mill, monkeypatch
 ):

@@ -238,7 +238,7 @@ def hosts(tmp_path_factory):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("moments", mostly_full([6, 50], 6))
+@pytest.mark.parametrize("moments", mostly_full([3, 50], 3))
 def test_killed_at_any_moment_nothing_that_was_answered_is_lost(hosts, tmp_path, moments):
     seconds = _log_of(hosts, tmp_path / "measured", None)[1]
     chance = random.Random(0)

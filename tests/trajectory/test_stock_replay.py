@@ -107,6 +107,7 @@ def test_a_kernel_without_anything_of_ours(story, tmp_path, monkeypatch):
     assert equal(story, replayed)
 
 
+@pytest.mark.full
 def test_papermill_finds_a_run_that_has_moved_when_it_is_told_where_or_tells_it(story, tmp_path):
     folder = shutil.copytree(story.log.parent, tmp_path / "far" / "moved")
     path = folder / story.path.name

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 OVERHEAD = Path(__file__).parents[2] / "benchmarks" / "overhead.py"
 
 
@@ -13,6 +15,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
+@pytest.mark.full
 def test_a_tiny_run_prints_a_row_for_each_measure(tmp_path):
     raw = tmp_path / "raw.json"
     done = run("--json", str(raw))

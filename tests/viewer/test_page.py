@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from selection import mostly_full
 from trajectory import runs
 from viewer import long_logs
 from viewer.conftest import shot
@@ -26,7 +27,7 @@ NO_OVERFLOW = """document.documentElement.scrollWidth <= innerWidth &&
         .every((one) => one.scrollWidth <= one.clientWidth)"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", mostly_full(["light", "dark"], "dark"))
 def test_a_run_of_600_sub_calls_shows_all_of_them(open_page, served, long_log, scheme):
     page = open_page(f"{served}#long.jsonl", color_scheme=scheme)
     page.get_by_role("heading", name="Turn 30").wait_for()
@@ -214,7 +215,7 @@ def test_a_log_that_was_cut_or_damaged_opens(open_page, served, logs):
     assert "running" in overview
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.15])
+@pytest.mark.parametrize("rate", mostly_full([0.01, 0.05, 0.15], 0.05))
 def test_odd_values_anywhere_in_a_log_break_neither_the_list_nor_the_page(open_page, served, logs, rate):
     sources = [reference_log(logs / "1.jsonl"), long_logs.long_run(logs / "2.jsonl", turns=4, calls=3)]
     sources.append(Path(runs.run(logs)[1]))
