@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -25,7 +24,7 @@ MAX_DISPLAY_ID = 1_000
 MAX_NESTING = 100
 """Lists and dicts inside one another, in what a display holds."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
-_JOIN_CHARACTERS, _JOIN_PIECES = 20_000, 1_000
+_JOIN_PIECES = 1_000
 
 T = TypeVar("T")
 
@@ -35,7 +34,7 @@ OUTPUT_TYPES = (*_SHOWN, "update_display_data", "clear_output")
 
 
 class Pieces:
-    """A text that comes in pieces. They are joined now and then: many small ones take fifty times their characters."""
+    """A text that comes in pieces. They are joined now and then, as small strings take fifty times their characters."""
 
     def __init__(self) -> None:
         self._joined: list[str] = []
@@ -49,7 +48,7 @@ class Pieces:
             self._fresh.clear()
 
     def take(self) -> str:
-        """The text so far, which is forgotten."""
+        """Return the text so far, and clear it."""
         text = "".join([*self._joined, *self._fresh])
         self._joined.clear()
         self._fresh.clear()
@@ -57,49 +56,45 @@ class Pieces:
 
 
 class Tail:
-    """The end of a stream whose beginning is full. `dropped` counts the characters between the two."""
+    """The end of a stream whose beginning is full. Up to twice `limit` characters are held."""
 
     def __init__(self, name: str, limit: int) -> None:
-        self.name = name
-        self.dropped = 0
+        self._name = name
         self._limit = limit
-        self._pieces: deque[str] = deque()
-        self._fresh: list[str] = []
-        self._length = self._fresh_length = 0
+        self._pieces = Pieces()
+        self._held = self._length = 0
 
     def add(self, text: str) -> None:
-        """Append a piece; what is too much is forgotten from the front, some pieces at a time."""
-        kept = text[-self._limit :]
-        self.dropped += len(text) - len(kept)
-        self._fresh.append(kept)
-        self._length += len(kept)
-        self._fresh_length += len(kept)
-        if self._fresh_length >= min(_JOIN_CHARACTERS, self._limit // 4) or len(self._fresh) >= _JOIN_PIECES:
-            self._join()
+        """Append a piece, and drop what is before the last `limit` characters, now and then."""
+        self._length += len(text)
+        self._hold(text[-self._limit :])
+        if self._held >= 2 * self._limit:
+            self._text()
 
     @property
     def kept(self) -> int:
-        """Characters that are held."""
-        return self._length
+        """Characters of the end that are output."""
+        return min(self._length, self._limit)
 
-    def _join(self) -> None:
-        joined = "".join(self._fresh)
-        kept = joined[-self._limit :]
-        self._pieces.append(kept)
-        self._fresh.clear()
-        self._fresh_length = 0
-        self._forget(len(joined) - len(kept))
-        while self._length - len(self._pieces[0]) >= self._limit:
-            self._forget(len(self._pieces.popleft()))
-
-    def _forget(self, characters: int) -> None:
-        self._length -= characters
-        self.dropped += characters
+    @property
+    def dropped(self) -> int:
+        """Characters between the beginning and the end."""
+        return self._length - self.kept
 
     def output(self) -> Output:
         """The tail as one output, which says how much is missing before it."""
         gap = f"\n… {self.dropped:,} characters were left out here …\n" if self.dropped else ""
-        return {"output_type": "stream", "name": self.name, "text": gap + "".join([*self._pieces, *self._fresh])}
+        return {"output_type": "stream", "name": self._name, "text": gap + self._text()}
+
+    def _text(self) -> str:
+        text = self._pieces.take()[-self._limit :]
+        self._held = 0
+        self._hold(text)
+        return text
+
+    def _hold(self, text: str) -> None:
+        self._held += len(text)
+        self._pieces.add(text)
 
 
 @dataclass(slots=True)
