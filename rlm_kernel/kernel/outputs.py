@@ -14,11 +14,11 @@ HEAD_CHARACTERS = 8_000_000
 TAIL_CHARACTERS = 2_000_000
 MIN_HEAD_CHARACTERS = 100_000
 MAX_CHARACTERS = 16_000_000
-"""Kept of the outputs of all cells of a tree of runs. Log, notebook and trajectory hold them until the run ends."""
+"""Kept of the outputs of all cells of a run and its children. Log, notebook and trajectory hold them until its end."""
 ITEM_COST = 200
 """Counted for an output in addition to its characters, so that a million empty ones are bounded too."""
 SHORT_DISPLAY_CHARACTERS = 100_000
-"""What is kept of the plain text of a display for which there is no room: the value of `context`, say."""
+"""Kept of the plain text of a display that is too large, such as the value of `context`."""
 MAX_DISPLAY_ID = 1_000
 """Characters. A display with a longer name cannot be updated."""
 MAX_NESTING = 100
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _SHOWN = ("stream", "display_data", "execute_result", "error")
 OUTPUT_TYPES = (*_SHOWN, "update_display_data", "clear_output")
-"""The types of the messages that an `OutputCollector` takes."""
+"""The types of messages that an `OutputCollector` takes."""
 
 
 class Pieces:
@@ -99,13 +99,13 @@ class Tail:
 
 @dataclass(slots=True)
 class Display:
-    """What `update_display_data` changes: all outputs that were shown under one name. An update is not copied to them.
+    """All outputs with one display id, which `update_display_data` changes. An update is stored once, not per output.
 
     Attributes:
-        size: what they take of the room together.
-        outputs: how many they are.
+        size: the room that they take together.
+        outputs: their number.
         update: `data` and `metadata` of the last update; empty before the first.
-        updated: how many of them there were then: those that came later are newer than it.
+        updated: their number at the last update; later ones are newer than it.
     """
 
     size: int = 0
@@ -126,19 +126,21 @@ class OutputCollector:
         self._head = self._room = head
         self._max_tail = tail
         self._items: list[Output] = []
-        self._pieces = Pieces()  # of the last item, while it is a stream: joined when it is asked for
+        self._pieces = Pieces()  # of the last item, while it is a stream; joined when it is needed
         self._tails: dict[str, Tail] = {}
         self._last: list[Output] = []
         self._displays: dict[str, Display] = {}
-        self._places: dict[int, tuple[Display, int]] = {}  # of an item: its display, and its place among the outputs
+        self._places: dict[
+            int, tuple[Display, int]
+        ] = {}  # of an item: its display, and its number among the outputs of it
         self._left_out = 0
         self._clear_next = False
 
     def add(self, message_type: str, content: dict[str, Any]) -> Output | None:
-        """Take a message; returns the piece of output in it, or None when it has none.
+        """Take a message. Returns its output, or None if it has none.
 
         Raises:
-            KeyError, TypeError, ValueError: no kernel sends this, a cell forged it. Nothing of it is kept.
+            KeyError, TypeError, ValueError: the message is invalid, so a cell forged it. Nothing of it is kept.
         """
         if message_type == "clear_output":
             self._clear(wait=bool(content.get("wait")))
@@ -155,7 +157,7 @@ class OutputCollector:
 
     @property
     def kept(self) -> int:
-        """About how many characters are held."""
+        """About how many characters are kept."""
         return self._head - max(0, self._room) + sum(tail.kept for tail in self._tails.values())
 
     @property
@@ -234,7 +236,7 @@ class OutputCollector:
         display.update, display.updated = update, display.outputs
 
     def _updated(self, number: int, output: Output) -> Output:
-        """An item as it is after the last update of its display."""
+        """An item after the last update of its display."""
         display, place = self._places.get(number, (None, 0))
         return output if display is None or place >= display.updated else {**output, **display.update}
 
@@ -250,12 +252,12 @@ class OutputCollector:
 
 
 def _size(value: Any) -> int:
-    """Its characters as JSON. The loop waits for this, and only the encoder in C is fast with a million values."""
+    """Characters of a value as JSON. This blocks the loop; only the encoder in C is fast for a million values."""
     return len(_ENCODER.encode(value))
 
 
 def _shorten(output: Output) -> Output:
-    """A display that is too large: the two ends of its plain text, without the other types."""
+    """The two ends of the plain text of a display that is too large, without its other types."""
     text, half = str(output["data"].get("text/plain", "")), SHORT_DISPLAY_CHARACTERS // 2
     if len(text) > 2 * half:
         text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters were left out here …\n{text[-half:]}"
@@ -263,7 +265,7 @@ def _shorten(output: Output) -> Output:
 
 
 class OutputRoom:
-    """The room of several cells together. A cell gets at most half of what is left, and always a little.
+    """The room for the outputs of several cells. A cell gets at most half of the rest, and at least a minimum.
 
     Args:
         characters: for all of them.
@@ -278,14 +280,14 @@ class OutputRoom:
         return OutputCollector(head, head * TAIL_CHARACTERS // HEAD_CHARACTERS)
 
     def spend(self, collector: OutputCollector) -> None:
-        """Count what a cell has shown."""
+        """Subtract what a cell's collector keeps."""
         self._left -= collector.kept
 
 
 def _output(message_type: str, content: dict[str, Any]) -> Output:
     if message_type == "stream":
         if content["name"] not in ("stdout", "stderr"):
-            raise ValueError(f"{content['name']!r} is no stream")
+            raise ValueError(f"{content['name']!r} is not a stream")
         return {"output_type": "stream", "name": content["name"], "text": _of(str, content, "text")}
     if message_type == "error":
         return {
@@ -307,17 +309,17 @@ def _output(message_type: str, content: dict[str, Any]) -> Output:
 
 
 def cell_number(count: object) -> int | None:
-    """The number of a cell; None for what cannot be one, because a cell forged it."""
+    """The execution count of a cell; None if it is invalid, because a cell forged it."""
     return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 def _shallow(data: dict[str, Any]) -> dict[str, Any]:
-    """Without what is nested so deep that a reader would run out of stack."""
+    """Without the values that are nested so deeply that a reader would run out of stack."""
     return {key: value for key, value in data.items() if not is_deep(value)}
 
 
 def is_deep(value: object, limit: int = MAX_NESTING) -> bool:
-    """Whether plain data has more lists and dicts inside one another than `limit`."""
+    """Whether lists and dicts are nested deeper than `limit`."""
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value
