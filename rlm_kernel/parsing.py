@@ -1,7 +1,7 @@
-"""Read a model's reply: the code to run, and an answer that is given as text.
+"""Parse a model's reply: the code to run, and an answer given as text.
 
-Fences marked `repl` or `python` are code. An answer is `FINAL(...)` or `FINAL_VAR(...)` at the start of a line outside
-of them.
+Fenced blocks marked `repl` or `python` are code. An answer is `FINAL(...)` or `FINAL_VAR(...)` at the start of a line
+outside of them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from itertools import chain, islice
 _LANGUAGES = frozenset({"repl", "python", "python3", "py", "ipython", "ipython3", "pycon"})
 """Of the blocks that are run."""
 
-# Possessive where one part could give to the next what it has taken: each try would cost a line's length.
+# Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _OPENING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+\{?\.?(?P<language>[\w+-]*+)[^`\n]*+$", re.MULTILINE)
 _CLOSING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t\r]*+$", re.MULTILINE)
 _THINKING = re.compile(r"^[ \t]*+<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.MULTILINE)
-# In quotes the tag is text that is spoken about, or that code looks for.
+# A quoted tag is mentioned in the text, or searched for by code.
 _THINKING_ENDS = re.compile(r"(?<![\"'`])</(?:think|thinking|reasoning)>(?![\"'`])")
 _THINKING_BEGINS = re.compile(r"<think|<reasoning")
 _FINAL = re.compile(r"^[ \t>*_`]*+(FINAL_VAR|FINAL)\(", re.MULTILINE)
@@ -30,35 +30,33 @@ _QUOTE_CLOSES = re.compile(r"[\"']\s*+\)")
 _MAX_CLOSINGS = 50
 _MAX_PARENTHESES = 500
 _MAX_COMPILED = 300_000
-"""Characters of one reply that Python's compiler reads: of five million it takes seconds, and gigabytes."""
+"""Characters of one reply that Python's compiler reads: five million take seconds, and gigabytes."""
 
 
 class _Compiler:
-    """Asks Python what it makes of parts of a reply, within a budget. What goes beyond it is not looked at."""
+    """Compiles parts of a reply with Python, within a budget. Parts beyond it are not checked."""
 
     def __init__(self) -> None:
         self._room = _MAX_COMPILED
 
     def problem(self, code: str) -> str | None:
-        """Why the code is not Python, or None when it is, and when nobody looked."""
+        """Why the code is not Python; None if it is, or if it was not checked."""
         if not self._takes(code):
             return None
         flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the model's code: its cell will show them
+            with warnings.catch_warnings(action="ignore"):  # the cell will show the warnings of its code
                 compile(code, "<reply>", "exec", flags, dont_inherit=True)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             return error.msg if isinstance(error, SyntaxError) else str(error)
         return None
 
     def string(self, text: str) -> str | None:
-        """The value of a string literal; None for what is none, and when nobody looked."""
+        """The value of a string literal; None if it is not one, or if it was not checked."""
         if not _QUOTED.match(text) or not self._takes(text):
             return None
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):
                 value = ast.literal_eval(text.strip())
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
@@ -71,12 +69,12 @@ class _Compiler:
 
 @dataclass(frozen=True, slots=True)
 class TextAnswer:
-    """An answer in the words of a reply.
+    """An answer in the text of a reply.
 
     Attributes:
-        text: what stood between the parentheses; the quotes of a quoted text are gone.
-        name: the variable it may name, or None.
-        must_be_variable: it was given as `FINAL_VAR(name)`.
+        text: the text between the parentheses, without the quotes of a quoted text.
+        name: the variable that it may name, or None.
+        must_be_variable: whether it was given as `FINAL_VAR(name)`.
     """
 
     text: str
@@ -86,13 +84,13 @@ class TextAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """What is in a reply.
+    """The parsed parts of a reply.
 
     Attributes:
         blocks: the code blocks to run, in order.
         answer: the first answer given as text, or None.
-        cut: the reply ended by its length limit inside a code block.
-        prose: the words outside of the code blocks; not compared.
+        cut: whether the length limit ended the reply inside a code block.
+        prose: the text outside of the code blocks; not compared.
     """
 
     blocks: tuple[str, ...] = ()
@@ -106,9 +104,9 @@ class FencedBlock:
     """A fenced code block of a Markdown text.
 
     Attributes:
-        start, end: of the block with its two fences, as places in the text.
-        language: that the opening fence names, or nothing.
-        code: what is between the fences.
+        start, end: positions of the block, with its two fences, in the text.
+        language: of the opening fence; empty if it names none.
+        code: the text between the fences.
     """
 
     start: int
@@ -118,7 +116,7 @@ class FencedBlock:
 
 
 def fenced_blocks(text: str) -> Iterator[FencedBlock]:
-    """The fenced code blocks of a Markdown text, in order. The end of the text closes the last one."""
+    """The fenced code blocks of a Markdown text, in order. The end of the text closes an open one."""
     at = 0
     while (opening := _OPENING.search(text, at)) is not None:
         closing = next(_closings(text, opening), None)
@@ -127,18 +125,18 @@ def fenced_blocks(text: str) -> Iterator[FencedBlock]:
 
 
 def opened_language(text: str, start: int, end: int) -> str:
-    """The language that the line `text[start:end]` names if it opens a fenced block; else nothing."""
+    """The language of the line `text[start:end]` if it opens a fenced block; otherwise empty."""
     opening = _OPENING.match(text, start, end)
     return opening["language"] if opening is not None else ""
 
 
 def parse(text: str, *, finished: bool = True) -> ParsedReply:
-    """Read a reply.
+    """Parse a reply.
 
     Args:
-        text: the model's words.
-        finished: whether the model stopped by itself. A fence left open is closed by the end of a finished reply; an
-            unfinished one is not run.
+        text: the reply.
+        finished: whether the model stopped by itself. The end of a finished reply closes an open fence. The open block
+            of an unfinished reply is not run.
     """
     compiler = _Compiler()
     blocks, prose, left_open = _split(without_thinking(text), compiler)
@@ -149,15 +147,15 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
 
 
 def without_thinking(text: str) -> str:
-    """The reply without what the model thought aloud in tags."""
+    """The reply without the model's reasoning in tags."""
     end = _THINKING_ENDS.search(text)
-    if end is not None and _THINKING_BEGINS.search(text, 0, end.start()) is None:  # it was opened before the reply
+    if end is not None and _THINKING_BEGINS.search(text, 0, end.start()) is None:  # opened before the reply
         text = text[end.end() :]
     return _THINKING.sub("", text)
 
 
 def _split(text: str, compiler: _Compiler) -> tuple[list[str], str, bool]:
-    """The code blocks, the text outside of them, and whether the last block was not closed."""
+    """The code blocks, the text outside of them, and whether the last block is open."""
     blocks: list[str] = []
     prose: list[str] = []
     at = 0
@@ -172,7 +170,7 @@ def _split(text: str, compiler: _Compiler) -> tuple[list[str], str, bool]:
 
 
 def _code_opening(text: str, at: int) -> re.Match[str] | None:
-    """The next line that opens code to run, also when a block in another language holds it."""
+    """The next line that opens a block of code to run, even inside a block of another language."""
     return next((one for one in _OPENING.finditer(text, at) if one["language"].lower() in _LANGUAGES), None)
 
 
@@ -182,7 +180,7 @@ def _closings(text: str, opening: re.Match[str]) -> Iterator[re.Match[str]]:
 
 
 def _closing(text: str, opening: re.Match[str], compiler: _Compiler) -> re.Match[str] | None:
-    """The line that closes a block: the first that leaves code which parses, as a text in the code may hold fences."""
+    """The line that closes a block: the first one before which the code parses, as its strings may contain fences."""
     start = opening.end() + 1
     closings = _closings(text, opening)
     first = next(closings, None)
@@ -206,7 +204,7 @@ def _text_answer(prose: str, compiler: _Compiler) -> TextAnswer | None:
 
 
 def _inside(rest: str, compiler: _Compiler) -> str:
-    """The text up to the parenthesis that closes: of a quoted text the one after its quote, else the balanced one."""
+    """The text up to the closing parenthesis: after the closing quote of a quoted text, otherwise the balanced one."""
     if rest.lstrip()[:1] in ("'", '"'):
         for closing in islice(_QUOTE_CLOSES.finditer(rest), _MAX_PARENTHESES):
             if compiler.string(rest[: closing.end() - 1]) is not None:

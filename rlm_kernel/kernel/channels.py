@@ -1,8 +1,8 @@
-"""The sockets of a live kernel in one event loop: messages out, messages in, nothing lost and nothing polled.
+"""The sockets of a live kernel in one event loop, without loss of messages and without polling.
 
-jupyter_client's own asyncio client costs 3.3 ms for an empty cell, and libzmq holds whatever a kernel sends. Here the
-connections are read by the loop (`connection.py`), a part of a message at a time (`incoming.py`). A kernel keeps what
-is not read yet, so a host that stalls loses nothing. Messages are built and signed by jupyter_client's `Session`.
+jupyter_client's asyncio client takes 3.3 ms for an empty cell, and libzmq holds everything that a kernel sends. Here
+the loop reads the connections (`zmtp.sockets`), a part of a message at a time (`incoming.py`). A kernel keeps what is
+not read yet, so a host that stalls loses nothing. jupyter_client's `Session` builds and signs the messages.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ChannelName = Literal["shell", "control", "iopub"]
 Handler = Callable[[dict[str, Any]], None]
 
 FORGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What a handler raises for a message that breaks the protocol: a cell may have forged it."""
+"""Errors of a handler for a message that breaks the protocol: a cell may have forged it."""
 
 MAX_UNSENT_BYTES = 16_000_000
-"""While more than that waits to be sent to the kernel, its questions are not read: each would add an answer."""
+"""While more than that waits to be sent to the kernel, its questions are not read: each one adds an answer."""
 
 _KINDS: dict[ChannelName, str] = {"shell": "DEALER", "control": "DEALER", "iopub": "SUB"}
 _SUBSCRIBE_TO_ALL = (b"\x01",)
@@ -36,12 +36,12 @@ _SUBSCRIBE_TO_ALL = (b"\x01",)
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """What takes the messages of a kernel.
+    """The handlers of a kernel's messages.
 
     Attributes:
-        handlers: by channel, type of the message and, when it is of our comm, its `op` (else empty). Messages without
-            a handler are dropped.
-        on_forged: called with the error for a message that was dropped because its handler raised one of `FORGED`.
+        handlers: by channel, type of the message, and its `op` for a message of our comm (otherwise empty). Messages
+            without a handler are dropped.
+        on_forged: called with the error when a handler raised one of `FORGED`, and its message was dropped.
     """
 
     handlers: dict[tuple[ChannelName, str, str], Handler] = field(default_factory=dict)
@@ -49,18 +49,18 @@ class Receiver:
 
 
 class Channels:
-    """Shell, control and IOPub of one kernel. To be used in the event loop in which it was made.
+    """Shell, control and IOPub of one kernel. Belongs to the event loop in which it was made.
 
     Args:
-        connection: knows the kernel's addresses and key.
-        receiver: takes every message that comes in, in the order of its channel.
+        connection: has the kernel's addresses and key.
+        receiver: takes all messages, in the order of their channel.
 
     Attributes:
-        heard: set when the first message on IOPub has come.
+        heard: set when the first message on IOPub has arrived.
         cut: done when the kernel closed one of the connections, or broke its protocol; the result says how.
 
     Raises:
-        KernelError: the kernel wants its messages encrypted.
+        KernelError: the kernel requires encryption.
     """
 
     def __init__(self, connection: ConnectionFileMixin, receiver: Receiver) -> None:
@@ -97,7 +97,7 @@ class Channels:
         return str(message["header"]["msg_id"])
 
     def listen(self, receiver: Receiver) -> None:
-        """From now on, give the messages to this receiver."""
+        """Pass the messages to this receiver from now on."""
         self._receiver = receiver
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class Channels:
 
     def _deliver(self, name: ChannelName, message: dict[str, Any]) -> None:
         if not self._lines:
-            return  # closed by what came before it
+            return  # closed while the message before it was handled
         if name == "iopub":
             self.heard.set()
         try:
@@ -129,7 +129,7 @@ class Channels:
                 handle(message)
         except FORGED as error:
             self._receiver.on_forged(error)
-        except Exception as error:  # noqa: BLE001 (what comes behind it has to be read)
+        except Exception as error:  # noqa: BLE001 (the next messages must be read)
             self._loop.call_exception_handler({"message": f"A message on {name} was not taken", "exception": error})
 
     def _read_on(self) -> None:

@@ -1,7 +1,7 @@
-"""The host's end of the wire: take the questions of the guest, have them answered, send each answer exactly once.
+"""The host's end of the protocol: receive the questions of the guest, have them answered, send each answer once.
 
-A kernel may ask any number of questions of any size. A limited number is read and answered at a time; the next ones
-wait as bytes; beyond that a question is refused, and the cell gets the reason.
+A kernel may ask any number of questions of any size. A limited number is parsed and answered at a time. The next ones
+wait as bytes. Beyond that a question is refused, and the cell gets the reason.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from rlm_kernel.kernel.protocol import (
 from rlm_kernel.types import MAX_IMAGES, Answer, CellReport, Image, Query, ToolCall
 
 ACKNOWLEDGE_AFTER = 0.05
-"""Seconds. A question answered sooner needs no acknowledgement: the answer is one."""
+"""Seconds. A question that is answered sooner needs no acknowledgement."""
 
 INTERRUPT_STRIKES = 0.2
-"""Seconds in which the kernel's main thread takes the signal, once the kernel says that it was sent."""
+"""Seconds in which the kernel's main thread handles the signal, once the kernel has replied that it was sent."""
 
 MAX_UNDER_WAY = 1_000
-"""Questions that are being answered at a time."""
+"""Questions that are answered at a time."""
 MAX_UNDER_WAY_BYTES = 80_000_000
-"""What the texts of those take in memory, by estimate, of all kernels; a larger one is answered alone."""
+"""Estimated memory of their texts, for all kernels together; a larger question is answered alone."""
 ALWAYS_ADMITTED_BYTES = 1_000_000
-"""A kernel without a question under way may always ask one of this size: else its cell could wait for ever."""
+"""A kernel without a question in flight may always ask one of this size; otherwise its cell could wait forever."""
 MAX_WAITING = 5_000
 MAX_WAITING_BYTES = 60_000_000
-"""Of all kernels."""
+"""For all kernels together."""
 MAX_PARSED_BYTES = 120_000_000
-"""What a question or a report may take when it is parsed."""
+"""Memory of a parsed question or report."""
 MAX_REMEMBERED = 50_000
-"""Ids of questions: one that is sent again was sent before its answer arrived, so the latest are enough."""
+"""Ids of questions. A question is repeated only until its answer arrives, so the latest ids are enough."""
 MAX_ANSWERS_CHARACTERS = 40_000_000
 """Of all answers of a question."""
 
@@ -59,20 +59,20 @@ class Responder(Protocol):
     """Answers the questions of a kernel, and of its recorded cells: the engine, a replay, a notebook."""
 
     async def answer(self, query: Query | ToolCall) -> Sequence[Answer]:
-        """The outcomes of the query's prompts, in order, or of the tool. Failures are data; what is raised becomes one.
+        """The answers to the query's prompts, in order, or to the tool call. A failure is an `Answer` too.
 
-        The task is cancelled when the kernel does not wait for the answer any more.
+        An exception becomes a failure. The task is cancelled when the kernel no longer waits for the answer.
         """
         ...
 
 
 class InFlight:
-    """What the questions of all kernels of this process take in memory, by estimate.
+    """The estimated memory of the questions of all kernels of this process.
 
     Attributes:
-        waiting: bytes of those that are not read yet.
+        waiting: bytes of those that are not parsed yet.
         under_way: bytes of those that are being answered.
-        bridges: those that may have questions waiting for room.
+        bridges: the comms, which may have questions that wait for room.
     """
 
     def __init__(self) -> None:
@@ -81,21 +81,21 @@ class InFlight:
         self.bridges: WeakSet[HostComm] = WeakSet()
 
     def release(self, size: int) -> None:
-        """A question is answered: there is room for others."""
+        """A question is answered, so there is room for others."""
         self.under_way -= size
         for comm in list(self.bridges):
             comm.look_again()
 
 
 class TooMuchError(ValueError):
-    """The kernel sent more than is taken, where no call waits for an answer that could say so."""
+    """The kernel sent more than the limits allow."""
 
 
 class HostComm:
-    """The host's end of the wire for one life of a kernel.
+    """The host's end of the protocol for one kernel process.
 
-    The kernel may send anything: what is not a question of this version is dropped, and a question that was seen before
-    is not asked again.
+    The kernel may send anything. A message that is not of this version is dropped, and a repeated question is not
+    answered again.
     """
 
     def __init__(self, send: SendToGuest, responder: Responder) -> None:
@@ -121,15 +121,15 @@ class HostComm:
         self._open, self.report, self._asked = True, None, 0
 
     def cell_ended(self) -> None:
-        """Refuse questions from now on. Those under way continue, those of an interrupted cell end."""
+        """Refuse questions from now on. Those in flight continue; those of an interrupted cell end."""
         self._open = False
         self.answer_interrupted()
 
     def interrupt(self) -> None:
-        """Stop every question, now and until the cell ends; they are answered when the interrupt has struck.
+        """Stop all questions until the cell ends. They are answered after the interrupt was delivered.
 
-        A call that is answered before that would return, and the interrupt would hit what comes after the cell: the
-        kernel's reply would be lost.
+        A call that is answered before would return, and the interrupt would hit the code after the cell. The reply of
+        the kernel would be lost.
         """
         self._open = False
         self._held = list(dict.fromkeys([*(self._held or ()), *self._under_way, *self._waiting]))
@@ -142,7 +142,7 @@ class HostComm:
         self._strike = self._loop.call_later(INTERRUPT_STRIKES, self.answer_interrupted)
 
     def answer_interrupted(self) -> None:
-        """The interrupt has reached the main thread only: answer the questions of all threads."""
+        """Answer the questions of all threads: the interrupt reaches the main thread only."""
         held, self._held = self._held, None
         if self._strike is not None:
             self._strike.cancel()
@@ -150,20 +150,20 @@ class HostComm:
             self._send_answers(call, [Answer(error="cancelled: the cell was interrupted")])
 
     async def quiet(self) -> None:
-        """Stop every question, and answer it as cancelled."""
+        """Stop all questions, and answer them as cancelled."""
         stopped = await self._stop()
         for call in stopped:
             self._send_answers(call, [Answer(error="cancelled: the run is over")])
 
     async def close(self) -> None:
-        """The kernel is gone: stop every question without an answer."""
+        """The kernel has ended: stop all questions without an answer."""
         _in_flight.bridges.discard(self)
         await self._stop()
         for waiting in self.stored.values():
             waiting.cancel()
 
     async def _stop(self) -> list[str]:
-        """Cancel what is under way. Returns what had no answer yet."""
+        """Cancel all questions. Returns the ids of those without an answer."""
         under_way, waiting = dict(self._under_way), list(self._waiting)
         self._forget_waiting()
         for task in under_way.values():
@@ -175,7 +175,7 @@ class HostComm:
     # -- messages of the guest. Handlers raise what `_call_of` raises, or another of `channels.FORGED`.
 
     def take_question(self, message: dict[str, Any]) -> None:
-        """An `ask`: it is answered, kept until its turn comes, or refused."""
+        """Take an `ask`: answer it, queue it, or refuse it."""
         call, buffers = _call_of(message), message["buffers"]
         if call in self._seen:
             self._send("ack", call, None)
@@ -196,16 +196,16 @@ class HostComm:
                 self._send("ack", call, None)
 
     def take_cancel(self, message: dict[str, Any]) -> None:
-        """A `cancel`: the kernel does not wait for the answer any more."""
+        """Take a `cancel`: the kernel no longer waits for the answer."""
         self._cancel(_call_of(message))
 
     def take_report(self, message: dict[str, Any]) -> None:
-        """A `report` of the running cell."""
+        """Take the `report` of the running cell."""
         _call_of(message)
         self.report = _report(message["buffers"], message["unread"])
 
     def take_stored(self, message: dict[str, Any]) -> None:
-        """A `stored`: the outcome of a `put`."""
+        """Take a `stored`: the result of a `put`."""
         waiting, error = self.stored.pop(_call_of(message), None), message["content"]["data"].get("error")
         if waiting is not None and not waiting.done():
             waiting.set_result(None if error is None else str(error))
@@ -216,7 +216,7 @@ class HostComm:
             del self._seen[next(iter(self._seen))]
 
     def _too_many(self, size: int) -> str:
-        """Why one more question cannot wait, or nothing."""
+        """Why one more question cannot wait; empty if it can."""
         waiting = len(self._held or ()) + len(self._waiting)
         if waiting >= MAX_WAITING or _in_flight.waiting + size > MAX_WAITING_BYTES:
             return (
@@ -226,12 +226,12 @@ class HostComm:
         return ""
 
     def look_again(self) -> None:
-        """There may be room for a question that waits. Can be called in any thread."""
+        """Start waiting questions if there is room. Can be called in any thread."""
         if self._waiting:
             self._loop.call_soon_threadsafe(self._start_waiting)
 
     def _start_waiting(self) -> None:
-        """Read and answer the questions that waited longest, as far as there is room."""
+        """Parse and answer the questions that have waited longest, while there is room."""
         while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
             call, buffers = next(iter(self._waiting.items()))
             room = _room(buffers)
@@ -249,7 +249,7 @@ class HostComm:
         self._start_waiting()
 
     def _take_out(self, call: str) -> None:
-        """Remove a question from those that wait."""
+        """Remove a question from the waiting ones."""
         _in_flight.waiting -= sum(map(len, self._waiting.pop(call, ())))
 
     def _read(self, call: str, buffers: Sequence[Any]) -> Query | ToolCall:
@@ -275,7 +275,7 @@ class HostComm:
             self._take_out(call)
 
     async def _answer(self, call: str, buffers: Sequence[Any]) -> None:
-        """Read a question, have it answered, send the answers. A failure is an answer: a thread in the kernel waits."""
+        """Parse a question, have it answered, send the answers. A failure is an answer too: a thread waits for it."""
         try:
             query = self._read(call, buffers)
         except TooMuchError as error:
@@ -327,14 +327,14 @@ def _prompts_of(question: Query | ToolCall) -> int:
 
 
 def answer_entry(answer: Answer) -> dict[str, str]:
-    """An answer as the guest reads it."""
+    """An answer in the form that the guest reads."""
     if answer.error is None:
         return {"text": answer.text}
     return {"refused" if answer.refused else "error": answer.error}
 
 
 def _bounded(answers: Sequence[Answer]) -> list[Answer]:
-    """The answers, with an error in the place of what is too large to be sent."""
+    """The answers; those that are too large to send are replaced by an error."""
     bounded, room = [], MAX_ANSWERS_CHARACTERS
     for answer in answers:
         size = len(answer.text) + len(answer.error or "")
@@ -348,7 +348,7 @@ def _bounded(answers: Sequence[Answer]) -> list[Answer]:
 
 
 def _too_large(buffers: Sequence[Any], unread: int) -> str:
-    """Why a question is not read, or nothing."""
+    """Why a question is too large; empty if it is not."""
     payload, pictures = len(buffers[0]) if buffers else 0, sum(map(len, buffers[1:]))
     if payload > MAX_QUESTION_BYTES or (unread and not buffers):
         return f"this question has {payload + unread:,} bytes; a question may have at most {MAX_QUESTION_BYTES:,}."
@@ -358,7 +358,7 @@ def _too_large(buffers: Sequence[Any], unread: int) -> str:
 
 
 def _room(buffers: Sequence[Any]) -> int:
-    """What a question takes when it is read. One character beyond Latin makes a text of it four times as large."""
+    """The memory of a parsed question. One non-Latin character makes its text four times as large."""
     payload = buffers[0] if buffers else b""
     size = len(payload) if payload.isascii() and b"\\u" not in payload else 4 * len(payload)
     return size + sum(map(len, buffers[1:]))
@@ -382,7 +382,7 @@ def _question(call: str, payload: Any, images: Sequence[Any]) -> Query | ToolCal
 
 
 def query_of(call: str, payload: Any, images: Sequence[Any]) -> Query:
-    """The question in what the guest sent.
+    """The question in a payload of the guest.
 
     Raises:
         ValueError, TypeError, KeyError: it is not a question.

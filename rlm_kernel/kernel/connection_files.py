@@ -1,7 +1,7 @@
 """Live REPLs that the same user may attach to, listed as connection files in one folder.
 
-A user who can read a connection file can run code in that kernel. So a REPL is listed only when its run asks for that
-(`environment_kwargs={"attachable": True}`), and folder and files are for the user alone. JupyterLab lists the same
+A user who can read a connection file can run code in that kernel. So a REPL is listed only when its run is attachable
+(`environment_kwargs={"attachable": True}`), and only the user has access to folder and files. JupyterLab lists the same
 folder as external kernels.
 """
 
@@ -31,11 +31,11 @@ _MAX_PID = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class LiveRepl:
-    """A REPL that can be looked into.
+    """A REPL that can be attached to.
 
     Attributes:
-        name: how it is called, such as ``"local-3fa9c1"``.
-        environment: where its kernel lives.
+        name: for example ``"local-3fa9c1"``.
+        environment: where its kernel runs.
         started: when it was listed, as ``HH:MM:SS``.
         file: its connection file.
     """
@@ -47,10 +47,10 @@ class LiveRepl:
 
 
 def folder() -> Path:
-    """The folder of the connection files, made when it is missing.
+    """The folder of the connection files. It is created if it does not exist.
 
     Raises:
-        ConfigError: it belongs to somebody else, or others can look into it.
+        ConfigError: it belongs to another user, or others have access to it.
     """
     from jupyter_core.paths import jupyter_runtime_dir
 
@@ -68,8 +68,8 @@ def announce(connection: Mapping[str, Any], environment: str) -> Path:
     """List a kernel. Returns its file, for `withdraw`.
 
     Args:
-        connection: what `KernelManager.get_connection_info()` says.
-        environment: where it lives.
+        connection: the result of `KernelManager.get_connection_info()`.
+        environment: where the kernel runs.
 
     Raises:
         ConfigError: the folder is not safe.
@@ -86,14 +86,14 @@ def announce(connection: Mapping[str, Any], environment: str) -> Path:
 
 
 def withdraw(file: Path) -> None:
-    """Take a kernel off the list. Idempotent."""
+    """Remove a kernel from the list. Idempotent."""
     file.unlink(missing_ok=True)
 
 
 def list_live() -> list[LiveRepl]:
-    """The REPLs on the list, the latest last. Those of processes that were killed are taken off.
+    """The listed REPLs, the latest last. Those of processes that were killed are removed.
 
-    Warns of each file in the folder that is not what a run puts there; it is left out.
+    Warns of each file in the folder that is not from a run, and leaves it out.
     """
     listed = [entry for file in folder().glob("*.json") if (entry := _entry(file)) is not None]
     found = []
@@ -106,7 +106,7 @@ def list_live() -> list[LiveRepl]:
 
 
 def _entry(file: Path) -> tuple[float, int, LiveRepl] | None:
-    """When a REPL was listed, its process, and the REPL; None for one just taken off, and for a file of others."""
+    """When a REPL was listed, its process, and the REPL; None for a file just removed, and for other kernels."""
     try:
         connection = json_text.load(file, max_bytes=_MAX_BYTES)
         if isinstance(connection, dict) and _ABOUT not in connection:
@@ -120,10 +120,10 @@ def _entry(file: Path) -> tuple[float, int, LiveRepl] | None:
 
 
 def _read(connection: Any, file: Path) -> tuple[int, LiveRepl]:
-    """The process and the REPL that a connection file of ours tells of.
+    """The process and the REPL of a connection file.
 
     Raises:
-        ValueError: it was not written by us.
+        ValueError: this module did not write it.
     """
     about = connection[_ABOUT] if isinstance(connection, dict) else None
     match about:
@@ -133,10 +133,10 @@ def _read(connection: Any, file: Path) -> tuple[int, LiveRepl]:
 
 
 def find_live(name: str | None) -> LiveRepl:
-    """The REPL of this name, or of one that begins so; None: the only one there is.
+    """The REPL whose name begins with `name`; None: the only REPL.
 
     Raises:
-        ConfigError: there is none, or more than one.
+        ConfigError: there is no such REPL, or more than one.
     """
     repls = list_live()
     found = [repl for repl in repls if name is None or repl.name.startswith(name)]
@@ -154,8 +154,6 @@ def find_live(name: str | None) -> LiveRepl:
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True

@@ -19,17 +19,17 @@ def _future() -> asyncio.Future[None]:
 
 @dataclass(slots=True)
 class CellExecution:
-    """Over when the reply has come and the kernel has said that it is idle.
+    """It is over when the reply has arrived and the kernel has reported that it is idle.
 
     Attributes:
         id: of the message.
-        collector: what the cell has shown so far.
-        over: done then.
-        replied: done when the reply has come.
-        overdue: done when it was interrupted and its grace is over.
+        collector: the outputs of the cell so far.
+        over: done when the execution is over.
+        replied: done when the reply has arrived.
+        overdue: done when it was interrupted and its grace period is over.
         reply: the content of the reply.
-        idle: whether the kernel has said so.
-        notes: what the host adds to what the cell has shown.
+        idle: whether the kernel is idle again.
+        notes: texts that the host adds to the outputs.
     """
 
     id: str
@@ -41,13 +41,13 @@ class CellExecution:
     idle: bool = False
     notes: list[str] = field(default_factory=list)
 
-    def note(self, words: str) -> None:
-        """Have the model read this with what the cell shows; the same twice or more than a few are not added."""
-        if words not in self.notes and len(self.notes) < MAX_NOTES:
-            self.notes.append(words)
+    def note(self, text: str) -> None:
+        """Add a note for the model to the outputs, unless it is there already or there are `MAX_NOTES`."""
+        if text not in self.notes and len(self.notes) < MAX_NOTES:
+            self.notes.append(text)
 
     def give_grace(self, seconds: float) -> None:
-        """It was interrupted: it may also be that the kernel never says how it ended."""
+        """Start the grace period after an interrupt: the kernel may never report the end."""
 
         def late() -> None:
             if not self.overdue.done():
@@ -56,7 +56,7 @@ class CellExecution:
         self.overdue.get_loop().call_later(seconds, late)
 
     def check(self) -> None:
-        """See how far it is."""
+        """Complete the futures whose condition is met."""
         if self.reply is not None and not self.replied.done():
             self.replied.set_result(None)
         if self.reply is not None and self.idle and not self.over.done():
@@ -65,8 +65,8 @@ class CellExecution:
     def result(
         self, code: str, status: CellStatus, report: CellReport | None, seconds: float, *, alive: bool
     ) -> CellResult:
-        """What the cell did. `alive`: whether the kernel can run another."""
-        self._take_what_was_not_shown()
+        """The result of the cell. `alive`: whether the kernel can run another one."""
+        self._add_error_of_reply()
         if self.notes:
             self.collector.add("stream", {"name": "stderr", "text": "\n".join(["", *self.notes, ""])})
         return CellResult(
@@ -81,8 +81,8 @@ class CellExecution:
             kernel_alive=alive,
         )
 
-    def _take_what_was_not_shown(self) -> None:
-        """An interrupt that comes while IPython shows a traceback leaves it in the reply only."""
+    def _add_error_of_reply(self) -> None:
+        """After an interrupt while IPython displays a traceback, the error is in the reply only."""
         if self.reply is not None and self.reply.get("status") == "error" and self.collector.error is None:
             with contextlib.suppress(KeyError, TypeError, ValueError):  # a cell may have forged the reply
                 self.collector.add("error", self.reply)

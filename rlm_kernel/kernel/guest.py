@@ -1,10 +1,10 @@
-"""The model's REPL, seen from inside the kernel. The only file of ours that runs there.
+"""The model's REPL inside the kernel. The only file of this package that runs there.
 
-It needs the standard library, IPython and ipykernel, nothing else. The host sends its source in one silent request,
-which makes it the module `rlm_guest` and calls `install`; from then on the two talk in `comm_msg`s (`protocol.py` is
-the table): ours leave on IOPub, the host's arrive on the control channel, whose thread is free while a cell runs.
+It needs the standard library, IPython and ipykernel only. The host sends its source in one silent request, which makes
+it the module `rlm_guest` and calls `install`. After that both ends exchange `comm_msg`s, listed in `protocol.py`. The
+guest sends on IOPub; the host sends on the control channel, whose thread is free while a cell runs.
 
-Whatever is here can be changed by the code that a model writes. The host trusts none of it.
+The code of a model can change everything here. The host trusts none of it.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ MAX_FIGURE_BYTES = 50_000_000
 MAX_IMAGES = 100
 MAX_IMAGE_BYTES = 20_000_000
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-TYPE_NAME = type.__dict__["__name__"].__get__  # the name itself: a metaclass may make something else of it
+TYPE_NAME = type.__dict__["__name__"].__get__  # not `kind.__name__`, which a metaclass may override
 PARAMETER_KINDS: tuple[Any, ...] = tuple(type(Parameter.VAR_KEYWORD))  # type: ignore[arg-type]
 RESERVED = frozenset(
     "context history answer FINAL FINAL_VAR SHOW_VARS exit quit get_ipython In Out "
     "llm_query llm_query_batched allm_query allm_query_batched "
     "rlm_query rlm_query_batched arlm_query arlm_query_batched".split()
 )
-"""Names that the REPL has itself; no custom tool can be called so."""
+"""Names that the REPL defines; a custom tool cannot have one of them."""
 
 
 class QueryError(RuntimeError):
@@ -75,13 +75,13 @@ class ToolError(RuntimeError):
 
 
 class Call:
-    """A question under way: sent until the host acknowledges it, waited for until the answer is there."""
+    """A question in flight: sent until the host acknowledges it, then waited for until it is answered."""
 
     _numbers = itertools.count(1)
 
     def __init__(self, payload: dict[str, Any], notify: Callable[[], object], images: Iterable[bytes] = ()) -> None:
         __tracebackhide__ = True
-        if os.getpid() != PROCESS:  # a fork has no thread that hears the answer
+        if os.getpid() != PROCESS:  # a fork has no control thread to receive the answer
             raise RuntimeError("Only the REPL's own process can ask: use threads or llm_query_batched.")
         self.id = f"q{next(self._numbers)}"
         self.buffers = [as_bytes(payload), *images]
@@ -94,7 +94,7 @@ class Call:
 
 
 class Guest:
-    """The state of the REPL: the shell, the questions under way, and the names that belong to the host."""
+    """The state of the REPL: the shell, the questions in flight, and the names that belong to the host."""
 
     def __init__(self, shell: Any, comm_id: str) -> None:
         self.shell = shell
@@ -111,8 +111,8 @@ class Guest:
 
     def send(self, op: str, call: str, buffers: list[bytes] | None = None, **fields: str) -> None:
         """Publish a message."""
-        # The parent is the running cell, remembered at its start: in a user's thread get_parent() may raise
-        # (ipykernel 7.0) or name another cell.
+        # The parent is the running cell, stored at its start: in a user's thread get_parent() may raise (ipykernel 7.0)
+        # or return another cell.
         publish = functools.partial(
             self.kernel.session.send,
             self.kernel.iopub_socket,
@@ -124,15 +124,15 @@ class Guest:
         )
         if threading.current_thread() is threading.main_thread():
             publish()
-        else:  # ipykernel would make a socket for this thread and keep it ten seconds; zmq has no more than 1023
+        else:  # ipykernel would keep a socket for this thread for ten seconds; zmq has at most 1,023
             self.kernel.iopub_thread.io_loop.add_callback(publish)
 
     def on_control(self, stream: Any, ident: Any, message: dict[str, Any]) -> Any:
-        """A `comm_msg` on the control channel, in the control thread: ours is handled, another is passed on."""
+        """Handle a `comm_msg` on the control channel, in the control thread. Pass on those of other comms."""
         content = message["content"]
         if content.get("comm_id") != self.comm_id:
             return self.kernel.comm_manager.comm_msg(stream, ident, message)
-        buffers, message["buffers"] = message["buffers"], []  # the kernel keeps the message, 500 MB must not stay in it
+        buffers, message["buffers"] = message["buffers"], []  # the kernel keeps the message; up to 500 MB must not stay
         data = content["data"]
         if data["wire"] != WIRE:
             raise RuntimeError(f"the host speaks version {data['wire']} of the wire, this guest {WIRE}")
@@ -146,9 +146,9 @@ class Guest:
         return None
 
     def on_frames(self, frames: list[Any]) -> Any:
-        """A message on the control channel as it came. Ours is handled here, all others by ipykernel.
+        """Handle a raw message on the control channel if it is of our comm; pass all others to ipykernel.
 
-        For each message that ipykernel handles it flushes both streams and publishes two states; an answer of
+        For each message that it handles, ipykernel flushes both streams and publishes two states. An answer of
         `llm_query` would take twice as long.
         """
         try:
@@ -163,7 +163,7 @@ class Guest:
         return self.on_control(None, None, {"content": content, "buffers": [f.buffer for f in frames[start + 5 :]]})
 
     def put(self, data: dict[str, str], buffers: list[Any]) -> None:
-        """Give a value of the host to a name, which from then on belongs to the host."""
+        """Assign a value of the host to a name, which belongs to the host from then on."""
         try:
             if data["encoding"] == "tool":
                 value = stand_in(self, json.loads(bytes(buffers.pop())))
@@ -215,7 +215,7 @@ class Guest:
         return call.answers
 
     def forget(self, call: Call) -> None:
-        """The call is over. Without an answer it was interrupted: the host need not go on with it."""
+        """End a call. If it has no answer it was interrupted, and the host can stop answering it."""
         self.calls.pop(call.id, None)
         if call.answers is None:
             self.send("cancel", call.id)
@@ -223,7 +223,7 @@ class Guest:
     # -- the turn
 
     def cell_starts(self, info: Any = None) -> bool:
-        """Remember the cell, and forget the answer of the one before. A cell within a cell is a part of it: False."""
+        """Store the cell and clear the last answer. Returns False for a cell within a cell, which is a part of it."""
         parent = self.kernel.get_parent("shell")
         if self.cell is not None and parent == self.parent:
             return False
@@ -235,7 +235,7 @@ class Guest:
         if name not in self.shell.user_ns:
             return False
         value = self.shell.user_ns[name]
-        # `answer` is a box; its content is meant.
+        # `answer` is a container; the answer is its content.
         self.give(name, dict.get(value, "content") if name == "answer" and issubclass(type(value), dict) else value)
         return True
 
@@ -246,9 +246,9 @@ class Guest:
             self.final = answer
 
     def cell_ended(self, result: Any = None) -> None:
-        """Put our names back, and tell the host about the cell before the kernel says that it is idle."""
+        """Restore the host's names, and report the cell to the host before the kernel becomes idle."""
         if self.cell is not None and result is not None and result.info is not self.cell:
-            return  # what ended is a cell within this one
+            return  # a cell within this one has ended
         self.cell = None
         ignore_interrupts()
         restored, answer = self.restore(), self.shell.user_ns["answer"]
@@ -267,27 +267,25 @@ class Guest:
             "restored": restored,
         }
         buffer = as_bytes(report)
-        if len(buffer) > MAX_REPORT_BYTES:  # several large answers at a time
-            report.update(dict.fromkeys(("answer", "answer_json", "draft"))) if self.final[0] else report.update(
-                draft=None
-            )
+        if len(buffer) > MAX_REPORT_BYTES:  # several large answers in one cell
+            report.update(dict.fromkeys(("answer", "answer_json", "draft") if self.final[0] else ("draft",)))
             buffer = as_bytes(report)
         self.send("report", "", [buffer])
         if error:
             print(f"answer['ready'] takes True or False: {error}", file=sys.stderr)
 
     def remember(self, data: dict[str, Any]) -> None:
-        """Keep the picture that a cell showed, for `images=[its number]`; the oldest are forgotten."""
+        """Keep a picture that a cell displayed, for `images=[its number]`. The oldest ones are dropped."""
         kind = next((kind for kind in IMAGE_TYPES if kind in data), None)
         if kind is None:
             return
-        # The inputs so far: `execution_count` is one ahead before or after a cell, as IPython's version has it.
+        # The number of inputs: `execution_count` is one ahead before or after a cell, depending on IPython's version.
         self.figures.append((len(self.shell.history_manager.input_hist_parsed) - 1, decode_image(data[kind])))
         while sum(len(figure) for _, figure in self.figures) > MAX_FIGURE_BYTES:
             self.figures.popleft()
 
     def restore(self) -> dict[str, str | None]:
-        """Put back what the cell overwrote or deleted; its own value stays under another name."""
+        """Restore the names that the cell overwrote or deleted; its own value is kept under another name."""
         namespace = self.shell.user_ns
         restored: dict[str, str | None] = {}
         for name, value in self.ours.items():
@@ -305,7 +303,7 @@ class Guest:
         return restored
 
     def variables(self) -> dict[str, str]:
-        """The user's names and the names of their types."""
+        """The user's variables, each with the name of its type."""
         hidden, ours = self.shell.user_ns_hidden, self.ours
         made = (
             (name, TYPE_NAME(type(value))[:MAX_NAME_CHARACTERS])
@@ -321,28 +319,28 @@ class Guest:
 
 
 def as_bytes(value: Any) -> bytes:
-    """JSON in UTF-8; lone surrogates are passed as they are."""
+    """JSON in UTF-8; lone surrogates are kept."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def too_large(name: str, *answer: str | None) -> bool:
-    """Whether an answer has too many bytes, as text or as JSON; then the cell is told."""
+    """Whether an answer has too many bytes, as text or as JSON; if so, the cell's stderr says it."""
     size = max(len(text.encode("utf-8", "surrogatepass")) for text in answer if text is not None)
     if size > MAX_ANSWER_BYTES:
-        told = f"{name} was not taken: it has {size:,} bytes; an answer may have at most {MAX_ANSWER_BYTES:,}."
-        print(f"{told} Give a part of it, or what follows from it.", file=sys.stderr)
+        limit = f"{name} was not taken: it has {size:,} bytes; an answer may have at most {MAX_ANSWER_BYTES:,}."
+        print(f"{limit} Give a part of it, or what follows from it.", file=sys.stderr)
     return size > MAX_ANSWER_BYTES
 
 
 def decode(encoding: str, buffer: Any) -> Any:
-    """The value of a buffer; the host wrote it (`wire.encode`)."""
+    """The value of a buffer that the host encoded (`protocol.encode`)."""
     if encoding == "text":
         return str(buffer, "utf-8", "surrogatepass")
     return bytes(buffer) if encoding == "bytes" else pickle.loads(buffer)
 
 
 def attempt(made: Callable[[], Any]) -> tuple[Any, str]:
-    """What the code of a value makes, or None and what it raises, in words: no value may cost a cell its report."""
+    """Call code of a user's value. Returns its result and "", or None and the error: the report must not fail."""
     try:
         return made(), ""
     except (Exception, SystemExit) as error:
@@ -350,7 +348,7 @@ def attempt(made: Callable[[], Any]) -> tuple[Any, str]:
 
 
 def both(value: object) -> tuple[str, str | None]:
-    """An answer as text, as Python prints it; and as JSON where it is no text and JSON can hold it."""
+    """An answer as text, as Python prints it, and as JSON if it is not a text and can be encoded."""
     if issubclass(type(value), str):
         return str.__str__(value), None
     text, error = attempt(lambda: str(value))
@@ -360,25 +358,14 @@ def both(value: object) -> tuple[str, str | None]:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold of a pydantic object, of numpy's and of pandas' values, or of a set."""
+    """A JSON value for a pydantic object, a value of numpy or pandas, or a set."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return value.tolist() if hasattr(value, "tolist") else sorted(value)
 
 
-def repl_names(guest: Guest) -> dict[str, Any]:
-    """The functions of the REPL, by name. Docstrings are what `help()` shows the model."""
-    return {
-        **query_names(guest, "llm_query", "Ask a language model."),
-        **query_names(guest, "rlm_query", "Ask a recursive language model, which has a REPL of its own."),
-        **answer_names(guest),
-        "exit": ignore_exit,
-        "quit": ignore_exit,
-    }
-
-
 def query_names(guest: Guest, kind: str, purpose: str) -> dict[str, Any]:
-    """`kind` and its batched and asynchronous forms."""
+    """`kind` and its batched and asynchronous forms, by name. `help()` shows their docstrings to the model."""
 
     def asked(prompts: list[str], model: str | None, schema: Any, images: Any, batch: bool = False) -> Any:
         __tracebackhide__ = True
@@ -438,7 +425,7 @@ def question(kind: str, prompts: list[str], model: str | None, batch: bool, sche
 
 
 def as_list(prompts: Iterable[str], kind: str) -> list[str]:
-    """The prompts of a batch. A single text is a mistake: it would be asked letter by letter."""
+    """The prompts of a batch. A single text is a mistake: each letter would be a prompt."""
     __tracebackhide__ = True
     if isinstance(prompts, str):
         raise TypeError(f"{kind}_batched takes a list of texts; for one text use {kind}.")
@@ -449,7 +436,7 @@ def as_list(prompts: Iterable[str], kind: str) -> list[str]:
 
 
 def parts(payload: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """A batch as questions that are not too large, to be asked one after another."""
+    """Split a batch into questions within the size limits, to be asked one after another."""
     rest: list[str] = []
     room = 0
     spare = MAX_QUESTION_BYTES - len(as_bytes({**payload, "prompts": []}))
@@ -465,7 +452,7 @@ def parts(payload: dict[str, Any]) -> Iterable[dict[str, Any]]:
 
 
 def for_each(answers: list[dict[str, str]], payload: dict[str, Any]) -> list[dict[str, str]]:
-    """An answer for each prompt: the host may have one for all."""
+    """One answer for each prompt: the host may send one for all."""
     __tracebackhide__ = True
     if "refused" in answers[0]:
         raise ValueError(answers[0]["refused"])
@@ -496,18 +483,18 @@ def single(answers: list[dict[str, str]], kind: str, schema: Any = None) -> Any:
 
 
 def several(answers: list[dict[str, str]], kind: str, schema: Any = None) -> list[Any]:
-    """The answers of a batch; a failed one is a `FailedQuery`, and stderr says how many there are."""
+    """The answers of a batch. A failed one is a `FailedQuery`, and stderr says how many failed."""
     __tracebackhide__ = True
     values = list(map(value_of, answers, itertools.repeat(schema)))
     failed = sum(isinstance(value, FailedQuery) for value in values)
     if failed:
-        told = f"{failed} of {len(values)} prompts of {kind}_batched have no answer; theirs read 'Error: …'."
-        print(told, file=sys.stderr)
+        note = f"{failed} of {len(values)} prompts of {kind}_batched have no answer; theirs read 'Error: …'."
+        print(note, file=sys.stderr)
     return values
 
 
 def pictures(guest: Guest, images: Any) -> list[bytes]:
-    """The files of what `images=` was given."""
+    """The image files for the argument `images=`."""
     __tracebackhide__ = True
     files: list[bytes] = []
     for image in [] if images is None else images if isinstance(images, (list, tuple)) else [images]:
@@ -521,7 +508,7 @@ def pictures(guest: Guest, images: Any) -> list[bytes]:
 
 
 def files_of(guest: Guest, image: Any) -> list[bytes]:
-    """The picture, whatever it is now; for the execution count of a cell those that it showed."""
+    """The picture as a file; for the execution count of a cell, all pictures that it displayed."""
     __tracebackhide__ = True
     if type(image) is int:
         if shown := [figure for cell, figure in guest.figures if cell == image]:
@@ -539,7 +526,7 @@ def files_of(guest: Guest, image: Any) -> list[bytes]:
 
 
 def file_of(guest: Guest, image: Any) -> bytes:
-    """What a picture would be as a file; nothing for what is none."""
+    """The bytes of a picture as a file; empty if it is not a picture."""
     if isinstance(image, (str, os.PathLike)) and os.path.isfile(image):  # noqa: PTH113 (Path raises for a long text)
         with open(image, "rb") as file:  # noqa: PTH123
             return file.read(MAX_IMAGE_BYTES + 1)
@@ -554,12 +541,12 @@ def file_of(guest: Guest, image: Any) -> bytes:
 
 
 def decode_image(data: Any) -> bytes:
-    """The bytes of a picture as displays hold them: as they are, or in base64."""
+    """The bytes of a picture in a display: raw, or in base64."""
     return base64.b64decode(data) if isinstance(data, str) else bytes(data)
 
 
 def stand_in(guest: Guest, card: dict[str, Any]) -> Any:
-    """A function that calls the tool of this name on the host."""
+    """A function that calls a tool on the host."""
     name = card["name"]
 
     def tool(*args: Any, **kwargs: Any) -> Any:
@@ -584,7 +571,7 @@ def stand_in(guest: Guest, card: dict[str, Any]) -> Any:
 
 
 def parameter(fields: dict[str, Any]) -> Parameter:
-    """A parameter of a tool, with default and annotation shown as they were written on the host."""
+    """A parameter of a tool, whose default and annotation have the `repr` that they have on the host."""
 
     def shown(text: str | None) -> Any:
         return Parameter.empty if text is None else type("Text", (), {"__repr__": lambda _: text})()
@@ -594,7 +581,7 @@ def parameter(fields: dict[str, Any]) -> Parameter:
 
 
 def tool_exception(name: str, error: str) -> BaseException:
-    """The exception that a tool raised on the host: of the same class when that is built in."""
+    """The exception that a tool raised on the host: of the same class if that is built in."""
     try:
         kind, message = json.loads(error)
     except ValueError:
@@ -604,12 +591,12 @@ def tool_exception(name: str, error: str) -> BaseException:
         return ToolError(f"{kind}: {message}")
     try:
         return known(message)
-    except TypeError:  # a few, such as UnicodeDecodeError, are made of more than a message
+    except TypeError:  # a few, such as UnicodeDecodeError, need more arguments
         return ToolError(f"{kind}: {message}")
 
 
 def answer_names(guest: Guest) -> dict[str, Any]:
-    """The names with which a cell gives the answer, and the one that lists variables."""
+    """The functions with which a cell gives the answer, and the one that lists variables."""
 
     def FINAL(value: object) -> None:
         """Give the answer of the whole task."""
@@ -634,10 +621,10 @@ def ignore_exit(*_: object) -> None:
     print("The session stays open. To finish, give the answer with FINAL(...).", file=sys.stderr)
 
 
-def flush_only_what_is_there(stream: Any) -> None:
-    """Make flushing an empty stream free. ipykernel flushes six times a cell, each time waiting for another thread.
+def skip_empty_flushes(stream: Any) -> None:
+    """Make flushing an empty stream free. ipykernel flushes six times per cell, and waits for another thread each time.
 
-    A stream is empty when its text was handed over to be sent. Otherwise what the cell sends next would overtake it.
+    A stream is empty when its text was handed over to be sent. If not, the next message of the cell would overtake it.
     """
     if not hasattr(stream, "_buffers"):
         return
@@ -651,25 +638,20 @@ def flush_only_what_is_there(stream: Any) -> None:
             sending.pop()
 
     def quick_flush() -> None:
-        if stream._buffers or sending:  # in this order: the text leaves the buffers while it is being sent
+        if stream._buffers or sending:  # in this order: the text leaves the buffers while it is sent
             flush()
 
     stream._flush, stream.flush = tracked_send, quick_flush
 
 
-def keep_what_is_not_read(kernel: Any) -> None:
-    """IOPub drops what a slow reader has not taken beyond a thousand messages; ours may be slow, and loses nothing."""
-    kernel.iopub_thread.schedule(lambda: setattr(kernel.iopub_thread.socket, "sndhwm", 0))
-
-
 def ignore_interrupts() -> None:
-    """The cell is over: a late interrupt would cost its report or the reply. ipykernel listens again for the next."""
+    """Ignore SIGINT after a cell: it would lose the report or the reply. ipykernel handles it in the next cell."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def end_uninterrupted(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap `do_execute`, which after a cell with `await` would listen to interrupts until the reply is sent."""
+    """Wrap `do_execute`, which handles interrupts after a cell with `await` until the reply is sent."""
 
     @functools.wraps(execute)
     async def do_execute(*args: Any, **kwargs: Any) -> Any:
@@ -682,7 +664,7 @@ def end_uninterrupted(execute: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wake_after_interrupt(kernel: Any) -> None:
-    """A cell with `await` sees an interrupt only when its loop wakes; ipykernel leaves it asleep."""
+    """Wake the event loop after an interrupt: a cell with `await` sees it only then, and ipykernel does not wake it."""
     interrupt = kernel.control_handlers["interrupt_request"]
 
     async def interrupt_request(*message: Any) -> None:
@@ -692,8 +674,8 @@ def wake_after_interrupt(kernel: Any) -> None:
     kernel.control_handlers["interrupt_request"] = interrupt_request
 
 
-def remember_what_is_shown(guest: Guest, owner: Any, name: str) -> None:
-    """Have this method of IPython, which shows things, leave the pictures with the guest."""
+def remember_displays(guest: Guest, owner: Any, name: str) -> None:
+    """Wrap a method of IPython that displays data, so that the guest keeps the pictures."""
     show = getattr(owner, name)
 
     def show_and_remember(data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
@@ -704,12 +686,12 @@ def remember_what_is_shown(guest: Guest, owner: Any, name: str) -> None:
 
 
 def refuse_input(*_: object, **__: object) -> None:
-    """input() would wait for ever."""
+    """Replace `input`, which would wait forever."""
     raise EOFError("input() is not available: nobody is at the keyboard. Everything you need is in `context`.")
 
 
 def read_final(shell: Any) -> None:
-    """Take the variable that the request names as the final answer. The host runs this as a silent cell."""
+    """Report the variable that the request names as the final answer. The host runs this as a silent cell."""
     guest = shell.kernel.rlm_guest
     guest.cell_starts()
     guest.take_variable(guest.parent["metadata"]["rlm"]["name"])
@@ -717,25 +699,33 @@ def read_final(shell: Any) -> None:
 
 
 def install(shell: Any, settings: dict[str, Any]) -> None:
-    """Make the REPL. Called once in every kernel, by the host's first request."""
+    """Set up the REPL. Called once in each kernel, by the host's first request."""
     guest = Guest(shell, settings["comm_id"])
     kernel = shell.kernel
-    shell.enable_tip = False  # for each kernel_info_request the banner would draw a tip from the module `random`
+    shell.enable_tip = False  # the banner of each kernel_info_request would advance the module `random` for a tip
     if settings["seed"] is not None:
         random.seed(settings["seed"])
     kernel.rlm_guest = guest
     kernel.control_handlers["comm_msg"] = guest.on_control
     if hasattr(kernel.control_stream, "on_recv"):
         kernel.control_stream.on_recv(guest.on_frames, copy=False)
-    keep_what_is_not_read(kernel)
+    # By default IOPub drops messages for a reader that is 1,000 messages behind.
+    kernel.iopub_thread.schedule(lambda: setattr(kernel.iopub_thread.socket, "sndhwm", 0))
     for stream in (sys.stdout, sys.stderr):
-        flush_only_what_is_there(stream)
-    remember_what_is_shown(guest, shell.display_pub, "publish")
-    remember_what_is_shown(guest, shell.displayhook, "write_format_data")
+        skip_empty_flushes(stream)
+    remember_displays(guest, shell.display_pub, "publish")
+    remember_displays(guest, shell.displayhook, "write_format_data")
     kernel.raw_input = kernel.getpass = refuse_input
     kernel.do_execute = end_uninterrupted(kernel.do_execute)
     wake_after_interrupt(kernel)
-    guest.ours = {**repl_names(guest), "answer": {"content": "", "ready": False}, "history": []}
+    guest.ours = {
+        **query_names(guest, "llm_query", "Ask a language model."),
+        **query_names(guest, "rlm_query", "Ask a recursive language model, which has a REPL of its own."),
+        **answer_names(guest),
+        **dict.fromkeys(("exit", "quit"), ignore_exit),
+        "answer": {"content": "", "ready": False},
+        "history": [],
+    }
     shell.user_ns.update(guest.ours)
     shell.user_ns_hidden.update(guest.ours)
     shell.events.register("pre_run_cell", guest.cell_starts)

@@ -1,9 +1,9 @@
 """Messages of a kernel as they arrive, frame by frame, within a bound on memory.
 
-A kernel may send any amount, and the host has to stay small: parsed JSON takes up to thirty times the memory of its
-text, a long text four times. So of a large message only the two ends are held while it arrives, and its memory is
-estimated before it is parsed. Of a stream or a display the two ends are read; everything else is replaced by a note of
-its size. The signature is checked over everything that came, held or not.
+A kernel may send any amount. Parsed JSON takes up to thirty times the memory of its text, a long text four times. So of
+a large message only the two ends are held while it arrives, and its memory is estimated before it is parsed. Of a large
+stream or display the two ends are parsed; other large messages are replaced by a note of their size. The signature is
+checked over all bytes, held or not.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from contextlib import suppress
 from typing import Any
 
 ALWAYS_READ = 2_000_000
-"""Bytes of a message that is parsed without a look."""
+"""Bytes of a message that is parsed without an estimate."""
 
 MAX_PARSED_BYTES = 100_000_000
 """Bytes that a parsed message may take."""
 
 UNREAD = "unread"
-"""The key under which a content says how many of its bytes were not read. Only we write it."""
+"""The key under which a content says how many of its bytes were not read. Only this module writes it."""
 
 _ITEM_ROOM = 64
 _STREAM_HEAD = 8_000_000
@@ -33,7 +33,7 @@ _PLAIN = re.compile(rb'"text/plain": ?"')
 _TEXTS = re.compile(rb'"[^"]*"?')
 
 MAX_BUFFERS_BYTES = 42_000_000
-"""Of all buffers of a message: a question and its pictures, see `wire.MAX_QUESTION_BYTES`."""
+"""Of all buffers of a message: a question and its pictures, see `protocol.MAX_QUESTION_BYTES`."""
 MAX_BUFFERS = 200
 MAX_HEADER_BYTES = 1_000_000
 """Of the header, of its parent and of the metadata, each."""
@@ -42,7 +42,7 @@ MAX_REPLY_BYTES = 2_000_000
 """Of the content of a message on shell or control."""
 
 UNREADABLE = "rlm_unreadable"
-"""The type of the message that stands for one that the kernel signed and that cannot be read. Its content says why."""
+"""The type of the message that replaces a signed one that cannot be read. Its content says why."""
 
 _DELIMITER = b"<IDS|MSG>"
 _SIGNATURE, _HEADER, _PARENT, _METADATA, _CONTENT = range(5)
@@ -51,16 +51,16 @@ OnMessage = Callable[[dict[str, Any]], None]
 
 
 class Part:
-    """A part of a message as it arrives: whole, or its two ends when it is larger than they are.
+    """A part of a message as it arrives: whole, or its two ends when it is larger than both.
 
     Args:
         size: in bytes.
-        head, tail: what is held of a larger one, in bytes.
+        head, tail: bytes that are held of a larger part.
 
     Attributes:
         size: as given.
-        head: the beginning, or everything.
-        tail: the end; empty when `head` is everything.
+        head: the beginning, or the whole part.
+        tail: the end; empty when `head` is the whole part.
     """
 
     __slots__ = ("_come", "_head", "_tail", "head", "size", "tail")
@@ -75,22 +75,22 @@ class Part:
 
     @classmethod
     def of(cls, data: bytes) -> Part:
-        """What would be held of this."""
+        """The part that holds these bytes, or their two ends."""
         part = cls(len(data))
         part.add(memoryview(data))
         return part
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything is held."""
+        """Whether the whole part is held."""
         return self.size == len(self.head)
 
     def add(self, data: memoryview) -> None:
-        """Take the next piece."""
+        """Add the next piece."""
         room = self._head - len(self.head)
         if room > 0:
             self.head += data[:room]
-        # The tail begins where the part has that many bytes left.
+        # The tail begins where `_tail` bytes of the part are left.
         skipped = max(0, self.size - self._tail - self._come)
         if self._tail and skipped < len(data):
             self.tail += data[skipped:]
@@ -98,15 +98,15 @@ class Part:
 
 
 def parse_content(kind: str, content: bytes | Part) -> Any:
-    """The content of a message, or what stands in for it.
+    """The content of a message, or its replacement.
 
     Args:
         kind: the type of the message.
         content: its JSON.
 
     Raises:
-        ValueError: it is no JSON, or nothing can stand in for it.
-        KeyError, TypeError: it is no content of this type.
+        ValueError: it is not JSON, or it cannot be replaced.
+        KeyError, TypeError: it is not a content of this type.
     """
     part = content if isinstance(content, Part) else Part.of(content)
     why = f"This has {part.size:,} bytes, too many to be read."
@@ -114,7 +114,7 @@ def parse_content(kind: str, content: bytes | Part) -> Any:
         if part.is_whole and fits(part.head):
             return _parse(part.head)
         if not part.head.startswith(b"{"):
-            raise ValueError("no JSON object")
+            raise ValueError("not a JSON object")
         if not part.is_whole and kind == "stream":
             return _two_ends(part)
         if not part.is_whole and kind in _SHOWN and (shown := _ends_of_display(part)) is not None:
@@ -125,12 +125,12 @@ def parse_content(kind: str, content: bytes | Part) -> Any:
 
 
 def fits(data: bytes | bytearray, room: int | None = None) -> bool:
-    """Whether JSON of this text takes no more than `room` bytes when it is parsed; None: `MAX_ROOM`."""
+    """Whether this JSON takes at most `room` bytes when it is parsed; None: `MAX_PARSED_BYTES`."""
     room = MAX_PARSED_BYTES if room is None else room
     if len(data) <= ALWAYS_READ and room == MAX_PARSED_BYTES:
         return True
     left = (room - 2 * len(data)) // _ITEM_ROOM
-    # Each value follows a comma, a bracket or a colon; within texts they count for nothing, which is found out last.
+    # Each value follows a comma, a bracket or a colon. Those within strings do not count; they are removed last.
     if _items(data) <= left:
         return True
     bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -142,7 +142,7 @@ def _items(data: bytes | bytearray) -> int:
 
 
 def _parse(content: bytearray) -> Any:
-    """The JSON, without the key `UNREAD`: only we write it."""
+    """The JSON without the key `UNREAD`, which only this module writes."""
     value = json.loads(content)
     if isinstance(value, dict):
         value.pop(UNREAD, None)
@@ -150,7 +150,7 @@ def _parse(content: bytearray) -> Any:
 
 
 def _two_ends(part: Part) -> dict[str, Any]:
-    """A stream without the middle of its text. The cuts may fall into an escape sequence, or into a character."""
+    """A stream without the middle of its text. The cuts may be inside an escape sequence or a character."""
     size = len(part.head)
     head = _first_that_is_json(part.head[: size - cut] + b'"}' for cut in range(_MAX_ESCAPE))
     tail = _first_that_is_json(b'{"text": "' + part.tail[cut:] for cut in range(_MAX_ESCAPE))
@@ -159,7 +159,7 @@ def _two_ends(part: Part) -> dict[str, Any]:
 
 
 def _ends_of_display(part: Part) -> dict[str, Any] | None:
-    """A display whose plain text is what is large, without the middle of it; None for any other."""
+    """A display with a large plain text, without the middle of that; None for any other display."""
     text = _PLAIN.search(part.head[:1_000])
     if text is None:
         return None
@@ -185,7 +185,7 @@ def _first_that_is_json(texts: Iterable[bytes | bytearray]) -> dict[str, Any]:
 
 
 def _stand_in(kind: str, why: str) -> dict[str, Any]:
-    """A content of the same type that says so instead."""
+    """A content of the same type that contains the reason."""
     if kind in _SHOWN:
         return {"data": {"text/plain": f"({why})"}, "metadata": {}, "execution_count": 0}
     if kind in ("error", "execute_reply"):
@@ -194,13 +194,13 @@ def _stand_in(kind: str, why: str) -> dict[str, Any]:
 
 
 class Incoming:
-    """Takes the frames of a connection, and gives on messages. What was not signed with our key is dropped.
+    """Assembles messages from the frames of a connection. Messages that are not signed with our key are dropped.
 
     Args:
-        auth: a `hmac` object that has seen the key, or None when messages are not signed.
+        auth: an `hmac` object with the key, or None when messages are not signed.
         on_message: called with each message: `header`, `parent_header`, `content`, `buffers`, and `unread`: bytes of
             buffers that were not held.
-        brief: the channel carries replies, which are short and have no buffers.
+        brief: the channel carries replies: short messages without buffers.
     """
 
     def __init__(self, auth: Any, on_message: OnMessage, *, brief: bool = False) -> None:
@@ -212,14 +212,14 @@ class Incoming:
         self._reset()
 
     def _reset(self) -> None:
-        self._number = -1  # of the part after the delimiter, which is still to come
+        self._number = -1  # of the part after the delimiter; negative before the delimiter
         self._mac = None if self._auth is None else self._auth.copy()
         self._parts: list[Part | bytes] = []
         self._buffers: list[bytes | bytearray] = []
         self._held = self._unread = 0
 
     def whole(self, frame: bytes, *, more: bool) -> None:
-        """A frame that came at once."""
+        """Take a frame that arrived at once."""
         number = self._number
         if number < 0:
             self._number = _SIGNATURE if frame == _DELIMITER else -1
@@ -234,7 +234,7 @@ class Incoming:
             self._finish()
 
     def begin(self, size: int, *, more: bool) -> None:
-        """A frame comes in pieces."""
+        """Start a frame that arrives in pieces."""
         self._more, self._part = more, None
         if 0 <= self._number <= _CONTENT:
             self._part = self._first_part(size)
@@ -244,14 +244,14 @@ class Incoming:
             self._part = Part(size)
 
     def piece(self, data: memoryview) -> None:
-        """Some of the frame."""
+        """Take a piece of the frame."""
         if self._part is not None:
             self._part.add(data)
         if self._mac is not None and _SIGNATURE < self._number <= _CONTENT:
             self._mac.update(data)
 
     def end(self) -> None:
-        """All of the frame was there."""
+        """End the frame."""
         part, self._part = self._part, None
         if self._number < 0:
             self._number = _SIGNATURE if part is not None and part.head == _DELIMITER else -1
@@ -264,13 +264,13 @@ class Incoming:
             self._finish()
 
     def _first_part(self, size: int) -> Part:
-        """What is held of one of the parts before the buffers."""
+        """A part before the buffers, with the bound of its kind."""
         if self._number == _CONTENT:
             return Part(size, MAX_REPLY_BYTES, 0) if self._brief else Part(size)
         return Part(size, MAX_SIGNATURE_BYTES if self._number == _SIGNATURE else MAX_HEADER_BYTES, 0)
 
     def _has_room(self, size: int) -> bool:
-        """Whether another buffer is held; what is not held is counted."""
+        """Whether another buffer may be held; if not, its bytes are counted as unread."""
         if self._brief or self._held + size > MAX_BUFFERS_BYTES or len(self._buffers) >= MAX_BUFFERS:
             self._unread += size
             return False
@@ -283,13 +283,13 @@ class Incoming:
         try:
             message = _message(parts, mac)
         except (ValueError, TypeError, KeyError, RecursionError):
-            return  # not signed with our key, or not a message: it is not from the kernel
+            return  # not signed with our key, or not a message, so not from the kernel
         message["buffers"], message["unread"] = buffers, unread
         self._on_message(message)
 
 
 def _message(parts: list[Part | bytes], mac: Any) -> dict[str, Any]:
-    """What `Session.deserialize` does, without parsing dates and remembering signatures: half of its time."""
+    """`Session.deserialize` in half the time: dates are not parsed, and signatures are not stored."""
     signature, header, parent, metadata, content = parts
     if mac is not None and not hmac.compare_digest(_head(signature), mac.hexdigest().encode("ascii")):
         raise ValueError("not signed with our key")

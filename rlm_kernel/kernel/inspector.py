@@ -1,8 +1,8 @@
-"""Read expressions in a live REPL without a trace, while the model's cells run.
+"""Evaluate expressions in a live REPL without side effects on it, while the model's cells run.
 
-Everything is evaluated silently in a subshell of the kernel: no cell is counted, nothing is stored in `Out`, no cell
-hook fires, and a running cell is not waited for. Kernels before ipykernel 7 have no subshells; there an expression is
-evaluated between two cells.
+Expressions are evaluated silently in a subshell of the kernel: no cell is counted, `Out` is unchanged, no cell hook
+runs, and a running cell is not waited for. Before ipykernel 7 there are no subshells, and an expression is evaluated
+between two cells.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ events = get_ipython().events
 hasattr(events.trigger, "looking") or rlm_quiet(events)
 events.trigger.looking.add(threading.get_ident())
 """
-"""Runs in the kernel. IPython ends also a silent request with hooks, of which one closes the figures of all cells."""
+"""Runs in the kernel. IPython runs hooks after silent requests too; one of them closes the figures of all cells."""
 
 
 class KernelInspector:
@@ -81,7 +81,7 @@ class KernelInspector:
         self.close()
 
     def read(self, expression: str) -> str:
-        """The value of an expression as the REPL would show it, or the error that it raises.
+        """The value of an expression as the REPL displays it, or its error.
 
         Raises:
             KernelError: the kernel does not answer.
@@ -89,7 +89,7 @@ class KernelInspector:
         return self.evaluate(expression)[1]
 
     def evaluate(self, expression: str) -> tuple[bool, str]:
-        """Whether an expression has a value, and that value or the error, as `read` gives it.
+        """Whether an expression has a value, and that value or the error, as `read` returns it.
 
         Raises:
             KernelError: the kernel does not answer.
@@ -112,11 +112,11 @@ class KernelInspector:
         return False, "The kernel refused to evaluate it."
 
     def variables(self) -> str:
-        """The variables of the model with their types, as a dict is shown."""
+        """The variables of the model with their types, as the `repr` of a dict."""
         return self.read("get_ipython().kernel.rlm_guest.variables()")
 
     def close(self) -> None:
-        """Go, and leave nothing behind. Idempotent, and silent about a kernel that has ended."""
+        """Delete the subshell and close the sockets. Idempotent; raises nothing if the kernel has ended."""
         subshell, self._subshell = self._subshell, None
         try:
             if subshell is not None:
@@ -142,10 +142,10 @@ class KernelInspector:
         raise KernelError(f"The kernel did not answer within {seconds:.0f} s: it has ended, or a cell keeps it busy.")
 
     def _reply(self, socket: Any, request: str) -> dict[str, Any] | None:
-        """The content of the message that is there, or None when it replies to something else.
+        """The content of the next message, or None if it replies to another request.
 
         Raises:
-            KernelError: it is not a message of a kernel.
+            KernelError: it breaks the protocol.
         """
         try:
             _, reply = self._session.recv(socket)
@@ -158,10 +158,10 @@ class KernelInspector:
 
 
 def _checked(connection: Any) -> dict[str, Any]:
-    """A connection, as far as it is needed here.
+    """Check the fields of a connection file that are used here.
 
     Raises:
-        ValueError: something of it is missing.
+        ValueError: one is missing.
     """
     known = ("transport", "ip", "key", "signature_scheme", "shell_port", "control_port")
     if not isinstance(connection, dict) or any(not isinstance(connection.get(name), str | int) for name in known):
@@ -171,7 +171,7 @@ def _checked(connection: Any) -> dict[str, Any]:
 
 @functools.cache
 def _bounded_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """For sockets that hold little of what a kernel sends: a larger reply ends the connection, and so the wait."""
+    """A context whose sockets hold few messages of a kernel; a larger reply ends the connection, and the wait."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     for option, value in ((zmq.RCVHWM, MAX_REPLIES), (zmq.MAXMSGSIZE, MAX_REPLY_BYTES), (zmq.LINGER, 0)):
         context.setsockopt(option, value)

@@ -1,7 +1,7 @@
-"""Whether this process may open as many files as a kernel takes.
+"""Whether this process may open as many files as a kernel needs.
 
-With too few of them nothing says why: ipykernel alone has 60 files open, and at its limit every cell fails inside of
-IPython; libzmq ends the process that cannot open one more.
+Otherwise the errors are obscure: ipykernel has 60 files open, and at the limit every cell fails inside IPython. libzmq
+ends a process that cannot open another file.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from pathlib import Path
 from rlm_kernel.errors import KernelError
 
 MIN_LIMIT = 128
-"""Files that a process may have open; a kernel on this machine has the same limit as we."""
+"""Files that a process may have open; a kernel on this machine has the same limit as this process."""
 MIN_FREE = 24
-"""Files that can still be opened: what a kernel takes on this side, and its start."""
+"""Files that can still be opened: for the kernel's sockets, and for its start."""
 
 _LISTED = Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
 
 
 def check_open_files() -> None:
-    """See that there is room for one more kernel.
+    """Check that one more kernel can be started.
 
     Raises:
-        KernelError: there is not; the message names the limit and what to do.
+        KernelError: the limit is too low; the message names it and what to do.
     """
     limit = _limit()
     if limit is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,27 +14,27 @@ HEAD_CHARACTERS = 8_000_000
 TAIL_CHARACTERS = 2_000_000
 MIN_HEAD_CHARACTERS = 100_000
 MAX_CHARACTERS = 16_000_000
-"""Kept of the outputs of all cells of a tree of runs. Log, notebook and trajectory hold them until the run ends."""
+"""Kept of the outputs of all cells of a run and its children. Log, notebook and trajectory hold them until its end."""
 ITEM_COST = 200
 """Counted for an output in addition to its characters, so that a million empty ones are bounded too."""
 SHORT_DISPLAY_CHARACTERS = 100_000
-"""What is kept of the plain text of a display for which there is no room: the value of `context`, say."""
+"""Kept of the plain text of a display that is too large, such as the value of `context`."""
 MAX_DISPLAY_ID = 1_000
 """Characters. A display with a longer name cannot be updated."""
 MAX_NESTING = 100
 """Lists and dicts inside one another, in what a display holds."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
-_JOIN_CHARACTERS, _JOIN_PIECES = 20_000, 1_000
+_JOIN_PIECES = 1_000
 
 T = TypeVar("T")
 
 _SHOWN = ("stream", "display_data", "execute_result", "error")
 OUTPUT_TYPES = (*_SHOWN, "update_display_data", "clear_output")
-"""The types of the messages that an `OutputCollector` takes."""
+"""The types of messages that an `OutputCollector` takes."""
 
 
 class Pieces:
-    """A text that comes in pieces. They are joined now and then: many small ones take fifty times their characters."""
+    """A text that comes in pieces. They are joined now and then, as small strings take fifty times their characters."""
 
     def __init__(self) -> None:
         self._joined: list[str] = []
@@ -49,7 +48,7 @@ class Pieces:
             self._fresh.clear()
 
     def take(self) -> str:
-        """The text so far, which is forgotten."""
+        """Return the text so far, and clear it."""
         text = "".join([*self._joined, *self._fresh])
         self._joined.clear()
         self._fresh.clear()
@@ -57,60 +56,56 @@ class Pieces:
 
 
 class Tail:
-    """The end of a stream whose beginning is full. `dropped` counts the characters between the two."""
+    """The end of a stream whose beginning is full. Up to twice `limit` characters are held."""
 
     def __init__(self, name: str, limit: int) -> None:
-        self.name = name
-        self.dropped = 0
+        self._name = name
         self._limit = limit
-        self._pieces: deque[str] = deque()
-        self._fresh: list[str] = []
-        self._length = self._fresh_length = 0
+        self._pieces = Pieces()
+        self._held = self._length = 0
 
     def add(self, text: str) -> None:
-        """Append a piece; what is too much is forgotten from the front, some pieces at a time."""
-        kept = text[-self._limit :]
-        self.dropped += len(text) - len(kept)
-        self._fresh.append(kept)
-        self._length += len(kept)
-        self._fresh_length += len(kept)
-        if self._fresh_length >= min(_JOIN_CHARACTERS, self._limit // 4) or len(self._fresh) >= _JOIN_PIECES:
-            self._join()
+        """Append a piece, and drop what is before the last `limit` characters, now and then."""
+        self._length += len(text)
+        self._hold(text[-self._limit :])
+        if self._held >= 2 * self._limit:
+            self._text()
 
     @property
     def kept(self) -> int:
-        """Characters that are held."""
-        return self._length
+        """Characters of the end that are output."""
+        return min(self._length, self._limit)
 
-    def _join(self) -> None:
-        joined = "".join(self._fresh)
-        kept = joined[-self._limit :]
-        self._pieces.append(kept)
-        self._fresh.clear()
-        self._fresh_length = 0
-        self._forget(len(joined) - len(kept))
-        while self._length - len(self._pieces[0]) >= self._limit:
-            self._forget(len(self._pieces.popleft()))
-
-    def _forget(self, characters: int) -> None:
-        self._length -= characters
-        self.dropped += characters
+    @property
+    def dropped(self) -> int:
+        """Characters between the beginning and the end."""
+        return self._length - self.kept
 
     def output(self) -> Output:
         """The tail as one output, which says how much is missing before it."""
         gap = f"\n… {self.dropped:,} characters were left out here …\n" if self.dropped else ""
-        return {"output_type": "stream", "name": self.name, "text": gap + "".join([*self._pieces, *self._fresh])}
+        return {"output_type": "stream", "name": self._name, "text": gap + self._text()}
+
+    def _text(self) -> str:
+        text = self._pieces.take()[-self._limit :]
+        self._held = 0
+        self._hold(text)
+        return text
+
+    def _hold(self, text: str) -> None:
+        self._held += len(text)
+        self._pieces.add(text)
 
 
 @dataclass(slots=True)
 class Display:
-    """What `update_display_data` changes: all outputs that were shown under one name. An update is not copied to them.
+    """All outputs with one display id, which `update_display_data` changes. An update is stored once, not per output.
 
     Attributes:
-        size: what they take of the room together.
-        outputs: how many they are.
+        size: the room that they take together.
+        outputs: their number.
         update: `data` and `metadata` of the last update; empty before the first.
-        updated: how many of them there were then: those that came later are newer than it.
+        updated: their number at the last update; later ones are newer than it.
     """
 
     size: int = 0
@@ -131,19 +126,21 @@ class OutputCollector:
         self._head = self._room = head
         self._max_tail = tail
         self._items: list[Output] = []
-        self._pieces = Pieces()  # of the last item, while it is a stream: joined when it is asked for
+        self._pieces = Pieces()  # of the last item, while it is a stream; joined when it is needed
         self._tails: dict[str, Tail] = {}
         self._last: list[Output] = []
         self._displays: dict[str, Display] = {}
-        self._places: dict[int, tuple[Display, int]] = {}  # of an item: its display, and its place among the outputs
+        self._places: dict[
+            int, tuple[Display, int]
+        ] = {}  # of an item: its display, and its number among the outputs of it
         self._left_out = 0
         self._clear_next = False
 
     def add(self, message_type: str, content: dict[str, Any]) -> Output | None:
-        """Take a message; returns the piece of output in it, or None when it has none.
+        """Take a message. Returns its output, or None if it has none.
 
         Raises:
-            KeyError, TypeError, ValueError: no kernel sends this, a cell forged it. Nothing of it is kept.
+            KeyError, TypeError, ValueError: the message is invalid, so a cell forged it. Nothing of it is kept.
         """
         if message_type == "clear_output":
             self._clear(wait=bool(content.get("wait")))
@@ -160,7 +157,7 @@ class OutputCollector:
 
     @property
     def kept(self) -> int:
-        """About how many characters are held."""
+        """About how many characters are kept."""
         return self._head - max(0, self._room) + sum(tail.kept for tail in self._tails.values())
 
     @property
@@ -239,7 +236,7 @@ class OutputCollector:
         display.update, display.updated = update, display.outputs
 
     def _updated(self, number: int, output: Output) -> Output:
-        """An item as it is after the last update of its display."""
+        """An item after the last update of its display."""
         display, place = self._places.get(number, (None, 0))
         return output if display is None or place >= display.updated else {**output, **display.update}
 
@@ -255,12 +252,12 @@ class OutputCollector:
 
 
 def _size(value: Any) -> int:
-    """Its characters as JSON. The loop waits for this, and only the encoder in C is fast with a million values."""
+    """Characters of a value as JSON. This blocks the loop; only the encoder in C is fast for a million values."""
     return len(_ENCODER.encode(value))
 
 
 def _shorten(output: Output) -> Output:
-    """A display that is too large: the two ends of its plain text, without the other types."""
+    """The two ends of the plain text of a display that is too large, without its other types."""
     text, half = str(output["data"].get("text/plain", "")), SHORT_DISPLAY_CHARACTERS // 2
     if len(text) > 2 * half:
         text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters were left out here …\n{text[-half:]}"
@@ -268,7 +265,7 @@ def _shorten(output: Output) -> Output:
 
 
 class OutputRoom:
-    """The room of several cells together. A cell gets at most half of what is left, and always a little.
+    """The room for the outputs of several cells. A cell gets at most half of the rest, and at least a minimum.
 
     Args:
         characters: for all of them.
@@ -283,14 +280,14 @@ class OutputRoom:
         return OutputCollector(head, head * TAIL_CHARACTERS // HEAD_CHARACTERS)
 
     def spend(self, collector: OutputCollector) -> None:
-        """Count what a cell has shown."""
+        """Subtract what a cell's collector keeps."""
         self._left -= collector.kept
 
 
 def _output(message_type: str, content: dict[str, Any]) -> Output:
     if message_type == "stream":
         if content["name"] not in ("stdout", "stderr"):
-            raise ValueError(f"{content['name']!r} is no stream")
+            raise ValueError(f"{content['name']!r} is not a stream")
         return {"output_type": "stream", "name": content["name"], "text": _of(str, content, "text")}
     if message_type == "error":
         return {
@@ -312,17 +309,17 @@ def _output(message_type: str, content: dict[str, Any]) -> Output:
 
 
 def cell_number(count: object) -> int | None:
-    """The number of a cell; None for what cannot be one, because a cell forged it."""
+    """The execution count of a cell; None if it is invalid, because a cell forged it."""
     return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 def _shallow(data: dict[str, Any]) -> dict[str, Any]:
-    """Without what is nested so deep that a reader would run out of stack."""
+    """Without the values that are nested so deeply that a reader would run out of stack."""
     return {key: value for key, value in data.items() if not is_deep(value)}
 
 
 def is_deep(value: object, limit: int = MAX_NESTING) -> bool:
-    """Whether plain data has more lists and dicts inside one another than `limit`."""
+    """Whether lists and dicts are nested deeper than `limit`."""
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value

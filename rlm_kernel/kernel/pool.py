@@ -1,7 +1,7 @@
-"""Kernels that are started ahead of their use. One that is taken is replaced in the background.
+"""Kernels that are started ahead of use. One that is taken is replaced in the background.
 
-There is a pool for each environment with its options (`environment_kwargs={"pool": 4}`) and each seed, as long as the
-process lives. A kernel leaves it once: nothing that a run did is ever seen by another.
+There is one pool for each environment with its options (`environment_kwargs={"pool": 4}`) and each seed, for the life
+of the process. A kernel is taken once: no run sees the state of another.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _pools: dict[tuple[asyncio.AbstractEventLoop, str], Pool] = {}
 
 
 async def take_kernel(environment: Environment, seed: int | None, receiver: Receiver) -> Kernel:
-    """A kernel that was not used: from the pool, if the environment has one. The caller ends it.
+    """An unused kernel, from the pool if the environment has one. The caller ends it.
 
     Raises:
         KernelError: it did not start.
-        ConfigError: it is to be listed as attachable, and the folder of the list is not safe.
+        ConfigError: it is attachable, and the folder of connection files is not safe.
     """
     found = await _kernel(environment, seed, receiver)
     if environment.attachable:
@@ -56,7 +56,7 @@ def _pool(environment: Environment, seed: int | None) -> Pool:
 
 
 async def fill(environment: Environment, seed: int | None) -> None:
-    """Start the pool of an environment and return when all its kernels answer. Without a pool, nothing is done.
+    """Start the pool of an environment and return when all its kernels answer. Does nothing without a pool.
 
     Raises:
         KernelError: one did not start.
@@ -73,9 +73,9 @@ async def close() -> None:
 
 
 class Pool:
-    """Kernels of one environment that run and wait, or are being started. Used in one event loop.
+    """Kernels of one environment that are ready or starting. Used in one event loop.
 
-    When none is ready, one more is started: a caller never waits longer than without a pool.
+    When none is ready, one more is started, so a caller never waits longer than without a pool.
     """
 
     def __init__(self, environment: Environment, seed: int | None) -> None:
@@ -88,7 +88,7 @@ class Pool:
         self._fill()
 
     async def take(self, receiver: Receiver) -> Kernel:
-        """A kernel that answers, if there is one, else the first that does.
+        """A kernel that is ready, or the first that becomes ready.
 
         Raises:
             KernelError: none could be started, or the pool was closed meanwhile.
@@ -114,13 +114,13 @@ class Pool:
             task.result()
 
     async def close(self) -> None:
-        """End all that was not taken."""
+        """End all kernels that were not taken."""
         self._closed = True
         self._end_all_but(0)
         await asyncio.gather(*self._ending)
 
     async def _first(self) -> asyncio.Task[Kernel]:
-        """One that is ready, else the first that will be. It is replaced."""
+        """A kernel that is ready, or the first that becomes ready. It is replaced."""
         self._forget_failures()
         self._waiting += 1
         self._fill()
@@ -137,7 +137,7 @@ class Pool:
         return found
 
     async def _done(self) -> list[asyncio.Task[Kernel]]:
-        """Those that are ready or have failed: one at least."""
+        """Those that are ready or have failed; at least one."""
         while not (done := [task for task in self._starting if task.done()]):
             if self._closed:
                 raise KernelError("The pool was closed while a kernel of it was waited for.")
@@ -149,11 +149,11 @@ class Pool:
         return self._environment.pool + self._waiting
 
     def _forget_failures(self) -> None:
-        """What failed before somebody asked may be long ago: it says nothing about now."""
+        """Drop starts that failed before this request: their cause may be gone."""
         self._starting = [task for task in self._starting if not (task.done() and _has_failed(task))]
 
     def _end_all_but(self, kept: int) -> None:
-        """End the latest ones, without waiting for that."""
+        """End the latest ones in the background."""
         surplus, self._starting = self._starting[kept:], self._starting[:kept]
         if surplus:
             ending = asyncio.create_task(_end(surplus))
@@ -177,7 +177,7 @@ class Pool:
 
 
 async def _end(tasks: list[asyncio.Task[Kernel]]) -> None:
-    """End kernels, whether they run or are being started."""
+    """End kernels that are running or starting."""
     for task in tasks:
         task.cancel()
     for started in await asyncio.gather(*tasks, return_exceptions=True):
@@ -186,13 +186,13 @@ async def _end(tasks: list[asyncio.Task[Kernel]]) -> None:
 
 
 def _has_failed(task: asyncio.Task[Kernel]) -> bool:
-    """Whether it could not be started. Looking at the error keeps asyncio from printing it: `take` raises it."""
+    """Whether a start failed. Retrieving the error keeps asyncio from logging it: `take` raises it."""
     return task.cancelled() or task.exception() is not None
 
 
 @functools.cache
 def _close_at_exit() -> None:
-    """What was not taken ends with the process anyway; so its directories go, too."""
+    """Close the pools at exit: their kernels end with the process anyway, but not their directories."""
     atexit.register(_close_all)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlm_kernel._async import shielded
 from rlm_kernel.errors import KernelError
@@ -26,25 +26,7 @@ if TYPE_CHECKING:
 START_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 0.05
 CUT_SECONDS = 1.0
-"""In which a process ends that has closed its connections."""
-
-
-@runtime_checkable
-class Diagnosable(Protocol):
-    """A provisioner that can say why its kernel did not start."""
-
-    def diagnosis(self) -> str:
-        """The last words of the process; empty when there are none."""
-        ...
-
-
-@runtime_checkable
-class Explaining(Protocol):
-    """A provisioner that can say why its kernel ended."""
-
-    def why(self) -> str:
-        """The reason in plain words, and what helps; empty when it is unknown."""
-        ...
+"""For a process to end that has closed its connections."""
 
 
 class Kernel:
@@ -52,7 +34,7 @@ class Kernel:
 
     Attributes:
         channels: its sockets.
-        died: done when the process has ended, by any cause.
+        died: done when the process has ended, for any reason.
     """
 
     def __init__(self, manager: AsyncKernelManager, receiver: Receiver) -> None:
@@ -64,10 +46,10 @@ class Kernel:
 
     @classmethod
     async def start(cls, spec: KernelSpec, receiver: Receiver) -> Kernel:
-        """Start the process; it is usable after `ready`.
+        """Start the process. It is usable after `ready`.
 
         Raises:
-            KernelError: the process could not be started at all, or too few files may be open for it.
+            KernelError: the process could not be started, or the limit of open files is too low.
         """
         check_open_files()
         manager = manager_of(spec)
@@ -82,17 +64,17 @@ class Kernel:
 
     @property
     def session_id(self) -> str:
-        """Marks the messages that answer ours, on channels that others may listen to as well."""
+        """The session id in the parent header of messages that answer ours."""
         return self.channels.session_id
 
     async def ready(self, replied: asyncio.Future[Any]) -> None:
-        """Wait until the kernel has replied to a first request and we hear what it publishes.
+        """Wait until the kernel has replied to a first request and a message on IOPub has arrived.
 
-        jupyter_client's own readiness ends with a pause of 0.2 s; ours with the first message on IOPub. A subscription
-        may come too late for the first ones, so the kernel is asked to say something until we hear it.
+        jupyter_client's own check ends with a pause of 0.2 s. The subscription to IOPub may come too late for the first
+        messages, so requests are sent until one arrives.
 
         Raises:
-            KernelError: the process ended, or nothing came within `START_SECONDS`.
+            KernelError: the process ended, or nothing arrived within `START_SECONDS`.
         """
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -110,13 +92,11 @@ class Kernel:
             )
 
     def why(self) -> str:
-        """Why the kernel ended, where its place knows (a limit of time, say); else an empty string."""
-        provisioner = self._manager.provisioner
-        known = provisioner.why() if isinstance(provisioner, Explaining) else ""
-        return known or self._cut_off
+        """Why the kernel ended, if its provisioner knows (a time limit, for example); else an empty string."""
+        return self._explanation("why") or self._cut_off
 
     async def warm(self) -> None:
-        """Wait until it answers, so that it is usable at once when it is needed.
+        """Wait until it answers, so that it can be used at once later.
 
         Raises:
             KernelError: it ended, or did not answer in time.
@@ -136,15 +116,15 @@ class Kernel:
         self.channels.send("control", "interrupt_request", {})
 
     def announce(self, environment: str) -> None:
-        """Let others of this user look in, until it is killed. See `attachable`.
+        """List it in `connection_files` until it is killed, so that the user can attach to it.
 
         Raises:
-            ConfigError: the folder of the list is not safe.
+            ConfigError: the folder of connection files is not safe.
         """
         self._listed = connection_files.announce(self._manager.get_connection_info(), environment)
 
     async def kill(self) -> None:
-        """End the process and all it started, close the sockets, remove its files. Idempotent."""
+        """End the process and its children, close the sockets, remove its files. Idempotent."""
         if self._listed is not None:
             connection_files.withdraw(self._listed)
         self.channels.close()
@@ -152,7 +132,7 @@ class Kernel:
         await shielded(_shut_down(self._manager))
 
     async def _end(self) -> None:
-        """Return when the process has ended, or has cut a connection and lives on: it cannot be reached."""
+        """Return when the process has ended, or has closed a connection, so that it cannot be reached."""
         provisioner = self._manager.provisioner
         if provisioner is None:
             return
@@ -166,25 +146,28 @@ class Kernel:
             ended.cancel()
 
     def _last_words(self) -> str:
-        provisioner = self._manager.provisioner
-        words = provisioner.diagnosis() if isinstance(provisioner, Diagnosable) else ""
+        words = self._explanation("diagnosis")
         return f"\nIts last words:\n{words}" if words else ""
+
+    def _explanation(self, method: Literal["why", "diagnosis"]) -> str:
+        """Why the kernel ended, or did not start, from a provisioner that has this method; else an empty string."""
+        return str(getattr(self._manager.provisioner, method, str)())
 
 
 def manager_of(spec: KernelSpec) -> AsyncKernelManager:
-    """A manager for one kernel of this kernelspec, wherever Jupyter would look for it. Our provisioners speak ipc."""
+    """A manager for one kernel of this kernelspec. Our own provisioners use ipc."""
     import zmq.asyncio
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
     class OneSpec(KernelSpecManager):
-        """Knows the kernelspec that was resolved already, and no other."""
+        """Returns the kernelspec that was resolved already."""
 
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
             return spec
 
     class WithoutSocket(AsyncKernelManager):
-        """Has no connection of its own to the kernel, over which it could fill our memory. We never use it."""
+        """Has no connection of its own to the kernel: it is not needed, and the kernel could fill our memory by it."""
 
         def _connect_control_socket(self) -> None:
             pass
@@ -198,7 +181,7 @@ def manager_of(spec: KernelSpec) -> AsyncKernelManager:
 
 
 def _client(manager: AsyncKernelManager) -> KernelClient:
-    """Connects our sockets, which are plain ones: the manager's belong to zmq's own asyncio layer."""
+    """A client with the manager's connection info, on the plain zmq context instead of zmq's asyncio one."""
     from jupyter_client.client import KernelClient
 
     client = KernelClient(context=zmq_context())

@@ -1,10 +1,10 @@
 """The messages between host and guest: their names, their fields, and how values are encoded.
 
-Every message is a Jupyter `comm_msg` with one comm id. Messages of the guest come on IOPub; messages to the guest go on
-the control channel, because the shell channel is not read while a cell runs. `data` holds the small fields below; what
-may be large or hold any text travels as JSON or as bytes in the buffers, so that its encoding is ours and exact.
+Each message is a Jupyter `comm_msg` with one comm id. The guest sends on IOPub. The host sends on the control channel,
+because the shell channel is not read while a cell runs. `data` holds the small fields below. Large values and arbitrary
+text are JSON or bytes in the buffers, so that their encoding is exact.
 
-`guest.py` runs where this file is not; `tests/contract/test_wire.py` checks both ends against this table.
+`guest.py` runs without this file; `tests/contract/test_wire.py` checks both ends against it.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ import pickle
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
 WIRE: Final = 1
-"""The version. A guest and a host of different versions do not talk to each other."""
+"""The version of the protocol. A guest and a host of different versions refuse each other's messages."""
 
 COMM_ID: Final = "rlm-host"
 GUEST_MODULE: Final = "rlm_guest"
 
 MAX_ID_CHARACTERS: Final = 64
 MAX_QUESTION_BYTES: Final = 20_000_000
-"""Of the payload of an `ask`. The guest asks a larger batch in several questions."""
+"""Of the payload of an `ask`. The guest splits a larger batch into several questions."""
 MAX_PICTURES_BYTES: Final = 20_000_000
 """Of all pictures of an `ask`."""
 MAX_PROMPTS: Final = 2_000
 """Of an `ask`."""
 MAX_BATCH: Final = 200_000
-"""Prompts that a cell may ask, and calls of tools that it may make."""
+"""Prompts and calls of tools of one cell."""
 MAX_ANSWER_BYTES: Final = 20_000_000
-"""Of an answer of the whole task, and of one that a cell gets."""
+"""Of the answer of the whole task, and of each answer to a cell."""
 MAX_REPORT_BYTES: Final = 41_000_000
 MAX_NAMES: Final = 1_000
 MAX_NAME_CHARACTERS: Final = 200
 """Of a variable in a report, and of the name of its type."""
 
 FromGuest = Literal["ask", "cancel", "report", "stored"]
-"""`ask`: answer these prompts (`AskPayload`). `cancel`: the answers are not needed any more. `report`: the cell is over
-(`ReportPayload`). `stored`: a `put` was carried out, or failed with `error`."""
+"""`ask`: answer these prompts (`AskPayload`). `cancel`: the answers are no longer needed. `report`: the cell has ended
+(`ReportPayload`). `stored`: a `put` has succeeded, or failed with `error`."""
 
 ToGuest = Literal["ack", "answer", "put"]
-"""`ack`: the ask arrived, do not send it again. `answer`: `AnswerPayload`. `put`: give the buffer's value to a name."""
+"""`ack`: the ask arrived, do not send it again. `answer`: `AnswerPayload`. `put`: assign the buffer to a name."""
 
 Encoding = Literal["text", "bytes", "pickle", "tool"]
-"""How the buffer of a `put` is read. `tool`: the JSON of a `Tool.card`, from which the guest makes a stand-in."""
+"""How the buffer of a `put` is read. `tool`: the JSON of a `Tool.card`, from which the guest makes a function."""
 
 
 class Data(TypedDict):
@@ -58,7 +58,7 @@ class Data(TypedDict):
 
 
 class AskPayload(TypedDict):
-    """The first buffer of `ask`; those after it are the images, as files hold them, the same for all prompts."""
+    """The first buffer of `ask`; the others are image files, which go with each prompt."""
 
     kind: Literal["llm_query", "rlm_query"]
     prompts: list[str]
@@ -91,8 +91,8 @@ class ReportPayload(TypedDict):
 class AnswerPayload(TypedDict):
     """The buffer of `answer`: one entry for each prompt, in order.
 
-    Each holds one of `text` (of a question with a schema it is JSON), `error` (there is no answer) and `refused` (the
-    call was wrong: raised in the cell, for a batch too).
+    Each holds one of `text` (JSON for a question with a schema), `error` (there is no answer) and `refused` (the call
+    was wrong, and raises in the cell, also for a batch).
     """
 
     answers: list[dict[str, str]]
@@ -104,21 +104,21 @@ def pack(payload: Any) -> bytes:
 
 
 def unpack(buffer: Any) -> Any:
-    """The value of a buffer: what `pack` wrote, or the guest, whose JSON is UTF-8 with surrogates passed.
+    """The value of a buffer of `pack`, or of the guest, whose JSON is UTF-8 with surrogates passed.
 
     Raises:
-        ValueError: not JSON.
+        ValueError: it is not JSON.
     """
     return json.loads(buffer if isinstance(buffer, bytes | bytearray) else bytes(buffer))
 
 
 def encode(value: Any) -> tuple[Encoding, bytes]:
-    """A value for a `put`: text as UTF-8 with surrogates passed, everything else as a pickle.
+    """A value for a `put`: text as UTF-8 with surrogates passed, bytes, everything else as a pickle.
 
-    The pickle goes in the one safe direction, from the host to the kernel; protocol 4 is read by every Python 3.
+    Pickles go from the host to the kernel only, which is the safe direction. Every Python 3 reads protocol 4.
 
     Raises:
-        pickle.PicklingError: the value cannot travel; also TypeError or AttributeError, as pickle has it.
+        pickle.PicklingError: the value cannot be pickled; pickle also raises TypeError or AttributeError.
     """
     if type(value) is str:
         return "text", value.encode("utf-8", "surrogatepass")

@@ -1,10 +1,10 @@
-"""A live REPL: a kernel with the guest in it, which runs cells and answers their questions.
+"""A live REPL: a kernel with the guest in it. A session runs its cells and answers their questions.
 
     async with await Session.open(environment("local", None), responder) as session:
         await session.set("context", text)
         cell = await session.run("len(context)")
 
-The guest is installed by the first request, which is silent and carries the source of `guest.py` in its metadata.
+The first request installs the guest. It is silent, and has the source of `guest.py` in its metadata.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pickle import PicklingError
 from typing import Any, Self
 
@@ -29,7 +29,7 @@ from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encodi
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.types import CellReport, CellResult, CellStatus, Output
 
-# The source and the settings are in the request's metadata: nothing is spliced into code.
+# The source and the settings are in the request's metadata, not in its code.
 INSTALL_CODE = f"""
 def _install(shell):
     import sys, types
@@ -42,28 +42,12 @@ del _install
 """
 
 INTERRUPT_GRACE = 2.0
-"""Seconds between an interrupt that is ignored and the end of the kernel."""
+"""Seconds between an interrupt without effect and the kill of the kernel."""
 
 OnOutput = Callable[[Output], None]
 
 _READ_OF_REPLY = ("status", "execution_count", "ename", "evalue", "traceback")
 _READ = f"__import__({GUEST_MODULE!r}).read_final(get_ipython())"
-
-
-def install_settings(seed: int | None) -> dict[str, Any]:
-    """What the request carries. `seed`: of `random`; None: any."""
-    source = importlib.resources.files("rlm_kernel.kernel").joinpath("guest.py").read_text("utf-8")
-    return {"source": source, "comm_id": COMM_ID, "seed": seed}
-
-
-def check_installed(reply: Mapping[str, Any]) -> None:
-    """See what the kernel replied.
-
-    Raises:
-        KernelError: the guest did not start.
-    """
-    if reply.get("status") == "error":
-        raise KernelError(f"The guest did not start: {reply.get('ename')}: {reply.get('evalue')}")
 
 
 class Session:
@@ -97,10 +81,10 @@ class Session:
         """Start a kernel, put the guest in it and run the environment's `setup_code`.
 
         Args:
-            environment: where the kernel lives.
-            responder: answers `llm_query` and its relatives.
-            on_output: called with each piece of output of a cell as it comes.
-            seed: of `random` and of the hashes of the kernel, so that cells can be run again alike; None: any.
+            environment: where the kernel runs.
+            responder: answers `llm_query` and the other query functions.
+            on_output: called with each piece of output of a cell when it arrives.
+            seed: of `random` and of the kernel's hashes, so that cells can be repeated; None: random.
 
         Raises:
             KernelError: the kernel did not start.
@@ -127,7 +111,7 @@ class Session:
 
     @property
     def why_it_died(self) -> str:
-        """Why the kernel died, where its place knows (a limit of time, say); else an empty string."""
+        """Why the kernel died, if its provisioner knows (a time limit, for example); else an empty string."""
         return self._kernel.why() if self._kernel is not None else ""
 
     async def run(
@@ -142,7 +126,7 @@ class Session:
             code: the cell; magics and top-level `await` work.
             timeout: seconds after which it is interrupted, and `INTERRUPT_GRACE` later killed with the kernel; the
                 environment's `cell_timeout` when None.
-            room: for the outputs of this cell and others; None: it is the only one.
+            room: shared by the outputs of several cells; None: for this cell only.
 
         Raises:
             KernelError: there is no live kernel; `restart` makes one.
@@ -160,10 +144,10 @@ class Session:
         return request.result(code, status, report, time.perf_counter() - started, alive=self.alive)
 
     async def set(self, name: str, value: Any) -> None:
-        """Give a value to a variable of the REPL; from then on the guest puts it back when a cell overwrites it.
+        """Set a variable of the REPL; from then on the guest restores it when a cell overwrites it.
 
         Raises:
-            ConfigError: the value cannot travel, or the kernel cannot read it.
+            ConfigError: the value cannot be sent, or the kernel cannot read it.
             KernelError: the kernel died meanwhile.
         """
         try:
@@ -181,7 +165,7 @@ class Session:
         await self.put(card["name"], "tool", pack(card))
 
     async def put(self, name: str, encoding: Encoding, buffer: bytes) -> None:
-        """`set` for a value that is encoded already: a pickle from a file is opened in the kernel, and only there."""
+        """`set` for an encoded value, such as a pickle from a file: only the kernel unpickles it."""
         kernel, comm = self._live()
         self._puts += 1
         put = f"p{self._puts}"
@@ -197,7 +181,7 @@ class Session:
             raise ConfigError(f"The kernel cannot read {name}: {stored.result()}. {do}")
 
     async def report(self, name: str) -> CellReport:
-        """What the guest reports when the value of a variable is taken as the answer."""
+        """The guest's report when the value of a variable is taken as the answer."""
         comm = self._live()[1]
         comm.report = None
         request = self._execute(_READ, metadata={"rlm": {"name": name}})
@@ -205,7 +189,7 @@ class Session:
         return comm.report or CellReport()
 
     def interrupt(self) -> None:
-        """Interrupt the running cell, and answer everything it waits for as cancelled."""
+        """Interrupt the running cell, and answer its questions as cancelled."""
         kernel, comm = self._live()
         comm.interrupt()
         kernel.interrupt()
@@ -213,7 +197,7 @@ class Session:
             self._request.give_grace(INTERRUPT_GRACE)
 
     async def restart(self) -> None:
-        """A new kernel in place of the old one, with the guest and `setup_code`; variables are gone, `set` ones too.
+        """Replace the kernel by a new one, with the guest and `setup_code`. All variables are lost, `set` ones too.
 
         Raises:
             KernelError: it did not start.
@@ -222,7 +206,7 @@ class Session:
         await self._start()
 
     async def close(self) -> None:
-        """End the kernel and everything that waits for it. Idempotent."""
+        """End the kernel and the tasks that wait for it. Idempotent."""
         comm, self._comm = self._comm, None
         kernel, self._kernel = self._kernel, None
         try:
@@ -233,7 +217,7 @@ class Session:
                 await shielded(comm.close())
 
     async def quiet(self) -> None:
-        """Answer every question under way as cancelled. The kernel lives on."""
+        """Answer all questions in flight as cancelled. The kernel continues."""
         if self._comm is not None:
             await self._comm.quiet()
 
@@ -243,9 +227,12 @@ class Session:
         comm = HostComm(self._send_to_guest, self._responder)
         kernel = self._kernel = await self._new_kernel(self._receiver(comm))
         self._comm = comm
-        request = self._execute(INSTALL_CODE, metadata={"rlm": install_settings(self._seed)})
+        source = importlib.resources.files("rlm_kernel.kernel").joinpath("guest.py").read_text("utf-8")
+        settings = {"source": source, "comm_id": COMM_ID, "seed": self._seed}
+        request = self._execute(INSTALL_CODE, metadata={"rlm": settings})
         await kernel.ready(request.replied)
-        check_installed(request.reply or {})
+        if (reply := request.reply or {}).get("status") == "error":
+            raise KernelError(f"The guest did not start: {reply.get('ename')}: {reply.get('evalue')}")
         if self._environment.setup_code:
             await self._set_up(self._environment.setup_code)
 
@@ -283,11 +270,11 @@ class Session:
         return self._request
 
     async def _finish(self, request: CellExecution, timeout: float | None) -> CellStatus:  # noqa: ASYNC109
-        """Wait for the end of a request; past `timeout` interrupt it, and then kill the kernel."""
+        """Wait for the end of a request. After `timeout` interrupt it, and then kill the kernel."""
         kernel = self._live()[0]
         waiting = {request.over, request.overdue, kernel.died}
         await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if kernel.channels.cut.done():  # output may be lost, even if the end of the cell came over a new connection
+        if kernel.channels.cut.done():  # output may be lost, even if the end of the cell arrived by a new connection
             await asyncio.wait({kernel.died})
             return "died"
         if request.over.done():
@@ -311,7 +298,7 @@ class Session:
             self._kernel.channels.send("control", "comm_msg", content, buffers=buffers)
 
     def _receiver(self, comm: HostComm) -> Receiver:
-        """The table of everything that a kernel sends and we take."""
+        """The handler of each kind of message of a kernel."""
         return Receiver(
             {
                 ("iopub", "comm_msg", "ask"): comm.take_question,
@@ -324,11 +311,11 @@ class Session:
                 ("shell", "execute_reply", ""): self._take_reply,
                 ("control", "interrupt_reply", ""): lambda _: comm.interrupted(),
             },
-            self._note_what_is_too_large,
+            self._note_too_much,
         )
 
     def _take_report(self, message: dict[str, Any]) -> None:
-        """A cell of another client that is attached makes a report as well, which is not ours."""
+        """Take the report of our cell. A cell of another attached client also makes one."""
         if self._comm and self._request and message["parent_header"]["msg_id"] == self._request.id:
             self._comm.take_report(message)
 
@@ -358,11 +345,11 @@ class Session:
         is_ours = self._kernel and message["parent_header"].get("session") == self._kernel.session_id
         return self._request if is_ours else None
 
-    def _note_what_is_too_large(self, error: Exception) -> None:
+    def _note_too_much(self, error: Exception) -> None:
         if isinstance(error, TooMuchError):
             self._note(str(error))
 
-    def _note(self, words: str) -> None:
-        """Have the model read this with what the running cell shows."""
+    def _note(self, text: str) -> None:
+        """Add a note for the model to the outputs of the running cell."""
         if self._request is not None:
-            self._request.note(words)
+            self._request.note(text)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jupyter_client.connect import KernelConnectionInfo
 
 FAREWELL_SECONDS = 0.5
-"""In which a cell that was answered as cancelled has the time to end."""
+"""For a cell to end whose questions were answered as cancelled."""
 
 _PLAIN_NAMES = """
 def _plain_names(shell):
@@ -38,11 +38,11 @@ del _plain_names
 
 
 class ExternalKernel(Kernel):
-    """A kernel that somebody else started and will end; the sockets are ours.
+    """A kernel that another client started and will end. Only the sockets are ours.
 
     Args:
-        connection: what `KernelManager.get_connection_info()` says.
-        receiver: takes every message that the kernel sends to us.
+        connection: the result of `KernelManager.get_connection_info()`.
+        receiver: takes all messages of the kernel.
     """
 
     def __init__(self, connection: KernelConnectionInfo, receiver: Receiver) -> None:
@@ -54,16 +54,16 @@ class ExternalKernel(Kernel):
         self.died = asyncio.ensure_future(self._end())
 
     def why(self) -> str:
-        """Only the client that started it knows."""
+        """Empty: only the client that started it knows."""
         return ""
 
     async def kill(self) -> None:
-        """Close our sockets; the kernel lives on."""
+        """Close our sockets. The kernel continues."""
         self.channels.close()
         self.died.cancel()
 
     async def _end(self) -> None:
-        """Never returns: the client that started it sees it end, and closes us."""
+        """Never returns: the client that started it notices its end, and closes this session."""
         await asyncio.Event().wait()
 
     def _last_words(self) -> str:
@@ -89,10 +89,10 @@ class SharedSession(Session):
         """Put the guest into a running kernel.
 
         Args:
-            connection: the addresses and the key of the kernel, as its manager has them.
-            environment: where it lives.
-            responder: answers `llm_query` and its relatives.
-            seed: of `random` in the kernel; None: any.
+            connection: the addresses and the key of the kernel, from its manager.
+            environment: where it runs.
+            responder: answers `llm_query` and the other query functions.
+            seed: of `random` in the kernel; None: random.
 
         Raises:
             KernelError: the kernel does not answer, or is not an IPython kernel.
@@ -108,12 +108,12 @@ class SharedSession(Session):
         return session
 
     async def keep_plain_names(self) -> None:
-        """Leave only the query functions: a notebook of a person may call its own variables `answer` or `FINAL`."""
+        """Keep only the query functions: a user's notebook may have variables called `answer` or `FINAL`."""
         request = self._execute(_PLAIN_NAMES)
         await request.over
 
     async def leave(self) -> None:
-        """Go, and let no cell wait for answers that will not come: its kernel could not end."""
+        """Close, after answering the questions of a running cell as cancelled: else its kernel could not end."""
         if not self._between_cells.is_set():
             comm = self._live()[1]
             comm.interrupt()

@@ -1,4 +1,4 @@
-"""What the model reads of a cell: head and tail of its output, and enough of its traceback to act on."""
+"""The text of a cell for the model: head and tail of its output, and the important part of its traceback."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _TRACEBACK_SHARE = 0.6
 def render_result(result: CellResult, limit: int) -> str:
     """The output of a cell as text of at most about `limit` characters.
 
-    Both ends of a long output are kept. An error keeps up to 60 % of the room, its end above all: there stands what
-    went wrong.
+    Both ends of a long output are kept. An error gets up to 60 % of the room, mostly for its end, which says what went
+    wrong.
     """
     shown = "\n".join(filter(None, (plain(_text(output)).strip("\n") for output in result.outputs)))
     problem = _problem(result)
@@ -34,7 +34,7 @@ def _text(output: Output) -> str:
 
 
 def _left_out(result: CellResult) -> str:
-    """A word about output that was too large to be kept: else the model would believe that there was none."""
+    """A note on output that was too large to keep; without it the model would assume that there was none."""
     return f"({result.dropped_characters:,} characters of output were not kept.)" if result.dropped_characters else ""
 
 

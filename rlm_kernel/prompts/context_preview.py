@@ -1,8 +1,8 @@
-"""Facts about a context before any model has read it: its shape, and a few real pieces of it.
+"""Facts about a context for the opening message: its shape, and a few pieces of it.
 
-A model that has seen no character of the context invents it. `describe` takes a bounded look: type, size, the first
-parts, a bit of the end, and its form (a table, a log, source files). It is cheap on a value of 500 MB: nothing is
-copied, lowered or joined.
+A model that has seen nothing of the context invents it. `describe` reads a bounded part: type, size, the first parts,
+some of the end, and the form (a table, a log, source files). It is cheap for a value of 500 MB, which is not copied,
+lowered or joined.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from rlm_kernel.text import clip_end
 from rlm_kernel.types import Prompt
 
 Form = Literal["sources", "files", "texts", "table", "log", "prose", "json", "records", "values", "empty"]
-"""What a context looks like: Python files; other long texts; short texts; lines with columns; lines with fields; other
-text; JSON in a str; dicts; anything else; nothing."""
+"""The form of a context: Python files; other long texts; short texts; lines with columns; lines with fields; other
+text; JSON in a str; dicts; other values; empty."""
 
 _HEAD_CHARACTERS = 4_000
 _TAIL_CHARACTERS = 1_000
@@ -36,11 +36,11 @@ class Part:
     """One piece of a context: the whole text, an item of a list or an entry of a dict.
 
     Attributes:
-        label: how code reaches it, e.g. ``context['a.py']``.
+        label: the expression for it, e.g. ``context['a.py']``.
         type_name: the name of its type.
-        length: its `len()`, or None when it has none.
-        head: how it begins; for what is no str, a bounded `repr`.
-        tail: how a long text ends, else "".
+        length: its `len()`, or None if it has none.
+        head: the beginning of a str; for other types, a bounded `repr`.
+        tail: the end of a long text; otherwise empty.
     """
 
     label: str
@@ -52,16 +52,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class ContextFacts:
-    """What is known of a context without a model.
+    """Facts about a context.
 
     Attributes:
         type_name: ``"str"``, ``"dict"`` or ``"list"``.
         length: characters of a str, keys of a dict, items of a list.
-        characters: of all text in it, one level deep; None when it has too many parts to count.
+        characters: of all text in it, one level deep; None if it has too many parts.
         parts: the text itself, or the first few items or entries.
         part_types: the types of the first few hundred items or values, in order of appearance.
-        lines: of a str.
-        form: what it looks like.
+        lines: the number of lines of a str; None for other types.
+        form: its form.
     """
 
     type_name: str
@@ -74,7 +74,7 @@ class ContextFacts:
 
 
 def describe(prompt: Prompt) -> ContextFacts:
-    """Take a bounded look at a context. Milliseconds; counting the lines of 500 MB of text takes 0.2 s."""
+    """The facts about a context. Takes milliseconds; counting the lines of 500 MB of text takes 0.2 s."""
     if isinstance(prompt, str):
         lines = prompt.count("\n") + (not prompt.endswith("\n")) if prompt else 0
         parts = (_part("context", prompt),)
@@ -91,7 +91,7 @@ def describe(prompt: Prompt) -> ContextFacts:
 
 
 def shape(facts: ContextFacts) -> str:
-    """One sentence on what `context` is."""
+    """One sentence about the type and size of `context`."""
     if facts.type_name == "str":
         lines = f" in {facts.lines:,} lines" if facts.lines and facts.lines > 1 else ""
         return f"`context` is a str of {facts.length:,} characters{lines}."
@@ -104,7 +104,7 @@ def shape(facts: ContextFacts) -> str:
 
 
 def preview(facts: ContextFacts, limit: int) -> str:
-    """What `context` is, and about `limit` real characters of it, as a quoted string."""
+    """The shape of `context`, and about `limit` characters of it as a quoted string."""
     if not facts.length:
         return shape(facts)
     if facts.type_name == "str":
@@ -116,7 +116,7 @@ def preview(facts: ContextFacts, limit: int) -> str:
 
 
 def sample(facts: ContextFacts, limit: int) -> str:
-    """What `context` is, and its first lines as they stand: easier for a small model than a quoted string."""
+    """The shape of `context`, and its first lines unquoted, which are easier for a small model."""
     if not facts.length:
         return shape(facts)
     part = facts.parts[0]
@@ -126,22 +126,22 @@ def sample(facts: ContextFacts, limit: int) -> str:
 
 
 def bounded_repr(value: Any, limit: int) -> str:
-    """`repr(value)` cut to `limit` characters, without first making the whole of it."""
+    """`repr(value)` cut to `limit` characters; the whole `repr` is not computed."""
     return clip_end("".join(_pieces(value, limit, 0)), limit)
 
 
 def pairs(prompt: dict[str, Any] | list[Any]) -> Iterable[tuple[Any, Any]]:
-    """Keys or indices, with what stands there."""
+    """Keys or indices, with their values."""
     return prompt.items() if isinstance(prompt, dict) else enumerate(prompt)
 
 
 def key_label(key: Any) -> str:
-    """How code reaches an entry, e.g. ``context['a.py']``."""
+    """The expression for an entry, e.g. ``context['a.py']``."""
     return f"context[{bounded_repr(key, 120)}]"
 
 
 def _how_to_read(facts: ContextFacts) -> str:
-    """The line of code that turns a text with a structure into data, for a model that would split it by hand."""
+    """The line of code that parses a structured text; a small model would split it by hand."""
     if facts.form == "json":
         return "\nRead it with: data = json.loads(context)"
     if facts.form != "table":
@@ -187,7 +187,7 @@ def _form_of_text(text: str) -> Form:
 
 
 def _first_lines(text: str) -> list[str]:
-    """A few whole lines; the last one looked at may be cut."""
+    """The first few lines, without the last one that may be cut."""
     lines = text[:_HEAD_CHARACTERS].strip().split("\n")[: _LOOKED_AT_LINES + 1]
     return lines[:-1] if len(lines) > _LOOKED_AT_LINES else lines
 
@@ -199,7 +199,7 @@ def _mark(lines: Sequence[str]) -> str | None:
 
 
 def _alike(fields: Sequence[int], slack: int = 0) -> bool:
-    """Whether all lines have about the same number of fields, and enough to be fields."""
+    """Whether all lines have about the same number of fields, within `_FIELDS`."""
     return len(fields) > 1 and min(fields) in _FIELDS and max(fields) - min(fields) <= slack
 
 

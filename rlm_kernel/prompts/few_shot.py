@@ -1,8 +1,8 @@
 """Few-shot examples for a model that learns the notebook by imitation, and the choice among them.
 
-A small model copies the example that looks most like its own task, above all the last one. So each example says what
-kind of context it works on and which words of a question it fits, and `choose` puts the best one last. An example is a
-real small context with code that runs on it: a test executes every one. They are data files, in `examples/`.
+A small model copies the example that is most similar to its task, especially the last one. So each example has the
+form of its context and a pattern for questions, and `choose` puts the best one last. An example is a small context with
+code that runs on it; a test executes each one. They are data files in `examples/`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from rlm_kernel.prompts.context_preview import ContextFacts, Form
 from rlm_kernel.types import Prompt
 
 MAX_QUESTION_CHARACTERS = 10_000
-"""Of a question that are looked at: its cues stand at its beginning, and it may quote a whole document."""
+"""Of a question that are searched: the cues are at its beginning, and it may quote a whole document."""
 
 _MEANING = re.compile(
     r"\babout\b|\b(un)?happy|\bangry|\bopinion|\bpositive|\bnegative|\bcomplain|\bmood\b|\btone\b|\bsentiment"
@@ -30,7 +31,7 @@ _MEANING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One cell of an example: the code, and the output that the notebook gives back."""
+    """One cell of an example: the code, and its output."""
 
     code: str
     output: str
@@ -41,13 +42,13 @@ class Example:
     """A question answered in the notebook.
 
     Attributes:
-        forms: the kinds of context that it is an example for.
-        cues: a pattern; the more of the question it finds, the better the example fits.
+        forms: the forms of context for which it is an example.
+        cues: a pattern; the more different matches in the question, the better the example fits.
         context: the variable `context` of the example.
-        question: what is asked.
+        question: the user's question.
         steps: the cells.
-        answer: what FINAL says.
-        meaning: whether it needs a model that reads (`llm_query`).
+        answer: the argument of FINAL.
+        meaning: whether its cells use `llm_query`, because the question is about meaning.
     """
 
     forms: tuple[Form, ...]
@@ -59,9 +60,14 @@ class Example:
     meaning: bool = False
 
 
-def load(name: str) -> tuple[Example, ...]:
+def read_data(folder: str, name: str) -> dict[str, Any]:
+    """The content of the data file `{folder}/{name}.toml` of this package."""
+    return tomllib.loads(files("rlm_kernel.prompts").joinpath(folder, f"{name}.toml").read_text("utf-8"))
+
+
+def load_examples(name: str) -> tuple[Example, ...]:
     """The examples of the file `examples/{name}.toml`. Each names one of the file's contexts."""
-    data = tomllib.loads(files("rlm_kernel.prompts").joinpath("examples", f"{name}.toml").read_text("utf-8"))
+    data = read_data("examples", name)
     return tuple(
         Example(
             forms=tuple(example.pop("forms")),
@@ -74,11 +80,10 @@ def load(name: str) -> tuple[Example, ...]:
 
 
 def choose(examples: Sequence[Example], facts: ContextFacts, question: str, limit: int) -> list[Example]:
-    """The examples that fit a question best, the best last.
+    """The examples that fit a question best, the best one last.
 
-    Only those for the most similar context are shown, as the model mixes what it sees: rather one than three.
-    Examples that ask a model are chosen when the question is one of meaning, and only then: a small model that has seen
-    one asks itself to count.
+    Only those for the most similar context are returned, even if they are few: the model mixes what it sees. Examples
+    with `llm_query` are for questions about meaning only: a small model that has seen one uses it for counting too.
     """
     question = question[:MAX_QUESTION_CHARACTERS]
     meaning = asks_for_meaning(question)
@@ -92,7 +97,7 @@ def choose(examples: Sequence[Example], facts: ContextFacts, question: str, limi
 
 
 def asks_for_meaning(question: str) -> bool:
-    """Whether the words of the question say that somebody has to read, not to search."""
+    """Whether the question is about meaning, so that a model has to read the text, not code."""
     return _MEANING.search(question[:MAX_QUESTION_CHARACTERS]) is not None
 
 

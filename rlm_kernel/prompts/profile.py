@@ -1,8 +1,8 @@
-"""What the model reads: a `PromptProfile` holds every text that the engine sends to it.
+"""The texts for a model: a `PromptProfile` has every text that the engine sends to it.
 
-Large models need a short, complete description of the notebook; small ones need worked examples, a real piece of the
-context and short outputs. Both are data (`large`, `small`), so the engine never asks which one it has. Foreign text
-(the question, the context, a user's own system prompt) is only ever concatenated, never used as a template.
+Large models need a short, complete description of the notebook; small ones need worked examples, a piece of the context
+and short outputs. Both are data (`profiles/`), so the engine never asks which one it has. Foreign text (the
+question, the context, a user's own system prompt) is only ever concatenated, never used as a template.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 
 from rlm_kernel.prompts.cell_output import render_result
 from rlm_kernel.prompts.context_preview import ContextFacts, describe, preview, sample
-from rlm_kernel.prompts.few_shot import Example, choose
+from rlm_kernel.prompts.few_shot import Example, choose, load_examples, read_data
 from rlm_kernel.prompts.question_matches import question_lines
 from rlm_kernel.types import CellError, CellResult, Message, Prompt
 
@@ -26,28 +26,28 @@ _ASKED_CHARACTERS = 2_000
 _END = 500
 _EXAMPLE_CHARACTERS = 120
 _MAX_RAISED = 2_000
-"""Characters of an error in which hints are looked for."""
+"""Characters of an error that the patterns of hints are matched against."""
 
 _RAISED_AT = re.compile(r"^-+> *\d+ +(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class PromptProfile:
-    """Everything a model is told, and how much of it.
+    """All texts for a model, and their limits.
 
     Attributes:
-        name: ``"large"``, ``"small"`` or the user's own.
+        name: ``"large"``, ``"small"`` or a user's own name.
         system: the system message.
         examples: worked examples to choose from, shown between the system message and the question.
-        shown_examples: how many of them are shown.
-        reply_tokens: the longest reply of the root model.
-        sub_reply_tokens: the longest answer of `llm_query`.
-        output_characters: how much of one turn's output goes back to the model.
-        preview_characters: how much of the context the opening shows.
-        question_lines: how many lines with the question's words the opening shows.
+        shown_examples: the most examples.
+        reply_tokens: the most tokens of a reply of the root model.
+        sub_reply_tokens: the most tokens of an answer of `llm_query`.
+        output_characters: the most characters of one turn's output for the model.
+        preview_characters: characters of the context in the opening.
+        question_lines: the most lines with words of the question in the opening.
         setup_code: run in the kernel before the first turn.
-        hints: what to do about an error: a pattern for ``Name: message``, and a sentence. The first that fits is said.
-        style: ``"full"`` tells turns, sizes and variables; ``"brief"`` keeps to what a small model can use.
+        hints: advice on errors: a pattern for ``Name: message``, and a sentence. The first match is used.
+        style: ``"full"`` includes turns, sizes and variables; ``"brief"`` is for small models.
     """
 
     name: str
@@ -77,11 +77,11 @@ class PromptProfile:
 
         Args:
             facts: `describe(prompt)`.
-            question: what is asked; empty when the question stands in the context itself.
-            prompt: the context; searched for lines with the question's words when the profile shows them.
-            system: a user's own system prompt, taken verbatim instead of the profile's.
-            tools: what the system message says of custom tools, at its end.
-            sub_window: tokens that one `llm_query` can read, or None when unknown.
+            question: the user's question; empty if it is in the context itself.
+            prompt: the context; searched for lines with words of the question if the profile shows them.
+            system: a user's own system prompt, used verbatim instead of the profile's.
+            tools: the description of custom tools, at the end of the system message.
+            sub_window: tokens that one `llm_query` can read, or None if unknown.
         """
         asked, matches = (question, self.question_lines) if question else (_question_within(prompt), 0)
         blocks = self._task(facts, asked, prompt, self.preview_characters, matches)
@@ -123,10 +123,10 @@ class PromptProfile:
 
         Args:
             results: the cells that ran, in order.
-            notes: what else the model should know, one sentence or paragraph each.
+            notes: further texts for the model, one sentence or paragraph each.
             iteration: the turn that ended, counted from 1.
             max_iterations: the most turns.
-            facts: given to remind a model whose cell raised of what `context` is.
+            facts: repeated after an error, to remind the model of `context`.
         """
         room = self.output_characters // max(1, len(results))
         show = render_result if self.style == "full" else brief
@@ -155,7 +155,7 @@ class PromptProfile:
         )
 
     def cut(self) -> str:
-        """After a reply that ended, by the length limit, inside a code block."""
+        """After a reply that the length limit ended inside a code block."""
         return (
             f"That reply was cut at the length limit ({self.reply_tokens} tokens) inside a code block, which was not "
             "run. Write a shorter block."
@@ -176,7 +176,7 @@ class PromptProfile:
         """After a cell overwrote or deleted names of the notebook.
 
         Args:
-            names: each name, to the name that keeps the cell's value (None: it was deleted).
+            names: each name, with the name that keeps the cell's value (None: the cell deleted it).
         """
         return "\n".join(
             f"`{name}` belongs to the notebook and was put back"
@@ -202,8 +202,8 @@ class PromptProfile:
         """At the end of the opening, when the notebook served other questions before this one.
 
         Args:
-            earlier: how many.
-            variables: what is there from then, name to type.
+            earlier: the number of earlier questions.
+            variables: the variables that they left, name to type.
         """
         names = "`context_0`" if earlier == 1 else f"`context_0` to `context_{earlier - 1}`"
         kept = f" Your variables are still there: {_names(list(variables))}." if variables else ""
@@ -213,14 +213,14 @@ class PromptProfile:
         )
 
     def summarise(self) -> str:
-        """The request for a summary, when the conversation fills the model's window."""
+        """The request for a summary, when the conversation nearly fills the model's window."""
         return (
             "The conversation is about to outgrow your window. Write a summary for yourself in plain words, no code: "
             "what you found, with exact values; which variables hold what; what is still to do."
         )
 
     def compacted(self) -> str:
-        """After that summary, in the place of all earlier turns."""
+        """After that summary, instead of all earlier turns."""
         return (
             "The turns before your summary are in the variable `history`; your other variables are there, too. Go on."
         )
@@ -238,15 +238,23 @@ class PromptProfile:
         return f"The answer was not taken, because it does not fit the schema:\n{listed}\nCorrect it, give it again."
 
     def last_chance(self, question: str = "", *, by_schema: bool = False) -> str:
-        """The user message after the last turn: answer now. `by_schema`: with JSON."""
+        """The user message after the last turn: answer now. `by_schema`: as JSON."""
         asked = f" The question was: {question}" if question else ""
         if by_schema:
             return f"No turns are left and no more code will run.{asked} Give your best answer as JSON, no other words."
         return f"No turns are left and no more code will run.{asked} Give your best answer in one line: FINAL(answer)"
 
     def not_an_answer(self, *, code: bool) -> str:
-        """After a last word that was code, or empty; `last_chance` follows."""
+        """After a final reply that was code, or empty; `last_chance` follows."""
         return "That was code, and it was not run." if code else "Your reply was empty."
+
+
+def load_profile(name: str) -> PromptProfile:
+    """The profile of the file `profiles/{name}.toml`, with the examples of the files that it names."""
+    fields = read_data("profiles", name)
+    examples = tuple(example for file in fields.pop("examples", ()) for example in load_examples(file))
+    hints = tuple((pattern, hint) for pattern, hint in fields.pop("hints", ()))
+    return PromptProfile(name=name, examples=examples, hints=hints, **fields)
 
 
 @cache
@@ -255,7 +263,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _question_within(prompt: Prompt) -> str:
-    """What is asked when only a context was given: the context itself, or that it stands there."""
+    """The question when only a context was given: the context itself, or that the question is in it."""
     if isinstance(prompt, str) and len(prompt) <= _ASKED_CHARACTERS:
         return prompt
     ends = f"\nIt begins and ends:\n{prompt[:_END]}\n…\n{prompt[-_END:]}" if isinstance(prompt, str) else ""

@@ -1,8 +1,7 @@
 """Lines of a context that contain words of the question: a small model needs them to write its first cell.
 
-The search is bounded, not exact. It looks for each word of the question in a few spellings, drops a common word after
-its first hits, stops after a budget of characters, and then prefers lines in which the most, and the rarest, words
-meet.
+The search is bounded, not exact. It searches for a few spellings of each word of the question, takes a limited number
+of hits per word, and stops after a budget of characters. Lines with more and rarer words come first.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from itertools import islice
 from typing import Any
 
@@ -22,47 +22,35 @@ _HITS_PER_WORD = 40
 _WORDS = 10
 _MIN_WORD = 3
 _LINE_CHARACTERS = 160
-_COST_OF_A_PART = 200  # looking into one more text costs about as much as reading so many characters
+_COST_OF_A_PART = 200  # characters whose search takes as long as the start with another text
 
-_MAX_QUESTION_CHARACTERS = 10_000  # of a question are looked at: it may quote a whole document
+_MAX_QUESTION_CHARACTERS = 10_000  # of a question are used: it may quote a whole document
 
 _WORD = re.compile(r"[/\w][\w.@/-]*[\w/]|\w+")
 _COUNTING = re.compile(r"\bhow (many|often)\b|\bcount\b|\bsum\b|\btotal\b|\bnumber of\b", re.IGNORECASE)
 
-_COMMON_WORDS = frozenset(
-    """
-    about above argument arguments function functions class classes method methods module modules import
-    about above after again all also and answer any appear appears are average been before being below between
-    biggest both but called can contain contained containing contains context could count counted data defined
-    dict did does each every file files find first for from give given greatest had has have highest how into its
-    item items key keys largest last least less line lines list longest lowest many mean mention mentioned mentions
-    more most much name named names not number numbers often only other out over please question said say shortest
-    should show smallest string sum tell text than that the their them then there these they this those together
-    total under use used uses value values was were what when where which who whom whose why will with without
-    word words would write written
-    """.split()
-)
+_COMMON_WORDS = frozenset(files("rlm_kernel.prompts").joinpath("common_words.txt").read_text("utf-8").split())
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line with a word of the question: where it stands and how it reads."""
+    """A line with a word of the question: its place and its text."""
 
     label: str
     text: str
 
 
 def question_lines(prompt: Prompt, question: str, limit: int) -> list[str]:
-    """Lines of the context in which words of the question stand, the most telling first.
+    """Lines of the context with words of the question, the most informative first.
 
     Args:
         prompt: the context.
-        question: what is asked about it.
+        question: the user's question.
         limit: the most lines.
 
     Returns:
-        Each line cut to about 160 characters around the word; in a dict or list with ``context[key]: `` before it,
-        except when the question counts: a small model would then count in that place only.
+        Each line cut to about 160 characters around the word. In a dict or list ``context[key]: `` precedes it, but not
+        for a question that counts: a small model would then count in that entry only.
     """
     question = question[:_MAX_QUESTION_CHARACTERS]
     search = _Search(prompt, places=_COUNTING.search(question) is None)
@@ -74,11 +62,11 @@ def question_lines(prompt: Prompt, question: str, limit: int) -> list[str]:
     return list(dict.fromkeys(line.label + line.text for line in best))[:limit]
 
 
-_INFORMATIVE = 0.2  # the score of a line with one plain word that stands in five lines
+_INFORMATIVE = 0.2  # the score of a line with one common word that is in five lines
 
 
 class _Search:
-    """Finds words in a context and remembers how much it may still read."""
+    """Finds words in a context within a budget of characters."""
 
     def __init__(self, prompt: Prompt, *, places: bool) -> None:
         self._texts = list(islice(_texts(prompt), _PARTS))
@@ -114,9 +102,9 @@ def _words(question: str) -> list[str]:
 
 
 def _is_name(word: str, question: str) -> bool:
-    """Whether the question uses the word as a name: quoted, or with a digit, a joint or a capital inside.
+    """Whether the question uses the word as a name: quoted, or with a digit, punctuation or a capital inside.
 
-    A plain number is none: it is more often a bound ("longer than 2000 ms") than something to find.
+    A plain number is not a name: it is more often a bound ("longer than 2000 ms") than something to find.
     """
     if word.isdigit():
         return False

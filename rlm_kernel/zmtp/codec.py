@@ -1,8 +1,8 @@
-"""ZMTP 3.0, the protocol of ZeroMQ sockets, as bytes: what is sent, and what arrives cut into frames. No I/O here.
+"""ZMTP 3.0, the protocol of ZeroMQ sockets: encode messages, and cut incoming bytes into frames. Without I/O.
 
-libzmq holds a message until it is whole, and no option of it bounds a message of many frames. A kernel may send any
-message. So the frames of a kernel are read here: the length of a frame is known before its body comes, and its body is
-passed on in pieces, to be kept or not.
+libzmq holds a message until it is complete, and has no bound for a message of many frames. A kernel may send any
+message. So its frames are read here: the length of a frame is known before its body, and the body is passed on in
+pieces.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 GREETING = b"\xff" + bytes(7) + b"\x01\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
-"""Version 3.0 without security: a key signs the messages, and the sockets lie in a private directory."""
+"""Version 3.0 without encryption: a key signs the messages, and the sockets are in a private directory."""
 
 MAX_COMMAND_BYTES = 65_536
 MAX_MESSAGE_BYTES = 2**33
-"""Of all frames of a message. More than any client sends: what counts further is no message."""
+"""Of all frames of a message. No client sends more."""
 MAX_MESSAGE_FRAMES = 1_000_000
 
 _MORE, _LONG, _COMMAND = 1, 2, 4
@@ -24,42 +24,42 @@ _LENGTH = struct.Struct("!Q")
 
 
 class BrokenProtocolError(ValueError):
-    """What arrives is not ZMTP 3: the peer is something else, or somebody else writes to its connection."""
+    """The incoming bytes are not ZMTP 3: the peer is another program, or another program writes to its connection."""
 
 
 class Receiver(Protocol):
-    """Takes what a `Reader` reads. After the handshake: for each frame `whole`, or `begin`, its pieces, and `end`."""
+    """Takes the frames of a `Reader`. After the handshake, for each frame: `whole`, or `begin`, pieces, and `end`."""
 
     def ready(self, identity: bytes) -> None:
-        """The handshake is over: from now on messages may be sent."""
+        """The handshake is over, and messages may be sent."""
         ...
 
     def ping(self, context: bytes) -> None:
-        """The peer wants to see that we live: send it `pong(context)`."""
+        """The peer checks the connection: send it `pong(context)`."""
         ...
 
     def whole(self, frame: bytes, *, more: bool) -> None:
-        """A frame that has come at once; after it there is another one of its message if `more`."""
+        """A frame that arrived at once; another one of its message follows if `more`."""
         ...
 
     def begin(self, size: int, *, more: bool) -> None:
-        """A frame of `size` bytes, one at least, that comes in pieces."""
+        """A frame of `size` bytes, at least one, that arrives in pieces."""
         ...
 
     def piece(self, data: memoryview) -> None:
-        """Some of its bytes."""
+        """The next bytes of the frame."""
         ...
 
     def end(self) -> None:
-        """That was all of it."""
+        """The frame is complete."""
         ...
 
 
 class Reader:
-    """Cuts what a peer sends into frames, in time and room that do not depend on how large those are.
+    """Cuts the bytes of a peer into frames. Time and memory do not depend on the size of the frames.
 
     Args:
-        receiver: is called with what is found.
+        receiver: called with the frames.
     """
 
     def __init__(self, receiver: Receiver) -> None:
@@ -70,10 +70,10 @@ class Reader:
         self._bytes = self._frames = 0  # of the message so far
 
     def feed(self, data: bytes) -> None:
-        """Read on.
+        """Read the next bytes.
 
         Raises:
-            BrokenProtocolError: this is not ZMTP 3.
+            BrokenProtocolError: they are not ZMTP 3.
         """
         if self._begun:
             data, self._begun = self._begun + data, b""
@@ -81,20 +81,20 @@ class Reader:
         while at < size:
             if self._left:
                 read = min(self._left, size - at)
-                self._go_on(memoryview(data)[at : at + read])
+                self._pass_on(memoryview(data)[at : at + read])
             elif (read := self._frame(data, at) if self._greeted else self._greeting(data)) == 0:
                 self._begun = data[at:]
                 return
             at += read
 
-    def _go_on(self, data: memoryview) -> None:
+    def _pass_on(self, data: memoryview) -> None:
         self._left -= len(data)
         self._receiver.piece(data)
         if not self._left:
             self._receiver.end()
 
     def _greeting(self, data: bytes) -> int:
-        """Read the greeting. Returns how long it is; 0: it is not complete."""
+        """Read the greeting. Returns its length, or 0 if it is not complete."""
         for start, expected in ((0, b"\xff"), (9, b"\x7f\x03"), (12, b"NULL\0")):
             come = data[start : start + len(expected)]
             if come != expected[: len(come)]:
@@ -103,7 +103,7 @@ class Reader:
         return len(GREETING) if self._greeted else 0
 
     def _frame(self, data: bytes, at: int) -> int:
-        """Read a frame, or what stands before a large one. Returns how much that was; 0: it is not complete."""
+        """Read a frame, or the head of a large one. Returns how many bytes that were, or 0 if it is not complete."""
         flags, head = data[at], 9 if data[at] & _LONG else 2
         if len(data) - at < head:
             return 0
@@ -127,20 +127,20 @@ class Reader:
             self._bytes = self._frames = 0
 
     def _control(self, data: bytes, at: int, flags: int, size: int) -> bool:
-        """Obey a command. Returns whether it was complete."""
+        """Read a command. Returns whether it is complete."""
         if flags & ~_LONG != _COMMAND or size > MAX_COMMAND_BYTES:
             raise BrokenProtocolError(f"a frame of {size:,} bytes with the flags {flags:#x}")
         if len(data) - at < size:
             return False
-        self._obey(data[at : at + size])
+        self._handle(data[at : at + size])
         return True
 
-    def _obey(self, command: bytes) -> None:
-        """Handle a command: that of the handshake, and the question whether we live."""
+    def _handle(self, command: bytes) -> None:
+        """Handle a command: READY of the handshake, and PING."""
         name, rest = command[1 : 1 + command[0]] if command else b"", command[1 + command[0] :] if command else b""
         if not self._is_ready:
             if name != b"READY":
-                raise BrokenProtocolError(f"{name!r} in the place of a handshake")
+                raise BrokenProtocolError(f"{name!r} instead of a handshake")
             self._is_ready = True
             self._receiver.ready(_properties(rest).get(b"identity", b""))
         elif name == b"PING":
@@ -160,7 +160,7 @@ def _properties(data: bytes) -> dict[bytes, bytes]:
 
 
 def ready(socket_type: str, identity: bytes = b"") -> bytes:
-    """The command that ends our part of the handshake."""
+    """The command that ends our side of the handshake."""
     known = {b"Socket-Type": socket_type.encode("ascii"), b"Identity": identity}
     body = b"\x05READY" + b"".join(
         bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value for name, value in known.items()
@@ -175,7 +175,7 @@ def pong(context: bytes) -> bytes:
 
 
 def frame_head(size: int, *, more: bool) -> bytes:
-    """What stands before the bytes of a frame of a message."""
+    """The head of a frame of a message."""
     return _frame_head(size, _MORE if more else 0)
 
 

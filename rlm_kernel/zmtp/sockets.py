@@ -1,12 +1,12 @@
-"""Connections that speak ZMTP, in an asyncio loop: what is read is bounded by whoever reads, what is unsent is known.
+"""ZMTP connections in an asyncio loop. The reader bounds what is held, and the number of unsent bytes is known.
 
-`Connection` is one of them, `Line` the way to a socket that listens elsewhere, `Listener` a socket of ours.
+`Connection` is a single connection, `Line` connects to a listening socket again and again, `Listener` accepts
+connections.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections import deque
@@ -18,16 +18,16 @@ from rlm_kernel.zmtp.codec import GREETING, BrokenProtocolError, Reader, encode,
 
 READ_BYTES = 65_536
 SLICE_SECONDS = 0.005
-"""How long a connection is read or written before others get their turn."""
+"""How long a connection is read or written before other tasks run."""
 AGAIN_SECONDS = 0.005
-"""Between two attempts to connect."""
+"""Pause between two attempts to connect."""
 _MAX_PIECES = 64
-"""Written in one call of the system."""
+"""Written by one system call."""
 _BACKLOG = 128
 
 
 class Parts:
-    """Takes the frames of a connection, and gives on whole messages, however large: for peers that are trusted.
+    """Assembles whole messages of any size from the frames of a connection, for trusted peers.
 
     Args:
         on_message: called with the parts of each message.
@@ -40,22 +40,22 @@ class Parts:
         self._more = False
 
     def begin(self, size: int, *, more: bool) -> None:  # noqa: ARG002
-        """A frame comes."""
+        """Start a frame."""
         self._part, self._more = bytearray(), more
 
     def whole(self, frame: bytes | bytearray, *, more: bool) -> None:
-        """A frame that came at once."""
+        """Take a frame that arrived at once."""
         self._parts.append(frame)
         if not more:
             parts, self._parts = self._parts, []
             self._on_message(parts)
 
     def piece(self, data: memoryview) -> None:
-        """Some of it."""
+        """Take a piece of the frame."""
         self._part += data
 
     def end(self) -> None:
-        """All of it was there."""
+        """End the frame."""
         self.whole(self._part, more=self._more)
 
 
@@ -64,17 +64,17 @@ class Connection:
 
     Args:
         sock: connected, not blocking.
-        frames: takes the frames: an object with `whole`, `begin`, `piece` and `end` as in `zmtp.Receiver`.
-        kind: what our socket is: ``"DEALER"``, ``"SUB"``, ``"ROUTER"`` or ``"PUB"``.
+        frames: takes the frames: an object with `whole`, `begin`, `piece` and `end` as in `codec.Receiver`.
+        kind: of our socket: ``"DEALER"``, ``"SUB"``, ``"ROUTER"`` or ``"PUB"``.
         identity: ours.
 
     Attributes:
-        ended: done when it was closed, by whom and why ever; the result is the reason in words.
-        identity: the peer's; empty when it has none, or has not said it.
+        ended: done when it was closed by either side; the result is the reason in words.
+        identity: the peer's; empty when it has none, or has not sent it yet.
         is_ready: whether the handshake is over.
         unsent: bytes that wait to be sent.
         on_ready: called when the handshake is over.
-        on_drained: called when something of what waited was sent.
+        on_drained: called when some of the unsent bytes were sent.
     """
 
     def __init__(self, sock: socket.socket, frames: Any, kind: str, identity: bytes = b"") -> None:
@@ -95,21 +95,21 @@ class Connection:
         self.write([GREETING, ready(kind, identity)])
 
     def ready(self, identity: bytes) -> None:
-        """The peer is there."""
+        """The handshake is over."""
         self.identity, self.is_ready = identity, True
         self.on_ready()
 
     def ping(self, context: bytes) -> None:
-        """Tell a kernel that we live. A client may be in the middle of a frame of ours, and is told nothing."""
+        """Answer a kernel. A client is not answered, because it may be in the middle of a frame of ours."""
         if self._kind in ("DEALER", "SUB"):
             self.write([pong(context)])
 
     def send(self, parts: Sequence[Any]) -> None:
-        """Send a message. Large parts are not copied, and must not change until they are sent."""
+        """Send a message. Large parts are not copied, so they must not change before they are sent."""
         self.write(encode(parts))
 
     def write(self, pieces: Iterable[Any]) -> None:
-        """Send bytes; nothing, when it is closed."""
+        """Send bytes. Does nothing when the connection is closed."""
         for piece in pieces if self._socket is not None else ():
             if piece:
                 self._pieces.append(memoryview(piece))
@@ -118,7 +118,7 @@ class Connection:
             self._write()
 
     def pause(self) -> None:
-        """Read nothing until `resume`: whoever sends has to keep what comes."""
+        """Stop reading until `resume`: the peer has to hold its messages."""
         if self._socket is not None and not self._is_paused:
             self._is_paused = True
             self._loop.remove_reader(self._socket)
@@ -130,7 +130,7 @@ class Connection:
             self._loop.add_reader(self._socket, self._read)
 
     def close(self, why: str = "it was closed") -> None:
-        """Close it; what is unsent is dropped. Idempotent."""
+        """Close it. Unsent bytes are dropped. Idempotent."""
         sock, self._socket = self._socket, None
         if sock is not None:
             self._loop.remove_reader(sock)
@@ -157,7 +157,7 @@ class Connection:
             except BrokenProtocolError as error:
                 return self.close(f"what came over it was not ZeroMQ's protocol: {error}")
             if time.monotonic() > until:
-                return None  # the loop calls again at once
+                return None  # the loop calls this again at once
         return None
 
     def _write(self) -> None:
@@ -194,16 +194,16 @@ class Connection:
 
 
 class Line:
-    """The way to a socket that listens, or will: connected as soon as it can be, and made again when it was cut.
+    """A connection to a socket that listens, now or later. It is made as soon as possible, and again after a loss.
 
     Args:
         address: ``ipc://PATH`` or ``tcp://HOST:PORT``.
         frames, kind, identity: of the connection.
-        hello: a message that is sent first on every connection, or None.
+        hello: the first message on each connection, or None.
 
     Attributes:
         cut: done when a connection that had been ready was lost; the result is the reason in words.
-        on_drained: called when something of what waited was sent.
+        on_drained: called when some of the unsent bytes were sent.
     """
 
     def __init__(
@@ -234,14 +234,14 @@ class Line:
         return unsent + sum(len(part) for parts in self._waiting for part in parts)
 
     def send(self, parts: Sequence[Any]) -> None:
-        """Send a message, or keep it until there is a connection."""
+        """Send a message, or hold it until there is a connection."""
         if self._connection is not None and self._connection.is_ready:
             self._connection.send(parts)
         else:
             self._waiting.append(list(parts))
 
     def pause(self) -> None:
-        """Read nothing until `resume`."""
+        """Stop reading until `resume`."""
         self._is_paused = True
         if self._connection is not None:
             self._connection.pause()
@@ -253,7 +253,7 @@ class Line:
             self._connection.resume()
 
     def close(self) -> None:
-        """Give it up. Idempotent."""
+        """Close it. Idempotent."""
         self._task.cancel()
         if self._connection is not None:
             self._connection.close()
@@ -275,7 +275,7 @@ class Line:
                 self.cut.set_result(why)
 
     async def _use(self, connection: Connection) -> str | None:
-        """Use a connection until it ends; returns why. None: it was never ready."""
+        """Use a connection until it ends. Returns the reason, or None if it was never ready."""
         self._connection = connection
         connection.on_drained = self._drained
         connection.on_ready = lambda: self._open(connection)
@@ -284,7 +284,7 @@ class Line:
         return connection.ended.result() if connection.is_ready else None
 
     def _open(self, connection: Connection) -> None:
-        """Send what waited."""
+        """Send the messages that were held."""
         if self._hello is not None:
             connection.send(self._hello)
         waiting, self._waiting = self._waiting, []
@@ -295,17 +295,17 @@ class Line:
 
 
 class Listener:
-    """A socket of ours to which clients connect.
+    """A socket to which clients connect.
 
     Args:
-        address: as for a `Line`; a file that is left from another socket is removed.
+        address: as for `listen`.
         kind: ``"ROUTER"`` or ``"PUB"``.
-        on_message: called with the connection and the parts of a message that a client sent. Clients are trusted.
+        on_message: called with the connection and the parts of a message of a client. Clients are trusted.
 
     Attributes:
         connections: all that are open.
-        on_open: called with a connection when its peer has said who it is.
-        on_drained: called when something of what waited for one of them was sent.
+        on_open: called with a connection when its handshake is over.
+        on_drained: called when some of the unsent bytes of a connection were sent.
 
     Raises:
         OSError: the address cannot be used.
@@ -318,7 +318,8 @@ class Listener:
         self.connections: set[Connection] = set()
         self._kind = kind
         self._on_message = on_message
-        self._socket, self._path = _listening(address)
+        self._address = address
+        self._socket = listen(address)
         self._loop.add_reader(self._socket, self._accept)
 
     def close(self) -> None:
@@ -326,8 +327,8 @@ class Listener:
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._socket.close()
-            if self._path is not None:
-                self._path.unlink(missing_ok=True)
+            if self._address.startswith("ipc://"):
+                Path(self._address.removeprefix("ipc://")).unlink(missing_ok=True)
         for connection in list(self.connections):
             connection.close()
 
@@ -338,7 +339,7 @@ class Listener:
         try:
             sock, _ = self._socket.accept()
         except OSError:
-            return  # it has gone again
+            return  # the client has gone already
         sock.setblocking(False)
         parts = Parts(lambda parts: self._on_message(connection, parts))
         connection = Connection(sock, parts, self._kind)
@@ -352,7 +353,7 @@ async def connected(address: str) -> socket.socket:
     """A socket that is connected to `address`.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: no socket listens there.
     """
     family, place = _place(address)
     sock = socket.socket(family)
@@ -368,7 +369,7 @@ async def connected(address: str) -> socket.socket:
 
 
 def address(connection: Mapping[str, Any], channel: str) -> str:
-    """Where a channel's socket is: `channel` is ``"shell"``, ``"iopub"``, ``"stdin"``, ``"control"`` or ``"hb"``."""
+    """The address of the socket of a channel: ``"shell"``, ``"iopub"``, ``"stdin"``, ``"control"`` or ``"hb"``."""
     separator = "-" if connection["transport"] == "ipc" else ":"
     return f"{connection['transport']}://{connection['ip']}{separator}{connection[f'{channel}_port']}"
 
@@ -385,20 +386,23 @@ def _place(address: str) -> tuple[Any, Any]:
     return (socket.AF_INET6 if ":" in host else socket.AF_INET), (host.strip("[]"), int(port))
 
 
-def _listening(address: str) -> tuple[socket.socket, Path | None]:
+def listen(address: str) -> socket.socket:
+    """A socket that listens at `address`. A file that is left from another socket is removed.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
     family, place = _place(address)
-    path = Path(place) if family == _UNIX else None
-    if path is not None:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+    if family == _UNIX:
+        Path(place).unlink(missing_ok=True)
     sock = socket.socket(family)
     try:
         sock.setblocking(False)
-        if path is None:
+        if family != _UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(place)
         sock.listen(_BACKLOG)
     except BaseException:
         sock.close()
         raise
-    return sock, path
+    return sock

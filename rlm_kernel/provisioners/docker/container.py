@@ -1,8 +1,8 @@
-"""A container that can hold a kernel and nothing else, and its standard streams.
+"""A container for one kernel, and its standard streams.
 
-The watchdog in it is its first process: no signal from inside stops or ends that one, it buries orphans, and it ends
-when its standard input ends, or by SIGKILL from outside, which is what `docker stop` sends. That input is attached to
-us, so that a container does not outlive its host, SIGKILL included; and what has ended is removed by the engine.
+Its first process is the watchdog. No signal from inside stops or ends it, and it reaps orphans. It ends with its
+standard input, or by SIGKILL from outside, which is what `docker stop` sends. Its input is attached to this process, so
+a container does not outlive its host, even one that was killed. The engine removes the container when it has ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._async import shielded
 from rlm_kernel.provisioners.docker.daemon import LABEL, owner, ping, translate_errors
-from rlm_kernel.provisioners.docker.streams import Attached, attach, release
+from rlm_kernel.provisioners.docker.streams import Streams, attach, release
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -27,7 +27,6 @@ HOME = "/home/rlm"
 WORK = "/work"
 OURS = "/rlm"
 """Where the launcher and the door of the sockets are mounted."""
-END_SECONDS = 5.0
 _STDOUT = 1
 LOG_BYTES = 4_000
 
@@ -49,12 +48,12 @@ class Confinement:
         image: the id of its image.
         network: the engine's name for it.
         memory: bytes, of which the temporary directories are a part.
-        cpus: so many cores.
-        gpus: docker's form: ``"all"``, a number, or ``"device=0,1"``; None: none.
-        env: environment variables, besides those of the image.
-        mounts: what it sees of the machine.
+        cpus: cores.
+        gpus: in Docker's form: ``"all"``, a number, or ``"device=0,1"``; None: no GPU.
+        env: environment variables, in addition to those of the image.
+        mounts: files and directories of the engine's machine that it sees.
         cwd: its working directory.
-        pids: processes and threads.
+        pids: the most processes and threads.
     """
 
     image: str
@@ -68,7 +67,7 @@ class Confinement:
     pids: int = 512
 
     def host_config(self, client: APIClient) -> Any:
-        """As the engine's API wants it."""
+        """The host configuration of the engine's API."""
         from docker.types import DeviceRequest, Ulimit
         from docker.types import Mount as Bind
 
@@ -93,7 +92,7 @@ class Confinement:
         )
 
     def environ(self) -> dict[str, str]:
-        """The environment variables. Nothing of this process is among them."""
+        """The environment variables. None is taken from this process."""
         return {"HOME": HOME, "USER": "rlm", "LOGNAME": "rlm", "LANG": "C.UTF-8", **self.env}
 
 
@@ -105,14 +104,14 @@ def _gpus(asked: str | int) -> dict[str, Any]:
 
 
 class Container:
-    """A running container. Made by `start`; a `Remote` of the relay; closed when it is not needed any more.
+    """A running container, made by `start`. It is a `Remote` of the relay.
 
     Attributes:
         id: the engine's.
         log: the last of its standard error.
     """
 
-    def __init__(self, client: APIClient, name: str, streams: Attached) -> None:
+    def __init__(self, client: APIClient, name: str, streams: Streams) -> None:
         self.id = name
         self.log = b""
         self._client = client
@@ -157,7 +156,7 @@ class Container:
             return
         self._closed = True
         await self._streams.close()
-        # At the end of the process there are no threads any more; the end of its input ends the container, too.
+        # At interpreter exit no thread can be started; the end of its input ends the container as well.
         with contextlib.suppress(RuntimeError):
             await asyncio.shield(asyncio.to_thread(_remove, self._client, self.id))
 
@@ -173,7 +172,7 @@ def _start(client: APIClient, confinement: Confinement, command: Sequence[str]) 
 
 
 async def _give_up(client: APIClient, starting: asyncio.Future[tuple[str, Any]]) -> None:
-    """Remove what `_start` makes in its thread, which nothing can cut short."""
+    """Remove what `_start` makes in its thread, which cannot be cancelled."""
     await asyncio.wait({starting})
     if starting.exception() is None:
         name, raw = starting.result()
@@ -201,7 +200,7 @@ def _create(client: APIClient, confinement: Confinement, command: Sequence[str])
 
 
 def _attach_and_start(client: APIClient, name: str) -> Any:
-    """Attach first: the first words of the container are ours, too."""
+    """Attach before the start, so that the first output is read as well."""
     with translate_errors("The container for the kernel could not be started"):
         raw = client.attach_socket(name, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         try:
@@ -213,7 +212,7 @@ def _attach_and_start(client: APIClient, name: str) -> Any:
 
 
 def _remove(client: APIClient, name: str) -> None:
-    """Remove it, whether it runs, ends or has gone."""
+    """Remove it, whether it runs, has ended or does not exist."""
     import requests
     from docker.errors import APIError
 

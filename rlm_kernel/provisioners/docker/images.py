@@ -7,10 +7,8 @@ packages and the recipe. So nothing is probed or built twice on machines that sh
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import tarfile
 import threading
 import time
 from collections import deque
@@ -40,7 +38,7 @@ _building = threading.Lock()
 
 
 def kernel_image(client: APIClient, image: str, packages: Sequence[str]) -> str:
-    """The id of an image like `image` that can hold a kernel. Blocks, and tells on stderr what takes long.
+    """The id of an image like `image` that can hold a kernel. Blocks; reports slow steps on stderr.
 
     Args:
         client: of the engine.
@@ -59,7 +57,7 @@ def kernel_image(client: APIClient, image: str, packages: Sequence[str]) -> str:
 
 
 def _inspect(client: APIClient, image: str) -> str | None:
-    """The id of an image that is there."""
+    """The id of a local image, or None."""
     from docker.errors import ImageNotFound
 
     try:
@@ -71,24 +69,22 @@ def _inspect(client: APIClient, image: str) -> str | None:
 def _pull(client: APIClient, image: str) -> str:
     from docker.errors import APIError
 
-    _say(f"Pulling {image} ...")
+    terminal.note(f"Pulling {image} ...")
     name = image if ":" in image.rsplit("/", 1)[-1] or "@" in image else f"{image}:latest"
     try:
-        # Read to its end, also after an error: what is left unread keeps the connection open.
-        said = [step["error"] for step in client.pull(name, stream=True, decode=True) if "error" in step]
+        # Read to the end, also after an error: unread output keeps the connection open.
+        errors = [step["error"] for step in client.pull(name, stream=True, decode=True) if "error" in step]
     except APIError as error:
         raise ConfigError(_absent(image, error.explanation or str(error))) from error
-    if said:
-        raise ConfigError(_absent(image, said[0]))
-    found = _inspect(client, name)
+    found = None if errors else _inspect(client, name)
     if found is None:
-        raise ConfigError(_absent(image, "nothing was pulled"))
+        raise ConfigError(_absent(image, errors[0] if errors else "nothing was pulled"))
     return found
 
 
-def _absent(image: str, said: str) -> str:
+def _absent(image: str, reason: str) -> str:
     return (
-        f"There is no image {image!r} on this engine, and it cannot be pulled: {said}. "
+        f"There is no image {image!r} on this engine, and it cannot be pulled: {reason}. "
         "Check the name (docker images lists what is there), or docker login first."
     )
 
@@ -98,16 +94,16 @@ def _make(client: APIClient, image: str, base: str, tag: str, packages: Sequence
         client.tag(base, REPOSITORY, tag)
         return base
     started = time.monotonic()
-    _say(f"Building an image from {image} with ipykernel in it. This is done once.")
+    terminal.note(f"Building an image from {image} with ipykernel in it. This is done once.")
     _build(client, image, f"{REPOSITORY}:{tag}", packages)
-    _say(f"The image {REPOSITORY}:{tag} is ready after {time.monotonic() - started:.0f} s.")
+    terminal.note(f"The image {REPOSITORY}:{tag} is ready after {time.monotonic() - started:.0f} s.")
     built = _inspect(client, f"{REPOSITORY}:{tag}")
     assert built is not None
     return built
 
 
 def _has_ipykernel(client: APIClient, image: str, base: str) -> bool:
-    """Try it, in a container that can do nothing."""
+    """Try to import it, in a container without network, capabilities and writable files."""
     confined = client.create_host_config(
         network_mode="none", cap_drop=["ALL"], security_opt=["no-new-privileges"], read_only=True, mem_limit="512m"
     )
@@ -125,27 +121,33 @@ def _has_ipykernel(client: APIClient, image: str, base: str) -> bool:
 
 
 def _build(client: APIClient, image: str, tag: str, packages: Sequence[str]) -> None:
-    files = {
-        "Dockerfile": _RECIPE.format(image=image),
-        "requirements.txt": "\n".join([*REQUIREMENTS, *packages]),
-    }
+    from docker.utils import create_archive
+
+    requirements = "\n".join([*REQUIREMENTS, *packages])
+    files = [("Dockerfile", _RECIPE.format(image=image)), ("requirements.txt", requirements)]
     proxies = {name: value for name, value in scrub_environ(os.environ).items() if "proxy" in name.lower()}
     log: deque[str] = deque(maxlen=LOG_LINES)
     steps = client.build(
-        fileobj=_archive(files), custom_context=True, tag=tag, rm=True, forcerm=True, buildargs=proxies, decode=True
+        fileobj=create_archive("", files=[], extra_files=files),
+        custom_context=True,
+        tag=tag,
+        rm=True,
+        forcerm=True,
+        buildargs=proxies,
+        decode=True,
     )
     failed = False
     for line, is_error in _lines(steps):
         log.append(line)
-        failed = failed or is_error
+        failed |= is_error
         if line.startswith(("Step", "Collecting", "Successfully installed")):
-            _say(f"  {line}")
+            terminal.note(f"  {line}")
     if failed:
         raise KernelError(_build_failure(image, packages, "\n".join(log)))
 
 
 def _lines(steps: Iterator[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
-    """What the engine says while it builds, and whether that is its failure."""
+    """The lines of the build's output, each with whether it is an error."""
     for step in steps:
         text = step.get("error") or step.get("stream") or ""
         for line in filter(None, map(str.rstrip, text.splitlines())):
@@ -162,18 +164,3 @@ def _build_failure(image: str, packages: Sequence[str], log: str) -> str:
             "index for it. Or give an image that has ipykernel."
         )
     return f"The image for kernels could not be built from {image!r}. {hint} The log ends:\n{log}"
-
-
-def _archive(files: dict[str, str]) -> io.BytesIO:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, text in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(text.encode())
-            archive.addfile(entry, io.BytesIO(text.encode()))
-    packed.seek(0)
-    return packed
-
-
-def _say(line: str) -> None:
-    terminal.note(line)

@@ -1,4 +1,4 @@
-"""A kernel in a Modal Sandbox: nothing of this machine is in it, and the sandbox needs no network for it."""
+"""A kernel in a Modal Sandbox, which contains nothing of this machine and needs no network."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from typing import Any
 from traitlets import Bool, Float, Integer, TraitError, Unicode, validate
 
 from rlm_kernel.provisioners.modal.exec import ModalRemote
-from rlm_kernel.provisioners.modal.sandbox import (
-    MAX_LIFETIME,
-    SandboxOptions,
-    create_sandbox,
-    require_modal,
-    translate_errors,
-)
+from rlm_kernel.provisioners.modal.sandbox import MAX_LIFETIME, create_sandbox, require_modal, translate_errors
 from rlm_kernel.provisioners.relay.host_end import Remote
 from rlm_kernel.provisioners.relay.provisioner import RelayedKernel
 from rlm_kernel.provisioners.traits import Memory, Packages
@@ -22,13 +16,13 @@ from rlm_kernel.text import size_in_bytes
 MIB = 2**20
 USUAL_LIFE = 3600
 PATIENCE_SECONDS = 60.0
-"""A sandbox does not see that its host was killed: Modal keeps the input open. So silence ends the kernel."""
+"""Modal keeps the input of a sandbox open when its host is killed. So silence ends the kernel."""
 
 
 class ModalKernel(RelayedKernel):
     """The provisioner `rlm-modal`. Traits tagged `environment` are what `environment_kwargs` may set.
 
-    Every start of a kernel is a sandbox of its own, and the end of the kernel is the end of the sandbox.
+    Each start of a kernel creates a sandbox, which ends with the kernel.
     """
 
     reach = "it runs in a sandbox of your Modal account, at your cost"
@@ -62,7 +56,7 @@ class ModalKernel(RelayedKernel):
 
     @classmethod
     def check_installation(cls) -> None:
-        """See that Modal's client is there.
+        """Check that Modal's client is installed.
 
         Raises:
             ConfigError: it is not.
@@ -71,7 +65,7 @@ class ModalKernel(RelayedKernel):
 
     @property
     def patience(self) -> float:
-        """Seconds of silence after which the kernel ends; the sandbox follows, because nothing runs in it any more."""
+        """Seconds of silence after which the kernel ends, and then the idle sandbox."""
         return PATIENCE_SECONDS
 
     async def start_remote(self) -> Remote:
@@ -81,9 +75,17 @@ class ModalKernel(RelayedKernel):
             ConfigError: Modal's client is missing or not authenticated, or Modal refuses an option.
             KernelError: Modal cannot be reached, cannot build the image or has no capacity.
         """
-        options = self._options()
-        sandbox = await create_sandbox(options)
-        with translate_errors(options):
+        sandbox = await create_sandbox(
+            self.app_name,
+            self.image,
+            self.packages,
+            lifetime=self.timeout,
+            cpu=self.cpu,
+            memory=None if self.memory is None else (size_in_bytes(self.memory) // MIB,) * 2,  # requested, and the most
+            gpu=self.gpu,
+            block_network=self.block_network,
+        )
+        with translate_errors(self.app_name):
             self._remote = await ModalRemote.start(sandbox, self.env, self.timeout)
         return self._remote
 
@@ -91,15 +93,3 @@ class ModalKernel(RelayedKernel):
         """Why the sandbox ended by itself, if it did, and why the relay could not start."""
         remote = self._remote
         return "" if remote is None else "\n".join(filter(None, (remote.why, remote.words.strip())))
-
-    def _options(self) -> SandboxOptions:
-        return SandboxOptions(
-            app_name=self.app_name,
-            timeout=self.timeout,
-            image=self.image,
-            packages=tuple(self.packages),
-            cpu=self.cpu,
-            memory=None if self.memory is None else size_in_bytes(self.memory) // MIB,
-            gpu=self.gpu,
-            block_network=self.block_network,
-        )

@@ -1,7 +1,7 @@
 """Create a Modal Sandbox for a kernel with Modal's own client; its errors as ours, with the next step.
 
-The sandbox gets nothing of this machine: no file, no variable, no token. It ends with `terminate`, at its `timeout`,
-and after `IDLE_SECONDS` without a running command, so a sandbox that is forgotten is not paid for long.
+The sandbox gets no file, variable or token of this machine. It ends by `terminate`, at its `timeout`, and after
+`IDLE_SECONDS` without a running command, so a forgotten sandbox costs little.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import terminal
@@ -24,36 +23,11 @@ MAX_LIFETIME = 24 * 3600
 """Seconds: Modal's own limit of a sandbox's life."""
 LOG_LINES = 20
 CONNECT_SECONDS = 20.0
-"""Modal's client tries for a minute; who has no network wants to know it sooner."""
+"""Modal's client tries for a minute. Without a network the error should come sooner."""
 QUIET_SECONDS = 2.0
-"""A build that takes longer is told about: it takes a minute, once."""
+"""A build that takes longer is reported: it takes a minute, once."""
 
 _endings: set[asyncio.Future[None]] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxOptions:
-    """What a sandbox is to be like.
-
-    Attributes:
-        app_name: the Modal App that it belongs to; made when there is none.
-        timeout: seconds of its life.
-        image: a name in a registry, with Python and pip in it; None: Debian with the Python version of this process.
-        packages: what pip installs besides ipykernel.
-        cpu: cores; None: Modal's default.
-        memory: MiB, asked for and not exceeded; None: Modal's default.
-        gpu: e.g. ``"T4"`` or ``"A100:2"``, or None.
-        block_network: whether it has no network.
-    """
-
-    app_name: str
-    timeout: int
-    image: str | None = None
-    packages: Sequence[str] = ()
-    cpu: float | None = None
-    memory: int | None = None
-    gpu: str | None = None
-    block_network: bool = True
 
 
 def require_modal() -> None:
@@ -65,8 +39,17 @@ def require_modal() -> None:
     check_extra("environment='modal'", "modal", "modal")
 
 
-async def create_sandbox(options: SandboxOptions) -> modal.Sandbox:
+async def create_sandbox(
+    app_name: str, image: str | None, packages: Sequence[str], *, lifetime: int, **options: Any
+) -> modal.Sandbox:
     """Build the image, unless Modal has it, and start a sandbox that waits for commands.
+
+    Args:
+        app_name: the Modal App that it belongs to; made when it does not exist.
+        image: a name in a registry, with Python and pip in it; None: Debian with the Python version of this process.
+        packages: installed by pip, in addition to ipykernel.
+        lifetime: seconds after which Modal ends it.
+        options: `cpu`, `memory`, `gpu` and `block_network` of `modal.Sandbox.create`.
 
     Raises:
         ConfigError: the client is missing or not authenticated, or Modal refuses an option.
@@ -75,22 +58,13 @@ async def create_sandbox(options: SandboxOptions) -> modal.Sandbox:
     require_modal()
     import modal
 
-    with translate_errors(options):
-        app = await _app(options.app_name)
-        image = await _build(_image(options), app)
+    with translate_errors(app_name):
+        app = await _app(app_name)
+        built = await _build(_image(image, packages), app)
+        command = ("sleep", str(MAX_LIFETIME))
+        idle = min(IDLE_SECONDS, lifetime)
         return await _unless_cancelled(
-            modal.Sandbox.create.aio(
-                "sleep",
-                str(MAX_LIFETIME),
-                app=app,
-                image=image,
-                timeout=options.timeout,
-                idle_timeout=min(IDLE_SECONDS, options.timeout),
-                cpu=options.cpu,
-                memory=None if options.memory is None else (options.memory, options.memory),
-                gpu=options.gpu,
-                block_network=options.block_network,
-            )
+            modal.Sandbox.create.aio(*command, app=app, image=built, timeout=lifetime, idle_timeout=idle, **options)
         )
 
 
@@ -104,7 +78,7 @@ async def end_sandbox(sandbox: modal.Sandbox) -> None:
 
 
 @contextlib.contextmanager
-def translate_errors(options: SandboxOptions) -> Iterator[None]:
+def translate_errors(app_name: str) -> Iterator[None]:
     """Turn the errors of Modal's client into ours, which say what helps."""
     from modal import exception as modal_errors
 
@@ -117,7 +91,7 @@ def translate_errors(options: SandboxOptions) -> Iterator[None]:
         ) from error
     except modal_errors.PermissionDeniedError as error:
         raise ConfigError(
-            f"Modal does not allow the App {options.app_name!r} ({_first_line(error)}): choose another one by "
+            f"Modal does not allow the App {app_name!r} ({_first_line(error)}): choose another one by "
             "environment_kwargs={'app_name': ...}, or another profile by MODAL_PROFILE."
         ) from error
     except modal_errors.NotFoundError as error:
@@ -137,7 +111,7 @@ def translate_errors(options: SandboxOptions) -> Iterator[None]:
 
 
 async def _unless_cancelled(creation: Coroutine[Any, Any, modal.Sandbox]) -> modal.Sandbox:
-    """Await a sandbox. If we are cancelled meanwhile it may be on its way: it is ended as soon as it is there."""
+    """Await a sandbox. After a cancellation it may still be created, and is then terminated."""
     creating = asyncio.ensure_future(creation)
     try:
         return await asyncio.shield(creating)
@@ -154,12 +128,12 @@ async def _end_when_there(creating: asyncio.Future[modal.Sandbox]) -> None:
         await end_sandbox(creating.result())
 
 
-def _image(options: SandboxOptions) -> modal.Image:
+def _image(name: str | None, packages: Sequence[str]) -> modal.Image:
     import modal
 
-    # An entrypoint of the image's own would take our command for its arguments.
-    base = modal.Image.from_registry(options.image).entrypoint([]) if options.image else modal.Image.debian_slim()
-    return base.pip_install(*KERNEL_PACKAGES, *options.packages)
+    # An entrypoint of the image would get our command as its arguments.
+    base = modal.Image.from_registry(name).entrypoint([]) if name else modal.Image.debian_slim()
+    return base.pip_install(*KERNEL_PACKAGES, *packages)
 
 
 async def _app(name: str) -> modal.App:
@@ -191,7 +165,7 @@ async def _build(image: modal.Image, app: modal.App) -> modal.Image:
 
 
 async def _last_lines(image: modal.Image) -> str:
-    """The end of the log of a build that failed; empty when Modal does not tell."""
+    """The end of the log of a failed build; empty when Modal does not give it."""
     from modal.exception import Error
 
     with contextlib.suppress(Error):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
-from typing import Protocol
+from collections.abc import Generator
+from typing import NoReturn, Protocol
 
 from rlm_kernel.provisioners.relay.remote_end import CHANNELS, IOPUB, MAX_PART_BYTES, MAX_PARTS, BrokenStreamError
 
 MAX_FIRST_BYTES = 10_000
-"""Of the part that says for whom a message is: an identity has 255, a topic some hundred."""
-MAX_TOLD_BYTES = 2**21
-"""Of a frame that is for the host itself. `relay.READ_BYTES` of the kernel's output come at most."""
+"""Bytes of the part that addresses a message: an identity has 255 at most, a topic some hundred."""
+MAX_STATUS_BYTES = 2**21
+"""Bytes of a frame for the host itself. The remote end sends at most `remote_end.READ_BYTES` of the kernel's output."""
 
 _HEAD = struct.Struct("!BI")
 
@@ -18,16 +19,16 @@ _HEAD = struct.Struct("!BI")
 class Host(Protocol):
     """Takes what is read."""
 
-    def told(self, kind: int, words: bytes) -> None:
-        """A frame that is no message."""
+    def take_status(self, kind: int, data: bytes) -> None:
+        """A frame that is not a message."""
         ...
 
     def message_begins(self, channel: int, first: bytes) -> None:
-        """A message begins; this part says for whom it is. On IOPub it is a part of it, elsewhere not."""
+        """A message begins. Its first part addresses it; on IOPub that part belongs to the message."""
         ...
 
     def part_begins(self, size: int, *, more: bool) -> None:
-        """A part of the message begins; after it there is another if `more`."""
+        """A part of the message begins; another one follows if `more`."""
         ...
 
     def piece(self, data: bytes) -> None:
@@ -36,71 +37,53 @@ class Host(Protocol):
 
 
 class FramesInPieces:
-    """Cuts a stream of bytes into frames, as `relay.Frames` does, and passes on what comes."""
+    """Cuts a stream of bytes into frames, as `remote_end.Frames` does, and passes parts on while they arrive."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._kind = 0
-        self._sizes: list[int] = []  # of the parts that have not begun, the next one last
-        self._kept: bytearray | None = bytearray()  # what is being held, until it is complete
-        self._left = _HEAD.size
-        self._complete = self._head
+        self._held = bytearray()
+        self._cutter = self._cut()
+        self._left, self._is_passed_on = next(self._cutter)
 
     def feed(self, data: bytes) -> None:
-        """Read on.
+        """Read the next bytes.
 
         Raises:
-            BrokenStreamError: these are no frames.
+            BrokenStreamError: these are not frames.
         """
-        at, size = 0, len(data)
-        while at < size:
+        at = 0
+        while at < len(data):
             piece = data[at : at + self._left]
             at += len(piece)
             self._left -= len(piece)
-            if self._kept is not None:
-                self._kept += piece
-            else:
+            if self._is_passed_on:
                 self._host.piece(piece)
+            else:
+                self._held += piece
             while self._left == 0:
-                self._complete()
+                held, self._held = bytes(self._held), bytearray()
+                self._left, self._is_passed_on = self._cutter.send(held)
 
-    def _expect(self, size: int, complete: object, *, kept: bool = True) -> None:
-        self._left, self._kept = size, bytearray() if kept else None
-        self._complete = complete  # type: ignore[assignment]
-
-    def _head(self) -> None:
-        self._kind, count = _HEAD.unpack(self._kept or b"")
-        if not 0 < count <= MAX_PARTS:
-            raise BrokenStreamError(f"a frame of {count:,} parts")
-        self._expect(8 * count, self._lengths)
-
-    def _lengths(self) -> None:
-        sizes = struct.unpack(f"!{len(self._kept or b'') // 8}Q", self._kept or b"")
-        if sum(sizes) > MAX_PART_BYTES:
-            raise BrokenStreamError(f"a frame of {sum(sizes):,} bytes")
-        self._sizes = list(reversed(sizes))
-        first, is_message = self._sizes.pop(), self._kind in CHANNELS
-        if first > (MAX_FIRST_BYTES if is_message else MAX_TOLD_BYTES) or (self._sizes and not is_message):
-            raise BrokenStreamError(f"a frame of kind {self._kind} that begins with {first:,} bytes")
-        self._expect(first, self._first)
-
-    def _first(self) -> None:
-        first = bytes(self._kept or b"")
-        if self._kind not in CHANNELS:
-            self._host.told(self._kind, first)
-        else:
-            self._host.message_begins(self._kind, first)
-            if self._kind == IOPUB:
-                self._host.part_begins(len(first), more=bool(self._sizes))
+    def _cut(self) -> Generator[tuple[int, bool], bytes, NoReturn]:
+        """Yield how many bytes come next, and whether they are passed on; else they are held, and sent here."""
+        while True:
+            kind, count = _HEAD.unpack((yield _HEAD.size, False))
+            if not 0 < count <= MAX_PARTS:
+                raise BrokenStreamError(f"a frame of {count:,} parts")
+            first_size, *sizes = struct.unpack(f"!{count}Q", (yield 8 * count, False))
+            if first_size + sum(sizes) > MAX_PART_BYTES:
+                raise BrokenStreamError(f"a frame of {first_size + sum(sizes):,} bytes")
+            is_message = kind in CHANNELS
+            if first_size > (MAX_FIRST_BYTES if is_message else MAX_STATUS_BYTES) or (sizes and not is_message):
+                raise BrokenStreamError(f"a frame of kind {kind} that begins with {first_size:,} bytes")
+            first = yield first_size, False
+            if not is_message:
+                self._host.take_status(kind, first)
+                continue
+            self._host.message_begins(kind, first)
+            if kind == IOPUB:
+                self._host.part_begins(first_size, more=bool(sizes))
                 self._host.piece(first)
-        self._part()
-
-    def _part(self) -> None:
-        """The next part begins, or the frame is over."""
-        if not self._sizes:
-            self._expect(_HEAD.size, self._head)
-            return
-        size = self._sizes.pop()
-        if self._kind in CHANNELS:
-            self._host.part_begins(size, more=bool(self._sizes))
-        self._expect(size, self._part, kept=False)
+            for number, size in enumerate(sizes, 1):
+                self._host.part_begins(size, more=number < len(sizes))
+                yield size, True

@@ -146,7 +146,9 @@ class RelayHost:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._unbind()
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
         self._end(LOST)
         await self._remote.close()
 
@@ -158,11 +160,6 @@ class RelayHost:
             self._listeners[channel] = Listener(address(self._connection, name), kind, take)
             self._listeners[channel].on_open = partial(self._greet, channel)
             self._listeners[channel].on_drained = self._taken.set
-
-    def _unbind(self) -> None:
-        listeners, self._listeners = self._listeners, {}
-        for listener in listeners.values():
-            listener.close()
 
     def _end(self, status: int) -> None:
         if not self.ended.done():
@@ -263,12 +260,12 @@ class RelayHost:
                 for client in slow:
                     client.close("it took nothing of what the kernel said")
 
-    def told(self, kind: int, words: bytes) -> None:
-        """A frame that is for us: the kernel's process wrote to its standard output, or has ended."""
+    def take_status(self, kind: int, data: bytes) -> None:
+        """A frame for the host: the kernel's process wrote to its standard output, or has ended."""
         if kind == remote_end.LOG:
-            self.log = (self.log + words)[-LOG_BYTES:]
+            self.log = (self.log + data)[-LOG_BYTES:]
         elif kind == remote_end.ENDED:
-            self._end(_status(words))
+            self._end(_status(data))
         else:
             raise remote_end.BrokenStreamError(f"a frame of kind {kind}")
 
