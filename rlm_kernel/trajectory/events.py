@@ -79,11 +79,11 @@ class IterationStarted(Event):
 
     Attributes:
         iteration: counts from 1; the last word after the limit has the next number.
-        told: the messages since its last reply; the whole opening before the first one.
+        messages: those since its last reply; before the first reply the whole opening.
     """
 
     iteration: int
-    told: tuple[Mapping[str, Any], ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +183,7 @@ class SubcallAnswered(Event):
         usage: what it cost, the replies that were rejected included.
         seconds: how long the model took, waiting for its turn not included.
         attempts: how many calls it took, 0 when the model was not asked or refused.
-        said: with a schema the model's own words, of which `text` was made.
+        raw_text: with a schema the text of the model, from which `text` was made; else None.
         refused: the call itself was wrong, as in `Answer`.
     """
 
@@ -197,13 +197,13 @@ class SubcallAnswered(Event):
     usage: Usage
     seconds: float
     attempts: int = 1
-    said: str | None = None
+    raw_text: str | None = None
     refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubcallRejected(Event):
-    """A reply to a prompt with a schema does not fit it. The model is told and asked again, or the prompt has failed.
+    """A reply to a prompt with a schema does not fit it. The model is asked again, or the prompt has failed.
 
     Attributes:
         cell: the cell that asked.
@@ -270,12 +270,12 @@ class Compacted(Event):
     Attributes:
         iteration: the turn before.
         reply: the summary.
-        told: the messages since the reply before it, unless `IterationStarted` has told them already.
+        messages: those since the reply before it; empty if `IterationStarted` has them already.
     """
 
     iteration: int
     reply: Reply
-    told: tuple[Mapping[str, Any], ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ SETUP = 0
 """The number of the cell in whose name the setup of a kernel asks; those of the turns count from 1."""
 
 History = list[dict[str, Any]]
-"""What a model was told and said, as the variable `history` holds it."""
+"""The messages to a model and its replies, as the variable `history` holds them."""
 
 Spending = Iterator[tuple[str, Usage]]
 """Calls that were paid for: the model's label and what the call cost."""
@@ -88,7 +88,7 @@ class Cell:
         calls: its sub-calls, in the order in which they began.
         tools: its calls of custom tools, in the order in which they ended.
         result: what it did; None when the run was killed before its end.
-        events: everything that was said of it, except pieces of output.
+        events: its events, except pieces of output.
     """
 
     number: int
@@ -135,17 +135,17 @@ class Turn:
 
     Attributes:
         iteration: counts from 1.
-        told: the messages since the reply before.
-        reply: what the model said; None when the run was killed before.
+        messages: those since the reply before.
+        reply: the model's reply; None when the run was killed before.
         seconds: how long the model took.
         cells: those of the reply that ran.
-        notices: what the user was told meanwhile.
+        notices: messages to the user during the turn.
         summary: the summary that took the place of the conversation after this turn, or None.
         finished: the end of the turn; None when the run ended in it.
     """
 
     iteration: int
-    told: tuple[Mapping[str, Any], ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
     reply: Reply | None = None
     seconds: float = 0.0
     cells: list[Cell] = field(default_factory=list)
@@ -181,7 +181,7 @@ class Trajectory:
         seconds: the time of the last event.
     """
 
-    def __init__(self, told: Iterable[Event] = ()) -> None:
+    def __init__(self, recorded: Iterable[Event] = ()) -> None:
         self.started: events.RunStarted | None = None
         self.kernel_seconds: float | None = None
         self.setup = Cell(SETUP, "")
@@ -192,10 +192,10 @@ class Trajectory:
         self.given_up: tuple[tuple[str, Usage], ...] = ()
         self.seconds = 0.0
         self._cells: dict[int, Cell] = {}
-        self._said: list[Mapping[str, Any]] = []
+        self._conversation: list[Mapping[str, Any]] = []
         self._summaries: dict[int, int] = {}
         self._summarised = False
-        for event in told:
+        for event in recorded:
             self.add(event)
 
     @property
@@ -217,8 +217,8 @@ class Trajectory:
         yield from self.given_up
 
     def conversation(self) -> History:
-        """What the root model was told and said, as the REPL keeps it in its history."""
-        return [dict(message) for message in self._said]
+        """The messages to the root model and its replies, as the REPL keeps them in `history`."""
+        return [dict(message) for message in self._conversation]
 
     def histories(self) -> dict[int, History]:
         """The values of `history` in a run that was summarised, each by the number of the first cell that had it."""
@@ -234,22 +234,21 @@ class Trajectory:
             case events.KernelReady():
                 self.kernel_seconds = event.seconds
             case events.IterationStarted():
-                self._turn(event.iteration).told += event.told
-                self._said += (
-                    () if self._summarised else event.told
-                )  # the history does not need that there was a summary
+                self._turn(event.iteration).messages += event.messages
+                if not self._summarised:  # the history does not mention a summary
+                    self._conversation += event.messages
                 self._summarised = False
             case events.ModelReplied():
                 turn = self._turn(event.iteration)
                 turn.reply, turn.seconds = event.reply, event.seconds
                 self.replies.append(event)
-                self._said.append({"role": "assistant", "content": event.reply.text or "(empty)"})
+                self._conversation.append({"role": "assistant", "content": event.reply.text or "(empty)"})
             case events.Compacted():
                 self._turn(event.iteration).summary = event.reply
                 self.replies.append(event)
-                self._said += event.told
+                self._conversation += event.messages
                 self._summarised = True
-                self._summaries[max(self._cells, default=0) + 1] = len(self._said)
+                self._summaries[max(self._cells, default=0) + 1] = len(self._conversation)
             case events.IterationFinished():
                 self._turn(event.iteration).finished = event
             case events.Notice():
@@ -305,7 +304,7 @@ def events_of(run: Trajectory) -> Iterator[Event]:
     for turn in run.turns:
         reply = replies.get(turn.iteration)
         time = reply.time if reply else run.seconds
-        yield events.IterationStarted(time=time, iteration=turn.iteration, told=turn.told)
+        yield events.IterationStarted(time=time, iteration=turn.iteration, messages=turn.messages)
         if reply is not None:
             yield reply
         for cell in turn.cells:

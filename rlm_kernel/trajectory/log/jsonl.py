@@ -49,6 +49,9 @@ _EVENTS = {kind: event for event, kind in KINDS.items()}
 TYPES = ("context", *_EVENTS)
 """The types of the lines of a log; the one that says where the input is kept tells of no event."""
 
+_KEYS = {"messages": "told", "raw_text": "said"}
+"""The keys of fields that have another name in the log; the keys stay, so that old logs can be read."""
+
 _LEFT_OUT = {events.RunStarted: ("context",), events.SubcallAnswered: ("prompt",), ToolCall: ("slots",)}
 
 
@@ -90,8 +93,8 @@ def event_of(line: dict[str, Any]) -> Event:
     if kind is events.RunFailed:
         given_up = _spending_reader().validate_python(line.get("given_up", ()))
         return events.RunFailed(time=line["time"], error=_error(line), given_up=given_up)
-    names = {f.name for f in dataclasses.fields(kind)}
-    fields: dict[str, Any] = {key: value for key, value in line.items() if key in names}
+    keys = ((field.name, _KEYS.get(field.name, field.name)) for field in dataclasses.fields(kind))
+    fields: dict[str, Any] = {name: line[key] for name, key in keys if key in line}
     if kind is events.SubcallAnswered:
         fields["prompt"] = ""
     if kind is events.RunFinished:
@@ -135,13 +138,14 @@ def _spending_reader() -> Any:
 
 def _fields_of(record: Any) -> dict[str, Any]:
     kind: Any = type(record)
-    return {name: getattr(record, name) for name in _fields(kind)}
+    return {key: getattr(record, name) for key, name in _fields(kind)}
 
 
 @cache
-def _fields(kind: Any) -> tuple[str, ...]:
-    left_out = _LEFT_OUT.get(kind, ())
-    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in left_out)
+def _fields(kind: Any) -> tuple[tuple[str, str], ...]:
+    """The recorded fields of a class of records: the key in the log and the name."""
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in _LEFT_OUT.get(kind, ())]
+    return tuple((_KEYS.get(name, name), name) for name in names)
 
 
 def _plain(value: Any) -> Any:

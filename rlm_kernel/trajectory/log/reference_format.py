@@ -48,7 +48,7 @@ def iteration(turn: Turn, limit: int | None = None) -> dict[str, Any]:
     answer = None if answer is None else _clip(answer, limit)
     return {
         "iteration": turn.iteration,
-        "prompt": [{**message, "content": _clip(message["content"], limit)} for message in turn.told],
+        "prompt": [{**message, "content": _clip(message["content"], limit)} for message in turn.messages],
         "response": _clip(turn.reply.text if turn.reply else "", limit),
         "code_blocks": [{"code": cell.code, "result": _result(cell, answer, limit)} for cell in turn.cells],
         "final_answer": answer,
