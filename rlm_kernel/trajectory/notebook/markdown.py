@@ -9,13 +9,13 @@ which leads where it says.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 
 from rlm_kernel import text as text_module
 from rlm_kernel.html import markup
 from rlm_kernel.html.markup import Markup, h, render
-from rlm_kernel.parsing import fenced_blocks
+from rlm_kernel.parsing import split_blocks
 from rlm_kernel.text import clip, plain
 
 JOINER = "\N{WORD JOINER}"
@@ -60,9 +60,7 @@ def prose(text: str, *, breaks: bool = False) -> str:
         text: foreign text; of a long one the two ends of `MAX_CHARACTERS` are shown.
         breaks: whether each line stays a line, as in a question or an answer.
     """
-    pieces = _pieces(plain(clip_text(text, MAX_CHARACTERS)))
-    parts = (code_block(body, language) if code else _inert(body, breaks) for code, body, language in pieces)
-    return "\n\n".join(part for part in parts if part.strip())
+    return _in_parts(plain(clip_text(text, MAX_CHARACTERS)), partial(_inert, breaks=breaks))
 
 
 def one_line(text: str, limit: int = 120) -> str:
@@ -100,11 +98,7 @@ def harmless(text: str) -> str:
 
     For the notebooks of others, and for Markdown that a kernel showed. Applied once more, it changes nothing.
     """
-    parts = (
-        code_block(body, language) if code else tex(_ACTIVE_OF_UNKNOWN.sub(rf"\g<0>{JOINER}", body.strip("\n")))
-        for code, body, language in _pieces(plain(text))
-    )
-    return "\n\n".join(part for part in parts if part.strip())
+    return _in_parts(plain(text), lambda prose: tex(_ACTIVE_OF_UNKNOWN.sub(rf"\g<0>{JOINER}", prose.strip("\n"))))
 
 
 def tex(text: str) -> str:
@@ -116,14 +110,12 @@ clip_text = partial(clip, gap="\n… {:,} characters left out; the log has them 
 """Clips a text in the middle, for the notebook of a run."""
 
 
-def _pieces(text: str) -> Iterator[tuple[bool, str, str]]:
-    """Code blocks and the text between them: whether it is code, the text, the language."""
-    at = 0
-    for block in fenced_blocks(text):
-        yield False, text[at : block.start], ""
-        yield True, block.code, block.language
-        at = block.end
-    yield False, text[at:], ""
+def _in_parts(text: str, convert: Callable[[str], str]) -> str:
+    """The text with its code blocks fenced again, and the text around them converted."""
+    parts = (
+        convert(part) if isinstance(part, str) else code_block(part.code, part.language) for part in split_blocks(text)
+    )
+    return "\n\n".join(part for part in parts if part.strip())
 
 
 def _inert(text: str, breaks: bool) -> str:
