@@ -24,7 +24,7 @@ from rlm_kernel.replay.report import Outcome, outcome_of
 from rlm_kernel.replay.setup import context_of, environment_of
 from rlm_kernel.replay.steps import Step
 from rlm_kernel.trajectory.log.reader import Recording
-from rlm_kernel.trajectory.notebook.build import SETUP_TAG, about_recording, notebook_of
+from rlm_kernel.trajectory.notebook.build import SETUP_TAG, identity_of_recording, notebook_of
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -194,7 +194,7 @@ def _read_by_the_model(steps: Sequence[Step]) -> Step | None:
 
 def _notebook_with(recording: Recording, kept: Sequence[int], dropped: Sequence[int]) -> NotebookNode:
     """The notebook of the run with these cells, and the words around them."""
-    notebook = notebook_of(recording.trajectory, about_recording(recording))
+    notebook = notebook_of(recording.trajectory, identity_of_recording(recording))
     code = [cell for cell in notebook.cells if cell.metadata["rlm"]["role"] == "code"]
     turns = {cell.metadata["rlm"]["turn"] for cell in code if cell.metadata["rlm"]["cell"] in kept}
     turns |= {turn.iteration for turn in recording.trajectory.turns[-1:]}

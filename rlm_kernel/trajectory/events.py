@@ -65,6 +65,13 @@ class RunStarted(Event):
     seed: int = 0
     schema: dict[str, Any] | None = None
 
+    @property
+    def facts(self) -> str:
+        """Models, environment and size of the input: ``gpt-5 · local kernel · str of 1,200 characters``."""
+        models = self.model if self.sub_model == self.model else f"{self.model} (sub-calls: {self.sub_model})"
+        unit = ("character" if self.context_type == "str" else "item") + "s" * (self.context_length != 1)
+        return f"{models} · {self.environment} kernel · {self.context_type} of {self.context_length:,} {unit}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelReady(Event):

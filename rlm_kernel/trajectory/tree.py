@@ -6,11 +6,13 @@ during the run or from its log; `events_of` goes the other way.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
+from rlm_kernel.text import format_duration
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, SubcallAnswered, SubcallStarted
 from rlm_kernel.types import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage
@@ -20,6 +22,9 @@ SETUP = 0
 
 History = list[dict[str, Any]]
 """The messages to a model and its replies, as the variable `history` holds them."""
+
+State = Literal["answered", "failed", "stopped", "unfinished"]
+"""How a run ended. ``stopped``: it was cancelled; ``unfinished``: it is in progress, or was killed."""
 
 Spending = Iterator[tuple[str, Usage]]
 """Calls that were paid for: the model's label and what the call cost."""
@@ -154,6 +159,17 @@ class Turn:
     finished: events.IterationFinished | None = None
 
 
+def describe_ending(result: CellResult) -> str:
+    """A sentence about a cell that was stopped, or that lost its kernel or some output; empty for all others."""
+    match result.status:
+        case "timeout":
+            return f"The cell was stopped after {format_duration(result.seconds)}: it took too long."
+        case "died":
+            return "The kernel died while it ran this cell."
+    dropped = result.dropped_characters
+    return f"{dropped:,} characters of output were not kept." if dropped else ""
+
+
 def take_history(histories: dict[int, History], cell: int) -> History | None:
     """The `history` to give to a kernel before a cell runs in it; None: it is as the cell found it in the run.
 
@@ -207,6 +223,15 @@ class Trajectory:
     def model(self) -> str:
         """The label of the root model; empty before the run began."""
         return self.started.model if self.started else ""
+
+    @property
+    def state(self) -> State:
+        """How the run ended."""
+        if self.completion is not None:
+            return "answered"
+        if self.failure is None:
+            return "unfinished"
+        return "stopped" if isinstance(self.failure, asyncio.CancelledError | KeyboardInterrupt) else "failed"
 
     def spending(self) -> Spending:
         """What the run and its children cost, call by call."""

@@ -23,7 +23,7 @@ from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log.atomic_files import write_whole
 from rlm_kernel.trajectory.log.quota import Quota
 from rlm_kernel.trajectory.log.redaction import Redactor
-from rlm_kernel.trajectory.notebook.build import About, about_run, notebook_of, runs
+from rlm_kernel.trajectory.notebook.build import RunIdentity, identity_of_log, notebook_of, runs
 from rlm_kernel.trajectory.notebook.setup_cell import write_replay_code
 from rlm_kernel.trajectory.tree import Trajectory
 
@@ -60,7 +60,7 @@ class NotebookAutosave:
         quota: Quota | None = None,
     ) -> None:
         self._path = path
-        self._about = about_run(path, about)
+        self._about = identity_of_log(path, about)
         self._redact = redact
         self._seconds = seconds
         self._quota = quota or Quota()
@@ -129,7 +129,7 @@ class NotebookAutosave:
 class _Notebooks:
     """The notebooks of a run and of those below it, in memory and on disk. `changed`: the two are not the same."""
 
-    def __init__(self, folder: Path, about: About, redact: Redactor | None, quota: Quota) -> None:
+    def __init__(self, folder: Path, about: RunIdentity, redact: Redactor | None, quota: Quota) -> None:
         self.changed = False
         self._quota = quota
         self._folder = folder
@@ -173,7 +173,7 @@ class _Notebooks:
                 self._written[about.file] = told
         self.changed = False
 
-    def _text(self, run: Trajectory, about: About) -> str:
+    def _text(self, run: Trajectory, about: RunIdentity) -> str:
         return str(nbformat.writes(notebook_of(run, about, self._redact)))  # type: ignore[no-untyped-call]
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import chain, islice
 
 from rlm_kernel.html.markup import Element, Node, details, h, render
-from rlm_kernel.text import format_cost, format_duration, format_tokens, one_line, plain
+from rlm_kernel.text import drop_common_beginning, format_cost, format_duration, format_tokens, one_line, plain
 from rlm_kernel.trajectory.events import SubcallAnswered
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.trajectory.notebook.saved_outputs import own_output
@@ -34,7 +34,6 @@ IN_SHORT = 8
 """Prompts that the plain versions show."""
 
 _label = partial(one_line, limit=70)
-_COMMON = 20
 
 ChildName = Callable[[int, int], str]
 """The file of a child's notebook, by the call's place in the cell and the prompt's in the call, both from 0."""
@@ -100,7 +99,7 @@ def _usage_text(cell: Cell) -> str:
 
 def _call(call: Call, limit: int, child_name: Callable[[int], str]) -> Element:
     prompts = call.started.prompts
-    labels = _distinguish(prompts)
+    labels = [_label(line) for line in drop_common_beginning([one_line(prompt, 2_000) for prompt in prompts])]
     rows = [_prompt(call, index, labels[index], limit, child_name(index)) for index in range(len(prompts))]
     if len(rows) == 1:
         return rows[0]
@@ -134,13 +133,9 @@ def _prompt(call: Call, index: int, label: str, limit: int, child: str) -> Eleme
 
 def _facts(answer: SubcallAnswered) -> list[str]:
     usage = answer.usage
-    facts = [
-        answer.model,
-        format_tokens(usage.input_tokens, usage.output_tokens),
-        format_cost(usage.cost),
-        format_duration(answer.seconds),
-    ]
-    return [*facts, f"{answer.attempts} replies"] if answer.attempts > 1 else facts
+    spent = format_tokens(usage.input_tokens, usage.output_tokens), format_cost(usage.cost)
+    attempts = [f"{answer.attempts} replies"] * (answer.attempts > 1)
+    return [answer.model, *spent, format_duration(answer.seconds), *attempts]
 
 
 def _options(call: Call) -> list[str]:
@@ -159,16 +154,6 @@ def _in_short(call: Call) -> Iterator[str]:
         answer = call.answers.get(index)
         got = "no answer" if answer is None else _answer_text(answer)
         yield f"{call.started.kind}: {_label(prompt)} ⇒ {_label(got)}"
-
-
-def _distinguish(prompts: Sequence[str]) -> list[str]:
-    """The prompts of a batch often begin with the same words; the difference comes later."""
-    lines = [one_line(prompt, 2_000) for prompt in prompts]
-    low, high = min(lines), max(lines)
-    common = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), 0)
-    start = low.rfind(" ", 0, max(0, low.rfind(" ", 0, common))) + 1  # one word of what is common stays
-    cut = lines if start < _COMMON else [f"… {one[start:]}" for one in lines]
-    return [_label(one) for one in cut]
 
 
 # -- tools

@@ -236,7 +236,7 @@ def _cost(usage: Usage) -> list[str]:
 
 
 def _summary(turn: Turn, reply: Reply, place: Place) -> NotebookCell:
-    told = "*The conversation filled the model's window. From here on this summary takes its place:*"
+    told = "*The conversation filled the model's window. This summary replaces it from here on:*"
     source = f"{told}\n\n{_words(without_thinking(reply.text))}"
     about = {"turn": turn.iteration, "usage": dataclasses.asdict(reply.usage)}
     return markdown_cell(f"t{turn.iteration:03d}-summary", "summary", source, place, **about)

@@ -14,8 +14,9 @@ from typing import Any
 
 from rlm_kernel.html.sanitizer import sanitize
 from rlm_kernel.kernel.outputs import cell_number, is_deep
-from rlm_kernel.text import format_duration, join_text
+from rlm_kernel.text import join_text
 from rlm_kernel.trajectory.notebook import markdown
+from rlm_kernel.trajectory.tree import describe_ending
 from rlm_kernel.types import CellResult, Output
 
 TEXT_CHARACTERS = 1_000_000
@@ -49,18 +50,12 @@ def is_picture(kind: str) -> bool:
 
 
 def ending(result: CellResult | None, *, over: bool) -> list[Output]:
-    """What has to be said of a cell that did not end by itself. `over`: whether the run is."""
+    """A note on a cell that did not end by itself, or whose output is not complete. `over`: whether the run is."""
     if result is None:
-        said = "The run ended while this cell was running." if over else "This cell is running."
-    elif result.status == "timeout":
-        said = f"This cell was ended after {format_duration(result.seconds)}: it took too long."
-    elif result.status == "died":
-        said = "The kernel died while it ran this cell."
-    elif result.dropped_characters:
-        said = f"{result.dropped_characters:,} characters of output were not kept."
+        text = "The run ended while this cell was running." if over else "This cell is running."
     else:
-        return []
-    return [own_output("ending", {"text/markdown": f"*{said}*", "text/plain": said})]
+        text = describe_ending(result)
+    return [own_output("ending", {"text/markdown": f"*{text}*", "text/plain": text})] if text else []
 
 
 def own_output(role: str, data: dict[str, str]) -> Output:
@@ -78,11 +73,8 @@ class _Room:
     def take(self, output: Output) -> Output:
         match output["output_type"]:
             case "stream":
-                return {
-                    "output_type": "stream",
-                    "name": output["name"],
-                    "text": self._shortened(join_text(output["text"])),
-                }
+                text = self._shortened(join_text(output["text"]))
+                return {"output_type": "stream", "name": output["name"], "text": text}
             case "error":
                 lines = "\n".join(map(str, output["traceback"]))
                 names = {"ename": str(output["ename"]), "evalue": self._shortened(str(output["evalue"]))}
