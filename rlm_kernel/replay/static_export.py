@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.html.markup import PICTURE, Element, h, render, render_line
 from rlm_kernel.html.sanitizer import sanitize
+from rlm_kernel.kernel.outputs import cell_number
 from rlm_kernel.text import join_text, plain
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs
@@ -80,15 +81,8 @@ def _page_cell(cell: NotebookNode, number: int) -> dict[str, Any]:
     if cell.cell_type != "code":
         return {**common, "cell_type": "markdown", "source": markdown.harmless(source)}
     outputs = [_page_output(output, ours=ours) for output, ours in _outputs(cell)]
-    count = cell.get("execution_count")
-    number_of_run = count if isinstance(count, int) else None
-    return {
-        **common,
-        "cell_type": "code",
-        "source": source,
-        "execution_count": number_of_run,
-        "outputs": outputs,
-    }
+    count = cell_number(cell.get("execution_count"))
+    return {**common, "cell_type": "code", "source": source, "execution_count": count, "outputs": outputs}
 
 
 def _page_output(output: Output, *, ours: bool) -> Output:

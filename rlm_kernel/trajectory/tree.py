@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rlm_kernel.text import format_duration
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, SubcallAnswered, SubcallStarted
-from rlm_kernel.types import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage
+from rlm_kernel.types import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage, UsageMeter, UsageSummary
 
 SETUP = 0
 """The number of the cell in whose name the setup of a kernel asks; those of the turns count from 1."""
@@ -157,6 +157,19 @@ class Turn:
     notices: list[str] = field(default_factory=list)
     summary: Reply | None = None
     finished: events.IterationFinished | None = None
+
+
+def sum_usage(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
+    """The usage of calls, by model."""
+    meter = UsageMeter()
+    for model, usage in spending:
+        meter.add(model, usage)
+    return meter.summary()
+
+
+def sum_paid(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
+    """Like `sum_usage`, without calls that failed before they used a token: their unknown cost is no cost."""
+    return sum_usage((model, usage) for model, usage in spending if usage != Usage())
 
 
 def describe_ending(result: CellResult) -> str:

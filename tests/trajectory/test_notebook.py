@@ -387,7 +387,7 @@ def test_thoughts_are_folded():
         ]
     )
     (model,) = [c for c in notebook_of(run, RunIdentity("x")).cells if c.id.endswith("t001-model")]
-    assert "<details><summary>What the model thought</summary>\n\n```\n<think>\nhm <b>" in model.source
+    assert "<details><summary>Thoughts of the model</summary>\n\n```\n<think>\nhm <b>" in model.source
     assert model.source.endswith("Look:")
 
 

@@ -44,10 +44,11 @@ KINDS: dict[type[Event], str] = {
 }
 """What is recorded; pieces of text and output are not, because the whole follows."""
 
-_EVENTS = {kind: event for event, kind in KINDS.items()}
+_SPENDING = tuple[tuple[str, Usage], ...]
+_EVENTS: dict[str, Any] = {kind: event for event, kind in KINDS.items()}
 
 TYPES = ("context", *_EVENTS)
-"""The types of the lines of a log; the one that says where the input is kept tells of no event."""
+"""The types of the lines of a log; a `context` line is not an event, it says where the input is stored."""
 
 _KEYS = {"messages": "told", "raw_text": "said"}
 """The keys of fields that have another name in the log; the keys stay, so that old logs can be read."""
@@ -91,7 +92,7 @@ def event_of(line: dict[str, Any]) -> Event:
         where = {key: line[key] for key in ("time", "cell", "query", "index")}
         return events.ChildEvent(**where, event=event_of(line["line"]))
     if kind is events.RunFailed:
-        given_up = _spending_reader().validate_python(line.get("given_up", ()))
+        given_up = reader_of(_SPENDING).validate_python(line.get("given_up", ()))
         return events.RunFailed(time=line["time"], error=_error(line), given_up=given_up)
     keys = ((field.name, _KEYS.get(field.name, field.name)) for field in dataclasses.fields(kind))
     fields: dict[str, Any] = {name: line[key] for name, key in keys if key in line}
@@ -99,17 +100,17 @@ def event_of(line: dict[str, Any]) -> Event:
         fields["prompt"] = ""
     if kind is events.RunFinished:
         fields["completion"] = {**line, "prompt": ""}
-    event: Event = _reader(line["type"]).validate_python(fields)
+    event: Event = reader_of(kind).validate_python(fields)
     if isinstance(event, events.RunStarted):
         check_tools(event.tools)
     return event
 
 
 def check_tools(tools: Iterable[Any]) -> None:
-    """See whether custom tools are as `Tool.recorded` tells them.
+    """Check that custom tools have the fields that `Tool.recorded` writes.
 
     Raises:
-        TypeError, ValueError, KeyError: one of them is not.
+        TypeError, ValueError, KeyError: a field is missing or wrong.
     """
     for tool in tools:
         name, kind, _ = (tool[key] for key in ("name", "kind", "description"))
@@ -122,18 +123,11 @@ def check_tools(tools: Iterable[Any]) -> None:
 
 
 @cache
-def _reader(kind: str) -> Any:
-    """What checks the fields of a line of this type and makes the event of them."""
+def reader_of(kind: Any) -> Any:
+    """The `TypeAdapter` that checks plain data and makes a value of this type from it."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(_EVENTS[kind])
-
-
-@cache
-def _spending_reader() -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(tuple[tuple[str, Usage], ...])
+    return TypeAdapter(kind)
 
 
 def _fields_of(record: Any) -> dict[str, Any]:

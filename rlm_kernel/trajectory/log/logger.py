@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
@@ -20,6 +20,9 @@ from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
 from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
+
+if TYPE_CHECKING:
+    from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 
 
 class RLMLogger:
@@ -144,22 +147,6 @@ def _make(folder: Path) -> None:
         (folder / ".gitignore").write_text("*\n", "utf-8")
 
 
-class File(Protocol):
-    """A reader of the stream that writes a file."""
-
-    def __call__(self, event: Event) -> None:
-        """Take an event."""
-        ...
-
-    def close(self) -> None:
-        """Wait for what is being written.
-
-        Raises:
-            OSError: it could not be.
-        """
-        ...
-
-
 class RunLog:
     """The log of one completion.
 
@@ -174,27 +161,27 @@ class RunLog:
         self.redact = redact
         self._run = Trajectory()
         self.readers: list[OnEvent] = [self._remember]
-        self._files: list[File] = []
-        self._untold: deque[str] = deque()
+        self._files: list[LogWriter | NotebookAutosave] = []
+        self._unreported: deque[str] = deque()
 
     @property
     def run_id(self) -> str:
         """The name of the run, and of its files."""
         return str(self.about["run_id"])
 
-    def add(self, file: File) -> None:
-        """Have a file written, too."""
+    def add(self, file: LogWriter | NotebookAutosave) -> None:
+        """Write another file."""
         self.readers.append(file)
         self._files.append(file)
 
     def tell(self, message: str) -> None:
         """Queue a message on the log for the user. May be called from any thread."""
-        self._untold.append(message)
+        self._unreported.append(message)
 
     def take_untold(self) -> Iterator[str]:
         """The messages for the user since the last call."""
-        while self._untold:
-            yield self._untold.popleft()
+        while self._unreported:
+            yield self._unreported.popleft()
 
     def metadata(self) -> dict[str, Any]:
         """The run so far, as `completion.metadata` holds it."""

@@ -5,11 +5,11 @@ The log of a killed process ends anywhere, also in the middle of a line. Everyth
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -51,14 +51,7 @@ _MAX_FIRST = 1 << 22
 _MAX_NOTEBOOK = 1 << 30
 _MAX_LINE = 1 << 28
 
-_STORED = tuple(field.name for field in fields(StoredContext))
-
-
-@cache
-def _reader() -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(StoredContext)
+_STORED = tuple(field.name for field in dataclasses.fields(StoredContext))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +61,10 @@ class Recording:
     Attributes:
         path: of the log.
         metadata: its first line: the documented fields, and the configuration of the `RLM`.
-        context: the input, or None when the run was killed before it was stored.
+        context: the input, or None if the run was killed before it was stored.
         trajectory: the run.
-        flaw: why the log does not count as one that this user wrote, in words; None: it carries the user's signature.
-        clipped_at: the first cell that is not whole on record, because the log reached `max_log_bytes`; None: all are.
+        flaw: why the signature is not the user's, as text; None: it is.
+        clipped_at: the first cell that is not completely in the log, because the log reached `max_log_bytes`; or None.
     """
 
     path: Path
@@ -99,18 +92,19 @@ def read_log(path: str | Path) -> Recording:
     trajectory, known, clipped_at = Trajectory(), dict[str, str | None](), None
     check = signature.Check()
     for number, line in _lines(log, check):
-        if (told := line.get("type")) not in jsonl.TYPES:
-            raise RecordingError(f"{log}: line {number} is not one of ours: its type is {told!r}. {_KNOWN}")
+        if (kind := line.get("type")) not in jsonl.TYPES:
+            raise RecordingError(f"{log}: line {number} is not one of ours: its type is {kind!r}. {_KNOWN}")
         try:
-            match told:
-                case "context":
-                    context = _reader().validate_python({key: line[key] for key in _STORED if key in line})
-                case kind:
-                    metadata = _check_first_line(log, line) if kind == "metadata" and not metadata else metadata
-                    _put_back(line, log.parent, known)
-                    trajectory.add(jsonl.event_of(line))
-                    if line.get(clipping.MARK) and clipped_at is None:
-                        clipped_at = _under_way(trajectory, line)
+            if kind == "context":
+                fields = {key: line[key] for key in _STORED if key in line}
+                context = jsonl.reader_of(StoredContext).validate_python(fields)
+                continue
+            if kind == "metadata" and not metadata:
+                metadata = _check_first_line(log, line)
+            _restore_prompts(line, log.parent, known)
+            trajectory.add(jsonl.event_of(line))
+            if line.get(clipping.MARK) and clipped_at is None:
+                clipped_at = _running_cell(trajectory, line)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise RecordingError(f"{log}: line {number} is not one of ours: {_wrong(error)}. {_KNOWN}") from error
     if not metadata:
@@ -118,7 +112,7 @@ def read_log(path: str | Path) -> Recording:
     return Recording(log, metadata, context, trajectory, check.flaw, clipped_at)
 
 
-def _put_back(line: dict[str, Any], folder: Path, known: dict[str, str | None]) -> None:
+def _restore_prompts(line: dict[str, Any], folder: Path, known: dict[str, str | None]) -> None:
     """Read the large prompts of a call, or of one in a child's run, from their files."""
     while line.get("type") == "child" and isinstance(line.get("line"), dict):
         line = line["line"]
@@ -126,7 +120,7 @@ def _put_back(line: dict[str, Any], folder: Path, known: dict[str, str | None]) 
         prompt_store.restore(line, folder, known)
 
 
-def _under_way(run: Trajectory, line: dict[str, Any]) -> int:
+def _running_cell(run: Trajectory, line: dict[str, Any]) -> int:
     """The cell that was running when a line was written, or the next one."""
     latest = run.cells[-1] if run.cells else None
     if latest is None or (latest.result is not None and line.get("cell") != latest.number):
@@ -147,10 +141,10 @@ def _wrong(error: Exception) -> str:
 
 
 def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
-    """The first line, with what others take from it as it is.
+    """The first line, after a check of the fields that no event reads.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not as we write it.
+        KeyError, TypeError, ValueError: a field is wrong.
         RecordingError: a later version wrote it.
     """
     schema = line.get("log_schema", jsonl.SCHEMA)

@@ -11,8 +11,7 @@ from itertools import islice
 from typing import Any
 
 from rlm_kernel.text import clip
-from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn
-from rlm_kernel.types import Usage, UsageMeter, UsageSummary
+from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn, sum_usage
 
 LOGGED_CHARACTERS = 20_000
 """What the log repeats of an output, a prompt or an answer."""
@@ -86,7 +85,7 @@ def _calls(call: Call, limit: int | None) -> Iterable[dict[str, Any]]:
             "root_model": _clip(answered.model, limit),
             "prompt": _clip(call.started.prompts[index], limit),
             "response": _clip(answered.text, limit),
-            "usage_summary": _summary(call.spending_of(index)).to_dict(),
+            "usage_summary": sum_usage(call.spending_of(index)).to_dict(),
             "execution_time": answered.seconds,
         }
         if answered.error is not None:
@@ -95,13 +94,6 @@ def _calls(call: Call, limit: int | None) -> Iterable[dict[str, Any]]:
         if child is not None and limit is None:
             fields["metadata"] = trajectory(child, metadata({}, child.model))
         yield fields
-
-
-def _summary(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
-    meter = UsageMeter()
-    for model, usage in spending:
-        meter.add(model, usage)
-    return meter.summary()
 
 
 def _clip(text: str, limit: int | None) -> str:

@@ -20,9 +20,8 @@ from urllib.parse import quote
 from rlm_kernel.text import format_cost, format_duration
 from rlm_kernel.trajectory.log.reader import Recording, StoredContext
 from rlm_kernel.trajectory.notebook import markdown, setup_cell
-from rlm_kernel.trajectory.notebook.calls import sum_usage
 from rlm_kernel.trajectory.notebook.cells import NotebookCell, Place, markdown_cell, turn_cells
-from rlm_kernel.trajectory.tree import Trajectory
+from rlm_kernel.trajectory.tree import Trajectory, sum_paid
 from rlm_kernel.types import UsageSummary
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def _usage(trajectory: Trajectory) -> UsageSummary:
     """The usage of the run so far, with its children."""
     if trajectory.completion is not None:
         return trajectory.completion.usage_summary
-    return sum_usage(trajectory.spending())
+    return sum_paid(trajectory.spending())
 
 
 def _code(name: str, source: str, place: Place, metadata: dict[str, Any]) -> NotebookCell:

@@ -19,8 +19,8 @@ from rlm_kernel.text import drop_common_beginning, format_cost, format_duration,
 from rlm_kernel.trajectory.events import SubcallAnswered
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.trajectory.notebook.saved_outputs import own_output
-from rlm_kernel.trajectory.tree import Call, Cell, Spending, ToolUse
-from rlm_kernel.types import Output, Usage, UsageMeter, UsageSummary
+from rlm_kernel.trajectory.tree import Call, Cell, ToolUse, sum_paid
+from rlm_kernel.types import Output
 
 ALL_TEXTS = 300_000
 """Characters of all prompts and answers of one cell that the notebook shows."""
@@ -59,15 +59,6 @@ def calls_output(cell: Cell, child_name: ChildName) -> Output | None:
     return own_output("calls", data)
 
 
-def sum_usage(spending: Spending) -> UsageSummary:
-    """Calls added up. One that failed before it cost anything does not make the sum unknown."""
-    meter = UsageMeter()
-    for model, usage in spending:
-        if usage != Usage():
-            meter.add(model, usage)
-    return meter.summary()
-
-
 def _items(lines: Sequence[str]) -> Iterator[str]:
     return (f"* {markdown.one_line(one, 240)}" for one in lines)
 
@@ -88,7 +79,7 @@ def _title(cell: Cell) -> str:
 
 
 def _usage_text(cell: Cell) -> str:
-    summary = sum_usage(cell.spending())
+    summary = sum_paid(cell.spending())
     seconds = sum(call.seconds or 0.0 for call in cell.calls)
     sums = format_tokens(summary.total_input_tokens, summary.total_output_tokens)
     return f"{sums} · {format_cost(summary.total_cost)} · {format_duration(seconds)}"
