@@ -83,15 +83,10 @@ def _any_given(options: Namespace, *names: str) -> bool:
     return any(getattr(options, name) for name in names)
 
 
-def _dict(recorded: Mapping[str, Any], name: str) -> dict[str, Any]:
-    held = recorded.get(name)
-    return held if isinstance(held, dict) else {}
-
-
 def _environment_kwargs(options: Namespace, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
     """The recorded options, overridden by those of the command. A new environment uses no recorded option."""
     chosen = arguments.pairs_of(options, "environment_kwarg")
-    before = _dict(recorded, "environment_kwargs") if options.environment is None else {}
+    before = (recorded.get("environment_kwargs") or {}) if options.environment is None else {}
     hidden = sorted(name for name, held in before.items() if name not in chosen and held != without_hidden(held))
     if hidden and not chosen:
         return None  # then the resumed run reports which options are missing

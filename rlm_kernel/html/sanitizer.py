@@ -14,7 +14,7 @@ import html
 import re
 from collections.abc import Iterator
 
-from rlm_kernel.html.markup import CONTENT, PICTURE, VOID, Element, Markup, Node, h, is_address, render
+from rlm_kernel.html.markup import CONTENT, PICTURE, VOID, Markup, Node, h, is_address, render
 
 MAX_DEPTH = 60
 """Elements inside one another. What is in a deeper one stays, without it."""
@@ -57,6 +57,9 @@ _NO_CONTENT = re.compile(
 )
 _STYLE = re.compile(r"\A\s*+(?P<name>[a-z-]++)\s*+:\s*+(?P<value>[\w\s#%.,()'+-]++)", re.IGNORECASE)
 
+_Opened = tuple[str, dict[str, str], list[Node]]
+"""An element that is not closed yet: its name, its attributes and its children."""
+
 
 def sanitize(text: str, *, ours: bool = False) -> Markup:
     """HTML as HTML that does nothing. Applied once more, it changes nothing.
@@ -69,42 +72,37 @@ def sanitize(text: str, *, ours: bool = False) -> Markup:
 
 
 def _tree(text: str, ours: bool) -> list[Node]:
-    top: list[Node] = []
-    opened: list[tuple[str, dict[str, str], list[Node]]] = []
+    opened: list[_Opened] = [("", {}, [])]  # the first one is the text itself
     at = count = 0
     for tag in _TAG.finditer(text):
         if count == MAX_ELEMENTS:
             text, at = _TAG.sub("", text[at:]), 0
             break
-        _add(top, opened, html.unescape(text[at : tag.start()]))
+        opened[-1][2].append(html.unescape(text[at : tag.start()]))
         at, name = tag.end(), tag["name"].lower()
         if name not in CONTENT:
             continue
         count += not tag["end"]
         if tag["end"]:
-            _close(top, opened, name)
+            _close(opened, name)
         elif name in VOID:
-            _add(top, opened, h(name, **_attributes(name, tag["attributes"], ours)))
-        elif len(opened) < MAX_DEPTH:
+            opened[-1][2].append(h(name, **_attributes(name, tag["attributes"], ours)))
+        elif len(opened) <= MAX_DEPTH:
             opened.append((name, _attributes(name, tag["attributes"], ours), []))
-    _add(top, opened, html.unescape(text[at:]))
-    while opened:
-        _close(top, opened, opened[-1][0])
-    return top
+    opened[-1][2].append(html.unescape(text[at:]))
+    while len(opened) > 1:
+        _close(opened, opened[-1][0])
+    return opened[0][2]
 
 
-def _add(top: list[Node], opened: list[tuple[str, dict[str, str], list[Node]]], node: str | Element) -> None:
-    (opened[-1][2] if opened else top).append(node)
-
-
-def _close(top: list[Node], opened: list[tuple[str, dict[str, str], list[Node]]], name: str) -> None:
-    """Close the innermost element of this name, and those inside it; when none is open, nothing."""
-    if name not in (one[0] for one in opened):
+def _close(opened: list[_Opened], name: str) -> None:
+    """Close the innermost element of this name and those inside it; do nothing if none is open."""
+    if name not in (element[0] for element in opened):
         return
     last = ""
     while last != name:
         last, attributes, children = opened.pop()
-        _add(top, opened, h(last, children, **attributes))
+        opened[-1][2].append(h(last, children, **attributes))
 
 
 def _attributes(tag: str, written: str, ours: bool) -> dict[str, str]:

@@ -137,16 +137,16 @@ class NotebookHost:
         return [*self._notes, *await restore_kernel(session, self._chain, context, self._responder)]
 
     def _admitted(self, recording: Recording, kernel_name: str, parameters: dict[str, Any]) -> Recording:
-        """The record as it may be used. What the notebook itself says of trust counts for nothing."""
+        """The record as it may be used. A parameter `rlm_trust` in the notebook itself is ignored."""
         ours = _name_of_ours(kernel_name)
         elsewhere = None if ours == start_event(recording).environment else ours or kernel_name
         live = notebook_parameters.mode_of(parameters) == "live"
         given = notebook_parameters.arguments_of(parameters, {}, {}) or {}
         use = Use(elsewhere, models=live, given=given)
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             recording = admitted(recording, use, self._given.get("rlm_trust") is True)
-        self._notes += [str(warning.message) for warning in told]
+        self._notes += [str(warning.message) for warning in warned]
         if recording.clipped_at is not None:
             self._notes.append(f"Cell {recording.clipped_at} {CLIPPED}.")
         return recording

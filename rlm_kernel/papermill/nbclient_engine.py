@@ -151,13 +151,13 @@ class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
 @contextmanager
 def _without_lines_of_calls() -> Iterator[None]:
     """Httpx logs each call of a model, and papermill's command shows what any library logs."""
-    told = logging.getLogger("httpx")
-    level = told.level
-    told.setLevel(level or logging.WARNING)
+    httpx_logger = logging.getLogger("httpx")
+    level = httpx_logger.level
+    httpx_logger.setLevel(level or logging.WARNING)
     try:
         yield
     finally:
-        told.setLevel(level)
+        httpx_logger.setLevel(level)
 
 
 def _parameters_now(notebook: NotebookNode) -> dict[str, Any]:

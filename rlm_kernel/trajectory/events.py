@@ -46,7 +46,7 @@ class RunStarted(Event):
         depth: of the RLM in its tree.
         context: the input itself.
         setup: cells that were run in the kernel before the first turn.
-        tools: the custom tools, as `Tool.recorded` tells them, without what is called like a secret.
+        tools: the custom tools, as `Tool.recorded` writes them; values with the name of a secret are hidden.
         seed: of `random` and of hashes in the kernel.
         schema: the JSON Schema that the answer has to fit, or None.
     """
@@ -82,10 +82,10 @@ class KernelReady(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IterationStarted(Event):
-    """The root model is asked.
+    """A call of the root model begins.
 
     Attributes:
-        iteration: counts from 1; the last word after the limit has the next number.
+        iteration: counts from 1; the request for an answer after the last turn has the next number.
         messages: those since its last reply; before the first reply the whole opening.
     """
 

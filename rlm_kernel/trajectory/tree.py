@@ -18,7 +18,7 @@ from rlm_kernel.trajectory.events import Event, SubcallAnswered, SubcallStarted
 from rlm_kernel.types import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage, UsageMeter, UsageSummary
 
 SETUP = 0
-"""The number of the cell in whose name the setup of a kernel asks; those of the turns count from 1."""
+"""The cell number for the sub-calls of a kernel's setup; the cells of the turns count from 1."""
 
 History = list[dict[str, Any]]
 """The messages to a model and its replies, as the variable `history` holds them."""
@@ -46,8 +46,8 @@ class Call:
     """One `llm_query`, `rlm_query` or batch.
 
     Attributes:
-        started: what was asked.
-        answers: what came back, by the place of the prompt; a killed run misses some.
+        started: the event that began it.
+        answers: by the place of the prompt; some are missing in a run that was killed.
         children: the runs of an `rlm_query`, by the place of the prompt.
         rejected: replies that did not fit the schema, by the place of the prompt.
         failed: how many prompts have no answer; None while the call is under way.
@@ -64,13 +64,13 @@ class Call:
     given_up: tuple[tuple[str, Usage], ...] = ()
 
     def spending(self) -> Spending:
-        """What its prompts cost; a child's calls are those of its own run."""
+        """The cost of its prompts, those that children answered included."""
         for index in sorted({*self.answers, *self.children, *self.rejected}):
             yield from self.spending_of(index)
         yield from self.given_up
 
     def spending_of(self, index: int) -> Spending:
-        """What a prompt cost, reply by reply."""
+        """The cost of a prompt, reply by reply."""
         answer, model = self.answers.get(index), self.started.model
         if index in self.children:
             yield from self.children[index].spending()
@@ -110,12 +110,12 @@ class Cell:
         self.calls.append(call)
 
     def spending(self) -> Spending:
-        """What its sub-calls cost."""
+        """The cost of its sub-calls."""
         for call in self.calls:
             yield from call.spending()
 
     def recorded_events(self) -> Iterator[Event]:
-        """Its events; an answer gets its prompt back, which a log says once."""
+        """Its events. The answers have their prompts, which a log does not repeat."""
         for event in self.events:
             if isinstance(event, SubcallAnswered):
                 yield replace(event, prompt=self.call(event.query, event.index).started.prompts[event.index])
@@ -126,7 +126,7 @@ class Cell:
         """The call with this id, which has a prompt at this place.
 
         Raises:
-            KeyError: there is none; no log of ours says so.
+            KeyError: there is no such call, so the log was altered.
         """
         call = self._by_query[query]
         if not 0 <= index < call.started.count:
@@ -145,7 +145,7 @@ class Turn:
         seconds: how long the model took.
         cells: those of the reply that ran.
         notices: messages to the user during the turn.
-        summary: the summary that took the place of the conversation after this turn, or None.
+        summary: the summary that replaced the conversation after this turn, or None.
         finished: the end of the turn; None when the run ended in it.
     """
 
@@ -184,10 +184,10 @@ def describe_ending(result: CellResult) -> str:
 
 
 def take_history(histories: dict[int, History], cell: int) -> History | None:
-    """The `history` to give to a kernel before a cell runs in it; None: it is as the cell found it in the run.
+    """The new value of `history` for a kernel before it runs a cell; None: the kernel has the right value.
 
     Args:
-        histories: of the run; those until this cell are taken out. Of cells that do not run again they count, too.
+        histories: see `Trajectory.histories`; those up to this cell are removed, also of cells that do not run again.
         cell: its number.
     """
     passed = [number for number in histories if number <= cell]
@@ -199,13 +199,13 @@ class Trajectory:
     """A run so far.
 
     Attributes:
-        started: how it began, or None before it did.
-        kernel_seconds: how long the kernel took to be ready, or None.
-        setup: what the setup of the kernel asked, as a cell that has no code and is of no turn.
-        turns: the turns of the root model.
-        replies: every reply of the root model in order, summaries included, as they were announced.
-        completion: the outcome, or None.
-        failure: why there is none, or None.
+        started: the event that began it, or None before.
+        kernel_seconds: until the kernel was ready, or None.
+        setup: the sub-calls of the kernel's setup, as a cell without code that belongs to no turn.
+        turns: of the root model.
+        replies: all replies of the root model in order, summaries included.
+        completion: the result, or None.
+        failure: the error that ended the run, or None.
         given_up: see `RunFailed`.
         seconds: the time of the last event.
     """
@@ -247,7 +247,7 @@ class Trajectory:
         return "stopped" if isinstance(self.failure, asyncio.CancelledError | KeyboardInterrupt) else "failed"
 
     def spending(self) -> Spending:
-        """What the run and its children cost, call by call."""
+        """The cost of the run and its children, call by call."""
         for replied in self.replies:
             yield self.model, replied.reply.usage
         for cell in (self.setup, *self._cells.values()):
@@ -334,7 +334,7 @@ class Trajectory:
 
 
 def events_of(run: Trajectory) -> Iterator[Event]:
-    """The events of a run, as far as it got; pieces of text and output are not on record."""
+    """The events of a run so far, without pieces of text and output, which are not recorded."""
     if run.started is None:
         return
     yield run.started

@@ -148,7 +148,7 @@ def test_children_of_children_are_told_by_their_place(tmp_path):
     names = [f"{story.log.stem}{end}.ipynb" for end in ("", "-child-1-1-1", "-child-1-1-1-1-1-1")]
     found = notebooks_of(story.recording.trajectory, identity_of_recording(story.recording))
     assert [*found] == names
-    assert f"[the run that asked]({names[1]})" in found[names[2]].cells[0].source
+    assert f"[parent run]({names[1]})" in found[names[2]].cells[0].source
     assert len(found[names[2]].metadata.rlm.child) == 2
 
 
@@ -249,7 +249,7 @@ def test_a_run_that_failed_says_how_far_it_got(tmp_path):
 
 def test_a_limit_leaves_the_draft(tmp_path):
     story = told(tmp_path, [cell("answer['content'] = 'a draft'\n1 / 0")] * 2, max_errors=2)
-    assert "The best answer until then:\n\na draft" in text_of(story.notebook)
+    assert "The best answer so far:\n\na draft" in text_of(story.notebook)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_run_that_is_under_way_or_was_stopped(failure, outcome):
 
 def test_a_trajectory_of_nothing_is_a_notebook():
     notebook = notebook_of(Trajectory(), RunIdentity("x"))
-    assert "the model was not asked yet" in text_of(notebook)
+    assert "no call of the model yet" in text_of(notebook)
 
 
 def test_every_text_is_redacted(story):

@@ -18,7 +18,7 @@ from rlm_kernel import errors
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import prompt_store
-from rlm_kernel.types import RLMChatCompletion, ToolCall, Usage
+from rlm_kernel.types import ToolCall, Usage
 
 SCHEMA = 1
 """The version of the lines, in `metadata`."""
@@ -42,7 +42,7 @@ KINDS: dict[type[Event], str] = {
     events.RunFinished: "finished",
     events.RunFailed: "failed",
 }
-"""What is recorded; pieces of text and output are not, because the whole follows."""
+"""The recorded events; pieces of text and output are not recorded, because a later event has the whole."""
 
 _SPENDING = tuple[tuple[str, Usage], ...]
 _EVENTS: dict[str, Any] = {kind: event for event, kind in KINDS.items()}
@@ -52,6 +52,9 @@ TYPES = ("context", *_EVENTS)
 
 _KEYS = {"messages": "told", "raw_text": "said"}
 """The keys of fields that have another name in the log; the keys stay, so that old logs can be read."""
+
+_NOT_REPEATED = {"prompt", "metadata"}
+"""Fields of a completion that earlier lines hold."""
 
 _LEFT_OUT = {events.RunStarted: ("context",), events.SubcallAnswered: ("prompt",), ToolCall: ("slots",)}
 
@@ -67,10 +70,13 @@ def line_of(event: Event) -> dict[str, Any] | None:
             where = {"cell": event.cell, "query": event.query, "index": event.index}
             return None if inner is None else {"type": kind, "time": event.time, **where, "line": inner}
         case events.RunFinished():
-            return {"type": kind, "time": event.time, **_outcome(event.completion)}
-        case events.RunFailed():
+            fields = event.completion.to_dict()
+            return {"type": kind, "time": event.time, **{key: fields[key] for key in fields.keys() - _NOT_REPEATED}}
+        case events.RunFailed(error=error):
+            partial = getattr(error, "partial_answer", None)
+            failure = {"error_type": type(error).__name__, "error": str(error), "partial_answer": partial}
             given_up = {"given_up": event.given_up} if event.given_up else {}
-            return {"type": kind, "time": event.time, **_failure(event.error), **given_up}
+            return {"type": kind, "time": event.time, **failure, **given_up}
         case events.SubcallStarted():
             return prompt_store.shortened({"type": kind, **_fields_of(event)})
     return {"type": kind, **_fields_of(event)}
@@ -85,7 +91,7 @@ def event_of(line: dict[str, Any]) -> Event:
     """The event of a line.
 
     Raises:
-        ValueError, KeyError: the line is not one that we wrote.
+        ValueError, KeyError: the line was not written by `line_of`.
     """
     kind = _EVENTS[line["type"]]
     if kind is events.ChildEvent:
@@ -153,18 +159,8 @@ def _plain(value: Any) -> Any:
 _ENCODER = json.JSONEncoder(default=_plain, separators=(",", ":"))
 
 
-def _outcome(completion: RLMChatCompletion) -> dict[str, Any]:
-    fields = completion.to_dict()
-    return {key: fields[key] for key in fields.keys() - {"prompt", "metadata"}}
-
-
-def _failure(error: BaseException) -> dict[str, Any]:
-    partial = getattr(error, "partial_answer", None)
-    return {"error_type": type(error).__name__, "error": str(error), "partial_answer": partial}
-
-
 def _error(line: dict[str, Any]) -> BaseException:
-    """The error of a run that failed, as far as its name and message allow."""
+    """The error of a run that failed, rebuilt from its name and message."""
     if line["error_type"] in (asyncio.CancelledError.__name__, KeyboardInterrupt.__name__):
         return asyncio.CancelledError(line["error"])
     known = getattr(errors, str(line["error_type"]), None)

@@ -34,9 +34,9 @@ class RLMLogger:
         log_dir: the folder, made when needed; None: nothing is written, and `completion.metadata` is all there is.
         file_name: how the names begin.
         notebook: whether to write the notebook, too.
-        max_log_bytes: what the files of one completion may take together: log and notebooks, those of children too,
-            input, large prompts and pictures; the replay code that the notebooks of a folder share (53 kB) does not
-            count. A run that reaches the bound continues, and its log is clipped from there. None: no bound.
+        max_log_bytes: limit for the files of one completion together: log, notebooks (also of children), input, large
+            prompts and pictures. The replay code that the notebooks of a folder share (53 kB) does not count. A run
+            that reaches the limit continues, and its log is clipped from there. None: no limit.
 
     Attributes:
         log_file_path: of the latest completion, or None.
@@ -127,7 +127,7 @@ class RLMLogger:
 
 
 def _key(log: RunLog) -> bytes | None:
-    """What the log is signed with. Without a key the run is logged all the same."""
+    """The key of the user. Without a key the run is logged without a signature."""
     try:
         return signature.key()
     except OSError as error:
@@ -139,7 +139,7 @@ def _key(log: RunLog) -> bytes | None:
 
 
 def _make(folder: Path) -> None:
-    """Make the folder. The one of the command line and the magics lands in working trees: git leaves it alone."""
+    """Make the folder. The default one is often in a working tree, so git is told to ignore it."""
     if folder.is_dir():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ class RunLog:
         self._files.append(file)
 
     def tell(self, message: str) -> None:
-        """Queue a message on the log for the user. May be called from any thread."""
+        """Queue a message about the log for the user. May be called from any thread."""
         self._unreported.append(message)
 
     def take_untold(self) -> Iterator[str]:
@@ -190,13 +190,13 @@ class RunLog:
         return {**known, "run_metadata": self.redact.data(known["run_metadata"])}
 
     def close(self) -> None:
-        """Wait for what is being written. Warns of what could not be."""
+        """Wait until the files are written. Warns of those that could not be."""
         self.redact.forget()
         for file in self._files:
             try:
                 file.close()
             except OSError as error:
-                warnings.warn(f"{file!r} is not whole: {error}", RuntimeWarning, stacklevel=2)
+                warnings.warn(f"{file!r} is incomplete: {error}", RuntimeWarning, stacklevel=2)
         for message in self.take_untold():
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 

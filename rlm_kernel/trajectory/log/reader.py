@@ -24,17 +24,17 @@ ContextEncoding = Literal["text", "json", "pickle"]
 
 @dataclass(frozen=True, slots=True)
 class StoredContext:
-    """Where the input of a run is kept.
+    """Where the input of a run is stored.
 
     Attributes:
         sha256: of its bytes, in hex.
-        encoding: ``text``: UTF-8 with surrogates passed; ``json``; ``pickle``: neither was exact. The host does not
-            open a pickle that it reads from a file, only a kernel does.
+        encoding: ``text``: UTF-8 with surrogates passed; ``json``; ``pickle``: for values that these would change. The
+            host never unpickles a file, only a kernel does.
         size: bytes.
         file: its path relative to the log's folder, or None when it is embedded.
         value: the embedded input.
-        redacted: whether it holds a secret, and was therefore not stored.
-        left_out: whether it was not stored because the files of the run may not be so large.
+        redacted: whether it was not stored because it holds a secret.
+        left_out: whether it was not stored because of the quota for the files of the run.
     """
 
     sha256: str
@@ -129,7 +129,7 @@ def _running_cell(run: Trajectory, line: dict[str, Any]) -> int:
 
 
 def _wrong(error: Exception) -> str:
-    """What is wrong with a line, in a few words."""
+    """The problem of a line in a few words."""
     from pydantic import ValidationError
 
     if isinstance(error, KeyError):
@@ -164,10 +164,10 @@ def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def earlier_recordings(recording: Recording) -> tuple[Recording, ...]:
-    """The runs that the same persistent kernel served before, the first one first.
+    """The earlier runs in the same persistent kernel, in order.
 
     Raises:
-        RecordingError: the log of one of them is missing, or they are no chain.
+        RecordingError: the log of one of them is missing or was altered.
     """
     known, served = [recording], []
     while (name := known[-1].metadata.get("continues")) is not None:
@@ -185,23 +185,23 @@ def earlier_recordings(recording: Recording) -> tuple[Recording, ...]:
 
 
 def _check_begins(known: Sequence[Recording], empty: Path) -> None:
-    """See whether nothing was in the kernel before these runs; the cells of a kernel are counted through.
+    """Check that these are the first runs in their kernel, whose cells are counted through all runs.
 
     Raises:
-        RecordingError: something was, and the empty log before them does not say which run left it.
+        RecordingError: there were earlier ones, and the empty log does not name them.
     """
     first = min((cell.number for one in known for cell in one.trajectory.cells), default=1)
     if first > 1:
         raise RecordingError(
-            f"{empty} is empty, so the runs are not known whose kernel {known[0].stem} went on in: start a new run."
+            f"{empty} is empty, so the earlier runs in the kernel of {known[0].stem} are not known: start a new run."
         )
 
 
 def log_of(path: Path) -> Path:
-    """The log itself, or the one beside a notebook.
+    """The log that is meant by its own path or by that of its notebook.
 
     Raises:
-        RecordingError: there is none.
+        RecordingError: there is no such log.
     """
     if path.is_dir():
         raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
@@ -216,7 +216,7 @@ def log_of(path: Path) -> Path:
 
 
 def check_is_log(log: Path) -> None:
-    """See whether a file begins as a log does, ours or one that the documents describe. It may hold nothing yet.
+    """Check that a file begins like a log of ours or of the reference's format. It may be empty.
 
     Raises:
         RecordingError: it does not.
@@ -237,7 +237,7 @@ def _latest_of(folder: Path) -> str:
 
 
 def _named_in(notebook: Path) -> Path:
-    """The log that a notebook names: a copy may lie elsewhere or be called otherwise."""
+    """The log that the metadata of a notebook names; a copy of a notebook may have another folder or name."""
     try:
         about = json_text.load(notebook, max_bytes=_MAX_NOTEBOOK)["metadata"]["rlm"]
         folder, name = str(about.get("rlm_dir", ".")), str(about["log"])

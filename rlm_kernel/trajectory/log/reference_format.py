@@ -14,12 +14,12 @@ from rlm_kernel.text import clip
 from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn, sum_usage
 
 LOGGED_CHARACTERS = 20_000
-"""What the log repeats of an output, a prompt or an answer."""
+"""Of an output, a prompt or an answer."""
 MAX_LOGGED_CHARACTERS = 100_000
-"""What it repeats of all sub-calls of a cell together."""
+"""Of all sub-calls of a cell together."""
 MIN_LOGGED_CHARACTERS = 200
 MAX_LOGGED_CALLS = 1_000
-"""Of a cell; what is more is counted. The lines before hold all of them."""
+"""Of a cell; further ones are only counted. The lines before hold all of them."""
 
 
 def metadata(configuration: Mapping[str, Any], root_model: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def metadata(configuration: Mapping[str, Any], root_model: str) -> dict[str, Any
 
 
 def trajectory(run: Trajectory, run_metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A run as `completion.metadata` holds it; children are in the `rlm_calls` that started them."""
+    """A run as `completion.metadata` has it; children are in the `rlm_calls` that started them."""
     return {"run_metadata": dict(run_metadata), "iterations": [iteration(turn) for turn in run.turns]}
 
 
@@ -70,7 +70,7 @@ def _result(cell: Cell, answer: str | None, limit: int | None) -> dict[str, Any]
 
 
 def _calls_of(cell: Cell, limit: int | None) -> dict[str, Any]:
-    """The sub-calls of a cell. In the log they share a bound, and those that are too many are counted."""
+    """The sub-calls of a cell. In the log they share a limit, and those beyond it are only counted."""
     count = sum(len(call.answers) for call in cell.calls)
     if limit is None:
         return {"rlm_calls": [one for call in cell.calls for one in _calls(call, None)]}

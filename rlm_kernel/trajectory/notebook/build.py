@@ -2,9 +2,9 @@
 
     notebook = notebook_of(trajectory, RunIdentity("rlm_2026-11-20_08-00-00_1a2b3c4d"))
 
-It opens in every Jupyter client and runs in each of them without a key: the setup cell answers the cells from the log
-beside it. Around the turns are the question, the cells that prepare a replay, and the answer with its cost. Each cell
-says in `metadata.rlm` what it is; `metadata.rlm` of the notebook describes the run.
+It opens in every Jupyter client and runs there without a key: the setup cell answers the other cells from the log.
+Before the turns are the question and the cells that prepare a replay, after them the answer with its cost. Each cell
+has its role in `metadata.rlm`; `metadata.rlm` of the notebook describes the run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SCHEMA = 1
 """The version of `metadata.rlm`."""
 
 OUR_ENVIRONMENTS = frozenset({"local", "docker", "modal", "gateway", "prime", "daytona", "e2b", "agent"})
-"""Environments whose kernelspec is called `rlm-` and their name; another name is that of a kernelspec itself."""
+"""Environments with a kernelspec of the name `rlm-NAME`; any other environment is the name of a kernelspec."""
 
 Redact = Callable[[str], str]
 Child = tuple[int, str, int]
@@ -56,7 +56,7 @@ def _title_cell(trajectory: Trajectory, place: Place, identity: RunIdentity) -> 
     facts = [] if started is None else [markdown.one_line(started.facts, _FACTS)]
     facts.append(f"[log]({quote(f'{identity.stem}.jsonl')})")
     if place.parent:
-        facts.append(f"[the run that asked]({quote(place.parent)})")
+        facts.append(f"[parent run]({quote(place.parent)})")
     lines = [f"# {markdown.one_line(question, _TITLE) or 'A run without a question'}"]
     if len(question) > _TITLE or "\n" in question:
         shown = markdown.prose(markdown.clip_text(question, MAX_QUESTION), breaks=True)
@@ -100,7 +100,7 @@ def _answer(trajectory: Trajectory) -> str:
         return f"## Answer\n\n{markdown.prose(answer, breaks=True) or '*(empty)*'}"
     failure = trajectory.failure
     if failure is None:
-        return f"## Not finished\n\nThis is how far the record goes: {_progress_text(trajectory)}."
+        return f"## Not finished\n\nThe record ends here: {_progress_text(trajectory)}."
     kind = markdown.one_line(type(failure).__name__)
     ending = f"**{kind}** after {format_duration(trajectory.seconds)}: {_progress_text(trajectory)}."
     parts = [f"## Ended without an answer\n\n{ending}"]
@@ -108,14 +108,14 @@ def _answer(trajectory: Trajectory) -> str:
         parts.append(markdown.code_block(markdown.clip_text(str(failure), MAX_QUESTION)))
     if partial := getattr(failure, "partial_answer", None):
         draft = markdown.prose(markdown.clip_text(partial, MAX_ANSWER), breaks=True)
-        parts.append(f"The best answer until then:\n\n{draft}")
+        parts.append(f"The best answer so far:\n\n{draft}")
     return "\n\n".join(parts)
 
 
 def _progress_text(trajectory: Trajectory) -> str:
     turns, cells = len(trajectory.turns), trajectory.cells
     if not turns:
-        return "the model was not asked yet"
+        return "no call of the model yet"
     running = [str(cell.number) for cell in cells if cell.result is None]
     where = f"turn {trajectory.turns[-1].iteration}, {len(cells) - len(running):,} finished cells"
     return f"{where}, cell {', '.join(running)} had begun" if running else where
@@ -218,7 +218,7 @@ def identity_of_recording(recording: Recording) -> RunIdentity:
 
 
 def renew_setup_cell(notebook: NotebookNode) -> None:
-    """Give a saved notebook the setup cell of this version of rlm-kernel, whose replay file this version can write."""
+    """Replace the setup cell of a saved notebook by that of this version of rlm-kernel, which can write its file."""
     for cell in notebook.cells:
         if SETUP_TAG in cell.metadata.get("tags", []):
             cell.source = setup_cell.source()
@@ -278,7 +278,7 @@ def _metadata(trajectory: Trajectory, identity: RunIdentity) -> dict[str, Any]:
 
 
 def _kernelspec(trajectory: Trajectory) -> dict[str, str]:
-    """Cells that a model wrote run again where the run was; another kernel is the user's explicit choice."""
+    """The environment of the run: the user must choose explicitly to run cells of a model in another one."""
     name = title = trajectory.started.environment if trajectory.started else "local"
     if name in OUR_ENVIRONMENTS:
         name, title = f"rlm-{name}", f"RLM ({name})"
@@ -298,7 +298,7 @@ def _redact(value: Any, redact: Redact | None) -> Any:
 
 
 def _sign(cells: list[NotebookCell]) -> None:
-    """Make ids unique, and say of each code cell what its source was when it ran."""
+    """Make ids unique, and add to each code cell the fingerprint of its source."""
     seen: set[str] = set()
     for cell in cells:
         known, number = cell["id"], 1

@@ -1,8 +1,7 @@
-"""What a cell asked of models and tools, as one folded output below the cell.
+"""The sub-calls and tool calls of a cell as one folded output below the cell.
 
 HTML that opens without JavaScript, and short Markdown and text for clients that do not show HTML. The HTML is a tree of
-elements, in which every string is text. Long texts are clipped, the more so the more there are: the notebook is for
-reading, the log has the whole.
+elements, in which every string is text. Texts are clipped to a common limit; the log has all of them.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from rlm_kernel.trajectory.tree import Call, Cell, ToolUse, sum_paid
 from rlm_kernel.types import Output
 
 ALL_TEXTS = 300_000
-"""Characters of all prompts and answers of one cell that the notebook shows."""
+"""Maximum characters of all prompts and answers of one cell."""
 
 MAX_TEXT = 8_000
 MIN_TEXT = 120
 GROUP = 50
-"""Prompts of a batch that are folded together."""
+"""Prompts of a batch in one fold."""
 
 IN_SHORT = 8
-"""Prompts that the plain versions show."""
+"""Calls in the Markdown and the text."""
 
 _label = partial(one_line, limit=70)
 
@@ -130,7 +129,7 @@ def _facts(answer: SubcallAnswered) -> list[str]:
 
 
 def _options(call: Call) -> list[str]:
-    """What was sent besides the text."""
+    """Pictures and a schema, if the call has them."""
     pictures, schema = call.started.images, call.started.schema
     return [f"{len(pictures)} pictures"] * bool(pictures) + ["an answer by schema"] * (schema is not None)
 
@@ -140,7 +139,7 @@ def _answer_text(answer: SubcallAnswered) -> str:
 
 
 def _in_short(call: Call) -> Iterator[str]:
-    """One line for each prompt, made when it is asked for."""
+    """One line for each prompt, made lazily."""
     for index, prompt in enumerate(call.started.prompts):
         answer = call.answers.get(index)
         got = "no answer" if answer is None else _answer_text(answer)
