@@ -1,9 +1,8 @@
-"""HTML that a kernel showed, made again of elements that do nothing.
+"""Rebuild untrusted HTML from inactive elements.
 
-The tags of `CONTENT` become elements of `rlm_kernel.html.markup`, with those of their attributes that cannot act. All
-else is text, or left out: programs, style sheets, forms, drawings, comments. What comes out is safe because of how it
-is made, however a browser would have read what went in. Pictures stay when they are in the page itself: nothing is
-loaded.
+The tags of `CONTENT` become elements of `rlm_kernel.html.markup`, with their inactive attributes. Everything else is
+text, or left out: scripts, style sheets, forms, drawings, comments. The result is safe by construction, however a
+browser would parse the input. Pictures are kept if they are data in the page itself: nothing is loaded.
 
 Takes linear time. Ammonia (`nh3`) does not: 200,000 nested elements take it a minute.
 """
@@ -17,10 +16,10 @@ from collections.abc import Iterator
 from rlm_kernel.html.markup import CONTENT, PICTURE, VOID, Markup, Node, h, is_address, render
 
 MAX_DEPTH = 60
-"""Elements inside one another. What is in a deeper one stays, without it."""
+"""Maximum nesting. The content of deeper elements is kept, without their tags."""
 
 MAX_ELEMENTS = 20_000
-"""Of one text. What is in further ones stays, without them."""
+"""Of one text. The content of further elements is kept, without their tags."""
 
 MAX_ATTRIBUTES = 40
 
@@ -30,7 +29,7 @@ STYLES = frozenset(
     "opacity overflow overflow-wrap padding padding-bottom padding-left padding-right padding-top text-align "
     "text-decoration vertical-align white-space width".split()
 )
-"""Properties that stay: those that take no address, and do not lay one thing over another."""
+"""Properties that are kept: they take no address, and cannot put one element over another."""
 
 _ANYWHERE = frozenset({"align", "class", "colspan", "dir", "rowspan", "scope", "style", "title", "valign"})
 _ATTRIBUTES = {
@@ -42,7 +41,7 @@ _ATTRIBUTES = {
     "table": {"border"},
 }
 _CLASSES = frozenset({"dataframe"})
-"""What pandas says of a table, and JupyterLab has a style for. Another class could pass for a part of the page."""
+"""The class of tables by pandas, for which JupyterLab has a style. Any other class could imitate a part of the page."""
 
 _VALUE = r"""(?:"[^"]*+"|'[^']*+'|[^\s"'<>=`]++)"""
 _ATTRIBUTE = re.compile(rf"(?P<name>[\w:.-]++)(?:\s*+=\s*+(?P<value>{_VALUE}))?+")
@@ -62,11 +61,11 @@ _Opened = tuple[str, dict[str, str], list[Node]]
 
 
 def sanitize(text: str, *, ours: bool = False) -> Markup:
-    """HTML as HTML that does nothing. Applied once more, it changes nothing.
+    """Inactive HTML. Idempotent.
 
     Args:
-        text: the HTML; it need not be well formed.
-        ours: the page around it is made by us: classes stay, and links to files in its folder.
+        text: HTML, which need not be well formed.
+        ours: whether the page around it is ours: then classes and links to files in its folder are kept.
     """
     return render(_tree(_NO_CONTENT.sub("", text), ours))
 
@@ -116,7 +115,7 @@ def _attributes(tag: str, written: str, ours: bool) -> dict[str, str]:
 
 
 def _kept(name: str, value: str, ours: bool) -> str | None:
-    """What stays of the value of an attribute; None: nothing."""
+    """The safe value of an attribute; None: the attribute is dropped."""
     match name:
         case "class":
             return value if ours or value in _CLASSES else None

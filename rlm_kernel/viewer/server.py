@@ -36,7 +36,7 @@ class ViewerServer(ThreadingHTTPServer):
     Args:
         folder: whose logs are shown.
         port: on loopback; 0: any that is free.
-        access: who may read: who has its token, which is made by default.
+        access: the token that a reader needs; by default a new one.
 
     Raises:
         ConfigError: the port is taken or not allowed.
@@ -80,7 +80,7 @@ class ViewerServer(ThreadingHTTPServer):
 
     @property
     def fragment(self) -> str:
-        """What the page shows first."""
+        """The fragment of the address: the log that the page opens."""
         return f"#{quote(self.folder.only)}" if self.folder.only else ""
 
     def start(self) -> None:
@@ -95,7 +95,7 @@ class ViewerServer(ThreadingHTTPServer):
 
 
 IDLE_SECONDS = 30
-"""After which a connection that asks for nothing is closed: each holds a thread and a descriptor."""
+"""An idle connection is closed after this time, because it holds a thread and a descriptor."""
 
 
 class _Request(BaseHTTPRequestHandler):

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from trajectory.stories import CHILD, cell, codes, text_of, told
 
-from rlm_kernel.trajectory import events as said
+from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.notebook import autosave
 from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 from rlm_kernel.trajectory.notebook.setup_cell import replay_code
@@ -19,16 +19,16 @@ CODE = replay_code().name
 
 
 def opening():
-    yield said.RunStarted(
+    yield events.RunStarted(
         time=0, model="m", sub_model="m", environment="local", question="q", context_type="str", context_length=1,
         max_iterations=2,
     )  # fmt: skip
-    yield said.IterationStarted(time=0, iteration=1)
+    yield events.IterationStarted(time=0, iteration=1)
 
 
 def turn(n):
-    yield said.IterationStarted(time=n, iteration=n)
-    yield said.ModelReplied(time=n, iteration=n, reply=Reply(f"turn {n}", "m"), seconds=1)
+    yield events.IterationStarted(time=n, iteration=n)
+    yield events.ModelReplied(time=n, iteration=n, reply=Reply(f"turn {n}", "m"), seconds=1)
 
 
 def feed(reader, events):
@@ -130,8 +130,8 @@ def test_a_failure_at_the_end_is_told_by_close(tmp_path, monkeypatch):
 def test_a_record_that_makes_no_sense_ends_this_reader_only(tmp_path):
     file = NotebookAutosave(tmp_path / "x.ipynb", {}, seconds=1_000)
     feed(file, opening())
-    file(said.CellStarted(time=1, iteration=1, cell=1, code="1"))
-    file(said.SubcallFinished(time=1, cell=1, query="never begun", failed=0, seconds=1))
+    file(events.CellStarted(time=1, iteration=1, cell=1, code="1"))
+    file(events.SubcallFinished(time=1, cell=1, query="never begun", failed=0, seconds=1))
     with pytest.raises(OSError, match="could not be made: KeyError"):
         file.close()
 

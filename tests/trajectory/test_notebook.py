@@ -16,7 +16,7 @@ from trajectory.comparison import notebooks_of
 from trajectory.stories import CHILD, cell, codes, text_of, told
 
 from rlm_kernel.errors import LMError
-from rlm_kernel.trajectory import events as said
+from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.notebook.build import RunIdentity, fingerprint, identity_of_recording, notebook_of
 from rlm_kernel.trajectory.notebook.cells import split
 from rlm_kernel.trajectory.tree import Trajectory
@@ -153,15 +153,15 @@ def test_children_of_children_are_told_by_their_place(tmp_path):
 
 
 def test_a_link_to_a_child_leads_to_its_file():
-    started = said.SubcallStarted(time=1, cell=1, query="q", kind="rlm_query", model="m", prompts=("a",))
-    inner = said.IterationStarted(time=0, iteration=1)
+    started = events.SubcallStarted(time=1, cell=1, query="q", kind="rlm_query", model="m", prompts=("a",))
+    inner = events.IterationStarted(time=0, iteration=1)
     run = Trajectory(
         [
-            said.IterationStarted(time=0, iteration=1),
-            said.ModelReplied(time=1, iteration=1, reply=Reply("```repl\n1\n```", "m"), seconds=1),
-            said.CellStarted(time=1, iteration=1, cell=1, code="1"),
+            events.IterationStarted(time=0, iteration=1),
+            events.ModelReplied(time=1, iteration=1, reply=Reply("```repl\n1\n```", "m"), seconds=1),
+            events.CellStarted(time=1, iteration=1, cell=1, code="1"),
             started,
-            said.ChildEvent(time=1, cell=1, query="q", index=0, event=inner),
+            events.ChildEvent(time=1, cell=1, query="q", index=0, event=inner),
         ]
     )
     ((name, notebook), (child, _)) = notebooks_of(run, RunIdentity("50% #1")).items()
@@ -259,13 +259,13 @@ def test_a_limit_leaves_the_draft(tmp_path):
 def test_a_run_that_is_under_way_or_was_stopped(failure, outcome):
     run = Trajectory(
         [
-            said.RunStarted(time=0, model="m", sub_model="m", environment="mine", question=None,
+            events.RunStarted(time=0, model="m", sub_model="m", environment="mine", question=None,
                             context_type="str", context_length=3, max_iterations=5),
-            said.IterationStarted(time=0, iteration=1),
-            said.ModelReplied(time=1, iteration=1, reply=Reply("```repl\n1\n```", "m"), seconds=1),
-            said.CellStarted(time=1, iteration=1, cell=1, code="1"),
-            said.SubcallStarted(time=1, cell=1, query="q1", kind="llm_query", model="m", prompts=("a", "b")),
-            *([said.RunFailed(time=2, error=failure)] if failure else []),
+            events.IterationStarted(time=0, iteration=1),
+            events.ModelReplied(time=1, iteration=1, reply=Reply("```repl\n1\n```", "m"), seconds=1),
+            events.CellStarted(time=1, iteration=1, cell=1, code="1"),
+            events.SubcallStarted(time=1, cell=1, query="q1", kind="llm_query", model="m", prompts=("a", "b")),
+            *([events.RunFailed(time=2, error=failure)] if failure else []),
         ]
     )  # fmt: skip
     notebook = notebook_of(run, RunIdentity("x"))
@@ -308,10 +308,10 @@ def result(*outputs, **fields):
 def notebook_with(result, code="code"):
     run = Trajectory(
         [
-            said.IterationStarted(time=0, iteration=1),
-            said.ModelReplied(time=1, iteration=1, reply=Reply(f"```repl\n{code}\n```", "m"), seconds=1),
-            said.CellStarted(time=1, iteration=1, cell=1, code=code),
-            said.CellFinished(time=2, iteration=1, cell=1, result=result),
+            events.IterationStarted(time=0, iteration=1),
+            events.ModelReplied(time=1, iteration=1, reply=Reply(f"```repl\n{code}\n```", "m"), seconds=1),
+            events.CellStarted(time=1, iteration=1, cell=1, code=code),
+            events.CellFinished(time=2, iteration=1, cell=1, result=result),
         ]
     )
     return codes(notebook_of(run, RunIdentity("x")))[0]
@@ -381,9 +381,9 @@ def test_thoughts_are_folded():
     reply = Reply("<think>\nhm <b>\n\nhm\n</think>\nLook:\n```repl\n1\n```", "m", Usage(1, 1))
     run = Trajectory(
         [
-            said.IterationStarted(time=0, iteration=1),
-            said.ModelReplied(time=1, iteration=1, reply=reply, seconds=1),
-            said.CellStarted(time=1, iteration=1, cell=1, code="1"),
+            events.IterationStarted(time=0, iteration=1),
+            events.ModelReplied(time=1, iteration=1, reply=reply, seconds=1),
+            events.CellStarted(time=1, iteration=1, cell=1, code="1"),
         ]
     )
     (model,) = [c for c in notebook_of(run, RunIdentity("x")).cells if c.id.endswith("t001-model")]
@@ -394,10 +394,10 @@ def test_thoughts_are_folded():
 def test_summaries_and_notices_are_told():
     run = Trajectory(
         [
-            said.IterationStarted(time=0, iteration=1),
-            said.ModelReplied(time=1, iteration=1, reply=Reply("hello", "m"), seconds=1),
-            said.Notice(time=1, message="The kernel is <b>started</b> again."),
-            said.Compacted(time=2, iteration=1, reply=Reply("In short: <b>", "m")),
+            events.IterationStarted(time=0, iteration=1),
+            events.ModelReplied(time=1, iteration=1, reply=Reply("hello", "m"), seconds=1),
+            events.Notice(time=1, message="The kernel is <b>started</b> again."),
+            events.Compacted(time=2, iteration=1, reply=Reply("In short: <b>", "m")),
         ]
     )
     text = text_of(notebook_of(run, RunIdentity("x", forked_from={"run": "y", "at": 3})))

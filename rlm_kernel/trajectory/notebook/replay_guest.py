@@ -45,7 +45,7 @@ class ReplayGuest(rlm_guest.Guest):
         self.number = min(self.record.cells, default=1)
         self.expected = self.number
         self.lock = threading.Lock()
-        self.calls: Counter[str] = Counter()
+        self.occurrences: Counter[str] = Counter()
         self.skipped: rlm_replay_record.RecordedCell | None = None
         self.is_set_up = False
 
@@ -66,8 +66,8 @@ class ReplayGuest(rlm_guest.Guest):
     def recorded(self, key: str, payload: dict[str, Any]) -> dict[str, str]:
         """The recorded answer of a call; the n-th call with this key in the running cell gets the n-th answer."""
         __tracebackhide__ = True
-        occurrence = self.calls[key]
-        self.calls[key] += 1
+        occurrence = self.occurrences[key]
+        self.occurrences[key] += 1
         answer = self.record.answers.get((self.number, key, occurrence))
         if answer is None:
             cell = self.record.cells.get(self.number)
@@ -90,7 +90,7 @@ class ReplayGuest(rlm_guest.Guest):
         self.number = found if self.is_set_up else rlm_replay_record.SETUP
         self.expected = self.number + 1
         if self.is_set_up:
-            self.calls.clear()
+            self.occurrences.clear()
         cell = self.record.cells.get(self.number)
         self.skipped = cell if cell is not None and cell.was_cut_off and cell.code == self.source else None
         if self.number in self.record.histories:
