@@ -33,7 +33,7 @@ class Unrecorded:
     """A question that is not in the record.
 
     Attributes:
-        cell: the number of the cell that asked.
+        cell: the number of its cell.
         question: its beginning.
         nearest: the most similar recorded question of that cell, or None if there is none.
     """

@@ -112,7 +112,7 @@ class ModelReplied(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IterationFinished(Event):
-    """The reply was taken: its cells ran, or there is an answer. `seconds`: since the model was asked."""
+    """The turn is over: the cells of the reply ran, or there is an answer. `seconds`: since the turn began."""
 
     iteration: int
     seconds: float
@@ -150,10 +150,10 @@ class SubcallStarted(Event):
     """A cell called `llm_query`, `rlm_query` or a batch of one.
 
     Attributes:
-        cell: the cell that asked.
+        cell: the cell that made the call.
         query: the id of the call, unique within the cell.
         kind: which function was called.
-        model: the model that is asked.
+        model: the model that is called.
         prompts: the texts, in order.
         keys: what identifies each prompt in a replay (`journal.keys`).
         schema: the JSON Schema that the answers have to fit, or None.
@@ -180,7 +180,7 @@ class SubcallAnswered(Event):
     """One prompt of a sub-call has its answer, or an error.
 
     Attributes:
-        cell: the cell that asked.
+        cell: the cell that made the call.
         query: the id of the call, as in `SubcallStarted`.
         index: place of the prompt in the batch, from 0.
         model: the model that answered.
@@ -189,7 +189,7 @@ class SubcallAnswered(Event):
         error: why there is no answer, or None.
         usage: what it cost, the replies that were rejected included.
         seconds: how long the model took, waiting for its turn not included.
-        attempts: how many calls it took, 0 when the model was not asked or refused.
+        attempts: the number of replies of the model; 0 if there was none.
         raw_text: with a schema the text of the model, from which `text` was made; else None.
         refused: the call itself was wrong, as in `Answer`.
     """
@@ -213,7 +213,7 @@ class SubcallRejected(Event):
     """A reply to a prompt with a schema does not fit it. The model is asked again, or the prompt has failed.
 
     Attributes:
-        cell: the cell that asked.
+        cell: the cell that made the call.
         query: the id of the call, as in `SubcallStarted`.
         index: place of the prompt in the batch, from 0.
         attempt: which reply to this prompt, from 1.
@@ -234,7 +234,7 @@ class SubcallFinished(Event):
     """All prompts of a sub-call are answered, failed or cancelled.
 
     Attributes:
-        cell: the cell that asked.
+        cell: the cell that made the call.
         query: the id of the call, as in `SubcallStarted`.
         failed: how many have no answer.
         seconds: how long it took.
@@ -290,7 +290,7 @@ class ChildEvent(Event):
     """Something happened in the child RLM that answers a prompt of an `rlm_query`.
 
     Attributes:
-        cell: the cell that asked.
+        cell: the cell that made the call.
         query: the id of the call, as in `SubcallStarted`.
         index: place of the prompt in the batch, from 0.
         event: what happened; its `time` counts from the start of the child.

@@ -30,7 +30,7 @@ class Subcalls:
         failed: how many have an error.
         batched: whether one of the calls was a batch.
         kinds: the functions that were called, in order of appearance.
-        models: the models that were asked.
+        models: the models that were called.
         input_tokens: of all prompts.
         output_tokens: of all answers.
         samples: at most `MAX_SAMPLES` of the answers, those that failed before the others.

@@ -232,8 +232,8 @@ def fingerprint(source: str) -> str:
 
 def _place(trajectory: Trajectory, identity: RunIdentity) -> Place:
     started = trajectory.started
-    asked = [] if started is None else [started.question, started.context_type, started.context_length]
-    prefix = f"rlm-{fingerprint(repr([asked, *identity.child]))[:8]}"
+    inputs = [] if started is None else [started.question, started.context_type, started.context_length]
+    prefix = f"rlm-{fingerprint(repr([inputs, *identity.child]))[:8]}"
     when = None if identity.started is None else datetime.fromisoformat(identity.started)
     return Place(prefix, PurePath(identity.file).stem, identity.parent, when, trajectory.state != "unfinished")
 

@@ -63,13 +63,13 @@ def _items(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _title(cell: Cell) -> str:
-    asked = sum(call.started.count for call in cell.calls)
+    prompts = sum(call.started.count for call in cell.calls)
     parts = []
-    if asked:
+    if prompts:
         kinds = Counter(call.started.kind for call in cell.calls for _ in call.started.prompts)
         parts.append(" and ".join(f"{kind}: {count:,}" for kind, count in kinds.items()))
         parts.append(_usage_text(cell))
-        missing = asked - sum(len(call.answers) for call in cell.calls)
+        missing = prompts - sum(len(call.answers) for call in cell.calls)
         failed = sum(answer.error is not None for call in cell.calls for answer in call.answers.values())
         parts += [f"{failed:,} failed"] * bool(failed) + [f"{missing:,} without an answer"] * bool(missing)
     if cell.tools:

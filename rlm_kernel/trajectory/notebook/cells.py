@@ -93,7 +93,7 @@ def turn_cells(turn: Turn, place: Place) -> Iterator[NotebookCell]:
 
 def _reply_cells(turn: Turn, facts: str, place: Place, about: dict[str, Any]) -> Iterator[NotebookCell]:
     """The words and the code in the order in which the model wrote them; the heading is in the first cell."""
-    assert turn.reply is not None, "asked for by turn_cells"
+    assert turn.reply is not None, "checked by turn_cells"
     thoughts, words = _thoughts(turn.reply.text)
     pieces = list(split(words, [cell.code for cell in turn.cells]))
     first = pieces.pop(0) if pieces and isinstance(pieces[0], str) else ""
@@ -166,8 +166,8 @@ def status(cell: Cell) -> str:
     if cell.result is None:
         return "unfinished"
     interrupted = cell.result.error is not None and cell.result.error.name == "KeyboardInterrupt"
-    asked_in_vain = any(len(call.answers) < call.started.count for call in cell.calls)
-    stopped = cell.result.status == "error" and (interrupted or asked_in_vain)
+    has_unanswered = any(len(call.answers) < call.started.count for call in cell.calls)
+    stopped = cell.result.status == "error" and (interrupted or has_unanswered)
     return "interrupted" if stopped else cell.result.status
 
 

@@ -58,10 +58,10 @@ class Record:
     def __init__(self, lines: list[dict[str, Any]], child: list[Any]) -> None:
         self.context: dict[str, Any] = {}
         for cell, query, index in child:
-            asked = [x for x in lines if x["type"] == "subcall" and (x["cell"], x["query"]) == (cell, query)]
-            if not asked:
+            calls = [x for x in lines if x["type"] == "subcall" and (x["cell"], x["query"]) == (cell, query)]
+            if not calls:
                 raise NotRecordedError(f"The log holds no child run {child}: rlm_child was changed.")
-            self.context = input_of(asked[0], index)
+            self.context = input_of(calls[0], index)
             here = [x for x in lines if x["type"] == "child" and (x["cell"], x["query"]) == (cell, query)]
             lines = [x["line"] for x in here if x["index"] == index]
         self.cells: dict[int, RecordedCell] = {}
