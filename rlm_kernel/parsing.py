@@ -1,7 +1,7 @@
-"""Read a model's reply: the code to run, an answer that is given as text, and fenced blocks of any kind.
+"""Parse a model's reply: the code to run, and an answer given as text.
 
-Fences marked `repl` or `python` are code. An answer is `FINAL(...)` or `FINAL_VAR(...)` at the start of a line outside
-of them.
+Fenced blocks marked `repl` or `python` are code. An answer is `FINAL(...)` or `FINAL_VAR(...)` at the start of a line
+outside of them.
 """
 
 from __future__ import annotations
