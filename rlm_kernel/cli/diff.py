@@ -66,10 +66,10 @@ def _notebook(file: Path) -> NotebookNode:
 
         return read_notebook(file)
     from rlm_kernel.trajectory.log.reader import read_log
-    from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of
+    from rlm_kernel.trajectory.notebook.build import identity_of_recording, notebook_of
 
     recording = read_log(file)
-    return notebook_of(recording.trajectory, about_recording(recording))
+    return notebook_of(recording.trajectory, identity_of_recording(recording))
 
 
 def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:

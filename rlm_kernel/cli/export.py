@@ -77,7 +77,7 @@ def _output(file: Path, args: Namespace) -> Path:
 
 def _notebook(file: Path) -> NotebookNode:
     """The notebook as it is, with the setup cell of this version, or the one of a log."""
-    from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of, renew_setup_cell
+    from rlm_kernel.trajectory.notebook.build import identity_of_recording, notebook_of, renew_setup_cell
 
     if file.suffix == ".ipynb":
         from rlm_kernel.replay.steps import read_notebook
@@ -92,7 +92,7 @@ def _notebook(file: Path) -> NotebookNode:
     from rlm_kernel.trajectory.log.reader import read_log
 
     recording = read_log(file)
-    return notebook_of(recording.trajectory, about_recording(recording))
+    return notebook_of(recording.trajectory, identity_of_recording(recording))
 
 
 def _minimal(args: Namespace) -> NotebookNode:

@@ -88,7 +88,7 @@ class RootModel:
             messages, started = [*self.conversation.messages, *added], time.perf_counter()
             told = messages if self.asked is None else _after_last_reply(messages)
             self.asked = self._emit.seconds
-            self._emit(events.IterationStarted(iteration=iteration, told=tuple(told)))
+            self._emit(events.IterationStarted(iteration=iteration, messages=tuple(told)))
             try:
                 if self._recorded.summary_is_next:
                     raise self._recorded.overflow()
@@ -148,7 +148,7 @@ class RootModel:
             recorded=self._next_on_record(),
             on_failure=self._give_up,
         )
-        self._emit(events.Compacted(iteration=iteration, reply=reply, told=tuple(told)))
+        self._emit(events.Compacted(iteration=iteration, reply=reply, messages=tuple(told)))
         await self._remember(talk.whole)
         summary = (await asyncio.to_thread(without_thinking, reply.text)).strip()
         talk.shrink(summary or "(empty)", self._profile.compacted() + self.ending)

@@ -264,7 +264,7 @@ class SubCalls:
                 usage=effort.usage,
                 seconds=time.perf_counter() - effort.started,
                 attempts=effort.attempts,
-                said=effort.said,
+                raw_text=effort.said,
                 refused=answer.refused,
             )
         )

@@ -18,7 +18,7 @@ from rlm_kernel.cli import main
 from rlm_kernel.errors import LMError
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.trajectory.log.reader import log_of
-from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of
+from rlm_kernel.trajectory.notebook.build import identity_of_recording, notebook_of
 from rlm_kernel.trajectory.notebook.setup_cell import replay_code
 
 PICTURE = """\
@@ -294,7 +294,7 @@ def test_cells_that_did_not_end_by_themselves_are_not_run_again(tmp_path):
     )
     assert [c.metadata.rlm.status for c in codes(story.notebook)] == ["ok", "timeout", "died", "ok"]
     assert [c.metadata.get("tags") for c in codes(story.notebook)[1:3]] == [["rlm-cut-off"], ["rlm-cut-off"]]
-    assert "This cell was ended after" in str(codes(story.notebook)[1].outputs)
+    assert "The cell was stopped after" in str(codes(story.notebook)[1].outputs)
     assert "The kernel died" in str(codes(story.notebook)[2].outputs)
     code, said, replayed = papermill(tmp_path, story.path, "--execution-timeout", "20")
     assert code == 0, said
@@ -310,7 +310,7 @@ def test_a_run_that_was_killed_runs_again_as_far_as_it_got(tmp_path):
     lines = story.log.read_text().splitlines(keepends=True)
     cut = next(n for n, line in enumerate(lines) if '"type":"answer"' in line and '"index":1' in line)
     story.log.write_text("".join(lines[:cut]) + lines[cut][:20])
-    nbformat.write(notebook_of(story.recording.trajectory, about_recording(story.recording)), story.path)
+    nbformat.write(notebook_of(story.recording.trajectory, identity_of_recording(story.recording)), story.path)
     assert codes(story.notebook)[1].metadata.rlm.status == "unfinished"
     assert "had begun" in "".join(c.source for c in story.notebook.cells)
     code, said, replayed = papermill(tmp_path, story.path)

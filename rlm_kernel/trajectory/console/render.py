@@ -1,6 +1,6 @@
 """The finished parts of a run as Rich renderables.
 
-All foreign text passes through `plain` and becomes `Text`: nothing that a model wrote is read as markup. Long texts are
+All untrusted text passes through `plain` and becomes `Text`, so nothing that a model wrote is markup. Long texts are
 clipped in the middle.
 
     [1] │ code of a cell, highlighted
@@ -26,8 +26,17 @@ from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
-from rlm_kernel.text import format_cost, format_duration, format_tokens, join_text, one_line, plain
+from rlm_kernel.text import (
+    drop_common_beginning,
+    format_cost,
+    format_duration,
+    format_tokens,
+    join_text,
+    one_line,
+    plain,
+)
 from rlm_kernel.trajectory.console.status import subcalls_title
+from rlm_kernel.trajectory.tree import describe_ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,20 +47,16 @@ if TYPE_CHECKING:
 
 _MARGIN = 4
 _LINE_CHARACTERS = 600
-_COMMON_CHARACTERS = 20
 _MAX_OUTPUTS = 20
 _MAX_TRACEBACK = 20_000
 _IPYTHON_HEAD = re.compile(r"\A(?:-++\n)?(?:\w++ {2,}+(Traceback \(most recent call last\)))?")
-"""A rule and the name of the error, set for a screen of 75 columns; the last line names the error again."""
+"""A rule and the name of the error, for a screen of 75 columns. The last line repeats the name."""
 
 
 def header(event: RunStarted) -> RenderableType:
     """The question, the models, the environment and the size of the context."""
-    facts = f"{event.model} · {event.environment} kernel · {_size(event)}"
-    if event.sub_model != event.model:
-        facts = f"{event.model} (sub-calls: {event.sub_model}) · {event.environment} kernel · {_size(event)}"
     question = event.question or "No separate question: the context holds it."
-    return Group("", _panel(clip_lines(question, 12, 4), "question", plain(facts), "cyan"))
+    return Group("", _panel(clip_lines(question, 12, 4), "question", plain(event.facts), "cyan"))
 
 
 def turn(number: str, event: ModelReplied) -> RenderableType:
@@ -68,7 +73,7 @@ def words(text: str) -> RenderableType:
 
 
 def code(source: str, number: int | None) -> RenderableType:
-    """A code block; without a number it is one that did not run."""
+    """A code block. `number`: of the cell; None: the block did not run."""
     label = "" if number is None else f"[{number}]"
     text = _highlighter().highlight(str(clip_lines(source.strip("\n"), 60, 20)))
     text.rstrip()
@@ -79,18 +84,10 @@ def code(source: str, number: int | None) -> RenderableType:
 
 
 def output(result: CellResult) -> RenderableType:
-    """The outputs of a cell, and how it ended."""
+    """The outputs and the ending of a cell."""
     shown = _outputs(result.outputs)
-    if result.status == "died":
-        shown.append(_with_mark("✗", Text("The kernel died.", style="red"), "red"))
-    if result.status == "timeout":
-        shown.append(
-            _with_mark(
-                "✗", Text(f"Stopped after {format_duration(result.seconds)}: it took too long.", style="red"), "red"
-            )
-        )
-    if result.dropped_characters:
-        shown.append(_with_mark("…", Text(f"{result.dropped_characters:,} more characters", style="dim"), "dim"))
+    if ending := describe_ending(result):
+        shown.append(_with_mark("✗", Text(ending, style="red"), "red"))
     if not shown:
         shown.append(_with_mark("→", Text("no output", style="dim"), "dim"))
     if result.seconds >= 1 and result.status != "timeout":
@@ -102,13 +99,13 @@ def subcalls(done: Subcalls, seconds: float) -> RenderableType:
     """The sub-calls of a cell in one line, with a few of them as examples."""
     spent = f"{format_tokens(done.input_tokens, done.output_tokens)} · {format_duration(seconds)}"
     title = Text.assemble(f"{done.prompts:,} ", subcalls_title(done), (f" · {spent}", "dim"))
-    prompts = _without_common_beginning([one_line(sample.prompt, _LINE_CHARACTERS) for sample in done.samples])
+    prompts = drop_common_beginning([one_line(sample.prompt, _LINE_CHARACTERS) for sample in done.samples])
     samples = (_sample(prompt, sample) for prompt, sample in zip(prompts, done.samples, strict=True))
     return Group(_with_mark("↳", title, "cyan"), *samples)
 
 
 def notice(message: str) -> RenderableType:
-    """Something the user should know."""
+    """A message for the user."""
     return _with_mark("!", _styled(clip_lines(message, 20, 10), "yellow"), "yellow")
 
 
@@ -123,7 +120,7 @@ def answer(text: str, facts: str) -> RenderableType:
 
 
 def failure(error: BaseException, seconds: float) -> RenderableType:
-    """How the run ended without an answer. The message is not drawn: the caller of the run gets it."""
+    """The end of a run without an answer. The message of the error is not drawn: the caller of the run gets it."""
     stopped = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
     text = f"{'Stopped' if stopped else type(error).__name__} after {format_duration(seconds)}"
     return Group("", _with_mark("✗", Text(text, "bold red"), "red"))
@@ -146,7 +143,7 @@ def usage(summary: UsageSummary) -> RenderableType:
 
 
 def clip_lines(text: str, head: int, tail: int) -> Text:
-    """At most `head` + `tail` lines of the text, the middle left out, without what a terminal would obey."""
+    """At most `head` + `tail` lines of the text, clipped in the middle, without control sequences."""
     reach = _LINE_CHARACTERS * (head + tail)
     if len(text) > 2 * reach:  # The cost must not grow with text that is not shown.
         lines = [*_lines(text[:reach])[:head], None, *_lines(text[-reach:])[-tail:]]
@@ -224,20 +221,6 @@ def _sample(prompt: str, event: SubcallAnswered) -> RenderableType:
     return row
 
 
-def _without_common_beginning(prompts: list[str]) -> list[str]:
-    """The prompts of a batch begin alike; what tells them apart comes after."""
-    letters = enumerate(zip(*prompts, strict=False))
-    common = next((place for place, column in letters if len(set(column)) > 1), 0)
-    start = prompts[0].rfind(" ", 0, common) + 1 if prompts else 0
-    return prompts if start < _COMMON_CHARACTERS else [f"… {prompt[start:]}" for prompt in prompts]
-
-
-def _size(event: RunStarted) -> str:
-    unit = "character" if event.context_type == "str" else "item"
-    unit += "s" * (event.context_length != 1)
-    return f"{event.context_type} of {event.context_length:,} {unit}"
-
-
 def _panel(text: Text, title: str, facts: str, colour: str) -> Panel:
     return Panel(
         text,
@@ -262,7 +245,7 @@ def _highlighter() -> Syntax:
 
 @functools.cache
 def _theme() -> ANSISyntaxTheme:
-    """Few colours of the terminal's own palette: readable on a light and on a dark background."""
+    """A few colours of the terminal's own palette, readable on a light and on a dark background."""
     colours = {
         "Comment": Style(dim=True, italic=True),
         "Keyword": Style(color="magenta"),
@@ -298,7 +281,7 @@ class _Margin:
 
 
 class _Rule:
-    """A line across the screen with words at both ends."""
+    """A line across the screen with text at both ends."""
 
     def __init__(self, left: Text, right: Text) -> None:
         self._left = left

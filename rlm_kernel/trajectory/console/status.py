@@ -1,4 +1,4 @@
-"""The moving part of the live display: what the run is doing at this moment, drawn with Rich."""
+"""The moving part of the live display: the current activity of the run, drawn with Rich."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
 from rich.spinner import Spinner
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -25,9 +24,9 @@ _SPINNER = Spinner("dots", style="cyan")
 
 
 class Status:
-    """Draws the progress of a run as it is when the screen is refreshed.
+    """Draws the progress of a run at the time of a refresh.
 
-    The refresh thread reads while the run writes: an attribute may be newer than another, by one event.
+    The refresh thread reads while the run writes, so one attribute may be newer than another by one event.
     """
 
     def __init__(self, progress: RunProgress) -> None:
@@ -75,12 +74,14 @@ def _subcalls(calls: Subcalls, width: int) -> RenderableType:
     row.add_column(width=min(30, max(4, width // 4)))
     row.add_column(no_wrap=True)
     row.add_column(no_wrap=True, overflow="ellipsis")
-    row.add_row("", "↳", _bar(calls.answered, calls.prompts), count, title)
+    total = max(1, calls.prompts)
+    bar = ProgressBar(total=total, completed=calls.answered, complete_style="cyan", finished_style="green")
+    row.add_row("", "↳", bar, count, title)
     return row
 
 
 class _LastLines:
-    """The last lines of a text as it is folded for the screen, so that the newest words are in view."""
+    """The last lines of a text, folded for the screen, so that the newest text is visible."""
 
     def __init__(self, text: str, count: int) -> None:
         self._text = text
@@ -91,12 +92,3 @@ class _LastLines:
         for line in console.render_lines(text, options.update(height=None), pad=False)[-self._count :]:
             yield from line
             yield Segment.line()
-
-
-def _bar(done: int, total: int) -> ProgressBar:
-    return ProgressBar(
-        total=max(1, total),
-        completed=done,
-        complete_style=Style(color="cyan"),
-        finished_style=Style(color="green"),
-    )
