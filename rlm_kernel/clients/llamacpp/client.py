@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.clients.base import BaseLM, Request
+from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.llamacpp.server_process import Server, ServerAddress, ServerSettings, shared_server
 from rlm_kernel.clients.llamacpp.weights import QWEN_CODER, fetch_shared
 from rlm_kernel.clients.openai import OpenAIAdapter
@@ -20,10 +19,11 @@ from rlm_kernel.clients.remote import RemoteLM
 from rlm_kernel.errors import ConfigError, LMError, check_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from rlm_kernel.clients.base import OnText
     from rlm_kernel.clients.llamacpp.weights import Progress
-    from rlm_kernel.types import Reply
+    from rlm_kernel.types import Message, Reply
 
 MAX_REPLY_TOKENS = 1024
 """The default of `max_tokens`: at temperature 0 a small model can repeat itself until its window is full."""
@@ -117,22 +117,29 @@ class LlamaCppLM(BaseLM):
         """0 on this machine."""
         return 0.0 if self._own is None or self._client is None else self._client.price(input_tokens, output_tokens)
 
-    async def complete_request(self, request: Request) -> Reply:
-        """Answer one request. The first call of a process downloads the weights and starts the server.
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        on_text: OnText | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> Reply:
+        """Answer the conversation. The first call of a process downloads the weights and starts the server.
 
         Raises:
             LMError: the weights cannot be downloaded, the server did not start, or it failed.
         """
+        max_tokens = max_tokens or MAX_REPLY_TOKENS
         # Always streamed: otherwise llama.cpp may notice only at the end that the call was cancelled.
-        on_text = request.on_text or _ignore
-        request = replace(request, max_tokens=request.max_tokens or MAX_REPLY_TOKENS, on_text=on_text)
+        on_text = on_text or _ignore
         while True:
             client, server = await self._connect()
             async with server.turn() if server else nullcontext():
                 # The server may have died while this call waited. Nothing was sent to it, so a new one is started.
                 if server is None or server.alive:
                     try:
-                        return await client.complete_request(request)
+                        return await client.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=schema)
                     except LMError as error:
                         # Inside the turn: the next call in this turn must know whether the server is dead.
                         raise await self._explain(error, server) from error.__cause__
