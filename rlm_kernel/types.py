@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, dataclass, field
+from functools import reduce
 from typing import Any, Literal, NamedTuple, NotRequired, Self, TypedDict
 
 MAX_IMAGE_BYTES = 20_000_000
@@ -150,9 +152,9 @@ class Usage:
         input_tokens: tokens of the prompt, those read from a cache included.
         output_tokens: tokens of the reply.
         cached_tokens: how many of the input tokens came from the provider's cache.
-        cost: US dollars, or None when nobody knows; never 0 for unknown.
-        estimated_tokens: how many of the input and output tokens are an estimate: the call was given up, broke off, or
-            the provider did not say. An estimate is the most that the call can have used.
+        cost: US dollars, or None if it is unknown; never 0 for unknown.
+        estimated_tokens: how many of the input and output tokens are an estimate: the call was cancelled, the
+            connection broke, or the provider did not report them. An estimate is an upper bound.
         estimated_cost: how much of the cost is an estimate.
     """
 
@@ -164,26 +166,17 @@ class Usage:
     estimated_cost: float = 0.0
 
     def plus(self, other: Usage) -> Usage:
-        """Both together. The cost is unknown when one of them is."""
-        return Usage(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.cached_tokens + other.cached_tokens,
-            None if self.cost is None or other.cost is None else self.cost + other.cost,
-            self.estimated_tokens + other.estimated_tokens,
-            self.estimated_cost + other.estimated_cost,
-        )
+        """Both together. The cost is unknown if one of them is."""
+        return self._combine(operator.add, other)
 
     def minus(self, other: Usage) -> Usage:
-        """What is left without one of several calls. The cost is unknown when one of them is."""
-        return Usage(
-            self.input_tokens - other.input_tokens,
-            self.output_tokens - other.output_tokens,
-            self.cached_tokens - other.cached_tokens,
-            None if self.cost is None or other.cost is None else self.cost - other.cost,
-            self.estimated_tokens - other.estimated_tokens,
-            self.estimated_cost - other.estimated_cost,
-        )
+        """The rest without one of several calls. The cost is unknown if one of them is."""
+        return self._combine(operator.sub, other)
+
+    def _combine(self, operation: Callable[[Any, Any], Any], other: Usage) -> Usage:
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        combined: list[Any] = [None if None in pair else operation(*pair) for pair in pairs]
+        return Usage(*combined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +184,11 @@ class Reply:
     """What a model answered.
 
     Attributes:
-        text: the words.
+        text: the text of the reply.
         model: the model that answered, as the provider names it.
         usage: what the call cost.
-        finish_reason: ``"stop"``, ``"length"`` (cut by the length limit) or the provider's own word; None if unsaid.
+        finish_reason: ``"stop"``, ``"length"`` (cut by the length limit) or the provider's own term; None: not
+            reported.
     """
 
     text: str
@@ -207,7 +201,7 @@ class Reply:
 class ModelUsageSummary:
     """The calls of one model, added up. `total_cost` (US dollars) is None when a call's cost is unknown.
 
-    `estimated_tokens` and `estimated_cost` are the parts of the sums that nobody reported, see `Usage`.
+    `estimated_tokens` and `estimated_cost` are the parts of the sums that were not reported, see `Usage`.
     """
 
     total_calls: int = 0
@@ -220,36 +214,20 @@ class ModelUsageSummary:
 
     def plus(self, usage: Usage) -> ModelUsageSummary:
         """The summary with one more call in it."""
-        known = self.total_calls == 0 or self.total_cost is not None
-        cost = (self.total_cost or 0.0) + usage.cost if known and usage.cost is not None else None
-        return ModelUsageSummary(
-            self.total_calls + 1,
-            self.total_input_tokens + usage.input_tokens,
-            self.total_output_tokens + usage.output_tokens,
-            self.total_cached_tokens + usage.cached_tokens,
-            cost,
-            self.estimated_tokens + usage.estimated_tokens,
-            self.estimated_cost + usage.estimated_cost,
-        )
+        total = self.usage.plus(usage) if self.total_calls else usage
+        return ModelUsageSummary(self.total_calls + 1, *astuple(total))
 
     @property
     def usage(self) -> Usage:
-        """The sums, as if it had been one call."""
-        read, wrote, cached = self.total_input_tokens, self.total_output_tokens, self.total_cached_tokens
-        return Usage(read, wrote, cached, self.total_cost, self.estimated_tokens, self.estimated_cost)
+        """The sums as the usage of one call."""
+        return Usage(*astuple(self)[1:])
 
     def to_dict(self) -> dict[str, Any]:
-        """The documented fields; `total_cost` only where it is known, and estimates only where there are some."""
-        fields: dict[str, Any] = {
-            "total_calls": self.total_calls,
-            "total_input_tokens": self.total_input_tokens,
-            "total_output_tokens": self.total_output_tokens,
-            "total_cached_tokens": self.total_cached_tokens,
-        }
-        if self.total_cost is not None:
-            fields["total_cost"] = self.total_cost
-        estimates = {"estimated_tokens": self.estimated_tokens, "estimated_cost": self.estimated_cost}
-        return fields | {name: amount for name, amount in estimates.items() if amount}
+        """The documented fields; `total_cost` only if it is known, and the estimates only if there are some."""
+        fields = asdict(self)
+        if self.total_cost is None:
+            del fields["total_cost"]
+        return {name: value for name, value in fields.items() if value or not name.startswith("estimated_")}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -269,33 +247,30 @@ class UsageSummary:
         return sum(m.total_calls for m in self.model_usage_summaries.values())
 
     @property
+    def total(self) -> Usage:
+        """Everything added up, as the usage of one call."""
+        usages = [summary.usage for summary in self.model_usage_summaries.values()]
+        return reduce(Usage.plus, usages) if usages else Usage()
+
+    @property
     def total_input_tokens(self) -> int:
         """Input tokens of all models."""
-        return sum(m.total_input_tokens for m in self.model_usage_summaries.values())
+        return self.total.input_tokens
 
     @property
     def total_output_tokens(self) -> int:
         """Output tokens of all models."""
-        return sum(m.total_output_tokens for m in self.model_usage_summaries.values())
+        return self.total.output_tokens
 
     @property
     def estimated_tokens(self) -> int:
-        """How many of the tokens nobody reported, see `Usage`."""
-        return sum(m.estimated_tokens for m in self.model_usage_summaries.values())
-
-    @property
-    def total(self) -> Usage:
-        """Everything added up, as if it had been one call."""
-        models = self.model_usage_summaries.values()
-        cached = sum(m.total_cached_tokens for m in models)
-        estimated = self.estimated_tokens, sum(m.estimated_cost for m in models)
-        return Usage(self.total_input_tokens, self.total_output_tokens, cached, self.total_cost, *estimated)
+        """How many of the tokens were not reported, see `Usage`."""
+        return self.total.estimated_tokens
 
     @property
     def total_cost(self) -> float | None:
-        """US dollars of all models, or None when the cost of one of them is unknown."""
-        costs = [m.total_cost for m in self.model_usage_summaries.values()]
-        return None if not costs or None in costs else sum(c for c in costs if c is not None)
+        """US dollars of all models, or None if the cost of one of them is unknown."""
+        return self.total.cost
 
     def to_dict(self) -> dict[str, Any]:
         """The documented form: `{"model_usage_summaries": {model: {...}}}`."""
