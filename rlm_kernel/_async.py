@@ -66,11 +66,8 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-async def run_in_thread(work: Callable[[], T]) -> T:
-    """Like `asyncio.to_thread`, with a thread for each call: work that waits for us must not fill our pool of threads.
-
-    A thread that does not end keeps no process from ending.
-    """
+def start_in_thread(work: Callable[[], T]) -> Future[T]:
+    """Start the work in a thread of its own, which does not delay the end of the process. It cannot be cancelled."""
     outcome: Future[T] = Future()
     outcome.set_running_or_notify_cancel()  # nothing stops a thread
 
@@ -85,7 +82,12 @@ async def run_in_thread(work: Callable[[], T]) -> T:
             outcome.set_result(result)
 
     threading.Thread(target=copy_context().run, args=[carry], daemon=True).start()
-    return await asyncio.wrap_future(outcome)
+    return outcome
+
+
+async def run_in_thread(work: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`, with a thread for each call: work that waits for us must not fill our thread pool."""
+    return await asyncio.wrap_future(start_in_thread(work))
 
 
 def engine_loop() -> asyncio.AbstractEventLoop:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.text import plain
+from rlm_kernel.text import one_line
 from rlm_kernel.untrusted.text_files import (
     MAX_DEPTH,
     MAX_ENTRIES,
@@ -148,12 +148,7 @@ def _refused(folder: Folder) -> list[str]:
 
 def _join_names(paths: Sequence[str]) -> str:
     more = f", … ({len(paths):,} in all)" if len(paths) > _LISTED else ""
-    return f"{', '.join(map(_in_a_line, paths[:_LISTED]))}{more}"
-
-
-def _in_a_line(name: str) -> str:
-    """A name of a file, which may hold anything but a slash and a NUL."""
-    return " ".join(plain(name).split())
+    return f"{', '.join(map(one_line, paths[:_LISTED]))}{more}"
 
 
 def _stdin() -> BinaryIO:

@@ -33,7 +33,6 @@ from rlm_kernel.engine.estimates import Bound
 from rlm_kernel.errors import (
     BudgetExceededError,
     ConfigError,
-    ErrorThresholdExceededError,
     LimitError,
     LMError,
     TimeoutExceededError,
@@ -354,25 +353,3 @@ def _not_told(models: dict[str, bool]) -> list[str]:
     new = [model for model, told in models.items() if not told]
     models.update(dict.fromkeys(new, True))
     return new
-
-
-class ErrorCount:
-    """The cells in a row that raised, of one run: a child's errors are not its parent's.
-
-    Args:
-        limit: how many end the run; None for no limit.
-    """
-
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self._count = 0
-
-    def add(self, error: str | None) -> None:
-        """A cell is over; `error` is the traceback of what it raised, or None.
-
-        Raises:
-            ErrorThresholdExceededError: it was the last of too many in a row.
-        """
-        self._count = 0 if error is None else self._count + 1
-        if error is not None and self._limit is not None and self._count >= self._limit:
-            raise ErrorThresholdExceededError(error_count=self._count, threshold=self._limit, last_error=error)

@@ -93,7 +93,7 @@ class Engine:
             recorded=self._recorded,
         )
         remember = partial(self._repl.remember, "history")
-        self._root = RootModel(config, calls, self._emit, self._recorded, remember, live=live)
+        self._root = RootModel(config, calls, self._emit, self._recorded, remember, live)
         self._turns = Turns(config, self._repl, self.ledger, self._emit, self._schema)
 
     @property
@@ -149,7 +149,7 @@ class Engine:
             if iteration > 1:
                 reply = await root.ask(iteration)
             turn = await self._turns.take(reply, iteration, facts)
-            seconds = self._emit.seconds - (root.asked or 0.0)
+            seconds = self._emit.seconds - (root.asked_at or 0.0)
             self._emit(events.IterationFinished(iteration=iteration, seconds=seconds, answer=turn.answer))
             if turn.answer is not None:
                 root.conversation.add(reply, "")

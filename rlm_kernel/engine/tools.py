@@ -186,21 +186,20 @@ def _describe(kind: ToolKind, content: Any) -> str:
     if kind == "code":
         return "defined in the notebook"
     first_line = (inspect.getdoc(content) or "").partition("\n")[0]
-    return f"{_signature_text(content)} {first_line}".strip()
+    signature = _signature(content)
+    return f"{'(...)' if signature is None else signature} {first_line}".strip()
 
 
-def _signature_text(function: Callable[..., Any]) -> str:
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return str(inspect.signature(function))
-    except (TypeError, ValueError):
-        return "(...)"
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # some functions of C have none
+        return None
 
 
 def _parameters(function: Callable[..., Any]) -> list[dict[str, Any]] | None:
-    """The parameters as texts: name, kind, default, annotation. None for a function that does not tell."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
+    """The parameters as texts: name, kind, default, annotation. None for a function without a signature."""
+    if (signature := _signature(function)) is None:
         return None
     return [
         {
@@ -209,7 +208,7 @@ def _parameters(function: Callable[..., Any]) -> list[dict[str, Any]] | None:
             "default": None if parameter.default is parameter.empty else repr(parameter.default),
             "annotation": _annotation(parameter.annotation),
         }
-        for parameter in parameters
+        for parameter in signature.parameters.values()
     ]
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rlm_kernel.engine.budget import ErrorCount, Ledger
+from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.repl import Repl
+from rlm_kernel.errors import ErrorThresholdExceededError
 from rlm_kernel.parsing import ParsedReply, TextAnswer, parse
 from rlm_kernel.prompts.profile import ContextFacts
 from rlm_kernel.schema.answer_schema import Schema
@@ -66,7 +67,7 @@ class Turns:
         self._ledger = ledger
         self._emit = emit
         self._schema = schema
-        self._errors = ErrorCount(config.limits.max_errors)
+        self._errors_in_a_row = 0  # of this run: a child's errors are not its parent's
         self._challenged = False
         self._looked = False
         self._ready: tuple[str | None, str | None] = (None, None)
@@ -181,6 +182,11 @@ class Turns:
     def _check_limits(self, result: CellResult) -> None:
         if self._ledger.broken is not None:
             raise self._ledger.broken
-        if result.status in ("ok", "error"):  # one that was ended says nothing of the model's code
-            raised = result.error if result.status == "error" else None
-            self._errors.add(None if raised is None else raised.traceback)
+        if result.status == "ok":
+            self._errors_in_a_row = 0
+        elif result.status == "error" and result.error is not None:  # a cell that was ended is not an error of its code
+            self._errors_in_a_row, limit = self._errors_in_a_row + 1, self._config.limits.max_errors
+            if limit is not None and self._errors_in_a_row >= limit:
+                raise ErrorThresholdExceededError(
+                    error_count=self._errors_in_a_row, threshold=limit, last_error=result.error.traceback
+                )
