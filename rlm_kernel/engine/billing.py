@@ -13,7 +13,7 @@ from typing import Any
 
 from rlm_kernel.clients.base import BaseLM, OnText
 from rlm_kernel.engine.budget import Ledger, Receipt
-from rlm_kernel.engine.estimates import Bound, bound
+from rlm_kernel.engine.estimates import bound
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.types import Message, Reply, Usage, UsageMeter
 
@@ -65,16 +65,15 @@ class ModelCalls:
         if recorded is not None:
             self.count(lm.model, recorded.usage)
             return recorded
-        receipt = Receipt()
+        document, receipt = None if schema is None else schema.document, Receipt()
         try:
-            async with (
-                turn,
-                self.ledger.call(lm.model, bound_of(lm, messages, schema, max_tokens), self.usage, receipt),
-            ):
-                on_turn()
-                document = None if schema is None else schema.document
-                reply = await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
-                receipt.reply = reply
+            async with turn:
+                longest, window = lm.reply_limit(max_tokens), lm.context_window
+                limit = bound(messages, document, reply_tokens=longest, window=window, price=lm.price)
+                async with self.ledger.call(lm.model, limit, self.usage, receipt):
+                    on_turn()
+                    reply = await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
+                    receipt.reply = reply
         except BaseException:
             on_failure(receipt.usage)
             raise
@@ -84,10 +83,3 @@ class ModelCalls:
     def count(self, model: str, usage: Usage) -> None:
         """Count a call of an earlier run that this one resumes."""
         self.ledger.count(model, usage, self.usage)
-
-
-def bound_of(lm: BaseLM, messages: Sequence[Message], schema: Schema | None, max_tokens: int) -> Bound:
-    """What a call of a model can use at most."""
-    document = None if schema is None else schema.document
-    limit = lm.reply_limit(max_tokens)
-    return bound(messages, document, reply_tokens=limit, window=lm.context_window, price=lm.price)

@@ -120,7 +120,8 @@ class Repl:
             await self._rebuild()
         for before in self._recorded.before[self.contexts :]:
             await self._live_through(before)
-        await self._begin(context)
+        for step in context_steps(context, self.contexts, persistent=self._config.persistent):
+            await self._give(step)
         self.contexts += 1
 
     async def run(self, code: str, iteration: int) -> CellResult:
@@ -137,11 +138,6 @@ class Repl:
         self._take(result)
         self._tell(events.CellFinished(iteration=iteration, cell=cell, result=result))
         return result
-
-    async def _begin(self, context: Prompt) -> None:
-        """Give the kernel an input."""
-        for step in context_steps(context, self.contexts, persistent=self._config.persistent):
-            await self._give(step)
 
     async def _live_through(self, before: PriorRun) -> None:
         """Repeat an earlier run of a persistent kernel."""

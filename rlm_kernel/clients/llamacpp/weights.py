@@ -23,11 +23,11 @@ import sys
 import tempfile
 import threading
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rlm_kernel._async import start_in_thread
 from rlm_kernel.errors import LMError
@@ -35,7 +35,6 @@ from rlm_kernel.errors import LMError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
-    from types import TracebackType
 
 HUB_SECONDS = 5.0
 """Timeout of the request for the hub's metadata."""
@@ -61,7 +60,7 @@ class Progress(Protocol):
 class DownloadBar:
     """A `Progress` that draws a bar on stderr with Rich. The bar appears with the first bytes.
 
-        with DownloadBar("qwen2.5-coder-1.5b-instruct") as bar:
+        with closing(DownloadBar("qwen2.5-coder-1.5b-instruct")) as bar:
             ensure(QWEN_CODER, bar)
 
     Args:
@@ -80,12 +79,8 @@ class DownloadBar:
         self._console = console
         self._task = self._bar.add_task(title, total=None)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Stop drawing."""
         self._bar.stop()
 
     def bytes(self, done: int, total: int) -> None:
@@ -309,7 +304,7 @@ def ensure(weights: Weights = QWEN_CODER, progress: Progress | None = None) -> P
     if is_verified(path, weights):
         return path
     if progress is None:
-        with DownloadBar(weights.name) as bar:
+        with closing(DownloadBar(weights.name)) as bar:
             return ensure(weights, bar)
     try:
         return _fetch(weights, path, progress)
