@@ -192,11 +192,11 @@ class Ledger:
 
     def take_unpriced(self) -> list[str]:
         """Models whose cost is unknown while there is a budget, each once."""
-        return _not_told(self._unpriced)
+        return _unreported(self._unpriced)
 
     def take_estimated(self) -> list[str]:
         """Models of which a call was counted by an estimate, each once."""
-        return _not_told(self._estimated)
+        return _unreported(self._estimated)
 
     @asynccontextmanager
     async def call(self, model: str, limit: Bound, meter: UsageMeter, receipt: Receipt) -> AsyncIterator[None]:
@@ -349,7 +349,7 @@ class Receipt:
     usage: Usage | None = None
 
 
-def _not_told(models: dict[str, bool]) -> list[str]:
-    new = [model for model, told in models.items() if not told]
+def _unreported(models: dict[str, bool]) -> list[str]:
+    new = [model for model, reported in models.items() if not reported]
     models.update(dict.fromkeys(new, True))
     return new

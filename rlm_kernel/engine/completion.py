@@ -107,7 +107,7 @@ class Run(Job[RLMChatCompletion]):
                 self._exit_with(stop)
             except Exception as error:  # noqa: BLE001 (a reader that fails must not end the run)
                 self._readers.remove(reader)
-                wrong.append(f"{reader!r} failed and is not told any more; the run goes on: {error!r}")
+                wrong.append(f"{reader!r} failed and gets no further events; the run goes on: {error!r}")
         wrong += self._log.take_untold() if self._log else ()
         for message in wrong:
             with contextlib.suppress(RuntimeWarning):  # where warnings are errors

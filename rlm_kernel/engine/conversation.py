@@ -1,4 +1,4 @@
-"""Keep a long conversation inside the root model's window: a summary takes the place of its older turns.
+"""Keep a long conversation inside the root model's window: a summary replaces its older turns.
 
 The whole conversation stays in the variable `history`, so the model loses nothing that it has read.
 """
@@ -14,13 +14,13 @@ OLD_MESSAGE_CHARACTERS = 2_000
 """What a message of an earlier turn keeps in the request for a summary."""
 
 SHORT_MESSAGE_CHARACTERS = 300
-"""The same once the provider has refused the conversation as too long."""
+"""The same, after the provider has refused the conversation as too long."""
 
 _NEWEST = 2
 
 
 class Conversation:
-    """What the root model reads, and everything it has ever read.
+    """What the root model reads next, and everything it has read.
 
     Args:
         opening: the messages before its first turn; they always stay.
@@ -43,14 +43,14 @@ class Conversation:
 
     @property
     def can_shrink(self) -> bool:
-        """Whether there are turns that a summary could take the place of."""
+        """Whether there are turns that a summary could replace."""
         return len(self._turns) > _NEWEST
 
-    def add(self, reply: Reply, told: str) -> None:
+    def add(self, reply: Reply, message: str) -> None:
         """A turn: the reply of the model and the message after it. Providers refuse an empty message."""
         turn: list[Message] = [
             {"role": "assistant", "content": reply.text or "(empty)"},
-            {"role": "user", "content": told},
+            {"role": "user", "content": message},
         ]
         self._turns += turn
         self._whole += turn
@@ -60,12 +60,12 @@ class Conversation:
         old, newest = self._turns[:-_NEWEST], self._turns[-_NEWEST:]
         short: list[Message] = [{"role": m["role"], "content": clip(m["content"], limit)} for m in old]
         last = newest[-1]["content"] if newest else ""
-        asked: Message = {"role": "user", "content": f"{clip(last, limit)}\n\n{request}"}
-        return [*self._opening, *short, *newest[:-1], asked] if newest else [*self._opening, asked]
+        last_message: Message = {"role": "user", "content": f"{clip(last, limit)}\n\n{request}"}
+        return [*self._opening, *short, *newest[:-1], last_message] if newest else [*self._opening, last_message]
 
-    def shrink(self, summary: str, told: str) -> None:
-        """Put a summary in the place of all turns."""
-        self._turns = [{"role": "assistant", "content": summary}, {"role": "user", "content": told}]
+    def shrink(self, summary: str, message: str) -> None:
+        """Replace all turns by a summary and the message after it."""
+        self._turns = [{"role": "assistant", "content": summary}, {"role": "user", "content": message}]
 
 
 def is_due(reply: Reply, window: int | None, share: float) -> bool:

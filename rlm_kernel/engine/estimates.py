@@ -83,21 +83,21 @@ def believed(reply: Reply, limit: Bound) -> Usage:
     No tokens for a prompt, or none for a text, cannot be; nor can negative amounts, fractions of tokens and numbers
     that are none. More than `limit` can be: it is the user's bill.
     """
-    said = reply.usage
-    read = _count(said.input_tokens) or None
-    wrote = _count(said.output_tokens)
+    reported = reply.usage
+    read = _count(reported.input_tokens) or None
+    wrote = _count(reported.output_tokens)
     if not wrote and (reply.text or reply.finish_reason == "length"):
         wrote = None
     guessed = (limit.input_tokens if read is None else 0) + (_written(reply, limit) if wrote is None else 0)
     read, wrote = limit.input_tokens if read is None else read, _written(reply, limit) if wrote is None else wrote
-    cost = _dollars(said.cost)
+    cost = _dollars(reported.cost)
     if not guessed and cost is not None:
-        return Usage(read, wrote, _count(said.cached_tokens) or 0, cost)
+        return Usage(read, wrote, _count(reported.cached_tokens) or 0, cost)
     worked_out = limit.price(read, wrote)
     if cost is not None and (worked_out is None or worked_out <= cost):
-        worked_out = None  # what the provider says stands
+        worked_out = None  # the reported cost is kept
     cost = cost if worked_out is None else worked_out
-    return Usage(read, wrote, _count(said.cached_tokens) or 0, cost, guessed, worked_out or 0.0)
+    return Usage(read, wrote, _count(reported.cached_tokens) or 0, cost, guessed, worked_out or 0.0)
 
 
 def lost(limit: Bound, requests: int = 1) -> Usage:

@@ -37,7 +37,7 @@ def _key(*what: Any) -> str:
 
 
 class Occurrences:
-    """Counts what the running cell asks: asked again, the same thing is another slot. No cell runs twice."""
+    """Counts the questions of the running cell: a repeated question has another slot. No cell runs twice."""
 
     def __init__(self) -> None:
         self._cell: int | None = None
@@ -48,12 +48,12 @@ class Occurrences:
         if cell == self._cell:
             self._asked.clear()
 
-    def slots(self, cell: int, asked: Sequence[str]) -> tuple[Slot, ...]:
+    def slots(self, cell: int, question_keys: Sequence[str]) -> tuple[Slot, ...]:
         """The slots of the keys of a question that a cell asks now."""
         if cell != self._cell:
             self._cell = cell
             self._asked.clear()
-        return tuple(self._slot(cell, key) for key in asked)
+        return tuple(self._slot(cell, key) for key in question_keys)
 
     def _slot(self, cell: int, key: str) -> Slot:
         occurrence = self._asked[key]

@@ -55,8 +55,8 @@ class Reach:
     needed: bool = False
 
     def __str__(self) -> str:
-        said = f"{self.where}[{self.name!r}]" if self.name else self.where
-        return plain(f"{said}: {clip(repr(self.value), SHOWN_CHARACTERS)}" + (f" ({self.why})" if self.why else ""))
+        option = f"{self.where}[{self.name!r}]" if self.name else self.where
+        return plain(f"{option}: {clip(repr(self.value), SHOWN_CHARACTERS)}" + (f" ({self.why})" if self.why else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def admitted(recording: Recording, use: Use, trust: Trust = False) -> Recording:
     found = tuple(reaches(recording, use)) if flaw else tuple(_of_place(recording, use)) if use.code else ()
     if not found:
         return recording
-    why = f"it is not a record of yours: {flaw}" if flaw else f"{use.code}, and nobody can say who wrote that"
+    why = f"it is not a record of yours: {flaw}" if flaw else f"{use.code}, and its author is unknown"
     if trust is True or (callable(trust) and trust(_question(recording, found, why))):
         return recording
     if needed := [reach for reach in found if reach.needed]:
@@ -150,7 +150,7 @@ def _of_models(recording: Recording, given: Mapping[str, Any]) -> Iterator[Reach
 def _environment(recording: Recording) -> str:
     started = recording.trajectory.started
     if started is None:
-        raise RecordingError(f"{recording.path} does not tell how the run began.")
+        raise RecordingError(f"{recording.path} holds no start of a run.")
     return started.environment
 
 

@@ -137,8 +137,8 @@ def _was_stopped(turn: Turn, cell: Cell) -> bool:
 def _take_call(recorded: RecordedRun, cell: Cell, call: Call, occurrences: Occurrences, before: _AnswerEvent) -> None:
     for index, slot in enumerate(occurrences.slots(cell.number, call.started.keys)):
         if index in call.answers:
-            told = tuple(before.get((call.started.query, index), ()))
-            recorded.answers[slot] = RecordedAnswer(call.answers[index], told, tuple(call.spending_of(index)))
+            earlier = tuple(before.get((call.started.query, index), ()))
+            recorded.answers[slot] = RecordedAnswer(call.answers[index], earlier, tuple(call.spending_of(index)))
         elif index in call.children:
             recorded.children[slot] = recorded_run_of(call.children[index])
         elif index in call.rejected:
@@ -150,8 +150,8 @@ _AnswerEvent = dict[tuple[str, int], list[events.ChildEvent | events.SubcallReje
 
 def _before_answers(cell: Cell) -> _AnswerEvent:
     """The events of each prompt of a cell before its answer, by its call and its place in that."""
-    told: _AnswerEvent = defaultdict(list)
+    earlier: _AnswerEvent = defaultdict(list)
     for event in cell.events:
         if isinstance(event, events.ChildEvent | events.SubcallRejected):
-            told[event.query, event.index].append(event)
-    return told
+            earlier[event.query, event.index].append(event)
+    return earlier

@@ -76,9 +76,10 @@ def prepare_resumption(
     forked_from = {"run_id": recording.stem, "log": str(recording.path), "at": at}
     recorded = recorded_run_of(run, at)
     recorded.before = tuple(_prior_run(recording))
-    arguments, asked = arguments_of(recording, overrides, rlm), question or run.started.question
+    arguments = arguments_of(recording, overrides, rlm)
+    question = question or run.started.question
     continues = recording.metadata.get("continues")
-    return Resumption(arguments, recorded, prompt, asked, forked_from, run.started.schema, continues)
+    return Resumption(arguments, recorded, prompt, question, forked_from, run.started.schema, continues)
 
 
 def _prior_run(recording: Recording) -> Iterator[PriorRun]:

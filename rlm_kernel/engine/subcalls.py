@@ -52,7 +52,7 @@ class SubcallPrompt:
 
     @property
     def text(self) -> str:
-        """The words."""
+        """The prompt itself."""
         return self.query.prompts[self.index]
 
     @property
@@ -63,30 +63,30 @@ class SubcallPrompt:
 
 
 @dataclass(slots=True)
-class Effort:
-    """What the answer of a prompt has taken so far.
+class Attempts:
+    """The model calls for one prompt so far.
 
     Attributes:
-        started: when its turn came.
-        usage: of all its replies.
-        attempts: how many those are.
-        said: the reply of which a structured answer was made.
-        given_up: what was counted for a call that ended without a reply, or None.
+        started: when the first one was admitted, in seconds of `time.perf_counter`.
+        usage: of all replies together.
+        count: the number of replies.
+        reply_text: the reply that contains a structured answer, or None.
+        given_up: the usage that was counted for a call without a reply, or None.
     """
 
     started: float
     usage: Usage = field(default_factory=Usage)
-    attempts: int = 0
-    said: str | None = None
+    count: int = 0
+    reply_text: str | None = None
     given_up: Usage | None = None
 
     def add(self, usage: Usage) -> None:
-        """One more reply, or all of a child's."""
-        self.usage = self.usage.plus(usage) if self.attempts else usage
-        self.attempts += 1
+        """Count one more reply, or all replies of a child."""
+        self.usage = self.usage.plus(usage) if self.count else usage
+        self.count += 1
 
     def give_up(self, usage: Usage | None) -> None:
-        """The call ended without a reply; None: it was refused, or not sent."""
+        """Count a call without a reply. None: it was refused, or not sent."""
         self.given_up = usage
         if usage is not None:
             self.add(usage)
@@ -227,7 +227,7 @@ class SubCalls:
         """Answer a call without a model. It is recorded, because a replay has to give the same answer."""
         model = clip(query.model or self.models.default.model, SHOWN_CHARACTERS)
         for index in range(len(query.prompts)):
-            self._emit_answer(query, index, model, answer, Effort(time.perf_counter()))
+            self._emit_answer(query, index, model, answer, Attempts(time.perf_counter()))
         cell, failed = query.slots[0].cell, len(query.prompts)
         self.emit(SubcallFinished(cell=cell, query=query.id, failed=failed, seconds=0.0))
         return [answer] * failed
@@ -236,22 +236,22 @@ class SubCalls:
         """The answer of a prompt. When it gets none, not even an error, what its call used is added to `given_up`."""
         if (known := self.recorded.answers.get(prompt.slot)) is not None:
             return self._answer_from_record(prompt, known)
-        text, error, effort = "", _too_long(prompt), Effort(time.perf_counter())
+        text, error, attempts = "", _too_long(prompt), Attempts(time.perf_counter())
         try:
             if error is None:
                 is_child = self._starts_children(prompt.query)
-                text = await (self._ask_child(prompt, effort) if is_child else self._ask_model(prompt, effort))
+                text = await (self._ask_child(prompt, attempts) if is_child else self._ask_model(prompt, attempts))
         except BaseException as failure:
             is_limit = self.calls.ledger.broken is not None or isinstance(failure, TimeoutExceededError)
             if is_limit or not isinstance(failure, Exception):
-                given_up += [] if effort.given_up is None else [(prompt.lm.model, effort.given_up)]
+                given_up += [] if attempts.given_up is None else [(prompt.lm.model, attempts.given_up)]
                 if isinstance(failure, Exception):
                     self.on_limit()
                 raise
             error = str(failure) if isinstance(failure, RLMError) else f"{type(failure).__name__}: {failure}"
-        return self._emit_answer(prompt.query, prompt.index, prompt.lm.model, Answer(text, error), effort)
+        return self._emit_answer(prompt.query, prompt.index, prompt.lm.model, Answer(text, error), attempts)
 
-    def _emit_answer(self, query: Query, index: int, model: str, answer: Answer, effort: Effort) -> Answer:
+    def _emit_answer(self, query: Query, index: int, model: str, answer: Answer, attempts: Attempts) -> Answer:
         self.emit(
             SubcallAnswered(
                 cell=query.slots[index].cell,
@@ -261,10 +261,10 @@ class SubCalls:
                 prompt=query.prompts[index],
                 text=answer.text,
                 error=answer.error,
-                usage=effort.usage,
-                seconds=time.perf_counter() - effort.started,
-                attempts=effort.attempts,
-                said=effort.said,
+                usage=attempts.usage,
+                seconds=time.perf_counter() - attempts.started,
+                attempts=attempts.count,
+                said=attempts.reply_text,
                 refused=answer.refused,
             )
         )
@@ -283,21 +283,21 @@ class SubCalls:
     def _starts_children(self, query: Query) -> bool:
         return query.kind == "rlm_query" and self.start_child is not None
 
-    async def _ask_child(self, prompt: SubcallPrompt, effort: Effort) -> str:
+    async def _ask_child(self, prompt: SubcallPrompt, attempts: Attempts) -> str:
         """The answer of a child; with a schema as JSON."""
         assert self.start_child is not None, "see _starts_children"
         async with self._sibling_turn, self.child_turn():
-            effort.started = time.perf_counter()
+            attempts.started = time.perf_counter()
             completion = await self.start_child(prompt)
-        effort.add(completion.usage_summary.total)
+        attempts.add(completion.usage_summary.total)
         return completion.response
 
-    async def _ask_model(self, prompt: SubcallPrompt, effort: Effort) -> str:
+    async def _ask_model(self, prompt: SubcallPrompt, attempts: Attempts) -> str:
         """The answer of a model; with a schema as JSON. A recorded reply that did not fit is not asked for again."""
 
         def on_turn() -> None:
-            if not effort.attempts:
-                effort.started = time.perf_counter()
+            if not attempts.count:
+                attempts.started = time.perf_counter()
 
         def on_misfit(reply: Reply, misfit: MisfitError) -> None:
             self.emit(
@@ -305,7 +305,7 @@ class SubCalls:
                     cell=prompt.slot.cell,
                     query=prompt.query.id,
                     index=prompt.index,
-                    attempt=effort.attempts,
+                    attempt=attempts.count,
                     reply=reply,
                     problems=misfit.problems,
                 )
@@ -321,11 +321,11 @@ class SubCalls:
                 recorded=rejected.popleft() if rejected else None,
                 turn=self.calls.ledger.turn,
                 on_turn=on_turn,
-                on_failure=effort.give_up,
+                on_failure=attempts.give_up,
             )
-            effort.add(reply.usage)
+            attempts.add(reply.usage)
             if (text := await repairs.read(reply)) is not None:
-                effort.said = None if prompt.schema is None else reply.text
+                attempts.reply_text = None if prompt.schema is None else reply.text
                 return text
 
 

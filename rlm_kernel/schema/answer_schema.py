@@ -110,8 +110,8 @@ class Schema:
 def add_instructions(messages: Sequence[Message], schema: dict[str, Any]) -> list[Message]:
     """The conversation with the schema in words at its end, for a provider without a mode for it."""
     *before, last = messages
-    told = f"{last['content']}\n\nAnswer with JSON only, no words around it. It must fit this JSON Schema:\n"
-    return [*before, {**last, "content": told + text_of(schema)}]
+    content = f"{last['content']}\n\nAnswer with JSON only, no words around it. It must fit this JSON Schema:\n"
+    return [*before, {**last, "content": content + text_of(schema)}]
 
 
 def request_for_repair(misfit: MisfitError) -> str:
@@ -158,8 +158,8 @@ def _refuse_constant(name: str) -> None:
 def _complaints(error: ValueError) -> list[str]:
     """Why a class refuses a value; pydantic lists each part of it."""
     each = error.errors() if hasattr(error, "errors") else []
-    told = [f"$.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in each]
-    return [shorten(words) for words in told or [str(error)]][:MAX_PROBLEMS]
+    found = [f"$.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in each]
+    return [shorten(words) for words in found or [str(error)]][:MAX_PROBLEMS]
 
 
 def _objects(schema: Any) -> Iterator[dict[str, Any]]:
