@@ -181,14 +181,12 @@ class RLM(Unpicklable):
             LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
-        check_prompt(prompt, root_prompt)
         return self._run(prompt, root_prompt, schema=response_schema).wait()
 
     async def acompletion(
         self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
-        check_prompt(prompt, root_prompt)
         return await self._run(prompt, root_prompt, schema=response_schema).wait_async()
 
     async def stream(
@@ -199,7 +197,6 @@ class RLM(Unpicklable):
         A reader that is slower than a cell misses pieces of its output (`CellOutput`); `CellFinished` has the outputs.
         Leaving the loop early stops the run. Raises what `acompletion` raises, after a last `RunFailed`.
         """
-        check_prompt(prompt, root_prompt)
         here, arrived, waiting = asyncio.get_running_loop(), asyncio.Queue[Event](), OutputQueue()
 
         def hand_over(event: Event) -> None:
@@ -276,6 +273,7 @@ class RLM(Unpicklable):
         recorded: Resumption | None = None,
         schema: Any = None,
     ) -> Run:
+        check_prompt(prompt, question)
         return Run(
             self._config,
             [r for r in (self._callbacks if self._callbacks.any else None, reader) if r is not None],

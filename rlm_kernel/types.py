@@ -309,15 +309,9 @@ class RLMChatCompletion:
     parsed: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The completion as plain data; `parsed` only where there is an object, and as JSON has it."""
-        fields: dict[str, Any] = {
-            "root_model": self.root_model,
-            "prompt": self.prompt,
-            "response": self.response,
-            "usage_summary": self.usage_summary.to_dict(),
-            "execution_time": self.execution_time,
-            "metadata": self.metadata,
-        }
+        """The completion as plain data; `parsed` only if there is an object, and then as JSON."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "parsed"}
+        fields["usage_summary"] = self.usage_summary.to_dict()
         return fields if self.parsed is None else {**fields, "parsed": json.loads(self.response)}
 
 

@@ -84,20 +84,18 @@ def believed(reply: Reply, limit: Bound) -> Usage:
     that are none. More than `limit` can be: it is the user's bill.
     """
     reported = reply.usage
-    read = _count(reported.input_tokens) or None
-    wrote = _count(reported.output_tokens)
-    if not wrote and (reply.text or reply.finish_reason == "length"):
-        wrote = None
-    guessed = (limit.input_tokens if read is None else 0) + (_written(reply, limit) if wrote is None else 0)
-    read, wrote = limit.input_tokens if read is None else read, _written(reply, limit) if wrote is None else wrote
-    cost = _dollars(reported.cost)
-    if not guessed and cost is not None:
-        return Usage(read, wrote, _count(reported.cached_tokens) or 0, cost)
-    worked_out = limit.price(read, wrote)
-    if cost is not None and (worked_out is None or worked_out <= cost):
-        worked_out = None  # the reported cost is kept
-    cost = cost if worked_out is None else worked_out
-    return Usage(read, wrote, _count(reported.cached_tokens) or 0, cost, guessed, worked_out or 0.0)
+    read, wrote = _count(reported.input_tokens), _count(reported.output_tokens)
+    cached, cost, estimated_tokens = _count(reported.cached_tokens) or 0, _dollars(reported.cost), 0
+    if not read:
+        read = limit.input_tokens
+        estimated_tokens += read
+    if wrote is None or (wrote == 0 and (reply.text or reply.finish_reason == "length")):
+        wrote = _written(reply, limit)
+        estimated_tokens += wrote
+    computed = limit.price(read, wrote) if estimated_tokens or cost is None else None
+    if computed is None or (cost is not None and computed <= cost):
+        return Usage(read, wrote, cached, cost, estimated_tokens)
+    return Usage(read, wrote, cached, computed, estimated_tokens, computed)
 
 
 def lost(limit: Bound, requests: int = 1) -> Usage:

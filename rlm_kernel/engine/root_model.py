@@ -1,4 +1,8 @@
-"""The root model of a run: its conversation, its next reply, and keeping both inside its window."""
+"""The root model of a run: its conversation, its next reply, and keeping both inside its window.
+
+A summary replaces the older turns of a long conversation. The whole conversation stays in the variable `history`, so
+the model can still read all of it.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,74 @@ from dataclasses import dataclass, field
 
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import RunConfig
-from rlm_kernel.engine.conversation import OLD_MESSAGE_CHARACTERS, SHORT_MESSAGE_CHARACTERS, Conversation, is_due
 from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.parsing import without_thinking
-from rlm_kernel.schema.answer_schema import Schema
-from rlm_kernel.schema.retry import Repairs
+from rlm_kernel.schema.answer_schema import Repairs, Schema
+from rlm_kernel.text import clip
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.types import Message, Reply, Usage
 
+OLD_MESSAGE_CHARACTERS = 2_000
+"""What a message of an earlier turn keeps in the request for a summary."""
+
+SHORT_MESSAGE_CHARACTERS = 300
+"""The same, after the provider has refused the conversation as too long."""
+
+_NEWEST = 2
+
 Remember = Callable[[Sequence[Message]], Awaitable[None]]
 """Keeps the whole conversation in the REPL, before a summary takes its place."""
+
+
+class Conversation:
+    """What the root model reads next, and everything it has read.
+
+    Args:
+        opening: the messages before its first turn; they always stay.
+    """
+
+    def __init__(self, opening: Sequence[Message]) -> None:
+        self._opening = list(opening)
+        self._turns: list[Message] = []
+        self._whole: list[Message] = []
+
+    @property
+    def messages(self) -> list[Message]:
+        """What it reads next."""
+        return [*self._opening, *self._turns]
+
+    @property
+    def whole(self) -> list[Message]:
+        """Everything since the opening, what was summarised included."""
+        return [*self._opening, *self._whole]
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether there are turns that a summary could replace."""
+        return len(self._turns) > _NEWEST
+
+    def add(self, reply: Reply, message: str) -> None:
+        """A turn: the reply of the model and the message after it. Providers refuse an empty message."""
+        turn: list[Message] = [
+            {"role": "assistant", "content": reply.text or "(empty)"},
+            {"role": "user", "content": message},
+        ]
+        self._turns += turn
+        self._whole += turn
+
+    def to_summarise(self, request: str, limit: int) -> list[Message]:
+        """The conversation, its earlier turns cut to `limit` characters a message, and the request for a summary."""
+        old, newest = self._turns[:-_NEWEST], self._turns[-_NEWEST:]
+        short: list[Message] = [{"role": m["role"], "content": clip(m["content"], limit)} for m in old]
+        last = newest[-1]["content"] if newest else ""
+        last_message: Message = {"role": "user", "content": f"{clip(last, limit)}\n\n{request}"}
+        return [*self._opening, *short, *newest[:-1], last_message] if newest else [*self._opening, last_message]
+
+    def shrink(self, summary: str, message: str) -> None:
+        """Replace all turns by a summary and the message after it."""
+        self._turns = [{"role": "assistant", "content": summary}, {"role": "user", "content": message}]
 
 
 @dataclass(slots=True)
@@ -74,9 +134,9 @@ class RootModel:
         may_shrink = self.config.compaction is not None
         while True:
             messages, started = [*self.conversation.messages, *added], time.perf_counter()
-            told = messages if self.asked_at is None else _after_last_reply(messages)
+            unread = messages if self.asked_at is None else _after_last_reply(messages)
             self.asked_at = self.emit.seconds
-            self.emit(events.IterationStarted(iteration=iteration, told=tuple(told)))
+            self.emit(events.IterationStarted(iteration=iteration, told=tuple(unread)))
             try:
                 if self.recorded.summary_is_next:
                     raise self.recorded.overflow()
@@ -154,3 +214,12 @@ def _after_last_reply(messages: Sequence[Message]) -> Sequence[Message]:
     """What the model has not read yet."""
     last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
     return messages[last + 1 :]
+
+
+def is_due(reply: Reply, window: int | None, share: float) -> bool:
+    """Whether the conversation with this reply fills that share of the window. False while the window is unknown.
+
+    An estimate of tokens is an upper bound, several times too high: it says nothing of the window.
+    """
+    usage = reply.usage
+    return window is not None and usage.input_tokens + usage.output_tokens - usage.estimated_tokens >= share * window

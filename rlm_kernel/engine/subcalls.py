@@ -16,8 +16,7 @@ from rlm_kernel.engine.config import Models
 from rlm_kernel.engine.recorded import RecordedAnswer, RecordedRun
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.errors import SHOWN_CHARACTERS, RLMError, TimeoutExceededError
-from rlm_kernel.schema.answer_schema import Schema
-from rlm_kernel.schema.retry import Repairs
+from rlm_kernel.schema.answer_schema import Repairs, Schema
 from rlm_kernel.schema.validation import MisfitError
 from rlm_kernel.text import clip
 from rlm_kernel.trajectory.emitter import Emitter
