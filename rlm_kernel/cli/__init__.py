@@ -118,15 +118,11 @@ def _report(error: BaseException, *, debug: bool, owns_process: bool) -> int:
         _close_stdout()
     else:
         terminal.note(f"rlm: {exit_codes.explain(error)}")
-        _show_partial_answer(error)
+        if partial := getattr(error, "partial_answer", None):
+            terminal.note(f"rlm: best answer so far: {partial}")
     if code == exit_codes.STOPPED and owns_process:
         _end_soon()
     return code
-
-
-def _show_partial_answer(error: BaseException) -> None:
-    if partial := getattr(error, "partial_answer", None):
-        terminal.note(f"rlm: best answer so far: {partial}")
 
 
 def _close_stdout() -> None:

@@ -136,12 +136,7 @@ def _introduce(console: Console, args: Namespace, sources: Sources) -> None:
 
 
 def _answer(
-    console: Console,
-    args: Namespace,
-    sources: Sources,
-    logger: RLMLogger | None,
-    number: int,
-    question: Question,
+    console: Console, args: Namespace, sources: Sources, logger: RLMLogger | None, number: int, question: Question
 ) -> _Outcome:
     console.print(f"\nQuestion {number}, {_KINDS[question.kind]}", style="bold")
     started = time.monotonic()

@@ -128,7 +128,7 @@ class RemoteLM(BaseLM):
         self, messages: Sequence[Message], schema: dict[str, Any] | None
     ) -> Iterator[tuple[list[Message], dict[str, Any] | None]]:
         """What to send: the schema in the provider's mode for schemas and, if that is refused, in the last message."""
-        sendable = [_sendable_message(message) for message in messages]
+        sendable: list[Message] = [{**m, "content": _join_surrogates(m["content"])} for m in messages]
         if schema is None:
             yield sendable, None
             return
@@ -222,10 +222,6 @@ def _window_in_entry(entry: Mapping[str, Any]) -> int | None:
     fields = {**(meta if isinstance(meta, Mapping) else {}), **entry}
     values = (fields.get(name) for name in WINDOW_FIELDS)
     return next((value for value in values if isinstance(value, int) and value > 0), None)
-
-
-def _sendable_message(message: Message) -> Message:
-    return {**message, "content": _join_surrogates(message["content"])}
 
 
 def _sendable_schema(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Ask a model and count what it costs: the one way in which a run calls a model.
+"""Call a model and count its usage: the only way in which a run calls a model.
 
-Every call of a run goes through `ModelCalls.ask`: those of the root model with its summaries, repairs and last words,
-sub-calls, and those of children, of a replay that asks models, and of `%%rlm`. So no call is left uncounted.
+Every call of a run goes through `ModelCalls.ask`: those of the root model (turns, summaries, repairs, final answers),
+sub-calls, and those of children, of a live replay, and of `%%rlm`. So every call is counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ModelCalls:
     """The model calls of one run.
 
     Attributes:
-        ledger: keeps the limits of the tree.
+        ledger: the limits of the tree.
         usage: counts the calls of the run.
     """
 
@@ -45,18 +45,18 @@ class ModelCalls:
         on_text: OnText | None = None,
         on_failure: Callable[[Usage | None], None] = lambda _: None,
     ) -> Reply:
-        """Call a model when the limits admit it. The usage of the reply is what was counted.
+        """Call a model when the limits admit it. The usage of the reply is the counted usage.
 
         Args:
             lm: the model.
             messages: the conversation.
             schema: what the reply has to fit, or None.
             max_tokens: the longest reply.
-            recorded: a reply of an earlier run, which is counted and returned without a call.
+            recorded: a reply of an earlier run: it is counted and returned without a call.
             turn: held during the call.
             on_turn: called when the call is admitted.
             on_text: called with each piece of the reply.
-            on_failure: called when there is no reply, with the usage that was counted; None: nothing was.
+            on_failure: called if there is no reply, with the counted usage; None: nothing was counted.
 
         Raises:
             LMError: the provider failed.

@@ -1,4 +1,4 @@
-"""Answer the sub-calls of a cell with language models: which model, how many in parallel, at what cost."""
+"""Answer the sub-calls of a cell with language models: select the model, limit concurrency, count usage."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from rlm_kernel.trajectory.tree import Cell
 from rlm_kernel.types import Answer, Message, Query, Reply, RLMChatCompletion, Slot, ToolCall, Usage
 
 CHARACTERS_PER_TOKEN = 5
-"""A low estimate of a prompt's tokens: a prompt is refused unsent only when it is beyond doubt too long."""
+"""A low estimate of a prompt's tokens: a prompt is refused without a call only if it is certainly too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubcallPrompt:
-    """One prompt of a query, on its way to an answer.
+    """One prompt of a query.
 
     Attributes:
         query: the call it belongs to.
-        index: its place in the call.
+        index: its index in the call.
         lm: the model that answers.
         schema: what the answer has to fit, or None.
     """
@@ -46,7 +46,7 @@ class SubcallPrompt:
 
     @property
     def slot(self) -> Slot:
-        """Where its answer is in the record."""
+        """The place of its answer in the record."""
         return self.query.slots[self.index]
 
     @property
@@ -56,7 +56,7 @@ class SubcallPrompt:
 
     @property
     def message(self) -> Message:
-        """What a model reads."""
+        """The message to the model."""
         plain: Message = {"role": "user", "content": self.text}
         return {**plain, "images": self.query.images} if self.query.images else plain
 
@@ -92,24 +92,24 @@ class Attempts:
 
 
 StartChild = Callable[[SubcallPrompt], Awaitable[RLMChatCompletion]]
-"""Answers the prompt of an `rlm_query` with an RLM of its own."""
+"""Answers the prompt of an `rlm_query` with a child RLM."""
 
 
 @dataclass(slots=True)
 class SubCalls:
-    """The `Responder` of a run. Its questions have their slots.
+    """The `Responder` of a run. Its questions must have their slots.
 
     Attributes:
-        models: those that can be asked.
-        calls: asks them and counts it.
+        models: the models that can be called.
+        calls: calls them and counts their usage.
         emit: emits the events of the run.
         reply_tokens: the longest answer of a plain call.
-        max_children: how many children may run at a time.
-        child_turn: held by a child from before its kernel starts until it has ended.
-        start_child: answers `rlm_query`; None where the depth is used up, then it is answered like `llm_query`.
-        on_limit: called when a limit of the tree is reached, to end the cell that asks.
+        max_children: the maximum of concurrent children.
+        child_turn: held by a child from before the start of its kernel until its end.
+        start_child: answers `rlm_query`; None at the maximum depth, where it is answered like `llm_query`.
+        on_limit: called when a limit of the tree is reached, to end the running cell.
         tools: the functions on the host that a cell may call, by name.
-        recorded: what an earlier run was answered, which is not asked again.
+        recorded: the answers of an earlier run, which are used again.
     """
 
     models: Models
@@ -139,7 +139,7 @@ class SubCalls:
         if isinstance(question, ToolCall):
             return [await self._call_tool(question)]
         lm, cell, started = self.models.named(question.model), question.slots[0].cell, time.perf_counter()
-        self._announce(question, lm)  # before anything is waited for: the record keeps the order of the questions
+        self._announce(question, lm)  # before the first await: the record keeps the order of the questions
         if lm is None:
             return self._answer_without_model(question, Answer(error=self._unknown_model(question)))
         try:
@@ -196,10 +196,10 @@ class SubCalls:
         return f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
 
     def _check_images(self, query: Query, lm: BaseLM) -> None:
-        """Refuse pictures that the answering model cannot see.
+        """Refuse images that the model cannot read.
 
         Raises:
-            ValueError: the model takes none; the message says what to do.
+            ValueError: the model takes no images; the message says what to do.
         """
         if query.images and self._starts_children(query):
             raise ValueError("rlm_query takes no images: ask about them with llm_query")
@@ -218,7 +218,7 @@ class SubCalls:
             for prompt in todo:
                 answers[prompt.index] = await self._ask(prompt, given_up)
 
-        # No more workers than turns: those that wait for one cost more than the calls.
+        # No more workers than concurrent calls: waiting workers cost more than the calls.
         turns = self.max_children if self._starts_children(prompts[0].query) else self.calls.ledger.max_queries
         await gather_or_cancel(*(work() for _ in range(min(turns, len(prompts)))))
 
@@ -232,7 +232,7 @@ class SubCalls:
         return [answer] * failed
 
     async def _ask(self, prompt: SubcallPrompt, given_up: list[tuple[str, Usage]]) -> Answer:
-        """The answer of a prompt. When it gets none, not even an error, what its call used is added to `given_up`."""
+        """The answer of a prompt. If the run ends before it, the usage of its call is added to `given_up`."""
         if (known := self.recorded.answers.get(prompt.slot)) is not None:
             return self._answer_from_record(prompt, known)
         text, error, attempts = "", _too_long(prompt), Attempts(time.perf_counter())
@@ -270,7 +270,7 @@ class SubCalls:
         return answer
 
     def _answer_from_record(self, prompt: SubcallPrompt, known: RecordedAnswer) -> Answer:
-        """What an earlier run was answered. Its events are emitted again, with the id that the call has now."""
+        """The answer of an earlier run. Its events are emitted again with the new id of the call."""
         query, index = prompt.query.id, prompt.index
         for event in known.before:
             self.emit(replace(event, query=query, index=index))
@@ -292,7 +292,7 @@ class SubCalls:
         return completion.response
 
     async def _ask_model(self, prompt: SubcallPrompt, attempts: Attempts) -> str:
-        """The answer of a model; with a schema as JSON. A recorded reply that did not fit is not asked for again."""
+        """The answer of a model; with a schema as JSON. Recorded replies that did not fit are used again."""
 
         def on_turn() -> None:
             if not attempts.count:
