@@ -1,4 +1,4 @@
-"""Read a model's reply: the code to run, and an answer that is given as text.
+"""Read a model's reply: the code to run, an answer that is given as text, and fenced blocks of any kind.
 
 Fences marked `repl` or `python` are code. An answer is `FINAL(...)` or `FINAL_VAR(...)` at the start of a line outside
 of them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ _FINAL = re.compile(r"^[ \t>*_`]*+(FINAL_VAR|FINAL)\(", re.MULTILINE)
 _PARENTHESIS = re.compile(r"[()]")
 _QUOTED = re.compile(r"\A\s*+[rRuU]?[\"']")
 _QUOTE_CLOSES = re.compile(r"[\"']\s*+\)")
+_ONLY_BLOCK = re.compile(r"\A[^`]*```\w*[ \t]*\n(.*?)\n[ \t]*```[^`]*\Z", re.DOTALL)
 _MAX_CLOSINGS = 50
 _MAX_PARENTHESES = 500
 _MAX_COMPILED = 300_000
@@ -106,24 +108,35 @@ class FencedBlock:
     """A fenced code block of a Markdown text.
 
     Attributes:
-        start, end: of the block with its two fences, as places in the text.
-        language: that the opening fence names, or nothing.
-        code: what is between the fences.
+        language: the name in the opening fence; empty when there is none.
+        code: the text between the fences.
     """
 
-    start: int
-    end: int
     language: str
     code: str
 
 
-def fenced_blocks(text: str) -> Iterator[FencedBlock]:
-    """The fenced code blocks of a Markdown text, in order. The end of the text closes the last one."""
+def split_blocks(text: str, max_blocks: int = sys.maxsize) -> Iterator[str | FencedBlock]:
+    """Split a Markdown text into its fenced code blocks and the text around them, in order.
+
+    Args:
+        text: the Markdown. The end of the text closes a block that is left open.
+        max_blocks: the text after this number of blocks is not split.
+    """
     at = 0
-    while (opening := _OPENING.search(text, at)) is not None:
+    while max_blocks and (opening := _OPENING.search(text, at)) is not None:
+        max_blocks -= 1
+        yield text[at : opening.start()]
         closing = next(_closings(text, opening), None)
         at, end = (len(text), len(text)) if closing is None else (closing.end(), closing.start() - 1)
-        yield FencedBlock(opening.start(), at, opening["language"], text[opening.end() + 1 : end])
+        yield FencedBlock(opening["language"], text[opening.end() + 1 : end])
+    yield text[at:]
+
+
+def only_block(text: str) -> str | None:
+    """The code of a text with a single closed block of backticks; else None. It may begin in the middle of a line."""
+    block = _ONLY_BLOCK.match(text)
+    return None if block is None else block[1]
 
 
 def opened_language(text: str, start: int, end: int) -> str:

@@ -7,9 +7,10 @@ removes them, and reduces a progress bar to its last state.
 
 from __future__ import annotations
 
+import os.path
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 GAP = "\n… {:,} characters left out …\n"
@@ -88,6 +89,18 @@ def clip(text: str, limit: int, *, head: float = 0.6, gap: str = GAP) -> str:
 def clip_end(text: str, limit: int) -> str:
     """The beginning of the text; a text of more than `limit` characters ends with an ellipsis, which is counted."""
     return text if len(text) <= limit else f"{text[: max(0, limit - 1)]}…"
+
+
+def drop_common_beginning(lines: Sequence[str], minimum: int = 20) -> list[str]:
+    """Lines without the words that all begin with, except the last of these; a shorter beginning is kept.
+
+    Args:
+        lines: such as the prompts of a batch.
+        minimum: characters of a beginning that is worth dropping.
+    """
+    common = os.path.commonprefix(lines)  # noqa: RUF071 (characters are compared, not paths)
+    start = common.rfind(" ", 0, max(0, common.rfind(" "))) + 1
+    return list(lines) if start < minimum or common in lines else [f"… {line[start:]}" for line in lines]
 
 
 def join_text(value: object) -> str:

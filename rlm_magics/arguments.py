@@ -107,9 +107,8 @@ def fetch_weights(arguments: Mapping[str, Any]) -> None:
         LMError: the download failed.
     """
     backends = [arguments["backend"], *arguments["other_backends"]]
-    for backend, kwargs in zip(
-        backends, [arguments["backend_kwargs"], *arguments["other_backend_kwargs"]], strict=True
-    ):
+    options = [arguments["backend_kwargs"], *arguments["other_backend_kwargs"]]
+    for backend, kwargs in zip(backends, options, strict=True):
         if isinstance(backend, str):
             clients_options.fetch(backend, kwargs or {})
 

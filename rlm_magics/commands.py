@@ -73,16 +73,21 @@ def _rows(name: str, summaries: Iterable[UsageSummary]) -> list[str]:
     ]
 
 
+def environment_names() -> list[str]:
+    """The names of the environments: ours, and the installed kernelspecs."""
+    ours = (*kernelspecs.AVAILABLE.values(), "rlm")
+    return [*kernelspecs.AVAILABLE, *(name for name in kernelspecs.installed_names() if name not in ours)]
+
+
 def environments(configured: str) -> str:
     """The environments, one per line; a star marks the configured one."""
-    others = [name for name in kernelspecs.installed_names() if name not in (*kernelspecs.AVAILABLE.values(), "rlm")]
-    known = [*kernelspecs.AVAILABLE, *others]
+    known = environment_names()
     width = max(map(len, known))
     return "\n".join(f"{'*' if name == configured else ' '} {name:{width}}  {_ready(name)}".rstrip() for name in known)
 
 
 def _ready(name: str) -> str:
-    """Whether an environment can be used here, in words. Nobody is connected to."""
+    """Whether an environment can be used here, as text. Does not connect to it."""
     try:
         kernelspecs.environment(name, {"env": {}} if name == "local" else None)
     except (RLMError, NotImplementedError) as error:

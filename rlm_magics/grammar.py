@@ -30,6 +30,8 @@ COMMANDS = {
 }
 """The commands of `%rlm`, and their help."""
 
+_REPEATABLE: Any = {"action": "append", "default": []}
+
 
 class Grammar(argparse.ArgumentParser):
     """A parser that neither prints nor exits. Options cannot be abbreviated: a new option could change the meaning."""
@@ -72,15 +74,8 @@ def cell_grammar() -> Grammar:
     """The options of `%%rlm`."""
     grammar = Grammar("%%rlm", description="Answer the question in this cell with a Recursive Language Model.")
     add = grammar.add_argument
-    add(
-        "-c",
-        "--context",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="a variable to ask about; several become a dict",
-    )
-    add("--file", metavar="PATH", action="append", default=[], help="a file or a folder to ask about")
+    add("-c", "--context", metavar="NAME", **_REPEATABLE, help="a variable to ask about; several become a dict")
+    add("--file", metavar="PATH", **_REPEATABLE, help="a file or a folder to ask about")
     inputs.add_limit(add)
     add("-o", "--output", metavar="NAME", help="the variable that gets the result")
     add("--schema", metavar="NAME", help="a variable that holds a JSON Schema or a pydantic class for the answer")
@@ -138,11 +133,11 @@ def setting_of(line: str) -> Setting:
     return Setting(name, value.strip().removeprefix("= "), save)
 
 
-def command_of(line: str) -> tuple[str, str]:
-    """The command of a `%rlm` line and the rest of the line; the command of an empty line is empty.
+def command_of(line: str) -> tuple[str, argparse.Namespace | Setting]:
+    """The command of a `%rlm` line and its options; the command of an empty line is empty.
 
     Raises:
-        UsageError: there is no such command.
+        UsageError: there is no such command or option.
     """
     command, _, rest = line.strip().partition(" ")
     if command and command not in COMMANDS:
@@ -150,7 +145,9 @@ def command_of(line: str) -> tuple[str, str]:
             f"%rlm has no command {command!r}{suggestion(command, COMMANDS)} "
             f"There are {', '.join(COMMANDS)}; write a question in a cell that begins with %%rlm."
         )
-    return command, rest
+    if not command:
+        return "", argparse.Namespace()
+    return command, setting_of(rest) if command == "config" else command_grammar(command).read(rest)
 
 
 def overview() -> str:
@@ -165,11 +162,11 @@ def _add_run_options(grammar: Grammar) -> None:
     add("-b", "--backend", help="the provider of the model, or a variable that holds an LM")
     add("-m", "--model", help="the model")
     add("--base-url", metavar="URL", help="the endpoint of the provider")
-    add("--backend-kwarg", metavar="KEY=VALUE", action="append", default=[], help="another argument of the backend")
+    add("--backend-kwarg", metavar="KEY=VALUE", **_REPEATABLE, help="another argument of the backend")
     add("--sub-backend", help="the provider for sub-calls, or a variable that holds an LM")
     add("--sub-model", help="the model for sub-calls")
     add("-e", "--environment", help="where the cells of the model run")
-    add("--environment-kwarg", metavar="KEY=VALUE", action="append", default=[], help="an option of the environment")
+    add("--environment-kwarg", metavar="KEY=VALUE", **_REPEATABLE, help="an option of the environment")
     add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab connect to the REPL")
     add("--max-iterations", type=int, metavar="N", help="maximum turns of the root model")
     add("--max-depth", type=int, metavar="N", help="maximum depth of RLMs that rlm_query starts")
@@ -178,12 +175,8 @@ def _add_run_options(grammar: Grammar) -> None:
     add("--max-tokens", type=int, metavar="N", help="maximum tokens, input and output together")
     add("--max-errors", type=int, metavar="N", help="maximum of consecutive cells that raise")
     add("--prompts", choices=("large", "small"), help="the prompt profile (default: chosen by the backend)")
-    add(
-        "--persistent",
-        action="store_true",
-        default=None,
-        help="keep the kernel for the next cell with the same options",
-    )
+    keep = "keep the kernel for the next cell with the same options"
+    add("--persistent", action="store_true", default=None, help=keep)
     add("--log-dir", metavar="DIR", help="folder for logs and notebooks of runs")
     view = grammar.add_mutually_exclusive_group()
     view.add_argument("--verbose", dest="view", action="store_const", const="verbose", help="show all turns unfolded")

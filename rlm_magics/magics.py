@@ -133,63 +133,40 @@ class RLMMagics(Magics, settings.Settings):
     def command(self, line: str) -> RLMResult | None:
         """Run a command of `%rlm`."""
         with _in_one_line():
-            name, rest = grammar.command_of(line)
+            name, options = grammar.command_of(line)
             if not name:
                 terminal.say(grammar.overview())
                 return None
-            done: RLMResult | None = self._commands[name](rest)
-            return done
+            run: Callable[[Any], RLMResult | None] = getattr(self, f"_do_{name}")
+            return run(options)
 
-    @property
-    def _commands(self) -> Mapping[str, Callable[[str], RLMResult | None]]:
-        return {
-            "last": self._show_last,
-            "open": self._open,
-            "trace": self._trace,
-            "usage": self._show_usage,
-            "replay": self._replay,
-            "resume": self._resume,
-            "model": self._model,
-            "environments": self._environments,
-            "config": self._config,
-            "attach": self._attach,
-        }
-
-    def _show_last(self, line: str) -> RLMResult | None:
-        grammar.command_grammar("last").read(line)
+    def _do_last(self, _: Namespace) -> RLMResult | None:
         if self.last is None:
             raise UsageError(commands.NO_RUN)
         return self.last
 
-    def _open(self, line: str) -> None:
-        file = commands.record_of(grammar.command_grammar("open").read(line).file, self.last)
-        display(Markdown(commands.links(file)))
+    def _do_open(self, options: Namespace) -> None:
+        display(Markdown(commands.links(commands.record_of(options.file, self.last))))
 
-    def _trace(self, line: str) -> None:
-        file = commands.record_of(grammar.command_grammar("trace").read(line).file, self.last)
-        display(HTML(commands.trace(file)))
+    def _do_trace(self, options: Namespace) -> None:
+        display(HTML(commands.trace(commands.record_of(options.file, self.last))))
 
-    def _show_usage(self, line: str) -> None:
-        grammar.command_grammar("usage").read(line)
+    def _do_usage(self, _: Namespace) -> None:
         display(Markdown(commands.usage(self._usage, self.asker.usage())))
 
-    def _environments(self, line: str) -> None:
-        grammar.command_grammar("environments").read(line)
+    def _do_environments(self, _: Namespace) -> None:
         terminal.say(commands.environments(self.environment))
 
-    def _attach(self, line: str) -> None:
-        grammar.command_grammar("attach").read(line)
+    def _do_attach(self, _: Namespace) -> None:
         terminal.say(commands.live_repls())
 
-    def _model(self, line: str) -> None:
-        options = grammar.command_grammar("model").read(line)
+    def _do_model(self, options: Namespace) -> None:
         for name, value in (("backend", options.backend), ("base_url", options.base_url), ("model", options.name)):
             if value is not None:
                 settings.change(self, name, value)
         terminal.say(commands.describe_model(settings.values(self)))
 
-    def _config(self, line: str) -> None:
-        options = grammar.setting_of(line)
+    def _do_config(self, options: grammar.Setting) -> None:
         if options.name and options.value:
             settings.change(self, options.name, options.value)
         if options.save:
@@ -200,16 +177,14 @@ class RLMMagics(Magics, settings.Settings):
         else:
             terminal.say(settings.render_settings(self))
 
-    def _replay(self, line: str) -> None:
+    def _do_replay(self, options: Namespace) -> None:
         from rlm_kernel.replay.replayer import Mode, replay
 
-        options = grammar.command_grammar("replay").read(line)
         file = commands.record_of(options.file, self.last)
         mode: Mode = "live" if options.live else "replay"
         terminal.say(str(replay(file, mode=mode, environment=options.environment, trust=options.trust)))
 
-    def _resume(self, line: str) -> RLMResult:
-        options = grammar.command_grammar("resume").read(line)
+    def _do_resume(self, options: Namespace) -> RLMResult:
         file = commands.record_of(options.file, self.last)
         # Options of the record are merged with those given here.
         known = admitted(read_log(file), Use(options.environment), options.trust)

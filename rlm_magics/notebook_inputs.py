@@ -61,11 +61,10 @@ def read(
         found[file] = inputs.read(str(Path(file).expanduser()) if file else "", "--file", max_bytes)
     if not found:
         return None
-    value = next(iter(found.values()))
-    if len(found) == 1 and isinstance(value, str | dict | list):
-        return Input(value, tuple(notes))
     if len(found) == 1:
-        only = next(iter(found))
+        ((only, value),) = found.items()
+        if isinstance(value, str | dict | list):
+            return Input(value, tuple(notes))
         notes.append(f"{only} is not a text, a list or a dict, so the model finds it as context[{only!r}].")
     return Input(found, tuple(notes))
 

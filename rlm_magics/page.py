@@ -6,18 +6,18 @@ a light and on a dark background. It is a tree of elements in which every string
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable, Iterator
 
 from rlm_kernel.html.markup import Element, Markup, Node, details, h, render
 from rlm_kernel.text import format_cost, format_duration, format_tokens, join_text, one_line, plain
 from rlm_kernel.trajectory.console.render import clip_lines
 from rlm_kernel.trajectory.progress import Subcalls
-from rlm_kernel.trajectory.tree import Call, Cell, Turn
+from rlm_kernel.trajectory.tree import Call, Cell, Turn, describe_ending
 from rlm_kernel.types import CellResult, Output
 from rlm_magics.progress import Progress
 
 ACCENT, GOOD, BAD, WARN = "#3b82f6", "#16a34a", "#dc2626", "#d97706"
+_COLOURS = {"answered": GOOD, "failed": BAD, "stopped": WARN, "unfinished": ACCENT}
 _LINE = "rgba(128,128,128,0.25)"
 _GROUND = "rgba(128,128,128,0.08)"
 _MONO = "font-family:ui-monospace,Menlo,Consolas,monospace;font-size:12px"
@@ -50,7 +50,7 @@ def page(
         if not progress.over:
             parts += _now(progress, unfolded)
         parts.append(_footer(progress, link))
-        frame = f"border:1px solid {_LINE};border-left:3px solid {_colour(progress)};border-radius:6px"
+        frame = f"border:1px solid {_LINE};border-left:3px solid {_COLOURS[progress.run.state]};border-radius:6px"
         return render(_div(parts, f"{frame};padding:8px 14px;max-width:980px;font-size:13px;line-height:1.5"))
 
 
@@ -60,24 +60,14 @@ def words(progress: Progress) -> str:
         return f"RLM · {_state(progress)} · {_totals(progress)}"
 
 
-def _colour(progress: Progress) -> str:
-    if progress.run.failure is not None:
-        return WARN if _was_stopped(progress) else BAD
-    return GOOD if progress.run.completion is not None else ACCENT
-
-
 def _header(progress: Progress) -> Node:
     started = progress.run.started
     if started is None:
         return _div("RLM", "font-weight:600")
-    unit = "characters" if started.context_type == "str" else "items"
-    who = f"{started.model} · {started.environment} · {started.context_type} of {started.context_length:,} {unit}"
-    if started.sub_model != started.model:
-        who = f"{started.model}, sub-calls {started.sub_model}" + who[len(started.model) :]
     question = started.question or "No separate question: the context holds it."
     return [
         _div(_clipped(question, 4, 2), "font-weight:600;white-space:pre-wrap;overflow-wrap:anywhere"),
-        _div(plain(who), "opacity:0.65;font-size:12px"),
+        _div(plain(started.facts), "opacity:0.65;font-size:12px"),
     ]
 
 
@@ -109,16 +99,10 @@ def _turn(turn: Turn, unfolded: bool) -> Element:
     facts = f"{format_tokens(usage.input_tokens, usage.output_tokens)} · {format_duration(turn.seconds)}"
     text = turn.cells[0].code if turn.cells else turn.reply.text
     first = next((line.strip() for line in plain(text).splitlines() if line.strip()), "(empty)")
-    title: list[Node] = [
-        h("b", str(turn.iteration)),
-        _GAP,
-        h("span", one_line(first, _SHOWN), style=_MONO),
-        _GAP,
-        _small(facts),
-    ]
-    body: list[Node] = [_cell(cell) for cell in turn.cells]
-    if not turn.cells:
-        body.append(_pre(_clipped(turn.reply.text, 20, 6), f"background:{_GROUND}"))
+    code = h("span", one_line(first, _SHOWN), style=_MONO)
+    title: list[Node] = [h("b", str(turn.iteration)), _GAP, code, _GAP, _small(facts)]
+    reply = _pre(_clipped(turn.reply.text, 20, 6), f"background:{_GROUND}")
+    body: list[Node] = [_cell(cell) for cell in turn.cells] or [reply]
     body += [_div(f"! {plain(notice)}", f"color:{WARN}") for notice in turn.notices]
     return details(title, body, open=unfolded, style=f"border-top:1px solid {_LINE};padding:2px 0")
 
@@ -152,10 +136,8 @@ def _outputs(result: CellResult) -> Iterator[Element]:
             yield _pre(_clipped(traceback, 3, 8), f"color:{BAD}")
         elif (text := _output_html(output)).strip():
             yield _pre(_clipped(text, 10, 6))
-    if result.status in ("died", "timeout"):
-        yield _div(
-            "The kernel died." if result.status == "died" else "The cell was stopped: it took too long.", f"color:{BAD}"
-        )
+    if ending := describe_ending(result):
+        yield _div(ending, f"color:{BAD}")
 
 
 def _output_html(output: Output) -> str:
@@ -210,22 +192,19 @@ def _children(progress: Progress) -> Iterator[Element]:
 
 
 def _footer(progress: Progress, link: Element | None) -> Element:
-    state = h("b", plain(_state(progress)), style=f"color:{_colour(progress)}")
+    state = h("b", plain(_state(progress)), style=f"color:{_COLOURS[progress.run.state]}")
     parts: list[Node] = [state, " ", _small(f"· {_totals(progress)}")]
     return _div(parts if link is None else [*parts, " · ", link], "margin-top:8px;font-size:12px")
 
 
 def _state(progress: Progress) -> str:
-    if progress.run.completion is not None:
-        return "Answered"
-    if progress.run.failure is not None:
-        return "Stopped" if _was_stopped(progress) else type(progress.run.failure).__name__
-    turn = f"{progress.turn} · " if progress.turn else ""
-    return f"{turn}{progress.activity}"
-
-
-def _was_stopped(progress: Progress) -> bool:
-    return isinstance(progress.run.failure, asyncio.CancelledError | KeyboardInterrupt)
+    match progress.run.state:
+        case "unfinished":
+            return f"{progress.turn} · {progress.activity}" if progress.turn else progress.activity
+        case "failed":
+            return type(progress.run.failure).__name__
+        case state:
+            return state.capitalize()
 
 
 def _totals(progress: Progress) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.progress import RunProgress
-from rlm_kernel.trajectory.tree import Trajectory
-from rlm_kernel.types import UsageMeter, UsageSummary
+from rlm_kernel.trajectory.tree import Trajectory, sum_usage
+from rlm_kernel.types import UsageSummary
 
 
 class Progress(RunProgress):
@@ -63,11 +63,8 @@ class Progress(RunProgress):
     @property
     def usage(self) -> UsageSummary:
         """What the run and its children cost so far, by model."""
-        meter = UsageMeter()
         with self.lock:
-            for model, usage in self.run.spending():
-                meter.add(model, usage)
-        return meter.summary()
+            return sum_usage(self.run.spending())
 
     def stop(self, why: BaseException) -> None:
         """The run is over, even if no event says so."""

@@ -35,7 +35,7 @@ class RLMResult(RLMChatCompletion):
 
     @property
     def usage(self) -> UsageSummary:
-        """What it cost."""
+        """Calls, tokens and cost by model."""
         return self.usage_summary
 
     @property
@@ -47,7 +47,7 @@ class RLMResult(RLMChatCompletion):
         return self.response
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002
-        """The answer as Markdown without anything that acts, and below it what it cost and where the run is kept."""
+        """The answer as inactive Markdown, and below it the cost and links to the files of the run."""
         facts = f"{markdown.one_line(self.facts)}{''.join(f' · {link}' for link in self._links())}"
         answer = markdown.prose(self.response, breaks=True) or "*No answer.*"
         return {
@@ -57,17 +57,14 @@ class RLMResult(RLMChatCompletion):
 
     @property
     def facts(self) -> str:
-        """What it cost, in one line."""
+        """Model, time, calls, tokens and cost in one line."""
         used = self.usage_summary
-        ended = f"{self._ending}, the best answer so far · " if self.error is not None else ""
+        ending = "Stopped" if isinstance(self.error, CancellationError) else type(self.error).__name__
+        ended = f"{ending}, the best answer so far · " if self.partial else ""
         calls = f"{used.total_calls:,} call" + ("s" if used.total_calls != 1 else "")
         tokens = format_tokens(used.total_input_tokens, used.total_output_tokens)
         facts = (self.root_model, format_duration(self.execution_time), calls, tokens, format_cost(used.total_cost))
         return ended + " · ".join(facts)
-
-    @property
-    def _ending(self) -> str:
-        return "Stopped" if isinstance(self.error, CancellationError) else type(self.error).__name__
 
     def _links(self) -> list[str]:
         named = [("notebook", self.notebook), ("log", self.trajectory)]

@@ -11,7 +11,8 @@ from rlm_kernel.clients import options as clients_options
 from rlm_kernel.engine.recorded_config import without_hidden
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.reader import Recording
-from rlm_kernel.types import ModelUsageSummary, Usage, UsageMeter, UsageSummary
+from rlm_kernel.trajectory.tree import sum_usage
+from rlm_kernel.types import ModelUsageSummary, Usage, UsageSummary
 from rlm_magics import arguments
 from rlm_magics.result import RLMResult
 from rlm_magics.settings import check_no_secret
@@ -72,10 +73,7 @@ def newly_spent(done: RLMResult, known: Recording, at: int | None) -> UsageSumma
         known: the recorded run.
         at: the last iteration that was kept; None: all.
     """
-    meter = UsageMeter()
-    for model, usage in _recorded_usage(known, at, done.root_model):
-        meter.add(model, usage)
-    before = meter.summary().model_usage_summaries
+    before = sum_usage(_recorded_usage(known, at, done.root_model)).model_usage_summaries
     after = done.usage.model_usage_summaries
     new = {model: _minus(sums, before.get(model, ModelUsageSummary(total_cost=0.0))) for model, sums in after.items()}
     return UsageSummary({model: sums for model, sums in new.items() if sums.total_calls > 0})
@@ -85,15 +83,10 @@ def _any_given(options: Namespace, *names: str) -> bool:
     return any(getattr(options, name) for name in names)
 
 
-def _dict(recorded: Mapping[str, Any], name: str) -> dict[str, Any]:
-    held = recorded.get(name)
-    return held if isinstance(held, dict) else {}
-
-
 def _environment_kwargs(options: Namespace, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
     """The recorded options, overridden by those of the command. A new environment uses no recorded option."""
     chosen = arguments.pairs_of(options, "environment_kwarg")
-    before = _dict(recorded, "environment_kwargs") if options.environment is None else {}
+    before = (recorded.get("environment_kwargs") or {}) if options.environment is None else {}
     hidden = sorted(name for name, held in before.items() if name not in chosen and held != without_hidden(held))
     if hidden and not chosen:
         return None  # then the resumed run reports which options are missing

@@ -34,29 +34,29 @@ BELONGING = {
 class Settings(HasTraits):
     """The settings. An empty text, an empty dict and None mean: not set."""
 
-    backend = Unicode("openai", help="The provider of the model; a change resets the next five.").tag(config=True)
-    model = Unicode("", help="The model.").tag(config=True)
-    base_url = Unicode("", help="The endpoint of the provider.").tag(config=True)
-    backend_kwargs = Dict(help="More arguments of the backend.").tag(config=True)
-    sub_backend = Unicode("", help="The provider for sub-calls; empty: the same.").tag(config=True)
-    sub_model = Unicode("", help="The model for sub-calls; empty: the same.").tag(config=True)
-    environment = Unicode("local", help="Where the cells of the model run; a change resets the next one.").tag(
-        config=True
-    )
-    environment_kwargs = Dict(help="Options of the environment.").tag(config=True)
-    attachable = Bool(False, help="Let `rlm attach` and JupyterLab connect to the REPL.").tag(config=True)
-    max_iterations = Int(30, help="Maximum turns of the root model.").tag(config=True)
-    max_depth = Int(1, help="Maximum depth of RLMs.").tag(config=True)
-    max_budget = Float(None, allow_none=True, help="Maximum cost of a run in US dollars.").tag(config=True)
-    max_timeout = Float(None, allow_none=True, help="Maximum time of a run in seconds.").tag(config=True)
-    max_tokens = Int(None, allow_none=True, help="Maximum tokens of a run.").tag(config=True)
-    max_errors = Int(None, allow_none=True, help="Maximum of consecutive cells that raise.").tag(config=True)
-    prompts = Enum(["", "large", "small"], "", help="The prompt profile; empty: chosen by the backend.").tag(
-        config=True
-    )
-    persistent = Bool(False, help="Keep the kernel for cells with the same options.").tag(config=True)
-    log_dir = Unicode(f"./{FOLDER}", help="Folder for logs and notebooks of runs; empty: none.").tag(config=True)
-    view = Enum(["live", "verbose", "quiet"], "live", help="How much of a run is shown.").tag(config=True)
+    backend = Unicode("openai", help="The provider of the model; a change resets the next five.")
+    model = Unicode("", help="The model.")
+    base_url = Unicode("", help="The endpoint of the provider.")
+    backend_kwargs = Dict(help="More arguments of the backend.")
+    sub_backend = Unicode("", help="The provider for sub-calls; empty: the same.")
+    sub_model = Unicode("", help="The model for sub-calls; empty: the same.")
+    environment = Unicode("local", help="Where the cells of the model run; a change resets the next one.")
+    environment_kwargs = Dict(help="Options of the environment.")
+    attachable = Bool(False, help="Let `rlm attach` and JupyterLab connect to the REPL.")
+    max_iterations = Int(30, help="Maximum turns of the root model.")
+    max_depth = Int(1, help="Maximum depth of RLMs.")
+    max_budget = Float(None, allow_none=True, help="Maximum cost of a run in US dollars.")
+    max_timeout = Float(None, allow_none=True, help="Maximum time of a run in seconds.")
+    max_tokens = Int(None, allow_none=True, help="Maximum tokens of a run.")
+    max_errors = Int(None, allow_none=True, help="Maximum of consecutive cells that raise.")
+    prompts = Enum(["", "large", "small"], "", help="The prompt profile; empty: chosen by the backend.")
+    persistent = Bool(False, help="Keep the kernel for cells with the same options.")
+    log_dir = Unicode(f"./{FOLDER}", help="Folder for logs and notebooks of runs; empty: none.")
+    view = Enum(["live", "verbose", "quiet"], "live", help="How much of a run is shown.")
+
+
+for _trait in Settings.class_own_traits().values():
+    _trait.tag(config=True)
 
 
 def values(settings: HasTraits) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rlm_kernel.clients import registry
-from rlm_kernel.provisioners import kernelspecs
 from rlm_magics import grammar
+from rlm_magics.commands import environment_names
 from rlm_magics.settings import Settings
 
 Namespace = Mapping[str, Any]
@@ -48,13 +48,6 @@ def _models(namespace: Namespace) -> Iterable[str]:
     return (*registry.BACKENDS, *(name for name in own if not name.startswith("_")))
 
 
-def _environments(_: Namespace) -> Iterable[str]:
-    return (
-        *kernelspecs.AVAILABLE,
-        *(name for name in kernelspecs.installed_names() if name not in kernelspecs.AVAILABLE.values()),
-    )
-
-
 def _schemas(namespace: Namespace) -> Iterable[str]:
     return (name for name, value in namespace.items() if isinstance(value, dict) or hasattr(value, "model_json_schema"))
 
@@ -62,7 +55,7 @@ def _schemas(namespace: Namespace) -> Iterable[str]:
 _VALUES: Mapping[str, Callable[[Namespace], Iterable[str]]] = {
     **dict.fromkeys(("-c", "--context", "-o", "--output"), _variables),
     **dict.fromkeys(("-b", "--backend", "--sub-backend"), _models),
-    **dict.fromkeys(("-e", "--environment"), _environments),
+    **dict.fromkeys(("-e", "--environment"), lambda _: environment_names()),
     "--prompts": lambda _: ("large", "small"),
     "--schema": _schemas,
 }

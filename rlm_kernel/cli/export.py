@@ -67,10 +67,10 @@ def notebook_of_file(file: Path) -> NotebookNode:
 
         return read_notebook(file)
     from rlm_kernel.trajectory.log.reader import read_log
-    from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of
+    from rlm_kernel.trajectory.notebook.build import identity_of_recording, notebook_of
 
     recording = read_log(file)
-    return notebook_of(recording.trajectory, about_recording(recording))
+    return notebook_of(recording.trajectory, identity_of_recording(recording))
 
 
 def _output(file: Path, args: Namespace) -> Path:

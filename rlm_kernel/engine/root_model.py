@@ -136,7 +136,7 @@ class RootModel:
             messages, started = [*self.conversation.messages, *added], time.perf_counter()
             unread = messages if self.asked_at is None else _after_last_reply(messages)
             self.asked_at = self.emit.seconds
-            self.emit(events.IterationStarted(iteration=iteration, told=tuple(unread)))
+            self.emit(events.IterationStarted(iteration=iteration, messages=tuple(unread)))
             try:
                 if self.recorded.summary_is_next:
                     raise self.recorded.overflow()
@@ -157,7 +157,7 @@ class RootModel:
                 self.emit(events.ModelReplied(iteration=iteration, reply=reply, seconds=seconds))
                 return reply
             may_shrink = False
-            await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, told=())
+            await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, unread=())
 
     async def ask_by_schema(self, iteration: int, schema: Schema) -> str:
         """The answer as JSON that fits; each repair counts as an iteration.
@@ -177,8 +177,8 @@ class RootModel:
         """End a turn: keep the reply and the message after it, and summarise when they fill the window."""
         self.conversation.add(reply, message + self.ending)
         if self._is_to_be_summarised(reply):
-            told = _after_last_reply(self.conversation.messages)
-            await self._compact(iteration, OLD_MESSAGE_CHARACTERS, told)
+            unread = _after_last_reply(self.conversation.messages)
+            await self._compact(iteration, OLD_MESSAGE_CHARACTERS, unread)
 
     def _is_to_be_summarised(self, reply: Reply) -> bool:
         """Whether the conversation fills the window; an earlier run knew its window, and is followed."""
@@ -187,7 +187,7 @@ class RootModel:
         share, window = self.config.compaction, self.config.models.root.context_window
         return share is not None and is_due(reply, window, share)
 
-    async def _compact(self, iteration: int, limit: int, told: Sequence[Message]) -> None:
+    async def _compact(self, iteration: int, limit: int, unread: Sequence[Message]) -> None:
         talk = self.conversation
         self.emit(events.Notice(message="The conversation fills the model's window: the model summarises it."))
         reply = await self.calls.ask(
@@ -197,7 +197,7 @@ class RootModel:
             recorded=self._next_on_record(),
             on_failure=self._give_up,
         )
-        self.emit(events.Compacted(iteration=iteration, reply=reply, told=tuple(told)))
+        self.emit(events.Compacted(iteration=iteration, reply=reply, messages=tuple(unread)))
         await self.remember(talk.whole)
         summary = (await asyncio.to_thread(without_thinking, reply.text)).strip()
         talk.shrink(summary or "(empty)", self.config.profile.compacted() + self.ending)

@@ -69,14 +69,14 @@ class Attempts:
         started: when the first one was admitted, in seconds of `time.perf_counter`.
         usage: of all replies together.
         count: the number of replies.
-        reply_text: the reply that contains a structured answer, or None.
+        raw_text: the reply that contains a structured answer, or None.
         given_up: the usage that was counted for a call without a reply, or None.
     """
 
     started: float
     usage: Usage = field(default_factory=Usage)
     count: int = 0
-    reply_text: str | None = None
+    raw_text: str | None = None
     given_up: Usage | None = None
 
     def add(self, usage: Usage) -> None:
@@ -263,7 +263,7 @@ class SubCalls:
                 usage=attempts.usage,
                 seconds=time.perf_counter() - attempts.started,
                 attempts=attempts.count,
-                said=attempts.reply_text,
+                raw_text=attempts.raw_text,
                 refused=answer.refused,
             )
         )
@@ -324,7 +324,7 @@ class SubCalls:
             )
             attempts.add(reply.usage)
             if (text := await repairs.read(reply)) is not None:
-                attempts.reply_text = None if prompt.schema is None else reply.text
+                attempts.raw_text = None if prompt.schema is None else reply.text
                 return text
 
 

@@ -1,1 +1,1 @@
-"""HTML that is safe by how it is made."""
+"""HTML that is safe by construction."""

@@ -23,13 +23,13 @@ CONTENT = VOID - {"meta"} | frozenset(
     "h5 h6 i ins kbd li mark ol p pre progress q s samp small span strong sub summary sup table tbody td tfoot th "
     "thead tr tt u ul var".split()
 )
-"""Elements that show something and do nothing else."""
+"""Inactive elements."""
 
 NAMES = CONTENT | {"meta", "script", "style"}
-"""What can be made. The text of a script and of a style sheet is not HTML: see `h`."""
+"""All elements. The text of a script and of a style sheet is not HTML: see `h`."""
 
 PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=]*+")
-"""The address of a picture that is a part of the page. A browser runs and loads nothing of it, of a drawing neither."""
+"""The address of a picture that is data in the page. A browser runs and loads nothing from it, not even from SVG."""
 
 _ATTRIBUTE = re.compile(r"(?!on)[a-z][a-z-]*")
 _WEB = re.compile(r"https?://[^\s/\\?#]", re.IGNORECASE)
@@ -38,7 +38,7 @@ _ELSEWHERE = re.compile(r"\A(?:[^/?#:]*+:|[/\\]{2}|[\x00-\x20])")
 
 
 class Markup(str):
-    """Text that is markup already. Made by this module, and where `tests/contract/test_markup.py` allows it."""
+    """Text that is markup already. Made by this module, and in places that `tests/contract/test_markup.py` allows."""
 
     __slots__ = ()
 

@@ -1,9 +1,8 @@
-"""HTML that a kernel showed, made again of elements that do nothing.
+"""Rebuild untrusted HTML from inactive elements.
 
-The tags of `CONTENT` become elements of `rlm_kernel.html.markup`, with those of their attributes that cannot act. All
-else is text, or left out: programs, style sheets, forms, drawings, comments. What comes out is safe because of how it
-is made, however a browser would have read what went in. Pictures stay when they are in the page itself: nothing is
-loaded.
+The tags of `CONTENT` become elements of `rlm_kernel.html.markup`, with their inactive attributes. Everything else is
+text, or left out: scripts, style sheets, forms, drawings, comments. The result is safe by construction, however a
+browser would parse the input. Pictures are kept if they are data in the page itself: nothing is loaded.
 
 Takes linear time. Ammonia (`nh3`) does not: 200,000 nested elements take it a minute.
 """
@@ -14,13 +13,13 @@ import html
 import re
 from collections.abc import Iterator
 
-from rlm_kernel.html.markup import CONTENT, PICTURE, VOID, Element, Markup, Node, h, is_address, render
+from rlm_kernel.html.markup import CONTENT, PICTURE, VOID, Markup, Node, h, is_address, render
 
 MAX_DEPTH = 60
-"""Elements inside one another. What is in a deeper one stays, without it."""
+"""Maximum nesting. The content of deeper elements is kept, without their tags."""
 
 MAX_ELEMENTS = 20_000
-"""Of one text. What is in further ones stays, without them."""
+"""Of one text. The content of further elements is kept, without their tags."""
 
 MAX_ATTRIBUTES = 40
 
@@ -30,7 +29,7 @@ STYLES = frozenset(
     "opacity overflow overflow-wrap padding padding-bottom padding-left padding-right padding-top text-align "
     "text-decoration vertical-align white-space width".split()
 )
-"""Properties that stay: those that take no address, and do not lay one thing over another."""
+"""Properties that are kept: they take no address, and cannot put one element over another."""
 
 _ANYWHERE = frozenset({"align", "class", "colspan", "dir", "rowspan", "scope", "style", "title", "valign"})
 _ATTRIBUTES = {
@@ -42,7 +41,7 @@ _ATTRIBUTES = {
     "table": {"border"},
 }
 _CLASSES = frozenset({"dataframe"})
-"""What pandas says of a table, and JupyterLab has a style for. Another class could pass for a part of the page."""
+"""The class of tables by pandas, for which JupyterLab has a style. Any other class could imitate a part of the page."""
 
 _VALUE = r"""(?:"[^"]*+"|'[^']*+'|[^\s"'<>=`]++)"""
 _ATTRIBUTE = re.compile(rf"(?P<name>[\w:.-]++)(?:\s*+=\s*+(?P<value>{_VALUE}))?+")
@@ -57,54 +56,52 @@ _NO_CONTENT = re.compile(
 )
 _STYLE = re.compile(r"\A\s*+(?P<name>[a-z-]++)\s*+:\s*+(?P<value>[\w\s#%.,()'+-]++)", re.IGNORECASE)
 
+_Opened = tuple[str, dict[str, str], list[Node]]
+"""An element that is not closed yet: its name, its attributes and its children."""
+
 
 def sanitize(text: str, *, ours: bool = False) -> Markup:
-    """HTML as HTML that does nothing. Applied once more, it changes nothing.
+    """Inactive HTML. Idempotent.
 
     Args:
-        text: the HTML; it need not be well formed.
-        ours: the page around it is made by us: classes stay, and links to files in its folder.
+        text: HTML, which need not be well formed.
+        ours: whether the page around it is ours: then classes and links to files in its folder are kept.
     """
     return render(_tree(_NO_CONTENT.sub("", text), ours))
 
 
 def _tree(text: str, ours: bool) -> list[Node]:
-    top: list[Node] = []
-    opened: list[tuple[str, dict[str, str], list[Node]]] = []
+    opened: list[_Opened] = [("", {}, [])]  # the first one is the text itself
     at = count = 0
     for tag in _TAG.finditer(text):
         if count == MAX_ELEMENTS:
             text, at = _TAG.sub("", text[at:]), 0
             break
-        _add(top, opened, html.unescape(text[at : tag.start()]))
+        opened[-1][2].append(html.unescape(text[at : tag.start()]))
         at, name = tag.end(), tag["name"].lower()
         if name not in CONTENT:
             continue
         count += not tag["end"]
         if tag["end"]:
-            _close(top, opened, name)
+            _close(opened, name)
         elif name in VOID:
-            _add(top, opened, h(name, **_attributes(name, tag["attributes"], ours)))
-        elif len(opened) < MAX_DEPTH:
+            opened[-1][2].append(h(name, **_attributes(name, tag["attributes"], ours)))
+        elif len(opened) <= MAX_DEPTH:
             opened.append((name, _attributes(name, tag["attributes"], ours), []))
-    _add(top, opened, html.unescape(text[at:]))
-    while opened:
-        _close(top, opened, opened[-1][0])
-    return top
+    opened[-1][2].append(html.unescape(text[at:]))
+    while len(opened) > 1:
+        _close(opened, opened[-1][0])
+    return opened[0][2]
 
 
-def _add(top: list[Node], opened: list[tuple[str, dict[str, str], list[Node]]], node: str | Element) -> None:
-    (opened[-1][2] if opened else top).append(node)
-
-
-def _close(top: list[Node], opened: list[tuple[str, dict[str, str], list[Node]]], name: str) -> None:
-    """Close the innermost element of this name, and those inside it; when none is open, nothing."""
-    if name not in (one[0] for one in opened):
+def _close(opened: list[_Opened], name: str) -> None:
+    """Close the innermost element of this name and those inside it; do nothing if none is open."""
+    if name not in (element[0] for element in opened):
         return
     last = ""
     while last != name:
         last, attributes, children = opened.pop()
-        _add(top, opened, h(last, children, **attributes))
+        opened[-1][2].append(h(last, children, **attributes))
 
 
 def _attributes(tag: str, written: str, ours: bool) -> dict[str, str]:
@@ -118,7 +115,7 @@ def _attributes(tag: str, written: str, ours: bool) -> dict[str, str]:
 
 
 def _kept(name: str, value: str, ours: bool) -> str | None:
-    """What stays of the value of an attribute; None: nothing."""
+    """The safe value of an attribute; None: the attribute is dropped."""
     match name:
         case "class":
             return value if ours or value in _CLASSES else None

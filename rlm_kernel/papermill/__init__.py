@@ -1,1 +1,1 @@
-"""Notebooks that papermill executes with our host: models and keys stay here, cells ask."""
+"""Notebooks that papermill executes with our host, which holds the models and keys and answers the cells."""

@@ -1,7 +1,7 @@
-"""The host of a notebook while papermill runs it: models for its questions, or its own record.
+"""The host of a notebook that papermill runs: it answers the calls of the cells with models, or from the record.
 
 The notebook of a run gets its tools, its context and its recorded answers; any other notebook gets the query functions,
-and models to answer them. The keys stay here.
+and models to answer them. The keys stay in this process.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ _ASK_LIVE = " To ask models for what is not on record: papermill --engine rlm -p
 
 
 class NotebookHost:
-    """This side of a notebook under way. Everything wrong with its settings is found when it is made.
+    """The host of one execution of a notebook. All settings are checked when it is made.
 
     Args:
         notebook: with papermill's parameters in it.
         kernel_name: the kernelspec, or the name of one of our environments.
-        path: where the notebook was read from, or None.
-        given: the parameters that papermill was given now; those of the notebook may be of a stranger.
+        path: of the notebook, or None.
+        given: the parameters of this execution; those in the notebook are untrusted.
 
     Attributes:
-        recording: the run that the notebook is of, or None.
+        recording: the run of the notebook, or None.
 
     Raises:
         ConfigError: a parameter is wrong.
-        RecordingError: the notebook is of a run, and its log cannot be read.
+        RecordingError: the notebook is that of a run, and its log cannot be read.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class NotebookHost:
 
     @property
     def spec(self) -> KernelSpec | None:
-        """The kernelspec of one of our environments; None: Jupyter knows the kernel."""
+        """The kernelspec of one of our environments; None: Jupyter has the kernelspec."""
         if self._environment is None:
             return None
         spec = self._environment.load(self._seed)
@@ -95,10 +95,10 @@ class NotebookHost:
         return spec
 
     def join(self, connection: KernelConnectionInfo) -> list[str]:
-        """Put the guest into the kernel, and what the record says was there before the first cell.
+        """Put the guest into the kernel, and restore the recorded state before the first cell.
 
         Returns:
-            What is not as it was, in sentences.
+            The differences from the run, a sentence each.
 
         Raises:
             KernelError: the kernel does not answer.
@@ -113,7 +113,7 @@ class NotebookHost:
             Job(session.leave()).wait()
 
     def close(self) -> None:
-        """Write down what the models cost, and give up their connections."""
+        """Write the usage of the models into the notebook, and close their connections."""
         if self._live_responder is not None:
             usage = self._live_responder.usage.to_dict()
             self._notebook.metadata.setdefault("rlm", {})["usage_of_this_execution"] = usage
@@ -121,7 +121,7 @@ class NotebookHost:
             self._rlm.close()
 
     def cell_starts(self, number: int) -> None:
-        """Answer what this cell of the record asked; 0: it is not of the record."""
+        """Use the recorded answers of this cell from now on; 0: a cell that is not in the record."""
         self._responder.begin_cell(number)
         if self._session is not None:
             Job(give_history(self._session, self._histories, number)).wait()
@@ -137,16 +137,16 @@ class NotebookHost:
         return [*self._notes, *await restore_kernel(session, self._chain, context, self._responder)]
 
     def _admitted(self, recording: Recording, kernel_name: str, parameters: dict[str, Any]) -> Recording:
-        """The record as it may be used. What the notebook itself says of trust counts for nothing."""
+        """The record as it may be used. A parameter `rlm_trust` in the notebook itself is ignored."""
         ours = _name_of_ours(kernel_name)
         elsewhere = None if ours == start_event(recording).environment else ours or kernel_name
         live = notebook_parameters.mode_of(parameters) == "live"
         given = notebook_parameters.arguments_of(parameters, {}, {}) or {}
         use = Use(elsewhere, models=live, given=given)
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             recording = admitted(recording, use, self._given.get("rlm_trust") is True)
-        self._notes += [str(warning.message) for warning in told]
+        self._notes += [str(warning.message) for warning in warned]
         if recording.clipped_at is not None:
             self._notes.append(f"Cell {recording.clipped_at} {CLIPPED}.")
         return recording

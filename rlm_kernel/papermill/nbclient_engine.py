@@ -35,7 +35,7 @@ class RLMEngine(NBClientEngine):  # type: ignore[misc]
 
     @classmethod
     def execute_notebook(cls, nb: NotebookNode, kernel_name: str, **options: Any) -> NotebookNode:
-        """Keep what the notebook shows: papermill empties it, and not all of it comes from running cells."""
+        """Keep the outputs of the notebook: papermill removes them, and some are not made by running cells."""
         shown = {cell.id: list(cell.outputs) for cell in nb.cells if cell.cell_type == "code" and "id" in cell}
         given = _parameters_now(nb)
         return super().execute_notebook(nb, kernel_name, shown=shown, given=given, **options)  # type: ignore[no-any-return]
@@ -80,12 +80,12 @@ class RLMEngine(NBClientEngine):  # type: ignore[misc]
 
 
 class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
-    """papermill's client, with our host.
+    """The client of papermill, with our host.
 
     Args:
         nb_man: of papermill.
         host: answers the cells.
-        shown: what the cells showed before, by id.
+        shown: the earlier outputs of the cells, by id.
         options: those of papermill's client.
     """
 
@@ -102,7 +102,7 @@ class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
         self._shown = shown
 
     def create_kernel_manager(self) -> AsyncKernelManager:
-        """Our environments are found in our package; Jupyter's kernels where Jupyter finds them."""
+        """The manager of one of our environments, or of a kernel that Jupyter has."""
         spec = self._host.spec
         if spec is None:
             super().create_kernel_manager()
@@ -113,7 +113,7 @@ class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
 
     @contextmanager
     def setup_kernel(self, **options: Any) -> Iterator[None]:
-        """A kernel with the guest in it, before the first cell."""
+        """Start the kernel, with the guest in it before the first cell."""
         with super().setup_kernel(**options):
             try:
                 for note in self._host.join(self.km.get_connection_info()):
@@ -123,14 +123,14 @@ class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
                 self._host.leave()
 
     def execute_cell(self, cell: NotebookNode, cell_index: int, **options: Any) -> NotebookNode:
-        """Run a cell; the questions that it asks are its own."""
+        """Run a cell."""
         if self._host.recording is not None and cell.cell_type == "code":
             return self._execute_recorded(cell, cell_index, **options)
         ran: NotebookNode = super().execute_cell(cell, cell_index, **options)
         return ran
 
     def _execute_recorded(self, cell: NotebookNode, cell_index: int, **options: Any) -> NotebookNode:
-        """Run a cell of a recorded run; one that never ended is not run again, unless it was edited."""
+        """Run a cell of a recorded run, unless it did not end by itself in the run and was not edited."""
         about, tags = cell.metadata.get("rlm", {}), cell.metadata.get("tags", [])
         before = self._shown.get(cell.get("id", ""), [])
         edited = about.get("sha256") not in (None, fingerprint(cell.source))
@@ -150,14 +150,14 @@ class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
 
 @contextmanager
 def _without_lines_of_calls() -> Iterator[None]:
-    """Httpx logs each call of a model, and papermill's command shows what any library logs."""
-    told = logging.getLogger("httpx")
-    level = told.level
-    told.setLevel(level or logging.WARNING)
+    """Hide the log lines of httpx, one for each call of a model: papermill's command shows those of all libraries."""
+    httpx_logger = logging.getLogger("httpx")
+    level = httpx_logger.level
+    httpx_logger.setLevel(level or logging.WARNING)
     try:
         yield
     finally:
-        told.setLevel(level)
+        httpx_logger.setLevel(level)
 
 
 def _parameters_now(notebook: NotebookNode) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _parameters_now(notebook: NotebookNode) -> dict[str, Any]:
 
 
 def _without_error(output: NotebookNode) -> NotebookNode:
-    """A traceback as what it is in a replay: what the cell shows. papermill ends at any output that is an error."""
+    """A traceback as text on stderr, because papermill stops at an error output."""
     if output.output_type != "error":
         return output
     from nbformat import from_dict

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MODES = ("replay", "live")
 LIMITS = ("max_budget", "max_timeout", "max_tokens", "max_depth")
 NAMES = ("backend", "model", "base_url", "backend_kwargs", "sub_backend", "sub_model", *LIMITS)
-"""What a parameter may be called, and a key of `metadata.rlm`."""
+"""The names of the parameters, and the keys of `metadata.rlm`."""
 VARIABLES = {"backend": "RLM_BACKEND", "model": "RLM_MODEL"}
 
 DEFAULT_BACKEND = "openai"
@@ -53,11 +53,11 @@ def arguments_of(
     """The arguments of an `RLM`, or None if no model is named: then questions have no answer.
 
     Args:
-        parameters: come first.
-        in_metadata: `metadata.rlm` of the notebook comes second.
-        environ: last come the variables RLM_BACKEND and RLM_MODEL.
-        given: the parameters that papermill was given for this execution. They are the user's; all others stand in the
-            notebook, which a stranger may have written, so no key goes where they say.
+        parameters: have the first priority.
+        in_metadata: `metadata.rlm` of the notebook, the second.
+        environ: has the variables RLM_BACKEND and RLM_MODEL, the last.
+        given: the parameters of this execution, which are the user's. All others are in the notebook, which is
+            untrusted: no key is sent to a server that they name.
 
     Raises:
         ConfigError: a key among the parameters, which papermill writes into the notebook.
@@ -108,13 +108,13 @@ def _kwargs(named: Mapping[str, Any], model: str, url: str) -> dict[str, Any]:
 
 
 def _first(name: str, *sources: Mapping[str, Sourced[Any]]) -> Sourced[Any] | None:
-    """The first value of this name. An empty one, or a limit of 0, says nothing: papermill's command has no None."""
+    """The first value of this name. Empty values and 0 are skipped, because papermill's command has no None."""
     settings = (source[name] for source in sources if name in source)
     return next((setting for setting in settings if setting.value not in (None, "", {}, 0)), None)
 
 
 def _assignments(source: str) -> dict[str, Any]:
-    """The names that a cell gives literals to. What else it does is not looked at, and nothing of it is run."""
+    """The names to which a cell assigns literals. The cell is not run."""
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""Answer the questions of cells with models, without a run: for a replay, or for a notebook."""
+"""Answer the calls of cells with models, without a run: for a replay, or for a notebook."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LiveResponder:
 
     @property
     def usage(self) -> UsageSummary:
-        """What its answers cost so far."""
+        """The usage of its answers so far."""
         return self._engine.usage.summary()
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:

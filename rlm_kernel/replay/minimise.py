@@ -1,7 +1,7 @@
-"""Export a recorded run: its notebook without detours, or a page, a script, a text.
+"""Export a recorded run: a notebook with the cells that the answer needs, or a page, a script, a Markdown file.
 
-A minimal notebook holds the cells without which the run would not reach its answer. They are found by trying: from the
-last to the first each cell is left out once, and stays out when the rest still leads to the answer.
+The needed cells are found by trial: from the last to the first each cell is left out once, and is dropped if the other
+cells still lead to the answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rlm_kernel.replay.report import Outcome, outcome_of
 from rlm_kernel.replay.setup import context_of, environment_of
 from rlm_kernel.replay.steps import Step
 from rlm_kernel.trajectory.log.reader import Recording
-from rlm_kernel.trajectory.notebook.build import SETUP_TAG, about_recording, notebook_of
+from rlm_kernel.trajectory.notebook.build import SETUP_TAG, identity_of_recording, notebook_of
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -41,12 +41,12 @@ OnTrial = Callable[[Step, int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Cleaning:
-    """What is left of a run.
+    """The result of `clean`.
 
     Attributes:
         notebook: with the cells that the answer needs.
-        kept: their numbers.
-        dropped: those of the others.
+        kept: the numbers of these cells.
+        dropped: the numbers of the other cells.
     """
 
     notebook: NotebookNode
@@ -74,11 +74,11 @@ def clean(
             without a wall.
         KernelError: the kernel did not start.
     """
-    recording, steps, gone = script_of(source)
+    recording, steps, removed = script_of(source)
     if recording.clipped_at is not None:
         raise RecordingError(f"The log {recording.path} cannot be cleaned: cell {recording.clipped_at} {CLIPPED}.")
     recording = admitted(recording, Use(environment, code=code_of_others(steps)), trust)
-    return Job(_clean((recording, steps, gone), environment, on_trial)).wait()
+    return Job(_clean((recording, steps, removed), environment, on_trial)).wait()
 
 
 def convert(notebook: NotebookNode, kind: str, path: Path) -> None:
@@ -194,7 +194,7 @@ def _read_by_the_model(steps: Sequence[Step]) -> Step | None:
 
 def _notebook_with(recording: Recording, kept: Sequence[int], dropped: Sequence[int]) -> NotebookNode:
     """The notebook of the run with these cells, and the words around them."""
-    notebook = notebook_of(recording.trajectory, about_recording(recording))
+    notebook = notebook_of(recording.trajectory, identity_of_recording(recording))
     code = [cell for cell in notebook.cells if cell.metadata["rlm"]["role"] == "code"]
     turns = {cell.metadata["rlm"]["turn"] for cell in code if cell.metadata["rlm"]["cell"] in kept}
     turns |= {turn.iteration for turn in recording.trajectory.turns[-1:]}

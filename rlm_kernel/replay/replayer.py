@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
@@ -48,17 +48,17 @@ _ASK_LIVE = " To ask models for what is not on record, replay it live: rlm repla
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What came of a replay.
+    """The result of a replay.
 
     Attributes:
         path: of the log.
         environment: the name of the environment in which the cells ran.
-        results: what the cells did, by number; added cells are not in it.
-        skipped: cells that are not run again, because they never ended.
-        recalled: answers from the record.
-        divergences: where it is not as it was, in order.
-        answer: what the cells lead to now, or None.
-        usage: what models cost in live mode.
+        results: of the cells, by number; without those of added cells.
+        skipped: cells that were not run again, because they did not end by themselves.
+        recalled: how many answers came from the record.
+        divergences: the differences from the record, in order.
+        answer: the answer of the replay, or None.
+        usage: of the models in live mode.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class ReplayReport:
 
     @property
     def equal(self) -> bool:
-        """Whether everything came out as it was."""
+        """Whether there is no difference."""
         return not self.divergences
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class ReplayReport:
 
 
 OnStep = Callable[[Step, int, int], object]
-"""Called before a cell runs: the cell, its place from 1, and how many there are."""
+"""Called before a cell runs: the cell, its place from 1, the number of cells."""
 
 
 def replay(
@@ -104,77 +104,69 @@ def replay(
     """Run a recorded run once more.
 
     Args:
-        source: a log, its notebook, or a recording that was read.
-        mode: ``"replay"``: answers come from the record only; ``"live"``: models are asked for what is not there.
-        environment: where the cells run; None: where they ran.
-        environment_kwargs: its options; None: the recorded ones, where no environment is named.
-        context: the input, when it is not to be taken from the record.
-        on_step: is called before each cell.
-        trust: whether the record of a stranger may use what it opens of this machine, or who is asked. What it may not
-            use is left out, which a warning tells. A record of this user's own needs no trust.
-        live: for live mode, arguments of `RLM` in place of the recorded backend: keys are given again.
+        source: a log, its notebook, or a recording.
+        mode: ``"replay"``: answers come from the record only; ``"live"``: models answer what is not in the record.
+        environment: where the cells run; None: the recorded environment.
+        environment_kwargs: its options; None: the recorded ones, if no environment is named.
+        context: the input; None: the recorded one.
+        on_step: called before each cell.
+        trust: whether the record of another user may use files and servers of this machine, or a function that is
+            asked. Without trust they are left out, with a warning. The user's own records need no trust.
+        live: for live mode, arguments of `RLM` that replace the recorded backend; keys are not in the record.
 
     Raises:
-        RecordingError: the record cannot be read, its context is missing or altered, or it is a stranger's and would
-            run without a wall.
+        RecordingError: the record cannot be read, its context is missing or altered, or it is another user's and would
+            run without isolation.
         ConfigError: an argument is wrong.
         KernelError: the kernel did not start.
     """
-    script = _admitted(source, mode, environment, environment_kwargs, live, trust)
-    return Job(_replay(script, mode, context, on_step, live, environment, environment_kwargs)).wait()
+    use = Use(environment, environment_kwargs, models=mode == "live", given=live)
+    return Job(_replay(_admitted(source, use, trust), mode, use, context, on_step)).wait()
 
 
-async def areplay(source: Recording | str | Path, **arguments: Any) -> ReplayReport:
-    """`replay` for asynchronous callers; it takes the same arguments."""
-    usual = {"mode": "replay", "environment": None, "environment_kwargs": None, "context": None}
-    mode, environment, kwargs, context = (arguments.pop(name, value) for name, value in usual.items())
-    on_step, trust = arguments.pop("on_step", lambda *_: None), arguments.pop("trust", False)
-    script = await asyncio.to_thread(_admitted, source, mode, environment, kwargs, arguments, trust)
-    return await Job(_replay(script, mode, context, on_step, arguments, environment, kwargs)).wait_async()
-
-
-async def _replay(
-    script: Script,
-    mode: Mode,
-    context: Prompt | None,
-    on_step: OnStep,
-    live: Mapping[str, Any],
-    environment: str | None,
-    environment_kwargs: Mapping[str, Any] | None,
+async def areplay(
+    source: Recording | str | Path,
+    *,
+    mode: Mode = "replay",
+    environment: str | None = None,
+    environment_kwargs: Mapping[str, Any] | None = None,
+    context: Prompt | None = None,
+    on_step: OnStep = lambda *_: None,
+    trust: Trust = False,
+    **live: Any,
 ) -> ReplayReport:
-    recording, steps, gone = script
-    where = environment_of(recording, environment, environment_kwargs)
-    rlm = _models(recording, mode, live)
+    """`replay` for asynchronous callers; it takes the same arguments."""
+    use = Use(environment, environment_kwargs, models=mode == "live", given=live)
+    script = await asyncio.to_thread(_admitted, source, use, trust)
+    return await Job(_replay(script, mode, use, context, on_step)).wait_async()
+
+
+async def _replay(script: Script, mode: Mode, use: Use, context: Prompt | None, on_step: OnStep) -> ReplayReport:
+    recording, steps, removed = script
+    environment = environment_of(recording, use.environment, use.environment_kwargs)
+    rlm = _models(recording, mode, use.given)
     try:
         live_responder = LiveResponder(rlm) if rlm else None
-        replayer = Replayer(recording, where, await context_of(recording, context), live_responder)
+        replayer = Replayer(recording, environment, await context_of(recording, context), live_responder)
         await replayer.run(steps, on_step)
-        return replayer.report(steps, gone)
+        return replayer.report(steps, removed)
     finally:
         if rlm is not None:
             await rlm.__aexit__()
 
 
-def _admitted(
-    source: Recording | str | Path,
-    mode: Mode,
-    environment: str | None,
-    environment_kwargs: Mapping[str, Any] | None,
-    live: Mapping[str, Any],
-    trust: Trust,
-) -> Script:
+def _admitted(source: Recording | str | Path, use: Use, trust: Trust) -> Script:
     """The record as it may be used, and its cells."""
-    recording, steps, gone = script_of(source)
-    use = Use(environment, environment_kwargs, models=mode == "live", given=live, code=code_of_others(steps))
-    return admitted(recording, use, trust), steps, gone
+    recording, steps, removed = script_of(source)
+    return admitted(recording, replace(use, code=code_of_others(steps)), trust), steps, removed
 
 
 def code_of_others(steps: Sequence[Step]) -> str:
-    """What of a notebook is not on record, in words; empty: nothing is not."""
+    """Which cells of a notebook are not those of the record, as text; empty if all are."""
     edited = [step.number for step in steps if step.edited]
     added = sum(step.recorded is None for step in steps)
-    said = [f"cell {number} was edited" for number in edited] + [f"{_count(added, 'cell')} were added"] * bool(added)
-    return f"in its notebook {', '.join(said)}" if said else ""
+    changes = [f"cell {number} was edited" for number in edited] + [f"{_count(added, 'cell')} were added"] * bool(added)
+    return f"in its notebook {', '.join(changes)}" if changes else ""
 
 
 Script = tuple[Recording, tuple[Step, ...], tuple[int, ...]]
@@ -205,17 +197,17 @@ def _whole(recording: Recording, steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 class Replayer:
-    """Recorded cells in a kernel of their own, once.
+    """Runs recorded cells once, in a new kernel.
 
     Args:
         recording: the run.
-        environment: where the kernel lives.
+        environment: of the kernel.
         context: the input.
-        live_responder: answers what is not on record, or None.
+        live_responder: answers what is not in the record, or None.
 
     Attributes:
-        results: what the cells did, by number.
-        answer: what they lead to, or None.
+        results: of the cells, by number.
+        answer: of the replay, or None.
     """
 
     def __init__(
@@ -245,7 +237,7 @@ class Replayer:
 
     @property
     def divergences(self) -> Sequence[Divergence]:
-        """Where it was not as recorded, so far."""
+        """The differences so far."""
         return self._divergences
 
     async def run(self, steps: Sequence[Step], on_step: OnStep = lambda *_: None) -> None:
@@ -265,9 +257,9 @@ class Replayer:
                     return
             await self._conclude(session, runnable)
 
-    def report(self, steps: Sequence[Step], gone: Sequence[int]) -> ReplayReport:
-        """What came of it. `gone`: the cells that were removed."""
-        missing = (Divergence("removed", number, "is in the record and not in the notebook") for number in gone)
+    def report(self, steps: Sequence[Step], removed: Sequence[int]) -> ReplayReport:
+        """The result. `removed`: the numbers of the cells that are not in the notebook."""
+        missing = (Divergence("removed", number, "is in the record and not in the notebook") for number in removed)
         return ReplayReport(
             path=self._recording.path,
             environment=self._environment.name,
@@ -280,10 +272,10 @@ class Replayer:
         )
 
     async def _take(self, session: Session, step: Step) -> bool:
-        """Run a cell and compare it. Returns whether the kernel lives on."""
+        """Run a cell and compare it. Returns whether the kernel is still alive."""
         self._responder.begin_cell(step.number)
         await give_history(session, self._histories, step.number)
-        asked = len(self._unrecorded.noted)
+        noted = len(self._unrecorded.noted)
         result = await session.run(step.code)
         if step.recorded is not None:
             self.results[step.number] = result
@@ -292,8 +284,8 @@ class Replayer:
         self._draft = draft_of([result]) or self._draft
         if step.edited:
             self._note("edited", step, "was edited since it was recorded")
-        for missing in self._unrecorded.noted[asked:]:
-            self._note("call", step, missing.said)
+        for missing in self._unrecorded.noted[noted:]:
+            self._note("call", step, missing.problem)
         await self._compare(step, result)
         return result.kernel_alive
 

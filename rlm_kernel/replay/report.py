@@ -1,4 +1,4 @@
-"""Compare a replay with its record: where outputs differ, by cell and call, and how the run got its answer."""
+"""Compare a replay with its record: differences by cell and call, and the way to the answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.types import CellResult, Output
 
 MAX_DIFF_LINES = 40
-"""Of a difference; what is more is counted."""
+"""Lines of a diff that are shown; further ones are counted."""
 
 Way = Literal["cell", "draft", "variable", "words", "none"]
 
@@ -22,11 +22,11 @@ class Divergence:
     """One difference.
 
     Attributes:
-        kind: ``scene`` (before the first cell), ``edited``, ``removed``, ``call`` (a question that is not on record),
+        kind: ``scene`` (before the first cell), ``edited``, ``removed``, ``call`` (a question that is not recorded),
             ``output``, ``kernel``, ``answer`` or ``record`` (the log is clipped from this cell on).
-        cell: the number of the cell, 0 for one that was added, or None.
-        what: what is different.
-        diff: a unified diff from the record to the replay, or nothing.
+        cell: the number of the cell, 0 for an added one, or None.
+        what: the difference, as text.
+        diff: a unified diff from the record to the replay; may be empty.
     """
 
     kind: str
@@ -51,10 +51,10 @@ class Outcome:
     """The answer of a run.
 
     Attributes:
-        way: ``cell``: a cell called `FINAL` or filled `answer`; ``draft``: the last word was code or empty, so what
-            stood in `answer` was taken; ``variable``: the model named a variable; ``words``: it wrote the answer
-            itself; ``none``: there is no answer.
-        text: what the cell or the variable held.
+        way: ``cell``: a cell called `FINAL` or set `answer`; ``draft``: the last reply was code or empty, so the
+            content of `answer` was used; ``variable``: the model named a variable; ``words``: the model wrote the
+            answer; ``none``: there is no answer.
+        text: the answer.
         name: of the variable.
     """
 
@@ -72,23 +72,22 @@ def outcome_of(run: Trajectory) -> Outcome:
     if given is not None and turn.cells[-1].result is not None and answer_given([turn.cells[-1].result]) is not None:
         return Outcome("cell", given)
     last = parse(turn.reply.text) if turn.reply else ParsedReply()
-    said = last.answer
-    is_none = said is None and (last.blocks or not last.prose)
-    if is_none and response == draft_of(cell.result for cell in run.cells):
+    answer = last.answer
+    if answer is None and (last.blocks or not last.prose) and response == draft_of(cell.result for cell in run.cells):
         return Outcome("draft", response)
-    if said is not None and said.name is not None and (said.must_be_variable or said.text != response):
-        return Outcome("variable", response, said.name)
+    if answer is not None and answer.name is not None and (answer.must_be_variable or answer.text != response):
+        return Outcome("variable", response, answer.name)
     return Outcome("words", response)
 
 
 def draft_of(results: Iterable[CellResult | None]) -> str | None:
-    """What the last cell that left something in `answer` left there."""
+    """The content of `answer` after the last cell that set it."""
     drafts = [result.report.draft for result in results if result is not None and result.report.draft]
     return drafts[-1] if drafts else None
 
 
 def answer_given(results: Iterable[CellResult | None]) -> str | None:
-    """The last answer that a cell gave, if one did and did not raise afterwards."""
+    """The last answer of a cell that did not raise, or None."""
     given = None
     for result in results:
         if result is not None and result.status == "ok":

@@ -1,8 +1,8 @@
-"""Answer the cells of a replay from the record.
+"""Answer the calls of a replay that are not in the record, and collect the recorded answers.
 
-A recorded question gets its recorded answer, its n-th occurrence the n-th one. A question that is not on record goes to
-models where that is allowed; else it fails in the cell that asks, with the nearest question on record. A recorded tool
-call is never executed again.
+A recorded call gets its recorded answer, its n-th occurrence the n-th answer. A call that is not in the record goes to
+models in live mode; else it raises in its cell, with the most similar recorded call. A recorded tool call is never
+executed again.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ if TYPE_CHECKING:
     from rlm_kernel.kernel.comm import Responder
 
 SHOWN_CHARACTERS = 200
-"""Of a prompt, in the words about what is missing."""
+"""Of a prompt, in the message about a question that is not in the record."""
 MAX_COMPARED = 200
-"""Recorded questions that one without an answer is compared with: there may be thousands of either."""
+"""Recorded questions that a question without an answer is compared with; there may be thousands of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unrecorded:
-    """A question that is not on record.
+    """A question that is not in the record.
 
     Attributes:
         cell: the number of the cell that asked.
-        asked: the question in short.
-        nearest: the recorded question of that cell which is most like it, or None when none is left.
+        question: its beginning.
+        nearest: the most similar recorded question of that cell, or None if there is none.
     """
 
     cell: int
-    asked: str
+    question: str
     nearest: str | None
 
     @property
-    def said(self) -> str:
-        """What is wrong, in words that follow the name of the cell."""
+    def problem(self) -> str:
+        """The problem, as text that follows the name of the cell."""
         known = "nothing of the kind was asked" if self.nearest is None else f"the nearest on record is {self.nearest}"
-        return f"asks what it did not ask in the recorded run: {self.asked}; {known}"
+        return f"asks what it did not ask in the recorded run: {self.question}; {known}"
 
 
 class UnrecordedResponder:
-    """The fallback of a replay: notes each question that is not on record, and asks models or refuses.
+    """The fallback of a replay: notes each question that is not in the record, and asks models or refuses.
 
     Args:
-        runs: the record; of a persistent kernel also those before; none: nothing was recorded.
+        runs: the record, with the earlier runs of a persistent kernel; may be empty.
         live: asks models; None: the question is refused.
         advice: the end of the refusal: what to do.
 
     Attributes:
-        noted: the questions that are not on record.
+        noted: the questions that are not in the record.
     """
 
     def __init__(self, runs: Sequence[Trajectory], live: Responder | None = None, advice: str = "") -> None:
@@ -71,16 +71,12 @@ class UnrecordedResponder:
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
         """The answers of models, or errors, in order."""
         cell = question.slots[0].cell
-        asked = (
-            _call_text(question)
-            if isinstance(question, ToolCall)
-            else _question_text(question.kind, question.prompts[0])
-        )
-        missing = Unrecorded(cell, asked, _nearest(asked, self._cells.get(cell)))
+        text = _text_of(question)
+        missing = Unrecorded(cell, text, _nearest(text, self._cells.get(cell)))
         self.noted.append(missing)
         if self._live is not None:
             return await self._live.answer(question)
-        why = f"cell {cell} {missing.said}.{self._advice}" if self._cells else self._advice.lstrip()
+        why = f"cell {cell} {missing.problem}.{self._advice}" if self._cells else self._advice.lstrip()
         return [_refusal(question, why)] * len(question.slots)
 
 
@@ -90,10 +86,16 @@ def answers_of(runs: Sequence[Trajectory]) -> dict[Slot, Answer]:
 
 
 def _refusal(question: Query | ToolCall, why: str) -> Answer:
-    """An error that the cell raises, also for a batch: with a gap in it the cell would show something else."""
+    """An error that the cell raises, also for a batch: with a failed slot the cell would show other outputs."""
     if isinstance(question, ToolCall):
         return Answer(error=json.dumps(["RuntimeError", why]))
     return Answer(error=why, refused=True)
+
+
+def _text_of(question: Query | ToolCall) -> str:
+    if isinstance(question, ToolCall):
+        return _call_text(question)
+    return _question_text(question.kind, question.prompts[0])
 
 
 def _question_text(kind: str, prompt: str) -> str:
@@ -104,13 +106,13 @@ def _call_text(call: ToolCall) -> str:
     return f"{call.tool}({clip_end(json.dumps([*call.args, call.kwargs])[1:-1], SHOWN_CHARACTERS)})"
 
 
-def _nearest(asked: str, cell: Cell | None) -> str | None:
-    """The recorded question of a cell that is most like this one."""
+def _nearest(question: str, cell: Cell | None) -> str | None:
+    """The recorded question of a cell that is most similar to this one."""
     if cell is None:
         return None
     prompts = (_question_text(call.started.kind, prompt) for call in cell.calls for prompt in call.started.prompts)
     known = islice(chain((_call_text(tool.call) for tool in cell.tools[:MAX_COMPARED]), prompts), 2 * MAX_COMPARED)
-    likeness = difflib.SequenceMatcher(b=asked, autojunk=False)
+    likeness = difflib.SequenceMatcher(b=question, autojunk=False)
 
     def ratio(other: str) -> float:
         likeness.set_seq1(other)

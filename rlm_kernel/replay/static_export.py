@@ -1,9 +1,8 @@
 """The notebook of a run as a page (HTML) or a text (Markdown) in which nothing runs and nothing is loaded.
 
-The notebook may be a file of a stranger: so no part of it is believed to be ours. Its words become Markdown that does
-nothing, each of its outputs one kind that does nothing, and everything else in it is left out. The page has a policy
-besides, by which a browser refuses every script and everything that comes from elsewhere; so it has no formulas drawn
-by MathJax either, and shows their source.
+The notebook may be a file of another user, so no part of it is trusted. Its texts become inactive Markdown, each of its
+outputs becomes one inactive kind, and everything else in it is left out. By the policy of the page a browser also
+refuses all scripts and everything from other servers. So MathJax does not draw formulas, and their source is shown.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.html.markup import PICTURE, Element, h, render, render_line
 from rlm_kernel.html.sanitizer import sanitize
+from rlm_kernel.kernel.outputs import cell_number
 from rlm_kernel.text import join_text, plain
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs
@@ -80,15 +80,8 @@ def _page_cell(cell: NotebookNode, number: int) -> dict[str, Any]:
     if cell.cell_type != "code":
         return {**common, "cell_type": "markdown", "source": markdown.harmless(source)}
     outputs = [_page_output(output, ours=ours) for output, ours in _outputs(cell)]
-    count = cell.get("execution_count")
-    number_of_run = count if isinstance(count, int) else None
-    return {
-        **common,
-        "cell_type": "code",
-        "source": source,
-        "execution_count": number_of_run,
-        "outputs": outputs,
-    }
+    count = cell_number(cell.get("execution_count"))
+    return {**common, "cell_type": "code", "source": source, "execution_count": count, "outputs": outputs}
 
 
 def _page_output(output: Output, *, ours: bool) -> Output:
@@ -136,9 +129,9 @@ def _text_output(output: Output, save: Save, *, ours: bool) -> str:
 
 
 def _outputs(cell: NotebookNode) -> Iterator[tuple[Output, bool]]:
-    """The outputs as a notebook of ours may hold them, each with whether it is marked as one that we made.
+    """The outputs within the limits of our notebooks, each with whether it is marked as made by us.
 
-    A stranger may have written that mark: what it allows is a link to a file beside the page.
+    The mark may be forged: it allows only a link to a file next to the page.
     """
     for output in cell.get("outputs", []):
         ours = isinstance(output.get("metadata"), dict) and "rlm" in output["metadata"]

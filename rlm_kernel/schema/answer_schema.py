@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_kernel.errors import AnswerSchemaError
-from rlm_kernel.parsing import without_thinking
+from rlm_kernel.parsing import only_block, without_thinking
 from rlm_kernel.schema.validation import MAX_PROBLEMS, MisfitError, check_schema, problems, shorten
 from rlm_kernel.types import Message, Reply
 
 MAX_REPAIRS = 2
 """How often a reply that does not fit is sent back with its problems."""
-
-_FENCED = re.compile(r"\A[^`]*```\w*[ \t]*\n(.*?)\n[ \t]*```[^`]*\Z", re.DOTALL)
 
 _DATA = frozenset({"const", "default", "enum", "examples"})
 """Keywords whose values are data, even when they look like a schema."""
@@ -187,9 +184,9 @@ def text_of(value: Any) -> str:
 
 def _json(text: str, *, whole: bool = True) -> Any:
     text = without_thinking(text).strip()
-    fenced = _FENCED.match(text)
+    block = only_block(text)
     try:
-        return json.loads(fenced[1] if fenced else text, parse_constant=_refuse_constant)
+        return json.loads(text if block is None else block, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         cut = "" if whole else " It was cut at the length limit: write less."
         raise MisfitError([f"it is not JSON ({error}).{cut}"]) from None

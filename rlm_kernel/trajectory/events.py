@@ -46,7 +46,7 @@ class RunStarted(Event):
         depth: of the RLM in its tree.
         context: the input itself.
         setup: cells that were run in the kernel before the first turn.
-        tools: the custom tools, as `Tool.recorded` tells them, without what is called like a secret.
+        tools: the custom tools, as `Tool.recorded` writes them; values with the name of a secret are hidden.
         seed: of `random` and of hashes in the kernel.
         schema: the JSON Schema that the answer has to fit, or None.
     """
@@ -65,6 +65,13 @@ class RunStarted(Event):
     seed: int = 0
     schema: dict[str, Any] | None = None
 
+    @property
+    def facts(self) -> str:
+        """Models, environment and size of the input: ``gpt-5 · local kernel · str of 1,200 characters``."""
+        models = self.model if self.sub_model == self.model else f"{self.model} (sub-calls: {self.sub_model})"
+        unit = ("character" if self.context_type == "str" else "item") + "s" * (self.context_length != 1)
+        return f"{models} · {self.environment} kernel · {self.context_type} of {self.context_length:,} {unit}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelReady(Event):
@@ -75,15 +82,15 @@ class KernelReady(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IterationStarted(Event):
-    """The root model is asked.
+    """A call of the root model begins.
 
     Attributes:
-        iteration: counts from 1; the last word after the limit has the next number.
-        told: the messages since its last reply; the whole opening before the first one.
+        iteration: counts from 1; the request for an answer after the last turn has the next number.
+        messages: those since its last reply; before the first reply the whole opening.
     """
 
     iteration: int
-    told: tuple[Mapping[str, Any], ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +190,7 @@ class SubcallAnswered(Event):
         usage: what it cost, the replies that were rejected included.
         seconds: how long the model took, waiting for its turn not included.
         attempts: how many calls it took, 0 when the model was not asked or refused.
-        said: with a schema the model's own words, of which `text` was made.
+        raw_text: with a schema the text of the model, from which `text` was made; else None.
         refused: the call itself was wrong, as in `Answer`.
     """
 
@@ -197,13 +204,13 @@ class SubcallAnswered(Event):
     usage: Usage
     seconds: float
     attempts: int = 1
-    said: str | None = None
+    raw_text: str | None = None
     refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubcallRejected(Event):
-    """A reply to a prompt with a schema does not fit it. The model is told and asked again, or the prompt has failed.
+    """A reply to a prompt with a schema does not fit it. The model is asked again, or the prompt has failed.
 
     Attributes:
         cell: the cell that asked.
@@ -270,12 +277,12 @@ class Compacted(Event):
     Attributes:
         iteration: the turn before.
         reply: the summary.
-        told: the messages since the reply before it, unless `IterationStarted` has told them already.
+        messages: those since the reply before it; empty if `IterationStarted` has them already.
     """
 
     iteration: int
     reply: Reply
-    told: tuple[Mapping[str, Any], ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,21 +6,21 @@ from rlm_kernel.trajectory.events import CellOutput, ChildEvent, Event
 from rlm_kernel.types import Output
 
 MAX_WAITING_CHARACTERS = 8_000_000
-"""Of all pieces that were not read. More are left out; `CellFinished` has the outputs of the cell."""
+"""Of all pieces that were not read yet. Further ones are dropped; `CellFinished` has all outputs of the cell."""
 
 PIECE_COST = 2_000
-"""Charged for each piece beside its characters: an event in a queue."""
+"""Counted for each piece in addition to its characters, for the event in the queue."""
 
 
 class OutputQueue:
-    """Counts what waits. One thread adds, another one takes, so each has a number of its own."""
+    """Counts the waiting pieces. One thread adds and another one takes, so each has its own counter."""
 
     def __init__(self) -> None:
         self._added = 0
         self._taken = 0
 
     def add(self, event: Event) -> bool:
-        """Whether an event may wait for its reader, which is then counted. All but pieces of output may."""
+        """Count an event that is to wait for its reader. Returns False if there is no room for a piece of output."""
         size = _size(event)
         if size and self._added - self._taken + size > MAX_WAITING_CHARACTERS:
             return False
@@ -28,7 +28,7 @@ class OutputQueue:
         return True
 
     def take(self, event: Event) -> None:
-        """The reader has an event."""
+        """Count an event that the reader has taken."""
         self._taken += _size(event)
 
 

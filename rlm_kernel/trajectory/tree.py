@@ -6,20 +6,25 @@ during the run or from its log; `events_of` goes the other way.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
+from rlm_kernel.text import format_duration
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, SubcallAnswered, SubcallStarted
-from rlm_kernel.types import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage
+from rlm_kernel.types import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage, UsageMeter, UsageSummary
 
 SETUP = 0
-"""The number of the cell in whose name the setup of a kernel asks; those of the turns count from 1."""
+"""The cell number for the sub-calls of a kernel's setup; the cells of the turns count from 1."""
 
 History = list[dict[str, Any]]
-"""What a model was told and said, as the variable `history` holds it."""
+"""The messages to a model and its replies, as the variable `history` holds them."""
+
+State = Literal["answered", "failed", "stopped", "unfinished"]
+"""How a run ended. ``stopped``: it was cancelled; ``unfinished``: it is in progress, or was killed."""
 
 Spending = Iterator[tuple[str, Usage]]
 """Calls that were paid for: the model's label and what the call cost."""
@@ -41,8 +46,8 @@ class Call:
     """One `llm_query`, `rlm_query` or batch.
 
     Attributes:
-        started: what was asked.
-        answers: what came back, by the place of the prompt; a killed run misses some.
+        started: the event that began it.
+        answers: by the place of the prompt; some are missing in a run that was killed.
         children: the runs of an `rlm_query`, by the place of the prompt.
         rejected: replies that did not fit the schema, by the place of the prompt.
         failed: how many prompts have no answer; None while the call is under way.
@@ -59,13 +64,13 @@ class Call:
     given_up: tuple[tuple[str, Usage], ...] = ()
 
     def spending(self) -> Spending:
-        """What its prompts cost; a child's calls are those of its own run."""
+        """The cost of its prompts, those that children answered included."""
         for index in sorted({*self.answers, *self.children, *self.rejected}):
             yield from self.spending_of(index)
         yield from self.given_up
 
     def spending_of(self, index: int) -> Spending:
-        """What a prompt cost, reply by reply."""
+        """The cost of a prompt, reply by reply."""
         answer, model = self.answers.get(index), self.started.model
         if index in self.children:
             yield from self.children[index].spending()
@@ -88,7 +93,7 @@ class Cell:
         calls: its sub-calls, in the order in which they began.
         tools: its calls of custom tools, in the order in which they ended.
         result: what it did; None when the run was killed before its end.
-        events: everything that was said of it, except pieces of output.
+        events: its events, except pieces of output.
     """
 
     number: int
@@ -105,12 +110,12 @@ class Cell:
         self.calls.append(call)
 
     def spending(self) -> Spending:
-        """What its sub-calls cost."""
+        """The cost of its sub-calls."""
         for call in self.calls:
             yield from call.spending()
 
     def recorded_events(self) -> Iterator[Event]:
-        """Its events; an answer gets its prompt back, which a log says once."""
+        """Its events. The answers have their prompts, which a log does not repeat."""
         for event in self.events:
             if isinstance(event, SubcallAnswered):
                 yield replace(event, prompt=self.call(event.query, event.index).started.prompts[event.index])
@@ -121,7 +126,7 @@ class Cell:
         """The call with this id, which has a prompt at this place.
 
         Raises:
-            KeyError: there is none; no log of ours says so.
+            KeyError: there is no such call, so the log was altered.
         """
         call = self._by_query[query]
         if not 0 <= index < call.started.count:
@@ -135,17 +140,17 @@ class Turn:
 
     Attributes:
         iteration: counts from 1.
-        told: the messages since the reply before.
-        reply: what the model said; None when the run was killed before.
+        messages: those since the reply before.
+        reply: the model's reply; None when the run was killed before.
         seconds: how long the model took.
         cells: those of the reply that ran.
-        notices: what the user was told meanwhile.
-        summary: the summary that took the place of the conversation after this turn, or None.
+        notices: messages to the user during the turn.
+        summary: the summary that replaced the conversation after this turn, or None.
         finished: the end of the turn; None when the run ended in it.
     """
 
     iteration: int
-    told: tuple[Mapping[str, Any], ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
     reply: Reply | None = None
     seconds: float = 0.0
     cells: list[Cell] = field(default_factory=list)
@@ -154,11 +159,35 @@ class Turn:
     finished: events.IterationFinished | None = None
 
 
+def sum_usage(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
+    """The usage of calls, by model."""
+    meter = UsageMeter()
+    for model, usage in spending:
+        meter.add(model, usage)
+    return meter.summary()
+
+
+def sum_paid(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
+    """Like `sum_usage`, without calls that failed before they used a token: their unknown cost is no cost."""
+    return sum_usage((model, usage) for model, usage in spending if usage != Usage())
+
+
+def describe_ending(result: CellResult) -> str:
+    """A sentence about a cell that was stopped, or that lost its kernel or some output; empty for all others."""
+    match result.status:
+        case "timeout":
+            return f"The cell was stopped after {format_duration(result.seconds)}: it took too long."
+        case "died":
+            return "The kernel died while it ran this cell."
+    dropped = result.dropped_characters
+    return f"{dropped:,} characters of output were not kept." if dropped else ""
+
+
 def take_history(histories: dict[int, History], cell: int) -> History | None:
-    """The `history` to give to a kernel before a cell runs in it; None: it is as the cell found it in the run.
+    """The new value of `history` for a kernel before it runs a cell; None: the kernel has the right value.
 
     Args:
-        histories: of the run; those until this cell are taken out. Of cells that do not run again they count, too.
+        histories: see `Trajectory.histories`; those up to this cell are removed, also of cells that do not run again.
         cell: its number.
     """
     passed = [number for number in histories if number <= cell]
@@ -170,18 +199,18 @@ class Trajectory:
     """A run so far.
 
     Attributes:
-        started: how it began, or None before it did.
-        kernel_seconds: how long the kernel took to be ready, or None.
-        setup: what the setup of the kernel asked, as a cell that has no code and is of no turn.
-        turns: the turns of the root model.
-        replies: every reply of the root model in order, summaries included, as they were announced.
-        completion: the outcome, or None.
-        failure: why there is none, or None.
+        started: the event that began it, or None before.
+        kernel_seconds: until the kernel was ready, or None.
+        setup: the sub-calls of the kernel's setup, as a cell without code that belongs to no turn.
+        turns: of the root model.
+        replies: all replies of the root model in order, summaries included.
+        completion: the result, or None.
+        failure: the error that ended the run, or None.
         given_up: see `RunFailed`.
         seconds: the time of the last event.
     """
 
-    def __init__(self, told: Iterable[Event] = ()) -> None:
+    def __init__(self, recorded: Iterable[Event] = ()) -> None:
         self.started: events.RunStarted | None = None
         self.kernel_seconds: float | None = None
         self.setup = Cell(SETUP, "")
@@ -192,10 +221,10 @@ class Trajectory:
         self.given_up: tuple[tuple[str, Usage], ...] = ()
         self.seconds = 0.0
         self._cells: dict[int, Cell] = {}
-        self._said: list[Mapping[str, Any]] = []
+        self._conversation: list[Mapping[str, Any]] = []
         self._summaries: dict[int, int] = {}
         self._summarised = False
-        for event in told:
+        for event in recorded:
             self.add(event)
 
     @property
@@ -208,8 +237,17 @@ class Trajectory:
         """The label of the root model; empty before the run began."""
         return self.started.model if self.started else ""
 
+    @property
+    def state(self) -> State:
+        """How the run ended."""
+        if self.completion is not None:
+            return "answered"
+        if self.failure is None:
+            return "unfinished"
+        return "stopped" if isinstance(self.failure, asyncio.CancelledError | KeyboardInterrupt) else "failed"
+
     def spending(self) -> Spending:
-        """What the run and its children cost, call by call."""
+        """The cost of the run and its children, call by call."""
         for replied in self.replies:
             yield self.model, replied.reply.usage
         for cell in (self.setup, *self._cells.values()):
@@ -217,8 +255,8 @@ class Trajectory:
         yield from self.given_up
 
     def conversation(self) -> History:
-        """What the root model was told and said, as the REPL keeps it in its history."""
-        return [dict(message) for message in self._said]
+        """The messages to the root model and its replies, as the REPL keeps them in `history`."""
+        return [dict(message) for message in self._conversation]
 
     def histories(self) -> dict[int, History]:
         """The values of `history` in a run that was summarised, each by the number of the first cell that had it."""
@@ -234,22 +272,21 @@ class Trajectory:
             case events.KernelReady():
                 self.kernel_seconds = event.seconds
             case events.IterationStarted():
-                self._turn(event.iteration).told += event.told
-                self._said += (
-                    () if self._summarised else event.told
-                )  # the history does not need that there was a summary
+                self._turn(event.iteration).messages += event.messages
+                if not self._summarised:  # the history does not mention a summary
+                    self._conversation += event.messages
                 self._summarised = False
             case events.ModelReplied():
                 turn = self._turn(event.iteration)
                 turn.reply, turn.seconds = event.reply, event.seconds
                 self.replies.append(event)
-                self._said.append({"role": "assistant", "content": event.reply.text or "(empty)"})
+                self._conversation.append({"role": "assistant", "content": event.reply.text or "(empty)"})
             case events.Compacted():
                 self._turn(event.iteration).summary = event.reply
                 self.replies.append(event)
-                self._said += event.told
+                self._conversation += event.messages
                 self._summarised = True
-                self._summaries[max(self._cells, default=0) + 1] = len(self._said)
+                self._summaries[max(self._cells, default=0) + 1] = len(self._conversation)
             case events.IterationFinished():
                 self._turn(event.iteration).finished = event
             case events.Notice():
@@ -297,7 +334,7 @@ class Trajectory:
 
 
 def events_of(run: Trajectory) -> Iterator[Event]:
-    """The events of a run, as far as it got; pieces of text and output are not on record."""
+    """The events of a run so far, without pieces of text and output, which are not recorded."""
     if run.started is None:
         return
     yield run.started
@@ -305,7 +342,7 @@ def events_of(run: Trajectory) -> Iterator[Event]:
     for turn in run.turns:
         reply = replies.get(turn.iteration)
         time = reply.time if reply else run.seconds
-        yield events.IterationStarted(time=time, iteration=turn.iteration, told=turn.told)
+        yield events.IterationStarted(time=time, iteration=turn.iteration, messages=turn.messages)
         if reply is not None:
             yield reply
         for cell in turn.cells:

@@ -1,1 +1,1 @@
-"""What a stranger may have written: JSON, text files, text for a terminal."""
+"""Input that is not trusted: JSON, text files, text for a terminal."""

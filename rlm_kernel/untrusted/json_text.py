@@ -1,6 +1,6 @@
-"""JSON that a stranger may have written: from a file that may be anything, of any size, nested to any depth.
+"""Read JSON that is not trusted: the file may be of any type and size, and nested to any depth.
 
-Whatever is wrong with it is a `ValueError`, or an `OSError` where it cannot be read; no such file ends the program.
+Every problem is a `ValueError`, or an `OSError` if the file cannot be read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from stat import S_ISREG
 from typing import Any
 
 MAX_DEPTH = 200
-"""Lists and objects inside one another. Readers that walk down a value need a few calls for each."""
+"""Maximum nesting of lists and objects. Recursive readers need a few calls for each level."""
 
 MAX_FILE_BYTES = 10_000_000
 
@@ -43,7 +43,7 @@ def load(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Any:
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """The content of a regular file. A pipe or a device is not waited for.
+    """The content of a regular file. Does not wait for a pipe or a device.
 
     Raises:
         OSError: it cannot be read.

@@ -1,4 +1,4 @@
-"""Rich's console, for foreign text."""
+"""Rich's console, for untrusted text."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rlm_kernel.text import plain
 
 
 class PlainConsole(Console):
-    """A console that a text cannot give orders to. Only what Rich itself adds (styles, movements) reaches the terminal.
+    """A console that removes control sequences from text. Only those of Rich (styles, movements) reach the terminal.
 
-    No markup, no emoji codes and no highlighting: what looks like one is text.
+    Markup and emoji codes in a text are text, and there is no highlighting.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -1,12 +1,12 @@
-"""Read text files and folders that another user may have written: bounded, and never outside of the folder.
+"""Read text files and folders of other users: within limits, and never outside of the folder.
 
-A path below a folder is opened name by name, each relative to the descriptor of the one above, and no name may be a
-link. So a folder that is exchanged for a link between its listing and its opening is an error, and not a way out. A
-link to a file is resolved first; the file is read if it lies in the folder and is not hidden, and opened in the same
-way. Hard links cannot be recognised: a file that has a name in the folder is a file of the folder.
+A path below a folder is opened name by name, each relative to the descriptor of its parent, and no name may be a link.
+So a folder that is replaced by a link between its listing and its opening is an error, and does not lead outside. A
+link to a file is resolved first; the file is read if it is in the folder and not hidden, and is opened in the same way.
+Hard links cannot be recognised: a file that has a name in the folder is a file of the folder.
 
-Files are opened without waiting (a pipe would wait for a writer) and read only if they turn out to be regular. A file
-that grows while it is read is read up to the size that it had when it was opened.
+Files are opened without blocking (a pipe would wait for a writer) and read only if they are regular. A file that grows
+while it is read is read up to the size that it had when it was opened.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from itertools import islice
 from typing import BinaryIO, Literal, NamedTuple
 
 LEFT_OUT = frozenset({"node_modules", "venv", "__pycache__"})
-"""Folders that hold what others wrote or what can be made again. Hidden ones (.git, .venv) are left out, too."""
+"""Folders of installed or generated files. Hidden folders (.git, .venv) are left out, too."""
 
 MAX_ENTRIES = 250_000
 """Files, folders and links that a folder may hold."""
 
 MAX_DEPTH = 100
-"""How deep folders are entered: a path is opened name by name, so a deep one takes long."""
+"""Maximum depth of folders: a path is opened name by name, so a deep one takes long."""
 
 _PIECE = 1 << 20
 _BOM = "\ufeff"
@@ -57,15 +57,15 @@ class TooManyFilesError(ValueError):
 
 
 class Folder(NamedTuple):
-    """The texts of a folder by relative path, and what else it holds. Paths of folders end with a slash.
+    """The texts of a folder by relative path, and its other files. Paths of folders end with a slash.
 
     Attributes:
         texts: by path, in the order of the paths.
         binary: how many files are not text.
-        unreadable: files and folders that the system does not let us read.
+        unreadable: files and folders without the permission to read them, or with an error.
         left_out: hidden files and folders, and those of `LEFT_OUT`.
-        refused: what is never read: links that lead out of the folder, to what is left out or to a folder; devices,
-            pipes and sockets; folders of another file system; folders below `MAX_DEPTH`.
+        refused: paths that are never read: links that lead outside, to a left-out file or to a folder; devices, pipes
+            and sockets; folders of another file system; folders below `MAX_DEPTH`.
     """
 
     texts: dict[str, str]
@@ -76,7 +76,7 @@ class Folder(NamedTuple):
 
 
 def read_text(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
-    """The text of a file or a stream, and how many bytes it was. Takes about twice the room of the text.
+    """The text of a file or a stream, and its size in bytes. Needs about twice the memory of the text.
 
     Bytes that are not UTF-8 become lone surrogates, so that nothing is lost; a byte order mark is dropped.
 
@@ -123,7 +123,7 @@ def read_folder(folder: int, path: str, max_bytes: int) -> Folder:
 
     Args:
         folder: its descriptor.
-        path: where it is. Links are resolved by it, and nothing is opened by it.
+        path: its path, to resolve links with; nothing is opened by it.
         max_bytes: how many bytes of text may be read.
 
     Raises:
@@ -140,7 +140,7 @@ def is_left_out(folder: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is one of a hidden file."""
+    """Whether this is the name of a hidden file."""
     return name.startswith(".")
 
 
@@ -159,17 +159,17 @@ class _FolderReader:
         self._refused: dict[Refusal, list[str]] = {}
 
     def read(self) -> Folder:
-        """The folder, once."""
+        """Read the folder."""
         for path, is_link in sorted(self._files()):
             self._read(path, is_link=is_link)
         refused = {why: tuple(sorted(paths)) for why, paths in self._refused.items()}
         unreadable, left_out = tuple(sorted(self._unreadable)), tuple(sorted(self._left_out))
         return Folder(self._texts, self._binary, unreadable, left_out, refused)
 
-    # -- what there is
+    # -- the listing
 
     def _files(self) -> Iterator[tuple[Parts, bool]]:
-        """The paths of the files, and those of links, which may lead to one."""
+        """The paths of files and links, each with whether it is a link."""
         folders: list[Parts] = [()]
         while folders:
             here = folders.pop()
@@ -187,7 +187,7 @@ class _FolderReader:
                     folders.append(path)
 
     def _entries_of(self, path: Parts) -> list[tuple[str, Kind]]:
-        """The names in a folder. Of one that cannot be listed, none."""
+        """The names in a folder; empty if it cannot be listed."""
         try:
             folder = self._open(path, os.O_DIRECTORY)
             try:
@@ -234,7 +234,7 @@ class _FolderReader:
                 self._bytes += size
 
     def _open_file(self, path: Parts, *, is_link: bool) -> BinaryIO | None:
-        """A regular file; None if it is something else, which is noted."""
+        """A regular file; None for anything else, which is added to `refused`."""
         target = self._target(path) if is_link else path
         if target is None:
             self._refuse("link", path)
@@ -247,7 +247,7 @@ class _FolderReader:
         return None
 
     def _target(self, link: Parts) -> Parts | None:
-        """Where a link leads, if that is a visible path in the folder."""
+        """The target of a link, if that is a visible path in the folder."""
         whole = os.path.join(self._path, *link)  # noqa: PTH118 (a name may hold bytes that are not UTF-8)
         try:
             os.stat(whole)  # noqa: PTH116 (the system gives up on a loop and on a long chain; `realpath` recurses)
@@ -259,7 +259,7 @@ class _FolderReader:
         return None if is_hidden(name) or any(map(is_left_out, folders)) else (*folders, name)
 
     def _open(self, path: Parts, kind: int = 0) -> int:
-        """A descriptor of what lies at a path, no part of which is a link.
+        """A descriptor of a path, no part of which may be a link.
 
         Args:
             path: below the folder.

@@ -1,9 +1,9 @@
 """Access control of the viewer's server.
 
 Every user of the machine can connect to loopback, but may not be allowed to read the folder of the logs. So the server
-makes a token and answers only requests that have it. A browser sends it once, in the address that `rlm view` opens or
-prints, and gets a cookie. The path of the page is random and the cookie is for that path: cookies do not depend on the
-port, so a browser would otherwise send it to the servers of other users on this machine, too.
+makes a token and answers only requests with this token. A browser sends it once, in the address that `rlm view` opens
+or prints, and gets a cookie. The path of the page is random and the cookie is valid for that path only: cookies do not
+depend on the port, so a browser would otherwise send it to the servers of other users on this machine, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Access:
     """The access of one server. Without a token every user may read.
 
     Attributes:
-        token: what a browser has to send.
+        token: that a browser has to send.
         home: the path of the page; it ends with a slash.
     """
 

@@ -5,13 +5,12 @@ It needs neither script nor style. It is a tree of elements, in which every stri
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from rlm_kernel.html.markup import Element, Markup, Node, details, h, render
 from rlm_kernel.text import clip_end, plain
-from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk
+from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk, as_dict, parse_lines
 
 _MAX_TEXT = 4_000
 _MAX_TURNS = 100
@@ -37,14 +36,7 @@ def folded_html(log: LogOnDisk | LogInMemory) -> Markup:
 
 def _lines(content: bytes) -> Iterator[dict[str, Any]]:
     """The lines that are shown. The others are not parsed."""
-    for line in content.splitlines():
-        if any(kind in line[:40] for kind in _KINDS):
-            try:
-                parsed = json.loads(line)
-            except (ValueError, RecursionError):
-                continue  # the log was cut here, or is hostile
-            if isinstance(parsed, dict):
-                yield parsed
+    return parse_lines(line for line in content.splitlines() if any(kind in line[:40] for kind in _KINDS))
 
 
 def _ends(log: LogOnDisk | LogInMemory) -> bytes:
@@ -58,12 +50,12 @@ def _question(lines: list[dict[str, Any]]) -> str:
 
 def _turn(turn: dict[str, Any]) -> Element:
     text = str(turn.get("response") or "").split("```", 1)[0]
-    cells = [_cell(_fields(block)) for block in _items(turn.get("code_blocks"))]
+    cells = [_cell(as_dict(block)) for block in _items(turn.get("code_blocks"))]
     return details(f"Turn {_text(turn.get('iteration'))}", [_block(text), cells])
 
 
 def _cell(block: dict[str, Any]) -> Node:
-    result = _fields(block.get("result"))
+    result = as_dict(block.get("result"))
     calls = len(_items(result.get("rlm_calls")))
     note = [h("p", f"{calls} sub-call{'s' if calls > 1 else ''}")] if calls else []
     return [_block(block.get("code")), note, _block(result.get("stdout")), _block(result.get("stderr"))]
@@ -89,10 +81,6 @@ def _block(text: Any) -> Node:
 
 def _text(value: Any) -> str:
     return clip_end(plain(str(value)), _MAX_TEXT)
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _items(value: Any) -> list[Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.reader import log_of
@@ -18,43 +19,9 @@ FRESH_SECONDS = 600.0
 """A log without an end that changed this recently belongs to a run in progress: a model may take minutes."""
 
 
-class LogSource(Protocol):
-    """Where the bytes of a log are.
-
-    Attributes:
-        name: shown to the user.
-        grows: whether bytes may be added.
-    """
-
-    name: str
-    grows: bool
-
-    @property
-    def fresh(self) -> bool:
-        """Whether it changed recently."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """The current size in bytes.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        ...
-
-    def read(self, offset: int, limit: int) -> bytes:
-        """At most `limit` bytes from an offset; none at the end.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class LogOnDisk:
-    """A file that may grow."""
+    """A log in a file, which may grow. Every attribute but the name may raise `OSError`."""
 
     path: Path
     grows: bool = True
@@ -71,11 +38,11 @@ class LogOnDisk:
 
     @property
     def size(self) -> int:
-        """See `LogSource.size`."""
+        """The current size in bytes."""
         return self.path.stat().st_size
 
     def read(self, offset: int, limit: int) -> bytes:
-        """See `LogSource.read`."""
+        """At most `limit` bytes from an offset; empty at the end."""
         with self.path.open("rb") as file:
             file.seek(offset)
             return file.read(limit)
@@ -83,7 +50,7 @@ class LogOnDisk:
 
 @dataclass(frozen=True)
 class LogInMemory:
-    """The trajectory of a result, as lines."""
+    """The trajectory of a result as the lines of a log. It has the attributes of `LogOnDisk`."""
 
     name: str
     content: bytes
@@ -92,12 +59,26 @@ class LogInMemory:
 
     @property
     def size(self) -> int:
-        """See `LogSource.size`."""
+        """The size in bytes."""
         return len(self.content)
 
     def read(self, offset: int, limit: int) -> bytes:
-        """See `LogSource.read`."""
+        """At most `limit` bytes from an offset; empty at the end."""
         return self.content[offset : offset + limit]
+
+
+def parse_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The JSON objects among lines; other lines are skipped, because a log may be cut or hostile."""
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            parsed = json.loads(line)
+            if isinstance(parsed, dict):
+                yield parsed
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    """The value if it is an object of JSON, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def log_source(run: RLMChatCompletion | str | os.PathLike[str]) -> LogOnDisk | LogInMemory:

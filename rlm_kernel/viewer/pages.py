@@ -89,16 +89,8 @@ def _text(log: Path) -> str:
 
 
 def _policy(*rules: str) -> str:
-    fixed = (
-        "default-src 'none'",
-        f"style-src '{_hash(_STYLE)}'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
-    return "; ".join((*fixed, *rules))
+    fixed = f"default-src 'none'; style-src '{_hash(_STYLE)}'; img-src data:; base-uri 'none'; form-action 'none'"
+    return "; ".join([fixed, "require-trusted-types-for 'script'", "trusted-types 'none'", *rules])
 
 
 def _hash(source: str) -> str:

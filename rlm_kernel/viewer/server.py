@@ -36,7 +36,7 @@ class ViewerServer(ThreadingHTTPServer):
     Args:
         folder: whose logs are shown.
         port: on loopback; 0: any that is free.
-        access: who may read: who has its token, which is made by default.
+        access: the token that a reader needs; by default a new one.
 
     Raises:
         ConfigError: the port is taken or not allowed.
@@ -80,7 +80,7 @@ class ViewerServer(ThreadingHTTPServer):
 
     @property
     def fragment(self) -> str:
-        """What the page shows first."""
+        """The fragment of the address: the log that the page opens."""
         return f"#{quote(self.folder.only)}" if self.folder.only else ""
 
     def start(self) -> None:
@@ -95,7 +95,7 @@ class ViewerServer(ThreadingHTTPServer):
 
 
 IDLE_SECONDS = 30
-"""After which a connection that asks for nothing is closed: each holds a thread and a descriptor."""
+"""An idle connection is closed after this time, because it holds a thread and a descriptor."""
 
 
 class _Request(BaseHTTPRequestHandler):
@@ -156,10 +156,8 @@ class _Request(BaseHTTPRequestHandler):
         if "text/html" not in self.headers.get("Accept", ""):
             self._refuse(HTTPStatus.FORBIDDEN, "The token is missing: open the address that `rlm view` printed.")
             return
-        page = pages.locked().encode()
-        self._head(HTTPStatus.FORBIDDEN, _HTML, len(page), {"Content-Security-Policy": pages.locked_policy()})
-        if self.command == "GET":
-            self.wfile.write(page)
+        policy = {"Content-Security-Policy": pages.locked_policy()}
+        self._give(pages.locked().encode(), _HTML, HTTPStatus.FORBIDDEN, policy)
 
     def _is_foreign(self) -> bool:
         """Whether the request comes from another page, or is for another host."""
@@ -203,16 +201,15 @@ class _Request(BaseHTTPRequestHandler):
                 left -= len(piece)
                 self.wfile.write(piece)
 
-    def _give(self, content: bytes, kind: str) -> None:
-        self._head(HTTPStatus.OK, kind, len(content))
+    def _give(
+        self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, more: dict[str, str] | None = None
+    ) -> None:
+        self._head(status, kind, len(content), more)
         if self.command == "GET":
             self.wfile.write(content)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
-        content = why.encode("utf-8", "replace")
-        self._head(status, "text/plain; charset=utf-8", len(content))
-        if self.command == "GET":
-            self.wfile.write(content)
+        self._give(why.encode("utf-8", "replace"), "text/plain; charset=utf-8", status)
 
     def _head(self, status: HTTPStatus, kind: str, length: int, more: dict[str, str] | None = None) -> None:
         self.send_response(status)

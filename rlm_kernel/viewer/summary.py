@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlm_kernel.text import clip_end
-from rlm_kernel.viewer.log_source import FRESH_SECONDS
+from rlm_kernel.viewer.log_source import FRESH_SECONDS, as_dict, parse_lines
 
 State = Literal["answered", "failed", "running", "open"]
 
@@ -59,7 +58,7 @@ def summary_of(path: Path) -> Summary:
     stat = path.stat()
     known: dict[str, Any] = {}
     with path.open("rb") as file:
-        head = list(_parse_lines(file.readline(_MAX_HEAD) for _ in range(2)))
+        head = list(parse_lines(file.readline(_MAX_HEAD) for _ in range(2)))
         for line in [*head[:2], *reversed(list(_last(file, stat.st_size)))]:
             known |= _fields_of_line(line, head[0] if head else {})
     return Summary(path.name, stat.st_size, stat.st_mtime, _state(known, stat.st_mtime), **known)
@@ -110,8 +109,8 @@ def _of_iteration(line: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]
 
 
 def _usage_fields(line: dict[str, Any]) -> dict[str, Any]:
-    usage = _fields(line.get("usage_summary"))
-    models = [_fields(model) for model in _fields(usage.get("model_usage_summaries")).values()]
+    usage = as_dict(line.get("usage_summary"))
+    models = [as_dict(model) for model in as_dict(usage.get("model_usage_summaries")).values()]
     counts = [_number(model.get(f"total_{kind}_tokens")) for model in models for kind in ("input", "output")]
     return {"tokens": int(sum(filter(None, counts))), "cost": _number(usage.get("total_cost"))}
 
@@ -129,20 +128,10 @@ def _last(file: Any, size: int) -> Iterator[dict[str, Any]]:
         file.seek(max(0, size - block))
         lines = file.read(block).split(b"\n")
         whole = lines if size <= block else lines[1:]
-        found = list(_parse_lines(reversed(whole[-_LAST_LINES - 1 :])))
+        found = list(parse_lines(reversed(whole[-_LAST_LINES - 1 :])))
         if found or size <= block:
             yield from found
             return
-
-
-def _parse_lines(lines: Any) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            parsed = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(parsed, dict):
-            yield parsed
 
 
 def _short(text: Any) -> str:
@@ -153,7 +142,3 @@ def _number(value: Any) -> float | None:
     """A number that is a figure, or None: a log may be damaged, or made to break its readers."""
     known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
     return value if known else None
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

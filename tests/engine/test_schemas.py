@@ -127,7 +127,7 @@ async def test_every_reply_is_told_before_it_is_used_and_counted(cell, events):
     first, second, answered = (e for e in events if isinstance(e, told.SubcallRejected | told.SubcallAnswered))
     assert [(e.attempt, e.reply.text) for e in (first, second)] == [(1, "no"), (2, "neither")]
     assert first.problems
-    assert (answered.attempts, answered.text, answered.said) == (3, ROME, ROME)
+    assert (answered.attempts, answered.text, answered.raw_text) == (3, ROME, ROME)
     assert (answered.usage.input_tokens, answered.usage.cost) == (30, 1.5)
     usage = cell.completion.usage_summary.model_usage_summaries["sub"]
     assert (usage.total_calls, usage.total_input_tokens, usage.total_cost) == (3, 30, 1.5)

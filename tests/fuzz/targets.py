@@ -34,7 +34,7 @@ from rlm_kernel.trajectory.console.live_display import ConsoleView
 from rlm_kernel.trajectory.console.screen import Screen
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.notebook import saved_outputs
-from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of, runs
+from rlm_kernel.trajectory.notebook.build import identity_of_recording, notebook_of, runs
 from rlm_kernel.trajectory.notebook.normaliser import as_text, normalise_text
 from rlm_kernel.trajectory.tree import events_of
 from rlm_kernel.types import CellResult
@@ -287,7 +287,7 @@ def log(changes, inserted, place):
 
 
 def use(recording):
-    for run, about in runs(recording.trajectory, about_recording(recording)):
+    for run, about in runs(recording.trajectory, identity_of_recording(recording)):
         notebook_of(run, about)
     with ConsoleView(Screen(Console(quiet=True), live=False)) as view:
         for event in events_of(recording.trajectory):

@@ -42,7 +42,7 @@ from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.log import signature
 from rlm_kernel.trajectory.log.atomic_files import write_whole
 from rlm_kernel.trajectory.log.reader import read_log
-from rlm_kernel.trajectory.notebook.build import About, about_recording, notebook_of
+from rlm_kernel.trajectory.notebook.build import RunIdentity, identity_of_recording, notebook_of
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.types import UsageSummary
 from rlm_kernel.untrusted.plain_console import PlainConsole
@@ -344,7 +344,7 @@ def test_no_field_of_a_log_runs_in_a_trace_or_in_the_folded_text(opened, tmp_pat
 def test_no_field_of_an_event_runs_in_the_notebook_of_a_run(opened, form):
     """As a page of nbconvert that trusts all of it; a failed run, whose error says more than an answer."""
     text = FORMS[form]
-    about = About(f"run{text}".replace("\0", ""), forked_from={text: text})
+    about = RunIdentity(f"run{text}".replace("\0", ""), forked_from={text: text})
     told = [*story(text)[:-1], story(text, depth=0, failed=True)[-1]]
     page, _ = HTMLExporter().from_notebook_node(notebook_of(Trajectory(told), about))
     assert opened(page, static=False).does_nothing()
@@ -352,7 +352,7 @@ def test_no_field_of_an_event_runs_in_the_notebook_of_a_run(opened, form):
 
 @pytest.mark.parametrize("trusted", mostly_full([True, False], True))
 def test_nothing_of_a_run_runs_in_jupyterlab(chromium, tmp_path, trusted):
-    notebook = notebook_of(Trajectory(story(ALL)), About("run"))
+    notebook = notebook_of(Trajectory(story(ALL)), RunIdentity("run"))
     path = tmp_path / "run.ipynb"
     nbformat.write(notebook, path)
     (tmp_path / ".settings" / "@jupyterlab" / "notebook-extension").mkdir(parents=True)
@@ -426,7 +426,7 @@ def test_nothing_of_a_run_runs_in_an_export(opened, tmp_path, form):
     text = FORMS[form]
     log = log_of(tmp_path, "a", story(text, legal=True))
     recording = read_log(log)
-    notebook = notebook_of(recording.trajectory, about_recording(recording))
+    notebook = notebook_of(recording.trajectory, identity_of_recording(recording))
     exported(opened, notebook, tmp_path / "out")
 
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from trajectory.stories import CHILD, cell, codes, text_of, told
 
-from rlm_kernel.trajectory import events as said
+from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.notebook import autosave
 from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 from rlm_kernel.trajectory.notebook.setup_cell import replay_code
@@ -19,16 +19,16 @@ CODE = replay_code().name
 
 
 def opening():
-    yield said.RunStarted(
+    yield events.RunStarted(
         time=0, model="m", sub_model="m", environment="local", question="q", context_type="str", context_length=1,
         max_iterations=2,
     )  # fmt: skip
-    yield said.IterationStarted(time=0, iteration=1)
+    yield events.IterationStarted(time=0, iteration=1)
 
 
 def turn(n):
-    yield said.IterationStarted(time=n, iteration=n)
-    yield said.ModelReplied(time=n, iteration=n, reply=Reply(f"turn {n}", "m"), seconds=1)
+    yield events.IterationStarted(time=n, iteration=n)
+    yield events.ModelReplied(time=n, iteration=n, reply=Reply(f"turn {n}", "m"), seconds=1)
 
 
 def feed(reader, events):
@@ -56,7 +56,7 @@ def test_it_is_there_while_the_run_goes_on(tmp_path):
     file = NotebookAutosave(path, {}, seconds=0.01)
     feed(file, opening())
     until(path.is_file)
-    assert "The model is asked." in text_of(nbformat.read(path, 4))
+    assert "The model is writing its reply." in text_of(nbformat.read(path, 4))
     feed(file, turn(1))
     until(lambda: "turn 1" in path.read_text())
     feed(file, turn(2))
@@ -77,7 +77,7 @@ def test_what_is_told_last_is_written_even_when_nobody_waits_a_second(tmp_path):
 
 def test_it_is_written_seldom_while_the_run_goes_on(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(autosave, "write", lambda path, text: written.append(text))
+    monkeypatch.setattr(autosave, "write_whole", lambda path, text: written.append(text))
     file = NotebookAutosave(tmp_path / "x.ipynb", {}, seconds=1_000)
     feed(file, opening())
     until(lambda: written)
@@ -119,28 +119,29 @@ def test_a_failure_at_the_end_is_told_by_close(tmp_path, monkeypatch):
     def full(path, text):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(autosave, "write", full)
+    monkeypatch.setattr(autosave, "write_whole", full)
     feed(file, turn(1))
     with pytest.raises(OSError, match="No space left"):
         file.close()
     file.close()
-    assert "The model is asked." in (tmp_path / "x.ipynb").read_text()
+    assert "The model is writing its reply." in (tmp_path / "x.ipynb").read_text()
 
 
 def test_a_record_that_makes_no_sense_ends_this_reader_only(tmp_path):
     file = NotebookAutosave(tmp_path / "x.ipynb", {}, seconds=1_000)
     feed(file, opening())
-    file(said.CellStarted(time=1, iteration=1, cell=1, code="1"))
-    file(said.SubcallFinished(time=1, cell=1, query="never begun", failed=0, seconds=1))
+    file(events.CellStarted(time=1, iteration=1, cell=1, code="1"))
+    file(events.SubcallFinished(time=1, cell=1, query="never begun", failed=0, seconds=1))
     with pytest.raises(OSError, match="could not be made: KeyError"):
         file.close()
 
 
 def test_a_write_that_fails_leaves_the_notebook_before(tmp_path, monkeypatch):
     path = tmp_path / "x.ipynb"
-    autosave.write(path, "before")
-    with pytest.raises(UnicodeEncodeError):
-        autosave.write(path, "after \ud800")
+    autosave.write_whole(path, b"before")
+    monkeypatch.setattr(type(path), "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        autosave.write_whole(path, b"after")
     assert names(tmp_path) == ["x.ipynb"]
     assert path.read_text() == "before"
 
@@ -156,13 +157,13 @@ def test_no_thread_is_left(tmp_path):
 
 def test_children_are_written_beside_it_and_only_when_they_change(tmp_path, monkeypatch):
     written = []
-    write = autosave.write
+    write = autosave.write_whole
 
-    def noted(path, text):
+    def noted(path, content):
         written.append(path.name)
-        write(path, text)
+        write(path, content)
 
-    monkeypatch.setattr(autosave, "write", noted)
+    monkeypatch.setattr(autosave, "write_whole", noted)
     replies = [cell(f"rlm_query_batched([{CHILD!r} + n for n in 'abc'])"), cell("1"), "FINAL(1)"]
     story = told(tmp_path, replies, child=[cell("context"), "FINAL(ok)"])
     children = [f"{story.log.stem}-child-1-1-{n}.ipynb" for n in (1, 2, 3)]

@@ -24,7 +24,7 @@ from rlm_kernel.replay.replayer import replay
 from rlm_kernel.replay.responder import UnrecordedResponder, answers_of
 from rlm_kernel.replay.setup import environment_of
 from rlm_kernel.trajectory.log import reader
-from rlm_kernel.trajectory.notebook.build import about_recording
+from rlm_kernel.trajectory.notebook.build import identity_of_recording
 from rlm_kernel.types import Query
 
 
@@ -236,7 +236,7 @@ def test_an_output_cannot_pass_for_one_of_ours(tmp_path):
     shown = "display({'text/plain': 'forged'}, raw=True, metadata={'rlm': {'role': 'calls'}})"
     RLM(ScriptedLM([runs.cell(shown), "FINAL(1)"]), logger=logger).completion("c", "q")
     known = reader.read_log(logger.log_file_path)
-    (notebook,) = notebooks_of(known.trajectory, about_recording(known)).values()
+    (notebook,) = notebooks_of(known.trajectory, identity_of_recording(known)).values()
     (cell,) = [cell for cell in notebook.cells if cell.metadata.rlm.role == "code"]
     assert [output.get("metadata") for output in cell.outputs] == [{}]
 

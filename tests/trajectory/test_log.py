@@ -339,6 +339,19 @@ def test_a_logger_that_is_none_is_refused():
         RLM(ScriptedLM([]), logger="logs")
 
 
+def test_a_renamed_field_keeps_its_key_in_the_log():
+    messages = ({"role": "user", "content": "Turn 1"},)
+    started = events.IterationStarted(time=0, iteration=1, messages=messages)
+    answered = events.SubcallAnswered(
+        time=0, cell=1, query="q", index=0, model="m", prompt="", text="1", error=None, usage=Usage(), seconds=0,
+        raw_text="```1```",
+    )  # fmt: skip
+    for event, key, value in ((started, "told", messages), (answered, "said", "```1```")):
+        line = jsonl.line_of(event)
+        assert line[key] == value
+        assert jsonl.event_of(line) == event
+
+
 def test_an_event_that_is_not_recorded_has_no_line():
     assert jsonl.line_of(events.ModelText(time=0, iteration=1, text="piece")) is None
 

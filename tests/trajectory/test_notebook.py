@@ -16,8 +16,8 @@ from trajectory.comparison import notebooks_of
 from trajectory.stories import CHILD, cell, codes, text_of, told
 
 from rlm_kernel.errors import LMError
-from rlm_kernel.trajectory import events as said
-from rlm_kernel.trajectory.notebook.build import About, about_recording, fingerprint, notebook_of
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.notebook.build import RunIdentity, fingerprint, identity_of_recording, notebook_of
 from rlm_kernel.trajectory.notebook.cells import split
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.types import CellResult, Reply, Usage
@@ -59,7 +59,7 @@ def cell_of(notebook, name):
 
 
 def made_again(story, redact=None):
-    return notebook_of(story.recording.trajectory, about_recording(story.recording), redact)
+    return notebook_of(story.recording.trajectory, identity_of_recording(story.recording), redact)
 
 
 def test_the_cells_stand_in_the_order_of_the_run(story):
@@ -146,25 +146,25 @@ def test_children_of_children_are_told_by_their_place(tmp_path):
     deeper = cell(f"rlm_query({CHILD!r} + 'deeper') if 'deeper' not in context else 0")
     story = told(tmp_path, [cell(f"rlm_query({CHILD!r})"), "FINAL(1)"], child=[deeper, "FINAL(2)"], max_depth=3)
     names = [f"{story.log.stem}{end}.ipynb" for end in ("", "-child-1-1-1", "-child-1-1-1-1-1-1")]
-    found = notebooks_of(story.recording.trajectory, about_recording(story.recording))
+    found = notebooks_of(story.recording.trajectory, identity_of_recording(story.recording))
     assert [*found] == names
-    assert f"[the run that asked]({names[1]})" in found[names[2]].cells[0].source
+    assert f"[parent run]({names[1]})" in found[names[2]].cells[0].source
     assert len(found[names[2]].metadata.rlm.child) == 2
 
 
 def test_a_link_to_a_child_leads_to_its_file():
-    started = said.SubcallStarted(time=1, cell=1, query="q", kind="rlm_query", model="m", prompts=("a",))
-    inner = said.IterationStarted(time=0, iteration=1)
+    started = events.SubcallStarted(time=1, cell=1, query="q", kind="rlm_query", model="m", prompts=("a",))
+    inner = events.IterationStarted(time=0, iteration=1)
     run = Trajectory(
         [
-            said.IterationStarted(time=0, iteration=1),
-            said.ModelReplied(time=1, iteration=1, reply=Reply("```repl\n1\n```", "m"), seconds=1),
-            said.CellStarted(time=1, iteration=1, cell=1, code="1"),
+            events.IterationStarted(time=0, iteration=1),
+            events.ModelReplied(time=1, iteration=1, reply=Reply("```repl\n1\n```", "m"), seconds=1),
+            events.CellStarted(time=1, iteration=1, cell=1, code="1"),
             started,
-            said.ChildEvent(time=1, cell=1, query="q", index=0, event=inner),
+            events.ChildEvent(time=1, cell=1, query="q", index=0, event=inner),
         ]
     )
-    ((name, notebook), (child, _)) = notebooks_of(run, About("50% #1")).items()
+    ((name, notebook), (child, _)) = notebooks_of(run, RunIdentity("50% #1")).items()
     (link,) = BeautifulSoup(codes(notebook)[0].outputs[-1].data["text/html"], "html.parser").find_all("a")
     assert (name, unquote(link["href"])) == ("50% #1.ipynb", child)
     assert "#" not in link["href"]
@@ -200,7 +200,7 @@ def test_made_again_from_the_log_it_is_the_same(story):
 def test_the_trajectory_is_left_as_it_was(story):
     trajectory = story.recording.trajectory
     before = copy.deepcopy([c.result for c in trajectory.cells])
-    assert notebook_of(trajectory, About("x")) == notebook_of(trajectory, About("x"))
+    assert notebook_of(trajectory, RunIdentity("x")) == notebook_of(trajectory, RunIdentity("x"))
     assert [c.result for c in trajectory.cells] == before
 
 
@@ -249,7 +249,7 @@ def test_a_run_that_failed_says_how_far_it_got(tmp_path):
 
 def test_a_limit_leaves_the_draft(tmp_path):
     story = told(tmp_path, [cell("answer['content'] = 'a draft'\n1 / 0")] * 2, max_errors=2)
-    assert "The best answer until then:\n\na draft" in text_of(story.notebook)
+    assert "The best answer so far:\n\na draft" in text_of(story.notebook)
 
 
 @pytest.mark.parametrize(
@@ -259,16 +259,16 @@ def test_a_limit_leaves_the_draft(tmp_path):
 def test_a_run_that_is_under_way_or_was_stopped(failure, outcome):
     run = Trajectory(
         [
-            said.RunStarted(time=0, model="m", sub_model="m", environment="mine", question=None,
+            events.RunStarted(time=0, model="m", sub_model="m", environment="mine", question=None,
                             context_type="str", context_length=3, max_iterations=5),
-            said.IterationStarted(time=0, iteration=1),
-            said.ModelReplied(time=1, iteration=1, reply=Reply("```repl\n1\n```", "m"), seconds=1),
-            said.CellStarted(time=1, iteration=1, cell=1, code="1"),
-            said.SubcallStarted(time=1, cell=1, query="q1", kind="llm_query", model="m", prompts=("a", "b")),
-            *([said.RunFailed(time=2, error=failure)] if failure else []),
+            events.IterationStarted(time=0, iteration=1),
+            events.ModelReplied(time=1, iteration=1, reply=Reply("```repl\n1\n```", "m"), seconds=1),
+            events.CellStarted(time=1, iteration=1, cell=1, code="1"),
+            events.SubcallStarted(time=1, cell=1, query="q1", kind="llm_query", model="m", prompts=("a", "b")),
+            *([events.RunFailed(time=2, error=failure)] if failure else []),
         ]
     )  # fmt: skip
-    notebook = notebook_of(run, About("x"))
+    notebook = notebook_of(run, RunIdentity("x"))
     (code,) = codes(notebook)
     assert code.metadata.rlm.status == "unfinished"
     assert code.metadata.tags == ["rlm-cut-off"]
@@ -281,8 +281,8 @@ def test_a_run_that_is_under_way_or_was_stopped(failure, outcome):
 
 
 def test_a_trajectory_of_nothing_is_a_notebook():
-    notebook = notebook_of(Trajectory(), About("x"))
-    assert "the model was not asked yet" in text_of(notebook)
+    notebook = notebook_of(Trajectory(), RunIdentity("x"))
+    assert "no call of the model yet" in text_of(notebook)
 
 
 def test_every_text_is_redacted(story):
@@ -295,7 +295,7 @@ def test_every_text_is_redacted(story):
 
 
 def test_all_notebooks_of_a_run(story):
-    found = notebooks_of(story.recording.trajectory, about_recording(story.recording))
+    found = notebooks_of(story.recording.trajectory, identity_of_recording(story.recording))
     assert [*found] == [story.path.name, *(child.name for child in story.children())]
     for notebook in found.values():
         nbformat.validate(notebook)
@@ -308,13 +308,13 @@ def result(*outputs, **fields):
 def notebook_with(result, code="code"):
     run = Trajectory(
         [
-            said.IterationStarted(time=0, iteration=1),
-            said.ModelReplied(time=1, iteration=1, reply=Reply(f"```repl\n{code}\n```", "m"), seconds=1),
-            said.CellStarted(time=1, iteration=1, cell=1, code=code),
-            said.CellFinished(time=2, iteration=1, cell=1, result=result),
+            events.IterationStarted(time=0, iteration=1),
+            events.ModelReplied(time=1, iteration=1, reply=Reply(f"```repl\n{code}\n```", "m"), seconds=1),
+            events.CellStarted(time=1, iteration=1, cell=1, code=code),
+            events.CellFinished(time=2, iteration=1, cell=1, result=result),
         ]
     )
-    return codes(notebook_of(run, About("x")))[0]
+    return codes(notebook_of(run, RunIdentity("x")))[0]
 
 
 def stream(text, name="stdout"):
@@ -381,29 +381,29 @@ def test_thoughts_are_folded():
     reply = Reply("<think>\nhm <b>\n\nhm\n</think>\nLook:\n```repl\n1\n```", "m", Usage(1, 1))
     run = Trajectory(
         [
-            said.IterationStarted(time=0, iteration=1),
-            said.ModelReplied(time=1, iteration=1, reply=reply, seconds=1),
-            said.CellStarted(time=1, iteration=1, cell=1, code="1"),
+            events.IterationStarted(time=0, iteration=1),
+            events.ModelReplied(time=1, iteration=1, reply=reply, seconds=1),
+            events.CellStarted(time=1, iteration=1, cell=1, code="1"),
         ]
     )
-    (model,) = [c for c in notebook_of(run, About("x")).cells if c.id.endswith("t001-model")]
-    assert "<details><summary>What the model thought</summary>\n\n```\n<think>\nhm <b>" in model.source
+    (model,) = [c for c in notebook_of(run, RunIdentity("x")).cells if c.id.endswith("t001-model")]
+    assert "<details><summary>Thoughts of the model</summary>\n\n```\n<think>\nhm <b>" in model.source
     assert model.source.endswith("Look:")
 
 
 def test_summaries_and_notices_are_told():
     run = Trajectory(
         [
-            said.IterationStarted(time=0, iteration=1),
-            said.ModelReplied(time=1, iteration=1, reply=Reply("hello", "m"), seconds=1),
-            said.Notice(time=1, message="The kernel is <b>started</b> again."),
-            said.Compacted(time=2, iteration=1, reply=Reply("In short: <b>", "m")),
+            events.IterationStarted(time=0, iteration=1),
+            events.ModelReplied(time=1, iteration=1, reply=Reply("hello", "m"), seconds=1),
+            events.Notice(time=1, message="The kernel is <b>started</b> again."),
+            events.Compacted(time=2, iteration=1, reply=Reply("In short: <b>", "m")),
         ]
     )
-    text = text_of(notebook_of(run, About("x", forked_from={"run": "y", "at": 3})))
+    text = text_of(notebook_of(run, RunIdentity("x", forked_from={"run": "y", "at": 3})))
     assert "> The kernel is \\<\u2060b\\>started\\<\u2060/b\\> again." in text
-    assert "this summary takes its place:*\n\nIn short: <" in text
-    assert "*Went on from run: y, at: 3.*" in text
+    assert "This summary replaces it from here on:*\n\nIn short: <" in text
+    assert "*Resumed from run: y, at: 3.*" in text
 
 
 @pytest.mark.parametrize(

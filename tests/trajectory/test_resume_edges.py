@@ -205,7 +205,7 @@ def test_a_run_before_that_never_began_is_passed_over_unless_it_hides_others(tmp
         log.write_text("".join(f"{json.dumps(line)}\n" for line in known))
     assert replay(first, trust=True).equal
     assert RLM.resume(first, backend=ScriptedLM([]), trust=True).response == "1"
-    with pytest.raises(RecordingError, match=r"empty\.jsonl is empty, so the runs are not known"):
+    with pytest.raises(RecordingError, match=r"empty\.jsonl is empty, so the earlier runs"):
         replay(logger.log_file_path)
 
 

@@ -18,7 +18,7 @@ from rlm_kernel.cli import main
 from rlm_kernel.errors import LMError
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.trajectory.log.reader import log_of
-from rlm_kernel.trajectory.notebook.build import about_recording, notebook_of
+from rlm_kernel.trajectory.notebook.build import identity_of_recording, notebook_of
 from rlm_kernel.trajectory.notebook.setup_cell import replay_code
 
 PICTURE = """\
@@ -309,7 +309,7 @@ def test_a_run_that_was_killed_runs_again_as_far_as_it_got(tmp_path):
     lines = story.log.read_text().splitlines(keepends=True)
     cut = next(n for n, line in enumerate(lines) if '"type":"answer"' in line and '"index":1' in line)
     story.log.write_text("".join(lines[:cut]) + lines[cut][:20])
-    nbformat.write(notebook_of(story.recording.trajectory, about_recording(story.recording)), story.path)
+    nbformat.write(notebook_of(story.recording.trajectory, identity_of_recording(story.recording)), story.path)
     assert codes(story.notebook)[1].metadata.rlm.status == "unfinished"
     assert "had begun" in "".join(c.source for c in story.notebook.cells)
     code, said, replayed = papermill(tmp_path, story.path)

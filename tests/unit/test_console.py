@@ -176,7 +176,7 @@ def test_a_traceback_keeps_its_end():
 
 
 @pytest.mark.parametrize(
-    ("status", "text"), [("died", "The kernel died."), ("timeout", "Stopped after 0.0 s"), ("ok", "no output")]
+    ("status", "text"), [("died", "The kernel died"), ("timeout", "stopped after 0.0 s"), ("ok", "no output")]
 )
 def test_how_a_cell_ended_is_said(status, text):
     assert text in play(screen(terminal=False), started(), *cell("f()", status=status))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.parsing import ParsedReply, TextAnswer, parse, without_thinking
+from rlm_kernel.parsing import FencedBlock, ParsedReply, TextAnswer, only_block, parse, split_blocks, without_thinking
 
 # -- code blocks
 
@@ -259,3 +259,29 @@ FILLINGS = {
 @pytest.mark.parametrize("text", FILLINGS.values(), ids=FILLINGS)
 def test_a_megabyte_of_anything_is_read_in_linear_time(text):
     parse(text)
+
+
+# -- fenced blocks of any kind
+
+
+def test_a_text_is_split_at_its_fenced_blocks():
+    text = "One\n```python\na\n```\ntwo\n~~~\nb\n~~~~\nthree"
+    python, plain = FencedBlock("python", "a"), FencedBlock("", "b")
+    assert list(split_blocks(text)) == ["One\n", python, "\ntwo\n", plain, "\nthree"]
+    assert list(split_blocks(text, 1)) == ["One\n", python, "\ntwo\n~~~\nb\n~~~~\nthree"]
+    assert list(split_blocks("no block")) == ["no block"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("```json\n{}\n```", "{}"),
+        ("Here it is: ```\n[1]\n  ```. Done.", "[1]"),
+        ("```\na ``` b\n```", "a ``` b"),
+        ("```\nnot closed", None),
+        ("`x` ```\n1\n```", None),
+        ("~~~\n1\n~~~", None),
+    ],
+)
+def test_a_single_block_may_begin_in_the_middle_of_a_line(text, code):
+    assert only_block(text) == code

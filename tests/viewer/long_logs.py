@@ -47,8 +47,8 @@ class Story:
         return usage
 
     def ask(self, iteration, text, after=2.0):
-        told = ({"role": "user", "content": f"Turn {iteration}: go on."},)
-        self.add(events.IterationStarted, iteration=iteration, told=told)
+        messages = ({"role": "user", "content": f"Turn {iteration}: go on."},)
+        self.add(events.IterationStarted, iteration=iteration, messages=messages)
         reply = Reply(text, self.model, self.usage(self.model, 2_000 + 700 * iteration, 180, 0.004))
         self.add(events.ModelReplied, after, iteration=iteration, reply=reply, seconds=after)
 
@@ -63,8 +63,8 @@ class Story:
         for index, prompt in enumerate(prompts):
             error = "The provider failed: 503, request 7f3a" if index in failing else None
             usage = Usage() if error else self.usage("small-model", 850, 24, 0.0003)
-            told = {"text": "" if error else answer(prompt), "error": error, "usage": usage, "seconds": 0.4}
-            self.add(events.SubcallAnswered, 0.02, index=index, prompt=prompt, **fields, **told)
+            answered = {"text": "" if error else answer(prompt), "error": error, "usage": usage, "seconds": 0.4}
+            self.add(events.SubcallAnswered, 0.02, index=index, prompt=prompt, **fields, **answered)
         self.add(events.SubcallFinished, cell=cell, query=f"q{cell}", failed=len(failing), seconds=0.02 * len(prompts))
 
     def result(self, iteration, cell, code, outputs=(), status="ok", error=None, seconds=0.5):

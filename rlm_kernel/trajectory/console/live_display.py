@@ -7,10 +7,9 @@ drawn when they are finished, without the moving part.
 
 from __future__ import annotations
 
-import re
-from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
+from rlm_kernel.parsing import FencedBlock, split_blocks
 from rlm_kernel.text import format_duration
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.console import render
@@ -23,9 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-_FENCE = re.compile(r"^ {0,3}(`{3,}+|~{3,}+)[^\n`]*+\n(.*?)(?:^ {0,3}\1[`~]*+[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
-
-_MAX_PARTS = 20
+_MAX_BLOCKS = 20
 """Code blocks of a reply that are drawn one by one: each takes a millisecond, and a reply may hold a million."""
 
 
@@ -46,7 +43,7 @@ class ConsoleView:
         self._moves = False
         self._progress = RunProgress()
         self._status = Status(self._progress)
-        self._pending: list[_Part] = []
+        self._pending: list[str | FencedBlock] = []
 
     def __enter__(self) -> Self:
         number = self._screen.join()
@@ -95,8 +92,8 @@ class ConsoleView:
 
     def _draw_reply(self, event: events.ModelReplied) -> None:
         self._print(render.turn(f"{self._name}{event.iteration}", event))
-        self._pending = _parts(event.reply.text)
-        if not any(part.is_code for part in self._pending):
+        self._pending = list(split_blocks(event.reply.text, _MAX_BLOCKS))
+        if len(self._pending) == 1:
             self._draw_pending()
 
     def _draw_answer(self, event: events.RunFinished) -> None:
@@ -116,7 +113,7 @@ class ConsoleView:
         """Draw what the reply says before this code block; nothing if the block is not in the reply."""
         wanted = code.strip()
         for place, part in enumerate(self._pending):
-            if part.is_code and part.text.strip() == wanted:
+            if isinstance(part, FencedBlock) and part.code.strip() == wanted:
                 self._draw_parts(self._pending[:place])
                 self._pending = self._pending[place + 1 :]
                 return
@@ -125,9 +122,10 @@ class ConsoleView:
         self._draw_parts(self._pending)
         self._pending = []
 
-    def _draw_parts(self, parts: list[_Part]) -> None:
+    def _draw_parts(self, parts: list[str | FencedBlock]) -> None:
         for part in parts:
-            self._print("", render.code(part.text, None) if part.is_code else render.words(part.text))
+            if (part if isinstance(part, str) else part.code).strip():
+                self._print("", render.words(part) if isinstance(part, str) else render.code(part.code, None))
 
     def _print(self, *blocks: RenderableType) -> None:
         self._screen.print(*blocks)
@@ -136,20 +134,3 @@ class ConsoleView:
         if self._moves:
             self._moves = False
             self._screen.release()
-
-
-class _Part(NamedTuple):
-    """A part of a reply: prose, or the code of a fence."""
-
-    text: str
-    is_code: bool
-
-
-def _parts(reply: str) -> list[_Part]:
-    """The parts of a reply in order; what follows the first `_MAX_PARTS` code blocks is one of words."""
-    parts, end = [], 0
-    for fence in islice(_FENCE.finditer(reply), _MAX_PARTS):
-        parts += [_Part(reply[end : fence.start()], is_code=False), _Part(fence[2], is_code=True)]
-        end = fence.end()
-    parts.append(_Part(reply[end:], is_code=False))
-    return [part for part in parts if part.text.strip()]

@@ -26,8 +26,17 @@ from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
-from rlm_kernel.text import format_cost, format_duration, format_tokens, join_text, one_line, plain
+from rlm_kernel.text import (
+    drop_common_beginning,
+    format_cost,
+    format_duration,
+    format_tokens,
+    join_text,
+    one_line,
+    plain,
+)
 from rlm_kernel.trajectory.console.status import subcalls_title
+from rlm_kernel.trajectory.tree import describe_ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +47,6 @@ if TYPE_CHECKING:
 
 _MARGIN = 4
 _LINE_CHARACTERS = 600
-_COMMON_CHARACTERS = 20
 _MAX_OUTPUTS = 20
 _MAX_TRACEBACK = 20_000
 _IPYTHON_HEAD = re.compile(r"\A(?:-++\n)?(?:\w++ {2,}+(Traceback \(most recent call last\)))?")
@@ -47,11 +55,8 @@ _IPYTHON_HEAD = re.compile(r"\A(?:-++\n)?(?:\w++ {2,}+(Traceback \(most recent c
 
 def header(event: RunStarted) -> RenderableType:
     """The question, the models, the environment and the size of the context."""
-    facts = f"{event.model} · {event.environment} kernel · {_size(event)}"
-    if event.sub_model != event.model:
-        facts = f"{event.model} (sub-calls: {event.sub_model}) · {event.environment} kernel · {_size(event)}"
     question = event.question or "No separate question: the context holds it."
-    return Group("", _panel(clip_lines(question, 12, 4), "question", plain(facts), "cyan"))
+    return Group("", _panel(clip_lines(question, 12, 4), "question", plain(event.facts), "cyan"))
 
 
 def turn(number: str, event: ModelReplied) -> RenderableType:
@@ -81,16 +86,8 @@ def code(source: str, number: int | None) -> RenderableType:
 def output(result: CellResult) -> RenderableType:
     """The outputs of a cell, and how it ended."""
     shown = _outputs(result.outputs)
-    if result.status == "died":
-        shown.append(_with_mark("✗", Text("The kernel died.", style="red"), "red"))
-    if result.status == "timeout":
-        shown.append(
-            _with_mark(
-                "✗", Text(f"Stopped after {format_duration(result.seconds)}: it took too long.", style="red"), "red"
-            )
-        )
-    if result.dropped_characters:
-        shown.append(_with_mark("…", Text(f"{result.dropped_characters:,} more characters", style="dim"), "dim"))
+    if ending := describe_ending(result):
+        shown.append(_with_mark("✗", Text(ending, style="red"), "red"))
     if not shown:
         shown.append(_with_mark("→", Text("no output", style="dim"), "dim"))
     if result.seconds >= 1 and result.status != "timeout":
@@ -102,7 +99,7 @@ def subcalls(done: Subcalls, seconds: float) -> RenderableType:
     """The sub-calls of a cell in one line, with a few of them as examples."""
     spent = f"{format_tokens(done.input_tokens, done.output_tokens)} · {format_duration(seconds)}"
     title = Text.assemble(f"{done.prompts:,} ", subcalls_title(done), (f" · {spent}", "dim"))
-    prompts = _without_common_beginning([one_line(sample.prompt, _LINE_CHARACTERS) for sample in done.samples])
+    prompts = drop_common_beginning([one_line(sample.prompt, _LINE_CHARACTERS) for sample in done.samples])
     samples = (_sample(prompt, sample) for prompt, sample in zip(prompts, done.samples, strict=True))
     return Group(_with_mark("↳", title, "cyan"), *samples)
 
@@ -222,20 +219,6 @@ def _sample(prompt: str, event: SubcallAnswered) -> RenderableType:
     row.add_column(ratio=2, no_wrap=True, overflow="ellipsis", style="dim" if event.error is None else "red")
     row.add_row("", Text(prompt), "⇒", Text(got))
     return row
-
-
-def _without_common_beginning(prompts: list[str]) -> list[str]:
-    """The prompts of a batch begin alike; what tells them apart comes after."""
-    letters = enumerate(zip(*prompts, strict=False))
-    common = next((place for place, column in letters if len(set(column)) > 1), 0)
-    start = prompts[0].rfind(" ", 0, common) + 1 if prompts else 0
-    return prompts if start < _COMMON_CHARACTERS else [f"… {prompt[start:]}" for prompt in prompts]
-
-
-def _size(event: RunStarted) -> str:
-    unit = "character" if event.context_type == "str" else "item"
-    unit += "s" * (event.context_length != 1)
-    return f"{event.context_type} of {event.context_length:,} {unit}"
 
 
 def _panel(text: Text, title: str, facts: str, colour: str) -> Panel:

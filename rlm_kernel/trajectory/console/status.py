@@ -9,7 +9,6 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
 from rich.spinner import Spinner
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -75,7 +74,9 @@ def _subcalls(calls: Subcalls, width: int) -> RenderableType:
     row.add_column(width=min(30, max(4, width // 4)))
     row.add_column(no_wrap=True)
     row.add_column(no_wrap=True, overflow="ellipsis")
-    row.add_row("", "↳", _bar(calls.answered, calls.prompts), count, title)
+    total = max(1, calls.prompts)
+    bar = ProgressBar(total=total, completed=calls.answered, complete_style="cyan", finished_style="green")
+    row.add_row("", "↳", bar, count, title)
     return row
 
 
@@ -91,12 +92,3 @@ class _LastLines:
         for line in console.render_lines(text, options.update(height=None), pad=False)[-self._count :]:
             yield from line
             yield Segment.line()
-
-
-def _bar(done: int, total: int) -> ProgressBar:
-    return ProgressBar(
-        total=max(1, total),
-        completed=done,
-        complete_style=Style(color="cyan"),
-        finished_style=Style(color="green"),
-    )

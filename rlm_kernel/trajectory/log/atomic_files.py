@@ -7,15 +7,15 @@ from pathlib import Path
 
 
 def is_there(path: Path, content: bytes) -> bool:
-    """Whether a file that is named after its content has been written."""
+    """Whether a file that is named after its content was written."""
     return path.is_file() and path.stat().st_size == len(content)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is whole, or not there; one that was there before is replaced. The umask says who reads it.
+    """Write or replace a file atomically, with the permissions of the umask.
 
     Raises:
-        OSError: it could not be written; a file that was there before still is.
+        OSError: it could not be written; an existing file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{secrets.token_hex(8)}.part")

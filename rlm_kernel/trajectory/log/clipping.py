@@ -1,7 +1,7 @@
-"""Lines of a log that has used up its quota: who reads it learns what happened, and not all that was said.
+"""Shorten the lines of a log that has used up its quota.
 
-What a sub-call was asked and answered is not kept any more. Of the rest long texts are cut, and the line says so: who
-replays or resumes the run must not take them for what they were.
+Sub-calls and their answers are no longer written. In the other lines long texts are cut, and a field marks the line: a
+replay must not take them for the original texts.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ KEPT = frozenset({
 """The types of the lines that are still written."""
 
 LAST = frozenset({"finished", "failed"})
-"""Those that are written in any case."""
+"""The types that are written even if the quota has no room."""
 
 CHARACTERS = 1_000
-"""What is kept of a text."""
+"""Of a text."""
 ITEMS = 100
-"""What is kept of a list or an object."""
+"""Of a list or an object."""
 
 MARK = "clipped"
-"""The field that says so."""
+"""The field that marks a clipped line."""
 
 _WORDS = ("text/plain", "text/markdown")
 

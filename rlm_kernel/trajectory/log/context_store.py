@@ -1,4 +1,4 @@
-"""Inputs of runs, each stored once in the folder of the logs, named by its hash; a small one is in the log.
+"""Store the inputs of runs: a small one in the log, any other once in a file that is named by its hash.
 
 The log `logs/rlm_2026-11-20_12-00-00_1f0c2a9b.jsonl` names `contexts/9f86d081….txt`, a file in its folder.
 """
@@ -10,6 +10,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from rlm_kernel.untrusted import json_text
 
 FOLDER = "contexts"
 EMBEDDED_BYTES = 20_000
-"""Up to this size an input is in the log."""
+"""Inputs up to this size are in the log."""
 MAX_BYTES = 2**32
-"""Limit of a file that is read. A stranger may have put a sparse file next to the log."""
+"""Limit of a file that is read: another user may have put a sparse file next to the log."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIXES: dict[ContextEncoding, str] = {"text": ".txt", "json": ".json", "pickle": ".pickle"}
@@ -35,13 +36,13 @@ def store(
     redact: Callable[[str], str] = str,
     may_take: Callable[[int], bool] = lambda _: True,
 ) -> StoredContext:
-    """Keep an input. Takes as long as hashing and writing do: about 0.3 s for 100 MB.
+    """Store an input. Hashing and writing take about 0.3 s for 100 MB.
 
     Args:
         context: the input.
-        folder: of the log; None: there is none, only its hash is kept.
-        redact: takes secrets out of text. An input that holds one is not stored: without it it would be another.
-        may_take: whether a file of a size in bytes may be written. If not, only the hash is kept.
+        folder: of the log; None: only the hash is kept.
+        redact: removes secrets from text. An input with a secret is not stored: without the secret it would differ.
+        may_take: whether a file of this size in bytes may be written; if not, only the hash is kept.
 
     Raises:
         OSError: it could not be written.
@@ -93,7 +94,7 @@ def load(stored: StoredContext | None, folder: Path) -> tuple[ContextEncoding, b
 
 
 def _read(path: Path, stored: StoredContext) -> bytes:
-    """The file that an input was written to; a forged log may name another. Of one that is larger, nothing is used."""
+    """The content of the file of an input. A forged log may name another file; a larger file is not read."""
     if stored.file != _name(stored.sha256, stored.encoding) or not _SHA256.fullmatch(stored.sha256):
         raise RecordingError(f"The log names {stored.file!r} as its context, which is not one of ours: it was altered.")
     try:
@@ -134,12 +135,10 @@ def encode(context: Prompt) -> tuple[ContextEncoding, bytes]:
     """The bytes that an input is stored as: text as it is, else JSON where that is exact, else a pickle."""
     if isinstance(context, str):
         return "text", context.encode("utf-8", "surrogatepass")
-    try:
+    with suppress(TypeError, ValueError, RecursionError):
         text = json.dumps(context)
         if _same(json.loads(text), context):
             return "json", text.encode("ascii")
-    except (TypeError, ValueError, RecursionError):
-        return "pickle", pickle.dumps(context, protocol=4)
     return "pickle", pickle.dumps(context, protocol=4)
 
 

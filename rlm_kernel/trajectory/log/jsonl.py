@@ -18,7 +18,7 @@ from rlm_kernel import errors
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import prompt_store
-from rlm_kernel.types import RLMChatCompletion, ToolCall, Usage
+from rlm_kernel.types import ToolCall, Usage
 
 SCHEMA = 1
 """The version of the lines, in `metadata`."""
@@ -42,12 +42,19 @@ KINDS: dict[type[Event], str] = {
     events.RunFinished: "finished",
     events.RunFailed: "failed",
 }
-"""What is recorded; pieces of text and output are not, because the whole follows."""
+"""The recorded events; pieces of text and output are not recorded, because a later event has the whole."""
 
-_EVENTS = {kind: event for event, kind in KINDS.items()}
+_SPENDING = tuple[tuple[str, Usage], ...]
+_EVENTS: dict[str, Any] = {kind: event for event, kind in KINDS.items()}
 
 TYPES = ("context", *_EVENTS)
-"""The types of the lines of a log; the one that says where the input is kept tells of no event."""
+"""The types of the lines of a log; a `context` line is not an event, it says where the input is stored."""
+
+_KEYS = {"messages": "told", "raw_text": "said"}
+"""The keys of fields that have another name in the log; the keys stay, so that old logs can be read."""
+
+_NOT_REPEATED = {"prompt", "metadata"}
+"""Fields of a completion that earlier lines hold."""
 
 _LEFT_OUT = {events.RunStarted: ("context",), events.SubcallAnswered: ("prompt",), ToolCall: ("slots",)}
 
@@ -63,10 +70,13 @@ def line_of(event: Event) -> dict[str, Any] | None:
             where = {"cell": event.cell, "query": event.query, "index": event.index}
             return None if inner is None else {"type": kind, "time": event.time, **where, "line": inner}
         case events.RunFinished():
-            return {"type": kind, "time": event.time, **_outcome(event.completion)}
-        case events.RunFailed():
+            fields = event.completion.to_dict()
+            return {"type": kind, "time": event.time, **{key: fields[key] for key in fields.keys() - _NOT_REPEATED}}
+        case events.RunFailed(error=error):
+            partial = getattr(error, "partial_answer", None)
+            failure = {"error_type": type(error).__name__, "error": str(error), "partial_answer": partial}
             given_up = {"given_up": event.given_up} if event.given_up else {}
-            return {"type": kind, "time": event.time, **_failure(event.error), **given_up}
+            return {"type": kind, "time": event.time, **failure, **given_up}
         case events.SubcallStarted():
             return prompt_store.shortened({"type": kind, **_fields_of(event)})
     return {"type": kind, **_fields_of(event)}
@@ -81,32 +91,32 @@ def event_of(line: dict[str, Any]) -> Event:
     """The event of a line.
 
     Raises:
-        ValueError, KeyError: the line is not one that we wrote.
+        ValueError, KeyError: the line was not written by `line_of`.
     """
     kind = _EVENTS[line["type"]]
     if kind is events.ChildEvent:
         where = {key: line[key] for key in ("time", "cell", "query", "index")}
         return events.ChildEvent(**where, event=event_of(line["line"]))
     if kind is events.RunFailed:
-        given_up = _spending_reader().validate_python(line.get("given_up", ()))
+        given_up = reader_of(_SPENDING).validate_python(line.get("given_up", ()))
         return events.RunFailed(time=line["time"], error=_error(line), given_up=given_up)
-    names = {f.name for f in dataclasses.fields(kind)}
-    fields: dict[str, Any] = {key: value for key, value in line.items() if key in names}
+    keys = ((field.name, _KEYS.get(field.name, field.name)) for field in dataclasses.fields(kind))
+    fields: dict[str, Any] = {name: line[key] for name, key in keys if key in line}
     if kind is events.SubcallAnswered:
         fields["prompt"] = ""
     if kind is events.RunFinished:
         fields["completion"] = {**line, "prompt": ""}
-    event: Event = _reader(line["type"]).validate_python(fields)
+    event: Event = reader_of(kind).validate_python(fields)
     if isinstance(event, events.RunStarted):
         check_tools(event.tools)
     return event
 
 
 def check_tools(tools: Iterable[Any]) -> None:
-    """See whether custom tools are as `Tool.recorded` tells them.
+    """Check that custom tools have the fields that `Tool.recorded` writes.
 
     Raises:
-        TypeError, ValueError, KeyError: one of them is not.
+        TypeError, ValueError, KeyError: a field is missing or wrong.
     """
     for tool in tools:
         name, kind, _ = (tool[key] for key in ("name", "kind", "description"))
@@ -119,29 +129,23 @@ def check_tools(tools: Iterable[Any]) -> None:
 
 
 @cache
-def _reader(kind: str) -> Any:
-    """What checks the fields of a line of this type and makes the event of them."""
+def reader_of(kind: Any) -> Any:
+    """The `TypeAdapter` that checks plain data and makes a value of this type from it."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(_EVENTS[kind])
-
-
-@cache
-def _spending_reader() -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(tuple[tuple[str, Usage], ...])
+    return TypeAdapter(kind)
 
 
 def _fields_of(record: Any) -> dict[str, Any]:
     kind: Any = type(record)
-    return {name: getattr(record, name) for name in _fields(kind)}
+    return {key: getattr(record, name) for key, name in _fields(kind)}
 
 
 @cache
-def _fields(kind: Any) -> tuple[str, ...]:
-    left_out = _LEFT_OUT.get(kind, ())
-    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in left_out)
+def _fields(kind: Any) -> tuple[tuple[str, str], ...]:
+    """The recorded fields of a class of records: the key in the log and the name."""
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in _LEFT_OUT.get(kind, ())]
+    return tuple((_KEYS.get(name, name), name) for name in names)
 
 
 def _plain(value: Any) -> Any:
@@ -155,18 +159,8 @@ def _plain(value: Any) -> Any:
 _ENCODER = json.JSONEncoder(default=_plain, separators=(",", ":"))
 
 
-def _outcome(completion: RLMChatCompletion) -> dict[str, Any]:
-    fields = completion.to_dict()
-    return {key: fields[key] for key in fields.keys() - {"prompt", "metadata"}}
-
-
-def _failure(error: BaseException) -> dict[str, Any]:
-    partial = getattr(error, "partial_answer", None)
-    return {"error_type": type(error).__name__, "error": str(error), "partial_answer": partial}
-
-
 def _error(line: dict[str, Any]) -> BaseException:
-    """The error of a run that failed, as far as its name and message allow."""
+    """The error of a run that failed, rebuilt from its name and message."""
     if line["error_type"] in (asyncio.CancelledError.__name__, KeyboardInterrupt.__name__):
         return asyncio.CancelledError(line["error"])
     known = getattr(errors, str(line["error_type"]), None)

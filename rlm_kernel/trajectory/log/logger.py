@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
@@ -20,6 +20,9 @@ from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
 from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
+
+if TYPE_CHECKING:
+    from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 
 
 class RLMLogger:
@@ -31,9 +34,9 @@ class RLMLogger:
         log_dir: the folder, made when needed; None: nothing is written, and `completion.metadata` is all there is.
         file_name: how the names begin.
         notebook: whether to write the notebook, too.
-        max_log_bytes: what the files of one completion may take together: log and notebooks, those of children too,
-            input, large prompts and pictures; the replay code that the notebooks of a folder share (53 kB) does not
-            count. A run that reaches the bound continues, and its log is clipped from there. None: no bound.
+        max_log_bytes: limit for the files of one completion together: log, notebooks (also of children), input, large
+            prompts and pictures. The replay code that the notebooks of a folder share (53 kB) does not count. A run
+            that reaches the limit continues, and its log is clipped from there. None: no limit.
 
     Attributes:
         log_file_path: of the latest completion, or None.
@@ -124,7 +127,7 @@ class RLMLogger:
 
 
 def _key(log: RunLog) -> bytes | None:
-    """What the log is signed with. Without a key the run is logged all the same."""
+    """The key of the user. Without a key the run is logged without a signature."""
     try:
         return signature.key()
     except OSError as error:
@@ -136,28 +139,12 @@ def _key(log: RunLog) -> bytes | None:
 
 
 def _make(folder: Path) -> None:
-    """Make the folder. The one of the command line and the magics lands in working trees: git leaves it alone."""
+    """Make the folder. The default one is often in a working tree, so git is told to ignore it."""
     if folder.is_dir():
         return
     folder.mkdir(parents=True, exist_ok=True)
     if folder.name == FOLDER:
         (folder / ".gitignore").write_text("*\n", "utf-8")
-
-
-class File(Protocol):
-    """A reader of the stream that writes a file."""
-
-    def __call__(self, event: Event) -> None:
-        """Take an event."""
-        ...
-
-    def close(self) -> None:
-        """Wait for what is being written.
-
-        Raises:
-            OSError: it could not be.
-        """
-        ...
 
 
 class RunLog:
@@ -174,27 +161,27 @@ class RunLog:
         self.redact = redact
         self._run = Trajectory()
         self.readers: list[OnEvent] = [self._remember]
-        self._files: list[File] = []
-        self._untold: deque[str] = deque()
+        self._files: list[LogWriter | NotebookAutosave] = []
+        self._unreported: deque[str] = deque()
 
     @property
     def run_id(self) -> str:
         """The name of the run, and of its files."""
         return str(self.about["run_id"])
 
-    def add(self, file: File) -> None:
-        """Have a file written, too."""
+    def add(self, file: LogWriter | NotebookAutosave) -> None:
+        """Write another file."""
         self.readers.append(file)
         self._files.append(file)
 
     def tell(self, message: str) -> None:
-        """Queue a message on the log for the user. May be called from any thread."""
-        self._untold.append(message)
+        """Queue a message about the log for the user. May be called from any thread."""
+        self._unreported.append(message)
 
     def take_untold(self) -> Iterator[str]:
         """The messages for the user since the last call."""
-        while self._untold:
-            yield self._untold.popleft()
+        while self._unreported:
+            yield self._unreported.popleft()
 
     def metadata(self) -> dict[str, Any]:
         """The run so far, as `completion.metadata` holds it."""
@@ -203,13 +190,13 @@ class RunLog:
         return {**known, "run_metadata": self.redact.data(known["run_metadata"])}
 
     def close(self) -> None:
-        """Wait for what is being written. Warns of what could not be."""
+        """Wait until the files are written. Warns of those that could not be."""
         self.redact.forget()
         for file in self._files:
             try:
                 file.close()
             except OSError as error:
-                warnings.warn(f"{file!r} is not whole: {error}", RuntimeWarning, stacklevel=2)
+                warnings.warn(f"{file!r} is incomplete: {error}", RuntimeWarning, stacklevel=2)
         for message in self.take_untold():
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 

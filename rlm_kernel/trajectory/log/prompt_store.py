@@ -1,8 +1,8 @@
-"""Prompts of sub-calls in a log: a small one is in its line, a large one in a file of its own, named by its hash.
+"""Prompts of sub-calls in a log: a small one is in its line, a large one in a file that is named by its hash.
 
 The line of a call holds the beginning and the end of a large prompt, and in `stored` the name of its file. The file is
-written when a model was asked: what was refused leaves a few words and nothing else. A replay needs neither, because
-what identifies a prompt there is the hash in `keys`.
+written when a model was called, not for a call that was refused. A replay does not need it: it identifies a prompt by
+its hash in `keys`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from rlm_kernel.untrusted import json_text
 
 FOLDER = "prompts"
 EMBEDDED_BYTES = 4_096
-"""Up to this size a prompt is in its line."""
+"""Prompts up to this size are in their line."""
 MAX_BYTES = 40_000_000
 """Limit of a file that is read: a kernel can send half of that, and a stranger's file can have any size."""
 SHOWN_CHARACTERS = 1_000
-"""Of a larger one."""
+"""Of a larger prompt, in its line."""
 
 
 def encoded(prompt: str) -> bytes | None:
-    """What is stored of a large prompt; None: it is small."""
-    if len(prompt) <= EMBEDDED_BYTES // 4:  # so it is, in whatever letters
+    """The content of the file of a large prompt; None: the prompt is small."""
+    if len(prompt) <= EMBEDDED_BYTES // 4:  # a character has at most four bytes
         return None
     content = prompt.encode("utf-8", "surrogatepass")
     return content if len(content) > EMBEDDED_BYTES else None
@@ -39,9 +39,9 @@ def file_of(content: bytes) -> str:
 
 
 def shortened(line: dict[str, Any]) -> dict[str, Any]:
-    """The line of a call without its large prompts: they are shown in part, and `stored` says where they are.
+    """The line of a call with its large prompts clipped; `stored` names their files.
 
-    The name of its model and its schema, which a cell may have made up, are shown in part as well.
+    The model's name and the schema may come from a cell, so they are clipped as well.
     """
     line = {**line, "model": clip(line["model"], SHOWN_CHARACTERS), "schema": _schema_in_short(line["schema"])}
     contents = {index: encoded(prompt) for index, prompt in enumerate(line["prompts"])}
@@ -56,25 +56,25 @@ def shortened(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_in_part(prompt: str, characters: int) -> bool:
-    """Whether of a prompt of so many characters only what its line shows was found."""
+    """Whether a prompt is the clipped one of a line. `characters`: of the whole prompt."""
     limit = SHOWN_CHARACTERS + len(GAP.format(characters))
     return len(prompt) < characters and len(prompt) <= limit and GAP.partition("{")[0] in prompt
 
 
 def _schema_in_short(schema: Any) -> Any:
-    """A schema, or a word about one that is large: a replay does not need it, and a person finds it in the cell."""
+    """A schema, or a comment in place of a large one: a replay does not need it, and the cell has it."""
     if schema is None or len(text := json.dumps(schema)) <= EMBEDDED_BYTES:
         return schema
     return {"$comment": f"a schema of {len(text):,} characters, which the log leaves out"}
 
 
 def restore(line: dict[str, Any], folder: Path, known: dict[str, str | None]) -> None:
-    """Put the prompts of a call back into its line, as far as they are there and whole.
+    """Put the whole prompts of a call back into its line, if their files exist and were not altered.
 
     Args:
-        line: as `shortened` made it, and as JSON gave it back; anybody may have written it.
+        line: made by `shortened`, and read from a file, which is untrusted.
         folder: of the log.
-        known: what was read already, by the name of its file.
+        known: the prompts that were read already, by the name of their file.
     """
     stored, prompts = line.get("stored"), line.get("prompts")
     if not isinstance(stored, Mapping) or not isinstance(prompts, list):
@@ -89,7 +89,7 @@ def restore(line: dict[str, Any], folder: Path, known: dict[str, str | None]) ->
 
 
 def _read(folder: Path, name: str) -> str | None:
-    """The prompt in a file of ours; None: it is missing or altered, or the name is not one that we gave."""
+    """The prompt in a file; None: the file is missing or altered, or its name is not one of ours."""
     path = folder / FOLDER / Path(name).name
     try:
         if name != f"{FOLDER}/{path.name}":

@@ -1,24 +1,24 @@
-"""How much of the disk the files of one run may take: its log, its notebooks, its input, prompts and pictures."""
+"""The limit for the files of one run together: its log, notebooks, input, prompts and pictures."""
 
 from __future__ import annotations
 
 import threading
 
 USUAL_BYTES = 2**30
-"""What a run may write by default."""
+"""The default limit of a run."""
 
 MIN_BYTES = 2**16
-"""Less would not hold the first line of a log."""
+"""A smaller limit would not hold the first line of a log."""
 
 LAST_SHARE = 16
 """This part of the quota is kept for the clipped lines that end a log."""
 
 
 class Quota:
-    """Counts what is written, for all files of a run together. May be used by several threads.
+    """Counts the bytes of all files of a run. May be used by several threads.
 
     Args:
-        limit: bytes; None: as much as there is.
+        limit: bytes; None: no limit.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -36,7 +36,7 @@ class Quota:
             return True
 
     def replace(self, name: str, size: int) -> bool:
-        """The same for a file that is written whole again and again: only its latest size counts."""
+        """Like `take`, for a file that is replaced several times: only its latest size counts."""
         with self._lock:
             if not self._fits(size - self._files.get(name, 0), last=False):
                 return False

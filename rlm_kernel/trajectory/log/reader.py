@@ -5,11 +5,11 @@ The log of a killed process ends anywhere, also in the middle of a line. Everyth
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -24,17 +24,17 @@ ContextEncoding = Literal["text", "json", "pickle"]
 
 @dataclass(frozen=True, slots=True)
 class StoredContext:
-    """Where the input of a run is kept.
+    """Where the input of a run is stored.
 
     Attributes:
         sha256: of its bytes, in hex.
-        encoding: ``text``: UTF-8 with surrogates passed; ``json``; ``pickle``: neither was exact. The host does not
-            open a pickle that it reads from a file, only a kernel does.
+        encoding: ``text``: UTF-8 with surrogates passed; ``json``; ``pickle``: for values that these would change. The
+            host never unpickles a file, only a kernel does.
         size: bytes.
         file: its path relative to the log's folder, or None when it is embedded.
         value: the embedded input.
-        redacted: whether it holds a secret, and was therefore not stored.
-        left_out: whether it was not stored because the files of the run may not be so large.
+        redacted: whether it was not stored because it holds a secret.
+        left_out: whether it was not stored because of the quota for the files of the run.
     """
 
     sha256: str
@@ -51,14 +51,7 @@ _MAX_FIRST = 1 << 22
 _MAX_NOTEBOOK = 1 << 30
 _MAX_LINE = 1 << 28
 
-_STORED = tuple(field.name for field in fields(StoredContext))
-
-
-@cache
-def _reader() -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(StoredContext)
+_STORED = tuple(field.name for field in dataclasses.fields(StoredContext))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +61,10 @@ class Recording:
     Attributes:
         path: of the log.
         metadata: its first line: the documented fields, and the configuration of the `RLM`.
-        context: the input, or None when the run was killed before it was stored.
+        context: the input, or None if the run was killed before it was stored.
         trajectory: the run.
-        flaw: why the log does not count as one that this user wrote, in words; None: it carries the user's signature.
-        clipped_at: the first cell that is not whole on record, because the log reached `max_log_bytes`; None: all are.
+        flaw: why the signature is not the user's, as text; None: it is.
+        clipped_at: the first cell that is not completely in the log, because the log reached `max_log_bytes`; or None.
     """
 
     path: Path
@@ -99,18 +92,19 @@ def read_log(path: str | Path) -> Recording:
     trajectory, known, clipped_at = Trajectory(), dict[str, str | None](), None
     check = signature.Check()
     for number, line in _lines(log, check):
-        if (told := line.get("type")) not in jsonl.TYPES:
-            raise RecordingError(f"{log}: line {number} is not one of ours: its type is {told!r}. {_KNOWN}")
+        if (kind := line.get("type")) not in jsonl.TYPES:
+            raise RecordingError(f"{log}: line {number} is not one of ours: its type is {kind!r}. {_KNOWN}")
         try:
-            match told:
-                case "context":
-                    context = _reader().validate_python({key: line[key] for key in _STORED if key in line})
-                case kind:
-                    metadata = _check_first_line(log, line) if kind == "metadata" and not metadata else metadata
-                    _put_back(line, log.parent, known)
-                    trajectory.add(jsonl.event_of(line))
-                    if line.get(clipping.MARK) and clipped_at is None:
-                        clipped_at = _under_way(trajectory, line)
+            if kind == "context":
+                fields = {key: line[key] for key in _STORED if key in line}
+                context = jsonl.reader_of(StoredContext).validate_python(fields)
+                continue
+            if kind == "metadata" and not metadata:
+                metadata = _check_first_line(log, line)
+            _restore_prompts(line, log.parent, known)
+            trajectory.add(jsonl.event_of(line))
+            if line.get(clipping.MARK) and clipped_at is None:
+                clipped_at = _running_cell(trajectory, line)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise RecordingError(f"{log}: line {number} is not one of ours: {_wrong(error)}. {_KNOWN}") from error
     if not metadata:
@@ -118,7 +112,7 @@ def read_log(path: str | Path) -> Recording:
     return Recording(log, metadata, context, trajectory, check.flaw, clipped_at)
 
 
-def _put_back(line: dict[str, Any], folder: Path, known: dict[str, str | None]) -> None:
+def _restore_prompts(line: dict[str, Any], folder: Path, known: dict[str, str | None]) -> None:
     """Read the large prompts of a call, or of one in a child's run, from their files."""
     while line.get("type") == "child" and isinstance(line.get("line"), dict):
         line = line["line"]
@@ -126,7 +120,7 @@ def _put_back(line: dict[str, Any], folder: Path, known: dict[str, str | None]) 
         prompt_store.restore(line, folder, known)
 
 
-def _under_way(run: Trajectory, line: dict[str, Any]) -> int:
+def _running_cell(run: Trajectory, line: dict[str, Any]) -> int:
     """The cell that was running when a line was written, or the next one."""
     latest = run.cells[-1] if run.cells else None
     if latest is None or (latest.result is not None and line.get("cell") != latest.number):
@@ -135,7 +129,7 @@ def _under_way(run: Trajectory, line: dict[str, Any]) -> int:
 
 
 def _wrong(error: Exception) -> str:
-    """What is wrong with a line, in a few words."""
+    """The problem of a line in a few words."""
     from pydantic import ValidationError
 
     if isinstance(error, KeyError):
@@ -147,10 +141,10 @@ def _wrong(error: Exception) -> str:
 
 
 def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
-    """The first line, with what others take from it as it is.
+    """The first line, after a check of the fields that no event reads.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not as we write it.
+        KeyError, TypeError, ValueError: a field is wrong.
         RecordingError: a later version wrote it.
     """
     schema = line.get("log_schema", jsonl.SCHEMA)
@@ -170,10 +164,10 @@ def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def earlier_recordings(recording: Recording) -> tuple[Recording, ...]:
-    """The runs that the same persistent kernel served before, the first one first.
+    """The earlier runs in the same persistent kernel, in order.
 
     Raises:
-        RecordingError: the log of one of them is missing, or they are no chain.
+        RecordingError: the log of one of them is missing or was altered.
     """
     known, served = [recording], []
     while (name := known[-1].metadata.get("continues")) is not None:
@@ -191,23 +185,23 @@ def earlier_recordings(recording: Recording) -> tuple[Recording, ...]:
 
 
 def _check_begins(known: Sequence[Recording], empty: Path) -> None:
-    """See whether nothing was in the kernel before these runs; the cells of a kernel are counted through.
+    """Check that these are the first runs in their kernel, whose cells are counted through all runs.
 
     Raises:
-        RecordingError: something was, and the empty log before them does not say which run left it.
+        RecordingError: there were earlier ones, and the empty log does not name them.
     """
     first = min((cell.number for one in known for cell in one.trajectory.cells), default=1)
     if first > 1:
         raise RecordingError(
-            f"{empty} is empty, so the runs are not known whose kernel {known[0].stem} went on in: start a new run."
+            f"{empty} is empty, so the earlier runs in the kernel of {known[0].stem} are not known: start a new run."
         )
 
 
 def log_of(path: Path) -> Path:
-    """The log itself, or the one beside a notebook.
+    """The log that is meant by its own path or by that of its notebook.
 
     Raises:
-        RecordingError: there is none.
+        RecordingError: there is no such log.
     """
     if path.is_dir():
         raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
@@ -222,7 +216,7 @@ def log_of(path: Path) -> Path:
 
 
 def check_is_log(log: Path) -> None:
-    """See whether a file begins as a log does, ours or one that the documents describe. It may hold nothing yet.
+    """Check that a file begins like a log of ours or of the reference's format. It may be empty.
 
     Raises:
         RecordingError: it does not.
@@ -243,7 +237,7 @@ def _latest_of(folder: Path) -> str:
 
 
 def _named_in(notebook: Path) -> Path:
-    """The log that a notebook names: a copy may lie elsewhere or be called otherwise."""
+    """The log that the metadata of a notebook names; a copy of a notebook may have another folder or name."""
     try:
         about = json_text.load(notebook, max_bytes=_MAX_NOTEBOOK)["metadata"]["rlm"]
         folder, name = str(about.get("rlm_dir", ".")), str(about["log"])

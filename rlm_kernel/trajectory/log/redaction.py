@@ -66,7 +66,7 @@ def without_secrets(value: Any) -> Any:
 
 
 def without_secrets_of_tools(tools: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Custom tools, as `Tool.recorded` tells them, with the values that are called like secrets hidden."""
+    """Custom tools, as `Tool.recorded` writes them, with the values hidden that have the name of a secret."""
     return tuple({**tool, **without_secrets(_content(tool))} for tool in tools)
 
 
@@ -158,14 +158,14 @@ class Redactor:
         self._latest = None, None
 
     def _error(self, error: BaseException) -> BaseException:
-        """An error is known by its type, its words and its draft of an answer."""
+        """An error is rebuilt from its type, its message and its partial answer."""
         known = vars(error).get("partial_answer")
-        said, draft = self(str(error)), self.data(known)
-        if said == str(error) and draft == known:
+        message, partial = self(str(error)), self.data(known)
+        if message == str(error) and partial == known:
             return error
         kind = type(error) if type(error).__str__ in (BaseException.__str__, RLMError.__str__) else RLMError
-        clean = kind.__new__(kind, said)
-        clean.__dict__["partial_answer"] = draft
+        clean = kind.__new__(kind, message)
+        clean.__dict__["partial_answer"] = partial
         return clean
 
     def _mapping(self, value: Mapping[Any, Any], room: int) -> Mapping[Any, Any]:

@@ -11,16 +11,15 @@ from itertools import islice
 from typing import Any
 
 from rlm_kernel.text import clip
-from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn
-from rlm_kernel.types import Usage, UsageMeter, UsageSummary
+from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn, sum_usage
 
 LOGGED_CHARACTERS = 20_000
-"""What the log repeats of an output, a prompt or an answer."""
+"""Of an output, a prompt or an answer."""
 MAX_LOGGED_CHARACTERS = 100_000
-"""What it repeats of all sub-calls of a cell together."""
+"""Of all sub-calls of a cell together."""
 MIN_LOGGED_CHARACTERS = 200
 MAX_LOGGED_CALLS = 1_000
-"""Of a cell; what is more is counted. The lines before hold all of them."""
+"""Of a cell; further ones are only counted. The lines before hold all of them."""
 
 
 def metadata(configuration: Mapping[str, Any], root_model: str) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def metadata(configuration: Mapping[str, Any], root_model: str) -> dict[str, Any
 
 
 def trajectory(run: Trajectory, run_metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A run as `completion.metadata` holds it; children are in the `rlm_calls` that started them."""
+    """A run as `completion.metadata` has it; children are in the `rlm_calls` that started them."""
     return {"run_metadata": dict(run_metadata), "iterations": [iteration(turn) for turn in run.turns]}
 
 
@@ -48,7 +47,7 @@ def iteration(turn: Turn, limit: int | None = None) -> dict[str, Any]:
     answer = None if answer is None else _clip(answer, limit)
     return {
         "iteration": turn.iteration,
-        "prompt": [{**message, "content": _clip(message["content"], limit)} for message in turn.told],
+        "prompt": [{**message, "content": _clip(message["content"], limit)} for message in turn.messages],
         "response": _clip(turn.reply.text if turn.reply else "", limit),
         "code_blocks": [{"code": cell.code, "result": _result(cell, answer, limit)} for cell in turn.cells],
         "final_answer": answer,
@@ -71,7 +70,7 @@ def _result(cell: Cell, answer: str | None, limit: int | None) -> dict[str, Any]
 
 
 def _calls_of(cell: Cell, limit: int | None) -> dict[str, Any]:
-    """The sub-calls of a cell. In the log they share a bound, and those that are too many are counted."""
+    """The sub-calls of a cell. In the log they share a limit, and those beyond it are only counted."""
     count = sum(len(call.answers) for call in cell.calls)
     if limit is None:
         return {"rlm_calls": [one for call in cell.calls for one in _calls(call, None)]}
@@ -86,7 +85,7 @@ def _calls(call: Call, limit: int | None) -> Iterable[dict[str, Any]]:
             "root_model": _clip(answered.model, limit),
             "prompt": _clip(call.started.prompts[index], limit),
             "response": _clip(answered.text, limit),
-            "usage_summary": _summary(call.spending_of(index)).to_dict(),
+            "usage_summary": sum_usage(call.spending_of(index)).to_dict(),
             "execution_time": answered.seconds,
         }
         if answered.error is not None:
@@ -95,13 +94,6 @@ def _calls(call: Call, limit: int | None) -> Iterable[dict[str, Any]]:
         if child is not None and limit is None:
             fields["metadata"] = trajectory(child, metadata({}, child.model))
         yield fields
-
-
-def _summary(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
-    meter = UsageMeter()
-    for model, usage in spending:
-        meter.add(model, usage)
-    return meter.summary()
 
 
 def _clip(text: str, limit: int | None) -> str:

@@ -1,8 +1,8 @@
-"""Whose a log is: what this user wrote carries a signature with a key of the user's, as a notebook of Jupyter's does.
+"""Sign logs with a key of the user, as Jupyter signs notebooks, so that the logs of other users are recognised.
 
 Each line ends with the MAC of itself and of all lines before it. So the log of a run that was killed is signed up to
-its last line, and a line that was altered, left out, added or taken from another log ends what is signed. Files that a
-log names, an input or a prompt, are named by the hash of their content.
+its last line, and the signature ends at a line that was altered, removed, added or taken from another log. The files of
+an input or a prompt have the hash of their content as their name.
 
 The key is a file of Jupyter's data folder, which only its owner can read. Every process that can read it can sign: all
 processes of this user, the kernels of `local` among them.
@@ -32,7 +32,7 @@ _CAREFULLY = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O
 
 
 class Chain:
-    """The running MAC over the lines of one log, for who writes it or reads it.
+    """The running MAC over the lines of one log, for its writer and its readers.
 
     Args:
         key: of the user.
@@ -65,10 +65,10 @@ def unsigned(line: bytes, *, close: bool = True) -> bytes:
 
 
 class Check:
-    """Whether the lines of a log are this user's, one after another.
+    """Checks the signature of a log line by line.
 
     Attributes:
-        flaw: why they are not; None: all of them so far are.
+        flaw: the problem of the first line that is not signed by this user, or None.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Check:
 
 
 def sign(log: Path) -> None:
-    """Sign a log with the key of this user, whatever its signature was.
+    """Sign a log with the key of this user, in place of any other signature.
 
     Raises:
         OSError: it cannot be read or written, or there is no key.
@@ -138,7 +138,7 @@ def _read(path: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Write a new key; of two processes that do so at once one wins. It is whole, or not there."""
+    """Write a new key atomically. If two processes do this at the same time, the first key stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{KEY_FILE}.{secrets.token_hex(8)}")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFULLY, 0o600)

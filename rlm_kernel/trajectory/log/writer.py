@@ -1,6 +1,6 @@
-"""Write the log of a run: one line for each event, written when it happens, before any reader acts on it.
+"""Write the log of a run: one line for each event, before any other reader gets the event.
 
-Lines survive when the process is killed. No line is written twice or changed.
+The lines survive when the process is killed. No line is written twice or changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rlm_kernel.types import Image, Prompt
 IMAGES = "images"
 
 MAX_LINE_BYTES = 2**26
-"""One event is no more than this in the log; where it is, the log is clipped as if its quota were used up."""
+"""Maximum of one event. From a larger one on, the log is clipped as if its quota were used up."""
 
 _SIGNATURE_BYTES = 80
 """At the end of a line, its newline included."""
@@ -41,11 +41,11 @@ class LogWriter:
 
     Args:
         path: of the file; its folder is made when needed.
-        about: what the first line says besides the run: documented fields, configuration, version.
-        redact: takes secrets out of text.
-        quota: what the files of the run may take.
-        key: the lines are signed with; None: they are not signed.
-        tell: called with a sentence that the user should read.
+        about: fields of the first line besides the run: documented fields, configuration, version.
+        redact: removes secrets from text.
+        quota: of the files of the run.
+        key: to sign the lines with; None: they are not signed.
+        tell: called with a message for the user.
 
     Raises:
         OSError: from any call: it could not be written.
@@ -74,7 +74,7 @@ class LogWriter:
         self._lock = threading.Lock()
         self._storing: threading.Thread | None = None
         self._failure: OSError | None = None
-        self._told = False
+        self._reported = False
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
 
@@ -86,7 +86,7 @@ class LogWriter:
         try:
             self._take(event)
         except OSError:
-            self._told = True
+            self._reported = True
             raise
 
     def _take(self, event: Event) -> None:
@@ -96,7 +96,7 @@ class LogWriter:
         if (line := jsonl.line_of(event)) is None:  # of a child's piece of text or output
             return
         self._run.add(event)
-        self._store_what_was_asked(event)
+        self._store_call_files(event)
         if isinstance(event, events.RunStarted):
             about = self._redact.data(self._about)
             self._write({**line, "timestamp": _now(), "root_model": event.model, **about})
@@ -106,7 +106,7 @@ class LogWriter:
         if isinstance(event, events.IterationFinished):
             turn = reference_format.iteration(self._run.turns[-1], reference_format.LOGGED_CHARACTERS)
             line = {**line, "timestamp": _now(), **turn}
-            self._run = Trajectory()  # what the turn held is written
+            self._run = Trajectory()  # its turn is written
         self._write(line)
 
     def close(self) -> None:
@@ -118,8 +118,8 @@ class LogWriter:
             self._file.close()
         except OSError as error:
             self._failure = self._failure or error
-        if self._failure is not None and not self._told:
-            self._told = True
+        if self._failure is not None and not self._reported:
+            self._reported = True
             raise self._failure
 
     # -- the lines
@@ -174,16 +174,16 @@ class LogWriter:
             removed.seek(0)
             copyfileobj(removed, self._file)
         self._tell(
-            f"The log {self._path} was removed during the run. It was written again, and is whole; pictures and large "
-            "prompts of sub-calls until now are not."
+            f"The log {self._path} was removed during the run. It was written again and is complete, but the earlier "
+            "pictures and large prompts of sub-calls are lost."
         )
         if self._context is not None:
             self._store_context(self._context)
 
-    # -- what stands beside it
+    # -- files beside the log
 
-    def _store_what_was_asked(self, event: Event) -> None:
-        """Keep the large prompt and the pictures of a call, each once, when a model was asked."""
+    def _store_call_files(self, event: Event) -> None:
+        """Store the large prompts and the pictures of a call, each once, when a model was called."""
         run: tuple[Hashable, ...] = ()
         while isinstance(event, events.ChildEvent):
             run, event = (*run, event.cell, event.query, event.index), event.event
@@ -218,7 +218,7 @@ class LogWriter:
             self._tell_that_it_is_clipped()
 
     def _store_context(self, context: Prompt) -> None:
-        """Store the input beside the run: hashing and writing it must not stop the engine's loop."""
+        """Store the input in a thread, because hashing and writing it must not block the engine's loop."""
 
         def work() -> None:
             try:

@@ -1,7 +1,7 @@
 """Save the notebook of a run during the run, so that the file is complete at every moment.
 
-A thread of its own collects the events and writes; the engine's loop only hands them over. The file is replaced
-atomically, so a process that is killed leaves the version before.
+A thread collects the events and writes; the engine's loop only queues them. The file is replaced atomically, so a
+process that is killed leaves the version before.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -23,7 +24,7 @@ from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log.atomic_files import write_whole
 from rlm_kernel.trajectory.log.quota import Quota
 from rlm_kernel.trajectory.log.redaction import Redactor
-from rlm_kernel.trajectory.notebook.build import About, about_run, notebook_of, runs
+from rlm_kernel.trajectory.notebook.build import RunIdentity, identity_of_log, notebook_of, runs
 from rlm_kernel.trajectory.notebook.setup_cell import write_replay_code
 from rlm_kernel.trajectory.tree import Trajectory
 
@@ -41,10 +42,10 @@ class NotebookAutosave:
 
     Args:
         path: of the notebook; those of children are written to the same folder.
-        about: what the first line of the log says besides the run.
+        first_line: the fields of the first line of the log, except those of the run.
         redact: takes secrets out of text.
         seconds: between two writes during the run.
-        quota: what the files of the run may take.
+        quota: of the files of the run.
 
     Raises:
         OSError: from the next call, once: it could not be written. The run is not affected.
@@ -53,14 +54,14 @@ class NotebookAutosave:
     def __init__(
         self,
         path: Path,
-        about: Mapping[str, Any],
+        first_line: Mapping[str, Any],
         redact: Redactor | None = None,
         *,
         seconds: float = SECONDS,
         quota: Quota | None = None,
     ) -> None:
         self._path = path
-        self._about = about_run(path, about)
+        self._identity = identity_of_log(path, first_line)
         self._redact = redact
         self._seconds = seconds
         self._quota = quota or Quota()
@@ -98,7 +99,7 @@ class NotebookAutosave:
 
     def _work(self) -> None:
         try:
-            self._write_while_events_come(_Notebooks(self._path.parent, self._about, self._redact, self._quota))
+            self._write_while_events_come(_Notebooks(self._path.parent, self._identity, self._redact, self._quota))
         except BaseException as failure:  # noqa: BLE001 (the next call raises it)
             self._failure, self._broken = failure, True
 
@@ -119,7 +120,7 @@ class NotebookAutosave:
             notebooks.write()
 
     def _next(self, notebooks: _Notebooks) -> float:
-        """Write, and say when to write again."""
+        """Write. Returns the time of the next write, by `time.monotonic`."""
         started = time.monotonic()
         notebooks.write()
         ended = time.monotonic()
@@ -127,60 +128,52 @@ class NotebookAutosave:
 
 
 class _Notebooks:
-    """The notebooks of a run and of those below it, in memory and on disk. `changed`: the two are not the same."""
+    """The notebooks of a run and of its descendants, in memory and on disk.
 
-    def __init__(self, folder: Path, about: About, redact: Redactor | None, quota: Quota) -> None:
+    Attributes:
+        changed: whether there are events that no file holds yet.
+    """
+
+    def __init__(self, folder: Path, identity: RunIdentity, redact: Redactor | None, quota: Quota) -> None:
         self.changed = False
         self._quota = quota
         self._folder = folder
-        self._about = about
+        self._identity = identity
         self._redact = redact
         self._run = Trajectory()
-        self._told: dict[tuple[Any, ...], int] = {}
+        self._events: Counter[tuple[Any, ...]] = Counter()
         self._written: dict[str, int] = {}
 
     @property
     def is_worth_reading(self) -> bool:
-        """Whether there is more than that the run began."""
+        """Whether a turn has begun."""
         return bool(self._run.turns)
 
     def add(self, event: Event) -> None:
         self.changed = True
         event = event if self._redact is None else self._redact.data(event)
-        if isinstance(event, events.RunStarted) and self._about.started is None:
+        if isinstance(event, events.RunStarted) and self._identity.started is None:
             began = datetime.now().astimezone().isoformat(timespec="milliseconds")
-            self._about = replace(self._about, started=began)
+            self._identity = replace(self._identity, started=began)
         self._run.add(event)
         path: tuple[Any, ...] = ()
         while isinstance(event, events.ChildEvent):
-            self._told[path] = self._told.get(path, 0) + 1
+            self._events[path] += 1
             path, event = (*path, (event.cell, event.query, event.index)), event.event
-        self._told[path] = self._told.get(path, 0) + 1
+        self._events[path] += 1
 
     def write(self) -> None:
-        """Write the notebooks that changed, and before the first of them the code that replays them."""
+        """Write the notebooks that changed, and before the first one the file that replays them."""
         if not self._written:
             write_replay_code(self._folder)
-        for run, about in runs(self._run, self._about):
-            told = self._told.get(about.child, 0)
-            if self._written.get(about.file) != told:
-                text = self._text(run, about)
-                if not self._quota.replace(about.file, len(text.encode("utf-8"))):
-                    raise OSError(
-                        errno.EFBIG, f"the files of the run may have {self._quota.limit:,} bytes (max_log_bytes)"
-                    )
-                write(self._folder / about.file, text)
-                self._written[about.file] = told
+        for run, identity in runs(self._run, self._identity):
+            count = self._events[identity.child]
+            if self._written.get(identity.file) != count:
+                text: str = nbformat.writes(notebook_of(run, identity, self._redact))  # type: ignore[no-untyped-call]
+                content = text.encode("utf-8")
+                if not self._quota.replace(identity.file, len(content)):
+                    limit = f"the files of the run may have {self._quota.limit:,} bytes (max_log_bytes)"
+                    raise OSError(errno.EFBIG, limit)
+                write_whole(self._folder / identity.file, content)
+                self._written[identity.file] = count
         self.changed = False
-
-    def _text(self, run: Trajectory, about: About) -> str:
-        return str(nbformat.writes(notebook_of(run, about, self._redact)))  # type: ignore[no-untyped-call]
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there.
-
-    Raises:
-        OSError: it could not be written; a file that was there before still is.
-    """
-    write_whole(path, text.encode("utf-8"))

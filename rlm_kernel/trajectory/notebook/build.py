@@ -1,29 +1,27 @@
 """Build the notebook of a run: a pure function of its trajectory.
 
-    notebook = notebook_of(trajectory, About("rlm_2026-11-20_08-00-00_1a2b3c4d"))
+    notebook = notebook_of(trajectory, RunIdentity("rlm_2026-11-20_08-00-00_1a2b3c4d"))
 
-It opens in every Jupyter client and runs in each of them without a key: the setup cell answers the cells from the log
-beside it. Around the turns are the question, the cells that prepare a replay, and the answer with its cost. Each cell
-says in `metadata.rlm` what it is; `metadata.rlm` of the notebook describes the run.
+It opens in every Jupyter client and runs there without a key: the setup cell answers the other cells from the log.
+Before the turns are the question and the cells that prepare a replay, after them the answer with its cost. Each cell
+has its role in `metadata.rlm`; `metadata.rlm` of the notebook describes the run.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rlm_kernel.text import format_cost, format_duration
 from rlm_kernel.trajectory.log.reader import Recording, StoredContext
 from rlm_kernel.trajectory.notebook import markdown, setup_cell
-from rlm_kernel.trajectory.notebook.calls import sum_usage
 from rlm_kernel.trajectory.notebook.cells import NotebookCell, Place, markdown_cell, turn_cells
-from rlm_kernel.trajectory.tree import Trajectory
+from rlm_kernel.trajectory.tree import Trajectory, sum_paid
 from rlm_kernel.types import UsageSummary
 
 if TYPE_CHECKING:
@@ -31,7 +29,12 @@ if TYPE_CHECKING:
 
 MAX_QUESTION = 20_000
 MAX_ANSWER = 100_000
-_TITLE = 100
+_TITLE, _FACTS = 100, 400
+_LANGUAGE = {
+    "name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3",
+}  # fmt: skip
+_STARTED = ("question", "model", "sub_model", "environment", "context_type", "context_length", "depth", "seed")
+"""Fields of `RunStarted` that `metadata.rlm` repeats."""
 
 SETUP_TAG = "rlm-setup"
 
@@ -39,73 +42,45 @@ SCHEMA = 1
 """The version of `metadata.rlm`."""
 
 OUR_ENVIRONMENTS = frozenset({"local", "docker", "modal", "gateway", "prime", "daytona", "e2b", "agent"})
-"""Environments whose kernelspec is called `rlm-` and their name; another name is that of a kernelspec itself."""
+"""Environments with a kernelspec of the name `rlm-NAME`; any other environment is the name of a kernelspec."""
 
 Redact = Callable[[str], str]
 Child = tuple[int, str, int]
 """The place of a child in its parent: the cell, the id of the call, the place of the prompt in it."""
 
 
-def title_cell(trajectory: Trajectory, place: Place, run: str, forked_from: dict[str, Any] | None) -> NotebookCell:
-    """The question, and who answered it over what."""
+def _title_cell(trajectory: Trajectory, place: Place, identity: RunIdentity) -> NotebookCell:
+    """The question, the models, the environment and the input."""
     started = trajectory.started
     question = (started.question if started else None) or ""
-    log = f"{run}.jsonl"
-    links = [f"[log]({_link(log)})"]
+    facts = [] if started is None else [markdown.one_line(started.facts, _FACTS)]
+    facts.append(f"[log]({quote(f'{identity.stem}.jsonl')})")
     if place.parent:
-        links.append(f"[the run that asked]({_link(place.parent)})")
-    lines = [
-        f"# {markdown.one_line(question, _TITLE) or 'A run without a question'}",
-        _quote(question) if len(question) > _TITLE or "\n" in question else "",
-        " · ".join([*_run_facts(trajectory), *links]),
-        "" if forked_from is None else f"*Went on from {markdown.one_line(_fork(forked_from), 300)}.*",
-    ]
-    return markdown_cell("title", "title", "\n\n".join(filter(None, lines)), place)
+        facts.append(f"[parent run]({quote(place.parent)})")
+    lines = [f"# {markdown.one_line(question, _TITLE) or 'A run without a question'}"]
+    if len(question) > _TITLE or "\n" in question:
+        shown = markdown.prose(markdown.clip_text(question, MAX_QUESTION), breaks=True)
+        lines.append("\n".join(f"> {line}" for line in shown.split("\n")))
+    lines.append(" · ".join(facts))
+    if identity.forked_from is not None:
+        origin = ", ".join(f"{key}: {value}" for key, value in identity.forked_from.items() if value is not None)
+        lines.append(f"*Resumed from {markdown.one_line(origin, 300)}.*")
+    return markdown_cell("title", "title", "\n\n".join(lines), place)
 
 
-def parameters_cell(values: dict[str, Any], place: Place) -> NotebookCell:
-    """The cell that papermill and its like fill in."""
-    source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    return _code("parameters", source, place, {"tags": ["parameters"], "rlm": {"role": "parameters"}})
-
-
-def folded_setup_cell(source: str, place: Place) -> NotebookCell:
-    """The cell that prepares a replay, folded."""
-    hidden = {"source_hidden": True}
-    return _code("setup", source, place, {"tags": [SETUP_TAG], "jupyter": hidden, "rlm": {"role": "setup"}})
-
-
-def end_cells(trajectory: Trajectory, place: Place) -> Iterator[NotebookCell]:
-    """The answer, or how far the run got, and what it cost."""
-    yield markdown_cell("answer", "answer", _answer(trajectory), place, outcome=outcome_of(trajectory))
-    spent = usage_of(trajectory)
+def _end_cells(trajectory: Trajectory, place: Place) -> Iterator[NotebookCell]:
+    """The answer, or how far the run got, and its cost."""
+    yield markdown_cell("answer", "answer", _answer(trajectory), place, outcome=trajectory.state)
+    spent = _usage(trajectory)
     if spent.model_usage_summaries:
         yield markdown_cell("usage", "usage", _usage_table(spent, trajectory.seconds), place)
 
 
-def outcome_of(trajectory: Trajectory) -> str:
-    """``answered``, ``failed``, ``stopped``, or ``unfinished``: under way, or killed."""
-    if trajectory.completion is not None:
-        return "answered"
-    if trajectory.failure is None:
-        return "unfinished"
-    return "stopped" if isinstance(trajectory.failure, asyncio.CancelledError | KeyboardInterrupt) else "failed"
-
-
-def usage_of(trajectory: Trajectory) -> UsageSummary:
-    """What the run took, children included, as far as it got."""
+def _usage(trajectory: Trajectory) -> UsageSummary:
+    """The usage of the run so far, with its children."""
     if trajectory.completion is not None:
         return trajectory.completion.usage_summary
-    return sum_usage(trajectory.spending())
-
-
-def facts_of(trajectory: Trajectory) -> dict[str, Any]:
-    """What was asked of whom, for `metadata.rlm`."""
-    started = trajectory.started
-    if started is None:
-        return {}
-    names = ("question", "model", "sub_model", "environment", "context_type", "context_length", "depth", "seed")
-    return {name: getattr(started, name) for name in names}
+    return sum_paid(trajectory.spending())
 
 
 def _code(name: str, source: str, place: Place, metadata: dict[str, Any]) -> NotebookCell:
@@ -119,53 +94,28 @@ def _code(name: str, source: str, place: Place, metadata: dict[str, Any]) -> Not
     }
 
 
-def _run_facts(trajectory: Trajectory) -> list[str]:
-    started = trajectory.started
-    if started is None:
-        return []
-    unit = "characters" if started.context_type == "str" else "items"
-    size = f"{markdown.one_line(started.context_type)} of {started.context_length:,} {unit}"
-    model = markdown.one_line(started.model)
-    if started.sub_model != started.model:
-        model = f"{model} (sub-calls: {markdown.one_line(started.sub_model)})"
-    return [model, f"{markdown.one_line(started.environment)} kernel", size]
-
-
-def _fork(forked_from: dict[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in forked_from.items() if value is not None)
-
-
-def _quote(text: str) -> str:
-    shown = markdown.prose(markdown.clip_text(text, MAX_QUESTION), breaks=True)
-    return "\n".join(f"> {one}" for one in shown.split("\n"))
-
-
-def _link(file: str) -> str:
-    return urllib.parse.quote(file)
-
-
 def _answer(trajectory: Trajectory) -> str:
     if trajectory.completion is not None:
-        said = markdown.clip_text(trajectory.completion.response, MAX_ANSWER)
-        return f"## Answer\n\n{markdown.prose(said, breaks=True) or '*(empty)*'}"
+        answer = markdown.clip_text(trajectory.completion.response, MAX_ANSWER)
+        return f"## Answer\n\n{markdown.prose(answer, breaks=True) or '*(empty)*'}"
     failure = trajectory.failure
     if failure is None:
-        return f"## Not finished\n\nThis is how far the record goes: {_progress_text(trajectory)}."
+        return f"## Not finished\n\nThe record ends here: {_progress_text(trajectory)}."
     kind = markdown.one_line(type(failure).__name__)
-    told = f"**{kind}** after {format_duration(trajectory.seconds)}: {_progress_text(trajectory)}."
-    parts = [f"## Ended without an answer\n\n{told}"]
+    ending = f"**{kind}** after {format_duration(trajectory.seconds)}: {_progress_text(trajectory)}."
+    parts = [f"## Ended without an answer\n\n{ending}"]
     if str(failure):
         parts.append(markdown.code_block(markdown.clip_text(str(failure), MAX_QUESTION)))
     if partial := getattr(failure, "partial_answer", None):
         draft = markdown.prose(markdown.clip_text(partial, MAX_ANSWER), breaks=True)
-        parts.append(f"The best answer until then:\n\n{draft}")
+        parts.append(f"The best answer so far:\n\n{draft}")
     return "\n\n".join(parts)
 
 
 def _progress_text(trajectory: Trajectory) -> str:
     turns, cells = len(trajectory.turns), trajectory.cells
     if not turns:
-        return "the model was not asked yet"
+        return "no call of the model yet"
     running = [str(cell.number) for cell in cells if cell.result is None]
     where = f"turn {trajectory.turns[-1].iteration}, {len(cells) - len(running):,} finished cells"
     return f"{where}, cell {', '.join(running)} had begun" if running else where
@@ -185,18 +135,18 @@ def _usage_table(spent: UsageSummary, seconds: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What a notebook says of a run besides its trajectory.
+class RunIdentity:
+    """The name of a run, its files and its origin: what a notebook holds besides the trajectory.
 
     Attributes:
         stem: the name of the run; its log is `{stem}.jsonl`.
         rlm_dir: the folder of the log, as it was given.
-        context: where the input is kept, or None when it is not (yet).
-        forked_from: the run that it resumes: the log's name and the turn; None: it resumes none.
+        context: where the input is stored, or None if it is not stored (yet).
+        forked_from: the run that this one resumes: the name of its log and the turn; or None.
         started: when the run began, as an ISO 8601 time, or None.
-        child: for the notebook of a child: its place in its parent, that one's in its own, from the root down.
-        name: the notebook's file without the suffix; empty: `stem`.
-        parent: for the notebook of a child: the file of its parent's.
+        child: for the notebook of a child: the places of the runs from the root down to the child.
+        name: the name of the notebook's file without the suffix; empty: `stem`.
+        parent: for the notebook of a child: the file of its parent's notebook.
     """
 
     stem: str
@@ -214,12 +164,12 @@ class About:
         return f"{self.name or self.stem}.ipynb"
 
 
-def notebook_of(trajectory: Trajectory, about: About, redact: Redact | None = None) -> NotebookNode:
-    """The notebook of a run as far as it got; those of its children are others.
+def notebook_of(trajectory: Trajectory, identity: RunIdentity, redact: Redact | None = None) -> NotebookNode:
+    """The notebook of a run so far. Its children have notebooks of their own.
 
     Args:
         trajectory: the run.
-        about: what else is to be said.
+        identity: its name, files and origin.
         redact: applied to every text of the finished notebook.
 
     Raises:
@@ -227,48 +177,48 @@ def notebook_of(trajectory: Trajectory, about: About, redact: Redact | None = No
     """
     import nbformat
 
-    place = _place(trajectory, about)
-    cells = [_redact(cell, redact) for cell in _cells(trajectory, about, place)]
+    place = _place(trajectory, identity)
+    cells = [_redact(cell, redact) for cell in _cells(trajectory, identity, place)]
     _sign(cells)
-    metadata = _redact(_metadata(trajectory, about), redact)
+    metadata = _redact(_metadata(trajectory, identity), redact)
     known = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     notebook: NotebookNode = nbformat.from_dict(known)  # type: ignore[no-untyped-call]
     nbformat.validate(notebook)
     return notebook
 
 
-def runs(trajectory: Trajectory, about: About) -> Iterator[tuple[Trajectory, About]]:
-    """A run and all below it, each with what its notebook says of it."""
-    yield trajectory, about
-    place = _place(trajectory, about)
+def runs(trajectory: Trajectory, identity: RunIdentity) -> Iterator[tuple[Trajectory, RunIdentity]]:
+    """A run and all its descendants, each with its identity."""
+    yield trajectory, identity
+    place = _place(trajectory, identity)
     for cell in trajectory.cells:
         for number, call in enumerate(cell.calls):
             for index, child in sorted(call.children.items()):
-                path = (*about.child, (cell.number, call.started.query, index))
+                path = (*identity.child, (cell.number, call.started.query, index))
                 name = place.child(cell.number, number, index)
                 yield from runs(
-                    child, replace(about, child=path, name=name, parent=about.file, context=None, started=None)
+                    child, replace(identity, child=path, name=name, parent=identity.file, context=None, started=None)
                 )
 
 
-def about_run(path: PurePath, said: Mapping[str, Any]) -> About:
-    """What the first line of a log says, for the notebook of its run.
+def identity_of_log(path: PurePath, first_line: Mapping[str, Any]) -> RunIdentity:
+    """The identity of a run.
 
     Args:
         path: of the log or of the notebook.
-        said: the fields of that line.
+        first_line: of the log.
     """
-    forked_from, started = said.get("forked_from"), said.get("timestamp")
-    return About(path.stem, rlm_dir=str(path.parent), forked_from=forked_from, started=started)
+    forked_from, started = first_line.get("forked_from"), first_line.get("timestamp")
+    return RunIdentity(path.stem, rlm_dir=str(path.parent), forked_from=forked_from, started=started)
 
 
-def about_recording(recording: Recording) -> About:
-    """What a log says of its run, to build its notebook again."""
-    return replace(about_run(recording.path.absolute(), recording.metadata), context=recording.context)
+def identity_of_recording(recording: Recording) -> RunIdentity:
+    """The identity of a recorded run, to build its notebook again."""
+    return replace(identity_of_log(recording.path.absolute(), recording.metadata), context=recording.context)
 
 
 def renew_setup_cell(notebook: NotebookNode) -> None:
-    """Give a saved notebook the setup cell of this version of rlm-kernel, whose replay file this version can write."""
+    """Replace the setup cell of a saved notebook by that of this version of rlm-kernel, which can write its file."""
     for cell in notebook.cells:
         if SETUP_TAG in cell.metadata.get("tags", []):
             cell.source = setup_cell.source()
@@ -280,61 +230,55 @@ def fingerprint(source: str) -> str:
     return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _place(trajectory: Trajectory, about: About) -> Place:
+def _place(trajectory: Trajectory, identity: RunIdentity) -> Place:
     started = trajectory.started
     asked = [] if started is None else [started.question, started.context_type, started.context_length]
-    prefix = f"rlm-{fingerprint(repr([asked, *about.child]))[:8]}"
-    over = trajectory.completion is not None or trajectory.failure is not None
-    when = None if about.started is None else datetime.fromisoformat(about.started)
-    return Place(prefix, PurePath(about.file).stem, about.parent, when, over)
+    prefix = f"rlm-{fingerprint(repr([asked, *identity.child]))[:8]}"
+    when = None if identity.started is None else datetime.fromisoformat(identity.started)
+    return Place(prefix, PurePath(identity.file).stem, identity.parent, when, trajectory.state != "unfinished")
 
 
-def _cells(trajectory: Trajectory, about: About, place: Place) -> Iterator[NotebookCell]:
-    yield title_cell(trajectory, place, about.stem, about.forked_from)
-    yield parameters_cell(_parameters(about), place)
-    yield folded_setup_cell(setup_cell.source(), place)
+def _cells(trajectory: Trajectory, identity: RunIdentity, place: Place) -> Iterator[NotebookCell]:
+    yield _title_cell(trajectory, place, identity)
+    values: dict[str, Any] = {"rlm_dir": identity.rlm_dir, "rlm_log": f"{identity.stem}.jsonl", "rlm_mode": "replay"}
+    values |= {"rlm_child": _as_lists(identity.child)} if identity.child else {}
+    parameters = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    yield _code("parameters", parameters, place, {"tags": ["parameters"], "rlm": {"role": "parameters"}})
+    hidden = {"tags": [SETUP_TAG], "jupyter": {"source_hidden": True}, "rlm": {"role": "setup"}}
+    yield _code("setup", setup_cell.source(), place, hidden)
     for turn in trajectory.turns:
         yield from turn_cells(turn, place)
-    yield from end_cells(trajectory, place)
+    yield from _end_cells(trajectory, place)
 
 
-def _parameters(about: About) -> dict[str, Any]:
-    known: dict[str, Any] = {"rlm_dir": about.rlm_dir, "rlm_log": f"{about.stem}.jsonl", "rlm_mode": "replay"}
-    return {**known, "rlm_child": [list(step) for step in about.child]} if about.child else known
+def _as_lists(child: tuple[Child, ...]) -> list[list[int | str]]:
+    return [list(step) for step in child]
 
 
-def _metadata(trajectory: Trajectory, about: About) -> dict[str, Any]:
+def _metadata(trajectory: Trajectory, identity: RunIdentity) -> dict[str, Any]:
     rlm = {
         "schema": SCHEMA,
-        "run": about.stem,
-        "log": f"{about.stem}.jsonl",
-        "rlm_dir": about.rlm_dir,
-        "outcome": outcome_of(trajectory),
-        "usage": usage_of(trajectory).to_dict(),
-        **facts_of(trajectory),
+        "run": identity.stem,
+        "log": f"{identity.stem}.jsonl",
+        "rlm_dir": identity.rlm_dir,
+        "outcome": trajectory.state,
+        "usage": _usage(trajectory).to_dict(),
     }
-    if about.context is not None:
-        rlm["context"] = {key: getattr(about.context, key) for key in ("sha256", "encoding", "size", "file")}
-    if about.forked_from is not None:
-        rlm["forked_from"] = about.forked_from
-    if about.child:
-        rlm["child"] = [list(step) for step in about.child]
-    if children := [described.file for _, described in runs(trajectory, about)][1:]:
+    if trajectory.started is not None:
+        rlm |= {name: getattr(trajectory.started, name) for name in _STARTED}
+    if identity.context is not None:
+        rlm["context"] = {key: getattr(identity.context, key) for key in ("sha256", "encoding", "size", "file")}
+    if identity.forked_from is not None:
+        rlm["forked_from"] = identity.forked_from
+    if identity.child:
+        rlm["child"] = _as_lists(identity.child)
+    if children := [described.file for _, described in runs(trajectory, identity)][1:]:
         rlm["children"] = children
-    return {
-        "kernelspec": _kernelspec(trajectory),
-        "language_info": {
-            "name": "python",
-            "file_extension": ".py",
-            "mimetype": "text/x-python",
-            "pygments_lexer": "ipython3",
-        },
-        "rlm": rlm,
-    }
+    return {"kernelspec": _kernelspec(trajectory), "language_info": _LANGUAGE, "rlm": rlm}
 
 
 def _kernelspec(trajectory: Trajectory) -> dict[str, str]:
-    """Cells that a model wrote run again where the run was; another kernel is the user's explicit choice."""
+    """The environment of the run: the user must choose explicitly to run cells of a model in another one."""
     name = title = trajectory.started.environment if trajectory.started else "local"
     if name in OUR_ENVIRONMENTS:
         name, title = f"rlm-{name}", f"RLM ({name})"
@@ -354,7 +298,7 @@ def _redact(value: Any, redact: Redact | None) -> Any:
 
 
 def _sign(cells: list[NotebookCell]) -> None:
-    """Make ids unique, and say of each code cell what its source was when it ran."""
+    """Make ids unique, and add to each code cell the fingerprint of its source."""
     seen: set[str] = set()
     for cell in cells:
         known, number = cell["id"], 1

@@ -1,8 +1,7 @@
-"""What a cell asked of models and tools, as one folded output below the cell.
+"""The sub-calls and tool calls of a cell as one folded output below the cell.
 
 HTML that opens without JavaScript, and short Markdown and text for clients that do not show HTML. The HTML is a tree of
-elements, in which every string is text. Long texts are clipped, the more so the more there are: the notebook is for
-reading, the log has the whole.
+elements, in which every string is text. Texts are clipped to a common limit; the log has all of them.
 """
 
 from __future__ import annotations
@@ -15,26 +14,25 @@ from functools import partial
 from itertools import chain, islice
 
 from rlm_kernel.html.markup import Element, Node, details, h, render
-from rlm_kernel.text import format_cost, format_duration, format_tokens, one_line, plain
+from rlm_kernel.text import drop_common_beginning, format_cost, format_duration, format_tokens, one_line, plain
 from rlm_kernel.trajectory.events import SubcallAnswered
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.trajectory.notebook.saved_outputs import own_output
-from rlm_kernel.trajectory.tree import Call, Cell, Spending, ToolUse
-from rlm_kernel.types import Output, Usage, UsageMeter, UsageSummary
+from rlm_kernel.trajectory.tree import Call, Cell, ToolUse, sum_paid
+from rlm_kernel.types import Output
 
 ALL_TEXTS = 300_000
-"""Characters of all prompts and answers of one cell that the notebook shows."""
+"""Maximum characters of all prompts and answers of one cell."""
 
 MAX_TEXT = 8_000
 MIN_TEXT = 120
 GROUP = 50
-"""Prompts of a batch that are folded together."""
+"""Prompts of a batch in one fold."""
 
 IN_SHORT = 8
-"""Prompts that the plain versions show."""
+"""Calls in the Markdown and the text."""
 
 _label = partial(one_line, limit=70)
-_COMMON = 20
 
 ChildName = Callable[[int, int], str]
 """The file of a child's notebook, by the call's place in the cell and the prompt's in the call, both from 0."""
@@ -60,15 +58,6 @@ def calls_output(cell: Cell, child_name: ChildName) -> Output | None:
     return own_output("calls", data)
 
 
-def sum_usage(spending: Spending) -> UsageSummary:
-    """Calls added up. One that failed before it cost anything does not make the sum unknown."""
-    meter = UsageMeter()
-    for model, usage in spending:
-        if usage != Usage():
-            meter.add(model, usage)
-    return meter.summary()
-
-
 def _items(lines: Sequence[str]) -> Iterator[str]:
     return (f"* {markdown.one_line(one, 240)}" for one in lines)
 
@@ -89,7 +78,7 @@ def _title(cell: Cell) -> str:
 
 
 def _usage_text(cell: Cell) -> str:
-    summary = sum_usage(cell.spending())
+    summary = sum_paid(cell.spending())
     seconds = sum(call.seconds or 0.0 for call in cell.calls)
     sums = format_tokens(summary.total_input_tokens, summary.total_output_tokens)
     return f"{sums} · {format_cost(summary.total_cost)} · {format_duration(seconds)}"
@@ -100,7 +89,7 @@ def _usage_text(cell: Cell) -> str:
 
 def _call(call: Call, limit: int, child_name: Callable[[int], str]) -> Element:
     prompts = call.started.prompts
-    labels = _distinguish(prompts)
+    labels = [_label(line) for line in drop_common_beginning([one_line(prompt, 2_000) for prompt in prompts])]
     rows = [_prompt(call, index, labels[index], limit, child_name(index)) for index in range(len(prompts))]
     if len(rows) == 1:
         return rows[0]
@@ -134,17 +123,13 @@ def _prompt(call: Call, index: int, label: str, limit: int, child: str) -> Eleme
 
 def _facts(answer: SubcallAnswered) -> list[str]:
     usage = answer.usage
-    facts = [
-        answer.model,
-        format_tokens(usage.input_tokens, usage.output_tokens),
-        format_cost(usage.cost),
-        format_duration(answer.seconds),
-    ]
-    return [*facts, f"{answer.attempts} replies"] if answer.attempts > 1 else facts
+    spent = format_tokens(usage.input_tokens, usage.output_tokens), format_cost(usage.cost)
+    attempts = [f"{answer.attempts} replies"] * (answer.attempts > 1)
+    return [answer.model, *spent, format_duration(answer.seconds), *attempts]
 
 
 def _options(call: Call) -> list[str]:
-    """What was sent besides the text."""
+    """Pictures and a schema, if the call has them."""
     pictures, schema = call.started.images, call.started.schema
     return [f"{len(pictures)} pictures"] * bool(pictures) + ["an answer by schema"] * (schema is not None)
 
@@ -154,21 +139,11 @@ def _answer_text(answer: SubcallAnswered) -> str:
 
 
 def _in_short(call: Call) -> Iterator[str]:
-    """One line for each prompt, made when it is asked for."""
+    """One line for each prompt, made lazily."""
     for index, prompt in enumerate(call.started.prompts):
         answer = call.answers.get(index)
         got = "no answer" if answer is None else _answer_text(answer)
         yield f"{call.started.kind}: {_label(prompt)} ⇒ {_label(got)}"
-
-
-def _distinguish(prompts: Sequence[str]) -> list[str]:
-    """The prompts of a batch often begin with the same words; the difference comes later."""
-    lines = [one_line(prompt, 2_000) for prompt in prompts]
-    low, high = min(lines), max(lines)
-    common = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), 0)
-    start = low.rfind(" ", 0, max(0, low.rfind(" ", 0, common))) + 1  # one word of what is common stays
-    cut = lines if start < _COMMON else [f"… {one[start:]}" for one in lines]
-    return [_label(one) for one in cut]
 
 
 # -- tools

@@ -19,7 +19,7 @@ from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.notebook import calls as notebook_calls
 from rlm_kernel.trajectory.notebook import markdown, saved_outputs
 from rlm_kernel.trajectory.tree import Cell, Turn
-from rlm_kernel.types import CellResult, Output, Reply, Usage
+from rlm_kernel.types import CellResult, Output, Reply
 
 NotebookCell = dict[str, Any]
 
@@ -30,26 +30,26 @@ MAX_SPLIT = 200_000
 """Characters of a reply whose words and code are shown in their order; the words of a longer one come first."""
 
 _MAX_PLACES = 50
-"""Where the words may say the same as a block before it is looked for no further."""
+"""Occurrences of a code in the words that are checked for a fence."""
 
 _MAX_MISSES = 10
-"""Codes that are not found in the words before the search for further ones ends."""
+"""Codes that may be missing in the words; after that no further code is searched for."""
 
 RAISES = "raises-exception"
 """Jupyter's tag for a cell that may raise."""
 
 CUT_OFF = "rlm-cut-off"
-"""The tag of a cell that did not end by itself: a replay shows what it showed, and does not run it."""
+"""The tag of a cell that did not end by itself: a replay shows its recorded outputs and does not run it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where cells are made for.
+    """The notebook that cells are made for.
 
     Attributes:
-        prefix: of the ids.
-        stem: of the notebook's file.
-        parent: the file of the notebook of the run that asked; empty for the root.
+        prefix: of the ids of its cells.
+        stem: of its file.
+        parent: the file of the parent run's notebook; empty for the root.
         started: when the run began, or None if unknown.
         over: whether the run is over.
     """
@@ -78,16 +78,15 @@ def turn_cells(turn: Turn, place: Place) -> Iterator[NotebookCell]:
     about: dict[str, Any] = {"turn": turn.iteration}
     heading = f"## Turn {turn.iteration}"
     if turn.reply is None:
-        said = "The model was asked, and the run ended before it answered." if place.over else "The model is asked."
-        yield markdown_cell(f"{name}-model", "model", f"{heading}\n\n*{said}*", place, **about)
+        text = "The run ended before the model replied." if place.over else "The model is writing its reply."
+        yield markdown_cell(f"{name}-model", "model", f"{heading}\n\n*{text}*", place, **about)
     else:
         facts = f"{heading}\n\n{markdown.small(_facts(turn.reply, turn.seconds))}"
         about |= {"usage": dataclasses.asdict(turn.reply.usage), "model": turn.reply.model}
         yield from _reply_cells(turn, facts, place, about)
     for number, notice in enumerate(turn.notices, 1):
-        yield markdown_cell(
-            f"{name}-n{number}", "notice", f"> {markdown.one_line(notice, 1_000)}", place, turn=turn.iteration
-        )
+        quoted = f"> {markdown.one_line(notice, 1_000)}"
+        yield markdown_cell(f"{name}-n{number}", "notice", quoted, place, turn=turn.iteration)
     if turn.summary is not None:
         yield _summary(turn, turn.summary, place)
 
@@ -192,13 +191,13 @@ def _outputs(cell: Cell, result: CellResult | None, place: Place) -> list[Output
 
 def _times(cell: Cell, started: datetime | None) -> dict[str, str]:
     """When a cell ran, as nbclient writes it."""
-    told = [event.time for event in cell.events if isinstance(event, events.CellStarted | events.CellFinished)]
-    if started is None or not told:
+    seconds = [event.time for event in cell.events if isinstance(event, events.CellStarted | events.CellFinished)]
+    if started is None or not seconds:
         return {}
-    begin = _iso(started, told[0])
+    begin = _iso(started, seconds[0])
     times = {"iopub.status.busy": begin, "iopub.execute_input": begin}
-    if len(told) > 1:
-        end = _iso(started, told[-1])
+    if len(seconds) > 1:
+        end = _iso(started, seconds[-1])
         times |= {"iopub.status.idle": end, "shell.execute_reply": end}
     return times
 
@@ -213,9 +212,8 @@ def _thoughts(text: str) -> tuple[str, str]:
     if words == text:
         return "", text
     thought = text.removesuffix(words).strip() if text.endswith(words) else text
-    return markdown.details(
-        "What the model thought", markdown.code_block(markdown.clip_text(thought, MAX_PROSE))
-    ), words
+    folded = markdown.code_block(markdown.clip_text(thought, MAX_PROSE))
+    return markdown.details("Thoughts of the model", folded), words
 
 
 def _words(text: str) -> str:
@@ -223,20 +221,15 @@ def _words(text: str) -> str:
 
 
 def _facts(reply: Reply, seconds: float) -> str:
-    parts = [
-        format_tokens(reply.usage.input_tokens, reply.usage.output_tokens),
-        *_cost(reply.usage),
-        format_duration(seconds),
-    ]
-    return " · ".join(parts if reply.finish_reason != "length" else [*parts, "cut by the length limit"])
-
-
-def _cost(usage: Usage) -> list[str]:
-    return [] if usage.cost is None else [markdown.escape_dollars(format_cost(usage.cost))]
+    usage = reply.usage
+    cost = "" if usage.cost is None else markdown.escape_dollars(format_cost(usage.cost))
+    cut = "cut by the length limit" if reply.finish_reason == "length" else ""
+    tokens = format_tokens(usage.input_tokens, usage.output_tokens)
+    return " · ".join(filter(None, [tokens, cost, format_duration(seconds), cut]))
 
 
 def _summary(turn: Turn, reply: Reply, place: Place) -> NotebookCell:
-    told = "*The conversation filled the model's window. From here on this summary takes its place:*"
-    source = f"{told}\n\n{_words(without_thinking(reply.text))}"
+    note = "*The conversation filled the model's window. This summary replaces it from here on:*"
+    source = f"{note}\n\n{_words(without_thinking(reply.text))}"
     about = {"turn": turn.iteration, "usage": dataclasses.asdict(reply.usage)}
     return markdown_cell(f"t{turn.iteration:03d}-summary", "summary", source, place, **about)

@@ -1,21 +1,20 @@
-"""Foreign text as Markdown that shows it and does nothing else.
+"""Convert untrusted text to inactive Markdown.
 
-JupyterLab, VS Code, nbconvert and GitHub each read Markdown in their own way, so nothing here trusts a parser: whatever
-could begin HTML, an image, a link or a formula is broken for all of them by an invisible character behind its first
-sign (U+2060, a word joiner). Lists, emphasis, tables and code stay what they are. A URL in the text may become a link,
-which leads where it says.
+JupyterLab, VS Code, nbconvert and GitHub parse Markdown differently, so this does not rely on a parser: an invisible
+character (U+2060, a word joiner) after its first character breaks everything that could begin HTML, an image, a link or
+a formula. Lists, emphasis, tables and code are unchanged. A URL in the text may become a link to that URL.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 
 from rlm_kernel import text as text_module
 from rlm_kernel.html import markup
 from rlm_kernel.html.markup import Markup, h, render
-from rlm_kernel.parsing import fenced_blocks
+from rlm_kernel.parsing import split_blocks
 from rlm_kernel.text import clip, plain
 
 JOINER = "\N{WORD JOINER}"
@@ -44,7 +43,7 @@ _ACTIVE_IN_TEX = re.compile(
     r"|(?:re)?newcommand|(?:re)?newenvironment)(?![A-Za-z]))"
 )
 _MONEY = render(h("span", Markup(r"\$")))
-"""A dollar that begins no formula: the backslash is for those who look at the Markdown, the tags are for MathJax."""
+"""A dollar that begins no formula: the backslash is for Markdown parsers, the tags are for MathJax."""
 _INSIDE = r"^((?:[ \t]*+(?:>|[-*+]|\d{1,9}[.)]))*+[ \t]*)"  # of quotations and lists
 _HEADING = re.compile(rf"{_INSIDE}(#{{1,6}})(?=[ \t]|$)", re.MULTILINE)
 _UNDERLINE = re.compile(rf"{_INSIDE}(?==+[ \t]*$|-+[ \t]*$)", re.MULTILINE)
@@ -54,26 +53,24 @@ _LOWEST_HEADING = 6
 
 
 def prose(text: str, *, breaks: bool = False) -> str:
-    """The text as Markdown without HTML, images, links and formulas; its headings stand below those of the notebook.
+    """The text as Markdown without HTML, images, links and formulas; its headings are below those of the notebook.
 
     Args:
-        text: foreign text; of a long one the two ends of `MAX_CHARACTERS` are shown.
-        breaks: whether each line stays a line, as in a question or an answer.
+        text: untrusted; longer than `MAX_CHARACTERS`, it is clipped in the middle.
+        breaks: whether line breaks are kept, as in a question or an answer.
     """
-    pieces = _pieces(plain(clip_text(text, MAX_CHARACTERS)))
-    parts = (code_block(body, language) if code else _inert(body, breaks) for code, body, language in pieces)
-    return "\n\n".join(part for part in parts if part.strip())
+    return _in_parts(plain(clip_text(text, MAX_CHARACTERS)), partial(_inert, breaks=breaks))
 
 
 def one_line(text: str, limit: int = 120) -> str:
-    """The text in one line of at most `limit` characters, nothing of it with a meaning: for headings and tables."""
+    """The text in one line of at most `limit` characters, without any markup: for headings and tables."""
     # Escaped alone, a sign behind a URL would not be: some take the backslash for a part of the URL.
     inactive = _inactive(text_module.one_line(text, limit))
     return escape_dollars(_SPECIAL.sub(r"\\\1", inactive))
 
 
 def escape_dollars(text: str) -> str:
-    """The text with dollars that are no formulas."""
+    """The text with dollars that begin no formula."""
     return _DOLLAR.sub(lambda _: _MONEY, text)
 
 
@@ -96,19 +93,15 @@ def small(text: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Markdown whose writer is not known: what this module makes stays as it is, all else that acts is broken.
+    """Untrusted Markdown without active parts, except those that this module makes. Idempotent.
 
-    For the notebooks of others, and for Markdown that a kernel showed. Applied once more, it changes nothing.
+    For notebooks of other users, and for Markdown that a kernel sent.
     """
-    parts = (
-        code_block(body, language) if code else tex(_ACTIVE_OF_UNKNOWN.sub(rf"\g<0>{JOINER}", body.strip("\n")))
-        for code, body, language in _pieces(plain(text))
-    )
-    return "\n\n".join(part for part in parts if part.strip())
+    return _in_parts(plain(text), lambda prose: tex(_ACTIVE_OF_UNKNOWN.sub(rf"\g<0>{JOINER}", prose.strip("\n"))))
 
 
 def tex(text: str) -> str:
-    """Formulas without the commands that make links or define others: some renderers let those act."""
+    """Formulas without commands that make links or define commands, which some renderers execute."""
     return _ACTIVE_IN_TEX.sub(rf"\g<0>{JOINER}", text)
 
 
@@ -116,14 +109,12 @@ clip_text = partial(clip, gap="\n… {:,} characters left out; the log has them 
 """Clips a text in the middle, for the notebook of a run."""
 
 
-def _pieces(text: str) -> Iterator[tuple[bool, str, str]]:
-    """Code blocks and the text between them: whether it is code, the text, the language."""
-    at = 0
-    for block in fenced_blocks(text):
-        yield False, text[at : block.start], ""
-        yield True, block.code, block.language
-        at = block.end
-    yield False, text[at:], ""
+def _in_parts(text: str, convert: Callable[[str], str]) -> str:
+    """The text with its code blocks fenced again, and the text around them converted."""
+    parts = (
+        convert(part) if isinstance(part, str) else code_block(part.code, part.language) for part in split_blocks(text)
+    )
+    return "\n\n".join(part for part in parts if part.strip())
 
 
 def _inert(text: str, breaks: bool) -> str:
@@ -141,7 +132,7 @@ def _lower(heading: re.Match[str]) -> str:
 
 
 def _without_formulas(text: str) -> str:
-    """Dollars are money: those outside of code spans are escaped."""
+    """The text with the dollars outside of code spans escaped: they are money."""
     pieces, at = [], 0
     for span in _CODE_SPAN.finditer(text):
         pieces += [escape_dollars(text[at : span.start()]), span[0]]

@@ -1,8 +1,8 @@
-"""The definition of "the same outputs": equal after this normaliser.
+"""Normalise outputs: those of a run and its replay are the same if they are equal after this.
 
-A run and its replay differ in what no replay can repeat: addresses of objects, durations, the names of temporary files,
-the numbers of cells, colours. An exception that the run shows as an error is in a replay the same text on stderr. Our
-own output about sub-calls does not come from the kernel and is left out.
+No replay can repeat the addresses of objects, durations, the names of temporary files, the numbers of cells and
+colours. An exception that the run shows as an error is text on stderr in a replay. Our own output about sub-calls does
+not come from the kernel and is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rlm_kernel.text import plain
+from rlm_kernel.text import join_text, plain
 from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs, is_picture
 from rlm_kernel.types import Output
 
@@ -61,7 +61,7 @@ def normalise_outputs(outputs: Iterable[Output]) -> list[Output]:
         if "rlm" in output.get("metadata", {}):
             continue
         if output["output_type"] == "stream":
-            streams.setdefault(output["name"], []).append(_join(output["text"]))
+            streams.setdefault(output["name"], []).append(join_text(output["text"]))
         elif output["output_type"] == "error":
             streams.setdefault("stderr", []).append("\n".join(output["traceback"]) + "\n")
         else:
@@ -129,7 +129,3 @@ def _lines(output: Output) -> Iterator[str]:
     for kind, value in output["data"].items():
         text = value if isinstance(value, str) else repr(value)
         yield from (f"{kind}: {line}" for line in text.split("\n"))
-
-
-def _join(text: Any) -> str:
-    return "".join(text) if isinstance(text, list) else str(text)

@@ -1,9 +1,9 @@
-"""The guest for a replay in a stock Jupyter client: it answers from a log instead of a host.
+"""The guest for a replay in a stock Jupyter client: it answers from a log, without a host.
 
 The setup cell of a notebook runs a file that holds this module, `replay_record.py` and `guest.py` (`setup_cell.py`).
-Every question of a cell is answered as it was in the run. It needs the standard library, IPython and ipykernel.
+Each call of a cell gets its recorded answer. It needs the standard library, IPython and ipykernel.
 
-The running cell is identified by its cell id where the client sends it (JupyterLab), else by its source, and an edited
+The running cell is identified by its cell id if the client sends it (JupyterLab), else by its source, and an edited
 cell by its position. So a cell can be edited or run a second time.
 """
 
@@ -45,7 +45,7 @@ class ReplayGuest(rlm_guest.Guest):
         self.number = min(self.record.cells, default=1)
         self.expected = self.number
         self.lock = threading.Lock()
-        self.asked: Counter[str] = Counter()
+        self.occurrences: Counter[str] = Counter()
         self.skipped: rlm_replay_record.RecordedCell | None = None
         self.is_set_up = False
 
@@ -63,12 +63,12 @@ class ReplayGuest(rlm_guest.Guest):
         __tracebackhide__ = True
         return self.ask(payload, images)
 
-    def recorded(self, asked: str, payload: dict[str, Any]) -> dict[str, str]:
-        """The answer of the n-th time that the running cell asks this."""
+    def recorded(self, key: str, payload: dict[str, Any]) -> dict[str, str]:
+        """The recorded answer of a call; the n-th call with this key in the running cell gets the n-th answer."""
         __tracebackhide__ = True
-        occurrence = self.asked[asked]
-        self.asked[asked] += 1
-        answer = self.record.answers.get((self.number, asked, occurrence))
+        occurrence = self.occurrences[key]
+        self.occurrences[key] += 1
+        answer = self.record.answers.get((self.number, key, occurrence))
         if answer is None:
             cell = self.record.cells.get(self.number)
             edited = cell is None or cell.code != self.source
@@ -80,17 +80,17 @@ class ReplayGuest(rlm_guest.Guest):
             )
         return answer
 
-    def cell_starts(self, *told: Any) -> bool:
-        """See which cell of the run this is."""
-        if not super().cell_starts(*told):
+    def cell_starts(self, *infos: Any) -> bool:
+        """Find the cell of the run. `infos`: the `ExecutionInfo` of IPython, if it sends one."""
+        if not super().cell_starts(*infos):
             return False
-        self.source = told[0].raw_cell if told else ""
-        cell_id = getattr(told[0], "cell_id", None) if told else None
+        self.source = infos[0].raw_cell if infos else ""
+        cell_id = getattr(infos[0], "cell_id", None) if infos else None
         found = self.record.find(self.source, cell_id, self.expected)
         self.number = found if self.is_set_up else rlm_replay_record.SETUP
         self.expected = self.number + 1
         if self.is_set_up:
-            self.asked.clear()
+            self.occurrences.clear()
         cell = self.record.cells.get(self.number)
         self.skipped = cell if cell is not None and cell.was_cut_off and cell.code == self.source else None
         if self.number in self.record.histories:
@@ -110,7 +110,7 @@ class ReplayGuest(rlm_guest.Guest):
 
 
 def summarise(payload: dict[str, Any]) -> str:
-    """A question in a few words."""
+    """A call in a few words."""
     if payload["kind"] == "tool":
         return f"{payload['tool']}(…)"
     prompt = payload["prompts"][0]
@@ -119,7 +119,7 @@ def summarise(payload: dict[str, Any]) -> str:
 
 
 class Skip(ast.NodeTransformer):
-    """Puts what a cell showed in the run in the place of its code, if it was cut off there."""
+    """Replaces the code of a cell that did not end by itself in the run by its recorded outputs."""
 
     def __init__(self, guest: ReplayGuest) -> None:
         self.guest = guest
@@ -132,7 +132,7 @@ class Skip(ast.NodeTransformer):
 
 
 def show_again(shell: Any) -> None:
-    """Show what the running cell showed in the run, which it does not run again."""
+    """Show the recorded outputs of the running cell, whose code is not run."""
     guest = shell.kernel.rlm_guest
     result, guest.skipped = guest.skipped.result or {}, None
     for output in result.get("outputs") or []:
@@ -144,12 +144,12 @@ def show_again(shell: Any) -> None:
             shell.display_pub.publish(output["data"], output["metadata"])
     status = result.get("status")  # a log is untrusted
     ended = status if status in ("error", "timeout", "died") else "unfinished"
-    said = f"Not run again: in the run this cell did not end by itself ({ended})."
-    shell.display_pub.publish({"text/plain": said, "text/markdown": f"*{said}*"}, {"rlm": {"role": "ending"}})
+    text = f"Not run again: in the run this cell did not end by itself ({ended})."
+    shell.display_pub.publish({"text/plain": text, "text/markdown": f"*{text}*"}, {"rlm": {"role": "ending"}})
 
 
 def show_tracebacks_of_the_run(shell: Any, guest: ReplayGuest) -> None:
-    """Print an exception that the run had too, in place of raising it: papermill would stop at an error."""
+    """Print an exception that the run raised too, because papermill stops at an error output."""
     show = shell._showtraceback
 
     def show_traceback(kind: Any, error: Any, lines: list[str]) -> None:
@@ -163,12 +163,12 @@ def show_tracebacks_of_the_run(shell: Any, guest: ReplayGuest) -> None:
 
 
 def unpack(encoding: str, content: bytes) -> Any:
-    """A value from its bytes. A pickle is opened here, in the kernel, and nowhere else."""
+    """A value from its bytes. Only the kernel opens a pickle."""
     return json.loads(content) if encoding == "json" else rlm_guest.decode(encoding, memoryview(content))
 
 
 def install(shell: Any, folders: list[Path]) -> None:
-    """Make the REPL of the run. Called by the setup cell. `folders`: where the log may be."""
+    """Create the REPL of the run. Called by the setup cell. `folders`: where the log may be."""
     names = shell.user_ns
     mode = names.get("rlm_mode", "replay")
     if mode not in ("replay", "live"):
@@ -188,7 +188,7 @@ def install(shell: Any, folders: list[Path]) -> None:
 
 
 def uninstall(shell: Any) -> None:
-    """Take back what an earlier run of the setup cell did."""
+    """Undo an earlier run of the setup cell."""
     guest = getattr(shell.kernel, "rlm_guest", None)
     if guest is not None:
         shell.events.unregister("pre_run_cell", guest.cell_starts)
@@ -198,9 +198,9 @@ def uninstall(shell: Any) -> None:
 
 
 def prepare(guest: ReplayGuest, folder: Path) -> None:
-    """Set the kernel up as the run did: its seed, its setup cells, its tools, what earlier runs left, its input."""
+    """Set the kernel up as in the run: its seed, setup cells, tools, earlier runs in the same kernel, and input."""
     record, earlier = guest.record, rlm_replay_record.earlier_records(guest.record, folder)
-    guest.record = [*earlier, record][0]  # whose setup it was
+    guest.record = [*earlier, record][0]  # the first run has set the kernel up
     random.seed(record.metadata.get("seed", 0))
     for source in record.metadata.get("setup") or []:
         guest.shell.run_cell(source).raise_error()
@@ -213,7 +213,7 @@ def prepare(guest: ReplayGuest, folder: Path) -> None:
 
 
 def live_through(guest: ReplayGuest, run: rlm_replay_record.Record, index: int, folder: Path) -> None:
-    """Run the cells of an earlier run of the same kernel, which was a persistent one."""
+    """Run the cells of an earlier run in the same persistent kernel."""
     give_context(guest, run, index, folder)
     with capture_output():
         for cell in run.cells.values():
@@ -223,9 +223,9 @@ def live_through(guest: ReplayGuest, run: rlm_replay_record.Record, index: int, 
 
 
 def give_context(guest: ReplayGuest, run: rlm_replay_record.Record, index: int, folder: Path) -> None:
-    """Begin a run: give its input to the kernel, the `index`-th of it."""
+    """Begin a run: set its input in the kernel. `index`: counts the runs of the kernel from 0."""
     value = unpack(*rlm_replay_record.context_of(run.context, folder))
-    if index:  # what an earlier run left in our own names is not this one's
+    if index:  # an earlier run may have changed them
         guest.give("answer", {"content": "", "ready": False})
         guest.give("history", [])
     if (run.metadata.get("configuration") or {}).get("persistent"):
@@ -248,7 +248,7 @@ def provide(guest: ReplayGuest, tool: dict[str, Any]) -> None:
 
 
 def count_as_the_run_did(shell: Any, record: rlm_replay_record.Record) -> None:
-    """The next cell gets the number that it had in the run: a cell may refer to `_3`, `Out[3]` or its figures."""
+    """Give the next cell its number in the run: a cell may use `_3`, `Out[3]` or its figures."""
     counts = [(cell.result or {}).get("execution_count") for cell in record.cells.values()]
     first = next((count for count in counts if count), None)
 
@@ -258,5 +258,5 @@ def count_as_the_run_did(shell: Any, record: rlm_replay_record.Record) -> None:
             shell.history_manager.reset()
             shell.execution_count = first
 
-    # The setup cell itself is counted when it begins or when it ends, as the version of IPython has it.
+    # Some versions of IPython count the setup cell when it begins, others when it ends.
     shell.events.register("post_run_cell", begin)

@@ -1,4 +1,4 @@
-"""Read the log of a run inside a stock kernel: its cells, and the answers that they were given.
+"""Read the log of a run inside a stock kernel: its cells and their recorded answers.
 
 A part of the file that the setup cell of a notebook runs (`setup_cell.py`), where it is the module
 `rlm_replay_record`. It needs only the standard library.
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 SETUP = 0
-"""The cell number of the questions of the setup; the cells of the run begin at 1."""
+"""The cell number for calls of the setup; the cells of the run begin at 1."""
 
 CELL_ID = re.compile(r"rlm-[0-9a-f]{8}-t(\d{3,})-c(\d+)(?:-\d+)?")
 
 
 class NotRecordedError(RuntimeError):
-    """The record cannot answer; the message says what is missing and what to do."""
+    """The record has no answer; the message says what is missing and what to do."""
 
 
 class RecordedCell:
@@ -40,7 +40,7 @@ class RecordedCell:
 
     @property
     def was_cut_off(self) -> bool:
-        """Whether it did not end by itself: it is not run again, it would take as long or end the kernel."""
+        """Whether it did not end by itself. It is not run again: it would hang again, or end the kernel."""
         if self.result is None or self.result["status"] not in ("ok", "error"):
             return True
         interrupted = (self.result.get("error") or {}).get("name") == "KeyboardInterrupt"
@@ -48,11 +48,11 @@ class RecordedCell:
 
 
 class Record:
-    """What a log says of one run.
+    """The content of the log of one run.
 
     Args:
         lines: of the log.
-        child: the place of a child below the run that was logged: cell, call and prompt of each level.
+        child: the place of a child run in the logged run: cell, call and prompt of each level.
     """
 
     def __init__(self, lines: list[dict[str, Any]], child: list[Any]) -> None:
@@ -84,29 +84,29 @@ class Record:
             taken(line)
 
     def add_metadata(self, line: dict[str, Any]) -> None:
-        """How the run began."""
+        """The first line of the run."""
         self.metadata = self.metadata or line
 
     def add_kernel_ready(self, _: dict[str, Any]) -> None:
-        """The kernel was given the input. Of a run that was refused by a busy kernel there is nothing in it."""
+        """The kernel has the input. A run that a busy kernel refused has no such line."""
         self.served = True
 
     def add_context(self, line: dict[str, Any]) -> None:
-        """Where the input is."""
+        """The place of the input."""
         self.context = line
 
     def add_asked(self, line: dict[str, Any]) -> None:
-        """What the model was told."""
-        if not self._summarised:  # after a summary the model is only informed of it, which the history does not need
+        """Messages to the model."""
+        if not self._summarised:  # the history does not mention a summary
             self.conversation += line.get("told") or []
         self._summarised = False
 
     def add_reply(self, line: dict[str, Any]) -> None:
-        """What the model said."""
+        """A reply of the model."""
         self.conversation.append({"role": "assistant", "content": line["reply"]["text"] or "(empty)"})
 
     def add_summary(self, line: dict[str, Any]) -> None:
-        """From the next cell on, `history` holds what was said until now."""
+        """The conversation was summarised: from the next cell on, `history` holds the messages until now."""
         self.conversation += line.get("told") or []
         self._summarised = True
         self.histories[max(self.cells, default=0) + 1] = list(self.conversation)
@@ -120,22 +120,22 @@ class Record:
         self.cells[line["cell"]].result = line["result"]
 
     def add_subcall(self, line: dict[str, Any]) -> None:
-        """A cell asked."""
+        """A sub-call of a cell."""
         self._slots[line["cell"], line["query"]] = [self._slot(line["cell"], key) for key in line["keys"]]
         if line["cell"] != SETUP:
             self.cells[line["cell"]].unanswered += len(line["keys"])
 
     def add_answer(self, line: dict[str, Any]) -> None:
-        """A prompt was answered."""
+        """The answer to a prompt."""
         slot = self._slots[line["cell"], line["query"]][line["index"]]
         self.answers[slot] = answer_payload(line)
         if line["cell"] != SETUP:
             self.cells[line["cell"]].unanswered -= 1
 
     def add_tool_call(self, line: dict[str, Any]) -> None:
-        """A tool was called."""
+        """A call of a tool."""
         slot = self._slot(line["cell"], line["key"])
-        occurrence = line.get("occurrence")  # of calls at once the first to end need not be the first that was made
+        occurrence = line.get("occurrence")  # concurrent calls may end in any order
         self.answers[slot if occurrence is None else (*slot[:2], occurrence)] = answer_payload(line["outcome"])
 
     def _slot(self, cell: int, key: str) -> tuple[int, str, int]:
@@ -144,7 +144,7 @@ class Record:
         return cell, key, occurrence
 
     def find(self, source: str, cell_id: Any, expected: int) -> int:
-        """The number of the cell of the run that is run now. `expected`: the one after the latest."""
+        """The number of the recorded cell that is running now. `expected`: the one after the latest."""
         named = CELL_ID.fullmatch(cell_id) if isinstance(cell_id, str) else None
         if named is not None:
             turn = [cell.number for cell in self.cells.values() if cell.turn == int(named[1])]
@@ -155,7 +155,7 @@ class Record:
 
 
 def input_of(call: dict[str, Any], index: int) -> dict[str, Any]:
-    """The input of the child run that answers a prompt: that prompt, which is in a file if it is large."""
+    """The input of a child run: the prompt that it answers, which is in a file if it is large."""
     name = (call.get("stored") or {}).get(str(index))
     if name is None:
         return {"encoding": "text", "value": call["prompts"][index]}
@@ -170,7 +170,7 @@ def answer_payload(answer: dict[str, Any]) -> dict[str, str]:
 
 
 def keys(payload: dict[str, Any], images: list[bytes]) -> list[str]:
-    """What identifies each prompt of a question, or the call of a tool; the same as `journal.keys` of the host."""
+    """The keys that identify the prompts of a call, or the call of a tool; the same as `journal.keys` of the host."""
     if payload["kind"] == "tool":
         return [key("tool", payload["tool"], payload["args"], payload["kwargs"])]
     seen = [hashlib.sha256(image).hexdigest() for image in images]
@@ -179,16 +179,16 @@ def keys(payload: dict[str, Any], images: list[bytes]) -> list[str]:
 
 
 def key(*what: Any) -> str:
-    """The SHA-256 of values as JSON."""
+    """The SHA-256 of values as JSON, in hex."""
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def read_log(names: dict[str, Any], folders: list[Path]) -> tuple[Path, Record]:
-    """The log of the run, and what it says.
+    """The path of the log, and its content.
 
     Args:
         names: the parameters `rlm_log` and `rlm_child`.
-        folders: where the log may be; the first one that has it counts.
+        folders: where the log may be; the first folder that has it is used.
 
     Raises:
         NotRecordedError: no folder has it.
@@ -205,7 +205,7 @@ def read_log(names: dict[str, Any], folders: list[Path]) -> tuple[Path, Record]:
 
 
 def earlier_records(record: Record, folder: Path) -> list[Record]:
-    """The runs that a persistent kernel served before this one, in order."""
+    """The earlier runs in the same persistent kernel, in order."""
     name = record.metadata.get("continues")
     if not name:
         return []
@@ -217,7 +217,7 @@ def earlier_records(record: Record, folder: Path) -> list[Record]:
 
 
 def lines_of(log: Path) -> list[dict[str, Any]]:
-    """The lines of a log; the last one of a run that was killed may be cut."""
+    """The lines of a log. The last line of a run that was killed may be incomplete, and is skipped."""
     lines = []
     with log.open("rb") as file:
         for number, raw in enumerate(file, 1):
@@ -232,7 +232,7 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
 
 
 def context_of(stored: dict[str, Any], folder: Path) -> tuple[str, bytes]:
-    """The input of the run: how its bytes are read, and the bytes."""
+    """The encoding and the bytes of the input of the run."""
     if not stored:
         raise NotRecordedError(
             "The run ended before its context was stored: assign `context` yourself in a cell below."

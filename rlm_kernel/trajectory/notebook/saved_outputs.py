@@ -1,9 +1,9 @@
-"""The outputs of a cell as a notebook keeps them: what the kernel sent, within bounds and always valid.
+"""The outputs of a cell in a notebook: what the kernel sent, within limits and always valid.
 
-Text beyond the bound keeps its two ends, pictures are kept up to a bound of their own. A kernel may be locked in, and
-its notebook is opened outside: so what is kept runs nothing and loads nothing, also in a notebook that is trusted. HTML
-and Markdown are made harmless. Programs, views of widgets and other kinds that a front end draws by a program of its
-own (which may load what they name) are left out; the log has them.
+Of a text beyond the limit the two ends are kept; pictures have a limit of their own. A kernel may be isolated, but its
+notebook is opened outside. So the outputs run nothing and load nothing, also in a trusted notebook: HTML and Markdown
+are made inactive, and scripts, widgets and other kinds that a front end draws with code of its own are left out. The
+log has them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 from rlm_kernel.html.sanitizer import sanitize
 from rlm_kernel.kernel.outputs import cell_number, is_deep
-from rlm_kernel.text import format_duration, join_text
+from rlm_kernel.text import join_text
 from rlm_kernel.trajectory.notebook import markdown
+from rlm_kernel.trajectory.tree import describe_ending
 from rlm_kernel.types import CellResult, Output
 
 TEXT_CHARACTERS = 1_000_000
@@ -44,32 +45,26 @@ def bound_outputs(outputs: Iterable[Output]) -> list[Output]:
 
 
 def is_picture(kind: str) -> bool:
-    """Whether an output of this MIME type is base64."""
+    """Whether the data of this MIME type are base64."""
     return kind.startswith(_PICTURES) and kind != "image/svg+xml"
 
 
 def ending(result: CellResult | None, *, over: bool) -> list[Output]:
-    """What has to be said of a cell that did not end by itself. `over`: whether the run is."""
+    """A note on a cell that did not end by itself, or whose output is not complete. `over`: whether the run is."""
     if result is None:
-        said = "The run ended while this cell was running." if over else "This cell is running."
-    elif result.status == "timeout":
-        said = f"This cell was ended after {format_duration(result.seconds)}: it took too long."
-    elif result.status == "died":
-        said = "The kernel died while it ran this cell."
-    elif result.dropped_characters:
-        said = f"{result.dropped_characters:,} characters of output were not kept."
+        text = "The run ended while this cell was running." if over else "This cell is running."
     else:
-        return []
-    return [own_output("ending", {"text/markdown": f"*{said}*", "text/plain": said})]
+        text = describe_ending(result)
+    return [own_output("ending", {"text/markdown": f"*{text}*", "text/plain": text})] if text else []
 
 
 def own_output(role: str, data: dict[str, str]) -> Output:
-    """An output that no kernel sent; it is marked, so that a replay does not miss it."""
+    """An output that the kernel did not send; it is marked, so that a replay does not expect it."""
     return {"output_type": "display_data", "data": data, "metadata": {"rlm": {"role": role}}}
 
 
 class _Room:
-    """What may still be kept of a cell."""
+    """The room that is left for the outputs of a cell."""
 
     def __init__(self) -> None:
         self._text = TEXT_CHARACTERS
@@ -78,11 +73,8 @@ class _Room:
     def take(self, output: Output) -> Output:
         match output["output_type"]:
             case "stream":
-                return {
-                    "output_type": "stream",
-                    "name": output["name"],
-                    "text": self._shortened(join_text(output["text"])),
-                }
+                text = self._shortened(join_text(output["text"]))
+                return {"output_type": "stream", "name": output["name"], "text": text}
             case "error":
                 lines = "\n".join(map(str, output["traceback"]))
                 names = {"ename": str(output["ename"]), "evalue": self._shortened(str(output["evalue"]))}
@@ -127,7 +119,7 @@ class _Room:
 
 
 def _sizes(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The sizes of pictures. Other metadata says how to show things, and a converter may write it into a tag."""
+    """The sizes of pictures. Other metadata are dropped: a converter may write them into a tag."""
     sizes = {
         kind: _numbers(held) for kind, held in metadata.items() if _KINDS.fullmatch(kind) and isinstance(held, dict)
     }

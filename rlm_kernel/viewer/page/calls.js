@@ -110,13 +110,13 @@ function rowOf(asked, place, memory, key, enter) {
   const { call, index, prompt } = asked;
   const answer = call.answers.get(index);
   const child = call.children.get(index);
-  const said = answer ? (answer.error ?? answer.text) : "no answer yet";
+  const text = answer ? (answer.error ?? answer.text) : "no answer yet";
   const summary = h(
     "span.row",
     {},
     h("span.row-number.muted", {}, grouped(place + 1)),
     h("span.row-prompt", {}, plainLine(firstWords(prompt)) || "(empty prompt)"),
-    h(`span.row-answer${answer?.error ? ".bad-text" : ""}`, {}, plainLine(firstWords(said)) || "(empty answer)"),
+    h(`span.row-answer${answer?.error ? ".bad-text" : ""}`, {}, plainLine(firstWords(text)) || "(empty answer)"),
     h("span.row-figures.muted", {}, child && h("span.badge", {}, "child"), ...figuresOf(answer)),
   );
   return fold(memory, `${key}/call ${place}`, summary, () => bodyOf(asked, enter), { class: "call" });
@@ -148,13 +148,13 @@ function bodyOf({ call, index, prompt }, enter) {
 
 function facts(call, answer) {
   const { usage } = answer ?? {};
-  const said = [call.kind, answer?.model || call.model];
+  const parts = [call.kind, answer?.model || call.model];
   if (answer && wasAsked(answer)) {
-    said.push(`${grouped(usage.input)} tokens in, ${grouped(usage.output)} out`, dollars(usage.cost));
+    parts.push(`${grouped(usage.input)} tokens in, ${grouped(usage.output)} out`, dollars(usage.cost));
   }
-  if (answer) said.push(seconds(answer.seconds));
-  if (answer?.attempts > 1) said.push(count(answer.attempts, "attempt"));
-  return h("p.muted.facts-line", {}, said.filter(Boolean).join(" · "));
+  if (answer) parts.push(seconds(answer.seconds));
+  if (answer?.attempts > 1) parts.push(count(answer.attempts, "attempt"));
+  return h("p.muted.facts-line", {}, parts.filter(Boolean).join(" · "));
 }
 
 function titled(title, ...content) {
@@ -163,15 +163,15 @@ function titled(title, ...content) {
 
 /** The calls of custom tools. */
 export function toolsOf(cell, memory, key) {
-  return cell.tools.map(({ said, error, result, seconds: took }, index) => {
+  return cell.tools.map(({ call, error, result, seconds: took }, index) => {
     const came = `→ ${plainLine(firstWords(result, 80))} · ${seconds(took)}`;
     const summary = [
       h("span.calls-title", {}, "Tool"),
-      h("code.tool-call", {}, plainLine(firstWords(said, 120))),
+      h("code.tool-call", {}, plainLine(firstWords(call, 120))),
       h(`span${error === null ? ".muted" : ".bad-text"}`, {}, came),
     ];
     const body = () => [
-      titled("Call", passage(said)),
+      titled("Call", passage(call)),
       titled(error === null ? "Result" : "Error", passage(result, { kind: error === null ? "answer" : "error" })),
     ];
     return fold(memory, `${key}/tool ${index}`, summary, body, { class: "calls" });

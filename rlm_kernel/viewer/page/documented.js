@@ -23,7 +23,7 @@ export function documentedTurn(run, turn, line) {
   run.time = Math.max(run.time, ended);
   const messages = messagesOf(Array.isArray(line.prompt) ? line.prompt : [{ role: "user", content: line.prompt }]);
   run.question ||= questionIn(messages);
-  turn.told = messages.slice(messages.findLastIndex((message) => message.role === "assistant") + 1);
+  turn.messages = messages.slice(messages.findLastIndex((message) => message.role === "assistant") + 1);
   turn.reply = { text: textOf(line.response), ending: "", usage: null };
   Object.assign(turn, { asked: Math.max(0, ended - took), whole: took });
   for (const block of list(line.code_blocks)) cellOf(run, turn, fields(block));
@@ -88,7 +88,7 @@ function promptOf({ prompt }) {
 }
 
 function questionIn(messages) {
-  const told = messages.filter((message) => message.role === "user").map((message) => message.content);
-  const found = told.reverse().flatMap((text) => QUESTIONS.map((pattern) => pattern.exec(text)?.[1]));
+  const texts = messages.filter((message) => message.role === "user").map((message) => message.content);
+  const found = texts.reverse().flatMap((text) => QUESTIONS.map((pattern) => pattern.exec(text)?.[1]));
   return found.find(Boolean) ?? "";
 }

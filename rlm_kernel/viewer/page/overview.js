@@ -37,8 +37,8 @@ export function stateOf(run, live) {
 }
 
 function about(run) {
-  const said = [run.model, run.environment, Number.isFinite(run.began) && day(run.began)];
-  return said.filter(Boolean).map((words) => h("span", {}, words));
+  const facts = [run.model, run.environment, Number.isFinite(run.began) && day(run.began)];
+  return facts.filter(Boolean).map((words) => h("span", {}, words));
 }
 
 function outcome(run, live) {
@@ -126,7 +126,7 @@ function usageByModel(run, memory) {
       h("table", {}, h("thead", {}, head), h("tbody", {}, models.map(row))),
     );
   const summary = [h("span", {}, "Usage by model"), h("span.muted", {}, count(models.length, "model"))];
-  return fold(memory, "models", summary, table, { class: "told" });
+  return fold(memory, "models", summary, table, { class: "folded" });
 }
 
 /** The models of the outcome, else those of the calls so far. */
@@ -172,18 +172,18 @@ function settings(run, memory) {
     "settings",
     [h("span", {}, "Input and settings"), h("span.muted", {}, [type, size].filter(Boolean).join(", "))],
     body,
-    { class: "told" },
+    { class: "folded" },
   );
 }
 
 function warnings(run, log, live, problem) {
-  const said = [problem, ...log.problems.slice(0, 5)].filter(Boolean);
-  if (log.problems.length > 5) said.push(`${grouped(log.problems.length - 5)} more lines could not be read.`);
+  const notes = [problem, ...log.problems.slice(0, 5)].filter(Boolean);
+  if (log.problems.length > 5) notes.push(`${grouped(log.problems.length - 5)} more lines could not be read.`);
   if (log.cut && !live)
-    said.push(
+    notes.push(
       "The last line of the log is incomplete: the process was killed while writing it. All lines before it are shown.",
     );
   if (run.partial && !run.depth && !run.usage)
-    said.push("This log does not record the usage of the root model: tokens and cost are those of the sub-calls.");
-  return said.map((words) => h("p.note", {}, words));
+    notes.push("This log does not record the usage of the root model: tokens and cost are those of the sub-calls.");
+  return notes.map((words) => h("p.note", {}, words));
 }

@@ -5,7 +5,7 @@ import { list } from "./shapes.js";
 
 export class Turn {
   constructor(iteration, place) {
-    Object.assign(this, { iteration, place, told: [], reply: null, seconds: null, asked: null, whole: null });
+    Object.assign(this, { iteration, place, messages: [], reply: null, seconds: null, asked: null, whole: null });
     Object.assign(this, { cells: [], notices: [], summary: null, finished: null, answer: null });
   }
 

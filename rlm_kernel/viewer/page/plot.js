@@ -23,7 +23,7 @@ export function plotOf(run, memory) {
     {},
     h("figcaption", {}, legend(run)),
     frame,
-    fold(memory, "figures", "The figures as a table", () => table(run), { class: "told" }),
+    fold(memory, "figures", "The figures as a table", () => table(run), { class: "folded" }),
   );
 }
 
@@ -54,8 +54,8 @@ function drawing(run, width, known) {
   parts.push(axis(end, x, top - GAP + 14, width));
   const height = top + 6;
   const { input, output, cost } = run.spent();
-  const said = `Over ${seconds(end)}: ${grouped(run.turns.length)} turns, ${grouped(input + output)} tokens, ${dollars(cost)}. The table below has the figures.`;
-  return s("svg", { role: "img", "aria-label": said, width, height, viewBox: `0 0 ${width} ${height}` }, parts);
+  const summary = `Over ${seconds(end)}: ${grouped(run.turns.length)} turns, ${grouped(input + output)} tokens, ${dollars(cost)}. The table below has the figures.`;
+  return s("svg", { role: "img", "aria-label": summary, width, height, viewBox: `0 0 ${width} ${height}` }, parts);
 }
 
 /** A strip of activities: the model writes, a cell runs. */

@@ -138,7 +138,7 @@ const TAKERS = {
   asked(run, line) {
     const turn = run.turn(line.iteration);
     turn.asked ??= number(line.time);
-    turn.told.push(...messagesOf(line.told));
+    turn.messages.push(...messagesOf(line.told));
   },
   reply(run, line) {
     Object.assign(run.turn(line.iteration), { reply: replyOf(line.reply), seconds: number(line.seconds) });

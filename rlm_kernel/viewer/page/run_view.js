@@ -171,7 +171,7 @@ export class RunView {
       details?.unfold();
       return details ?? card;
     };
-    if (hit.part === "told" || hit.part === "summary") return unfolded(`${key}/${hit.part}`);
+    if (hit.part === "messages" || hit.part === "summary") return unfolded(`${key}/${hit.part}`);
     const cell = `${key}/cell ${hit.cell}`;
     if (hit.part === "cell") return card.querySelector(`[data-cell="${cell}"]`) ?? card;
     if (hit.part === "tool") return unfolded(`${cell}/tool ${hit.place}`);

@@ -38,8 +38,8 @@ function* places(run, path) {
   yield { path, turn: -1, label: "Question", part: "overview", text: run.question };
   for (const turn of run.turns) {
     const here = { path, turn: turn.place };
-    for (const message of turn.told)
-      yield { ...here, label: `${turn.title} · told`, part: "told", text: message.content };
+    for (const message of turn.messages)
+      yield { ...here, label: `${turn.title} · messages`, part: "messages", text: message.content };
     yield { ...here, label: `${turn.title} · model`, part: "card", text: turn.reply?.text ?? "" };
     for (const cell of turn.cells) yield* placesOfCell(cell, here);
     for (const notice of turn.notices) yield { ...here, label: `${turn.title} · notice`, part: "card", text: notice };
@@ -68,7 +68,7 @@ function* placesOfCell(cell, here) {
     if (answer) yield { ...where, label: `${title}, answer`, part: "call", place, text: answer.error ?? answer.text };
   }
   for (const [place, tool] of cell.tools.entries()) {
-    yield { ...where, label: `${name} · tool`, part: "tool", place, text: `${tool.said} ${tool.result}` };
+    yield { ...where, label: `${name} · tool`, part: "tool", place, text: `${tool.call} ${tool.result}` };
   }
   for (const call of cell.calls) {
     for (const child of call.children.values()) yield* places(child, [...here.path, child]);

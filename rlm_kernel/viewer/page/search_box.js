@@ -9,7 +9,7 @@ const PATIENCE = 120; // milliseconds after the last key: a search over 10 MB ta
 /** The box. `find(words)` gives hits, `pick(hit, words)` goes to one, `leave()` returns the focus. */
 export function searchBox({ find, pick, leave }) {
   const list = h("ul.hits", { role: "listbox", id: "rlm-hits", "aria-label": "Search results", hidden: true });
-  const said = h("p.hits-count.muted", { role: "status" });
+  const status = h("p.hits-count.muted", { role: "status" });
   const input = h("input", {
     type: "search",
     placeholder: "Search",
@@ -20,7 +20,7 @@ export function searchBox({ find, pick, leave }) {
     autocomplete: "off",
     spellcheck: "false",
   });
-  const box = h("div.search", {}, input, h("div.hits-panel", { hidden: true }, said, list));
+  const box = h("div.search", {}, input, h("div.hits-panel", { hidden: true }, status, list));
   const panel = box.lastChild;
   const state = { hits: [], chosen: -1, timer: 0 };
 
@@ -30,7 +30,7 @@ export function searchBox({ find, pick, leave }) {
     state.chosen = state.hits.length ? 0 : -1;
     panel.hidden = list.hidden = !words;
     input.setAttribute("aria-expanded", String(!panel.hidden));
-    said.textContent = state.hits.length
+    status.textContent = state.hits.length
       ? `${count(state.hits.length, "place")}${state.hits.length === 200 ? ", more were found" : ""}`
       : "No matches";
     list.replaceChildren(...state.hits.map(option));

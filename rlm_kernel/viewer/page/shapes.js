@@ -95,7 +95,7 @@ export function toolOf(line) {
   const words = [...list(call.args).map((value) => JSON.stringify(value)), ...named].join(", ");
   const error = textOrNull(outcome.error);
   return {
-    said: `${textOf(call.tool)}(${words})`,
+    call: `${textOf(call.tool)}(${words})`,
     error,
     result: error ?? textOf(outcome.text),
     seconds: number(line.seconds),

@@ -24,7 +24,7 @@ export function turnCard(run, turn, memory, enter) {
     "section.turn",
     { "aria-label": turn.title, "data-card": turn.place },
     head,
-    told(turn, memory, key),
+    messages(turn, memory, key),
     body,
     happenings(turn, memory, key),
   );
@@ -32,25 +32,25 @@ export function turnCard(run, turn, memory, enter) {
 
 function figuresOf(run, turn) {
   const { input, output, cost, calls } = run.spent(turn);
-  const said = [];
-  if (turn.seconds !== null) said.push(`model ${seconds(turn.seconds)}`);
-  if (turn.finished !== null) said.push(`in all ${seconds(turn.finished)}`);
-  if (calls) said.push(`${short(input)} tokens in, ${short(output)} out`);
-  if (calls && cost !== null) said.push(dollars(cost));
+  const figures = [];
+  if (turn.seconds !== null) figures.push(`model ${seconds(turn.seconds)}`);
+  if (turn.finished !== null) figures.push(`in all ${seconds(turn.finished)}`);
+  if (calls) figures.push(`${short(input)} tokens in, ${short(output)} out`);
+  if (calls && cost !== null) figures.push(dollars(cost));
   const ending = turn.reply?.ending;
-  if (ending && !["stop", "end_turn"].includes(ending)) said.push(`ended by ${ending}`);
-  return said;
+  if (ending && !["stop", "end_turn"].includes(ending)) figures.push(`ended by ${ending}`);
+  return figures;
 }
 
-function told(turn, memory, key) {
-  if (!turn.told.length) return null;
-  const length = turn.told.reduce((sum, message) => sum + message.content.length, 0);
+function messages(turn, memory, key) {
+  if (!turn.messages.length) return null;
+  const length = turn.messages.reduce((sum, message) => sum + message.content.length, 0);
   const summary = [
     h("span", {}, "Messages to the model"),
-    h("span.muted", {}, `${count(turn.told.length, "message")}, ${grouped(length)} characters`),
+    h("span.muted", {}, `${count(turn.messages.length, "message")}, ${grouped(length)} characters`),
   ];
   const body = () =>
-    turn.told.map((message) =>
+    turn.messages.map((message) =>
       h(
         "div.message",
         {},
@@ -58,7 +58,7 @@ function told(turn, memory, key) {
         passage(message.content, { kind: "prose", label: "Message" }),
       ),
     );
-  return fold(memory, `${key}/told`, summary, body, { class: "told" });
+  return fold(memory, `${key}/messages`, summary, body, { class: "folded" });
 }
 
 function pieceOf(piece, memory, key, enter) {
@@ -107,7 +107,7 @@ function happenings(turn, memory, key) {
   if (turn.summary !== null) {
     const body = () => passage(turn.summary, { kind: "prose", label: "Summary" });
     parts.push(
-      fold(memory, `${key}/summary`, [h("span", {}, "The conversation was summarised here")], body, { class: "told" }),
+      fold(memory, `${key}/summary`, [h("span", {}, "The conversation was summarised here")], body, { class: "folded" }),
     );
   }
   if (turn.answer !== null) {

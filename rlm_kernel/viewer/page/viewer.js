@@ -21,7 +21,7 @@ export class Viewer {
       host,
       library,
       alone: keyTarget !== host,
-      told: { open, home },
+      handlers: { open, home },
       entries: [],
       current: null,
       view: null,
@@ -90,8 +90,8 @@ export class Viewer {
     if (entry !== this.current) this.search.clear();
     this.current = entry;
     this.draw();
-    if (entry) this.told.open(entry);
-    else this.told.home();
+    if (entry) this.handlers.open(entry);
+    else this.handlers.home();
     this.focusMain();
   }
 
@@ -150,8 +150,8 @@ export class Viewer {
   }
 
   /** Take the list of runs from the server. */
-  shelve(told) {
-    Object.assign(this.library, told);
+  shelve(library) {
+    Object.assign(this.library, library);
     if (this.current) return;
     const top = this.body.firstChild?.scrollTop ?? 0;
     this.drawLibrary();
@@ -233,11 +233,11 @@ export class Viewer {
 
 function waiting(entry) {
   const empty = entry.loaded ? `${entry.log.name} has no run yet.` : "Reading …";
-  const said = entry.problem ?? entry.log.problems[0] ?? empty;
+  const text = entry.problem ?? entry.log.problems[0] ?? empty;
   return h(
     "main.scroller",
     {},
-    h("div.library", {}, h("h1", { tabindex: "-1" }, entry.log.name), h("p.note", {}, said)),
+    h("div.library", {}, h("h1", { tabindex: "-1" }, entry.log.name), h("p.note", {}, text)),
   );
 }
 
