@@ -112,9 +112,8 @@ def _tool(name: Any, given: Any, argument: str) -> Tool:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ConfigError(f"{argument}[{name!r}]: the name of a tool must be a Python name.")
     if name in RESERVED:
-        raise ConfigError(
-            f"{argument}[{name!r}]: this name is reserved; choose another than {', '.join(sorted(RESERVED))}."
-        )
+        names = ", ".join(sorted(RESERVED))
+        raise ConfigError(f"{argument}[{name!r}]: this name is reserved: choose another one. Reserved names: {names}.")
     content, description = given, None
     if isinstance(given, dict) and "tool" in given and given.keys() <= {"tool", "description"}:
         content, description = given["tool"], given.get("description")
