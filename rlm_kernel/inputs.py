@@ -66,14 +66,14 @@ def of_arguments(args: argparse.Namespace) -> str | dict[str, str] | None:
 def read(source: str, option: str = "--context", max_bytes: int = MAX_BYTES) -> str | dict[str, str]:
     """The text of a file, the texts of a folder by relative path, or with ``"-"`` what stdin holds.
 
-    Bytes that are not UTF-8 become lone surrogates, so that nothing is lost. What a folder holds besides text is
-    skipped, and so are hidden files (a `.env` holds keys) and folders such as node_modules. Links that lead out of the
-    folder or to what is skipped, devices and pipes in it are refused. stderr says what that was. A single file may be
-    a link or a pipe: the user named it.
+    Bytes that are not UTF-8 become lone surrogates, so that nothing is lost. In a folder, binary files, hidden files (a
+    `.env` holds keys) and folders such as node_modules are skipped. Links out of the folder or to skipped files,
+    devices and pipes in it are refused. All of these are listed on stderr. A single file may be a link or a pipe,
+    because the user named it.
 
     Args:
         source: a path, or ``"-"``.
-        option: what the user gave it with, for messages.
+        option: the option that named it, for messages.
         max_bytes: how many bytes may be read.
 
     Raises:
@@ -83,7 +83,7 @@ def read(source: str, option: str = "--context", max_bytes: int = MAX_BYTES) -> 
     if source == "-":
         with _explained(f"{option} stdin", option, max_bytes):
             return _text(_stdin(), f"{option} stdin", max_bytes)
-    if not source:  # as a path it would mean the working folder
+    if not source:  # as a path it would be the working folder
         raise ConfigError(f"{option} is empty: name a file or a folder.")
     with _explained(f"{option} {source}", option, max_bytes):
         fd = os.open(source, os.O_RDONLY | os.O_NOCTTY)
@@ -105,7 +105,7 @@ def _content(fd: int, source: str, option: str, max_bytes: int) -> str | dict[st
 
 @contextmanager
 def _explained(name: str, option: str, max_bytes: int) -> Iterator[None]:
-    """Say why an input cannot be read."""
+    """Convert errors into a `ConfigError` that says why an input cannot be read."""
     more = f"raise {LIMIT_OPTION if option.startswith('-') else 'max_bytes'}"
     try:
         yield

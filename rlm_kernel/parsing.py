@@ -17,11 +17,11 @@ from itertools import chain, islice
 _LANGUAGES = frozenset({"repl", "python", "python3", "py", "ipython", "ipython3", "pycon"})
 """Of the blocks that are run."""
 
-# Possessive where one part could give to the next what it has taken: each try would cost a line's length.
+# Possessive quantifiers: backtracking would take quadratic time.
 _OPENING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+\{?\.?(?P<language>[\w+-]*+)[^`\n]*+$", re.MULTILINE)
 _CLOSING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t\r]*+$", re.MULTILINE)
 _THINKING = re.compile(r"^[ \t]*+<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.MULTILINE)
-# In quotes the tag is text that is spoken about, or that code looks for.
+# A tag in quotes is part of a text or of code.
 _THINKING_ENDS = re.compile(r"(?<![\"'`])</(?:think|thinking|reasoning)>(?![\"'`])")
 _THINKING_BEGINS = re.compile(r"<think|<reasoning")
 _FINAL = re.compile(r"^[ \t>*_`]*+(FINAL_VAR|FINAL)\(", re.MULTILINE)
@@ -36,13 +36,13 @@ _MAX_COMPILED = 300_000
 
 
 class _Compiler:
-    """Asks Python what it makes of parts of a reply, within a budget. What goes beyond it is not looked at."""
+    """Compiles parts of a reply, within a budget. Parts beyond the budget are not compiled."""
 
     def __init__(self) -> None:
         self._room = _MAX_COMPILED
 
     def problem(self, code: str) -> str | None:
-        """Why the code is not Python, or None when it is, and when nobody looked."""
+        """Why the code is not Python; None: it is, or it was not compiled."""
         if not self._takes(code):
             return None
         flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -55,7 +55,7 @@ class _Compiler:
         return None
 
     def string(self, text: str) -> str | None:
-        """The value of a string literal; None for what is none, and when nobody looked."""
+        """The value of a string literal; None: it is not one, or it was not compiled."""
         if not _QUOTED.match(text) or not self._takes(text):
             return None
         try:
@@ -73,10 +73,10 @@ class _Compiler:
 
 @dataclass(frozen=True, slots=True)
 class TextAnswer:
-    """An answer in the words of a reply.
+    """An answer that is given as text.
 
     Attributes:
-        text: what stood between the parentheses; the quotes of a quoted text are gone.
+        text: the text between the parentheses, without its quotes.
         name: the variable it may name, or None.
         must_be_variable: it was given as `FINAL_VAR(name)`.
     """
@@ -88,13 +88,13 @@ class TextAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """What is in a reply.
+    """The parts of a reply.
 
     Attributes:
         blocks: the code blocks to run, in order.
         answer: the first answer given as text, or None.
         cut: the reply ended by its length limit inside a code block.
-        prose: the words outside of the code blocks; not compared.
+        prose: the text outside of the code blocks; not compared.
     """
 
     blocks: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
     """Read a reply.
 
     Args:
-        text: the model's words.
+        text: the reply.
         finished: whether the model stopped by itself. A fence left open is closed by the end of a finished reply; an
             unfinished one is not run.
     """
@@ -162,7 +162,7 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
 
 
 def without_thinking(text: str) -> str:
-    """The reply without what the model thought aloud in tags."""
+    """The reply without the thinking in tags."""
     end = _THINKING_ENDS.search(text)
     if end is not None and _THINKING_BEGINS.search(text, 0, end.start()) is None:  # it was opened before the reply
         text = text[end.end() :]

@@ -1,6 +1,6 @@
-"""The records that the parts of the engine pass to each other. They are frozen and do nothing.
+"""The frozen records that the parts of the engine pass to each other.
 
-Messages, replies and usage; what a cell asks (`Query`, `ToolCall`) and is given (`Answer`); the result of a cell; the
+Messages, replies and usage; the questions of a cell (`Query`, `ToolCall`) and their `Answer`; the result of a cell; the
 completion that a caller receives. `UsageMeter` adds up the usage of a run.
 """
 
@@ -15,10 +15,10 @@ from functools import reduce
 from typing import Any, Literal, NamedTuple, NotRequired, Self, TypedDict
 
 MAX_IMAGE_BYTES = 20_000_000
-"""Of one picture. The guest refuses larger ones with a hint; the host drops what comes all the same."""
+"""Limit of one image. The guest refuses larger ones with a hint; the host refuses them, too."""
 
 MAX_IMAGES = 100
-"""Of one question."""
+"""Limit of one question."""
 
 _BEGINNINGS: dict[str, tuple[bytes, ...]] = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),
@@ -27,12 +27,12 @@ _BEGINNINGS: dict[str, tuple[bytes, ...]] = {
 }
 
 Prompt = str | dict[str, Any] | list[Any]
-"""What `completion()` takes: it becomes the variable `context` in the kernel."""
+"""The input of `completion()`; it becomes the variable `context` in the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture in a prompt.
+    """An image in a prompt.
 
     Attributes:
         media_type: ``"image/png"``, ``"image/jpeg"``, ``"image/gif"`` or ``"image/webp"``.
@@ -48,10 +48,10 @@ class Image:
 
     @classmethod
     def of(cls, data: bytes) -> Self:
-        """The picture in these bytes.
+        """The image in these bytes.
 
         Raises:
-            ValueError: they are no PNG, JPEG, GIF or WebP, or too many.
+            ValueError: they are not a PNG, JPEG, GIF or WebP image, or too many.
         """
         kind = next((name for name, begins in _BEGINNINGS.items() if data.startswith(begins)), None)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -69,8 +69,8 @@ class Slot(NamedTuple):
 
     Attributes:
         cell: the number of the cell that asks.
-        key: what identifies the question (`journal.keys`).
-        occurrence: how often the cell has asked the same before.
+        key: identifies the question (`journal.keys`).
+        occurrence: how often the cell has asked the same question before.
     """
 
     cell: int
@@ -85,8 +85,8 @@ class Query:
     Attributes:
         id: chosen by the guest; the same for every re-send.
         kind: which function was called.
-        prompts: one text, or those of the batch in order.
-        model: the name the cell asked for, or None for the default.
+        prompts: one text, or the texts of the batch in order.
+        model: the requested model, or None for the default.
         batch: whether it was a `..._batched` call.
         schema: a JSON Schema that the answers have to fit, as the kernel sent it; None for text.
         images: the same for all prompts.
@@ -127,7 +127,7 @@ class Answer:
 
     Attributes:
         text: the answer, with a schema as JSON; of a tool its result as JSON.
-        error: why there is none; of a tool the exception's class name and message as JSON.
+        error: why there is no answer, or None; of a tool the exception's class name and message as JSON.
         refused: the call itself was wrong: the error is raised in the cell as a ValueError, for a batch too.
     """
 
@@ -137,7 +137,7 @@ class Answer:
 
 
 class Message(TypedDict):
-    """One message of a conversation with a model. Only a user message has `images`, which stand before its words."""
+    """One message of a conversation with a model. Only user messages have `images`, which precede the text."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -146,10 +146,10 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one call cost.
+    """The tokens and the cost of one call.
 
     Attributes:
-        input_tokens: tokens of the prompt, those read from a cache included.
+        input_tokens: tokens of the prompt, including those read from a cache.
         output_tokens: tokens of the reply.
         cached_tokens: how many of the input tokens came from the provider's cache.
         cost: US dollars, or None if it is unknown; never 0 for unknown.
@@ -181,12 +181,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered.
+    """The reply of a model.
 
     Attributes:
         text: the text of the reply.
         model: the model that answered, as the provider names it.
-        usage: what the call cost.
+        usage: tokens and cost of the call.
         finish_reason: ``"stop"``, ``"length"`` (cut by the length limit) or the provider's own term; None: not
             reported.
     """
@@ -199,7 +199,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ModelUsageSummary:
-    """The calls of one model, added up. `total_cost` (US dollars) is None when a call's cost is unknown.
+    """The sums over the calls of one model. `total_cost` (US dollars) is None if the cost of a call is unknown.
 
     `estimated_tokens` and `estimated_cost` are the parts of the sums that were not reported, see `Usage`.
     """
@@ -296,8 +296,8 @@ class RLMChatCompletion:
         response: the answer.
         usage_summary: tokens and cost of the root and all sub-calls.
         execution_time: seconds.
-        metadata: the whole trajectory when a logger was given, else None.
-        parsed: with a `response_schema` the answer as an object, of the pydantic class when one was given.
+        metadata: the whole trajectory if there is a logger, else None.
+        parsed: with a `response_schema`, the answer as an object: JSON data, or of the given pydantic class.
     """
 
     root_model: str
@@ -316,12 +316,12 @@ class RLMChatCompletion:
 
 
 Output = dict[str, Any]
-"""One output of a cell, as nbformat 4 writes it: `stream`, `display_data`, `execute_result` or `error`."""
+"""One output of a cell in the format of nbformat 4: `stream`, `display_data`, `execute_result` or `error`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellError:
-    """What a cell raised: the class name, its message and the traceback without terminal colours."""
+    """The exception of a cell: the class name, its message and the traceback without terminal colours."""
 
     name: str
     message: str
@@ -330,15 +330,15 @@ class CellError:
 
 @dataclass(frozen=True, slots=True)
 class CellReport:
-    """What the guest saw after a cell, sent with the cell's own messages.
+    """The report of the guest after a cell, sent with the cell's own messages.
 
     Attributes:
         final: the value of the last `FINAL(...)` or `FINAL_VAR(...)` call, or None.
         answer: the content of `answer` when its `ready` is true, else None.
-        draft: the content of `answer` when there is some, ready or not.
+        draft: the content of `answer`, ready or not; None: it is empty.
         variables: the user's variables, name to type name.
         restored: names that the cell overwrote or deleted, to the name that keeps the cell's value (None: deleted).
-        final_json, answer_json: the same values as JSON, where they are no text and JSON can hold them.
+        final_json, answer_json: the same values as JSON, if they are not text and JSON can hold them.
     """
 
     final: str | None = None
@@ -355,18 +355,18 @@ CellStatus = Literal["ok", "error", "timeout", "died"]
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What a cell did.
+    """The result of a cell.
 
     Attributes:
         code: the cell.
-        status: ``ok``; ``error``: it raised; ``timeout``: it was ended; ``died``: the kernel did.
+        status: ``ok``; ``error``: it raised; ``timeout``: it was stopped; ``died``: the kernel died.
         outputs: nbformat outputs in order; streams are merged, displays keep every MIME type.
-        error: what it raised, or None.
-        report: what the guest saw after the cell.
+        error: the exception, or None.
+        report: the report of the guest after the cell.
         execution_count: the kernel's count, or None when the cell did not get that far.
         seconds: wall-clock time of the cell.
-        dropped_characters: how much output was left out of `outputs` because of the memory cap.
-        kernel_alive: False when the kernel has to be restarted before the next cell.
+        dropped_characters: how much output is not in `outputs`, because of the memory limit.
+        kernel_alive: False if the kernel has to be restarted before the next cell.
     """
 
     code: str
@@ -403,7 +403,7 @@ class CellResult:
 
 
 class UsageMeter:
-    """The usage of one run by model. All calls of a run end in one event loop, so there is nothing to lock.
+    """The usage of one run by model. All calls of a run end in one event loop, so no lock is needed.
 
     Args:
         parent: the meter of the run that started this one; it counts the same calls.

@@ -32,7 +32,7 @@ class Schema:
 
     Attributes:
         document: the schema.
-        build: makes the object that the user gets; raises ValueError for what it does not take.
+        build: makes the object that the user gets; raises ValueError for a value that it refuses.
     """
 
     document: dict[str, Any]
@@ -44,7 +44,7 @@ class Schema:
 
         Raises:
             TypeError: it is neither.
-            ValueError: it is no JSON Schema that can be used; the message says why.
+            ValueError: it is not a usable JSON Schema; the message says why.
         """
         if not isinstance(given, dict) and callable(getattr(given, "model_json_schema", None)):
             return cls(check_schema(given.model_json_schema()), given.model_validate)
@@ -53,11 +53,11 @@ class Schema:
         return cls(check_schema(given))
 
     def read(self, text: str, *, whole: bool = True) -> Any:
-        """The value in a model's words: JSON, alone or in one fenced block.
+        """The value in a model's reply: JSON, alone or in one fenced block.
 
         Args:
-            text: the words.
-            whole: False when they were cut by the length limit.
+            text: the reply.
+            whole: False if it was cut by the length limit.
 
         Raises:
             MisfitError: there is no JSON in it, or it does not fit.
@@ -67,7 +67,7 @@ class Schema:
         return value
 
     def fit(self, value: Any) -> Any:
-        """What the user gets for a JSON value.
+        """The object that the user gets for a JSON value.
 
         Raises:
             MisfitError: it does not fit.
@@ -82,11 +82,11 @@ class Schema:
             raise MisfitError(_complaints(error)) from error
 
     def take(self, text: str, as_json: str | None = None) -> str:
-        """An answer that was given in a cell or in words, as JSON.
+        """An answer of a cell or of a reply, as JSON.
 
         Args:
-            text: the answer; where it is not the JSON of a value that fits, it may be one as it stands.
-            as_json: what the kernel made of a value that is no text, or None.
+            text: the answer. If it is not the JSON of a value that fits, the text itself may be such a value.
+            as_json: the JSON of a value that is not text, from the kernel, or None.
 
         Raises:
             MisfitError: it does not fit.
@@ -149,7 +149,7 @@ class Repairs:
 
 
 def add_instructions(messages: Sequence[Message], schema: dict[str, Any]) -> list[Message]:
-    """The conversation with the schema in words at its end, for a provider without a mode for it."""
+    """The conversation with the schema in its last message, for a provider without a mode for it."""
     *before, last = messages
     content = f"{last['content']}\n\nAnswer with JSON only, no words around it. It must fit this JSON Schema:\n"
     return [*before, {**last, "content": content + text_of(schema)}]
@@ -162,7 +162,7 @@ def request_for_repair(misfit: MisfitError) -> str:
 
 
 def is_strict(schema: Any) -> bool:
-    """Whether every object says all its names and needs them all, as OpenAI's strict mode demands."""
+    """Whether every object declares all its names and requires them, as OpenAI's strict mode demands."""
     return all(
         _texts(part.get("required")) == part["properties"].keys() and part.get("additionalProperties") is False
         for part in _objects(schema)
@@ -170,7 +170,7 @@ def is_strict(schema: Any) -> bool:
 
 
 def is_closed(schema: Any) -> bool:
-    """Whether no object may hold names that the schema does not say: only then a mode that adds none loses nothing."""
+    """Whether no object may hold undeclared names. Only then a mode without undeclared names loses nothing."""
     return all(part["properties"] and not part.get("additionalProperties") for part in _objects(schema))
 
 
@@ -204,7 +204,7 @@ def _complaints(error: ValueError) -> list[str]:
 
 
 def _objects(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every part that describes an object; one without properties describes a dict of anything."""
+    """Every part that describes an object. A part without properties describes any dict."""
     for part in _subschemas(schema):
         properties = part.get("properties")
         if part.get("type") == "object" or isinstance(properties, dict):
@@ -212,7 +212,7 @@ def _objects(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
-    """The schema and those in it: not what is data, or a name."""
+    """The schema and the schemas in it, without data and names."""
     waiting = [schema]
     while waiting:
         part = waiting.pop()
