@@ -126,7 +126,7 @@ def _explained(name: str, option: str, max_bytes: int) -> Iterator[None]:
 def _texts(folder: Folder, name: str) -> dict[str, str]:
     size = sum(map(len, folder.texts.values()))
     notes = [_note("skipped", _skipped(folder)), _note("refused", _refused(folder))]
-    terminal.note(f"rlm: {len(folder.texts):,} files, {size:,} characters{''.join(notes)}")
+    terminal.print_note(f"rlm: {len(folder.texts):,} files, {size:,} characters{''.join(notes)}")
     if not folder.texts:
         raise ConfigError(f"{name} holds no text file.")
     return folder.texts
@@ -155,7 +155,7 @@ def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise ConfigError("There is no stdin to read the context from: name a file.")
     if sys.stdin.isatty():
-        terminal.note("rlm: reading the context from the terminal; Ctrl-D ends it")
+        terminal.print_note("rlm: reading the context from the terminal; Ctrl-D ends it")
     return sys.stdin.buffer
 
 

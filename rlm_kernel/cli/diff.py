@@ -108,7 +108,7 @@ def _print(args: Namespace, a: NotebookNode, b: NotebookNode) -> int:
 
     difference = diff_notebooks(a, b)
     if not difference:
-        terminal.result("The two runs are equal.")
+        terminal.print_result("The two runs are equal.")
         return exit_codes.OK
     config = PrettyPrintConfig(
         out=terminal.PlainStream(sys.stdout), use_color=sys.stdout.isatty(), use_git=False, use_diff=False

@@ -56,7 +56,7 @@ def execute(args: Namespace) -> int:
             _write_replay_code(Path(args.file).parent, output.parent)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
-    terminal.result(str(output))
+    terminal.print_result(str(output))
     return exit_codes.OK
 
 
@@ -102,11 +102,11 @@ def _minimal(args: Namespace) -> NotebookNode:
     from rlm_kernel.replay.minimise import clean
 
     def report(step: Step, place: int, count: int) -> None:
-        terminal.note(f"rlm: trying without cell {step.number} ({place} of {count})")
+        terminal.print_note(f"rlm: trying without cell {step.number} ({place} of {count})")
 
     cleaning = clean(args.file, environment=args.environment, on_trial=report, trust=trust_command.trust_of(args))
     many = len(cleaning.kept) + len(cleaning.dropped)
-    terminal.note(f"rlm: kept {len(cleaning.kept)} of {many} cells")
+    terminal.print_note(f"rlm: kept {len(cleaning.kept)} of {many} cells")
     return cleaning.notebook
 
 

@@ -46,7 +46,7 @@ def execute(args: Namespace) -> int:
     """
     prefix = sys.prefix if args.sys_prefix else args.prefix
     try:
-        terminal.result((install if args.action == "install" else remove)(args.name, prefix))
+        terminal.print_result((install if args.action == "install" else remove)(args.name, prefix))
     except ConfigError:
         raise
     except OSError as error:

@@ -58,7 +58,7 @@ def execute(args: Namespace) -> int:
         on_step=(lambda *_: None) if args.quiet else _show_step,
         **_backend(args),
     )
-    terminal.result(json.dumps(_as_dict(report)) if args.json else str(report))
+    terminal.print_result(json.dumps(_as_dict(report)) if args.json else str(report))
     return exit_codes.OK if report.equal else exit_codes.DIFFERENT
 
 
@@ -80,7 +80,7 @@ def _backend(args: Namespace) -> dict[str, Any]:
 
 def _show_step(step: Step, place: int, count: int) -> None:
     name = f"cell {step.number}" if step.number else "an added cell"
-    terminal.note(f"rlm: {name} runs ({place} of {count})")
+    terminal.print_note(f"rlm: {name} runs ({place} of {count})")
 
 
 def _as_dict(report: ReplayReport) -> dict[str, Any]:

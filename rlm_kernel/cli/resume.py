@@ -60,7 +60,7 @@ def execute(args: Namespace) -> int:
             logger=logger,
             **_overrides(args),
         )
-    terminal.result(run.as_json(completion, logger) if args.json else completion.response)
+    terminal.print_result(run.as_json(completion, logger) if args.json else completion.response)
     return 0
 
 

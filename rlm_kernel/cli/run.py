@@ -61,7 +61,7 @@ def execute(args: Namespace) -> int:
         prompt, question = _input_and_question(args)
         with logs.report_when_done(logger, quiet=args.quiet):
             completion = rlm.completion(prompt, question)
-    terminal.result(as_json(completion, logger) if args.json else completion.response)
+    terminal.print_result(as_json(completion, logger) if args.json else completion.response)
     return 0
 
 

@@ -74,7 +74,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
 def warn_of_unread_stdin() -> None:
     """Say on stderr that stdin is not read, if something was piped in."""
     if _holds_something(sys.stdin):
-        terminal.note("rlm: stdin is not read; use --context - to read it")
+        terminal.print_note("rlm: stdin is not read; use --context - to read it")
 
 
 def _holds_something(stream: TextIO | None) -> bool:

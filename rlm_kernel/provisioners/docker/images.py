@@ -176,4 +176,4 @@ def _archive(files: dict[str, str]) -> io.BytesIO:
 
 
 def _say(line: str) -> None:
-    terminal.note(line)
+    terminal.print_note(line)
