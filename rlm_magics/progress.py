@@ -52,28 +52,28 @@ class Progress(RunProgress):
 
     @property
     def over(self) -> bool:
-        """Whether the run has ended, well or not."""
+        """Whether the run has ended."""
         return self.run.completion is not None or self.run.failure is not None
 
     @property
     def seconds(self) -> float:
-        """Since the run began; of one that is over, what it took."""
+        """Seconds since the run began, or its duration if it is over."""
         return self.run.seconds if self.over else time.monotonic() - self.began
 
     @property
     def usage(self) -> UsageSummary:
-        """What the run and its children cost so far, by model."""
+        """The usage of the run and its children so far, by model."""
         with self.lock:
             return sum_usage(self.run.spending())
 
     def stop(self, why: BaseException) -> None:
-        """The run is over, even if no event says so."""
+        """Mark the run as over without an event."""
         with self.lock:
             if not self.over:
                 self.run.failure, self.run.seconds = why, self.seconds
 
     def subcall_count(self) -> int:
-        """How many prompts of sub-calls there were."""
+        """The number of prompts of sub-calls."""
         return sum(call.started.count for cell in self.run.cells for call in cell.calls)
 
     def _begin(self, activity: str) -> None:

@@ -1,8 +1,7 @@
 """`llm_query` and the other query functions in the notebook, answered in this process by the configured models.
 
 They are the functions that a model has in its REPL, made by the same code, so prompts, schemas, images, failed slots
-and errors are the same. `rlm_query` starts an RLM as
-`%%rlm` does.
+and errors are the same. `rlm_query` starts an RLM as `%%rlm` does.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ _MISSING = object()
 
 
 def start_event(recording: Recording) -> RunStarted:
-    """How the run began.
+    """The first event of the run.
 
     Raises:
-        RecordingError: the record does not say.
+        RecordingError: the record does not have it.
     """
     event = recording.trajectory.started
     if event is None:
@@ -49,13 +49,13 @@ def start_event(recording: Recording) -> RunStarted:
 def environment_of(
     recording: Recording, name: str | None = None, kwargs: Mapping[str, Any] | None = None
 ) -> Environment:
-    """Where the cells ran, or another environment.
+    """The environment of the run, or another one.
 
     Args:
         recording: the run.
         name: of another environment; None: the recorded one.
-        kwargs: its options; None: the recorded ones where no environment is named, else none. Who names one wants to
-            know what it may reach, which a log must not widen.
+        kwargs: its options; None: the recorded ones if no environment is named, else none: a log must not extend the
+            access of an environment that the user chose.
 
     Raises:
         ConfigError: there is no such environment or option.
@@ -73,7 +73,7 @@ async def context_of(recording: Recording, given: Prompt | None = None) -> Conte
 
     Args:
         recording: the run.
-        given: the input, where it is not to be taken from the record.
+        given: the input; None: the recorded one.
 
     Raises:
         RecordingError: it is missing or altered.
@@ -84,7 +84,7 @@ async def context_of(recording: Recording, given: Prompt | None = None) -> Conte
 
 
 def chain_of(recording: Recording) -> tuple[Recording, ...]:
-    """The run, and before it those that the same persistent kernel served.
+    """The run, after the earlier runs in the same persistent kernel.
 
     Raises:
         RecordingError: the log of one of them is missing.
@@ -104,7 +104,7 @@ async def restore_kernel(
         responder: answers the cells.
 
     Returns:
-        What differs from the run, in sentences.
+        The differences from the run, a sentence each.
     """
     *earlier, last = chain
     notes = await _set_up(session, last)
@@ -128,7 +128,7 @@ def _value(content: Content) -> Any:
 
 
 async def give_history(session: Session, histories: dict[int, History], cell: int) -> None:
-    """Give a kernel the `history` that a cell found, if it is another than the cell before it found."""
+    """Set the `history` that a cell had in the run, if it differs from that of the cell before."""
     if (history := take_history(histories, cell)) is not None:
         await session.set("history", history)
 
@@ -145,7 +145,7 @@ def redacted_fields(known: Any, path: str = "") -> list[str]:
 
 
 async def _set_up(session: Session, recording: Recording) -> list[str]:
-    """Run the setup cells, and give the kernel its tools. Returns what differs from the run."""
+    """Run the setup cells, and give the kernel its tools. Returns the differences from the run."""
     started = start_event(recording)
     notes = [f"{name} was redacted from the record." for name in redacted_fields(recording.metadata)]
     steps: list[tuple[str, KernelStep]] = [("The setup", CellRun(SETUP, code)) for code in started.setup]

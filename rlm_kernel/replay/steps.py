@@ -1,4 +1,4 @@
-"""The steps of a replay: the cells of a record, as they ran or as they are in its notebook now."""
+"""The steps of a replay: the cells of a record, or those of its notebook, which may have been edited."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ class Step:
 
     @property
     def edited(self) -> bool:
-        """Whether it is not what was recorded."""
+        """Whether its code differs from the record."""
         return self.recorded is not None and self.recorded.code != self.code
 
     @property
     def can_run(self) -> bool:
-        """Whether it ended when it was recorded: a cell that killed the kernel, or never ended, is not run again."""
+        """Whether it ended by itself in the run: a cell that killed the kernel, or hung, is not run again."""
         return self.recorded is None or self.edited or not is_cut_off(self.recorded)
 
 
 def script_of_run(run: Trajectory) -> tuple[Step, ...]:
-    """The cells as they ran."""
+    """The recorded cells."""
     return tuple(Step(cell.number, cell.code, cell) for cell in run.cells)
 
 
 def script_of_notebook(notebook: NotebookNode, run: Trajectory) -> tuple[Step, ...]:
-    """The cells as a notebook of the run has them now: edited, removed, added."""
+    """The cells of a notebook of the run, some of which may be edited, removed or added."""
     recorded = {cell.number: cell for cell in run.cells}
     steps = []
     for cell in notebook.cells:
@@ -67,7 +67,7 @@ def script_of_notebook(notebook: NotebookNode, run: Trajectory) -> tuple[Step, .
 
 
 def is_of_the_run(cell: NotebookNode) -> bool:
-    """Whether a cell of the notebook is one that the model wrote."""
+    """Whether the model wrote this cell of the notebook."""
     return bool(cell.cell_type == "code" and "cell" in cell.metadata.get("rlm", {}))
 
 
@@ -78,7 +78,7 @@ def is_added(cell: NotebookNode) -> bool:
 
 
 def source_as_it_ran(cell: NotebookNode, recorded: Cell | None) -> str:
-    """The code of a cell, without what the notebook has put around it for stock clients."""
+    """The recorded code of a cell that was not edited, else its source."""
     as_it_ran = cell.metadata["rlm"].get("sha256") if "rlm" in cell.metadata else None
     unchanged = as_it_ran is not None and as_it_ran == fingerprint(cell.source)
     return recorded.code if recorded is not None and unchanged else str(cell.source)
@@ -106,7 +106,7 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def _wrong(notebook: NotebookNode) -> str | None:
-    """What others could not take from a notebook as it is, in a few words."""
+    """The problem of a notebook in a few words, or None."""
     about = notebook.metadata.get("rlm", {})
     if not isinstance(about, dict):
         return "metadata.rlm is not an object"
@@ -129,14 +129,14 @@ def _are(kind: type, values: object) -> bool:
 
 
 def removed_cells(notebook: NotebookNode, run: Trajectory) -> tuple[int, ...]:
-    """The recorded cells that ended and are not in the notebook, unless an export has left them out."""
+    """The recorded cells that ended by themselves and are not in the notebook, unless an export dropped them."""
     there = {cell.metadata["rlm"]["cell"] for cell in notebook.cells if is_of_the_run(cell)}
     there |= set(notebook.metadata.get("rlm", {}).get("dropped", ()))
     return tuple(cell.number for cell in run.cells if cell.number not in there and not is_cut_off(cell))
 
 
 def run_of(recording: Recording, about: Mapping[str, Any]) -> Recording:
-    """The run that a notebook is of: that of the log, or a child's in it.
+    """The run of a notebook: that of the log, or that of a child in it.
 
     Args:
         recording: the log.
@@ -158,7 +158,7 @@ def run_of(recording: Recording, about: Mapping[str, Any]) -> Recording:
 
 
 def _child(recording: Recording, number: int, query: str, index: int) -> Recording:
-    """The run of a child, whose context is the prompt that it answers."""
+    """The run of a child. Its context is the prompt that it answers."""
     calls = (call for cell in recording.trajectory.cells if cell.number == number for call in cell.calls)
     call = next((call for call in calls if call.started.query == query and index in call.children), None)
     if call is None:

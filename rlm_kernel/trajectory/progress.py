@@ -21,7 +21,7 @@ MAX_SAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Subcalls:
-    """The sub-calls of one cell, added up.
+    """Sums over the sub-calls of one cell.
 
     Attributes:
         began: when the first one began, in seconds since the run began.
@@ -53,7 +53,7 @@ class Subcalls:
         return plain(f"{', '.join(self.kinds)} to {', '.join(self.models)}")
 
     def with_call(self, event: SubcallStarted) -> Subcalls:
-        """The sum with one more call in it."""
+        """The sums with one more call."""
         return replace(
             self,
             prompts=self.prompts + event.count,
@@ -63,7 +63,7 @@ class Subcalls:
         )
 
     def with_answer(self, event: SubcallAnswered) -> Subcalls:
-        """The sum with one more answer in it."""
+        """The sums with one more answer."""
         return replace(
             self,
             answered=self.answered + 1,
@@ -83,7 +83,7 @@ class RunProgress:
     """A reader of the stream of events of one run. It keeps sums and short texts only.
 
     Attributes:
-        activity: what happens now, in a few words: ``"cell 2 runs"``.
+        activity: the current activity in a few words: ``"cell 2 runs"``.
         since: when the activity began, by `time.monotonic`.
         began: when the run began, by `time.monotonic`.
         model: the label of the root model; empty before the run began.

@@ -293,7 +293,7 @@ def test_cells_that_did_not_end_by_themselves_are_not_run_again(tmp_path):
     )
     assert [c.metadata.rlm.status for c in codes(story.notebook)] == ["ok", "timeout", "died", "ok"]
     assert [c.metadata.get("tags") for c in codes(story.notebook)[1:3]] == [["rlm-cut-off"], ["rlm-cut-off"]]
-    assert "This cell was ended after" in str(codes(story.notebook)[1].outputs)
+    assert "The cell was stopped after" in str(codes(story.notebook)[1].outputs)
     assert "The kernel died" in str(codes(story.notebook)[2].outputs)
     code, said, replayed = papermill(tmp_path, story.path, "--execution-timeout", "20")
     assert code == 0, said

@@ -1,4 +1,4 @@
-"""The live display of a run in a terminal: one more reader of the stream of events.
+"""The live display of a run in a terminal, a reader of the stream of events.
 
 It draws on stderr. On a terminal, a status moves below the finished blocks: what the model is writing, the progress of
 the sub-calls, tokens and time. Without a terminal (a pipe, CI), and for every run after the first, the same blocks are
@@ -29,9 +29,8 @@ _MAX_BLOCKS = 20
 class ConsoleView:
     """Draws the events of one run: call it with each, in order.
 
-    Use it as a context manager, so that the terminal is left tidy however the run ends. A call stores or
-    prints and never waits for the model or the kernel; views of different runs may be called from different
-    threads.
+    Use it as a context manager, so that the status is removed however the run ends. A call stores or prints and never
+    waits for the model or the kernel; views of different runs may be called from different threads.
 
     Args:
         screen: where to draw; by default stderr, shared by all views of the process.
@@ -60,7 +59,7 @@ class ConsoleView:
         self._screen.leave()
 
     def __call__(self, event: events.Event) -> None:
-        """Draw what happened."""
+        """Draw an event."""
         subcalls = self._progress.subcalls
         self._progress(event)
         match event:
@@ -86,7 +85,7 @@ class ConsoleView:
                 self._draw_failure(event)
 
     def _draw_kernel(self, event: events.KernelReady) -> None:
-        # The kernel starts while the model writes its first reply, below which this would be no news.
+        # The kernel starts while the model writes its first reply; after that reply the message is of no use.
         if not self._progress.usage.model_usage_summaries:
             self._print(render.quiet(f"The kernel is ready, {format_duration(event.seconds)}."))
 
@@ -110,7 +109,7 @@ class ConsoleView:
         self._print(render.failure(event.error, event.time), render.usage(self._progress.usage))
 
     def _draw_before(self, code: str) -> None:
-        """Draw what the reply says before this code block; nothing if the block is not in the reply."""
+        """Draw the parts of the reply before this code block; nothing if the block is not in the reply."""
         wanted = code.strip()
         for place, part in enumerate(self._pending):
             if isinstance(part, FencedBlock) and part.code.strip() == wanted:

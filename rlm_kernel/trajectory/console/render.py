@@ -1,6 +1,6 @@
 """The finished parts of a run as Rich renderables.
 
-All foreign text passes through `plain` and becomes `Text`: nothing that a model wrote is read as markup. Long texts are
+All untrusted text passes through `plain` and becomes `Text`, so nothing that a model wrote is markup. Long texts are
 clipped in the middle.
 
     [1] │ code of a cell, highlighted
@@ -50,7 +50,7 @@ _LINE_CHARACTERS = 600
 _MAX_OUTPUTS = 20
 _MAX_TRACEBACK = 20_000
 _IPYTHON_HEAD = re.compile(r"\A(?:-++\n)?(?:\w++ {2,}+(Traceback \(most recent call last\)))?")
-"""A rule and the name of the error, set for a screen of 75 columns; the last line names the error again."""
+"""A rule and the name of the error, for a screen of 75 columns. The last line repeats the name."""
 
 
 def header(event: RunStarted) -> RenderableType:
@@ -73,7 +73,7 @@ def words(text: str) -> RenderableType:
 
 
 def code(source: str, number: int | None) -> RenderableType:
-    """A code block; without a number it is one that did not run."""
+    """A code block. `number`: of the cell; None: the block did not run."""
     label = "" if number is None else f"[{number}]"
     text = _highlighter().highlight(str(clip_lines(source.strip("\n"), 60, 20)))
     text.rstrip()
@@ -84,7 +84,7 @@ def code(source: str, number: int | None) -> RenderableType:
 
 
 def output(result: CellResult) -> RenderableType:
-    """The outputs of a cell, and how it ended."""
+    """The outputs and the ending of a cell."""
     shown = _outputs(result.outputs)
     if ending := describe_ending(result):
         shown.append(_with_mark("✗", Text(ending, style="red"), "red"))
@@ -105,7 +105,7 @@ def subcalls(done: Subcalls, seconds: float) -> RenderableType:
 
 
 def notice(message: str) -> RenderableType:
-    """Something the user should know."""
+    """A message for the user."""
     return _with_mark("!", _styled(clip_lines(message, 20, 10), "yellow"), "yellow")
 
 
@@ -120,7 +120,7 @@ def answer(text: str, facts: str) -> RenderableType:
 
 
 def failure(error: BaseException, seconds: float) -> RenderableType:
-    """How the run ended without an answer. The message is not drawn: the caller of the run gets it."""
+    """The end of a run without an answer. The message of the error is not drawn: the caller of the run gets it."""
     stopped = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
     text = f"{'Stopped' if stopped else type(error).__name__} after {format_duration(seconds)}"
     return Group("", _with_mark("✗", Text(text, "bold red"), "red"))
@@ -143,7 +143,7 @@ def usage(summary: UsageSummary) -> RenderableType:
 
 
 def clip_lines(text: str, head: int, tail: int) -> Text:
-    """At most `head` + `tail` lines of the text, the middle left out, without what a terminal would obey."""
+    """At most `head` + `tail` lines of the text, clipped in the middle, without control sequences."""
     reach = _LINE_CHARACTERS * (head + tail)
     if len(text) > 2 * reach:  # The cost must not grow with text that is not shown.
         lines = [*_lines(text[:reach])[:head], None, *_lines(text[-reach:])[-tail:]]
@@ -245,7 +245,7 @@ def _highlighter() -> Syntax:
 
 @functools.cache
 def _theme() -> ANSISyntaxTheme:
-    """Few colours of the terminal's own palette: readable on a light and on a dark background."""
+    """A few colours of the terminal's own palette, readable on a light and on a dark background."""
     colours = {
         "Comment": Style(dim=True, italic=True),
         "Keyword": Style(color="magenta"),
@@ -281,7 +281,7 @@ class _Margin:
 
 
 class _Rule:
-    """A line across the screen with words at both ends."""
+    """A line across the screen with text at both ends."""
 
     def __init__(self, left: Text, right: Text) -> None:
         self._left = left

@@ -1,7 +1,7 @@
 """A terminal that several runs may draw on at the same time.
 
-Finished blocks scroll by and never mix; the status of at most one run moves at the bottom. A refresh thread draws the
-newest status, so a run only stores it.
+Finished blocks scroll and never mix; the status of at most one run moves at the bottom. A refresh thread draws the
+newest status; a run only stores it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Screen:
             self._moving.status = status
 
     def release(self) -> None:
-        """Give the moving part back and wipe it off the screen."""
+        """Give the moving part back and remove it from the screen."""
         moving, self._moving = self._moving, None
         if moving is not None:
             moving.stop()
@@ -86,7 +86,7 @@ class _Moving:
 
     def __init__(self, console: Console, lock: RLock) -> None:
         self.status: RenderableType = ""
-        # A library leaves its host's streams alone, and Rich's own refresh thread would not heed our lock.
+        # Streams of the host program are not redirected. Rich's own refresh thread would not use our lock.
         self.live = Live(
             console=console,
             get_renderable=lambda: self.status,

@@ -1,4 +1,4 @@
-"""The moving part of the live display: what the run is doing at this moment, drawn with Rich."""
+"""The moving part of the live display: the current activity of the run, drawn with Rich."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _SPINNER = Spinner("dots", style="cyan")
 
 
 class Status:
-    """Draws the progress of a run as it is when the screen is refreshed.
+    """Draws the progress of a run at the time of a refresh.
 
-    The refresh thread reads while the run writes: an attribute may be newer than another, by one event.
+    The refresh thread reads while the run writes, so one attribute may be newer than another by one event.
     """
 
     def __init__(self, progress: RunProgress) -> None:
@@ -81,7 +81,7 @@ def _subcalls(calls: Subcalls, width: int) -> RenderableType:
 
 
 class _LastLines:
-    """The last lines of a text as it is folded for the screen, so that the newest words are in view."""
+    """The last lines of a text, folded for the screen, so that the newest text is visible."""
 
     def __init__(self, text: str, count: int) -> None:
         self._text = text

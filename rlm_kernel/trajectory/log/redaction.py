@@ -1,8 +1,8 @@
-"""Keep secrets out of what is written: by their values wherever they occur, and by the names of their fields.
+"""Remove secrets from the files of a run: by their values in all texts, and by the names of their fields.
 
 A key that a user passes, or that is in the host's environment, is known; it is removed from every text that contains
-it. A field with the name of a secret loses its value, whoever wrote it. Events are redacted before anything is made of
-them: a text that was cut or escaped would hold a part of a secret, or all of it in other letters.
+it. The value of a field with the name of a secret is always hidden. Events are redacted before anything else is done
+with them: a clipped or escaped text could hold a part of a secret, or an escaped one, which would not be found.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from rlm_kernel.types import Image, RLMChatCompletion
 
 HIDDEN = "[redacted]"
 MIN_SECRET_LENGTH = 8
-"""Characters. What is shorter would be found in innocent words."""
+"""Characters. A shorter value would also be found in ordinary words."""
 
 MAX_DEPTH = 150
-"""Values inside one another that are looked through. What is nested deeper is hidden: the stack has an end."""
+"""Maximum nesting of values. Deeper values are hidden, because the stack is limited."""
 
 _SECRET_NAME = re.compile(
     r"(api|access|private|secret|account|subscription|virtual|encryption|signing)[_-]?key|^key$"
@@ -40,23 +40,23 @@ _KEPT: dict[type, frozenset[str]] = {
     SubcallStarted: frozenset({"keys"}),
     ToolCalled: frozenset({"key"}),
 }
-"""Fields of records that are never written as they are, or hold nothing that could be a secret."""
+"""Fields of records that are not written unchanged, or that cannot hold a secret."""
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a field or variable of this name holds a secret. Of a very long name the two ends are looked at."""
+    """Whether a field or variable of this name holds a secret. Of a very long name the two ends are checked."""
     return _SECRET_NAME.search(name if len(name) <= 2 * _NAME_END else name[:_NAME_END] + name[-_NAME_END:]) is not None
 
 
 def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
-    """The values of environment variables that are called like secrets."""
+    """The values of environment variables with the name of a secret."""
     return frozenset(
         value for name, value in environ.items() if is_secret_name(name) and len(value) >= MIN_SECRET_LENGTH
     )
 
 
 def without_secrets(value: Any) -> Any:
-    """Plain data with the values of fields that are called like secrets hidden."""
+    """Plain data in which the values of fields with the name of a secret are hidden."""
     if isinstance(value, Mapping):
         return {
             key: HIDDEN if is_secret_name(str(key)) and held not in (None, "") else without_secrets(held)
@@ -78,9 +78,9 @@ def _content(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def named_secrets(value: Any) -> set[str]:
-    """The texts in fields of plain data that are called like secrets, and passwords in addresses.
+    """The texts in fields of plain data with the name of a secret, and passwords in addresses.
 
-    They are secrets elsewhere, too.
+    They are removed from all other texts, too.
     """
     if isinstance(value, Mapping):
         named = (_texts(held) if is_secret_name(str(key)) else named_secrets(held) for key, held in value.items())
@@ -91,7 +91,7 @@ def named_secrets(value: Any) -> set[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in plain data; of ``Bearer abc`` also the part that is the key."""
+    """All texts in plain data; of ``Bearer abc`` also the key alone."""
     if isinstance(value, str):
         yield from {value, value.split()[-1] if value.split() else value}
     elif isinstance(value, Mapping | list | tuple):
@@ -114,22 +114,22 @@ class Redactor:
         self._latest: tuple[Event | None, Event | None] = None, None
 
     def finds(self, text: str) -> bool:
-        """Whether the text holds one of them."""
+        """Whether the text holds one of the secrets."""
         for form in self._forms:  # noqa: SIM110 (ten times as fast as the pattern, thrice as fast as `any`)
             if form in text:
                 return True
         return False
 
     def __call__(self, text: str) -> str:
-        """The text without them."""
+        """The text without the secrets."""
         return self._pattern.sub(HIDDEN, text) if self.finds(text) else text
 
     def data(self, value: Any, room: int = MAX_DEPTH) -> Any:
-        """Plain data, a record or an error without them in any text; the same object when there is none in it.
+        """Plain data, a record or an error without the secrets; the same object if it holds none.
 
         Args:
             value: the data.
-            room: how many more values inside one another are looked through; the rest is hidden.
+            room: how many further levels are redacted; deeper ones are hidden.
         """
         if isinstance(value, str):
             return self(value)
@@ -145,7 +145,7 @@ class Redactor:
         return self._error(value) if isinstance(value, BaseException) else self._record(value, room - 1)
 
     def event(self, event: Event) -> Event:
-        """The same for an event, which one reader asks for after another."""
+        """The same for an event. The latest result is kept, because several readers need it."""
         before, clean = self._latest
         if event is before and clean is not None:
             return clean
@@ -154,7 +154,7 @@ class Redactor:
         return redacted
 
     def forget(self) -> None:
-        """Let go of the latest event."""
+        """Drop the latest event."""
         self._latest = None, None
 
     def _error(self, error: BaseException) -> BaseException:
@@ -185,6 +185,6 @@ def _other(now: Collection[Any], before: Collection[Any]) -> bool:
 
 @cache
 def _fields(kind: type) -> tuple[str, ...]:
-    """The fields of a record that may hold a secret; none of what is no record."""
+    """The fields of a record that may hold a secret; empty for other types."""
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     return tuple(field.name for field in fields if field.name not in _KEPT.get(kind, ()))
