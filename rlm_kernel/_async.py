@@ -35,7 +35,7 @@ async def gather_or_cancel(first: Coroutine[Any, Any, T], second: Coroutine[Any,
 @overload
 async def gather_or_cancel(*jobs: Coroutine[Any, Any, T]) -> tuple[T, ...]: ...
 async def gather_or_cancel(*jobs: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
-    """Run the jobs at once and return their results in order.
+    """Run the jobs concurrently and return their results in order.
 
     When one fails, or the caller is cancelled, the others are cancelled and their end awaited. The failure is raised as
     it is: a TaskGroup would wrap it.
@@ -51,7 +51,7 @@ async def gather_or_cancel(*jobs: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
 
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
-    """Await what must not be cut short, such as the end of a kernel; a cancellation is raised when it is over.
+    """Await work that must not be interrupted, such as closing a kernel; a cancellation is raised afterwards.
 
     `asyncio.shield` would raise it at once, and leave the work to a loop that may be closed by then.
     """
@@ -66,18 +66,15 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-async def run_in_thread(work: Callable[[], T]) -> T:
-    """Like `asyncio.to_thread`, with a thread for each call: work that waits for us must not fill our pool of threads.
-
-    A thread that does not end keeps no process from ending.
-    """
+def start_in_thread(work: Callable[[], T]) -> Future[T]:
+    """Start the work in a thread of its own, which does not delay the end of the process. It cannot be cancelled."""
     outcome: Future[T] = Future()
     outcome.set_running_or_notify_cancel()  # nothing stops a thread
 
     def carry() -> None:
         try:
             result = work()
-        except StopIteration as error:  # no future carries it
+        except StopIteration as error:  # a future cannot hold it
             outcome.set_exception(RuntimeError(f"raised StopIteration: {error}"))
         except BaseException as error:  # noqa: BLE001 (it is raised where it is awaited)
             outcome.set_exception(error)
@@ -85,7 +82,12 @@ async def run_in_thread(work: Callable[[], T]) -> T:
             outcome.set_result(result)
 
     threading.Thread(target=copy_context().run, args=[carry], daemon=True).start()
-    return await asyncio.wrap_future(outcome)
+    return outcome
+
+
+async def run_in_thread(work: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`, with a thread for each call: work that waits for us must not fill our thread pool."""
+    return await asyncio.wrap_future(start_in_thread(work))
 
 
 def engine_loop() -> asyncio.AbstractEventLoop:
@@ -99,7 +101,7 @@ def engine_loop() -> asyncio.AbstractEventLoop:
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Run it for ever. A `sys.exit()` in a user's code would end it: it is raised where the task is awaited."""
+    """Run the loop. A `sys.exit()` in a user's code must not end it: it is raised where the task is awaited."""
     while True:
         with contextlib.suppress(SystemExit, KeyboardInterrupt):
             loop.run_forever()
@@ -116,7 +118,7 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch
 
 
 class Job(Generic[T]):
-    """A coroutine in the engine's loop, to be waited for from elsewhere."""
+    """A coroutine in the engine's loop. Other threads and loops can wait for it."""
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._outcome: Future[T] = Future()
@@ -124,7 +126,7 @@ class Job(Generic[T]):
         engine_loop().call_soon_threadsafe(self._start, work)
 
     def wait(self) -> T:
-        """Block until it is done. A KeyboardInterrupt cancels it, lets it clean up, and is raised again.
+        """Block until it is done. A KeyboardInterrupt cancels it, waits for its clean-up, and is raised again.
 
         Raises:
             RLMError: called in the engine's own loop, which it would block.
@@ -138,7 +140,7 @@ class Job(Generic[T]):
             raise
 
     async def wait_async(self) -> T:
-        """Await it in any loop. Cancelling the caller cancels it, and its cleaning up is awaited."""
+        """Await it in any loop. Cancelling the caller cancels it, and its clean-up is awaited."""
         outcome = asyncio.wrap_future(self._outcome)
         try:
             return await asyncio.shield(outcome)
@@ -167,7 +169,7 @@ class Job(Generic[T]):
             return
 
     def _cancel(self) -> None:
-        # One step later: a task that was never begun has nothing in it that could clean up.
+        # One step later: a task that has not started would end without its clean-up.
         if self._task is not None:
             engine_loop().call_soon(self._task.cancel)
 

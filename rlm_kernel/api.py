@@ -48,9 +48,9 @@ class RLM(Unpicklable):
         environment: where the model's code runs; ``"local"``.
         environment_kwargs: `setup_code`, `env`, `cwd`, `cell_timeout` (seconds), `memory` (``"2g"``).
         depth: of this RLM in a tree of them.
-        max_depth: at `depth >= max_depth` a completion is one plain call; `rlm_query` starts children above it.
+        max_depth: at `depth >= max_depth` a completion is one plain call; below it `rlm_query` starts children.
         max_iterations: turns before the model is asked for its final answer.
-        custom_system_prompt: in place of ours, taken verbatim.
+        custom_system_prompt: replaces the default one, unchanged.
         other_backends: providers (or `LM`s) for sub-calls; the first is their default.
         other_backend_kwargs: their arguments, in the same order.
         logger: an `RLMLogger`, which keeps each completion as a log and a notebook.
@@ -63,14 +63,13 @@ class RLM(Unpicklable):
             ``{"tool": ..., "description": ...}``.
         custom_sub_tools: those of children; None: the same, ``{}``: none.
         persistent: keep one kernel over completions, with their inputs as `context_0`, `context_1`, …
-        compaction: summarise the conversation when it fills the root model's window; the whole stays in `history`.
-        compaction_threshold_pct: the share of the window at which that happens.
+        compaction: summarise the conversation when it fills the root model's window; all of it stays in `history`.
+        compaction_threshold_pct: the filled share of the window, 0 to 1, at which that happens.
         max_concurrent_queries: plain sub-calls in flight, over the whole tree.
         max_concurrent_subcalls: children of one RLM that run at a time.
-        max_kernels: kernels alive at a time in the tree of one completion, those of its pool among them; further
-            children wait. None: as many as fit into the free memory, at 200 MB each, and 32 at most. Completions that
-            run side by side have a bound each.
-        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; chosen by the backend when None.
+        max_kernels: live kernels in the tree of one completion, including its pool; further children wait. None: as
+            many as fit into the free memory, at 200 MB each, and 32 at most. Concurrent completions have a limit each.
+        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; None: chosen by the backend.
         sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
         sub_sampling_args: the same for sub-calls, which then go to a second client of the root backend.
         on_iteration_start: called with depth and iteration, before each turn.
@@ -80,7 +79,7 @@ class RLM(Unpicklable):
 
     Raises:
         ConfigError: an argument is missing, unknown or wrong.
-        NotImplementedError: an argument that a later issue brings; the message names both.
+        NotImplementedError: an argument is not supported yet.
     """
 
     def __init__(
@@ -151,7 +150,7 @@ class RLM(Unpicklable):
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
         check_config(self._config, compaction_threshold_pct)
-        # Models that were handed over belong to the caller. Ours give up their connections with us, closed or not.
+        # Given `LM` objects belong to the caller. The models built here close their connections with this object.
         self._repl = Repl(self._config) if persistent else None
         self._ours = (*own_models, *([self._repl] if self._repl else ()))
         if self._ours:
@@ -162,7 +161,7 @@ class RLM(Unpicklable):
 
     @property
     def config(self) -> RunConfig:
-        """What it was set up with."""
+        """The configuration."""
         return self._config
 
     def completion(
@@ -172,7 +171,7 @@ class RLM(Unpicklable):
 
         Args:
             prompt: the input, str, dict or list; it becomes the variable `context`.
-            root_prompt: the question; only the root model reads it. None: the prompt holds it.
+            root_prompt: the question; only the root model reads it. None: the prompt contains it.
             response_schema: a JSON Schema or a pydantic class; the answer is validated, and `parsed` is the object.
 
         Raises:
@@ -181,14 +180,12 @@ class RLM(Unpicklable):
             LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
-        check_prompt(prompt, root_prompt)
         return self._run(prompt, root_prompt, schema=response_schema).wait()
 
     async def acompletion(
         self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
-        check_prompt(prompt, root_prompt)
         return await self._run(prompt, root_prompt, schema=response_schema).wait_async()
 
     async def stream(
@@ -199,7 +196,6 @@ class RLM(Unpicklable):
         A reader that is slower than a cell misses pieces of its output (`CellOutput`); `CellFinished` has the outputs.
         Leaving the loop early stops the run. Raises what `acompletion` raises, after a last `RunFailed`.
         """
-        check_prompt(prompt, root_prompt)
         here, arrived, waiting = asyncio.get_running_loop(), asyncio.Queue[Event](), OutputQueue()
 
         def hand_over(event: Event) -> None:
@@ -230,21 +226,21 @@ class RLM(Unpicklable):
         trust: Trust = False,
         **overrides: Any,
     ) -> RLMChatCompletion:
-        """Resume a recorded run, killed or finished. Nothing that is on record is asked again.
+        """Resume a recorded run that was killed or has finished. No recorded question is asked again.
 
-        The cells run again in a new kernel, with the recorded answers of models and tools, for what they leave there.
+        The cells run again in a new kernel, with the recorded answers of models and tools, to rebuild its state.
 
         Args:
             path: the log, or its notebook in the same folder.
             at: the last iteration that counts; None: all of it.
-            prompt: the input, when the log does not hold it.
-            root_prompt: another question from here on.
-            trust: whether the record of a stranger may use what it opens of this machine (a folder, the network), or
-                who is asked; what it may not use is left out, which a warning tells. Your own need no trust.
-            overrides: arguments of `RLM`; keys, tools and logger are given again, the others are on record.
+            prompt: the input, if it is not in the log.
+            root_prompt: a new question from this point on.
+            trust: whether the record of another user may access this machine (a folder, the network), or a function
+                that asks. What is not allowed is left out, with a warning. Your own records need no trust.
+            overrides: arguments of `RLM`; keys, tools and logger must be given again, the others are recorded.
 
         Raises:
-            RecordingError: there is nothing to go on from, or something is missing; the message says what.
+            RecordingError: the record cannot be resumed, or something is missing; the message says what.
             RLMError: as `completion`.
         """
         recorded = prepare_resumption(cls, path, at, prompt, root_prompt, overrides, trust)
@@ -276,6 +272,7 @@ class RLM(Unpicklable):
         recorded: Resumption | None = None,
         schema: Any = None,
     ) -> Run:
+        check_prompt(prompt, question)
         return Run(
             self._config,
             [r for r in (self._callbacks if self._callbacks.any else None, reader) if r is not None],
@@ -299,7 +296,7 @@ class RLM(Unpicklable):
         return log
 
     def close(self) -> None:
-        """Give up the connections of the models it made itself, and a persistent kernel. It can still be used."""
+        """Close the connections of the models it built itself, and a persistent kernel. It can still be used."""
         Job(_close(self._ours)).wait()
 
     def __enter__(self) -> Self:
@@ -321,5 +318,5 @@ async def _close(ours: Sequence[BaseLM | Repl]) -> None:
 
 
 def _close_in_passing(ours: Sequence[BaseLM | Repl]) -> None:
-    """Close without waiting: called when an RLM is forgotten, wherever that is."""
+    """Close without waiting: called when an RLM is garbage-collected, in any thread."""
     Job(_close(ours))

@@ -1,19 +1,19 @@
-"""Every error this library raises on purpose, as one tree.
+"""The errors of this library, as one tree.
 
     RLMError
     ├─ ConfigError                  a wrong argument, found before anything starts (also a ValueError)
     ├─ LimitError                   a limit of the run was reached
     │   ├─ BudgetExceededError  TimeoutExceededError
     │   ├─ TokenLimitExceededError  ErrorThresholdExceededError
-    │   ├─ AnswerSchemaError        all turns and repairs went by without an answer that fits the schema
-    │   └─ NoAnswerError            all turns went by, and the last reply held no answer
+    │   ├─ AnswerSchemaError        no answer fits the schema, after all turns and repairs
+    │   └─ NoAnswerError            no answer after all turns, and the last reply holds none, either
     ├─ CancellationError            the run was stopped by Ctrl-C
     ├─ LMError                      a model provider failed
     │   └─ ContextOverflowError     the conversation is longer than the model's window
     ├─ KernelError                  the kernel did not start, or died
     └─ RecordingError               a log or notebook cannot be read, replayed or resumed
 
-What the model can repair is data, never an exception: a cell that raised is a `CellResult` with a traceback.
+Errors that the model can repair are data, not exceptions: a cell that raised is a `CellResult` with a traceback.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
     from rlm_kernel.types import Usage, UsageSummary
 
 SHOWN_CHARACTERS = 200
-"""Of a reply that an error quotes."""
+"""Limit of a quoted reply in an error."""
 
 
 GAVE_UP = frozenset({408, 502, 504, *range(520, 528)})
-"""Statuses with which something before the model says that it waits no longer: the model may have answered."""
+"""Statuses of time-outs between the client and the model: the model may have answered."""
 
 
 def refused(status: int | None) -> bool:
-    """Whether an HTTP status says that the provider did not do the work, so that it charges nothing for it."""
+    """Whether an HTTP status means that the provider did not process the request, so it charges nothing."""
     return status is not None and status >= 400 and status not in GAVE_UP  # noqa: PLR2004 (client and server errors)
 
 
 def _unpickled(kind: type[RLMError], message: tuple[Any, ...]) -> RLMError:
-    """An error whose `__init__` is not called again: what it was made of is not kept, what it says and holds is."""
+    """An error made without `__init__`, whose arguments are not stored; message and attributes are."""
     return kind.__new__(kind, *message)
 
 
 class RLMError(Exception):
-    """The root of the tree: `except RLMError` catches all of it. Each can be pickled, so it leaves a process pool."""
+    """The base class: `except RLMError` catches all of them. Each can be pickled, for process pools."""
 
     def __str__(self) -> str:
-        """The message, as text: it may quote a provider, a kernel or the name of a file, and Python prints it."""
+        """The message without control sequences: it may quote a provider, a kernel or a file name, and is printed."""
         return plain(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -63,12 +63,12 @@ class ConfigError(RLMError, ValueError):
 
 
 class LimitError(RLMError):
-    """A limit of the run was reached. The engine fills in what is known of the run before the error leaves it.
+    """A limit of the run was reached. The engine sets the attributes.
 
     Attributes:
         partial_answer: the best answer so far, or None.
         usage: the `UsageSummary` of the run until then, or None.
-        trajectory: the record of the run until then, or None when nothing was logged.
+        trajectory: the record of the run until then, or None without a logger.
     """
 
     partial_answer: str | None = None
@@ -128,11 +128,11 @@ class ErrorThresholdExceededError(LimitError):
 
 
 class AnswerSchemaError(LimitError):
-    """No answer fitted the schema, in the turns of the run and two repairs after them.
+    """No answer fits the schema, after all turns of the run and two repairs.
 
     Attributes:
         problems: what is wrong with the last answer, a sentence each.
-        reply: that answer, in the model's words; also the `partial_answer` when there is no better one.
+        reply: that answer as the model wrote it; also the `partial_answer` if there is no better one.
     """
 
     def __init__(self, *, model: str, problems: Sequence[str], reply: str) -> None:
@@ -147,10 +147,10 @@ class AnswerSchemaError(LimitError):
 
 
 class NoAnswerError(LimitError):
-    """All turns went by, and asked for its last word the model gave none: code, which nothing runs, or nothing.
+    """No answer after all turns, and the last reply holds none, either: it is empty, or code that is not run.
 
     Attributes:
-        reply: what it gave; the words around the code are the `partial_answer`.
+        reply: the last reply; its text outside of code is the `partial_answer`.
     """
 
     def __init__(self, *, model: str, turns: int, reply: str, words: str = "") -> None:
@@ -168,7 +168,7 @@ class CancellationError(RLMError):
     Attributes:
         partial_answer: the best answer so far, or None.
         usage: the `UsageSummary` of the run until then, or None.
-        trajectory: the record of the run until then, or None when nothing was logged.
+        trajectory: the record of the run until then, or None without a logger.
     """
 
     usage: UsageSummary | None = None
@@ -187,8 +187,8 @@ class LMError(RLMError):
         model: the model that was asked.
         status: the HTTP status, or None when there was no response.
         request_id: the provider's id of the request, or None.
-        requests: how many requests of the call may be charged for; 0 when none was sent, or each was refused.
-        usage: what the provider says that the call used, or None.
+        requests: how many requests of the call may be charged; 0 if none was sent, or each was refused.
+        usage: the usage of the call that the provider reports, or None.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class LMError(RLMError):
 
 
 class ContextOverflowError(LMError):
-    """The conversation is longer than the model's context window, the provider says."""
+    """The provider reports that the conversation is longer than the model's context window."""
 
 
 class KernelError(RLMError):
@@ -224,12 +224,12 @@ class RecordingError(RLMError):
 
 
 def check_extra(user: str, module: str, extra: str) -> None:
-    """See that an optional package is installed, without importing it.
+    """Check that an optional package is installed, without importing it.
 
     Args:
-        user: what needs it, as the beginning of a sentence.
+        user: what needs it; the beginning of a sentence.
         module: its import name.
-        extra: the extra of `rlm-kernel` that brings it.
+        extra: the extra of `rlm-kernel` that installs it.
 
     Raises:
         ConfigError: it is not installed.

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.text import plain
+from rlm_kernel.text import one_line
 from rlm_kernel.untrusted.text_files import (
     MAX_DEPTH,
     MAX_ENTRIES,
@@ -66,14 +66,14 @@ def of_arguments(args: argparse.Namespace) -> str | dict[str, str] | None:
 def read(source: str, option: str = "--context", max_bytes: int = MAX_BYTES) -> str | dict[str, str]:
     """The text of a file, the texts of a folder by relative path, or with ``"-"`` what stdin holds.
 
-    Bytes that are not UTF-8 become lone surrogates, so that nothing is lost. What a folder holds besides text is
-    skipped, and so are hidden files (a `.env` holds keys) and folders such as node_modules. Links that lead out of the
-    folder or to what is skipped, devices and pipes in it are refused. stderr says what that was. A single file may be
-    a link or a pipe: the user named it.
+    Bytes that are not UTF-8 become lone surrogates, so that nothing is lost. In a folder, binary files, hidden files (a
+    `.env` holds keys) and folders such as node_modules are skipped. Links out of the folder or to skipped files,
+    devices and pipes in it are refused. All of these are listed on stderr. A single file may be a link or a pipe,
+    because the user named it.
 
     Args:
         source: a path, or ``"-"``.
-        option: what the user gave it with, for messages.
+        option: the option that named it, for messages.
         max_bytes: how many bytes may be read.
 
     Raises:
@@ -83,7 +83,7 @@ def read(source: str, option: str = "--context", max_bytes: int = MAX_BYTES) -> 
     if source == "-":
         with _explained(f"{option} stdin", option, max_bytes):
             return _text(_stdin(), f"{option} stdin", max_bytes)
-    if not source:  # as a path it would mean the working folder
+    if not source:  # as a path it would be the working folder
         raise ConfigError(f"{option} is empty: name a file or a folder.")
     with _explained(f"{option} {source}", option, max_bytes):
         fd = os.open(source, os.O_RDONLY | os.O_NOCTTY)
@@ -105,7 +105,7 @@ def _content(fd: int, source: str, option: str, max_bytes: int) -> str | dict[st
 
 @contextmanager
 def _explained(name: str, option: str, max_bytes: int) -> Iterator[None]:
-    """Say why an input cannot be read."""
+    """Convert errors into a `ConfigError` that says why an input cannot be read."""
     more = f"raise {LIMIT_OPTION if option.startswith('-') else 'max_bytes'}"
     try:
         yield
@@ -126,7 +126,7 @@ def _explained(name: str, option: str, max_bytes: int) -> Iterator[None]:
 def _texts(folder: Folder, name: str) -> dict[str, str]:
     size = sum(map(len, folder.texts.values()))
     notes = [_note("skipped", _skipped(folder)), _note("refused", _refused(folder))]
-    terminal.note(f"rlm: {len(folder.texts):,} files, {size:,} characters{''.join(notes)}")
+    terminal.print_note(f"rlm: {len(folder.texts):,} files, {size:,} characters{''.join(notes)}")
     if not folder.texts:
         raise ConfigError(f"{name} holds no text file.")
     return folder.texts
@@ -148,19 +148,14 @@ def _refused(folder: Folder) -> list[str]:
 
 def _join_names(paths: Sequence[str]) -> str:
     more = f", … ({len(paths):,} in all)" if len(paths) > _LISTED else ""
-    return f"{', '.join(map(_in_a_line, paths[:_LISTED]))}{more}"
-
-
-def _in_a_line(name: str) -> str:
-    """A name of a file, which may hold anything but a slash and a NUL."""
-    return " ".join(plain(name).split())
+    return f"{', '.join(map(one_line, paths[:_LISTED]))}{more}"
 
 
 def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise ConfigError("There is no stdin to read the context from: name a file.")
     if sys.stdin.isatty():
-        terminal.note("rlm: reading the context from the terminal; Ctrl-D ends it")
+        terminal.print_note("rlm: reading the context from the terminal; Ctrl-D ends it")
     return sys.stdin.buffer
 
 

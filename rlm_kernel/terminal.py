@@ -1,4 +1,4 @@
-"""Write to a terminal, and ask at it.
+"""Write to a terminal, and read from it.
 
 A message may hold foreign text: the name of a file, an error of a provider, the value of a variable. A terminal would
 obey control sequences in it, so each function here passes it through `plain`. Code that draws with Rich uses
@@ -16,14 +16,14 @@ from rlm_kernel.text import plain
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*+m)")
 
 
-def result(text: str) -> None:
+def print_result(text: str) -> None:
     """Write the result of a command and a newline to stdout: on a terminal as `plain`, in a pipe with every byte kept.
 
     A script may read the pipe, and a path or an answer may hold bytes that are not UTF-8.
     """
     buffer = getattr(sys.stdout, "buffer", None)
     if buffer is None or sys.stdout.isatty():
-        say(text)
+        print_line(text)
         return
     encoding = sys.stdout.encoding
     try:
@@ -35,17 +35,17 @@ def result(text: str) -> None:
     buffer.flush()
 
 
-def say(text: str) -> None:
-    """Write text to stdout, and a newline."""
+def print_line(text: str) -> None:
+    """Write a text and a newline to stdout."""
     print(plain(text), flush=True)
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """Write a message and a newline to stderr."""
     print(plain(text), file=sys.stderr, flush=True)
 
 
-def ask(prompt: str) -> str:
+def read_line(prompt: str) -> str:
     """Read a line from stdin. The prompt is shown on a terminal only.
 
     Raises:

@@ -1,6 +1,6 @@
-"""The records that the parts of the engine pass to each other. They are frozen and do nothing.
+"""The frozen records that the parts of the engine pass to each other.
 
-Messages, replies and usage; what a cell asks (`Query`, `ToolCall`) and is given (`Answer`); the result of a cell; the
+Messages, replies and usage; the questions of a cell (`Query`, `ToolCall`) and their `Answer`; the result of a cell; the
 completion that a caller receives. `UsageMeter` adds up the usage of a run.
 """
 
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, dataclass, field
+from functools import reduce
 from typing import Any, Literal, NamedTuple, NotRequired, Self, TypedDict
 
 MAX_IMAGE_BYTES = 20_000_000
-"""Of one picture. The guest refuses larger ones with a hint; the host drops what comes all the same."""
+"""Limit of one image. The guest refuses larger ones with a hint; the host refuses them, too."""
 
 MAX_IMAGES = 100
-"""Of one question."""
+"""Limit of one question."""
 
 _BEGINNINGS: dict[str, tuple[bytes, ...]] = {
     "image/png": (b"\x89PNG\r\n\x1a\n",),
@@ -25,12 +27,12 @@ _BEGINNINGS: dict[str, tuple[bytes, ...]] = {
 }
 
 Prompt = str | dict[str, Any] | list[Any]
-"""What `completion()` takes: it becomes the variable `context` in the kernel."""
+"""The input of `completion()`; it becomes the variable `context` in the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture in a prompt.
+    """An image in a prompt.
 
     Attributes:
         media_type: ``"image/png"``, ``"image/jpeg"``, ``"image/gif"`` or ``"image/webp"``.
@@ -46,10 +48,10 @@ class Image:
 
     @classmethod
     def of(cls, data: bytes) -> Self:
-        """The picture in these bytes.
+        """The image in these bytes.
 
         Raises:
-            ValueError: they are no PNG, JPEG, GIF or WebP, or too many.
+            ValueError: they are not a PNG, JPEG, GIF or WebP image, or too many.
         """
         kind = next((name for name, begins in _BEGINNINGS.items() if data.startswith(begins)), None)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -67,8 +69,8 @@ class Slot(NamedTuple):
 
     Attributes:
         cell: the number of the cell that asks.
-        key: what identifies the question (`journal.keys`).
-        occurrence: how often the cell has asked the same before.
+        key: identifies the question (`journal.keys`).
+        occurrence: how often the cell has asked the same question before.
     """
 
     cell: int
@@ -83,8 +85,8 @@ class Query:
     Attributes:
         id: chosen by the guest; the same for every re-send.
         kind: which function was called.
-        prompts: one text, or those of the batch in order.
-        model: the name the cell asked for, or None for the default.
+        prompts: one text, or the texts of the batch in order.
+        model: the requested model, or None for the default.
         batch: whether it was a `..._batched` call.
         schema: a JSON Schema that the answers have to fit, as the kernel sent it; None for text.
         images: the same for all prompts.
@@ -125,7 +127,7 @@ class Answer:
 
     Attributes:
         text: the answer, with a schema as JSON; of a tool its result as JSON.
-        error: why there is none; of a tool the exception's class name and message as JSON.
+        error: why there is no answer, or None; of a tool the exception's class name and message as JSON.
         refused: the call itself was wrong: the error is raised in the cell as a ValueError, for a batch too.
     """
 
@@ -135,7 +137,7 @@ class Answer:
 
 
 class Message(TypedDict):
-    """One message of a conversation with a model. Only a user message has `images`, which stand before its words."""
+    """One message of a conversation with a model. Only user messages have `images`, which precede the text."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -144,15 +146,15 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one call cost.
+    """The tokens and the cost of one call.
 
     Attributes:
-        input_tokens: tokens of the prompt, those read from a cache included.
+        input_tokens: tokens of the prompt, including those read from a cache.
         output_tokens: tokens of the reply.
         cached_tokens: how many of the input tokens came from the provider's cache.
-        cost: US dollars, or None when nobody knows; never 0 for unknown.
-        estimated_tokens: how many of the input and output tokens are an estimate: the call was given up, broke off, or
-            the provider did not say. An estimate is the most that the call can have used.
+        cost: US dollars, or None if it is unknown; never 0 for unknown.
+        estimated_tokens: how many of the input and output tokens are an estimate: the call was cancelled, the
+            connection broke, or the provider did not report them. An estimate is an upper bound.
         estimated_cost: how much of the cost is an estimate.
     """
 
@@ -164,37 +166,29 @@ class Usage:
     estimated_cost: float = 0.0
 
     def plus(self, other: Usage) -> Usage:
-        """Both together. The cost is unknown when one of them is."""
-        return Usage(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.cached_tokens + other.cached_tokens,
-            None if self.cost is None or other.cost is None else self.cost + other.cost,
-            self.estimated_tokens + other.estimated_tokens,
-            self.estimated_cost + other.estimated_cost,
-        )
+        """Both together. The cost is unknown if one of them is."""
+        return self._combine(operator.add, other)
 
     def minus(self, other: Usage) -> Usage:
-        """What is left without one of several calls. The cost is unknown when one of them is."""
-        return Usage(
-            self.input_tokens - other.input_tokens,
-            self.output_tokens - other.output_tokens,
-            self.cached_tokens - other.cached_tokens,
-            None if self.cost is None or other.cost is None else self.cost - other.cost,
-            self.estimated_tokens - other.estimated_tokens,
-            self.estimated_cost - other.estimated_cost,
-        )
+        """The rest without one of several calls. The cost is unknown if one of them is."""
+        return self._combine(operator.sub, other)
+
+    def _combine(self, operation: Callable[[Any, Any], Any], other: Usage) -> Usage:
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        combined: list[Any] = [None if None in pair else operation(*pair) for pair in pairs]
+        return Usage(*combined)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered.
+    """The reply of a model.
 
     Attributes:
-        text: the words.
+        text: the text of the reply.
         model: the model that answered, as the provider names it.
-        usage: what the call cost.
-        finish_reason: ``"stop"``, ``"length"`` (cut by the length limit) or the provider's own word; None if unsaid.
+        usage: tokens and cost of the call.
+        finish_reason: ``"stop"``, ``"length"`` (cut by the length limit) or the provider's own term; None: not
+            reported.
     """
 
     text: str
@@ -205,9 +199,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ModelUsageSummary:
-    """The calls of one model, added up. `total_cost` (US dollars) is None when a call's cost is unknown.
+    """The sums over the calls of one model. `total_cost` (US dollars) is None if the cost of a call is unknown.
 
-    `estimated_tokens` and `estimated_cost` are the parts of the sums that nobody reported, see `Usage`.
+    `estimated_tokens` and `estimated_cost` are the parts of the sums that were not reported, see `Usage`.
     """
 
     total_calls: int = 0
@@ -220,36 +214,20 @@ class ModelUsageSummary:
 
     def plus(self, usage: Usage) -> ModelUsageSummary:
         """The summary with one more call in it."""
-        known = self.total_calls == 0 or self.total_cost is not None
-        cost = (self.total_cost or 0.0) + usage.cost if known and usage.cost is not None else None
-        return ModelUsageSummary(
-            self.total_calls + 1,
-            self.total_input_tokens + usage.input_tokens,
-            self.total_output_tokens + usage.output_tokens,
-            self.total_cached_tokens + usage.cached_tokens,
-            cost,
-            self.estimated_tokens + usage.estimated_tokens,
-            self.estimated_cost + usage.estimated_cost,
-        )
+        total = self.usage.plus(usage) if self.total_calls else usage
+        return ModelUsageSummary(self.total_calls + 1, *astuple(total))
 
     @property
     def usage(self) -> Usage:
-        """The sums, as if it had been one call."""
-        read, wrote, cached = self.total_input_tokens, self.total_output_tokens, self.total_cached_tokens
-        return Usage(read, wrote, cached, self.total_cost, self.estimated_tokens, self.estimated_cost)
+        """The sums as the usage of one call."""
+        return Usage(*astuple(self)[1:])
 
     def to_dict(self) -> dict[str, Any]:
-        """The documented fields; `total_cost` only where it is known, and estimates only where there are some."""
-        fields: dict[str, Any] = {
-            "total_calls": self.total_calls,
-            "total_input_tokens": self.total_input_tokens,
-            "total_output_tokens": self.total_output_tokens,
-            "total_cached_tokens": self.total_cached_tokens,
-        }
-        if self.total_cost is not None:
-            fields["total_cost"] = self.total_cost
-        estimates = {"estimated_tokens": self.estimated_tokens, "estimated_cost": self.estimated_cost}
-        return fields | {name: amount for name, amount in estimates.items() if amount}
+        """The documented fields; `total_cost` only if it is known, and the estimates only if there are some."""
+        fields = asdict(self)
+        if self.total_cost is None:
+            del fields["total_cost"]
+        return {name: value for name, value in fields.items() if value or not name.startswith("estimated_")}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -269,33 +247,30 @@ class UsageSummary:
         return sum(m.total_calls for m in self.model_usage_summaries.values())
 
     @property
+    def total(self) -> Usage:
+        """Everything added up, as the usage of one call."""
+        usages = [summary.usage for summary in self.model_usage_summaries.values()]
+        return reduce(Usage.plus, usages) if usages else Usage()
+
+    @property
     def total_input_tokens(self) -> int:
         """Input tokens of all models."""
-        return sum(m.total_input_tokens for m in self.model_usage_summaries.values())
+        return self.total.input_tokens
 
     @property
     def total_output_tokens(self) -> int:
         """Output tokens of all models."""
-        return sum(m.total_output_tokens for m in self.model_usage_summaries.values())
+        return self.total.output_tokens
 
     @property
     def estimated_tokens(self) -> int:
-        """How many of the tokens nobody reported, see `Usage`."""
-        return sum(m.estimated_tokens for m in self.model_usage_summaries.values())
-
-    @property
-    def total(self) -> Usage:
-        """Everything added up, as if it had been one call."""
-        models = self.model_usage_summaries.values()
-        cached = sum(m.total_cached_tokens for m in models)
-        estimated = self.estimated_tokens, sum(m.estimated_cost for m in models)
-        return Usage(self.total_input_tokens, self.total_output_tokens, cached, self.total_cost, *estimated)
+        """How many of the tokens were not reported, see `Usage`."""
+        return self.total.estimated_tokens
 
     @property
     def total_cost(self) -> float | None:
-        """US dollars of all models, or None when the cost of one of them is unknown."""
-        costs = [m.total_cost for m in self.model_usage_summaries.values()]
-        return None if not costs or None in costs else sum(c for c in costs if c is not None)
+        """US dollars of all models, or None if the cost of one of them is unknown."""
+        return self.total.cost
 
     def to_dict(self) -> dict[str, Any]:
         """The documented form: `{"model_usage_summaries": {model: {...}}}`."""
@@ -321,8 +296,8 @@ class RLMChatCompletion:
         response: the answer.
         usage_summary: tokens and cost of the root and all sub-calls.
         execution_time: seconds.
-        metadata: the whole trajectory when a logger was given, else None.
-        parsed: with a `response_schema` the answer as an object, of the pydantic class when one was given.
+        metadata: the whole trajectory if there is a logger, else None.
+        parsed: with a `response_schema`, the answer as an object: JSON data, or of the given pydantic class.
     """
 
     root_model: str
@@ -334,25 +309,19 @@ class RLMChatCompletion:
     parsed: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The completion as plain data; `parsed` only where there is an object, and as JSON has it."""
-        fields: dict[str, Any] = {
-            "root_model": self.root_model,
-            "prompt": self.prompt,
-            "response": self.response,
-            "usage_summary": self.usage_summary.to_dict(),
-            "execution_time": self.execution_time,
-            "metadata": self.metadata,
-        }
+        """The completion as plain data; `parsed` only if there is an object, and then as JSON."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "parsed"}
+        fields["usage_summary"] = self.usage_summary.to_dict()
         return fields if self.parsed is None else {**fields, "parsed": json.loads(self.response)}
 
 
 Output = dict[str, Any]
-"""One output of a cell, as nbformat 4 writes it: `stream`, `display_data`, `execute_result` or `error`."""
+"""One output of a cell in the format of nbformat 4: `stream`, `display_data`, `execute_result` or `error`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellError:
-    """What a cell raised: the class name, its message and the traceback without terminal colours."""
+    """The exception of a cell: the class name, its message and the traceback without terminal colours."""
 
     name: str
     message: str
@@ -361,15 +330,15 @@ class CellError:
 
 @dataclass(frozen=True, slots=True)
 class CellReport:
-    """What the guest saw after a cell, sent with the cell's own messages.
+    """The report of the guest after a cell, sent with the cell's own messages.
 
     Attributes:
         final: the value of the last `FINAL(...)` or `FINAL_VAR(...)` call, or None.
         answer: the content of `answer` when its `ready` is true, else None.
-        draft: the content of `answer` when there is some, ready or not.
+        draft: the content of `answer`, ready or not; None: it is empty.
         variables: the user's variables, name to type name.
         restored: names that the cell overwrote or deleted, to the name that keeps the cell's value (None: deleted).
-        final_json, answer_json: the same values as JSON, where they are no text and JSON can hold them.
+        final_json, answer_json: the same values as JSON, if they are not text and JSON can hold them.
     """
 
     final: str | None = None
@@ -386,18 +355,18 @@ CellStatus = Literal["ok", "error", "timeout", "died"]
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What a cell did.
+    """The result of a cell.
 
     Attributes:
         code: the cell.
-        status: ``ok``; ``error``: it raised; ``timeout``: it was ended; ``died``: the kernel did.
+        status: ``ok``; ``error``: it raised; ``timeout``: it was stopped; ``died``: the kernel died.
         outputs: nbformat outputs in order; streams are merged, displays keep every MIME type.
-        error: what it raised, or None.
-        report: what the guest saw after the cell.
+        error: the exception, or None.
+        report: the report of the guest after the cell.
         execution_count: the kernel's count, or None when the cell did not get that far.
         seconds: wall-clock time of the cell.
-        dropped_characters: how much output was left out of `outputs` because of the memory cap.
-        kernel_alive: False when the kernel has to be restarted before the next cell.
+        dropped_characters: how much output is not in `outputs`, because of the memory limit.
+        kernel_alive: False if the kernel has to be restarted before the next cell.
     """
 
     code: str
@@ -434,7 +403,7 @@ class CellResult:
 
 
 class UsageMeter:
-    """The usage of one run by model. All calls of a run end in one event loop, so there is nothing to lock.
+    """The usage of one run by model. All calls of a run end in one event loop, so no lock is needed.
 
     Args:
         parent: the meter of the run that started this one; it counts the same calls.

@@ -135,7 +135,7 @@ class RLMMagics(Magics, settings.Settings):
         with _in_one_line():
             name, options = grammar.command_of(line)
             if not name:
-                terminal.say(grammar.overview())
+                terminal.print_line(grammar.overview())
                 return None
             run: Callable[[Any], RLMResult | None] = getattr(self, f"_do_{name}")
             return run(options)
@@ -155,34 +155,34 @@ class RLMMagics(Magics, settings.Settings):
         display(Markdown(commands.usage(self._usage, self.asker.usage())))
 
     def _do_environments(self, _: Namespace) -> None:
-        terminal.say(commands.environments(self.environment))
+        terminal.print_line(commands.environments(self.environment))
 
     def _do_attach(self, _: Namespace) -> None:
-        terminal.say(commands.live_repls())
+        terminal.print_line(commands.live_repls())
 
     def _do_model(self, options: Namespace) -> None:
         for name, value in (("backend", options.backend), ("base_url", options.base_url), ("model", options.name)):
             if value is not None:
                 settings.change(self, name, value)
-        terminal.say(commands.describe_model(settings.values(self)))
+        terminal.print_line(commands.describe_model(settings.values(self)))
 
     def _do_config(self, options: grammar.Setting) -> None:
         if options.name and options.value:
             settings.change(self, options.name, options.value)
         if options.save:
             assert self.shell is not None, "made with a shell"
-            terminal.say(f"Saved in {settings.save(self, self.shell)}")
+            terminal.print_line(f"Saved in {settings.save(self, self.shell)}")
         elif options.name:
-            terminal.say(f"{options.name} = {settings.value(self, options.name)!r}")
+            terminal.print_line(f"{options.name} = {settings.value(self, options.name)!r}")
         else:
-            terminal.say(settings.render_settings(self))
+            terminal.print_line(settings.render_settings(self))
 
     def _do_replay(self, options: Namespace) -> None:
         from rlm_kernel.replay.replayer import Mode, replay
 
         file = commands.record_of(options.file, self.last)
         mode: Mode = "live" if options.live else "replay"
-        terminal.say(str(replay(file, mode=mode, environment=options.environment, trust=options.trust)))
+        terminal.print_line(str(replay(file, mode=mode, environment=options.environment, trust=options.trust)))
 
     def _do_resume(self, options: Namespace) -> RLMResult:
         file = commands.record_of(options.file, self.last)

@@ -101,7 +101,7 @@ def _warnings_in_a_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, UserWarning | RuntimeWarning):
-            terminal.note(f"rlm: {one_line(str(message))}")
+            terminal.print_note(f"rlm: {one_line(str(message))}")
         else:
             usual(message, category, *place, **more)
 
@@ -113,20 +113,16 @@ def _warnings_in_a_line() -> Iterator[None]:
 def _report(error: BaseException, *, debug: bool, owns_process: bool) -> int:
     code = exit_codes.code_of(error)
     if debug:
-        terminal.note("".join(traceback.format_exception(error)).rstrip())
+        terminal.print_note("".join(traceback.format_exception(error)).rstrip())
     if code == exit_codes.PIPE_CLOSED:
         _close_stdout()
     else:
-        terminal.note(f"rlm: {exit_codes.explain(error)}")
-        _show_partial_answer(error)
+        terminal.print_note(f"rlm: {exit_codes.explain(error)}")
+        if partial := getattr(error, "partial_answer", None):
+            terminal.print_note(f"rlm: best answer so far: {partial}")
     if code == exit_codes.STOPPED and owns_process:
         _end_soon()
     return code
-
-
-def _show_partial_answer(error: BaseException) -> None:
-    if partial := getattr(error, "partial_answer", None):
-        terminal.note(f"rlm: best answer so far: {partial}")
 
 
 def _close_stdout() -> None:

@@ -62,10 +62,10 @@ def execute(args: Namespace) -> int:
     if args.expression and not (args.folder or args.list or args.jupyter):
         return _evaluate(args)
     if args.folder:
-        terminal.result(str(connection_files.folder()))
+        terminal.print_result(str(connection_files.folder()))
     elif args.list:
         for repl in connection_files.list_live():
-            terminal.result(f"{repl.name}\t{repl.environment}\t{repl.started}")
+            terminal.print_result(f"{repl.name}\t{repl.environment}\t{repl.started}")
     elif args.jupyter:
         _open_console(connection_files.find_live(args.run))
     else:
@@ -81,7 +81,7 @@ def _evaluate(args: Namespace) -> int:
     with KernelInspector(connection_files.find_live(args.run).file) as inspector:
         for expression in args.expression:
             has_value, text = inspector.evaluate(expression)
-            (terminal.say if has_value else terminal.note)(text)
+            (terminal.print_line if has_value else terminal.print_note)(text)
             code = code if has_value else exit_codes.FAILED
     return code
 
@@ -91,7 +91,7 @@ def _inspect(args: Namespace) -> None:
 
     repl = connection_files.find_live(args.run)
     with KernelInspector(repl.file) as inspector:
-        terminal.note(f"rlm: {repl.name}, {repl.environment}. {_HINT}")
+        terminal.print_note(f"rlm: {repl.name}, {repl.environment}. {_HINT}")
         _read_expressions(inspector, repl.name)
 
 
@@ -101,11 +101,11 @@ def _read_expressions(inspector: KernelInspector, name: str) -> None:
         import readline  # noqa: F401 (input() has a history then)
     while True:
         try:
-            expression = terminal.ask(f"{name}> ").strip()
+            expression = terminal.read_line(f"{name}> ").strip()
         except EOFError:
             return
         if expression:
-            terminal.say(inspector.variables() if expression == "vars" else inspector.read(expression))
+            terminal.print_line(inspector.variables() if expression == "vars" else inspector.read(expression))
 
 
 def _open_console(repl: connection_files.LiveRepl) -> None:

@@ -113,32 +113,26 @@ def docker() -> list[Check]:
     return [client, _docker_engine()] if client.state == "ok" else [client]
 
 
-def _package(name: str, fix: str, *, essential: bool = False) -> Check:
+def _version(package: str) -> str | None:
     try:
-        version = metadata.version(name)
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
-        state: Literal["absent", "broken"] = "broken" if essential else "absent"
-        return Check("Packages", name, state, "not installed", fix, essential=essential)
-    return Check("Packages", name, "ok", version, essential=essential)
+        return None
+
+
+def _package(name: str, fix: str, *, essential: bool = False) -> Check:
+    if (version := _version(name)) is not None:
+        return Check("Packages", name, "ok", version, essential=essential)
+    return Check("Packages", name, "broken" if essential else "absent", "not installed", fix, essential=essential)
 
 
 def _reference() -> list[Check]:
     """The distribution `rlms`, if it is installed: it has the import name `rlm` too, so one hides the other."""
-    try:
-        version = metadata.version(REFERENCE)
-    except metadata.PackageNotFoundError:
+    if (version := _version(REFERENCE)) is None:
         return []
+    detail = f"{version} has the same import name `rlm` as rlm-kernel"
     fix = f"use two environments: pip uninstall {REFERENCE}, then install rlm-kernel again"
-    return [
-        Check(
-            "Packages",
-            REFERENCE,
-            "broken",
-            f"{version} has the same import name `rlm` as rlm-kernel",
-            fix,
-            essential=True,
-        )
-    ]
+    return [Check("Packages", REFERENCE, "broken", detail, fix, essential=True)]
 
 
 def _local_kernel() -> Check:

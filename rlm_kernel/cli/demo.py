@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.cli import logs, model_options
+from rlm_kernel.cli import logs, shared_options
 from rlm_kernel.clients import options
 from rlm_kernel.errors import ConfigError, LimitError
 
@@ -52,7 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--question", type=int, metavar="N", help="ask only question N, from 1 to 3")
     add("--scripted", action="store_true", help="use replies written in advance: no model, no download, real code")
-    model_options.add_model_arguments(parser, _BACKEND)
+    shared_options.add_model(parser, _BACKEND)
     logs.add_arguments(parser)
 
 
@@ -62,7 +62,7 @@ def execute(args: Namespace) -> int:
     Raises:
         RLMError: the model or the kernel failed, or the options contradict each other.
     """
-    from rlm_kernel.cli.library_source import standard_library
+    from rlm_kernel.cli.demo_questions import standard_library
     from rlm_kernel.untrusted.plain_console import PlainConsole
 
     questions = _chosen(args)
@@ -89,8 +89,7 @@ def _chosen(args: Namespace) -> list[tuple[int, Question]]:
 
 def _check_model(args: Namespace) -> None:
     """Check the options and download the local model before anything is shown."""
-    named = args.backend or args.model or args.base_url or args.backend_kwarg
-    if args.scripted and named:
+    if args.scripted and shared_options.names_model(args):
         raise ConfigError("--scripted uses no model: leave out --backend, --model, --base-url and --backend-kwarg.")
     if args.scripted:
         return
@@ -137,12 +136,7 @@ def _introduce(console: Console, args: Namespace, sources: Sources) -> None:
 
 
 def _answer(
-    console: Console,
-    args: Namespace,
-    sources: Sources,
-    logger: RLMLogger | None,
-    number: int,
-    question: Question,
+    console: Console, args: Namespace, sources: Sources, logger: RLMLogger | None, number: int, question: Question
 ) -> _Outcome:
     console.print(f"\nQuestion {number}, {_KINDS[question.kind]}", style="bold")
     started = time.monotonic()
@@ -153,23 +147,19 @@ def _answer(
         except LimitError as error:
             console.print(f"No answer: {error}")
     logs.report(logger)
-    outcome = _Outcome(question, _verdict(question, completion, sources), time.monotonic() - started, completion)
-    _judge(console, outcome)
-    return outcome
+    verdict = question.check("" if completion is None else completion.response, question.truth(sources))
+    _show_verdict(console, question, verdict)
+    return _Outcome(question, verdict, time.monotonic() - started, completion)
 
 
 _KINDS = {"code": "which code can answer", "judgement": "which needs a judgement for each item"}
 
 
-def _verdict(question: Question, completion: RLMChatCompletion | None, sources: Sources) -> Verdict:
-    return question.check("" if completion is None else completion.response, question.truth(sources))
-
-
-def _judge(console: Console, outcome: _Outcome) -> None:
+def _show_verdict(console: Console, question: Question, verdict: Verdict) -> None:
     from rich.text import Text
 
-    mark = ("✓ right", "bold green") if outcome.verdict.right else ("✗ wrong", "bold red")
-    console.print(Text.assemble(mark, f": {outcome.verdict.reason} ({outcome.question.source})"))
+    mark = ("✓ right", "bold green") if verdict.right else ("✗ wrong", "bold red")
+    console.print(Text.assemble(mark, f": {verdict.reason} ({question.source})"))
 
 
 def _sum_up(console: Console, outcomes: list[_Outcome]) -> None:

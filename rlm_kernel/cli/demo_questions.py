@@ -1,4 +1,4 @@
-"""The questions of `rlm demo`, and how each answer is checked.
+"""The context and the questions of `rlm demo`, and how each answer is checked.
 
 Code can answer two of them: the correct answer is computed here with `ast`, in another way than a model is likely to
 choose. The third needs a judgement for each of six items: its correct answer was found by reading them, and can be
@@ -9,13 +9,42 @@ from __future__ import annotations
 
 import ast
 import re
+import sysconfig
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 Sources = Mapping[str, str]
 
+ENOUGH_CHARACTERS = 10_000_000
+_FOREIGN = {"site-packages", "dist-packages", "__pycache__"}
+_TESTS = {"test", "tests", "idle_test"}
 _PATH = re.compile(r"(?<![\w./-])[\w./-]+\.py\b")
+
+
+def standard_library(root: Path | None = None) -> dict[str, str]:
+    """The source of every module of the standard library, by path; its own tests only if the rest is too short.
+
+    Args:
+        root: the folder of the library; None: that of the running Python.
+    """
+    root = root or Path(sysconfig.get_path("stdlib"))
+    paths = [path.relative_to(root) for path in sorted(root.rglob("*.py"))]
+    paths = [path for path in paths if _FOREIGN.isdisjoint(path.parts)]
+    modules = _sources(root, [path for path in paths if _TESTS.isdisjoint(path.parts)])
+    if sum(map(len, modules.values())) >= ENOUGH_CHARACTERS:
+        return modules
+    return modules | _sources(root, [path for path in paths if not _TESTS.isdisjoint(path.parts)])
+
+
+def _sources(root: Path, paths: list[Path]) -> dict[str, str]:
+    sources = {}
+    for path in paths:
+        with suppress(UnicodeDecodeError):  # a few files have another encoding on purpose, to test the tokenizer
+            sources[path.as_posix()] = (root / path).read_text("utf-8")
+    return sources
 
 
 @dataclass(frozen=True, slots=True)

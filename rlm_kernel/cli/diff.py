@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import terminal
 from rlm_kernel.cli import exit_codes
+from rlm_kernel.cli.export import notebook_of_file
 from rlm_kernel.errors import check_extra
 from rlm_kernel.text import plain
 from rlm_kernel.trajectory.notebook.normaliser import normalise_text
@@ -53,23 +54,10 @@ def execute(args: Namespace) -> int:
         RecordingError: a log or notebook cannot be read.
     """
     check_extra("rlm diff", "nbdime", "notebooks")
-    a, b = (_comparable(_notebook(Path(file)), sources_only=args.sources) for file in (args.a, args.b))
+    a, b = (_comparable(notebook_of_file(Path(file)), sources_only=args.sources) for file in (args.a, args.b))
     if args.web:
         return _show_in_browser(a, b)
     return _print(args, a, b)
-
-
-def _notebook(file: Path) -> NotebookNode:
-    """The notebook itself, or one built from a log."""
-    if file.suffix == ".ipynb":
-        from rlm_kernel.replay.steps import read_notebook
-
-        return read_notebook(file)
-    from rlm_kernel.trajectory.log.reader import read_log
-    from rlm_kernel.trajectory.notebook.build import identity_of_recording, notebook_of
-
-    recording = read_log(file)
-    return notebook_of(recording.trajectory, identity_of_recording(recording))
 
 
 def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:
@@ -120,7 +108,7 @@ def _print(args: Namespace, a: NotebookNode, b: NotebookNode) -> int:
 
     difference = diff_notebooks(a, b)
     if not difference:
-        terminal.result("The two runs are equal.")
+        terminal.print_result("The two runs are equal.")
         return exit_codes.OK
     config = PrettyPrintConfig(
         out=terminal.PlainStream(sys.stdout), use_color=sys.stdout.isatty(), use_git=False, use_diff=False

@@ -38,7 +38,7 @@ def execute(args: Namespace) -> int:
     works = all(check.state == "ok" for check in found if check.essential)
     if args.json:
         fields = {"version": __version__, "works": works, "checks": [asdict(check) for check in found]}
-        terminal.result(json.dumps(fields))
+        terminal.print_result(json.dumps(fields))
     else:
         _print(found)
     return 0 if works else 1

@@ -37,11 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("file", metavar="FILE", help="a log or its notebook")
     add("-o", "--output", metavar="OUT", help="the file to write (default: FILE with another suffix)")
     add("--clean", action="store_true", help="keep only the cells that the answer needs")
-    add(
-        "--to",
-        choices=_FORMATS,
-        help="write this format; html and py need nbconvert",
-    )
+    add("--to", choices=_FORMATS, help="write this format; html and py need nbconvert")
     add("--environment", help="where --clean runs the cells (default: the recorded environment)")
     trust_command.add_option(parser)
 
@@ -60,8 +56,21 @@ def execute(args: Namespace) -> int:
             _write_replay_code(Path(args.file).parent, output.parent)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
-    terminal.result(str(output))
+    terminal.print_result(str(output))
     return exit_codes.OK
+
+
+def notebook_of_file(file: Path) -> NotebookNode:
+    """The notebook in a file, or one built from a log."""
+    if file.suffix == ".ipynb":
+        from rlm_kernel.replay.steps import read_notebook
+
+        return read_notebook(file)
+    from rlm_kernel.trajectory.log.reader import read_log
+    from rlm_kernel.trajectory.notebook.build import identity_of_recording, notebook_of
+
+    recording = read_log(file)
+    return notebook_of(recording.trajectory, identity_of_recording(recording))
 
 
 def _output(file: Path, args: Namespace) -> Path:
@@ -76,34 +85,28 @@ def _output(file: Path, args: Namespace) -> Path:
 
 
 def _notebook(file: Path) -> NotebookNode:
-    """The notebook as it is, with the setup cell of this version, or the one of a log."""
-    from rlm_kernel.trajectory.notebook.build import identity_of_recording, notebook_of, renew_setup_cell
+    """The notebook of a run with the setup cell of this version."""
+    from rlm_kernel.trajectory.notebook.build import renew_setup_cell
 
+    notebook = notebook_of_file(file)
     if file.suffix == ".ipynb":
-        from rlm_kernel.replay.steps import read_notebook
-
-        notebook = read_notebook(file)
         if "rlm" not in notebook.metadata:
             raise RecordingError(
                 f"{file} is not the notebook of a run. To convert other notebooks, use `jupyter nbconvert`."
             )
         renew_setup_cell(notebook)
-        return notebook
-    from rlm_kernel.trajectory.log.reader import read_log
-
-    recording = read_log(file)
-    return notebook_of(recording.trajectory, identity_of_recording(recording))
+    return notebook
 
 
 def _minimal(args: Namespace) -> NotebookNode:
     from rlm_kernel.replay.minimise import clean
 
     def report(step: Step, place: int, count: int) -> None:
-        terminal.note(f"rlm: trying without cell {step.number} ({place} of {count})")
+        terminal.print_note(f"rlm: trying without cell {step.number} ({place} of {count})")
 
     cleaning = clean(args.file, environment=args.environment, on_trial=report, trust=trust_command.trust_of(args))
     many = len(cleaning.kept) + len(cleaning.dropped)
-    terminal.note(f"rlm: kept {len(cleaning.kept)} of {many} cells")
+    terminal.print_note(f"rlm: kept {len(cleaning.kept)} of {many} cells")
     return cleaning.notebook
 
 

@@ -44,8 +44,9 @@ def execute(args: Namespace) -> int:
     Raises:
         ConfigError: the name is not valid, there is no such kernelspec, or the folder cannot be written.
     """
+    prefix = sys.prefix if args.sys_prefix else args.prefix
     try:
-        terminal.result((install if args.action == "install" else remove)(args.name, _prefix(args)))
+        terminal.print_result((install if args.action == "install" else remove)(args.name, prefix))
     except ConfigError:
         raise
     except OSError as error:
@@ -117,7 +118,3 @@ def _other_place(name: str) -> str:
     if name not in kernelspecs.installed_names():
         return "Jupyter finds no other kernelspec of that name."
     return f"Jupyter finds one in {kernelspecs.installed_folder(name).parent}: add --sys-prefix or --prefix DIR."
-
-
-def _prefix(args: Namespace) -> str | None:
-    return sys.prefix if args.sys_prefix else args.prefix

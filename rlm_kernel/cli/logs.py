@@ -56,4 +56,4 @@ def report(logger: RLMLogger | None, *, ended: bool = True) -> None:
         lines.append(f"To resume it: rlm resume {shlex.quote(os.path.relpath(logger.log_file_path))}")
     with contextlib.suppress(BrokenPipeError):  # a closed stderr must not keep the answer from stdout
         for line in lines:
-            terminal.note(line)
+            terminal.print_note(line)

@@ -15,7 +15,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import inputs, terminal
-from rlm_kernel.cli import context_options, exit_codes, model_options, trust_command
+from rlm_kernel.cli import exit_codes, shared_options, trust_command
 from rlm_kernel.clients import options
 from rlm_kernel.errors import ConfigError
 
@@ -33,9 +33,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help="a log or its notebook")
     add("--live", action="store_true", help="ask models for answers that are not in the record")
-    model_options.add_model_arguments(parser, "the recorded one; only with --live")
+    shared_options.add_model(parser, "the recorded one; only with --live")
     add("--environment", help="where the cells run (default: the recorded environment)")
-    context_options.add_arguments(add, "an input to use in place of the recorded one")
+    shared_options.add_context(parser, "an input to use in place of the recorded one")
     trust_command.add_option(parser)
     add("--json", action="store_true", help="print the report as a JSON object")
     add("--quiet", action="store_true", help="do not show which cell is running")
@@ -55,16 +55,16 @@ def execute(args: Namespace) -> int:
         environment=args.environment,
         context=inputs.of_arguments(args),
         trust=trust_command.trust_of(args),
-        on_step=_show_nothing if args.quiet else _show_step,
+        on_step=(lambda *_: None) if args.quiet else _show_step,
         **_backend(args),
     )
-    terminal.result(json.dumps(_as_dict(report)) if args.json else str(report))
+    terminal.print_result(json.dumps(_as_dict(report)) if args.json else str(report))
     return exit_codes.OK if report.equal else exit_codes.DIFFERENT
 
 
 def _backend(args: Namespace) -> dict[str, Any]:
     """The models that the command line names in place of the recorded ones."""
-    if not (args.backend or args.model or args.base_url or args.backend_kwarg):
+    if not shared_options.names_model(args):
         return {}
     if not args.live:
         raise ConfigError(
@@ -74,19 +74,13 @@ def _backend(args: Namespace) -> dict[str, Any]:
 
     recorded = read_log(args.file).metadata.get("backend")
     backend = args.backend or (recorded if isinstance(recorded, str) else "openai")
-    return {
-        "backend": backend,
-        "backend_kwargs": options.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg),
-    }
+    kwargs = options.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
+    return {"backend": backend, "backend_kwargs": kwargs}
 
 
 def _show_step(step: Step, place: int, count: int) -> None:
     name = f"cell {step.number}" if step.number else "an added cell"
-    terminal.note(f"rlm: {name} runs ({place} of {count})")
-
-
-def _show_nothing(*_: object) -> None:
-    """Nothing is shown."""
+    terminal.print_note(f"rlm: {name} runs ({place} of {count})")
 
 
 def _as_dict(report: ReplayReport) -> dict[str, Any]:

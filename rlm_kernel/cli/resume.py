@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import inputs, terminal
-from rlm_kernel.cli import context_options, logs, model_options, run, trust_command
+from rlm_kernel.cli import logs, run, shared_options, trust_command
 from rlm_kernel.clients import options
 from rlm_kernel.errors import ConfigError
 
@@ -29,11 +29,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("file", metavar="FILE", help="a log or its notebook")
     add("--at", type=int, metavar="TURN", help="the last turn to keep (default: all)")
     add("--question", help="a new question from this turn on")
-    context_options.add_arguments(add, "the input, if it is not stored with the log")
-    model_options.add_model_arguments(parser, "the recorded one")
+    shared_options.add_context(parser, "the input, if it is not stored with the log")
+    shared_options.add_model(parser, "the recorded one")
     add("--environment", help="where the code of the model runs (default: the recorded environment)")
     add("--max-iterations", type=int, metavar="N", help="maximum turns of the root model (default: as recorded)")
-    run.add_limits(parser)
+    shared_options.add_limits(parser)
     trust_command.add_option(parser)
     add("--json", action="store_true", help="print a JSON object: answer, usage, cost, seconds, model, log")
     add("--quiet", action="store_true", help="do not show the run on stderr")
@@ -60,7 +60,7 @@ def execute(args: Namespace) -> int:
             logger=logger,
             **_overrides(args),
         )
-    terminal.result(run.as_json(completion, logger) if args.json else completion.response)
+    terminal.print_result(run.as_json(completion, logger) if args.json else completion.response)
     return 0
 
 
@@ -68,8 +68,9 @@ def _overrides(args: Namespace) -> dict[str, Any]:
     """The arguments that replace recorded ones."""
     from rlm_kernel.trajectory.log.reader import read_log
 
-    given: dict[str, Any] = {"environment": args.environment, "max_iterations": args.max_iterations, **run.limits(args)}
-    if args.backend or args.model or args.base_url or args.backend_kwarg:
+    given: dict[str, Any] = {"environment": args.environment, "max_iterations": args.max_iterations}
+    given |= shared_options.limits(args)
+    if shared_options.names_model(args):
         recording = read_log(args.file)
         known = recording.metadata
         backend = args.backend or known.get("backend")

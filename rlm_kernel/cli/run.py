@@ -13,7 +13,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import inputs, terminal
-from rlm_kernel.cli import context_options, logs, model_options
+from rlm_kernel.cli import logs, shared_options
 from rlm_kernel.clients import options
 from rlm_kernel.errors import ConfigError
 
@@ -33,41 +33,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("question", help="the question; without --context it is also the input")
-    context_options.add_arguments(add, "the input: a text file, a folder (a dict of path to text), or - for stdin")
-    model_options.add_model_arguments(parser, _BACKEND)
+    shared_options.add_context(parser, "the input: a text file, a folder (a dict of path to text), or - for stdin")
+    shared_options.add_model(parser, _BACKEND)
     add("--sub-backend", help="the provider for sub-calls (default: that of the root model)")
     add("--sub-model", help="the model for sub-calls (default: the root model)")
     add("--environment", default="local", help="where the code of the model runs (default: %(default)s)")
     add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab connect to the REPL")
-    add(
-        "--max-iterations",
-        type=int,
-        default=30,
-        metavar="N",
-        help="maximum turns of the root model (default: %(default)s)",
-    )
-    add_limits(parser)
+    help_ = "maximum turns of the root model (default: %(default)s)"
+    add("--max-iterations", type=int, default=30, metavar="N", help=help_)
+    shared_options.add_limits(parser)
     add("--prompts", choices=("large", "small"), help="the prompt profile (default: chosen by the backend)")
     add("--json", action="store_true", help="print a JSON object: answer, usage, cost, seconds, model, log")
     add("--quiet", action="store_true", help="do not show the run on stderr")
     logs.add_arguments(parser)
-
-
-def add_limits(parser: ArgumentParser) -> None:
-    """Declare the limits of a run."""
-    add = parser.add_argument_group(
-        "limits", "They hold for the run with all its sub-calls. Default: no limit."
-    ).add_argument
-    add("--max-budget", type=float, metavar="USD", help="US dollars; counts the calls whose price is known")
-    add("--max-timeout", type=float, metavar="SECONDS", help="wall-clock time in seconds")
-    add("--max-tokens", type=int, metavar="N", help="tokens, input and output together")
-    add("--max-errors", type=int, metavar="N", help="consecutive cells that raise an exception")
-
-
-def limits(args: Namespace) -> dict[str, Any]:
-    """The limits that are given, as arguments of an `RLM`."""
-    given = {name: getattr(args, name) for name in ("max_budget", "max_timeout", "max_tokens", "max_errors")}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def execute(args: Namespace) -> int:
@@ -83,7 +61,7 @@ def execute(args: Namespace) -> int:
         prompt, question = _input_and_question(args)
         with logs.report_when_done(logger, quiet=args.quiet):
             completion = rlm.completion(prompt, question)
-    terminal.result(as_json(completion, logger) if args.json else completion.response)
+    terminal.print_result(as_json(completion, logger) if args.json else completion.response)
     return 0
 
 
@@ -92,7 +70,7 @@ def _input_and_question(args: Namespace) -> tuple[str | dict[str, str], str | No
     given = inputs.of_arguments(args)
     if given is not None:
         return given, args.question
-    context_options.warn_of_unread_stdin()
+    shared_options.warn_of_unread_stdin()
     return args.question, None
 
 
@@ -113,7 +91,7 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
         prompts=args.prompts,
         logger=logger,
         verbose=not args.quiet,
-        **limits(args),
+        **shared_options.limits(args),
     )
     for name in (backend, *others):
         options.fetch(name, kwargs if name == backend else {})

@@ -46,7 +46,7 @@ def execute(args: Namespace) -> int:
         for event in events_of(run):
             view(event)
     if run.completion is None and run.failure is None:
-        terminal.result(
+        terminal.print_result(
             f"The record ends here, {run.seconds:.1f} s after the start: the run was killed or is in progress."
         )
     return exit_codes.OK

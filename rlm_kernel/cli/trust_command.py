@@ -40,14 +40,14 @@ def execute(args: Namespace) -> int:
 
     recording = read_log(args.file)
     for reach in reaches(recording, Use(models=True)):
-        terminal.note(f"rlm: it uses {reach}")
+        terminal.print_note(f"rlm: it uses {reach}")
     for one in (*earlier_recordings(recording), recording):
         if one.flaw is not None:
             try:
                 signature.sign(one.path)
             except OSError as error:
                 raise ConfigError(f"{one.path} cannot be signed: {error}.") from error
-        terminal.result(str(one.path))
+        terminal.print_result(str(one.path))
     return exit_codes.OK
 
 

@@ -60,10 +60,10 @@ def execute(args: Namespace) -> int:
     folder = folder_of(args.path)
     access = Access() if args.no_token else Access.by_token()
     with suppress(KeyboardInterrupt), ViewerServer(folder, args.port, access) as server, ExitStack() as stack:
-        terminal.result(server.url)
+        terminal.print_result(server.url)
         if args.no_token:
-            terminal.note("rlm: --no-token: every user and program of this machine can read these logs")
-        terminal.note(f"rlm: this page shows {folder.path.resolve()}; press Ctrl-C to end it")
+            terminal.print_note("rlm: --no-token: every user and program of this machine can read these logs")
+        terminal.print_note(f"rlm: this page shows {folder.path.resolve()}; press Ctrl-C to end it")
         if not args.no_browser and _has_desktop():
             stack.enter_context(_browser(server.url))
         threading.Event().wait()
@@ -80,7 +80,7 @@ def _export(args: Namespace) -> int:
     if output.suffix not in (".html", ".htm"):
         raise ConfigError(f"--export needs a file name that ends with .html, not {args.export!r}.")
     export(log, output)
-    terminal.result(str(output))
+    terminal.print_result(str(output))
     return exit_codes.OK
 
 
@@ -106,7 +106,7 @@ def _browser(url: str) -> Iterator[None]:
             opened.write(opening(url))
         webbrowser.open(file.as_uri())
     except OSError as error:
-        terminal.note(f"rlm: the browser could not be opened ({error}): open the address above")
+        terminal.print_note(f"rlm: the browser could not be opened ({error}): open the address above")
     except BaseException:
         file.unlink(missing_ok=True)
         raise

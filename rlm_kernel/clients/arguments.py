@@ -5,8 +5,7 @@ Checked by pydantic-core: importing pydantic itself would take longer than every
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from pydantic_core import core_schema as cs
 
 from rlm_kernel.clients.trust import SECRETS
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.text import suggestion
 
 if TYPE_CHECKING:
     from rlm_kernel.clients.backends import Backend
@@ -76,12 +76,6 @@ def check_arguments(backend: Backend, given: Mapping[str, Any]) -> None:
         raise ConfigError(_message(backend, given, error)) from None
 
 
-def suggest(name: object, allowed: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the most similar name, if there is one."""
-    close = get_close_matches(str(name), list(allowed), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
-
-
 def example_of(backend: Backend) -> dict[str, str]:
     """Arguments that a call needs."""
     examples = {"model_name": backend.example, "base_url": backend.example_url}
@@ -105,7 +99,7 @@ def _message(backend: Backend, given: Mapping[str, Any], error: ValidationError)
         allowed = ", ".join(map(repr, backend.arguments))
         return (
             f"backend_kwargs of {backend.name!r} has no argument {unknown[0]!r}"
-            f"{suggest(unknown[0], backend.arguments)} Allowed: {allowed}."
+            f"{suggestion(unknown[0], backend.arguments)} Allowed: {allowed}."
         )
     if missing := [name for kind, name in wrong if kind == "missing"]:
         variable = backend.base_url_variable if "base_url" in missing else None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from rlm_kernel.schema.answer_schema import add_instructions
-from rlm_kernel.types import Image, Message, Reply
+from rlm_kernel.types import Message, Reply
 
 OnText = Callable[[str], None]
 """Called with each piece of a streamed reply, in order, in the engine's event loop. Must not block."""
@@ -57,34 +56,8 @@ class LM(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One call of a model: the arguments of `BaseLM.complete`."""
-
-    messages: tuple[Message, ...]
-    max_tokens: int | None = None
-    on_text: OnText | None = None
-    schema: dict[str, Any] | None = None
-
-    @property
-    def prompt(self) -> str:
-        """The text of the last message."""
-        return self.messages[-1]["content"]
-
-    @property
-    def images(self) -> tuple[Image, ...]:
-        """The images of the last message."""
-        return self.messages[-1].get("images", ())
-
-    def in_words(self) -> Request:
-        """The same request with the schema written into the last message."""
-        if self.schema is None:
-            return self
-        return replace(self, messages=tuple(add_instructions(self.messages, self.schema)), schema=None)
-
-
 class BaseLM:
-    """A model client with all that the engine asks of one. A subclass implements `complete_request`.
+    """A model client with all that the engine uses. A subclass implements `complete`.
 
     Attributes:
         backend: the name of the backend; used in errors.
@@ -126,10 +99,6 @@ class BaseLM:
             LMError: the provider failed.
             ConfigError: the SDK cannot be opened with these settings, or in this environment.
         """
-        return await self.complete_request(Request(tuple(messages), max_tokens, on_text, schema))
-
-    async def complete_request(self, request: Request) -> Reply:
-        """Answer one request; see `complete`."""
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -169,14 +138,19 @@ class WrappedLM(BaseLM):
         """Tokens of prompt and reply together, or None if unknown."""
         return self._lm.context_window
 
-    async def complete_request(self, request: Request) -> Reply:
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        on_text: OnText | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> Reply:
         """Call the user's `complete`, with the schema if it takes one."""
-        extra = {} if request.schema is None else {"schema": request.schema}
-        if not self._takes_schema:
-            request, extra = request.in_words(), {}
-        return await self._lm.complete(
-            request.messages, max_tokens=request.max_tokens, on_text=request.on_text, **extra
-        )
+        extra = {"schema": schema} if schema is not None and self._takes_schema else {}
+        if schema is not None and not self._takes_schema:
+            messages = add_instructions(messages, schema)
+        return await self._lm.complete(messages, max_tokens=max_tokens, on_text=on_text, **extra)
 
     async def close(self) -> None:
         """Close the user's object."""

@@ -47,11 +47,6 @@ class Connection:
         # Shielded here and below: a thread cannot be cancelled, and `close` must find the client that it opens.
         return (await asyncio.shield(self._opening)).client
 
-    async def wait_for_errand(self) -> None:
-        """Wait until the errand has ended."""
-        if self._opening is not None:
-            await asyncio.wait({(await asyncio.shield(self._opening)).errand})
-
     async def close(self) -> None:
         """Close the client, also one that is still being opened. A later call opens a new one."""
         self._follow_loop()

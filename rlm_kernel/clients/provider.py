@@ -12,11 +12,14 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlm_kernel.clients.pricing import Tokens
-from rlm_kernel.clients.transport import CONNECT_SECONDS, http_options, is_loopback
+from rlm_kernel.clients.transport import CONNECT_SECONDS, http_options, is_loopback, without_password
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from rlm_kernel.types import Message
+
+MIN_SECRET_LENGTH = 8
+"""Characters. A shorter key is a placeholder for a server without keys, such as EMPTY or ollama, and may be shown."""
 
 MAX_DOLLARS = 1e12
 """A larger number is not taken for a price."""
@@ -141,6 +144,33 @@ class ProviderAdapter(ABC):
     def secrets(self) -> tuple[str, ...]:
         """The keys, which must not appear in messages."""
         return (self.api_key,)
+
+    @property
+    def shown_url(self) -> str:
+        """The endpoint for messages, without password and query."""
+        return without_password(self.url)
+
+    @property
+    def key_source(self) -> str:
+        """How the user sets the key."""
+        argument = "api_key in backend_kwargs"
+        if self.key_variable is None:
+            return argument
+        return f"{argument}, or the variable {self.key_variable} (in the environment or a .env file)"
+
+    def redact(self, text: str) -> str:
+        """The text without the keys."""
+        for secret in self._long_secrets():
+            text = text.replace(secret, "[api key]")
+        return text
+
+    def has_secret(self, text: str) -> bool:
+        """Whether the text contains a key."""
+        return any(secret in text for secret in self._long_secrets())
+
+    def _long_secrets(self) -> list[str]:
+        # The longest first: one may be a part of another.
+        return sorted((s for s in self.secrets if len(s) >= MIN_SECRET_LENGTH), key=len, reverse=True)
 
     @property
     def price_source(self) -> Mapping[str, str] | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +19,8 @@ from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError, refuse
 from rlm_kernel.text import clip_end, plain
 
 if TYPE_CHECKING:
+    from rlm_kernel.clients.provider import ProviderAdapter
     from rlm_kernel.types import Usage
-
-MIN_SECRET_LENGTH = 8
-"""Characters. A shorter key is a placeholder for a server without keys, such as EMPTY or ollama, and may be shown."""
 
 MAX_QUOTE = 500
 """Characters of a provider's message that an error repeats; error pages can be long."""
@@ -111,55 +108,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _BREAKS = ("ReadError", "RemoteProtocolError", "WriteError")
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What error messages contain about the provider of a call.
-
-    Attributes:
-        backend: the name of the backend.
-        model: the name of the model.
-        url: the endpoint, without password and query.
-        key_variable: the environment variable of the key, or None.
-        timeout: seconds.
-        secrets: the keys, which are removed from messages.
-        api: the name of the API.
-        url_form: what a `base_url` looks like.
-    """
-
-    backend: str
-    model: str
-    url: str
-    key_variable: str | None
-    timeout: float
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    api: str = "OpenAI"
-    url_form: str = "it usually ends in /v1"
-
-    @property
-    def key_source(self) -> str:
-        """How the user sets the key."""
-        argument = "api_key in backend_kwargs"
-        if self.key_variable is None:
-            return argument
-        return f"{argument}, or the variable {self.key_variable} (in the environment or a .env file)"
-
-    def redact(self, text: str) -> str:
-        """The text without the keys."""
-        for secret in self._long_secrets():
-            text = text.replace(secret, "[api key]")
-        return text
-
-    def has_secret(self, text: str) -> bool:
-        """Whether the text contains a key."""
-        return any(secret in text for secret in self._long_secrets())
-
-    def _long_secrets(self) -> list[str]:
-        # The longest first: one may be a part of another.
-        return sorted((s for s in self.secrets if len(s) >= MIN_SECRET_LENGTH), key=len, reverse=True)
-
-
 def lm_error(
-    endpoint: Endpoint,
+    provider: ProviderAdapter,
     what: str,
     kind: str,
     *,
@@ -171,7 +121,7 @@ def lm_error(
     """An `LMError`: backend and model, the provider's message, and the next step for this kind of failure.
 
     Args:
-        endpoint: the provider.
+        provider: the provider of the call.
         what: what happened; the provider's own message if there is one.
         kind: a key of `NEXT_STEPS`.
         retries: how often the SDK had retried.
@@ -180,23 +130,23 @@ def lm_error(
         usage: the usage of the call that the provider reports, or None.
     """
     step = NEXT_STEPS[kind].format(
-        url=endpoint.url,
-        model=endpoint.model,
-        key_source=endpoint.key_source,
-        timeout=endpoint.timeout,
-        api=endpoint.api,
-        url_form=endpoint.url_form,
+        url=provider.shown_url,
+        model=provider.model_name,
+        key_source=provider.key_source,
+        timeout=provider.timeout,
+        api=provider.api,
+        url_form=provider.url_form,
         retries=retries,
     )
     place = f" (HTTP {status})" if status else ""
     what = plain(what).rstrip(". ")  # before redact: removed characters may split a key
-    message = endpoint.redact(f"{endpoint.backend}, model {endpoint.model!r}{place}: {what}. {step}")
-    shown_id = None if request_id is None else endpoint.redact(plain(request_id[:MAX_QUOTE]))
+    message = provider.redact(f"{provider.backend}, model {provider.model_name!r}{place}: {what}. {step}")
+    shown_id = None if request_id is None else provider.redact(plain(request_id[:MAX_QUOTE]))
     raised = ContextOverflowError if kind == "context overflow" else LMError
     return raised(
         message,
-        backend=endpoint.backend,
-        model=endpoint.model,
+        backend=provider.backend,
+        model=provider.model_name,
         status=status,
         request_id=shown_id,
         requests=0 if kind in UNSENT or refused(status) else 1 + retries,
@@ -205,7 +155,7 @@ def lm_error(
 
 
 @contextmanager
-def lm_errors(endpoint: Endpoint) -> Iterator[None]:
+def lm_errors(provider: ProviderAdapter) -> Iterator[None]:
     """Convert the errors of an SDK's call.
 
     Raises:
@@ -214,16 +164,16 @@ def lm_errors(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except UnreadableReply as error:
-        raise lm_error(endpoint, str(error), "unreadable", status=error.status) from None
+        raise lm_error(provider, str(error), "unreadable", status=error.status) from None
     except Exception as error:
         kind = _kind(error)
         if kind is None:
             raise
-        raise _convert(error, kind, endpoint) from _showable(error, endpoint)
+        raise _convert(error, kind, provider) from _showable(error, provider)
 
 
 @contextmanager
-def opening_errors(endpoint: Endpoint) -> Iterator[None]:
+def opening_errors(provider: ProviderAdapter) -> Iterator[None]:
     """Convert the errors of importing an SDK and building its client.
 
     Raises:
@@ -232,12 +182,12 @@ def opening_errors(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 (any error prevents the call)
-        message = endpoint.redact(_own_message(error))
+        message = provider.redact(_own_message(error))
         raise ConfigError(
-            f"{endpoint.backend}, model {endpoint.model!r}: its SDK does not start: {message}. Check "
-            f"base_url ({endpoint.url}), the installation, and the environment's variables for proxies "
+            f"{provider.backend}, model {provider.model_name!r}: its SDK does not start: {message}. Check "
+            f"base_url ({provider.shown_url}), the installation, and the environment's variables for proxies "
             "(ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) and certificates (SSL_CERT_FILE)."
-        ) from _showable(error, endpoint)
+        ) from _showable(error, provider)
 
 
 def refuses_schema(error: LMError) -> bool:
@@ -256,10 +206,10 @@ def asks_for_other_limit_name(error: Exception) -> bool:
     return status in {400, 422} and _OTHER_LIMIT_NAME.search(_message_of(error)) is not None
 
 
-def _convert(error: Exception, kind: str, endpoint: Endpoint) -> LMError:
+def _convert(error: Exception, kind: str, provider: ProviderAdapter) -> LMError:
     return lm_error(
-        endpoint,
-        clip_end(endpoint.redact(_message_of(error)), MAX_QUOTE),  # redacted first: half a key would not be found
+        provider,
+        clip_end(provider.redact(_message_of(error)), MAX_QUOTE),  # redacted first: half a key would not be found
         kind,
         retries=_retries(error),
         status=getattr(error, "status_code", None),
@@ -327,12 +277,12 @@ def _retries(error: Exception) -> int:
     return int(headers.get("x-stainless-retry-count", 0))
 
 
-def _showable(error: Exception, endpoint: Endpoint) -> Exception | None:
+def _showable(error: Exception, provider: ProviderAdapter) -> Exception | None:
     """The error if a traceback may print it: neither it nor its causes contain a key or control characters."""
     chained: BaseException | None = error
     while chained is not None:
         message = str(chained).replace("\r\n", "\n")
-        if endpoint.has_secret(str(chained)) or len(message) > _MAX_READ or plain(message) != message:
+        if provider.has_secret(str(chained)) or len(message) > _MAX_READ or plain(message) != message:
             return None
         chained = chained.__cause__ or chained.__context__
     return error

@@ -62,7 +62,8 @@ def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str,
     if "base_url" in backend.arguments and "base_url" not in given and (found := _base_url(backend, variables)):
         given["base_url"] = found
     check_arguments(backend, {argument: setting.value for argument, setting in given.items()})
-    _check_installed(backend)
+    if backend.package is not None:
+        check_extra(f"The backend {backend.name!r}", backend.package, str(backend.extra))
     if (backend.key_variable or backend.key) and "api_key" not in given:
         given["api_key"] = _key(backend, variables)
     trust.check(given, finds_keys=backend.others)
@@ -133,8 +134,3 @@ def _key(backend: Backend, variables: Variables) -> Sourced[str]:
         "working directory or one above it (Python code may also give api_key in backend_kwargs). A server without "
         "keys accepts any word, such as EMPTY."
     )
-
-
-def _check_installed(backend: Backend) -> None:
-    if backend.package is not None:
-        check_extra(f"The backend {backend.name!r}", backend.package, str(backend.extra))

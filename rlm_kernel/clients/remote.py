@@ -12,20 +12,19 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.clients.base import BaseLM, Request
+from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.connection import Connection
 from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
-from rlm_kernel.clients.provider_errors import Endpoint, lm_error, lm_errors, opening_errors, refuses_schema
-from rlm_kernel.clients.transport import is_loopback, is_too_long, without_password
+from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema
+from rlm_kernel.clients.transport import is_loopback, is_too_long
 from rlm_kernel.errors import LMError
+from rlm_kernel.schema.answer_schema import add_instructions
 from rlm_kernel.types import Message, Reply, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from rlm_kernel.clients.base import OnText
     from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder
@@ -74,21 +73,12 @@ class RemoteLM(BaseLM):
         self._refused: deque[str] = deque(maxlen=MAX_REFUSED_SCHEMAS)
 
     def __repr__(self) -> str:
-        return f"RemoteLM({self.model!r}, backend={self.backend!r}, base_url={self.endpoint.url!r})"
+        return f"RemoteLM({self.model!r}, backend={self.backend!r}, base_url={self.adapter.shown_url!r})"
 
     @property
     def context_window(self) -> int | None:
         """Tokens of prompt and reply together, or None if unknown."""
         return self.adapter.context_window
-
-    @cached_property
-    def endpoint(self) -> Endpoint:
-        """What error messages contain about the provider."""
-        one = self.adapter
-        url = without_password(one.url)
-        return Endpoint(
-            self.backend, self.model, url, one.key_variable, one.timeout, one.secrets, one.api, one.url_form
-        )
 
     def reply_limit(self, max_tokens: int | None) -> int | None:
         """The longest reply in tokens if a call asks for `max_tokens`; None: limited by the context window only."""
@@ -102,24 +92,31 @@ class RemoteLM(BaseLM):
         """Whether the cost of a call can be computed. Imports the price table, which takes 0.1 s."""
         return self.pricing.known(self.adapter.price_names(self.model))
 
-    async def complete_request(self, request: Request) -> Reply:
-        """Answer one request. Lone surrogates, which JSON in UTF-8 cannot contain, are sent as U+FFFD.
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        on_text: OnText | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> Reply:
+        """Answer the conversation. Lone surrogates, which JSON in UTF-8 cannot contain, are sent as U+FFFD.
 
         Raises:
             LMError: the provider failed, or its response is not a reply.
             ConfigError: the SDK cannot be opened with these settings, or in this environment.
         """
-        with opening_errors(self.endpoint):
+        with opening_errors(self.adapter):
             client = await self._connection.client()
-        limit = self.reply_limit(request.max_tokens)
-        for form in self._forms(request):
-            arguments = self.adapter.build_request(list(form.messages), limit, form.schema)
+        limit = self.reply_limit(max_tokens)
+        for sent_messages, sent_schema in self._forms(messages, schema):
+            request = self.adapter.build_request(sent_messages, limit, sent_schema)
             try:
-                with lm_errors(self.endpoint):
-                    response = await self.adapter.send(client, arguments, stream=form.on_text is not None)
-                return await self._read(response, form.on_text, limit)
+                with lm_errors(self.adapter):
+                    response = await self.adapter.send(client, request, stream=on_text is not None)
+                return await self._read(response, on_text, limit)
             except LMError as error:
-                if form.schema is None or not refuses_schema(error):
+                if sent_schema is None or not refuses_schema(error):
                     raise
         raise AssertionError("the last form has no schema: it returns or raises")
 
@@ -127,31 +124,35 @@ class RemoteLM(BaseLM):
         """Close the connections. A later call opens new ones."""
         await self._connection.close()
 
-    def _forms(self, request: Request) -> Iterator[Request]:
-        """The request as it can be sent: in the provider's mode for schemas and, if that is refused, in words."""
-        request = make_sendable(request)
-        in_words = request.in_words()
-        if (schema := request.schema) is not None:
-            key = json.dumps(schema, sort_keys=True)
-            if key not in self._refused and self.adapter.accepts_schema(schema):
-                yield request if self.adapter.shows_schema else replace(in_words, schema=schema)
-                self._refused.append(key)  # the caller only asks for the next form after a refusal
-        yield in_words
+    def _forms(
+        self, messages: Sequence[Message], schema: dict[str, Any] | None
+    ) -> Iterator[tuple[list[Message], dict[str, Any] | None]]:
+        """What to send: the schema in the provider's mode for schemas and, if that is refused, in the last message."""
+        sendable: list[Message] = [{**m, "content": _join_surrogates(m["content"])} for m in messages]
+        if schema is None:
+            yield sendable, None
+            return
+        schema = _sendable_schema(schema)
+        with_instructions, key = add_instructions(sendable, schema), json.dumps(schema, sort_keys=True)
+        if key not in self._refused and self.adapter.accepts_schema(schema):
+            yield (sendable if self.adapter.shows_schema else with_instructions), schema
+            self._refused.append(key)  # the caller only takes the next form after a refusal
+        yield with_instructions, None
 
     async def _read(self, response: Any, on_text: OnText | None, limit: int | None) -> Reply:
         builder = self.adapter.reply_builder(self.model)
         if on_text is None:
-            with lm_errors(self.endpoint):
+            with lm_errors(self.adapter):
                 builder.add(response)
         else:
             await self._read_stream(response, builder, on_text, limit)
         usage = self._usage(builder)
         if not builder.begun:
-            raise lm_error(self.endpoint, builder.complaint, "not an API", usage=usage)
+            raise lm_error(self.adapter, builder.complaint, "not an API", usage=usage)
         # A model that used its whole limit for thinking has no text: a reply that was cut, not a failure.
         if not builder.pieces and builder.finish_reason != "length":
             what = f"the reply holds no text (finish_reason {builder.finish_reason!r})"
-            raise lm_error(self.endpoint, what, "no text", usage=usage)
+            raise lm_error(self.adapter, what, "no text", usage=usage)
         return Reply("".join(builder.pieces), builder.model, usage or Usage(), builder.finish_reason)
 
     async def _read_stream(self, response: Any, builder: ReplyBuilder, on_text: OnText, limit: int | None) -> None:
@@ -165,12 +166,12 @@ class RemoteLM(BaseLM):
                 events += 1
                 if is_too_long(characters, events, limit):
                     what = f"the reply continues after {events:,} events, although its limit is {limit:,} tokens"
-                    raise lm_error(self.endpoint, what, "unreadable")
+                    raise lm_error(self.adapter, what, "unreadable")
         if builder.begun and builder.finish_reason is None:
-            raise lm_error(self.endpoint, "the stream ended before the reply did", "broken off")
+            raise lm_error(self.adapter, "the stream ended before the reply did", "broken off")
 
     async def _chunks(self, response: Any) -> AsyncGenerator[Any]:
-        with lm_errors(self.endpoint):
+        with lm_errors(self.adapter):
             async with response as stream:
                 async for chunk in stream:
                     yield chunk
@@ -195,12 +196,12 @@ class RemoteLM(BaseLM):
         try:
             # Not with `with_options`: the copy of a client reads the environment again.
             options = {"timeout": LOOKUP_SECONDS, "max_retries": 0}
-            with lm_errors(self.endpoint):
+            with lm_errors(self.adapter):
                 listing = await client.get(self.adapter.models_path, cast_to=object, options=options)
             if (window := window_in_listing(listing, self.model)) is not None:
                 self.adapter.context_window, self._window_known = window, True
         except Exception as error:  # noqa: BLE001 (the call does not depend on it)
-            _log.debug("%s does not list context windows: %s", self.endpoint.url, self.endpoint.redact(str(error)))
+            _log.debug("%s does not list context windows: %s", self.adapter.shown_url, self.adapter.redact(str(error)))
 
 
 def window_in_listing(listing: Any, model: str) -> int | None:
@@ -223,18 +224,14 @@ def _window_in_entry(entry: Mapping[str, Any]) -> int | None:
     return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 
-def make_sendable(request: Request) -> Request:
-    """The request with surrogate pairs joined and lone surrogates replaced, also in the names of its schema."""
-    messages: list[Message] = [{**m, "content": _join_surrogates(m["content"])} for m in request.messages]
-    schema = request.schema
-    if schema is not None:
-        text = json.dumps(schema, ensure_ascii=False)
-        cleaned = _join_surrogates(text)
-        schema = schema if cleaned is text else json.loads(cleaned)
-    return replace(request, messages=tuple(messages), schema=schema)
+def _sendable_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema; its names and texts may contain surrogates, too."""
+    sendable: dict[str, Any] = json.loads(_join_surrogates(json.dumps(schema, ensure_ascii=False)))
+    return sendable
 
 
 def _join_surrogates(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -11,15 +11,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from rlm_kernel.clients.base import BaseLM, Request
+from rlm_kernel.clients.base import BaseLM, OnText
 from rlm_kernel.errors import LMError
-from rlm_kernel.types import Message, Reply, Usage
+from rlm_kernel.types import Image, Message, Reply, Usage
 
 Script = Callable[[Sequence[Message]], "str | Reply | BaseException"]
 
 _BURST = 100
 """Lines that are streamed before other tasks run, as between the pieces of a real stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The arguments of one call of `ScriptedLM.complete`."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    on_text: OnText | None = None
+    schema: dict[str, Any] | None = None
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last message."""
+        return self.messages[-1]["content"]
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The images of the last message."""
+        return self.messages[-1].get("images", ())
 
 
 class ScriptedLM(BaseLM):
@@ -51,28 +73,35 @@ class ScriptedLM(BaseLM):
         self._delay = delay
         self._script = replies if callable(replies) else _make_script(replies, model)
 
-    async def complete_request(self, request: Request) -> Reply:
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        on_text: OnText | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> Reply:
         """The next reply of the script. Its usage counts words as tokens.
 
         Raises:
             LMError: the script has no reply left.
         """
-        self.calls.append(request)
+        self.calls.append(Request(tuple(messages), max_tokens, on_text, schema))
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
             if self._delay:
                 await asyncio.sleep(self._delay)
-            reply = self._script(request.messages)
+            reply = self._script(tuple(messages))
         finally:
             self.in_flight -= 1
         if isinstance(reply, BaseException):
             raise reply
         if isinstance(reply, str):
-            reply = Reply(reply, self.model, _count_words(request.messages, reply))
-        if request.on_text is not None:
+            reply = Reply(reply, self.model, _count_words(messages, reply))
+        if on_text is not None:
             for number, piece in enumerate(reply.text.splitlines(keepends=True), 1):
-                request.on_text(piece)
+                on_text(piece)
                 if number % _BURST == 0:
                     await asyncio.sleep(0)
         return reply

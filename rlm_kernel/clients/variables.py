@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from stat import S_ISFIFO, S_ISREG
-from types import MappingProxyType
 
 from rlm_kernel.clients.trust import Source, Sourced
 from rlm_kernel.errors import ConfigError
@@ -21,7 +20,7 @@ MAX_PIPE_SECONDS = 5.0
 """How long a pipe in its place is read. A password manager writes to it when it is opened."""
 
 
-class Variables(Mapping[str, str]):
+class Variables(dict[str, str]):
     """The variables of a process, and those of a `.env` file that the process does not have.
 
     Args:
@@ -33,8 +32,8 @@ class Variables(Mapping[str, str]):
     def __init__(
         self, process: Mapping[str, str], dotenv: Mapping[str, str] | None = None, path: Path | None = None
     ) -> None:
-        self._process = MappingProxyType(dict(process))
-        self._all = MappingProxyType({**(dotenv or {}), **process})
+        super().__init__({**(dotenv or {}), **process})
+        self._process_names = frozenset(process)
         self._path = path
 
     @classmethod
@@ -44,21 +43,12 @@ class Variables(Mapping[str, str]):
 
     def find(self, name: str | None) -> Sourced[str] | None:
         """The variable of this name, without surrounding whitespace; None if it is missing or empty."""
-        value = self._all.get(name or "", "").strip()
+        value = self.get(name or "", "").strip()
         if name is None or not value:
             return None
-        if name in self._process:
+        if name in self._process_names:
             return Sourced(value, Source.ENVIRONMENT, name, "the environment")
         return Sourced(value, Source.DOTENV, name, str(self._path))
-
-    def __getitem__(self, name: str) -> str:
-        return self._all[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
 
     def __repr__(self) -> str:
         return f"Variables({len(self)} of them, {self._path})"

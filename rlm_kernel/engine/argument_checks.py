@@ -1,6 +1,6 @@
-"""Check the arguments of an `RLM`, and turn names into the parts that they stand for.
+"""Check the arguments of an `RLM`, and build its models, prompts and schema from them.
 
-Everything wrong is a `ConfigError` that names what is allowed, before anything starts.
+A wrong argument is a `ConfigError` that names what is allowed. It is raised before anything starts.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def models_of(
     sampling: Mapping[str, Any] | None = None,
     sub_sampling: Mapping[str, Any] | None = None,
 ) -> tuple[Models, tuple[BaseLM, ...]]:
-    """The models of a run, and those of them that were made here.
+    """The models of a run, and those of them that were built here.
 
     Args:
-        backends: names of backends or models as they are; the root first, then the `other_backends`.
-        kwargs: the arguments of each, in the same order; those of the others may be left out as a whole.
+        backends: names of backends, or `LM` objects; the root first, then the `other_backends`.
+        kwargs: the arguments of each, in the same order; the list may end after the first.
         sampling: further fields of the root's requests.
-        sub_sampling: the same for sub-calls, where no other backend answers them.
+        sub_sampling: the same for sub-calls, if there are no `other_backends`.
     """
     backends, kwargs = list(backends), list(kwargs)
     if len(kwargs) == 1:
@@ -54,7 +54,9 @@ def models_of(
     kwargs[0] = _with_sampling(backends[0], kwargs[0], sampling, "sampling_args")
     if sub_sampling:
         if len(backends) > 1:
-            raise ConfigError("sub_sampling_args goes without other_backends: give theirs in other_backend_kwargs.")
+            raise ConfigError(
+                "with other_backends, put sampling_args into other_backend_kwargs, not sub_sampling_args."
+            )
         backends.append(backends[0])
         kwargs.append(_with_sampling(backends[0], kwargs[0], sub_sampling, "sub_sampling_args"))
     env = registry.environment_variables() if any(isinstance(b, str) for b in backends) else {}
@@ -66,7 +68,7 @@ def _model(backend: str | LM, kwargs: Mapping[str, Any] | None, env: Mapping[str
     if isinstance(backend, str):
         return registry.build(backend, kwargs, env)
     if kwargs:
-        raise ConfigError("backend_kwargs goes with the name of a backend; an LM object is used as it is.")
+        raise ConfigError("backend_kwargs belongs to a backend that is given by name: leave it out with an LM object.")
     if not callable(getattr(backend, "complete", None)):
         raise ConfigError(f"backend must be the name of a backend or an LM, not {type(backend).__name__}.")
     if missing := [name for name in _MEMBERS if not hasattr(backend, name)]:
@@ -81,13 +83,13 @@ def _with_sampling(
     if not trust.value_of(sampling):
         return kwargs
     if not isinstance(backend, str):
-        raise ConfigError(f"{argument} goes with the name of a backend; an LM object is used as it is.")
+        raise ConfigError(f"{argument} goes with the name of a backend: leave it out with an LM object.")
     given = dict(kwargs or {})
     return {**given, "sampling_args": trust.merge("sampling_args", given.get("sampling_args"), sampling)}
 
 
 def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> PromptProfile:
-    """The prompts asked for, else those that suit the backend; an `LM` of the user's is taken for a large one."""
+    """The given prompts, else those for the backend; for a user's own `LM`, those for a large model."""
     if isinstance(prompts, PromptProfile):
         return prompts
     if prompts is None:
@@ -122,9 +124,9 @@ def _check_number(name: str, value: Any, least: int | None = 1, none: str | None
 
     Args:
         name: the argument.
-        value: as it was given.
+        value: the given value.
         least: the smallest whole number; None: any number above 0.
-        none: what None stands for; None: it is not allowed.
+        none: the meaning of None; None: it is not allowed.
     """
     if value is None and none is not None:
         return
@@ -153,7 +155,7 @@ def check_logger(logger: object) -> None:
 
 
 def keys_of(config: RunConfig) -> set[str]:
-    """The keys of the models, and values of tools whose names are those of secrets. They must not be in a log."""
+    """The keys of the models, and the values of tools with names of secrets. They must not be in a log."""
     models = (config.models.root, *config.models.others)
     given = named_secrets([dict(lm.env or {}) for lm in models])
     values = [{tool.name: tool.content} for tool in (*config.tools, *config.sub_tools) if tool.kind == "value"]
@@ -161,7 +163,7 @@ def keys_of(config: RunConfig) -> set[str]:
 
 
 def schema_of(given: Any) -> Schema | None:
-    """The schema that `response_schema` asks for."""
+    """The schema in `response_schema`, or None."""
     try:
         return None if given is None else Schema.of(given)
     except (TypeError, ValueError) as error:
@@ -169,7 +171,7 @@ def schema_of(given: Any) -> Schema | None:
 
 
 def check_prompt(prompt: object, question: object = None) -> None:
-    """Check that a prompt and a `root_prompt` are of the documented kinds."""
+    """Check the types of a prompt and a `root_prompt`."""
     if not isinstance(prompt, str | dict | list):
         raise ConfigError(f"prompt must be str, dict or list, not {type(prompt).__name__}: {_conversion(prompt)}.")
     if not isinstance(question, str | None):
@@ -177,7 +179,7 @@ def check_prompt(prompt: object, question: object = None) -> None:
 
 
 def _conversion(value: object) -> str:
-    """How a value becomes a prompt."""
+    """How to convert a value into a prompt."""
     match value:
         case None:
             return "give the input, or the question itself"

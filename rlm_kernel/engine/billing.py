@@ -1,7 +1,7 @@
-"""Ask a model and count what it costs: the one way in which a run calls a model.
+"""Call a model and count its usage: the only way in which a run calls a model.
 
-Every call of a run goes through `ModelCalls.ask`: those of the root model with its summaries, repairs and last words,
-sub-calls, and those of children, of a replay that asks models, and of `%%rlm`. So no call is left uncounted.
+Every call of a run goes through `ModelCalls.ask`: those of the root model (turns, summaries, repairs, final answers),
+sub-calls, and those of children, of a live replay, and of `%%rlm`. So every call is counted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from rlm_kernel.clients.base import BaseLM, OnText
 from rlm_kernel.engine.budget import Ledger, Receipt
-from rlm_kernel.engine.estimates import Bound, bound
+from rlm_kernel.engine.estimates import bound
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.types import Message, Reply, Usage, UsageMeter
 
@@ -25,7 +25,7 @@ class ModelCalls:
     """The model calls of one run.
 
     Attributes:
-        ledger: keeps the limits of the tree.
+        ledger: the limits of the tree.
         usage: counts the calls of the run.
     """
 
@@ -45,18 +45,18 @@ class ModelCalls:
         on_text: OnText | None = None,
         on_failure: Callable[[Usage | None], None] = lambda _: None,
     ) -> Reply:
-        """Call a model when the limits admit it. The usage of the reply is what was counted.
+        """Call a model when the limits admit it. The usage of the reply is the counted usage.
 
         Args:
             lm: the model.
             messages: the conversation.
             schema: what the reply has to fit, or None.
             max_tokens: the longest reply.
-            recorded: a reply of an earlier run, which is counted and returned without a call.
+            recorded: a reply of an earlier run: it is counted and returned without a call.
             turn: held during the call.
             on_turn: called when the call is admitted.
             on_text: called with each piece of the reply.
-            on_failure: called when there is no reply, with the usage that was counted; None: nothing was.
+            on_failure: called if there is no reply, with the counted usage; None: nothing was counted.
 
         Raises:
             LMError: the provider failed.
@@ -65,16 +65,15 @@ class ModelCalls:
         if recorded is not None:
             self.count(lm.model, recorded.usage)
             return recorded
-        receipt = Receipt()
+        document, receipt = None if schema is None else schema.document, Receipt()
         try:
-            async with (
-                turn,
-                self.ledger.call(lm.model, bound_of(lm, messages, schema, max_tokens), self.usage, receipt),
-            ):
-                on_turn()
-                document = None if schema is None else schema.document
-                reply = await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
-                receipt.reply = reply
+            async with turn:
+                longest, window = lm.reply_limit(max_tokens), lm.context_window
+                limit = bound(messages, document, reply_tokens=longest, window=window, price=lm.price)
+                async with self.ledger.call(lm.model, limit, self.usage, receipt):
+                    on_turn()
+                    reply = await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
+                    receipt.reply = reply
         except BaseException:
             on_failure(receipt.usage)
             raise
@@ -84,10 +83,3 @@ class ModelCalls:
     def count(self, model: str, usage: Usage) -> None:
         """Count a call of an earlier run that this one resumes."""
         self.ledger.count(model, usage, self.usage)
-
-
-def bound_of(lm: BaseLM, messages: Sequence[Message], schema: Schema | None, max_tokens: int) -> Bound:
-    """What a call of a model can use at most."""
-    document = None if schema is None else schema.document
-    limit = lm.reply_limit(max_tokens)
-    return bound(messages, document, reply_tokens=limit, window=lm.context_window, price=lm.price)

@@ -1,21 +1,21 @@
-"""What a root completion and all its children may spend, kept in one ledger that holds under concurrency.
+"""The limits of a run and all its children, in one ledger that holds under concurrency.
 
-Before a call is sent, the most that it can use is reserved: its prompt and the limit of its reply, in tokens, and in US
-dollars by the price that is known (`estimates`). Where none is known, the prices that the calls of this model so far
-leave possible are taken; before the first of them has said what it cost, it is alone. A call is sent when what is
-spent, what is reserved and its own reservation fit under the limit, or when no other call is under way. When it is
-over, what it took is counted, and its reservation is given back.
+Before a call is sent, its upper bound is reserved: its prompt and the limit of its reply, in tokens, and in US dollars
+if the price is known (`estimates`). If no price is known, an upper bound is derived from earlier calls of the model;
+until the first of them has reported its cost, it runs alone. A call is sent if the sum of what is spent, what is
+reserved and its own reservation is within the limit, or if no other call is in progress. After the call, its usage is
+counted and its reservation is released.
 
-What that promises: a limit is overshot by one call at most, whatever the calls cost, however they are mixed, and
-whether they end, fail, break off or are given up. A call whose end is not seen, or whose provider does not report
-its usage, is counted by an estimate, and marked as one.
+Guarantee: a limit is exceeded by one call at most, whatever the calls cost, in any mixture, and whether they succeed,
+fail, lose their connection or are cancelled. A call whose end is not seen, or whose provider does not report its usage,
+is counted by an estimate, and marked as estimated.
 
-What it does not promise: a provider that reports more than was reserved (it counts tokens that are not in the prompt,
-ignores the limit of the reply, or has other prices than are known) is believed, and what the calls under way at that
-moment report above their reservations comes on top. From then on the model's reservations are multiplied by the worst
-ratio seen. What a provider charges and does not report cannot be counted: thinking in a reply without usage, a
-refusal that it charges, or what a gateway sends again by itself. When an SDK sends a call again after a time-out and
-it then ends well, it is counted once; when all its tries fail, each is.
+Not guaranteed: if a provider reports more than was reserved (it counts tokens that are not in the prompt, ignores the
+limit of the reply, or has other prices), its report is counted, and the calls in progress at that moment may exceed
+their reservations, too. From then on the model's reservations are multiplied by the worst ratio seen. Charges that a
+provider does not report cannot be counted: thinking in a reply without usage, a refusal that it charges, or requests
+that a gateway repeats by itself. If an SDK repeats a call after a time-out and it then succeeds, it is counted once; if
+all its tries fail, each is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from rlm_kernel.engine.estimates import Bound
 from rlm_kernel.errors import (
     BudgetExceededError,
     ConfigError,
-    ErrorThresholdExceededError,
     LimitError,
     LMError,
     TimeoutExceededError,
@@ -43,7 +42,7 @@ from rlm_kernel.kernel.outputs import OutputRoom
 from rlm_kernel.types import Reply, Usage, UsageMeter
 
 MAX_TOOL_CALLS = 64
-"""At a time, over the whole tree: each has a thread of its own, and a cell may have any number."""
+"""Concurrent calls of tools, over the whole tree: each has its own thread, and a cell may start any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Limits:
         max_budget: US dollars, as far as providers report or price tables know the cost.
         max_timeout: seconds of wall-clock time.
         max_tokens: input and output tokens together.
-        max_errors: cells in a row that raise.
+        max_errors: consecutive cells that raise an exception.
     """
 
     max_budget: float | None = None
@@ -68,13 +67,13 @@ NO_LIMITS = Limits()
 
 @dataclass(slots=True)
 class Allowance:
-    """A bound on a sum that many calls add to at once.
+    """A limit on a sum to which many calls add concurrently.
 
     Attributes:
-        limit: the bound; infinity for none.
-        spent: what finished calls took.
+        limit: the limit; infinity: none.
+        spent: the sum of the finished calls.
         estimated: how much of that is an estimate.
-        reserved: what calls under way may take.
+        reserved: the upper bounds of the calls in progress.
     """
 
     limit: float
@@ -88,19 +87,19 @@ class Allowance:
         return self.spent >= self.limit
 
     def fits(self, amount: float) -> bool:
-        """Whether a call that may take this much can start while others are under way."""
+        """Whether a call with this upper bound can start while others are in progress."""
         return self.limit == math.inf or self.spent + self.reserved + amount <= self.limit
 
 
 @dataclass(slots=True)
 class Rates:
-    """What the calls of one model have shown of its prices, and of how far beyond their bounds they go.
+    """What is known of one model from its calls: its prices, and by how much it exceeds the bounds of calls.
 
     The price of a token is at most the cost of a call divided by its tokens; the lowest such price
     is an upper bound, as long as the provider's prices do not change.
 
     Attributes:
-        input_price, output_price: US dollars of a token, at most; infinity before a call has said what it cost.
+        input_price, output_price: US dollars of a token, at most; infinity before a call has reported its cost.
         token_ratio, cost_ratio: the worst of what was reported to what was expected, 1 at least.
         dearest: the dearest call so far.
         owed: tokens of prompts and of replies whose cost is not known yet.
@@ -117,12 +116,12 @@ class Rates:
         """The most that these tokens cost, in US dollars; infinity when it is unknown."""
         known = limit.price(read, wrote)
         if known is not None:
-            return known or self.dearest  # what is free and was charged is not free
+            return known or self.dearest  # a model that is listed as free and was charged
         dollars = [count * price for count, price in ((read, self.input_price), (wrote, self.output_price)) if count]
         return sum(dollars) or self.dearest
 
     def learn(self, limit: Bound, usage: Usage) -> None:
-        """Take in what a call is reported to have used."""
+        """Learn from the reported usage of a call."""
         if usage.estimated_tokens:
             return
         read, wrote = usage.input_tokens, usage.output_tokens
@@ -139,18 +138,18 @@ class Rates:
 
 
 class Ledger:
-    """What a tree of runs has spent, and what is left. Used in one event loop.
+    """The usage and the limits of a tree of runs. Used in one event loop.
 
     Args:
-        limits: what the tree may spend.
+        limits: the limits of the tree.
         max_queries: sub-calls in flight over the whole tree.
 
     Attributes:
-        broken: the sum that was used up, or None. Once it is set every run of the tree ends.
+        broken: the limit that was reached, or None. Once it is set, every run of the tree ends.
         max_queries: as given.
         turn: held by a sub-call while it is in flight.
         tool_turn: held by a call of a custom tool while it runs.
-        outputs: room for what the cells show.
+        outputs: the memory for the outputs of cells.
     """
 
     def __init__(self, limits: Limits, max_queries: int = 16) -> None:
@@ -172,10 +171,10 @@ class Ledger:
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
-        """Around what has to end before the deadline, and is cancelled there.
+        """A context that is cancelled at the deadline.
 
         Raises:
-            TimeoutExceededError: it was.
+            TimeoutExceededError: the deadline has passed.
         """
         try:
             async with asyncio.timeout(self.seconds_left) as timeout:
@@ -193,17 +192,17 @@ class Ledger:
 
     def take_unpriced(self) -> list[str]:
         """Models whose cost is unknown while there is a budget, each once."""
-        return _not_told(self._unpriced)
+        return _unreported(self._unpriced)
 
     def take_estimated(self) -> list[str]:
         """Models of which a call was counted by an estimate, each once."""
-        return _not_told(self._estimated)
+        return _unreported(self._estimated)
 
     @asynccontextmanager
     async def call(self, model: str, limit: Bound, meter: UsageMeter, receipt: Receipt) -> AsyncIterator[None]:
-        """Around one call of a model: waits until the limits admit it. What comes back is put on the receipt.
+        """A context for one call of a model: waits until the limits admit it. The result is stored in the receipt.
 
-        Calls are admitted in the order in which they came, so that a dear one is not passed by cheap ones for ever.
+        Calls are admitted in the order of arrival, so that cheap ones do not delay an expensive one for ever.
 
         Raises:
             BudgetExceededError, TokenLimitExceededError: nothing is left.
@@ -236,10 +235,10 @@ class Ledger:
         self._add(model, estimates.recorded(usage), meter)
 
     def check(self) -> None:
-        """See whether a sum is used up.
+        """Check the limits.
 
         Raises:
-            BudgetExceededError, TokenLimitExceededError: it is.
+            BudgetExceededError, TokenLimitExceededError: a limit is reached.
         """
         budget, tokens = self._budget, self._tokens
         if budget.exhausted:
@@ -273,7 +272,7 @@ class Ledger:
         return known.tokens, math.inf if dollars is None else dollars
 
     def _settle(self, model: str, limit: Bound, meter: UsageMeter, receipt: Receipt) -> None:
-        """Count what a call took."""
+        """Count the usage of a call."""
         known = self._as_known(model, limit)
         if receipt.reply is not None:
             receipt.usage = estimates.believed(receipt.reply, known)
@@ -284,7 +283,7 @@ class Ledger:
             self._add(model, receipt.usage, meter)
 
     def _as_known(self, model: str, limit: Bound) -> Bound:
-        """The bound of a call, by what is known of its model by now."""
+        """The bound of a call, corrected by what its model has shown so far."""
         rates = self._rates[model]
 
         def price(read: int, wrote: int) -> float | None:
@@ -306,7 +305,7 @@ class Ledger:
             self._charge(model, usage)
 
     def _charge(self, model: str, usage: Usage) -> None:
-        """A usage of unknown cost is owed. It is counted when a later call shows the prices of the model."""
+        """Usage of unknown cost is remembered, and charged when a later call shows the prices of the model."""
         rates = self._rates[model]
         if usage.cost is None:
             self._unpriced.setdefault(model, False)
@@ -337,12 +336,12 @@ class Ledger:
 
 @dataclass(slots=True, eq=False)
 class Receipt:
-    """What is known of a call.
+    """The result of one call.
 
     Attributes:
-        reply: what came back; None while it is under way, and when nothing did.
-        requests: how many of its requests may be charged for when there is no reply.
-        usage: what was counted for it in the end, or None.
+        reply: the reply; None while the call is in progress, and if there is none.
+        requests: how many of its requests may be charged if there is no reply.
+        usage: the usage that was counted for it, or None.
     """
 
     reply: Reply | None = None
@@ -350,29 +349,7 @@ class Receipt:
     usage: Usage | None = None
 
 
-def _not_told(models: dict[str, bool]) -> list[str]:
-    new = [model for model, told in models.items() if not told]
+def _unreported(models: dict[str, bool]) -> list[str]:
+    new = [model for model, reported in models.items() if not reported]
     models.update(dict.fromkeys(new, True))
     return new
-
-
-class ErrorCount:
-    """The cells in a row that raised, of one run: a child's errors are not its parent's.
-
-    Args:
-        limit: how many end the run; None for no limit.
-    """
-
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self._count = 0
-
-    def add(self, error: str | None) -> None:
-        """A cell is over; `error` is the traceback of what it raised, or None.
-
-        Raises:
-            ErrorThresholdExceededError: it was the last of too many in a row.
-        """
-        self._count = 0 if error is None else self._count + 1
-        if error is not None and self._limit is not None and self._count >= self._limit:
-            raise ErrorThresholdExceededError(error_count=self._count, threshold=self._limit, last_error=error)

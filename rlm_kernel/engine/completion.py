@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 
 class Run(Job[RLMChatCompletion]):
-    """A completion that has started, in the engine's loop. Its result is there when the log is written.
+    """A completion that has started in the engine's loop. Its result is available when the log is written.
 
     A reader's `sys.exit()` stops it, and is raised.
 
     Args:
-        config: what the RLM was set up with.
+        config: the configuration of the RLM.
         readers: of the stream of events.
         prompt: becomes `context`.
-        question: the `root_prompt`; None when the prompt asks itself.
+        question: the `root_prompt`; None: the prompt contains the question.
         repl: a persistent one, or None.
         log: keeps the run, or None.
         recorded: of an earlier run, which this one resumes.
         schema: what the answer has to fit, or None.
         verbose: whether to show it live.
-        live: whether somebody reads the root model's words while they are written.
+        live: whether the root model's replies are streamed.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Run(Job[RLMChatCompletion]):
         return None if self._log is None else self._log.metadata()
 
     def _tell(self, event: Event) -> None:
-        """Pass an event to every reader, and then what failed: a log that has reached its limit, for example."""
+        """Pass an event to every reader, then report failures: a log that has reached its limit, for example."""
         wrong: list[str] = []
         for reader in list(self._readers):
             try:
@@ -107,12 +107,12 @@ class Run(Job[RLMChatCompletion]):
                 self._exit_with(stop)
             except Exception as error:  # noqa: BLE001 (a reader that fails must not end the run)
                 self._readers.remove(reader)
-                wrong.append(f"{reader!r} failed and is not told any more; the run goes on: {error!r}")
+                wrong.append(f"{reader!r} failed and gets no further events; the run goes on: {error!r}")
         wrong += self._log.take_untold() if self._log else ()
         for message in wrong:
             with contextlib.suppress(RuntimeWarning):  # where warnings are errors
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
-            if not isinstance(event, RunFinished | RunFailed):  # after which there is nothing more
+            if not isinstance(event, RunFinished | RunFailed):  # the last event of a run
                 self._tell(Notice(time=event.time, message=message))
 
     def _exit_with(self, stop: BaseException) -> None:

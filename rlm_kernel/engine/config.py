@@ -41,7 +41,7 @@ class Models:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What `model=` may be."""
+        """The allowed values of `model=`."""
         return tuple(dict.fromkeys(lm.model for lm in (self.root, *self.others)))
 
 
@@ -52,9 +52,9 @@ class RunConfig:
     Attributes:
         models: the root model and those of sub-calls.
         environment: where cells run.
-        profile: the words of the engine.
+        profile: the prompts.
         system_prompt: a user's own system prompt, or None.
-        max_iterations: turns of the root model before it is asked for its last word.
+        max_iterations: turns of the root model before it is asked for a final answer.
         depth: of this RLM; at `max_depth` it is a plain completion.
         max_depth: the depth at which there are no REPLs.
         max_concurrent_queries: plain sub-calls in flight, over the whole tree.
@@ -66,7 +66,7 @@ class RunConfig:
         sub_tools: those of its children.
         persistent: one kernel over all completions.
         compaction: the share of the window at which the conversation is summarised; None: never.
-        seed: of `random` and of hashes in the kernel; a rebuilt kernel has the same.
+        seed: of `random` and of hashes in the kernel; a rebuilt kernel uses it again.
     """
 
     models: Models

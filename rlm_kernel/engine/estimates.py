@@ -1,8 +1,8 @@
-"""What a call of a model can use at most, known before it is sent, and what is believed of what is said after it.
+"""The upper bound of a call's usage before it is sent, and the usage that is counted after it.
 
-A token is at least one byte of the text it stands for. So the bytes of a prompt in UTF-8 are an upper bound of its
-tokens, three or four times what English takes; around each message stand a few tokens of the chat's template. A reply
-is bounded by its own limit. Nothing here asks anybody.
+A token stands for at least one byte of text. So the bytes of a prompt in UTF-8 are an upper bound of its tokens, three
+or four times the real number for English; the chat template adds a few tokens around each message. A reply is bounded
+by its own limit. Nothing here calls a model.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from rlm_kernel.schema.answer_schema import text_of
 from rlm_kernel.types import Message, Reply, Usage
 
 MESSAGE_TOKENS = 32
-"""Around each message: its role, and the marks at its ends."""
+"""Added for each message: its role, and the marks at its ends."""
 
 REQUEST_TOKENS = 512
-"""Of a request: words that a template or a provider adds by itself, such as those around a schema."""
+"""Added for a request: text of a template or a provider, such as the text around a schema."""
 
 IMAGE_TOKENS = 50_000
-"""Of a picture: the most that a provider is known to charge (eight tiles of OpenAI's dearest counting)."""
+"""Of an image: the highest known charge of a provider (eight tiles at OpenAI's highest rate)."""
 
 REPLY_TOKENS = 131_072
 """Of a reply without any limit, from a model whose window is unknown."""
 
 MAX_TOKENS_OF_CALL = 10**9
 MAX_DOLLARS_OF_CALL = 10**6
-"""A provider that reports more than that reports no amount."""
+"""Larger reported numbers are not taken for amounts."""
 
 Price = Callable[[int, int], float | None]
-"""The most that tokens of prompt and reply cost, in US dollars; None when it is unknown before the call."""
+"""The highest cost of tokens of prompt and reply, in US dollars; None if it is unknown before the call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a call can use at most.
+    """The upper bound of a call's usage.
 
     Attributes:
         input_tokens: of the prompt.
         output_tokens: of the reply, its thinking included.
-        price: what tokens cost.
+        price: the cost of tokens.
     """
 
     input_tokens: int
@@ -66,10 +66,10 @@ def bound(
 
     Args:
         messages: the conversation.
-        schema: the JSON Schema of the reply, or None. It is read as the provider's mode has it, and in words.
-        reply_tokens: the longest reply; None: the window, and `REPLY_TOKENS` where that is unknown.
+        schema: the JSON Schema of the reply, or None. It counts twice: in the provider's mode, and in the prompt.
+        reply_tokens: the longest reply; None: the window, or `REPLY_TOKENS` if that is unknown.
         window: tokens of the model's context window, or None.
-        price: what tokens cost.
+        price: the cost of tokens.
     """
     read = REQUEST_TOKENS + sum(map(_of_message, messages))
     if schema is not None:
@@ -78,37 +78,35 @@ def bound(
 
 
 def believed(reply: Reply, limit: Bound) -> Usage:
-    """What a reply is taken to have used: what the provider says, and an estimate of what it does not say or cannot be.
+    """The usage of a reply: the reported numbers, and estimates for numbers that are missing or impossible.
 
-    No tokens for a prompt, or none for a text, cannot be; nor can negative amounts, fractions of tokens and numbers
-    that are none. More than `limit` can be: it is the user's bill.
+    Impossible are no tokens for a prompt or for a text, negative amounts, fractions of tokens, and NaN. More than
+    `limit` is possible: it is the user's bill.
     """
-    said = reply.usage
-    read = _count(said.input_tokens) or None
-    wrote = _count(said.output_tokens)
-    if not wrote and (reply.text or reply.finish_reason == "length"):
-        wrote = None
-    guessed = (limit.input_tokens if read is None else 0) + (_written(reply, limit) if wrote is None else 0)
-    read, wrote = limit.input_tokens if read is None else read, _written(reply, limit) if wrote is None else wrote
-    cost = _dollars(said.cost)
-    if not guessed and cost is not None:
-        return Usage(read, wrote, _count(said.cached_tokens) or 0, cost)
-    worked_out = limit.price(read, wrote)
-    if cost is not None and (worked_out is None or worked_out <= cost):
-        worked_out = None  # what the provider says stands
-    cost = cost if worked_out is None else worked_out
-    return Usage(read, wrote, _count(said.cached_tokens) or 0, cost, guessed, worked_out or 0.0)
+    reported = reply.usage
+    read, wrote = _count(reported.input_tokens), _count(reported.output_tokens)
+    cached, cost, estimated_tokens = _count(reported.cached_tokens) or 0, _dollars(reported.cost), 0
+    if not read:
+        read = limit.input_tokens
+        estimated_tokens += read
+    if wrote is None or (wrote == 0 and (reply.text or reply.finish_reason == "length")):
+        wrote = _written(reply, limit)
+        estimated_tokens += wrote
+    computed = limit.price(read, wrote) if estimated_tokens or cost is None else None
+    if computed is None or (cost is not None and computed <= cost):
+        return Usage(read, wrote, cached, cost, estimated_tokens)
+    return Usage(read, wrote, cached, computed, estimated_tokens, computed)
 
 
 def lost(limit: Bound, requests: int = 1) -> Usage:
-    """The usage that is counted for a call whose end was not seen: its bound, for each time it was sent."""
+    """The usage that is counted for a call whose end was not seen: its bound, once per request."""
     read, wrote = requests * limit.input_tokens, requests * limit.output_tokens
     cost = limit.price(read, wrote)
     return Usage(read, wrote, 0, cost, read + wrote, cost or 0.0)
 
 
 def recorded(usage: Usage) -> Usage:
-    """The usage of a call on record, which a stranger may have written: what is no amount counts as nothing."""
+    """The usage of a recorded call. A stranger may have written it, so invalid amounts count as 0."""
     read, wrote, cached = (_count(n) or 0 for n in (usage.input_tokens, usage.output_tokens, usage.cached_tokens))
     guessed, dollars = _count(usage.estimated_tokens) or 0, _dollars(usage.estimated_cost) or 0.0
     return Usage(read, wrote, cached, _dollars(usage.cost), guessed, dollars)
@@ -135,4 +133,4 @@ def _count(value: object) -> int | None:
 def _dollars(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if 0 <= value <= MAX_DOLLARS_OF_CALL else None  # no NaN is
+    return float(value) if 0 <= value <= MAX_DOLLARS_OF_CALL else None  # False for NaN

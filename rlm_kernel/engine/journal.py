@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def keys(question: Query | ToolCall) -> tuple[str, ...]:
-    """What identifies each prompt of a query, or the call of a tool: SHA-256 of everything that its answer depends on.
+    """The key of each prompt of a query, or of a call of a tool: SHA-256 of everything that its answer depends on.
 
-    The log holds it, and the replay code of a notebook computes the same.
+    It is stored in the log, and the replay code of a notebook computes the same key.
     """
     if isinstance(question, ToolCall):
         return (_key("tool", question.tool, question.args, question.kwargs),)
@@ -37,7 +37,7 @@ def _key(*what: Any) -> str:
 
 
 class Occurrences:
-    """Counts what the running cell asks: asked again, the same thing is another slot. No cell runs twice."""
+    """Counts the questions of the running cell: a repeated question has another slot. No cell runs twice."""
 
     def __init__(self) -> None:
         self._cell: int | None = None
@@ -48,12 +48,12 @@ class Occurrences:
         if cell == self._cell:
             self._asked.clear()
 
-    def slots(self, cell: int, asked: Sequence[str]) -> tuple[Slot, ...]:
+    def slots(self, cell: int, question_keys: Sequence[str]) -> tuple[Slot, ...]:
         """The slots of the keys of a question that a cell asks now."""
         if cell != self._cell:
             self._cell = cell
             self._asked.clear()
-        return tuple(self._slot(cell, key) for key in asked)
+        return tuple(self._slot(cell, key) for key in question_keys)
 
     def _slot(self, cell: int, key: str) -> Slot:
         occurrence = self._asked[key]
@@ -69,7 +69,7 @@ class Journal:
     """The steps of a REPL and the answers of its cells, in memory.
 
     Attributes:
-        is_full: whether an answer was not kept, because there were `MAX_ANSWERS`, or `MAX_CHARACTERS` in them.
+        is_full: whether an answer was not stored, because `MAX_ANSWERS` or `MAX_CHARACTERS` was reached.
     """
 
     def __init__(self) -> None:
@@ -80,33 +80,33 @@ class Journal:
         self._occurrences = Occurrences()
 
     def forget(self, step: CellRun) -> None:
-        """Leave a cell out of the next rebuild: it ends the kernel, or leaves it unable to run another."""
+        """Leave a cell out of the next rebuild: it ends the kernel, or leaves it unusable."""
         self.steps.remove(step)
 
     def forget_last_cell(self) -> None:
-        """The same for the last cell."""
+        """Leave the last cell out of the next rebuild."""
         cells = [step for step in self.steps if isinstance(step, CellRun)]
         if cells:
             self.forget(cells[-1])
 
     def begin_again(self, cell: int) -> None:
-        """What a cell asks from now on, it asks for the first time."""
+        """Count the questions of a cell from zero."""
         self._occurrences.forget(cell)
 
     def forget_answers(self, cell: int) -> None:
-        """Leave out what a cell was answered."""
+        """Remove the answers of a cell."""
         self.answers = {slot: answer for slot, answer in self.answers.items() if slot.cell != cell}
 
     def slots(self, cell: int, question: Query | ToolCall) -> tuple[Slot, ...]:
-        """The slots of the answers of a question that is asked now."""
+        """The slots for the answers of a new question."""
         return self._occurrences.slots(cell, keys(question))
 
     def recorded_answers(self, slots: Sequence[Slot]) -> list[Answer] | None:
-        """The answers of a question, if all of them are on record."""
+        """The answers of a question, if all of them are recorded."""
         return [self.answers[slot] for slot in slots] if all(slot in self.answers for slot in slots) else None
 
     def record(self, slots: Sequence[Slot], answers: Sequence[Answer]) -> None:
-        """Keep the answers of a question, as long as there is room."""
+        """Store the answers of a question, as long as there is room."""
         self._characters += sum(len(answer.text) + len(answer.error or "") for answer in answers)
         if len(self.answers) + len(slots) > MAX_ANSWERS or self._characters > MAX_CHARACTERS:
             self.is_full = True
@@ -115,11 +115,11 @@ class Journal:
 
 
 class RecordedResponder:
-    """A `Responder` that answers from a record: the n-th time a cell asks the same gets the n-th recorded answer.
+    """A `Responder` that answers from a record: a repeated question gets the next recorded answer.
 
     Args:
         answers: the record.
-        fallback: answers what has no recorded answer; its questions have their slots.
+        fallback: answers questions without a recorded answer; they have their slots.
         cell: the number of the cell that asks first.
 
     Attributes:
@@ -134,7 +134,7 @@ class RecordedResponder:
         self._occurrences = Occurrences()
 
     def begin_cell(self, number: int) -> None:
-        """Questions from now on are those of this cell; 0: the setup, or a cell that is not in the record."""
+        """Set the cell of the questions from now on; 0: the setup, or a cell that is not in the record."""
         self._cell = number
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
@@ -157,7 +157,7 @@ def _only(question: Query | ToolCall, slots: tuple[Slot, ...]) -> Query | ToolCa
 
 
 class RebuildFallback:
-    """Refuses what a cell asks in a rebuild and did not ask before."""
+    """Refuses new questions of a cell during a rebuild."""
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
         """An error for each prompt."""
@@ -168,12 +168,12 @@ class RebuildFallback:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How a lost kernel came back.
+    """How a lost kernel was rebuilt.
 
     Attributes:
-        reason: why it was lost, in words for the model.
-        kept: variables that are there again.
-        lost: variables that are not.
+        reason: why it was lost, as a text for the model.
+        kept: the variables that exist again.
+        lost: the variables that do not.
     """
 
     reason: str
@@ -182,7 +182,7 @@ class Recovery:
 
 
 def reason_of(ended: CellResult | None) -> str:
-    """Why a kernel was lost, in words for the model; None: no cell ran."""
+    """Why a kernel was lost, as a text for the model; None: no cell ran."""
     if ended is None:
         return "it died between two cells"
     return "the cell did not end in time" if ended.status == "timeout" else "it died while it ran the cell"

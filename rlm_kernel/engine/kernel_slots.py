@@ -1,9 +1,9 @@
-"""How many kernels a tree of runs may have at a time, and who gets the next one.
+"""How many kernels a tree of runs may have at a time, and which run gets the next one.
 
-A run at some depth keeps its kernel while it waits for its children, so kernels are like forks among philosophers: if
-the shallow runs took all of them, the deep ones would wait for ever, and the shallow ones for them. So each admission
-leaves as many free as there are levels below it. Then a run on the deepest level that holds a kernel can always start
-a child, or has none to start; in the end one ends, and so do all.
+A run at some depth keeps its kernel while it waits for its children, so there can be a deadlock: if
+the runs of upper levels held all kernels, those below would wait for ever, and the upper ones for them. So each
+admission leaves as many kernels free as there are levels below it. Then the deepest run that holds a kernel can always
+start a child, or starts none, so it ends; by induction all runs end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from rlm_kernel.errors import ConfigError
 
 KERNEL_BYTES = 200_000_000
-"""What one kernel takes of the host's memory: 63 MB when it starts, and what a cell keeps in it."""
+"""Memory of one kernel: 63 MB at its start, and room for the data of cells."""
 
 MAX_BY_DEFAULT = 32
 _CGROUP = Path("/sys/fs/cgroup")
@@ -74,10 +74,10 @@ def needed(levels: int, pooled: int) -> int:
 
 
 def check_max_kernels(given: int | None, levels: int, pooled: int) -> None:
-    """See whether a bound lets every run of a tree have its kernel in the end.
+    """Check that a limit lets every run of a tree get its kernel.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the limit is too low.
     """
     if given is None or given >= needed(levels, pooled):
         return
@@ -89,12 +89,12 @@ def check_max_kernels(given: int | None, levels: int, pooled: int) -> None:
 
 
 def default_max_kernels(levels: int, pooled: int) -> int:
-    """As many as fit into the memory that is free now, `MAX_BY_DEFAULT` at most, and no fewer than are needed."""
+    """As many as fit into the free memory, at most `MAX_BY_DEFAULT`, and at least as many as are needed."""
     return max(needed(levels, pooled), min(MAX_BY_DEFAULT + pooled, available_memory() // KERNEL_BYTES))
 
 
 def available_memory() -> int:
-    """Bytes that programs can still take: of the machine, or of the container that we are in."""
+    """Free memory in bytes, of the machine or of this container."""
     import psutil
 
     machine: int = psutil.virtual_memory().available

@@ -31,16 +31,16 @@ from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
 from rlm_kernel.types import Message, Prompt, RLMChatCompletion, UsageMeter
 
 MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
-"""How long a persistent kernel may take to store the conversation after the answer, with time left and without."""
+"""Seconds in which a persistent kernel must store the conversation after the answer, with time left and without."""
 
 
 class Engine:
     """One completion. Make it, `run` it once.
 
     Args:
-        config: what the RLM was set up with.
+        config: the configuration of the RLM.
         on_event: reads the stream of events.
-        live: whether the run is shown live, so that the root model's words are streamed.
+        live: whether the run is shown live, so that the root model's replies are streamed.
         parent: the run whose `rlm_query` this one answers; it shares its ledger.
         repl: a persistent one, which stays open; None: one of its own.
         recorded: of an earlier run, which this one resumes.
@@ -48,11 +48,11 @@ class Engine:
         schema: what the answer has to fit; None: it is text.
 
     Attributes:
-        ledger: what the tree has spent, and what is left.
+        ledger: the limits of the tree, and what it has used.
         usage: the calls of this run and of its children.
-        kernels: who of the tree may have a kernel.
+        kernels: the kernels of the tree.
         level: of this run in the tree, 0 for the root.
-        subcalls: answers questions, also those of a kernel without a run.
+        subcalls: answers the questions of cells.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Engine:
             recorded=self._recorded,
         )
         remember = partial(self._repl.remember, "history")
-        self._root = RootModel(config, calls, self._emit, self._recorded, remember, live=live)
+        self._root = RootModel(config, calls, self._emit, self._recorded, remember, live)
         self._turns = Turns(config, self._repl, self.ledger, self._emit, self._schema)
 
     @property
@@ -106,12 +106,12 @@ class Engine:
 
         Args:
             prompt: becomes `context`.
-            question: what the root model is asked; None when the prompt asks itself.
+            question: the question for the root model; None: the prompt contains it.
 
         Raises:
             RLMError: a persistent kernel is in use by another run.
             LMError: the root model failed.
-            LimitError: a limit was reached; it carries what is known until then.
+            LimitError: a limit was reached; its attributes hold usage and draft.
             KernelError: the kernel did not start, or could not be started again.
             ConfigError: the context or the `setup_code` cannot be used.
         """
@@ -143,13 +143,13 @@ class Engine:
     async def _loop(self, prompt: Prompt, question: str | None) -> str:
         config, root, facts = self._config, self._root, await asyncio.to_thread(describe, prompt)
         root.begin(await asyncio.to_thread(self._opening, prompt, question))  # it searches the context
-        # The first reply does not depend on the kernel: both are waited for at once.
+        # The first reply does not depend on the kernel, so both are started at the same time.
         _, reply = await gather_or_cancel(self._repl.open(prompt), root.ask(1))
         for iteration in range(1, config.max_iterations + 1):
             if iteration > 1:
                 reply = await root.ask(iteration)
             turn = await self._turns.take(reply, iteration, facts)
-            seconds = self._emit.seconds - (root.asked or 0.0)
+            seconds = self._emit.seconds - (root.asked_at or 0.0)
             self._emit(events.IterationFinished(iteration=iteration, seconds=seconds, answer=turn.answer))
             if turn.answer is not None:
                 root.conversation.add(reply, "")
@@ -180,21 +180,21 @@ class Engine:
     # -- other ways to an answer
 
     async def _last_word(self) -> str:
-        """The answer after the last turn: a variable, a FINAL(...), or the model's own words.
+        """The answer after the last turn: a variable, a FINAL(...), or the text of the reply.
 
-        Code is no answer, with words around it or without, and neither is an empty reply. In its place stands the draft
-        in `answer`; without one the model is asked again.
+        A reply with code is not an answer, and neither is an empty one. Then the draft in `answer` is used; without a
+        draft, the model is asked again.
 
         Raises:
-            NoAnswerError: it gave none again.
+            NoAnswerError: the second reply is not an answer, either.
         """
         root, turns = self._root, self._config.max_iterations
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
         parsed = await asyncio.to_thread(parse, reply.text)
-        if _is_none(parsed) and self.partial_answer is None:
-            self._emit(events.Notice(message="The model's last word is no answer: it is asked once more, in words."))
+        if _has_no_answer(parsed) and self.partial_answer is None:
+            self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
             await root.end_turn(reply, self._config.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
             reply = await root.ask(turns + 2)
             parsed = await asyncio.to_thread(parse, reply.text)
@@ -205,18 +205,18 @@ class Engine:
         return answer
 
     async def _answer_in_text(self, last: ParsedReply) -> str | None:
-        """The answer in the last word; None when there is none in it, and no draft."""
+        """The answer in the last reply, else the draft; None: neither exists."""
         if last.answer is not None:
             turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False))
             return last.answer.text if turn.answer is None else turn.answer
-        if not _is_none(last):
+        if not _has_no_answer(last):
             return last.prose
         if self.partial_answer is not None:
-            self._emit(events.Notice(message="The model's last word is none: the draft in `answer` is the answer."))
+            self._emit(events.Notice(message="The last reply holds no answer: the draft in `answer` is used."))
         return self.partial_answer
 
     async def _ask_plainly(self, prompt: Prompt, question: str | None) -> str:
-        """One plain completion, no REPL: what an RLM is at its greatest depth."""
+        """One plain model call without a REPL, at the maximum depth."""
         try:
             text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
         except (TypeError, ValueError, RecursionError) as error:
@@ -228,7 +228,7 @@ class Engine:
         return (await asyncio.to_thread(without_thinking, reply.text)).strip()
 
     async def _start_child(self, prompt: SubcallPrompt) -> RLMChatCompletion:
-        """An RLM with a kernel of its own for one prompt of an `rlm_query`; the prompt is its context."""
+        """Run an RLM with its own kernel for one prompt of an `rlm_query`; the prompt is its context."""
 
         def tell(event: Event) -> None:
             self._emit(events.ChildEvent(cell=prompt.slot.cell, query=prompt.query.id, index=prompt.index, event=event))
@@ -242,7 +242,7 @@ class Engine:
 
     @property
     def _seconds_to_keep(self) -> float:
-        """How long a kernel that stays may take to store the conversation. The answer is there, and must not wait."""
+        """Seconds in which a persistent kernel must store the conversation; the answer waits for it."""
         left = self.ledger.seconds_left
         return MAX_KEEP_SECONDS if left is None else min(MAX_KEEP_SECONDS, max(MIN_KEEP_SECONDS, left))
 
@@ -257,8 +257,8 @@ class Engine:
             self._emit(events.Notice(message=message))
         for model in self.ledger.take_estimated():
             message = (
-                f"The usage of {model} is in part an estimate, the most it can be: a call was given up or broke off, "
-                "or the provider does not say what it used."
+                f"Part of the usage of {model} is an estimate, an upper bound: a call was cancelled, its connection "
+                "broke, or the provider did not report its usage."
             )
             self._emit(events.Notice(message=message))
 
@@ -289,6 +289,6 @@ def _kernel_turns(config: RunConfig) -> KernelSlots:
     return KernelSlots(limit - pooled, config.levels - 1)
 
 
-def _is_none(last: ParsedReply) -> bool:
-    """Whether a reply, after which nothing runs any more, is no answer: it is code, or empty."""
+def _has_no_answer(last: ParsedReply) -> bool:
+    """Whether the last reply is not an answer: it contains code, or nothing."""
     return last.answer is None and (bool(last.blocks) or not last.prose.strip())

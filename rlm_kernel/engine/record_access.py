@@ -1,9 +1,9 @@
-"""What a recorded run would reach outside of its kernel if it ran again, and whether it may.
+"""What a recorded run would access outside of its kernel if it ran again, and whether that is allowed.
 
-A record that this user made is used as it is. One of a stranger is not: what its options open of this machine is shown
-and asked for, or else left out, and its code runs only behind a wall. Which options those are is said where they are
-declared (`reaches_out` of a provisioner's traits, `SESSION_OPTIONS`), and which places have no wall as well (`reach` of
-a provisioner).
+A record of this user is used without a question. For a stranger's record, the options that give access to this machine
+are shown and need permission; without it they are left out, and the code runs only in an isolated environment. Such
+options are marked where they are declared (`reaches_out` of a provisioner's traits, `SESSION_OPTIONS`), and so are
+environments without isolation (`reach` of a provisioner).
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from rlm_kernel.text import clip, plain
 from rlm_kernel.trajectory.log.reader import Recording, earlier_recordings
 
 SHOWN_CHARACTERS = 200
-"""Of the value of an option."""
+"""Of the value of an option in a message."""
 
 HARMLESS = frozenset({
     "model_name", "temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed", "stop",
     "presence_penalty", "frequency_penalty", "reasoning_effort",
 })  # fmt: skip
-"""Options of a model that say what is asked, and not where or with what."""
+"""Options of a model that select neither a server nor a key."""
 
 OF_MODELS = {
     "backend_kwargs": "backend", "other_backend_kwargs": "other_backends", "sampling_args": "", "sub_sampling_args": "",
 }  # fmt: skip
-"""Arguments that hold options of models, and the argument that, when it is given again, leaves them unused."""
+"""Arguments with options of models, each with the argument that replaces them if it is given again."""
 
 Trust = bool | Callable[[str], bool]
-"""Whether a stranger's record may do what it says, or who is asked: it gets the question, of several lines."""
+"""Whether a stranger's record is trusted, or a function that answers this question, a text of several lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """One thing that a record opens.
+    """One thing outside of the kernel that a record gives access to.
 
     Attributes:
-        where: the argument that says so.
+        where: the argument that contains it.
         name: of the option in it; empty: the argument itself.
         value: of the option.
-        why: what it opens, where its name does not say that.
+        why: what it gives access to, if its name does not say that.
         needed: whether the run cannot be repeated without it.
     """
 
@@ -55,8 +55,8 @@ class Reach:
     needed: bool = False
 
     def __str__(self) -> str:
-        said = f"{self.where}[{self.name!r}]" if self.name else self.where
-        return plain(f"{said}: {clip(repr(self.value), SHOWN_CHARACTERS)}" + (f" ({self.why})" if self.why else ""))
+        option = f"{self.where}[{self.name!r}]" if self.name else self.where
+        return plain(f"{option}: {clip(repr(self.value), SHOWN_CHARACTERS)}" + (f" ({self.why})" if self.why else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class Use:
 
     Attributes:
         environment: where its cells run; None: where they ran.
-        environment_kwargs: its options, where somebody gives them; None: the recorded ones, where no place is named.
-        models: whether models are asked for what is not on record.
+        environment_kwargs: its options; None: the recorded ones, if `environment` is None.
+        models: whether models are called for answers that are not in the record.
         given: arguments of the `RLM` that are given again.
-        code: what runs that is not on record, in words: cells of a notebook that were edited, say.
+        code: a description of code that is not in the record, such as edited cells of a notebook; empty: none.
     """
 
     environment: str | None = None
@@ -79,27 +79,25 @@ class Use:
 
 
 def admitted(recording: Recording, use: Use, trust: Trust = False) -> Recording:
-    """A record as it may be used: as it is when this user made it or trusts it, else without what it opens.
+    """The record if this user made it or trusts it, else the record without the options that give access.
 
     A warning names what is left out.
 
     Raises:
-        RecordingError: it cannot be used without something that it opens; the message says what to do.
+        RecordingError: it cannot be used without such an option; the message says what to do.
     """
     flaw = flaw_of(recording)
     found = tuple(reaches(recording, use)) if flaw else tuple(_of_place(recording, use)) if use.code else ()
     if not found:
         return recording
-    why = f"it is not a record of yours: {flaw}" if flaw else f"{use.code}, and nobody can say who wrote that"
+    why = f"you did not make this record: {flaw}" if flaw else f"{use.code}, and its author is unknown"
     if trust is True or (callable(trust) and trust(_question(recording, found, why))):
         return recording
     if needed := [reach for reach in found if reach.needed]:
         raise RecordingError(
             f"{recording.path.name} would use {_listed(needed)}, and {why}. Look at it first (rlm show), then allow "
-            "it with --trust (trust=True; papermill -p rlm_trust True), or run its cells behind a wall, in the usual "
-            "image: --environment docker (environment='docker')."
-            + " `rlm trust` makes it a record of yours."
-            * bool(flaw)
+            "it with --trust (trust=True; papermill -p rlm_trust True), or run its cells isolated, in the default "
+            "image: --environment docker (environment='docker')." + " `rlm trust` signs it as yours." * bool(flaw)
         )
     warnings.warn(
         f"{recording.path.name} is used without {_listed(found)}: {why}. To allow that: --trust (trust=True; papermill "
@@ -111,12 +109,12 @@ def admitted(recording: Recording, use: Use, trust: Trust = False) -> Recording:
 
 
 def flaw_of(recording: Recording) -> str | None:
-    """Why a record, or one of those that it goes on from in the same kernel, is not of this user; None: all are."""
+    """Why this user did not make a record, or one of the earlier records of the same kernel; None: the user did."""
     return next((one.flaw for one in (recording, *earlier_recordings(recording)) if one.flaw is not None), None)
 
 
 def reaches(recording: Recording, use: Use) -> Iterator[Reach]:
-    """What a record opens when it is used so.
+    """What a record gives access to if it is used in this way.
 
     Raises:
         ConfigError: there is no such environment.
@@ -150,7 +148,7 @@ def _of_models(recording: Recording, given: Mapping[str, Any]) -> Iterator[Reach
 def _environment(recording: Recording) -> str:
     started = recording.trajectory.started
     if started is None:
-        raise RecordingError(f"{recording.path} does not tell how the run began.")
+        raise RecordingError(f"{recording.path} holds no start of a run.")
     return started.environment
 
 
@@ -164,7 +162,7 @@ def _option_sets(value: Any) -> list[dict[str, Any]]:
 
 
 def _without(recording: Recording, found: Sequence[Reach]) -> Recording:
-    """The record without these options, in both places where its first line holds them."""
+    """The record without these options. Its first line holds them in two places."""
     dropped = {(reach.where, reach.name) for reach in found}
 
     def kept(argument: str, value: Any) -> Any:

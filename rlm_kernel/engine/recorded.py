@@ -1,7 +1,7 @@
-"""What a resumed run takes from its record: replies, cells, and the answers that the cells were given.
+"""What a resumed run takes from its record: replies, cells, and the answers to the cells' questions.
 
-A resumed run takes the same turns with the recorded replies in the place of models, so nothing recorded is asked again.
-Where the record ends, the models take over: also in the middle of a batch or of a child's run.
+A resumed run takes the same turns with the recorded replies, so no recorded question is asked again. Where the record
+ends, models are called: also in the middle of a batch or of a child's run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RecordedAnswer:
 
     @property
     def answer(self) -> Answer:
-        """What the cell got."""
+        """The answer that the cell got."""
         return Answer(self.answered.text, self.answered.error, self.answered.refused)
 
 
@@ -44,7 +44,7 @@ class PriorRun:
     Attributes:
         context: its input.
         history: its conversation.
-        histories: the values of `history` that its cells found, each by the number of the first one.
+        histories: the values of `history`, each by the number of the first cell that found it.
         recorded: its cells and their answers.
         cells: the number of its last cell, ended or not; 0 when it ran none.
     """
@@ -58,15 +58,15 @@ class PriorRun:
 
 @dataclass(slots=True)
 class RecordedRun:
-    """What is on record of one run.
+    """The record of one run.
 
     Attributes:
         replies: of the root model, summaries included, in order; the engine takes them from the left.
-        cells: those that ended, by number, without the setup.
-        answers: what prompts were answered, in cells that ended and in the one that did not.
-        outcomes: what tools returned.
-        children: the past of runs that were to answer an `rlm_query` and did not end.
-        rejected: replies that did not fit a schema, to prompts that have no answer yet.
+        cells: the finished cells by number, without the setup.
+        answers: the answers of prompts, also in a cell that did not end.
+        outcomes: the results of tools.
+        children: the records of children that did not end.
+        rejected: replies that did not fit a schema, for prompts without an answer.
         seconds: how long the run took.
         before: the runs that the same persistent kernel served before, in order.
     """
@@ -82,11 +82,11 @@ class RecordedRun:
 
     @property
     def summary_is_next(self) -> bool:
-        """Whether the model's next reply on record is a summary of the conversation."""
+        """Whether the next recorded reply is a summary of the conversation."""
         return bool(self.replies) and isinstance(self.replies[0], events.Compacted)
 
     def overflow(self) -> ContextOverflowError:
-        """What the provider said in the earlier run, before that summary."""
+        """The error that led to this summary in the earlier run."""
         model = self.replies[0].reply.model
         return ContextOverflowError("too long, in the recorded run", backend="record", model=model)
 
@@ -97,7 +97,7 @@ class RecordedRun:
 
 
 def recorded_run_of(run: Trajectory, at: int | None = None) -> RecordedRun:
-    """The past that a record holds.
+    """What a resumed run takes from a record.
 
     Args:
         run: the record.
@@ -126,7 +126,7 @@ def _take_answers(recorded: RecordedRun, cell: Cell, occurrences: Occurrences) -
 
 
 def _was_stopped(turn: Turn, cell: Cell) -> bool:
-    """Whether the run ended in this cell: a limit was reached, so that it was interrupted while it waited for answers.
+    """Whether the run ended in this cell: it was interrupted at a limit while it waited for answers.
 
     It is resumed there as if it had been killed.
     """
@@ -137,8 +137,8 @@ def _was_stopped(turn: Turn, cell: Cell) -> bool:
 def _take_call(recorded: RecordedRun, cell: Cell, call: Call, occurrences: Occurrences, before: _AnswerEvent) -> None:
     for index, slot in enumerate(occurrences.slots(cell.number, call.started.keys)):
         if index in call.answers:
-            told = tuple(before.get((call.started.query, index), ()))
-            recorded.answers[slot] = RecordedAnswer(call.answers[index], told, tuple(call.spending_of(index)))
+            earlier = tuple(before.get((call.started.query, index), ()))
+            recorded.answers[slot] = RecordedAnswer(call.answers[index], earlier, tuple(call.spending_of(index)))
         elif index in call.children:
             recorded.children[slot] = recorded_run_of(call.children[index])
         elif index in call.rejected:
@@ -149,9 +149,9 @@ _AnswerEvent = dict[tuple[str, int], list[events.ChildEvent | events.SubcallReje
 
 
 def _before_answers(cell: Cell) -> _AnswerEvent:
-    """The events of each prompt of a cell before its answer, by its call and its place in that."""
-    told: _AnswerEvent = defaultdict(list)
+    """The events of each prompt of a cell before its answer, by the id of its call and its index."""
+    earlier: _AnswerEvent = defaultdict(list)
     for event in cell.events:
         if isinstance(event, events.ChildEvent | events.SubcallRejected):
-            told[event.query, event.index].append(event)
-    return told
+            earlier[event.query, event.index].append(event)
+    return earlier

@@ -17,20 +17,20 @@ NOT_RECORDED = frozenset({
     "self", "logger", "verbose", "custom_tools",
     "on_iteration_start", "on_iteration_complete", "on_subcall_start", "on_subcall_complete",
 })  # fmt: skip
-"""Arguments that change nothing of the run itself; its tools stand in the log of their own."""
+"""Arguments that do not change the run. The tools are recorded separately."""
 
 _OBJECT = "object"
 _BELONGING = {
     "backend": "backend_kwargs",
     "other_backends": "other_backend_kwargs",
-    "environment": "environment_kwargs",  # what a kernel may reach is said by who says where it lives
+    "environment": "environment_kwargs",  # the options belong to the environment
 }
-"""When the first is given again, the recorded value of the second does not apply."""
+"""If the first is given again, the recorded value of the second is not used."""
 _MODELS = ("backend_kwargs", "other_backend_kwargs", "sampling_args", "sub_sampling_args")
 
 
 class Unpicklable:
-    """What holds connections, which are of one process."""
+    """A class whose objects hold connections, which belong to one process."""
 
     def __reduce__(self) -> NoReturn:
         """Refuse.
@@ -40,13 +40,13 @@ class Unpicklable:
         """
         kind = type(self).__name__
         raise TypeError(
-            f"{kind} cannot be pickled or copied, because it holds connections: hand over its arguments, and make the "
-            f"{kind} in the process that uses it."
+            f"{kind} cannot be pickled or copied, because it holds connections: pass its arguments instead, and "
+            f"make the {kind} in the process that uses it."
         )
 
 
 def record_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as plain data. An object, such as a model of the user's own, leaves the name of its class."""
+    """The arguments as plain data. An object, such as a user's own model, becomes the name of its class."""
     plain = {name: _plain(value) for name, value in arguments.items() if name not in NOT_RECORDED}
     sub_tools = arguments.get("custom_sub_tools")
     if sub_tools is not None:
@@ -62,13 +62,13 @@ def arguments_of(
 
     Args:
         recording: the run.
-        overrides: arguments that are given again, or otherwise.
-        rlm: what will be made with them.
-        source: who wrote the record; None: the user, if it carries the user's signature, else a stranger.
+        overrides: arguments that replace recorded ones.
+        rlm: the class that is created with them.
+        source: who wrote the record; None: the user if it has the user's signature, else a stranger.
 
     Raises:
-        RecordingError: an argument was an object and is not given again; a server elsewhere would get a key because the
-            log says so; a later version wrote it; or it is not one of ours.
+        RecordingError: an argument was an object and is not given again; the log names a server that would get
+            a key; a later version wrote it; or another tool did.
     """
     if source is None:
         source = Source.RECORD if recording.flaw else Source.ARGUMENT
@@ -86,7 +86,7 @@ def arguments_of(
         _check_servers(recording, arguments)
     missing = sorted(name for name, value in arguments.items() if _holds_object(value))
     if missing:
-        raise RecordingError(f"{', '.join(missing)} held objects, which a log cannot: give them again.")
+        raise RecordingError(f"{', '.join(missing)} held objects, which a log cannot store: give them again.")
     if isinstance(sub_tools := arguments.get("custom_sub_tools"), list):
         arguments["custom_sub_tools"] = _tools(sub_tools)
     started = recording.trajectory.started
@@ -97,7 +97,7 @@ def arguments_of(
 
 
 def _with_source(arguments: Mapping[str, Any], source: Source, place: str) -> dict[str, Any]:
-    """The arguments, those of models with who wrote them: a client sends no key where a record wants it."""
+    """The arguments, those of models with their source: a record cannot choose the server that gets a key."""
     sourced = dict(arguments)
     for name in _MODELS:
         value = arguments.get(name)
@@ -111,7 +111,7 @@ def _with_source(arguments: Mapping[str, Any], source: Source, place: str) -> di
 
 
 def _check_names(rlm: type, recording: Recording, names: Iterable[str]) -> None:
-    """A log of a later version may name what this one does not have."""
+    """Refuse arguments that this version does not have: a later version wrote the log."""
     if unknown := sorted(set(names) - set(_parameters(rlm))):
         raise RecordingError(
             f"{recording.path.name} names arguments that this version of rlm-kernel does not have: "
@@ -120,7 +120,7 @@ def _check_names(rlm: type, recording: Recording, names: Iterable[str]) -> None:
 
 
 def _parameters(kind: type) -> Iterator[str]:
-    """What an object is made with; what a class of a user's own hands on as `**kwargs`, its base takes."""
+    """The names of the arguments of a class. `**kwargs` stands for the arguments of its base."""
     for base in kind.__mro__:
         if "__init__" in vars(base):
             own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]  # without `self`
@@ -130,7 +130,7 @@ def _parameters(kind: type) -> Iterator[str]:
 
 
 def _check_servers(recording: Recording, arguments: Mapping[str, Any]) -> None:
-    """A forged log must not have a key sent to a server of its choice."""
+    """Refuse servers: a forged log must not choose where a key is sent."""
     for name in _MODELS:
         for server in sorted(addresses_elsewhere(arguments.get(name))):
             raise RecordingError(
@@ -159,24 +159,24 @@ def _holds_object(value: Any) -> bool:
 
 
 def _holds_hidden(value: Any) -> bool:
-    """Whether something was taken out of plain data."""
+    """Whether a secret was removed from plain data."""
     if isinstance(value, Mapping | list | tuple):
         return any(map(_holds_hidden, value.values() if isinstance(value, Mapping) else value))
     return isinstance(value, str) and HIDDEN in value
 
 
 def without_hidden(value: Any) -> Any:
-    """Without the keys that were taken out of the log: the environment is asked for them again."""
+    """The value without the keys that were removed from the log; they are read from the environment again."""
     if isinstance(value, dict):
         return {key: without_hidden(held) for key, held in value.items() if held != HIDDEN}
     return [without_hidden(item) for item in value] if isinstance(value, list) else value
 
 
 def check_is_whole(recording: Recording, overrides: Mapping[str, Any]) -> None:
-    """See whether a run can go on with what its log says of tools and environment.
+    """Check that the log holds the tools and the environment of a run.
 
     Raises:
-        RecordingError: a value could not be recorded, or was taken out as a secret, and is not given again.
+        RecordingError: a value could not be recorded, or was removed as a secret, and is not given again.
     """
     known, started = recording.metadata.get("configuration") or {}, recording.trajectory.started
     tools = {"custom_tools": started.tools if started else (), "custom_sub_tools": known.get("custom_sub_tools") or ()}
@@ -193,7 +193,7 @@ def _is_absent(tool: Mapping[str, Any]) -> bool:
 
 
 def _tools(known: Any) -> dict[str, Any]:
-    """Custom tools from the log: values and code as they were; a function stands in for itself until it is called."""
+    """Custom tools from the log: values, code, and for each function one that raises an error."""
     tools = {}
     for tool in known:
         content = _absent(tool["name"]) if tool["kind"] == "function" else tool.get("content")

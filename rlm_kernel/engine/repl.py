@@ -1,4 +1,4 @@
-"""The REPL of a run: a session that holds the context, and whose state is rebuilt when its kernel is lost."""
+"""The REPL of a run: a session with the context. If its kernel is lost, the state is rebuilt in a new one."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from rlm_kernel.kernel.session import Session
 
 RESPONSE_SECONDS = 5.0
-"""In which a kernel that was made again runs an empty cell, or else is made again without the latest cell."""
+"""Time in which a rebuilt kernel must run an empty cell. If not, it is rebuilt without the latest cell."""
 
 FULL = (
-    "The answers of this run take more memory than is kept for them: a kernel that has to be made again will not have "
-    "what was asked from now on."
+    "The answers of this run need more memory than is reserved for them. Answers from now on are lost if the kernel "
+    "has to be started again."
 )
 
 
 class Repl:
-    """One kernel with the model's names in it. Serves one run after another when it is persistent.
+    """One kernel with the REPL's functions. A persistent one serves one run after another.
 
     Attributes:
         cells: how many cells ran.
-        contexts: how many inputs it was given.
-        draft: the last content of `answer` that a cell of this run left, or None.
+        contexts: how many inputs it got.
+        draft: the last content of `answer` after a cell of this run, or None.
         variables: the user's variables after the last cell, name to type.
     """
 
@@ -60,20 +60,20 @@ class Repl:
 
     @asynccontextmanager
     async def serve(self, subcalls: SubCalls, emit: Emitter, recorded: RecordedRun) -> AsyncIterator[None]:
-        """Around a run. Afterwards its kernel is closed; a persistent one stays when the run ended well.
+        """Serve a run. Its kernel is closed afterwards, except a persistent one after a run without an error.
 
         Args:
             subcalls: answers the questions of the cells.
             emit: emits the events of the run.
-            recorded: its cells are run again for what they leave in the kernel; their events are as on record.
+            recorded: its cells are run again for their effects in the kernel; their events are those of the record.
 
         Raises:
             RLMError: the REPL serves another run.
         """
         if self._subcalls is not None:
             raise RLMError(
-                "persistent=True keeps one kernel, and another completion of this RLM is using it: wait for that one, "
-                "or make a second RLM."
+                "persistent=True keeps one kernel, and another completion of this RLM is using it: wait until that one "
+                "has ended, or make a second RLM."
             )
         self._subcalls, self._emit, self._recorded, self.draft = subcalls, emit, recorded, None
         if recorded.before and not self.variables:
@@ -120,7 +120,8 @@ class Repl:
             await self._rebuild()
         for before in self._recorded.before[self.contexts :]:
             await self._live_through(before)
-        await self._begin(context)
+        for step in context_steps(context, self.contexts, persistent=self._config.persistent):
+            await self._give(step)
         self.contexts += 1
 
     async def run(self, code: str, iteration: int) -> CellResult:
@@ -138,11 +139,6 @@ class Repl:
         self._tell(events.CellFinished(iteration=iteration, cell=cell, result=result))
         return result
 
-    async def _begin(self, context: Prompt) -> None:
-        """Give the kernel an input."""
-        for step in context_steps(context, self.contexts, persistent=self._config.persistent):
-            await self._give(step)
-
     async def _live_through(self, before: PriorRun) -> None:
         """Repeat an earlier run of a persistent kernel."""
         cells = before.recorded.cells
@@ -155,7 +151,7 @@ class Repl:
         self.contexts += 1
 
     async def _relive(self, cell: Cell) -> CellResult:
-        """Do again what a cell on record did to the kernel. What it showed is on record, too."""
+        """Repeat what a recorded cell did to the kernel. Its outputs are those of the record."""
         assert self._subcalls is not None, "attached before it is opened"
         assert cell.result is not None, "only cells that ended are in a past"
         self._subcalls.relive(cell)
@@ -163,7 +159,7 @@ class Repl:
         return cell.result
 
     async def _run_recorded(self, cell: Cell, recorded: RecordedRun) -> None:
-        """Run a cell on record again, with its answers, unless it was ended."""
+        """Run a recorded cell again with its answers, unless it was stopped."""
         assert cell.result is not None, "only cells that ended are in a past"
         if cell.result.status in ("ok", "error"):
             self._journal.answers.update(recorded.recorded(cell.number))
@@ -175,20 +171,20 @@ class Repl:
         self._take(cell.result)
 
     def _take(self, result: CellResult) -> None:
-        """Keep what a cell reported."""
+        """Store the variables and the draft that a cell reported."""
         if result.status in ("ok", "error"):
             self.variables = result.report.variables
         self.draft = result.report.draft or self.draft
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
-        """The `Responder` of the session: the run's sub-calls, on record, or the record itself in a rebuild."""
+        """The `Responder` of the session: the run's sub-calls, which are recorded, or the record during a rebuild."""
         if self._replay is not None:
             return await self._replay.answer(question)
         if self._subcalls is None:
             raise RLMError("no completion is running")
         slots = self._journal.slots(self.cells if self._is_set_up else SETUP, question)
         if not self._is_set_up and (known := self._journal.recorded_answers(slots)) is not None:
-            return known  # what the setup asks is asked of models once
+            return known  # models answer the questions of the setup only once
         answers = await self._subcalls.answer(replace(question, slots=slots))
         was_full = self._journal.is_full
         self._journal.record(slots, answers)
@@ -207,17 +203,17 @@ class Repl:
             self._session.interrupt()
 
     async def read(self, name: str) -> CellReport:
-        """The value of a variable as if a cell gave it as the answer; no `final` when there is no such variable."""
+        """The value of a variable as the `final` of a report; None if there is no such variable."""
         return await self._live.report(name)
 
     async def remember(self, name: str, messages: Sequence[Message], seconds: float | None = None) -> None:
-        """Keep a conversation as a variable; if the kernel has died, in the one that comes after it.
+        """Store a conversation in a variable; if the kernel has died, in the next one.
 
         Args:
             name: of the variable.
             messages: the conversation.
-            seconds: after which a kernel that does not take it is ended; None: the environment's `cell_timeout`. The
-                next kernel does not run the last cell again, which left this one so.
+            seconds: limit, after which the kernel is ended; None: the environment's `cell_timeout`. The next kernel
+                does not run the last cell again, which left this one unusable.
         """
         step = VariableSet(name, [dict(message) for message in messages])
         try:
@@ -230,7 +226,7 @@ class Repl:
             self._journal.steps.append(step)
 
     async def end_run(self, conversation: Sequence[Message], seconds: float) -> None:
-        """Leave a persistent kernel idle after the answer of a run, with the conversation as `history_N`.
+        """Leave a persistent kernel idle after a run, with the conversation in `history_N`.
 
         `seconds`: as of `remember`.
         """
@@ -239,10 +235,10 @@ class Repl:
             await self.remember(f"history_{self.contexts - 1}", conversation, seconds)
 
     async def revive(self, ended: CellResult | None = None) -> Recovery:
-        """A new kernel after a cell ended the old one, and in it what the finished cells had made.
+        """Start a new kernel after the old one died, and rebuild the state of the finished cells in it.
 
         Args:
-            ended: that cell; None: the kernel died between two.
+            ended: the cell in which it died; None: it died between two cells.
 
         Raises:
             KernelError: it did not start.
@@ -265,7 +261,7 @@ class Repl:
     @property
     def _live(self) -> Session:
         if self._session is None:
-            raise RLMError("The REPL was closed while a completion used it: close() the RLM after that.")
+            raise RLMError("The REPL was closed while a completion used it: close it after its completions.")
         return self._session
 
     async def _start(self) -> None:
@@ -282,13 +278,13 @@ class Repl:
         self._is_set_up = True
 
     async def _rebuild(self) -> None:
-        """Take every step again, without the cells that end this kernel too or leave it unable to run another."""
+        """Repeat every step, except cells that end this kernel, too, or leave it unusable."""
         while (culprit := await self._retake()) is not None:
             self._journal.forget(culprit)
             await self._start()
 
     async def _retake(self) -> CellRun | None:
-        """Take every step. Returns the cell after which the kernel was lost, or None."""
+        """Repeat every step. Returns the cell after which the kernel was lost, or None."""
         self.variables, latest = {}, None
         for step in self._journal.steps:
             if isinstance(step, VariableSet):
@@ -298,7 +294,7 @@ class Repl:
         return latest if latest is not None and not await self._responds() else None
 
     async def _run_again(self, step: CellRun) -> bool:
-        """Run a finished cell with its recorded answers. Returns whether the kernel outlived it."""
+        """Run a finished cell with its recorded answers. Returns whether the kernel is still alive."""
         self._replay = RecordedResponder(self._journal.answers, RebuildFallback(), step.cell)
         try:
             result = await self._live.run(step.code)
@@ -308,7 +304,7 @@ class Repl:
         return result.kernel_alive
 
     async def _responds(self) -> bool:
-        """Whether the kernel can still run a cell: one may end well and have broken it."""
+        """Whether the kernel can still run a cell: a cell may end without an error and break it."""
         return self._live.alive and (await self._live.run("", RESPONSE_SECONDS)).kernel_alive
 
     async def _give(self, step: VariableSet) -> None:

@@ -23,7 +23,7 @@ class Resumption:
 
     Attributes:
         arguments: of the `RLM`.
-        recorded: what is not asked again.
+        recorded: the replies and answers that are not requested again.
         prompt: the input.
         question: the `root_prompt`.
         forked_from: which run it resumes, for the log.
@@ -52,13 +52,13 @@ def prepare_resumption(
     """Read a log and prepare to resume its run.
 
     Args:
-        rlm: what will be made with the arguments.
+        rlm: the class that is created with the arguments.
         path: the log, or the notebook in its folder.
         at: the last iteration that counts; None: all of it.
-        prompt: the input, when the log does not hold it.
+        prompt: the input, if it is not in the log.
         question: another `root_prompt`.
-        overrides: arguments of the `RLM` that are given again, or otherwise.
-        trust: whether the record of a stranger may use what it opens of this machine, or who is asked.
+        overrides: arguments of the `RLM` that replace recorded ones.
+        trust: whether a stranger's record may access this machine, or a function that asks.
 
     Raises:
         RecordingError: there is nothing to resume, or something is missing.
@@ -76,9 +76,10 @@ def prepare_resumption(
     forked_from = {"run_id": recording.stem, "log": str(recording.path), "at": at}
     recorded = recorded_run_of(run, at)
     recorded.before = tuple(_prior_run(recording))
-    arguments, asked = arguments_of(recording, overrides, rlm), question or run.started.question
+    arguments = arguments_of(recording, overrides, rlm)
+    question = question or run.started.question
     continues = recording.metadata.get("continues")
-    return Resumption(arguments, recorded, prompt, asked, forked_from, run.started.schema, continues)
+    return Resumption(arguments, recorded, prompt, question, forked_from, run.started.schema, continues)
 
 
 def _prior_run(recording: Recording) -> Iterator[PriorRun]:
@@ -90,7 +91,7 @@ def _prior_run(recording: Recording) -> Iterator[PriorRun]:
 
 
 def _context_before(earlier: Recording, recording: Recording) -> Prompt:
-    """What an earlier run of the same kernel read.
+    """The context of an earlier run of the same kernel.
 
     Raises:
         RecordingError: the host cannot read it from the record, and the caller cannot pass it.
@@ -116,12 +117,12 @@ def _check_iteration(recording: Recording, at: int | None) -> None:
         if at is None or at not in whole:
             do = f"resume it with at={whole[-1]} or less" if whole else "start a new run"
             raise RecordingError(
-                f"The log {recording.path} is not whole from cell {clipped_at} on, because it reached its "
+                f"The log {recording.path} is not whole from cell {clipped_at} on, because it reached "
                 f"max_log_bytes: {do}."
             )
 
 
 def _turn_of(turns: Sequence[Turn], cell: int) -> int:
-    """The turn of a cell; of one that is not on record, the turn that comes after all."""
+    """The turn of a cell; for a cell that is not in the record, the turn after the last."""
     found = (turn.iteration for turn in turns if any(one.number >= cell for one in turn.cells))
     return next(found, max((turn.iteration for turn in turns), default=0) + 1)

@@ -1,67 +1,115 @@
-"""The root model of a run: its conversation, its next reply, and keeping both inside its window."""
+"""The root model of a run: its conversation, its next reply, and keeping both inside its window.
+
+A summary replaces the older turns of a long conversation. The whole conversation stays in the variable `history`, so
+the model can still read all of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import RunConfig
-from rlm_kernel.engine.conversation import OLD_MESSAGE_CHARACTERS, SHORT_MESSAGE_CHARACTERS, Conversation, is_due
 from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.parsing import without_thinking
-from rlm_kernel.schema.answer_schema import Schema
-from rlm_kernel.schema.retry import Repairs
+from rlm_kernel.schema.answer_schema import Repairs, Schema
+from rlm_kernel.text import clip
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.types import Message, Reply, Usage
+
+OLD_MESSAGE_CHARACTERS = 2_000
+"""What a message of an earlier turn keeps in the request for a summary."""
+
+SHORT_MESSAGE_CHARACTERS = 300
+"""The same, after the provider has refused the conversation as too long."""
+
+_NEWEST = 2
 
 Remember = Callable[[Sequence[Message]], Awaitable[None]]
 """Keeps the whole conversation in the REPL, before a summary takes its place."""
 
 
+class Conversation:
+    """What the root model reads next, and everything it has read.
+
+    Args:
+        opening: the messages before its first turn; they always stay.
+    """
+
+    def __init__(self, opening: Sequence[Message]) -> None:
+        self._opening = list(opening)
+        self._turns: list[Message] = []
+        self._whole: list[Message] = []
+
+    @property
+    def messages(self) -> list[Message]:
+        """What it reads next."""
+        return [*self._opening, *self._turns]
+
+    @property
+    def whole(self) -> list[Message]:
+        """Everything since the opening, what was summarised included."""
+        return [*self._opening, *self._whole]
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether there are turns that a summary could replace."""
+        return len(self._turns) > _NEWEST
+
+    def add(self, reply: Reply, message: str) -> None:
+        """A turn: the reply of the model and the message after it. Providers refuse an empty message."""
+        turn: list[Message] = [
+            {"role": "assistant", "content": reply.text or "(empty)"},
+            {"role": "user", "content": message},
+        ]
+        self._turns += turn
+        self._whole += turn
+
+    def to_summarise(self, request: str, limit: int) -> list[Message]:
+        """The conversation, its earlier turns cut to `limit` characters a message, and the request for a summary."""
+        old, newest = self._turns[:-_NEWEST], self._turns[-_NEWEST:]
+        short: list[Message] = [{"role": m["role"], "content": clip(m["content"], limit)} for m in old]
+        last = newest[-1]["content"] if newest else ""
+        last_message: Message = {"role": "user", "content": f"{clip(last, limit)}\n\n{request}"}
+        return [*self._opening, *short, *newest[:-1], last_message] if newest else [*self._opening, last_message]
+
+    def shrink(self, summary: str, message: str) -> None:
+        """Replace all turns by a summary and the message after it."""
+        self._turns = [{"role": "assistant", "content": summary}, {"role": "user", "content": message}]
+
+
+@dataclass(slots=True)
 class RootModel:
     """The root model of one run and its conversation.
 
-    Args:
-        config: what the RLM was set up with.
-        calls: asks the model and counts it.
-        emit: emits the events of the run.
-        recorded: the replies of an earlier run, which are taken in the place of the model's.
-        remember: see `Remember`.
-        live: whether its words are streamed.
-
     Attributes:
-        conversation: what it reads, and everything it has read.
-        ending: what is said at the end of every message, once no turns are left.
-        asked: when it was asked last, in seconds since the run started.
-        given_up: calls that ended without a reply: the model, and what was counted for it.
+        config: the configuration of the RLM.
+        calls: asks the model and counts the calls.
+        emit: emits the events of the run.
+        recorded: the replies of an earlier run, which are used instead of new ones.
+        remember: see `Remember`.
+        live: whether its replies are streamed.
+        conversation: what it reads next, and everything it has read.
+        ending: the end of every message after the last turn.
+        asked_at: the time of the last call, in seconds since the run started.
+        given_up: calls that ended without a reply: the model, and the usage that was counted for it.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        calls: ModelCalls,
-        emit: Emitter,
-        recorded: RecordedRun,
-        remember: Remember,
-        *,
-        live: bool,
-    ) -> None:
-        self.conversation = Conversation([])
-        self.ending = ""
-        self.asked: float | None = None
-        self.given_up: tuple[tuple[str, Usage], ...] = ()
-        self._lm = config.models.root
-        self._profile = config.profile
-        self._share = config.compaction
-        self._calls = calls
-        self._emit = emit
-        self._recorded = recorded
-        self._remember = remember
-        self._live = live
+    config: RunConfig
+    calls: ModelCalls
+    emit: Emitter
+    recorded: RecordedRun
+    remember: Remember
+    live: bool
+    conversation: Conversation = field(default_factory=lambda: Conversation([]))
+    ending: str = ""
+    asked_at: float | None = None
+    given_up: tuple[tuple[str, Usage], ...] = ()
 
     def begin(self, opening: Sequence[Message]) -> None:
         """What it reads before its first turn."""
@@ -81,24 +129,24 @@ class RootModel:
         """
 
         def on_text(text: str) -> None:
-            self._emit(events.ModelText(iteration=iteration, text=text))
+            self.emit(events.ModelText(iteration=iteration, text=text))
 
-        may_shrink = self._share is not None
+        may_shrink = self.config.compaction is not None
         while True:
             messages, started = [*self.conversation.messages, *added], time.perf_counter()
-            told = messages if self.asked is None else _after_last_reply(messages)
-            self.asked = self._emit.seconds
-            self._emit(events.IterationStarted(iteration=iteration, messages=tuple(told)))
+            unread = messages if self.asked_at is None else _after_last_reply(messages)
+            self.asked_at = self.emit.seconds
+            self.emit(events.IterationStarted(iteration=iteration, messages=tuple(unread)))
             try:
-                if self._recorded.summary_is_next:
-                    raise self._recorded.overflow()
-                reply = await self._calls.ask(
-                    self._lm,
+                if self.recorded.summary_is_next:
+                    raise self.recorded.overflow()
+                reply = await self.calls.ask(
+                    self.config.models.root,
                     messages,
                     schema,
-                    max_tokens=self._profile.reply_tokens,
+                    max_tokens=self.config.profile.reply_tokens,
                     recorded=self._next_on_record(),
-                    on_text=on_text if self._live else None,
+                    on_text=on_text if self.live else None,
                     on_failure=self._give_up,
                 )
             except ContextOverflowError:
@@ -106,10 +154,10 @@ class RootModel:
                     raise
             else:
                 seconds = time.perf_counter() - started
-                self._emit(events.ModelReplied(iteration=iteration, reply=reply, seconds=seconds))
+                self.emit(events.ModelReplied(iteration=iteration, reply=reply, seconds=seconds))
                 return reply
             may_shrink = False
-            await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, told=())
+            await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, unread=())
 
     async def ask_by_schema(self, iteration: int, schema: Schema) -> str:
         """The answer as JSON that fits; each repair counts as an iteration.
@@ -129,39 +177,49 @@ class RootModel:
         """End a turn: keep the reply and the message after it, and summarise when they fill the window."""
         self.conversation.add(reply, message + self.ending)
         if self._is_to_be_summarised(reply):
-            told = _after_last_reply(self.conversation.messages)
-            await self._compact(iteration, OLD_MESSAGE_CHARACTERS, told)
+            unread = _after_last_reply(self.conversation.messages)
+            await self._compact(iteration, OLD_MESSAGE_CHARACTERS, unread)
 
     def _is_to_be_summarised(self, reply: Reply) -> bool:
         """Whether the conversation fills the window; an earlier run knew its window, and is followed."""
-        if self._recorded.replies:
-            return self._recorded.summary_is_next
-        return self._share is not None and is_due(reply, self._lm.context_window, self._share)
+        if self.recorded.replies:
+            return self.recorded.summary_is_next
+        share, window = self.config.compaction, self.config.models.root.context_window
+        return share is not None and is_due(reply, window, share)
 
-    async def _compact(self, iteration: int, limit: int, told: Sequence[Message]) -> None:
+    async def _compact(self, iteration: int, limit: int, unread: Sequence[Message]) -> None:
         talk = self.conversation
-        self._emit(events.Notice(message="The conversation fills the model's window: the model summarises it."))
-        reply = await self._calls.ask(
-            self._lm,
-            talk.to_summarise(self._profile.summarise(), limit),
-            max_tokens=self._profile.reply_tokens,
+        self.emit(events.Notice(message="The conversation fills the model's window: the model summarises it."))
+        reply = await self.calls.ask(
+            self.config.models.root,
+            talk.to_summarise(self.config.profile.summarise(), limit),
+            max_tokens=self.config.profile.reply_tokens,
             recorded=self._next_on_record(),
             on_failure=self._give_up,
         )
-        self._emit(events.Compacted(iteration=iteration, reply=reply, messages=tuple(told)))
-        await self._remember(talk.whole)
+        self.emit(events.Compacted(iteration=iteration, reply=reply, messages=tuple(unread)))
+        await self.remember(talk.whole)
         summary = (await asyncio.to_thread(without_thinking, reply.text)).strip()
-        talk.shrink(summary or "(empty)", self._profile.compacted() + self.ending)
+        talk.shrink(summary or "(empty)", self.config.profile.compacted() + self.ending)
 
     def _next_on_record(self) -> Reply | None:
-        return self._recorded.replies.popleft().reply if self._recorded.replies else None
+        return self.recorded.replies.popleft().reply if self.recorded.replies else None
 
     def _give_up(self, usage: Usage | None) -> None:
         if usage is not None:
-            self.given_up = (*self.given_up, (self._lm.model, usage))
+            self.given_up = (*self.given_up, (self.config.models.root.model, usage))
 
 
 def _after_last_reply(messages: Sequence[Message]) -> Sequence[Message]:
     """What the model has not read yet."""
     last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
     return messages[last + 1 :]
+
+
+def is_due(reply: Reply, window: int | None, share: float) -> bool:
+    """Whether the conversation with this reply fills that share of the window. False while the window is unknown.
+
+    An estimate of tokens is an upper bound, several times too high: it says nothing of the window.
+    """
+    usage = reply.usage
+    return window is not None and usage.input_tokens + usage.output_tokens - usage.estimated_tokens >= share * window

@@ -1,4 +1,4 @@
-"""Answer the sub-calls of a cell with language models: which model, how many in parallel, at what cost."""
+"""Answer the sub-calls of a cell with language models: select the model, limit concurrency, count usage."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from rlm_kernel.engine.config import Models
 from rlm_kernel.engine.recorded import RecordedAnswer, RecordedRun
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.errors import SHOWN_CHARACTERS, RLMError, TimeoutExceededError
-from rlm_kernel.schema.answer_schema import Schema
-from rlm_kernel.schema.retry import Repairs
+from rlm_kernel.schema.answer_schema import Repairs, Schema
 from rlm_kernel.schema.validation import MisfitError
 from rlm_kernel.text import clip
 from rlm_kernel.trajectory.emitter import Emitter
@@ -26,16 +25,16 @@ from rlm_kernel.trajectory.tree import Cell
 from rlm_kernel.types import Answer, Message, Query, Reply, RLMChatCompletion, Slot, ToolCall, Usage
 
 CHARACTERS_PER_TOKEN = 5
-"""A low estimate of a prompt's tokens: a prompt is refused unsent only when it is beyond doubt too long."""
+"""A low estimate of a prompt's tokens: a prompt is refused without a call only if it is certainly too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubcallPrompt:
-    """One prompt of a query, on its way to an answer.
+    """One prompt of a query.
 
     Attributes:
         query: the call it belongs to.
-        index: its place in the call.
+        index: its index in the call.
         lm: the model that answers.
         schema: what the answer has to fit, or None.
     """
@@ -47,70 +46,70 @@ class SubcallPrompt:
 
     @property
     def slot(self) -> Slot:
-        """Where its answer is in the record."""
+        """The place of its answer in the record."""
         return self.query.slots[self.index]
 
     @property
     def text(self) -> str:
-        """The words."""
+        """The prompt itself."""
         return self.query.prompts[self.index]
 
     @property
     def message(self) -> Message:
-        """What a model reads."""
+        """The message to the model."""
         plain: Message = {"role": "user", "content": self.text}
         return {**plain, "images": self.query.images} if self.query.images else plain
 
 
 @dataclass(slots=True)
-class Effort:
-    """What the answer of a prompt has taken so far.
+class Attempts:
+    """The model calls for one prompt so far.
 
     Attributes:
-        started: when its turn came.
-        usage: of all its replies.
-        attempts: how many those are.
-        said: the reply of which a structured answer was made.
-        given_up: what was counted for a call that ended without a reply, or None.
+        started: when the first one was admitted, in seconds of `time.perf_counter`.
+        usage: of all replies together.
+        count: the number of replies.
+        raw_text: the reply that contains a structured answer, or None.
+        given_up: the usage that was counted for a call without a reply, or None.
     """
 
     started: float
     usage: Usage = field(default_factory=Usage)
-    attempts: int = 0
-    said: str | None = None
+    count: int = 0
+    raw_text: str | None = None
     given_up: Usage | None = None
 
     def add(self, usage: Usage) -> None:
-        """One more reply, or all of a child's."""
-        self.usage = self.usage.plus(usage) if self.attempts else usage
-        self.attempts += 1
+        """Count one more reply, or all replies of a child."""
+        self.usage = self.usage.plus(usage) if self.count else usage
+        self.count += 1
 
     def give_up(self, usage: Usage | None) -> None:
-        """The call ended without a reply; None: it was refused, or not sent."""
+        """Count a call without a reply. None: it was refused, or not sent."""
         self.given_up = usage
         if usage is not None:
             self.add(usage)
 
 
 StartChild = Callable[[SubcallPrompt], Awaitable[RLMChatCompletion]]
-"""Answers the prompt of an `rlm_query` with an RLM of its own."""
+"""Answers the prompt of an `rlm_query` with a child RLM."""
 
 
 @dataclass(slots=True)
 class SubCalls:
-    """The `Responder` of a run. Its questions have their slots.
+    """The `Responder` of a run. Its questions must have their slots.
 
     Attributes:
-        models: those that can be asked.
-        calls: asks them and counts it.
+        models: the models that can be called.
+        calls: calls them and counts their usage.
         emit: emits the events of the run.
         reply_tokens: the longest answer of a plain call.
-        max_children: how many children may run at a time.
-        child_turn: held by a child from before its kernel starts until it has ended.
-        start_child: answers `rlm_query`; None where the depth is used up, then it is answered like `llm_query`.
-        on_limit: called when a limit of the tree is reached, to end the cell that asks.
+        max_children: the maximum of concurrent children.
+        child_turn: held by a child from before the start of its kernel until its end.
+        start_child: answers `rlm_query`; None at the maximum depth, where it is answered like `llm_query`.
+        on_limit: called when a limit of the tree is reached, to end the running cell.
         tools: the functions on the host that a cell may call, by name.
-        recorded: what an earlier run was answered, which is not asked again.
+        recorded: the answers of an earlier run, which are used again.
     """
 
     models: Models
@@ -140,7 +139,7 @@ class SubCalls:
         if isinstance(question, ToolCall):
             return [await self._call_tool(question)]
         lm, cell, started = self.models.named(question.model), question.slots[0].cell, time.perf_counter()
-        self._announce(question, lm)  # before anything is waited for: the record keeps the order of the questions
+        self._announce(question, lm)  # before the first await: the record keeps the order of the questions
         if lm is None:
             return self._answer_without_model(question, Answer(error=self._unknown_model(question)))
         try:
@@ -197,10 +196,10 @@ class SubCalls:
         return f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
 
     def _check_images(self, query: Query, lm: BaseLM) -> None:
-        """Refuse pictures that the answering model cannot see.
+        """Refuse images that the model cannot read.
 
         Raises:
-            ValueError: the model takes none; the message says what to do.
+            ValueError: the model takes no images; the message says what to do.
         """
         if query.images and self._starts_children(query):
             raise ValueError("rlm_query takes no images: ask about them with llm_query")
@@ -219,7 +218,7 @@ class SubCalls:
             for prompt in todo:
                 answers[prompt.index] = await self._ask(prompt, given_up)
 
-        # No more workers than turns: those that wait for one cost more than the calls.
+        # No more workers than concurrent calls: waiting workers cost more than the calls.
         turns = self.max_children if self._starts_children(prompts[0].query) else self.calls.ledger.max_queries
         await gather_or_cancel(*(work() for _ in range(min(turns, len(prompts)))))
 
@@ -227,31 +226,31 @@ class SubCalls:
         """Answer a call without a model. It is recorded, because a replay has to give the same answer."""
         model = clip(query.model or self.models.default.model, SHOWN_CHARACTERS)
         for index in range(len(query.prompts)):
-            self._emit_answer(query, index, model, answer, Effort(time.perf_counter()))
+            self._emit_answer(query, index, model, answer, Attempts(time.perf_counter()))
         cell, failed = query.slots[0].cell, len(query.prompts)
         self.emit(SubcallFinished(cell=cell, query=query.id, failed=failed, seconds=0.0))
         return [answer] * failed
 
     async def _ask(self, prompt: SubcallPrompt, given_up: list[tuple[str, Usage]]) -> Answer:
-        """The answer of a prompt. When it gets none, not even an error, what its call used is added to `given_up`."""
+        """The answer of a prompt. If the run ends before it, the usage of its call is added to `given_up`."""
         if (known := self.recorded.answers.get(prompt.slot)) is not None:
             return self._answer_from_record(prompt, known)
-        text, error, effort = "", _too_long(prompt), Effort(time.perf_counter())
+        text, error, attempts = "", _too_long(prompt), Attempts(time.perf_counter())
         try:
             if error is None:
                 is_child = self._starts_children(prompt.query)
-                text = await (self._ask_child(prompt, effort) if is_child else self._ask_model(prompt, effort))
+                text = await (self._ask_child(prompt, attempts) if is_child else self._ask_model(prompt, attempts))
         except BaseException as failure:
             is_limit = self.calls.ledger.broken is not None or isinstance(failure, TimeoutExceededError)
             if is_limit or not isinstance(failure, Exception):
-                given_up += [] if effort.given_up is None else [(prompt.lm.model, effort.given_up)]
+                given_up += [] if attempts.given_up is None else [(prompt.lm.model, attempts.given_up)]
                 if isinstance(failure, Exception):
                     self.on_limit()
                 raise
             error = str(failure) if isinstance(failure, RLMError) else f"{type(failure).__name__}: {failure}"
-        return self._emit_answer(prompt.query, prompt.index, prompt.lm.model, Answer(text, error), effort)
+        return self._emit_answer(prompt.query, prompt.index, prompt.lm.model, Answer(text, error), attempts)
 
-    def _emit_answer(self, query: Query, index: int, model: str, answer: Answer, effort: Effort) -> Answer:
+    def _emit_answer(self, query: Query, index: int, model: str, answer: Answer, attempts: Attempts) -> Answer:
         self.emit(
             SubcallAnswered(
                 cell=query.slots[index].cell,
@@ -261,17 +260,17 @@ class SubCalls:
                 prompt=query.prompts[index],
                 text=answer.text,
                 error=answer.error,
-                usage=effort.usage,
-                seconds=time.perf_counter() - effort.started,
-                attempts=effort.attempts,
-                raw_text=effort.said,
+                usage=attempts.usage,
+                seconds=time.perf_counter() - attempts.started,
+                attempts=attempts.count,
+                raw_text=attempts.raw_text,
                 refused=answer.refused,
             )
         )
         return answer
 
     def _answer_from_record(self, prompt: SubcallPrompt, known: RecordedAnswer) -> Answer:
-        """What an earlier run was answered. Its events are emitted again, with the id that the call has now."""
+        """The answer of an earlier run. Its events are emitted again with the new id of the call."""
         query, index = prompt.query.id, prompt.index
         for event in known.before:
             self.emit(replace(event, query=query, index=index))
@@ -283,21 +282,21 @@ class SubCalls:
     def _starts_children(self, query: Query) -> bool:
         return query.kind == "rlm_query" and self.start_child is not None
 
-    async def _ask_child(self, prompt: SubcallPrompt, effort: Effort) -> str:
+    async def _ask_child(self, prompt: SubcallPrompt, attempts: Attempts) -> str:
         """The answer of a child; with a schema as JSON."""
         assert self.start_child is not None, "see _starts_children"
         async with self._sibling_turn, self.child_turn():
-            effort.started = time.perf_counter()
+            attempts.started = time.perf_counter()
             completion = await self.start_child(prompt)
-        effort.add(completion.usage_summary.total)
+        attempts.add(completion.usage_summary.total)
         return completion.response
 
-    async def _ask_model(self, prompt: SubcallPrompt, effort: Effort) -> str:
-        """The answer of a model; with a schema as JSON. A recorded reply that did not fit is not asked for again."""
+    async def _ask_model(self, prompt: SubcallPrompt, attempts: Attempts) -> str:
+        """The answer of a model; with a schema as JSON. Recorded replies that did not fit are used again."""
 
         def on_turn() -> None:
-            if not effort.attempts:
-                effort.started = time.perf_counter()
+            if not attempts.count:
+                attempts.started = time.perf_counter()
 
         def on_misfit(reply: Reply, misfit: MisfitError) -> None:
             self.emit(
@@ -305,7 +304,7 @@ class SubCalls:
                     cell=prompt.slot.cell,
                     query=prompt.query.id,
                     index=prompt.index,
-                    attempt=effort.attempts,
+                    attempt=attempts.count,
                     reply=reply,
                     problems=misfit.problems,
                 )
@@ -321,11 +320,11 @@ class SubCalls:
                 recorded=rejected.popleft() if rejected else None,
                 turn=self.calls.ledger.turn,
                 on_turn=on_turn,
-                on_failure=effort.give_up,
+                on_failure=attempts.give_up,
             )
-            effort.add(reply.usage)
+            attempts.add(reply.usage)
             if (text := await repairs.read(reply)) is not None:
-                effort.said = None if prompt.schema is None else reply.text
+                attempts.raw_text = None if prompt.schema is None else reply.text
                 return text
 
 

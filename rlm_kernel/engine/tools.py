@@ -1,4 +1,4 @@
-"""Custom tools: what a user gives the model besides its own names.
+"""Custom tools: functions, code and values that a user adds to the REPL.
 
 A callable stays on the host and is called from the kernel with JSON arguments; a string that defines its own name is
 code for the kernel; everything else is a value. All of it is checked when the RLM is made.
@@ -42,11 +42,11 @@ class Tool:
     description: str
 
     def card(self) -> dict[str, Any]:
-        """What the guest needs to make a stand-in that `help()` explains: name, docstring, parameters."""
+        """What the guest needs to define the function, also for `help()`: name, docstring, parameters."""
         return {"name": self.name, "doc": inspect.getdoc(self.content) or "", "parameters": _parameters(self.content)}
 
     def to_record(self) -> dict[str, Any]:
-        """What the log keeps: enough for a replay. A value that JSON does not hold exactly is named only."""
+        """The tool in the log, enough for a replay. A value that JSON cannot hold exactly is left out."""
         known: dict[str, Any] = {"name": self.name, "kind": self.kind, "description": self.description}
         if self.kind == "function":
             return known | {"card": self.card()}
@@ -62,7 +62,7 @@ class Tool:
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise  # the answer is not needed any more
+                raise  # nobody waits for the answer
             value, error = None, cancelled
         except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 (the cell gets whatever it raises)
             value, error = None, raised
@@ -112,7 +112,8 @@ def _tool(name: Any, given: Any, argument: str) -> Tool:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ConfigError(f"{argument}[{name!r}]: the name of a tool must be a Python name.")
     if name in RESERVED:
-        raise ConfigError(f"{argument}[{name!r}]: the REPL has this name itself. Taken: {', '.join(sorted(RESERVED))}.")
+        names = ", ".join(sorted(RESERVED))
+        raise ConfigError(f"{argument}[{name!r}]: this name is reserved: choose another one. Reserved names: {names}.")
     content, description = given, None
     if isinstance(given, dict) and "tool" in given and given.keys() <= {"tool", "description"}:
         content, description = given["tool"], given.get("description")
@@ -131,7 +132,7 @@ def _kind(name: str, content: Any) -> ToolKind:
 
 
 def _binds(source: str, name: str) -> bool:
-    """Whether a text is Python that gives a value to this name at its top level, in a `try` or an `if` too."""
+    """Whether a text is Python code that binds this name at its top level, also in a `try` or an `if`."""
     try:
         waiting: list[ast.AST] = [ast.parse(source)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: words that look nested too deeply
@@ -158,7 +159,7 @@ def _bound_by(node: ast.AST) -> set[str]:
 
 
 def _inside(node: ast.AST) -> Iterable[ast.AST]:
-    """The parts that can give a value to a name: not those with names of their own, nor what needs one before."""
+    """The parts that can bind a name at the top level: no inner scopes, and no `x += 1`."""
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.Lambda():
             return ()
@@ -186,21 +187,20 @@ def _describe(kind: ToolKind, content: Any) -> str:
     if kind == "code":
         return "defined in the notebook"
     first_line = (inspect.getdoc(content) or "").partition("\n")[0]
-    return f"{_signature_text(content)} {first_line}".strip()
+    signature = _signature(content)
+    return f"{'(...)' if signature is None else signature} {first_line}".strip()
 
 
-def _signature_text(function: Callable[..., Any]) -> str:
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return str(inspect.signature(function))
-    except (TypeError, ValueError):
-        return "(...)"
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # some functions of C have none
+        return None
 
 
 def _parameters(function: Callable[..., Any]) -> list[dict[str, Any]] | None:
-    """The parameters as texts: name, kind, default, annotation. None for a function that does not tell."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
+    """The parameters as texts: name, kind, default, annotation. None for a function without a signature."""
+    if (signature := _signature(function)) is None:
         return None
     return [
         {
@@ -209,7 +209,7 @@ def _parameters(function: Callable[..., Any]) -> list[dict[str, Any]] | None:
             "default": None if parameter.default is parameter.empty else repr(parameter.default),
             "annotation": _annotation(parameter.annotation),
         }
-        for parameter in parameters
+        for parameter in signature.parameters.values()
     ]
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rlm_kernel.engine.budget import ErrorCount, Ledger
+from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.repl import Repl
+from rlm_kernel.errors import ErrorThresholdExceededError
 from rlm_kernel.parsing import ParsedReply, TextAnswer, parse
 from rlm_kernel.prompts.profile import ContextFacts
 from rlm_kernel.schema.answer_schema import Schema
@@ -28,13 +29,13 @@ class Turn:
 
 
 class AnswerBuilder:
-    """Makes the object that the user gets of the answer, and keeps it: made twice, it could be refused at the end.
+    """Makes the object that the user gets from the answer, and keeps it: a second call of `build` could refuse it.
 
     Args:
         build: of the schema; None: the JSON value is the object.
 
     Attributes:
-        last: the object that was made last, which is that of the answer when there is one.
+        last: the object that was made last; at the end of a run, the object of the answer.
     """
 
     def __init__(self, build: Callable[[Any], Any] | None) -> None:
@@ -47,33 +48,31 @@ class AnswerBuilder:
         return self.last
 
 
+@dataclass(slots=True)
 class Turns:
     """The turns of one run.
 
-    Args:
-        config: what the RLM was set up with.
+    Attributes:
+        config: the configuration of the RLM.
         repl: runs the cells.
-        ledger: may have been broken by a cell's sub-calls.
+        ledger: says whether a cell's sub-calls have reached a limit.
         emit: emits the events of the run.
         schema: what the answer has to fit, or None.
     """
 
-    def __init__(
-        self, config: RunConfig, repl: Repl, ledger: Ledger, emit: Emitter, schema: Schema | None = None
-    ) -> None:
-        self._config = config
-        self._repl = repl
-        self._ledger = ledger
-        self._emit = emit
-        self._schema = schema
-        self._errors = ErrorCount(config.limits.max_errors)
-        self._challenged = False
-        self._looked = False
-        self._ready: tuple[str | None, str | None] = (None, None)
+    config: RunConfig
+    repl: Repl
+    ledger: Ledger
+    emit: Emitter
+    schema: Schema | None = None
+    _errors_in_a_row: int = 0  # of this run: a child's errors are not its parent's
+    _challenged: bool = False
+    _looked: bool = False
+    _ready: tuple[str | None, str | None] = (None, None)
 
     async def take(self, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
-        """What comes of a reply."""
-        profile = self._config.profile
+        """Run the code of a reply, or take its answer."""
+        profile = self.config.profile
         parsed = await asyncio.to_thread(parse, reply.text, finished=reply.finish_reason == "stop")
         if parsed.cut:
             return Turn(message=profile.cut())
@@ -83,18 +82,18 @@ class Turns:
             return Turn(message=profile.no_code())
         if not self._looked and not self._challenged:
             self._challenged = True
-            early = "The model answered before it had looked at the context; it is asked to look first."
-            self._emit(events.Notice(message=early))
+            early = "The model answered before it looked at the context: it is asked to look first."
+            self.emit(events.Notice(message=early))
             return Turn(message=profile.look_first())
         return await self.text_answer(parsed.answer)
 
     async def _run_blocks(self, parsed: ParsedReply, iteration: int, facts: ContextFacts) -> Turn:
-        """Run the blocks in order until one gives the answer or does not end well."""
+        """Run the blocks in order until one gives the answer or fails."""
         results: list[CellResult] = []
         notes: list[str] = []
         for code in parsed.blocks:
             notes += await self._recover()
-            result = await self._repl.run(code, iteration)
+            result = await self.repl.run(code, iteration)
             self._looked = True
             results.append(result)
             self._check_limits(result)
@@ -104,7 +103,7 @@ class Turns:
             if turn.message and turn.message not in notes:
                 notes.append(turn.message)
             if result.report.restored:
-                notes.append(self._config.profile.restored(result.report.restored))
+                notes.append(self.config.profile.restored(result.report.restored))
             notes += await self._recover(result)
             if result.status != "ok" or (self._is_new_answer(result) and turn.message):
                 break
@@ -116,48 +115,49 @@ class Turns:
         return Turn(message=await self._outputs(results, notes, iteration, facts))
 
     async def _recover(self, ended: CellResult | None = None) -> list[str]:
-        """A note for the model when the kernel had died, in this cell or since the one before, and is there again."""
-        if not self._repl.died and (ended is None or ended.kernel_alive):  # a cell on record is not run to its death
+        """Restart a kernel that died in this cell or since the last one. Returns notes about it for the model."""
+        # A recorded cell that ended its kernel was not run again, so this kernel may be alive.
+        if not self.repl.died and (ended is None or ended.kernel_alive):
             return []
-        recovery = await self._repl.revive(ended)
-        return [self._config.profile.restarted(recovery.reason, recovery.kept, recovery.lost)]
+        recovery = await self.repl.revive(ended)
+        return [self.config.profile.restarted(recovery.reason, recovery.kept, recovery.lost)]
 
     async def _outputs(
         self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, facts: ContextFacts
     ) -> str:
-        # In a thread: of ten million characters it takes a while, and deadline and Ctrl-C must not wait for it.
+        # In a thread: ten million characters take a while, and neither the deadline nor Ctrl-C may wait for that.
         return await asyncio.to_thread(
-            self._config.profile.outputs,
+            self.config.profile.outputs,
             results,
             notes=notes,
             iteration=iteration,
-            max_iterations=self._config.max_iterations,
+            max_iterations=self.config.max_iterations,
             facts=facts,
         )
 
     async def _answer_beside_code(self, answer: TextAnswer, results: Sequence[CellResult]) -> Turn:
-        """A text answer in a reply with code: a variable of that code is taken, a literal was a guess."""
+        """A text answer in a reply with code: a variable is the answer; a literal is a guess, and ignored."""
         ended_well = all(result.status == "ok" for result in results)
         if answer.name is not None and ended_well:
             turn = await self.text_answer(replace(answer, must_be_variable=True))
             if turn.answer is not None or answer.must_be_variable:
                 return turn
-        return Turn(message=self._config.profile.guess_ignored())
+        return Turn(message=self.config.profile.guess_ignored())
 
     async def text_answer(self, answer: TextAnswer) -> Turn:
-        """An answer given in words: the value of a variable where it names one."""
+        """An answer given as text: the value of the variable that it names, or the text."""
         report, notes = CellReport(), []
         if answer.name is not None:
             notes = await self._recover()
-            report = await self._repl.read(answer.name)
+            report = await self.repl.read(answer.name)
         if report.final is not None:
             return await self._accept(report.final, report.final_json)
         if answer.must_be_variable:
-            return Turn(message="\n\n".join([*notes, self._config.profile.no_variable(answer.name or "")]))
+            return Turn(message="\n\n".join([*notes, self.config.profile.no_variable(answer.name or "")]))
         return await self._accept(answer.text)
 
     async def _answer_of_cell(self, result: CellResult) -> Turn:
-        """The answer that a cell gave, if it gave one."""
+        """The answer of a cell, if there is one."""
         report, turn = result.report, Turn()
         for text, as_json in ((report.answer, report.answer_json), (report.final, report.final_json)):
             if result.status == "ok" and text is not None and turn.answer is None:
@@ -165,22 +165,27 @@ class Turns:
         return turn
 
     def _is_new_answer(self, result: CellResult) -> bool:
-        """Whether this cell gave an answer: one of an earlier cell that was refused stays in `answer`."""
+        """Whether this cell gave an answer. A rejected answer of an earlier cell is still in `answer`."""
         before, self._ready = self._ready, (result.report.answer, result.report.answer_json)
         return result.report.final is not None or self._ready != before
 
     async def _accept(self, text: str, as_json: str | None = None) -> Turn:
-        """An answer, unless there is a schema that it does not fit."""
-        if self._schema is None:
+        """The answer, or a message for the model if it does not fit the schema."""
+        if self.schema is None:
             return Turn(text)
         try:
-            return Turn(await asyncio.to_thread(self._schema.take, text, as_json))
+            return Turn(await asyncio.to_thread(self.schema.take, text, as_json))
         except MisfitError as misfit:
-            return Turn(message=self._config.profile.misfit(misfit.problems))
+            return Turn(message=self.config.profile.misfit(misfit.problems))
 
     def _check_limits(self, result: CellResult) -> None:
-        if self._ledger.broken is not None:
-            raise self._ledger.broken
-        if result.status in ("ok", "error"):  # one that was ended says nothing of the model's code
-            raised = result.error if result.status == "error" else None
-            self._errors.add(None if raised is None else raised.traceback)
+        if self.ledger.broken is not None:
+            raise self.ledger.broken
+        if result.status == "ok":
+            self._errors_in_a_row = 0
+        elif result.status == "error" and result.error is not None:  # a cell that was ended is not an error of its code
+            self._errors_in_a_row, limit = self._errors_in_a_row + 1, self.config.limits.max_errors
+            if limit is not None and self._errors_in_a_row >= limit:
+                raise ErrorThresholdExceededError(
+                    error_count=self._errors_in_a_row, threshold=limit, last_error=result.error.traceback
+                )

@@ -1,18 +1,23 @@
-"""Answers by JSON Schema: the instructions for the model, reading its reply, and the list of what does not fit.
+"""Answers by JSON Schema: the instructions for the model, reading its reply, and sending back what does not fit.
 
 `validation` decides what fits; this module holds the texts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from rlm_kernel.errors import AnswerSchemaError
 from rlm_kernel.parsing import only_block, without_thinking
 from rlm_kernel.schema.validation import MAX_PROBLEMS, MisfitError, check_schema, problems, shorten
-from rlm_kernel.types import Message
+from rlm_kernel.types import Message, Reply
+
+MAX_REPAIRS = 2
+"""How often a reply that does not fit is sent back with its problems."""
 
 _DATA = frozenset({"const", "default", "enum", "examples"})
 """Keywords whose values are data, even when they look like a schema."""
@@ -27,7 +32,7 @@ class Schema:
 
     Attributes:
         document: the schema.
-        build: makes the object that the user gets; raises ValueError for what it does not take.
+        build: makes the object that the user gets; raises ValueError for a value that it refuses.
     """
 
     document: dict[str, Any]
@@ -39,7 +44,7 @@ class Schema:
 
         Raises:
             TypeError: it is neither.
-            ValueError: it is no JSON Schema that can be used; the message says why.
+            ValueError: it is not a usable JSON Schema; the message says why.
         """
         if not isinstance(given, dict) and callable(getattr(given, "model_json_schema", None)):
             return cls(check_schema(given.model_json_schema()), given.model_validate)
@@ -48,11 +53,11 @@ class Schema:
         return cls(check_schema(given))
 
     def read(self, text: str, *, whole: bool = True) -> Any:
-        """The value in a model's words: JSON, alone or in one fenced block.
+        """The value in a model's reply: JSON, alone or in one fenced block.
 
         Args:
-            text: the words.
-            whole: False when they were cut by the length limit.
+            text: the reply.
+            whole: False if it was cut by the length limit.
 
         Raises:
             MisfitError: there is no JSON in it, or it does not fit.
@@ -62,7 +67,7 @@ class Schema:
         return value
 
     def fit(self, value: Any) -> Any:
-        """What the user gets for a JSON value.
+        """The object that the user gets for a JSON value.
 
         Raises:
             MisfitError: it does not fit.
@@ -77,11 +82,11 @@ class Schema:
             raise MisfitError(_complaints(error)) from error
 
     def take(self, text: str, as_json: str | None = None) -> str:
-        """An answer that was given in a cell or in words, as JSON.
+        """An answer of a cell or of a reply, as JSON.
 
         Args:
-            text: the answer; where it is not the JSON of a value that fits, it may be one as it stands.
-            as_json: what the kernel made of a value that is no text, or None.
+            text: the answer. If it is not the JSON of a value that fits, the text itself may be such a value.
+            as_json: the JSON of a value that is not text, from the kernel, or None.
 
         Raises:
             MisfitError: it does not fit.
@@ -104,11 +109,50 @@ class Schema:
         raise MisfitError(complaints)
 
 
+OnMisfit = Callable[[Reply, MisfitError], None]
+"""Called with each reply that does not fit, and with its problems."""
+
+
+@dataclass(slots=True)
+class Repairs:
+    """The repairs of one answer. Ask the model with `added` until `read` returns the answer.
+
+    Attributes:
+        schema: what the answer has to fit; None: any text is an answer.
+        on_misfit: see `OnMisfit`.
+        added: messages for the end of the conversation: earlier replies, and what is wrong with them.
+    """
+
+    schema: Schema | None
+    on_misfit: OnMisfit = lambda *_: None
+    added: list[Message] = field(default_factory=list)
+
+    async def read(self, reply: Reply) -> str | None:
+        """The answer in a reply, as JSON where there is a schema. None: it does not fit, ask again.
+
+        Raises:
+            AnswerSchemaError: it does not fit, and `MAX_REPAIRS` repairs were asked for already.
+        """
+        if self.schema is None:
+            return reply.text
+        try:
+            # In a thread: importing the validator takes a while, and so may a schema.
+            value = await asyncio.to_thread(self.schema.read, reply.text, whole=reply.finish_reason != "length")
+        except MisfitError as misfit:
+            self.on_misfit(reply, misfit)
+            if len(self.added) == 2 * MAX_REPAIRS:
+                raise AnswerSchemaError(model=reply.model, problems=misfit.problems, reply=reply.text) from None
+            self.added.append({"role": "assistant", "content": reply.text or "(empty)"})
+            self.added.append({"role": "user", "content": request_for_repair(misfit)})
+            return None
+        return text_of(value)
+
+
 def add_instructions(messages: Sequence[Message], schema: dict[str, Any]) -> list[Message]:
-    """The conversation with the schema in words at its end, for a provider without a mode for it."""
+    """The conversation with the schema in its last message, for a provider without a mode for it."""
     *before, last = messages
-    told = f"{last['content']}\n\nAnswer with JSON only, no words around it. It must fit this JSON Schema:\n"
-    return [*before, {**last, "content": told + text_of(schema)}]
+    content = f"{last['content']}\n\nAnswer with JSON only, no words around it. It must fit this JSON Schema:\n"
+    return [*before, {**last, "content": content + text_of(schema)}]
 
 
 def request_for_repair(misfit: MisfitError) -> str:
@@ -118,7 +162,7 @@ def request_for_repair(misfit: MisfitError) -> str:
 
 
 def is_strict(schema: Any) -> bool:
-    """Whether every object says all its names and needs them all, as OpenAI's strict mode demands."""
+    """Whether every object declares all its names and requires them, as OpenAI's strict mode demands."""
     return all(
         _texts(part.get("required")) == part["properties"].keys() and part.get("additionalProperties") is False
         for part in _objects(schema)
@@ -126,7 +170,7 @@ def is_strict(schema: Any) -> bool:
 
 
 def is_closed(schema: Any) -> bool:
-    """Whether no object may hold names that the schema does not say: only then a mode that adds none loses nothing."""
+    """Whether no object may hold undeclared names. Only then a mode without undeclared names loses nothing."""
     return all(part["properties"] and not part.get("additionalProperties") for part in _objects(schema))
 
 
@@ -155,12 +199,12 @@ def _refuse_constant(name: str) -> None:
 def _complaints(error: ValueError) -> list[str]:
     """Why a class refuses a value; pydantic lists each part of it."""
     each = error.errors() if hasattr(error, "errors") else []
-    told = [f"$.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in each]
-    return [shorten(words) for words in told or [str(error)]][:MAX_PROBLEMS]
+    found = [f"$.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in each]
+    return [shorten(words) for words in found or [str(error)]][:MAX_PROBLEMS]
 
 
 def _objects(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every part that describes an object; one without properties describes a dict of anything."""
+    """Every part that describes an object. A part without properties describes any dict."""
     for part in _subschemas(schema):
         properties = part.get("properties")
         if part.get("type") == "object" or isinstance(properties, dict):
@@ -168,7 +212,7 @@ def _objects(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
-    """The schema and those in it: not what is data, or a name."""
+    """The schema and the schemas in it, without data and names."""
     waiting = [schema]
     while waiting:
         part = waiting.pop()

@@ -8,8 +8,14 @@ from loopback import MODEL
 
 import rlm_kernel
 from rlm_kernel.cli import demo_questions
-from rlm_kernel.cli.demo_questions import JUDGED, QUESTIONS, check_judgements, check_paths
-from rlm_kernel.cli.library_source import ENOUGH_CHARACTERS, standard_library
+from rlm_kernel.cli.demo_questions import (
+    ENOUGH_CHARACTERS,
+    JUDGED,
+    QUESTIONS,
+    check_judgements,
+    check_paths,
+    standard_library,
+)
 
 
 @pytest.fixture(scope="module")

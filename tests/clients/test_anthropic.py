@@ -13,8 +13,8 @@ import pytest
 from loopback import API_KEY, MODEL, Fails, Hangs, Says, Sends
 from remote_clients import anthropic_lm
 
-from rlm_kernel.clients.anthropic import MAX_REPLY_TOKENS
-from rlm_kernel.clients.provider_errors import NEXT_STEPS, Endpoint, lm_errors
+from rlm_kernel.clients.anthropic import MAX_REPLY_TOKENS, AnthropicAdapter
+from rlm_kernel.clients.provider_errors import NEXT_STEPS, lm_errors
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.types import Reply, Usage
 
@@ -351,8 +351,8 @@ FOREIGN = sorted({anthropic.AnthropicError, *everything_below(anthropic.APIError
 @pytest.mark.parametrize("kind", FOREIGN, ids=lambda kind: kind.__name__)
 def test_every_error_of_the_sdk_becomes_an_lm_error(kind):
     error = kind.__new__(kind)
-    endpoint = Endpoint("anthropic", "claude", "http://localhost", "ANTHROPIC_API_KEY", 300, ("key",), "Anthropic")
-    with pytest.raises(LMError) as caught, lm_errors(endpoint):
+    adapter = AnthropicAdapter("claude", "key", "http://localhost", backend="anthropic")
+    with pytest.raises(LMError) as caught, lm_errors(adapter):
         raise error
     assert caught.value.__cause__ is error
     assert "{" not in str(caught.value)

@@ -35,7 +35,7 @@ async def client(provider):
 
 async def after_a_call(lm):
     await lm.complete(QUESTION)
-    await lm._connection.wait_for_errand()
+    await (await lm._connection._opening).errand
     return lm.context_window
 
 

@@ -50,7 +50,7 @@ async def test_a_server_of_ones_own_tells_its_window(provider):
     lm = LlamaCppLM("anything", base_url=provider.base_url)
     assert lm.context_window is None
     await lm.complete(QUESTION)
-    await lm._client._connection.wait_for_errand()
+    await (await lm._client._connection._opening).errand
     await lm.close()
     assert lm.context_window == 32768
 

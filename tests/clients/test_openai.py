@@ -15,7 +15,8 @@ import pytest
 from loopback import API_KEY, Fails, Hangs, LoopbackProvider, Says, Sends
 from remote_clients import openai_lm
 
-from rlm_kernel.clients.provider_errors import NEXT_STEPS, Endpoint, lm_errors
+from rlm_kernel.clients.openai import OpenAIAdapter
+from rlm_kernel.clients.provider_errors import NEXT_STEPS, lm_errors
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.types import Reply, Usage
 
@@ -469,8 +470,8 @@ FOREIGN = sorted(everything_below(openai.OpenAIError) | everything_below(transpo
 @pytest.mark.parametrize("kind", FOREIGN, ids=lambda kind: kind.__name__)
 def test_every_error_of_the_sdk_and_its_transport_becomes_an_lm_error(kind):
     error = kind.__new__(kind)
-    endpoint = Endpoint("openai", "gpt-5", "http://localhost/v1", "OPENAI_API_KEY", 300, ("key",))
-    with pytest.raises(LMError) as caught, lm_errors(endpoint):
+    adapter = OpenAIAdapter("gpt-5", "key", "http://localhost/v1")
+    with pytest.raises(LMError) as caught, lm_errors(adapter):
         raise error
     assert caught.value.__cause__ is error
     assert "{" not in str(caught.value)
@@ -484,8 +485,8 @@ def test_every_http_status_with_a_class_of_its_own_has_a_next_step_of_its_own_or
 
 
 def test_other_errors_go_through_the_conversion_untouched():
-    endpoint = Endpoint("openai", "gpt-5", "http://localhost/v1", "OPENAI_API_KEY", 300, ("key",))
-    with pytest.raises(ZeroDivisionError), lm_errors(endpoint):
+    adapter = OpenAIAdapter("gpt-5", "key", "http://localhost/v1")
+    with pytest.raises(ZeroDivisionError), lm_errors(adapter):
         _ = 1 / 0
 
 

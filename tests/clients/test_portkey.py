@@ -86,4 +86,4 @@ async def test_the_price_table_is_asked_where_the_provider_is_named(client, give
 def test_the_repr_shows_no_key():
     lm = portkey_lm("@openai/gpt-5", KEY, Authorization="Bearer upstream-secret", virtual_key="virtual-secret")
     assert repr(lm) == "RemoteLM('@openai/gpt-5', backend='openai', base_url='https://api.portkey.ai/v1')"
-    assert lm.endpoint.redact(f"{KEY} upstream-secret virtual-secret") == "[api key] [api key] [api key]"
+    assert lm.adapter.redact(f"{KEY} upstream-secret virtual-secret") == "[api key] [api key] [api key]"

@@ -47,7 +47,7 @@ async def test_it_answers_whole_and_streamed(client, backend):
 async def test_it_tells_its_context_window(client):
     lm = client()
     await lm.complete(SUM, max_tokens=2)
-    await lm._connection.wait_for_errand()
+    await (await lm._connection._opening).errand
     assert lm.context_window > 1000
 
 

@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import threading
 import zipfile
+from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -365,7 +366,7 @@ def test_the_cache_is_the_platforms_and_can_be_moved(monkeypatch, tmp_path):
 
 
 def test_the_bar_writes_to_stderr_and_prints_notes_as_they_are(capsys):
-    with DownloadBar("tiny") as bar:
+    with closing(DownloadBar("tiny")) as bar:
         bar.bytes(1, 2)
         bar.note("[bold]not markup[/bold]")
         bar.bytes(2, 2)

@@ -178,7 +178,7 @@ def test_only_the_ledger_lets_a_run_ask_a_model():
         for name in files()
         if not name.startswith(("rlm_kernel.clients", "rlm_magics")) and name != "rlm_kernel.engine.billing"
         for node in ast.walk(tree(name))
-        if isinstance(node, ast.Call) and _called(node) in {"complete", "complete_request"}
+        if isinstance(node, ast.Call) and _called(node) == "complete"
     ]
     assert asking == []
 

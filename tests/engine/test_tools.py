@@ -199,8 +199,8 @@ async def test_tools_are_there_again_after_the_kernel_died(run):
 @pytest.mark.parametrize(
     ("tools", "words"),
     [
-        ({"llm_query": len}, ["llm_query", "Taken"]),
-        ({"context": "x"}, ["context", "Taken"]),
+        ({"llm_query": len}, ["llm_query", "Reserved names"]),
+        ({"context": "x"}, ["context", "Reserved names"]),
         ({"not a name": 1}, ["not a name", "Python name"]),
         ({"class": 1}, ["class", "Python name"]),
         ({3: 1}, ["3", "Python name"]),

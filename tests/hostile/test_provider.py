@@ -23,7 +23,8 @@ from selection import mostly_full
 from rlm import RLM, ScriptedLM, TokenLimitExceededError
 from rlm_kernel.clients import transport
 from rlm_kernel.clients.backends import BACKENDS
-from rlm_kernel.clients.provider_errors import Endpoint, lm_error
+from rlm_kernel.clients.openai import OpenAIAdapter
+from rlm_kernel.clients.provider_errors import lm_error
 from rlm_kernel.clients.registry import build
 from rlm_kernel.errors import LMError
 from rlm_kernel.types import Reply, Usage
@@ -109,8 +110,8 @@ async def ask_once(provider):
 
 
 def test_a_key_between_control_characters_is_hidden():
-    endpoint = Endpoint("openai", MODEL, "http://127.0.0.1", "KEY", 1.0, secrets=("secret-key-0123",))
-    error = lm_error(endpoint, "the key secret\x00-key\x1b[0m-0123 is wrong", "AuthenticationError")
+    adapter = OpenAIAdapter(MODEL, "secret-key-0123", "http://127.0.0.1")
+    error = lm_error(adapter, "the key secret\x00-key\x1b[0m-0123 is wrong", "AuthenticationError")
     assert "secret-key-0123" not in str(error)
 
 

@@ -163,7 +163,7 @@ async def test_a_server_that_dies_fails_its_call_and_is_replaced(narrow):
     task = asyncio.create_task(call)
     await writing.wait()
     dead = narrow._server
-    psutil.Process(dead.pid).kill()
+    psutil.Process(dead._process.pid).kill()
     with pytest.raises(LMError, match="has ended"):
         await task
     assert (await narrow.complete(ask("hi"), max_tokens=1)).usage.output_tokens == 1
@@ -180,7 +180,7 @@ async def test_calls_that_wait_when_the_server_dies_are_answered_by_the_next(nar
     async with asyncio.timeout(60):
         while len(dead.turn()._waiters or ()) < len(waiting):
             await asyncio.sleep(0.01)
-    psutil.Process(dead.pid).kill()
+    psutil.Process(dead._process.pid).kill()
     with pytest.raises(LMError, match="has ended"):
         await asked
     assert [reply.usage.output_tokens for reply in await asyncio.gather(*waiting)] == [1, 1, 1]
@@ -205,7 +205,7 @@ async def ask():
     lm = LlamaCppLM(n_ctx=512, n_parallel=1)
     await lm.complete([{"role": "user", "content": "hi"}], max_tokens=1)
     await lm.close()
-    return lm._server.pid
+    return lm._server._process.pid
 
 pid = asyncio.run(ask())
 """

@@ -85,7 +85,7 @@ def test_of_a_batch_only_the_new_prompts_are_asked(asking):
 
 
 def test_the_recorded_backend_is_asked_unless_another_is_given(asking):
-    with pytest.raises(RecordingError, match="backend held objects, which a log cannot: give them again"):
+    with pytest.raises(RecordingError, match="backend held objects, which a log cannot store: give them again"):
         replay(asking.log, mode="live")
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.clients.base import BaseLM, Request
+from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.llamacpp.server_process import Server, ServerAddress, ServerSettings, shared_server
 from rlm_kernel.clients.llamacpp.weights import QWEN_CODER, fetch_shared
 from rlm_kernel.clients.openai import OpenAIAdapter
@@ -20,10 +19,10 @@ from rlm_kernel.clients.remote import RemoteLM
 from rlm_kernel.errors import ConfigError, LMError, check_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from rlm_kernel.clients.llamacpp.weights import Progress
-    from rlm_kernel.types import Reply
+    from rlm_kernel.clients.base import OnText
+    from rlm_kernel.types import Message, Reply
 
 MAX_REPLY_TOKENS = 1024
 """The default of `max_tokens`: at temperature 0 a small model can repeat itself until its window is full."""
@@ -52,7 +51,6 @@ class LlamaCppLM(BaseLM):
             does not help a busy local server.
         timeout: seconds without data of the reply after which a call fails. Reading a prompt of 8,000 tokens takes two
             minutes on two slow cores.
-        progress: receives the progress of the download; None draws a bar on stderr.
 
     Raises:
         ConfigError: the model is unknown, its file does not exist, the extra `local` is not installed, or the key
@@ -74,7 +72,6 @@ class LlamaCppLM(BaseLM):
         sampling_args: Mapping[str, Any] | None = None,
         max_retries: int = 0,
         timeout: float = 900.0,
-        progress: Progress | None = None,
     ) -> None:
         self.model = model_name
         self.api_key = api_key
@@ -82,7 +79,6 @@ class LlamaCppLM(BaseLM):
         self._n_ctx = n_ctx or DEFAULT_WINDOW
         self._n_parallel = n_parallel
         self._max_tokens = max_tokens
-        self._progress = progress
         self._settings: dict[str, Any] = {
             "backend": self.backend,
             "key_variable": KEY_VARIABLE,
@@ -117,25 +113,34 @@ class LlamaCppLM(BaseLM):
         """0 on this machine."""
         return 0.0 if self._own is None or self._client is None else self._client.price(input_tokens, output_tokens)
 
-    async def complete_request(self, request: Request) -> Reply:
-        """Answer one request. The first call of a process downloads the weights and starts the server.
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        on_text: OnText | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> Reply:
+        """Answer the conversation. The first call of a process downloads the weights and starts the server.
 
         Raises:
             LMError: the weights cannot be downloaded, the server did not start, or it failed.
         """
+        max_tokens = max_tokens or MAX_REPLY_TOKENS
         # Always streamed: otherwise llama.cpp may notice only at the end that the call was cancelled.
-        on_text = request.on_text or _ignore
-        request = replace(request, max_tokens=request.max_tokens or MAX_REPLY_TOKENS, on_text=on_text)
+        on_text = on_text or _ignore
         while True:
             client, server = await self._connect()
             async with server.turn() if server else nullcontext():
                 # The server may have died while this call waited. Nothing was sent to it, so a new one is started.
                 if server is None or server.alive:
                     try:
-                        return await client.complete_request(request)
+                        return await client.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=schema)
                     except LMError as error:
-                        # Inside the turn: the next call in this turn must know whether the server is dead.
-                        raise await self._explain(error, server) from error.__cause__
+                        if server is not None:
+                            # Inside the turn: the next call in this turn must know whether the server is dead.
+                            error.args = (f"{error}{await self._hint(error, server)}",)
+                        raise
 
     async def close(self) -> None:
         """Close the connections. The server remains for the other clients of the process, until the process ends."""
@@ -157,31 +162,17 @@ class LlamaCppLM(BaseLM):
         if self._own is not None:
             return self._own, None
         if self._path is None:
-            self._path = await fetch_shared(self._progress)
+            self._path = await fetch_shared()
         settings = ServerSettings(str(self._path), self.model, self._n_ctx, self._n_parallel)
         self._server = server = shared_server(settings)
         # Shielded, because other calls may wait for it when this one is cancelled.
         return await asyncio.shield(asyncio.wrap_future(server.address)), server
 
-    async def _explain(self, error: LMError, server: Server | None) -> LMError:
-        """The error with a hint that only this backend can give."""
-        if server is None:
-            return error
+    async def _hint(self, error: LMError, server: Server) -> str:
+        """What to do about an error, if this backend knows more than the message says; else empty."""
         if error.status is None and await server.ended():
-            hint = "The local server has ended, perhaps for lack of memory; the next call starts it again."
-        elif "context size" in str(error):
-            hint = f"Or raise n_ctx in backend_kwargs; it is {self._n_ctx}."
-        else:
-            return error
-        return type(error)(
-            f"{error} {hint}",
-            backend=self.backend,
-            model=self.model,
-            status=error.status,
-            request_id=error.request_id,
-            requests=error.requests,
-            usage=error.usage,
-        )
+            return " The local server has ended, perhaps for lack of memory; the next call starts it again."
+        return f" Or raise n_ctx in backend_kwargs; it is {self._n_ctx}." if "context size" in str(error) else ""
 
     def _make_client(self, address: ServerAddress, context_window: int | None) -> RemoteLM:
         where = (self.model, address.api_key, address.base_url)

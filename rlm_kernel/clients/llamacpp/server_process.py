@@ -91,11 +91,6 @@ class Server:
             await asyncio.sleep(ENDING_SECONDS / ENDING_CHECKS)
         return False
 
-    @property
-    def pid(self) -> int:
-        """The id of the child process."""
-        return self._process.pid
-
     def turn(self) -> asyncio.Semaphore:
         """The semaphore of the calls. A waiting call is not sent yet: its timeout does not run; it can be cancelled."""
         return self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._settings.n_parallel))

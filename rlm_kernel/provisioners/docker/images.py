@@ -69,7 +69,7 @@ def _inspect(client: APIClient, image: str) -> str | None:
 def _pull(client: APIClient, image: str) -> str:
     from docker.errors import APIError
 
-    terminal.note(f"Pulling {image} ...")
+    terminal.print_note(f"Pulling {image} ...")
     name = image if ":" in image.rsplit("/", 1)[-1] or "@" in image else f"{image}:latest"
     try:
         # Read to the end, also after an error: unread output keeps the connection open.
@@ -94,9 +94,9 @@ def _make(client: APIClient, image: str, base: str, tag: str, packages: Sequence
         client.tag(base, REPOSITORY, tag)
         return base
     started = time.monotonic()
-    terminal.note(f"Building an image from {image} with ipykernel in it. This is done once.")
+    terminal.print_note(f"Building an image from {image} with ipykernel in it. This is done once.")
     _build(client, image, f"{REPOSITORY}:{tag}", packages)
-    terminal.note(f"The image {REPOSITORY}:{tag} is ready after {time.monotonic() - started:.0f} s.")
+    terminal.print_note(f"The image {REPOSITORY}:{tag} is ready after {time.monotonic() - started:.0f} s.")
     built = _inspect(client, f"{REPOSITORY}:{tag}")
     assert built is not None
     return built
@@ -141,7 +141,7 @@ def _build(client: APIClient, image: str, tag: str, packages: Sequence[str]) -> 
         log.append(line)
         failed |= is_error
         if line.startswith(("Step", "Collecting", "Successfully installed")):
-            terminal.note(f"  {line}")
+            terminal.print_note(f"  {line}")
     if failed:
         raise KernelError(_build_failure(image, packages, "\n".join(log)))
 

@@ -152,7 +152,7 @@ async def _build(image: modal.Image, app: modal.App) -> modal.Image:
     building = asyncio.ensure_future(image.build.aio(app))
     try:
         if not (await asyncio.wait({building}, timeout=QUIET_SECONDS))[0]:
-            terminal.note("Modal builds the image: this takes a minute or so, once.")
+            terminal.print_note("Modal builds the image: this takes a minute or so, once.")
         return await building
     except ImageBuildError as error:
         log = await _last_lines(image)

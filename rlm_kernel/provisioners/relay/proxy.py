@@ -42,7 +42,7 @@ def main(argv: list[str]) -> NoReturn:
     except CancelledError:
         status = TERMINATED
     except RLMError as error:
-        terminal.note(str(error))
+        terminal.print_note(str(error))
         status = FAILED
     sys.exit(status)
 
@@ -71,7 +71,7 @@ async def serve(name: str, connection: Any) -> int:
         return link.ended.result() if link.ended.done() else TERMINATED
     finally:
         await link.close()
-        terminal.note(provisioner.diagnosis())
+        terminal.print_note(provisioner.diagnosis())
 
 
 def _provisioner(name: str) -> RelayedKernel:
