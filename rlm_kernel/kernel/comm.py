@@ -33,7 +33,7 @@ from rlm_kernel.types import MAX_IMAGES, Answer, CellReport, Image, Query, ToolC
 ACKNOWLEDGE_AFTER = 0.05
 """Seconds. A question that is answered sooner needs no acknowledgement."""
 
-INTERRUPT_STRIKES = 0.2
+INTERRUPT_SECONDS = 0.2
 """Seconds in which the kernel's main thread handles the signal, once the kernel has replied that it was sent."""
 
 MAX_UNDER_WAY = 1_000
@@ -107,7 +107,7 @@ class HostComm:
         self._waiting: dict[str, Sequence[Any]] = {}
         self._asked = 0  # prompts and calls of tools, by this cell
         self._held: list[str] | None = None
-        self._strike: asyncio.TimerHandle | None = None
+        self._interrupt_timer: asyncio.TimerHandle | None = None
         self._seen: dict[str, None] = {}
         _in_flight.bridges.add(self)
         self.report: CellReport | None = None
@@ -139,13 +139,13 @@ class HostComm:
 
     def interrupted(self) -> None:
         """The kernel has sent itself the interrupt."""
-        self._strike = self._loop.call_later(INTERRUPT_STRIKES, self.answer_interrupted)
+        self._interrupt_timer = self._loop.call_later(INTERRUPT_SECONDS, self.answer_interrupted)
 
     def answer_interrupted(self) -> None:
         """Answer the questions of all threads: the interrupt reaches the main thread only."""
         held, self._held = self._held, None
-        if self._strike is not None:
-            self._strike.cancel()
+        if self._interrupt_timer is not None:
+            self._interrupt_timer.cancel()
         for call in held or ():
             self._send_answers(call, [Answer(error="cancelled: the cell was interrupted")])
 

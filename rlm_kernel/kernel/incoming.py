@@ -114,7 +114,7 @@ def parse_content(kind: str, content: bytes | Part) -> Any:
         if part.is_whole and fits(part.head):
             return _parse(part.head)
         if not part.head.startswith(b"{"):
-            raise ValueError("not a JSON object")
+            raise ValueError("no JSON object")
         if not part.is_whole and kind == "stream":
             return _two_ends(part)
         if not part.is_whole and kind in _SHOWN and (shown := _ends_of_display(part)) is not None:

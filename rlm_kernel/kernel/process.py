@@ -85,10 +85,12 @@ class Kernel:
                         async with asyncio.timeout(LISTEN_AGAIN_SECONDS):
                             await self.channels.heard.wait()
         except TimeoutError as error:
-            raise KernelError(f"The kernel did not answer within {START_SECONDS:.0f} s.{self._last_words()}") from error
+            raise KernelError(
+                f"The kernel did not answer within {START_SECONDS:.0f} s.{self._last_output()}"
+            ) from error
         if self.died.done():
             raise KernelError(
-                f"The kernel ended while it started. Is ipykernel installed in its Python?{self._last_words()}"
+                f"The kernel ended while it started. Is ipykernel installed in its Python?{self._last_output()}"
             )
 
     def why(self) -> str:
@@ -145,9 +147,9 @@ class Kernel:
         finally:
             ended.cancel()
 
-    def _last_words(self) -> str:
-        words = self._explanation("diagnosis")
-        return f"\nIts last words:\n{words}" if words else ""
+    def _last_output(self) -> str:
+        output = self._explanation("diagnosis")
+        return f"\nIts last output:\n{output}" if output else ""
 
     def _explanation(self, method: Literal["why", "diagnosis"]) -> str:
         """Why the kernel ended, or did not start, from a provisioner that has this method; else an empty string."""

@@ -66,7 +66,7 @@ class ExternalKernel(Kernel):
         """Never returns: the client that started it notices its end, and closes this session."""
         await asyncio.Event().wait()
 
-    def _last_words(self) -> str:
+    def _last_output(self) -> str:
         return ""
 
 

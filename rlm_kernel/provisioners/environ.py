@@ -20,7 +20,7 @@ _SCHEME = re.compile(r"\A[a-z][a-z0-9+.-]*+://", re.IGNORECASE)
 
 
 def scrub_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """What of `environ` a kernel may see: proxies without their passwords, certificates, locale, paths; no secret."""
+    """The variables that a kernel may see: proxies without passwords, certificates, locale, paths; no secrets."""
     allowed: dict[str, str] = {}
     for name, value in environ.items():
         upper = name.upper()
@@ -32,7 +32,7 @@ def scrub_environ(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def private_directories(base: Path) -> dict[str, str]:
-    """Jupyter's and IPython's directories below `base`: no configuration and no start-up file of the user is read."""
+    """Jupyter's and IPython's directories below `base`, so that no configuration of the user is read."""
     return {
         "IPYTHONDIR": str(base / "ipython"),
         "JUPYTER_CONFIG_DIR": str(base / "jupyter"),

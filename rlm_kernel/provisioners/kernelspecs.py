@@ -1,8 +1,8 @@
-"""From the name of an environment and its options to a kernelspec, and the kernelspecs that Jupyter finds.
+"""Find the kernelspec of an environment, and check its options.
 
-An environment is a kernelspec folder. Ours lie in the package (`environments/`) and are looked for there first, so that
-no file of a user or a project can take their place. Any other name is that of a kernelspec that Jupyter finds: a user's
-conda or GPU kernel is an environment already.
+An environment is a kernelspec folder. Ours are in the package (`environments/`), which is searched first, so that no
+file of a user or a project can replace them. Any other name is a kernelspec that Jupyter finds: a user's conda or GPU
+kernel is an environment too.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ OUR_PROVISIONERS = {
     "rlm-installed": "rlm_kernel.provisioners.installed:InstalledKernel",
     "rlm-modal": "rlm_kernel.provisioners.modal.provisioner:ModalKernel",
 }
-"""Our provisioners. They are not looked up: nothing can stand in for them."""
+"""Our provisioners. They are not looked up as entry points, so no other package can replace them."""
 
 _GROUP = "jupyter_client.kernel_provisioners"
 _INSTEAD_OF = {"local-provisioner": "rlm-installed"}
-"""Jupyter's own gives a kernel all of our environment, keys included."""
+"""Jupyter's own provisioner passes our whole environment to a kernel, including keys."""
 
 AVAILABLE = {"local": "rlm-local", "docker": "rlm-docker", "modal": "rlm-modal"}
-"""Environments of ours: the documented name to the kernelspec."""
+"""Our environments: documented name to kernelspec."""
 
 NOT_BUILT = ("prime", "agent")
-"""Environments of the documents that there are not yet."""
+"""Documented environments that are not implemented yet."""
 
 
 class SessionOption(NamedTuple):
@@ -58,7 +58,7 @@ SESSION_OPTIONS = {
 _UNKNOWN_PLACE = "how it holds code in is not known"
 MAX_POOLED = 100
 NOTEBOOK_KERNELSPEC = "rlm"
-"""Our kernelspec in which a person has the model's REPL; it is no environment of a run."""
+"""Our kernelspec with the model's REPL for users' notebooks. It is not an environment of a run."""
 
 _TAKE_PACKAGES = ("rlm-docker", "rlm-modal")
 _MISSING_MODULE = re.compile(r"No module named '(\w+)")
@@ -66,11 +66,8 @@ _PLAIN = "Make it str, list or dict."
 
 
 def installed_names(folders: Sequence[str] | None = None) -> list[str]:
-    """The kernelspecs that Jupyter finds. `folders`: where it looks; None: in all of its places."""
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    where = {} if folders is None else {"kernel_dirs": list(folders)}
-    return sorted(KernelSpecManager(ensure_native_kernel=False, **where).find_kernel_specs())
+    """The kernelspecs that Jupyter finds. `folders`: where to look; None: in all of Jupyter's folders."""
+    return sorted(_find_installed(**({} if folders is None else {"kernel_dirs": list(folders)})))
 
 
 def installed_folder(name: str) -> Path:
@@ -79,12 +76,17 @@ def installed_folder(name: str) -> Path:
     Raises:
         ConfigError: Jupyter finds none of this name.
     """
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    found = KernelSpecManager(ensure_native_kernel=False).find_kernel_specs()
+    found = _find_installed()
     if name not in found:
         raise ConfigError(f"The kernelspec {name!r} is not installed: jupyter kernelspec list shows them.")
     return Path(found[name])
+
+
+def _find_installed(**options: Any) -> dict[str, str]:
+    """The folders of the kernelspecs that Jupyter finds, by name. `options`: of `KernelSpecManager`."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    return KernelSpecManager(ensure_native_kernel=False, **options).find_kernel_specs()
 
 
 def provisioner_name(fields: dict[str, Any]) -> str:
@@ -114,13 +116,13 @@ class Environment:
     """Where and how the cells of a run are executed.
 
     Attributes:
-        name: as it was asked for, e.g. ``"local"``.
+        name: as the user wrote it, e.g. ``"local"``.
         kernelspec: the name of the kernelspec folder.
         options: overrides of the provisioner's configuration.
         setup_code: a cell to run before the first turn.
-        cell_timeout: seconds a cell may take, or None.
-        pool: so many kernels are started ahead.
-        attachable: whether others of this user may look into the live REPL (`attachable.py`).
+        cell_timeout: the most seconds of a cell, or None.
+        pool: how many kernels are started ahead of use.
+        attachable: whether other processes of this user may attach to the live REPL.
     """
 
     name: str
@@ -132,7 +134,7 @@ class Environment:
     attachable: bool = False
 
     def load(self, seed: int | None = None) -> KernelSpec:
-        """The kernelspec with the options in the configuration of its provisioner. `seed`: of the kernel's hashes."""
+        """The kernelspec, with the options in its provisioner's configuration. `seed`: for the kernel's hashes."""
         from jupyter_client.kernelspec import KernelSpec
 
         fields = _fields(self.kernelspec)
@@ -148,7 +150,7 @@ class Environment:
         return KernelSpec(resource_dir=str(spec_folder(self.kernelspec)), **fields)
 
     def how_to_read(self, error: str) -> str:
-        """What to do about a value that its kernel cannot read. `error`: the kernel's words."""
+        """Advice for a value that the kernel cannot read. `error`: the error in the kernel."""
         module = _MISSING_MODULE.search(error)
         if module is None:
             return _PLAIN
@@ -158,7 +160,7 @@ class Environment:
 
 
 def spec_folder(name: str) -> Path:
-    """The folder of a kernelspec: ours in the package, or beside it in a checkout; others where Jupyter finds them."""
+    """The folder of a kernelspec: ours in the package or in the checkout, others where Jupyter finds them."""
     if name not in (*AVAILABLE.values(), NOTEBOOK_KERNELSPEC):
         return installed_folder(name)
     package = Path(__file__).parents[1]
@@ -169,11 +171,11 @@ def spec_folder(name: str) -> Path:
 
 
 def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
-    """Check a name and its options before anything starts.
+    """The environment of this name, with checked options.
 
     Raises:
         ConfigError: an unknown environment or option, a value of the wrong type, or a kernelspec that cannot be read.
-        NotImplementedError: an environment of the documents that is not built yet.
+        NotImplementedError: a documented environment that is not implemented yet.
     """
     kernelspec = _kernelspec(name)
     if not isinstance(kwargs, Mapping | None):
@@ -185,19 +187,19 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
 
 
 def reach_of_place(name: str) -> str:
-    """What code that runs in an environment reaches, whatever its options are, in words; empty: nothing.
+    """What the code in an environment can reach with any options, in words; empty: nothing.
 
     Raises:
-        ConfigError: there is no such environment.
+        ConfigError: the environment does not exist.
     """
     return str(getattr(_provisioner(name), "reach", _UNKNOWN_PLACE))
 
 
 def reaches_out(name: str, option: str, value: Any) -> bool:
-    """Whether an option of an environment opens something outside of the kernel. What is not classified does.
+    """Whether an option of an environment opens something outside of the kernel. Unknown options do.
 
     Raises:
-        ConfigError: there is no such environment.
+        ConfigError: the environment does not exist.
     """
     if option in SESSION_OPTIONS:
         return SESSION_OPTIONS[option].reaches_out
@@ -209,7 +211,7 @@ def reaches_out(name: str, option: str, value: Any) -> bool:
     opens = trait.metadata.get("reaches_out", True)
     try:
         return bool(opens(value) if callable(opens) else opens)
-    except (TypeError, ValueError):  # no value of this option
+    except (TypeError, ValueError):  # not a valid value of this option
         return True
 
 
@@ -233,7 +235,7 @@ def _kernelspec(name: str) -> str:
             )
         if name in AVAILABLE or name in AVAILABLE.values():
             return AVAILABLE.get(name, name)
-        if name.lower() in installed_names():  # as Jupyter writes them, which takes any case
+        if name.lower() in installed_names():  # Jupyter ignores the case, and lists lower-case names
             return name.lower()
     allowed = ", ".join(map(repr, AVAILABLE))
     others = ", ".join(map(repr, [spec for spec in installed_names() if spec not in AVAILABLE.values()])) or "none"
@@ -243,7 +245,7 @@ def _kernelspec(name: str) -> str:
 
 
 def _fields(kernelspec: str) -> dict[str, Any]:
-    """What a kernelspec says. What it leaves open with a null is as if it were not there."""
+    """The fields of a kernelspec, without those that are null."""
     file = spec_folder(kernelspec) / "kernel.json"
     try:
         fields = _present(json.loads(file.read_text("utf-8")))

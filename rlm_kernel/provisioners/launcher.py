@@ -1,19 +1,19 @@
 """The two processes of a kernel: a watchdog, and ipykernel as its child.
 
     python -P -m rlm_kernel.provisioners.launcher [--host-pipe] [--memory BYTES] [--remove DIR] -f CONNECTION_FILE ...
-    python launcher.py --host-pipe --contained [--door SOCKET] -f CONNECTION_FILE     (the first process of a container)
+    python launcher.py --host-pipe --contained [--handover SOCKET] -f CONNECTION_FILE     (first process of a container)
 
-The watchdog ends the kernel and everything the kernel started when its host dies, SIGKILL included: with `--host-pipe`
-its standard input is a pipe that nobody but the host holds open, so the end of the pipe is the end of the host. On
-Linux it is also the reaper of orphans below it, so that processes which left the kernel's group are found too.
+The watchdog ends the kernel and all processes that the kernel started when its host ends, even by SIGKILL. With
+`--host-pipe` its standard input is a pipe that only the host holds open, so the end of the pipe is the end of the host.
+On Linux it also reaps the orphans below it, so processes that have left the kernel's group are found too.
 
-`--contained`: nobody else lives here, but the code of the kernel has our user. It shall not stop, end or trace the
-watchdog, so no signal ends that: the end of its input does, and the place itself. And a kernel that the system killed
-for its memory gets a last word. `--door`: the kernel's sockets are the host's, handed over through this one, so that
-the kernel can write nothing that lies on the host.
+`--contained`: the watchdog is alone with the kernel, whose code runs as the same user. That code must not stop, end or
+trace the watchdog. So no signal ends it: the end of its input does, and the end of the container. If the system kills
+the kernel for its memory, a message says so. `--handover`: the kernel's sockets belong to the host, which passes them
+through this one, so the kernel needs no writable directory of the host.
 
-A file of the standard library only, and few imports: the kernel is forked from it, and waits for it. It also runs where
-nothing else of ours is, sent or mounted.
+It uses the standard library only, with few imports: the kernel is forked from it, and waits for it. It also runs where
+the rest of the package is missing, sent or mounted as a file.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ KILL_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 _QUICK = ("--HistoryManager.enabled=False", "--IPythonKernel._execute_sleep=0.0")
-"""A cell waits neither for the SQLite file of its history, nor half a millisecond for its output to be published."""
+"""A cell does not wait for the SQLite file of the history, and not half a millisecond for its output."""
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 OUT_OF_MEMORY = "The system killed the kernel: it used all the memory that there is."
 _NOT_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
-"""The first two cannot be. If the last one were ignored, nobody could be waited for."""
+"""The first two cannot be ignored. If the last one was, no child could be waited for."""
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(argv: list[str]) -> NoReturn:
-    """Fork the kernel and watch it. Ends with the kernel's exit status, as a shell reports it."""
+    """Fork the kernel and watch it. Exits with the kernel's exit status, as a shell reports it."""
     options, kernel_argv = _parse(argv)
     # JPY_PARENT_PID names the host: ipykernel would watch a process that is not its parent.
     os.environ.pop("JPY_PARENT_PID", None)
     watchdog = os.getpid()
-    handed_over = _take_sockets(options["--door"], kernel_argv) if "--door" in options else {}
+    handed_over = _take_sockets(options["--handover"], kernel_argv) if "--handover" in options else {}
     kernel = os.fork()
     if kernel == 0:
         _become_kernel(watchdog, options.get("--memory"), kernel_argv, handed_over)
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> NoReturn:
     if "--contained" in options:
         _prctl(PR_SET_DUMPABLE, 0)
     _ignore_signals()
-    if "--contained" not in options:  # there the provisioner ends us with one of these
+    if "--contained" not in options:  # the provisioner ends a local watchdog with one of these
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _end_with(kernel))
     status = _watch(kernel, pipe="--host-pipe" in options)
@@ -68,15 +68,17 @@ def main(argv: list[str]) -> NoReturn:
         sys.stderr.write(f"{OUT_OF_MEMORY}\n")
         sys.stderr.flush()
     if status is None and "--remove" in options:
-        _remove(options["--remove"])
+        import shutil
+
+        shutil.rmtree(options["--remove"], ignore_errors=True)
     os._exit(status if status is not None else 128 + signal.SIGKILL)
 
 
 def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Our options stand first; what follows is ipykernel's."""
+    """Split the arguments into our options, which come first, and those of ipykernel."""
     options: dict[str, str] = {}
     rest = list(argv)
-    while rest and rest[0] in ("--host-pipe", "--contained", "--door", "--memory", "--remove"):
+    while rest and rest[0] in ("--host-pipe", "--contained", "--handover", "--memory", "--remove"):
         name = rest.pop(0)
         options[name] = "" if name in ("--host-pipe", "--contained") else rest.pop(0)
     return options, rest
@@ -90,7 +92,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _take_sockets(handover: str, argv: list[str]) -> dict[str, int]:
-    """The listening sockets that the host hands over, by the address that the kernel would bind."""
+    """The listening sockets that the host hands over, by the address that the kernel binds."""
     import json
     import socket
 
@@ -104,7 +106,7 @@ def _take_sockets(handover: str, argv: list[str]) -> dict[str, int]:
 
 
 def _out_of_memory() -> bool:
-    """Whether the kernel of the system killed a process of our control group."""
+    """Whether the system killed a process of our control group for its memory."""
     for name in _OOM_COUNTERS:
         with contextlib.suppress(OSError), open(name) as counters:  # noqa: PTH123
             return any(line.split()[0] == "oom_kill" and line.split()[1] != "0" for line in counters)
@@ -112,7 +114,7 @@ def _out_of_memory() -> bool:
 
 
 def _become_kernel(watchdog: int, memory: str | None, argv: list[str], handed_over: dict[str, int]) -> NoReturn:
-    """Turn this process into ipykernel, in a group of its own so that an interrupt reaches its children and not us."""
+    """Turn this process into ipykernel, in its own process group: interrupts reach its children, not the watchdog."""
     os.setsid()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != watchdog:
@@ -123,13 +125,13 @@ def _become_kernel(watchdog: int, memory: str | None, argv: list[str], handed_ov
     if memory is not None:
         _limit_memory(int(memory))
     if handed_over:
-        _bind_what_was_handed_over(handed_over)
+        _reuse_sockets(handed_over)
     _run_ipykernel(argv)
     sys.exit(0)
 
 
-def _bind_what_was_handed_over(handed_over: dict[str, int]) -> None:
-    """Make a bind to one of these addresses use the socket that listens there already."""
+def _reuse_sockets(handed_over: dict[str, int]) -> None:
+    """Make a bind to one of these addresses use the socket that already listens there."""
     import zmq
 
     bind = zmq.Socket.bind
@@ -144,13 +146,13 @@ def _bind_what_was_handed_over(handed_over: dict[str, int]) -> None:
 
 
 def _run_ipykernel(argv: list[str]) -> None:
-    """Start ipykernel without what our kernels never use: importing debugpy alone takes as long as all the rest."""
-    gc.disable()  # nothing that an import makes is garbage
+    """Start ipykernel without debugpy: its import takes as long as all the others together."""
+    gc.disable()  # imports make no garbage
     sys.modules["debugpy"] = None  # type: ignore[assignment]
     from ipykernel.kernelapp import IPKernelApp
 
     class Unbounded(IPKernelApp):  # type: ignore[misc]
-        """Drops no message: with zmq's limit of 1000 a busy machine loses output before it is on its way."""
+        """Drops no message: with zmq's limit of 1,000 a busy machine loses output before it is sent."""
 
         def _bind_socket(self, s: Any, port: int) -> Any:
             s.sndhwm = s.rcvhwm = 0
@@ -162,26 +164,26 @@ def _run_ipykernel(argv: list[str]) -> None:
     del sys.modules["debugpy"]  # a cell may import it
     gc.enable()
     app.start()
-    # After a `shutdown_request` the control thread still flushes. At exit ipykernel stops the IOPub thread first; the
-    # flush would then wait for it ten seconds, or for ever.
+    # After a `shutdown_request` the control thread still flushes. At exit ipykernel stops the IOPub thread first, and
+    # the flush would wait for ten seconds, or forever.
     app.control_thread.stop()
     app.control_thread.join()
 
 
 def _limit_memory(limit: int) -> None:
-    """Bound what the kernel allocates. RLIMIT_DATA counts private memory, not the address space threads reserve."""
+    """Limit the kernel's memory. RLIMIT_DATA counts private memory, not the address space that threads reserve."""
     kind = resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS
     resource.setrlimit(kind, (limit, limit))
 
 
 def _ignore_signals() -> None:
-    """The code of the kernel may send us any."""
+    """Ignore all signals: the code of the kernel may send any."""
     for number in signal.valid_signals() - _NOT_IGNORED:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _watch(kernel: int, *, pipe: bool) -> int | None:
-    """Wait for the kernel (its exit status comes back) or the end of the host (None)."""
+    """Wait for the end of the kernel (returns its exit status) or of the host (returns None)."""
     host = os.getppid()
     exited = os.pidfd_open(kernel) if hasattr(os, "pidfd_open") else None
     watched = [fd for fd in (0 if pipe else None, exited) if fd is not None]
@@ -190,13 +192,14 @@ def _watch(kernel: int, *, pipe: bool) -> int | None:
         readable, _, _ = select.select(watched, [], [], pause)
         status = _reap(kernel)
         if status is not None:
-            return _exit_status(status)
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
         if (0 in readable and os.read(0, 1) == b"") or os.getppid() != host:
             return None
 
 
 def _reap(kernel: int) -> int | None:
-    """Bury the orphans that came to us, and the kernel, whose status is returned when it has ended."""
+    """Reap ended orphans and the kernel. Returns the kernel's status if it has ended."""
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == kernel:
@@ -206,7 +209,7 @@ def _reap(kernel: int) -> int | None:
 
 
 def _end_with(kernel: int) -> Callable[[int, object], None]:
-    """A signal handler: end the kernel, then ourselves."""
+    """A signal handler that ends the kernel and this process."""
 
     def end(number: int, _: object) -> None:
         _kill_everything_below(kernel)
@@ -215,13 +218,8 @@ def _end_with(kernel: int) -> Callable[[int, object], None]:
     return end
 
 
-def _exit_status(status: int) -> int:
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
-
-
 def _kill_everything_below(kernel: int) -> None:
-    """Kill the kernel's group, then whatever was re-parented to us, until nothing is left."""
+    """Kill the kernel's group, then the processes that were re-parented to us, until none is left."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(kernel, signal.SIGKILL)
     deadline = time.monotonic() + KILL_SECONDS
@@ -237,18 +235,12 @@ def _kill_everything_below(kernel: int) -> None:
 
 
 def _children() -> list[int]:
-    """Our children, by Linux's /proc; elsewhere the kernel's group is all we know."""
+    """Our children, from Linux's /proc; empty on other systems, where only the kernel's group is known."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123 (pathlib costs an import)
             return [int(pid) for pid in listing.read().split()]
     except OSError:
         return []
-
-
-def _remove(directory: str) -> None:
-    import shutil
-
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A kernel as a process on this machine: scrubbed environment, private directories, watchdog, memory limit.
+"""A kernel as a process of this machine, with scrubbed environment, private directories, watchdog and memory limit.
 
 It is not a sandbox: the kernel runs as the same user and can read the user's files.
 """

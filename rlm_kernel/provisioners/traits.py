@@ -1,4 +1,4 @@
-"""Traits that several provisioners have: environment variables, an amount of memory, Python packages."""
+"""Traits of several provisioners: environment variables, an amount of memory, Python packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Variables(Dict):
         super().__init__(key_trait=Unicode(), value_trait=Unicode(), **options)
 
     def validate(self, obj: Any, value: Any) -> Any:
-        """Refuse what no process can be given, before the start of a kernel fails by it."""
+        """Refuse what the system refuses, before the start of a kernel."""
         super().validate(obj, value)
         for name, text in value.items():
             if not name or "=" in name or "\0" in name + text:
@@ -38,7 +38,7 @@ class Memory(Union):
         self._least = least
 
     def validate(self, obj: Any, value: Any) -> Any:
-        """Refuse what is not an amount, or too small."""
+        """Refuse what is not an amount of memory, or too small."""
         super().validate(obj, value)
         try:
             size = size_in_bytes(value)
@@ -50,7 +50,7 @@ class Memory(Union):
 
 
 class Packages(List[str]):
-    """What pip installs: lines of a requirements file."""
+    """Packages for pip: lines of a requirements file."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(Unicode(), **options)

@@ -190,9 +190,9 @@ async def test_env_and_cwd_are_the_ones_asked_for(echo, tmp_path):
 
 
 async def test_a_kernel_that_cannot_start_says_why(echo):
-    # A module of that name in front of ipykernel breaks it: the user's last words must come back.
+    # A module of that name in front of ipykernel breaks it: the output must be in the error.
     options = {"env": {"PYTHONPATH": "/nonexistent", "PYTHONHOME": "/nonexistent"}}
-    with pytest.raises(KernelError, match="(?s)ended while it started.*last words"):
+    with pytest.raises(KernelError, match="(?s)ended while it started.*last output"):
         await Session.open(environment("local", options), echo)
 
 

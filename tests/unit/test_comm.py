@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rlm_kernel.kernel.comm import INTERRUPT_STRIKES, HostComm
+from rlm_kernel.kernel.comm import INTERRUPT_SECONDS, HostComm
 from rlm_kernel.kernel.protocol import WIRE, pack
 
 QUESTION = pack({"kind": "llm_query", "prompts": ["a"], "model": None, "batch": False, "schema": None})
@@ -58,7 +58,7 @@ async def test_the_questions_of_an_interrupted_cell_are_answered_when_the_interr
     assert (never.stopped, sent) == (1, [])
     bridge.interrupted()
     assert sent == []
-    await asyncio.sleep(2 * INTERRUPT_STRIKES)
+    await asyncio.sleep(2 * INTERRUPT_SECONDS)
     assert sent == [("answer", "q1"), ("answer", "q2")]
 
 
@@ -69,7 +69,7 @@ async def test_the_answers_of_one_cell_do_not_wait_into_the_next(bridge, sent):
     bridge.cell_starts()
     ask(bridge, "q2")
     bridge.interrupt()
-    await asyncio.sleep(2 * INTERRUPT_STRIKES)
+    await asyncio.sleep(2 * INTERRUPT_SECONDS)
     assert sent == [("answer", "q1")]
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HOME = "/home/rlm"
 WORK = "/work"
 OURS = "/rlm"
-"""Where the launcher and the door of the sockets are mounted."""
+"""Where the launcher and the handover socket are mounted."""
 _STDOUT = 1
 LOG_BYTES = 4_000
 

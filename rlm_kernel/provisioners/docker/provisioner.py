@@ -1,8 +1,8 @@
-"""A kernel in a Docker container: no network, no capabilities, nothing of this machine except what is mounted.
+"""A kernel in a Docker container, without network, capabilities, and files of this machine that are not mounted.
 
-The kernel's ZMQ sockets listen on this machine and are handed over to the container through a Unix socket, so clients
-reach it directly and it can write to no directory here. Where a Unix socket cannot be mounted (an engine on another
-machine, Docker Desktop's virtual machine), the relay carries the messages over the container's standard streams.
+The kernel's ZMQ sockets listen on this machine and are handed over to the container through a Unix socket. So clients
+reach it directly, and it needs no writable directory of this machine. Where a Unix socket cannot be mounted (a remote
+engine, Docker Desktop's virtual machine), the relay carries the messages over the container's standard streams.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ class DockerKernel(RelayedKernel):
     def _mounts_are_absolute(self, proposal: Any) -> Any:
         for mount in mounts_of(proposal["value"]):
             if not mount.target.startswith("/") or mount.target.rstrip("/") in ("", container.OURS):
-                raise TraitError(f"{mount.target!r} is no place for a mount: write {{'/data': '/in'}}.")
+                raise TraitError(f"{mount.target!r} cannot be a mount point: write {{'/data': '/in'}}.")
         return proposal["value"]
 
     @classmethod
     def check_installation(cls) -> None:
-        """See that docker-py is there.
+        """Check that docker-py is installed.
 
         Raises:
             ConfigError: it is not.
@@ -95,7 +95,7 @@ class DockerKernel(RelayedKernel):
     # -- the start
 
     async def open_link(self) -> Link:
-        """Start the container; directly, if its sockets can be handed over, else over the relay."""
+        """Start the container: with handed-over sockets if possible, otherwise with the relay."""
         client = await asyncio.to_thread(daemon.engine)
         with daemon.translate_errors("The kernel could not be started"):
             direct = self.transport == "ipc" or (
@@ -111,7 +111,7 @@ class DockerKernel(RelayedKernel):
         return self._container
 
     async def _open_direct_or_relay(self, client: Any) -> Link:
-        """An engine may see another file system: that of the machine, when this is a container or has a /tmp apart."""
+        """Fall back to the relay if the engine sees another file system, e.g. when this process is in a container."""
         try:
             return await self._open_direct(client)
         except ConfigError as error:
@@ -124,28 +124,27 @@ class DockerKernel(RelayedKernel):
     async def _open_direct(self, client: Any) -> Link:
         handover = SocketHandover(self.connection_info)
         try:
-            inside = await shielded(
-                asyncio.to_thread(self._furnish, handover)
-            )  # its thread goes on after a cancellation
+            # Shielded, because its thread continues after a cancellation.
+            inside = await shielded(asyncio.to_thread(self._write_directory, handover))
             confinement = await asyncio.to_thread(self._confinement, client, Mount(str(inside), container.OURS))
             command = [f"{container.OURS}/launcher.py", "--host-pipe", *self.launcher_options]
-            command += ["--door", f"{container.OURS}/door", "-f", f"{container.OURS}/kernel.json"]
+            command += ["--handover", f"{container.OURS}/fds", "-f", f"{container.OURS}/kernel.json"]
             self._container = await Container.start(client, confinement, command)
             return DirectLink(self._container, handover)
         except BaseException:
             handover.close()
             raise
 
-    def _furnish(self, handover: SocketHandover) -> Path:
-        """The directory that the container sees: the launcher, the connection file and the door."""
+    def _write_directory(self, handover: SocketHandover) -> Path:
+        """Make the directory for the container: the launcher, the connection file and the handover socket."""
         assert self.directory is not None
         inside = self.directory / "in"
         shutil.rmtree(inside, ignore_errors=True)
-        # Nobody gets here but through its 0700 parent, or in the container, under whatever uid.
+        # Its parent is 0700, so other users cannot enter it; the container may have another uid.
         inside.mkdir(mode=0o755)
         (inside / "launcher.py").write_text(source("launcher.py"), "utf-8")
         (inside / "kernel.json").write_text(json.dumps(_as_file(self.connection_info)), "utf-8")
-        handover.open(inside / "door")
+        handover.open(inside / "fds")
         return inside
 
     def _confinement(self, client: Any, *ours: Mount) -> Confinement:
@@ -162,14 +161,14 @@ class DockerKernel(RelayedKernel):
             cwd=launch.target if launch else container.WORK,
         )
 
-    def last_words(self) -> str:
-        """What the kernel's process wrote, and that of the container."""
+    def last_output(self) -> str:
+        """The last output of the kernel's process and of the container."""
         log = "" if self._container is None else self._container.log.decode("utf-8", "replace")
-        return f"{super().last_words()}{log}"
+        return f"{super().last_output()}{log}"
 
     def why(self) -> str:
-        """That the container used up its memory, if it did."""
-        if OUT_OF_MEMORY not in self.last_words():
+        """A message if the container used all of its memory; otherwise empty."""
+        if OUT_OF_MEMORY not in self.last_output():
             return ""
         return f"It used all of its memory, {self.memory}: more is given with environment_kwargs={{'memory': '8g'}}."
 
@@ -186,5 +185,5 @@ def mounts_of(asked: Mapping[str, str]) -> list[Mount]:
 
 
 def _as_file(connection: Mapping[str, Any]) -> dict[str, Any]:
-    """Connection information as it stands in a file: the key is text."""
+    """Connection information as in a connection file: the key is text."""
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in connection.items()}

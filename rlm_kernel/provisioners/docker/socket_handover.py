@@ -23,27 +23,27 @@ class SocketHandover:
     def __init__(self, connection: Mapping[str, Any]) -> None:
         self._addresses = [address(connection, name) for name in CHANNELS.values()]
         self._listening: list[socket.socket] = []
-        self._door: socket.socket | None = None
+        self._handover: socket.socket | None = None
 
     def open(self, path: Path) -> None:
         """Listen at the addresses of the connection file, and at `path` for the launcher."""
         self._listening = [listen(name) for name in self._addresses]
-        self._door = listen(f"ipc://{path}")
+        self._handover = listen(f"ipc://{path}")
         path.chmod(0o666)  # only this user can enter the 0700 directory around it; the container may have another uid
 
     async def hand_over(self) -> None:
         """Wait for the launcher, send it the sockets, and close them here."""
-        assert self._door is not None
-        launcher, _ = await asyncio.get_running_loop().sock_accept(self._door)
+        assert self._handover is not None
+        launcher, _ = await asyncio.get_running_loop().sock_accept(self._handover)
         with launcher:
             socket.send_fds(launcher, [b"."], [listening.fileno() for listening in self._listening])
         self.close()
 
     def close(self) -> None:
         """Close what was not handed over. Idempotent."""
-        for listening in filter(None, (*self._listening, self._door)):
+        for listening in filter(None, (*self._listening, self._handover)):
             listening.close()
-        self._listening, self._door = [], None
+        self._listening, self._handover = [], None
 
 
 class DirectLink:
@@ -53,7 +53,7 @@ class DirectLink:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.log = b""
         self._container = container
-        self._door = handover
+        self._handover = handover
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(handover.hand_over())]
 
     async def close(self) -> None:
@@ -61,7 +61,7 @@ class DirectLink:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._door.close()
+        self._handover.close()
         self._end()
         await self._container.close()
 

@@ -1,4 +1,4 @@
-"""The relay's process in a Modal Sandbox: its two streams over `Sandbox.exec`, and why it ended."""
+"""The relay's process in a Modal Sandbox: its streams over `Sandbox.exec`, and why it ended."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import modal
     from modal.container_process import ContainerProcess
 
-LAST_WORDS_SECONDS = 2.0
-"""How long the stream of a sandbox that has ended may still bring what was on its way."""
+LAST_OUTPUT_SECONDS = 2.0
+"""How long the stream of an ended sandbox is still read."""
 ASK_AGAIN_SECONDS = 5.0
 AT_EXIT_SECONDS = 5.0
-MAX_WORDS = 4_000
+MAX_STDERR_CHARACTERS = 4_000
 
 _live: weakref.WeakSet[ModalRemote] = weakref.WeakSet()
 
@@ -31,20 +31,20 @@ class ModalRemote:
     """A `Remote` of the relay. Made by `start`, in the engine's loop.
 
     Attributes:
-        why: why the sandbox ended by itself, in plain words; empty while it runs and when nobody knows.
-        words: the last of what the relay wrote to its standard error: nothing, unless it could not start.
+        why: why the sandbox ended by itself; empty while it runs, and when it is not known.
+        stderr: the end of the relay's standard error; empty unless it could not start.
     """
 
     def __init__(self, sandbox: modal.Sandbox, process: ContainerProcess[bytes], life: int) -> None:
         self.why = ""
-        self.words = ""
+        self.stderr = ""
         self._sandbox = sandbox
         self._process = process
         self._pending = bytearray()
         self._flush: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._flush.set_result(None)
-        self._over = asyncio.create_task(self._watch(life))
-        self._complaints = asyncio.create_task(self._listen())
+        self._sandbox_end = asyncio.create_task(self._watch(life))
+        self._stderr_reader = asyncio.create_task(self._read_stderr())
         self._reader: asyncio.Task[Any] | None = None
         self._closed = False
         _live.add(self)
@@ -54,9 +54,9 @@ class ModalRemote:
         """Run `remote_end.py` in the sandbox.
 
         Args:
-            sandbox: belongs to the remote from now on, also when this raises.
+            sandbox: the remote ends it, also when this raises.
             env: the environment variables of the kernel.
-            life: the sandbox's timeout in seconds, to be named when they are over.
+            life: the sandbox's timeout in seconds, for the message when it is over.
 
         Raises:
             modal.exception.Error: it cannot be started.
@@ -71,7 +71,7 @@ class ModalRemote:
             raise
 
     async def write(self, data: bytes) -> None:
-        """Write to the relay's standard input. Each piece costs a round trip, so those that wait travel together.
+        """Write to the relay's standard input. Each write is a round trip, so waiting pieces are joined.
 
         Raises:
             OSError: it has ended, or Modal cannot be reached.
@@ -80,12 +80,12 @@ class ModalRemote:
         if self._flush.done():
             self._flush.result()
             self._flush = asyncio.create_task(self._drain())
-            self._flush.add_done_callback(_looked_at)
+            self._flush.add_done_callback(_retrieve_error)
         if len(self._pending) >= CHUNK_BYTES:
             await self._flush
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The pieces of the relay's standard output. Ends with the relay, and soon after the sandbox."""
+        """The pieces of the relay's standard output, until the relay ends, or soon after the sandbox ends."""
         from modal.exception import Error
 
         self._reader = asyncio.current_task()
@@ -94,8 +94,8 @@ class ModalRemote:
                 with self._limit_wait(limit):
                     async for piece in self._process.stdout:
                         yield piece
-                # Whoever learns that the stream has ended may ask why.
-                await asyncio.wait({self._over, self._complaints}, timeout=LAST_WORDS_SECONDS)
+                # After the end of the stream, the reason for it is asked for.
+                await asyncio.wait({self._sandbox_end, self._stderr_reader}, timeout=LAST_OUTPUT_SECONDS)
         except TimeoutError:
             return
         except Error as error:
@@ -103,24 +103,24 @@ class ModalRemote:
 
     @contextlib.contextmanager
     def _limit_wait(self, limit: asyncio.Timeout) -> Iterator[None]:
-        """Let the limit come soon after the end of the sandbox."""
+        """Make `limit` expire soon after the end of the sandbox."""
 
         def over(_: object) -> None:
-            limit.reschedule(asyncio.get_running_loop().time() + LAST_WORDS_SECONDS)
+            limit.reschedule(asyncio.get_running_loop().time() + LAST_OUTPUT_SECONDS)
 
-        self._over.add_done_callback(over)
+        self._sandbox_end.add_done_callback(over)
         try:
             yield
         finally:
-            self._over.remove_done_callback(over)
+            self._sandbox_end.remove_done_callback(over)
 
     async def close(self) -> None:
         """Terminate the sandbox. Idempotent."""
         if not self._closed:
             self._closed = True
             _live.discard(self)
-            # At exit Modal's client is gone right after this: nobody may ask it for more.
-            asks = (self._over, self._complaints, self._flush, self._reader)
+            # At exit Modal's client ends right after this, so all calls to it must end first.
+            asks = (self._sandbox_end, self._stderr_reader, self._flush, self._reader)
             asking = [task for task in asks if task not in (None, asyncio.current_task())]
             for task in asking:
                 task.cancel()
@@ -139,20 +139,20 @@ class ModalRemote:
         except (Error, ValueError) as error:
             raise OSError(f"the sandbox cannot be written to: {error}") from error
 
-    async def _listen(self) -> None:
+    async def _read_stderr(self) -> None:
         from modal.exception import Error
 
         with contextlib.suppress(Error):
             async for piece in self._process.stderr:
-                self.words = (self.words + piece.decode("utf-8", "replace"))[-MAX_WORDS:]
+                self.stderr = (self.stderr + piece.decode("utf-8", "replace"))[-MAX_STDERR_CHARACTERS:]
 
     async def _watch(self, life: int) -> None:
-        """Wait for the end of the sandbox: a stream alone may not notice it."""
+        """Wait for the end of the sandbox, which may not end its stream."""
         while not self.why:
             self.why = await self._ending(life)
 
     async def _ending(self, life: int) -> str:
-        """How the sandbox ended; empty when Modal cannot be asked now: the streams tell whether that lasts."""
+        """How the sandbox ended; empty when Modal cannot be reached. If that lasts, the streams fail."""
         from modal.exception import Error, SandboxTerminatedError, SandboxTimeoutError
 
         try:
@@ -170,17 +170,17 @@ class ModalRemote:
         return "The Modal Sandbox ended by itself."
 
 
-def _looked_at(flush: asyncio.Future[Any]) -> None:
-    """The error is raised by the next `write`, if there is one."""
+def _retrieve_error(flush: asyncio.Future[Any]) -> None:
+    """Retrieve the error, which the next `write` raises."""
     if not flush.cancelled():
         flush.exception()
 
 
 @functools.cache
 def _end_at_exit() -> None:
-    """A kernel that nobody closed ends with the process, as a local one does. Here Modal must be told.
+    """End open sandboxes at exit, as local kernels end.
 
-    What is registered later is called earlier: while Modal's client, which is there by now, still works.
+    Functions that are registered later are called earlier: at that time Modal's client still works.
     """
     atexit.register(_end_all)
 

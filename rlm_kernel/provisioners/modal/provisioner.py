@@ -27,7 +27,7 @@ class ModalKernel(RelayedKernel):
 
     reach = "it runs in a sandbox of your Modal account, at your cost"
 
-    app_name = Unicode("rlm-kernel", help="The Modal App of the sandboxes; made when there is none.").tag(
+    app_name = Unicode("rlm-kernel", help="The Modal App of the sandboxes; created if it does not exist.").tag(
         environment=True, reaches_out=True
     )
     timeout = Integer(USUAL_LIFE, min=1, max=MAX_LIFETIME, help="Seconds of the sandbox's life.").tag(
@@ -92,4 +92,4 @@ class ModalKernel(RelayedKernel):
     def why(self) -> str:
         """Why the sandbox ended by itself, if it did, and why the relay could not start."""
         remote = self._remote
-        return "" if remote is None else "\n".join(filter(None, (remote.why, remote.words.strip())))
+        return "" if remote is None else "\n".join(filter(None, (remote.why, remote.stderr.strip())))

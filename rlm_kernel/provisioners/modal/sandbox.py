@@ -63,7 +63,7 @@ async def create_sandbox(
         built = await _build(_image(image, packages), app)
         command = ("sleep", str(MAX_LIFETIME))
         idle = min(IDLE_SECONDS, lifetime)
-        return await _unless_cancelled(
+        return await _await_or_end(
             modal.Sandbox.create.aio(*command, app=app, image=built, timeout=lifetime, idle_timeout=idle, **options)
         )
 
@@ -110,7 +110,7 @@ def translate_errors(app_name: str) -> Iterator[None]:
         ) from error
 
 
-async def _unless_cancelled(creation: Coroutine[Any, Any, modal.Sandbox]) -> modal.Sandbox:
+async def _await_or_end(creation: Coroutine[Any, Any, modal.Sandbox]) -> modal.Sandbox:
     """Await a sandbox. After a cancellation it may still be created, and is then terminated."""
     creating = asyncio.ensure_future(creation)
     try:

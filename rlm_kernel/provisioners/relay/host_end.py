@@ -1,19 +1,18 @@
-"""The host's end of the relay: a kernel behind two streams of bytes, as ZMQ sockets that any Jupyter client can use.
+"""The host's end of the relay: ZMQ sockets for any Jupyter client, to a kernel behind two streams of bytes.
 
-    class Remote:                                    # a process elsewhere that runs relay.py
+    class Remote:                                    # a remote process that runs remote_end.py
         async def write(self, data): ...             # to its standard input
-        def __aiter__(self): ...                     # the pieces of its standard output, as they come
-        async def close(self): ...                   # end it, and whatever was made for it
+        def __aiter__(self): ...                     # the pieces of its standard output
+        async def close(self): ...                   # end it, and remove what was made for it
 
     relay = await RelayHost.open(connection, remote)
     status = await relay.ended
 
-`connection` is what a connection file holds: the addresses at which the sockets are bound, ipc ones in a 0700 directory
-as a rule, and the key with which the kernel will sign. Messages are carried as they are: signed at one end of the wire,
-checked at the other.
+`connection` is the content of a connection file: the addresses of the sockets, usually ipc ones in a 0700 directory,
+and the key with which the kernel signs. The relay does not change messages: client and kernel sign and check them.
 
-Code in the kernel was written by a model and may write to the stream too. What is no frame ends the relay. Nothing that
-comes is held: a message goes on to the clients while it arrives, and while they do not take it no more is read.
+A model writes the code in the kernel, and that code may write to the stream too. Invalid frames end the relay. Messages
+are not held: they are passed on while they arrive, and reading stops while the clients do not take them.
 """
 
 from __future__ import annotations
@@ -37,26 +36,26 @@ from rlm_kernel.zmtp.codec import frame_head
 from rlm_kernel.zmtp.sockets import Connection, Listener, address
 
 LOST = 255
-"""The exit status of a kernel of which nobody knows how it ended."""
+"""The exit status when it is not known how the kernel ended."""
 CHUNK_BYTES = 2**20
 LOG_BYTES = 4_000
 INTERRUPT_LINGER_MS = 1_000
 MAX_REPLY_BYTES = 100_000
 LAST_FRAMES_SECONDS = 5.0
 MAX_UNTAKEN_BYTES = 8_000_000
-"""While a client leaves that much, no more is read from the kernel."""
+"""While that much waits for a client, no more is read from the kernel."""
 SLOW_SECONDS = 10.0
 MAX_STRIKES = 6
-"""So many times `SLOW_SECONDS` a client may take nothing; then its connection is closed, and the others go on."""
+"""Periods of `SLOW_SECONDS` in which a client may take nothing; then its connection is closed."""
 MAX_OUTGOING_BYTES = 64_000_000
-"""While that much waits for the kernel's place, no more is read from clients."""
+"""While that much waits for the remote end, no more is read from clients."""
 
 
 class Remote(Protocol):
-    """A process elsewhere that runs `remote_end.py`, and the two ends of its pipes. Used in the engine's event loop."""
+    """A remote process that runs `remote_end.py`, and its pipes. Used in the engine's event loop."""
 
     async def write(self, data: bytes) -> None:
-        """Write to its standard input, and return when there is room for more; called with `CHUNK_BYTES` at most.
+        """Write at most `CHUNK_BYTES` to its standard input, and return when there is room for more.
 
         Raises:
             OSError: it has ended, or cannot be reached.
@@ -64,11 +63,11 @@ class Remote(Protocol):
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """The pieces of its standard output as they come; ends with it. May raise OSError."""
+        """The pieces of its standard output, until it ends. May raise OSError."""
         ...
 
     async def close(self) -> None:
-        """End the process and remove what was made for it. Idempotent, and silent about what has ended already."""
+        """End the process and remove what was made for it. Idempotent; no error if it has ended already."""
         ...
 
 
@@ -94,11 +93,11 @@ class RelayHost:
         self._clients: dict[tuple[int, bytes], Connection] = {}
         self._topics: dict[Connection, set[bytes]] = {}
         self._numbers = itertools.count(1)
-        self._taken = asyncio.Event()
-        self._receivers: list[Connection] = []  # of the message that arrives now
+        self._drained = asyncio.Event()
+        self._receivers: list[Connection] = []  # of the message that is arriving
         self._outgoing: deque[list[Any]] = deque()
         self._outgoing_bytes = 0
-        self._something = asyncio.Event()
+        self._has_outgoing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -111,15 +110,15 @@ class RelayHost:
         launcher_options: Sequence[str] = (),
         patience: float | None = None,
     ) -> Self:
-        """Bind the sockets and have the kernel started. It is usable when it answers: this does not wait for it.
+        """Bind the sockets and start the kernel. This does not wait until the kernel answers.
 
         Args:
             connection: `transport`, `ip`, the five ports, `key` and `signature_scheme`, as in a connection file.
             remote: runs `remote_end.py`, with `--text` if `text`. It is closed by `close`, and when it ends.
             text: the streams carry lines of text only.
-            launcher_options: put before those of ipykernel, e.g. ``["--memory", "1073741824"]``.
-            patience: seconds of our silence after which the relay and the kernel end, for places where the end of this
-                process does not end their input; None: they wait for that end.
+            launcher_options: options of `launcher.py`, e.g. ``["--memory", "1073741824"]``.
+            patience: seconds of silence of the host after which the relay and the kernel end, where the end of this
+                process does not end their input; None: the end of the input ends them.
 
         Raises:
             KernelError: a socket cannot be bound.
@@ -155,11 +154,11 @@ class RelayHost:
     def _bind(self) -> None:
         for channel, name in remote_end.CHANNELS.items():
             kind, take = (
-                ("PUB", self._subscribe) if channel == remote_end.IOPUB else ("ROUTER", partial(self._ask, channel))
+                ("PUB", self._subscribe) if channel == remote_end.IOPUB else ("ROUTER", partial(self._forward, channel))
             )
             self._listeners[channel] = Listener(address(self._connection, name), kind, take)
-            self._listeners[channel].on_open = partial(self._greet, channel)
-            self._listeners[channel].on_drained = self._taken.set
+            self._listeners[channel].on_open = partial(self._register, channel)
+            self._listeners[channel].on_drained = self._drained.set
 
     def _end(self, status: int) -> None:
         if not self.ended.done():
@@ -167,29 +166,29 @@ class RelayHost:
 
     # -- to the kernel
 
-    def _greet(self, channel: int, client: Connection) -> None:
-        """A client has come, under whatever name it wants; of two with one name the later one is meant."""
+    def _register(self, channel: int, client: Connection) -> None:
+        """Register a client under its identity. Of two with one identity, the later one gets the messages."""
         client.identity = client.identity or b"\0" + next(self._numbers).to_bytes(4, "big")
         place = channel, client.identity
         self._clients[place] = client
-        client.ended.add_done_callback(lambda _: self._forget(place, client))
+        client.ended.add_done_callback(lambda _: self._unregister(place, client))
 
-    def _ask(self, channel: int, client: Connection, parts: list[Any]) -> None:
-        """A client sends a message to the kernel."""
+    def _forward(self, channel: int, client: Connection, parts: list[Any]) -> None:
+        """Send a client's message to the kernel."""
         self._send(channel, [client.identity, *parts])
 
-    def _forget(self, place: tuple[int, bytes], client: Connection) -> None:
+    def _unregister(self, place: tuple[int, bytes], client: Connection) -> None:
         if self._clients.get(place) is client:
             del self._clients[place]
 
     def _subscribe(self, client: Connection, parts: list[Any]) -> None:
-        """A client says which messages of IOPub it wants: one byte, and how their topics begin."""
-        wish = bytes(parts[0])
+        """Add or remove a client's subscription to IOPub: one byte, and the prefix of the topics."""
+        subscription = bytes(parts[0])
         if client not in self._topics:
             self._topics[client] = set()
             client.ended.add_done_callback(lambda _: self._topics.pop(client))
-        change = self._topics[client].add if wish[:1] == b"\1" else self._topics[client].discard
-        change(wish[1:])
+        change = self._topics[client].add if subscription[:1] == b"\1" else self._topics[client].discard
+        change(subscription[1:])
 
     def _send(self, kind: int, parts: Sequence[Any]) -> None:
         self._outgoing.append(remote_end.encode(kind, parts))
@@ -197,7 +196,7 @@ class RelayHost:
         if self._outgoing_bytes > MAX_OUTGOING_BYTES:
             for client in self._all_clients():
                 client.pause()
-        self._something.set()
+        self._has_outgoing.set()
 
     def _all_clients(self) -> list[Connection]:
         return [client for listener in self._listeners.values() for client in listener.connections]
@@ -205,12 +204,12 @@ class RelayHost:
     async def _write(self) -> None:
         try:
             while True:
-                await self._something_to_say()
+                await self._wait_for_frame()
                 while self._outgoing:
                     await self._write_frame(self._outgoing.popleft())
         except OSError as error:
             self._note(f"The relay's input is closed: {error}")
-            # A kernel that hears nothing any more is of no use. What it said last may still be on its way.
+            # The kernel cannot be reached any more. Its last output may still arrive.
             await asyncio.wait({self.ended}, timeout=LAST_FRAMES_SECONDS)
             self._end(LOST)
 
@@ -223,14 +222,14 @@ class RelayHost:
             for client in self._all_clients():
                 client.resume()
 
-    async def _something_to_say(self) -> None:
-        """Wait for a frame; when none comes for long, say that we live."""
+    async def _wait_for_frame(self) -> None:
+        """Wait for a frame to be sent. After a quarter of `patience` add an ALIVE frame."""
         try:
             async with asyncio.timeout(self._patience and self._patience / 4):
-                await self._something.wait()
+                await self._has_outgoing.wait()
         except TimeoutError:
             self._send(remote_end.ALIVE, [b""])
-        self._something.clear()
+        self._has_outgoing.clear()
 
     # -- from the kernel
 
@@ -239,26 +238,26 @@ class RelayHost:
         try:
             async for data in self._remote:
                 frames.feed(lines.feed(data) if self._text else data)
-                await self._until_taken()
+                await self._wait_for_slow_clients()
         except (OSError, remote_end.BrokenStreamError) as error:
             self._note(f"The relay's output is broken: {error}")
         finally:
             self._end(LOST)
 
-    async def _until_taken(self) -> None:
-        """Wait while a client has much to take; one that takes nothing for long is given up."""
+    async def _wait_for_slow_clients(self) -> None:
+        """Wait while much is unsent to a client. A client that takes nothing for long is disconnected."""
         strikes = 0
         while slow := [c for c in self._all_clients() if c.unsent > MAX_UNTAKEN_BYTES]:
-            self._taken.clear()
+            self._drained.clear()
             try:
                 async with asyncio.timeout(SLOW_SECONDS):
-                    await self._taken.wait()
+                    await self._drained.wait()
                 strikes = 0
             except TimeoutError:
                 strikes += 1
             if strikes == MAX_STRIKES:
                 for client in slow:
-                    client.close("it took nothing of what the kernel said")
+                    client.close("it took no messages of the kernel")
 
     def take_status(self, kind: int, data: bytes) -> None:
         """A frame for the host: the kernel's process wrote to its standard output, or has ended."""
@@ -270,7 +269,7 @@ class RelayHost:
             raise remote_end.BrokenStreamError(f"a frame of kind {kind}")
 
     def message_begins(self, channel: int, first: bytes) -> None:
-        """A message of the kernel comes. Its first part names the client, or on IOPub its topic."""
+        """A message of the kernel begins. Its first part is the client's identity, or the topic on IOPub."""
         if channel == remote_end.IOPUB:
             topics = self._topics.items()
             self._receivers = [client for client, wanted in topics if any(map(first.startswith, wanted))]
@@ -279,26 +278,26 @@ class RelayHost:
             self._receivers = [] if client is None else [client]
 
     def part_begins(self, size: int, *, more: bool) -> None:
-        """A part of that message comes."""
+        """A part of that message begins."""
         for client in self._receivers:
             client.write([frame_head(size, more=more)])
 
     def piece(self, data: bytes) -> None:
-        """Some of that part."""
+        """Some bytes of that part."""
         for client in self._receivers:
             client.write([data])
 
-    def _note(self, words: str) -> None:
-        self.log = self.log + f"\n{words}".encode()
+    def _note(self, text: str) -> None:
+        self.log += f"\n{text}".encode()
 
 
 def source(name: str) -> str:
-    """The source of a file of ours that runs elsewhere: `remote_end.py` or `launcher.py`."""
+    """The source of a file that runs remotely: `relay/remote_end.py` or `launcher.py`."""
     return files("rlm_kernel.provisioners").joinpath(name).read_text("utf-8")
 
 
 def interrupt(connection: Mapping[str, Any]) -> None:
-    """Ask a kernel for a KeyboardInterrupt in the running cell: what any client does with an `interrupt_request`."""
+    """Raise KeyboardInterrupt in the running cell of a kernel by an `interrupt_request`."""
     from jupyter_client.session import Session
 
     key = connection["key"]
@@ -311,7 +310,7 @@ def interrupt(connection: Mapping[str, Any]) -> None:
 
 
 def _chunks(pieces: list[Any]) -> Iterable[bytes]:
-    """A frame in writes of a bounded size; small pieces go together."""
+    """Split a frame into writes of a bounded size; small pieces are joined."""
     small = b"".join(pieces) if sum(map(len, pieces)) <= CHUNK_BYTES else None
     for piece in pieces if small is None else [small]:
         for start in range(0, len(piece), CHUNK_BYTES):
@@ -322,4 +321,4 @@ def _status(number: bytes) -> int:
     try:
         return int(number)
     except ValueError as error:
-        raise remote_end.BrokenStreamError("an exit status that is no number") from error
+        raise remote_end.BrokenStreamError("an exit status that is not a number") from error

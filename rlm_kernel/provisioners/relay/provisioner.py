@@ -1,8 +1,8 @@
 """The base of provisioners that reach their kernel through the relay.
 
-A place to run is a subclass with traits for its options and one method, `start_remote`, which starts a process there
-that runs `relay/remote_end.py`. jupyter_client calls a provisioner in whatever event loop its caller has, and may stop
-that loop between two calls (a blocking client does); so the link to the kernel lives in the engine's loop.
+A subclass has traits for its options and one method, `start_remote`, which starts a remote process that runs
+`relay/remote_end.py`. jupyter_client calls a provisioner in the event loop of its caller, which may stop between two
+calls (that of a blocking client does). So the link to the kernel runs in the engine's loop.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ T = TypeVar("T")
 
 
 async def in_engine_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` in the engine's loop, whichever loop this is called in."""
+    """Await `work` in the engine's loop, from any loop."""
     if asyncio.get_running_loop() is engine_loop():
         return await work
     return await Job(work).wait_async()
 
 
 class Link(Protocol):
-    """The way to a kernel elsewhere. `RelayHost` is one; a place may have a shorter one.
+    """The connection to a remote kernel: a `RelayHost`, or a more direct one.
 
     Attributes:
         ended: done when the kernel or the link has ended: the exit status, or `LOST`.
-        log: the last of what the kernel's process wrote to its standard output and error.
+        log: the end of the standard output and error of the kernel's process.
     """
 
     ended: asyncio.Future[int]
@@ -50,7 +50,7 @@ class Link(Protocol):
 
 
 class RelayedKernel(KernelProvisionerBase):
-    """A provisioner for a kernel elsewhere. Traits tagged `environment` are what `environment_kwargs` may set.
+    """A provisioner for a remote kernel. Traits tagged `environment` are what `environment_kwargs` may set.
 
     jupyter_client calls `pre_launch` and `launch_kernel` from `KernelManager.start_kernel`, `kill`, `wait` and
     `cleanup` from its shutdown, and `poll` whenever it wants to know whether the kernel lives.
@@ -67,11 +67,11 @@ class RelayedKernel(KernelProvisionerBase):
     _status: int | None = None
     _log: bytes = b""
 
-    # -- what a place to run does
+    # -- for subclasses
 
     @classmethod
     def check_installation(cls) -> None:
-        """See that the packages this place needs are there. Called before anything starts.
+        """Check that the packages that it needs are installed. Called before the start.
 
         Raises:
             ConfigError: they are not; the message says how to install them.
@@ -79,10 +79,10 @@ class RelayedKernel(KernelProvisionerBase):
 
     @abstractmethod
     async def start_remote(self) -> Remote:
-        """Start a process that runs `relay/remote_end.py` (its text: `host_end.source`) where the kernel shall live.
+        """Start a remote process that runs `relay/remote_end.py` (`host_end.source` reads its source).
 
-        Called in the engine's loop for every start of the kernel. The process must see nothing of this one's
-        environment but `self.env`. What has been made is removed again if this raises; later by `Remote.close`.
+        Called in the engine's loop for each start of the kernel. Of this process's environment, the remote one may see
+        `self.env` only. If this raises, it removes what it made; later `Remote.close` does.
 
         Raises:
             KernelError: it cannot be started; the message says what to do.
@@ -90,20 +90,20 @@ class RelayedKernel(KernelProvisionerBase):
 
     @property
     def launcher_options(self) -> list[str]:
-        """Options of `launcher.py`, e.g. a limit of memory."""
+        """Options of `launcher.py`, e.g. a memory limit."""
         return ["--contained"]
 
     @property
     def patience(self) -> float | None:
-        """Seconds of our silence after which the kernel ends, where the end of this process does not show; or None."""
+        """Seconds of silence that end the kernel, if the end of this process does not end its input; or None."""
         return None
 
     def why(self) -> str:
-        """Why the kernel ended, if its place knows (a limit of time, say), or an empty string."""
+        """Why the kernel ended, if it is known (a time limit, for example), or an empty string."""
         return ""
 
     async def open_link(self) -> Link:
-        """Start the kernel. Called in the engine's loop; a place that has a shorter way than the relay overrides it."""
+        """Start the kernel. Called in the engine's loop. Subclasses with a more direct link override it."""
         return await self.open_relay()
 
     async def open_relay(self) -> RelayHost:
@@ -113,11 +113,11 @@ class RelayedKernel(KernelProvisionerBase):
             self.connection_info, remote, launcher_options=self.launcher_options, patience=self.patience
         )
 
-    # -- what jupyter_client calls
+    # -- for jupyter_client
 
     @property
     def has_process(self) -> bool:
-        """Whether there is a kernel that was not ended."""
+        """Whether there is a kernel that has not been ended."""
         return self.link is not None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class RelayedKernel(KernelProvisionerBase):
         return await super().pre_launch(**{**kwargs, "cmd": []})
 
     def _keep_sockets_private(self, manager: Any, directory: Path) -> None:
-        """Clients connect over ipc in our directory, whatever transport they use for other kernels."""
+        """Make clients connect over ipc in our directory, also those that use tcp for other kernels."""
         if manager.transport != "ipc" or not manager.connection_file:
             manager.transport = "ipc"
             manager.ip = str(directory / "k")
@@ -146,7 +146,7 @@ class RelayedKernel(KernelProvisionerBase):
         return self.connection_info
 
     async def _open(self) -> None:
-        # Here, and not where it is awaited: whoever is cancelled in between still finds it, and closes it.
+        # Set here, not by the caller: a caller that is cancelled meanwhile can still close it.
         self.link = await self.open_link()
 
     async def poll(self) -> int | None:
@@ -165,12 +165,12 @@ class RelayedKernel(KernelProvisionerBase):
         return self._status
 
     async def send_signal(self, signum: int) -> None:
-        """SIGINT interrupts the running cell; other signals do not reach a kernel elsewhere."""
+        """SIGINT interrupts the running cell; other signals are not sent to a remote kernel."""
         if signum == signal.SIGINT:
             interrupt(self.connection_info)
 
     async def kill(self, restart: bool = False) -> None:  # noqa: ARG002
-        """End the kernel and the place it ran in."""
+        """End the kernel and its container or sandbox."""
         link, self.link = self.link, None
         if link is not None:
             await in_engine_loop(link.close())
@@ -181,18 +181,18 @@ class RelayedKernel(KernelProvisionerBase):
         await self.kill(restart)
 
     async def cleanup(self, restart: bool = False) -> None:
-        """Remove what is left, unless the kernel is started again."""
+        """Remove the private directory, unless the kernel is started again."""
         await self.kill(restart)
         if self.directory is not None and not restart:
             shutil.rmtree(self.directory, ignore_errors=True)
             self.directory = None
 
     def diagnosis(self) -> str:
-        """Why it ended, and the last words of the kernel and its launcher."""
-        return "\n".join(part for part in (self.why(), self.last_words().strip()) if part)
+        """Why it ended, and the last output of the kernel and its launcher."""
+        return "\n".join(part for part in (self.why(), self.last_output().strip()) if part)
 
-    def last_words(self) -> str:
-        """The end of what the kernel and its launcher wrote to their standard output and error."""
+    def last_output(self) -> str:
+        """The end of the standard output and error of the kernel and its launcher."""
         return (self.link.log if self.link is not None else self._log).decode("utf-8", "replace")
 
 

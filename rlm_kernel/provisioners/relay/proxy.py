@@ -2,8 +2,8 @@
 
     python -P -m rlm_kernel.provisioners.relay.proxy rlm-docker -f CONNECTION_FILE
 
-The kernel is reachable at the ports or ipc paths of the connection file. The command lives as long as the kernel, and
-ends it when it is terminated or when the client has gone.
+The kernel is reachable at the ports or ipc paths of the connection file. The command runs as long as the kernel, and
+ends the kernel when it is terminated or when its client has ended.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> NoReturn:
 
 
 async def serve(name: str, connection: Any) -> int:
-    """Run a kernel at the addresses of `connection` until it ends, or the process that started us.
+    """Run a kernel at the addresses of `connection` until it or our parent process ends.
 
     Args:
         name: of one of our kernelspecs.
@@ -75,9 +75,9 @@ async def serve(name: str, connection: Any) -> int:
 
 
 def _provisioner(name: str) -> RelayedKernel:
-    """The provisioner of a kernelspec, with the configuration that stands there."""
-    asked = environment(name, None).load().metadata["kernel_provisioner"]
-    found = kernelspecs.provisioner_class(asked["provisioner_name"])(**asked["config"])
+    """The provisioner of a kernelspec, with the configuration in it."""
+    config = environment(name, None).load().metadata["kernel_provisioner"]
+    found = kernelspecs.provisioner_class(config["provisioner_name"])(**config["config"])
     if not isinstance(found, RelayedKernel):
         raise RLMError(f"The kernelspec {name!r} needs no relay.")
     return found

@@ -1,21 +1,20 @@
-"""The remote end of the relay, beside a kernel: it carries ZMQ frames over its own standard input and output.
+"""The remote end of the relay, which runs next to a kernel. It carries ZMQ frames over its standard input and output.
 
-    python remote_end.py [--text]        or, where no file can be put:        python -c SOURCE [--text]
+    python remote_end.py [--text]        or, where no file can be written:        python -c SOURCE [--text]
 
-It needs the standard library and pyzmq (ipykernel brings that), so any place with a Python that has ipykernel and two
-pipes can hold a kernel: `docker run -i`, a cloud sandbox's `exec`, `kubectl exec -i`, ssh. No port is open there, and
-no network is used. The host's end is `host_end.RelayHost`; both speak the frames defined here.
+It needs the standard library and pyzmq, a dependency of ipykernel. So a kernel can run wherever there are a Python with
+ipykernel and two pipes: `docker run -i`, `exec` of a cloud sandbox, `kubectl exec -i`, ssh. No port is open there, and
+no network is used. The host's end is `host_end.RelayHost`; both use the frames defined here.
 
 The first frame of the host is START: settings as JSON, and the source of `launcher.py`, which starts the kernel and
-kills everything that it started. When the input ends, the host has ended, and the kernel is ended too. Where an input
-never ends (a cloud keeps it open), the host sends ALIVE now and then, and its silence counts as its end. When the
-kernel ends, the frame ENDED is sent, and then the output ends. If this process is killed, the launcher's input ends,
-and the kernel with it.
+kills all processes that the kernel started. The end of the input means that the host has ended, and ends the kernel.
+Where the input never ends (some clouds keep it open), the host sends ALIVE now and then, and its silence means its end.
+When the kernel ends, the frame ENDED is sent, and then the output ends. If this process is killed, the launcher's input
+ends, and with it the kernel.
 
 A frame is a byte for its kind, four for the number of its parts, eight for the length of each part, and the parts;
-numbers are big-endian. Frames of the five channels are messages of the kernel's sockets; their first part, except on
-IOPub, is the identity of the client. A channel that carries text only gets the same bytes as lines of base64
-(`--text`).
+numbers are big-endian. Frames of the five channels are messages of the kernel's sockets. Their first part, except on
+IOPub, is the identity of the client. A channel for text only carries the same bytes as lines of base64 (`--text`).
 """
 
 from __future__ import annotations
@@ -44,17 +43,17 @@ MAX_PARTS = 100_000
 MAX_PART_BYTES = 2**32
 READ_BYTES = 2**20
 LINE_BYTES = 2_880
-"""What a line carries; as base64 it stays below the 4,096 bytes that a terminal takes for a line."""
+"""Of a line before encoding. As base64 it stays below the 4,096 bytes that a terminal takes for a line."""
 LINE_MARK = b"rlm:"
 MAX_NOISE = 2**20
 LAST_MESSAGES_MS = 50
 MAX_BACKLOG_BYTES = 64_000_000
-"""While that much waits to be written, the kernel is not heard: it keeps what it says."""
+"""While that much waits to be written, the kernel's messages are not read; the kernel holds them."""
 BACKLOG_MS = 20
 MAX_MESSAGES_HELD = 1_000
-"""Of IOPub, by the socket here; the kernel's own keeps all others."""
+"""Of IOPub, by the socket here; the kernel's own socket holds all others."""
 MAX_SOCKETS = 200
-"""For clients, who never say that they have gone: zmq has 1,023 sockets, and each takes two descriptors."""
+"""For clients, whose end is not known here: zmq has 1,023 sockets, and each takes two descriptors."""
 PR_SET_DUMPABLE = 4
 _HEAD = struct.Struct("!BI")
 
@@ -62,18 +61,18 @@ Frame = tuple[int, list[bytearray]]
 
 
 class BrokenStreamError(ValueError):
-    """What arrives are no frames: the other end is something else, or was tampered with."""
+    """The incoming bytes are not frames: the other end is another program, or was tampered with."""
 
 
 def encode(kind: int, parts: Iterable[Any]) -> list[Any]:
-    """A frame as pieces to be written one after another; the parts are not copied."""
+    """A frame as pieces to write one after another; the parts are not copied."""
     views = [memoryview(part).cast("B") for part in parts]
     head = _HEAD.pack(kind, len(views)) + struct.pack(f"!{len(views)}Q", *(len(view) for view in views))
     return [head, *views]
 
 
 class Frames:
-    """Cuts a stream of bytes into frames. A part is received where it stays: a large one is copied once."""
+    """Cuts a stream of bytes into frames. A part is received into its final buffer: a large one is copied once."""
 
     def __init__(self) -> None:
         self._complete: list[Frame] = []
@@ -84,7 +83,7 @@ class Frames:
         """The frames that are complete with `data`.
 
         Raises:
-            BrokenStreamError: these are no frames.
+            BrokenStreamError: these are not frames.
         """
         rest = memoryview(data)
         while True:
@@ -100,7 +99,7 @@ class Frames:
         return complete
 
     def _cut(self) -> Iterator[bytearray]:
-        """Yields the buffers to be filled, one after another."""
+        """Yield the buffers to fill, one after another."""
         while True:
             yield (head := bytearray(_HEAD.size))
             kind, count = _HEAD.unpack(head)
@@ -118,13 +117,13 @@ class Frames:
 
 
 def as_lines(data: Any) -> bytes:
-    """A piece of the stream as marked lines of base64."""
+    """Encode a piece of the stream as marked lines of base64."""
     starts = range(0, len(data), LINE_BYTES)
     return b"".join(b"%s%s\n" % (LINE_MARK, base64.b64encode(data[at : at + LINE_BYTES])) for at in starts)
 
 
 class Lines:
-    """Makes the stream again from marked lines of base64; what stands between them is noise of the channel."""
+    """Decodes the stream from marked lines of base64; other lines are noise of the channel."""
 
     def __init__(self) -> None:
         self._begun = b""
@@ -133,7 +132,7 @@ class Lines:
         """The bytes of the lines that are complete with `data`.
 
         Raises:
-            BrokenStreamError: a marked line is no base64, or a line never ends.
+            BrokenStreamError: a marked line is not base64, or a line is too long.
         """
         *complete, self._begun = (self._begun + bytes(data)).split(b"\n")
         if len(self._begun) > MAX_NOISE:
@@ -143,11 +142,11 @@ class Lines:
             ours = (line[len(LINE_MARK) :] for line in marked if line.startswith(LINE_MARK))
             return b"".join(base64.b64decode(line, validate=True) for line in ours)
         except binascii.Error as error:
-            raise BrokenStreamError("a line that is no base64") from error
+            raise BrokenStreamError("a line that is not base64") from error
 
 
 class Output:
-    """Our standard output: written by a thread of its own, so that nobody waits for it.
+    """The standard output, written by a thread of its own, so that the relay does not wait for it.
 
     Attributes:
         backlog: bytes that are not written yet.
@@ -189,7 +188,7 @@ class Output:
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError:
-            os._exit(1)  # nobody reads any more: the host is gone, and the launcher's input ends with us
+            os._exit(1)  # the host has ended; the launcher's input ends with this process
 
 
 class Kernel:
@@ -220,17 +219,17 @@ class Kernel:
         )
 
     def subscribe(self) -> Any:
-        """The socket that hears everything on IOPub."""
+        """The socket that receives all messages on IOPub."""
         socket = self._context.socket(self._zmq.SUB)
         socket.subscribe(b"")
         socket.rcvhwm = MAX_MESSAGES_HELD
         socket.connect(self._address(IOPUB))
         return socket
 
-    def stand_in(self, channel: int, identity: bytes) -> Any:
-        """A new socket that stands for a client's on a channel."""
+    def client_socket(self, channel: int, identity: bytes) -> Any:
+        """A new socket in place of a client's socket on a channel."""
         socket = self._context.socket(self._zmq.DEALER)
-        # An identity that zmq made up begins with a zero, which is not allowed in one that is set.
+        # An identity that zmq generated begins with a zero byte, which may not be set.
         socket.identity = identity if identity[:1] not in (b"", b"\0") else b"-" + identity
         socket.connect(self._address(channel))
         return socket
@@ -240,15 +239,15 @@ class Kernel:
 
 
 class Client:
-    """What stands for a client: a socket on each channel that it uses, and its requests that have no reply yet."""
+    """The sockets in place of a client's, one per channel that it uses, and its number of requests without reply."""
 
     def __init__(self) -> None:
         self.sockets: dict[int, Any] = {}
-        self.owed = 0
+        self.pending = 0
 
 
 class Relay:
-    """Carries frames until the kernel or the host has ended. Another thread writes, a third waits for the end."""
+    """Carries frames until the kernel or the host has ended. One thread writes, another waits for the kernel's end."""
 
     def __init__(
         self, kernel: Kernel, frames: Frames, output: Output, lines: Lines | None, patience: float | None
@@ -262,14 +261,14 @@ class Relay:
         self._lines = lines
         self._patience = patience
         self._pause = None if patience is None else int(patience * 1000)
-        self._heard = time.monotonic()
+        self._last_input = time.monotonic()
         self._status = 1
         self._ended, self._end = os.pipe()
         assert kernel.process.stdout is not None
         self._log = kernel.process.stdout.fileno()
         self._poller, self._host_only = zmq.Poller(), zmq.Poller()
         self._host_only.register(0, zmq.POLLIN)
-        self._places: dict[Any, tuple[int, list[bytes]]] = {}
+        self._routes: dict[Any, tuple[int, list[bytes]]] = {}
         self._clients: dict[bytes, Client] = {}
         for fd in (0, self._log, self._ended):
             self._poller.register(fd, zmq.POLLIN)
@@ -277,62 +276,62 @@ class Relay:
         threading.Thread(target=self._wait, daemon=True).start()
 
     def run(self, begun: Iterable[Frame]) -> int:
-        """Carry, until the kernel has ended (its exit status comes back) or the host has (-1)."""
+        """Carry frames until the kernel has ended (returns its exit status) or the host has (returns -1)."""
         self._to_kernel(begun)
         while True:
             ready = self._ready()
             for source in ready:
-                if source in self._places:
+                if source in self._routes:
                     self._to_host(source)
             if self._log in ready:
                 self._read_log()
-            if (0 in ready and not self._read_input()) or self._is_deserted():
+            if (0 in ready and not self._read_input()) or self._is_host_silent():
                 return -1
             if self._ended in ready:
                 self._last_messages()
                 return self._status
 
     def _ready(self) -> list[Any]:
-        """Who has something to read; while the host takes nothing, only the host itself is looked at."""
+        """The sources that can be read; while the host takes nothing, only the host's input."""
         if self._output.backlog <= MAX_BACKLOG_BYTES:
             return [source for source, _ in self._poller.poll(self._pause)]
         return [source for source, _ in self._host_only.poll(BACKLOG_MS)]
 
     def _watch(self, socket: Any, channel: int, prefix: list[bytes]) -> None:
-        self._places[socket] = (channel, prefix)
+        self._routes[socket] = (channel, prefix)
         self._poller.register(socket, self._zmq.POLLIN)
 
     def _to_kernel(self, frames: Iterable[Frame]) -> None:
         for channel, (identity, *parts) in (frame for frame in frames if frame[0] != ALIVE):
             client = bytes(identity)
             if channel == SHELL:
-                self._socket(STDIN, client)  # connected early: what the kernel asks there before that is lost
+                self._socket(STDIN, client)  # connected early: earlier requests of the kernel would be lost
             self._socket(channel, client).send_multipart(parts, copy=False)
-            self._clients[client].owed += is_request(parts)
-            if len(self._places) > MAX_SOCKETS:
-                self._forget_the_quiet()
+            self._clients[client].pending += is_request(parts)
+            if len(self._routes) > MAX_SOCKETS:
+                self._close_quiet_clients()
 
     def _socket(self, channel: int, identity: bytes) -> Any:
-        """What stands for a client on a channel; its messages go to the host."""
-        # Taken out and put back: who spoke last stands last.
+        """The socket in place of a client's on a channel; its messages go to the host."""
+        # Removed and added again, so that the dict is ordered by the last message.
         client = self._clients[identity] = self._clients.pop(identity, Client())
         if channel not in client.sockets:
-            client.sockets[channel] = self._kernel.stand_in(channel, identity)
+            client.sockets[channel] = self._kernel.client_socket(channel, identity)
             self._watch(client.sockets[channel], channel, [identity])
         return client.sockets[channel]
 
-    def _forget_the_quiet(self) -> None:
-        """Close what stands for the clients that wait for nothing and were quiet longest, but for the last speaker."""
+    def _close_quiet_clients(self) -> None:
+        """Close sockets of clients without open requests, the longest quiet ones first; never the latest client's."""
         for identity, client in list(self._clients.items())[:-1]:
-            if len(self._places) > MAX_SOCKETS and client.owed <= 0:
+            if len(self._routes) > MAX_SOCKETS and client.pending <= 0:
                 del self._clients[identity]
                 for socket in client.sockets.values():
                     self._poller.unregister(socket)
-                    del self._places[socket]
+                    del self._routes[socket]
                     socket.close()
 
     def _to_host(self, socket: Any) -> None:
-        channel, prefix = self._places[socket]
+        channel, prefix = self._routes[socket]
         for _ in range(200):
             try:
                 parts = socket.recv_multipart(self._zmq.NOBLOCK, copy=False)
@@ -340,20 +339,20 @@ class Relay:
                 return
             self._output.put(channel, [*prefix, *(part.buffer for part in parts)])
             if channel in (SHELL, CONTROL):
-                self._clients[prefix[0]].owed -= 1
+                self._clients[prefix[0]].pending -= 1
             if self._output.backlog > MAX_BACKLOG_BYTES:
                 return
 
     def _read_input(self) -> bool:
-        self._heard = time.monotonic()
+        self._last_input = time.monotonic()
         data = os.read(0, READ_BYTES)
         if data:
             self._to_kernel(self._frames.feed(data if self._lines is None else self._lines.feed(data)))
         return bool(data)
 
-    def _is_deserted(self) -> bool:
-        """Whether the host said nothing for longer than it promised."""
-        return self._patience is not None and time.monotonic() - self._heard > self._patience
+    def _is_host_silent(self) -> bool:
+        """Whether the host has been silent for longer than `patience`."""
+        return self._patience is not None and time.monotonic() - self._last_input > self._patience
 
     def _read_log(self) -> None:
         data = os.read(self._log, READ_BYTES)
@@ -367,7 +366,7 @@ class Relay:
         os.write(self._end, b".")
 
     def _last_messages(self) -> None:
-        """What the kernel still said: its sockets are read until nothing comes any more."""
+        """Read the kernel's sockets until no more messages arrive."""
         for fd in (0, self._ended):
             self._poller.unregister(fd)
         while ready := dict(self._poller.poll(LAST_MESSAGES_MS)):
@@ -379,12 +378,12 @@ class Relay:
 
 
 def is_request(parts: list[bytearray]) -> bool:
-    """Whether a message, from its delimiter on, is one that the kernel replies to."""
+    """Whether the kernel replies to a message, which is given from its delimiter on."""
     return b'_request"' in b"".join(parts[2:3])
 
 
 def make_undumpable() -> None:
-    """Let no other process of our user write to our descriptors, stop or trace us: the kernel's code is one."""
+    """Keep other processes of our user, such as the kernel, from writing to our descriptors and from tracing us."""
     if sys.platform == "linux":
         import ctypes
 
@@ -392,14 +391,14 @@ def make_undumpable() -> None:
 
 
 def main(argv: list[str]) -> NoReturn:
-    """Wait for START, start the kernel, carry frames. Does not return: everything here ends together."""
+    """Wait for START, start the kernel, carry frames, and exit."""
     lines = Lines() if "--text" in argv else None
-    # As the first process of a container we get no signal from inside that we do not handle; Python handles this one.
+    # The first process of a container gets no signal from inside that it does not handle; Python handles this one.
     # It is not ignored, because the kernel would inherit that.
     signal.signal(signal.SIGINT, lambda *_: None)
     make_undumpable()
     output = Output(os.dup(1), text=lines is not None)
-    # Whatever prints from now on must not break the stream of frames.
+    # Later prints must not break the stream of frames.
     os.dup2(2, 1)
     frames, complete = Frames(), list[Frame]()
     while not complete:
