@@ -1,6 +1,7 @@
 """What can be known to be wrong about `llamacpp` before anything is fetched or started."""
 
 import importlib.util
+from importlib.machinery import ModuleSpec
 
 import pytest
 from loopback import Fails
@@ -56,7 +57,7 @@ async def test_a_server_of_ones_own_tells_its_window(provider):
 
 
 def test_a_server_that_is_started_here_has_the_usual_window(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: "installed")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None, origin="here"))
     assert LlamaCppLM().context_window == 8192
 
 
