@@ -234,5 +234,6 @@ def check_extra(user: str, module: str, extra: str) -> None:
     Raises:
         ConfigError: it is not installed.
     """
-    if importlib.util.find_spec(module) is None:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:  # a folder of this name imports as a namespace package, without an origin
         raise ConfigError(f"{user} needs the extra {extra!r}: pip install 'rlm-kernel[{extra}]'.")

@@ -2,8 +2,8 @@
 
 A record that this user made is used as it is. One of a stranger is not: what its options open of this machine is shown
 and asked for, or else left out, and its code runs only behind a wall. Which options those are is said where they are
-declared (`reaches_out` of a provisioner's traits, `SESSION_REACH`), and which places have no wall as well (`reach` of a
-provisioner).
+declared (`reaches_out` of a provisioner's traits, `SESSION_OPTIONS`), and which places have no wall as well (`reach` of
+a provisioner).
 """
 
 from __future__ import annotations

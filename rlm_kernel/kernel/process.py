@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlm_kernel._async import shielded
 from rlm_kernel.errors import KernelError
@@ -27,24 +27,6 @@ START_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 0.05
 CUT_SECONDS = 1.0
 """In which a process ends that has closed its connections."""
-
-
-@runtime_checkable
-class Diagnosable(Protocol):
-    """A provisioner that can say why its kernel did not start."""
-
-    def diagnosis(self) -> str:
-        """The last words of the process; empty when there are none."""
-        ...
-
-
-@runtime_checkable
-class Explaining(Protocol):
-    """A provisioner that can say why its kernel ended."""
-
-    def why(self) -> str:
-        """The reason in plain words, and what helps; empty when it is unknown."""
-        ...
 
 
 class Kernel:
@@ -110,10 +92,8 @@ class Kernel:
             )
 
     def why(self) -> str:
-        """Why the kernel ended, where its place knows (a limit of time, say); else an empty string."""
-        provisioner = self._manager.provisioner
-        known = provisioner.why() if isinstance(provisioner, Explaining) else ""
-        return known or self._cut_off
+        """Why the kernel ended, if its provisioner knows (a time limit, for example); else an empty string."""
+        return self._explanation("why") or self._cut_off
 
     async def warm(self) -> None:
         """Wait until it answers, so that it is usable at once when it is needed.
@@ -166,9 +146,12 @@ class Kernel:
             ended.cancel()
 
     def _last_words(self) -> str:
-        provisioner = self._manager.provisioner
-        words = provisioner.diagnosis() if isinstance(provisioner, Diagnosable) else ""
+        words = self._explanation("diagnosis")
         return f"\nIts last words:\n{words}" if words else ""
+
+    def _explanation(self, method: Literal["why", "diagnosis"]) -> str:
+        """Why the kernel ended, or did not start, from a provisioner that has this method; else an empty string."""
+        return str(getattr(self._manager.provisioner, method, str)())
 
 
 def manager_of(spec: KernelSpec) -> AsyncKernelManager:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from rlm_kernel.prompts.context_preview import ContextFacts, Form
 from rlm_kernel.types import Prompt
@@ -59,9 +60,14 @@ class Example:
     meaning: bool = False
 
 
-def load(name: str) -> tuple[Example, ...]:
+def read_data(folder: str, name: str) -> dict[str, Any]:
+    """The content of the data file `{folder}/{name}.toml` of this package."""
+    return tomllib.loads(files("rlm_kernel.prompts").joinpath(folder, f"{name}.toml").read_text("utf-8"))
+
+
+def load_examples(name: str) -> tuple[Example, ...]:
     """The examples of the file `examples/{name}.toml`. Each names one of the file's contexts."""
-    data = tomllib.loads(files("rlm_kernel.prompts").joinpath("examples", f"{name}.toml").read_text("utf-8"))
+    data = read_data("examples", name)
     return tuple(
         Example(
             forms=tuple(example.pop("forms")),

@@ -1,8 +1,8 @@
 """What the model reads: a `PromptProfile` holds every text that the engine sends to it.
 
 Large models need a short, complete description of the notebook; small ones need worked examples, a real piece of the
-context and short outputs. Both are data (`large`, `small`), so the engine never asks which one it has. Foreign text
-(the question, the context, a user's own system prompt) is only ever concatenated, never used as a template.
+context and short outputs. Both are data (`profiles/`), so the engine never asks which one it has. Foreign text (the
+question, the context, a user's own system prompt) is only ever concatenated, never used as a template.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 
 from rlm_kernel.prompts.cell_output import render_result
 from rlm_kernel.prompts.context_preview import ContextFacts, describe, preview, sample
-from rlm_kernel.prompts.few_shot import Example, choose
+from rlm_kernel.prompts.few_shot import Example, choose, load_examples, read_data
 from rlm_kernel.prompts.question_matches import question_lines
 from rlm_kernel.types import CellError, CellResult, Message, Prompt
 
@@ -247,6 +247,14 @@ class PromptProfile:
     def not_an_answer(self, *, code: bool) -> str:
         """After a last word that was code, or empty; `last_chance` follows."""
         return "That was code, and it was not run." if code else "Your reply was empty."
+
+
+def load_profile(name: str) -> PromptProfile:
+    """The profile of the file `profiles/{name}.toml`, with the examples of the files that it names."""
+    fields = read_data("profiles", name)
+    examples = tuple(example for file in fields.pop("examples", ()) for example in load_examples(file))
+    hints = tuple((pattern, hint) for pattern, hint in fields.pop("hints", ()))
+    return PromptProfile(name=name, examples=examples, hints=hints, **fields)
 
 
 @cache

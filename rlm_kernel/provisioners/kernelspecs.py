@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlm_kernel.errors import ConfigError
 
@@ -40,15 +40,21 @@ AVAILABLE = {"local": "rlm-local", "docker": "rlm-docker", "modal": "rlm-modal"}
 NOT_BUILT = ("prime", "agent")
 """Environments of the documents that there are not yet."""
 
-_SESSION_OPTIONS = {"setup_code": str, "cell_timeout": (int, float), "pool": int, "attachable": bool}
-_WANTED = {
-    "setup_code": "a string of Python code",
-    "cell_timeout": "a number of seconds",
-    "pool": "a number of kernels",
-    "attachable": "True or False",
+
+class SessionOption(NamedTuple):
+    """An option of every environment. `reaches_out`: whether it opens something of this machine."""
+
+    kinds: tuple[type[Any], ...]
+    description: str
+    reaches_out: bool
+
+
+SESSION_OPTIONS = {
+    "setup_code": SessionOption((str,), "a string of Python code", reaches_out=False),  # runs where the cells run
+    "cell_timeout": SessionOption((int, float), "a number of seconds", reaches_out=False),
+    "pool": SessionOption((int,), "a number of kernels", reaches_out=True),
+    "attachable": SessionOption((bool,), "True or False", reaches_out=True),
 }
-SESSION_REACH = {"setup_code": False, "cell_timeout": False, "pool": True, "attachable": True}
-"""Which of them open something of this machine. The code of a setup runs where the cells run."""
 _UNKNOWN_PLACE = "how it holds code in is not known"
 MAX_POOLED = 100
 NOTEBOOK_KERNELSPEC = "rlm"
@@ -174,7 +180,7 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
         raise ConfigError(f"environment_kwargs is a dict such as {{'memory': '2g'}}, not {kwargs!r}.")
     options = {key: value for key, value in (kwargs or {}).items() if value is not None}
     _check_options(name, kernelspec, options)
-    of_session = {key: options.pop(key) for key in _SESSION_OPTIONS if key in options}
+    of_session = {key: options.pop(key) for key in SESSION_OPTIONS if key in options}
     return Environment(name, kernelspec, options, **of_session)
 
 
@@ -193,8 +199,8 @@ def reaches_out(name: str, option: str, value: Any) -> bool:
     Raises:
         ConfigError: there is no such environment.
     """
-    if option in SESSION_REACH:
-        return SESSION_REACH[option]
+    if option in SESSION_OPTIONS:
+        return SESSION_OPTIONS[option].reaches_out
     trait = _provisioner(name).class_traits(environment=True).get(option)
     if trait is None:
         return True
@@ -253,7 +259,7 @@ def _present(fields: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _check_options(name: str, kernelspec: str, options: Mapping[str, Any]) -> None:
-    of_provisioner = {key: value for key, value in options.items() if key not in _SESSION_OPTIONS}
+    of_provisioner = {key: value for key, value in options.items() if key not in SESSION_OPTIONS}
     for key in options.keys() - of_provisioner.keys():
         _check_session_option(key, options[key])
     if kernelspec != "rlm-local" or of_provisioner:
@@ -271,7 +277,7 @@ def _check_provisioner(name: str, fields: dict[str, Any], options: Mapping[str, 
     allowed = provisioner.class_trait_names(environment=True)
     for key, value in options.items():
         if key not in allowed:
-            names = ", ".join([*_SESSION_OPTIONS, *allowed])
+            names = ", ".join([*SESSION_OPTIONS, *allowed])
             raise ConfigError(f"environment_kwargs has no option {key!r} for {name!r}. Allowed: {names}.")
         try:
             provisioner(**{key: value})
@@ -280,10 +286,10 @@ def _check_provisioner(name: str, fields: dict[str, Any], options: Mapping[str, 
 
 
 def _check_session_option(key: str, value: Any) -> None:
-    if not isinstance(value, _SESSION_OPTIONS[key]) or isinstance(value, bool) != (key == "attachable"):  # type: ignore[arg-type]
-        wanted = _WANTED[key]
-        raise ConfigError(f"environment_kwargs[{key!r}] must be {wanted}, not {type(value).__name__}.")
-    if key == "cell_timeout" and not value > 0:  # not a number is no number of seconds either
+    option = SESSION_OPTIONS[key]
+    if not isinstance(value, option.kinds) or isinstance(value, bool) != (bool in option.kinds):
+        raise ConfigError(f"environment_kwargs[{key!r}] must be {option.description}, not {type(value).__name__}.")
+    if key == "cell_timeout" and not value > 0:  # also refuses NaN
         raise ConfigError(f"environment_kwargs['cell_timeout'] must be greater than 0, not {value!r}.")
     if key == "pool" and not 0 <= value <= MAX_POOLED:
         raise ConfigError(f"environment_kwargs['pool'] must be from 0 to {MAX_POOLED}, not {value!r}.")

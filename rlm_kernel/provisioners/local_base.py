@@ -1,4 +1,4 @@
-"""What kernels that are processes of this machine share: a private directory, a log, the end of the process."""
+"""The base of kernels that are processes of this machine: private directory, environment, log, end of the process."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from traitlets import TraitError, Unicode, validate
+from traitlets import Bool, TraitError, Unicode, validate
 
+from rlm_kernel.provisioners.environ import private_directories, scrub_environ
 from rlm_kernel.provisioners.traits import Variables
 
 MAX_BASE_LENGTH = 80
-
 DIAGNOSIS_BYTES = 4_000
 
 
 def private_directory() -> Path:
-    """A new 0700 directory with a short path: an ipc path ends at 107 bytes on Linux, at 103 on macOS."""
+    """Make a 0700 directory with a short path: an ipc path has at most 107 bytes on Linux, and 103 on macOS."""
     base = tempfile.gettempdir()
     if len(os.fsencode(base)) > MAX_BASE_LENGTH and os.access("/tmp", os.W_OK):  # noqa: S108 (mkdtemp makes it safe)
         base = "/tmp"  # noqa: S108
@@ -31,12 +31,19 @@ def private_directory() -> Path:
 
 
 class LocalProcess(LocalProvisioner):
-    """The base of provisioners that start a process of ours. Traits tagged `environment` are a user's options."""
+    """The base of provisioners that start a process of this machine. Traits tagged `environment` are a user's options.
+
+    jupyter_client calls `pre_launch` and `launch_kernel` from `KernelManager.start_kernel`, `kill`, `wait` and
+    `cleanup` from its shutdown, and `poll` whenever it wants to know whether the kernel lives.
+    """
 
     reach = "its code runs on this machine as you, without a wall"
 
     env = Variables(help="Environment variables to add to the kernel's.").tag(environment=True, reaches_out=True)
     cwd = Unicode(None, allow_none=True, help="The kernel's working directory.").tag(environment=True, reaches_out=True)
+    private_cwd = Bool(
+        default_value=False, help="Start in an empty directory, not in the client's: what our engine's kernels do."
+    )
 
     directory: Path | None = None
     _log: IO[bytes] | None = None
@@ -50,6 +57,32 @@ class LocalProcess(LocalProvisioner):
             raise TraitError(f"{proposal['value']!r} is not a directory.")
         return str(cwd)
 
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Make the private directory, and what `Popen` is given."""
+        directory = self.directory = self.directory or private_directory()
+        manager = self.parent
+        # Ipc sockets and the connection file are in the 0700 directory: other users cannot connect.
+        if manager is not None and manager.transport == "ipc" and not manager.connection_file:
+            manager.connection_file, manager.ip = str(directory / "kernel.json"), str(directory / "k")
+        kwargs = await super().pre_launch(**kwargs)
+        of_spec = {name: kwargs["env"][name] for name in self.kernel_spec.env}
+        kwargs["env"] = {**scrub_environ(os.environ), **private_directories(directory), **of_spec, **self.env}
+        kwargs["cwd"] = self.cwd or self._start_directory(directory, kwargs.get("cwd"))
+        return kwargs
+
+    def _start_directory(self, private: Path, of_client: str | None) -> str:
+        """The working directory when no `cwd` is given."""
+        if not self.private_cwd:
+            return of_client or str(Path.cwd())
+        work = private / "work"
+        work.mkdir(exist_ok=True)
+        return str(work)
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Start the process. Its standard output and error go to a file that lives as long as the kernel."""
+        self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115 (closed by `cleanup`)
+        return await super().launch_kernel(cmd, **{"stdout": self._log, "stderr": self._log, **kwargs})
+
     def diagnosis(self) -> str:
         """What the process wrote to its standard output and error before ipykernel took those over."""
         if self._log is None:
@@ -58,19 +91,14 @@ class LocalProcess(LocalProvisioner):
         self._log.seek(max(0, self._log.tell() - DIAGNOSIS_BYTES))
         return self._log.read().decode("utf-8", "replace").strip()
 
-    def _output(self) -> dict[str, IO[bytes]]:
-        """Where the process writes: to a file that lives as long as the kernel."""
-        self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115 (closed by `cleanup`)
-        return {"stdout": self._log, "stderr": self._log}
-
     async def wait(self) -> int | None:
-        """Wait for the end of the process, without polling where the system can tell, and end what it leaves behind."""
+        """Wait for the end of the process, without polling where pidfds exist, and end what is left of its group."""
         process = self.process
         if process is None:
             return 0
         with contextlib.suppress(ProcessLookupError):
             await _end_of(process)
-        # Where the system can tell it is not reaped yet, so this number cannot be that of anybody else's group.
+        # With a pidfd it is not reaped yet, so no other group can have this number.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         self.process = None

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections import deque
@@ -298,7 +297,7 @@ class Listener:
     """A socket of ours to which clients connect.
 
     Args:
-        address: as for a `Line`; a file that is left from another socket is removed.
+        address: as for `listen`.
         kind: ``"ROUTER"`` or ``"PUB"``.
         on_message: called with the connection and the parts of a message that a client sent. Clients are trusted.
 
@@ -318,7 +317,8 @@ class Listener:
         self.connections: set[Connection] = set()
         self._kind = kind
         self._on_message = on_message
-        self._socket, self._path = _listening(address)
+        self._address = address
+        self._socket = listen(address)
         self._loop.add_reader(self._socket, self._accept)
 
     def close(self) -> None:
@@ -326,8 +326,8 @@ class Listener:
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._socket.close()
-            if self._path is not None:
-                self._path.unlink(missing_ok=True)
+            if self._address.startswith("ipc://"):
+                Path(self._address.removeprefix("ipc://")).unlink(missing_ok=True)
         for connection in list(self.connections):
             connection.close()
 
@@ -385,20 +385,23 @@ def _place(address: str) -> tuple[Any, Any]:
     return (socket.AF_INET6 if ":" in host else socket.AF_INET), (host.strip("[]"), int(port))
 
 
-def _listening(address: str) -> tuple[socket.socket, Path | None]:
+def listen(address: str) -> socket.socket:
+    """A socket that listens at `address`. A file that is left from another socket is removed.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
     family, place = _place(address)
-    path = Path(place) if family == _UNIX else None
-    if path is not None:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+    if family == _UNIX:
+        Path(place).unlink(missing_ok=True)
     sock = socket.socket(family)
     try:
         sock.setblocking(False)
-        if path is None:
+        if family != _UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(place)
         sock.listen(_BACKLOG)
     except BaseException:
         sock.close()
         raise
-    return sock, path
+    return sock

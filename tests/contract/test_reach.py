@@ -26,9 +26,5 @@ def test_every_place_says_what_code_reaches_there(name):
     assert (PROVISIONERS[name].reach == "") == (name == "rlm-docker")
 
 
-def test_every_option_of_a_session_says_whether_it_reaches_out():
-    assert kernelspecs.SESSION_REACH.keys() == kernelspecs._SESSION_OPTIONS.keys()
-
-
 def test_an_option_that_nobody_knows_reaches_out():
     assert kernelspecs.reaches_out("docker", "of a later version", 1)

@@ -82,6 +82,7 @@ async def test_an_engine_that_is_not_for_us_says_who_may_use_it(docker_session, 
 
 @NO_ENGINE
 def test_a_missing_client_names_the_package(monkeypatch):
+    monkeypatch.delitem(sys.modules, "docker", raising=False)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
     with pytest.raises(ConfigError, match=r"pip install 'rlm-kernel\[docker\]'"):
         environment("docker", None)

@@ -5,7 +5,7 @@ import pytest
 from rlm_kernel.clients.base import as_base_lm
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.loop import Engine
-from rlm_kernel.prompts.large import LARGE
+from rlm_kernel.prompts import LARGE
 from rlm_kernel.provisioners.kernelspecs import environment
 
 

@@ -16,7 +16,7 @@ from rlm import ScriptedLM
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.loop import Engine
 from rlm_kernel.kernel.process import manager_of
-from rlm_kernel.prompts.large import LARGE
+from rlm_kernel.prompts import LARGE
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.trajectory.events import Notice
 

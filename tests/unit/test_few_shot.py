@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from rlm_kernel.prompts import SMALL
 from rlm_kernel.prompts.context_preview import describe
 from rlm_kernel.prompts.few_shot import asks_for_meaning, choose
-from rlm_kernel.prompts.small import SMALL
 
 SOURCES = {"a.py": "def f(): pass\n", "b.py": "x = 1\n"}
 YES = ("heron", "cat is", "danced", "lamp", "eat", "enjoyed")

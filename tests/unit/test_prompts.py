@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from rlm_kernel.prompts import PROFILES
-from rlm_kernel.prompts.large import LARGE
+from rlm_kernel.prompts import LARGE, PROFILES, SMALL
 from rlm_kernel.prompts.profile import describe
-from rlm_kernel.prompts.small import SMALL
 from rlm_kernel.types import CellError, CellReport, CellResult
 
 BOTH = pytest.mark.parametrize("profile", [LARGE, SMALL], ids=lambda profile: profile.name)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._async import shielded
 from rlm_kernel.provisioners.docker.daemon import LABEL, owner, ping, translate_errors
-from rlm_kernel.provisioners.docker.streams import Attached, attach, release
+from rlm_kernel.provisioners.docker.streams import Streams, attach, release
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -112,7 +112,7 @@ class Container:
         log: the last of its standard error.
     """
 
-    def __init__(self, client: APIClient, name: str, streams: Attached) -> None:
+    def __init__(self, client: APIClient, name: str, streams: Streams) -> None:
         self.id = name
         self.log = b""
         self._client = client

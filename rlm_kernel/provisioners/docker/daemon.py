@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import re
 import socket
@@ -12,80 +11,57 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rlm_kernel.errors import ConfigError, KernelError, RLMError
+from rlm_kernel.errors import ConfigError, KernelError, RLMError, check_extra
 
 if TYPE_CHECKING:
     from docker import APIClient
 
-BACK_SECONDS = 20.0
-"""An engine that was there a moment ago is being restarted: it is waited for as long as this."""
+RESTART_SECONDS = 20.0
+"""How long to wait for an engine that answered before: it may be restarting."""
 _ASK_AGAIN_SECONDS = 0.25
 LABEL = "rlm-kernel.host"
-"""On every container: the machine and the process whose kernel it holds."""
+"""Label of every container: the machine and the process whose kernel it holds."""
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 _lock = threading.Lock()
 _clients: dict[str, APIClient] = {}
 
-_REFUSALS: tuple[tuple[re.Pattern[str], type[RLMError], str], ...] = (
-    (
-        re.compile("no space left on device"),
-        KernelError,
-        "the engine's disk is full: docker system prune makes room",
-    ),
-    (
-        re.compile("could not select device driver"),
-        ConfigError,
-        "gpus needs a graphics card and NVIDIA's container toolkit",
-    ),
-    (
-        re.compile("bind source path does not exist|mount path|[Dd]uplicate mount point|invalid mount"),
-        ConfigError,
-        "see mounts",
-    ),
-    (re.compile("[Rr]ange of CPUs"), ConfigError, "ask for fewer cpus"),
-    (re.compile("[Mm]inimum memory"), ConfigError, "ask for more memory"),
-    (
-        re.compile(r"network [^\n]{0,300}? not found"),
-        ConfigError,
-        "docker network ls lists what network may be",
-    ),
-    (
-        re.compile(r'"?python3"?:? [^\n]{0,300}?not found'),
-        ConfigError,
-        "the image has no python3: choose one that has",
-    ),
+_REFUSALS: tuple[tuple[str, type[RLMError], str], ...] = (
+    ("no space left on device", KernelError, "the engine's disk is full: docker system prune makes room"),
+    ("could not select device driver", ConfigError, "gpus needs a graphics card and NVIDIA's container toolkit"),
+    ("bind source path does not exist|mount path|[Dd]uplicate mount point|invalid mount", ConfigError, "see mounts"),
+    ("[Rr]ange of CPUs", ConfigError, "ask for fewer cpus"),
+    ("[Mm]inimum memory", ConfigError, "ask for more memory"),
+    (r"network [^\n]{0,300}? not found", ConfigError, "docker network ls lists what network may be"),
+    (r'"?python3"?:? [^\n]{0,300}?not found', ConfigError, "the image has no python3: choose one that has"),
 )
-"""What the engine says, the error that it becomes, and what helps."""
+"""Patterns of the engine's messages, the error that each becomes, and what helps."""
 
 
-def check_installation() -> None:
-    """See that docker-py is there, without importing it.
+def require_docker() -> None:
+    """Check that docker-py is installed.
 
     Raises:
         ConfigError: it is not.
     """
-    try:
-        importlib.metadata.version("docker")
-    except importlib.metadata.PackageNotFoundError:
-        raise ConfigError("environment='docker' needs docker-py: pip install 'rlm-kernel[docker]'.") from None
+    check_extra("environment='docker'", "docker", "docker")
 
 
 def host() -> str:
-    """Where the engine is."""
+    """The address of the engine."""
     return os.environ.get("DOCKER_HOST") or DEFAULT_HOST
 
 
 def engine() -> APIClient:
-    """The client of the engine, one for the process. Blocks: up to `BACK_SECONDS` if the engine was there before.
+    """The client of the engine, one for the process. Blocks: up to `RESTART_SECONDS` if it answered before.
 
     Raises:
         ConfigError: docker-py is not installed, or its settings are wrong.
-        KernelError: no engine answers, or it is not for us.
+        KernelError: no engine answers, or this user may not use it.
     """
-    check_installation()
+    require_docker()
     with _lock:
         client = _clients.get(host())
-        patience = 0.0 if client is None else BACK_SECONDS
+        patience = 0.0 if client is None else RESTART_SECONDS
         if client is None or not _answers(client):
             client = _clients[host()] = _connect_before(time.monotonic() + patience)
             _remove_orphans(client)
@@ -93,28 +69,26 @@ def engine() -> APIClient:
 
 
 def owner() -> str:
-    """This process, for the label of its containers."""
+    """The value of `LABEL` for this process."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _remove_orphans(client: APIClient) -> None:
-    """Remove containers that were made and never started, by processes of this machine that have died in between."""
+    """Remove containers that were created and never started by processes of this machine that have ended."""
     from docker.errors import APIError
 
     for container in client.containers(all=True, filters={"label": LABEL, "status": "created"}):
         machine, _, process = container["Labels"][LABEL].rpartition(":")
         if machine == socket.gethostname() and not _lives(process):
-            with contextlib.suppress(APIError):  # somebody else was faster
+            with contextlib.suppress(APIError):  # another process may have removed it
                 client.remove_container(container["Id"], force=True)
 
 
 def _lives(process: str) -> bool:
     try:
         os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
+    except (OSError, ValueError) as error:
+        return isinstance(error, PermissionError)
     return True
 
 
@@ -140,14 +114,14 @@ def _connect() -> APIClient:
 
 
 def ping() -> None:
-    """See that somebody listens at a Unix socket. docker-py would leave a socket open when nobody does.
+    """Check that the Unix socket accepts connections: docker-py leaves a socket open when it does not.
 
     Raises:
-        OSError: nobody does, or not for us.
+        OSError: it does not, or this user may not use it.
     """
     if host().startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as handover:
-            handover.connect(host().removeprefix("unix://"))
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(host().removeprefix("unix://"))
 
 
 def _answers(client: APIClient) -> bool:
@@ -172,16 +146,16 @@ def _unreachable(error: Exception) -> RLMError:
         return ConfigError(f"DOCKER_HOST or the TLS files of Docker are not right: {error}.")
     return KernelError(
         f"No Docker engine answers at {host()}: start it (sudo systemctl start docker, or Docker Desktop), "
-        f"or set DOCKER_HOST. It was said: {error}"
+        f"or set DOCKER_HOST. The error: {error}"
     )
 
 
 @contextlib.contextmanager
 def translate_errors(doing: str) -> Iterator[None]:
-    """Make an error of the engine one of ours.
+    """Turn errors of the engine into ours.
 
     Args:
-        doing: what cannot be done, e.g. ``"The container could not be started"``.
+        doing: what failed, e.g. ``"The container could not be started"``.
     """
     import requests
     from docker.errors import APIError, DockerException
@@ -196,16 +170,15 @@ def translate_errors(doing: str) -> Iterator[None]:
         raise KernelError(f"{doing}: {error}") from error
 
 
-def _refusal(doing: str, said: str) -> RLMError:
-    found = next(((kind, hint) for pattern, kind, hint in _REFUSALS if pattern.search(said)), None)
-    if found is None:
-        return KernelError(f"{doing}. Docker says: {said}")
-    kind, hint = found
-    return kind(f"{doing}: {hint}. Docker says: {said}")
+def _refusal(doing: str, message: str) -> RLMError:
+    for pattern, kind, hint in _REFUSALS:
+        if re.search(pattern, message):
+            return kind(f"{doing}: {hint}. Docker says: {message}")
+    return KernelError(f"{doing}. Docker says: {message}")
 
 
 def shares_sockets(client: APIClient) -> bool:
-    """Whether a Unix socket of this machine can be mounted into a container: not from elsewhere, not through a VM."""
+    """Whether a Unix socket of this machine can be mounted into a container: not remotely, and not through a VM."""
     if not host().startswith("unix://"):
         return False
     info = client.info()

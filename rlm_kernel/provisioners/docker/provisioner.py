@@ -90,7 +90,7 @@ class DockerKernel(RelayedKernel):
         Raises:
             ConfigError: it is not.
         """
-        daemon.check_installation()
+        daemon.require_docker()
 
     # -- the start
 

@@ -1,12 +1,11 @@
-"""The direct way into a container: the kernel's sockets listen here and are passed in through a Unix socket.
+"""Pass listening sockets of this machine into a container through a Unix socket, for the kernel to use.
 
-A client reaches the kernel without a relay, and the container needs no writable directory of this machine.
+Clients reach the kernel without a relay, and the container needs no writable directory of this machine.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,27 +14,25 @@ from typing import Any
 from rlm_kernel.provisioners.docker.container import LOG_BYTES, Container
 from rlm_kernel.provisioners.relay.host_end import LOST
 from rlm_kernel.provisioners.relay.remote_end import CHANNELS
-from rlm_kernel.zmtp.sockets import address
-
-_BACKLOG = 128
+from rlm_kernel.zmtp.sockets import address, listen
 
 
 class SocketHandover:
-    """The listening sockets of a kernel, to be handed over to the first who comes through a Unix socket."""
+    """The listening sockets of a kernel, handed over to the first process that connects to a Unix socket."""
 
     def __init__(self, connection: Mapping[str, Any]) -> None:
-        self._addresses = [address(connection, name).removeprefix("ipc://") for name in CHANNELS.values()]
+        self._addresses = [address(connection, name) for name in CHANNELS.values()]
         self._listening: list[socket.socket] = []
         self._door: socket.socket | None = None
 
     def open(self, path: Path) -> None:
         """Listen at the addresses of the connection file, and at `path` for the launcher."""
-        self._listening = [_listen(name) for name in self._addresses]
-        self._door = _listen(str(path))
-        path.chmod(0o666)  # who gets there has come through our 0700 directory, or is in the container
+        self._listening = [listen(name) for name in self._addresses]
+        self._door = listen(f"ipc://{path}")
+        path.chmod(0o666)  # only this user can enter the 0700 directory around it; the container may have another uid
 
     async def hand_over(self) -> None:
-        """Wait for the launcher, and give it the sockets. From then on they are its own."""
+        """Wait for the launcher, send it the sockets, and close them here."""
         assert self._door is not None
         launcher, _ = await asyncio.get_running_loop().sock_accept(self._door)
         with launcher:
@@ -43,24 +40,14 @@ class SocketHandover:
         self.close()
 
     def close(self) -> None:
-        """Let go of what was not handed over. Idempotent."""
-        for opened in (*self._listening, *([self._door] if self._door else [])):
-            opened.close()
+        """Close what was not handed over. Idempotent."""
+        for listening in filter(None, (*self._listening, self._door)):
+            listening.close()
         self._listening, self._door = [], None
 
 
-def _listen(path: str) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        Path(path).unlink()
-    listening = socket.socket(socket.AF_UNIX)
-    listening.setblocking(False)
-    listening.bind(path)
-    listening.listen(_BACKLOG)
-    return listening
-
-
 class DirectLink:
-    """A `Link` without a relay: clients reach the container's sockets, and its streams say when it ends."""
+    """A `Link` without a relay: clients reach the kernel's sockets, and the container's streams end with it."""
 
     def __init__(self, container: Container, handover: SocketHandover) -> None:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -11,39 +11,24 @@ import socket
 import ssl
 import struct
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any
 
 READ_BYTES = 2**18
 MAX_PIECES = 32
-"""Read ahead by a thread; then it waits until they are taken."""
-_ROOM_SECONDS = 0.001
-"""How long a full connection is left alone."""
+"""Pieces that a thread reads ahead; then it waits until they are taken."""
+_WRITE_AGAIN_SECONDS = 0.001
+"""Pause before a full connection is tried again."""
 _HEAD = struct.Struct("!B3xI")
 
 
-class Connection(Protocol):
-    """Both directions of the attached connection."""
-
-    async def read(self) -> bytes:
-        """What comes next; empty at the end. Raises OSError."""
-        ...
-
-    async def write(self, data: bytes) -> None:
-        """Send. Raises OSError."""
-        ...
-
-    async def close(self) -> None:
-        """Give the connection up."""
-        ...
-
-
-async def attach(raw: Any) -> Attached:
+async def attach(raw: Any) -> Streams:
     """Read and write what `APIClient.attach_socket` returned."""
     inner = getattr(raw, "_sock", raw)
     if type(inner) is socket.socket:
-        return Attached(await Plain.of(raw, inner))
-    return Attached(Encrypted(raw, inner) if isinstance(inner, ssl.SSLSocket) else Threaded(raw, inner))
+        return await _SocketStreams.adopt(raw, inner)
+    return _TLSStreams(raw, inner) if isinstance(inner, ssl.SSLSocket) else _ThreadedStreams(raw, inner)
 
 
 def release(raw: Any) -> None:
@@ -51,20 +36,28 @@ def release(raw: Any) -> None:
     getattr(raw, "_response", raw).close()
 
 
-class Attached:
-    """The streams of one container."""
+class Streams(ABC):
+    """The streams of one container over one connection."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._begun = bytearray()
-
-    async def write(self, data: bytes) -> None:
-        """Write to standard input.
+    @abstractmethod
+    async def read(self) -> bytes:
+        """The next bytes of the connection; empty at its end.
 
         Raises:
-            OSError: the container has ended, or the engine.
+            OSError: the engine has gone.
         """
-        await self._connection.write(data)
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """Write to standard input, and wait while much is unsent.
+
+        Raises:
+            OSError: the container or the engine has ended.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connection, which ends standard input."""
 
     async def frames(self) -> AsyncIterator[tuple[int, bytes]]:
         """The number of the stream, 1 or 2, and a piece of it; ends with the container.
@@ -72,62 +65,54 @@ class Attached:
         Raises:
             OSError: the engine has gone.
         """
-        left, stream = 0, 0
-        while data := await self._connection.read():
-            self._begun += data
-            while self._begun:
+        left, stream, pending = 0, 0, bytearray()
+        while data := await self.read():
+            pending += data
+            while pending:
                 if left == 0:
-                    if len(self._begun) < _HEAD.size:
+                    if len(pending) < _HEAD.size:
                         break
-                    stream, left = _HEAD.unpack_from(self._begun)
-                    del self._begun[: _HEAD.size]
-                piece = bytes(self._begun[:left])
-                del self._begun[: len(piece)]
+                    stream, left = _HEAD.unpack_from(pending)
+                    del pending[: _HEAD.size]
+                piece = bytes(pending[:left])
+                del pending[: len(piece)]
                 left -= len(piece)
                 if piece:
                     yield stream, piece
 
-    async def close(self) -> None:
-        """Give the streams up: the end of standard input."""
-        await self._connection.close()
 
+class _SocketStreams(Streams):
+    """Over a plain socket, which asyncio reads itself."""
 
-class Plain:
-    """A connection that asyncio reads itself."""
-
-    def __init__(self, raw: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._raw = raw
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     @classmethod
-    async def of(cls, raw: Any, inner: socket.socket) -> Plain:
-        """`raw` is docker-py's object around the socket."""
+    async def adopt(cls, raw: Any, inner: socket.socket) -> _SocketStreams:
+        """Take the socket out of docker-py's object `raw`, which is closed."""
         own = inner.dup()
         release(raw)
         own.setblocking(False)
         opened = asyncio.open_unix_connection if own.family == socket.AF_UNIX else asyncio.open_connection
-        reader, writer = await opened(sock=own, limit=READ_BYTES)
-        return cls(raw, reader, writer)
+        return cls(*await opened(sock=own, limit=READ_BYTES))
 
     async def read(self) -> bytes:
-        """What comes next."""
         return await self._reader.read(READ_BYTES)
 
     async def write(self, data: bytes) -> None:
-        """Send, and wait while much is unsent."""
         self._writer.write(data)
         await self._writer.drain()
 
     async def close(self) -> None:
-        """Close it. What was not sent is dropped: a container that does not read would never take it."""
+        """Close it. Unsent bytes are dropped: a container that does not read would never take them."""
         self._writer.transport.abort()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
 
-class Encrypted:
-    """A TLS connection that docker-py has opened: asyncio cannot adopt it, and two threads may not use it at a time."""
+class _TLSStreams(Streams):
+    """Over TLS that docker-py has opened: asyncio cannot adopt it, and two threads may not use it at a time."""
 
     def __init__(self, raw: Any, inner: ssl.SSLSocket) -> None:
         inner.setblocking(False)
@@ -138,7 +123,6 @@ class Encrypted:
         self._loop.add_reader(inner.fileno(), self._readable.set)
 
     async def read(self) -> bytes:
-        """What comes next."""
         while True:
             self._readable.clear()
             try:
@@ -146,25 +130,23 @@ class Encrypted:
             except ssl.SSLWantReadError:
                 await self._readable.wait()
             except ssl.SSLWantWriteError:
-                await asyncio.sleep(_ROOM_SECONDS)
+                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
 
     async def write(self, data: bytes) -> None:
-        """Send."""
         rest = memoryview(data)
         while rest:
             try:
                 rest = rest[self._inner.send(rest) :]
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                await asyncio.sleep(_ROOM_SECONDS)
+                await asyncio.sleep(_WRITE_AGAIN_SECONDS)
 
     async def close(self) -> None:
-        """Close it."""
         self._loop.remove_reader(self._inner.fileno())
         release(self._raw)
 
 
-class Threaded:
-    """A connection that only blocks (ssh, say): one thread reads it, writing borrows another."""
+class _ThreadedStreams(Streams):
+    """Over a connection that only blocks, such as ssh: a thread reads it, and writing borrows another."""
 
     def __init__(self, raw: Any, inner: Any) -> None:
         self._raw = raw
@@ -172,16 +154,14 @@ class Threaded:
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[bytes] = asyncio.Queue()
         self._room = threading.Semaphore(MAX_PIECES)
-        threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._read_ahead, daemon=True).start()
 
     async def read(self) -> bytes:
-        """What comes next."""
         data = await self._arrived.get()
         self._room.release()
         return data
 
     async def write(self, data: bytes) -> None:
-        """Send."""
         await asyncio.to_thread(self._inner.sendall, data)
 
     async def close(self) -> None:
@@ -191,7 +171,7 @@ class Threaded:
         self._room.release()
         release(self._raw)
 
-    def _listen(self) -> None:
+    def _read_ahead(self) -> None:
         data = b"-"
         while data:
             self._room.acquire()
