@@ -10,6 +10,7 @@ import pytest
 
 PLACES = {
     "local": ("local", {}, None),
+    "local-plain": ("local", {"fork": False}, None),
     "docker": ("docker", {"packages": ["pillow"]}, "docker_engine"),
     "docker-relay": ("docker", {"packages": ["pillow"], "transport": "relay"}, "docker_engine"),
     "modal": ("modal", {}, "modal_emulator"),
@@ -17,7 +18,7 @@ PLACES = {
 
 
 def _elsewhere(*marks):
-    return [pytest.param(name, marks=[pytest.mark.elsewhere, *marks]) for name in PLACES if name != "local"]
+    return [pytest.param(name, marks=[pytest.mark.elsewhere, *marks]) for name in PLACES if not name.startswith("local")]
 
 
 EVERYWHERE = ["local", *_elsewhere()]

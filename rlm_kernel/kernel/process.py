@@ -90,6 +90,8 @@ class Kernel:
             raise KernelError(
                 f"The kernel ended while it started. Is ipykernel installed in its Python?{self._last_words()}"
             )
+        if (seal := getattr(self._manager.provisioner, "seal", None)) is not None:
+            seal()
 
     def why(self) -> str:
         """Why the kernel ended, if its provisioner knows (a time limit, for example); else an empty string."""
@@ -157,6 +159,7 @@ class Kernel:
 def manager_of(spec: KernelSpec) -> AsyncKernelManager:
     """A manager for one kernel of this kernelspec, wherever Jupyter would look for it. Our provisioners speak ipc."""
     import zmq.asyncio
+    from jupyter_client.connect import port_names
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
@@ -166,13 +169,21 @@ def manager_of(spec: KernelSpec) -> AsyncKernelManager:
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
             return spec
 
-    class WithoutSocket(AsyncKernelManager):
+    class OwnManager(AsyncKernelManager):
         """Has no connection of its own to the kernel, over which it could fill our memory. We never use it."""
 
         def _connect_control_socket(self) -> None:
             pass
 
-    return WithoutSocket(
+        def write_connection_file(self, **kwargs: Any) -> None:
+            """A kernel that gets its connection from its provisioner needs no file that holds its key."""
+            if getattr(self.provisioner, "is_forked", False):
+                for number, name in enumerate(port_names, 1):
+                    setattr(self, name, number)
+            else:
+                super().write_connection_file(**kwargs)
+
+    return OwnManager(
         kernel_name="rlm",
         kernel_spec_manager=OneSpec(),
         transport="ipc" if kernelspecs.provisioner_name(spec.to_dict()) in kernelspecs.OUR_PROVISIONERS else "tcp",

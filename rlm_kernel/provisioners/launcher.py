@@ -37,7 +37,7 @@ _QUICK = ("--HistoryManager.enabled=False", "--IPythonKernel._execute_sleep=0.0"
 """A cell waits neither for the SQLite file of its history, nor half a millisecond for its output to be published."""
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 OUT_OF_MEMORY = "The system killed the kernel: it used all the memory that there is."
-_NOT_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+NEVER_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 """The first two cannot be. If the last one were ignored, nobody could be waited for."""
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PR_SET_CHILD_SUBREAPER = 36
@@ -52,13 +52,14 @@ def main(argv: list[str]) -> NoReturn:
     handed_over = _take_sockets(options["--door"], kernel_argv) if "--door" in options else {}
     kernel = os.fork()
     if kernel == 0:
-        _become_kernel(watchdog, options.get("--memory"), kernel_argv, handed_over)
+        memory = options.get("--memory")
+        become_kernel(watchdog, kernel_argv, memory=None if memory is None else int(memory), listening=handed_over)
     for fd in handed_over.values():
         os.close(fd)
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    set_child_subreaper()
     if "--contained" in options:
         _prctl(PR_SET_DUMPABLE, 0)
-    _ignore_signals()
+    ignore_signals()
     if "--contained" not in options:  # there the provisioner ends us with one of these
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _end_with(kernel))
@@ -89,6 +90,11 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
+def set_child_subreaper() -> None:
+    """Become the parent of the orphans below this process (Linux)."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
 def _take_sockets(handover: str, argv: list[str]) -> dict[str, int]:
     """The listening sockets that the host hands over, by the address that the kernel would bind."""
     import json
@@ -111,8 +117,23 @@ def _out_of_memory() -> bool:
     return False
 
 
-def _become_kernel(watchdog: int, memory: str | None, argv: list[str], handed_over: dict[str, int]) -> NoReturn:
-    """Turn this process into ipykernel, in a group of its own so that an interrupt reaches its children and not us."""
+def become_kernel(
+    watchdog: int,
+    argv: list[str],
+    *,
+    memory: int | None,
+    listening: dict[str, int],
+    connection: dict[str, Any] | None = None,
+) -> NoReturn:
+    """Turn this process into ipykernel, in a group of its own so that an interrupt reaches its children and not us.
+
+    Args:
+        watchdog: our parent. With it we end.
+        argv: ipykernel's arguments.
+        memory: how many bytes the kernel may allocate; None: as many as it likes.
+        listening: descriptors of the sockets that the host listens at, by their addresses.
+        connection: what a connection file would say; None: `argv` names the file.
+    """
     os.setsid()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != watchdog:
@@ -121,10 +142,10 @@ def _become_kernel(watchdog: int, memory: str | None, argv: list[str], handed_ov
     os.dup2(null, 0)
     os.close(null)
     if memory is not None:
-        _limit_memory(int(memory))
-    if handed_over:
-        _bind_what_was_handed_over(handed_over)
-    _run_ipykernel(argv)
+        _limit_memory(memory)
+    if listening:
+        _bind_what_was_handed_over(listening)
+    _run_ipykernel(argv, connection)
     sys.exit(0)
 
 
@@ -143,7 +164,7 @@ def _bind_what_was_handed_over(handed_over: dict[str, int]) -> None:
     zmq.Socket.bind = bind_or_use  # type: ignore[assignment,method-assign]
 
 
-def _run_ipykernel(argv: list[str]) -> None:
+def _run_ipykernel(argv: list[str], connection: dict[str, Any] | None) -> None:
     """Start ipykernel without what our kernels never use: importing debugpy alone takes as long as all the rest."""
     gc.disable()  # nothing that an import makes is garbage
     sys.modules["debugpy"] = None  # type: ignore[assignment]
@@ -155,6 +176,16 @@ def _run_ipykernel(argv: list[str]) -> None:
         def _bind_socket(self, s: Any, port: int) -> Any:
             s.sndhwm = s.rcvhwm = 0
             return super()._bind_socket(s, port)
+
+        def init_connection_file(self) -> None:
+            if connection is None:
+                super().init_connection_file()
+            else:
+                self.load_connection_info(connection)
+
+        def write_connection_file(self, **kwargs: Any) -> None:
+            if connection is None:
+                super().write_connection_file(**kwargs)
 
     sys.argv = ["ipykernel_launcher", *argv]
     app = Unbounded.instance()
@@ -174,9 +205,9 @@ def _limit_memory(limit: int) -> None:
     resource.setrlimit(kind, (limit, limit))
 
 
-def _ignore_signals() -> None:
-    """The code of the kernel may send us any."""
-    for number in signal.valid_signals() - _NOT_IGNORED:
+def ignore_signals() -> None:
+    """Ignore every signal that can be: the code of the kernel may send us any."""
+    for number in signal.valid_signals() - NEVER_IGNORED:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -190,7 +221,7 @@ def _watch(kernel: int, *, pipe: bool) -> int | None:
         readable, _, _ = select.select(watched, [], [], pause)
         status = _reap(kernel)
         if status is not None:
-            return _exit_status(status)
+            return exit_status(status)
         if (0 in readable and os.read(0, 1) == b"") or os.getppid() != host:
             return None
 
@@ -215,7 +246,8 @@ def _end_with(kernel: int) -> Callable[[int, object], None]:
     return end
 
 
-def _exit_status(status: int) -> int:
+def exit_status(status: int) -> int:
+    """The exit status that a shell reports, of what `waitpid` says."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -226,7 +258,7 @@ def _kill_everything_below(kernel: int) -> None:
         os.killpg(kernel, signal.SIGKILL)
     deadline = time.monotonic() + KILL_SECONDS
     while time.monotonic() < deadline:
-        for child in _children():
+        for child in children():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(child, signal.SIGKILL)
         try:
@@ -236,7 +268,7 @@ def _kill_everything_below(kernel: int) -> None:
             return
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
     """Our children, by Linux's /proc; elsewhere the kernel's group is all we know."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123 (pathlib costs an import)
