@@ -18,7 +18,9 @@ PLACES = {
 
 
 def _elsewhere(*marks):
-    return [pytest.param(name, marks=[pytest.mark.elsewhere, *marks]) for name in PLACES if not name.startswith("local")]
+    return [
+        pytest.param(name, marks=[pytest.mark.elsewhere, *marks]) for name in PLACES if not name.startswith("local")
+    ]
 
 
 EVERYWHERE = ["local", *_elsewhere()]

@@ -159,7 +159,6 @@ class Kernel:
 def manager_of(spec: KernelSpec) -> AsyncKernelManager:
     """A manager for one kernel of this kernelspec, wherever Jupyter would look for it. Our provisioners speak ipc."""
     import zmq.asyncio
-    from jupyter_client.connect import port_names
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
@@ -178,8 +177,8 @@ def manager_of(spec: KernelSpec) -> AsyncKernelManager:
         def write_connection_file(self, **kwargs: Any) -> None:
             """A kernel that gets its connection from its provisioner needs no file that holds its key."""
             if getattr(self.provisioner, "is_forked", False):
-                for number, name in enumerate(port_names, 1):
-                    setattr(self, name, number)
+                for number, name in enumerate(("shell", "iopub", "stdin", "control", "hb"), 1):
+                    setattr(self, f"{name}_port", number)
             else:
                 super().write_connection_file(**kwargs)
 

@@ -121,8 +121,8 @@ class ForkServer:
     def _become_kernel(self, request: dict[str, Any], output: int, listening: list[int]) -> NoReturn:
         """Turn this fork of the server into a kernel of its own group, environment, directory and limits."""
         signal.set_wakeup_fd(-1)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        for handled, handler in self._handlers.items():
+            signal.signal(handled, handler)
         launcher.set_child_subreaper()
         for ours in (self._control, self._wake, self._woken, *(kernel.link for kernel in self._kernels.values())):
             ours.close()
@@ -203,7 +203,9 @@ def _tell(kernel: _Kernel, number: int) -> None:
 
 def main(control_fd: int) -> None:
     """Serve the host at the other end of `control_fd` until it ends."""
-    handlers = {number: signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}}
+    handlers = {
+        number: signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    }
     launcher.ignore_signals()
     launcher.set_child_subreaper()
     sys.modules["debugpy"] = None  # type: ignore[assignment]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
-import functools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from rlm_kernel.provisioners.environ import scrub_environ
@@ -20,8 +20,10 @@ from rlm_kernel.provisioners.environ import scrub_environ
 _SERVER = ("-P", "-m", "rlm_kernel.provisioners.fork_server")
 _MAX_SERVERS = 4
 """Interpreters that differ in what is fixed when Python starts, such as the seed of the hashes."""
+_SEED = "PYTHONHASHSEED"
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "DYLD_", "HOME", "VIRTUAL_ENV")
 """Variables that an interpreter reads when it starts: kernels of one server have the same."""
+_END_SECONDS = 5.0
 _LOST = 1
 """The exit status of a kernel whose server has ended before it could report one."""
 
@@ -39,8 +41,9 @@ class ForkedProcess:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, link: socket.socket, pid: int) -> None:
+    def __init__(self, link: socket.socket, pid: int, server: _Server) -> None:
         self.pid = pid
+        self._server = server
         self.returncode: int | None = None
         self._link = link
 
@@ -71,6 +74,7 @@ class ForkedProcess:
         """Have the kernel killed, and all that it started. `wait` returns when that is done."""
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_WR)
+        self._server.wake()
 
     terminate = kill
 
@@ -105,7 +109,8 @@ async def fork(
     with theirs:
         ours.setblocking(False)
         try:
-            _server(python, request["env"]).send(request, [theirs, output, *listening])
+            server = _server(python, request["env"])
+            server.send(request, [theirs, output, *listening])
             theirs.close()
             reported = await asyncio.get_running_loop().sock_recv(ours, 64)
         except BaseException:
@@ -114,12 +119,19 @@ async def fork(
     if not reported:
         ours.close()
         raise ConnectionError("the process that kernels are forked from has ended")
-    return ForkedProcess(ours, int(reported))
+    return ForkedProcess(ours, int(reported), server)
 
 
-def can_fork(env: Mapping[str, str]) -> bool:
-    """Whether kernels are forked here, and there is a server for such an interpreter or room for one more."""
-    return sys.platform == "linux" and (len(_servers) < _MAX_SERVERS or _kind(sys.executable, env) in _servers)
+def can_fork(environ: Mapping[str, str], added: Mapping[str, str]) -> bool:
+    """Whether a kernel can be forked here.
+
+    Args:
+        environ: variables of every kernel.
+        added: variables that the user adds. A kernel whose interpreter has to start with them is not forked.
+    """
+    if sys.platform != "linux" or any(name.startswith(_READ_AT_START) for name in added.keys() - {_SEED}):
+        return False
+    return len(_servers) < _MAX_SERVERS or _kind(sys.executable, {**environ, **added}) in _servers
 
 
 def _kind(python: str, env: Mapping[str, str]) -> tuple[Any, ...]:
@@ -129,7 +141,9 @@ def _kind(python: str, env: Mapping[str, str]) -> tuple[Any, ...]:
 def _server(python: str, env: Mapping[str, str]) -> _Server:
     kind = _kind(python, env)
     with _lock:
-        if kind not in _servers or not _servers[kind].is_alive():
+        if kind in _servers and not _servers[kind].is_alive():
+            _servers.pop(kind).close()
+        if kind not in _servers:
             _servers[kind] = _Server(python, dict(kind[1:]))
         return _servers[kind]
 
@@ -141,7 +155,7 @@ class _Server:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 (our own module)
                 [python, *_SERVER, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -154,14 +168,36 @@ class _Server:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
+    def wake(self) -> None:
+        """Let it go on: a cell may have stopped it."""
+        if self.is_alive():
+            self._process.send_signal(signal.SIGCONT)
+
+    def forget(self) -> None:
+        """Let go of a server that another process started."""
+        self._control.close()
+        self._process.returncode = 0  # nothing to wait for
+
+    def close(self) -> None:
+        """End the server, and with it all its kernels."""
+        self._control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+
     def send(self, request: Mapping[str, Any], descriptors: Sequence[Any]) -> None:
         socket.send_fds(self._control, [json.dumps(request).encode()], [one.fileno() for one in descriptors])
+
+
+@atexit.register
+def _close_servers() -> None:
+    while _servers:
+        _servers.popitem()[1].close()
 
 
 def _forget_servers() -> None:
     """In a fork of this process: these servers are not its own, and must not outlive their host by its copies."""
     for server in _servers.values():
-        server._control.close()
+        server.forget()
     _servers.clear()
 
 

@@ -43,6 +43,7 @@ class LocalKernel(LocalProcess):
     is_forked = False
     """Whether the kernel gets its connection from us, so that no file need hold the key."""
     _host_pipe: int | None = None
+    process: Any  # a `Popen`, or what stands for one
     _forked: forked.ForkedProcess | None = None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
@@ -52,8 +53,14 @@ class LocalKernel(LocalProcess):
         return kwargs if self.is_forked else self._with_options(kwargs)
 
     def _can_be_forked(self) -> bool:
-        ours = self.private_cwd and self.kernel_spec.argv[1:4] == _LAUNCHER and self.parent.transport == "ipc"
-        return ours and self.fork and forked.can_fork({**scrub_environ(os.environ), **self.kernel_spec.env, **self.env})
+        manager = self.parent
+        if manager is None or manager.transport != "ipc" or self.kernel_spec.argv[1:4] != _LAUNCHER:
+            return False
+        return (
+            self.private_cwd
+            and self.fork
+            and forked.can_fork(scrub_environ(os.environ), {**self.kernel_spec.env, **self.env})
+        )
 
     def _with_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Put the launcher's options before those of ipykernel."""
@@ -66,22 +73,23 @@ class LocalKernel(LocalProcess):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Have the kernel forked, or start the watchdog, which starts it."""
-        if self.is_forked:
-            try:
-                self.process = self._forked = await self._fork(cmd, kwargs)
-                self.pid = self._forked.pid
-                return self.connection_info
-            except OSError as error:
-                warnings.warn(f"Kernels are started one by one, which takes longer: {error}.", stacklevel=2)
-                self.is_forked = False
-                self.parent.write_connection_file()
-                cmd = self._with_options({"cmd": cmd})["cmd"]
-        return await self._launch(cmd, kwargs)
+        if not self.is_forked:
+            return await self._launch(cmd, kwargs)
+        try:
+            self.process = self._forked = await self._fork(cmd, kwargs)
+        except OSError as error:
+            warnings.warn(f"Kernels are started one by one, which takes longer: {error}.", stacklevel=2)
+            self.is_forked = False
+            assert self.parent is not None
+            self.parent.write_connection_file()
+            return await self._launch(self._with_options({"cmd": cmd})["cmd"], kwargs)
+        self.pid = self._forked.pid
+        return self.connection_info
 
     async def _fork(self, cmd: list[str], kwargs: dict[str, Any]) -> forked.ForkedProcess:
         """Listen at the kernel's sockets, and hand them to a fork of the server. Clients can connect at once."""
         addresses = [address(self.connection_info, channel) for channel in _CHANNELS]
-        connection = {**self.connection_info, "key": self.connection_info["key"].decode()}
+        key: Any = self.connection_info["key"]
         request = {
             "argv": cmd[cmd.index("-f") :],
             "env": kwargs["env"],
@@ -89,7 +97,7 @@ class LocalKernel(LocalProcess):
             "memory": None if self.memory is None else size_in_bytes(self.memory),
             "directory": str(self.directory),
             "addresses": addresses,
-            "connection": connection,
+            "connection": {**self.connection_info, "key": key.decode()},
         }
         with ExitStack() as opened:
             listening = [opened.enter_context(listen(one)) for one in addresses]
