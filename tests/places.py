@@ -6,6 +6,9 @@ each place; with `anywhere` it does so in `pytest --full` only.
 
 from __future__ import annotations
 
+import contextlib
+
+import psutil
 import pytest
 
 PLACES = {
@@ -43,3 +46,13 @@ def provided(name, request):
     if fixture is not None:
         request.getfixturevalue(fixture)
     return environment, options
+
+
+def living_kernels():
+    """The processes of the local kernels of this process: children of its fork servers and launchers."""
+    found = []
+    for watchdog in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if {"rlm_kernel.provisioners.fork_server", "rlm_kernel.provisioners.launcher"} & {*watchdog.cmdline()}:
+                found += watchdog.children()
+    return found
