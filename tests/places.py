@@ -6,10 +6,14 @@ each place; with `anywhere` it does so in `pytest --full` only.
 
 from __future__ import annotations
 
+import contextlib
+
+import psutil
 import pytest
 
 PLACES = {
     "local": ("local", {}, None),
+    "local-plain": ("local", {"fork": False}, None),
     "docker": ("docker", {"packages": ["pillow"]}, "docker_engine"),
     "docker-relay": ("docker", {"packages": ["pillow"], "transport": "relay"}, "docker_engine"),
     "modal": ("modal", {}, "modal_emulator"),
@@ -17,7 +21,9 @@ PLACES = {
 
 
 def _elsewhere(*marks):
-    return [pytest.param(name, marks=[pytest.mark.elsewhere, *marks]) for name in PLACES if name != "local"]
+    return [
+        pytest.param(name, marks=[pytest.mark.elsewhere, *marks]) for name in PLACES if not name.startswith("local")
+    ]
 
 
 EVERYWHERE = ["local", *_elsewhere()]
@@ -40,3 +46,13 @@ def provided(name, request):
     if fixture is not None:
         request.getfixturevalue(fixture)
     return environment, options
+
+
+def living_kernels():
+    """The processes of the local kernels of this process: children of its fork servers and launchers."""
+    found = []
+    for watchdog in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if {"rlm_kernel.provisioners.fork_server", "rlm_kernel.provisioners.launcher"} & {*watchdog.cmdline()}:
+                found += watchdog.children()
+    return found

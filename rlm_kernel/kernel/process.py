@@ -92,6 +92,8 @@ class Kernel:
             raise KernelError(
                 f"The kernel ended while it started. Is ipykernel installed in its Python?{self._last_output()}"
             )
+        if (seal := getattr(self._manager.provisioner, "seal", None)) is not None:
+            seal()
 
     def why(self) -> str:
         """Why the kernel ended, if its provisioner knows (a time limit, for example); else an empty string."""
@@ -168,13 +170,21 @@ def manager_of(spec: KernelSpec) -> AsyncKernelManager:
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002
             return spec
 
-    class WithoutSocket(AsyncKernelManager):
+    class OwnManager(AsyncKernelManager):
         """Has no connection of its own to the kernel: it is not needed, and the kernel could fill our memory by it."""
 
         def _connect_control_socket(self) -> None:
             pass
 
-    return WithoutSocket(
+        def write_connection_file(self, **kwargs: Any) -> None:
+            """A kernel that gets its connection from its provisioner needs no file that holds its key."""
+            if getattr(self.provisioner, "is_forked", False):
+                for number, name in enumerate(("shell", "iopub", "stdin", "control", "hb"), 1):
+                    setattr(self, f"{name}_port", number)
+            else:
+                super().write_connection_file(**kwargs)
+
+    return OwnManager(
         kernel_name="rlm",
         kernel_spec_manager=OneSpec(),
         transport="ipc" if kernelspecs.provisioner_name(spec.to_dict()) in kernelspecs.OUR_PROVISIONERS else "tcp",

@@ -144,6 +144,8 @@ class Environment:
         if (name := provisioner_name(fields)) in OUR_PROVISIONERS:
             env = {**provisioner.get("config", {}).get("env", {}), **hashes, **self.options.get("env", {})}
             config |= {"env": env, "private_cwd": True}
+            if name == "rlm-local" and self.attachable:
+                config["fork"] = False  # others connect by its connection file, and a forked kernel has none
         else:
             fields["env"] = {**fields.get("env", {}), **hashes}
         provisioner |= {"provisioner_name": name, "config": config}

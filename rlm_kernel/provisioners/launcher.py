@@ -37,7 +37,7 @@ _QUICK = ("--HistoryManager.enabled=False", "--IPythonKernel._execute_sleep=0.0"
 """A cell does not wait for the SQLite file of the history, and not half a millisecond for its output."""
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 OUT_OF_MEMORY = "The system killed the kernel: it used all the memory that there is."
-_NOT_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+NEVER_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 """The first two cannot be ignored. If the last one was, no child could be waited for."""
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PR_SET_CHILD_SUBREAPER = 36
@@ -52,13 +52,14 @@ def main(argv: list[str]) -> NoReturn:
     handed_over = _take_sockets(options["--handover"], kernel_argv) if "--handover" in options else {}
     kernel = os.fork()
     if kernel == 0:
-        _become_kernel(watchdog, options.get("--memory"), kernel_argv, handed_over)
+        memory = options.get("--memory")
+        become_kernel(watchdog, kernel_argv, memory=None if memory is None else int(memory), listening=handed_over)
     for fd in handed_over.values():
         os.close(fd)
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    set_child_subreaper()
     if "--contained" in options:
         _prctl(PR_SET_DUMPABLE, 0)
-    _ignore_signals()
+    ignore_signals()
     if "--contained" not in options:  # the provisioner ends a local watchdog with one of these
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _end_with(kernel))
@@ -91,6 +92,11 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
+def set_child_subreaper() -> None:
+    """Become the parent of the orphans below this process (Linux)."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
 def _take_sockets(handover: str, argv: list[str]) -> dict[str, int]:
     """The listening sockets that the host hands over, by the address that the kernel binds."""
     import json
@@ -113,8 +119,23 @@ def _out_of_memory() -> bool:
     return False
 
 
-def _become_kernel(watchdog: int, memory: str | None, argv: list[str], handed_over: dict[str, int]) -> NoReturn:
-    """Turn this process into ipykernel, in its own process group: interrupts reach its children, not the watchdog."""
+def become_kernel(
+    watchdog: int,
+    argv: list[str],
+    *,
+    memory: int | None,
+    listening: dict[str, int],
+    connection: dict[str, Any] | None = None,
+) -> NoReturn:
+    """Turn this process into ipykernel, in its own process group: interrupts reach its children, not the watchdog.
+
+    Args:
+        watchdog: the parent process. The kernel ends with it.
+        argv: ipykernel's arguments.
+        memory: bytes that the kernel may allocate; None: no limit.
+        listening: descriptors of the sockets that the host listens at, by their addresses.
+        connection: what a connection file contains; None: `argv` names the file.
+    """
     os.setsid()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != watchdog:
@@ -123,10 +144,10 @@ def _become_kernel(watchdog: int, memory: str | None, argv: list[str], handed_ov
     os.dup2(null, 0)
     os.close(null)
     if memory is not None:
-        _limit_memory(int(memory))
-    if handed_over:
-        _reuse_sockets(handed_over)
-    _run_ipykernel(argv)
+        _limit_memory(memory)
+    if listening:
+        _reuse_sockets(listening)
+    _run_ipykernel(argv, connection)
     sys.exit(0)
 
 
@@ -145,7 +166,7 @@ def _reuse_sockets(handed_over: dict[str, int]) -> None:
     zmq.Socket.bind = bind_or_use  # type: ignore[assignment,method-assign]
 
 
-def _run_ipykernel(argv: list[str]) -> None:
+def _run_ipykernel(argv: list[str], connection: dict[str, Any] | None) -> None:
     """Start ipykernel without debugpy: its import takes as long as all the others together."""
     gc.disable()  # imports make no garbage
     sys.modules["debugpy"] = None  # type: ignore[assignment]
@@ -157,6 +178,16 @@ def _run_ipykernel(argv: list[str]) -> None:
         def _bind_socket(self, s: Any, port: int) -> Any:
             s.sndhwm = s.rcvhwm = 0
             return super()._bind_socket(s, port)
+
+        def init_connection_file(self) -> None:
+            if connection is None:
+                super().init_connection_file()
+            else:
+                self.load_connection_info(connection)
+
+        def write_connection_file(self, **kwargs: Any) -> None:
+            if connection is None:
+                super().write_connection_file(**kwargs)
 
     sys.argv = ["ipykernel_launcher", *argv]
     app = Unbounded.instance()
@@ -176,9 +207,9 @@ def _limit_memory(limit: int) -> None:
     resource.setrlimit(kind, (limit, limit))
 
 
-def _ignore_signals() -> None:
+def ignore_signals() -> None:
     """Ignore all signals: the code of the kernel may send any."""
-    for number in signal.valid_signals() - _NOT_IGNORED:
+    for number in signal.valid_signals() - NEVER_IGNORED:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -192,8 +223,7 @@ def _watch(kernel: int, *, pipe: bool) -> int | None:
         readable, _, _ = select.select(watched, [], [], pause)
         status = _reap(kernel)
         if status is not None:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            return exit_status(status)
         if (0 in readable and os.read(0, 1) == b"") or os.getppid() != host:
             return None
 
@@ -218,13 +248,19 @@ def _end_with(kernel: int) -> Callable[[int, object], None]:
     return end
 
 
+def exit_status(status: int) -> int:
+    """The exit status as a shell reports it, from that of `waitpid`."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
 def _kill_everything_below(kernel: int) -> None:
     """Kill the kernel's group, then the processes that were re-parented to us, until none is left."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(kernel, signal.SIGKILL)
     deadline = time.monotonic() + KILL_SECONDS
     while time.monotonic() < deadline:
-        for child in _children():
+        for child in children():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(child, signal.SIGKILL)
         try:
@@ -234,7 +270,7 @@ def _kill_everything_below(kernel: int) -> None:
             return
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
     """Our children, from Linux's /proc; empty on other systems, where only the kernel's group is known."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123 (pathlib costs an import)

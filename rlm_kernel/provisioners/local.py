@@ -8,13 +8,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import warnings
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+from traitlets import Bool
+
+from rlm_kernel.provisioners import forked
+from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.provisioners.local_base import LocalProcess
 from rlm_kernel.provisioners.traits import Memory
 from rlm_kernel.text import size_in_bytes
+from rlm_kernel.zmtp.sockets import address, listen
 
 WATCHDOG_SECONDS = 3.0
+
+_LAUNCHER = ["-P", "-m", "rlm_kernel.provisioners.launcher"]
+_CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 
 
 class LocalKernel(LocalProcess):
@@ -25,11 +36,34 @@ class LocalKernel(LocalProcess):
         reaches_out=False,  # without it there is no bound
     )
 
+    fork = Bool(
+        default_value=True, help="Fork the engine's kernels from one process that has imported ipykernel (Linux)."
+    ).tag(environment=True, reaches_out=False)
+
+    is_forked = False
+    """Whether the kernel gets its connection from us, so that no file need hold the key."""
     _host_pipe: int | None = None
+    process: Any  # a `Popen`, or what stands for one
+    _forked: forked.ForkedProcess | None = None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
-        """Put the launcher's options before those of ipykernel."""
+        """Decide how the kernel is started, and prepare that."""
+        self.is_forked = self._can_be_forked()
         kwargs = await super().pre_launch(**kwargs)
+        return kwargs if self.is_forked else self._with_options(kwargs)
+
+    def _can_be_forked(self) -> bool:
+        manager = self.parent
+        if manager is None or manager.transport != "ipc" or self.kernel_spec.argv[1:4] != _LAUNCHER:
+            return False
+        return (
+            self.private_cwd
+            and self.fork
+            and forked.can_fork(scrub_environ(os.environ), {**self.kernel_spec.env, **self.env})
+        )
+
+    def _with_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Put the launcher's options before those of ipykernel."""
         options = ["--host-pipe", "--remove", str(self.directory)]
         if self.memory is not None:
             options += ["--memory", str(size_in_bytes(self.memory))]
@@ -38,7 +72,45 @@ class LocalKernel(LocalProcess):
         return kwargs
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-        """Start the watchdog, which starts the kernel. Its standard input is a pipe whose writing end is ours."""
+        """Have the kernel forked, or start the watchdog, which starts it."""
+        if not self.is_forked:
+            return await self._launch(cmd, kwargs)
+        try:
+            self.process = self._forked = await self._fork(cmd, kwargs)
+        except OSError as error:
+            warnings.warn(f"Kernels are started one by one, which takes longer: {error}.", stacklevel=2)
+            self.is_forked = False
+            assert self.parent is not None
+            self.parent.write_connection_file()
+            return await self._launch(self._with_options({"cmd": cmd})["cmd"], kwargs)
+        self.pid = self._forked.pid
+        return self.connection_info
+
+    async def _fork(self, cmd: list[str], kwargs: dict[str, Any]) -> forked.ForkedProcess:
+        """Listen at the kernel's sockets, and hand them to a fork of the server. Clients can connect at once."""
+        addresses = [address(self.connection_info, channel) for channel in _CHANNELS]
+        key: Any = self.connection_info["key"]
+        request = {
+            "argv": cmd[cmd.index("-f") :],
+            "env": kwargs["env"],
+            "cwd": kwargs["cwd"],
+            "memory": None if self.memory is None else size_in_bytes(self.memory),
+            "directory": str(self.directory),
+            "addresses": addresses,
+            "connection": {**self.connection_info, "key": key.decode()},
+        }
+        with ExitStack() as opened:
+            listening = [opened.enter_context(listen(one)) for one in addresses]
+            return await forked.fork(cmd[0], request, self.open_log(), listening)
+
+    def seal(self) -> None:
+        """Let nobody else connect to a kernel that was forked."""
+        if self.is_forked:
+            for channel in _CHANNELS:
+                Path(address(self.connection_info, channel).removeprefix("ipc://")).unlink(missing_ok=True)
+
+    async def _launch(self, cmd: list[str], kwargs: dict[str, Any]) -> Any:
+        """Start the watchdog. Its standard input is a pipe whose writing end is ours."""
         reading, self._host_pipe = os.pipe()
         try:
             return await super().launch_kernel(cmd, stdin=reading, **kwargs)
@@ -49,6 +121,10 @@ class LocalKernel(LocalProcess):
         """Tell the watchdog to kill the kernel and all it started; kill the watchdog if it does not."""
         if self.process is None:
             return
+        if self._forked is not None:
+            self._forked.kill()
+            await self.wait()
+            return
         # After SIGTERM the watchdog leaves the directory to us; after the end of the pipe it would remove that too.
         self.process.terminate()
         self.process.send_signal(signal.SIGCONT)  # a cell may have stopped it
@@ -58,6 +134,16 @@ class LocalKernel(LocalProcess):
         except TimeoutError:
             await super().kill()  # the kernel dies with its watchdog
             await self.wait()
+
+    async def wait(self) -> int | None:
+        """Wait for the end of the kernel, and of what it started."""
+        if self._forked is None:
+            return await super().wait()
+        status = await self._forked.wait()
+        if self.process is not None:
+            self._forked.close()
+            self.process = None
+        return status
 
     async def terminate(self, restart: bool = False) -> None:
         """The same as `kill`: a kernel has nothing to save."""

@@ -79,9 +79,14 @@ class LocalProcess(LocalProvisioner):
         return str(work)
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-        """Start the process. Its standard output and error go to a file that lives as long as the kernel."""
+        """Start the process."""
+        log = self.open_log()
+        return await super().launch_kernel(cmd, **{"stdout": log, "stderr": log, **kwargs})
+
+    def open_log(self) -> IO[bytes]:
+        """The file of the process's standard output and error. It lives as long as the kernel."""
         self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115 (closed by `cleanup`)
-        return await super().launch_kernel(cmd, **{"stdout": self._log, "stderr": self._log, **kwargs})
+        return self._log
 
     def diagnosis(self) -> str:
         """What the process wrote to its standard output and error before ipykernel took those over."""

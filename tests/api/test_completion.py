@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from places import living_kernels
 from selection import mostly_full
 
 from rlm import RLM, ConfigError, LMError, ScriptedLM
@@ -80,19 +81,19 @@ async def test_leaving_the_stream_stops_the_run():
         if isinstance(event, CellOutput):
             break
     await stream.aclose()
-    assert kernels() == []
+    assert living_kernels() == []
 
 
 async def test_cancelling_a_completion_leaves_nothing():
     lm = endless()
     task = asyncio.create_task(RLM(lm).acompletion("x"))
     async with asyncio.timeout(20):
-        while not kernels():
+        while not living_kernels():
             await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert kernels() == []
+    assert living_kernels() == []
 
 
 async def test_completions_that_are_cancelled_at_once_leave_no_thread_and_no_empty_log(tmp_path):
@@ -102,7 +103,7 @@ async def test_completions_that_are_cancelled_at_once_leave_no_thread_and_no_emp
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    assert kernels() == []
+    assert living_kernels() == []
     assert not {"rlm-context", "rlm-notebook"} & {thread.name for thread in threading.enumerate()}
     assert [log for log in tmp_path.glob("*.jsonl") if not log.read_text()] == []
 
@@ -121,7 +122,7 @@ def test_tools_may_ask_an_rlm_themselves_many_at_once():
 def test_a_failing_completion_leaves_nothing():
     with pytest.raises(LMError):
         RLM(ScriptedLM(["```repl\n1\n```"])).completion("x")
-    assert kernels() == []
+    assert living_kernels() == []
 
 
 CTRL_C = textwrap.dedent(
@@ -208,7 +209,3 @@ def footprint():
         "system threads": me.num_threads(),
         "descriptors": me.num_fds(),
     }
-
-
-def kernels():
-    return [p for p in psutil.Process().children(recursive=True) if "launcher" in " ".join(p.cmdline())]

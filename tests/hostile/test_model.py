@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import contextlib
 import json
 import resource
 import shutil
@@ -21,7 +20,7 @@ import psutil
 import pytest
 from fuzz import linear, texts
 from hostile.bounded import FLOODS, MAX_GROWTH, PATIENCE, hosts
-from places import LOCAL_AND_DOCKER
+from places import LOCAL_AND_DOCKER, living_kernels
 from recorded_runs import code, record
 from selection import mostly_full
 
@@ -609,17 +608,6 @@ def leads(code):
     return ScriptedLM([Reply(f"```repl\n{code}\n```", "root", Usage(10, 5, cost=0.0))], model="root")
 
 
-def kernels():
-    """Kernels that we have started and that are alive; a launcher and the kernel itself name the same file."""
-    files = set()
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            command = process.cmdline()
-            if "rlm_kernel.provisioners.launcher" in command:
-                files.add(command[-1])
-    return len(files)
-
-
 class Counts:
     """Counts the kernels while it is entered."""
 
@@ -635,7 +623,7 @@ class Counts:
 
     def _count(self):
         while not self._over.wait(0.02):
-            self.most = max(self.most, kernels())
+            self.most = max(self.most, len(living_kernels()))
 
 
 async def test_calls_that_a_cell_gives_up_before_their_answer_are_not_free():
@@ -680,7 +668,7 @@ async def test_children_that_wait_for_a_kernel_end_with_the_time():
     )
     with pytest.raises(TimeoutExceededError):
         await asyncio.wait_for(rlm.acompletion("go"), 60)
-    assert kernels() == 0
+    assert living_kernels() == []
 
 
 async def test_children_that_wait_for_a_kernel_end_when_the_run_is_cancelled():
@@ -700,7 +688,7 @@ async def test_children_that_wait_for_a_kernel_end_when_the_run_is_cancelled():
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 60)
     assert len(lm.calls) == 2
-    assert kernels() == 0
+    assert living_kernels() == []
 
 
 TAKES_NOTHING = "get_ipython().kernel.rlm_guest.put = lambda *_: __import__('time').sleep(600)\nFINAL('done')"
