@@ -25,14 +25,22 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 _lock = threading.Lock()
 _clients: dict[str, APIClient] = {}
 
-_REFUSALS: tuple[tuple[str, type[RLMError], str], ...] = (
-    ("no space left on device", KernelError, "the engine's disk is full: docker system prune makes room"),
-    ("could not select device driver", ConfigError, "gpus needs a graphics card and NVIDIA's container toolkit"),
-    ("bind source path does not exist|mount path|[Dd]uplicate mount point|invalid mount", ConfigError, "see mounts"),
-    ("[Rr]ange of CPUs", ConfigError, "ask for fewer cpus"),
-    ("[Mm]inimum memory", ConfigError, "ask for more memory"),
-    (r"network [^\n]{0,300}? not found", ConfigError, "docker network ls lists what network may be"),
-    (r'"?python3"?:? [^\n]{0,300}?not found', ConfigError, "the image has no python3: choose one that has"),
+_REFUSALS: tuple[tuple[re.Pattern[str], type[RLMError], str], ...] = (
+    (re.compile("no space left on device"), KernelError, "the engine's disk is full: docker system prune makes room"),
+    (
+        re.compile("could not select device driver"),
+        ConfigError,
+        "gpus needs a graphics card and NVIDIA's container toolkit",
+    ),
+    (
+        re.compile("bind source path does not exist|mount path|[Dd]uplicate mount point|invalid mount"),
+        ConfigError,
+        "see mounts",
+    ),
+    (re.compile("[Rr]ange of CPUs"), ConfigError, "ask for fewer cpus"),
+    (re.compile("[Mm]inimum memory"), ConfigError, "ask for more memory"),
+    (re.compile(r"network [^\n]{0,300}? not found"), ConfigError, "docker network ls lists what network may be"),
+    (re.compile(r'"?python3"?:? [^\n]{0,300}?not found'), ConfigError, "the image has no python3: choose one that has"),
 )
 """Patterns of the engine's messages, the error that each becomes, and what helps."""
 
@@ -172,7 +180,7 @@ def translate_errors(doing: str) -> Iterator[None]:
 
 def _refusal(doing: str, message: str) -> RLMError:
     for pattern, kind, hint in _REFUSALS:
-        if re.search(pattern, message):
+        if pattern.search(message):
             return kind(f"{doing}: {hint}. Docker says: {message}")
     return KernelError(f"{doing}. Docker says: {message}")
 
