@@ -92,6 +92,10 @@ class Kernel:
             raise KernelError(
                 f"The kernel ended while it started. Is ipykernel installed in its Python?{self._last_output()}"
             )
+        self._seal()
+
+    def _seal(self) -> None:
+        """We are connected: no one else has to be able to connect."""
         if (seal := getattr(self._manager.provisioner, "seal", None)) is not None:
             seal()
 

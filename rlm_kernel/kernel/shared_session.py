@@ -69,6 +69,9 @@ class ExternalKernel(Kernel):
     def _last_output(self) -> str:
         return ""
 
+    def _seal(self) -> None:
+        pass
+
 
 class SharedSession(Session):
     """A session on a kernel whose cells another client runs. Make it with `join`."""

@@ -13,6 +13,7 @@ import sys
 import time
 import tracemalloc
 import warnings
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import nbformat
@@ -136,7 +137,7 @@ def test_resume_and_live_replay_ask_no_server_of_a_log(forged, thief):
     ids=str,
 )
 def test_no_option_of_a_log_chooses_where_litellm_sends_a_key(kwargs, forged, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleSpec(name, None, origin="here"))
     log = forged(backend="litellm", backend_kwargs={"model_name": "openai/m", **kwargs})
     with pytest.raises(ConfigError, match="which would get a key that litellm finds|decides who gets a key"):
         resumed_models(log)

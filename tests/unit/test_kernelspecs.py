@@ -58,7 +58,7 @@ def test_an_environment_that_is_not_built_says_what_there_is(name):
 
 
 def test_an_unknown_option_is_refused_with_the_list():
-    expected = r"no option 'image' for 'local'\. Allowed: setup_code, cell_timeout, pool, .*cwd, env, memory"
+    expected = r"no option 'image' for 'local'\. Allowed: setup_code, cell_timeout, pool, .*cwd, env, fork, memory"
     with pytest.raises(ConfigError, match=expected):
         environment("local", {"image": "python:3.11-slim"})
 

@@ -75,7 +75,7 @@ def test_the_search_reads_everything_and_escape_leaves_it(open_page, served, log
     page.get_by_role("heading", name="Turn 3").wait_for()
     page.keyboard.press("/")
     page.keyboard.type("len(CONTEXT)")
-    page.locator(".hits li").first.wait_for()
+    page.get_by_text("2 places").wait_for()
     assert [row.split("\n")[0] for row in page.locator(".hits li").all_inner_texts()] == [
         f"Child of cell 3 {BELOW} Turn 1 · model",
         f"Child of cell 3 {BELOW} Cell 1 · code",
