@@ -128,12 +128,14 @@ class AnthropicAdapter(ProviderAdapter):
         fields = {**(self.extra_body or {}), **(self.sampling_args or {})}
         if schema is not None:
             fields["output_config"] = {**fields.get("output_config", {}), "format": _format(schema)}
+        if system.strip():
+            fields["system"] = [_text_block(system) | CACHED]
+        # The messages are in extra_body, because the SDK walks through the argument in Python.
         return {
             "model": self.model_name,
-            "messages": turns,
+            "messages": [],
             "max_tokens": max_tokens,
-            "extra_body": fields,
-            **({"system": [_text_block(system) | CACHED]} if system.strip() else {}),
+            "extra_body": {**fields, "messages": turns},
         }
 
     async def send(self, client: Any, request: dict[str, Any], *, stream: bool) -> Any:

@@ -54,11 +54,13 @@ class OpenAIAdapter(ProviderAdapter):
         self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The arguments of `chat.completions.create`."""
+        # As extra_body, because the SDK refuses arguments that it does not know, such as top_k, and because it walks
+        # through the argument `messages` in Python: at turn 240 that took nine tenths of the time of a call.
+        fields = {**(self.extra_body or {}), **(self.sampling_args or {}), **response_format(schema)}
         return {
             "model": self.model_name,
-            "messages": [chat_message(m) for m in messages],
-            # As extra_body, because the SDK refuses arguments that it does not know, such as top_k.
-            "extra_body": {**(self.extra_body or {}), **(self.sampling_args or {}), **response_format(schema)},
+            "messages": [],
+            "extra_body": {**fields, "messages": [chat_message(m) for m in messages]},
             **({} if max_tokens is None else {self._limit_name: max_tokens}),
         }
 

@@ -130,9 +130,8 @@ class OutputCollector:
         self._tails: dict[str, Tail] = {}
         self._last: list[Output] = []
         self._displays: dict[str, Display] = {}
-        self._places: dict[
-            int, tuple[Display, int]
-        ] = {}  # of an item: its display, and its number among the outputs of it
+        # Of an item: its display, and its number among the outputs of it.
+        self._places: dict[int, tuple[Display, int]] = {}
         self._left_out = 0
         self._clear_next = False
 

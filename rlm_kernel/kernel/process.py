@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlm_kernel._async import shielded
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 0.05
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""Exit statuses after SIGKILL: of a child process, and as a shell reports them."""
 CUT_SECONDS = 1.0
 """For a process to end that has closed its connections."""
 
@@ -35,12 +38,14 @@ class Kernel:
     Attributes:
         channels: its sockets.
         died: done when the process has ended, for any reason.
+        was_killed: whether it has ended by SIGKILL.
     """
 
     def __init__(self, manager: AsyncKernelManager, receiver: Receiver) -> None:
         self._manager = manager
         self._listed: Path | None = None
         self._cut_off = ""
+        self.was_killed = False
         self.channels = Channels(_client(manager), receiver)
         self.died = asyncio.ensure_future(self._end())
 
@@ -148,7 +153,9 @@ class Kernel:
         try:
             await asyncio.wait([ended, self.channels.cut], return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({ended}, timeout=CUT_SECONDS)
-            if not ended.done():
+            if ended.done():
+                self.was_killed = ended.result() in _KILLED
+            else:
                 self._cut_off = f"Its process was still there, but {self.channels.cut.result()}."
         finally:
             ended.cancel()

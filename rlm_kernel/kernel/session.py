@@ -224,6 +224,18 @@ class Session:
     # -- start
 
     async def _start(self) -> None:
+        """Start a kernel; one more if it is killed before it answers, for example by the code of another kernel."""
+        try:
+            await self._start_kernel()
+        except KernelError:
+            if self._kernel is None or not self._kernel.was_killed:
+                raise
+            await self.close()
+            await self._start_kernel()
+        if self._environment.setup_code:
+            await self._set_up(self._environment.setup_code)
+
+    async def _start_kernel(self) -> None:
         comm = HostComm(self._send_to_guest, self._responder)
         kernel = self._kernel = await self._new_kernel(self._receiver(comm))
         self._comm = comm
@@ -233,8 +245,6 @@ class Session:
         await kernel.ready(request.replied)
         if (reply := request.reply or {}).get("status") == "error":
             raise KernelError(f"The guest did not start: {reply.get('ename')}: {reply.get('evalue')}")
-        if self._environment.setup_code:
-            await self._set_up(self._environment.setup_code)
 
     async def _new_kernel(self, receiver: Receiver) -> Kernel:
         return await pool.take_kernel(self._environment, self._seed, receiver)

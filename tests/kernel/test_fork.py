@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 
 import psutil
 import pytest
 
+from rlm_kernel.kernel.process import Kernel
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners import forked
 from rlm_kernel.provisioners.kernelspecs import environment
@@ -150,3 +152,19 @@ async def test_sixteen_kernels_at_once(echo):
     assert len(set(values)) == 16
     await asyncio.gather(*(session.close() for session in sessions))
     assert not any(psutil.pid_exists(int(pid)) for pid in values)
+
+
+async def test_a_kernel_that_is_killed_while_it_starts_is_started_again(echo, monkeypatch):
+    start, killed = Kernel.start.__func__, []
+
+    async def start_and_kill_once(cls, *arguments):
+        kernel = await start(cls, *arguments)
+        if not killed:
+            killed.append(kernel)
+            os.kill(kernel._manager.provisioner.pid, signal.SIGKILL)
+        return kernel
+
+    monkeypatch.setattr(Kernel, "start", classmethod(start_and_kill_once))
+    async with await local(echo) as session:
+        assert await value(session, "1 + 1") == "2"
+    assert killed
