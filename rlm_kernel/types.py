@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from functools import reduce
 from typing import Any, Literal, NamedTuple, NotRequired, Self, TypedDict
@@ -167,16 +166,21 @@ class Usage:
 
     def plus(self, other: Usage) -> Usage:
         """Both together. The cost is unknown if one of them is."""
-        return self._combine(operator.add, other)
+        return self._plus(other, 1)
 
     def minus(self, other: Usage) -> Usage:
         """The rest without one of several calls. The cost is unknown if one of them is."""
-        return self._combine(operator.sub, other)
+        return self._plus(other, -1)
 
-    def _combine(self, operation: Callable[[Any, Any], Any], other: Usage) -> Usage:
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        combined: list[Any] = [None if None in pair else operation(*pair) for pair in pairs]
-        return Usage(*combined)
+    def _plus(self, other: Usage, sign: int) -> Usage:
+        return Usage(
+            self.input_tokens + sign * other.input_tokens,
+            self.output_tokens + sign * other.output_tokens,
+            self.cached_tokens + sign * other.cached_tokens,
+            None if self.cost is None or other.cost is None else self.cost + sign * other.cost,
+            self.estimated_tokens + sign * other.estimated_tokens,
+            self.estimated_cost + sign * other.estimated_cost,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +216,10 @@ class ModelUsageSummary:
     estimated_tokens: int = 0
     estimated_cost: float = 0.0
 
-    def plus(self, usage: Usage) -> ModelUsageSummary:
-        """The summary with one more call in it."""
-        total = self.usage.plus(usage) if self.total_calls else usage
-        return ModelUsageSummary(self.total_calls + 1, *astuple(total))
+    @classmethod
+    def of(cls, calls: int, total: Usage) -> Self:
+        """The summary of some calls with this usage in total."""
+        return cls(calls, *astuple(total))
 
     @property
     def usage(self) -> Usage:
@@ -411,14 +415,15 @@ class UsageMeter:
 
     def __init__(self, parent: UsageMeter | None = None) -> None:
         self._parent = parent
-        self._models: dict[str, ModelUsageSummary] = {}
+        self._models: dict[str, tuple[int, Usage]] = {}
 
     def add(self, model: str, usage: Usage) -> None:
         """Count one call of a model."""
-        self._models[model] = self._models.get(model, ModelUsageSummary()).plus(usage)
+        calls, total = self._models.get(model, (0, None))
+        self._models[model] = calls + 1, usage if total is None else total.plus(usage)
         if self._parent is not None:
             self._parent.add(model, usage)
 
     def summary(self) -> UsageSummary:
         """The sums until now."""
-        return UsageSummary(dict(self._models))
+        return UsageSummary({name: ModelUsageSummary.of(*counted) for name, counted in self._models.items()})

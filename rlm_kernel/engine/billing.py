@@ -78,7 +78,7 @@ class ModelCalls:
             on_failure(receipt.usage)
             raise
         assert receipt.usage is not None, "a reply is counted"
-        return replace(reply, usage=receipt.usage)
+        return reply if receipt.usage == reply.usage else replace(reply, usage=receipt.usage)
 
     def count(self, model: str, usage: Usage) -> None:
         """Count a call of an earlier run that this one resumes."""

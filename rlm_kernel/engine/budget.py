@@ -26,7 +26,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rlm_kernel.engine import estimates
 from rlm_kernel.engine.estimates import Bound
@@ -265,6 +265,8 @@ class Ledger:
 
     def _reservation(self, model: str, limit: Bound) -> tuple[float, float]:
         """Tokens and US dollars that a call may take; the price is only looked up where there is a budget."""
+        if self._budget.limit == self._tokens.limit == math.inf:
+            return 0, 0.0
         known = self._as_known(model, limit)
         if self._budget.limit == math.inf:
             return known.tokens, 0.0
@@ -290,8 +292,8 @@ class Ledger:
             dollars = rates.price(limit, read, wrote) * rates.cost_ratio
             return dollars if dollars < math.inf else None
 
-        read, wrote = (math.ceil(n * rates.token_ratio) for n in (limit.input_tokens, limit.output_tokens))
-        return replace(limit, input_tokens=read, output_tokens=wrote, price=price)
+        ratio = rates.token_ratio
+        return Bound(math.ceil(limit.input_tokens * ratio), math.ceil(limit.output_tokens * ratio), price)
 
     def _add(self, model: str, usage: Usage, meter: UsageMeter) -> None:
         meter.add(model, usage)
@@ -318,8 +320,9 @@ class Ledger:
             rates.owed = (0, 0)
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._queue:
+            self._changed.set()
+            self._changed = asyncio.Event()
 
     @property
     def _elapsed(self) -> float:

@@ -130,7 +130,7 @@ class SubCalls:
     def relive(self, cell: Cell) -> None:
         """Emit the events of a cell that ended in an earlier run again, and count what it cost."""
         for event in cell.recorded_events():
-            self.emit(event)
+            self.emit(replace(event))
         for model, usage in cell.spending():
             self.calls.count(model, usage)
 

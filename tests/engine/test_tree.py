@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 
 import pytest
 from selection import mostly_full
@@ -12,7 +11,7 @@ from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.errors import BudgetExceededError, LMError, TokenLimitExceededError
 from rlm_kernel.trajectory import events as said
-from rlm_kernel.types import ModelUsageSummary, Reply, Usage
+from rlm_kernel.types import Reply, Usage, UsageMeter
 
 CENT = 1 / 128
 """Prices are multiples of it: their sums are exact."""
@@ -84,10 +83,10 @@ def calls_of(events):
 
 
 def summed(calls):
-    sums = defaultdict(ModelUsageSummary)
+    meter = UsageMeter()
     for _, model, usage in calls:
-        sums[model] = sums[model].plus(usage)
-    return dict(sums)
+        meter.add(model, usage)
+    return meter.summary().model_usage_summaries
 
 
 async def test_three_levels_deep_and_sixteen_at_once_every_run_is_the_sum_of_its_events(run, events):
