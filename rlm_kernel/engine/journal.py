@@ -32,8 +32,12 @@ def keys(question: Query | ToolCall) -> tuple[str, ...]:
     return tuple(_key(question.kind, question.model, prompt, question.schema, seen) for prompt in question.prompts)
 
 
+_encode = json.JSONEncoder(sort_keys=True).encode
+"""`json.dumps` builds an encoder for each prompt of a batch."""
+
+
 def _key(*what: Any) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode("ascii")).hexdigest()
+    return hashlib.sha256(_encode(what).encode("ascii")).hexdigest()
 
 
 class Occurrences:
