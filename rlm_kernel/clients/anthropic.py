@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlm_kernel.clients.pricing import Tokens
-from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder, token_count
+from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder, field_of, token_count
 from rlm_kernel.schema.answer_schema import is_closed
 
 if TYPE_CHECKING:
@@ -41,37 +41,37 @@ class MessageBuilder(ReplyBuilder):
 
     def add(self, response: Any) -> str:
         """Read a message or an event, and return its text."""
-        match getattr(response, "type", None):
+        match field_of(response, "type"):
             case "message":
                 return self._add_message(response)
             case "message_start":
-                return self._add_message(response.message)
+                return self._add_message(field_of(response, "message"))
             case "content_block_start":
-                return self._add_block(response.content_block)
+                return self._add_block(field_of(response, "content_block"))
             case "content_block_delta":
-                return self._add_block(response.delta)
+                return self._add_block(field_of(response, "delta"))
             case "message_delta":
-                self._read_stop_reason(response.delta)
-                self._read_usage(getattr(response, "usage", None))
+                self._read_stop_reason(field_of(response, "delta"))
+                self._read_usage(field_of(response, "usage"))
         return ""
 
     def _add_message(self, message: Any) -> str:
         self.begun = True
-        self.model = getattr(message, "model", None) or self.model
+        self.model = field_of(message, "model") or self.model
         self._read_stop_reason(message)
-        self._read_usage(getattr(message, "usage", None))
-        blocks = getattr(message, "content", None)
+        self._read_usage(field_of(message, "usage"))
+        blocks = field_of(message, "content")
         return "".join(map(self._add_block, blocks)) if isinstance(blocks, list) else ""
 
     def _add_block(self, block: Any) -> str:
-        text = getattr(block, "text", None)
-        if getattr(block, "type", None) not in {"text", "text_delta"} or not isinstance(text, str):
+        text = field_of(block, "text")
+        if field_of(block, "type") not in {"text", "text_delta"} or not isinstance(text, str):
             return ""
         self.pieces.append(text)
         return text
 
     def _read_stop_reason(self, record: Any) -> None:
-        reason = getattr(record, "stop_reason", None)
+        reason = field_of(record, "stop_reason")
         if isinstance(reason, str):
             self.finish_reason = FINISH_REASONS.get(reason, reason)
 
@@ -112,13 +112,12 @@ class AnthropicAdapter(ProviderAdapter):
         # The SDK reads tokens and headers from the environment, which must not reach every server in base_url.
         client.auth_token = None
         client._custom_headers = dict(self.headers or {})  # noqa: SLF001 (the argument only adds to them)
-        _ = client.messages  # the SDK imports this part at first use: here, in the thread
         return client
 
     def build_request(
         self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The arguments of `messages.create`."""
+        """The body of the request."""
         system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
         turns = _alternate(messages)
         # A single question, as a sub-call sends it, is not repeated: writing it to the cache would cost more.
@@ -130,17 +129,12 @@ class AnthropicAdapter(ProviderAdapter):
             fields["output_config"] = {**fields.get("output_config", {}), "format": _format(schema)}
         if system.strip():
             fields["system"] = [_text_block(system) | CACHED]
-        # The messages are in extra_body, because the SDK walks through the argument in Python.
-        return {
-            "model": self.model_name,
-            "messages": [],
-            "max_tokens": max_tokens,
-            "extra_body": {**fields, "messages": turns},
-        }
+        return {"model": self.model_name, "messages": turns, "max_tokens": max_tokens, **fields}
 
     async def send(self, client: Any, request: dict[str, Any], *, stream: bool) -> Any:
-        """Call `messages.create`."""
-        return await client.messages.create(**request, **({"stream": True} if stream else {}))
+        """Post the request. Not with `messages.create`, which walks through all messages in Python for each call."""
+        body = {**request, "stream": True} if stream else request
+        return await client.post("/v1/messages", cast_to=object, body=body, stream=stream)
 
     def accepts_schema(self, schema: dict[str, Any]) -> bool:
         """Whether the schema allows no additional properties, which the mode would remove, and can be converted."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.clients.pricing import Tokens
-from rlm_kernel.clients.provider import ReplyBuilder, dollars, token_count
+from rlm_kernel.clients.provider import ReplyBuilder, dollars, field_of, token_count
 from rlm_kernel.schema.answer_schema import is_strict
 
 if TYPE_CHECKING:
@@ -46,18 +46,18 @@ class ChatReplyBuilder(ReplyBuilder):
 
     def add(self, response: Any) -> str:
         """Read a chat completion or a chunk, and return its text."""
-        self.model = getattr(response, "model", None) or self.model
+        self.model = field_of(response, "model") or self.model
         self.complaint = _find_complaint(response) or self.complaint
-        if (usage := getattr(response, "usage", None)) is not None:
+        if (usage := field_of(response, "usage")) is not None:
             self.tokens, self.cost = _read_tokens(usage), _read_cost(usage)
-        choices = getattr(response, "choices", None)
+        choices = field_of(response, "choices")
         return self._add_choice(choices[0]) if isinstance(choices, list) and choices else ""
 
     def _add_choice(self, choice: Any) -> str:
         self.begun = True
-        self.finish_reason = getattr(choice, "finish_reason", None) or self.finish_reason
-        message = getattr(choice, "message", None) or getattr(choice, "delta", None)
-        contents = (getattr(message, name, None) for name in ("content", "refusal"))
+        self.finish_reason = field_of(choice, "finish_reason") or self.finish_reason
+        message = field_of(choice, "message") or field_of(choice, "delta")
+        contents = (field_of(message, name) for name in ("content", "refusal"))
         text = next((content for content in contents if isinstance(content, str)), None)
         if text is not None:
             self.pieces.append(text)
@@ -68,7 +68,7 @@ def _find_complaint(response: Any) -> str | None:
     """The message of an error that came with status 200, or what came instead of JSON."""
     if isinstance(response, str):
         return "the reply is text, not JSON"
-    error = getattr(response, "error", None)
+    error = field_of(response, "error")
     message = error.get("message") if isinstance(error, Mapping) else error
     return str(message) if message else None
 
@@ -78,16 +78,16 @@ def _read_tokens(usage: Any) -> Tokens | None:
     prompt, completion = token_count(usage, "prompt_tokens"), token_count(usage, "completion_tokens")
     if prompt is None and completion is None:
         return None
-    details = getattr(usage, "prompt_tokens_details", None)
+    details = field_of(usage, "prompt_tokens_details")
     cached, written = token_count(details, "cached_tokens"), token_count(details, "cache_write_tokens")
     return Tokens(prompt or 0, completion or 0, cached or 0, written or 0)
 
 
 def _read_cost(usage: Any) -> float | None:
     """OpenRouter's charge. With the user's own key this is only its fee, and the provider charges the rest."""
-    cost = dollars(getattr(usage, "cost", None))
-    if cost is None or not getattr(usage, "is_byok", False):
+    cost = dollars(field_of(usage, "cost"))
+    if cost is None or not field_of(usage, "is_byok"):
         return cost
-    details = getattr(usage, "cost_details", None)
+    details = field_of(usage, "cost_details")
     upstream = dollars(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
     return None if upstream is None else cost + upstream

@@ -59,7 +59,6 @@ class PortkeyAdapter(OpenAIAdapter):
         )
         # Its SDK reads them from the environment; they are for OpenAI, not for the gateway.
         client.organization = client.project = None
-        _ = client.chat.completions  # imported at first use: here, in the thread
         return client
 
     @property

@@ -212,9 +212,14 @@ def check_key(key: str, variable: str | None) -> None:
         )
 
 
+def field_of(record: Any, name: str) -> Any:
+    """A field of decoded JSON, or of an SDK's object; None if it is missing."""
+    return record.get(name) if isinstance(record, Mapping) else getattr(record, name, None)
+
+
 def token_count(record: Any, name: str) -> int | None:
     """A number of tokens; None if it is missing or invalid, such as the -1 of a server that does not know."""
-    value = getattr(record, name, None)
+    value = field_of(record, name)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
