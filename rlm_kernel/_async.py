@@ -26,6 +26,9 @@ THREAD = "rlm-engine"
 CLEANUP_SECONDS = 1.5
 """How long Ctrl-C waits for the end of what it interrupts."""
 
+SHORT_CHARACTERS = 20_000
+"""A text up to this length is parsed in a few milliseconds at most. Two changes of thread cost as much."""
+
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 
@@ -88,6 +91,11 @@ def start_in_thread(work: Callable[[], T]) -> Future[T]:
 async def run_in_thread(work: Callable[[], T]) -> T:
     """Like `asyncio.to_thread`, with a thread for each call: work that waits for us must not fill our thread pool."""
     return await asyncio.wrap_future(start_in_thread(work))
+
+
+async def process(characters: int, work: Callable[[], T]) -> T:
+    """Do work on a text of this length: in a thread if it is long, because a deadline and Ctrl-C must not wait."""
+    return work() if characters <= SHORT_CHARACTERS else await asyncio.to_thread(work)
 
 
 def engine_loop() -> asyncio.AbstractEventLoop:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rlm_kernel._async import gather_or_cancel
+from rlm_kernel._async import gather_or_cancel, process
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import Models, RunConfig
@@ -192,12 +192,12 @@ class Engine:
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
-        parsed = await asyncio.to_thread(parse, reply.text)
+        parsed = await process(len(reply.text), partial(parse, reply.text))
         if _has_no_answer(parsed) and self.partial_answer is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
             await root.end_turn(reply, self._config.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
             reply = await root.ask(turns + 2)
-            parsed = await asyncio.to_thread(parse, reply.text)
+            parsed = await process(len(reply.text), partial(parse, reply.text))
         root.conversation.add(reply, "")
         answer = await self._answer_in_text(parsed)
         if answer is None:
@@ -225,7 +225,7 @@ class Engine:
         if self._schema is not None:
             return await self._root.ask_by_schema(1, self._schema)
         reply = await self._root.ask(1)
-        return (await asyncio.to_thread(without_thinking, reply.text)).strip()
+        return (await process(len(reply.text), partial(without_thinking, reply.text))).strip()
 
     async def _start_child(self, prompt: SubcallPrompt) -> RLMChatCompletion:
         """Run an RLM with its own kernel for one prompt of an `rlm_query`; the prompt is its context."""

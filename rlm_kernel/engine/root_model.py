@@ -6,11 +6,12 @@ the model can still read all of it.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from rlm_kernel._async import process
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.recorded import RecordedRun
@@ -199,7 +200,7 @@ class RootModel:
         )
         self.emit(events.Compacted(iteration=iteration, reply=reply, messages=tuple(unread)))
         await self.remember(talk.whole)
-        summary = (await asyncio.to_thread(without_thinking, reply.text)).strip()
+        summary = (await process(len(reply.text), partial(without_thinking, reply.text))).strip()
         talk.shrink(summary or "(empty)", self.config.profile.compacted() + self.ending)
 
     def _next_on_record(self) -> Reply | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from rlm_kernel._async import process
 from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.repl import Repl
@@ -73,7 +75,8 @@ class Turns:
     async def take(self, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
         """Run the code of a reply, or take its answer."""
         profile = self.config.profile
-        parsed = await asyncio.to_thread(parse, reply.text, finished=reply.finish_reason == "stop")
+        text, finished = reply.text, reply.finish_reason == "stop"
+        parsed = await process(len(text), lambda: parse(text, finished=finished))
         if parsed.cut:
             return Turn(message=profile.cut())
         if parsed.blocks:
@@ -125,8 +128,7 @@ class Turns:
     async def _outputs(
         self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, facts: ContextFacts
     ) -> str:
-        # In a thread: ten million characters take a while, and neither the deadline nor Ctrl-C may wait for that.
-        return await asyncio.to_thread(
+        message = partial(
             self.config.profile.outputs,
             results,
             notes=notes,
@@ -134,6 +136,7 @@ class Turns:
             max_iterations=self.config.max_iterations,
             facts=facts,
         )
+        return await process(sum(map(_characters, results)), message)
 
     async def _answer_beside_code(self, answer: TextAnswer, results: Sequence[CellResult]) -> Turn:
         """A text answer in a reply with code: a variable is the answer; a literal is a guess, and ignored."""
@@ -189,3 +192,12 @@ class Turns:
                 raise ErrorThresholdExceededError(
                     error_count=self._errors_in_a_row, threshold=limit, last_error=result.error.traceback
                 )
+
+
+def _characters(result: CellResult) -> int:
+    """The length of the texts that a model would read of a cell if nothing was clipped."""
+    texts = (
+        output["text"] if output["output_type"] == "stream" else output.get("data", {}).get("text/plain", "")
+        for output in result.outputs
+    )
+    return sum(map(len, texts)) + len(result.error.traceback if result.error else "")
