@@ -232,6 +232,8 @@ def _sendable_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _join_surrogates(text: str) -> str:
     """The text with surrogate pairs joined and lone surrogates replaced."""
+    if text.isascii():  # a flag of the string: the whole conversation comes here at every turn
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
