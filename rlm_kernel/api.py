@@ -45,8 +45,9 @@ class RLM(Unpicklable):
     Args:
         backend: the root model's provider, or an `LM` of your own.
         backend_kwargs: arguments of the provider, e.g. ``{"model_name": "gpt-5-mini"}``.
-        environment: where the model's code runs; ``"local"``.
-        environment_kwargs: `setup_code`, `env`, `cwd`, `cell_timeout` (seconds), `memory` (``"2g"``).
+        environment: where the model's code runs: ``"local"``, ``"docker"``, ``"modal"``, or an installed kernelspec.
+        environment_kwargs: `setup_code`, `env`, `cell_timeout` (seconds), `memory` (``"2g"``), and the options of the
+            environment, such as `image`, `packages` and `mounts` of Docker.
         depth: of this RLM in a tree of them.
         max_depth: at `depth >= max_depth` a completion is one plain call; below it `rlm_query` starts children.
         max_iterations: turns before the model is asked for its final answer.

@@ -113,12 +113,16 @@ def fetch_weights(arguments: Mapping[str, Any]) -> None:
             clients_options.fetch(backend, kwargs or {})
 
 
+def is_lm(backend: str, namespace: Mapping[str, Any]) -> bool:
+    """Whether a backend is given by the name of a variable that holds an `LM`."""
+    return backend not in registry.BACKENDS and callable(getattr(namespace.get(backend), "complete", None))
+
+
 def _model(
     backend: str, model: str, base_url: str, more: Mapping[str, Any], namespace: Mapping[str, Any]
 ) -> tuple[str | LM, dict[str, Any] | None]:
-    own = namespace.get(backend)
-    if backend not in registry.BACKENDS and callable(getattr(own, "complete", None)):
-        lm: LM = own  # type: ignore[assignment]
+    if is_lm(backend, namespace):
+        lm: LM = namespace[backend]
         return lm, None
     row = registry.find(backend)
     named = {"model_name": model, "base_url": base_url}

@@ -15,6 +15,7 @@ from IPython.display import HTML, Markdown, display
 
 from rlm_kernel import terminal
 from rlm_kernel.api import RLM
+from rlm_kernel.clients import registry
 from rlm_kernel.engine.record_access import Use, admitted
 from rlm_kernel.errors import RLMError
 from rlm_kernel.text import one_line
@@ -161,6 +162,9 @@ class RLMMagics(Magics, settings.Settings):
         terminal.print_line(commands.live_repls())
 
     def _do_model(self, options: Namespace) -> None:
+        assert self.shell is not None, "made with a shell"
+        if options.backend is not None and not arguments.is_lm(options.backend, self.shell.user_ns):
+            registry.find(options.backend)
         for name, value in (("backend", options.backend), ("base_url", options.base_url), ("model", options.name)):
             if value is not None:
                 settings.change(self, name, value)

@@ -2,7 +2,8 @@
 
 The log is signed with your key. `rlm replay`, `rlm resume` and `rlm export` then use the files and
 servers that it names, without asking; they are listed on stderr. Logs of your own runs are signed
-when they are written. For a notebook, its log in the same folder is signed.
+when they are written. For a notebook, its log in the same folder is signed; cells that were edited
+in the notebook still need --trust.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def add_option(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="let the record of another user use the files and servers that it names "
-        "(default: ask in a terminal, otherwise no)",
+        help="let the record of another user use the files and servers that it names, and run cells that were edited "
+        "in a notebook (default: ask in a terminal, otherwise no)",
     )
 
 

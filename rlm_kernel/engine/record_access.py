@@ -90,13 +90,14 @@ def admitted(recording: Recording, use: Use, trust: Trust = False) -> Recording:
     found = tuple(reaches(recording, use)) if flaw else tuple(_of_place(recording, use)) if use.code else ()
     if not found:
         return recording
-    why = f"you did not make this record: {flaw}" if flaw else f"{use.code}, and its author is unknown"
+    why = f"you did not make this record: {flaw}" if flaw else f"{use.code}: such cells are not in your signed record"
+    look = "Look at it first (rlm show)" if flaw else "Look at the notebook first"
     if trust is True or (callable(trust) and trust(_question(recording, found, why))):
         return recording
     if needed := [reach for reach in found if reach.needed]:
         raise RecordingError(
-            f"{recording.path.name} would use {_listed(needed)}, and {why}. Look at it first (rlm show), then allow "
-            "it with --trust (trust=True; papermill -p rlm_trust True), or run its cells isolated, in the default "
+            f"{recording.path.name} would use {_listed(needed)}, and {why}. {look}, then allow it "
+            "with --trust (trust=True; papermill -p rlm_trust True), or run its cells isolated, in the default "
             "image: --environment docker (environment='docker')." + " `rlm trust` signs it as yours." * bool(flaw)
         )
     warnings.warn(

@@ -165,8 +165,10 @@ class LlamaCppLM(BaseLM):
             self._path = await fetch_shared()
         settings = ServerSettings(str(self._path), self.model, self._n_ctx, self._n_parallel)
         self._server = server = shared_server(settings)
-        # Shielded, because other calls may wait for it when this one is cancelled.
-        return await asyncio.shield(asyncio.wrap_future(server.address)), server
+        address = asyncio.wrap_future(server.address)
+        # Shielded, because other calls may wait for it when this one is cancelled; its error is then theirs.
+        address.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(address), server
 
     async def _hint(self, error: LMError, server: Server) -> str:
         """What to do about an error, if this backend knows more than the message says; else empty."""
