@@ -87,7 +87,10 @@ def arguments_of(
     missing = sorted(name for name, value in arguments.items() if _holds_object(value))
     if missing:
         raise RecordingError(
-            f"{', '.join(missing)} held objects, which a log cannot store: give them again (on the command line: --backend and --model)."
+            raise RecordingError(
+                f"{', '.join(missing)} held objects, which a log cannot store: give them again (on the command line: "
+                "--backend and --model)."
+            )
         )
     if isinstance(sub_tools := arguments.get("custom_sub_tools"), list):
         arguments["custom_sub_tools"] = _tools(sub_tools)
