@@ -75,8 +75,20 @@ def arguments_of(
     known = recording.metadata.get("configuration")
     if not isinstance(known, dict):
         raise RecordingError(
-            f"{', '.join(missing)} held objects, which a log cannot store: give them again (on the command line: "
-            "--backend and --model)."
+            f"{recording.path} does not hold the arguments of its RLM: it was written by another tool."
+        )
+    arguments = {name: value for name, value in known.items() if name not in overrides}
+    _check_names(rlm, recording, arguments)
+    for name, belonging in _BELONGING.items():
+        if name in overrides and belonging not in overrides:
+            arguments.pop(belonging, None)
+    if not source.is_users:
+        _check_servers(recording, arguments)
+    missing = sorted(name for name, value in arguments.items() if _holds_object(value))
+    if missing:
+        names = ", ".join(missing)
+        raise RecordingError(
+            f"{names} held objects, which a log cannot store: give them again (in the command line: --backend, --model)."
         )
     if isinstance(sub_tools := arguments.get("custom_sub_tools"), list):
         arguments["custom_sub_tools"] = _tools(sub_tools)
