@@ -88,7 +88,7 @@ def arguments_of(
     if missing:
         names = ", ".join(missing)
         raise RecordingError(
-            f"{names} held objects, which a log cannot store: give them again (in the command line: --backend, --model)."
+            f"{names} held objects, which a log cannot store: give them again (`rlm`: --backend, --model)."
         )
     if isinstance(sub_tools := arguments.get("custom_sub_tools"), list):
         arguments["custom_sub_tools"] = _tools(sub_tools)
