@@ -3,7 +3,7 @@
     python -P -m rlm_kernel.provisioners.fork_server CONTROL_FD
 
 It imports what a kernel imports, once, and has neither a thread nor a ZeroMQ context. A fork of it is a kernel that
-answers after 40 ms; a new process takes 180 ms, nearly all of it imports.
+answers after 50 ms; a new process takes 200 ms, nearly all of it imports.
 
 The host sends requests over the socket `CONTROL_FD` (`forked.py`). Each carries descriptors: the kernel's link to the
 host, its log, and its listening sockets. Over the link the host learns the process id and later the exit status; when
