@@ -5,13 +5,14 @@
 It imports what a kernel imports, once, and has neither a thread nor a ZeroMQ context. A fork of it is a kernel that
 answers after 50 ms; a new process takes 200 ms, nearly all of it imports.
 
-The host sends requests over the socket `CONTROL_FD` (`forked.py`). Each carries descriptors: the kernel's link to the
-host, its log, and its listening sockets. Over the link the host learns the process id and later the exit status; when
-the host closes its end, the kernel and all that it started is killed. When `CONTROL_FD` ends, the host has ended, and
-so does everything below this process.
+The host sends requests over the socket `CONTROL_FD` (`forked.py`). A request is the kernel's private directory and
+descriptors: the rest of the request as a file, which only the fork reads, the kernel's link to the host, its log, and
+its listening sockets. Over the link the host learns the process id and later the exit status. When the host closes its
+end, the kernel and all that it started is killed. When `CONTROL_FD` ends, the host has ended, and so does everything
+below this process.
 
-Each kernel is the reaper of the orphans below it, so a process that leaves the kernel's group is still found. When the
-kernel ends, these processes become our children. A child of ours that is not a kernel is killed.
+Orphans below this process become its children (`PR_SET_CHILD_SUBREAPER`). When a kernel ends, every child is killed
+that is neither a kernel nor has the private directory of a running kernel in its environment.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rlm_kernel.provisioners import launcher
@@ -39,10 +41,11 @@ _PRELOADED = """ipykernel.kernelapp ipykernel.ipkernel ipykernel.zmqshell ipyker
     IPython.core.history IPython.core.magics IPython.core.oinspect IPython.extensions.storemagic
     IPython.utils.wildcard""".split()
 """What ipykernel imports until it answers."""
-_MAX_REQUEST = 1_000_000
-_MAX_DESCRIPTORS = 7
+_MAX_DIRECTORY_BYTES = 4096
+_MAX_DESCRIPTORS = 8
 _SWEEP_SECONDS = 5.0
-"""How long processes that a kernel left are killed before its end is reported in spite of them."""
+"""How long the processes that a kernel left are killed before its end is reported in spite of them."""
+_UNHANDLED = {signal.SIGKILL, signal.SIGSTOP}
 
 
 class _Kernel:
@@ -51,8 +54,10 @@ class _Kernel:
     Attributes:
         pid: its process.
         link: to the host.
-        directory: removed when the host has ended.
+        directory: its private directory, removed when the host has ended.
         status: of its exit; None while it runs.
+        ended_at: when it ended, by the monotonic clock.
+        is_watched: whether the host has not closed its end of the link yet.
     """
 
     def __init__(self, pid: int, link: socket.socket, directory: str) -> None:
@@ -61,6 +66,12 @@ class _Kernel:
         self.directory = directory
         self.status: int | None = None
         self.ended_at = 0.0
+        self.is_watched = True
+
+    def tell(self, number: int) -> None:
+        """Send the host a number."""
+        with contextlib.suppress(OSError):  # the host has gone
+            self.link.send(f"{number}\n".encode())
 
 
 class ForkServer:
@@ -87,52 +98,67 @@ class ForkServer:
         """Serve until the host has ended."""
         signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        while True:
-            ended = any(kernel.status is not None for kernel in self._kernels.values())
-            for fd, _ in self._poll.poll(0 if ended else None):
-                if fd == self._control.fileno() and not self._take_request():
-                    return self._end_all()
-                if fd in self._kernels:
-                    self._kill(self._kernels[fd])
-            with contextlib.suppress(BlockingIOError):
-                self._wake.recv(4096)
-            self._reap()
-            self._report()
+        try:
+            while self._serve():
+                pass
+        finally:
+            self._end_all()
+
+    def _serve(self) -> bool:
+        """Do what there is to do, or wait for it. False: the host has ended."""
+        for fd, _ in self._poll.poll(0 if self._ended() else None):
+            if fd == self._control.fileno() and not self._take_request():
+                return False
+            if fd in self._kernels:
+                self._kill(self._kernels[fd])
+        with contextlib.suppress(BlockingIOError):
+            self._wake.recv(4096)
+        self._reap()
+        self._report()
+        return True
+
+    def _ended(self) -> list[_Kernel]:
+        return [kernel for kernel in self._kernels.values() if kernel.status is not None]
+
+    def _running(self) -> list[_Kernel]:
+        return [kernel for kernel in self._kernels.values() if kernel.status is None]
 
     def _take_request(self) -> bool:
         """Fork one kernel. False: the host has ended."""
-        data, fds, _, _ = socket.recv_fds(self._control, _MAX_REQUEST, _MAX_DESCRIPTORS)
-        if not data:
+        directory, fds, _, _ = socket.recv_fds(self._control, _MAX_DIRECTORY_BYTES, _MAX_DESCRIPTORS)
+        if not directory:
             return False
-        request = json.loads(data)
-        link, output, *listening = fds
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        request, link, output, *listening = fds
         pid = os.fork()
         if pid == 0:
             os.close(link)
             self._become_kernel(request, output, listening)
-        for fd in (output, *listening):
+        for fd in (request, output, *listening):
             os.close(fd)
-        kernel = _Kernel(pid, socket.socket(fileno=link), request["directory"])
-        self._kernels[link] = kernel
+        kernel = self._kernels[link] = _Kernel(pid, socket.socket(fileno=link), os.fsdecode(directory))
         self._poll.register(link, select.POLLIN)
-        _tell(kernel, pid)
+        kernel.tell(pid)
         return True
 
-    def _become_kernel(self, request: dict[str, Any], output: int, listening: list[int]) -> NoReturn:
-        """Turn this fork of the server into a kernel of its own group, environment, directory and limits."""
+    def _become_kernel(self, request_fd: int, output: int, listening: list[int]) -> NoReturn:
+        """Turn this fork of the server into a kernel with its own group, environment, directory and limits."""
         signal.set_wakeup_fd(-1)
         for handled, handler in self._handlers.items():
             signal.signal(handled, handler)
-        launcher.set_child_subreaper()
         for ours in (self._control, self._wake, self._woken, *(kernel.link for kernel in self._kernels.values())):
             ours.close()
         for number in (1, 2):
             os.dup2(output, number)
         os.close(output)
+        with os.fdopen(request_fd, "rb") as file:
+            request = json.load(file)
         os.environ.clear()
         os.environ.update(request["env"])
         time.tzset()
-        locale.setlocale(locale.LC_CTYPE, "")
+        with contextlib.suppress(locale.Error):  # Python does without a locale that is not installed, too
+            locale.setlocale(locale.LC_CTYPE, "")
         tempfile.tempdir = None
         os.chdir(request["cwd"])
         launcher.become_kernel(
@@ -144,15 +170,16 @@ class ForkServer:
         )
 
     def _kill(self, kernel: _Kernel) -> None:
-        """The host has closed its end of the link."""
-        self._poll.unregister(kernel.link)
-        for kill in (os.kill, os.killpg):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                kill(kernel.pid, signal.SIGKILL)
+        """Kill a kernel whose host has closed its end of the link, or has ended."""
+        if kernel.is_watched:
+            kernel.is_watched = False
+            self._poll.unregister(kernel.link)
+        if kernel.status is None:  # not reaped, so the number is still its own
+            _kill(kernel.pid)
 
     def _reap(self) -> None:
-        """Note the kernels that have ended; bury what they left."""
-        running = {kernel.pid: kernel for kernel in self._kernels.values() if kernel.status is None}
+        """Note the kernels that have ended, and reap orphans."""
+        running = {kernel.pid: kernel for kernel in self._running()}
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
                 if (kernel := running.pop(ended[0], None)) is not None:
@@ -160,52 +187,58 @@ class ForkServer:
 
     def _report(self) -> None:
         """Tell the host of the kernels that have ended and left nothing."""
-        ended = [kernel for kernel in self._kernels.values() if kernel.status is not None]
-        if not ended:
+        if not (ended := self._ended()):
             return
         swept = not self._kill_strays()
         for kernel in ended:
             if swept or time.monotonic() > kernel.ended_at + _SWEEP_SECONDS:
                 assert kernel.status is not None
-                _tell(kernel, kernel.status)
-                with contextlib.suppress(KeyError):
-                    self._poll.unregister(kernel.link)
+                kernel.tell(kernel.status)
+                self._kill(kernel)
                 del self._kernels[kernel.link.fileno()]
                 kernel.link.close()
 
     def _kill_strays(self) -> bool:
-        """Kill our children that are no kernels. Whether there were any."""
-        running = {kernel.pid for kernel in self._kernels.values() if kernel.status is None}
-        strays = [child for child in launcher.children() if child not in running]
+        """Kill the orphans that do not belong to a running kernel. Whether there were any."""
+        running = self._running()
+        kernels = {kernel.pid for kernel in running}
+        directories = [os.fsencode(kernel.directory) + b"/" for kernel in running]
+        strays = [pid for pid in launcher.children() if pid not in kernels and not _mentions(pid, directories)]
         for pid in strays:
-            for kill in (os.kill, os.killpg):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    kill(pid, signal.SIGKILL)
+            _kill(pid)
         return bool(strays)
 
     def _end_all(self) -> None:
+        """Kill everything below this process, and remove the directories of the kernels."""
         for kernel in self._kernels.values():
             self._kill(kernel)
         until = time.monotonic() + _SWEEP_SECONDS
-        while self._kernels and time.monotonic() < until:
-            self._reap()
+        while (self._running() or launcher.children()) and time.monotonic() < until:
             self._kill_strays()
-            for fd in [fd for fd, kernel in self._kernels.items() if kernel.status is not None]:
-                shutil.rmtree(self._kernels.pop(fd).directory, ignore_errors=True)
-        while self._kill_strays() and time.monotonic() < until:
             self._reap()
+        for kernel in self._kernels.values():
+            shutil.rmtree(kernel.directory, ignore_errors=True)
 
 
-def _tell(kernel: _Kernel, number: int) -> None:
-    with contextlib.suppress(OSError):  # the host has gone
-        kernel.link.send(f"{number}\n".encode())
+def _kill(pid: int) -> None:
+    """Kill a child of ours that was not reaped, and the group that it leads."""
+    for kill in (os.kill, os.killpg):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
 
 
-def main(control_fd: int) -> None:
+def _mentions(pid: int, directories: list[bytes]) -> bool:
+    """Whether the environment of a process names one of the directories."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return any(directory in environ for directory in directories)
+
+
+def main(control_fd: int) -> NoReturn:
     """Serve the host at the other end of `control_fd` until it ends."""
-    handlers = {
-        number: signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-    }
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals() - _UNHANDLED}
     launcher.ignore_signals()
     launcher.set_child_subreaper()
     sys.modules["debugpy"] = None  # type: ignore[assignment]
@@ -215,7 +248,10 @@ def main(control_fd: int) -> None:
     del sys.modules["debugpy"]
     gc.collect()
     gc.freeze()
-    ForkServer(socket.socket(fileno=control_fd), handlers).run()
+    try:
+        ForkServer(socket.socket(fileno=control_fd), handlers).run()
+    finally:
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Kernels forked from a fork server: one server for each Python, started when it is first needed."""
+"""Kernels forked from a fork server: one server for each kind of interpreter, started when it is first needed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ import atexit
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
+from weakref import WeakSet
+
+import psutil
 
 from rlm_kernel.provisioners.environ import scrub_environ
 
 _SERVER = ("-P", "-m", "rlm_kernel.provisioners.fork_server")
 _MAX_SERVERS = 4
-"""Interpreters that differ in what is fixed when Python starts, such as the seed of the hashes."""
 _SEED = "PYTHONHASHSEED"
-_READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "DYLD_", "HOME", "VIRTUAL_ENV")
-"""Variables that an interpreter reads when it starts: kernels of one server have the same."""
-_END_SECONDS = 5.0
-_LOST = 1
-"""The exit status of a kernel whose server has ended before it could report one."""
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "HOME", "VIRTUAL_ENV")
+"""Variables that an interpreter, or the C library, reads when it starts: kernels of one server have the same."""
+_INHERITED = ("Umask", "Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "CapEff", "CapBnd", "Cpus_allowed_list")
+"""Lines of /proc/self/status: what a fork has of its server, and a new process of its host."""
+_WAKE_SECONDS = 0.25
+_START_SECONDS = 20.0
+_END_SECONDS = 3.0
+_LOST = 128 + signal.SIGKILL
+"""The exit status of a kernel whose server has ended: the kernel was killed with it."""
 
 _servers: dict[tuple[Any, ...], _Server] = {}
 _lock = threading.Lock()
@@ -43,9 +51,10 @@ class ForkedProcess:
 
     def __init__(self, link: socket.socket, pid: int, server: _Server) -> None:
         self.pid = pid
-        self._server = server
         self.returncode: int | None = None
+        self._server = server
         self._link = link
+        server.kernels.add(self)
 
     def poll(self) -> int | None:
         """The exit status, when the kernel has ended and all that it started."""
@@ -70,13 +79,17 @@ class ForkedProcess:
                 watched.close()
         return self.poll() or 0
 
-    def kill(self) -> None:
-        """Have the kernel killed, and all that it started. `wait` returns when that is done."""
+    async def kill(self) -> None:
+        """Kill the kernel and all that it started; the whole server if that does not do it."""
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_WR)
         self._server.wake()
-
-    terminate = kill
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self.wait()
+        except TimeoutError:  # a cell stops it again and again
+            self._server.kill()
+            await self.wait()
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the kernel."""
@@ -86,13 +99,11 @@ class ForkedProcess:
     def close(self) -> None:
         """Let go of the kernel. It is killed if it lives."""
         self._link.close()
+        self._server.kernels.discard(self)
 
 
 async def fork(
-    python: str,
-    request: Mapping[str, Any],
-    output: IO[bytes],
-    listening: Sequence[socket.socket],
+    python: str, request: Mapping[str, Any], output: IO[bytes], listening: Sequence[socket.socket]
 ) -> ForkedProcess:
     """Fork a kernel.
 
@@ -103,23 +114,27 @@ async def fork(
         listening: the kernel's sockets, in the order of `addresses`.
 
     Raises:
-        OSError: there is no fork server, or it could not do it.
+        OSError: there is no fork server, or it does not answer.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        ours.setblocking(False)
-        try:
-            server = _server(python, request["env"])
-            server.send(request, [theirs, output, *listening])
-            theirs.close()
-            reported = await asyncio.get_running_loop().sock_recv(ours, 64)
-        except BaseException:
-            ours.close()
-            raise
-    if not reported:
+    ours.setblocking(False)
+    try:
+        with theirs, _file_of(request) as file:
+            server = _server(_kind(python, request["env"]))
+            sent: list[Any] = [file, theirs, output, *listening]
+            await server.send(request["directory"], [one.fileno() for one in sent])
+        return ForkedProcess(ours, await server.reply(ours), server)
+    except BaseException:
         ours.close()
-        raise ConnectionError("the process that kernels are forked from has ended")
-    return ForkedProcess(ours, int(reported), server)
+        raise
+
+
+def _file_of(request: Mapping[str, Any]) -> IO[bytes]:
+    """A file in memory. The server does not read it, so it keeps nothing of a kernel's environment."""
+    file = os.fdopen(os.memfd_create("request"), "w+b")
+    file.write(json.dumps(request).encode())
+    file.seek(0)
+    return file
 
 
 def can_fork(environ: Mapping[str, str], added: Mapping[str, str]) -> bool:
@@ -131,27 +146,49 @@ def can_fork(environ: Mapping[str, str], added: Mapping[str, str]) -> bool:
     """
     if sys.platform != "linux" or any(name.startswith(_READ_AT_START) for name in added.keys() - {_SEED}):
         return False
-    return len(_servers) < _MAX_SERVERS or _kind(sys.executable, {**environ, **added}) in _servers
+    return len(_busy()) < _MAX_SERVERS or _kind(sys.executable, {**environ, **added}) in _servers
 
 
 def _kind(python: str, env: Mapping[str, str]) -> tuple[Any, ...]:
-    return python, *sorted((name, value) for name, value in env.items() if name.startswith(_READ_AT_START))
+    """What the kernels of one server have in common: interpreter, its variables, user, limits and namespaces."""
+    status = Path("/proc/self/status").read_text("utf-8").splitlines()
+    limits = (resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_"))
+    return (
+        python,
+        tuple(sorted((name, value) for name, value in env.items() if name.startswith(_READ_AT_START))),
+        *(line for line in status if line.startswith(_INHERITED)),
+        os.getpriority(os.PRIO_PROCESS, 0),
+        *limits,
+        *(str(path.readlink()) for path in Path("/proc/self/ns").iterdir()),
+    )
 
 
-def _server(python: str, env: Mapping[str, str]) -> _Server:
-    kind = _kind(python, env)
+def _busy() -> list[_Server]:
+    return [server for server in _servers.values() if server.kernels]
+
+
+def _server(kind: tuple[Any, ...]) -> _Server:
+    """The server of this kind. A new one takes the place of one without kernels when there are too many."""
     with _lock:
-        if kind in _servers and not _servers[kind].is_alive():
-            _servers.pop(kind).close()
+        for other, server in list(_servers.items()):
+            if not server.is_alive() or (
+                other != kind and kind not in _servers and len(_servers) >= _MAX_SERVERS and not server.kernels
+            ):
+                _servers.pop(other).close()
         if kind not in _servers:
-            _servers[kind] = _Server(python, dict(kind[1:]))
+            _servers[kind] = _Server(kind[0], dict(kind[1]))
         return _servers[kind]
 
 
 class _Server:
-    """The running fork server, and the way to it."""
+    """The running fork server, and the way to it.
+
+    Attributes:
+        kernels: those that were forked and not closed.
+    """
 
     def __init__(self, python: str, variables: Mapping[str, str]) -> None:
+        self.kernels: WeakSet[ForkedProcess] = WeakSet()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         with theirs:
@@ -163,29 +200,61 @@ class _Server:
                 stderr=subprocess.DEVNULL,
                 env={**scrub_environ(os.environ), **variables},
                 cwd="/",
+                start_new_session=True,  # a signal to the host's group must not end what watches the kernels
             )
 
     def is_alive(self) -> bool:
+        """Whether it can fork."""
         return self._process.poll() is None
 
+    async def send(self, directory: str, descriptors: Sequence[int]) -> None:
+        """Send a request; wait while too many are on their way."""
+        async with asyncio.timeout(_START_SECONDS):
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    socket.send_fds(self._control, [os.fsencode(directory)], descriptors)
+                    return
+                await asyncio.sleep(0.01)
+
+    async def reply(self, link: socket.socket) -> int:
+        """The number that the server sends over a link of a new kernel. The first one comes after its imports."""
+        for _ in range(int(_START_SECONDS / _WAKE_SECONDS)):
+            self.wake()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WAKE_SECONDS):
+                    if reported := await asyncio.get_running_loop().sock_recv(link, 64):
+                        return int(reported)
+                    raise ConnectionError("the process that kernels are forked from has ended")
+        self.kill()
+        raise ConnectionError(f"the process that kernels are forked from did not answer within {_START_SECONDS:.0f} s")
+
     def wake(self) -> None:
-        """Let it go on: a cell may have stopped it."""
+        """Let it continue: a cell may have stopped it."""
         if self.is_alive():
             self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill it and everything below it. Its kernels are lost, and made again by their runs."""
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End it, and with it all its kernels."""
+        self._control.close()
+        self.wake()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def forget(self) -> None:
         """Let go of a server that another process started."""
         self._control.close()
         self._process.returncode = 0  # nothing to wait for
-
-    def close(self) -> None:
-        """End the server, and with it all its kernels."""
-        self._control.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_SECONDS)
-
-    def send(self, request: Mapping[str, Any], descriptors: Sequence[Any]) -> None:
-        socket.send_fds(self._control, [json.dumps(request).encode()], [one.fileno() for one in descriptors])
 
 
 @atexit.register
@@ -199,7 +268,8 @@ def _forget_servers() -> None:
     for server in _servers.values():
         server.forget()
     _servers.clear()
+    _lock.release()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch
-    os.register_at_fork(after_in_child=_forget_servers)
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget_servers)

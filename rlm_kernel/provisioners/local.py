@@ -122,7 +122,7 @@ class LocalKernel(LocalProcess):
         if self.process is None:
             return
         if self._forked is not None:
-            self._forked.kill()
+            await self._forked.kill()
             await self.wait()
             return
         # After SIGTERM the watchdog leaves the directory to us; after the end of the pipe it would remove that too.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -134,6 +137,33 @@ async def test_a_stopped_server_still_ends_its_kernels(echo):
         assert await value(session, "1 + 1") == "2"
 
 
+STOPPER = """
+import os, subprocess, sys, time
+code = f"import os\\nwhile True: os.kill({os.getppid()}, 19)"
+subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+time.sleep(0.5)
+"""
+
+
+async def test_a_server_that_is_stopped_again_and_again_ends_with_its_kernel(echo):
+    session = await local(echo)
+    server = await parent(session)
+    await session.run(STOPPER)
+    below = server.children(recursive=True)
+    await session.close()
+    gone, alive = psutil.wait_procs([server, *below], timeout=5)
+    assert alive == []
+    async with await local(echo) as session:
+        assert await value(session, "1 + 1") == "2"
+
+
+async def test_a_stopped_server_keeps_no_other_kernel_waiting(echo):
+    async with await local(echo) as one:
+        await one.run("import os, signal; os.kill(os.getppid(), signal.SIGSTOP)")
+        async with await local(echo) as other:
+            assert await value(other, "1 + 1") == "2"
+
+
 async def test_a_killed_server_is_replaced(echo):
     async with await local(echo) as one, await local(echo) as other:
         server = await parent(one)
@@ -168,3 +198,91 @@ async def test_a_kernel_that_is_killed_while_it_starts_is_started_again(echo, mo
     async with await local(echo) as session:
         assert await value(session, "1 + 1") == "2"
     assert killed
+
+
+async def test_a_locale_that_is_not_installed_is_done_without(echo, monkeypatch):
+    monkeypatch.setenv("LC_ALL", "xx_YY.UTF-8")
+    async with await local(echo) as session:
+        assert await value(session, "1 + 1") == "2"
+        assert "fork_server" in " ".join((await parent(session)).cmdline())
+
+
+async def test_an_environment_of_megabytes_arrives(echo):
+    many = {f"NAME{n}": "x" * 100_000 for n in range(30)}
+    async with await local(echo, env=many) as session:
+        assert await value(session, "import os; len(os.environ['NAME29'])") == "100000"
+        assert "fork_server" in " ".join((await parent(session)).cmdline())
+
+
+async def test_more_seeds_than_servers_are_forked_in_turn(echo):
+    for seed in range(6):
+        async with await local(echo, seed=seed) as session:
+            assert "fork_server" in " ".join((await parent(session)).cmdline())
+    assert len(forked._servers) <= forked._MAX_SERVERS
+
+
+async def test_a_daemon_is_reaped_while_its_kernel_lives_and_no_socket_is_inherited(echo):
+    async with await local(echo) as session:
+        await session.run("import os, subprocess, time\nsubprocess.run('(sleep 0.1)&', shell=True)\ntime.sleep(0.5)")
+        assert await value(session, "open(f'/proc/self/task/{os.getpid()}/children').read()") == "''"
+        listed = (
+            "[fd for fd in map(int, os.listdir('/proc/self/fd')) if fd > 2 and os.path.exists(f'/proc/self/fd/{fd}')"
+        )
+        assert await value(session, f"{listed} and os.get_inheritable(fd)]") == "[]"
+
+
+KILLED_HOST = """
+import asyncio, os, signal
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
+
+async def main():
+    sessions = [await Session.open(environment("local", None), None) for _ in range(3)]
+    code = "import os, subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, os.getcwd())"
+    for session in sessions:
+        print((await session.run(code)).stdout.strip(), flush=True)
+    os.{kill}
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "kill", ["kill(os.getpid(), signal.SIGKILL)", "killpg(0, signal.SIGKILL)"], ids=["one", "group"]
+)
+def test_a_killed_host_of_many_kernels_leaves_nothing(kill):
+    command = [sys.executable, "-c", KILLED_HOST.format(kill=kill)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
+    assert ended.returncode == -signal.SIGKILL
+    sleepers, directories = zip(*(line.split() for line in ended.stdout.splitlines()), strict=True)
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in sleepers if psutil.pid_exists(int(pid))]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    while left := [name for name in directories if Path(name).parent.exists()]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_host_that_gives_up_its_rights_starts_no_kernel_with_them():
+    code = """
+import asyncio, os, sys
+from rlm_kernel.errors import KernelError
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
+
+async def main():
+    async with await Session.open(environment("local", None), None) as session:
+        print((await session.run("import os; os.getuid()")).value)
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    try:
+        async with await Session.open(environment("local", None), None) as session:
+            print((await session.run("import os; os.getuid()")).value)
+    except (KernelError, OSError):  # this Python may be out of reach for anybody else
+        print(65534)
+
+asyncio.run(main())
+"""
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout.split() == ["0", "65534"], ended.stderr
