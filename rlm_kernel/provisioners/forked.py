@@ -69,14 +69,7 @@ class ForkedProcess:
     async def wait(self) -> int:
         """Wait for the end of the kernel and of all that it started."""
         if self.poll() is None:
-            loop, ended = asyncio.get_running_loop(), asyncio.Event()
-            watched = self._link.dup()  # two may wait
-            loop.add_reader(watched, ended.set)
-            try:
-                await ended.wait()
-            finally:
-                loop.remove_reader(watched)
-                watched.close()
+            await _until_readable(self._link)
         return self.poll() or 0
 
     async def kill(self) -> None:
@@ -100,6 +93,18 @@ class ForkedProcess:
         """Let go of the kernel. It is killed if it lives."""
         self._link.close()
         self._server.kernels.discard(self)
+
+
+async def _until_readable(link: socket.socket) -> None:
+    """Return when there is something to read. Nothing is read, so nothing is lost when this is cancelled."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    watched = link.dup()  # several may wait
+    loop.add_reader(watched, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(watched)
+        watched.close()
 
 
 async def fork(
@@ -222,11 +227,13 @@ class _Server:
             self.wake()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WAKE_SECONDS):
-                    if reported := await asyncio.get_running_loop().sock_recv(link, 64):
-                        return int(reported)
-                    raise ConnectionError("the process that kernels are forked from has ended")
-        self.kill()
-        raise ConnectionError(f"the process that kernels are forked from did not answer within {_START_SECONDS:.0f} s")
+                    await _until_readable(link)
+                    break
+        else:
+            self.kill()
+        if not (reported := link.recv(64)):
+            raise ConnectionError("the process that kernels are forked from has ended")
+        return int(reported)
 
     def wake(self) -> None:
         """Let it continue: a cell may have stopped it."""

@@ -151,7 +151,7 @@ async def test_a_server_that_is_stopped_again_and_again_ends_with_its_kernel(ech
     await session.run(STOPPER)
     below = server.children(recursive=True)
     await session.close()
-    gone, alive = psutil.wait_procs([server, *below], timeout=5)
+    _, alive = psutil.wait_procs([server, *below], timeout=5)
     assert alive == []
     async with await local(echo) as session:
         assert await value(session, "1 + 1") == "2"
