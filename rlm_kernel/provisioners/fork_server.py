@@ -69,9 +69,11 @@ class _Kernel:
         self.is_watched = True
 
     def tell(self, number: int) -> None:
-        """Send the host a number."""
-        with contextlib.suppress(OSError):  # the host has gone
+        """Send the host a number. If it has gone, remove the directory in its place."""
+        try:
             self.link.send(f"{number}\n".encode())
+        except OSError:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class ForkServer:

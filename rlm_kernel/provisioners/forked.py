@@ -31,7 +31,8 @@ _INHERITED = ("Umask", "Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "CapEff"
 """Lines of /proc/self/status: what a fork has of its server, and a new process of its host."""
 _WAKE_SECONDS = 0.25
 _START_SECONDS = 20.0
-_END_SECONDS = 3.0
+_END_SECONDS = 8.0
+"""Longer than the server needs for the processes that a kernel left."""
 _LOST = 128 + signal.SIGKILL
 """The exit status of a kernel whose server has ended: the kernel was killed with it."""
 
@@ -76,13 +77,9 @@ class ForkedProcess:
         """Kill the kernel and all that it started; the whole server if that does not do it."""
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_WR)
-        self._server.wake()
-        try:
-            async with asyncio.timeout(_END_SECONDS):
-                await self.wait()
-        except TimeoutError:  # a cell stops it again and again
-            self._server.kill()
-            await self.wait()
+        if not await self._server.has_answered(self._link, _END_SECONDS):
+            self._server.kill()  # a cell stops it again and again
+        await self.wait()
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the kernel."""
@@ -223,17 +220,21 @@ class _Server:
 
     async def reply(self, link: socket.socket) -> int:
         """The number that the server sends over a link of a new kernel. The first one comes after its imports."""
-        for _ in range(int(_START_SECONDS / _WAKE_SECONDS)):
-            self.wake()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_WAKE_SECONDS):
-                    await _until_readable(link)
-                    break
-        else:
+        if not await self.has_answered(link, _START_SECONDS):
             self.kill()
         if not (reported := link.recv(64)):
             raise ConnectionError("the process that kernels are forked from has ended")
         return int(reported)
+
+    async def has_answered(self, link: socket.socket, seconds: float) -> bool:
+        """Wait for an answer over a link. A server that a cell has stopped is continued meanwhile."""
+        for _ in range(int(seconds / _WAKE_SECONDS)):
+            self.wake()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WAKE_SECONDS):
+                    await _until_readable(link)
+                    return True
+        return False
 
     def wake(self) -> None:
         """Let it continue: a cell may have stopped it."""
