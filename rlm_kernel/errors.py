@@ -79,7 +79,7 @@ class LimitError(RLMError):
 class BudgetExceededError(LimitError):
     """The run cost `max_budget` US dollars or more.
 
-    Attributes: `spent`, `budget`; `estimated`, how much of `spent` nobody reported.
+    Attributes: `spent`, `budget`; `estimated`, the part of `spent` that was not reported.
     """
 
     def __init__(self, *, spent: float, budget: float, estimated: float = 0.0) -> None:
@@ -104,7 +104,7 @@ class TimeoutExceededError(LimitError):
 class TokenLimitExceededError(LimitError):
     """The run used `max_tokens` tokens or more.
 
-    Attributes: `tokens_used`, `token_limit`; `estimated`, how many of `tokens_used` nobody reported.
+    Attributes: `tokens_used`, `token_limit`; `estimated`, the part of `tokens_used` that was not reported.
     """
 
     def __init__(self, *, tokens_used: int, token_limit: int, estimated: int = 0) -> None:

@@ -104,7 +104,7 @@ class LocalKernel(LocalProcess):
             return await forked.fork(cmd[0], request, self.open_log(), listening)
 
     def seal(self) -> None:
-        """Let nobody else connect to a kernel that was forked."""
+        """Remove the socket files of a forked kernel, so that no one else can connect to it."""
         if self.is_forked:
             for channel in _CHANNELS:
                 Path(address(self.connection_info, channel).removeprefix("ipc://")).unlink(missing_ok=True)
