@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rlm_kernel._async import process
+from rlm_kernel._async import SHORT_CHARACTERS, process
 from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.repl import Repl
@@ -196,8 +196,10 @@ class Turns:
 
 def _characters(result: CellResult) -> int:
     """The length of the texts that a model would read of a cell if nothing was clipped."""
-    texts = (
+    texts = [
         output["text"] if output["output_type"] == "stream" else output.get("data", {}).get("text/plain", "")
         for output in result.outputs
-    )
-    return sum(map(len, texts)) + len(result.error.traceback if result.error else "")
+    ]
+    texts.append(result.error.traceback if result.error else "")
+    # A kernel may send anything as text: what is not one counts as long.
+    return sum(len(text) if isinstance(text, str) else SHORT_CHARACTERS + 1 for text in texts)
