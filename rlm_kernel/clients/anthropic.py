@@ -11,14 +11,20 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic_core import to_json
+
+from rlm_kernel.clients.encoding import MessageEncoder, request_body
 from rlm_kernel.clients.pricing import Tokens
 from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder, field_of, token_count
 from rlm_kernel.schema.answer_schema import is_closed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rlm_kernel.types import Image, Message
 
 FINISH_REASONS: Mapping[str, str] = MappingProxyType(
@@ -104,6 +110,10 @@ class AnthropicAdapter(ProviderAdapter):
     models_path: str | None = field(default="/v1/models?limit=1000", init=False)
     shows_schema: bool = field(default=True, init=False)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._encode = MessageEncoder(_blocks)
+
     def open(self) -> Any:
         """Build an `AsyncAnthropic`."""
         import anthropic
@@ -117,24 +127,25 @@ class AnthropicAdapter(ProviderAdapter):
     def build_request(
         self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The body of the request."""
+        """The fields of the body; the messages are encoded."""
         system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
-        turns = _alternate(messages)
+        others = [m for m in messages if m["role"] != "system"]
+        blocks = [json[1:-1] for json in self._encode(others)]
         # A single question, as a sub-call sends it, is not repeated: writing it to the cache would cost more.
-        grows = bool(system) or len(turns) > 1
-        if grows and turns:
-            turns[-1]["content"][-1] |= CACHED
+        if others and (system or len({m["role"] for m in others}) > 1):
+            blocks[-1] = to_json(_marked(others[-1]))[1:-1]
         fields = {**(self.extra_body or {}), **(self.sampling_args or {})}
         if schema is not None:
             fields["output_config"] = {**fields.get("output_config", {}), "format": _format(schema)}
         if system.strip():
             fields["system"] = [_text_block(system) | CACHED]
-        return {"model": self.model_name, "messages": turns, "max_tokens": max_tokens, **fields}
+        turns = _alternate(others, blocks)
+        return {"model": self.model_name, "max_tokens": max_tokens, **fields, "messages": b",".join(turns)}
 
     async def send(self, client: Any, request: dict[str, Any], *, stream: bool) -> Any:
         """Post the request. Not with `messages.create`, which walks through all messages in Python for each call."""
         body = {**request, "stream": True} if stream else request
-        return await client.post("/v1/messages", cast_to=object, body=body, stream=stream)
+        return await client.post("/v1/messages", cast_to=object, content=request_body(body), stream=stream)
 
     def accepts_schema(self, schema: dict[str, Any]) -> bool:
         """Whether the schema allows no additional properties, which the mode would remove, and can be converted."""
@@ -146,18 +157,22 @@ class AnthropicAdapter(ProviderAdapter):
         return super().url.rstrip("/").removesuffix("/v1")
 
 
-def _alternate(messages: list[Message]) -> list[dict[str, Any]]:
-    """The conversation without system messages; adjacent messages of one role become one turn."""
-    turns = (m for m in messages if m["role"] != "system")
-    return [
-        {"role": role, "content": [block for m in group for block in _blocks(m)]}
-        for role, group in groupby(turns, key=lambda m: m["role"])
-    ]
+def _alternate(messages: list[Message], blocks: list[bytes]) -> Iterator[bytes]:
+    """The JSON of each turn. Adjacent messages of one role become one turn, with the blocks of all."""
+    pairs = zip((m["role"] for m in messages), blocks, strict=True)
+    for role, group in groupby(pairs, key=itemgetter(0)):
+        yield b'{"role":"%s","content":[%s]}' % (role.encode(), b",".join(json for _, json in group))
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
     """The images of a message, followed by its text."""
     return [*map(_image_block, message.get("images", ())), _text_block(message["content"])]
+
+
+def _marked(message: Message) -> list[dict[str, Any]]:
+    """The blocks of a message, with the mark of the cache at the last one."""
+    *others, last = _blocks(message)
+    return [*others, last | CACHED]
 
 
 def _image_block(image: Image) -> dict[str, Any]:

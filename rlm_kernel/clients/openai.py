@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from rlm_kernel.clients.chat_format import ChatReplyBuilder, chat_message, response_format
+from rlm_kernel.clients.encoding import MessageEncoder, request_body
 from rlm_kernel.clients.provider import ProviderAdapter
 from rlm_kernel.clients.provider_errors import asks_for_other_limit_name
 
@@ -37,6 +38,7 @@ class OpenAIAdapter(ProviderAdapter):
         self.shows_schema = self.at_openai  # other servers only constrain the tokens
         # OpenAI's reasoning models refuse the old name; many other servers only know the old one.
         self._limit_name = _NEW_LIMIT if self.at_openai else _OLD_LIMIT
+        self._encode = MessageEncoder(chat_message)
 
     def open(self) -> Any:
         """Build an `AsyncOpenAI`."""
@@ -53,14 +55,14 @@ class OpenAIAdapter(ProviderAdapter):
     def build_request(
         self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The body of the request."""
+        """The fields of the body; the messages are encoded."""
         return {
             "model": self.model_name,
-            "messages": [chat_message(m) for m in messages],
             **({} if max_tokens is None else {self._limit_name: max_tokens}),
             **(self.extra_body or {}),
             **(self.sampling_args or {}),
             **response_format(schema),
+            "messages": b",".join(self._encode(messages)),
         }
 
     async def send(self, client: Any, request: dict[str, Any], *, stream: bool) -> Any:
@@ -71,11 +73,11 @@ class OpenAIAdapter(ProviderAdapter):
         """
         body = {**request, "stream": True, "stream_options": {"include_usage": True}} if stream else request
         try:
-            return await client.post(_PATH, cast_to=object, body=body, stream=stream)
+            return await client.post(_PATH, cast_to=object, content=request_body(body), stream=stream)
         except Exception as error:
             if _OLD_LIMIT not in request or not asks_for_other_limit_name(error):
                 raise
         # The URL does not show which model answers (Azure, a gateway); this refusal does.
         self._limit_name = _NEW_LIMIT
         renamed = {_NEW_LIMIT if name == _OLD_LIMIT else name: value for name, value in body.items()}
-        return await client.post(_PATH, cast_to=object, body=renamed, stream=stream)
+        return await client.post(_PATH, cast_to=object, content=request_body(renamed), stream=stream)

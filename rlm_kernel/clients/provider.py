@@ -194,8 +194,16 @@ class ProviderAdapter(ABC):
             "timeout": sdk.Timeout(self.timeout, connect=self.connect_timeout),
             "max_retries": self.max_retries,
             "default_headers": self.headers,
-            "http_client": sdk.DefaultAsyncHttpxClient(**http_options(self.url)),
+            "http_client": _http_client(sdk, self.url),
         }
+
+
+def _http_client(sdk: Any, url: str) -> Any:
+    """The SDK's HTTP client over aiohttp if that is installed: it takes half the time of the SDK's default."""
+    try:
+        return sdk.DefaultAioHttpClient(**http_options(url))
+    except RuntimeError:  # the SDK's extra `aiohttp` is not installed
+        return sdk.DefaultAsyncHttpxClient(**http_options(url))
 
 
 def check_key(key: str, variable: str | None) -> None:

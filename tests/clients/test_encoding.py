@@ -1,0 +1,62 @@
+"""The JSON of requests: every message is encoded once."""
+
+from __future__ import annotations
+
+import json
+
+from rlm_kernel.clients import encoding
+from rlm_kernel.clients.encoding import MessageEncoder, request_body
+
+
+class Counting:
+    """Encodes messages as they are, and counts."""
+
+    def __init__(self):
+        self.contents = []
+        self.encode = MessageEncoder(self._value)
+
+    def _value(self, message):
+        self.contents.append(message["content"])
+        return {"role": message["role"], "content": message["content"]}
+
+
+def conversation(*contents):
+    return [{"role": "user", "content": content} for content in contents]
+
+
+def test_a_growing_conversation_encodes_only_what_is_new():
+    counting = Counting()
+    for length in range(2, 50):
+        messages = conversation(*map(str, range(length)))
+        assert list(map(json.loads, counting.encode(messages))) == messages
+    assert counting.contents == [str(n) for n in range(49)]
+
+
+def test_a_message_that_was_changed_is_encoded_as_it_is_now():
+    counting = Counting()
+    messages = conversation("one", "two")
+    list(counting.encode(messages))
+    messages[1]["content"] = "three"
+    assert json.loads(list(counting.encode(messages))[1])["content"] == "three"
+
+
+def test_a_single_message_is_not_kept():
+    counting = Counting()
+    for _ in range(2):
+        list(counting.encode(conversation("a sub-call")))
+    assert len(counting.contents) == 2
+
+
+def test_the_kept_json_is_bounded(monkeypatch):
+    monkeypatch.setattr(encoding, "MAX_KEPT_BYTES", 1_000)
+    counting = Counting()
+    messages = conversation(*(str(n) * 100 for n in range(10, 30)))
+    assert list(map(json.loads, counting.encode(messages))) == messages
+    assert counting.encode._kept_bytes <= 1_000
+    assert sum(map(len, counting.encode._kept.values())) == counting.encode._kept_bytes
+
+
+def test_a_body_is_the_json_of_the_request():
+    messages = [b'{"role":"user","content":"\xc3\xa4"}', b"{}"]
+    body = json.loads(request_body({"messages": b",".join(messages), "model": "m", "seed": 1}))
+    assert body == {"model": "m", "seed": 1, "messages": [{"role": "user", "content": "ä"}, {}]}
