@@ -97,6 +97,11 @@ def set_child_subreaper() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
+def continue_when_host_ends() -> None:
+    """Have this process continued when its parent ends: a cell may have stopped it (Linux)."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
 def _take_sockets(handover: str, argv: list[str]) -> dict[str, int]:
     """The listening sockets that the host hands over, by the address that the kernel binds."""
     import json

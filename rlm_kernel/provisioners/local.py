@@ -15,7 +15,7 @@ from typing import Any
 
 from traitlets import Bool
 
-from rlm_kernel.provisioners import forked
+from rlm_kernel.provisioners import cgroups, forked, strays
 from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.provisioners.local_base import LocalProcess
 from rlm_kernel.provisioners.traits import Memory
@@ -23,6 +23,7 @@ from rlm_kernel.text import size_in_bytes
 from rlm_kernel.zmtp.sockets import address, listen
 
 WATCHDOG_SECONDS = 3.0
+STRAY_SECONDS = 5.0
 
 _LAUNCHER = ["-P", "-m", "rlm_kernel.provisioners.launcher"]
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
@@ -45,6 +46,7 @@ class LocalKernel(LocalProcess):
     _host_pipe: int | None = None
     process: Any  # a `Popen`, or what stands for one
     _forked: forked.ForkedProcess | None = None
+    _group: list[str] = []  # noqa: RUF012 (replaced, never changed)
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Decide how the kernel is started, and prepare that."""
@@ -101,7 +103,13 @@ class LocalKernel(LocalProcess):
         }
         with ExitStack() as opened:
             listening = [opened.enter_context(listen(one)) for one in addresses]
-            return await forked.fork(cmd[0], request, self.open_log(), listening)
+            return await forked.fork(cmd[0], request, self.open_log(), listening, self._new_group())
+
+    def _new_group(self) -> list[str]:
+        """A control group for the kernel, in place of the one that it had before a restart."""
+        cgroups.remove(self._group)
+        self._group = cgroups.make(None if self.memory is None else size_in_bytes(self.memory))
+        return self._group
 
     def seal(self) -> None:
         """Remove the socket files of a forked kernel, so that no one else can connect to it."""
@@ -138,11 +146,17 @@ class LocalKernel(LocalProcess):
     async def wait(self) -> int | None:
         """Wait for the end of the kernel, and of what it started."""
         if self._forked is None:
-            return await super().wait()
-        status = await self._forked.wait()
-        if self.process is not None:
-            self._forked.close()
-            self.process = None
+            status = await super().wait()
+        else:
+            status = await self._forked.wait()
+            if self.process is not None:
+                self._forked.close()
+                self.process = None
+            if self._forked.is_lost:
+                self._forked.kill_lost()
+                await asyncio.to_thread(strays.kill, str(self.directory), STRAY_SECONDS)
+        if any(map(os.path.exists, self._group)):  # its watchdog was killed
+            await asyncio.to_thread(cgroups.end, self._group, STRAY_SECONDS)
         return status
 
     async def terminate(self, restart: bool = False) -> None:
