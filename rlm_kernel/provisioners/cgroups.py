@@ -13,7 +13,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 _FREEZERS = {"cgroup.freeze": ("1", "0"), "freezer.state": ("FROZEN", "THAWED")}
 _MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
@@ -56,26 +56,26 @@ def end(group: Sequence[str], seconds: float) -> bool:
     return is_empty
 
 
-def kill(group: Sequence[str], seconds: float, *, spared: int | None = None) -> bool:
+def kill(group: Sequence[str], seconds: float, *, spared: Collection[int] = ()) -> bool:
     """Kill the processes of a group. Those that still fork are frozen meanwhile.
 
     Args:
         group: its directories.
         seconds: limit.
-        spared: a process that is not killed.
+        spared: processes that are not killed.
 
     Returns:
         Whether no other one is left.
     """
     until = time.monotonic() + seconds
-    while left := [pid for pid in processes(group) if pid != spared]:
+    while left := [pid for pid in processes(group) if pid not in spared]:
         if time.monotonic() > until:
             return False
-        if spared is None and _write(f"{group[0]}/cgroup.kill", "1"):
+        if not spared and _write(f"{group[0]}/cgroup.kill", "1"):
             time.sleep(_PAUSE)
             continue
         _freeze(group[0], frozen=True)
-        for pid in {*left, *processes(group)} - {spared}:
+        for pid in {*left, *processes(group)}.difference(spared):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         _freeze(group[0], frozen=False)

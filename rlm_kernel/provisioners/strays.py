@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 
@@ -19,19 +19,19 @@ def mentions(pid: int, directories: Iterable[bytes]) -> bool:
     return any(directory + b"/" in environ for directory in directories)
 
 
-def kill(directory: str, seconds: float, *, spared: int | None = None) -> bool:
+def kill(directory: str, seconds: float, *, spared: Collection[int] = ()) -> bool:
     """Kill the processes that name a directory, again and again while there are any.
 
     Args:
         directory: private to a kernel.
         seconds: limit.
-        spared: a process that is not killed.
+        spared: processes that are not killed.
 
     Returns:
         Whether no other one is left.
     """
-    until, names = time.monotonic() + seconds, [os.fsencode(directory)]
-    while left := [pid for pid in _processes() if pid not in (spared, os.getpid()) and mentions(pid, names)]:
+    until = time.monotonic() + seconds
+    while left := [pid for pid in processes_of(directory) if pid not in spared]:
         if time.monotonic() > until:
             return False
         for pid in left:
@@ -40,8 +40,10 @@ def kill(directory: str, seconds: float, *, spared: int | None = None) -> bool:
     return True
 
 
-def _processes() -> list[int]:
+def processes_of(directory: str) -> list[int]:
+    """The processes that name a directory."""
     try:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+        known = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
     except FileNotFoundError:
         return []
+    return [pid for pid in known if pid != os.getpid() and mentions(pid, [os.fsencode(directory)])]

@@ -42,8 +42,9 @@ async def test_all_kernels_of_a_host_come_from_one_server_without_threads(echo):
         assert server.num_threads() == 1
 
 
-async def test_no_file_says_how_to_connect_to_a_kernel(echo):
-    async with await local(echo) as session:
+@pytest.mark.parametrize("fork", [True, False])
+async def test_no_file_says_how_to_connect_to_a_kernel(echo, fork):
+    async with await local(echo, fork=fork) as session:
         directory = Path((await value(session, "import os; os.getcwd()")).strip("'")).parent
         assert [path for path in directory.rglob("*") if path.is_socket() or path.suffix == ".json"] == []
 
@@ -257,7 +258,8 @@ async def test_sixteen_kernels_at_once(echo):
     assert not any(psutil.pid_exists(int(pid)) for pid in values)
 
 
-async def test_a_kernel_that_is_killed_while_it_starts_is_started_again(echo, monkeypatch):
+@pytest.mark.parametrize("fork", [True, False])
+async def test_a_kernel_that_is_killed_while_it_starts_is_started_again(echo, monkeypatch, fork):
     start, killed = Kernel.start.__func__, []
 
     async def start_and_kill_once(cls, *arguments):
@@ -268,7 +270,7 @@ async def test_a_kernel_that_is_killed_while_it_starts_is_started_again(echo, mo
         return kernel
 
     monkeypatch.setattr(Kernel, "start", classmethod(start_and_kill_once))
-    async with await local(echo) as session:
+    async with await local(echo, fork=fork) as session:
         assert await value(session, "1 + 1") == "2"
     assert killed
 
