@@ -178,6 +178,7 @@ class ForkServer:
             memory=request["memory"],
             listening=dict(zip(request["addresses"], listening, strict=True)),
             connection=request["connection"],
+            hidden=request["hidden"],
         )
 
     def _kill(self, kernel: _Kernel) -> None:

@@ -1,7 +1,7 @@
 """The two processes of a kernel: a watchdog, and ipykernel as its child.
 
     python -P -m rlm_kernel.provisioners.launcher [--host-pipe] [--memory BYTES] [--remove DIR] [--connection FD]
-        [--group PATHS] -f CONNECTION_FILE ...
+        [--group PATHS] [--hidden] -f CONNECTION_FILE ...
     python launcher.py --host-pipe --contained [--handover SOCKET] -f CONNECTION_FILE     (first process of a container)
 
 The watchdog ends the kernel and all processes that the kernel started when its host ends, even by SIGKILL. With
@@ -41,7 +41,7 @@ _QUICK = ("--HistoryManager.enabled=False", "--IPythonKernel._execute_sleep=0.0"
 """A cell does not wait for the SQLite file of the history, and not half a millisecond for its output."""
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 OUT_OF_MEMORY = "The system killed the kernel: it used all the memory that there is."
-_FLAGS = ("--host-pipe", "--contained")
+_FLAGS = ("--host-pipe", "--contained", "--hidden")
 _OPTIONS = ("--handover", "--memory", "--remove", "--connection", "--group")
 NEVER_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 """The first two cannot be ignored. If the last one was, no child could be waited for."""
@@ -63,7 +63,14 @@ def main(argv: list[str]) -> NoReturn:
     if kernel == 0:
         _join(options)
         memory = int(options["--memory"]) if "--memory" in options else None
-        become_kernel(watchdog, kernel_argv, memory=memory, listening=handed_over, connection=connection)
+        become_kernel(
+            watchdog,
+            kernel_argv,
+            memory=memory,
+            listening=handed_over,
+            connection=connection,
+            hidden="--hidden" in options,
+        )
     for fd in handed_over.values():
         os.close(fd)
     set_child_subreaper()
@@ -107,6 +114,11 @@ def _prctl(option: int, value: int) -> None:
 def set_child_subreaper() -> None:
     """Become the parent of the orphans below this process (Linux)."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def hide_memory() -> None:
+    """Keep other processes of this user from reading the memory of this one, or tracing it (Linux)."""
+    _prctl(PR_SET_DUMPABLE, 0)
 
 
 def continue_when_host_ends() -> None:
@@ -174,6 +186,7 @@ def become_kernel(
     memory: int | None,
     listening: dict[str, int],
     connection: dict[str, Any] | None = None,
+    hidden: bool = False,
 ) -> NoReturn:
     """Turn this process into ipykernel, in its own process group: interrupts reach its children, not the watchdog.
 
@@ -183,6 +196,7 @@ def become_kernel(
         memory: bytes that the kernel may allocate; None: no limit.
         listening: descriptors of the sockets that the host listens at, by their addresses.
         connection: what a connection file contains; None: `argv` names the file.
+        hidden: whether other processes of this user may not read its memory.
     """
     os.setsid()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -193,6 +207,8 @@ def become_kernel(
     os.close(null)
     if memory is not None:
         _limit_memory(memory)
+    if hidden:
+        hide_memory()
     if listening:
         _reuse_sockets(listening)
     _run_ipykernel(argv, connection)

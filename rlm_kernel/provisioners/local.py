@@ -16,7 +16,7 @@ from typing import Any
 
 from traitlets import Bool
 
-from rlm_kernel.provisioners import cgroups, forked, strays
+from rlm_kernel.provisioners import cgroups, forked, launcher, strays
 from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.provisioners.local_base import LocalProcess
 from rlm_kernel.provisioners.traits import Memory
@@ -28,6 +28,9 @@ STRAY_SECONDS = 5.0
 
 _LAUNCHER = ["-P", "-m", "rlm_kernel.provisioners.launcher"]
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+
+HIDDEN = "RLM_HIDE_MEMORY"
+"""Set to 1: other processes of this user may not read the memory of the host and of its kernels, where keys are."""
 
 
 class LocalKernel(LocalProcess):
@@ -65,6 +68,8 @@ class LocalKernel(LocalProcess):
             and not self.attachable
         )
         self.is_forked = self.is_handed_over and self._can_be_forked()
+        if _is_hidden():
+            launcher.hide_memory()
         kwargs = await super().pre_launch(**kwargs)
         return kwargs if self.is_forked else self._with_options(kwargs)
 
@@ -74,6 +79,8 @@ class LocalKernel(LocalProcess):
     def _with_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Put the launcher's options before those of ipykernel."""
         options = ["--host-pipe", "--remove", str(self.directory)]
+        if _is_hidden():
+            options.append("--hidden")
         if self.memory is not None:
             options += ["--memory", str(size_in_bytes(self.memory))]
         at = kwargs["cmd"].index("-f")
@@ -104,6 +111,7 @@ class LocalKernel(LocalProcess):
             "directory": str(self.directory),
             "addresses": addresses,
             "connection": self._connection(),
+            "hidden": _is_hidden(),
         }
         with ExitStack() as opened:
             listening = [opened.enter_context(listen(one)) for one in addresses]
@@ -212,3 +220,7 @@ class LocalKernel(LocalProcess):
             os.close(self._host_pipe)
             self._host_pipe = None
         await super().cleanup(restart)
+
+
+def _is_hidden() -> bool:
+    return os.environ.get(HIDDEN, "") not in ("", "0")
