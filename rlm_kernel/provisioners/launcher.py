@@ -55,10 +55,7 @@ def main(argv: list[str]) -> NoReturn:
     # JPY_PARENT_PID names the host: ipykernel would watch a process that is not its parent.
     os.environ.pop("JPY_PARENT_PID", None)
     watchdog = os.getpid()
-    handed_over = _take_sockets(options["--handover"], kernel_argv) if "--handover" in options else {}
-    connection = None
-    if "--connection" in options:
-        connection, handed_over = _take_connection(int(options["--connection"]))
+    connection, handed_over = _taken(options, kernel_argv)
     kernel = os.fork()
     if kernel == 0:
         _join(options)
@@ -124,6 +121,13 @@ def hide_memory() -> None:
 def continue_when_host_ends() -> None:
     """Have this process continued when its parent ends: a cell may have stopped it (Linux)."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
+def _taken(options: dict[str, str], argv: list[str]) -> tuple[dict[str, Any] | None, dict[str, int]]:
+    """The connection, if it is not in a file, and the listening sockets, that the host hands over."""
+    if "--connection" in options:
+        return _take_connection(int(options["--connection"]))
+    return None, _take_sockets(options["--handover"], argv) if "--handover" in options else {}
 
 
 def _take_sockets(handover: str, argv: list[str]) -> dict[str, int]:
