@@ -276,7 +276,7 @@ STARTED = {
     "task": "async def soon(): forge()\nasyncio.get_running_loop().create_task(soon())",
     "call": "asyncio.get_running_loop().call_later(0.2, forge)",
     "executor": "asyncio.get_running_loop().run_in_executor(None, forge)",
-    "hook": "get_ipython().events.register('post_run_cell', lambda *_: FINAL('forged'))",
+    "hook": "get_ipython().events.register('pre_run_cell', lambda *_: FINAL('forged'))",
     "alarm": "signal.signal(signal.SIGALRM, lambda *_: forge()); signal.setitimer(signal.ITIMER_REAL, 0.2)",
 }
 
