@@ -33,6 +33,11 @@ FULL = (
     "has to be started again."
 )
 
+LEFT = (
+    "The kernel is started again, because the question before left {left} that did not end. Variables of cells that "
+    "start that again are lost."
+)
+
 
 class Repl:
     """One kernel with the REPL's functions. A persistent one serves one run after another.
@@ -56,6 +61,7 @@ class Repl:
         self._replay: Responder | None = None
         self._session: Session | None = None
         self._journal = Journal()
+        self._ended = 0  # the last cell of the questions before
         self._was_ready = self._is_set_up = False
 
     @asynccontextmanager
@@ -115,9 +121,12 @@ class Repl:
         self._tell(events.KernelReady(seconds=time.perf_counter() - started))
 
     async def _open(self, context: Prompt) -> None:
+        self._ended = self.cells
         if self._session is None or not self._session.alive:
             await self._start()
             await self._rebuild()
+        else:
+            await self._end_question()
         for before in self._recorded.before[self.contexts :]:
             await self._live_through(before)
         for step in context_steps(context, self.contexts, persistent=self._config.persistent):
@@ -149,6 +158,18 @@ class Repl:
                 await self._run_recorded(cells[step.cell], before.recorded)
         self.cells = max(self.cells, before.cells)
         self.contexts += 1
+        await self._end_question()
+
+    async def _end_question(self) -> None:
+        """End what the cells of the last question started. What does not end is left behind with its kernel.
+
+        The new one has the variables of the record. A cell that starts again what does not end is left out.
+        """
+        self._ended = self.cells
+        if left := await self._live.end_question():
+            self._tell(events.Notice(message=LEFT.format(left=left)))
+            await self._start()
+            await self._rebuild()
 
     async def _relive(self, cell: Cell) -> CellResult:
         """Repeat what a recorded cell did to the kernel. Its outputs are those of the record."""
@@ -275,6 +296,8 @@ class Repl:
             await self._provide(tool)
         if self._config.profile.setup_code:
             await self._live.run(self._config.profile.setup_code)
+        if self._config.persistent:
+            await self._live.end_question()
         self._is_set_up = True
 
     async def _rebuild(self) -> None:
@@ -289,9 +312,13 @@ class Repl:
         for step in self._journal.steps:
             if isinstance(step, VariableSet):
                 await take_step(self._live, step)
-            elif not await self._run_again(latest := step):
+            elif not await self._run_again(latest := step) or not await self._ended_with(step):
                 return latest
         return latest if latest is not None and not await self._responds() else None
+
+    async def _ended_with(self, step: CellRun) -> bool:
+        """End what a cell of an earlier question has started again. Returns whether that has ended."""
+        return step.cell > self._ended or not await self._live.end_question()
 
     async def _run_again(self, step: CellRun) -> bool:
         """Run a finished cell with its recorded answers. Returns whether the kernel is still alive."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import builtins
+import ctypes
 import functools
+import gc
 import hmac
 import io
 import itertools
@@ -23,6 +25,7 @@ import random
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -33,6 +36,7 @@ from typing import Any
 WIRE = 1
 PROCESS = os.getpid()
 RESEND_SECONDS = 1.0
+END_SECONDS = 1.0
 MORE = """
 
 schema: a JSON Schema (a dict) or a pydantic class; the answer is then an object that fits it.
@@ -106,6 +110,7 @@ class Guest:
         self.final: tuple[str | None, str | None] = (None, None)
         self.figures: deque[tuple[int, bytes]] = deque(maxlen=MAX_FIGURES)
         self.ours: dict[str, Any] = {}
+        self.begun: Begun | None = None
 
     # -- the wire
 
@@ -696,6 +701,126 @@ def read_final(shell: Any) -> None:
     guest.cell_starts()
     guest.take_variable(guest.parent["metadata"]["rlm"]["name"])
     guest.cell_ended()
+
+
+class Begun:
+    """What the kernel does of itself and of its setup. A question of a persistent kernel ends with all the rest."""
+
+    def __init__(self, guest: Guest) -> None:
+        shell, loop = guest.shell, asyncio.get_running_loop()
+        self.loop = loop
+        self.tasks = asyncio.all_tasks()
+        self.timers = list(getattr(loop, "_scheduled", ()))
+        self.readers = self.read()
+        self.threads = set(sys._current_frames())
+        self.children = set(self.below())
+        self.handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        hooks = [*shell.events.callbacks.values(), shell.ast_transformers, shell.input_transformers_post]
+        self.hooks = [(hook, list(hook)) for hook in (*hooks, shell.input_transformers_cleanup, gc.callbacks)]
+
+    def read(self) -> set[int]:
+        """The descriptors that the loop watches."""
+        selector = getattr(self.loop, "_selector", None)
+        return set() if selector is None else set(selector.get_map())
+
+    def below(self) -> list[Any]:
+        """The processes below the kernel."""
+        psutil = sys.modules.get("psutil")  # ipykernel imports it
+        return [] if psutil is None else list(psutil.Process().children(recursive=True))
+
+    def end_callbacks(self) -> None:
+        """Remove hooks of IPython, signal handlers and timers, and callbacks of the loop."""
+        sys.settrace(None)
+        sys.setprofile(None)
+        for hook, before in self.hooks:
+            hook[:] = before
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
+        for number, handler in self.handlers.items():
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        for fd in self.read() - self.readers:
+            self.loop.remove_reader(fd)
+            self.loop.remove_writer(fd)
+        for handle in [*getattr(self.loop, "_scheduled", ()), *getattr(self.loop, "_ready", ())]:
+            if handle not in self.timers and not is_of_loop(handle):
+                handle.cancel()
+
+    def others(self) -> list[Any]:
+        """The tasks of cells that go on."""
+        made = asyncio.all_tasks() - self.tasks - {asyncio.current_task()}
+        return [task for task in made if not is_of_ipykernel(task.get_coro())]
+
+    def running(self) -> set[int]:
+        """The identifiers of the threads that go on. Those of ipykernel serve clients."""
+        ours = {t.ident for t in threading.enumerate() if type(t).__module__.startswith("ipykernel.")}
+        return set(sys._current_frames()) - self.threads - ours - {threading.get_ident()}
+
+    def end(self) -> None:
+        """Ask tasks, threads and processes to end."""
+        for task in self.others():
+            task.cancel()
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):
+                thread.cancel()
+        if any(type(thread) is threading.Thread for thread in threading.enumerate()):
+            end_executors(self.loop)
+        for ident in self.running():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(SystemExit))
+        for process in set(self.below()) - self.children:
+            attempt(process.kill)
+
+    def left(self) -> list[str]:
+        """What goes on."""
+        counts = {"task": len(self.others()), "thread": len(self.running())}
+        return [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
+
+
+def is_of_ipykernel(coroutine: Any) -> bool:
+    """Whether a coroutine handles a message of a client."""
+    code = getattr(coroutine, "cr_code", None)
+    return code is not None and code.co_filename.startswith(str(sys.modules["ipykernel"].__path__[0]))
+
+
+def is_of_loop(handle: Any) -> bool:
+    """Whether a callback belongs to asyncio, and not to a cell."""
+    callback = handle._callback
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    module = getattr(callback, "__module__", None) or type(callback).__module__
+    if module == "tornado.ioloop" and handle._args:
+        return is_of_loop(type("Handle", (), {"_callback": handle._args[0], "_args": ()}))
+    return str(module).split(".", maxsplit=1)[0] in {"asyncio", "_asyncio", "tornado", "zmq", "ipykernel", "functools"}
+
+
+def end_executors(loop: Any) -> None:
+    """Let idle threads of executors end."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    for executor in [made for made in gc.get_objects() if type(made) is ThreadPoolExecutor]:
+        executor.shutdown(wait=False, cancel_futures=True)
+    loop._default_executor = None
+
+
+async def end_question(shell: Any) -> None:
+    """End what the cells of a question have started. The host runs this as a silent cell; the first time it starts.
+
+    Raises:
+        RuntimeError: something goes on; the text says how much.
+    """
+    guest = shell.kernel.rlm_guest
+    if guest.begun is None:
+        guest.begun = Begun(guest)
+        return
+    begun, until = guest.begun, time.monotonic() + END_SECONDS
+    begun.end_callbacks()
+    while begun.left() and time.monotonic() < until:
+        begun.end()
+        await asyncio.sleep(0.005)
+    begun.end()
+    begun.end_callbacks()
+    if left := begun.left():
+        raise RuntimeError(" and ".join(left))
 
 
 def install(shell: Any, settings: dict[str, Any]) -> None:

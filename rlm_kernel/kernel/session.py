@@ -44,9 +44,14 @@ del _install
 INTERRUPT_GRACE = 2.0
 """Seconds between an interrupt without effect and the kill of the kernel."""
 
+MAX_WHY = 200
+
 OnOutput = Callable[[Output], None]
 
 _READ_OF_REPLY = ("status", "execution_count", "ename", "evalue", "traceback")
+_END_QUESTION = f"await __import__({GUEST_MODULE!r}).end_question(get_ipython())"
+END_SECONDS = 5.0
+"""For the kernel to end what a question has started: longer than the guest waits."""
 _READ = f"__import__({GUEST_MODULE!r}).read_final(get_ipython())"
 
 
@@ -187,6 +192,24 @@ class Session:
         request = self._execute(_READ, metadata={"rlm": {"name": name}})
         await self._finish(request, self._environment.cell_timeout)
         return comm.report or CellReport()
+
+    async def end_question(self) -> str:
+        """End what the cells have started: tasks, threads, processes, callbacks. Variables stay.
+
+        The first call ends nothing. It notes what is there, so what the setup has started is never ended.
+
+        Returns:
+            What goes on in spite of it; empty: nothing.
+        """
+        kernel, request = self._live()[0], self._execute(_END_QUESTION)
+        try:
+            status = await self._finish(request, END_SECONDS)
+        finally:
+            self._request = None
+        if status == "ok":
+            return "" if await kernel.end_others() else "a process"
+        why = (request.reply or {}).get("evalue")
+        return why[:MAX_WHY] if status == "error" and isinstance(why, str) and why else "something"
 
     def interrupt(self) -> None:
         """Interrupt the running cell, and answer its questions as cancelled."""

@@ -145,7 +145,7 @@ class Environment:
             env = {**provisioner.get("config", {}).get("env", {}), **hashes, **self.options.get("env", {})}
             config |= {"env": env, "private_cwd": True}
             if name == "rlm-local" and self.attachable:
-                config["fork"] = False  # others connect by its connection file, and a forked kernel has none
+                config |= {"fork": False, "attachable": True}
         else:
             fields["env"] = {**fields.get("env", {}), **hashes}
         provisioner |= {"provisioner_name": name, "config": config}
