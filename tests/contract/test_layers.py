@@ -27,7 +27,7 @@ LAYERS = [
     {"engine"},  # the loop of a completion
     {"api"},  # class RLM
     {"replay"},  # a recorded run once more
-    {"papermill", "viewer"},  # notebooks headless; runs in a browser
+    {"papermill", "viewer", "gateway"},  # notebooks headless; runs in a browser; bounded reading over MCP
     {"cli"},  # the command line
 ]
 """Modules and packages of `rlm_kernel`, from the ground up. One imports only what stands in a row above its own."""
