@@ -26,6 +26,7 @@ from rlm_kernel.cli import (
     doctor,
     exit_codes,
     export,
+    gateway,
     install_kernel,
     replay,
     resume,
@@ -78,7 +79,21 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"rlm-kernel {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, demo, replay, resume, show, view, diff, export, trust_command, attach, install_kernel, doctor):
+    for module in (
+        run,
+        demo,
+        replay,
+        resume,
+        show,
+        view,
+        diff,
+        export,
+        trust_command,
+        attach,
+        gateway,
+        install_kernel,
+        doctor,
+    ):
         help_ = inspect.cleandoc(module.__doc__ or "")
         summary = help_.partition(".\n")[0]
         command = commands.add_parser(

@@ -30,7 +30,7 @@ TABLE = (
     Exit(4, "a model provider failed", (LMError,)),
     Exit(5, "the kernel did not start, or it died", (KernelError,)),
     Exit(6, "not implemented", (NotImplementedError,)),
-    Exit(DIFFERENT, "a replay differs from its record, or two runs differ"),
+    Exit(DIFFERENT, "a replay differs from its record, two runs differ, or a trail is not valid"),
     Exit(STOPPED, "stopped by Ctrl-C", (CancellationError, KeyboardInterrupt)),
     Exit(PIPE_CLOSED, "the reader of the output closed the pipe", (BrokenPipeError,)),
 )

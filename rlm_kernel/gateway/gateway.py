@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ class Gateway:
         self.services = Services(tree, index, Kernels(), models or Models(), canary_of(tree))
         self.trail = Trail(data / "trail")
         self.sessions = Sessions()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._bytes = 0
 
     async def close(self) -> None:
         """End kernels, and close the files."""
@@ -69,6 +72,20 @@ class Gateway:
         await asyncio.to_thread(self.services.index.close)
         self.trail.close()
         self.services.tree.close()
+
+    def metrics(self) -> str:
+        """Counts in the text format of Prometheus."""
+        calls = (f'rlm_gateway_calls_total{{tool="{t}",outcome="{o}"}} {n}' for (t, o), n in self._counts.items())
+        return "\n".join(
+            (
+                "# TYPE rlm_gateway_calls_total counter",
+                *calls,
+                "# TYPE rlm_gateway_output_bytes_total counter",
+                f"rlm_gateway_output_bytes_total {self._bytes}",
+                "# TYPE rlm_gateway_sessions gauge",
+                f"rlm_gateway_sessions {len(self.sessions)}\n",
+            )
+        )
 
     async def call(
         self, name: str, given: dict[str, Any], caller: Caller, progress: Progress = ignore_progress
@@ -149,9 +166,12 @@ class Gateway:
             spans = [{**span.shown(), "path": "/".join(span.parts)} for span in call.spans]
             about = {"session": session.id, "caller": session.owner, "tool": tool.name, "hash": output.hash}
             self.trail.write({"kind": "call", **about, "bytes": output.size, "spans": spans})
+        self._counts[tool.name, "ok"] += 1
+        self._bytes += output.size
         return result
 
     def _refused(self, tool: Tool, caller: Caller, why: str, code: str) -> Result:
+        self._counts[tool.name, code] += 1
         self.trail.write({"kind": "refused", "caller": caller.name, "tool": tool.name, "code": code})
         return {"success": False, "error": why, "error_code": code, "tool": tool.name}
 

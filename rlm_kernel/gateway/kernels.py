@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rlm_kernel._async import shielded
 from rlm_kernel.errors import RLMError
 from rlm_kernel.gateway.refusals import LimitExceededError, UnavailableError
 from rlm_kernel.kernel.session import Session as Kernel
@@ -63,7 +64,11 @@ class Kernels:
             if place.kernel is None or not place.kernel.alive or place.memory != memory:
                 await self._start(place, memory)
             assert place.kernel is not None
-            return await place.kernel.run(code, seconds)
+            try:
+                return await place.kernel.run(code, seconds)
+            except asyncio.CancelledError:  # the cell would go on, and keep the next one waiting
+                await shielded(place.kernel.close())
+                raise
 
     async def close(self, session: str) -> None:
         """End the kernel of a session."""

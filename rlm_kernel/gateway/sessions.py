@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rlm_kernel.gateway import limits
@@ -107,6 +107,11 @@ class Session:
     def is_over(self) -> bool:
         """Whether its time is used up."""
         return self.age_ms >= self.config.timeout_ms
+
+    def state(self) -> dict[str, Any]:
+        """The budgets, and what is used of them."""
+        used = {"tool_calls": self.tool_calls, "output_bytes": self.output_bytes, "age_ms": self.age_ms}
+        return {"session_id": self.id, "config": asdict(self.config), "used": used}
 
     def count_call(self) -> None:
         """Count a call, if one is left.

@@ -1,0 +1,136 @@
+"""Serve a repository to AI agents over MCP, within limits.
+
+Agents read at most 200 lines and 8 KiB at a time, by handles, and every byte that leaves is in a
+signed trail. ACTION is serve (the default), or
+
+  audit PATH       verify a trail, or a folder of trails
+
+Over stdio the gateway serves one client, which starts it. Over HTTP each request needs a key:
+RLM_GATEWAY_API_KEY, or a file of lines `NAME SCOPES KEY` with the scopes read, exec and complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_kernel import terminal
+from rlm_kernel.cli import exit_codes, shared_options
+from rlm_kernel.clients import options
+from rlm_kernel.errors import ConfigError, check_extra
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from rlm_kernel.gateway.gateway import Gateway
+    from rlm_kernel.gateway.models import Models
+
+NAME = "gateway"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add = parser.add_argument
+    actions = {"serve": _serve, "audit": _audit}
+    add("action", nargs="?", choices=actions, default="serve", metavar="ACTION", help="see above (default: serve)")
+    add("target", nargs="?", metavar="TARGET", help="of the action")
+    add("--mode", choices=("stdio", "http"), default="stdio", help="the transport (default: %(default)s)")
+    add("--repo-path", type=Path, metavar="DIR", help="the repository (default over stdio: the working directory)")
+    add("--data-dir", type=Path, metavar="DIR", help="of trail and index, outside of the repository")
+    web = parser.add_argument_group("HTTP").add_argument
+    web("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    web("--port", type=int, default=8080, help="default: %(default)s; 0: any free port")
+    web("--api-key", metavar="KEY", help="every user of the machine can read it here: prefer RLM_GATEWAY_API_KEY")
+    web("--key-file", type=Path, metavar="FILE", help="keys, one a line; read again when it changes")
+    web("--allow-host", action="append", default=[], metavar="NAME", help="a Host that requests may name")
+    web("--allow-origin", action="append", default=[], metavar="URL", help="an Origin that requests may name")
+    web("--tls-cert", type=Path, metavar="FILE")
+    web("--tls-key", type=Path, metavar="FILE")
+    web("--rate", type=int, default=3000, metavar="N", help="requests per minute and key (default: %(default)s)")
+    shared_options.add_model(parser, "none: rlm.complete is refused")
+    add("--environment", default="docker", help="where code of rlm.complete runs (default: %(default)s)")
+    add("--prompts", choices=("large", "small"), help="the prompt profile of rlm.complete")
+    parser.set_defaults(actions=actions)
+
+
+def execute(args: Namespace) -> int:
+    """Serve until the client leaves or Ctrl-C, or do another action.
+
+    Raises:
+        ConfigError, RecordingError: an option or a file cannot be used.
+    """
+    for module in ("mcp", "pathspec", "re2"):
+        check_extra("The gateway", module, "mcp")
+    if args.action == "serve" and args.target is not None:
+        raise ConfigError("serve takes no TARGET: give the repository with --repo-path.")
+    code: int = args.actions[args.action](args)
+    return code
+
+
+def _serve(args: Namespace) -> int:
+    from rlm_kernel.gateway.gateway import Gateway
+
+    if args.mode == "http" and args.repo_path is None:
+        raise ConfigError("HTTP needs --repo-path: the repository to serve.")
+    verifier = _verifier(args) if args.mode == "http" else None
+    gateway = Gateway(args.repo_path or Path.cwd(), args.data_dir or _data_folder(), _models(args))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_run(gateway, args, verifier))
+    return exit_codes.OK
+
+
+async def _run(gateway: Gateway, args: Namespace, verifier: Any) -> None:
+    if verifier is None:
+        from rlm_kernel.gateway.server import serve_stdio
+
+        await serve_stdio(gateway)
+        return
+    from rlm_kernel.gateway.web import Address, serve_http
+
+    where = Address(
+        args.host, args.port, args.allow_host, args.allow_origin, args.tls_cert, args.tls_key, max(args.rate, 1)
+    )
+    await serve_http(gateway, verifier, where)
+
+
+def _verifier(args: Namespace) -> Any:
+    from rlm_kernel.gateway.keys import Keys, key_of_environment
+
+    return Keys(args.api_key or key_of_environment(), args.key_file)
+
+
+def _models(args: Namespace) -> Models:
+    """The model of `rlm.complete`: of the options, or of RLM_BACKEND and RLM_MODEL_NAME."""
+    from rlm_kernel.gateway.models import Models
+
+    backend = args.backend or os.environ.get("RLM_BACKEND") or ("openai" if shared_options.names_model(args) else None)
+    if backend is None:
+        return Models()
+    model = args.model or os.environ.get("RLM_MODEL_NAME")
+    kwargs = options.backend_kwargs(backend, model, args.base_url, args.backend_kwarg)
+    options.fetch(backend, kwargs)
+    return Models(backend, kwargs, args.environment, args.prompts)
+
+
+def _data_folder() -> Path:
+    from jupyter_core.paths import jupyter_data_dir
+
+    return Path(jupyter_data_dir()) / "rlm_gateway"
+
+
+def _audit(args: Namespace) -> int:
+    from rlm_kernel.gateway.trail import audit
+
+    path = Path(args.target) if args.target else (args.data_dir or _data_folder()) / "trail"
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"There is no trail in {path}: give a file, or the folder `trail` of --data-dir.")
+    audits = [audit(file) for file in files]
+    for one in audits:
+        end = ", and a last line that is cut" if one.is_cut else ""
+        said = one.flaw or f"valid: {one.calls} calls, {one.spans} spans, {one.output_bytes:,} bytes left{end}"
+        terminal.print_result(f"{one.path}: {said}")
+    return exit_codes.DIFFERENT if any(one.flaw for one in audits) else exit_codes.OK

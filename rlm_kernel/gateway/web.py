@@ -1,0 +1,172 @@
+"""The gateway over streamable HTTP. Without a key it does not start."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from mcp.server.auth.middleware.bearer_auth import RequireAuthMiddleware
+from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rlm_kernel import terminal
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.gateway.gateway import Gateway
+from rlm_kernel.gateway.server import mcp_server
+
+MAX_BODY_BYTES = 1 << 20
+MAX_MCP_SESSIONS = 2000
+MAX_CREDENTIALS = 10_000
+"""Whose rates are known. The one that was unused for the longest time is forgotten."""
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen, and what requests must name.
+
+    Attributes:
+        hosts: values of the header Host that are answered, besides loopback.
+        origins: values of the header Origin that are answered, besides loopback. No Origin is always allowed.
+        certificate: files of TLS, or None.
+        rate: requests per minute and key.
+        issuer: of OAuth tokens, or None.
+        url: of this server, as tokens name it.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
+    certificate: Path | None = None
+    certificate_key: Path | None = None
+    rate: int = 3000
+    issuer: str | None = None
+    url: str | None = None
+
+
+def web_app(gateway: Gateway, verifier: TokenVerifier, address: Address) -> ASGIApp:
+    """The ASGI application: `/mcp` and `/metrics` with a key, `/health` without one."""
+
+    async def health(_: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok", "service": "rlm-mcp-gateway"})
+
+    async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(gateway.metrics())(scope, receive, send)
+
+    app: Starlette = mcp_server(gateway).streamable_http_app(
+        max_request_body_size=MAX_BODY_BYTES,
+        max_sessions=MAX_MCP_SESSIONS,
+        transport_security=TransportSecuritySettings(
+            allowed_hosts=[
+                *(f"{name}:*" for name in LOOPBACK),
+                *address.hosts,
+                *(f"{name}:*" for name in address.hosts),
+            ],
+            allowed_origins=[*(f"http://{name}:*" for name in LOOPBACK), *address.origins],
+        ),
+        host=address.host,
+        auth=_auth(address),
+        token_verifier=verifier,
+        custom_starlette_routes=[
+            Route("/health", health),
+            Route("/metrics", RequireAuthMiddleware(metrics, [])),
+        ],
+    )
+    return RateLimit(app, address.rate)
+
+
+async def serve_http(gateway: Gateway, verifier: TokenVerifier, address: Address) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        ConfigError: the address cannot be used.
+    """
+    logging.getLogger("mcp").setLevel(logging.ERROR)
+    if address.host not in LOOPBACK and address.certificate is None:
+        terminal.print_note("rlm: gateway: keys travel without TLS: use --tls-cert, or a proxy that has it")
+    config = uvicorn.Config(
+        web_app(gateway, verifier, address),
+        host=address.host,
+        port=address.port,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.certificate_key,
+        timeout_graceful_shutdown=2,
+    )
+    try:
+        await _Announced(config).serve()
+    except SystemExit as error:  # uvicorn's word for a port that is taken
+        raise ConfigError(f"{address.host}:{address.port} cannot be used: choose another --port.") from error
+    finally:
+        await gateway.close()
+
+
+class _Announced(uvicorn.Server):
+    """Prints its address when it listens."""
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for one in server.sockets:
+                scheme = "https" if self.config.is_ssl else "http"
+                host, port = one.getsockname()[:2]
+                terminal.print_result(f"{scheme}://{host}:{port}/mcp")
+
+
+class RateLimit:
+    """Answers 429 to a credential that sends more requests than allowed. A minute's worth may come at once."""
+
+    def __init__(self, app: ASGIApp, per_minute: int) -> None:
+        self._app = app
+        self._per_minute = per_minute
+        self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http" or self._may_pass(scope):
+            await self._app(scope, receive, send)
+        else:
+            wait = {"Retry-After": str(max(60 // self._per_minute, 1))}
+            await PlainTextResponse("Too many requests", 429, wait)(scope, receive, send)
+
+    def _may_pass(self, scope: Scope) -> bool:
+        credential = hashlib.sha256(dict(scope["headers"]).get(b"authorization", b"")).digest()
+        now = time.monotonic()
+        left, at = self._buckets.pop(credential, (float(self._per_minute), now))
+        left = min(left + (now - at) * self._per_minute / 60, float(self._per_minute))
+        allowed = left >= 1
+        self._buckets[credential] = (left - allowed, now)
+        if len(self._buckets) > MAX_CREDENTIALS:
+            self._buckets.popitem(last=False)
+        return allowed
+
+
+def _auth(address: Address) -> AuthSettings:
+    """Bearer keys; with an issuer this is a resource server of OAuth, which says so at `/.well-known`."""
+    if address.issuer is None:
+        issuer = AnyHttpUrl(f"http://{address.host}:{address.port}")
+        return AuthSettings(issuer_url=issuer, resource_server_url=None)
+    if address.url is None:
+        raise ConfigError("OAuth needs the address of this server, as tokens name it: use --url.")
+    return AuthSettings(
+        issuer_url=AnyHttpUrl(address.issuer),
+        resource_server_url=AnyHttpUrl(address.url),
+        validate_token_resource=True,
+    )

@@ -1,0 +1,202 @@
+"""The gateway over both transports, driven by the official client, in the newest protocol and the one before."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import httpx2
+import pytest
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+
+from rlm_kernel.gateway.tools import TOOLS
+from rlm_kernel.gateway.trail import audit
+
+KEY = "0123456789abcdef0123456789abcdef"
+COMMAND = [sys.executable, "-m", "rlm_kernel.cli", "gateway"]
+MODES = ["auto", "legacy"]
+
+
+def options(repository, tmp_path, *more):
+    return ["--repo-path", str(repository), "--data-dir", str(tmp_path / "data"), *more]
+
+
+@contextlib.asynccontextmanager
+async def stdio(repository, tmp_path, mode):
+    arguments = [*COMMAND[1:], *options(repository, tmp_path)]
+    server = StdioServerParameters(command=COMMAND[0], args=arguments, env=dict(os.environ))
+    async with Client(server, mode=mode) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def http_server(repository, tmp_path, *more, key=KEY):
+    command = [*COMMAND, "--mode", "http", "--port", "0", *options(repository, tmp_path, *more)]
+    variables = dict(os.environ) | ({"RLM_GATEWAY_API_KEY": key} if key else {})
+    process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@contextlib.asynccontextmanager
+async def over_http(url, mode="auto", key=KEY):
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+    ):
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def web(repository, tmp_path, mode):
+    with http_server(repository, tmp_path) as url:
+        async with over_http(url, mode) as client:
+            yield client
+
+
+async def call(client, tool, **given):
+    result = await client.call_tool(tool, given)
+    assert json.loads(result.content[0].text) == result.structured_content
+    assert result.is_error == ("error" in result.structured_content)
+    return result.structured_content
+
+
+async def smoke(client, name=str):
+    """Session, roots, list, handle, span. `name`: from the dotted name of a tool to the one that is called."""
+    session = (await call(client, name("rlm.session.create")))["session_id"]
+    await call(client, name("rlm.roots.set"), session_id=session, roots=["src"])
+    items = (await call(client, name("rlm.fs.list"), session_id=session, root="src"))["items"]
+    assert "src/session.py" in [item["path"] for item in items]
+    made = await call(client, name("rlm.fs.handle.create"), session_id=session, file_path="src/session.py")
+    lines = {"file_handle": made["file_handle"], "start_line": 2, "end_line": 3}
+    span = await call(client, name("rlm.span.read"), session_id=session, **lines)
+    assert span["content"] == "line 2 of the session\nline 3 of the session"
+    return session
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("transport", [stdio, web])
+async def test_the_smoke_path_holds_over_both_transports(repository, tmp_path, transport, mode):
+    async with transport(repository, tmp_path, mode) as client:
+        session = await smoke(client)
+        await smoke(client, lambda name: name.replace(".", "_"))
+        listed = [str(resource.uri) for resource in (await client.list_resources()).resources]
+        assert f"rlm://sessions/{session}" in listed
+        state = json.loads((await client.read_resource(f"rlm://sessions/{session}")).contents[0].text)
+        assert state["used"]["tool_calls"] == 4
+        prompt = await client.get_prompt("summarize", {"subject": "the sessions"})
+        assert prompt.messages[0].content.text.startswith("Summarize the sessions")
+
+
+async def test_all_tools_have_both_names_schemas_and_annotations(repository, tmp_path):
+    async with stdio(repository, tmp_path, "auto") as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert len(TOOLS) == 14
+    assert set(tools) == set(TOOLS) | {name.replace(".", "_") for name in TOOLS}
+    for tool in tools.values():
+        assert tool.input_schema["type"] == tool.output_schema["type"] == "object"
+        assert tool.annotations.read_only_hint is not None
+    assert tools["rlm.exec.run"].annotations.destructive_hint is True
+    assert tools["rlm.span.read"].annotations.read_only_hint is True
+
+
+async def test_an_unknown_tool_is_told_with_those_that_exist(repository, tmp_path):
+    async with stdio(repository, tmp_path, "auto") as client:
+        result = await call(client, "rlm.file.delete")
+        assert result["error_code"] == "UNKNOWN_TOOL"
+        assert result["available_tools"] == sorted(TOOLS)
+        with pytest.raises(MCPError, match="not found"):
+            await client.read_resource("rlm://sessions/none")
+
+
+def test_http_without_a_key_does_not_start(repository, tmp_path):
+    command = [*COMMAND, "--mode", "http", "--port", "0", *options(repository, tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "HTTP needs a key" in done.stderr
+
+
+def test_requests_without_the_key_or_of_another_page_are_refused(repository, tmp_path):
+    with http_server(repository, tmp_path) as url, httpx2.Client() as http:
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        bearer = {"Authorization": f"Bearer {KEY}", "Accept": "application/json, text/event-stream"}
+        home = url.removesuffix("/mcp")
+
+        def status(**headers):
+            return http.post(url, json=body, headers=headers).status_code
+
+        assert http.get(f"{home}/health").json() == {"status": "ok", "service": "rlm-mcp-gateway"}
+        assert status() == 401
+        assert status(Authorization=f"Bearer {KEY}x") == 401
+        assert status(**bearer, Host="evil.example") == 421
+        assert status(**bearer, Origin="http://evil.example") == 403
+        assert http.get(f"{home}/metrics").status_code == 401
+        assert "rlm_gateway_sessions 0" in http.get(f"{home}/metrics", headers=bearer).text
+
+
+async def test_keys_have_scopes_and_change_without_a_restart(repository, tmp_path):
+    keys = tmp_path / "keys"
+    keys.touch(mode=0o600)
+    keys.write_text(f"# name scopes key\nreader read {KEY}\nrunner read,exec {KEY[::-1]}\n")
+    with http_server(repository, tmp_path, "--key-file", str(keys), key="") as url:
+        async with over_http(url) as client:
+            names = {tool.name for tool in (await client.list_tools()).tools}
+            assert "rlm.exec.run" not in names
+            session = await smoke(client)
+            refused = await call(client, "rlm.exec.run", session_id=session, code="1")
+            assert refused["error_code"] == "NOT_ALLOWED"
+        async with over_http(url, key=KEY[::-1]) as client:
+            other = await call(client, "rlm.provenance.report", session_id=session)
+            assert other["error"] == "Session not found"
+        keys.write_text(f"reader read {KEY.upper()}\n")
+        async with httpx2.AsyncClient() as http:
+            for key, status in ((KEY, 401), (KEY.upper(), 400)):
+                assert (await http.post(url, headers={"Authorization": f"Bearer {key}"})).status_code == status
+
+
+def test_a_key_that_asks_too_often_waits(repository, tmp_path):
+    with http_server(repository, tmp_path, "--rate", "3") as url, httpx2.Client() as http:
+        statuses = [http.post(url, headers={"Authorization": f"Bearer {KEY}"}).status_code for _ in range(5)]
+        assert statuses[:3] == [400] * 3
+        assert 429 in statuses[3:]
+        assert http.post(url).status_code == 401
+
+
+async def test_the_trail_of_a_gateway_that_was_killed_verifies(repository, tmp_path):
+    command = [*COMMAND, "--mode", "http", "--port", "0", *options(repository, tmp_path)]
+    process = subprocess.Popen(
+        command, env=os.environ | {"RLM_GATEWAY_API_KEY": KEY}, stdout=subprocess.PIPE, text=True
+    )
+    url = process.stdout.readline().strip()
+    received = []
+
+    async def read_on():
+        async with over_http(url) as client:
+            while True:
+                session = await smoke(client)
+                for _ in range(20):
+                    received.append(await call(client, "rlm.fs.manifest", session_id=session, root="src"))
+
+    readers = [asyncio.create_task(read_on()) for _ in range(4)]
+    while len(received) < 30:
+        await asyncio.sleep(0.01)
+    process.kill()
+    await asyncio.gather(*readers, return_exceptions=True)
+    process.communicate()
+    (trail,) = (tmp_path / "data" / "trail").iterdir()
+    found = audit(trail)
+    assert found.flaw is None
+    assert found.calls >= len(received) + 5
+    command = [*COMMAND, "audit", str(trail)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "valid" in done.stdout) == (0, True)
+    trail.write_bytes(trail.read_bytes().replace(b"session.py", b"another.py", 1))
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 7
