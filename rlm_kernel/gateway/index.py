@@ -29,8 +29,10 @@ MAX_WAIT_SECONDS = 0.3
 _WINDOWS_BITS = 24
 """Row = file << 24 | window: a file of 16 MB has fewer windows than that."""
 _WORD = re.compile(r"\w+")
-_CAMEL = re.compile(r"[A-Za-z0-9]*[a-z0-9][A-Z][A-Za-z0-9]*")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_MAPPED_BYTES = 1 << 31
+_HASH_BYTES = 1 << 26
+"""Of new words in memory before they are written: fewer and larger segments to merge."""
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = OFF;
@@ -93,6 +95,7 @@ class Index:
     def refresh(self) -> int:
         """Index what was added or changed, forget what was removed, and return how many files these were."""
         with self._connection() as database:
+            database.execute("INSERT INTO windows (windows, rank) VALUES ('hashsize', ?)", (_HASH_BYTES,))
             known = {path: (id_, stamp) for id_, path, stamp in database.execute("SELECT id, path, stamp FROM files")}
             changed = 0
             for entry in self._tree.walk((), MAX_DEPTH):
@@ -172,6 +175,7 @@ class Index:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(self._path, timeout=30)) as database:
+            database.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
             yield database
 
 
@@ -187,7 +191,9 @@ def _cut(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 def _names_in(text: str) -> str:
     """The words inside of names such as `SessionManager`, which the tokenizer does not cut."""
-    return " ".join(_HUMP.sub(" ", name) for name in set(_CAMEL.findall(text)))
+    if _HUMP.search(text) is None:
+        return ""
+    return " ".join(_HUMP.sub(" ", name) for name in set(_WORD.findall(text)) if not name.islower())
 
 
 def _rows_of(file: int) -> tuple[int, int]:
