@@ -34,26 +34,34 @@ NO_MODEL = "rlm.complete is not available: the gateway has no model. Start it wi
 
 @dataclass(frozen=True)
 class Reader:
-    """The functions that the model calls. Each gives what the tool of the gateway gives, or raises its refusal."""
+    """The functions that the model calls. Each gives what the tool of the gateway gives, or raises its refusal.
+
+    Attributes:
+        root: the folder that is meant by "".
+        max_lines: of one reading.
+    """
 
     inner: Inner
+    root: str
     max_lines: int
 
-    def list_files(self, folder: str = ".", depth: int = 2) -> list[dict[str, Any]]:
+    def list_files(self, folder: str = "", depth: int = 2) -> list[dict[str, Any]]:
         """List files and folders below a folder: dicts with "path", and for files "file_handle" and "size"."""
-        items: list[dict[str, Any]] = self.inner("rlm.fs.list", {"root": folder, "depth": depth})["items"]
+        items: list[dict[str, Any]] = self.inner("rlm.fs.list", {"root": folder or self.root, "depth": depth})["items"]
         return items
 
-    def search_files(self, query: str, folder: str = ".") -> list[dict[str, Any]]:
+    def search_files(self, query: str, folder: str = "") -> list[dict[str, Any]]:
         """Find words: dicts with "path", "file_handle", "start_line", "end_line" and "snippet", the best first."""
-        found: list[dict[str, Any]] = self.inner("rlm.search.query", {"query": query, "scope": folder, "k": 10})[
-            "results"
-        ]
+        found: list[dict[str, Any]] = self.inner(
+            "rlm.search.query", {"query": query, "scope": folder or self.root, "k": 10}
+        )["results"]
         return found
 
-    def grep_files(self, pattern: str, folder: str = ".") -> list[dict[str, Any]]:
+    def grep_files(self, pattern: str, folder: str = "") -> list[dict[str, Any]]:
         """Find lines that match a regular expression: dicts as of search_files."""
-        found: list[dict[str, Any]] = self.inner("rlm.search.regex", {"pattern": pattern, "scope": folder})["results"]
+        found: list[dict[str, Any]] = self.inner(
+            "rlm.search.regex", {"pattern": pattern, "scope": folder or self.root}
+        )["results"]
         return found
 
     def read_lines(self, file_handle: str, start_line: int = 1, end_line: int | None = None) -> str:
@@ -86,9 +94,9 @@ async def answer_task(call: Call, given: arguments.Complete, inner: Callable[[Ca
             f"Max span size too large: {given.constraints.max_span_size} > {limits.MAX_SPAN_LINES}"
         )
     reading = _narrowed(call, given)
-    reader = Reader(inner(reading), given.constraints.max_span_size)
+    reader = Reader(inner(reading), _first_root(reading), given.constraints.max_span_size)
     began, started = len(call.session.spans), time.monotonic()
-    context = await asyncio.to_thread(reader.list_files, _first_root(reading))
+    context = await asyncio.to_thread(reader.list_files)
     completion = await _run(call, given, models, reader, context)
     spans = [span for span in call.session.spans[began:] if span.source_type in ("file", "chunk")]
     citations = await asyncio.to_thread(_citations, call, spans)
