@@ -4,6 +4,8 @@ Agents read at most 200 lines and 8 KiB at a time, by handles, and every byte th
 signed trail. ACTION is serve (the default), or
 
   audit PATH       verify a trail, or a folder of trails
+  install CLIENT   let claude-code, cursor, vscode, copilot or zed use the gateway, in this folder
+  workspace DIR    make a folder for an editor that holds configuration only (needs --url)
 
 Over stdio the gateway serves one client, which starts it. Over HTTP each request needs a key:
 RLM_GATEWAY_API_KEY, or a file of lines `NAME SCOPES KEY` with the scopes read, exec and complete.
@@ -34,12 +36,13 @@ NAME = "gateway"
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    actions = {"serve": _serve, "audit": _audit}
+    actions = {"serve": _serve, "audit": _audit, "install": _install, "workspace": _workspace}
     add("action", nargs="?", choices=actions, default="serve", metavar="ACTION", help="see above (default: serve)")
     add("target", nargs="?", metavar="TARGET", help="of the action")
     add("--mode", choices=("stdio", "http"), default="stdio", help="the transport (default: %(default)s)")
     add("--repo-path", type=Path, metavar="DIR", help="the repository (default over stdio: the working directory)")
     add("--data-dir", type=Path, metavar="DIR", help="of trail and index, outside of the repository")
+    add("--url", metavar="URL", help="of a gateway over HTTP, for install and workspace")
     web = parser.add_argument_group("HTTP").add_argument
     web("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     web("--port", type=int, default=8080, help="default: %(default)s; 0: any free port")
@@ -134,3 +137,38 @@ def _audit(args: Namespace) -> int:
         said = one.flaw or f"valid: {one.calls} calls, {one.spans} spans, {one.output_bytes:,} bytes left{end}"
         terminal.print_result(f"{one.path}: {said}")
     return exit_codes.DIFFERENT if any(one.flaw for one in audits) else exit_codes.OK
+
+
+def _install(args: Namespace) -> int:
+    from rlm_kernel.gateway.client_files import CLIENTS, change_for
+
+    if args.target is None:
+        raise ConfigError(f"install needs a CLIENT: {', '.join(CLIENTS)}.")
+    repository = str((args.repo_path or Path.cwd()).resolve())
+    command = ["rlm", "gateway", "--repo-path", repository]
+    change = change_for(args.target, Path.cwd(), url=args.url, command=command)
+    if not change.diff:
+        terminal.print_note(f"rlm: {change.path} is set up already")
+        return exit_codes.OK
+    terminal.print_note(change.diff.rstrip())
+    if not terminal.confirm("write this file?"):
+        raise ConfigError("Nothing was written.")
+    copy = change.apply()
+    if copy is not None:
+        terminal.print_note(f"rlm: the file before is kept as {copy}")
+    terminal.print_result(str(change.path))
+    return exit_codes.OK
+
+
+def _workspace(args: Namespace) -> int:
+    from rlm_kernel.gateway.client_files import workspace
+
+    if args.target is None or args.url is None:
+        raise ConfigError(
+            "workspace needs a DIR and the gateway: rlm gateway workspace DIR --url https://HOST:8080/mcp"
+        )
+    for change in workspace(Path(args.target), args.url):
+        if change.diff:
+            change.apply()
+        terminal.print_result(str(change.path))
+    return exit_codes.OK

@@ -44,8 +44,6 @@ class Address:
         origins: values of the header Origin that are answered, besides loopback. No Origin is always allowed.
         certificate: files of TLS, or None.
         rate: requests per minute and key.
-        issuer: of OAuth tokens, or None.
-        url: of this server, as tokens name it.
     """
 
     host: str = "127.0.0.1"
@@ -55,8 +53,6 @@ class Address:
     certificate: Path | None = None
     certificate_key: Path | None = None
     rate: int = 3000
-    issuer: str | None = None
-    url: str | None = None
 
 
 def web_app(gateway: Gateway, verifier: TokenVerifier, address: Address) -> ASGIApp:
@@ -80,7 +76,8 @@ def web_app(gateway: Gateway, verifier: TokenVerifier, address: Address) -> ASGI
             allowed_origins=[*(f"http://{name}:*" for name in LOOPBACK), *address.origins],
         ),
         host=address.host,
-        auth=_auth(address),
+        # Bearer keys only: the issuer is what the SDK wants named, and is not shown to anybody.
+        auth=AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None),
         token_verifier=verifier,
         custom_starlette_routes=[
             Route("/health", health),
@@ -156,17 +153,3 @@ class RateLimit:
         if len(self._buckets) > MAX_CREDENTIALS:
             self._buckets.popitem(last=False)
         return allowed
-
-
-def _auth(address: Address) -> AuthSettings:
-    """Bearer keys; with an issuer this is a resource server of OAuth, which says so at `/.well-known`."""
-    if address.issuer is None:
-        issuer = AnyHttpUrl(f"http://{address.host}:{address.port}")
-        return AuthSettings(issuer_url=issuer, resource_server_url=None)
-    if address.url is None:
-        raise ConfigError("OAuth needs the address of this server, as tokens name it: use --url.")
-    return AuthSettings(
-        issuer_url=AnyHttpUrl(address.issuer),
-        resource_server_url=AnyHttpUrl(address.url),
-        validate_token_resource=True,
-    )

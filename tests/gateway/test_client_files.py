@@ -1,0 +1,69 @@
+"""`rlm gateway install` and `rlm gateway workspace`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rlm_kernel.cli import main
+from rlm_kernel.gateway.client_files import CLIENTS
+
+URL = "https://gateway.example:8080/mcp"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("rlm_kernel.terminal.confirm", lambda _: True)
+    return folder
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_the_server_is_added_to_what_is_there_and_a_copy_is_kept(project, name, capsys):
+    client = CLIENTS[name]
+    file = project / client.file
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({client.section: {"other": {"command": "x"}}, "mine": 1}))
+    assert main(["gateway", "install", name]) == 0
+    content = json.loads(file.read_text())
+    assert content["mine"] == 1
+    assert content[client.section]["other"] == {"command": "x"}
+    assert content[client.section]["rlm"]["args"] == ["gateway", "--repo-path", str(project)]
+    assert '+    "rlm": {' in capsys.readouterr().err
+    (copy,) = file.parent.glob("*.before-rlm-1")
+    assert "rlm" not in copy.read_text()
+    assert main(["gateway", "install", name]) == 0
+    assert "is set up already" in capsys.readouterr().err
+
+
+def test_nothing_is_written_without_consent(project, monkeypatch, capsys):
+    monkeypatch.setattr("rlm_kernel.terminal.confirm", lambda _: False)
+    assert main(["gateway", "install", "cursor"]) == 2
+    assert list(project.rglob("*")) == []
+
+
+@pytest.mark.parametrize("content", ["{ // mine\n}", "[]", '{"mcpServers": 1}'])
+def test_a_file_that_cannot_be_merged_is_left_as_it_is(project, content, capsys):
+    (project / ".mcp.json").write_text(content)
+    assert main(["gateway", "install", "claude-code"]) == 2
+    assert (project / ".mcp.json").read_text() == content
+
+
+def test_a_workspace_holds_configuration_and_no_key(project, monkeypatch, capsys):
+    monkeypatch.setenv("RLM_GATEWAY_API_KEY", "0123456789abcdef")
+    assert main(["gateway", "workspace", "thin", "--url", URL]) == 0
+    files = {str(path.relative_to(project / "thin")) for path in (project / "thin").rglob("*") if path.is_file()}
+    assert files == {"README.md", ".mcp.json", ".cursor/mcp.json", ".vscode/mcp.json", ".zed/settings.json"}
+    for file in files:
+        text = (project / "thin" / file).read_text()
+        assert URL in text
+        assert "0123456789abcdef" not in text
+
+
+def test_a_folder_with_source_does_not_become_a_workspace(project, capsys):
+    (project / "thin").mkdir()
+    (project / "thin" / "main.py").touch()
+    assert main(["gateway", "workspace", "thin", "--url", URL]) == 2
