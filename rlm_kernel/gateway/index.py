@@ -30,7 +30,6 @@ _WINDOWS_BITS = 24
 """Row = file << 24 | window: a file of 16 MB has fewer windows than that."""
 _WORD = re.compile(r"\w+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_MAPPED_BYTES = 1 << 31
 _HASH_BYTES = 1 << 26
 """Of new words in memory before they are written: fewer and larger segments to merge."""
 _SCHEMA = """
@@ -175,7 +174,6 @@ class Index:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(self._path, timeout=30)) as database:
-            database.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
             yield database
 
 

@@ -49,7 +49,7 @@ def http_server(repository, tmp_path, *more, key=KEY):
 @contextlib.asynccontextmanager
 async def over_http(url, mode="auto", key=KEY):
     async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}) as http,
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=100, verify=False) as http,
         Client(streamable_http_client(url, http_client=http), mode=mode) as client,
     ):
         yield client
@@ -200,3 +200,30 @@ async def test_the_trail_of_a_gateway_that_was_killed_verifies(repository, tmp_p
     assert (done.returncode, "valid" in done.stdout) == (0, True)
     trail.write_bytes(trail.read_bytes().replace(b"session.py", b"another.py", 1))
     assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 7
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+async def test_200_clients_at_once_are_served_without_an_error_and_in_bounded_memory(repository, tmp_path):
+    import psutil
+
+    command = [*COMMAND, "--mode", "http", "--port", "0", "--rate", "100000", *options(repository, tmp_path)]
+    process = subprocess.Popen(
+        command, env=os.environ | {"RLM_GATEWAY_API_KEY": KEY}, stdout=subprocess.PIPE, text=True
+    )
+    url = process.stdout.readline().strip()
+    memory = psutil.Process(process.pid).memory_info
+
+    async def one():
+        async with over_http(url) as client:
+            await smoke(client)
+
+    try:
+        await asyncio.gather(*(one() for _ in range(200)))
+        first = memory().rss
+        for _ in range(2):
+            await asyncio.gather(*(one() for _ in range(200)))
+        assert memory().rss < first * 1.25
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
