@@ -765,6 +765,8 @@ class Begun:
                 thread.cancel()
         if any(type(thread) is threading.Thread for thread in threading.enumerate()):
             end_executors(self.loop)
+        if monitor := getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "monitor", None):
+            attempt(monitor.exit)  # it waits ten seconds at a time, in which nothing else ends it
         for ident in self.running():
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(SystemExit))
         for process in set(self.below()) - self.children:

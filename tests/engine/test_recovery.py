@@ -277,6 +277,7 @@ STARTED = {
     "call": "asyncio.get_running_loop().call_later(0.2, forge)",
     "executor": "asyncio.get_running_loop().run_in_executor(None, forge)",
     "hook": "get_ipython().events.register('pre_run_cell', lambda *_: FINAL('forged'))",
+    "progress bar": "import tqdm; bar = tqdm.tqdm(range(3))",
     "alarm": "signal.signal(signal.SIGALRM, lambda *_: forge()); signal.setitimer(signal.ITIMER_REAL, 0.2)",
 }
 
