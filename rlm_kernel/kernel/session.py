@@ -35,7 +35,9 @@ def _install(shell):
     import sys, types
     request = shell.kernel.get_parent("shell")["metadata"]["rlm"]
     module = sys.modules["{GUEST_MODULE}"] = types.ModuleType("{GUEST_MODULE}")
-    exec(compile(request["source"], "{GUEST_MODULE}.py", "exec"), module.__dict__)
+    compiled = getattr(sys.modules.get("rlm_kernel.provisioners.launcher"), "compiled", {{}})
+    code = compiled.get(request["source"]) or compile(request["source"], "{GUEST_MODULE}.py", "exec")
+    exec(code, module.__dict__)
     module.install(shell, request)
 _install(get_ipython())
 del _install

@@ -31,6 +31,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from types import CodeType
 from typing import Any, NoReturn
 
 HOST_CHECK_SECONDS = 1.0
@@ -47,6 +48,9 @@ NEVER_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 """The first two cannot be ignored. If the last one was, no child could be waited for."""
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PR_SET_CHILD_SUBREAPER = 36
+_M_ARENA_MAX = -8
+compiled: dict[str, CodeType] = {}
+"""Code that a fork need not compile, by its source: the guest's, in the fork server."""
 
 
 def main(argv: list[str]) -> NoReturn:
@@ -181,6 +185,21 @@ def _out_of_memory() -> bool:
         with contextlib.suppress(OSError), open(name) as counters:  # noqa: PTH123
             return any(line.split()[0] == "oom_kill" and line.split()[1] != "0" for line in counters)
     return False
+
+
+def prepare_forks(guest: str, name: str) -> None:
+    """Do once, in the fork server, what each kernel would do: compile the guest, and limit the memory of its threads.
+
+    Args:
+        guest: the source of the guest.
+        name: the file name in its tracebacks.
+    """
+    compiled[guest] = compile(guest, name, "exec", dont_inherit=True)
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(AttributeError):  # a C library without it
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def become_kernel(

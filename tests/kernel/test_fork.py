@@ -371,3 +371,12 @@ asyncio.run(main())
 """
     ended = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert ended.stdout.split() == ["0", "65534"], ended.stderr
+
+
+async def test_a_forked_kernel_runs_the_guest_that_the_server_compiled(echo):
+    code = (
+        "import sys; server = sys.modules['rlm_kernel.provisioners.launcher']; guest = sys.modules['rlm_guest']\n"
+        "[any(part is guest.install.__code__ for part in code.co_consts) for code in server.compiled.values()]"
+    )
+    async with await local(echo) as session:
+        assert await value(session, code) == "[True]"
