@@ -31,7 +31,7 @@ from rlm_kernel.trajectory.tree import Trajectory
 SECONDS = 1.0
 """Seconds between two writes during the run."""
 
-SHARE = 10
+SHARE = 50
 """A notebook that takes long to make is made less often: at most this part of the time goes into it."""
 
 _UNREAD = (events.ModelText, events.CellOutput)
