@@ -52,3 +52,12 @@ def request_body(request: Mapping[str, Any]) -> bytes:
     fields = dict(request)
     messages: bytes = fields.pop("messages")
     return b'{"messages":[' + messages + b"]," + to_json(fields)[1:]
+
+
+def join_surrogates(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced by U+FFFD: JSON in UTF-8 contains none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

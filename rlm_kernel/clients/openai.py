@@ -12,6 +12,8 @@ from rlm_kernel.clients.provider import ProviderAdapter
 from rlm_kernel.clients.provider_errors import asks_for_other_limit_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlm_kernel.clients.provider import ReplyBuilder
     from rlm_kernel.types import Message
 
@@ -53,7 +55,7 @@ class OpenAIAdapter(ProviderAdapter):
         return client
 
     def build_request(
-        self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
+        self, messages: Sequence[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The fields of the body; the messages are encoded."""
         return {
