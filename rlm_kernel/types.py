@@ -276,6 +276,15 @@ class UsageSummary:
         """US dollars of all models, or None if the cost of one of them is unknown."""
         return self.total.cost
 
+    def plus(self, other: UsageSummary) -> UsageSummary:
+        """The calls of both."""
+        sums = dict(self.model_usage_summaries)
+        for name, more in other.model_usage_summaries.items():
+            known = sums.get(name)
+            calls = more.total_calls + (known.total_calls if known else 0)
+            sums[name] = ModelUsageSummary.of(calls, known.usage.plus(more.usage) if known else more.usage)
+        return UsageSummary(sums)
+
     def to_dict(self) -> dict[str, Any]:
         """The documented form: `{"model_usage_summaries": {model: {...}}}`."""
         fields: dict[str, Any] = {

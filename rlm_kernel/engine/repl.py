@@ -120,6 +120,8 @@ class Repl:
             await self._rebuild()
         for before in self._recorded.before[self.contexts :]:
             await self._live_through(before)
+        if self._config.conversation and self.contexts:
+            return  # its first cell takes what is new
         for step in context_steps(context, self.contexts, persistent=self._config.persistent):
             await self._give(step)
         self.contexts += 1
@@ -232,6 +234,8 @@ class Repl:
         """
         if self._config.persistent and self.contexts:
             await self._live.quiet()
+            if self._config.conversation:
+                return
             await self.remember(f"history_{self.contexts - 1}", conversation, seconds)
 
     async def revive(self, ended: CellResult | None = None) -> Recovery:

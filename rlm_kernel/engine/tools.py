@@ -33,7 +33,8 @@ class Tool:
         name: what the model calls it.
         kind: ``function`` (called on the host), ``code`` (runs in the kernel) or ``value`` (a variable there).
         content: the callable, the source or the value.
-        description: for the prompt; the user's, else made from signature and docstring, or from the type.
+        description: for the prompt; the user's, else made from signature and docstring, or from the type. Empty: the
+            prompt does not list it.
     """
 
     name: str
@@ -102,9 +103,9 @@ def tools_of(custom_tools: Mapping[str, Any] | None, argument: str = "custom_too
 
 def prompt_section(tools: tuple[Tool, ...]) -> str:
     """The part of the system prompt that names the tools, in the documented form; empty without tools."""
-    if not tools:
+    lines = "\n".join(f"- `{tool.name}`: {tool.description}" for tool in tools if tool.description)
+    if not lines:
         return ""
-    lines = "\n".join(f"- `{tool.name}`: {tool.description}" for tool in tools)
     return f"Custom tools and data available in the REPL:\n{lines}"
 
 

@@ -310,6 +310,34 @@ class Notice(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageStarted(Event):
+    """The record of an agent's conversation: a message of the user begins.
+
+    Attributes:
+        iteration: the first turn for it; the turns of a conversation are counted through.
+        text: the message.
+    """
+
+    iteration: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFinished(Event):
+    """The record of an agent's conversation: a message has its answer, or there is none.
+
+    Attributes:
+        iteration: the last turn for it.
+        answer: the answer, or None.
+        error: why there is no answer, or None.
+    """
+
+    iteration: int
+    answer: str | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
     """The completion is there."""
 

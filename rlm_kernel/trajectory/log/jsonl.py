@@ -38,6 +38,8 @@ KINDS: dict[type[Event], str] = {
     events.IterationFinished: "iteration",
     events.Compacted: "summary",
     events.Notice: "notice",
+    events.MessageStarted: "message",
+    events.MessageFinished: "message_end",
     events.ChildEvent: "child",
     events.RunFinished: "finished",
     events.RunFailed: "failed",
