@@ -156,7 +156,7 @@ class RLM(Unpicklable):
         )
         check_config(self._config, compaction_threshold_pct)
         # Given `LM` objects belong to the caller. The models built here close their connections with this object.
-        self._repl = Repl(self._config) if persistent else None
+        self._repl: Repl | None = Repl(self._config) if persistent else None
         self._ours = (*own_models, *([self._repl] if self._repl else ()))
         if self._ours:
             weakref.finalize(self, _close_in_passing, self._ours).atexit = False

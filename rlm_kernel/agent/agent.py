@@ -6,14 +6,15 @@ import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 
 from rlm_kernel._async import Job
 from rlm_kernel.agent.context import AgentContext, AgentMessage
 from rlm_kernel.agent.enforcement import check_environment
 from rlm_kernel.agent.note import note
 from rlm_kernel.agent.outbox import Outbox
+from rlm_kernel.agent.past import Interrupted, Past, RecordedConversation, read_conversation
 from rlm_kernel.agent.record import ConversationRecord
 from rlm_kernel.agent.words import Words
 from rlm_kernel.api import RLM
@@ -22,7 +23,7 @@ from rlm_kernel.engine.argument_checks import check_number, keys_of, schema_of
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.completion import Run
 from rlm_kernel.engine.config import ChatMessage
-from rlm_kernel.engine.recorded import RecordedRun
+from rlm_kernel.engine.record_access import Trust
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.streaming import stream_events
 from rlm_kernel.errors import (
@@ -49,19 +50,6 @@ _NOT_TAKEN = {
 }  # fmt: skip
 MIN_ROOM = 1_000
 """Characters of earlier messages in the opening."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """A message whose answer a record does not hold.
-
-    Attributes:
-        text: the message.
-        recorded: what is on record of its run.
-    """
-
-    text: str
-    recorded: RecordedRun
 
 
 class AgentRLM(RLM):
@@ -150,11 +138,12 @@ class AgentRLM(RLM):
         self._config = replace(
             self._config, persistent=True, conversation=True, tools=(*self._config.tools, *own_tools)
         )
-        self._repl = Repl(self._config)
+        self._repl: Repl = Repl(self._config)
         self._record = ConversationRecord(self._start_log())
         self._ours = (*self._ours, self._repl, self._record)
         self._turn = asyncio.Lock()
         self._first_context: dict[str, Any] | None = None
+        self._past: Past | None = None
         self._interrupted: Interrupted | None = None
         self._is_closed = False
         weakref.finalize(self, _close_in_passing, self._repl, self._record).atexit = True
@@ -209,6 +198,44 @@ class AgentRLM(RLM):
     def interrupted_message(self) -> str | None:
         """Of a resumed agent: the message without an answer. Send it again, and its run goes on from its record."""
         return None if self._interrupted is None else self._interrupted.text
+
+    @classmethod
+    def resume(  # type: ignore[override]  # a run has one answer, a conversation goes on
+        cls,
+        path: str | Path,
+        *,
+        tools: Mapping[str, Callable[..., Any]] | None = None,
+        trust: Trust = False,
+        **overrides: Any,
+    ) -> Self:
+        """The agent of a record, which continues the conversation. Nothing that was answered is asked again.
+
+        Its kernel is rebuilt at the next message, from the recorded cells and answers.
+
+        Args:
+            path: the log, or its notebook in the same folder.
+            tools: its functions, which a record does not hold.
+            trust: as of `RLM.resume`.
+            overrides: arguments of the agent; keys and the logger must be given again, the others are recorded.
+
+        Raises:
+            RecordingError: it is not the log of an agent, or something is missing; the message says what.
+        """
+        found = read_conversation(cls, path, overrides, trust)
+        agent = cls(**{"agent_context": found.memory, **found.arguments})
+        agent._take_over(found)
+        for name, function in (tools or {}).items():
+            agent.register_tool(name, function)
+        return agent
+
+    def _take_over(self, found: RecordedConversation) -> None:
+        self._first_context, self._past, self._interrupted = found.first_context, found.past, found.interrupted
+        self._repl.variables = found.variables
+        self._outbox.messages = found.unsaid
+        self._outbox.took_context()
+        self._record = ConversationRecord(self._start_log(found.forked_from))
+        self._ours = (*self._ours, self._record)
+        weakref.finalize(self, self._record.close_now)
 
     # -- messages
 
@@ -296,12 +323,12 @@ class AgentRLM(RLM):
         async with self._turn:
             for name, function in (tools or {}).items():
                 self.register_tool(name, function)
-            recorded = self._take_interrupted(message)
+            past = self._take_past(message)
             must_look = self._must_look(context)
             for key, value in _by_key(context).items():
                 self.add_context(key, value)
             self._outbox.check()
-            run = self._begin(message, reader, recorded, schema, must_look=must_look)
+            run = self._begin(message, reader, past, schema, must_look=must_look)
             try:
                 completion = await run.wait_async()
             finally:
@@ -309,9 +336,7 @@ class AgentRLM(RLM):
             self._outbox.messages.append(self.agent_context.add_message("assistant", completion.response))
             return completion
 
-    def _begin(
-        self, message: str, reader: OnEvent | None, recorded: RecordedRun | None, schema: Any, *, must_look: bool
-    ) -> Run:
+    def _begin(self, message: str, reader: OnEvent | None, past: Past | None, schema: Any, *, must_look: bool) -> Run:
         if self._is_closed:
             raise RLMError("The agent is closed: AgentRLM.resume(its log) continues the conversation.")
         limits, memory = self._limits_left(), self.agent_context
@@ -320,13 +345,13 @@ class AgentRLM(RLM):
             memory.get_recent_history(),
             count=memory.dropped + len(memory.conversation_history),
             context=memory.context_data,
-            variables=self._repl.variables if self._repl else {},
+            variables=self._repl.variables,
             room=max(MIN_ROOM, self._config.profile.preview_characters),
         )
         if self._first_context is None:
             self._first_context = dict(memory.context_data)
             self._outbox.took_context()
-        if recorded is None or not recorded.cells:  # else it is among the messages of the record
+        if past is None or not past.recorded.cells:  # else it is among the messages of the record
             self._outbox.messages.append(memory.add_message("user", message))
         self._record.begin(message)
         mine = tuple(memory.tools.values())
@@ -343,7 +368,7 @@ class AgentRLM(RLM):
             question=message,
             repl=self._repl,
             schema=schema_of(schema),
-            recorded=recorded,
+            recorded=None if past is None else past.recorded,
             verbose=self.verbose,
             live=self.verbose or reader is not None,
             message=ChatMessage(opening, TAKE_MESSAGE, self._first_context, has_new_context=must_look),
@@ -357,10 +382,17 @@ class AgentRLM(RLM):
         """Whether a message comes with data that the model has not seen."""
         return bool(context) or (self._first_context is None and bool(self.agent_context.context_data))
 
-    def _take_interrupted(self, message: str) -> RecordedRun | None:
-        """The record of a message that is sent again."""
-        waiting, self._interrupted = self._interrupted, None
-        return waiting.recorded if waiting is not None and waiting.text == message else None
+    def _take_past(self, message: str) -> Past | None:
+        """What the next run starts from, as long as no kernel of this agent has lived through it."""
+        if self._past is None or self._repl.contexts:
+            return None
+        if not self._record.messages:
+            if self._interrupted is not None and self._interrupted.text == message:
+                self._past = self._interrupted.past
+            self._record.repeat(self._past.events)
+            self._record.usage = self._past.usage
+        self._interrupted = None
+        return self._past
 
     def _limits_left(self) -> Limits:
         """The limits of a message, within what is left of those of the conversation.
@@ -390,10 +422,10 @@ class AgentRLM(RLM):
             mine.max_errors,
         )
 
-    def _start_log(self) -> Callable[[], RunLog] | None:
+    def _start_log(self, forked_from: Mapping[str, Any] | None = None) -> Callable[[], RunLog] | None:
         logger, configuration, keys = self._logger, self._configuration, keys_of(self._config)
         about = {"agent_id": self.agent_context.agent_id}
-        return None if logger is None else lambda: logger.start(configuration, keys, agent=about)
+        return None if logger is None else lambda: logger.start(configuration, keys, forked_from, agent=about)
 
     # -- the end
 

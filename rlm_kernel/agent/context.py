@@ -130,12 +130,13 @@ class AgentContext:
                 f"{str(path)!r} is not the memory of an agent: {error}. save_context() writes one."
             ) from error
         self.agent_id, self.context_data, self.metadata = found["agent_id"], found["context_data"], found["metadata"]
-        self._messages.clear()
-        self._messages.extend(found["conversation_history"])
-        self.dropped = max(0, len(found["conversation_history"]) - self.max_history_size)
+        self.take_over(found["conversation_history"], anew=True)
 
-    def remember(self, messages: list[AgentMessage]) -> None:
-        """Add messages of a record."""
+    def take_over(self, messages: list[AgentMessage], *, anew: bool = False) -> None:
+        """Add messages of a record. `anew`: in the place of all others."""
+        if anew:
+            self.dropped = 0
+            self._messages.clear()
         self.dropped += max(0, len(self._messages) + len(messages) - self.max_history_size)
         self._messages.extend(messages)
 

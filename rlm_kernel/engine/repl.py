@@ -116,6 +116,8 @@ class Repl:
 
     async def _open(self, context: Prompt) -> None:
         if self._session is None or not self._session.alive:
+            if not self.contexts:  # what an earlier start began is begun again
+                self._journal.steps.clear()
             await self._start()
             await self._rebuild()
         for before in self._recorded.before[self.contexts :]:

@@ -112,6 +112,8 @@ class Turns:
             KernelError: the cell failed.
         """
         result = await self.repl.run(code, 1)
+        if await self._recover(result):  # it had died since the message before
+            result = await self.repl.run(code, 1)
         if result.status != "ok":
             why = result.error.traceback if result.error else result.status
             raise KernelError(f"The kernel did not take the message: {why}")
