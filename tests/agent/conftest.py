@@ -13,7 +13,7 @@ def agent():
     made = []
 
     def make(replies, **arguments):
-        lm = replies if isinstance(replies, ScriptedLM) else ScriptedLM(replies)
+        lm = replies if hasattr(replies, "complete") else ScriptedLM(replies)
         made.append(AgentRLM(lm, **arguments))
         return made[-1]
 
