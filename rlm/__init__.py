@@ -11,6 +11,7 @@ from rlm_kernel.agent.enforcement import require_agent_environment
 from rlm_kernel.api import RLM
 from rlm_kernel.clients.base import LM
 from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.engine.gates import CellRequest, Refuse, Replace, ToolRequest
 from rlm_kernel.errors import (
     AnswerCutError,
     AnswerSchemaError,
@@ -42,6 +43,7 @@ __all__ = [
     "AnswerSchemaError",
     "BudgetExceededError",
     "CancellationError",
+    "CellRequest",
     "ConfigError",
     "ErrorThresholdExceededError",
     "KernelError",
@@ -54,10 +56,13 @@ __all__ = [
     "RLMEnforcementError",
     "RLMError",
     "RecordingError",
+    "Refuse",
+    "Replace",
     "Reply",
     "ScriptedLM",
     "TimeoutExceededError",
     "TokenLimitExceededError",
+    "ToolRequest",
     "TurnLimitExceededError",
     "Usage",
     "UsageSummary",

@@ -21,6 +21,7 @@ from rlm_kernel.engine.argument_checks import (
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.completion import Run
 from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.gates import Gates, OnCell, OnTool
 from rlm_kernel.engine.record_access import Trust
 from rlm_kernel.engine.recorded_config import Unpicklable, record_arguments
 from rlm_kernel.engine.repl import Repl
@@ -79,6 +80,8 @@ class RLM(Unpicklable):
         on_iteration_complete: called with depth, iteration and seconds, after each turn.
         on_subcall_start: called with depth, model and the first 80 characters, for each prompt of a sub-call.
         on_subcall_complete: called with depth, model, seconds and the error or None, for each prompt.
+        on_cell: decides about each cell of a model before it runs: ``True``, ``Replace(code)`` or ``Refuse(reason)``.
+        on_tool: the same for each call of a tool and each sub-call.
 
     Raises:
         ConfigError: an argument is missing, unknown or wrong.
@@ -119,6 +122,8 @@ class RLM(Unpicklable):
         on_iteration_complete: Callable[[int, int, float], object] | None = None,
         on_subcall_start: Callable[[int, str, str], object] | None = None,
         on_subcall_complete: Callable[[int, str, float, str | None], object] | None = None,
+        on_cell: OnCell | None = None,
+        on_tool: OnTool | None = None,
     ) -> None:
         is_agent = environment == AGENT
         environment, environment_kwargs = place_of(environment, environment_kwargs)
@@ -152,6 +157,7 @@ class RLM(Unpicklable):
             tools=tools,
             persistent=persistent,
             compaction=compaction_threshold_pct if compaction else None,
+            gates=Gates(on_cell, on_tool),
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
         check_config(self._config, compaction_threshold_pct)

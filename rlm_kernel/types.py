@@ -363,7 +363,7 @@ class CellReport:
     answer_json: str | None = None
 
 
-CellStatus = Literal["ok", "error", "timeout", "died"]
+CellStatus = Literal["ok", "error", "timeout", "died", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +372,8 @@ class CellResult:
 
     Attributes:
         code: the cell.
-        status: ``ok``; ``error``: it raised; ``timeout``: it was stopped; ``died``: the kernel died.
+        status: ``ok``; ``error``: it raised; ``timeout``: it was stopped; ``died``: the kernel died; ``refused``: it
+            did not run, because `on_cell` refused it; `error` says why.
         outputs: nbformat outputs in order; streams are merged, displays keep every MIME type.
         error: the exception, or None.
         report: the report of the guest after the cell.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.engine.budget import NO_LIMITS, Limits
+from rlm_kernel.engine.gates import NO_GATES, Gates
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import Environment
@@ -85,6 +86,7 @@ class RunConfig:
         persistent: one kernel over all completions.
         conversation: the completions are the messages of one conversation, which share one context and one record.
         compaction: the share of the window at which the conversation is summarised; None: never.
+        gates: decide about cells and calls.
         seed: of `random` and of hashes in the kernel; a rebuilt kernel uses it again.
     """
 
@@ -104,6 +106,7 @@ class RunConfig:
     persistent: bool = False
     conversation: bool = False
     compaction: float | None = None
+    gates: Gates = NO_GATES
     seed: int = 0
 
     @property

@@ -93,6 +93,7 @@ class Engine:
             start_child=self._start_child if config.depth + 1 < config.max_depth else None,
             on_limit=self._repl.interrupt,
             tools={tool.name: tool for tool in config.tools if tool.kind == "function"},
+            gates=config.gates,
             recorded=self._recorded,
         )
         remember = partial(self._repl.remember, "history")

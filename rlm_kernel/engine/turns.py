@@ -111,9 +111,9 @@ class Turns:
         Raises:
             KernelError: the cell failed.
         """
-        result = await self.repl.run(code, 1)
+        result = await self.repl.run(code, 1, is_ours=True)
         if await self._recover(result):  # it had died since the message before
-            result = await self.repl.run(code, 1)
+            result = await self.repl.run(code, 1, is_ours=True)
         if result.status != "ok":
             why = result.error.traceback if result.error else result.status
             raise KernelError(f"The kernel did not take the message: {why}")
@@ -128,6 +128,8 @@ class Turns:
             result = await self.repl.run(code, iteration)
             self._looked = True
             results.append(result)
+            if result.code != code:
+                notes.append(self.config.profile.changed(result.code))
             self._check_limits(result)
             turn = await self._answer_of_cell(result)
             if turn.answer is not None:

@@ -121,11 +121,19 @@ class IterationFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellStarted(Event):
-    """A code block of the reply runs. `cell` counts the cells of the run from 1."""
+    """A code block of the reply runs.
+
+    Attributes:
+        iteration: the turn.
+        cell: counts the cells of the run from 1.
+        code: what runs.
+        replaced: the code of the reply, if `on_cell` replaced it.
+    """
 
     iteration: int
     cell: int
     code: str
+    replaced: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

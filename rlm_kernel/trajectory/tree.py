@@ -94,6 +94,7 @@ class Cell:
         tools: its calls of custom tools, in the order in which they ended.
         result: what it did; None when the run was killed before its end.
         events: its events, except pieces of output.
+        replaced: the code of the model, if `on_cell` replaced it.
     """
 
     number: int
@@ -102,6 +103,7 @@ class Cell:
     tools: list[ToolUse] = field(default_factory=list)
     result: CellResult | None = None
     events: list[Event] = field(default_factory=list)
+    replaced: str | None = None
     _by_query: dict[str, Call] = field(default_factory=dict)
 
     def begin(self, started: SubcallStarted) -> None:
@@ -190,6 +192,8 @@ def describe_ending(result: CellResult) -> str:
             return f"The cell was stopped after {format_duration(result.seconds)}: it took too long."
         case "died":
             return "The kernel died while it ran this cell."
+        case "refused":
+            return f"The cell did not run: {result.error.message if result.error else 'it was refused'}"
     dropped = result.dropped_characters
     return f"{dropped:,} characters of output were not kept." if dropped else ""
 
@@ -319,7 +323,7 @@ class Trajectory:
         return self.turns[-1]
 
     def _begin(self, event: events.CellStarted) -> None:
-        cell = self._cells[event.cell] = Cell(event.cell, event.code, events=[event])
+        cell = self._cells[event.cell] = Cell(event.cell, event.code, events=[event], replaced=event.replaced)
         self._turn(event.iteration).cells.append(cell)
 
     def _add_to_cell(self, event: Event) -> None:

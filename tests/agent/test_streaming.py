@@ -47,6 +47,11 @@ class Speaker(BaseLM):
             engine_loop().call_soon_threadsafe(self.gate.release)
 
 
+async def hear(agent, message, sent):
+    async for chunk in agent.chat(message):
+        sent.append(chunk)
+
+
 async def test_the_words_come_while_the_model_writes_them(agent):
     lm = Speaker(["FINAL(Hello", " to you", ", Alex", ")"])
     async with aclosing(agent(lm).chat("Hello.")) as chat:
@@ -86,8 +91,7 @@ async def test_a_cut_answer_raises_with_the_words_that_were_sent(agent):
     lm.speak(2)
     one, sent = agent(lm), []
     with pytest.raises(AnswerCutError) as raised:
-        async for chunk in one.chat("Go on."):
-            sent.append(chunk)
+        await hear(one, "Go on.", sent)
     assert raised.value.partial_answer == "".join(sent) == "It goes on and on"
 
 
@@ -97,8 +101,7 @@ async def test_a_lost_connection_raises_with_the_words_that_were_sent(agent):
     lm.speak(3)
     one, sent = agent(lm), []
     with pytest.raises(LMError, match="the connection broke") as raised:
-        async for chunk in one.chat("Go on."):
-            sent.append(chunk)
+        await hear(one, "Go on.", sent)
     assert raised.value.partial_answer == "".join(sent) == "It goes on and on"
     assert await said(one, "And?") == "I am back again"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -46,37 +48,18 @@ def test_words_are_passed_on(texts, passed_on):
     assert pieces(*texts) == passed_on
 
 
-REPLIES = st.lists(
-    st.sampled_from(
-        [
-            "FINAL(",
-            "FINAL_VAR(",
-            "a b",
-            "c",
-            " ",
-            "\n",
-            "(",
-            ")",
-            '"',
-            "'",
-            "```repl\n",
-            "```\n",
-            "```text\n",
-            "`",
-            "<think>",
-            "</think>",
-            "x = 1",
-        ]
-    ),
-    max_size=14,
-).map("".join)
+PARTS = [
+    *["FINAL(", "FINAL_VAR(", "a b", "c", " ", "\n", "(", ")", '"', "'", "`", "x = 1"],
+    *["```repl\n", "```\n", "```text\n", "<think>", "</think>"],
+]
+REPLIES = st.lists(st.sampled_from(PARTS), max_size=14).map("".join)
 
 
 @given(REPLIES, st.lists(st.integers(0, 40), max_size=6))
 @example("FINAL(a b\n```repl\nx = 1\n```)", [7, 9])
 def test_any_cut_of_a_reply_gives_the_same_words(reply, cuts):
     ends = sorted({0, len(reply), *(cut for cut in cuts if cut < len(reply))})
-    parts = [reply[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    parts = [reply[start:end] for start, end in pairwise(ends)]
     assert "".join(pieces(*parts)) == "".join(pieces(*reply)) == "".join(pieces(reply))
 
 

@@ -159,6 +159,8 @@ def code_cell(turn: Turn, index: int, place: Place) -> NotebookCell:
     cell = turn.cells[index]
     result = cell.result
     about = {"role": "code", "turn": turn.iteration, "cell": cell.number, "status": status(cell)}
+    if cell.replaced is not None:
+        about["replaced"] = cell.replaced
     metadata: dict[str, Any] = {"rlm": about}
     if tags := _tags(cell):
         metadata["tags"] = tags
