@@ -125,7 +125,7 @@ class RLM(Unpicklable):
         on_cell: OnCell | None = None,
         on_tool: OnTool | None = None,
     ) -> None:
-        is_agent = environment == AGENT
+        tools = (*tools_of(custom_tools), *(names_only() if environment == AGENT else ()))
         environment, environment_kwargs = place_of(environment, environment_kwargs)
         self._configuration = record_arguments(locals())
         self._logger = logger
@@ -135,7 +135,6 @@ class RLM(Unpicklable):
         self._callbacks = Callbacks(
             depth, on_iteration_start, on_iteration_complete, on_subcall_start, on_subcall_complete
         )
-        tools = (*tools_of(custom_tools), *(names_only() if is_agent else ()))
         models, own_models = models_of(
             [backend, *(other_backends or ())],
             [backend_kwargs, *(other_backend_kwargs or ())],

@@ -36,7 +36,7 @@ from rlm_kernel.errors import (
     TokenLimitExceededError,
     TurnLimitExceededError,
 )
-from rlm_kernel.trajectory.events import CellFinished, Event, OnEvent
+from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.types import Prompt, RLMChatCompletion
 
 if TYPE_CHECKING:
@@ -363,7 +363,11 @@ class AgentRLM(RLM):
         )
         return Run(
             config,
-            [r for r in (self._record, self._on_event, self._callbacks if self._callbacks.any else None, reader) if r],
+            [
+                r
+                for r in (self._record, self._outbox.on_event, self._callbacks if self._callbacks.any else None, reader)
+                if r
+            ],
             prompt=dict(memory.context_data),
             question=message,
             repl=self._repl,
@@ -373,10 +377,6 @@ class AgentRLM(RLM):
             live=self.verbose or reader is not None,
             message=ChatMessage(opening, TAKE_MESSAGE, self._first_context, has_new_context=must_look),
         )
-
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, CellFinished) and event.result.code == TAKE_MESSAGE and event.result.status == "ok":
-            self._outbox.taken()
 
     def _must_look(self, context: Any) -> bool:
         """Whether a message comes with data that the model has not seen."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_kernel.agent.context import MAX_NEWS_BYTES, AgentContext, AgentMessage
+from rlm_kernel.engine.agent_tools import TAKE_MESSAGE
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.trajectory.events import CellFinished, Event
 
 
 @dataclass(slots=True)
@@ -71,9 +73,10 @@ class Outbox:
             "reset": self.reset,
         }
 
-    def taken(self) -> None:
-        """The kernel has taken the latest news, or a record of it."""
-        if self._sent is None:
+    def on_event(self, event: Event) -> None:
+        """Read the events of a run: the kernel has taken the latest news, or a record of it."""
+        took = isinstance(event, CellFinished) and event.result.code == TAKE_MESSAGE and event.result.status == "ok"
+        if not took or self._sent is None:
             return
         count, context, tools = self._sent
         del self.messages[:count]

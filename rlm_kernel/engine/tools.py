@@ -68,7 +68,7 @@ class Tool:
         except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 (the cell gets whatever it raises)
             value, error = None, raised
         if error is not None:
-            return Answer(error=json.dumps([type(error).__name__, str(error)]))
+            return Answer(error=json.dumps([type(error).__name__, _text_of(error)]))
         try:
             return Answer(json.dumps(value))
         except (TypeError, ValueError, RecursionError) as error:
@@ -179,6 +179,14 @@ def _check_travels(name: str, value: Any, argument: str) -> None:
             f"{argument}[{name!r}]: a {type(value).__name__} cannot be sent to the kernel ({error}). "
             "Give a function that works with it on the host, or plain data."
         ) from error
+
+
+def _text_of(error: BaseException) -> str:
+    """The text of an exception, whose class may have a `__str__` that raises."""
+    try:
+        return str(error)
+    except Exception as wrong:  # noqa: BLE001 (it is the user's code)
+        return f"its text cannot be shown ({type(wrong).__name__})"
 
 
 def _describe(kind: ToolKind, content: Any) -> str:
