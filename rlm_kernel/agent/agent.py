@@ -347,6 +347,7 @@ class AgentRLM(RLM):
             context=memory.context_data,
             variables=self._repl.variables,
             room=max(MIN_ROOM, self._config.profile.preview_characters),
+            style=self._config.profile.style,
         )
         if self._first_context is None:
             self._first_context = dict(memory.context_data)
@@ -379,8 +380,9 @@ class AgentRLM(RLM):
         )
 
     def _must_look(self, context: Any) -> bool:
-        """Whether a message comes with data that the model has not seen."""
-        return bool(context) or (self._first_context is None and bool(self.agent_context.context_data))
+        """Whether the model has to run a cell first: a message brings data, or a small model would guess."""
+        is_first, is_small = self._first_context is None, self._config.profile.style != "full"
+        return bool(context) or ((is_first or is_small) and bool(self.agent_context.context_data))
 
     def _take_past(self, message: str) -> Past | None:
         """What the next run starts from, as long as no kernel of this agent has lived through it."""

@@ -17,6 +17,16 @@ MAX_QUOTED = 10
 MAX_NAMES = 30
 QUOTED_SHARE = 3
 """A quoted message may have this part of the room for all of them."""
+_INTRODUCTION = (
+    "This is a conversation with a user. The notebook stays from message to message, with all variables.\n"
+    "`history` is the list of all messages ({'role', 'content', 'timestamp'})."
+)
+_NAMES = (
+    "`search_context(query)` finds lines of `context`, and `add_to_context(key, value)` keeps a value in it for later "
+    "messages."
+)
+_SPEAK = "When you know the answer, write it outside of code as FINAL(your words to the user)."
+_LOOK = "First write one ```repl block that finds the answer with Python. After its output, answer: FINAL(your answer)"
 _ROLES = {"user": "User", "assistant": "You"}
 
 
@@ -28,6 +38,7 @@ def note(
     context: Mapping[str, Any],
     variables: Mapping[str, str],
     room: int,
+    style: str = "full",
 ) -> str:
     """The note for a message.
 
@@ -38,16 +49,16 @@ def note(
         context: the agent's context.
         variables: the variables of earlier cells, name to type.
         room: characters for the quoted messages.
+        style: of the prompts; other than ``"full"``: for a small model.
     """
+    told = (_INTRODUCTION, _NAMES) if style == "full" else ("This is a conversation. All variables stay.",)
     lines = [
-        "This is a conversation with a user. The notebook stays from message to message, with all variables.",
-        "`history` is the list of all messages ({'role', 'content', 'timestamp'}).",
+        *told,
         *_named("`context` has the keys", context),
-        "`search_context(query)` finds lines of it, and `add_to_context(key, value)` keeps a value for later messages.",
         *_named("Your variables from earlier messages:", variables),
         *_quoted(history, count, room),
         f"Answer the user's new message: {clip(one_line(text), room)}",
-        "When you know the answer, write it outside of code as FINAL(your words to the user).",
+        _SPEAK if style == "full" else _LOOK,
     ]
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ from rlm.logger import RLMLogger
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.trajectory.log.reader import read_log
 
-pytestmark = [pytest.mark.full, pytest.mark.usefixtures("real_model")]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900), pytest.mark.usefixtures("real_model")]
 
 MESSAGES = [
     "How many rows does context['sales'] have?",
