@@ -339,16 +339,7 @@ class AgentRLM(RLM):
     def _begin(self, message: str, reader: OnEvent | None, past: Past | None, schema: Any, *, must_look: bool) -> Run:
         if self._is_closed:
             raise RLMError("The agent is closed: AgentRLM.resume(its log) continues the conversation.")
-        limits, memory = self._limits_left(), self.agent_context
-        opening = note(
-            message,
-            memory.get_recent_history(),
-            count=memory.dropped + len(memory.conversation_history),
-            context=memory.context_data,
-            variables=self._repl.variables,
-            room=max(MIN_ROOM, self._config.profile.preview_characters),
-            style=self._config.profile.style,
-        )
+        limits, memory, opening = self._limits_left(), self.agent_context, self._note(message)
         if self._first_context is None:
             self._first_context = dict(memory.context_data)
             self._outbox.took_context()
@@ -377,6 +368,19 @@ class AgentRLM(RLM):
             verbose=self.verbose,
             live=self.verbose or reader is not None,
             message=ChatMessage(opening, TAKE_MESSAGE, self._first_context, has_new_context=must_look),
+        )
+
+    def _note(self, message: str) -> str:
+        """What the model reads about the conversation."""
+        memory, profile = self.agent_context, self._config.profile
+        return note(
+            message,
+            memory.get_recent_history(),
+            count=memory.dropped + len(memory.conversation_history),
+            context=memory.context_data,
+            variables=self._repl.variables,
+            room=max(MIN_ROOM, profile.preview_characters),
+            style=profile.style,
         )
 
     def _must_look(self, context: Any) -> bool:
