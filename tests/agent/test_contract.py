@@ -16,6 +16,8 @@ from rlm import (
     ConfigError,
     LMError,
     RecordingError,
+    Refuse,
+    Replace,
     RLMEnforcementError,
     ScriptedLM,
     create_enforced_agent,
@@ -163,6 +165,25 @@ def test_a_function_may_require_the_environment():
     assert made() == made(environment="agent") == "agent"
     with pytest.raises(RLMEnforcementError, match="made needs environment='agent'"):
         made(environment="local")
+
+
+async def test_a_person_decides_about_its_cells_and_calls_and_not_about_our_own(agent):
+    asked = []
+
+    def on_cell(request):
+        asked.append(request.code)
+        return Refuse("not now") if "bad" in request.code else True
+
+    def on_tool(request):
+        asked.append(request.name)
+        return Replace(5)
+
+    lm = ScriptedLM([cell("bad = 1"), cell("FINAL(double(1))")])
+    one = agent(lm, on_cell=on_cell, on_tool=on_tool)
+    one.register_tool("double", double)
+    assert await said(one, "Go.") == "5"
+    assert asked == ["bad = 1", "FINAL(double(1))", "double"]
+    assert "not now" in lm.calls[1].prompt
 
 
 async def test_errors_raise_and_are_no_answer(agent):

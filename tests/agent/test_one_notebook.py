@@ -187,6 +187,28 @@ async def test_the_two_kinds_of_logs_are_told_apart(agent, tmp_path):
         AgentRLM.resume(log, backend=ScriptedLM([]))
 
 
+async def test_turns_of_a_message_that_fill_the_window_are_summarised(agent, tmp_path):
+    lm = ScriptedLM(
+        [
+            cell("print('word ' * 300)"),
+            cell("x = 1"),
+            "I have printed words.",
+            cell("kept = len(history)"),
+            "FINAL(That is all.)",
+            cell("FINAL([kept > 3, len(history)])"),
+        ],
+        context_window=1_000,
+    )
+    one = agent(lm, logger=RLMLogger(tmp_path))
+    assert await said(one, "Print.") == "That is all."
+    assert await said(one, "And?") == "[True, 3]"
+    one.close()
+    (log,) = tmp_path.glob("*.jsonl")
+    assert replay(log).equal
+    async with AgentRLM.resume(log, backend=ScriptedLM([cell("FINAL([kept > 3, len(history)])")])) as again:
+        assert await said(again, "Again?") == "[True, 5]"
+
+
 async def test_a_long_conversation_costs_no_more_per_message(agent):
     lm = ScriptedLM(lambda _: "FINAL(" + "so many words " * 50 + "indeed)")
     one = agent(lm)
