@@ -276,6 +276,15 @@ class UsageSummary:
         """US dollars of all models, or None if the cost of one of them is unknown."""
         return self.total.cost
 
+    def plus(self, other: UsageSummary) -> UsageSummary:
+        """The calls of both."""
+        sums = dict(self.model_usage_summaries)
+        for name, more in other.model_usage_summaries.items():
+            known = sums.get(name)
+            calls = more.total_calls + (known.total_calls if known else 0)
+            sums[name] = ModelUsageSummary.of(calls, known.usage.plus(more.usage) if known else more.usage)
+        return UsageSummary(sums)
+
     def to_dict(self) -> dict[str, Any]:
         """The documented form: `{"model_usage_summaries": {model: {...}}}`."""
         fields: dict[str, Any] = {
@@ -354,7 +363,7 @@ class CellReport:
     answer_json: str | None = None
 
 
-CellStatus = Literal["ok", "error", "timeout", "died"]
+CellStatus = Literal["ok", "error", "timeout", "died", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +372,8 @@ class CellResult:
 
     Attributes:
         code: the cell.
-        status: ``ok``; ``error``: it raised; ``timeout``: it was stopped; ``died``: the kernel died.
+        status: ``ok``; ``error``: it raised; ``timeout``: it was stopped; ``died``: the kernel died; ``refused``: it
+            did not run, because `on_cell` refused it; `error` says why.
         outputs: nbformat outputs in order; streams are merged, displays keep every MIME type.
         error: the exception, or None.
         report: the report of the guest after the cell.

@@ -43,6 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-iterations", type=int, default=30, metavar="N", help=help_)
     shared_options.add_limits(parser)
     add("--prompts", choices=("large", "small"), help="the prompt profile (default: chosen by the backend)")
+    add("--confirm", action="store_true", help="ask on the terminal before each cell and each call of a model or tool")
     add("--json", action="store_true", help="print a JSON object: answer, usage, cost, seconds, model, log")
     add("--quiet", action="store_true", help="do not show the run on stderr")
     logs.add_arguments(parser)
@@ -92,10 +93,23 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
         logger=logger,
         verbose=not args.quiet,
         **shared_options.limits(args),
+        **(_gates(args) if args.confirm else {}),
     )
     for name in (backend, *others):
         options.fetch(name, kwargs if name == backend else {})
     return rlm
+
+
+def _gates(args: Namespace) -> dict[str, Any]:
+    """The arguments that let a person decide."""
+    from rlm_kernel.engine.confirmation import Confirmation
+    from rlm_kernel.trajectory.console.screen import standard_error
+
+    if args.context and "-" in args.context:
+        raise ConfigError("--confirm reads answers from stdin, so the input cannot come from there: give a file.")
+    standard_error().keep_still()
+    asked = Confirmation(terminal.ask)
+    return {"on_cell": asked.on_cell, "on_tool": asked.on_tool}
 
 
 def _sub_kwargs(args: Namespace, backend: str, *, same: bool) -> dict[str, Any]:

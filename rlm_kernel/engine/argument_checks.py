@@ -104,12 +104,12 @@ def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> Prompt
 def check_config(config: RunConfig, threshold: float) -> None:
     """Check the numbers of a configuration, and that the system prompt is text."""
     for name, least in _COUNTS.items():
-        _check_number(name, getattr(config, name), least)
-    _check_number("max_kernels", config.max_kernels, none="by the free memory")
+        check_number(name, getattr(config, name), least)
+    check_number("max_kernels", config.max_kernels, none="by the free memory")
     for name in ("max_tokens", "max_errors"):
-        _check_number(name, getattr(config.limits, name), none="no limit")
+        check_number(name, getattr(config.limits, name), none="no limit")
     for name in ("max_budget", "max_timeout"):
-        _check_number(name, getattr(config.limits, name), None, none="no limit")
+        check_number(name, getattr(config.limits, name), None, none="no limit")
     check_max_kernels(config.max_kernels, config.levels, config.environment.pool)
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
@@ -119,7 +119,7 @@ def check_config(config: RunConfig, threshold: float) -> None:
         _warn_of_unknown_prices(config.models)
 
 
-def _check_number(name: str, value: Any, least: int | None = 1, none: str | None = None) -> None:
+def check_number(name: str, value: Any, least: int | None = 1, none: str | None = None) -> None:
     """Check one number.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._async import Job, shielded
-from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.config import ChatMessage, RunConfig
 from rlm_kernel.engine.loop import Engine
 from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.engine.repl import Repl
@@ -36,6 +36,7 @@ class Run(Job[RLMChatCompletion]):
         log: keeps the run, or None.
         recorded: of an earlier run, which this one resumes.
         schema: what the answer has to fit, or None.
+        message: of a conversation, or None.
         verbose: whether to show it live.
         live: whether the root model's replies are streamed.
     """
@@ -51,6 +52,7 @@ class Run(Job[RLMChatCompletion]):
         log: RunLog | None = None,
         recorded: RecordedRun | None = None,
         schema: Schema | None = None,
+        message: ChatMessage | None = None,
         verbose: bool = False,
         live: bool = False,
     ) -> None:
@@ -59,7 +61,14 @@ class Run(Job[RLMChatCompletion]):
         self._exit: BaseException | None = None
         self._readers = [*(log.readers if log else ()), *readers]
         self.engine = Engine(
-            config, self._tell, live=live, repl=repl, recorded=recorded, record=self._record, schema=schema
+            config,
+            self._tell,
+            live=live,
+            repl=repl,
+            recorded=recorded,
+            record=self._record,
+            schema=schema,
+            message=message,
         )
         super().__init__(self._complete(prompt, question))
 

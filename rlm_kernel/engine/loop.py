@@ -12,7 +12,7 @@ from typing import Any
 from rlm_kernel._async import gather_or_cancel, process
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import Ledger
-from rlm_kernel.engine.config import Models, RunConfig
+from rlm_kernel.engine.config import ChatMessage, Models, RunConfig
 from rlm_kernel.engine.kernel_slots import KernelSlots, default_max_kernels
 from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.engine.repl import Repl
@@ -21,7 +21,7 @@ from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
 from rlm_kernel.engine.tools import prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
-from rlm_kernel.parsing import ParsedReply, parse, without_thinking
+from rlm_kernel.parsing import ParsedReply, without_thinking
 from rlm_kernel.prompts.profile import describe
 from rlm_kernel.schema.answer_schema import Schema, text_of
 from rlm_kernel.trajectory import events
@@ -46,6 +46,7 @@ class Engine:
         recorded: of an earlier run, which this one resumes.
         record: called at the end for the `metadata` of the outcome.
         schema: what the answer has to fit; None: it is text.
+        message: of a conversation, which this run answers.
 
     Attributes:
         ledger: the limits of the tree, and what it has used.
@@ -66,6 +67,7 @@ class Engine:
         recorded: RecordedRun | None = None,
         record: Callable[[], dict[str, Any] | None] = lambda: None,
         schema: Schema | None = None,
+        message: ChatMessage | None = None,
     ) -> None:
         own = Ledger(config.limits, config.max_concurrent_queries)
         self.ledger: Ledger = own if parent is None else parent.ledger
@@ -75,6 +77,7 @@ class Engine:
         self._config = config
         self._recorded = recorded or RecordedRun()
         self._record = record
+        self._message = message
         self._built = AnswerBuilder(None if schema is None else schema.build)
         self._schema = None if schema is None else replace(schema, build=self._built)
         self._emit = Emitter(on_event, self._recorded.seconds)
@@ -90,6 +93,7 @@ class Engine:
             start_child=self._start_child if config.depth + 1 < config.max_depth else None,
             on_limit=self._repl.interrupt,
             tools={tool.name: tool for tool in config.tools if tool.kind == "function"},
+            gates=config.gates,
             recorded=self._recorded,
         )
         remember = partial(self._repl.remember, "history")
@@ -144,7 +148,7 @@ class Engine:
         config, root, facts = self._config, self._root, await asyncio.to_thread(describe, prompt)
         root.begin(await asyncio.to_thread(self._opening, prompt, question))  # it searches the context
         # The first reply does not depend on the kernel, so both are started at the same time.
-        _, reply = await gather_or_cancel(self._repl.open(prompt), root.ask(1))
+        _, reply = await gather_or_cancel(self._open(prompt), root.ask(1))
         for iteration in range(1, config.max_iterations + 1):
             if iteration > 1:
                 reply = await root.ask(iteration)
@@ -161,6 +165,13 @@ class Engine:
             await root.end_turn(reply, turn.message, iteration)
         return await self._last_word()
 
+    async def _open(self, prompt: Prompt) -> None:
+        """Start the kernel, unless it runs already, and give it the context, or the message of a conversation."""
+        message = self._message
+        await self._repl.open(prompt if message is None else message.first_context)
+        if message is not None:
+            await self._turns.begin_message(message.first_cell, has_new_context=message.has_new_context)
+
     def _opening(self, prompt: Prompt, question: str | None) -> list[Message]:
         config = self._config
         messages = config.profile.opening(
@@ -171,7 +182,9 @@ class Engine:
             tools=prompt_section(config.tools),
             sub_window=config.models.default.context_window,
         )
-        if self._repl.earlier:
+        if self._message is not None:
+            messages[-1]["content"] += f"\n\n{self._message.note}"
+        elif self._repl.earlier:
             messages[-1]["content"] += "\n\n" + config.profile.continued(self._repl.earlier, self._repl.variables)
         if self._schema is not None:
             messages[-1]["content"] += "\n\n" + config.profile.answer_schema(text_of(self._schema.document))
@@ -192,12 +205,12 @@ class Engine:
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
-        parsed = await process(len(reply.text), partial(parse, reply.text))
+        parsed = await self._turns.parse(reply.text)
         if _has_no_answer(parsed) and self.partial_answer is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
             await root.end_turn(reply, self._config.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
             reply = await root.ask(turns + 2)
-            parsed = await process(len(reply.text), partial(parse, reply.text))
+            parsed = await self._turns.parse(reply.text)
         root.conversation.add(reply, "")
         answer = await self._answer_in_text(parsed)
         if answer is None:
@@ -235,7 +248,12 @@ class Engine:
 
         models = Models(prompt.lm, self._config.models.others)
         config = replace(
-            self._config, models=models, depth=self._config.depth + 1, tools=self._config.sub_tools, persistent=False
+            self._config,
+            models=models,
+            depth=self._config.depth + 1,
+            tools=self._config.sub_tools,
+            persistent=False,
+            conversation=False,
         )
         recorded = self._recorded.children.get(prompt.slot)
         return await Engine(config, tell, parent=self, recorded=recorded, schema=prompt.schema).run(prompt.text, None)

@@ -67,6 +67,8 @@ def prepare_resumption(
     run = recording.trajectory
     if run.started is None:
         raise RecordingError(f"{recording.path} holds no run.")
+    if recording.metadata.get("agent") is not None:
+        raise RecordingError(f"{recording.path.name} is the log of an agent: AgentRLM.resume(path) continues it.")
     _check_iteration(recording, at)
     where, options = overrides.get("environment"), overrides.get("environment_kwargs")
     recording = admitted(recording, Use(where, options, models=True, given=overrides), trust)

@@ -37,7 +37,7 @@ _INSTEAD_OF = {"local-provisioner": "rlm-installed"}
 AVAILABLE = {"local": "rlm-local", "docker": "rlm-docker", "modal": "rlm-modal"}
 """Our environments: documented name to kernelspec."""
 
-NOT_BUILT = ("prime", "daytona", "e2b", "agent")
+NOT_BUILT = ("prime", "daytona", "e2b")
 """Documented environments that are not implemented yet."""
 
 
