@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic_core import to_json
 
-from rlm_kernel.clients.encoding import MessageEncoder, join_surrogates, request_body
+from rlm_kernel.clients.encoding import MessageEncoder, check_fields, join_surrogates, request_body
 from rlm_kernel.clients.pricing import Tokens
 from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder, field_of, token_count
 from rlm_kernel.schema.answer_schema import is_closed
@@ -113,6 +113,8 @@ class AnthropicAdapter(ProviderAdapter):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._encode = MessageEncoder(_blocks)
+        check_fields("sampling_args", self.sampling_args)
+        check_fields("extra_body", self.extra_body, ("messages", "stream"))
 
     def open(self) -> Any:
         """Build an `AsyncAnthropic`."""
