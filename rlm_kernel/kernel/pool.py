@@ -24,7 +24,7 @@ from rlm_kernel.kernel.process import Kernel
 from rlm_kernel.provisioners.kernelspecs import Environment
 
 AT_EXIT_SECONDS = 5.0
-REFILL_SECONDS = 0.1
+REFILL_SECONDS = 0.02
 """From the taking of a kernel, or the end of a cell, to the start of replacements: the next cell may follow at once."""
 
 _pools: dict[tuple[asyncio.AbstractEventLoop, str], Pool] = {}
