@@ -22,7 +22,7 @@ from rlm_kernel.kernel.execution import CellExecution
 from rlm_kernel.kernel.incoming import UNREADABLE
 from rlm_kernel.kernel.outputs import OUTPUT_TYPES, OutputCollector, OutputRoom
 from rlm_kernel.kernel.process import Kernel
-from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode, pack
+from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode_for_sending, pack
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.types import CellReport, CellResult, CellStatus, Output
 
@@ -142,7 +142,7 @@ class Session:
             KernelError: the kernel died meanwhile.
         """
         try:
-            encoding, buffer = await asyncio.to_thread(encode, value)
+            encoding, buffer = await asyncio.to_thread(encode_for_sending, value)
         except (PicklingError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{name} cannot be sent to the kernel: {error}. Make it str, list or dict.") from error
         await self.put(name, encoding, buffer)
@@ -155,7 +155,7 @@ class Session:
         """
         await self.put(card["name"], "tool", pack(card))
 
-    async def put(self, name: str, encoding: Encoding, buffer: bytes) -> None:
+    async def put(self, name: str, encoding: Encoding, buffer: bytes | memoryview) -> None:
         """`set` for an encoded value, such as a pickle from a file: only the kernel unpickles it."""
         kernel, comm = self._live()
         self._puts += 1
