@@ -19,7 +19,7 @@ from pathlib import Path
 from rlm import RLM
 from rlm.logger import RLMLogger
 from rlm_kernel.clients.scripted import ScriptedLM
-from rlm_kernel.types import Message
+from rlm_kernel.types import Message, Reply, Usage
 
 WINDOW = 10
 EARLY = 20
@@ -35,15 +35,18 @@ def main() -> None:
     cell = f"_ = llm_query_batched(['a'] * {options.queries})\nprint('x' * {options.output})"
     seen: list[tuple[float, float]] = []
 
-    def reply(messages: Sequence[Message]) -> str:
+    def reply(messages: Sequence[Message]) -> Reply:
+        model.calls.clear()
         if messages[0]["role"] != "system":
-            return "42"
+            return Reply("42", "scripted", Usage(1, 1))
         seen.append((time.monotonic(), _resident()))
-        return f"```repl\n{cell}\n```" if len(seen) < options.turns else "FINAL(42)"
+        text = f"```repl\n{cell}\n```" if len(seen) < options.turns else "FINAL(42)"
+        return Reply(text, "scripted", Usage(1, 1))  # not a str, of which the script counts the whole history
 
+    model = ScriptedLM(reply)
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        with RLM(ScriptedLM(reply), logger=RLMLogger(folder), max_iterations=options.turns + 1) as rlm:
+        with RLM(model, logger=RLMLogger(folder), max_iterations=options.turns + 1) as rlm:
             assert rlm.completion("a text", "How many?").response == "42"
         seconds = time.monotonic() - began
         _print(seen, seconds, Path(folder))
