@@ -14,6 +14,7 @@ from rlm_kernel.engine.argument_checks import (
     check_prompt,
     keys_of,
     models_of,
+    opened,
     profile_of,
     schema_of,
 )
@@ -30,10 +31,10 @@ from rlm_kernel.provisioners.kernelspecs import environment as find_environment
 from rlm_kernel.trajectory.callbacks import Callbacks
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
 from rlm_kernel.trajectory.output_queue import OutputQueue
-from rlm_kernel.types import Prompt, RLMChatCompletion
+from rlm_kernel.types import Input, Prompt, RLMChatCompletion
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pathlib import Path, PurePath
 
     from rlm_kernel.clients.base import LM, BaseLM
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
@@ -166,31 +167,34 @@ class RLM(Unpicklable):
         return self._config
 
     def completion(
-        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """Answer a question over an input of any length.
 
         Args:
-            prompt: the input, str, dict or list; it becomes the variable `context`.
+            prompt: the input, str, dict or list; it becomes the variable `context`. A `Path` is a text file; a local
+                kernel reads a large one itself.
             root_prompt: the question; only the root model reads it. None: the prompt contains it.
             response_schema: a JSON Schema or a pydantic class; the answer is validated, and `parsed` is the object.
 
         Raises:
-            ConfigError: the prompt is not str, dict or list, or cannot be sent to the kernel, or the schema is wrong.
+            ConfigError: the prompt is not str, dict, list or a Path, or cannot be read or sent to the kernel; or the
+                schema is wrong.
             LMError, KernelError: the model or the kernel failed.
             LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
-        return self._run(prompt, root_prompt, schema=response_schema).wait()
+        return self._run(opened(prompt, self._config), root_prompt, schema=response_schema).wait()
 
     async def acompletion(
-        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
-        return await self._run(prompt, root_prompt, schema=response_schema).wait_async()
+        given = await asyncio.to_thread(opened, prompt, self._config)
+        return await self._run(given, root_prompt, schema=response_schema).wait_async()
 
     async def stream(
-        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> AsyncIterator[Event]:
         """The events of a completion as they happen; the last is `RunFinished`, with the completion in it.
 
@@ -203,7 +207,8 @@ class RLM(Unpicklable):
             if waiting.add(event):
                 here.call_soon_threadsafe(arrived.put_nowait, event)
 
-        run = self._run(prompt, root_prompt, hand_over, schema=response_schema)
+        given = await asyncio.to_thread(opened, prompt, self._config)
+        run = self._run(given, root_prompt, hand_over, schema=response_schema)
         try:
             while True:
                 event = await arrived.get()
@@ -266,7 +271,7 @@ class RLM(Unpicklable):
 
     def _run(
         self,
-        prompt: Prompt,
+        prompt: Input,
         question: str | None,
         reader: OnEvent | None = None,
         *,
