@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +16,7 @@ from rlm_kernel.engine.argument_checks import (
     check_prompt,
     keys_of,
     models_of,
+    opened,
     profile_of,
     schema_of,
 )
@@ -32,10 +34,10 @@ from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
 from rlm_kernel.trajectory.callbacks import Callbacks
 from rlm_kernel.trajectory.events import Event, OnEvent
-from rlm_kernel.types import Prompt, RLMChatCompletion
+from rlm_kernel.types import Input, Prompt, RLMChatCompletion
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pathlib import Path, PurePath
 
     from rlm_kernel.clients.base import LM, BaseLM
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
@@ -175,38 +177,45 @@ class RLM(Unpicklable):
         return self._config
 
     def completion(
-        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """Answer a question over an input of any length.
 
         Args:
-            prompt: the input, str, dict or list; it becomes the variable `context`.
+            prompt: the input, str, dict or list; it becomes the variable `context`. A `Path` is a text file; a local
+                kernel reads a large one itself.
             root_prompt: the question; only the root model reads it. None: the prompt contains it.
             response_schema: a JSON Schema or a pydantic class; the answer is validated, and `parsed` is the object.
 
         Raises:
-            ConfigError: the prompt is not str, dict or list, or cannot be sent to the kernel, or the schema is wrong.
+            ConfigError: the prompt is not str, dict, list or a Path, or cannot be read or sent to the kernel; or the
+                schema is wrong.
             LMError, KernelError: the model or the kernel failed.
             LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
-        return self._run(prompt, root_prompt, schema=response_schema).wait()
+        return self._run(opened(prompt, self._config), root_prompt, schema=response_schema).wait()
 
     async def acompletion(
-        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
-        return await self._run(prompt, root_prompt, schema=response_schema).wait_async()
+        given = await asyncio.to_thread(opened, prompt, self._config)
+        return await self._run(given, root_prompt, schema=response_schema).wait_async()
 
-    def stream(
-        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+    async def stream(
+        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> AsyncGenerator[Event]:
         """The events of a completion as they happen; the last is `RunFinished`, with the completion in it.
 
         A reader that is slower than a cell misses pieces of its output (`CellOutput`); `CellFinished` has the outputs.
         Leaving the loop early stops the run. Raises what `acompletion` raises, after a last `RunFailed`.
         """
-        return stream_events(lambda reader: self._run(prompt, root_prompt, reader, schema=response_schema))
+        given = await asyncio.to_thread(opened, prompt, self._config)
+        stream = stream_events(lambda reader: self._run(given, root_prompt, reader, schema=response_schema))
+        async with contextlib.aclosing(stream) as events:
+            async for event in events:
+                yield event
 
     @classmethod
     def resume(
@@ -214,7 +223,7 @@ class RLM(Unpicklable):
         path: str | Path,
         at: int | None = None,
         *,
-        prompt: Prompt | None = None,
+        prompt: Prompt | PurePath | None = None,
         root_prompt: str | None = None,
         trust: Trust = False,
         **overrides: Any,
@@ -246,7 +255,7 @@ class RLM(Unpicklable):
         path: str | Path,
         at: int | None = None,
         *,
-        prompt: Prompt | None = None,
+        prompt: Prompt | PurePath | None = None,
         root_prompt: str | None = None,
         trust: Trust = False,
         **overrides: Any,
@@ -258,7 +267,7 @@ class RLM(Unpicklable):
 
     def _run(
         self,
-        prompt: Prompt,
+        prompt: Input,
         question: str | None,
         reader: OnEvent | None = None,
         *,

@@ -30,6 +30,31 @@ Prompt = str | dict[str, Any] | list[Any]
 
 
 @dataclass(frozen=True, slots=True)
+class TextFile:
+    """A text file in UTF-8 that the kernel reads itself: the host never holds the whole text.
+
+    Attributes:
+        path: absolute.
+        size: bytes.
+        modified: when it was changed last, in nanoseconds. The kernel refuses a file that has changed.
+        characters: how many.
+        lines: how many.
+        excerpt: its beginning and its end.
+    """
+
+    path: str
+    size: int
+    modified: int
+    characters: int
+    lines: int
+    excerpt: str = field(repr=False)
+
+
+Input = Prompt | TextFile
+"""The input of a run inside the engine."""
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """An image in a prompt.
 

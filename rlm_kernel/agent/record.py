@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
-from rlm_kernel.types import RLMChatCompletion, UsageSummary
+from rlm_kernel.types import RLMChatCompletion, TextFile, UsageSummary
 
 if TYPE_CHECKING:
     from rlm_kernel.trajectory.log.logger import RunLog
@@ -98,7 +98,8 @@ class ConversationRecord:
         if log is None or self._first is None:
             return
         seconds, first = time.monotonic() - self._began, self._first
-        ended = RLMChatCompletion(first.model, first.context, self.answer, self.usage, seconds)
+        given = first.context.path if isinstance(first.context, TextFile) else first.context
+        ended = RLMChatCompletion(first.model, given, self.answer, self.usage, seconds)
         self._base = 0.0
         self._pass(events.RunFinished(time=seconds, completion=ended))
         self._log = None

@@ -10,6 +10,7 @@ read the command lines of running processes.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import inputs, terminal
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from rlm_kernel.api import RLM
+    from rlm_kernel.engine.config import RunConfig
     from rlm_kernel.trajectory.log.logger import RLMLogger
-    from rlm_kernel.types import RLMChatCompletion
+    from rlm_kernel.types import Input, RLMChatCompletion
 
 NAME = "run"
 
@@ -59,15 +61,19 @@ def execute(args: Namespace) -> int:
         raise ConfigError('The question is empty: rlm run "What is it about?" --context report.txt')
     logger = logs.logger(args)
     with _rlm(args, logger) as rlm:
-        prompt, question = _input_and_question(args)
+        prompt, question = _input_and_question(args, rlm.config)
         with logs.report_when_done(logger, quiet=args.quiet):
             completion = rlm.completion(prompt, question)
     terminal.print_result(as_json(completion, logger) if args.json else completion.response)
     return 0
 
 
-def _input_and_question(args: Namespace) -> tuple[str | dict[str, str], str | None]:
+def _input_and_question(args: Namespace, config: RunConfig) -> tuple[Input, str | None]:
     """The input and the question about it; without --context the question is the input."""
+    from rlm_kernel.engine.argument_checks import opened
+
+    if args.context and Path(args.context).is_file():
+        return opened(Path(args.context), config, "--context", max_bytes=args.max_context_bytes), args.question
     given = inputs.of_arguments(args)
     if given is not None:
         return given, args.question

@@ -16,7 +16,7 @@ from rlm_kernel.engine.repl import Repl
 from rlm_kernel.errors import CancellationError
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.events import Event, Notice, OnEvent, RunFailed, RunFinished
-from rlm_kernel.types import Prompt, RLMChatCompletion
+from rlm_kernel.types import Input, RLMChatCompletion
 
 if TYPE_CHECKING:
     from rlm_kernel.trajectory.log.logger import RunLog
@@ -46,7 +46,7 @@ class Run(Job[RLMChatCompletion]):
         config: RunConfig,
         readers: Sequence[OnEvent],
         *,
-        prompt: Prompt,
+        prompt: Input,
         question: str | None,
         repl: Repl | None = None,
         log: RunLog | None = None,
@@ -87,7 +87,7 @@ class Run(Job[RLMChatCompletion]):
             error.usage, error.trajectory = self.engine.usage.summary(), self._record()
             raise error from None
 
-    async def _complete(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+    async def _complete(self, prompt: Input, question: str | None) -> RLMChatCompletion:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if (log := self._log) is not None:

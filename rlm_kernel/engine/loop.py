@@ -22,13 +22,13 @@ from rlm_kernel.engine.tools import prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
 from rlm_kernel.parsing import ParsedReply, without_thinking
-from rlm_kernel.prompts.profile import describe
+from rlm_kernel.prompts.context_preview import ContextFacts, describe
 from rlm_kernel.schema.answer_schema import Schema, text_of
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
-from rlm_kernel.types import Message, Prompt, RLMChatCompletion, UsageMeter
+from rlm_kernel.types import Input, Message, RLMChatCompletion, TextFile, UsageMeter
 
 MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 """Seconds in which a persistent kernel must store the conversation after the answer, with time left and without."""
@@ -105,7 +105,7 @@ class Engine:
         """The best answer so far: the last content of `answer`, ready or not."""
         return self._repl.draft
 
-    async def run(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+    async def run(self, prompt: Input, question: str | None) -> RLMChatCompletion:
         """Answer a question over a context.
 
         Args:
@@ -138,14 +138,15 @@ class Engine:
                 error.trajectory = self._record()
             raise
         about = self.usage.summary(), self._emit.seconds, self._record()
-        completion = RLMChatCompletion(self._config.models.root.model, prompt, answer, *about, self._built.last)
+        given = prompt.path if isinstance(prompt, TextFile) else prompt
+        completion = RLMChatCompletion(self._config.models.root.model, given, answer, *about, self._built.last)
         self._emit(events.RunFinished(completion=completion))
         return completion
 
     # -- the loop
 
-    async def _loop(self, prompt: Prompt, question: str | None) -> str:
-        config, root, facts = self._config, self._root, await asyncio.to_thread(describe, prompt)
+    async def _loop(self, prompt: Input, question: str | None) -> str:
+        config, root, facts = self._config, self._root, await asyncio.to_thread(_facts, prompt)
         root.begin(await asyncio.to_thread(self._opening, prompt, question))  # it searches the context
         # The first reply does not depend on the kernel, so both are started at the same time.
         _, reply = await gather_or_cancel(self._open(prompt), root.ask(1))
@@ -165,19 +166,19 @@ class Engine:
             await root.end_turn(reply, turn.message, iteration)
         return await self._last_word()
 
-    async def _open(self, prompt: Prompt) -> None:
+    async def _open(self, prompt: Input) -> None:
         """Start the kernel, unless it runs already, and give it the context, or the message of a conversation."""
         message = self._message
         await self._repl.open(prompt if message is None else message.first_context)
         if message is not None:
             await self._turns.begin_message(message.first_cell, has_new_context=message.has_new_context)
 
-    def _opening(self, prompt: Prompt, question: str | None) -> list[Message]:
+    def _opening(self, prompt: Input, question: str | None) -> list[Message]:
         config = self._config
         messages = config.profile.opening(
-            describe(prompt),
+            _facts(prompt),
             question or "",
-            prompt,
+            prompt.excerpt if isinstance(prompt, TextFile) else prompt,
             system=config.system_prompt,
             tools=prompt_section(config.tools),
             sub_window=config.models.default.context_window,
@@ -228,7 +229,7 @@ class Engine:
             self._emit(events.Notice(message="The last reply holds no answer: the draft in `answer` is used."))
         return self.partial_answer
 
-    async def _ask_plainly(self, prompt: Prompt, question: str | None) -> str:
+    async def _ask_plainly(self, prompt: Input, question: str | None) -> str:
         """One plain model call without a REPL, at the maximum depth."""
         try:
             text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
@@ -280,7 +281,7 @@ class Engine:
             )
             self._emit(events.Notice(message=message))
 
-    def _announce(self, prompt: Prompt, question: str | None) -> None:
+    def _announce(self, prompt: Input, question: str | None) -> None:
         config = self._config
         self._emit(
             events.RunStarted(
@@ -288,8 +289,8 @@ class Engine:
                 sub_model=config.models.default.model,
                 environment=config.environment.name,
                 question=question,
-                context_type=type(prompt).__name__,
-                context_length=len(prompt),
+                context_type="str" if isinstance(prompt, TextFile) else type(prompt).__name__,
+                context_length=prompt.characters if isinstance(prompt, TextFile) else len(prompt),
                 max_iterations=config.max_iterations,
                 depth=config.depth,
                 context=prompt,
@@ -299,6 +300,15 @@ class Engine:
                 schema=self._schema.document if self._schema else None,
             )
         )
+
+
+def _facts(prompt: Input) -> ContextFacts:
+    """What the first message says about the context."""
+    if not isinstance(prompt, TextFile):
+        return describe(prompt)
+    facts, length = describe(prompt.excerpt), prompt.characters
+    parts = tuple(replace(part, length=length) for part in facts.parts)
+    return replace(facts, length=length, characters=length, lines=prompt.lines, parts=parts)
 
 
 def _kernel_turns(config: RunConfig) -> KernelSlots:

@@ -20,7 +20,7 @@ from rlm_kernel.errors import ConfigError, KernelError, RLMError
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.tree import SETUP, Cell
-from rlm_kernel.types import Answer, CellError, CellReport, CellResult, Message, Output, Prompt, Query, ToolCall
+from rlm_kernel.types import Answer, CellError, CellReport, CellResult, Input, Message, Output, Query, ToolCall
 
 if TYPE_CHECKING:
     from rlm_kernel.kernel.comm import Responder
@@ -104,7 +104,7 @@ class Repl:
         """How many runs it served before this one."""
         return max(self.contexts, len(self._recorded.before))
 
-    async def open(self, context: Prompt) -> None:
+    async def open(self, context: Input) -> None:
         """Start the kernel, unless it runs already, and give it the context.
 
         Raises:
@@ -121,7 +121,7 @@ class Repl:
         self._was_ready = True
         self._tell(events.KernelReady(seconds=time.perf_counter() - started))
 
-    async def _open(self, context: Prompt) -> None:
+    async def _open(self, context: Input) -> None:
         self._ended = self.cells
         if self._session is None or not self._session.alive:
             if not self.contexts:  # what an earlier start began is begun again

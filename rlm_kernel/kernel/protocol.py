@@ -15,6 +15,8 @@ import pickle
 import sys
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
+from rlm_kernel.types import TextFile
+
 WIRE: Final = 1
 """The version of the protocol. A guest and a host of different versions refuse each other's messages."""
 
@@ -47,8 +49,9 @@ FromGuest = Literal["ask", "cancel", "report", "stored"]
 ToGuest = Literal["ack", "answer", "put"]
 """`ack`: the ask arrived, do not send it again. `answer`: `AnswerPayload`. `put`: assign the buffer to a name."""
 
-Encoding = Literal["text", "bytes", "pickle", "tool"]
-"""How the buffer of a `put` is read. `tool`: the JSON of a `Tool.card`, from which the guest makes a function."""
+Encoding = Literal["text", "bytes", "pickle", "tool", "file"]
+"""How the buffer of a `put` is read. `tool`: the JSON of a `Tool.card`, from which the guest makes a function.
+`file`: JSON with `path`, `size` and `modified` of a `TextFile`, whose text the guest reads."""
 
 
 class Data(TypedDict):
@@ -127,6 +130,8 @@ def encode(value: Any) -> tuple[Encoding, bytes]:
     """
     if type(value) is str:
         return "text", value.encode("utf-8", "surrogatepass")
+    if isinstance(value, TextFile):
+        return "file", pack({"path": value.path, "size": value.size, "modified": value.modified})
     if type(value) is bytes:
         return "bytes", value
     return "pickle", pickle.dumps(value, protocol=4)

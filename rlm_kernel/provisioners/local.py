@@ -34,7 +34,13 @@ HIDDEN = "RLM_HIDE_MEMORY"
 
 
 class LocalKernel(LocalProcess):
-    """The provisioner `rlm-local`."""
+    """The provisioner `rlm-local`.
+
+    Attributes:
+        sees_host_files: a kernel reads the files of this machine by the same paths.
+    """
+
+    sees_host_files = True
 
     memory = Memory("128m", allow_none=True, default_value=None, help="The most it may allocate, e.g. '2g'.").tag(
         environment=True,

@@ -14,8 +14,8 @@ from rlm_kernel.types import (
     Answer,
     CellResult,
     Image,
+    Input,
     Output,
-    Prompt,
     QueryKind,
     Reply,
     RLMChatCompletion,
@@ -59,7 +59,7 @@ class RunStarted(Event):
     context_length: int
     max_iterations: int
     depth: int = 0
-    context: Prompt = field(default="", repr=False)
+    context: Input = field(default="", repr=False)
     setup: tuple[str, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     seed: int = 0

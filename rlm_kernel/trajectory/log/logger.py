@@ -123,7 +123,7 @@ class RLMLogger:
             return
         self.log_file_path = str(path)
         if self._notebook:
-            from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave  # imports nbformat
+            from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 
             log.add(NotebookAutosave(path.with_suffix(".ipynb"), log.about, log.redact, quota=quota))
             self.notebook_path = str(path.with_suffix(".ipynb"))
