@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.gates import CellRequest, Refuse
 from rlm_kernel.engine.journal import Journal, RebuildFallback, RecordedResponder, Recovery, reason_of
 from rlm_kernel.engine.kernel_steps import CellRun, VariableSet, context_steps, prior_run_steps, take_step, tool_step
 from rlm_kernel.engine.recorded import PriorRun, RecordedRun
@@ -19,7 +20,7 @@ from rlm_kernel.errors import ConfigError, KernelError, RLMError
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.tree import SETUP, Cell
-from rlm_kernel.types import Answer, CellReport, CellResult, Message, Output, Prompt, Query, ToolCall
+from rlm_kernel.types import Answer, CellError, CellReport, CellResult, Input, Message, Output, Query, ToolCall
 
 if TYPE_CHECKING:
     from rlm_kernel.kernel.comm import Responder
@@ -103,7 +104,7 @@ class Repl:
         """How many runs it served before this one."""
         return max(self.contexts, len(self._recorded.before))
 
-    async def open(self, context: Prompt) -> None:
+    async def open(self, context: Input) -> None:
         """Start the kernel, unless it runs already, and give it the context.
 
         Raises:
@@ -120,32 +121,56 @@ class Repl:
         self._was_ready = True
         self._tell(events.KernelReady(seconds=time.perf_counter() - started))
 
-    async def _open(self, context: Prompt) -> None:
+    async def _open(self, context: Input) -> None:
         self._ended = self.cells
         if self._session is None or not self._session.alive:
+            if not self.contexts:  # what an earlier start began is begun again
+                self._journal.steps.clear()
             await self._start()
             await self._rebuild()
         else:
             await self._end_question()
         for before in self._recorded.before[self.contexts :]:
             await self._live_through(before)
+        if self._config.conversation and self.contexts:
+            return  # its first cell takes what is new
         for step in context_steps(context, self.contexts, persistent=self._config.persistent):
             await self._give(step)
         self.contexts += 1
 
-    async def run(self, code: str, iteration: int) -> CellResult:
-        """Run a cell of a turn."""
+    async def run(self, code: str, iteration: int, *, is_ours: bool = False) -> CellResult:
+        """Run a cell of a turn, as `on_cell` decides.
+
+        Args:
+            code: its source. The result has the source that ran.
+            iteration: the turn.
+            is_ours: whether the engine wrote it, so that nobody is asked.
+        """
         self.cells += 1
         cell, recorded = self.cells, self._recorded.cells.get(self.cells)
-        if recorded is not None and recorded.code == code:
+        if recorded is not None and code in (recorded.code, recorded.replaced):
             return await self._relive(recorded)
-        self._tell(events.CellStarted(iteration=iteration, cell=cell, code=code))
+        decided = code if is_ours else await self._config.gates.cell(CellRequest(code, iteration, self._config.depth))
+        if isinstance(decided, Refuse):
+            return self._refuse(code, iteration, decided.reason)
+        written, code = None if decided == code else code, decided
+        self._tell(events.CellStarted(iteration=iteration, cell=cell, code=code, replaced=written))
+        if written is not None:
+            self._tell(events.Notice(message=f"Cell {cell} was changed before it ran. The model wrote:\n{written}"))
         assert self._subcalls is not None, "only a run runs cells"
         result = await self._live.run(code, room=self._subcalls.calls.ledger.outputs)
         if result.status in ("ok", "error"):
             self._journal.steps.append(CellRun(cell, code))
         self._take(result)
         self._tell(events.CellFinished(iteration=iteration, cell=cell, result=result))
+        return result
+
+    def _refuse(self, code: str, iteration: int, reason: str) -> CellResult:
+        """Keep a cell that does not run."""
+        error = CellError("Refused", reason, f"The user refused this cell, so it did not run: {reason}")
+        result = CellResult(code, "refused", error=error, report=CellReport(variables=self.variables))
+        self._tell(events.CellStarted(iteration=iteration, cell=self.cells, code=code))
+        self._tell(events.CellFinished(iteration=iteration, cell=self.cells, result=result))
         return result
 
     async def _live_through(self, before: PriorRun) -> None:
@@ -253,6 +278,8 @@ class Repl:
         """
         if self._config.persistent and self.contexts:
             await self._live.quiet()
+            if self._config.conversation:
+                return
             await self.remember(f"history_{self.contexts - 1}", conversation, seconds)
 
     async def revive(self, ended: CellResult | None = None) -> Recovery:

@@ -108,22 +108,6 @@ class Kernel:
         """Why the kernel ended, if its provisioner knows (a time limit, for example); else an empty string."""
         return self._explanation("why") or self._cut_off
 
-    async def warm(self) -> None:
-        """Wait until it answers, so that it can be used at once later.
-
-        Raises:
-            KernelError: it ended, or did not answer in time.
-        """
-        replied = asyncio.get_running_loop().create_future()
-        asked = self.channels.send("shell", "kernel_info_request", {})
-
-        def take_reply(message: dict[str, Any]) -> None:
-            if message["parent_header"].get("msg_id") == asked and not replied.done():
-                replied.set_result(None)
-
-        self.channels.listen(Receiver({("shell", "kernel_info_reply", ""): take_reply}))
-        await self.ready(replied)
-
     def interrupt(self) -> None:
         """Send KeyboardInterrupt to the running cell and to the processes it started."""
         self.channels.send("control", "interrupt_request", {})

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
+import importlib.resources
 import json
 import locale
 import os
@@ -253,6 +253,8 @@ def main(control_fd: int) -> NoReturn:
         with contextlib.suppress(ImportError):  # another version has no such module
             importlib.import_module(name)
     del sys.modules["debugpy"]
+    guest = importlib.resources.files("rlm_kernel.kernel").joinpath("guest.py").read_text("utf-8")
+    launcher.prepare_forks(guest, "rlm_guest.py")
     gc.collect()
     gc.freeze()
     try:

@@ -37,7 +37,7 @@ _INSTEAD_OF = {"local-provisioner": "rlm-installed"}
 AVAILABLE = {"local": "rlm-local", "docker": "rlm-docker", "modal": "rlm-modal"}
 """Our environments: documented name to kernelspec."""
 
-NOT_BUILT = ("prime", "daytona", "e2b", "agent")
+NOT_BUILT = ("prime", "daytona", "e2b")
 """Documented environments that are not implemented yet."""
 
 
@@ -150,6 +150,12 @@ class Environment:
             fields["env"] = {**fields.get("env", {}), **hashes}
         provisioner |= {"provisioner_name": name, "config": config}
         return KernelSpec(resource_dir=str(spec_folder(self.kernelspec)), **fields)
+
+    @property
+    def sees_host_files(self) -> bool:
+        """Whether its kernels read the files of this machine by the same paths: the provisioner says so."""
+        name = provisioner_name(_fields(self.kernelspec))
+        return bool(getattr(provisioner_class(name), "sees_host_files", False))
 
     def how_to_read(self, error: str) -> str:
         """Advice for a value that the kernel cannot read. `error`: the error in the kernel."""

@@ -31,13 +31,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from types import CodeType
 from typing import Any, NoReturn
 
 HOST_CHECK_SECONDS = 1.0
 KILL_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
-_QUICK = ("--HistoryManager.enabled=False", "--IPythonKernel._execute_sleep=0.0")
+_QUICK = {"HistoryManager": {"enabled": False}, "IPythonKernel": {"_execute_sleep": 0.0}}
 """A cell does not wait for the SQLite file of the history, and not half a millisecond for its output."""
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 OUT_OF_MEMORY = "The system killed the kernel: it used all the memory that there is."
@@ -47,6 +48,13 @@ NEVER_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 """The first two cannot be ignored. If the last one was, no child could be waited for."""
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PR_SET_CHILD_SUBREAPER = 36
+_M_ARENA_MAX = -8
+_OWN_ARGUMENTS = 2
+"""`-f CONNECTION_FILE`."""
+compiled: dict[str, CodeType] = {}
+"""Code that a fork need not compile, by its source: the guest's, in the fork server."""
+_prepared: list[Any] = []
+"""The application of ipykernel, made by the fork server for its forks."""
 
 
 def main(argv: list[str]) -> NoReturn:
@@ -183,6 +191,31 @@ def _out_of_memory() -> bool:
     return False
 
 
+def prepare_forks(guest: str, name: str) -> None:
+    """Do once, in the fork server, what each kernel would do.
+
+    Compiles the guest and IPython's regular expressions, makes ipykernel's application, and limits the memory of the
+    threads.
+
+    Args:
+        guest: the source of the guest.
+        name: the file name in its tracebacks.
+    """
+    compiled[guest] = compile(guest, name, "exec", dont_inherit=True)
+    with contextlib.suppress(ImportError, TypeError, AttributeError):  # another version of IPython
+        from IPython.core.completer import IPCompleter
+        from IPython.core.inputtransformer2 import TransformerManager
+
+        IPCompleter()  # type: ignore[no-untyped-call]
+        TransformerManager().transform_cell("%who\n!ls\nvalue?\n")  # type: ignore[no-untyped-call]
+    _prepared.append(kernel_app())
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(AttributeError):  # a C library without it
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
 def become_kernel(
     watchdog: int,
     argv: list[str],
@@ -238,28 +271,12 @@ def _run_ipykernel(argv: list[str], connection: dict[str, Any] | None) -> None:
     """Start ipykernel without debugpy: its import takes as long as all the others together."""
     gc.disable()  # imports make no garbage
     sys.modules["debugpy"] = None  # type: ignore[assignment]
-    from ipykernel.kernelapp import IPKernelApp
-
-    class Unbounded(IPKernelApp):  # type: ignore[misc]
-        """Drops no message: with zmq's limit of 1,000 a busy machine loses output before it is sent."""
-
-        def _bind_socket(self, s: Any, port: int) -> Any:
-            s.sndhwm = s.rcvhwm = 0
-            return super()._bind_socket(s, port)
-
-        def init_connection_file(self) -> None:
-            if connection is None:
-                super().init_connection_file()
-            else:
-                self.load_connection_info(connection)
-
-        def write_connection_file(self, **kwargs: Any) -> None:
-            if connection is None:
-                super().write_connection_file(**kwargs)
-
+    app = _prepared[0] if _prepared else kernel_app()
     sys.argv = ["ipykernel_launcher", *argv]
-    app = Unbounded.instance()
-    app.initialize([*argv, *_QUICK])
+    app.connection = connection
+    app.initialize(argv)
+    # The handler drops what is below its level. A record that only it would see is not made.
+    app.log.setLevel(app.log_level)
     del sys.modules["debugpy"]  # a cell may import it
     gc.enable()
     app.start()
@@ -267,6 +284,46 @@ def _run_ipykernel(argv: list[str], connection: dict[str, Any] | None) -> None:
     # the flush would wait for ten seconds, or forever.
     app.control_thread.stop()
     app.control_thread.join()
+
+
+def kernel_app() -> Any:
+    """The application of ipykernel, before it reads its arguments: without a thread or a socket."""
+    from ipykernel.kernelapp import IPKernelApp
+    from traitlets.config import Config
+
+    class EngineKernelApp(IPKernelApp):  # type: ignore[misc]
+        """Drops no message: with zmq's limit of 1,000 a busy machine loses output before it is sent.
+
+        Attributes:
+            connection: what a connection file contains; None: the arguments name the file.
+        """
+
+        connection: dict[str, Any] | None = None
+
+        def parse_command_line(self, argv: list[str] | None = None) -> None:
+            """Take our own arguments as they are: the parser and its 60 options take 6 ms of CPU."""
+            self.update_config(Config(_QUICK))
+            if argv is None or len(argv) != _OWN_ARGUMENTS or argv[0] != "-f":
+                super().parse_command_line(argv)
+            else:
+                self.argv = list(argv)
+                self.update_config(Config(IPKernelApp={"connection_file": argv[1]}))
+
+        def _bind_socket(self, s: Any, port: int) -> Any:
+            s.sndhwm = s.rcvhwm = 0
+            return super()._bind_socket(s, port)
+
+        def init_connection_file(self) -> None:
+            if self.connection is None:
+                super().init_connection_file()
+            else:
+                self.load_connection_info(self.connection)
+
+        def write_connection_file(self, **kwargs: Any) -> None:
+            if self.connection is None:
+                super().write_connection_file(**kwargs)
+
+    return EngineKernelApp.instance()
 
 
 def _limit_memory(limit: int) -> None:

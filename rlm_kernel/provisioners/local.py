@@ -34,7 +34,13 @@ HIDDEN = "RLM_HIDE_MEMORY"
 
 
 class LocalKernel(LocalProcess):
-    """The provisioner `rlm-local`."""
+    """The provisioner `rlm-local`.
+
+    Attributes:
+        sees_host_files: a kernel reads the files of this machine by the same paths.
+    """
+
+    sees_host_files = True
 
     memory = Memory("128m", allow_none=True, default_value=None, help="The most it may allocate, e.g. '2g'.").tag(
         environment=True,
@@ -195,11 +201,9 @@ class LocalKernel(LocalProcess):
         return status
 
     async def end_others(self) -> bool:
-        """Kill what a forked kernel has started since the first call. Returns whether nothing is left."""
-        if self._forked is None:
-            return True  # the guest ends its children
+        """Kill what the kernel has started since the first call. Returns whether nothing is left."""
         if self._kept is None:
-            self._kept = {self._forked.pid, *await asyncio.to_thread(self._others)}
+            self._kept = {*await asyncio.to_thread(self._others), *([self._forked.pid] if self._forked else [])}
             return True
         if not self._group:
             return await asyncio.to_thread(strays.kill, str(self.directory), STRAY_SECONDS, spared=self._kept)

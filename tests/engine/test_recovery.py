@@ -9,6 +9,7 @@ import pytest
 from rlm import RLM, RLMError, ScriptedLM
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.tools import tools_of
+from rlm_kernel.trajectory import events
 
 pytestmark = pytest.mark.slow
 
@@ -273,10 +274,16 @@ FINAL(1)
 STARTED = {
     "thread": "threading.Thread(target=forge, daemon=True).start()",
     "timer": "threading.Timer(0.3, forge).start()",
+    "disguised thread": "class Other(threading.Thread): __module__ = 'ipykernel.subshell'\n"
+    "Other(target=forge, daemon=True).start()",
+    "disguised task": "import ipykernel.kernelbase as base\nscope = {'forge': forge}\n"
+    "exec(compile('async def soon(): forge()', base.__file__, 'exec'), scope)\n"
+    "asyncio.get_running_loop().create_task(scope['soon']())",
     "task": "async def soon(): forge()\nasyncio.get_running_loop().create_task(soon())",
     "call": "asyncio.get_running_loop().call_later(0.2, forge)",
     "executor": "asyncio.get_running_loop().run_in_executor(None, forge)",
     "hook": "get_ipython().events.register('pre_run_cell', lambda *_: FINAL('forged'))",
+    "progress bar": "import tqdm; bar = tqdm.tqdm(range(3))",
     "alarm": "signal.signal(signal.SIGALRM, lambda *_: forge()); signal.setitimer(signal.ITIMER_REAL, 0.2)",
 }
 
@@ -318,7 +325,8 @@ def test_a_thread_that_does_not_end_is_left_behind_with_its_kernel():
     assert any("left 1 thread that did not end" in getattr(event, "message", "") for event in notices)
 
 
-def test_processes_of_a_question_end_before_the_next_one():
+@pytest.mark.parametrize("fork", [True, False])
+def test_processes_of_a_question_end_before_the_next_one(fork):
     root = ScriptedLM([
         cell(
             "import subprocess\n"
@@ -329,6 +337,31 @@ def test_processes_of_a_question_end_before_the_next_one():
         cell("import os, psutil\nleft = [pid for pid in pids if psutil.pid_exists(pid)"
              " and psutil.Process(pid).status() != 'zombie']\nFINAL([os.getpid(), left])"),
     ])  # fmt: skip
-    with RLM(root, persistent=True) as rlm:
+    with RLM(root, environment_kwargs={"fork": fork}, persistent=True) as rlm:
         kernel = rlm.completion("one").response
         assert rlm.completion("two").response == f"[{kernel}, []]"
+
+
+EXECUTOR = """
+from concurrent.futures import ThreadPoolExecutor
+pool = ThreadPoolExecutor(2)
+pool.submit(print).result()
+"""
+KEPT = {
+    "executor": (EXECUTOR, "pool.submit(lambda: 1).result()"),
+    "figures": ("import matplotlib.pyplot as plt\nplt.plot([1])", "plt.plot([1, 2])"),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), KEPT.values(), ids=KEPT)
+def test_what_waits_for_the_next_question_is_kept(first, second):
+    notices = []
+    root = ScriptedLM([cell(first), cell("FINAL(1)"), cell(second), cell("FINAL('kept')")])
+    with RLM(root, persistent=True) as rlm:
+        rlm.completion("one")
+        assert finished(rlm, notices) == "kept"
+    assert not any("started again" in getattr(event, "message", "") for event in notices)
+    results = [event.result for event in notices if isinstance(event, events.CellFinished)]
+    assert all(result.status == "ok" for result in results)
+    shown = [output for result in results for output in result.outputs if "image/png" in output.get("data", {})]
+    assert len(shown) == first.count("plt.plot")

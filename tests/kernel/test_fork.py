@@ -371,3 +371,31 @@ asyncio.run(main())
 """
     ended = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert ended.stdout.split() == ["0", "65534"], ended.stderr
+
+
+async def test_a_forked_kernel_runs_the_guest_that_the_server_compiled(echo):
+    code = (
+        "import sys; server = sys.modules['rlm_kernel.provisioners.launcher']; guest = sys.modules['rlm_guest']\n"
+        "[any(part is guest.install.__code__ for part in code.co_consts) for code in server.compiled.values()]"
+    )
+    async with await local(echo) as session:
+        assert await value(session, code) == "[True]"
+
+
+@pytest.mark.parametrize("fork", [True, False])
+async def test_the_kernel_logs_nothing_below_the_level_that_is_shown(echo, fork):
+    code = "(app := __import__('ipykernel').kernelapp.IPKernelApp.instance()).log.isEnabledFor(app.log_level - 1)"
+    async with await local(echo, fork=fork) as session:
+        await session.run("import ipykernel.kernelapp")
+        assert await value(session, code) == "False"
+
+
+@pytest.mark.parametrize("fork", [True, False])
+async def test_our_arguments_are_not_parsed_and_hold(echo, fork):
+    code = """
+app = get_ipython().parent.parent
+print(app.config.HistoryManager.enabled, get_ipython().history_manager.enabled, app.kernel._execute_sleep)
+print(app.cli_config, len(app.connection_file) > 0)
+"""
+    async with await local(echo, fork=fork) as session:
+        assert (await session.run(code)).stdout == "False False 0.0\n{} True\n"
