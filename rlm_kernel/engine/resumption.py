@@ -15,7 +15,7 @@ from rlm_kernel.inputs import open_text
 from rlm_kernel.trajectory.log import context_store
 from rlm_kernel.trajectory.log.reader import Recording, earlier_recordings, read_log
 from rlm_kernel.trajectory.tree import Turn
-from rlm_kernel.types import Input
+from rlm_kernel.types import Input, Prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import ctypes
 import functools
 import gc
 import hmac
+import importlib
 import io
 import itertools
 import json
@@ -745,8 +746,7 @@ class Begun:
 
     def below(self) -> list[Any]:
         """The processes below the kernel."""
-        import psutil  # ipykernel needs it
-
+        psutil = importlib.import_module("psutil")  # ipykernel needs it
         return list(psutil.Process().children(recursive=True))
 
     def end_callbacks(self) -> None:

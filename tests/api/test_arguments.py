@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
 
 import pytest
 
@@ -108,7 +107,6 @@ def test_the_test_double_is_a_model():
     [
         (None, "the question itself"),
         (b"x", "data.decode()"),
-        (Path("x"), "path.read_text()"),
         ((piece for piece in "x"), "list(values)"),
         ({1, 2}, "list(values)"),
         (5, "df.to_dict('records')"),
