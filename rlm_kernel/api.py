@@ -45,7 +45,8 @@ class RLM(Unpicklable):
     Args:
         backend: the root model's provider, or an `LM` of your own.
         backend_kwargs: arguments of the provider, e.g. ``{"model_name": "gpt-5-mini"}``.
-        environment: where the model's code runs: ``"local"``, ``"docker"``, ``"modal"``, or an installed kernelspec.
+        environment: where the model's code runs: ``"local"``, ``"docker"``, ``"modal"``, ``"jupyter"``, ``"ssh"``, or
+            an installed kernelspec.
         environment_kwargs: `setup_code`, `env`, `cell_timeout` (seconds), `memory` (``"2g"``), and the options of the
             environment, such as `image`, `packages` and `mounts` of Docker.
         depth: of this RLM in a tree of them.

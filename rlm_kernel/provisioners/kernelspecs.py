@@ -27,6 +27,8 @@ OUR_PROVISIONERS = {
     "rlm-docker": "rlm_kernel.provisioners.docker.provisioner:DockerKernel",
     "rlm-installed": "rlm_kernel.provisioners.installed:InstalledKernel",
     "rlm-modal": "rlm_kernel.provisioners.modal.provisioner:ModalKernel",
+    "rlm-jupyter": "rlm_kernel.provisioners.jupyter.provisioner:JupyterKernel",
+    "rlm-ssh": "rlm_kernel.provisioners.ssh.provisioner:SSHKernel",
 }
 """Our provisioners. They are not looked up as entry points, so no other package can replace them."""
 
@@ -34,7 +36,13 @@ _GROUP = "jupyter_client.kernel_provisioners"
 _INSTEAD_OF = {"local-provisioner": "rlm-installed"}
 """Jupyter's own provisioner passes our whole environment to a kernel, including keys."""
 
-AVAILABLE = {"local": "rlm-local", "docker": "rlm-docker", "modal": "rlm-modal"}
+AVAILABLE = {
+    "local": "rlm-local",
+    "docker": "rlm-docker",
+    "modal": "rlm-modal",
+    "jupyter": "rlm-jupyter",
+    "ssh": "rlm-ssh",
+}
 """Our environments: documented name to kernelspec."""
 
 NOT_BUILT = ("prime", "daytona", "e2b", "agent")
