@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import settings
@@ -159,3 +159,23 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         pytest.skip("needs openssh-server and openssh-client")
     with SSHServer(tmp_path_factory.mktemp("sshd")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def bwrap() -> None:
+    """bubblewrap. In CI it must be there."""
+    _needs_sandbox("bwrap")
+
+
+@pytest.fixture(scope="session")
+def landlock() -> None:
+    """A kernel of Linux with Landlock. In CI it must be there."""
+    _needs_sandbox("landlock")
+
+
+def _needs_sandbox(name: Literal["bwrap", "landlock"]) -> None:
+    from rlm_kernel.provisioners.sandbox.walls import trouble
+
+    if why := trouble(name):
+        assert not os.environ.get("CI"), why
+        pytest.skip(why)

@@ -19,10 +19,12 @@ PLACES = {
     "modal": ("modal", {}, "modal_emulator"),
     "jupyter": ("jupyter", {}, "jupyter_server"),
     "ssh": ("ssh", {}, "sshd"),
+    "bwrap": ("local", {"sandbox": "bwrap"}, "bwrap"),
+    "landlock": ("local", {"sandbox": "landlock"}, "landlock"),
 }
 
 
-OF_THEIR_OWN = {"jupyter", "ssh"}
+OF_THEIR_OWN = {"jupyter", "ssh", "bwrap", "landlock"}
 """Places with tests of their own in every run, so that they run the suite of all places with `--full` only."""
 
 

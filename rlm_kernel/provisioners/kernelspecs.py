@@ -45,6 +45,12 @@ AVAILABLE = {
 }
 """Our environments: documented name to kernelspec."""
 
+ALIASES = {"ipython": "local"}
+"""Environments of the reference that are one of ours."""
+_OF_IPYTHON = ("kernel_mode", "startup_timeout", "subcall_timeout", "max_concurrent_subcalls")
+"""Options of the reference's `ipython` that have no effect here: every kernel is a process, and the limits of the run
+hold for sub-calls."""
+
 NOT_BUILT = ("prime", "daytona", "e2b", "agent")
 """Documented environments that are not implemented yet."""
 
@@ -187,10 +193,13 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
         ConfigError: an unknown environment or option, a value of the wrong type, or a kernelspec that cannot be read.
         NotImplementedError: a documented environment that is not implemented yet.
     """
-    kernelspec = _kernelspec(name)
     if not isinstance(kwargs, Mapping | None):
         raise ConfigError(f"environment_kwargs is a dict such as {{'memory': '2g'}}, not {kwargs!r}.")
     options = {key: value for key, value in (kwargs or {}).items() if value is not None}
+    if isinstance(name, str) and name in ALIASES:
+        name = ALIASES[name]
+        options = {key: value for key, value in options.items() if key not in _OF_IPYTHON}
+    kernelspec = _kernelspec(name)
     _check_options(name, kernelspec, options)
     of_session = {key: options.pop(key) for key in SESSION_OPTIONS if key in options}
     return Environment(name, kernelspec, options, **of_session)

@@ -13,11 +13,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from traitlets import Bool
+from traitlets import Bool, Dict, Enum, Unicode, Union
 
 from rlm_kernel.provisioners import forked
 from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.provisioners.local_base import LocalProcess
+from rlm_kernel.provisioners.mounts import mounts_of
+from rlm_kernel.provisioners.sandbox.walls import Sandbox, choose, confined, in_environment
 from rlm_kernel.provisioners.traits import Memory
 from rlm_kernel.text import size_in_bytes
 from rlm_kernel.zmtp.sockets import address, listen
@@ -40,21 +42,40 @@ class LocalKernel(LocalProcess):
         default_value=True, help="Fork the engine's kernels from one process that has imported ipykernel (Linux)."
     ).tag(environment=True, reaches_out=False)
 
+    sandbox = Union(
+        [Bool(), Enum(["bwrap", "landlock"])],
+        default_value=None,
+        allow_none=True,
+        help="'bwrap', 'landlock', or True: the best one; RLM_SANDBOX=1 makes True the default.",
+    ).tag(environment=True, reaches_out=False)
+    mounts = Dict(
+        key_trait=Unicode(),
+        value_trait=Unicode(),
+        help="What a sandbox sees: path here to path there, read-only unless it ends with ':rw'.",
+    ).tag(environment=True, reaches_out=True)
+
     is_forked = False
     """Whether the kernel gets its connection from us, so that no file need hold the key."""
+    _sandbox: Sandbox | None = None
     _host_pipe: int | None = None
     process: Any  # a `Popen`, or what stands for one
     _forked: forked.ForkedProcess | None = None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Decide how the kernel is started, and prepare that."""
+        self._sandbox = choose(in_environment() if self.sandbox is None else self.sandbox)
         self.is_forked = self._can_be_forked()
         kwargs = await super().pre_launch(**kwargs)
         return kwargs if self.is_forked else self._with_options(kwargs)
 
     def _can_be_forked(self) -> bool:
         manager = self.parent
-        if manager is None or manager.transport != "ipc" or self.kernel_spec.argv[1:4] != _LAUNCHER:
+        if (
+            self._sandbox is not None
+            or manager is None
+            or manager.transport != "ipc"
+            or self.kernel_spec.argv[1:4] != _LAUNCHER
+        ):
             return False
         return (
             self.private_cwd
@@ -69,6 +90,10 @@ class LocalKernel(LocalProcess):
             options += ["--memory", str(size_in_bytes(self.memory))]
         at = kwargs["cmd"].index("-f")
         kwargs["cmd"][at:at] = options
+        if self._sandbox is not None:
+            assert self.directory is not None
+            cwd, mounts = Path(kwargs["cwd"]), mounts_of(self.mounts)
+            kwargs["cmd"] = confined(kwargs["cmd"], self._sandbox, self.directory, cwd, mounts)
         return kwargs
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
