@@ -114,7 +114,7 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     kernel = shell.kernel
     os.environ.update(settings["env"])
     if settings["private"]:
-        directory = tempfile.mkdtemp(prefix="rlm-")
+        directory = tempfile.mkdtemp(prefix="rlm-", dir=os.environ.get("TMPDIR"))
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
         os.chdir(directory)
     kernel.session.send = Numbered(kernel.session).send
