@@ -1,15 +1,12 @@
-"""Confine this process with Landlock, and become another program. Standard library only: it runs with `-S -E`.
+"""Confine a process with Landlock. It runs as text, with the standard library only.
 
-    python -P -S -E -c SOURCE [--read PATH]... [--write PATH]... -- COMMAND...
-
-The program and all that it starts can read and execute below the `--read` paths, and also write below the `--write`
-paths. They can neither connect nor bind TCP sockets, nor connect to abstract Unix sockets or send signals outside.
+The process and all that it starts can read and execute below some paths, and also write below others. They can neither
+connect nor bind TCP sockets, nor connect to abstract Unix sockets or send signals outside.
 """
 
 import ctypes
 import os
 import struct
-import sys
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
@@ -64,18 +61,3 @@ def _checked(result: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"Landlock: {os.strerror(number)}")
     return result
-
-
-def main(argv: "list[str]") -> None:
-    """Confine this process as the options say, and become the command."""
-    readable: list[str] = []
-    writable: list[str] = []
-    while argv[0] != "--":
-        (readable if argv[0] == "--read" else writable).append(argv[1])
-        argv = argv[2:]
-    confine(readable, writable)
-    os.execv(argv[1], argv[1:])  # noqa: S606 (the host says what is started here)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

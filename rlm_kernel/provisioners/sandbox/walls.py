@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.provisioners.mounts import Mount
@@ -26,7 +27,7 @@ _SETTINGS = (
 _FACTS = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/uptime", "/proc/loadavg", "/proc/version")
 """What Landlock lets through of /proc: nothing of a process."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")  # noqa: S108
-_NAMESPACES = ("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox")
+_NAMESPACES = ("--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--hostname", "sandbox")
 
 
 @functools.cache
@@ -101,18 +102,16 @@ def confined(
         ConfigError: a mount is not possible with Landlock.
     """
     python, *rest = command
-    # The launcher is given as text: this package need not be visible inside.
-    launcher = [python, "-P", "-c", source("launcher.py"), *rest[rest.index("-m") + 2 :]]
     shown = [*_SYSTEM, *_SETTINGS, *sorted({sys.prefix, sys.base_prefix, str(Path(python).parents[1])} - {"/"})]
     if not cwd.is_relative_to(directory):
         shown.append(str(cwd))
-    build = _in_bwrap if sandbox == "bwrap" else _in_landlock
-    return build(launcher, shown, directory, cwd, list(mounts))
+    # All is given as text: this package need not be visible inside.
+    wall = _bwrap(shown, directory, cwd, mounts) if sandbox == "bwrap" else _landlock(shown, directory, mounts)
+    settings = json.dumps({"launcher": source("launcher.py"), **wall})
+    return [python, "-P", "-c", source("sandbox/walled.py"), settings, *rest[rest.index("-m") + 2 :]]
 
 
-def _in_bwrap(
-    launcher: list[str], shown: Sequence[str], directory: Path, cwd: Path, mounts: Sequence[Mount]
-) -> list[str]:
+def _bwrap(shown: Sequence[str], directory: Path, cwd: Path, mounts: Iterable[Mount]) -> dict[str, Any]:
     options = [str(shutil.which("bwrap")), *_NAMESPACES, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
     for path in shown:
         if os.path.islink(path):  # noqa: PTH114 (/bin is a link to /usr/bin)
@@ -122,21 +121,16 @@ def _in_bwrap(
     for mount in mounts:
         options += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.target]
     options += ["--bind", str(directory), str(directory), "--chdir", str(cwd)]
-    return [*options, "--setenv", "HOME", str(cwd), "--", *launcher]
+    return {"bwrap": [*options, "--setenv", "HOME", str(cwd), "--"]}
 
 
-def _in_landlock(
-    launcher: list[str], shown: Sequence[str], directory: Path, cwd: Path, mounts: Sequence[Mount]
-) -> list[str]:
-    del cwd  # it needs no option
+def _landlock(shown: Sequence[str], directory: Path, mounts: Iterable[Mount]) -> dict[str, Any]:
+    read, write = [*shown, *_FACTS, "/dev"], [*_DEVICES, str(directory)]
     for mount in mounts:
         if mount.source != mount.target:
             raise ConfigError(
                 f"Landlock cannot show {mount.source} as {mount.target}: mount it under its own name, "
                 "or use sandbox='bwrap'."
             )
-    readable = [*shown, *_FACTS, "/dev", *(mount.source for mount in mounts if not mount.writable)]
-    writable = [*_DEVICES, str(directory), *(mount.source for mount in mounts if mount.writable)]
-    rules = [*(word for path in readable for word in ("--read", path))]
-    rules += [word for path in writable for word in ("--write", path)]
-    return [launcher[0], "-P", "-S", "-E", "-c", source("sandbox/landlock.py"), *rules, "--", *launcher]
+        (write if mount.writable else read).append(mount.source)
+    return {"landlock": source("sandbox/landlock.py"), "read": read, "write": write}
