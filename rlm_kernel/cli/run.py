@@ -85,7 +85,7 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
         backend=backend,
         backend_kwargs=kwargs,
         environment=args.environment,
-        environment_kwargs={name: True for name in ("attachable", "sandbox") if getattr(args, name)},
+        environment_kwargs={name: True for name in ("attachable", "sandbox") if getattr(args, name)} or None,
         max_iterations=args.max_iterations,
         other_backends=others,
         other_backend_kwargs=[_sub_kwargs(args, name, same=name == backend) for name in others],
