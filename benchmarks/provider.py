@@ -1,20 +1,22 @@
-"""A model provider on loopback that answers at once: a look at the context, then the answer.
+"""A model provider on loopback that answers at once, with the replies of `scenarios.py`.
 
-A process of its own, so that neither side shares an interpreter with it. Prints its base URL, and ends with its
-standard input.
+A process of its own, so that no side shares an interpreter with it. Prints its base URL, and ends with its standard
+input. `GET /arrivals` returns when requests with a system message came since the last look, by `time.monotonic`, which
+all processes of a machine share: how long a turn took is seen from outside, alike for every engine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
-REPLIES = (
-    "I look at it first.\n\n```repl\nprint(len(context), repr(context[:40]))\n```",
-    'That is the answer.\n\n```repl\nanswer["content"] = str(len(context))\nanswer["ready"] = True\n```',
-)
+from scenarios import reply
+
 HEAD = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
+
+arrivals: list[float] = []
 
 
 async def main() -> None:
@@ -31,9 +33,7 @@ async def _connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             body = await reader.readexactly(_length(head))
-            # We ask a server once for its models, to learn their windows.
-            answer = _completion(json.loads(body)) if head.startswith(b"POST") else {"object": "list", "data": []}
-            payload = json.dumps(answer).encode()
+            payload = json.dumps(_answer(head, body)).encode()
             writer.write(HEAD.format(len(payload)).encode() + payload)
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
@@ -44,10 +44,21 @@ def _length(head: bytes) -> int:
     return int(fields.get(b"content-length", 0))
 
 
+def _answer(head: bytes, body: bytes) -> dict[str, Any]:
+    if head.startswith(b"POST"):
+        return _completion(json.loads(body))
+    if not head.startswith(b"GET /arrivals"):  # a server is asked once for its models, to learn their windows
+        return {"object": "list", "data": []}
+    seen = {"arrivals": arrivals[:]}
+    arrivals.clear()
+    return seen
+
+
 def _completion(body: dict[str, Any]) -> dict[str, Any]:
-    """The reply of the turn that the conversation has come to."""
-    turn = sum(message["role"] == "assistant" for message in body["messages"])
-    message = {"role": "assistant", "content": REPLIES[min(turn, len(REPLIES) - 1)]}
+    messages = body["messages"]
+    if messages[0]["role"] == "system":
+        arrivals.append(time.monotonic())
+    message = {"role": "assistant", "content": reply(body["model"], messages)}
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",

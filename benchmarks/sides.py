@@ -1,8 +1,8 @@
-"""What the two sides of the overhead benchmark share: the cells they run, and the line protocol with `overhead.py`.
+"""What the sides of the benchmark share: what is measured, and the line protocol with `overhead.py`.
 
-Each side is a process of its own interpreter. It says hello with one line of JSON (its versions), and then answers
-each line (a `Round`) with one line: the name of a measure to its samples in seconds. Standard library only, because it
-runs in both interpreters.
+Each side is a process of its own interpreter and uses its engine as its users do, so that one function measures all of
+them. It says hello with one line of JSON (its versions), and then answers each line (a `Round`) with one line: the name
+of a measure to its samples, in seconds or bytes. Standard library only, because it runs in every interpreter.
 """
 
 from __future__ import annotations
@@ -11,44 +11,22 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
 
-FIRST_CELL = "print(6 * 7)"
-EMPTY_CELL = "1"
-LENGTH_CELL = "print(len(context))"
-
-# Statements only: one of the environments runs a cell with separate globals, where functions do not see imports.
-QUERIES_CELL = """
-import json, time
-samples = []
-for _ in range({times}):
-    began = time.perf_counter()
-    said = llm_query("What is six times seven?")
-    samples.append(time.perf_counter() - began)
-    assert said == "42", said
-print(json.dumps(samples))
-"""
-BATCH_CELL = """
-import json, time
-prompts = ["What is six times seven?"] * {prompts}
-samples = []
-for _ in range({times}):
-    began = time.perf_counter()
-    answers = llm_query_batched(prompts)
-    samples.append((time.perf_counter() - began) / len(prompts))
-assert answers == ["42"] * len(prompts), answers[:3]
-print(json.dumps(samples))
-"""
-
-MODEL = "loopback-model"
-MOCK_ANSWER = "42"
-QUESTION = "How many characters are there?"
-CONTEXT = "All work and no play makes Jack a dull boy. " * 1000
+QUESTION = "Do what the scenario says."
+AT_ONCE = 8
 
 Samples = dict[str, list[float]]
+Complete = Callable[[str], str]
+"""A completion over a context; returns the answer."""
 
 
 @dataclass(frozen=True)
@@ -58,45 +36,159 @@ class Round:
     Attributes:
         environment: its own name of an environment.
         provider: the base URL of the loopback provider.
-        cells: how many empty cells.
-        queries: how many single `llm_query`.
-        batches: how many batches.
-        prompts: how many prompts in a batch.
+        completions: of two turns, one after the other.
+        turns: of the long completion.
+        queries: single `llm_query` in a cell.
+        prompts: of the batches, each in a cell.
         megabytes: sizes of contexts.
-        completions: how many completions of one RLM.
+        many: completions at `AT_ONCE` at once, and children of one batch; 0: neither, and no memory of kernels.
     """
 
     environment: str
     provider: str
-    cells: int
-    queries: int
-    batches: int
-    prompts: int
-    megabytes: tuple[int, ...]
     completions: int
-
-    def contexts(self) -> Iterable[tuple[str, str]]:
-        """The name of the measure and the context, for each size."""
-        for size in self.megabytes:
-            yield f"context {size} MB", "x" * (size * 1_000_000)
-
-    @property
-    def backend_kwargs(self) -> dict[str, Any]:
-        """What both engines' `openai` backend needs to ask the loopback provider."""
-        return {"model_name": MODEL, "api_key": "loopback", "base_url": self.provider}
+    turns: int
+    queries: int
+    prompts: tuple[int, ...]
+    megabytes: tuple[int, ...]
+    many: int
 
 
-def serve(measure: Callable[[Round], Samples], distributions: Iterable[str]) -> None:
-    """Answer rounds until standard input ends. What an engine prints goes to stderr.
+@dataclass(frozen=True)
+class Engine:
+    """An engine as its users use it.
 
-    Args:
-        measure: measures one round.
-        distributions: what the hello tells the versions of.
+    Attributes:
+        start: makes what completes, from the environment, the provider and the scenario.
+        distributions: whose versions are shown.
+        at_once: the environments in which several completions of a process may run at once.
+        has_children: the environments in which `rlm_query_batched` starts children.
     """
+
+    start: Callable[[str, str, str], Complete]
+    distributions: tuple[str, ...]
+    at_once: frozenset[str] = frozenset()
+    has_children: frozenset[str] = frozenset()
+
+
+def measure(engine: Engine, asked: Round) -> Samples:
+    """One round."""
+
+    def start(scenario: str) -> Complete:
+        return engine.start(asked.environment, asked.provider, scenario)
+
+    samples = {**_short(start("turns-2"), asked), **_long(start, asked), **_subcalls(start, asked)}
+    base = min(samples["completion"])
+    for size in asked.megabytes:
+        complete, text = start("context-0"), "x" * (size * 1_000_000)
+        began = time.monotonic()
+        assert complete(text) == str(len(text))
+        samples[f"context {size} MB"] = [max(time.monotonic() - began - base, 0.0)]
+    if asked.many and asked.environment in engine.at_once:
+        samples |= _scale(start, asked, has_children=asked.environment in engine.has_children)
+    return samples
+
+
+def _short(complete: Complete, asked: Round) -> Samples:
+    """The first completion builds the model's client and is not counted."""
+    samples: Samples = {"first cell": [], "completion": []}
+    complete("a text")
+    for _ in range(asked.completions):
+        _arrivals(asked)
+        began = time.monotonic()
+        complete("a text")
+        samples["completion"].append(time.monotonic() - began)
+        samples["first cell"].append(_arrivals(asked)[1] - began)
+    return samples
+
+
+def _long(start: Callable[[str], Complete], asked: Round) -> Samples:
+    """Times between two requests of a long completion: early ones, and the last."""
+    complete = start(f"turns-{asked.turns}")
+    _arrivals(asked)
+    complete("a text")
+    turns = [after - before for before, after in pairwise(_arrivals(asked))]
+    early, late = max(1, min(5, asked.turns // 4)), max(1, asked.turns // 12)
+    return {"turn": turns[early : early + 20], "late turn": turns[-late:]}
+
+
+def _subcalls(start: Callable[[str], Complete], asked: Round) -> Samples:
+    samples = {"query": list(json.loads(start(f"query-{asked.queries}")("a text")))}
+    for prompts in asked.prompts:
+        samples[f"batch {prompts}"] = list(json.loads(start(f"batch-{prompts}")("a text")))
+    return samples
+
+
+def _scale(start: Callable[[str], Complete], asked: Round, *, has_children: bool) -> Samples:
+    samples = _kernels(start)
+    began = time.monotonic()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(lambda _: start("turns-2")("a text"), range(asked.many)))
+    samples["completions"] = [time.monotonic() - began]
+    if has_children:
+        samples["children"] = list(json.loads(start(f"children-{asked.many}")("a text")))
+    return samples
+
+
+def _kernels(start: Callable[[str], Complete]) -> Samples:
+    """The memory and the processes of `AT_ONCE` kernels that sleep in a cell, each one's share of the peak."""
+    before = dict(_processes())
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = [pool.submit(start("sleep-15"), "a text") for _ in range(AT_ONCE)]
+        seen = [dict(before)]
+        while not all(future.done() for future in running):
+            seen.append(dict(_processes()))
+            threading.Event().wait(0.1)
+        for future in running:
+            future.result()
+    peak = max(seen, key=lambda found: sum(found.values()))
+    of_us = os.getpid()
+    grown = sum(size for pid, size in peak.items() if pid not in before and pid != of_us)
+    count = len(peak.keys() - before.keys())
+    if not count:  # containers are not children of ours
+        return {}
+    return {"memory": [grown / AT_ONCE], "processes": [count / AT_ONCE]}
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """The process and those that it started, with their proportional share of memory (PSS) in bytes."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            continue
+    for pid in parents:
+        above = pid
+        while above not in {os.getpid(), 0, 1}:
+            above = parents.get(above, 0)
+        if above == os.getpid():
+            try:
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            yield pid, int(rollup.partition("\nPss:")[2].split()[0]) * 1024
+
+
+def _arrivals(asked: Round) -> list[float]:
+    """When requests of root models came to the provider since the last look."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(asked.provider.removesuffix("/v1") + "/arrivals") as reply:
+        return list(json.loads(reply.read())["arrivals"])
+
+
+def serve(engine: Engine) -> None:
+    """Answer rounds until standard input ends; with arguments, make one completion. What it prints goes to stderr."""
+    if len(sys.argv) > 1:
+        engine.start(*sys.argv[1:4])("a text")
+        return
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with answers:
-        versions = {"python": platform.python_version(), **{name: version(name) for name in distributions}}
-        print(json.dumps(versions), file=answers, flush=True)
+        print(json.dumps(_versions(engine.distributions)), file=answers, flush=True)
         for line in sys.stdin:
-            print(json.dumps(measure(Round(**json.loads(line)))), file=answers, flush=True)
+            print(json.dumps(measure(engine, Round(**json.loads(line)))), file=answers, flush=True)
+
+
+def _versions(distributions: Iterable[str]) -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in distributions}}

@@ -5,10 +5,15 @@ print(RLM(backend="openai", backend_kwargs={"model_name": "gpt-5-mini"}).complet
 """
 
 from rlm_kernel import __version__
+from rlm_kernel.agent.agent import AgentRLM, create_enforced_agent
+from rlm_kernel.agent.context import AgentContext
+from rlm_kernel.agent.enforcement import require_agent_environment
 from rlm_kernel.api import RLM
 from rlm_kernel.clients.base import LM
 from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.engine.gates import CellRequest, Refuse, Replace, ToolRequest
 from rlm_kernel.errors import (
+    AnswerCutError,
     AnswerSchemaError,
     BudgetExceededError,
     CancellationError,
@@ -19,9 +24,11 @@ from rlm_kernel.errors import (
     LMError,
     NoAnswerError,
     RecordingError,
+    RLMEnforcementError,
     RLMError,
     TimeoutExceededError,
     TokenLimitExceededError,
+    TurnLimitExceededError,
 )
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.types import ModelUsageSummary, Reply, RLMChatCompletion, Usage, UsageSummary
@@ -30,9 +37,13 @@ from rlm_kernel.viewer import view
 __all__ = [
     "LM",
     "RLM",
+    "AgentContext",
+    "AgentRLM",
+    "AnswerCutError",
     "AnswerSchemaError",
     "BudgetExceededError",
     "CancellationError",
+    "CellRequest",
     "ConfigError",
     "ErrorThresholdExceededError",
     "KernelError",
@@ -42,14 +53,21 @@ __all__ = [
     "NoAnswerError",
     "PromptProfile",
     "RLMChatCompletion",
+    "RLMEnforcementError",
     "RLMError",
     "RecordingError",
+    "Refuse",
+    "Replace",
     "Reply",
     "ScriptedLM",
     "TimeoutExceededError",
     "TokenLimitExceededError",
+    "ToolRequest",
+    "TurnLimitExceededError",
     "Usage",
     "UsageSummary",
     "__version__",
+    "create_enforced_agent",
+    "require_agent_environment",
     "view",
 ]

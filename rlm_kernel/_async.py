@@ -164,6 +164,10 @@ class Job(Generic[T]):
         if not outcome.cancelled():
             outcome.exception()  # retrieved, else asyncio would report that it was not
 
+    def on_end(self, tell: Callable[[], object]) -> None:
+        """Call `tell`, in any thread, when it has ended; at once if it has."""
+        self._outcome.add_done_callback(lambda _: tell())
+
     def cancel(self) -> None:
         """Ask it to stop; it cleans up first."""
         engine_loop().call_soon_threadsafe(self._cancel)

@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rlm_kernel._async import Job
+from rlm_kernel.engine.agent_tools import AGENT, names_only, place_of
 from rlm_kernel.engine.argument_checks import (
     check_config,
     check_logger,
     check_prompt,
     keys_of,
     models_of,
+    opened,
     profile_of,
     schema_of,
 )
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.completion import Run
 from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.gates import Gates, OnCell, OnTool
 from rlm_kernel.engine.record_access import Trust
 from rlm_kernel.engine.recorded_config import Unpicklable, record_arguments
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.resumption import Resumption, prepare_resumption
+from rlm_kernel.engine.streaming import stream_events
 from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
 from rlm_kernel.trajectory.callbacks import Callbacks
-from rlm_kernel.trajectory.events import Event, OnEvent, RunFailed, RunFinished
-from rlm_kernel.trajectory.output_queue import OutputQueue
-from rlm_kernel.types import Prompt, RLMChatCompletion
+from rlm_kernel.trajectory.events import Event, OnEvent
+from rlm_kernel.types import Input, Prompt, RLMChatCompletion
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pathlib import Path, PurePath
 
     from rlm_kernel.clients.base import LM, BaseLM
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
@@ -45,8 +49,9 @@ class RLM(Unpicklable):
     Args:
         backend: the root model's provider, or an `LM` of your own.
         backend_kwargs: arguments of the provider, e.g. ``{"model_name": "gpt-5-mini"}``.
-        environment: where the model's code runs: ``"local"``, ``"docker"``, ``"modal"``, ``"jupyter"``, ``"ssh"``, or
-            an installed kernelspec.
+        environment: where the model's code runs: ``"local"``, ``"docker"``, ``"modal"``, ``"jupyter"``, ``"ssh"``, an
+            installed kernelspec, or ``"agent"``: the REPL of an agent, in the place that `environment_kwargs` names,
+            local without one.
         environment_kwargs: `setup_code`, `env`, `cell_timeout` (seconds), `memory` (``"2g"``), and the options of the
             environment, such as `image`, `packages` and `mounts` of Docker.
         depth: of this RLM in a tree of them.
@@ -78,6 +83,8 @@ class RLM(Unpicklable):
         on_iteration_complete: called with depth, iteration and seconds, after each turn.
         on_subcall_start: called with depth, model and the first 80 characters, for each prompt of a sub-call.
         on_subcall_complete: called with depth, model, seconds and the error or None, for each prompt.
+        on_cell: decides about each cell of a model before it runs: ``True``, ``Replace(code)`` or ``Refuse(reason)``.
+        on_tool: the same for each call of a tool and each sub-call.
 
     Raises:
         ConfigError: an argument is missing, unknown or wrong.
@@ -118,7 +125,11 @@ class RLM(Unpicklable):
         on_iteration_complete: Callable[[int, int, float], object] | None = None,
         on_subcall_start: Callable[[int, str, str], object] | None = None,
         on_subcall_complete: Callable[[int, str, float, str | None], object] | None = None,
+        on_cell: OnCell | None = None,
+        on_tool: OnTool | None = None,
     ) -> None:
+        tools = (*tools_of(custom_tools), *(names_only() if environment == AGENT else ()))
+        environment, environment_kwargs = place_of(environment, environment_kwargs)
         self._configuration = record_arguments(locals())
         self._logger = logger
         self._before: str | None = None
@@ -127,7 +138,6 @@ class RLM(Unpicklable):
         self._callbacks = Callbacks(
             depth, on_iteration_start, on_iteration_complete, on_subcall_start, on_subcall_complete
         )
-        tools = tools_of(custom_tools)
         models, own_models = models_of(
             [backend, *(other_backends or ())],
             [backend_kwargs, *(other_backend_kwargs or ())],
@@ -149,11 +159,12 @@ class RLM(Unpicklable):
             tools=tools,
             persistent=persistent,
             compaction=compaction_threshold_pct if compaction else None,
+            gates=Gates(on_cell, on_tool),
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
         check_config(self._config, compaction_threshold_pct)
         # Given `LM` objects belong to the caller. The models built here close their connections with this object.
-        self._repl = Repl(self._config) if persistent else None
+        self._repl: Repl | None = Repl(self._config) if persistent else None
         self._ours = (*own_models, *([self._repl] if self._repl else ()))
         if self._ours:
             weakref.finalize(self, _close_in_passing, self._ours).atexit = False
@@ -167,55 +178,45 @@ class RLM(Unpicklable):
         return self._config
 
     def completion(
-        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """Answer a question over an input of any length.
 
         Args:
-            prompt: the input, str, dict or list; it becomes the variable `context`.
+            prompt: the input, str, dict or list; it becomes the variable `context`. A `Path` is a text file; a local
+                kernel reads a large one itself.
             root_prompt: the question; only the root model reads it. None: the prompt contains it.
             response_schema: a JSON Schema or a pydantic class; the answer is validated, and `parsed` is the object.
 
         Raises:
-            ConfigError: the prompt is not str, dict or list, or cannot be sent to the kernel, or the schema is wrong.
+            ConfigError: the prompt is not str, dict, list or a Path, or cannot be read or sent to the kernel; or the
+                schema is wrong.
             LMError, KernelError: the model or the kernel failed.
             LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
             CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
         """
-        return self._run(prompt, root_prompt, schema=response_schema).wait()
+        return self._run(opened(prompt, self._config), root_prompt, schema=response_schema).wait()
 
     async def acompletion(
-        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
-        return await self._run(prompt, root_prompt, schema=response_schema).wait_async()
+        given = await asyncio.to_thread(opened, prompt, self._config)
+        return await self._run(given, root_prompt, schema=response_schema).wait_async()
 
     async def stream(
-        self, prompt: Prompt, root_prompt: str | None = None, *, response_schema: Any = None
-    ) -> AsyncIterator[Event]:
+        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
+    ) -> AsyncGenerator[Event]:
         """The events of a completion as they happen; the last is `RunFinished`, with the completion in it.
 
         A reader that is slower than a cell misses pieces of its output (`CellOutput`); `CellFinished` has the outputs.
         Leaving the loop early stops the run. Raises what `acompletion` raises, after a last `RunFailed`.
         """
-        here, arrived, waiting = asyncio.get_running_loop(), asyncio.Queue[Event](), OutputQueue()
-
-        def hand_over(event: Event) -> None:
-            if waiting.add(event):
-                here.call_soon_threadsafe(arrived.put_nowait, event)
-
-        run = self._run(prompt, root_prompt, hand_over, schema=response_schema)
-        try:
-            while True:
-                event = await arrived.get()
-                waiting.take(event)
+        given = await asyncio.to_thread(opened, prompt, self._config)
+        stream = stream_events(lambda reader: self._run(given, root_prompt, reader, schema=response_schema))
+        async with contextlib.aclosing(stream) as events:
+            async for event in events:
                 yield event
-                if isinstance(event, RunFinished | RunFailed):
-                    break
-            await run.wait_async()
-        finally:
-            run.cancel()
-            await run.ended_async()
 
     @classmethod
     def resume(
@@ -223,7 +224,7 @@ class RLM(Unpicklable):
         path: str | Path,
         at: int | None = None,
         *,
-        prompt: Prompt | None = None,
+        prompt: Prompt | PurePath | None = None,
         root_prompt: str | None = None,
         trust: Trust = False,
         **overrides: Any,
@@ -255,7 +256,7 @@ class RLM(Unpicklable):
         path: str | Path,
         at: int | None = None,
         *,
-        prompt: Prompt | None = None,
+        prompt: Prompt | PurePath | None = None,
         root_prompt: str | None = None,
         trust: Trust = False,
         **overrides: Any,
@@ -267,7 +268,7 @@ class RLM(Unpicklable):
 
     def _run(
         self,
-        prompt: Prompt,
+        prompt: Input,
         question: str | None,
         reader: OnEvent | None = None,
         *,

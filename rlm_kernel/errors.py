@@ -5,8 +5,11 @@
     ├─ LimitError                   a limit of the run was reached
     │   ├─ BudgetExceededError  TimeoutExceededError
     │   ├─ TokenLimitExceededError  ErrorThresholdExceededError
+    │   ├─ TurnLimitExceededError   an agent has answered max_messages messages
     │   ├─ AnswerSchemaError        no answer fits the schema, after all turns and repairs
+    │   ├─ AnswerCutError           the length limit of a reply cut an agent's answer
     │   └─ NoAnswerError            no answer after all turns, and the last reply holds none, either
+    ├─ RLMEnforcementError          an agent would not be what it promises (also a ConfigError)
     ├─ CancellationError            the run was stopped by Ctrl-C
     ├─ LMError                      a model provider failed
     │   └─ ContextOverflowError     the conversation is longer than the model's window
@@ -47,7 +50,13 @@ def _unpickled(kind: type[RLMError], message: tuple[Any, ...]) -> RLMError:
 
 
 class RLMError(Exception):
-    """The base class: `except RLMError` catches all of them. Each can be pickled, for process pools."""
+    """The base class: `except RLMError` catches all of them. Each can be pickled, for process pools.
+
+    Attributes:
+        partial_answer: the best answer so far, or the words of it that a chat has sent; None: there is none.
+    """
+
+    partial_answer: str | None = None
 
     def __str__(self) -> str:
         """The message without control sequences: it may quote a provider, a kernel or a file name, and is printed."""
@@ -62,6 +71,10 @@ class ConfigError(RLMError, ValueError):
     """A wrong backend, environment or option. The message names what is allowed and what to do."""
 
 
+class RLMEnforcementError(ConfigError):
+    """An agent was asked for something that would not come out of a run of the engine. The message says what to do."""
+
+
 class LimitError(RLMError):
     """A limit of the run was reached. The engine sets the attributes.
 
@@ -71,7 +84,6 @@ class LimitError(RLMError):
         trajectory: the record of the run until then, or None without a logger.
     """
 
-    partial_answer: str | None = None
     usage: UsageSummary | None = None
     trajectory: dict[str, Any] | None = None
 
@@ -117,6 +129,14 @@ class TokenLimitExceededError(LimitError):
         self.estimated = estimated
 
 
+class TurnLimitExceededError(LimitError):
+    """An agent has answered `max_messages` messages."""
+
+    def __init__(self, *, max_messages: int) -> None:
+        super().__init__(f"The conversation has {max_messages:,} messages, its limit: raise max_messages.")
+        self.max_messages = max_messages
+
+
 class ErrorThresholdExceededError(LimitError):
     """`max_errors` cells in a row raised. Attributes: `error_count`, `threshold`, `last_error` (its traceback)."""
 
@@ -160,6 +180,17 @@ class NoAnswerError(LimitError):
         )
         self.reply = reply
         self.partial_answer = words or None
+
+
+class AnswerCutError(LimitError):
+    """The length limit of a reply cut the answer of an agent; `partial_answer` is what there is of it."""
+
+    def __init__(self, *, partial_answer: str) -> None:
+        super().__init__(
+            f"The answer was cut after {len(partial_answer):,} characters by the length limit of a reply: ask for "
+            "less, or raise max_tokens in backend_kwargs."
+        )
+        self.partial_answer = partial_answer
 
 
 class CancellationError(RLMError):

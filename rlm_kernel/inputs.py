@@ -7,12 +7,14 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.text import one_line
+from rlm_kernel.types import TextFile
 from rlm_kernel.untrusted.text_files import (
     MAX_DEPTH,
     MAX_ENTRIES,
@@ -23,10 +25,14 @@ from rlm_kernel.untrusted.text_files import (
     TooManyFilesError,
     read_folder,
     read_text,
+    scan_text,
 )
 
 MAX_BYTES = 1 << 30
 """Bytes that an input may have, unless the user says otherwise. A run takes several times as much memory."""
+
+SMALL_BYTES = 1 << 20
+"""The host reads files up to this size itself."""
 
 LIMIT_OPTION = "--max-context-bytes"
 
@@ -91,6 +97,32 @@ def read(source: str, option: str = "--context", max_bytes: int = MAX_BYTES) -> 
             return _content(fd, source, option, max_bytes)
         finally:
             os.close(fd)
+
+
+def open_text(path: PurePath, option: str = "prompt", *, in_kernel: bool, max_bytes: int = MAX_BYTES) -> str | TextFile:
+    """A text file as a context.
+
+    Args:
+        path: of the file.
+        option: the argument that named it, for messages.
+        in_kernel: whether the kernel sees the file. Then the kernel reads a large file in UTF-8 itself. Any other file
+            is read here, as `read` does.
+        max_bytes: how many bytes may be read.
+
+    Raises:
+        ConfigError: see `read`; or it is a folder.
+    """
+    file = Path(path).absolute()
+    with _explained(f"{option} {file}", option, max_bytes):
+        if file.is_dir():
+            raise ConfigError(f"{option} {file} is a folder: give one file, or a dict with the text of each.")
+        with file.open("rb") as content:
+            about = os.fstat(content.fileno())
+            if in_kernel and stat.S_ISREG(about.st_mode) and SMALL_BYTES < about.st_size <= max_bytes:
+                with suppress(UnicodeDecodeError):
+                    return scan_text(content, str(file))
+                content.seek(0)
+            return _text(content, f"{option} {file}", max_bytes)
 
 
 def _content(fd: int, source: str, option: str, max_bytes: int) -> str | dict[str, str]:

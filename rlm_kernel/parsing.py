@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-_LANGUAGES = frozenset({"repl", "python", "python3", "py", "ipython", "ipython3", "pycon"})
+RUN_LANGUAGES = frozenset({"repl", "python", "python3", "py", "ipython", "ipython3", "pycon"})
 """Of the blocks that are run."""
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
@@ -184,7 +184,7 @@ def _split(text: str, compiler: _Compiler) -> tuple[list[str], str, bool]:
 
 def _code_opening(text: str, at: int) -> re.Match[str] | None:
     """The next line that opens a block of code to run, even inside a block of another language."""
-    return next((one for one in _OPENING.finditer(text, at) if one["language"].lower() in _LANGUAGES), None)
+    return next((one for one in _OPENING.finditer(text, at) if one["language"].lower() in RUN_LANGUAGES), None)
 
 
 def _closings(text: str, opening: re.Match[str]) -> Iterator[re.Match[str]]:

@@ -54,6 +54,12 @@ def read_line(prompt: str) -> str:
     return input(plain(prompt) if sys.stdin.isatty() else "")
 
 
+def ask(question: str) -> str:
+    """Ask a question on stderr. Returns the line that is typed, empty when stdin has ended."""
+    print(plain(question), end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().rstrip("\n")
+
+
 def confirm(question: str) -> bool:
     """Ask a yes-or-no question on stderr. Anything but "y" or "yes" is a no."""
     print(f"rlm: {plain(question)} [y/N] ", end="", file=sys.stderr, flush=True)

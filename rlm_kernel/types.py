@@ -30,6 +30,31 @@ Prompt = str | dict[str, Any] | list[Any]
 
 
 @dataclass(frozen=True, slots=True)
+class TextFile:
+    """A text file in UTF-8 that the kernel reads itself: the host never holds the whole text.
+
+    Attributes:
+        path: absolute.
+        size: bytes.
+        modified: when it was changed last, in nanoseconds. The kernel refuses a file that has changed.
+        characters: how many.
+        lines: how many.
+        excerpt: its beginning and its end.
+    """
+
+    path: str
+    size: int
+    modified: int
+    characters: int
+    lines: int
+    excerpt: str = field(repr=False)
+
+
+Input = Prompt | TextFile
+"""The input of a run inside the engine."""
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """An image in a prompt.
 
@@ -276,6 +301,15 @@ class UsageSummary:
         """US dollars of all models, or None if the cost of one of them is unknown."""
         return self.total.cost
 
+    def plus(self, other: UsageSummary) -> UsageSummary:
+        """The calls of both."""
+        sums = dict(self.model_usage_summaries)
+        for name, more in other.model_usage_summaries.items():
+            known = sums.get(name)
+            calls = more.total_calls + (known.total_calls if known else 0)
+            sums[name] = ModelUsageSummary.of(calls, known.usage.plus(more.usage) if known else more.usage)
+        return UsageSummary(sums)
+
     def to_dict(self) -> dict[str, Any]:
         """The documented form: `{"model_usage_summaries": {model: {...}}}`."""
         fields: dict[str, Any] = {
@@ -354,7 +388,7 @@ class CellReport:
     answer_json: str | None = None
 
 
-CellStatus = Literal["ok", "error", "timeout", "died"]
+CellStatus = Literal["ok", "error", "timeout", "died", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +397,8 @@ class CellResult:
 
     Attributes:
         code: the cell.
-        status: ``ok``; ``error``: it raised; ``timeout``: it was stopped; ``died``: the kernel died.
+        status: ``ok``; ``error``: it raised; ``timeout``: it was stopped; ``died``: the kernel died; ``refused``: it
+            did not run, because `on_cell` refused it; `error` says why.
         outputs: nbformat outputs in order; streams are merged, displays keep every MIME type.
         error: the exception, or None.
         report: the report of the guest after the cell.

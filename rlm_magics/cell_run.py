@@ -53,13 +53,23 @@ def completion_of(rlm: RLM, prompt: Prompt, question: str | None, schema: Any) -
     return work
 
 
-def run_with_view(work: Work, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
-    """Wait for a run and draw its view. Always returns a result; a failed run has `error`."""
+def run_with_view(
+    work: Work, prompt: Prompt, view: View, logger: WatchedLogger, serve: Callable[[], object] = lambda: None
+) -> RLMResult:
+    """Wait for a run and draw its view. Always returns a result; a failed run has `error`.
+
+    Args:
+        work: the run.
+        prompt: its input, for the result.
+        view: of the run.
+        logger: of the run.
+        serve: called several times a second, in this thread.
+    """
     logger.log_file_path = logger.notebook_path = None
     logger.readers = (view,)
     with view:
         try:
-            result = _result_of(_wait(work, view), logger)
+            result = _result_of(_wait(work, view, serve), logger)
         except BaseException as error:  # noqa: BLE001 (an LM of the user may raise anything; the caller raises it again)
             view.progress.stop(error)
             result = _result_of_error(error, prompt, view, logger)
@@ -67,7 +77,7 @@ def run_with_view(work: Work, prompt: Prompt, view: View, logger: WatchedLogger)
     return result
 
 
-def _wait(work: Work, view: View) -> RLMChatCompletion:
+def _wait(work: Work, view: View, serve: Callable[[], object]) -> RLMChatCompletion:
     async def to_its_end() -> RLMChatCompletion:
         try:
             return await work()
@@ -77,6 +87,7 @@ def _wait(work: Work, view: View) -> RLMChatCompletion:
     job = Job(to_its_end())
     try:
         while view.wait():
+            serve()
             view.draw()
         return job.wait()
     except (KeyboardInterrupt, CancelledError):

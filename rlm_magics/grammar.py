@@ -78,6 +78,7 @@ def cell_grammar() -> Grammar:
     add("--file", metavar="PATH", **_REPEATABLE, help="a file or a folder to ask about")
     inputs.add_limit(add)
     add("-o", "--output", metavar="NAME", help="the variable that gets the result")
+    add("--confirm", action="store_true", help="ask before each cell and each call of a model or tool")
     add("--schema", metavar="NAME", help="a variable that holds a JSON Schema or a pydantic class for the answer")
     _add_run_options(grammar)
     return grammar

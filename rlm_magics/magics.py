@@ -16,6 +16,7 @@ from IPython.display import HTML, Markdown, display
 from rlm_kernel import terminal
 from rlm_kernel.api import RLM
 from rlm_kernel.clients import registry
+from rlm_kernel.engine.confirmation import Confirmation
 from rlm_kernel.engine.record_access import Use, admitted
 from rlm_kernel.errors import RLMError
 from rlm_kernel.text import one_line
@@ -23,6 +24,7 @@ from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import UsageSummary
 from rlm_magics import arguments, commands, grammar, notebook_inputs, resume_arguments, settings, tab_completion
 from rlm_magics.cell_run import WatchedLogger, Work, completion_of, run_with_view
+from rlm_magics.desk import Desk
 from rlm_magics.live_view import view
 from rlm_magics.queries import Asker
 from rlm_magics.result import RLMResult
@@ -39,6 +41,7 @@ class RLMMagics(Magics, settings.Settings):
         self.last: RLMResult | None = None
         self.context_name: str | None = None
         self.asker = Asker(shell, self._query_arguments)
+        self._desk = Desk()
         self._usage: list[UsageSummary] = []
         self._persistent: tuple[str, RLM, WatchedLogger] | None = None
 
@@ -64,7 +67,7 @@ class RLMMagics(Magics, settings.Settings):
             given = self._given(options, where)
             schema = notebook_inputs.variable(options.schema, self.namespace, "--schema") if options.schema else None
             prompt, root_prompt = (question, None) if given is None else (given.prompt, question)
-            with self._rlm(named) as (rlm, logger, notes):
+            with self._rlm(named, confirm=options.confirm) as (rlm, logger, notes):
                 work = completion_of(rlm, prompt, root_prompt, schema)
                 return self._run(work, prompt, named, logger, options, (*notes, *(given.notes if given else ())))
 
@@ -95,7 +98,9 @@ class RLMMagics(Magics, settings.Settings):
         spent: Callable[[RLMResult], UsageSummary] = lambda done: done.usage,
     ) -> RLMResult:
         assert self.shell is not None, "made with a shell"
-        self.last = result = run_with_view(work, prompt, view(self.shell, named["view"], notes), logger)
+        with self._desk as desk:
+            seen = view(self.shell, named["view"], notes)
+            self.last = result = run_with_view(work, prompt, seen, logger, desk.serve)
         self._usage.append(spent(result))
         if options.output:
             self.namespace[options.output] = result
@@ -106,17 +111,21 @@ class RLMMagics(Magics, settings.Settings):
         return result
 
     @contextmanager
-    def _rlm(self, named: Mapping[str, Any]) -> Iterator[tuple[RLM, WatchedLogger, list[str]]]:
+    def _rlm(
+        self, named: Mapping[str, Any], *, confirm: bool = False
+    ) -> Iterator[tuple[RLM, WatchedLogger, list[str]]]:
         """The RLM for a cell, and its warnings. A persistent one is kept until options or keys change."""
         wanted = arguments.rlm_arguments(named, self.namespace)
-        key = arguments.fingerprint({**wanted, "log_dir": named["log_dir"]})
+        key = arguments.fingerprint({**wanted, "log_dir": named["log_dir"], "confirm": confirm})
+        asked = Confirmation(self._desk.ask)
+        gates: dict[str, Any] = {"on_cell": asked.on_cell, "on_tool": asked.on_tool} if confirm else {}
         if self._persistent is not None and self._persistent[0] == key:
             yield self._persistent[1], self._persistent[2], []
             return
         logger = WatchedLogger(named["log_dir"] or None)
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
-            rlm = RLM(**wanted, logger=logger)
+            rlm = RLM(**wanted, **gates, logger=logger)
         notes = [str(warning.message) for warning in warned]
         if named["attachable"]:
             notes.append("While the run lasts, `rlm attach` in a terminal shows its REPL.")

@@ -4,6 +4,8 @@ The run may have been stopped, or it may have finished. Its cells run again in a
 the recorded answers, and then the model continues. No recorded question is asked again. Only the
 answer goes to stdout.
 
+In the log of an agent the message that has no answer gets it, or that of --question is sent.
+
 FILE is the log of a run (.jsonl) or its notebook (.ipynb). API keys are read from the environment
 or from a .env file.
 """
@@ -19,6 +21,8 @@ from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+
+    from rlm_kernel.types import RLMChatCompletion
 
 NAME = "resume"
 
@@ -49,19 +53,38 @@ def execute(args: Namespace) -> int:
     from rlm_kernel.api import RLM
 
     logger = logs.logger(args)
+    given = {"trust": trust_command.trust_of(args), "verbose": not args.quiet, "logger": logger, **_overrides(args)}
     with logs.report_when_done(logger, quiet=args.quiet):
-        completion = RLM.resume(
-            args.file,
-            args.at,
-            prompt=inputs.of_arguments(args),
-            root_prompt=args.question,
-            trust=trust_command.trust_of(args),
-            verbose=not args.quiet,
-            logger=logger,
-            **_overrides(args),
-        )
+        if _is_of_agent(args.file):
+            completion = _send(args, given)
+        else:
+            prompt = inputs.of_arguments(args)
+            completion = RLM.resume(args.file, args.at, prompt=prompt, root_prompt=args.question, **given)
     terminal.print_result(run.as_json(completion, logger) if args.json else completion.response)
     return 0
+
+
+def _is_of_agent(file: str) -> bool:
+    from rlm_kernel.trajectory.log.reader import read_log
+
+    return read_log(file).metadata.get("agent") is not None
+
+
+def _send(args: Namespace, given: dict[str, Any]) -> RLMChatCompletion:
+    """Send the next message of a recorded conversation."""
+    from rlm_kernel.agent.agent import AgentRLM
+
+    if args.at is not None:
+        raise ConfigError("--at is for the log of a completion: a conversation goes on at its end.")
+    if place := given.pop("environment", None):
+        given["environment_kwargs"] = {"place": place}
+    given["max_cost"] = given.pop("max_budget", None)
+    with AgentRLM.resume(args.file, **{name: value for name, value in given.items() if value is not None}) as agent:
+        message = args.question or agent.interrupted_message
+        if message is None:
+            raise ConfigError("Each message of this conversation has its answer: give the next one, --question TEXT.")
+        data = inputs.of_arguments(args)
+        return agent.completion(message) if data is None else agent.completion(data, message)
 
 
 def _overrides(args: Namespace) -> dict[str, Any]:

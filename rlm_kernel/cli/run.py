@@ -10,6 +10,7 @@ read the command lines of running processes.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import inputs, terminal
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from rlm_kernel.api import RLM
+    from rlm_kernel.engine.config import RunConfig
     from rlm_kernel.trajectory.log.logger import RLMLogger
-    from rlm_kernel.types import RLMChatCompletion
+    from rlm_kernel.types import Input, RLMChatCompletion
 
 NAME = "run"
 
@@ -44,6 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-iterations", type=int, default=30, metavar="N", help=help_)
     shared_options.add_limits(parser)
     add("--prompts", choices=("large", "small"), help="the prompt profile (default: chosen by the backend)")
+    add("--confirm", action="store_true", help="ask on the terminal before each cell and each call of a model or tool")
     add("--json", action="store_true", help="print a JSON object: answer, usage, cost, seconds, model, log")
     add("--quiet", action="store_true", help="do not show the run on stderr")
     logs.add_arguments(parser)
@@ -59,15 +62,19 @@ def execute(args: Namespace) -> int:
         raise ConfigError('The question is empty: rlm run "What is it about?" --context report.txt')
     logger = logs.logger(args)
     with _rlm(args, logger) as rlm:
-        prompt, question = _input_and_question(args)
+        prompt, question = _input_and_question(args, rlm.config)
         with logs.report_when_done(logger, quiet=args.quiet):
             completion = rlm.completion(prompt, question)
     terminal.print_result(as_json(completion, logger) if args.json else completion.response)
     return 0
 
 
-def _input_and_question(args: Namespace) -> tuple[str | dict[str, str], str | None]:
+def _input_and_question(args: Namespace, config: RunConfig) -> tuple[Input, str | None]:
     """The input and the question about it; without --context the question is the input."""
+    from rlm_kernel.engine.argument_checks import opened
+
+    if args.context and Path(args.context).is_file():
+        return opened(Path(args.context), config, "--context", max_bytes=args.max_context_bytes), args.question
     given = inputs.of_arguments(args)
     if given is not None:
         return given, args.question
@@ -93,10 +100,23 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
         logger=logger,
         verbose=not args.quiet,
         **shared_options.limits(args),
+        **(_gates(args) if args.confirm else {}),
     )
     for name in (backend, *others):
         options.fetch(name, kwargs if name == backend else {})
     return rlm
+
+
+def _gates(args: Namespace) -> dict[str, Any]:
+    """The arguments that let a person decide."""
+    from rlm_kernel.engine.confirmation import Confirmation
+    from rlm_kernel.trajectory.console.screen import standard_error
+
+    if args.context and "-" in args.context:
+        raise ConfigError("--confirm reads answers from stdin, so the input cannot come from there: give a file.")
+    standard_error().keep_still()
+    asked = Confirmation(terminal.ask)
+    return {"on_cell": asked.on_cell, "on_tool": asked.on_tool}
 
 
 def _sub_kwargs(args: Namespace, backend: str, *, same: bool) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic_core import to_json
 
-from rlm_kernel.clients.encoding import MessageEncoder, request_body
+from rlm_kernel.clients.encoding import MessageEncoder, check_fields, join_surrogates, request_body
 from rlm_kernel.clients.pricing import Tokens
 from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder, field_of, token_count
 from rlm_kernel.schema.answer_schema import is_closed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rlm_kernel.types import Image, Message
 
@@ -113,6 +113,8 @@ class AnthropicAdapter(ProviderAdapter):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._encode = MessageEncoder(_blocks)
+        check_fields("sampling_args", self.sampling_args)
+        check_fields("extra_body", self.extra_body, ("messages", "stream"))
 
     def open(self) -> Any:
         """Build an `AsyncAnthropic`."""
@@ -125,7 +127,7 @@ class AnthropicAdapter(ProviderAdapter):
         return client
 
     def build_request(
-        self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
+        self, messages: Sequence[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The fields of the body; the messages are encoded."""
         system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
@@ -157,7 +159,7 @@ class AnthropicAdapter(ProviderAdapter):
         return super().url.rstrip("/").removesuffix("/v1")
 
 
-def _alternate(messages: list[Message], blocks: list[bytes]) -> Iterator[bytes]:
+def _alternate(messages: Sequence[Message], blocks: list[bytes]) -> Iterator[bytes]:
     """The JSON of each turn. Adjacent messages of one role become one turn, with the blocks of all."""
     pairs = zip((m["role"] for m in messages), blocks, strict=True)
     for role, group in groupby(pairs, key=itemgetter(0)):
@@ -181,7 +183,7 @@ def _image_block(image: Image) -> dict[str, Any]:
 
 
 def _text_block(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text if text.strip() else EMPTY}
+    return {"type": "text", "text": join_surrogates(text) if text.strip() else EMPTY}
 
 
 def _format(schema: dict[str, Any]) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.pricing import Tokens
 from rlm_kernel.clients.provider import ReplyBuilder, dollars, field_of, token_count
 from rlm_kernel.schema.answer_schema import is_strict
@@ -17,11 +18,10 @@ if TYPE_CHECKING:
 
 def chat_message(message: Message) -> dict[str, Any]:
     """The message; its content has parts only if it has images, because some servers only accept text."""
-    images = message.get("images", ())
+    content, images = join_surrogates(message["content"]), message.get("images", ())
     if not images:
-        return {"role": message["role"], "content": message["content"]}
-    text = {"type": "text", "text": message["content"]}
-    return {"role": message["role"], "content": [*map(_image_part, images), text]}
+        return {"role": message["role"], "content": content}
+    return {"role": message["role"], "content": [*map(_image_part, images), {"type": "text", "text": content}]}
 
 
 def response_format(schema: dict[str, Any] | None) -> dict[str, Any]:

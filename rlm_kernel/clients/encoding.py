@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
+from rlm_kernel.errors import ConfigError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from rlm_kernel.types import Message
 
@@ -52,3 +55,29 @@ def request_body(request: Mapping[str, Any]) -> bytes:
     fields = dict(request)
     messages: bytes = fields.pop("messages")
     return b'{"messages":[' + messages + b"]," + to_json(fields)[1:]
+
+
+def check_fields(argument: str, fields: Mapping[str, Any] | None, reserved: Collection[str] = ()) -> None:
+    """Check fields of the user's that go into every request.
+
+    Raises:
+        ConfigError: one is reserved, or JSON cannot represent it.
+    """
+    for name, value in (fields or {}).items():
+        if name in reserved:
+            raise ConfigError(f"{argument} may not hold {name}: it is set for each call.")
+        try:
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{argument}[{name!r}] cannot be sent as JSON ({error}): make it a plain number, str, list or dict."
+            ) from None
+
+
+def join_surrogates(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced by U+FFFD: JSON in UTF-8 contains none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

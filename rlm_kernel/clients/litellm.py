@@ -22,6 +22,8 @@ from rlm_kernel.clients.transport import event_hooks
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlm_kernel.clients.provider import ReplyBuilder
     from rlm_kernel.types import Message
 
@@ -121,7 +123,7 @@ class LiteLLMAdapter(ProviderAdapter):
         return _Module(litellm)
 
     def build_request(
-        self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
+        self, messages: Sequence[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The arguments of `litellm.acompletion`."""
         given = {"api_key": self.api_key or None, "api_base": self.base_url, "max_tokens": max_tokens}

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from rlm_kernel.clients.chat_format import ChatReplyBuilder, chat_message, response_format
-from rlm_kernel.clients.encoding import MessageEncoder, request_body
+from rlm_kernel.clients.encoding import MessageEncoder, check_fields, request_body
 from rlm_kernel.clients.provider import ProviderAdapter
 from rlm_kernel.clients.provider_errors import asks_for_other_limit_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlm_kernel.clients.provider import ReplyBuilder
     from rlm_kernel.types import Message
 
@@ -39,6 +41,8 @@ class OpenAIAdapter(ProviderAdapter):
         # OpenAI's reasoning models refuse the old name; many other servers only know the old one.
         self._limit_name = _NEW_LIMIT if self.at_openai else _OLD_LIMIT
         self._encode = MessageEncoder(chat_message)
+        check_fields("sampling_args", self.sampling_args)
+        check_fields("extra_body", self.extra_body, ("messages", "stream"))
 
     def open(self) -> Any:
         """Build an `AsyncOpenAI`."""
@@ -53,7 +57,7 @@ class OpenAIAdapter(ProviderAdapter):
         return client
 
     def build_request(
-        self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
+        self, messages: Sequence[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The fields of the body; the messages are encoded."""
         return {

@@ -16,6 +16,8 @@ from rlm_kernel.clients.transport import CONNECT_SECONDS, http_options, is_loopb
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rlm_kernel.types import Message
 
 MIN_SECRET_LENGTH = 8
@@ -123,7 +125,7 @@ class ProviderAdapter(ABC):
 
     @abstractmethod
     def build_request(
-        self, messages: list[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
+        self, messages: Sequence[Message], max_tokens: int | None, schema: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The arguments of the SDK's call."""
 

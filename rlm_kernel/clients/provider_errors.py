@@ -276,6 +276,8 @@ def _find_message(body: Any, depth: int = _MAX_NESTED) -> Any:
 def _own_message(error: BaseException) -> str:
     message = str(error)[:_MAX_READ].rstrip(".") or type(error).__name__
     cause = str(error.__cause__ or "")
+    if cause and type(error.__cause__).__name__ == "ConnectTimeout":  # the SDK says "timed out", also of a refused one
+        return cause
     return f"{message} ({cause})" if cause and cause not in message else message
 
 

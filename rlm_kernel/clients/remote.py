@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.connection import Connection
+from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
 from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema
 from rlm_kernel.clients.transport import is_loopback, is_too_long
@@ -126,16 +127,15 @@ class RemoteLM(BaseLM):
 
     def _forms(
         self, messages: Sequence[Message], schema: dict[str, Any] | None
-    ) -> Iterator[tuple[list[Message], dict[str, Any] | None]]:
+    ) -> Iterator[tuple[Sequence[Message], dict[str, Any] | None]]:
         """What to send: the schema in the provider's mode for schemas and, if that is refused, in the last message."""
-        sendable: list[Message] = [{**m, "content": _join_surrogates(m["content"])} for m in messages]
         if schema is None:
-            yield sendable, None
+            yield messages, None
             return
         schema = _sendable_schema(schema)
-        with_instructions, key = add_instructions(sendable, schema), json.dumps(schema, sort_keys=True)
+        with_instructions, key = add_instructions(messages, schema), json.dumps(schema, sort_keys=True)
         if key not in self._refused and self.adapter.accepts_schema(schema):
-            yield (sendable if self.adapter.shows_schema else with_instructions), schema
+            yield (messages if self.adapter.shows_schema else with_instructions), schema
             self._refused.append(key)  # the caller only takes the next form after a refusal
         yield with_instructions, None
 
@@ -226,16 +226,5 @@ def _window_in_entry(entry: Mapping[str, Any]) -> int | None:
 
 def _sendable_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema; its names and texts may contain surrogates, too."""
-    sendable: dict[str, Any] = json.loads(_join_surrogates(json.dumps(schema, ensure_ascii=False)))
+    sendable: dict[str, Any] = json.loads(join_surrogates(json.dumps(schema, ensure_ascii=False)))
     return sendable
-
-
-def _join_surrogates(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates replaced."""
-    if text.isascii():  # a flag of the string: the whole conversation comes here at every turn
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from rlm_kernel import inputs
 from rlm_kernel.clients import registry, trust
 from rlm_kernel.clients.base import LM, BaseLM, as_base_lm
 from rlm_kernel.engine.config import Models, RunConfig
@@ -19,6 +20,7 @@ from rlm_kernel.prompts import PROFILES
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
+from rlm_kernel.types import Input, TextFile
 
 COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
 """Backends whose price is not known before a call: the reply reports the cost, or the model of a deployment."""
@@ -104,12 +106,12 @@ def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> Prompt
 def check_config(config: RunConfig, threshold: float) -> None:
     """Check the numbers of a configuration, and that the system prompt is text."""
     for name, least in _COUNTS.items():
-        _check_number(name, getattr(config, name), least)
-    _check_number("max_kernels", config.max_kernels, none="by the free memory")
+        check_number(name, getattr(config, name), least)
+    check_number("max_kernels", config.max_kernels, none="by the free memory")
     for name in ("max_tokens", "max_errors"):
-        _check_number(name, getattr(config.limits, name), none="no limit")
+        check_number(name, getattr(config.limits, name), none="no limit")
     for name in ("max_budget", "max_timeout"):
-        _check_number(name, getattr(config.limits, name), None, none="no limit")
+        check_number(name, getattr(config.limits, name), None, none="no limit")
     check_max_kernels(config.max_kernels, config.levels, config.environment.pool)
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
@@ -119,7 +121,7 @@ def check_config(config: RunConfig, threshold: float) -> None:
         _warn_of_unknown_prices(config.models)
 
 
-def _check_number(name: str, value: Any, least: int | None = 1, none: str | None = None) -> None:
+def check_number(name: str, value: Any, least: int | None = 1, none: str | None = None) -> None:
     """Check one number.
 
     Args:
@@ -170,10 +172,26 @@ def schema_of(given: Any) -> Schema | None:
         raise ConfigError(f"response_schema: {error}.") from error
 
 
+def opened(prompt: Input | PurePath, config: RunConfig, option: str = "prompt", **limits: int) -> Input:
+    """The input of a run; see `inputs.open_text` for the last arguments.
+
+    Takes seconds for a file of 1 GB, which the kernel reads itself if it sees it.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    if not isinstance(prompt, PurePath):
+        return prompt
+    is_plain = config.depth >= config.max_depth
+    return inputs.open_text(prompt, option, in_kernel=not is_plain and config.environment.sees_host_files, **limits)
+
+
 def check_prompt(prompt: object, question: object = None) -> None:
     """Check the types of a prompt and a `root_prompt`."""
-    if not isinstance(prompt, str | dict | list):
-        raise ConfigError(f"prompt must be str, dict or list, not {type(prompt).__name__}: {_conversion(prompt)}.")
+    if not isinstance(prompt, str | dict | list | TextFile):
+        raise ConfigError(
+            f"prompt must be str, dict, list or a Path, not {type(prompt).__name__}: {_conversion(prompt)}."
+        )
     if not isinstance(question, str | None):
         raise ConfigError(f"root_prompt must be str or None, not {type(question).__name__}: it is the question.")
 
@@ -185,8 +203,6 @@ def _conversion(value: object) -> str:
             return "give the input, or the question itself"
         case bytes() | bytearray():
             return "give data.decode()"
-        case PurePath():
-            return "give path.read_text(), or list what is in a folder"
         case Iterable() if not hasattr(value, "to_dict"):
             return "give list(values)"
     return "convert it first, a DataFrame with df.to_dict('records')"

@@ -145,7 +145,8 @@ class Ledger:
         max_queries: sub-calls in flight over the whole tree.
 
     Attributes:
-        broken: the limit that was reached, or None. Once it is set, every run of the tree ends.
+        broken: the error of the limit that was reached, or of `on_tool`; or None. Once it is set, every run of the tree
+            ends.
         max_queries: as given.
         turn: held by a sub-call while it is in flight.
         tool_turn: held by a call of a custom tool while it runs.
@@ -153,7 +154,7 @@ class Ledger:
     """
 
     def __init__(self, limits: Limits, max_queries: int = 16) -> None:
-        self.broken: LimitError | None = None
+        self.broken: Exception | None = None
         self.max_queries = max_queries
         self.turn = asyncio.Semaphore(max_queries)
         self.tool_turn = asyncio.Semaphore(MAX_TOOL_CALLS)

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._async import Job, shielded
-from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.config import ChatMessage, RunConfig
 from rlm_kernel.engine.loop import Engine
 from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.errors import CancellationError
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.events import Event, Notice, OnEvent, RunFailed, RunFinished
-from rlm_kernel.types import Prompt, RLMChatCompletion
+from rlm_kernel.types import Input, RLMChatCompletion
 
 if TYPE_CHECKING:
     from rlm_kernel.trajectory.log.logger import RunLog
@@ -36,6 +36,7 @@ class Run(Job[RLMChatCompletion]):
         log: keeps the run, or None.
         recorded: of an earlier run, which this one resumes.
         schema: what the answer has to fit, or None.
+        message: of a conversation, or None.
         verbose: whether to show it live.
         live: whether the root model's replies are streamed.
     """
@@ -45,12 +46,13 @@ class Run(Job[RLMChatCompletion]):
         config: RunConfig,
         readers: Sequence[OnEvent],
         *,
-        prompt: Prompt,
+        prompt: Input,
         question: str | None,
         repl: Repl | None = None,
         log: RunLog | None = None,
         recorded: RecordedRun | None = None,
         schema: Schema | None = None,
+        message: ChatMessage | None = None,
         verbose: bool = False,
         live: bool = False,
     ) -> None:
@@ -59,7 +61,14 @@ class Run(Job[RLMChatCompletion]):
         self._exit: BaseException | None = None
         self._readers = [*(log.readers if log else ()), *readers]
         self.engine = Engine(
-            config, self._tell, live=live, repl=repl, recorded=recorded, record=self._record, schema=schema
+            config,
+            self._tell,
+            live=live,
+            repl=repl,
+            recorded=recorded,
+            record=self._record,
+            schema=schema,
+            message=message,
         )
         super().__init__(self._complete(prompt, question))
 
@@ -78,7 +87,7 @@ class Run(Job[RLMChatCompletion]):
             error.usage, error.trajectory = self.engine.usage.summary(), self._record()
             raise error from None
 
-    async def _complete(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+    async def _complete(self, prompt: Input, question: str | None) -> RLMChatCompletion:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if (log := self._log) is not None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.engine.budget import NO_LIMITS, Limits
+from rlm_kernel.engine.gates import NO_GATES, Gates
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import Environment
+from rlm_kernel.types import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,23 @@ class Models:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """A message of a conversation, for the run that answers it.
+
+    Attributes:
+        note: the end of the opening that the model reads: the conversation so far, and what is in the kernel.
+        first_cell: takes the message over into the kernel, before the model's first cell.
+        first_context: the `context` of the conversation's kernel when it was first started.
+        has_new_context: whether the message came with something that the model has to look at.
+    """
+
+    note: str
+    first_cell: str
+    first_context: Prompt
+    has_new_context: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """The parts of an RLM, checked and built.
 
@@ -65,7 +84,9 @@ class RunConfig:
         tools: the custom tools of this RLM.
         sub_tools: those of its children.
         persistent: one kernel over all completions.
+        conversation: the completions are the messages of one conversation, which share one context and one record.
         compaction: the share of the window at which the conversation is summarised; None: never.
+        gates: decide about cells and calls.
         seed: of `random` and of hashes in the kernel; a rebuilt kernel uses it again.
     """
 
@@ -83,7 +104,9 @@ class RunConfig:
     tools: tuple[Tool, ...] = ()
     sub_tools: tuple[Tool, ...] = ()
     persistent: bool = False
+    conversation: bool = False
     compaction: float | None = None
+    gates: Gates = NO_GATES
     seed: int = 0
 
     @property

@@ -30,6 +30,9 @@ MAX_TOKENS_OF_CALL = 10**9
 MAX_DOLLARS_OF_CALL = 10**6
 """Larger reported numbers are not taken for amounts."""
 
+_MAX_SIZES = 10_000
+_sizes: dict[tuple[int, int], int] = {}
+
 Price = Callable[[int, int], float | None]
 """The highest cost of tokens of prompt and reply, in US dollars; None if it is unknown before the call."""
 
@@ -117,7 +120,15 @@ def _of_message(message: Message) -> int:
 
 
 def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    """The bytes of a text in UTF-8. Each text is encoded once: Python keeps its hash, and `_sizes` the result."""
+    if text.isascii():
+        return len(text)
+    key = hash(text), len(text)
+    if (size := _sizes.get(key)) is None:
+        if len(_sizes) >= _MAX_SIZES:
+            _sizes.clear()
+        _sizes[key] = size = len(text.encode("utf-8", "surrogatepass"))
+    return size
 
 
 def _written(reply: Reply, limit: Bound) -> int:

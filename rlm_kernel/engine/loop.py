@@ -12,7 +12,7 @@ from typing import Any
 from rlm_kernel._async import gather_or_cancel, process
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import Ledger
-from rlm_kernel.engine.config import Models, RunConfig
+from rlm_kernel.engine.config import ChatMessage, Models, RunConfig
 from rlm_kernel.engine.kernel_slots import KernelSlots, default_max_kernels
 from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.engine.repl import Repl
@@ -21,14 +21,14 @@ from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
 from rlm_kernel.engine.tools import prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
-from rlm_kernel.parsing import ParsedReply, parse, without_thinking
-from rlm_kernel.prompts.profile import describe
+from rlm_kernel.parsing import ParsedReply, without_thinking
+from rlm_kernel.prompts.context_preview import ContextFacts, describe
 from rlm_kernel.schema.answer_schema import Schema, text_of
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
-from rlm_kernel.types import Message, Prompt, RLMChatCompletion, UsageMeter
+from rlm_kernel.types import Input, Message, RLMChatCompletion, TextFile, UsageMeter
 
 MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 """Seconds in which a persistent kernel must store the conversation after the answer, with time left and without."""
@@ -46,6 +46,7 @@ class Engine:
         recorded: of an earlier run, which this one resumes.
         record: called at the end for the `metadata` of the outcome.
         schema: what the answer has to fit; None: it is text.
+        message: of a conversation, which this run answers.
 
     Attributes:
         ledger: the limits of the tree, and what it has used.
@@ -66,6 +67,7 @@ class Engine:
         recorded: RecordedRun | None = None,
         record: Callable[[], dict[str, Any] | None] = lambda: None,
         schema: Schema | None = None,
+        message: ChatMessage | None = None,
     ) -> None:
         own = Ledger(config.limits, config.max_concurrent_queries)
         self.ledger: Ledger = own if parent is None else parent.ledger
@@ -75,6 +77,7 @@ class Engine:
         self._config = config
         self._recorded = recorded or RecordedRun()
         self._record = record
+        self._message = message
         self._built = AnswerBuilder(None if schema is None else schema.build)
         self._schema = None if schema is None else replace(schema, build=self._built)
         self._emit = Emitter(on_event, self._recorded.seconds)
@@ -90,6 +93,7 @@ class Engine:
             start_child=self._start_child if config.depth + 1 < config.max_depth else None,
             on_limit=self._repl.interrupt,
             tools={tool.name: tool for tool in config.tools if tool.kind == "function"},
+            gates=config.gates,
             recorded=self._recorded,
         )
         remember = partial(self._repl.remember, "history")
@@ -101,7 +105,7 @@ class Engine:
         """The best answer so far: the last content of `answer`, ready or not."""
         return self._repl.draft
 
-    async def run(self, prompt: Prompt, question: str | None) -> RLMChatCompletion:
+    async def run(self, prompt: Input, question: str | None) -> RLMChatCompletion:
         """Answer a question over a context.
 
         Args:
@@ -134,17 +138,18 @@ class Engine:
                 error.trajectory = self._record()
             raise
         about = self.usage.summary(), self._emit.seconds, self._record()
-        completion = RLMChatCompletion(self._config.models.root.model, prompt, answer, *about, self._built.last)
+        given = prompt.path if isinstance(prompt, TextFile) else prompt
+        completion = RLMChatCompletion(self._config.models.root.model, given, answer, *about, self._built.last)
         self._emit(events.RunFinished(completion=completion))
         return completion
 
     # -- the loop
 
-    async def _loop(self, prompt: Prompt, question: str | None) -> str:
-        config, root, facts = self._config, self._root, await asyncio.to_thread(describe, prompt)
+    async def _loop(self, prompt: Input, question: str | None) -> str:
+        config, root, facts = self._config, self._root, await asyncio.to_thread(_facts, prompt)
         root.begin(await asyncio.to_thread(self._opening, prompt, question))  # it searches the context
         # The first reply does not depend on the kernel, so both are started at the same time.
-        _, reply = await gather_or_cancel(self._repl.open(prompt), root.ask(1))
+        _, reply = await gather_or_cancel(self._open(prompt), root.ask(1))
         for iteration in range(1, config.max_iterations + 1):
             if iteration > 1:
                 reply = await root.ask(iteration)
@@ -161,17 +166,26 @@ class Engine:
             await root.end_turn(reply, turn.message, iteration)
         return await self._last_word()
 
-    def _opening(self, prompt: Prompt, question: str | None) -> list[Message]:
+    async def _open(self, prompt: Input) -> None:
+        """Start the kernel, unless it runs already, and give it the context, or the message of a conversation."""
+        message = self._message
+        await self._repl.open(prompt if message is None else message.first_context)
+        if message is not None:
+            await self._turns.begin_message(message.first_cell, has_new_context=message.has_new_context)
+
+    def _opening(self, prompt: Input, question: str | None) -> list[Message]:
         config = self._config
         messages = config.profile.opening(
-            describe(prompt),
+            _facts(prompt),
             question or "",
-            prompt,
+            prompt.excerpt if isinstance(prompt, TextFile) else prompt,
             system=config.system_prompt,
             tools=prompt_section(config.tools),
             sub_window=config.models.default.context_window,
         )
-        if self._repl.earlier:
+        if self._message is not None:
+            messages[-1]["content"] += f"\n\n{self._message.note}"
+        elif self._repl.earlier:
             messages[-1]["content"] += "\n\n" + config.profile.continued(self._repl.earlier, self._repl.variables)
         if self._schema is not None:
             messages[-1]["content"] += "\n\n" + config.profile.answer_schema(text_of(self._schema.document))
@@ -192,12 +206,12 @@ class Engine:
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
-        parsed = await process(len(reply.text), partial(parse, reply.text))
+        parsed = await self._turns.parse(reply.text)
         if _has_no_answer(parsed) and self.partial_answer is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
             await root.end_turn(reply, self._config.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
             reply = await root.ask(turns + 2)
-            parsed = await process(len(reply.text), partial(parse, reply.text))
+            parsed = await self._turns.parse(reply.text)
         root.conversation.add(reply, "")
         answer = await self._answer_in_text(parsed)
         if answer is None:
@@ -215,7 +229,7 @@ class Engine:
             self._emit(events.Notice(message="The last reply holds no answer: the draft in `answer` is used."))
         return self.partial_answer
 
-    async def _ask_plainly(self, prompt: Prompt, question: str | None) -> str:
+    async def _ask_plainly(self, prompt: Input, question: str | None) -> str:
         """One plain model call without a REPL, at the maximum depth."""
         try:
             text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
@@ -235,7 +249,12 @@ class Engine:
 
         models = Models(prompt.lm, self._config.models.others)
         config = replace(
-            self._config, models=models, depth=self._config.depth + 1, tools=self._config.sub_tools, persistent=False
+            self._config,
+            models=models,
+            depth=self._config.depth + 1,
+            tools=self._config.sub_tools,
+            persistent=False,
+            conversation=False,
         )
         recorded = self._recorded.children.get(prompt.slot)
         return await Engine(config, tell, parent=self, recorded=recorded, schema=prompt.schema).run(prompt.text, None)
@@ -262,7 +281,7 @@ class Engine:
             )
             self._emit(events.Notice(message=message))
 
-    def _announce(self, prompt: Prompt, question: str | None) -> None:
+    def _announce(self, prompt: Input, question: str | None) -> None:
         config = self._config
         self._emit(
             events.RunStarted(
@@ -270,8 +289,8 @@ class Engine:
                 sub_model=config.models.default.model,
                 environment=config.environment.name,
                 question=question,
-                context_type=type(prompt).__name__,
-                context_length=len(prompt),
+                context_type="str" if isinstance(prompt, TextFile) else type(prompt).__name__,
+                context_length=prompt.characters if isinstance(prompt, TextFile) else len(prompt),
                 max_iterations=config.max_iterations,
                 depth=config.depth,
                 context=prompt,
@@ -281,6 +300,15 @@ class Engine:
                 schema=self._schema.document if self._schema else None,
             )
         )
+
+
+def _facts(prompt: Input) -> ContextFacts:
+    """What the first message says about the context."""
+    if not isinstance(prompt, TextFile):
+        return describe(prompt)
+    facts, length = describe(prompt.excerpt), prompt.characters
+    parts = tuple(replace(part, length=length) for part in facts.parts)
+    return replace(facts, length=length, characters=length, lines=prompt.lines, parts=parts)
 
 
 def _kernel_turns(config: RunConfig) -> KernelSlots:

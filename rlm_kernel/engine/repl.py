@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.gates import CellRequest, Refuse
 from rlm_kernel.engine.journal import Journal, RebuildFallback, RecordedResponder, Recovery, reason_of
 from rlm_kernel.engine.kernel_steps import CellRun, VariableSet, context_steps, prior_run_steps, take_step, tool_step
 from rlm_kernel.engine.recorded import PriorRun, RecordedRun
@@ -19,7 +20,7 @@ from rlm_kernel.errors import ConfigError, KernelError, RLMError
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.tree import SETUP, Cell
-from rlm_kernel.types import Answer, CellReport, CellResult, Message, Output, Prompt, Query, ToolCall
+from rlm_kernel.types import Answer, CellError, CellReport, CellResult, Input, Message, Output, Query, ToolCall
 
 if TYPE_CHECKING:
     from rlm_kernel.kernel.comm import Responder
@@ -31,6 +32,11 @@ RESPONSE_SECONDS = 5.0
 FULL = (
     "The answers of this run need more memory than is reserved for them. Answers from now on are lost if the kernel "
     "has to be started again."
+)
+
+LEFT = (
+    "The kernel is started again, because the question before left {left} that did not end. Variables of cells that "
+    "start that again are lost."
 )
 
 
@@ -56,6 +62,7 @@ class Repl:
         self._replay: Responder | None = None
         self._session: Session | None = None
         self._journal = Journal()
+        self._ended = 0  # the last cell of the questions before
         self._was_ready = self._is_set_up = False
 
     @asynccontextmanager
@@ -97,7 +104,7 @@ class Repl:
         """How many runs it served before this one."""
         return max(self.contexts, len(self._recorded.before))
 
-    async def open(self, context: Prompt) -> None:
+    async def open(self, context: Input) -> None:
         """Start the kernel, unless it runs already, and give it the context.
 
         Raises:
@@ -114,29 +121,56 @@ class Repl:
         self._was_ready = True
         self._tell(events.KernelReady(seconds=time.perf_counter() - started))
 
-    async def _open(self, context: Prompt) -> None:
+    async def _open(self, context: Input) -> None:
+        self._ended = self.cells
         if self._session is None or not self._session.alive:
+            if not self.contexts:  # what an earlier start began is begun again
+                self._journal.steps.clear()
             await self._start()
             await self._rebuild()
+        else:
+            await self._end_question()
         for before in self._recorded.before[self.contexts :]:
             await self._live_through(before)
+        if self._config.conversation and self.contexts:
+            return  # its first cell takes what is new
         for step in context_steps(context, self.contexts, persistent=self._config.persistent):
             await self._give(step)
         self.contexts += 1
 
-    async def run(self, code: str, iteration: int) -> CellResult:
-        """Run a cell of a turn."""
+    async def run(self, code: str, iteration: int, *, is_ours: bool = False) -> CellResult:
+        """Run a cell of a turn, as `on_cell` decides.
+
+        Args:
+            code: its source. The result has the source that ran.
+            iteration: the turn.
+            is_ours: whether the engine wrote it, so that nobody is asked.
+        """
         self.cells += 1
         cell, recorded = self.cells, self._recorded.cells.get(self.cells)
-        if recorded is not None and recorded.code == code:
+        if recorded is not None and code in (recorded.code, recorded.replaced):
             return await self._relive(recorded)
-        self._tell(events.CellStarted(iteration=iteration, cell=cell, code=code))
+        decided = code if is_ours else await self._config.gates.cell(CellRequest(code, iteration, self._config.depth))
+        if isinstance(decided, Refuse):
+            return self._refuse(code, iteration, decided.reason)
+        written, code = None if decided == code else code, decided
+        self._tell(events.CellStarted(iteration=iteration, cell=cell, code=code, replaced=written))
+        if written is not None:
+            self._tell(events.Notice(message=f"Cell {cell} was changed before it ran. The model wrote:\n{written}"))
         assert self._subcalls is not None, "only a run runs cells"
         result = await self._live.run(code, room=self._subcalls.calls.ledger.outputs)
         if result.status in ("ok", "error"):
             self._journal.steps.append(CellRun(cell, code))
         self._take(result)
         self._tell(events.CellFinished(iteration=iteration, cell=cell, result=result))
+        return result
+
+    def _refuse(self, code: str, iteration: int, reason: str) -> CellResult:
+        """Keep a cell that does not run."""
+        error = CellError("Refused", reason, f"The user refused this cell, so it did not run: {reason}")
+        result = CellResult(code, "refused", error=error, report=CellReport(variables=self.variables))
+        self._tell(events.CellStarted(iteration=iteration, cell=self.cells, code=code))
+        self._tell(events.CellFinished(iteration=iteration, cell=self.cells, result=result))
         return result
 
     async def _live_through(self, before: PriorRun) -> None:
@@ -149,6 +183,18 @@ class Repl:
                 await self._run_recorded(cells[step.cell], before.recorded)
         self.cells = max(self.cells, before.cells)
         self.contexts += 1
+        await self._end_question()
+
+    async def _end_question(self) -> None:
+        """End what the cells of the last question started. What does not end is left behind with its kernel.
+
+        The new one has the variables of the record. A cell that starts again what does not end is left out.
+        """
+        self._ended = self.cells
+        if left := await self._live.end_question():
+            self._tell(events.Notice(message=LEFT.format(left=left)))
+            await self._start()
+            await self._rebuild()
 
     async def _relive(self, cell: Cell) -> CellResult:
         """Repeat what a recorded cell did to the kernel. Its outputs are those of the record."""
@@ -232,6 +278,8 @@ class Repl:
         """
         if self._config.persistent and self.contexts:
             await self._live.quiet()
+            if self._config.conversation:
+                return
             await self.remember(f"history_{self.contexts - 1}", conversation, seconds)
 
     async def revive(self, ended: CellResult | None = None) -> Recovery:
@@ -275,6 +323,8 @@ class Repl:
             await self._provide(tool)
         if self._config.profile.setup_code:
             await self._live.run(self._config.profile.setup_code)
+        if self._config.persistent:
+            await self._live.end_question()
         self._is_set_up = True
 
     async def _rebuild(self) -> None:
@@ -289,9 +339,13 @@ class Repl:
         for step in self._journal.steps:
             if isinstance(step, VariableSet):
                 await take_step(self._live, step)
-            elif not await self._run_again(latest := step):
+            elif not await self._run_again(latest := step) or not await self._ended_with(step):
                 return latest
         return latest if latest is not None and not await self._responds() else None
+
+    async def _ended_with(self, step: CellRun) -> bool:
+        """End what a cell of an earlier question has started again. Returns whether that has ended."""
+        return step.cell > self._ended or not await self._live.end_question()
 
     async def _run_again(self, step: CellRun) -> bool:
         """Run a finished cell with its recorded answers. Returns whether the kernel is still alive."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from rlm_kernel.engine.record_access import Trust, Use, admitted
 from rlm_kernel.engine.recorded import PriorRun, RecordedRun, recorded_run_of
 from rlm_kernel.engine.recorded_config import arguments_of, check_is_whole
 from rlm_kernel.errors import RecordingError
+from rlm_kernel.inputs import open_text
 from rlm_kernel.trajectory.log import context_store
 from rlm_kernel.trajectory.log.reader import Recording, earlier_recordings, read_log
 from rlm_kernel.trajectory.tree import Turn
-from rlm_kernel.types import Prompt
+from rlm_kernel.types import Input, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Resumption:
 
     arguments: dict[str, Any]
     recorded: RecordedRun
-    prompt: Prompt
+    prompt: Input
     question: str | None
     forked_from: dict[str, Any]
     schema: dict[str, Any] | None = None
@@ -44,7 +45,7 @@ def prepare_resumption(
     rlm: type,
     path: str | Path,
     at: int | None,
-    prompt: Prompt | None,
+    prompt: Input | PurePath | None,
     question: str | None,
     overrides: Mapping[str, Any],
     trust: Trust = False,
@@ -67,9 +68,13 @@ def prepare_resumption(
     run = recording.trajectory
     if run.started is None:
         raise RecordingError(f"{recording.path} holds no run.")
+    if recording.metadata.get("agent") is not None:
+        raise RecordingError(f"{recording.path.name} is the log of an agent: AgentRLM.resume(path) continues it.")
     _check_iteration(recording, at)
     where, options = overrides.get("environment"), overrides.get("environment_kwargs")
     recording = admitted(recording, Use(where, options, models=True, given=overrides), trust)
+    if isinstance(prompt, PurePath):
+        prompt = open_text(prompt, in_kernel=False)
     if prompt is None:
         prompt = context_store.decode(*context_store.load(recording.context, recording.path.parent))
     check_is_whole(recording, overrides)

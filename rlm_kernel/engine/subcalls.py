@@ -5,22 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rlm_kernel._async import gather_or_cancel
 from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.engine.agent_tools import OWN_NAMES
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import Models
+from rlm_kernel.engine.gates import NO_GATES, Gates, Refuse, Replace, ToolRequest
 from rlm_kernel.engine.recorded import RecordedAnswer, RecordedRun
 from rlm_kernel.engine.tools import Tool
-from rlm_kernel.errors import SHOWN_CHARACTERS, RLMError, TimeoutExceededError
+from rlm_kernel.errors import SHOWN_CHARACTERS, ConfigError, RLMError, TimeoutExceededError
 from rlm_kernel.schema.answer_schema import Repairs, Schema
 from rlm_kernel.schema.validation import MisfitError
 from rlm_kernel.text import clip
 from rlm_kernel.trajectory.emitter import Emitter
-from rlm_kernel.trajectory.events import SubcallAnswered, SubcallFinished, SubcallRejected, SubcallStarted, ToolCalled
+from rlm_kernel.trajectory.events import (
+    Notice,
+    SubcallAnswered,
+    SubcallFinished,
+    SubcallRejected,
+    SubcallStarted,
+    ToolCalled,
+)
 from rlm_kernel.trajectory.tree import Cell
 from rlm_kernel.types import Answer, Message, Query, Reply, RLMChatCompletion, Slot, ToolCall, Usage
 
@@ -109,6 +119,7 @@ class SubCalls:
         start_child: answers `rlm_query`; None at the maximum depth, where it is answered like `llm_query`.
         on_limit: called when a limit of the tree is reached, to end the running cell.
         tools: the functions on the host that a cell may call, by name.
+        gates: decide about the calls that are not on record.
         recorded: the answers of an earlier run, which are used again.
     """
 
@@ -121,6 +132,7 @@ class SubCalls:
     start_child: StartChild | None
     on_limit: Callable[[], None]
     tools: Mapping[str, Tool]
+    gates: Gates = NO_GATES
     recorded: RecordedRun = field(default_factory=RecordedRun)
     _sibling_turn: asyncio.Semaphore = field(init=False)
 
@@ -147,6 +159,8 @@ class SubCalls:
             schema = None if question.schema is None else await asyncio.to_thread(Schema.of, question.schema)
         except (TypeError, ValueError) as error:
             return self._answer_without_model(question, Answer(error=str(error), refused=True))
+        if (instead := await self._instead_of(question)) is not None:
+            return self._answer_without_model(question, *instead)
         prompts = [SubcallPrompt(question, index, lm, schema) for index in range(len(question.prompts))]
         answers = [Answer(error="cancelled")] * len(prompts)
         given_up: list[tuple[str, Usage]] = []
@@ -170,12 +184,52 @@ class SubCalls:
         elif tool is None:
             return Answer(error=json.dumps(["NameError", f"there is no tool {call.tool!r}"]))
         else:
-            async with self.calls.ledger.tool_turn:
-                outcome = await tool.call(call)
+            outcome = await self._outcome(tool, call)
         seconds = time.perf_counter() - started
         cell, key, occurrence = slot
         self.emit(ToolCalled(cell=cell, call=call, outcome=outcome, seconds=seconds, key=key, occurrence=occurrence))
         return outcome
+
+    async def _outcome(self, tool: Tool, call: ToolCall) -> Answer:
+        """What a call of a tool leads to: its result, or what `on_tool` decides."""
+        own = call.tool in OWN_NAMES
+        request = ToolRequest(call.tool, tuple(call.args), dict(call.kwargs))
+        with self._ending_the_run():
+            decided = None if own else await self.gates.tool(request)
+        match decided:
+            case Refuse(reason):
+                self.emit(Notice(message=f"A call of {call.tool} was refused: {reason}"))
+                return Answer(error=json.dumps(["PermissionError", f"the user refused this call: {reason}"]))
+            case Replace(value):
+                self.emit(Notice(message=f"The result of a call of {call.tool} was given by the user."))
+                return await replace(tool, content=lambda *_, **__: value).call(call)
+        async with self.calls.ledger.tool_turn:
+            return await tool.call(call)
+
+    async def _instead_of(self, query: Query) -> list[Answer] | None:
+        """The answers of a sub-call that `on_tool` refused or gave; None: it happens. Answers on record are used."""
+        if all(slot in self.recorded.answers for slot in query.slots):
+            return None
+        named = {} if query.model is None else {"model": query.model}
+        with self._ending_the_run():
+            decided = await self.gates.tool(ToolRequest(query.kind, query.prompts, named))
+            given = _texts(decided.value, query) if isinstance(decided, Replace) else []
+        if isinstance(decided, Refuse):
+            self.emit(Notice(message=f"A call of {query.kind} was refused: {decided.reason}"))
+            return [Answer(error=f"the user refused this call: {decided.reason}", refused=True)] * len(query.prompts)
+        if decided is not None:
+            self.emit(Notice(message=f"The answer to a call of {query.kind} was given by the user."))
+        return [Answer(text) for text in given] or None
+
+    @contextmanager
+    def _ending_the_run(self) -> Iterator[None]:
+        """An error of `on_tool` ends the run, and is not told to the cell."""
+        try:
+            yield
+        except Exception as error:
+            self.calls.ledger.broken = self.calls.ledger.broken or error
+            self.on_limit()
+            raise
 
     def _announce(self, query: Query, lm: BaseLM | None) -> None:
         self.emit(
@@ -222,14 +276,21 @@ class SubCalls:
         turns = self.max_children if self._starts_children(prompts[0].query) else self.calls.ledger.max_queries
         await gather_or_cancel(*(work() for _ in range(min(turns, len(prompts)))))
 
-    def _answer_without_model(self, query: Query, answer: Answer) -> list[Answer]:
-        """Answer a call without a model. It is recorded, because a replay has to give the same answer."""
+    def _answer_without_model(self, query: Query, answer: Answer, *more: Answer) -> list[Answer]:
+        """Answer a call without a model. It is recorded, because a replay has to give the same answer.
+
+        Args:
+            query: the call.
+            answer: to each prompt, or to the first one.
+            more: to the others.
+        """
         model = clip(query.model or self.models.default.model, SHOWN_CHARACTERS)
-        for index in range(len(query.prompts)):
-            self._emit_answer(query, index, model, answer, Attempts(time.perf_counter()))
-        cell, failed = query.slots[0].cell, len(query.prompts)
-        self.emit(SubcallFinished(cell=cell, query=query.id, failed=failed, seconds=0.0))
-        return [answer] * failed
+        answers = [answer, *more] if more else [answer] * len(query.prompts)
+        for index, one in enumerate(answers):
+            self._emit_answer(query, index, model, one, Attempts(time.perf_counter()))
+        failed = sum(one.error is not None for one in answers)
+        self.emit(SubcallFinished(cell=query.slots[0].cell, query=query.id, failed=failed, seconds=0.0))
+        return answers
 
     async def _ask(self, prompt: SubcallPrompt, given_up: list[tuple[str, Usage]]) -> Answer:
         """The answer of a prompt. If the run ends before it, the usage of its call is added to `given_up`."""
@@ -326,6 +387,23 @@ class SubCalls:
             if (text := await repairs.read(reply)) is not None:
                 attempts.raw_text = None if prompt.schema is None else reply.text
                 return text
+
+
+def _texts(value: Any, query: Query) -> list[str]:
+    """The answers that `on_tool` gave, as a model would have written them.
+
+    Raises:
+        ConfigError: it is not one answer, or one for each prompt.
+    """
+    answers = value if isinstance(value, list) and len(query.prompts) > 1 else [value] * len(query.prompts)
+    if len(answers) != len(query.prompts):
+        raise ConfigError(f"on_tool: Replace has {len(answers)} answers, and the call {len(query.prompts)} prompts.")
+    if query.schema is None and all(isinstance(answer, str) for answer in answers):
+        return answers
+    try:
+        return [json.dumps(answer) for answer in answers]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"on_tool: Replace(value) takes plain data: {error}.") from error
 
 
 def _too_long(prompt: SubcallPrompt) -> str | None:

@@ -33,7 +33,8 @@ class Tool:
         name: what the model calls it.
         kind: ``function`` (called on the host), ``code`` (runs in the kernel) or ``value`` (a variable there).
         content: the callable, the source or the value.
-        description: for the prompt; the user's, else made from signature and docstring, or from the type.
+        description: for the prompt; the user's, else made from signature and docstring, or from the type. Empty: the
+            prompt does not list it.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Tool:
         except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 (the cell gets whatever it raises)
             value, error = None, raised
         if error is not None:
-            return Answer(error=json.dumps([type(error).__name__, str(error)]))
+            return Answer(error=json.dumps([type(error).__name__, _text_of(error)]))
         try:
             return Answer(json.dumps(value))
         except (TypeError, ValueError, RecursionError) as error:
@@ -102,9 +103,9 @@ def tools_of(custom_tools: Mapping[str, Any] | None, argument: str = "custom_too
 
 def prompt_section(tools: tuple[Tool, ...]) -> str:
     """The part of the system prompt that names the tools, in the documented form; empty without tools."""
-    if not tools:
+    lines = "\n".join(f"- `{tool.name}`: {tool.description}" for tool in tools if tool.description)
+    if not lines:
         return ""
-    lines = "\n".join(f"- `{tool.name}`: {tool.description}" for tool in tools)
     return f"Custom tools and data available in the REPL:\n{lines}"
 
 
@@ -178,6 +179,14 @@ def _check_travels(name: str, value: Any, argument: str) -> None:
             f"{argument}[{name!r}]: a {type(value).__name__} cannot be sent to the kernel ({error}). "
             "Give a function that works with it on the host, or plain data."
         ) from error
+
+
+def _text_of(error: BaseException) -> str:
+    """The text of an exception, whose class may have a `__str__` that raises."""
+    try:
+        return str(error)
+    except Exception as wrong:  # noqa: BLE001 (it is the user's code)
+        return f"its text cannot be shown ({type(wrong).__name__})"
 
 
 def _describe(kind: ToolKind, content: Any) -> str:

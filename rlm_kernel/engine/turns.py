@@ -12,7 +12,8 @@ from rlm_kernel._async import SHORT_CHARACTERS, process
 from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.repl import Repl
-from rlm_kernel.errors import ErrorThresholdExceededError
+from rlm_kernel.engine.spoken_answer import parse_spoken
+from rlm_kernel.errors import ErrorThresholdExceededError, KernelError
 from rlm_kernel.parsing import ParsedReply, TextAnswer, parse
 from rlm_kernel.prompts.profile import ContextFacts
 from rlm_kernel.schema.answer_schema import Schema
@@ -20,6 +21,8 @@ from rlm_kernel.schema.validation import MisfitError
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.types import CellReport, CellResult, Reply
+
+EARLY = "The model answered before it looked at the context: it is asked to look first."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Turns:
         """Run the code of a reply, or take its answer."""
         profile = self.config.profile
         text, finished = reply.text, reply.finish_reason == "stop"
-        parsed = await process(len(text), lambda: parse(text, finished=finished))
+        parsed = await self.parse(text, finished=finished)
         if parsed.cut:
             return Turn(message=profile.cut())
         if parsed.blocks:
@@ -85,10 +88,36 @@ class Turns:
             return Turn(message=profile.no_code())
         if not self._looked and not self._challenged:
             self._challenged = True
-            early = "The model answered before it looked at the context: it is asked to look first."
-            self.emit(events.Notice(message=early))
+            self.emit(events.Notice(message=EARLY))
             return Turn(message=profile.look_first())
         return await self.text_answer(parsed.answer)
+
+    async def parse(self, text: str, *, finished: bool = True) -> ParsedReply:
+        """A reply, parsed.
+
+        Raises:
+            AnswerCutError: of a conversation: the length limit cut the answer.
+        """
+        read = parse_spoken if self.config.conversation else parse
+        return await process(len(text), lambda: read(text, finished=finished))
+
+    async def begin_message(self, code: str, *, has_new_context: bool) -> None:
+        """Run the first cell of a message, which takes it over into the kernel.
+
+        Args:
+            code: the cell.
+            has_new_context: whether the model has to look at the context before it answers.
+
+        Raises:
+            KernelError: the cell failed.
+        """
+        result = await self.repl.run(code, 1, is_ours=True)
+        if await self._recover(result):  # it had died since the message before
+            result = await self.repl.run(code, 1, is_ours=True)
+        if result.status != "ok":
+            why = result.error.traceback if result.error else result.status
+            raise KernelError(f"The kernel did not take the message: {why}")
+        self._looked = not has_new_context
 
     async def _run_blocks(self, parsed: ParsedReply, iteration: int, facts: ContextFacts) -> Turn:
         """Run the blocks in order until one gives the answer or fails."""
@@ -99,6 +128,8 @@ class Turns:
             result = await self.repl.run(code, iteration)
             self._looked = True
             results.append(result)
+            if result.code != code:
+                notes.append(self.config.profile.changed(result.code))
             self._check_limits(result)
             turn = await self._answer_of_cell(result)
             if turn.answer is not None:

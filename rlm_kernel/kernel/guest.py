@@ -12,27 +12,39 @@ from __future__ import annotations
 import asyncio
 import base64
 import builtins
+import contextlib
+import ctypes
 import functools
+import gc
 import hmac
+import importlib
 import io
 import itertools
 import json
+import mmap
 import os
 import pickle
+import queue
 import random
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures.thread import ThreadPoolExecutor, _worker
 from inspect import Parameter, Signature
-from types import ModuleType
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 WIRE = 1
 PROCESS = os.getpid()
 RESEND_SECONDS = 1.0
+END_SECONDS = 1.0
+WAITS_FOR_WORK = _worker.__code__
+DISPLAYS = ("matplotlib_inline", "IPython", "ipywidgets")
 MORE = """
 
 schema: a JSON Schema (a dict) or a pydantic class; the answer is then an object that fits it.
@@ -106,6 +118,7 @@ class Guest:
         self.final: tuple[str | None, str | None] = (None, None)
         self.figures: deque[tuple[int, bytes]] = deque(maxlen=MAX_FIGURES)
         self.ours: dict[str, Any] = {}
+        self.begun: Begun | None = None
 
     # -- the wire
 
@@ -332,10 +345,22 @@ def too_large(name: str, *answer: str | None) -> bool:
     return size > MAX_ANSWER_BYTES
 
 
+def read_text(path: str, size: int, modified: int) -> str:
+    """The text of a file that the host has looked at; mapped, so that only the text takes memory."""
+    with Path(path).open("rb") as file:
+        about = os.fstat(file.fileno())
+        if (about.st_size, about.st_mtime_ns) != (size, modified):
+            raise ValueError(f"{path} was changed after the run began")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return str(content, "utf-8")
+
+
 def decode(encoding: str, buffer: Any) -> Any:
     """The value of a buffer that the host encoded (`protocol.encode`)."""
     if encoding == "text":
         return str(buffer, "utf-8", "surrogatepass")
+    if encoding == "file":
+        return read_text(**json.loads(bytes(buffer)))
     return bytes(buffer) if encoding == "bytes" else pickle.loads(buffer)
 
 
@@ -696,6 +721,146 @@ def read_final(shell: Any) -> None:
     guest.cell_starts()
     guest.take_variable(guest.parent["metadata"]["rlm"]["name"])
     guest.cell_ended()
+
+
+class Begun:
+    """What the kernel does of itself and of its setup. A question of a persistent kernel ends with all the rest."""
+
+    def __init__(self, guest: Guest) -> None:
+        shell, loop = guest.shell, asyncio.get_running_loop()
+        self.loop = loop
+        self.codes = codes_of("ipykernel")
+        self.tasks = asyncio.all_tasks()
+        self.timers = list(getattr(loop, "_scheduled", ()))
+        self.readers = self.read()
+        self.threads = set(sys._current_frames())
+        self.children = set(self.below())
+        self.handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        hooks = [*shell.events.callbacks.values(), shell.ast_transformers, shell.input_transformers_post]
+        self.hooks = [(hook, list(hook)) for hook in (*hooks, shell.input_transformers_cleanup, gc.callbacks)]
+
+    def read(self) -> set[int]:
+        """The descriptors that the loop watches."""
+        selector = getattr(self.loop, "_selector", None)
+        return set() if selector is None else set(selector.get_map())
+
+    def below(self) -> list[Any]:
+        """The processes below the kernel."""
+        psutil = importlib.import_module("psutil")  # ipykernel needs it
+        return list(psutil.Process().children(recursive=True))
+
+    def end_callbacks(self) -> None:
+        """Remove hooks of IPython, signal handlers and timers, and callbacks of the loop."""
+        sys.settrace(None)
+        sys.setprofile(None)
+        for hook, before in self.hooks:
+            hook[:] = [made for made in hook if made in before or is_part(made, DISPLAYS)]
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
+        for number, handler in self.handlers.items():
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        for fd in self.read() - self.readers:
+            self.loop.remove_reader(fd)
+            self.loop.remove_writer(fd)
+        for handle in [*getattr(self.loop, "_scheduled", ()), *getattr(self.loop, "_ready", ())]:
+            if handle not in self.timers and not is_of_loop(handle):
+                handle.cancel()
+
+    def others(self) -> list[Any]:
+        """The tasks of cells that go on."""
+        made = asyncio.all_tasks() - self.tasks - {asyncio.current_task()}
+        return [task for task in made if getattr(task.get_coro(), "cr_code", None) not in self.codes]
+
+    def running(self) -> set[int]:
+        """The identifiers of the threads that go on. Those of ipykernel serve clients; those of executors may wait."""
+        ours = {thread.ident for thread in threading.enumerate() if is_part(type(thread), ("ipykernel",))}
+        going_on = {ident for ident, frame in sys._current_frames().items() if frame.f_code is not WAITS_FOR_WORK}
+        return going_on - self.threads - ours - {threading.get_ident()}
+
+    def end(self) -> None:
+        """Ask tasks, threads and processes to end."""
+        for task in self.others():
+            task.cancel()
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):
+                thread.cancel()
+        if any(type(thread) is threading.Thread for thread in threading.enumerate()):
+            cancel_work()
+        if monitor := getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "monitor", None):
+            attempt(monitor.exit)  # it waits ten seconds at a time, in which nothing else ends it
+        for ident in self.running():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(SystemExit))
+        for process in set(self.below()) - self.children:
+            attempt(process.kill)
+
+    def left(self) -> list[str]:
+        """What goes on."""
+        counts = {"task": len(self.others()), "thread": len(self.running())}
+        return [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
+
+
+def codes_of(package: str) -> set[Any]:
+    """The code of the functions and methods of a package, and of those that they make."""
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == package]
+    values = [value for module in modules for value in vars(module).values()]
+    values += [made for value in values if isinstance(value, type) for made in vars(value).values()]
+    found = [made.__code__ for made in values if isinstance(made, FunctionType)]
+    for code in found:
+        found += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return set(found)
+
+
+def is_part(made: Any, packages: Iterable[str]) -> bool:
+    """Whether a class, function or bound method is found in one of these packages under its own name."""
+    made = getattr(made, "__func__", made)
+    found = sys.modules.get(made.__module__) if isinstance(getattr(made, "__module__", None), str) else None
+    if found is None or found.__name__.partition(".")[0] not in packages:
+        return False
+    for name in str(getattr(made, "__qualname__", "")).split("."):
+        found = getattr(found, name, None)
+    return found is made
+
+
+def is_of_loop(handle: Any) -> bool:
+    """Whether a callback belongs to asyncio, and not to a cell."""
+    callback = handle._callback
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    module = getattr(callback, "__module__", None) or type(callback).__module__
+    if module == "tornado.ioloop" and handle._args:
+        return is_of_loop(type("Handle", (), {"_callback": handle._args[0], "_args": ()}))
+    return str(module).split(".", maxsplit=1)[0] in {"asyncio", "_asyncio", "tornado", "zmq", "ipykernel", "functools"}
+
+
+def cancel_work() -> None:
+    """Cancel the work that executors have not begun. They stay, and so do their threads, which wait for more."""
+    for executor in [made for made in gc.get_objects() if type(made) is ThreadPoolExecutor]:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (work := executor._work_queue.get_nowait()) is not None:
+                    work.future.cancel()
+
+
+async def end_question(shell: Any) -> None:
+    """End what the cells of a question have started. The host runs this as a silent cell; the first time it starts.
+
+    Raises:
+        RuntimeError: something goes on; the text says how much.
+    """
+    guest = shell.kernel.rlm_guest
+    if guest.begun is None:
+        guest.begun = Begun(guest)
+        return
+    begun, until = guest.begun, time.monotonic() + END_SECONDS
+    begun.end_callbacks()
+    while begun.left() and time.monotonic() < until:
+        begun.end()
+        await asyncio.sleep(0.005)
+    begun.end()
+    begun.end_callbacks()
+    if left := begun.left():
+        raise RuntimeError(" and ".join(left))
 
 
 def install(shell: Any, settings: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Kernels that are started ahead of use. One that is taken is replaced in the background.
+"""Kernels that are started ahead of use, with the guest in them. One that is taken is replaced in the background.
+
+A replacement takes no CPU from running cells. It is started when none runs, or when somebody waits for it. (A process
+of an ordinary user cannot leave a low priority that it had while it started, so priorities do not help.)
 
 There is one pool for each environment with its options (`environment_kwargs={"pool": 4}`) and each seed, for the life
 of the process. A kernel is taken once: no run sees the state of another.
@@ -12,19 +15,40 @@ import contextlib
 import functools
 import json
 import os
+from collections.abc import Iterator
 
 from rlm_kernel.errors import KernelError, RLMError
 from rlm_kernel.kernel.channels import Receiver
+from rlm_kernel.kernel.installation import install_guest
 from rlm_kernel.kernel.process import Kernel
 from rlm_kernel.provisioners.kernelspecs import Environment
 
 AT_EXIT_SECONDS = 5.0
+REFILL_SECONDS = 0.02
+"""From the taking of a kernel, or the end of a cell, to the start of replacements: the next cell may follow at once."""
 
 _pools: dict[tuple[asyncio.AbstractEventLoop, str], Pool] = {}
+_cells: dict[asyncio.AbstractEventLoop, int] = {}
+"""How many cells run."""
+
+
+@contextlib.contextmanager
+def running_cell() -> Iterator[None]:
+    """Around a cell: pools of this event loop are not refilled while it runs."""
+    loop = asyncio.get_running_loop()
+    _cells[loop] = _cells.get(loop, 0) + 1
+    try:
+        yield
+    finally:
+        _cells[loop] -= 1
+        if not _cells[loop]:
+            del _cells[loop]
+            for pool in [pool for (of, _), pool in _pools.items() if of is loop]:
+                pool.refill_soon()
 
 
 async def take_kernel(environment: Environment, seed: int | None, receiver: Receiver) -> Kernel:
-    """An unused kernel, from the pool if the environment has one. The caller ends it.
+    """An unused kernel with the guest in it, from the pool if the environment has one. The caller ends it.
 
     Raises:
         KernelError: it did not start.
@@ -42,8 +66,22 @@ async def take_kernel(environment: Environment, seed: int | None, receiver: Rece
 
 async def _kernel(environment: Environment, seed: int | None, receiver: Receiver) -> Kernel:
     if not environment.pool:
-        return await Kernel.start(environment.load(seed), receiver)
+        return await _start(environment, seed, receiver)
     return await _pool(environment, seed).take(receiver)
+
+
+async def _start(environment: Environment, seed: int | None, receiver: Receiver, *, is_second: bool = False) -> Kernel:
+    """Start a kernel; one more if it is killed before it answers, for example by the code of another kernel."""
+    started = await Kernel.start(environment.load(seed), receiver)
+    try:
+        await install_guest(started, seed, receiver)
+    except BaseException as error:
+        await started.kill()
+        if is_second or not isinstance(error, KernelError) or not started.was_killed:
+            raise
+    else:
+        return started
+    return await _start(environment, seed, receiver, is_second=True)
 
 
 def _pool(environment: Environment, seed: int | None) -> Pool:
@@ -75,7 +113,7 @@ async def close() -> None:
 class Pool:
     """Kernels of one environment that are ready or starting. Used in one event loop.
 
-    When none is ready, one more is started, so a caller never waits longer than without a pool.
+    When none is ready or starting, one is started, so a caller never waits longer than without a pool.
     """
 
     def __init__(self, environment: Environment, seed: int | None) -> None:
@@ -85,7 +123,7 @@ class Pool:
         self._ending: set[asyncio.Task[None]] = set()
         self._waiting = 0
         self._closed = False
-        self._fill()
+        self._refill: asyncio.TimerHandle | None = None
 
     async def take(self, receiver: Receiver) -> Kernel:
         """A kernel that is ready, or the first that becomes ready.
@@ -107,7 +145,7 @@ class Pool:
             KernelError: one did not start.
         """
         self._forget_failures()
-        self._fill()
+        self._fill(self._wanted)
         while waiting := [task for task in self._starting if not task.done()]:
             await asyncio.wait(waiting)
         for task in self._starting:
@@ -116,6 +154,8 @@ class Pool:
     async def close(self) -> None:
         """End all kernels that were not taken."""
         self._closed = True
+        if self._refill is not None:
+            self._refill.cancel()
         self._end_all_but(0)
         await asyncio.gather(*self._ending)
 
@@ -123,7 +163,7 @@ class Pool:
         """A kernel that is ready, or the first that becomes ready. It is replaced."""
         self._forget_failures()
         self._waiting += 1
-        self._fill()
+        self._fill(self._waiting)
         try:
             done = await self._done()
         except BaseException:
@@ -133,7 +173,7 @@ class Pool:
         self._waiting -= 1
         found = next((task for task in done if not _has_failed(task)), done[0])
         self._starting.remove(found)
-        self._fill()
+        self.refill_soon()
         return found
 
     async def _done(self) -> list[asyncio.Task[Kernel]]:
@@ -160,20 +200,22 @@ class Pool:
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
 
-    def _fill(self) -> None:
-        while not self._closed and len(self._starting) < self._wanted:
-            task = asyncio.create_task(self._start())
+    def refill_soon(self) -> None:
+        """Start what is missing in a moment, unless a cell runs then."""
+        if self._refill is None and not self._closed and len(self._starting) < self._wanted:
+            self._refill = asyncio.get_running_loop().call_later(REFILL_SECONDS, self._refill_now)
+
+    def _refill_now(self) -> None:
+        self._refill = None
+        if asyncio.get_running_loop() not in _cells:
+            self._fill(self._wanted)
+
+    def _fill(self, number: int) -> None:
+        """Start kernels until this many are ready or starting."""
+        while not self._closed and len(self._starting) < number:
+            task = asyncio.create_task(_start(self._environment, self._seed, Receiver()))
             task.add_done_callback(_has_failed)
             self._starting.append(task)
-
-    async def _start(self) -> Kernel:
-        started = await Kernel.start(self._environment.load(self._seed), Receiver())
-        try:
-            await started.warm()
-        except BaseException:
-            await started.kill()
-            raise
-        return started
 
 
 async def _end(tasks: list[asyncio.Task[Kernel]]) -> None:

@@ -108,25 +108,14 @@ class Kernel:
         """Why the kernel ended, if its provisioner knows (a time limit, for example); else an empty string."""
         return self._explanation("why") or self._cut_off
 
-    async def warm(self) -> None:
-        """Wait until it answers, so that it can be used at once later.
-
-        Raises:
-            KernelError: it ended, or did not answer in time.
-        """
-        replied = asyncio.get_running_loop().create_future()
-        asked = self.channels.send("shell", "kernel_info_request", {})
-
-        def take_reply(message: dict[str, Any]) -> None:
-            if message["parent_header"].get("msg_id") == asked and not replied.done():
-                replied.set_result(None)
-
-        self.channels.listen(Receiver({("shell", "kernel_info_reply", ""): take_reply}))
-        await self.ready(replied)
-
     def interrupt(self) -> None:
         """Send KeyboardInterrupt to the running cell and to the processes it started."""
         self.channels.send("control", "interrupt_request", {})
+
+    async def end_others(self) -> bool:
+        """Kill what the kernel has started since the first call, where its provisioner can. Whether nothing is left."""
+        end = getattr(self._manager.provisioner, "end_others", None)
+        return end is None or bool(await end())
 
     def announce(self, environment: str) -> None:
         """List it in `connection_files` until it is killed, so that the user can attach to it.
@@ -189,7 +178,7 @@ def manager_of(spec: KernelSpec) -> AsyncKernelManager:
 
         def write_connection_file(self, **kwargs: Any) -> None:
             """A kernel that gets its connection from its provisioner needs no file that holds its key."""
-            if getattr(self.provisioner, "is_forked", False):
+            if getattr(self.provisioner, "is_handed_over", False):
                 for number, name in enumerate(("shell", "iopub", "stdin", "control", "hb"), 1):
                     setattr(self, f"{name}_port", number)
             else:

@@ -9,13 +9,20 @@ text are JSON or bytes in the buffers, so that their encoding is exact.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import pickle
+import sys
 from typing import Any, Final, Literal, NotRequired, TypedDict
+
+from rlm_kernel.types import TextFile
 
 WIRE: Final = 1
 """The version of the protocol. A guest and a host of different versions refuse each other's messages."""
 
+NOT_COPIED_BYTES: Final = 1_000_000
+"""An ASCII text of this length is sent from where it is: its copy would be new memory, whose pages cost most of it."""
+_IS_CPYTHON = sys.implementation.name == "cpython"
 COMM_ID: Final = "rlm-host"
 GUEST_MODULE: Final = "rlm_guest"
 
@@ -42,8 +49,9 @@ FromGuest = Literal["ask", "cancel", "report", "stored"]
 ToGuest = Literal["ack", "answer", "put"]
 """`ack`: the ask arrived, do not send it again. `answer`: `AnswerPayload`. `put`: assign the buffer to a name."""
 
-Encoding = Literal["text", "bytes", "pickle", "tool"]
-"""How the buffer of a `put` is read. `tool`: the JSON of a `Tool.card`, from which the guest makes a function."""
+Encoding = Literal["text", "bytes", "pickle", "tool", "file"]
+"""How the buffer of a `put` is read. `tool`: the JSON of a `Tool.card`, from which the guest makes a function.
+`file`: JSON with `path`, `size` and `modified` of a `TextFile`, whose text the guest reads."""
 
 
 class Data(TypedDict):
@@ -122,6 +130,23 @@ def encode(value: Any) -> tuple[Encoding, bytes]:
     """
     if type(value) is str:
         return "text", value.encode("utf-8", "surrogatepass")
+    if isinstance(value, TextFile):
+        return "file", pack({"path": value.path, "size": value.size, "modified": value.modified})
     if type(value) is bytes:
         return "bytes", value
     return "pickle", pickle.dumps(value, protocol=4)
+
+
+def encode_for_sending(value: Any) -> tuple[Encoding, bytes | memoryview]:
+    """The same as `encode`, but a long ASCII text is not copied: CPython holds it as its UTF-8 bytes.
+
+    Raises:
+        pickle.PicklingError: as in `encode`.
+    """
+    if type(value) is not str or len(value) < NOT_COPIED_BYTES or not value.isascii() or not _IS_CPYTHON:
+        return encode(value)
+    address_of = ctypes.pythonapi.PyUnicode_AsUTF8AndSize
+    address_of.argtypes, address_of.restype = [ctypes.py_object, ctypes.c_void_p], ctypes.c_void_p
+    content: Any = (ctypes.c_char * len(value)).from_address(address_of(value, None))
+    content.text = value  # lives as long as the view
+    return "text", memoryview(content).cast("B").toreadonly()

@@ -1,16 +1,13 @@
 """A live REPL: a kernel with the guest in it. A session runs its cells and answers their questions.
 
-    async with await Session.open(environment("local", None), responder) as session:
-        await session.set("context", text)
-        cell = await session.run("len(context)")
-
-The first request installs the guest. It is silent, and has the source of `guest.py` in its metadata.
+async with await Session.open(environment("local", None), responder) as session:
+    await session.set("context", text)
+    cell = await session.run("len(context)")
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.resources
 import time
 from collections.abc import Callable
 from pickle import PicklingError
@@ -25,28 +22,21 @@ from rlm_kernel.kernel.execution import CellExecution
 from rlm_kernel.kernel.incoming import UNREADABLE
 from rlm_kernel.kernel.outputs import OUTPUT_TYPES, OutputCollector, OutputRoom
 from rlm_kernel.kernel.process import Kernel
-from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode, pack
+from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode_for_sending, pack
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.types import CellReport, CellResult, CellStatus, Output
-
-# The source and the settings are in the request's metadata, not in its code.
-INSTALL_CODE = f"""
-def _install(shell):
-    import sys, types
-    request = shell.kernel.get_parent("shell")["metadata"]["rlm"]
-    module = sys.modules["{GUEST_MODULE}"] = types.ModuleType("{GUEST_MODULE}")
-    exec(compile(request["source"], "{GUEST_MODULE}.py", "exec"), module.__dict__)
-    module.install(shell, request)
-_install(get_ipython())
-del _install
-"""
 
 INTERRUPT_GRACE = 2.0
 """Seconds between an interrupt without effect and the kill of the kernel."""
 
+MAX_WHY = 200
+
 OnOutput = Callable[[Output], None]
 
 _READ_OF_REPLY = ("status", "execution_count", "ename", "evalue", "traceback")
+_END_QUESTION = f"await __import__({GUEST_MODULE!r}).end_question(get_ipython())"
+END_SECONDS = 5.0
+"""For the kernel to end what a question has started: longer than the guest waits."""
 _READ = f"__import__({GUEST_MODULE!r}).read_final(get_ipython())"
 
 
@@ -134,8 +124,9 @@ class Session:
         comm, started, room = self._live()[1], time.perf_counter(), room or OutputRoom()
         comm.cell_starts()
         try:
-            request = self._execute(code, room.collector())
-            status = await self._finish(request, timeout or self._environment.cell_timeout)
+            with pool.running_cell():
+                request = self._execute(code, room.collector())
+                status = await self._finish(request, timeout or self._environment.cell_timeout)
         finally:
             self._request = None
             comm.cell_ended()
@@ -151,7 +142,7 @@ class Session:
             KernelError: the kernel died meanwhile.
         """
         try:
-            encoding, buffer = await asyncio.to_thread(encode, value)
+            encoding, buffer = await asyncio.to_thread(encode_for_sending, value)
         except (PicklingError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{name} cannot be sent to the kernel: {error}. Make it str, list or dict.") from error
         await self.put(name, encoding, buffer)
@@ -164,7 +155,7 @@ class Session:
         """
         await self.put(card["name"], "tool", pack(card))
 
-    async def put(self, name: str, encoding: Encoding, buffer: bytes) -> None:
+    async def put(self, name: str, encoding: Encoding, buffer: bytes | memoryview) -> None:
         """`set` for an encoded value, such as a pickle from a file: only the kernel unpickles it."""
         kernel, comm = self._live()
         self._puts += 1
@@ -187,6 +178,24 @@ class Session:
         request = self._execute(_READ, metadata={"rlm": {"name": name}})
         await self._finish(request, self._environment.cell_timeout)
         return comm.report or CellReport()
+
+    async def end_question(self) -> str:
+        """End what the cells have started: tasks, threads, processes, callbacks. Variables stay.
+
+        The first call ends nothing. It notes what is there, so what the setup has started is never ended.
+
+        Returns:
+            What goes on in spite of it; empty: nothing.
+        """
+        kernel, request = self._live()[0], self._execute(_END_QUESTION)
+        try:
+            status = await self._finish(request, END_SECONDS)
+        finally:
+            self._request = None
+        if status == "ok":
+            return "" if await kernel.end_others() else "a process"
+        why = (request.reply or {}).get("evalue")
+        return why[:MAX_WHY] if status == "error" and isinstance(why, str) and why else "something"
 
     def interrupt(self) -> None:
         """Interrupt the running cell, and answer its questions as cancelled."""
@@ -224,29 +233,13 @@ class Session:
     # -- start
 
     async def _start(self) -> None:
-        """Start a kernel; one more if it is killed before it answers, for example by the code of another kernel."""
-        try:
-            await self._start_kernel()
-        except KernelError:
-            if self._kernel is None or not self._kernel.was_killed:
-                raise
-            await self.close()
-            await self._start_kernel()
+        comm = self._comm = HostComm(self._send_to_guest, self._responder)
+        self._kernel = await self._new_kernel(self._receiver(comm))
         if self._environment.setup_code:
             await self._set_up(self._environment.setup_code)
 
-    async def _start_kernel(self) -> None:
-        comm = HostComm(self._send_to_guest, self._responder)
-        kernel = self._kernel = await self._new_kernel(self._receiver(comm))
-        self._comm = comm
-        source = importlib.resources.files("rlm_kernel.kernel").joinpath("guest.py").read_text("utf-8")
-        settings = {"source": source, "comm_id": COMM_ID, "seed": self._seed}
-        request = self._execute(INSTALL_CODE, metadata={"rlm": settings})
-        await kernel.ready(request.replied)
-        if (reply := request.reply or {}).get("status") == "error":
-            raise KernelError(f"The guest did not start: {reply.get('ename')}: {reply.get('evalue')}")
-
     async def _new_kernel(self, receiver: Receiver) -> Kernel:
+        """A kernel with the guest in it."""
         return await pool.take_kernel(self._environment, self._seed, receiver)
 
     async def _set_up(self, code: str) -> None:

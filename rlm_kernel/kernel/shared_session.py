@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rlm_kernel.kernel.channels import Channels, Receiver
 from rlm_kernel.kernel.comm import HostComm, Responder
+from rlm_kernel.kernel.installation import install_guest
 from rlm_kernel.kernel.process import Kernel
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import Environment
@@ -127,7 +128,9 @@ class SharedSession(Session):
         await self.close()
 
     async def _new_kernel(self, receiver: Receiver) -> Kernel:
-        return ExternalKernel(self._connection, receiver)
+        self._kernel = ExternalKernel(self._connection, receiver)
+        await install_guest(self._kernel, self._seed, receiver)
+        return self._kernel
 
     def _receiver(self, comm: HostComm) -> Receiver:
         receiver = super()._receiver(comm)

@@ -172,6 +172,10 @@ class PromptProfile:
         """After `FINAL_VAR(name)` for a variable that does not exist."""
         return f"There is no variable `{name}` in the notebook. Make it in a ```repl block, or answer with FINAL(...)."
 
+    def changed(self, code: str) -> str:
+        """After a cell that the user changed before it ran. `code`: what ran."""
+        return f"The user changed that cell before it ran. This is what ran:\n```repl\n{code}\n```"
+
     def restored(self, names: Mapping[str, str | None]) -> str:
         """After a cell overwrote or deleted names of the notebook.
 

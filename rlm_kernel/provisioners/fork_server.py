@@ -5,21 +5,22 @@
 It imports what a kernel imports, once, and has neither a thread nor a ZeroMQ context. A fork of it is a kernel that
 answers after 50 ms; a new process takes 200 ms, nearly all of it imports.
 
-The host sends requests over the socket `CONTROL_FD` (`forked.py`). A request is the kernel's private directory and
-descriptors: the rest of the request as a file, which only the fork reads, the kernel's link to the host, its log, and
-its listening sockets. Over the link the host learns the process id and later the exit status. When the host closes its
-end, the kernel and all that it started is killed. When `CONTROL_FD` ends, the host has ended, and so does everything
-below this process.
+The host sends requests over the socket `CONTROL_FD` (`forked.py`). A request is the kernel's private directory, its
+control group and descriptors: the rest of the request as a file, which only the fork reads, the kernel's link to the
+host, its log, and its listening sockets. Over the link the host learns the process id and later the exit status. When
+the host closes its end, the kernel and all that it started is killed. When `CONTROL_FD` ends, the host has ended, and
+so does everything below this process. A kernel may stop this process: it continues when the host ends.
 
-Orphans below this process become its children (`PR_SET_CHILD_SUBREAPER`). When a kernel ends, every child is killed
-that is neither a kernel nor has the private directory of a running kernel in its environment.
+Orphans below this process become its children (`PR_SET_CHILD_SUBREAPER`). When a kernel ends, its control group is
+killed, and every child that does not belong to a running kernel: it is not one, is not in the group of one, and does
+not have the private directory of one in its environment.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
+import importlib.resources
 import json
 import locale
 import os
@@ -30,10 +31,9 @@ import socket
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any, NoReturn
 
-from rlm_kernel.provisioners import launcher
+from rlm_kernel.provisioners import cgroups, launcher, strays
 
 _PRELOADED = """ipykernel.kernelapp ipykernel.ipkernel ipykernel.zmqshell ipykernel.iostream ipykernel.subshell_manager
     ipykernel.debugger comm jedi psutil pdb cmd bdb code faulthandler unicodedata tornado.gen tornado.locks
@@ -41,10 +41,11 @@ _PRELOADED = """ipykernel.kernelapp ipykernel.ipkernel ipykernel.zmqshell ipyker
     IPython.core.history IPython.core.magics IPython.core.oinspect IPython.extensions.storemagic
     IPython.utils.wildcard""".split()
 """What ipykernel imports until it answers."""
-_MAX_DIRECTORY_BYTES = 4096
+_MAX_REQUEST_BYTES = 16_384
 _MAX_DESCRIPTORS = 8
 _SWEEP_SECONDS = 5.0
 """How long the processes that a kernel left are killed before its end is reported in spite of them."""
+_GROUP_SECONDS = 1.0
 _UNHANDLED = {signal.SIGKILL, signal.SIGSTOP}
 
 
@@ -55,18 +56,25 @@ class _Kernel:
         pid: its process.
         link: to the host.
         directory: its private directory, removed when the host has ended.
+        group: its control group.
         status: of its exit; None while it runs.
         ended_at: when it ended, by the monotonic clock.
         is_watched: whether the host has not closed its end of the link yet.
     """
 
-    def __init__(self, pid: int, link: socket.socket, directory: str) -> None:
+    def __init__(self, pid: int, link: socket.socket, directory: str, group: list[str]) -> None:
         self.pid = pid
         self.link = link
         self.directory = directory
+        self.group = group
         self.status: int | None = None
         self.ended_at = 0.0
         self.is_watched = True
+
+    def end_group(self) -> None:
+        """Kill what it started and did not leave its control group."""
+        if self.group and cgroups.end(self.group, _GROUP_SECONDS):
+            self.group = []
 
     def tell(self, number: int) -> None:
         """Send the host a number. If it has gone, remove the directory in its place."""
@@ -127,8 +135,8 @@ class ForkServer:
 
     def _take_request(self) -> bool:
         """Fork one kernel. False: the host has ended."""
-        directory, fds, _, _ = socket.recv_fds(self._control, _MAX_DIRECTORY_BYTES, _MAX_DESCRIPTORS)
-        if not directory:
+        about, fds, _, _ = socket.recv_fds(self._control, _MAX_REQUEST_BYTES, _MAX_DESCRIPTORS)
+        if not about:
             return False
         for fd in fds:
             os.set_inheritable(fd, False)
@@ -139,8 +147,9 @@ class ForkServer:
             self._become_kernel(request, output, listening)
         for fd in (request, output, *listening):
             os.close(fd)
-        kernel = self._kernels[link] = _Kernel(pid, socket.socket(fileno=link), os.fsdecode(directory))
+        kernel = self._kernels[link] = _Kernel(pid, socket.socket(fileno=link), **json.loads(about))
         self._poll.register(link, select.POLLIN)
+        cgroups.add(kernel.group, pid)  # before the host knows of it and sends code; meanwhile ipykernel starts
         kernel.tell(pid)
         return True
 
@@ -169,6 +178,7 @@ class ForkServer:
             memory=request["memory"],
             listening=dict(zip(request["addresses"], listening, strict=True)),
             connection=request["connection"],
+            hidden=request["hidden"],
         )
 
     def _kill(self, kernel: _Kernel) -> None:
@@ -191,6 +201,8 @@ class ForkServer:
         """Tell the host of the kernels that have ended and left nothing."""
         if not (ended := self._ended()):
             return
+        for kernel in ended:
+            kernel.end_group()
         swept = not self._kill_strays()
         for kernel in ended:
             if swept or time.monotonic() > kernel.ended_at + _SWEEP_SECONDS:
@@ -203,17 +215,18 @@ class ForkServer:
     def _kill_strays(self) -> bool:
         """Kill the orphans that do not belong to a running kernel. Whether there were any."""
         running = self._running()
-        kernels = {kernel.pid for kernel in running}
-        directories = [os.fsencode(kernel.directory) + b"/" for kernel in running]
-        strays = [pid for pid in launcher.children() if pid not in kernels and not _mentions(pid, directories)]
-        for pid in strays:
+        kept = {kernel.pid for kernel in running}.union(*(cgroups.processes(kernel.group) for kernel in running))
+        directories = [os.fsencode(kernel.directory) for kernel in running]
+        left = [pid for pid in launcher.children() if pid not in kept and not strays.mentions(pid, directories)]
+        for pid in left:
             _kill(pid)
-        return bool(strays)
+        return bool(left)
 
     def _end_all(self) -> None:
         """Kill everything below this process, and remove the directories of the kernels."""
         for kernel in self._kernels.values():
             self._kill(kernel)
+            kernel.end_group()
         until = time.monotonic() + _SWEEP_SECONDS
         while (self._running() or launcher.children()) and time.monotonic() < until:
             self._kill_strays()
@@ -229,25 +242,19 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def _mentions(pid: int, directories: list[bytes]) -> bool:
-    """Whether the environment of a process names one of the directories."""
-    try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return False
-    return any(directory in environ for directory in directories)
-
-
 def main(control_fd: int) -> NoReturn:
     """Serve the host at the other end of `control_fd` until it ends."""
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals() - _UNHANDLED}
     launcher.ignore_signals()
     launcher.set_child_subreaper()
+    launcher.continue_when_host_ends()
     sys.modules["debugpy"] = None  # type: ignore[assignment]
     for name in _PRELOADED:
         with contextlib.suppress(ImportError):  # another version has no such module
             importlib.import_module(name)
     del sys.modules["debugpy"]
+    guest = importlib.resources.files("rlm_kernel.kernel").joinpath("guest.py").read_text("utf-8")
+    launcher.prepare_forks(guest, "rlm_guest.py")
     gc.collect()
     gc.freeze()
     try:

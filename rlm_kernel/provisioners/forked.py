@@ -46,6 +46,7 @@ class ForkedProcess:
     Attributes:
         pid: of the kernel.
         returncode: its exit status, as a shell reports it; None while it runs.
+        is_lost: whether its server has ended before it, so that nothing has killed what it started.
     """
 
     stdin = stdout = stderr = None
@@ -53,8 +54,12 @@ class ForkedProcess:
     def __init__(self, link: socket.socket, pid: int, server: _Server) -> None:
         self.pid = pid
         self.returncode: int | None = None
+        self.is_lost = False
         self._server = server
         self._link = link
+        self._process: psutil.Process | None = None
+        with contextlib.suppress(psutil.Error):
+            self._process = psutil.Process(pid)
         server.kernels.add(self)
 
     def poll(self) -> int | None:
@@ -62,9 +67,11 @@ class ForkedProcess:
         if self.returncode is None:
             with contextlib.suppress(BlockingIOError):
                 try:
-                    self.returncode = int(self._link.recv(64) or _LOST)
+                    reported = self._link.recv(64)
                 except ConnectionError:
-                    self.returncode = _LOST
+                    reported = b""
+                self.is_lost = not reported
+                self.returncode = int(reported or _LOST)
         return self.returncode
 
     async def wait(self) -> int:
@@ -86,6 +93,13 @@ class ForkedProcess:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def kill_lost(self) -> None:
+        """Kill a kernel that has outlived its server, and what it started."""
+        if self._process is not None:
+            with contextlib.suppress(psutil.Error):
+                for process in (self._process, *self._process.children(recursive=True)):
+                    process.kill()
+
     def close(self) -> None:
         """Let go of the kernel. It is killed if it lives."""
         self._link.close()
@@ -105,7 +119,11 @@ async def _until_readable(link: socket.socket) -> None:
 
 
 async def fork(
-    python: str, request: Mapping[str, Any], output: IO[bytes], listening: Sequence[socket.socket]
+    python: str,
+    request: Mapping[str, Any],
+    output: IO[bytes],
+    listening: Sequence[socket.socket],
+    group: Sequence[str],
 ) -> ForkedProcess:
     """Fork a kernel.
 
@@ -114,6 +132,7 @@ async def fork(
         request: `argv`, `env`, `cwd`, `memory`, `directory`, `addresses` and `connection`, as `fork_server` takes them.
         output: where the kernel's standard output and error go.
         listening: the kernel's sockets, in the order of `addresses`.
+        group: the kernel's control group.
 
     Raises:
         OSError: there is no fork server, or it does not answer.
@@ -124,7 +143,8 @@ async def fork(
         with theirs, _file_of(request) as file:
             server = _server(_kind(python, request["env"]))
             sent: list[Any] = [file, theirs, output, *listening]
-            await server.send(request["directory"], [one.fileno() for one in sent])
+            about = {"directory": request["directory"], "group": group}
+            await server.send(json.dumps(about).encode(), [one.fileno() for one in sent])
         return ForkedProcess(ours, await server.reply(ours), server)
     except BaseException:
         ours.close()
@@ -209,12 +229,12 @@ class _Server:
         """Whether it can fork."""
         return self._process.poll() is None
 
-    async def send(self, directory: str, descriptors: Sequence[int]) -> None:
+    async def send(self, about: bytes, descriptors: Sequence[int]) -> None:
         """Send a request; wait while too many are on their way."""
         async with asyncio.timeout(_START_SECONDS):
             while True:
                 with contextlib.suppress(BlockingIOError):
-                    socket.send_fds(self._control, [os.fsencode(directory)], descriptors)
+                    socket.send_fds(self._control, [about], descriptors)
                     return
                 await asyncio.sleep(0.01)
 

@@ -51,7 +51,7 @@ _OF_IPYTHON = ("kernel_mode", "startup_timeout", "subcall_timeout", "max_concurr
 """Options of the reference's `ipython` that have no effect here: every kernel is a process, and the limits of the run
 hold for sub-calls."""
 
-NOT_BUILT = ("prime", "daytona", "e2b", "agent")
+NOT_BUILT = ("prime", "daytona", "e2b")
 """Documented environments that are not implemented yet."""
 
 
@@ -159,11 +159,19 @@ class Environment:
             env = {**provisioner.get("config", {}).get("env", {}), **hashes, **self.options.get("env", {})}
             config |= {"env": env, "private_cwd": True}
             if name == "rlm-local" and self.attachable:
-                config["fork"] = False  # others connect by its connection file, and a forked kernel has none
+                config |= {"fork": False, "attachable": True}
         else:
             fields["env"] = {**fields.get("env", {}), **hashes}
         provisioner |= {"provisioner_name": name, "config": config}
         return KernelSpec(resource_dir=str(spec_folder(self.kernelspec)), **fields)
+
+    @property
+    def sees_host_files(self) -> bool:
+        """Whether its kernels read the files of this machine by the same paths: the provisioner says so."""
+        fields = _fields(self.kernelspec)
+        sees = getattr(provisioner_class(provisioner_name(fields)), "sees_host_files", None)
+        config = fields["metadata"]["kernel_provisioner"].get("config", {})
+        return sees is not None and bool(sees({**config, **self.options}))
 
     def how_to_read(self, error: str) -> str:
         """Advice for a value that the kernel cannot read. `error`: the error in the kernel."""

@@ -14,8 +14,8 @@ from rlm_kernel.types import (
     Answer,
     CellResult,
     Image,
+    Input,
     Output,
-    Prompt,
     QueryKind,
     Reply,
     RLMChatCompletion,
@@ -59,7 +59,7 @@ class RunStarted(Event):
     context_length: int
     max_iterations: int
     depth: int = 0
-    context: Prompt = field(default="", repr=False)
+    context: Input = field(default="", repr=False)
     setup: tuple[str, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     seed: int = 0
@@ -121,11 +121,19 @@ class IterationFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellStarted(Event):
-    """A code block of the reply runs. `cell` counts the cells of the run from 1."""
+    """A code block of the reply runs.
+
+    Attributes:
+        iteration: the turn.
+        cell: counts the cells of the run from 1.
+        code: what runs.
+        replaced: the code of the reply, if `on_cell` replaced it.
+    """
 
     iteration: int
     cell: int
     code: str
+    replaced: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +315,34 @@ class Notice(Event):
     """Something the user should know (a restarted kernel, a challenged answer), in one sentence."""
 
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageStarted(Event):
+    """The record of an agent's conversation: a message of the user begins.
+
+    Attributes:
+        iteration: the first turn for it; the turns of a conversation are counted through.
+        text: the message.
+    """
+
+    iteration: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFinished(Event):
+    """The record of an agent's conversation: a message has its answer, or there is none.
+
+    Attributes:
+        iteration: the last turn for it.
+        answer: the answer, or None.
+        error: why there is no answer, or None.
+    """
+
+    iteration: int
+    answer: str | None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,7 @@ class Cell:
         tools: its calls of custom tools, in the order in which they ended.
         result: what it did; None when the run was killed before its end.
         events: its events, except pieces of output.
+        replaced: the code of the model, if `on_cell` replaced it.
     """
 
     number: int
@@ -102,6 +103,7 @@ class Cell:
     tools: list[ToolUse] = field(default_factory=list)
     result: CellResult | None = None
     events: list[Event] = field(default_factory=list)
+    replaced: str | None = None
     _by_query: dict[str, Call] = field(default_factory=dict)
 
     def begin(self, started: SubcallStarted) -> None:
@@ -147,6 +149,8 @@ class Turn:
         notices: messages to the user during the turn.
         summary: the summary that replaced the conversation after this turn, or None.
         finished: the end of the turn; None when the run ended in it.
+        message: the message of a user that begins with this turn, in a conversation.
+        message_end: the end of the message, in its last turn.
     """
 
     iteration: int
@@ -157,6 +161,15 @@ class Turn:
     notices: list[str] = field(default_factory=list)
     summary: Reply | None = None
     finished: events.IterationFinished | None = None
+    message: str | None = None
+    message_end: events.MessageFinished | None = None
+
+    def take_message(self, event: events.MessageStarted | events.MessageFinished) -> None:
+        """A message of a conversation begins or ends with this turn."""
+        if isinstance(event, events.MessageStarted):
+            self.message = event.text
+        else:
+            self.message_end = event
 
 
 def sum_usage(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
@@ -179,6 +192,8 @@ def describe_ending(result: CellResult) -> str:
             return f"The cell was stopped after {format_duration(result.seconds)}: it took too long."
         case "died":
             return "The kernel died while it ran this cell."
+        case "refused":
+            return f"The cell did not run: {result.error.message if result.error else 'it was refused'}"
     dropped = result.dropped_characters
     return f"{dropped:,} characters of output were not kept." if dropped else ""
 
@@ -263,7 +278,7 @@ class Trajectory:
         conversation = self.conversation()
         return {cell: conversation[:length] for cell, length in self._summaries.items()}
 
-    def add(self, event: Event) -> None:  # noqa: C901 (one case for each kind)
+    def add(self, event: Event) -> None:  # noqa: C901, PLR0912 (one case for each kind)
         """Take the next event of the stream."""
         self.seconds = max(self.seconds, event.time)
         match event:
@@ -295,6 +310,8 @@ class Trajectory:
                 self.completion = event.completion
             case events.RunFailed():
                 self.failure, self.given_up = event.error, event.given_up
+            case events.MessageStarted() | events.MessageFinished():
+                self._turn(event.iteration).take_message(event)
             case events.CellStarted():
                 self._begin(event)
             case _:
@@ -306,7 +323,7 @@ class Trajectory:
         return self.turns[-1]
 
     def _begin(self, event: events.CellStarted) -> None:
-        cell = self._cells[event.cell] = Cell(event.cell, event.code, events=[event])
+        cell = self._cells[event.cell] = Cell(event.cell, event.code, events=[event], replaced=event.replaced)
         self._turn(event.iteration).cells.append(cell)
 
     def _add_to_cell(self, event: Event) -> None:
@@ -342,6 +359,8 @@ def events_of(run: Trajectory) -> Iterator[Event]:
     for turn in run.turns:
         reply = replies.get(turn.iteration)
         time = reply.time if reply else run.seconds
+        if turn.message is not None:
+            yield events.MessageStarted(time=time, iteration=turn.iteration, text=turn.message)
         yield events.IterationStarted(time=time, iteration=turn.iteration, messages=turn.messages)
         if reply is not None:
             yield reply
@@ -349,8 +368,7 @@ def events_of(run: Trajectory) -> Iterator[Event]:
             yield from cell.recorded_events()
         for message in turn.notices:
             yield events.Notice(time=time, message=message)
-        if turn.finished is not None:
-            yield turn.finished
+        yield from filter(None, (turn.finished, turn.message_end))
     if run.completion is not None:
         yield events.RunFinished(time=run.seconds, completion=run.completion)
     elif run.failure is not None:

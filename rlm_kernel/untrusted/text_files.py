@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import BinaryIO, Literal, NamedTuple
 
+from rlm_kernel.types import TextFile
+
 LEFT_OUT = frozenset({"node_modules", "venv", "__pycache__"})
 """Folders of installed or generated files. Hidden folders (.git, .venv) are left out, too."""
 
@@ -29,6 +31,8 @@ MAX_DEPTH = 100
 
 _PIECE = 1 << 20
 _BOM = "\ufeff"
+_EXCERPT = 500_000
+"""Characters that are kept of each end of a large file."""
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 
 Parts = tuple[str, ...]
@@ -108,6 +112,35 @@ def read_text(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
         begun = begun or bool(text)
     texts.append(decoder.decode(b"", final=True))
     return "".join(texts), read
+
+
+def scan_text(file: BinaryIO, path: str) -> TextFile:
+    """The facts about a regular file. It is read in pieces, and the memory does not depend on its size.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8, or begins with a byte order mark.
+        NotTextError: it holds a NUL byte.
+        OSError: it cannot be read.
+    """
+    about = os.fstat(file.fileno())
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    head = tail = ""
+    characters = lines = 0
+    for piece in _pieces(file, about.st_size):
+        if b"\0" in piece:
+            raise NotTextError
+        text = decoder.decode(piece)
+        if not characters and text.startswith(_BOM):
+            raise UnicodeDecodeError("utf-8", piece[:3], 0, 3, "a byte order mark")
+        characters += len(text)
+        lines += text.count("\n")
+        head += text[: _EXCERPT - len(head)]
+        tail = (tail + text)[-_EXCERPT:]
+    decoder.decode(b"", final=True)
+    between = characters - len(head)
+    end = tail[-min(_EXCERPT, between) :] if between else ""
+    lines += bool(tail) and not tail.endswith("\n")
+    return TextFile(path, about.st_size, about.st_mtime_ns, characters, lines, head + end)
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:

@@ -164,7 +164,7 @@ def test_ctrl_c_is_a_cancellation_error_with_the_draft():
 
 @pytest.mark.parametrize("prompt", [5, None, b"bytes", ("a", "tuple")])
 def test_another_prompt_is_refused(prompt):
-    with pytest.raises(ConfigError, match="prompt must be str, dict or list"):
+    with pytest.raises(ConfigError, match="prompt must be str, dict, list or a Path"):
         RLM(counting()).completion(prompt)
 
 

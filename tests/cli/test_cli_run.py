@@ -367,3 +367,22 @@ def test_git_leaves_the_usual_folder_alone_and_no_other(asking, provider, rlm):
     assert not (rlm.folder / "rlm_logs" / ".gitignore").exists()
     asking("q", "--quiet", "--log-dir", "elsewhere")
     assert not (rlm.folder / "elsewhere" / ".gitignore").exists()
+
+
+def test_a_person_confirms_each_cell_and_call(asking, provider):
+    code = "```repl\nfound = llm_query('one')\n```"
+    provider.script = ["```repl\nimport shutil\n```", code, "FINAL_VAR(found)"]
+    done = asking("q", "--confirm", stdin=b"no files, please\ny\nask nobody\n")
+    shown = done.stderr.decode()
+    assert "The model wants to run this cell:\nimport shutil\n" in shown
+    assert "The model wants to call llm_query('one')" in shown
+    assert "no files, please" in str(provider.requests[1].messages)
+    assert "ask nobody" in str(provider.requests[2].messages)
+
+
+def test_a_confirmed_cell_may_be_edited_and_without_answers_nothing_runs(asking, provider):
+    provider.script = ["```repl\nFINAL(1)\n```"]
+    assert asking("q", "--confirm", stdin=b"e\nx = 2\nFINAL(x)\n\n").stdout == b"2\n"
+    provider.script = ["```repl\nFINAL(1)\n```", "FINAL(nothing ran)"]
+    assert asking("q", "--confirm").stdout == b"nothing ran\n"
+    assert asking("q", "--confirm", "--context", "-").returncode == exit_codes.code_of(ConfigError(""))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
+
+import pytest
+from remote_clients import anthropic_lm, openai_lm
 
 from rlm_kernel.clients import encoding
 from rlm_kernel.clients.encoding import MessageEncoder, request_body
+from rlm_kernel.errors import ConfigError
 
 
 class Counting:
@@ -60,3 +65,21 @@ def test_a_body_is_the_json_of_the_request():
     messages = [b'{"role":"user","content":"\xc3\xa4"}', b"{}"]
     body = json.loads(request_body({"messages": b",".join(messages), "model": "m", "seed": 1}))
     assert body == {"model": "m", "seed": 1, "messages": [{"role": "user", "content": "ä"}, {}]}
+
+
+UNSENDABLE = [float("nan"), 1j, b"bytes", {1, 2}, Decimal("0.5"), object(), "\ud800"]
+
+
+@pytest.mark.parametrize("build", [openai_lm, anthropic_lm])
+@pytest.mark.parametrize("argument", ["sampling_args", "extra_body"])
+@pytest.mark.parametrize("value", UNSENDABLE, ids=lambda value: type(value).__name__)
+def test_a_field_that_json_cannot_represent_is_refused_by_name(build, argument, value):
+    with pytest.raises(ConfigError, match=rf"{argument}\['seed'\] cannot be sent as JSON"):
+        build("model", "key", **{argument: {"seed": value}})
+
+
+@pytest.mark.parametrize("build", [openai_lm, anthropic_lm])
+@pytest.mark.parametrize("name", ["stream", "messages"])
+def test_what_each_call_sets_may_not_be_in_the_extra_body(build, name):
+    with pytest.raises(ConfigError, match=f"extra_body may not hold {name}"):
+        build("model", "key", extra_body={name: True})

@@ -26,6 +26,7 @@ LAYERS = [
     {"trajectory"},  # the record of a run, and its readers
     {"engine"},  # the loop of a completion
     {"api"},  # class RLM
+    {"agent"},  # conversations
     {"replay"},  # a recorded run once more
     {"papermill", "viewer"},  # notebooks headless; runs in a browser
     {"cli"},  # the command line

@@ -10,9 +10,13 @@ import pytest
 import rlm
 
 PUBLIC = [
+    "AgentContext",
+    "AgentRLM",
+    "AnswerCutError",
     "AnswerSchemaError",
     "BudgetExceededError",
     "CancellationError",
+    "CellRequest",
     "ConfigError",
     "ErrorThresholdExceededError",
     "KernelError",
@@ -24,15 +28,22 @@ PUBLIC = [
     "PromptProfile",
     "RLM",
     "RLMChatCompletion",
+    "RLMEnforcementError",
     "RLMError",
     "RecordingError",
+    "Refuse",
+    "Replace",
     "Reply",
     "ScriptedLM",
     "TimeoutExceededError",
     "TokenLimitExceededError",
+    "ToolRequest",
+    "TurnLimitExceededError",
     "Usage",
     "UsageSummary",
     "__version__",
+    "create_enforced_agent",
+    "require_agent_environment",
     "view",
 ]
 
@@ -69,7 +80,7 @@ def test_each_public_name_can_be_imported(name):
 
 def test_every_error_is_found_below_the_root_of_the_tree():
     errors = [getattr(rlm, name) for name in PUBLIC if name.endswith("Error")]
-    assert len(errors) == 13
+    assert len(errors) == 16
     assert all(issubclass(error, rlm.RLMError) for error in errors)
 
 

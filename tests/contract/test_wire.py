@@ -28,6 +28,7 @@ from rlm_kernel.kernel.comm import HostComm
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import environment
 from rlm_kernel.types import Answer, CellReport, Query, QueryKind, ToolCall
+from rlm_kernel.untrusted.text_files import scan_text
 
 PAYLOADS = {"ask": protocol.AskPayload, "report": protocol.ReportPayload, "answer": protocol.AnswerPayload}
 FIELDS = {"put": {"name", "encoding"}, "stored": {"error"}}
@@ -119,7 +120,9 @@ async def talk() -> list[Crossed]:
     with pytest.MonkeyPatch.context() as patch:
         tap.attach(patch)
         async with await Session.open(environment("local", None), tap) as session:
-            for value in ("text", b"bytes", {1: ["pickle"]}):
+            with Path(__file__).open("rb") as content:
+                file = scan_text(content, __file__)
+            for value in ("text", b"bytes", {1: ["pickle"]}, file):
                 await session.set("context", value)
             await session.define(tools_of({"tool": lambda a, key: None})[0].card())
             with pytest.raises(ConfigError, match="cannot read"):

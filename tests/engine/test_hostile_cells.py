@@ -326,8 +326,9 @@ def test_a_cell_that_cuts_its_kernel_off_is_ended(survive, code):
 def test_a_cell_that_breaks_the_kernel_for_the_next_one_is_left_out_when_the_state_is_made_again(seen, code):
     what = seen(FIRST, f"{KERNEL}broke_it = 1\n{code}", "1 + 1", LAST, cell_timeout=1)
     assert what.report["answer"] == WHOLE
-    assert STILL_THERE in what.told[2]
-    assert "Lost: `kernel`, `broke_it`" in what.told[2]
+    assert STILL_THERE in what.told[1] + what.told[2]
+    # A loop that stops at once may end the kernel before the cell is reported, which then has set nothing.
+    assert "Lost: `kernel`, `broke_it`" in what.told[2] or "died while it ran this cell" in what.told[1]
 
 
 def test_a_cell_that_ends_the_kernel_only_when_it_runs_again_takes_nothing_with_it(seen, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from rlm import RLM, RLMError, ScriptedLM
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.tools import tools_of
+from rlm_kernel.trajectory import events
 
 pytestmark = pytest.mark.slow
 
@@ -241,3 +242,128 @@ async def test_using_a_persistent_rlm_twice_at_once_is_an_error():
 def test_a_persistent_rlm_at_the_greatest_depth_is_a_plain_completion():
     with RLM(ScriptedLM(["plain"]), persistent=True, max_depth=0) as rlm:
         assert rlm.completion("x").response == "plain"
+
+
+def finished(rlm, events):
+    """The answer of a completion, whose events are appended."""
+
+    async def streamed():
+        async for event in rlm.stream("two"):
+            events.append(event)
+        return events[-1].completion.response
+
+    return asyncio.run(streamed())
+
+
+LATE = """
+import asyncio, signal, subprocess, threading, time
+kept = 41
+
+def forge():
+    time.sleep(0.1)
+    for _ in range(100):
+        FINAL("forged")
+        try:
+            llm_query("billed")
+        except BaseException:
+            pass
+        time.sleep(0.01)
+
+{started}
+FINAL(1)
+"""
+
+STARTED = {
+    "thread": "threading.Thread(target=forge, daemon=True).start()",
+    "timer": "threading.Timer(0.3, forge).start()",
+    "disguised thread": "class Other(threading.Thread): __module__ = 'ipykernel.subshell'\n"
+    "Other(target=forge, daemon=True).start()",
+    "disguised task": "import ipykernel.kernelbase as base\nscope = {'forge': forge}\n"
+    "exec(compile('async def soon(): forge()', base.__file__, 'exec'), scope)\n"
+    "asyncio.get_running_loop().create_task(scope['soon']())",
+    "task": "async def soon(): forge()\nasyncio.get_running_loop().create_task(soon())",
+    "call": "asyncio.get_running_loop().call_later(0.2, forge)",
+    "executor": "asyncio.get_running_loop().run_in_executor(None, forge)",
+    "hook": "get_ipython().events.register('pre_run_cell', lambda *_: FINAL('forged'))",
+    "progress bar": "import tqdm; bar = tqdm.tqdm(range(3))",
+    "alarm": "signal.signal(signal.SIGALRM, lambda *_: forge()); signal.setitimer(signal.ITIMER_REAL, 0.2)",
+}
+
+
+@pytest.mark.parametrize("started", STARTED.values(), ids=STARTED)
+def test_what_a_question_started_neither_answers_nor_asks_in_the_next_one(started):
+    sub, notices = ScriptedLM(lambda _: "answer", model="sub"), []
+    root = ScriptedLM(
+        [cell(LATE.format(started=started)), cell("import time; time.sleep(0.5)"), cell("FINAL(kept + 1)")]
+    )
+    with RLM(root, other_backends=[sub], persistent=True) as rlm:
+        rlm.completion("one")
+        asked = len(sub.calls)
+        assert finished(rlm, notices) == "42"
+        assert len(sub.calls) == asked
+    assert not any("started again" in getattr(event, "message", "") for event in notices)
+
+
+STUBBORN = """
+import threading, time
+def forge():
+    while True:
+        try:
+            time.sleep(0.01)
+            FINAL("forged")
+        except BaseException:
+            pass
+threading.Thread(target=forge, daemon=True).start()
+lost = 1
+"""
+
+
+def test_a_thread_that_does_not_end_is_left_behind_with_its_kernel():
+    notices = []
+    root = ScriptedLM([cell("kept = 41"), cell(STUBBORN), cell("FINAL(1)"), cell("FINAL([kept, 'lost' in globals()])")])
+    with RLM(root, persistent=True) as rlm:
+        rlm.completion("one")
+        assert finished(rlm, notices) == "[41, False]"
+    assert any("left 1 thread that did not end" in getattr(event, "message", "") for event in notices)
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_processes_of_a_question_end_before_the_next_one(fork):
+    root = ScriptedLM([
+        cell(
+            "import subprocess\n"
+            "daemon = 'setsid sleep 600 >/dev/null 2>&1 & echo $!'\n"
+            "pids = [int(subprocess.run(daemon, shell=True, capture_output=True).stdout)]\n"
+            "pids.append(subprocess.Popen(['sleep', '600']).pid)\nimport os\nFINAL(os.getpid())"
+        ),
+        cell("import os, psutil\nleft = [pid for pid in pids if psutil.pid_exists(pid)"
+             " and psutil.Process(pid).status() != 'zombie']\nFINAL([os.getpid(), left])"),
+    ])  # fmt: skip
+    with RLM(root, environment_kwargs={"fork": fork}, persistent=True) as rlm:
+        kernel = rlm.completion("one").response
+        assert rlm.completion("two").response == f"[{kernel}, []]"
+
+
+EXECUTOR = """
+from concurrent.futures import ThreadPoolExecutor
+pool = ThreadPoolExecutor(2)
+pool.submit(print).result()
+"""
+KEPT = {
+    "executor": (EXECUTOR, "pool.submit(lambda: 1).result()"),
+    "figures": ("import matplotlib.pyplot as plt\nplt.plot([1])", "plt.plot([1, 2])"),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), KEPT.values(), ids=KEPT)
+def test_what_waits_for_the_next_question_is_kept(first, second):
+    notices = []
+    root = ScriptedLM([cell(first), cell("FINAL(1)"), cell(second), cell("FINAL('kept')")])
+    with RLM(root, persistent=True) as rlm:
+        rlm.completion("one")
+        assert finished(rlm, notices) == "kept"
+    assert not any("started again" in getattr(event, "message", "") for event in notices)
+    results = [event.result for event in notices if isinstance(event, events.CellFinished)]
+    assert all(result.status == "ok" for result in results)
+    shown = [output for result in results for output in result.outputs if "image/png" in output.get("data", {})]
+    assert len(shown) == first.count("plt.plot")

@@ -15,7 +15,7 @@ import pytest
 
 from rlm_kernel.kernel.process import Kernel
 from rlm_kernel.kernel.session import Session
-from rlm_kernel.provisioners import forked
+from rlm_kernel.provisioners import cgroups, forked
 from rlm_kernel.provisioners.kernelspecs import environment
 
 pytestmark = pytest.mark.skipif(not forked.can_fork({}, {}), reason="kernels are forked on Linux only")
@@ -42,8 +42,9 @@ async def test_all_kernels_of_a_host_come_from_one_server_without_threads(echo):
         assert server.num_threads() == 1
 
 
-async def test_no_file_says_how_to_connect_to_a_kernel(echo):
-    async with await local(echo) as session:
+@pytest.mark.parametrize("fork", [True, False])
+async def test_no_file_says_how_to_connect_to_a_kernel(echo, fork):
+    async with await local(echo, fork=fork) as session:
         directory = Path((await value(session, "import os; os.getcwd()")).strip("'")).parent
         assert [path for path in directory.rglob("*") if path.is_socket() or path.suffix == ".json"] == []
 
@@ -112,6 +113,79 @@ async def test_processes_that_fork_for_ever_end_with_their_kernel(echo):
     await session.run(ROLLING)
     await session.close()
     assert descendants(marker) == []
+
+
+DISOWNED = """
+import ctypes, os, subprocess
+ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
+print(subprocess.Popen(["env", "-i", "sleep", "600"], start_new_session=True).pid, os.getpid(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("has_group", [True, False])
+async def test_a_kernel_that_disowned_and_killed_its_server_ends_with_its_run(echo, monkeypatch, has_group):
+    if not has_group:
+        monkeypatch.setattr(cgroups, "make", lambda _: [])
+    session = await local(echo)
+    cell = await session.run(DISOWNED)
+    left = [psutil.Process(int(pid)) for pid in cell.stdout.split()]
+    await session.run("import os, signal; os.kill(os.getppid(), signal.SIGKILL)")
+    await session.close()
+    _, alive = psutil.wait_procs(left, timeout=5)
+    assert alive == []
+
+
+def groups():
+    """The directories of control groups of kernels, which this machine may have."""
+    return {path.name for _, parent in cgroups._parents() for path in Path(parent).glob("rlm-*")}
+
+
+@pytest.fixture(scope="module")
+def _has_groups():
+    made = cgroups.make(None)
+    cgroups.remove(made)
+    if not made:
+        pytest.skip("this machine lets this user make no control group")
+
+
+@pytest.mark.usefixtures("_has_groups")
+async def test_a_kernel_has_a_control_group_that_goes_with_it(echo):
+    before = groups()
+    async with await local(echo) as session:
+        (made,) = groups() - before
+        assert f"/{made}\\n" in await value(session, "open('/proc/self/cgroup').read()")
+    assert groups() == before
+
+
+@pytest.mark.usefixtures("_has_groups")
+async def test_a_group_of_a_killed_host_is_ended_by_the_next_start(echo):
+    host = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    mine = cgroups._of_host(os.getpid())
+    (made,) = cgroups.make(None)
+    stale = Path(made).with_name(f"{cgroups._of_host(host.pid)}-0")
+    Path(made).rmdir()
+    stale.mkdir()
+    with subprocess.Popen(["sleep", "600"]) as left:
+        cgroups.add([str(stale)], left.pid)
+        async with await local(echo):
+            assert left.poll() is None
+        host.kill()
+        host.wait()
+        async with await local(echo):
+            assert left.wait(5) == -signal.SIGKILL
+    assert not stale.exists()
+    assert mine in made
+
+
+@pytest.mark.usefixtures("_has_groups")
+async def test_shared_memory_counts_as_memory(echo):
+    async with await local(echo, memory="256m") as session:
+        if "memory" not in " ".join(session._kernel._manager.provisioner._group):
+            pytest.skip("this machine does not limit the memory of a control group")
+        cell = await session.run(
+            "import mmap\nshared = mmap.mmap(-1, 2**29)\nfor at in range(0, 2**29, 4096): shared[at] = 1"
+        )
+        assert not cell.kernel_alive
 
 
 async def test_an_orphan_that_its_kernel_disowned_ends_with_it(echo):
@@ -184,7 +258,8 @@ async def test_sixteen_kernels_at_once(echo):
     assert not any(psutil.pid_exists(int(pid)) for pid in values)
 
 
-async def test_a_kernel_that_is_killed_while_it_starts_is_started_again(echo, monkeypatch):
+@pytest.mark.parametrize("fork", [True, False])
+async def test_a_kernel_that_is_killed_while_it_starts_is_started_again(echo, monkeypatch, fork):
     start, killed = Kernel.start.__func__, []
 
     async def start_and_kill_once(cls, *arguments):
@@ -195,7 +270,7 @@ async def test_a_kernel_that_is_killed_while_it_starts_is_started_again(echo, mo
         return kernel
 
     monkeypatch.setattr(Kernel, "start", classmethod(start_and_kill_once))
-    async with await local(echo) as session:
+    async with await local(echo, fork=fork) as session:
         assert await value(session, "1 + 1") == "2"
     assert killed
 
@@ -264,6 +339,16 @@ def test_a_killed_host_of_many_kernels_leaves_nothing(kill):
         time.sleep(0.05)
 
 
+def test_a_stopped_server_ends_with_its_killed_host():
+    command = [sys.executable, "-c", KILLED_HOST.format(kill="kill(os.getpid(), signal.SIGKILL)")]
+    command[-1] = command[-1].replace("import os, subprocess; ", "import os, subprocess; os.kill(os.getppid(), 19); ")
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    sleepers = [psutil.Process(int(line.split()[0])) for line in ended.stdout.splitlines()]
+    assert len(sleepers) == 3
+    _, alive = psutil.wait_procs(sleepers, timeout=10)
+    assert alive == []
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_a_host_that_gives_up_its_rights_starts_no_kernel_with_them():
     code = """
@@ -286,3 +371,31 @@ asyncio.run(main())
 """
     ended = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert ended.stdout.split() == ["0", "65534"], ended.stderr
+
+
+async def test_a_forked_kernel_runs_the_guest_that_the_server_compiled(echo):
+    code = (
+        "import sys; server = sys.modules['rlm_kernel.provisioners.launcher']; guest = sys.modules['rlm_guest']\n"
+        "[any(part is guest.install.__code__ for part in code.co_consts) for code in server.compiled.values()]"
+    )
+    async with await local(echo) as session:
+        assert await value(session, code) == "[True]"
+
+
+@pytest.mark.parametrize("fork", [True, False])
+async def test_the_kernel_logs_nothing_below_the_level_that_is_shown(echo, fork):
+    code = "(app := __import__('ipykernel').kernelapp.IPKernelApp.instance()).log.isEnabledFor(app.log_level - 1)"
+    async with await local(echo, fork=fork) as session:
+        await session.run("import ipykernel.kernelapp")
+        assert await value(session, code) == "False"
+
+
+@pytest.mark.parametrize("fork", [True, False])
+async def test_our_arguments_are_not_parsed_and_hold(echo, fork):
+    code = """
+app = get_ipython().parent.parent
+print(app.config.HistoryManager.enabled, get_ipython().history_manager.enabled, app.kernel._execute_sleep)
+print(app.cli_config, len(app.connection_file) > 0)
+"""
+    async with await local(echo, fork=fork) as session:
+        assert (await session.run(code)).stdout == "False False 0.0\n{} True\n"

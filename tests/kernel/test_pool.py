@@ -26,6 +26,8 @@ def pooled():
 
 async def full():
     async with asyncio.timeout(60):
+        while len(pooled()) < 2:
+            await asyncio.sleep(0.01)
         await asyncio.wait(pooled())
 
 
@@ -37,6 +39,7 @@ async def test_a_kernel_is_taken_once_and_replaced(open_pooled):
             assert (await session.run("'x' in globals()")).value == "False"
             await session.run("x = 1")
     assert len(seen) == 3
+    await full()
     assert len(pooled()) == 2
 
 
@@ -75,6 +78,7 @@ async def test_more_at_once_than_the_pool_has_get_one_each(open_pooled):
     for session in sessions:
         await session.close()
     assert len(seen) == 5
+    await full()
     assert len(pooled()) == 2
 
 
@@ -132,3 +136,28 @@ async def test_a_kernel_that_nobody_waits_for_any_more_is_ended(open_pooled):
         assert all(task.done() for task in kept)
         await pool.close()
         assert all(task.done() and (task.cancelled() or task.result().died.done()) for task in {*started, *kept})
+
+
+async def test_the_guest_is_in_a_kernel_before_it_is_taken(open_pooled):
+    async with await open_pooled():
+        await full()
+        sent, channels = [], pooled()[0].result().channels
+        send = channels.send
+        channels.send = lambda *content, **more: sent.append(content) or send(*content, **more)
+        async with await open_pooled() as session:
+            assert session._kernel.channels is channels
+            assert sent == []
+            assert (await session.run("print(llm_query('abc'))")).stdout == "ABC\n"
+
+
+async def test_while_a_cell_runs_only_those_who_wait_get_a_kernel_started(open_pooled):
+    async with await open_pooled() as first:
+        running = asyncio.create_task(first.run("import time\nwhile not globals().get('over'): time.sleep(0.01)"))
+        await asyncio.sleep(2 * pool.REFILL_SECONDS)
+        async with await open_pooled() as other:
+            assert (await other.run("1 + 1")).value == "2"
+            await asyncio.sleep(2 * pool.REFILL_SECONDS)
+            assert pooled() == []
+        await first.set("over", value=True)
+        assert (await running).status == "ok"
+        await full()

@@ -181,3 +181,20 @@ def test_a_persistent_kernel_is_kept_for_the_next_cell(notebook):
     assert notebook.run("%%rlm -b keeps -c text --persistent -o out\nSecond?").error is None
     assert notebook.value("out.answer") == "'7'"
     notebook.run("get_ipython().magics_manager.registry['RLMMagics'].close()")
+
+
+def test_a_person_confirms_in_the_cell(notebook):
+    notebook.run(
+        "import threading\nasked, said = [], iter(['not this', 'y'])\n"
+        "def answer(question=''):\n"
+        "    asked.append((question, threading.current_thread() is threading.main_thread()))\n"
+        "    return next(said)\n"
+        "typed, get_ipython().kernel.raw_input = get_ipython().kernel.raw_input, answer\n"
+        "careful = leader(cell('first = 1'), cell('FINAL(2)'))"
+    )
+    ran = notebook.run("%%rlm -b careful -o out --confirm\nCount.")
+    notebook.run("get_ipython().kernel.raw_input = typed")
+    assert ran.error is None
+    assert notebook.value("out.answer") == "'2'"
+    assert notebook.value("[main for _, main in asked]") == "[True, True]"
+    assert notebook.value("'first = 1' in asked[0][0], 'not this' in str(careful.calls[1].messages)") == "(True, True)"

@@ -1,15 +1,13 @@
 """The user's documents are the contract: their Python code is run as it stands.
 
 `documents/` holds them word for word. Each block of code is run in the role of a reader who follows the page, with the
-paid provider replaced by one on loopback that the environment names. A block that waits for another issue is a strict
-expected failure: it must fail with the error that names the issue, and the suite turns red when it stops to.
+paid provider replaced by one on loopback that the environment names.
 """
 
 from __future__ import annotations
 
 import ast
 import asyncio
-import contextlib
 import inspect
 import os
 import re
@@ -172,26 +170,9 @@ def redirected(connect, instead):
 
 
 @dataclass(frozen=True)
-class Awaits:
-    """What is missing today: the error, words of its message, and the issue that brings the missing thing."""
-
-    issue: str
-    error: type[Exception] = NotImplementedError
-    says: str = ""
-
-    @property
-    def words(self) -> str:
-        return self.says or self.issue
-
-
-AGENTS = Awaits("agents", ImportError, "create_enforced_agent")
-
-
-@dataclass(frozen=True)
 class Case:
     place: str
     promise: Callable[[Reader], None]
-    awaits: Awaits | None = None
     needs: str | None = None  # a fixture: the place in which the kernel runs
 
     @property
@@ -349,7 +330,10 @@ def summarizes(reader: Reader) -> None:
 
 
 def chats(reader: Reader) -> None:
-    assert reader.capsys.readouterr().out
+    assert "user_info" in reader.capsys.readouterr().out
+    history = reader.names["agent"].get_conversation_history()
+    assert [message["role"] for message in history] == ["user", "assistant"]
+    reader.names["agent"].close()
 
 
 CASES = [
@@ -383,7 +367,7 @@ CASES = [
     Case("002:396", defines_values),
     Case("002:409", logs_the_run),
     Case("003:30", prints_the_powers),
-    Case("003:47", chats, AGENTS),
+    Case("003:47", chats),
     Case("003:88", logs_the_run),
 ]
 
@@ -395,33 +379,14 @@ SIGNATURES = {
 }
 
 
-def parameter(case: Case) -> Any:
-    if case.awaits is None:
-        return pytest.param(case, id=case.id)
-    reason = f"comes with the issue “{case.awaits.issue}”"
-    return pytest.param(case, id=case.id, marks=pytest.mark.xfail(raises=case.awaits.error, strict=True, reason=reason))
-
-
-@contextlib.contextmanager
-def failing_as_announced(awaits: Awaits | None) -> Iterator[None]:
-    """Make a failure for another reason than the announced one an error of another type."""
-    try:
-        yield
-    except (NotImplementedError, ImportError) as error:
-        if awaits is None or awaits.words not in str(error):
-            raise AssertionError(f"it failed for another reason: {error!r}") from error
-        raise
-
-
 # The documents' Claude has been retired; the SDK says so.
 @pytest.mark.filterwarnings("ignore:The model 'claude-sonnet-4-20250514' is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("case", [parameter(case) for case in CASES])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
 def test_a_block_of_the_documents_keeps_its_promise(case, reader, request):
     if case.needs is not None:
         request.getfixturevalue(case.needs)
-    with failing_as_announced(case.awaits):
-        reader.runs(BLOCKS[case.place].code)
-        case.promise(reader)
+    reader.runs(BLOCKS[case.place].code)
+    case.promise(reader)
 
 
 def test_the_first_call_finds_its_key_in_the_env_file(reader):
@@ -430,12 +395,6 @@ def test_the_first_call_finds_its_key_in_the_env_file(reader):
     reader.runs(BLOCKS["002:81"].code)
     prints_the_number(reader)
     assert reader.provider.requests[0].headers["authorization"] == "Bearer from-the-file"
-
-
-def test_another_reason_is_no_expected_failure():
-    for error in (NotImplementedError("limits come with another issue"), ImportError("No module named 'openai'")):
-        with pytest.raises(AssertionError, match="another reason"), failing_as_announced(AGENTS):
-            raise error
 
 
 def test_every_block_of_the_documents_is_used():

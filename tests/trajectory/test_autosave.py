@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -190,3 +192,9 @@ def test_a_run_is_no_slower_for_it(tmp_path):
     release.set()
     file.close()
     assert "turn 499" in (tmp_path / "x.ipynb").read_text()
+
+
+def test_the_start_of_a_log_does_not_wait_for_the_import_of_nbformat(tmp_path):
+    code = "import sys; from rlm.logger import RLMLogger as L; L(sys.argv[1]).start({}).close(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "nbformat" not in done.stdout.split()

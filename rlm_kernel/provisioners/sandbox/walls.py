@@ -73,6 +73,15 @@ def choose(asked: bool | Sandbox) -> Sandbox | None:
     raise ConfigError(f"sandbox={asked!r} is not possible on this machine. {reasons}.")
 
 
+def wall_of(option: bool | Sandbox | None) -> Sandbox | None:
+    """The wall of a kernel with this option: None as an option is the default of this machine, as a result no wall.
+
+    Raises:
+        ConfigError: this machine does not have it.
+    """
+    return choose(in_environment() if option is None else option)
+
+
 def in_environment() -> bool | Sandbox:
     """The default of this machine: `RLM_SANDBOX` is 1, or the name of a sandbox.
 

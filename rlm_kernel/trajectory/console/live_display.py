@@ -58,7 +58,7 @@ class ConsoleView:
         self._stop_moving()
         self._screen.leave()
 
-    def __call__(self, event: events.Event) -> None:
+    def __call__(self, event: events.Event) -> None:  # noqa: C901 (one case for each kind)
         """Draw an event."""
         subcalls = self._progress.subcalls
         self._progress(event)
@@ -79,6 +79,8 @@ class ConsoleView:
                 self._print(*calls, render.output(event.result))
             case events.Notice():
                 self._print(render.notice(event.message))
+            case events.MessageStarted():
+                self._print(render.message(event.text))
             case events.RunFinished():
                 self._draw_answer(event)
             case events.RunFailed():

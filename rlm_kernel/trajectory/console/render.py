@@ -104,6 +104,11 @@ def subcalls(done: Subcalls, seconds: float) -> RenderableType:
     return Group(_with_mark("↳", title, "cyan"), *samples)
 
 
+def message(text: str) -> RenderableType:
+    """A message of the user in a conversation."""
+    return Group("", _panel(clip_lines(text, 20, 10), "message", "", "cyan"))
+
+
 def notice(message: str) -> RenderableType:
     """A message for the user."""
     return _with_mark("!", _styled(clip_lines(message, 20, 10), "yellow"), "yellow")

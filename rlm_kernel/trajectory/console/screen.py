@@ -43,6 +43,10 @@ class Screen:
         with _drawing(self.console, self._lock):
             self.console.print(Group(*blocks))
 
+    def keep_still(self) -> None:
+        """Have no moving part from now on: somebody types on this terminal."""
+        self._live = False
+
     def join(self) -> int:
         """Count one more view. Returns how many there are now."""
         with self._lock:

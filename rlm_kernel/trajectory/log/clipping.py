@@ -12,7 +12,7 @@ from rlm_kernel.text import clip
 
 KEPT = frozenset({
     "metadata", "context", "kernel_ready", "asked", "reply", "cell", "cell_result", "iteration", "summary", "notice",
-    "finished", "failed",
+    "finished", "failed", "message", "message_end",
 })  # fmt: skip
 """The types of the lines that are still written."""
 

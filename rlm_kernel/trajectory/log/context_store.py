@@ -5,19 +5,22 @@ The log `logs/rlm_2026-11-20_12-00-00_1f0c2a9b.jsonl` names `contexts/9f86d081â€
 
 from __future__ import annotations
 
+import codecs
+import errno
 import hashlib
 import json
 import pickle
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.errors import RecordingError
-from rlm_kernel.trajectory.log.atomic_files import is_there, write_whole
+from rlm_kernel.trajectory.log.atomic_files import copy_whole, is_there, write_whole
 from rlm_kernel.trajectory.log.reader import ContextEncoding, StoredContext
-from rlm_kernel.types import Prompt
+from rlm_kernel.types import Input, Prompt, TextFile
 from rlm_kernel.untrusted import json_text
 
 FOLDER = "contexts"
@@ -26,12 +29,16 @@ EMBEDDED_BYTES = 20_000
 MAX_BYTES = 2**32
 """Limit of a file that is read: another user may have put a sparse file next to the log."""
 
+_PIECE_BYTES = 1 << 20
+_MAX_SECRET_CHARACTERS = 20_000
+"""A longer secret may lie across two pieces of a file and is not found."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIXES: dict[ContextEncoding, str] = {"text": ".txt", "json": ".json", "pickle": ".pickle"}
 
 
 def store(
-    context: Prompt,
+    context: Input,
     folder: Path | None,
     redact: Callable[[str], str] = str,
     may_take: Callable[[int], bool] = lambda _: True,
@@ -47,6 +54,8 @@ def store(
     Raises:
         OSError: it could not be written.
     """
+    if isinstance(context, TextFile):
+        return _store_file(context, folder, redact, may_take)
     encoding, content = encode(context)
     sha256, size = hashlib.sha256(content).hexdigest(), len(content)
     # A pickle holds text as UTF-8, between other bytes.
@@ -58,11 +67,46 @@ def store(
     if folder is None:
         return StoredContext(sha256, encoding, size)
     name = _name(sha256, encoding)
-    if not is_there(folder / name, content):
+    if not is_there(folder / name, size):
         if not may_take(size):
             return StoredContext(sha256, encoding, size, left_out=True)
         write_whole(folder / name, content)
     return StoredContext(sha256, encoding, size, file=name)
+
+
+def _store_file(
+    file: TextFile, folder: Path | None, redact: Callable[[str], str], may_take: Callable[[int], bool]
+) -> StoredContext:
+    """Store a copy of a file. The system copies it, and memory does not depend on its size."""
+    path = Path(file.path)
+    sha256, is_secret = _examine(path, redact)
+    stored = StoredContext(sha256, "text", file.size)
+    if is_secret:
+        return replace(stored, redacted=True)
+    if folder is None:
+        return stored
+    name = _name(sha256, "text")
+    if not is_there(folder / name, file.size):
+        if not may_take(file.size):
+            return replace(stored, left_out=True)
+        copy_whole(folder / name, path)
+    now = path.stat()
+    if (now.st_size, now.st_mtime_ns) != (file.size, file.modified):
+        raise OSError(errno.EBUSY, "the file of the context was changed while it was stored", file.path)
+    return replace(stored, file=name)
+
+
+def _examine(path: Path, redact: Callable[[str], str]) -> tuple[str, bool]:
+    """The hash of a file in UTF-8, and whether it holds a secret."""
+    sha256, end, is_secret = hashlib.sha256(), "", False
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    with path.open("rb") as content:
+        while piece := content.read(_PIECE_BYTES):
+            sha256.update(piece)
+            text = end + decoder.decode(piece)
+            is_secret = is_secret or redact(text) is not text
+            end = text[-_MAX_SECRET_CHARACTERS:]
+    return sha256.hexdigest(), is_secret
 
 
 def load(stored: StoredContext | None, folder: Path) -> tuple[ContextEncoding, bytes]:

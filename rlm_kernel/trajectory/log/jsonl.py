@@ -38,6 +38,8 @@ KINDS: dict[type[Event], str] = {
     events.IterationFinished: "iteration",
     events.Compacted: "summary",
     events.Notice: "notice",
+    events.MessageStarted: "message",
+    events.MessageFinished: "message_end",
     events.ChildEvent: "child",
     events.RunFinished: "finished",
     events.RunFailed: "failed",
@@ -62,16 +64,16 @@ _LEFT_OUT = {events.RunStarted: ("context",), events.SubcallAnswered: ("prompt",
 def line_of(event: Event) -> dict[str, Any] | None:
     """The line of an event, or None for one that is not recorded."""
     kind = KINDS.get(type(event))
-    if kind is None:
-        return None
     match event:
+        case _ if kind is None:
+            return None
         case events.ChildEvent():
             inner = line_of(event.event)
             where = {"cell": event.cell, "query": event.query, "index": event.index}
             return None if inner is None else {"type": kind, "time": event.time, **where, "line": inner}
         case events.RunFinished():
-            fields = event.completion.to_dict()
-            return {"type": kind, "time": event.time, **{key: fields[key] for key in fields.keys() - _NOT_REPEATED}}
+            outcome = event.completion.to_dict()
+            return {"type": kind, "time": event.time, **{key: outcome[key] for key in outcome.keys() - _NOT_REPEATED}}
         case events.RunFailed(error=error):
             partial = getattr(error, "partial_answer", None)
             failure = {"error_type": type(error).__name__, "error": str(error), "partial_answer": partial}
@@ -79,7 +81,10 @@ def line_of(event: Event) -> dict[str, Any] | None:
             return {"type": kind, "time": event.time, **failure, **given_up}
         case events.SubcallStarted():
             return prompt_store.shortened({"type": kind, **_fields_of(event)})
-    return {"type": kind, **_fields_of(event)}
+    fields = _fields_of(event)
+    if fields.get("replaced", "") is None:  # the code of most cells is the model's
+        del fields["replaced"]
+    return {"type": kind, **fields}
 
 
 def text_of(line: dict[str, Any]) -> str:

@@ -81,6 +81,7 @@ class RLMLogger:
         keys: Iterable[str] = (),
         forked_from: Mapping[str, Any] | None = None,
         continues: str | None = None,
+        agent: Mapping[str, Any] | None = None,
     ) -> RunLog:
         """Begin the log of a completion. If the folder cannot be written, it warns once and the run continues.
 
@@ -89,6 +90,7 @@ class RLMLogger:
             keys: secrets that may be in no line.
             forked_from: the run that this one resumes.
             continues: the run whose kernel this one uses, of a persistent `RLM`.
+            agent: about the agent whose conversation it is, or None.
         """
         redact = Redactor({*keys, *secrets_of(os.environ), *named_secrets(configuration)})
         shown = without_secrets(configuration)
@@ -102,6 +104,7 @@ class RLMLogger:
             "configuration": shown,
             "forked_from": forked_from,
             "continues": continues,
+            **({} if agent is None else {"agent": dict(agent)}),
         }
         del about["root_model"]  # the run's own events name it
         log = self._latest = RunLog(about, redact)
@@ -120,7 +123,7 @@ class RLMLogger:
             return
         self.log_file_path = str(path)
         if self._notebook:
-            from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave  # imports nbformat
+            from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 
             log.add(NotebookAutosave(path.with_suffix(".ipynb"), log.about, log.redact, quota=quota))
             self.notebook_path = str(path.with_suffix(".ipynb"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlm_kernel.errors import RecordingError
+from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import clipping, jsonl, prompt_store, signature
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.untrusted import json_text
@@ -110,6 +111,17 @@ def read_log(path: str | Path) -> Recording:
     if not metadata:
         raise RecordingError(f"{log} holds no run: it has no line of the type 'metadata'. {_KNOWN}")
     return Recording(log, metadata, context, trajectory, check.flaw, clipped_at)
+
+
+def events_of_log(log: Path) -> list[Event]:
+    """The events of a log that `read_log` can read, in their order."""
+    known: dict[str, str | None] = {}
+    found = []
+    for _, line in _lines(log, signature.Check()):
+        if line.get("type") != "context":
+            _restore_prompts(line, log.parent, known)
+            found.append(jsonl.event_of(line))
+    return found
 
 
 def _restore_prompts(line: dict[str, Any], folder: Path, known: dict[str, str | None]) -> None:

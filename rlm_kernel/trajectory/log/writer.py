@@ -25,7 +25,7 @@ from rlm_kernel.trajectory.log.quota import Quota
 from rlm_kernel.trajectory.log.redaction import Redactor
 from rlm_kernel.trajectory.log.signature import Chain
 from rlm_kernel.trajectory.tree import Trajectory
-from rlm_kernel.types import Image, Prompt
+from rlm_kernel.types import Image, Input
 
 IMAGES = "images"
 
@@ -67,7 +67,7 @@ class LogWriter:
         self._quota = quota or Quota()
         self._chain = None if key is None else Chain(key)
         self._tell = tell
-        self._context: Prompt | None = None
+        self._context: Input | None = None
         self._pictures: dict[Hashable, tuple[Image, ...]] = {}
         self._clipped = False
         self._run = Trajectory()
@@ -203,21 +203,21 @@ class LogWriter:
             name = f"{image.sha256}.{image.media_type.removeprefix('image/')}"
             self._store(f"{IMAGES}/{name}", image.data)
 
-    def _store_prompt(self, prompt: Prompt) -> None:
+    def _store_prompt(self, prompt: Input) -> None:
         content = prompt_store.encoded(prompt) if isinstance(prompt, str) else None
         if content is not None:
             self._store(prompt_store.file_of(content), content)
 
     def _store(self, name: str, content: bytes) -> None:
         path = self._path.parent / name
-        if is_there(path, content):
+        if is_there(path, len(content)):
             return
         if not self._clipped and self._quota.take(len(content)):
             write_whole(path, content)
         else:
             self._tell_that_it_is_clipped()
 
-    def _store_context(self, context: Prompt) -> None:
+    def _store_context(self, context: Input) -> None:
         """Store the input in a thread, because hashing and writing it must not block the engine's loop."""
 
         def work() -> None:

@@ -17,8 +17,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log.atomic_files import write_whole
@@ -31,7 +29,7 @@ from rlm_kernel.trajectory.tree import Trajectory
 SECONDS = 1.0
 """Seconds between two writes during the run."""
 
-SHARE = 10
+SHARE = 50
 """A notebook that takes long to make is made less often: at most this part of the time goes into it."""
 
 _UNREAD = (events.ModelText, events.CellOutput)
@@ -164,6 +162,8 @@ class _Notebooks:
 
     def write(self) -> None:
         """Write the notebooks that changed, and before the first one the file that replays them."""
+        import nbformat  # takes long, and the start of a run does not wait for it
+
         if not self._written:
             write_replay_code(self._folder)
         for run, identity in runs(self._run, self._identity):

@@ -76,10 +76,13 @@ def turn_cells(turn: Turn, place: Place) -> Iterator[NotebookCell]:
     """The cells of a turn."""
     name = f"t{turn.iteration:03d}"
     about: dict[str, Any] = {"turn": turn.iteration}
+    if turn.message is not None:
+        yield _message("message", turn.message, turn, place)
     heading = f"## Turn {turn.iteration}"
     if turn.reply is None:
         text = "The run ended before the model replied." if place.over else "The model is writing its reply."
         yield markdown_cell(f"{name}-model", "model", f"{heading}\n\n*{text}*", place, **about)
+        yield from (code_cell(turn, index, place) for index in range(len(turn.cells)))
     else:
         facts = f"{heading}\n\n{markdown.small(_facts(turn.reply, turn.seconds))}"
         about |= {"usage": dataclasses.asdict(turn.reply.usage), "model": turn.reply.model}
@@ -89,6 +92,16 @@ def turn_cells(turn: Turn, place: Place) -> Iterator[NotebookCell]:
         yield markdown_cell(f"{name}-n{number}", "notice", quoted, place, turn=turn.iteration)
     if turn.summary is not None:
         yield _summary(turn, turn.summary, place)
+    if turn.message_end is not None:
+        answer, error = turn.message_end.answer, turn.message_end.error
+        yield _message("answer", f"No answer: {error}" if answer is None else answer, turn, place)
+
+
+def _message(role: str, text: str, turn: Turn, place: Place) -> NotebookCell:
+    """A message of the user in a conversation, or its answer."""
+    shown = markdown.prose(markdown.clip_text(text, MAX_PROSE), breaks=True) or "*(empty)*"
+    source = f"# Message\n\n{shown}" if role == "message" else f"**Answer**\n\n{shown}"
+    return markdown_cell(f"t{turn.iteration:03d}-{role}", role, source, place, turn=turn.iteration)
 
 
 def _reply_cells(turn: Turn, facts: str, place: Place, about: dict[str, Any]) -> Iterator[NotebookCell]:
@@ -146,6 +159,8 @@ def code_cell(turn: Turn, index: int, place: Place) -> NotebookCell:
     cell = turn.cells[index]
     result = cell.result
     about = {"role": "code", "turn": turn.iteration, "cell": cell.number, "status": status(cell)}
+    if cell.replaced is not None:
+        about["replaced"] = cell.replaced
     metadata: dict[str, Any] = {"rlm": about}
     if tags := _tags(cell):
         metadata["tags"] = tags

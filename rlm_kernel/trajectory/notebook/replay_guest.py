@@ -143,7 +143,7 @@ def show_again(shell: Any) -> None:
         else:
             shell.display_pub.publish(output["data"], output["metadata"])
     status = result.get("status")  # a log is untrusted
-    ended = status if status in ("error", "timeout", "died") else "unfinished"
+    ended = status if status in ("error", "timeout", "died", "refused") else "unfinished"
     text = f"Not run again: in the run this cell did not end by itself ({ended})."
     shell.display_pub.publish({"text/plain": text, "text/markdown": f"*{text}*"}, {"rlm": {"role": "ending"}})
 

@@ -69,7 +69,7 @@ def write_replay_code(folder: Path) -> None:
     """
     name, content = replay_code()
     path = folder / name
-    if not (is_there(path, content) and path.read_bytes() == content):
+    if not (is_there(path, len(content)) and path.read_bytes() == content):
         write_whole(path, content)
 
 

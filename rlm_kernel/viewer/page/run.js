@@ -166,6 +166,8 @@ const TAKERS = {
     turn.answer = textOrNull(line.answer ?? line.final_answer);
   },
   summary: (run, line) => (run.turn(line.iteration).summary = replyOf(line.reply).text),
+  message: (run, line) => run.turn(number(line.iteration)).notices.push(`Message: ${textOf(line.text)}`),
+  message_end: (run, line) => line.error && run.turn(number(line.iteration)).notices.push(`No answer: ${textOf(line.error)}`),
   notice: (run, line) => run.turn(run.turns.at(-1)?.iteration ?? 1).notices.push(textOf(line.message)),
   child,
   finished: (run, line) => Object.assign(run, { answer: textOf(line.response), usage: summaryOf(line.usage_summary) }),
