@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rlm import RLM, ScriptedLM
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners import cgroups
 from rlm_kernel.provisioners.kernelspecs import environment
 from rlm_kernel.provisioners.sandbox import walls
 
@@ -155,3 +157,46 @@ def test_the_doctor_says_what_there_is():
 )
 def test_the_reference_s_ipython_is_local(options):
     assert environment("ipython", options) == environment("local", None)
+
+
+async def test_no_file_and_no_argument_holds_the_key(sandbox, echo):
+    async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
+        provisioner = session._kernel._manager.provisioner
+        key = bytes(provisioner.connection_info["key"])
+        watchdog = psutil.Process(provisioner.process.pid)
+        commands = [" ".join(process.cmdline()) for process in (watchdog, *watchdog.children(recursive=True))]
+        files = [file for file in provisioner.directory.rglob("*") if not file.is_dir()]
+        assert len(commands) >= 2
+        assert not any(key.decode() in command for command in commands)
+        assert not any(file.is_socket() or key in file.read_bytes() for file in files)
+
+
+async def test_the_end_of_a_question_ends_what_has_left_its_parents(sandbox, echo):
+    async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
+        assert await session.end_question() == ""
+        mark = f"sleep 60{os.getpid()}"
+        await session.run(f"import subprocess; x = 42; subprocess.run('setsid {mark} &', shell=True)")
+        assert running(mark)
+        assert await session.end_question() == ""
+        assert not running(mark)
+        assert (await session.run("x")).value == "42"
+
+
+async def test_the_kernel_is_in_its_control_group(sandbox, echo):
+    async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
+        provisioner = session._kernel._manager.provisioner
+        if not provisioner._group:
+            pytest.skip("this machine gives no control group")
+        below = psutil.Process(provisioner.process.pid).children(recursive=True)
+        assert {process.pid for process in below} <= set(cgroups.processes(provisioner._group))
+    assert not Path(provisioner._group[0]).exists()
+
+
+def running(mark):
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if " ".join(p.info["cmdline"] or []) == mark]
+
+
+def test_a_context_given_as_a_path_is_read_by_the_host(sandbox, tmp_path):
+    (tmp_path / "text").write_text("from a file")
+    with RLM(ScriptedLM(["```repl\nFINAL(context)\n```"]), environment_kwargs={"sandbox": sandbox}) as rlm:
+        assert rlm.completion(tmp_path / "text").response == "from a file"
