@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from rlm import RLM, ScriptedLM
+from rlm_kernel import inputs
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners import cgroups
@@ -176,7 +178,9 @@ async def test_the_end_of_a_question_ends_what_has_left_its_parents(sandbox, ech
         assert await session.end_question() == ""
         mark = f"sleep 60{os.getpid()}"
         await session.run(f"import subprocess; x = 42; subprocess.run('setsid {mark} &', shell=True)")
-        assert running(mark)
+        async with asyncio.timeout(10):
+            while not running(mark):
+                await asyncio.sleep(0.01)
         assert await session.end_question() == ""
         assert not running(mark)
         assert (await session.run("x")).value == "42"
@@ -197,6 +201,6 @@ def running(mark):
 
 
 def test_a_context_given_as_a_path_is_read_by_the_host(sandbox, tmp_path):
-    (tmp_path / "text").write_text("from a file")
-    with RLM(ScriptedLM(["```repl\nFINAL(context)\n```"]), environment_kwargs={"sandbox": sandbox}) as rlm:
-        assert rlm.completion(tmp_path / "text").response == "from a file"
+    (tmp_path / "text").write_text("text" * inputs.SMALL_BYTES)  # a plain local kernel would read it itself
+    with RLM(ScriptedLM(["```repl\nFINAL(context[:4])\n```"]), environment_kwargs={"sandbox": sandbox}) as rlm:
+        assert rlm.completion(tmp_path / "text").response == "text"
