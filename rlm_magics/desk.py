@@ -6,6 +6,8 @@ import queue
 from concurrent.futures import Future
 from typing import Self
 
+from rlm_kernel.text import plain
+
 
 class Desk:
     """Passes questions from the threads of a run to the cell that waits for it. Open within a `with` block."""
@@ -31,7 +33,7 @@ class Desk:
         while not self._waiting.empty():
             question, answer = self._waiting.get()
             try:
-                answer.set_result(input(question))
+                answer.set_result(input(plain(question)))
             finally:
                 if not answer.done():
                     answer.set_result("")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -33,42 +34,42 @@ class Connection:
     def __init__(self, open_client: Callable[[], Any], errand: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         self._open_client = open_client
         self._run_errand = errand
-        self._opening: asyncio.Task[_Opened] | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._openings: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[_Opened]] = WeakKeyDictionary()
+        self._closings: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
 
     async def client(self) -> Any:
         """The client of the running loop. If opening it fails, the error is raised, and the next call tries again."""
-        self._follow_loop()
-        if self._opening is None or _has_failed(self._opening):
-            self._opening = asyncio.create_task(self._open())
-        if self._opening.done():
-            return self._opening.result().client
+        loop = asyncio.get_running_loop()
+        opening = self._openings.get(loop)
+        if opening is None or _has_failed(opening):
+            self._openings[loop] = opening = asyncio.create_task(self._open())
+        if opening.done():
+            return opening.result().client
         # Shielded here and below: a thread cannot be cancelled, and `close` must find the client that it opens.
-        return (await asyncio.shield(self._opening)).client
+        return (await asyncio.shield(opening)).client
 
     async def close(self) -> None:
-        """Close the client, also one that is still being opened. A later call opens a new one."""
-        self._follow_loop()
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            self._closing = asyncio.create_task(_close(opening, after=self._closing))
-        if (closing := self._closing) is not None:
+        """Close the clients, also one that is still being opened. A later call opens a new one.
+
+        The clients of other loops are closed there, without waiting for that.
+        """
+        here = asyncio.get_running_loop()
+        for loop in list(self._openings):
+            opening = self._openings.pop(loop)
+            if loop is here:
+                self._closings[here] = asyncio.create_task(_close(opening, after=self._closings.get(here)))
+            elif loop.is_running():
+                asyncio.run_coroutine_threadsafe(_close(opening, after=None), loop)
+        if (closing := self._closings.get(here)) is not None:
             try:
                 await asyncio.shield(closing)
             finally:
-                if closing.done() and closing is self._closing:
-                    self._closing = None
+                if closing.done() and closing is self._closings.get(here):
+                    del self._closings[here]
 
     async def _open(self) -> _Opened:
         client = await asyncio.to_thread(self._open_client)
         return _Opened(client, asyncio.create_task(self._run_errand(client)))
-
-    def _follow_loop(self) -> None:
-        """Forget the client of another loop than the running one."""
-        if self._loop is not asyncio.get_running_loop():
-            self._loop = asyncio.get_running_loop()
-            self._opening = self._closing = None
 
 
 async def _close(opening: asyncio.Task[_Opened], after: asyncio.Task[None] | None) -> None:

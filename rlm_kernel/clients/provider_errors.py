@@ -84,6 +84,7 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         "RecursionError": _NOT_AN_API,  # JSON that is nested too deeply
         "TimeoutException": "No data for {timeout:g} s: raise timeout in backend_kwargs.",
         "HTTPError": _BROKEN_OFF,
+        "ClientError": _BROKEN_OFF,  # aiohttp's base, where the SDK's transport does not convert it
     }
 )
 

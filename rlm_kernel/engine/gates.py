@@ -1,7 +1,9 @@
 """A hand on what the models do: each cell, sub-call and call of a tool may be let through, replaced or refused.
 
-def on_cell(cell: CellRequest) -> Decision:
-return Refuse("no files are deleted here") if "rmtree" in cell.code else True
+    def on_cell(cell: CellRequest) -> Decision:
+        return Refuse("no files are deleted here") if "rmtree" in cell.code else True
+
+`RLM(..., on_cell=on_cell)` asks it before each cell.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ import re
 from rlm_kernel.errors import AnswerCutError
 from rlm_kernel.parsing import RUN_LANGUAGES, ParsedReply, TextAnswer, parse, without_thinking
 
-_FINAL = re.compile(r"[ \t>*_`]*+(FINAL_VAR|FINAL)\(")
-_MAYBE_FINAL = re.compile(r"[ \t>*_`]*+F?I?N?A?L?_?V?A?R?\Z")
-_FENCE = re.compile(r" {0,3}(?:`{3,}+|~{3,}+)[ \t]*+\{?\.?([\w+-]*+)[^`\n]*+\n")
-_MAYBE_FENCE = re.compile(r" {0,3}(?:`{1,}+|~{1,}+)")
-_THOUGHT = re.compile(r"[ \t]*+<(think|thinking|reasoning)>")
-_MAYBE_THOUGHT = re.compile(r"[ \t]*+<[a-z]{0,9}\Z")
+_FINAL = re.compile(r"\A[ \t>*_`]*+(FINAL_VAR|FINAL)\(")
+_MAYBE_FINAL = re.compile(r"\A[ \t>*_`]*+F?I?N?A?L?_?V?A?R?\Z")
+_FENCE = re.compile(r"\A {0,3}(?:`{3,}+|~{3,}+)[ \t]*+\{?\.?([\w+-]*+)[^`\n]*+\n")
+_MAYBE_FENCE = re.compile(r"\A {0,3}(?:`{1,}+|~{1,}+)")
+_THOUGHT = re.compile(r"\A[ \t]*+<(think|thinking|reasoning)>")
+_MAYBE_THOUGHT = re.compile(r"\A[ \t]*+<[a-z]{0,9}\Z")
 _NAME = re.compile(r"\w*+\s*+")
 _PARENTHESIS = re.compile(r"[()]")
 MAX_PREFIX = 2

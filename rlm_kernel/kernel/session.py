@@ -1,8 +1,10 @@
 """A live REPL: a kernel with the guest in it. A session runs its cells and answers their questions.
 
-async with await Session.open(environment("local", None), responder) as session:
-    await session.set("context", text)
-    cell = await session.run("len(context)")
+    async with await Session.open(environment("local", None), responder) as session:
+        await session.set("context", text)
+        cell = await session.run("len(context)")
+
+The guest is installed by `installation`.
 """
 
 from __future__ import annotations

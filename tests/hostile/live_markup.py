@@ -122,8 +122,8 @@ def story(text: str, *, depth: int = 1, failed: bool = False, legal: bool = Fals
         events.RunFinished: {"completion": done},
     }
     order = [
-        events.RunStarted, events.KernelReady, events.IterationStarted, events.ModelText, events.ModelReplied,
-        events.CellStarted, events.CellOutput, events.SubcallStarted, events.SubcallRejected,
+        events.RunStarted, events.MessageStarted, events.KernelReady, events.IterationStarted, events.ModelText,
+        events.ModelReplied, events.CellStarted, events.CellOutput, events.SubcallStarted, events.SubcallRejected,
     ]  # fmt: skip
     told = [make(kind, **kinds.get(kind, {})) for kind in order]
     if depth:
@@ -131,7 +131,8 @@ def story(text: str, *, depth: int = 1, failed: bool = False, legal: bool = Fals
         told += [make(events.ChildEvent, event=event) for event in inner]
     ends = [
         events.SubcallAnswered, events.SubcallFinished, events.ToolCalled, events.CellFinished, events.Compacted,
-        events.Notice, events.IterationFinished, events.RunFailed if failed else events.RunFinished,
+        events.Notice, events.IterationFinished, events.MessageFinished,
+        events.RunFailed if failed else events.RunFinished,
     ]  # fmt: skip
     return told + [make(kind, **kinds.get(kind, {})) for kind in ends]
 

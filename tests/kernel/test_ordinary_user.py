@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -66,13 +67,17 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"
 """Run a command as another user, to whom a folder shows nothing but one below it: this Python may be in /root."""
 
 
+@pytest.fixture
+def tmp_path():
+    """A folder of everybody: the folders above those of pytest are its user's."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield folder
+
+
 def as_ordinary_user(tmp_path, body, **variables):
     """What a program prints that an ordinary user runs; root becomes one."""
-    tmp_path.chmod(0o777)
-    for folder in list(tmp_path.parents)[:2]:
-        folder.chmod(folder.stat().st_mode | 0o011)
-    program = tmp_path / "program.py"
-    program.write_text(START + body + "\nasyncio.run(main())\n")
     where = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "RLM_RUNTIME_DIR": str(tmp_path / "run")}
     as_user = as_another(tmp_path / "shown") if os.getuid() == 0 else []
 
@@ -82,7 +87,7 @@ def as_ordinary_user(tmp_path, body, **variables):
 
     if as_user and run("-c", "import rlm_kernel").returncode:
         pytest.skip("no other user can run this Python")
-    ended = run("-W", "ignore", str(program))
+    ended = run("-W", "ignore", "-c", f"{START}{body}\nasyncio.run(main())\n")
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.split("\n")[:-1]
 
