@@ -35,7 +35,7 @@ async def client(provider):
 
 async def after_a_call(lm):
     await lm.complete(QUESTION)
-    await (await lm._connection._opening).errand
+    await (await lm._connection._openings[asyncio.get_running_loop()]).errand
     return lm.context_window
 
 

@@ -1,5 +1,6 @@
 """What can be known to be wrong about `llamacpp` before anything is fetched or started."""
 
+import asyncio
 import importlib.util
 from importlib.machinery import ModuleSpec
 
@@ -51,7 +52,7 @@ async def test_a_server_of_ones_own_tells_its_window(provider):
     lm = LlamaCppLM("anything", base_url=provider.base_url)
     assert lm.context_window is None
     await lm.complete(QUESTION)
-    await (await lm._client._connection._opening).errand
+    await (await lm._client._connection._openings[asyncio.get_running_loop()]).errand
     await lm.close()
     assert lm.context_window == 32768
 

@@ -5,6 +5,7 @@ RLM_TEST_VLLM_URL is its endpoint (http://127.0.0.1:8000/v1), RLM_TEST_VLLM_MODE
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
@@ -47,7 +48,7 @@ async def test_it_answers_whole_and_streamed(client, backend):
 async def test_it_tells_its_context_window(client):
     lm = client()
     await lm.complete(SUM, max_tokens=2)
-    await (await lm._connection._opening).errand
+    await (await lm._connection._openings[asyncio.get_running_loop()]).errand
     assert lm.context_window > 1000
 
 

@@ -72,7 +72,7 @@ async def test_the_model_answers_whole_and_streamed(client, backend, model):
 async def test_the_server_tells_its_context_window(client, backend):
     lm = client(backend)
     await lm.complete(SUM, max_tokens=4)
-    await (await lm._connection._opening).errand
+    await (await lm._connection._openings[asyncio.get_running_loop()]).errand
     assert lm.context_window == 8192
 
 
