@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import settings
@@ -138,3 +138,44 @@ def docker_engine() -> Iterator[Any]:
     yield client
     for used in provisioner._clients.values():
         used.close()
+
+
+@pytest.fixture(scope="session")
+def jupyter_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Jupyter server on loopback, with its default limits."""
+    from machines import JupyterServer
+
+    with JupyterServer(tmp_path_factory.mktemp("jupyter")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real OpenSSH server on loopback. In CI it must be there."""
+    from machines import SSHServer, has_sshd
+
+    if not has_sshd():
+        assert not os.environ.get("CI"), "needs openssh-server and openssh-client"
+        pytest.skip("needs openssh-server and openssh-client")
+    with SSHServer(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bwrap() -> None:
+    """bubblewrap. In CI it must be there."""
+    _needs_sandbox("bwrap")
+
+
+@pytest.fixture(scope="session")
+def landlock() -> None:
+    """A kernel of Linux with Landlock. In CI it must be there."""
+    _needs_sandbox("landlock")
+
+
+def _needs_sandbox(name: Literal["bwrap", "landlock"]) -> None:
+    from rlm_kernel.provisioners.sandbox.walls import trouble
+
+    if why := trouble(name):
+        assert not os.environ.get("CI"), why
+        pytest.skip(why)

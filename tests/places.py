@@ -17,12 +17,22 @@ PLACES = {
     "docker": ("docker", {"packages": ["pillow"]}, "docker_engine"),
     "docker-relay": ("docker", {"packages": ["pillow"], "transport": "relay"}, "docker_engine"),
     "modal": ("modal", {}, "modal_emulator"),
+    "jupyter": ("jupyter", {}, "jupyter_server"),
+    "ssh": ("ssh", {}, "sshd"),
+    "bwrap": ("local", {"sandbox": "bwrap"}, "bwrap"),
+    "landlock": ("local", {"sandbox": "landlock"}, "landlock"),
 }
+
+
+OF_THEIR_OWN = {"jupyter", "ssh", "bwrap", "landlock"}
+"""Places with tests of their own in every run, so that they run the suite of all places with `--full` only."""
 
 
 def _elsewhere(*marks):
     return [
-        pytest.param(name, marks=[pytest.mark.elsewhere, *marks]) for name in PLACES if not name.startswith("local")
+        pytest.param(name, marks=[pytest.mark.elsewhere, *marks, *([pytest.mark.full] if name in OF_THEIR_OWN else [])])
+        for name in PLACES
+        if not name.startswith("local")
     ]
 
 
@@ -43,9 +53,8 @@ def parametrize(metafunc):
 def provided(name, request):
     """Environment and options of a place that is ready to be used."""
     environment, options, fixture = PLACES[name]
-    if fixture is not None:
-        request.getfixturevalue(fixture)
-    return environment, options
+    provided = None if fixture is None else request.getfixturevalue(fixture)
+    return environment, {**options, **getattr(provided, "kernel_options", {})}
 
 
 def living_kernels():

@@ -16,6 +16,7 @@ from typing import Literal
 from rlm_kernel.clients import registry
 from rlm_kernel.errors import RLMError
 from rlm_kernel.provisioners.docker import daemon
+from rlm_kernel.provisioners.sandbox.walls import Sandbox, trouble
 from rlm_kernel.types import Answer, Query, ToolCall
 
 DOCKER_SECONDS = 2.0
@@ -80,7 +81,7 @@ def kernels() -> list[Check]:
 
     specs = KernelSpecManager().find_kernel_specs()
     found = Check("Kernels", "kernelspecs", "ok" if specs else "absent", ", ".join(sorted(specs)) or "none")
-    return [_local_kernel(), found]
+    return [_local_kernel(), _sandbox("bwrap"), _sandbox("landlock"), found]
 
 
 def local_model() -> list[Check]:
@@ -133,6 +134,11 @@ def _reference() -> list[Check]:
     detail = f"{version} has the same import name `rlm` as rlm-kernel"
     fix = f"use two environments: pip uninstall {REFERENCE}, then install rlm-kernel again"
     return [Check("Packages", REFERENCE, "broken", detail, fix, essential=True)]
+
+
+def _sandbox(name: Sandbox) -> Check:
+    why, _, fix = trouble(name).partition(": ")
+    return Check("Kernels", f"sandbox='{name}'", "absent" if why else "ok", why or "it works here", fix)
 
 
 def _local_kernel() -> Check:

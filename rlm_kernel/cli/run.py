@@ -40,6 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--sub-backend", help="the provider for sub-calls (default: that of the root model)")
     add("--sub-model", help="the model for sub-calls (default: the root model)")
     add("--environment", default="local", help="where the code of the model runs (default: %(default)s)")
+    add("--sandbox", action="store_true", help="put a wall around a local kernel: bubblewrap, or else Landlock")
     add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab connect to the REPL")
     help_ = "maximum turns of the root model (default: %(default)s)"
     add("--max-iterations", type=int, default=30, metavar="N", help=help_)
@@ -91,7 +92,7 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
         backend=backend,
         backend_kwargs=kwargs,
         environment=args.environment,
-        environment_kwargs={"attachable": True} if args.attachable else None,
+        environment_kwargs={name: True for name in ("attachable", "sandbox") if getattr(args, name)} or None,
         max_iterations=args.max_iterations,
         other_backends=others,
         other_backend_kwargs=[_sub_kwargs(args, name, same=name == backend) for name in others],

@@ -745,9 +745,12 @@ class Begun:
         return set() if selector is None else set(selector.get_map())
 
     def below(self) -> list[Any]:
-        """The processes below the kernel."""
+        """The processes below the kernel. Landlock hides them; then only the host ends them."""
         psutil = importlib.import_module("psutil")  # ipykernel needs it
-        return list(psutil.Process().children(recursive=True))
+        try:
+            return list(psutil.Process().children(recursive=True))
+        except (OSError, psutil.Error):
+            return []
 
     def end_callbacks(self) -> None:
         """Remove hooks of IPython, signal handlers and timers, and callbacks of the loop."""

@@ -27,6 +27,8 @@ OUR_PROVISIONERS = {
     "rlm-docker": "rlm_kernel.provisioners.docker.provisioner:DockerKernel",
     "rlm-installed": "rlm_kernel.provisioners.installed:InstalledKernel",
     "rlm-modal": "rlm_kernel.provisioners.modal.provisioner:ModalKernel",
+    "rlm-jupyter": "rlm_kernel.provisioners.jupyter.provisioner:JupyterKernel",
+    "rlm-ssh": "rlm_kernel.provisioners.ssh.provisioner:SSHKernel",
 }
 """Our provisioners. They are not looked up as entry points, so no other package can replace them."""
 
@@ -34,8 +36,20 @@ _GROUP = "jupyter_client.kernel_provisioners"
 _INSTEAD_OF = {"local-provisioner": "rlm-installed"}
 """Jupyter's own provisioner passes our whole environment to a kernel, including keys."""
 
-AVAILABLE = {"local": "rlm-local", "docker": "rlm-docker", "modal": "rlm-modal"}
+AVAILABLE = {
+    "local": "rlm-local",
+    "docker": "rlm-docker",
+    "modal": "rlm-modal",
+    "jupyter": "rlm-jupyter",
+    "ssh": "rlm-ssh",
+}
 """Our environments: documented name to kernelspec."""
+
+ALIASES = {"ipython": "local"}
+"""Environments of the reference that are one of ours."""
+_OF_IPYTHON = ("kernel_mode", "startup_timeout", "subcall_timeout", "max_concurrent_subcalls")
+"""Options of the reference's `ipython` that have no effect here: every kernel is a process, and the limits of the run
+hold for sub-calls."""
 
 NOT_BUILT = ("prime", "daytona", "e2b")
 """Documented environments that are not implemented yet."""
@@ -154,8 +168,10 @@ class Environment:
     @property
     def sees_host_files(self) -> bool:
         """Whether its kernels read the files of this machine by the same paths: the provisioner says so."""
-        name = provisioner_name(_fields(self.kernelspec))
-        return bool(getattr(provisioner_class(name), "sees_host_files", False))
+        fields = _fields(self.kernelspec)
+        sees = getattr(provisioner_class(provisioner_name(fields)), "sees_host_files", None)
+        config = fields["metadata"]["kernel_provisioner"].get("config", {})
+        return sees is not None and bool(sees({**config, **self.options}))
 
     def how_to_read(self, error: str) -> str:
         """Advice for a value that the kernel cannot read. `error`: the error in the kernel."""
@@ -185,10 +201,13 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
         ConfigError: an unknown environment or option, a value of the wrong type, or a kernelspec that cannot be read.
         NotImplementedError: a documented environment that is not implemented yet.
     """
-    kernelspec = _kernelspec(name)
     if not isinstance(kwargs, Mapping | None):
         raise ConfigError(f"environment_kwargs is a dict such as {{'memory': '2g'}}, not {kwargs!r}.")
     options = {key: value for key, value in (kwargs or {}).items() if value is not None}
+    if isinstance(name, str) and name in ALIASES:
+        name = ALIASES[name]
+        options = {key: value for key, value in options.items() if key not in _OF_IPYTHON}
+    kernelspec = _kernelspec(name)
     _check_options(name, kernelspec, options)
     of_session = {key: options.pop(key) for key in SESSION_OPTIONS if key in options}
     return Environment(name, kernelspec, options, **of_session)

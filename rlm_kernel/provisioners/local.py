@@ -1,6 +1,6 @@
 """A kernel as a process of this machine, with scrubbed environment, private directories, watchdog and memory limit.
 
-It is not a sandbox: the kernel runs as the same user and can read the user's files.
+Without `sandbox` there is no wall: the kernel runs as the same user and can read the user's files.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import json
 import os
 import signal
 import warnings
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from traitlets import Bool
+from traitlets import Bool, Dict, Enum, Unicode, Union
 
 from rlm_kernel.provisioners import cgroups, forked, launcher, strays
 from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.provisioners.local_base import LocalProcess
+from rlm_kernel.provisioners.mounts import mounts_of
+from rlm_kernel.provisioners.sandbox.walls import Sandbox, confined, wall_of
 from rlm_kernel.provisioners.traits import Memory
 from rlm_kernel.text import size_in_bytes
 from rlm_kernel.zmtp.sockets import address, listen
@@ -34,13 +37,7 @@ HIDDEN = "RLM_HIDE_MEMORY"
 
 
 class LocalKernel(LocalProcess):
-    """The provisioner `rlm-local`.
-
-    Attributes:
-        sees_host_files: a kernel reads the files of this machine by the same paths.
-    """
-
-    sees_host_files = True
+    """The provisioner `rlm-local`."""
 
     memory = Memory("128m", allow_none=True, default_value=None, help="The most it may allocate, e.g. '2g'.").tag(
         environment=True,
@@ -51,11 +48,24 @@ class LocalKernel(LocalProcess):
         default_value=True, help="Fork the engine's kernels from one process that has imported ipykernel (Linux)."
     ).tag(environment=True, reaches_out=False)
 
+    sandbox = Union(
+        [Bool(), Enum(["bwrap", "landlock"])],
+        default_value=None,
+        allow_none=True,
+        help="'bwrap', 'landlock', or True: the best one; RLM_SANDBOX=1 makes True the default.",
+    ).tag(environment=True, reaches_out=False)
+    mounts = Dict(
+        key_trait=Unicode(),
+        value_trait=Unicode(),
+        help="What a sandbox sees: path here to path there, read-only unless it ends with ':rw'.",
+    ).tag(environment=True, reaches_out=True)
+
     attachable = Bool(default_value=False, help="Others connect to it: its connection file and its sockets stay.")
 
     is_handed_over = False
     """Whether the kernel gets its connection from us, so that no file need hold the key."""
     is_forked = False
+    _sandbox: Sandbox | None = None
     _host_pipe: int | None = None
     process: Any  # a `Popen`, or what stands for one
     _forked: forked.ForkedProcess | None = None
@@ -63,16 +73,15 @@ class LocalKernel(LocalProcess):
     """The kernel, and the processes that its setup has started."""
     _group: list[str] = []  # noqa: RUF012 (replaced, never changed)
 
+    @staticmethod
+    def sees_host_files(options: Mapping[str, Any]) -> bool:
+        """Whether a kernel with these options reads the files of this machine by the same paths."""
+        return wall_of(options.get("sandbox")) is None
+
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Decide how the kernel is started, and prepare that."""
-        manager = self.parent
-        self.is_handed_over = (
-            manager is not None
-            and manager.transport == "ipc"
-            and self.kernel_spec.argv[1:4] == _LAUNCHER
-            and self.private_cwd
-            and not self.attachable
-        )
+        self._sandbox = wall_of(self.sandbox)
+        self.is_handed_over = self._can_be_handed_over()
         self.is_forked = self.is_handed_over and self._can_be_forked()
         if _is_hidden():
             launcher.hide_memory()
@@ -80,7 +89,18 @@ class LocalKernel(LocalProcess):
         return kwargs if self.is_forked else self._with_options(kwargs)
 
     def _can_be_forked(self) -> bool:
-        return self.fork and forked.can_fork(scrub_environ(os.environ), {**self.kernel_spec.env, **self.env})
+        fork = self.fork and self._sandbox is None  # a fork of the server cannot move into a file tree of its own
+        return fork and forked.can_fork(scrub_environ(os.environ), {**self.kernel_spec.env, **self.env})
+
+    def _can_be_handed_over(self) -> bool:
+        manager = self.parent
+        return (
+            manager is not None
+            and manager.transport == "ipc"
+            and self.kernel_spec.argv[1:4] == _LAUNCHER
+            and self.private_cwd
+            and not self.attachable
+        )
 
     def _with_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Put the launcher's options before those of ipykernel."""
@@ -91,6 +111,10 @@ class LocalKernel(LocalProcess):
             options += ["--memory", str(size_in_bytes(self.memory))]
         at = kwargs["cmd"].index("-f")
         kwargs["cmd"][at:at] = options
+        if self._sandbox is not None:
+            assert self.directory is not None
+            cwd, mounts = Path(kwargs["cwd"]), mounts_of(self.mounts)
+            kwargs["cmd"] = confined(kwargs["cmd"], self._sandbox, self.directory, cwd, mounts)
         return kwargs
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:

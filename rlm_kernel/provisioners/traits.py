@@ -61,3 +61,13 @@ class Packages(List[str]):
         if any("\n" in line or not line.strip() for line in value):
             raise TraitError("a package is one line of a requirements file, e.g. 'numpy>=2'.")
         return value
+
+
+class Secret(Unicode[Any, Any]):
+    """A text that no message quotes."""
+
+    def validate(self, obj: Any, value: Any) -> Any:  # noqa: ARG002 (the signature is that of traitlets)
+        """Refuse what is not a text, and what cannot be in an HTTP header."""
+        if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
+            raise TraitError(f"{self.name} is a text of printable ASCII characters.")
+        return value

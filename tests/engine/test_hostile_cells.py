@@ -7,6 +7,7 @@ and one that reads it stands the hostile one; where that breaks what comes next,
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from uuid import uuid4
 
 import psutil
 import pytest
+from selection import mostly_full
 
 HOST = Path(__file__).parent / "hostile_host.py"
 MAX_GROWTH = 300
@@ -45,9 +47,12 @@ def environment_of(process):
         return ""
 
 
-@pytest.fixture
-def seen(tmp_path):
-    """Run cells in a host of their own."""
+@pytest.fixture(params=mostly_full(["plain", "bwrap", "landlock"], "plain"))
+def seen(tmp_path, request):
+    """Run cells in a host of their own, with `--full` also in each sandbox."""
+    sandbox = "" if request.param == "plain" else request.param
+    if sandbox:
+        request.getfixturevalue(sandbox)
 
     def run_in_a_host(*cells, cell_timeout=3.0, max_timeout=60.0):
         mark = f"mark-{uuid4().hex}"
@@ -63,6 +68,7 @@ def seen(tmp_path):
             capture_output=True,
             text=True,
             cwd=tmp_path,
+            env={**os.environ, "RLM_SANDBOX": sandbox},
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel._async import shielded
 from rlm_kernel.provisioners.docker.daemon import LABEL, owner, ping, translate_errors
 from rlm_kernel.provisioners.docker.streams import Streams, attach, release
+from rlm_kernel.provisioners.mounts import Mount
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -29,15 +30,6 @@ OURS = "/rlm"
 """Where the launcher and the handover socket are mounted."""
 _STDOUT = 1
 LOG_BYTES = 4_000
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A directory or file of the engine's machine that a container sees."""
-
-    source: str
-    target: str
-    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

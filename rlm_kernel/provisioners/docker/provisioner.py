@@ -20,10 +20,11 @@ from traitlets import Bool, Dict, Enum, Float, Integer, TraitError, Unicode, Uni
 from rlm_kernel._async import shielded
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.provisioners.docker import container, daemon
-from rlm_kernel.provisioners.docker.container import Confinement, Container, Mount, launch_mount
+from rlm_kernel.provisioners.docker.container import Confinement, Container, launch_mount
 from rlm_kernel.provisioners.docker.images import kernel_image
 from rlm_kernel.provisioners.docker.socket_handover import DirectLink, SocketHandover
 from rlm_kernel.provisioners.launcher import OUT_OF_MEMORY
+from rlm_kernel.provisioners.mounts import Mount, mounts_of
 from rlm_kernel.provisioners.relay.host_end import Remote, source
 from rlm_kernel.provisioners.relay.provisioner import Link, RelayedKernel
 from rlm_kernel.provisioners.traits import Memory, Packages
@@ -171,17 +172,6 @@ class DockerKernel(RelayedKernel):
         if OUT_OF_MEMORY not in self.last_output():
             return ""
         return f"It used all of its memory, {self.memory}: more is given with environment_kwargs={{'memory': '8g'}}."
-
-
-def mounts_of(asked: Mapping[str, str]) -> list[Mount]:
-    """The `mounts` of the options: path here to path there, which may end with ``:ro`` or ``:rw``."""
-    found = []
-    for here, there in asked.items():
-        target, _, mode = there.partition(":")
-        if mode not in ("", "ro", "rw"):
-            raise TraitError(f"{there!r}: after the path comes nothing, ':ro' or ':rw'.")
-        found.append(Mount(str(Path(here).expanduser().absolute()), target, mode == "rw"))
-    return found
 
 
 def _as_file(connection: Mapping[str, Any]) -> dict[str, Any]:

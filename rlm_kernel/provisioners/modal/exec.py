@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
-import functools
-import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel._async import engine_loop
 from rlm_kernel.provisioners.modal.sandbox import end_sandbox
+from rlm_kernel.provisioners.relay.at_exit import end_at_exit
 from rlm_kernel.provisioners.relay.host_end import CHUNK_BYTES, source
 
 if TYPE_CHECKING:
@@ -21,10 +18,7 @@ if TYPE_CHECKING:
 LAST_OUTPUT_SECONDS = 2.0
 """How long the stream of an ended sandbox is still read."""
 ASK_AGAIN_SECONDS = 5.0
-AT_EXIT_SECONDS = 5.0
 MAX_STDERR_CHARACTERS = 4_000
-
-_live: weakref.WeakSet[ModalRemote] = weakref.WeakSet()
 
 
 class ModalRemote:
@@ -47,7 +41,7 @@ class ModalRemote:
         self._stderr_reader = asyncio.create_task(self._read_stderr())
         self._reader: asyncio.Task[Any] | None = None
         self._closed = False
-        _live.add(self)
+        end_at_exit(self)
 
     @classmethod
     async def start(cls, sandbox: modal.Sandbox, env: Mapping[str, str], life: int) -> ModalRemote:
@@ -61,7 +55,6 @@ class ModalRemote:
         Raises:
             modal.exception.Error: it cannot be started.
         """
-        _end_at_exit()
         try:
             command = ("python", "-u", "-c", source("relay/remote_end.py"))
             process = await sandbox.exec.aio(*command, text=False, env=dict(env))
@@ -118,7 +111,6 @@ class ModalRemote:
         """Terminate the sandbox. Idempotent."""
         if not self._closed:
             self._closed = True
-            _live.discard(self)
             # At exit Modal's client ends right after this, so all calls to it must end first.
             asks = (self._sandbox_end, self._stderr_reader, self._flush, self._reader)
             asking = [task for task in asks if task not in (None, asyncio.current_task())]
@@ -174,22 +166,3 @@ def _retrieve_error(flush: asyncio.Future[Any]) -> None:
     """Retrieve the error, which the next `write` raises."""
     if not flush.cancelled():
         flush.exception()
-
-
-@functools.cache
-def _end_at_exit() -> None:
-    """End open sandboxes at exit, as local kernels end.
-
-    Functions that are registered later are called earlier: at that time Modal's client still works.
-    """
-    atexit.register(_end_all)
-
-
-def _end_all() -> None:
-    if _live:
-        with contextlib.suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(_close(list(_live)), engine_loop()).result(AT_EXIT_SECONDS)
-
-
-async def _close(remotes: list[ModalRemote]) -> None:
-    await asyncio.gather(*(remote.close() for remote in remotes))

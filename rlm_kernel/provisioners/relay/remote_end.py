@@ -1,6 +1,6 @@
 """The remote end of the relay, which runs next to a kernel. It carries ZMQ frames over its standard input and output.
 
-    python remote_end.py [--text]        or, where no file can be written:        python -c SOURCE [--text]
+    python remote_end.py [--text] [--own-directory]    or, where no file can be written:    python -c SOURCE [...]
 
 It needs the standard library and pyzmq, a dependency of ipykernel. So a kernel can run wherever there are a Python with
 ipykernel and two pipes: `docker run -i`, `exec` of a cloud sandbox, `kubectl exec -i`, ssh. No port is open there, and
@@ -11,6 +11,8 @@ kills all processes that the kernel started. The end of the input means that the
 Where the input never ends (some clouds keep it open), the host sends ALIVE now and then, and its silence means its end.
 When the kernel ends, the frame ENDED is sent, and then the output ends. If this process is killed, the launcher's input
 ends, and with it the kernel.
+
+`--own-directory`: the kernel's working directory is an empty one, which is removed with the kernel.
 
 A frame is a byte for its kind, four for the number of its parts, eight for the length of each part, and the parts;
 numbers are big-endian. Frames of the five channels are messages of the kernel's sockets. Their first part, except on
@@ -24,6 +26,7 @@ import binascii
 import json
 import os
 import queue
+import shutil
 import signal
 import struct
 import subprocess
@@ -194,11 +197,12 @@ class Output:
 class Kernel:
     """The launcher and, below it, the kernel; and the sockets that are connected to it."""
 
-    def __init__(self, settings: dict[str, Any], launcher: str) -> None:
+    def __init__(self, settings: dict[str, Any], launcher: str, *, own_directory: bool = False) -> None:
         import zmq
 
         self._zmq = zmq
         self.directory = tempfile.mkdtemp(prefix="rlm-")
+        self._cwd = os.path.join(self.directory, "work") if own_directory else None  # noqa: PTH118
         self.process = self._launch(settings, launcher)
         self._context = zmq.Context()
         for option, value in ((zmq.RCVHWM, 0), (zmq.SNDHWM, 0), (zmq.LINGER, 0), (zmq.RECONNECT_IVL, 5)):
@@ -210,13 +214,19 @@ class Kernel:
         connection = {"transport": "ipc", "ip": os.path.join(self.directory, "k"), **ports}  # noqa: PTH118
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:  # noqa: PTH123
             json.dump({**connection, "key": settings["key"], "signature_scheme": settings["signature_scheme"]}, opened)
+        if self._cwd is not None:
+            os.mkdir(self._cwd)  # noqa: PTH102
         safe = ["-P"] if sys.version_info >= (3, 11) else []
         options = ["--host-pipe", "--remove", self.directory, *settings.get("launcher_options", [])]
         command = [sys.executable, *safe, "-c", launcher, *options, "-f", file]
         pipe = subprocess.PIPE
         return subprocess.Popen(  # noqa: S603 (the host says what is started here)
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True, cwd=self._cwd
         )
+
+    def remove_directory(self) -> None:
+        """Remove its files. After the end of the host the launcher does that."""
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def subscribe(self) -> Any:
         """The socket that receives all messages on IOPub."""
@@ -410,10 +420,11 @@ def main(argv: list[str]) -> NoReturn:
     if kind != START:
         raise BrokenStreamError(f"the first frame is of kind {kind}")
     settings = json.loads(started)
-    kernel = Kernel(settings, bytes(launcher).decode())
+    kernel = Kernel(settings, bytes(launcher).decode(), own_directory="--own-directory" in argv)
     relay = Relay(kernel, frames, output, lines, settings.get("patience"))
     status = relay.run(begun)
     if status != -1:
+        kernel.remove_directory()
         output.put(ENDED, [str(status).encode()])
         output.finish()
     os._exit(0)

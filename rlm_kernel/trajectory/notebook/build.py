@@ -41,7 +41,9 @@ SETUP_TAG = "rlm-setup"
 SCHEMA = 1
 """The version of `metadata.rlm`."""
 
-OUR_ENVIRONMENTS = frozenset({"local", "docker", "modal", "gateway", "prime", "daytona", "e2b", "agent"})
+OUR_ENVIRONMENTS = frozenset(
+    {"local", "docker", "modal", "jupyter", "ssh", "gateway", "prime", "daytona", "e2b", "agent"}
+)
 """Environments with a kernelspec of the name `rlm-NAME`; any other environment is the name of a kernelspec."""
 
 Redact = Callable[[str], str]

@@ -1,0 +1,1 @@
+"""Kernels of a Jupyter Server, Kernel Gateway, JupyterHub or Enterprise Gateway."""

@@ -1,0 +1,135 @@
+"""A Jupyter server over HTTP: start and end a kernel, and open its WebSocket. Errors never contain the token."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.provisioners.jupyter.wire import SUBPROTOCOL
+
+REQUEST_SECONDS = 60.0
+END_SECONDS = 10.0
+MAX_MESSAGE_BYTES = 2**28
+"""Of a message of the kernel. A WebSocket message is held as a whole."""
+PING_SECONDS = 20.0
+"""A connection that does not answer a ping within half of that is cut."""
+SHOWN_CHARACTERS = 300
+REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+LOGIN = range(300, 400)
+"""A page to log in at."""
+
+
+class GoneError(KernelError):
+    """The server no longer has the kernel."""
+
+
+class Server:
+    """One Jupyter server. Made and used in the engine's loop.
+
+    Args:
+        url: its base URL.
+        token: sent as a header; None: the server needs none.
+    """
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self._url = url.rstrip("/")
+        headers = {} if token is None else {"Authorization": f"token {token}"}
+        self._http = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
+
+    async def start_kernel(self, name: str | None) -> str:
+        """Start a kernel of this kernelspec, or of the server's default one. Returns its id.
+
+        Raises:
+            ConfigError: the token is refused, or there is no such kernelspec or server.
+            KernelError: the server cannot be reached, or failed.
+        """
+        # Enterprise Gateway refuses requests without the name of a user.
+        body = {"env": {"KERNEL_USERNAME": "rlm"}, **({} if name is None else {"name": name})}
+        answer = await self._request("POST", "/api/kernels", json=body)
+        try:
+            return str(answer["id"])
+        except (TypeError, KeyError) as error:
+            raise ConfigError(f"{self._url} is not a Jupyter server: its answer has no kernel id.") from error
+
+    async def end_kernel(self, kernel: str) -> None:
+        """End a kernel, if the server can be reached and has it."""
+        with contextlib.suppress(ConfigError, KernelError, TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await self._request("DELETE", f"/api/kernels/{quote(kernel)}")
+
+    async def connect(self, kernel: str, session: str) -> aiohttp.ClientWebSocketResponse:
+        """Open the WebSocket of a kernel. With the id of an earlier session, the server sends what it kept for it.
+
+        Raises:
+            GoneError: the server has no such kernel.
+            ConfigError: the token is refused, or the server does not speak the subprotocol.
+            KernelError: the server cannot be reached.
+        """
+        url = f"{self._url}/api/kernels/{quote(kernel)}/channels?session_id={quote(session)}"
+        try:
+            connected = await self._http.ws_connect(
+                url, protocols=[SUBPROTOCOL], heartbeat=PING_SECONDS, max_msg_size=MAX_MESSAGE_BYTES
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            raise self._refusal(error.status, "") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from None
+        if connected.protocol != SUBPROTOCOL:
+            await connected.close()
+            raise ConfigError(f"{self._url} does not speak {SUBPROTOCOL}: it needs jupyter_server 1.17 or newer.")
+        return connected
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed."""
+        return not self._http.closed
+
+    async def close(self) -> None:
+        """Close the connections. Idempotent."""
+        await self._http.close()
+
+    async def _request(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            async with self._http.request(method, self._url + path, allow_redirects=False, **options) as response:
+                text = await response.text()
+                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                    raise self._refusal(response.status, text)
+                return await response.json(content_type=None) if text else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise self._unreachable(error) from None
+
+    def _refusal(self, status: int, text: str) -> ConfigError | KernelError:
+        if status in REFUSED or status in LOGIN:
+            return ConfigError(
+                f"{self._url} does not accept the token (status {status}): give environment_kwargs={{'token': ...}}, "
+                "or set JUPYTER_TOKEN."
+            )
+        if status == HTTPStatus.NOT_FOUND:
+            return GoneError(f"{self._url} has no such kernel, or is not a Jupyter server (status 404).")
+        said = " ".join(text.split())[:SHOWN_CHARACTERS]
+        return KernelError(
+            f"{self._url} did not start the kernel (status {status}): {said or 'no reason given'}. "
+            "Its kernelspecs are listed at /api/kernelspecs; choose one by environment_kwargs={'kernel_name': ...}."
+        )
+
+    def _unreachable(self, error: Exception) -> KernelError:
+        return KernelError(
+            f"{self._url} cannot be reached ({type(error).__name__}): is the Jupyter server running, and the URL right?"
+        )
+
+
+def acknowledge_at_once(connected: aiohttp.ClientWebSocketResponse) -> None:
+    """Keep the system from delaying TCP acknowledgements: a server with Nagle's algorithm waits 40 ms for each."""
+    opened = connected.get_extra_info("socket")
+    if opened is not None and hasattr(socket, "TCP_QUICKACK"):
+        with contextlib.suppress(OSError):  # a closed socket
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

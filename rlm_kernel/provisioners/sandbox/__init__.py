@@ -1,0 +1,1 @@
+"""A wall around local kernels: bubblewrap's namespaces, or Landlock."""

@@ -1,0 +1,145 @@
+"""Which sandboxes this machine has, and the command of a kernel in one of them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.provisioners.mounts import Mount
+from rlm_kernel.provisioners.relay.host_end import source
+from rlm_kernel.provisioners.sandbox import landlock
+
+Sandbox = Literal["bwrap", "landlock"]
+CHECK_SECONDS = 10
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt")
+_SETTINGS = (
+    *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/fonts"),
+    *("/etc/localtime", "/etc/mime.types", "/etc/ssl/certs", "/etc/ssl/openssl.cnf"),
+)
+_FACTS = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/uptime", "/proc/loadavg", "/proc/version")
+"""What Landlock lets through of /proc: nothing of a process."""
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")  # noqa: S108
+_NAMESPACES = ("--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--hostname", "sandbox")
+
+
+@functools.cache
+def trouble(sandbox: Sandbox) -> str:
+    """Why this machine does not have a sandbox, and what to do; empty if it has it."""
+    if sys.platform != "linux":
+        return "it needs Linux: use environment='docker' here"
+    if sandbox == "landlock":
+        if landlock.abi() >= landlock.ABI_OF_TCP:
+            return ""
+        return "the kernel of this system has no Landlock with TCP rules: it needs Linux 6.7 with lsm=landlock"
+    return _trouble_of_bwrap()
+
+
+def _trouble_of_bwrap() -> str:
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return "bubblewrap is not installed: apt install bubblewrap, or dnf install bubblewrap"
+    command = [bwrap, *_NAMESPACES, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_SECONDS, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"bubblewrap does not run: {error}"
+    if done.returncode:
+        return f"bubblewrap may not make namespaces here ({done.stderr.strip()}): allow user namespaces"
+    return ""
+
+
+def choose(asked: bool | Sandbox) -> Sandbox | None:
+    """The sandbox to use: None for False, the best one for True.
+
+    Raises:
+        ConfigError: this machine does not have it.
+    """
+    if asked is False:
+        return None
+    wanted: tuple[Sandbox, ...] = ("bwrap", "landlock") if asked is True else (asked,)
+    troubles = {name: trouble(name) for name in wanted}
+    for name, why in troubles.items():
+        if not why:
+            return name
+    reasons = "; ".join(f"{name}: {why}" for name, why in troubles.items())
+    raise ConfigError(f"sandbox={asked!r} is not possible on this machine. {reasons}.")
+
+
+def wall_of(option: bool | Sandbox | None) -> Sandbox | None:
+    """The wall of a kernel with this option: None as an option is the default of this machine, as a result no wall.
+
+    Raises:
+        ConfigError: this machine does not have it.
+    """
+    return choose(in_environment() if option is None else option)
+
+
+def in_environment() -> bool | Sandbox:
+    """The default of this machine: `RLM_SANDBOX` is 1, or the name of a sandbox.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    asked = os.environ.get("RLM_SANDBOX", "")
+    names: dict[str, bool | Sandbox] = {"": False, "0": False, "1": True, "bwrap": "bwrap", "landlock": "landlock"}
+    if asked not in names:
+        raise ConfigError(f"RLM_SANDBOX is 1, 0, bwrap or landlock, not {asked!r}.")
+    return names[asked]
+
+
+def confined(
+    command: Sequence[str], sandbox: Sandbox, directory: Path, cwd: Path, mounts: Iterable[Mount]
+) -> list[str]:
+    """The command of a kernel in a sandbox.
+
+    Args:
+        command: of the launcher: the Python, its options, `-m` and the module, and the launcher's arguments.
+        sandbox: which one.
+        directory: the private directory of the kernel, which it may write.
+        cwd: its working directory, readable if it is not in `directory`.
+        mounts: what else it sees. Landlock cannot show a path under another name.
+
+    Raises:
+        ConfigError: a mount is not possible with Landlock.
+    """
+    python, *rest = command
+    shown = [*_SYSTEM, *_SETTINGS, *sorted({sys.prefix, sys.base_prefix, str(Path(python).parents[1])} - {"/"})]
+    if not cwd.is_relative_to(directory):
+        shown.append(str(cwd))
+    # All is given as text: this package need not be visible inside.
+    wall = _bwrap(shown, directory, cwd, mounts) if sandbox == "bwrap" else _landlock(shown, directory, mounts)
+    settings = json.dumps({"launcher": source("launcher.py"), **wall})
+    return [python, "-P", "-c", source("sandbox/walled.py"), settings, *rest[rest.index("-m") + 2 :]]
+
+
+def _bwrap(shown: Sequence[str], directory: Path, cwd: Path, mounts: Iterable[Mount]) -> dict[str, Any]:
+    options = [str(shutil.which("bwrap")), *_NAMESPACES, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
+    for path in shown:
+        if os.path.islink(path):  # noqa: PTH114 (/bin is a link to /usr/bin)
+            options += ["--symlink", os.readlink(path), path]  # noqa: PTH115
+        else:
+            options += ["--ro-bind-try", path, path]
+    for mount in mounts:
+        options += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.target]
+    options += ["--bind", str(directory), str(directory), "--chdir", str(cwd)]
+    return {"bwrap": [*options, "--setenv", "HOME", str(cwd), "--"]}
+
+
+def _landlock(shown: Sequence[str], directory: Path, mounts: Iterable[Mount]) -> dict[str, Any]:
+    read, write = [*shown, *_FACTS, "/dev"], [*_DEVICES, str(directory)]
+    for mount in mounts:
+        if mount.source != mount.target:
+            raise ConfigError(
+                f"Landlock cannot show {mount.source} as {mount.target}: mount it under its own name, "
+                "or use sandbox='bwrap'."
+            )
+        (write if mount.writable else read).append(mount.source)
+    return {"landlock": source("sandbox/landlock.py"), "read": read, "write": write}

@@ -1,0 +1,206 @@
+"""What the code of a local kernel cannot reach in a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rlm import RLM, ScriptedLM
+from rlm_kernel import inputs
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners import cgroups
+from rlm_kernel.provisioners.kernelspecs import environment
+from rlm_kernel.provisioners.sandbox import walls
+
+ATTACKS = {
+    "reads a file of the user": "open({secret!r}).read()",
+    "lists the user's home": "os.listdir(os.path.dirname({secret!r}))",
+    "reads the users": "open('/etc/passwd').read()",
+    "writes below /usr": "open('/usr/bin/evil', 'w')",
+    "connects to this machine": "socket.create_connection(('127.0.0.1', {port}), timeout=5)",
+    "connects to an abstract socket": "socket.socket(socket.AF_UNIX).connect({abstract!r})",
+    "reads the host's environment": "open('/proc/{host}/environ').read()",
+    "signals the host": "os.kill({host}, 0)",
+    "reads the host's memory": "open('/proc/{host}/mem', 'rb')",
+    "traces the host": "assert ctypes.CDLL(None).ptrace(16, {host}, 0, 0) == 0",
+    "lists other kernels": "assert [n for n in os.listdir('/tmp') if n.startswith('rlm-') and n not in os.getcwd()]",
+}
+OF_BWRAP = {
+    "connects to a socket file": "socket.socket(socket.AF_UNIX).connect({file!r})",
+    "sends a datagram outside": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))",
+    "sees other processes": "assert len([n for n in os.listdir('/proc') if n.isdigit()]) > 10",
+}
+
+
+@pytest.fixture(params=["bwrap", "landlock"])
+def sandbox(request):
+    request.getfixturevalue(request.param)
+    return request.param
+
+
+@pytest.fixture
+def targets(tmp_path):
+    """What the attacks aim at; each can be reached from here."""
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_UNIX) as name,
+        socket.socket(socket.AF_UNIX) as file,
+    ):
+        name.bind("\0rlm-test")
+        file.bind(str(tmp_path / "s"))
+        name.listen()
+        file.listen()
+        yield {
+            "secret": str(secret),
+            "port": tcp.getsockname()[1],
+            "abstract": "\0rlm-test",
+            "file": str(tmp_path / "s"),
+            "host": os.getpid(),
+        }
+
+
+async def test_no_attack_reaches_anything(sandbox, targets, echo):
+    attacks = ATTACKS | (OF_BWRAP if sandbox == "bwrap" else {})
+    got_through = []
+    async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
+        await session.run("import ctypes, os, socket")
+        for name, code in attacks.items():
+            if (await session.run(code.format(**targets))).status == "ok":
+                got_through.append(name)
+        assert (await session.run("llm_query('still here')")).value == "'STILL HERE'"
+    assert got_through == []
+
+
+async def test_without_a_sandbox_the_attacks_reach_something(targets, echo):
+    """The attacks are real ones."""
+    async with await Session.open(environment("local", None), echo) as session:
+        await session.run("import ctypes, os, socket")
+        read = await session.run(ATTACKS["reads a file of the user"].format(**targets))
+        connected = await session.run(ATTACKS["connects to this machine"].format(**targets))
+    assert (read.value, connected.status) == ("'s3cret'", "ok")
+
+
+async def test_what_is_mounted_is_there(sandbox, tmp_path, echo):
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    there = {str(tmp_path / "in"): str(tmp_path / "in"), str(tmp_path / "out"): f"{tmp_path / 'out'}:rw"}
+    async with await Session.open(environment("local", {"sandbox": sandbox, "mounts": there}), echo) as session:
+        cell = await session.run(f"open({str(tmp_path / 'in' / 'file')!r}).read()")
+        assert cell.value == "'in'"
+        assert (await session.run(f"open({str(tmp_path / 'in' / 'new')!r}, 'w')")).status == "error"
+        assert (await session.run(f"open({str(tmp_path / 'out' / 'new')!r}, 'w').write('x')")).status == "ok"
+    assert (tmp_path / "out" / "new").read_text() == "x"
+
+
+@pytest.mark.usefixtures("bwrap")
+async def test_a_mount_has_another_name_with_bwrap_only(tmp_path, echo):
+    (tmp_path / "file").write_text("text")
+    options = {"sandbox": "bwrap", "mounts": {str(tmp_path): "/data"}}
+    async with await Session.open(environment("local", options), echo) as session:
+        assert (await session.run("open('/data/file').read()")).value == "'text'"
+    with pytest.raises(ConfigError, match="under its own name"):
+        await Session.open(environment("local", {**options, "sandbox": "landlock"}), echo)
+
+
+async def test_kernels_in_a_sandbox_come_from_the_pool_and_leave_nothing(sandbox, echo):
+    async with await Session.open(environment("local", {"sandbox": sandbox, "pool": 1}), echo) as session:
+        directory = Path((await session.run("import os; print(os.getcwd())")).stdout.strip()).parent
+        assert directory.is_dir()
+    assert not directory.exists()
+
+
+@pytest.mark.usefixtures("landlock")
+def test_the_variable_makes_it_the_default(monkeypatch):
+    monkeypatch.setenv("RLM_SANDBOX", "landlock")
+    script = [
+        "```repl\ntry: print(open('/etc/passwd').read())\nexcept OSError as error: FINAL(type(error).__name__)\n```"
+    ]
+    with RLM(ScriptedLM(script)) as rlm:
+        assert rlm.completion("q").response == "PermissionError"
+
+
+@pytest.mark.parametrize("asked", ["bwrap", True])
+def test_a_sandbox_that_is_not_there_is_an_error_and_no_silence(monkeypatch, asked):
+    monkeypatch.setattr(walls, "trouble", lambda name: f"there is no {name}: install it")
+    refused = pytest.raises(ConfigError, match=r"not possible on this machine.*there is no bwrap: install it")
+    with RLM(ScriptedLM(["FINAL(1)"]), environment_kwargs={"sandbox": asked}) as rlm, refused:
+        rlm.completion("q")
+
+
+def test_an_unknown_sandbox_is_refused(monkeypatch):
+    with pytest.raises(ConfigError, match="sandbox"):
+        environment("local", {"sandbox": "jail"})
+    monkeypatch.setenv("RLM_SANDBOX", "jail")
+    with pytest.raises(ConfigError, match="RLM_SANDBOX is 1, 0, bwrap or landlock"):
+        walls.in_environment()
+
+
+def test_the_doctor_says_what_there_is():
+    said = subprocess.run(
+        [sys.executable, "-m", "rlm_kernel.cli", "doctor"], capture_output=True, text=True, check=False
+    )
+    assert "sandbox='bwrap'" in said.stdout
+    assert "sandbox='landlock'" in said.stdout
+
+
+@pytest.mark.parametrize(
+    "options", [None, {"kernel_mode": "subprocess", "startup_timeout": 60, "subcall_timeout": None}]
+)
+def test_the_reference_s_ipython_is_local(options):
+    assert environment("ipython", options) == environment("local", None)
+
+
+async def test_no_file_and_no_argument_holds_the_key(sandbox, echo):
+    async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
+        provisioner = session._kernel._manager.provisioner
+        key = bytes(provisioner.connection_info["key"])
+        watchdog = psutil.Process(provisioner.process.pid)
+        commands = [" ".join(process.cmdline()) for process in (watchdog, *watchdog.children(recursive=True))]
+        files = [file for file in provisioner.directory.rglob("*") if not file.is_dir()]
+        assert len(commands) >= 2
+        assert not any(key.decode() in command for command in commands)
+        assert not any(file.is_socket() or key in file.read_bytes() for file in files)
+
+
+async def test_the_end_of_a_question_ends_what_has_left_its_parents(sandbox, echo):
+    async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
+        assert await session.end_question() == ""
+        mark = f"sleep 60{os.getpid()}"
+        await session.run(f"import subprocess; x = 42; subprocess.run('setsid {mark} &', shell=True)")
+        async with asyncio.timeout(10):
+            while not running(mark):
+                await asyncio.sleep(0.01)
+        assert await session.end_question() == ""
+        assert not running(mark)
+        assert (await session.run("x")).value == "42"
+
+
+async def test_the_kernel_is_in_its_control_group(sandbox, echo):
+    async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
+        provisioner = session._kernel._manager.provisioner
+        if not provisioner._group:
+            pytest.skip("this machine gives no control group")
+        below = psutil.Process(provisioner.process.pid).children(recursive=True)
+        assert {process.pid for process in below} <= set(cgroups.processes(provisioner._group))
+    assert not Path(provisioner._group[0]).exists()
+
+
+def running(mark):
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if " ".join(p.info["cmdline"] or []) == mark]
+
+
+def test_a_context_given_as_a_path_is_read_by_the_host(sandbox, tmp_path):
+    (tmp_path / "text").write_text("text" * inputs.SMALL_BYTES)  # a plain local kernel would read it itself
+    with RLM(ScriptedLM(["```repl\nFINAL(context[:4])\n```"]), environment_kwargs={"sandbox": sandbox}) as rlm:
+        assert rlm.completion(tmp_path / "text").response == "text"
