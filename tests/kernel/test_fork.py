@@ -136,8 +136,9 @@ async def test_a_kernel_that_disowned_and_killed_its_server_ends_with_its_run(ec
 
 
 def groups():
-    """The directories of control groups of kernels, which this machine may have."""
-    return {path.name for _, parent in cgroups._parents() for path in Path(parent).glob("rlm-*")}
+    """The directories of control groups of this process's kernels, which this machine may have."""
+    mine = f"{cgroups._of_host(os.getpid())}-*"
+    return {path.name for _, parent in cgroups._parents() for path in Path(parent).glob(mine)}
 
 
 @pytest.fixture(scope="module")
