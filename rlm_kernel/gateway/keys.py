@@ -44,7 +44,7 @@ class Keys:
 
     def __init__(self, single: str | None, file: Path | None) -> None:
         if not single and file is None:
-            raise ConfigError("HTTP needs a key: use --key-file, or set RLM_GATEWAY_API_KEY.")
+            raise ConfigError("HTTP needs a key: use --key-file or --oauth-issuer, or set RLM_GATEWAY_API_KEY.")
         self._single = [_key("default", ",".join(SCOPES), single)] if single else []
         self._file = file
         self._stamp: tuple[int, ...] = ()

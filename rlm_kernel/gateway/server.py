@@ -133,6 +133,9 @@ def _described(tool: Tool, name: str) -> mcp.Tool:
 
 
 def _caller() -> Caller:
-    """Who sent the request: the owner of its key, or the user of this process over stdio."""
+    """Who sent the request: the owner of its key or token, or the user of this process over stdio."""
     token = get_access_token()
-    return Caller() if token is None else Caller(f"key:{token.client_id}", frozenset(token.scopes))
+    if token is None:
+        return Caller()
+    name = f"key:{token.client_id}" if token.subject is None else f"user:{token.subject}"
+    return Caller(name, frozenset(token.scopes))

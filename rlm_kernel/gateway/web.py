@@ -14,9 +14,9 @@ from typing import Any
 import uvicorn
 from mcp.server.auth.middleware.bearer_auth import RequireAuthMiddleware
 from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.routes import create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
-from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -26,7 +26,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.gateway.gateway import Gateway
+from rlm_kernel.gateway.oauth import OAuth
 from rlm_kernel.gateway.server import mcp_server
+from rlm_kernel.gateway.tools import SCOPES
 
 MAX_BODY_BYTES = 1 << 20
 MAX_MCP_SESSIONS = 2000
@@ -44,6 +46,7 @@ class Address:
         origins: values of the header Origin that are answered, besides loopback. No Origin is always allowed.
         certificate: files of TLS, or None.
         rate: requests per minute and key.
+        oauth: the authorization server whose tokens are keys too, or None.
     """
 
     host: str = "127.0.0.1"
@@ -53,6 +56,7 @@ class Address:
     certificate: Path | None = None
     certificate_key: Path | None = None
     rate: int = 3000
+    oauth: OAuth | None = None
 
 
 def web_app(gateway: Gateway, verifier: TokenVerifier, address: Address) -> ASGIApp:
@@ -64,6 +68,7 @@ def web_app(gateway: Gateway, verifier: TokenVerifier, address: Address) -> ASGI
     async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse(gateway.metrics())(scope, receive, send)
 
+    auth = _auth_settings(address.oauth)
     app: Starlette = mcp_server(gateway).streamable_http_app(
         max_request_body_size=MAX_BODY_BYTES,
         max_sessions=MAX_MCP_SESSIONS,
@@ -76,15 +81,25 @@ def web_app(gateway: Gateway, verifier: TokenVerifier, address: Address) -> ASGI
             allowed_origins=[*(f"http://{name}:*" for name in LOOPBACK), *address.origins],
         ),
         host=address.host,
-        # Bearer keys only: the issuer is what the SDK wants named, and is not shown to anybody.
-        auth=AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None),
+        auth=auth,
         token_verifier=verifier,
         custom_starlette_routes=[
             Route("/health", health),
             Route("/metrics", RequireAuthMiddleware(metrics, [])),
         ],
     )
+    if auth.resource_server_url is not None:  # before the SDK's own, which names no scopes if none is required
+        routes = create_protected_resource_routes(auth.resource_server_url, [auth.issuer_url], list(SCOPES))
+        app.routes[:0] = routes
     return RateLimit(app, address.rate)
+
+
+def _auth_settings(oauth: OAuth | None) -> AuthSettings:
+    """From texts, which keep the spelling of an issuer. The SDK wants an issuer for keys too, and does not show it."""
+    issuer, resource = ("http://localhost", None) if oauth is None else (oauth.issuer, oauth.resource)
+    return AuthSettings.model_validate(
+        {"issuer_url": issuer, "resource_server_url": resource, "validate_token_resource": False}
+    )
 
 
 async def serve_http(gateway: Gateway, verifier: TokenVerifier, address: Address) -> None:
