@@ -21,8 +21,8 @@ def options(repository, tmp_path, *more):
 
 
 @contextlib.asynccontextmanager
-async def stdio(repository, tmp_path, mode):
-    arguments = [*COMMAND[1:], *options(repository, tmp_path)]
+async def stdio(repository, tmp_path, mode, *more):
+    arguments = [*COMMAND[1:], *options(repository, tmp_path, *more)]
     server = StdioServerParameters(command=COMMAND[0], args=arguments, env=dict(os.environ))
     async with Client(server, mode=mode) as client:
         yield client
@@ -52,8 +52,8 @@ async def over_http(url, mode="auto", key=KEY, auth=None):
 
 
 @contextlib.asynccontextmanager
-async def web(repository, tmp_path, mode):
-    with http_server(repository, tmp_path) as url:
+async def web(repository, tmp_path, mode, *more):
+    with http_server(repository, tmp_path, *more) as url:
         async with over_http(url, mode) as client:
             yield client
 
