@@ -82,6 +82,8 @@ def _serve(args: Namespace) -> int:
 
     if args.mode == "http" and args.repo_path is None:
         raise ConfigError("HTTP needs --repo-path: the repository to serve.")
+    if args.rate < 1:
+        raise ConfigError("--rate must be at least 1 request per minute.")
     verifiers = _verifiers(args) if args.mode == "http" else []
     gateway = Gateway(args.repo_path or Path.cwd(), args.data_dir or _data_folder(), _models(args))
     with suppress(KeyboardInterrupt):
@@ -102,7 +104,7 @@ async def _run(gateway: Gateway, args: Namespace, verifiers: list[Any]) -> None:
     if oauth is not None:
         verifiers = [*verifiers, await discover(oauth)]
     where = Address(
-        args.host, args.port, args.allow_host, args.allow_origin, args.tls_cert, args.tls_key, max(args.rate, 1), oauth
+        args.host, args.port, args.allow_host, args.allow_origin, args.tls_cert, args.tls_key, args.rate, oauth
     )
     await serve_http(gateway, AnyOf(verifiers), where)
 

@@ -18,6 +18,7 @@ from mcp.server.auth.routes import create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
@@ -106,13 +107,22 @@ async def serve_http(gateway: Gateway, verifier: TokenVerifier, address: Address
     """Serve until Ctrl-C.
 
     Raises:
-        ConfigError: the address cannot be used.
+        ConfigError: the address or a file of TLS cannot be used.
     """
     logging.getLogger("mcp").setLevel(logging.ERROR)
     if address.host not in LOOPBACK and address.certificate is None:
         terminal.print_note("rlm: gateway: keys travel without TLS: use --tls-cert, or a proxy that has it")
+    try:
+        await _Announced(_config(web_app(gateway, verifier, address), address)).serve()
+    except (SystemExit, OverflowError) as error:  # the first is uvicorn's word for a port that is taken
+        raise ConfigError(f"{address.host}:{address.port} cannot be used: choose another --host or --port.") from error
+    finally:
+        await gateway.close()
+
+
+def _config(app: ASGIApp, address: Address) -> uvicorn.Config:
     config = uvicorn.Config(
-        web_app(gateway, verifier, address),
+        app,
         host=address.host,
         port=address.port,
         log_level="error",
@@ -123,11 +133,13 @@ async def serve_http(gateway: Gateway, verifier: TokenVerifier, address: Address
         timeout_graceful_shutdown=2,
     )
     try:
-        await _Announced(config).serve()
-    except SystemExit as error:  # uvicorn's word for a port that is taken
-        raise ConfigError(f"{address.host}:{address.port} cannot be used: choose another --port.") from error
-    finally:
-        await gateway.close()
+        config.load()
+    except (OSError, AssertionError) as error:  # the second: a key without a certificate
+        why = str(error) or "one is missing"
+        raise ConfigError(
+            f"--tls-cert and --tls-key must be PEM files of a certificate and its key ({why})."
+        ) from error
+    return config
 
 
 class _Announced(uvicorn.Server):
@@ -143,7 +155,10 @@ class _Announced(uvicorn.Server):
 
 
 class RateLimit:
-    """Answers 429 to a credential that sends more requests than allowed. A minute's worth may come at once."""
+    """Answers 429 to a bearer token that sends more requests than allowed. A minute's worth may come at once.
+
+    Requests without one pass: they get no further than to /health, to metadata or to a 401.
+    """
 
     def __init__(self, app: ASGIApp, per_minute: int) -> None:
         self._app = app
@@ -159,7 +174,10 @@ class RateLimit:
             await PlainTextResponse("Too many requests", 429, wait)(scope, receive, send)
 
     def _may_pass(self, scope: Scope) -> bool:
-        credential = hashlib.sha256(dict(scope["headers"]).get(b"authorization", b"")).digest()
+        kind, token = _bearer(scope)
+        if kind != "bearer":
+            return True
+        credential = hashlib.sha256(token.encode("latin-1")).digest()
         now = time.monotonic()
         left, at = self._buckets.pop(credential, (float(self._per_minute), now))
         left = min(left + (now - at) * self._per_minute / 60, float(self._per_minute))
@@ -168,3 +186,9 @@ class RateLimit:
         if len(self._buckets) > MAX_CREDENTIALS:
             self._buckets.popitem(last=False)
         return allowed
+
+
+def _bearer(scope: Scope) -> tuple[str, str]:
+    """The kind of the credential in lower case, and the credential: read as the authentication of the SDK does."""
+    kind, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+    return kind.lower(), token

@@ -42,10 +42,10 @@ def http_server(repository, tmp_path, *more, key=KEY):
 
 
 @contextlib.asynccontextmanager
-async def over_http(url, mode="auto", key=KEY, auth=None):
+async def over_http(url, mode="auto", key=KEY, *, auth=None, verify=True):
     headers = {"Authorization": f"Bearer {key}"} if auth is None else {}
     async with (
-        httpx2.AsyncClient(headers=headers, auth=auth, timeout=100) as http,
+        httpx2.AsyncClient(headers=headers, auth=auth, timeout=100, verify=verify) as http,
         Client(streamable_http_client(url, http_client=http), mode=mode) as client,
     ):
         yield client
