@@ -100,6 +100,9 @@ class Gateway:
             return await self._call(tool, given, caller, progress)
         except RefusedError as refused:
             return self._refused(tool, caller, str(refused), refused.code)
+        except asyncio.CancelledError:
+            self._refused(tool, caller, "The call was cancelled", "CANCELLED")
+            raise
         except Exception as error:  # noqa: BLE001 (a caller sees no traceback)
             terminal.print_note(f"rlm: gateway: {tool.name} failed: {type(error).__name__}: {error}")
             about = self._refused(tool, caller, "The tool failed; the gateway's stderr says why", "EXECUTION_ERROR")
