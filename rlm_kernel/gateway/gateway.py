@@ -17,7 +17,7 @@ from rlm_kernel.gateway import arguments
 from rlm_kernel.gateway.calls import Call, Progress, Services, canary_of, ignore_progress
 from rlm_kernel.gateway.completion import answer_task
 from rlm_kernel.gateway.execution import run_code
-from rlm_kernel.gateway.index import Index
+from rlm_kernel.gateway.index import VERSION, Index
 from rlm_kernel.gateway.kernels import Kernels
 from rlm_kernel.gateway.models import Models
 from rlm_kernel.gateway.refusals import NotAllowedError, RefusedError
@@ -59,7 +59,7 @@ class Gateway:
             raise ConfigError("The data folder is inside of the repository: give another one with --data-dir.")
         tree = Tree(root)
         name = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        index = Index(tree, data / f"index-{name}.sqlite")
+        index = Index(tree, data / f"index-{VERSION}-{name}.sqlite")
         self.services = Services(tree, index, Kernels(), models or Models(), canary_of(tree))
         self.trail = Trail(data / "trail")
         self.sessions = Sessions()
