@@ -23,7 +23,7 @@ async def run_code(call: Call, given: arguments.ExecRun) -> dict[str, Any]:
         raise LimitExceededError(f"Timeout too large: {given.timeout_ms}ms > {limits.MAX_EXEC_TIMEOUT_MS}ms")
     memory = min(max(given.memory_limit_mb, MIN_MEMORY_MB), limits.MAX_EXEC_MEMORY_MB)
     code = given.code.encode("utf-8", "replace").decode()
-    cell = await call.services.kernels.run(call.session.id, code, given.timeout_ms / 1000, memory)
+    cell = await call.services.kernels.run(call.session, code, given.timeout_ms / 1000, memory)
     if cell.status == "timeout":
         raise FailedError(f"Execution timeout: exceeded {given.timeout_ms}ms (R3 compliance)")
     if cell.status == "died":

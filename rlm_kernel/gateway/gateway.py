@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -17,10 +18,10 @@ from rlm_kernel.gateway import arguments
 from rlm_kernel.gateway.calls import Call, Progress, Services, canary_of, ignore_progress
 from rlm_kernel.gateway.completion import answer_task
 from rlm_kernel.gateway.execution import run_code
-from rlm_kernel.gateway.index import Index
+from rlm_kernel.gateway.index import VERSION, Index
 from rlm_kernel.gateway.kernels import Kernels
 from rlm_kernel.gateway.models import Models
-from rlm_kernel.gateway.refusals import NotAllowedError, RefusedError
+from rlm_kernel.gateway.refusals import NotAllowedError, NotFoundError, RefusedError
 from rlm_kernel.gateway.sessions import Output, Session, Sessions
 from rlm_kernel.gateway.tools import BY_NAME, SCOPES, TOOLS, Tool, describe_session
 from rlm_kernel.gateway.trail import Trail
@@ -59,7 +60,7 @@ class Gateway:
             raise ConfigError("The data folder is inside of the repository: give another one with --data-dir.")
         tree = Tree(root)
         name = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        index = Index(tree, data / f"index-{name}.sqlite")
+        index = Index(tree, data / f"index-{VERSION}-{name}.sqlite")
         self.services = Services(tree, index, Kernels(), models or Models(), canary_of(tree))
         self.trail = Trail(data / "trail")
         self.sessions = Sessions()
@@ -99,14 +100,14 @@ class Gateway:
             _check_scope(tool, caller)
             return await self._call(tool, given, caller, progress)
         except RefusedError as refused:
-            return self._refused(tool, caller, str(refused), refused.code)
+            return self._refused(tool, given, caller, str(refused), refused.code)
         except asyncio.CancelledError:
-            self._refused(tool, caller, "The call was cancelled", "CANCELLED")
+            self._refused(tool, given, caller, "The call was cancelled", "CANCELLED")
             raise
         except Exception as error:  # noqa: BLE001 (a caller sees no traceback)
             terminal.print_note(f"rlm: gateway: {tool.name} failed: {type(error).__name__}: {error}")
-            about = self._refused(tool, caller, "The tool failed; the gateway's stderr says why", "EXECUTION_ERROR")
-            return {**about, "error_type": type(error).__name__}
+            why, kind = "The tool failed; the gateway's stderr says why", type(error).__name__
+            return self._refused(tool, given, caller, why, "EXECUTION_ERROR", error_type=kind)
 
     async def _call(self, tool: Tool, given: dict[str, Any], caller: Caller, progress: Progress) -> Result:
         if tool.name == "rlm.session.create":
@@ -154,29 +155,44 @@ class Gateway:
             taken = arguments.parse(tool.takes, {**arguments_, "session_id": session.id})
             session.count_call()
             one = Call(reading.services, session, roots=reading.roots)
-            return self._seal(tool, session, one, self._run(tool, one, taken))
+            return self._seal(tool, session, one, self._run(tool, one, taken), reader="model")
 
         return call
 
-    def _seal(self, tool: Tool, session: Session, call: Call, result: Result, *, free: bool = False) -> Result:
+    def _seal(
+        self, tool: Tool, session: Session, call: Call, result: Result, *, free: bool = False, reader: str = "caller"
+    ) -> Result:
         """Count a result and write it to the trail, before it leaves. `free`: it holds nothing of the repository."""
         content = json.dumps(result, ensure_ascii=False).encode()
-        output = Output(tool.name, len(content), digest(content))
+        output = Output(tool.name, len(content), digest(content), reader)
         with session.lock:
-            if not free:
+            if free:
+                session.outputs.append(output)
+            else:
                 session.count_output(output)
                 session.spans.extend(call.spans)
             spans = [{**span.shown(), "path": "/".join(span.parts)} for span in call.spans]
             about = {"session": session.id, "caller": session.owner, "tool": tool.name, "hash": output.hash}
+            about["reader"] = reader
             self.trail.write({"kind": "call", **about, "bytes": output.size, "spans": spans})
         self._counts[tool.name, "ok"] += 1
         self._bytes += output.size
         return result
 
-    def _refused(self, tool: Tool, caller: Caller, why: str, code: str) -> Result:
+    def _refused(self, tool: Tool, given: dict[str, Any], caller: Caller, why: str, code: str, **more: str) -> Result:
+        """Count a refusal and write it to the trail. The budgets of a session do not limit refusals."""
+        result = {"success": False, "error": why, "error_code": code, "tool": tool.name, **more}
+        size = len(json.dumps(result, ensure_ascii=False).encode())
+        about: dict[str, Any] = {"caller": caller.name, "tool": tool.name, "code": code, "bytes": size}
+        with contextlib.suppress(NotFoundError):
+            session = self.sessions.find(str(given.get("session_id")), caller.name)
+            session.refusals += 1
+            session.refusal_bytes += size
+            about["session"] = session.id
+        self.trail.write({"kind": "refused", **about})
         self._counts[tool.name, code] += 1
-        self.trail.write({"kind": "refused", "caller": caller.name, "tool": tool.name, "code": code})
-        return {"success": False, "error": why, "error_code": code, "tool": tool.name}
+        self._bytes += size
+        return result
 
 
 def _check_scope(tool: Tool, caller: Caller) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from rlm_kernel.gateway import arguments, limits
 from rlm_kernel.gateway.calls import CANARY_WARNING, Call
-from rlm_kernel.gateway.index import Window, words_of
+from rlm_kernel.gateway.index import words_of
 from rlm_kernel.gateway.reading import spec_of
 from rlm_kernel.gateway.refusals import NotFoundError, RefusedError
 from rlm_kernel.gateway.sessions import Span
@@ -16,56 +18,61 @@ from rlm_kernel.gateway.tree import Parts, digest, parts_of
 
 MAX_SECONDS = 5.0
 """Of the scan of one regular expression."""
-MAX_MATCHES = 1000
-"""A scan that found so many lines stops, and these are ranked."""
-MAX_CANDIDATES = 5000
-"""Windows that are looked at for one query."""
+MAX_FILES = 1000
+"""A scan that found so many files stops, and these are ranked."""
+MAX_COUNTED = 1000
+"""Matching lines of one file that count for its rank."""
 _RE2_BYTES = 1 << 23
+
+
+@dataclass(frozen=True)
+class Place:
+    """Lines that may be a result. `score`: higher is better."""
+
+    parts: Parts
+    start: int
+    end: int
+    score: float
 
 
 def query(call: Call, given: arguments.SearchQuery) -> dict[str, Any]:
     """Find lines by words."""
     in_scope = _scope(call, given.scope, given.include_patterns)
-    call.services.index.bring_up_to_date()
+    index = call.services.index
+    index.bring_up_to_date()
     words = words_of(given.query)
-    windows = (w for _, w in zip(range(MAX_CANDIDATES), call.services.index.search(given.query), strict=False))
     hits = _Hits(call, min(given.k, limits.MAX_RESULTS))
-    for window in windows:
+    for window in index.search(given.query, in_scope):
+        place = Place(window.parts, window.start, window.start + len(window.lines) - 1, window.score)
+        hits.add(place, functools.partial(_best_line, window.lines, words))
         if hits.is_full:
             break
-        if in_scope(window.parts):
-            hits.add(window, _best_line(window.content.split("\n"), words))
-    return hits.result(truncated=False)
+    return hits.result(truncated=not index.is_built)
 
 
 def regex(call: Call, given: arguments.SearchRegex) -> dict[str, Any]:
-    """Find lines by a regular expression; files with more matches come first."""
+    """Find lines by a regular expression; files with more matching lines come first."""
     in_scope = _scope(call, given.scope, given.include_patterns)
     pattern = _compiled(given.pattern)
     index = call.services.index
     index.bring_up_to_date()
-    rows, truncated = _matching_rows(index.scan(parts_of(given.scope), MAX_SECONDS), pattern)
-    windows = [window for window in index.windows(rows) if in_scope(window.parts)]
-    per_file = Counter(window.parts for window in windows)
+    scan = index.scan(lambda text: pattern.search(text) is not None, parts_of(given.scope), in_scope, MAX_SECONDS)
+    found = [piece and _matching_lines(*piece, pattern) for piece in itertools.islice(scan, MAX_FILES)]
+    truncated = not index.is_built or len(found) == MAX_FILES or None in found
+    places = itertools.chain.from_iterable(filter(None, found))
     hits = _Hits(call, min(given.k, limits.MAX_RESULTS))
-    for window in sorted(windows, key=lambda window: (-per_file[window.parts], window.parts, window.start)):
-        for number, line in enumerate(window.content.split("\n")):
-            if not hits.is_full and pattern.search(line.encode()):
-                score = float(per_file[window.parts])
-                hits.add(Window(window.parts, window.start + number, line, score), 0)
+    for place in sorted(places, key=lambda place: (-place.score, place.parts, place.start)):
+        if hits.is_full:
+            break
+        hits.add(place, lambda lines: 0 if pattern.search(lines[0].encode()) else None)
     return hits.result(truncated=truncated)
 
 
-def _matching_rows(scan: Iterator[tuple[int, bytes] | None], pattern: Any) -> tuple[list[int], bool]:
-    """The rows with a match, and whether the scan ended early."""
-    rows: list[int] = []
-    for piece in scan:
-        if piece is None or len(rows) >= MAX_MATCHES:
-            return rows, True
-        row, content = piece
-        if pattern.search(content):
-            rows.append(row)
-    return rows, False
+def _matching_lines(parts: Parts, content: bytes, pattern: Any) -> list[Place]:
+    """The first lines of a file that match; the score is how many do."""
+    numbers = (number for number, line in enumerate(content.split(b"\n"), 1) if pattern.search(line))
+    counted = list(itertools.islice(numbers, MAX_COUNTED))
+    return [Place(parts, number, number, float(len(counted))) for number in counted[: limits.MAX_RESULTS]]
 
 
 def _compiled(pattern: str) -> Any:
@@ -91,8 +98,10 @@ def _scope(call: Call, scope: str, patterns: list[str] | None) -> Callable[[Part
     return lambda parts: parts[: len(below)] == below and (spec is None or bool(spec.match_file("/".join(parts))))
 
 
-def _best_line(lines: list[str], words: set[str]) -> int:
-    """The line that holds the most words."""
+def _best_line(indexed: tuple[str, ...], words: set[str], lines: tuple[str, ...]) -> int | None:
+    """The line that holds the most words, or None if these are not the lines that were indexed."""
+    if lines != indexed:
+        return None
     return max(range(len(lines)), key=lambda number: sum(word in lines[number].lower() for word in words))
 
 
@@ -110,25 +119,37 @@ class _Hits:
         """Whether there are enough."""
         return len(self._hits) >= self._most
 
-    def add(self, window: Window, shown: int) -> None:
-        """Add a window, of which one line is shown."""
-        lines = window.content.split("\n")
+    def add(self, place: Place, pick: Callable[[tuple[str, ...]], int | None]) -> None:
+        """Add a place.
+
+        Args:
+            place: where the index says it is.
+            pick: which of the lines that are there is shown, counted from 0; None: the index is out of date.
+        """
         try:
-            text = self._call.tree.read(window.parts)
+            lines = self._call.tree.read(place.parts).lines[place.start - 1 : place.end]
         except RefusedError:
             return
-        start, end = window.start, window.start + len(lines) - 1
-        if list(text.lines[start - 1 : end]) != lines:
+        shown = pick(lines) if len(lines) == place.end - place.start + 1 else None
+        if shown is None:
             return
         snippet = lines[shown].strip()[: limits.SNIPPET_CHARACTERS]
-        handle = self._call.session.file_handle(window.parts)
+        handle = self._call.session.file_handle(place.parts)
         content = snippet.encode()
         self._canary = self._canary or self._call.has_canary(snippet)
-        at = start + shown
-        self._call.spans.append(Span("search", handle, window.parts, at, at, digest(content), len(content)))
-        about = {"path": "/".join(window.parts), "file_handle": handle, "start_line": start, "end_line": end}
-        score = {"relevance_score": round(window.score, 4), "snippet": snippet, "snippet_hash": digest(content)}
-        self._hits.append({**about, **score})
+        at = place.start + shown
+        self._call.spans.append(Span("search", handle, place.parts, at, at, digest(content), len(content)))
+        self._hits.append(
+            {
+                "path": "/".join(place.parts),
+                "file_handle": handle,
+                "start_line": place.start,
+                "end_line": place.end,
+                "relevance_score": round(place.score, 4),
+                "snippet": snippet,
+                "snippet_hash": digest(content),
+            }
+        )
 
     def result(self, *, truncated: bool) -> dict[str, Any]:
         """Of the tool."""

@@ -70,15 +70,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Output:
-    """A result that left the gateway."""
+    """A result that left the gateway. `reader`: `caller`, or `model` for what a run of `complete` has read."""
 
     tool: str
     size: int
     hash: str
+    reader: str = "caller"
 
     def shown(self) -> dict[str, Any]:
         """For the caller."""
-        return {"tool": self.tool, "bytes": self.size, "content_hash": self.hash}
+        return {"tool": self.tool, "bytes": self.size, "content_hash": self.hash, "reader": self.reader}
 
 
 @dataclass
@@ -94,6 +95,8 @@ class Session:
     output_bytes: int = 0
     spans: list[Span] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
+    refusals: int = 0
+    refusal_bytes: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     _handles: OrderedDict[str, Parts | Chunk] = field(default_factory=OrderedDict, repr=False)

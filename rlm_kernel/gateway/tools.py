@@ -67,6 +67,7 @@ def report(call: Call, given: arguments.Report) -> dict[str, Any]:
         "session_id": session.id,
         "spans": [span.shown() for span in session.spans],
         "outputs": [output.shown() for output in session.outputs],
+        "refusals": {"count": session.refusals, "bytes": session.refusal_bytes},
         "tool_calls": session.tool_calls,
         "output_bytes": session.output_bytes,
         "file_access_stats": {

@@ -69,7 +69,7 @@ class Audit:
     Attributes:
         flaw: the first problem, or None.
         calls: how many calls it records.
-        output_bytes: how many bytes left.
+        output_bytes: how many bytes left, those of refusals too.
         is_cut: whether its last line is incomplete: the gateway was killed while writing it.
     """
 
@@ -100,4 +100,5 @@ def audit(path: Path) -> Audit:
         records.append(json.loads(line))
     calls = [record for record in records if record.get("kind") == "call"]
     spans = sum(len(call["spans"]) for call in calls)
-    return Audit(path, flaw, len(calls), spans, sum(call["bytes"] for call in calls), bool(rest))
+    size = sum(record["bytes"] for record in records if "bytes" in record)
+    return Audit(path, flaw, len(calls), spans, size, bool(rest))

@@ -13,7 +13,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _FREEZERS = {"cgroup.freeze": ("1", "0"), "freezer.state": ("FROZEN", "THAWED")}
 _MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
@@ -41,6 +41,14 @@ def make(memory: int | None) -> list[str]:
         counting = next((made for kind, parent in parents if kind == "memory" and (made := _made(parent, name))), None)
         group += [counting] if counting and _limit(counting, memory) else []
     return group
+
+
+def limit_memory() -> bool:
+    """Whether a group limits the memory of all its processes together on this machine."""
+    group = make(1 << 30)
+    found = any(_has(directory, _MEMORY_LIMITS) for directory in group)
+    remove(group)
+    return found
 
 
 def add(group: Sequence[str], pid: int) -> None:
@@ -137,7 +145,7 @@ def _made(parent: str, name: str) -> str | None:
     return directory
 
 
-def _has(directory: str, names: Sequence[str] | dict[str, tuple[str, str]]) -> bool:
+def _has(directory: str, names: Iterable[str]) -> bool:
     return any(os.path.exists(f"{directory}/{name}") for name in names)  # noqa: PTH110
 
 

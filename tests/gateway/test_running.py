@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 
+import psutil
 import pytest
 from gateway.session_client import Client
 
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import KernelError
-from rlm_kernel.gateway import kernels
+from rlm_kernel.gateway import kernels, limits
 from rlm_kernel.gateway.gateway import Gateway
 from rlm_kernel.gateway.models import Models
+from rlm_kernel.provisioners import cgroups
+from rlm_kernel.provisioners.sandbox import walls
+
+MEMORY_BOMBS = [
+    "x = bytearray(10**9)\nx[::4096] = b'1' * len(x[::4096])\nprint('all of it')",
+    "import mmap\nx = mmap.mmap(-1, 10**9)\nfor n in range(0, 10**9, 4096): x[n] = 1\nprint('all of it')",
+    "file = open('/dev/shm/x', 'wb')\nfor _ in range(600): file.write(b'1' * 2**20)\nprint('all of it')",
+]
+
+FORK_BOMB = "import os, time\nwhile True:\n  try: os.fork()\n  except OSError: time.sleep(1)"
+FLOOD = "import sys\nfor _ in range(40): print('x' * 10**5); print('y' * 10**5, file=sys.stderr)"
 
 READ = """```repl
 found = search_files("session line")
@@ -36,21 +48,73 @@ def answering(repository, tmp_path):
         gateway.trail.close()
 
 
-async def test_code_runs_without_a_network_and_keeps_its_variables(docker_engine, client, repository):
+@pytest.fixture(params=["docker_engine", "bwrap"])
+def place(request, monkeypatch):
+    """Where code runs: in a container, or in bubblewrap where no engine answers."""
+    request.getfixturevalue(request.param)
+    if request.param == "bwrap":
+        if not cgroups.limit_memory():
+            pytest.skip("needs control groups")
+        monkeypatch.setattr(kernels, "in_container", no_engine)
+    return request.param
+
+
+def no_engine(_):
+    raise KernelError("no engine at /var/run/docker.sock")
+
+
+async def test_code_runs_without_a_network_and_keeps_its_variables(place, client, repository):
     code = f"import os\nx = 41\nos.path.exists({str(repository)!r})"
     first = await client.ok("rlm.exec.run", code=code)
     assert (first["success"], first["stdout"]) == (True, "False")
     again = await client.ok("rlm.exec.run", code="print(x + 1)")
     assert again["stdout"] == "42\n"
-    code = "import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=3)"
-    offline = await client.ok("rlm.exec.run", code=code)
-    assert (offline["success"], "OSError" in offline["stderr"]) == (False, True)
+    for kind in ("STREAM", "DGRAM"):
+        code = f"import socket\nsocket.socket(type=socket.SOCK_{kind}).connect(('192.0.2.1', 80))"
+        offline = await client.ok("rlm.exec.run", code=code)
+        assert (offline["success"], "OSError" in offline["stderr"]) == (False, True)
+    report = await client.ok("rlm.provenance.report")
+    assert [span["source_type"] for span in report["provenance_graph"]["spans"]] == ["execution"] * 4
+
+
+@pytest.mark.timeout(120)
+async def test_time_memory_processes_and_output_are_bounded(place, client):
     said = await client.refused("rlm.exec.run", code="while True: pass", timeout_ms=500)
     assert said == "Execution timeout: exceeded 500ms (R3 compliance)"
-    said = await client.refused("rlm.exec.run", code="x = bytearray(10**9)\nx[::4096] = b'1' * len(x[::4096])")
-    assert said.startswith("The kernel died: it may use 256 MB")
-    report = await client.ok("rlm.provenance.report")
-    assert [span["source_type"] for span in report["provenance_graph"]["spans"]] == ["execution"] * 3
+    for bomb in MEMORY_BOMBS:
+        done = await client("rlm.exec.run", code=bomb)
+        assert done["success"] is False
+        assert "256 MB" in done.get("error", "256 MB")
+        assert "all of it" not in str(done)
+    before = len(psutil.Process().children(recursive=True))
+    assert (await client("rlm.exec.run", code=FORK_BOMB, timeout_ms=300))["success"] is False
+    assert len(psutil.Process().children(recursive=True)) < before + 10
+    flood = await client.ok("rlm.exec.run", code=FLOOD, timeout_ms=30_000)
+    assert len((flood["stdout"] + flood["stderr"]).encode()) <= limits.MAX_EXEC_OUTPUT_BYTES
+
+
+async def test_a_kernel_ends_with_the_time_of_its_session(bwrap, gateway, monkeypatch):
+    monkeypatch.setattr(kernels, "in_container", no_engine)
+    monkeypatch.setattr(cgroups, "limit_memory", lambda: True)
+    client = await Client(gateway).begin(timeout_ms=3000)
+    await client.ok("rlm.exec.run", code="1")
+    (place,) = gateway.services.kernels._places.values()
+    while gateway.services.kernels._places:
+        await asyncio.sleep(0.02)
+    while place.kernel.alive:
+        await asyncio.sleep(0.02)
+
+
+async def test_a_session_that_is_closed_while_its_kernel_starts_leaves_none(bwrap, client, gateway, monkeypatch):
+    monkeypatch.setattr(kernels, "in_container", no_engine)
+    monkeypatch.setattr(cgroups, "limit_memory", lambda: True)
+    running = asyncio.create_task(client("rlm.exec.run", code="1"))
+    while not gateway.services.kernels._places:
+        await asyncio.sleep(0)
+    (place,) = gateway.services.kernels._places.values()
+    await client.ok("rlm.session.close")
+    assert (await running)["error"] == "Session not found"
+    assert not place.kernel.alive
 
 
 @pytest.mark.parametrize(
@@ -64,13 +128,13 @@ async def test_code_beyond_the_limits_is_refused(client, given, words):
     assert await client.refused("rlm.exec.run", **given) == words
 
 
-async def test_code_is_refused_with_the_reason_where_there_is_no_engine(client, monkeypatch):
-    async def fail(*_):
-        raise KernelError("no engine at /var/run/docker.sock")
-
-    monkeypatch.setattr(kernels.Kernel, "open", fail)
-    said = await client.refused("rlm.exec.run", code="1")
-    assert said == kernels.NO_ENGINE
+async def test_code_is_refused_with_the_reason_where_neither_engine_nor_sandbox_is(client, monkeypatch):
+    monkeypatch.setattr(kernels, "in_container", no_engine)
+    monkeypatch.setattr(cgroups, "limit_memory", lambda: False)
+    monkeypatch.setattr(walls, "trouble", lambda _: "")
+    assert await client.refused("rlm.exec.run", code="1") == kernels.UNAVAILABLE + kernels.NO_MEMORY_LIMIT
+    monkeypatch.setattr(walls, "trouble", lambda _: "bubblewrap is not installed")
+    assert await client.refused("rlm.exec.run", code="1") == kernels.UNAVAILABLE + "bubblewrap is not installed"
 
 
 async def test_a_task_is_answered_with_citations_of_what_was_read(answering):
@@ -83,7 +147,8 @@ async def test_a_task_is_answered_with_citations_of_what_was_read(answering):
     lines = {"file_handle": citation["file_handle"], "start_line": 7, "end_line": 8}
     assert (await client.ok("rlm.span.read", **lines))["hash"] == citation["content_hash"]
     graph = (await client.ok("rlm.provenance.report"))["provenance_graph"]
-    assert [output["tool"] for output in graph["outputs"]][1:4] == ["rlm.fs.list", "rlm.search.query", "rlm.span.read"]
+    read = [output["tool"] for output in graph["outputs"] if output["reader"] == "model"]
+    assert read == ["rlm.fs.list", "rlm.search.query", "rlm.span.read"]
 
 
 @pytest.mark.parametrize(

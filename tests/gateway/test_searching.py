@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 from gateway.session_client import Client
+
+from rlm_kernel.gateway import index, searching
+from rlm_kernel.gateway.gateway import Gateway
 
 
 async def paths(client, tool="query", scope=".", **given):
@@ -77,3 +81,59 @@ async def test_the_index_is_read_by_its_owner_only(client, gateway, tmp_path):
     await paths(client, query="kernel")
     (index,) = (tmp_path / "data").glob("*.sqlite")
     assert index.stat().st_mode & 0o077 == 0
+
+
+async def test_what_was_changed_is_forgotten_with_all_of_its_words(client, gateway, repository):
+    for text in ("SessionManager\n" * 100, "sessionManager übung\n" * 30, "", "\n", "\xa0\x85\u2028x\n"):
+        (repository / "src" / "new.py").write_text(text)
+        await paths(client, query="manager")
+    (repository / "src" / "new.py").unlink()
+    await paths(client, query="manager")
+    with gateway.services.index._connection() as database:
+        database.execute("INSERT INTO windows (windows) VALUES ('integrity-check')")
+        asked = "SELECT count(*) FROM windows WHERE windows MATCH ?"
+        counts = [database.execute(asked, (word,)).fetchone()[0] for word in ("übung", "new", "sessionmanager")]
+    assert counts == [0, 0, 1]
+
+
+async def test_files_outside_of_the_patterns_do_not_use_up_the_scan(client, repository, monkeypatch):
+    monkeypatch.setattr(searching, "MAX_FILES", 3)
+    for number in range(10):
+        (repository / "src" / f"a{number}.py").write_text("needle\n")
+    (repository / "z.rst").write_text("needle\n")
+    assert await paths(client, "regex", pattern="needle", include_patterns=["*.rst"]) == ["z.rst"]
+    found = await client.ok("rlm.search.regex", pattern="needle", scope=".")
+    assert (len(found["results"]), found["truncated"]) == (3, True)
+
+
+async def test_a_scan_that_takes_too_long_is_told(client, monkeypatch):
+    monkeypatch.setattr(searching, "MAX_SECONDS", 0.0)
+    found = await client.ok("rlm.search.regex", pattern="line", scope=".")
+    assert (found["results"], found["truncated"]) == ([], True)
+
+
+async def test_an_expression_does_not_match_across_lines(client):
+    assert await paths(client, "regex", pattern=r"line 1 of the session\s+line 2") == []
+
+
+async def test_two_gateways_share_an_index_and_both_are_up_to_date(client, repository, tmp_path):
+    other = Gateway(repository, tmp_path / "data")
+    second = await Client(other).begin(".")
+
+    async def search(one):
+        return await paths(one, query="zebra")
+
+    for number in range(3):
+        (repository / "src" / f"new{number}.py").write_text("zebra\n")
+        found = await asyncio.gather(*map(search, (client, second) * 3))
+        assert all(len(names) == number + 1 for names in found)
+    await other.close()
+
+
+async def test_an_index_that_another_gateway_is_writing_is_used_as_it_is(client, gateway, monkeypatch, capsys):
+    assert await paths(client, query="kernel")
+    monkeypatch.setattr(index, "LOCKED_SECONDS", 0.01)
+    with gateway.services.index._connection() as database:
+        database.execute("BEGIN IMMEDIATE")
+        assert await paths(client, query="kernel")
+    assert "is not up to date" in capsys.readouterr().err

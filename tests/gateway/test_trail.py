@@ -5,8 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
+from gateway.session_client import OWNER
 
+from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.gateway import kernels
+from rlm_kernel.gateway.gateway import Gateway
+from rlm_kernel.gateway.models import Models
+from rlm_kernel.gateway.tools import TOOLS
 from rlm_kernel.gateway.trail import audit
+from rlm_kernel.gateway.tree import digest
+from rlm_kernel.provisioners.kernelspecs import environment
 
 
 async def read_something(client):
@@ -28,7 +36,7 @@ async def test_every_byte_that_left_is_in_the_report_and_in_the_trail(client, ga
     report = (await client.ok("rlm.provenance.report", export_json=True))["provenance_graph"]
     sizes = [output["bytes"] for output in report["outputs"]]
     assert sizes[-len(results) :] == list(map(size, results))
-    assert sum(sizes) == report["output_bytes"]
+    assert sum(sizes[1:]) == report["output_bytes"]  # the first is of `session.create`
     assert len(report["spans"]) == 1 + 2 + 10
     trail = [json.loads(line) for line in gateway.trail.path.read_bytes().splitlines()]
     sealed = [line["bytes"] for line in trail if line["kind"] == "call"]
@@ -77,3 +85,62 @@ async def test_a_result_does_not_leave_if_the_trail_cannot_be_written(client, ga
     monkeypatch.setattr(gateway.trail, "write", fail)
     with pytest.raises(OSError, match="no space"):
         await client("rlm.span.read", file_handle=handle, start_line=1, end_line=1)
+
+
+READ = """```repl
+print(read_lines(search_files("session line")[0]["file_handle"], 7, 8))
+FINAL("done")
+```"""
+
+
+async def test_the_bytes_of_a_session_that_used_all_tools_add_up(bwrap, repository, tmp_path, monkeypatch):
+    """What the caller got is what the report and the trail count, and what the model read is counted beside it."""
+    monkeypatch.setattr(kernels, "in_container", lambda _: environment("local", {"sandbox": "bwrap"}))
+    gateway = Gateway(repository, tmp_path / "data", Models(ScriptedLM([READ]), environment="local"))
+    received = {}
+
+    async def call(tool, **given):
+        result = await gateway.call(tool, given, OWNER)
+        received.setdefault(tool, []).append(size(result))
+        return result
+
+    session = {"session_id": (await call("rlm.session.create"))["session_id"]}
+    await call("rlm.roots.set", **session, roots=["."])
+    await call("rlm.fs.list", **session, root=".")
+    await call("rlm.fs.manifest", **session, root=".")
+    handle = {"file_handle": (await call("rlm.fs.handle.create", **session, file_path="wide.txt"))["file_handle"]}
+    await call("rlm.span.read", **session, **handle, start_line=1, end_line=1)
+    await call("rlm.span.read", **session, **handle, start_line=1, end_line=201)
+    chunks = await call("rlm.chunk.create", **session, **handle)
+    await call("rlm.chunk.get", **session, chunk_id=chunks["chunk_ids"][0])
+    await call("rlm.chunk.get", **session)
+    await call("rlm.search.query", **session, query="kernel", scope=".")
+    await call("rlm.search.regex", **session, pattern="line 4", scope=".")
+    await call("rlm.exec.run", **session, code="print('ä' * 1000)")
+    assert (await call("rlm.complete", **session, task="?"))["success"]
+    graph = (await call("rlm.provenance.report", **session))["provenance_graph"]
+    (report,) = received["rlm.provenance.report"]
+    await call("rlm.session.close", **session)
+    (closed,) = received["rlm.session.close"]
+    await gateway.close()
+
+    total = sum(map(sum, received.values()))
+    by_reader = {"caller": 0, "model": 0}
+    for output in graph["outputs"]:
+        by_reader[output["reader"]] += output["bytes"]
+    assert set(received) == set(TOOLS)
+    assert by_reader["caller"] + graph["refusals"]["bytes"] + report + closed == total
+    assert graph["refusals"]["count"] == 2
+    assert by_reader["model"] > 0
+    assert audit(gateway.trail.path).output_bytes == total + by_reader["model"]
+
+
+async def test_the_spans_of_a_report_are_what_the_files_hold(client, repository):
+    await read_something(client)
+    handle = await client.handle("wide.txt")
+    await client.ok("rlm.span.read", file_handle=handle, start_line=1, end_line=1, max_bytes=101)
+    paths = {item["file_handle"]: item["path"] for item in (await client.ok("rlm.fs.manifest", root="."))["files"]}
+    for span in (await client.ok("rlm.provenance.report"))["provenance_graph"]["spans"]:
+        lines = (repository / paths[span["file_handle"]]).read_text().split("\n")
+        content = "\n".join(lines[span["start_line"] - 1 : span["end_line"]]).encode()[: span["bytes"]]
+        assert digest(content) == span["content_hash"]
