@@ -334,7 +334,8 @@ class RLMChatCompletion:
         response: the answer.
         usage_summary: tokens and cost of the root and all sub-calls.
         execution_time: seconds.
-        metadata: the whole trajectory if there is a logger, else None.
+        metadata: the whole trajectory if there is a logger, else None. If the log has more than 8 MB, it is read from
+            there when it is used.
         parsed: with a `response_schema`, the answer as an object: JSON data, or of the given pydantic class.
     """
 

@@ -13,7 +13,7 @@ from rlm_kernel.errors import CancellationError, LimitError
 from rlm_kernel.html.markup import Element, h
 from rlm_kernel.trajectory.events import OnEvent, RunFinished
 from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
-from rlm_kernel.types import Prompt, RLMChatCompletion
+from rlm_kernel.types import Input, Prompt, RLMChatCompletion
 from rlm_magics.live_view import View
 from rlm_magics.result import RLMResult, address
 
@@ -39,7 +39,7 @@ class WatchedLogger(RLMLogger):
         return log
 
 
-def completion_of(rlm: RLM, prompt: Prompt, question: str | None, schema: Any) -> Work:
+def completion_of(rlm: RLM, prompt: Input, question: str | None, schema: Any) -> Work:
     """A coroutine function that runs a completion with streaming, for the view."""
 
     async def work() -> RLMChatCompletion:

@@ -16,6 +16,7 @@ from IPython.display import HTML, Markdown, display
 from rlm_kernel import terminal
 from rlm_kernel.api import RLM
 from rlm_kernel.clients import registry
+from rlm_kernel.engine.argument_checks import opened
 from rlm_kernel.engine.confirmation import Confirmation
 from rlm_kernel.engine.record_access import Use, admitted
 from rlm_kernel.errors import RLMError
@@ -68,7 +69,9 @@ class RLMMagics(Magics, settings.Settings):
             schema = notebook_inputs.variable(options.schema, self.namespace, "--schema") if options.schema else None
             prompt, root_prompt = (question, None) if given is None else (given.prompt, question)
             with self._rlm(named, confirm=options.confirm) as (rlm, logger, notes):
-                work = completion_of(rlm, prompt, root_prompt, schema)
+                option = "--file" if options.file else "--context"
+                given_prompt = opened(prompt, rlm.config, option, max_bytes=options.max_context_bytes)
+                work = completion_of(rlm, given_prompt, root_prompt, schema)
                 return self._run(work, prompt, named, logger, options, (*notes, *(given.notes if given else ())))
 
     def _given(self, options: Namespace, environment: str) -> notebook_inputs.Input | None:

@@ -20,11 +20,11 @@ class Input:
     """The input of a run.
 
     Attributes:
-        prompt: the value.
+        prompt: the value, or the path of a file.
         notes: how the value is changed on its way, one sentence each.
     """
 
-    prompt: Prompt
+    prompt: Prompt | Path
     notes: tuple[str, ...] = ()
 
 
@@ -37,7 +37,8 @@ def read(
 ) -> Input | None:
     """The input that the options of a cell name; None when they name none.
 
-    One variable or file is the input itself, several make a dict by name.
+    One variable or file is the input itself, several make a dict by name. A file that is all is not read here, because
+    the kernel may read it.
 
     Args:
         names: of variables.
@@ -49,6 +50,8 @@ def read(
     Raises:
         ConfigError: there is no such variable or file, or it holds something else.
     """
+    if (path := _only_file(names, files, namespace)) is not None:
+        return Input(path)
     notes: list[str] = []
     found: dict[str, Any] = {}
     for name in names:
@@ -67,6 +70,14 @@ def read(
             return Input(value, tuple(notes))
         notes.append(f"{only} is not a text, a list or a dict, so the model finds it as context[{only!r}].")
     return Input(found, tuple(notes))
+
+
+def _only_file(names: Sequence[str], files: Sequence[str], namespace: Mapping[str, Any]) -> Path | None:
+    """The file that is the whole input, or None."""
+    if len(names) + len(files) != 1 or files == [""]:
+        return None
+    only = Path(files[0]) if files else namespace.get(names[0])
+    return path if isinstance(only, Path) and (path := only.expanduser()).is_file() else None
 
 
 def variable(name: str, namespace: Mapping[str, Any], option: str) -> Any:

@@ -63,6 +63,11 @@ class Call:
     seconds: float | None = None
     given_up: tuple[tuple[str, Usage], ...] = ()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it and its children have ended."""
+        return self.failed is not None and all(child.state != "unfinished" for child in self.children.values())
+
     def spending(self) -> Spending:
         """The cost of its prompts, those that children answered included."""
         for index in sorted({*self.answers, *self.children, *self.rejected}):
@@ -163,6 +168,12 @@ class Turn:
     finished: events.IterationFinished | None = None
     message: str | None = None
     message_end: events.MessageFinished | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its reply, its cells, their calls and the children of those have ended."""
+        ended = all(cell.result is not None and all(call.is_over for call in cell.calls) for cell in self.cells)
+        return ended and self.reply is not None
 
     def take_message(self, event: events.MessageStarted | events.MessageFinished) -> None:
         """A message of a conversation begins or ends with this turn."""
@@ -278,6 +289,29 @@ class Trajectory:
         conversation = self.conversation()
         return {cell: conversation[:length] for cell, length in self._summaries.items()}
 
+    def forget(self) -> None:
+        """Remove everything but how the run began."""
+        self.turns, self.replies, self.setup = [], [], Cell(SETUP, "")
+        self._cells, self._conversation, self._summaries = {}, [], {}
+
+    def take_past(self) -> Trajectory:
+        """Remove the turns that nothing will be added to, and return them as a run of their own.
+
+        These are the turns before the last one whose cells and calls have ended; a later one waits for all before it.
+        The conversation is not kept either.
+        """
+        past = Trajectory()
+        past.started = self.started
+        while len(self.turns) > 1 and self.turns[0].is_over:
+            turn = self.turns.pop(0)
+            past.turns.append(turn)
+            past._cells |= {cell.number: self._cells.pop(cell.number) for cell in turn.cells}
+        over = {turn.iteration for turn in past.turns}
+        past.replies = [reply for reply in self.replies if reply.iteration in over]
+        self.replies = [reply for reply in self.replies if reply.iteration not in over]
+        self._conversation, self._summaries = [], {}
+        return past
+
     def add(self, event: Event) -> None:  # noqa: C901, PLR0912 (one case for each kind)
         """Take the next event of the stream."""
         self.seconds = max(self.seconds, event.time)
@@ -305,7 +339,7 @@ class Trajectory:
             case events.IterationFinished():
                 self._turn(event.iteration).finished = event
             case events.Notice():
-                self._turn(len(self.turns) or 1).notices.append(event.message)
+                self._turn(self.turns[-1].iteration if self.turns else 1).notices.append(event.message)
             case events.RunFinished():
                 self.completion = event.completion
             case events.RunFailed():

@@ -88,6 +88,16 @@ def test_a_folder_is_a_dict_by_path(notebook, folder):
     assert "2 files" in ran.printed
 
 
+@pytest.mark.parametrize(("options", "setup"), [("--file long.txt", ""), ("-c given", "given = Path('long.txt')")])
+def test_a_long_file_is_read_by_the_kernel(notebook, folder, options, setup):
+    (folder / "long.txt").write_text("a line\n" * 200_000)
+    code = "seen = f'{type(context).__name__} {len(context)}'"
+    notebook.run(f"from pathlib import Path\n{setup}\nlooks = leader(cell({code!r}), 'FINAL_VAR(seen)')")
+    assert notebook.run(f"%%rlm -b looks {options} -o out\nHow long?").error is None
+    assert notebook.run("print(out.answer, end='')").printed == "str 1400000"
+    assert notebook.value("out.prompt") == repr(str(folder / "long.txt"))  # the host has not the text
+
+
 def test_a_table_arrives_as_a_table_and_the_person_is_told_where(notebook):
     notebook.run("import pandas\nsales = pandas.DataFrame({'month': ['May', 'June'], 'sold': [3, 4]})")
     code = (

@@ -79,7 +79,7 @@ def test_what_is_told_last_is_written_even_when_nobody_waits_a_second(tmp_path):
 
 def test_it_is_written_seldom_while_the_run_goes_on(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(autosave, "write_whole", lambda path, text: written.append(text))
+    monkeypatch.setattr(autosave, "write_pieces", lambda path, text: written.append(text))
     file = NotebookAutosave(tmp_path / "x.ipynb", {}, seconds=1_000)
     feed(file, opening())
     until(lambda: written)
@@ -121,7 +121,7 @@ def test_a_failure_at_the_end_is_told_by_close(tmp_path, monkeypatch):
     def full(path, text):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(autosave, "write_whole", full)
+    monkeypatch.setattr(autosave, "write_pieces", full)
     feed(file, turn(1))
     with pytest.raises(OSError, match="No space left"):
         file.close()
@@ -140,10 +140,10 @@ def test_a_record_that_makes_no_sense_ends_this_reader_only(tmp_path):
 
 def test_a_write_that_fails_leaves_the_notebook_before(tmp_path, monkeypatch):
     path = tmp_path / "x.ipynb"
-    autosave.write_whole(path, b"before")
+    autosave.write_pieces(path, [b"before"])
     monkeypatch.setattr(type(path), "replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        autosave.write_whole(path, b"after")
+        autosave.write_pieces(path, [b"after"])
     assert names(tmp_path) == ["x.ipynb"]
     assert path.read_text() == "before"
 
@@ -159,13 +159,13 @@ def test_no_thread_is_left(tmp_path):
 
 def test_children_are_written_beside_it_and_only_when_they_change(tmp_path, monkeypatch):
     written = []
-    write = autosave.write_whole
+    write = autosave.write_pieces
 
     def noted(path, content):
         written.append(path.name)
         write(path, content)
 
-    monkeypatch.setattr(autosave, "write_whole", noted)
+    monkeypatch.setattr(autosave, "write_pieces", noted)
     replies = [cell(f"rlm_query_batched([{CHILD!r} + n for n in 'abc'])"), cell("1"), "FINAL(1)"]
     story = told(tmp_path, replies, child=[cell("context"), "FINAL(ok)"])
     children = [f"{story.log.stem}-child-1-1-{n}.ipynb" for n in (1, 2, 3)]

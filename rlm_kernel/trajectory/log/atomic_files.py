@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +20,17 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: it could not be written; an existing file is unchanged.
     """
+    write_pieces(path, [content])
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """`write_whole` with content that is made piece by piece.
+
+    Raises:
+        OSError: it could not be written; an existing file is unchanged.
+    """
     with _whole(path) as part, part.open("xb") as file:
-        file.write(content)
+        file.writelines(pieces)
 
 
 def copy_whole(path: Path, source: Path) -> None:

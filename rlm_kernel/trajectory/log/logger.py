@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,17 @@ from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.events import Event, OnEvent, RunFinished, RunStarted
 from rlm_kernel.trajectory.log import FOLDER, jsonl, reference_format, signature
 from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
+from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
+from rlm_kernel.trajectory.log.stored_record import StoredRecord
 from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
 
 if TYPE_CHECKING:
     from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
+
+MAX_REMEMBERED_BYTES = 8_000_000
+"""Of a log whose run is kept in memory too. The record of a longer run is read from its log when it is used."""
 
 
 class RLMLogger:
@@ -129,6 +135,10 @@ class RLMLogger:
             self.notebook_path = str(path.with_suffix(".ipynb"))
 
 
+def _read(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    return reference_format.trajectory(read_log(path).trajectory, about)
+
+
 def _key(log: RunLog) -> bytes | None:
     """The key of the user. Without a key the run is logged without a signature."""
     try:
@@ -163,6 +173,7 @@ class RunLog:
         self.about = about
         self.redact = redact
         self._run = Trajectory()
+        self._log: LogWriter | None = None
         self.readers: list[OnEvent] = [self._remember]
         self._files: list[LogWriter | NotebookAutosave] = []
         self._unreported: deque[str] = deque()
@@ -174,6 +185,8 @@ class RunLog:
 
     def add(self, file: LogWriter | NotebookAutosave) -> None:
         """Write another file."""
+        if isinstance(file, LogWriter):
+            self._log = file
         self.readers.append(file)
         self._files.append(file)
 
@@ -187,10 +200,11 @@ class RunLog:
             yield self._unreported.popleft()
 
     def metadata(self) -> dict[str, Any]:
-        """The run so far, as `completion.metadata` holds it."""
-        run_metadata = {"root_model": self._run.model, **self.about}
-        known = reference_format.trajectory(self._run, run_metadata)
-        return {**known, "run_metadata": self.redact.data(known["run_metadata"])}
+        """The run so far, as `completion.metadata` holds it. That of a long run reads its log when it is used."""
+        about: dict[str, Any] = self.redact.data({"root_model": self._run.model, **self.about})
+        if self._log is not None and self._log.size > MAX_REMEMBERED_BYTES:
+            return StoredRecord(partial(_read, self._log.path, about), run_metadata=about)
+        return reference_format.trajectory(self._run, about)
 
     def close(self) -> None:
         """Wait until the files are written. Warns of those that could not be."""
@@ -204,6 +218,9 @@ class RunLog:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
     def _remember(self, event: Event) -> None:
+        if self._log is not None and self._log.size > MAX_REMEMBERED_BYTES:
+            self._run.forget()
+            return
         event = self.redact.event(event)
         if isinstance(event, RunStarted):
             event = replace(event, context="")

@@ -47,6 +47,10 @@ class LogWriter:
         key: to sign the lines with; None: they are not signed.
         tell: called with a message for the user.
 
+    Attributes:
+        path: of the file.
+        size: bytes of all lines so far.
+
     Raises:
         OSError: from any call: it could not be written.
     """
@@ -61,7 +65,8 @@ class LogWriter:
         key: bytes | None = None,
         tell: Callable[[str], object] = lambda _: None,
     ) -> None:
-        self._path = path
+        self.path = path
+        self.size = 0
         self._about = dict(about)
         self._redact = redact
         self._quota = quota or Quota()
@@ -79,7 +84,7 @@ class LogWriter:
         self._file = path.open("a+b", buffering=0)
 
     def __repr__(self) -> str:
-        return f"The log {self._path}"
+        return f"The log {self.path}"
 
     def __call__(self, event: Event) -> None:
         """Write the line of an event, if it has one."""
@@ -147,6 +152,7 @@ class LogWriter:
         try:
             while left:
                 left = left[self._file.write(left) :]
+            self.size += len(encoded)
         except OSError:
             with suppress(OSError), self._file:
                 self._file.truncate(size)
@@ -168,13 +174,13 @@ class LogWriter:
         if os.fstat(self._file.fileno()).st_nlink:
             return
         removed = self._file
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a+b", buffering=0)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+b", buffering=0)
         with removed:
             removed.seek(0)
             copyfileobj(removed, self._file)
         self._tell(
-            f"The log {self._path} was removed during the run. It was written again and is complete, but the earlier "
+            f"The log {self.path} was removed during the run. It was written again and is complete, but the earlier "
             "pictures and large prompts of sub-calls are lost."
         )
         if self._context is not None:
@@ -209,7 +215,7 @@ class LogWriter:
             self._store(prompt_store.file_of(content), content)
 
     def _store(self, name: str, content: bytes) -> None:
-        path = self._path.parent / name
+        path = self.path.parent / name
         if is_there(path, len(content)):
             return
         if not self._clipped and self._quota.take(len(content)):
@@ -222,7 +228,7 @@ class LogWriter:
 
         def work() -> None:
             try:
-                stored = context_store.store(context, self._path.parent, self._redact, self._quota.take)
+                stored = context_store.store(context, self.path.parent, self._redact, self._quota.take)
                 self._write({"type": "context", **dataclasses.asdict(stored)})
             except OSError as error:
                 self._failure = error

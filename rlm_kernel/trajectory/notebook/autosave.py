@@ -11,18 +11,21 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
-from rlm_kernel.trajectory.log.atomic_files import write_whole
+from rlm_kernel.trajectory.log.atomic_files import write_pieces
 from rlm_kernel.trajectory.log.quota import Quota
 from rlm_kernel.trajectory.log.redaction import Redactor
 from rlm_kernel.trajectory.notebook.build import RunIdentity, identity_of_log, notebook_of, runs
+from rlm_kernel.trajectory.notebook.growing import GrowingNotebook
 from rlm_kernel.trajectory.notebook.setup_cell import write_replay_code
 from rlm_kernel.trajectory.tree import Trajectory
 
@@ -97,7 +100,9 @@ class NotebookAutosave:
 
     def _work(self) -> None:
         try:
-            self._write_while_events_come(_Notebooks(self._path.parent, self._identity, self._redact, self._quota))
+            made = _Notebooks(self._path.parent, self._identity, self._redact, self._quota)
+            with closing(made) as notebooks:
+                self._write_while_events_come(notebooks)
         except BaseException as failure:  # noqa: BLE001 (the next call raises it)
             self._failure, self._broken = failure, True
 
@@ -126,7 +131,7 @@ class NotebookAutosave:
 
 
 class _Notebooks:
-    """The notebooks of a run and of its descendants, in memory and on disk.
+    """The notebooks of a run and of its descendants on disk, and of the run what may still change in memory.
 
     Attributes:
         changed: whether there are events that no file holds yet.
@@ -139,6 +144,7 @@ class _Notebooks:
         self._identity = identity
         self._redact = redact
         self._run = Trajectory()
+        self._growing = GrowingNotebook(redact, folder)
         self._events: Counter[tuple[Any, ...]] = Counter()
         self._written: dict[str, int] = {}
 
@@ -147,6 +153,9 @@ class _Notebooks:
         """Whether a turn has begun."""
         return bool(self._run.turns)
 
+    def close(self) -> None:
+        self._growing.close()
+
     def add(self, event: Event) -> None:
         self.changed = True
         event = event if self._redact is None else self._redact.data(event)
@@ -154,6 +163,9 @@ class _Notebooks:
             began = datetime.now().astimezone().isoformat(timespec="milliseconds")
             self._identity = replace(self._identity, started=began)
         self._run.add(event)
+        if isinstance(event, events.IterationStarted) and (past := self._run.take_past()).turns:
+            self._write_children(past)
+            self._growing.add(past, self._identity)
         path: tuple[Any, ...] = ()
         while isinstance(event, events.ChildEvent):
             self._events[path] += 1
@@ -161,19 +173,35 @@ class _Notebooks:
         self._events[path] += 1
 
     def write(self) -> None:
-        """Write the notebooks that changed, and before the first one the file that replays them."""
+        """Write the notebooks that changed."""
+        if self._is_new(self._identity):
+            self._save(self._identity, self._growing.pieces(self._run, self._identity))
+        self._write_children(self._run)
+        self.changed = False
+
+    def _write_children(self, run: Trajectory) -> None:
         import nbformat  # takes long, and the start of a run does not wait for it
 
+        for child, identity in islice(runs(run, self._identity), 1, None):
+            if self._is_new(identity):
+                text: str = nbformat.writes(notebook_of(child, identity, self._redact))  # type: ignore[no-untyped-call]
+                self._save(identity, [text.encode("utf-8")])
+
+    def _is_new(self, identity: RunIdentity) -> bool:
+        return self._written.get(identity.file) != self._events[identity.child]
+
+    def _save(self, identity: RunIdentity, content: Iterable[bytes]) -> None:
+        """Write a notebook, and before the first one the file that replays them."""
         if not self._written:
             write_replay_code(self._folder)
-        for run, identity in runs(self._run, self._identity):
-            count = self._events[identity.child]
-            if self._written.get(identity.file) != count:
-                text: str = nbformat.writes(notebook_of(run, identity, self._redact))  # type: ignore[no-untyped-call]
-                content = text.encode("utf-8")
-                if not self._quota.replace(identity.file, len(content)):
-                    limit = f"the files of the run may have {self._quota.limit:,} bytes (max_log_bytes)"
-                    raise OSError(errno.EFBIG, limit)
-                write_whole(self._folder / identity.file, content)
-                self._written[identity.file] = count
-        self.changed = False
+        write_pieces(self._folder / identity.file, self._within_quota(identity.file, content))
+        self._written[identity.file] = self._events[identity.child]
+
+    def _within_quota(self, name: str, content: Iterable[bytes]) -> Iterator[bytes]:
+        size = 0
+        for piece in content:
+            size += len(piece)
+            yield piece
+        if not self._quota.replace(name, size):
+            limit = f"the files of the run may have {self._quota.limit:,} bytes (max_log_bytes)"
+            raise OSError(errno.EFBIG, limit)

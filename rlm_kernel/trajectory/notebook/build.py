@@ -10,8 +10,8 @@ has its role in `metadata.rlm`; `metadata.rlm` of the notebook describes the run
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -70,19 +70,40 @@ def _title_cell(trajectory: Trajectory, place: Place, identity: RunIdentity) -> 
     return markdown_cell("title", "title", "\n\n".join(lines), place)
 
 
-def _end_cells(trajectory: Trajectory, place: Place) -> Iterator[NotebookCell]:
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What the end of a notebook says about turns that the trajectory has no more.
+
+    Attributes:
+        cells: how many they had.
+        paid: their usage.
+        children: the files of the notebooks of their descendants.
+    """
+
+    cells: int = 0
+    paid: UsageSummary = field(default_factory=UsageSummary)
+    children: tuple[str, ...] = ()
+
+    def plus(self, past: Trajectory, identity: RunIdentity) -> Earlier:
+        """With further turns."""
+        children = [child.file for _, child in runs(past, identity)][1:]
+        paid = self.paid.plus(sum_paid(past.spending()))
+        return Earlier(self.cells + len(past.cells), paid, (*self.children, *children))
+
+
+def _end_cells(trajectory: Trajectory, place: Place, earlier: Earlier) -> Iterator[NotebookCell]:
     """The answer, or how far the run got, and its cost."""
-    yield markdown_cell("answer", "answer", _answer(trajectory), place, outcome=trajectory.state)
-    spent = _usage(trajectory)
+    yield markdown_cell("answer", "answer", _answer(trajectory, earlier), place, outcome=trajectory.state)
+    spent = _usage(trajectory, earlier)
     if spent.model_usage_summaries:
         yield markdown_cell("usage", "usage", _usage_table(spent, trajectory.seconds), place)
 
 
-def _usage(trajectory: Trajectory) -> UsageSummary:
+def _usage(trajectory: Trajectory, earlier: Earlier) -> UsageSummary:
     """The usage of the run so far, with its children."""
     if trajectory.completion is not None:
         return trajectory.completion.usage_summary
-    return sum_paid(trajectory.spending())
+    return earlier.paid.plus(sum_paid(trajectory.spending()))
 
 
 def _code(name: str, source: str, place: Place, metadata: dict[str, Any]) -> NotebookCell:
@@ -96,15 +117,15 @@ def _code(name: str, source: str, place: Place, metadata: dict[str, Any]) -> Not
     }
 
 
-def _answer(trajectory: Trajectory) -> str:
+def _answer(trajectory: Trajectory, earlier: Earlier) -> str:
     if trajectory.completion is not None:
         answer = markdown.clip_text(trajectory.completion.response, MAX_ANSWER)
         return f"## Answer\n\n{markdown.prose(answer, breaks=True) or '*(empty)*'}"
     failure = trajectory.failure
     if failure is None:
-        return f"## Not finished\n\nThe record ends here: {_progress_text(trajectory)}."
+        return f"## Not finished\n\nThe record ends here: {_progress_text(trajectory, earlier)}."
     kind = markdown.one_line(type(failure).__name__)
-    ending = f"**{kind}** after {format_duration(trajectory.seconds)}: {_progress_text(trajectory)}."
+    ending = f"**{kind}** after {format_duration(trajectory.seconds)}: {_progress_text(trajectory, earlier)}."
     parts = [f"## Ended without an answer\n\n{ending}"]
     if str(failure):
         parts.append(markdown.code_block(markdown.clip_text(str(failure), MAX_QUESTION)))
@@ -114,12 +135,12 @@ def _answer(trajectory: Trajectory) -> str:
     return "\n\n".join(parts)
 
 
-def _progress_text(trajectory: Trajectory) -> str:
+def _progress_text(trajectory: Trajectory, earlier: Earlier) -> str:
     turns, cells = len(trajectory.turns), trajectory.cells
     if not turns:
         return "no call of the model yet"
     running = [str(cell.number) for cell in cells if cell.result is None]
-    where = f"turn {trajectory.turns[-1].iteration}, {len(cells) - len(running):,} finished cells"
+    where = f"turn {trajectory.turns[-1].iteration}, {earlier.cells + len(cells) - len(running):,} finished cells"
     return f"{where}, cell {', '.join(running)} had begun" if running else where
 
 
@@ -177,12 +198,42 @@ def notebook_of(trajectory: Trajectory, identity: RunIdentity, redact: Redact | 
     Raises:
         nbformat.ValidationError: the notebook is not valid; events of the engine always make a valid one.
     """
+    ids: set[str] = set()
+    cells = [*opening_of(trajectory, identity, redact, ids), *turns_of(trajectory, identity, redact, ids)]
+    end, metadata = end_of(trajectory, identity, redact, ids)
+    return valid([*cells, *end], metadata)
+
+
+def opening_of(
+    trajectory: Trajectory, identity: RunIdentity, redact: Redact | None, ids: set[str]
+) -> list[NotebookCell]:
+    """The cells before the turns. `ids`: of all cells of the notebook so far; those of new ones are added."""
+    return _finished(_opening_cells(trajectory, identity, _place(trajectory, identity)), redact, ids)
+
+
+def turns_of(trajectory: Trajectory, identity: RunIdentity, redact: Redact | None, ids: set[str]) -> list[NotebookCell]:
+    """The cells of the turns. `ids`: as for `opening_of`."""
+    place = _place(trajectory, identity)
+    return _finished((cell for turn in trajectory.turns for cell in turn_cells(turn, place)), redact, ids)
+
+
+def end_of(
+    trajectory: Trajectory, identity: RunIdentity, redact: Redact | None, ids: set[str], earlier: Earlier | None = None
+) -> tuple[list[NotebookCell], dict[str, Any]]:
+    """The cells after the turns, and the metadata of the notebook. `ids`: as for `opening_of`."""
+    earlier = earlier or Earlier()
+    end = _end_cells(trajectory, _place(trajectory, identity), earlier)
+    return _finished(end, redact, ids), _redact(_metadata(trajectory, identity, earlier), redact)
+
+
+def valid(cells: Sequence[NotebookCell], metadata: dict[str, Any]) -> NotebookNode:
+    """A notebook.
+
+    Raises:
+        nbformat.ValidationError: it is not valid.
+    """
     import nbformat
 
-    place = _place(trajectory, identity)
-    cells = [_redact(cell, redact) for cell in _cells(trajectory, identity, place)]
-    _sign(cells)
-    metadata = _redact(_metadata(trajectory, identity), redact)
     known = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     notebook: NotebookNode = nbformat.from_dict(known)  # type: ignore[no-untyped-call]
     nbformat.validate(notebook)
@@ -240,7 +291,7 @@ def _place(trajectory: Trajectory, identity: RunIdentity) -> Place:
     return Place(prefix, PurePath(identity.file).stem, identity.parent, when, trajectory.state != "unfinished")
 
 
-def _cells(trajectory: Trajectory, identity: RunIdentity, place: Place) -> Iterator[NotebookCell]:
+def _opening_cells(trajectory: Trajectory, identity: RunIdentity, place: Place) -> Iterator[NotebookCell]:
     yield _title_cell(trajectory, place, identity)
     values: dict[str, Any] = {"rlm_dir": identity.rlm_dir, "rlm_log": f"{identity.stem}.jsonl", "rlm_mode": "replay"}
     values |= {"rlm_child": _as_lists(identity.child)} if identity.child else {}
@@ -248,23 +299,20 @@ def _cells(trajectory: Trajectory, identity: RunIdentity, place: Place) -> Itera
     yield _code("parameters", parameters, place, {"tags": ["parameters"], "rlm": {"role": "parameters"}})
     hidden = {"tags": [SETUP_TAG], "jupyter": {"source_hidden": True}, "rlm": {"role": "setup"}}
     yield _code("setup", setup_cell.source(), place, hidden)
-    for turn in trajectory.turns:
-        yield from turn_cells(turn, place)
-    yield from _end_cells(trajectory, place)
 
 
 def _as_lists(child: tuple[Child, ...]) -> list[list[int | str]]:
     return [list(step) for step in child]
 
 
-def _metadata(trajectory: Trajectory, identity: RunIdentity) -> dict[str, Any]:
+def _metadata(trajectory: Trajectory, identity: RunIdentity, earlier: Earlier) -> dict[str, Any]:
     rlm = {
         "schema": SCHEMA,
         "run": identity.stem,
         "log": f"{identity.stem}.jsonl",
         "rlm_dir": identity.rlm_dir,
         "outcome": trajectory.state,
-        "usage": _usage(trajectory).to_dict(),
+        "usage": _usage(trajectory, earlier).to_dict(),
     }
     if trajectory.started is not None:
         rlm |= {name: getattr(trajectory.started, name) for name in _STARTED}
@@ -274,7 +322,7 @@ def _metadata(trajectory: Trajectory, identity: RunIdentity) -> dict[str, Any]:
         rlm["forked_from"] = identity.forked_from
     if identity.child:
         rlm["child"] = _as_lists(identity.child)
-    if children := [described.file for _, described in runs(trajectory, identity)][1:]:
+    if children := [*earlier.children, *[described.file for _, described in runs(trajectory, identity)][1:]]:
         rlm["children"] = children
     return {"kernelspec": _kernelspec(trajectory), "language_info": _LANGUAGE, "rlm": rlm}
 
@@ -299,14 +347,15 @@ def _redact(value: Any, redact: Redact | None) -> Any:
     return value
 
 
-def _sign(cells: list[NotebookCell]) -> None:
-    """Make ids unique, and add to each code cell the fingerprint of its source."""
-    seen: set[str] = set()
-    for cell in cells:
+def _finished(cells: Iterable[NotebookCell], redact: Redact | None, ids: set[str]) -> list[NotebookCell]:
+    """The cells without secrets, with unique ids, and each code cell with the fingerprint of its source."""
+    finished = [_redact(cell, redact) for cell in cells]
+    for cell in finished:
         known, number = cell["id"], 1
-        while cell["id"] in seen:
+        while cell["id"] in ids:
             number += 1
             cell["id"] = f"{known}-{number}"
-        seen.add(cell["id"])
+        ids.add(cell["id"])
         if cell["cell_type"] == "code":
             cell["metadata"]["rlm"]["sha256"] = fingerprint(cell["source"])
+    return finished
