@@ -11,7 +11,6 @@ built: each has the Python of the tests), prices, capacity and distance. That is
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import threading
@@ -28,7 +27,7 @@ MAX_BODY = 2**27
 NO_PROJECT_OF_OURS = Path(__file__).parents[1] / "modal" / "no_project_of_ours"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer that is an error: its status and its text."""
 
 
@@ -107,7 +106,7 @@ class Cloud:
         for sandbox, order in zip(self.sandboxes, self.orders, strict=True):
             if wanted in {sandbox.id, order.get("name")}:
                 return sandbox
-        raise Refused(404, "Sandbox not found")
+        raise RefusedError(404, "Sandbox not found")
 
     def sandbox_environment(self) -> dict[str, str]:
         packages = [str(NO_PROJECT_OF_OURS), os.environ.get("PYTHONPATH", "")]
@@ -120,7 +119,7 @@ class Cloud:
     def check(self, request: web.Request) -> None:
         """Refuse a request without the right key."""
         if request.headers.get("Authorization") != f"Bearer {KEY}":
-            raise Refused(401, "no such key")
+            raise RefusedError(401, "no such key")
 
     # -- start and stop
 
@@ -143,7 +142,7 @@ class Cloud:
         self.calls.append(f"{request.method} {template.canonical if template else '?'}")
         try:
             return await handler(request)
-        except Refused as refused:
+        except RefusedError as refused:
             status, text = refused.args
             return web.json_response(self.error(status, text), status=status)
 
@@ -158,14 +157,3 @@ class Cloud:
         self.orders.clear()
         for sandbox in ended:
             await sandbox.gone()
-
-
-async def ended_of(sandbox: Sandbox) -> str:
-    """How a sandbox ended, in words; empty while it runs."""
-    if not sandbox.result.done():
-        return ""
-    return "expired" if sandbox.result.result().status == Result.GENERIC_STATUS_TIMEOUT else "terminated"
-
-
-async def send_json(request: web.Request, order: dict) -> web.Response:
-    return web.Response(text=json.dumps(order), content_type="application/json")

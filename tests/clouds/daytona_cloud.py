@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from aiohttp import web
-from clouds import KEY, Cloud, Refused
+from clouds import KEY, Cloud, RefusedError
 from sandboxes import Result
 
 MINUTE = 60
@@ -49,7 +49,7 @@ class DaytonaEmulator(Cloud):
     async def create(self, request: web.Request) -> web.Response:
         self.check(request)
         if self.refusal:
-            raise Refused(*self.refusal)
+            raise RefusedError(*self.refusal)
         order = await request.json()
         life, idle = order["ttlMinutes"] * MINUTE, order["autoStopInterval"] * MINUTE
         sandbox = await self.make(order, life=life, idle=idle, blocked=order["networkBlockAll"])
@@ -59,7 +59,7 @@ class DaytonaEmulator(Cloud):
         self.check(request)
         sandbox = self.find(request)
         if sandbox.result.done():  # destroyed when it stops
-            raise Refused(404, "Sandbox not found")
+            raise RefusedError(404, "Sandbox not found")
         return web.json_response(self._fields(sandbox, self.orders[self.sandboxes.index(sandbox)], asked=True))
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -91,7 +91,7 @@ class DaytonaEmulator(Cloud):
         self.check(request)
         sandbox = self.find(request)
         if sandbox.result.done():
-            raise Refused(404, "Sandbox not found")
+            raise RefusedError(404, "Sandbox not found")
         return sandbox
 
     async def session(self, request: web.Request) -> web.Response:
@@ -112,7 +112,7 @@ class DaytonaEmulator(Cloud):
         sandbox = self._inside(request)
         command = sandbox.commands[request.match_info["command"]]
         if self.deaf or command.ended.done():
-            raise Refused(410, "command has already completed")
+            raise RefusedError(410, "command has already completed")
         data = (await request.json())["data"].encode()
         data = data if data.endswith(b"\n") else data + b"\n"
         await command.write(command.written, data, eof=False)
@@ -134,11 +134,13 @@ class DaytonaEmulator(Cloud):
             if begun:
                 await socket.send_bytes(PREFIXES[kind] + begun + b"\n")
 
-        copying = [copy(command.stdout, "stdout"), copy(command.stderr, "stderr")]
-        reading = asyncio.ensure_future(socket.receive())
-        done = asyncio.gather(*copying)
-        await asyncio.wait({done, reading}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (done, reading):
+        async def follow() -> None:
+            await asyncio.gather(copy(command.stdout, "stdout"), copy(command.stderr, "stderr"))
+
+        tasks = {asyncio.create_task(follow()), asyncio.create_task(socket.receive())}
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
         await socket.close()
         return socket

@@ -6,7 +6,7 @@ import asyncio
 import struct
 
 from aiohttp import web
-from clouds import KEY, Cloud, Refused
+from clouds import KEY, Cloud, RefusedError
 from prime_sandboxes._proto.command_session import command_session_pb2 as rpc
 from sandboxes import Result
 
@@ -57,7 +57,7 @@ class PrimeEmulator(Cloud):
     async def create(self, request: web.Request) -> web.Response:
         self.check(request)
         if self.refusal:
-            raise Refused(*self.refusal)
+            raise RefusedError(*self.refusal)
         order = await request.json()
         life, idle = order["timeout_minutes"] * MINUTE, order["idle_timeout_minutes"] * MINUTE
         sandbox = await self.make(order, life=life, idle=idle, blocked=False)
@@ -102,7 +102,8 @@ class PrimeEmulator(Cloud):
 
     def _fields(self, sandbox, order) -> dict:
         return {
-            "id": sandbox.id, "name": order["name"], "dockerImage": order["docker_image"], "status": self._status(sandbox),
+            "id": sandbox.id, "name": order["name"], "dockerImage": order["docker_image"],
+            "status": self._status(sandbox),
             "cpuCores": order["cpu_cores"], "memoryGB": order["memory_gb"], "diskSizeGB": order["disk_size_gb"],
             "diskMountPath": "/", "gpuCount": 0, "timeoutMinutes": order["timeout_minutes"],
             "createdAt": NOW, "updatedAt": NOW,
@@ -113,7 +114,7 @@ class PrimeEmulator(Cloud):
     def _inside(self, request: web.Request):
         sandbox = self.find(request)
         if request.headers.get("Authorization") != f"Bearer token-of-{sandbox.id}" or sandbox.result.done():
-            raise Refused(404, "the sandbox is not there")
+            raise RefusedError(404, "the sandbox is not there")
         return sandbox
 
     async def command(self, request: web.Request) -> web.StreamResponse:
@@ -131,7 +132,11 @@ class PrimeEmulator(Cloud):
 
         argv = [start.command.cmd, *start.command.args]
         await send(start=rpc.CommandSessionEvent.StartEvent(pid=1))
-        status = await self._pip(argv[-1], send) if "-m pip install" in argv[-1] else await self._run_in(sandbox, start, send)
+        status = (
+            await self._pip(argv[-1], send)
+            if "-m pip install" in argv[-1]
+            else await self._run_in(sandbox, start, send)
+        )
         if status is not None:
             await send(end=rpc.CommandSessionEvent.EndEvent(exit_code=status, exited=True))
             await stream.write(struct.pack("!BI", 2, 2) + b"{}")
@@ -163,11 +168,9 @@ class PrimeEmulator(Cloud):
         asked = rpc.SendInputRequest.FromString(await request.read())
         command = sandbox.commands.get(asked.session.session_uuid)
         if self.deaf or command is None or command.ended.done():
-            raise Refused(404, "no such session")
+            raise RefusedError(404, "no such session")
         await command.write(command.written, asked.input.stdin, eof=False)
         return web.Response(body=rpc.SendInputResponse().SerializeToString(), content_type="application/proto")
 
     async def signal(self, request: web.Request) -> web.Response:
         return web.Response(body=rpc.SendSignalResponse().SerializeToString(), content_type="application/proto")
-
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 DAYTONA = sandboxed.Cloud(
     "Daytona", "set DAYTONA_API_KEY, a key of https://app.daytona.io/dashboard/keys", "https://status.daytona.io"
 )
+USUAL_URL = "https://app.daytona.io/api"
 CREATE_SECONDS = 900
 """With the build of an image."""
 LOG_LINES = 20
+MINUTE_SECONDS = 60
 MAX_WAITING_PIECES = 16
 SESSION = "rlm"
 _OVER = frozenset({"stopped", "stopping", "destroyed", "destroying", "archived", "error"})
@@ -35,18 +38,18 @@ _OVER = frozenset({"stopped", "stopping", "destroyed", "destroying", "archived",
 class DaytonaRemote(sandboxed.SandboxRemote):
     """A `Remote` of the relay. Made by `start`, in the engine's loop."""
 
-    def __init__(self, client: AsyncDaytona, sandbox: AsyncSandbox, command: str, life: float) -> None:
+    def __init__(self, client: AsyncDaytona, sandbox: AsyncSandbox, command: str, minutes: int) -> None:
         self._client = client
         self._sandbox = sandbox
         self._command = command
-        self._life = life
+        self._minutes = minutes
         self._started = asyncio.get_running_loop().time()
         self._begun_line = b""
         super().__init__()
 
     @classmethod
-    async def start(cls, client: AsyncDaytona, sandbox: AsyncSandbox, life: float) -> Self:
-        """Run `remote_end.py` in the sandbox. `life`: its time to live in seconds, for the message when it is over."""
+    async def start(cls, client: AsyncDaytona, sandbox: AsyncSandbox, minutes: int) -> Self:
+        """Run `remote_end.py` in the sandbox. `minutes`: of its life, for the message when they are over."""
         from daytona import SessionExecuteRequest
 
         await sandbox.process.create_session(SESSION)
@@ -54,7 +57,7 @@ class DaytonaRemote(sandboxed.SandboxRemote):
             command=sandboxed.relay_command("--text"), run_async=True, suppress_input_echo=True
         )
         started = await sandbox.process.execute_session_command(SESSION, command)
-        return cls(client, sandbox, started.cmd_id, life)
+        return cls(client, sandbox, started.cmd_id, minutes)
 
     async def send(self, data: bytes) -> None:
         """Write to the relay's standard input, whole lines only: Daytona ends each request with a newline.
@@ -114,9 +117,9 @@ class DaytonaRemote(sandboxed.SandboxRemote):
         if not over:
             await asyncio.sleep(sandboxed.ASK_AGAIN_SECONDS)
             return ""
-        if asyncio.get_running_loop().time() - self._started >= self._life:
+        if asyncio.get_running_loop().time() - self._started >= self._minutes * MINUTE_SECONDS:
             return (
-                f"The Daytona Sandbox reached its timeout of {self._life:.0f} s: give it more with "
+                f"The Daytona Sandbox reached its timeout of {self._minutes} minutes: give it more with "
                 "environment_kwargs={'timeout': SECONDS}."
             )
         reason = self._sandbox.error_reason
@@ -149,10 +152,11 @@ async def start_sandbox(
 
     log: deque[str] = deque(maxlen=LOG_LINES)
     with translate_errors(log):
-        minutes = math.ceil(life / 60)
+        minutes = math.ceil(life / 60)  # Daytona counts in whole minutes
         built = kernel_image(image, packages)
         order = CreateSandboxFromImageParams(image=built, name=name, ttl_minutes=minutes, **options)
-        client = AsyncDaytona(DaytonaConfig(**config))
+        url = os.environ.get("DAYTONA_API_URL") or USUAL_URL  # without one, the client warns of its own option
+        client = AsyncDaytona(DaytonaConfig(**config, api_url=url))
         creation = client.create(order, timeout=CREATE_SECONDS, on_snapshot_create_logs=_report(log))
         try:
             sandbox = await sandboxed.finish_or_undo(creation, lambda made: end_sandbox(client, made))
@@ -160,7 +164,7 @@ async def start_sandbox(
             await asyncio.shield(_end_named(client, name))
             raise
         try:
-            return await DaytonaRemote.start(client, sandbox, minutes * 60)
+            return await DaytonaRemote.start(client, sandbox, minutes)
         except BaseException:
             await asyncio.shield(end_sandbox(client, sandbox))
             raise

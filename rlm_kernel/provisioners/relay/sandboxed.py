@@ -139,7 +139,8 @@ class SandboxRemote(ABC):
         """Make `limit` expire soon after the end of the sandbox."""
 
         def over(_: object) -> None:
-            limit.reschedule(asyncio.get_running_loop().time() + LAST_OUTPUT_SECONDS)
+            if not self._closed:
+                limit.reschedule(asyncio.get_running_loop().time() + LAST_OUTPUT_SECONDS)
 
         self._sandbox_end.add_done_callback(over)
         try:
