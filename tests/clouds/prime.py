@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 
 from aiohttp import web
@@ -159,7 +160,8 @@ class PrimeEmulator(Cloud):
             async for piece in output.read(0):
                 await send(data=rpc.CommandSessionEvent.DataEvent(**{kind: piece}))
 
-        await asyncio.gather(copy(command.stdout, "stdout"), copy(command.stderr, "stderr"))
+        with contextlib.suppress(ConnectionResetError):  # the client has gone
+            await asyncio.gather(copy(command.stdout, "stdout"), copy(command.stderr, "stderr"))
         status = await command.ended
         return None if sandbox.result.done() else max(status, 0)
 

@@ -10,6 +10,8 @@ import textwrap
 
 import pytest
 
+from rlm import RLM, ScriptedLM
+from rlm.logger import RLMLogger
 from rlm_kernel.errors import ConfigError, KernelError
 
 TIMEOUT = {"prime": {"timeout_minutes": 10}, "daytona": {"timeout": 600}}
@@ -255,3 +257,38 @@ async def test_an_unreachable_cloud_is_said(open_session, place, monkeypatch):
     monkeypatch.setenv({"prime": "PRIME_API_BASE_URL", "daytona": "DAYTONA_API_URL"}[place], "http://127.0.0.1:9/api")
     with pytest.raises(KernelError, match="did not give a sandbox.*Is the network there"):
         await open_session()
+
+
+async def test_a_kernel_that_floods_its_host_is_ended(prime_emulator, open_prime, monkeypatch):
+    async with await open_prime() as session:
+        monkeypatch.setattr("rlm_kernel.provisioners.prime.sandbox.MAX_UNREAD_BYTES", 100)
+        cell = await session.run("print('x' * 100_000)")
+        assert cell.status == "died"
+        assert "faster than they were taken" in session.why_it_died
+
+
+@pytest.mark.anywhere
+def test_an_rlm_and_its_child_answer_from_sandboxes_of_their_own(place, cloud):
+    def reply(messages):
+        asked_by_parent = "child" in str(messages[-1]["content"]) or "child" in str(messages[1]["content"])
+        code = "FINAL(context.upper())" if asked_by_parent else "FINAL(rlm_query('child of ' + context))"
+        return f"```repl\n{code}\n```"
+
+    with RLM(ScriptedLM(reply), environment=place, max_depth=2) as rlm:
+        assert rlm.completion("mine").response == "CHILD OF MINE"
+    assert len(cloud.sandboxes) == 2
+    assert cloud.running() == []
+
+
+async def test_a_key_in_the_options_is_in_no_log_and_no_error(daytona_emulator, tmp_path, monkeypatch):
+    key = daytona_emulator.environment["DAYTONA_API_KEY"]
+    monkeypatch.delenv("DAYTONA_API_KEY")
+    logger = RLMLogger(log_dir=str(tmp_path))
+    options = {"api_key": key}
+    with RLM(
+        ScriptedLM(["```repl\nFINAL('done')\n```"]), environment="daytona", environment_kwargs=options, logger=logger
+    ) as rlm:
+        assert (await rlm.acompletion("text")).response == "done"
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert written
+    assert not any(key.encode() in file.read_bytes() for file in written)

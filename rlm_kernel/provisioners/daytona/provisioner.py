@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from importlib import import_module
 
 from traitlets import Bool, Integer, Unicode
 
@@ -64,6 +66,9 @@ class DaytonaKernel(SandboxKernel):
             ConfigError: Daytona's client is missing or not authenticated, or Daytona refuses an option.
             KernelError: Daytona cannot be reached, cannot build the image or has no capacity.
         """
+        require_daytona()
+        # The package imports its client when it is asked for. That takes seconds, in which other runs go on.
+        await asyncio.to_thread(getattr, import_module("daytona"), "AsyncDaytona")
         from daytona import Resources
 
         return await start_sandbox(

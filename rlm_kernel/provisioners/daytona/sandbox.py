@@ -147,7 +147,6 @@ async def start_sandbox(
         ConfigError: the client is missing or not authenticated, or Daytona refuses an option.
         KernelError: Daytona cannot be reached, cannot build the image or has no capacity.
     """
-    require_daytona()
     from daytona import AsyncDaytona, CreateSandboxFromImageParams, DaytonaConfig
 
     log: deque[str] = deque(maxlen=LOG_LINES)
@@ -183,12 +182,9 @@ async def _end_named(client: AsyncDaytona, name: str) -> None:
     """Delete the sandbox of this name, if there is one, and close the client."""
     from daytona import DaytonaError
 
-    try:
+    with contextlib.suppress(DaytonaError, OSError):
         await (await client.get(name)).delete()
-    except (DaytonaError, OSError):
-        pass
-    finally:
-        await client.close()  # type: ignore[no-untyped-call]
+    await client.close()  # type: ignore[no-untyped-call]
 
 
 def require_daytona() -> None:

@@ -7,6 +7,7 @@ import contextlib
 import shlex
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 from rlm_kernel import terminal
@@ -22,6 +23,7 @@ INSTALL_SECONDS = 900
 MAX_WAITS = 300
 """Of `wait_for_creation`, about ten minutes: the image may have to be pulled."""
 MAX_ERROR_CHARACTERS = 2_000
+MAX_UNREAD_BYTES = 256_000_000
 NETWORK_ASKS = 100
 NETWORK_ASK_SECONDS = 0.1
 _REFUSED = ("HTTP 400", "HTTP 404", "HTTP 422")
@@ -35,6 +37,8 @@ class PrimeRemote(sandboxed.SandboxRemote):
         # The client repeats a broken stream from now on, not from where it broke. A kernel that died is run again, and
         # a stream with a gap is not.
         process._reconnect = None  # noqa: SLF001
+        process.stdout.feed = self._feed  # type: ignore[method-assign]
+        self._unread = 0
         self._client = client
         self._sandbox = sandbox
         self._process = process
@@ -65,9 +69,18 @@ class PrimeRemote(sandboxed.SandboxRemote):
 
         try:
             async for piece in self._process.stdout:
+                self._unread -= len(piece)
                 yield piece
         except APIError as error:
             raise OSError(f"the sandbox cannot be read: {error}") from error
+
+    def _feed(self, data: bytes) -> None:
+        """Take a piece from Prime's client, which would read on while we wait, without a bound."""
+        self._unread += len(data)
+        if self._unread > MAX_UNREAD_BYTES:
+            self.why = f"The kernel wrote {self._unread:,} bytes faster than they were taken: print less at a time."
+            raise OSError(self.why)
+        type(self._process.stdout).feed(self._process.stdout, data)
 
     async def read_stderr(self) -> None:
         """Collect the relay's standard error."""
@@ -116,6 +129,7 @@ async def start_sandbox(
         KernelError: Prime cannot be reached, cannot make the sandbox or has no capacity.
     """
     require_prime()
+    await asyncio.to_thread(import_module, "prime_sandboxes")  # half a second, in which other runs go on
     from prime_sandboxes import CreateSandboxRequest
 
     client = _client()
