@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -28,7 +29,7 @@ SECRETS = re.compile(
 )
 
 FAST = {"api", "clients", "contract", "engine", "unit"}
-NOT_FAST = {"elsewhere", "full", "slow", "docker_engine", "modal_emulator"}
+NOT_FAST = {"elsewhere", "full", "slow", "docker_engine", "modal_emulator", "prime_emulator", "daytona_emulator"}
 """A test of these folders without these markers and fixtures is `fast`."""
 
 
@@ -119,6 +120,43 @@ def modal_emulator(_modal_service: Any, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setenv(name, value)
     yield _modal_service
     _modal_service.reset()
+
+
+@pytest.fixture(scope="session")
+def _prime_service() -> Iterator[Any]:
+    pytest.importorskip("prime_sandboxes")
+    from prime import PrimeEmulator
+
+    with PrimeEmulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def prime_emulator(_prime_service: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """Prime, as `tests/clouds/prime.py` plays it. Its client keeps keys of sandboxes in the user's home."""
+    yield from _played(_prime_service, monkeypatch, HOME=str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def _daytona_service() -> Iterator[Any]:
+    pytest.importorskip("daytona")
+    from daytona_cloud import DaytonaEmulator
+
+    with DaytonaEmulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def daytona_emulator(_daytona_service: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Daytona, as `tests/clouds/daytona_cloud.py` plays it."""
+    yield from _played(_daytona_service, monkeypatch)
+
+
+def _played(emulator: Any, monkeypatch: pytest.MonkeyPatch, **more: str) -> Iterator[Any]:
+    for name, value in {**emulator.environment, **more}.items():
+        monkeypatch.setenv(name, value)
+    yield emulator
+    emulator.reset()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ PLACES = {
     "docker": ("docker", {"packages": ["pillow"]}, "docker_engine"),
     "docker-relay": ("docker", {"packages": ["pillow"], "transport": "relay"}, "docker_engine"),
     "modal": ("modal", {}, "modal_emulator"),
+    "prime": ("prime", {}, "prime_emulator"),
+    "daytona": ("daytona", {}, "daytona_emulator"),
     "jupyter": ("jupyter", {}, "jupyter_server"),
     "ssh": ("ssh", {}, "sshd"),
     "bwrap": ("local", {"sandbox": "bwrap"}, "bwrap"),
@@ -24,7 +26,7 @@ PLACES = {
 }
 
 
-OF_THEIR_OWN = {"jupyter", "ssh", "bwrap", "landlock"}
+OF_THEIR_OWN = {"prime", "daytona", "jupyter", "ssh", "bwrap", "landlock"}
 """Places with tests of their own in every run, so that they run the suite of all places with `--full` only."""
 
 

@@ -28,6 +28,8 @@ _EXTRAS = {
     "portkey-ai": "portkey",
     "litellm": "litellm",
     "modal": "modal",
+    "prime-sandboxes": "prime",
+    "daytona": "daytona",
     "ipywidgets": "notebook",
     "anywidget": "widget",
     "nbconvert": "notebooks",

@@ -27,6 +27,8 @@ OUR_PROVISIONERS = {
     "rlm-docker": "rlm_kernel.provisioners.docker.provisioner:DockerKernel",
     "rlm-installed": "rlm_kernel.provisioners.installed:InstalledKernel",
     "rlm-modal": "rlm_kernel.provisioners.modal.provisioner:ModalKernel",
+    "rlm-prime": "rlm_kernel.provisioners.prime.provisioner:PrimeKernel",
+    "rlm-daytona": "rlm_kernel.provisioners.daytona.provisioner:DaytonaKernel",
     "rlm-jupyter": "rlm_kernel.provisioners.jupyter.provisioner:JupyterKernel",
     "rlm-ssh": "rlm_kernel.provisioners.ssh.provisioner:SSHKernel",
 }
@@ -40,6 +42,8 @@ AVAILABLE = {
     "local": "rlm-local",
     "docker": "rlm-docker",
     "modal": "rlm-modal",
+    "prime": "rlm-prime",
+    "daytona": "rlm-daytona",
     "jupyter": "rlm-jupyter",
     "ssh": "rlm-ssh",
 }
@@ -51,7 +55,7 @@ _OF_IPYTHON = ("kernel_mode", "startup_timeout", "subcall_timeout", "max_concurr
 """Options of the reference's `ipython` that have no effect here: every kernel is a process, and the limits of the run
 hold for sub-calls."""
 
-NOT_BUILT = ("prime", "daytona", "e2b")
+NOT_BUILT = ("e2b",)
 """Documented environments that are not implemented yet."""
 
 
@@ -74,7 +78,7 @@ MAX_POOLED = 100
 NOTEBOOK_KERNELSPEC = "rlm"
 """Our kernelspec with the model's REPL for users' notebooks. It is not an environment of a run."""
 
-_TAKE_PACKAGES = ("rlm-docker", "rlm-modal")
+_TAKE_PACKAGES = ("rlm-docker", "rlm-modal", "rlm-prime", "rlm-daytona")
 _MISSING_MODULE = re.compile(r"No module named '(\w+)")
 _PLAIN = "Make it str, list or dict."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from traitlets import Dict, Integer, List, TraitError, Unicode, Union
+from traitlets import Dict, Float, Integer, List, TraitError, Unicode, Union
 
 from rlm_kernel.text import size_in_bytes
 
@@ -47,6 +47,29 @@ class Memory(Union):
         if size < size_in_bytes(self._least):
             raise TraitError(f"{value!r} is too little for a kernel: give it {self._least} at least.")
         return value
+
+
+class Gibibytes(Union):
+    """An amount of memory: a number of GiB, as the clouds count, or a text such as ``"512m"``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__([Unicode(), Float()], **options)
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Refuse what is not an amount of memory, or nothing."""
+        super().validate(obj, value)
+        try:
+            amount = self.of(value)
+        except ValueError as error:
+            raise TraitError(str(error)) from error
+        if not amount > 0:
+            raise TraitError(f"{self.name} is a number of GiB greater than 0, or a text such as '2g', not {value!r}.")
+        return value
+
+    @staticmethod
+    def of(value: str | float) -> float:
+        """A value of this trait in GiB."""
+        return size_in_bytes(value) / 2**30 if isinstance(value, str) else float(value)
 
 
 class Packages(List[str]):

@@ -45,10 +45,15 @@ def kernel_suite():
 @pytest.fixture
 def open_session(echo):
     """Opens a session in a real sandbox."""
-    fixed = {"app_name": os.environ.get("RLM_TEST_MODAL_APP", "rlm-kernel-tests"), "timeout": 600}
+    place = os.environ.get("RLM_TEST_CLOUD", "modal")
+    fixed = {
+        "modal": {"app_name": os.environ.get("RLM_TEST_MODAL_APP", "rlm-kernel-tests"), "timeout": 600},
+        "prime": {"timeout_minutes": 15},
+        "daytona": {"timeout": 900},
+    }[place]
 
     def opened(options=None, on_output=None):
-        return Session.open(environment("modal", {**fixed, **(options or {})}), echo, on_output)
+        return Session.open(environment(place, {**fixed, **(options or {})}), echo, on_output)
 
     return opened
 

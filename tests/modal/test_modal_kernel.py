@@ -190,10 +190,11 @@ HOST = textwrap.dedent(
     """
     import asyncio, sys
     from rlm_kernel.provisioners.kernelspecs import Environment
-    from rlm_kernel.provisioners.modal import provisioner as modal, sandbox as modal_sandbox
+    from rlm_kernel.provisioners.modal import sandbox as modal_sandbox
+    from rlm_kernel.provisioners.relay import sandboxed
     from rlm_kernel.kernel.session import Session
 
-    modal.PATIENCE_SECONDS, modal_sandbox.IDLE_SECONDS = 2.0, 1
+    sandboxed.PATIENCE_SECONDS, modal_sandbox.IDLE_SECONDS = 2.0, 1
 
     async def main():
         session = await Session.open(Environment("modal", "rlm-modal", {}), None)
@@ -251,7 +252,7 @@ async def test_it_is_told_which_option_gives_a_sandbox_more_time(modal_emulator)
 
 async def test_a_sandbox_that_takes_no_input_any_more_is_a_kernel_that_died(modal_session, modal_emulator, monkeypatch):
     monkeypatch.setattr("rlm_kernel.provisioners.relay.host_end.LAST_FRAMES_SECONDS", 0.1)
-    monkeypatch.setattr("rlm_kernel.provisioners.modal.provisioner.PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr("rlm_kernel.provisioners.relay.sandboxed.PATIENCE_SECONDS", 2.0)
     async with await modal_session() as session:
         running = asyncio.create_task(session.run("print('begun', flush=True)\nllm_query('never heard')"))
         modal_emulator.deaf = True
@@ -259,7 +260,7 @@ async def test_a_sandbox_that_takes_no_input_any_more_is_a_kernel_that_died(moda
 
 
 async def test_modal_may_fail_to_say_whether_a_sandbox_lives(modal_emulator, monkeypatch):
-    monkeypatch.setattr("rlm_kernel.provisioners.modal.exec.ASK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("rlm_kernel.provisioners.relay.sandboxed.ASK_AGAIN_SECONDS", 0.01)
     modal_emulator.failing = 20
     manager = manager_of(Environment("modal", "rlm-modal", {}).load())
     try:

@@ -50,7 +50,7 @@ def test_ours_have_two_names(name, kernelspec):
     assert environment(name, None) == Environment(name, kernelspec, {})
 
 
-@pytest.mark.parametrize("name", ["prime"])
+@pytest.mark.parametrize("name", ["e2b"])
 def test_an_environment_that_is_not_built_says_what_there_is(name):
     expected = rf"'{name}' of the documents is not built yet.*Available now: 'local'"
     with pytest.raises(NotImplementedError, match=expected):

@@ -8,22 +8,16 @@ from traitlets import Bool, Float, Integer, TraitError, Unicode, validate
 
 from rlm_kernel.provisioners.modal.exec import ModalRemote
 from rlm_kernel.provisioners.modal.sandbox import MAX_LIFETIME, create_sandbox, require_modal, translate_errors
-from rlm_kernel.provisioners.relay.host_end import Remote
-from rlm_kernel.provisioners.relay.provisioner import RelayedKernel
-from rlm_kernel.provisioners.traits import Memory, Packages
+from rlm_kernel.provisioners.relay.sandboxed import SandboxKernel
+from rlm_kernel.provisioners.traits import Memory
 from rlm_kernel.text import size_in_bytes
 
 MIB = 2**20
 USUAL_LIFE = 3600
-PATIENCE_SECONDS = 60.0
-"""Modal keeps the input of a sandbox open when its host is killed. So silence ends the kernel."""
 
 
-class ModalKernel(RelayedKernel):
-    """The provisioner `rlm-modal`. Traits tagged `environment` are what `environment_kwargs` may set.
-
-    Each start of a kernel creates a sandbox, which ends with the kernel.
-    """
+class ModalKernel(SandboxKernel):
+    """The provisioner `rlm-modal`. Traits tagged `environment` are what `environment_kwargs` may set."""
 
     reach = "it runs in a sandbox of your Modal account, at your cost"
 
@@ -36,7 +30,6 @@ class ModalKernel(RelayedKernel):
     image = Unicode(None, allow_none=True, help="A name in a registry, with Python and pip in it.").tag(
         environment=True, reaches_out=True, needed=True
     )
-    packages = Packages(help="What pip installs besides ipykernel.").tag(environment=True, reaches_out=True)
     cpu = Float(None, allow_none=True, help="Cores.").tag(environment=True, reaches_out=True)
     memory = Memory("1m", allow_none=True, default_value=None, help="The most it may use, e.g. '2g'.").tag(
         environment=True, reaches_out=True
@@ -45,8 +38,6 @@ class ModalKernel(RelayedKernel):
     block_network = Bool(True, help="Whether the kernel has no network.").tag(
         environment=True, reaches_out=lambda blocked: blocked is not True
     )
-
-    _remote: ModalRemote | None = None
 
     @validate("cpu")
     def _cpu_is_positive(self, proposal: Any) -> Any:
@@ -63,12 +54,7 @@ class ModalKernel(RelayedKernel):
         """
         require_modal()
 
-    @property
-    def patience(self) -> float:
-        """Seconds of silence after which the kernel ends, and then the idle sandbox."""
-        return PATIENCE_SECONDS
-
-    async def start_remote(self) -> Remote:
+    async def start_sandbox(self) -> ModalRemote:
         """Make a sandbox and run the relay in it.
 
         Raises:
@@ -86,10 +72,4 @@ class ModalKernel(RelayedKernel):
             block_network=self.block_network,
         )
         with translate_errors(self.app_name):
-            self._remote = await ModalRemote.start(sandbox, self.env, self.timeout)
-        return self._remote
-
-    def why(self) -> str:
-        """Why the sandbox ended by itself, if it did, and why the relay could not start."""
-        remote = self._remote
-        return "" if remote is None else "\n".join(filter(None, (remote.why, remote.stderr.strip())))
+            return await ModalRemote.start(sandbox, self.env, self.timeout)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError, KernelError, check_extra
+from rlm_kernel.provisioners.relay.sandboxed import KERNEL_PACKAGES, Cloud, finish_or_undo, first_line
 
 if TYPE_CHECKING:
     import modal
 
-KERNEL_PACKAGES = ("ipykernel>=6.29,!=7.0.*",)
 IDLE_SECONDS = 60
 MAX_LIFETIME = 24 * 3600
 """Seconds: Modal's own limit of a sandbox's life."""
@@ -27,7 +27,9 @@ CONNECT_SECONDS = 20.0
 QUIET_SECONDS = 2.0
 """A build that takes longer is reported: it takes a minute, once."""
 
-_endings: set[asyncio.Future[None]] = set()
+MODAL = Cloud(
+    "Modal", "run `modal token new`, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET", "https://status.modal.com"
+)
 
 
 def require_modal() -> None:
@@ -63,8 +65,9 @@ async def create_sandbox(
         built = await _build(_image(image, packages), app)
         command = ("sleep", str(MAX_LIFETIME))
         idle = min(IDLE_SECONDS, lifetime)
-        return await _await_or_end(
-            modal.Sandbox.create.aio(*command, app=app, image=built, timeout=lifetime, idle_timeout=idle, **options)
+        return await finish_or_undo(
+            modal.Sandbox.create.aio(*command, app=app, image=built, timeout=lifetime, idle_timeout=idle, **options),
+            end_sandbox,
         )
 
 
@@ -85,47 +88,20 @@ def translate_errors(app_name: str) -> Iterator[None]:
     try:
         yield
     except modal_errors.AuthError as error:
-        raise ConfigError(
-            f"Modal does not know who you are ({_first_line(error)}): run `modal token new`, "
-            "or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET."
-        ) from error
+        raise MODAL.does_not_know(error) from error
     except modal_errors.PermissionDeniedError as error:
         raise ConfigError(
-            f"Modal does not allow the App {app_name!r} ({_first_line(error)}): choose another one by "
+            f"Modal does not allow the App {app_name!r} ({first_line(error)}): choose another one by "
             "environment_kwargs={'app_name': ...}, or another profile by MODAL_PROFILE."
         ) from error
     except modal_errors.NotFoundError as error:
-        raise ConfigError(f"Modal does not find it: {_first_line(error)}. Is MODAL_ENVIRONMENT right?") from error
+        raise ConfigError(f"Modal does not find it: {first_line(error)}. Is MODAL_ENVIRONMENT right?") from error
     except (modal_errors.InvalidError, ValueError) as error:
-        raise ConfigError(f"Modal refuses an option of environment_kwargs: {error}") from error
+        raise MODAL.refuses(error) from error
     except modal_errors.ResourceExhaustedError as error:
-        raise KernelError(
-            f"Modal has no sandbox for you now ({_first_line(error)}): try again later, ask for less cpu, memory or "
-            "gpu, or look at the limits of your plan."
-        ) from error
+        raise MODAL.has_none_now(error) from error
     except (modal_errors.Error, OSError) as error:
-        raise KernelError(
-            f"Modal did not give a sandbox ({_first_line(error)}). Is the network there? "
-            "https://status.modal.com tells how Modal is."
-        ) from error
-
-
-async def _await_or_end(creation: Coroutine[Any, Any, modal.Sandbox]) -> modal.Sandbox:
-    """Await a sandbox. After a cancellation it may still be created, and is then terminated."""
-    creating = asyncio.ensure_future(creation)
-    try:
-        return await asyncio.shield(creating)
-    except asyncio.CancelledError:
-        ending = asyncio.ensure_future(_end_when_there(creating))
-        _endings.add(ending)
-        ending.add_done_callback(_endings.discard)
-        raise
-
-
-async def _end_when_there(creating: asyncio.Future[modal.Sandbox]) -> None:
-    await asyncio.wait({creating})
-    if not creating.cancelled() and creating.exception() is None:
-        await end_sandbox(creating.result())
+        raise MODAL.gave_none(error) from error
 
 
 def _image(name: str | None, packages: Sequence[str]) -> modal.Image:
@@ -157,7 +133,7 @@ async def _build(image: modal.Image, app: modal.App) -> modal.Image:
     except ImageBuildError as error:
         log = await _last_lines(image)
         raise KernelError(
-            f"Modal could not build the image. Its log ends:\n{log or _first_line(error)}\n"
+            f"Modal could not build the image. Its log ends:\n{log or first_line(error)}\n"
             "Look at `image` and `packages` of environment_kwargs: the image must have Python with pip."
         ) from error
     finally:
@@ -171,7 +147,3 @@ async def _last_lines(image: modal.Image) -> str:
     with contextlib.suppress(Error):
         return "".join([entry.message async for entry in image.logs.tail.aio(LOG_LINES)]).strip()
     return ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

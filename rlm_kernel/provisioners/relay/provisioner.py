@@ -61,6 +61,8 @@ class RelayedKernel(KernelProvisionerBase):
         default_value=False, help="Start in an empty directory, not in the client's: what our engine's kernels do."
     )
 
+    text_only = False
+    """Whether the streams carry lines of text only."""
     directory: Path | None = None
     launch_directory: Path | None = None
     link: Link | None = None
@@ -110,7 +112,11 @@ class RelayedKernel(KernelProvisionerBase):
         """Start the kernel behind a relay that listens at the addresses of `connection_info`."""
         remote = await self.start_remote()
         return await RelayHost.open(
-            self.connection_info, remote, launcher_options=self.launcher_options, patience=self.patience
+            self.connection_info,
+            remote,
+            text=self.text_only,
+            launcher_options=self.launcher_options,
+            patience=self.patience,
         )
 
     # -- for jupyter_client
