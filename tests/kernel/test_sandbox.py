@@ -65,6 +65,34 @@ def sandbox(request):
     return request.param
 
 
+KEY = (
+    "libc, key = ctypes.CDLL(None), ctypes.create_string_buffer(99)\n"
+    "assert libc.syscall(250, 11, libc.syscall(250, 10, -3, b'user', b'rlm-test', 0), key, 99) > 0"
+)
+"""Reads a key of the session's keyring (x86_64)."""
+KEYED_HOST = f"""
+import asyncio, ctypes, sys
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
+libc = ctypes.CDLL(None)
+libc.syscall(250, 1, None)
+if libc.syscall(248, b"user", b"rlm-test", b"s3cret", 6, -3) < 0: sys.exit("no keyrings here")
+async def main():
+    for sandbox in (False, sys.argv[1]):
+        async with await Session.open(environment("local", {{"sandbox": sandbox}}), None) as session:
+            print((await session.run({"import ctypes" + chr(10) + KEY!r})).status)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="names system calls by their numbers")
+def test_the_keyring_of_the_session_stays_outside(sandbox):
+    done = subprocess.run([sys.executable, "-c", KEYED_HOST, sandbox], capture_output=True, text=True, check=False)
+    if "no keyrings" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout.split() == ["ok", "error"], done.stderr
+
+
 @pytest.fixture
 def targets(tmp_path):
     """What the attacks aim at; each can be reached from here."""

@@ -115,10 +115,11 @@ def confined(
     python, *rest = command
     # All is given as text: this package need not be visible inside.
     if sandbox == "landlock":
-        wall = {"landlock": source("sandbox/landlock.py"), **paths(python, directory, cwd, mounts)}
+        wall: dict[str, Any] = {**paths(python, directory, cwd, mounts)}
     else:
         wall = _bwrap(_shown(python, directory, cwd), directory, cwd, mounts)
-    settings = json.dumps({"launcher": source("launcher.py"), **wall})
+    sources = {"launcher": source("launcher.py"), "landlock": source("sandbox/landlock.py")}
+    settings = json.dumps({**sources, **wall})
     return [python, "-P", "-c", source("sandbox/walled.py"), settings, *rest[rest.index("-m") + 2 :]]
 
 
