@@ -40,7 +40,8 @@ def _elsewhere(*marks):
 
 EVERYWHERE = ["local", *_elsewhere()]
 ANYWHERE = ["local", *_elsewhere(pytest.mark.full)]
-LOCAL_AND_DOCKER = ANYWHERE[:3]
+SANDBOXES = [pytest.param(name, marks=[pytest.mark.elsewhere, pytest.mark.full]) for name in ("bwrap", "landlock")]
+MEASURED = [*ANYWHERE[:3], *SANDBOXES]
 """Where the memory of the host is measured: Modal's emulator runs in the process of the tests."""
 
 

@@ -34,6 +34,7 @@ import time
 from typing import Any, NoReturn
 
 from rlm_kernel.provisioners import cgroups, launcher, strays
+from rlm_kernel.provisioners.sandbox import landlock
 
 _PRELOADED = """ipykernel.kernelapp ipykernel.ipkernel ipykernel.zmqshell ipykernel.iostream ipykernel.subshell_manager
     ipykernel.debugger comm jedi psutil pdb cmd bdb code faulthandler unicodedata tornado.gen tornado.locks
@@ -172,6 +173,8 @@ class ForkServer:
             locale.setlocale(locale.LC_CTYPE, "")
         tempfile.tempdir = None
         os.chdir(request["cwd"])
+        if request["paths"] is not None:
+            landlock.confine(request["paths"]["read"], request["paths"]["write"])
         launcher.become_kernel(
             self._pid,
             request["argv"],

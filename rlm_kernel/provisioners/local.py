@@ -21,7 +21,7 @@ from rlm_kernel.provisioners import cgroups, forked, launcher, strays
 from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.provisioners.local_base import LocalProcess
 from rlm_kernel.provisioners.mounts import mounts_of
-from rlm_kernel.provisioners.sandbox.walls import Sandbox, confined, wall_of
+from rlm_kernel.provisioners.sandbox.walls import Sandbox, confined, paths, wall_of
 from rlm_kernel.provisioners.traits import Memory
 from rlm_kernel.text import size_in_bytes
 from rlm_kernel.zmtp.sockets import address, listen
@@ -89,7 +89,7 @@ class LocalKernel(LocalProcess):
         return kwargs if self.is_forked else self._with_options(kwargs)
 
     def _can_be_forked(self) -> bool:
-        fork = self.fork and self._sandbox is None  # a fork of the server cannot move into a file tree of its own
+        fork = self.fork and self._sandbox != "bwrap"  # a fork of the server cannot move into a file tree of its own
         return fork and forked.can_fork(scrub_environ(os.environ), {**self.kernel_spec.env, **self.env})
 
     def _can_be_handed_over(self) -> bool:
@@ -113,8 +113,9 @@ class LocalKernel(LocalProcess):
         kwargs["cmd"][at:at] = options
         if self._sandbox is not None:
             assert self.directory is not None
-            cwd, mounts = Path(kwargs["cwd"]), mounts_of(self.mounts)
-            kwargs["cmd"] = confined(kwargs["cmd"], self._sandbox, self.directory, cwd, mounts)
+            kwargs["cmd"] = confined(
+                kwargs["cmd"], self._sandbox, self.directory, Path(kwargs["cwd"]), mounts_of(self.mounts)
+            )
         return kwargs
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
@@ -126,7 +127,7 @@ class LocalKernel(LocalProcess):
         except OSError as error:
             warnings.warn(f"Kernels are started one by one, which takes longer: {error}.", stacklevel=2)
             self.is_forked = False
-            return await self._launch(self._with_options({"cmd": cmd})["cmd"], kwargs)
+            return await self._launch(self._with_options({"cmd": cmd, "cwd": kwargs["cwd"]})["cmd"], kwargs)
         self.pid = self._forked.pid
         return self.connection_info
 
@@ -142,10 +143,18 @@ class LocalKernel(LocalProcess):
             "addresses": addresses,
             "connection": self._connection(),
             "hidden": _is_hidden(),
+            "paths": self._paths(cmd[0], Path(kwargs["cwd"])),
         }
         with ExitStack() as opened:
             listening = [opened.enter_context(listen(one)) for one in addresses]
             return await forked.fork(cmd[0], request, self.open_log(), listening, self._new_group())
+
+    def _paths(self, python: str, cwd: Path) -> dict[str, list[str]] | None:
+        """What a forked kernel may read and write; None: there is no wall."""
+        if self._sandbox is None:
+            return None
+        assert self.directory is not None
+        return paths(python, self.directory, cwd, mounts_of(self.mounts))
 
     def _new_group(self) -> list[str]:
         """A control group for the kernel, in place of the one that it had before a restart."""

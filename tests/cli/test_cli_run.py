@@ -17,6 +17,7 @@ from rlm_kernel.errors import (
     LMError,
     TimeoutExceededError,
 )
+from rlm_kernel.provisioners.sandbox.walls import trouble
 
 LOOK = "I look.\n```repl\nprint(type(context).__name__, len(context))\n```"
 SECONDS = 2.5  # Ctrl-C ends within two; the rest is for a busy machine
@@ -68,6 +69,18 @@ def test_keys_and_the_work_of_others_are_left_out_of_a_folder(asking, provider, 
     assert done.stdout == b"['a.py']\n"
     left_out = ".env, .venv/, node_modules/, sub/.hidden, sub/__pycache__/"
     assert f"1 files, 13 characters; skipped {left_out}" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(("option", "variable"), [(["--sandbox"], ""), ([], "1")])
+def test_a_sandbox_is_chosen_by_an_option_or_for_the_machine(asking, provider, rlm, option, variable):
+    if all(map(trouble, ("bwrap", "landlock"))):
+        pytest.skip("this machine has no sandbox")
+    rlm.environment["RLM_SANDBOX"] = variable
+    (rlm.folder / "secret").write_text("s3cret")
+    provider.script = [
+        f"```repl\ntry: FINAL(open({str(rlm.folder / 'secret')!r}).read())\nexcept OSError: FINAL('closed')\n```"
+    ]
+    assert asking("q", "--no-log", *option).stdout == b"closed\n"
 
 
 def test_a_folder_is_a_dict_of_its_texts(asking, provider, rlm):

@@ -57,6 +57,7 @@ def seen(tmp_path, request):
     def run_in_a_host(*cells, cell_timeout=3.0, max_timeout=60.0):
         mark = f"mark-{uuid4().hex}"
         where = {"cell_timeout": cell_timeout, "memory": "2g", "env": {"MARK": mark}}
+        where |= {"mounts": {str(tmp_path): f"{tmp_path}:rw"}} if sandbox else {}
         job = {
             "cells": cells,
             "context": "x" * 9,
@@ -134,8 +135,8 @@ def test_a_cell_that_cannot_be_interrupted_is_killed(survive, code):
 
 
 @pytest.mark.parametrize("code", ["while True: pass", "import ctypes; ctypes.PyDLL(None).sleep(600)"])
-def test_without_a_limit_for_the_cell_the_time_of_the_run_is_one(seen, code):
-    what = seen(FIRST, code, cell_timeout=None, max_timeout=2)
+def test_without_a_limit_for_the_cell_the_time_of_the_run_is_one(seen, code, request):
+    what = seen(FIRST, code, cell_timeout=None, max_timeout=2 if "plain" in request.node.name else 6)
     assert (what.report["error"], what.report["draft"]) == ("TimeoutExceededError", "so far")
     assert what.survivors == []
 
@@ -155,8 +156,11 @@ def test_without_a_limit_for_the_cell_the_time_of_the_run_is_one(seen, code):
     ],
     ids=["_exit", "SIGKILL", "SIGKILL to the watchdog", "a crash", "no descriptors to 20", "no descriptors"],
 )
-def test_a_cell_that_ends_its_kernel_costs_nothing_else(survive, code):
+def test_a_cell_that_ends_its_kernel_costs_nothing_else(survive, code, request):
     told = survive(code)
+    if "getppid" in code and "plain" not in request.node.name:  # in a sandbox its watchdog is out of reach
+        assert "PermissionError" in told or TOO_LONG in told
+        return
     assert "The kernel died while it ran this cell." in told
     assert STILL_THERE in told
 

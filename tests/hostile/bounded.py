@@ -37,7 +37,7 @@ def iopub_send(op, call, buffers):
 
 def connections(channel):
     # The ends of the host's connections to a channel: 1 shell, 2 iopub, 4 control.
-    for fd in map(int, os.listdir("/proc/self/fd")):
+    for fd in range(1_000):  # Landlock closes /proc/self/fd
         try:
             end = socket.socket(fileno=os.dup(fd))
         except OSError:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from hostile.bounded import MAX_GROWTH, RAW, hosts
-from places import LOCAL_AND_DOCKER
+from places import MEASURED, SANDBOXES
 
 from rlm_kernel.kernel import comm
 from rlm_kernel.kernel.comm import HostComm, TooMuchError
@@ -18,12 +18,12 @@ from rlm_kernel.provisioners.kernelspecs import environment
 from rlm_kernel.types import Answer
 
 
-@pytest.fixture(scope="module", params=LOCAL_AND_DOCKER)
+@pytest.fixture(scope="module", params=MEASURED)
 def bounded_host(request, tmp_path_factory):
     yield from hosts(request, tmp_path_factory)
 
 
-@pytest.fixture(scope="module", params=["local"])
+@pytest.fixture(scope="module", params=["local", *SANDBOXES])
 def bounded_local_host(request, tmp_path_factory):
     yield from hosts(request, tmp_path_factory)
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from fuzz import linear, texts
 from hostile.bounded import FLOODS, MAX_GROWTH, PATIENCE, hosts
-from places import LOCAL_AND_DOCKER, living_kernels
+from places import MEASURED, SANDBOXES, living_kernels
 from recorded_runs import code, record
 from selection import mostly_full
 
@@ -46,12 +46,12 @@ from rlm_kernel.trajectory.notebook.setup_cell import replay_code
 from rlm_kernel.types import Answer, Reply, Usage
 
 
-@pytest.fixture(scope="module", params=LOCAL_AND_DOCKER)
+@pytest.fixture(scope="module", params=MEASURED)
 def greedy_host(request, tmp_path_factory):
     yield from hosts(request, tmp_path_factory)
 
 
-@pytest.fixture(scope="module", params=["local"])
+@pytest.fixture(scope="module", params=["local", *SANDBOXES])
 def greedy_local_host(request, tmp_path_factory):
     yield from hosts(request, tmp_path_factory)
 

@@ -135,12 +135,6 @@ async def test_a_kernel_that_disowned_and_killed_its_server_ends_with_its_run(ec
     assert alive == []
 
 
-def groups():
-    """The directories of control groups of this process's kernels, which this machine may have."""
-    mine = f"{cgroups._of_host(os.getpid())}-*"
-    return {path.name for _, parent in cgroups._parents() for path in Path(parent).glob(mine)}
-
-
 @pytest.fixture(scope="module")
 def _has_groups():
     made = cgroups.make(None)
@@ -151,11 +145,12 @@ def _has_groups():
 
 @pytest.mark.usefixtures("_has_groups")
 async def test_a_kernel_has_a_control_group_that_goes_with_it(echo):
-    before = groups()
     async with await local(echo) as session:
-        (made,) = groups() - before
-        assert f"/{made}\\n" in await value(session, "open('/proc/self/cgroup').read()")
-    assert groups() == before
+        made = session._kernel._manager.provisioner._group
+        shown = await value(session, "open('/proc/self/cgroup').read()")
+        assert made
+        assert all(f"/{Path(group).name}\\n" in shown for group in made)
+    assert not any(map(os.path.exists, made))
 
 
 @pytest.mark.usefixtures("_has_groups")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -32,18 +34,63 @@ ATTACKS = {
     "reads the host's memory": "open('/proc/{host}/mem', 'rb')",
     "traces the host": "assert ctypes.CDLL(None).ptrace(16, {host}, 0, 0) == 0",
     "lists other kernels": "assert [n for n in os.listdir('/tmp') if n.startswith('rlm-') and n not in os.getcwd()]",
+    "sets a program that the system runs": "open('/proc/sys/kernel/core_pattern', 'a')",
+    "sets how the system counts memory": "open('/proc/sys/vm/overcommit_memory', 'a')",
+    "renames the machine": "socket.sethostname(socket.gethostname())",
+    "reads the network's packets": "socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3)",
+    "makes a device": "os.mknod('disk', 0o60600, os.makedev(7, 0))",
+    "reads the log of the system": "assert ctypes.CDLL(None).klogctl(3, ctypes.create_string_buffer(99), 99) >= 0",
+    "leaves its control group": "[open(f, 'a') for f in {groups!r}][0]",
+    "is another user": "os.setuid(1)",
+    "mounts": "assert ctypes.CDLL(None).mount(b'x', os.getcwd().encode(), b'tmpfs', 0, None) == 0",
+    "has a namespace of its own": "assert ctypes.CDLL(None).unshare(0x10000000) == 0",
+    "reads a user's terminal": "[open(f) for f in {terminals!r}][0]",
+    "writes what others execute": "open(sys.executable, 'a')",
 }
 OF_BWRAP = {
     "connects to a socket file": "socket.socket(socket.AF_UNIX).connect({file!r})",
-    "sends a datagram outside": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))",
+    "sends a datagram": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 53))",
+    "reads shared memory": "open('/dev/shm/' + {shared!r}).read()",
+    "sees that a file exists": "os.stat({secret!r})",
     "sees other processes": "assert len([n for n in os.listdir('/proc') if n.isdigit()]) > 10",
 }
+
+
+GROUP_FILES = ("cgroup.procs", "*/cgroup.procs")
 
 
 @pytest.fixture(params=["bwrap", "landlock"])
 def sandbox(request):
     request.getfixturevalue(request.param)
     return request.param
+
+
+KEY = (
+    "libc, key = ctypes.CDLL(None), ctypes.create_string_buffer(99)\n"
+    "assert libc.syscall(250, 11, libc.syscall(250, 10, -3, b'user', b'rlm-test', 0), key, 99) > 0"
+)
+"""Reads a key of the session's keyring (x86_64)."""
+KEYED_HOST = f"""
+import asyncio, ctypes, sys
+from rlm_kernel.kernel.session import Session
+from rlm_kernel.provisioners.kernelspecs import environment
+libc = ctypes.CDLL(None)
+libc.syscall(250, 1, None)
+if libc.syscall(248, b"user", b"rlm-test", b"s3cret", 6, -3) < 0: sys.exit("no keyrings here")
+async def main():
+    for sandbox in (False, sys.argv[1]):
+        async with await Session.open(environment("local", {{"sandbox": sandbox}}), None) as session:
+            print((await session.run({"import ctypes" + chr(10) + KEY!r})).status)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="names system calls by their numbers")
+def test_the_keyring_of_the_session_stays_outside(sandbox):
+    done = subprocess.run([sys.executable, "-c", KEYED_HOST, sandbox], capture_output=True, text=True, check=False)
+    if "no keyrings" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout.split() == ["ok", "error"], done.stderr
 
 
 @pytest.fixture
@@ -55,6 +102,8 @@ def targets(tmp_path):
         socket.create_server(("127.0.0.1", 0)) as tcp,
         socket.socket(socket.AF_UNIX) as name,
         socket.socket(socket.AF_UNIX) as file,
+        tempfile.NamedTemporaryFile(dir="/dev/shm") as shared,
+        open_terminal() as terminal,
     ):
         name.bind("\0rlm-test")
         file.bind(str(tmp_path / "s"))
@@ -66,14 +115,25 @@ def targets(tmp_path):
             "abstract": "\0rlm-test",
             "file": str(tmp_path / "s"),
             "host": os.getpid(),
+            "shared": Path(shared.name).name,
+            "groups": [str(file) for name in GROUP_FILES for file in Path("/sys/fs/cgroup").glob(name)],
+            "terminals": [terminal],
         }
+
+
+@contextlib.contextmanager
+def open_terminal():
+    ours, theirs = os.openpty()
+    yield os.ttyname(theirs)
+    os.close(ours)
+    os.close(theirs)
 
 
 async def test_no_attack_reaches_anything(sandbox, targets, echo):
     attacks = ATTACKS | (OF_BWRAP if sandbox == "bwrap" else {})
     got_through = []
     async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
-        await session.run("import ctypes, os, socket")
+        await session.run("import ctypes, os, socket, sys")
         for name, code in attacks.items():
             if (await session.run(code.format(**targets))).status == "ok":
                 got_through.append(name)
@@ -88,6 +148,15 @@ async def test_without_a_sandbox_the_attacks_reach_something(targets, echo):
         read = await session.run(ATTACKS["reads a file of the user"].format(**targets))
         connected = await session.run(ATTACKS["connects to this machine"].format(**targets))
     assert (read.value, connected.status) == ("'s3cret'", "ok")
+
+
+@pytest.mark.usefixtures("landlock")
+async def test_landlock_leaves_open_what_the_documents_say(targets, echo):
+    open_doors = [name for name in OF_BWRAP if name != "sees other processes"]
+    async with await Session.open(environment("local", {"sandbox": "landlock"}), echo) as session:
+        await session.run("import ctypes, os, socket")
+        for name in open_doors:
+            assert (await session.run(OF_BWRAP[name].format(**targets))).status == "ok", name
 
 
 async def test_what_is_mounted_is_there(sandbox, tmp_path, echo):
@@ -118,6 +187,13 @@ async def test_kernels_in_a_sandbox_come_from_the_pool_and_leave_nothing(sandbox
         directory = Path((await session.run("import os; print(os.getcwd())")).stdout.strip()).parent
         assert directory.is_dir()
     assert not directory.exists()
+
+
+@pytest.mark.usefixtures("landlock")
+async def test_a_kernel_behind_landlock_is_forked_and_its_server_is_outside(echo):
+    async with await Session.open(environment("local", {"sandbox": "landlock"}), echo) as session:
+        assert session._kernel._manager.provisioner.is_forked
+        assert (await session.run("import os; os.kill(os.getppid(), 0)")).error.name == "PermissionError"
 
 
 @pytest.mark.usefixtures("landlock")
@@ -165,8 +241,7 @@ async def test_no_file_and_no_argument_holds_the_key(sandbox, echo):
     async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
         provisioner = session._kernel._manager.provisioner
         key = bytes(provisioner.connection_info["key"])
-        watchdog = psutil.Process(provisioner.process.pid)
-        commands = [" ".join(process.cmdline()) for process in (watchdog, *watchdog.children(recursive=True))]
+        commands = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
         files = [file for file in provisioner.directory.rglob("*") if not file.is_dir()]
         assert len(commands) >= 2
         assert not any(key.decode() in command for command in commands)

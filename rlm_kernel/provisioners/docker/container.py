@@ -63,15 +63,14 @@ class Confinement:
         from docker.types import DeviceRequest, Ulimit
         from docker.types import Mount as Bind
 
-        ours = f"uid={os.getuid()},gid={os.getgid()},mode=0700"
-        tmpfs = f"rw,nosuid,nodev,size={self.memory // 2}"
+        tmpfs = f"rw,nosuid,nodev,mode=1777,size={self.memory // 2}"  # Podman knows no uid= here
         return client.create_host_config(
             auto_remove=True,
             network_mode=self.network,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             read_only=True,
-            tmpfs={"/tmp": f"{tmpfs},mode=1777", HOME: f"{tmpfs},{ours}", WORK: f"{tmpfs},{ours}"},  # noqa: S108
+            tmpfs=dict.fromkeys(("/tmp", HOME, WORK), tmpfs),  # noqa: S108
             pids_limit=self.pids,
             mem_limit=self.memory,
             memswap_limit=self.memory,

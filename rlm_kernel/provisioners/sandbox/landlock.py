@@ -1,7 +1,8 @@
 """Confine a process with Landlock. It runs as text, with the standard library only.
 
 The process and all that it starts can read and execute below some paths, and also write below others. They can neither
-connect nor bind TCP sockets, nor connect to abstract Unix sockets or send signals outside.
+connect nor bind TCP sockets, nor connect to abstract Unix sockets or send signals outside. Root loses its capabilities:
+it could open raw sockets, or change the host's name. The session's keyring stays outside, too.
 """
 
 import ctypes
@@ -14,7 +15,10 @@ TRUNCATE, IOCTL_DEV, ABI_OF_TCP, ABI_OF_SCOPES = 1 << 14, 1 << 15, 4, 6
 FILES_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """The number of kinds of access to files that a version knows; later ones know as many as the last."""
 PATH_BENEATH = 1
-PR_SET_NO_NEW_PRIVS = 38
+PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
+CAPABILITY_VERSION, CAPABILITIES = 0x20080522, 64
+KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219}
+JOIN_SESSION_KEYRING = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -41,6 +45,20 @@ def confine(readable: "list[str]", writable: "list[str]") -> None:
     _checked(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     _checked(_libc.syscall(RESTRICT_SELF, ruleset, 0))
     os.close(ruleset)
+    _drop_capabilities()
+    leave_keyring()
+
+
+def leave_keyring() -> None:
+    """Have an empty session keyring, in place of that of the host."""
+    if (number := KEYCTL.get(os.uname().machine)) is not None:
+        _libc.syscall(number, JOIN_SESSION_KEYRING, None)  # fails where there are no keyrings
+
+
+def _drop_capabilities() -> None:
+    for capability in range(CAPABILITIES):
+        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # only root can, and only root would get it back by exec
+    _checked(_libc.capset(struct.pack("=Ii", CAPABILITY_VERSION, 0), bytes(24)))
 
 
 def _allow(ruleset: int, path: str, access: int) -> None:

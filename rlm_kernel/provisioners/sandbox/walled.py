@@ -2,7 +2,7 @@
 
     python -P -c SOURCE SETTINGS [options of the launcher] -f CONNECTION_FILE
 
-`SETTINGS` is JSON: the sources of `launcher.py` and `landlock.py`, and either `bwrap`, the command before that of the
+`SETTINGS` is JSON: the sources of `launcher.py` and `landlock.py`; and either `bwrap`, the command before that of the
 kernel, or the paths for Landlock. Inside of bwrap this runs once more with `kernel`, the arguments of ipykernel, and
 `taken`, a pipe with its connection.
 """
@@ -51,6 +51,7 @@ def main(argv: "list[str]") -> NoReturn:
         if os.getppid() != watchdog:
             os._exit(1)
         taken = None if connection is None else hand_over(connection, listening)
+        load("landlock", settings["landlock"]).leave_keyring()
         inside = json.dumps({"launcher": settings["launcher"], "kernel": kernel, "taken": taken, "options": options})
         ours = sys.orig_argv[sys.orig_argv.index("-c") + 1]
         command = [*settings["bwrap"], sys.executable, "-P", "-c", ours, inside]

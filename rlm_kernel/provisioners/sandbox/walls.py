@@ -27,6 +27,8 @@ _SETTINGS = (
 _FACTS = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/uptime", "/proc/loadavg", "/proc/version")
 """What Landlock lets through of /proc: nothing of a process."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")  # noqa: S108
+_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+"""Files of the system's settings: their owner is root, who may write them without any capability."""
 _NAMESPACES = ("--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--hostname", "sandbox")
 
 
@@ -111,13 +113,36 @@ def confined(
         ConfigError: a mount is not possible with Landlock.
     """
     python, *rest = command
-    shown = [*_SYSTEM, *_SETTINGS, *sorted({sys.prefix, sys.base_prefix, str(Path(python).parents[1])} - {"/"})]
-    if not cwd.is_relative_to(directory):
-        shown.append(str(cwd))
     # All is given as text: this package need not be visible inside.
-    wall = _bwrap(shown, directory, cwd, mounts) if sandbox == "bwrap" else _landlock(shown, directory, mounts)
-    settings = json.dumps({"launcher": source("launcher.py"), **wall})
+    if sandbox == "landlock":
+        wall: dict[str, Any] = {**paths(python, directory, cwd, mounts)}
+    else:
+        wall = _bwrap(_shown(python, directory, cwd), directory, cwd, mounts)
+    sources = {"launcher": source("launcher.py"), "landlock": source("sandbox/landlock.py")}
+    settings = json.dumps({**sources, **wall})
     return [python, "-P", "-c", source("sandbox/walled.py"), settings, *rest[rest.index("-m") + 2 :]]
+
+
+def paths(python: str, directory: Path, cwd: Path, mounts: Iterable[Mount]) -> dict[str, list[str]]:
+    """What a kernel behind Landlock may `read` and may `write`. Arguments as for `confined`.
+
+    Raises:
+        ConfigError: a mount has another name inside.
+    """
+    read, write = [*_shown(python, directory, cwd), *_FACTS], [*_DEVICES, str(directory)]
+    for mount in mounts:
+        if mount.source != mount.target:
+            raise ConfigError(
+                f"Landlock cannot show {mount.source} as {mount.target}: mount it under its own name, "
+                "or use sandbox='bwrap'."
+            )
+        (write if mount.writable else read).append(mount.source)
+    return {"read": read, "write": write}
+
+
+def _shown(python: str, directory: Path, cwd: Path) -> list[str]:
+    shown = [*_SYSTEM, *_SETTINGS, *sorted({sys.prefix, sys.base_prefix, str(Path(python).parents[1])} - {"/"})]
+    return shown if cwd.is_relative_to(directory) else [*shown, str(cwd)]
 
 
 def _bwrap(shown: Sequence[str], directory: Path, cwd: Path, mounts: Iterable[Mount]) -> dict[str, Any]:
@@ -127,19 +152,9 @@ def _bwrap(shown: Sequence[str], directory: Path, cwd: Path, mounts: Iterable[Mo
             options += ["--symlink", os.readlink(path), path]  # noqa: PTH115
         else:
             options += ["--ro-bind-try", path, path]
+    for path in _READ_ONLY:
+        options += ["--ro-bind-try", path, path]
     for mount in mounts:
         options += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.target]
     options += ["--bind", str(directory), str(directory), "--chdir", str(cwd)]
     return {"bwrap": [*options, "--setenv", "HOME", str(cwd), "--"]}
-
-
-def _landlock(shown: Sequence[str], directory: Path, mounts: Iterable[Mount]) -> dict[str, Any]:
-    read, write = [*shown, *_FACTS, "/dev"], [*_DEVICES, str(directory)]
-    for mount in mounts:
-        if mount.source != mount.target:
-            raise ConfigError(
-                f"Landlock cannot show {mount.source} as {mount.target}: mount it under its own name, "
-                "or use sandbox='bwrap'."
-            )
-        (write if mount.writable else read).append(mount.source)
-    return {"landlock": source("sandbox/landlock.py"), "read": read, "write": write}
