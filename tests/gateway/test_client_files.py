@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -31,6 +32,8 @@ def test_the_server_is_added_to_what_is_there_and_a_copy_is_kept(project, name, 
     content = json.loads(file.read_text())
     assert content["mine"] == 1
     assert content[client.section]["other"] == {"command": "x"}
+    command = content[client.section]["rlm"]["command"]
+    assert subprocess.run([command, "--version"], capture_output=True, env={}, check=False).returncode == 0
     assert content[client.section]["rlm"]["args"] == ["gateway", "--repo-path", str(project)]
     assert '+    "rlm": {' in capsys.readouterr().err
     (copy,) = file.parent.glob("*.before-rlm-1")
