@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,7 +172,7 @@ def _install(args: Namespace) -> int:
     if args.target is None:
         raise ConfigError(f"install needs a CLIENT: {', '.join(CLIENTS)}.")
     repository = str((args.repo_path or Path.cwd()).resolve())
-    command = ["rlm", "gateway", "--repo-path", repository]
+    command = [_program(), "gateway", "--repo-path", repository]
     change = change_for(args.target, Path.cwd(), url=args.url, command=command)
     if not change.diff:
         terminal.print_note(f"rlm: {change.path} is set up already")
@@ -184,6 +185,12 @@ def _install(args: Namespace) -> int:
         terminal.print_note(f"rlm: the file before is kept as {copy}")
     terminal.print_result(str(change.path))
     return exit_codes.OK
+
+
+def _program() -> str:
+    """Of this installation: an editor that was not started in its environment does not find it by name."""
+    program = Path(sys.executable).with_name("rlm")
+    return str(program) if program.exists() else "rlm"
 
 
 def _workspace(args: Namespace) -> int:

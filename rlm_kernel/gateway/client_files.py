@@ -103,11 +103,12 @@ def change_for(name: str, folder: Path, *, url: str | None, command: Sequence[st
         raise ConfigError(f"The client {name!r} is not known: give one of {', '.join(CLIENTS)}.")
     path = folder / client.file
     before = _text(path)
-    content = _object(before, path)
+    entry = _entry(client, url, command)
+    content = _object(before, path, f"add this to {client.section!r} by hand:\n{json.dumps({SERVER: entry}, indent=2)}")
     servers = content.setdefault(client.section, {})
     if not isinstance(servers, dict):
         raise ConfigError(f"{path}: {client.section!r} is not an object: correct it first.")
-    servers[SERVER] = _entry(client, url, command)
+    servers[SERVER] = entry
     if url is not None and "${input:" in client.key:
         inputs = content.setdefault("inputs", [])
         if _VS_CODE_INPUT not in inputs:
@@ -146,11 +147,11 @@ def _text(path: Path) -> str | None:
         raise ConfigError(f"{path} cannot be read: {error}.") from error
 
 
-def _object(text: str | None, path: Path) -> dict[str, Any]:
+def _object(text: str | None, path: Path, instead: str) -> dict[str, Any]:
     try:
         content = json.loads(text or "{}")
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON without comments ({error}): add the server by hand.") from None
+        raise ConfigError(f"{path} is not JSON without comments ({error}): {instead}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} does not hold an object: add the server by hand.")
+        raise ConfigError(f"{path} does not hold an object: {instead}")
     return content

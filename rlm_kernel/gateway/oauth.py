@@ -19,7 +19,7 @@ from rlm_kernel.gateway.tools import SCOPES
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 REQUIRED = ["exp", "iss", "aud", "sub"]
 SECONDS = 10
-_TROUBLE = (jwt.PyJWTError, httpx2.HTTPError, ValueError)
+_TROUBLE = (jwt.PyJWTError, httpx2.HTTPError, OSError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ MAX_BODY_BYTES = 1 << 20
 MAX_MCP_SESSIONS = 2000
 MAX_CREDENTIALS = 10_000
 """Whose rates are known. The one that was unused for the longest time is forgotten."""
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients keep idle connections: a server that closes first can meet a request that is on its way."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -131,6 +133,7 @@ def _config(app: ASGIApp, address: Address) -> uvicorn.Config:
         ssl_certfile=address.certificate,
         ssl_keyfile=address.certificate_key,
         timeout_graceful_shutdown=2,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     try:
         config.load()

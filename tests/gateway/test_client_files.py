@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -31,6 +32,8 @@ def test_the_server_is_added_to_what_is_there_and_a_copy_is_kept(project, name, 
     content = json.loads(file.read_text())
     assert content["mine"] == 1
     assert content[client.section]["other"] == {"command": "x"}
+    command = content[client.section]["rlm"]["command"]
+    assert subprocess.run([command, "--version"], capture_output=True, env={}, check=False).returncode == 0
     assert content[client.section]["rlm"]["args"] == ["gateway", "--repo-path", str(project)]
     assert '+    "rlm": {' in capsys.readouterr().err
     (copy,) = file.parent.glob("*.before-rlm-1")
@@ -45,11 +48,19 @@ def test_nothing_is_written_without_consent(project, monkeypatch, capsys):
     assert list(project.rglob("*")) == []
 
 
-@pytest.mark.parametrize("content", ["{ // mine\n}", "[]", '{"mcpServers": 1}'])
-def test_a_file_that_cannot_be_merged_is_left_as_it_is(project, content, capsys):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{ // mine\n}", '"--repo-path"'),
+        ("[]", "add this to 'mcpServers' by hand"),
+        ('{"mcpServers": 1}', "correct it first"),
+    ],
+)
+def test_a_file_that_cannot_be_merged_is_left_and_the_way_by_hand_is_shown(project, content, words, capsys):
     (project / ".mcp.json").write_text(content)
     assert main(["gateway", "install", "claude-code"]) == 2
     assert (project / ".mcp.json").read_text() == content
+    assert words in capsys.readouterr().err
 
 
 def test_a_workspace_holds_configuration_and_no_key(project, monkeypatch, capsys):
