@@ -148,12 +148,12 @@ def spec_of(patterns: list[str]) -> GitIgnoreSpec:
     """Patterns in the syntax of `.gitignore`.
 
     Raises:
-        RefusedError: one is none.
+        RefusedError: one is none, or they are too complex.
     """
     try:
         return GitIgnoreSpec.from_lines(patterns)
-    except ValueError:
-        raise RefusedError("Invalid argument: patterns must be globs, such as '*.py' or 'src/**'") from None
+    except Exception:  # noqa: BLE001 (of pathspec, re or re2)
+        raise RefusedError("Invalid argument: patterns must be simple globs, such as '*.py' or 'src/**'") from None
 
 
 class _Hashes:
