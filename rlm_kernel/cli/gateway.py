@@ -8,7 +8,9 @@ signed trail. ACTION is serve (the default), or
   workspace DIR    make a folder for an editor that holds configuration only (needs --url)
 
 Over stdio the gateway serves one client, which starts it. Over HTTP each request needs a key:
-RLM_GATEWAY_API_KEY, or a file of lines `NAME SCOPES KEY` with the scopes read, exec and complete.
+RLM_GATEWAY_API_KEY, a file of lines `NAME SCOPES KEY` with the scopes read, exec and complete, or a
+token of --oauth-issuer with these scopes. The tokens are JWTs, or are introspected if
+RLM_GATEWAY_OAUTH_CLIENT_ID and RLM_GATEWAY_OAUTH_CLIENT_SECRET are set.
 """
 
 from __future__ import annotations
@@ -42,12 +44,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--mode", choices=("stdio", "http"), default="stdio", help="the transport (default: %(default)s)")
     add("--repo-path", type=Path, metavar="DIR", help="the repository (default over stdio: the working directory)")
     add("--data-dir", type=Path, metavar="DIR", help="of trail and index, outside of the repository")
-    add("--url", metavar="URL", help="of a gateway over HTTP, for install and workspace")
+    add("--url", metavar="URL", help="of a gateway over HTTP, as clients name it")
     web = parser.add_argument_group("HTTP").add_argument
     web("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     web("--port", type=int, default=8080, help="default: %(default)s; 0: any free port")
     web("--api-key", metavar="KEY", help="every user of the machine can read it here: prefer RLM_GATEWAY_API_KEY")
     web("--key-file", type=Path, metavar="FILE", help="keys, one a line; read again when it changes")
+    web("--oauth-issuer", metavar="URL", help="an authorization server (needs --url)")
+    web("--oauth-audience", metavar="NAME", help="what its tokens name as audience (default: --url)")
     web("--allow-host", action="append", default=[], metavar="NAME", help="a Host that requests may name")
     web("--allow-origin", action="append", default=[], metavar="URL", help="an Origin that requests may name")
     web("--tls-cert", type=Path, metavar="FILE")
@@ -78,31 +82,53 @@ def _serve(args: Namespace) -> int:
 
     if args.mode == "http" and args.repo_path is None:
         raise ConfigError("HTTP needs --repo-path: the repository to serve.")
-    verifier = _verifier(args) if args.mode == "http" else None
+    if args.rate < 1:
+        raise ConfigError("--rate must be at least 1 request per minute.")
+    verifiers = _verifiers(args) if args.mode == "http" else []
     gateway = Gateway(args.repo_path or Path.cwd(), args.data_dir or _data_folder(), _models(args))
     with suppress(KeyboardInterrupt):
-        asyncio.run(_run(gateway, args, verifier))
+        asyncio.run(_run(gateway, args, verifiers))
     return exit_codes.OK
 
 
-async def _run(gateway: Gateway, args: Namespace, verifier: Any) -> None:
-    if verifier is None:
+async def _run(gateway: Gateway, args: Namespace, verifiers: list[Any]) -> None:
+    if args.mode == "stdio":
         from rlm_kernel.gateway.server import serve_stdio
 
         await serve_stdio(gateway)
         return
+    from rlm_kernel.gateway.oauth import AnyOf, discover
     from rlm_kernel.gateway.web import Address, serve_http
 
+    oauth = _oauth(args)
+    if oauth is not None:
+        verifiers = [*verifiers, await discover(oauth)]
     where = Address(
-        args.host, args.port, args.allow_host, args.allow_origin, args.tls_cert, args.tls_key, max(args.rate, 1)
+        args.host, args.port, args.allow_host, args.allow_origin, args.tls_cert, args.tls_key, args.rate, oauth
     )
-    await serve_http(gateway, verifier, where)
+    await serve_http(gateway, AnyOf(verifiers), where)
 
 
-def _verifier(args: Namespace) -> Any:
+def _verifiers(args: Namespace) -> list[Any]:
+    """Of the keys. There must be one, unless an authorization server gives tokens."""
     from rlm_kernel.gateway.keys import Keys, key_of_environment
 
-    return Keys(args.api_key or key_of_environment(), args.key_file)
+    single = args.api_key or key_of_environment()
+    without = args.oauth_issuer is not None and not single and args.key_file is None
+    return [] if without else [Keys(single, args.key_file)]
+
+
+def _oauth(args: Namespace) -> Any:
+    from rlm_kernel.gateway.oauth import OAuth
+
+    if args.oauth_issuer is None:
+        return None
+    if args.url is None:
+        raise ConfigError("OAuth needs --url: the gateway as clients name it, such as https://HOST:8080/mcp.")
+    prefix = "RLM_GATEWAY_OAUTH_CLIENT_"
+    name, secret = os.environ.get(f"{prefix}ID"), os.environ.get(f"{prefix}SECRET")
+    credentials = (name, secret) if name and secret else None
+    return OAuth(args.oauth_issuer, args.url, args.oauth_audience or args.url, credentials)
 
 
 def _models(args: Namespace) -> Models:

@@ -43,8 +43,6 @@ class Keys:
     """
 
     def __init__(self, single: str | None, file: Path | None) -> None:
-        if not single and file is None:
-            raise ConfigError("HTTP needs a key: use --key-file, or set RLM_GATEWAY_API_KEY.")
         self._single = [_key("default", ",".join(SCOPES), single)] if single else []
         self._file = file
         self._stamp: tuple[int, ...] = ()
@@ -52,6 +50,8 @@ class Keys:
         if file is not None:
             self._stamp = _stamp(file)
             self._keys += read_keys(file)
+        if not self._keys:
+            raise ConfigError("HTTP needs a key: use --key-file or --oauth-issuer, or set RLM_GATEWAY_API_KEY.")
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """The owner of a key, or None. Every key is compared, so the time does not depend on which one it is."""

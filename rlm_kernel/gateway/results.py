@@ -159,7 +159,7 @@ class Execution(TypedDict):
     stdout: str
     stderr: str
     execution_time: float
-    artifacts: list[Any]
+    artifacts: list[dict[str, Any]]
     provenance: dict[str, Any]
     warning: str | None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import mcp.types as mcp
@@ -13,6 +16,7 @@ from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 
 from rlm_kernel import __version__
+from rlm_kernel.gateway.calls import Progress
 from rlm_kernel.gateway.gateway import Caller, Gateway
 from rlm_kernel.gateway.refusals import NotFoundError
 from rlm_kernel.gateway.tools import BY_NAME, TOOLS, Tool
@@ -30,6 +34,7 @@ PROMPTS = {
     "search": "Find where {subject} is in this repository with rlm.search.query and rlm.search.regex.",
 }
 SESSIONS_URI = "rlm://sessions"
+TICK_SECONDS = 1.0
 
 
 def mcp_server(gateway: Gateway) -> Server[Any]:
@@ -72,7 +77,9 @@ class _Handlers:
 
     async def call_tool(self, context: Context, asked: mcp.CallToolRequestParams) -> mcp.CallToolResult:
         progress = context.session.report_progress
-        result = await self._gateway.call(asked.name, asked.arguments or {}, _caller(), progress)
+        tool = BY_NAME.get(asked.name)
+        async with _ticking(progress) if tool is not None and tool.scope == "exec" else contextlib.nullcontext():
+            result = await self._gateway.call(asked.name, asked.arguments or {}, _caller(), progress)
         text = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
         content: list[Any] = [mcp.TextContent(type="text", text=text)]
         return mcp.CallToolResult(content=content, structured_content=result, is_error="error" in result)
@@ -119,6 +126,24 @@ class _Handlers:
         return mcp.GetPromptResult(messages=[mcp.PromptMessage(role="user", content=content)])
 
 
+@contextlib.asynccontextmanager
+async def _ticking(progress: Progress) -> AsyncIterator[None]:
+    """Tell each second that code runs, so that a client does not take a long cell for a lost one."""
+
+    async def tick() -> None:
+        seconds = 0.0
+        while True:
+            await progress(seconds, None, "the code runs")
+            await asyncio.sleep(TICK_SECONDS)
+            seconds += TICK_SECONDS
+
+    ticks = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        ticks.cancel()
+
+
 def _described(tool: Tool, name: str) -> mcp.Tool:
     hints = mcp.ToolAnnotations(
         read_only_hint=tool.reads_only, destructive_hint=tool.destroys, open_world_hint=tool.scope == "complete"
@@ -133,6 +158,9 @@ def _described(tool: Tool, name: str) -> mcp.Tool:
 
 
 def _caller() -> Caller:
-    """Who sent the request: the owner of its key, or the user of this process over stdio."""
+    """Who sent the request: the owner of its key or token, or the user of this process over stdio."""
     token = get_access_token()
-    return Caller() if token is None else Caller(f"key:{token.client_id}", frozenset(token.scopes))
+    if token is None:
+        return Caller()
+    name = f"key:{token.client_id}" if token.subject is None else f"user:{token.subject}"
+    return Caller(name, frozenset(token.scopes))

@@ -14,10 +14,11 @@ from typing import Any
 import uvicorn
 from mcp.server.auth.middleware.bearer_auth import RequireAuthMiddleware
 from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.routes import create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
-from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
@@ -26,7 +27,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.gateway.gateway import Gateway
+from rlm_kernel.gateway.oauth import OAuth
 from rlm_kernel.gateway.server import mcp_server
+from rlm_kernel.gateway.tools import SCOPES
 
 MAX_BODY_BYTES = 1 << 20
 MAX_MCP_SESSIONS = 2000
@@ -44,6 +47,7 @@ class Address:
         origins: values of the header Origin that are answered, besides loopback. No Origin is always allowed.
         certificate: files of TLS, or None.
         rate: requests per minute and key.
+        oauth: the authorization server whose tokens are keys too, or None.
     """
 
     host: str = "127.0.0.1"
@@ -53,6 +57,7 @@ class Address:
     certificate: Path | None = None
     certificate_key: Path | None = None
     rate: int = 3000
+    oauth: OAuth | None = None
 
 
 def web_app(gateway: Gateway, verifier: TokenVerifier, address: Address) -> ASGIApp:
@@ -64,6 +69,7 @@ def web_app(gateway: Gateway, verifier: TokenVerifier, address: Address) -> ASGI
     async def metrics(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse(gateway.metrics())(scope, receive, send)
 
+    auth = _auth_settings(address.oauth)
     app: Starlette = mcp_server(gateway).streamable_http_app(
         max_request_body_size=MAX_BODY_BYTES,
         max_sessions=MAX_MCP_SESSIONS,
@@ -76,28 +82,47 @@ def web_app(gateway: Gateway, verifier: TokenVerifier, address: Address) -> ASGI
             allowed_origins=[*(f"http://{name}:*" for name in LOOPBACK), *address.origins],
         ),
         host=address.host,
-        # Bearer keys only: the issuer is what the SDK wants named, and is not shown to anybody.
-        auth=AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None),
+        auth=auth,
         token_verifier=verifier,
         custom_starlette_routes=[
             Route("/health", health),
             Route("/metrics", RequireAuthMiddleware(metrics, [])),
         ],
     )
+    if auth.resource_server_url is not None:  # before the SDK's own, which names no scopes if none is required
+        routes = create_protected_resource_routes(auth.resource_server_url, [auth.issuer_url], list(SCOPES))
+        app.routes[:0] = routes
     return RateLimit(app, address.rate)
+
+
+def _auth_settings(oauth: OAuth | None) -> AuthSettings:
+    """From texts, which keep the spelling of an issuer. The SDK wants an issuer for keys too, and does not show it."""
+    issuer, resource = ("http://localhost", None) if oauth is None else (oauth.issuer, oauth.resource)
+    return AuthSettings.model_validate(
+        {"issuer_url": issuer, "resource_server_url": resource, "validate_token_resource": False}
+    )
 
 
 async def serve_http(gateway: Gateway, verifier: TokenVerifier, address: Address) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        ConfigError: the address cannot be used.
+        ConfigError: the address or a file of TLS cannot be used.
     """
     logging.getLogger("mcp").setLevel(logging.ERROR)
     if address.host not in LOOPBACK and address.certificate is None:
         terminal.print_note("rlm: gateway: keys travel without TLS: use --tls-cert, or a proxy that has it")
+    try:
+        await _Announced(_config(web_app(gateway, verifier, address), address)).serve()
+    except (SystemExit, OverflowError) as error:  # the first is uvicorn's word for a port that is taken
+        raise ConfigError(f"{address.host}:{address.port} cannot be used: choose another --host or --port.") from error
+    finally:
+        await gateway.close()
+
+
+def _config(app: ASGIApp, address: Address) -> uvicorn.Config:
     config = uvicorn.Config(
-        web_app(gateway, verifier, address),
+        app,
         host=address.host,
         port=address.port,
         log_level="error",
@@ -108,11 +133,13 @@ async def serve_http(gateway: Gateway, verifier: TokenVerifier, address: Address
         timeout_graceful_shutdown=2,
     )
     try:
-        await _Announced(config).serve()
-    except SystemExit as error:  # uvicorn's word for a port that is taken
-        raise ConfigError(f"{address.host}:{address.port} cannot be used: choose another --port.") from error
-    finally:
-        await gateway.close()
+        config.load()
+    except (OSError, AssertionError) as error:  # the second: a key without a certificate
+        why = str(error) or "one is missing"
+        raise ConfigError(
+            f"--tls-cert and --tls-key must be PEM files of a certificate and its key ({why})."
+        ) from error
+    return config
 
 
 class _Announced(uvicorn.Server):
@@ -128,7 +155,10 @@ class _Announced(uvicorn.Server):
 
 
 class RateLimit:
-    """Answers 429 to a credential that sends more requests than allowed. A minute's worth may come at once."""
+    """Answers 429 to a bearer token that sends more requests than allowed. A minute's worth may come at once.
+
+    Requests without one pass: they get no further than to /health, to metadata or to a 401.
+    """
 
     def __init__(self, app: ASGIApp, per_minute: int) -> None:
         self._app = app
@@ -144,7 +174,10 @@ class RateLimit:
             await PlainTextResponse("Too many requests", 429, wait)(scope, receive, send)
 
     def _may_pass(self, scope: Scope) -> bool:
-        credential = hashlib.sha256(dict(scope["headers"]).get(b"authorization", b"")).digest()
+        kind, token = _bearer(scope)
+        if kind != "bearer":
+            return True
+        credential = hashlib.sha256(token.encode("latin-1")).digest()
         now = time.monotonic()
         left, at = self._buckets.pop(credential, (float(self._per_minute), now))
         left = min(left + (now - at) * self._per_minute / 60, float(self._per_minute))
@@ -153,3 +186,9 @@ class RateLimit:
         if len(self._buckets) > MAX_CREDENTIALS:
             self._buckets.popitem(last=False)
         return allowed
+
+
+def _bearer(scope: Scope) -> tuple[str, str]:
+    """The kind of the credential in lower case, and the credential: read as the authentication of the SDK does."""
+    kind, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+    return kind.lower(), token

@@ -3,83 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import datetime as dt
+import ipaddress
 import json
 import os
+import ssl
 import subprocess
-import sys
 
 import httpx2
 import pytest
-from mcp import Client, MCPError, StdioServerParameters
-from mcp.client.streamable_http import streamable_http_client
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from gateway.gateway_process import COMMAND, KEY, call, http_server, options, over_http, smoke, stdio, web
+from mcp import MCPError
 
 from rlm_kernel.gateway.tools import TOOLS
 from rlm_kernel.gateway.trail import audit
 
-KEY = "0123456789abcdef0123456789abcdef"
-COMMAND = [sys.executable, "-m", "rlm_kernel.cli", "gateway"]
 MODES = ["auto", "legacy"]
-
-
-def options(repository, tmp_path, *more):
-    return ["--repo-path", str(repository), "--data-dir", str(tmp_path / "data"), *more]
-
-
-@contextlib.asynccontextmanager
-async def stdio(repository, tmp_path, mode):
-    arguments = [*COMMAND[1:], *options(repository, tmp_path)]
-    server = StdioServerParameters(command=COMMAND[0], args=arguments, env=dict(os.environ))
-    async with Client(server, mode=mode) as client:
-        yield client
-
-
-@contextlib.contextmanager
-def http_server(repository, tmp_path, *more, key=KEY):
-    command = [*COMMAND, "--mode", "http", "--port", "0", *options(repository, tmp_path, *more)]
-    variables = dict(os.environ) | ({"RLM_GATEWAY_API_KEY": key} if key else {})
-    process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
-
-
-@contextlib.asynccontextmanager
-async def over_http(url, mode="auto", key=KEY):
-    async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=100, verify=False) as http,
-        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
-    ):
-        yield client
-
-
-@contextlib.asynccontextmanager
-async def web(repository, tmp_path, mode):
-    with http_server(repository, tmp_path) as url:
-        async with over_http(url, mode) as client:
-            yield client
-
-
-async def call(client, tool, **given):
-    result = await client.call_tool(tool, given)
-    assert json.loads(result.content[0].text) == result.structured_content
-    assert result.is_error == ("error" in result.structured_content)
-    return result.structured_content
-
-
-async def smoke(client, name=str):
-    """Session, roots, list, handle, span. `name`: from the dotted name of a tool to the one that is called."""
-    session = (await call(client, name("rlm.session.create")))["session_id"]
-    await call(client, name("rlm.roots.set"), session_id=session, roots=["src"])
-    items = (await call(client, name("rlm.fs.list"), session_id=session, root="src"))["items"]
-    assert "src/session.py" in [item["path"] for item in items]
-    made = await call(client, name("rlm.fs.handle.create"), session_id=session, file_path="src/session.py")
-    lines = {"file_handle": made["file_handle"], "start_line": 2, "end_line": 3}
-    span = await call(client, name("rlm.span.read"), session_id=session, **lines)
-    assert span["content"] == "line 2 of the session\nline 3 of the session"
-    return session
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -117,15 +59,24 @@ async def test_an_unknown_tool_is_told_with_those_that_exist(repository, tmp_pat
             await client.read_resource("rlm://sessions/none")
 
 
-def test_http_without_a_key_does_not_start(repository, tmp_path):
-    command = [*COMMAND, "--mode", "http", "--port", "0", *options(repository, tmp_path)]
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([], "HTTP needs a key"),
+        (["--api-key", KEY, "--rate", "0"], "--rate must be at least 1"),
+        (["--api-key", KEY, "--tls-key", "missing.pem"], "--tls-cert and --tls-key must be PEM files"),
+        (["--api-key", KEY, "--host", "192.0.2.1"], "choose another --host or --port"),
+    ],
+)
+def test_http_that_cannot_be_safe_or_reached_does_not_start(repository, tmp_path, more, words):
+    command = [*COMMAND, "--mode", "http", "--port", "0", *options(repository, tmp_path, *more)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "HTTP needs a key" in done.stderr
+    assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
 
 def test_requests_without_the_key_or_of_another_page_are_refused(repository, tmp_path):
-    with http_server(repository, tmp_path) as url, httpx2.Client() as http:
+    allowed = ["--allow-host", "gateway.example", "--allow-origin", "https://ide.example"]
+    with http_server(repository, tmp_path, *allowed) as url, httpx2.Client() as http:
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         bearer = {"Authorization": f"Bearer {KEY}", "Accept": "application/json, text/event-stream"}
         home = url.removesuffix("/mcp")
@@ -137,7 +88,10 @@ def test_requests_without_the_key_or_of_another_page_are_refused(repository, tmp
         assert status() == 401
         assert status(Authorization=f"Bearer {KEY}x") == 401
         assert status(**bearer, Host="evil.example") == 421
+        assert status(**bearer, Host="gateway.example:443", Origin="https://ide.example") == 400  # no session
         assert status(**bearer, Origin="http://evil.example") == 403
+        assert status(**bearer, Origin="http://ide.example") == 403
+        assert http.post(url, content=b"x" * (2 << 20), headers=bearer).status_code == 413
         assert http.get(f"{home}/metrics").status_code == 401
         assert "rlm_gateway_sessions 0" in http.get(f"{home}/metrics", headers=bearer).text
 
@@ -153,6 +107,11 @@ async def test_keys_have_scopes_and_change_without_a_restart(repository, tmp_pat
             session = await smoke(client)
             refused = await call(client, "rlm.exec.run", session_id=session, code="1")
             assert refused["error_code"] == "NOT_ALLOWED"
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as http:
+            counts = (await http.get(url.replace("/mcp", "/metrics"))).text.splitlines()
+            assert 'rlm_gateway_calls_total{tool="rlm.span.read",outcome="ok"} 1' in counts
+            assert 'rlm_gateway_calls_total{tool="rlm.exec.run",outcome="NOT_ALLOWED"} 1' in counts
+            assert "rlm_gateway_sessions 1" in counts
         async with over_http(url, key=KEY[::-1]) as client:
             other = await call(client, "rlm.provenance.report", session_id=session)
             assert other["error"] == "Session not found"
@@ -162,12 +121,55 @@ async def test_keys_have_scopes_and_change_without_a_restart(repository, tmp_pat
                 assert (await http.post(url, headers={"Authorization": f"Bearer {key}"})).status_code == status
 
 
-def test_a_key_that_asks_too_often_waits(repository, tmp_path):
-    with http_server(repository, tmp_path, "--rate", "3") as url, httpx2.Client() as http:
-        statuses = [http.post(url, headers={"Authorization": f"Bearer {KEY}"}).status_code for _ in range(5)]
+def test_a_key_that_asks_too_often_waits_and_no_other(repository, tmp_path):
+    keys = tmp_path / "keys"
+    keys.touch(mode=0o600)
+    keys.write_text(f"reader read {KEY[::-1]}\n")
+    with http_server(repository, tmp_path, "--rate", "3", "--key-file", str(keys)) as url, httpx2.Client() as http:
+
+        def status(*credentials):
+            return http.post(url, headers=[("Authorization", one) for one in credentials]).status_code
+
+        statuses = [status(f"{kind} {KEY}") for kind in ("Bearer", "bearer", "BEARER", "bEARER", "beareR")]
         assert statuses[:3] == [400] * 3
         assert 429 in statuses[3:]
-        assert http.post(url).status_code == 401
+        assert 429 in [status(f"Bearer {KEY}", f"Bearer {n}") for n in range(3)]
+        assert status(f"Bearer {KEY[::-1]}") == 400
+        assert [status() for _ in range(5)] == [401] * 5
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """The files of a certificate of 127.0.0.1, signed by itself, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gateway")])
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = tmp_path / "cert.pem", tmp_path / "key.pem"
+    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    files[1].write_bytes(key.private_bytes(*formats))
+    return files
+
+
+async def test_with_the_files_of_tls_it_speaks_https_only(repository, tmp_path, certificate):
+    files = ["--tls-cert", str(certificate[0]), "--tls-key", str(certificate[1])]
+    with http_server(repository, tmp_path, *files) as url:
+        assert url.startswith("https://127.0.0.1:")
+        async with over_http(url, verify=ssl.create_default_context(cafile=certificate[0])) as client:
+            await smoke(client)
+        async with httpx2.AsyncClient() as stranger:
+            with pytest.raises(httpx2.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await stranger.get(url)
+            with pytest.raises(httpx2.HTTPError):
+                await stranger.get(url.replace("https", "http"))
 
 
 async def test_the_trail_of_a_gateway_that_was_killed_verifies(repository, tmp_path):
