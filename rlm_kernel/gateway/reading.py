@@ -12,7 +12,7 @@ from rlm_kernel.gateway import arguments, limits
 from rlm_kernel.gateway.calls import Call
 from rlm_kernel.gateway.refusals import LimitExceededError, NotFoundError, NotReadableError, RefusedError
 from rlm_kernel.gateway.sessions import Chunk, Span
-from rlm_kernel.gateway.tree import Entry, Parts, Text, digest, parts_of
+from rlm_kernel.gateway.tree import NO_PATTERN, Entry, Parts, Text, digest, parts_of
 
 MANIFEST_DEPTH = 10
 
@@ -152,7 +152,7 @@ def spec_of(patterns: list[str]) -> GitIgnoreSpec:
     """
     try:
         return GitIgnoreSpec.from_lines(patterns)
-    except Exception:  # noqa: BLE001 (of pathspec, re or re2)
+    except NO_PATTERN:
         raise RefusedError("Invalid argument: patterns must be simple globs, such as '*.py' or 'src/**'") from None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
+import re2
 from pathspec import GitIgnoreSpec
 
 from rlm_kernel.errors import ConfigError
@@ -24,6 +26,9 @@ from rlm_kernel.gateway.limits import MAX_FILE_BYTES, MAX_PATH_CHARACTERS
 from rlm_kernel.gateway.refusals import NotAllowedError, NotFoundError, NotReadableError, RefusedError
 
 Parts = tuple[str, ...]
+
+NO_PATTERN = (ValueError, re.error, re2.error)
+"""What `pathspec` raises, itself or from its backend, for a line that is no pattern."""
 
 RESTRICTED = frozenset(
     ".git .hg .svn __pycache__ .venv venv env node_modules .pytest_cache .env secrets credentials .secret .secrets"
@@ -253,7 +258,7 @@ def _specs_of(lines: list[str]) -> tuple[GitIgnoreSpec, ...]:
     """The rules of a file; the last that matches decides. Lines that are no pattern are left out, as Git does."""
     try:
         return (GitIgnoreSpec.from_lines(lines),)
-    except Exception:  # noqa: BLE001 (of pathspec, re or re2: a line is no pattern, or they are too many for one automaton)
+    except NO_PATTERN:  # or the lines are too many for one automaton
         if len(lines) == 1:
             return ()
         half = len(lines) // 2
