@@ -16,7 +16,7 @@ from typing import Any
 from rlm_kernel.api import RLM
 from rlm_kernel.errors import RLMError
 from rlm_kernel.gateway import arguments, limits
-from rlm_kernel.gateway.calls import Call, is_below
+from rlm_kernel.gateway.calls import CANARY_WARNING, Call, is_below
 from rlm_kernel.gateway.models import Models
 from rlm_kernel.gateway.refusals import FailedError, LimitExceededError, NotAllowedError, UnavailableError
 from rlm_kernel.gateway.sessions import Span
@@ -110,6 +110,7 @@ async def answer_task(call: Call, given: arguments.Complete, inner: Callable[[Ca
         "usage": completion.usage_summary.to_dict(),
         "execution_time": round(time.monotonic() - started, 3),
         "structured_answer": {"summary": summary, "citations": citations, "confidence": share},
+        "warning": CANARY_WARNING if call.has_canary(answer) else None,
     }
 
 

@@ -29,6 +29,9 @@ from rlm_kernel.gateway.tree import Tree, digest
 
 Result = dict[str, Any]
 
+CANCELLED = "CANCELLED"
+"""A code of the trail: nobody gets this refusal."""
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -102,7 +105,7 @@ class Gateway:
         except RefusedError as refused:
             return self._refused(tool, given, caller, str(refused), refused.code)
         except asyncio.CancelledError:
-            self._refused(tool, given, caller, "The call was cancelled", "CANCELLED")
+            self._refused(tool, given, caller, "The call was cancelled", CANCELLED)
             raise
         except Exception as error:  # noqa: BLE001 (a caller sees no traceback)
             terminal.print_note(f"rlm: gateway: {tool.name} failed: {type(error).__name__}: {error}")
@@ -182,7 +185,7 @@ class Gateway:
     def _refused(self, tool: Tool, given: dict[str, Any], caller: Caller, why: str, code: str, **more: str) -> Result:
         """Count a refusal and write it to the trail. The budgets of a session do not limit refusals."""
         result = {"success": False, "error": why, "error_code": code, "tool": tool.name, **more}
-        size = len(json.dumps(result, ensure_ascii=False).encode())
+        size = 0 if code == CANCELLED else len(json.dumps(result, ensure_ascii=False).encode())
         about: dict[str, Any] = {"caller": caller.name, "tool": tool.name, "code": code, "bytes": size}
         with contextlib.suppress(NotFoundError):
             session = self.sessions.find(str(given.get("session_id")), caller.name)

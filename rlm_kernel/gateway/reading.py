@@ -12,7 +12,7 @@ from rlm_kernel.gateway import arguments, limits
 from rlm_kernel.gateway.calls import Call
 from rlm_kernel.gateway.refusals import LimitExceededError, NotFoundError, NotReadableError, RefusedError
 from rlm_kernel.gateway.sessions import Chunk, Span
-from rlm_kernel.gateway.tree import Entry, Parts, Text, digest, parts_of
+from rlm_kernel.gateway.tree import NO_PATTERN, Entry, Parts, Text, digest, parts_of
 
 MANIFEST_DEPTH = 10
 
@@ -148,12 +148,12 @@ def spec_of(patterns: list[str]) -> GitIgnoreSpec:
     """Patterns in the syntax of `.gitignore`.
 
     Raises:
-        RefusedError: one is none.
+        RefusedError: one is none, or they are too complex.
     """
     try:
         return GitIgnoreSpec.from_lines(patterns)
-    except ValueError:
-        raise RefusedError("Invalid argument: patterns must be globs, such as '*.py' or 'src/**'") from None
+    except NO_PATTERN:
+        raise RefusedError("Invalid argument: patterns must be simple globs, such as '*.py' or 'src/**'") from None
 
 
 class _Hashes:

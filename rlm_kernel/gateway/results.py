@@ -181,6 +181,7 @@ class Completion(TypedDict):
     usage: dict[str, Any]
     execution_time: float
     structured_answer: Structured
+    warning: str | None
 
 
 class Report(TypedDict):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import re2
+
 from rlm_kernel.gateway import arguments, limits
 from rlm_kernel.gateway.calls import CANARY_WARNING, Call
 from rlm_kernel.gateway.index import words_of
@@ -76,8 +78,6 @@ def _matching_lines(parts: Parts, content: bytes, pattern: Any) -> list[Place]:
 
 
 def _compiled(pattern: str) -> Any:
-    import re2
-
     options = re2.Options()
     options.max_mem = _RE2_BYTES
     options.log_errors = False

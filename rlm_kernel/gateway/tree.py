@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
+import re2
 from pathspec import GitIgnoreSpec
 
 from rlm_kernel.errors import ConfigError
@@ -25,18 +27,23 @@ from rlm_kernel.gateway.refusals import NotAllowedError, NotFoundError, NotReada
 
 Parts = tuple[str, ...]
 
+NO_PATTERN = (ValueError, re.error, re2.error)
+"""What `pathspec` raises, itself or from its backend, for a line that is no pattern."""
+
 RESTRICTED = frozenset(
     ".git .hg .svn __pycache__ .venv venv env node_modules .pytest_cache .env secrets credentials .secret .secrets"
-    " .ssh .aws .gnupg .netrc .npmrc .pypirc .git-credentials id_rsa id_ecdsa id_ed25519".split()
+    " .ssh .aws .gnupg .docker .kube .netrc .npmrc .pypirc .pgpass .htpasswd .envrc .vault-token .git-credentials"
+    " id_rsa id_dsa id_ecdsa id_ed25519".split()
 )
 """Names that are never listed or read, whatever their extension is: `.env` and `.env.local`, but not `environments`."""
 
-RESTRICTED_ENDINGS = (".pem", ".key", ".p12", ".pfx")
+RESTRICTED_ENDINGS = (".pem", ".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx")
 
 MAX_DEPTH = 100
 _MAX_RULES_BYTES = 1 << 20
 _MAX_RULES = 4096
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+_NOT_PLAIN = "Access denied: links, hard links and devices are not read"
 _NOT_FOUND = "File not found: the path names no file that can be read"
 
 
@@ -97,7 +104,7 @@ class Tree:
         except OSError as error:
             raise ConfigError(f"The repository {root} cannot be opened ({error}): give its folder.") from error
         self._device = os.fstat(self._fd).st_dev
-        self._specs: OrderedDict[tuple[int, int, int], GitIgnoreSpec] = OrderedDict()
+        self._specs: OrderedDict[tuple[int, ...], tuple[GitIgnoreSpec, ...]] = OrderedDict()
 
     def __enter__(self) -> Self:
         return self
@@ -216,13 +223,15 @@ class Tree:
             if is_restricted(parts[-1]) or rules.exclude(parts, is_folder=False):
                 raise NotAllowedError("Access denied: the path is restricted or ignored")
             try:
+                if not _is_plain(os.stat(parts[-1], dir_fd=fd, follow_symlinks=False)):
+                    raise NotAllowedError(_NOT_PLAIN)  # to open a device may do something
                 file = os.fdopen(os.open(parts[-1], _FLAGS, dir_fd=fd), "rb", buffering=0)
             except OSError:
                 raise NotFoundError(_NOT_FOUND) from None
         with file:
             about = os.fstat(file.fileno())
             if not _is_plain(about) or about.st_dev != self._device:
-                raise NotAllowedError("Access denied: links, hard links and devices are not read")
+                raise NotAllowedError(_NOT_PLAIN)
             yield file
 
     def _with_rules_of(self, fd: int, rules: _Rules, depth: int) -> _Rules:
@@ -235,14 +244,25 @@ class Tree:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 return rules
-            key = (about.st_ino, about.st_mtime_ns, about.st_size)
-            spec = self._specs.get(key)
-            if spec is None:
+            key = (about.st_ino, about.st_mtime_ns, about.st_ctime_ns, about.st_size)
+            specs = self._specs.get(key)
+            if specs is None:
                 lines = file.read(_MAX_RULES_BYTES).decode("utf-8", "replace").splitlines()
-                spec = self._specs[key] = GitIgnoreSpec.from_lines(lines)
+                specs = self._specs[key] = _specs_of(lines)
                 if len(self._specs) > _MAX_RULES:
                     self._specs.popitem(last=False)
-        return _Rules((*rules.specs, (depth, spec)))
+        return _Rules((*rules.specs, *((depth, spec) for spec in specs)))
+
+
+def _specs_of(lines: list[str]) -> tuple[GitIgnoreSpec, ...]:
+    """The rules of a file; the last that matches decides. Lines that are no pattern are left out, as Git does."""
+    try:
+        return (GitIgnoreSpec.from_lines(lines),)
+    except NO_PATTERN:  # or the lines are too many for one automaton
+        if len(lines) == 1:
+            return ()
+        half = len(lines) // 2
+        return _specs_of(lines[:half]) + _specs_of(lines[half:])
 
 
 def parts_of(path: str) -> Parts:
@@ -268,10 +288,11 @@ def parts_of(path: str) -> Parts:
 
 
 def is_restricted(name: str) -> bool:
-    """Whether files and folders of this name are never shown."""
-    folded = name.casefold().rstrip(". ")
+    """Whether files and folders of this name are never shown. An editor's copies of a file count as the file."""
+    folded = name.casefold().strip("~# ").rstrip(". ")
     stem = folded[:1] + folded[1:].partition(".")[0]
-    return folded in RESTRICTED or stem in RESTRICTED or folded.endswith(RESTRICTED_ENDINGS)
+    whole = {folded, stem, stem.strip("~.")}
+    return not RESTRICTED.isdisjoint(whole) or folded.endswith(RESTRICTED_ENDINGS)
 
 
 def digest(content: bytes) -> str:

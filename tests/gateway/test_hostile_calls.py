@@ -26,7 +26,7 @@ LONG = ["x" * 5000, "ä" * 70_000, "[" * 3000, "(" * 900, "a/" * 2500, "(a{1,100
 WORDS = st.one_of(
     st.sampled_from(PATHS),
     st.text(max_size=30),
-    st.sampled_from(["session", "line", "(a", "hunter2", "*.py", "!", "\\p{", "[!a"]),
+    st.sampled_from(["session", "line", "(a", "hunter2", "*.py", "!", "\\", "\\p{", "[!a", "[z-a]", "*a" * 40]),
     st.sampled_from(LONG),
 )
 NUMBERS = st.one_of(st.integers(-5, 300), st.integers(), st.floats(), st.sampled_from([2**53, 2**64, 10**400]))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+import threading
 
 import pytest
 from gateway.session_client import Client
@@ -125,12 +128,30 @@ async def test_a_list_shows_neither_restricted_nor_ignored_files(client):
         assert name not in text
 
 
-@pytest.mark.parametrize("name", [".env", "ENV", ".env.production", "secrets.yaml", "Credentials", "id_rsa", "a.pem"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env",
+        "ENV",
+        ".env.production",
+        "secrets.yaml",
+        "Credentials",
+        "id_rsa",
+        "a.pem",
+        ".env~",
+        "#.env#",
+        ".credentials.json.swp",
+        "secrets.yaml~",
+    ],
+)
 def test_a_name_is_restricted_as_a_whole(name):
     assert is_restricted(name)
 
 
-@pytest.mark.parametrize("name", ["environments", "environment.py", "envoy", "my_secrets_test.py", "gitignore"])
+@pytest.mark.parametrize(
+    "name",
+    ["environments", "environment.py", "envoy", "my_secrets_test.py", "git", ".github", ".gitignore", "docker", "keys"],
+)
 def test_a_name_that_only_contains_a_restricted_one_is_not(name):
     assert not is_restricted(name)
 
@@ -275,3 +296,160 @@ async def test_the_canary_is_told_to_the_caller_and_to_the_operator(repository, 
 def test_the_data_folder_must_be_outside_of_the_repository(repository):
     with pytest.raises(ConfigError, match="--data-dir"):
         Gateway(repository, repository / "data")
+
+
+def test_a_device_is_not_opened(repository, monkeypatch):
+    try:
+        os.mknod(repository / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
+    except PermissionError:
+        pytest.skip("needs the right to make devices")
+    opened, real = [], os.open
+    monkeypatch.setattr(os, "open", lambda path, *rest, **more: opened.append(path) or real(path, *rest, **more))
+    with Tree(repository) as tree:
+        assert "device" not in {entry.path for entry in tree.walk((), 1)}
+        with pytest.raises(RefusedError, match="devices are not read"):
+            tree.read(("device",))
+    assert "device" not in opened
+
+
+def test_a_file_that_is_swapped_for_a_link_all_the_time_never_gives_what_it_leads_to(repository, tmp_path):
+    (tmp_path / "outside.txt").write_text("hunter2")
+    target, swapped = repository / "src" / "swapped.txt", repository / "src" / "spare"
+    target.write_text("inside")
+    done = threading.Event()
+
+    def swap():
+        while not done.is_set():
+            swapped.symlink_to(tmp_path / "outside.txt")
+            swapped.rename(target)
+            swapped.write_text("inside")
+            swapped.rename(target)
+            os.link(tmp_path / "outside.txt", swapped)
+            swapped.rename(target)
+            swapped.write_text("inside")
+            swapped.rename(target)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    found = set()
+    try:
+        with Tree(repository) as tree:
+            for _ in range(2000):
+                with contextlib.suppress(RefusedError):
+                    found.add(tree.read(("src", "swapped.txt")).lines)
+    finally:
+        done.set()
+        thread.join()
+    assert found <= {("inside",), ()}
+
+
+def test_a_folder_that_is_swapped_for_a_link_all_the_time_never_leads_out(repository, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "session.py").write_text("hunter2")
+    (tmp_path / "folder" / "only_outside.py").write_text("hunter2")
+    source, kept = repository / "src", repository / "kept"
+    done = threading.Event()
+
+    def swap():
+        while not done.is_set():
+            source.rename(kept)
+            source.symlink_to(tmp_path / "folder")
+            source.unlink()
+            kept.rename(source)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        with Tree(repository) as tree:
+            for _ in range(1000):
+                with contextlib.suppress(RefusedError):
+                    assert "hunter2" not in tree.read(("src", "session.py")).lines
+                with contextlib.suppress(RefusedError):
+                    assert "only_outside.py" not in str([entry.path for entry in tree.walk(("src",), 2)])
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("line", ["!", "\\", "a\\", "[z-a]", "[", "\ud800", "*a" * 500, "\0"])
+def test_a_line_that_is_no_pattern_does_not_change_what_the_others_exclude(repository, line):
+    text = f"*.log\n{line}\nbuild/\n"
+    (repository / ".gitignore").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with Tree(repository) as tree:
+        names = {entry.path for entry in tree.walk((), 10)}
+        assert "src/session.py" in names
+        assert not {"noise.log", "build"} & names
+
+
+def test_rules_that_are_too_many_for_one_automaton_all_hold(repository):
+    many = "".join(f"{'*a' * 150}.x{n}\n" for n in range(80))
+    (repository / ".gitignore").write_text(f"*.log\n{many}!kept.log\n")
+    with Tree(repository) as tree:
+        names = {entry.path for entry in tree.walk((), 1)}
+    assert "kept.log" in names
+    assert "noise.log" not in names
+
+
+def test_rules_that_were_changed_hold_at_once_even_with_the_old_time_and_size(repository):
+    rules = repository / ".gitignore"
+    with Tree(repository) as tree:
+        assert "README.md" in {entry.path for entry in tree.walk((), 1)}
+        about, text = rules.stat(), rules.read_text()
+        rules.write_text("*.md\n".ljust(len(text), "\n"))
+        os.utime(rules, ns=(about.st_atime_ns, about.st_mtime_ns))
+        assert "README.md" not in {entry.path for entry in tree.walk((), 1)}
+
+
+@pytest.mark.timeout(60)
+async def test_a_pattern_that_backtracks_elsewhere_takes_linear_time(client, repository):
+    (repository / ("a" * 200)).touch()
+    for patterns in (["*a" * 20 + "*b"], ["*a" * 2000], ["**/*a" * 50]):
+        await client("rlm.fs.list", root=".", patterns=patterns)
+        await client("rlm.search.query", query="kernel", scope=".", include_patterns=patterns)
+
+
+RESTRICTED = [".env", ".git", "env", "conf/credentials.json", "env/lib.py"]
+
+
+@pytest.mark.parametrize("path", RESTRICTED)
+async def test_a_restricted_path_is_refused_by_every_tool_that_takes_one(client, path):
+    for tool, given in (
+        ("rlm.roots.set", {"roots": [path]}),
+        ("rlm.fs.list", {"root": path}),
+        ("rlm.fs.manifest", {"root": path}),
+        ("rlm.fs.handle.create", {"file_path": path}),
+        ("rlm.search.query", {"query": "x", "scope": path}),
+        ("rlm.search.regex", {"pattern": "x", "scope": path}),
+    ):
+        assert "Access denied" in await client.refused(tool, **given)
+    assert "restricted" not in str(await client.ok("rlm.fs.list", root="environments"))
+
+
+async def test_a_handle_of_a_file_that_is_ignored_or_linked_later_gives_nothing(client, repository, tmp_path):
+    handle = await client.handle("README.md")
+    chunks = await client.ok("rlm.chunk.create", file_handle=handle)
+    os.link(repository / "README.md", tmp_path / "second.md")
+    lines = {"file_handle": handle, "start_line": 1, "end_line": 1}
+    assert "hard links" in await client.refused("rlm.span.read", **lines)
+    (tmp_path / "second.md").unlink()
+    await client.ok("rlm.span.read", **lines)
+    (repository / ".gitignore").write_text("README.md\n")
+    assert "ignored" in await client.refused("rlm.span.read", **lines)
+    assert "ignored" in await client.refused("rlm.chunk.get", chunk_id=chunks["chunk_ids"][0])
+    found = await client.ok("rlm.search.query", query="repository", scope=".")
+    assert "README.md" not in str(found)
+
+
+async def test_the_canary_is_told_by_every_tool_that_gives_content(repository, tmp_path):
+    (repository / ".rlm_canary_token.txt").write_text("Token: RLM_CANARY_abc123\n")
+    gateway = Gateway(repository, tmp_path / "data")
+    client = await Client(gateway).begin(".")
+    handle = await client.handle(".rlm_canary_token.txt")
+    (chunk,) = (await client.ok("rlm.chunk.create", file_handle=handle))["chunk_ids"]
+    for tool, given in (
+        ("rlm.chunk.get", {"chunk_id": chunk}),
+        ("rlm.search.query", {"query": "token", "scope": "."}),
+        ("rlm.search.regex", {"pattern": "CANARY", "scope": "."}),
+    ):
+        assert (await client.ok(tool, **given))["warning"].startswith("SECURITY WARNING")
+    await gateway.close()
