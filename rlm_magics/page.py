@@ -14,7 +14,7 @@ from rlm_kernel.trajectory.console.render import clip_lines
 from rlm_kernel.trajectory.progress import Subcalls
 from rlm_kernel.trajectory.tree import Call, Cell, Turn, describe_ending
 from rlm_kernel.types import CellResult, Output
-from rlm_magics.progress import Progress
+from rlm_magics.progress import MAX_TURNS, Progress
 
 ACCENT, GOOD, BAD, WARN = "#3b82f6", "#16a34a", "#dc2626", "#d97706"
 _COLOURS = {"answered": GOOD, "failed": BAD, "stopped": WARN, "unfinished": ACCENT}
@@ -28,7 +28,6 @@ _PRE = (
 _CODE = f"background:{_GROUND};border-left:2px solid {ACCENT}"
 _GAP = "\N{EN SPACE}"
 _MAX_CHILDREN = 6
-_MAX_TURNS = 40
 _LIVE_TURNS = 5
 _SHOWN = 64
 _TAIL_LINES = 8
@@ -85,11 +84,12 @@ def _turns(progress: Progress, unfolded: Collection[str]) -> Iterator[Element]:
     if not turns:
         return
     # The whole page is sent at each update.
-    limit = _MAX_TURNS if progress.over or "turns" in unfolded else _LIVE_TURNS
+    limit = MAX_TURNS if progress.over or "turns" in unfolded else _LIVE_TURNS
     rows = [_turn(turn, "each" in unfolded) for turn in turns[-limit:]]
-    if len(turns) > limit:
-        rows.insert(0, _small(f"… {len(turns) - limit} turns before; the notebook has all of them"))
-    count = f"{len(turns)} turn" + ("s" if len(turns) != 1 else "")
+    total = progress.turns_before + len(turns)
+    if total > len(rows):
+        rows.insert(0, _small(f"… {total - len(rows)} turns before; the notebook has all of them"))
+    count = f"{total} turn" + ("s" if total != 1 else "")
     yield details(_small(count), rows, open="turns" in unfolded, style="margin-top:6px")
 
 

@@ -15,13 +15,17 @@ from rlm_kernel.trajectory.progress import RunProgress
 from rlm_kernel.trajectory.tree import Trajectory, sum_usage
 from rlm_kernel.types import UsageSummary
 
+MAX_TURNS = 40
+"""The view shows the latest ones."""
+
 
 class Progress(RunProgress):
     """A reader of the stream of one run; each child has one of its own.
 
     Attributes:
         lock: to be held while the others are read.
-        run: the run so far.
+        run: the run so far, without turns that the view does not show any more.
+        turns_before: how many of those there are.
         children: the children of the running cell, by cell, call and place in the batch.
         draft: the last content of `answer`, or None.
         changed: whether an event came since the view was drawn.
@@ -31,6 +35,9 @@ class Progress(RunProgress):
         super().__init__()
         self.lock = threading.RLock()
         self.run = Trajectory()
+        self.turns_before = 0
+        self._usage_before = UsageSummary()
+        self._subcalls_before = 0
         self.children: dict[tuple[Any, ...], Progress] = {}
         self.draft: str | None = None
         self.changed = True
@@ -48,6 +55,8 @@ class Progress(RunProgress):
                 self.children.setdefault(key, Progress())(event.event)
             elif isinstance(event, events.CellFinished):
                 self.draft = event.result.report.draft or self.draft
+            elif isinstance(event, events.IterationStarted):
+                self._forget(self.run.take_past(MAX_TURNS))
             self.changed = True
 
     @property
@@ -64,7 +73,7 @@ class Progress(RunProgress):
     def usage(self) -> UsageSummary:
         """The usage of the run and its children so far, by model."""
         with self.lock:
-            return sum_usage(self.run.spending())
+            return self._usage_before.plus(sum_usage(self.run.spending()))
 
     def stop(self, why: BaseException) -> None:
         """Mark the run as over without an event."""
@@ -74,8 +83,17 @@ class Progress(RunProgress):
 
     def subcall_count(self) -> int:
         """The number of prompts of sub-calls."""
-        return sum(call.started.count for cell in self.run.cells for call in cell.calls)
+        return self._subcalls_before + _subcalls(self.run)
+
+    def _forget(self, past: Trajectory) -> None:
+        self.turns_before += len(past.turns)
+        self._usage_before = self._usage_before.plus(sum_usage(past.spending()))
+        self._subcalls_before += _subcalls(past)
 
     def _begin(self, activity: str) -> None:
         super()._begin(activity)
         self.children = {}
+
+
+def _subcalls(run: Trajectory) -> int:
+    return sum(call.started.count for cell in run.cells for call in cell.calls)

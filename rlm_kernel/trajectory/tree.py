@@ -294,15 +294,18 @@ class Trajectory:
         self.turns, self.replies, self.setup = [], [], Cell(SETUP, "")
         self._cells, self._conversation, self._summaries = {}, [], {}
 
-    def take_past(self) -> Trajectory:
+    def take_past(self, kept: int = 1) -> Trajectory:
         """Remove the turns that nothing will be added to, and return them as a run of their own.
 
-        These are the turns before the last one whose cells and calls have ended; a later one waits for all before it.
-        The conversation is not kept either.
+        These are turns whose cells and calls have ended; a later one waits for all before it. The conversation is not
+        kept either.
+
+        Args:
+            kept: how many turns stay at least; nothing is added to one before the last.
         """
         past = Trajectory()
         past.started = self.started
-        while len(self.turns) > 1 and self.turns[0].is_over:
+        while len(self.turns) > kept and self.turns[0].is_over:
             turn = self.turns.pop(0)
             past.turns.append(turn)
             past._cells |= {cell.number: self._cells.pop(cell.number) for cell in turn.cells}

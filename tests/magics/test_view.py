@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 import pytest
+from trajectory.long_run import CALLS, TURNS, started, turn
 
 from rlm import RLM, ScriptedLM
 from rlm_kernel.text import plain
 from rlm_kernel.trajectory.events import RunFinished
 from rlm_magics.cell_run import WatchedLogger, completion_of, run_with_view
 from rlm_magics.live_view import View
+from rlm_magics.page import page
+from rlm_magics.progress import MAX_TURNS, Progress
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31m\u202e"
@@ -39,6 +42,18 @@ def test_it_is_drawn_a_few_times_a_second_at_most(notebook):
     notebook.run("prints = leader(cell('for n in range(20_000): print(n)'), 'FINAL(1)')")
     ran = notebook.run("%%rlm -b prints -c text\nWhat?")
     assert len(ran.views) <= 6 * ran.seconds + 4
+
+
+def test_turns_that_are_not_shown_are_not_kept_but_counted():
+    progress = Progress()
+    for event in (started(), *(event for number in range(1, TURNS + 1) for event in turn(number))):
+        progress(event)
+    assert len(progress.run.turns) == MAX_TURNS
+    assert progress.subcall_count() == TURNS * CALLS
+    assert progress.usage.total_calls == TURNS * CALLS + TURNS
+    shown = str(page(progress, unfolded=("turns",)))
+    assert f"{TURNS} turns" in shown
+    assert f"… {TURNS - MAX_TURNS} turns before" in shown
 
 
 def test_children_are_seen(notebook):

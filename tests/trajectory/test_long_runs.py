@@ -10,6 +10,7 @@ import time
 
 import nbformat
 import pytest
+from trajectory.long_run import CALLS, TURNS, started, turn
 from trajectory.runs import run
 
 from rlm import RecordingError
@@ -21,9 +22,7 @@ from rlm_kernel.trajectory.log.reader import events_of_log, read_log
 from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 from rlm_kernel.trajectory.notebook.build import identity_of_log, notebook_of, runs
 from rlm_kernel.trajectory.tree import Trajectory
-from rlm_kernel.types import CellResult, Reply, Usage
-
-TURNS, CALLS = 60, 20
+from rlm_kernel.types import CellResult
 
 
 @pytest.fixture(scope="module")
@@ -35,30 +34,6 @@ def recorded(tmp_path_factory):
 @pytest.fixture
 def nothing_remembered(monkeypatch):
     monkeypatch.setattr(logger_module, "MAX_REMEMBERED_BYTES", 0)
-
-
-def turn(number):
-    yield events.IterationStarted(iteration=number, messages=({"role": "user", "content": "go on"},))
-    yield events.ModelReplied(iteration=number, reply=Reply("text", "m"), seconds=1)
-    yield events.CellStarted(iteration=number, cell=number, code="1")
-    yield events.SubcallStarted(cell=number, query="q", kind="llm_query", model="m", prompts=("p",) * CALLS)
-    for index in range(CALLS):
-        yield events.SubcallAnswered(
-            cell=number, query="q", index=index, model="m", prompt="p", text="a", error=None, usage=Usage(1, 1),
-            seconds=1,
-        )  # fmt: skip
-    yield events.SubcallFinished(cell=number, query="q", failed=0, seconds=1)
-    output = {"output_type": "stream", "name": "stdout", "text": "x"}
-    result = CellResult("1", "ok", (output,), execution_count=number, seconds=1)
-    yield events.CellFinished(iteration=number, cell=number, result=result)
-    yield events.IterationFinished(iteration=number, seconds=1)
-
-
-def started():
-    return events.RunStarted(
-        model="m", sub_model="m", environment="local", question="q", context_type="str", context_length=1,
-        max_iterations=TURNS,
-    )  # fmt: skip
 
 
 def living(kind):

@@ -46,6 +46,7 @@ class GrowingNotebook:
         cells = list(turns_of(past, identity, self._redact, self._ids))
         self._earlier = self._earlier.plus(past, identity)
         if self._cells is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._cells = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 (`close` does it)
         self._cells.write(_json(cells, {})[1] + b",")
 
