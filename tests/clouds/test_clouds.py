@@ -13,6 +13,7 @@ import pytest
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.provisioners.kernelspecs import environment
 
 TIMEOUT = {"prime": {"timeout_minutes": 10}, "daytona": {"timeout": 600}}
 
@@ -292,3 +293,27 @@ async def test_a_key_in_the_options_is_in_no_log_and_no_error(daytona_emulator, 
     written = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert written
     assert not any(key.encode() in file.read_bytes() for file in written)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("prime", "memory", 0),
+        ("prime", "disk", "much"),
+        ("prime", "timeout_minutes", 1441),
+        ("prime", "cpu", "two"),
+        ("daytona", "memory", float("nan")),
+        ("daytona", "auto_stop_interval", -1),
+        ("daytona", "timeout", 0),
+        ("daytona", "packages", ["two\nlines"]),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_before_the_start(name, option, value):
+    with pytest.raises(ConfigError, match=rf"environment_kwargs\['{option}'\]"):
+        environment(name, {option: value})
+
+
+def test_the_key_of_an_option_is_not_quoted():
+    with pytest.raises(ConfigError) as caught:
+        environment("daytona", {"api_key": "dtn-secret\n"})
+    assert "dtn-secret" not in str(caught.value)

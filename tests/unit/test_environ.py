@@ -13,6 +13,7 @@ from rlm_kernel.provisioners.environ import private_directories, scrub_environ
 SECRETS = [
     *["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "PORTKEY_API_KEY", "OPENROUTER_API_KEY", "AZURE_OPENAI_KEY", "HF_TOKEN"],
     *["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "MODAL_TOKEN_SECRET", "GH_TOKEN"],
+    *["PRIME_API_KEY", "DAYTONA_API_KEY", "DAYTONA_JWT_TOKEN"],
     *[
         "DATABASE_URL",
         "PGPASSWORD",
