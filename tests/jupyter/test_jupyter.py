@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from machines import TOKEN, JupyterServer, free_port
+from machines import TOKEN, JupyterServer, Wire, free_port
 
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
@@ -20,6 +20,7 @@ from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.jupyter import wire as wire_format
 from rlm_kernel.provisioners.kernelspecs import environment
 
+ROOT = Path(__file__).parents[2]
 CELL = "```repl\n{}\n```"
 
 
@@ -162,6 +163,7 @@ GATEWAYS = {
         "--KernelGatewayApp.ip=127.0.0.1",
         "--KernelGatewayApp.port={port}",
         "--KernelGatewayApp.auth_token={token}",
+        "--JupyterWebsocketPersonality.list_kernels=True",  # for the tests alone
     ),
     "jupyter_enterprise_gateway": (
         "jupyter-enterprisegateway",
@@ -169,6 +171,7 @@ GATEWAYS = {
         "--port={port}",
         "--port_retries=0",
         "--EnterpriseGatewayApp.auth_token={token}",
+        "--EnterpriseGatewayApp.list_kernels=True",
     ),
 }
 
@@ -178,10 +181,11 @@ class Gateway(JupyterServer):
 
     def __init__(self, folder, package):
         super().__init__(folder)
-        self.bin = folder / "venv" / "bin"
+        venv = ROOT / ".cache" / package
+        self.bin = venv / "bin"
         self.words = GATEWAYS[package]
         uv = shutil.which("uv", path=str(Path(sys.executable).parent))
-        subprocess.run([uv, "venv", "-q", folder / "venv"], check=True)
+        subprocess.run([uv, "venv", "-q", "--allow-existing", venv], check=True)
         subprocess.run([uv, "pip", "install", "-q", "--python", self.bin / "python", package, "ipykernel"], check=True)
 
     def command(self):
@@ -196,13 +200,22 @@ class Gateway(JupyterServer):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("package", GATEWAYS)
 async def test_a_gateway_is_a_server_too(tmp_path, package, capitals):
-    with Gateway(tmp_path, package) as server:
-        async with await Session.open(environment("jupyter", server.kernel_options), capitals) as session:
+    with Gateway(tmp_path, package) as server, Wire(server.port) as wire:
+        options = {**server.kernel_options, "url": f"http://127.0.0.1:{wire.port}"}
+        async with await Session.open(environment("jupyter", options), capitals) as session:
             await session.set("context", "x" * 15_000_000)
             cell = await session.run("print(len(context)); llm_query('hello')")
             assert (cell.stdout, cell.value) == ("15000000\n", "'HELLO'")
+            flood = await session.run("for n in range(80): print('x' * 100_000)\nFINAL('the end')")
+            assert (flood.report.final, flood.stderr) == ("the end", "")
+            running = asyncio.create_task(session.run("import time; time.sleep(1); print('a'); FINAL(llm_query('b'))"))
+            await asyncio.sleep(0.4)
+            wire.cut()
+            cut = await running
+            assert (cut.status, cut.stdout, cut.report.final) == ("ok", "a\n", "B")
             stopped = asyncio.create_task(session.run("import time; time.sleep(60)"))
             await asyncio.sleep(0.5)
             session.interrupt()
             assert (await stopped).error.name == "KeyboardInterrupt"
+        assert TOKEN not in server.log.read_text()
         assert server.get("/api/kernels").strip() == b"[]"

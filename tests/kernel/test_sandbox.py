@@ -129,10 +129,11 @@ def open_terminal():
     os.close(theirs)
 
 
-async def test_no_attack_reaches_anything(sandbox, targets, echo):
+@pytest.mark.parametrize("fork", [True, False])
+async def test_no_attack_reaches_anything(sandbox, targets, echo, fork):
     attacks = ATTACKS | (OF_BWRAP if sandbox == "bwrap" else {})
     got_through = []
-    async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
+    async with await Session.open(environment("local", {"sandbox": sandbox, "fork": fork}), echo) as session:
         await session.run("import ctypes, os, socket, sys")
         for name, code in attacks.items():
             if (await session.run(code.format(**targets))).status == "ok":
