@@ -24,8 +24,9 @@ from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.completion import Run
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.gates import Gates, OnCell, OnTool
+from rlm_kernel.engine.readable_arguments import ReadableArguments
 from rlm_kernel.engine.record_access import Trust
-from rlm_kernel.engine.recorded_config import Unpicklable, record_arguments
+from rlm_kernel.engine.recorded_config import record_arguments
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.resumption import Resumption, prepare_resumption
 from rlm_kernel.engine.streaming import stream_events
@@ -43,8 +44,10 @@ if TYPE_CHECKING:
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
 
 
-class RLM(Unpicklable):
+class RLM(ReadableArguments):
     """A Recursive Language Model: `completion(prompt)` in place of `llm.completion(prompt)`.
+
+    Its arguments are its attributes. Only `logger` and `verbose` may be assigned later.
 
     Args:
         backend: the root model's provider, or an `LM` of your own.
@@ -57,7 +60,8 @@ class RLM(Unpicklable):
         depth: of this RLM in a tree of them.
         max_depth: at `depth >= max_depth` a completion is one plain call; below it `rlm_query` starts children.
         max_iterations: turns before the model is asked for its final answer.
-        custom_system_prompt: replaces the default one, unchanged.
+        custom_system_prompt: replaces the default one. A text written for `str.format`, with doubled braces and
+            `{custom_tools_section}`, is formatted; any other is unchanged.
         other_backends: providers (or `LM`s) for sub-calls; the first is their default.
         other_backend_kwargs: their arguments, in the same order.
         logger: an `RLMLogger`, which keeps each completion as a log and a notebook.
@@ -83,6 +87,9 @@ class RLM(Unpicklable):
         on_iteration_complete: called with depth, iteration and seconds, after each turn.
         on_subcall_start: called with depth, model and the first 80 characters, for each prompt of a sub-call.
         on_subcall_complete: called with depth, model, seconds and the error or None, for each prompt.
+        orchestrator: whether the system prompt says how to divide the work between code and sub-calls. None: the
+            default one does, and a `custom_system_prompt` is not changed.
+        user_prologue: a text for the root model at the end of its first message, such as advice about the task.
         on_cell: decides about each cell of a model before it runs: ``True``, ``Replace(code)`` or ``Refuse(reason)``.
         on_tool: the same for each call of a tool and each sub-call.
 
@@ -125,16 +132,19 @@ class RLM(Unpicklable):
         on_iteration_complete: Callable[[int, int, float], object] | None = None,
         on_subcall_start: Callable[[int, str, str], object] | None = None,
         on_subcall_complete: Callable[[int, str, float, str | None], object] | None = None,
+        orchestrator: bool | None = None,
+        user_prologue: str | None = None,
         on_cell: OnCell | None = None,
         on_tool: OnTool | None = None,
     ) -> None:
+        given = locals()
         tools = (*tools_of(custom_tools), *(names_only() if environment == AGENT else ()))
         environment, environment_kwargs = place_of(environment, environment_kwargs)
-        self._configuration = record_arguments(locals())
-        self._logger = logger
+        self._configuration = record_arguments(
+            {**given, "environment": environment, "environment_kwargs": environment_kwargs}
+        )
         self._before: str | None = None
-        check_logger(logger)
-        self.verbose = verbose
+        self.logger, self.verbose = logger, verbose
         self._callbacks = Callbacks(
             depth, on_iteration_start, on_iteration_complete, on_subcall_start, on_subcall_complete
         )
@@ -149,6 +159,8 @@ class RLM(Unpicklable):
             environment=find_environment(environment, environment_kwargs),
             profile=profile_of(prompts, backend),
             system_prompt=custom_system_prompt,
+            orchestrator=orchestrator,
+            prologue=user_prologue,
             max_iterations=max_iterations,
             depth=depth,
             max_depth=max_depth,
@@ -163,11 +175,25 @@ class RLM(Unpicklable):
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
         check_config(self._config, compaction_threshold_pct)
-        # Given `LM` objects belong to the caller. The models built here close their connections with this object.
-        self._repl: Repl | None = Repl(self._config) if persistent else None
-        self._ours = (*own_models, *([self._repl] if self._repl else ()))
+        self._own(own_models)
+        self._keep_arguments(given, assignable=("logger", "verbose"))
+
+    def _own(self, models: Sequence[BaseLM]) -> None:
+        """Close with this object what it made: models, and a persistent kernel. `LM` objects belong to the caller."""
+        self._repl: Repl | None = Repl(self._config) if self._config.persistent else None
+        self._ours = (*models, *([self._repl] if self._repl else ()))
         if self._ours:
             weakref.finalize(self, _close_in_passing, self._ours).atexit = False
+
+    @property
+    def logger(self) -> RLMLogger | None:
+        """The logger of the next completions. It may be assigned."""
+        return self._logger
+
+    @logger.setter
+    def logger(self, logger: RLMLogger | None) -> None:
+        check_logger(logger)
+        self._logger = logger
 
     def __repr__(self) -> str:
         return f"RLM(model={self._config.models.root.model!r}, environment={self._config.environment.name!r})"

@@ -115,8 +115,9 @@ def check_config(config: RunConfig, threshold: float) -> None:
     check_max_kernels(config.max_kernels, config.levels, config.environment.pool)
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
-    if not isinstance(config.system_prompt, str | None):
-        raise ConfigError(f"custom_system_prompt must be str or None, not {type(config.system_prompt).__name__}.")
+    for name, text in (("custom_system_prompt", config.system_prompt), ("user_prologue", config.prologue)):
+        if not isinstance(text, str | None):
+            raise ConfigError(f"{name} must be str or None, not {type(text).__name__}.")
     if config.limits.max_budget is not None:
         _warn_of_unknown_prices(config.models)
 

@@ -82,7 +82,7 @@ class Run(Job[RLMChatCompletion]):
             return super().wait()
         except KeyboardInterrupt:
             error = CancellationError(
-                "The completion was stopped by Ctrl-C; its kernel is closed.", partial_answer=self.engine.partial_answer
+                self.engine.partial_answer, "The completion was stopped by Ctrl-C; its kernel is closed."
             )
             error.usage, error.trajectory = self.engine.usage.summary(), self._record()
             raise error from None

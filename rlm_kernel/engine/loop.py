@@ -139,7 +139,7 @@ class Engine:
             raise
         about = self.usage.summary(), self._emit.seconds, self._record()
         given = prompt.path if isinstance(prompt, TextFile) else prompt
-        completion = RLMChatCompletion(self._config.models.root.model, given, answer, *about, self._built.last)
+        completion = RLMChatCompletion(self._config.models.root.model, given, answer, *about, parsed=self._built.last)
         self._emit(events.RunFinished(completion=completion))
         return completion
 
@@ -182,6 +182,8 @@ class Engine:
             system=config.system_prompt,
             tools=prompt_section(config.tools),
             sub_window=config.models.default.context_window,
+            orchestrator=config.orchestrator,
+            prologue=config.prologue,
         )
         if self._message is not None:
             messages[-1]["content"] += f"\n\n{self._message.note}"

@@ -26,7 +26,7 @@ MADE = (
     errors.AnswerCutError(partial_answer="It goes on"),
     errors.TurnLimitExceededError(max_messages=2),
     errors.RLMEnforcementError("not the environment of agents"),
-    errors.CancellationError("stopped", partial_answer="a draft"),
+    errors.CancellationError("a draft", "stopped"),
     errors.LMError("refused", backend="openai", model="m", status=429, request_id="r-1"),
     errors.ContextOverflowError("too long", backend="openai", model="m"),
     errors.KernelError("died"),

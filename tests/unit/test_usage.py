@@ -39,10 +39,13 @@ def test_each_model_has_its_own_sums(calls):
 
 
 @given(CALLS)
-def test_a_cost_is_known_when_every_call_has_one(calls):
-    costs = [usage.cost for _, usage in calls]
-    known = bool(costs) and None not in costs
-    assert counted(calls).total_cost == (pytest.approx(sum(costs)) if known else None)
+def test_the_cost_is_the_sum_of_the_models_whose_every_call_has_one(calls):
+    costs = {}
+    for model, usage in calls:
+        costs.setdefault(model, []).append(usage.cost)
+    known = [sum(some) for some in costs.values() if None not in some]
+    assert counted(calls).total_cost == (pytest.approx(sum(known)) if known else None)
+    assert set(counted(calls).unpriced_models) == {model for model, some in costs.items() if None in some}
 
 
 @pytest.mark.parametrize("costs", [(0.5, None), (None, 0.5), (0.5, None, 0.5), (None, None)])
