@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from rlm_kernel._async import Job
 from rlm_kernel.engine.agent_tools import AGENT, names_only, place_of
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path, PurePath
 
     from rlm_kernel.clients.base import LM, BaseLM
+    from rlm_kernel.trajectory.log.iteration_reader import TurnLogger
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
 
 
@@ -64,7 +65,8 @@ class RLM(ReadableArguments):
             `{custom_tools_section}`, is formatted; any other is unchanged.
         other_backends: providers (or `LM`s) for sub-calls; the first is their default.
         other_backend_kwargs: their arguments, in the same order.
-        logger: an `RLMLogger`, which keeps each completion as a log and a notebook.
+        logger: an `RLMLogger`, which keeps each completion as a log and a notebook; or any object with
+            `log(iteration)`, which is called with each turn. What it raises ends the run.
         verbose: show the run live on stderr.
         max_budget: US dollars a completion may cost, where the cost is known.
         max_timeout: seconds a completion may take.
@@ -110,7 +112,7 @@ class RLM(ReadableArguments):
         custom_system_prompt: str | None = None,
         other_backends: Sequence[str | LM] | None = None,
         other_backend_kwargs: Sequence[Mapping[str, Any] | None] | None = None,
-        logger: RLMLogger | None = None,
+        logger: RLMLogger | TurnLogger | None = None,
         verbose: bool = False,
         max_budget: float | None = None,
         max_timeout: float | None = None,
@@ -143,8 +145,7 @@ class RLM(ReadableArguments):
         self._configuration = record_arguments(
             {**given, "environment": environment, "environment_kwargs": environment_kwargs}
         )
-        self._before: str | None = None
-        self.logger, self.verbose = logger, verbose
+        self.verbose = verbose
         self._callbacks = Callbacks(
             depth, on_iteration_start, on_iteration_complete, on_subcall_start, on_subcall_complete
         )
@@ -176,24 +177,31 @@ class RLM(ReadableArguments):
         )
         check_config(self._config, compaction_threshold_pct)
         self._own(own_models)
+        self.logger = logger
         self._keep_arguments(given, assignable=("logger", "verbose"))
 
     def _own(self, models: Sequence[BaseLM]) -> None:
         """Close with this object what it made: models, and a persistent kernel. `LM` objects belong to the caller."""
+        self._before: str | None = None
         self._repl: Repl | None = Repl(self._config) if self._config.persistent else None
         self._ours = (*models, *([self._repl] if self._repl else ()))
         if self._ours:
             weakref.finalize(self, _close_in_passing, self._ours).atexit = False
 
     @property
-    def logger(self) -> RLMLogger | None:
+    def logger(self) -> RLMLogger | TurnLogger | None:
         """The logger of the next completions. It may be assigned."""
         return self._logger
 
     @logger.setter
-    def logger(self, logger: RLMLogger | None) -> None:
+    def logger(self, logger: RLMLogger | TurnLogger | None) -> None:
         check_logger(logger)
         self._logger = logger
+        if (log_metadata := getattr(logger, "log_metadata", None)) is not None:
+            from rlm_kernel.trajectory.log.iteration_reader import metadata_of
+            from rlm_kernel.trajectory.log.redaction import without_secrets
+
+            log_metadata(metadata_of(without_secrets(self._configuration), self._config.models.root.model))
 
     def __repr__(self) -> str:
         return f"RLM(model={self._config.models.root.model!r}, environment={self._config.environment.name!r})"
@@ -304,7 +312,7 @@ class RLM(ReadableArguments):
         check_prompt(prompt, question)
         return Run(
             self._config,
-            [r for r in (self._callbacks if self._callbacks.any else None, reader) if r is not None],
+            [*self._callers(), *([] if reader is None else [reader])],
             prompt=prompt,
             question=question,
             schema=schema_of(recorded.schema if recorded else schema),  # before the log: a wrong one leaves no file
@@ -315,11 +323,31 @@ class RLM(ReadableArguments):
             live=self.verbose or reader is not None,
         )
 
-    def _log(self, recorded: Resumption | None) -> RunLog | None:
+    def _callers(self) -> list[OnEvent]:
+        """The readers that call functions of the user: the callbacks, and a `log` of the user's own."""
+        from rlm_kernel.trajectory.log.iteration_reader import IterationReader, wants_iterations
+        from rlm_kernel.trajectory.log.logger import RLMLogger
+        from rlm_kernel.trajectory.log.redaction import Redactor
+
+        callers: list[OnEvent] = [self._callbacks] if self._callbacks.any else []
+        if wants_iterations(self._logger, RLMLogger):
+            callers.append(IterationReader(self._logger, Redactor(keys_of(self._config))))
+        return callers
+
+    def _keeper(self) -> RLMLogger | None:
+        """The logger that keeps the runs; for a logger of turns, one that only remembers."""
+        from rlm_kernel.trajectory.log.logger import RLMLogger
+
         if self._logger is None:
             return None
+        keeper: Any = self._logger if hasattr(self._logger, "start") else RLMLogger()
+        return cast("RLMLogger", keeper)
+
+    def _log(self, recorded: Resumption | None) -> RunLog | None:
+        if (logger := self._keeper()) is None:
+            return None
         came_from = (recorded.forked_from, recorded.continues) if recorded else (None, self._before)
-        log = self._logger.start(self._configuration, keys_of(self._config), *came_from)
+        log = logger.start(self._configuration, keys_of(self._config), *came_from)
         if self._repl is not None:
             self._before = log.run_id
         return log

@@ -357,7 +357,7 @@ class RLMChatCompletion:
     usage_summary: UsageSummary
     execution_time: float
     metadata: dict[str, Any] | None = None
-    error: str | BaseException | None = None
+    error: str | None = None
     parsed: Any = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class RLMResult(RLMChatCompletion):
 
     trajectory: str | None = None
     notebook: str | None = None
-    error: BaseException | None = field(default=None, compare=False)
+    error: BaseException | None = field(default=None, compare=False)  # type: ignore[assignment]
 
     @property
     def answer(self) -> str:

@@ -152,9 +152,12 @@ def _warn_of_unknown_prices(models: Models) -> None:
 
 
 def check_logger(logger: object) -> None:
-    """Check that a logger can keep runs."""
-    if logger is not None and not callable(getattr(logger, "start", None)):
-        raise ConfigError(f"logger must be an RLMLogger, from rlm.logger, not {type(logger).__name__}.")
+    """Check that a logger can keep runs, or takes their turns."""
+    if logger is not None and not any(callable(getattr(logger, name, None)) for name in ("start", "log")):
+        raise ConfigError(
+            f"logger must be an RLMLogger, from rlm.logger, or an object with log(iteration), not "
+            f"{type(logger).__name__}."
+        )
 
 
 def keys_of(config: RunConfig) -> set[str]:
