@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from rlm_kernel._async import Job
@@ -87,8 +88,9 @@ class RLM(ReadableArguments):
         sub_sampling_args: the same for sub-calls, which then go to a second client of the root backend.
         on_iteration_start: called with depth and iteration, before each turn.
         on_iteration_complete: called with depth, iteration and seconds, after each turn.
-        on_subcall_start: called with depth, model and the first 80 characters, for each prompt of a sub-call.
-        on_subcall_complete: called with depth, model, seconds and the error or None, for each prompt.
+        on_subcall_start: called with depth, model and the first 80 characters of the prompt, for each child that an
+            `rlm_query` starts; the depth is the child's.
+        on_subcall_complete: called with depth, model, seconds and the error or None, for each child.
         orchestrator: whether the system prompt says how to divide the work between code and sub-calls. None: the
             default one does, and a `custom_system_prompt` is not changed.
         user_prologue: a text for the root model at the end of its first message, such as advice about the task.
@@ -227,7 +229,7 @@ class RLM(ReadableArguments):
                 schema is wrong.
             LMError, KernelError: the model or the kernel failed.
             LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
-            CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
+            CancellationError: Ctrl-C; its `partial_answer` is the best answer so far.
         """
         return self._run(opened(prompt, self._config), root_prompt, schema=response_schema).wait()
 
@@ -329,7 +331,7 @@ class RLM(ReadableArguments):
         from rlm_kernel.trajectory.log.logger import RLMLogger
         from rlm_kernel.trajectory.log.redaction import Redactor
 
-        callers: list[OnEvent] = [self._callbacks] if self._callbacks.any else []
+        callers: list[OnEvent] = [replace(self._callbacks)] if self._callbacks.any else []
         if wants_iterations(self._logger, RLMLogger):
             callers.append(IterationReader(self._logger, Redactor(keys_of(self._config))))
         return callers

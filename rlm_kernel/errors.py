@@ -53,7 +53,8 @@ class RLMError(Exception):
     """The base class: `except RLMError` catches all of them. Each can be pickled, for process pools.
 
     Attributes:
-        partial_answer: the best answer so far, or the words of it that a chat has sent; None: there is none.
+        partial_answer: the best answer so far: the draft in `answer`, else the model's last words, or the words that a
+            chat has sent; None: there is none.
     """
 
     partial_answer: str | None = None
