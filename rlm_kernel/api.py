@@ -83,9 +83,12 @@ class RLM(ReadableArguments):
         max_concurrent_subcalls: children of one RLM that run at a time.
         max_kernels: live kernels in the tree of one completion, including its pool; further children wait. None: as
             many as fit into the free memory, at 200 MB each, and 32 at most. Concurrent completions have a limit each.
+        max_calls: prompts of sub-calls in a completion, over the whole tree. Further ones raise in the cell, and the
+            run continues.
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; None: chosen by the backend.
         sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
-        sub_sampling_args: the same for sub-calls, which then go to a second client of the root backend.
+        sub_sampling_args: the same for sub-calls: for the first of the `other_backends`, else for a second client of
+            the root backend.
         on_iteration_start: called with depth and iteration, before each turn.
         on_iteration_complete: called with depth, iteration and seconds, after each turn.
         on_subcall_start: called with depth, model and the first 80 characters of the prompt, for each child that an
@@ -129,6 +132,7 @@ class RLM(ReadableArguments):
         max_concurrent_queries: int = 16,
         max_concurrent_subcalls: int = 4,
         max_kernels: int | None = None,
+        max_calls: int | None = None,
         prompts: str | PromptProfile | None = None,
         sampling_args: Mapping[str, Any] | None = None,
         sub_sampling_args: Mapping[str, Any] | None = None,
@@ -170,7 +174,7 @@ class RLM(ReadableArguments):
             max_concurrent_queries=max_concurrent_queries,
             max_concurrent_subcalls=max_concurrent_subcalls,
             max_kernels=max_kernels,
-            limits=Limits(max_budget, max_timeout, max_tokens, max_errors),
+            limits=Limits(max_budget, max_timeout, max_tokens, max_errors, max_calls),
             tools=tools,
             persistent=persistent,
             compaction=compaction_threshold_pct if compaction else None,

@@ -425,6 +425,7 @@ class AgentRLM(RLM):
             _least(mine.max_timeout, total.max_timeout, record.seconds),
             _least(mine.max_tokens, total.max_tokens, tokens),
             mine.max_errors,
+            mine.max_calls,
         )
 
     def _start_log(self, forked_from: Mapping[str, Any] | None = None) -> Callable[[], RunLog] | None:
