@@ -11,6 +11,7 @@ counts the tests that hold, that differ on purpose (`ON_PURPOSE`), and that fail
 from __future__ import annotations
 
 import base64
+import os
 import pickle
 import re
 import shutil
@@ -18,28 +19,37 @@ import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 import rlm.core.rlm as core
-from rlm import RLM, ModelUsageSummary, Replace, ScriptedLM, UsageSummary
+import rlm.environments
+from rlm import RLM, ModelUsageSummary, Refuse, Replace, ScriptedLM, UsageSummary
 from rlm.clients import BaseLM, get_client
 
 ON_PURPOSE = (
-    (r"does not exist in rlm-kernel|has no attribute '(LMHandler|DockerREPL|IPythonREPL|get_environment)'",
-     "the import says what to use instead"),
-    (r"has no attribute '_\w+'|does not have the attribute|'rlm\.clients\.\w+' has no attribute|reference_tests\.Repl",
-     "the test reads or replaces private parts"),
-    (r"no handler|QueryError", "a failed sub-call raises in the cell"),
-    (r"is reserved: choose another", "more names are reserved"),
-)  # fmt: skip
+    (
+        r"does not exist in rlm-kernel|has no attribute '(LMHandler|DockerREPL|IPythonREPL|get_environment)'",
+        "the import says what to use instead",
+    ),
+    (
+        r"has no attribute '_\w+'|does not have the attribute|'rlm\.clients\.\w+' has no attribute|'Repl' object has no",
+        "the test reads or replaces private parts",
+    ),
+    (
+        r"The script has no reply left|QueryError|user refused|test_rlm_query\.py::\S*(error|exception|fail|handler)",
+        "a failed sub-call raises in the cell",
+    ),
+)
 """What a failure says, and the reason of docs/migration.md for the difference."""
 
 _READ = """
 import base64 as _b64, pickle as _pkl
-FINAL(_b64.b64encode(_pkl.dumps({name} if {name!r} in globals() else Ellipsis)).decode())
+_plain = lambda v: str(v) if isinstance(v, str) else [_plain(i) for i in v] if type(v) is list else v
+FINAL(_b64.b64encode(_pkl.dumps(_plain({name}) if {name!r} in globals() else Ellipsis)).decode())
 """
 
 
@@ -48,7 +58,7 @@ class Repl(Mapping[str, Any]):
 
     def __init__(
         self,
-        lm_handler_address: Any = None,
+        _lm_handler_address: Any = None,
         context_payload: Any = None,
         setup_code: str | None = None,
         *,
@@ -61,7 +71,8 @@ class Repl(Mapping[str, Any]):
         self._replies: deque[str] = deque()
         self._turns: list[Any] = []
         self._rlm = RLM(
-            ScriptedLM(lambda messages: self._replies.popleft() if self._replies else "no handler"),
+            ScriptedLM(lambda _: self._replies.popleft()),
+            other_backends=[ScriptedLM([])],
             environment_kwargs={"setup_code": setup_code} if setup_code else None,
             custom_tools=custom_tools,
             persistent=True,
@@ -73,7 +84,9 @@ class Repl(Mapping[str, Any]):
     def locals(self) -> Mapping[str, Any]:
         return self
 
-    globals = locals
+    @property
+    def globals(self) -> Mapping[str, Any]:
+        return self
 
     def log(self, iteration: Any) -> None:
         self._turns.append(iteration)
@@ -88,7 +101,7 @@ class Repl(Mapping[str, Any]):
     def cleanup(self) -> None:
         self._rlm.close()
 
-    def __enter__(self) -> Repl:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,7 +125,11 @@ class Repl(Mapping[str, Any]):
     def _decide(self, request: Any) -> Any:
         if request.name == "rlm_query" and self._subcall is not None:
             model = request.kwargs.get("model")
-            return Replace([self._subcall(prompt, model).response for prompt in request.args])
+            try:
+                answers = [self._subcall(prompt, model).response for prompt in request.args]
+            except Exception as error:  # noqa: BLE001 (it is raised in the cell)
+                return Refuse(str(error))
+            return Replace(answers if len(answers) > 1 else answers[0])
         return True
 
 
@@ -157,10 +174,10 @@ def _mocked(backend: Any, kwargs: Any) -> Mocked:
 
 def pytest_configure() -> None:
     """Put the stand-ins where the tests import them from."""
-    import rlm.environments
-    import rlm.environments.local_repl
-
-    rlm.environments.LocalREPL = rlm.environments.local_repl.LocalREPL = Repl  # type: ignore[attr-defined]
+    os.environ.setdefault("OPENAI_API_KEY", "no-key")
+    for module, name in (("", "LocalREPL"), (".local_repl", "LocalREPL"), (".ipython_repl", "IPythonREPL")):
+        setattr(import_module(f"rlm.environments{module}"), name, Repl)
+    rlm.environments.SupportsCustomTools = Repl  # type: ignore[attr-defined]
     rlm.RLM = core.RLM = Adapted  # type: ignore[misc]
 
 
@@ -176,10 +193,12 @@ def pytest_runtest_logreport(report: Any) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Count what holds, what differs on purpose, and what fails."""
     counts: Counter[str] = Counter()
-    for outcome, text in _outcomes.values():
-        reason = next((why for pattern, why in ON_PURPOSE if re.search(pattern, text)), None)
+    for node, (outcome, text) in _outcomes.items():
+        reason = next((why for pattern, why in ON_PURPOSE if re.search(pattern, f"{node}\n{text}")), None)
         kind = outcome if outcome != "failed" or reason is None else f"differs on purpose: {reason}"
         counts[kind] += 1
+        if kind == "failed":
+            terminalreporter.write_line(f"FAILS {node.rpartition('tests/')[2]}: {text.splitlines()[-1][:150]}")
     for kind, count in counts.most_common():
         terminalreporter.write_line(f"{count:4}  {kind}")
 
