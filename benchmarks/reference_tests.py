@@ -36,7 +36,7 @@ ON_PURPOSE = (
         "the import says what to use instead",
     ),
     (
-        r"has no attribute '_\w+'|does not have the attribute|'rlm\.clients\.\w+' has no attribute|'Repl' object has no",
+        r"has no attribute '_\w+'|does not have the attribute|'rlm\.clients\.\w+' has no attribute|'Repl' object has",
         "the test reads or replaces private parts",
     ),
     (
