@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from rlm_kernel._async import Job
 from rlm_kernel.engine.agent_tools import AGENT, names_only, place_of
@@ -24,8 +25,9 @@ from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.completion import Run
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.gates import Gates, OnCell, OnTool
+from rlm_kernel.engine.readable_arguments import ReadableArguments
 from rlm_kernel.engine.record_access import Trust
-from rlm_kernel.engine.recorded_config import Unpicklable, record_arguments
+from rlm_kernel.engine.recorded_config import record_arguments
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.resumption import Resumption, prepare_resumption
 from rlm_kernel.engine.streaming import stream_events
@@ -40,11 +42,14 @@ if TYPE_CHECKING:
     from pathlib import Path, PurePath
 
     from rlm_kernel.clients.base import LM, BaseLM
+    from rlm_kernel.trajectory.log.iteration_reader import TurnLogger
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
 
 
-class RLM(Unpicklable):
+class RLM(ReadableArguments):
     """A Recursive Language Model: `completion(prompt)` in place of `llm.completion(prompt)`.
+
+    Its arguments are its attributes. Only `logger` and `verbose` may be assigned later.
 
     Args:
         backend: the root model's provider, or an `LM` of your own.
@@ -57,10 +62,12 @@ class RLM(Unpicklable):
         depth: of this RLM in a tree of them.
         max_depth: at `depth >= max_depth` a completion is one plain call; below it `rlm_query` starts children.
         max_iterations: turns before the model is asked for its final answer.
-        custom_system_prompt: replaces the default one, unchanged.
+        custom_system_prompt: replaces the default one. A text written for `str.format`, with doubled braces and
+            `{custom_tools_section}`, is formatted; any other is unchanged.
         other_backends: providers (or `LM`s) for sub-calls; the first is their default.
         other_backend_kwargs: their arguments, in the same order.
-        logger: an `RLMLogger`, which keeps each completion as a log and a notebook.
+        logger: an `RLMLogger`, which keeps each completion as a log and a notebook; or any object with
+            `log(iteration)`, which is called with each turn. What it raises ends the run.
         verbose: show the run live on stderr.
         max_budget: US dollars a completion may cost, where the cost is known.
         max_timeout: seconds a completion may take.
@@ -76,13 +83,20 @@ class RLM(Unpicklable):
         max_concurrent_subcalls: children of one RLM that run at a time.
         max_kernels: live kernels in the tree of one completion, including its pool; further children wait. None: as
             many as fit into the free memory, at 200 MB each, and 32 at most. Concurrent completions have a limit each.
+        max_calls: prompts of sub-calls in a completion, over the whole tree. Further ones raise in the cell, and the
+            run continues.
         prompts: ``"large"``, ``"small"`` or a `PromptProfile`; None: chosen by the backend.
         sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
-        sub_sampling_args: the same for sub-calls, which then go to a second client of the root backend.
+        sub_sampling_args: the same for sub-calls: for the first of the `other_backends`, else for a second client of
+            the root backend.
         on_iteration_start: called with depth and iteration, before each turn.
         on_iteration_complete: called with depth, iteration and seconds, after each turn.
-        on_subcall_start: called with depth, model and the first 80 characters, for each prompt of a sub-call.
-        on_subcall_complete: called with depth, model, seconds and the error or None, for each prompt.
+        on_subcall_start: called with depth, model and the first 80 characters of the prompt, for each child that an
+            `rlm_query` starts; the depth is the child's.
+        on_subcall_complete: called with depth, model, seconds and the error or None, for each child.
+        orchestrator: whether the system prompt says how to divide the work between code and sub-calls. None: the
+            default one does, and a `custom_system_prompt` is not changed.
+        user_prologue: a text for the root model at the end of its first message, such as advice about the task.
         on_cell: decides about each cell of a model before it runs: ``True``, ``Replace(code)`` or ``Refuse(reason)``.
         on_tool: the same for each call of a tool and each sub-call.
 
@@ -103,7 +117,7 @@ class RLM(Unpicklable):
         custom_system_prompt: str | None = None,
         other_backends: Sequence[str | LM] | None = None,
         other_backend_kwargs: Sequence[Mapping[str, Any] | None] | None = None,
-        logger: RLMLogger | None = None,
+        logger: RLMLogger | TurnLogger | None = None,
         verbose: bool = False,
         max_budget: float | None = None,
         max_timeout: float | None = None,
@@ -118,6 +132,7 @@ class RLM(Unpicklable):
         max_concurrent_queries: int = 16,
         max_concurrent_subcalls: int = 4,
         max_kernels: int | None = None,
+        max_calls: int | None = None,
         prompts: str | PromptProfile | None = None,
         sampling_args: Mapping[str, Any] | None = None,
         sub_sampling_args: Mapping[str, Any] | None = None,
@@ -125,15 +140,17 @@ class RLM(Unpicklable):
         on_iteration_complete: Callable[[int, int, float], object] | None = None,
         on_subcall_start: Callable[[int, str, str], object] | None = None,
         on_subcall_complete: Callable[[int, str, float, str | None], object] | None = None,
+        orchestrator: bool | None = None,
+        user_prologue: str | None = None,
         on_cell: OnCell | None = None,
         on_tool: OnTool | None = None,
     ) -> None:
+        given = locals()
         tools = (*tools_of(custom_tools), *(names_only() if environment == AGENT else ()))
         environment, environment_kwargs = place_of(environment, environment_kwargs)
-        self._configuration = record_arguments(locals())
-        self._logger = logger
-        self._before: str | None = None
-        check_logger(logger)
+        self._configuration = record_arguments(
+            {**given, "environment": environment, "environment_kwargs": environment_kwargs}
+        )
         self.verbose = verbose
         self._callbacks = Callbacks(
             depth, on_iteration_start, on_iteration_complete, on_subcall_start, on_subcall_complete
@@ -149,13 +166,15 @@ class RLM(Unpicklable):
             environment=find_environment(environment, environment_kwargs),
             profile=profile_of(prompts, backend),
             system_prompt=custom_system_prompt,
+            orchestrator=orchestrator,
+            prologue=user_prologue,
             max_iterations=max_iterations,
             depth=depth,
             max_depth=max_depth,
             max_concurrent_queries=max_concurrent_queries,
             max_concurrent_subcalls=max_concurrent_subcalls,
             max_kernels=max_kernels,
-            limits=Limits(max_budget, max_timeout, max_tokens, max_errors),
+            limits=Limits(max_budget, max_timeout, max_tokens, max_errors, max_calls),
             tools=tools,
             persistent=persistent,
             compaction=compaction_threshold_pct if compaction else None,
@@ -163,11 +182,32 @@ class RLM(Unpicklable):
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
         check_config(self._config, compaction_threshold_pct)
-        # Given `LM` objects belong to the caller. The models built here close their connections with this object.
-        self._repl: Repl | None = Repl(self._config) if persistent else None
-        self._ours = (*own_models, *([self._repl] if self._repl else ()))
+        self._own(own_models)
+        self.logger = logger
+        self._keep_arguments(given, assignable=("logger", "verbose"))
+
+    def _own(self, models: Sequence[BaseLM]) -> None:
+        """Close with this object what it made: models, and a persistent kernel. `LM` objects belong to the caller."""
+        self._before: str | None = None
+        self._repl: Repl | None = Repl(self._config) if self._config.persistent else None
+        self._ours = (*models, *([self._repl] if self._repl else ()))
         if self._ours:
             weakref.finalize(self, _close_in_passing, self._ours).atexit = False
+
+    @property
+    def logger(self) -> RLMLogger | TurnLogger | None:
+        """The logger of the next completions. It may be assigned."""
+        return self._logger
+
+    @logger.setter
+    def logger(self, logger: RLMLogger | TurnLogger | None) -> None:
+        check_logger(logger)
+        self._logger = logger
+        if (log_metadata := getattr(logger, "log_metadata", None)) is not None:
+            from rlm_kernel.trajectory.log.iteration_reader import metadata_of
+            from rlm_kernel.trajectory.log.redaction import without_secrets
+
+            log_metadata(metadata_of(without_secrets(self._configuration), self._config.models.root.model))
 
     def __repr__(self) -> str:
         return f"RLM(model={self._config.models.root.model!r}, environment={self._config.environment.name!r})"
@@ -193,7 +233,7 @@ class RLM(Unpicklable):
                 schema is wrong.
             LMError, KernelError: the model or the kernel failed.
             LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
-            CancellationError: Ctrl-C; its `partial_answer` is the draft in `answer`, if there was one.
+            CancellationError: Ctrl-C; its `partial_answer` is the best answer so far.
         """
         return self._run(opened(prompt, self._config), root_prompt, schema=response_schema).wait()
 
@@ -278,7 +318,7 @@ class RLM(Unpicklable):
         check_prompt(prompt, question)
         return Run(
             self._config,
-            [r for r in (self._callbacks if self._callbacks.any else None, reader) if r is not None],
+            [*self._callers(), *([] if reader is None else [reader])],
             prompt=prompt,
             question=question,
             schema=schema_of(recorded.schema if recorded else schema),  # before the log: a wrong one leaves no file
@@ -289,11 +329,31 @@ class RLM(Unpicklable):
             live=self.verbose or reader is not None,
         )
 
-    def _log(self, recorded: Resumption | None) -> RunLog | None:
+    def _callers(self) -> list[OnEvent]:
+        """The readers that call functions of the user: the callbacks, and a `log` of the user's own."""
+        from rlm_kernel.trajectory.log.iteration_reader import IterationReader, wants_iterations
+        from rlm_kernel.trajectory.log.logger import RLMLogger
+        from rlm_kernel.trajectory.log.redaction import Redactor
+
+        callers: list[OnEvent] = [replace(self._callbacks)] if self._callbacks.any else []
+        if wants_iterations(self._logger, RLMLogger):
+            callers.append(IterationReader(self._logger, Redactor(keys_of(self._config))))
+        return callers
+
+    def _keeper(self) -> RLMLogger | None:
+        """The logger that keeps the runs; for a logger of turns, one that only remembers."""
+        from rlm_kernel.trajectory.log.logger import RLMLogger
+
         if self._logger is None:
             return None
+        keeper: Any = self._logger if hasattr(self._logger, "start") else RLMLogger()
+        return cast("RLMLogger", keeper)
+
+    def _log(self, recorded: Resumption | None) -> RunLog | None:
+        if (logger := self._keeper()) is None:
+            return None
         came_from = (recorded.forked_from, recorded.continues) if recorded else (None, self._before)
-        log = self._logger.start(self._configuration, keys_of(self._config), *came_from)
+        log = logger.start(self._configuration, keys_of(self._config), *came_from)
         if self._repl is not None:
             self._before = log.run_id
         return log

@@ -53,7 +53,8 @@ class RLMError(Exception):
     """The base class: `except RLMError` catches all of them. Each can be pickled, for process pools.
 
     Attributes:
-        partial_answer: the best answer so far, or the words of it that a chat has sent; None: there is none.
+        partial_answer: the best answer so far: the draft in `answer`, else the model's last words, or the words that a
+            chat has sent; None: there is none.
     """
 
     partial_answer: str | None = None
@@ -94,10 +95,11 @@ class BudgetExceededError(LimitError):
     Attributes: `spent`, `budget`; `estimated`, the part of `spent` that was not reported.
     """
 
-    def __init__(self, *, spent: float, budget: float, estimated: float = 0.0) -> None:
+    def __init__(self, spent: float, budget: float, message: str | None = None, *, estimated: float = 0.0) -> None:
         guessed = f", of which ${estimated:.6g} are an estimate" if estimated else ""
         super().__init__(
-            f"The run cost ${spent:.6g}{guessed}, its limit is ${budget:.6g}: raise max_budget to go further."
+            message
+            or f"The run cost ${spent:.6g}{guessed}, its limit is ${budget:.6g}: raise max_budget to go further."
         )
         self.spent = spent
         self.budget = budget
@@ -107,10 +109,15 @@ class BudgetExceededError(LimitError):
 class TimeoutExceededError(LimitError):
     """The run took `max_timeout` seconds. Attributes: `elapsed`, `timeout` (seconds)."""
 
-    def __init__(self, *, elapsed: float, timeout: float) -> None:
-        super().__init__(f"The run was ended after {elapsed:.1f} s, its limit is {timeout:g} s: raise max_timeout.")
+    def __init__(
+        self, elapsed: float, timeout: float, partial_answer: str | None = None, message: str | None = None
+    ) -> None:
+        super().__init__(
+            message or f"The run was ended after {elapsed:.1f} s, its limit is {timeout:g} s: raise max_timeout."
+        )
         self.elapsed = elapsed
         self.timeout = timeout
+        self.partial_answer = partial_answer
 
 
 class TokenLimitExceededError(LimitError):
@@ -119,13 +126,22 @@ class TokenLimitExceededError(LimitError):
     Attributes: `tokens_used`, `token_limit`; `estimated`, the part of `tokens_used` that was not reported.
     """
 
-    def __init__(self, *, tokens_used: int, token_limit: int, estimated: int = 0) -> None:
+    def __init__(
+        self,
+        tokens_used: int,
+        token_limit: int,
+        partial_answer: str | None = None,
+        message: str | None = None,
+        *,
+        estimated: int = 0,
+    ) -> None:
         guessed = f", of which {estimated:,} are an estimate" if estimated else ""
         super().__init__(
-            f"The run used {tokens_used:,} tokens{guessed}, its limit is {token_limit:,}: raise max_tokens."
+            message or f"The run used {tokens_used:,} tokens{guessed}, its limit is {token_limit:,}: raise max_tokens."
         )
         self.tokens_used = tokens_used
         self.token_limit = token_limit
+        self.partial_answer = partial_answer
         self.estimated = estimated
 
 
@@ -140,11 +156,20 @@ class TurnLimitExceededError(LimitError):
 class ErrorThresholdExceededError(LimitError):
     """`max_errors` cells in a row raised. Attributes: `error_count`, `threshold`, `last_error` (its traceback)."""
 
-    def __init__(self, *, error_count: int, threshold: int, last_error: str) -> None:
-        super().__init__(f"{error_count} cells in a row raised, the limit is {threshold}. The last one:\n{last_error}")
+    def __init__(
+        self,
+        error_count: int,
+        threshold: int,
+        last_error: str | None = None,
+        partial_answer: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        last = f" The last one:\n{last_error}" if last_error else ""
+        super().__init__(message or f"{error_count} cells in a row raised, the limit is {threshold}.{last}")
         self.error_count = error_count
         self.threshold = threshold
         self.last_error = last_error
+        self.partial_answer = partial_answer
 
 
 class AnswerSchemaError(LimitError):
@@ -205,8 +230,8 @@ class CancellationError(RLMError):
     usage: UsageSummary | None = None
     trajectory: dict[str, Any] | None = None
 
-    def __init__(self, message: str, *, partial_answer: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, partial_answer: str | None = None, message: str | None = None) -> None:
+        super().__init__(message or "The completion was stopped by Ctrl-C.")
         self.partial_answer = partial_answer
 
 

@@ -127,9 +127,14 @@ def format_tokens(sent: int, received: int) -> str:
     return f"{sent:,} tokens in, {received:,} out"
 
 
-def format_cost(dollars: float | None, unknown: str = "cost unknown") -> str:
-    """Format US dollars: `$0.0123`; an unknown cost (None) is never shown as 0."""
-    return unknown if dollars is None else f"${dollars:.4f}"
+def format_cost(dollars: float | None, unknown: str = "cost unknown", *, unpriced: Sequence[str] = ()) -> str:
+    """Format US dollars: `$0.0123`; an unknown cost (None) is never shown as 0.
+
+    `unpriced`: the models whose cost is unknown, besides.
+    """
+    if dollars is None or not unpriced:
+        return unknown if dollars is None else f"${dollars:.4f}"
+    return f"${dollars:.4f} without {', '.join(map(one_line, unpriced))} (cost unknown)"
 
 
 def size_in_bytes(size: str | int) -> int:

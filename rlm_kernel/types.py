@@ -298,8 +298,14 @@ class UsageSummary:
 
     @property
     def total_cost(self) -> float | None:
-        """US dollars of all models, or None if the cost of one of them is unknown."""
-        return self.total.cost
+        """US dollars of the models whose cost is known; None if none is. `unpriced_models` names the others."""
+        known = [model.total_cost for model in self.model_usage_summaries.values() if model.total_cost is not None]
+        return sum(known) if known else None
+
+    @property
+    def unpriced_models(self) -> tuple[str, ...]:
+        """The models whose cost is unknown, and not a part of `total_cost`."""
+        return tuple(name for name, model in self.model_usage_summaries.items() if model.total_cost is None)
 
     def plus(self, other: UsageSummary) -> UsageSummary:
         """The calls of both."""
@@ -311,17 +317,23 @@ class UsageSummary:
         return UsageSummary(sums)
 
     def to_dict(self) -> dict[str, Any]:
-        """The documented form: `{"model_usage_summaries": {model: {...}}}`."""
+        """The documented form: `{"model_usage_summaries": {model: {...}}}`; see `total_cost` and `unpriced_models`."""
         fields: dict[str, Any] = {
             "model_usage_summaries": {name: m.to_dict() for name, m in self.model_usage_summaries.items()}
         }
-        return fields if self.total_cost is None else {**fields, "total_cost": self.total_cost}
+        if self.total_cost is None:
+            return fields
+        unpriced = {"unpriced_models": list(self.unpriced_models)} if self.unpriced_models else {}
+        return {**fields, "total_cost": self.total_cost, **unpriced}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """The summary that `to_dict` wrote."""
-        models = fields["model_usage_summaries"]
+        models = fields.get("model_usage_summaries", {})
         return cls({name: ModelUsageSummary.from_dict(model) for name, model in models.items()})
+
+
+_OPTIONAL = frozenset({"metadata", "error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +348,7 @@ class RLMChatCompletion:
         execution_time: seconds.
         metadata: the whole trajectory if there is a logger, else None. If the log has more than 8 MB, it is read from
             there when it is used.
+        error: why a sub-call of the trajectory has no answer; None for the result of `completion`.
         parsed: with a `response_schema`, the answer as an object: JSON data, or of the given pydantic class.
     """
 
@@ -345,13 +358,23 @@ class RLMChatCompletion:
     usage_summary: UsageSummary
     execution_time: float
     metadata: dict[str, Any] | None = None
+    error: str | None = None
     parsed: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The completion as plain data; `parsed` only if there is an object, and then as JSON."""
+        """The completion as plain data; metadata, error and `parsed` only if there are some, `parsed` as JSON."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name != "parsed"}
-        fields["usage_summary"] = self.usage_summary.to_dict()
-        return fields if self.parsed is None else {**fields, "parsed": json.loads(self.response)}
+        known = {name: value for name, value in fields.items() if value is not None or name not in _OPTIONAL}
+        known["usage_summary"] = self.usage_summary.to_dict()
+        known |= {} if self.error is None else {"error": str(self.error)}
+        return known if self.parsed is None else {**known, "parsed": json.loads(self.response)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """The completion that `to_dict` wrote, or an entry of `rlm_calls` in a trajectory. Missing fields are None."""
+        known: dict[str, Any] = {name: fields.get(name) for name in RLMChatCompletion.__slots__}
+        known["usage_summary"] = UsageSummary.from_dict(fields.get("usage_summary") or {})
+        return cls(**known)
 
 
 Output = dict[str, Any]

@@ -94,7 +94,7 @@ def _wait(work: Work, view: View, serve: Callable[[], object]) -> RLMChatComplet
         if (done := _end(job, view)) is not None:
             return done
         view.progress.stop(KeyboardInterrupt())
-        raise CancellationError(_stop_text(view), partial_answer=view.progress.draft) from None
+        raise CancellationError(view.progress.draft, _stop_text(view)) from None
     finally:
         job.cancel()  # after any error here, no run continues unseen
 

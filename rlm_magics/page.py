@@ -213,7 +213,10 @@ def _totals(progress: Progress) -> str:
     if calls:
         parts.append(f"{calls:,} sub-call" + ("s" if calls != 1 else ""))
     if spent.total_calls:
-        parts += [format_tokens(spent.total_input_tokens, spent.total_output_tokens), format_cost(spent.total_cost)]
+        parts += [
+            format_tokens(spent.total_input_tokens, spent.total_output_tokens),
+            format_cost(spent.total_cost, unpriced=spent.unpriced_models),
+        ]
     return " · ".join(parts)
 
 

@@ -26,7 +26,7 @@ class RLMResult(RLMChatCompletion):
 
     trajectory: str | None = None
     notebook: str | None = None
-    error: BaseException | None = field(default=None, compare=False)
+    error: BaseException | None = field(default=None, compare=False)  # type: ignore[assignment]
 
     @property
     def answer(self) -> str:
@@ -63,7 +63,13 @@ class RLMResult(RLMChatCompletion):
         ended = f"{ending}, the best answer so far · " if self.partial else ""
         calls = f"{used.total_calls:,} call" + ("s" if used.total_calls != 1 else "")
         tokens = format_tokens(used.total_input_tokens, used.total_output_tokens)
-        facts = (self.root_model, format_duration(self.execution_time), calls, tokens, format_cost(used.total_cost))
+        facts = (
+            self.root_model,
+            format_duration(self.execution_time),
+            calls,
+            tokens,
+            format_cost(used.total_cost, unpriced=used.unpriced_models),
+        )
         return ended + " · ".join(facts)
 
     def _links(self) -> list[str]:

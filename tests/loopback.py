@@ -322,7 +322,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, step: Step, request: Request) -> None:
         if isinstance(step, str):
             step = Says(step)
-        if isinstance(step, Says) and not (request.is_anthropic or request.path == "/v1/chat/completions"):
+        if isinstance(step, Says) and not (
+            request.is_anthropic or request.path.partition("?")[0] == "/v1/chat/completions"
+        ):
             step = Fails(404, f"Unknown request URL: POST {request.path}.")
         match step:
             case Says() if request.streams:

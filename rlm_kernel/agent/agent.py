@@ -355,13 +355,10 @@ class AgentRLM(RLM):
             tools=(*self._config.tools, *mine),
             sub_tools=(*self._config.sub_tools, *mine),
         )
+        readers = (self._record, self._outbox.on_event, *self._callers(), reader)
         return Run(
             config,
-            [
-                r
-                for r in (self._record, self._outbox.on_event, self._callbacks if self._callbacks.any else None, reader)
-                if r
-            ],
+            [r for r in readers if r],
             prompt=dict(memory.context_data),
             question=message,
             repl=self._repl,
@@ -428,10 +425,11 @@ class AgentRLM(RLM):
             _least(mine.max_timeout, total.max_timeout, record.seconds),
             _least(mine.max_tokens, total.max_tokens, tokens),
             mine.max_errors,
+            mine.max_calls,
         )
 
     def _start_log(self, forked_from: Mapping[str, Any] | None = None) -> Callable[[], RunLog] | None:
-        logger, configuration, keys = self._logger, self._configuration, keys_of(self._config)
+        logger, configuration, keys = self._keeper(), self._configuration, keys_of(self._config)
         about = {"agent_id": self.agent_context.agent_id}
         return None if logger is None else lambda: logger.start(configuration, keys, forked_from, agent=about)
 

@@ -25,7 +25,6 @@ REFERENCE = "rlms"
 _EXTRAS = {
     "xllamacpp": "local",
     "huggingface_hub": "local",
-    "portkey-ai": "portkey",
     "litellm": "litellm",
     "modal": "modal",
     "prime-sandboxes": "prime",

@@ -127,13 +127,13 @@ def _sub_kwargs(args: Namespace, backend: str, *, same: bool) -> dict[str, Any]:
 
 
 def as_json(completion: RLMChatCompletion, logger: RLMLogger | None) -> str:
-    """The outcome as one JSON object. `cost` is null if it is unknown, `log` if none was written."""
+    """The outcome as one JSON object. `cost` is null if a part of it is unknown, `log` if none was written."""
     fields = {
         "answer": completion.response,
         "model": completion.root_model,
         "seconds": round(completion.execution_time, 3),
         "usage": completion.usage_summary.to_dict(),
-        "cost": completion.usage_summary.total_cost,
+        "cost": completion.usage_summary.total.cost,
         "log": None if logger is None else logger.log_file_path,
     }
     return json.dumps(fields)

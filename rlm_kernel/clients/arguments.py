@@ -28,6 +28,13 @@ def _check_url(url: str) -> str:
     return url
 
 
+def _check_http_client(client: Any) -> Any:
+    if not (callable(getattr(client, "send", None)) and hasattr(client, "aclose")):
+        raise ValueError("not a client")
+    return client
+
+
+_HTTP_CLIENT = cs.no_info_plain_validator_function(_check_http_client)
 _NOT_BLANK = cs.str_schema(pattern=r"\S")
 _DICT = cs.is_instance_schema(Mapping)
 _TEXT = (_NOT_BLANK, "a text")
@@ -50,6 +57,13 @@ TYPES: Mapping[str, tuple[cs.CoreSchema, str]] = {
     "timeout": (cs.float_schema(gt=0), "a number of seconds above 0"),
     "sampling_args": (_DICT, "a dict such as {'temperature': 0}"),
     "prices": (_DICT, "a dict such as {'input': 1.25, 'output': 10} (US dollars per million tokens)"),
+    "default_headers": (_DICT, "a dict of names to values, such as {'X-Title': 'my program'}"),
+    "http_client": (_HTTP_CLIENT, "an httpx.AsyncClient"),
+    "default_query": (_DICT, "a dict of names to values"),
+    "organization": _TEXT,
+    "project": _TEXT,
+    "api_version": _TEXT,
+    "azure_deployment": _TEXT,
     "provider": _TEXT,
     "virtual_key": _TEXT,
     "custom_host": _URL,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rlm_kernel.clients.base import BaseLM
 
 _OPENAI = "rlm_kernel.clients.openai:OpenAIAdapter"
+_AZURE = "rlm_kernel.clients.azure:AzureAdapter"
 _ANTHROPIC = "rlm_kernel.clients.anthropic:AnthropicAdapter"
 _PORTKEY = "rlm_kernel.clients.portkey:PortkeyAdapter"
 _LITELLM = "rlm_kernel.clients.litellm:LiteLLMAdapter"
@@ -23,6 +24,8 @@ _LLAMACPP = "rlm_kernel.clients.llamacpp.client:LlamaCppLM"
 _CALL = ("max_tokens", "sampling_args", "timeout")
 _LOCAL = ("api_key", "base_url", "max_retries", "model_name", "model_path", "n_ctx", "n_parallel", *_CALL)
 _REMOTE = ("api_key", "base_url", "context_window", "max_retries", "prices", *_CALL)
+_HTTP = (*_REMOTE, "default_headers", "default_query", "http_client")
+_OPENAI_HTTP = (*_HTTP, "organization", "project")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Backend:
         base_url_variable: the environment variable of the endpoint, or None.
         path: appended to an endpoint without a path.
         settings: further arguments of the factory, which the user cannot set.
+        defaults: arguments that are used if they are not given.
+        renamed: other names of arguments, as an SDK has them.
         package: the package that must be installed, if it is not a dependency.
         extra: the extra that installs it.
         example: a model, for messages.
@@ -52,7 +57,7 @@ class Backend:
     name: str
     factory: str = _OPENAI
     required: tuple[str, ...] = ("model_name",)
-    optional: tuple[str, ...] = _REMOTE
+    optional: tuple[str, ...] = _OPENAI_HTTP
     others: bool = False
     key_variable: str | None = None
     key: str | None = None
@@ -60,12 +65,19 @@ class Backend:
     base_url_variable: str | None = None
     path: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
     package: str | None = None
     extra: str | None = None
     example: str = "gpt-5-mini"
     example_url: str = "http://localhost:8000/v1"
     profile: Literal["large", "small"] = "large"
     remote: bool = True
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The arguments that must be given."""
+        return tuple(name for name in self.required if name not in self.defaults)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -93,6 +105,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
             Backend(
                 "anthropic",
                 _ANTHROPIC,
+                optional=_HTTP,
                 key_variable="ANTHROPIC_API_KEY",
                 base_url_variable="ANTHROPIC_BASE_URL",
                 example="claude-sonnet-4-5",
@@ -106,6 +119,12 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
                 example="openai/gpt-5-mini",
             ),
             Backend(
+                "vercel",
+                key_variable="AI_GATEWAY_API_KEY",
+                base_url="https://ai-gateway.vercel.sh/v1",
+                example="openai/gpt-5-mini",
+            ),
+            Backend(
                 "vllm",
                 required=("model_name", "base_url"),
                 key_variable="VLLM_API_KEY",
@@ -116,26 +135,27 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
             Backend(
                 "portkey",
                 _PORTKEY,
-                optional=(*_REMOTE, "provider", "virtual_key", "config", "custom_host", "Authorization"),
+                optional=(*_HTTP, "provider", "virtual_key", "config", "custom_host", "Authorization"),
                 key_variable="PORTKEY_API_KEY",
                 base_url_variable="PORTKEY_BASE_URL",
                 example="@openai/gpt-5-mini",
-                package="portkey_ai",
-                extra="portkey",
             ),
-            Backend("litellm", _LITELLM, others=True, package="litellm", extra="litellm"),
+            Backend("litellm", _LITELLM, optional=_REMOTE, others=True, package="litellm", extra="litellm"),
             Backend(
                 "azure_openai",
+                _AZURE,
                 key_variable="AZURE_OPENAI_API_KEY",
                 required=("model_name", "base_url"),
+                optional=(*_OPENAI_HTTP, "api_version", "azure_deployment"),
+                renamed={"azure_endpoint": "base_url"},
                 base_url_variable="AZURE_OPENAI_ENDPOINT",
-                path="/openai/v1",
                 example="your-deployment",
                 example_url="https://your-resource.openai.azure.com",
             ),
             Backend(
                 "gemini",
                 key_variable="GEMINI_API_KEY",
+                defaults={"model_name": "gemini-2.5-flash"},
                 base_url="https://generativelanguage.googleapis.com/v1beta/openai",
                 example="gemini-2.5-flash",
             ),

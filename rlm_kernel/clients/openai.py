@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -23,12 +24,21 @@ _OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
 
 @dataclass(eq=False, repr=False)
 class OpenAIAdapter(ProviderAdapter):
-    """Calls an OpenAI-compatible endpoint."""
+    """Calls an OpenAI-compatible endpoint.
+
+    Args:
+        organization: the organisation that pays, of OpenAI.
+        project: the project that pays, of OpenAI.
+    """
+
+    _: KW_ONLY
+    organization: str | None = None
+    project: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, init=False)
+    """Of the SDK, for each request."""
 
     default_url: ClassVar[str] = "https://api.openai.com/v1"
-    reserved: ClassVar[frozenset[str]] = frozenset(
-        {"extra_body", "max_completion_tokens", "max_tokens", "messages", "model", "n", "stream", "stream_options"}
-    )
+    reserved: ClassVar[frozenset[str]] = frozenset({"extra_body", "messages", "model", "n", "stream", "stream_options"})
     reply_builder: ClassVar[type[ReplyBuilder]] = ChatReplyBuilder
 
     def __post_init__(self) -> None:
@@ -54,6 +64,8 @@ class OpenAIAdapter(ProviderAdapter):
         client._custom_headers = dict(self.headers or {})  # noqa: SLF001 (the argument only adds to them)
         if not self.at_openai:
             client.organization = client.project = None
+        client.organization = self.organization or client.organization
+        client.project = self.project or client.project
         return client
 
     def build_request(
@@ -77,11 +89,15 @@ class OpenAIAdapter(ProviderAdapter):
         """
         body = {**request, "stream": True, "stream_options": {"include_usage": True}} if stream else request
         try:
-            return await client.post(_PATH, cast_to=object, content=request_body(body), stream=stream)
+            return await self._post(client, body, stream=stream)
         except Exception as error:
             if _OLD_LIMIT not in request or not asks_for_other_limit_name(error):
                 raise
         # The URL does not show which model answers (Azure, a gateway); this refusal does.
         self._limit_name = _NEW_LIMIT
         renamed = {_NEW_LIMIT if name == _OLD_LIMIT else name: value for name, value in body.items()}
-        return await client.post(_PATH, cast_to=object, content=request_body(renamed), stream=stream)
+        return await self._post(client, renamed, stream=stream)
+
+    async def _post(self, client: Any, body: dict[str, Any], *, stream: bool) -> Any:
+        content = request_body(body)
+        return await client.post(_PATH, cast_to=object, content=content, options=self.options, stream=stream)

@@ -30,7 +30,7 @@ def backend_kwargs(
         )
     kwargs |= {"model_name": model} if model else {}
     kwargs |= {"base_url": base_url} if base_url else {}
-    if "model_name" in registry.find(backend).required and "model_name" not in kwargs:
+    if "model_name" in registry.find(backend).needed and "model_name" not in kwargs:
         raise ConfigError(f"The backend {backend!r} needs a model: give --model, for example --model gpt-5-mini.")
     return kwargs
 

@@ -1,18 +1,17 @@
-"""The `portkey` backend: the AI gateway, through the `AsyncPortkey` of portkey-ai (the extra `portkey`).
+"""The `portkey` backend: the AI gateway, which has OpenAI's API and takes its settings as headers.
 
-`AsyncPortkey` turns its arguments into headers and calls the gateway through its own openai SDK. That SDK is used here
-directly, because `AsyncPortkey` has no timeout for opening a connection. The SDK retries if the gateway cannot be
-reached. If a provider is busy, the gateway retries, but only on request: `max_retries` requests it.
+The SDK retries if the gateway cannot be reached. If a provider is busy, the gateway retries, but only on request:
+`max_retries` requests it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from rlm_kernel.clients.openai import OpenAIAdapter
-from rlm_kernel.clients.transport import http_options
 
 
 @dataclass(eq=False, repr=False)
@@ -37,28 +36,25 @@ class PortkeyAdapter(OpenAIAdapter):
     default_url: ClassVar[str] = "https://api.portkey.ai/v1"
 
     def open(self) -> Any:
-        """Build the openai client of an `AsyncPortkey`."""
-        import httpx
-        import portkey_ai
+        """Build an `AsyncOpenAI` with the headers of the gateway."""
+        import openai
 
         retry = {"retry": {"attempts": self.max_retries, "use_retry_after_header": True}} if self.max_retries else None
-        portkey = portkey_ai.AsyncPortkey(
-            api_key=self.api_key,
-            base_url=self.url,
-            provider=self.provider,
-            virtual_key=self.virtual_key,
-            config=self.config or retry,
-            custom_host=self.custom_host,
-            Authorization=self.Authorization,
-            http_client=httpx.AsyncClient(**http_options(self.url)),
-        )
-        client = portkey.openai_client.with_options(
-            timeout=httpx.Timeout(self.timeout, connect=self.connect_timeout),
-            max_retries=self.max_retries,
-            default_headers=self.headers,
-        )
-        # Its SDK reads them from the environment; they are for OpenAI, not for the gateway.
-        client.organization = client.project = None
+        config = self.config or retry
+        named = {
+            "api-key": self.api_key,
+            "provider": self.provider,
+            "virtual-key": self.virtual_key,
+            "config": json.dumps(dict(config)) if isinstance(config, Mapping) else config,
+            "custom-host": self.custom_host,
+        }
+        client: Any = super().open()
+        client._custom_headers = {  # noqa: SLF001 (the argument only adds to them)
+            **{f"x-portkey-{name}": value for name, value in named.items() if value is not None},
+            **(self.headers or {}),
+        }
+        key = (self.Authorization or "").removeprefix("Bearer ")
+        self.options = {"headers": {"Authorization": f"Bearer {key}" if key else openai.Omit()}}
         return client
 
     @property
@@ -76,4 +72,4 @@ class PortkeyAdapter(OpenAIAdapter):
     def secrets(self) -> tuple[str, ...]:
         """The keys of the gateway and of the provider."""
         key = (self.Authorization or "").removeprefix("Bearer ")
-        return (self.api_key, key, self.virtual_key or "")
+        return (self.api_key, key, self.virtual_key or "", *self.header_secrets)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MIN_SECRET_LENGTH = 8
 """Characters. A shorter key is a placeholder for a server without keys, such as EMPTY or ollama, and may be shown."""
 
+_LIMITS = ("max_tokens", "max_completion_tokens")
+"""Names of the longest reply in `sampling_args`."""
+
 MAX_DOLLARS = 1e12
 """A larger number is not taken for a price."""
 
@@ -67,9 +70,13 @@ class ProviderAdapter(ABC):
         timeout: seconds without data from the provider after which a call fails.
         max_retries: how often the SDK retries after 408, 409, 429, 5xx, a timeout or a lost connection.
         max_tokens: the longest reply in tokens; overrides the limit of a call.
-        sampling_args: fields of the request such as ``temperature``, merged into its body.
+        sampling_args: fields of the request such as ``temperature``, merged into its body. `max_tokens` and
+            `extra_body` in it are used like the arguments, and take precedence.
         context_window: tokens of prompt and reply together; None: determined with the first call, if possible.
         extra_body: further fields of the body; `sampling_args` override them.
+        default_headers: headers of the user's for each request.
+        default_query: fields of the query of each request's URL.
+        http_client: an ``httpx.AsyncClient`` of the user's. The limits on the size of replies do not hold with it.
         headers: further headers of each request. The only headers from the environment are OpenAI's organisation and
             project, and they are sent to OpenAI only.
         prices: US dollars per million tokens, see `Prices`; they override what the provider reports.
@@ -92,6 +99,9 @@ class ProviderAdapter(ABC):
     sampling_args: Mapping[str, Any] | None = None
     context_window: int | None = None
     extra_body: Mapping[str, Any] | None = None
+    default_headers: Mapping[str, str] | None = None
+    default_query: Mapping[str, Any] | None = None
+    http_client: Any = None
     headers: Mapping[str, str] | None = None
     prices: Mapping[str, float] | None = None
     own_server: bool = False
@@ -113,11 +123,26 @@ class ProviderAdapter(ABC):
     def __post_init__(self) -> None:
         if self.api_key or self.needs_key:
             check_key(self.api_key, self.key_variable)
+        self._take_sampling()
+        self.headers = {**(self.headers or {}), **(self.default_headers or {})}
         if wrong := sorted(self.reserved & (self.sampling_args or {}).keys()):
             raise ConfigError(
                 f"sampling_args may not hold {', '.join(wrong)}: it is for fields such as temperature, top_p or "
-                "seed. The length of a reply is the argument max_tokens."
+                "seed, and for max_tokens and extra_body."
             )
+
+    def _take_sampling(self) -> None:
+        """Use the limit of a reply and `extra_body` in `sampling_args` like the arguments. None counts as not given."""
+        sampling = {name: value for name, value in (self.sampling_args or {}).items() if value is not None}
+        for name in _LIMITS:
+            if (limit := sampling.pop(name, None)) is not None:
+                if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+                    raise ConfigError(f"sampling_args[{name!r}] must be a whole number of tokens, at least 1.")
+                self.max_tokens = limit
+        if isinstance(extra := sampling.get("extra_body"), Mapping):
+            del sampling["extra_body"]
+            self.extra_body = {**(self.extra_body or {}), **extra}
+        self.sampling_args = sampling
 
     @abstractmethod
     def open(self) -> Any:
@@ -145,7 +170,12 @@ class ProviderAdapter(ABC):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The keys, which must not appear in messages."""
-        return (self.api_key,)
+        return (self.api_key, *self.header_secrets)
+
+    @property
+    def header_secrets(self) -> tuple[str, ...]:
+        """The values of the user's own headers: any of them may be a key."""
+        return tuple((self.default_headers or {}).values())
 
     @property
     def shown_url(self) -> str:
@@ -196,7 +226,8 @@ class ProviderAdapter(ABC):
             "timeout": sdk.Timeout(self.timeout, connect=self.connect_timeout),
             "max_retries": self.max_retries,
             "default_headers": self.headers,
-            "http_client": _http_client(sdk, self.url),
+            "default_query": self.default_query,
+            "http_client": self.http_client or _http_client(sdk, self.url),
         }
 
 

@@ -61,6 +61,7 @@ def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str,
     given = _with_sources(backend, {} if backend_kwargs is None else backend_kwargs)
     if "base_url" in backend.arguments and "base_url" not in given and (found := _base_url(backend, variables)):
         given["base_url"] = found
+    given = {**{name: _default(name, value) for name, value in backend.defaults.items()}, **given}
     check_arguments(backend, {argument: setting.value for argument, setting in given.items()})
     if backend.package is not None:
         check_extra(f"The backend {backend.name!r}", backend.package, str(backend.extra))
@@ -79,6 +80,7 @@ def _with_sources(backend: Backend, arguments: Mapping[str, Any]) -> dict[str, S
         from rlm_kernel.clients.arguments import example_of
 
         raise ConfigError(f"backend_kwargs is a dict such as {example_of(backend)}, not a {type(arguments).__name__}.")
+    arguments = {backend.renamed.get(name, name): value for name, value in arguments.items()}
     empty = {"api_key": (None, ""), "base_url": (None, "")}
     return {
         name: as_argument(name, value)

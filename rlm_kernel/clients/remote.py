@@ -63,7 +63,7 @@ class RemoteLM(BaseLM):
     def __init__(self, adapter: ProviderAdapter) -> None:
         self.adapter = adapter
         self.backend, self.model = adapter.backend, adapter.model_name
-        self.api_key, self.env = adapter.api_key, adapter.env
+        self.api_key, self.env = adapter.api_key, {**adapter.env, **(adapter.default_headers or {})}
         self.pricing = Pricing(
             None if adapter.prices is None else Prices.of(adapter.prices),
             adapter.own_server and is_loopback(adapter.url),

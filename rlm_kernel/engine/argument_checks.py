@@ -43,7 +43,7 @@ def models_of(
         backends: names of backends, or `LM` objects; the root first, then the `other_backends`.
         kwargs: the arguments of each, in the same order; the list may end after the first.
         sampling: further fields of the root's requests.
-        sub_sampling: the same for sub-calls, if there are no `other_backends`.
+        sub_sampling: the same for sub-calls: for the first of the `other_backends`, else a second client of the root.
     """
     backends, kwargs = list(backends), list(kwargs)
     if len(kwargs) == 1:
@@ -55,12 +55,9 @@ def models_of(
         )
     kwargs[0] = _with_sampling(backends[0], kwargs[0], sampling, "sampling_args")
     if sub_sampling:
-        if len(backends) > 1:
-            raise ConfigError(
-                "with other_backends, put sampling_args into other_backend_kwargs, not sub_sampling_args."
-            )
-        backends.append(backends[0])
-        kwargs.append(_with_sampling(backends[0], kwargs[0], sub_sampling, "sub_sampling_args"))
+        if len(backends) == 1:
+            backends, kwargs = backends * 2, kwargs * 2
+        kwargs[1] = _with_sampling(backends[1], kwargs[1], sub_sampling, "sub_sampling_args")
     env = registry.environment_variables() if any(isinstance(b, str) for b in backends) else {}
     root, *others = made = [_model(b, k, env) for b, k in zip(backends, kwargs, strict=True)]
     return Models(root, tuple(others)), tuple(lm for lm, b in zip(made, backends, strict=True) if isinstance(b, str))
@@ -108,15 +105,16 @@ def check_config(config: RunConfig, threshold: float) -> None:
     for name, least in _COUNTS.items():
         check_number(name, getattr(config, name), least)
     check_number("max_kernels", config.max_kernels, none="by the free memory")
-    for name in ("max_tokens", "max_errors"):
-        check_number(name, getattr(config.limits, name), none="no limit")
+    for name, least in (("max_tokens", 1), ("max_errors", 1), ("max_calls", 0)):
+        check_number(name, getattr(config.limits, name), least, none="no limit")
     for name in ("max_budget", "max_timeout"):
         check_number(name, getattr(config.limits, name), None, none="no limit")
     check_max_kernels(config.max_kernels, config.levels, config.environment.pool)
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
-    if not isinstance(config.system_prompt, str | None):
-        raise ConfigError(f"custom_system_prompt must be str or None, not {type(config.system_prompt).__name__}.")
+    for name, text in (("custom_system_prompt", config.system_prompt), ("user_prologue", config.prologue)):
+        if not isinstance(text, str | None):
+            raise ConfigError(f"{name} must be str or None, not {type(text).__name__}.")
     if config.limits.max_budget is not None:
         _warn_of_unknown_prices(config.models)
 
@@ -151,9 +149,12 @@ def _warn_of_unknown_prices(models: Models) -> None:
 
 
 def check_logger(logger: object) -> None:
-    """Check that a logger can keep runs."""
-    if logger is not None and not callable(getattr(logger, "start", None)):
-        raise ConfigError(f"logger must be an RLMLogger, from rlm.logger, not {type(logger).__name__}.")
+    """Check that a logger can keep runs, or takes their turns."""
+    if logger is not None and not any(callable(getattr(logger, name, None)) for name in ("start", "log")):
+        raise ConfigError(
+            f"logger must be an RLMLogger, from rlm.logger, or an object with log(iteration), not "
+            f"{type(logger).__name__}."
+        )
 
 
 def keys_of(config: RunConfig) -> set[str]:

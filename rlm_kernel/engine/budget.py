@@ -54,12 +54,14 @@ class Limits:
         max_timeout: seconds of wall-clock time.
         max_tokens: input and output tokens together.
         max_errors: consecutive cells that raise an exception.
+        max_calls: prompts of sub-calls, over the whole tree. Further ones have no answer, and the run continues.
     """
 
     max_budget: float | None = None
     max_timeout: float | None = None
     max_tokens: int | None = None
     max_errors: int | None = None
+    max_calls: int | None = None
 
 
 NO_LIMITS = Limits()
@@ -160,6 +162,7 @@ class Ledger:
         self.tool_turn = asyncio.Semaphore(MAX_TOOL_CALLS)
         self.outputs = OutputRoom()
         self._limits = limits
+        self._calls = 0
         self._started = time.monotonic()
         self._budget = Allowance(math.inf if limits.max_budget is None else limits.max_budget)
         self._tokens = Allowance(math.inf if limits.max_tokens is None else limits.max_tokens)
@@ -190,6 +193,11 @@ class Ledger:
         """Until the deadline; None without one."""
         limit = self._limits.max_timeout
         return None if limit is None else max(0.0, limit - self._elapsed)
+
+    def take_call(self) -> bool:
+        """Count a prompt of a sub-call. False: `max_calls` does not admit it."""
+        self._calls += 1
+        return self._limits.max_calls is None or self._calls <= self._limits.max_calls
 
     def take_unpriced(self) -> list[str]:
         """Models whose cost is unknown while there is a budget, each once."""

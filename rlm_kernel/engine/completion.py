@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Run(Job[RLMChatCompletion]):
     """A completion that has started in the engine's loop. Its result is available when the log is written.
 
-    A reader's `sys.exit()` stops it, and is raised.
+    A reader's `sys.exit()` stops it, and is raised; so is every error of a reader with a true `ends_run`.
 
     Args:
         config: the configuration of the RLM.
@@ -82,7 +82,7 @@ class Run(Job[RLMChatCompletion]):
             return super().wait()
         except KeyboardInterrupt:
             error = CancellationError(
-                "The completion was stopped by Ctrl-C; its kernel is closed.", partial_answer=self.engine.partial_answer
+                self.engine.partial_answer, "The completion was stopped by Ctrl-C; its kernel is closed."
             )
             error.usage, error.trajectory = self.engine.usage.summary(), self._record()
             raise error from None
@@ -116,6 +116,9 @@ class Run(Job[RLMChatCompletion]):
                 self._exit_with(stop)
             except Exception as error:  # noqa: BLE001 (a reader that fails must not end the run)
                 self._readers.remove(reader)
+                if getattr(reader, "ends_run", False):
+                    self._exit_with(error)
+                    continue
                 wrong.append(f"{reader!r} failed and gets no further events; the run goes on: {error!r}")
         wrong += self._log.take_untold() if self._log else ()
         for message in wrong:

@@ -73,6 +73,8 @@ class RunConfig:
         environment: where cells run.
         profile: the prompts.
         system_prompt: a user's own system prompt, or None.
+        orchestrator: whether the system prompt says how to use sub-calls; None: as it is written.
+        prologue: a user's text at the end of the opening, or None.
         max_iterations: turns of the root model before it is asked for a final answer.
         depth: of this RLM; at `max_depth` it is a plain completion.
         max_depth: the depth at which there are no REPLs.
@@ -94,6 +96,8 @@ class RunConfig:
     environment: Environment
     profile: PromptProfile
     system_prompt: str | None = None
+    orchestrator: bool | None = None
+    prologue: str | None = None
     max_iterations: int = 30
     depth: int = 0
     max_depth: int = 1

@@ -21,7 +21,7 @@ from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
 from rlm_kernel.engine.tools import prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
-from rlm_kernel.parsing import ParsedReply, without_thinking
+from rlm_kernel.parsing import ParsedReply, parse, without_thinking
 from rlm_kernel.prompts.context_preview import ContextFacts, describe
 from rlm_kernel.schema.answer_schema import Schema, text_of
 from rlm_kernel.trajectory import events
@@ -102,8 +102,14 @@ class Engine:
 
     @property
     def partial_answer(self) -> str | None:
-        """The best answer so far: the last content of `answer`, ready or not."""
-        return self._repl.draft
+        """The best answer so far: the last content of `answer`, ready or not; else the model's last words."""
+        return self._repl.draft or self._last_words
+
+    @property
+    def _last_words(self) -> str | None:
+        """The last reply without its code, or all of it if it is only code; None before the first."""
+        reply = self._root.latest
+        return (parse(reply).prose or reply.strip() or None) if reply else None
 
     async def run(self, prompt: Input, question: str | None) -> RLMChatCompletion:
         """Answer a question over a context.
@@ -131,7 +137,7 @@ class Engine:
                 await self._repl.end_run(self._root.conversation.whole[:-1], self._seconds_to_keep)
         except BaseException as error:
             if isinstance(error, LimitError):
-                error.partial_answer = self.partial_answer or error.partial_answer
+                error.partial_answer = self._repl.draft or error.partial_answer or self._last_words
                 error.usage = self.usage.summary()
             self._emit(events.RunFailed(error=error, given_up=self._root.given_up))
             if isinstance(error, LimitError):
@@ -139,7 +145,7 @@ class Engine:
             raise
         about = self.usage.summary(), self._emit.seconds, self._record()
         given = prompt.path if isinstance(prompt, TextFile) else prompt
-        completion = RLMChatCompletion(self._config.models.root.model, given, answer, *about, self._built.last)
+        completion = RLMChatCompletion(self._config.models.root.model, given, answer, *about, parsed=self._built.last)
         self._emit(events.RunFinished(completion=completion))
         return completion
 
@@ -182,6 +188,8 @@ class Engine:
             system=config.system_prompt,
             tools=prompt_section(config.tools),
             sub_window=config.models.default.context_window,
+            orchestrator=config.orchestrator,
+            prologue=config.prologue,
         )
         if self._message is not None:
             messages[-1]["content"] += f"\n\n{self._message.note}"
@@ -207,7 +215,7 @@ class Engine:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
         parsed = await self._turns.parse(reply.text)
-        if _has_no_answer(parsed) and self.partial_answer is None:
+        if _has_no_answer(parsed) and self._repl.draft is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
             await root.end_turn(reply, self._config.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
             reply = await root.ask(turns + 2)
@@ -225,9 +233,9 @@ class Engine:
             return last.answer.text if turn.answer is None else turn.answer
         if not _has_no_answer(last):
             return last.prose
-        if self.partial_answer is not None:
+        if self._repl.draft is not None:
             self._emit(events.Notice(message="The last reply holds no answer: the draft in `answer` is used."))
-        return self.partial_answer
+        return self._repl.draft
 
     async def _ask_plainly(self, prompt: Input, question: str | None) -> str:
         """One plain model call without a REPL, at the maximum depth."""

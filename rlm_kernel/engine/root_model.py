@@ -98,6 +98,7 @@ class RootModel:
         conversation: what it reads next, and everything it has read.
         ending: the end of every message after the last turn.
         asked_at: the time of the last call, in seconds since the run started.
+        latest: the text of its last reply that is not empty.
         given_up: calls that ended without a reply: the model, and the usage that was counted for it.
     """
 
@@ -110,6 +111,7 @@ class RootModel:
     conversation: Conversation = field(default_factory=lambda: Conversation([]))
     ending: str = ""
     asked_at: float | None = None
+    latest: str = ""
     given_up: tuple[tuple[str, Usage], ...] = ()
 
     def begin(self, opening: Sequence[Message]) -> None:
@@ -155,6 +157,7 @@ class RootModel:
                     raise
             else:
                 seconds = time.perf_counter() - started
+                self.latest = reply.text if reply.text.strip() else self.latest
                 self.emit(events.ModelReplied(iteration=iteration, reply=reply, seconds=seconds))
                 return reply
             may_shrink = False

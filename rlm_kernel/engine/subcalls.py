@@ -37,6 +37,8 @@ from rlm_kernel.types import Answer, Message, Query, Reply, RLMChatCompletion, S
 CHARACTERS_PER_TOKEN = 5
 """A low estimate of a prompt's tokens: a prompt is refused without a call only if it is certainly too long."""
 
+NO_CALL_LEFT = "no sub-call is left (max_calls): answer with what you have"
+
 
 @dataclass(frozen=True, slots=True)
 class SubcallPrompt:
@@ -294,9 +296,11 @@ class SubCalls:
 
     async def _ask(self, prompt: SubcallPrompt, given_up: list[tuple[str, Usage]]) -> Answer:
         """The answer of a prompt. If the run ends before it, the usage of its call is added to `given_up`."""
+        is_admitted = self.calls.ledger.take_call()
         if (known := self.recorded.answers.get(prompt.slot)) is not None:
             return self._answer_from_record(prompt, known)
-        text, error, attempts = "", _too_long(prompt), Attempts(time.perf_counter())
+        text, attempts = "", Attempts(time.perf_counter())
+        error = _too_long(prompt) if is_admitted else NO_CALL_LEFT
         try:
             if error is None:
                 is_child = self._starts_children(prompt.query)

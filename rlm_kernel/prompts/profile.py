@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from string import Formatter
 from typing import Literal
 
 from rlm_kernel.prompts.cell_output import render_result
@@ -28,6 +29,10 @@ _EXAMPLE_CHARACTERS = 120
 _MAX_RAISED = 2_000
 """Characters of an error that the patterns of hints are matched against."""
 
+TOOLS_FIELD = "{custom_tools_section}"
+"""Where a system prompt that was written for `str.format` has the custom tools."""
+
+_ADVICE = re.compile(r"^# How to work\n.*?(?=^# |\Z)", re.MULTILINE | re.DOTALL)
 _RAISED_AT = re.compile(r"^-+> *\d+ +(.*)$", re.MULTILINE)
 
 
@@ -72,6 +77,8 @@ class PromptProfile:
         system: str | None = None,
         tools: str = "",
         sub_window: int | None = None,
+        orchestrator: bool | None = None,
+        prologue: str | None = None,
     ) -> list[Message]:
         """The conversation before the model's first turn.
 
@@ -79,18 +86,27 @@ class PromptProfile:
             facts: `describe(prompt)`.
             question: the user's question; empty if it is in the context itself.
             prompt: the context; searched for lines with words of the question if the profile shows them.
-            system: a user's own system prompt, used verbatim instead of the profile's.
+            system: a user's own system prompt instead of the profile's; see `filled_in`.
             tools: the description of custom tools, at the end of the system message.
             sub_window: tokens that one `llm_query` can read, or None if unknown.
+            orchestrator: whether the system message says how to divide the work between code and sub-calls; None: that
+                of the profile does, and a user's own is not changed.
+            prologue: a user's text at the end of the opening.
         """
         asked, matches = (question, self.question_lines) if question else (_question_within(prompt), 0)
         blocks = self._task(facts, asked, prompt, self.preview_characters, matches)
         if self.style == "full":
             blocks.append(_window(sub_window))
+        blocks += [prologue] if prologue else []
         shown = choose(self.examples, facts, asked, self.shown_examples)
-        rules = self.system if system is None else system
+        rules = self.system if system is None else filled_in(system, f"\n{tools}" if tools else "")
+        if orchestrator is False:
+            rules = _ADVICE.sub("", rules)
+        elif orchestrator and system is not None and not advice_of(rules):
+            rules = f"{rules}\n\n{advice_of(self.system)}"
+        rest = "" if tools and tools in rules else tools
         return [
-            {"role": "system", "content": "\n\n".join(filter(None, (rules, tools)))},
+            {"role": "system", "content": "\n\n".join(filter(None, (rules, rest)))},
             *(message for example in shown for message in self._turns(example)),
             {"role": "user", "content": "\n\n".join(blocks)},
         ]
@@ -251,6 +267,26 @@ class PromptProfile:
     def not_an_answer(self, *, code: bool) -> str:
         """After a final reply that was code, or empty; `last_chance` follows."""
         return "That was code, and it was not run." if code else "Your reply was empty."
+
+
+def advice_of(system: str) -> str:
+    """The part of a system message about the work of code and of sub-calls; empty if it has none."""
+    found = _ADVICE.search(system)
+    return found[0].rstrip() if found else ""
+
+
+def filled_in(system: str, tools: str) -> str:
+    """A user's system prompt. One that was written for `str.format` is formatted; any other text is unchanged.
+
+    Args:
+        system: the prompt. In one for `str.format`, braces are doubled, and `{custom_tools_section}` is the only field.
+        tools: put where that field is.
+    """
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(system) if name is not None}
+    except ValueError:  # single braces
+        return system
+    return system.format(custom_tools_section=tools) if fields <= {TOOLS_FIELD[1:-1]} else system
 
 
 def load_profile(name: str) -> PromptProfile:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 
 from rlm_kernel.trajectory import events
 
@@ -12,14 +12,14 @@ PREVIEW_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """A reader of events. Called in the engine's event loop, so a callback must not block.
+    """A reader of the events of one run. Called in the engine's event loop, so a callback must not block.
 
     Attributes:
         depth: of the RLM they belong to; children are one deeper.
         on_iteration_start: `(depth, iteration)`.
         on_iteration_complete: `(depth, iteration, seconds)`.
-        on_subcall_start: `(depth, model, the first 80 characters of the prompt)`, for each prompt.
-        on_subcall_complete: `(depth, model, seconds, error or None)`, for each prompt.
+        on_subcall_start: `(depth, model, the first 80 characters of the prompt)`, for each child; `depth` is its own.
+        on_subcall_complete: `(depth, model, seconds, error or None)`, for each child.
     """
 
     depth: int = 0
@@ -27,22 +27,27 @@ class Callbacks:
     on_iteration_complete: Callable[[int, int, float], object] | None = None
     on_subcall_start: Callable[[int, str, str], object] | None = None
     on_subcall_complete: Callable[[int, str, float, str | None], object] | None = None
+    _children: set[tuple[Hashable, ...]] = field(default_factory=set, init=False, repr=False)
 
     def __call__(self, event: events.Event) -> None:
         """Call what is set for this kind of event, for those of children too."""
         depth = self.depth
+        path: tuple[Hashable, ...] = ()
         while isinstance(event, events.ChildEvent):
-            event, depth = event.event, depth + 1
+            depth, path, event = depth + 1, (*path, event.cell, event.query, event.index), event.event
         match event:
             case events.IterationStarted() if self.on_iteration_start:
                 self.on_iteration_start(depth, event.iteration)
             case events.IterationFinished() if self.on_iteration_complete:
                 self.on_iteration_complete(depth, event.iteration, event.seconds)
-            case events.SubcallStarted() if self.on_subcall_start:
-                for prompt in event.prompts:
+            case events.RunStarted(context=str(prompt)) if path:
+                self._children.add(path)
+                if self.on_subcall_start:
                     self.on_subcall_start(depth, event.model, prompt[:PREVIEW_CHARACTERS])
-            case events.SubcallAnswered() if self.on_subcall_complete:
-                self.on_subcall_complete(depth, event.model, event.seconds, event.error)
+            case events.SubcallAnswered() if (child := (*path, event.cell, event.query, event.index)) in self._children:
+                self._children.remove(child)
+                if self.on_subcall_complete:
+                    self.on_subcall_complete(depth + 1, event.model, event.seconds, event.error)
 
     @property
     def any(self) -> bool:

@@ -112,7 +112,10 @@ def _usage_fields(line: dict[str, Any]) -> dict[str, Any]:
     usage = as_dict(line.get("usage_summary"))
     models = [as_dict(model) for model in as_dict(usage.get("model_usage_summaries")).values()]
     counts = [_number(model.get(f"total_{kind}_tokens")) for model in models for kind in ("input", "output")]
-    return {"tokens": int(sum(filter(None, counts))), "cost": _number(usage.get("total_cost"))}
+    return {
+        "tokens": int(sum(filter(None, counts))),
+        "cost": None if usage.get("unpriced_models") else _number(usage.get("total_cost")),
+    }
 
 
 def _seconds_between(begin: Any, end: Any) -> float | None:

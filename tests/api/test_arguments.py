@@ -167,3 +167,22 @@ def test_the_keys_of_every_model_are_known_as_secrets():
         async def complete(self, messages, *, max_tokens=None, on_text=None): ...
 
     assert keys_of(RLM(Own()).config) == {"sk-own-0123456"}
+
+
+def test_the_arguments_are_attributes():
+    rlm = RLM(ScriptedLM("x"), max_depth=2, max_iterations=7, environment_kwargs={"cell_timeout": 5})
+    assert (rlm.max_depth, rlm.max_iterations, rlm.logger, rlm.verbose) == (2, 7, None, False)
+    assert (rlm.environment_type, rlm.environment_kwargs, rlm.system_prompt) == ("local", {"cell_timeout": 5}, None)
+    assert "max_depth" in dir(rlm)
+    assert not hasattr(rlm, "no_argument")
+
+
+def test_an_assignment_without_effect_raises():
+    rlm = RLM(ScriptedLM("x"))
+    with pytest.raises(AttributeError, match="max_depth is read when the RLM is made.*make a new RLM with it"):
+        rlm.max_depth = 3
+    with pytest.raises(AttributeError, match="system_prompt"):
+        rlm.system_prompt = "other"
+    rlm.verbose, rlm.mine = True, 1
+    with pytest.raises(ConfigError, match="logger must"):
+        rlm.logger = "no logger"

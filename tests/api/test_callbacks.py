@@ -25,16 +25,33 @@ def test_the_callbacks_fire_with_the_documented_arguments():
     plain = [(*entry[:3], entry[4]) if entry[0] == "on_subcall_complete" else entry for entry in plain]
     assert plain == [
         ("on_iteration_start", 0, 1),
-        ("on_subcall_start", 0, "scripted", "p" * 80),
+        ("on_subcall_start", 1, "scripted", "p" * 80),
         ("on_iteration_start", 1, 1),
-        ("on_subcall_start", 1, "scripted", "deep"),
-        ("on_subcall_complete", 1, "scripted", None),
         ("on_iteration_complete", 1, 1),
-        ("on_subcall_complete", 0, "scripted", None),
+        ("on_subcall_complete", 1, "scripted", None),
         ("on_iteration_complete", 0, 1),
         ("on_iteration_start", 0, 2),
         ("on_iteration_complete", 0, 2),
     ]
+
+
+def test_a_sub_call_without_a_child_calls_no_callback():
+    told = []
+    lm = ScriptedLM(["```repl\nrlm_query('p')\nllm_query('q')\n```", "one", "two", "FINAL(x)"])
+    calls = {name: lambda *given: told.append(given) for name in ("on_subcall_start", "on_subcall_complete")}
+    RLM(lm, **calls).completion("x")
+    assert told == []
+
+
+def test_the_end_of_a_child_that_failed_has_its_error():
+    told = []
+    lm = ScriptedLM(
+        ["```repl\ntry:\n    rlm_query('p')\nexcept Exception:\n    FINAL(1)\n```", RuntimeError("no luck")]
+    )
+    RLM(lm, max_depth=2, on_subcall_complete=lambda *given: told.append(given)).completion("x")
+    ((depth, model, seconds, error),) = told
+    assert (depth, model, seconds >= 0) == (1, "scripted", True)
+    assert "no luck" in error
 
 
 def test_a_callback_that_raises_does_not_end_the_run():
@@ -57,10 +74,10 @@ def test_a_callback_may_leave_the_program_and_the_engine_goes_on():
 
 def test_a_callback_of_a_sub_call_may_leave_the_program(tmp_path):
     logger = RLMLogger(tmp_path)
-    lm = ScriptedLM(["```repl\nllm_query('deep')\n```"], delay=0.1)
+    lm = ScriptedLM(["```repl\nrlm_query('deep')\n```"] * 2, delay=0.1)
     leave = {"on_subcall_start": lambda *_: sys.exit("enough")}
     with pytest.raises(SystemExit, match="enough"):
-        RLM(lm, logger=logger, **leave).completion("x")
+        RLM(lm, logger=logger, max_depth=2, **leave).completion("x")
     assert read_log(logger.log_file_path).trajectory.failure is not None
 
 

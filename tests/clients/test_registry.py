@@ -20,7 +20,7 @@ from rlm_kernel.errors import ConfigError
 
 ENV = {"OPENAI_API_KEY": "from-env"}
 DOCUMENTED = {"openai", "portkey", "openrouter", "vllm", "litellm", "anthropic"}
-OTHERS = {"azure_openai", "gemini", "ollama", "llamacpp"}
+OTHERS = {"vercel", "azure_openai", "gemini", "ollama", "llamacpp"}
 ALL = list(BACKENDS.values())
 
 
@@ -230,7 +230,7 @@ def test_a_missing_endpoint_is_named(name, words):
     assert words in refusal({"model_name": "m", "api_key": "k"}, {}, name)
 
 
-@pytest.mark.parametrize("name", ["portkey", "litellm"])
+@pytest.mark.parametrize("name", ["litellm"])
 def test_a_missing_package_names_the_extra(name, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     message = refusal({"model_name": "m", "api_key": "k"}, {}, name)

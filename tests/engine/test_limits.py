@@ -138,3 +138,13 @@ async def test_without_limits_nothing_is_held_back(run):
     lm = ScriptedLM(["```repl\nFINAL(len(llm_query_batched(['p'] * 40)))\n```"])
     assert (await run(lm, others=(sub,))).response == "40"
     assert sub.max_in_flight == 16
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [("I think it is 7.\n```repl\n1/0\n```", "I think it is 7."), ("```repl\n1/0\n```", "```repl\n1/0\n```")],
+)
+async def test_without_a_draft_the_last_words_are_the_partial_answer(run, reply, words):
+    with pytest.raises(ErrorThresholdExceededError) as raised:
+        await run(ScriptedLM([reply]), limits=Limits(max_errors=1))
+    assert raised.value.partial_answer == words

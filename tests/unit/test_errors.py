@@ -26,7 +26,7 @@ MADE = (
     errors.AnswerCutError(partial_answer="It goes on"),
     errors.TurnLimitExceededError(max_messages=2),
     errors.RLMEnforcementError("not the environment of agents"),
-    errors.CancellationError("stopped", partial_answer="a draft"),
+    errors.CancellationError("a draft", "stopped"),
     errors.LMError("refused", backend="openai", model="m", status=429, request_id="r-1"),
     errors.ContextOverflowError("too long", backend="openai", model="m"),
     errors.KernelError("died"),
@@ -74,3 +74,22 @@ async def test_a_job_that_is_only_awaited_to_its_end_leaves_no_error_behind():
     assert told == []
     with pytest.raises(errors.LMError, match="refused"):
         await job.wait_async()
+
+
+@pytest.mark.parametrize(
+    ("error", "attributes", "message"),
+    [
+        (errors.BudgetExceededError(1.5, 1.0), {"spent": 1.5, "budget": 1.0}, "1.5"),
+        (errors.BudgetExceededError(1.5, 1.0, "mine"), {}, "mine"),
+        (errors.TimeoutExceededError(2.0, 1.0, "so far"), {"elapsed": 2.0, "partial_answer": "so far"}, "2.0 s"),
+        (errors.TimeoutExceededError(2.0, 1.0, message="mine"), {"timeout": 1.0, "partial_answer": None}, "mine"),
+        (errors.TokenLimitExceededError(9, 8, "so far"), {"tokens_used": 9, "partial_answer": "so far"}, "9 tokens"),
+        (errors.ErrorThresholdExceededError(3, 2), {"error_count": 3, "last_error": None}, "3 cells in a row"),
+        (errors.ErrorThresholdExceededError(3, 2, "E", "so far", "mine"), {"partial_answer": "so far"}, "mine"),
+        (errors.CancellationError(), {"partial_answer": None}, "stopped by Ctrl-C"),
+        (errors.CancellationError(partial_answer="so far", message="mine"), {"partial_answer": "so far"}, "mine"),
+    ],
+)
+def test_the_errors_of_the_reference_are_made_as_there(error, attributes, message):
+    assert message in str(error)
+    assert {name: getattr(error, name) for name in attributes} == attributes

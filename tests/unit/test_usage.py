@@ -39,10 +39,13 @@ def test_each_model_has_its_own_sums(calls):
 
 
 @given(CALLS)
-def test_a_cost_is_known_when_every_call_has_one(calls):
-    costs = [usage.cost for _, usage in calls]
-    known = bool(costs) and None not in costs
-    assert counted(calls).total_cost == (pytest.approx(sum(costs)) if known else None)
+def test_the_cost_is_the_sum_of_the_models_whose_every_call_has_one(calls):
+    costs = {}
+    for model, usage in calls:
+        costs.setdefault(model, []).append(usage.cost)
+    known = [sum(some) for some in costs.values() if None not in some]
+    assert counted(calls).total_cost == (pytest.approx(sum(known)) if known else None)
+    assert set(counted(calls).unpriced_models) == {model for model, some in costs.items() if None in some}
 
 
 @pytest.mark.parametrize("costs", [(0.5, None), (None, 0.5), (0.5, None, 0.5), (None, None)])
@@ -90,3 +93,14 @@ def test_a_completion_as_plain_data_can_be_written_as_json():
 
 def test_the_input_does_not_flood_the_repr_of_a_completion():
     assert len(repr(RLMChatCompletion("m", "x" * 10**6, "42", UsageSummary(), 0.5))) < 300
+
+
+def test_a_completion_is_read_back_from_plain_data():
+    usage = UsageSummary({"m": ModelUsageSummary(1, 2, 3, total_cost=0.5), "free": ModelUsageSummary(1)})
+    given = RLMChatCompletion("m", {"a": [1]}, "r", usage, 1.5, {"iterations": []}, error="late")
+    data = json.loads(json.dumps(given.to_dict()))
+    assert RLMChatCompletion.from_dict(data) == given
+    assert (data["error"], data["usage_summary"]["unpriced_models"]) == ("late", ["free"])
+    plain = RLMChatCompletion("m", "p", "r", UsageSummary(), 0.0).to_dict()
+    assert plain.keys() == {"root_model", "prompt", "response", "usage_summary", "execution_time"}
+    assert RLMChatCompletion.from_dict({"response": "only this"}).response == "only this"

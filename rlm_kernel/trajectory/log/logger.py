@@ -25,6 +25,7 @@ from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
 
 if TYPE_CHECKING:
+    from rlm_kernel.trajectory.log.iterations import RLMIteration, RLMMetadata
     from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 
 MAX_REMEMBERED_BYTES = 8_000_000
@@ -34,7 +35,8 @@ MAX_REMEMBERED_BYTES = 8_000_000
 class RLMLogger:
     """Writes `{file_name}_{date}_{time}_{8 hex}.jsonl` and a notebook of the same name for each completion.
 
-    One logger may serve many completions, also at once.
+    One logger may serve many completions, also at once. A subclass may have a `log` of its own: it is called with each
+    turn, and what it raises ends the run.
 
     Args:
         log_dir: the folder, made when needed; None: nothing is written, and `completion.metadata` is all there is.
@@ -73,13 +75,38 @@ class RLMLogger:
         self._notebook = notebook
         self._max_log_bytes = max_log_bytes
         self._latest: RunLog | None = None
+        self._metadata: RLMMetadata | None = None
+        self._logged: list[RLMIteration] = []
 
     def __repr__(self) -> str:
         return f"RLMLogger(log_dir={str(self.log_dir) if self.log_dir else None!r}, file_name={self._file_name!r})"
 
     def get_trajectory(self) -> dict[str, Any] | None:
-        """The latest completion so far, as `completion.metadata` holds it; None before there is one."""
-        return None if self._latest is None else self._latest.metadata()
+        """The latest completion so far, as `completion.metadata` holds it; None before there is one.
+
+        Without a run it is what `log_metadata` and `log` were given.
+        """
+        if self._latest is not None:
+            return self._latest.metadata()
+        turns = [{"iteration": n, **turn.to_dict()} for n, turn in enumerate(self._logged, 1)]
+        return None if self._metadata is None else {"run_metadata": self._metadata.to_dict(), "iterations": turns}
+
+    def log_metadata(self, metadata: RLMMetadata) -> None:
+        """Take the arguments of an `RLM`, of the first if there are several. An `RLM` calls it when it is made."""
+        self._metadata = self._metadata or metadata
+
+    def log(self, iteration: RLMIteration) -> None:
+        """Take a turn. A run calls it only if a subclass has another one; the files are written in any case."""
+        self._logged.append(iteration)
+
+    def clear_iterations(self) -> None:
+        """Forget the turns of the completion before. A run calls it first."""
+        self._logged.clear()
+
+    @property
+    def iteration_count(self) -> int:
+        """The turns of the latest completion until now."""
+        return len(self._logged) or (0 if self._latest is None else self._latest.turns)
 
     def start(
         self,
@@ -177,6 +204,11 @@ class RunLog:
         self.readers: list[OnEvent] = [self._remember]
         self._files: list[LogWriter | NotebookAutosave] = []
         self._unreported: deque[str] = deque()
+
+    @property
+    def turns(self) -> int:
+        """How many turns have ended."""
+        return sum(turn.finished is not None for turn in self._run.turns)
 
     @property
     def run_id(self) -> str:

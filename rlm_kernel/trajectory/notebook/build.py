@@ -151,9 +151,8 @@ def _usage_table(spent: UsageSummary, seconds: float) -> str:
         shown = " | ".join(f"{number:,}" for number in numbers)
         cost = markdown.escape_dollars(format_cost(one.total_cost, "unknown"))
         rows.append(f"| {markdown.one_line(model)} | {shown} | {cost} |")
-    whole = markdown.escape_dollars(
-        f"{spent.total_calls:,} calls · {format_cost(spent.total_cost)} · {format_duration(seconds)}"
-    )
+    dollars = format_cost(spent.total_cost, unpriced=spent.unpriced_models)
+    whole = markdown.escape_dollars(f"{spent.total_calls:,} calls · {dollars} · {format_duration(seconds)}")
     return "\n".join([*rows, "", markdown.small(whole)])
 
 

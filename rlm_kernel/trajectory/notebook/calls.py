@@ -81,7 +81,7 @@ def _usage_text(cell: Cell) -> str:
     summary = sum_paid(cell.spending())
     seconds = sum(call.seconds or 0.0 for call in cell.calls)
     sums = format_tokens(summary.total_input_tokens, summary.total_output_tokens)
-    return f"{sums} · {format_cost(summary.total_cost)} · {format_duration(seconds)}"
+    return f"{sums} · {format_cost(summary.total_cost, unpriced=summary.unpriced_models)} · {format_duration(seconds)}"
 
 
 # -- sub-calls

@@ -1,0 +1,5 @@
+"""`AzureOpenAIClient`, where the reference has it."""
+
+from rlm_kernel.clients.direct import AzureOpenAIClient
+
+__all__ = ["AzureOpenAIClient"]

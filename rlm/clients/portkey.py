@@ -1,0 +1,5 @@
+"""`PortkeyClient`, where the reference has it."""
+
+from rlm_kernel.clients.direct import PortkeyClient
+
+__all__ = ["PortkeyClient"]

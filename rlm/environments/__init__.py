@@ -1,0 +1,42 @@
+"""Custom tools taken apart, where the reference has it. Places for kernels are chosen by name."""
+
+from rlm_kernel.reference.missing import KERNELS, names_the_way
+from rlm_kernel.reference.tools import (
+    RESERVED_TOOL_NAMES,
+    ToolInfo,
+    extract_tool_value,
+    format_tools_for_prompt,
+    parse_custom_tools,
+    parse_tool_entry,
+    validate_custom_tools,
+)
+
+__all__ = [
+    "RESERVED_TOOL_NAMES",
+    "ToolInfo",
+    "extract_tool_value",
+    "format_tools_for_prompt",
+    "parse_custom_tools",
+    "parse_tool_entry",
+    "validate_custom_tools",
+]
+
+__getattr__ = names_the_way(
+    __name__,
+    dict.fromkeys(
+        [
+            "BaseEnv",
+            "DaytonaREPL",
+            "DockerREPL",
+            "E2BREPL",
+            "IPythonREPL",
+            "LocalREPL",
+            "ModalREPL",
+            "PrimeREPL",
+            "SupportsCustomTools",
+            "SupportsPersistence",
+            "get_environment",
+        ],
+        KERNELS,
+    ),
+)

@@ -1,0 +1,5 @@
+"""The reference's `IPythonREPL`, which does not exist here."""
+
+from rlm_kernel.reference.missing import KERNELS, names_the_way
+
+__getattr__ = names_the_way(__name__, {"IPythonREPL": KERNELS})

@@ -1,0 +1,86 @@
+"""Give the turns of a run to the `log` of a user's logger, one `RLMIteration` after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.events import Event
+from rlm_kernel.trajectory.log import reference_format
+from rlm_kernel.trajectory.log.iterations import RLMIteration, RLMMetadata
+from rlm_kernel.trajectory.log.redaction import Redactor
+from rlm_kernel.trajectory.tree import Trajectory
+
+
+class TurnLogger(Protocol):
+    """A user's logger. Three more methods are optional: `log_metadata`, `clear_iterations`, `start`."""
+
+    def log(self, iteration: RLMIteration) -> object:
+        """Take a turn."""
+
+
+class IterationReader:
+    """A reader of the stream of events that calls a logger. What `log` raises ends the run.
+
+    The runs of children are in the `rlm_calls` of the turn that started them.
+
+    Args:
+        logger: an object with `log`, and perhaps `clear_iterations`.
+        redact: removes secrets.
+    """
+
+    ends_run = True
+
+    def __init__(self, logger: Any, redact: Redactor) -> None:
+        self._logger = logger
+        self._redact = redact
+        self._run = Trajectory()
+        self._opening: list[Mapping[str, Any]] = []
+        self._read: list[Mapping[str, Any]] = []
+        self._prompt: list[Mapping[str, Any]] = []
+
+    def __repr__(self) -> str:
+        return f"The logger {self._logger!r}"
+
+    def __call__(self, event: Event) -> None:
+        """Take an event; at the end of a turn, call `log`."""
+        event = self._redact.event(event)
+        match event:
+            case events.RunStarted():
+                getattr(self._logger, "clear_iterations", lambda: None)()
+                return
+            case events.IterationStarted():
+                self._opening = self._opening or list(event.messages)
+                self._read += event.messages
+                self._prompt = list(self._read)
+            case events.ModelReplied():
+                self._read.append({"role": "assistant", "content": event.reply.text})
+            case events.Compacted():
+                self._read = [*self._opening, {"role": "assistant", "content": event.reply.text}]
+                return
+            case events.RunFinished():
+                if self._run.turns and self._run.turns[-1].reply is not None:  # the last word, after all turns
+                    self._log(event.completion.response)
+                return
+        self._run.add(event)
+        if isinstance(event, events.IterationFinished):
+            self._log()
+
+    def _log(self, answer: str | None = None) -> None:
+        fields = reference_format.iteration(self._run.turns[-1])
+        fields["prompt"] = [dict(message) for message in self._prompt]
+        self._run = Trajectory()
+        self._logger.log(RLMIteration.from_dict(fields if answer is None else {**fields, "final_answer": answer}))
+
+
+def wants_iterations(logger: object, base: type) -> bool:
+    """Whether a logger has a `log` of its own, and not that of `base`."""
+    log = getattr(logger, "log", None)
+    return callable(log) and getattr(log, "__func__", log) is not vars(base)["log"]
+
+
+def metadata_of(configuration: Mapping[str, Any], root_model: str) -> RLMMetadata:
+    """What `log_metadata` receives. `configuration`: the arguments of the `RLM`, without secrets."""
+    fields = reference_format.metadata(configuration, root_model)
+    return RLMMetadata(**{**fields, **{name: fields[name] or {} for name in ("backend_kwargs", "environment_kwargs")}})
