@@ -53,7 +53,7 @@ def test_what_is_on_disk_is_not_kept_in_memory(tmp_path, nothing_remembered):
         assert time.monotonic() < deadline, "the turns stay in memory"
         time.sleep(0.05)  # the notebook has a thread of its own
     log.close()
-    assert len(log.metadata()["iterations"]) == TURNS
+    assert log.turns == len(log.metadata()["iterations"]) == TURNS
 
 
 def test_the_record_from_the_log_is_the_one_from_memory(recorded):

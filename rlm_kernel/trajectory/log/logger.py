@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.trajectory.events import Event, OnEvent, RunFinished, RunStarted
+from rlm_kernel.trajectory.events import Event, IterationFinished, OnEvent, RunFinished, RunStarted
 from rlm_kernel.trajectory.log import FOLDER, jsonl, reference_format, signature
 from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.reader import read_log
@@ -194,6 +194,7 @@ class RunLog:
         about: what the first line says besides the run.
         redact: takes secrets out of text.
         readers: of the stream of events.
+        turns: how many turns have ended.
     """
 
     def __init__(self, about: Mapping[str, Any], redact: Redactor) -> None:
@@ -202,13 +203,9 @@ class RunLog:
         self._run = Trajectory()
         self._log: LogWriter | None = None
         self.readers: list[OnEvent] = [self._remember]
+        self.turns = 0
         self._files: list[LogWriter | NotebookAutosave] = []
         self._unreported: deque[str] = deque()
-
-    @property
-    def turns(self) -> int:
-        """How many turns have ended."""
-        return sum(turn.finished is not None for turn in self._run.turns)
 
     @property
     def run_id(self) -> str:
@@ -250,6 +247,7 @@ class RunLog:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
     def _remember(self, event: Event) -> None:
+        self.turns += isinstance(event, IterationFinished)
         if self._log is not None and self._log.size > MAX_REMEMBERED_BYTES:
             self._run.forget()
             return
