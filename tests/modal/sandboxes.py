@@ -125,7 +125,8 @@ class Sandbox:
 
     async def exec(self, name: str, argv: Sequence[str], environ: Mapping[str, str], cwd: str | None) -> None:
         pipes = [os.pipe() for _ in range(3)]
-        request = {"exec": name, "argv": list(argv), "env": {**self.environ, **environ}, "cwd": cwd or str(self.home)}
+        env = {**self.environ, **environ, "TMPDIR": str(self.home)}  # no other folder of the host is in a sandbox
+        request = {"exec": name, "argv": list(argv), "env": env, "cwd": cwd or str(self.home)}
         fds = [pipes[0][0], pipes[1][1], pipes[2][1]]
         outputs = [Output(await reading(pipe[0])) for pipe in pipes[1:]]
         self.commands[name] = Command(argv, await writing(pipes[0][1]), *outputs)  # known before it can end
@@ -148,6 +149,9 @@ class Sandbox:
             await self._life
         for command in self.commands.values():
             command.stdin.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         control, self._control = self._control, None
         if control is not None:
             asyncio.get_running_loop().remove_reader(control)
@@ -185,7 +189,7 @@ class Sandbox:
     def _hear(self) -> None:
         message = self._control.recv(1 << 16)
         if not message:
-            asyncio.get_running_loop().remove_reader(self._control)
+            self._hang_up()
             return
         said = json.loads(message)
         if "isolated" in said:
