@@ -48,9 +48,9 @@ FITTING = {
     "include_patterns": st.lists(WORDS, max_size=3),
     "patterns": st.lists(WORDS, max_size=3),
     "task": WORDS,
-    "start_line": st.integers(-1, 600),
-    "end_line": st.integers(-1, 600),
-    "max_bytes": st.integers(-1, 100_000),
+    "start_line": st.one_of(st.just(1), st.integers(-1, 600)),
+    "end_line": st.one_of(st.sampled_from([1, 200, 201]), st.integers(-1, 600)),
+    "max_bytes": st.one_of(st.just(100_000), st.integers(-1, 10_000)),
     "chunk_size": st.integers(0, 300),
     "overlap": st.integers(-1, 300),
     "budget": st.integers(0, 100),
@@ -82,6 +82,7 @@ FITTING = {
 }
 HANDLES = ("file_handle", "chunk_id", "session_id")
 RUNNING = ("rlm.exec.run", "rlm.complete")
+READING = [name for name in TOOLS if name not in RUNNING] + ["rlm.span.read"] * 8
 REPLIES = [
     "FINAL(ok)",
     "FINAL(" + "ä" * 10**6 + ")",
@@ -130,18 +131,22 @@ class Caller:
 
     def __init__(self, gateway, client, where):
         self.gateway, self.client, self.where = gateway, client, where
-        self.known = {}
+        self.known, self.files = {}, []
 
     async def begin(self):
         created = await self.client.call_tool("rlm.session.create", {})
         self.known = {"session_id": created.structured_content["session_id"], "chunk_id": "chunk_unknown"}
         await self.client.call_tool("rlm.roots.set", {"session_id": self.known["session_id"], "roots": ["."]})
-        given_ = {"session_id": self.known["session_id"], "file_path": "src/session.py"}
-        made = await self.client.call_tool("rlm.fs.handle.create", given_)
-        self.known["file_handle"] = made.structured_content["file_handle"]
+        self.files = []
+        for path in ("src/session.py", "wide.txt", "picture.bin"):
+            given_ = {"session_id": self.known["session_id"], "file_path": path}
+            made = await self.client.call_tool("rlm.fs.handle.create", given_)
+            self.files.append(made.structured_content["file_handle"])
 
     async def __call__(self, name, fields, given_):
-        handles = {field: self.known[field] for field in HANDLES if field in fields}
+        self.files = [*self.files[1:], self.files[0]]
+        known = {**self.known, "file_handle": self.files[0]}
+        handles = {field: known[field] for field in HANDLES if field in fields}
         answer = await self.client.call_tool(name, handles | given_)
         result = answer.structured_content
         (text,) = answer.content
@@ -186,7 +191,7 @@ async def opened(repository, tmp_path):
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(calls([name for name in TOOLS if name not in RUNNING]), min_size=1, max_size=15))
+@given(st.lists(calls(READING), min_size=1, max_size=15))
 def test_no_call_gives_a_path_or_a_traceback_or_more_than_the_limits(repository, tmp_path, made):
     async def run():
         async with opened(repository, tmp_path) as caller:
