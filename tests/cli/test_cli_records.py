@@ -162,7 +162,7 @@ def test_resume_goes_on_from_a_turn(rlm, run, provider):
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b"another way\n"
     assert len(provider.requests) == 1
-    (log,) = rlm.folder.glob("rlm_logs/*.jsonl")
+    (log,) = rlm.folder.glob("rlm_logs/*.events.jsonl")
     assert json.loads(log.read_text().splitlines()[0])["forked_from"]["at"] == 1
     assert rlm("replay", str(log)).returncode == 0
 
@@ -213,7 +213,7 @@ def test_resume_keeps_the_recorded_model_of_the_same_backend(rlm, provider):
     rlm.environment |= provider.environment
     provider.script = [code("print(1)"), Fails(401, "Incorrect API key")]
     failed = rlm("run", "q", "--model", MODEL, "--backend-kwarg", "max_retries=0")
-    (log,) = rlm.folder.glob("rlm_logs/*.jsonl")
+    (log,) = rlm.folder.glob("rlm_logs/*.events.jsonl")
     assert f"To resume it: rlm resume rlm_logs/{log.name}\n" in failed.stderr.decode()
     provider.script = ["FINAL(done)"]
     done = rlm("resume", str(log), "--backend", "openai", "--base-url", provider.environment["OPENAI_BASE_URL"])

@@ -6,6 +6,7 @@ import subprocess
 import psutil
 import pytest
 from loopback import MODEL, Fails, Hangs, Says
+from recorded_runs import notebook_beside
 
 from rlm_kernel.cli import exit_codes, main
 from rlm_kernel.errors import (
@@ -137,7 +138,7 @@ def test_a_run_that_ends_in_code_has_no_answer(asking, provider):
 def test_json_has_null_for_an_unknown_cost_and_names_the_log(asking, provider, rlm):
     provider.script = [LOOK, "FINAL(1)"] * 2
     answer = json.loads(asking("q", "--json").stdout)
-    (log,) = (rlm.folder / "rlm_logs").glob("*.jsonl")
+    (log,) = (rlm.folder / "rlm_logs").glob("*.events.jsonl")
     assert (answer["cost"], rlm.folder / answer["log"]) == (None, log)
     assert json.loads(asking("q", "--json", "--no-log").stdout)["log"] is None
 
@@ -362,13 +363,13 @@ def _read_all(terminal):
 def test_a_run_is_kept_as_log_and_notebook_unless_told_otherwise(asking, provider, rlm):
     provider.script = [LOOK, "FINAL(1)"] * 3
     done = asking("q")
-    (log,) = (rlm.folder / "rlm_logs").glob("*.jsonl")
+    (log,) = (rlm.folder / "rlm_logs").glob("*.events.jsonl")
     assert f"The notebook of this run: rlm_logs/{log.stem}.ipynb" in done.stderr.decode()
-    assert log.with_suffix(".ipynb").is_file()
+    assert notebook_beside(log).is_file()
     assert b"notebook" not in asking("q", "--no-log").stderr
-    assert len(list((rlm.folder / "rlm_logs").glob("*.jsonl"))) == 1
+    assert len(list((rlm.folder / "rlm_logs").glob("*.events.jsonl"))) == 1
     asking("q", "--log-dir", "elsewhere", "--quiet")
-    assert len(list((rlm.folder / "elsewhere").glob("*.jsonl"))) == 1
+    assert len(list((rlm.folder / "elsewhere").glob("*.events.jsonl"))) == 1
 
 
 def test_git_leaves_the_usual_folder_alone_and_no_other(asking, provider, rlm):

@@ -17,6 +17,7 @@ import nbformat
 from hypothesis import given
 from hypothesis import strategies as st
 from jupyter_client.session import Session
+from recorded_runs import record_file
 from rich.console import Console
 
 from rlm import RLM, RecordingError, ScriptedLM
@@ -246,7 +247,7 @@ def lines():
     logger = RLMLogger(folder, notebook=False)
     script = ["```repl\na = llm_query('x')\nprint(a)\n1/0\n```", "an answer", "Words.\n```repl\nFINAL(a)\n```"]
     RLM(ScriptedLM(script), logger=logger).completion("c" * 100, "q")
-    return tuple(json.loads(line) for line in Path(logger.log_file_path).read_text().splitlines())
+    return tuple(json.loads(line) for line in record_file(logger).read_text().splitlines())
 
 
 def altered(line, path, value):

@@ -21,7 +21,7 @@ import papermill
 import pytest
 from hostile import strangers
 from hostile.keys_on_loopback import INPUT, KEY, Listener, each_backend, model_of
-from recorded_runs import code, record
+from recorded_runs import code, record, record_file
 
 from rlm import RLM, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
@@ -51,7 +51,7 @@ def honest_log(tmp_path_factory):
     """The lines of a run without a turn."""
     logger = RLMLogger(tmp_path_factory.mktemp("logs"))
     RLM(ScriptedLM(["FINAL(1)", "FINAL(1)"]), logger=logger).completion(INPUT, "q")
-    with open(logger.log_file_path, encoding="utf-8") as file:
+    with record_file(logger).open(encoding="utf-8") as file:
         return file.read().splitlines()
 
 
@@ -309,7 +309,7 @@ cells = ["x = 1; print(x)", "import time; time.sleep(600)"]
 RLM(ScriptedLM([f"```repl\\n{cell}\\n```" for cell in cells]), logger=RLMLogger(sys.argv[1])).completion("c", "q")
 """
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
-    while not (logs := list(tmp_path.glob("*.jsonl"))) or b"sleep(600)" not in logs[0].read_bytes():
+    while not (logs := list(tmp_path.glob("*.events.jsonl"))) or b"sleep(600)" not in logs[0].read_bytes():
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)

@@ -12,6 +12,7 @@ import nbformat
 import papermill
 import psutil
 import pytest
+from recorded_runs import notebook_beside
 from trajectory.comparison import differences
 
 from rlm_kernel.clients.llamacpp import server_process
@@ -62,7 +63,7 @@ def test_the_model_asked_and_answered(recorded):
 
 @pytest.mark.parametrize("engine", [None, "rlm"], ids=["plain", "engine"])
 def test_its_notebook_runs_through_papermill(recorded, no_model, tmp_path, engine):
-    notebook = recorded.with_suffix(".ipynb")
+    notebook = notebook_beside(recorded)
     done = papermill.execute_notebook(notebook, tmp_path / "out.ipynb", engine_name=engine, progress_bar=False)
     assert differences(nbformat.read(notebook, as_version=4), done) == []
 

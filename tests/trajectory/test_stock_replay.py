@@ -9,6 +9,7 @@ import nbclient
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
+from recorded_runs import record_file
 from trajectory.comparison import differences
 from trajectory.stories import Story, cell, codes, command, equal, executed, papermill, told
 
@@ -354,11 +355,11 @@ def test_a_run_in_a_persistent_kernel_has_what_the_runs_before_it_left(tmp_path)
     with RLM(lead, persistent=True, logger=logger) as rlm:
         rlm.completion("one", "q")
         rlm.completion("two", "q")
-    story = Story(Path(logger.log_file_path))
+    story = Story(record_file(logger))
     assert "FIRST two one two" in str(codes(story.notebook)[0].outputs)
     replayed = executed(story.notebook, tmp_path)
     assert equal(story, replayed)
-    earlier = Path(next(one for one in tmp_path.glob("*.jsonl") if one != story.log))
+    earlier = Path(next(one for one in tmp_path.glob("*.events.jsonl") if one != story.log))
     earlier.unlink()
     with pytest.raises(CellExecutionError, match=f"whose log is missing: .*{earlier.name}"):
         executed(story.notebook, tmp_path)
@@ -417,7 +418,7 @@ def test_what_was_said_before_a_summary_is_there_again(tmp_path):
     logger = RLMLogger(tmp_path)
     RLM(lm, compaction=True, logger=logger).completion("c", "q")
     assert replay(logger.log_file_path).equal
-    story = Story(Path(logger.log_file_path))
+    story = Story(record_file(logger))
     assert equal(story, executed(nbformat.read(logger.notebook_path, 4), tmp_path))
 
 
@@ -444,7 +445,7 @@ def test_what_an_earlier_run_of_a_kernel_said_before_a_summary_is_there_again(tm
     with RLM(ScriptedLM(script, context_window=100), compaction=True, persistent=True, logger=logger) as rlm:
         rlm.completion("first", "q")
         rlm.completion("second", "q")
-    story = Story(Path(logger.log_file_path))
+    story = Story(record_file(logger))
     (shown,) = codes(story.notebook)
     assert shown.outputs[0].text.startswith("[")
     assert not shown.outputs[0].text.startswith("[]")

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import clipping, jsonl, prompt_store, signature
+from rlm_kernel.trajectory.log.file_names import TURNS, record_beside, stem_of
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.untrusted import json_text
 
@@ -47,7 +48,10 @@ class StoredContext:
     left_out: bool = False
 
 
-_KNOWN = "Give a log (.jsonl) that RLMLogger or `rlm run` wrote; those of other tools cannot be read."
+_KNOWN = (
+    "Give a log (.jsonl) that RLMLogger or `rlm run` wrote, with its record (.events.jsonl) beside it; logs of other "
+    "tools cannot be read."
+)
 _MAX_FIRST = 1 << 22
 _MAX_NOTEBOOK = 1 << 30
 _MAX_LINE = 1 << 28
@@ -60,7 +64,7 @@ class Recording:
     """A log that was read.
 
     Attributes:
-        path: of the log.
+        path: of the record.
         metadata: its first line: the documented fields, and the configuration of the `RLM`.
         context: the input, or None if the run was killed before it was stored.
         trajectory: the run.
@@ -78,7 +82,7 @@ class Recording:
     @property
     def stem(self) -> str:
         """The name of the run: that of the log and of the notebook, without the suffix."""
-        return self.path.stem
+        return stem_of(self.path)
 
 
 def read_log(path: str | Path) -> Recording:
@@ -185,7 +189,7 @@ def earlier_recordings(recording: Recording) -> tuple[Recording, ...]:
     while (name := known[-1].metadata.get("continues")) is not None:
         if Path(str(name)).name != name or name in (one.stem for one in known):
             raise RecordingError(f"{known[-1].path} continues {name!r}, which cannot be: it was altered.")
-        log = log_of(recording.path.with_name(f"{name}.jsonl"))
+        log = log_of(recording.path.with_name(f"{name}{TURNS}"))
         if not log.stat().st_size:  # it was cancelled before it began
             _check_begins(known, log)
             break
@@ -210,7 +214,7 @@ def _check_begins(known: Sequence[Recording], empty: Path) -> None:
 
 
 def log_of(path: Path) -> Path:
-    """The log that is meant by its own path or by that of its notebook.
+    """The record that is meant by its own path, or by that of the turns or the notebook of the run.
 
     Raises:
         RecordingError: there is no such log.
@@ -219,9 +223,9 @@ def log_of(path: Path) -> Path:
         raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
     if path.suffix not in ("", ".jsonl", ".ipynb"):
         raise RecordingError(f"{str(path)!r} is not a log of a run: give the .jsonl, or its notebook (.ipynb).")
-    log = path.with_suffix(".jsonl")
+    log = record_beside(path)
     if path.suffix == ".ipynb" and not log.is_file():
-        log = _named_in(path)
+        log = record_beside(_named_in(path))
     if not log.is_file():
         raise RecordingError(f"There is no log {str(log)!r}: give the .jsonl of a run, or the notebook in its folder.")
     return log
@@ -257,7 +261,7 @@ def _named_in(notebook: Path) -> Path:
         raise RecordingError(f"There is no file {str(notebook)!r}.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordingError(f"{notebook} is not a notebook of a run: {error!r}") from error
-    session = notebook.parent / name
+    session = record_beside(notebook.parent / name)
     return session if session.is_file() else Path(folder) / name
 
 

@@ -193,7 +193,7 @@ def read_log(names: dict[str, Any], folders: list[Path]) -> tuple[Path, Record]:
     Raises:
         NotRecordedError: no folder has it.
     """
-    tried = [folder / names["rlm_log"] for folder in folders]
+    tried = [record_beside(folder / names["rlm_log"]) for folder in folders]
     found = next((path for path in tried if path.is_file()), None)
     if found is None:
         places = ", ".join(str(path.absolute()) for path in tried)
@@ -204,12 +204,18 @@ def read_log(names: dict[str, Any], folders: list[Path]) -> tuple[Path, Record]:
     return found, Record(lines_of(found), names.get("rlm_child") or [])
 
 
+def record_beside(log: Path) -> Path:
+    """The record of a run: in its own file, or in the log of an older run."""
+    record = log.with_suffix(".events.jsonl")
+    return record if record.is_file() else log
+
+
 def earlier_records(record: Record, folder: Path) -> list[Record]:
     """The earlier runs in the same persistent kernel, in order."""
     name = record.metadata.get("continues")
     if not name:
         return []
-    log = folder / f"{name}.jsonl"
+    log = record_beside(folder / f"{name}.jsonl")
     if not log.is_file():
         raise NotRecordedError(f"The run used the kernel of an earlier run, whose log is missing: {log}. Put it back.")
     before = Record(lines_of(log), [])

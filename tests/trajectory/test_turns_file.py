@@ -1,0 +1,250 @@
+"""The two files of a log: the turns, which the reference's visualizer opens, and the record beside them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ConfigDict, TypeAdapter
+from recorded_runs import code, record, record_file
+from trajectory import runs
+from typing_extensions import TypedDict
+
+from rlm import RLM, RecordingError, ScriptedLM
+from rlm.logger import RLMLogger
+from rlm_kernel.cli import main
+from rlm_kernel.replay.replayer import replay
+from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside, stem_of
+from rlm_kernel.trajectory.log.quota import MIN_BYTES
+from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.viewer.folder import Folder, folder_of
+
+# -- what the visualizer reads: the fields of its types, which its parser does not check and its page uses
+
+STRICT = ConfigDict(strict=True)
+
+
+class Message(TypedDict):
+    __pydantic_config__ = STRICT
+    role: str
+    content: str
+
+
+class Call(TypedDict):
+    __pydantic_config__ = STRICT
+    prompt: str | dict[str, Any]
+    response: str
+    prompt_tokens: int
+    completion_tokens: int
+    execution_time: float
+
+
+class Result(TypedDict):
+    __pydantic_config__ = STRICT
+    stdout: str
+    stderr: str
+    locals: dict[str, Any]
+    execution_time: float
+    rlm_calls: list[Call]
+
+
+class Block(TypedDict):
+    __pydantic_config__ = STRICT
+    code: str
+    result: Result
+
+
+class Iteration(TypedDict):
+    __pydantic_config__ = STRICT
+    type: str
+    iteration: int
+    timestamp: str
+    prompt: list[Message]
+    response: str
+    code_blocks: list[Block]
+    final_answer: str | None
+    iteration_time: float | None
+
+
+class Metadata(TypedDict):
+    __pydantic_config__ = STRICT
+    root_model: str | None
+    max_depth: int | None
+    max_iterations: int | None
+    backend: str | None
+    backend_kwargs: dict[str, Any] | None
+    environment_type: str | None
+    environment_kwargs: dict[str, Any] | None
+    other_backends: list[str] | None
+
+
+def opened(turns: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A log as the visualizer opens it: each line that is not `metadata` is an iteration."""
+    lines = [json.loads(line) for line in turns.read_text("ascii").splitlines()]
+    iterations = [line for line in lines if line.get("type") != "metadata"]
+    (metadata,) = (line for line in lines if line.get("type") == "metadata")
+    TypeAdapter(list[Iteration]).validate_python(iterations)
+    TypeAdapter(Metadata).validate_python(metadata)
+    assert all(datetime.fromisoformat(line["timestamp"]).tzinfo for line in lines)
+    return metadata, iterations
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    completion, log = runs.run(tmp_path_factory.mktemp("whole"))
+    return completion, Path(log)
+
+
+def test_the_visualizer_opens_the_turns_of_a_run_with_errors_sub_calls_and_children(whole):
+    completion, log = whole
+    metadata, iterations = opened(file_beside(log, TURNS))
+    assert (metadata["root_model"], metadata["environment_type"]) == ("root", "local")
+    assert (metadata["backend"], metadata["other_backends"]) == ("ScriptedLM", ["ScriptedLM"])
+    assert [turn["iteration"] for turn in iterations] == list(range(1, 8))
+    assert iterations[-1]["final_answer"] == completion.response
+    assert "NameError" in iterations[2]["code_blocks"][0]["result"]["stderr"]
+
+
+def test_a_later_iteration_holds_only_the_messages_that_are_new(whole):
+    _, iterations = opened(file_beside(whole[1], TURNS))
+    assert iterations[0]["prompt"][0]["role"] == "system"
+    assert [[message["role"] for message in turn["prompt"]] for turn in iterations[1:]] == [["user"]] * 6
+
+
+def test_the_documented_lines_are_not_in_the_record_too(whole):
+    turns = [line for line in map(json.loads, whole[1].read_text().splitlines()) if line["type"] == "iteration"]
+    assert all("code_blocks" not in line and "prompt" not in line for line in turns)
+
+
+def test_an_answer_that_is_given_after_the_last_turn_is_in_the_turns(tmp_path):
+    run = record(tmp_path, [code("1"), "The last word."], max_iterations=1)
+    _, iterations = opened(file_beside(run.log, TURNS))
+    assert [turn["final_answer"] for turn in iterations] == [None, "The last word."]
+
+
+# -- either name
+
+
+def test_every_name_of_a_run_is_its_record(whole):
+    for ending in (RECORD, TURNS, ".ipynb", ""):
+        assert read_log(file_beside(whole[1], ending)).path == whole[1]
+    assert read_log(whole[1]).stem == stem_of(whole[1])
+
+
+@pytest.mark.parametrize("ending", [RECORD, TURNS])
+def test_the_commands_take_either_name(tmp_path, capsys, ending):
+    run = record(tmp_path, [code("n = len(context)"), "FINAL_VAR(n)"])
+    file = str(file_beside(run.log, ending))
+    assert main(["show", file]) == 0
+    assert main(["view", "--export", str(tmp_path / "page.html"), file]) == 0
+    assert main(["export", file, "--to", "md"]) == 0
+    assert main(["diff", file, file]) == 0
+    assert main(["trust", file]) == 0
+    assert main(["replay", file, "--quiet"]) == 0
+    assert RLM.resume(file, backend=ScriptedLM([])).response == "12"
+    assert (tmp_path / f"{run.name}.md").is_file()
+    assert str(run.log) in capsys.readouterr().out
+    assert folder_of(file).only == run.log.name
+
+
+def test_the_viewer_lists_a_run_once(tmp_path):
+    run = record(tmp_path, ["FINAL(1)", "FINAL(1)"])
+    (summary,) = Folder(tmp_path).summaries()
+    assert (summary.name, summary.answer, summary.state) == (run.log.name, "1", "answered")
+    assert Folder(tmp_path).log(f"{run.name}.jsonl") is None
+
+
+def test_a_log_that_is_one_file_still_opens(tmp_path):
+    """As an earlier version wrote it: everything in `X.jsonl`, and the documented fields in the same lines."""
+    run = record(tmp_path, [code("a = llm_query('x')"), "FINAL_VAR(a)"])
+    turns = file_beside(run.log, TURNS)
+    documented = iter(opened(turns)[1])
+    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
+    both = [{**line, **next(documented)} if line["type"] == "iteration" else line for line in lines]
+    turns.write_text("".join(json.dumps(line) + "\n" for line in both))
+    run.log.unlink()
+    assert main(["trust", str(turns)]) == 0
+    assert read_log(turns).path == turns
+    assert replay(turns).equal
+    assert replay(run.notebook).equal
+    assert RLM.resume(turns, backend=ScriptedLM([])).response == "echo: x"
+    assert [log.name for log in Folder(tmp_path).logs()] == [turns.name]
+
+
+def test_turns_without_their_record_are_refused_with_the_name_of_what_is_missing(tmp_path):
+    run = record(tmp_path, ["FINAL(1)", "FINAL(1)"])
+    run.log.unlink()
+    with pytest.raises(RecordingError, match=r"its record \(.events.jsonl\) beside it"):
+        read_log(file_beside(run.log, TURNS))
+
+
+# -- the same care for both files
+
+
+def test_turns_that_are_removed_during_the_run_are_written_again(tmp_path):
+    def answer(messages):
+        if runs.turn(messages) == 2:
+            (file,) = set(tmp_path.glob("*.jsonl")) - set(tmp_path.glob("*.events.jsonl"))
+            file.unlink()
+        return "FINAL(done)" if runs.turn(messages) == 3 else code("1")
+
+    logger = RLMLogger(tmp_path, notebook=False)
+    with pytest.warns(RuntimeWarning, match="was removed during the run. It was written again and is complete"):
+        RLM(ScriptedLM(answer), logger=logger).completion("c", "q")
+    assert len(opened(Path(logger.log_file_path))[1]) == 4
+
+
+def test_the_quota_is_for_both_files_and_the_turns_still_open(tmp_path):
+    script = [code("print('x' * 9_000)")] * 12 + ["FINAL(1)"]
+    logger = RLMLogger(tmp_path, notebook=False, max_log_bytes=MIN_BYTES)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        RLM(ScriptedLM(script), logger=logger, max_iterations=20).completion("c", "q")
+    assert "max_log_bytes" in str(told[0].message)
+    files = [Path(logger.log_file_path), record_file(logger)]
+    assert sum(file.stat().st_size for file in files) < MIN_BYTES * 1.1
+    metadata, iterations = opened(files[0])
+    assert metadata["root_model"]
+    assert len(iterations) > 2
+
+
+def test_the_path_of_the_first_run_is_known_before_it_starts(tmp_path):
+    logger = RLMLogger(tmp_path)
+    known = (logger.log_file_path, logger.notebook_path)
+    assert not list(tmp_path.iterdir())
+    for _ in range(2):
+        RLM(ScriptedLM(["FINAL(1)"] * 4), logger=logger).completion("c", "q")
+    assert all(Path(path).is_file() for path in known)
+    assert logger.log_file_path != known[0]
+    assert len(list(tmp_path.glob("*.events.jsonl"))) == 2
+
+
+# -- completion.metadata
+
+
+def test_the_metadata_of_a_result_has_what_the_reference_has(whole):
+    completion, _ = whole
+    iterations = completion.metadata["iterations"]
+    assert {turn["type"] for turn in iterations} == {"iteration"}
+    times = [datetime.fromisoformat(turn["timestamp"]) for turn in iterations]
+    assert times == sorted(times)
+    assert completion.metadata["run_metadata"]["environment_kwargs"] == {}
+    for before, turn in itertools.pairwise(iterations):
+        said = {"role": "assistant", "content": before["response"]}
+        assert turn["prompt"][: len(before["prompt"]) + 1] == [*before["prompt"], said]
+        assert turn["prompt"][-1]["role"] == "user"
+
+
+def test_a_child_in_the_metadata_has_metadata_of_its_own(whole):
+    completion, _ = whole
+    (call,) = completion.metadata["iterations"][3]["code_blocks"][0]["result"]["rlm_calls"]
+    about, own = call["metadata"]["run_metadata"], completion.metadata["run_metadata"]
+    assert (about["root_model"], about["environment_type"]) == ("sub", "local")
+    assert (about["max_depth"], about["max_iterations"]) == (own["max_depth"], own["max_iterations"])
+    assert about["backend_kwargs"] == {"model_name": "sub"}
+    assert datetime.fromisoformat(call["metadata"]["iterations"][0]["timestamp"]).tzinfo
