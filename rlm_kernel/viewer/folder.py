@@ -92,8 +92,6 @@ def folder_of(given: str | None) -> Folder:
         raise ConfigError(f"There is no folder or log {given!r}: name the folder that RLMLogger(log_dir=…) writes to.")
     log = log_of(path)
     check_is_log(log)
-    if log.is_symlink():  # the user named the link, so its target may be anywhere
-        log = log.resolve()
     return Folder(log.parent, log.name)
 
 

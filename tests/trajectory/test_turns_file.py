@@ -136,6 +136,12 @@ def test_every_name_of_a_run_is_its_record(whole):
     assert read_log(whole[1]).stem == stem_of(whole[1])
 
 
+def test_a_link_to_the_turns_is_the_record_beside_them(whole, tmp_path):
+    (tmp_path / "latest.jsonl").symlink_to(file_beside(whole[1], TURNS))
+    assert read_log(tmp_path / "latest.jsonl").path.samefile(whole[1])
+    assert folder_of(str(tmp_path / "latest.jsonl")).only == whole[1].name
+
+
 @pytest.mark.parametrize("ending", [RECORD, TURNS])
 def test_the_commands_take_either_name(tmp_path, capsys, ending):
     run = record(tmp_path, [code("n = len(context)"), "FINAL_VAR(n)"])

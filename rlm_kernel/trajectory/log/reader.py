@@ -223,7 +223,8 @@ def log_of(path: Path) -> Path:
         raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
     if path.suffix not in ("", ".jsonl", ".ipynb"):
         raise RecordingError(f"{str(path)!r} is not a log of a run: give the .jsonl, or its notebook (.ipynb).")
-    log = record_beside(path)
+    # Of a link to a log, the record is beside the target. A record that is a link itself was not named by the user.
+    log = record_beside(path.resolve() if path.suffix == TURNS and path.is_symlink() else path)
     if path.suffix == ".ipynb" and not log.is_file():
         log = record_beside(_named_in(path))
     if not log.is_file():
