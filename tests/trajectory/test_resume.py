@@ -22,6 +22,7 @@ from trajectory import runs
 from rlm import RLM, BudgetExceededError, ConfigError, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.trajectory.log import reader
+from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.types import Reply, Usage
 
 
@@ -102,7 +103,7 @@ def test_the_new_record_says_what_it_came_from_and_stands_alone(whole, tmp_path)
     models = runs.Models()
     models.root = ScriptedLM(["FINAL_VAR(child)"], model="root")
     assert resumed(log, models, at=4, logger=logger).response == "ASKED BY THE CHILD (1)"
-    assert lines(record_file(logger))[0]["forked_from"] == {"run_id": Path(log).stem, "log": log, "at": 4}
+    assert lines(record_file(logger))[0]["forked_from"] == {"run_id": stem_of(Path(log)), "log": log, "at": 4}
     # The record of the fork is whole: what was taken from the first one stands in it, too.
     shutil.move(log, tmp_path / "gone")
     try:

@@ -17,6 +17,7 @@ from rlm_kernel.engine.recorded import recorded_run_of
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.trajectory.log import reader
+from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.types import Reply, Usage
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"x" * 100
@@ -183,7 +184,7 @@ def test_a_chain_that_leads_to_itself_or_elsewhere_is_refused(tmp_path):
     RLM(ScriptedLM(["FINAL(1)", "FINAL(1)"]), logger=logger).completion("c", "q")
     log = record_file(logger)
     known = lines(log)
-    for name in (log.stem, "../elsewhere", 7):
+    for name in (log.stem, stem_of(log), "../elsewhere", 7):
         known[0]["continues"] = name
         log.write_text("".join(f"{json.dumps(line)}\n" for line in known))
         with pytest.raises(RecordingError, match="continues"):

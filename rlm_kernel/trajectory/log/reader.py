@@ -187,9 +187,10 @@ def earlier_recordings(recording: Recording) -> tuple[Recording, ...]:
     """
     known, served = [recording], []
     while (name := known[-1].metadata.get("continues")) is not None:
-        if Path(str(name)).name != name or name in (one.stem for one in known):
+        plain = Path(str(name)).name == name
+        log = log_of(recording.path.with_name(f"{name}{TURNS}")) if plain else recording.path
+        if log in (one.path for one in known):
             raise RecordingError(f"{known[-1].path} continues {name!r}, which cannot be: it was altered.")
-        log = log_of(recording.path.with_name(f"{name}{TURNS}"))
         if not log.stat().st_size:  # it was cancelled before it began
             _check_begins(known, log)
             break
