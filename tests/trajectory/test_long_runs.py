@@ -86,7 +86,7 @@ def test_the_record_of_a_long_run_is_read_whatever_comes_first(tmp_path, write):
 def test_a_record_whose_log_is_gone_says_so(tmp_path, nothing_remembered):
     completion, path = run(tmp_path)
     (tmp_path / path).unlink()
-    with pytest.raises(RecordingError, match="no log"):
+    with pytest.raises(RecordingError, match="no record"):
         completion.metadata["iterations"]
 
 

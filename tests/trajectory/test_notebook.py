@@ -83,7 +83,7 @@ def test_the_cells_that_prepare_a_replay(story):
     assert parameters.metadata.tags == ["parameters"]
     named = dict(line.split(" = ") for line in parameters.source.split("\n"))
     assert named == {
-        "rlm_dir": repr(str(story.log.parent)), "rlm_log": repr(story.log.name), "rlm_mode": "'replay'"
+        "rlm_dir": repr(str(story.log.parent)), "rlm_log": repr(f"{story.name}.jsonl"), "rlm_mode": "'replay'"
     }  # fmt: skip
     assert setup.metadata.tags == ["rlm-setup"]
     assert setup.metadata.jupyter.source_hidden
@@ -181,7 +181,7 @@ def test_metadata_says_what_the_run_was(story):
     about = story.notebook.metadata
     assert about.kernelspec == {"name": "rlm-local", "display_name": "RLM (local)", "language": "python"}
     assert about.language_info.name == "python"
-    assert (about.rlm["schema"], about.rlm.log, about.rlm.run) == (1, story.log.name, story.name)
+    assert (about.rlm["schema"], about.rlm.log, about.rlm.run) == (1, f"{story.name}.jsonl", story.name)
     assert (about.rlm.question, about.rlm.model, about.rlm.sub_model) == ("What is it?", "root", "sub")
     for one in codes(story.notebook):
         source = one.source.encode("utf-8", "surrogatepass")

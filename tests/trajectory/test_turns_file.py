@@ -185,7 +185,7 @@ def test_a_log_that_is_one_file_still_opens(tmp_path):
 def test_turns_without_their_record_are_refused_with_the_name_of_what_is_missing(tmp_path):
     run = record(tmp_path, ["FINAL(1)", "FINAL(1)"])
     run.log.unlink()
-    with pytest.raises(RecordingError, match=r"its record \(.events.jsonl\) beside it"):
+    with pytest.raises(RecordingError, match=rf"there is no record {run.log.name} beside it: put it back"):
         read_log(file_beside(run.log, TURNS))
 
 

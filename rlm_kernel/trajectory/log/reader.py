@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import clipping, jsonl, prompt_store, signature
-from rlm_kernel.trajectory.log.file_names import TURNS, record_beside, stem_of
+from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside, record_beside, stem_of
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.untrusted import json_text
 
@@ -48,10 +48,7 @@ class StoredContext:
     left_out: bool = False
 
 
-_KNOWN = (
-    "Give a log (.jsonl) that RLMLogger or `rlm run` wrote, with its record (.events.jsonl) beside it; logs of other "
-    "tools cannot be read."
-)
+_KNOWN = "Give a log (.jsonl) that RLMLogger or `rlm run` wrote; those of other tools cannot be read."
 _MAX_FIRST = 1 << 22
 _MAX_NOTEBOOK = 1 << 30
 _MAX_LINE = 1 << 28
@@ -161,8 +158,13 @@ def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         KeyError, TypeError, ValueError: a field is wrong.
-        RecordingError: a later version wrote it.
+        RecordingError: a later version wrote it, or it is not the first line of a record.
     """
+    if not {"log_schema", "model"} & line.keys():
+        raise RecordingError(
+            f"{log} holds only the turns of a run, and there is no record {file_beside(log, RECORD).name} beside it: put "
+            "it back. Logs of other tools have none, and cannot be read."
+        )
     schema = line.get("log_schema", jsonl.SCHEMA)
     if not isinstance(schema, int):
         raise TypeError("log_schema is not a number")
