@@ -162,8 +162,8 @@ def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
     """
     if not {"log_schema", "model"} & line.keys():
         raise RecordingError(
-            f"{log} holds only the turns of a run, and there is no record {file_beside(log, RECORD).name} beside it: put "
-            "it back. Logs of other tools have none, and cannot be read."
+            f"{log} holds only the turns of a run, and there is no record {file_beside(log, RECORD).name} beside it: "
+            "put it back. Logs of other tools have none, and cannot be read."
         )
     schema = line.get("log_schema", jsonl.SCHEMA)
     if not isinstance(schema, int):
