@@ -19,6 +19,7 @@ from rlm_kernel.errors import (
     TimeoutExceededError,
 )
 from rlm_kernel.provisioners.sandbox.walls import trouble
+from rlm_kernel.trajectory.log.file_names import stem_of
 
 LOOK = "I look.\n```repl\nprint(type(context).__name__, len(context))\n```"
 SECONDS = 2.5  # Ctrl-C ends within two; the rest is for a busy machine
@@ -139,7 +140,7 @@ def test_json_has_null_for_an_unknown_cost_and_names_the_log(asking, provider, r
     provider.script = [LOOK, "FINAL(1)"] * 2
     answer = json.loads(asking("q", "--json").stdout)
     (log,) = (rlm.folder / "rlm_logs").glob("*.events.jsonl")
-    assert (answer["cost"], rlm.folder / answer["log"]) == (None, log)
+    assert (answer["cost"], rlm.folder / answer["log"]) == (None, log.with_name(f"{stem_of(log)}.jsonl"))
     assert json.loads(asking("q", "--json", "--no-log").stdout)["log"] is None
 
 
@@ -364,7 +365,7 @@ def test_a_run_is_kept_as_log_and_notebook_unless_told_otherwise(asking, provide
     provider.script = [LOOK, "FINAL(1)"] * 3
     done = asking("q")
     (log,) = (rlm.folder / "rlm_logs").glob("*.events.jsonl")
-    assert f"The notebook of this run: rlm_logs/{log.stem}.ipynb" in done.stderr.decode()
+    assert f"The notebook of this run: rlm_logs/{notebook_beside(log).name}" in done.stderr.decode()
     assert notebook_beside(log).is_file()
     assert b"notebook" not in asking("q", "--no-log").stderr
     assert len(list((rlm.folder / "rlm_logs").glob("*.events.jsonl"))) == 1
