@@ -200,8 +200,7 @@ def test_turns_that_are_removed_during_the_run_are_written_again(tmp_path):
         return "FINAL(done)" if runs.turn(messages) == 3 else code("1")
 
     logger = RLMLogger(tmp_path, notebook=False)
-    with pytest.warns(RuntimeWarning, match="was removed during the run. It was written again and is complete"):
-        RLM(ScriptedLM(answer), logger=logger).completion("c", "q")
+    RLM(ScriptedLM(answer), logger=logger).completion("c", "q")
     assert len(opened(Path(logger.log_file_path))[1]) == 4
 
 

@@ -169,10 +169,7 @@ class LogWriter:
 
     def _restore(self, file: LineFile) -> None:
         """Write a file again if it was removed."""
-        if not file.restore():
-            return
-        if file is self._turns:
-            self._tell(f"{file.path} was removed during the run. It was written again and is complete.")
+        if not file.restore() or file is self._turns:  # the turns need no other files, so nothing is lost
             return
         self._tell(
             f"The log {file.path} was removed during the run. It was written again and is complete, but the earlier "
