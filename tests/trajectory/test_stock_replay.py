@@ -153,12 +153,12 @@ def equal_to_child(story, child, replayed):
 def test_a_missing_log_is_named_with_the_way_out(story, tmp_path):
     with pytest.raises(CellExecutionError) as raised:
         executed(story.notebook, tmp_path, rlm_dir="/not/here")
-    assert f"looked for {story.log.name} and {replay_code().name} in /not/here, " in str(raised.value)
+    assert f"looked for {f'{story.name}.jsonl'} and {replay_code().name} in /not/here, " in str(raised.value)
     assert "-p rlm_dir FOLDER" in str(raised.value)
     shutil.copy(story.log.parent / replay_code().name, tmp_path)
     with pytest.raises(CellExecutionError) as raised:
         executed(story.notebook, tmp_path, rlm_dir="/not/here")
-    assert f"/not/here/{story.log.name}" in str(raised.value)
+    assert f"/not/here/{f'{story.name}.jsonl'}" in str(raised.value)
     assert "-p rlm_dir FOLDER" in str(raised.value)
 
 
@@ -166,7 +166,7 @@ def test_missing_replay_code_is_named_and_an_export_writes_it_again(story, tmp_p
     folder = shutil.copytree(story.log.parent, tmp_path / "moved")
     log, code = folder / story.log.name, folder / replay_code().name
     code.unlink()
-    with pytest.raises(CellExecutionError, match=f"rlm export {log.name} -o NEW.ipynb") as raised:
+    with pytest.raises(CellExecutionError, match=f"rlm export {story.name}.jsonl -o NEW.ipynb") as raised:
         executed(story.notebook, folder, rlm_dir=str(folder))
     assert f"{code.name}, which replays this notebook, is not beside its log" in str(raised.value)
     (tmp_path / "out").mkdir()

@@ -234,6 +234,9 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
                     raise NotRecordedError(
                         f"{log}: line {number} is not JSON: it was altered. Put back the log."
                     ) from error
+    if lines and not {"log_schema", "model"} & lines[0].keys():
+        record = log.with_suffix(".events.jsonl").name
+        raise NotRecordedError(f"{log} holds only the turns of a run, whose log is missing: {record}. Put it back.")
     return lines
 
 
