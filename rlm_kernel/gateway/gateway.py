@@ -168,7 +168,7 @@ class Gateway:
         """Count a result and write it to the trail, before it leaves. `free`: it holds nothing of the repository."""
         content = json.dumps(result, ensure_ascii=False).encode()
         output = Output(tool.name, len(content), digest(content), reader)
-        with session.lock:
+        with session.counts:
             if free:
                 session.outputs.append(output)
             else:
