@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.atomic_files import write_whole
-from rlm_kernel.untrusted.json_text import read_file
+from rlm_kernel.untrusted.json_text import loads, read_file
 
 SERVER = "rlm"
 MAX_BYTES = 1 << 22
@@ -76,8 +77,12 @@ class Change:
             if self.before is not None:
                 number = next(n for n in range(1, 10_000) if not self._copy(n).exists())
                 copy = self._copy(number)
+                mode = stat.S_IMODE(self.path.stat().st_mode)
                 write_whole(copy, self.before.encode())
+                copy.chmod(mode)
             write_whole(self.path, self.after.encode())
+            if copy is not None:
+                self.path.chmod(mode)
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written ({error}).") from error
         return copy
@@ -101,7 +106,7 @@ def change_for(name: str, folder: Path, *, url: str | None, command: Sequence[st
     client = CLIENTS.get(name)
     if client is None:
         raise ConfigError(f"The client {name!r} is not known: give one of {', '.join(CLIENTS)}.")
-    path = folder / client.file
+    path = (folder / client.file).resolve()  # a link stays, and the diff names what is written
     before = _text(path)
     entry = _entry(client, url, command)
     content = _object(before, path, f"add this to {client.section!r} by hand:\n{json.dumps({SERVER: entry}, indent=2)}")
@@ -111,6 +116,8 @@ def change_for(name: str, folder: Path, *, url: str | None, command: Sequence[st
     servers[SERVER] = entry
     if url is not None and "${input:" in client.key:
         inputs = content.setdefault("inputs", [])
+        if not isinstance(inputs, list):
+            raise ConfigError(f"{path}: 'inputs' is not a list: correct it first.")
         if _VS_CODE_INPUT not in inputs:
             inputs.append(_VS_CODE_INPUT)
     return Change(path, before, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -122,6 +129,7 @@ def workspace(folder: Path, url: str) -> list[Change]:
     Raises:
         ConfigError: the folder holds something else.
     """
+    folder = folder.resolve()
     names = ("claude-code", "cursor", "vscode", "zed")
     changes = [change_for(name, folder, url=url, command=()) for name in names]
     ours = {change.path for change in changes} | {folder / "README.md"}
@@ -149,7 +157,7 @@ def _text(path: Path) -> str | None:
 
 def _object(text: str | None, path: Path, instead: str) -> dict[str, Any]:
     try:
-        content = json.loads(text or "{}")
+        content = loads(text or "{}")
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON without comments ({error}): {instead}") from None
     if not isinstance(content, dict):

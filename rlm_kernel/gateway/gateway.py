@@ -14,14 +14,14 @@ from typing import Any
 
 from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.gateway import arguments
+from rlm_kernel.gateway import arguments, limits
 from rlm_kernel.gateway.calls import Call, Progress, Services, canary_of, ignore_progress
 from rlm_kernel.gateway.completion import answer_task
 from rlm_kernel.gateway.execution import run_code
 from rlm_kernel.gateway.index import VERSION, Index
 from rlm_kernel.gateway.kernels import Kernels
 from rlm_kernel.gateway.models import Models
-from rlm_kernel.gateway.refusals import NotAllowedError, NotFoundError, RefusedError
+from rlm_kernel.gateway.refusals import LimitExceededError, NotAllowedError, NotFoundError, RefusedError
 from rlm_kernel.gateway.sessions import Output, Session, Sessions
 from rlm_kernel.gateway.tools import BY_NAME, SCOPES, TOOLS, Tool, describe_session
 from rlm_kernel.gateway.trail import Trail
@@ -69,6 +69,7 @@ class Gateway:
         self.sessions = Sessions()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._bytes = 0
+        self._runs = 0
 
     async def close(self) -> None:
         """End kernels, and close the files."""
@@ -126,7 +127,7 @@ class Gateway:
         if tool.name == "rlm.exec.run":
             result = await run_code(call, taken)
         elif tool.name == "rlm.complete":
-            result = await answer_task(call, taken, lambda reading: self._inner(reading, taken))
+            result = await self._complete(call, taken)
         else:
             result = await asyncio.to_thread(self._run, tool, call, taken)
         return self._seal(tool, session, call, result)
@@ -141,6 +142,15 @@ class Gateway:
         assert tool.run is not None
         with call.session.lock:
             return tool.run(call, taken)
+
+    async def _complete(self, call: Call, given: arguments.Complete) -> Result:
+        if self._runs >= limits.MAX_RUNS:
+            raise LimitExceededError(f"Too many runs of rlm.complete: {self._runs} >= {limits.MAX_RUNS}. Try later.")
+        self._runs += 1
+        try:
+            return await answer_task(call, given, lambda reading: self._inner(reading, given))
+        finally:
+            self._runs -= 1
 
     def _inner(self, reading: Call, given: arguments.Complete) -> Callable[[str, dict[str, Any]], Result]:
         """The function through which a run reads: the budgets are those of the session, and of the call."""
@@ -168,7 +178,7 @@ class Gateway:
         """Count a result and write it to the trail, before it leaves. `free`: it holds nothing of the repository."""
         content = json.dumps(result, ensure_ascii=False).encode()
         output = Output(tool.name, len(content), digest(content), reader)
-        with session.lock:
+        with session.counts:
             if free:
                 session.outputs.append(output)
             else:

@@ -63,6 +63,7 @@ class _Place:
     memory: int = 0
     kernel: Kernel | None = None
     end: asyncio.TimerHandle | None = None
+    is_starting: bool = False
     is_closed: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -128,17 +129,25 @@ class Kernels:
         if place.kernel is not None:
             await place.kernel.close()
         place.kernel = None
-        live = sum(other.kernel is not None for other in self._places.values())
+        live = sum(other.kernel is not None or other.is_starting for other in self._places.values())
         if live >= MAX_KERNELS:
             raise LimitExceededError(f"Too many sessions run code: {live} >= {MAX_KERNELS}. Close one.")
+        place.is_starting = True
         try:
-            place.kernel = await Kernel.open(in_container(f"{memory}m"), _NoModels())
-        except (RLMError, ImportError):
-            place.kernel = await _open_in_sandbox(f"{memory}m")
+            place.kernel = await _open(f"{memory}m")
+        finally:
+            place.is_starting = False
         place.memory = memory
         if place.is_closed:
             await place.kernel.close()
             raise NotFoundError("Session not found")
+
+
+async def _open(memory: str) -> Kernel:
+    try:
+        return await Kernel.open(in_container(memory), _NoModels())
+    except (RLMError, ImportError):
+        return await _open_in_sandbox(memory)
 
 
 async def _open_in_sandbox(memory: str) -> Kernel:

@@ -84,7 +84,12 @@ class Output:
 
 @dataclass
 class Session:
-    """A session of one caller. Handles are made from its secret, so those of another session are unknown here."""
+    """A session of one caller. Handles are made from its secret, so those of another session are unknown here.
+
+    Attributes:
+        lock: of the tool that runs. It is held for as long as a search takes, so only worker threads take it.
+        counts: of the results and budgets. It is held for a moment.
+    """
 
     owner: str
     config: Config
@@ -98,6 +103,7 @@ class Session:
     refusals: int = 0
     refusal_bytes: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    counts: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     _handles: OrderedDict[str, Parts | Chunk] = field(default_factory=OrderedDict, repr=False)
 

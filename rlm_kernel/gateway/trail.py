@@ -6,6 +6,7 @@ gateway that was killed is valid up to its last line.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import secrets
@@ -53,9 +54,13 @@ class Trail:
         """
         line = json.dumps({"time": datetime.now(UTC).isoformat(), **record}, ensure_ascii=True).encode()
         with self._lock:
-            signed = self._chain.signed(line) + b"\n"
-            if os.write(self._fd, signed) != len(signed):
-                raise OSError("the disk is full")
+            chain = copy.copy(self._chain)
+            signed = chain.signed(line) + b"\n"
+            size = os.fstat(self._fd).st_size
+            if (written := os.write(self._fd, signed)) != len(signed):
+                os.ftruncate(self._fd, size)  # the next line would continue this one
+                raise OSError(f"the disk is full: {written} of {len(signed)} bytes")
+            self._chain = chain
 
     def close(self) -> None:
         """Close the file."""

@@ -54,6 +54,7 @@ def test_nothing_is_written_without_consent(project, monkeypatch, capsys):
         ("{ // mine\n}", '"--repo-path"'),
         ("[]", "add this to 'mcpServers' by hand"),
         ('{"mcpServers": 1}', "correct it first"),
+        ('{"a":' * 50_000, "nested too deeply"),
     ],
 )
 def test_a_file_that_cannot_be_merged_is_left_and_the_way_by_hand_is_shown(project, content, words, capsys):
@@ -78,3 +79,25 @@ def test_a_folder_with_source_does_not_become_a_workspace(project, capsys):
     (project / "thin").mkdir()
     (project / "thin" / "main.py").touch()
     assert main(["gateway", "workspace", "thin", "--url", URL]) == 2
+
+
+def test_a_link_stays_and_its_file_keeps_its_permissions(project, tmp_path, capsys):
+    """The configuration of many people is a link into a folder of their own, and may hold tokens."""
+    real = tmp_path / "dotfiles" / "mcp.json"
+    real.parent.mkdir()
+    real.write_text('{"mcpServers": {"other": {"env": {"TOKEN": "x"}}}}')
+    real.chmod(0o600)
+    (project / ".mcp.json").symlink_to(real)
+    assert main(["gateway", "install", "claude-code"]) == 0
+    assert (project / ".mcp.json").readlink() == real
+    assert "rlm" in json.loads(real.read_text())["mcpServers"]
+    assert f"+++ {real}" in capsys.readouterr().err
+    (copy,) = real.parent.glob("*.before-rlm-1")
+    assert [path.stat().st_mode & 0o777 for path in (real, copy)] == [0o600, 0o600]
+
+
+def test_inputs_that_are_no_list_are_left(project, capsys):
+    (project / ".vscode").mkdir()
+    (project / ".vscode" / "mcp.json").write_text('{"inputs": {}}')
+    assert main(["gateway", "install", "vscode", "--url", URL]) == 2
+    assert "'inputs' is not a list" in capsys.readouterr().err

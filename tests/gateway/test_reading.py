@@ -453,3 +453,18 @@ async def test_the_canary_is_told_by_every_tool_that_gives_content(repository, t
     ):
         assert (await client.ok(tool, **given))["warning"].startswith("SECURITY WARNING")
     await gateway.close()
+
+
+async def test_a_file_that_becomes_a_link_after_it_was_listed_spoils_no_list(client, gateway, repository, monkeypatch):
+    read = gateway.services.tree.read_bytes
+
+    def swap(parts):
+        if parts == ("README.md",):
+            (repository / "README.md").unlink()
+            (repository / "README.md").symlink_to("/etc/passwd")
+        return read(parts)
+
+    monkeypatch.setattr(gateway.services.tree, "read_bytes", swap)
+    items = (await client.ok("rlm.fs.list", root=".", depth=1))["items"]
+    (readme,) = (item for item in items if item["path"] == "README.md")
+    assert readme["hash"] is None

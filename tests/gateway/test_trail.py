@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import resource
+import threading
 
 import pytest
 from gateway.session_client import OWNER
@@ -144,3 +147,41 @@ async def test_the_spans_of_a_report_are_what_the_files_hold(client, repository)
         lines = (repository / paths[span["file_handle"]]).read_text().split("\n")
         content = "\n".join(lines[span["start_line"] - 1 : span["end_line"]]).encode()[: span["bytes"]]
         assert digest(content) == span["content_hash"]
+
+
+@pytest.mark.parametrize("left", [0, 40])
+async def test_a_trail_verifies_after_a_disk_was_full_for_a_while(client, gateway, left):
+    """`left`: bytes that a file can still grow, so that no part or a part of the next line fits."""
+    handle = await client.handle("README.md")
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (gateway.trail.path.stat().st_size + left, most[1]))
+    try:
+        with pytest.raises(OSError, match="full|large"):
+            await client("rlm.span.read", file_handle=handle, start_line=1, end_line=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    await client.ok("rlm.span.read", file_handle=handle, start_line=1, end_line=1)
+    found = audit(gateway.trail.path)
+    assert (found.flaw, found.spans, found.is_cut) == (None, 1, False)
+
+
+async def test_a_session_is_closed_while_one_of_its_tools_still_runs(client, gateway):
+    """A result is counted in the event loop: it must not wait there for a long search of the same session."""
+    session, runs, may_end, ended = (
+        gateway.sessions.find(client.session, OWNER.name),
+        threading.Event(),
+        threading.Event(),
+        [],
+    )
+
+    def run():
+        with session.lock:
+            runs.set()
+            ended.append(may_end.wait(5))
+
+    running = asyncio.create_task(asyncio.to_thread(run))
+    await asyncio.to_thread(runs.wait)
+    await client.ok("rlm.session.close")
+    may_end.set()
+    await running
+    assert ended == [True]
