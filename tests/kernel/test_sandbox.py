@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners import cgroups
 from rlm_kernel.provisioners.kernelspecs import environment
-from rlm_kernel.provisioners.sandbox import walls
+from rlm_kernel.provisioners.sandbox import landlock, seccomp, walls
 
 ATTACKS = {
     "reads a file of the user": "open({secret!r}).read()",
@@ -46,10 +47,20 @@ ATTACKS = {
     "has a namespace of its own": "assert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "reads a user's terminal": "[open(f) for f in {terminals!r}][0]",
     "writes what others execute": "open(sys.executable, 'a')",
+    "sends a datagram": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 53))",
+    "connects by Multipath TCP": "socket.socket(proto=262).connect(('127.0.0.1', {port}))",
+    "sends with the opening of a connection": "socket.socket().sendto(b'x', 1 << 29, ('127.0.0.1', {port}))",
+    "talks to the hypervisor": "socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)",
+    "limits the host": "resource.prlimit({host}, resource.RLIMIT_CORE)",
+    "attaches memory of other programs": "assert ctypes.CDLL(None).shmget({memory}, 1, 0) >= 0",
+    "reads the user's keyring": "assert (libc := ctypes.CDLL(None)).syscall({search}, 10, -4, b'user', b'rlm', 0) > 0",
+    "watches a folder of the user": (
+        "libc = ctypes.CDLL(None); assert libc.inotify_add_watch(libc.inotify_init(), {secret!r}.encode(), 4095) > 0"
+    ),
+    "extends a file of the user": "os.setxattr({secret!r}, 'user.rlm', b'x')",
 }
 OF_BWRAP = {
     "connects to a socket file": "socket.socket(socket.AF_UNIX).connect({file!r})",
-    "sends a datagram": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 53))",
     "reads shared memory": "open('/dev/shm/' + {shared!r}).read()",
     "sees that a file exists": "os.stat({secret!r})",
     "sees other processes": "assert len([n for n in os.listdir('/proc') if n.isdigit()]) > 10",
@@ -109,7 +120,10 @@ def targets(tmp_path):
         file.bind(str(tmp_path / "s"))
         name.listen()
         file.listen()
+        memory = ctypes.CDLL(None).shmget(os.getpid(), 1, 0o1600)
         yield {
+            "memory": os.getpid(),
+            "search": seccomp.MISSING["keyctl"][os.uname().machine != "x86_64"],
             "secret": str(secret),
             "port": tcp.getsockname()[1],
             "abstract": "\0rlm-test",
@@ -119,6 +133,7 @@ def targets(tmp_path):
             "groups": [str(file) for name in GROUP_FILES for file in Path("/sys/fs/cgroup").glob(name)],
             "terminals": [terminal],
         }
+        ctypes.CDLL(None).shmctl(memory, 0, None)
 
 
 @contextlib.contextmanager
@@ -134,7 +149,7 @@ async def test_no_attack_reaches_anything(sandbox, targets, echo, fork):
     attacks = ATTACKS | (OF_BWRAP if sandbox == "bwrap" else {})
     got_through = []
     async with await Session.open(environment("local", {"sandbox": sandbox, "fork": fork}), echo) as session:
-        await session.run("import ctypes, os, socket, sys")
+        await session.run("import ctypes, os, resource, socket, sys")
         for name, code in attacks.items():
             if (await session.run(code.format(**targets))).status == "ok":
                 got_through.append(name)
@@ -158,6 +173,27 @@ async def test_landlock_leaves_open_what_the_documents_say(targets, echo):
         await session.run("import ctypes, os, socket")
         for name in open_doors:
             assert (await session.run(OF_BWRAP[name].format(**targets))).status == "ok", name
+
+
+@pytest.mark.usefixtures("landlock")
+async def test_modes_and_times_of_files_do_not_change_but_copies_can_be_made(tmp_path, echo):
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    secret.chmod(0o600)
+    before = secret.stat()
+    changes = f"[f({str(secret)!r}, *a) for f, a in ((os.chmod, (0o666,)), (os.utime, ((1, 1),)), (os.chown, (0, 0)))]"
+    copies = "import shutil; open('a', 'w').write('text'); shutil.copy2('a', 'b'); open('b').read()"
+    async with await Session.open(environment("local", {"sandbox": "landlock"}), echo) as session:
+        await session.run(f"import os; {changes}")
+        assert (await session.run(copies)).value == "'text'"
+        listening = await session.run("import socket; socket.socket().listen()")
+    assert secret.stat() == before
+    assert listening.error.name == "PermissionError"
+
+
+def test_landlock_without_scopes_is_no_sandbox(monkeypatch):
+    monkeypatch.setattr(landlock, "abi", lambda: 5)  # a cell could end the host by a signal
+    assert "Linux 6.12" in walls.trouble.__wrapped__("landlock")
 
 
 async def test_what_is_mounted_is_there(sandbox, tmp_path, echo):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.provisioners.mounts import Mount
 from rlm_kernel.provisioners.relay.host_end import source
-from rlm_kernel.provisioners.sandbox import landlock
+from rlm_kernel.provisioners.sandbox import landlock, seccomp
 
 Sandbox = Literal["bwrap", "landlock"]
 CHECK_SECONDS = 10
@@ -37,10 +37,12 @@ def trouble(sandbox: Sandbox) -> str:
     """Why this machine does not have a sandbox, and what to do; empty if it has it."""
     if sys.platform != "linux":
         return "it needs Linux: use environment='docker' here"
+    if not seccomp.is_known():
+        return "it needs an x86_64, aarch64 or riscv64 processor: use environment='docker' here"
     if sandbox == "landlock":
-        if landlock.abi() >= landlock.ABI_OF_TCP:
+        if landlock.abi() >= landlock.ABI_OF_SCOPES:
             return ""
-        return "the kernel of this system has no Landlock with TCP rules: it needs Linux 6.7 with lsm=landlock"
+        return "the kernel of this system has no Landlock with scopes: it needs Linux 6.12 with lsm=landlock"
     return _trouble_of_bwrap()
 
 
@@ -118,7 +120,8 @@ def confined(
         wall: dict[str, Any] = {**paths(python, directory, cwd, mounts)}
     else:
         wall = _bwrap(_shown(python, directory, cwd), directory, cwd, mounts)
-    sources = {"launcher": source("launcher.py"), "landlock": source("sandbox/landlock.py")}
+    names = ("launcher.py", "sandbox/landlock.py", "sandbox/seccomp.py")
+    sources = {Path(name).stem: source(name) for name in names}
     settings = json.dumps({**sources, **wall})
     return [python, "-P", "-c", source("sandbox/walled.py"), settings, *rest[rest.index("-m") + 2 :]]
 
