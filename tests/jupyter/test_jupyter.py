@@ -125,12 +125,6 @@ def test_a_token_of_another_type_is_refused_without_being_quoted():
     assert "123454321" not in str(caught.value)
 
 
-def test_a_missing_url_is_asked_for(monkeypatch):
-    monkeypatch.delenv("JUPYTER_SERVER_URL", raising=False)
-    with RLM(ScriptedLM(["FINAL(1)"]), environment="jupyter") as rlm, pytest.raises(ConfigError, match="'url'"):
-        rlm.completion("q")
-
-
 def test_no_token_is_in_a_log_or_a_notebook(jupyter_server, tmp_path):
     script = [CELL.format("print(len(context))\nllm_query('a')"), "A", CELL.format("FINAL('done')")]
     with RLM(
