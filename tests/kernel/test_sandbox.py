@@ -219,6 +219,14 @@ async def test_a_mount_has_another_name_with_bwrap_only(tmp_path, echo):
         await Session.open(environment("local", {**options, "sandbox": "landlock"}), echo)
 
 
+@pytest.mark.usefixtures("bwrap")
+async def test_a_mount_below_a_writable_one_is_read_only_in_any_order(tmp_path, echo):
+    (tmp_path / "in").mkdir()
+    mounts = {str(tmp_path / "in"): str(tmp_path / "in"), str(tmp_path): f"{tmp_path}:rw"}
+    async with await Session.open(environment("local", {"sandbox": "bwrap", "mounts": mounts}), echo) as session:
+        assert (await session.run(f"open({str(tmp_path / 'in' / 'new')!r}, 'w')")).status == "error"
+
+
 async def test_kernels_in_a_sandbox_come_from_the_pool_and_leave_nothing(sandbox, echo):
     async with await Session.open(environment("local", {"sandbox": sandbox, "pool": 1}), echo) as session:
         directory = Path((await session.run("import os; print(os.getcwd())")).stdout.strip()).parent

@@ -157,7 +157,7 @@ def _bwrap(shown: Sequence[str], directory: Path, cwd: Path, mounts: Iterable[Mo
             options += ["--ro-bind-try", path, path]
     for path in _READ_ONLY:
         options += ["--ro-bind-try", path, path]
-    for mount in mounts:
+    for mount in sorted(mounts, key=lambda mount: Path(mount.target).parts):  # a later one covers what is below it
         options += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.target]
     options += ["--bind", str(directory), str(directory), "--chdir", str(cwd)]
     return {"bwrap": [*options, "--setenv", "HOME", str(cwd), "--"]}
