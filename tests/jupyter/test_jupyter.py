@@ -98,7 +98,7 @@ async def test_the_server_going_away_for_good_is_reported(open_session, tmp_path
     ("options", "kind", "expected"),
     [
         ({"token": "wrong-token-1"}, ConfigError, r"does not accept the token.*JUPYTER_TOKEN"),
-        ({"kernel_name": "cobol"}, KernelError, r"kernel_name"),
+        ({"kernel_name": "cobol"}, ConfigError, r"no kernelspec 'cobol': set 'kernel_name' to one of .*'python3'"),
         ({"url": f"http://127.0.0.1:{free_port()}"}, KernelError, r"cannot be reached.*is the Jupyter server running"),
     ],
 )

@@ -55,11 +55,26 @@ class Server:
         """
         # Enterprise Gateway refuses requests without the name of a user.
         body = {"env": {"KERNEL_USERNAME": "rlm"}, **({} if name is None else {"name": name})}
-        answer = await self._request("POST", "/api/kernels", json=body)
+        try:
+            answer = await self._request("POST", "/api/kernels", json=body)
+        except KernelError:
+            if name is not None:
+                await self._check_name(name)
+            raise
         try:
             return str(answer["id"])
         except (TypeError, KeyError) as error:
             raise ConfigError(f"{self._url} is not a Jupyter server: its answer has no kernel id.") from error
+
+    async def _check_name(self, name: str) -> None:
+        """Raise `ConfigError` if the server lists its kernelspecs, and this one is not among them."""
+        try:
+            known = sorted((await self._request("GET", "/api/kernelspecs"))["kernelspecs"])
+        except (KernelError, ConfigError, TypeError, KeyError):
+            return
+        if name not in known:
+            names = self.without_token(", ".join(map(repr, known)))[:SHOWN_CHARACTERS]
+            raise ConfigError(f"{self._url} has no kernelspec {name!r}: set 'kernel_name' to one of {names}.")
 
     async def end_kernel(self, kernel: str) -> None:
         """End a kernel, if the server can be reached and has it."""
