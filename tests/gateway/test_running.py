@@ -223,3 +223,8 @@ async def test_runs_at_the_same_time_are_bounded(answering, monkeypatch):
     running.cancel()
     await asyncio.wait([running])
     assert "Too many runs" not in str(await client("rlm.complete", task="?"))
+
+
+async def test_an_answer_with_a_lone_surrogate_is_an_answer(answering):
+    client = await Client(answering("```repl\nprint(len(context))\nFINAL(chr(0xD800) + ' done')\n```")).begin(".")
+    assert (await client.ok("rlm.complete", task="?"))["answer"] == "? done"
