@@ -64,7 +64,7 @@ class Gateway:
         tree = Tree(root)
         name = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         index = Index(tree, data / f"index-{VERSION}-{name}.sqlite")
-        self.services = Services(tree, index, Kernels(), models or Models(), canary_of(tree))
+        self.services = Services(tree, index, Kernels(root), models or Models(), canary_of(tree))
         self.trail = Trail(data / "trail")
         self.sessions = Sessions()
         self._counts: Counter[tuple[str, str]] = Counter()
