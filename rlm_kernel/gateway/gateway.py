@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from rlm_kernel.gateway.tree import Tree, digest
 
 Result = dict[str, Any]
 
+MAX_SEARCHES = 4
+"""At the same time. They wait for the first index, and the other tools do not."""
 CANCELLED = "CANCELLED"
 """A code of the trail: nobody gets this refusal."""
 
@@ -64,17 +67,19 @@ class Gateway:
         tree = Tree(root)
         name = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         index = Index(tree, data / f"index-{VERSION}-{name}.sqlite")
-        self.services = Services(tree, index, Kernels(), models or Models(), canary_of(tree))
+        self.services = Services(tree, index, Kernels(root), models or Models(), canary_of(tree))
         self.trail = Trail(data / "trail")
         self.sessions = Sessions()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._bytes = 0
         self._runs = 0
+        self._searches = ThreadPoolExecutor(MAX_SEARCHES, "rlm-search")
 
     async def close(self) -> None:
         """End kernels, and close the files."""
         await self.services.kernels.close_all()
         await asyncio.to_thread(self.services.index.close)
+        self._searches.shutdown(wait=False)
         self.trail.close()
         self.services.tree.close()
 
@@ -129,7 +134,8 @@ class Gateway:
         elif tool.name == "rlm.complete":
             result = await self._complete(call, taken)
         else:
-            result = await asyncio.to_thread(self._run, tool, call, taken)
+            threads = self._searches if tool.name.startswith("rlm.search.") else None
+            result = await asyncio.get_running_loop().run_in_executor(threads, self._run, tool, call, taken)
         return self._seal(tool, session, call, result)
 
     async def _create(self, tool: Tool, given: arguments.SessionCreate, caller: Caller) -> Result:

@@ -100,6 +100,11 @@ def cut(text: str, max_bytes: int) -> str:
     return text.encode()[:max_bytes].decode("utf-8", "ignore")
 
 
+def sound(text: str) -> str:
+    """Text that UTF-8 can hold: code and models may give lone surrogates."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _content(call: Call, text: Text, span: Chunk, max_bytes: int, source: str) -> dict[str, Any]:
     """Lines of a file, as many as fit, and their provenance."""
     if span.start > max(len(text.lines), 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import resource
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ from rlm_kernel.gateway.tools import SCOPES
 
 MAX_BODY_BYTES = 1 << 20
 MAX_MCP_SESSIONS = 2000
+MAX_OPEN_FILES = 1 << 16
+"""Connections without a key are open files too; 1024, as most systems allow at first, are soon used up."""
 MAX_CREDENTIALS = 10_000
 """Whose rates are known. The one that was unused for the longest time is forgotten."""
 KEEP_ALIVE_SECONDS = 75
@@ -115,11 +118,19 @@ async def serve_http(gateway: Gateway, verifier: TokenVerifier, address: Address
     if address.host not in LOOPBACK and address.certificate is None:
         terminal.print_note("rlm: gateway: keys travel without TLS: use --tls-cert, or a proxy that has it")
     try:
+        _allow_open_files()
         await _Announced(_config(web_app(gateway, verifier, address), address)).serve()
     except (SystemExit, OverflowError) as error:  # the first is uvicorn's word for a port that is taken
         raise ConfigError(f"{address.host}:{address.port} cannot be used: choose another --host or --port.") from error
     finally:
         await gateway.close()
+
+
+def _allow_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _config(app: ASGIApp, address: Address) -> uvicorn.Config:

@@ -183,6 +183,13 @@ async def test_a_list_shows_neither_restricted_nor_ignored_files(client):
         "#.env#",
         ".credentials.json.swp",
         "secrets.yaml~",
+        "production.env",
+        ".env-prod",
+        ".env_local",
+        "\uff0eenv",
+        "server.pem.bak",
+        "server.key.old~",
+        "id_ed25519_sk",
     ],
 )
 def test_a_name_is_restricted_as_a_whole(name):
@@ -510,3 +517,10 @@ async def test_a_file_that_becomes_a_link_after_it_was_listed_spoils_no_list(cli
     items = (await client.ok("rlm.fs.list", root=".", depth=1))["items"]
     (readme,) = (item for item in items if item["path"] == "README.md")
     assert readme["hash"] is None
+
+
+@pytest.mark.parametrize("name", ["a\nb.txt", "a\x1b[31m.txt", "zero\u200bwidth.txt", "\u202etxt.exe"])
+async def test_a_name_that_is_not_listed_has_no_handle(client, repository, name):
+    (repository / name).write_text("x")
+    assert name not in {item.get("path") for item in (await client.ok("rlm.fs.list", root="."))["items"]}
+    assert "not printable" in await client.refused("rlm.fs.handle.create", file_path=name)

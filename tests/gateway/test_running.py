@@ -223,3 +223,17 @@ async def test_runs_at_the_same_time_are_bounded(answering, monkeypatch):
     running.cancel()
     await asyncio.wait([running])
     assert "Too many runs" not in str(await client("rlm.complete", task="?"))
+
+
+async def test_an_answer_with_a_lone_surrogate_is_an_answer(answering):
+    client = await Client(answering("```repl\nprint(len(context))\nFINAL(chr(0xD800) + ' done')\n```")).begin(".")
+    assert (await client.ok("rlm.complete", task="?"))["answer"] == "? done"
+
+
+async def test_code_does_not_run_in_a_sandbox_that_shows_the_repository(bwrap, client, repository, monkeypatch):
+    monkeypatch.setattr(kernels, "in_container", no_engine)
+    monkeypatch.setattr(cgroups, "limit_memory", lambda: True)
+    monkeypatch.setattr(walls, "_SYSTEM", (*walls._SYSTEM, str(repository)))  # as if it were in /opt
+    code = f"print(open({str(repository / 'README.md')!r}).read())"
+    assert "A repository about kernels" not in str(said := await client("rlm.exec.run", code=code))
+    assert said["error"] == kernels.UNAVAILABLE + kernels.SHOWN

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import ipaddress
 import json
 import os
+import resource
+import socket
 import ssl
 import subprocess
 
@@ -30,7 +33,7 @@ async def test_the_smoke_path_holds_over_both_transports(repository, tmp_path, t
     async with transport(repository, tmp_path, mode) as client:
         session = await smoke(client)
         await smoke(client, lambda name: name.replace(".", "_"))
-        listed = [str(resource.uri) for resource in (await client.list_resources()).resources]
+        listed = [str(one.uri) for one in (await client.list_resources()).resources]
         assert f"rlm://sessions/{session}" in listed
         state = json.loads((await client.read_resource(f"rlm://sessions/{session}")).contents[0].text)
         assert state["used"]["tool_calls"] == 4
@@ -228,3 +231,18 @@ async def test_200_clients_at_once_are_served_without_an_error_and_in_bounded_me
     finally:
         process.terminate()
         process.communicate(timeout=20)
+
+
+async def test_idle_connections_without_a_key_do_not_use_up_the_open_files(repository, tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, limit[1]))
+        try:
+            url = stack.enter_context(http_server(repository, tmp_path))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        where = httpx2.URL(url)
+        for _ in range(150):
+            stack.enter_context(socket.create_connection((where.host, where.port)))
+        async with httpx2.AsyncClient() as http:
+            assert (await http.get(url.replace("/mcp", "/health"))).status_code == 200

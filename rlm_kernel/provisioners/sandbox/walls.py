@@ -143,6 +143,11 @@ def paths(python: str, directory: Path, cwd: Path, mounts: Iterable[Mount]) -> d
     return {"read": read, "write": write}
 
 
+def shows(path: Path) -> bool:
+    """Whether every kernel in a sandbox can read a path, because it is below a folder of the system or of Python."""
+    return any(path.is_relative_to(shown) for shown in (*_SYSTEM, sys.prefix, sys.base_prefix))
+
+
 def _shown(python: str, directory: Path, cwd: Path) -> list[str]:
     shown = [*_SYSTEM, *_SETTINGS, *sorted({sys.prefix, sys.base_prefix, str(Path(python).parents[1])} - {"/"})]
     return shown if cwd.is_relative_to(directory) else [*shown, str(cwd)]
