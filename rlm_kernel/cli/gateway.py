@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rlm_kernel.gateway.client_files import Change
     from rlm_kernel.gateway.gateway import Gateway
     from rlm_kernel.gateway.models import Models
+    from rlm_kernel.gateway.trail import Audit
 
 NAME = "gateway"
 
@@ -151,10 +152,14 @@ def _audit(args: Namespace) -> int:
         raise ConfigError(f"There is no trail in {path}: give a file, or the folder `trail` of --data-dir.")
     audits = [audit(file) for file in files]
     for one in audits:
-        end = ", and a last line that is cut" if one.is_cut else ""
-        said = one.flaw or f"valid: {one.calls} calls, {one.spans} spans, {one.output_bytes:,} bytes left{end}"
-        terminal.print_result(f"{one.path}: {said}")
+        terminal.print_result(f"{one.path}: {one.flaw or _described(one)}")
     return exit_codes.DIFFERENT if any(one.flaw for one in audits) else exit_codes.OK
+
+
+def _described(one: Audit) -> str:
+    end = ", and a last line that is cut" if one.is_cut else ""
+    calls = f"{one.calls} calls, {one.refused} refused"
+    return f"valid: {calls}, {one.spans} spans, {one.output_bytes:,} bytes left{end}"
 
 
 def _install(args: Namespace) -> int:

@@ -49,7 +49,8 @@ CLIENTS = {
 TITLE = "# A workspace without source\n"
 README = f"""{TITLE}
 The repository is on another host. The agents of this editor read it through the RLM gateway at
-{{url}}, within limits. Set RLM_GATEWAY_API_KEY before you start the editor.
+{{url}}, within limits. For Claude Code and Cursor set RLM_GATEWAY_API_KEY before you start them.
+VS Code asks for the key. In Zed, replace YOUR_KEY in .zed/settings.json.
 """
 
 
