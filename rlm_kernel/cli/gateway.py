@@ -185,7 +185,7 @@ def _more_of_command(args: Namespace) -> list[str]:
 
 
 def _write(changes: Sequence[Change], *, yes: bool) -> None:
-    """Show the changes of files that are there, ask, keep copies, and write.
+    """Show the changes, ask, keep copies, and write. With `yes` nothing is asked, and new files are not shown.
 
     Raises:
         ConfigError: the answer was no, or a file cannot be written.
@@ -194,7 +194,8 @@ def _write(changes: Sequence[Change], *, yes: bool) -> None:
         if not change.diff:
             terminal.print_note(f"rlm: {change.path} is set up already")
             continue
-        terminal.print_note(change.diff.rstrip())
+        if not yes or change.before is not None:
+            terminal.print_note(change.diff.rstrip())
         if not (yes or terminal.confirm("write this file?")):
             raise ConfigError(f"{change.path} was not written: type y at the question (it reads stdin), or give --yes.")
         copy = change.apply()
