@@ -71,6 +71,10 @@ def check(args: Namespace) -> None:
         if _is_given(args, name):
             places = ", ".join(place for place, taken in _TAKEN.items() if name in taken)
             raise ConfigError(f"{_option(name)} has no effect on {what}: leave it out. It is for {places}.")
+    if what == "serve --mode http" and args.oauth_issuer is None and (args.url or args.oauth_audience):
+        raise ConfigError(
+            "--url and --oauth-audience have no effect without --oauth-issuer: give it, or leave them out."
+        )
     model = [name for name in MODEL[1:] if _is_given(args, name)]
     if model and not args.backend and not os.environ.get("RLM_BACKEND"):
         raise ConfigError(f"{_option(model[0])} needs --backend: give it, for example --backend openai.")

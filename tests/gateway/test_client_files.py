@@ -155,6 +155,7 @@ def test_the_options_of_the_gateway_are_in_the_entry(project, tmp_path, capsys):
         (["--repo-path", "/nonexist"], "is no folder"),
         (["--host", "0.0.0.0"], "--host has no effect on serve over stdio"),
         (["--key-file", "keys"], "It is for serve --mode http."),
+        (["--mode", "http", "--repo-path", ".", "--url", URL], "no effect without --oauth-issuer"),
         (["--mode", "http", "--repo-path", ".", "--port", "99999"], "--port must be 0 to 65535"),
         (["--backend", "openai", "--model", "m", "--data-dir", "../data"], "No API key for 'openai'"),
     ],
