@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rlm_kernel.untrusted.json_text import loads, read_file
 
 SERVER = "rlm"
 MAX_BYTES = 1 << 22
+_COPY = re.compile(r"\.before-rlm-\d+$")
 _VS_CODE_INPUT = {"type": "promptString", "id": "rlm-key", "description": "Key of the RLM gateway", "password": True}
 
 
@@ -44,11 +46,11 @@ CLIENTS = {
     "zed": Client(".zed/settings.json", "context_servers", "YOUR_KEY"),
 }
 
-README = """\
-# A workspace without source
-
+TITLE = "# A workspace without source\n"
+README = f"""{TITLE}
 The repository is on another host. The agents of this editor read it through the RLM gateway at
-{url}, within limits. Set RLM_GATEWAY_API_KEY before you start the editor.
+{{url}}, within limits. For Claude Code and Cursor set RLM_GATEWAY_API_KEY before you start them.
+VS Code asks for the key. In Zed, replace YOUR_KEY in .zed/settings.json.
 """
 
 
@@ -132,10 +134,19 @@ def workspace(folder: Path, url: str) -> list[Change]:
     folder = folder.resolve()
     names = ("claude-code", "cursor", "vscode", "zed")
     changes = [change_for(name, folder, url=url, command=()) for name in names]
-    ours = {change.path for change in changes} | {folder / "README.md"}
-    if folder.exists() and any(path.is_file() and path not in ours for path in folder.rglob("*")):
-        raise ConfigError(f"{folder} holds other files: give a new folder, which will hold configuration only.")
-    return [*changes, Change(folder / "README.md", None, README.format(url=url))]
+    readme = Change(folder / "README.md", _text(folder / "README.md"), README.format(url=url))
+    changes = [*changes, readme]
+    others = (path for path in sorted(folder.rglob("*")) if not _is_ours(path, [change.path for change in changes]))
+    foreign = readme.path if not (readme.before or TITLE).startswith(TITLE) else next(others, None)
+    if foreign is not None:
+        raise ConfigError(f"{foreign} is there: give a new folder, which will hold configuration only.")
+    return changes
+
+
+def _is_ours(path: Path, ours: Sequence[Path]) -> bool:
+    """Whether a workspace may hold it: its files, copies of them, and folders."""
+    is_folder = path.is_dir() and not path.is_symlink()
+    return is_folder or path in ours or path.with_name(_COPY.sub("", path.name)) in ours
 
 
 def _entry(client: Client, url: str | None, command: Sequence[str]) -> dict[str, Any]:
@@ -159,7 +170,9 @@ def _object(text: str | None, path: Path, instead: str) -> dict[str, Any]:
     try:
         content = loads(text or "{}")
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON without comments ({error}): {instead}") from None
+        raise ConfigError(
+            f"{path} is not JSON without comments ({error}): correct the file and run it again, or {instead}"
+        ) from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} does not hold an object: {instead}")
+        raise ConfigError(f"{path} does not hold an object: correct the file and run it again, or {instead}")
     return content

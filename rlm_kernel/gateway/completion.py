@@ -16,7 +16,7 @@ from typing import Any
 from rlm_kernel.api import RLM
 from rlm_kernel.errors import RLMError
 from rlm_kernel.gateway import arguments, limits
-from rlm_kernel.gateway.calls import CANARY_WARNING, Call, is_below
+from rlm_kernel.gateway.calls import CANARY_WARNING, NO_ROOTS, Call, is_below
 from rlm_kernel.gateway.models import Models
 from rlm_kernel.gateway.reading import sound
 from rlm_kernel.gateway.refusals import FailedError, LimitExceededError, NotAllowedError, UnavailableError
@@ -129,7 +129,7 @@ def _narrowed(call: Call, given: arguments.Complete) -> Call:
 def _first_root(call: Call) -> str:
     roots = call.roots or call.session.roots
     if not roots:
-        raise NotAllowedError("No allowed roots configured for session")
+        raise NotAllowedError(NO_ROOTS)
     return "/".join(roots[0]) or "."
 
 

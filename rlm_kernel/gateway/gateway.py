@@ -215,5 +215,5 @@ class Gateway:
 
 
 def _check_scope(tool: Tool, caller: Caller) -> None:
-    if tool.scope not in caller.scopes:
-        raise NotAllowedError(f"The key does not allow {tool.name}: it needs the scope {tool.scope!r}")
+    if not caller.scopes.intersection(tool.scopes):
+        raise NotAllowedError(f"The key does not allow {tool.name}: it needs the scope {' or '.join(tool.scopes)}")

@@ -65,7 +65,7 @@ class Tokens:
         self._oauth = oauth
         self._endpoint = endpoint
         self._keys = jwt.PyJWKClient(endpoint, timeout=SECONDS)
-        self._told_at = -float(SECONDS)
+        self._notes = _Notes()
         self._refused: OrderedDict[bytes, float] = OrderedDict()
         self._threads = ThreadPoolExecutor(MAX_DECODING, "rlm-tokens")
         self._room = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -88,7 +88,7 @@ class Tokens:
                 claims={"iss": self._oauth.issuer},
             )
         except _TROUBLE as error:
-            self._tell(f"{type(error).__name__}: {error}")
+            self._notes.print(f"a token was refused: {type(error).__name__}: {error}")
             return None
 
     def _decode(self, token: str) -> dict[str, Any]:
@@ -122,24 +122,32 @@ class Tokens:
         if claims["iss"] != self._oauth.issuer:
             raise jwt.InvalidIssuerError(f"the token is of {claims['iss']!r}")
 
-    def _tell(self, why: str) -> None:
-        """Say now and then, on one line, why tokens are refused: anyone can send any number of them, with any text."""
-        if time.monotonic() - self._told_at >= SECONDS:
-            self._told_at = time.monotonic()
-            terminal.print_note(f"rlm: gateway: a token was refused: {' '.join(why.split())[:MAX_WHY]}")
+
+class _Notes:
+    """Lines on stderr about what is refused, one in `SECONDS`: anyone can send any number of keys, with any text."""
+
+    def __init__(self) -> None:
+        self._printed_at = -float(SECONDS)
+
+    def print(self, why: str) -> None:
+        if time.monotonic() - self._printed_at >= SECONDS:
+            self._printed_at = time.monotonic()
+            terminal.print_note(f"rlm: gateway: {' '.join(why.split())[:MAX_WHY]}")
 
 
 class AnyOf:
-    """Accepts what one of several verifiers accepts."""
+    """Accepts what one of several verifiers accepts, and says on stderr that others were refused."""
 
     def __init__(self, verifiers: Sequence[TokenVerifier]) -> None:
         self._verifiers = verifiers
+        self._notes = _Notes()
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """The owner of a token, or None."""
         for verifier in self._verifiers:
             if found := await verifier.verify_token(token):
                 return found
+        self._notes.print("a request was refused (401): its key is not one of this gateway")
         return None
 
 

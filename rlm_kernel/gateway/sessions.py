@@ -15,6 +15,8 @@ from rlm_kernel.gateway import limits
 from rlm_kernel.gateway.refusals import LimitExceededError, NotFoundError
 from rlm_kernel.gateway.tree import Parts
 
+RENEW = "Create a new session with rlm.session.create."
+
 
 @dataclass(frozen=True)
 class Config:
@@ -130,7 +132,7 @@ class Session:
         """
         config = self.config
         if self.is_over:
-            raise LimitExceededError(f"Timeout exceeded: {self.age_ms}ms >= {config.timeout_ms}ms")
+            raise LimitExceededError(f"Timeout exceeded: {self.age_ms}ms >= {config.timeout_ms}ms. {RENEW}")
         if self.tool_calls >= config.max_tool_calls:
             raise LimitExceededError(f"Tool call budget exceeded: {self.tool_calls} >= {config.max_tool_calls}")
         if self.output_bytes >= config.max_output_bytes:

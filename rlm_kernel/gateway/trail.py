@@ -73,7 +73,8 @@ class Audit:
 
     Attributes:
         flaw: the first problem, or None.
-        calls: how many calls it records.
+        calls: how many calls it records, without those that were refused.
+        refused: how many were refused or cancelled.
         output_bytes: how many bytes left, those of refusals too.
         is_cut: whether its last line is incomplete: the gateway was killed while writing it.
     """
@@ -81,6 +82,7 @@ class Audit:
     path: Path
     flaw: str | None
     calls: int
+    refused: int
     spans: int
     output_bytes: int
     is_cut: bool
@@ -104,6 +106,7 @@ def audit(path: Path) -> Audit:
             break
         records.append(json.loads(line))
     calls = [record for record in records if record.get("kind") == "call"]
+    refused = sum(record.get("kind") == "refused" for record in records)
     spans = sum(len(call["spans"]) for call in calls)
     size = sum(record["bytes"] for record in records if "bytes" in record)
-    return Audit(path, flaw, len(calls), spans, size, bool(rest))
+    return Audit(path, flaw, len(calls), refused, spans, size, bool(rest))

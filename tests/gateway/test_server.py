@@ -99,6 +99,16 @@ def test_requests_without_the_key_or_of_another_page_are_refused(repository, tmp
         assert "rlm_gateway_sessions 0" in http.get(f"{home}/metrics", headers=bearer).text
 
 
+@pytest.mark.parametrize(
+    ("more", "shown", "warned"),
+    [([], "http://127.0.0.1:", True), (["--allow-host", "gateway.example"], "http://gateway.example:", False)],
+)
+def test_the_address_that_is_printed_is_answered(repository, tmp_path, capfd, more, shown, warned):
+    with http_server(repository, tmp_path, "--host", "0.0.0.0", *more) as url:
+        assert url.startswith(shown)
+    assert ("others get 421" in capfd.readouterr().err) == warned
+
+
 async def test_keys_have_scopes_and_change_without_a_restart(repository, tmp_path):
     keys = tmp_path / "keys"
     keys.touch(mode=0o600)

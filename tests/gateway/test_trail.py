@@ -10,6 +10,7 @@ import threading
 import pytest
 from gateway.session_client import OWNER
 
+from rlm_kernel.cli import main
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.gateway import kernels
 from rlm_kernel.gateway.gateway import Gateway
@@ -54,6 +55,13 @@ async def test_the_report_names_handles_and_the_trail_names_paths(client, gatewa
     assert "session.py" not in str(await client.ok("rlm.provenance.report", export_json=True))
     assert b"src/session.py" in gateway.trail.path.read_bytes()
     assert gateway.trail.path.stat().st_mode & 0o077 == 0
+
+
+async def test_an_audit_counts_calls_and_refusals(client, gateway, capsys):
+    await client.refused("rlm.fs.list", root="../x")
+    assert (audit(gateway.trail.path).calls, audit(gateway.trail.path).refused) == (2, 1)
+    assert main(["gateway", "audit", str(gateway.trail.path)]) == 0
+    assert "valid: 2 calls, 1 refused, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", ["alter", "remove", "add", "swap"])
