@@ -39,7 +39,7 @@ def in_container(memory: str) -> Environment:
 
 
 def in_sandbox(memory: str) -> Environment:
-    """A process in bubblewrap. Landlock is not enough: it leaves UDP open.
+    """A process in bubblewrap. Landlock is not enough: it leaves socket files open.
 
     Raises:
         UnavailableError: this host has no bubblewrap, or cannot limit its memory.
