@@ -234,7 +234,8 @@ async def test_200_clients_at_once_are_served_without_an_error_and_in_bounded_me
             await smoke(client)
 
     try:
-        await asyncio.gather(*(one() for _ in range(200)))
+        for _ in range(2):
+            await asyncio.gather(*(one() for _ in range(200)))
         first = memory().rss
         await asyncio.gather(*(one() for _ in range(200)))
         assert memory().rss < first * 1.25

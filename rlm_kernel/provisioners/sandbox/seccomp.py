@@ -1,6 +1,6 @@
 """Refuse system calls that no other wall covers. It runs as text, with the standard library only.
 
-Landlock does not know the modes, owners and times of files, limits and priorities of other processes, keyrings, System
+Landlock does not know the modes and owners of files, limits and priorities of other processes, keyrings, System
 V memory, watches of folders, and sockets but plain TCP. Namespaces do not cover sockets to the hypervisor.
 """
 
@@ -23,9 +23,9 @@ AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 DO_NOTHING = {
     "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
     "chown": (92, -1), "lchown": (94, -1), "fchown": (93, 55), "fchownat": (260, 54),
-    "utime": (132, -1), "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88),
 }  # fmt: skip
-"""They pretend to succeed: `shutil.copy` and tar use them for files of their own."""
+"""They pretend to succeed: `shutil.copy` and tar use them for files of their own. Calls that set times are not among
+them: `Path.touch` takes a success for a file that exists."""
 NOT_SUPPORTED = {
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
     "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "removexattrat": (466, 466),
