@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,10 @@ _EXTRAS = {
     "nbconvert": "notebooks",
     "nbdime": "notebooks",
     "papermill": "papermill",
+    "mcp": "mcp",
+    "google-re2": "mcp",
+    "pathspec": "mcp",
+    "aiohttp": "jupyter",
 }
 
 
@@ -70,10 +75,10 @@ def python() -> list[Check]:
 
 
 def packages() -> list[Check]:
-    """The packages a completion needs, and those of the extras."""
+    """The packages a completion needs, those of the extras, and the client of environment='ssh'."""
     required = [_package(name, f"pip install {name}", essential=True) for name in _REQUIRED]
     extras = [_package(name, f"pip install 'rlm-kernel[{extra}]'") for name, extra in _EXTRAS.items()]
-    return [*required, *extras, *_reference()]
+    return [*required, *extras, *_reference(), _ssh()]
 
 
 def kernels() -> list[Check]:
@@ -126,6 +131,12 @@ def _package(name: str, fix: str, *, essential: bool = False) -> Check:
     if (version := _version(name)) is not None:
         return Check("Packages", name, "ok", version, essential=essential)
     return Check("Packages", name, "broken" if essential else "absent", "not installed", fix, essential=essential)
+
+
+def _ssh() -> Check:
+    if (path := shutil.which("ssh")) is not None:
+        return Check("Packages", "ssh (client)", "ok", path)
+    return Check("Packages", "ssh (client)", "absent", "not installed", "install openssh-client")
 
 
 def _reference() -> list[Check]:

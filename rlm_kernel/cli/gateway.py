@@ -23,15 +23,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import terminal
-from rlm_kernel.cli import exit_codes, shared_options
+from rlm_kernel.cli import exit_codes, gateway_options
 from rlm_kernel.clients import options
 from rlm_kernel.errors import ConfigError, check_extra
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
 
+    from rlm_kernel.gateway.client_files import Change
     from rlm_kernel.gateway.gateway import Gateway
     from rlm_kernel.gateway.models import Models
+    from rlm_kernel.gateway.trail import Audit
 
 NAME = "gateway"
 
@@ -42,25 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     actions = {"serve": _serve, "audit": _audit, "install": _install, "workspace": _workspace}
     add("action", nargs="?", choices=actions, default="serve", metavar="ACTION", help="see above (default: serve)")
     add("target", nargs="?", metavar="TARGET", help="of the action")
-    add("--mode", choices=("stdio", "http"), default="stdio", help="the transport (default: %(default)s)")
-    add("--repo-path", type=Path, metavar="DIR", help="the repository (default over stdio: the working directory)")
-    add("--data-dir", type=Path, metavar="DIR", help="of trail and index, outside of the repository")
-    add("--url", metavar="URL", help="of a gateway over HTTP, as clients name it")
-    web = parser.add_argument_group("HTTP").add_argument
-    web("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    web("--port", type=int, default=8080, help="default: %(default)s; 0: any free port")
-    web("--api-key", metavar="KEY", help="every user of the machine can read it here: prefer RLM_GATEWAY_API_KEY")
-    web("--key-file", type=Path, metavar="FILE", help="keys, one a line; read again when it changes")
-    web("--oauth-issuer", metavar="URL", help="an authorization server (needs --url)")
-    web("--oauth-audience", metavar="NAME", help="what its tokens name as audience (default: --url)")
-    web("--allow-host", action="append", default=[], metavar="NAME", help="a Host that requests may name")
-    web("--allow-origin", action="append", default=[], metavar="URL", help="an Origin that requests may name")
-    web("--tls-cert", type=Path, metavar="FILE")
-    web("--tls-key", type=Path, metavar="FILE")
-    web("--rate", type=int, default=3000, metavar="N", help="requests per minute and key (default: %(default)s)")
-    shared_options.add_model(parser, "none: rlm.complete is refused")
-    add("--environment", default="docker", help="where code of rlm.complete runs (default: %(default)s)")
-    add("--prompts", choices=("large", "small"), help="the prompt profile of rlm.complete")
+    gateway_options.add_options(parser)
     parser.set_defaults(actions=actions)
 
 
@@ -74,6 +59,7 @@ def execute(args: Namespace) -> int:
         check_extra("The gateway", module, "mcp")
     if args.action == "serve" and args.target is not None:
         raise ConfigError("serve takes no TARGET: give the repository with --repo-path.")
+    gateway_options.check(args)
     code: int = args.actions[args.action](args)
     return code
 
@@ -83,8 +69,6 @@ def _serve(args: Namespace) -> int:
 
     if args.mode == "http" and args.repo_path is None:
         raise ConfigError("HTTP needs --repo-path: the repository to serve.")
-    if args.rate < 1:
-        raise ConfigError("--rate must be at least 1 request per minute.")
     verifiers = _verifiers(args) if args.mode == "http" else []
     gateway = Gateway(args.repo_path or Path.cwd(), args.data_dir or _data_folder(), _models(args))
     with suppress(KeyboardInterrupt):
@@ -93,7 +77,7 @@ def _serve(args: Namespace) -> int:
 
 
 async def _run(gateway: Gateway, args: Namespace, verifiers: list[Any]) -> None:
-    if args.mode == "stdio":
+    if args.mode != "http":
         from rlm_kernel.gateway.server import serve_stdio
 
         await serve_stdio(gateway)
@@ -104,8 +88,14 @@ async def _run(gateway: Gateway, args: Namespace, verifiers: list[Any]) -> None:
     oauth = _oauth(args)
     if oauth is not None:
         verifiers = [*verifiers, await discover(oauth)]
+    given = {name: getattr(args, name) for name in ("host", "port", "rate")}
     where = Address(
-        args.host, args.port, args.allow_host, args.allow_origin, args.tls_cert, args.tls_key, args.rate, oauth
+        **{name: value for name, value in given.items() if value is not None},
+        hosts=args.allow_host,
+        origins=args.allow_origin,
+        certificate=args.tls_cert,
+        certificate_key=args.tls_key,
+        oauth=oauth,
     )
     await serve_http(gateway, AnyOf(verifiers), where)
 
@@ -136,13 +126,15 @@ def _models(args: Namespace) -> Models:
     """The model of `rlm.complete`: of the options, or of RLM_BACKEND and RLM_MODEL_NAME."""
     from rlm_kernel.gateway.models import Models
 
-    backend = args.backend or os.environ.get("RLM_BACKEND") or ("openai" if shared_options.names_model(args) else None)
-    if backend is None:
+    backend = args.backend or os.environ.get("RLM_BACKEND")
+    if not backend:
         return Models()
     model = args.model or os.environ.get("RLM_MODEL_NAME")
     kwargs = options.backend_kwargs(backend, model, args.base_url, args.backend_kwarg)
     options.fetch(backend, kwargs)
-    return Models(backend, kwargs, args.environment, args.prompts)
+    models = Models(backend, kwargs, args.environment or Models.environment, args.prompts)
+    models.check()
+    return models
 
 
 def _data_folder() -> Path:
@@ -160,10 +152,14 @@ def _audit(args: Namespace) -> int:
         raise ConfigError(f"There is no trail in {path}: give a file, or the folder `trail` of --data-dir.")
     audits = [audit(file) for file in files]
     for one in audits:
-        end = ", and a last line that is cut" if one.is_cut else ""
-        said = one.flaw or f"valid: {one.calls} calls, {one.spans} spans, {one.output_bytes:,} bytes left{end}"
-        terminal.print_result(f"{one.path}: {said}")
+        terminal.print_result(f"{one.path}: {one.flaw or _described(one)}")
     return exit_codes.DIFFERENT if any(one.flaw for one in audits) else exit_codes.OK
+
+
+def _described(one: Audit) -> str:
+    end = ", and a last line that is cut" if one.is_cut else ""
+    calls = f"{one.calls} calls, {one.refused} refused"
+    return f"valid: {calls}, {one.spans} spans, {one.output_bytes:,} bytes left{end}"
 
 
 def _install(args: Namespace) -> int:
@@ -172,19 +168,40 @@ def _install(args: Namespace) -> int:
     if args.target is None:
         raise ConfigError(f"install needs a CLIENT: {', '.join(CLIENTS)}.")
     repository = str((args.repo_path or Path.cwd()).resolve())
-    command = [_program(), "gateway", "--repo-path", repository]
-    change = change_for(args.target, Path.cwd(), url=args.url, command=command)
-    if not change.diff:
-        terminal.print_note(f"rlm: {change.path} is set up already")
-        return exit_codes.OK
-    terminal.print_note(change.diff.rstrip())
-    if not terminal.confirm("write this file?"):
-        raise ConfigError("Nothing was written.")
-    copy = change.apply()
-    if copy is not None:
-        terminal.print_note(f"rlm: the file before is kept as {copy}")
-    terminal.print_result(str(change.path))
+    command = [_program(), "gateway", "--repo-path", repository, *_more_of_command(args)]
+    _write([change_for(args.target, Path.cwd(), url=args.url, command=command)], yes=args.yes)
     return exit_codes.OK
+
+
+def _more_of_command(args: Namespace) -> list[str]:
+    """The other options of the command that a client runs."""
+    if args.backend:
+        options.backend_kwargs(args.backend, args.model or os.environ.get("RLM_MODEL_NAME"), None, args.backend_kwarg)
+    single = {name: getattr(args, name) for name in gateway_options.MODEL if name != "backend_kwarg"}
+    single["data_dir"] = args.data_dir and args.data_dir.resolve()
+    pairs = [(name, value) for name, value in single.items() if value is not None]
+    pairs += [("backend_kwarg", value) for value in args.backend_kwarg]
+    return [f"--{name.replace('_', '-')}={value}" for name, value in pairs]
+
+
+def _write(changes: Sequence[Change], *, yes: bool) -> None:
+    """Show the changes, ask, keep copies, and write. With `yes` nothing is asked, and new files are not shown.
+
+    Raises:
+        ConfigError: the answer was no, or a file cannot be written.
+    """
+    for change in changes:
+        if not change.diff:
+            terminal.print_note(f"rlm: {change.path} is set up already")
+            continue
+        if not yes or change.before is not None:
+            terminal.print_note(change.diff.rstrip())
+        if not (yes or terminal.confirm("write this file?")):
+            raise ConfigError(f"{change.path} was not written: type y at the question (it reads stdin), or give --yes.")
+        copy = change.apply()
+        if copy is not None:
+            terminal.print_note(f"rlm: the file before is kept as {copy}")
+        terminal.print_result(str(change.path))
 
 
 def _program() -> str:
@@ -200,8 +217,7 @@ def _workspace(args: Namespace) -> int:
         raise ConfigError(
             "workspace needs a DIR and the gateway: rlm gateway workspace DIR --url https://HOST:8080/mcp"
         )
-    for change in workspace(Path(args.target), args.url):
-        if change.diff:
-            change.apply()
-        terminal.print_result(str(change.path))
+    changes = workspace(Path(args.target), args.url)
+    new = all(change.before is None for change in changes)
+    _write(changes, yes=new or args.yes)
     return exit_codes.OK

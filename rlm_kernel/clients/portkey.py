@@ -1,7 +1,6 @@
 """The `portkey` backend: the AI gateway, which has OpenAI's API and takes its settings as headers.
 
-The SDK retries if the gateway cannot be reached. If a provider is busy, the gateway retries, but only on request:
-`max_retries` requests it.
+OpenAI's SDK retries, also if a provider is busy. The gateway only does if a config asks it to.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ class PortkeyAdapter(OpenAIAdapter):
     Args:
         provider: the model's provider, if the name of the model does not contain it (as ``@provider/model`` does).
         virtual_key: the id of a provider's key that is stored in the gateway.
-        config: a config of the gateway, or its id. It then defines the gateway's retries.
+        config: a config of the gateway, or its id. Retries in it come on top of `max_retries`.
         custom_host: the provider's URL, if only the gateway can reach it.
         Authorization: the provider's key, for a gateway that stores none.
     """
@@ -39,13 +38,11 @@ class PortkeyAdapter(OpenAIAdapter):
         """Build an `AsyncOpenAI` with the headers of the gateway."""
         import openai
 
-        retry = {"retry": {"attempts": self.max_retries, "use_retry_after_header": True}} if self.max_retries else None
-        config = self.config or retry
         named = {
             "api-key": self.api_key,
             "provider": self.provider,
             "virtual-key": self.virtual_key,
-            "config": json.dumps(dict(config)) if isinstance(config, Mapping) else config,
+            "config": json.dumps(dict(self.config)) if isinstance(self.config, Mapping) else self.config,
             "custom-host": self.custom_host,
         }
         client: Any = super().open()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import Any
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.atomic_files import write_whole
-from rlm_kernel.untrusted.json_text import read_file
+from rlm_kernel.untrusted.json_text import loads, read_file
 
 SERVER = "rlm"
 MAX_BYTES = 1 << 22
+_COPY = re.compile(r"\.before-rlm-\d+$")
 _VS_CODE_INPUT = {"type": "promptString", "id": "rlm-key", "description": "Key of the RLM gateway", "password": True}
 
 
@@ -43,11 +46,11 @@ CLIENTS = {
     "zed": Client(".zed/settings.json", "context_servers", "YOUR_KEY"),
 }
 
-README = """\
-# A workspace without source
-
+TITLE = "# A workspace without source\n"
+README = f"""{TITLE}
 The repository is on another host. The agents of this editor read it through the RLM gateway at
-{url}, within limits. Set RLM_GATEWAY_API_KEY before you start the editor.
+{{url}}, within limits. For Claude Code and Cursor set RLM_GATEWAY_API_KEY before you start them.
+VS Code asks for the key. In Zed, replace YOUR_KEY in .zed/settings.json.
 """
 
 
@@ -76,8 +79,12 @@ class Change:
             if self.before is not None:
                 number = next(n for n in range(1, 10_000) if not self._copy(n).exists())
                 copy = self._copy(number)
+                mode = stat.S_IMODE(self.path.stat().st_mode)
                 write_whole(copy, self.before.encode())
+                copy.chmod(mode)
             write_whole(self.path, self.after.encode())
+            if copy is not None:
+                self.path.chmod(mode)
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written ({error}).") from error
         return copy
@@ -101,7 +108,7 @@ def change_for(name: str, folder: Path, *, url: str | None, command: Sequence[st
     client = CLIENTS.get(name)
     if client is None:
         raise ConfigError(f"The client {name!r} is not known: give one of {', '.join(CLIENTS)}.")
-    path = folder / client.file
+    path = (folder / client.file).resolve()  # a link stays, and the diff names what is written
     before = _text(path)
     entry = _entry(client, url, command)
     content = _object(before, path, f"add this to {client.section!r} by hand:\n{json.dumps({SERVER: entry}, indent=2)}")
@@ -111,6 +118,8 @@ def change_for(name: str, folder: Path, *, url: str | None, command: Sequence[st
     servers[SERVER] = entry
     if url is not None and "${input:" in client.key:
         inputs = content.setdefault("inputs", [])
+        if not isinstance(inputs, list):
+            raise ConfigError(f"{path}: 'inputs' is not a list: correct it first.")
         if _VS_CODE_INPUT not in inputs:
             inputs.append(_VS_CODE_INPUT)
     return Change(path, before, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -122,12 +131,22 @@ def workspace(folder: Path, url: str) -> list[Change]:
     Raises:
         ConfigError: the folder holds something else.
     """
+    folder = folder.resolve()
     names = ("claude-code", "cursor", "vscode", "zed")
     changes = [change_for(name, folder, url=url, command=()) for name in names]
-    ours = {change.path for change in changes} | {folder / "README.md"}
-    if folder.exists() and any(path.is_file() and path not in ours for path in folder.rglob("*")):
-        raise ConfigError(f"{folder} holds other files: give a new folder, which will hold configuration only.")
-    return [*changes, Change(folder / "README.md", None, README.format(url=url))]
+    readme = Change(folder / "README.md", _text(folder / "README.md"), README.format(url=url))
+    changes = [*changes, readme]
+    others = (path for path in sorted(folder.rglob("*")) if not _is_ours(path, [change.path for change in changes]))
+    foreign = readme.path if not (readme.before or TITLE).startswith(TITLE) else next(others, None)
+    if foreign is not None:
+        raise ConfigError(f"{foreign} is there: give a new folder, which will hold configuration only.")
+    return changes
+
+
+def _is_ours(path: Path, ours: Sequence[Path]) -> bool:
+    """Whether a workspace may hold it: its files, copies of them, and folders."""
+    is_folder = path.is_dir() and not path.is_symlink()
+    return is_folder or path in ours or path.with_name(_COPY.sub("", path.name)) in ours
 
 
 def _entry(client: Client, url: str | None, command: Sequence[str]) -> dict[str, Any]:
@@ -149,9 +168,11 @@ def _text(path: Path) -> str | None:
 
 def _object(text: str | None, path: Path, instead: str) -> dict[str, Any]:
     try:
-        content = json.loads(text or "{}")
+        content = loads(text or "{}")
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON without comments ({error}): {instead}") from None
+        raise ConfigError(
+            f"{path} is not JSON without comments ({error}): correct the file and run it again, or {instead}"
+        ) from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} does not hold an object: {instead}")
+        raise ConfigError(f"{path} does not hold an object: correct the file and run it again, or {instead}")
     return content

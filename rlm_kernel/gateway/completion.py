@@ -16,8 +16,9 @@ from typing import Any
 from rlm_kernel.api import RLM
 from rlm_kernel.errors import RLMError
 from rlm_kernel.gateway import arguments, limits
-from rlm_kernel.gateway.calls import CANARY_WARNING, Call, is_below
+from rlm_kernel.gateway.calls import CANARY_WARNING, NO_ROOTS, Call, is_below
 from rlm_kernel.gateway.models import Models
+from rlm_kernel.gateway.reading import sound
 from rlm_kernel.gateway.refusals import FailedError, LimitExceededError, NotAllowedError, UnavailableError
 from rlm_kernel.gateway.sessions import Span
 from rlm_kernel.gateway.tree import digest, parts_of
@@ -100,7 +101,7 @@ async def answer_task(call: Call, given: arguments.Complete, inner: Callable[[Ca
     completion = await _run(call, given, models, reader, context)
     spans = [span for span in call.session.spans[began:] if span.source_type in ("file", "chunk")]
     citations = await asyncio.to_thread(_citations, call, spans)
-    answer = clip_end(completion.response, call.session.config.max_output_bytes // 8)
+    answer = clip_end(sound(completion.response), call.session.config.max_output_bytes // 8)
     summary = answer[: limits.MAX_SUMMARY_CHARACTERS]
     share = len(citations) / len(spans) if spans else None
     return {
@@ -128,7 +129,7 @@ def _narrowed(call: Call, given: arguments.Complete) -> Call:
 def _first_root(call: Call) -> str:
     roots = call.roots or call.session.roots
     if not roots:
-        raise NotAllowedError("No allowed roots configured for session")
+        raise NotAllowedError(NO_ROOTS)
     return "/".join(roots[0]) or "."
 
 

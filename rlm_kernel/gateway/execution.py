@@ -7,7 +7,7 @@ from typing import Any
 from rlm_kernel.gateway import arguments, limits
 from rlm_kernel.gateway.calls import CANARY_WARNING, Call
 from rlm_kernel.gateway.kernels import MIN_MEMORY_MB
-from rlm_kernel.gateway.reading import cut
+from rlm_kernel.gateway.reading import cut, sound
 from rlm_kernel.gateway.refusals import FailedError, LimitExceededError
 from rlm_kernel.gateway.sessions import Span
 from rlm_kernel.gateway.tree import digest
@@ -32,9 +32,9 @@ async def run_code(call: Call, given: arguments.ExecRun) -> dict[str, Any]:
 
 
 def _result(call: Call, code: str, cell: CellResult) -> dict[str, Any]:
-    stdout = cut(_sound(cell.stdout + (cell.value or "")), limits.MAX_EXEC_OUTPUT_BYTES)
+    stdout = cut(sound(cell.stdout + (cell.value or "")), limits.MAX_EXEC_OUTPUT_BYTES)
     failure = "" if cell.error is None else f"{cell.error.name}: {cell.error.message}\n"
-    stderr = cut(_sound(cell.stderr + failure), limits.MAX_EXEC_OUTPUT_BYTES - len(stdout.encode()))
+    stderr = cut(sound(cell.stderr + failure), limits.MAX_EXEC_OUTPUT_BYTES - len(stdout.encode()))
     shown = (stdout + stderr).encode()
     code_hash = digest(code.encode())
     call.spans.append(Span("execution", code_hash, (), 0, 0, digest(shown), len(shown)))
@@ -47,8 +47,3 @@ def _result(call: Call, code: str, cell: CellResult) -> dict[str, Any]:
         "provenance": {"code_hash": code_hash, "inputs": [], "outputs": [digest(shown)]},
         "warning": CANARY_WARNING if call.has_canary(stdout + stderr) else None,
     }
-
-
-def _sound(text: str) -> str:
-    """Text that UTF-8 can hold."""
-    return text.encode("utf-8", "replace").decode()

@@ -8,20 +8,21 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.gateway import arguments
+from rlm_kernel.gateway import arguments, limits
 from rlm_kernel.gateway.calls import Call, Progress, Services, canary_of, ignore_progress
 from rlm_kernel.gateway.completion import answer_task
 from rlm_kernel.gateway.execution import run_code
 from rlm_kernel.gateway.index import VERSION, Index
 from rlm_kernel.gateway.kernels import Kernels
 from rlm_kernel.gateway.models import Models
-from rlm_kernel.gateway.refusals import NotAllowedError, NotFoundError, RefusedError
+from rlm_kernel.gateway.refusals import LimitExceededError, NotAllowedError, NotFoundError, RefusedError
 from rlm_kernel.gateway.sessions import Output, Session, Sessions
 from rlm_kernel.gateway.tools import BY_NAME, SCOPES, TOOLS, Tool, describe_session
 from rlm_kernel.gateway.trail import Trail
@@ -29,6 +30,8 @@ from rlm_kernel.gateway.tree import Tree, digest
 
 Result = dict[str, Any]
 
+MAX_SEARCHES = 4
+"""At the same time. They wait for the first index, and the other tools do not."""
 CANCELLED = "CANCELLED"
 """A code of the trail: nobody gets this refusal."""
 
@@ -64,16 +67,19 @@ class Gateway:
         tree = Tree(root)
         name = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         index = Index(tree, data / f"index-{VERSION}-{name}.sqlite")
-        self.services = Services(tree, index, Kernels(), models or Models(), canary_of(tree))
+        self.services = Services(tree, index, Kernels(root), models or Models(), canary_of(tree))
         self.trail = Trail(data / "trail")
         self.sessions = Sessions()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._bytes = 0
+        self._runs = 0
+        self._searches = ThreadPoolExecutor(MAX_SEARCHES, "rlm-search")
 
     async def close(self) -> None:
         """End kernels, and close the files."""
         await self.services.kernels.close_all()
         await asyncio.to_thread(self.services.index.close)
+        self._searches.shutdown(wait=False)
         self.trail.close()
         self.services.tree.close()
 
@@ -126,9 +132,10 @@ class Gateway:
         if tool.name == "rlm.exec.run":
             result = await run_code(call, taken)
         elif tool.name == "rlm.complete":
-            result = await answer_task(call, taken, lambda reading: self._inner(reading, taken))
+            result = await self._complete(call, taken)
         else:
-            result = await asyncio.to_thread(self._run, tool, call, taken)
+            threads = self._searches if tool.name.startswith("rlm.search.") else None
+            result = await asyncio.get_running_loop().run_in_executor(threads, self._run, tool, call, taken)
         return self._seal(tool, session, call, result)
 
     async def _create(self, tool: Tool, given: arguments.SessionCreate, caller: Caller) -> Result:
@@ -141,6 +148,15 @@ class Gateway:
         assert tool.run is not None
         with call.session.lock:
             return tool.run(call, taken)
+
+    async def _complete(self, call: Call, given: arguments.Complete) -> Result:
+        if self._runs >= limits.MAX_RUNS:
+            raise LimitExceededError(f"Too many runs of rlm.complete: {self._runs} >= {limits.MAX_RUNS}. Try later.")
+        self._runs += 1
+        try:
+            return await answer_task(call, given, lambda reading: self._inner(reading, given))
+        finally:
+            self._runs -= 1
 
     def _inner(self, reading: Call, given: arguments.Complete) -> Callable[[str, dict[str, Any]], Result]:
         """The function through which a run reads: the budgets are those of the session, and of the call."""
@@ -168,7 +184,7 @@ class Gateway:
         """Count a result and write it to the trail, before it leaves. `free`: it holds nothing of the repository."""
         content = json.dumps(result, ensure_ascii=False).encode()
         output = Output(tool.name, len(content), digest(content), reader)
-        with session.lock:
+        with session.counts:
             if free:
                 session.outputs.append(output)
             else:
@@ -199,5 +215,5 @@ class Gateway:
 
 
 def _check_scope(tool: Tool, caller: Caller) -> None:
-    if tool.scope not in caller.scopes:
-        raise NotAllowedError(f"The key does not allow {tool.name}: it needs the scope {tool.scope!r}")
+    if not caller.scopes.intersection(tool.scopes):
+        raise NotAllowedError(f"The key does not allow {tool.name}: it needs the scope {' or '.join(tool.scopes)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rlm_kernel._async import shielded
 from rlm_kernel.errors import KernelError, RLMError
@@ -28,6 +29,7 @@ UNAVAILABLE = (
     "install rlm-kernel[docker,mcp]), and "
 )
 NO_MEMORY_LIMIT = "bubblewrap cannot limit the memory of all processes together: it needs control groups"
+SHOWN = "bubblewrap shows the folder of the repository: move it out of /usr, /opt and the folders of Python"
 _FEW_PROCESSES = "import resource; resource.setrlimit(resource.RLIMIT_NPROC, (64, 64)); del resource"
 
 
@@ -37,7 +39,7 @@ def in_container(memory: str) -> Environment:
 
 
 def in_sandbox(memory: str) -> Environment:
-    """A process in bubblewrap. Landlock is not enough: it leaves UDP open.
+    """A process in bubblewrap. Landlock is not enough: it leaves socket files open.
 
     Raises:
         UnavailableError: this host has no bubblewrap, or cannot limit its memory.
@@ -63,14 +65,20 @@ class _Place:
     memory: int = 0
     kernel: Kernel | None = None
     end: asyncio.TimerHandle | None = None
+    is_starting: bool = False
     is_closed: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Kernels:
-    """The kernels of a gateway, by session. Use it in one event loop."""
+    """The kernels of a gateway, by session. Use it in one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        root: the repository, which no kernel may see.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._places: dict[str, _Place] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -128,17 +136,26 @@ class Kernels:
         if place.kernel is not None:
             await place.kernel.close()
         place.kernel = None
-        live = sum(other.kernel is not None for other in self._places.values())
+        live = sum(other.kernel is not None or other.is_starting for other in self._places.values())
         if live >= MAX_KERNELS:
             raise LimitExceededError(f"Too many sessions run code: {live} >= {MAX_KERNELS}. Close one.")
+        place.is_starting = True
         try:
-            place.kernel = await Kernel.open(in_container(f"{memory}m"), _NoModels())
-        except (RLMError, ImportError):
-            place.kernel = await _open_in_sandbox(f"{memory}m")
+            place.kernel = await self._open(f"{memory}m")
+        finally:
+            place.is_starting = False
         place.memory = memory
         if place.is_closed:
             await place.kernel.close()
             raise NotFoundError("Session not found")
+
+    async def _open(self, memory: str) -> Kernel:
+        try:
+            return await Kernel.open(in_container(memory), _NoModels())
+        except (RLMError, ImportError):
+            if walls.shows(self._root):
+                raise UnavailableError(UNAVAILABLE + SHOWN) from None
+            return await _open_in_sandbox(memory)
 
 
 async def _open_in_sandbox(memory: str) -> Kernel:

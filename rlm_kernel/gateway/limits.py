@@ -27,6 +27,8 @@ MAX_EXEC_MEMORY_MB = 256
 MAX_EXEC_OUTPUT_BYTES = 1 << 20
 MAX_TASK_CHARACTERS = 100_000
 MAX_COMPLETE_ITERATIONS = 10
+MAX_RUNS = 8
+"""Of `complete` at the same time, in one gateway: each has a kernel."""
 MAX_SUMMARY_CHARACTERS = 2000
 
 MAX_SESSIONS = 1000

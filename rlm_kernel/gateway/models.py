@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlm_kernel.api import RLM
+
 
 @dataclass(frozen=True)
 class Models:
@@ -20,3 +22,17 @@ class Models:
     environment: str = "docker"
     prompts: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Make what `rlm.complete` makes for each call, so that a mistake ends the start.
+
+        Raises:
+            ConfigError: a key, an argument, a package or the environment is missing or wrong.
+        """
+        RLM(
+            backend=self.backend,
+            backend_kwargs=self.backend_kwargs,
+            environment=self.environment,
+            prompts=self.prompts,
+            **self.options,
+        )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import ssl
+import time
+from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +24,15 @@ from rlm_kernel.gateway.tools import SCOPES
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 REQUIRED = ["exp", "iss", "aud", "sub"]
 SECONDS = 10
+MAX_CONNECTIONS = 10
+"""To the introspection endpoint: a flood of tokens waits here, and does not reach the server all at once."""
+REFUSED_SECONDS = 30
+"""A token that is not active is not asked about again for so long."""
+MAX_REFUSED = 10_000
+"""Of these tokens. The oldest is forgotten."""
+MAX_DECODING = 4
+"""Threads that verify JWTs. They wait while the server gives no keys, and the threads of tools do not."""
+MAX_WHY = 300
 _TROUBLE = (jwt.PyJWTError, httpx2.HTTPError, OSError, TypeError, ValueError)
 
 
@@ -51,14 +65,19 @@ class Tokens:
         self._oauth = oauth
         self._endpoint = endpoint
         self._keys = jwt.PyJWKClient(endpoint, timeout=SECONDS)
-        self._told = ""
+        self._notes = _Notes()
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
+        self._threads = ThreadPoolExecutor(MAX_DECODING, "rlm-tokens")
+        self._room = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._ssl = ssl.create_default_context()  # slow to make
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """The owner of a token that was issued for the gateway and is valid, or None."""
         try:
-            claims = await (
-                asyncio.to_thread(self._decode, token) if self._oauth.credentials is None else self._ask(token)
-            )
+            if self._oauth.credentials is None:
+                claims = await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, token)
+            else:
+                claims = await self._ask(token)
             self._check(claims)
             return AccessToken(
                 token="",
@@ -69,7 +88,7 @@ class Tokens:
                 claims={"iss": self._oauth.issuer},
             )
         except _TROUBLE as error:
-            self._tell(f"{type(error).__name__}: {error}")
+            self._notes.print(f"a token was refused: {type(error).__name__}: {error}")
             return None
 
     def _decode(self, token: str) -> dict[str, Any]:
@@ -78,10 +97,18 @@ class Tokens:
         return claims
 
     async def _ask(self, token: str) -> dict[str, Any]:
+        known = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        if time.monotonic() - self._refused.get(known, -float(REFUSED_SECONDS)) < REFUSED_SECONDS:
+            raise jwt.InvalidTokenError("the token is not active")
         form = {"token": token, "token_type_hint": "access_token"}
-        async with httpx2.AsyncClient(timeout=SECONDS, auth=self._oauth.credentials) as http:
+        http = httpx2.AsyncClient(timeout=SECONDS, auth=self._oauth.credentials, verify=self._ssl)
+        async with asyncio.timeout(SECONDS), self._room, http:
             reply = (await http.post(self._endpoint, data=form)).raise_for_status().json()
         if not isinstance(reply, dict) or reply.get("active") is not True:
+            self._refused[known] = time.monotonic()
+            self._refused.move_to_end(known)
+            if len(self._refused) > MAX_REFUSED:
+                self._refused.popitem(last=False)
             raise jwt.InvalidTokenError("the token is not active")
         return {"iss": self._oauth.issuer, **reply}
 
@@ -95,24 +122,32 @@ class Tokens:
         if claims["iss"] != self._oauth.issuer:
             raise jwt.InvalidIssuerError(f"the token is of {claims['iss']!r}")
 
-    def _tell(self, why: str) -> None:
-        """Say once why tokens are refused: clients with a wrong set-up ask again and again."""
-        if why != self._told:
-            self._told = why
-            terminal.print_note(f"rlm: gateway: a token was refused: {why}")
+
+class _Notes:
+    """Lines on stderr about what is refused, one in `SECONDS`: anyone can send any number of keys, with any text."""
+
+    def __init__(self) -> None:
+        self._printed_at = -float(SECONDS)
+
+    def print(self, why: str) -> None:
+        if time.monotonic() - self._printed_at >= SECONDS:
+            self._printed_at = time.monotonic()
+            terminal.print_note(f"rlm: gateway: {' '.join(why.split())[:MAX_WHY]}")
 
 
 class AnyOf:
-    """Accepts what one of several verifiers accepts."""
+    """Accepts what one of several verifiers accepts, and says on stderr that others were refused."""
 
     def __init__(self, verifiers: Sequence[TokenVerifier]) -> None:
         self._verifiers = verifiers
+        self._notes = _Notes()
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """The owner of a token, or None."""
         for verifier in self._verifiers:
             if found := await verifier.verify_token(token):
                 return found
+        self._notes.print("a request was refused (401): its key is not one of this gateway")
         return None
 
 

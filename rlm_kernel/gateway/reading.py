@@ -10,7 +10,7 @@ from pathspec import GitIgnoreSpec
 
 from rlm_kernel.gateway import arguments, limits
 from rlm_kernel.gateway.calls import Call
-from rlm_kernel.gateway.refusals import LimitExceededError, NotFoundError, NotReadableError, RefusedError
+from rlm_kernel.gateway.refusals import LimitExceededError, NotFoundError, RefusedError
 from rlm_kernel.gateway.sessions import Chunk, Span
 from rlm_kernel.gateway.tree import NO_PATTERN, Entry, Parts, Text, digest, parts_of
 
@@ -100,6 +100,11 @@ def cut(text: str, max_bytes: int) -> str:
     return text.encode()[:max_bytes].decode("utf-8", "ignore")
 
 
+def sound(text: str) -> str:
+    """Text that UTF-8 can hold: code and models may give lone surrogates."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _content(call: Call, text: Text, span: Chunk, max_bytes: int, source: str) -> dict[str, Any]:
     """Lines of a file, as many as fit, and their provenance."""
     if span.start > max(len(text.lines), 1):
@@ -173,7 +178,7 @@ class _Hashes:
             try:
                 raw = self._call.tree.read_bytes(entry.parts)
                 hashed = digest(raw)
-            except (NotFoundError, NotReadableError):  # removed since it was listed, or too large
+            except RefusedError:  # removed or replaced since it was listed, or too large
                 hashed = None
         handle = self._call.session.file_handle(entry.parts)
         about = {"path": entry.path, "file_handle": handle, "size": size, "hash": hashed}

@@ -72,13 +72,13 @@ class _Handlers:
 
     async def list_tools(self, _: Context, __: mcp.PaginatedRequestParams | None) -> mcp.ListToolsResult:
         scopes = _caller().scopes
-        tools = [tool for tool in TOOLS.values() if tool.scope in scopes]
+        tools = [tool for tool in TOOLS.values() if scopes.intersection(tool.scopes)]
         return mcp.ListToolsResult(tools=[_described(tool, name) for tool in tools for name in (tool.name, tool.alias)])
 
     async def call_tool(self, context: Context, asked: mcp.CallToolRequestParams) -> mcp.CallToolResult:
         progress = context.session.report_progress
         tool = BY_NAME.get(asked.name)
-        async with _ticking(progress) if tool is not None and tool.scope == "exec" else contextlib.nullcontext():
+        async with _ticking(progress) if tool is not None and tool.name == "rlm.exec.run" else contextlib.nullcontext():
             result = await self._gateway.call(asked.name, asked.arguments or {}, _caller(), progress)
         text = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
         content: list[Any] = [mcp.TextContent(type="text", text=text)]
@@ -146,7 +146,7 @@ async def _ticking(progress: Progress) -> AsyncIterator[None]:
 
 def _described(tool: Tool, name: str) -> mcp.Tool:
     hints = mcp.ToolAnnotations(
-        read_only_hint=tool.reads_only, destructive_hint=tool.destroys, open_world_hint=tool.scope == "complete"
+        read_only_hint=tool.reads_only, destructive_hint=tool.destroys, open_world_hint=tool.name == "rlm.complete"
     )
     return mcp.Tool(
         name=name,

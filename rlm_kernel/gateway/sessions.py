@@ -15,6 +15,8 @@ from rlm_kernel.gateway import limits
 from rlm_kernel.gateway.refusals import LimitExceededError, NotFoundError
 from rlm_kernel.gateway.tree import Parts
 
+RENEW = "Create a new session with rlm.session.create."
+
 
 @dataclass(frozen=True)
 class Config:
@@ -84,7 +86,12 @@ class Output:
 
 @dataclass
 class Session:
-    """A session of one caller. Handles are made from its secret, so those of another session are unknown here."""
+    """A session of one caller. Handles are made from its secret, so those of another session are unknown here.
+
+    Attributes:
+        lock: of the tool that runs. It is held for as long as a search takes, so only worker threads take it.
+        counts: of the results and budgets. It is held for a moment.
+    """
 
     owner: str
     config: Config
@@ -98,6 +105,7 @@ class Session:
     refusals: int = 0
     refusal_bytes: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    counts: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     _handles: OrderedDict[str, Parts | Chunk] = field(default_factory=OrderedDict, repr=False)
 
@@ -124,7 +132,7 @@ class Session:
         """
         config = self.config
         if self.is_over:
-            raise LimitExceededError(f"Timeout exceeded: {self.age_ms}ms >= {config.timeout_ms}ms")
+            raise LimitExceededError(f"Timeout exceeded: {self.age_ms}ms >= {config.timeout_ms}ms. {RENEW}")
         if self.tool_calls >= config.max_tool_calls:
             raise LimitExceededError(f"Tool call budget exceeded: {self.tool_calls} >= {config.max_tool_calls}")
         if self.output_bytes >= config.max_output_bytes:

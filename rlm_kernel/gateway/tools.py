@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,6 +16,8 @@ from rlm_kernel.gateway import arguments, reading, results, searching
 from rlm_kernel.gateway.calls import Call
 from rlm_kernel.gateway.sessions import Session
 
+SCOPES = ("read", "exec", "complete")
+
 
 @dataclass(frozen=True)
 class Tool:
@@ -23,7 +25,7 @@ class Tool:
 
     Attributes:
         run: takes the call and its arguments, and gives the result. None: the gateway runs it itself.
-        scope: what a key must allow: `read`, `exec` or `complete`.
+        scopes: a key must have one of them.
     """
 
     name: str
@@ -31,7 +33,7 @@ class Tool:
     takes: type[arguments.Arguments]
     gives: Any
     run: Callable[[Call, Any], dict[str, Any]] | None = None
-    scope: str = "read"
+    scopes: Sequence[str] = ("read",)
     reads_only: bool = True
     destroys: bool = False
 
@@ -88,6 +90,7 @@ _ALL = (
         "Begin a session, which has budgets for calls, output and time. Every other tool needs its session_id.",
         arguments.SessionCreate,
         results.Created,
+        scopes=SCOPES,
         reads_only=False,
     ),
     Tool(
@@ -95,6 +98,7 @@ _ALL = (
         "End a session. Its handles, and the variables of exec.run, are gone.",
         arguments.InSession,
         results.Done,
+        scopes=SCOPES,
         reads_only=False,
         destroys=True,
     ),
@@ -104,6 +108,7 @@ _ALL = (
         arguments.RootsSet,
         results.Roots,
         reading.set_roots,
+        scopes=("read", "complete"),
         reads_only=False,
     ),
     Tool(
@@ -167,7 +172,7 @@ _ALL = (
         "Run Python in a kernel without a network and without the repository. Variables stay for the session.",
         arguments.ExecRun,
         results.Execution,
-        scope="exec",
+        scopes=("exec",),
         reads_only=False,
         destroys=True,
     ),
@@ -176,7 +181,7 @@ _ALL = (
         "Have a recursive language model answer a task about the repository, with citations of what it read.",
         arguments.Complete,
         results.Completion,
-        scope="complete",
+        scopes=("complete",),
         reads_only=False,
     ),
     Tool(
@@ -185,9 +190,9 @@ _ALL = (
         arguments.Report,
         results.Report,
         report,
+        scopes=SCOPES,
     ),
 )
 
 TOOLS = {tool.name: tool for tool in _ALL}
 BY_NAME = TOOLS | {tool.alias: tool for tool in _ALL}
-SCOPES = ("read", "exec", "complete")

@@ -6,6 +6,7 @@ gateway that was killed is valid up to its last line.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import secrets
@@ -53,9 +54,13 @@ class Trail:
         """
         line = json.dumps({"time": datetime.now(UTC).isoformat(), **record}, ensure_ascii=True).encode()
         with self._lock:
-            signed = self._chain.signed(line) + b"\n"
-            if os.write(self._fd, signed) != len(signed):
-                raise OSError("the disk is full")
+            chain = copy.copy(self._chain)
+            signed = chain.signed(line) + b"\n"
+            size = os.fstat(self._fd).st_size
+            if (written := os.write(self._fd, signed)) != len(signed):
+                os.ftruncate(self._fd, size)  # the next line would continue this one
+                raise OSError(f"the disk is full: {written} of {len(signed)} bytes")
+            self._chain = chain
 
     def close(self) -> None:
         """Close the file."""
@@ -68,7 +73,8 @@ class Audit:
 
     Attributes:
         flaw: the first problem, or None.
-        calls: how many calls it records.
+        calls: how many calls it records, without those that were refused.
+        refused: how many were refused or cancelled.
         output_bytes: how many bytes left, those of refusals too.
         is_cut: whether its last line is incomplete: the gateway was killed while writing it.
     """
@@ -76,6 +82,7 @@ class Audit:
     path: Path
     flaw: str | None
     calls: int
+    refused: int
     spans: int
     output_bytes: int
     is_cut: bool
@@ -99,6 +106,7 @@ def audit(path: Path) -> Audit:
             break
         records.append(json.loads(line))
     calls = [record for record in records if record.get("kind") == "call"]
+    refused = sum(record.get("kind") == "refused" for record in records)
     spans = sum(len(call["spans"]) for call in calls)
     size = sum(record["bytes"] for record in records if "bytes" in record)
-    return Audit(path, flaw, len(calls), spans, size, bool(rest))
+    return Audit(path, flaw, len(calls), refused, spans, size, bool(rest))

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import stat
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,16 +34,17 @@ NO_PATTERN = (ValueError, re.error, re2.error)
 RESTRICTED = frozenset(
     ".git .hg .svn __pycache__ .venv venv env node_modules .pytest_cache .env secrets credentials .secret .secrets"
     " .ssh .aws .gnupg .docker .kube .netrc .npmrc .pypirc .pgpass .htpasswd .envrc .vault-token .git-credentials"
-    " id_rsa id_dsa id_ecdsa id_ed25519".split()
+    " id_rsa id_dsa id_ecdsa id_ed25519 id_ecdsa_sk id_ed25519_sk".split()
 )
 """Names that are never listed or read, whatever their extension is: `.env` and `.env.local`, but not `environments`."""
 
-RESTRICTED_ENDINGS = (".pem", ".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx")
+RESTRICTED_ENDINGS = (".env", ".pem", ".key", ".ppk", ".p12", ".pfx", ".jks", ".keystore", ".kdbx")
 
 MAX_DEPTH = 100
 _MAX_RULES_BYTES = 1 << 20
 _MAX_RULES = 4096
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+_COPY = re.compile(r"(\.(bak|backup|old|orig|save|swp|tmp))+$")
 _NOT_PLAIN = "Access denied: links, hard links and devices are not read"
 _NOT_FOUND = "File not found: the path names no file that can be read"
 
@@ -177,7 +179,7 @@ class Tree:
     def _entry(self, fd: int, rules: _Rules, parts: Parts) -> Entry | None:
         """What a name stands for, or None if it is not shown."""
         name = parts[-1]
-        if is_restricted(name) or not name.isprintable() or not _is_unicode(name):
+        if is_restricted(name) or not name.isprintable():
             return None
         try:
             about = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -273,8 +275,8 @@ def parts_of(path: str) -> Parts:
     """
     if len(path) > MAX_PATH_CHARACTERS:
         raise RefusedError(f"Path too long: {len(path)} > {MAX_PATH_CHARACTERS} characters")
-    if "\0" in path or not _is_unicode(path):
-        raise RefusedError("The path holds characters that no path can hold")
+    if not path.isprintable():  # which are not listed either
+        raise RefusedError("The path holds control characters, or others that are not printable")
     if path.startswith(("/", "~")) or "\\" in path:
         raise NotAllowedError("The path is absolute: give it relative to the repository, with '/' between names")
     names = tuple(name for name in path.split("/") if name not in ("", "."))
@@ -289,10 +291,11 @@ def parts_of(path: str) -> Parts:
 
 def is_restricted(name: str) -> bool:
     """Whether files and folders of this name are never shown. An editor's copies of a file count as the file."""
-    folded = name.casefold().strip("~# ").rstrip(". ")
+    folded = unicodedata.normalize("NFKC", name).casefold().strip("~# ").rstrip(". ")
     stem = folded[:1] + folded[1:].partition(".")[0]
     whole = {folded, stem, stem.strip("~.")}
-    return not RESTRICTED.isdisjoint(whole) or folded.endswith(RESTRICTED_ENDINGS)
+    is_named = not RESTRICTED.isdisjoint(whole) or folded.startswith((".env-", ".env_"))
+    return is_named or _COPY.sub("", folded).endswith(RESTRICTED_ENDINGS)
 
 
 def digest(content: bytes) -> str:
@@ -303,11 +306,3 @@ def digest(content: bytes) -> str:
 def _is_plain(about: os.stat_result) -> bool:
     """Whether this is a regular file with one name."""
     return stat.S_ISREG(about.st_mode) and about.st_nlink == 1
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

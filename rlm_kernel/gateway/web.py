@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
+import resource
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -33,11 +36,15 @@ from rlm_kernel.gateway.tools import SCOPES
 
 MAX_BODY_BYTES = 1 << 20
 MAX_MCP_SESSIONS = 2000
+MAX_OPEN_FILES = 1 << 16
+"""Connections without a key are open files too; 1024, as most systems allow at first, are soon used up."""
 MAX_CREDENTIALS = 10_000
 """Whose rates are known. The one that was unused for the longest time is forgotten."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep idle connections: a server that closes first can meet a request that is on its way."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_PORT = re.compile(r":\d+$")
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (compared, not listened on)
 
 
 @dataclass(frozen=True)
@@ -112,14 +119,34 @@ async def serve_http(gateway: Gateway, verifier: TokenVerifier, address: Address
         ConfigError: the address or a file of TLS cannot be used.
     """
     logging.getLogger("mcp").setLevel(logging.ERROR)
-    if address.host not in LOOPBACK and address.certificate is None:
-        terminal.print_note("rlm: gateway: keys travel without TLS: use --tls-cert, or a proxy that has it")
+    _warn(address)
     try:
-        await _Announced(_config(web_app(gateway, verifier, address), address)).serve()
+        _allow_open_files()
+        await _Announced(_config(web_app(gateway, verifier, address), address), address.hosts).serve()
     except (SystemExit, OverflowError) as error:  # the first is uvicorn's word for a port that is taken
         raise ConfigError(f"{address.host}:{address.port} cannot be used: choose another --host or --port.") from error
     finally:
         await gateway.close()
+
+
+def _warn(address: Address) -> None:
+    """Say what hinders clients on other hosts, or puts their keys at risk."""
+    if address.host in (*LOOPBACK, "::1"):
+        return
+    if address.certificate is None:
+        terminal.print_note("rlm: gateway: keys travel without TLS: use --tls-cert, or a proxy that has it")
+    if not address.hosts:
+        terminal.print_note(
+            "rlm: gateway: only requests to localhost are answered, others get 421: name the host in the URL of your "
+            f"clients, such as --allow-host {socket.gethostname()}"
+        )
+
+
+def _allow_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _config(app: ASGIApp, address: Address) -> uvicorn.Config:
@@ -146,15 +173,25 @@ def _config(app: ASGIApp, address: Address) -> uvicorn.Config:
 
 
 class _Announced(uvicorn.Server):
-    """Prints its address when it listens."""
+    """Prints its address when it listens, with a name that it answers to."""
+
+    def __init__(self, config: uvicorn.Config, hosts: Sequence[str]) -> None:
+        super().__init__(config)
+        self._hosts = hosts
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         for server in self.servers:
             for one in server.sockets:
                 scheme = "https" if self.config.is_ssl else "http"
-                host, port = one.getsockname()[:2]
-                terminal.print_result(f"{scheme}://{host}:{port}/mcp")
+                terminal.print_result(f"{scheme}://{self._name(*one.getsockname()[:2])}/mcp")
+
+    def _name(self, host: str, port: int) -> str:
+        if host in EVERY_ADDRESS:
+            host = self._hosts[0] if self._hosts else LOOPBACK[0]
+        elif ":" in host:
+            host = f"[{host}]"
+        return host if _PORT.search(host) else f"{host}:{port}"
 
 
 class RateLimit:

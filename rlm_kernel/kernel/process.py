@@ -94,9 +94,8 @@ class Kernel:
                 f"The kernel did not answer within {START_SECONDS:.0f} s.{self._last_output()}"
             ) from error
         if self.died.done():
-            raise KernelError(
-                f"The kernel ended while it started. Is ipykernel installed in its Python?{self._last_output()}"
-            )
+            why = self.why() or "Is ipykernel installed in its Python?"
+            raise KernelError(f"The kernel ended while it started. {why}{self._last_output(known=why)}")
         self._seal()
 
     def _seal(self) -> None:
@@ -149,8 +148,8 @@ class Kernel:
         finally:
             ended.cancel()
 
-    def _last_output(self) -> str:
-        output = self._explanation("diagnosis")
+    def _last_output(self, known: str = "") -> str:
+        output = self._explanation("diagnosis").removeprefix(known).strip()
         return f"\nIts last output:\n{output}" if output else ""
 
     def _explanation(self, method: Literal["why", "diagnosis"]) -> str:

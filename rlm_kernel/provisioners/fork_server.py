@@ -34,7 +34,7 @@ import time
 from typing import Any, NoReturn
 
 from rlm_kernel.provisioners import cgroups, launcher, strays
-from rlm_kernel.provisioners.sandbox import landlock
+from rlm_kernel.provisioners.sandbox import landlock, seccomp
 
 _PRELOADED = """ipykernel.kernelapp ipykernel.ipkernel ipykernel.zmqshell ipykernel.iostream ipykernel.subshell_manager
     ipykernel.debugger comm jedi psutil pdb cmd bdb code faulthandler unicodedata tornado.gen tornado.locks
@@ -175,6 +175,7 @@ class ForkServer:
         os.chdir(request["cwd"])
         if request["paths"] is not None:
             landlock.confine(request["paths"]["read"], request["paths"]["write"])
+            seccomp.confine(alone=True)
         launcher.become_kernel(
             self._pid,
             request["argv"],

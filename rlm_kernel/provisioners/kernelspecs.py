@@ -179,6 +179,8 @@ class Environment:
 
     def how_to_read(self, error: str) -> str:
         """Advice for a value that the kernel cannot read. `error`: the error in the kernel."""
+        if error.startswith("MemoryError"):
+            return "It needs more memory: raise environment_kwargs['memory']."
         module = _MISSING_MODULE.search(error)
         if module is None:
             return _PLAIN
@@ -316,6 +318,12 @@ def _check_provisioner(name: str, fields: dict[str, Any], options: Mapping[str, 
             provisioner(**{key: value})
         except TraitError as error:
             raise ConfigError(f"environment_kwargs[{key!r}]: {error}") from error
+    if hasattr(provisioner, "check_options"):
+        configured = fields["metadata"]["kernel_provisioner"].get("config")
+        try:
+            provisioner.check_options({**(configured or {}), **options})
+        except TraitError as error:
+            raise ConfigError(f"environment_kwargs: {error}") from error
 
 
 def _check_session_option(key: str, value: Any) -> None:

@@ -12,11 +12,14 @@ import signal
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from traitlets import Bool, Dict, Enum, Unicode, Union
 
+from rlm_kernel._async import run_in_thread
+from rlm_kernel.errors import ConfigError
 from rlm_kernel.provisioners import cgroups, forked, launcher, strays
 from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.provisioners.local_base import LocalProcess
@@ -77,6 +80,20 @@ class LocalKernel(LocalProcess):
     def sees_host_files(options: Mapping[str, Any]) -> bool:
         """Whether a kernel with these options reads the files of this machine by the same paths."""
         return wall_of(options.get("sandbox")) is None
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """Check that mounts have a sandbox, and exist.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        mounts = mounts_of(options.get("mounts") or {})
+        if mounts and wall_of(options.get("sandbox")) is None:
+            raise ConfigError("environment_kwargs['mounts'] needs a sandbox: add 'sandbox': True.")
+        for mount in mounts:
+            if not os.path.exists(mount.source):  # noqa: PTH110 (pathlib raises for some names)
+                raise ConfigError(f"environment_kwargs['mounts']: {mount.source} does not exist.")
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Decide how the kernel is started, and prepare that."""
@@ -228,9 +245,10 @@ class LocalKernel(LocalProcess):
                 self.process = None
             if self._forked.is_lost:
                 self._forked.kill_lost()
-                await asyncio.to_thread(strays.kill, str(self.directory), STRAY_SECONDS)
+                await run_in_thread(partial(strays.kill, str(self.directory), STRAY_SECONDS))
         if any(map(os.path.exists, self._group)):  # its watchdog was killed
-            await asyncio.to_thread(cgroups.end, self._group, STRAY_SECONDS)
+            # Not in the loop's threads: pools are closed at exit, when those take no more work.
+            await run_in_thread(partial(cgroups.end, self._group, STRAY_SECONDS))
         return status
 
     async def end_others(self) -> bool:

@@ -15,6 +15,7 @@ from typing import IO, Any
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Bool, TraitError, Unicode, validate
 
+from rlm_kernel._async import run_in_thread
 from rlm_kernel.provisioners.environ import private_directories, scrub_environ
 from rlm_kernel.provisioners.traits import Variables
 
@@ -123,7 +124,7 @@ class LocalProcess(LocalProvisioner):
 async def _end_of(process: subprocess.Popen[bytes]) -> None:
     """Return when the process has ended; it is not reaped."""
     if not hasattr(os, "pidfd_open"):
-        await asyncio.to_thread(process.wait)
+        await run_in_thread(process.wait)
         return
     ended = asyncio.Event()
     fd = os.pidfd_open(process.pid)

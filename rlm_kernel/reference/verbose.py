@@ -36,9 +36,9 @@ class VerbosePrinter:
     def console(self) -> Console:
         """The console, made when it is needed."""
         if self._console is None:
-            from rich.console import Console
+            from rlm_kernel.untrusted.plain_console import PlainConsole
 
-            self._console = Console(stderr=True)
+            self._console = PlainConsole(stderr=True)
         return self._console
 
     def print_metadata(self, metadata: RLMMetadata) -> None:

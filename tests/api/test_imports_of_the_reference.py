@@ -131,6 +131,14 @@ def test_a_user_prologue_is_the_end_of_the_first_message():
     assert lm.calls[0].prompt.endswith("\n\nTip: count twice.")
 
 
+def test_a_replaced_get_client_has_no_effect(monkeypatch):
+    """Tests of the reference replace it. Here no run calls that name, and the migration page says so."""
+    called = []
+    monkeypatch.setattr("rlm.core.rlm.get_client", lambda *given: called.append(given))
+    assert RLM("openai", {"model_name": "m", "api_key": "EMPTY"}).config.models.root.model == "m"
+    assert called == []
+
+
 def test_a_client_of_a_user_answers_a_run():
     from rlm.clients import BaseLM
     from rlm.core.types import ModelUsageSummary, UsageSummary

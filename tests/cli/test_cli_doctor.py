@@ -28,6 +28,15 @@ def test_lines_have_marks_and_fixes(rlm):
     assert "\x1b" not in shown
 
 
+def test_the_extras_of_the_gateway_and_of_jupyter_and_the_client_of_ssh_have_rows(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(checks, "_version", lambda name: None)
+    found = {check.name: check for check in checks.packages()}
+    assert found["mcp"].fix == "pip install 'rlm-kernel[mcp]'"
+    assert found["aiohttp"].fix == "pip install 'rlm-kernel[jupyter]'"
+    assert found["ssh (client)"].fix == "install openssh-client"
+
+
 def test_the_reference_in_the_same_environment_is_found(rlm):
     installed = rlm.folder / "site" / "rlms-0.1.3.dist-info"
     installed.mkdir(parents=True)

@@ -236,7 +236,7 @@ def test_debug_shows_the_traceback(asking, provider):
         (LMError("x", backend="b", model="m"), 4),
         (KernelError("x"), 5),
         (NotImplementedError("x"), 6),
-        (CancellationError("x"), 130),
+        (CancellationError(message="x"), 130),
         (KeyboardInterrupt(), 130),
         (ZeroDivisionError("x"), 1),
     ],

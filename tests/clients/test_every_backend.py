@@ -87,9 +87,7 @@ async def test_an_unknown_cost_is_none_and_a_server_of_ones_own_is_free(client, 
     assert reply.usage.cost == (0.0 if backend in {"vllm", "ollama"} else None)
 
 
-async def test_the_sdk_waits_as_told_and_asks_again(client, provider, on_text, backend):
-    if backend == "portkey":
-        pytest.skip("Portkey's gateway asks again, not its SDK: see test_portkey")
+async def test_the_sdk_waits_as_told_and_asks_again(client, provider, on_text):
     busy = Fails(429, "Slow down", retry_after=0.01)
     reply = await client([busy, busy, "hello"], max_retries=2).complete(QUESTION, on_text=on_text)
     assert (reply.text, len(provider.requests)) == ("hello", 3)
@@ -97,12 +95,11 @@ async def test_the_sdk_waits_as_told_and_asks_again(client, provider, on_text, b
 
 async def test_there_are_no_more_retries_than_asked_for(client, provider, on_text, backend):
     lm = client(lambda _: Fails(429, "Slow down", retry_after=0.01), max_retries=1)
-    asked = 1 if backend == "portkey" else 2  # its gateway asks again, not its SDK
     with pytest.raises(LMError) as caught:
         await lm.complete(QUESTION, on_text=on_text)
     assert (caught.value.backend, caught.value.status) == (backend, 429)
     assert "Too many calls" in str(caught.value)
-    assert len(provider.requests) == asked
+    assert len(provider.requests) == 2
 
 
 async def test_the_timeout_ends_a_call(client, on_text):

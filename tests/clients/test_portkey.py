@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from backends_on_loopback import KEY, client_of, marks
 from loopback import Fails, Says
@@ -53,14 +51,8 @@ async def test_the_documented_arguments_become_headers(client, provider):
     assert headers["authorization"] == "Bearer upstream"
 
 
-async def test_the_gateway_is_told_how_often_to_ask_again(client, provider):
+async def test_the_gateway_is_not_asked_to_retry_as_well(client, provider):
     await client(["hello"], max_retries=4).complete(QUESTION)
-    config = json.loads(provider.requests[0].headers["x-portkey-config"])
-    assert config == {"retry": {"attempts": 4, "use_retry_after_header": True}}
-
-
-async def test_no_retries_are_no_config(client, provider):
-    await client(["hello"], max_retries=0).complete(QUESTION)
     assert "x-portkey-config" not in provider.requests[0].headers
 
 

@@ -35,6 +35,7 @@ class AuthorizationServer:
         self.key, self.scope, self.opaque = new_key(), scope, opaque
         self.issued = {}
         self.asked = []
+        self.introspected = []
         routes = [
             Route("/.well-known/oauth-authorization-server/realm", self._metadata),
             Route("/realm/jwks", self._jwks),
@@ -86,4 +87,6 @@ class AuthorizationServer:
     async def _introspect(self, request):
         if _basic(request) != GATEWAY:
             return JSONResponse({"error": "invalid_client"}, 401)
-        return JSONResponse(self.issued.get((await request.form())["token"], {"active": False}))
+        token = (await request.form())["token"]
+        self.introspected.append((token, len(self._server.server_state.connections)))
+        return JSONResponse(self.issued.get(token, {"active": False}))

@@ -8,6 +8,7 @@ import pytest
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.gateway.keys import Keys
+from rlm_kernel.gateway.oauth import AnyOf
 
 ONE, TWO = "0123456789abcdef-one", "0123456789abcdef-two"
 
@@ -77,3 +78,14 @@ async def test_keys_of_a_file_that_becomes_unusable_are_not_valid(file, capsys):
     file.touch(mode=0o600)
     file.write_text(f"one read {TWO}\n")
     assert await owner(keys, TWO) == ("one", ["read"])
+
+
+async def test_a_wrong_key_is_a_note_for_the_operator_now_and_then_without_the_key(file, capsys):
+    keys = AnyOf([Keys(None, file)])
+    assert await owner(keys, ONE)
+    assert capsys.readouterr().err == ""
+    for _ in range(3):
+        assert await owner(keys, "a-wrong-key-of-someone") is None
+    said = capsys.readouterr().err
+    assert said.count("a request was refused (401)") == 1
+    assert "a-wrong-key" not in said

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import subprocess
 import time
 
 import httpx2
+import jwt
 import pytest
 from gateway.authorization_server import CLIENT, GATEWAY, AuthorizationServer, new_key
 from gateway.gateway_process import COMMAND, KEY, call, http_server, options, over_http, smoke
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
+
+from rlm_kernel.gateway.oauth import MAX_CONNECTIONS, OAuth, discover
 
 
 class Storage:
@@ -126,3 +130,26 @@ def test_a_gateway_that_cannot_verify_tokens_does_not_start(repository, tmp_path
         command = [*COMMAND, "--mode", "http", "--port", "0", *options(repository, tmp_path, *given)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, words in done.stderr) == (2, True)
+
+
+async def test_a_flood_of_bad_tokens_is_asked_about_once_each_over_few_connections():
+    with AuthorizationServer() as server:
+        tokens = await discover(OAuth(server.issuer, "https://us.example", "https://us.example", GATEWAY))
+        flood = [f"bad {number}" for number in range(60)]
+        assert not any(await asyncio.gather(*map(tokens.verify_token, flood)))
+        assert not any(await asyncio.gather(*map(tokens.verify_token, flood)))
+        assert sorted(token for token, _ in server.introspected) == sorted(flood)
+        assert max(connections for _, connections in server.introspected) <= 2 * MAX_CONNECTIONS
+        server.issued["good"] = {"active": True, **server.claims("https://us.example")}
+        assert await tokens.verify_token("good")
+        server.issued.clear()  # a revoked token is refused at once
+        assert await tokens.verify_token("good") is None
+
+
+async def test_what_is_said_about_refused_tokens_is_one_line(capsys):
+    with AuthorizationServer() as server:
+        tokens = await discover(OAuth(server.issuer, "https://us.example", "https://us.example"))
+        for number in range(5):
+            evil = jwt.encode({"sub": "x"}, server.key, "RS256", {"kid": f"{number}\nrlm: gateway: all is well"})
+            assert await tokens.verify_token(evil) is None
+    assert capsys.readouterr().err.count("\n") == 1

@@ -8,7 +8,7 @@ import stat
 import threading
 
 import pytest
-from gateway.session_client import Client
+from gateway.session_client import OWNER, Client
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.gateway import limits
@@ -80,6 +80,47 @@ async def test_chunks_beyond_the_limits_are_refused(client, given, words):
     assert words in await client.refused("rlm.chunk.create", file_handle=handle, **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "Missing argument: root: a folder, relative to the repository; '.' is all of it"),
+        ({"root": ".", "session_id": 1}, "Invalid argument: session_id"),
+        ({"root": ".", "deph": 1}, "Unknown argument: deph. Did you mean depth?"),
+        ({"root": ".", "path": "."}, "Unknown argument: path. Known: depth, patterns, root, session_id."),
+        ({"root": ".", "a/secret": "."}, "Invalid argument: an argument: Extra inputs are not permitted"),
+        ({"root": ".", "x" * 41: "."}, "Invalid argument: an argument: Extra inputs are not permitted"),
+    ],
+)
+async def test_a_wrong_argument_says_what_to_give(client, given, words):
+    assert (await client.refused("rlm.fs.list", **given)).startswith(words)
+
+
+async def test_a_call_without_a_session_names_the_tool_that_makes_one(gateway):
+    said = await gateway.call("rlm.provenance.report", {}, OWNER)
+    assert said["error"] == "Missing argument: session_id: from rlm.session.create"
+
+
+@pytest.mark.parametrize(
+    ("scope", "refused"),
+    [
+        ("read", ["rlm.complete", "rlm.exec.run"]),
+        ("exec", ["rlm.complete", "rlm.fs.list", "rlm.roots.set"]),
+        ("complete", ["rlm.exec.run", "rlm.fs.list"]),
+    ],
+)
+async def test_a_key_of_each_scope_can_have_a_session(gateway, scope, refused):
+    client = await Client(gateway, Caller("one", frozenset([scope]))).begin()
+    tools = ("rlm.complete", "rlm.exec.run", "rlm.fs.list", "rlm.roots.set")
+    assert [tool for tool in tools if (await client(tool)).get("error_code") == "NOT_ALLOWED"] == refused
+    await client.ok("rlm.provenance.report")
+    await client.ok("rlm.session.close")
+
+
+async def test_a_token_without_a_scope_gets_no_session(gateway):
+    said = await gateway.call("rlm.session.create", {}, Caller("one", frozenset()))
+    assert said["error_code"] == "NOT_ALLOWED"
+
+
 async def test_a_list_has_the_depth_and_the_patterns_that_were_asked_for(client):
     async def paths(**given):
         items = (await client.ok("rlm.fs.list", root=".", **given))["items"]
@@ -142,6 +183,13 @@ async def test_a_list_shows_neither_restricted_nor_ignored_files(client):
         "#.env#",
         ".credentials.json.swp",
         "secrets.yaml~",
+        "production.env",
+        ".env-prod",
+        ".env_local",
+        "\uff0eenv",
+        "server.pem.bak",
+        "server.key.old~",
+        "id_ed25519_sk",
     ],
 )
 def test_a_name_is_restricted_as_a_whole(name):
@@ -210,7 +258,7 @@ async def test_binary_and_huge_files_are_told_and_not_read(client, repository):
 async def test_nothing_is_read_before_roots_are_set(gateway):
     client = await Client(gateway).begin()
     said = await client.refused("rlm.fs.list", root=".")
-    assert said == "No allowed roots configured for session"
+    assert said.startswith("No allowed roots configured for session: call rlm.roots.set first")
 
 
 async def test_only_the_allowed_roots_are_read(gateway):
@@ -261,6 +309,7 @@ async def test_a_session_ends_with_its_time(gateway):
     gateway.sessions.find(client.session, "local").began -= 61
     said = await client.refused("rlm.fs.list", root=".")
     assert said.startswith("Timeout exceeded: 61")
+    assert said.endswith("Create a new session with rlm.session.create.")
     await Client(gateway).begin()
     assert await client.refused("rlm.fs.list", root=".") == "Session not found"
 
@@ -453,3 +502,25 @@ async def test_the_canary_is_told_by_every_tool_that_gives_content(repository, t
     ):
         assert (await client.ok(tool, **given))["warning"].startswith("SECURITY WARNING")
     await gateway.close()
+
+
+async def test_a_file_that_becomes_a_link_after_it_was_listed_spoils_no_list(client, gateway, repository, monkeypatch):
+    read = gateway.services.tree.read_bytes
+
+    def swap(parts):
+        if parts == ("README.md",):
+            (repository / "README.md").unlink()
+            (repository / "README.md").symlink_to("/etc/passwd")
+        return read(parts)
+
+    monkeypatch.setattr(gateway.services.tree, "read_bytes", swap)
+    items = (await client.ok("rlm.fs.list", root=".", depth=1))["items"]
+    (readme,) = (item for item in items if item["path"] == "README.md")
+    assert readme["hash"] is None
+
+
+@pytest.mark.parametrize("name", ["a\nb.txt", "a\x1b[31m.txt", "zero\u200bwidth.txt", "\u202etxt.exe"])
+async def test_a_name_that_is_not_listed_has_no_handle(client, repository, name):
+    (repository / name).write_text("x")
+    assert name not in {item.get("path") for item in (await client.ok("rlm.fs.list", root="."))["items"]}
+    assert "not printable" in await client.refused("rlm.fs.handle.create", file_path=name)

@@ -195,3 +195,45 @@ async def test_progress_is_notified_and_a_cancellation_ends_the_run(answering):
 
 async def test_without_a_model_a_task_is_refused_with_the_reason(client):
     assert "Start it with --backend and --model" in await client.refused("rlm.complete", task="?")
+
+
+async def test_kernels_that_start_at_the_same_time_count(bwrap, gateway, monkeypatch):
+    monkeypatch.setattr(kernels, "in_container", no_engine)
+    monkeypatch.setattr(cgroups, "limit_memory", lambda: True)
+    monkeypatch.setattr(kernels, "MAX_KERNELS", 1)
+    clients = [await Client(gateway).begin() for _ in range(3)]
+    done = await asyncio.gather(*(client("rlm.exec.run", code="1") for client in clients))
+    assert sorted(result["success"] for result in done) == [False, False, True]
+    assert "Too many sessions run code: 1 >= 1" in str(done)
+
+
+async def test_runs_at_the_same_time_are_bounded(answering, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_RUNS", 1)
+    heard = asyncio.Event()
+
+    async def progress(*_):
+        heard.set()
+
+    gateway = answering("```repl\nimport time; time.sleep(60)\n```", "FINAL(done)")
+    client = await Client(gateway).begin(".")
+    given = {"session_id": client.session, "task": "?"}
+    running = asyncio.create_task(gateway.call("rlm.complete", given, client.caller, progress))
+    await heard.wait()
+    assert "Too many runs of rlm.complete: 1 >= 1" in await client.refused("rlm.complete", task="?")
+    running.cancel()
+    await asyncio.wait([running])
+    assert "Too many runs" not in str(await client("rlm.complete", task="?"))
+
+
+async def test_an_answer_with_a_lone_surrogate_is_an_answer(answering):
+    client = await Client(answering("```repl\nprint(len(context))\nFINAL(chr(0xD800) + ' done')\n```")).begin(".")
+    assert (await client.ok("rlm.complete", task="?"))["answer"] == "? done"
+
+
+async def test_code_does_not_run_in_a_sandbox_that_shows_the_repository(bwrap, client, repository, monkeypatch):
+    monkeypatch.setattr(kernels, "in_container", no_engine)
+    monkeypatch.setattr(cgroups, "limit_memory", lambda: True)
+    monkeypatch.setattr(walls, "_SYSTEM", (*walls._SYSTEM, str(repository)))  # as if it were in /opt
+    code = f"print(open({str(repository / 'README.md')!r}).read())"
+    assert "A repository about kernels" not in str(said := await client("rlm.exec.run", code=code))
+    assert said["error"] == kernels.UNAVAILABLE + kernels.SHOWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -137,3 +138,15 @@ async def test_an_index_that_another_gateway_is_writing_is_used_as_it_is(client,
         database.execute("BEGIN IMMEDIATE")
         assert await paths(client, query="kernel")
     assert "is not up to date" in capsys.readouterr().err
+
+
+async def test_searches_that_wait_for_the_index_keep_no_other_tool_waiting(gateway, client, monkeypatch):
+    may_end = threading.Event()
+    monkeypatch.setattr(gateway.services.index, "refresh", lambda: may_end.wait(8))
+    others = [await Client(gateway).begin(".") for _ in range(40)]
+    searches = [asyncio.create_task(other("rlm.search.query", query="x", scope=".")) for other in others]
+    await asyncio.sleep(0)
+    await client.ok("rlm.fs.list", root=".")
+    assert not any(search.done() for search in searches)
+    may_end.set()
+    await asyncio.gather(*searches)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import ipaddress
 import json
 import os
+import resource
+import socket
 import ssl
 import subprocess
 
@@ -30,7 +33,7 @@ async def test_the_smoke_path_holds_over_both_transports(repository, tmp_path, t
     async with transport(repository, tmp_path, mode) as client:
         session = await smoke(client)
         await smoke(client, lambda name: name.replace(".", "_"))
-        listed = [str(resource.uri) for resource in (await client.list_resources()).resources]
+        listed = [str(one.uri) for one in (await client.list_resources()).resources]
         assert f"rlm://sessions/{session}" in listed
         state = json.loads((await client.read_resource(f"rlm://sessions/{session}")).contents[0].text)
         assert state["used"]["tool_calls"] == 4
@@ -94,6 +97,16 @@ def test_requests_without_the_key_or_of_another_page_are_refused(repository, tmp
         assert http.post(url, content=b"x" * (2 << 20), headers=bearer).status_code == 413
         assert http.get(f"{home}/metrics").status_code == 401
         assert "rlm_gateway_sessions 0" in http.get(f"{home}/metrics", headers=bearer).text
+
+
+@pytest.mark.parametrize(
+    ("more", "shown", "warned"),
+    [([], "http://127.0.0.1:", True), (["--allow-host", "gateway.example"], "http://gateway.example:", False)],
+)
+def test_the_address_that_is_printed_is_answered(repository, tmp_path, capfd, more, shown, warned):
+    with http_server(repository, tmp_path, "--host", "0.0.0.0", *more) as url:
+        assert url.startswith(shown)
+    assert ("others get 421" in capfd.readouterr().err) == warned
 
 
 async def test_keys_have_scopes_and_change_without_a_restart(repository, tmp_path):
@@ -221,10 +234,26 @@ async def test_200_clients_at_once_are_served_without_an_error_and_in_bounded_me
             await smoke(client)
 
     try:
-        await asyncio.gather(*(one() for _ in range(200)))
+        for _ in range(2):
+            await asyncio.gather(*(one() for _ in range(200)))
         first = memory().rss
         await asyncio.gather(*(one() for _ in range(200)))
         assert memory().rss < first * 1.25
     finally:
         process.terminate()
         process.communicate(timeout=20)
+
+
+async def test_idle_connections_without_a_key_do_not_use_up_the_open_files(repository, tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, limit[1]))
+        try:
+            url = stack.enter_context(http_server(repository, tmp_path))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        where = httpx2.URL(url)
+        for _ in range(150):
+            stack.enter_context(socket.create_connection((where.host, where.port)))
+        async with httpx2.AsyncClient() as http:
+            assert (await http.get(url.replace("/mcp", "/health"))).status_code == 200

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import resource
+import threading
 
 import pytest
 from gateway.session_client import OWNER
 
+from rlm_kernel.cli import main
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.gateway import kernels
 from rlm_kernel.gateway.gateway import Gateway
@@ -51,6 +55,13 @@ async def test_the_report_names_handles_and_the_trail_names_paths(client, gatewa
     assert "session.py" not in str(await client.ok("rlm.provenance.report", export_json=True))
     assert b"src/session.py" in gateway.trail.path.read_bytes()
     assert gateway.trail.path.stat().st_mode & 0o077 == 0
+
+
+async def test_an_audit_counts_calls_and_refusals(client, gateway, capsys):
+    await client.refused("rlm.fs.list", root="../x")
+    assert (audit(gateway.trail.path).calls, audit(gateway.trail.path).refused) == (2, 1)
+    assert main(["gateway", "audit", str(gateway.trail.path)]) == 0
+    assert "valid: 2 calls, 1 refused, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", ["alter", "remove", "add", "swap"])
@@ -144,3 +155,41 @@ async def test_the_spans_of_a_report_are_what_the_files_hold(client, repository)
         lines = (repository / paths[span["file_handle"]]).read_text().split("\n")
         content = "\n".join(lines[span["start_line"] - 1 : span["end_line"]]).encode()[: span["bytes"]]
         assert digest(content) == span["content_hash"]
+
+
+@pytest.mark.parametrize("left", [0, 40])
+async def test_a_trail_verifies_after_a_disk_was_full_for_a_while(client, gateway, left):
+    """`left`: bytes that a file can still grow, so that no part or a part of the next line fits."""
+    handle = await client.handle("README.md")
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (gateway.trail.path.stat().st_size + left, most[1]))
+    try:
+        with pytest.raises(OSError, match="full|large"):
+            await client("rlm.span.read", file_handle=handle, start_line=1, end_line=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    await client.ok("rlm.span.read", file_handle=handle, start_line=1, end_line=1)
+    found = audit(gateway.trail.path)
+    assert (found.flaw, found.spans, found.is_cut) == (None, 1, False)
+
+
+async def test_a_session_is_closed_while_one_of_its_tools_still_runs(client, gateway):
+    """A result is counted in the event loop: it must not wait there for a long search of the same session."""
+    session, runs, may_end, ended = (
+        gateway.sessions.find(client.session, OWNER.name),
+        threading.Event(),
+        threading.Event(),
+        [],
+    )
+
+    def run():
+        with session.lock:
+            runs.set()
+            ended.append(may_end.wait(5))
+
+    running = asyncio.create_task(asyncio.to_thread(run))
+    await asyncio.to_thread(runs.wait)
+    await client.ok("rlm.session.close")
+    may_end.set()
+    await running
+    assert ended == [True]

@@ -695,9 +695,13 @@ def test_a_cell_of_a_notebook_has_the_same_bound(folder, tmp_path, capsys):
     assert "refused 1 links" in capsys.readouterr().err
     assert notebook_inputs.read(["path"], [], {"path": folder}, "local").prompt == {"a.txt": "a text"}
     large = sparse(tmp_path / "large.txt", 6 << 30)
+    limit = cell_grammar().read("").max_context_bytes
     for source in ([[], [str(large)], {}], [["path"], [], {"path": large}]):
+        alone = notebook_inputs.read(*source, "local", limit).prompt
         with pytest.raises(ConfigError, match="--max-context-bytes"):
-            notebook_inputs.read(*source, "local", cell_grammar().read("").max_context_bytes)
+            inputs.open_text(alone, "--file", in_kernel=True, max_bytes=limit)
+    with pytest.raises(ConfigError, match="--max-context-bytes"):
+        notebook_inputs.read([], [str(large), str(folder)], {}, "local", limit)
     assert cell_grammar().read("--max-context-bytes 2g").max_context_bytes == 2 << 30
     with pytest.raises(UsageError, match="'many' is not a size"):
         cell_grammar().read("--max-context-bytes many")

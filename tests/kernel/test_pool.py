@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -161,3 +164,17 @@ async def test_while_a_cell_runs_only_those_who_wait_get_a_kernel_started(open_p
         await first.set("over", value=True)
         assert (await running).status == "ok"
         await full()
+
+
+TWO_PLACES = """
+from rlm import RLM, ScriptedLM
+for options in ({"pool": 2, "fork": False}, {}):
+    RLM(ScriptedLM(["```repl\\n1\\n```", "FINAL(1)"]), environment_kwargs=options).completion("q")
+"""
+
+
+def test_a_process_with_a_pool_ends_in_silence_and_leaves_nothing(tmp_path):
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", TWO_PLACES], capture_output=True, text=True, env=environ, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path.name for path in tmp_path.iterdir()] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners import cgroups
 from rlm_kernel.provisioners.kernelspecs import environment
-from rlm_kernel.provisioners.sandbox import walls
+from rlm_kernel.provisioners.sandbox import landlock, seccomp, walls
 
 ATTACKS = {
     "reads a file of the user": "open({secret!r}).read()",
@@ -46,10 +47,20 @@ ATTACKS = {
     "has a namespace of its own": "assert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "reads a user's terminal": "[open(f) for f in {terminals!r}][0]",
     "writes what others execute": "open(sys.executable, 'a')",
+    "sends a datagram": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 53))",
+    "connects by Multipath TCP": "socket.socket(proto=262).connect(('127.0.0.1', {port}))",
+    "sends with the opening of a connection": "socket.socket().sendto(b'x', 1 << 29, ('127.0.0.1', {port}))",
+    "talks to the hypervisor": "socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)",
+    "limits the host": "resource.prlimit({host}, resource.RLIMIT_CORE)",
+    "attaches memory of other programs": "assert ctypes.CDLL(None).shmget({memory}, 1, 0) >= 0",
+    "reads the user's keyring": "assert (libc := ctypes.CDLL(None)).syscall({search}, 10, -4, b'user', b'rlm', 0) > 0",
+    "watches a folder of the user": (
+        "libc = ctypes.CDLL(None); assert libc.inotify_add_watch(libc.inotify_init(), {secret!r}.encode(), 4095) > 0"
+    ),
+    "extends a file of the user": "os.setxattr({secret!r}, 'user.rlm', b'x')",
 }
 OF_BWRAP = {
     "connects to a socket file": "socket.socket(socket.AF_UNIX).connect({file!r})",
-    "sends a datagram": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 53))",
     "reads shared memory": "open('/dev/shm/' + {shared!r}).read()",
     "sees that a file exists": "os.stat({secret!r})",
     "sees other processes": "assert len([n for n in os.listdir('/proc') if n.isdigit()]) > 10",
@@ -109,7 +120,10 @@ def targets(tmp_path):
         file.bind(str(tmp_path / "s"))
         name.listen()
         file.listen()
+        memory = ctypes.CDLL(None).shmget(os.getpid(), 1, 0o1600)
         yield {
+            "memory": os.getpid(),
+            "search": seccomp.MISSING["keyctl"][os.uname().machine != "x86_64"],
             "secret": str(secret),
             "port": tcp.getsockname()[1],
             "abstract": "\0rlm-test",
@@ -119,6 +133,7 @@ def targets(tmp_path):
             "groups": [str(file) for name in GROUP_FILES for file in Path("/sys/fs/cgroup").glob(name)],
             "terminals": [terminal],
         }
+        ctypes.CDLL(None).shmctl(memory, 0, None)
 
 
 @contextlib.contextmanager
@@ -134,7 +149,7 @@ async def test_no_attack_reaches_anything(sandbox, targets, echo, fork):
     attacks = ATTACKS | (OF_BWRAP if sandbox == "bwrap" else {})
     got_through = []
     async with await Session.open(environment("local", {"sandbox": sandbox, "fork": fork}), echo) as session:
-        await session.run("import ctypes, os, socket, sys")
+        await session.run("import ctypes, os, resource, socket, sys")
         for name, code in attacks.items():
             if (await session.run(code.format(**targets))).status == "ok":
                 got_through.append(name)
@@ -160,6 +175,29 @@ async def test_landlock_leaves_open_what_the_documents_say(targets, echo):
             assert (await session.run(OF_BWRAP[name].format(**targets))).status == "ok", name
 
 
+@pytest.mark.usefixtures("landlock")
+async def test_modes_and_owners_of_files_do_not_change_but_files_and_copies_can_be_made(tmp_path, echo):
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    secret.chmod(0o600)
+    before = secret.stat()
+    changes = f"os.chmod({str(secret)!r}, 0o666); os.chown({str(secret)!r}, 65534, 65534)"
+    copies = "import shutil; open('a', 'w').write('text'); shutil.copy2('a', 'b'); open('b').read()"
+    touch = "import pathlib; pathlib.Path('new').touch(); os.path.exists('new')"
+    async with await Session.open(environment("local", {"sandbox": "landlock"}), echo) as session:
+        await session.run(f"import os; {changes}")
+        assert (await session.run(copies)).value == "'text'"
+        assert (await session.run(touch)).value == "True"
+        listening = await session.run("import socket; socket.socket().listen()")
+    assert secret.stat() == before
+    assert listening.error.name == "PermissionError"
+
+
+def test_landlock_without_scopes_is_no_sandbox(monkeypatch):
+    monkeypatch.setattr(landlock, "abi", lambda: 5)  # a cell could end the host by a signal
+    assert "Linux 6.12" in walls.trouble.__wrapped__("landlock")
+
+
 async def test_what_is_mounted_is_there(sandbox, tmp_path, echo):
     for name in ("in", "out"):
         (tmp_path / name).mkdir()
@@ -181,6 +219,14 @@ async def test_a_mount_has_another_name_with_bwrap_only(tmp_path, echo):
         assert (await session.run("open('/data/file').read()")).value == "'text'"
     with pytest.raises(ConfigError, match="under its own name"):
         await Session.open(environment("local", {**options, "sandbox": "landlock"}), echo)
+
+
+@pytest.mark.usefixtures("bwrap")
+async def test_a_mount_below_a_writable_one_is_read_only_in_any_order(tmp_path, echo):
+    (tmp_path / "in").mkdir()
+    mounts = {str(tmp_path / "in"): str(tmp_path / "in"), str(tmp_path): f"{tmp_path}:rw"}
+    async with await Session.open(environment("local", {"sandbox": "bwrap", "mounts": mounts}), echo) as session:
+        assert (await session.run(f"open({str(tmp_path / 'in' / 'new')!r}, 'w')")).status == "error"
 
 
 async def test_kernels_in_a_sandbox_come_from_the_pool_and_leave_nothing(sandbox, echo):
@@ -242,7 +288,8 @@ async def test_no_file_and_no_argument_holds_the_key(sandbox, echo):
     async with await Session.open(environment("local", {"sandbox": sandbox}), echo) as session:
         provisioner = session._kernel._manager.provisioner
         key = bytes(provisioner.connection_info["key"])
-        commands = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+        mine = [process for process in psutil.Process().children(recursive=True) if process.status() != "zombie"]
+        commands = [" ".join(process.cmdline()) for process in mine]
         files = [file for file in provisioner.directory.rglob("*") if not file.is_dir()]
         assert len(commands) >= 2
         assert not any(key.decode() in command for command in commands)

@@ -103,7 +103,7 @@ async def test_an_image_in_which_no_kernel_starts_says_what_it_said(modal_sessio
     # An image whose Python lacks pyzmq: the relay cannot run.
     environment = {**modal_emulator.sandbox_environment(), "PYTHONPATH": "/nonexistent", "PYTHONHOME": "/nonexistent"}
     monkeypatch.setattr(modal_emulator, "sandbox_environment", lambda: environment)
-    with pytest.raises(KernelError, match="(?s)ended while it started.*last output.*encodings"):
+    with pytest.raises(KernelError, match="(?s)ended while it started.*encodings"):
         await modal_session()
     assert modal_emulator.running() == []
 

@@ -6,7 +6,9 @@ import copy
 import gc
 import json
 import pickle
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -81,6 +83,42 @@ def test_the_record_of_a_long_run_is_read_whatever_comes_first(tmp_path, write):
 
     plain, stored = read(), logger_module.StoredRecord(read, run_metadata=1)
     assert write(stored) == write(plain) or pickle.loads(write(stored)) == plain
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(iterations=3),
+        lambda record: record.__setitem__("iterations", 3),
+        lambda record: record.__ior__({"iterations": 3}),
+        lambda record: record.__delitem__("iterations"),
+        lambda record: record.clear(),
+    ],
+)
+def test_a_change_of_the_record_of_a_long_run_is_kept(change):
+    plain = {"run_metadata": 1, "iterations": [2]}
+    stored = logger_module.StoredRecord(plain.copy, run_metadata=1)
+    change(stored)
+    change(plain)
+    assert stored == plain
+
+
+def test_threads_that_use_a_record_at_once_read_its_log_once():
+    reads, begun = [], threading.Barrier(4)
+
+    def read():
+        reads.append(1)
+        time.sleep(0.05)
+        return {"iterations": [2]}
+
+    def use(_):
+        begun.wait()
+        return len(stored["iterations"])
+
+    stored = logger_module.StoredRecord(read)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(use, range(4))) == [1] * 4
+    assert len(reads) == 1
 
 
 def test_a_record_whose_log_is_gone_says_so(tmp_path, nothing_remembered):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.provisioners import kernelspecs
 from rlm_kernel.provisioners.kernelspecs import AVAILABLE, Environment, environment, spec_folder
+from rlm_kernel.provisioners.sandbox import walls
 
 
 def test_local_needs_no_options():
@@ -46,7 +48,9 @@ def test_an_unknown_environment_is_refused_with_the_list(name):
 
 
 @pytest.mark.parametrize(("name", "kernelspec"), [*AVAILABLE.items(), *((name, name) for name in AVAILABLE.values())])
-def test_ours_have_two_names(name, kernelspec):
+def test_ours_have_two_names(name, kernelspec, monkeypatch):
+    monkeypatch.setenv("JUPYTER_SERVER_URL", "http://localhost:1")
+    monkeypatch.setenv("RLM_SSH_HOST", "nowhere")
     assert environment(name, None) == Environment(name, kernelspec, {})
 
 
@@ -101,6 +105,30 @@ def test_a_wrong_value_names_the_option_and_what_it_must_be(option, value, says)
         environment("local", {option: value})
     assert option in str(caught.value)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "says"),
+    [
+        ("local", {"mounts": {"/": "/all"}}, "needs a sandbox"),
+        ("local", {"mounts": {"/no/folder": "/data"}, "sandbox": "bwrap"}, "/no/folder does not exist"),
+        ("local", {"mounts": {"/": "/all:rx"}, "sandbox": "bwrap"}, "':ro' or ':rw'"),
+        ("jupyter", {}, "JUPYTER_SERVER_URL"),
+        ("ssh", {}, "RLM_SSH_HOST"),
+    ],
+)
+def test_options_that_are_missing_are_asked_for_before_a_run(place, options, says, monkeypatch):
+    monkeypatch.setattr(walls, "trouble", lambda _: "")
+    monkeypatch.delenv("JUPYTER_SERVER_URL", raising=False)
+    monkeypatch.delenv("RLM_SSH_HOST", raising=False)
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        environment(place, options)
+
+
+def test_a_value_that_needs_more_memory_is_told_apart_from_one_of_the_wrong_kind():
+    place = environment("local", {})
+    assert "raise environment_kwargs['memory']" in place.how_to_read("MemoryError: ")
+    assert "Make it str" in place.how_to_read("ValueError: 3")
 
 
 def test_an_unknown_option_of_a_container_is_refused_with_the_list():

@@ -114,7 +114,7 @@ def test_a_line_that_is_made_to_break_its_readers_is_left_out_of_the_folded_text
 def test_a_result_that_ended_early_is_not_shown_as_an_answer():
     done = dataclasses.replace(completion(logger=RLMLogger()), response="the draft")
     known = {field.name: getattr(done, field.name) for field in dataclasses.fields(done)}
-    early = RLMResult(**known, error=rlm.CancellationError("stopped"))
+    early = RLMResult(**{**known, "error": rlm.CancellationError(message="stopped")})
     line = json.loads(log_source(early).content.splitlines()[-1])
     assert (line["type"], line["error_type"], line["error"]) == ("failed", "CancellationError", "stopped")
     assert line["partial_answer"] == "the draft"

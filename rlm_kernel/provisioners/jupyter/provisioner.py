@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from traitlets import TraitError, Unicode, validate
@@ -50,26 +51,39 @@ class JupyterKernel(RelayedKernel):
         """
         check_extra("environment='jupyter'", "aiohttp", "jupyter")
 
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """Check that there is a server.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        _url_of(options.get("url"))
+
     async def start_remote(self) -> JupyterRemote:
         """Start a kernel on the server.
 
         Raises:
-            ConfigError: there is no URL, or the server refuses the token.
+            ConfigError: the server refuses the token.
             KernelError: the server cannot be reached, or does not start the kernel.
         """
         from rlm_kernel.provisioners.jupyter.remote import JupyterRemote
         from rlm_kernel.provisioners.jupyter.server import Server
 
-        url = self.url or os.environ.get("JUPYTER_SERVER_URL")
-        if not url:
-            raise ConfigError(
-                "environment='jupyter' needs the URL of a server: give environment_kwargs={'url': ...}, or set "
-                "JUPYTER_SERVER_URL."
-            )
-        server = Server(url, self.token or os.environ.get("JUPYTER_TOKEN"))
+        server = Server(_url_of(self.url), self.token or os.environ.get("JUPYTER_TOKEN"))
         self._remote = await JupyterRemote.start(server, self.kernel_name, self.env, private=self.private_cwd)
         return self._remote
 
     def why(self) -> str:
         """Why the kernel ended by itself, if it is known."""
         return "" if self._remote is None else self._remote.why
+
+
+def _url_of(option: str | None) -> str:
+    url = option or os.environ.get("JUPYTER_SERVER_URL")
+    if not url:
+        raise ConfigError(
+            "environment='jupyter' needs the URL of a server: set JUPYTER_SERVER_URL, or give "
+            "environment_kwargs={'url': ...} in Python."
+        )
+    return url

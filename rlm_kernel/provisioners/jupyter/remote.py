@@ -20,7 +20,13 @@ from jupyter_client.session import DELIM, Session
 from rlm_kernel._async import shielded
 from rlm_kernel.errors import ConfigError, KernelError
 from rlm_kernel.provisioners.jupyter import prelude, wire
-from rlm_kernel.provisioners.jupyter.server import MAX_MESSAGE_BYTES, GoneError, Server, acknowledge_at_once
+from rlm_kernel.provisioners.jupyter.server import (
+    END_SECONDS,
+    MAX_MESSAGE_BYTES,
+    GoneError,
+    Server,
+    acknowledge_at_once,
+)
 from rlm_kernel.provisioners.relay import remote_end
 from rlm_kernel.provisioners.relay.at_exit import end_at_exit
 from rlm_kernel.provisioners.relay.host_end import source
@@ -69,6 +75,7 @@ class JupyterRemote:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._connected = asyncio.Event()
         self._ended = False
+        self._closing: asyncio.Future[bool] | None = None
         self._clients: dict[str, bytes] = {}  # who sent a request, by its id
         self._unacknowledged: deque[tuple[int, bytes]] = deque()
         self._pieces = 0
@@ -94,6 +101,8 @@ class JupyterRemote:
             remote = cls(server, await server.start_kernel(name))
             await remote._install({"source": source("jupyter/prelude.py"), "env": dict(env), "private": private})
         except BaseException:
+            if remote is not None:
+                remote._end("it did not start")
             await shielded(server.close() if remote is None else remote.close())
             raise
         return remote
@@ -111,7 +120,7 @@ class JupyterRemote:
                 self._socket = await self._server.connect(self._kernel, self._session.session)
                 await self._socket.send_bytes(data)
                 async for message in self._socket:
-                    channel, parts = wire.decode(message.data)
+                    channel, parts = _decoded(message)
                     if channel == "shell" and _object(parts[1]).get("msg_id") == asked:
                         reply = _object(parts[3])
                         break
@@ -120,7 +129,7 @@ class JupyterRemote:
         except TimeoutError as error:
             raise KernelError(f"The kernel of the Jupyter server did not answer in {START_SECONDS:.0f} s.") from error
         if reply.get("status") != "ok":
-            why = f"{reply.get('ename')}: {reply.get('evalue')}"
+            why = self._server.without_token(f"{reply.get('ename')}: {reply.get('evalue')}")
             raise KernelError(
                 f"The kernel cannot be prepared ({why}): it must be an ipykernel with Python 3.9 or newer."
             )
@@ -206,12 +215,18 @@ class JupyterRemote:
         while not self._ended and self._socket is not None:
             async for message in self._socket:
                 acknowledge_at_once(self._socket)
-                if message.type is aiohttp.WSMsgType.BINARY and (frame := self._take(message.data)) is not None:
-                    await self._incoming.put(frame)
-                elif message.type is aiohttp.WSMsgType.ERROR and self._socket.close_code == TOO_BIG:
+                if message.type is not aiohttp.WSMsgType.ERROR:
+                    try:
+                        frame = self._take(*_decoded(message))
+                    except KernelError as error:
+                        self._end(str(error))
+                        break
+                    if frame is not None:
+                        await self._incoming.put(frame)
+                elif self._socket.close_code == TOO_BIG:
                     self._end(f"The kernel sent a message of more than {MAX_MESSAGE_BYTES:,} bytes.")
-            self._connected.clear()
-            if not self._ended:
+            if not self._ended:  # else a waiting `_send` is woken, and raises
+                self._connected.clear()
                 await self._reconnect()
         await self._incoming.put(None)
 
@@ -237,9 +252,8 @@ class JupyterRemote:
         await self._socket.send_bytes(data)
         self._connected.set()
 
-    def _take(self, data: bytes) -> bytes | None:
+    def _take(self, channel: str, parts: list[bytes]) -> bytes | None:
         """A frame for the host; None if the message is not for a client."""
-        channel, parts = wire.decode(data)
         kind = KINDS.get(channel)
         if kind is None or len(parts) < wire.MIN_PARTS:
             return None
@@ -298,6 +312,8 @@ class JupyterRemote:
             self._ended = True
             self._connected.set()
             await self._server.end_kernel(self._kernel)
+            if self._closing is not None:
+                await asyncio.wait({self._closing}, timeout=END_SECONDS)
             await self._server.close()
 
 
@@ -353,6 +369,18 @@ class Losses:
             waiting.discard(what)
             if not waiting:
                 del self._waiting[str(request)]
+
+
+def _decoded(message: aiohttp.WSMessage) -> tuple[str, list[bytes]]:
+    """The channel and the parts of a message.
+
+    Raises:
+        KernelError: it is not one of the protocol.
+    """
+    try:
+        return wire.decode(message.data if isinstance(message.data, bytes) else b"")
+    except ValueError as error:
+        raise KernelError(f"The Jupyter server sent {error}: is there a proxy in front of it?") from error
 
 
 def _object(part: bytes) -> dict[str, Any]:

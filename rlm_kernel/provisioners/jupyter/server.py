@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +21,7 @@ MAX_MESSAGE_BYTES = 2**28
 """Of a message of the kernel. A WebSocket message is held as a whole."""
 PING_SECONDS = 20.0
 """A connection that does not answer a ping within half of that is cut."""
+MAX_ANSWER_BYTES = 2**20
 SHOWN_CHARACTERS = 300
 REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 LOGIN = range(300, 400)
@@ -40,6 +42,7 @@ class Server:
 
     def __init__(self, url: str, token: str | None) -> None:
         self._url = url.rstrip("/")
+        self._token = token
         headers = {} if token is None else {"Authorization": f"token {token}"}
         self._http = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
 
@@ -52,11 +55,26 @@ class Server:
         """
         # Enterprise Gateway refuses requests without the name of a user.
         body = {"env": {"KERNEL_USERNAME": "rlm"}, **({} if name is None else {"name": name})}
-        answer = await self._request("POST", "/api/kernels", json=body)
+        try:
+            answer = await self._request("POST", "/api/kernels", json=body)
+        except KernelError:
+            if name is not None:
+                await self._check_name(name)
+            raise
         try:
             return str(answer["id"])
         except (TypeError, KeyError) as error:
             raise ConfigError(f"{self._url} is not a Jupyter server: its answer has no kernel id.") from error
+
+    async def _check_name(self, name: str) -> None:
+        """Raise `ConfigError` if the server lists its kernelspecs, and this one is not among them."""
+        try:
+            known = sorted((await self._request("GET", "/api/kernelspecs"))["kernelspecs"])
+        except (KernelError, ConfigError, TypeError, KeyError):
+            return
+        if name not in known:
+            names = self.without_token(", ".join(map(repr, known)))[:SHOWN_CHARACTERS]
+            raise ConfigError(f"{self._url} has no kernelspec {name!r}: set 'kernel_name' to one of {names}.")
 
     async def end_kernel(self, kernel: str) -> None:
         """End a kernel, if the server can be reached and has it."""
@@ -98,14 +116,26 @@ class Server:
     async def _request(self, method: str, path: str, **options: Any) -> Any:
         try:
             async with self._http.request(method, self._url + path, allow_redirects=False, **options) as response:
-                text = await response.text()
+                body = await self._body(response)
                 if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-                    raise self._refusal(response.status, text)
-                return await response.json(content_type=None) if text else None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                    raise self._refusal(response.status, body.decode("utf-8", "replace"))
+                return json.loads(body) if body else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
             if isinstance(error, ConfigError):
                 raise
             raise self._unreachable(error) from None
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                raise KernelError(f"{self._url} sent more than {MAX_ANSWER_BYTES:,} bytes: is it a Jupyter server?")
+        return bytes(body)
+
+    def without_token(self, text: str) -> str:
+        """What a server says, which may repeat the request."""
+        return text.replace(self._token, "[token]") if self._token else text
 
     def _refusal(self, status: int, text: str) -> ConfigError | KernelError:
         if status in REFUSED or status in LOGIN:
@@ -115,7 +145,7 @@ class Server:
             )
         if status == HTTPStatus.NOT_FOUND:
             return GoneError(f"{self._url} has no such kernel, or is not a Jupyter server (status 404).")
-        said = " ".join(text.split())[:SHOWN_CHARACTERS]
+        said = " ".join(self.without_token(text).split())[:SHOWN_CHARACTERS]
         return KernelError(
             f"{self._url} did not start the kernel (status {status}): {said or 'no reason given'}. "
             "Its kernelspecs are listed at /api/kernelspecs; choose one by environment_kwargs={'kernel_name': ...}."

@@ -7,10 +7,12 @@ import atexit
 import contextlib
 import functools
 import weakref
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, Protocol
 
-from rlm_kernel._async import engine_loop
+from rlm_kernel._async import engine_loop, start_in_thread
 
 AT_EXIT_SECONDS = 5.0
 
@@ -46,5 +48,13 @@ def _end_all() -> None:
             asyncio.run_coroutine_threadsafe(_close(list(_live)), engine_loop()).result(AT_EXIT_SECONDS)
 
 
+class _Threads(ThreadPoolExecutor):
+    """Runs each job in a thread of its own. Python's pools take no jobs at exit, and aiohttp looks up names in one."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return start_in_thread(partial(work, *args, **kwargs))
+
+
 async def _close(remotes: Iterable[Closable]) -> None:
+    asyncio.get_running_loop().set_default_executor(_Threads())
     await asyncio.gather(*(remote.close() for remote in remotes))

@@ -11,9 +11,9 @@ import struct
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
-TRUNCATE, IOCTL_DEV, ABI_OF_TCP, ABI_OF_SCOPES = 1 << 14, 1 << 15, 4, 6
-FILES_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-"""The number of kinds of access to files that a version knows; later ones know as many as the last."""
+TRUNCATE, IOCTL_DEV, ABI_OF_SCOPES = 1 << 14, 1 << 15, 6
+KINDS_OF_ACCESS = 16
+"""To files, in the first version with scopes."""
 PATH_BENEATH = 1
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
 CAPABILITY_VERSION, CAPABILITIES = 0x20080522, 64
@@ -34,10 +34,9 @@ def confine(readable: "list[str]", writable: "list[str]") -> None:
     Raises:
         OSError: the kernel refuses it.
     """
-    version = abi()
-    every = (1 << FILES_BY_ABI[min(version, 5)]) - 1
+    every = (1 << KINDS_OF_ACCESS) - 1
     # Files; TCP bind and connect; signals and abstract Unix sockets of processes outside.
-    attributes = struct.pack("QQQ", every, 3, 3)[: 24 if version >= ABI_OF_SCOPES else 16]
+    attributes = struct.pack("QQQ", every, 3, 3)
     ruleset = _checked(_libc.syscall(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
     for paths, access in ((readable, EXECUTE | READ_FILE | READ_DIR), (writable, every)):
         for path in paths:

@@ -2,9 +2,9 @@
 
     python -P -c SOURCE SETTINGS [options of the launcher] -f CONNECTION_FILE
 
-`SETTINGS` is JSON: the sources of `launcher.py` and `landlock.py`; and either `bwrap`, the command before that of the
-kernel, or the paths for Landlock. Inside of bwrap this runs once more with `kernel`, the arguments of ipykernel, and
-`taken`, a pipe with its connection.
+`SETTINGS` is JSON: the sources of `launcher.py`, `landlock.py` and `seccomp.py`; and either `bwrap`, the command before
+that of the kernel, or the paths for Landlock. Inside of bwrap this runs once more with `kernel`, the arguments of
+ipykernel, and `taken`, a pipe with its connection.
 """
 
 import json
@@ -40,6 +40,7 @@ def main(argv: "list[str]") -> NoReturn:
 
     def behind_landlock(watchdog: int, kernel: "list[str]", **options: Any) -> NoReturn:
         load("landlock", settings["landlock"]).confine(settings["read"], settings["write"])
+        load("seccomp", settings["seccomp"]).confine(alone=True)
         become_kernel(watchdog, kernel, **options)
         raise SystemExit
 
@@ -52,7 +53,8 @@ def main(argv: "list[str]") -> NoReturn:
             os._exit(1)
         taken = None if connection is None else hand_over(connection, listening)
         load("landlock", settings["landlock"]).leave_keyring()
-        inside = json.dumps({"launcher": settings["launcher"], "kernel": kernel, "taken": taken, "options": options})
+        sources = {name: settings[name] for name in ("launcher", "seccomp")}
+        inside = json.dumps({**sources, "kernel": kernel, "taken": taken, "options": options})
         ours = sys.orig_argv[sys.orig_argv.index("-c") + 1]
         command = [*settings["bwrap"], sys.executable, "-P", "-c", ours, inside]
         os.execv(command[0], command)  # noqa: S606
@@ -61,6 +63,7 @@ def main(argv: "list[str]") -> NoReturn:
         taken = settings["taken"]
         connection, listening = (None, {}) if taken is None else launcher._take_connection(taken)  # noqa: SLF001
         options = {**settings["options"], "listening": listening, "connection": connection}
+        load("seccomp", settings["seccomp"]).confine(alone=False)
         become_kernel(os.getppid(), settings["kernel"], **options)
     launcher.become_kernel = behind_bwrap if "bwrap" in settings else behind_landlock
     launcher.main(argv[1:])

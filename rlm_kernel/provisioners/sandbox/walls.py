@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.provisioners.mounts import Mount
 from rlm_kernel.provisioners.relay.host_end import source
-from rlm_kernel.provisioners.sandbox import landlock
+from rlm_kernel.provisioners.sandbox import landlock, seccomp
 
 Sandbox = Literal["bwrap", "landlock"]
 CHECK_SECONDS = 10
@@ -37,10 +37,12 @@ def trouble(sandbox: Sandbox) -> str:
     """Why this machine does not have a sandbox, and what to do; empty if it has it."""
     if sys.platform != "linux":
         return "it needs Linux: use environment='docker' here"
+    if not seccomp.is_known():
+        return "it needs an x86_64, aarch64 or riscv64 processor: use environment='docker' here"
     if sandbox == "landlock":
-        if landlock.abi() >= landlock.ABI_OF_TCP:
+        if landlock.abi() >= landlock.ABI_OF_SCOPES:
             return ""
-        return "the kernel of this system has no Landlock with TCP rules: it needs Linux 6.7 with lsm=landlock"
+        return "the kernel of this system has no Landlock with scopes: it needs Linux 6.12 with lsm=landlock"
     return _trouble_of_bwrap()
 
 
@@ -118,7 +120,8 @@ def confined(
         wall: dict[str, Any] = {**paths(python, directory, cwd, mounts)}
     else:
         wall = _bwrap(_shown(python, directory, cwd), directory, cwd, mounts)
-    sources = {"launcher": source("launcher.py"), "landlock": source("sandbox/landlock.py")}
+    names = ("launcher.py", "sandbox/landlock.py", "sandbox/seccomp.py")
+    sources = {Path(name).stem: source(name) for name in names}
     settings = json.dumps({**sources, **wall})
     return [python, "-P", "-c", source("sandbox/walled.py"), settings, *rest[rest.index("-m") + 2 :]]
 
@@ -140,6 +143,11 @@ def paths(python: str, directory: Path, cwd: Path, mounts: Iterable[Mount]) -> d
     return {"read": read, "write": write}
 
 
+def shows(path: Path) -> bool:
+    """Whether every kernel in a sandbox can read a path, because it is below a folder of the system or of Python."""
+    return any(path.is_relative_to(shown) for shown in (*_SYSTEM, sys.prefix, sys.base_prefix))
+
+
 def _shown(python: str, directory: Path, cwd: Path) -> list[str]:
     shown = [*_SYSTEM, *_SETTINGS, *sorted({sys.prefix, sys.base_prefix, str(Path(python).parents[1])} - {"/"})]
     return shown if cwd.is_relative_to(directory) else [*shown, str(cwd)]
@@ -154,7 +162,7 @@ def _bwrap(shown: Sequence[str], directory: Path, cwd: Path, mounts: Iterable[Mo
             options += ["--ro-bind-try", path, path]
     for path in _READ_ONLY:
         options += ["--ro-bind-try", path, path]
-    for mount in mounts:
+    for mount in sorted(mounts, key=lambda mount: Path(mount.target).parts):  # a later one covers what is below it
         options += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.target]
     options += ["--bind", str(directory), str(directory), "--chdir", str(cwd)]
     return {"bwrap": [*options, "--setenv", "HOME", str(cwd), "--"]}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from traitlets import TraitError, Unicode, validate
@@ -53,29 +55,46 @@ class SSHKernel(RelayedKernel):
         """Seconds of silence after which the kernel ends."""
         return PATIENCE_SECONDS
 
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """Check that there is a host.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        _host_of(options.get("host"))
+
     async def start_remote(self) -> SSHRemote:
         """Run the relay on the other machine.
 
         Raises:
-            ConfigError: no host is given, or there is no ssh.
+            ConfigError: there is no ssh.
         """
-        host = self.host or os.environ.get("RLM_SSH_HOST")
-        if not host:
-            raise ConfigError(
-                "environment='ssh' needs a host: give environment_kwargs={'host': ...}, or set RLM_SSH_HOST."
-            )
-        options = [] if self.ssh_config is None else ["-F", self.ssh_config]
-        self._remote = await SSHRemote.start(host, self.python, self.env, options)
+        self._remote = await SSHRemote.start(_host_of(self.host), self.python, self.env, self._ssh_options)
         return self._remote
+
+    @property
+    def _ssh_options(self) -> list[str]:
+        return [] if self.ssh_config is None else ["-F", self.ssh_config]
 
     def why(self) -> str:
         """What ssh says when it could not connect or lost the connection; else empty."""
         if self._remote is None or not self._remote.has_failed:
             return ""
         said = self._remote.stderr.decode("utf-8", "replace").strip()
-        return f"ssh could not reach {self.host or 'the host'}, or lost the connection: try `ssh HOST true`.\n{said}"
+        check = shlex.join(["ssh", *self._ssh_options, _host_of(self.host), "true"])
+        return f"ssh could not connect, or lost the connection: try `{check}`. It said:\n{said}"
 
     def last_output(self) -> str:
         """The last output of the kernel's process, and of ssh."""
         said = "" if self._remote is None or self._remote.has_failed else self._remote.stderr.decode("utf-8", "replace")
         return f"{super().last_output()}{said}"
+
+
+def _host_of(option: str | None) -> str:
+    host = option or os.environ.get("RLM_SSH_HOST")
+    if not host:
+        raise ConfigError(
+            "environment='ssh' needs a host: set RLM_SSH_HOST, or give environment_kwargs={'host': ...} in Python."
+        )
+    return host
