@@ -273,7 +273,7 @@ def test_wrong_arguments_are_named_before_anything_starts(asking):
         replay(asking.log, backend="openai")
     with pytest.raises(ConfigError, match="Unknown environment"):
         replay(asking.log, environment="nowhere")
-    with pytest.raises(RecordingError, match="there is no record"):
+    with pytest.raises(RecordingError, match="There is no log"):
         replay("nothing.jsonl")
     asking.notebook.write_text("{}")
     with pytest.raises(RecordingError):

@@ -135,7 +135,7 @@ def test_what_the_setup_asks_is_read_and_counted(open_page, served, logs):
     root, sub = ScriptedLM([runs.cell("FINAL(known)")], model="root"), ScriptedLM("an answer", model="sub")
     with RLM(root, other_backends=[sub], environment_kwargs=setup, logger=RLMLogger(logs, "setup")) as rlm:
         rlm.completion("the context", "What is there?")
-    (whole,) = logs.glob("setup*.jsonl")
+    (whole,) = logs.glob("setup*.events.jsonl")
     lines = whole.read_text().splitlines(keepends=True)
     (logs / "under-way.jsonl").write_text("".join(line for line in lines if '"type":"finished"' not in line[:40]))
     page = open_page(f"{served}#under-way.jsonl")
