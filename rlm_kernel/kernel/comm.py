@@ -23,6 +23,7 @@ from rlm_kernel.kernel.protocol import (
     MAX_PROMPTS,
     MAX_QUESTION_BYTES,
     MAX_REPORT_BYTES,
+    MAX_VALUE_CHARACTERS,
     WIRE,
     ToGuest,
     pack,
@@ -412,8 +413,10 @@ def _report(buffers: Sequence[Any], unread: int) -> CellReport:
 
     variables = {_name(name): _name(kind) for name, kind in _few(payload["variables"]).items()}
     restored = {_name(name): None if kept is None else _name(kept) for name, kept in _few(payload["restored"]).items()}
-    values = text("final"), text("answer"), text("draft")
-    return CellReport(*values, variables, restored, text("final_json"), text("answer_json"))
+    shown = payload.get("values", {})
+    values = {name: str(shown[name])[:MAX_VALUE_CHARACTERS] for name in variables if name in shown}
+    answers = text("final"), text("answer"), text("draft")
+    return CellReport(*answers, variables, restored, text("final_json"), text("answer_json"), values)
 
 
 def _few(names: Any) -> Any:

@@ -63,7 +63,10 @@ def test_the_file_has_the_documented_name_and_fields(whole):
     block = iterations[2]["code_blocks"][0]
     assert block["code"].startswith("one = llm_query('alone')")
     assert "NameError" in block["result"]["stderr"]
-    assert block["result"]["locals"] == {"answers": "list", "one": "str", "twice": "list"}
+    values = block["result"]["locals"]
+    assert values["answers"].startswith("['QUESTION 0 (1)', 'QUESTION 1 (1)',")
+    assert len(values["answers"]) == 200
+    assert (values["one"], values["twice"]) == ("'ALONE (1)'", "['THE SAME (1)', 'THE SAME (2)']")
     assert [call["response"] for call in block["result"]["rlm_calls"]] == ["ALONE (1)", "THE SAME (1)", "THE SAME (2)"]
     assert iterations[-1]["final_answer"] == runs.ANSWER
 
@@ -102,7 +105,7 @@ def test_what_is_read_back_is_what_was_told(tmp_path):
 
     asyncio.run(run())
     (log,) = tmp_path.glob("*.events.jsonl")
-    kept = [event for event in told if jsonl.line_of(event) is not None]
+    kept = [Redactor().event(event) for event in told if jsonl.line_of(event) is not None]
     known = read_log(log).trajectory
     expected = Trajectory(kept)
     assert [turn.reply for turn in known.turns] == [turn.reply for turn in expected.turns]

@@ -127,6 +127,68 @@ def test_an_answer_that_is_given_after_the_last_turn_is_in_the_turns(tmp_path):
     assert [turn["final_answer"] for turn in iterations] == [None, "The last word."]
 
 
+# -- the values of variables
+
+HOSTILE = """
+import sys, threading
+class Kind(type):
+    def __eq__(self, other): raise SystemExit('a metaclass is called')
+    def __hash__(self): raise SystemExit('a metaclass is called')
+class Text(str, metaclass=Kind):
+    def __repr__(self): raise SystemExit('a repr is called')
+    __len__ = __getitem__ = __iter__ = __hash__ = __repr__
+class Key(metaclass=Kind):
+    def __hash__(self): return 1 if not sealed else sys.exit('a hash is called')
+    def __eq__(self, other): return sys.exit('an eq is called')
+sealed = False
+odd = [Text('a'), {Key(): {Key()}}, 1.5, None, b'b', (1,), frozenset({2}), set(), {'k': True}]
+sealed = True
+huge = 10 ** 5_000_000
+deep = ring = []
+for _ in range(100_000): deep = [deep]
+ring.append(ring)
+long = 'x' * 10_000_000
+many = list(range(10 ** 6))
+function = lambda: 1
+""".strip().splitlines()
+
+
+def test_locals_hold_the_beginning_of_each_repr_and_no_code_of_the_cell_runs_for_it(tmp_path):
+    run = record(tmp_path, [code(*HOSTILE), "FINAL(1)"])
+    _, iterations = opened(file_beside(run.log, TURNS))
+    result = iterations[0]["code_blocks"][0]["result"]
+    assert result["stderr"] == ""
+    values = result["locals"]
+    assert values["odd"] == "[Text, {Key: {Key}}, 1.5, None, b'b', (1,), frozenset({2}), set(), {'k': True}]"
+    assert (values["Text"], values["huge"], values["function"]) == ("Kind", "int", "function")
+    assert (values["deep"], values["ring"]) == ("[[[[[...]]]]]", "[[[[[...]]]]]")
+    assert values["long"] == "'" + "x" * 199
+    assert values["many"] == repr(list(range(100)))[:200]
+
+
+def test_the_values_of_many_variables_have_a_limit_together_and_the_latest_are_shown(tmp_path):
+    run = record(tmp_path, [code("for n in range(150): globals()[f'v{n}'] = 'y' * 900"), "FINAL(1)"])
+    values = opened(file_beside(run.log, TURNS))[1][0]["code_blocks"][0]["result"]["locals"]
+    assert (values["v0"], values["v149"]) == ("str", "'" + "y" * 199)
+    assert sum(value != "str" for value in values.values()) == 23
+
+
+@pytest.mark.parametrize("length", [8, 60, 801, 5_000])
+@pytest.mark.parametrize("before", [0, 150, 195, 990])
+def test_no_part_of_a_key_is_in_the_value_of_a_variable(tmp_path, monkeypatch, length, before):
+    key = f"sk'\"{'%d' * 8}" % tuple(range(10, 18)) + "".join(f"{n:04}" for n in range(1_300))
+    key = key[:length]
+    monkeypatch.setenv("SOME_API_KEY", key)
+    script = [code("text = '.' * before + key", "found = {'a': [text]}", "password = 'unknown'"), "FINAL(1)"]
+    run = record(tmp_path, script, custom_tools={"before": before, "key": key}, environment_kwargs={})
+    for file in (run.log, file_beside(run.log, TURNS)):
+        for form in (key, repr(key)[1:-1], json.dumps(key)[1:-1]):
+            assert json.dumps(form[:8])[1:-1] not in file.read_text()
+    values = opened(file_beside(run.log, TURNS))[1][0]["code_blocks"][0]["result"]["locals"]
+    assert values["password"] == "[redacted]"
+    assert values["text"].startswith("'" + "." * min(before, 199))
+
+
 # -- either name
 
 
@@ -218,15 +280,20 @@ def test_the_quota_is_for_both_files_and_the_turns_still_open(tmp_path):
     assert len(iterations) > 2
 
 
-def test_the_path_of_the_first_run_is_known_before_it_starts(tmp_path):
+def test_the_path_of_each_run_is_known_before_it_starts(tmp_path):
     logger = RLMLogger(tmp_path)
-    known = (logger.log_file_path, logger.notebook_path)
+    first, notebook = logger.log_file_path, logger.notebook_path
+    assert logger.next_log_file_path == first
     assert not list(tmp_path.iterdir())
-    for _ in range(2):
-        RLM(ScriptedLM(["FINAL(1)"] * 4), logger=logger).completion("c", "q")
-    assert all(Path(path).is_file() for path in known)
-    assert logger.log_file_path != known[0]
+    RLM(ScriptedLM(["FINAL(1)"] * 2), logger=logger).completion("c", "q")
+    assert (logger.log_file_path, logger.notebook_path) == (first, notebook)
+    second = logger.next_log_file_path
+    assert not Path(second).exists()
+    RLM(ScriptedLM(["FINAL(1)"] * 2), logger=logger).completion("c", "q")
+    assert logger.log_file_path == second != first
+    assert all(Path(path).is_file() for path in (first, second, notebook))
     assert len(list(tmp_path.glob("*.events.jsonl"))) == 2
+    assert RLMLogger().next_log_file_path is None
 
 
 # -- completion.metadata
@@ -238,7 +305,10 @@ def test_the_metadata_of_a_result_has_what_the_reference_has(whole):
     assert {turn["type"] for turn in iterations} == {"iteration"}
     times = [datetime.fromisoformat(turn["timestamp"]) for turn in iterations]
     assert times == sorted(times)
-    assert completion.metadata["run_metadata"]["environment_kwargs"] == {}
+    about = completion.metadata["run_metadata"]
+    assert about["environment_kwargs"] == {}
+    assert (about["backend"], about["other_backends"]) == ("ScriptedLM", ["ScriptedLM"])
+    assert iterations[2]["code_blocks"][0]["result"]["locals"]["one"] == "'ALONE (1)'"
     for before, turn in itertools.pairwise(iterations):
         said = {"role": "assistant", "content": before["response"]}
         assert turn["prompt"][: len(before["prompt"]) + 1] == [*before["prompt"], said]

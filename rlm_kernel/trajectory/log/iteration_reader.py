@@ -75,5 +75,5 @@ def wants_iterations(logger: object, base: type) -> bool:
 
 def metadata_of(configuration: Mapping[str, Any], root_model: str) -> RLMMetadata:
     """What `log_metadata` receives. `configuration`: the arguments of the `RLM`, without secrets."""
-    fields = reference_format.metadata(configuration, root_model)
+    fields = reference_format.named(reference_format.metadata(configuration, root_model))
     return RLMMetadata(**{**fields, **{name: fields[name] or {} for name in ("backend_kwargs", "environment_kwargs")}})

@@ -53,6 +53,7 @@ class RLMLogger:
     Attributes:
         log_file_path: of the turns of the latest completion, and before there is one, of the first. None: not written.
         notebook_path: of its notebook, in the same way.
+        next_log_file_path: of the turns of the completion that starts next.
 
     Raises:
         ConfigError: `file_name` is not a file name, or `max_log_bytes` is too small.
@@ -74,10 +75,9 @@ class RLMLogger:
             raise ConfigError(f"max_log_bytes is a number of bytes from {MIN_BYTES:,}, or None, not {max_log_bytes!r}.")
         self.log_dir = None if log_dir is None else Path(log_dir)
         self._file_name = file_name
-        self._first = {os.getpid(): self._new_name()}  # a process that was forked has another first run
-        path = None if log_dir is None else self._path(*self._first.values())
-        self.log_file_path = None if path is None else str(path)
-        self.notebook_path = str(file_beside(path, NOTEBOOK)) if path and notebook else None
+        self._next: dict[int, str] = {}  # by process: one that was forked has another next run
+        self.log_file_path = path = self.next_log_file_path
+        self.notebook_path = str(file_beside(Path(path), NOTEBOOK)) if path and notebook else None
         self._notebook = notebook
         self._max_log_bytes = max_log_bytes
         self._latest: RunLog | None = None
@@ -86,6 +86,12 @@ class RLMLogger:
 
     def __repr__(self) -> str:
         return f"RLMLogger(log_dir={str(self.log_dir) if self.log_dir else None!r}, file_name={self._file_name!r})"
+
+    @property
+    def next_log_file_path(self) -> str | None:
+        """Of the turns of the completion that starts next, in this process. None: nothing is written."""
+        name = self._next.setdefault(os.getpid(), self._new_name())
+        return None if self.log_dir is None else str(self._path(name))
 
     def get_trajectory(self) -> dict[str, Any] | None:
         """The latest completion so far, as `completion.metadata` holds it; None before there is one.
@@ -133,7 +139,7 @@ class RLMLogger:
         """
         redact = Redactor({*keys, *secrets_of(os.environ), *named_secrets(configuration)})
         shown = without_secrets(configuration)
-        stem = self._first.pop(os.getpid(), None) or self._new_name()
+        stem = self._next.pop(os.getpid(), None) or self._new_name()
         about = {
             **reference_format.metadata(shown, ""),
             "log_schema": jsonl.SCHEMA,
@@ -243,7 +249,7 @@ class RunLog:
 
     def metadata(self) -> dict[str, Any]:
         """The run so far, as `completion.metadata` holds it. That of a long run reads its log when it is used."""
-        about: dict[str, Any] = self.redact.data({"root_model": self._run.model, **self.about})
+        about = reference_format.named(self.redact.data({"root_model": self._run.model, **self.about}))
         if self._log is not None and self._log.size > MAX_REMEMBERED_BYTES:
             return StoredRecord(partial(_read, self._log.path, about), run_metadata=about)
         return reference_format.trajectory(self._run, about)

@@ -43,15 +43,16 @@ def metadata(configuration: Mapping[str, Any], root_model: str) -> dict[str, Any
     }
 
 
-def metadata_line(first: Mapping[str, Any]) -> dict[str, Any]:
-    """The `metadata` line of the file of turns, made from the first line of the record.
+def named(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `metadata` line, in which objects are named by their class: a page prints the fields as text."""
+    others = fields.get("other_backends")
+    names = {name: _name(fields.get(name)) for name in ("backend", "environment_type")}
+    return {**fields, **names, "other_backends": others and [_name(one) for one in others]}
 
-    Objects, such as a client that was given as the backend, are named by their class: a page prints the fields as text.
-    """
-    known = {name: first.get(name) for name in _METADATA}
-    others = known["other_backends"]
-    named = {name: _name(known[name]) for name in ("backend", "environment_type")}
-    return {"type": "metadata", **known, **named, "other_backends": others and [_name(one) for one in others]}
+
+def metadata_line(first: Mapping[str, Any]) -> dict[str, Any]:
+    """The `metadata` line of the file of turns, made from the first line of the record."""
+    return {"type": "metadata", **named({name: first.get(name) for name in _METADATA})}
 
 
 def _name(value: Any) -> str | None:
@@ -133,7 +134,7 @@ def _result(cell: Cell, answer: str | None, limit: int | None, run_metadata: Map
     return {
         "stdout": _clip(result.stdout if result else "", limit),
         "stderr": _clip("\n".join(filter(None, (result.stderr if result else "", traceback))), limit),
-        "locals": dict(result.report.variables) if result else {},
+        "locals": {**result.report.variables, **result.report.values} if result else {},
         "execution_time": result.seconds if result else None,
         **_calls_of(cell, limit, run_metadata),
         "final_answer": answer if given is not None else None,
