@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import subprocess
+import sys
 import warnings
 from datetime import datetime
 from pathlib import Path
@@ -14,8 +17,9 @@ from pydantic import ConfigDict, TypeAdapter
 from recorded_runs import code, record, record_file
 from trajectory import runs
 from typing_extensions import TypedDict
+from viewer.reference_logs import reference_log
 
-from rlm import RLM, RecordingError, ScriptedLM
+from rlm import RLM, AgentRLM, RecordingError, ScriptedLM, TimeoutExceededError
 from rlm.logger import RLMLogger
 from rlm_kernel.cli import main
 from rlm_kernel.replay.replayer import replay
@@ -108,6 +112,83 @@ def test_the_visualizer_opens_the_turns_of_a_run_with_errors_sub_calls_and_child
     assert [turn["iteration"] for turn in iterations] == list(range(1, 8))
     assert iterations[-1]["final_answer"] == completion.response
     assert "NameError" in iterations[2]["code_blocks"][0]["result"]["stderr"]
+
+
+def test_the_turn_in_which_a_run_fails_is_in_the_turns_with_the_error(tmp_path):
+    script = [code("a = 1"), code("import time", "time.sleep(60)")]
+    run = record(tmp_path, script, max_timeout=3.0)
+    _, iterations = opened(file_beside(run.log, TURNS))
+    assert [turn["iteration"] for turn in iterations] == [1, 2]
+    assert "TimeoutExceededError: The run was ended after" in iterations[1]["code_blocks"][0]["result"]["stderr"]
+
+
+def test_the_visualizer_opens_the_turns_of_a_run_whose_model_never_answers(tmp_path):
+    logger = RLMLogger(tmp_path)
+    with pytest.raises(ConnectionError):
+        RLM(ScriptedLM([ConnectionError("no network")]), logger=logger).completion("c", "q")
+    metadata, iterations = opened(Path(logger.log_file_path))
+    assert (metadata["root_model"], iterations) == ("scripted", [])
+
+
+KILLED = """
+import os, signal, sys
+from rlm import RLM, ScriptedLM
+from rlm.logger import RLMLogger
+
+def answer(messages):
+    turn = sum(message["role"] == "assistant" for message in messages)
+    if turn == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"```repl\\nn = {turn}\\n```"
+
+RLM(ScriptedLM(answer), logger=RLMLogger(sys.argv[1])).completion("c", "q")
+"""
+
+
+def test_a_host_that_is_killed_loses_no_turn_that_ended(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    (events,) = tmp_path.glob("*.events.jsonl")
+    _, iterations = opened(file_beside(events, TURNS))
+    assert [turn["code_blocks"][0]["result"]["locals"] for turn in iterations] == [{"n": "0"}, {"n": "1"}, {"n": "2"}]
+    assert [turn.iteration for turn in read_log(events).trajectory.turns if turn.finished] == [1, 2, 3]
+
+
+def test_the_visualizer_opens_the_turns_of_a_resumed_run_with_those_before_it(tmp_path):
+    run = record(tmp_path, [code("a = llm_query('x')"), code("b = 2"), "FINAL_VAR(a)"])
+    logger = RLMLogger(tmp_path / "resumed")
+    RLM.resume(run.log, at=1, backend=ScriptedLM(["FINAL(again)"]), logger=logger)
+    metadata, iterations = opened(Path(logger.log_file_path))
+    assert metadata["root_model"] == "scripted"
+    assert [turn["iteration"] for turn in iterations] == [1, 2]
+    assert iterations[0]["code_blocks"][0]["result"]["rlm_calls"][0]["response"] == "echo: x"
+    assert iterations[-1]["final_answer"] == "again"
+
+
+def test_the_visualizer_opens_the_turns_of_each_run_of_a_persistent_kernel(tmp_path):
+    logger = RLMLogger(tmp_path)
+    with RLM(
+        ScriptedLM([code("a = 1"), "FINAL(1)", code("a += 1"), "FINAL_VAR(a)"]), logger=logger, persistent=True
+    ) as rlm:
+        for answer in ("1", "2"):
+            rlm.completion("c", "q")
+            _, iterations = opened(Path(logger.log_file_path))
+            assert [turn["iteration"] for turn in iterations] == [1, 2]
+            assert (iterations[0]["prompt"][0]["role"], iterations[-1]["final_answer"]) == ("system", answer)
+
+
+def test_the_visualizer_opens_the_turns_of_an_agent_also_of_a_message_that_failed(tmp_path):
+    replies = [code("a = 1"), "FINAL(one)", code("import time", "time.sleep(60)"), "FINAL(three)"]
+    logger = RLMLogger(tmp_path)
+    with AgentRLM(ScriptedLM(replies), logger=logger, max_timeout=4.0) as agent:
+        agent.completion("First.")
+        with pytest.raises(TimeoutExceededError):
+            agent.completion("Second.")
+        assert agent.completion("Third.").response == "three"
+    _, iterations = opened(Path(logger.log_file_path))
+    assert [turn["iteration"] for turn in iterations] == [1, 2, 3, 4]
+    assert [turn["final_answer"] for turn in iterations] == [None, "one", None, "three"]
+    assert "TimeoutExceededError" in iterations[2]["code_blocks"][-1]["result"]["stderr"]
 
 
 def test_a_later_iteration_holds_only_the_messages_that_are_new(whole):
@@ -249,6 +330,24 @@ def test_turns_without_their_record_are_refused_with_the_name_of_what_is_missing
     run.log.unlink()
     with pytest.raises(RecordingError, match=rf"there is no record {run.log.name} beside it: put it back"):
         read_log(file_beside(run.log, TURNS))
+    page = tmp_path / "page.html"
+    assert main(["view", "--export", str(page), str(file_beside(run.log, TURNS))]) == 0
+
+
+@pytest.mark.parametrize("command", ["show", "replay", "resume", "diff", "export", "view"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_log_of_the_reference_can_be_viewed_and_other_commands_say_so(tmp_path, capsys, command, first):
+    file = reference_log(tmp_path / "theirs.jsonl")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[first:]))
+    options = {"diff": [str(file)], "export": ["--to", "md"], "view": ["--export", str(tmp_path / "page.html")]}
+    status = main([command, str(file), *options.get(command, [])])
+    if command == "view":
+        assert (status, (tmp_path / "page.html").is_file()) == (0, True)
+        return
+    assert status != 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "as the reference's RLMLogger writes them: `rlm view` opens it" in told
+    assert "there is no record theirs.events.jsonl beside it" in told
 
 
 # -- the same care for both files

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
@@ -101,6 +101,8 @@ def read_log(path: str | Path) -> Recording:
                 fields = {key: line[key] for key in _STORED if key in line}
                 context = jsonl.reader_of(StoredContext).validate_python(fields)
                 continue
+            if not metadata and _is_of_turns(line):
+                raise RecordingError(_of_turns(log))
             if kind == "metadata" and not metadata:
                 metadata = _check_first_line(log, line)
             _restore_prompts(line, log.parent, known)
@@ -153,18 +155,27 @@ def _wrong(error: Exception) -> str:
     return str(error)
 
 
+def _is_of_turns(first: Mapping[str, Any]) -> bool:
+    """Whether it is the first line of a log without events. A logger that was used before writes no metadata."""
+    return "code_blocks" in first or (first["type"] == "metadata" and not {"log_schema", "model"} & first.keys())
+
+
+def _of_turns(log: Path) -> str:
+    """What is wrong with a log that has no record."""
+    return (
+        f"{log} holds only the turns of a run, as the reference's RLMLogger writes them: `rlm view` opens it. Other "
+        f"commands need the record, and there is no record {file_beside(log, RECORD).name} beside it: put it back, if "
+        "rlm-kernel wrote the log."
+    )
+
+
 def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
     """The first line, after a check of the fields that no event reads.
 
     Raises:
         KeyError, TypeError, ValueError: a field is wrong.
-        RecordingError: a later version wrote it, or it is not the first line of a record.
+        RecordingError: a later version wrote it.
     """
-    if not {"log_schema", "model"} & line.keys():
-        raise RecordingError(
-            f"{log} holds only the turns of a run, and there is no record {file_beside(log, RECORD).name} beside it: "
-            "put it back. Logs of other tools have none, and cannot be read."
-        )
     schema = line.get("log_schema", jsonl.SCHEMA)
     if not isinstance(schema, int):
         raise TypeError("log_schema is not a number")

@@ -106,22 +106,29 @@ def _whole(
     return {"type": "iteration", "timestamp": when, **fields, "prompt": prompt}
 
 
-def iteration(turn: Turn, limit: int | None = None, run_metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def iteration(
+    turn: Turn, limit: int | None = None, run_metadata: Mapping[str, Any] | None = None, failure: str = ""
+) -> dict[str, Any]:
     """One turn, with the messages that are new in it.
 
     Args:
         turn: of a run.
         limit: characters that are kept of each text; None: all, and the runs of children.
         run_metadata: of the run; those of its children are made from it.
+        failure: why the turn did not end; it is in the stderr of the last cell.
     """
     answer = turn.finished.answer if turn.finished else None
     answer = None if answer is None else _clip(answer, limit)
-    blocks = [{"code": cell.code, "result": _result(cell, answer, limit, run_metadata or {})} for cell in turn.cells]
+    results = [_result(cell, answer, limit, run_metadata or {}) for cell in turn.cells]
+    if failure and results:
+        results[-1]["stderr"] = _clip("\n".join(filter(None, (results[-1]["stderr"], failure))), limit)
     return {
         "iteration": turn.iteration,
         "prompt": [{**message, "content": _clip(message["content"], limit)} for message in turn.messages],
         "response": _clip(turn.reply.text if turn.reply else "", limit),
-        "code_blocks": blocks,
+        "code_blocks": [
+            {"code": cell.code, "result": result} for cell, result in zip(turn.cells, results, strict=True)
+        ],
         "final_answer": answer,
         "iteration_time": turn.finished.seconds if turn.finished else None,
     }
@@ -135,7 +142,7 @@ def _result(cell: Cell, answer: str | None, limit: int | None, run_metadata: Map
         "stdout": _clip(result.stdout if result else "", limit),
         "stderr": _clip("\n".join(filter(None, (result.stderr if result else "", traceback))), limit),
         "locals": {**result.report.variables, **result.report.values} if result else {},
-        "execution_time": result.seconds if result else None,
+        "execution_time": result.seconds if result else 0.0,
         **_calls_of(cell, limit, run_metadata),
         "final_answer": answer if given is not None else None,
     }

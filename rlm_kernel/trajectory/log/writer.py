@@ -110,17 +110,29 @@ class LogWriter:
             self._store_context(event.context)
             return
         self._write(line)
-        if isinstance(event, events.IterationFinished):
-            self._write_turn()
-        elif isinstance(event, events.RunFinished) and self._run.turns and self._run.turns[-1].reply is not None:
-            self._write_turn(event.completion.response)  # the last word, after all turns
+        match event:
+            case events.IterationFinished():
+                self._write_turn()
+            case events.RunFinished(completion=completion):  # the last word, after all turns
+                self._write_turn(answer=completion.response)
+            case events.RunFailed(error=error):
+                self._write_turn(failure=f"{type(error).__name__}: {error}")
+            case events.MessageFinished(error=str(failure)):
+                self._write_turn(failure=failure)
 
-    def _write_turn(self, answer: str | None = None) -> None:
-        """Write the latest turn. `answer`: of the run, if the turn does not say it."""
-        turn = reference_format.iteration(self._run.turns[-1], reference_format.LOGGED_CHARACTERS)
+    def _write_turn(self, answer: str | None = None, failure: str = "") -> None:
+        """Write the latest turn, if it has a reply and was not written.
+
+        Args:
+            answer: of the run, if the turn does not say it.
+            failure: why the turn did not end.
+        """
+        run, self._run = self._run, Trajectory()
+        if not run.turns or run.turns[-1].reply is None:
+            return
+        turn = reference_format.iteration(run.turns[-1], reference_format.LOGGED_CHARACTERS, failure=failure)
         if answer is not None:
             turn["final_answer"] = clip(answer, reference_format.LOGGED_CHARACTERS)
-        self._run = Trajectory()
         self._write({"type": "iteration", "timestamp": _now(), **turn}, self._turns)
 
     def close(self) -> None:
