@@ -200,6 +200,7 @@ PAYLOAD = fields(
     restored=st.dictionaries(ANY_TEXT, st.none() | ANY_TEXT, max_size=2),
     final_json=st.none() | ANY_TEXT,
     answer_json=st.none() | ANY_TEXT,
+    values=st.dictionaries(ANY_TEXT, JSON, max_size=2),
 )
 DATA = fields(
     wire=st.just(protocol.WIRE),
