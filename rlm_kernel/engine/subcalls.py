@@ -121,6 +121,7 @@ class SubCalls:
         start_child: answers `rlm_query`; None at the maximum depth, where it is answered like `llm_query`.
         on_limit: called when a limit of the tree is reached, to end the running cell.
         tools: the functions on the host that a cell may call, by name.
+        budget: the function behind `budget()`; a custom tool may have the same name.
         gates: decide about the calls that are not on record.
         recorded: the answers of an earlier run, which are used again.
     """
@@ -134,6 +135,7 @@ class SubCalls:
     start_child: StartChild | None
     on_limit: Callable[[], None]
     tools: Mapping[str, Tool]
+    budget: Tool
     gates: Gates = NO_GATES
     recorded: RecordedRun = field(default_factory=RecordedRun)
     _sibling_turn: asyncio.Semaphore = field(init=False)
@@ -180,7 +182,7 @@ class SubCalls:
         return answers
 
     async def _call_tool(self, call: ToolCall) -> Answer:
-        tool, slot, started = self.tools.get(call.tool), call.slots[0], time.perf_counter()
+        tool, slot, started = {"budget": self.budget, **self.tools}.get(call.tool), call.slots[0], time.perf_counter()
         if (known := self.recorded.outcomes.get(slot)) is not None:
             outcome = known
         elif tool is None:
@@ -194,7 +196,7 @@ class SubCalls:
 
     async def _outcome(self, tool: Tool, call: ToolCall) -> Answer:
         """What a call of a tool leads to: its result, or what `on_tool` decides."""
-        own = call.tool in OWN_NAMES
+        own = call.tool in OWN_NAMES or tool is self.budget
         request = ToolRequest(call.tool, tuple(call.args), dict(call.kwargs))
         with self._ending_the_run():
             decided = None if own else await self.gates.tool(request)

@@ -37,7 +37,7 @@ from concurrent.futures.thread import ThreadPoolExecutor, _worker
 from inspect import Parameter, Signature
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 WIRE = 1
 PROCESS = os.getpid()
@@ -84,6 +84,27 @@ class FailedQuery(str):
 
 class ToolError(RuntimeError):
     """A custom tool raised something that is no built-in exception; the message begins with its name."""
+
+
+class Budget(NamedTuple):
+    """What is left of the limits of a run; None: no limit.
+
+    seconds: until the time-out. tokens: of input and output. cost: US dollars. calls: prompts of sub-calls. errors:
+    cells in a row that may raise. iterations: turns after this one. depth: levels of `rlm_query` with a REPL; 0: it is
+    answered like `llm_query`. All runs of a tree share seconds, tokens, cost and calls.
+    """
+
+    seconds: float | None
+    tokens: int | None
+    cost: float | None
+    calls: int | None
+    errors: int | None
+    iterations: int
+    depth: int
+
+    def __repr__(self) -> str:
+        left = (f"{name}={'no limit' if value is None else value}" for name, value in self._asdict().items())
+        return f"Budget({', '.join(left)})"
 
 
 class Call:
@@ -325,7 +346,7 @@ class Guest:
             and len(name) <= MAX_NAME_CHARACTERS
             and not name.startswith("_")
             and name not in ours
-            and name not in hidden
+            and hidden.get(name, hidden) is not value
             and not issubclass(type(value), ModuleType)
         )
         return dict(itertools.islice(made, MAX_VARIABLES))
@@ -641,6 +662,20 @@ def answer_names(guest: Guest) -> dict[str, Any]:
     return {f.__name__: f for f in (FINAL, FINAL_VAR, SHOW_VARS)}
 
 
+def define_budget(guest: Guest) -> None:
+    """Define `budget`, unless the name is taken. It is an ordinary name: cells and tools may take it."""
+    ask_host = stand_in(guest, {"name": "budget", "doc": "", "parameters": None})
+
+    def budget() -> Budget:
+        """What is left of the limits of this run: seconds, tokens, cost, calls, errors, iterations, depth."""
+        __tracebackhide__ = True
+        return Budget(**ask_host())
+
+    budget.__qualname__ = "budget"
+    if "budget" not in guest.shell.user_ns:
+        guest.shell.user_ns["budget"] = guest.shell.user_ns_hidden["budget"] = budget
+
+
 def ignore_exit(*_: object) -> None:
     """exit() and quit() would end the kernel and all variables with it."""
     print("The session stays open. To finish, give the answer with FINAL(...).", file=sys.stderr)
@@ -896,5 +931,6 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     }
     shell.user_ns.update(guest.ours)
     shell.user_ns_hidden.update(guest.ours)
+    define_budget(guest)
     shell.events.register("pre_run_cell", guest.cell_starts)
     shell.events.register("post_run_cell", guest.cell_ended)
