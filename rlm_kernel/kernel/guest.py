@@ -662,8 +662,8 @@ def answer_names(guest: Guest) -> dict[str, Any]:
     return {f.__name__: f for f in (FINAL, FINAL_VAR, SHOW_VARS)}
 
 
-def define_budget(guest: Guest) -> None:
-    """Define `budget`, unless the name is taken. It is an ordinary name: cells and tools may take it."""
+def budget_name(guest: Guest) -> dict[str, Any]:
+    """`budget`, which is an ordinary name: cells and tools may take it."""
     ask_host = stand_in(guest, {"name": "budget", "doc": "", "parameters": None})
 
     def budget() -> Budget:
@@ -671,9 +671,8 @@ def define_budget(guest: Guest) -> None:
         __tracebackhide__ = True
         return Budget(**ask_host())
 
-    budget.__qualname__ = "budget"
-    if "budget" not in guest.shell.user_ns:
-        guest.shell.user_ns["budget"] = guest.shell.user_ns_hidden["budget"] = budget
+    budget.__qualname__, budget.__module__ = "budget", "rlm_guest"
+    return {"budget": budget}
 
 
 def ignore_exit(*_: object) -> None:
@@ -931,6 +930,7 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     }
     shell.user_ns.update(guest.ours)
     shell.user_ns_hidden.update(guest.ours)
-    define_budget(guest)
+    if "budget" not in shell.user_ns:
+        shell.push(budget_name(guest), interactive=False)
     shell.events.register("pre_run_cell", guest.cell_starts)
     shell.events.register("post_run_cell", guest.cell_ended)

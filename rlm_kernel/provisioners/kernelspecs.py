@@ -219,6 +219,16 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
     return Environment(name, kernelspec, options, **of_session)
 
 
+def check_name(name: str) -> None:
+    """Check that there is an environment of this name; its options are not checked.
+
+    Raises:
+        ConfigError: there is none.
+        NotImplementedError: a documented environment that is not implemented yet.
+    """
+    _kernelspec(ALIASES.get(name, name))
+
+
 def reach_of_place(name: str) -> str:
     """What the code in an environment can reach with any options, in words; empty: nothing.
 
