@@ -154,10 +154,11 @@ class SubCalls:
         """The answers of a query's prompts, in order, or what a tool returned."""
         if isinstance(question, ToolCall):
             return [await self._call_tool(question)]
-        lm, cell, started = self.models.named(question.model), question.slots[0].cell, time.perf_counter()
+        cell, started = question.slots[0].cell, time.perf_counter()
+        lm, why = self._model_for(question)
         self._announce(question, lm)  # before the first await: the record keeps the order of the questions
         if lm is None:
-            return self._answer_without_model(question, Answer(error=self._unknown_model(question)))
+            return self._answer_without_model(question, Answer(error=why))
         try:
             self._check_images(question, lm)
             schema = None if question.schema is None else await asyncio.to_thread(Schema.of, question.schema)
@@ -249,9 +250,17 @@ class SubCalls:
             )
         )
 
-    def _unknown_model(self, query: Query) -> str:
+    def _model_for(self, query: Query) -> tuple[BaseLM | None, str]:
+        """The model that answers a query, or None and the reason."""
+        try:
+            if query.kind == "llm_query":
+                lm = self.models.named(query.model)
+            else:
+                lm = self.models.for_child(query.model, has_repl=self._starts_children(query))
+        except ConfigError as error:
+            return None, str(error)
         known = ", ".join(map(repr, self.models.names))
-        return f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
+        return lm, f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
 
     def _check_images(self, query: Query, lm: BaseLM) -> None:
         """Refuse images that the model cannot read.
