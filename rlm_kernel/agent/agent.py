@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import PurePath
@@ -112,8 +112,6 @@ class AgentRLM(RLM):
         **rlm: Any,
     ) -> None:
         check_environment(environment, type(self).__name__)
-        if taken := _NOT_TAKEN.keys() & rlm.keys():
-            raise ConfigError(" ".join(f"An agent takes no {name}: {_NOT_TAKEN[name]}." for name in sorted(taken)))
         _check_names(type(self), rlm)
         place, options = place_of(environment, environment_kwargs)
         super().__init__(
@@ -467,8 +465,10 @@ def create_enforced_agent(backend: Any = "openai", backend_kwargs: Any = None, *
     return AgentRLM(backend, backend_kwargs, **kwargs)
 
 
-def _check_names(kind: type, given: Iterable[str]) -> None:
+def _check_names(kind: type, given: Collection[str]) -> None:
     """Check the names of the further arguments of an agent: they are those of an `RLM`."""
+    if taken := sorted(_NOT_TAKEN.keys() & set(given)):
+        raise ConfigError(" ".join(f"An agent takes no {name}: {_NOT_TAKEN[name]}." for name in taken))
     known = [*inspect.signature(AgentRLM).parameters, *inspect.signature(RLM).parameters]
     for name in given:
         if name not in known:

@@ -307,7 +307,7 @@ class Engine:
                 max_iterations=config.max_iterations,
                 depth=config.depth,
                 context=prompt,
-                setup=tuple(filter(None, (config.environment.setup_code, config.profile.setup_code))),
+                setup=(*config.environment.setup, *filter(None, (config.profile.setup_code,))),
                 tools=without_secrets_of_tools(tool.to_record() for tool in config.tools),
                 seed=config.seed,
                 schema=self._schema.document if self._schema else None,
