@@ -64,7 +64,8 @@ class RLM(ReadableArguments):
         max_iterations: turns before the model is asked for its final answer.
         custom_system_prompt: replaces the default one. A text written for `str.format`, with doubled braces and
             `{custom_tools_section}`, is formatted; any other is unchanged.
-        other_backends: providers (or `LM`s) for sub-calls; the first is their default.
+        other_backends: providers (or `LM`s) for sub-calls; the first is their default. Children of `rlm_query` run on
+            the model of their parent, or on the one that the call names.
         other_backend_kwargs: their arguments, in the same order.
         logger: an `RLMLogger`, which keeps each completion as a log and a notebook; or any object with
             `log(iteration)`, which is called with each turn. What it raises ends the run.

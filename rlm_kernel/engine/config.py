@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.clients.base import BaseLM, as_base_lm
 from rlm_kernel.engine.budget import NO_LIMITS, Limits
 from rlm_kernel.engine.gates import NO_GATES, Gates
 from rlm_kernel.engine.tools import Tool
@@ -35,6 +35,23 @@ class Models:
         if name is None:
             return self.default
         return next((lm for lm in self.all if lm.model == name), None)
+
+    def for_child(self, name: str | None, *, has_repl: bool) -> BaseLM | None:
+        """The model of an `rlm_query`: of this name, of the root's provider with this name, or None.
+
+        Args:
+            name: None: the root of the child is the root here. A child without a REPL is a plain sub-call.
+            has_repl: whether the child has one.
+
+        Raises:
+            ConfigError: the provider cannot take the name.
+        """
+        if name is None:
+            return self.root if has_repl else self.default
+        if (known := self.named(name)) is not None:
+            return known
+        other = self.root.for_model(name)
+        return None if other is None else as_base_lm(other)
 
     @property
     def all(self) -> tuple[BaseLM, ...]:

@@ -18,7 +18,7 @@ from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.root_model import RootModel
 from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
-from rlm_kernel.engine.tools import prompt_section
+from rlm_kernel.engine.tools import Tool, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
@@ -93,12 +93,17 @@ class Engine:
             start_child=self._start_child if config.depth + 1 < config.max_depth else None,
             on_limit=self._repl.interrupt,
             tools={tool.name: tool for tool in config.tools if tool.kind == "function"},
+            budget=Tool("budget", "function", self._left, ""),
             gates=config.gates,
             recorded=self._recorded,
         )
         remember = partial(self._repl.remember, "history")
         self._root = RootModel(config, calls, self._emit, self._recorded, remember, live)
         self._turns = Turns(config, self._repl, self.ledger, self._emit, self._schema)
+
+    async def _left(self) -> dict[str, float | None]:
+        """What is left of the limits, for `budget()` in a cell."""
+        return {**self.ledger.left(), **self._turns.left()}
 
     @property
     def partial_answer(self) -> str | None:
@@ -302,7 +307,7 @@ class Engine:
                 max_iterations=config.max_iterations,
                 depth=config.depth,
                 context=prompt,
-                setup=tuple(filter(None, (config.environment.setup_code, config.profile.setup_code))),
+                setup=(*config.environment.setup, *filter(None, (config.profile.setup_code,))),
                 tools=without_secrets_of_tools(tool.to_record() for tool in config.tools),
                 seed=config.seed,
                 schema=self._schema.document if self._schema else None,

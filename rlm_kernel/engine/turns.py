@@ -70,14 +70,25 @@ class Turns:
     ledger: Ledger
     emit: Emitter
     schema: Schema | None = None
+    _iteration: int = 0
     _errors_in_a_row: int = 0  # of this run: a child's errors are not its parent's
     _challenged: bool = False
     _looked: bool = False
     _ready: tuple[str | None, str | None] = (None, None)
 
+    def left(self) -> dict[str, int | None]:
+        """What is left of the limits of this run: errors, iterations, depth; None: no limit."""
+        config, max_errors = self.config, self.config.limits.max_errors
+        return {
+            "errors": None if max_errors is None else max_errors - self._errors_in_a_row,
+            "iterations": config.max_iterations - self._iteration,
+            "depth": max(0, config.levels - 1),
+        }
+
     async def take(self, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
         """Run the code of a reply, or take its answer."""
         profile = self.config.profile
+        self._iteration = iteration
         text, finished = reply.text, reply.finish_reason == "stop"
         parsed = await self.parse(text, finished=finished)
         if parsed.cut:

@@ -37,7 +37,7 @@ from concurrent.futures.thread import ThreadPoolExecutor, _worker
 from inspect import Parameter, Signature
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 WIRE = 1
 PROCESS = os.getpid()
@@ -90,6 +90,27 @@ class FailedQuery(str):
 
 class ToolError(RuntimeError):
     """A custom tool raised something that is no built-in exception; the message begins with its name."""
+
+
+class Budget(NamedTuple):
+    """What is left of the limits of a run; None: no limit.
+
+    seconds: until the time-out. tokens: of input and output. cost: US dollars. calls: prompts of sub-calls. errors:
+    cells in a row that may raise. iterations: turns after this one. depth: levels of `rlm_query` with a REPL; 0: it is
+    answered like `llm_query`. All runs of a tree share seconds, tokens, cost and calls.
+    """
+
+    seconds: float | None
+    tokens: int | None
+    cost: float | None
+    calls: int | None
+    errors: int | None
+    iterations: int
+    depth: int
+
+    def __repr__(self) -> str:
+        left = (f"{name}={'no limit' if value is None else value}" for name, value in self._asdict().items())
+        return f"Budget({', '.join(left)})"
 
 
 class Call:
@@ -348,7 +369,7 @@ class Guest:
             and len(name) <= MAX_NAME_CHARACTERS
             and not name.startswith("_")
             and name not in ours
-            and name not in hidden
+            and hidden.get(name, hidden) is not value
             and not issubclass(type(value), ModuleType)
         )
         return list(itertools.islice(made, MAX_VARIABLES))
@@ -701,6 +722,19 @@ def answer_names(guest: Guest) -> dict[str, Any]:
     return {f.__name__: f for f in (FINAL, FINAL_VAR, SHOW_VARS)}
 
 
+def budget_name(guest: Guest) -> dict[str, Any]:
+    """`budget`, which is an ordinary name: cells and tools may take it."""
+    ask_host = stand_in(guest, {"name": "budget", "doc": "", "parameters": None})
+
+    def budget() -> Budget:
+        """What is left of the limits of this run: seconds, tokens, cost, calls, errors, iterations, depth."""
+        __tracebackhide__ = True
+        return Budget(**ask_host())
+
+    budget.__qualname__, budget.__module__ = "budget", "rlm_guest"
+    return {"budget": budget}
+
+
 def ignore_exit(*_: object) -> None:
     """exit() and quit() would end the kernel and all variables with it."""
     print("The session stays open. To finish, give the answer with FINAL(...).", file=sys.stderr)
@@ -956,5 +990,7 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     }
     shell.user_ns.update(guest.ours)
     shell.user_ns_hidden.update(guest.ours)
+    if "budget" not in shell.user_ns:
+        shell.push(budget_name(guest), interactive=False)
     shell.events.register("pre_run_cell", guest.cell_starts)
     shell.events.register("post_run_cell", guest.cell_ended)

@@ -22,7 +22,7 @@ REPLIES = [
     cell("len(context)"),
     cell("answers = llm_query_batched([f'question {n}' for n in range(200)])\nlen(answers)"),
     cell("one = llm_query('alone')\ntwice = [llm_query('the same') for _ in range(2)]\nundefined_name"),
-    cell("child = rlm_query('a child\\'s input')"),
+    cell("child = rlm_query('a child\\'s input', model='sub')"),
     cell("times = add(2, 3)\nimport random\nluck = random.random()"),
     cell("result = [len(answers), answers[199], one, twice, child, times, len(context)]\nresult"),
     "FINAL_VAR(result)",

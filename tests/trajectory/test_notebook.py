@@ -37,7 +37,7 @@ def story(tmp_path_factory):
         cell("1 + 1", "I look first.") + "\nThen a figure:\n```python\n" + FIGURE + "\n```\nThat was it.",
         cell("answers = llm_query_batched([f'question {n}' for n in range(200)])\nllm_query('one more')"),
         cell("print('before')\n1 / 0") + "\nand\n```repl\nnever_run\n```",
-        cell(f"rlm_query({CHILD!r} + 'a')\nadd(2, b=3)"),
+        cell(f"rlm_query({CHILD!r} + 'a', model='sub')\nadd(2, b=3)"),
         cell("result = len(answers)") + "\nFINAL_VAR(result)",
     ]
     child = [cell("llm_query_batched(['x', 'y'])\nrlm_query('deeper')"), "FINAL(the child)"]

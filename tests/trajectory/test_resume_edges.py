@@ -80,13 +80,15 @@ def test_a_limit_in_the_middle_of_children_is_gone_on_from_there(tmp_path):
         asked.append(messages[-1]["content"])
         return priced(messages[-1]["content"].upper())
 
-    cell = runs.cell(f"r = rlm_query_batched([f'child {{n}}' for n in range(4)])\n{AT_REST}")
+    cell = runs.cell(f"r = rlm_query_batched([f'child {{n}}' for n in range(4)], model='sub')\n{AT_REST}")
     root = ScriptedLM([Reply(cell, "root", Usage(1, 1, cost=0.0))], model="root")
     logger = RLMLogger(tmp_path)
     with pytest.raises(BudgetExceededError):
-        RLM(root, other_backends=[ScriptedLM(sub)], max_budget=9.0, max_depth=2, logger=logger).completion("c", "q")
+        RLM(root, other_backends=[ScriptedLM(sub, model="sub")], max_budget=9.0, max_depth=2, logger=logger).completion(
+            "c", "q"
+        )
     rest = ScriptedLM(["FINAL_VAR(r)"], model="root")
-    given = {"backend": rest, "other_backends": [ScriptedLM(sub)], "max_budget": 99.0, "logger": logger}
+    given = {"backend": rest, "other_backends": [ScriptedLM(sub, model="sub")], "max_budget": 99.0, "logger": logger}
     again = RLM.resume(logger.log_file_path, **given)
     assert again.response == str([str([f"CHILD {c}, QUESTION {n}" for n in range(3)]) for c in range(4)])
     assert sorted(asked) == [f"child {c}, question {n}" for c in range(4) for n in range(3)]

@@ -111,7 +111,7 @@ def test_a_real_run_with_a_batch_a_child_a_tool_and_an_error(open_page, served, 
 
 
 def test_what_children_and_theirs_ask_is_counted_once_and_by_model(open_page, served, logs):
-    root = ScriptedLM([runs.cell("x = rlm_query('a child')"), "FINAL_VAR(x)"], model="root")
+    root = ScriptedLM([runs.cell("x = rlm_query('a child', model='sub')"), "FINAL_VAR(x)"], model="root")
     below = [runs.cell("y = rlm_query('a grandchild')"), runs.cell("z = llm_query('a leaf')"), "a long leaf " * 90]
     sub = ScriptedLM([*below, "FINAL_VAR(z)", "FINAL_VAR(y)"], model="sub")
     logger = RLMLogger(logs)
