@@ -10,24 +10,20 @@ counts the tests that hold, that differ on purpose (`ON_PURPOSE`), and that fail
 
 from __future__ import annotations
 
-import base64
 import os
-import pickle
 import re
 import shutil
 import sys
 import tempfile
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from importlib import import_module
+from collections import Counter
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 import rlm.core.rlm as core
 import rlm.environments
-from rlm import RLM, ModelUsageSummary, Refuse, Replace, ScriptedLM, UsageSummary
+from rlm import RLM, ModelUsageSummary, UsageSummary
 from rlm.clients import BaseLM, get_client
 
 ON_PURPOSE = (
@@ -45,92 +41,6 @@ ON_PURPOSE = (
     ),
 )
 """What a failure says, and the reason of docs/migration.md for the difference."""
-
-_READ = """
-import base64 as _b64, pickle as _pkl
-_plain = lambda v: str(v) if isinstance(v, str) else [_plain(i) for i in v] if type(v) is list else v
-FINAL(_b64.b64encode(_pkl.dumps(_plain({name}) if {name!r} in globals() else Ellipsis)).decode())
-"""
-
-
-class Repl(Mapping[str, Any]):
-    """The reference's `LocalREPL` over a persistent `RLM`; as a mapping, the variables of the kernel."""
-
-    def __init__(
-        self,
-        _lm_handler_address: Any = None,
-        context_payload: Any = None,
-        setup_code: str | None = None,
-        *,
-        subcall_fn: Any = None,
-        custom_tools: Any = None,
-        **_: Any,
-    ) -> None:
-        self._subcall = subcall_fn
-        self._context = "" if context_payload is None else context_payload
-        self._replies: deque[str] = deque()
-        self._turns: list[Any] = []
-        self._rlm = RLM(
-            ScriptedLM(lambda _: self._replies.popleft()),
-            other_backends=[ScriptedLM([])],
-            environment_kwargs={"setup_code": setup_code} if setup_code else None,
-            custom_tools=custom_tools,
-            persistent=True,
-            logger=self,
-            on_tool=self._decide,
-        )
-
-    @property
-    def locals(self) -> Mapping[str, Any]:
-        return self
-
-    @property
-    def globals(self) -> Mapping[str, Any]:
-        return self
-
-    def log(self, iteration: Any) -> None:
-        self._turns.append(iteration)
-
-    def execute_code(self, code: str) -> Any:
-        self._turns.clear()
-        self._replies.extend([f"~~~~~repl\n{code}\n~~~~~", "~~~~~repl\nFINAL(0)\n~~~~~"])
-        self._rlm.completion(self._context)
-        self._replies.clear()
-        return self._turns[0].code_blocks[0].result
-
-    def cleanup(self) -> None:
-        self._rlm.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cleanup()
-
-    def __getitem__(self, name: str) -> Any:
-        if not name.isidentifier():
-            raise KeyError(name)
-        self._replies.append(f"~~~~~repl\n{_READ.format(name=name)}\n~~~~~")
-        value = pickle.loads(base64.b64decode(self._rlm.completion(self._context).response))
-        if value is Ellipsis:
-            raise KeyError(name)
-        return value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._turns[0].code_blocks[0].result.locals if self._turns else ())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def _decide(self, request: Any) -> Any:
-        if request.name == "rlm_query" and self._subcall is not None:
-            model = request.kwargs.get("model")
-            try:
-                answers = [self._subcall(prompt, model).response for prompt in request.args]
-            except Exception as error:  # noqa: BLE001 (it is raised in the cell)
-                return Refuse(str(error))
-            return Replace(answers if len(answers) > 1 else answers[0])
-        return True
 
 
 class Mocked(BaseLM):
@@ -175,9 +85,6 @@ def _mocked(backend: Any, kwargs: Any) -> Mocked:
 def pytest_configure() -> None:
     """Put the stand-ins where the tests import them from."""
     os.environ.setdefault("OPENAI_API_KEY", "no-key")
-    for module, name in (("", "LocalREPL"), (".local_repl", "LocalREPL"), (".ipython_repl", "IPythonREPL")):
-        setattr(import_module(f"rlm.environments{module}"), name, Repl)
-    rlm.environments.SupportsCustomTools = Repl  # type: ignore[attr-defined]
     rlm.RLM = core.RLM = Adapted  # type: ignore[misc]
 
 
