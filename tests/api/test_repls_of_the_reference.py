@@ -155,6 +155,11 @@ def test_a_repl_that_nobody_uses_ends_its_kernel():
     assert psutil.wait_procs([process], timeout=20)[1] == []
 
 
+def test_a_repl_has_no_parts_inside(repl):
+    assert [name for name in ("temp_dir", "proxy_server", "_shell", "_user_module") if hasattr(repl, name)] == []
+    assert (repl.sandbox_id, repl.broker_url) == (None, None)
+
+
 def test_wrong_arguments_are_value_errors():
     for wrong in ({"kernel_mode": "x"}, {"startup_timeout": 0}, {"subcall_timeout": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
