@@ -140,7 +140,7 @@ EXAMPLES = {
     ),
 }
 
-_EMULATORS = {
+EMULATORS = {
     "daytona": ("daytona_cloud", "DaytonaEmulator"),
     "modal": ("emulator", "ModalEmulator"),
     "prime": ("prime", "PrimeEmulator"),
@@ -155,7 +155,7 @@ def surroundings(example: Example, provider: LoopbackProvider, folder: Path) -> 
         env |= {"HOME": str(folder), "MODAL_CONFIG_PATH": os.devnull, **provider.environment}
         env |= {"PORTKEY_API_KEY": "loopback-key", "PORTKEY_BASE_URL": provider.base_url}
         for place in example.places:
-            module, name = _EMULATORS[place]
+            module, name = EMULATORS[place]
             env |= stack.enter_context(getattr(import_module(module), name)()).environment
         yield env
 
