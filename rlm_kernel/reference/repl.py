@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from rlm_kernel._async import Job, run_in_thread
 from rlm_kernel.engine.kernel_steps import take_step, tool_step
-from rlm_kernel.engine.tools import tools_of
+from rlm_kernel.engine.tools import Tool, tools_of
 from rlm_kernel.errors import ConfigError, RLMError
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import environment
@@ -107,7 +107,7 @@ class KernelREPL:
         self.custom_tools = custom_tools or {}
         self.custom_sub_tools = self.custom_tools if custom_sub_tools is None else custom_sub_tools
         self._tools = tools_of(custom_tools)
-        self._responder = _Responder(self)
+        self._responder = _Responder(self, self._tools)
         self._environment = environment(self.place, options)
         self.cell_timeout = self._environment.cell_timeout
         self._lock = threading.RLock()
@@ -117,11 +117,11 @@ class KernelREPL:
         self._is_closed = False
         self._session = Job(self._open()).wait()
         weakref.finalize(self, _close, self._session).atexit = False
-        if context_payload is not None:
-            self.load_context(context_payload)
-        if setup_code and (failed := self._run(setup_code).error) is not None:
+        try:
+            self._set_up(context_payload, setup_code)
+        except BaseException:
             self.cleanup()
-            raise ConfigError(f"setup_code failed:\n{failed.traceback}")
+            raise
 
     def execute_code(self, code: str) -> REPLResult:
         """Run a cell. A cell that raises is a result, too: its traceback is in `stderr`.
@@ -142,7 +142,7 @@ class KernelREPL:
         return REPLResult(
             result.stdout,
             "\n".join(filter(None, (result.stderr, self._why(result)))),
-            self.locals if result.kernel_alive else {},
+            self.locals,
             result.seconds,
             [call for call in calls if call is not None],
             given,
@@ -158,7 +158,7 @@ class KernelREPL:
         }
         known |= {tool.name: tool.content for tool in self._tools if tool.kind == "value"}
         with self._lock:
-            return known | copy.deepcopy(self._given) | Job(self._read(list(self._report.variables))).wait()
+            return known | self._given | Job(self._read(list(self._report.variables))).wait()
 
     @property
     def globals(self) -> dict[str, Any]:
@@ -235,6 +235,12 @@ class KernelREPL:
             raise
         return session
 
+    def _set_up(self, context: Any, setup_code: str | None) -> None:
+        if context is not None:
+            self.load_context(context)
+        if setup_code and (failed := self._run(setup_code).error) is not None:
+            raise ConfigError(f"setup_code failed:\n{failed.traceback}")
+
     async def _prepare(self, session: Session) -> None:
         for tool in self._tools:
             content = tool.card() if tool.kind == "function" else tool.content
@@ -250,14 +256,20 @@ class KernelREPL:
         return Job(self._run_in_kernel(code)).wait()
 
     async def _run_in_kernel(self, code: str) -> CellResult:
+        if not self._session.alive and not self._is_closed:
+            await self._start_again()
         if self._report.answer is not None:  # the answer of the cell before
             await self._session.set("answer", _NO_ANSWER)
         result = await self._session.run(code, self.cell_timeout)
         self._report = result.report
         if not result.kernel_alive:
-            await self._session.restart()
-            await self._prepare(self._session)
+            await self._start_again()
         return result
+
+    async def _start_again(self) -> None:
+        self._report = CellReport()
+        await self._session.restart()
+        await self._prepare(self._session)
 
     async def _read(self, names: Sequence[str]) -> dict[str, Any]:
         types = self._report.variables
@@ -306,11 +318,11 @@ class _Responder:
         calls: the answered calls of the running cell; None: one that failed.
     """
 
-    def __init__(self, repl: KernelREPL) -> None:
+    def __init__(self, repl: KernelREPL, tools: Sequence[Tool]) -> None:
         self.calls: list[RLMChatCompletion | None] = []
         self._repl = weakref.ref(repl)
         self._number = id(repl)
-        self._tools = {tool.name: tool for tool in tools_of(repl.custom_tools)}
+        self._tools = {tool.name: tool for tool in tools}
         self._models = asyncio.Semaphore(MAX_MODEL_CALLS)
         self._subcalls = asyncio.Semaphore(repl.max_concurrent_subcalls)
 

@@ -133,8 +133,12 @@ def test_the_history_of_compaction_is_the_list_that_was_appended_to():
 
 
 def test_a_setup_that_raises_is_an_error_and_leaves_no_kernel():
+    before = living_kernels()
     with pytest.raises(ValueError, match=r"setup_code failed:[\s\S]*ZeroDivisionError"):
         LocalREPL(setup_code="1 / 0")
+    with pytest.raises(ValueError, match="cannot be sent to the kernel"):
+        LocalREPL(context_payload={"lock": threading.Lock()})
+    assert living_kernels() == before
 
 
 def test_after_a_cell_that_is_too_slow_the_repl_goes_on():
@@ -144,6 +148,15 @@ def test_after_a_cell_that_is_too_slow_the_repl_goes_on():
         repl.cell_timeout = None
         assert "KernelError: the kernel died" in repl.execute_code("import os; os._exit(1)").stderr
         assert repl.execute_code("print(C)").stdout == "7\n"
+
+
+def test_a_kernel_that_died_between_two_cells_is_replaced():
+    before = set(living_kernels())
+    with LocalREPL(context_payload="kept") as repl:
+        (process,) = set(living_kernels()) - before
+        process.kill()
+        results = [repl.execute_code("print(context)") for _ in range(2)]
+    assert results[1].stdout == "kept\n"
 
 
 def test_a_repl_that_nobody_uses_ends_its_kernel():
