@@ -24,6 +24,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.installation import install_command
 from rlm_kernel.text import clip_end, plain
 
 if TYPE_CHECKING:
@@ -292,4 +293,4 @@ def check_extra(user: str, module: str, extra: str) -> None:
     """
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:  # a folder of this name imports as a namespace package, without an origin
-        raise ConfigError(f"{user} needs the extra {extra!r}: pip install 'rlm-kernel[{extra}]'.")
+        raise ConfigError(f"{user} needs the extra {extra!r}: {install_command(extra)}")

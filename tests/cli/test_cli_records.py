@@ -9,6 +9,7 @@ from loopback import MODEL, Fails
 from recorded_runs import code, record
 
 from rlm_kernel.cli import main
+from rlm_kernel.installation import install_command
 from rlm_kernel.trajectory.log.file_names import stem_of
 
 REPLIES = ["Look.\n" + code("print(len(context))"), code("one = llm_query('one')", "FINAL(one)")]
@@ -171,13 +172,13 @@ def test_resume_goes_on_from_a_turn(rlm, run, provider):
 def test_diff_without_nbdime_says_how_to_install_it(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "nbdime", None)
     assert main(["diff", str(run.log), str(run.log)]) == 2
-    assert "pip install 'rlm-kernel[notebooks]'" in capsys.readouterr().err
+    assert install_command("notebooks") in capsys.readouterr().err
 
 
 def test_a_page_without_nbconvert_says_how_to_install_it(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "nbconvert", None)
     assert main(["export", "--to", "html", str(run.log)]) == 2
-    assert "pip install 'rlm-kernel[notebooks]'" in capsys.readouterr().err
+    assert install_command("notebooks") in capsys.readouterr().err
 
 
 ALIEN = '{"step": 1, "text": "of another tool"}\n'

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = [
-    {"types", "text"},  # records that pass between the parts; foreign text made fit to show
+    {"types", "text", "installation"},  # records that pass between the parts; foreign text made fit to show; hints
     {"errors"},  # every error of the library
     {"terminal", "untrusted", "html", "zmtp", "_async", "parsing"},  # ground modules and packages
     {"inputs"},  # where a context comes from

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlm_kernel.errors import RecordingError
+from rlm_kernel.installation import update_command
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import clipping, jsonl, prompt_store, signature
 from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside, record_beside, stem_of
@@ -182,7 +183,7 @@ def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
     if schema > jsonl.SCHEMA:
         raise RecordingError(
             f"{log} has the schema {schema}, and this version of rlm-kernel reads up to {jsonl.SCHEMA}. Update it: "
-            "pip install -U rlm-kernel."
+            f"{update_command()}"
         )
     datetime.fromisoformat(line.get("timestamp") or "1970-01-01")
     for name in ("forked_from", "configuration", "environment_kwargs"):
