@@ -25,7 +25,7 @@ _LEADS_IN = re.compile(
     r"[`\"'*_$\\(]*\Z",
     re.IGNORECASE,
 )
-_BEHIND_LAST = re.compile(r"[\s.!*_`\"'}\])$\\]*+\Z|\s*+</\w{1,20}>\s*+\Z")
+_BEHIND_LAST = re.compile(r"\A(?:[\s.!*_`\"'}\])$\\]*+\Z|\s*+</\w{1,20}>\s*+\Z)")
 _LEAD_CHARACTERS = 60
 _PLACEHOLDERS = frozenset({"...", "\N{HORIZONTAL ELLIPSIS}", "your answer", "<your answer>", "your final answer"})
 
@@ -38,7 +38,7 @@ _TOKEN = re.compile(
 _MARKER = re.compile(r"(?:\A|(?<=\s))(\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\)(?=[ \t]++\S)")
 _FIRST = frozenset({"0", "1", "a", "A", "i", "I"})
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
-_LINE_ENDS = re.compile(r"[ \t*_`\"'.$}\]\\]*+(?:\n|\Z)")
+_LINE_ENDS = re.compile(r"\A[ \t*_`\"'.$}\]\\]*+(?:\n|\Z)")
 _CODE_BEGINS = re.compile(r"\A\s*+(?:[rRuUbBfF]{0,2}[\"']|[^\W\d]\w*+[.(\[]|[\[{(])")
 _IN_FULL = re.compile(r"\A(?:\$*\\boxed\{(?P<boxed>[^{}]*+)\}\$*|(?P<mark>\*\*|__)(?P<bold>[^*_]++)(?P=mark))\Z")
 _NAMED = re.compile(r"\A(?:answer|value|result|content|text)\s*+=\s*+(?=[rRuU]?[\"'])")
@@ -90,7 +90,7 @@ def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
         return None
     rest = prose[found.end() :]
     argument = read_argument(rest, compiler)
-    if not argument.closed or not _BEHIND_LAST.match(rest, argument.end + 1):
+    if not argument.closed or not _BEHIND_LAST.match(rest[argument.end + 1 :]):
         return None
     answer = _answer(found["call"], argument.text, compiler)
     # A single word may stand for the answer in a sentence about how to give it.
@@ -178,7 +178,7 @@ def _balanced(rest: str, *, sad_opens: bool) -> tuple[int | None, bool]:
         place = token.end() - 1
         if (token["smiley"] and token[0].count(")") == 1) or place in markers:
             odd, odd_end = (place if odd is None else odd), token.end()
-        elif odd is None or "\n" not in rest[odd_end:place] or _LINE_ENDS.match(rest, place + 1):
+        elif odd is None or "\n" not in rest[odd_end:place] or _LINE_ENDS.match(rest[place + 1 :]):
             return place, True
         else:
             return odd, False

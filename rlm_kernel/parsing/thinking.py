@@ -21,14 +21,16 @@ _QUOTES = ("'", '"', "`")
 _ENDS = ("end", "/")
 _BARE_HARMONY = re.compile(r"\A\s*+analysis(?=[A-Z])")
 _BARE_FINAL = "assistantfinal"
-_LAST_TOKENS = re.compile(
-    r"\s*+(?:(?:<[|\uff5c][^<>\n]{1,40}+>|</?s>|<(?:end_of_turn|eos|pad)>|\[/INST\]|\[DONE\])\s*+)++\Z", re.IGNORECASE
+_LAST_TOKEN = re.compile(
+    r"(?:<[|\uff5c][^<>\n]{1,40}+>|</?s>|<(?:end_of_turn|eos|pad)>|\[/INST\]|\[DONE\])\s*+\Z", re.IGNORECASE
 )
 _MAX_MARKS = 100
 """Characters of a line beside a tag."""
 
 _MAX_LAST = 200
-"""Characters at the end of a reply in which special tokens are looked for."""
+"""Characters at the end of a reply in which a special token is looked for."""
+
+_MAX_LAST_TOKENS = 10
 
 
 def tags(text: str) -> Iterator[re.Match[str]]:
@@ -69,9 +71,12 @@ def is_mention(text: str, tag: re.Match[str]) -> bool:
 
 def without_last_tokens(text: str) -> str:
     """The reply without the special tokens at its end, such as `<|im_end|>`."""
-    start = max(0, len(text) - _MAX_LAST)
-    found = _LAST_TOKENS.search(text, start)
-    return text if found is None else text[: found.start()]
+    for _ in range(_MAX_LAST_TOKENS):
+        found = _LAST_TOKEN.search(text, max(0, len(text) - _MAX_LAST))
+        if found is None:
+            break
+        text = text[: found.start()].rstrip()
+    return text
 
 
 def bare_channel(text: str) -> int:
