@@ -28,7 +28,7 @@ from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
-from rlm_kernel.types import Input, Message, RLMChatCompletion, TextFile, UsageMeter
+from rlm_kernel.types import Input, Message, Reply, RLMChatCompletion, TextFile, UsageMeter
 
 MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 """Seconds in which a persistent kernel must store the conversation after the answer, with time left and without."""
@@ -219,24 +219,35 @@ class Engine:
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
-        parsed = await self._turns.parse(reply.text)
-        if _has_no_answer(parsed) and self._repl.draft is None:
+        parsed = await self._parse_last(reply)
+        answer = await self._answer_in_text(parsed, turns + 1)
+        if answer is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
-            await root.end_turn(reply, self._config.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
+            await root.end_turn(reply, self._why_no_answer(parsed), turns + 1)
             reply = await root.ask(turns + 2)
-            parsed = await self._turns.parse(reply.text)
+            parsed = await self._parse_last(reply)
+            answer = await self._answer_in_text(parsed, turns + 2)
         root.conversation.add(reply, "")
-        answer = await self._answer_in_text(parsed)
         if answer is None:
             raise NoAnswerError(model=reply.model, turns=turns, reply=reply.text, words=parsed.prose)
         return answer
 
-    async def _answer_in_text(self, last: ParsedReply) -> str | None:
+    async def _parse_last(self, reply: Reply) -> ParsedReply:
+        return await self._turns.parse(reply.text, finished=reply.finish_reason == "stop")
+
+    def _why_no_answer(self, last: ParsedReply) -> str:
+        profile = self._config.profile
+        if last.answer is not None:
+            return profile.not_evaluated()
+        return profile.answer_cut() if last.answer_cut else profile.not_an_answer(code=bool(last.blocks) or last.cut)
+
+    async def _answer_in_text(self, last: ParsedReply, iteration: int) -> str | None:
         """The answer in the last reply, else the draft; None: neither exists."""
         if last.answer is not None:
-            turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False))
-            return last.answer.text if turn.answer is None else turn.answer
-        if not _has_no_answer(last):
+            turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False), iteration)
+            if turn.answer is not None or not self._turns.is_source(last.answer):
+                return last.answer.text if turn.answer is None else turn.answer
+        elif not _has_no_answer(last):
             return last.prose
         if self._repl.draft is not None:
             self._emit(events.Notice(message="The last reply holds no answer: the draft in `answer` is used."))
@@ -331,5 +342,5 @@ def _kernel_turns(config: RunConfig) -> KernelSlots:
 
 
 def _has_no_answer(last: ParsedReply) -> bool:
-    """Whether the last reply is not an answer: it contains code, or nothing."""
-    return last.answer is None and (bool(last.blocks) or not last.prose.strip())
+    """Whether the last reply is not an answer: it contains code, a part of an answer, or nothing."""
+    return last.answer is None and (bool(last.blocks) or last.cut or last.answer_cut or not last.prose.strip())
