@@ -9,6 +9,7 @@ from typing import Any
 from rlm_kernel._async import Job, run_in_thread
 from rlm_kernel.clients import registry
 from rlm_kernel.clients.base import OnText
+from rlm_kernel.clients.non_answers import non_answer, why_none
 from rlm_kernel.types import Message, ModelUsageSummary, Reply, Usage, UsageMeter, UsageSummary
 
 DEFAULT_TIMEOUT = 300.0
@@ -146,7 +147,10 @@ class ProviderClient(BaseLM):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def _ask(self, prompt: Asked) -> str:
-        return (await self.complete(_messages(prompt))).text
+        reply = await self.complete(_messages(prompt))
+        if not reply.text.strip():
+            raise non_answer(reply, self.backend, why_none(reply, "") or "empty", "")
+        return reply.text
 
 
 def get_client(backend: str, backend_kwargs: Mapping[str, Any] | None = None) -> BaseLM:
