@@ -8,15 +8,14 @@ for the provider's prompt cache, so that the next turn reads from the cache what
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic_core import to_json
 
+from rlm_kernel.clients.chat_format import reason_of
 from rlm_kernel.clients.encoding import MessageEncoder, check_fields, join_surrogates, request_body
 from rlm_kernel.clients.pricing import Tokens
 from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder, field_of, token_count
@@ -27,17 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rlm_kernel.types import Image, Message
-
-FINISH_REASONS: Mapping[str, str] = MappingProxyType(
-    {
-        "end_turn": "stop",
-        "stop_sequence": "stop",
-        "max_tokens": "length",
-        "model_context_window_exceeded": "length",
-        "tool_use": "tool_calls",
-    }
-)
-"""Anthropic's stop reasons and those of `Reply`. All others, such as refusal, are kept."""
 
 MAX_REPLY_TOKENS = 8192
 """The default of `max_tokens`: every model since Claude 3.5 can write this many."""
@@ -87,8 +75,7 @@ class MessageBuilder(ReplyBuilder):
 
     def _read_stop_reason(self, record: Any) -> None:
         reason = field_of(record, "stop_reason")
-        if isinstance(reason, str):
-            self.finish_reason = FINISH_REASONS.get(reason, reason)
+        self.finish_reason = reason_of(reason) or self.finish_reason
 
     def _read_usage(self, usage: Any) -> None:
         """Keep the last numbers: a stream reports the output as it grows, and the input often only at the start."""

@@ -22,7 +22,10 @@ FINISH_REASONS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(
             ("end_turn", "eos", "eos_token", "stop_sequence", "stop_token", "complete", "completed"), "stop"
         ),
-        **dict.fromkeys(("max_tokens", "max_output_tokens", "model_length", "token_limit"), "length"),
+        **dict.fromkeys(
+            ("max_tokens", "max_output_tokens", "model_length", "token_limit", "model_context_window_exceeded"),
+            "length",
+        ),
         **dict.fromkeys(
             ("safety", "recitation", "blocklist", "prohibited_content", "spii", "content_filtered", "sensitive"),
             "content_filter",
@@ -31,7 +34,7 @@ FINISH_REASONS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("function_call", "tool_call", "tool_use"), "tool_calls"),
     }
 )
-"""Other servers' reasons for the end of a reply, in small letters, and OpenAI's. All others are kept."""
+"""Reasons of other APIs for the end of a reply, in small letters, and OpenAI's. All others are kept."""
 
 
 def reason_of(given: Any) -> str | None:
