@@ -12,7 +12,8 @@
     ├─ RLMEnforcementError          an agent would not be what it promises (also a ConfigError)
     ├─ CancellationError            the run was stopped by Ctrl-C
     ├─ LMError                      a model provider failed
-    │   └─ ContextOverflowError     the conversation is longer than the model's window
+    │   ├─ ContextOverflowError     the conversation is longer than the model's window
+    │   └─ NonAnswerError           the reply is no answer: it was cut, withheld or refused, or has no text
     ├─ KernelError                  the kernel did not start, or died
     └─ RecordingError               a log or notebook cannot be read, replayed or resumed
 
@@ -270,6 +271,19 @@ class LMError(RLMError):
 
 class ContextOverflowError(LMError):
     """The provider reports that the conversation is longer than the model's context window."""
+
+
+class NonAnswerError(LMError):
+    """The reply is no answer: it was cut, withheld or refused, or it has no text. `partial_answer` is its text so far.
+
+    Attributes:
+        reason: ``"length"``, ``"content_filter"``, ``"refusal"``, ``"error"``, ``"tool_calls"`` or ``"empty"``.
+    """
+
+    def __init__(self, message: str, *, backend: str, model: str, reason: str, partial_answer: str | None) -> None:
+        super().__init__(message, backend=backend, model=model, requests=1)
+        self.reason = reason
+        self.partial_answer = partial_answer
 
 
 class KernelError(RLMError):

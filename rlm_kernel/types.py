@@ -150,7 +150,7 @@ class Answer:
     """The outcome of one prompt of a `Query`, or of a `ToolCall`.
 
     Attributes:
-        text: the answer, with a schema as JSON; of a tool its result as JSON.
+        text: the answer, with a schema as JSON; of a tool its result as JSON. With an `error`, the text so far.
         error: why there is no answer, or None; of a tool the exception's class name and message as JSON.
         refused: the call itself was wrong: the error is raised in the cell as a ValueError, for a batch too.
     """

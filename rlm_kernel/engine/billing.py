@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_kernel.clients.base import BaseLM, OnText
+from rlm_kernel.clients.estimates import bound
 from rlm_kernel.engine.budget import Ledger, Receipt
-from rlm_kernel.engine.estimates import bound
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.types import Message, Reply, Usage, UsageMeter
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from rlm_kernel._async import gather_or_cancel, process
+from rlm_kernel.clients.non_answers import non_answer, why_none
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import ChatMessage, Models, RunConfig
@@ -20,7 +21,7 @@ from rlm_kernel.engine.root_model import RootModel
 from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
 from rlm_kernel.engine.tools import Tool, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
-from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
+from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError, RLMError
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
 from rlm_kernel.prompts.context_preview import ContextFacts, describe
 from rlm_kernel.schema.answer_schema import Schema, text_of
@@ -141,8 +142,9 @@ class Engine:
                     self._warn_of_uncertain_costs()
                 await self._repl.end_run(self._root.conversation.whole[:-1], self._seconds_to_keep)
         except BaseException as error:
-            if isinstance(error, LimitError):
+            if isinstance(error, RLMError):
                 error.partial_answer = self._repl.draft or error.partial_answer or self._last_words
+            if isinstance(error, LimitError):
                 error.usage = self.usage.summary()
             self._emit(events.RunFailed(error=error, given_up=self._root.given_up))
             if isinstance(error, LimitError):
@@ -262,8 +264,20 @@ class Engine:
         self._root.begin([{"role": "user", "content": f"{text}\n\n{question}" if question else text}])
         if self._schema is not None:
             return await self._root.ask_by_schema(1, self._schema)
-        reply = await self._root.ask(1)
-        return (await process(len(reply.text), partial(without_thinking, reply.text))).strip()
+        return await self._plain_answer(await self._root.ask(1))
+
+    async def _plain_answer(self, reply: Reply) -> str:
+        """The text of a plain completion.
+
+        Raises:
+            NonAnswerError: it has none.
+        """
+        text = (await process(len(reply.text), partial(without_thinking, reply.text))).strip()
+        if not text:
+            raise non_answer(reply, self._config.models.root.backend, why_none(reply, text) or "empty", text)
+        if reply.finish_reason == "length":
+            self._emit(events.Notice(message="The answer was cut at the length limit: raise max_tokens."))
+        return text
 
     async def _start_child(self, prompt: SubcallPrompt) -> RLMChatCompletion:
         """Run an RLM with its own kernel for one prompt of an `rlm_query`; the prompt is its context."""

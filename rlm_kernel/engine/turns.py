@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from rlm_kernel._async import SHORT_CHARACTERS, process
+from rlm_kernel.clients.non_answers import WITHHELD
 from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.repl import Repl
@@ -90,6 +91,8 @@ class Turns:
         profile = self.config.profile
         self._iteration = iteration
         text, finished = reply.text, reply.finish_reason == "stop"
+        if not text.strip() and reply.finish_reason in {"tool_calls", *WITHHELD}:
+            return Turn(message=profile.no_text(withheld=reply.finish_reason in WITHHELD))
         parsed = await self.parse(text, finished=finished)
         if parsed.cut:
             return Turn(message=profile.cut())

@@ -331,7 +331,8 @@ def answer_entry(answer: Answer) -> dict[str, str]:
     """An answer in the form that the guest reads."""
     if answer.error is None:
         return {"text": answer.text}
-    return {"refused" if answer.refused else "error": answer.error}
+    partial = {"partial": answer.text} if answer.text else {}
+    return {"refused" if answer.refused else "error": answer.error, **partial}
 
 
 def _bounded(answers: Sequence[Answer]) -> list[Answer]:

@@ -103,7 +103,7 @@ class AnswerPayload(TypedDict):
     """The buffer of `answer`: one entry for each prompt, in order.
 
     Each holds one of `text` (JSON for a question with a schema), `error` (there is no answer) and `refused` (the call
-    was wrong, and raises in the cell, also for a batch).
+    was wrong, and raises in the cell, also for a batch). An error may come with `partial`, the text so far.
     """
 
     answers: list[dict[str, str]]

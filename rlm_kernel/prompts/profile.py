@@ -164,6 +164,12 @@ class PromptProfile:
         """After a reply with neither code nor an answer."""
         return "That reply held neither code nor an answer. Write one ```repl block, or one line: FINAL(your answer)"
 
+    def no_text(self, *, withheld: bool) -> str:
+        """After a reply without text. `withheld`: by the provider's filter, or by the model; else it called a tool."""
+        if withheld:
+            return "That reply was withheld and did not arrive. Go on in other words: one ```repl block, or FINAL(...)."
+        return "There are no tools to call. Write code as text instead: one ```repl block, or FINAL(your answer)."
+
     def look_first(self) -> str:
         """After a text answer before any code ran."""
         return (

@@ -103,7 +103,8 @@ class Record:
 
     def add_reply(self, line: dict[str, Any]) -> None:
         """A reply of the model."""
-        self.conversation.append({"role": "assistant", "content": line["reply"]["text"] or "(empty)"})
+        text = line["reply"]["text"]
+        self.conversation.append({"role": "assistant", "content": text if text.strip() else "(empty)"})
 
     def add_summary(self, line: dict[str, Any]) -> None:
         """The conversation was summarised: from the next cell on, `history` holds the messages until now."""
@@ -166,7 +167,9 @@ def answer_payload(answer: dict[str, Any]) -> dict[str, str]:
     """An answer of the log as the host sends it."""
     if answer.get("refused"):
         return {"refused": answer["error"]}
-    return {"text": answer["text"]} if answer.get("error") is None else {"error": answer["error"]}
+    if answer.get("error") is None:
+        return {"text": answer["text"]}
+    return {"error": answer["error"], **({"partial": answer["text"]} if answer.get("text") else {})}
 
 
 def keys(payload: dict[str, Any], images: list[bytes]) -> list[str]:
