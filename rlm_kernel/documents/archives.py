@@ -113,12 +113,12 @@ def mailbox(file: BinaryIO, _: Reading) -> Iterator[Member]:
     for line in file:
         if line.startswith(_MAIL_BEGINS) and lines:
             number += 1
-            yield f"{number:05}.eml", io.BytesIO(b"".join(lines))
+            yield f"{number:05}.eml", io.BytesIO(b"".join(lines).removesuffix(b"\n"))  # an empty line ends each mail
             lines = []
         elif not line.startswith(_MAIL_BEGINS):
             lines.append(line.removeprefix(b">") if line.startswith(b">From ") else line)
     if lines:
-        yield f"{number + 1:05}.eml", io.BytesIO(b"".join(lines))
+        yield f"{number + 1:05}.eml", io.BytesIO(b"".join(lines).removesuffix(b"\n"))
 
 
 def attachments(file: BinaryIO, _: Reading) -> Iterator[Member]:
