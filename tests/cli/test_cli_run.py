@@ -97,7 +97,7 @@ def test_a_folder_is_a_dict_of_its_texts(asking, provider, rlm):
     provider.script = ["```repl\nFINAL(str(context))\n```"]
     done = asking("q", "--context", "project")
     assert done.stdout == b"{'a.py': 'pass', 'sub/b.txt': 'bee'}\n"
-    assert "2 files, 7 characters; skipped 1 binary and .git/" in done.stderr.decode()
+    assert "2 files, 7 characters; skipped 1 binary (logo.png) and .git/" in done.stderr.decode()
 
 
 def test_stdin_is_the_context(asking, provider):

@@ -20,6 +20,7 @@ LAYERS = [
     {"types", "text", "installation"},  # records that pass between the parts; foreign text made fit to show; hints
     {"errors"},  # every error of the library
     {"terminal", "untrusted", "html", "zmtp", "_async", "parsing"},  # ground modules and packages
+    {"documents"},  # documents as text, in a child process
     {"inputs"},  # where a context comes from
     {"schema", "provisioners"},  # structured output; where a kernel runs
     {"kernel", "clients", "prompts"},  # one live kernel; ask a model; what the model reads
