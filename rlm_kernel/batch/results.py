@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from rlm_kernel.errors import ConfigError, RLMError
+from rlm_kernel.errors import ConfigError, RLMError, check_extra
 from rlm_kernel.types import RLMChatCompletion, UsageSummary
 
 
@@ -189,3 +189,20 @@ def _lock(fd: int, path: Path) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise ConfigError(f"{path} is in use by another batch: wait for it, or name another file.") from None
+
+
+def write_parquet(results: Path, to: Path) -> None:
+    """Write the results of a batch as a Parquet file, a row for each task. `usage` is JSON.
+
+    Raises:
+        ConfigError: pyarrow is not installed, or the file cannot be written.
+    """
+    check_extra("A Parquet file", "pyarrow", "files")
+    from pyarrow import Table, parquet
+
+    with results.open("rb") as lines:
+        rows = [{**line, "usage": json.dumps(line["usage"])} for line in map(json.loads, lines)]
+    try:
+        parquet.write_table(Table.from_pylist(rows), to)
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be written: {error}. The results are in {results}.") from None

@@ -111,6 +111,8 @@ def tasks_of(
     Raises:
         ConfigError: nothing can be read, a task is wrong, or two have the same id. The message says where.
     """
+    if isinstance(source, Tasks):
+        return source
     fill = partial(_fill, question=question, context=context)
     if isinstance(source, str | PurePath):
         path = Path(source)
