@@ -20,6 +20,7 @@ from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
 from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema, words_of
 from rlm_kernel.clients.refused_parts import SCHEMA_FIELDS, forms_of, refused_part, without_forms
+from rlm_kernel.clients.rate_limits import read_headers
 from rlm_kernel.clients.transport import is_loopback, is_too_long
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.schema.answer_schema import add_instructions
@@ -79,6 +80,7 @@ class RemoteLM(BaseLM):
         self._window_known = adapter.context_window is not None
         self._connection = Connection(self._open, self._look_up_window)
         self._refused: deque[str] = deque(maxlen=MAX_REFUSED_SCHEMAS)
+        adapter.on_headers = self._see_rate
 
     def __repr__(self) -> str:
         return f"RemoteLM({self.model!r}, backend={self.backend!r}, base_url={self.adapter.shown_url!r})"
@@ -244,6 +246,9 @@ class RemoteLM(BaseLM):
         cost = self.pricing.cost(builder.tokens, builder.cost, self.adapter.price_names(builder.model))
         used = builder.tokens or Tokens()
         return Usage(used.input, used.output, used.cached, cost)
+
+    def _see_rate(self, status: int, headers: Mapping[str, str]) -> None:
+        self.rate_seen = read_headers(status, headers) or self.rate_seen
 
     def _open(self) -> Any:
         client = self.adapter.open()

@@ -83,7 +83,7 @@ class Engine:
         self._schema = None if schema is None else replace(schema, build=self._built)
         self._emit = Emitter(on_event, self._recorded.seconds)
         self._repl = repl or Repl(config)
-        calls = ModelCalls(self.ledger, self.usage)
+        calls = ModelCalls(self.ledger, self.usage, config.shared)
         self.subcalls = SubCalls(
             models=config.models,
             calls=calls,

@@ -26,6 +26,7 @@ LAYERS = [
     {"kernel", "clients", "prompts"},  # one live kernel; ask a model; what the model reads
     {"trajectory"},  # the record of a run, and its readers
     {"engine"},  # the loop of a completion
+    {"batch"},  # many completions
     {"api"},  # class RLM
     {"agent", "reference"},  # conversations; what else is imported from the reference
     {"replay"},  # a recorded run once more
