@@ -19,8 +19,8 @@ from rlm_kernel.clients.connection import Connection
 from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
 from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema, words_of
-from rlm_kernel.clients.refused_parts import SCHEMA_FIELDS, forms_of, refused_part, without_forms
 from rlm_kernel.clients.rate_limits import read_headers
+from rlm_kernel.clients.refused_parts import SCHEMA_FIELDS, forms_of, refused_part, without_forms
 from rlm_kernel.clients.transport import is_loopback, is_too_long
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.schema.answer_schema import add_instructions

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.clients.rate_limits import Allowed, RateSeen
 from rlm_kernel.engine.budget import NO_LIMITS, Ledger, Limits, Receipt
-from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.types import Usage, UsageMeter
 
 _MINUTE = 60.0

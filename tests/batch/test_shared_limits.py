@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.clients.rate_limits import Allowed, RateSeen, read_headers
 from rlm_kernel.engine import shared_limits
 from rlm_kernel.engine.budget import Limits, Receipt
-from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.engine.shared_limits import Bucket, RateLimit, RatePerMinute, SharedLimits
 from rlm_kernel.errors import TokenLimitExceededError
 from rlm_kernel.types import Reply, Usage
