@@ -30,6 +30,8 @@ SHORT_MESSAGE_CHARACTERS = 300
 """The same, after the provider has refused the conversation as too long."""
 
 _NEWEST = 2
+_EMPTY = "(empty)"
+"""Stands for a reply without text."""
 
 Remember = Callable[[Sequence[Message]], Awaitable[None]]
 """Keeps the whole conversation in the REPL, before a summary takes its place."""
@@ -58,6 +60,11 @@ class Conversation:
         return [*self._opening, *self._whole]
 
     @property
+    def replies(self) -> list[str]:
+        """The texts of the model's replies that are followed by a message, the latest first."""
+        return [m["content"] for m in reversed(self._whole) if m["role"] == "assistant" and m["content"] != _EMPTY]
+
+    @property
     def can_shrink(self) -> bool:
         """Whether there are turns that a summary could replace."""
         return len(self._turns) > _NEWEST
@@ -65,7 +72,7 @@ class Conversation:
     def add(self, reply: Reply, message: str) -> None:
         """A turn: the reply of the model and the message after it. Providers refuse an empty message."""
         turn: list[Message] = [
-            {"role": "assistant", "content": reply.text or "(empty)"},
+            {"role": "assistant", "content": reply.text or _EMPTY},
             {"role": "user", "content": message},
         ]
         self._turns += turn
