@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from rlm_kernel.clients.rate_limits import RateSeen
 from rlm_kernel.schema.answer_schema import add_instructions
 from rlm_kernel.types import Message, Reply
 
@@ -66,6 +67,7 @@ class BaseLM:
         takes_images: whether messages may have `images`.
         api_key: the key that it sends, or None; no log contains it.
         env: variables in which it finds keys itself; no log contains the secrets among them.
+        rate_seen: what the latest response said of the provider's rate limits, or None.
     """
 
     backend: str
@@ -73,6 +75,7 @@ class BaseLM:
     takes_images: bool = False
     api_key: str | None = None
     env: Mapping[str, str] = MappingProxyType({})
+    rate_seen: RateSeen | None = None
     _context_window: int | None = None
 
     @property

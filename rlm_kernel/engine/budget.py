@@ -28,8 +28,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from rlm_kernel.engine import estimates
-from rlm_kernel.engine.estimates import Bound
+from rlm_kernel.clients import estimates
+from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.errors import (
     BudgetExceededError,
     ConfigError,

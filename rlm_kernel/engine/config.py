@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rlm_kernel.clients.base import BaseLM, as_base_lm
 from rlm_kernel.engine.budget import NO_LIMITS, Limits
 from rlm_kernel.engine.gates import NO_GATES, Gates
+from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import Environment
@@ -106,6 +107,7 @@ class RunConfig:
         conversation: the completions are the messages of one conversation, which share one context and one record.
         compaction: the share of the window at which the conversation is summarised; None: never.
         gates: decide about cells and calls.
+        shared: the limits that it shares with other runs, or None.
         seed: of `random` and of hashes in the kernel; a rebuilt kernel uses it again.
     """
 
@@ -128,6 +130,7 @@ class RunConfig:
     conversation: bool = False
     compaction: float | None = None
     gates: Gates = NO_GATES
+    shared: Admission | None = None
     seed: int = 0
 
     @property

@@ -8,10 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from rlm_kernel._async import gather_or_cancel
+from rlm_kernel._async import gather_or_cancel, process
 from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.clients.non_answers import WITHHELD, answer_of
 from rlm_kernel.engine.agent_tools import OWN_NAMES
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import Models
@@ -324,6 +326,7 @@ class SubCalls:
                     self.on_limit()
                 raise
             error = str(failure) if isinstance(failure, RLMError) else f"{type(failure).__name__}: {failure}"
+            text = (failure.partial_answer or "") if isinstance(failure, RLMError) else ""
         return self._emit_answer(prompt.query, prompt.index, prompt.lm.model, Answer(text, error), attempts)
 
     def _emit_answer(self, query: Query, index: int, model: str, answer: Answer, attempts: Attempts) -> Answer:
@@ -399,8 +402,10 @@ class SubCalls:
                 on_failure=attempts.give_up,
             )
             attempts.add(reply.usage)
+            if prompt.schema is None or reply.finish_reason in WITHHELD:
+                return await process(len(reply.text), partial(answer_of, reply, prompt.lm.backend))
             if (text := await repairs.read(reply)) is not None:
-                attempts.raw_text = None if prompt.schema is None else reply.text
+                attempts.raw_text = reply.text
                 return text
 
 

@@ -23,6 +23,7 @@ from rlm_kernel.kernel.protocol import (
     MAX_PROMPTS,
     MAX_QUESTION_BYTES,
     MAX_REPORT_BYTES,
+    MAX_VALUE_CHARACTERS,
     WIRE,
     ToGuest,
     pack,
@@ -330,7 +331,8 @@ def answer_entry(answer: Answer) -> dict[str, str]:
     """An answer in the form that the guest reads."""
     if answer.error is None:
         return {"text": answer.text}
-    return {"refused" if answer.refused else "error": answer.error}
+    partial = {"partial": answer.text} if answer.text else {}
+    return {"refused" if answer.refused else "error": answer.error, **partial}
 
 
 def _bounded(answers: Sequence[Answer]) -> list[Answer]:
@@ -412,8 +414,10 @@ def _report(buffers: Sequence[Any], unread: int) -> CellReport:
 
     variables = {_name(name): _name(kind) for name, kind in _few(payload["variables"]).items()}
     restored = {_name(name): None if kept is None else _name(kept) for name, kept in _few(payload["restored"]).items()}
-    values = text("final"), text("answer"), text("draft")
-    return CellReport(*values, variables, restored, text("final_json"), text("answer_json"))
+    shown = payload["values"]
+    values = {name: str(shown[name])[:MAX_VALUE_CHARACTERS] for name in variables if name in shown}
+    answers = text("final"), text("answer"), text("draft")
+    return CellReport(*answers, variables, restored, text("final_json"), text("answer_json"), values)
 
 
 def _few(names: Any) -> Any:

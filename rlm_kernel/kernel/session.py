@@ -106,6 +106,11 @@ class Session:
         """Why the kernel died, if its provisioner knows (a time limit, for example); else an empty string."""
         return self._kernel.why() if self._kernel is not None else ""
 
+    @property
+    def sandbox_id(self) -> str | None:
+        """The name of the sandbox or container in which the kernel runs, or None."""
+        return self._kernel.sandbox_id if self._kernel is not None else None
+
     async def run(
         self,
         code: str,

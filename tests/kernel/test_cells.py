@@ -38,6 +38,11 @@ async def test_variables_set_before_an_exception_stay(session):
     assert (await session.run("kept, 'lost' in globals()")).value == "(5, False)"
 
 
+async def test_variables_that_cannot_be_pickled_stay(session):
+    await session.run("numbers = (i for i in range(3))\nnext(numbers)")
+    assert (await session.run("next(numbers)")).value == "1"
+
+
 async def test_functions_see_current_globals(session):
     await session.run("x = 1\ndef f():\n    return x")
     await session.run("x = 2")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from recorded_runs import record_file
+
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
 
@@ -73,7 +75,7 @@ def run(folder, **kwargs):
     models = Models()
     logger = RLMLogger(folder)
     with RLM(**arguments(models), max_depth=2, logger=logger, **kwargs) as rlm:
-        return rlm.completion(CONTEXT, "What is there?"), logger.log_file_path
+        return rlm.completion(CONTEXT, "What is there?"), str(record_file(logger))
 
 
 def serve():
