@@ -34,6 +34,9 @@ from rlm_kernel.types import Input, Message, Reply, RLMChatCompletion, TextFile,
 MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 """Seconds in which a persistent kernel must store the conversation after the answer, with time left and without."""
 
+MAX_SEARCHED = 20
+"""Replies that are searched for words if a run ends without an answer."""
+
 
 class Engine:
     """One completion. Make it, `run` it once.
@@ -113,9 +116,10 @@ class Engine:
 
     @property
     def _last_words(self) -> str | None:
-        """The last reply without its code, or all of it if it is only code; None before the first."""
-        reply = self._root.latest
-        return (parse(reply).prose or reply.strip() or None) if reply else None
+        """The words of the latest reply that has any besides its code, else the last reply; None before the first."""
+        last = self._root.latest
+        words = (parse(reply).prose for reply in (last, *self._root.conversation.replies[:MAX_SEARCHED]))
+        return next(filter(None, words), last.strip() or None)
 
     async def run(self, prompt: Input, question: str | None) -> RLMChatCompletion:
         """Answer a question over a context.

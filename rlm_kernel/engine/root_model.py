@@ -30,6 +30,7 @@ SHORT_MESSAGE_CHARACTERS = 300
 """The same, after the provider has refused the conversation as too long."""
 
 _NEWEST = 2
+_EMPTY = not_blank("")
 
 Remember = Callable[[Sequence[Message]], Awaitable[None]]
 """Keeps the whole conversation in the REPL, before a summary takes its place."""
@@ -56,6 +57,11 @@ class Conversation:
     def whole(self) -> list[Message]:
         """Everything since the opening, what was summarised included."""
         return [*self._opening, *self._whole]
+
+    @property
+    def replies(self) -> list[str]:
+        """The texts of the model's replies that are followed by a message, the latest first."""
+        return [m["content"] for m in reversed(self._whole) if m["role"] == "assistant" and m["content"] != _EMPTY]
 
     @property
     def can_shrink(self) -> bool:

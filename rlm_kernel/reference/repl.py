@@ -118,7 +118,7 @@ class KernelREPL:
         self._session = Job(self._open()).wait()
         weakref.finalize(self, _close, self._session).atexit = False
         try:
-            self._set_up(context_payload, setup_code)
+            self._set_up(context_payload, environment(self.place, {**options, "setup_code": setup_code}).setup)
         except BaseException:
             self.cleanup()
             raise
@@ -235,11 +235,12 @@ class KernelREPL:
             raise
         return session
 
-    def _set_up(self, context: Any, setup_code: str | None) -> None:
+    def _set_up(self, context: Any, setup: Sequence[str]) -> None:
         if context is not None:
             self.load_context(context)
-        if setup_code and (failed := self._run(setup_code).error) is not None:
-            raise ConfigError(f"setup_code failed:\n{failed.traceback}")
+        for code in setup:
+            if (failed := self._run(code).error) is not None:
+                raise ConfigError(f"setup_code failed:\n{failed.traceback}")
 
     async def _prepare(self, session: Session) -> None:
         for tool in self._tools:
@@ -330,7 +331,9 @@ class _Responder:
         """The `Responder` of the session."""
         _answering.set(_answering.get() | {self._number})
         if isinstance(question, ToolCall):
-            return [await self._tools[question.tool].call(question)]
+            if (tool := self._tools.get(question.tool)) is None:
+                return [Answer(error=f"{question.tool}() needs a run: RLM(...).completion(...)")]
+            return [await tool.call(question)]
         if question.schema or question.images:
             refusal = Answer(error="schema= and images= need a run: RLM(...).completion(...)", refused=True)
             return [refusal] * len(question.prompts)

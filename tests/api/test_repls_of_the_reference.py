@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 
 import psutil
@@ -130,6 +131,18 @@ def test_the_history_of_compaction_is_the_list_that_was_appended_to():
     with LocalREPL(compaction=True) as repl:
         repl.append_compaction_entry({"type": "summary", "content": "done"})
         assert repl.execute_code("print(history[0]['content'])").stdout == "done\n"
+
+
+def test_budget_needs_a_run(repl):
+    assert "budget() needs a run" in repl.execute_code("budget()").stderr
+
+
+def test_a_setup_finds_the_modules_beside_the_script(tmp_path, monkeypatch):
+    (tmp_path / "beside_a_repl.py").write_text("KNOWN = 41")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "script.py"), raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    with LocalREPL(setup_code="from beside_a_repl import KNOWN") as repl:
+        assert repl.execute_code("print(KNOWN + 1)").stdout == "42\n"
 
 
 def test_a_setup_that_raises_is_an_error_and_leaves_no_kernel():
