@@ -242,8 +242,8 @@ class Session:
     async def _start(self) -> None:
         comm = self._comm = HostComm(self._send_to_guest, self._responder)
         self._kernel = await self._new_kernel(self._receiver(comm))
-        if self._environment.setup_code:
-            await self._set_up(self._environment.setup_code)
+        for code in self._environment.setup:
+            await self._set_up(code)
 
     async def _new_kernel(self, receiver: Receiver) -> Kernel:
         """A kernel with the guest in it."""
