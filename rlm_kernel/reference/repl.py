@@ -408,10 +408,27 @@ class IPythonREPL(KernelREPL):
         super().__init__(*args, cell_timeout=limit, **kwargs)
 
 
-class DockerREPL(KernelREPL):
-    """A kernel in a container. `options`: `image`, ..."""
+class PlacedREPL(KernelREPL):
+    """A REPL whose options come before its other arguments, if they are given by position.
+
+    Args:
+        args: options, in the order of `order`.
+        kwargs: as of `KernelREPL`.
+    """
+
+    order: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if len(args) > len(self.order):
+            raise ConfigError(f"Only {', '.join(self.order)} can be given by position: name the other arguments.")
+        super().__init__(**dict(zip(self.order, args, strict=False)), **kwargs)
+
+
+class DockerREPL(PlacedREPL):
+    """A kernel in a container."""
 
     place = "docker"
+    order = ("image",)
 
     @property
     def container_id(self) -> str | None:
@@ -419,22 +436,25 @@ class DockerREPL(KernelREPL):
         return self.sandbox_id
 
 
-class ModalREPL(KernelREPL):
-    """A kernel in a sandbox of Modal. `options`: `app_name`, `image`, `timeout`, ..."""
+class ModalREPL(PlacedREPL):
+    """A kernel in a sandbox of Modal."""
 
     place = "modal"
+    order = ("app_name", "image", "timeout")
 
 
-class PrimeREPL(KernelREPL):
-    """A kernel in a sandbox of Prime Intellect. `options`: `name`, `docker_image`, `timeout_minutes`, ..."""
+class PrimeREPL(PlacedREPL):
+    """A kernel in a sandbox of Prime Intellect."""
 
     place = "prime"
+    order = ("name", "docker_image", "timeout_minutes")
 
 
-class DaytonaREPL(KernelREPL):
-    """A kernel in a sandbox of Daytona. `options`: `name`, `timeout`, `cpu`, ..."""
+class DaytonaREPL(PlacedREPL):
+    """A kernel in a sandbox of Daytona."""
 
     place = "daytona"
+    order = ("api_key", "target", "name", "timeout", "cpu", "memory", "disk", "auto_stop_interval", "image")
 
 
 _PLACES: dict[str, type[KernelREPL]] = {

@@ -190,6 +190,8 @@ def test_wrong_arguments_are_value_errors():
     for wrong in ({"kernel_mode": "x"}, {"startup_timeout": 0}, {"subcall_timeout": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             IPythonREPL(**wrong)
+    with pytest.raises(ValueError, match="Only image can be given by position"):
+        DockerREPL("python:3.11-slim", ("127.0.0.1", 5000))
     with pytest.raises(ValueError, match="REPLs are at local, ipython, docker"):
         get_environment("nowhere", {})
 
@@ -217,6 +219,7 @@ def test_a_repl_in_a_container_asks_the_handler_of_this_process():
 
 
 def test_a_repl_in_a_sandbox_knows_its_id(prime_emulator):
-    with PrimeREPL(name="mine") as repl:
+    with PrimeREPL("mine", timeout_minutes=5) as repl:
+        assert prime_emulator.orders[0]["name"].startswith("mine")
         assert repl.sandbox_id == repl.sandbox.id == prime_emulator.sandboxes[0].id
         assert repl.execute_code("print(1 + 1)").stdout == "2\n"
