@@ -40,6 +40,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--sub-backend", help="the provider for sub-calls (default: that of the root model)")
     add("--sub-model", help="the model for sub-calls (default: the root model)")
     add("--environment", default="local", help="where the code of the model runs (default: %(default)s)")
+    help_ = "an option of the environment; VALUE is JSON or text"
+    add("--environment-kwarg", metavar="KEY=VALUE", action="append", default=[], help=help_)
     add("--sandbox", action="store_true", help="put a wall around a local kernel: bubblewrap, or else Landlock")
     add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab connect to the REPL")
     help_ = "maximum turns of the root model (default: %(default)s)"
@@ -92,7 +94,7 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
         backend=backend,
         backend_kwargs=kwargs,
         environment=args.environment,
-        environment_kwargs={name: True for name in ("attachable", "sandbox") if getattr(args, name)} or None,
+        environment_kwargs=_environment_kwargs(args) or None,
         max_iterations=args.max_iterations,
         other_backends=others,
         other_backend_kwargs=[_sub_kwargs(args, name, same=name == backend) for name in others],
@@ -105,6 +107,20 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
     for name in (backend, *others):
         options.fetch(name, kwargs if name == backend else {})
     return rlm
+
+
+def _environment_kwargs(args: Namespace) -> dict[str, Any]:
+    """The options of the environment.
+
+    Raises:
+        ConfigError: a pair without ``=``, or a key among them.
+    """
+    from rlm_kernel.trajectory.log.redaction import named_secrets
+
+    kwargs = dict(options.pair(text, "--environment-kwarg") for text in args.environment_kwarg)
+    if named_secrets(kwargs):
+        raise ConfigError(options.KEY_ON_COMMAND_LINE)
+    return kwargs | {name: True for name in ("attachable", "sandbox") if getattr(args, name)}
 
 
 def _gates(args: Namespace) -> dict[str, Any]:
