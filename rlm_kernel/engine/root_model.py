@@ -18,7 +18,7 @@ from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.parsing import without_thinking
 from rlm_kernel.schema.answer_schema import Repairs, Schema
-from rlm_kernel.text import clip
+from rlm_kernel.text import clip, not_blank
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.types import Message, Reply, Usage
@@ -63,9 +63,9 @@ class Conversation:
         return len(self._turns) > _NEWEST
 
     def add(self, reply: Reply, message: str) -> None:
-        """A turn: the reply of the model and the message after it. Providers refuse an empty message."""
+        """A turn: the reply of the model and the message after it. Providers refuse a blank message."""
         turn: list[Message] = [
-            {"role": "assistant", "content": reply.text or "(empty)"},
+            {"role": "assistant", "content": not_blank(reply.text)},
             {"role": "user", "content": message},
         ]
         self._turns += turn
@@ -204,7 +204,7 @@ class RootModel:
         self.emit(events.Compacted(iteration=iteration, reply=reply, messages=tuple(unread)))
         await self.remember(talk.whole)
         summary = (await process(len(reply.text), partial(without_thinking, reply.text))).strip()
-        talk.shrink(summary or "(empty)", self.config.profile.compacted() + self.ending)
+        talk.shrink(not_blank(summary), self.config.profile.compacted() + self.ending)
 
     def _next_on_record(self) -> Reply | None:
         return self.recorded.replies.popleft().reply if self.recorded.replies else None

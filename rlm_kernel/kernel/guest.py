@@ -37,7 +37,7 @@ from concurrent.futures.thread import ThreadPoolExecutor, _worker
 from inspect import Parameter, Signature
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 WIRE = 1
 PROCESS = os.getpid()
@@ -48,7 +48,8 @@ DISPLAYS = ("matplotlib_inline", "IPython", "ipywidgets")
 MORE = """
 
 schema: a JSON Schema (a dict) or a pydantic class; the answer is then an object that fits it.
-images: figures, PIL images, image files or their bytes, or the execution count of a cell for the figures it showed."""
+images: figures, PIL images, image files or their bytes, or the execution count of a cell for the figures it showed.
+allow_partial: True takes an answer that the length limit cut, with a mark at its end; otherwise it is an error."""
 MAX_QUESTION_BYTES = 20_000_000
 MAX_PICTURES_BYTES = 20_000_000
 MAX_PROMPTS = 2_000
@@ -57,11 +58,17 @@ MAX_ANSWER_BYTES = 20_000_000
 MAX_REPORT_BYTES = 41_000_000
 MAX_NAME_CHARACTERS = 200
 MAX_VARIABLES = 200
+MAX_VALUE_CHARACTERS = 1_000
+MAX_VALUES_CHARACTERS = 20_000
+MAX_VALUE_DEPTH = 4
+MAX_INTEGER_BITS = 4_000
 MAX_FIGURES = 50
 MAX_FIGURE_BYTES = 50_000_000
 MAX_IMAGES = 100
 MAX_IMAGE_BYTES = 20_000_000
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+ATOMS = (bool, int, float, complex, type(None))
+BRACKETS = ((list, "[", "]"), (tuple, "(", ")"), (dict, "{", "}"), (set, "{", "}"), (frozenset, "frozenset({", "})"))
 TYPE_NAME = type.__dict__["__name__"].__get__  # not `kind.__name__`, which a metaclass may override
 PARAMETER_KINDS: tuple[Any, ...] = tuple(type(Parameter.VAR_KEYWORD))  # type: ignore[arg-type]
 RESERVED = frozenset(
@@ -72,18 +79,57 @@ RESERVED = frozenset(
 """Names that the REPL defines; a custom tool cannot have one of them."""
 
 
+CUT = "was cut at the length limit"
+"""In the error of an answer that the length limit cut; the host writes it."""
+CUT_MARK = "\n[cut at the length limit]"
+"""The end of such an answer with `allow_partial=True`."""
+
+
 class QueryError(RuntimeError):
-    """A call of `llm_query` or `rlm_query` has no answer; the message says why."""
+    """A call of `llm_query` or `rlm_query` has no answer; the message says why, `partial_answer` is the text so far."""
+
+    partial_answer = ""
 
 
 class FailedQuery(str):
-    """Stands in a batch for a prompt without an answer: a text that reads ``Error: …``; `isinstance` tells it apart."""
+    """Stands in a batch for a prompt without an answer: a text that reads ``Error: …``; `isinstance` tells it apart.
 
-    __slots__ = ()
+    `partial_answer` is the text of the answer so far; empty if there is none.
+    """
+
+    __slots__ = ("partial_answer",)
+    partial_answer: str
+
+    def __new__(cls, text: str, partial_answer: str = "") -> FailedQuery:  # noqa: PYI034 (typing.Self needs Python 3.11)
+        """The text of the error, with the text of the answer so far."""
+        failed = super().__new__(cls, text)
+        failed.partial_answer = partial_answer
+        return failed
 
 
 class ToolError(RuntimeError):
     """A custom tool raised something that is no built-in exception; the message begins with its name."""
+
+
+class Budget(NamedTuple):
+    """What is left of the limits of a run; None: no limit.
+
+    seconds: until the time-out. tokens: of input and output. cost: US dollars. calls: prompts of sub-calls. errors:
+    cells in a row that may raise. iterations: turns after this one. depth: levels of `rlm_query` with a REPL; 0: it is
+    answered like `llm_query`. All runs of a tree share seconds, tokens, cost and calls.
+    """
+
+    seconds: float | None
+    tokens: int | None
+    cost: float | None
+    calls: int | None
+    errors: int | None
+    iterations: int
+    depth: int
+
+    def __repr__(self) -> str:
+        left = (f"{name}={'no limit' if value is None else value}" for name, value in self._asdict().items())
+        return f"Budget({', '.join(left)})"
 
 
 class Call:
@@ -277,6 +323,7 @@ class Guest:
             "answer_json": as_json if ready else None,
             "draft": None if content is None or text == "" else text,
             "variables": self.variables(),
+            "values": self.values(),
             "restored": restored,
         }
         buffer = as_bytes(report)
@@ -317,18 +364,71 @@ class Guest:
 
     def variables(self) -> dict[str, str]:
         """The user's variables, each with the name of its type."""
+        return {name: type_of(value) for name, value in self.made()}
+
+    def values(self) -> dict[str, str]:
+        """The beginning of the `repr` of the variables of built-in types, of the latest ones if they are many."""
+        values, room = {}, MAX_VALUES_CHARACTERS
+        for name, value in reversed(self.made()):
+            text, error = attempt(functools.partial(shown, value, MAX_VALUE_CHARACTERS))
+            if not error and text != type_of(value):
+                room -= len(name) + len(text)
+                if room < 0:
+                    break
+                values[name] = text
+        return values
+
+    def made(self) -> list[tuple[str, object]]:
+        """The user's variables."""
         hidden, ours = self.shell.user_ns_hidden, self.ours
         made = (
-            (name, TYPE_NAME(type(value))[:MAX_NAME_CHARACTERS])
+            (name, value)
             for name, value in list(self.shell.user_ns.items())
             if type(name) is str
             and len(name) <= MAX_NAME_CHARACTERS
             and not name.startswith("_")
             and name not in ours
-            and name not in hidden
+            and hidden.get(name, hidden) is not value
             and not issubclass(type(value), ModuleType)
         )
-        return dict(itertools.islice(made, MAX_VARIABLES))
+        return list(itertools.islice(made, MAX_VARIABLES))
+
+
+def type_of(value: object) -> str:
+    """The name of the type of a value."""
+    name: str = TYPE_NAME(type(value))
+    return name[:MAX_NAME_CHARACTERS]
+
+
+def shown(value: Any, room: int, depth: int = MAX_VALUE_DEPTH) -> str:
+    """The first `room` characters of the `repr` of a value, without a call of the user's code.
+
+    Built-in types are compared by identity, because a metaclass can have an `__eq__`. Other types are named.
+    """
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return repr(value[:room])[:room]
+    if kind is int and value.bit_length() > MAX_INTEGER_BITS:  # its digits would take long, or are refused by Python
+        return type_of(value)
+    if any(kind is atom for atom in ATOMS):
+        return repr(value)[:room]
+    for container, opening, closing in BRACKETS:
+        if kind is container:
+            return items_of(value, opening, closing, room, depth)
+    return type_of(value)[:room]
+
+
+def items_of(value: Any, opening: str, closing: str, room: int, depth: int) -> str:
+    """The same for a container."""
+    if not depth or not value:
+        return (f"{opening}...{closing}" if value else repr(value))[:room]
+    text = opening
+    for entry in value.items() if type(value) is dict else zip(value):
+        text += "" if text == opening else ", "
+        text += ": ".join(shown(part, room, depth - 1) for part in entry)
+        if len(text) > room:
+            return text[:room]
+    return (text + ("," if type(value) is tuple and len(value) == 1 else "") + closing)[:room]
 
 
 def as_bytes(value: Any) -> bytes:
@@ -391,45 +491,71 @@ def plain(value: Any) -> Any:
 
 def query_names(guest: Guest, kind: str, purpose: str) -> dict[str, Any]:
     """`kind` and its batched and asynchronous forms, by name. `help()` shows their docstrings to the model."""
-
-    def asked(prompts: list[str], model: str | None, schema: Any, images: Any, batch: bool = False) -> Any:
-        __tracebackhide__ = True
-        return question(kind, prompts, model, batch, schema), pictures(guest, images)
-
-    def query(prompt: str, model: str | None = None, schema: Any = None, images: Any = None) -> Any:
-        __tracebackhide__ = True
-        return single(guest.ask(*asked([prompt], model, schema, images)), kind, schema)
-
-    def batched(prompts: Iterable[str], model: str | None = None, schema: Any = None, images: Any = None) -> Any:
-        __tracebackhide__ = True
-        whole, files = asked(as_list(prompts, kind), model, schema, images, True)
-        answers: list[dict[str, str]] = []
-        for part in parts(whole):
-            answers += for_each(guest.ask(part, files), part)
-        return several(answers, kind, schema)
-
-    async def aquery(prompt: str, model: str | None = None, schema: Any = None, images: Any = None) -> Any:
-        __tracebackhide__ = True
-        return single(await guest.ask_async(*asked([prompt], model, schema, images)), kind, schema)
-
-    async def abatched(prompts: Iterable[str], model: str | None = None, schema: Any = None, images: Any = None) -> Any:
-        __tracebackhide__ = True
-        whole, files = asked(as_list(prompts, kind), model, schema, images, True)
-        answers: list[dict[str, str]] = []
-        for part in parts(whole):
-            answers += for_each(await guest.ask_async(part, files), part)
-        return several(answers, kind, schema)
-
     one = f"{purpose} Give it one text, get its answer as a text. Raises QueryError when there is no answer.{MORE}"
     many = (
         f"{purpose} Give a list of texts, get a list of answers in the same order; they are asked side by side.{MORE}"
     )
+    (query, aquery), (batched, abatched) = single_queries(guest, kind), batched_queries(guest, kind)
     named: dict[str, Any] = {kind: query, f"{kind}_batched": batched, f"a{kind}": aquery, f"a{kind}_batched": abatched}
     for name, function in named.items():
         function.__name__ = function.__qualname__ = name
         function.__doc__ = (many if name.endswith("batched") else one) + (" Use with await." if name[0] == "a" else "")
         function.__module__ = "rlm_guest"
     return named
+
+
+def single_queries(guest: Guest, kind: str) -> tuple[Any, Any]:
+    """The function that asks one question, and its asynchronous form."""
+
+    def query(
+        prompt: str, model: str | None = None, schema: Any = None, images: Any = None, allow_partial: bool = False
+    ) -> Any:
+        __tracebackhide__ = True
+        asked = question(kind, [prompt], model, False, schema), pictures(guest, images)
+        return single(guest.ask(*asked), kind, schema, allow_partial)
+
+    async def aquery(
+        prompt: str, model: str | None = None, schema: Any = None, images: Any = None, allow_partial: bool = False
+    ) -> Any:
+        __tracebackhide__ = True
+        asked = question(kind, [prompt], model, False, schema), pictures(guest, images)
+        return single(await guest.ask_async(*asked), kind, schema, allow_partial)
+
+    return query, aquery
+
+
+def batched_queries(guest: Guest, kind: str) -> tuple[Any, Any]:
+    """The function that asks many questions at a time, and its asynchronous form."""
+
+    def batched(
+        prompts: Iterable[str],
+        model: str | None = None,
+        schema: Any = None,
+        images: Any = None,
+        allow_partial: bool = False,
+    ) -> Any:
+        __tracebackhide__ = True
+        whole, files = question(kind, as_list(prompts, kind), model, True, schema), pictures(guest, images)
+        answers: list[dict[str, str]] = []
+        for part in parts(whole):
+            answers += for_each(guest.ask(part, files), part)
+        return several(answers, kind, schema, allow_partial)
+
+    async def abatched(
+        prompts: Iterable[str],
+        model: str | None = None,
+        schema: Any = None,
+        images: Any = None,
+        allow_partial: bool = False,
+    ) -> Any:
+        __tracebackhide__ = True
+        whole, files = question(kind, as_list(prompts, kind), model, True, schema), pictures(guest, images)
+        answers: list[dict[str, str]] = []
+        for part in parts(whole):
+            answers += for_each(await guest.ask_async(part, files), part)
+        return several(answers, kind, schema, allow_partial)
+
+    return batched, abatched
 
 
 def question(kind: str, prompts: list[str], model: str | None, batch: bool, schema: Any) -> dict[str, Any]:
@@ -484,13 +610,15 @@ def for_each(answers: list[dict[str, str]], payload: dict[str, Any]) -> list[dic
     return answers * len(payload["prompts"]) if len(answers) == 1 else answers
 
 
-def value_of(answer: dict[str, str], schema: Any) -> Any:
-    """The value of an answer, or a `FailedQuery`."""
+def value_of(answer: dict[str, str], schema: Any, allow_partial: bool = False) -> Any:
+    """The value of an answer, or a `FailedQuery`. `allow_partial`: a text that was cut is a value, with a mark."""
     __tracebackhide__ = True
     if "refused" in answer:
         raise ValueError(answer["refused"])
     if "error" in answer:
-        return FailedQuery(f"Error: {answer['error']}")
+        partial = answer.get("partial", "")
+        is_cut = partial and CUT in answer["error"]
+        return partial + CUT_MARK if is_cut and allow_partial else FailedQuery(f"Error: {answer['error']}", partial)
     value = answer["text"] if schema is None else json.loads(answer["text"])
     try:
         return value if schema is None or isinstance(schema, dict) else schema.model_validate(value)
@@ -498,19 +626,21 @@ def value_of(answer: dict[str, str], schema: Any) -> Any:
         return FailedQuery(f"Error: the answer {answer['text']} fits the schema, but its class refuses it: {error}")
 
 
-def single(answers: list[dict[str, str]], kind: str, schema: Any = None) -> Any:
+def single(answers: list[dict[str, str]], kind: str, schema: Any = None, allow_partial: bool = False) -> Any:
     """The answer of a call, or its failure raised."""
     __tracebackhide__ = True
-    value = value_of(answers[0], schema)
+    value = value_of(answers[0], schema, allow_partial)
     if isinstance(value, FailedQuery):
-        raise QueryError(f"{kind} has no answer: {value[len('Error: ') :]}")
+        error = QueryError(f"{kind} has no answer: {value[len('Error: ') :]}")
+        error.partial_answer = value.partial_answer
+        raise error
     return value
 
 
-def several(answers: list[dict[str, str]], kind: str, schema: Any = None) -> list[Any]:
+def several(answers: list[dict[str, str]], kind: str, schema: Any = None, allow_partial: bool = False) -> list[Any]:
     """The answers of a batch. A failed one is a `FailedQuery`, and stderr says how many failed."""
     __tracebackhide__ = True
-    values = list(map(value_of, answers, itertools.repeat(schema)))
+    values = [value_of(answer, schema, allow_partial) for answer in answers]
     failed = sum(isinstance(value, FailedQuery) for value in values)
     if failed:
         note = f"{failed} of {len(values)} prompts of {kind}_batched have no answer; theirs read 'Error: …'."
@@ -639,6 +769,19 @@ def answer_names(guest: Guest) -> dict[str, Any]:
         return guest.variables() or "No variables yet. What you assign in a cell stays."
 
     return {f.__name__: f for f in (FINAL, FINAL_VAR, SHOW_VARS)}
+
+
+def budget_name(guest: Guest) -> dict[str, Any]:
+    """`budget`, which is an ordinary name: cells and tools may take it."""
+    ask_host = stand_in(guest, {"name": "budget", "doc": "", "parameters": None})
+
+    def budget() -> Budget:
+        """What is left of the limits of this run: seconds, tokens, cost, calls, errors, iterations, depth."""
+        __tracebackhide__ = True
+        return Budget(**ask_host())
+
+    budget.__qualname__, budget.__module__ = "budget", "rlm_guest"
+    return {"budget": budget}
 
 
 def ignore_exit(*_: object) -> None:
@@ -896,5 +1039,7 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     }
     shell.user_ns.update(guest.ours)
     shell.user_ns_hidden.update(guest.ours)
+    if "budget" not in shell.user_ns:
+        shell.push(budget_name(guest), interactive=False)
     shell.events.register("pre_run_cell", guest.cell_starts)
     shell.events.register("post_run_cell", guest.cell_ended)

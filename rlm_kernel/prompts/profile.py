@@ -164,6 +164,12 @@ class PromptProfile:
         """After a reply with neither code nor an answer."""
         return "That reply held neither code nor an answer. Write one ```repl block, or one line: FINAL(your answer)"
 
+    def no_text(self, *, withheld: bool) -> str:
+        """After a reply without text. `withheld`: by the provider's filter, or by the model; else it called a tool."""
+        if withheld:
+            return "That reply was withheld and did not arrive. Go on in other words: one ```repl block, or FINAL(...)."
+        return "There are no tools to call. Write code as text instead: one ```repl block, or FINAL(your answer)."
+
     def look_first(self) -> str:
         """After a text answer before any code ran."""
         return (
@@ -175,6 +181,20 @@ class PromptProfile:
         return (
             f"That reply was cut at the length limit ({self.reply_tokens} tokens) inside a code block, which was not "
             "run. Write a shorter block."
+        )
+
+    def answer_cut(self) -> str:
+        """After a reply that the length limit or an error ended inside the answer."""
+        return (
+            f"That reply was cut (the limit is {self.reply_tokens} tokens) inside the answer, which was not taken. "
+            "Write a shorter answer, or put it together in a variable and answer with FINAL_VAR(name)."
+        )
+
+    def not_evaluated(self) -> str:
+        """After an answer that is an expression, and that raised an error."""
+        return (
+            "The answer in that reply was evaluated as code, and it raised an error. Correct the code in a ```repl "
+            'block, or put the answer in quotes if it is text: FINAL("...")'
         )
 
     def guess_ignored(self) -> str:

@@ -20,11 +20,13 @@ LAYERS = [
     {"types", "text", "installation"},  # records that pass between the parts; foreign text made fit to show; hints
     {"errors"},  # every error of the library
     {"terminal", "untrusted", "html", "zmtp", "_async", "parsing"},  # ground modules and packages
+    {"documents"},  # documents as text, in a child process
     {"inputs", "at_exit"},  # where a context comes from; what ends with the process
     {"schema", "provisioners"},  # structured output; where a kernel runs
     {"kernel", "clients", "prompts"},  # one live kernel; ask a model; what the model reads
     {"trajectory"},  # the record of a run, and its readers
     {"engine"},  # the loop of a completion
+    {"batch"},  # many completions
     {"api"},  # class RLM
     {"agent", "reference"},  # conversations; what else is imported from the reference
     {"replay"},  # a recorded run once more
