@@ -35,7 +35,7 @@ _TOKEN = re.compile(
     r"|\([^\[\]()\n,;]{0,40}+[,;][^\[\]()\n]{0,40}+\])"
     r"|(?P<smiley>[:;=]['^o-]?\)++)|(?P<sad>[:;=]['^-]?\()|[()]"
 )
-_MARKER = re.compile(r"(?:\A|(?<=\s))(\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\)(?=[ \t]++\S)")
+_MARKER = re.compile(r"(?:\A|(?<=\s))(\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\)(?=[ \t]++\S|\s*+\Z)")
 _FIRST = frozenset({"0", "1", "a", "A", "i", "I"})
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
 _LINE_ENDS = re.compile(r"\A[ \t*_`\"'.$}\]\\]*+(?:\n|\Z)")

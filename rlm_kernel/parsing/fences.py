@@ -26,7 +26,7 @@ _SPACE = r"[ \t\ufeff\u200b-\u200d\u2060>]"
 _WORDS = r"(?:[^`\n]|`(?!``))"
 _LANGUAGE = r"[ \t]*+\{?\.?(?P<language>[\w+-]*+)"
 WIDE_OPENING = re.compile(
-    rf"^(?P<lead>{_SPACE}*+(?=~)|{_WORDS}*+)(?P<fence>`{{3,}}+|~{{3,}}+){_LANGUAGE}(?P<info>[^`\n]*+)$", re.MULTILINE
+    rf"^(?P<lead>(?:[^`~\n]|`(?!``)|~(?!~~))*+)(?P<fence>`{{3,}}+|~{{3,}}+){_LANGUAGE}(?P<info>[^`\n]*+)$", re.MULTILINE
 )
 """A line that opens a block: at any depth, in a list or a quotation, behind words."""
 
@@ -207,12 +207,15 @@ class Fences:
         for line in islice(_CLOSING_BEHIND_CODE.finditer(text, opening.end(), limit), _MAX_CLOSINGS):
             if self._problem(start, line.start("fence"), opening) is None:
                 return self._end_behind_code(line)
+        is_code = self._problem(start, limit, opening) is None
+        if not is_code and (tag := _closing_tag(text[opening.end() : limit])) >= 0:
+            return max(start, opening.end() + tag - 1), opening.end() + tag, True
         if border:
             return max(start, limit - 1), limit, True
         if first is not None:
             return first.start() - 1, first.end() + 1, True
-        behind = _CLOSING_BEHIND_CODE.search(text, opening.end())
-        return (len(text), len(text), False) if behind is None else self._end_behind_code(behind)
+        behind = None if is_code else _CLOSING_BEHIND_CODE.search(text, opening.end())
+        return (len(text), len(text), False) if behind is None else (*self._end_behind_code(behind)[:2], False)
 
     def _end_behind_code(self, line: re.Match[str]) -> tuple[int, int, bool]:
         code = line["code"].rstrip()
@@ -220,20 +223,9 @@ class Fences:
         return end, line.end("fence"), True
 
     def _border(self, at: int, limit: int) -> tuple[int, bool]:
-        """Where the next block to run begins, or a closing tag of reasoning stands alone in its line.
-
-        Returns:
-            The place, or `limit`; and whether it is one.
-        """
+        """Where the next block to run begins before a limit, else the limit; and whether there is one."""
         opening = self._run_opening(at)
-        is_border = opening is not None and opening.start() < limit
-        if opening is not None and is_border:
-            limit = opening.start()
-        between = self._text[at:limit]
-        for tag in tags(between):
-            if kind(tag) == "close" and stands_alone(between, tag):
-                return at + between.rfind("\n", 0, tag.start()) + 1, True
-        return limit, is_border
+        return (limit, False) if opening is None or opening.start() >= limit else (opening.start(), True)
 
     def _problem(self, start: int, end: int, opening: re.Match[str]) -> str | None:
         return self._compiler.problem(_clean(self._text[start : max(start, end)], opening["lead"]))
@@ -267,6 +259,13 @@ class Fences:
 def is_opening(line: re.Match[str]) -> bool:
     """Whether a line with a fence opens a block: not within an answer, and not in a sentence about fences."""
     return "FINAL" not in line["lead"] and not line["lead"].rstrip().endswith(("'", '"', "#"))
+
+
+def _closing_tag(text: str) -> int:
+    """Where the line of a closing tag of reasoning begins, in which nothing else stands; -1: there is none."""
+    found = (tag for tag in tags(text) if kind(tag) == "close" and stands_alone(text, tag))
+    tag = next(found, None)
+    return -1 if tag is None else text.rfind("\n", 0, tag.start()) + 1
 
 
 def _closes(line: re.Match[str], opening: re.Match[str]) -> bool:
