@@ -8,7 +8,7 @@ from itertools import islice
 
 from rlm_kernel.parsing.compiler import MAX_COMPILED, Compiler
 from rlm_kernel.parsing.records import TextAnswer
-from rlm_kernel.parsing.source import source_of
+from rlm_kernel.parsing.source import broken_source, source_of
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _MARKS = r"[ \t>*_`#$\"'+\ufeff\u200b\u2060-]|\d{1,3}[.)][ \t]|\\(?:boxed|text|textbf)\{|\\[\[(]|<[|/\w][^<>\n]{0,40}+>"
@@ -75,7 +75,8 @@ def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[Text
     if not (finished or (argument.closed and argument.certain)):
         return None, True
     text = argument.text
-    if not argument.closed and (last := rest.rfind(")")) >= 0:
+    # `FINAL(str(x)`: the one parenthesis belongs to the expression.
+    if not argument.closed and not (source_of(text, compiler) or broken_source(text)) and (last := rest.rfind(")")) >= 0:
         text = rest[:last].strip()
     return _answer(found["call"], text, compiler), False
 
@@ -100,7 +101,7 @@ def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
 def _answer(call: str, text: str, compiler: Compiler) -> TextAnswer | None:
     if text.lower() in _PLACEHOLDERS:
         return None
-    source = source_of(text, compiler)
+    source = source_of(text, compiler) or broken_source(text)
     if call == "FINAL_VAR":
         name = text.strip("\"'` ")
         source = None if name.isidentifier() or source is None else replace(source, certain=True)
