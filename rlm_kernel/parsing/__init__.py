@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlm_kernel.parsing.answers import CALL, FINAL, Argument, read_argument, text_answer
-from rlm_kernel.parsing.compiler import Compiler
+from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.fences import (
     RUN_LANGUAGES,
     Block,
@@ -116,7 +116,7 @@ def _blocks_to_run(scanned: Scanned, compiler: Compiler) -> Sequence[Block]:
 def _is_open(block: Block, compiler: Compiler) -> bool:
     """Whether nothing closes the last block: a fence in a text of its code does not."""
     problem = compiler.problem(block.code) or ""
-    return not block.closed or problem.startswith("unterminated triple-quoted")
+    return not block.closed or problem.startswith(OPEN_TEXT)
 
 
 def _is_program(block: Block, compiler: Compiler, *, strictly: bool) -> bool:

@@ -38,7 +38,7 @@ _TOKEN = re.compile(
 _MARKER = re.compile(r"(?:\A|(?<=\s))(\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\)(?=[ \t]++\S|\s*+\Z)")
 _FIRST = frozenset({"0", "1", "a", "A", "i", "I"})
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
-_LINE_ENDS = re.compile(r"\A[ \t*_`\"'.$}\]\\]*+(?:\n|\Z)")
+_LINE_ENDS = re.compile(r"\A[ \t*_`\"'.$}\]\\]*+(?:<[^<>\n]{1,40}+>[ \t]*+)?(?:\n|\Z)")
 _CODE_BEGINS = re.compile(r"\A\s*+(?:[rRuUbBfF]{0,2}[\"']|[^\W\d]\w*+[.(\[]|[\[{(])")
 _IN_FULL = re.compile(r"\A(?:\$*\\boxed\{(?P<boxed>[^{}]*+)\}\$*|(?P<mark>\*\*|__)(?P<bold>[^*_]++)(?P=mark))\Z")
 _NAMED = re.compile(r"\A(?:answer|value|result|content|text)\s*+=\s*+(?=[rRuU]?[\"'])")
@@ -76,7 +76,11 @@ def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[Text
         return None, True
     text = argument.text
     # `FINAL(str(x)`: the one parenthesis belongs to the expression.
-    if not argument.closed and not (source_of(text, compiler) or broken_source(text)) and (last := rest.rfind(")")) >= 0:
+    if (
+        not argument.closed
+        and not (source_of(text, compiler) or broken_source(text))
+        and (last := rest.rfind(")")) >= 0
+    ):
         text = rest[:last].strip()
     return _answer(found["call"], text, compiler), False
 

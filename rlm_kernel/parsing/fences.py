@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal
 
-from rlm_kernel.parsing.compiler import Compiler
+from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.programs import is_program
 from rlm_kernel.parsing.thinking import kind, stands_alone, tags
 
@@ -201,15 +201,15 @@ class Fences:
             problem = self._problem(start, line.start() - 1, opening)
             if problem is None:
                 return line.start() - 1, line.end() + 1, True
-            if not problem.startswith("unterminated triple-quoted"):
+            if not problem.startswith(OPEN_TEXT):
                 break
         limit, border = self._border(opening.end(), len(text) if first is None else first.start())
         for line in islice(_CLOSING_BEHIND_CODE.finditer(text, opening.end(), limit), _MAX_CLOSINGS):
             if self._problem(start, line.start("fence"), opening) is None:
                 return self._end_behind_code(line)
         is_code = self._problem(start, limit, opening) is None
-        if not is_code and (tag := _closing_tag(text[opening.end() : limit])) >= 0:
-            return max(start, opening.end() + tag - 1), opening.end() + tag, True
+        if not is_code and (tag := self._closing_tag(opening, limit)) is not None:
+            return max(start, tag - 1), tag, True
         if border:
             return max(start, limit - 1), limit, True
         if first is not None:
@@ -226,6 +226,16 @@ class Fences:
         """Where the next block to run begins before a limit, else the limit; and whether there is one."""
         opening = self._run_opening(at)
         return (limit, False) if opening is None or opening.start() >= limit else (opening.start(), True)
+
+    def _closing_tag(self, opening: re.Match[str], limit: int) -> int | None:
+        """Where the line of a closing tag of reasoning begins, in which nothing else stands, and that is in no text."""
+        between = self._text[opening.end() : limit]
+        found = (tag for tag in tags(between) if kind(tag) == "close" and stands_alone(between, tag))
+        if (tag := next(found, None)) is None:
+            return None
+        place = opening.end() + between.rfind("\n", 0, tag.start()) + 1
+        problem = self._problem(opening.end() + 1, place - 1, opening) or ""
+        return None if problem.startswith(OPEN_TEXT) else place
 
     def _problem(self, start: int, end: int, opening: re.Match[str]) -> str | None:
         return self._compiler.problem(_clean(self._text[start : max(start, end)], opening["lead"]))
@@ -259,13 +269,6 @@ class Fences:
 def is_opening(line: re.Match[str]) -> bool:
     """Whether a line with a fence opens a block: not within an answer, and not in a sentence about fences."""
     return "FINAL" not in line["lead"] and not line["lead"].rstrip().endswith(("'", '"', "#"))
-
-
-def _closing_tag(text: str) -> int:
-    """Where the line of a closing tag of reasoning begins, in which nothing else stands; -1: there is none."""
-    found = (tag for tag in tags(text) if kind(tag) == "close" and stands_alone(text, tag))
-    tag = next(found, None)
-    return -1 if tag is None else text.rfind("\n", 0, tag.start()) + 1
 
 
 def _closes(line: re.Match[str], opening: re.Match[str]) -> bool:
