@@ -237,6 +237,7 @@ ANSWERS = [
     Row("cut by the length limit", "FINAL(The first of the reasons is", told=ANSWER_CUT, finished=False),
     Row("a list that is cut", "FINAL(1) apples\n2) pe", told=ANSWER_CUT, finished=False),
     Row("a quoted text that is cut", 'FINAL("It (really) is', told=ANSWER_CUT, finished=False),
+    Row("cut in its line", "FINAL(Rows 1-5) of the ta", told=ANSWER_CUT, finished=False),
     Row("whole, then cut", "FINAL(42)\nI know this bec", answer="42", finished=False),
     answer("bold", "**FINAL(42)**"),
     answer("the name in bold", "**FINAL**(42)"),

@@ -191,7 +191,7 @@ def _balanced(rest: str, *, sad_opens: bool) -> tuple[int | None, bool]:
         if (token["smiley"] and token[0].count(")") == 1) or place in markers:
             odd, odd_end = (place if odd is None else odd), token.end()
         elif odd is None:
-            return _last_of_line(rest, place), True
+            return _last_of_line(rest, place)
         elif "\n" not in rest[odd_end:place] or _LINE_ENDS.match(rest[place + 1 :]):
             return place, True
         else:
@@ -199,9 +199,12 @@ def _balanced(rest: str, *, sad_opens: bool) -> tuple[int | None, bool]:
     return odd, False
 
 
-def _last_of_line(rest: str, place: int) -> int:
-    """The unbalanced parenthesis that ends the line of a balanced one, behind more words; else the balanced one."""
-    line = rest[place + 1 : place + _MAX_LINE].partition("\n")[0]
+def _last_of_line(rest: str, place: int) -> tuple[int, bool]:
+    """The unbalanced parenthesis that ends the line of a balanced one, behind more words; else the balanced one.
+
+    It is not certain if more of that line may follow.
+    """
+    line, is_whole, _ = rest[place + 1 : place + _MAX_LINE].partition("\n")
     tokens = [token for token in _TOKEN.finditer(line) if token[0] in "()"]
     depth, end = 0, None
     for token in tokens:
@@ -209,8 +212,8 @@ def _last_of_line(rest: str, place: int) -> int:
         if depth < 0:
             depth, end = 0, token.start()
     if end is None or not _LINE_ENDS.match(line[end + 1 :]) or not _WORD.search(line[:end]):
-        return place
-    return place + 1 + end
+        return place, bool(is_whole) or not _WORD.search(line)
+    return place + 1 + end, True
 
 
 def _markers(rest: str) -> frozenset[int]:

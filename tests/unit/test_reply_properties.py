@@ -109,6 +109,7 @@ ANSWERS = st.one_of(
     st.builds("{}\n\n{}".format, WORDS, WORDS),
     st.builds("In [0, 1) {}".format, WORDS),
     st.builds("The tag <think> is {}".format, WORDS),
+    st.builds("Rows 1-5) {}".format, WORDS.filter(lambda words: ")" not in words)),
 )
 AROUND = st.sampled_from(
     ["{}", "**{}**", "> {}", "# {}", "`{}`", "**Answer:** {}", "$\\boxed{{{}}}$", "{}<|im_end|>", "{}."]
