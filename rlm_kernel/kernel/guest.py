@@ -44,6 +44,7 @@ PROCESS = os.getpid()
 RESEND_SECONDS = 1.0
 END_SECONDS = 1.0
 LOCK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 THREAD_SECONDS = 2.0
 LOST_SECONDS = 5.0
 """For the reply of a cell that has ended."""
@@ -260,6 +261,7 @@ class Guest:
     def execution_starts(self) -> None:
         """Note what the kernel needs, once the host's setup is over: what that has changed is meant to stay."""
         self.is_executing, self.ended_at = True, None
+        self.end_if_broken()
         if self.is_given:
             self.is_given, self.needed = False, Needed(self)
 
@@ -765,6 +767,7 @@ def end_whole(guest: Guest, execute: Callable[..., Any]) -> Callable[..., Any]:
 
 def note_reply(guest: Guest) -> None:
     """Note when the reply of a cell was sent, or has failed."""
+    loop = asyncio.get_running_loop()
     handle, leave, broken = guest.kernel.shell_handlers["execute_request"], os._exit, BROKEN
 
     @functools.wraps(handle)
@@ -775,6 +778,7 @@ def note_reply(guest: Guest) -> None:
             leave(broken)
         finally:
             guest.is_executing, guest.ended_at = False, None
+            loop.call_later(LOOK_SECONDS, guest.end_if_broken)  # a thread that a cell has broken ends when it wakes
 
     guest.kernel.shell_handlers["execute_request"] = execute_request
 
