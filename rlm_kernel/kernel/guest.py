@@ -760,6 +760,7 @@ def end_whole(guest: Guest, execute: Callable[..., Any]) -> Callable[..., Any]:
                 guest.execution_ended()
             except BaseException:
                 leave(broken)
+                raise
         return reply if failed is None else guest.reply_of(failed)
 
     return do_execute
@@ -776,6 +777,7 @@ def note_reply(guest: Guest) -> None:
             await handle(*message)
         except Exception:  # there will be no reply
             leave(broken)
+            raise
         finally:
             guest.is_executing, guest.ended_at = False, None
             loop.call_later(LOOK_SECONDS, guest.end_if_broken)  # a thread that a cell has broken ends when it wakes
