@@ -16,6 +16,7 @@ from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import ChatMessage, Models, RunConfig
 from rlm_kernel.engine.kernel_slots import KernelSlots, default_max_kernels
 from rlm_kernel.engine.recorded import RecordedRun
+from rlm_kernel.engine.repetition import MAX_REPEATS, TEMPERATURE
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.root_model import RootModel
 from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
@@ -36,6 +37,11 @@ MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 
 MAX_SEARCHED = 20
 """Replies that are searched for words if a run ends without an answer."""
+
+STUCK = (
+    "The model has repeated itself {repeats} times in a row, with the same result. The run ends after turn {iteration} "
+    "of {turns}, and the model is asked for its answer."
+)
 
 
 class Engine:
@@ -177,11 +183,22 @@ class Engine:
                 root.conversation.add(reply, "")
                 return turn.answer
             self._warn_of_uncertain_costs()
-            if iteration == config.max_iterations:
+            is_last = self._is_last(iteration)
+            if is_last:
                 by_schema = self._schema is not None
                 root.ending = "\n\n" + config.profile.last_chance(question or "", by_schema=by_schema)
             await root.end_turn(reply, turn.message, iteration)
-        return await self._last_word()
+            if is_last:
+                break
+        return await self._last_word(iteration)
+
+    def _is_last(self, iteration: int) -> bool:
+        """Whether the turn is the last one: of all, or because the model repeats itself whatever it is told."""
+        repeats, turns = self._turns.repetition.repeats, self._config.max_iterations
+        self._root.temperature = TEMPERATURE if repeats >= MAX_REPEATS - 1 else None
+        if iteration < turns and repeats >= MAX_REPEATS:
+            self._emit(events.Notice(message=STUCK.format(repeats=repeats, iteration=iteration, turns=turns)))
+        return iteration == turns or repeats >= MAX_REPEATS
 
     async def _open(self, prompt: Input) -> None:
         """Start the kernel, unless it runs already, and give it the context, or the message of a conversation."""
@@ -212,16 +229,19 @@ class Engine:
 
     # -- other ways to an answer
 
-    async def _last_word(self) -> str:
+    async def _last_word(self, turns: int) -> str:
         """The answer after the last turn: a variable, a FINAL(...), or the text of the reply.
 
         A reply with code is not an answer, and neither is an empty one. Then the draft in `answer` is used; without a
         draft, the model is asked again.
 
+        Args:
+            turns: how many there were.
+
         Raises:
             NoAnswerError: the second reply is not an answer, either.
         """
-        root, turns = self._root, self._config.max_iterations
+        root = self._root
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
