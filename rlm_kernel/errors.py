@@ -25,6 +25,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.installation import install_command
 from rlm_kernel.text import clip_end, plain
 
 if TYPE_CHECKING:
@@ -304,6 +305,11 @@ def check_extra(user: str, module: str, extra: str) -> None:
     Raises:
         ConfigError: it is not installed.
     """
+    if not is_installed(module):
+        raise ConfigError(f"{user} needs the extra {extra!r}: {install_command(extra)}")
+
+
+def is_installed(module: str) -> bool:
+    """Whether an optional package is installed. It is not imported."""
     spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:  # a folder of this name imports as a namespace package, without an origin
-        raise ConfigError(f"{user} needs the extra {extra!r}: pip install 'rlm-kernel[{extra}]'.")
+    return spec is not None and spec.origin is not None  # a folder of this name is a namespace package, without one

@@ -1,24 +1,33 @@
-"""Read the context of a run from a file, a folder or stdin."""
+"""Read the context of a run from a file, a folder or stdin: text as it is, documents as text."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import select
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from io import BufferedReader
+from os import PathLike
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from tempfile import TemporaryFile
+from typing import BinaryIO, cast
 
 from rlm_kernel import terminal
+from rlm_kernel.documents.kinds import HEAD_BYTES, TEXT, kind_of
+from rlm_kernel.documents.reader import DocumentReader
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.text import one_line
 from rlm_kernel.types import TextFile
+from rlm_kernel.untrusted import encodings
 from rlm_kernel.untrusted.text_files import (
     MAX_DEPTH,
     MAX_ENTRIES,
     Folder,
+    Found,
     NotTextError,
     Refusal,
     TooLargeError,
@@ -33,6 +42,9 @@ MAX_BYTES = 1 << 30
 
 SMALL_BYTES = 1 << 20
 """The host reads files up to this size itself."""
+
+PIPE_SECONDS = 60.0
+"""Seconds that a named pipe may be without a writer."""
 
 LIMIT_OPTION = "--max-context-bytes"
 
@@ -69,13 +81,32 @@ def of_arguments(args: argparse.Namespace) -> str | dict[str, str] | None:
     return None if args.context is None else read(args.context, max_bytes=args.max_context_bytes)
 
 
-def read(source: str, option: str = "--context", max_bytes: int = MAX_BYTES) -> str | dict[str, str]:
-    """The text of a file, the texts of a folder by relative path, or with ``"-"`` what stdin holds.
+def load(path: str | PathLike[str], *, max_bytes: int = MAX_BYTES) -> str | dict[str, str]:
+    """What a file or a folder holds, as text: the same that `rlm run --context` and `%%rlm --file` read.
 
-    Bytes that are not UTF-8 become lone surrogates, so that nothing is lost. In a folder, binary files, hidden files (a
-    `.env` holds keys) and folders such as node_modules are skipped. Links out of the folder or to skipped files,
-    devices and pipes in it are refused. All of these are listed on stderr. A single file may be a link or a pipe,
-    because the user named it.
+    Text in UTF-8, UTF-16, UTF-32 or the encoding of a region (cp1252) is read as it is. Documents, tables, notebooks,
+    mail and archives become text in a child process with limits on time and memory; some need the extra `files`. The
+    page "Inputs" of the documentation lists them. What could not be read is listed on stderr, with the reason.
+
+    Args:
+        path: of a file or a folder; ``"-"`` is stdin.
+        max_bytes: how many bytes may be read.
+
+    Returns:
+        The text of a file; the texts by path of a folder, an archive or a mail with attachments.
+
+    Raises:
+        ConfigError: it cannot be read, is empty, or larger than `max_bytes`.
+    """
+    return read(os.fspath(path), "path", max_bytes)
+
+
+def read(source: str, option: str = "--context", max_bytes: int = MAX_BYTES) -> str | dict[str, str]:
+    """`load` for the command line: errors name the option.
+
+    In a folder, hidden files (a `.env` holds keys) and folders such as node_modules are skipped. Links out of the
+    folder or to skipped files, devices and pipes in it are refused. All of these are listed on stderr. A single file
+    may be a link or a pipe, because the user named it. Bytes that fit no encoding become lone surrogates.
 
     Args:
         source: a path, or ``"-"``.
@@ -83,56 +114,126 @@ def read(source: str, option: str = "--context", max_bytes: int = MAX_BYTES) -> 
         max_bytes: how many bytes may be read.
 
     Raises:
-        ConfigError: no name is given, nothing of that name exists, it cannot be read, it is empty, not text or larger
+        ConfigError: no name is given, nothing of that name exists, it cannot be read, it is empty, binary or larger
             than `max_bytes`.
     """
     if source == "-":
         with _explained(f"{option} stdin", option, max_bytes):
-            return _text(_stdin(), f"{option} stdin", max_bytes)
+            return _one(_stdin(), f"{option} stdin", max_bytes)
     if not source:  # as a path it would be the working folder
         raise ConfigError(f"{option} is empty: name a file or a folder.")
     with _explained(f"{option} {source}", option, max_bytes):
-        fd = os.open(source, os.O_RDONLY | os.O_NOCTTY)
+        fd = os.open(source, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             return _content(fd, source, option, max_bytes)
         finally:
             os.close(fd)
 
 
-def open_text(path: PurePath, option: str = "prompt", *, in_kernel: bool, max_bytes: int = MAX_BYTES) -> str | TextFile:
-    """A text file as a context.
+def open_text(
+    path: PurePath, option: str = "prompt", *, in_kernel: bool, max_bytes: int = MAX_BYTES
+) -> str | dict[str, str] | TextFile:
+    """A file or a folder as a context.
 
     Args:
-        path: of the file.
+        path: of it.
         option: the argument that named it, for messages.
-        in_kernel: whether the kernel sees the file. Then the kernel reads a large file in UTF-8 itself. Any other file
+        in_kernel: whether the kernel sees the file. Then the kernel reads a large text in UTF-8 itself. Anything else
             is read here, as `read` does.
         max_bytes: how many bytes may be read.
 
     Raises:
-        ConfigError: see `read`; or it is a folder.
+        ConfigError: see `read`.
     """
     file = Path(path).absolute()
     with _explained(f"{option} {file}", option, max_bytes):
-        if file.is_dir():
-            raise ConfigError(f"{option} {file} is a folder: give one file, or a dict with the text of each.")
-        with file.open("rb") as content:
-            about = os.fstat(content.fileno())
-            if in_kernel and stat.S_ISREG(about.st_mode) and SMALL_BYTES < about.st_size <= max_bytes:
-                with suppress(UnicodeDecodeError):
+        about = file.stat()
+        if in_kernel and stat.S_ISREG(about.st_mode) and SMALL_BYTES < about.st_size <= max_bytes:
+            with file.open("rb") as content, suppress(UnicodeDecodeError, NotTextError):
+                if kind_of(file.name, content.peek(HEAD_BYTES)[:HEAD_BYTES]) == TEXT:
                     return scan_text(content, str(file))
-                content.seek(0)
-            return _text(content, f"{option} {file}", max_bytes)
+    return read(str(file), option, max_bytes)
 
 
 def _content(fd: int, source: str, option: str, max_bytes: int) -> str | dict[str, str]:
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode):
-        return _texts(read_folder(fd, source, max_bytes), f"{option} {source}")
-    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or os.isatty(fd):
-        with open(fd, "rb", closefd=False) as file:
-            return _text(file, f"{option} {source}", max_bytes)
-    raise ConfigError(f"{option} {source} is a device: name a file, a folder or a pipe.")
+        with DocumentReader() as documents:
+            folder = read_folder(fd, source, max_bytes, partial(_read_file, documents=documents))
+        return _texts(folder, f"{option} {source}")
+    if stat.S_ISFIFO(mode):
+        _await_writer(fd, source)
+    elif not stat.S_ISREG(mode) and not os.isatty(fd):
+        raise ConfigError(f"{option} {source} is a device: name a file, a folder or a pipe.")
+    if not stat.S_ISREG(mode):
+        os.set_blocking(fd, True)
+    with open(fd, "rb", closefd=False) as file:
+        return _one(file, f"{option} {source}", max_bytes)
+
+
+def _await_writer(fd: int, source: str) -> None:
+    """Wait until somebody writes to a named pipe. Other pipes, of a shell, have a writer."""
+    if source.startswith(("/dev/", "/proc/")):
+        return
+    events = select.poll()
+    events.register(fd, select.POLLIN)
+    if not events.poll(int(PIPE_SECONDS * 1000)):
+        raise ConfigError(f"{source} is a pipe to which nobody has written for {PIPE_SECONDS:g} seconds.")
+
+
+def _one(file: BufferedReader, name: str, max_bytes: int) -> str | dict[str, str]:
+    """The content of the one file that the user named."""
+    with DocumentReader() as documents:
+        found, size = _read_file(file, name, max_bytes, documents)
+    _report(found, name)
+    if "" in found.unread and not found.texts:
+        raise ConfigError(f"{name} cannot be read: {found.unread['']}.")
+    if not size or not found.texts:
+        raise ConfigError(f"{name} is empty: there is nothing to ask about.")
+    return found.texts[""] if found.texts.keys() == {""} else _sorted(found.texts)
+
+
+def _sorted(texts: dict[str, str]) -> dict[str, str]:
+    """The texts by path, that of a mail before those of its attachments."""
+    return {path or "mail": text for path, text in sorted(texts.items())}
+
+
+def _read_file(file: BufferedReader, name: str, room: int, documents: DocumentReader) -> tuple[Found, int]:
+    """What a file holds, and the bytes that this takes."""
+    kind = kind_of(name, (file.peek(HEAD_BYTES) or b"")[:HEAD_BYTES])
+    if kind == TEXT:
+        text = read_text(file, room)
+        shown = encodings.SHOWN.get(text.encoding, text.encoding)
+        return Found({"": text.text}, notes={} if shown in {"utf-8", "UTF-8"} else {"": f"read as {shown}"}), text.size
+    about = os.fstat(file.fileno())
+    if stat.S_ISREG(about.st_mode) and about.st_size:
+        if about.st_size > room:
+            raise TooLargeError(about.st_size)
+        found = documents.read(file, name, room)
+    else:
+        found = _spooled(file, name, room, documents)
+    return found, sum(map(len, found.texts.values()))
+
+
+def _spooled(file: BinaryIO, name: str, room: int, documents: DocumentReader) -> Found:
+    """What a document holds that comes through a pipe."""
+    with TemporaryFile() as copy:
+        while piece := file.read(1 << 20):
+            copy.write(piece)
+            if copy.tell() > room:
+                raise TooLargeError(copy.tell())
+        copy.flush()
+        return documents.read(copy, name, room)
+
+
+def _report(found: Found | Folder, name: str) -> None:
+    """List on stderr what is not whole, was not UTF-8 or could not be read."""
+    for verb, about in (("", found.notes), ("not read: ", {path: why for path, why in found.unread.items() if path})):
+        same: dict[str, list[str]] = {}
+        for path, what in about.items():
+            same.setdefault(what, []).append(path or name)
+        for what, paths in same.items():
+            terminal.print_note(f"rlm: {verb}{_join_names(paths)}: {what}")
 
 
 @contextmanager
@@ -159,6 +260,7 @@ def _texts(folder: Folder, name: str) -> dict[str, str]:
     size = sum(map(len, folder.texts.values()))
     notes = [_note("skipped", _skipped(folder)), _note("refused", _refused(folder))]
     terminal.print_note(f"rlm: {len(folder.texts):,} files, {size:,} characters{''.join(notes)}")
+    _report(folder, name)
     if not folder.texts:
         raise ConfigError(f"{name} holds no text file.")
     return folder.texts
@@ -169,7 +271,7 @@ def _note(verb: str, what: Sequence[str]) -> str:
 
 
 def _skipped(folder: Folder) -> list[str]:
-    skipped = [f"{folder.binary:,} binary"] * bool(folder.binary)
+    skipped = [f"{len(folder.binary):,} binary ({_join_names(folder.binary)})"] * bool(folder.binary)
     skipped += [f"{len(folder.unreadable):,} unreadable ({_join_names(folder.unreadable)})"] * bool(folder.unreadable)
     return skipped + [_join_names(folder.left_out)] * bool(folder.left_out)
 
@@ -183,16 +285,9 @@ def _join_names(paths: Sequence[str]) -> str:
     return f"{', '.join(map(one_line, paths[:_LISTED]))}{more}"
 
 
-def _stdin() -> BinaryIO:
+def _stdin() -> BufferedReader:
     if sys.stdin is None:
         raise ConfigError("There is no stdin to read the context from: name a file.")
     if sys.stdin.isatty():
         terminal.print_note("rlm: reading the context from the terminal; Ctrl-D ends it")
-    return sys.stdin.buffer
-
-
-def _text(file: BinaryIO, name: str, max_bytes: int) -> str:
-    text, size = read_text(file, max_bytes)
-    if not size:
-        raise ConfigError(f"{name} is empty: there is nothing to ask about.")
-    return text
+    return cast("BufferedReader", sys.stdin.buffer)

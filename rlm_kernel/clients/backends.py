@@ -26,6 +26,8 @@ _LOCAL = ("api_key", "base_url", "max_retries", "model_name", "model_path", "n_c
 _REMOTE = ("api_key", "base_url", "context_window", "max_retries", "prices", *_CALL)
 _HTTP = (*_REMOTE, "default_headers", "default_query", "http_client")
 _OPENAI_HTTP = (*_HTTP, "organization", "project")
+_OF_ONE_MODEL: Mapping[str, Any] = MappingProxyType({"context_window": None, "prices": None})
+"""Arguments that another model of the same backend does not share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,10 @@ class Backend:
         from rlm_kernel.clients.remote import RemoteLM
 
         identity = {"backend": self.name, "key_variable": self.key_variable}
-        return RemoteLM(factory(**{**identity, **self.settings, **arguments}))
+        given = {**identity, **self.settings, **arguments}
+        # litellm's names choose the provider, and with it the key that is sent
+        other = None if self.others else lambda name: factory(**{**given, **_OF_ONE_MODEL, "model_name": name})
+        return RemoteLM(factory(**given), other)
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(

@@ -144,7 +144,7 @@ class ProviderClient(BaseLM):
 
     def __getattr__(self, name: str) -> Any:
         """What an `RLM` asks of a client besides: its key, for redaction; its prices; its limit of a reply."""
-        if name in {"api_key", "env", "takes_images", "reply_limit", "price", "price_known"}:
+        if name in {"api_key", "env", "takes_images", "reply_limit", "price", "price_known", "for_model"}:
             return getattr(self._lm, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

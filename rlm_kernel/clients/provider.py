@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlm_kernel.clients.pricing import Tokens
 from rlm_kernel.clients.refused_parts import ALTERNATION, SYSTEM, USER_LAST
-from rlm_kernel.clients.transport import CONNECT_SECONDS, http_options, is_loopback, without_password
+from rlm_kernel.clients.transport import CONNECT_SECONDS, OnHeaders, http_options, is_loopback, without_password
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ class ProviderAdapter(ABC):
     """Names of further parts of its requests that can be left out."""
     forms: ClassVar[frozenset[str]] = frozenset({SYSTEM, USER_LAST, ALTERNATION})
     """The forms of its requests that can be left out."""
+    on_headers: OnHeaders | None = field(default=None, init=False)
+    """Called with the status and the headers of each response."""
     shows_schema: bool = field(default=False, init=False)
     """Whether the mode for structured output shows the schema to the model. If not, the messages contain it too."""
 
@@ -246,16 +248,16 @@ class ProviderAdapter(ABC):
             "max_retries": self.max_retries,
             "default_headers": self.headers,
             "default_query": self.default_query,
-            "http_client": self.http_client or _http_client(sdk, self.url),
+            "http_client": self.http_client or _http_client(sdk, http_options(self.url, self.on_headers)),
         }
 
 
-def _http_client(sdk: Any, url: str) -> Any:
+def _http_client(sdk: Any, options: dict[str, Any]) -> Any:
     """The SDK's HTTP client over aiohttp if that is installed: it takes half the time of the SDK's default."""
     try:
-        return sdk.DefaultAioHttpClient(**http_options(url))
+        return sdk.DefaultAioHttpClient(**options)
     except RuntimeError:  # the SDK's extra `aiohttp` is not installed
-        return sdk.DefaultAsyncHttpxClient(**http_options(url))
+        return sdk.DefaultAsyncHttpxClient(**options)
 
 
 def check_key(key: str, variable: str | None) -> None:

@@ -19,14 +19,15 @@ from rlm_kernel.clients.connection import Connection
 from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
 from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema, words_of
+from rlm_kernel.clients.rate_limits import read_headers
 from rlm_kernel.clients.refused_parts import SCHEMA_FIELDS, forms_of, refused_part, without_forms
 from rlm_kernel.clients.transport import is_loopback, is_too_long
-from rlm_kernel.errors import LMError
+from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.schema.answer_schema import add_instructions
 from rlm_kernel.types import Message, Reply, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from rlm_kernel.clients.base import OnText
     from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder
@@ -43,6 +44,9 @@ WINDOW_FIELDS = (
 LOOKUP_SECONDS = 10.0
 """Timeout of the request for the server's list of models."""
 
+MAX_OTHERS = 16
+"""Models that the cells of an RLM may name besides those that it was given: each has connections of its own."""
+
 MAX_REFUSED_SCHEMAS = 100
 """How many refused schemas are remembered."""
 
@@ -54,6 +58,7 @@ class RemoteLM(BaseLM):
 
     Args:
         adapter: the settings, and how the provider is called.
+        adapter_of: makes the adapter for another model of the provider; None: there is no other.
 
     Raises:
         ConfigError: `prices` in the settings are invalid.
@@ -61,8 +66,10 @@ class RemoteLM(BaseLM):
 
     takes_images = True
 
-    def __init__(self, adapter: ProviderAdapter) -> None:
+    def __init__(self, adapter: ProviderAdapter, adapter_of: Callable[[str], ProviderAdapter] | None = None) -> None:
         self.adapter = adapter
+        self._adapter_of = adapter_of
+        self._others: dict[str, RemoteLM] = {}
         self.backend, self.model = adapter.backend, adapter.model_name
         self.api_key, self.env = adapter.api_key, {**adapter.env, **(adapter.default_headers or {})}
         self.pricing = Pricing(
@@ -73,6 +80,7 @@ class RemoteLM(BaseLM):
         self._window_known = adapter.context_window is not None
         self._connection = Connection(self._open, self._look_up_window)
         self._refused: deque[str] = deque(maxlen=MAX_REFUSED_SCHEMAS)
+        adapter.on_headers = self._see_rate
 
     def __repr__(self) -> str:
         return f"RemoteLM({self.model!r}, backend={self.backend!r}, base_url={self.adapter.shown_url!r})"
@@ -121,9 +129,25 @@ class RemoteLM(BaseLM):
                     raise
         raise AssertionError("the last form has no schema: it returns or raises")
 
+    def for_model(self, name: str) -> RemoteLM | None:
+        """The same provider with another model; None: it has no other models.
+
+        Raises:
+            ConfigError: there are too many.
+        """
+        if self._adapter_of is None:
+            return None
+        if name not in self._others:
+            if len(self._others) == MAX_OTHERS:
+                raise ConfigError(f"{MAX_OTHERS} models were named besides those of the RLM: use one of these.")
+            self._others[name] = RemoteLM(self._adapter_of(name), self._adapter_of)
+        return self._others[name]
+
     async def close(self) -> None:
         """Close the connections. A later call opens new ones."""
         await self._connection.close()
+        for other in self._others.values():
+            await other.close()
 
     def _forms(
         self, messages: Sequence[Message], schema: dict[str, Any] | None
@@ -223,6 +247,9 @@ class RemoteLM(BaseLM):
         cost = self.pricing.cost(builder.tokens, builder.cost, self.adapter.price_names(builder.model))
         used = builder.tokens or Tokens()
         return Usage(used.input, used.output, used.cached, cost)
+
+    def _see_rate(self, status: int, headers: Mapping[str, str]) -> None:
+        self.rate_seen = read_headers(status, headers) or self.rate_seen
 
     def _open(self) -> Any:
         client = self.adapter.open()

@@ -199,6 +199,16 @@ class Ledger:
         self._calls += 1
         return self._limits.max_calls is None or self._calls <= self._limits.max_calls
 
+    def left(self) -> dict[str, float | None]:
+        """What is left of each limit of the tree: seconds, tokens, cost (US dollars), calls; None: no limit."""
+        limits, seconds = self._limits, self.seconds_left
+        return {
+            "seconds": None if seconds is None else round(seconds, 3),
+            "tokens": None if limits.max_tokens is None else max(0, limits.max_tokens - int(self._tokens.spent)),
+            "cost": None if limits.max_budget is None else max(0.0, round(limits.max_budget - self._budget.spent, 6)),
+            "calls": None if limits.max_calls is None else max(0, limits.max_calls - self._calls),
+        }
+
     def take_unpriced(self) -> list[str]:
         """Models whose cost is unknown while there is a budget, each once."""
         return _unreported(self._unpriced)

@@ -19,7 +19,7 @@ from rlm_kernel.engine.recorded import RecordedRun
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.root_model import RootModel
 from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
-from rlm_kernel.engine.tools import prompt_section
+from rlm_kernel.engine.tools import Tool, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError, RLMError
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
@@ -83,7 +83,7 @@ class Engine:
         self._schema = None if schema is None else replace(schema, build=self._built)
         self._emit = Emitter(on_event, self._recorded.seconds)
         self._repl = repl or Repl(config)
-        calls = ModelCalls(self.ledger, self.usage)
+        calls = ModelCalls(self.ledger, self.usage, config.shared)
         self.subcalls = SubCalls(
             models=config.models,
             calls=calls,
@@ -94,12 +94,17 @@ class Engine:
             start_child=self._start_child if config.depth + 1 < config.max_depth else None,
             on_limit=self._repl.interrupt,
             tools={tool.name: tool for tool in config.tools if tool.kind == "function"},
+            budget=Tool("budget", "function", self._left, ""),
             gates=config.gates,
             recorded=self._recorded,
         )
         remember = partial(self._repl.remember, "history")
         self._root = RootModel(config, calls, self._emit, self._recorded, remember, live)
         self._turns = Turns(config, self._repl, self.ledger, self._emit, self._schema)
+
+    async def _left(self) -> dict[str, float | None]:
+        """What is left of the limits, for `budget()` in a cell."""
+        return {**self.ledger.left(), **self._turns.left()}
 
     @property
     def partial_answer(self) -> str | None:
@@ -216,24 +221,35 @@ class Engine:
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
-        parsed = await self._turns.parse(reply.text)
-        if _has_no_answer(parsed) and self._repl.draft is None:
+        parsed = await self._parse_last(reply)
+        answer = await self._answer_in_text(parsed, turns + 1)
+        if answer is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
-            await root.end_turn(reply, self._config.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
+            await root.end_turn(reply, self._why_no_answer(parsed), turns + 1)
             reply = await root.ask(turns + 2)
-            parsed = await self._turns.parse(reply.text)
+            parsed = await self._parse_last(reply)
+            answer = await self._answer_in_text(parsed, turns + 2)
         root.conversation.add(reply, "")
-        answer = await self._answer_in_text(parsed)
         if answer is None:
             raise NoAnswerError(model=reply.model, turns=turns, reply=reply.text, words=parsed.prose)
         return answer
 
-    async def _answer_in_text(self, last: ParsedReply) -> str | None:
+    async def _parse_last(self, reply: Reply) -> ParsedReply:
+        return await self._turns.parse(reply.text, finished=reply.finish_reason == "stop")
+
+    def _why_no_answer(self, last: ParsedReply) -> str:
+        profile = self._config.profile
+        if last.answer is not None:
+            return profile.not_evaluated()
+        return profile.answer_cut() if last.answer_cut else profile.not_an_answer(code=bool(last.blocks) or last.cut)
+
+    async def _answer_in_text(self, last: ParsedReply, iteration: int) -> str | None:
         """The answer in the last reply, else the draft; None: neither exists."""
         if last.answer is not None:
-            turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False))
-            return last.answer.text if turn.answer is None else turn.answer
-        if not _has_no_answer(last):
+            turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False), iteration)
+            if turn.answer is not None or not self._turns.is_source(last.answer):
+                return last.answer.text if turn.answer is None else turn.answer
+        elif not _has_no_answer(last):
             return last.prose
         if self._repl.draft is not None:
             self._emit(events.Notice(message="The last reply holds no answer: the draft in `answer` is used."))
@@ -316,7 +332,7 @@ class Engine:
                 max_iterations=config.max_iterations,
                 depth=config.depth,
                 context=prompt,
-                setup=tuple(filter(None, (config.environment.setup_code, config.profile.setup_code))),
+                setup=(*config.environment.setup, *filter(None, (config.profile.setup_code,))),
                 tools=without_secrets_of_tools(tool.to_record() for tool in config.tools),
                 seed=config.seed,
                 schema=self._schema.document if self._schema else None,
@@ -340,5 +356,5 @@ def _kernel_turns(config: RunConfig) -> KernelSlots:
 
 
 def _has_no_answer(last: ParsedReply) -> bool:
-    """Whether the last reply is not an answer: it contains code, or nothing."""
-    return last.answer is None and (bool(last.blocks) or not last.prose.strip())
+    """Whether the last reply is not an answer: it contains code, a part of an answer, or nothing."""
+    return last.answer is None and (bool(last.blocks) or last.cut or last.answer_cut or not last.prose.strip())

@@ -123,6 +123,7 @@ class SubCalls:
         start_child: answers `rlm_query`; None at the maximum depth, where it is answered like `llm_query`.
         on_limit: called when a limit of the tree is reached, to end the running cell.
         tools: the functions on the host that a cell may call, by name.
+        budget: the function behind `budget()`; a custom tool may have the same name.
         gates: decide about the calls that are not on record.
         recorded: the answers of an earlier run, which are used again.
     """
@@ -136,6 +137,7 @@ class SubCalls:
     start_child: StartChild | None
     on_limit: Callable[[], None]
     tools: Mapping[str, Tool]
+    budget: Tool
     gates: Gates = NO_GATES
     recorded: RecordedRun = field(default_factory=RecordedRun)
     _sibling_turn: asyncio.Semaphore = field(init=False)
@@ -154,10 +156,11 @@ class SubCalls:
         """The answers of a query's prompts, in order, or what a tool returned."""
         if isinstance(question, ToolCall):
             return [await self._call_tool(question)]
-        lm, cell, started = self.models.named(question.model), question.slots[0].cell, time.perf_counter()
+        cell, started = question.slots[0].cell, time.perf_counter()
+        lm, why = self._model_for(question)
         self._announce(question, lm)  # before the first await: the record keeps the order of the questions
         if lm is None:
-            return self._answer_without_model(question, Answer(error=self._unknown_model(question)))
+            return self._answer_without_model(question, Answer(error=why))
         try:
             self._check_images(question, lm)
             schema = None if question.schema is None else await asyncio.to_thread(Schema.of, question.schema)
@@ -182,7 +185,7 @@ class SubCalls:
         return answers
 
     async def _call_tool(self, call: ToolCall) -> Answer:
-        tool, slot, started = self.tools.get(call.tool), call.slots[0], time.perf_counter()
+        tool, slot, started = {"budget": self.budget, **self.tools}.get(call.tool), call.slots[0], time.perf_counter()
         if (known := self.recorded.outcomes.get(slot)) is not None:
             outcome = known
         elif tool is None:
@@ -196,7 +199,7 @@ class SubCalls:
 
     async def _outcome(self, tool: Tool, call: ToolCall) -> Answer:
         """What a call of a tool leads to: its result, or what `on_tool` decides."""
-        own = call.tool in OWN_NAMES
+        own = call.tool in OWN_NAMES or tool is self.budget
         request = ToolRequest(call.tool, tuple(call.args), dict(call.kwargs))
         with self._ending_the_run():
             decided = None if own else await self.gates.tool(request)
@@ -249,9 +252,17 @@ class SubCalls:
             )
         )
 
-    def _unknown_model(self, query: Query) -> str:
+    def _model_for(self, query: Query) -> tuple[BaseLM | None, str]:
+        """The model that answers a query, or None and the reason."""
+        try:
+            if query.kind == "llm_query":
+                lm = self.models.named(query.model)
+            else:
+                lm = self.models.for_child(query.model, has_repl=self._starts_children(query))
+        except ConfigError as error:
+            return None, str(error)
         known = ", ".join(map(repr, self.models.names))
-        return f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
+        return lm, f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
 
     def _check_images(self, query: Query, lm: BaseLM) -> None:
         """Refuse images that the model cannot read.

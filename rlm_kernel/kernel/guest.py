@@ -37,7 +37,7 @@ from concurrent.futures.thread import ThreadPoolExecutor, _worker
 from inspect import Parameter, Signature
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 WIRE = 1
 PROCESS = os.getpid()
@@ -58,11 +58,17 @@ MAX_ANSWER_BYTES = 20_000_000
 MAX_REPORT_BYTES = 41_000_000
 MAX_NAME_CHARACTERS = 200
 MAX_VARIABLES = 200
+MAX_VALUE_CHARACTERS = 1_000
+MAX_VALUES_CHARACTERS = 20_000
+MAX_VALUE_DEPTH = 4
+MAX_INTEGER_BITS = 4_000
 MAX_FIGURES = 50
 MAX_FIGURE_BYTES = 50_000_000
 MAX_IMAGES = 100
 MAX_IMAGE_BYTES = 20_000_000
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+ATOMS = (bool, int, float, complex, type(None))
+BRACKETS = ((list, "[", "]"), (tuple, "(", ")"), (dict, "{", "}"), (set, "{", "}"), (frozenset, "frozenset({", "})"))
 TYPE_NAME = type.__dict__["__name__"].__get__  # not `kind.__name__`, which a metaclass may override
 PARAMETER_KINDS: tuple[Any, ...] = tuple(type(Parameter.VAR_KEYWORD))  # type: ignore[arg-type]
 RESERVED = frozenset(
@@ -103,6 +109,27 @@ class FailedQuery(str):
 
 class ToolError(RuntimeError):
     """A custom tool raised something that is no built-in exception; the message begins with its name."""
+
+
+class Budget(NamedTuple):
+    """What is left of the limits of a run; None: no limit.
+
+    seconds: until the time-out. tokens: of input and output. cost: US dollars. calls: prompts of sub-calls. errors:
+    cells in a row that may raise. iterations: turns after this one. depth: levels of `rlm_query` with a REPL; 0: it is
+    answered like `llm_query`. All runs of a tree share seconds, tokens, cost and calls.
+    """
+
+    seconds: float | None
+    tokens: int | None
+    cost: float | None
+    calls: int | None
+    errors: int | None
+    iterations: int
+    depth: int
+
+    def __repr__(self) -> str:
+        left = (f"{name}={'no limit' if value is None else value}" for name, value in self._asdict().items())
+        return f"Budget({', '.join(left)})"
 
 
 class Call:
@@ -296,6 +323,7 @@ class Guest:
             "answer_json": as_json if ready else None,
             "draft": None if content is None or text == "" else text,
             "variables": self.variables(),
+            "values": self.values(),
             "restored": restored,
         }
         buffer = as_bytes(report)
@@ -336,18 +364,71 @@ class Guest:
 
     def variables(self) -> dict[str, str]:
         """The user's variables, each with the name of its type."""
+        return {name: type_of(value) for name, value in self.made()}
+
+    def values(self) -> dict[str, str]:
+        """The beginning of the `repr` of the variables of built-in types, of the latest ones if they are many."""
+        values, room = {}, MAX_VALUES_CHARACTERS
+        for name, value in reversed(self.made()):
+            text, error = attempt(functools.partial(shown, value, MAX_VALUE_CHARACTERS))
+            if not error and text != type_of(value):
+                room -= len(name) + len(text)
+                if room < 0:
+                    break
+                values[name] = text
+        return values
+
+    def made(self) -> list[tuple[str, object]]:
+        """The user's variables."""
         hidden, ours = self.shell.user_ns_hidden, self.ours
         made = (
-            (name, TYPE_NAME(type(value))[:MAX_NAME_CHARACTERS])
+            (name, value)
             for name, value in list(self.shell.user_ns.items())
             if type(name) is str
             and len(name) <= MAX_NAME_CHARACTERS
             and not name.startswith("_")
             and name not in ours
-            and name not in hidden
+            and hidden.get(name, hidden) is not value
             and not issubclass(type(value), ModuleType)
         )
-        return dict(itertools.islice(made, MAX_VARIABLES))
+        return list(itertools.islice(made, MAX_VARIABLES))
+
+
+def type_of(value: object) -> str:
+    """The name of the type of a value."""
+    name: str = TYPE_NAME(type(value))
+    return name[:MAX_NAME_CHARACTERS]
+
+
+def shown(value: Any, room: int, depth: int = MAX_VALUE_DEPTH) -> str:
+    """The first `room` characters of the `repr` of a value, without a call of the user's code.
+
+    Built-in types are compared by identity, because a metaclass can have an `__eq__`. Other types are named.
+    """
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return repr(value[:room])[:room]
+    if kind is int and value.bit_length() > MAX_INTEGER_BITS:  # its digits would take long, or are refused by Python
+        return type_of(value)
+    if any(kind is atom for atom in ATOMS):
+        return repr(value)[:room]
+    for container, opening, closing in BRACKETS:
+        if kind is container:
+            return items_of(value, opening, closing, room, depth)
+    return type_of(value)[:room]
+
+
+def items_of(value: Any, opening: str, closing: str, room: int, depth: int) -> str:
+    """The same for a container."""
+    if not depth or not value:
+        return (f"{opening}...{closing}" if value else repr(value))[:room]
+    text = opening
+    for entry in value.items() if type(value) is dict else zip(value):
+        text += "" if text == opening else ", "
+        text += ": ".join(shown(part, room, depth - 1) for part in entry)
+        if len(text) > room:
+            return text[:room]
+    return (text + ("," if type(value) is tuple and len(value) == 1 else "") + closing)[:room]
 
 
 def as_bytes(value: Any) -> bytes:
@@ -690,6 +771,19 @@ def answer_names(guest: Guest) -> dict[str, Any]:
     return {f.__name__: f for f in (FINAL, FINAL_VAR, SHOW_VARS)}
 
 
+def budget_name(guest: Guest) -> dict[str, Any]:
+    """`budget`, which is an ordinary name: cells and tools may take it."""
+    ask_host = stand_in(guest, {"name": "budget", "doc": "", "parameters": None})
+
+    def budget() -> Budget:
+        """What is left of the limits of this run: seconds, tokens, cost, calls, errors, iterations, depth."""
+        __tracebackhide__ = True
+        return Budget(**ask_host())
+
+    budget.__qualname__, budget.__module__ = "budget", "rlm_guest"
+    return {"budget": budget}
+
+
 def ignore_exit(*_: object) -> None:
     """exit() and quit() would end the kernel and all variables with it."""
     print("The session stays open. To finish, give the answer with FINAL(...).", file=sys.stderr)
@@ -945,5 +1039,7 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     }
     shell.user_ns.update(guest.ours)
     shell.user_ns_hidden.update(guest.ours)
+    if "budget" not in shell.user_ns:
+        shell.push(budget_name(guest), interactive=False)
     shell.events.register("pre_run_cell", guest.cell_starts)
     shell.events.register("post_run_cell", guest.cell_ended)

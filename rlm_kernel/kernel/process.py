@@ -107,6 +107,11 @@ class Kernel:
         """Why the kernel ended, if its provisioner knows (a time limit, for example); else an empty string."""
         return self._explanation("why") or self._cut_off
 
+    @property
+    def sandbox_id(self) -> str | None:
+        """The name of the sandbox or container in which it runs, or None."""
+        return getattr(self._manager.provisioner, "sandbox_id", None)
+
     def interrupt(self) -> None:
         """Send KeyboardInterrupt to the running cell and to the processes it started."""
         self.channels.send("control", "interrupt_request", {})

@@ -41,6 +41,8 @@ MAX_REPORT_BYTES: Final = 41_000_000
 MAX_NAMES: Final = 1_000
 MAX_NAME_CHARACTERS: Final = 200
 """Of a variable in a report, and of the name of its type."""
+MAX_VALUE_CHARACTERS: Final = 1_000
+"""Of the beginning of its value. Logs keep less: a key that begins in that part is found in what follows."""
 
 FromGuest = Literal["ask", "cancel", "report", "stored"]
 """`ask`: answer these prompts (`AskPayload`). `cancel`: the answers are no longer needed. `report`: the cell has ended
@@ -94,6 +96,7 @@ class ReportPayload(TypedDict):
     restored: dict[str, str | None]
     final_json: str | None
     answer_json: str | None
+    values: dict[str, str]
 
 
 class AnswerPayload(TypedDict):

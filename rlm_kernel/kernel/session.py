@@ -106,6 +106,11 @@ class Session:
         """Why the kernel died, if its provisioner knows (a time limit, for example); else an empty string."""
         return self._kernel.why() if self._kernel is not None else ""
 
+    @property
+    def sandbox_id(self) -> str | None:
+        """The name of the sandbox or container in which the kernel runs, or None."""
+        return self._kernel.sandbox_id if self._kernel is not None else None
+
     async def run(
         self,
         code: str,
@@ -237,8 +242,8 @@ class Session:
     async def _start(self) -> None:
         comm = self._comm = HostComm(self._send_to_guest, self._responder)
         self._kernel = await self._new_kernel(self._receiver(comm))
-        if self._environment.setup_code:
-            await self._set_up(self._environment.setup_code)
+        for code in self._environment.setup:
+            await self._set_up(code)
 
     async def _new_kernel(self, receiver: Receiver) -> Kernel:
         """A kernel with the guest in it."""

@@ -183,6 +183,20 @@ class PromptProfile:
             "run. Write a shorter block."
         )
 
+    def answer_cut(self) -> str:
+        """After a reply that the length limit or an error ended inside the answer."""
+        return (
+            f"That reply was cut (the limit is {self.reply_tokens} tokens) inside the answer, which was not taken. "
+            "Write a shorter answer, or put it together in a variable and answer with FINAL_VAR(name)."
+        )
+
+    def not_evaluated(self) -> str:
+        """After an answer that is an expression, and that raised an error."""
+        return (
+            "The answer in that reply was evaluated as code, and it raised an error. Correct the code in a ```repl "
+            'block, or put the answer in quotes if it is text: FINAL("...")'
+        )
+
     def guess_ignored(self) -> str:
         """After a reply that held code and a literal answer."""
         return (

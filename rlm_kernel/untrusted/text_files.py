@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import stat
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import BinaryIO, Literal, NamedTuple
 
 from rlm_kernel.types import TextFile
+from rlm_kernel.untrusted import encodings
 
 LEFT_OUT = frozenset({"node_modules", "venv", "__pycache__"})
 """Folders of installed or generated files. Hidden folders (.git, .venv) are left out, too."""
@@ -33,6 +36,8 @@ _PIECE = 1 << 20
 _BOM = "\ufeff"
 _EXCERPT = 500_000
 """Characters that are kept of each end of a large file."""
+_CONTROL = re.compile("[\0-\x08\x0e-\x1a]")
+"""Characters that no text in UTF-16 holds; bytes that are not UTF-16 look like them."""
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 
 Parts = tuple[str, ...]
@@ -56,40 +61,81 @@ class TooLargeError(ValueError):
         self.size = size
 
 
+class Text(NamedTuple):
+    """A text that was read.
+
+    Attributes:
+        text: without a byte order mark.
+        size: bytes that were read.
+        encoding: as Python names it.
+    """
+
+    text: str
+    size: int
+    encoding: str
+
+
 class TooManyFilesError(ValueError):
     """A folder holds more than `MAX_ENTRIES` files, folders and links."""
+
+
+@dataclass(slots=True)
+class Found:
+    """The texts in one file. Paths are those of members of an archive or a mail; the file itself is ``""``.
+
+    Attributes:
+        texts: by path.
+        unread: what could not be read, to the reason.
+        notes: facts about a text that is not whole or was not UTF-8, by path.
+    """
+
+    texts: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+ReadFile = Callable[[BinaryIO, str, int], tuple[Found, int]]
+"""Reads an open file, given its name and the bytes that there is room for; returns also the bytes that it took.
+
+Raises `NotTextError`, `TooLargeError` or OSError.
+"""
 
 
 class Folder(NamedTuple):
     """The texts of a folder by relative path, and its other files. Paths of folders end with a slash.
 
     Attributes:
-        texts: by path, in the order of the paths.
-        binary: how many files are not text.
+        texts: by path, in the order of the paths. The path of a member of an archive begins with that of the archive.
+        binary: files that are not text.
         unreadable: files and folders without the permission to read them, or with an error.
         left_out: hidden files and folders, and those of `LEFT_OUT`.
         refused: paths that are never read: links that lead outside, to a left-out file or to a folder; devices, pipes
             and sockets; folders of another file system; folders below `MAX_DEPTH`.
+        unread: documents that could not be read, to the reason.
+        notes: as in `Found`.
     """
 
     texts: dict[str, str]
-    binary: int
+    binary: tuple[str, ...]
     unreadable: tuple[str, ...]
     left_out: tuple[str, ...]
     refused: dict[Refusal, tuple[str, ...]]
+    unread: dict[str, str]
+    notes: dict[str, str]
 
 
-def read_text(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
-    """The text of a file or a stream, and its size in bytes. Needs about twice the memory of the text.
+def read_text(file: BinaryIO, max_bytes: int) -> Text:
+    """The text of a file or a stream. Needs about twice the memory of the text.
 
-    Bytes that are not UTF-8 become lone surrogates, so that nothing is lost; a byte order mark is dropped.
+    UTF-8, UTF-16 and UTF-32 are read, the last with a byte order mark only, which is dropped. Where other bytes are no
+    encoding of a region (cp1252, for example), or a few among UTF-8, they become lone surrogates: nothing is lost.
 
     Args:
         file: open; a regular file is read up to the size that it has now, a stream to its end.
         max_bytes: how many bytes may be read.
 
     Raises:
-        NotTextError: it holds a NUL byte.
+        NotTextError: it holds a NUL character.
         TooLargeError: it holds more than `max_bytes`. Of a regular file nothing is read then.
         OSError: it cannot be read.
     """
@@ -97,21 +143,36 @@ def read_text(file: BinaryIO, max_bytes: int) -> tuple[str, int]:
     size = about.st_size if stat.S_ISREG(about.st_mode) else 0
     if size > max_bytes:
         raise TooLargeError(size)
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    return join_text(_pieces(file, size), max_bytes)
+
+
+def join_text(pieces: Iterator[bytes], max_bytes: int) -> Text:
+    """`read_text` of bytes in pieces. The first piece shows the encoding.
+
+    Raises:
+        NotTextError, TooLargeError: as in `read_text`.
+    """
+    first = next(pieces, b"")
+    encoding = encodings.of_head(first)
+    wide = encoding.startswith(("utf-16", "utf-32"))
+    decoder = codecs.getincrementaldecoder(encoding)("strict" if wide else "surrogateescape")
     texts: list[str] = []
     read = 0
-    begun = False
-    for piece in _pieces(file, size):
-        read += len(piece)
-        if b"\0" in piece:
-            raise NotTextError
-        if read > max_bytes:
-            raise TooLargeError(read)
-        text = decoder.decode(piece)
-        texts.append(text if begun else text.removeprefix(_BOM))
-        begun = begun or bool(text)
-    texts.append(decoder.decode(b"", final=True))
-    return "".join(texts), read
+    try:
+        for piece in chain((first,), pieces):
+            read += len(piece)
+            if not wide and b"\0" in piece:
+                raise NotTextError
+            if read > max_bytes:
+                raise TooLargeError(read)
+            texts.append(decoder.decode(piece))
+            if wide and _CONTROL.search(texts[-1]):
+                raise NotTextError
+        texts.append(decoder.decode(b"", final=True))
+    except UnicodeDecodeError:
+        raise NotTextError from None
+    text, found = encodings.decode("".join(texts).removeprefix(_BOM))
+    return Text(text, read, found or encoding)
 
 
 def scan_text(file: BinaryIO, path: str) -> TextFile:
@@ -151,20 +212,21 @@ def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
         left = None if left is None else left - len(piece)
 
 
-def read_folder(folder: int, path: str, max_bytes: int) -> Folder:
+def read_folder(folder: int, path: str, max_bytes: int, read: ReadFile) -> Folder:
     """The texts under a folder.
 
     Args:
         folder: its descriptor.
         path: its path, to resolve links with; nothing is opened by it.
         max_bytes: how many bytes of text may be read.
+        read: reads each file.
 
     Raises:
         TooLargeError: it holds more text than that.
         TooManyFilesError: it holds too many files.
         OSError: it cannot be listed.
     """
-    return _FolderReader(folder, path, max_bytes).read()
+    return _FolderReader(folder, path, max_bytes, read).read()
 
 
 def is_left_out(folder: str) -> bool:
@@ -178,15 +240,16 @@ def is_hidden(name: str) -> bool:
 
 
 class _FolderReader:
-    def __init__(self, root: int, path: str, max_bytes: int) -> None:
+    def __init__(self, root: int, path: str, max_bytes: int, read: ReadFile) -> None:
+        self._read_file = read
         self._root = root
         self._device = os.fstat(root).st_dev
         self._path = os.path.realpath(path)
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries = 0
-        self._texts: dict[str, str] = {}
-        self._binary = 0
+        self._found = Found()
+        self._binary: list[str] = []
         self._unreadable: list[str] = []
         self._left_out: list[str] = []
         self._refused: dict[Refusal, list[str]] = {}
@@ -197,7 +260,8 @@ class _FolderReader:
             self._read(path, is_link=is_link)
         refused = {why: tuple(sorted(paths)) for why, paths in self._refused.items()}
         unreadable, left_out = tuple(sorted(self._unreadable)), tuple(sorted(self._left_out))
-        return Folder(self._texts, self._binary, unreadable, left_out, refused)
+        found, binary = self._found, tuple(self._binary)
+        return Folder(found.texts, binary, unreadable, left_out, refused, found.unread, found.notes)
 
     # -- the listing
 
@@ -251,20 +315,27 @@ class _FolderReader:
             return
         if file is None:
             return
+        whole = "/".join(path)
         with file:
             try:
-                text, size = read_text(file, self._max_bytes - self._bytes)
+                found, size = self._read_file(file, path[-1], self._max_bytes - self._bytes)
             except NotTextError:
-                self._binary += 1
+                self._binary.append(whole)
             except TooLargeError as error:
                 if not _begins_as_binary(file):
                     raise TooLargeError(self._bytes + error.size) from None
-                self._binary += 1
+                self._binary.append(whole)
             except OSError:
                 self._unreadable.append(_shown(path))
             else:
-                self._texts["/".join(path)] = text
                 self._bytes += size
+                self._keep(whole, found)
+
+    def _keep(self, path: str, found: Found) -> None:
+        """Add what was found in a file, under its path."""
+        mine = self._found
+        for ours, theirs in ((mine.texts, found.texts), (mine.unread, found.unread), (mine.notes, found.notes)):
+            ours.update({f"{path}/{member}" if member else path: text for member, text in theirs.items()})
 
     def _open_file(self, path: Parts, *, is_link: bool) -> BinaryIO | None:
         """A regular file; None for anything else, which is added to `refused`."""

@@ -1,0 +1,168 @@
+"""The child process that reads documents: `python -m rlm_kernel.documents.child FD SECONDS MEMORY`.
+
+It receives a request over a socket: a line of JSON and the descriptor of an open file. It answers with each text as
+soon as that is found: a line of JSON with `kind`, `member` and `size`, and then as many bytes of text. After the last,
+`kind` is ``"end"``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import sys
+import warnings
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+from rlm_kernel.documents import archives, formats, kinds, tables
+from rlm_kernel.documents.found import MAX_NESTED, Reading, UnreadError
+from rlm_kernel.errors import ConfigError, check_extra, is_installed
+from rlm_kernel.untrusted import encodings
+from rlm_kernel.untrusted.text_files import NotTextError, TooLargeError, join_text
+
+_SINGLE = {**tables.KINDS, **formats.KINDS}
+_PIECE = 1 << 20
+
+
+def main() -> None:
+    """Answer requests until the socket is closed."""
+    fd, seconds, memory = map(int, sys.argv[1:])
+    _limit(resource.RLIMIT_DATA, memory)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
+    warnings.simplefilter("ignore")
+    with socket.socket(fileno=fd) as host:
+        while request := _receive(host):
+            about, file = request
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
+            with file:
+                _answer(host, file, about["name"], about["room"])
+
+
+def _limit(what: int, value: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _receive(host: socket.socket) -> tuple[dict[str, Any], BinaryIO] | None:
+    """The next request; None when there is none."""
+    line, fds, _, _ = socket.recv_fds(host, 1 << 16, 1)
+    while line and not line.endswith(b"\n"):
+        more = host.recv(1 << 16)
+        line = line + more if more else b""
+    if not line:
+        return None
+    os.lseek(fds[0], 0, os.SEEK_SET)
+    return json.loads(line), os.fdopen(fds[0], "rb")
+
+
+def _answer(host: socket.socket, file: BinaryIO, name: str, room: int) -> None:
+    def tell(kind: str, member: str, text: str) -> None:
+        body = text.encode("utf-8", "surrogatepass")
+        head = json.dumps({"kind": kind, "member": member, "size": len(body)})
+        host.sendall(head.encode("ascii") + b"\n" + body)
+
+    try:
+        _read(file, name, "", Reading(room, tell))
+    except MemoryError:
+        tell("unread", "", "it needs too much memory")
+    except Exception as error:  # noqa: BLE001 (whatever a parser raises: the file is not read)
+        tell("unread", "", _reason(error))
+    tell("end", "", "")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnreadError | ConfigError):
+        return str(error).rstrip(".")
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, TooLargeError):
+        return f"its text has more than {error.size - 1:,} bytes"
+    return f"it is damaged ({type(error).__name__}: {str(error)[:200]})"
+
+
+def _read(file: BinaryIO, name: str, member: str, reading: Reading, depth: int = 0) -> None:
+    """Read one file, which may be a member of another one."""
+    kind = _kind(file, name)
+    if kind == "compressed":
+        inner = PurePosixPath(name)
+        inner_name = inner.stem + ".tar" * (inner.suffix == ".tgz")
+        _read(archives.compressed(file, reading), inner_name, member, reading, depth)
+        return
+    if kind == "html" and not is_installed("markitdown"):
+        _plain(file, member, reading)
+        reading.tell("notes", member, "the source of the page: to read its text, pip install 'rlm-kernel[files]'")
+    elif kind in _SINGLE:
+        _tell(reading, member, *_text(file, kind, reading.room))
+        file.seek(0)
+    elif kind == kinds.TEXT:
+        _plain(file, member, reading)
+    elif kind not in archives.KINDS:
+        raise UnreadError(f"it is {kinds.NAMES[kind]}: save it as .docx, .xlsx, .pptx or .pdf")
+    if kind in archives.KINDS:
+        _members(file, kind, member, reading, depth)
+
+
+def _kind(file: BinaryIO, name: str) -> str:
+    head = file.read(kinds.HEAD_BYTES)
+    file.seek(0)
+    kind = kinds.kind_of(name, head)
+    if kind == "zip" and not name.lower().endswith(".zip"):
+        kind = archives.zip_kind(file)
+        file.seek(0)
+    return kind
+
+
+def _text(file: BinaryIO, kind: str, room: int) -> tuple[str, str]:
+    read, modules = _SINGLE[kind]
+    for module in modules:
+        check_extra(f"Reading {kinds.NAMES[kind]}", module, "files")
+    try:
+        return read(file, room)
+    except (UnreadError, MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        raise UnreadError(f"it is no whole {kinds.NAMES[kind].split(' ', 1)[1]} ({type(error).__name__})") from error
+
+
+def _plain(file: BinaryIO, member: str, reading: Reading) -> None:
+    try:
+        text = join_text(iter(lambda: file.read(_PIECE), b""), reading.room)
+    except NotTextError:
+        raise UnreadError("binary") from None
+    if not text.encoding.startswith("utf-8"):
+        reading.tell("notes", member, f"read as {encodings.SHOWN.get(text.encoding, text.encoding)}")
+    _tell(reading, member, text.text, "")
+
+
+def _tell(reading: Reading, member: str, text: str, note: str) -> None:
+    reading.room -= len(text)
+    reading.tell("texts", member, text)
+    if note:
+        reading.tell("notes", member, note)
+
+
+def _members(file: BinaryIO, kind: str, member: str, reading: Reading, depth: int) -> None:
+    if depth == MAX_NESTED:
+        raise UnreadError(f"archives are read {MAX_NESTED} levels deep")
+    for name, content in archives.KINDS[kind](file, reading):
+        path = f"{member}/{name}" if member else name
+        reading.members -= 1
+        if reading.members < 0:
+            raise UnreadError("it holds too many files; the others were not read")
+        if isinstance(content, str):
+            reading.tell("unread", path, content)
+            continue
+        try:
+            _read(content, name, path, reading, depth + 1)
+        except MemoryError:
+            reading.tell("unread", path, "it needs too much memory")
+        except Exception as error:  # noqa: BLE001 (as above)
+            reading.tell("unread", path, _reason(error))
+
+
+if __name__ == "__main__":
+    main()

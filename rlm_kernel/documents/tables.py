@@ -1,0 +1,162 @@
+"""Tables as text: a line that says what the columns are, and the rows as CSV."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO
+
+from rlm_kernel.documents.found import Lines, UnreadError
+
+MAX_COLUMNS = 10_000
+"""Of a table. Further columns are left out, and the schema line says so."""
+
+_ROWS = 1_000
+_WAL = bytes([2, 2])
+
+
+def parquet(file: BinaryIO, room: int) -> tuple[str, str]:
+    """A Parquet file, group of rows by group of rows."""
+    from pyarrow.parquet import ParquetFile
+
+    table = ParquetFile(file)
+    return _arrow_text(table.schema_arrow, table.metadata.num_rows, table.iter_batches(batch_size=_ROWS), room)
+
+
+def arrow(file: BinaryIO, room: int) -> tuple[str, str]:
+    """An Arrow or Feather file."""
+    from pyarrow import ipc
+
+    reader = ipc.open_file(file)
+    batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
+    return _arrow_text(reader.schema, None, batches, room)
+
+
+def _arrow_text(schema: Any, rows: int | None, batches: Iterable[Any], room: int) -> tuple[str, str]:
+    columns = [(column.name, str(column.type)) for column in schema][:MAX_COLUMNS]
+    values = (
+        row
+        for batch in batches
+        for row in zip(*(batch.column(i).to_pylist() for i in range(len(columns))), strict=True)
+    )
+    return _joined([("", columns, rows, values, len(schema) > MAX_COLUMNS)], room)
+
+
+def sqlite(file: BinaryIO, room: int) -> tuple[str, str]:
+    """The tables of an SQLite database. It is read from memory: nothing beside the file is opened."""
+    content = bytearray(file.read())
+    if content[18:20] == _WAL:  # its log is another file; what is in this one is read
+        content[18:20] = b"\1\1"
+    with_views = sqlite3.connect(":memory:")
+    try:
+        with_views.deserialize(bytes(content))
+        with_views.execute("PRAGMA trusted_schema = OFF")
+        with_views.text_factory = lambda value: value.decode("utf-8", "replace")
+        return _joined(_tables(with_views), room)
+    except sqlite3.Error as error:
+        raise UnreadError(f"it is no whole database ({error})") from error
+    finally:
+        with_views.close()
+
+
+Table = tuple[str, Sequence[tuple[str, str]], int | None, Iterable[Sequence[Any]], bool]
+"""Name, columns with types, number of rows if known, rows, and whether columns are missing."""
+
+
+def _tables(database: sqlite3.Connection) -> Iterator[Table]:
+    names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite@_%' ESCAPE '@'"
+    names += " AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
+    for (name,) in database.execute(names).fetchall():
+        quoted = '"' + name.replace('"', '""') + '"'
+        columns = [(row[1], row[2] or "any") for row in database.execute(f"PRAGMA table_info({quoted})")]
+        rows = database.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0]  # noqa: S608 (it is quoted)
+        yield name, columns, rows, database.execute(f"SELECT * FROM {quoted}"), False  # noqa: S608
+
+
+def sheets(file: BinaryIO, room: int) -> tuple[str, str]:
+    """The sheets of an Excel workbook; formulas as their last values. The first row names the columns."""
+    from openpyxl import load_workbook
+
+    book = load_workbook(file, read_only=True, data_only=True)
+    return _joined((table for sheet in book.worksheets for table in _sheet(sheet)), room)
+
+
+def _sheet(sheet: Any) -> Iterator[Table]:
+    sheet.reset_dimensions()  # a file may claim any size, and each row would be filled up to it
+    filled = (_without_end(row) for row in sheet.iter_rows(values_only=True))
+    head = next((row for row in filled if row), None)
+    if head is None:
+        return
+    names = [(_cell(value), "") for value in head[:MAX_COLUMNS]]
+    yield sheet.title, names, None, (row[:MAX_COLUMNS] for row in filled if row), len(head) > MAX_COLUMNS
+
+
+def _without_end(row: Sequence[Any]) -> Sequence[Any]:
+    """A row without the empty cells at its end."""
+    size = len(row)
+    while size and row[size - 1] is None:
+        size -= 1
+    return row[:size]
+
+
+def _joined(tables: Iterable[Table], room: int) -> tuple[str, str]:
+    """The text of tables one below the other, and a note if it is not whole."""
+    lines, missing = Lines(room), False
+    for name, columns, rows, values, lacks_columns in tables:
+        missing = missing or lacks_columns
+        if not _add(lines, name, columns, rows, values):
+            return str(lines), "its rows were cut at the limit"
+    if lines.is_empty:
+        raise UnreadError("it holds no table")
+    return str(lines), f"only the first {MAX_COLUMNS:,} columns" if missing else ""
+
+
+def _add(
+    lines: Lines, name: str, columns: Sequence[tuple[str, str]], rows: int | None, values: Iterable[Sequence[Any]]
+) -> bool:
+    of = f" {name}" if name else ""
+    count = "" if rows is None else f" of {rows:,} row{'s' * (rows != 1)}"
+    described = ", ".join(f"{_line(column)} ({kind})" if kind else _line(column) for column, kind in columns)
+    lines.add(f"{chr(10) * (not lines.is_empty)}# table{of}{count}; columns: {described}\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([column for column, _ in columns])
+    for row in values:
+        writer.writerow([_cell(value) for value in row])
+        if buffer.tell() > 1 << 16 and not _flush(buffer, lines):
+            return False
+    return _flush(buffer, lines)
+
+
+def _flush(buffer: io.StringIO, lines: Lines) -> bool:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return lines.add(text)
+
+
+def _line(name: str) -> str:
+    return " ".join(str(name).split())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return f"({len(value):,} bytes)"
+    if isinstance(value, dt.datetime):
+        text = value.isoformat(sep=" ")
+        return text.removesuffix(" 00:00:00")
+    return str(value)
+
+
+KINDS: dict[str, tuple[Callable[[BinaryIO, int], tuple[str, str]], tuple[str, ...]]] = {
+    "parquet": (parquet, ("pyarrow",)),
+    "arrow": (arrow, ("pyarrow",)),
+    "sqlite": (sqlite, ()),
+    "sheets": (sheets, ("openpyxl",)),
+}
+"""How a kind is read, and the modules that the extra `files` installs for it."""

@@ -1,0 +1,205 @@
+"""Files that were made to harm: each ends within the bounds, and the rest of the folder is read."""
+
+from __future__ import annotations
+
+import io
+import os
+import sqlite3
+import struct
+import time
+import zipfile
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from real_files import pdf, zipped
+
+from rlm_kernel import inputs
+from rlm_kernel.documents import reader
+from rlm_kernel.errors import ConfigError
+
+SECONDS = 12
+MEMORY = 400_000_000
+
+
+@pytest.fixture(autouse=True)
+def small_bounds(monkeypatch):
+    monkeypatch.setattr(reader, "MAX_SECONDS", 3.0)
+    monkeypatch.setattr(reader, "MAX_MEMORY_BYTES", MEMORY)
+
+
+@pytest.fixture
+def load(tmp_path, capsys):
+    """Load a folder with one file and a harmless PDF; returns the texts and what stderr says."""
+
+    def load(name, content, **options):
+        folder = tmp_path / "given"
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        (folder / "z.pdf").write_bytes(pdf(text="still read"))
+        start = time.monotonic()
+        texts = inputs.load(folder, **options)
+        assert time.monotonic() - start < SECONDS
+        assert texts["z.pdf"] == "still read\n\n"
+        return texts, capsys.readouterr().err
+
+    return load
+
+
+def sheet(rows):
+    """A workbook by hand, with these rows as XML."""
+    names = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    link = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    relations = "http://schemas.openxmlformats.org/package/2006/relationships"
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+    return zipped(
+        {
+            "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+            f'<Override PartName="/xl/workbook.xml" ContentType="{kind}.sheet.main+xml"/>'
+            f'<Override PartName="/xl/s.xml" ContentType="{kind}.worksheet+xml"/></Types>',
+            "_rels/.rels": f'<Relationships xmlns="{relations}">'
+            f'<Relationship Id="r" Type="{link}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+            "xl/workbook.xml": f'<workbook {names} xmlns:r="{link}"><sheets><sheet name="S" sheetId="1" r:id="r"/>'
+            "</sheets></workbook>",
+            "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{relations}">'
+            f'<Relationship Id="r" Type="{link}/worksheet" Target="s.xml"/></Relationships>',
+            "xl/s.xml": f'<worksheet {names}><dimension ref="A1:XFD1048576"/><sheetData>{rows}</sheetData></worksheet>',
+        }
+    )
+
+
+def test_a_zip_bomb_is_not_unpacked_further_than_the_limit(load):
+    texts, said = load("bomb.zip", zipped({"a.txt": "first", "zeros.txt": b" " * 300_000_000}))
+    assert texts["bomb.zip/a.txt"] == "first"
+    assert "bomb.zip/zeros.txt" not in texts
+    assert "not read: bomb.zip" in said
+
+
+def test_archives_within_archives_are_read_three_deep(load):
+    content = b"the innermost"
+    for level in range(8):
+        content = zipped({"in.zip" if level else "in.txt": content})
+    _, said = load("nested.zip", content)
+    assert "archives are read 3 levels deep" in said
+
+
+def test_a_zip_of_very_many_files_is_cut(load):
+    files = {f"{number}.txt": "" for number in range(10_050)}
+    texts, said = load("many.zip", zipped(files), max_bytes=1 << 24)
+    assert len(texts) == 10_001
+    assert "many.zip: it holds too many files; the others were not read" in said
+
+
+def test_names_in_an_archive_lead_nowhere_and_are_shown_plainly(load, tmp_path):
+    link = zipfile.ZipInfo("passwd")
+    link.external_attr = 0o120777 << 16
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+        for name in ("../out.txt", "/etc/out.txt", "a/../../out.txt", "x\x1b[2J\nrlm: fine.bin"):
+            archive.writestr(name, b"\0" if name.endswith("bin") else "text")
+    texts, said = load("names.zip", buffer.getvalue())
+    assert texts.keys() == {"z.pdf"}
+    assert "\x1b" not in said
+    assert said.count("its name leads out of the archive") == 1
+    assert "names.zip/passwd: a link" in said
+    assert not (tmp_path / "out.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["bomb.docx", "bomb.odt"])
+def test_entities_that_grow_and_external_ones_are_not_resolved(load, name):
+    grow = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
+    xml = f'<!DOCTYPE x [<!ENTITY a0 "ha"><!ENTITY f SYSTEM "file:///etc/passwd">{grow}]><x><p>&f;&a9;</p></x>'
+    part = "content.xml" if name.endswith("odt") else "word/document.xml"
+    texts, said = load(name, zipped({part: xml}))
+    assert "root:" not in str(texts)
+    assert f"not read: {name}:" in said
+
+
+def test_a_pdf_of_a_hundred_thousand_pages_is_read_as_far_as_there_is_time(load, monkeypatch):
+    texts, said = load("long.pdf", pdf(100_000))
+    assert "long.pdf: it takes more than 3 seconds" in said or "Mueller" in texts["long.pdf"]
+
+
+def test_a_spreadsheet_of_a_million_columns_keeps_the_first_of_them(load):
+    texts, said = load("wide.xlsx", sheet(f"<row>{'<c><v>1</v></c>' * 1_000_000}</row>"))
+    assert texts.get("wide.xlsx", "").count("\n") <= 2
+    assert "only the first 10,000 columns" in said or "it takes more than 3 seconds" in said
+
+
+def test_a_sheet_that_claims_to_be_as_large_as_possible_is_read_by_its_cells(load):
+    texts, _ = load(
+        "claims.xlsx", sheet('<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"/></row>')
+    )
+    assert texts["claims.xlsx"] == "# table S; columns: 1\n1\n"
+
+
+def test_a_database_that_never_ends_is_stopped(load, tmp_path):
+    database = sqlite3.connect(tmp_path / "made.db")
+    database.execute("CREATE TABLE a (n INTEGER)")
+    database.execute("INSERT INTO a VALUES (1)")
+    endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c"
+    database.execute(f"CREATE VIEW endless AS {endless}")
+    database.commit()
+    database.close()
+    texts, _ = load("endless.db", (tmp_path / "made.db").read_bytes())
+    assert texts["endless.db"] == "# table a of 1 row; columns: n (INTEGER)\nn\n1\n"
+
+
+def test_an_image_that_claims_to_be_huge_is_only_described(load):
+    head = struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + head
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    assert load("huge.png", png)[0]["huge.png"].startswith("[image: ")
+
+
+def test_a_document_that_needs_too_much_memory_is_listed(load):
+    deep = zipped({"content.xml": "<x>" + "<y z='1'>" * 6_000_000 + "</x>"})
+    texts, said = load("memory.odt", deep)
+    assert "memory.odt" not in texts
+    assert "not read: memory.odt:" in said
+
+
+def test_what_was_found_before_the_time_was_over_is_kept(load, monkeypatch):
+    slow = sheet("".join("<row>" + "<c><v>1</v></c>" * 1_000 + "</row>" for _ in range(8_000)))
+    texts, said = load("slow.zip", zipped({"a.txt": "before", "slow.xlsx": slow}))
+    assert texts["slow.zip/a.txt"] == "before"
+    assert "slow.zip: it takes more than 3 seconds" in said
+
+
+def test_a_sparse_document_is_refused_by_its_size(tmp_path):
+    (tmp_path / "sparse.pdf").write_bytes(pdf())
+    os.truncate(tmp_path / "sparse.pdf", 6 << 30)
+    with pytest.raises(ConfigError, match="at least 6,442,450,944 bytes"):
+        inputs.load(tmp_path / "sparse.pdf")
+
+
+def test_a_named_pipe_without_a_writer_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "PIPE_SECONDS", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="a pipe to which nobody has written for 0.1 seconds"):
+        inputs.load(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("path", ["/proc/kmsg", "/proc/self/mem", "/proc/self/cmdline", "/proc/version"])
+def test_a_file_of_the_system_is_text_or_an_error(path):
+    if not Path(path).exists():
+        pytest.skip("this system has none")
+    with suppress(ConfigError):
+        assert isinstance(inputs.load(path, max_bytes=100_000), str)
+
+
+def test_the_child_has_no_key_of_the_host_and_leaves_nothing_behind(load, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    seen = {}
+    popen = reader.subprocess.Popen
+
+    def spy(*args, **options):
+        seen["child"], seen["env"] = popen(*args, **options), options["env"]
+        return seen["child"]
+
+    monkeypatch.setattr(reader.subprocess, "Popen", spy)
+    load("a.txt", b"text")
+    assert "sk-secret" not in str(seen["env"])
+    assert seen["child"].returncode is not None

@@ -1,0 +1,127 @@
+"""What people have: thirty kinds of files, read and listed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from real_files import CSV, NAME, thirty
+
+from rlm_kernel import inputs
+from rlm_kernel.errors import ConfigError
+
+PAGE = Path(__file__).parents[2] / "docs" / "inputs.md"
+
+LETTER = f"From: a@example.org\nTo: b@example.org\nSubject: From {NAME}\n\nSee the table.\n"
+PARQUET = (
+    "# table of 2 rows; columns: name (string), born (date32[day]), sum (double)\n"
+    f"name,born,sum\n{NAME},1950-01-02,1.0\nSmith,1961-03-04,2.5\n"
+)
+EXACT = {
+    "archive.tar.gz/docs/a.txt": NAME,
+    "archive.zip/people.csv": CSV,
+    "archive.zip/sub/a.txt": NAME,
+    "bom.txt": f"{NAME} with a mark",
+    "brief.odt": f"Head\n{NAME} agreed\n",
+    "deck.pptx": f"<!-- Slide number: 1 -->\n# Plan of {NAME}",
+    "feather.arrow": PARQUET.replace(" of 2 rows", ""),
+    "inbox.mbox/00001.eml": f"Subject: Letter 1\n\n{NAME} wrote 1\n",
+    "inbox.mbox/00002.eml": f"Subject: Letter 2\n\n{NAME} wrote 2\n",
+    "letter.eml": LETTER,
+    "letter.eml/people.csv": CSV,
+    "log.txt.gz": NAME,
+    "log2.txt.bz2": NAME,
+    "money.xlsx": f"# table People; columns: name, sum\nname,sum\n{NAME},12\n",
+    "notebook.ipynb": f"# %% [markdown]\n# {NAME}\n\n# %%\nprint('hello')\n# > hello\n\n",
+    "page.html": f"Page\n\n{NAME}",
+    "people.csv": CSV,
+    "people.db": f"# table people of 1 row; columns: name (TEXT), sum (REAL)\nname,sum\n{NAME},12.5\n",
+    "people.tsv": CSV.replace(",", "\t"),
+    "program.py": "print('hello')\n",
+    "report.pdf": "Mueller owes 12 euros\n\n",
+    "russian.txt": "Данные таблицы за прошлый год и за этот год",
+    "sums.ods": f"{NAME}\t12\n",
+    "table.parquet": PARQUET,
+    "wide.txt": f"{NAME} in UTF-16",
+    "wider.txt": f"{NAME} in UTF-32",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("thirty")
+    for name, content in thirty(tmp_path_factory.mktemp("made")).items():
+        (path / name).write_bytes(content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    """The texts, and what is said about them."""
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlm_kernel.terminal.print_note", said.append)
+        return inputs.load(folder), said
+
+
+def test_a_folder_of_thirty_kinds_is_read(folder, loaded):
+    texts, _ = loaded
+    assert len(list(folder.iterdir())) >= 30
+    assert {path: texts.get(path) for path in EXACT} == EXACT
+    assert f"{NAME} agreed." in texts["brief.docx"]
+    assert "in a table" in texts["brief.docx"]
+    assert f"{NAME} wrote it." in texts["book.epub"]
+    assert re.fullmatch(r"\[image: PNG, 64 x 48 pixels, [\d,]+ bytes; .*\]", texts["shot.png"])
+    assert texts["photo.jpg"].startswith("[image: JPEG, 64 x 48")
+
+
+def test_what_was_not_read_or_is_not_utf_8_is_listed(loaded):
+    texts, said = loaded
+    assert "skipped 1 binary (video.mp4)" in said[0]
+    assert not {"video.mp4", "old.doc", "archive.zip/.env", "archive.tar.gz/docs/link"} & texts.keys()
+    assert (
+        "rlm: not read: old.doc: it is a document of Office 97 to 2003: save it as .docx, .xlsx, .pptx or .pdf" in said
+    )
+    assert "rlm: not read: archive.zip/.env: hidden" in said
+    assert "rlm: not read: archive.tar.gz/docs/link: a link or a device" in said
+    assert "rlm: archive.zip/people.csv, people.csv: read as cp1252" in said
+    assert "rlm: russian.txt: read as cp1251" in said
+
+
+def test_each_file_of_its_own_is_read_as_in_the_folder(folder, loaded):
+    texts, _ = loaded
+    for name in ("people.csv", "report.pdf", "people.db", "notebook.ipynb", "wide.txt", "log.txt.gz"):
+        assert inputs.load(folder / name) == texts[name]
+    assert inputs.load(folder / "archive.zip") == {"people.csv": CSV, "sub/a.txt": NAME}
+    assert inputs.load(folder / "letter.eml") == {"mail": LETTER, "people.csv": CSV}
+
+
+def test_a_file_that_cannot_be_read_is_an_error_that_says_why(folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"old.doc cannot be read: it is a document of Office 97 .* save it as .docx"):
+        inputs.load(folder / "old.doc")
+    with pytest.raises(ConfigError, match="is binary"):
+        inputs.load(folder / "video.mp4")
+    (tmp_path / "half.pdf").write_bytes((folder / "report.pdf").read_bytes()[:40])
+    with pytest.raises(ConfigError, match="half.pdf cannot be read: it is no whole PDF"):
+        inputs.load(tmp_path / "half.pdf")
+
+
+def test_without_the_extra_the_error_names_the_command(folder, monkeypatch, tmp_path):
+    (tmp_path / "rlm_kernel").symlink_to(Path(inputs.__file__).parent)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as util\nfind = util.find_spec\n"
+        "util.find_spec = lambda name: None if name in ('pypdfium2', 'markitdown') else find(name)\n"
+    )
+    monkeypatch.setattr("rlm_kernel.documents.reader._ROOT", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"pip install 'rlm-kernel\[files\]'"):
+        inputs.load(folder / "report.pdf")
+    assert NAME in inputs.load(folder / "page.html")
+
+
+def test_importing_the_package_imports_no_reader():
+    code = "import sys, rlm, rlm.inputs; print([m for m in ('markitdown', 'pandas', 'pyarrow', 'PIL', 'openpyxl', "
+    code += "'charset_normalizer', 'nbformat') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
