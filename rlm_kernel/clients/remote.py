@@ -201,7 +201,8 @@ class RemoteLM(BaseLM):
                 if part is None:
                     raise
                 adapter.left_out |= {part}
-                _log.warning("%s, model %r, refuses this part of requests: %s", self.backend, self.model, part)
+                level = logging.WARNING if part in (adapter.sampling_args or {}) else logging.INFO
+                _log.log(level, "%s, model %r: refused, and left out from now on: %s", self.backend, self.model, part)
                 if part in SCHEMA_FIELDS and schema is not None:
                     raise  # the caller sends the schema as text
 
