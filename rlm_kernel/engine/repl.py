@@ -34,6 +34,7 @@ FULL = (
     "has to be started again."
 )
 
+_INSTALL = "an array a list; environment_kwargs={'packages': [...]} installs it in a container"
 LEFT = (
     "The kernel is started again, because the question before left {left} that did not end. Variables of cells that "
     "start that again are lost."
@@ -64,6 +65,7 @@ class Repl:
         self._journal = Journal()
         self._ended = 0  # the last cell of the questions before
         self._was_ready = self._is_set_up = False
+        self._told_missing: set[str] = set()
 
     @asynccontextmanager
     async def serve(self, subcalls: SubCalls, emit: Emitter, recorded: RecordedRun) -> AsyncIterator[None]:
@@ -364,6 +366,12 @@ class Repl:
     async def _give(self, step: VariableSet) -> None:
         await take_step(self._live, step)
         self._journal.steps.append(step)
+        if missing := self._live.missing_libraries - self._told_missing:
+            self._told_missing |= missing
+            names = " and ".join(sorted(missing))
+            self._tell(
+                events.Notice(message=f"The kernel has no {names}: a table is a list of dicts in it, {_INSTALL}.")
+            )
 
     async def _provide(self, tool: Tool) -> None:
         content = tool.card() if tool.kind == "function" else tool.content

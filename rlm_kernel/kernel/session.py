@@ -106,6 +106,11 @@ class Session:
         """Why the kernel died, if its provisioner knows (a time limit, for example); else an empty string."""
         return self._kernel.why() if self._kernel is not None else ""
 
+    @property
+    def missing_libraries(self) -> frozenset[str]:
+        """Libraries of tables and arrays that the kernel lacks; it has these values as lists and dicts."""
+        return frozenset() if self._comm is None else frozenset(self._comm.missing)
+
     async def run(
         self,
         code: str,

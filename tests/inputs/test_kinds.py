@@ -125,3 +125,30 @@ def test_importing_the_package_imports_no_reader():
     code = "import sys, rlm, rlm.inputs; print([m for m in ('markitdown', 'pandas', 'pyarrow', 'PIL', 'openpyxl', "
     code += "'charset_normalizer', 'nbformat') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        (f"name;city\n{NAME};Köln\n", "cp1252"),
+        ("“Quoted” – it’s fine…", "cp1252"),
+        ("naïve résumé—coöperate", "cp1252"),
+        ("Preis: 5 €", "cp1252"),
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy, žluté květy", "cp1250"),
+        ("Zażółć gęślą jaźń, proszę bardzo", "cp1250"),
+        ("İstanbul'da güneşli bir gün, çok güzel şeyler oluyor", "cp1254"),
+        ("Съешь же ещё этих мягких французских булок, да выпей чаю", "cp1251"),
+        ("これは日本語のテキストです。今日は天気がいいですね。", "cp932"),  # noqa: RUF001
+        ("한국어 텍스트입니다 안녕하세요", "euc_kr"),
+        (f"{NAME} without a mark, in two bytes", "utf-16-le"),
+        (f"{NAME} without a mark, in two bytes", "utf-16-be"),
+    ],
+)
+def test_the_encoding_of_a_short_text_is_found(text, encoding, tmp_path):
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    assert inputs.load(tmp_path / "a.txt") == text
+
+
+def test_a_few_wrong_bytes_in_utf_8_are_kept_and_do_not_change_the_rest(tmp_path):
+    (tmp_path / "log").write_bytes("größer, schöner, süßer ".encode() + b"\xff\xfe")
+    assert inputs.load(tmp_path / "log") == "größer, schöner, süßer \udcff\udcfe"
