@@ -131,14 +131,14 @@ def test_importing_the_package_imports_no_reader():
     ("text", "encoding"),
     [
         (f"name;city\n{NAME};Köln\n", "cp1252"),
-        ("“Quoted” – it’s fine…", "cp1252"),
+        ("“Quoted” – it’s fine…", "cp1252"),  # noqa: RUF001
         ("naïve résumé—coöperate", "cp1252"),
         ("Preis: 5 €", "cp1252"),
         ("Příliš žluťoučký kůň úpěl ďábelské ódy, žluté květy", "cp1250"),
         ("Zażółć gęślą jaźń, proszę bardzo", "cp1250"),
         ("İstanbul'da güneşli bir gün, çok güzel şeyler oluyor", "cp1254"),
         ("Съешь же ещё этих мягких французских булок, да выпей чаю", "cp1251"),
-        ("これは日本語のテキストです。今日は天気がいいですね。", "cp932"),  # noqa: RUF001
+        ("これは日本語のテキストです。今日は天気がいいですね。", "cp932"),
         ("한국어 텍스트입니다 안녕하세요", "euc_kr"),
         (f"{NAME} without a mark, in two bytes", "utf-16-le"),
         (f"{NAME} without a mark, in two bytes", "utf-16-be"),
