@@ -40,7 +40,6 @@ from rlm_kernel.errors import (
 from rlm_kernel.inputs import open_text
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.types import Input, RLMChatCompletion
-from rlm_kernel.values import convert, is_context
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -476,8 +475,6 @@ def _checked_totals(cost: float | None, seconds: float | None, tokens: int | Non
 def _message_and_context(prompt: Input | PurePath, root_prompt: str | None) -> tuple[str, Any]:
     if isinstance(prompt, PurePath):
         prompt = open_text(prompt, "prompt", in_kernel=False)
-    elif is_context(prompt):
-        prompt = convert(prompt)
     if root_prompt is not None:
         return root_prompt, prompt
     if not isinstance(prompt, str):

@@ -34,7 +34,10 @@ FULL = (
     "has to be started again."
 )
 
-_INSTALL = "an array a list; environment_kwargs={'packages': [...]} installs it in a container"
+_MISSING = (
+    "The kernel lacks {names}: a table arrives there as a list of dicts, an array as a list. "
+    "environment_kwargs={{'packages': [...]}} installs packages in a container."
+)
 LEFT = (
     "The kernel is started again, because the question before left {left} that did not end. Variables of cells that "
     "start that again are lost."
@@ -368,10 +371,7 @@ class Repl:
         self._journal.steps.append(step)
         if missing := self._live.missing_libraries - self._told_missing:
             self._told_missing |= missing
-            names = " and ".join(sorted(missing))
-            self._tell(
-                events.Notice(message=f"The kernel has no {names}: a table is a list of dicts in it, {_INSTALL}.")
-            )
+            self._tell(events.Notice(message=_MISSING.format(names=", ".join(sorted(missing)))))
 
     async def _provide(self, tool: Tool) -> None:
         content = tool.card() if tool.kind == "function" else tool.content

@@ -569,9 +569,8 @@ def question(kind: str, prompts: list[str], model: str | None, batch: bool, sche
     __tracebackhide__ = True
     for prompt in prompts:
         if not isinstance(prompt, str):
-            raise TypeError(
-                f"{kind} takes text, not {type(prompt).__name__}: make it one with str(...) or json.dumps(...)."
-            )
+            how = "value.to_csv()" if hasattr(prompt, "to_csv") else "str(...) or json.dumps(...)"
+            raise TypeError(f"{kind} takes text, not {type(prompt).__name__}: make it one with {how}.")
     if model is not None and not isinstance(model, str):
         raise TypeError(f"model= takes the name of a model, not {type(model).__name__}.")
     if hasattr(schema, "model_json_schema"):
