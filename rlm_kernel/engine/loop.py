@@ -23,6 +23,7 @@ from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
 from rlm_kernel.engine.tools import Tool, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError, RLMError
+from rlm_kernel.kernel.guest import records
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
 from rlm_kernel.prompts.context_preview import ContextFacts, describe
 from rlm_kernel.schema.answer_schema import Schema, text_of
@@ -30,7 +31,7 @@ from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
-from rlm_kernel.types import Input, Message, Reply, RLMChatCompletion, TextFile, UsageMeter
+from rlm_kernel.types import Foreign, Input, Message, Reply, RLMChatCompletion, TextFile, UsageMeter
 
 MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 """Seconds in which a persistent kernel must store the conversation after the answer, with time left and without."""
@@ -161,7 +162,8 @@ class Engine:
                 error.trajectory = self._record()
             raise
         about = self.usage.summary(), self._emit.seconds, self._record()
-        given = prompt.path if isinstance(prompt, TextFile) else prompt
+        given: Any = prompt.path if isinstance(prompt, TextFile) else prompt
+        given = given.source if isinstance(given, Foreign) else given
         completion = RLMChatCompletion(self._config.models.root.model, given, answer, *about, parsed=self._built.last)
         self._emit(events.RunFinished(completion=completion))
         return completion
@@ -282,7 +284,7 @@ class Engine:
     async def _ask_plainly(self, prompt: Input, question: str | None) -> str:
         """One plain model call without a REPL, at the maximum depth."""
         try:
-            text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
+            text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=_plain)
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"A plain completion sends the prompt as JSON: {error}. Make it a str.") from error
         self._root.begin([{"role": "user", "content": f"{text}\n\n{question}" if question else text}])
@@ -377,6 +379,11 @@ def _kernel_turns(config: RunConfig) -> KernelSlots:
     pooled = config.environment.pool
     limit = default_max_kernels(config.levels, pooled) if config.max_kernels is None else config.max_kernels
     return KernelSlots(limit - pooled, config.levels - 1)
+
+
+def _plain(value: Any) -> Any:
+    """A value for the JSON of a plain call."""
+    return records(value.parts) if isinstance(value, Foreign) else str(value)
 
 
 def _has_no_answer(last: ParsedReply) -> bool:

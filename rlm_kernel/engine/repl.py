@@ -34,6 +34,10 @@ FULL = (
     "has to be started again."
 )
 
+_MISSING = (
+    "The kernel lacks {names}: a table arrives there as a list of dicts, an array as a list. "
+    "environment_kwargs={{'packages': [...]}} installs packages in a container."
+)
 LEFT = (
     "The kernel is started again, because the question before left {left} that did not end. Variables of cells that "
     "start that again are lost."
@@ -66,6 +70,7 @@ class Repl:
         self._journal = Journal()
         self._ended = 0  # the last cell of the questions before
         self._was_ready = self._is_set_up = False
+        self._told_missing: set[str] = set()
 
     @asynccontextmanager
     async def serve(self, subcalls: SubCalls, emit: Emitter, recorded: RecordedRun) -> AsyncIterator[None]:
@@ -368,6 +373,9 @@ class Repl:
     async def _give(self, step: VariableSet) -> None:
         await take_step(self._live, step)
         self._journal.steps.append(step)
+        if missing := self._live.missing_libraries - self._told_missing:
+            self._told_missing |= missing
+            self._tell(events.Notice(message=_MISSING.format(names=", ".join(sorted(missing)))))
 
     async def _provide(self, tool: Tool) -> None:
         content = tool.card() if tool.kind == "function" else tool.content

@@ -10,12 +10,13 @@ text are JSON or bytes in the buffers, so that their encoding is exact.
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import pickle
 import sys
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
-from rlm_kernel.types import TextFile
+from rlm_kernel.types import Foreign, TextFile
 
 WIRE: Final = 1
 """The version of the protocol. A guest and a host of different versions refuse each other's messages."""
@@ -65,6 +66,7 @@ class Data(TypedDict):
     op: FromGuest | ToGuest
     id: str
     error: NotRequired[str]  # of `stored`
+    missing: NotRequired[list[str]]  # of `stored`: libraries that the kernel lacks; their tables are records
     name: NotRequired[str]  # of `put`
     encoding: NotRequired[Encoding]  # of `put`
 
@@ -139,7 +141,23 @@ def encode(value: Any) -> tuple[Encoding, bytes]:
         return "file", pack({"path": value.path, "size": value.size, "modified": value.modified})
     if type(value) is bytes:
         return "bytes", value
-    return "pickle", pickle.dumps(value, protocol=4)
+    return "pickle", pickled(value)
+
+
+def pickled(value: Any) -> bytes:
+    """Plain data as a pickle. A `Foreign` is in it by its parts.
+
+    Raises:
+        pickle.PicklingError: as in `encode`.
+    """
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=4).dump(value)
+    return buffer.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, obj: Any) -> tuple[str, dict[str, Any]] | None:
+        return (obj.kind, obj.parts) if isinstance(obj, Foreign) else None
 
 
 def encode_for_sending(value: Any) -> tuple[Encoding, bytes | memoryview]:

@@ -112,6 +112,11 @@ class Session:
         """The name of the sandbox or container in which the kernel runs, or None."""
         return self._kernel.sandbox_id if self._kernel is not None else None
 
+    @property
+    def missing_libraries(self) -> frozenset[str]:
+        """Libraries of tables and arrays that the kernel lacks; it has these values as lists and dicts."""
+        return frozenset() if self._comm is None else frozenset(self._comm.missing)
+
     async def run(
         self,
         code: str,
