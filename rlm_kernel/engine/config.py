@@ -49,6 +49,8 @@ class Models:
         """
         if name is None:
             return self.root if has_repl else self.default
+        if has_repl and name == self.root.model:  # not the one with the sampling of sub-calls
+            return self.root
         if (known := self.named(name)) is not None:
             return known
         other = self.root.for_model(name)

@@ -114,6 +114,15 @@ def test_a_child_runs_on_any_model_of_the_backend(provider):
     assert completion.usage_summary.model_usage_summaries.keys() == {"big", "small", "tiny"}
 
 
+def test_a_child_on_the_roots_model_has_its_sampling_and_not_that_of_sub_calls(provider):
+    replies = iter(["```repl\nx = rlm_query('a', model='big')\n```", "```repl\nFINAL(7)\n```", "FINAL_VAR(x)"])
+    provider.script = lambda _: next(replies)
+    sampling = {"sampling_args": {"seed": 1}, "sub_sampling_args": {"seed": 2}}
+    with RLM("openai", {**provider.backend_kwargs, "model_name": "big"}, max_depth=2, **sampling) as rlm:
+        assert rlm.completion("x", "q").response == "7"
+    assert [request.body["seed"] for request in provider.requests] == [1, 1, 1]
+
+
 def test_a_model_of_a_backend_that_has_no_others_is_an_error_that_lists_the_known():
     lm = ScriptedLM(["```repl\nrlm_query('x', model='small')\n```", "FINAL(x)"], model="only")
     RLM(lm, max_depth=2).completion("x", "q")
