@@ -12,6 +12,7 @@ from rlm_kernel.clients.registry import build
 from rlm_kernel.clients.remote import MAX_OTHERS
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.engine.budget import Limits
+from rlm_kernel.engine.config import Models
 from rlm_kernel.errors import BudgetExceededError, ConfigError
 from rlm_kernel.trajectory import events as said
 from rlm_kernel.types import Reply, Usage
@@ -127,6 +128,13 @@ def test_a_model_of_a_backend_that_has_no_others_is_an_error_that_lists_the_know
     lm = ScriptedLM(["```repl\nrlm_query('x', model='small')\n```", "FINAL(x)"], model="only")
     RLM(lm, max_depth=2).completion("x", "q")
     assert "there is no model 'small'. Known: 'only'." in lm.calls[1].prompt
+
+
+@pytest.mark.parametrize("name", ["", " ", "m" * 201, "a\nb"])
+def test_what_cannot_be_the_name_of_a_model_is_none(name):
+    root = build("openai", {"model_name": "m", "api_key": "sk-0"}, {})
+    assert Models(root).for_child(name, has_repl=True) is None
+    assert Models(root).for_child("other", has_repl=True).model == "other"
 
 
 def test_the_models_that_cells_may_name_are_few():
