@@ -219,6 +219,11 @@ class RLM(ReadableArguments):
         return f"RLM(model={self._config.models.root.model!r}, environment={self._config.environment.name!r})"
 
     @property
+    def system_prompt(self) -> str:
+        """The `custom_system_prompt`, or the default of the model's prompts."""
+        return self._config.system_prompt or self._config.profile.system
+
+    @property
     def config(self) -> RunConfig:
         """The configuration."""
         return self._config

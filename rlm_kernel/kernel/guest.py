@@ -975,7 +975,7 @@ def budget_name(guest: Guest) -> dict[str, Any]:
     ask_host = stand_in(guest, {"name": "budget", "doc": "", "parameters": None})
 
     def budget() -> Budget:
-        """What is left of the limits of this run: seconds, tokens, cost, calls, errors, iterations, depth."""
+        """What is left of the limits: seconds, tokens, cost, calls, errors, iterations, depth. None: no limit."""
         __tracebackhide__ = True
         return Budget(**ask_host())
 
