@@ -118,12 +118,13 @@ async def test_a_cell_that_computes_is_not_taken_for_broken(open_session):
 
 
 async def test_a_replacement_by_a_library_stays(open_session):
-    library = "import json, sys, types\nmodule = types.ModuleType('library'); sys.modules['library'] = module\n"
+    library = "import sys, types\nmodule = types.ModuleType('library'); sys.modules['library'] = module\n"
     patch = (
         'dumps = json.dumps\nexec("def patched(*a, **k): return real(*a, **k)", vars(module)); module.real = dumps\n'
     )
     async with await open_session() as session:
         await session.set("context", "abc")
-        cell = await run(session, f"{library}{patch}json.dumps = module.patched")
+        reloaded = "import asyncio, json, importlib; importlib.reload(json); asyncio.Task = asyncio.tasks._PyTask\n"
+        cell = await run(session, f"{reloaded}{library}{patch}json.dumps = module.patched")
         assert "put back" not in cell.stderr
         assert (await run(session, "assert json.dumps is module.patched")).status == "ok"
