@@ -115,3 +115,12 @@ async def test_a_run_survives_cells_that_break_the_kernel(run, events):
     messages = told(lm)
     assert all("it was put back: " in message for message in messages[1:4])
     assert all("The kernel was restarted" in message for message in messages[4:6])
+
+
+async def test_a_child_survives_a_cell_that_breaks_its_kernel(run):
+    breaker = f"```repl\n{BREAKERS['stdout is None']}\n```"
+    lm = ScriptedLM(
+        ["```repl\nFINAL(rlm_query('q'))\n```", breaker, "```repl\nprint('x'); FINAL('from the child')\n```"]
+    )
+    assert (await run(lm, max_depth=2)).response == "from the child"
+    assert "it was put back: sys.stdout" in lm.calls[2].messages[-1]["content"]

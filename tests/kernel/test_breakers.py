@@ -103,10 +103,13 @@ async def test_a_kernel_that_cannot_reply_is_lost(open_session, name):
 
 
 @pytest.mark.anywhere
-async def test_a_stopped_process_is_lost(open_session):
+async def test_a_stopped_process_is_lost(open_session, kernel_place):
+    name, options = kernel_place
+    if name not in ("local", "docker") or "transport" in options:
+        pytest.skip("behind a relay, the kernel's libzmq is not asked")
     async with await open_session() as session:
         assert (await run(session, BREAKERS["stopped"])).status == "died"
-        assert watch.STOPPED in session.why_it_died or not session.alive
+        assert watch.STOPPED in session.why_it_died
 
 
 async def test_a_cell_that_computes_is_not_taken_for_broken(open_session):
