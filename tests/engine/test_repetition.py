@@ -72,7 +72,7 @@ def test_only_a_client_that_was_given_a_lower_temperature_takes_a_higher_one(giv
 
 async def test_code_with_a_new_output_each_time_is_no_repeat(run, events):
     count = "```repl\nn = globals().get('n', 0) + 1; print(n)\n```"
-    silent = "```repl\nnotes = globals().get('notes', []) + [llm_query('next')]\n```"
+    silent = "```repl\nparts = globals().get('parts', 0) + 1; note = llm_query(f'part {parts}')\n```"
     lm = Fixated([*[count] * 6, *[silent] * 6, "FINAL(done)"])
     assert (await run(lm, others=[ScriptedLM(lambda _: "yes")])).response == "done"
     assert not any("sent" in message for message in told(lm))
