@@ -271,13 +271,20 @@ class Guest:
             os._exit(0)  # a fork has run the rest of the cell; it shares the sockets of the kernel
         self.ended_at = time.monotonic()
         ignore_interrupts()
-        if self.needed is not None and (names := self.needed.put_back()):
-            listed = ", ".join(names[:MAX_PUT_BACK]) + (" and more" if len(names) > MAX_PUT_BACK else "")
-            self.needed.await_threads()
-            print(f"The notebook needs what this cell replaced; it was put back: {listed}.", file=sys.stderr)
-        if self.cell is not None and self.needed is not None and self.needed.has_report:
-            self.report()
+        if (
+            self.needed is not None and self.needed.has_report
+        ):  # not in a notebook of a user's, whose cells are not ours
+            self.put_back(self.needed)
+            if self.cell is not None:
+                self.report()
         self.end_if_broken()
+
+    def put_back(self, needed: Needed) -> None:
+        """Put back what the kernel needs, and tell the model."""
+        if names := needed.put_back():
+            listed = ", ".join(names[:MAX_PUT_BACK]) + (" and more" if len(names) > MAX_PUT_BACK else "")
+            needed.await_threads()
+            print(f"The notebook needs what this cell replaced; it was put back: {listed}.", file=sys.stderr)
 
     def reply_of(self, error: Exception) -> dict[str, Any]:
         """The reply for a cell that IPython has failed to run to its end."""
