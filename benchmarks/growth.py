@@ -82,7 +82,7 @@ def _measure_run(options: argparse.Namespace) -> dict[str, Row]:
                 return Reply("42", "scripted", Usage(1, 1))
             log = file_beside(Path(str(logger.log_file_path)), RECORD)
             seen.append(Seen(time.monotonic(), _resident("self"), log.stat().st_size / 1e6))
-            text = f"```repl\n{cell}\n```" if len(seen) < options.turns else "FINAL(42)"
+            text = f"```repl\n{cell}  # {len(seen)}\n```" if len(seen) < options.turns else "FINAL(42)"
             return Reply(text, "scripted", Usage(1, 1))  # not a str, of which the script counts the whole history
 
         model = ScriptedLM(reply)

@@ -54,7 +54,9 @@ def reply(model: str, messages: Sequence[dict[str, Any]]) -> str:
     is_dspy = model.startswith("dspy-")
     turn = _steps_of_dspy(messages) if is_dspy else sum(message["role"] == "assistant" for message in messages)
     ends = turn + 1 >= (int(number) if name == "turns" else 2)
-    code = "print('done')\nresult = 'done'" if name == "turns" else "pass" if ends else _CELLS[name](int(number))
+    code = (
+        f"print('done', {turn})\nresult = 'done'" if name == "turns" else "pass" if ends else _CELLS[name](int(number))
+    )
     return (_dspy if is_dspy else _fenced)(code, ends=ends)
 
 

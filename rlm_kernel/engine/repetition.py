@@ -50,24 +50,20 @@ def said(parsed: ParsedReply) -> Hashable:
     return hash(" ".join((parsed.prose or str(parsed.answer)).casefold().split()))
 
 
-def outcome_of(results: Sequence[CellResult], notes: Sequence[str], *, has_asked: bool) -> Hashable:
+def outcome_of(results: Sequence[CellResult], notes: Sequence[str], asked: Hashable) -> Hashable:
     """What is compared of a turn with code.
-
-    A cell that shows nothing but has asked a model may be a step of a longer work: its outcome is like no other.
 
     Args:
         results: the cells.
         notes: for the model, about the cells.
-        has_asked: whether they asked a model or called a tool.
+        asked: what they asked models and tools.
     """
     shown = tuple(_shown(output) for result in results for output in result.outputs)
-    if has_asked and not shown:
-        return object()
     ended = tuple(
         (result.status, result.error and (result.error.name, result.error.message), result.report.draft)
         for result in results
     )
-    return hash((shown, ended, tuple(notes)))
+    return hash((shown, ended, tuple(notes), asked))
 
 
 def _shown(output: Any) -> Hashable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from rlm_kernel.errors import ConfigError, KernelError, RLMError
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.tree import SETUP, Cell
-from rlm_kernel.types import Answer, CellError, CellReport, CellResult, Input, Message, Output, Query, ToolCall
+from rlm_kernel.types import Answer, CellError, CellReport, CellResult, Input, Message, Output, Query, Slot, ToolCall
 
 if TYPE_CHECKING:
     from rlm_kernel.kernel.comm import Responder
@@ -50,7 +50,7 @@ class Repl:
     Attributes:
         cells: how many cells ran.
         contexts: how many inputs it got.
-        questions: how many questions and calls of tools the cells have sent.
+        asked: the sum of the hashes of all that cells have asked: the same questions add the same, in any order.
         draft: the last content of `answer` after a cell of this run, or None.
         variables: the user's variables after the last cell, name to type.
     """
@@ -58,7 +58,7 @@ class Repl:
     def __init__(self, config: RunConfig) -> None:
         self.cells = 0
         self.contexts = 0
-        self.questions = 0
+        self.asked = 0
         self.draft: str | None = None
         self.variables: dict[str, str] = {}
         self._config = config
@@ -208,7 +208,7 @@ class Repl:
         assert self._subcalls is not None, "attached before it is opened"
         assert cell.result is not None, "only cells that ended are in a past"
         self._subcalls.relive(cell)
-        self.questions += len(cell.calls) + len(cell.tools)
+        self._note_asked(self._recorded.recorded(cell.number))
         await self._run_recorded(cell, self._recorded)
         return cell.result
 
@@ -234,10 +234,10 @@ class Repl:
         """The `Responder` of the session: the run's sub-calls, which are recorded, or the record during a rebuild."""
         if self._replay is not None:
             return await self._replay.answer(question)
-        self.questions += 1
         if self._subcalls is None:
             raise RLMError("no completion is running")
         slots = self._journal.slots(self.cells if self._is_set_up else SETUP, question)
+        self._note_asked(slots)
         if not self._is_set_up and (known := self._journal.recorded_answers(slots)) is not None:
             return known  # models answer the questions of the setup only once
         answers = await self._subcalls.answer(replace(question, slots=slots))
@@ -246,6 +246,9 @@ class Repl:
         if self._journal.is_full and not was_full:
             self._tell(events.Notice(message=FULL))
         return answers
+
+    def _note_asked(self, slots: Iterable[Slot]) -> None:
+        self.asked += sum(hash((slot.key, slot.occurrence)) for slot in slots)
 
     @property
     def died(self) -> bool:

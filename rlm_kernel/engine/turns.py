@@ -166,7 +166,7 @@ class Turns:
         """Run the blocks in order until one gives the answer or fails."""
         results: list[CellResult] = []
         notes: list[str] = []
-        asked = self.repl.questions
+        asked = self.repl.asked
         for code in parsed.blocks:
             notes += await self._recover()
             result = await self.repl.run(code, iteration)
@@ -190,7 +190,7 @@ class Turns:
             if turn.answer is not None:
                 return turn
             notes.append(turn.message)
-        outcome = outcome_of(results, notes, has_asked=self.repl.questions > asked)
+        outcome = outcome_of(results, notes, self.repl.asked - asked)
         return Turn(message=await self._outputs(results, notes, iteration, facts), outcome=outcome)
 
     async def _recover(self, ended: CellResult | None = None) -> list[str]:

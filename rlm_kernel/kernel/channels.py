@@ -59,7 +59,6 @@ class Channels:
         heard: set when the first message on IOPub has arrived.
         cut: done when the kernel closed one of the connections, or broke its protocol; the result says how. Also after
             `give_up`.
-        messages: how many have arrived on IOPub.
 
     Raises:
         KernelError: the kernel requires encryption.
@@ -71,7 +70,6 @@ class Channels:
         self._session = connection.session
         self._receiver = receiver
         self.heard = asyncio.Event()
-        self.messages = 0
         self._loop = asyncio.get_running_loop()
         self.cut: asyncio.Future[str] = self._loop.create_future()
         self._lines = {name: self._line(connection, name) for name in _KINDS}
@@ -103,6 +101,11 @@ class Channels:
     def unanswered(self) -> int:
         """How often the kernel gave no sign of life; see `ask`."""
         return self._lines["shell"].unanswered if self._lines else 0
+
+    @property
+    def received(self) -> int | None:
+        """Bytes that came over IOPub; None while it is not read."""
+        return self._lines["iopub"].received if self._lines else None
 
     def ask(self) -> None:
         """Ask libzmq in the kernel for a sign of life, which it gives whatever Python does there.
@@ -143,7 +146,6 @@ class Channels:
             return  # closed while the message before it was handled
         if name == "iopub":
             self.heard.set()
-            self.messages += 1
         try:
             kind, content = message["header"]["msg_type"], message["content"]
             op = content["data"]["op"] if kind == "comm_msg" and content["comm_id"] == COMM_ID else ""

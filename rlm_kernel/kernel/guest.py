@@ -317,13 +317,20 @@ class Guest:
             os._exit(0)  # a fork has run the rest of the cell; it shares the sockets of the kernel
         self.ended_at = time.monotonic()
         ignore_interrupts()
-        if self.needed is not None and (names := self.needed.put_back()):
-            listed = ", ".join(names[:MAX_PUT_BACK]) + (" and more" if len(names) > MAX_PUT_BACK else "")
-            self.needed.await_threads()
-            print(f"The notebook needs what this cell replaced; it was put back: {listed}.", file=sys.stderr)
-        if self.cell is not None and self.needed is not None and self.needed.has_report:
-            self.report()
+        if (
+            self.needed is not None and self.needed.has_report
+        ):  # not in a notebook of a user's, whose cells are not ours
+            self.put_back(self.needed)
+            if self.cell is not None:
+                self.report()
         self.end_if_broken()
+
+    def put_back(self, needed: Needed) -> None:
+        """Put back what the kernel needs, and tell the model."""
+        if names := needed.put_back():
+            listed = ", ".join(names[:MAX_PUT_BACK]) + (" and more" if len(names) > MAX_PUT_BACK else "")
+            needed.await_threads()
+            print(f"The notebook needs what this cell replaced; it was put back: {listed}.", file=sys.stderr)
 
     def reply_of(self, error: Exception) -> dict[str, Any]:
         """The reply for a cell that IPython has failed to run to its end."""
@@ -1019,10 +1026,12 @@ def ignore_interrupts() -> None:
 
 def end_whole(guest: Guest, execute: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap `do_execute`: whatever a cell has done, there is a reply. No interrupt may be handled until it is sent."""
-    leave, broken = os._exit, BROKEN
+    leave, broken, main, ident = os._exit, BROKEN, threading.main_thread().ident, threading.get_ident
 
     @functools.wraps(execute)
     async def do_execute(*args: Any, **kwargs: Any) -> Any:
+        if ident() != main:  # a subshell, while a cell may run
+            return await execute(*args, **kwargs)
         guest.execution_starts()
         failed = None
         try:
@@ -1042,11 +1051,14 @@ def end_whole(guest: Guest, execute: Callable[..., Any]) -> Callable[..., Any]:
 
 def note_reply(guest: Guest) -> None:
     """Note when the reply of a cell was sent, or has failed."""
-    loop = asyncio.get_running_loop()
+    loop, main, ident = asyncio.get_running_loop(), threading.main_thread().ident, threading.get_ident
     handle, leave, broken = guest.kernel.shell_handlers["execute_request"], os._exit, BROKEN
 
     @functools.wraps(handle)
     async def execute_request(*message: Any) -> None:
+        if ident() != main:
+            await handle(*message)
+            return
         try:
             await handle(*message)
         except Exception:  # there will be no reply
@@ -1095,6 +1107,9 @@ def read_final(shell: Any) -> None:
 
 
 MAX_PUT_BACK = 10
+SET_BY_IPYTHON = frozenset({"_", "display", "exit", "get_ipython", "input", "quit"})
+"""Built-in names that it sets while a cell runs."""
+TRACES: tuple[tuple[Any, Any], ...] = ((sys.gettrace, sys.settrace), (sys.getprofile, sys.setprofile))
 NEEDED = """builtins json json.encoder json.decoder time threading queue signal hmac uuid datetime os io copy inspect re
     functools contextlib warnings traceback logging asyncio asyncio.base_events asyncio.events asyncio.locks
     jupyter_client.session jupyter_client.jsonutil ipykernel.iostream ipykernel.kernelbase""".split()
@@ -1128,13 +1143,11 @@ class Needed:
         self.loop: Any = asyncio.get_running_loop()
         self.modules = {name: sys.modules[name] for name in NEEDED if sys.modules.get(name) is not None}
         self.loaded = {name: module for name, module in sys.modules.items() if module is not None}
-        self.spaces: list[tuple[str, Any, dict[str, Any]]] = [
-            (name, module, dict(vars(module))) for name, module in self.modules.items()
-        ]
+        self.spaces = [Space(name, module) for name, module in self.modules.items()]
         for name in NEEDED_CLASSES:
             for kind in vars(self.modules.get(name, ModuleType(""))).values():
                 if isinstance(kind, type) and kind.__module__ == name:
-                    self.spaces.append((kind.__name__, kind, dict(vars(kind))))
+                    self.spaces.append(Space(kind.__name__, kind))
         found = {"shell": shell, "kernel": kernel, "loop": self.loop, "events": shell.events}
         found |= {"stdout": sys.stdout, "stderr": sys.stderr, "iopub_thread": kernel.iopub_thread}
         found |= {"session": kernel.session, "display_pub": shell.display_pub, "displayhook": shell.displayhook}
@@ -1151,7 +1164,7 @@ class Needed:
         self.events = dict(self.callbacks)
         self.has_report = len(self.hooks) > 1
         self.limit = sys.getrecursionlimit()
-        self.traces = sys.gettrace(), sys.getprofile(), sys.excepthook
+        self.traces = [(get, install, get()) for get, install in TRACES]
         threads = (getattr(kernel, name, None) for name in ("control_thread", "shell_channel_thread"))
         self.threads: list[Any] = [made for made in threads if hasattr(made, "io_loop")] + [kernel.iopub_thread]
 
@@ -1174,9 +1187,8 @@ class Needed:
             missing = {name: made for name, made in self.loaded.items() if sys.modules.get(name) is None}
             sys.modules.update(missing)
             names += [f"sys.modules[{name!r}]" for name in missing]
-        for name, owner, kept in self.spaces:
-            if vars(owner) != kept:
-                names += put_back(name, owner, kept)
+        for space in self.spaces:
+            names += space.put_back()
         for part in self.parts:
             names += part.put_back()
         return names + self.put_back_contents()
@@ -1184,11 +1196,10 @@ class Needed:
     def put_back_settings(self) -> list[str]:
         """Put back settings of the interpreter, and its streams."""
         names = []
-        if (sys.gettrace(), sys.getprofile(), sys.excepthook) != self.traces:
-            trace, profile, sys.excepthook = self.traces
-            sys.settrace(trace)
-            sys.setprofile(profile)
-            names += ["sys.settrace, sys.setprofile and sys.excepthook"]
+        for get, install, before in self.traces:
+            if get() is not before and not is_of_library(get()):
+                install(before)
+                names += [f"sys.{install.__name__}"]
         if sys.getrecursionlimit() < self.limit:
             sys.setrecursionlimit(self.limit)
             names += ["sys.setrecursionlimit"]
@@ -1202,7 +1213,7 @@ class Needed:
                 names += [f"the lock of sys.{name}"]
             elif lock is not None:
                 lock.release()
-        if signal.setitimer(signal.ITIMER_REAL, 0)[0]:
+        if hasattr(signal, "setitimer") and signal.setitimer(signal.ITIMER_REAL, 0)[0]:
             names += ["signal.alarm"]
         return names
 
@@ -1223,6 +1234,33 @@ class Needed:
             if hook not in self.events[event]:
                 self.events[event].append(hook)
                 names += [f"the hook {event}"]
+        return names
+
+
+class Space:
+    """The names of a module or a class. A change that the kernel can live with is from then on what it needs."""
+
+    def __init__(self, name: str, owner: Any) -> None:
+        self.name, self.owner = name, owner
+        self.kept = dict(vars(owner))
+        self.latest = dict(self.kept)
+
+    def put_back(self) -> list[str]:
+        """Put back what a cell has replaced or deleted. Returns the names."""
+        if vars(self.owner) == self.latest:
+            return []
+        names, now = [], dict(vars(self.owner))
+        for name, value in list(self.kept.items()):
+            if name in now and now[name] is value:
+                continue
+            if self.owner is builtins and name in SET_BY_IPYTHON:
+                del self.kept[name]
+            elif name in now and is_other_version(now[name], value):
+                self.kept[name] = now[name]
+            else:
+                setattr(self.owner, name, value)
+                names.append(f"{self.name}.{name}")
+        self.latest = dict(vars(self.owner))
         return names
 
 
@@ -1259,31 +1297,24 @@ class Part:
         return names
 
 
-def put_back(owner_name: str, owner: Any, kept: dict[str, Any]) -> list[str]:
-    """Put back names of a module or a class. A change that the kernel can live with is from now on what it needs."""
-    names, now = [], dict(vars(owner))
-    for name, value in list(kept.items()):
-        new = now.get(name, kept)
-        if new is value:
-            continue
-        if (
-            (callable(value) and not is_of_library(new))
-            or new is kept
-            or (value is not None and type(new) is not type(value))
-        ):
-            setattr(owner, name, value)
-            names.append(f"{owner_name}.{name}")
-        else:
-            kept[name] = new
-    kept.update({name: value for name, value in now.items() if name not in kept})
-    return names
+def is_other_version(new: Any, old: Any) -> bool:
+    """Whether a value can take the place of another. A function must be of a library, or of the same package."""
+    if not callable(old):
+        return old is None or type(new) is type(old)
+    root = root_of(new).lstrip("_")
+    return is_of_library(new) or (callable(new) and root == root_of(old).lstrip("_") and root != "builtins")
 
 
 def is_of_library(made: Any) -> bool:
     """Whether a function or a class is of a library that is not Python's own."""
-    module = made.__globals__.get("__name__") if isinstance(made, FunctionType) else getattr(made, "__module__", None)
-    root = module.partition(".")[0] if isinstance(module, str) else "__main__"
+    root = root_of(made)
     return callable(made) and root in sys.modules and root not in OWN_MODULES
+
+
+def root_of(made: Any) -> str:
+    """The package of a function or a class; that of a cell if there is none."""
+    module = made.__globals__.get("__name__") if isinstance(made, FunctionType) else getattr(made, "__module__", None)
+    return module.partition(".")[0] if isinstance(module, str) else "__main__"
 
 
 class Begun:

@@ -94,7 +94,11 @@ class KernelInspector:
         Raises:
             KernelError: the kernel does not answer.
         """
-        quiet = "" if self._subshell is None else f"exec({_QUIET!r}, {{'get_ipython': get_ipython}})"
+        quiet = (
+            ""
+            if self._subshell is None
+            else f"exec({_QUIET!r}, {{'get_ipython': get_ipython, '__name__': 'rlm_guest'}})"
+        )
         content = {
             "code": quiet,
             "silent": True,

@@ -16,6 +16,8 @@ from rlm_kernel.kernel.execution import CellExecution
 CHECK_SECONDS = 3.0
 MAX_WAITS = 2
 MAX_UNANSWERED = 3
+MAX_SILENT = 20
+"""A large message may take long to come through a relay."""
 MAX_CHECKS = 3
 """On their way to the guest, which takes none while C code holds the lock."""
 
@@ -36,7 +38,7 @@ class Watch:
         self._channels = channels
         self._request = request
         self._check = check
-        self._messages = channels.messages
+        self._received = channels.received
         self._silent = 0
         self._timer = self._later()
 
@@ -59,9 +61,9 @@ class Watch:
 
     def _lost(self) -> str:
         """Why the request will not end; empty if it may."""
-        request, messages = self._request, self._channels.messages
-        is_silent = request.reply is not None and messages == self._messages
-        self._silent, self._messages = self._silent + 1 if is_silent else 0, messages
+        request, received = self._request, self._channels.received
+        is_silent = request.reply is not None and received is not None and received == self._received
+        self._silent, self._received = self._silent + 1 if is_silent else 0, received
         if self._channels.unanswered >= MAX_UNANSWERED:
             return STOPPED
-        return NO_REPLY if request.waits >= MAX_WAITS or self._silent >= MAX_WAITS else ""
+        return NO_REPLY if request.waits >= MAX_WAITS or self._silent >= MAX_SILENT else ""

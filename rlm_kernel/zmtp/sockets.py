@@ -74,6 +74,7 @@ class Connection:
         is_ready: whether the handshake is over.
         unsent: bytes that wait to be sent.
         unanswered: how often the peer was asked for a sign of life since the last bytes came; 0 if it never gave one.
+        received: bytes that came.
         on_ready: called when the handshake is over.
         on_drained: called when some of the unsent bytes were sent.
     """
@@ -83,7 +84,7 @@ class Connection:
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self.identity = b""
         self.is_ready = False
-        self.unsent = self.unanswered = 0
+        self.unsent = self.unanswered = self.received = 0
         self.on_ready: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
         self.whole, self.begin, self.piece, self.end = frames.whole, frames.begin, frames.piece, frames.end
@@ -163,6 +164,7 @@ class Connection:
             if not data:
                 return self.close("the other end closed it")
             self.unanswered = 0
+            self.received += len(data)
             try:
                 self._reader.feed(data)
             except BrokenProtocolError as error:
@@ -243,6 +245,11 @@ class Line:
         """Bytes that wait to be sent."""
         unsent = 0 if self._connection is None else self._connection.unsent
         return unsent + sum(len(part) for parts in self._waiting for part in parts)
+
+    @property
+    def received(self) -> int | None:
+        """Bytes that came over this connection; None while it is paused, or there is none."""
+        return None if self._connection is None or self._is_paused else self._connection.received
 
     @property
     def unanswered(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from agent_parts import cell, said
+from breakers import BREAKERS
 
 from rlm import (
     RLM,
@@ -79,6 +80,16 @@ async def test_data_and_tools_may_come_with_a_message(agent):
     one = agent([cell("FINAL(context['input'])"), cell("FINAL([context['n'], late(1)])")])
     assert await said(one, "Read.", context="a text") == "a text"
     assert await said(one, "Call.", context={"n": 3}, tools={"late": lambda x: x + 1}) == "[3, 2]"
+
+
+async def test_a_cell_that_breaks_the_kernel_costs_neither_the_message_nor_the_next_one(agent):
+    lm = ScriptedLM(
+        [cell(BREAKERS["json.dumps"]), cell("FINAL('first')"), cell(BREAKERS["exit"]), cell("FINAL('second')")]
+    )
+    one = agent(lm)
+    assert await said(one, "First?") == "first"
+    assert await said(one, "Second?") == "second"
+    assert "it was put back: json.dumps" in lm.calls[1].messages[-1]["content"]
 
 
 async def test_a_message_without_data_may_be_answered_at_once(agent):

@@ -35,7 +35,7 @@ class Windowed:
         self.turns -= 1
         if self.turns < 0:
             return Reply("```repl\nFINAL([n, len(history), history[-1]['role']])\n```", "m", Usage(size, 5))
-        code = "n = globals().get('n', 0) + 1\nprint('word ' * 150)"
+        code = "n = globals().get('n', 0) + 1\nprint(n, 'word ' * 140)"
         return Reply(f"```repl\n{code}\n```", "m", Usage(size, 20))
 
 

@@ -72,7 +72,7 @@ def test_only_a_client_that_was_given_a_lower_temperature_takes_a_higher_one(giv
 
 async def test_code_with_a_new_output_each_time_is_no_repeat(run, events):
     count = "```repl\nn = globals().get('n', 0) + 1; print(n)\n```"
-    silent = "```repl\nnotes = globals().get('notes', []) + [llm_query('next')]\n```"
+    silent = "```repl\nparts = globals().get('parts', 0) + 1; note = llm_query(f'part {parts}')\n```"
     lm = Fixated([*[count] * 6, *[silent] * 6, "FINAL(done)"])
     assert (await run(lm, others=[ScriptedLM(lambda _: "yes")])).response == "done"
     assert not any("sent" in message for message in told(lm))
@@ -115,3 +115,12 @@ async def test_a_run_survives_cells_that_break_the_kernel(run, events):
     messages = told(lm)
     assert all("it was put back: " in message for message in messages[1:4])
     assert all("The kernel was restarted" in message for message in messages[4:6])
+
+
+async def test_a_child_survives_a_cell_that_breaks_its_kernel(run):
+    breaker = f"```repl\n{BREAKERS['stdout is None']}\n```"
+    lm = ScriptedLM(
+        ["```repl\nFINAL(rlm_query('q'))\n```", breaker, "```repl\nprint('x'); FINAL('from the child')\n```"]
+    )
+    assert (await run(lm, max_depth=2)).response == "from the child"
+    assert "it was put back: sys.stdout" in lm.calls[2].messages[-1]["content"]

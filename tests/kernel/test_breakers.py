@@ -15,13 +15,13 @@ PATIENCE = 25
 """Seconds after which a cell hangs."""
 
 BUSY = {
-    "Python": "import time\nuntil = time.monotonic() + 1\nwhile time.monotonic() < until: pass",
-    "sleep": "import time; time.sleep(1)",
-    "await": "import asyncio; await asyncio.sleep(1)",
-    "C code that holds the lock of the interpreter": "import ctypes; ctypes.PyDLL(None).usleep(900_000)",
+    "Python": "import time\nuntil = time.monotonic() + 0.7\nwhile time.monotonic() < until: pass",
+    "sleep": "import time; time.sleep(0.7)",
+    "await": "import asyncio; await asyncio.sleep(0.7)",
+    "C code that holds the lock of the interpreter": "import ctypes; ctypes.PyDLL(None).usleep(700_000)",
     "a thread that holds it": "import ctypes, threading\n"
-    "threading.Thread(target=ctypes.PyDLL(None).usleep, args=(900_000,)).start()",
-    "a callback after the cell": "import asyncio, time; asyncio.get_event_loop().call_soon(time.sleep, 1)",
+    "threading.Thread(target=ctypes.PyDLL(None).usleep, args=(700_000,)).start()",
+    "a callback after the cell": "import asyncio, time; asyncio.get_event_loop().call_soon(time.sleep, 0.7)",
     "output": "for _ in range(20_000): print('x' * 1_000)",
 }
 
@@ -29,7 +29,7 @@ BUSY = {
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
     """Look often, so that a test need not wait."""
-    monkeypatch.setattr(watch, "CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(watch, "CHECK_SECONDS", 0.2)
 
 
 async def run(session, code):
@@ -57,7 +57,7 @@ async def after(session, name):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="some stop a process in ways of Linux")
-@pytest.mark.parametrize("group", mostly_full([*GROUPS], "modules", "builtins", "ipython"))
+@pytest.mark.parametrize("group", mostly_full([*GROUPS], "modules"))
 async def test_a_cell_that_breaks_the_kernel_never_hangs(open_session, group):
     wrong = []
     async with await open_session() as session:
@@ -103,10 +103,13 @@ async def test_a_kernel_that_cannot_reply_is_lost(open_session, name):
 
 
 @pytest.mark.anywhere
-async def test_a_stopped_process_is_lost(open_session):
+async def test_a_stopped_process_is_lost(open_session, kernel_place):
+    name, options = kernel_place
+    if name not in ("local", "docker") or "transport" in options:
+        pytest.skip("behind a relay, the kernel's libzmq is not asked")
     async with await open_session() as session:
         assert (await run(session, BREAKERS["stopped"])).status == "died"
-        assert watch.STOPPED in session.why_it_died or not session.alive
+        assert watch.STOPPED in session.why_it_died
 
 
 async def test_a_cell_that_computes_is_not_taken_for_broken(open_session):
@@ -118,12 +121,13 @@ async def test_a_cell_that_computes_is_not_taken_for_broken(open_session):
 
 
 async def test_a_replacement_by_a_library_stays(open_session):
-    library = "import json, sys, types\nmodule = types.ModuleType('library'); sys.modules['library'] = module\n"
+    library = "import sys, types\nmodule = types.ModuleType('library'); sys.modules['library'] = module\n"
     patch = (
         'dumps = json.dumps\nexec("def patched(*a, **k): return real(*a, **k)", vars(module)); module.real = dumps\n'
     )
     async with await open_session() as session:
         await session.set("context", "abc")
-        cell = await run(session, f"{library}{patch}json.dumps = module.patched")
+        reloaded = "import asyncio, json, importlib; importlib.reload(json); asyncio.Task = asyncio.tasks._PyTask\n"
+        cell = await run(session, f"{reloaded}{library}{patch}json.dumps = module.patched")
         assert "put back" not in cell.stderr
         assert (await run(session, "assert json.dumps is module.patched")).status == "ok"

@@ -17,7 +17,7 @@ from loopback import MODEL
 
 from rlm import RLM, ConfigError, ScriptedLM
 from rlm_kernel.cli import main
-from rlm_kernel.kernel import connection_files
+from rlm_kernel.kernel import connection_files, watch
 from rlm_kernel.kernel.inspector import KernelInspector
 from rlm_kernel.provisioners.zmq_context import zmq_context
 from rlm_kernel.trajectory.events import CellFinished, CellStarted, RunFinished
@@ -54,6 +54,18 @@ async def looked_into(look, before="", after="", attachable=True, gate=None):
             elif isinstance(event, RunFinished):
                 answer = event.completion.response
         return cells, seen, answer
+
+
+async def test_looking_often_does_not_pass_for_the_end_of_the_cell(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "CHECK_SECONDS", 0.05)
+
+    def look():
+        with KernelInspector(connection_files.find_live(None).file) as inspector:
+            return [inspector.read("__import__('time').sleep(0.02)") for _ in range(20)]
+
+    cells, seen, answer = await looked_into(look, gate=tmp_path / "gate")
+    assert ([cell.status for cell in cells], len(seen), answer) == (["ok"] * 3, 20, "[1, 2, 3]")
+    assert "put back" not in "".join(cell.stderr for cell in cells)
 
 
 async def test_what_is_there_is_read_while_a_cell_runs(tmp_path):

@@ -117,7 +117,7 @@ def test_what_is_read_back_is_what_was_told(tmp_path):
 def test_the_log_grows_with_the_run_and_not_with_its_square(tmp_path):
     sizes = {}
     for turns in (20, 40):
-        script = [runs.cell("print('x' * 2000)")] * turns + ["FINAL(1)"]
+        script = [*(runs.cell(f"print('x' * 2000, {n:2})") for n in range(turns)), "FINAL(1)"]
         logger = RLMLogger(tmp_path, f"run{turns}", notebook=False)
         RLM(ScriptedLM(script), logger=logger, max_iterations=100).completion("c" * 1000, "q")
         sizes[turns] = record_file(logger).stat().st_size
