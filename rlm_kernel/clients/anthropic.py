@@ -54,6 +54,8 @@ class MessageBuilder(ReplyBuilder):
             case "message_delta":
                 self._read_stop_reason(field_of(response, "delta"))
                 self._read_usage(field_of(response, "usage"))
+            case "message_stop":
+                self.ended = True
         return ""
 
     def _add_message(self, message: Any) -> str:

@@ -124,7 +124,7 @@ class ChatReplyBuilder(ReplyBuilder):
     def add(self, response: Any) -> str:
         """Read a chat completion or a chunk, and return its text."""
         if response is DONE:
-            self.finish_reason = self.finish_reason or "stop"
+            self.ended = True
         self.model = field_of(response, "model") or self.model
         self.complaint = _find_complaint(response) or self.complaint
         if (usage := field_of(response, "usage")) is not None:

@@ -44,6 +44,7 @@ class ReplyBuilder:
         begun: whether any reply has arrived.
         complaint: the provider's message if there is no reply.
         failed: whether the provider reported that it failed.
+        ended: whether a stream was ended by the provider, with or without a reason.
     """
 
     model: str
@@ -54,6 +55,7 @@ class ReplyBuilder:
     begun: bool = False
     complaint: str = "the reply has no choices"
     failed: bool = False
+    ended: bool = False
 
     def add(self, response: Any) -> str:
         """Read a response, or one chunk of a stream, and return its text."""
