@@ -13,6 +13,7 @@ from remote_clients import anthropic_lm, openai_lm
 from rlm_kernel._async import Job
 from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.direct import get_client
+from rlm_kernel.clients.refused_parts import ALTERNATION, SYSTEM, USER_LAST, refused_part
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import Ledger, Limits
 from rlm_kernel.engine.config import Models
@@ -185,6 +186,47 @@ async def test_a_stream_that_breaks_off_carries_the_text_so_far(client):
     with pytest.raises(LMError) as caught:
         await lm.complete(QUESTION, on_text=[].append)
     assert caught.value.partial_answer == "one two "
+
+
+FIELDS = [
+    "model",
+    "messages",
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "logit_bias",
+    "response_format",
+    "stream_options",
+]
+MESSAGES = {
+    "Developer instruction is not enabled for models/gemma-3-27b-it": SYSTEM,
+    "Unsupported value: 'messages[0].role' does not support 'system' with this model.": SYSTEM,
+    "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant": USER_LAST,
+    "Cannot have 2 or more assistant messages at the end of the list.": USER_LAST,
+    "No user query found in messages.": USER_LAST,
+    "user or tool message(s) should alternate with assistant message(s).": ALTERNATION,
+    "`temperature` is deprecated for this model.": "temperature",
+    "`temperature` and `top_p` cannot both be specified for this model. Please use only one.": "temperature",
+    'Invalid JSON payload received. Unknown name "seed": Cannot find field.': "seed",
+    "property 'logit_bias' is unsupported": "logit_bias",
+    "This response_format type is unavailable now": "response_format",
+    "Invalid parameter: stream_options": "stream_options",
+    "got an unexpected keyword argument 'stream_options'": "stream_options",
+    "`stop` is not supported with this model": "stop",
+    "temperature: Input should be less than or equal to 1": None,
+    "stop: too many stop sequences": None,
+    "The model does not support function calling; please stop": None,
+    "Invalid schema for response_format 'answer': 'oneOf' is not permitted.": None,
+    "Request contains an invalid argument.": None,
+    "Unsupported parameter: 'max_tokens' is not supported with this model.": None,
+}
+
+
+@pytest.mark.parametrize(("message", "part"), MESSAGES.items())
+def test_servers_name_what_they_refuse_in_many_ways(message, part):
+    assert refused_part(400, message, FIELDS, {SYSTEM, USER_LAST, ALTERNATION}, ()) == part
+    assert refused_part(401, message, FIELDS, {SYSTEM, USER_LAST, ALTERNATION}, ()) is None
 
 
 async def test_a_reason_that_is_not_known_is_not_shown(client):
