@@ -281,6 +281,12 @@ def field_of(record: Any, name: str) -> Any:
     return record.get(name) if isinstance(record, Mapping) else getattr(record, name, None)
 
 
+def text_of(record: Any, name: str) -> str:
+    """A field that is a text; empty if it is missing or of another type."""
+    value = field_of(record, name)
+    return value if isinstance(value, str) else ""
+
+
 def token_count(record: Any, name: str) -> int | None:
     """A number of tokens; None if it is missing or invalid, such as the -1 of a server that does not know."""
     value = field_of(record, name)

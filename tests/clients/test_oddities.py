@@ -6,14 +6,19 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from loopback import API_KEY, MODEL, Fails, LoopbackProvider, Says
 from oddities import REFUSALS, REPLIES, table
 from remote_clients import anthropic_lm, openai_lm
 
 from rlm_kernel._async import Job
+from rlm_kernel.clients.anthropic import MessageBuilder
 from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.clients.chat_format import ChatReplyBuilder
 from rlm_kernel.clients.direct import get_client
 from rlm_kernel.clients.refused_parts import ALTERNATION, SYSTEM, USER_LAST, refused_part
+from rlm_kernel.clients.responses import Inputs, ResponseBuilder
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import Ledger, Limits
 from rlm_kernel.engine.config import Models
@@ -227,6 +232,30 @@ MESSAGES = {
 def test_servers_name_what_they_refuse_in_many_ways(message, part):
     assert refused_part(400, message, FIELDS, {SYSTEM, USER_LAST, ALTERNATION}, ()) == part
     assert refused_part(401, message, FIELDS, {SYSTEM, USER_LAST, ALTERNATION}, ()) is None
+
+
+FIELD_NAMES = """choices message delta content finish_reason refusal tool_calls model usage error type response output
+status incomplete_details object prompt_tokens input_tokens stop_reason content_block text reason""".split()
+KINDS = ["message", "message_start", "content_block_delta", "message_delta", "response", "text", "reasoning", "error"]
+KINDS += [f"response.{kind}" for kind in ("completed", "incomplete", "failed", "output_text.delta", "refusal.delta")]
+ANY_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from(KINDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELD_NAMES), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize("builder", [ChatReplyBuilder, MessageBuilder, ResponseBuilder])
+@given(responses=st.lists(ANY_VALUE, max_size=3))
+def test_a_response_may_be_of_any_type(builder, responses):
+    reply = builder("m")
+    assert all(isinstance(reply.add(response), str) for response in responses)
+    reply.end()
+    assert "".join(reply.pieces) is not None
+    assert isinstance(reply.model, str)
+    assert isinstance(reply.finish_reason, str | None)
+    if isinstance(reply, ResponseBuilder):
+        Inputs().keep(list(QUESTION) * 2, "text", reply.output)
 
 
 async def test_a_reason_that_is_not_known_is_not_shown(client):
