@@ -56,6 +56,13 @@ async def test_an_error_late_in_a_run_carries_the_answer_so_far(run, provider, r
     assert caught.value.partial_answer == "It seems to be 12."
 
 
+async def test_an_error_of_a_client_of_ones_own_carries_it_too(run, events):
+    root = ScriptedLM([f"It seems to be 12.\n{LOOK}", RuntimeError("no luck")])
+    with pytest.raises(RuntimeError) as caught:
+        await run(root)
+    assert caught.value.partial_answer == events[-1].error.partial_answer == "It seems to be 12."
+
+
 CELL = """```repl
 import asyncio
 try:
