@@ -51,6 +51,8 @@ def add_run_options(parser: ArgumentParser) -> None:
     add("--sub-backend", help="the provider for sub-calls (default: that of the root model)")
     add("--sub-model", help="the model for sub-calls (default: the root model)")
     add("--environment", default="local", help="where the code of the model runs (default: %(default)s)")
+    help_ = "an option of the environment; VALUE is JSON or text"
+    add("--environment-kwarg", metavar="KEY=VALUE", action="append", default=[], help=help_)
     add("--sandbox", action="store_true", help="put a wall around a local kernel: bubblewrap, or else Landlock")
     help_ = "maximum turns of the root model (default: %(default)s)"
     add("--max-iterations", type=int, default=30, metavar="N", help=help_)
@@ -99,10 +101,7 @@ def rlm_of(args: Namespace, logger: RLMLogger | None = None, *, attachable: bool
         backend=backend,
         backend_kwargs=kwargs,
         environment=args.environment,
-        environment_kwargs={
-            name: True for name, given in (("attachable", attachable), ("sandbox", args.sandbox)) if given
-        }
-        or None,
+        environment_kwargs=_environment_kwargs(args, attachable=attachable) or None,
         max_iterations=args.max_iterations,
         other_backends=others,
         other_backend_kwargs=[_sub_kwargs(args, name, same=name == backend) for name in others],
@@ -114,6 +113,20 @@ def rlm_of(args: Namespace, logger: RLMLogger | None = None, *, attachable: bool
     for name in (backend, *others):
         options.fetch(name, kwargs if name == backend else {})
     return rlm
+
+
+def _environment_kwargs(args: Namespace, *, attachable: bool) -> dict[str, Any]:
+    """The options of the environment.
+
+    Raises:
+        ConfigError: a pair without ``=``, or a key among them.
+    """
+    from rlm_kernel.trajectory.log.redaction import named_secrets
+
+    kwargs = dict(options.pair(text, "--environment-kwarg") for text in args.environment_kwarg)
+    if named_secrets(kwargs):
+        raise ConfigError(options.KEY_ON_COMMAND_LINE)
+    return kwargs | {name: True for name, given in (("attachable", attachable), ("sandbox", args.sandbox)) if given}
 
 
 def _gates(args: Namespace) -> dict[str, Any]:

@@ -7,6 +7,7 @@ models. The list is requested once, in parallel with the first call; no call wai
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections import deque
@@ -142,6 +143,17 @@ class RemoteLM(BaseLM):
                 raise ConfigError(f"{MAX_OTHERS} models were named besides those of the RLM: use one of these.")
             self._others[name] = RemoteLM(self._adapter_of(name), self._adapter_of)
         return self._others[name]
+
+    def warmer(self, temperature: float) -> RemoteLM | None:
+        """See `BaseLM`."""
+        sampling = self.adapter.sampling_args or {}
+        given = sampling.get("temperature")
+        if not isinstance(given, int | float) or given >= temperature:
+            return None
+        other = copy.copy(self)
+        other.adapter = copy.copy(self.adapter)
+        other.adapter.sampling_args = {**sampling, "temperature": temperature}
+        return other
 
     async def close(self) -> None:
         """Close the connections. A later call opens new ones."""

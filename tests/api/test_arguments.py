@@ -106,10 +106,9 @@ def test_the_test_double_is_a_model():
     ("prompt", "do"),
     [
         (None, "the question itself"),
-        (b"x", "data.decode()"),
         ((piece for piece in "x"), "list(values)"),
         ({1, 2}, "list(values)"),
-        (5, "df.to_dict('records')"),
+        (5, "give plain data"),
     ],
 )
 def test_a_prompt_of_another_kind_says_how_to_convert_it(prompt, do):

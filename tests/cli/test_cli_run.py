@@ -85,6 +85,19 @@ def test_a_sandbox_is_chosen_by_an_option_or_for_the_machine(asking, provider, r
     assert asking("q", "--no-log", *option).stdout == b"closed\n"
 
 
+def test_options_of_the_environment_are_given_as_pairs(asking, provider):
+    provider.script = ["```repl\nimport os; FINAL(os.environ['PLACE'] + str(prepared))\n```"]
+    pairs = ("--environment-kwarg", 'env={"PLACE": "here"}', "--environment-kwarg", "setup_code=prepared = 1")
+    assert asking("q", "--no-log", *pairs).stdout == b"here1\n"
+
+
+def test_a_token_of_the_environment_is_refused_on_the_command_line(asking):
+    done = asking("q", "--environment", "jupyter", "--environment-kwarg", "token=s3cret-of-mine")
+    assert done.returncode == 2
+    assert b"does not belong on a command line" in done.stderr
+    assert b"s3cret" not in done.stderr
+
+
 def test_a_folder_is_a_dict_of_its_texts(asking, provider, rlm):
     project = rlm.folder / "project"
     (project / ".git").mkdir(parents=True)

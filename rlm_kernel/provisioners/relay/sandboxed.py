@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from rlm_kernel.at_exit import end_at_exit
 from rlm_kernel.errors import ConfigError, KernelError
-from rlm_kernel.provisioners.relay.at_exit import end_at_exit
 from rlm_kernel.provisioners.relay.host_end import CHUNK_BYTES, source
 from rlm_kernel.provisioners.relay.provisioner import RelayedKernel
 from rlm_kernel.provisioners.traits import Packages
