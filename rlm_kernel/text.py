@@ -127,9 +127,9 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def format_tokens(sent: int, received: int) -> str:
-    """Format the tokens of prompts and of replies: `1,204 tokens in, 96 out`."""
-    return f"{sent:,} tokens in, {received:,} out"
+def format_tokens(sent: int, received: int, estimated: int = 0) -> str:
+    """Format the tokens of prompts and of replies: `1,204 tokens in, 96 out`, with a mark if some are an estimate."""
+    return f"{sent:,} tokens in, {received:,} out" + " (estimated)" * bool(estimated)
 
 
 def format_cost(dollars: float | None, unknown: str = "cost unknown", *, unpriced: Sequence[str] = ()) -> str:

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from rlm_kernel.clients.chat_format import reason_of
 from rlm_kernel.clients.encoding import MessageEncoder, check_fields, join_surrogates, request_body
 from rlm_kernel.clients.pricing import Tokens
-from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder, field_of, token_count
+from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder, field_of, text_of, token_count
 from rlm_kernel.clients.refused_parts import USER_LAST
 from rlm_kernel.schema.answer_schema import is_closed
 
@@ -54,11 +54,13 @@ class MessageBuilder(ReplyBuilder):
             case "message_delta":
                 self._read_stop_reason(field_of(response, "delta"))
                 self._read_usage(field_of(response, "usage"))
+            case "message_stop":
+                self.ended = True
         return ""
 
     def _add_message(self, message: Any) -> str:
         self.begun = True
-        self.model = field_of(message, "model") or self.model
+        self.model = text_of(message, "model") or self.model
         self._read_stop_reason(message)
         self._read_usage(field_of(message, "usage"))
         blocks = field_of(message, "content")
@@ -68,7 +70,7 @@ class MessageBuilder(ReplyBuilder):
 
     def _add_block(self, block: Any) -> str:
         text = field_of(block, "text")
-        if field_of(block, "type") not in {"text", "text_delta"} or not isinstance(text, str):
+        if field_of(block, "type") not in ("text", "text_delta") or not isinstance(text, str):
             return ""
         self.pieces.append(text)
         return text

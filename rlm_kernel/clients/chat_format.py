@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.pricing import Tokens
-from rlm_kernel.clients.provider import ReplyBuilder, dollars, field_of, token_count
+from rlm_kernel.clients.provider import ReplyBuilder, dollars, field_of, text_of, token_count
 from rlm_kernel.schema.answer_schema import is_strict
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ class ChatReplyBuilder(ReplyBuilder):
     def add(self, response: Any) -> str:
         """Read a chat completion or a chunk, and return its text."""
         if response is DONE:
-            self.finish_reason = self.finish_reason or "stop"
-        self.model = field_of(response, "model") or self.model
+            self.ended = True
+        self.model = text_of(response, "model") or self.model
         self.complaint = _find_complaint(response) or self.complaint
         if (usage := field_of(response, "usage")) is not None:
             self.tokens, self.cost = _read_tokens(usage), _read_cost(usage)
@@ -166,7 +166,7 @@ def text_in(content: Any) -> str:
 
 def _text_of_part(part: Any) -> str:
     text = part if isinstance(part, str) else field_of(part, "text")
-    is_text = isinstance(part, str) or field_of(part, "type") in {"text", "output_text", None}
+    is_text = isinstance(part, str) or field_of(part, "type") in ("text", "output_text", None)
     return text if is_text and isinstance(text, str) else ""
 
 

@@ -95,6 +95,7 @@ class LiteLLMAdapter(ProviderAdapter):
     needs_key: ClassVar[bool] = False
     reserved: ClassVar[frozenset[str]] = frozenset({"max_tokens", "messages", "model", "n", "stream", "stream_options"})
     reply_builder: ClassVar[type[ReplyBuilder]] = _PricedReplyBuilder
+    extras: ClassVar[tuple[str, ...]] = ("stream_options",)
     models_path: str | None = field(default=None, init=False)  # `open` reads the window from litellm's table
 
     def __post_init__(self) -> None:
@@ -148,7 +149,8 @@ class LiteLLMAdapter(ProviderAdapter):
         """Call `litellm.acompletion`."""
         if not stream:
             return await client.complete(**request)
-        return aclosing(await client.complete(**request, stream=True, stream_options={"include_usage": True}))
+        usage = {} if "stream_options" in self.left_out else {"stream_options": {"include_usage": True}}
+        return aclosing(await client.complete(**request, stream=True, **usage))
 
     @property
     def price_source(self) -> Mapping[str, str] | None:

@@ -44,6 +44,7 @@ class ReplyBuilder:
         begun: whether any reply has arrived.
         complaint: the provider's message if there is no reply.
         failed: whether the provider reported that it failed.
+        ended: whether a stream was ended by the provider, with or without a reason.
     """
 
     model: str
@@ -54,6 +55,7 @@ class ReplyBuilder:
     begun: bool = False
     complaint: str = "the reply has no choices"
     failed: bool = False
+    ended: bool = False
 
     def add(self, response: Any) -> str:
         """Read a response, or one chunk of a stream, and return its text."""
@@ -277,6 +279,12 @@ def check_key(key: str, variable: str | None) -> None:
 def field_of(record: Any, name: str) -> Any:
     """A field of decoded JSON, or of an SDK's object; None if it is missing."""
     return record.get(name) if isinstance(record, Mapping) else getattr(record, name, None)
+
+
+def text_of(record: Any, name: str) -> str:
+    """A field that is a text; empty if it is missing or of another type."""
+    value = field_of(record, name)
+    return value if isinstance(value, str) else ""
 
 
 def token_count(record: Any, name: str) -> int | None:

@@ -42,11 +42,14 @@ SCHEMA_FIELDS = frozenset({"response_format", "output_config", "text"})
 """Fields of the modes for structured output."""
 
 _REFUSES = re.compile(
-    r"unsupported|not\b.{0,20}\b(?:support|permit|allow|accept|implement|enable|recogni)"
+    r"unsupported|not\b.{0,20}\b(?:support|permit|allow|accept|implement|enable|recogni|available)|unavailable"
     r"|n't (?:support|allow|accept)|unrecogni[sz]ed|unknown|unexpected|extra[ _](?:input|field|forbidden)"
-    r"|only the default|deprecated|must be verified",
+    r"|only the default|deprecated|must be verified|cannot both|mutually exclusive",
     re.IGNORECASE,
 )
+OURS = frozenset({"stream_options", "cache_control", "store", "include"})
+"""Fields that the client adds: any complaint about them is enough."""
+
 _FIXED = frozenset(
     "model messages input stream max_tokens max_completion_tokens max_output_tokens system api_key api_base timeout "
     "max_retries".split()
@@ -72,9 +75,8 @@ def refused_part(
     form = next((name for name, pattern in FORMS.items() if name in forms and pattern.search(words)), None)
     if form is not None and form not in left_out:
         return form
-    if not _REFUSES.search(words):
-        return None
-    named = [(found.start(), name) for name in set(fields) - _FIXED - set(left_out) if (found := _find(name, words))]
+    possible = set(fields) if _REFUSES.search(words) else OURS & set(fields)
+    named = [(found.start(), name) for name in possible - _FIXED - set(left_out) if (found := _find(name, words))]
     name = min(named, default=(0, None))[1]
     # A schema that is too complex is no reason to send no schemas.
     is_schema = name in SCHEMA_FIELDS and "schema" in words.lower().replace("json_schema", "")

@@ -220,6 +220,8 @@ class RemoteLM(BaseLM):
                     builder.add(response)
             else:
                 await self._read_stream(response, builder, on_text, limit)
+            if builder.begun and builder.finish_reason is None:
+                builder.finish_reason = _reason_of(builder, limit)
             builder.end()
             usage, text = self._usage(builder), "".join(builder.pieces)
             if not builder.begun or (builder.failed and not text):
@@ -243,7 +245,7 @@ class RemoteLM(BaseLM):
                 if is_too_long(characters, events, limit):
                     what = f"the reply continues after {events:,} events, although its limit is {limit:,} tokens"
                     raise lm_error(self.adapter, what, "unreadable")
-        if builder.begun and builder.finish_reason is None:
+        if builder.begun and builder.finish_reason is None and not builder.ended:
             raise lm_error(self.adapter, "the stream ended before the reply did", "broken off")
 
     async def _chunks(self, response: Any) -> AsyncGenerator[Any]:
@@ -281,6 +283,12 @@ class RemoteLM(BaseLM):
                 self.adapter.context_window, self._window_known = window, True
         except Exception as error:  # noqa: BLE001 (the call does not depend on it)
             _log.debug("%s does not list context windows: %s", self.adapter.shown_url, self.adapter.redact(str(error)))
+
+
+def _reason_of(builder: ReplyBuilder, limit: int | None) -> str:
+    """Why a whole reply ended for which the provider gives no reason."""
+    is_full = limit is not None and builder.tokens is not None and builder.tokens.output >= limit
+    return "length" if is_full else "stop"
 
 
 def window_in_listing(listing: Any, model: str) -> int | None:

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from rlm_kernel.clients.chat_format import reason_of
 from rlm_kernel.clients.encoding import MAX_KEPT_BYTES, MessageEncoder, join_surrogates
 from rlm_kernel.clients.pricing import Tokens
-from rlm_kernel.clients.provider import ReplyBuilder, field_of, token_count
+from rlm_kernel.clients.provider import ReplyBuilder, field_of, text_of, token_count
 from rlm_kernel.text import not_blank
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Inputs:
 
     def keep(self, messages: Sequence[Message], text: str, output: Sequence[Any]) -> None:
         """Keep the output of a reply for the next turn. A single question, as a sub-call sends it, has none."""
-        kinds = {field_of(item, "type") for item in output}
+        kinds = {text_of(item, "type") for item in output}
         if len(messages) < 2 or "reasoning" not in kinds or not kinds <= _KEPT_ITEMS or not text.strip():  # noqa: PLR2004
             return
         *_, key = _keys([*messages, {"role": "assistant", "content": not_blank(text)}])
@@ -145,7 +145,7 @@ class ResponseBuilder(ReplyBuilder):
 
     def _finish(self, response: Any) -> str:
         self.begun = True
-        self.model = field_of(response, "model") or self.model
+        self.model = text_of(response, "model") or self.model
         self._read_usage(field_of(response, "usage"))
         output, status = field_of(response, "output"), field_of(response, "status")
         self.output = output if isinstance(output, list) else []

@@ -29,8 +29,8 @@ PLAIN = frozenset({
 
 SAMPLING = frozenset({
     "frequency_penalty", "logit_bias", "logprobs", "min_p", "parallel_tool_calls", "presence_penalty", "reasoning",
-    "reasoning_effort", "repetition_penalty", "response_format", "seed", "service_tier", "stop", "temperature",
-    "thinking", "top_k", "top_logprobs", "top_p", "verbosity",
+    "reasoning_effort", "reasoning_summary", "repetition_penalty", "response_format", "seed", "service_tier", "stop",
+    "temperature", "thinking", "top_k", "top_logprobs", "top_p", "verbosity",
 })  # fmt: skip
 """Sampling arguments that select no server, even if the SDK takes them as its own arguments, as litellm does."""
 

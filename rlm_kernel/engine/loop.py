@@ -22,7 +22,7 @@ from rlm_kernel.engine.root_model import RootModel
 from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
 from rlm_kernel.engine.tools import Tool, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
-from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError, RLMError
+from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
 from rlm_kernel.kernel.guest import records
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
 from rlm_kernel.prompts.context_preview import ContextFacts, describe
@@ -153,8 +153,9 @@ class Engine:
                     self._warn_of_uncertain_costs()
                 await self._repl.end_run(self._root.conversation.whole[:-1], self._seconds_to_keep)
         except BaseException as error:
-            if isinstance(error, RLMError):
-                error.partial_answer = self._repl.draft or error.partial_answer or self._last_words
+            if isinstance(error, Exception):  # also one of a client of the user's
+                known = getattr(error, "partial_answer", None)
+                error.__dict__["partial_answer"] = self._repl.draft or known or self._last_words
             if isinstance(error, LimitError):
                 error.usage = self.usage.summary()
             self._emit(events.RunFailed(error=error, given_up=self._root.given_up))

@@ -26,7 +26,7 @@ class OddReply:
     Attributes:
         sends: what the provider sends, for the docs.
         openai, anthropic: the step.
-        text, reason: the text and the reason of the reply; a reason may depend on the API.
+        text, reason: the text and the reason of the reply.
         answer: what a sub-call returns, or None.
         error: words of its error, or None.
         partial: the text so far that the error carries.
@@ -143,7 +143,7 @@ REPLIES = [
         "tool_calls",
         error="asked for a tool that was not offered",
     ),
-    OddReply("empty `choices`", no_choices, None, "", {"whole": None, "streamed": "stop"}, error=NO_TEXT),
+    OddReply("empty `choices`", no_choices, None, "", "stop", error=NO_TEXT),
     OddReply("blanks", " \n ", " \n ", " \n ", "stop", error=NO_TEXT),
     OddReply("a list of parts", Says(None, fields={"content": PARTS}), None, "42", "stop", "42"),
     *(
@@ -158,12 +158,21 @@ REPLIES = [
         for reason in ("eos", "STOP", "end_turn", "stop_sequence")
     ),
     OddReply(
-        "a stream that ends with `[DONE]`, without a reason",
+        "no reason at the end (a stream ends with `[DONE]`, or `message_stop`)",
         Says("42", finish_reason=None),
-        None,
+        Says("42", finish_reason=None),
         "42",
-        {"whole": None, "streamed": "stop"},
+        "stop",
         "42",
+    ),
+    OddReply(
+        "no reason at the end, and as many tokens as the limit",
+        Says("It is 4", finish_reason=None, usage=(3, 50)),
+        Says("It is 4", finish_reason=None, usage=(3, 50)),
+        "It is 4",
+        "length",
+        error=CUT,
+        partial="It is 4",
     ),
     OddReply("no usage", Says("42", usage=None), Says("42", usage=None), "42", "stop", "42"),
 ]

@@ -332,7 +332,7 @@ async def test_what_is_no_message_points_at_the_base_url(client, provider, on_te
 @pytest.mark.parametrize("content", ["null", "[]", '[{"type": "text"}]', "[null]"])
 async def test_a_message_without_text_is_an_empty_reply(client, content):
     reply = await client([Sends(b'{"type": "message", "content": %s}' % content.encode())]).complete(QUESTION)
-    assert (reply.text, reply.finish_reason) == ("", None)
+    assert (reply.text, reply.finish_reason) == ("", "stop")
 
 
 async def test_a_key_that_the_provider_repeats_is_in_no_traceback(client):

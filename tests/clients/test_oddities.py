@@ -6,13 +6,19 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from loopback import API_KEY, MODEL, Fails, LoopbackProvider, Says
 from oddities import REFUSALS, REPLIES, table
 from remote_clients import anthropic_lm, openai_lm
 
 from rlm_kernel._async import Job
+from rlm_kernel.clients.anthropic import MessageBuilder
 from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.clients.chat_format import ChatReplyBuilder
 from rlm_kernel.clients.direct import get_client
+from rlm_kernel.clients.refused_parts import ALTERNATION, SYSTEM, USER_LAST, refused_part
+from rlm_kernel.clients.responses import Inputs, ResponseBuilder
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import Ledger, Limits
 from rlm_kernel.engine.config import Models
@@ -28,6 +34,9 @@ SCHEMA = {
     "required": ["n"],
     "additionalProperties": False,
 }
+LIMIT = 50
+"""Tokens of a reply, at most."""
+
 CLIENTS = {"openai": openai_lm, "anthropic": anthropic_lm}
 
 
@@ -76,12 +85,13 @@ class Asked:
             models=Models(lm),
             calls=ModelCalls(ledger, UsageMeter()),
             emit=self.events.append,
-            reply_tokens=50,
+            reply_tokens=LIMIT,
             max_children=1,
             child_turn=nullcontext,
             start_child=None,
             on_limit=lambda: None,
             tools={},
+            budget=dict,
         )
 
     async def answer(self):
@@ -110,9 +120,8 @@ REFUSED = rows([(row, row.refuses) for row in REFUSALS], lambda row, api: api in
 @pytest.mark.parametrize(("row", "api"), ODD)
 async def test_a_reply_is_read(client, row, api, way):
     lm = client(api, getattr(row, api))
-    reply = await lm.complete(QUESTION, on_text=[].append if way == "streamed" else None)
-    reason = row.reason[way] if isinstance(row.reason, dict) else row.reason
-    assert (reply.text, reply.finish_reason) == (row.text, reason)
+    reply = await lm.complete(QUESTION, max_tokens=LIMIT, on_text=[].append if way == "streamed" else None)
+    assert (reply.text, reply.finish_reason) == (row.text, row.reason)
 
 
 @pytest.mark.parametrize(("row", "api"), ODD)
@@ -182,6 +191,71 @@ async def test_a_stream_that_breaks_off_carries_the_text_so_far(client):
     with pytest.raises(LMError) as caught:
         await lm.complete(QUESTION, on_text=[].append)
     assert caught.value.partial_answer == "one two "
+
+
+FIELDS = [
+    "model",
+    "messages",
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "logit_bias",
+    "response_format",
+    "stream_options",
+]
+MESSAGES = {
+    "Developer instruction is not enabled for models/gemma-3-27b-it": SYSTEM,
+    "Unsupported value: 'messages[0].role' does not support 'system' with this model.": SYSTEM,
+    "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant": USER_LAST,
+    "Cannot have 2 or more assistant messages at the end of the list.": USER_LAST,
+    "No user query found in messages.": USER_LAST,
+    "user or tool message(s) should alternate with assistant message(s).": ALTERNATION,
+    "`temperature` is deprecated for this model.": "temperature",
+    "`temperature` and `top_p` cannot both be specified for this model. Please use only one.": "temperature",
+    'Invalid JSON payload received. Unknown name "seed": Cannot find field.': "seed",
+    "property 'logit_bias' is unsupported": "logit_bias",
+    "This response_format type is unavailable now": "response_format",
+    "Invalid parameter: stream_options": "stream_options",
+    "got an unexpected keyword argument 'stream_options'": "stream_options",
+    "`stop` is not supported with this model": "stop",
+    "temperature: Input should be less than or equal to 1": None,
+    "stop: too many stop sequences": None,
+    "The model does not support function calling; please stop": None,
+    "Invalid schema for response_format 'answer': 'oneOf' is not permitted.": None,
+    "Request contains an invalid argument.": None,
+    "Unsupported parameter: 'max_tokens' is not supported with this model.": None,
+}
+
+
+@pytest.mark.parametrize(("message", "part"), MESSAGES.items())
+def test_servers_name_what_they_refuse_in_many_ways(message, part):
+    assert refused_part(400, message, FIELDS, {SYSTEM, USER_LAST, ALTERNATION}, ()) == part
+    assert refused_part(401, message, FIELDS, {SYSTEM, USER_LAST, ALTERNATION}, ()) is None
+
+
+FIELD_NAMES = """choices message delta content finish_reason refusal tool_calls model usage error type response output
+status incomplete_details object prompt_tokens input_tokens stop_reason content_block text reason""".split()
+KINDS = ["message", "message_start", "content_block_delta", "message_delta", "response", "text", "reasoning", "error"]
+KINDS += [f"response.{kind}" for kind in ("completed", "incomplete", "failed", "output_text.delta", "refusal.delta")]
+ANY_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from(KINDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELD_NAMES), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize("builder", [ChatReplyBuilder, MessageBuilder, ResponseBuilder])
+@given(responses=st.lists(ANY_VALUE, max_size=3))
+def test_a_response_may_be_of_any_type(builder, responses):
+    reply = builder("m")
+    assert all(isinstance(reply.add(response), str) for response in responses)
+    reply.end()
+    assert "".join(reply.pieces) is not None
+    assert isinstance(reply.model, str)
+    assert isinstance(reply.finish_reason, str | None)
+    if isinstance(reply, ResponseBuilder):
+        Inputs().keep(list(QUESTION) * 2, "text", reply.output)
 
 
 async def test_a_reason_that_is_not_known_is_not_shown(client):

@@ -412,7 +412,7 @@ async def test_an_error_that_comes_with_status_200_is_quoted(client):
 @pytest.mark.parametrize("choice", [b"", b"null", b'{"message": null}', b'{"message": {"content": null}}'])
 async def test_a_choice_without_text_is_an_empty_reply(client, choice):
     reply = await client([Sends(b'{"choices": [%s]}' % choice)]).complete(QUESTION)
-    assert (reply.text, reply.finish_reason) == ("", None)
+    assert (reply.text, reply.finish_reason) == ("", "stop")
 
 
 async def test_a_reply_that_a_filter_withheld_says_so(client, on_text):

@@ -6,6 +6,8 @@ import pytest
 from loopback import Fails, Says
 from loopback_responses import reasoning
 
+from rlm import RLM
+from rlm.logger import RLMLogger
 from rlm_kernel.clients.openai import OpenAIAdapter
 from rlm_kernel.clients.remote import RemoteLM
 from rlm_kernel.clients.scripted import ScriptedLM
@@ -56,6 +58,13 @@ async def test_an_error_late_in_a_run_carries_the_answer_so_far(run, provider, r
     assert caught.value.partial_answer == "It seems to be 12."
 
 
+async def test_an_error_of_a_client_of_ones_own_carries_it_too(run, events):
+    root = ScriptedLM([f"It seems to be 12.\n{LOOK}", RuntimeError("no luck")])
+    with pytest.raises(RuntimeError) as caught:
+        await run(root)
+    assert caught.value.partial_answer == events[-1].error.partial_answer == "It seems to be 12."
+
+
 CELL = """```repl
 import asyncio
 try:
@@ -90,3 +99,17 @@ async def test_a_model_that_only_the_responses_api_has_leads_a_run_and_answers_i
     assert (await run(remote)).response == "12"
     assert "sub" in provider.requests[-1].prompt
     assert any(item.get("encrypted_content") == "abc" for item in provider.requests[-1].body["input"])
+
+
+async def test_a_cut_answer_is_on_record_with_its_text_and_a_resumed_run_takes_it(tmp_path):
+    cell = "```repl\nprint(llm_query('?', allow_partial=True))\n```"
+    sub = ScriptedLM([Reply("It is 4", "sub", finish_reason="length")], model="sub")
+    failing = LMError("It failed.", backend="openai", model="m", status=400)
+    rlm = RLM(ScriptedLM([cell, failing]), other_backends=[sub], logger=RLMLogger(tmp_path, file_name="run"))
+    with rlm, pytest.raises(LMError):
+        await rlm.acompletion("some context", "a question")
+    log = next(path for path in tmp_path.glob("*.jsonl") if ".events" not in path.name)
+    again = ScriptedLM(["FINAL(42)"])
+    resumed = await RLM.aresume(log, backend=again, other_backends=[ScriptedLM([], model="sub")], trust=True)
+    assert resumed.response == "42"
+    assert "It is 4\n[cut at the length limit]" in again.calls[0].prompt

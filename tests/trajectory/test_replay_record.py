@@ -14,10 +14,11 @@ from trajectory import runs
 
 from rlm_kernel.engine.journal import keys
 from rlm_kernel.engine.recorded import recorded_run_of
+from rlm_kernel.kernel.comm import answer_entry
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.notebook import replay_record, setup_cell
 from rlm_kernel.trajectory.notebook.cells import is_cut_off
-from rlm_kernel.types import Image, Query, ToolCall
+from rlm_kernel.types import Answer, Image, Query, ToolCall
 
 PIXEL = b"\x89PNG\r\n\x1a\n and more"
 VALUES = st.recursive(
@@ -65,6 +66,16 @@ def test_the_answers_are_those_that_the_host_would_give(log):
     mine = replay_record.Record(replay_record.lines_of(log), [])
     assert {slot: answer["text"] for slot, answer in mine.answers.items()} == answers | outcomes
     assert len(answers) == 204
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer("42"), Answer("It is 4", "its reply was cut"), Answer(error="it failed"), Answer(error="no", refused=True)],
+    ids=str,
+)
+def test_an_answer_is_given_in_the_form_of_the_host(answer):
+    line = {"text": answer.text, "error": answer.error, "refused": answer.refused}
+    assert replay_record.answer_payload(line) == answer_entry(answer)
 
 
 def test_a_cell_ends_for_the_setup_cell_as_for_the_notebook(log):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_kernel.text import plain
+from rlm_kernel.text import format_tokens, not_blank, plain
 
 hostile = st.text(
     st.one_of(
@@ -78,3 +78,14 @@ def test_ordinary_text_stays_as_it_is(text):
 @pytest.mark.parametrize("attack", ["\x1b]", "\x1b[", "\x1b[1;", "\x1bP", "\b", "x\b", "\r", "\r ", "\x1b"])
 def test_hostile_repetitions_take_linear_time(attack):
     plain(attack * 1_000_000)
+
+
+def test_tokens_that_are_an_estimate_have_a_mark():
+    assert format_tokens(1200, 34) == "1,200 tokens in, 34 out"
+    assert format_tokens(1200, 34, 34) == "1,200 tokens in, 34 out (estimated)"
+
+
+@pytest.mark.parametrize("reply", ["", " \n\t", "\u3000"])
+def test_a_reply_of_blanks_goes_back_with_a_word(reply):
+    assert not_blank(reply) == "(empty)"
+    assert not_blank(" 42 ") == " 42 "

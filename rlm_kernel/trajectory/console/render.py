@@ -62,7 +62,8 @@ def header(event: RunStarted) -> RenderableType:
 def turn(number: str, event: ModelReplied) -> RenderableType:
     """The line above the reply of an iteration."""
     usage = event.reply.usage
-    facts = f"{format_tokens(usage.input_tokens, usage.output_tokens)} · {format_duration(event.seconds)}"
+    tokens = format_tokens(usage.input_tokens, usage.output_tokens, usage.estimated_tokens)
+    facts = f"{tokens} · {format_duration(event.seconds)}"
     cut = [("cut by the length limit · ", "yellow")] if event.reply.finish_reason == "length" else []
     return Group("", _Rule(Text(number, style="bold"), Text.assemble(*cut, (facts, "dim"))))
 

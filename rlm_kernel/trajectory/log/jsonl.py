@@ -172,6 +172,5 @@ def _error(line: dict[str, Any]) -> BaseException:
     kind = known if isinstance(known, type) and issubclass(known, errors.RLMError) else errors.RLMError
     error = kind.__new__(kind)
     Exception.__init__(error, line["error"])
-    if isinstance(error, errors.LimitError | errors.CancellationError):
-        error.partial_answer = line.get("partial_answer")
+    error.partial_answer = line.get("partial_answer")
     return error

@@ -123,7 +123,7 @@ def _prompt(call: Call, index: int, label: str, limit: int, child: str) -> Eleme
 
 def _facts(answer: SubcallAnswered) -> list[str]:
     usage = answer.usage
-    spent = format_tokens(usage.input_tokens, usage.output_tokens), format_cost(usage.cost)
+    spent = format_tokens(usage.input_tokens, usage.output_tokens, usage.estimated_tokens), format_cost(usage.cost)
     attempts = [f"{answer.attempts} replies"] * (answer.attempts > 1)
     return [answer.model, *spent, format_duration(answer.seconds), *attempts]
 

@@ -239,7 +239,7 @@ def _facts(reply: Reply, seconds: float) -> str:
     usage = reply.usage
     cost = "" if usage.cost is None else markdown.escape_dollars(format_cost(usage.cost))
     cut = "cut by the length limit" if reply.finish_reason == "length" else ""
-    tokens = format_tokens(usage.input_tokens, usage.output_tokens)
+    tokens = format_tokens(usage.input_tokens, usage.output_tokens, usage.estimated_tokens)
     return " · ".join(filter(None, [tokens, cost, format_duration(seconds), cut]))
 
 
