@@ -53,6 +53,9 @@ _QUOTATION = re.compile(r"^[ \t]*+>[ ]?", re.MULTILINE)
 _INDENT = re.compile(r"[ \t]*")
 _INVISIBLE = re.compile(r"[\ufeff\u200b-\u200d\u2060]")
 _MAX_CLOSINGS = 50
+_MAX_TAGGED = 50_000
+"""Characters between `<code>` and `</code>`."""
+
 _MAX_LENGTH = 8
 """Of a fence: longer ones count as ones of this length where the next closing line is looked for."""
 
@@ -134,7 +137,8 @@ class Fences:
         self._text = text
         self._compiler = compiler
         self._next: dict[tuple[str, int], re.Match[str] | None] = {}
-        self._next_opening: tuple[int, re.Match[str] | None] = (0, None)
+        self._next_opening: tuple[bool, re.Match[str] | None] = (False, None)
+        self._next_tag: tuple[bool, re.Match[str] | None] = (False, None)
 
     def block(self, opening: re.Match[str]) -> Block | None:
         """The block that a line opens; None: it is of no code to run, and nothing closes it."""
@@ -159,8 +163,10 @@ class Fences:
 
     def tagged(self, opening: re.Match[str]) -> Block | None:
         """The block between `<code>` and `</code>`; None: it is not closed, or holds fences."""
-        closing = _CODE_TAG_CLOSING.search(self._text, opening.end())
+        closing = self._closing_of_tag(opening.end())
         if closing is None or closing["tag"].lower() != opening["tag"].lower():
+            return None
+        if closing.start() - opening.end() > _MAX_TAGGED:
             return None
         code = self._text[opening.end() : closing.start()].strip("\r\n")
         if "```" in code:
@@ -256,13 +262,21 @@ class Fences:
             self._next[key] = next((one for one in lines if one["fence"].startswith(fence[:_MAX_LENGTH])), None)
         return self._next[key]
 
+    def _closing_of_tag(self, at: int) -> re.Match[str] | None:
+        """The first `</code>` after a place. Each character of the reply is read once."""
+        asked, known = self._next_tag
+        if not asked or (known is not None and known.start() < at):
+            known = _CODE_TAG_CLOSING.search(self._text, at)
+            self._next_tag = (True, known)
+        return known
+
     def _run_opening(self, at: int) -> re.Match[str] | None:
         """The first line after a place that opens a block to run."""
         asked, known = self._next_opening
         if not asked or (known is not None and known.start() < at):
             lines = WIDE_OPENING.finditer(self._text, at)
             known = next((one for one in lines if role_of(one["language"]) == "run" and is_opening(one)), None)
-            self._next_opening = (1, known)
+            self._next_opening = (True, known)
         return known
 
 
