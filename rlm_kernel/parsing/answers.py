@@ -21,9 +21,13 @@ CALL = re.compile(rf"(?<![\w.]){_CALL}")
 """An answer, or a mention of one, anywhere."""
 
 _LEADS_IN = re.compile(
-    r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so|answer|result)[ \t,:*_]*|[=\u2192][ \t]*)"
-    r"[`\"'*_$\\(]*\Z",
+    r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so"
+    r"|(?:the|my|final)[ \t](?:answer|result|response))[ \t,:*_]*+"
+    r"|[=\u2192][ \t]*+|[.!?;][\"')*_]*+[ \t]++|\A[^\w\n]++)[`\"'*_$\\(]*+\Z",
     re.IGNORECASE,
+)
+_LEADS_IN_SURELY = re.compile(
+    r"\b(?:answer|result|solution)\b[^.\n]{0,30}?(?:\b(?:is|are)\b|[:=])[ \t`\"'*_$]*+\Z", re.IGNORECASE
 )
 _BEHIND_LAST = re.compile(r"\A(?:[\s.!*_`\"'}\])$\\]*+\Z|\s*+</\w{1,20}>\s*+\Z)")
 _LEAD_CHARACTERS = 60
@@ -90,16 +94,17 @@ def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[Text
 
 
 def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
-    """The answer at the end of the last sentence, such as "So the answer is FINAL(42)"."""
-    found = None
+    """The answer at the end of the last sentence ("So it is FINAL(42)"), or behind "the answer is"."""
+    found, is_sure = None, False
     for call in CALL.finditer(prose):
         lead = prose[max(0, call.start() - _LEAD_CHARACTERS) : call.start()].rpartition("\n")[2]
-        found = call if _LEADS_IN.search(lead) else found
+        if _LEADS_IN.search(lead):
+            found, is_sure = call, _LEADS_IN_SURELY.search(lead) is not None
     if found is None:
         return None
     rest = prose[found.end() :]
     argument = read_argument(rest, compiler)
-    if not argument.closed or not _BEHIND_LAST.match(rest[argument.end + 1 :]):
+    if not argument.closed or not (is_sure or _BEHIND_LAST.match(rest[argument.end + 1 :])):
         return None
     answer = _answer(found["call"], argument.text, compiler)
     # A single word may stand for the answer in a sentence about how to give it.
