@@ -187,6 +187,7 @@ THINKING = [
     answer("an open block before a closing tag alone", "```python\nlet me try (\n</think>\nFINAL(42)"),
     Row("never closed", "<think>\nFINAL(no)", told=NOTHING),
     Row("closed after everything", "FINAL(no)\n</think>", told=NOTHING),
+    Row("never closed, in brackets", "[THINK]\nFINAL(no)", told=NOTHING),
     Row("never closed, with code", "<thought>\n```repl\n1 / 0\n```", told=NOTHING),
     code("code after it", f"<think>\n{THOUGHT}</think>\n```repl\nprint(x)\n```"),
     code("code in the line of the closing tag", "I look.</think>```repl\nprint(x)\n```"),
@@ -204,6 +205,8 @@ THINKING = [
         "a tag in a comment of the code", "```repl\n# </think> ends it\nprint(x)\n```", "# </think> ends it\nprint(x)"
     ),
     answer("a quoted tag", "The text ends with `</think>`.\nFINAL(42)"),
+    answer("a tag in parentheses", "It ends (</think>) here.\nFINAL(42)"),
+    answer("a title in brackets", "[Analysis]\nI counted.\nFINAL(42)"),
     answer("a tag in the answer", "FINAL(The tags are <think> and </think>)", "The tags are <think> and </think>"),
 ]
 

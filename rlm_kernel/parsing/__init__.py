@@ -63,8 +63,11 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
 
 
 def without_thinking(text: str) -> str:
-    """The reply without the model's reasoning in tags."""
-    return scan(text, Compiler()).without([])
+    """The reply without the model's reasoning in tags.
+
+    A user may have asked for `<analysis>` or `<reflection>`, so what is in these stays.
+    """
+    return scan(text, Compiler(), widely=False).without([])
 
 
 def begun_answer(text: str) -> bool | None:

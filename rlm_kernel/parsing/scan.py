@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rlm_kernel.parsing.answers import FINAL, read_argument
 from rlm_kernel.parsing.compiler import Compiler
 from rlm_kernel.parsing.fences import CODE_TAG, ONE_LINER, WIDE_OPENING, Block, Fences, is_opening
-from rlm_kernel.parsing.thinking import bare_channel, begins_line, is_mention, kind, stands_alone, tags
+from rlm_kernel.parsing.thinking import bare_channel, is_mention, kind, may_be_unclosed, stands_alone, tags
 
 _MAX_MARKS = 5_000
 """Fences and tags of a reply that are read; what comes after them is prose."""
@@ -62,17 +62,17 @@ class _Marks:
 
 
 class _Scanner:
-    def __init__(self, text: str, compiler: Compiler) -> None:
+    def __init__(self, text: str, compiler: Compiler, *, widely: bool) -> None:
         self._text = text
         self._compiler = compiler
         self._scanned = Scanned(text)
         self._fences = Fences(text, compiler)
-        self._ends = _Marks((tag for tag in tags(text) if kind(tag) in ("close", "end")), _start)
+        self._ends = _Marks((tag for tag in tags(text, widely=widely) if kind(tag) in ("close", "end")), _start)
         self._answer = self._answer_ends = self._answers = 0
         self._marks: list[tuple[_Marks, Callable[[Found], int], Callable[[Found], int]]] = [
             (_Marks(WIDE_OPENING.finditer(text), _fence), _fence, self._take_fence),
             (_Marks(ONE_LINER.finditer(text), _fence), _fence, self._take_one_liner),
-            (_Marks(tags(text), _start), _start, self._take_tag),
+            (_Marks(tags(text, widely=widely), _start), _start, self._take_tag),
             (_Marks(CODE_TAG.finditer(text), _start), _start, self._take_code_tag),
             (_Marks(FINAL.finditer(text), _call), _call, self._take_answer),
         ]
@@ -140,7 +140,7 @@ class _Scanner:
         if what not in ("open", "channel") or within:
             return tag.end()
         end = self._end_of(tag, what)
-        if end is None and not (what == "channel" or begins_line(self._text, tag) or self._follows_thought(tag)):
+        if end is None and not (what == "channel" or may_be_unclosed(self._text, tag) or self._follows_thought(tag)):
             self._scanned.open_tag = True
             return tag.end()
         after = len(self._text) if end is None else end.end()
@@ -166,9 +166,9 @@ class _Scanner:
         return bool(thoughts) and not self._text[thoughts[-1][1] : tag.start()].strip()
 
 
-def scan(text: str, compiler: Compiler) -> Scanned:
-    """The parts of a reply."""
-    return _Scanner(text, compiler).scan()
+def scan(text: str, compiler: Compiler, *, widely: bool = True) -> Scanned:
+    """The parts of a reply. `widely`: see `tags`."""
+    return _Scanner(text, compiler, widely=widely).scan()
 
 
 def _start(mark: Found) -> int:
