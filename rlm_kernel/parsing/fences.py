@@ -119,9 +119,9 @@ def only_block(text: str) -> str | None:
 
 
 def opened_language(text: str, start: int, end: int) -> str:
-    """The language of the line `text[start:end]` if it opens a fenced block; otherwise empty."""
+    """The language of the line `text[start:end]` if it is an opening fence without words; otherwise empty."""
     opening = WIDE_OPENING.match(text, start, end)
-    return opening["language"] if opening is not None else ""
+    return "" if opening is None or opening["lead"].strip(" \t>") else opening["language"]
 
 
 def role_of(language: str) -> Role:
