@@ -64,6 +64,8 @@ FENCES = [
     code("another mark of Python", "```Python3\nprint(x)\n```"),
     code("braces", "```{.python}\nprint(x)\n```"),
     code("Gemini's mark", "```tool_code\nprint(x)\n```"),
+    code("a longer mark", "```python-repl\nprint(x)\n```"),
+    code("the language in a line of its own", "```\npython\nprint(x)\n```"),
     code("attributes", "```python title='x.py' {1,2}\nprint(x)\n```"),
     code("two blocks", "```repl\nprint(1)\n```\nand\n```py\nprint(2)\n```", "print(1)", "print(2)"),
     code("tildes", "~~~repl\nprint(x)\n~~~"),
@@ -176,6 +178,11 @@ THINKING = [
     code(
         "code in the final channel",
         f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final<|message|>\n```repl\nprint(x)\n```",
+    ),
+    code(
+        "code in a channel of commentary",
+        "<|channel|>analysis<|message|>Hm. FINAL(no)<|end|><|start|>assistant<|channel|>commentary<|message|>"
+        "```repl\nprint(x)\n```<|end|>",
     ),
     answer("channels without their tokens", "analysisWe think.\nFINAL(no)\nassistantfinalFINAL(42)"),
     answer("in the middle of a line", "Hm. <think>\nFINAL(no)\n</think>\nFINAL(42)"),

@@ -14,7 +14,9 @@ from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.programs import is_program
 from rlm_kernel.parsing.thinking import kind, stands_alone, tags
 
-RUN_LANGUAGES = frozenset({"repl", "python", "python3", "py", "py3", "ipython", "ipython3", "pycon", "tool_code"})
+RUN_LANGUAGES = frozenset(
+    {"repl", "python", "python3", "py", "py3", "python-repl", "ipython", "ipython3", "pycon", "jupyter", "tool_code"}
+)
 """Of the blocks that are run."""
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
@@ -150,6 +152,9 @@ class Fences:
         if closing is None or (before is not None and before.start() < closing.start()):
             return None
         code = _clean(text[opening.end() + 1 : closing.start() - 1], opening["lead"])
+        first, _, rest = code.partition("\n")
+        if role == "plain" and role_of(first.strip()) == "run":  # its language is in a line of its own
+            role, code = "run", rest
         return Block(opening.start("fence"), closing.end(), role, code)
 
     def one_liner(self, line: re.Match[str]) -> Block | None:
@@ -280,9 +285,15 @@ class Fences:
         return known
 
 
-def is_opening(line: re.Match[str]) -> bool:
-    """Whether a line with a fence opens a block: not within an answer, and not in a sentence about fences."""
-    return "FINAL" not in line["lead"] and not line["lead"].rstrip().endswith(("'", '"', "#"))
+def is_opening(line: re.Match[str], at: int = 0) -> bool:
+    """Whether a line with a fence opens a block: not within an answer, and not in a sentence about fences.
+
+    Args:
+        line: the line.
+        at: where it begins to count, behind reasoning.
+    """
+    lead = line["lead"][max(0, at - line.start()) :].rstrip()
+    return not lead.endswith(("'", '"', "#")) and "FINAL(" not in lead and "FINAL_VAR(" not in lead
 
 
 def _closes(line: re.Match[str], opening: re.Match[str]) -> bool:

@@ -96,7 +96,7 @@ class _Scanner:
     # Each takes a mark, and says where the reply goes on.
 
     def _take_fence(self, line: Found) -> int:
-        if not is_opening(line):
+        if not is_opening(line, self._thought_end):
             return line.end()
         block = self._fences.block(line)
         if block is None:
@@ -107,7 +107,7 @@ class _Scanner:
         return block.end
 
     def _take_one_liner(self, line: Found) -> int:
-        block = self._fences.one_liner(line) if is_opening(line) else None
+        block = self._fences.one_liner(line) if is_opening(line, self._thought_end) else None
         if block is None:
             return line.end("fence")
         self._scanned.blocks.append(block)
@@ -160,6 +160,10 @@ class _Scanner:
         while end is not None and what == "open" and kind(end) != "close":
             end = self._ends.first(end.end())
         return end
+
+    @property
+    def _thought_end(self) -> int:
+        return self._scanned.thoughts[-1][1] if self._scanned.thoughts else 0
 
     def _follows_thought(self, tag: Found) -> bool:
         thoughts = self._scanned.thoughts
