@@ -13,6 +13,7 @@ from rlm_kernel.parsing.source import broken_source, source_of
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _MARKS = r"[ \t>*_`#$\"'+\ufeff\u200b\u2060-]|\d{1,3}[.)][ \t]|\\(?:boxed|text|textbf)\{|\\[\[(]|<[|/\w][^<>\n]{0,40}+>"
 _LABEL = r"(?i:(?:the[ \t])?(?:final[ \t])?(?:answer|result)[*_]*+[:=][ \t*_]*+)"
+NAME = "FINAL"
 _CALL = r"(?P<call>FINAL_VAR|FINAL)[*_`]{0,3}\("
 FINAL = re.compile(rf"^(?:{_MARKS}|{_LABEL})*+{_CALL}", re.MULTILINE)
 """An answer at the start of a line, behind marks of Markdown and "Answer:"."""
@@ -73,9 +74,14 @@ class Argument:
     certain: bool = True
 
 
+def first_call(text: str) -> re.Match[str] | None:
+    """The first answer at the start of a line."""
+    return FINAL.search(text) if NAME in text else None  # the pattern takes long for millions of lines
+
+
 def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[TextAnswer | None, bool]:
     """The first answer in the prose of a reply, and whether the end of an unfinished reply cut it."""
-    found = FINAL.search(prose)
+    found = first_call(prose)
     if found is None:
         return _answer_in_sentence(prose, compiler), False
     rest = prose[found.end() :]
@@ -96,7 +102,7 @@ def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[Text
 def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
     """The answer at the end of the last sentence ("So it is FINAL(42)"), or behind "the answer is"."""
     found, is_sure = None, False
-    for call in CALL.finditer(prose):
+    for call in CALL.finditer(prose) if NAME in prose else ():
         lead = prose[max(0, call.start() - _LEAD_CHARACTERS) : call.start()].rpartition("\n")[2]
         if _LEADS_IN.search(lead):
             found, is_sure = call, _LEADS_IN_SURELY.search(lead) is not None

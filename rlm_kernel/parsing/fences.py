@@ -32,6 +32,13 @@ WIDE_OPENING = re.compile(
 )
 """A line that opens a block: at any depth, in a list or a quotation, behind words."""
 
+_ANY_RUN_LANGUAGE = "|".join(sorted(RUN_LANGUAGES, reverse=True))
+_RUN_OPENING = re.compile(
+    r"^(?P<lead>(?:[^`~\n]|`(?!``)|~(?!~~))*+)(?:`{3,}+|~{3,}+)[ \t]*+"
+    rf"\{{?\.?(?:{_ANY_RUN_LANGUAGE})(?![\w+-])[^`\n]*+$",
+    re.MULTILINE | re.IGNORECASE,
+)
+
 ONE_LINER = re.compile(
     rf"^(?P<lead>{_WORDS}*+)(?P<fence>`{{3,}}+)(?P<inside>[^`\n]++)(?P=fence)(?P<behind>[^`\n]*+)$", re.MULTILINE
 )
@@ -279,8 +286,7 @@ class Fences:
         """The first line after a place that opens a block to run."""
         asked, known = self._next_opening
         if not asked or (known is not None and known.start() < at):
-            lines = WIDE_OPENING.finditer(self._text, at)
-            known = next((one for one in lines if role_of(one["language"]) == "run" and is_opening(one)), None)
+            known = next(filter(is_opening, _RUN_OPENING.finditer(self._text, at)), None)
             self._next_opening = (True, known)
         return known
 

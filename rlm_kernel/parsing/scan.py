@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from rlm_kernel.parsing.answers import FINAL, read_argument
+from rlm_kernel.parsing.answers import FINAL, NAME, read_argument
 from rlm_kernel.parsing.compiler import Compiler
 from rlm_kernel.parsing.fences import CODE_TAG, ONE_LINER, WIDE_OPENING, Block, Fences, is_opening
 from rlm_kernel.parsing.thinking import bare_channel, is_mention, kind, may_be_unclosed, stands_alone, tags
@@ -73,8 +73,8 @@ class _Scanner:
             (_Marks(WIDE_OPENING.finditer(text), _fence), _fence, self._take_fence),
             (_Marks(ONE_LINER.finditer(text), _fence), _fence, self._take_one_liner),
             (_Marks(tags(text, widely=widely), _start), _start, self._take_tag),
-            (_Marks(CODE_TAG.finditer(text), _start), _start, self._take_code_tag),
-            (_Marks(FINAL.finditer(text), _call), _call, self._take_answer),
+            (_Marks(CODE_TAG.finditer(text) if "<" in text else iter(()), _start), _start, self._take_code_tag),
+            (_Marks(FINAL.finditer(text) if NAME in text else iter(()), _call), _call, self._take_answer),
         ]
 
     def scan(self) -> Scanned:

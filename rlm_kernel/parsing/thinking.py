@@ -23,6 +23,7 @@ _CLOSING_QUOTES = ("'", '"', "`", "\u201d", "\u2019", "\u00bb")
 _OF_MODELS = re.compile("think|thought|reasoning", re.IGNORECASE)
 _UNCLOSED_IN_BRACKETS = "[THINK]"
 _ENDS = ("end", "/")
+_BRACKETS = "<[\u25c1"
 _BARE_HARMONY = re.compile(r"\A\s*+analysis(?=[A-Z])")
 _BARE_FINAL = "assistantfinal"
 _LAST_TOKEN = re.compile(
@@ -44,6 +45,8 @@ def tags(text: str, *, widely: bool = True) -> Iterator[re.Match[str]]:
         text: the reply.
         widely: whether names count that users ask for, too, such as `<analysis>`.
     """
+    if not any(bracket in text for bracket in _BRACKETS):
+        return iter(())
     found = (tag for tag in _TAG.finditer(text) if not _is_quoted(text, tag))
     return (tag for tag in found if widely or tag["name"] is None or _OF_MODELS.search(tag["name"]))
 
