@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlm_kernel.parsing.answers import CALL, FINAL, Argument, read_argument, text_answer
+from rlm_kernel.parsing.answers import CALL, Argument, first_call, read_argument, text_answer
 from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.fences import (
     RUN_LANGUAGES,
@@ -63,8 +63,11 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
 
 
 def without_thinking(text: str) -> str:
-    """The reply without the model's reasoning in tags."""
-    return scan(text, Compiler()).without([])
+    """The reply without the model's reasoning in tags.
+
+    A user may have asked for `<analysis>` or `<reflection>`, so what is in these stays.
+    """
+    return scan(text, Compiler(), widely=False).without([])
 
 
 def begun_answer(text: str) -> bool | None:
@@ -76,7 +79,7 @@ def begun_answer(text: str) -> bool | None:
     compiler = Compiler()
     scanned = scan(text, compiler)
     prose = scanned.without([])
-    first = FINAL.search(prose)
+    first = first_call(prose)
     if first is None or first.end() < len(prose) or scanned.open_tag:
         return False
     return None if scanned.open_fence or _blocks_to_run(scanned, compiler) or first["call"] == "FINAL_VAR" else True
@@ -109,7 +112,7 @@ def _blocks_to_run(scanned: Scanned, compiler: Compiler) -> Sequence[Block]:
     if not plain:
         return ()
     words = scanned.without([(block.start, block.end) for block in plain])
-    answered = FINAL.search(words) is not None
+    answered = first_call(words) is not None
     return [block for block in plain if _is_program(block, compiler, strictly=answered)]
 
 

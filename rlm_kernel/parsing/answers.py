@@ -13,6 +13,7 @@ from rlm_kernel.parsing.source import broken_source, source_of
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _MARKS = r"[ \t>*_`#$\"'+\ufeff\u200b\u2060-]|\d{1,3}[.)][ \t]|\\(?:boxed|text|textbf)\{|\\[\[(]|<[|/\w][^<>\n]{0,40}+>"
 _LABEL = r"(?i:(?:the[ \t])?(?:final[ \t])?(?:answer|result)[*_]*+[:=][ \t*_]*+)"
+NAME = "FINAL"
 _CALL = r"(?P<call>FINAL_VAR|FINAL)[*_`]{0,3}\("
 FINAL = re.compile(rf"^(?:{_MARKS}|{_LABEL})*+{_CALL}", re.MULTILINE)
 """An answer at the start of a line, behind marks of Markdown and "Answer:"."""
@@ -21,9 +22,13 @@ CALL = re.compile(rf"(?<![\w.]){_CALL}")
 """An answer, or a mention of one, anywhere."""
 
 _LEADS_IN = re.compile(
-    r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so|answer|result)[ \t,:*_]*|[=\u2192][ \t]*)"
-    r"[`\"'*_$\\(]*\Z",
+    r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so"
+    r"|(?:the|my|final)[ \t](?:answer|result|response))[ \t,:*_]*+"
+    r"|[=\u2192][ \t]*+|[.!?;][\"')*_]*+[ \t]++|\A[^\w\n]++)[`\"'*_$\\(]*+\Z",
     re.IGNORECASE,
+)
+_LEADS_IN_SURELY = re.compile(
+    r"\b(?:answer|result|solution)\b[^.\n]{0,30}?(?:\b(?:is|are)\b|[:=])[ \t`\"'*_$]*+\Z", re.IGNORECASE
 )
 _BEHIND_LAST = re.compile(r"\A(?:[\s.!*_`\"'}\])$\\]*+\Z|\s*+</\w{1,20}>\s*+\Z)")
 _LEAD_CHARACTERS = 60
@@ -69,9 +74,14 @@ class Argument:
     certain: bool = True
 
 
+def first_call(text: str) -> re.Match[str] | None:
+    """The first answer at the start of a line."""
+    return FINAL.search(text) if NAME in text else None  # the pattern takes long for millions of lines
+
+
 def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[TextAnswer | None, bool]:
     """The first answer in the prose of a reply, and whether the end of an unfinished reply cut it."""
-    found = FINAL.search(prose)
+    found = first_call(prose)
     if found is None:
         return _answer_in_sentence(prose, compiler), False
     rest = prose[found.end() :]
@@ -90,16 +100,17 @@ def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[Text
 
 
 def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
-    """The answer at the end of the last sentence, such as "So the answer is FINAL(42)"."""
-    found = None
-    for call in CALL.finditer(prose):
+    """The answer at the end of the last sentence ("So it is FINAL(42)"), or behind "the answer is"."""
+    found, is_sure = None, False
+    for call in CALL.finditer(prose) if NAME in prose else ():
         lead = prose[max(0, call.start() - _LEAD_CHARACTERS) : call.start()].rpartition("\n")[2]
-        found = call if _LEADS_IN.search(lead) else found
+        if _LEADS_IN.search(lead):
+            found, is_sure = call, _LEADS_IN_SURELY.search(lead) is not None
     if found is None:
         return None
     rest = prose[found.end() :]
     argument = read_argument(rest, compiler)
-    if not argument.closed or not _BEHIND_LAST.match(rest[argument.end + 1 :]):
+    if not argument.closed or not (is_sure or _BEHIND_LAST.match(rest[argument.end + 1 :])):
         return None
     answer = _answer(found["call"], argument.text, compiler)
     # A single word may stand for the answer in a sentence about how to give it.

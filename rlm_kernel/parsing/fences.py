@@ -14,7 +14,9 @@ from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.programs import is_program
 from rlm_kernel.parsing.thinking import kind, stands_alone, tags
 
-RUN_LANGUAGES = frozenset({"repl", "python", "python3", "py", "py3", "ipython", "ipython3", "pycon", "tool_code"})
+RUN_LANGUAGES = frozenset(
+    {"repl", "python", "python3", "py", "py3", "python-repl", "ipython", "ipython3", "pycon", "jupyter", "tool_code"}
+)
 """Of the blocks that are run."""
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
@@ -29,6 +31,13 @@ WIDE_OPENING = re.compile(
     rf"^(?P<lead>(?:[^`~\n]|`(?!``)|~(?!~~))*+)(?P<fence>`{{3,}}+|~{{3,}}+){_LANGUAGE}(?P<info>[^`\n]*+)$", re.MULTILINE
 )
 """A line that opens a block: at any depth, in a list or a quotation, behind words."""
+
+_ANY_RUN_LANGUAGE = "|".join(sorted(RUN_LANGUAGES, reverse=True))
+_RUN_OPENING = re.compile(
+    r"^(?P<lead>(?:[^`~\n]|`(?!``)|~(?!~~))*+)(?:`{3,}+|~{3,}+)[ \t]*+"
+    rf"\{{?\.?(?:{_ANY_RUN_LANGUAGE})(?![\w+-])[^`\n]*+$",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 ONE_LINER = re.compile(
     rf"^(?P<lead>{_WORDS}*+)(?P<fence>`{{3,}}+)(?P<inside>[^`\n]++)(?P=fence)(?P<behind>[^`\n]*+)$", re.MULTILINE
@@ -53,6 +62,9 @@ _QUOTATION = re.compile(r"^[ \t]*+>[ ]?", re.MULTILINE)
 _INDENT = re.compile(r"[ \t]*")
 _INVISIBLE = re.compile(r"[\ufeff\u200b-\u200d\u2060]")
 _MAX_CLOSINGS = 50
+_MAX_TAGGED = 50_000
+"""Characters between `<code>` and `</code>`."""
+
 _MAX_LENGTH = 8
 """Of a fence: longer ones count as ones of this length where the next closing line is looked for."""
 
@@ -116,9 +128,9 @@ def only_block(text: str) -> str | None:
 
 
 def opened_language(text: str, start: int, end: int) -> str:
-    """The language of the line `text[start:end]` if it opens a fenced block; otherwise empty."""
+    """The language of the line `text[start:end]` if it is an opening fence without words; otherwise empty."""
     opening = WIDE_OPENING.match(text, start, end)
-    return opening["language"] if opening is not None else ""
+    return "" if opening is None or opening["lead"].strip(" \t>") else opening["language"]
 
 
 def role_of(language: str) -> Role:
@@ -134,7 +146,8 @@ class Fences:
         self._text = text
         self._compiler = compiler
         self._next: dict[tuple[str, int], re.Match[str] | None] = {}
-        self._next_opening: tuple[int, re.Match[str] | None] = (0, None)
+        self._next_opening: tuple[bool, re.Match[str] | None] = (False, None)
+        self._next_tag: tuple[bool, re.Match[str] | None] = (False, None)
 
     def block(self, opening: re.Match[str]) -> Block | None:
         """The block that a line opens; None: it is of no code to run, and nothing closes it."""
@@ -146,6 +159,9 @@ class Fences:
         if closing is None or (before is not None and before.start() < closing.start()):
             return None
         code = _clean(text[opening.end() + 1 : closing.start() - 1], opening["lead"])
+        first, _, rest = code.partition("\n")
+        if role == "plain" and role_of(first.strip()) == "run":  # its language is in a line of its own
+            role, code = "run", rest
         return Block(opening.start("fence"), closing.end(), role, code)
 
     def one_liner(self, line: re.Match[str]) -> Block | None:
@@ -159,8 +175,10 @@ class Fences:
 
     def tagged(self, opening: re.Match[str]) -> Block | None:
         """The block between `<code>` and `</code>`; None: it is not closed, or holds fences."""
-        closing = _CODE_TAG_CLOSING.search(self._text, opening.end())
+        closing = self._closing_of_tag(opening.end())
         if closing is None or closing["tag"].lower() != opening["tag"].lower():
+            return None
+        if closing.start() - opening.end() > _MAX_TAGGED:
             return None
         code = self._text[opening.end() : closing.start()].strip("\r\n")
         if "```" in code:
@@ -256,19 +274,32 @@ class Fences:
             self._next[key] = next((one for one in lines if one["fence"].startswith(fence[:_MAX_LENGTH])), None)
         return self._next[key]
 
+    def _closing_of_tag(self, at: int) -> re.Match[str] | None:
+        """The first `</code>` after a place. Each character of the reply is read once."""
+        asked, known = self._next_tag
+        if not asked or (known is not None and known.start() < at):
+            known = _CODE_TAG_CLOSING.search(self._text, at)
+            self._next_tag = (True, known)
+        return known
+
     def _run_opening(self, at: int) -> re.Match[str] | None:
         """The first line after a place that opens a block to run."""
         asked, known = self._next_opening
         if not asked or (known is not None and known.start() < at):
-            lines = WIDE_OPENING.finditer(self._text, at)
-            known = next((one for one in lines if role_of(one["language"]) == "run" and is_opening(one)), None)
-            self._next_opening = (1, known)
+            known = next(filter(is_opening, _RUN_OPENING.finditer(self._text, at)), None)
+            self._next_opening = (True, known)
         return known
 
 
-def is_opening(line: re.Match[str]) -> bool:
-    """Whether a line with a fence opens a block: not within an answer, and not in a sentence about fences."""
-    return "FINAL" not in line["lead"] and not line["lead"].rstrip().endswith(("'", '"', "#"))
+def is_opening(line: re.Match[str], at: int = 0) -> bool:
+    """Whether a line with a fence opens a block: not within an answer, and not in a sentence about fences.
+
+    Args:
+        line: the line.
+        at: where it begins to count, behind reasoning.
+    """
+    lead = line["lead"][max(0, at - line.start()) :].rstrip()
+    return not lead.endswith(("'", '"', "#")) and "FINAL(" not in lead and "FINAL_VAR(" not in lead
 
 
 def _closes(line: re.Match[str], opening: re.Match[str]) -> bool:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from rlm_kernel.parsing.answers import FINAL, read_argument
+from rlm_kernel.parsing.answers import FINAL, NAME, read_argument
 from rlm_kernel.parsing.compiler import Compiler
 from rlm_kernel.parsing.fences import CODE_TAG, ONE_LINER, WIDE_OPENING, Block, Fences, is_opening
-from rlm_kernel.parsing.thinking import bare_channel, begins_line, is_mention, kind, stands_alone, tags
+from rlm_kernel.parsing.thinking import bare_channel, is_mention, kind, may_be_unclosed, stands_alone, tags
 
 _MAX_MARKS = 5_000
 """Fences and tags of a reply that are read; what comes after them is prose."""
@@ -62,19 +62,19 @@ class _Marks:
 
 
 class _Scanner:
-    def __init__(self, text: str, compiler: Compiler) -> None:
+    def __init__(self, text: str, compiler: Compiler, *, widely: bool) -> None:
         self._text = text
         self._compiler = compiler
         self._scanned = Scanned(text)
         self._fences = Fences(text, compiler)
-        self._ends = _Marks((tag for tag in tags(text) if kind(tag) in ("close", "end")), _start)
+        self._ends = _Marks((tag for tag in tags(text, widely=widely) if kind(tag) in ("close", "end")), _start)
         self._answer = self._answer_ends = self._answers = 0
         self._marks: list[tuple[_Marks, Callable[[Found], int], Callable[[Found], int]]] = [
             (_Marks(WIDE_OPENING.finditer(text), _fence), _fence, self._take_fence),
             (_Marks(ONE_LINER.finditer(text), _fence), _fence, self._take_one_liner),
-            (_Marks(tags(text), _start), _start, self._take_tag),
-            (_Marks(CODE_TAG.finditer(text), _start), _start, self._take_code_tag),
-            (_Marks(FINAL.finditer(text), _call), _call, self._take_answer),
+            (_Marks(tags(text, widely=widely), _start), _start, self._take_tag),
+            (_Marks(CODE_TAG.finditer(text) if "<" in text else iter(()), _start), _start, self._take_code_tag),
+            (_Marks(FINAL.finditer(text) if NAME in text else iter(()), _call), _call, self._take_answer),
         ]
 
     def scan(self) -> Scanned:
@@ -96,7 +96,7 @@ class _Scanner:
     # Each takes a mark, and says where the reply goes on.
 
     def _take_fence(self, line: Found) -> int:
-        if not is_opening(line):
+        if not is_opening(line, self._thought_end):
             return line.end()
         block = self._fences.block(line)
         if block is None:
@@ -107,7 +107,7 @@ class _Scanner:
         return block.end
 
     def _take_one_liner(self, line: Found) -> int:
-        block = self._fences.one_liner(line) if is_opening(line) else None
+        block = self._fences.one_liner(line) if is_opening(line, self._thought_end) else None
         if block is None:
             return line.end("fence")
         self._scanned.blocks.append(block)
@@ -140,7 +140,7 @@ class _Scanner:
         if what not in ("open", "channel") or within:
             return tag.end()
         end = self._end_of(tag, what)
-        if end is None and not (what == "channel" or begins_line(self._text, tag) or self._follows_thought(tag)):
+        if end is None and not (what == "channel" or may_be_unclosed(self._text, tag) or self._follows_thought(tag)):
             self._scanned.open_tag = True
             return tag.end()
         after = len(self._text) if end is None else end.end()
@@ -161,14 +161,18 @@ class _Scanner:
             end = self._ends.first(end.end())
         return end
 
+    @property
+    def _thought_end(self) -> int:
+        return self._scanned.thoughts[-1][1] if self._scanned.thoughts else 0
+
     def _follows_thought(self, tag: Found) -> bool:
         thoughts = self._scanned.thoughts
         return bool(thoughts) and not self._text[thoughts[-1][1] : tag.start()].strip()
 
 
-def scan(text: str, compiler: Compiler) -> Scanned:
-    """The parts of a reply."""
-    return _Scanner(text, compiler).scan()
+def scan(text: str, compiler: Compiler, *, widely: bool = True) -> Scanned:
+    """The parts of a reply. `widely`: see `tags`."""
+    return _Scanner(text, compiler, widely=widely).scan()
 
 
 def _start(mark: Found) -> int:

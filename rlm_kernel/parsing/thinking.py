@@ -18,8 +18,12 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _FENCE = "```"
-_QUOTES = ("'", '"', "`")
+_QUOTES = ("'", '"', "`", "(", "\u201c", "\u2018", "\u00ab")
+_CLOSING_QUOTES = ("'", '"', "`", "\u201d", "\u2019", "\u00bb")
+_OF_MODELS = re.compile("think|thought|reasoning", re.IGNORECASE)
+_UNCLOSED_IN_BRACKETS = "[THINK]"
 _ENDS = ("end", "/")
+_BRACKETS = "<[\u25c1"
 _BARE_HARMONY = re.compile(r"\A\s*+analysis(?=[A-Z])")
 _BARE_FINAL = "assistantfinal"
 _LAST_TOKEN = re.compile(
@@ -34,9 +38,17 @@ _MAX_LAST = 200
 _MAX_LAST_TOKENS = 10
 
 
-def tags(text: str) -> Iterator[re.Match[str]]:
-    """The tags of reasoning that are not quoted: a quoted one is mentioned, or searched for by code."""
-    return (tag for tag in _TAG.finditer(text) if not _is_quoted(text, tag))
+def tags(text: str, *, widely: bool = True) -> Iterator[re.Match[str]]:
+    """The tags of reasoning that are not quoted: a quoted one is mentioned, or searched for by code.
+
+    Args:
+        text: the reply.
+        widely: whether names count that users ask for, too, such as `<analysis>`.
+    """
+    if not any(bracket in text for bracket in _BRACKETS):
+        return iter(())
+    found = (tag for tag in _TAG.finditer(text) if not _is_quoted(text, tag))
+    return (tag for tag in found if widely or tag["name"] is None or _OF_MODELS.search(tag["name"]))
 
 
 def kind(tag: re.Match[str]) -> Kind:
@@ -49,6 +61,11 @@ def kind(tag: re.Match[str]) -> Kind:
         return "end"
     channel = tag["channel"].lower()
     return "close" if channel == "final" else "" if channel == "commentary" else "channel"
+
+
+def may_be_unclosed(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag opens reasoning that nothing closes: `[Analysis]` is the title of a section."""
+    return begins_line(text, tag) and (tag[0][0] != "[" or tag[0] == _UNCLOSED_IN_BRACKETS)
 
 
 def stands_alone(text: str, tag: re.Match[str]) -> bool:
@@ -90,4 +107,4 @@ def bare_channel(text: str) -> int:
 
 def _is_quoted(text: str, tag: re.Match[str]) -> bool:
     before, behind = text[max(0, tag.start() - 3) : tag.start()], text[tag.end() : tag.end() + 3]
-    return (before.endswith(_QUOTES) and before != _FENCE) or (behind.startswith(_QUOTES) and behind != _FENCE)
+    return (before.endswith(_QUOTES) and before != _FENCE) or (behind.startswith(_CLOSING_QUOTES) and behind != _FENCE)

@@ -84,7 +84,8 @@ def plain_text(text):
 @given(made_of([*texts.FENCES, *texts.FINALS, *texts.TAGS, "```repl\n", "```\n", "FINAL("]) | ANY_TEXT, st.booleans())
 def reply(text, finished):
     parsed = parse(text, finished=finished)
-    assert all(block.strip() and block in text for block in parsed.blocks)
+    assert all(line.strip(" \t\r>") in text for block in parsed.blocks for line in block.split("\n"))
+    assert all(block.strip() for block in parsed.blocks)
     assert parsed.answer is None or isinstance(parsed.answer.text, str)
     assert not (parsed.cut and finished)
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from rlm_kernel import parsing, text
 from rlm_kernel.cli import demo_questions, diff, exit_codes
 from rlm_kernel.clients import provider_errors
-from rlm_kernel.errors import LMError
+from rlm_kernel.engine.spoken_answer import parse_spoken
+from rlm_kernel.errors import AnswerCutError, LMError
 from rlm_kernel.kernel.outputs import OutputCollector
 from rlm_kernel.prompts import PROFILES, cell_output, context_preview, few_shot, profile, question_matches
 from rlm_kernel.schema import answer_schema
@@ -30,9 +31,28 @@ TERMINAL = (
         " "
     )
 )
-FENCES = ["`", "```", "```python\n", "```\n", "~~~", "~", "'''", '"""', "\n", " ", "x", "{", ".", "\\", "#", "(", "é"]
-TAGS = ["<think>", "</think>", "<thinking>", "</thinking>", "<reasoning>", "<", "/", '"', "`", "\n", " ", "t", "think"]
-FINALS = ["FINAL(", "FINAL_VAR(", "(", ")", "'", '"', "\\", "\n", " ", ">", "*", "x", "'''", "'a' "]
+FENCES = [
+    *["`", "```", "```python\n", "```\n", "~~~", "~", "'''", '"""', "\n", " ", "x", "{", ".", "\\", "#", "(", "é"],
+    *["```python print(", "> ", "    ", "\t", "\ufeff", "<|im_end|>", "<code>", "</code>", "<python>", "</python>"],
+]
+TAGS = [
+    *["<think>", "</think>", "<thinking>", "</thinking>", "<reasoning>", "<", "/", '"', "`", "\n", " ", "t", "think"],
+    *[
+        "[THINK]",
+        "[/THINK]",
+        "[",
+        "<|",
+        "|>",
+        "<|channel|>analysis<|message|>",
+        "<|channel|>final<|message|>",
+        "<|end|>",
+    ],
+    *["FINAL(", ")", "```repl\n", "```\n", "think" * 9],
+]
+FINALS = [
+    *["FINAL(", "FINAL_VAR(", "(", ")", "'", '"', "\\", "\n", " ", ">", "*", "x", "'''", "'a' ", "1) ", "2) ", " a) "],
+    *[":)", ":(", "[0, 1)", "(0, 1]", "[", ",", "f'", "{x}", "str(x)", "\\boxed{", "Answer: ", "is FINAL(", "`"],
+]
 NOISE = [
     *"0 x a / . : % | [ ] ( ) - _ s \n \t é".split(" "),
     *[
@@ -153,10 +173,18 @@ def diffed(text):
     return "\n".join(normaliser.unified(text, other))
 
 
+def spoken(text):
+    with suppress(AnswerCutError):
+        parse_spoken(text, finished=False)
+
+
 FUNCTIONS = {
     "plain": (text.plain, TERMINAL),
     "parse": (parsing.parse, [*FENCES, *FINALS]),
     "parse: thinking": (parsing.parse, TAGS),
+    "parse: cut": (lambda text: parsing.parse(text, finished=False), [*FENCES, *FINALS, *TAGS]),
+    "without thinking": (parsing.without_thinking, [*TAGS, *FENCES]),
+    "parse: spoken": (spoken, [*FINALS, *TAGS, "a b"]),
     "split into cells": (cells, FENCES),
     "normalise": (normaliser.normalise_text, NOISE),
     "difference": (diffed, ["a\n", "b\n", "x", "\n", " ", "c\n\n"]),

@@ -54,13 +54,24 @@ def test_the_words_that_are_passed_on_are_the_answer_of_the_table(row):
         assert not reader.begun
 
 
-@pytest.mark.parametrize("row", reply_table.THINKING, ids=lambda row: row.says)
+ASKED_FOR = ("reflection", "scratchpad")
+"""Tags that a user may have asked for."""
+
+PLAIN = [row for row in reply_table.THINKING if not row.reply.lstrip("<").startswith(ASKED_FOR)]
+
+
+@pytest.mark.parametrize("row", PLAIN, ids=lambda row: row.says)
 def test_a_plain_answer_holds_no_thinking(row):
     words = without_thinking(row.reply)
     assert "FINAL(no)" not in words
     assert all(code in words for code in row.runs)
     if row.answer is not None:
         assert words.rstrip().endswith((f"FINAL({row.answer})", "<|return|>"))
+
+
+def test_a_plain_answer_keeps_the_tags_that_were_asked_for():
+    answer = "<analysis>\nlong\n</analysis>\n<score>5</score>"
+    assert without_thinking(answer) == answer
 
 
 def test_the_page_of_the_documentation_holds_the_table():
