@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.installation import install_command
 from rlm_kernel.text import clip_end, plain
+from rlm_kernel.types import StoredTrajectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +79,25 @@ class RLMEnforcementError(ConfigError):
     """An agent was asked for something that would not come out of a run of the engine. The message says what to do."""
 
 
-class LimitError(RLMError):
+class _Recorded:
+    """An error that carries the record of its run."""
+
+    usage: UsageSummary | None = None
+    _trajectory: dict[str, Any] | StoredTrajectory | None = None
+
+    @property
+    def trajectory(self) -> dict[str, Any] | None:
+        """The record of the run until the error. That of a long run is read from its log when it is used."""
+        if isinstance(self._trajectory, StoredTrajectory):
+            self._trajectory = self._trajectory.load()
+        return self._trajectory
+
+    @trajectory.setter
+    def trajectory(self, record: dict[str, Any] | StoredTrajectory | None) -> None:
+        self._trajectory = record
+
+
+class LimitError(_Recorded, RLMError):
     """A limit of the run was reached. The engine sets the attributes.
 
     Attributes:
@@ -86,9 +105,6 @@ class LimitError(RLMError):
         usage: the `UsageSummary` of the run until then, or None.
         trajectory: the record of the run until then, or None without a logger.
     """
-
-    usage: UsageSummary | None = None
-    trajectory: dict[str, Any] | None = None
 
 
 class BudgetExceededError(LimitError):
@@ -220,7 +236,7 @@ class AnswerCutError(LimitError):
         self.partial_answer = partial_answer
 
 
-class CancellationError(RLMError):
+class CancellationError(_Recorded, RLMError):
     """Ctrl-C during a synchronous call.
 
     Attributes:
@@ -228,9 +244,6 @@ class CancellationError(RLMError):
         usage: the `UsageSummary` of the run until then, or None.
         trajectory: the record of the run until then, or None without a logger.
     """
-
-    usage: UsageSummary | None = None
-    trajectory: dict[str, Any] | None = None
 
     def __init__(self, partial_answer: str | None = None, message: str | None = None) -> None:
         super().__init__(message or "The completion was stopped by Ctrl-C.")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 NAME = "rlm-kernel"
 
@@ -16,12 +14,16 @@ def install_command(extra: str) -> str:
     Args:
         extra: its name in `pyproject.toml`.
     """
+    import shlex
+
     checkout, editable = _checkout()
     return f"pip install {'-e ' if editable else ''}{shlex.quote(f'{checkout or NAME}[{extra}]')}"
 
 
 def update_command() -> str:
     """The shell command that installs a newer version."""
+    import shlex
+
     checkout, editable = _checkout()
     if not checkout:
         return f"pip install -U {NAME}"
@@ -40,4 +42,4 @@ def _checkout() -> tuple[str, bool]:
     origin = json.loads(text or "{}")
     if "dir_info" not in origin:
         return "", False
-    return url2pathname(urlsplit(origin["url"]).path), bool(origin["dir_info"].get("editable"))
+    return unquote(urlsplit(origin["url"]).path), bool(origin["dir_info"].get("editable"))

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from functools import reduce
-from typing import Any, Literal, NamedTuple, NotRequired, Self, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, Self, TypedDict, TypeVar
+
+T = TypeVar("T")
 
 MAX_IMAGE_BYTES = 20_000_000
 """Limit of one image. The guest refuses larger ones with a hint; the host refuses them, too."""
@@ -360,10 +363,78 @@ class UsageSummary:
         return cls({name: ModelUsageSummary.from_dict(model) for name, model in models.items()})
 
 
+class StoredTrajectory:
+    """A trajectory that is in the log of its run. A `ReadOnUse` attribute holds it until somebody reads that.
+
+    Args:
+        read: returns the trajectory; called once, also if several threads want it at the same time.
+    """
+
+    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._known: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return "<in the log>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (self.load(),)
+
+    def load(self) -> dict[str, Any]:
+        """The trajectory.
+
+        Raises:
+            RecordingError: the log is gone or was altered.
+        """
+        with self._lock:
+            if self._known is None:
+                self._known = self._read()
+            return self._known
+
+
+class ReadOnUse:
+    """An attribute that may be given a `StoredTrajectory`: the first access replaces it by the trajectory, a dict.
+
+    Args:
+        slot: where the value is kept: the descriptor of a slot.
+    """
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        value = self._slot.__get__(instance, owner)
+        if isinstance(value, StoredTrajectory):
+            value = value.load()
+            self._slot.__set__(instance, value)
+        return value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self._slot.__set__(instance, value)
+
+    def held(self, instance: Any) -> Any:
+        """The value as it is, without reading a log."""
+        return self._slot.__get__(instance)
+
+
 _OPTIONAL = frozenset({"metadata", "error"})
 
 
-@dataclass(frozen=True, slots=True)
+def _reading_on_use(name: str) -> Callable[[type[T]], type[T]]:
+    """A decorator that puts a `ReadOnUse` in the place of a slot of a class."""
+
+    def wrapped(kind: type[T]) -> type[T]:
+        setattr(kind, name, ReadOnUse(vars(kind)[name]))
+        return kind
+
+    return wrapped
+
+
+@_reading_on_use("metadata")
+@dataclass(frozen=True, slots=True, repr=False)
 class RLMChatCompletion:
     """The result of `RLM.completion()`.
 
@@ -380,7 +451,7 @@ class RLMChatCompletion:
     """
 
     root_model: str
-    prompt: Prompt = field(repr=False)
+    prompt: Prompt
     response: str
     usage_summary: UsageSummary
     execution_time: float
@@ -388,10 +459,15 @@ class RLMChatCompletion:
     error: str | None = None
     parsed: Any = None
 
+    def __repr__(self) -> str:
+        """All fields but the input. A log is not read for it."""
+        shown = (f"{name}={value!r}" for name, value in held_fields(self).items() if name != "prompt")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def to_dict(self) -> dict[str, Any]:
         """The completion as plain data; metadata, error and `parsed` only if there are some, `parsed` as JSON."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "parsed"}
-        known = {name: value for name, value in fields.items() if value is not None or name not in _OPTIONAL}
+        given = {name: getattr(self, name) for name in RLMChatCompletion.__slots__ if name != "parsed"}
+        known = {name: value for name, value in given.items() if value is not None or name not in _OPTIONAL}
         known["usage_summary"] = self.usage_summary.to_dict()
         known |= {} if self.error is None else {"error": str(self.error)}
         return known if self.parsed is None else {**known, "parsed": json.loads(self.response)}
@@ -402,6 +478,12 @@ class RLMChatCompletion:
         known: dict[str, Any] = {name: fields.get(name) for name in RLMChatCompletion.__slots__}
         known["usage_summary"] = UsageSummary.from_dict(fields.get("usage_summary") or {})
         return cls(**known)
+
+
+def held_fields(completion: RLMChatCompletion) -> dict[str, Any]:
+    """All fields by name. A log is not read: `metadata` may be a `StoredTrajectory`."""
+    metadata, names = vars(RLMChatCompletion)["metadata"], type(completion).__dataclass_fields__
+    return {name: metadata.held(completion) if name == "metadata" else getattr(completion, name) for name in names}
 
 
 Output = dict[str, Any]

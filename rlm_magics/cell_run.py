@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._async import Job
@@ -13,7 +12,7 @@ from rlm_kernel.errors import CancellationError, LimitError
 from rlm_kernel.html.markup import Element, h
 from rlm_kernel.trajectory.events import OnEvent, RunFinished
 from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
-from rlm_kernel.types import Input, Prompt, RLMChatCompletion
+from rlm_kernel.types import Input, Prompt, RLMChatCompletion, held_fields
 from rlm_magics.live_view import View
 from rlm_magics.result import RLMResult, address
 
@@ -37,6 +36,10 @@ class WatchedLogger(RLMLogger):
         log = super().start(*arguments, **more)
         log.readers += self.readers
         return log
+
+    def record(self) -> Any:
+        """The latest run, for the `metadata` of a result. That of a long run is a `StoredTrajectory`."""
+        return None if self._latest is None else self._latest.record()
 
 
 def completion_of(rlm: RLM, prompt: Input, question: str | None, schema: Any) -> Work:
@@ -114,8 +117,7 @@ def _stop_text(view: View) -> str:
 
 
 def _result_of(done: RLMChatCompletion, logger: WatchedLogger) -> RLMResult:
-    known = {field.name: getattr(done, field.name) for field in fields(RLMChatCompletion)}
-    return RLMResult(**known, trajectory=logger.log_file_path, notebook=logger.notebook_path)
+    return RLMResult(**held_fields(done), trajectory=logger.log_file_path, notebook=logger.notebook_path)
 
 
 def _result_of_error(error: BaseException, prompt: Prompt, view: View, logger: WatchedLogger) -> RLMResult:
@@ -126,7 +128,7 @@ def _result_of_error(error: BaseException, prompt: Prompt, view: View, logger: W
         response=partial or view.progress.draft or "",
         usage_summary=view.progress.usage,
         execution_time=view.progress.seconds,
-        metadata=logger.get_trajectory(),
+        metadata=logger.record(),
         trajectory=logger.log_file_path,
         notebook=logger.notebook_path,
         error=error,

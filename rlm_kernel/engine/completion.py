@@ -102,9 +102,9 @@ class Run(Job[RLMChatCompletion]):
                 raise
             raise self._exit from None
 
-    def _record(self) -> dict[str, Any] | None:
-        """The run so far, when it is logged."""
-        return None if self._log is None else self._log.metadata()
+    def _record(self) -> Any:
+        """The run so far, when it is logged: a dict, or a `StoredTrajectory`, which the outcome reads on use."""
+        return None if self._log is None else self._log.record()
 
     def _tell(self, event: Event) -> None:
         """Pass an event to every reader, then report failures: a log that has reached its limit, for example."""

@@ -76,7 +76,7 @@ class Engine:
         parent: Engine | None = None,
         repl: Repl | None = None,
         recorded: RecordedRun | None = None,
-        record: Callable[[], dict[str, Any] | None] = lambda: None,
+        record: Callable[[], Any] = lambda: None,
         schema: Schema | None = None,
         message: ChatMessage | None = None,
     ) -> None:

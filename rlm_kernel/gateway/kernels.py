@@ -25,8 +25,7 @@ MAX_KERNELS = 8
 MIN_MEMORY_MB = 128
 """A kernel needs this much to start."""
 UNAVAILABLE = (
-    "exec.run is not available on the host of the gateway: no container engine answered (start Docker there, and "
-    "install rlm-kernel[docker,mcp]), and "
+    "exec.run is not available on the host of the gateway: no container engine answered (start Docker there), and "
 )
 NO_MEMORY_LIMIT = "bubblewrap cannot limit the memory of all processes together: it needs control groups"
 SHOWN = "bubblewrap shows the folder of the repository: move it out of /usr, /opt and the folders of Python"

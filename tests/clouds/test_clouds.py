@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.installation import install_command
 from rlm_kernel.provisioners.kernelspecs import environment
 
 TIMEOUT = {"prime": {"timeout_minutes": 10}, "daytona": {"timeout": 600}}
@@ -202,7 +204,7 @@ async def test_a_start_that_is_cancelled_leaves_no_sandbox(open_session, cloud):
 @pytest.mark.anywhere
 async def test_a_missing_client_names_the_extra(open_session, place, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=rf"environment='{place}'.*pip install 'rlm-kernel\[{place}\]'"):
+    with pytest.raises(ConfigError, match=f"environment='{place}'.*{re.escape(install_command(place))}"):
         await open_session()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import socket
 import sys
@@ -15,6 +16,7 @@ from second_engine import SecondEngine
 from selection import mostly_full
 
 from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.installation import install_command
 from rlm_kernel.provisioners.docker import daemon as provisioner
 from rlm_kernel.provisioners.docker.images import kernel_image
 from rlm_kernel.provisioners.kernelspecs import environment
@@ -84,7 +86,7 @@ async def test_an_engine_that_is_not_for_us_says_who_may_use_it(docker_session, 
 def test_a_missing_client_names_the_package(monkeypatch):
     monkeypatch.delitem(sys.modules, "docker", raising=False)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
-    with pytest.raises(ConfigError, match=r"pip install 'rlm-kernel\[docker\]'"):
+    with pytest.raises(ConfigError, match=re.escape(install_command("docker"))):
         environment("docker", None)
 
 

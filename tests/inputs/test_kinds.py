@@ -14,6 +14,7 @@ from rlm_kernel import inputs
 from rlm_kernel.documents import formats, tables
 from rlm_kernel.documents.kinds import HEAD_BYTES, kind_of
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.installation import install_command
 
 PAGE = Path(__file__).parents[2] / "docs" / "inputs.md"
 
@@ -118,7 +119,7 @@ def test_without_the_extra_the_error_names_the_command(folder, monkeypatch, tmp_
         "util.find_spec = lambda name: None if name in ('pypdfium2', 'markitdown') else find(name)\n"
     )
     monkeypatch.setattr("rlm_kernel.documents.reader._ROOT", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"pip install 'rlm-kernel\[files\]'"):
+    with pytest.raises(ConfigError, match=re.escape(install_command("files"))):
         inputs.load(folder / "report.pdf")
     assert NAME in inputs.load(folder / "page.html")
 

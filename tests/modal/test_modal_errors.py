@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import traceback
 
@@ -10,6 +11,7 @@ import modal
 import pytest
 
 from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.installation import install_command
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def other_client(modal_emulator, monkeypatch):
 
 async def test_a_missing_client_names_the_extra(modal_session, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'rlm-kernel\[modal\]'"):
+    with pytest.raises(ConfigError, match=re.escape(install_command("modal"))):
         await modal_session()
 
 

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import json
 import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import nbformat
 import pytest
+from pydantic import TypeAdapter
 from recorded_runs import notebook_beside
 from trajectory.long_run import CALLS, TURNS, started, turn
 from trajectory.runs import run
 
-from rlm import RecordingError
+from rlm import RecordingError, RLMChatCompletion, TokenLimitExceededError, UsageSummary
 from rlm.logger import RLMLogger
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.log import logger as logger_module
 from rlm_kernel.trajectory.log import reference_format
 from rlm_kernel.trajectory.log.reader import events_of_log, read_log
+from rlm_kernel.trajectory.log.redaction import Redactor
 from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 from rlm_kernel.trajectory.notebook.build import identity_of_log, notebook_of, runs
 from rlm_kernel.trajectory.tree import Trajectory
-from rlm_kernel.types import CellResult
+from rlm_kernel.types import CellResult, StoredTrajectory, held_fields
+from rlm_magics.result import RLMResult
 
 
 @pytest.fixture(scope="module")
@@ -66,41 +71,73 @@ def test_the_record_from_the_log_is_the_one_from_memory(recorded):
     assert reference_format.trajectory(read_log(path).trajectory, about) == completion.metadata
 
 
-def test_the_record_of_a_long_run_is_a_dict(tmp_path, nothing_remembered):
+def test_the_record_of_a_long_run_is_a_plain_dict_when_it_is_used(tmp_path, nothing_remembered):
     completion, path = run(tmp_path)
-    metadata, whole = completion.metadata, read_log(path).trajectory
-    assert json.loads(json.dumps(completion.to_dict()))["metadata"]["iterations"] == metadata["iterations"]
-    assert len(metadata["iterations"]) == len(whole.turns)
-    assert set(metadata) == {"run_metadata", "iterations"}
-    for same in (dict(metadata), {**metadata}, copy.deepcopy(metadata), pickle.loads(pickle.dumps(metadata))):
-        assert same == metadata
+    assert is_unread(completion)
+    assert type(completion.metadata) is dict
+    assert not is_unread(completion)
+    assert set(completion.metadata) == {"run_metadata", "iterations"}
+    assert len(completion.metadata["iterations"]) == len(read_log(path).trajectory.turns)
+    completion.metadata["mine"] = 1
+    assert completion.metadata["mine"] == 1
 
 
-@pytest.mark.parametrize("write", [json.dumps, dict, pickle.dumps, copy.deepcopy, repr, lambda record: {**record}])
-def test_the_record_of_a_long_run_is_read_whatever_comes_first(tmp_path, write):
-    def read():
-        return {"run_metadata": 1, "iterations": [2]}
-
-    plain, stored = read(), logger_module.StoredRecord(read, run_metadata=1)
-    assert write(stored) == write(plain) or pickle.loads(write(stored)) == plain
+def is_unread(completion):
+    return isinstance(held_fields(completion)["metadata"], StoredTrajectory)
 
 
+def test_a_secret_in_the_answer_of_a_long_run_does_not_read_its_log():
+    clean = Redactor({"s3cret-key"}).data(dataclasses.replace(PLAIN, response="the s3cret-key"))
+    assert "s3cret" not in clean.response
+    long = RLMChatCompletion(**{**held_fields(stored(read=None)), "response": "the s3cret-key"})
+    assert repr(Redactor({"s3cret-key"}).data(long)) == repr(clean).replace(repr(STORED), "<in the log>")
+
+
+STORED = {"run_metadata": 1, "iterations": [2]}
+
+
+def stored(read=STORED.copy, kind=RLMChatCompletion, **more):
+    return kind("m", "input", "answer", UsageSummary(), 1.0, metadata=StoredTrajectory(read), **more)
+
+
+PLAIN = RLMChatCompletion("m", "input", "answer", UsageSummary(), 1.0, metadata=STORED)
+
+
+@pytest.mark.parametrize("kind", [RLMChatCompletion, RLMResult])
 @pytest.mark.parametrize(
-    "change",
+    "use",
     [
-        lambda record: record.update(iterations=3),
-        lambda record: record.__setitem__("iterations", 3),
-        lambda record: record.__ior__({"iterations": 3}),
-        lambda record: record.__delitem__("iterations"),
-        lambda record: record.clear(),
+        lambda completion: completion.to_dict(),
+        lambda completion: dataclasses.asdict(completion)["metadata"],
+        lambda completion: json.dumps(completion.metadata),
+        lambda completion: TypeAdapter(Any).dump_json(completion.metadata),  # does not call methods of a dict
+        lambda completion: pickle.loads(pickle.dumps(completion)).metadata,
+        lambda completion: copy.copy(completion).metadata,
+        lambda completion: copy.deepcopy(completion).metadata,
+        lambda completion: dataclasses.replace(completion, response="b").metadata,
     ],
 )
-def test_a_change_of_the_record_of_a_long_run_is_kept(change):
-    plain = {"run_metadata": 1, "iterations": [2]}
-    stored = logger_module.StoredRecord(plain.copy, run_metadata=1)
-    change(stored)
-    change(plain)
-    assert stored == plain
+def test_whatever_uses_the_record_of_a_long_run_gets_all_of_it(kind, use):
+    assert use(stored(kind=kind)) == use(PLAIN)
+
+
+def test_a_result_of_a_cell_has_the_fields_of_a_completion_as_plain_data():
+    assert stored(kind=RLMResult, notebook="x.ipynb").to_dict() == PLAIN.to_dict()
+
+
+def test_completions_are_compared_with_their_records():
+    assert stored() == stored() == PLAIN
+    assert stored(dict) != PLAIN
+
+
+def test_a_completion_is_shown_without_reading_its_log():
+    shown = repr(stored(read=None))
+    assert shown == (
+        "RLMChatCompletion(root_model='m', response='answer', usage_summary=UsageSummary(model_usage_summaries={}), "
+        "execution_time=1.0, metadata=<in the log>, error=None, parsed=None)"
+    )
+    assert "metadata={'run_metadata': 1, 'iterations': [2]}" in repr(PLAIN)
+    assert "notebook='x.ipynb'" in repr(stored(read=None, kind=RLMResult, notebook="x.ipynb"))
 
 
 def test_threads_that_use_a_record_at_once_read_its_log_once():
@@ -113,19 +150,28 @@ def test_threads_that_use_a_record_at_once_read_its_log_once():
 
     def use(_):
         begun.wait()
-        return len(stored["iterations"])
+        return len(completion.metadata["iterations"])
 
-    stored = logger_module.StoredRecord(read)
+    completion = stored(read)
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(use, range(4))) == [1] * 4
     assert len(reads) == 1
 
 
 def test_a_record_whose_log_is_gone_says_so(tmp_path, nothing_remembered):
-    completion, path = run(tmp_path)
-    (tmp_path / path).unlink()
-    with pytest.raises(RecordingError, match="no record"):
-        completion.metadata["iterations"]
+    completion, _ = run(tmp_path)
+    for file in tmp_path.glob("*.jsonl"):
+        file.unlink()
+    with pytest.raises(RecordingError, match="no log"):
+        _ = completion.metadata
+
+
+def test_the_record_that_an_error_carries_is_read_when_it_is_used():
+    error = TokenLimitExceededError(2, 1)
+    assert error.trajectory is None
+    error.trajectory = StoredTrajectory(STORED.copy)
+    assert pickle.loads(pickle.dumps(error)).trajectory == STORED
+    assert type(error.trajectory) is dict
 
 
 def test_a_notebook_that_grew_has_the_bytes_of_one_made_at_once(recorded, tmp_path):

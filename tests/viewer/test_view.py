@@ -21,6 +21,7 @@ from viewer.reference_logs import reference_log
 import rlm
 from rlm.logger import RLMLogger
 from rlm_kernel.cli import main
+from rlm_kernel.installation import install_command
 from rlm_kernel.viewer import component, fallback
 from rlm_kernel.viewer.fallback import folded_html
 from rlm_kernel.viewer.log_source import log_source
@@ -134,7 +135,7 @@ def test_what_cannot_be_viewed_is_said():
 def test_without_anywidget_the_extra_is_named(long_log, monkeypatch):
     monkeypatch.setitem(sys.modules, "anywidget", None)
     monkeypatch.delitem(sys.modules, "rlm_kernel.viewer.widget", raising=False)
-    with pytest.raises(rlm.ConfigError, match=r"pip install 'rlm-kernel\[widget\]'"):
+    with pytest.raises(rlm.ConfigError, match=re.escape(install_command("widget"))):
         rlm.view(long_log)
 
 

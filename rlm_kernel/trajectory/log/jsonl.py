@@ -18,7 +18,7 @@ from rlm_kernel import errors
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import prompt_store
-from rlm_kernel.types import ToolCall, Usage
+from rlm_kernel.types import RLMChatCompletion, ToolCall, Usage, held_fields
 
 SCHEMA = 1
 """The version of the lines, in `metadata`."""
@@ -72,7 +72,7 @@ def line_of(event: Event) -> dict[str, Any] | None:
             where = {"cell": event.cell, "query": event.query, "index": event.index}
             return None if inner is None else {"type": kind, "time": event.time, **where, "line": inner}
         case events.RunFinished():
-            outcome = event.completion.to_dict()
+            outcome = RLMChatCompletion(**{**held_fields(event.completion), "metadata": None}).to_dict()
             return {"type": kind, "time": event.time, **{key: outcome[key] for key in outcome.keys() - _NOT_REPEATED}}
         case events.RunFailed(error=error):
             partial = getattr(error, "partial_answer", None)

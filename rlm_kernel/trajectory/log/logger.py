@@ -21,9 +21,9 @@ from rlm_kernel.trajectory.log.file_names import NOTEBOOK, TURNS, file_beside
 from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
-from rlm_kernel.trajectory.log.stored_record import StoredRecord
 from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
+from rlm_kernel.types import StoredTrajectory
 
 if TYPE_CHECKING:
     from rlm_kernel.trajectory.log.iterations import RLMIteration, RLMMetadata
@@ -248,10 +248,19 @@ class RunLog:
             yield self._unreported.popleft()
 
     def metadata(self) -> dict[str, Any]:
-        """The run so far, as `completion.metadata` holds it. That of a long run reads its log when it is used."""
+        """The run so far, as `completion.metadata` gives it.
+
+        Raises:
+            RecordingError: the log of a long run is gone or was altered.
+        """
+        record = self.record()
+        return record.load() if isinstance(record, StoredTrajectory) else record
+
+    def record(self) -> dict[str, Any] | StoredTrajectory:
+        """The run so far. That of a long run stays in its log until it is used."""
         about = reference_format.named(self.redact.data({"root_model": self._run.model, **self.about}))
         if self._log is not None and self._log.size > MAX_REMEMBERED_BYTES:
-            return StoredRecord(partial(_read, self._log.path, about), run_metadata=about)
+            return StoredTrajectory(partial(_read, self._log.path, about))
         return reference_format.trajectory(self._run, about)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from rlm_kernel.errors import RLMError
 from rlm_kernel.trajectory.events import CellFinished, ChildEvent, Event, RunStarted, SubcallStarted, ToolCalled
-from rlm_kernel.types import Image, RLMChatCompletion
+from rlm_kernel.types import Image, RLMChatCompletion, held_fields
 
 HIDDEN = "[redacted]"
 MIN_SECRET_LENGTH = 8
@@ -203,7 +203,11 @@ class Redactor:
         kind: Any = type(value)
         held = {name: getattr(value, name) for name in _fields(kind)}
         changed = {name: new for name, old in held.items() if (new := self.data(old, room)) is not old}
-        return dataclasses.replace(value, **changed) if changed else value
+        if not changed:
+            return value
+        if isinstance(value, RLMChatCompletion):
+            return kind(**{**held_fields(value), **changed})  # `replace` would read its log
+        return dataclasses.replace(value, **changed)
 
 
 def _other(now: Collection[Any], before: Collection[Any]) -> bool:
