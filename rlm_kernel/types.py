@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from functools import reduce
-from typing import Any, Literal, NamedTuple, NotRequired, Self, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, Protocol, Self, TypedDict
 
 MAX_IMAGE_BYTES = 20_000_000
 """Limit of one image. The guest refuses larger ones with a hint; the host refuses them, too."""
@@ -76,6 +76,18 @@ class Foreign:
 
 Prompt = str | dict[str, Any] | list[Any] | bytes | Foreign
 """The input of `completion()`; it becomes the variable `context` in the kernel."""
+
+
+class Shaped(Protocol):
+    """A table or an array of pandas, polars, pyarrow or numpy."""
+
+    @property
+    def shape(self) -> Any:
+        """Rows and columns, or the dimensions."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
 
 Input = Prompt | TextFile
 """The input of a run inside the engine."""
