@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("question", help="the question; without --context it is also the input")
-    shared_options.add_context(parser, "the input: a file, a folder (a dict of path to text), or - for stdin")
+    shared_options.add_context(parser, "the input: a text file, a folder (a dict of path to text), or - for stdin")
     shared_options.add_model(parser, _BACKEND)
     add("--sub-backend", help="the provider for sub-calls (default: that of the root model)")
     add("--sub-model", help="the model for sub-calls (default: the root model)")
