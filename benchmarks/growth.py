@@ -29,6 +29,7 @@ from typing import Any
 from rlm import RLM
 from rlm.logger import RLMLogger
 from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.trajectory.log.file_names import NOTEBOOK, RECORD, TURNS, file_beside
 from rlm_kernel.types import Message, Reply, RLMChatCompletion, Usage
 from rlm_kernel.viewer.folder import Folder
 from rlm_kernel.viewer.server import ViewerServer
@@ -79,7 +80,7 @@ def _measure_run(options: argparse.Namespace) -> dict[str, Row]:
             model.calls.clear()
             if messages[0]["role"] != "system":
                 return Reply("42", "scripted", Usage(1, 1))
-            log = Path(str(logger.log_file_path))
+            log = file_beside(Path(str(logger.log_file_path)), RECORD)
             seen.append(Seen(time.monotonic(), _resident("self"), log.stat().st_size / 1e6))
             text = f"```repl\n{cell}\n```" if len(seen) < options.turns else "FINAL(42)"
             return Reply(text, "scripted", Usage(1, 1))  # not a str, of which the script counts the whole history
@@ -88,7 +89,7 @@ def _measure_run(options: argparse.Namespace) -> dict[str, Row]:
         with RLM(model, logger=logger, max_iterations=options.turns + 1) as rlm:
             completion = rlm.completion("a text", "How many?")
         assert completion.response == "42"
-        (log,) = Path(folder).glob("*.jsonl")
+        log = file_beside(Path(str(logger.log_file_path)), RECORD)
         return {**_turns(seen), **_files(log), "viewer": _view(log), "metadata": _read_metadata(completion)}
 
 
@@ -106,7 +107,7 @@ def _turns(seen: Sequence[Seen]) -> dict[str, Row]:
 def _files(log: Path) -> dict[str, Row]:
     with log.open("rb") as lines:
         count = sum(1 for _ in lines)
-    sizes = {f"{file.suffix[1:]}_mb": file.stat().st_size / 1e6 for file in (log, log.with_suffix(".ipynb"))}
+    sizes = {f"{end[1:]}_mb": file_beside(log, end).stat().st_size / 1e6 for end in (RECORD, TURNS, NOTEBOOK)}
     return {"files": {**sizes, "log_lines": float(count)}, "end": {"host_mb": _resident("self")}}
 
 

@@ -3,134 +3,29 @@
     python benchmarks/reference_tests.py CHECKOUT [PYTEST ARGUMENTS]
 
 CHECKOUT is a checkout of github.com/alexzhang13/rlm. Its tests are copied to a temporary folder and run with this file
-as a plugin of pytest. The plugin stands in for what does not exist here: `LocalREPL` runs each piece of code as a turn
-of a persistent `RLM`, and a `get_client` that a test has replaced becomes the model of an `RLM`. The end of the report
-counts the tests that hold, that differ on purpose (`ON_PURPOSE`), and that fail.
+as a plugin of pytest. A `get_client` that a test has replaced becomes the model of an `RLM`. The report counts the
+tests that hold, that differ on purpose (`reference_differences.toml`: the row of docs/migration.md), and that fail.
 """
 
 from __future__ import annotations
 
-import base64
+import json
 import os
-import pickle
-import re
 import shutil
 import sys
 import tempfile
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 
 import pytest
+from reference_differences import Report, declared
 
+import rlm
 import rlm.core.rlm as core
-import rlm.environments
-from rlm import RLM, ModelUsageSummary, Refuse, Replace, ScriptedLM, UsageSummary
+from rlm import RLM, ModelUsageSummary, UsageSummary
 from rlm.clients import BaseLM, get_client
-
-ON_PURPOSE = (
-    (
-        r"does not exist in rlm-kernel|has no attribute '(LMHandler|DockerREPL|IPythonREPL|get_environment)'",
-        "the import says what to use instead",
-    ),
-    (
-        r"has no attribute '_\w+'|does not have the attribute|'rlm\.clients\.\w+' has no attribute|'Repl' object has",
-        "the test reads or replaces private parts",
-    ),
-    (
-        r"The script has no reply left|QueryError|user refused|test_rlm_query\.py::\S*(error|exception|fail|handler)",
-        "a failed sub-call raises in the cell",
-    ),
-)
-"""What a failure says, and the reason of docs/migration.md for the difference."""
-
-_READ = """
-import base64 as _b64, pickle as _pkl
-_plain = lambda v: str(v) if isinstance(v, str) else [_plain(i) for i in v] if type(v) is list else v
-FINAL(_b64.b64encode(_pkl.dumps(_plain({name}) if {name!r} in globals() else Ellipsis)).decode())
-"""
-
-
-class Repl(Mapping[str, Any]):
-    """The reference's `LocalREPL` over a persistent `RLM`; as a mapping, the variables of the kernel."""
-
-    def __init__(
-        self,
-        _lm_handler_address: Any = None,
-        context_payload: Any = None,
-        setup_code: str | None = None,
-        *,
-        subcall_fn: Any = None,
-        custom_tools: Any = None,
-        **_: Any,
-    ) -> None:
-        self._subcall = subcall_fn
-        self._context = "" if context_payload is None else context_payload
-        self._replies: deque[str] = deque()
-        self._turns: list[Any] = []
-        self._rlm = RLM(
-            ScriptedLM(lambda _: self._replies.popleft()),
-            other_backends=[ScriptedLM([])],
-            environment_kwargs={"setup_code": setup_code} if setup_code else None,
-            custom_tools=custom_tools,
-            persistent=True,
-            logger=self,
-            on_tool=self._decide,
-        )
-
-    @property
-    def locals(self) -> Mapping[str, Any]:
-        return self
-
-    @property
-    def globals(self) -> Mapping[str, Any]:
-        return self
-
-    def log(self, iteration: Any) -> None:
-        self._turns.append(iteration)
-
-    def execute_code(self, code: str) -> Any:
-        self._turns.clear()
-        self._replies.extend([f"~~~~~repl\n{code}\n~~~~~", "~~~~~repl\nFINAL(0)\n~~~~~"])
-        self._rlm.completion(self._context)
-        self._replies.clear()
-        return self._turns[0].code_blocks[0].result
-
-    def cleanup(self) -> None:
-        self._rlm.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cleanup()
-
-    def __getitem__(self, name: str) -> Any:
-        if not name.isidentifier():
-            raise KeyError(name)
-        self._replies.append(f"~~~~~repl\n{_READ.format(name=name)}\n~~~~~")
-        value = pickle.loads(base64.b64decode(self._rlm.completion(self._context).response))
-        if value is Ellipsis:
-            raise KeyError(name)
-        return value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._turns[0].code_blocks[0].result.locals if self._turns else ())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def _decide(self, request: Any) -> Any:
-        if request.name == "rlm_query" and self._subcall is not None:
-            model = request.kwargs.get("model")
-            try:
-                answers = [self._subcall(prompt, model).response for prompt in request.args]
-            except Exception as error:  # noqa: BLE001 (it is raised in the cell)
-                return Refuse(str(error))
-            return Replace(answers if len(answers) > 1 else answers[0])
-        return True
+from rlm_kernel._async import Job
 
 
 class Mocked(BaseLM):
@@ -156,6 +51,31 @@ class Mocked(BaseLM):
         return next(iter(used.model_usage_summaries.values())) if isinstance(used, UsageSummary) else used
 
 
+class Kept:
+    """What tests read of the private `_persistent_env` of an `RLM`: its kernel."""
+
+    def __init__(self, repl: Any) -> None:
+        self._repl = repl
+        self.locals = self
+
+    def get_context_count(self) -> int:
+        return int(self._repl.contexts)
+
+    get_history_count = get_context_count
+
+    def __contains__(self, name: str) -> bool:
+        return self._report(name).final is not None
+
+    def __getitem__(self, name: str) -> Any:
+        report = self._report(name)
+        return report.final if report.final_json is None else json.loads(report.final_json)
+
+    get = __getitem__
+
+    def _report(self, name: str) -> Any:
+        return Job(self._repl.read(name)).wait()
+
+
 class Adapted(RLM):
     """An `RLM` that asks the clients of a test's own `get_client`."""
 
@@ -166,6 +86,15 @@ class Adapted(RLM):
             settings = kwargs.pop("other_backend_kwargs", None) or [{}] * len(others)
             kwargs["other_backends"] = [_mocked(*pair) for pair in zip(others, settings, strict=True)]
         super().__init__(backend, backend_kwargs, *args, **kwargs)
+        self.__dict__["_kept"] = (None, None)
+
+    @property
+    def _persistent_env(self) -> Kept | None:
+        """The same object as long as it is the same kernel."""
+        session = None if self._repl is None else self._repl._session
+        if self.__dict__["_kept"][0] is not session:
+            self.__dict__["_kept"] = session, None if session is None else Kept(self._repl)
+        return self.__dict__["_kept"][1]
 
 
 def _mocked(backend: Any, kwargs: Any) -> Mocked:
@@ -174,10 +103,9 @@ def _mocked(backend: Any, kwargs: Any) -> Mocked:
 
 def pytest_configure() -> None:
     """Put the stand-ins where the tests import them from."""
+    declared()  # an anchor that does not exist is an error before any test runs
     os.environ.setdefault("OPENAI_API_KEY", "no-key")
-    for module, name in (("", "LocalREPL"), (".local_repl", "LocalREPL"), (".ipython_repl", "IPythonREPL")):
-        setattr(import_module(f"rlm.environments{module}"), name, Repl)
-    rlm.environments.SupportsCustomTools = Repl  # type: ignore[attr-defined]
+    sys.modules["portkey_ai"] = ModuleType("portkey_ai")  # tests skip without it, and the backend does not need it
     rlm.RLM = core.RLM = Adapted  # type: ignore[misc]
 
 
@@ -187,20 +115,31 @@ _outcomes: dict[str, tuple[str, str]] = {}
 def pytest_runtest_logreport(report: Any) -> None:
     """Keep the worst outcome of each test."""
     if report.when == "call" or report.outcome != "passed":
-        _outcomes[report.nodeid] = report.outcome, report.longreprtext
+        _outcomes[report.nodeid.removeprefix("tests/")] = report.outcome, report.longreprtext
+
+
+def pytest_collectreport(report: Any) -> None:
+    """A module that cannot be imported fails as one test."""
+    if report.failed:
+        _outcomes[report.nodeid.removeprefix("tests/")] = report.outcome, report.longreprtext
+
+
+def pytest_sessionfinish(session: Any) -> None:
+    """Exit with 1 if something fails that is not declared."""
+    session.exitstatus = int(not _report().is_good)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Count what holds, what differs on purpose, and what fails."""
-    counts: Counter[str] = Counter()
-    for node, (outcome, text) in _outcomes.items():
-        reason = next((why for pattern, why in ON_PURPOSE if re.search(pattern, f"{node}\n{text}")), None)
-        kind = outcome if outcome != "failed" or reason is None else f"differs on purpose: {reason}"
-        counts[kind] += 1
-        if kind == "failed":
-            terminalreporter.write_line(f"FAILS {node.rpartition('tests/')[2]}: {text.splitlines()[-1][:150]}")
-    for kind, count in counts.most_common():
-        terminalreporter.write_line(f"{count:4}  {kind}")
+    for line in _report().lines({name.partition("::")[0] for name in _outcomes}):
+        terminalreporter.write_line(line)
+
+
+def _report() -> Report:
+    report = Report()
+    for name, (outcome, text) in _outcomes.items():
+        report.add(name, outcome, text.strip().rpartition("\n")[2][:150])
+    return report
 
 
 def main(checkout: str, arguments: list[str]) -> int:
@@ -209,9 +148,11 @@ def main(checkout: str, arguments: list[str]) -> int:
         shutil.copytree(Path(checkout) / "tests", Path(folder) / "tests")
         sys.path.insert(0, str(Path(__file__).parent))
         # A module that cannot be imported is reported, and the others run.
-        given = [arg.replace("tests/", f"{folder}/tests/", 1) for arg in arguments] or [f"{folder}/tests"]
-        options = ["-q", "--tb=line", "-p", "reference_tests", "-p", "no:cacheprovider", "--rootdir", folder]
-        return int(pytest.main([*options, "--continue-on-collection-errors", *given]))
+        given = [arg.replace("tests/", f"{folder}/tests/", 1) for arg in arguments if arg.startswith("tests/")]
+        given = given or [f"{folder}/tests", f"{folder}/tests/clients/portkey.py"]  # its name is not that of a test
+        options = [arg for arg in arguments if not arg.startswith("tests/")]
+        fixed = ["-q", "--tb=line", "-p", "reference_tests", "-p", "no:cacheprovider", "--rootdir", folder]
+        return int(pytest.main([*fixed, "--continue-on-collection-errors", *options, *given]))
 
 
 if __name__ == "__main__":

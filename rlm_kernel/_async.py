@@ -125,6 +125,11 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch
     os.register_at_fork(after_in_child=_forget_loop)
 
 
+def is_engine_loop(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is the engine's loop."""
+    return loop is _loop
+
+
 class Job(Generic[T]):
     """A coroutine in the engine's loop. Other threads and loops can wait for it."""
 

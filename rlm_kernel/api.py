@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from rlm_kernel._async import Job
 from rlm_kernel.engine.agent_tools import AGENT, names_only, place_of
@@ -32,6 +32,7 @@ from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.resumption import Resumption, prepare_resumption
 from rlm_kernel.engine.streaming import stream_events
 from rlm_kernel.engine.tools import tools_of
+from rlm_kernel.errors import ConfigError
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
 from rlm_kernel.trajectory.callbacks import Callbacks
@@ -41,7 +42,11 @@ from rlm_kernel.types import Input, Prompt, RLMChatCompletion, Shaped
 if TYPE_CHECKING:
     from pathlib import Path, PurePath
 
+    from rlm_kernel.batch.batch import Batch, BatchOptions
+    from rlm_kernel.batch.results import TaskResult
     from rlm_kernel.clients.base import LM, BaseLM
+    from rlm_kernel.engine.recorded import RecordedRun
+    from rlm_kernel.engine.shared_limits import Admission
     from rlm_kernel.trajectory.log.iteration_reader import TurnLogger
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
 
@@ -64,7 +69,8 @@ class RLM(ReadableArguments):
         max_iterations: turns before the model is asked for its final answer.
         custom_system_prompt: replaces the default one. A text written for `str.format`, with doubled braces and
             `{custom_tools_section}`, is formatted; any other is unchanged.
-        other_backends: providers (or `LM`s) for sub-calls; the first is their default.
+        other_backends: providers (or `LM`s) for sub-calls; the first is their default. Children of `rlm_query` run on
+            the model of their parent, or on the one that the call names.
         other_backend_kwargs: their arguments, in the same order.
         logger: an `RLMLogger`, which keeps each completion as a log and a notebook; or any object with
             `log(iteration)`, which is called with each turn. What it raises ends the run.
@@ -258,6 +264,62 @@ class RLM(ReadableArguments):
         async with contextlib.aclosing(stream) as events:
             async for event in events:
                 yield event
+
+    def map(
+        self, tasks: Iterable[Any] | str | PurePath, root_prompt: str | None = None, **options: Unpack[BatchOptions]
+    ) -> Iterator[TaskResult]:
+        """Complete many tasks, and iterate over their results as they come.
+
+            for result in rlm.map(documents, "What is it about?", out="answers.jsonl"):
+                print(result.id, result.answer)
+
+        A task that fails has a result with an `error`. Leaving the loop stops what is in progress.
+
+        Args:
+            tasks: inputs; dicts with `id`, `question`, and `context` or `path`; a file of such rows (`.jsonl`, `.csv`,
+                `.tsv`, `.parquet`); or a folder of inputs.
+            root_prompt: the question about all inputs that have none of their own.
+            options: see `BatchOptions`.
+
+        Raises:
+            ConfigError: a task or an option is wrong. No model was asked.
+            LimitError: a limit of the whole batch was reached; raised by the iterator after the last result.
+        """
+        from rlm_kernel.batch.batch import iterate
+
+        return iterate(self._batch(tasks, root_prompt, options).results())
+
+    def amap(
+        self, tasks: Iterable[Any] | str | PurePath, root_prompt: str | None = None, **options: Unpack[BatchOptions]
+    ) -> AsyncGenerator[TaskResult]:
+        """`map` for asynchronous callers."""
+        return self._batch(tasks, root_prompt, options).results()
+
+    def _batch(self, tasks: Any, question: str | None, options: BatchOptions) -> Batch:
+        from rlm_kernel.batch.batch import batch_of
+
+        if self._config.persistent:
+            raise ConfigError("A persistent RLM has one kernel, which serves one run at a time: leave out persistent.")
+        return batch_of(tasks, question, options, self._configuration, self._start_task)
+
+    def _start_task(
+        self,
+        shared: Admission,
+        prompt: Prompt,
+        question: str | None,
+        logger: RLMLogger | None,
+        recorded: RecordedRun | None,
+    ) -> Awaitable[RLMChatCompletion]:
+        """Start one completion of a batch."""
+        check_prompt(prompt, question)
+        return Run(
+            replace(self._config, shared=shared),
+            self._callers(),
+            prompt=prompt,
+            question=question,
+            log=None if logger is None else logger.start(self._configuration, keys_of(self._config)),
+            recorded=recorded,
+        ).wait_async()
 
     @classmethod
     def resume(

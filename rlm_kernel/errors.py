@@ -12,7 +12,8 @@
     ├─ RLMEnforcementError          an agent would not be what it promises (also a ConfigError)
     ├─ CancellationError            the run was stopped by Ctrl-C
     ├─ LMError                      a model provider failed
-    │   └─ ContextOverflowError     the conversation is longer than the model's window
+    │   ├─ ContextOverflowError     the conversation is longer than the model's window
+    │   └─ NonAnswerError           the reply is no answer: it was cut, withheld or refused, or has no text
     ├─ KernelError                  the kernel did not start, or died
     └─ RecordingError               a log or notebook cannot be read, replayed or resumed
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.installation import install_command
 from rlm_kernel.text import clip_end, plain
 
 if TYPE_CHECKING:
@@ -271,6 +273,19 @@ class ContextOverflowError(LMError):
     """The provider reports that the conversation is longer than the model's context window."""
 
 
+class NonAnswerError(LMError):
+    """The reply is no answer: it was cut, withheld or refused, or it has no text. `partial_answer` is its text so far.
+
+    Attributes:
+        reason: ``"length"``, ``"content_filter"``, ``"refusal"``, ``"error"``, ``"tool_calls"`` or ``"empty"``.
+    """
+
+    def __init__(self, message: str, *, backend: str, model: str, reason: str, partial_answer: str | None) -> None:
+        super().__init__(message, backend=backend, model=model, requests=1)
+        self.reason = reason
+        self.partial_answer = partial_answer
+
+
 class KernelError(RLMError):
     """The kernel did not start, died and could not be restored, or broke the protocol."""
 
@@ -291,12 +306,10 @@ def check_extra(user: str, module: str, extra: str) -> None:
         ConfigError: it is not installed.
     """
     if not is_installed(module):
-        raise ConfigError(f"{user} needs the extra {extra!r}: pip install 'rlm-kernel[{extra}]'.")
+        raise ConfigError(f"{user} needs the extra {extra!r}: {install_command(extra)}")
 
 
 def is_installed(module: str) -> bool:
     """Whether an optional package is installed. It is not imported."""
     spec = importlib.util.find_spec(module)
-    return (
-        spec is not None and spec.origin is not None
-    )  # a folder of this name is a namespace package, without an origin
+    return spec is not None and spec.origin is not None  # a folder of this name is a namespace package, without one

@@ -39,6 +39,11 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
+def not_blank(reply: str) -> str:
+    """A reply as it goes back to its model: providers refuse a message of blanks."""
+    return reply if reply.strip() else "(empty)"
+
+
 def plain(text: str) -> str:
     """The text without anything that a terminal would obey.
 

@@ -189,7 +189,7 @@ class Answer:
     """The outcome of one prompt of a `Query`, or of a `ToolCall`.
 
     Attributes:
-        text: the answer, with a schema as JSON; of a tool its result as JSON.
+        text: the answer, with a schema as JSON; of a tool its result as JSON. With an `error`, the text so far.
         error: why there is no answer, or None; of a tool the exception's class name and message as JSON.
         refused: the call itself was wrong: the error is raised in the cell as a ValueError, for a batch too.
     """
@@ -440,6 +440,7 @@ class CellReport:
         variables: the user's variables, name to type name.
         restored: names that the cell overwrote or deleted, to the name that keeps the cell's value (None: deleted).
         final_json, answer_json: the same values as JSON, if they are not text and JSON can hold them.
+        values: the beginning of the `repr` of variables of built-in types, by name.
     """
 
     final: str | None = None
@@ -449,6 +450,7 @@ class CellReport:
     restored: dict[str, str | None] = field(default_factory=dict)
     final_json: str | None = None
     answer_json: str | None = None
+    values: dict[str, str] = field(default_factory=dict)
 
 
 CellStatus = Literal["ok", "error", "timeout", "died", "refused"]

@@ -9,12 +9,18 @@ from typing import Any
 
 from rlm_kernel.clients import options as clients_options
 from rlm_kernel.clients import registry
+from rlm_kernel.clients.arguments import check_arguments, example_of
 from rlm_kernel.clients.base import LM
+from rlm_kernel.engine.agent_tools import place_of
+from rlm_kernel.engine.argument_checks import check_number
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.provisioners.kernelspecs import check_name, environment
 from rlm_kernel.trajectory.log.redaction import secrets_of
 from rlm_magics.settings import BELONGING, check_no_secret, none_of
 
-PLAIN = ("max_iterations", "max_depth", "max_budget", "max_timeout", "max_tokens", "max_errors", "persistent")
+PLAIN = (
+    "max_iterations", "max_depth", "max_budget", "max_timeout", "max_tokens", "max_errors", "max_calls", "persistent",
+)  # fmt: skip
 """Settings that are arguments of an `RLM` as they are."""
 
 
@@ -53,6 +59,32 @@ def rlm_arguments(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dic
         "prompts": named["prompts"] or None,
         **{name: named[name] for name in PLAIN},
     }
+
+
+def check_setting(named: Mapping[str, Any], name: str, namespace: Mapping[str, Any]) -> None:
+    """Check a setting that was changed, as far as it can be checked before its companions are set.
+
+    Args:
+        named: all settings.
+        name: the setting.
+        namespace: as of `rlm_arguments`.
+
+    Raises:
+        ConfigError: there is no such backend, environment or option, or the value is wrong.
+        NotImplementedError: as `kernelspecs.environment`.
+    """
+    value = named[name]
+    if name in ("backend", "sub_backend") and value and not is_lm(value, namespace):
+        registry.find(value)
+    elif name in ("backend_kwargs", "base_url") and value and not is_lm(named["backend"], namespace):
+        row = registry.find(named["backend"])
+        check_arguments(row, {**example_of(row), **({name: value} if name == "base_url" else value)})
+    elif name == "environment":
+        check_name(place_of(value, named["environment_kwargs"])[0])
+    elif name == "environment_kwargs" and value:
+        environment(*place_of(named["environment"], value))
+    elif name in ("max_budget", "max_timeout"):
+        check_number(name, value, None, none="no limit")
 
 
 def root_model(named: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +159,7 @@ def _model(
     row = registry.find(backend)
     named = {"model_name": model, "base_url": base_url}
     kwargs = {**more, **{name: value for name, value in named.items() if value}}
-    if "model_name" in row.required and "model_name" not in kwargs:
+    if "model_name" in row.needed and "model_name" not in kwargs:
         raise ConfigError(
             f"No model is named for the backend {backend!r}: give --model, for example --model {row.example}, "
             f"or set it for all cells with %rlm model {row.example}."

@@ -13,6 +13,7 @@ from rlm_kernel.kernel import connection_files
 from rlm_kernel.provisioners import kernelspecs
 from rlm_kernel.text import format_cost
 from rlm_kernel.trajectory.log import FOLDER
+from rlm_kernel.trajectory.log.file_names import NOTEBOOK, file_beside
 from rlm_kernel.trajectory.log.reader import log_of, read_log
 from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.trajectory.tree import events_of
@@ -43,7 +44,7 @@ def record_of(given: str | None, last: RLMResult | None) -> str:
 def links(file: str) -> str:
     """Links to the files of a run, as Markdown."""
     log = log_of(Path(file))
-    notebook = log.with_suffix(".ipynb")
+    notebook = file_beside(log, NOTEBOOK)
     found = [("Notebook", notebook)] * notebook.is_file() + [("Log", log)]
     return "\n".join(f"- {kind}: [{markdown.one_line(path.name)}]({address(str(path))})" for kind, path in found)
 

@@ -175,6 +175,7 @@ def _add_run_options(grammar: Grammar) -> None:
     add("--max-timeout", type=float, metavar="SECONDS", help="maximum time in seconds")
     add("--max-tokens", type=int, metavar="N", help="maximum tokens, input and output together")
     add("--max-errors", type=int, metavar="N", help="maximum of consecutive cells that raise")
+    add("--max-calls", type=int, metavar="N", help="maximum prompts of sub-calls")
     add("--prompts", choices=("large", "small"), help="the prompt profile (default: chosen by the backend)")
     keep = "keep the kernel for the next cell with the same options"
     add("--persistent", action="store_true", default=None, help=keep)

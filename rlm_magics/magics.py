@@ -15,7 +15,6 @@ from IPython.display import HTML, Markdown, display
 
 from rlm_kernel import terminal
 from rlm_kernel.api import RLM
-from rlm_kernel.clients import registry
 from rlm_kernel.engine.argument_checks import opened
 from rlm_kernel.engine.confirmation import Confirmation
 from rlm_kernel.engine.record_access import Use, admitted
@@ -174,17 +173,14 @@ class RLMMagics(Magics, settings.Settings):
         terminal.print_line(commands.live_repls())
 
     def _do_model(self, options: Namespace) -> None:
-        assert self.shell is not None, "made with a shell"
-        if options.backend is not None and not arguments.is_lm(options.backend, self.shell.user_ns):
-            registry.find(options.backend)
         for name, value in (("backend", options.backend), ("base_url", options.base_url), ("model", options.name)):
             if value is not None:
-                settings.change(self, name, value)
+                self._change(name, value)
         terminal.print_line(commands.describe_model(settings.values(self)))
 
     def _do_config(self, options: grammar.Setting) -> None:
         if options.name and options.value:
-            settings.change(self, options.name, options.value)
+            self._change(options.name, options.value)
         if options.save:
             assert self.shell is not None, "made with a shell"
             terminal.print_line(f"Saved in {settings.save(self, self.shell)}")
@@ -192,6 +188,17 @@ class RLMMagics(Magics, settings.Settings):
             terminal.print_line(f"{options.name} = {settings.value(self, options.name)!r}")
         else:
             terminal.print_line(settings.render_settings(self))
+
+    def _change(self, name: str, text: str) -> None:
+        """Change a setting, if the value is one that runs can use."""
+        before = settings.values(self)
+        try:
+            settings.change(self, name, text)
+            arguments.check_setting(settings.values(self), name, self.namespace)
+        except BaseException:
+            for changed, value in before.items():
+                setattr(self, changed, value)
+            raise
 
     def _do_replay(self, options: Namespace) -> None:
         from rlm_kernel.replay.replayer import Mode, replay
@@ -241,7 +248,8 @@ def load(shell: InteractiveShell) -> RLMMagics:
     """Add the magics and the query functions to a shell."""
     magics = RLMMagics(shell)
     shell.register_magics(magics)
-    shell.push(magics.asker.names, interactive=False)
+    taken = {"budget"} & shell.user_ns.keys()  # an ordinary name, which the user's variable keeps
+    shell.push({name: made for name, made in magics.asker.names.items() if name not in taken}, interactive=False)
     for key, complete in (("%%rlm", tab_completion.of_cell), ("%rlm", tab_completion.of_command)):
         shell.set_hook(
             "complete_command",

@@ -17,10 +17,10 @@ from typing import Any
 from rlm_kernel._async import Job
 from rlm_kernel.api import RLM
 from rlm_kernel.engine.journal import Journal
-from rlm_kernel.kernel.comm import answer_entry, query_of
-from rlm_kernel.kernel.guest import query_names
+from rlm_kernel.kernel.comm import answer_entry, question_of
+from rlm_kernel.kernel.guest import budget_name, query_names
 from rlm_kernel.replay.live_models import LiveResponder
-from rlm_kernel.types import Query, Usage, UsageSummary
+from rlm_kernel.types import Query, ToolCall, Usage, UsageSummary
 from rlm_magics.arguments import fingerprint
 
 MAX_CONCURRENT = 16
@@ -54,6 +54,7 @@ class Asker:
         self.names: dict[str, Any] = {
             **query_names(guest, "llm_query", "Ask a language model."),
             **query_names(guest, "rlm_query", "Ask a recursive language model, which has a REPL of its own."),
+            **budget_name(guest),
         }
 
     def ask(self, payload: dict[str, Any], images: Iterable[bytes] = ()) -> list[dict[str, str]]:
@@ -77,8 +78,8 @@ class Asker:
         if known is not None:
             known[1].close()
 
-    def _query(self, payload: dict[str, Any], images: Iterable[bytes]) -> Query:
-        return query_of(f"n{next(self._numbers)}", payload, list(images))
+    def _query(self, payload: dict[str, Any], images: Iterable[bytes]) -> Query | ToolCall:
+        return question_of(f"n{next(self._numbers)}", payload, list(images))
 
     def _ready(self) -> RLM:
         """The RLM for the current settings and keys. An earlier one closes after its last answer."""
@@ -89,7 +90,7 @@ class Asker:
                 self._rlm = key, RLM(**arguments)
             return self._rlm[1]
 
-    async def _answers(self, rlm: RLM, query: Query) -> list[dict[str, str]]:
+    async def _answers(self, rlm: RLM, query: Query | ToolCall) -> list[dict[str, str]]:
         self._turns = self._turns or asyncio.Semaphore(MAX_CONCURRENT)
         live_responder = LiveResponder(rlm)  # the configured limits hold for each call
         async with self._turns:

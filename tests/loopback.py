@@ -13,7 +13,8 @@ It is an attribute and may be replaced at any time. A step is a str or one of:
     Hangs()                                   no answer until the client goes away or the provider is closed
     Hangs(then="text")                        ... or until `provider.release()`
 
-It answers at `/v1/chat/completions` and, in Anthropic's words, at `/v1/messages`. `GET /v1/models` gives the list
+It answers at `/v1/chat/completions`, as OpenAI's Responses API at `/v1/responses` (`loopback_responses`) and, in
+Anthropic's words, at `/v1/messages`. `GET /v1/models` gives the list
 `models`, fails while it is None, or hangs as long as `models_hang` is true, and is counted in `lookups`.
 
 `requests` holds what was asked; `wait_for_requests(n)`, `wait_for_lookups(n)` and `wait_for_disconnects(n)` wait for
@@ -36,6 +37,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
 
 import loopback_messages
+import loopback_responses
 
 MODEL = "loopback-model"
 API_KEY = "loopback-key"
@@ -51,7 +53,7 @@ class Request:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        return self.body["messages"]
+        return loopback_responses.text_of(self.body) if self.is_responses else self.body["messages"]
 
     @property
     def prompt(self) -> str:
@@ -67,6 +69,10 @@ class Request:
     @property
     def is_anthropic(self) -> bool:
         return self.path.partition("?")[0] == loopback_messages.PATH
+
+    @property
+    def is_responses(self) -> bool:
+        return self.path.partition("?")[0] == loopback_responses.PATH
 
     @property
     def streams(self) -> bool:
@@ -323,7 +329,7 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(step, str):
             step = Says(step)
         if isinstance(step, Says) and not (
-            request.is_anthropic or request.path.partition("?")[0] == "/v1/chat/completions"
+            request.is_anthropic or request.is_responses or request.path.partition("?")[0] == "/v1/chat/completions"
         ):
             step = Fails(404, f"Unknown request URL: POST {request.path}.")
         match step:
@@ -354,10 +360,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._break()
                 return
             time.sleep(says.delay)
-            name = f"event: {event['type']}\n" if request.is_anthropic else ""
+            name = f"event: {event['type']}\n" if "type" in event else ""
             self._chunk(f"{name}data: {json.dumps(event)}\n\n".encode())
             texts += _holds_text(event)
-        if not request.is_anthropic:
+        if not (request.is_anthropic or request.is_responses):
             self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")
 
@@ -423,6 +429,8 @@ def _completion(says: Says, request: Request, kind: str, choices: list[dict[str,
 def _whole(says: Says, request: Request) -> dict[str, Any]:
     if request.is_anthropic:
         return loopback_messages.message(says, says.model or request.body.get("model"), _spent(says, request))
+    if request.is_responses:
+        return loopback_responses.response(says, says.model or request.body.get("model"), _spent(says, request))
     message = {"role": "assistant", "content": says.text, **says.fields}
     choice = {"index": 0, "message": message, "finish_reason": says.finish_reason}
     return _completion(says, request, "chat.completion", [choice]) | _usage(says, request)
@@ -435,7 +443,7 @@ def _error(fails: Fails, *, anthropic: bool) -> dict[str, Any]:
 
 
 def _holds_text(event: Mapping[str, Any]) -> bool:
-    return event.get("type") == "content_block_delta" or any(
+    return event.get("type") in ("content_block_delta", "response.output_text.delta") or any(
         c["delta"].get("content") for c in event.get("choices", ())
     )
 
@@ -444,6 +452,10 @@ def _events(says: Says, request: Request) -> Iterator[dict[str, Any]]:
     if request.is_anthropic:
         model = says.model or request.body.get("model")
         yield from loopback_messages.events(says, says.pieces, model, _spent(says, request))
+        return
+    if request.is_responses:
+        model = says.model or request.body.get("model")
+        yield from loopback_responses.events(says, says.pieces, model, _spent(says, request))
         return
 
     def event(delta: Mapping[str, Any], finish_reason: str | None = None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rlm import RLM
 from rlm.logger import RLMLogger
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import RLMError
+from rlm_kernel.trajectory.log.file_names import NOTEBOOK, RECORD, file_beside, stem_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,11 @@ class RecordedRun:
 
     @property
     def notebook(self) -> Path:
-        return self.log.with_suffix(".ipynb")
+        return notebook_beside(self.log)
+
+    @property
+    def name(self) -> str:
+        return stem_of(self.log)
 
     def edit(self, old: str, new: str) -> Path:
         """Change the source of the cells that hold a text."""
@@ -65,4 +70,14 @@ def record(folder: Path, replies: list[str], context: Any = "some context", **ar
     # The record of a run that failed is wanted, too.
     with RLM(lm, logger=logger, **arguments) as rlm, contextlib.suppress(RLMError):
         rlm.completion(context, root_prompt="What is in it?")
-    return RecordedRun(Path(logger.log_file_path), lm)
+    return RecordedRun(record_file(logger), lm)
+
+
+def record_file(logger: RLMLogger) -> Path:
+    """The file with all events of the latest run of a logger."""
+    return file_beside(Path(str(logger.log_file_path)), RECORD)
+
+
+def notebook_beside(log: Path) -> Path:
+    """The notebook of a log."""
+    return file_beside(log, NOTEBOOK)

@@ -1,5 +1,8 @@
-"""The reference's server for the calls of cells, which does not exist here."""
+"""Model calls of cells, where the reference has them. There is no server behind them."""
 
+from rlm_kernel.reference.calls import LMHandler
 from rlm_kernel.reference.missing import CALLS, names_the_way
 
-__getattr__ = names_the_way(__name__, dict.fromkeys(["LMHandler", "LMRequestHandler", "ThreadingLMServer"], CALLS))
+__all__ = ["LMHandler"]
+
+__getattr__ = names_the_way(__name__, dict.fromkeys(["LMRequestHandler", "ThreadingLMServer"], CALLS))

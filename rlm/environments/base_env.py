@@ -1,6 +1,7 @@
 """Custom tools taken apart, where the reference has it."""
 
 from rlm_kernel.reference.missing import KERNELS, names_the_way
+from rlm_kernel.reference.repl import SupportsCustomTools, SupportsPersistence
 from rlm_kernel.reference.tools import (
     RESERVED_TOOL_NAMES,
     ToolInfo,
@@ -13,6 +14,8 @@ from rlm_kernel.reference.tools import (
 
 __all__ = [
     "RESERVED_TOOL_NAMES",
+    "SupportsCustomTools",
+    "SupportsPersistence",
     "ToolInfo",
     "extract_tool_value",
     "format_tools_for_prompt",
@@ -21,7 +24,4 @@ __all__ = [
     "validate_custom_tools",
 ]
 
-__getattr__ = names_the_way(
-    __name__,
-    dict.fromkeys(["BaseEnv", "IsolatedEnv", "NonIsolatedEnv", "SupportsCustomTools", "SupportsPersistence"], KERNELS),
-)
+__getattr__ = names_the_way(__name__, dict.fromkeys(["BaseEnv", "IsolatedEnv", "NonIsolatedEnv"], KERNELS))

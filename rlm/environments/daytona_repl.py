@@ -1,5 +1,5 @@
-"""The reference's `DaytonaREPL`, which does not exist here."""
+"""The REPL `DaytonaREPL`, where the reference has it."""
 
-from rlm_kernel.reference.missing import KERNELS, names_the_way
+from rlm_kernel.reference.repl import DaytonaREPL
 
-__getattr__ = names_the_way(__name__, {"DaytonaREPL": KERNELS})
+__all__ = ["DaytonaREPL"]

@@ -1,5 +1,5 @@
-"""The reference's `DockerREPL`, which does not exist here."""
+"""The REPL `DockerREPL`, where the reference has it."""
 
-from rlm_kernel.reference.missing import KERNELS, names_the_way
+from rlm_kernel.reference.repl import DockerREPL
 
-__getattr__ = names_the_way(__name__, {"DockerREPL": KERNELS})
+__all__ = ["DockerREPL"]

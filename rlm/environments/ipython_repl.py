@@ -1,5 +1,5 @@
-"""The reference's `IPythonREPL`, which does not exist here."""
+"""The REPL `IPythonREPL`, where the reference has it."""
 
-from rlm_kernel.reference.missing import KERNELS, names_the_way
+from rlm_kernel.reference.repl import IPythonREPL
 
-__getattr__ = names_the_way(__name__, {"IPythonREPL": KERNELS})
+__all__ = ["IPythonREPL"]

@@ -1,5 +1,5 @@
-"""The reference's `LocalREPL`, which does not exist here."""
+"""The REPL `LocalREPL`, where the reference has it."""
 
-from rlm_kernel.reference.missing import KERNELS, names_the_way
+from rlm_kernel.reference.repl import LocalREPL
 
-__getattr__ = names_the_way(__name__, {"LocalREPL": KERNELS})
+__all__ = ["LocalREPL"]

@@ -1,5 +1,5 @@
-"""The reference's `ModalREPL`, which does not exist here."""
+"""The REPL `ModalREPL`, where the reference has it."""
 
-from rlm_kernel.reference.missing import KERNELS, names_the_way
+from rlm_kernel.reference.repl import ModalREPL
 
-__getattr__ = names_the_way(__name__, {"ModalREPL": KERNELS})
+__all__ = ["ModalREPL"]

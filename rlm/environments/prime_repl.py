@@ -1,5 +1,5 @@
-"""The reference's `PrimeREPL`, which does not exist here."""
+"""The REPL `PrimeREPL`, where the reference has it."""
 
-from rlm_kernel.reference.missing import KERNELS, names_the_way
+from rlm_kernel.reference.repl import PrimeREPL
 
-__getattr__ = names_the_way(__name__, {"PrimeREPL": KERNELS})
+__all__ = ["PrimeREPL"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import PurePath
@@ -38,6 +39,7 @@ from rlm_kernel.errors import (
     TurnLimitExceededError,
 )
 from rlm_kernel.inputs import open_text
+from rlm_kernel.text import suggestion
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.types import Input, RLMChatCompletion, Shaped
 
@@ -110,8 +112,7 @@ class AgentRLM(RLM):
         **rlm: Any,
     ) -> None:
         check_environment(environment, type(self).__name__)
-        if taken := _NOT_TAKEN.keys() & rlm.keys():
-            raise ConfigError(" ".join(f"An agent takes no {name}: {_NOT_TAKEN[name]}." for name in sorted(taken)))
+        _check_names(type(self), rlm)
         place, options = place_of(environment, environment_kwargs)
         super().__init__(
             backend,
@@ -462,6 +463,17 @@ def create_enforced_agent(backend: Any = "openai", backend_kwargs: Any = None, *
         if not kwargs.get(name, True):
             raise RLMEnforcementError(f"An enforced agent has {name}=True: leave it out, or make an AgentRLM.")
     return AgentRLM(backend, backend_kwargs, **kwargs)
+
+
+def _check_names(kind: type, given: Collection[str]) -> None:
+    """Check the names of the further arguments of an agent: they are those of an `RLM`."""
+    if taken := sorted(_NOT_TAKEN.keys() & set(given)):
+        raise ConfigError(" ".join(f"An agent takes no {name}: {_NOT_TAKEN[name]}." for name in taken))
+    known = [*inspect.signature(AgentRLM).parameters, *inspect.signature(RLM).parameters]
+    for name in given:
+        if name not in known:
+            allowed = ", ".join(sorted({*known} - {"rlm", *_NOT_TAKEN}))
+            raise ConfigError(f"{kind.__name__} has no argument {name!r}{suggestion(name, known)} Allowed: {allowed}.")
 
 
 def _checked_totals(cost: float | None, seconds: float | None, tokens: int | None) -> Limits:

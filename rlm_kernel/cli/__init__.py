@@ -21,6 +21,7 @@ from typing import Any
 from rlm_kernel import __version__, terminal
 from rlm_kernel.cli import (
     attach,
+    batch,
     demo,
     diff,
     doctor,
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (
         run,
+        batch,
         demo,
         replay,
         resume,

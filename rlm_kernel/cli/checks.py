@@ -16,12 +16,14 @@ from typing import Literal
 
 from rlm_kernel.clients import registry
 from rlm_kernel.errors import RLMError
+from rlm_kernel.installation import install_command
 from rlm_kernel.provisioners.docker import daemon
 from rlm_kernel.provisioners.sandbox.walls import Sandbox, trouble
 from rlm_kernel.types import Answer, Query, ToolCall
 
 DOCKER_SECONDS = 2.0
 _REQUIRED = ("ipykernel", "jupyter_client", "pyzmq", "openai", "anthropic", "genai-prices", "rich", "python-dotenv")
+_ALSO_REQUIRED = ("ipywidgets", "papermill")  # a completion runs without them
 REFERENCE = "rlms"
 _EXTRAS = {
     "xllamacpp": "local",
@@ -30,11 +32,9 @@ _EXTRAS = {
     "modal": "modal",
     "prime-sandboxes": "prime",
     "daytona": "daytona",
-    "ipywidgets": "notebook",
     "anywidget": "widget",
     "nbconvert": "notebooks",
     "nbdime": "notebooks",
-    "papermill": "papermill",
     "mcp": "mcp",
     "google-re2": "mcp",
     "pathspec": "mcp",
@@ -76,8 +76,10 @@ def python() -> list[Check]:
 
 def packages() -> list[Check]:
     """The packages a completion needs, those of the extras, and the client of environment='ssh'."""
-    required = [_package(name, f"pip install {name}", essential=True) for name in _REQUIRED]
-    extras = [_package(name, f"pip install 'rlm-kernel[{extra}]'") for name, extra in _EXTRAS.items()]
+    required = [
+        _package(name, f"pip install {name}", essential=name in _REQUIRED) for name in (*_REQUIRED, *_ALSO_REQUIRED)
+    ]
+    extras = [_package(name, install_command(extra)) for name, extra in _EXTRAS.items()]
     return [*required, *extras, *_reference(), _ssh()]
 
 
@@ -116,7 +118,7 @@ def keys() -> list[Check]:
 
 def docker() -> list[Check]:
     """Whether docker-py is installed, and if it is, whether the engine answers within `DOCKER_SECONDS`."""
-    client = replace(_package("docker", "pip install 'rlm-kernel[docker]'"), area="Docker", name="docker (client)")
+    client = replace(_package("docker", "pip install docker"), area="Docker", name="docker (client)")
     return [client, _docker_engine()] if client.state == "ok" else [client]
 
 

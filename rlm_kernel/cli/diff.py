@@ -1,7 +1,7 @@
 """Compare two recorded runs cell by cell.
 
 The notebooks of the runs are compared; tokens, times and file names are ignored. The exit code is
-7 if the runs differ. Needs nbdime: pip install 'rlm-kernel[notebooks]'.
+7 if the runs differ. Needs nbdime, which is in the extra `notebooks`.
 
 A and B are logs (.jsonl) or notebooks (.ipynb).
 """

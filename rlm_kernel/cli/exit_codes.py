@@ -10,6 +10,7 @@ from rlm_kernel.text import one_line
 OK = 0
 FAILED = 1
 DIFFERENT = 7
+SOME_FAILED = 8
 STOPPED = 130
 PIPE_CLOSED = 141
 
@@ -31,6 +32,7 @@ TABLE = (
     Exit(5, "the kernel did not start, or it died", (KernelError,)),
     Exit(6, "not implemented", (NotImplementedError,)),
     Exit(DIFFERENT, "a replay differs from its record, two runs differ, or a trail is not valid"),
+    Exit(SOME_FAILED, "batch: some tasks have no answer"),
     Exit(STOPPED, "stopped by Ctrl-C", (CancellationError, KeyboardInterrupt)),
     Exit(PIPE_CLOSED, "the reader of the output closed the pipe", (BrokenPipeError,)),
 )

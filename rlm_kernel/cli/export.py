@@ -74,8 +74,10 @@ def notebook_of_file(file: Path) -> NotebookNode:
 
 
 def _output(file: Path, args: Namespace) -> Path:
+    from rlm_kernel.trajectory.log.file_names import file_beside
+
     suffix = f".{args.to}" if args.to else ".ipynb"
-    default = file.with_name(f"{file.stem}-clean{suffix}") if args.clean else file.with_suffix(suffix)
+    default = file_beside(file, f"-clean{suffix}" if args.clean else suffix)
     output = Path(args.output) if args.output else default
     if output.resolve() == file.resolve():
         raise ConfigError(f"{output} is the input: choose another file with --output.")

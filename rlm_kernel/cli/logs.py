@@ -6,7 +6,8 @@ import contextlib
 import os
 import shlex
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 from rlm_kernel import terminal
 from rlm_kernel.trajectory.log import FOLDER
@@ -50,10 +51,15 @@ def report_when_done(logger: RLMLogger | None, *, quiet: bool) -> Iterator[None]
 def report(logger: RLMLogger | None, *, ended: bool = True) -> None:
     """Say on stderr where the notebook of a run is, and how to resume it. `ended`: it has an answer."""
     lines = []
-    if logger is not None and logger.notebook_path is not None:
+    if logger is not None and _is_written(logger.notebook_path):
         lines.append(f"The notebook of this run: {os.path.relpath(logger.notebook_path)}")
-    if logger is not None and logger.log_file_path is not None and not ended:
+    if logger is not None and _is_written(logger.log_file_path) and not ended:
         lines.append(f"To resume it: rlm resume {shlex.quote(os.path.relpath(logger.log_file_path))}")
     with contextlib.suppress(BrokenPipeError):  # a closed stderr must not keep the answer from stdout
         for line in lines:
             terminal.print_note(line)
+
+
+def _is_written(path: str | None) -> TypeGuard[str]:
+    """Whether the run wrote this file: its path is known before."""
+    return path is not None and Path(path).is_file()

@@ -36,20 +36,28 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("question", help="the question; without --context it is also the input")
     shared_options.add_context(parser, "the input: a text file, a folder (a dict of path to text), or - for stdin")
-    shared_options.add_model(parser, _BACKEND)
-    add("--sub-backend", help="the provider for sub-calls (default: that of the root model)")
-    add("--sub-model", help="the model for sub-calls (default: the root model)")
-    add("--environment", default="local", help="where the code of the model runs (default: %(default)s)")
-    add("--sandbox", action="store_true", help="put a wall around a local kernel: bubblewrap, or else Landlock")
+    add_run_options(parser)
     add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab connect to the REPL")
-    help_ = "maximum turns of the root model (default: %(default)s)"
-    add("--max-iterations", type=int, default=30, metavar="N", help=help_)
-    shared_options.add_limits(parser)
-    add("--prompts", choices=("large", "small"), help="the prompt profile (default: chosen by the backend)")
     add("--confirm", action="store_true", help="ask on the terminal before each cell and each call of a model or tool")
     add("--json", action="store_true", help="print a JSON object: answer, usage, cost, seconds, model, log")
     add("--quiet", action="store_true", help="do not show the run on stderr")
     logs.add_arguments(parser)
+
+
+def add_run_options(parser: ArgumentParser) -> None:
+    """Declare the options of a run: models, environment, limits of one completion."""
+    add = parser.add_argument
+    shared_options.add_model(parser, _BACKEND)
+    add("--sub-backend", help="the provider for sub-calls (default: that of the root model)")
+    add("--sub-model", help="the model for sub-calls (default: the root model)")
+    add("--environment", default="local", help="where the code of the model runs (default: %(default)s)")
+    help_ = "an option of the environment; VALUE is JSON or text"
+    add("--environment-kwarg", metavar="KEY=VALUE", action="append", default=[], help=help_)
+    add("--sandbox", action="store_true", help="put a wall around a local kernel: bubblewrap, or else Landlock")
+    help_ = "maximum turns of the root model (default: %(default)s)"
+    add("--max-iterations", type=int, default=30, metavar="N", help=help_)
+    shared_options.add_limits(parser)
+    add("--prompts", choices=("large", "small"), help="the prompt profile (default: chosen by the backend)")
 
 
 def execute(args: Namespace) -> int:
@@ -61,7 +69,7 @@ def execute(args: Namespace) -> int:
     if not args.question.strip():
         raise ConfigError('The question is empty: rlm run "What is it about?" --context report.txt')
     logger = logs.logger(args)
-    with _rlm(args, logger) as rlm:
+    with rlm_of(args, logger, verbose=not args.quiet, attachable=args.attachable, **_gates(args)) as rlm:
         prompt, question = _input_and_question(args, rlm.config)
         with logs.report_when_done(logger, quiet=args.quiet):
             completion = rlm.completion(prompt, question)
@@ -82,7 +90,8 @@ def _input_and_question(args: Namespace, config: RunConfig) -> tuple[Input, str 
     return args.question, None
 
 
-def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
+def rlm_of(args: Namespace, logger: RLMLogger | None = None, *, attachable: bool = False, **more: Any) -> RLM:
+    """The RLM that the options of `add_run_options` describe. `more`: further arguments of it."""
     from rlm_kernel.api import RLM
 
     backend = args.backend or _BACKEND
@@ -92,23 +101,38 @@ def _rlm(args: Namespace, logger: RLMLogger | None) -> RLM:
         backend=backend,
         backend_kwargs=kwargs,
         environment=args.environment,
-        environment_kwargs={name: True for name in ("attachable", "sandbox") if getattr(args, name)} or None,
+        environment_kwargs=_environment_kwargs(args, attachable=attachable) or None,
         max_iterations=args.max_iterations,
         other_backends=others,
         other_backend_kwargs=[_sub_kwargs(args, name, same=name == backend) for name in others],
         prompts=args.prompts,
         logger=logger,
-        verbose=not args.quiet,
         **shared_options.limits(args),
-        **(_gates(args) if args.confirm else {}),
+        **more,
     )
     for name in (backend, *others):
         options.fetch(name, kwargs if name == backend else {})
     return rlm
 
 
+def _environment_kwargs(args: Namespace, *, attachable: bool) -> dict[str, Any]:
+    """The options of the environment.
+
+    Raises:
+        ConfigError: a pair without ``=``, or a key among them.
+    """
+    from rlm_kernel.trajectory.log.redaction import named_secrets
+
+    kwargs = dict(options.pair(text, "--environment-kwarg") for text in args.environment_kwarg)
+    if named_secrets(kwargs):
+        raise ConfigError(options.KEY_ON_COMMAND_LINE)
+    return kwargs | {name: True for name, given in (("attachable", attachable), ("sandbox", args.sandbox)) if given}
+
+
 def _gates(args: Namespace) -> dict[str, Any]:
     """The arguments that let a person decide."""
+    if not args.confirm:
+        return {}
     from rlm_kernel.engine.confirmation import Confirmation
     from rlm_kernel.trajectory.console.screen import standard_error
 

@@ -63,11 +63,13 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     add("--max-timeout", type=float, metavar="SECONDS", help="wall-clock time in seconds")
     add("--max-tokens", type=int, metavar="N", help="tokens, input and output together")
     add("--max-errors", type=int, metavar="N", help="consecutive cells that raise an exception")
+    add("--max-calls", type=int, metavar="N", help="prompts of sub-calls; the run continues without further ones")
 
 
 def limits(args: argparse.Namespace) -> dict[str, Any]:
     """The given limits, as arguments of an `RLM`."""
-    given = {name: getattr(args, name) for name in ("max_budget", "max_timeout", "max_tokens", "max_errors")}
+    names = ("max_budget", "max_timeout", "max_tokens", "max_errors", "max_calls")
+    given = {name: getattr(args, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
 

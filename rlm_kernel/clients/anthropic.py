@@ -8,29 +8,24 @@ for the provider's prompt cache, so that the next turn reads from the cache what
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic_core import to_json
 
+from rlm_kernel.clients.chat_format import reason_of
 from rlm_kernel.clients.encoding import MessageEncoder, check_fields, join_surrogates, request_body
 from rlm_kernel.clients.pricing import Tokens
 from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder, field_of, token_count
+from rlm_kernel.clients.refused_parts import USER_LAST
 from rlm_kernel.schema.answer_schema import is_closed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rlm_kernel.types import Image, Message
-
-FINISH_REASONS: Mapping[str, str] = MappingProxyType(
-    {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length"}
-)
-"""Anthropic's stop reasons and those of `Reply`. All others, such as refusal, are kept."""
 
 MAX_REPLY_TOKENS = 8192
 """The default of `max_tokens`: every model since Claude 3.5 can write this many."""
@@ -67,6 +62,8 @@ class MessageBuilder(ReplyBuilder):
         self._read_stop_reason(message)
         self._read_usage(field_of(message, "usage"))
         blocks = field_of(message, "content")
+        if isinstance(blocks, str):
+            blocks = [{"type": "text", "text": blocks}]
         return "".join(map(self._add_block, blocks)) if isinstance(blocks, list) else ""
 
     def _add_block(self, block: Any) -> str:
@@ -78,8 +75,7 @@ class MessageBuilder(ReplyBuilder):
 
     def _read_stop_reason(self, record: Any) -> None:
         reason = field_of(record, "stop_reason")
-        if isinstance(reason, str):
-            self.finish_reason = FINISH_REASONS.get(reason, reason)
+        self.finish_reason = reason_of(reason) or self.finish_reason
 
     def _read_usage(self, usage: Any) -> None:
         """Keep the last numbers: a stream reports the output as it grows, and the input often only at the start."""
@@ -107,6 +103,8 @@ class AnthropicAdapter(ProviderAdapter):
         {"extra_body", "max_tokens", "messages", "model", "stream", "system"}
     )
     reply_builder: ClassVar[type[ReplyBuilder]] = MessageBuilder
+    extras: ClassVar[tuple[str, ...]] = ("cache_control",)
+    forms: ClassVar[frozenset[str]] = frozenset({USER_LAST})
     models_path: str | None = field(default="/v1/models?limit=1000", init=False)
     shows_schema: bool = field(default=True, init=False)
 
@@ -134,13 +132,14 @@ class AnthropicAdapter(ProviderAdapter):
         others = [m for m in messages if m["role"] != "system"]
         blocks = [json[1:-1] for json in self._encode(others)]
         # A single question, as a sub-call sends it, is not repeated: writing it to the cache would cost more.
-        if others and (system or len({m["role"] for m in others}) > 1):
+        cached = {} if "cache_control" in self.left_out else CACHED
+        if cached and others and (system or len({m["role"] for m in others}) > 1):
             blocks[-1] = to_json(_marked(others[-1]))[1:-1]
         fields = {**(self.extra_body or {}), **(self.sampling_args or {})}
         if schema is not None:
             fields["output_config"] = {**fields.get("output_config", {}), "format": _format(schema)}
         if system.strip():
-            fields["system"] = [_text_block(system) | CACHED]
+            fields["system"] = [_text_block(system) | cached]
         turns = _alternate(others, blocks)
         return {"model": self.model_name, "max_tokens": max_tokens, **fields, "messages": b",".join(turns)}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from rlm_kernel.clients.rate_limits import RateSeen
 from rlm_kernel.schema.answer_schema import add_instructions
 from rlm_kernel.types import Message, Reply
 
@@ -25,8 +26,9 @@ class LM(Protocol):
         context_window: tokens of prompt and reply together, or None if unknown. It may become known with the first
             call.
 
-    Four more members are optional: `takes_images` (true if messages may have `images`), `takes_schema` (true if
-    `complete` accepts a JSON Schema as the keyword argument `schema`), and `reply_limit` with `price`, see `BaseLM`.
+    Five more members are optional: `takes_images` (true if messages may have `images`), `takes_schema` (true if
+    `complete` accepts a JSON Schema as the keyword argument `schema`), and `reply_limit`, `price` and `for_model`, see
+    `BaseLM`.
     """
 
     @property
@@ -65,6 +67,7 @@ class BaseLM:
         takes_images: whether messages may have `images`.
         api_key: the key that it sends, or None; no log contains it.
         env: variables in which it finds keys itself; no log contains the secrets among them.
+        rate_seen: what the latest response said of the provider's rate limits, or None.
     """
 
     backend: str
@@ -72,6 +75,7 @@ class BaseLM:
     takes_images: bool = False
     api_key: str | None = None
     env: Mapping[str, str] = MappingProxyType({})
+    rate_seen: RateSeen | None = None
     _context_window: int | None = None
 
     @property
@@ -108,8 +112,25 @@ class BaseLM:
         """The longest reply in tokens, thinking included, if a call asks for `max_tokens`; None if unlimited."""
         return max_tokens
 
+    def for_model(self, name: str) -> LM | None:  # noqa: ARG002
+        """The same provider with another model, for `rlm_query(..., model=name)`; None: it has no other models.
+
+        It is closed with this one.
+
+        Raises:
+            ConfigError: there are too many.
+        """
+        return None
+
     def price(self, input_tokens: int, output_tokens: int) -> float | None:  # noqa: ARG002
         """US dollars that a call costs at most; None if unknown before the call."""
+        return None
+
+    def warmer(self, temperature: float) -> BaseLM | None:  # noqa: ARG002
+        """This client with that temperature, over the same connections; None if it was not given a lower one.
+
+        A client that was given none uses the provider's default, and its model may refuse any other.
+        """
         return None
 
     def price_known(self) -> bool:
@@ -129,7 +150,7 @@ class WrappedLM(BaseLM):
         self.takes_images = getattr(lm, "takes_images", False) is True
         self._lm = lm
         self._takes_schema = getattr(lm, "takes_schema", False) is True
-        for name in ("api_key", "env", "reply_limit", "price", "price_known"):
+        for name in ("api_key", "env", "reply_limit", "price", "price_known", "for_model"):
             if hasattr(lm, name):
                 setattr(self, name, getattr(lm, name))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.clients.encoding import join_surrogates
@@ -14,6 +15,38 @@ from rlm_kernel.schema.answer_schema import is_strict
 
 if TYPE_CHECKING:
     from rlm_kernel.types import Image, Message
+
+
+FINISH_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("end_turn", "eos", "eos_token", "stop_sequence", "stop_token", "complete", "completed"), "stop"
+        ),
+        **dict.fromkeys(
+            ("max_tokens", "max_output_tokens", "model_length", "token_limit", "model_context_window_exceeded"),
+            "length",
+        ),
+        **dict.fromkeys(
+            ("safety", "recitation", "blocklist", "prohibited_content", "spii", "content_filtered", "sensitive"),
+            "content_filter",
+        ),
+        **dict.fromkeys(("failed", "network_error", "insufficient_system_resource"), "error"),
+        **dict.fromkeys(("function_call", "tool_call", "tool_use"), "tool_calls"),
+    }
+)
+"""Reasons of other APIs for the end of a reply, in small letters, and OpenAI's. All others are kept."""
+
+
+def reason_of(given: Any) -> str | None:
+    """A reason for the end of a reply in OpenAI's words; None if there is none."""
+    if not isinstance(given, str) or not given:
+        return None
+    plain = given.lower().removeprefix("finish_reason_")
+    known = FINISH_REASONS.get(plain, plain)
+    return known if known in _OWN_REASONS else given
+
+
+_OWN_REASONS = frozenset({"stop", "length", "content_filter", "error", "tool_calls", "refusal"})
 
 
 def chat_message(message: Message) -> dict[str, Any]:
@@ -40,28 +73,101 @@ def _image_part(image: Image) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
+DONE: Mapping[str, Any] = MappingProxyType({"choices": []})
+"""Follows the last chunk of a stream that ended with ``[DONE]``."""
+
+
+class UntilDone:
+    """A stream of OpenAI's SDK with `DONE` after its last chunk. The SDK swallows the ``[DONE]`` of the server.
+
+    Without it, an end of the connection is no end of the reply.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._events = stream._iter_events  # noqa: SLF001 (the SDK has no other place for it)
+        self._is_done = False
+        stream._iter_events = self._watched  # noqa: SLF001
+
+    async def __aenter__(self) -> AsyncIterator[Any]:
+        """The chunks."""
+        return self._chunks()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connection."""
+        await self._stream.close()
+
+    async def _chunks(self) -> AsyncIterator[Any]:
+        async for chunk in self._stream:
+            yield chunk
+        if self._is_done:
+            yield DONE
+
+    async def _watched(self) -> AsyncIterator[Any]:
+        async for event in self._events():
+            self._is_done = self._is_done or event.data.startswith("[DONE]")
+            yield event
+
+
 @dataclass(slots=True)
 class ChatReplyBuilder(ReplyBuilder):
-    """Reads a chat completion, or the chunks of one."""
+    """Reads a chat completion, or the chunks of one.
+
+    Attributes:
+        is_refused: whether the text is a refusal.
+        asks_for_tool: whether the reply calls a tool.
+    """
+
+    is_refused: bool = False
+    asks_for_tool: bool = False
 
     def add(self, response: Any) -> str:
         """Read a chat completion or a chunk, and return its text."""
+        if response is DONE:
+            self.finish_reason = self.finish_reason or "stop"
         self.model = field_of(response, "model") or self.model
         self.complaint = _find_complaint(response) or self.complaint
         if (usage := field_of(response, "usage")) is not None:
             self.tokens, self.cost = _read_tokens(usage), _read_cost(usage)
         choices = field_of(response, "choices")
-        return self._add_choice(choices[0]) if isinstance(choices, list) and choices else ""
+        if not isinstance(choices, list):
+            return ""
+        if choices:
+            return self._add_choice(choices[0])
+        self.begun = self.begun or field_of(response, "error") is None
+        return ""
 
     def _add_choice(self, choice: Any) -> str:
         self.begun = True
-        self.finish_reason = field_of(choice, "finish_reason") or self.finish_reason
         message = field_of(choice, "message") or field_of(choice, "delta")
-        contents = (field_of(message, name) for name in ("content", "refusal"))
-        text = next((content for content in contents if isinstance(content, str)), None)
-        if text is not None:
+        text, refusal = text_in(field_of(message, "content")), field_of(message, "refusal")
+        self.finish_reason = reason_of(field_of(choice, "finish_reason")) or self.finish_reason
+        if not text and isinstance(refusal, str) and refusal:
+            text, self.is_refused = refusal, True
+        self.asks_for_tool = self.asks_for_tool or bool(field_of(message, "tool_calls"))
+        if text:
             self.pieces.append(text)
-        return text or ""
+        return text
+
+    def end(self) -> None:
+        """Correct the reason: some servers say "stop" where the model refused, or asked for a tool."""
+        if self.is_refused:
+            self.finish_reason = "refusal"
+        elif self.asks_for_tool and not self.pieces and self.finish_reason == "stop":
+            self.finish_reason = "tool_calls"
+
+
+def text_in(content: Any) -> str:
+    """The text of a content: a text, or parts, of which thinking is none."""
+    if isinstance(content, str):
+        return content
+    return "".join(map(_text_of_part, content)) if isinstance(content, list) else ""
+
+
+def _text_of_part(part: Any) -> str:
+    text = part if isinstance(part, str) else field_of(part, "text")
+    is_text = isinstance(part, str) or field_of(part, "type") in {"text", "output_text", None}
+    return text if is_text and isinstance(text, str) else ""
 
 
 def _find_complaint(response: Any) -> str | None:

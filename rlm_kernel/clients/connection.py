@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from rlm_kernel._async import is_engine_loop
+from rlm_kernel.at_exit import end_at_exit
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -69,6 +72,8 @@ class Connection:
 
     async def _open(self) -> _Opened:
         client = await asyncio.to_thread(self._open_client)
+        if is_engine_loop(asyncio.get_running_loop()):
+            end_at_exit(self)
         return _Opened(client, asyncio.create_task(self._run_errand(client)))
 
 

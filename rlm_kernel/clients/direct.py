@@ -9,6 +9,8 @@ from typing import Any
 from rlm_kernel._async import Job, run_in_thread
 from rlm_kernel.clients import registry
 from rlm_kernel.clients.base import OnText
+from rlm_kernel.clients.estimates import Bound, believed, bound
+from rlm_kernel.clients.non_answers import non_answer, why_none
 from rlm_kernel.types import Message, ModelUsageSummary, Reply, Usage, UsageMeter, UsageSummary
 
 DEFAULT_TIMEOUT = 300.0
@@ -131,8 +133,9 @@ class ProviderClient(BaseLM):
     ) -> Reply:
         """Answer the conversation of a run."""
         reply = await self._lm.complete(messages, max_tokens=max_tokens, on_text=on_text)
-        self._meter.add(self.model_name, reply.usage)
-        self._last = ModelUsageSummary.of(1, reply.usage)
+        used = believed(reply, self._bound(messages, max_tokens))
+        self._meter.add(self.model_name, used)
+        self._last = ModelUsageSummary.of(1, used)
         return reply
 
     async def close(self) -> None:
@@ -141,12 +144,21 @@ class ProviderClient(BaseLM):
 
     def __getattr__(self, name: str) -> Any:
         """What an `RLM` asks of a client besides: its key, for redaction; its prices; its limit of a reply."""
-        if name in {"api_key", "env", "takes_images", "reply_limit", "price", "price_known"}:
+        if name in {"api_key", "env", "takes_images", "reply_limit", "price", "price_known", "for_model"}:
             return getattr(self._lm, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def _bound(self, messages: Sequence[Message], max_tokens: int | None) -> Bound:
+        """What a call uses at most: the estimate of what the provider does not report."""
+        lm = self._lm
+        limit = lm.reply_limit(max_tokens)
+        return bound(messages, reply_tokens=limit, window=lm.context_window, price=lm.price)
+
     async def _ask(self, prompt: Asked) -> str:
-        return (await self.complete(_messages(prompt))).text
+        reply = await self.complete(_messages(prompt))
+        if not reply.text.strip():
+            raise non_answer(reply, self.backend, why_none(reply, "") or "empty", "")
+        return reply.text
 
 
 def get_client(backend: str, backend_kwargs: Mapping[str, Any] | None = None) -> BaseLM:

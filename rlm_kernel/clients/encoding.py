@@ -51,10 +51,11 @@ class MessageEncoder:
 
 
 def request_body(request: Mapping[str, Any]) -> bytes:
-    """The JSON of a request whose field ``messages`` is the JSON of its messages."""
+    """The JSON of a request whose field ``messages``, or ``input``, is the JSON of its messages."""
     fields = dict(request)
-    messages: bytes = fields.pop("messages")
-    return b'{"messages":[' + messages + b"]," + to_json(fields)[1:]
+    name = "input" if "input" in fields else "messages"
+    messages: bytes = fields.pop(name)
+    return b'{"%s":[%s],%s' % (name.encode(), messages, to_json(fields)[1:])
 
 
 def check_fields(argument: str, fields: Mapping[str, Any] | None, reserved: Collection[str] = ()) -> None:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+KEY_ON_COMMAND_LINE = (
+    "A key does not belong on a command line, where every user of the machine can read it: "
+    "set it in the environment or in a .env file."
+)
+
 
 def backend_kwargs(
     backend: str, model: str | Sourced[str] | None, base_url: str | None, more: Sequence[str]
@@ -24,10 +29,7 @@ def backend_kwargs(
     """
     kwargs = dict(map(pair, more))
     if kwargs.keys() & SECRETS:
-        raise ConfigError(
-            "An API key does not belong on a command line, where every user of the machine can read it: "
-            "set it in the environment or in a .env file."
-        )
+        raise ConfigError(KEY_ON_COMMAND_LINE)
     kwargs |= {"model_name": model} if model else {}
     kwargs |= {"base_url": base_url} if base_url else {}
     if "model_name" in registry.find(backend).needed and "model_name" not in kwargs:

@@ -12,7 +12,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlm_kernel.clients.pricing import Tokens
-from rlm_kernel.clients.transport import CONNECT_SECONDS, http_options, is_loopback, without_password
+from rlm_kernel.clients.refused_parts import ALTERNATION, SYSTEM, USER_LAST
+from rlm_kernel.clients.transport import CONNECT_SECONDS, OnHeaders, http_options, is_loopback, without_password
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class ReplyBuilder:
         cost: US dollars, as the provider reports them, or None.
         begun: whether any reply has arrived.
         complaint: the provider's message if there is no reply.
+        failed: whether the provider reported that it failed.
     """
 
     model: str
@@ -51,10 +53,14 @@ class ReplyBuilder:
     cost: float | None = None
     begun: bool = False
     complaint: str = "the reply has no choices"
+    failed: bool = False
 
     def add(self, response: Any) -> str:
         """Read a response, or one chunk of a stream, and return its text."""
         raise NotImplementedError
+
+    def end(self) -> None:
+        """Called after the last response."""
 
 
 @dataclass(eq=False, repr=False)
@@ -117,6 +123,14 @@ class ProviderAdapter(ABC):
     reply_builder: ClassVar[type[ReplyBuilder]]
     models_path: str | None = field(default="/models", init=False)
     """The path of the list of models; None if it does not contain context windows."""
+    left_out: frozenset[str] = field(default=frozenset(), init=False)
+    """Parts of requests that the server has refused, see `refused_parts`."""
+    extras: ClassVar[tuple[str, ...]] = ()
+    """Names of further parts of its requests that can be left out."""
+    forms: ClassVar[frozenset[str]] = frozenset({SYSTEM, USER_LAST, ALTERNATION})
+    """The forms of its requests that can be left out."""
+    on_headers: OnHeaders | None = field(default=None, init=False)
+    """Called with the status and the headers of each response."""
     shows_schema: bool = field(default=False, init=False)
     """Whether the mode for structured output shows the schema to the model. If not, the messages contain it too."""
 
@@ -157,6 +171,13 @@ class ProviderAdapter(ABC):
     @abstractmethod
     async def send(self, client: Any, request: dict[str, Any], *, stream: bool) -> Any:
         """Call the SDK. The result is a response, or with `stream` an async context manager that gives chunks."""
+
+    def builder(self, request: Mapping[str, Any]) -> ReplyBuilder:  # noqa: ARG002
+        """A reader for the reply to a request."""
+        return self.reply_builder(self.model_name)
+
+    def keep(self, messages: Sequence[Message], text: str, builder: ReplyBuilder) -> None:  # noqa: B027
+        """Keep what the next turn of a conversation sends besides the text of its replies."""
 
     def accepts_schema(self, _: dict[str, Any]) -> bool:
         """Whether the provider's mode for structured output supports this schema. The SDK is imported by then."""
@@ -227,16 +248,16 @@ class ProviderAdapter(ABC):
             "max_retries": self.max_retries,
             "default_headers": self.headers,
             "default_query": self.default_query,
-            "http_client": self.http_client or _http_client(sdk, self.url),
+            "http_client": self.http_client or _http_client(sdk, http_options(self.url, self.on_headers)),
         }
 
 
-def _http_client(sdk: Any, url: str) -> Any:
+def _http_client(sdk: Any, options: dict[str, Any]) -> Any:
     """The SDK's HTTP client over aiohttp if that is installed: it takes half the time of the SDK's default."""
     try:
-        return sdk.DefaultAioHttpClient(**http_options(url))
+        return sdk.DefaultAioHttpClient(**options)
     except RuntimeError:  # the SDK's extra `aiohttp` is not installed
-        return sdk.DefaultAsyncHttpxClient(**http_options(url))
+        return sdk.DefaultAsyncHttpxClient(**options)
 
 
 def check_key(key: str, variable: str | None) -> None:

@@ -54,7 +54,6 @@ NEXT_STEPS: Mapping[str, str] = MappingProxyType(
         "redirect": "Redirects are not followed, because they would send the key to another server: if you trust the "
         "address, give it as base_url in place of {url}.",
         "unreadable": "It was not read any further. Check the server at {url} if it is yours, or use another one.",
-        "no text": "Rephrase the prompt, or choose another model_name.",
         # Classes of the SDK.
         "AuthenticationError": "Check the key: {key_source}.",
         "PermissionDeniedError": "This key has no permission for that: ask for access to {model!r}, choose another "
@@ -200,6 +199,12 @@ def refuses_schema(error: LMError) -> bool:
     name = re.compile(rf"(?<!\w){re.escape(error.model.rpartition('/')[2])}(?!\w)")
     message = name.sub("", clip_end(_message_of(error.__cause__ or error), MAX_QUOTE)).lower()
     return error.status in {400, 404, 422, 500, 501} and any(mark in message for mark in _SCHEMAS)
+
+
+def words_of(error: Exception) -> str:
+    """The provider's message in an SDK's error, with the names of the field and of the kind, if it gives them."""
+    named = (getattr(error, name, None) for name in ("param", "code"))
+    return " ".join([_message_of(error), *(f"{name!r}" for name in named if isinstance(name, str))])
 
 
 def asks_for_other_limit_name(error: Exception) -> bool:

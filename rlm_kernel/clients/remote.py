@@ -7,6 +7,7 @@ models. The list is requested once, in parallel with the first call; no call wai
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections import deque
@@ -18,14 +19,16 @@ from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.connection import Connection
 from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
-from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema
+from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema, words_of
+from rlm_kernel.clients.rate_limits import read_headers
+from rlm_kernel.clients.refused_parts import SCHEMA_FIELDS, forms_of, refused_part, without_forms
 from rlm_kernel.clients.transport import is_loopback, is_too_long
-from rlm_kernel.errors import LMError
+from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.schema.answer_schema import add_instructions
 from rlm_kernel.types import Message, Reply, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from rlm_kernel.clients.base import OnText
     from rlm_kernel.clients.provider import ProviderAdapter, ReplyBuilder
@@ -42,6 +45,9 @@ WINDOW_FIELDS = (
 LOOKUP_SECONDS = 10.0
 """Timeout of the request for the server's list of models."""
 
+MAX_OTHERS = 16
+"""Models that the cells of an RLM may name besides those that it was given: each has connections of its own."""
+
 MAX_REFUSED_SCHEMAS = 100
 """How many refused schemas are remembered."""
 
@@ -53,6 +59,7 @@ class RemoteLM(BaseLM):
 
     Args:
         adapter: the settings, and how the provider is called.
+        adapter_of: makes the adapter for another model of the provider; None: there is no other.
 
     Raises:
         ConfigError: `prices` in the settings are invalid.
@@ -60,8 +67,10 @@ class RemoteLM(BaseLM):
 
     takes_images = True
 
-    def __init__(self, adapter: ProviderAdapter) -> None:
+    def __init__(self, adapter: ProviderAdapter, adapter_of: Callable[[str], ProviderAdapter] | None = None) -> None:
         self.adapter = adapter
+        self._adapter_of = adapter_of
+        self._others: dict[str, RemoteLM] = {}
         self.backend, self.model = adapter.backend, adapter.model_name
         self.api_key, self.env = adapter.api_key, {**adapter.env, **(adapter.default_headers or {})}
         self.pricing = Pricing(
@@ -72,6 +81,7 @@ class RemoteLM(BaseLM):
         self._window_known = adapter.context_window is not None
         self._connection = Connection(self._open, self._look_up_window)
         self._refused: deque[str] = deque(maxlen=MAX_REFUSED_SCHEMAS)
+        adapter.on_headers = self._see_rate
 
     def __repr__(self) -> str:
         return f"RemoteLM({self.model!r}, backend={self.backend!r}, base_url={self.adapter.shown_url!r})"
@@ -111,19 +121,45 @@ class RemoteLM(BaseLM):
             client = await self._connection.client()
         limit = self.reply_limit(max_tokens)
         for sent_messages, sent_schema in self._forms(messages, schema):
-            request = self.adapter.build_request(sent_messages, limit, sent_schema)
             try:
                 with lm_errors(self.adapter):
-                    response = await self.adapter.send(client, request, stream=on_text is not None)
-                return await self._read(response, on_text, limit)
+                    sent = await self._send(client, sent_messages, limit, sent_schema, stream=on_text is not None)
+                return await self._read(*sent, on_text, limit)
             except LMError as error:
                 if sent_schema is None or not refuses_schema(error):
                     raise
         raise AssertionError("the last form has no schema: it returns or raises")
 
+    def for_model(self, name: str) -> RemoteLM | None:
+        """The same provider with another model; None: it has no other models.
+
+        Raises:
+            ConfigError: there are too many.
+        """
+        if self._adapter_of is None:
+            return None
+        if name not in self._others:
+            if len(self._others) == MAX_OTHERS:
+                raise ConfigError(f"{MAX_OTHERS} models were named besides those of the RLM: use one of these.")
+            self._others[name] = RemoteLM(self._adapter_of(name), self._adapter_of)
+        return self._others[name]
+
+    def warmer(self, temperature: float) -> RemoteLM | None:
+        """See `BaseLM`."""
+        sampling = self.adapter.sampling_args or {}
+        given = sampling.get("temperature")
+        if not isinstance(given, int | float) or given >= temperature:
+            return None
+        other = copy.copy(self)
+        other.adapter = copy.copy(self.adapter)
+        other.adapter.sampling_args = {**sampling, "temperature": temperature}
+        return other
+
     async def close(self) -> None:
         """Close the connections. A later call opens new ones."""
         await self._connection.close()
+        for other in self._others.values():
+            await other.close()
 
     def _forms(
         self, messages: Sequence[Message], schema: dict[str, Any] | None
@@ -134,26 +170,66 @@ class RemoteLM(BaseLM):
             return
         schema = _sendable_schema(schema)
         with_instructions, key = add_instructions(messages, schema), json.dumps(schema, sort_keys=True)
-        if key not in self._refused and self.adapter.accepts_schema(schema):
+        has_mode = not SCHEMA_FIELDS & self.adapter.left_out
+        if has_mode and key not in self._refused and self.adapter.accepts_schema(schema):
             yield (messages if self.adapter.shows_schema else with_instructions), schema
             self._refused.append(key)  # the caller only takes the next form after a refusal
         yield with_instructions, None
 
-    async def _read(self, response: Any, on_text: OnText | None, limit: int | None) -> Reply:
-        builder = self.adapter.reply_builder(self.model)
-        if on_text is None:
-            with lm_errors(self.adapter):
-                builder.add(response)
-        else:
-            await self._read_stream(response, builder, on_text, limit)
-        usage = self._usage(builder)
-        if not builder.begun:
-            raise lm_error(self.adapter, builder.complaint, "not an API", usage=usage)
-        # A model that used its whole limit for thinking has no text: a reply that was cut, not a failure.
-        if not builder.pieces and builder.finish_reason != "length":
-            what = f"the reply holds no text (finish_reason {builder.finish_reason!r})"
-            raise lm_error(self.adapter, what, "no text", usage=usage)
-        return Reply("".join(builder.pieces), builder.model, usage or Usage(), builder.finish_reason)
+    async def _send(
+        self,
+        client: Any,
+        messages: Sequence[Message],
+        limit: int | None,
+        schema: dict[str, Any] | None,
+        *,
+        stream: bool,
+    ) -> tuple[Any, ReplyBuilder, Sequence[Message]]:
+        """The response, its reader, and the messages as sent. What the server refuses is left out from then on."""
+        adapter = self.adapter
+        while True:
+            left_out = adapter.left_out
+            sent = without_forms(messages, left_out)
+            built = adapter.build_request(sent, limit, schema)
+            request = {name: value for name, value in built.items() if name not in left_out}
+            try:
+                return await adapter.send(client, request, stream=stream), adapter.builder(request), sent
+            except Exception as error:
+                words, status = words_of(error).replace(self.model, ""), getattr(error, "status_code", None)
+                forms = forms_of(sent, adapter.forms, left_out)
+                part = refused_part(status, words, (*request, *adapter.extras), forms, left_out)
+                if part is None:
+                    raise
+                adapter.left_out |= {part}
+                level = logging.WARNING if part in (adapter.sampling_args or {}) else logging.INFO
+                _log.log(level, "%s, model %r: refused, and left out from now on: %s", self.backend, self.model, part)
+                if part in SCHEMA_FIELDS and schema is not None:
+                    raise  # the caller sends the schema as text
+
+    async def _read(
+        self,
+        response: Any,
+        builder: ReplyBuilder,
+        messages: Sequence[Message],
+        on_text: OnText | None,
+        limit: int | None,
+    ) -> Reply:
+        try:
+            if on_text is None:
+                with lm_errors(self.adapter):
+                    builder.add(response)
+            else:
+                await self._read_stream(response, builder, on_text, limit)
+            builder.end()
+            usage, text = self._usage(builder), "".join(builder.pieces)
+            if not builder.begun or (builder.failed and not text):
+                kind = "APIError" if builder.failed else "not an API"
+                raise lm_error(self.adapter, builder.complaint, kind, usage=usage)
+        except LMError as error:
+            error.partial_answer = "".join(builder.pieces) or None
+            raise
+        self.adapter.keep(messages, text, builder)
+        return Reply(text, builder.model, usage or Usage(), builder.finish_reason)
 
     async def _read_stream(self, response: Any, builder: ReplyBuilder, on_text: OnText, limit: int | None) -> None:
         characters = events = 0
@@ -183,6 +259,9 @@ class RemoteLM(BaseLM):
         cost = self.pricing.cost(builder.tokens, builder.cost, self.adapter.price_names(builder.model))
         used = builder.tokens or Tokens()
         return Usage(used.input, used.output, used.cached, cost)
+
+    def _see_rate(self, status: int, headers: Mapping[str, str]) -> None:
+        self.rate_seen = read_headers(status, headers) or self.rate_seen
 
     def _open(self) -> Any:
         client = self.adapter.open()

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
+
+OnHeaders = Callable[[int, Mapping[str, str]], None]
 
 CONNECT_SECONDS = 10.0
 """Limit for opening a connection; the setting `timeout` is for the answer."""
@@ -62,18 +64,27 @@ def without_password(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def http_options(url: str) -> dict[str, Any]:
+def http_options(url: str, on_headers: OnHeaders | None = None) -> dict[str, Any]:
     """The options of an HTTP client that contacts only this server, and limits what it reads.
 
     Redirects are not followed: they would carry the conversation to another server, and with some SDKs the key. A proxy
     from the environment is not used for a server on this machine, which it could not reach.
+
+    Args:
+        url: of the server.
+        on_headers: called with the status and the headers of each response.
     """
-    return {"follow_redirects": False, "trust_env": not is_loopback(url), "event_hooks": event_hooks()}
+    return {"follow_redirects": False, "trust_env": not is_loopback(url), "event_hooks": event_hooks(on_headers)}
 
 
-def event_hooks() -> dict[str, list[Callable[[Any], Any]]]:
+def event_hooks(on_headers: OnHeaders | None = None) -> dict[str, list[Callable[[Any], Any]]]:
     """The `event_hooks` of an HTTP client that limit what it reads."""
-    return {"request": [_ask_for_plain], "response": [_limit]}
+
+    async def tell(response: Any) -> None:
+        if on_headers is not None:
+            on_headers(response.status_code, response.headers)
+
+    return {"request": [_ask_for_plain], "response": [tell, _limit]}
 
 
 class UnreadableReply(BaseException):

@@ -6,14 +6,16 @@ sub-calls, and those of children, of a live replay, and of `%%rlm`. So every cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_kernel.clients.base import BaseLM, OnText
+from rlm_kernel.clients.estimates import Bound, bound
 from rlm_kernel.engine.budget import Ledger, Receipt
-from rlm_kernel.engine.estimates import bound
+from rlm_kernel.engine.shared_limits import Admission
+from rlm_kernel.errors import LimitError
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.types import Message, Reply, Usage, UsageMeter
 
@@ -27,10 +29,12 @@ class ModelCalls:
     Attributes:
         ledger: the limits of the tree.
         usage: counts the calls of the run.
+        shared: the limits that the run shares with others, or None.
     """
 
     ledger: Ledger
     usage: UsageMeter
+    shared: Admission | None = None
 
     async def ask(
         self,
@@ -70,7 +74,7 @@ class ModelCalls:
             async with turn:
                 longest, window = lm.reply_limit(max_tokens), lm.context_window
                 limit = bound(messages, document, reply_tokens=longest, window=window, price=lm.price)
-                async with self.ledger.call(lm.model, limit, self.usage, receipt):
+                async with self.ledger.call(lm.model, limit, self.usage, receipt), self._shared(lm, limit, receipt):
                     on_turn()
                     reply = await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
                     receipt.reply = reply
@@ -83,3 +87,18 @@ class ModelCalls:
     def count(self, model: str, usage: Usage) -> None:
         """Count a call of an earlier run that this one resumes."""
         self.ledger.count(model, usage, self.usage)
+        if self.shared is not None:
+            self.shared.count(model, usage)
+
+    @asynccontextmanager
+    async def _shared(self, lm: BaseLM, limit: Bound, receipt: Receipt) -> AsyncIterator[None]:
+        """The limits that other runs share. One that is reached ends this run."""
+        if self.shared is None:
+            yield
+            return
+        try:
+            async with self.shared.call(lm, limit, receipt):
+                yield
+        except LimitError as error:
+            self.ledger.broken = self.ledger.broken or error
+            raise

@@ -28,8 +28,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from rlm_kernel.engine import estimates
-from rlm_kernel.engine.estimates import Bound
+from rlm_kernel.clients import estimates
+from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.errors import (
     BudgetExceededError,
     ConfigError,
@@ -198,6 +198,16 @@ class Ledger:
         """Count a prompt of a sub-call. False: `max_calls` does not admit it."""
         self._calls += 1
         return self._limits.max_calls is None or self._calls <= self._limits.max_calls
+
+    def left(self) -> dict[str, float | None]:
+        """What is left of each limit of the tree: seconds, tokens, cost (US dollars), calls; None: no limit."""
+        limits, seconds = self._limits, self.seconds_left
+        return {
+            "seconds": None if seconds is None else round(seconds, 3),
+            "tokens": None if limits.max_tokens is None else max(0, limits.max_tokens - int(self._tokens.spent)),
+            "cost": None if limits.max_budget is None else max(0.0, round(limits.max_budget - self._budget.spent, 6)),
+            "calls": None if limits.max_calls is None else max(0, limits.max_calls - self._calls),
+        }
 
     def take_unpriced(self) -> list[str]:
         """Models whose cost is unknown while there is a budget, each once."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.clients.base import BaseLM, as_base_lm
 from rlm_kernel.engine.budget import NO_LIMITS, Limits
 from rlm_kernel.engine.gates import NO_GATES, Gates
+from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import Environment
@@ -35,6 +36,23 @@ class Models:
         if name is None:
             return self.default
         return next((lm for lm in self.all if lm.model == name), None)
+
+    def for_child(self, name: str | None, *, has_repl: bool) -> BaseLM | None:
+        """The model of an `rlm_query`: of this name, of the root's provider with this name, or None.
+
+        Args:
+            name: None: the root of the child is the root here. A child without a REPL is a plain sub-call.
+            has_repl: whether the child has one.
+
+        Raises:
+            ConfigError: the provider cannot take the name.
+        """
+        if name is None:
+            return self.root if has_repl else self.default
+        if (known := self.named(name)) is not None:
+            return known
+        other = self.root.for_model(name)
+        return None if other is None else as_base_lm(other)
 
     @property
     def all(self) -> tuple[BaseLM, ...]:
@@ -89,6 +107,7 @@ class RunConfig:
         conversation: the completions are the messages of one conversation, which share one context and one record.
         compaction: the share of the window at which the conversation is summarised; None: never.
         gates: decide about cells and calls.
+        shared: the limits that it shares with other runs, or None.
         seed: of `random` and of hashes in the kernel; a rebuilt kernel uses it again.
     """
 
@@ -111,6 +130,7 @@ class RunConfig:
     conversation: bool = False
     compaction: float | None = None
     gates: Gates = NO_GATES
+    shared: Admission | None = None
     seed: int = 0
 
     @property

@@ -10,17 +10,19 @@ from functools import partial
 from typing import Any
 
 from rlm_kernel._async import gather_or_cancel, process
+from rlm_kernel.clients.non_answers import non_answer, why_none
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import ChatMessage, Models, RunConfig
 from rlm_kernel.engine.kernel_slots import KernelSlots, default_max_kernels
 from rlm_kernel.engine.recorded import RecordedRun
+from rlm_kernel.engine.repetition import MAX_REPEATS, TEMPERATURE
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.root_model import RootModel
 from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
-from rlm_kernel.engine.tools import prompt_section
+from rlm_kernel.engine.tools import Tool, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
-from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
+from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError, RLMError
 from rlm_kernel.kernel.guest import records
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
 from rlm_kernel.prompts.context_preview import ContextFacts, describe
@@ -29,10 +31,18 @@ from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
-from rlm_kernel.types import Foreign, Input, Message, RLMChatCompletion, TextFile, UsageMeter
+from rlm_kernel.types import Foreign, Input, Message, Reply, RLMChatCompletion, TextFile, UsageMeter
 
 MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 """Seconds in which a persistent kernel must store the conversation after the answer, with time left and without."""
+
+MAX_SEARCHED = 20
+"""Replies that are searched for words if a run ends without an answer."""
+
+STUCK = (
+    "The model has repeated itself {repeats} times in a row, with the same result. The run ends after turn {iteration} "
+    "of {turns}, and the model is asked for its answer."
+)
 
 
 class Engine:
@@ -83,7 +93,7 @@ class Engine:
         self._schema = None if schema is None else replace(schema, build=self._built)
         self._emit = Emitter(on_event, self._recorded.seconds)
         self._repl = repl or Repl(config)
-        calls = ModelCalls(self.ledger, self.usage)
+        calls = ModelCalls(self.ledger, self.usage, config.shared)
         self.subcalls = SubCalls(
             models=config.models,
             calls=calls,
@@ -94,12 +104,17 @@ class Engine:
             start_child=self._start_child if config.depth + 1 < config.max_depth else None,
             on_limit=self._repl.interrupt,
             tools={tool.name: tool for tool in config.tools if tool.kind == "function"},
+            budget=Tool("budget", "function", self._left, ""),
             gates=config.gates,
             recorded=self._recorded,
         )
         remember = partial(self._repl.remember, "history")
         self._root = RootModel(config, calls, self._emit, self._recorded, remember, live)
         self._turns = Turns(config, self._repl, self.ledger, self._emit, self._schema)
+
+    async def _left(self) -> dict[str, float | None]:
+        """What is left of the limits, for `budget()` in a cell."""
+        return {**self.ledger.left(), **self._turns.left()}
 
     @property
     def partial_answer(self) -> str | None:
@@ -108,9 +123,10 @@ class Engine:
 
     @property
     def _last_words(self) -> str | None:
-        """The last reply without its code, or all of it if it is only code; None before the first."""
-        reply = self._root.latest
-        return (parse(reply).prose or reply.strip() or None) if reply else None
+        """The words of the latest reply that has any besides its code, else the last reply; None before the first."""
+        last = self._root.latest
+        words = (parse(reply).prose for reply in (last, *self._root.conversation.replies[:MAX_SEARCHED]))
+        return next(filter(None, words), last.strip() or None)
 
     async def run(self, prompt: Input, question: str | None) -> RLMChatCompletion:
         """Answer a question over a context.
@@ -137,8 +153,9 @@ class Engine:
                     self._warn_of_uncertain_costs()
                 await self._repl.end_run(self._root.conversation.whole[:-1], self._seconds_to_keep)
         except BaseException as error:
-            if isinstance(error, LimitError):
+            if isinstance(error, RLMError):
                 error.partial_answer = self._repl.draft or error.partial_answer or self._last_words
+            if isinstance(error, LimitError):
                 error.usage = self.usage.summary()
             self._emit(events.RunFailed(error=error, given_up=self._root.given_up))
             if isinstance(error, LimitError):
@@ -168,11 +185,22 @@ class Engine:
                 root.conversation.add(reply, "")
                 return turn.answer
             self._warn_of_uncertain_costs()
-            if iteration == config.max_iterations:
+            is_last = self._is_last(iteration)
+            if is_last:
                 by_schema = self._schema is not None
                 root.ending = "\n\n" + config.profile.last_chance(question or "", by_schema=by_schema)
             await root.end_turn(reply, turn.message, iteration)
-        return await self._last_word()
+            if is_last:
+                break
+        return await self._last_word(iteration)
+
+    def _is_last(self, iteration: int) -> bool:
+        """Whether the turn is the last one: of all, or because the model repeats itself whatever it is told."""
+        repeats, turns = self._turns.repetition.repeats, self._config.max_iterations
+        self._root.temperature = TEMPERATURE if repeats >= MAX_REPEATS - 1 else None
+        if iteration < turns and repeats >= MAX_REPEATS:
+            self._emit(events.Notice(message=STUCK.format(repeats=repeats, iteration=iteration, turns=turns)))
+        return iteration == turns or repeats >= MAX_REPEATS
 
     async def _open(self, prompt: Input) -> None:
         """Start the kernel, unless it runs already, and give it the context, or the message of a conversation."""
@@ -203,37 +231,51 @@ class Engine:
 
     # -- other ways to an answer
 
-    async def _last_word(self) -> str:
+    async def _last_word(self, turns: int) -> str:
         """The answer after the last turn: a variable, a FINAL(...), or the text of the reply.
 
         A reply with code is not an answer, and neither is an empty one. Then the draft in `answer` is used; without a
         draft, the model is asked again.
 
+        Args:
+            turns: how many there were.
+
         Raises:
             NoAnswerError: the second reply is not an answer, either.
         """
-        root, turns = self._root, self._config.max_iterations
+        root = self._root
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
-        parsed = await self._turns.parse(reply.text)
-        if _has_no_answer(parsed) and self._repl.draft is None:
+        parsed = await self._parse_last(reply)
+        answer = await self._answer_in_text(parsed, turns + 1)
+        if answer is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
-            await root.end_turn(reply, self._config.profile.not_an_answer(code=bool(parsed.blocks)), turns + 1)
+            await root.end_turn(reply, self._why_no_answer(parsed), turns + 1)
             reply = await root.ask(turns + 2)
-            parsed = await self._turns.parse(reply.text)
+            parsed = await self._parse_last(reply)
+            answer = await self._answer_in_text(parsed, turns + 2)
         root.conversation.add(reply, "")
-        answer = await self._answer_in_text(parsed)
         if answer is None:
             raise NoAnswerError(model=reply.model, turns=turns, reply=reply.text, words=parsed.prose)
         return answer
 
-    async def _answer_in_text(self, last: ParsedReply) -> str | None:
+    async def _parse_last(self, reply: Reply) -> ParsedReply:
+        return await self._turns.parse(reply.text, finished=reply.finish_reason == "stop")
+
+    def _why_no_answer(self, last: ParsedReply) -> str:
+        profile = self._config.profile
+        if last.answer is not None:
+            return profile.not_evaluated()
+        return profile.answer_cut() if last.answer_cut else profile.not_an_answer(code=bool(last.blocks) or last.cut)
+
+    async def _answer_in_text(self, last: ParsedReply, iteration: int) -> str | None:
         """The answer in the last reply, else the draft; None: neither exists."""
         if last.answer is not None:
-            turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False))
-            return last.answer.text if turn.answer is None else turn.answer
-        if not _has_no_answer(last):
+            turn = await self._turns.text_answer(replace(last.answer, must_be_variable=False), iteration)
+            if turn.answer is not None or not self._turns.is_source(last.answer):
+                return last.answer.text if turn.answer is None else turn.answer
+        elif not _has_no_answer(last):
             return last.prose
         if self._repl.draft is not None:
             self._emit(events.Notice(message="The last reply holds no answer: the draft in `answer` is used."))
@@ -248,8 +290,20 @@ class Engine:
         self._root.begin([{"role": "user", "content": f"{text}\n\n{question}" if question else text}])
         if self._schema is not None:
             return await self._root.ask_by_schema(1, self._schema)
-        reply = await self._root.ask(1)
-        return (await process(len(reply.text), partial(without_thinking, reply.text))).strip()
+        return await self._plain_answer(await self._root.ask(1))
+
+    async def _plain_answer(self, reply: Reply) -> str:
+        """The text of a plain completion.
+
+        Raises:
+            NonAnswerError: it has none.
+        """
+        text = (await process(len(reply.text), partial(without_thinking, reply.text))).strip()
+        if not text:
+            raise non_answer(reply, self._config.models.root.backend, why_none(reply, text) or "empty", text)
+        if reply.finish_reason == "length":
+            self._emit(events.Notice(message="The answer was cut at the length limit: raise max_tokens."))
+        return text
 
     async def _start_child(self, prompt: SubcallPrompt) -> RLMChatCompletion:
         """Run an RLM with its own kernel for one prompt of an `rlm_query`; the prompt is its context."""
@@ -304,7 +358,7 @@ class Engine:
                 max_iterations=config.max_iterations,
                 depth=config.depth,
                 context=prompt,
-                setup=tuple(filter(None, (config.environment.setup_code, config.profile.setup_code))),
+                setup=(*config.environment.setup, *filter(None, (config.profile.setup_code,))),
                 tools=without_secrets_of_tools(tool.to_record() for tool in config.tools),
                 seed=config.seed,
                 schema=self._schema.document if self._schema else None,
@@ -333,5 +387,5 @@ def _plain(value: Any) -> Any:
 
 
 def _has_no_answer(last: ParsedReply) -> bool:
-    """Whether the last reply is not an answer: it contains code, or nothing."""
-    return last.answer is None and (bool(last.blocks) or not last.prose.strip())
+    """Whether the last reply is not an answer: it contains code, a part of an answer, or nothing."""
+    return last.answer is None and (bool(last.blocks) or last.cut or last.answer_cut or not last.prose.strip())

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from rlm_kernel.clients.trust import Source, Sourced, addresses_elsewhere, each_from, value_of
 from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.errors import RecordingError
+from rlm_kernel.installation import update_command
 from rlm_kernel.trajectory.log.reader import Recording
 from rlm_kernel.trajectory.log.redaction import HIDDEN, without_secrets_of_tools
 
@@ -118,7 +119,7 @@ def _check_names(rlm: type, recording: Recording, names: Iterable[str]) -> None:
     if unknown := sorted(set(names) - set(_parameters(rlm))):
         raise RecordingError(
             f"{recording.path.name} names arguments that this version of rlm-kernel does not have: "
-            f"{', '.join(unknown)}. Update it: pip install -U rlm-kernel."
+            f"{', '.join(unknown)}. Update it: {update_command()}"
         )
 
 

@@ -50,6 +50,7 @@ class Repl:
     Attributes:
         cells: how many cells ran.
         contexts: how many inputs it got.
+        questions: how many questions and calls of tools the cells have sent.
         draft: the last content of `answer` after a cell of this run, or None.
         variables: the user's variables after the last cell, name to type.
     """
@@ -57,6 +58,7 @@ class Repl:
     def __init__(self, config: RunConfig) -> None:
         self.cells = 0
         self.contexts = 0
+        self.questions = 0
         self.draft: str | None = None
         self.variables: dict[str, str] = {}
         self._config = config
@@ -206,6 +208,7 @@ class Repl:
         assert self._subcalls is not None, "attached before it is opened"
         assert cell.result is not None, "only cells that ended are in a past"
         self._subcalls.relive(cell)
+        self.questions += len(cell.calls) + len(cell.tools)
         await self._run_recorded(cell, self._recorded)
         return cell.result
 
@@ -231,6 +234,7 @@ class Repl:
         """The `Responder` of the session: the run's sub-calls, which are recorded, or the record during a rebuild."""
         if self._replay is not None:
             return await self._replay.answer(question)
+        self.questions += 1
         if self._subcalls is None:
             raise RLMError("no completion is running")
         slots = self._journal.slots(self.cells if self._is_set_up else SETUP, question)

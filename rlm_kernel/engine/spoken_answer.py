@@ -1,8 +1,8 @@
 """The answer that a model speaks: the text of `FINAL(…)` before any code of the reply.
 
 In a conversation such an answer is final from its first word: code after it belongs to the answer, or is not run. So
-its words can be passed on while the model writes them. One reader serves both: `Turns` reads whole replies with it, and
-a chat reads pieces.
+its words can be passed on while the model writes them. `Turns` reads whole replies with `parse_spoken`; a chat reads
+pieces, and passes on only words that the whole reply cannot take back.
 """
 
 from __future__ import annotations
@@ -10,18 +10,24 @@ from __future__ import annotations
 import re
 
 from rlm_kernel.errors import AnswerCutError
-from rlm_kernel.parsing import RUN_LANGUAGES, ParsedReply, TextAnswer, parse, without_thinking
+from rlm_kernel.parsing import CALL, ParsedReply, TextAnswer, begun_answer, parse, read_answer
 
-_FINAL = re.compile(r"\A[ \t>*_`]*+(FINAL_VAR|FINAL)\(")
-_MAYBE_FINAL = re.compile(r"\A[ \t>*_`]*+F?I?N?A?L?_?V?A?R?\Z")
-_FENCE = re.compile(r"\A {0,3}(?:`{3,}+|~{3,}+)[ \t]*+\{?\.?([\w+-]*+)[^`\n]*+\n")
-_MAYBE_FENCE = re.compile(r"\A {0,3}(?:`{1,}+|~{1,}+)")
-_THOUGHT = re.compile(r"\A[ \t]*+<(think|thinking|reasoning)>")
-_MAYBE_THOUGHT = re.compile(r"\A[ \t]*+<[a-z]{0,9}\Z")
-_NAME = re.compile(r"\w*+\s*+")
-_PARENTHESIS = re.compile(r"[()]")
-MAX_PREFIX = 2
-"""Of a quoted text, such as `rb`."""
+_KEYWORDS = ("and", "or", "not", "in", "if", "else", "for", "await", "async", "lambda", "from", "yield")
+_ANY_KEYWORD = "|".join(_KEYWORDS)
+_BEGUN_KEYWORD = "|".join(sorted({word[:end] for word in _KEYWORDS for end in range(1, len(word) + 1)}))
+# Two words beside each other are no expression of Python, no name and no quoted text.
+_WORDS = re.compile(
+    rf"\A[^\"'`\[\](){{}}\\*$_]*?\b(?!(?:{_ANY_KEYWORD})\b)\w++[ \t\n]++"
+    rf"(?!(?:{_ANY_KEYWORD})\b|(?:{_BEGUN_KEYWORD})\Z)\w"
+)
+_MARK = re.compile(r"[()\[\]`]")
+_SMILEY = re.compile(r"(?:[:;=]['^-]?|[\"'])\Z")
+_CALL_CHARACTERS = 20
+_MAX_CALLS = 50
+"""Mentions of `FINAL(` before the answer."""
+
+_MAX_HELD = 2_000
+"""Characters of an answer that may still be code."""
 
 
 class SpokenAnswer:
@@ -30,90 +36,73 @@ class SpokenAnswer:
     Attributes:
         text: the words of the answer so far. They will not be taken back.
         begun: whether `text` has begun.
-        closed: whether the closing parenthesis was read.
+        start: where the argument of `FINAL` begins in the reply; -1: not known yet.
     """
 
     def __init__(self) -> None:
         self.text = ""
-        self.begun = self.closed = False
-        self._rest = ""
+        self.begun = False
+        self.start = -1
+        self._unread = ""
+        self._searched = self._calls = 0
         self._depth = 1
+        self._is_unsure = False
         self._read = self._read_start
-        self._at_line_start = True
-        self._tag = ""
 
     def feed(self, piece: str) -> str:
         """The words that a piece of the reply adds to the answer."""
         before = len(self.text)
-        self._rest += piece
+        self._unread += piece
         while self._read():
             pass
         return self.text[before:]
 
-    # Each state reads from `_rest` and says whether another state can go on at once.
+    # Each state reads from `_unread` and says whether another state can go on at once.
 
     def _read_start(self) -> bool:
-        """Before the answer: line by line."""
-        rest = self._rest
-        if self._at_line_start:
-            if (final := _FINAL.match(rest)) is not None:
-                self._rest = rest[final.end() :]
-                self._read = self._read_first_words if final[1] == "FINAL" else self._read_nothing
-                return True
-            if (thought := _THOUGHT.match(rest)) is not None:
-                self._rest, self._tag, self._read = rest[thought.end() :], f"</{thought[1]}>", self._read_thought
-                return True
-            if (fence := _FENCE.match(rest)) is not None and fence[1].lower() in RUN_LANGUAGES:
-                self._read = self._read_nothing
-                return False
-            if "\n" not in rest and (
-                _MAYBE_FINAL.match(rest) or _MAYBE_FENCE.match(rest) or _MAYBE_THOUGHT.match(rest)
-            ):
-                return False
-        line_end = rest.find("\n") + 1
-        self._at_line_start = line_end > 0
-        self._rest = rest[line_end:] if line_end else ""
-        return line_end > 0
-
-    def _read_thought(self) -> bool:
-        end = self._rest.find(self._tag)
-        if end < 0:
-            self._rest = self._rest[-len(self._tag) :]
+        """Before the answer."""
+        call = CALL.search(self._unread, self._searched)
+        if call is None:
+            self._searched = max(self._searched, len(self._unread) - _CALL_CHARACTERS)
             return False
-        self._rest, self._read = self._rest[end + len(self._tag) :], self._read_start
+        self._calls += 1
+        self._searched = call.end()
+        begun = begun_answer(self._unread[: call.end()])
+        if begun:
+            self.start, self._unread = call.end(), self._unread[call.end() :]
+            self._read = self._read_first_words
+        elif begun is None or self._calls == _MAX_CALLS:
+            self._read = self._read_nothing
         return True
 
     def _read_first_words(self) -> bool:
-        """Hold back what may still be the name of a variable, or a quoted text."""
-        words = self._rest.lstrip()
-        name = _NAME.match(words)
-        assert name is not None, "it matches the empty text"
-        follows = words[name.end() : name.end() + 1]
-        if not follows:
+        """Hold back what may still be a variable, a quoted text or an expression."""
+        words = self._unread.lstrip()
+        if not _WORDS.match(words[:_MAX_HELD]):
+            if len(words) >= _MAX_HELD:
+                self._read = self._read_nothing
             return False
-        if follows == ")" or (follows in "\"'" and len(name[0]) <= MAX_PREFIX):
-            self._read = self._read_nothing
-            return False
-        self._rest, self.begun, self._read = words, True, self._read_words
+        self._unread, self.begun, self._read = words, True, self._read_words
         return True
 
     def _read_words(self) -> bool:
-        """The words up to the balanced parenthesis; a space at their end is held back."""
-        end = len(self._rest)
-        for match in _PARENTHESIS.finditer(self._rest):
-            self._depth += 1 if match[0] == "(" else -1
-            if self._depth == 0:
-                end, self.closed = match.start(), True
+        """The words up to the first parenthesis that may end the answer; a space at their end is held back."""
+        end = len(self._unread)
+        for mark in _MARK.finditer(self._unread):
+            before = (self.text[-2:] + self._unread[: mark.start()])[-2:]
+            if mark[0] == ")" and (self._depth == 1 or self._is_unsure):
+                end, self._read = mark.start(), self._read_nothing
                 break
-        words = self._rest[:end].rstrip()
+            self._depth += {"(": 1, ")": -1}.get(mark[0], 0)
+            self._is_unsure |= mark[0] in "[]`" or _SMILEY.search(before) is not None
+        words = self._unread[:end].rstrip()
         self.text += words
-        self._rest = "" if self.closed else self._rest[len(words) : end]
-        if self.closed:
-            self._read = self._read_nothing
+        self._unread = self._unread[len(words) : end]
         return False
 
     def _read_nothing(self) -> bool:
-        self._rest = ""
+        """What comes now is passed on when the whole reply was read."""
+        self._unread = ""
         return False
 
 
@@ -128,9 +117,10 @@ def parse_spoken(text: str, *, finished: bool) -> ParsedReply:
         AnswerCutError: the length limit cut the spoken answer.
     """
     reader = SpokenAnswer()
-    reader.feed(without_thinking(text))
-    if not reader.begun:
+    reader.feed(text)
+    answer = read_answer(text, reader.start) if reader.begun else None
+    if answer is None:
         return parse(text, finished=finished)
-    if not (reader.closed or finished):
-        raise AnswerCutError(partial_answer=reader.text)
-    return ParsedReply(answer=TextAnswer(reader.text))
+    if not (finished or (answer.closed and answer.certain)):
+        raise AnswerCutError(partial_answer=answer.text)
+    return ParsedReply(answer=TextAnswer(answer.text))

@@ -8,10 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from rlm_kernel._async import gather_or_cancel
+from rlm_kernel._async import gather_or_cancel, process
 from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.clients.non_answers import WITHHELD, answer_of
 from rlm_kernel.engine.agent_tools import OWN_NAMES
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import Models
@@ -121,6 +123,7 @@ class SubCalls:
         start_child: answers `rlm_query`; None at the maximum depth, where it is answered like `llm_query`.
         on_limit: called when a limit of the tree is reached, to end the running cell.
         tools: the functions on the host that a cell may call, by name.
+        budget: the function behind `budget()`; a custom tool may have the same name.
         gates: decide about the calls that are not on record.
         recorded: the answers of an earlier run, which are used again.
     """
@@ -134,6 +137,7 @@ class SubCalls:
     start_child: StartChild | None
     on_limit: Callable[[], None]
     tools: Mapping[str, Tool]
+    budget: Tool
     gates: Gates = NO_GATES
     recorded: RecordedRun = field(default_factory=RecordedRun)
     _sibling_turn: asyncio.Semaphore = field(init=False)
@@ -152,10 +156,11 @@ class SubCalls:
         """The answers of a query's prompts, in order, or what a tool returned."""
         if isinstance(question, ToolCall):
             return [await self._call_tool(question)]
-        lm, cell, started = self.models.named(question.model), question.slots[0].cell, time.perf_counter()
+        cell, started = question.slots[0].cell, time.perf_counter()
+        lm, why = self._model_for(question)
         self._announce(question, lm)  # before the first await: the record keeps the order of the questions
         if lm is None:
-            return self._answer_without_model(question, Answer(error=self._unknown_model(question)))
+            return self._answer_without_model(question, Answer(error=why))
         try:
             self._check_images(question, lm)
             schema = None if question.schema is None else await asyncio.to_thread(Schema.of, question.schema)
@@ -180,7 +185,7 @@ class SubCalls:
         return answers
 
     async def _call_tool(self, call: ToolCall) -> Answer:
-        tool, slot, started = self.tools.get(call.tool), call.slots[0], time.perf_counter()
+        tool, slot, started = {"budget": self.budget, **self.tools}.get(call.tool), call.slots[0], time.perf_counter()
         if (known := self.recorded.outcomes.get(slot)) is not None:
             outcome = known
         elif tool is None:
@@ -194,7 +199,7 @@ class SubCalls:
 
     async def _outcome(self, tool: Tool, call: ToolCall) -> Answer:
         """What a call of a tool leads to: its result, or what `on_tool` decides."""
-        own = call.tool in OWN_NAMES
+        own = call.tool in OWN_NAMES or tool is self.budget
         request = ToolRequest(call.tool, tuple(call.args), dict(call.kwargs))
         with self._ending_the_run():
             decided = None if own else await self.gates.tool(request)
@@ -247,9 +252,17 @@ class SubCalls:
             )
         )
 
-    def _unknown_model(self, query: Query) -> str:
+    def _model_for(self, query: Query) -> tuple[BaseLM | None, str]:
+        """The model that answers a query, or None and the reason."""
+        try:
+            if query.kind == "llm_query":
+                lm = self.models.named(query.model)
+            else:
+                lm = self.models.for_child(query.model, has_repl=self._starts_children(query))
+        except ConfigError as error:
+            return None, str(error)
         known = ", ".join(map(repr, self.models.names))
-        return f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
+        return lm, f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
 
     def _check_images(self, query: Query, lm: BaseLM) -> None:
         """Refuse images that the model cannot read.
@@ -313,6 +326,7 @@ class SubCalls:
                     self.on_limit()
                 raise
             error = str(failure) if isinstance(failure, RLMError) else f"{type(failure).__name__}: {failure}"
+            text = (failure.partial_answer or "") if isinstance(failure, RLMError) else ""
         return self._emit_answer(prompt.query, prompt.index, prompt.lm.model, Answer(text, error), attempts)
 
     def _emit_answer(self, query: Query, index: int, model: str, answer: Answer, attempts: Attempts) -> Answer:
@@ -388,8 +402,10 @@ class SubCalls:
                 on_failure=attempts.give_up,
             )
             attempts.add(reply.usage)
+            if prompt.schema is None or reply.finish_reason in WITHHELD:
+                return await process(len(reply.text), partial(answer_of, reply, prompt.lm.backend))
             if (text := await repairs.read(reply)) is not None:
-                attempts.raw_text = None if prompt.schema is None else reply.text
+                attempts.raw_text = reply.text
                 return text
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from rlm_kernel._async import SHORT_CHARACTERS, process
+from rlm_kernel.clients.non_answers import WITHHELD
 from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.repetition import Repetition, outcome_of
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.spoken_answer import parse_spoken
 from rlm_kernel.errors import ErrorThresholdExceededError, KernelError
-from rlm_kernel.parsing import ParsedReply, TextAnswer, parse
+from rlm_kernel.parsing import ParsedReply, Source, TextAnswer, parse
 from rlm_kernel.prompts.profile import ContextFacts
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.schema.validation import MisfitError
@@ -27,10 +29,17 @@ EARLY = "The model answered before it looked at the context: it is asked to look
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """How a turn ended: with an answer, or with the next message for the model."""
+    """How a turn ended: with an answer, or with the next message for the model.
+
+    Attributes:
+        answer: of the run, or None.
+        message: the next one for the model.
+        outcome: what a repeated reply has in common with the one before; None: the message.
+    """
 
     answer: str | None = None
     message: str = ""
+    outcome: Hashable = None
 
 
 class AnswerBuilder:
@@ -63,6 +72,7 @@ class Turns:
         ledger: says whether a cell's sub-calls have reached a limit.
         emit: emits the events of the run.
         schema: what the answer has to fit, or None.
+        repetition: the replies, as far as they repeat each other.
     """
 
     config: RunConfig
@@ -70,27 +80,60 @@ class Turns:
     ledger: Ledger
     emit: Emitter
     schema: Schema | None = None
+    repetition: Repetition = field(default_factory=Repetition)
+    _iteration: int = 0
     _errors_in_a_row: int = 0  # of this run: a child's errors are not its parent's
     _challenged: bool = False
     _looked: bool = False
     _ready: tuple[str | None, str | None] = (None, None)
 
+    def left(self) -> dict[str, int | None]:
+        """What is left of the limits of this run: errors, iterations, depth; None: no limit."""
+        config, max_errors = self.config, self.config.limits.max_errors
+        return {
+            "errors": None if max_errors is None else max_errors - self._errors_in_a_row,
+            "iterations": config.max_iterations - self._iteration,
+            "depth": max(0, config.levels - 1),
+        }
+
     async def take(self, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
-        """Run the code of a reply, or take its answer."""
+        """Run the code of a reply, or take its answer. A reply that repeats itself is answered in other words."""
+        self._iteration = iteration
+        parsed = await self.parse(reply.text, finished=reply.finish_reason == "stop")
+        turn = self._without_text(reply) or await self._taken(parsed, iteration, facts)
+        if turn.answer is not None:
+            return turn
+        self.repetition.take(parsed, turn.message if turn.outcome is None else turn.outcome)
+        return replace(turn, message=self._in_other_words(turn, facts))
+
+    def _in_other_words(self, turn: Turn, facts: ContextFacts) -> str:
+        """The message of a turn; a new one for the same reply as before, or in place of the same message as before."""
+        profile, repetition = self.config.profile, self.repetition
+        if repetition.repeats:
+            return f"{turn.message}\n\n{profile.repeated(repetition.repeats, facts)}"
+        if repetition.same_message and turn.message == profile.no_code():
+            return profile.no_code_again(repetition.same_message, facts)
+        return turn.message
+
+    def _without_text(self, reply: Reply) -> Turn | None:
+        """The turn of a reply that was withheld, or that only calls tools; None: it is another one."""
+        if reply.text.strip() or reply.finish_reason not in {"tool_calls", *WITHHELD}:
+            return None
+        return Turn(message=self.config.profile.no_text(withheld=reply.finish_reason in WITHHELD))
+
+    async def _taken(self, parsed: ParsedReply, iteration: int, facts: ContextFacts) -> Turn:
         profile = self.config.profile
-        text, finished = reply.text, reply.finish_reason == "stop"
-        parsed = await self.parse(text, finished=finished)
         if parsed.cut:
             return Turn(message=profile.cut())
         if parsed.blocks:
             return await self._run_blocks(parsed, iteration, facts)
         if parsed.answer is None:
-            return Turn(message=profile.no_code())
-        if not self._looked and not self._challenged:
+            return Turn(message=profile.answer_cut() if parsed.answer_cut else profile.no_code())
+        if not self.is_source(parsed.answer) and not self._looked and not self._challenged:
             self._challenged = True
             self.emit(events.Notice(message=EARLY))
             return Turn(message=profile.look_first())
-        return await self.text_answer(parsed.answer)
+        return await self.text_answer(parsed.answer, iteration, facts)
 
     async def parse(self, text: str, *, finished: bool = True) -> ParsedReply:
         """A reply, parsed.
@@ -123,6 +166,7 @@ class Turns:
         """Run the blocks in order until one gives the answer or fails."""
         results: list[CellResult] = []
         notes: list[str] = []
+        asked = self.repl.questions
         for code in parsed.blocks:
             notes += await self._recover()
             result = await self.repl.run(code, iteration)
@@ -142,11 +186,12 @@ class Turns:
             if result.status != "ok" or (self._is_new_answer(result) and turn.message):
                 break
         if parsed.answer is not None:
-            turn = await self._answer_beside_code(parsed.answer, results)
+            turn = await self._answer_beside_code(parsed.answer, results, iteration, facts)
             if turn.answer is not None:
                 return turn
             notes.append(turn.message)
-        return Turn(message=await self._outputs(results, notes, iteration, facts))
+        outcome = outcome_of(results, notes, has_asked=self.repl.questions > asked)
+        return Turn(message=await self._outputs(results, notes, iteration, facts), outcome=outcome)
 
     async def _recover(self, ended: CellResult | None = None) -> list[str]:
         """Restart a kernel that died in this cell or since the last one. Returns notes about it for the model."""
@@ -157,7 +202,7 @@ class Turns:
         return [self.config.profile.restarted(recovery.reason, recovery.kept, recovery.lost)]
 
     async def _outputs(
-        self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, facts: ContextFacts
+        self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, facts: ContextFacts | None
     ) -> str:
         message = partial(
             self.config.profile.outputs,
@@ -169,17 +214,34 @@ class Turns:
         )
         return await process(sum(map(_characters, results)), message)
 
-    async def _answer_beside_code(self, answer: TextAnswer, results: Sequence[CellResult]) -> Turn:
+    async def _answer_beside_code(
+        self, answer: TextAnswer, results: Sequence[CellResult], iteration: int, facts: ContextFacts
+    ) -> Turn:
         """A text answer in a reply with code: a variable is the answer; a literal is a guess, and ignored."""
         ended_well = all(result.status == "ok" for result in results)
+        if self.is_source(answer) and ended_well:
+            return await self.text_answer(answer, iteration, facts)
         if answer.name is not None and ended_well:
-            turn = await self.text_answer(replace(answer, must_be_variable=True))
+            turn = await self.text_answer(replace(answer, must_be_variable=True), iteration, facts)
             if turn.answer is not None or answer.must_be_variable:
                 return turn
         return Turn(message=self.config.profile.guess_ignored())
 
-    async def text_answer(self, answer: TextAnswer) -> Turn:
-        """An answer given as text: the value of the variable that it names, or the text."""
+    def is_source(self, answer: TextAnswer) -> bool:
+        """Whether the value of an answer's source is the answer, and not its text."""
+        source = answer.source
+        return source is not None and (source.certain or source.names <= {*self.repl.variables, "context"})
+
+    async def text_answer(self, answer: TextAnswer, iteration: int, facts: ContextFacts | None = None) -> Turn:
+        """An answer given as text: the value of the variable or expression that it is, or the text.
+
+        Args:
+            answer: the answer.
+            iteration: the turn.
+            facts: repeated after an error.
+        """
+        if answer.source is not None and self.is_source(answer):
+            return await self._evaluate(answer.source, iteration, facts)
         report, notes = CellReport(), []
         if answer.name is not None:
             notes = await self._recover()
@@ -189,6 +251,18 @@ class Turns:
         if answer.must_be_variable:
             return Turn(message="\n\n".join([*notes, self.config.profile.no_variable(answer.name or "")]))
         return await self._accept(answer.text)
+
+    async def _evaluate(self, source: Source, iteration: int, facts: ContextFacts | None) -> Turn:
+        """The value of an expression, from a cell, so that the record and the notebook have it."""
+        notes = await self._recover()
+        result = await self.repl.run(f"FINAL({source.code})", iteration)
+        self._looked = True
+        self._check_limits(result)
+        turn = await self._answer_of_cell(result)
+        if turn.answer is not None:
+            return turn
+        notes += [turn.message or self.config.profile.not_evaluated(), *await self._recover(result)]
+        return Turn(message=await self._outputs([result], notes, iteration, facts))
 
     async def _answer_of_cell(self, result: CellResult) -> Turn:
         """The answer of a cell, if there is one."""

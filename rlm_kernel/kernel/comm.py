@@ -23,6 +23,7 @@ from rlm_kernel.kernel.protocol import (
     MAX_PROMPTS,
     MAX_QUESTION_BYTES,
     MAX_REPORT_BYTES,
+    MAX_VALUE_CHARACTERS,
     WIRE,
     ToGuest,
     pack,
@@ -264,7 +265,7 @@ class HostComm:
             TooMuchError: it is too large, or the cell has asked too often.
             Exception: it is not a question.
         """
-        query = _question(call, _unpacked(buffers[0], "this question"), buffers[1:])
+        query = question_of(call, _unpacked(buffers[0], "this question"), buffers[1:])
         prompts = _prompts_of(query)
         if prompts > MAX_PROMPTS:
             raise TooMuchError(f"this question has {prompts:,} prompts; a question may have at most {MAX_PROMPTS:,}.")
@@ -335,7 +336,8 @@ def answer_entry(answer: Answer) -> dict[str, str]:
     """An answer in the form that the guest reads."""
     if answer.error is None:
         return {"text": answer.text}
-    return {"refused" if answer.refused else "error": answer.error}
+    partial = {"partial": answer.text} if answer.text else {}
+    return {"refused" if answer.refused else "error": answer.error, **partial}
 
 
 def _bounded(answers: Sequence[Answer]) -> list[Answer]:
@@ -377,21 +379,21 @@ def _unpacked(buffer: Any, what: str) -> Any:
     return unpack(buffer)
 
 
-def _question(call: str, payload: Any, images: Sequence[Any]) -> Query | ToolCall:
+def question_of(call: str, payload: Any, images: Sequence[Any]) -> Query | ToolCall:
+    """A question in a payload of the guest.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is not a question.
+    """
     if payload["kind"] != "tool":
-        return query_of(call, payload, images)
+        return _query_of(call, payload, images)
     args, kwargs = payload["args"], payload["kwargs"]
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise TypeError("args is a list, kwargs a dict")
     return ToolCall(call, str(payload["tool"]), tuple(args), kwargs)
 
 
-def query_of(call: str, payload: Any, images: Sequence[Any]) -> Query:
-    """The question in a payload of the guest.
-
-    Raises:
-        ValueError, TypeError, KeyError: it is not a question.
-    """
+def _query_of(call: str, payload: Any, images: Sequence[Any]) -> Query:
     prompts, model, kind, schema = payload["prompts"], payload["model"], payload["kind"], payload["schema"]
     if kind not in ("llm_query", "rlm_query") or not isinstance(prompts, list) or not prompts:
         raise ValueError("not a question")
@@ -417,8 +419,10 @@ def _report(buffers: Sequence[Any], unread: int) -> CellReport:
 
     variables = {_name(name): _name(kind) for name, kind in _few(payload["variables"]).items()}
     restored = {_name(name): None if kept is None else _name(kept) for name, kept in _few(payload["restored"]).items()}
-    values = text("final"), text("answer"), text("draft")
-    return CellReport(*values, variables, restored, text("final_json"), text("answer_json"))
+    shown = payload["values"]
+    values = {name: str(shown[name])[:MAX_VALUE_CHARACTERS] for name in variables if name in shown}
+    answers = text("final"), text("answer"), text("draft")
+    return CellReport(*answers, variables, restored, text("final_json"), text("answer_json"), values)
 
 
 def _few(names: Any) -> Any:

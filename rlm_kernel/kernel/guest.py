@@ -37,18 +37,26 @@ from concurrent.futures.thread import ThreadPoolExecutor, _worker
 from inspect import Parameter, Signature
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 WIRE = 1
 PROCESS = os.getpid()
 RESEND_SECONDS = 1.0
 END_SECONDS = 1.0
+LOCK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
+THREAD_SECONDS = 2.0
+LOST_SECONDS = 5.0
+"""For the reply of a cell that has ended."""
+BROKEN = 79
+"""The exit status of a kernel that cannot reply any more; `process.BROKEN` on the host."""
 WAITS_FOR_WORK = _worker.__code__
 DISPLAYS = ("matplotlib_inline", "IPython", "ipywidgets")
 MORE = """
 
 schema: a JSON Schema (a dict) or a pydantic class; the answer is then an object that fits it.
-images: figures, PIL images, image files or their bytes, or the execution count of a cell for the figures it showed."""
+images: figures, PIL images, image files or their bytes, or the execution count of a cell for the figures it showed.
+allow_partial: True takes an answer that the length limit cut, with a mark at its end; otherwise it is an error."""
 MAX_QUESTION_BYTES = 20_000_000
 MAX_PICTURES_BYTES = 20_000_000
 MAX_PROMPTS = 2_000
@@ -57,11 +65,17 @@ MAX_ANSWER_BYTES = 20_000_000
 MAX_REPORT_BYTES = 41_000_000
 MAX_NAME_CHARACTERS = 200
 MAX_VARIABLES = 200
+MAX_VALUE_CHARACTERS = 1_000
+MAX_VALUES_CHARACTERS = 20_000
+MAX_VALUE_DEPTH = 4
+MAX_INTEGER_BITS = 4_000
 MAX_FIGURES = 50
 MAX_FIGURE_BYTES = 50_000_000
 MAX_IMAGES = 100
 MAX_IMAGE_BYTES = 20_000_000
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+ATOMS = (bool, int, float, complex, type(None))
+BRACKETS = ((list, "[", "]"), (tuple, "(", ")"), (dict, "{", "}"), (set, "{", "}"), (frozenset, "frozenset({", "})"))
 TYPE_NAME = type.__dict__["__name__"].__get__  # not `kind.__name__`, which a metaclass may override
 PARAMETER_KINDS: tuple[Any, ...] = tuple(type(Parameter.VAR_KEYWORD))  # type: ignore[arg-type]
 RESERVED = frozenset(
@@ -72,18 +86,57 @@ RESERVED = frozenset(
 """Names that the REPL defines; a custom tool cannot have one of them."""
 
 
+CUT = "was cut at the length limit"
+"""In the error of an answer that the length limit cut; the host writes it."""
+CUT_MARK = "\n[cut at the length limit]"
+"""The end of such an answer with `allow_partial=True`."""
+
+
 class QueryError(RuntimeError):
-    """A call of `llm_query` or `rlm_query` has no answer; the message says why."""
+    """A call of `llm_query` or `rlm_query` has no answer; the message says why, `partial_answer` is the text so far."""
+
+    partial_answer = ""
 
 
 class FailedQuery(str):
-    """Stands in a batch for a prompt without an answer: a text that reads ``Error: …``; `isinstance` tells it apart."""
+    """Stands in a batch for a prompt without an answer: a text that reads ``Error: …``; `isinstance` tells it apart.
 
-    __slots__ = ()
+    `partial_answer` is the text of the answer so far; empty if there is none.
+    """
+
+    __slots__ = ("partial_answer",)
+    partial_answer: str
+
+    def __new__(cls, text: str, partial_answer: str = "") -> FailedQuery:  # noqa: PYI034 (typing.Self needs Python 3.11)
+        """The text of the error, with the text of the answer so far."""
+        failed = super().__new__(cls, text)
+        failed.partial_answer = partial_answer
+        return failed
 
 
 class ToolError(RuntimeError):
     """A custom tool raised something that is no built-in exception; the message begins with its name."""
+
+
+class Budget(NamedTuple):
+    """What is left of the limits of a run; None: no limit.
+
+    seconds: until the time-out. tokens: of input and output. cost: US dollars. calls: prompts of sub-calls. errors:
+    cells in a row that may raise. iterations: turns after this one. depth: levels of `rlm_query` with a REPL; 0: it is
+    answered like `llm_query`. All runs of a tree share seconds, tokens, cost and calls.
+    """
+
+    seconds: float | None
+    tokens: int | None
+    cost: float | None
+    calls: int | None
+    errors: int | None
+    iterations: int
+    depth: int
+
+    def __repr__(self) -> str:
+        left = (f"{name}={'no limit' if value is None else value}" for name, value in self._asdict().items())
+        return f"Budget({', '.join(left)})"
 
 
 class Call:
@@ -119,6 +172,10 @@ class Guest:
         self.figures: deque[tuple[int, bytes]] = deque(maxlen=MAX_FIGURES)
         self.ours: dict[str, Any] = {}
         self.begun: Begun | None = None
+        self.needed: Needed | None = None
+        self.is_given = False  # the host has given a value since the last cell, so its setup is over
+        self.is_executing = False
+        self.ended_at: float | None = None  # of a cell whose reply was not sent yet
 
     # -- the wire
 
@@ -151,6 +208,8 @@ class Guest:
             raise RuntimeError(f"the host speaks version {data['wire']} of the wire, this guest {WIRE}")
         if data["op"] == "put":
             self.put(data, buffers)
+        elif data["op"] == "check":
+            self.check(data["id"])
         elif (call := self.calls.get(data["id"])) is not None:
             if data["op"] == "answer":
                 call.answers = json.loads(bytes(buffers[0]))["answers"]
@@ -185,7 +244,7 @@ class Guest:
         except BaseException as error:
             self.send("stored", data["id"], error=f"{type(error).__name__}: {error}")
             return
-        name = data["name"]
+        name, self.is_given = data["name"], True
         self.ours[name] = self.shell.user_ns[name] = value
         self.shell.user_ns_hidden[name] = value
         self.send("stored", data["id"], missing=sorted(MISSING))
@@ -202,7 +261,8 @@ class Guest:
             while call.answers is None:
                 if not call.acknowledged:
                     self.send("ask", call.id, call.buffers)
-                arrived.wait(None if call.acknowledged else RESEND_SECONDS)
+                if not arrived.wait(LOST_SECONDS if call.acknowledged else RESEND_SECONDS):
+                    self.end_if_broken()
                 arrived.clear()
         finally:
             self.forget(call)
@@ -219,8 +279,9 @@ class Guest:
                 if not call.acknowledged:
                     self.send("ask", call.id, call.buffers)
                 try:
-                    await asyncio.wait_for(arrived.wait(), None if call.acknowledged else RESEND_SECONDS)
+                    await asyncio.wait_for(arrived.wait(), LOST_SECONDS if call.acknowledged else RESEND_SECONDS)
                 except asyncio.TimeoutError:
+                    self.end_if_broken()
                     continue
                 arrived.clear()
         finally:
@@ -243,6 +304,54 @@ class Guest:
         self.parent, self.cell, self.final = parent, info, (None, None)
         return True
 
+    def execution_starts(self) -> None:
+        """Note what the kernel needs, once the host's setup is over: what that has changed is meant to stay."""
+        self.is_executing, self.ended_at = True, None
+        self.end_if_broken()
+        if self.is_given:
+            self.is_given, self.needed = False, Needed(self)
+
+    def execution_ended(self) -> None:
+        """Put back what the kernel needs, and make the report if the hook that does it was removed."""
+        if os.getpid() != PROCESS:
+            os._exit(0)  # a fork has run the rest of the cell; it shares the sockets of the kernel
+        self.ended_at = time.monotonic()
+        ignore_interrupts()
+        if self.needed is not None and (names := self.needed.put_back()):
+            listed = ", ".join(names[:MAX_PUT_BACK]) + (" and more" if len(names) > MAX_PUT_BACK else "")
+            self.needed.await_threads()
+            print(f"The notebook needs what this cell replaced; it was put back: {listed}.", file=sys.stderr)
+        if self.cell is not None and self.needed is not None and self.needed.has_report:
+            self.report()
+        self.end_if_broken()
+
+    def reply_of(self, error: Exception) -> dict[str, Any]:
+        """The reply for a cell that IPython has failed to run to its end."""
+        raised = traceback.format_exception(type(error), error, error.__traceback__)
+        about = {"ename": type(error).__name__, "evalue": str(error), "traceback": raised}
+        return {"status": "error", "execution_count": self.shell.execution_count, **about}
+
+    def end_if_broken(self) -> None:
+        """End a kernel that can never reply. The host makes a new one."""
+        late = self.ended_at is not None and time.monotonic() - self.ended_at > LOST_SECONDS
+        if late or (self.needed is not None and not self.needed.is_served()):
+            os._exit(BROKEN)
+
+    def check(self, call: str) -> None:
+        """Look whether the kernel can still reply, in the control thread, and tell the host what it does."""
+        self.end_if_broken()
+        if self.is_executing:
+            self.tell(call)
+        else:  # something that a cell has started may occupy the loop; then it does not wait
+            self.kernel.io_loop.add_callback(self.tell, call)
+
+    def tell(self, call: str) -> None:
+        """Answer a `check`."""
+        if self.is_executing:
+            self.send("running", call)
+        else:
+            self.send("waiting", call)
+
     def take_variable(self, name: str) -> bool:
         """Make the value of a variable the answer. Returns whether there is such a variable."""
         if name not in self.shell.user_ns:
@@ -259,11 +368,16 @@ class Guest:
             self.final = answer
 
     def cell_ended(self, result: Any = None) -> None:
-        """Restore the host's names, and report the cell to the host before the kernel becomes idle."""
+        """Report the cell to the host before the kernel becomes idle, as soon as the kernel has what it needs."""
         if self.cell is not None and result is not None and result.info is not self.cell:
             return  # a cell within this one has ended
-        self.cell = None
         ignore_interrupts()
+        if self.needed is None or result is None:
+            self.report()
+
+    def report(self) -> None:
+        """Restore the host's names, and send the report."""
+        self.cell = None
         restored, answer = self.restore(), self.shell.user_ns["answer"]
         content = dict.get(answer, "content")
         text, as_json = both(content)
@@ -277,6 +391,7 @@ class Guest:
             "answer_json": as_json if ready else None,
             "draft": None if content is None or text == "" else text,
             "variables": self.variables(),
+            "values": self.values(),
             "restored": restored,
         }
         buffer = as_bytes(report)
@@ -317,18 +432,71 @@ class Guest:
 
     def variables(self) -> dict[str, str]:
         """The user's variables, each with the name of its type."""
+        return {name: type_of(value) for name, value in self.made()}
+
+    def values(self) -> dict[str, str]:
+        """The beginning of the `repr` of the variables of built-in types, of the latest ones if they are many."""
+        values, room = {}, MAX_VALUES_CHARACTERS
+        for name, value in reversed(self.made()):
+            text, error = attempt(functools.partial(shown, value, MAX_VALUE_CHARACTERS))
+            if not error and text != type_of(value):
+                room -= len(name) + len(text)
+                if room < 0:
+                    break
+                values[name] = text
+        return values
+
+    def made(self) -> list[tuple[str, object]]:
+        """The user's variables."""
         hidden, ours = self.shell.user_ns_hidden, self.ours
         made = (
-            (name, TYPE_NAME(type(value))[:MAX_NAME_CHARACTERS])
+            (name, value)
             for name, value in list(self.shell.user_ns.items())
             if type(name) is str
             and len(name) <= MAX_NAME_CHARACTERS
             and not name.startswith("_")
             and name not in ours
-            and name not in hidden
+            and hidden.get(name, hidden) is not value
             and not issubclass(type(value), ModuleType)
         )
-        return dict(itertools.islice(made, MAX_VARIABLES))
+        return list(itertools.islice(made, MAX_VARIABLES))
+
+
+def type_of(value: object) -> str:
+    """The name of the type of a value."""
+    name: str = TYPE_NAME(type(value))
+    return name[:MAX_NAME_CHARACTERS]
+
+
+def shown(value: Any, room: int, depth: int = MAX_VALUE_DEPTH) -> str:
+    """The first `room` characters of the `repr` of a value, without a call of the user's code.
+
+    Built-in types are compared by identity, because a metaclass can have an `__eq__`. Other types are named.
+    """
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return repr(value[:room])[:room]
+    if kind is int and value.bit_length() > MAX_INTEGER_BITS:  # its digits would take long, or are refused by Python
+        return type_of(value)
+    if any(kind is atom for atom in ATOMS):
+        return repr(value)[:room]
+    for container, opening, closing in BRACKETS:
+        if kind is container:
+            return items_of(value, opening, closing, room, depth)
+    return type_of(value)[:room]
+
+
+def items_of(value: Any, opening: str, closing: str, room: int, depth: int) -> str:
+    """The same for a container."""
+    if not depth or not value:
+        return (f"{opening}...{closing}" if value else repr(value))[:room]
+    text = opening
+    for entry in value.items() if type(value) is dict else zip(value):
+        text += "" if text == opening else ", "
+        text += ": ".join(shown(part, room, depth - 1) for part in entry)
+        if len(text) > room:
+            return text[:room]
+    return (text + ("," if type(value) is tuple and len(value) == 1 else "") + closing)[:room]
 
 
 def as_bytes(value: Any) -> bytes:
@@ -523,45 +691,71 @@ def plain(value: Any) -> Any:
 
 def query_names(guest: Guest, kind: str, purpose: str) -> dict[str, Any]:
     """`kind` and its batched and asynchronous forms, by name. `help()` shows their docstrings to the model."""
-
-    def asked(prompts: list[str], model: str | None, schema: Any, images: Any, batch: bool = False) -> Any:
-        __tracebackhide__ = True
-        return question(kind, prompts, model, batch, schema), pictures(guest, images)
-
-    def query(prompt: str, model: str | None = None, schema: Any = None, images: Any = None) -> Any:
-        __tracebackhide__ = True
-        return single(guest.ask(*asked([prompt], model, schema, images)), kind, schema)
-
-    def batched(prompts: Iterable[str], model: str | None = None, schema: Any = None, images: Any = None) -> Any:
-        __tracebackhide__ = True
-        whole, files = asked(as_list(prompts, kind), model, schema, images, True)
-        answers: list[dict[str, str]] = []
-        for part in parts(whole):
-            answers += for_each(guest.ask(part, files), part)
-        return several(answers, kind, schema)
-
-    async def aquery(prompt: str, model: str | None = None, schema: Any = None, images: Any = None) -> Any:
-        __tracebackhide__ = True
-        return single(await guest.ask_async(*asked([prompt], model, schema, images)), kind, schema)
-
-    async def abatched(prompts: Iterable[str], model: str | None = None, schema: Any = None, images: Any = None) -> Any:
-        __tracebackhide__ = True
-        whole, files = asked(as_list(prompts, kind), model, schema, images, True)
-        answers: list[dict[str, str]] = []
-        for part in parts(whole):
-            answers += for_each(await guest.ask_async(part, files), part)
-        return several(answers, kind, schema)
-
     one = f"{purpose} Give it one text, get its answer as a text. Raises QueryError when there is no answer.{MORE}"
     many = (
         f"{purpose} Give a list of texts, get a list of answers in the same order; they are asked side by side.{MORE}"
     )
+    (query, aquery), (batched, abatched) = single_queries(guest, kind), batched_queries(guest, kind)
     named: dict[str, Any] = {kind: query, f"{kind}_batched": batched, f"a{kind}": aquery, f"a{kind}_batched": abatched}
     for name, function in named.items():
         function.__name__ = function.__qualname__ = name
         function.__doc__ = (many if name.endswith("batched") else one) + (" Use with await." if name[0] == "a" else "")
         function.__module__ = "rlm_guest"
     return named
+
+
+def single_queries(guest: Guest, kind: str) -> tuple[Any, Any]:
+    """The function that asks one question, and its asynchronous form."""
+
+    def query(
+        prompt: str, model: str | None = None, schema: Any = None, images: Any = None, allow_partial: bool = False
+    ) -> Any:
+        __tracebackhide__ = True
+        asked = question(kind, [prompt], model, False, schema), pictures(guest, images)
+        return single(guest.ask(*asked), kind, schema, allow_partial)
+
+    async def aquery(
+        prompt: str, model: str | None = None, schema: Any = None, images: Any = None, allow_partial: bool = False
+    ) -> Any:
+        __tracebackhide__ = True
+        asked = question(kind, [prompt], model, False, schema), pictures(guest, images)
+        return single(await guest.ask_async(*asked), kind, schema, allow_partial)
+
+    return query, aquery
+
+
+def batched_queries(guest: Guest, kind: str) -> tuple[Any, Any]:
+    """The function that asks many questions at a time, and its asynchronous form."""
+
+    def batched(
+        prompts: Iterable[str],
+        model: str | None = None,
+        schema: Any = None,
+        images: Any = None,
+        allow_partial: bool = False,
+    ) -> Any:
+        __tracebackhide__ = True
+        whole, files = question(kind, as_list(prompts, kind), model, True, schema), pictures(guest, images)
+        answers: list[dict[str, str]] = []
+        for part in parts(whole):
+            answers += for_each(guest.ask(part, files), part)
+        return several(answers, kind, schema, allow_partial)
+
+    async def abatched(
+        prompts: Iterable[str],
+        model: str | None = None,
+        schema: Any = None,
+        images: Any = None,
+        allow_partial: bool = False,
+    ) -> Any:
+        __tracebackhide__ = True
+        whole, files = question(kind, as_list(prompts, kind), model, True, schema), pictures(guest, images)
+        answers: list[dict[str, str]] = []
+        for part in parts(whole):
+            answers += for_each(await guest.ask_async(part, files), part)
+        return several(answers, kind, schema, allow_partial)
+
+    return batched, abatched
 
 
 def question(kind: str, prompts: list[str], model: str | None, batch: bool, schema: Any) -> dict[str, Any]:
@@ -615,13 +809,15 @@ def for_each(answers: list[dict[str, str]], payload: dict[str, Any]) -> list[dic
     return answers * len(payload["prompts"]) if len(answers) == 1 else answers
 
 
-def value_of(answer: dict[str, str], schema: Any) -> Any:
-    """The value of an answer, or a `FailedQuery`."""
+def value_of(answer: dict[str, str], schema: Any, allow_partial: bool = False) -> Any:
+    """The value of an answer, or a `FailedQuery`. `allow_partial`: a text that was cut is a value, with a mark."""
     __tracebackhide__ = True
     if "refused" in answer:
         raise ValueError(answer["refused"])
     if "error" in answer:
-        return FailedQuery(f"Error: {answer['error']}")
+        partial = answer.get("partial", "")
+        is_cut = partial and CUT in answer["error"]
+        return partial + CUT_MARK if is_cut and allow_partial else FailedQuery(f"Error: {answer['error']}", partial)
     value = answer["text"] if schema is None else json.loads(answer["text"])
     try:
         return value if schema is None or isinstance(schema, dict) else schema.model_validate(value)
@@ -629,19 +825,21 @@ def value_of(answer: dict[str, str], schema: Any) -> Any:
         return FailedQuery(f"Error: the answer {answer['text']} fits the schema, but its class refuses it: {error}")
 
 
-def single(answers: list[dict[str, str]], kind: str, schema: Any = None) -> Any:
+def single(answers: list[dict[str, str]], kind: str, schema: Any = None, allow_partial: bool = False) -> Any:
     """The answer of a call, or its failure raised."""
     __tracebackhide__ = True
-    value = value_of(answers[0], schema)
+    value = value_of(answers[0], schema, allow_partial)
     if isinstance(value, FailedQuery):
-        raise QueryError(f"{kind} has no answer: {value[len('Error: ') :]}")
+        error = QueryError(f"{kind} has no answer: {value[len('Error: ') :]}")
+        error.partial_answer = value.partial_answer
+        raise error
     return value
 
 
-def several(answers: list[dict[str, str]], kind: str, schema: Any = None) -> list[Any]:
+def several(answers: list[dict[str, str]], kind: str, schema: Any = None, allow_partial: bool = False) -> list[Any]:
     """The answers of a batch. A failed one is a `FailedQuery`, and stderr says how many failed."""
     __tracebackhide__ = True
-    values = list(map(value_of, answers, itertools.repeat(schema)))
+    values = [value_of(answer, schema, allow_partial) for answer in answers]
     failed = sum(isinstance(value, FailedQuery) for value in values)
     if failed:
         note = f"{failed} of {len(values)} prompts of {kind}_batched have no answer; theirs read 'Error: …'."
@@ -772,6 +970,19 @@ def answer_names(guest: Guest) -> dict[str, Any]:
     return {f.__name__: f for f in (FINAL, FINAL_VAR, SHOW_VARS)}
 
 
+def budget_name(guest: Guest) -> dict[str, Any]:
+    """`budget`, which is an ordinary name: cells and tools may take it."""
+    ask_host = stand_in(guest, {"name": "budget", "doc": "", "parameters": None})
+
+    def budget() -> Budget:
+        """What is left of the limits of this run: seconds, tokens, cost, calls, errors, iterations, depth."""
+        __tracebackhide__ = True
+        return Budget(**ask_host())
+
+    budget.__qualname__, budget.__module__ = "budget", "rlm_guest"
+    return {"budget": budget}
+
+
 def ignore_exit(*_: object) -> None:
     """exit() and quit() would end the kernel and all variables with it."""
     print("The session stays open. To finish, give the answer with FINAL(...).", file=sys.stderr)
@@ -806,17 +1017,46 @@ def ignore_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def end_uninterrupted(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap `do_execute`, which handles interrupts after a cell with `await` until the reply is sent."""
+def end_whole(guest: Guest, execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `do_execute`: whatever a cell has done, there is a reply. No interrupt may be handled until it is sent."""
+    leave, broken = os._exit, BROKEN
 
     @functools.wraps(execute)
     async def do_execute(*args: Any, **kwargs: Any) -> Any:
+        guest.execution_starts()
+        failed = None
         try:
-            return await execute(*args, **kwargs)
+            reply = await execute(*args, **kwargs)
+        except Exception as error:  # the cell has broken IPython
+            failed = error
         finally:
-            ignore_interrupts()
+            try:
+                guest.execution_ended()
+            except BaseException:
+                leave(broken)
+                raise
+        return reply if failed is None else guest.reply_of(failed)
 
     return do_execute
+
+
+def note_reply(guest: Guest) -> None:
+    """Note when the reply of a cell was sent, or has failed."""
+    loop = asyncio.get_running_loop()
+    handle, leave, broken = guest.kernel.shell_handlers["execute_request"], os._exit, BROKEN
+
+    @functools.wraps(handle)
+    async def execute_request(*message: Any) -> None:
+        try:
+            await handle(*message)
+        except Exception:  # there will be no reply
+            leave(broken)
+            raise
+        finally:
+            guest.is_executing, guest.ended_at = False, None
+            loop.call_later(LOOK_SECONDS, guest.end_if_broken)  # a thread that a cell has broken ends when it wakes
+
+    guest.kernel.shell_handlers["execute_request"] = execute_request
 
 
 def wake_after_interrupt(kernel: Any) -> None:
@@ -852,6 +1092,198 @@ def read_final(shell: Any) -> None:
     guest.cell_starts()
     guest.take_variable(guest.parent["metadata"]["rlm"]["name"])
     guest.cell_ended()
+
+
+MAX_PUT_BACK = 10
+NEEDED = """builtins json json.encoder json.decoder time threading queue signal hmac uuid datetime os io copy inspect re
+    functools contextlib warnings traceback logging asyncio asyncio.base_events asyncio.events asyncio.locks
+    jupyter_client.session jupyter_client.jsonutil ipykernel.iostream ipykernel.kernelbase""".split()
+"""Modules that cells replace parts of, with what runs between the end of a cell and its reply."""
+NEEDED_CLASSES = "json.encoder json.decoder threading jupyter_client.session ipykernel.iostream".split()
+"""Those of them whose classes are needed, too."""
+NEEDED_PARTS = {
+    "shell": "events display_pub displayhook kernel input_transformer_manager history_manager compile display_formatter"
+    " user_ns user_ns_hidden user_module builtin_trap display_trap",
+    "kernel": "shell session iopub_socket iopub_thread io_loop control_stream shell_stream comm_manager rlm_guest",
+    "events": "callbacks",
+    "stdout": "pub_thread session",
+    "stderr": "pub_thread session",
+    **dict.fromkeys(("display_pub", "displayhook"), "session pub_socket"),
+    **dict.fromkeys(("session", "iopub_thread", "loop"), ""),
+}
+"""Objects whose methods are needed, and attributes of them."""
+OWN_MODULES = frozenset({"__main__", *getattr(sys, "stdlib_module_names", ("builtins", "functools", "unittest"))})
+"""Where a replacement comes from that is put back. Those of other libraries, such as nest_asyncio, are made to work."""
+
+
+class Needed:
+    """What the kernel needs to reply, as it was before a cell. Compared by identity, in 0.1 ms.
+
+    Attributes:
+        has_report: whether the report is made by a hook.
+    """
+
+    def __init__(self, guest: Guest) -> None:
+        shell, kernel = guest.shell, guest.kernel
+        self.loop: Any = asyncio.get_running_loop()
+        self.modules = {name: sys.modules[name] for name in NEEDED if sys.modules.get(name) is not None}
+        self.loaded = {name: module for name, module in sys.modules.items() if module is not None}
+        self.spaces: list[tuple[str, Any, dict[str, Any]]] = [
+            (name, module, dict(vars(module))) for name, module in self.modules.items()
+        ]
+        for name in NEEDED_CLASSES:
+            for kind in vars(self.modules.get(name, ModuleType(""))).values():
+                if isinstance(kind, type) and kind.__module__ == name:
+                    self.spaces.append((kind.__name__, kind, dict(vars(kind))))
+        found = {"shell": shell, "kernel": kernel, "loop": self.loop, "events": shell.events}
+        found |= {"stdout": sys.stdout, "stderr": sys.stderr, "iopub_thread": kernel.iopub_thread}
+        found |= {"session": kernel.session, "display_pub": shell.display_pub, "displayhook": shell.displayhook}
+        self.parts = [Part(name, found[name], attributes.split()) for name, attributes in NEEDED_PARTS.items()]
+        self.streams: dict[str, Any] = {"stdout": sys.stdout, "stderr": sys.stderr}
+        self.handlers = [(handlers, dict(handlers)) for handlers in (kernel.shell_handlers, kernel.control_handlers)]
+        self.lists: list[Any] = [(made, list(made)) for made in (sys.path, sys.meta_path, sys.path_hooks)]
+        self.hooks = [
+            (event, hook)
+            for event, hook in (("pre_run_cell", guest.cell_starts), ("post_run_cell", guest.cell_ended))
+            if hook in shell.events.callbacks[event]
+        ]
+        self.callbacks = shell.events.callbacks
+        self.events = dict(self.callbacks)
+        self.has_report = len(self.hooks) > 1
+        self.limit = sys.getrecursionlimit()
+        self.traces = sys.gettrace(), sys.getprofile(), sys.excepthook
+        threads = (getattr(kernel, name, None) for name in ("control_thread", "shell_channel_thread"))
+        self.threads: list[Any] = [made for made in threads if hasattr(made, "io_loop")] + [kernel.iopub_thread]
+
+    def is_served(self) -> bool:
+        """Whether the threads live that receive and send for the kernel."""
+        return all(getattr(made, "thread", made).is_alive() for made in self.threads) and not self.loop.is_closed()
+
+    def await_threads(self) -> None:
+        """Wait until each thread has taken something: one that a cell has broken may be about to end."""
+        for thread in self.threads:
+            taken = threading.Event()
+            thread.io_loop.add_callback(taken.set)
+            if not taken.wait(THREAD_SECONDS):
+                os._exit(BROKEN)
+
+    def put_back(self) -> list[str]:
+        """Put back what a cell has replaced or deleted. Returns the names."""
+        names = self.put_back_settings()
+        if None in map(sys.modules.get, self.modules):
+            missing = {name: made for name, made in self.loaded.items() if sys.modules.get(name) is None}
+            sys.modules.update(missing)
+            names += [f"sys.modules[{name!r}]" for name in missing]
+        for name, owner, kept in self.spaces:
+            if vars(owner) != kept:
+                names += put_back(name, owner, kept)
+        for part in self.parts:
+            names += part.put_back()
+        return names + self.put_back_contents()
+
+    def put_back_settings(self) -> list[str]:
+        """Put back settings of the interpreter, and its streams."""
+        names = []
+        if (sys.gettrace(), sys.getprofile(), sys.excepthook) != self.traces:
+            trace, profile, sys.excepthook = self.traces
+            sys.settrace(trace)
+            sys.setprofile(profile)
+            names += ["sys.settrace, sys.setprofile and sys.excepthook"]
+        if sys.getrecursionlimit() < self.limit:
+            sys.setrecursionlimit(self.limit)
+            names += ["sys.setrecursionlimit"]
+        for name, stream in self.streams.items():
+            if getattr(sys, name, None) is not stream:
+                setattr(sys, name, stream)
+                names += [f"sys.{name}"]
+            lock = getattr(stream, "_buffer_lock", None)
+            if lock is not None and not lock.acquire(timeout=LOCK_SECONDS):
+                stream._buffer_lock = threading.RLock()
+                names += [f"the lock of sys.{name}"]
+            elif lock is not None:
+                lock.release()
+        if signal.setitimer(signal.ITIMER_REAL, 0)[0]:
+            names += ["signal.alarm"]
+        return names
+
+    def put_back_contents(self) -> list[str]:
+        """Put back the contents of lists and tables."""
+        names = []
+        for made, kept in self.lists:
+            if not made and kept:
+                made[:] = kept
+                names += ["a list of sys"]
+        for handlers, kept in self.handlers:
+            if handlers != kept:
+                handlers.update(kept)
+                names += ["a handler of the kernel"]
+        for event, hooks in self.events.items():
+            self.callbacks[event] = hooks
+        for event, hook in self.hooks:
+            if hook not in self.events[event]:
+                self.events[event].append(hook)
+                names += [f"the hook {event}"]
+        return names
+
+
+class Part:
+    """An object of the kernel: the methods that cover those of its class, and attributes."""
+
+    def __init__(self, name: str, owner: Any, attributes: list[str]) -> None:
+        self.name, self.owner = name, owner
+        self.methods = frozenset(made for made in dir(type(owner)) if callable(getattr(type(owner), made, None)))
+        self.covered = self.covering()
+        self.kept = {made: getattr(owner, made) for made in attributes if getattr(owner, made, None) is not None}
+
+    def covering(self) -> dict[str, Any]:
+        """The attributes of the object that hide methods of its class."""
+        held = vars(self.owner) if hasattr(self.owner, "__dict__") else {}
+        return {name: held[name] for name in held.keys() & self.methods}
+
+    def put_back(self) -> list[str]:
+        """Put back what a cell has replaced. Returns the names."""
+        names = []
+        if (found := self.covering()) != self.covered:
+            for name in found.keys() - self.covered.keys():
+                if not is_of_library(found[name]):
+                    del vars(self.owner)[name]
+                    names += [f"{self.name}.{name}"]
+            for name, value in self.covered.items():
+                if found.get(name) is not value:
+                    vars(self.owner)[name] = value
+                    names += [f"{self.name}.{name}"]
+        for name, value in self.kept.items():
+            if getattr(self.owner, name, None) is not value:
+                setattr(self.owner, name, value)
+                names += [f"{self.name}.{name}"]
+        return names
+
+
+def put_back(owner_name: str, owner: Any, kept: dict[str, Any]) -> list[str]:
+    """Put back names of a module or a class. A change that the kernel can live with is from now on what it needs."""
+    names, now = [], dict(vars(owner))
+    for name, value in list(kept.items()):
+        new = now.get(name, kept)
+        if new is value:
+            continue
+        if (
+            (callable(value) and not is_of_library(new))
+            or new is kept
+            or (value is not None and type(new) is not type(value))
+        ):
+            setattr(owner, name, value)
+            names.append(f"{owner_name}.{name}")
+        else:
+            kept[name] = new
+    kept.update({name: value for name, value in now.items() if name not in kept})
+    return names
+
+
+def is_of_library(made: Any) -> bool:
+    """Whether a function or a class is of a library that is not Python's own."""
+    module = made.__globals__.get("__name__") if isinstance(made, FunctionType) else getattr(made, "__module__", None)
+    root = module.partition(".")[0] if isinstance(module, str) else "__main__"
+    return callable(made) and root in sys.modules and root not in OWN_MODULES
 
 
 class Begun:
@@ -1015,7 +1447,8 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     remember_displays(guest, shell.display_pub, "publish")
     remember_displays(guest, shell.displayhook, "write_format_data")
     kernel.raw_input = kernel.getpass = refuse_input
-    kernel.do_execute = end_uninterrupted(kernel.do_execute)
+    kernel.do_execute = end_whole(guest, kernel.do_execute)
+    note_reply(guest)
     wake_after_interrupt(kernel)
     guest.ours = {
         **query_names(guest, "llm_query", "Ask a language model."),
@@ -1027,5 +1460,7 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     }
     shell.user_ns.update(guest.ours)
     shell.user_ns_hidden.update(guest.ours)
+    if "budget" not in shell.user_ns:
+        shell.push(budget_name(guest), interactive=False)
     shell.events.register("pre_run_cell", guest.cell_starts)
     shell.events.register("post_run_cell", guest.cell_ended)

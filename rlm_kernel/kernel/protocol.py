@@ -42,13 +42,17 @@ MAX_REPORT_BYTES: Final = 41_000_000
 MAX_NAMES: Final = 1_000
 MAX_NAME_CHARACTERS: Final = 200
 """Of a variable in a report, and of the name of its type."""
+MAX_VALUE_CHARACTERS: Final = 1_000
+"""Of the beginning of its value. Logs keep less: a key that begins in that part is found in what follows."""
 
-FromGuest = Literal["ask", "cancel", "report", "stored"]
+FromGuest = Literal["ask", "cancel", "report", "stored", "running", "waiting"]
 """`ask`: answer these prompts (`AskPayload`). `cancel`: the answers are no longer needed. `report`: the cell has ended
-(`ReportPayload`). `stored`: a `put` has succeeded, or failed with `error`."""
+(`ReportPayload`). `stored`: a `put` has succeeded, or failed with `error`. `running`, `waiting`: answers a `check`: a
+cell runs, or the kernel waits for one."""
 
-ToGuest = Literal["ack", "answer", "put"]
-"""`ack`: the ask arrived, do not send it again. `answer`: `AnswerPayload`. `put`: assign the buffer to a name."""
+ToGuest = Literal["ack", "answer", "put", "check"]
+"""`ack`: the ask arrived, do not send it again. `answer`: `AnswerPayload`. `put`: assign the buffer to a name.
+`check`: look whether a cell can still have a reply; its id is that of the request."""
 
 Encoding = Literal["text", "bytes", "pickle", "tool", "file"]
 """How the buffer of a `put` is read. `tool`: the JSON of a `Tool.card`, from which the guest makes a function.
@@ -96,13 +100,14 @@ class ReportPayload(TypedDict):
     restored: dict[str, str | None]
     final_json: str | None
     answer_json: str | None
+    values: dict[str, str]
 
 
 class AnswerPayload(TypedDict):
     """The buffer of `answer`: one entry for each prompt, in order.
 
     Each holds one of `text` (JSON for a question with a schema), `error` (there is no answer) and `refused` (the call
-    was wrong, and raises in the cell, also for a batch).
+    was wrong, and raises in the cell, also for a batch). An error may come with `partial`, the text so far.
     """
 
     answers: list[dict[str, str]]

@@ -27,6 +27,7 @@ from rlm_kernel.replay.replayer import CLIPPED
 from rlm_kernel.replay.responder import UnrecordedResponder, answers_of
 from rlm_kernel.replay.setup import chain_of, context_of, environment_of, give_history, restore_kernel, start_event
 from rlm_kernel.replay.steps import run_of
+from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside
 from rlm_kernel.trajectory.log.reader import Recording, read_log
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str 
     folders = [Path(path).parent] if path else []
     folders += [Path(folder) for folder in (parameters.get("rlm_dir"), about.get("rlm_dir")) if folder]
     name = parameters.get("rlm_log") or about["log"]
-    found = next((log for folder in folders if (log := folder / name).is_file()), None)
+    places = [file_beside(folder / name, ending) for ending in (RECORD, TURNS) for folder in folders]
+    found = next(filter(Path.is_file, places), None)
     if found is None:
         raise RecordingError(
             f"The log {name!r} of this notebook is missing. Looked for it in "

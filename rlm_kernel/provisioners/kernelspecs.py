@@ -7,11 +7,13 @@ kernel is an environment too.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -141,6 +143,7 @@ class Environment:
         cell_timeout: the most seconds of a cell, or None.
         pool: how many kernels are started ahead of use.
         attachable: whether other processes of this user may attach to the live REPL.
+        modules: a folder of this machine whose modules `setup_code` may import, or None.
     """
 
     name: str
@@ -150,6 +153,7 @@ class Environment:
     cell_timeout: float | None = None
     pool: int = 0
     attachable: bool = False
+    modules: str | None = None
 
     def load(self, seed: int | None = None) -> KernelSpec:
         """The kernelspec, with the options in its provisioner's configuration. `seed`: for the kernel's hashes."""
@@ -168,6 +172,12 @@ class Environment:
             fields["env"] = {**fields.get("env", {}), **hashes}
         provisioner |= {"provisioner_name": name, "config": config}
         return KernelSpec(resource_dir=str(spec_folder(self.kernelspec)), **fields)
+
+    @property
+    def setup(self) -> tuple[str, ...]:
+        """The cells to run before the first turn."""
+        path = f"__import__('sys').path.append({self.modules!r})" if self.modules and self.setup_code else None
+        return tuple(filter(None, (path, self.setup_code)))
 
     @property
     def sees_host_files(self) -> bool:
@@ -216,7 +226,27 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
     kernelspec = _kernelspec(name)
     _check_options(name, kernelspec, options)
     of_session = {key: options.pop(key) for key in SESSION_OPTIONS if key in options}
-    return Environment(name, kernelspec, options, **of_session)
+    made = Environment(name, kernelspec, options, **of_session)
+    return replace(made, modules=_script_folder()) if made.setup_code and made.sees_host_files else made
+
+
+def _script_folder() -> str | None:
+    """The folder where the running program finds its own modules: that of its script, else the working directory."""
+    main = sys.modules.get("__main__")
+    script = getattr(main, "__file__", None) if getattr(main, "__spec__", None) is None else None
+    with contextlib.suppress(OSError):  # the working directory was removed
+        return str(Path(script).resolve().parent if script else Path.cwd())
+    return None
+
+
+def check_name(name: str) -> None:
+    """Check that there is an environment of this name; its options are not checked.
+
+    Raises:
+        ConfigError: there is none.
+        NotImplementedError: a documented environment that is not implemented yet.
+    """
+    _kernelspec(ALIASES.get(name, name))
 
 
 def reach_of_place(name: str) -> str:

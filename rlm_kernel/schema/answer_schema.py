@@ -14,6 +14,7 @@ from typing import Any
 from rlm_kernel.errors import AnswerSchemaError
 from rlm_kernel.parsing import only_block, without_thinking
 from rlm_kernel.schema.validation import MAX_PROBLEMS, MisfitError, check_schema, problems, shorten
+from rlm_kernel.text import not_blank
 from rlm_kernel.types import Message, Reply
 
 MAX_REPAIRS = 2
@@ -142,7 +143,7 @@ class Repairs:
             self.on_misfit(reply, misfit)
             if len(self.added) == 2 * MAX_REPAIRS:
                 raise AnswerSchemaError(model=reply.model, problems=misfit.problems, reply=reply.text) from None
-            self.added.append({"role": "assistant", "content": reply.text or "(empty)"})
+            self.added.append({"role": "assistant", "content": not_blank(reply.text)})
             self.added.append({"role": "user", "content": request_for_repair(misfit)})
             return None
         return text_of(value)

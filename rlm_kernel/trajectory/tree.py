@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal
 
-from rlm_kernel.text import format_duration
+from rlm_kernel.text import format_duration, not_blank
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, SubcallAnswered, SubcallStarted
 from rlm_kernel.types import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage, UsageMeter, UsageSummary
@@ -332,7 +332,7 @@ class Trajectory:
                 turn = self._turn(event.iteration)
                 turn.reply, turn.seconds = event.reply, event.seconds
                 self.replies.append(event)
-                self._conversation.append({"role": "assistant", "content": event.reply.text or "(empty)"})
+                self._conversation.append({"role": "assistant", "content": not_blank(event.reply.text)})
             case events.Compacted():
                 self._turn(event.iteration).summary = event.reply
                 self.replies.append(event)

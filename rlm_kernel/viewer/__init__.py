@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.installation import install_command
 
 if TYPE_CHECKING:
     from rlm_kernel.types import RLMChatCompletion
@@ -39,5 +40,5 @@ def view(run: RLMChatCompletion | str | os.PathLike[str], *, height: int = 640) 
     try:
         from rlm_kernel.viewer.widget import RunWidget
     except ImportError as error:
-        raise ConfigError(f"The viewer in a notebook needs: pip install 'rlm-kernel[widget]' ({error}).") from error
+        raise ConfigError(f"The viewer in a notebook needs an extra ({error}): {install_command('widget')}") from error
     return RunWidget(log, height)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log import FOLDER
+from rlm_kernel.trajectory.log.file_names import record_beside
 from rlm_kernel.trajectory.log.reader import check_is_log, log_of
 from rlm_kernel.viewer.summary import Summary, summary_of
 
@@ -48,7 +49,9 @@ class Folder:
         return found
 
     def _named(self) -> Iterator[Path]:
-        return (file for file in self.path.glob("*.jsonl") if self.only in (None, file.name))
+        """The records. The turns of a run that are in a file of their own are not a log of their own."""
+        found = (file for file in self.path.glob("*.jsonl") if self.only in (None, file.name))
+        return (file for file in found if record_beside(file) == file)
 
     def _is_log(self, file: Path) -> bool:
         return file.is_file() and file.resolve().parent == self.path.resolve()
@@ -89,8 +92,6 @@ def folder_of(given: str | None) -> Folder:
         raise ConfigError(f"There is no folder or log {given!r}: name the folder that RLMLogger(log_dir=…) writes to.")
     log = log_of(path)
     check_is_log(log)
-    if log.is_symlink():  # the user named the link, so its target may be anywhere
-        log = log.resolve()
     return Folder(log.parent, log.name)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.html.markup import Element, Markup, Node, embed_json, fill, h
+from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.untrusted.json_text import read_file
 from rlm_kernel.viewer import component
 
@@ -58,7 +59,7 @@ def standalone_page(log: Path) -> Markup:
     script = component.script("page")
     policy = _policy(f"script-src '{_hash(script)}'", "connect-src 'none'")
     return _page(
-        f"{log.stem} · {TITLE}",
+        f"{stem_of(log)} · {TITLE}",
         h("script", Markup(script), type="module"),
         policy=h("meta", http_equiv="Content-Security-Policy", content=policy),
         log=h("script", embed_json(_text(log)), type="application/json", id="rlm-log", data_name=log.name),

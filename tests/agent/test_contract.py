@@ -210,3 +210,10 @@ def test_a_plain_rlm_takes_the_environment_of_agents():
 async def test_the_kernel_may_live_in_another_place(agent, docker_engine):
     one = agent([cell("FINAL(__import__('os').path.exists('/.dockerenv'))")], environment_kwargs={"place": "docker"})
     assert await said(one, "Where are you?") == "True"
+
+
+def test_an_unknown_argument_is_named_with_the_one_that_was_meant():
+    with pytest.raises(ConfigError, match=r"AgentRLM has no argument 'max_iteration'; did you mean 'max_iterations'\?"):
+        AgentRLM(ScriptedLM([]), max_iteration=3)
+    with pytest.raises(ConfigError, match=r"'custom_tool'; did you mean 'custom_tools'\? Allowed: agent_context, "):
+        create_enforced_agent(ScriptedLM([]), custom_tool={})

@@ -10,6 +10,7 @@ import sys
 import psutil
 import pytest
 from agent_parts import cell, said
+from recorded_runs import notebook_beside
 
 from rlm import (
     AgentRLM,
@@ -113,7 +114,7 @@ async def test_a_forgotten_agent_leaves_no_kernel_and_a_whole_record(tmp_path):
         await asyncio.sleep(0.1)
     else:
         pytest.fail("the kernel lives")
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     assert read_log(log).trajectory.state == "answered"
 
 
@@ -166,9 +167,9 @@ print(call_tool("terminal"), call_tool("page"), call_tool("orders"))
         "QueryError",
     ]
     one.close()
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     assert replay(log).equal
     shown = capfd.readouterr()
     assert "\x1b" not in shown.out + shown.err
-    cells = json.loads(log.with_suffix(".ipynb").read_text())["cells"]
+    cells = json.loads(notebook_beside(log).read_text())["cells"]
     assert "<script>" not in str([one["source"] for one in cells if one["cell_type"] == "markdown"])

@@ -14,6 +14,7 @@ import pytest
 from agent_parts import cell, said
 from loopback import MODEL
 from nbclient import NotebookClient
+from recorded_runs import notebook_beside
 
 from rlm import RLM, AgentRLM, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
@@ -51,7 +52,7 @@ async def conversation(make, folder):
 async def test_all_messages_are_in_one_log_and_one_notebook(agent, tmp_path):
     one = await conversation(agent, tmp_path)
     one.close()
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     run = read_log(log).trajectory
     assert [turn.message for turn in run.turns if turn.message] == ["Find it.", "Show it.", "Fail."]
     ends = [turn.message_end for turn in run.turns if turn.message_end]
@@ -61,16 +62,16 @@ async def test_all_messages_are_in_one_log_and_one_notebook(agent, tmp_path):
     ]
     assert [turn.iteration for turn in run.turns] == [1, 2, 3, 4, 5]
     assert run.completion.response == "[8, 'YES', 'Alex', 1, 3]"
-    text = log.with_suffix(".ipynb").read_text()
+    text = notebook_beside(log).read_text()
     assert all(words in text for words in ("Find it.", "Show it.", "take_message()"))
 
 
 async def test_the_record_replays_and_its_notebook_runs_in_a_stock_kernel(agent, tmp_path):
     (await conversation(agent, tmp_path)).close()
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     assert replay(log).equal
-    assert replay(log.with_suffix(".ipynb")).equal
-    notebook = nbformat.read(log.with_suffix(".ipynb"), 4)
+    assert replay(notebook_beside(log)).equal
+    notebook = nbformat.read(notebook_beside(log), 4)
     NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     names = [one.metadata.rlm.get("cell") for one in notebook.cells if one.cell_type == "code"]
     assert [name for name in names if name] == [1, 2, 3, 4, 5, 6]
@@ -90,7 +91,7 @@ async def test_a_kernel_that_died_comes_back_with_what_it_had(agent):
 
 async def test_a_resumed_agent_has_its_variables_context_tools_and_history(agent, tmp_path):
     (await conversation(agent, tmp_path)).close()
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     lm = ScriptedLM([cell("FINAL([*found, context, len(history), double(5)])")])
     calls = []
     tools = {"double": lambda number: calls.append(number) or 2 * number}
@@ -102,7 +103,7 @@ async def test_a_resumed_agent_has_its_variables_context_tools_and_history(agent
         assert answer == "[8, 'YES', 'Alex', {'user': 'Alex', 'late': 1}, 6, 10]"
         assert "`found`" in lm.calls[0].prompt
     assert (len(lm.calls), calls) == (1, [5])
-    (new,) = (tmp_path / "again").glob("*.jsonl")
+    (new,) = (tmp_path / "again").glob("*.events.jsonl")
     messages = [turn.message for turn in read_log(new).trajectory.turns if turn.message]
     assert messages == ["Find it.", "Show it.", "Fail.", "What is there?"]
     assert replay(new).equal
@@ -134,7 +135,7 @@ asyncio.run(main())
 async def test_a_killed_conversation_goes_on_where_it_was(tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     lm, calls = ScriptedLM(["FINAL(It is two now.)", cell("FINAL([one, two, len(history)])")]), []
     async with AgentRLM.resume(
         log, backend=lm, tools={"ask": lambda: calls.append(1)}, logger=RLMLogger(tmp_path / "on")
@@ -144,15 +145,15 @@ async def test_a_killed_conversation_goes_on_where_it_was(tmp_path):
         assert "two 2" in lm.calls[0].prompt
         assert await said(again, "All?") == "[1, 2, 5]"
     assert calls == []
-    (new,) = (tmp_path / "on").glob("*.jsonl")
+    (new,) = (tmp_path / "on").glob("*.events.jsonl")
     assert replay(new).equal
-    notebook = nbformat.read(new.with_suffix(".ipynb"), 4)
+    notebook = nbformat.read(notebook_beside(new), 4)
     NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(new.parent)}}).execute()
 
 
 async def test_the_commands_take_the_log_of_a_conversation(tmp_path, provider, monkeypatch, capsys):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     for name, value in provider.environment.items():
         monkeypatch.setenv(name, value)
     provider.script = ["FINAL(It is two now.)"]
@@ -160,7 +161,7 @@ async def test_the_commands_take_the_log_of_a_conversation(tmp_path, provider, m
     model = ("--backend", "openai", "--model", MODEL, "--quiet")
     assert await asyncio.to_thread(main, ["resume", str(log), *model, "--log-dir", "on"]) == 0
     assert capsys.readouterr().out == "It is two now.\n"
-    (new,) = (tmp_path / "on").glob("*.jsonl")
+    (new,) = (tmp_path / "on").glob("*.events.jsonl")
     assert await asyncio.to_thread(main, ["show", str(new)]) == 0
     assert "The second." in capsys.readouterr().out
     assert await asyncio.to_thread(main, ["resume", str(new), *model]) == 2
@@ -169,7 +170,7 @@ async def test_the_commands_take_the_log_of_a_conversation(tmp_path, provider, m
 
 async def test_a_killed_conversation_may_turn_to_another_message(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     lm = ScriptedLM([cell("FINAL([one, two, len(history)])")])
     async with AgentRLM.resume(log, backend=lm) as again:
         assert await said(again, "Never mind.") == "[1, 2, 4]"
@@ -177,12 +178,12 @@ async def test_a_killed_conversation_may_turn_to_another_message(tmp_path):
 
 async def test_the_two_kinds_of_logs_are_told_apart(agent, tmp_path):
     (await conversation(agent, tmp_path)).close()
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     with pytest.raises(RecordingError, match=r"AgentRLM\.resume"):
         RLM.resume(log, backend=ScriptedLM([]))
     with RLM(ScriptedLM(["FINAL(1 2 3)"] * 3), logger=RLMLogger(tmp_path / "other")) as rlm:
         rlm.completion("Count.")
-    (log,) = Path(tmp_path / "other").glob("*.jsonl")
+    (log,) = Path(tmp_path / "other").glob("*.events.jsonl")
     with pytest.raises(RecordingError, match=r"RLM\.resume"):
         AgentRLM.resume(log, backend=ScriptedLM([]))
 
@@ -203,7 +204,7 @@ async def test_turns_of_a_message_that_fill_the_window_are_summarised(agent, tmp
     assert await said(one, "Print.") == "That is all."
     assert await said(one, "And?") == "[True, 3]"
     one.close()
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     assert replay(log).equal
     async with AgentRLM.resume(log, backend=ScriptedLM([cell("FINAL([kept > 3, len(history)])")])) as again:
         assert await said(again, "Again?") == "[True, 5]"

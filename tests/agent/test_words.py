@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.engine.spoken_answer import SpokenAnswer, parse_spoken
 from rlm_kernel.errors import AnswerCutError
-from rlm_kernel.parsing import TextAnswer
+from rlm_kernel.parsing import TextAnswer, parse, without_thinking
 
 
 def pieces(*texts):
@@ -28,7 +28,16 @@ def pieces(*texts):
         ),
         (("FINAL(one  ", " two  ", ")"), ["", "one   two", ""]),
         (("FINAL(name", ")"), ["", ""]),
-        (("FINAL(Yes, I", " do)"), ["Yes, I", " do"]),
+        (("FINAL(Yes, I", " do)"), ["", "Yes, I do"]),
+        (("FINAL(str(x", "))"), ["", ""]),
+        (('FINAL(r["a', '"])'), ["", ""]),
+        (("FINAL(1) one thing\n2)", " two things)"), ["", ""]),
+        (("FINAL(It works :)", " at last)"), ["It works :", ""]),
+        (("FINAL(in [0, 1)", " of the range)"), ["", ""]),
+        (("FINAL(all of (0, 1] is", " here) and more"), ["all of (0, 1] is", " here"]),
+        (("```\nx = len(context)\n", "```\nFINAL(It is so)"), ["", ""]),
+        (("[THINK]\nFINAL(not so", ")\n[/THINK]\nFINAL(It is", " so)"), ["", "It is", " so"]),
+        (("Hm <thought>\nFINAL(not so", ")\n</thought>\nFINAL(It is", " so)"), ["", "It is", " so"]),
         (('FINAL("quoted ', 'text")'), ["", ""]),
         (("FINAL(f'quoted ", "text')"), ["", ""]),
         (("FINAL_VAR(na", "me)"), ["", ""]),
@@ -49,13 +58,18 @@ def test_words_are_passed_on(texts, passed_on):
 
 
 PARTS = [
-    *["FINAL(", "FINAL_VAR(", "a b", "c", " ", "\n", "(", ")", '"', "'", "`", "x = 1"],
-    *["```repl\n", "```\n", "```text\n", "<think>", "</think>"],
+    *["FINAL(", "FINAL_VAR(", "a b", "c", " ", "\n", "(", ")", '"', "'", "`", "x = 1", "[", "]", ", ", ":", ";-"],
+    *["```repl\n", "```\n", "```text\n", "```python ", "> ", "    ", "1", "2) d", "str(x)", 'f"{x}"', "**", "is "],
+    *["<think>", "</think>", "[THINK]", "[/THINK]", "<thought>", "</Thought>", "<|channel|>final<|message|>", "<code>"],
 ]
-REPLIES = st.lists(st.sampled_from(PARTS), max_size=14).map("".join)
+REPLIES = st.lists(st.sampled_from(PARTS), max_size=14).map("".join) | st.lists(
+    st.sampled_from(PARTS), max_size=10
+).map(lambda parts: "FINAL(a b" + "".join(parts))
+MORE = settings.default.max_examples * 3
 
 
 @given(REPLIES, st.lists(st.integers(0, 40), max_size=6))
+@settings(max_examples=MORE)
 @example("FINAL(a b\n```repl\nx = 1\n```)", [7, 9])
 def test_any_cut_of_a_reply_gives_the_same_words(reply, cuts):
     ends = sorted({0, len(reply), *(cut for cut in cuts if cut < len(reply))})
@@ -64,10 +78,20 @@ def test_any_cut_of_a_reply_gives_the_same_words(reply, cuts):
 
 
 @given(REPLIES)
+@settings(max_examples=MORE)
 def test_the_words_are_the_beginning_of_the_answer(reply):
     passed_on = "".join(pieces(*reply))
-    if passed_on and "think" not in reply:
-        assert parse_spoken(reply, finished=True).answer == TextAnswer(passed_on)
+    if passed_on and without_thinking(reply) == reply:  # a closing tag after the answer takes it back
+        answer = parse_spoken(reply, finished=True).answer
+        assert answer is not None
+        assert answer.text.startswith(passed_on)
+
+
+@given(REPLIES)
+@settings(max_examples=MORE)
+def test_an_answer_of_which_no_word_was_passed_on_is_read_as_in_a_completion(reply):
+    if not "".join(pieces(reply)):
+        assert parse_spoken(reply, finished=True) == parse(reply)
 
 
 def test_an_answer_that_the_length_limit_cut_is_an_error_with_what_there_is():

@@ -6,9 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from recorded_runs import record_file
 
 from rlm import RLM
 from rlm.logger import RLMLogger
@@ -94,7 +94,7 @@ def test_a_file_with_a_secret_is_not_copied(file, tmp_path, monkeypatch):
         more.write("x" * (1 << 20) + "the-secret-of-the-house" + "x" * 100)
     logger = RLMLogger(tmp_path / "logs")
     ask(file, logger=logger)
-    lines = map(json.loads, Path(logger.log_file_path).read_text().splitlines())
+    lines = map(json.loads, record_file(logger).read_text().splitlines())
     assert next(line for line in lines if line["type"] == "context")["redacted"]
     assert not (tmp_path / "logs" / "contexts").exists()
 

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from rlm_kernel.cli import checks
+from rlm_kernel.installation import install_command
 
 
 def by_name(done):
@@ -32,8 +33,8 @@ def test_the_extras_of_the_gateway_and_of_jupyter_and_the_client_of_ssh_have_row
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(checks, "_version", lambda name: None)
     found = {check.name: check for check in checks.packages()}
-    assert found["mcp"].fix == "pip install 'rlm-kernel[mcp]'"
-    assert found["aiohttp"].fix == "pip install 'rlm-kernel[jupyter]'"
+    assert found["mcp"].fix == install_command("mcp")
+    assert found["aiohttp"].fix == install_command("jupyter")
     assert found["ssh (client)"].fix == "install openssh-client"
 
 

@@ -9,6 +9,8 @@ from loopback import MODEL, Fails
 from recorded_runs import code, record
 
 from rlm_kernel.cli import main
+from rlm_kernel.installation import install_command
+from rlm_kernel.trajectory.log.file_names import stem_of
 
 REPLIES = ["Look.\n" + code("print(len(context))"), code("one = llm_query('one')", "FINAL(one)")]
 
@@ -162,7 +164,7 @@ def test_resume_goes_on_from_a_turn(rlm, run, provider):
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b"another way\n"
     assert len(provider.requests) == 1
-    (log,) = rlm.folder.glob("rlm_logs/*.jsonl")
+    (log,) = rlm.folder.glob("rlm_logs/*.events.jsonl")
     assert json.loads(log.read_text().splitlines()[0])["forked_from"]["at"] == 1
     assert rlm("replay", str(log)).returncode == 0
 
@@ -170,13 +172,13 @@ def test_resume_goes_on_from_a_turn(rlm, run, provider):
 def test_diff_without_nbdime_says_how_to_install_it(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "nbdime", None)
     assert main(["diff", str(run.log), str(run.log)]) == 2
-    assert "pip install 'rlm-kernel[notebooks]'" in capsys.readouterr().err
+    assert install_command("notebooks") in capsys.readouterr().err
 
 
 def test_a_page_without_nbconvert_says_how_to_install_it(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "nbconvert", None)
     assert main(["export", "--to", "html", str(run.log)]) == 2
-    assert "pip install 'rlm-kernel[notebooks]'" in capsys.readouterr().err
+    assert install_command("notebooks") in capsys.readouterr().err
 
 
 ALIEN = '{"step": 1, "text": "of another tool"}\n'
@@ -206,15 +208,15 @@ def test_what_another_tool_wrote_is_refused_in_one_line(tmp_path, monkeypatch, c
 
 def test_a_folder_of_logs_names_the_last_one(run, capsys):
     assert main(["show", str(run.log.parent)]) == 2
-    assert str(run.log) in capsys.readouterr().err
+    assert str(run.log.with_name(f"{run.name}.jsonl")) in capsys.readouterr().err
 
 
 def test_resume_keeps_the_recorded_model_of_the_same_backend(rlm, provider):
     rlm.environment |= provider.environment
     provider.script = [code("print(1)"), Fails(401, "Incorrect API key")]
     failed = rlm("run", "q", "--model", MODEL, "--backend-kwarg", "max_retries=0")
-    (log,) = rlm.folder.glob("rlm_logs/*.jsonl")
-    assert f"To resume it: rlm resume rlm_logs/{log.name}\n" in failed.stderr.decode()
+    (log,) = rlm.folder.glob("rlm_logs/*.events.jsonl")
+    assert f"To resume it: rlm resume rlm_logs/{stem_of(log)}.jsonl\n" in failed.stderr.decode()
     provider.script = ["FINAL(done)"]
     done = rlm("resume", str(log), "--backend", "openai", "--base-url", provider.environment["OPENAI_BASE_URL"])
     assert (done.returncode, done.stdout) == (0, b"done\n"), done.stderr.decode()

@@ -7,6 +7,7 @@ import psutil
 import pytest
 from by_hand import pdf
 from loopback import MODEL, Fails, Hangs, Says
+from recorded_runs import notebook_beside
 
 from rlm_kernel.cli import exit_codes, main
 from rlm_kernel.errors import (
@@ -19,6 +20,7 @@ from rlm_kernel.errors import (
     TimeoutExceededError,
 )
 from rlm_kernel.provisioners.sandbox.walls import trouble
+from rlm_kernel.trajectory.log.file_names import stem_of
 
 LOOK = "I look.\n```repl\nprint(type(context).__name__, len(context))\n```"
 SECONDS = 2.5  # Ctrl-C ends within two; the rest is for a busy machine
@@ -103,6 +105,19 @@ def test_a_sandbox_is_chosen_by_an_option_or_for_the_machine(asking, provider, r
     assert asking("q", "--no-log", *option).stdout == b"closed\n"
 
 
+def test_options_of_the_environment_are_given_as_pairs(asking, provider):
+    provider.script = ["```repl\nimport os; FINAL(os.environ['PLACE'] + str(prepared))\n```"]
+    pairs = ("--environment-kwarg", 'env={"PLACE": "here"}', "--environment-kwarg", "setup_code=prepared = 1")
+    assert asking("q", "--no-log", *pairs).stdout == b"here1\n"
+
+
+def test_a_token_of_the_environment_is_refused_on_the_command_line(asking):
+    done = asking("q", "--environment", "jupyter", "--environment-kwarg", "token=s3cret-of-mine")
+    assert done.returncode == 2
+    assert b"does not belong on a command line" in done.stderr
+    assert b"s3cret" not in done.stderr
+
+
 def test_a_folder_is_a_dict_of_its_texts(asking, provider, rlm):
     project = rlm.folder / "project"
     (project / ".git").mkdir(parents=True)
@@ -157,8 +172,8 @@ def test_a_run_that_ends_in_code_has_no_answer(asking, provider):
 def test_json_has_null_for_an_unknown_cost_and_names_the_log(asking, provider, rlm):
     provider.script = [LOOK, "FINAL(1)"] * 2
     answer = json.loads(asking("q", "--json").stdout)
-    (log,) = (rlm.folder / "rlm_logs").glob("*.jsonl")
-    assert (answer["cost"], rlm.folder / answer["log"]) == (None, log)
+    (log,) = (rlm.folder / "rlm_logs").glob("*.events.jsonl")
+    assert (answer["cost"], rlm.folder / answer["log"]) == (None, log.with_name(f"{stem_of(log)}.jsonl"))
     assert json.loads(asking("q", "--json", "--no-log").stdout)["log"] is None
 
 
@@ -382,13 +397,13 @@ def _read_all(terminal):
 def test_a_run_is_kept_as_log_and_notebook_unless_told_otherwise(asking, provider, rlm):
     provider.script = [LOOK, "FINAL(1)"] * 3
     done = asking("q")
-    (log,) = (rlm.folder / "rlm_logs").glob("*.jsonl")
-    assert f"The notebook of this run: rlm_logs/{log.stem}.ipynb" in done.stderr.decode()
-    assert log.with_suffix(".ipynb").is_file()
+    (log,) = (rlm.folder / "rlm_logs").glob("*.events.jsonl")
+    assert f"The notebook of this run: rlm_logs/{notebook_beside(log).name}" in done.stderr.decode()
+    assert notebook_beside(log).is_file()
     assert b"notebook" not in asking("q", "--no-log").stderr
-    assert len(list((rlm.folder / "rlm_logs").glob("*.jsonl"))) == 1
+    assert len(list((rlm.folder / "rlm_logs").glob("*.events.jsonl"))) == 1
     asking("q", "--log-dir", "elsewhere", "--quiet")
-    assert len(list((rlm.folder / "elsewhere").glob("*.jsonl"))) == 1
+    assert len(list((rlm.folder / "elsewhere").glob("*.events.jsonl"))) == 1
 
 
 def test_git_leaves_the_usual_folder_alone_and_no_other(asking, provider, rlm):

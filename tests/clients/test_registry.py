@@ -17,6 +17,7 @@ from rlm_kernel.clients.openai import OpenAIAdapter
 from rlm_kernel.clients.registry import build, find
 from rlm_kernel.clients.variables import environment_variables
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.installation import install_command
 
 ENV = {"OPENAI_API_KEY": "from-env"}
 DOCUMENTED = {"openai", "portkey", "openrouter", "vllm", "litellm", "anthropic"}
@@ -189,7 +190,7 @@ ENTRIES = [
         "azure_openai",
         {},
         {"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_ENDPOINT": "https://a.com"},
-        ("https://a.com/openai/v1", "k"),
+        ("https://a.com/openai/deployments/m", "k"),
     ),
     ("ollama", {}, {}, ("http://localhost:11434/v1", "ollama")),
     ("ollama", {}, {"OLLAMA_HOST": "192.0.2.7"}, ("http://192.0.2.7:11434/v1", "ollama")),
@@ -234,7 +235,7 @@ def test_a_missing_endpoint_is_named(name, words):
 def test_a_missing_package_names_the_extra(name, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     message = refusal({"model_name": "m", "api_key": "k"}, {}, name)
-    assert f"pip install 'rlm-kernel[{name}]'" in message
+    assert install_command(name) in message
 
 
 @pytest.mark.parametrize("name", ["portkey", "litellm", "anthropic"])

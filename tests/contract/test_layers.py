@@ -17,15 +17,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = [
-    {"types", "text"},  # records that pass between the parts; foreign text made fit to show
+    {"types", "text", "installation"},  # records that pass between the parts; foreign text made fit to show; hints
     {"errors"},  # every error of the library
     {"terminal", "untrusted", "html", "zmtp", "_async", "parsing"},  # ground modules and packages
     {"documents"},  # documents as text, in a child process
-    {"inputs", "values"},  # where a context comes from; how it travels
+    {"inputs", "values", "at_exit"},  # where a context comes from; how it travels; what ends with the process
     {"schema", "provisioners"},  # structured output; where a kernel runs
     {"kernel", "clients", "prompts"},  # one live kernel; ask a model; what the model reads
     {"trajectory"},  # the record of a run, and its readers
     {"engine"},  # the loop of a completion
+    {"batch"},  # many completions
     {"api"},  # class RLM
     {"agent", "reference"},  # conversations; what else is imported from the reference
     {"replay"},  # a recorded run once more

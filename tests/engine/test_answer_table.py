@@ -30,7 +30,7 @@ STATEMENTS = st.sampled_from(
 )
 CELLS = st.lists(st.lists(STATEMENTS, min_size=1, max_size=4), max_size=3)
 ANSWERS = ["FINAL(some words)", "FINAL(x)", "FINAL(y)", "FINAL_VAR(x)", "FINAL_VAR(y)"]
-WORDS = st.sampled_from([*ANSWERS, "", "It is FINAL(not an answer)."])
+WORDS = st.sampled_from([*ANSWERS, "", "Then write FINAL(not an answer)."])
 CLEAN = "globals().pop('x', 0), globals().pop('y', 0)\nanswer = {'content': '', 'ready': False}\nFINAL('clean')"
 GO_ON = "FINAL('went on')"
 

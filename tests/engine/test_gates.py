@@ -8,6 +8,7 @@ import json
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from recorded_runs import notebook_beside
 
 from rlm import RLM, CellRequest, ConfigError, Refuse, Replace, RLMError, ScriptedLM, ToolRequest
 from rlm.logger import RLMLogger
@@ -121,7 +122,7 @@ def recorded(tmp_path):
     arguments = {"custom_tools": {"double": lambda n: n}, "on_cell": on_cell, "on_tool": lambda _: Refuse("nor that")}
     completion, _ = answered(replies, tmp_path, **arguments)
     assert completion.response == "(2, False)"
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     return log
 
 
@@ -130,15 +131,15 @@ def test_what_was_decided_is_on_record_and_in_the_notebook(recorded):
     cells = [(line["code"], line.get("replaced")) for line in lines if line["type"] == "cell"]
     assert cells[:2] == [("bad = 1", None), ("x = 2", "x = 1")]
     assert next(line for line in lines if line["type"] == "cell_result")["result"]["status"] == "refused"
-    shown = recorded.with_suffix(".ipynb").read_text()
+    shown = notebook_beside(recorded).read_text()
     for words in ("The cell did not run: no", "was changed before it ran", "A call of double was refused: nor that"):
         assert words in shown
 
 
 def test_a_replay_and_a_resumed_run_ask_nobody(recorded, tmp_path):
     assert replay(recorded).equal
-    assert replay(recorded.with_suffix(".ipynb")).equal
-    notebook = nbformat.read(recorded.with_suffix(".ipynb"), 4)
+    assert replay(notebook_beside(recorded)).equal
+    notebook = nbformat.read(notebook_beside(recorded), 4)
     NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     asked = []
     again = RLM.resume(

@@ -7,9 +7,12 @@ from collections import Counter
 
 import pytest
 
+from rlm import RLM
+from rlm_kernel.clients.registry import build
+from rlm_kernel.clients.remote import MAX_OTHERS
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.engine.budget import Limits
-from rlm_kernel.errors import BudgetExceededError
+from rlm_kernel.errors import BudgetExceededError, ConfigError
 from rlm_kernel.trajectory import events as said
 from rlm_kernel.types import Reply, Usage
 
@@ -81,16 +84,54 @@ async def test_at_the_depth_limit_rlm_query_is_a_plain_call(run):
 
 
 async def test_llm_query_goes_to_the_sub_model_at_every_depth(run):
-    root = ScriptedLM(["```repl\nFINAL(rlm_query('go'))\n```"], model="root")
-    sub = ScriptedLM(["```repl\nFINAL(llm_query('deep'))\n```", "from the sub-model"], model="sub")
+    root = ScriptedLM(["```repl\nFINAL(rlm_query('go'))\n```", "```repl\nFINAL(llm_query('deep'))\n```"], model="root")
+    sub = ScriptedLM(["from the sub-model"], model="sub")
     completion = await run(root, others=(sub,), max_depth=2)
     assert completion.response == "from the sub-model"
-    assert sub.calls[1].prompt == "deep"
+    assert sub.calls[0].prompt == "deep"
+
+
+async def test_a_child_runs_on_the_model_of_its_parent_or_on_the_one_named(run):
+    ask = "```repl\nFINAL((rlm_query('a'), rlm_query('b', model='sub')))\n```"
+    root = ScriptedLM([ask, "```repl\nFINAL('root')\n```"], model="root")
+    sub = ScriptedLM(["```repl\nFINAL('sub')\n```"], model="sub")
+    assert (await run(root, others=(sub,), max_depth=2)).response == "('root', 'sub')"
+
+
+def served(request):
+    """An OpenAI-compatible server: the model `big` asks for a child on `small`, whose own child is plain."""
+    model, begun = request.body["model"], len(request.messages) > 1
+    ask = {"big": "FINAL(rlm_query('x', model='small'))", "small": "FINAL(rlm_query('y', model='tiny'))"}
+    return f"```repl\n{ask[model]}\n```" if begun else f"plain words of {model}"
+
+
+def test_a_child_runs_on_any_model_of_the_backend(provider):
+    provider.script = served
+    with RLM("openai", {**provider.backend_kwargs, "model_name": "big"}, max_depth=2) as rlm:
+        completion = rlm.completion("x", "q")
+    assert completion.response == "plain words of tiny"
+    assert [request.body["model"] for request in provider.requests if request.body] == ["big", "small", "tiny"]
+    assert completion.usage_summary.model_usage_summaries.keys() == {"big", "small", "tiny"}
+
+
+def test_a_model_of_a_backend_that_has_no_others_is_an_error_that_lists_the_known():
+    lm = ScriptedLM(["```repl\nrlm_query('x', model='small')\n```", "FINAL(x)"], model="only")
+    RLM(lm, max_depth=2).completion("x", "q")
+    assert "there is no model 'small'. Known: 'only'." in lm.calls[1].prompt
+
+
+def test_the_models_that_cells_may_name_are_few():
+    lm = build("openai", {"model_name": "m", "api_key": "sk-0"}, {})
+    for number in range(MAX_OTHERS):
+        assert lm.for_model(f"m{number}").model == f"m{number}"
+    assert lm.for_model("m0") is lm.for_model("m0")
+    with pytest.raises(ConfigError, match="16 models were named"):
+        lm.for_model("one more")
 
 
 @pytest.mark.everywhere
 async def test_a_child_that_fails_is_a_failed_call_and_the_parent_goes_on(run):
-    root = ScriptedLM(["```repl\nrlm_query('go')\n```", "FINAL(went on)"], model="root")
+    root = ScriptedLM(["```repl\nrlm_query('go', model='sub')\n```", "FINAL(went on)"], model="root")
     sub = ScriptedLM(["```repl\n1/0\n```"] * 5, model="sub")
     completion = await run(root, others=(sub,), max_depth=2, limits=Limits(max_errors=2))
     assert completion.response == "went on"

@@ -188,7 +188,7 @@ async def test_the_schema_is_told_to_the_readers(cell, events):
 
 async def test_a_child_answers_by_schema(cell, events):
     child = "```repl\nFINAL({'name': context})\n```"
-    told_back, _ = await cell("rlm_query('Rome', schema=S)", child, max_depth=2)
+    told_back, _ = await cell("rlm_query('Rome', schema=S, model='sub')", child, max_depth=2)
     assert "{'name': 'Rome'}" in told_back
 
 

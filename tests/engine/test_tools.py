@@ -182,7 +182,7 @@ async def test_the_prompt_lists_them_in_the_documented_form(run):
 
 
 async def test_children_have_the_tools_they_are_given(run):
-    root = ScriptedLM(["```repl\nFINAL(rlm_query('go'))\n```"] * 2, model="root")
+    root = ScriptedLM(["```repl\nFINAL(rlm_query('go', model='sub'))\n```"] * 2, model="root")
     child = "```repl\nFINAL('total' in globals())\n```"
     tools = tools_of({"total": sum})
     given = await run(root, others=(ScriptedLM([child], model="sub"),), max_depth=2, tools=tools, sub_tools=tools)

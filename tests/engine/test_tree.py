@@ -140,7 +140,7 @@ async def test_what_a_failed_child_took_is_counted_too(run, events):
     price = Usage(10, 5, cost=CENT)
     root = ScriptedLM(
         [
-            Reply("```repl\nprint(rlm_query_batched(['go']))\n```", "root", price),
+            Reply("```repl\nprint(rlm_query_batched(['go'], model='sub'))\n```", "root", price),
             Reply("FINAL(on)", "root", price),
         ],
         model="root",

@@ -17,6 +17,7 @@ import nbformat
 from hypothesis import given
 from hypothesis import strategies as st
 from jupyter_client.session import Session
+from recorded_runs import record_file
 from rich.console import Console
 
 from rlm import RLM, RecordingError, ScriptedLM
@@ -199,6 +200,7 @@ PAYLOAD = fields(
     restored=st.dictionaries(ANY_TEXT, st.none() | ANY_TEXT, max_size=2),
     final_json=st.none() | ANY_TEXT,
     answer_json=st.none() | ANY_TEXT,
+    values=st.dictionaries(ANY_TEXT, JSON, max_size=2),
 )
 DATA = fields(
     wire=st.just(protocol.WIRE),
@@ -246,7 +248,7 @@ def lines():
     logger = RLMLogger(folder, notebook=False)
     script = ["```repl\na = llm_query('x')\nprint(a)\n1/0\n```", "an answer", "Words.\n```repl\nFINAL(a)\n```"]
     RLM(ScriptedLM(script), logger=logger).completion("c" * 100, "q")
-    return tuple(json.loads(line) for line in Path(logger.log_file_path).read_text().splitlines())
+    return tuple(json.loads(line) for line in record_file(logger).read_text().splitlines())
 
 
 def altered(line, path, value):

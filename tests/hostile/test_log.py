@@ -21,7 +21,7 @@ import papermill
 import pytest
 from hostile import strangers
 from hostile.keys_on_loopback import INPUT, KEY, Listener, each_backend, model_of
-from recorded_runs import code, record
+from recorded_runs import code, record, record_file
 
 from rlm import RLM, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
@@ -37,7 +37,9 @@ from rlm_kernel.replay.minimise import clean
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.replay.setup import environment_of
 from rlm_kernel.trajectory.log import context_store, prompt_store, reader, signature
+from rlm_kernel.trajectory.log.file_names import TURNS, file_beside
 from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.viewer.folder import folder_of
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def honest_log(tmp_path_factory):
     """The lines of a run without a turn."""
     logger = RLMLogger(tmp_path_factory.mktemp("logs"))
     RLM(ScriptedLM(["FINAL(1)", "FINAL(1)"]), logger=logger).completion(INPUT, "q")
-    with open(logger.log_file_path, encoding="utf-8") as file:
+    with record_file(logger).open(encoding="utf-8") as file:
         return file.read().splitlines()
 
 
@@ -233,6 +235,8 @@ def test_the_record_of_another_user_does_not_run_on_this_machine(run, another_us
         lambda: replay(run.log),
         lambda: replay(run.notebook),
         lambda: replay(read_log(run.log)),
+        lambda: replay(file_beside(run.log, TURNS)),
+        lambda: RLM.resume(file_beside(run.log, TURNS), backend=ScriptedLM([])),
         lambda: clean(run.log),
         lambda: RLM.resume(run.log, backend=ScriptedLM([])),
         lambda: papermill.execute_notebook(run.notebook, tmp_path / "out.ipynb", engine_name="rlm", progress_bar=False),
@@ -309,13 +313,31 @@ cells = ["x = 1; print(x)", "import time; time.sleep(600)"]
 RLM(ScriptedLM([f"```repl\\n{cell}\\n```" for cell in cells]), logger=RLMLogger(sys.argv[1])).completion("c", "q")
 """
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
-    while not (logs := list(tmp_path.glob("*.jsonl"))) or b"sleep(600)" not in logs[0].read_bytes():
+    while not (logs := list(tmp_path.glob("*.events.jsonl"))) or b"sleep(600)" not in logs[0].read_bytes():
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert read_log(logs[0]).flaw is None
+    turns = file_beside(logs[0], TURNS).read_text().splitlines()
+    assert [json.loads(line)["type"] for line in turns] == ["metadata", "iteration"]
     assert replay(logs[0], trust=nobody_is_asked).results[1].stdout == "1\n"
+
+
+def test_what_was_written_into_the_turns_is_not_used_because_they_are_not_the_record(run):
+    turns = file_beside(run.log, TURNS)
+    turns.write_text(turns.read_text().replace("touch()", "write_text('evil')"))
+    assert read_log(turns).path == run.log
+    assert replay(turns, trust=nobody_is_asked).equal
+    assert (run.log.parent / strangers.WITNESS).read_text() == ""
+
+
+def test_a_record_that_leads_out_of_the_folder_is_not_shown(run, tmp_path):
+    secret = tmp_path / "secret.jsonl"
+    run.log.rename(secret)
+    run.log.symlink_to(secret)
+    folder = folder_of(str(file_beside(run.log, TURNS)))
+    assert (folder.path, folder.logs()) == (run.log.parent, [])
 
 
 def test_a_cell_that_was_put_into_a_notebook_does_not_run_because_its_log_is_ones_own(run):

@@ -21,7 +21,7 @@ import pytest
 from fuzz import linear, texts
 from hostile.bounded import FLOODS, MAX_GROWTH, PATIENCE, hosts
 from places import MEASURED, SANDBOXES, living_kernels
-from recorded_runs import code, record
+from recorded_runs import code, notebook_beside, record, record_file
 from selection import mostly_full
 
 from rlm import (
@@ -151,7 +151,7 @@ def logged(folder, cells, *, limit=None, lm=None, **arguments):
         warnings.simplefilter("always")
         with RLM(lm or ScriptedLM(script), logger=logger, **arguments) as rlm:
             answer = rlm.completion("some context", "q").response
-    return Path(logger.log_file_path), answer, [str(warning.message) for warning in told]
+    return record_file(logger), answer, [str(warning.message) for warning in told]
 
 
 # -- what is refused leaves a few words
@@ -321,7 +321,7 @@ def test_a_log_that_is_removed_under_a_run_is_told_and_written_again_whole(tmp_p
     known = read_log(log)
     assert known.flaw is None
     assert len(known.trajectory.cells) == 3
-    assert log.with_suffix(".ipynb").is_file()
+    assert notebook_beside(log).is_file()
     assert known.context.value == "some context"
 
 
@@ -340,7 +340,7 @@ print(RLM(lm, logger=RLMLogger(sys.argv[1], notebook=False)).completion("c", "q"
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "5\n"
     assert done.stderr.count("the run goes on") == 1
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     assert log.read_bytes().endswith(b"\n")
     assert log.stat().st_size <= 60_000
     assert read_log(log).flaw is None
@@ -468,7 +468,7 @@ class Host:
 
     def has_a_reply(self, folder):
         """Wait until the model has written, and the host reads."""
-        while not any(b'"type":"reply"' in log.read_bytes() for log in folder.glob("*.jsonl")):
+        while not any(b'"type":"reply"' in log.read_bytes() for log in folder.glob("*.events.jsonl")):
             time.sleep(0.05)
 
     def outcome(self):

@@ -41,7 +41,7 @@ async def hostile(start=None, replies=()):
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    server = Server(f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}", TOKEN)
+    server = Server(f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}", TOKEN, 10.0)
     try:
         yield server
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import traceback
@@ -108,6 +109,13 @@ async def test_an_error_says_what_to_do_and_not_the_token(open_session, options,
     shown = "".join(traceback.format_exception(caught.value))
     assert TOKEN not in shown
     assert "wrong-token-1" not in shown
+
+
+async def test_a_silent_server_is_given_up_after_the_time_to_connect():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options = {"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "connect_timeout": 0.2}
+        with pytest.raises(KernelError, match=r"did not answer within 0\.2 s.*'connect_timeout'"):
+            await Session.open(environment("jupyter", options), None)
 
 
 @pytest.mark.parametrize(

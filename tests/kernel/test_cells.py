@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -10,6 +12,7 @@ from rlm_kernel.errors import ConfigError, KernelError
 from rlm_kernel.kernel.channels import Channels
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import environment
+from rlm_kernel.replay.replayer import replay
 
 pytestmark = pytest.mark.anywhere
 
@@ -33,6 +36,11 @@ async def test_variables_set_before_an_exception_stay(session):
     assert failed.error.name == "ZeroDivisionError"
     assert "1 / 0" in failed.error.traceback
     assert (await session.run("kept, 'lost' in globals()")).value == "(5, False)"
+
+
+async def test_variables_that_cannot_be_pickled_stay(session):
+    await session.run("numbers = (i for i in range(3))\nnext(numbers)")
+    assert (await session.run("next(numbers)")).value == "1"
 
 
 async def test_functions_see_current_globals(session):
@@ -168,6 +176,31 @@ async def test_a_cell_that_kills_the_kernel_is_told_apart(session):
 
 
 @pytest.mark.everywhere
+def test_setup_code_finds_the_modules_beside_the_script_in_a_run_and_in_its_replay(tmp_path):
+    (tmp_path / "beside.py").write_text("KNOWN = 41")
+    (tmp_path / "script.py").write_text(
+        "from rlm import RLM, ScriptedLM\n"
+        "from rlm.logger import RLMLogger\n"
+        "lm = ScriptedLM(['```repl\\nFINAL(KNOWN + 1)\\n```'])\n"
+        "setup = {'setup_code': 'from beside import KNOWN'}\n"
+        "logger = RLMLogger('logs')\n"
+        "print(RLM(lm, environment_kwargs=setup, logger=logger).completion('x', 'q').response)\n"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run(
+        [sys.executable, "../script.py"], cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "42\n", done.stderr
+    (notebook,) = (tmp_path / "elsewhere" / "logs").glob("*.ipynb")
+    assert replay(notebook).equal
+
+
+def test_a_kernel_elsewhere_is_not_told_where_the_script_is():
+    code = {"setup_code": "x = 1"}
+    assert environment("local", code).setup[1:] == ("x = 1",)
+    assert environment("docker", code).setup == ("x = 1",)
+
+
 async def test_setup_code_runs_first_and_a_broken_one_is_a_config_error(open_session):
     async with await open_session({"setup_code": "ready = 'yes'"}) as session:
         assert (await session.run("ready")).value == "'yes'"

@@ -198,6 +198,28 @@ def test_landlock_without_scopes_is_no_sandbox(monkeypatch):
     assert "Linux 6.12" in walls.trouble.__wrapped__("landlock")
 
 
+@pytest.mark.parametrize("sandbox", ["bwrap", "landlock"])
+def test_without_seccomp_there_is_no_sandbox(sandbox):
+    code = f"""
+import ctypes, errno
+from rlm_kernel.provisioners.sandbox import seccomp, walls
+prctl = {{"x86_64": 157}}.get({os.uname().machine!r}, 167)
+refuse = [
+    (seccomp.LOAD, seccomp.NUMBER_AT),
+    (seccomp.EQUAL, prctl, 0, 1),
+    (seccomp.RETURN, seccomp.FAILS | errno.EINVAL),
+    (seccomp.RETURN, seccomp.ALLOWED),
+]
+seccomp._steps = lambda *_, **__: [seccomp._step(*step) for step in refuse]
+assert seccomp.is_available()
+ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # no new privileges: it need not be root
+seccomp.confine(alone=True)
+print(walls.trouble({sandbox!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "seccomp" in done.stdout
+
+
 async def test_what_is_mounted_is_there(sandbox, tmp_path, echo):
     for name in ("in", "out"):
         (tmp_path / name).mkdir()

@@ -8,6 +8,7 @@ import pytest
 from local_lm.recorded_model import RecordedModel
 
 from rlm_kernel.clients.llamacpp.weights import QWEN_CODER, cache_folder, is_verified
+from rlm_kernel.installation import install_command
 
 
 def pytest_collection_modifyitems(items):
@@ -42,7 +43,7 @@ def real_model():
 
 def what_is_missing():
     if importlib.util.find_spec("xllamacpp") is None:
-        return "xllamacpp is not installed: pip install 'rlm-kernel[local]'"
+        return f"xllamacpp is not installed: {install_command('local')}"
     if not is_verified(cache_folder() / QWEN_CODER.file, QWEN_CODER):
         return f"{QWEN_CODER.file} is not in {cache_folder()}: `rlm demo` fetches it"
     return None

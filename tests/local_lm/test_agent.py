@@ -10,6 +10,7 @@ import sys
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from recorded_runs import notebook_beside
 
 from rlm import AgentRLM, RLMError
 from rlm.logger import RLMLogger
@@ -62,7 +63,7 @@ async def test_ten_messages_with_a_kill_in_the_middle(tmp_path):
         stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     answers = []
     async with AgentRLM.resume(log, logger=RLMLogger(tmp_path / "on")) as agent:
         assert agent.agent_context.context_data["sales"] == SALES
@@ -72,11 +73,11 @@ async def test_ten_messages_with_a_kill_in_the_middle(tmp_path):
                 answers.append("".join([chunk async for chunk in agent.chat(message)]))
             except RLMError as error:
                 answers.append(repr(error))
-    (new,) = (tmp_path / "on").glob("*.jsonl")
+    (new,) = (tmp_path / "on").glob("*.events.jsonl")
     messages = [turn.message for turn in read_log(new).trajectory.turns if turn.message]
     assert messages == MESSAGES
     assert sum("Error(" not in answer for answer in answers) >= len(answers) // 2, answers
     assert replay(new).equal
-    notebook = nbformat.read(new.with_suffix(".ipynb"), 4)
+    notebook = nbformat.read(notebook_beside(new), 4)
     NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(new.parent)}}).execute()
     print("\n".join(map(repr, zip(rest, answers, strict=True))))

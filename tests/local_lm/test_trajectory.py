@@ -12,14 +12,16 @@ import nbformat
 import papermill
 import psutil
 import pytest
+from recorded_runs import notebook_beside
 from trajectory.comparison import differences
 
 from rlm_kernel.clients.llamacpp import server_process
 from rlm_kernel.replay.replayer import replay
+from rlm_kernel.trajectory.log.file_names import RECORD, file_beside
 
 pytestmark = pytest.mark.timeout(600)
 
-RECORD = """
+SCRIPT = """
 from rlm import RLM
 from rlm.logger import RLMLogger
 
@@ -38,7 +40,7 @@ print(logger.log_file_path)
 @pytest.fixture(scope="module")
 def recorded(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recorded")
-    command = [sys.executable, "-c", RECORD.format(url=model.base_url)]
+    command = [sys.executable, "-c", SCRIPT.format(url=model.base_url)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.splitlines()[-1])
@@ -55,14 +57,14 @@ def no_model(recorded, monkeypatch):
 
 
 def test_the_model_asked_and_answered(recorded):
-    lines = [json.loads(line) for line in recorded.read_text().splitlines()]
+    lines = [json.loads(line) for line in file_beside(recorded, RECORD).read_text().splitlines()]
     assert lines[-1]["type"] == "finished"
     assert [line for line in lines if line["type"] == "answer"], "it asked no other model, so there is little to replay"
 
 
 @pytest.mark.parametrize("engine", [None, "rlm"], ids=["plain", "engine"])
 def test_its_notebook_runs_through_papermill(recorded, no_model, tmp_path, engine):
-    notebook = recorded.with_suffix(".ipynb")
+    notebook = notebook_beside(recorded)
     done = papermill.execute_notebook(notebook, tmp_path / "out.ipynb", engine_name=engine, progress_bar=False)
     assert differences(nbformat.read(notebook, as_version=4), done) == []
 

@@ -101,7 +101,7 @@ def test_the_model_is_set_for_all_cells(notebook):
     assert notebook.run("%rlm model gpt-5-mini --backend openrouter").printed == "openrouter: gpt-5-mini\n"
     assert notebook.run("%rlm model").printed == "openrouter: gpt-5-mini\n"
     assert "No API key for 'openrouter'" in notebook.run("%%rlm -c text\nWhat?").error
-    assert "No model is named for the backend 'gemini'" in notebook.run("%%rlm -b gemini\nWhat?").error
+    assert "No model is named for the backend 'vercel'" in notebook.run("%%rlm -b vercel\nWhat?").error
     notebook.run("%rlm model '' --backend openai")
 
 
@@ -117,6 +117,27 @@ def test_defaults_are_set_by_either_command(notebook):
     assert endless.error is None
     assert not notebook.run("%%rlm -b endless -c text\nWhat?").views
     notebook.run("%rlm config view live\n%rlm config max_iterations 30\n%rlm config backend_kwargs {}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("environment jupiter", "Unknown environment 'jupiter'"),
+        ("environment e2b", "is not built yet"),
+        ("environment_kwargs {'memroy': '2g'}", "has no option 'memroy'"),
+        ("backend opnai", "Unknown backend 'opnai'"),
+        ("sub_backend opnai", "Unknown backend 'opnai'"),
+        ("backend_kwargs {'timeout': 'long'}", "timeout in backend_kwargs must be a number"),
+        ("base_url localhost:8000", "must be a URL"),
+        ("max_iterations 0", "should not be less than 1"),
+        ("max_budget -1", "max_budget must be a number above 0"),
+        ("view loud", "any of"),
+    ],
+)
+def test_a_wrong_setting_is_refused_when_it_is_set(notebook, setting, why):
+    before = notebook.run("%rlm config").printed
+    assert why in notebook.run(f"%rlm config {setting}").error
+    assert notebook.run("%rlm config").printed == before
 
 
 def test_settings_are_kept_for_the_kernels_to_come(started, tmp_path):

@@ -33,6 +33,18 @@ def test_a_question_is_answered(notebook):
     assert notebook.value("llm_query('hello')") == "'HELLO'"
 
 
+def test_budget_tells_the_configured_limits(notebook):
+    notebook.run("%rlm config max_calls 7")
+    assert notebook.value("budget().calls, budget().tokens") == "(7, None)"
+    notebook.run("%rlm config max_calls none")
+
+
+def test_a_variable_named_budget_stays_when_the_magics_are_loaded(started):
+    fresh = started()
+    assert fresh.run("budget = 'mine'\n%load_ext rlm_magics").error is None
+    assert fresh.value("budget") == "'mine'"
+
+
 def test_a_batch_keeps_its_order(notebook):
     assert notebook.value("llm_query_batched(['a', 'b', 'c'])") == "['A', 'B', 'C']"
 

@@ -39,6 +39,20 @@ class ControlPlane(answering_the_rest_with_unimplemented(ModalClientBase)):
         await self._request(stream)
         await stream.send_message(pb.AuthTokenGetResponse(token=self._emulator.token(3600)))
 
+    async def TokenFlowCreate(self, stream: Any) -> None:  # noqa: N802
+        await self._request(stream, anonymous=True)
+        await stream.send_message(pb.TokenFlowCreateResponse(token_flow_id="tf-1", web_url="http://127.0.0.1:1/"))
+
+    async def TokenFlowWait(self, stream: Any) -> None:  # noqa: N802
+        """The user has said yes in the browser."""
+        await self._request(stream, anonymous=True)
+        token_id, secret = self._emulator.credentials
+        await stream.send_message(pb.TokenFlowWaitResponse(token_id=token_id, token_secret=secret))
+
+    async def WorkspaceNameLookup(self, stream: Any) -> None:  # noqa: N802
+        await self._request(stream)
+        await stream.send_message(pb.WorkspaceNameLookupResponse(username="emulated"))
+
     async def EnvironmentGetOrCreate(self, stream: Any) -> None:  # noqa: N802
         request = await self._request(stream)
         name = request.deployment_name or "main"
@@ -174,12 +188,13 @@ class ControlPlane(answering_the_rest_with_unimplemented(ModalClientBase)):
             raise GRPCError(Status.NOT_FOUND, "no such sandbox")
         return sandbox
 
-    async def _request(self, stream: Any) -> Any:
+    async def _request(self, stream: Any, *, anonymous: bool = False) -> Any:
         request = await stream.recv_message()
         self._emulator.calls.append(type(request).__name__)
         await asyncio.sleep(self._emulator.latency)
         names = ("x-modal-token-id", "x-modal-token-secret")
-        if tuple(stream.metadata.get(name) for name in names) != self._emulator.credentials:
+        known = tuple(stream.metadata.get(name) for name in names) == self._emulator.credentials
+        if not (known or anonymous):
             raise GRPCError(Status.UNAUTHENTICATED, "Token validation failed: no such token")
         return request
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlm import ScriptedLM
+from rlm import RLM, RecordingError, ScriptedLM
+from rlm.logger import RLMLogger
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.loop import Engine
 from rlm_kernel.kernel.process import manager_of
@@ -85,6 +86,29 @@ async def test_every_option_reaches_modal(modal_session, modal_emulator):
     assert (resources.gpu_config.gpu_type, resources.gpu_config.count) == ("A100", 2)
     assert "FROM python:3.12-slim" in recipe
     assert "numpy 'pandas>=2'" in recipe
+
+
+async def test_an_image_of_the_user_is_extended(modal_session, modal_emulator):
+    import modal
+
+    image = modal.Image.debian_slim("3.12").pip_install("polars").run_commands("echo of the user")
+    async with await modal_session(image=image) as session:
+        assert (await session.run("6 * 7")).value == "42"
+    recipe = recipe_of(modal_emulator)
+    assert "echo of the user" in recipe
+    assert "polars" in recipe
+    assert "ipykernel>=6.29" in recipe
+
+
+def test_an_image_of_the_user_is_no_plain_data_and_has_to_be_given_again(modal_emulator, tmp_path):
+    import modal
+
+    options = {"image": modal.Image.debian_slim("3.12")}
+    logger = RLMLogger(str(tmp_path))
+    with RLM(ScriptedLM(["```repl\nFINAL(6 * 7)\n```"]), None, "modal", options, logger=logger) as rlm:
+        assert rlm.completion("x", "q").response == "42"
+    with pytest.raises(RecordingError, match="environment_kwargs held objects"):
+        RLM.resume(logger.log_file_path, backend=ScriptedLM([]))
 
 
 async def test_an_image_is_built_once(modal_session, modal_emulator):

@@ -53,18 +53,19 @@ PLAIN = {
 """A page copied as plain text has no fences: the first and the last line of each piece of code, in order."""
 
 
-def blocks() -> dict[str, Block]:
+def blocks(language: str) -> dict[str, Block]:
     found: list[Block] = []
     for file in sorted(DOCUMENTS.glob("*.md")):
         lines, number = file.read_text("utf-8").split("\n"), file.name[:3]
-        ranges = plain(lines, PLAIN[number]) if number in PLAIN else fenced(lines)
+        copied = PLAIN.get(number, []) if language == "python" else []
+        ranges = (*plain(lines, copied), *fenced(lines, language))
         found += [Block(f"{number}:{start + 1}", "\n".join(lines[start:end])) for start, end in ranges]
     return {block.place: block for block in found}
 
 
-def fenced(lines: list[str]) -> Iterator[tuple[int, int]]:
+def fenced(lines: list[str], language: str) -> Iterator[tuple[int, int]]:
     for number, line in enumerate(lines):
-        if line == "```python":
+        if line == f"```{language}":
             yield number + 1, lines.index("```", number)
 
 
@@ -76,7 +77,7 @@ def plain(lines: list[str], anchors: list[tuple[str, str]]) -> Iterator[tuple[in
         yield start, at
 
 
-BLOCKS = blocks()
+BLOCKS = blocks("python")
 
 # -- the reader
 
@@ -177,7 +178,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        return f"{self.place}-{self.promise.__name__}"
+        return "-".join(filter(None, (self.place, self.promise.__name__, self.needs)))
 
 
 def answers(reader: Reader) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from recorded_runs import record_file
+
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
 
@@ -20,7 +22,7 @@ REPLIES = [
     cell("len(context)"),
     cell("answers = llm_query_batched([f'question {n}' for n in range(200)])\nlen(answers)"),
     cell("one = llm_query('alone')\ntwice = [llm_query('the same') for _ in range(2)]\nundefined_name"),
-    cell("child = rlm_query('a child\\'s input')"),
+    cell("child = rlm_query('a child\\'s input', model='sub')"),
     cell("times = add(2, 3)\nimport random\nluck = random.random()"),
     cell("result = [len(answers), answers[199], one, twice, child, times, len(context)]\nresult"),
     "FINAL_VAR(result)",
@@ -73,7 +75,7 @@ def run(folder, **kwargs):
     models = Models()
     logger = RLMLogger(folder)
     with RLM(**arguments(models), max_depth=2, logger=logger, **kwargs) as rlm:
-        return rlm.completion(CONTEXT, "What is there?"), logger.log_file_path
+        return rlm.completion(CONTEXT, "What is there?"), str(record_file(logger))
 
 
 def serve():

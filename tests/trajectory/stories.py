@@ -10,10 +10,12 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from recorded_runs import notebook_beside, record_file
 from trajectory.comparison import differences
 
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
+from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.trajectory.log.reader import Recording, read_log
 from rlm_kernel.types import Reply, Usage
 
@@ -44,8 +46,12 @@ class Story:
     error: BaseException | None = None
 
     @property
+    def name(self) -> str:
+        return stem_of(self.log)
+
+    @property
     def path(self) -> Path:
-        return self.log.with_suffix(".ipynb")
+        return notebook_beside(self.log)
 
     @property
     def notebook(self):
@@ -56,7 +62,7 @@ class Story:
         return read_log(self.log)
 
     def children(self):
-        return sorted(self.log.parent.glob(f"{self.log.stem}-child-*.ipynb"))
+        return sorted(self.log.parent.glob(f"{self.name}-child-*.ipynb"))
 
 
 def told(folder, replies, *, context="some context", question="What is it?", sub=str.upper, child=(), **kwargs):
@@ -79,7 +85,7 @@ def told(folder, replies, *, context="some context", question="What is it?", sub
             response = rlm.completion(context, question).response
         except Exception as raised:  # noqa: BLE001 (a story may end badly)
             error = raised
-    return Story(Path(logger.log_file_path), response, error)
+    return Story(record_file(logger), response, error)
 
 
 def environment(folder):

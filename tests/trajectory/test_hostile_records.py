@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from recorded_runs import notebook_beside, record_file
 from trajectory import runs
 from trajectory.comparison import notebooks_of
 
@@ -33,7 +34,7 @@ def log(tmp_path):
     logger = RLMLogger(tmp_path)
     script = [runs.cell("a = llm_query('x')"), "an answer", "FINAL_VAR(a)"]
     RLM(ScriptedLM(script), logger=logger).completion("c" * 50_000, "q")
-    return Path(logger.log_file_path)
+    return record_file(logger)
 
 
 def forge(log, change):
@@ -215,20 +216,20 @@ def test_a_log_without_turns_or_a_configuration_is_replayed_as_far_as_it_goes(lo
     ],
 )
 def test_a_notebook_with_odd_metadata_is_named(log, about):
-    notebook = nbformat.read(log.with_suffix(".ipynb"), 4)
+    notebook = nbformat.read(notebook_beside(log), 4)
     notebook.metadata.rlm = about if about == 5 else {"log": log.name, **about}
-    nbformat.write(notebook, log.with_suffix(".ipynb"))
+    nbformat.write(notebook, notebook_beside(log))
     with pytest.raises(RecordingError, match=r"metadata\.rlm"):
-        replay(log.with_suffix(".ipynb"))
+        replay(notebook_beside(log))
 
 
 @pytest.mark.parametrize("metadata", [{"rlm": 5}, {"rlm": {"cell": [1]}}, {"tags": 5}])
 def test_a_cell_with_odd_metadata_is_named(log, metadata):
-    notebook = nbformat.read(log.with_suffix(".ipynb"), 4)
+    notebook = nbformat.read(notebook_beside(log), 4)
     notebook.cells[3].metadata = metadata
-    nbformat.write(notebook, log.with_suffix(".ipynb"))
+    nbformat.write(notebook, notebook_beside(log))
     with pytest.raises(RecordingError, match="cell 4 of it is altered"):
-        replay(log.with_suffix(".ipynb"))
+        replay(notebook_beside(log))
 
 
 def test_an_output_cannot_pass_for_one_of_ours(tmp_path):

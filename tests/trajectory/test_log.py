@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from recorded_runs import record_file
 from trajectory import runs
 
 from rlm import RLM, ConfigError, RecordingError, ScriptedLM, TokenLimitExceededError
@@ -20,6 +21,7 @@ from rlm.logger import RLMLogger
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.log import jsonl
 from rlm_kernel.trajectory.log.context_store import decode, encode, load, store
+from rlm_kernel.trajectory.log.file_names import TURNS, file_beside
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.log.redaction import HIDDEN, Redactor, is_secret_name
 from rlm_kernel.trajectory.log.writer import LogWriter
@@ -49,7 +51,7 @@ def whole(tmp_path_factory):
 
 
 def test_the_file_has_the_documented_name_and_fields(whole):
-    _, log = whole
+    log = file_beside(Path(whole[1]), TURNS)
     assert re.fullmatch(r"rlm_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}\.jsonl", Path(log).name)
     first, *_ = parsed(log)
     assert first["type"] == "metadata"
@@ -61,7 +63,10 @@ def test_the_file_has_the_documented_name_and_fields(whole):
     block = iterations[2]["code_blocks"][0]
     assert block["code"].startswith("one = llm_query('alone')")
     assert "NameError" in block["result"]["stderr"]
-    assert block["result"]["locals"] == {"answers": "list", "one": "str", "twice": "list"}
+    values = block["result"]["locals"]
+    assert values["answers"].startswith("['QUESTION 0 (1)', 'QUESTION 1 (1)',")
+    assert len(values["answers"]) == 200
+    assert (values["one"], values["twice"]) == ("'ALONE (1)'", "['THE SAME (1)', 'THE SAME (2)']")
     assert [call["response"] for call in block["result"]["rlm_calls"]] == ["ALONE (1)", "THE SAME (1)", "THE SAME (2)"]
     assert iterations[-1]["final_answer"] == runs.ANSWER
 
@@ -99,8 +104,8 @@ def test_what_is_read_back_is_what_was_told(tmp_path):
             told.extend([event async for event in rlm.stream(runs.CONTEXT, "What is there?")])
 
     asyncio.run(run())
-    (log,) = tmp_path.glob("*.jsonl")
-    kept = [event for event in told if jsonl.line_of(event) is not None]
+    (log,) = tmp_path.glob("*.events.jsonl")
+    kept = [Redactor().event(event) for event in told if jsonl.line_of(event) is not None]
     known = read_log(log).trajectory
     expected = Trajectory(kept)
     assert [turn.reply for turn in known.turns] == [turn.reply for turn in expected.turns]
@@ -115,7 +120,7 @@ def test_the_log_grows_with_the_run_and_not_with_its_square(tmp_path):
         script = [runs.cell("print('x' * 2000)")] * turns + ["FINAL(1)"]
         logger = RLMLogger(tmp_path, f"run{turns}", notebook=False)
         RLM(ScriptedLM(script), logger=logger, max_iterations=100).completion("c" * 1000, "q")
-        sizes[turns] = Path(logger.log_file_path).stat().st_size
+        sizes[turns] = record_file(logger).stat().st_size
     assert sizes[40] < 2.1 * sizes[20]
 
 
@@ -155,7 +160,7 @@ def test_a_line_is_on_disk_before_the_answer_is_used(tmp_path):
     seen = []
 
     def answer(messages):
-        (log,) = tmp_path.glob("*.jsonl")
+        (log,) = tmp_path.glob("*.events.jsonl")
         seen.append([line["type"] for line in parsed(log)])
         return runs.cell("llm_query('x')") if len(seen) == 1 else "FINAL(1)" if len(seen) == 3 else "y"
 
@@ -175,7 +180,9 @@ def test_one_logger_serves_completions_that_run_at_once(tmp_path):
 
     completions = asyncio.run(run())
     assert [completion.response for completion in completions] == [f"<{n}><{n}>" for n in range(6)]
-    outcomes = {of_type(log, "context")[0]["value"]: of_type(log, "finished") for log in tmp_path.glob("*.jsonl")}
+    outcomes = {
+        of_type(log, "context")[0]["value"]: of_type(log, "finished") for log in tmp_path.glob("*.events.jsonl")
+    }
     assert {value: line["response"] for value, (line,) in outcomes.items()} == {
         f"<{n}>": f"<{n}>" * 2 for n in range(6)
     }
@@ -208,7 +215,7 @@ def test_secrets_are_in_no_file_by_value_or_by_name(tmp_path, monkeypatch, provi
     for secret in (key, other, named):
         assert secret not in everything
     with pytest.raises(RecordingError, match="holds a secret"):
-        RLM.resume(next(tmp_path.glob("*.jsonl")), backend=ScriptedLM([]))
+        RLM.resume(next(tmp_path.glob("*.events.jsonl")), backend=ScriptedLM([]))
 
 
 @pytest.mark.parametrize("name", "api_key OPENAI_API_KEY password Authorization GITHUB_TOKEN aws_secret".split())
@@ -261,7 +268,7 @@ def test_a_prompt_that_took_two_replies_is_two_calls(tmp_path):
 def test_a_disk_that_is_full_stops_neither_the_run_nor_the_others(tmp_path, monkeypatch):
     written = []
 
-    def full(self, line):
+    def full(self, line, file=None):
         written.append(line["type"])
         if line["type"] == "cell":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -285,7 +292,7 @@ def test_a_limit_carries_the_trajectory(tmp_path):
     with pytest.raises(TokenLimitExceededError) as caught:
         RLM(lm, max_tokens=100, logger=RLMLogger(tmp_path)).completion("c", "q")
     assert caught.value.trajectory["iterations"][0]["response"] == runs.cell("1")
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     (failed,) = of_type(log, "failed")
     assert failed["error_type"] == "TokenLimitExceededError"
     assert isinstance(read_log(log).trajectory.failure, TokenLimitExceededError)
@@ -375,5 +382,5 @@ def test_pictures_stand_beside_the_log_once(tmp_path):
     RLM(lm, logger=RLMLogger(tmp_path)).completion("c", "q")
     (stored,) = (tmp_path / "images").iterdir()
     assert stored.read_bytes() == png
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     assert [line["images"][0]["sha256"] for line in of_type(log, "subcall")] == [stored.stem] * 2

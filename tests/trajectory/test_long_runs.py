@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
+from recorded_runs import notebook_beside
 from trajectory.long_run import CALLS, TURNS, started, turn
 from trajectory.runs import run
 
@@ -123,14 +124,14 @@ def test_threads_that_use_a_record_at_once_read_its_log_once():
 def test_a_record_whose_log_is_gone_says_so(tmp_path, nothing_remembered):
     completion, path = run(tmp_path)
     (tmp_path / path).unlink()
-    with pytest.raises(RecordingError, match="no log"):
+    with pytest.raises(RecordingError, match="no record"):
         completion.metadata["iterations"]
 
 
 def test_a_notebook_that_grew_has_the_bytes_of_one_made_at_once(recorded, tmp_path):
     log = read_log(recorded[1])
     stream = events_of_log(log.path)
-    path = tmp_path / log.path.with_suffix(".ipynb").name
+    path = tmp_path / notebook_beside(log.path).name
     growing = NotebookAutosave(path, log.metadata, seconds=0.0)
     for event in stream:
         growing(event)

@@ -37,7 +37,7 @@ def story(tmp_path_factory):
         cell("1 + 1", "I look first.") + "\nThen a figure:\n```python\n" + FIGURE + "\n```\nThat was it.",
         cell("answers = llm_query_batched([f'question {n}' for n in range(200)])\nllm_query('one more')"),
         cell("print('before')\n1 / 0") + "\nand\n```repl\nnever_run\n```",
-        cell(f"rlm_query({CHILD!r} + 'a')\nadd(2, b=3)"),
+        cell(f"rlm_query({CHILD!r} + 'a', model='sub')\nadd(2, b=3)"),
         cell("result = len(answers)") + "\nFINAL_VAR(result)",
     ]
     child = [cell("llm_query_batched(['x', 'y'])\nrlm_query('deeper')"), "FINAL(the child)"]
@@ -83,7 +83,7 @@ def test_the_cells_that_prepare_a_replay(story):
     assert parameters.metadata.tags == ["parameters"]
     named = dict(line.split(" = ") for line in parameters.source.split("\n"))
     assert named == {
-        "rlm_dir": repr(str(story.log.parent)), "rlm_log": repr(story.log.name), "rlm_mode": "'replay'"
+        "rlm_dir": repr(str(story.log.parent)), "rlm_log": repr(f"{story.name}.jsonl"), "rlm_mode": "'replay'"
     }  # fmt: skip
     assert setup.metadata.tags == ["rlm-setup"]
     assert setup.metadata.jupyter.source_hidden
@@ -131,7 +131,7 @@ def test_a_batch_is_folded_and_can_be_read(story):
 def test_tools_and_children_are_told_below_their_cell(story):
     html = codes(story.notebook)[4].outputs[-1].data["text/html"]
     soup = BeautifulSoup(html, "html.parser")
-    assert [a["href"] for a in soup.find_all("a")] == [f"{story.log.stem}-child-5-1-1.ipynb"]
+    assert [a["href"] for a in soup.find_all("a")] == [f"{story.name}-child-5-1-1.ipynb"]
     assert "add(2, b=3) ⇒ 5" in [tag.text for tag in soup.find_all("summary")]
     (child,) = story.children()
     notebook = nbformat.read(child, 4)
@@ -145,7 +145,7 @@ def test_tools_and_children_are_told_below_their_cell(story):
 def test_children_of_children_are_told_by_their_place(tmp_path):
     deeper = cell(f"rlm_query({CHILD!r} + 'deeper') if 'deeper' not in context else 0")
     story = told(tmp_path, [cell(f"rlm_query({CHILD!r})"), "FINAL(1)"], child=[deeper, "FINAL(2)"], max_depth=3)
-    names = [f"{story.log.stem}{end}.ipynb" for end in ("", "-child-1-1-1", "-child-1-1-1-1-1-1")]
+    names = [f"{story.name}{end}.ipynb" for end in ("", "-child-1-1-1", "-child-1-1-1-1-1-1")]
     found = notebooks_of(story.recording.trajectory, identity_of_recording(story.recording))
     assert [*found] == names
     assert f"[parent run]({names[1]})" in found[names[2]].cells[0].source
@@ -181,7 +181,7 @@ def test_metadata_says_what_the_run_was(story):
     about = story.notebook.metadata
     assert about.kernelspec == {"name": "rlm-local", "display_name": "RLM (local)", "language": "python"}
     assert about.language_info.name == "python"
-    assert (about.rlm["schema"], about.rlm.log, about.rlm.run) == (1, story.log.name, story.log.stem)
+    assert (about.rlm["schema"], about.rlm.log, about.rlm.run) == (1, f"{story.name}.jsonl", story.name)
     assert (about.rlm.question, about.rlm.model, about.rlm.sub_model) == ("What is it?", "root", "sub")
     for one in codes(story.notebook):
         source = one.source.encode("utf-8", "surrogatepass")

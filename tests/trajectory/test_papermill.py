@@ -20,6 +20,7 @@ from trajectory.comparison import differences
 
 from rlm_kernel.errors import ConfigError, RecordingError
 from rlm_kernel.replay.replayer import replay
+from rlm_kernel.trajectory.log.file_names import TURNS, file_beside
 
 NAMED = {"backend": "openai", "model": MODEL}
 
@@ -84,6 +85,11 @@ def test_the_names_of_a_persons_notebook_are_its_own(asked, mill):
         notebook("answer = llm_query('one')\ncontext = 'mine'\nFINAL = 3", "print(answer, context, FINAL)"), NAMED
     )
     assert shown(done)[1] == "echo one mine 3\n"
+
+
+def test_a_persons_notebook_may_ask_what_is_left(asked, mill):
+    done = mill(notebook("llm_query('one')\nprint(budget().calls)"), {**NAMED, "max_calls": 3})
+    assert shown(done) == ["2\n"]
 
 
 def test_what_the_models_cost_stands_in_the_notebook(asked, mill):
@@ -261,7 +267,8 @@ def test_an_edited_cell_says_what_is_missing_and_live_mode_asks_for_it(recorded,
 
 
 def test_a_notebook_without_its_log_says_where_it_was_looked_for(recorded, mill):
-    recorded.log.unlink()
+    for file in (recorded.log, file_beside(recorded.log, TURNS)):
+        file.unlink()
     with pytest.raises(RecordingError, match="-p rlm_dir"):
         mill(recorded.notebook)
 
@@ -273,6 +280,12 @@ def test_a_log_in_another_folder_is_found_by_its_parameter(recorded, mill, tmp_p
     mill(apart, {"rlm_dir": str(tmp_path / "moved")})
     with pytest.raises(ConfigError, match="rlm_mode must be one of"):
         mill(apart, {"rlm_dir": str(tmp_path / "moved"), "rlm_mode": "dry"})
+
+
+def test_a_record_is_found_when_only_the_turns_are_beside_the_notebook(recorded, mill, tmp_path):
+    (tmp_path / "records").mkdir()
+    recorded.log.rename(tmp_path / "records" / recorded.log.name)
+    mill(recorded.notebook, {"rlm_dir": str(tmp_path / "records")})
 
 
 def test_a_notebook_cannot_have_a_key_sent_to_a_server_of_its_choice(asked, mill):

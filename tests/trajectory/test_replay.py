@@ -13,6 +13,7 @@ from rlm.logger import RLMLogger
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import ConfigError, RecordingError
 from rlm_kernel.replay.replayer import areplay, replay
+from rlm_kernel.trajectory.log.file_names import RECORD, file_beside
 
 ASKING = [
     "I look first.\n" + code("print(len(context))", "print(undefined)"),
@@ -243,8 +244,8 @@ def test_the_second_run_of_a_persistent_kernel_finds_what_the_first_left(tmp_pat
     report = replay(logs[1])
     assert report.equal, str(report)
     assert report.answer == "echo: firsttwo"
-    Path(logs[0]).unlink()
-    with pytest.raises(RecordingError, match="There is no log"):
+    file_beside(Path(logs[0]), RECORD).unlink()
+    with pytest.raises(RecordingError, match="there is no record"):
         replay(logs[1])
 
 

@@ -15,12 +15,14 @@ from signal import SIGKILL
 
 import nbformat
 import pytest
+from recorded_runs import notebook_beside, record_file
 from selection import mostly_full
 from trajectory import runs
 
 from rlm import RLM, BudgetExceededError, ConfigError, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.trajectory.log import reader
+from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.types import Reply, Usage
 
 
@@ -101,7 +103,7 @@ def test_the_new_record_says_what_it_came_from_and_stands_alone(whole, tmp_path)
     models = runs.Models()
     models.root = ScriptedLM(["FINAL_VAR(child)"], model="root")
     assert resumed(log, models, at=4, logger=logger).response == "ASKED BY THE CHILD (1)"
-    assert lines(logger.log_file_path)[0]["forked_from"] == {"run_id": Path(log).stem, "log": log, "at": 4}
+    assert lines(record_file(logger))[0]["forked_from"] == {"run_id": stem_of(Path(log)), "log": log, "at": 4}
     # The record of the fork is whole: what was taken from the first one stands in it, too.
     shutil.move(log, tmp_path / "gone")
     try:
@@ -111,7 +113,7 @@ def test_the_new_record_says_what_it_came_from_and_stands_alone(whole, tmp_path)
 
 
 def test_a_notebook_is_resumed_by_the_log_beside_it(whole):
-    assert resumed(Path(whole[1]).with_suffix(".ipynb"), runs.Models()).response == runs.ANSWER
+    assert resumed(notebook_beside(Path(whole[1])), runs.Models()).response == runs.ANSWER
 
 
 def test_a_tool_that_is_not_given_again_is_missed_only_when_it_is_called(whole):
@@ -193,7 +195,7 @@ def test_a_summary_stays_where_it_was(tmp_path):
     lm = ScriptedLM(script, context_window=100)
     completion = RLM(lm, compaction=True, logger=logger).completion("c", "q")
     assert completion.response == "[1, 2]"
-    kinds = [line["type"] for line in lines(logger.log_file_path) if line["type"] in ("reply", "summary")]
+    kinds = [line["type"] for line in lines(record_file(logger)) if line["type"] in ("reply", "summary")]
     assert kinds == ["reply", "summary", "reply", "summary", "reply"]
     again = ScriptedLM([runs.cell("FINAL([b, a])")])  # its window is not known: the record is followed
     assert RLM.resume(logger.log_file_path, at=2, backend=again).response == "[2, 1]"
@@ -262,7 +264,7 @@ def _log_of(hosts, folder, after):
     """Run until `after` seconds from the first line of the log, or to the end; returns the log and how long it took."""
     folder.mkdir()
     process = hosts(folder)
-    while not (logs := list(folder.glob("*.jsonl"))) or not logs[0].read_bytes().endswith(b"\n"):
+    while not (logs := list(folder.glob("*.events.jsonl"))) or not logs[0].read_bytes().endswith(b"\n"):
         time.sleep(0.001)
     started = time.perf_counter()
     while after is None or time.perf_counter() - started < after:
@@ -279,9 +281,9 @@ def test_a_reply_that_did_not_fit_a_schema_is_not_asked_for_again(tmp_path):
     logger = RLMLogger(tmp_path)
     lm = ScriptedLM([cell, "no number", "7", "FINAL_VAR(x)"])
     completion = RLM(lm, logger=logger).completion("c", "q")
-    whole = Path(logger.log_file_path).read_text().splitlines(keepends=True)
+    whole = record_file(logger).read_text().splitlines(keepends=True)
     rejected = next(n for n, line in enumerate(whole) if '"type":"rejected"' in line)
-    Path(logger.log_file_path).write_text("".join(whole[: rejected + 1]))
+    record_file(logger).write_text("".join(whole[: rejected + 1]))
     again = ScriptedLM(["7", "FINAL_VAR(x)"])
     resumed = RLM.resume(logger.log_file_path, backend=again, prompt="c")
     assert (resumed.response, completion.response) == ("7", "7")
@@ -292,7 +294,7 @@ def test_a_reply_that_did_not_fit_a_schema_is_not_asked_for_again(tmp_path):
 def test_a_log_cannot_have_a_key_sent_to_a_server_of_its_choice(tmp_path):
     logger = RLMLogger(tmp_path)
     RLM(ScriptedLM(["FINAL(1)", "FINAL(1)"]), logger=logger).completion("c", "q")
-    log = Path(logger.log_file_path)
+    log = record_file(logger)
     forged = lines(log)
     kwargs = {"model_name": "m", "base_url": "https://example.com/v1"}
     forged[0]["configuration"] |= {"backend": "openai", "backend_kwargs": kwargs}

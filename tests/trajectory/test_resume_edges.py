@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from recorded_runs import record_file
 from trajectory import runs
 
 from rlm import RLM, BudgetExceededError, RecordingError, ScriptedLM, TimeoutExceededError
@@ -16,6 +17,7 @@ from rlm_kernel.engine.recorded import recorded_run_of
 from rlm_kernel.errors import ContextOverflowError
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.trajectory.log import reader
+from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.types import Reply, Usage
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"x" * 100
@@ -78,13 +80,15 @@ def test_a_limit_in_the_middle_of_children_is_gone_on_from_there(tmp_path):
         asked.append(messages[-1]["content"])
         return priced(messages[-1]["content"].upper())
 
-    cell = runs.cell(f"r = rlm_query_batched([f'child {{n}}' for n in range(4)])\n{AT_REST}")
+    cell = runs.cell(f"r = rlm_query_batched([f'child {{n}}' for n in range(4)], model='sub')\n{AT_REST}")
     root = ScriptedLM([Reply(cell, "root", Usage(1, 1, cost=0.0))], model="root")
     logger = RLMLogger(tmp_path)
     with pytest.raises(BudgetExceededError):
-        RLM(root, other_backends=[ScriptedLM(sub)], max_budget=9.0, max_depth=2, logger=logger).completion("c", "q")
+        RLM(root, other_backends=[ScriptedLM(sub, model="sub")], max_budget=9.0, max_depth=2, logger=logger).completion(
+            "c", "q"
+        )
     rest = ScriptedLM(["FINAL_VAR(r)"], model="root")
-    given = {"backend": rest, "other_backends": [ScriptedLM(sub)], "max_budget": 99.0, "logger": logger}
+    given = {"backend": rest, "other_backends": [ScriptedLM(sub, model="sub")], "max_budget": 99.0, "logger": logger}
     again = RLM.resume(logger.log_file_path, **given)
     assert again.response == str([str([f"CHILD {c}, QUESTION {n}" for n in range(3)]) for c in range(4)])
     assert sorted(asked) == [f"child {c}, question {n}" for c in range(4) for n in range(3)]
@@ -130,7 +134,7 @@ def test_a_cell_of_an_earlier_run_that_did_not_end_is_counted(tmp_path):
 
         async def cut():
             running = asyncio.ensure_future(rlm.acompletion("first", "q"))
-            while not (logs := list(tmp_path.glob("*.jsonl"))) or logs[0].read_text().count('"type":"cell"') < 2:
+            while not (logs := list(tmp_path.glob("*.events.jsonl"))) or logs[0].read_text().count('"type":"cell"') < 2:
                 await asyncio.sleep(0.01)
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -169,7 +173,7 @@ def test_a_run_after_one_whose_context_is_a_pickle_names_that_one(tmp_path):
     logger = RLMLogger(tmp_path)
     with RLM(ScriptedLM(lambda _: runs.cell("FINAL(1)")), persistent=True, logger=logger) as rlm:
         rlm.completion({1: "a key that is no str"}, "q")
-        first = Path(logger.log_file_path)
+        first = record_file(logger)
         rlm.completion("second", "q")
     for given in ({}, {"prompt": "second"}):
         with pytest.raises(RecordingError, match=f"resume {first.name} with its prompt given again"):
@@ -180,9 +184,9 @@ def test_a_run_after_one_whose_context_is_a_pickle_names_that_one(tmp_path):
 def test_a_chain_that_leads_to_itself_or_elsewhere_is_refused(tmp_path):
     logger = RLMLogger(tmp_path)
     RLM(ScriptedLM(["FINAL(1)", "FINAL(1)"]), logger=logger).completion("c", "q")
-    log = Path(logger.log_file_path)
+    log = record_file(logger)
     known = lines(log)
-    for name in (log.stem, "../elsewhere", 7):
+    for name in (log.stem, stem_of(log), "../elsewhere", 7):
         known[0]["continues"] = name
         log.write_text("".join(f"{json.dumps(line)}\n" for line in known))
         with pytest.raises(RecordingError, match="continues"):
@@ -196,10 +200,10 @@ def test_a_run_before_that_never_began_is_passed_over_unless_it_hides_others(tmp
     script = [runs.cell("x = 1; FINAL(x)"), runs.cell("FINAL(x)")]
     with RLM(ScriptedLM(script), persistent=True, logger=logger) as rlm:
         rlm.completion("first", "q")
-        first = Path(logger.log_file_path)
+        first = record_file(logger)
         rlm.completion("second", "q")
     (tmp_path / "empty.jsonl").touch()
-    for log in (first, Path(logger.log_file_path)):
+    for log in (first, record_file(logger)):
         known = lines(log)
         known[0]["continues"] = "empty"
         log.write_text("".join(f"{json.dumps(line)}\n" for line in known))
@@ -237,7 +241,7 @@ def test_the_history_of_a_run_that_was_summarised_because_the_provider_refused_i
 def test_the_time_of_a_fork_goes_on_from_the_iteration(tmp_path):
     logger = RLMLogger(tmp_path)
     RLM(ScriptedLM([runs.cell("1"), runs.cell("2"), "FINAL(2)"]), logger=logger).completion("c", "q")
-    ends = [line["time"] for line in lines(logger.log_file_path) if line["type"] == "iteration"]
+    ends = [line["time"] for line in lines(record_file(logger)) if line["type"] == "iteration"]
     known = reader.read_log(logger.log_file_path).trajectory
     assert [recorded_run_of(known, at).seconds for at in (1, 2, 3)] == ends
     assert recorded_run_of(known).seconds == known.seconds > ends[-1]
@@ -289,14 +293,14 @@ def test_a_run_that_was_stopped_is_read_back_as_stopped(tmp_path):
     async def stopped():
         lm = ScriptedLM(["FINAL(1)"], delay=60)
         running = asyncio.ensure_future(RLM(lm, logger=RLMLogger(tmp_path)).acompletion("c", "q"))
-        while not list(tmp_path.glob("*.jsonl")):
+        while not list(tmp_path.glob("*.events.jsonl")):
             await asyncio.sleep(0.01)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
 
     asyncio.run(stopped())
-    (log,) = tmp_path.glob("*.jsonl")
+    (log,) = tmp_path.glob("*.events.jsonl")
     assert isinstance(reader.read_log(log).trajectory.failure, asyncio.CancelledError)
 
 

@@ -9,6 +9,7 @@ import nbclient
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
+from recorded_runs import record_file
 from trajectory.comparison import differences
 from trajectory.stories import Story, cell, codes, command, equal, executed, papermill, told
 
@@ -152,12 +153,12 @@ def equal_to_child(story, child, replayed):
 def test_a_missing_log_is_named_with_the_way_out(story, tmp_path):
     with pytest.raises(CellExecutionError) as raised:
         executed(story.notebook, tmp_path, rlm_dir="/not/here")
-    assert f"looked for {story.log.name} and {replay_code().name} in /not/here, " in str(raised.value)
+    assert f"looked for {f'{story.name}.jsonl'} and {replay_code().name} in /not/here, " in str(raised.value)
     assert "-p rlm_dir FOLDER" in str(raised.value)
     shutil.copy(story.log.parent / replay_code().name, tmp_path)
     with pytest.raises(CellExecutionError) as raised:
         executed(story.notebook, tmp_path, rlm_dir="/not/here")
-    assert f"/not/here/{story.log.name}" in str(raised.value)
+    assert f"/not/here/{f'{story.name}.jsonl'}" in str(raised.value)
     assert "-p rlm_dir FOLDER" in str(raised.value)
 
 
@@ -165,7 +166,7 @@ def test_missing_replay_code_is_named_and_an_export_writes_it_again(story, tmp_p
     folder = shutil.copytree(story.log.parent, tmp_path / "moved")
     log, code = folder / story.log.name, folder / replay_code().name
     code.unlink()
-    with pytest.raises(CellExecutionError, match=f"rlm export {log.name} -o NEW.ipynb") as raised:
+    with pytest.raises(CellExecutionError, match=f"rlm export {story.name}.jsonl -o NEW.ipynb") as raised:
         executed(story.notebook, folder, rlm_dir=str(folder))
     assert f"{code.name}, which replays this notebook, is not beside its log" in str(raised.value)
     (tmp_path / "out").mkdir()
@@ -354,11 +355,11 @@ def test_a_run_in_a_persistent_kernel_has_what_the_runs_before_it_left(tmp_path)
     with RLM(lead, persistent=True, logger=logger) as rlm:
         rlm.completion("one", "q")
         rlm.completion("two", "q")
-    story = Story(Path(logger.log_file_path))
+    story = Story(record_file(logger))
     assert "FIRST two one two" in str(codes(story.notebook)[0].outputs)
     replayed = executed(story.notebook, tmp_path)
     assert equal(story, replayed)
-    earlier = Path(next(one for one in tmp_path.glob("*.jsonl") if one != story.log))
+    earlier = Path(next(one for one in tmp_path.glob("*.events.jsonl") if one != story.log))
     earlier.unlink()
     with pytest.raises(CellExecutionError, match=f"whose log is missing: .*{earlier.name}"):
         executed(story.notebook, tmp_path)
@@ -417,7 +418,7 @@ def test_what_was_said_before_a_summary_is_there_again(tmp_path):
     logger = RLMLogger(tmp_path)
     RLM(lm, compaction=True, logger=logger).completion("c", "q")
     assert replay(logger.log_file_path).equal
-    story = Story(Path(logger.log_file_path))
+    story = Story(record_file(logger))
     assert equal(story, executed(nbformat.read(logger.notebook_path, 4), tmp_path))
 
 
@@ -444,7 +445,7 @@ def test_what_an_earlier_run_of_a_kernel_said_before_a_summary_is_there_again(tm
     with RLM(ScriptedLM(script, context_window=100), compaction=True, persistent=True, logger=logger) as rlm:
         rlm.completion("first", "q")
         rlm.completion("second", "q")
-    story = Story(Path(logger.log_file_path))
+    story = Story(record_file(logger))
     (shown,) = codes(story.notebook)
     assert shown.outputs[0].text.startswith("[")
     assert not shown.outputs[0].text.startswith("[]")

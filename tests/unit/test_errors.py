@@ -29,6 +29,7 @@ MADE = (
     errors.CancellationError("a draft", "stopped"),
     errors.LMError("refused", backend="openai", model="m", status=429, request_id="r-1"),
     errors.ContextOverflowError("too long", backend="openai", model="m"),
+    errors.NonAnswerError("cut", backend="openai", model="m", reason="length", partial_answer="It goes on"),
     errors.KernelError("died"),
     errors.RecordingError("no log"),
 )

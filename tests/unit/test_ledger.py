@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rlm_kernel.clients.estimates import MAX_TOKENS_OF_CALL, Bound, believed, bound
 from rlm_kernel.engine.budget import Ledger, Limits, Receipt
-from rlm_kernel.engine.estimates import MAX_TOKENS_OF_CALL, Bound, believed, bound
 from rlm_kernel.errors import LimitError, TokenLimitExceededError
 from rlm_kernel.types import Image, Reply, Usage, UsageMeter
 

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from recorded_runs import record_file
 from selection import mostly_full
 from trajectory import runs
 from viewer import long_logs
@@ -110,13 +111,13 @@ def test_a_real_run_with_a_batch_a_child_a_tool_and_an_error(open_page, served, 
 
 
 def test_what_children_and_theirs_ask_is_counted_once_and_by_model(open_page, served, logs):
-    root = ScriptedLM([runs.cell("x = rlm_query('a child')"), "FINAL_VAR(x)"], model="root")
+    root = ScriptedLM([runs.cell("x = rlm_query('a child', model='sub')"), "FINAL_VAR(x)"], model="root")
     below = [runs.cell("y = rlm_query('a grandchild')"), runs.cell("z = llm_query('a leaf')"), "a long leaf " * 90]
     sub = ScriptedLM([*below, "FINAL_VAR(z)", "FINAL_VAR(y)"], model="sub")
     logger = RLMLogger(logs)
     with RLM(root, other_backends=[sub], max_depth=3, logger=logger) as rlm:
         usage = rlm.completion("the context", "What is there?").usage_summary
-    lines = Path(logger.log_file_path).read_text().splitlines(keepends=True)
+    lines = record_file(logger).read_text().splitlines(keepends=True)
     (logs / "under-way.jsonl").write_text("".join(line for line in lines if '"type":"finished"' not in line[:40]))
     page = open_page(f"{served}#under-way.jsonl")
     page.get_by_text("Usage by model").click()
@@ -134,7 +135,7 @@ def test_what_the_setup_asks_is_read_and_counted(open_page, served, logs):
     root, sub = ScriptedLM([runs.cell("FINAL(known)")], model="root"), ScriptedLM("an answer", model="sub")
     with RLM(root, other_backends=[sub], environment_kwargs=setup, logger=RLMLogger(logs, "setup")) as rlm:
         rlm.completion("the context", "What is there?")
-    (whole,) = logs.glob("setup*.jsonl")
+    (whole,) = logs.glob("setup*.events.jsonl")
     lines = whole.read_text().splitlines(keepends=True)
     (logs / "under-way.jsonl").write_text("".join(line for line in lines if '"type":"finished"' not in line[:40]))
     page = open_page(f"{served}#under-way.jsonl")

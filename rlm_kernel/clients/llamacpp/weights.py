@@ -31,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rlm_kernel._async import start_in_thread
 from rlm_kernel.errors import LMError
+from rlm_kernel.installation import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -152,7 +153,7 @@ def from_hub(repo: str, file: str, folder: Path, *, sha256: str, progress: Progr
         SourceError: huggingface_hub is not installed; the hub cannot be reached, has another file, or failed.
     """
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise SourceError("huggingface_hub is not installed (pip install 'rlm-kernel[local]')")
+        raise SourceError(f"huggingface_hub is not installed ({install_command('local')})")
     try:
         import huggingface_hub as hub
 

@@ -45,7 +45,7 @@ class DaytonaRemote(sandboxed.SandboxRemote):
         self._minutes = minutes
         self._started = asyncio.get_running_loop().time()
         self._begun_line = b""
-        super().__init__()
+        super().__init__(sandbox.id)
 
     @classmethod
     async def start(cls, client: AsyncDaytona, sandbox: AsyncSandbox, minutes: int) -> Self:

@@ -162,6 +162,11 @@ class DockerKernel(RelayedKernel):
             cwd=launch.target if launch else container.WORK,
         )
 
+    @property
+    def sandbox_id(self) -> str | None:
+        """The name of the container, once there is one."""
+        return None if self._container is None else self._container.id
+
     def last_output(self) -> str:
         """The last output of the kernel's process and of the container."""
         log = "" if self._container is None else self._container.log.decode("utf-8", "replace")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from traitlets import TraitError, Unicode, validate
+from traitlets import Float, TraitError, Unicode, validate
 
 from rlm_kernel.errors import ConfigError, check_extra
 from rlm_kernel.provisioners.relay.provisioner import RelayedKernel
@@ -32,6 +32,9 @@ class JupyterKernel(RelayedKernel):
     )
     kernel_name = Unicode(None, allow_none=True, help="A kernelspec of the server; its default one when None.").tag(
         environment=True, reaches_out=True
+    )
+    connect_timeout = Float(10.0, min=0.1, help="Seconds in which the server must answer.").tag(
+        environment=True, reaches_out=False
     )
 
     _remote: JupyterRemote | None = None
@@ -70,7 +73,8 @@ class JupyterKernel(RelayedKernel):
         from rlm_kernel.provisioners.jupyter.remote import JupyterRemote
         from rlm_kernel.provisioners.jupyter.server import Server
 
-        server = Server(_url_of(self.url), self.token or os.environ.get("JUPYTER_TOKEN"))
+        token = self.token or os.environ.get("JUPYTER_TOKEN")
+        server = Server(_url_of(self.url), token, self.connect_timeout)
         self._remote = await JupyterRemote.start(server, self.kernel_name, self.env, private=self.private_cwd)
         return self._remote
 

@@ -18,6 +18,7 @@ import aiohttp
 from jupyter_client.session import DELIM, Session
 
 from rlm_kernel._async import shielded
+from rlm_kernel.at_exit import end_at_exit
 from rlm_kernel.errors import ConfigError, KernelError
 from rlm_kernel.provisioners.jupyter import prelude, wire
 from rlm_kernel.provisioners.jupyter.server import (
@@ -28,7 +29,6 @@ from rlm_kernel.provisioners.jupyter.server import (
     acknowledge_at_once,
 )
 from rlm_kernel.provisioners.relay import remote_end
-from rlm_kernel.provisioners.relay.at_exit import end_at_exit
 from rlm_kernel.provisioners.relay.host_end import source
 
 PIECE_BYTES = 4_000_000

@@ -38,11 +38,13 @@ class Server:
     Args:
         url: its base URL.
         token: sent as a header; None: the server needs none.
+        connect_timeout: seconds in which the server must answer before a kernel is asked for.
     """
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, connect_timeout: float) -> None:
         self._url = url.rstrip("/")
         self._token = token
+        self._connect_timeout = connect_timeout
         headers = {} if token is None else {"Authorization": f"token {token}"}
         self._http = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
 
@@ -53,6 +55,7 @@ class Server:
             ConfigError: the token is refused, or there is no such kernelspec or server.
             KernelError: the server cannot be reached, or failed.
         """
+        await self._check_presence()
         # Enterprise Gateway refuses requests without the name of a user.
         body = {"env": {"KERNEL_USERNAME": "rlm"}, **({} if name is None else {"name": name})}
         try:
@@ -65,6 +68,20 @@ class Server:
             return str(answer["id"])
         except (TypeError, KeyError) as error:
             raise ConfigError(f"{self._url} is not a Jupyter server: its answer has no kernel id.") from error
+
+    async def _check_presence(self) -> None:
+        """Raise `KernelError` if the server is silent. To start a kernel may take much longer than an answer."""
+        timeout = aiohttp.ClientTimeout(total=self._connect_timeout)
+        try:
+            async with self._http.get(f"{self._url}/api", allow_redirects=False, timeout=timeout):
+                return
+        except TimeoutError:
+            raise KernelError(
+                f"{self._url} did not answer within {self._connect_timeout:g} s: is the Jupyter server running? "
+                "If it is slow, raise environment_kwargs={'connect_timeout': ...}."
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable(error) from None
 
     async def _check_name(self, name: str) -> None:
         """Raise `ConfigError` if the server lists its kernelspecs, and this one is not among them."""

@@ -23,7 +23,7 @@ class ModalRemote(sandboxed.SandboxRemote):
         self._sandbox = sandbox
         self._process = process
         self._life = life
-        super().__init__()
+        super().__init__(sandbox.object_id)
 
     @classmethod
     async def start(cls, sandbox: modal.Sandbox, env: Mapping[str, str], life: int) -> ModalRemote:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from traitlets import Any as AnyTrait
 from traitlets import Bool, Float, Integer, TraitError, Unicode, validate
 
 from rlm_kernel.provisioners.modal.exec import ModalRemote
@@ -27,7 +28,7 @@ class ModalKernel(SandboxKernel):
     timeout = Integer(USUAL_LIFE, min=1, max=MAX_LIFETIME, help="Seconds of the sandbox's life.").tag(
         environment=True, reaches_out=lambda timeout: timeout > USUAL_LIFE
     )
-    image = Unicode(None, allow_none=True, help="A name in a registry, with Python and pip in it.").tag(
+    image = AnyTrait(help="A name in a registry, or a modal.Image, with Python and pip in it.").tag(
         environment=True, reaches_out=True, needed=True
     )
     cpu = Float(None, allow_none=True, help="Cores.").tag(environment=True, reaches_out=True)
@@ -44,6 +45,13 @@ class ModalKernel(SandboxKernel):
         if not proposal["value"] > 0:
             raise TraitError(f"cpu is a number of cores greater than 0, not {proposal['value']!r}.")
         return proposal["value"]
+
+    @validate("image")
+    def _image_is_a_name_or_an_image(self, proposal: Any) -> Any:
+        image = proposal["value"]
+        if not isinstance(image, str | None) and not hasattr(image, "pip_install"):
+            raise TraitError(f"image is a name in a registry or a modal.Image, not {image!r}.")
+        return image
 
     @classmethod
     def check_installation(cls) -> None:

@@ -42,13 +42,14 @@ def require_modal() -> None:
 
 
 async def create_sandbox(
-    app_name: str, image: str | None, packages: Sequence[str], *, lifetime: int, **options: Any
+    app_name: str, image: str | modal.Image | None, packages: Sequence[str], *, lifetime: int, **options: Any
 ) -> modal.Sandbox:
     """Build the image, unless Modal has it, and start a sandbox that waits for commands.
 
     Args:
         app_name: the Modal App that it belongs to; made when it does not exist.
-        image: a name in a registry, with Python and pip in it; None: Debian with the Python version of this process.
+        image: one with Python and pip in it, or its name in a registry; None: Debian with the Python version of this
+            process.
         packages: installed by pip, in addition to ipykernel.
         lifetime: seconds after which Modal ends it.
         options: `cpu`, `memory`, `gpu` and `block_network` of `modal.Sandbox.create`.
@@ -104,11 +105,12 @@ def translate_errors(app_name: str) -> Iterator[None]:
         raise MODAL.gave_none(error) from error
 
 
-def _image(name: str | None, packages: Sequence[str]) -> modal.Image:
+def _image(given: str | modal.Image | None, packages: Sequence[str]) -> modal.Image:
     import modal
 
+    base = modal.Image.from_registry(given) if isinstance(given, str) and given else given or modal.Image.debian_slim()
     # An entrypoint of the image would get our command as its arguments.
-    base = modal.Image.from_registry(name).entrypoint([]) if name else modal.Image.debian_slim()
+    base = base.entrypoint([]) if given else base
     return base.pip_install(*KERNEL_PACKAGES, *packages)
 
 

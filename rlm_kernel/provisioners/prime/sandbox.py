@@ -42,7 +42,7 @@ class PrimeRemote(sandboxed.SandboxRemote):
         self._client = client
         self._sandbox = sandbox
         self._process = process
-        super().__init__()
+        super().__init__(sandbox)
 
     @classmethod
     async def start(cls, client: AsyncSandboxClient, sandbox: str, env: Mapping[str, str]) -> Self:

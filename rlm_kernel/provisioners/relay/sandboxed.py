@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from rlm_kernel.at_exit import end_at_exit
 from rlm_kernel.errors import ConfigError, KernelError
-from rlm_kernel.provisioners.relay.at_exit import end_at_exit
 from rlm_kernel.provisioners.relay.host_end import CHUNK_BYTES, source
 from rlm_kernel.provisioners.relay.provisioner import RelayedKernel
 from rlm_kernel.provisioners.traits import Packages
@@ -37,13 +37,17 @@ _endings: set[asyncio.Future[None]] = set()
 class SandboxRemote(ABC):
     """A `Remote` of the relay in a sandbox. Made in the engine's loop.
 
+    Args:
+        sandbox_id: the cloud's name of the sandbox.
+
     Attributes:
         why: why the sandbox ended by itself; empty while it runs, and when it is not known.
         stderr: the end of the relay's standard error; empty unless it could not start.
         broken: set when its streams have ended or failed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sandbox_id: str) -> None:
+        self.sandbox_id = sandbox_id
         self.why = ""
         self.stderr = ""
         self.broken = asyncio.Event()
@@ -189,6 +193,11 @@ class SandboxKernel(RelayedKernel):
         """As `start_sandbox`, whose remote says later why the sandbox ended."""
         self._remote = await self.start_sandbox()
         return self._remote
+
+    @property
+    def sandbox_id(self) -> str | None:
+        """The cloud's name of the sandbox, once there is one."""
+        return None if self._remote is None else self._remote.sandbox_id
 
     def why(self) -> str:
         """Why the sandbox ended by itself, if it did, and why the relay could not start."""

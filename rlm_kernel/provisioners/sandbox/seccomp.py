@@ -55,6 +55,13 @@ def is_known() -> bool:
     return os.uname().machine in ARCHITECTURES
 
 
+def is_available() -> bool:
+    """Whether the kernel of this system takes filters: a filter at no address is a bad address then, else refused."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, None, 0, 0)
+    return ctypes.get_errno() == errno.EFAULT
+
+
 def confine(*, alone: bool) -> None:
     """Refuse the calls to this process and all that it starts, which can gain no privileges any more.
 

@@ -39,6 +39,10 @@ def trouble(sandbox: Sandbox) -> str:
         return "it needs Linux: use environment='docker' here"
     if not seccomp.is_known():
         return "it needs an x86_64, aarch64 or riscv64 processor: use environment='docker' here"
+    if not seccomp.is_available():
+        return (
+            "the kernel of this system, or the container around, refuses seccomp filters: use environment='docker' here"
+        )
     if sandbox == "landlock":
         if landlock.abi() >= landlock.ABI_OF_SCOPES:
             return ""

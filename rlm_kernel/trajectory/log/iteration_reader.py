@@ -36,9 +36,7 @@ class IterationReader:
         self._logger = logger
         self._redact = redact
         self._run = Trajectory()
-        self._opening: list[Mapping[str, Any]] = []
-        self._read: list[Mapping[str, Any]] = []
-        self._prompt: list[Mapping[str, Any]] = []
+        self._messages = reference_format.ReadMessages()
 
     def __repr__(self) -> str:
         return f"The logger {self._logger!r}"
@@ -50,14 +48,8 @@ class IterationReader:
             case events.RunStarted():
                 getattr(self._logger, "clear_iterations", lambda: None)()
                 return
-            case events.IterationStarted():
-                self._opening = self._opening or list(event.messages)
-                self._read += event.messages
-                self._prompt = list(self._read)
-            case events.ModelReplied():
-                self._read.append({"role": "assistant", "content": event.reply.text})
             case events.Compacted():
-                self._read = [*self._opening, {"role": "assistant", "content": event.reply.text}]
+                self._messages.summarise(event.reply.text)
                 return
             case events.RunFinished():
                 if self._run.turns and self._run.turns[-1].reply is not None:  # the last word, after all turns
@@ -68,8 +60,9 @@ class IterationReader:
             self._log()
 
     def _log(self, answer: str | None = None) -> None:
-        fields = reference_format.iteration(self._run.turns[-1])
-        fields["prompt"] = [dict(message) for message in self._prompt]
+        turn = self._run.turns[-1]
+        fields = reference_format.iteration(turn)
+        fields["prompt"] = [dict(message) for message in self._messages.add(turn)]
         self._run = Trajectory()
         self._logger.log(RLMIteration.from_dict(fields if answer is None else {**fields, "final_answer": answer}))
 
@@ -82,5 +75,5 @@ def wants_iterations(logger: object, base: type) -> bool:
 
 def metadata_of(configuration: Mapping[str, Any], root_model: str) -> RLMMetadata:
     """What `log_metadata` receives. `configuration`: the arguments of the `RLM`, without secrets."""
-    fields = reference_format.metadata(configuration, root_model)
+    fields = reference_format.named(reference_format.metadata(configuration, root_model))
     return RLMMetadata(**{**fields, **{name: fields[name] or {} for name in ("backend_kwargs", "environment_kwargs")}})

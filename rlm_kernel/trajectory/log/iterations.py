@@ -37,7 +37,8 @@ class REPLResult:
     Attributes:
         stdout: what it printed, and the value of its last line.
         stderr: what it wrote there, and the traceback.
-        locals: the variables after it. In a run, the name of the type of each: the values stay in the kernel.
+        locals: the variables after it. In a run, the first 200 characters of the `repr` of each, or the name of its
+            type if that is not a built-in one.
         execution_time: seconds; None: unknown.
         rlm_calls: its sub-calls, also those of `llm_query`.
         final_answer: the answer that it gave, or None.

@@ -17,6 +17,7 @@ from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.events import Event, IterationFinished, OnEvent, RunFinished, RunStarted
 from rlm_kernel.trajectory.log import FOLDER, jsonl, reference_format, signature
+from rlm_kernel.trajectory.log.file_names import NOTEBOOK, TURNS, file_beside
 from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
@@ -33,7 +34,10 @@ MAX_REMEMBERED_BYTES = 8_000_000
 
 
 class RLMLogger:
-    """Writes `{file_name}_{date}_{time}_{8 hex}.jsonl` and a notebook of the same name for each completion.
+    """Writes the log of each completion, and a notebook.
+
+    `{file_name}_{date}_{time}_{8 hex}.jsonl` holds the turns in the documented format, `….events.jsonl` beside it all
+    events, and `….ipynb` is the notebook. Each of the three names stands for the run.
 
     One logger may serve many completions, also at once. A subclass may have a `log` of its own: it is called with each
     turn, and what it raises ends the run.
@@ -47,8 +51,9 @@ class RLMLogger:
             that reaches the limit continues, and its log is clipped from there. None: no limit.
 
     Attributes:
-        log_file_path: of the latest completion, or None.
-        notebook_path: of the latest completion, or None.
+        log_file_path: of the turns of the latest completion, and before there is one, of the first. None: not written.
+        notebook_path: of its notebook, in the same way.
+        next_log_file_path: of the turns of the completion that starts next.
 
     Raises:
         ConfigError: `file_name` is not a file name, or `max_log_bytes` is too small.
@@ -69,9 +74,10 @@ class RLMLogger:
         ):
             raise ConfigError(f"max_log_bytes is a number of bytes from {MIN_BYTES:,}, or None, not {max_log_bytes!r}.")
         self.log_dir = None if log_dir is None else Path(log_dir)
-        self.log_file_path: str | None = None
-        self.notebook_path: str | None = None
         self._file_name = file_name
+        self._next: dict[int, str] = {}  # by process: one that was forked has another next run
+        self.log_file_path = path = self.next_log_file_path
+        self.notebook_path = str(file_beside(Path(path), NOTEBOOK)) if path and notebook else None
         self._notebook = notebook
         self._max_log_bytes = max_log_bytes
         self._latest: RunLog | None = None
@@ -80,6 +86,12 @@ class RLMLogger:
 
     def __repr__(self) -> str:
         return f"RLMLogger(log_dir={str(self.log_dir) if self.log_dir else None!r}, file_name={self._file_name!r})"
+
+    @property
+    def next_log_file_path(self) -> str | None:
+        """Of the turns of the completion that starts next, in this process. None: nothing is written."""
+        name = self._next.setdefault(os.getpid(), self._new_name())
+        return None if self.log_dir is None else str(self._path(name))
 
     def get_trajectory(self) -> dict[str, Any] | None:
         """The latest completion so far, as `completion.metadata` holds it; None before there is one.
@@ -127,7 +139,7 @@ class RLMLogger:
         """
         redact = Redactor({*keys, *secrets_of(os.environ), *named_secrets(configuration)})
         shown = without_secrets(configuration)
-        stem = f"{self._file_name}_{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
+        stem = self._next.pop(os.getpid(), None) or self._new_name()
         about = {
             **reference_format.metadata(shown, ""),
             "log_schema": jsonl.SCHEMA,
@@ -142,8 +154,14 @@ class RLMLogger:
         del about["root_model"]  # the run's own events name it
         log = self._latest = RunLog(about, redact)
         if self.log_dir is not None:
-            self._write_files(log, self.log_dir.absolute() / f"{stem}.jsonl")
+            self._write_files(log, self._path(stem))
         return log
+
+    def _new_name(self) -> str:
+        return f"{self._file_name}_{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
+
+    def _path(self, name: str) -> Path:
+        return Path(self.log_dir or "").absolute() / f"{name}{TURNS}"
 
     def _write_files(self, log: RunLog, path: Path) -> None:
         self.log_file_path = self.notebook_path = None
@@ -158,8 +176,9 @@ class RLMLogger:
         if self._notebook:
             from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 
-            log.add(NotebookAutosave(path.with_suffix(".ipynb"), log.about, log.redact, quota=quota))
-            self.notebook_path = str(path.with_suffix(".ipynb"))
+            notebook = file_beside(path, NOTEBOOK)
+            log.add(NotebookAutosave(notebook, log.about, log.redact, quota=quota))
+            self.notebook_path = str(notebook)
 
 
 def _read(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,7 +249,7 @@ class RunLog:
 
     def metadata(self) -> dict[str, Any]:
         """The run so far, as `completion.metadata` holds it. That of a long run reads its log when it is used."""
-        about: dict[str, Any] = self.redact.data({"root_model": self._run.model, **self.about})
+        about = reference_format.named(self.redact.data({"root_model": self._run.model, **self.about}))
         if self._log is not None and self._log.size > MAX_REMEMBERED_BYTES:
             return StoredRecord(partial(_read, self._log.path, about), run_metadata=about)
         return reference_format.trajectory(self._run, about)

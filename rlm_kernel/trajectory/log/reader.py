@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlm_kernel.errors import RecordingError
+from rlm_kernel.installation import update_command
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import clipping, jsonl, prompt_store, signature
+from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside, record_beside, stem_of
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.untrusted import json_text
 
@@ -60,7 +62,7 @@ class Recording:
     """A log that was read.
 
     Attributes:
-        path: of the log.
+        path: of the record.
         metadata: its first line: the documented fields, and the configuration of the `RLM`.
         context: the input, or None if the run was killed before it was stored.
         trajectory: the run.
@@ -78,7 +80,7 @@ class Recording:
     @property
     def stem(self) -> str:
         """The name of the run: that of the log and of the notebook, without the suffix."""
-        return self.path.stem
+        return stem_of(self.path)
 
 
 def read_log(path: str | Path) -> Recording:
@@ -100,6 +102,8 @@ def read_log(path: str | Path) -> Recording:
                 fields = {key: line[key] for key in _STORED if key in line}
                 context = jsonl.reader_of(StoredContext).validate_python(fields)
                 continue
+            if not metadata and _is_of_turns(line):
+                raise RecordingError(_of_turns(log))
             if kind == "metadata" and not metadata:
                 metadata = _check_first_line(log, line)
             _restore_prompts(line, log.parent, known)
@@ -152,6 +156,20 @@ def _wrong(error: Exception) -> str:
     return str(error)
 
 
+def _is_of_turns(first: Mapping[str, Any]) -> bool:
+    """Whether it is the first line of a log without events. A logger that was used before writes no metadata."""
+    return "code_blocks" in first or (first["type"] == "metadata" and not {"log_schema", "model"} & first.keys())
+
+
+def _of_turns(log: Path) -> str:
+    """What is wrong with a log that has no record."""
+    return (
+        f"{log} holds only the turns of a run, as the reference's RLMLogger writes them: `rlm view` opens it. Other "
+        f"commands need the record, and there is no record {file_beside(log, RECORD).name} beside it: put it back, if "
+        "rlm-kernel wrote the log."
+    )
+
+
 def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
     """The first line, after a check of the fields that no event reads.
 
@@ -165,7 +183,7 @@ def _check_first_line(log: Path, line: dict[str, Any]) -> dict[str, Any]:
     if schema > jsonl.SCHEMA:
         raise RecordingError(
             f"{log} has the schema {schema}, and this version of rlm-kernel reads up to {jsonl.SCHEMA}. Update it: "
-            "pip install -U rlm-kernel."
+            f"{update_command()}"
         )
     datetime.fromisoformat(line.get("timestamp") or "1970-01-01")
     for name in ("forked_from", "configuration", "environment_kwargs"):
@@ -183,9 +201,10 @@ def earlier_recordings(recording: Recording) -> tuple[Recording, ...]:
     """
     known, served = [recording], []
     while (name := known[-1].metadata.get("continues")) is not None:
-        if Path(str(name)).name != name or name in (one.stem for one in known):
+        plain = Path(str(name)).name == name
+        log = log_of(recording.path.with_name(f"{name}{TURNS}")) if plain else recording.path
+        if log in (one.path for one in known):
             raise RecordingError(f"{known[-1].path} continues {name!r}, which cannot be: it was altered.")
-        log = log_of(recording.path.with_name(f"{name}.jsonl"))
         if not log.stat().st_size:  # it was cancelled before it began
             _check_begins(known, log)
             break
@@ -210,7 +229,7 @@ def _check_begins(known: Sequence[Recording], empty: Path) -> None:
 
 
 def log_of(path: Path) -> Path:
-    """The log that is meant by its own path or by that of its notebook.
+    """The record that is meant by its own path, or by that of the turns or the notebook of the run.
 
     Raises:
         RecordingError: there is no such log.
@@ -219,9 +238,10 @@ def log_of(path: Path) -> Path:
         raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
     if path.suffix not in ("", ".jsonl", ".ipynb"):
         raise RecordingError(f"{str(path)!r} is not a log of a run: give the .jsonl, or its notebook (.ipynb).")
-    log = path.with_suffix(".jsonl")
+    # Of a link to a log, the record is beside the target. A record that is a link itself was not named by the user.
+    log = record_beside(path.resolve() if path.suffix == TURNS and path.is_symlink() else path)
     if path.suffix == ".ipynb" and not log.is_file():
-        log = _named_in(path)
+        log = record_beside(_named_in(path))
     if not log.is_file():
         raise RecordingError(f"There is no log {str(log)!r}: give the .jsonl of a run, or the notebook in its folder.")
     return log
@@ -257,7 +277,7 @@ def _named_in(notebook: Path) -> Path:
         raise RecordingError(f"There is no file {str(notebook)!r}.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordingError(f"{notebook} is not a notebook of a run: {error!r}") from error
-    session = notebook.parent / name
+    session = record_beside(notebook.parent / name)
     return session if session.is_file() else Path(folder) / name
 
 

@@ -8,6 +8,7 @@ with them: a clipped or escaped text could hold a part of a secret, or an escape
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -16,12 +17,15 @@ from operator import is_not
 from typing import Any
 
 from rlm_kernel.errors import RLMError
-from rlm_kernel.trajectory.events import Event, RunStarted, SubcallStarted, ToolCalled
+from rlm_kernel.trajectory.events import CellFinished, ChildEvent, Event, RunStarted, SubcallStarted, ToolCalled
 from rlm_kernel.types import Image, RLMChatCompletion
 
 HIDDEN = "[redacted]"
 MIN_SECRET_LENGTH = 8
 """Characters. A shorter value would also be found in ordinary words."""
+
+MAX_VALUE_CHARACTERS = 200
+"""Of the value of a variable. A report has more, because a secret that begins in this part must be found whole."""
 
 MAX_DEPTH = 150
 """Maximum nesting of values. Deeper values are hidden, because the stack is limited."""
@@ -108,8 +112,9 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = sorted({secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH}, key=len, reverse=True)
-        # As they are in a text, and as JSON writes them.
-        self._forms = tuple(dict.fromkeys(form for secret in known for form in (secret, json.dumps(secret)[1:-1])))
+        # As they are in a text, and as JSON and `repr` write them.
+        forms = ((secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]) for secret in known)
+        self._forms = tuple(dict.fromkeys(itertools.chain.from_iterable(forms)))
         self._pattern = re.compile("|".join(map(re.escape, self._forms)))
         self._latest: tuple[Event | None, Event | None] = None, None
 
@@ -149,13 +154,35 @@ class Redactor:
         before, clean = self._latest
         if event is before and clean is not None:
             return clean
-        redacted: Event = self.data(event)
+        redacted = self._with_short_values(self.data(event))
         self._latest = event, redacted
         return redacted
 
     def forget(self) -> None:
         """Drop the latest event."""
         self._latest = None, None
+
+    def _with_short_values(self, event: Event) -> Event:
+        """The event with the values of variables cut, and without those that have the name of a secret."""
+        if isinstance(event, ChildEvent):
+            inner = self._with_short_values(event.event)
+            return event if inner is event.event else dataclasses.replace(event, event=inner)
+        if not isinstance(event, CellFinished) or not event.result.report.values:
+            return event
+        report = event.result.report
+        values = {name: HIDDEN if is_secret_name(name) else self._short(text) for name, text in report.values.items()}
+        report = dataclasses.replace(report, values=values)
+        return dataclasses.replace(event, result=dataclasses.replace(event.result, report=report))
+
+    def _short(self, text: str) -> str:
+        """The beginning of a text that was cut before, without a secret of which only a part is left."""
+        for form in self._forms:
+            at = text.find(form[:MIN_SECRET_LENGTH])
+            while at >= 0:
+                if form.startswith(text[at:]):
+                    text = text[:at] + HIDDEN
+                at = text.find(form[:MIN_SECRET_LENGTH], at + 1)
+        return text[:MAX_VALUE_CHARACTERS]
 
     def _error(self, error: BaseException) -> BaseException:
         """An error is rebuilt from its type, its message and its partial answer."""

@@ -1,29 +1,29 @@
-"""Write the log of a run: one line for each event, before any other reader gets the event.
+"""Write the log of a run: its record, one line for each event, and its turns in the documented format.
 
-The lines survive when the process is killed. No line is written twice or changed.
+A line is written before any other reader gets the event. The lines survive when the process is killed. No line is
+written twice or changed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
-from shutil import copyfileobj
 from typing import Any
 
+from rlm_kernel.text import clip
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import clipping, context_store, jsonl, prompt_store, reference_format
 from rlm_kernel.trajectory.log.atomic_files import is_there, write_whole
+from rlm_kernel.trajectory.log.file_names import RECORD, file_beside
+from rlm_kernel.trajectory.log.line_file import SIGNATURE_BYTES, LineFile
 from rlm_kernel.trajectory.log.quota import Quota
 from rlm_kernel.trajectory.log.redaction import Redactor
-from rlm_kernel.trajectory.log.signature import Chain
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.types import Image, Input
 
@@ -32,24 +32,20 @@ IMAGES = "images"
 MAX_LINE_BYTES = 2**26
 """Maximum of one event. From a larger one on, the log is clipped as if its quota were used up."""
 
-_SIGNATURE_BYTES = 80
-"""At the end of a line, its newline included."""
-
 
 class LogWriter:
-    """A reader of the stream of events that appends them to a file.
+    """A reader of the stream of events that appends them to the record, and the turns to the file of turns.
 
     Args:
-        path: of the file; its folder is made when needed.
+        path: of the file of turns; the record is beside it. The folder is made when needed.
         about: fields of the first line besides the run: documented fields, configuration, version.
         redact: removes secrets from text.
         quota: of the files of the run.
-        key: to sign the lines with; None: they are not signed.
+        key: to sign the record with; None: it is not signed.
         tell: called with a message for the user.
 
     Attributes:
-        path: of the file.
-        size: bytes of all lines so far.
+        path: of the record.
 
     Raises:
         OSError: from any call: it could not be written.
@@ -65,12 +61,12 @@ class LogWriter:
         key: bytes | None = None,
         tell: Callable[[str], object] = lambda _: None,
     ) -> None:
-        self.path = path
-        self.size = 0
+        self._record = LineFile(file_beside(path, RECORD), key)
+        self._turns = LineFile(path)
+        self.path = self._record.path
         self._about = dict(about)
         self._redact = redact
         self._quota = quota or Quota()
-        self._chain = None if key is None else Chain(key)
         self._tell = tell
         self._context: Input | None = None
         self._pictures: dict[Hashable, tuple[Image, ...]] = {}
@@ -80,8 +76,11 @@ class LogWriter:
         self._storing: threading.Thread | None = None
         self._failure: OSError | None = None
         self._reported = False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b", buffering=0)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all lines of the record so far."""
+        return self._record.size
 
     def __repr__(self) -> str:
         return f"The log {self.path}"
@@ -95,7 +94,7 @@ class LogWriter:
             raise
 
     def _take(self, event: Event) -> None:
-        if type(event) not in jsonl.KINDS or self._file.closed:
+        if type(event) not in jsonl.KINDS or self._record.closed:
             return
         event = self._redact.event(event)
         if (line := jsonl.line_of(event)) is None:  # of a child's piece of text or output
@@ -104,59 +103,70 @@ class LogWriter:
         self._store_call_files(event)
         if isinstance(event, events.RunStarted):
             about = self._redact.data(self._about)
-            self._write({**line, "timestamp": _now(), "root_model": event.model, **about})
+            first = {**line, "timestamp": _now(), "root_model": event.model, **about}
+            self._write(first)
+            self._write(reference_format.metadata_line(first), self._turns)
             self._context = event.context
             self._store_context(event.context)
             return
-        if isinstance(event, events.IterationFinished):
-            turn = reference_format.iteration(self._run.turns[-1], reference_format.LOGGED_CHARACTERS)
-            line = {**line, "timestamp": _now(), **turn}
-            self._run = Trajectory()  # its turn is written
         self._write(line)
+        match event:
+            case events.IterationFinished():
+                self._write_turn()
+            case events.RunFinished(completion=completion):  # the last word, after all turns
+                self._write_turn(answer=completion.response)
+            case events.RunFailed(error=error):
+                self._write_turn(failure=f"{type(error).__name__}: {error}")
+            case events.MessageFinished(error=str(failure)):
+                self._write_turn(failure=failure)
+
+    def _write_turn(self, answer: str | None = None, failure: str = "") -> None:
+        """Write the latest turn, if it has a reply and was not written.
+
+        Args:
+            answer: of the run, if the turn does not say it.
+            failure: why the turn did not end.
+        """
+        run, self._run = self._run, Trajectory()
+        if not run.turns or run.turns[-1].reply is None:
+            return
+        turn = reference_format.iteration(run.turns[-1], reference_format.LOGGED_CHARACTERS, failure=failure)
+        if answer is not None:
+            turn["final_answer"] = clip(answer, reference_format.LOGGED_CHARACTERS)
+        self._write({"type": "iteration", "timestamp": _now(), **turn}, self._turns)
 
     def close(self) -> None:
         """Wait for what is being written."""
         if self._storing is not None:
             self._storing.join()
         self._run, self._context, self._pictures = Trajectory(), None, {}
-        try:
-            self._file.close()
-        except OSError as error:
-            self._failure = self._failure or error
+        for file in (self._record, self._turns):
+            try:
+                file.close()
+            except OSError as error:
+                self._failure = self._failure or error
         if self._failure is not None and not self._reported:
             self._reported = True
             raise self._failure
 
     # -- the lines
 
-    def _write(self, line: Mapping[str, Any]) -> None:
-        text = jsonl.text_of(dict(line))
+    def _write(self, line: Mapping[str, Any], file: LineFile | None = None) -> None:
+        """Write a line of the record, or of another file."""
+        file, text = file or self._record, jsonl.text_of(dict(line))
         with self._lock:
-            if self._file.closed:
+            if file.closed:
                 return
-            self._restore()
+            self._restore(file)
             fits = not self._clipped and len(text) < MAX_LINE_BYTES
-            if fits and self._quota.take(len(text) + _SIGNATURE_BYTES):
-                self._append(text)
+            if fits and self._quota.take(len(text) + SIGNATURE_BYTES):
+                file.append(text)
                 return
             self._tell_that_it_is_clipped()
             if line["type"] in clipping.KEPT:
                 text = jsonl.text_of(clipping.clipped(json.loads(text)))
-                if self._quota.take(len(text) + _SIGNATURE_BYTES, last=True) or line["type"] in clipping.LAST:
-                    self._append(text)
-
-    def _append(self, text: str) -> None:
-        """Write a line whole, or not at all: then the log ends before it."""
-        encoded, size = text.encode("ascii"), os.fstat(self._file.fileno()).st_size
-        left = memoryview((encoded if self._chain is None else self._chain.signed(encoded)) + b"\n")
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-            self.size += len(encoded)
-        except OSError:
-            with suppress(OSError), self._file:
-                self._file.truncate(size)
-            raise
+                if self._quota.take(len(text) + SIGNATURE_BYTES, last=True) or line["type"] in clipping.LAST:
+                    file.append(text)
 
     def _tell_that_it_is_clipped(self) -> None:
         if not self._clipped:
@@ -169,18 +179,12 @@ class LogWriter:
                 "clipped, and it can be replayed and resumed up to here: give RLMLogger more max_log_bytes to keep all."
             )
 
-    def _restore(self) -> None:
-        """Write the log again if it was removed: its content is still in the open file."""
-        if os.fstat(self._file.fileno()).st_nlink:
+    def _restore(self, file: LineFile) -> None:
+        """Write a file again if it was removed."""
+        if not file.restore() or file is self._turns:  # the turns need no other files, so nothing is lost
             return
-        removed = self._file
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b", buffering=0)
-        with removed:
-            removed.seek(0)
-            copyfileobj(removed, self._file)
         self._tell(
-            f"The log {self.path} was removed during the run. It was written again and is complete, but the earlier "
+            f"The log {file.path} was removed during the run. It was written again and is complete, but the earlier "
             "pictures and large prompts of sub-calls are lost."
         )
         if self._context is not None:

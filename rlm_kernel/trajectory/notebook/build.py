@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rlm_kernel.text import format_cost, format_duration
+from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.trajectory.log.reader import Recording, StoredContext
 from rlm_kernel.trajectory.notebook import markdown, setup_cell
 from rlm_kernel.trajectory.notebook.cells import NotebookCell, Place, markdown_cell, turn_cells
@@ -261,7 +262,7 @@ def identity_of_log(path: PurePath, first_line: Mapping[str, Any]) -> RunIdentit
         first_line: of the log.
     """
     forked_from, started = first_line.get("forked_from"), first_line.get("timestamp")
-    return RunIdentity(path.stem, rlm_dir=str(path.parent), forked_from=forked_from, started=started)
+    return RunIdentity(stem_of(path), rlm_dir=str(path.parent), forked_from=forked_from, started=started)
 
 
 def identity_of_recording(recording: Recording) -> RunIdentity:

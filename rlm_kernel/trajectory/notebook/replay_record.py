@@ -103,7 +103,8 @@ class Record:
 
     def add_reply(self, line: dict[str, Any]) -> None:
         """A reply of the model."""
-        self.conversation.append({"role": "assistant", "content": line["reply"]["text"] or "(empty)"})
+        text = line["reply"]["text"]
+        self.conversation.append({"role": "assistant", "content": text if text.strip() else "(empty)"})
 
     def add_summary(self, line: dict[str, Any]) -> None:
         """The conversation was summarised: from the next cell on, `history` holds the messages until now."""
@@ -166,7 +167,9 @@ def answer_payload(answer: dict[str, Any]) -> dict[str, str]:
     """An answer of the log as the host sends it."""
     if answer.get("refused"):
         return {"refused": answer["error"]}
-    return {"text": answer["text"]} if answer.get("error") is None else {"error": answer["error"]}
+    if answer.get("error") is None:
+        return {"text": answer["text"]}
+    return {"error": answer["error"], **({"partial": answer["text"]} if answer.get("text") else {})}
 
 
 def keys(payload: dict[str, Any], images: list[bytes]) -> list[str]:
@@ -193,7 +196,7 @@ def read_log(names: dict[str, Any], folders: list[Path]) -> tuple[Path, Record]:
     Raises:
         NotRecordedError: no folder has it.
     """
-    tried = [folder / names["rlm_log"] for folder in folders]
+    tried = [record_beside(folder / names["rlm_log"]) for folder in folders]
     found = next((path for path in tried if path.is_file()), None)
     if found is None:
         places = ", ".join(str(path.absolute()) for path in tried)
@@ -204,12 +207,18 @@ def read_log(names: dict[str, Any], folders: list[Path]) -> tuple[Path, Record]:
     return found, Record(lines_of(found), names.get("rlm_child") or [])
 
 
+def record_beside(log: Path) -> Path:
+    """The record of a run: in its own file, or in the log of an older run."""
+    record = log.with_suffix(".events.jsonl")
+    return record if record.is_file() else log
+
+
 def earlier_records(record: Record, folder: Path) -> list[Record]:
     """The earlier runs in the same persistent kernel, in order."""
     name = record.metadata.get("continues")
     if not name:
         return []
-    log = folder / f"{name}.jsonl"
+    log = record_beside(folder / f"{name}.jsonl")
     if not log.is_file():
         raise NotRecordedError(f"The run used the kernel of an earlier run, whose log is missing: {log}. Put it back.")
     before = Record(lines_of(log), [])
@@ -228,6 +237,9 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
                     raise NotRecordedError(
                         f"{log}: line {number} is not JSON: it was altered. Put back the log."
                     ) from error
+    if lines and not {"log_schema", "model"} & lines[0].keys():
+        record = log.with_suffix(".events.jsonl").name
+        raise NotRecordedError(f"{log} holds only the turns of a run, whose log is missing: {record}. Put it back.")
     return lines
 
 

@@ -1,4 +1,7 @@
-"""End remote kernels at exit, as local kernels end: nobody else ends a sandbox or a kernel of a server."""
+"""Close at exit what an RLM that was not closed has open: connections to models, and remote kernels.
+
+Nobody else ends a sandbox or a kernel of a server, and aiohttp reports open connections on stderr.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import os
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,14 +31,17 @@ class Closable(Protocol):
 
 _live: weakref.WeakSet[Closable] = weakref.WeakSet()
 
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_live.clear)  # they are the parent's
 
-def end_at_exit(remote: Closable) -> None:
-    """Close it at exit, if it still exists.
+
+def end_at_exit(open_here: Closable) -> None:
+    """Close it at exit in the engine's loop, if it still exists.
 
     Functions that are registered later are called earlier: at that time the client that `close` uses still works.
     """
-    _register(type(remote))
-    _live.add(remote)
+    _register(type(open_here))
+    _live.add(open_here)
 
 
 @functools.cache
@@ -55,6 +62,6 @@ class _Threads(ThreadPoolExecutor):
         return start_in_thread(partial(work, *args, **kwargs))
 
 
-async def _close(remotes: Iterable[Closable]) -> None:
+async def _close(live: Iterable[Closable]) -> None:
     asyncio.get_running_loop().set_default_executor(_Threads())
-    await asyncio.gather(*(remote.close() for remote in remotes))
+    await asyncio.gather(*(one.close() for one in live))

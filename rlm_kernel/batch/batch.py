@@ -1,0 +1,200 @@
+"""A batch: its options, and the iterator over its results."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from contextlib import aclosing, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypedDict
+
+from rlm_kernel._async import Job
+from rlm_kernel.batch.pool import run_tasks
+from rlm_kernel.batch.progress import BatchProgress
+from rlm_kernel.batch.results import ResultFile, TaskResult
+from rlm_kernel.batch.runs import LocalRuns, Start
+from rlm_kernel.batch.tasks import Task, Tasks, tasks_of
+from rlm_kernel.engine.budget import Limits
+from rlm_kernel.engine.shared_limits import RatePerMinute, SharedLimits
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.text import suggestion
+from rlm_kernel.trajectory.log.redaction import without_secrets
+
+MAX_CONCURRENT = 16
+
+
+class BatchOptions(TypedDict, total=False):
+    """The options of `RLM.map` and `RLM.amap`.
+
+    Attributes:
+        context: the input of all tasks that have none. Then an input in the list is a question.
+        out: the file of results, JSONL. A second call with the same file asks only what has no answer yet.
+        log_dir: the folder of the logs; None: a folder beside `out`, or no logs without it.
+        max_concurrent: completions in progress, 16 by default.
+        ordered: results in the order of the tasks; by default as they come.
+        max_budget: US dollars that all tasks together may cost, those of earlier calls with the same `out` included.
+        max_tokens: input and output tokens of all tasks together.
+        requests_per_minute: calls of each model. A lower limit that the provider reports is followed, too.
+        tokens_per_minute: tokens of each model.
+        sample: run only so many tasks, chosen at random.
+        seed: of the choice.
+        progress: show a progress bar on stderr.
+    """
+
+    context: Any
+    out: str | os.PathLike[str] | None
+    log_dir: str | os.PathLike[str] | None
+    max_concurrent: int
+    ordered: bool
+    max_budget: float | None
+    max_tokens: int | None
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    sample: int | None
+    seed: int
+    progress: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tasks, ready to run.
+
+    Attributes:
+        tasks: all of them.
+        runs: makes what runs one task, with the limits that they share.
+        shared: makes these limits.
+        out: the file of results, or None.
+        max_concurrent: completions in progress.
+        ordered: whether results keep the order of the tasks.
+        progress: whether there is a progress bar.
+    """
+
+    tasks: Tasks
+    runs: Callable[[SharedLimits], LocalRuns]
+    shared: Callable[[], SharedLimits]
+    out: Path | None
+    max_concurrent: int
+    ordered: bool
+    progress: bool
+
+    async def results(self) -> AsyncGenerator[TaskResult]:
+        """The results of all tasks, those that `out` holds first.
+
+        Raises:
+            ConfigError: `out` cannot be used.
+            LimitError: a limit of the batch was reached. What was in progress has results; call again to go on.
+            LMError: the provider refuses the key or does not know the model.
+        """
+        file = None if self.out is None else await asyncio.to_thread(ResultFile, self.out)
+        try:
+            shared = self.shared()
+            done = {} if file is None else {name: one for name, one in file.results.items() if one.error is None}
+            with BatchProgress(len(self.tasks)) if self.progress else nullcontext() as bar:
+                async with aclosing(self._run(shared, done)) as results:
+                    async for result in results:
+                        if file is not None and result is not done.get(result.id):
+                            file.add(result)
+                        if bar is not None:
+                            bar.add(result)
+                        yield result
+        finally:
+            if file is not None:
+                await asyncio.to_thread(file.close, self.tasks.ids)
+
+    async def _run(self, shared: SharedLimits, done: dict[str, TaskResult]) -> AsyncGenerator[TaskResult]:
+        for result in done.values():
+            for model, summary in result.usage.model_usage_summaries.items():
+                shared.count(model, summary.usage)
+        runs = self.runs(shared)
+
+        async def run(task: Task) -> TaskResult:
+            known = done.get(task.id)
+            return known if known is not None and known.digest == task.digest else await runs(task)
+
+        def admitted() -> Iterator[Task]:
+            for task in self.tasks:
+                if shared.broken is not None or runs.stopped_by is not None:
+                    return
+                yield task
+
+        async with aclosing(
+            run_tasks(admitted(), run, max_concurrent=self.max_concurrent, ordered=self.ordered)
+        ) as results:
+            async for result in results:
+                yield result
+        if (error := runs.stopped_by or shared.broken) is not None:
+            raise error
+
+
+def batch_of(
+    tasks: Any, question: str | None, options: BatchOptions, configuration: Mapping[str, Any], start: Start
+) -> Batch:
+    """The batch of an `RLM`.
+
+    Args:
+        tasks: the first argument of `RLM.map`.
+        question: its `root_prompt`.
+        options: its options.
+        configuration: the arguments of the `RLM`, for its logs.
+        start: starts one completion.
+
+    Raises:
+        ConfigError: a task or an option is wrong.
+    """
+    if unknown := sorted(options.keys() - BatchOptions.__annotations__.keys()):
+        raise ConfigError(f"map has no option {unknown[0]!r}{suggestion(unknown[0], BatchOptions.__annotations__)}")
+    check_options(options)
+    out = None if options.get("out") is None else Path(options["out"] or "")
+    log_dir = options.get("log_dir") or (None if out is None else out.with_name(f"{out.stem}_logs"))
+    chosen = tasks_of(tasks, question, options.get("context"))
+    if (sample := options.get("sample")) is not None:
+        chosen = chosen.sample(sample, options.get("seed", 0))
+    rate = RatePerMinute(options.get("requests_per_minute") or math.inf, options.get("tokens_per_minute") or math.inf)
+    limits = Limits(options.get("max_budget"), max_tokens=options.get("max_tokens"))
+    return Batch(
+        chosen,
+        lambda shared: LocalRuns(
+            partial(start, shared), without_secrets(configuration), None if log_dir is None else Path(log_dir)
+        ),
+        lambda: SharedLimits(limits, rate),
+        out,
+        options.get("max_concurrent", MAX_CONCURRENT),
+        options.get("ordered", False),
+        options.get("progress", False),
+    )
+
+
+def check_options(options: BatchOptions) -> None:
+    """Check the numbers of a batch.
+
+    Raises:
+        ConfigError: one is wrong.
+    """
+    count = options.get("max_concurrent", MAX_CONCURRENT)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ConfigError(f"max_concurrent={count!r} must be a whole number from 1.")
+    for name in ("requests_per_minute", "tokens_per_minute", "max_budget", "max_tokens"):
+        value = options.get(name)
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise ConfigError(f"{name}={value!r} must be a positive number, or None for no limit.")
+
+
+def iterate(results: AsyncGenerator[TaskResult]) -> Generator[TaskResult]:
+    """The results for a synchronous caller. The batch runs in the engine's loop; Ctrl-C stops it."""
+
+    async def following() -> TaskResult | None:
+        return await anext(results, None)
+
+    try:
+        while (result := Job(following()).wait()) is not None:
+            yield result
+    finally:
+        Job(_closed(results)).wait()
+
+
+async def _closed(results: AsyncGenerator[TaskResult]) -> None:
+    await results.aclose()

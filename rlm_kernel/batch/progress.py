@@ -1,0 +1,56 @@
+"""The progress bar of a batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rlm_kernel.trajectory.console.screen import standard_error
+
+if TYPE_CHECKING:
+    from rlm_kernel.batch.results import TaskResult
+
+
+class BatchProgress:
+    """Shows how many tasks are done, their rate, what failed, the cost and the time that is left, on stderr.
+
+    Args:
+        total: tasks.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._failed = 0
+        self._cost: float | None = 0.0
+        self._progress = Progress(
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[outcome]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=standard_error().console,
+        )
+        self._bar = self._progress.add_task("", total=total, rate="", outcome="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def add(self, result: TaskResult) -> None:
+        """Count a result."""
+        self._failed += result.error is not None
+        self._cost = None if self._cost is None or result.cost is None else self._cost + result.cost
+        self._progress.update(self._bar, advance=1, rate=self._rate(), outcome=self._outcome())
+
+    def _rate(self) -> str:
+        speed = self._progress.tasks[0].speed
+        return "" if not speed else f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min"
+
+    def _outcome(self) -> str:
+        cost = "cost unknown" if self._cost is None else f"${self._cost:.2f}"
+        return f"{self._failed} failed, {cost}" if self._failed else cost

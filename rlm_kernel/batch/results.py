@@ -1,0 +1,208 @@
+"""The results of a batch: one JSON object a line, written as each task ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from rlm_kernel.errors import ConfigError, RLMError, check_extra
+from rlm_kernel.types import RLMChatCompletion, UsageSummary
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What became of a task.
+
+    Attributes:
+        id: of the task.
+        answer: the answer; None: there is none.
+        error: why there is none, with the class of the error first; else None.
+        usage: of its run, root and sub-calls.
+        seconds: how long it took.
+        log: the path of its log, or None.
+        digest: of the task that was asked.
+        completion: the result of the run; None if it failed, or if the result was read from a file.
+    """
+
+    id: str
+    answer: str | None = None
+    error: str | None = None
+    usage: UsageSummary = field(default_factory=UsageSummary)
+    seconds: float = 0.0
+    log: str | None = None
+    digest: str = ""
+    completion: RLMChatCompletion | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars; None if a part of it is unknown."""
+        return self.usage.total.cost if self.usage.model_usage_summaries else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of a line."""
+        return {
+            "id": self.id,
+            "answer": self.answer,
+            "error": self.error,
+            "cost": self.cost,
+            "seconds": round(self.seconds, 3),
+            "usage": self.usage.to_dict(),
+            "log": self.log,
+            "task": self.digest,
+        }
+
+    @classmethod
+    def from_dict(cls, line: Mapping[str, Any]) -> Self:
+        """The result that `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is none.
+        """
+        usage = UsageSummary.from_dict(line["usage"])
+        known = (line["id"], line["answer"], line["error"], usage, float(line["seconds"]), line["log"], line["task"])
+        return cls(*known)
+
+
+def failed(task: str, digest: str, error: BaseException, log: str | None, seconds: float) -> TaskResult:
+    """The result of a task that failed."""
+    usage = getattr(error, "usage", None)
+    counted = usage if isinstance(usage, UsageSummary) else UsageSummary()
+    words = str(error) if isinstance(error, RLMError) else repr(error)
+    return TaskResult(task, None, f"{type(error).__name__}: {words}", counted, seconds, log, digest)
+
+
+class ResultFile:
+    """A file of results, to which one process appends.
+
+    Each line is written at once and whole, so that a process that is killed loses no result. A line that was cut, by a
+    full disk or a power failure, is removed when the file is opened again.
+
+    Args:
+        path: of the file. It and its folder are made when needed.
+
+    Attributes:
+        results: by id; the later of two with the same id.
+
+    Raises:
+        ConfigError: it cannot be written, is in use by another process, or holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.results: dict[str, TaskResult] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab+", buffering=0)
+        except OSError as error:
+            raise ConfigError(f"The results cannot be written to {path}: {error}.") from None
+        try:
+            _lock(self._file.fileno(), path)
+            self._load()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def add(self, result: TaskResult) -> None:
+        """Write a result.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        line = json.dumps(result.to_dict(), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:]) or 0
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
+            raise
+        self.results[result.id] = _slim(result)
+
+    def close(self, order: Iterable[str] = ()) -> None:
+        """Write each result once, in this order, and close the file. A failure here loses nothing."""
+        try:
+            ids = {**dict.fromkeys(order), **dict.fromkeys(self.results)}
+            with contextlib.suppress(OSError):
+                self._rewrite([name for name in ids if name in self.results])
+        finally:
+            self._file.close()
+
+    def _rewrite(self, ids: list[str]) -> None:
+        lines = {line["id"]: raw for line, raw in self._lines()}
+        if list(lines) == ids and self._is_compact(len(ids)):
+            return
+        part = self.path.with_name(self.path.name + ".part")
+        part.write_bytes(b"".join(lines[name] for name in ids))
+        part.replace(self.path)
+
+    def _is_compact(self, count: int) -> bool:
+        self._file.seek(0)
+        return sum(1 for _ in self._file) == count
+
+    def _load(self) -> None:
+        whole = 0
+        for line, raw in self._lines():
+            self.results[line["id"]] = TaskResult.from_dict(line)
+            whole += len(raw)
+        self._file.truncate(whole)
+
+    def _lines(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """The lines of the file. A last line without its end is left out.
+
+        Raises:
+            ConfigError: a line is no result.
+        """
+        self._file.seek(0)
+        for number, raw in enumerate(self._file, 1):
+            if not raw.endswith(b"\n"):
+                return
+            try:
+                line = json.loads(raw)
+                TaskResult.from_dict(line)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                raise ConfigError(
+                    f"{self.path}:{number} is not a result of a batch: name another file for the results, or remove "
+                    "that line."
+                ) from None
+            yield line, raw
+
+
+def _slim(result: TaskResult) -> TaskResult:
+    """The result without its completion, which holds the input and the trajectory."""
+    return TaskResult.from_dict(result.to_dict())
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Take the file for this process. The system gives it free when the process ends."""
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover (Windows)
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigError(f"{path} is in use by another batch: wait for it, or name another file.") from None
+
+
+def write_parquet(results: Path, to: Path) -> None:
+    """Write the results of a batch as a Parquet file, a row for each task. `usage` is JSON.
+
+    Raises:
+        ConfigError: pyarrow is not installed, or the file cannot be written.
+    """
+    check_extra("A Parquet file", "pyarrow", "files")
+    from pyarrow import Table, parquet
+
+    with results.open("rb") as lines:
+        rows = [{**line, "usage": json.dumps(line["usage"])} for line in map(json.loads, lines)]
+    try:
+        parquet.write_table(Table.from_pylist(rows), to)
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be written: {error}. The results are in {results}.") from None

@@ -1,0 +1,101 @@
+"""One task of a batch in this process: its run, its log, and what an earlier call left of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlm_kernel._async import run_in_thread
+from rlm_kernel.batch.results import TaskResult, failed
+from rlm_kernel.batch.tasks import Task
+from rlm_kernel.engine.recorded import RecordedRun, recorded_run_of
+from rlm_kernel.engine.shared_limits import Admission
+from rlm_kernel.errors import LimitError, LMError, RecordingError
+from rlm_kernel.trajectory.log.file_names import RECORD
+from rlm_kernel.trajectory.log.logger import RLMLogger
+from rlm_kernel.trajectory.log.reader import Recording, read_log
+from rlm_kernel.types import Prompt, RLMChatCompletion
+
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_SLUG = 40
+_HOPELESS = frozenset({401, 403, 404})
+"""Statuses that the next task would get, too: the key or the name of the model is wrong."""
+
+
+Started = Awaitable[RLMChatCompletion]
+Start = Callable[[Admission, Prompt, str | None, RLMLogger | None, RecordedRun | None], Started]
+"""Starts a completion, with the limits that it shares, its input and question, its logger, and its earlier record."""
+
+
+@dataclass(slots=True)
+class LocalRuns:
+    """Runs tasks in this process.
+
+    Attributes:
+        start: starts a completion.
+        configuration: the arguments of the `RLM` as its logs hold them. A log of other ones is not resumed.
+        log_dir: the folder of the logs; None: no logs.
+        stopped_by: the error after which no further task is worth a try, or None.
+    """
+
+    start: Callable[[Prompt, str | None, RLMLogger | None, RecordedRun | None], Started]
+    configuration: Mapping[str, Any]
+    log_dir: Path | None = None
+    stopped_by: BaseException | None = field(default=None, init=False)
+
+    async def __call__(self, task: Task) -> TaskResult:
+        """Run a task. An unfinished run of it is resumed from its log: no recorded call is repeated."""
+        started = time.monotonic()
+        digest, logger = "", None
+        try:
+            digest = await run_in_thread(lambda: task.digest)
+            prompt, question = await run_in_thread(task.load)
+            logger, recorded = await run_in_thread(lambda: self._logger(task, digest))
+            done = await self.start(prompt, question, logger, recorded)
+        except Exception as error:  # noqa: BLE001 (it is the result of the task)
+            if _ends_batch(error):
+                self.stopped_by = self.stopped_by or error
+            return failed(task.id, digest, error, _log_of(logger), time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return TaskResult(
+            task.id, done.response, None, done.usage_summary, seconds, _log_of(logger), digest, completion=done
+        )
+
+    def _logger(self, task: Task, digest: str) -> tuple[RLMLogger | None, RecordedRun | None]:
+        if self.log_dir is None:
+            return None, None
+        name = f"{_slug(task.id)}-{digest}"
+        return RLMLogger(self.log_dir, name), self._unfinished(name)
+
+    def _unfinished(self, name: str) -> RecordedRun | None:
+        """The most complete record of a task's earlier runs."""
+        known = [recorded_run_of(found.trajectory) for found in self._recordings(name)]
+        return max(known, key=lambda run: len(run.replies) + len(run.answers), default=None)
+
+    def _recordings(self, name: str) -> Iterator[Recording]:
+        assert self.log_dir is not None, "there are logs"
+        for log in self.log_dir.glob(f"{name}_*{RECORD}"):
+            with suppress(RecordingError):  # killed before its first line
+                found = read_log(log)
+                failure = found.trajectory.failure
+                whole = found.flaw is None and found.clipped_at is None
+                same = found.metadata.get("configuration") == self.configuration
+                if whole and same and not isinstance(failure, LimitError):
+                    yield found
+
+
+def _slug(name: str) -> str:
+    return _NO_NAME.sub("-", name)[:_SLUG].strip("-.") or "task"
+
+
+def _log_of(logger: RLMLogger | None) -> str | None:
+    return None if logger is None else logger.log_file_path
+
+
+def _ends_batch(error: Exception) -> bool:
+    return isinstance(error, LMError) and error.status in _HOPELESS

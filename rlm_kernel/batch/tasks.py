@@ -1,0 +1,250 @@
+"""The tasks of a batch, from a list or a file.
+
+A file is read twice: once to check each line and to count them, before a model is asked anything; then line by line as
+tasks are started. So a batch of any length takes the memory of the tasks in progress.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
+
+from rlm_kernel import inputs
+from rlm_kernel.errors import ConfigError, check_extra
+from rlm_kernel.types import Prompt
+
+FIELDS = ("id", "question", "context", "path")
+_MAX_ID = 500
+_DIGEST = 16
+_EXTRA = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One question of a batch.
+
+    Attributes:
+        id: names it in the results; unique in the batch.
+        question: the `root_prompt`; None: the context contains it.
+        context: the input.
+        path: the file or folder of the input, read when the task starts; instead of `context`.
+    """
+
+    id: str
+    question: str | None = None
+    context: Prompt | None = field(default=None, repr=False)
+    path: Path | None = None
+
+    @property
+    def digest(self) -> str:
+        """Changes with the question and the input. Of a path, its name and the time of its last change count."""
+        source: Any = self.context
+        if self.path is not None:
+            changed = self.path.stat().st_mtime_ns if self.path.exists() else 0
+            source = [str(self.path), changed]
+        text = json.dumps([self.question, source], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+
+    def load(self) -> tuple[Prompt, str | None]:
+        """The input and the question of a completion.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        if self.path is not None:
+            return inputs.read(str(self.path), "path"), self.question
+        if self.context is None:
+            return self.question or "", None
+        return self.context, self.question
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """The tasks of a batch, checked.
+
+    Attributes:
+        ids: of all tasks, in order.
+        read: gives the tasks again, in the same order.
+    """
+
+    ids: tuple[str, ...]
+    read: Callable[[], Iterable[Task]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.read())
+
+    def sample(self, count: int, seed: int = 0) -> Tasks:
+        """Some of the tasks, chosen at random, in the same order.
+
+        Raises:
+            ConfigError: `count` is less than 1.
+        """
+        if count < 1:
+            raise ConfigError(f"sample={count!r} must be at least 1.")
+        chosen = set(random.Random(seed).sample(range(len(self)), min(count, len(self))))  # noqa: S311 (no secret)
+        ids = tuple(name for number, name in enumerate(self.ids) if number in chosen)
+        return Tasks(ids, lambda: (task for number, task in enumerate(self) if number in chosen))
+
+
+def tasks_of(
+    source: Iterable[Any] | str | PurePath, question: str | None = None, context: Prompt | None = None
+) -> Tasks:
+    """The tasks in a list, a file or a folder.
+
+    Args:
+        source: tasks, mappings with the fields of `Task`, or inputs; a path of a `.jsonl`, `.csv`, `.tsv` or `.parquet`
+            file with these fields; or a folder, each file of which is an input.
+        question: of all tasks that have none of their own.
+        context: the input of all tasks that have none. Then an input in the list is a question.
+
+    Raises:
+        ConfigError: nothing can be read, a task is wrong, or two have the same id. The message says where.
+    """
+    if isinstance(source, Tasks):
+        return source
+    fill = partial(_fill, question=question, context=context)
+    if isinstance(source, str | PurePath):
+        path = Path(source)
+        rows = _rows_of_file(path)
+        return _checked(lambda: (fill(row, f"{path}:{number}") for number, row in rows()))
+    kept = list(source)
+    return _checked(lambda: (fill(row, f"task {number}", number) for number, row in enumerate(kept, 1)))
+
+
+def _checked(read: Callable[[], Iterable[Task]]) -> Tasks:
+    seen: dict[str, None] = {}
+    for task in read():
+        if task.id in seen:
+            raise ConfigError(f"Two tasks have the id {task.id!r}: give each its own.")
+        seen[task.id] = None
+    if not seen:
+        raise ConfigError("There are no tasks: the list or file is empty.")
+    return Tasks(tuple(seen), read)
+
+
+def _fill(row: Any, where: str, number: int | None = None, *, question: str | None, context: Prompt | None) -> Task:
+    """A task from one row.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    task = row if isinstance(row, Task) else _task(row, where, number, shared=context is not None)
+    if task.question is None and question is not None:
+        task = replace(task, question=question)
+    if task.context is None and task.path is None and context is not None:
+        task = replace(task, context=context)
+    if task.question is None and task.context is None and task.path is None:
+        raise ConfigError(f"{where} has no question, context or path.")
+    return task
+
+
+def _task(row: Any, where: str, number: int | None, *, shared: bool) -> Task:
+    default_id = where.rpartition(":")[2] if number is None else str(number)
+    if isinstance(row, Path):
+        return Task(default_id if number is None else str(row), path=row)
+    if isinstance(row, Mapping) and row and row.keys() <= set(FIELDS):
+        return _from_fields(row, where, default_id)
+    if not isinstance(row, str | dict | list):
+        raise ConfigError(
+            f"{where} is a {type(row).__name__}: give text, a dict with {', '.join(FIELDS)}, a Path or a Task."
+        )
+    return Task(default_id, question=row) if shared and isinstance(row, str) else Task(default_id, context=row)
+
+
+def _from_fields(row: Mapping[str, Any], where: str, default_id: str) -> Task:
+    given = {name: value for name, value in row.items() if value is not None and value != ""}
+    name, question, context, path = (given.get(field_) for field_ in FIELDS)
+    name = default_id if name is None else str(name)
+    if len(name) > _MAX_ID or not name.isprintable():
+        raise ConfigError(f"{where}: the id {name[:50]!r} is longer than {_MAX_ID} characters or not printable.")
+    if question is not None and not isinstance(question, str):
+        raise ConfigError(f"{where}: question is a {type(question).__name__}: make it text.")
+    if context is not None and path is not None:
+        raise ConfigError(f"{where} has a context and a path: give one.")
+    if context is not None and not isinstance(context, str | dict | list):
+        raise ConfigError(f"{where}: context is a {type(context).__name__}: make it text, a dict or a list.")
+    if path is not None and not isinstance(path, str | PurePath):
+        raise ConfigError(f"{where}: path is a {type(path).__name__}: make it text.")
+    return Task(name, question, context, None if path is None else Path(path))
+
+
+def _rows_of_file(path: Path) -> Callable[[], Iterator[tuple[Any, Any]]]:
+    """What gives the rows of a file, each with the name of its place.
+
+    Raises:
+        ConfigError: its kind is not known.
+    """
+    if path.is_dir():
+        return lambda: (
+            (file.relative_to(path), {"id": str(file.relative_to(path)), "path": file}) for file in _files(path)
+        )
+    readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".csv": _table, ".tsv": _table, ".parquet": _parquet}
+    if (reader := readers.get(path.suffix.lower())) is None:
+        raise ConfigError(f"{path} is no list of tasks: give a folder or a file that ends in {', '.join(readers)}.")
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: name a file with tasks, or a folder.")
+    return lambda: _relative(reader(path), path.parent)
+
+
+def _relative(rows: Iterator[tuple[int, Any]], folder: Path) -> Iterator[tuple[int, Any]]:
+    """The rows; a relative `path` in them is relative to the folder of their file."""
+    for number, row in rows:
+        path = row.get("path") if isinstance(row, dict) else None
+        yield number, {**row, "path": folder / path} if isinstance(path, str) and path else row
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    visible = (
+        file for file in sorted(folder.rglob("*")) if not any(p.startswith(".") for p in file.relative_to(folder).parts)
+    )
+    return (file for file in visible if file.is_file())
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ConfigError(f"{path}:{number} is not JSON: {error}") from None
+            if isinstance(row, dict) and not row.keys() & set(FIELDS):
+                raise ConfigError(f"{path}:{number} has none of the fields {', '.join(FIELDS)}.")
+            yield number, {name: row[name] for name in FIELDS if name in row} if isinstance(row, dict) else row
+
+
+def _table(path: Path) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        if not set(rows.fieldnames or ()) & set(FIELDS):
+            raise ConfigError(f"{path} has none of the columns {', '.join(FIELDS)} in its first line.")
+        for number, row in enumerate(rows, 2):
+            yield number, {name: row[name] for name in FIELDS if row.get(name)}
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    check_extra("A Parquet file", "pyarrow", _EXTRA)
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(path)
+    names = [name for name in FIELDS if name in file.schema_arrow.names]
+    if not names:
+        raise ConfigError(f"{path} has none of the columns {', '.join(FIELDS)}.")
+    number = 0
+    for batch in file.iter_batches(columns=names):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row

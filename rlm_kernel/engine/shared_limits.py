@@ -1,0 +1,188 @@
+"""The limits that many runs share: a budget, the rate of calls of each model, and the sub-calls in flight.
+
+A run has a `Ledger` of its own for the limits of the `RLM`. A batch adds a `SharedLimits`: each call of each of its
+runs is admitted by both. On a cluster another object with the same methods asks the one that counts for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.clients.estimates import Bound
+from rlm_kernel.clients.rate_limits import Allowed, RateSeen
+from rlm_kernel.engine.budget import NO_LIMITS, Ledger, Limits, Receipt
+from rlm_kernel.types import Usage, UsageMeter
+
+_MINUTE = 60.0
+
+
+class Admission(Protocol):
+    """Admits the calls of many runs."""
+
+    def call(self, lm: BaseLM, limit: Bound, receipt: Receipt) -> AbstractAsyncContextManager[None]:
+        """A context around one call of a model, which waits until the call is admitted.
+
+        Raises:
+            LimitError: nothing is left.
+        """
+        ...
+
+    def count(self, model: str, usage: Usage) -> None:
+        """Count a call that is on record."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RatePerMinute:
+    """What a model is asked in a minute, at most. Infinity: no limit.
+
+    Attributes:
+        requests: calls.
+        tokens: of prompts and replies. A call is counted by its upper bound until its usage is known.
+    """
+
+    requests: float = math.inf
+    tokens: float = math.inf
+
+
+class Bucket:
+    """A token bucket: it holds what may be used in one minute, and refills evenly.
+
+    Args:
+        per_minute: its size.
+    """
+
+    def __init__(self, per_minute: float) -> None:
+        self._given = self._size = self._level = per_minute
+        self._filled = time.monotonic()
+
+    def delay(self, amount: float) -> float:
+        """Seconds until so much may be used. An amount larger than the bucket waits until it is full."""
+        self._refill()
+        missing = min(amount, self._size) - self._level
+        return 0.0 if missing <= 0 or self._size == math.inf else missing * _MINUTE / self._size
+
+    def take(self, amount: float) -> None:
+        """Use an amount. A negative one gives back."""
+        self._refill()
+        self._level = min(self._size, self._level - amount)
+
+    def learn(self, seen: Allowed) -> None:
+        """Follow what the provider reports, never above what the user allows."""
+        self._refill()
+        if seen.per_minute < math.inf:
+            size = min(self._given, seen.per_minute)
+            self._level = size if self._size == math.inf else min(self._level, size)
+            self._size = size
+        self._level = min(self._level, seen.remaining)
+
+    def _refill(self) -> None:
+        now = time.monotonic()
+        if self._size < math.inf:
+            self._level = min(self._size, self._level + (now - self._filled) * self._size / _MINUTE)
+        self._filled = now
+
+
+class RateLimit:
+    """Admits the calls of one model, in the order of arrival. Used in one event loop.
+
+    Args:
+        rate: the user's limits.
+    """
+
+    def __init__(self, rate: RatePerMinute) -> None:
+        self._requests, self._tokens = Bucket(rate.requests), Bucket(rate.tokens)
+        self._paused_until = 0.0
+        self._seen: RateSeen | None = None
+        self._order = asyncio.Lock()
+
+    async def admit(self, tokens: float, seen: RateSeen | None = None) -> None:
+        """Wait until a call with so many tokens at most may be sent.
+
+        Args:
+            tokens: of the call, at most.
+            seen: what the latest response said.
+        """
+        self.learn(seen)
+        async with self._order:
+            while (delay := self._delay(tokens)) > 0:  # noqa: ASYNC110 (it waits for the clock)
+                await asyncio.sleep(delay)
+            self._requests.take(1)
+            self._tokens.take(tokens)
+
+    def settle(self, unused_tokens: float) -> None:
+        """Give back what a call did not use."""
+        self._tokens.take(-unused_tokens)
+
+    def learn(self, seen: RateSeen | None) -> None:
+        """Follow the headers of a response; each is followed once."""
+        if seen is None or seen is self._seen:
+            return
+        self._seen = seen
+        self._requests.learn(seen.requests)
+        self._tokens.learn(seen.tokens)
+        self._paused_until = max(self._paused_until, seen.paused_until)
+
+    def _delay(self, tokens: float) -> float:
+        paused = self._paused_until - time.time()
+        return max(paused, self._requests.delay(1), self._tokens.delay(tokens))
+
+
+class SharedLimits:
+    """The limits that the runs of one process share. Used in the engine's event loop.
+
+    Args:
+        limits: `max_budget` and `max_tokens` of all runs together.
+        rate: of each model.
+
+    Attributes:
+        usage: of all runs.
+    """
+
+    def __init__(self, limits: Limits = NO_LIMITS, rate: RatePerMinute = RatePerMinute()) -> None:
+        self.usage = UsageMeter()
+        self._ledger = Ledger(limits)
+        self._rates: dict[str, RateLimit] = defaultdict(lambda: RateLimit(rate))
+
+    @property
+    def broken(self) -> Exception | None:
+        """The error of the limit that was reached, or None."""
+        return self._ledger.broken
+
+    @asynccontextmanager
+    async def call(self, lm: BaseLM, limit: Bound, receipt: Receipt) -> AsyncIterator[None]:
+        """A context around one call of a model, which waits until the call is admitted.
+
+        Raises:
+            BudgetExceededError, TokenLimitExceededError: nothing is left.
+        """
+        requests, receipt.requests = receipt.requests, 0  # while it waits, nothing has been sent
+        async with self._ledger.call(lm.model, limit, self.usage, receipt):
+            rate = self._rates[lm.model]
+            await rate.admit(limit.tokens, lm.rate_seen)
+            receipt.requests = requests
+            try:
+                yield
+            finally:
+                rate.learn(lm.rate_seen)
+                rate.settle(limit.tokens - _used(limit, receipt))
+
+    def count(self, model: str, usage: Usage) -> None:
+        """Count a call that is on record."""
+        self._ledger.count(model, usage, self.usage)
+
+
+def _used(limit: Bound, receipt: Receipt) -> float:
+    """Tokens of a call; its bound if its usage is unknown."""
+    if receipt.reply is None:
+        return float(limit.tokens)
+    usage = receipt.reply.usage
+    return float(usage.input_tokens + usage.output_tokens) or float(limit.tokens)

@@ -1,0 +1,124 @@
+"""Parse a model's reply: the code to run, and an answer given as text.
+
+Fenced blocks marked `repl` or `python` are code; a reply without one may hold code in unmarked blocks. An answer is
+`FINAL(...)` or `FINAL_VAR(...)` outside of them and of the model's reasoning. `docs/replies.md` has a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlm_kernel.parsing.answers import CALL, FINAL, Argument, read_argument, text_answer
+from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
+from rlm_kernel.parsing.fences import (
+    RUN_LANGUAGES,
+    Block,
+    FencedBlock,
+    Fences,
+    only_block,
+    opened_language,
+    split_blocks,
+)
+from rlm_kernel.parsing.programs import is_program
+from rlm_kernel.parsing.records import ParsedReply, TextAnswer
+from rlm_kernel.parsing.scan import Scanned, scan
+from rlm_kernel.parsing.source import Source
+from rlm_kernel.parsing.thinking import without_last_tokens
+
+__all__ = [
+    "CALL",
+    "RUN_LANGUAGES",
+    "Argument",
+    "FencedBlock",
+    "ParsedReply",
+    "Source",
+    "TextAnswer",
+    "begun_answer",
+    "only_block",
+    "opened_language",
+    "parse",
+    "read_answer",
+    "split_blocks",
+    "without_thinking",
+]
+
+
+def parse(text: str, *, finished: bool = True) -> ParsedReply:
+    """Parse a reply.
+
+    Args:
+        text: the reply.
+        finished: whether the model stopped by itself. The end of a finished reply closes an open fence, and an open
+            answer. Of an unfinished reply, the open block is not run, and the open answer is not taken.
+    """
+    compiler = Compiler()
+    scanned = scan(without_last_tokens(text), compiler)
+    blocks = _blocks_to_run(scanned, compiler)
+    prose = scanned.without([(block.start, block.end) for block in blocks])
+    if not finished and blocks and _is_open(blocks[-1], compiler):
+        return ParsedReply(cut=True, prose=prose.strip())
+    code = tuple(block.code for block in blocks if block.code.strip())
+    answer, answer_cut = text_answer(prose, compiler, finished=finished)
+    return ParsedReply(code, answer, prose=prose.strip(), answer_cut=answer_cut)
+
+
+def without_thinking(text: str) -> str:
+    """The reply without the model's reasoning in tags."""
+    return scan(text, Compiler()).without([])
+
+
+def begun_answer(text: str) -> bool | None:
+    """Whether the first part of a reply, which ends with `FINAL(`, has begun the answer.
+
+    Returns:
+        None if it cannot have an answer that is final from its first word: it holds code, or the name of a variable.
+    """
+    compiler = Compiler()
+    scanned = scan(text, compiler)
+    prose = scanned.without([])
+    first = FINAL.search(prose)
+    if first is None or first.end() < len(prose) or scanned.open_tag:
+        return False
+    return None if scanned.open_fence or _blocks_to_run(scanned, compiler) or first["call"] == "FINAL_VAR" else True
+
+
+def read_answer(text: str, start: int) -> Argument | None:
+    """An answer of a reply.
+
+    Args:
+        text: the reply.
+        start: where the argument of `FINAL` begins.
+
+    Returns:
+        The argument; None: it is in the model's reasoning.
+    """
+    compiler = Compiler()
+    if any(begin < start <= end for begin, end in scan(text, compiler).thoughts):
+        return None
+    return read_argument(text[start:], compiler)
+
+
+def _blocks_to_run(scanned: Scanned, compiler: Compiler) -> Sequence[Block]:
+    """The marked blocks; if there is none, the unmarked ones that are programs."""
+    marked = [block for block in scanned.blocks if block.role == "run"]
+    if marked:
+        return marked
+    plain = [block for block in scanned.blocks if block.role == "plain"]
+    if scanned.open_fence is not None:
+        plain.append(Fences(scanned.text, compiler).rest(scanned.open_fence))
+    if not plain:
+        return ()
+    words = scanned.without([(block.start, block.end) for block in plain])
+    answered = FINAL.search(words) is not None
+    return [block for block in plain if _is_program(block, compiler, strictly=answered)]
+
+
+def _is_open(block: Block, compiler: Compiler) -> bool:
+    """Whether nothing closes the last block: a fence in a text of its code does not."""
+    problem = compiler.problem(block.code) or ""
+    return not block.closed or problem.startswith(OPEN_TEXT)
+
+
+def _is_program(block: Block, compiler: Compiler, *, strictly: bool) -> bool:
+    tree = compiler.tree(block.code)
+    return tree is not None and is_program(tree, strictly=strictly)

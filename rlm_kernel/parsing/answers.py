@@ -1,0 +1,252 @@
+"""Read an answer that a reply gives as text: where `FINAL(` stands, where it ends, and what is between."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from rlm_kernel.parsing.compiler import MAX_COMPILED, Compiler
+from rlm_kernel.parsing.records import TextAnswer
+from rlm_kernel.parsing.source import broken_source, source_of
+
+# Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
+_MARKS = r"[ \t>*_`#$\"'+\ufeff\u200b\u2060-]|\d{1,3}[.)][ \t]|\\(?:boxed|text|textbf)\{|\\[\[(]|<[|/\w][^<>\n]{0,40}+>"
+_LABEL = r"(?i:(?:the[ \t])?(?:final[ \t])?(?:answer|result)[*_]*+[:=][ \t*_]*+)"
+_CALL = r"(?P<call>FINAL_VAR|FINAL)[*_`]{0,3}\("
+FINAL = re.compile(rf"^(?:{_MARKS}|{_LABEL})*+{_CALL}", re.MULTILINE)
+"""An answer at the start of a line, behind marks of Markdown and "Answer:"."""
+
+CALL = re.compile(rf"(?<![\w.]){_CALL}")
+"""An answer, or a mention of one, anywhere."""
+
+_LEADS_IN = re.compile(
+    r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so|answer|result)[ \t,:*_]*|[=\u2192][ \t]*)"
+    r"[`\"'*_$\\(]*\Z",
+    re.IGNORECASE,
+)
+_BEHIND_LAST = re.compile(r"\A(?:[\s.!*_`\"'}\])$\\]*+\Z|\s*+</\w{1,20}>\s*+\Z)")
+_LEAD_CHARACTERS = 60
+_PLACEHOLDERS = frozenset({"...", "\N{HORIZONTAL ELLIPSIS}", "your answer", "<your answer>", "your final answer"})
+
+# What holds a parenthesis that is none: `code`, ")", [0, 1), :-)
+_TOKEN = re.compile(
+    r"(?P<opaque>`[^`\n]++`|[\"'][()][\"']|\[[^\[\]()\n,;]{0,40}+[,;][^\[\]()\n]{0,40}+\)"
+    r"|\([^\[\]()\n,;]{0,40}+[,;][^\[\]()\n]{0,40}+\])"
+    r"|(?P<smiley>[:;=]['^o-]?\)++)|(?P<sad>[:;=]['^-]?\()|[()]"
+)
+_MARKER = re.compile(r"(?P<before>\A|(?<=\s)|\()(\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\)(?=[ \t]++\S|\s*+\Z)")
+_FIRST = frozenset({"0", "1", "a", "A", "i", "I"})
+_ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
+_LINE_ENDS = re.compile(r"\A[ \t*_`\"'.$}\]\\]*+(?:<[^<>\n]{1,40}+>[ \t]*+)?(?:\n|\Z)")
+_CODE_BEGINS = re.compile(r"\A\s*+(?:[rRuUbBfF]{0,2}[\"']|[^\W\d]\w*+[.(\[]|[\[{(])")
+_IN_FULL = re.compile(r"\A(?:\$*\\boxed\{(?P<boxed>[^{}]*+)\}\$*|(?P<mark>\*\*|__)(?P<bold>[^*_]++)(?P=mark))\Z")
+_NAMED = re.compile(r"\A(?:answer|value|result|content|text)\s*+=\s*+(?=[rRuU]?[\"'])")
+_OPENING_QUOTE = re.compile(r"\A(?:\"\"\"|'''|\")")
+_PRINTED = re.compile(r"\Aprint\((?P<inside>.*)\)\Z", re.DOTALL)
+_OUTER_QUOTES = re.compile(r"\A(?P<quote>\"\"\"|'''|\"|')(?P<inside>.*)(?P=quote)\Z", re.DOTALL)
+_CLOSING_PARENTHESIS = re.compile(r"\)")
+_MAX_PARENTHESES = 500
+_WORD = re.compile(r"\w")
+_MAX_LINE = 2_000
+_MAX_TOKENS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """The text between the parentheses.
+
+    Attributes:
+        text: without spaces around it; all of the rest if it is not closed.
+        end: where the closing parenthesis is, in the rest of the reply.
+        closed: whether there is one.
+        certain: whether it cannot be a part of an answer that goes on.
+    """
+
+    text: str
+    end: int
+    closed: bool
+    certain: bool = True
+
+
+def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[TextAnswer | None, bool]:
+    """The first answer in the prose of a reply, and whether the end of an unfinished reply cut it."""
+    found = FINAL.search(prose)
+    if found is None:
+        return _answer_in_sentence(prose, compiler), False
+    rest = prose[found.end() :]
+    argument = read_argument(rest, compiler)
+    if not (finished or (argument.closed and argument.certain)):
+        return None, True
+    text = argument.text
+    # `FINAL(str(x)`: the one parenthesis belongs to the expression.
+    if (
+        not argument.closed
+        and not (source_of(text, compiler) or broken_source(text))
+        and (last := rest.rfind(")")) >= 0
+    ):
+        text = rest[:last].strip()
+    return _answer(found["call"], text, compiler), False
+
+
+def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
+    """The answer at the end of the last sentence, such as "So the answer is FINAL(42)"."""
+    found = None
+    for call in CALL.finditer(prose):
+        lead = prose[max(0, call.start() - _LEAD_CHARACTERS) : call.start()].rpartition("\n")[2]
+        found = call if _LEADS_IN.search(lead) else found
+    if found is None:
+        return None
+    rest = prose[found.end() :]
+    argument = read_argument(rest, compiler)
+    if not argument.closed or not _BEHIND_LAST.match(rest[argument.end + 1 :]):
+        return None
+    answer = _answer(found["call"], argument.text, compiler)
+    # A single word may stand for the answer in a sentence about how to give it.
+    return answer and replace(answer, must_be_variable=answer.name is not None)
+
+
+def _answer(call: str, text: str, compiler: Compiler) -> TextAnswer | None:
+    if (printed := _PRINTED.match(text)) is not None and compiler.expression(printed["inside"]) is not None:
+        text = printed["inside"]  # the value, not the None of `print`
+    if text.lower() in _PLACEHOLDERS:
+        return None
+    source = source_of(text, compiler) or broken_source(text)
+    if call == "FINAL_VAR":
+        name = text.strip("\"'` ")
+        source = None if name.isidentifier() or source is None else replace(source, certain=True)
+        return TextAnswer(text, name, must_be_variable=source is None, source=source)
+    if source is not None:
+        return TextAnswer(text, source=source)
+    name = text.strip("`")
+    return TextAnswer(plain(text, compiler), name if name.isidentifier() else None)
+
+
+def plain(text: str, compiler: Compiler) -> str:
+    """An answer without what is around all of it: quotes, a box, bold print."""
+    text = _NAMED.sub("", text)
+    if (whole := _IN_FULL.match(text)) is not None:
+        return (whole["boxed"] or whole["bold"] or "").strip()
+    if (string := compiler.string(text)) is not None:
+        return string
+    if (quoted := _OUTER_QUOTES.match(text)) is not None and compiler.expression(text) is None:
+        return quoted["inside"]
+    opened = _OPENING_QUOTE.match(text)
+    return text if opened is None or text.count(opened[0]) > 1 else text[opened.end() :]
+
+
+# -- the end of an answer
+
+
+def read_argument(rest: str, compiler: Compiler) -> Argument:
+    """The argument of a call whose opening parenthesis stands before `rest`.
+
+    The end is the balanced parenthesis. One that belongs to a list (`2) pears`), to a smiley or to an interval is not
+    counted if another one follows that can be the end.
+    """
+    end, certain = _end_of_code(rest, compiler), True
+    if end is None:
+        end, certain = _balanced(rest, sad_opens=True)
+    if end is None and _sad(rest):
+        end, certain = _balanced(rest, sad_opens=False)
+    if end is None:
+        return Argument(rest.strip(), len(rest), closed=False)
+    return Argument(rest[:end].strip(), end, closed=True, certain=certain)
+
+
+def _end_of_code(rest: str, compiler: Compiler) -> int | None:
+    """The end of a quoted text or of an expression, in whose strings there may be parentheses."""
+    if not _CODE_BEGINS.match(rest):
+        return None
+    for match in islice(_CLOSING_PARENTHESIS.finditer(rest), _MAX_PARENTHESES):
+        if match.start() > MAX_COMPILED:
+            break
+        inside = rest[: match.start()].strip()
+        if inside[:1] in ("'", '"') and compiler.string(inside) is not None:
+            return match.start()
+        source = source_of(inside, compiler)
+        if source is not None and source.certain:
+            return match.start()
+    return None
+
+
+def _sad(rest: str) -> bool:
+    return any(token["sad"] for token in islice(_TOKEN.finditer(rest), _MAX_PARENTHESES))
+
+
+def _balanced(rest: str, *, sad_opens: bool) -> tuple[int | None, bool]:
+    """Where the balanced parenthesis is, or None; and whether it is one for certain."""
+    markers = _markers(rest)
+    depth, odd, odd_end = 1, None, 0
+    for token in islice(_TOKEN.finditer(rest), _MAX_TOKENS):
+        if token["opaque"]:
+            continue
+        if token[0][-1] == "(":
+            depth += 1 if sad_opens or not token["sad"] else 0
+            continue
+        if depth > 1:
+            depth = max(1, depth - token[0].count(")"))
+            continue
+        place = token.end() - 1
+        if (token["smiley"] and token[0].count(")") == 1) or place in markers:
+            odd, odd_end = (place if odd is None else odd), token.end()
+        elif odd is None:
+            return _last_of_line(rest, place)
+        elif "\n" not in rest[odd_end:place] or _LINE_ENDS.match(rest[place + 1 :]):
+            return place, True
+        else:
+            return odd, False
+    return odd, False
+
+
+def _last_of_line(rest: str, place: int) -> tuple[int, bool]:
+    """The unbalanced parenthesis that ends the line of a balanced one, behind more words; else the balanced one.
+
+    It is not certain if more of that line may follow.
+    """
+    line, is_whole, _ = rest[place + 1 : place + _MAX_LINE].partition("\n")
+    tokens = [token for token in _TOKEN.finditer(line) if token[0] in "()"]
+    depth, end = 0, None
+    for token in tokens:
+        depth += 1 if token[0] == "(" else -1
+        if depth < 0:
+            depth, end = 0, token.start()
+    if end is None or not _LINE_ENDS.match(line[end + 1 :]) or not _WORD.search(line[:end]):
+        return place, bool(is_whole) or not _WORD.search(line)
+    return place + 1 + end, True
+
+
+def _markers(rest: str) -> frozenset[int]:
+    """Where the parentheses of numbered lists are: `1)` at the start of a line, or one that `2)` follows."""
+    found = list(islice(_MARKER.finditer(rest), _MAX_PARENTHESES))
+    words = [marker[2] for marker in found]
+    seen: set[str] = set()
+    places = []
+    for number, marker in enumerate(found):
+        word = marker[2]
+        if marker["before"]:  # `(a)` is balanced; `b)` may follow
+            seen |= _next(word)
+            continue
+        later = set(words[number + 1 : number + 20])
+        starts = word in _FIRST and (_begins_line(rest, marker.start()) or not later.isdisjoint(_next(word)))
+        if starts or word in seen:
+            places.append(marker.end() - 1)
+            seen |= _next(word)
+    return frozenset(places)
+
+
+def _begins_line(text: str, at: int) -> bool:
+    start = max(0, at - _LEAD_CHARACTERS)
+    before = text[start:at].rpartition("\n")
+    return (bool(before[1]) or start == 0) and not before[2].strip()
+
+
+def _next(word: str) -> set[str]:
+    """What can follow a marker: 2 after 1, b after a, ii after i."""
+    if word.isdigit():
+        return {str(int(word) + 1)}
+    following = {chr(ord(word) + 1)} if len(word) == 1 else set()
+    if word.lower() in _ROMAN[:-1]:
+        roman = _ROMAN[_ROMAN.index(word.lower()) + 1]
+        following.add(roman if word.islower() else roman.upper())
+    return following

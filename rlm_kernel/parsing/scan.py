@@ -1,0 +1,183 @@
+"""One pass over a reply: its blocks, and the reasoning outside of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from rlm_kernel.parsing.answers import FINAL, read_argument
+from rlm_kernel.parsing.compiler import Compiler
+from rlm_kernel.parsing.fences import CODE_TAG, ONE_LINER, WIDE_OPENING, Block, Fences, is_opening
+from rlm_kernel.parsing.thinking import bare_channel, begins_line, is_mention, kind, stands_alone, tags
+
+_MAX_MARKS = 5_000
+"""Fences and tags of a reply that are read; what comes after them is prose."""
+
+_MAX_ANSWERS = 5
+"""Answers of a reply whose ends are looked for before the reasoning is known."""
+
+Found = re.Match[str]
+
+
+@dataclass(slots=True)
+class Scanned:
+    """The parts of a reply.
+
+    Attributes:
+        text: the reply.
+        blocks: outside of the reasoning, in order.
+        thoughts: where the reasoning is, with its tags.
+        open_fence: a line that opens a block without a language, which nothing closes.
+        open_tag: whether a tag within a line opens reasoning that nothing closes, so that it is words.
+    """
+
+    text: str
+    blocks: list[Block] = field(default_factory=list)
+    thoughts: list[tuple[int, int]] = field(default_factory=list)
+    open_fence: Found | None = None
+    open_tag: bool = False
+
+    def without(self, spans: list[tuple[int, int]]) -> str:
+        """The reply without the reasoning, and without other parts."""
+        kept, at = [], 0
+        for start, end in sorted([*self.thoughts, *spans]):
+            kept.append(self.text[at:start])
+            at = max(at, end)
+        return "".join([*kept, self.text[at:]])
+
+
+class _Marks:
+    """The matches of a pattern, for places that only go forward."""
+
+    def __init__(self, matches: Iterator[Found], place: Callable[[Found], int]) -> None:
+        self._matches, self._place = matches, place
+        self._current = next(matches, None)
+
+    def first(self, at: int) -> Found | None:
+        """The first match at a place or after it."""
+        while self._current is not None and self._place(self._current) < at:
+            self._current = next(self._matches, None)
+        return self._current
+
+
+class _Scanner:
+    def __init__(self, text: str, compiler: Compiler) -> None:
+        self._text = text
+        self._compiler = compiler
+        self._scanned = Scanned(text)
+        self._fences = Fences(text, compiler)
+        self._ends = _Marks((tag for tag in tags(text) if kind(tag) in ("close", "end")), _start)
+        self._answer = self._answer_ends = self._answers = 0
+        self._marks: list[tuple[_Marks, Callable[[Found], int], Callable[[Found], int]]] = [
+            (_Marks(WIDE_OPENING.finditer(text), _fence), _fence, self._take_fence),
+            (_Marks(ONE_LINER.finditer(text), _fence), _fence, self._take_one_liner),
+            (_Marks(tags(text), _start), _start, self._take_tag),
+            (_Marks(CODE_TAG.finditer(text), _start), _start, self._take_code_tag),
+            (_Marks(FINAL.finditer(text), _call), _call, self._take_answer),
+        ]
+
+    def scan(self) -> Scanned:
+        at = bare_channel(self._text)
+        if at:
+            self._scanned.thoughts.append((0, at))
+        for _ in range(_MAX_MARKS):
+            found = [
+                (place(mark), number, mark)
+                for number, (marks, place, _) in enumerate(self._marks)
+                if (mark := marks.first(at)) is not None
+            ]
+            if not found:
+                break
+            _, number, mark = min(found, key=lambda one: one[:2])
+            at = self._marks[number][2](mark)
+        return self._scanned
+
+    # Each takes a mark, and says where the reply goes on.
+
+    def _take_fence(self, line: Found) -> int:
+        if not is_opening(line):
+            return line.end()
+        block = self._fences.block(line)
+        if block is None:
+            if not line["language"]:
+                self._scanned.open_fence = line
+            return line.end()
+        self._scanned.blocks.append(block)
+        return block.end
+
+    def _take_one_liner(self, line: Found) -> int:
+        block = self._fences.one_liner(line) if is_opening(line) else None
+        if block is None:
+            return line.end("fence")
+        self._scanned.blocks.append(block)
+        return block.end
+
+    def _take_code_tag(self, tag: Found) -> int:
+        block = self._fences.tagged(tag)
+        if block is None:
+            return tag.end()
+        self._scanned.blocks.append(block)
+        return block.end
+
+    def _take_answer(self, call: Found) -> int:
+        self._answer = self._answer or call.end()
+        return call.end()
+
+    def _is_in_answer(self, tag: Found) -> bool:
+        """Whether a tag is one of the words of an answer."""
+        if self._answer and self._answers < _MAX_ANSWERS:
+            self._answers += 1
+            argument = read_argument(self._text[self._answer :], self._compiler)
+            self._answer_ends = self._answer + argument.end if argument.closed else 0
+            self._answer = 0
+        return tag.start() < self._answer_ends
+
+    def _take_tag(self, tag: Found) -> int:
+        what, within = kind(tag), self._is_in_answer(tag)
+        if what == "close" and (stands_alone(self._text, tag) or not (within or is_mention(self._text, tag))):
+            return self._think_until(tag.end())
+        if what not in ("open", "channel") or within:
+            return tag.end()
+        end = self._end_of(tag, what)
+        if end is None and not (what == "channel" or begins_line(self._text, tag) or self._follows_thought(tag)):
+            self._scanned.open_tag = True
+            return tag.end()
+        after = len(self._text) if end is None else end.end()
+        self._scanned.thoughts.append((tag.start(), after))
+        return after
+
+    def _think_until(self, end: int) -> int:
+        """Everything before a closing tag without its opening one is reasoning."""
+        self._scanned.thoughts[:] = [(0, end)]
+        self._scanned.blocks.clear()
+        self._scanned.open_fence = None
+        self._answer = self._answer_ends = 0
+        return end
+
+    def _end_of(self, tag: Found, what: str) -> Found | None:
+        end = self._ends.first(tag.end())
+        while end is not None and what == "open" and kind(end) != "close":
+            end = self._ends.first(end.end())
+        return end
+
+    def _follows_thought(self, tag: Found) -> bool:
+        thoughts = self._scanned.thoughts
+        return bool(thoughts) and not self._text[thoughts[-1][1] : tag.start()].strip()
+
+
+def scan(text: str, compiler: Compiler) -> Scanned:
+    """The parts of a reply."""
+    return _Scanner(text, compiler).scan()
+
+
+def _start(mark: Found) -> int:
+    return mark.start()
+
+
+def _fence(mark: Found) -> int:
+    return mark.start("fence")
+
+
+def _call(mark: Found) -> int:
+    return mark.start("call")

@@ -1,0 +1,74 @@
+"""A file that only grows, line by line: each line is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from shutil import copyfileobj
+
+from rlm_kernel.trajectory.log.signature import Chain
+
+SIGNATURE_BYTES = 80
+"""At the end of a line, its newline included."""
+
+
+class LineFile:
+    """A file of lines. It is written again if it was removed: its content is still in the open file.
+
+    Args:
+        path: of the file; its folder is made when needed.
+        key: to sign the lines with; None: they are not signed.
+
+    Attributes:
+        path: of the file.
+        size: bytes of all lines so far.
+
+    Raises:
+        OSError: from any call: it could not be written.
+    """
+
+    def __init__(self, path: Path, key: bytes | None = None) -> None:
+        self.path = path
+        self.size = 0
+        self._chain = None if key is None else Chain(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+b", buffering=0)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more lines."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Close it. Idempotent."""
+        self._file.close()
+
+    def append(self, line: str) -> None:
+        """Write a line whole, or not at all: then the file ends before it.
+
+        Args:
+            line: a JSON object in ASCII, without its newline.
+        """
+        encoded, size = line.encode("ascii"), os.fstat(self._file.fileno()).st_size
+        left = memoryview((encoded if self._chain is None else self._chain.signed(encoded)) + b"\n")
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+            self.size += len(encoded)
+        except OSError:
+            with suppress(OSError), self._file:
+                self._file.truncate(size)
+            raise
+
+    def restore(self) -> bool:
+        """Write the file again if it was removed. Returns whether it was."""
+        if os.fstat(self._file.fileno()).st_nlink:
+            return False
+        removed = self._file
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+b", buffering=0)
+        with removed:
+            removed.seek(0)
+            copyfileobj(removed, self._file)
+        return True

@@ -1,0 +1,113 @@
+"""The tasks of a batch: every source, and a clear error before a model is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_kernel.batch.tasks import Task, tasks_of
+from rlm_kernel.errors import ConfigError
+
+
+def given(source: Any, question: str | None = None, context: Any = None) -> list[Task]:
+    return list(tasks_of(source, question, context))
+
+
+def test_inputs_in_a_list_get_the_question_and_a_number() -> None:
+    assert given(["one", ["two"]], "What?") == [Task("1", "What?", "one"), Task("2", "What?", ["two"])]
+
+
+def test_with_a_context_the_list_holds_questions() -> None:
+    assert given(["What?", "Who?"], context="text") == [Task("1", "What?", "text"), Task("2", "Who?", "text")]
+
+
+def test_a_text_alone_is_a_prompt() -> None:
+    (task,) = given(["What is 2 + 2?"])
+
+    assert task.load() == ("What is 2 + 2?", None)
+
+
+def test_a_dict_that_has_other_fields_is_an_input() -> None:
+    assert given([{"name": "x", "id": 3}], "What?") == [Task("1", "What?", {"name": "x", "id": 3})]
+
+
+def test_rows_of_json_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text of a")
+    rows = [{"id": "a", "path": "a.txt", "question": "Who?"}, {"context": [1, 2], "extra": 0}]
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+
+    first, second = given(file, "What?")
+
+    assert (first.id, first.load()) == ("a", ("text of a", "Who?"))
+    assert (second.id, second.load()) == ("2", ([1, 2], "What?"))
+
+
+def test_rows_of_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.csv"
+    file.write_text('id,question,context,other\n7,What?,"a, b\nc",x\n8,,d,y\n', encoding="utf-8-sig")
+
+    assert given(str(file), "Who?") == [Task("7", "What?", "a, b\nc"), Task("8", "Who?", "d")]
+
+
+def test_files_of_a_folder(tmp_path: Path) -> None:
+    for name in ("b.txt", "sub/a.txt", ".git/config"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    tasks = given(tmp_path, "What?")
+
+    assert [(task.id, task.load()) for task in tasks] == [
+        ("b.txt", ("b.txt", "What?")),
+        ("sub/a.txt", ("sub/a.txt", "What?")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"question": "a"}\n{"question": ', ":2 is not JSON"),
+        ('{"q": "a"}\n', ":1 has none of the fields"),
+        ('{"id": "a", "question": "x"}\n{"id": "a", "question": "y"}', "Two tasks have the id 'a'"),
+        ('{"question": 3}', ":1: question is a int"),
+        ('{"context": "a", "path": "b"}', "a context and a path"),
+        ('{"id": "a"}', ":1 has no question, context or path"),
+        ("3", ":1 is a int: give text"),
+        ("\n", "no tasks"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text(content)
+
+    with pytest.raises(ConfigError, match=message):
+        given(file)
+
+
+@pytest.mark.parametrize(("name", "message"), [("tasks.xml", "ends in .jsonl"), ("none.jsonl", "does not exist")])
+def test_a_file_that_holds_no_tasks_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        given(tmp_path / name)
+
+
+def test_a_sample_is_the_same_for_a_seed_and_keeps_the_order() -> None:
+    tasks = tasks_of([f"{n}" for n in range(100)], "What?")
+    sample = tasks.sample(5, seed=3)
+
+    assert len(sample) == 5
+    assert [task.id for task in sample] == list(sample.ids) == sorted(sample.ids, key=int)
+    assert tasks.sample(5, seed=3).ids == sample.ids != tasks.sample(5, seed=4).ids
+
+
+def test_the_digest_changes_with_the_question_and_the_input(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    tasks = [Task("1", "a", "b"), Task("1", "a", "c"), Task("1", "b", "b"), Task("1", "a", path=file)]
+    before = [task.digest for task in tasks]
+    file.write_text("new")
+
+    assert len(set(before)) == 4
+    assert [task.digest for task in tasks[:3]] == before[:3]
+    assert tasks[3].digest != before[3]

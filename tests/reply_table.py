@@ -1,0 +1,341 @@
+"""The table of replies of `docs/replies.md`: what a model writes, and what happens.
+
+`python tests/reply_table.py` writes the page again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "replies.md"
+VARIABLES = 'total, x = 42, 5\nnames, r = ["Ann", "Bo"], {"a": "one"}'
+"""What a cell has set before each reply of the table."""
+
+NOTHING = "neither code nor an answer"
+CUT = "inside a code block"
+ANSWER_CUT = "inside the answer"
+GUESS = "before the code's output was known"
+NO_VARIABLE = "There is no variable"
+RAISED = "was evaluated as code"
+
+SAYS = {
+    NOTHING: "The model is asked for code or an answer.",
+    CUT: "Nothing runs. The model is asked for a shorter block.",
+    ANSWER_CUT: "It is no answer. The model is asked for a shorter one.",
+    GUESS: "The answer was written before the code ran, so the model is asked again.",
+    NO_VARIABLE: "The model is told that there is no such variable.",
+    RAISED: "The model reads the error.",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A reply.
+
+    Attributes:
+        says: what is special about it.
+        reply: what the model writes.
+        runs: the code that runs.
+        answer: of the run.
+        told: words of the next message to the model.
+        finished: whether the model stopped by itself.
+    """
+
+    says: str
+    reply: str
+    runs: tuple[str, ...] = ()
+    answer: str | None = None
+    told: str | None = None
+    finished: bool = True
+
+
+def code(says, reply, *runs):
+    return Row(says, reply, runs or ("print(x)",))
+
+
+def answer(says, reply, text="42"):
+    return Row(says, reply, answer=text)
+
+
+FENCES = [
+    code("a marked block", "Look:\n```repl\nprint(x)\n```\nThen I see."),
+    code("another mark of Python", "```Python3\nprint(x)\n```"),
+    code("braces", "```{.python}\nprint(x)\n```"),
+    code("Gemini's mark", "```tool_code\nprint(x)\n```"),
+    code("attributes", "```python title='x.py' {1,2}\nprint(x)\n```"),
+    code("two blocks", "```repl\nprint(1)\n```\nand\n```py\nprint(2)\n```", "print(1)", "print(2)"),
+    code("tildes", "~~~repl\nprint(x)\n~~~"),
+    code("Windows line ends", "```repl\r\nprint(x)\r\n```\r\n", "print(x)\r"),
+    code("in a list, indented by four", "1. Look:\n\n    ```python\n    print(x)\n    ```", "print(x)"),
+    code("indented by a tab", "- Look:\n\t```python\n\tif x:\n\t\tprint(x)\n\t```", "if x:\n\tprint(x)"),
+    code("indented fence, code at the margin", "    ```python\nprint(x)\n    ```"),
+    code("a byte order mark before the fence", "\ufeff```python\nprint(x)\n```"),
+    code("a zero-width space before the fence", "\u200b```python\nprint(x)\n\u200b```"),
+    code("words before the fence", "Let me look: ```python\nprint(x)\n```"),
+    code("a list item before the fence", "1. ```python\n   print(x)\n   ```"),
+    code("quoted", "> ```python\n> print(x)\n> ```"),
+    code("only the fence is quoted", "> ```python\nprint(x)\n> ```"),
+    code("closed at the end of the code", "```python\nprint(x)```"),
+    code("closed at the end of the code, words after", "```python\nprint(x)```\nThat prints `x`."),
+    code(
+        "closed at the end of the code, another block",
+        "```python\nprint(1)```\nand\n```python\nprint(2)\n```",
+        "print(1)",
+        "print(2)",
+    ),
+    code("words behind the closing fence", "```python\nprint(x)\n``` That prints it."),
+    code("a special token behind the fence", "```python\nprint(x)\n```<|im_end|>"),
+    code("another special token", "```python\nprint(x)\n``` </s>"),
+    code("a special token instead of the fence", "```python\nprint(x)\n<|im_end|>"),
+    code("a special token behind open code", "```python\nprint(x)<|eot_id|>"),
+    code("one line", "```python print(x)```"),
+    code("one line in a sentence", "I look: ```repl print(x)```."),
+    code("code in the line of the fence", "```python print(1)\nprint(x)\n```", "print(1)\nprint(x)"),
+    code("an import in the line of the fence", "```python import re\nprint(x)\n```", "import re\nprint(x)"),
+    code("never closed", "```python\nprint(x)"),
+    code(
+        "never closed before the next",
+        "```python\nprint(1)\n\n```python\nprint(2)\n```",
+        "print(1)\n",
+        "print(2)",
+    ),
+    code("closed by a shorter fence", "````python\nprint(x)\n```"),
+    code(
+        "a fence in a text of the code",
+        '```repl\nq = """\n```json\n{}\n```\n"""\n```',
+        'q = """\n```json\n{}\n```\n"""',
+    ),
+    code("a comment that ends with a fence", "```repl\ny = 1  # in ```\nprint(x)\n```", "y = 1  # in ```\nprint(x)"),
+    code("a magic command", "```repl\n%time print(x)\n```", "%time print(x)"),
+    Row("cut by the length limit", "```repl\nprint(x", told=CUT, finished=False),
+    Row("cut after a whole block", "```repl\ny = 1\n```\n```repl\nprint(y", told=CUT, finished=False),
+    code("`<code>`", "<code>print(x)</code>"),
+    code("`<code>` over lines", "I look.\n<pre><code>y = x &lt; 9\nprint(y)</code></pre>", "y = x < 9\nprint(y)"),
+    code("`<python>`", "<python>\nprint(x)\n</python>"),
+    Row("another language", "```json\n{}\n```", told=NOTHING),
+    Row("a shell's block", "```bash\nls\n```", told=NOTHING),
+]
+
+UNTAGGED = [
+    code("an unmarked block of Python", "I look:\n```\nprint(x)\n```"),
+    code("an unmarked assignment", "```\ny = x\n```", "y = x"),
+    code("unmarked, with the answer in it", "```\ny = x\nprint(y)\n```\nThen I know.", "y = x\nprint(y)"),
+    code("unmarked, on one line", "```print(x)```"),
+    code("unmarked, never closed", "```\nprint(x)"),
+    code("unmarked, quoted", "> ```\n> print(x)\n> ```"),
+    code("marked beside unmarked: the marked one", "```\nprint(1)\n```\n```repl\nprint(x)\n```"),
+    code("unmarked after JSON", '```json\n{"a": 1}\n```\n```\nprint(x)\n```'),
+    Row("unmarked, cut", "```\nprint(len(names)", told=NOTHING, finished=False),
+    Row("an unmarked answer", "The result:\n```\n42\n```", told=NOTHING),
+    Row("unmarked words", "```\nAlice was here\n```", told=NOTHING),
+    Row("an unmarked name", "```\nAlice\n```", told=NOTHING),
+    Row("unmarked data", '```\n{"a": [1, 2], "b": true}\n```', told=NOTHING),
+    Row("an unmarked output", "```\ntotal: 42\n```", told=NOTHING),
+    Row("an unmarked comment", "```\n# nothing yet\n```", told=NOTHING),
+    answer("an unmarked output beside an answer", "I saw\n```\ntotal = 42\n```\nFINAL(42)"),
+    answer("an unmarked record beside an answer", "I saw\n```\nPoint(x=1)\n```\nFINAL(42)"),
+    Row("unmarked code beside a guess", "```\nprint(x)\n```\nFINAL(17)", runs=("print(x)",), told=GUESS),
+    Row(
+        "unmarked code beside a variable",
+        "```\ny = x + 1\nprint(y)\n```\nFINAL_VAR(y)",
+        runs=("y = x + 1\nprint(y)",),
+        answer="6",
+    ),
+]
+
+THOUGHT = "FINAL(no)\n```repl\n1 / 0\n```\n"
+THINKING = [
+    *(
+        answer(f"`{opens}`", f"{opens}\n{THOUGHT}{closes}\nFINAL(42)")
+        for opens, closes in [
+            ("<think>", "</think>"),
+            ("<Thinking>", "</Thinking>"),
+            ("<thought>", "</thought>"),
+            ("<reasoning>", "</reasoning>"),
+            ("<reflection>", "</reflection>"),
+            ("<scratchpad>", "</scratchpad>"),
+            ("<seed:think>", "</seed:think>"),
+            ("<thinking>", "</thinking>"),
+            ("<inner_thoughts>", "</inner_thoughts>"),
+            ("<think lang='en'>", "</think>"),
+            ("[THINK]", "[/THINK]"),
+            ("[think]", "[/think]"),
+            ("<|begin_of_thought|>", "<|end_of_thought|>"),
+            ("<|START_THINKING|>", "<|END_THINKING|>"),
+            ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+            ("<thinking>", "</think>"),
+        ]
+    ),
+    answer(
+        "channels (harmony)",
+        f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final<|message|>FINAL(42)<|return|>",
+    ),
+    answer("a final channel alone", "<|channel|>final<|message|>FINAL(42)"),
+    code(
+        "code in the final channel",
+        f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final<|message|>\n```repl\nprint(x)\n```",
+    ),
+    answer("channels without their tokens", "analysisWe think.\nFINAL(no)\nassistantfinalFINAL(42)"),
+    answer("in the middle of a line", "Hm. <think>\nFINAL(no)\n</think>\nFINAL(42)"),
+    answer("two thoughts", "<think>\nFINAL(no)\n</think>\n<think>\nFINAL(never)\n</think>\nFINAL(42)"),
+    answer("a closing tag alone", f"I try.\n{THOUGHT}</think>\n\nFINAL(42)"),
+    answer("a closing tag behind words", "It may be FINAL(no).</think>FINAL(42)"),
+    answer("a closing tag alone, in brackets", f"{THOUGHT}[/THINK]FINAL(42)"),
+    answer("an open block in a thought", "<think>\n```python\n1 / 0\n</think>\nFINAL(42)"),
+    answer("an open block before a closing tag alone", "```python\nlet me try (\n</think>\nFINAL(42)"),
+    Row("never closed", "<think>\nFINAL(no)", told=NOTHING),
+    Row("closed after everything", "FINAL(no)\n</think>", told=NOTHING),
+    Row("never closed, with code", "<thought>\n```repl\n1 / 0\n```", told=NOTHING),
+    code("code after it", f"<think>\n{THOUGHT}</think>\n```repl\nprint(x)\n```"),
+    code("code in the line of the closing tag", "I look.</think>```repl\nprint(x)\n```"),
+    code(
+        "a tag in a string of the code",
+        "```repl\ny = 'a</think>b'.partition('</think>')\n```",
+        "y = 'a</think>b'.partition('</think>')",
+    ),
+    code(
+        "tags in a prompt of the code",
+        '```repl\nq = """\n<think>\nhm\n</think>\nAnswer."""\n```',
+        'q = """\n<think>\nhm\n</think>\nAnswer."""',
+    ),
+    code(
+        "a tag in a comment of the code", "```repl\n# </think> ends it\nprint(x)\n```", "# </think> ends it\nprint(x)"
+    ),
+    answer("a quoted tag", "The text ends with `</think>`.\nFINAL(42)"),
+    answer("a tag in the answer", "FINAL(The tags are <think> and </think>)", "The tags are <think> and </think>"),
+]
+
+ANSWERS = [
+    answer("a number", "FINAL(42)"),
+    answer("words", "FINAL(two words)", "two words"),
+    answer("words with parentheses", "FINAL(The total (net) is 5)", "The total (net) is 5"),
+    answer("a variable", "FINAL(total)"),
+    answer("a variable in backticks", "FINAL(`total`)"),
+    answer("FINAL_VAR", "FINAL_VAR(total)"),
+    answer("FINAL_VAR, quoted", 'FINAL_VAR("total")'),
+    answer("a quoted text", "FINAL('it ends with :)')", "it ends with :)"),
+    answer("triple quotes", 'FINAL("""one\n(two\nthree""")', "one\n(two\nthree"),
+    answer("quotes within quotes", 'FINAL("He said "no" to it")', 'He said "no" to it'),
+    answer("a numbered list", "FINAL(1) apples\n2) pears)", "1) apples\n2) pears"),
+    answer("a numbered list in a sentence", "FINAL(Two: 1) apples, 2) pears)", "Two: 1) apples, 2) pears"),
+    answer("a list of letters", "FINAL(Do:\na) this\nb) that\n)", "Do:\na) this\nb) that"),
+    answer("a reference to a list", "FINAL(It is (a) because b) holds)", "It is (a) because b) holds"),
+    answer("a parenthesis too many", "FINAL(Rows 1-5) of the table)", "Rows 1-5) of the table"),
+    answer("a parenthesis too many at the end", "FINAL(42))"),
+    answer("a smiley", "FINAL(It works :) at last)", "It works :) at last"),
+    answer("a smiley at the end", "FINAL(It works :-))", "It works :-)"),
+    answer("a sad smiley", "FINAL(No luck :( today)\nSorry (really).", "No luck :( today"),
+    answer("an interval", "FINAL(All of [0, 1) and (2, 3] counts)\nDone.", "All of [0, 1) and (2, 3] counts"),
+    answer("a parenthesis in code", "FINAL(Type `)` or `f(` first)", "Type `)` or `f(` first"),
+    answer("a formula", "FINAL(f (x) = (a + b)(c - d))", "f (x) = (a + b)(c - d)"),
+    answer("words after it", "FINAL(42) is the answer (I think)."),
+    answer("words with a smiley after it", "FINAL(42)\nI am glad :)"),
+    answer("never closed", "FINAL(42"),
+    answer("a quoted text that is not closed", 'FINAL("two words)', "two words"),
+    Row("cut by the length limit", "FINAL(The first of the reasons is", told=ANSWER_CUT, finished=False),
+    Row("a list that is cut", "FINAL(1) apples\n2) pe", told=ANSWER_CUT, finished=False),
+    Row("a quoted text that is cut", 'FINAL("It (really) is', told=ANSWER_CUT, finished=False),
+    Row("cut in its line", "FINAL(Rows 1-5) of the ta", told=ANSWER_CUT, finished=False),
+    Row("whole, then cut", "FINAL(42)\nI know this bec", answer="42", finished=False),
+    answer("bold", "**FINAL(42)**"),
+    answer("the name in bold", "**FINAL**(42)"),
+    answer("bold within", "FINAL(**42**)"),
+    answer("boxed", "$\\boxed{FINAL(42)}$"),
+    answer("boxed within", "FINAL(\\boxed{42})"),
+    answer("a heading", "# FINAL(42)"),
+    answer("a list item", "- FINAL(42)"),
+    answer("quoted as Markdown", "> FINAL(42)"),
+    answer("code", "`FINAL(42)`"),
+    answer("a label", "**Answer:** FINAL(42)"),
+    answer("at the end of a sentence", "So the answer is FINAL(42)."),
+    answer("a fence around it", "```\nFINAL(42)\n```"),
+    answer("a text fence around it", "```text\nFINAL(42)\n```"),
+    answer("a special token behind it", "FINAL(42)<|im_end|>"),
+    Row("a mention", "I will use FINAL(...) when I am done.", told=NOTHING),
+    Row("a mention in an instruction", "The next step is to call FINAL(total).", told=NOTHING),
+    Row("the words of the prompt", "FINAL(...)", told=NOTHING),
+    Row("a word in a sentence that is no variable", "The syntax is FINAL(value).", told=NO_VARIABLE),
+    Row("a guess beside code", "FINAL(17)\n```repl\nprint(x)\n```", runs=("print(x)",), told=GUESS),
+    Row("a variable beside code", "```repl\ny = x + 1\n```\nFINAL(y)", runs=("y = x + 1",), answer="6"),
+]
+
+SOURCE = [
+    answer("an f-string", 'FINAL(f"It is {total} (net)")', "It is 42 (net)"),
+    answer("a call", "FINAL(str(total))"),
+    answer("an item", 'FINAL(r["a"])', "one"),
+    answer("a method", 'FINAL(", ".join(names))', "Ann, Bo"),
+    answer("an expression with a text", 'FINAL("n = " + str(x))', "n = 5"),
+    answer("a comprehension", "FINAL([n.upper() for n in names])", "['ANN', 'BO']"),
+    answer("a parenthesis in its text", 'FINAL(" :) ".join(names))', "Ann :) Bo"),
+    answer("arithmetic on variables", "FINAL(total + x)", "47"),
+    answer("FINAL_VAR of an item", 'FINAL_VAR(r["a"])', "one"),
+    answer("source at the end of a sentence", "The answer is FINAL(str(total))."),
+    Row("source beside code", '```repl\ny = x + 1\n```\nFINAL(f"y is {y}")', runs=("y = x + 1",), answer="y is 6"),
+    answer("one parenthesis too few", "FINAL(str(total)"),
+    answer("a printed value", "FINAL(print(total))"),
+    answer("a choice of variables", "FINAL(total if x else names)"),
+    Row("a broken f-string", 'FINAL(f"It is {total")', told=RAISED),
+    Row("an f-string that is not closed", 'FINAL(f"It is {total}', told=RAISED),
+    Row("source with an error", "FINAL(str(totl))", told=RAISED),
+    Row("an f-string with an error", 'FINAL(f"It is {totl}")', told=RAISED),
+    answer("words like source", "FINAL(Mercury (planet))", "Mercury (planet)"),
+    answer("words like a call", "FINAL(O(n))", "O(n)"),
+    answer("words like a division", "FINAL(TCP/IP)", "TCP/IP"),
+    answer("words like an attribute", "FINAL(example.com)", "example.com"),
+    answer("a date", "FINAL(2024-11-12)", "2024-11-12"),
+    answer("words like a list", "FINAL(Paris, London)", "Paris, London"),
+    answer("data", 'FINAL({"a": [1, true]})', '{"a": [1, true]}'),
+    answer("words like a negation", "FINAL(not found)", "not found"),
+]
+
+TABLE = {
+    "Fences": FENCES,
+    "Blocks without a language": UNTAGGED,
+    "Thinking": THINKING,
+    "Answers": ANSWERS,
+    "Source as an answer": SOURCE,
+}
+ROWS = [row for rows in TABLE.values() for row in rows]
+
+
+# -- the page
+
+
+SHOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "\\r", "\t": "\\t", "\ufeff": "\\ufeff", "\u200b": "\\u200b"}
+ESCAPED = re.compile(r"[\\|*_`\[\]$~{}]")
+
+
+def cell(text):
+    """Text as code in a cell of a Markdown table."""
+    shown = "".join(SHOWN.get(character, character) for character in text.strip("\n"))
+    shown = ESCAPED.sub(lambda found: f"&#{ord(found[0])};", shown)
+    return f"<code>{shown.replace('  ', '&nbsp;&nbsp;').replace(chr(10), '<br>')}</code>"
+
+
+def outcome(row):
+    parts = [f"Runs {' and '.join(map(cell, row.runs))}." if row.runs else ""]
+    parts.append(f"The answer is {cell(row.answer)}." if row.answer is not None else "")
+    parts.append(SAYS[row.told] if row.told else "")
+    return " ".join(filter(None, parts))
+
+
+def page(intro):
+    """The page: what stands before its first table, and the tables."""
+    lines = [intro.rstrip(), ""]
+    for title, rows in TABLE.items():
+        lines += [f"## {title}", "", "| | the model writes | what happens |", "|---|---|---|"]
+        for row in rows:
+            cut = "" if row.finished else " (cut)"
+            lines.append(f"| {row.says} | {cell(row.reply)}{cut} | {outcome(row)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def introduction():
+    return PAGE.read_text("utf-8").partition("\n## Fences\n")[0]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(introduction()), "utf-8")
