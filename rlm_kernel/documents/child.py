@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from rlm_kernel.documents import archives, formats, kinds, tables
 from rlm_kernel.documents.found import MAX_NESTED, Reading, UnreadError
 from rlm_kernel.errors import ConfigError, check_extra, is_installed
+from rlm_kernel.installation import install_command
 from rlm_kernel.untrusted import encodings
 from rlm_kernel.untrusted.text_files import NotTextError, TooLargeError, join_text
 
@@ -94,7 +95,7 @@ def _read(file: BinaryIO, name: str, member: str, reading: Reading, depth: int =
         return
     if kind == "html" and not is_installed("markitdown"):
         _plain(file, member, reading)
-        reading.tell("notes", member, "the source of the page: to read its text, pip install 'rlm-kernel[files]'")
+        reading.tell("notes", member, f"the source of the page: to read its text, {install_command('files')}")
     elif kind in _SINGLE:
         _tell(reading, member, *_text(file, kind, reading.room))
         file.seek(0)

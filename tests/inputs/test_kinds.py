@@ -121,7 +121,7 @@ def test_without_the_extra_the_error_names_the_command(folder, monkeypatch, tmp_
         "util.find_spec = lambda name: None if name in ('pypdfium2', 'markitdown') else find(name)\n"
     )
     monkeypatch.setattr("rlm_kernel.documents.reader._ROOT", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"pip install 'rlm-kernel\[files\]'"):
+    with pytest.raises(ConfigError, match=r"needs the extra 'files': pip install .*\[files\]"):
         inputs.load(folder / "report.pdf")
     assert NAME in inputs.load(folder / "page.html")
 
