@@ -37,7 +37,7 @@ from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
 from rlm_kernel.trajectory.callbacks import Callbacks
 from rlm_kernel.trajectory.events import Event, OnEvent
-from rlm_kernel.types import Input, Prompt, RLMChatCompletion
+from rlm_kernel.types import Input, Prompt, RLMChatCompletion, Shaped
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePath
@@ -229,7 +229,7 @@ class RLM(ReadableArguments):
         return self._config
 
     def completion(
-        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath | Shaped, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """Answer a question over an input of any length.
 
@@ -250,14 +250,14 @@ class RLM(ReadableArguments):
         return self._run(opened(prompt, self._config), root_prompt, schema=response_schema).wait()
 
     async def acompletion(
-        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath | Shaped, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """`completion` for asynchronous callers. Cancelling it stops the run and closes its kernel first."""
         given = await asyncio.to_thread(opened, prompt, self._config)
         return await self._run(given, root_prompt, schema=response_schema).wait_async()
 
     async def stream(
-        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath | Shaped, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> AsyncGenerator[Event]:
         """The events of a completion as they happen; the last is `RunFinished`, with the completion in it.
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from functools import reduce
-from typing import Any, Literal, NamedTuple, NotRequired, Self, TypedDict, TypeVar
+from typing import Any, Literal, NamedTuple, NotRequired, Protocol, Self, TypedDict, TypeVar
 
 T = TypeVar("T")
 
@@ -79,6 +79,18 @@ class Foreign:
 
 Prompt = str | dict[str, Any] | list[Any] | bytes | Foreign
 """The input of `completion()`; it becomes the variable `context` in the kernel."""
+
+
+class Shaped(Protocol):
+    """A table or an array of pandas, polars, pyarrow or numpy."""
+
+    @property
+    def shape(self) -> Any:
+        """Rows and columns, or the dimensions."""
+
+    def __len__(self) -> int:
+        """Rows."""
+
 
 Input = Prompt | TextFile
 """The input of a run inside the engine."""

@@ -33,6 +33,8 @@ def convert(value: Any, path: str = "context") -> Any:
     Raises:
         ConfigError: it holds something that no kernel can read; the message says what, where and what to do.
     """
+    if type(value) in _CONTAINERS and _is_plain(value):
+        return value
     try:
         return _converted(value, path)
     except RecursionError:
@@ -46,7 +48,7 @@ def is_context(value: Any) -> bool:
 
 def _converted(value: Any, path: str) -> Any:
     kind = type(value)
-    if kind in _PLAIN or (kind in _CONTAINERS and _are_plain(value)):
+    if kind in _PLAIN:
         return value
     if kind is dict:
         return {_converted(key, f"a key of {path}"): _converted(of, f"{path}[{key!r}]") for key, of in value.items()}
@@ -60,10 +62,19 @@ def _converted(value: Any, path: str) -> Any:
     return value if foreign is None else foreign
 
 
-def _are_plain(container: Any) -> bool:
-    """Whether all entries and keys are plain; fast, for lists of millions."""
-    values = container.values() if type(container) is dict else container
-    return set(map(type, values)) <= _PLAIN and (type(container) is not dict or set(map(type, container)) <= _PLAIN)
+def _is_plain(value: Any) -> bool:
+    """Whether a container holds plain values and containers only. Takes a second for a million records."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        container = waiting.pop()
+        seen.add(id(container))
+        values = container.values() if type(container) is dict else container
+        odd = set(map(type, values)) - _PLAIN
+        if odd - _CONTAINERS or (type(container) is dict and not set(map(type, container)) <= _PLAIN):
+            return False
+        if odd:
+            waiting += [inner for inner in values if type(inner) in _CONTAINERS and id(inner) not in seen]
+    return True
 
 
 # -- what cannot travel
@@ -188,13 +199,27 @@ def _column(series: Any) -> dict[str, Any]:
         about |= {"ordered": bool(dtype.ordered), "categories": _column(dtype.categories.to_series())}
     if getattr(dtype, "kind", "O") in "iufb" and about["dtype"].islower():
         return {**about, "values": series.tolist()}
-    missing = series.isna().tolist()
+    if about["dtype"].startswith("datetime64") and "," not in about["dtype"]:
+        return {**about, "values": _moments(series)}
+    values = series.tolist()
     plain = about["dtype"] == "object"
-    values = [
-        (value if plain else None) if gone is True else _item(value)
-        for value, gone in zip(series.tolist(), missing, strict=True)
-    ]
-    return {**about, "values": values}
+    if set(map(type, values)) <= _PLAIN and (plain or not series.hasnans):
+        return {**about, "values": values}
+    missing = series.isna().tolist()
+    kept = [(of if plain else None) if gone is True else _item(of) for of, gone in zip(values, missing, strict=True)]
+    return {**about, "values": kept}
+
+
+def _moments(series: Any) -> list[str | None]:
+    """Dates without a time zone as text in ISO 8601."""
+    import numpy as np
+
+    moments = series.to_numpy()
+    whole = moments.astype("datetime64[s]")
+    texts: list[str] = np.datetime_as_string(
+        whole if (whole == moments)[~np.isnat(moments)].all() else moments
+    ).tolist()
+    return [None if text == "NaT" else text for text in texts]
 
 
 def _item(value: Any) -> Any:

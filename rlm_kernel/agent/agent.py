@@ -41,7 +41,7 @@ from rlm_kernel.errors import (
 from rlm_kernel.inputs import open_text
 from rlm_kernel.text import suggestion
 from rlm_kernel.trajectory.events import Event, OnEvent
-from rlm_kernel.types import Input, RLMChatCompletion
+from rlm_kernel.types import Input, RLMChatCompletion, Shaped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -283,7 +283,7 @@ class AgentRLM(RLM):
         return stream_events(lambda reader: Job(self._answer(message, context, tools, reader=reader)))
 
     def completion(
-        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath | Shaped, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """Send a message, and wait for the answer.
 
@@ -298,14 +298,14 @@ class AgentRLM(RLM):
         return Job(self._answer(*_message_and_context(prompt, root_prompt), schema=response_schema)).wait()
 
     async def acompletion(
-        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath | Shaped, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> RLMChatCompletion:
         """`completion` for asynchronous callers."""
         job = Job(self._answer(*_message_and_context(prompt, root_prompt), schema=response_schema))
         return await job.wait_async()
 
     def stream(
-        self, prompt: Input | PurePath, root_prompt: str | None = None, *, response_schema: Any = None
+        self, prompt: Input | PurePath | Shaped, root_prompt: str | None = None, *, response_schema: Any = None
     ) -> AsyncGenerator[Event]:
         """The events of the run that answers a message; the arguments are those of `completion`."""
         message, context = _message_and_context(prompt, root_prompt)
@@ -484,7 +484,7 @@ def _checked_totals(cost: float | None, seconds: float | None, tokens: int | Non
     return Limits(cost, seconds, tokens)
 
 
-def _message_and_context(prompt: Input | PurePath, root_prompt: str | None) -> tuple[str, Any]:
+def _message_and_context(prompt: Input | PurePath | Shaped, root_prompt: str | None) -> tuple[str, Any]:
     if isinstance(prompt, PurePath):
         prompt = open_text(prompt, "prompt", in_kernel=False)
     if root_prompt is not None:

@@ -101,6 +101,8 @@ def _read(file: BinaryIO, name: str, member: str, reading: Reading, depth: int =
         file.seek(0)
     elif kind == kinds.TEXT:
         _plain(file, member, reading)
+    elif kind not in archives.KINDS and PurePosixPath(name).suffix.lower() in kinds.ZIPPED:
+        raise UnreadError("it needs a password")  # which puts a document of today into a file of the old kind
     elif kind not in archives.KINDS:
         raise UnreadError(f"it is {kinds.NAMES[kind]}: save it as .docx, .xlsx, .pptx or .pdf")
     if kind in archives.KINDS:

@@ -47,7 +47,7 @@ _BEGINNINGS = (
     (b"II*\0", "image"),
     (b"MM\0*", "image"),
 )
-_ZIPPED = {
+ZIPPED = {
     ".docx": "word",
     ".docm": "word",
     ".pptx": "slides",
@@ -78,7 +78,7 @@ def kind_of(name: str, head: bytes) -> str:
     """
     suffix = PurePosixPath(name).suffix.lower()
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _ZIPPED.get(suffix, "zip")
+        return ZIPPED.get(suffix, "zip")
     if (kind := next((kind for begins, kind in _BEGINNINGS if head.startswith(begins)), None)) is not None:
         return kind
     if (head[:4], head[8:12]) == (b"RIFF", b"WEBP") or (head[:2] == b"BM" and suffix == ".bmp"):

@@ -26,14 +26,22 @@ MAX_SECONDS_TOGETHER = 300.0
 MAX_MEMORY_BYTES = 2 << 30
 """Of the child process."""
 
+_KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _MAX_HEAD = 1 << 18
 _ROOT = str(Path(__file__).resolve().parents[2])
+
+
+def _environment() -> dict[str, str]:
+    """The variables of the child: where it finds its modules and libraries, and no keys."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
+    return {**kept, "PYTHONPATH": path, "PATH": os.defpath, "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1"}
 
 
 class DocumentReader:
     """Reads documents in a child process; a context manager.
 
-    The child starts with the first document. It has no key of the host: its environment is empty. When a document takes
+    The child starts with the first document. It has no key of the host in its environment. When a document takes
     too long, it is killed with all that it started; what it had found until then is kept.
 
     Args:
@@ -103,7 +111,7 @@ class DocumentReader:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={"PYTHONPATH": _ROOT, "PATH": os.defpath, "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1"},
+                env=_environment(),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
                 cwd="/",

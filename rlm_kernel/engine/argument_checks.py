@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 from rlm_kernel import inputs
 from rlm_kernel.clients import registry, trust
@@ -20,7 +20,7 @@ from rlm_kernel.prompts import PROFILES
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
-from rlm_kernel.types import Foreign, Input, TextFile
+from rlm_kernel.types import Foreign, Input, Shaped, TextFile
 from rlm_kernel.values import convert, is_context
 
 COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
@@ -174,7 +174,7 @@ def schema_of(given: Any) -> Schema | None:
         raise ConfigError(f"response_schema: {error}.") from error
 
 
-def opened(prompt: Input | PurePath, config: RunConfig, option: str = "prompt", **limits: int) -> Input:
+def opened(prompt: Input | PurePath | Shaped, config: RunConfig, option: str = "prompt", **limits: int) -> Input:
     """The input of a run as it travels; see `inputs.open_text` for the last arguments.
 
     Takes seconds for a file of 1 GB, which the kernel reads itself if it sees it.
@@ -183,7 +183,7 @@ def opened(prompt: Input | PurePath, config: RunConfig, option: str = "prompt", 
         ConfigError: the file cannot be read, or a part of the value cannot be sent to a kernel.
     """
     if not isinstance(prompt, PurePath):
-        return convert(prompt) if is_context(prompt) else prompt
+        return cast("Input", convert(prompt) if is_context(prompt) else prompt)
     is_plain = config.depth >= config.max_depth
     return inputs.open_text(prompt, option, in_kernel=not is_plain and config.environment.sees_host_files, **limits)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
 from itertools import islice
 
 SHOWN = {"utf-8-sig": "UTF-8", "utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32": "UTF-32"}
@@ -19,11 +20,11 @@ _MARKS = (
 _LATIN = "cp1252 cp1250 cp1254 cp1257".split()
 _OTHER = "cp1251 cp1253 cp1255 cp1256 koi8_r cp932 euc_jp gb18030 big5 euc_kr".split()
 _LONE = re.compile("[\ud800-\udfff]")
-_LINE = re.compile(rb"[^\n]{0,200}[\x80-\xff][^\n]{0,200}")
 _RUN = re.compile(rb"[\x80-\xff]+")
 _SYMBOL_IN_A_WORD = re.compile(r"(?<=[^\W\d_])(?:(?![\w’‘´`·–—\xad])[\x80-\U0010ffff]|[¹²³ªº])(?=[^\W\d_])")  # noqa: RUF001
 _SAMPLE = 1_000_000
-_SAMPLE_LINES = 200
+_SAMPLE_RUNS = 1_000
+_MAX_LINE = 300
 _MIN_NULS = 0.4
 
 
@@ -47,7 +48,8 @@ def decode(text: str) -> tuple[str, str | None]:
     """
     if text.isascii() or (first := _LONE.search(text)) is None:
         return text, None
-    some = text[max(0, first.start() - 10_000) :][:_SAMPLE]
+    begin = max(0, first.start() - 10_000)
+    some = text[begin : begin + _SAMPLE]
     wrong = len(_LONE.findall(some))
     if sum(not character.isascii() for character in some) >= 2 * wrong:
         return text, None
@@ -64,15 +66,27 @@ def _guess(content: bytes) -> str | None:
     """The encoding of a text; cp1252 where the detector finds no language and nothing speaks against it."""
     from charset_normalizer import from_bytes
 
-    sample = b"\n".join(match[0] for match in islice(_LINE.finditer(content), _SAMPLE_LINES))
+    sample = b"\n".join(_lines(content))
     runs = _RUN.findall(sample)
     # In Latin text the letters that are not ASCII stand alone, in other scripts they make words.
     is_latin = sum(len(run) == 1 for run in runs) * 2 > len(runs)
     best = from_bytes(sample, cp_isolation=_LATIN if is_latin else _LATIN + _OTHER).best()
-    if best is None or best.language == "Unknown":
-        try:
-            if not _SYMBOL_IN_A_WORD.search(sample.decode("cp1252")):
-                return "cp1252"
-        except UnicodeDecodeError:
-            return None if best is None else best.encoding
+    if best is not None and best.language != "Unknown":
+        return "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding  # the same text in both
+    try:
+        if not _SYMBOL_IN_A_WORD.search(sample.decode("cp1252")):
+            return "cp1252"
+    except UnicodeDecodeError:
+        return None if best is None else best.encoding
     return None if best is None else best.encoding
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    """The first lines with bytes above 127, each as far as it is not too long."""
+    end = 0
+    for run in islice(_RUN.finditer(content), _SAMPLE_RUNS):
+        if run.end() > end:
+            before = content.rfind(b"\n", max(end, run.start() - _MAX_LINE), run.start())
+            after = content.find(b"\n", run.end(), run.end() + _MAX_LINE)
+            end = run.end() + _MAX_LINE if after < 0 else after
+            yield content[max(before + 1, run.start() - _MAX_LINE * (before < 0), 0) : end]

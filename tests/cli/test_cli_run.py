@@ -5,6 +5,7 @@ import subprocess
 
 import psutil
 import pytest
+from by_hand import pdf
 from loopback import MODEL, Fails, Hangs, Says
 from recorded_runs import notebook_beside
 
@@ -58,6 +59,25 @@ def test_a_file_is_the_context_byte_for_byte(asking, provider, rlm):
     assert done.stdout == b"caf\xc3\xa9 \xff\r\n\n"
     assert r"b'caf\xc3\xa9 \xff\r\n'" in done.stderr.decode()
     assert "What does it say?" in str(provider.requests[0].messages)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+def test_a_table_in_the_encoding_of_a_spreadsheet_is_read_and_told(asking, provider, rlm, encoding):
+    (rlm.folder / "people.csv").write_bytes("name,city\nMüller,Köln\nSmith,York\n".encode(encoding))
+    rows = "[row['city'] for row in csv.DictReader(io.StringIO(context)) if row['name'] == 'Müller']"
+    provider.script = [f"```repl\nimport csv, io\nFINAL(str({rows}))\n```"]
+    done = asking("Where is Müller?", "--context", "people.csv", "--no-log")
+    assert done.stdout.decode() == "['Köln']\n"
+    shown = {"cp1252": "cp1252", "utf-16": "UTF-16"}.get(encoding)
+    assert (f"people.csv: read as {shown}" in done.stderr.decode()) == (shown is not None)
+
+
+def test_a_document_on_stdin_and_in_a_file_is_text(asking, provider, rlm):
+    (rlm.folder / "report.pdf").write_bytes(pdf())
+    provider.script = ["```repl\nFINAL(context)\n```"] * 2
+    for source in ("report.pdf", "-"):
+        done = asking("q", "--context", source, "--no-log", stdin=(rlm.folder / "report.pdf").read_bytes())
+        assert done.stdout == b"Mueller owes 12 euros\n\n\n"
 
 
 @pytest.mark.parametrize("arguments", [("--context", "."), ("--context", "project")])

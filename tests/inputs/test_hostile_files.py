@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import sqlite3
 import struct
 import time
@@ -13,11 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from real_files import pdf, zipped
+from by_hand import pdf, zipped
+from hypothesis import given
+from hypothesis import strategies as st
+from real_files import thirty
 
 from rlm_kernel import inputs
 from rlm_kernel.documents import reader
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.untrusted.text_files import NotTextError, join_text
 
 SECONDS = 12
 MEMORY = 400_000_000
@@ -155,7 +160,7 @@ def test_an_image_that_claims_to_be_huge_is_only_described(load):
 
 
 def test_a_document_that_needs_too_much_memory_is_listed(load):
-    deep = zipped({"content.xml": "<x>" + "<y z='1'>" * 6_000_000 + "</x>"})
+    deep = zipped({"content.xml": "<x>" + "<y z='1'>" * 3_000_000 + "</x>"})
     texts, said = load("memory.odt", deep)
     assert "memory.odt" not in texts
     assert "not read: memory.odt:" in said
@@ -203,3 +208,33 @@ def test_the_child_has_no_key_of_the_host_and_leaves_nothing_behind(load, monkey
     load("a.txt", b"text")
     assert "sk-secret" not in str(seen["env"])
     assert seen["child"].returncode is not None
+
+
+def test_a_damaged_file_of_any_kind_is_read_in_part_or_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_SECONDS", 30.0)
+    chance = random.Random(1)
+    with reader.DocumentReader() as documents:
+        for name, content in thirty(tmp_path).items():
+            for damaged in (content[: len(content) // 2], bytearray(content)):
+                if isinstance(damaged, bytearray):
+                    for _ in range(20):
+                        damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+                (tmp_path / "damaged").write_bytes(damaged)
+                with (tmp_path / "damaged").open("rb") as file:
+                    found = documents.read(file, name, 10_000_000)
+                assert found.texts or found.unread, name
+                assert "the process that read it ended" not in str(found.unread), name
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"\xff\xfe", b"\xfe\xff", b"a", b"\0", b"\xfc", b"\xc3\xbc", b"\n", b"\xd8"])
+        | st.binary(max_size=3)
+    )
+)
+def test_any_bytes_are_a_text_or_none(pieces):
+    with suppress(NotTextError):
+        content = b"".join(pieces)
+        text = join_text(iter([content]), 10_000)
+        assert "\0" not in text.text
+        assert text.size == len(content)

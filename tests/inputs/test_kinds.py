@@ -107,6 +107,9 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(folder, tmp_path):
         inputs.load(folder / "old.doc")
     with pytest.raises(ConfigError, match="is binary"):
         inputs.load(folder / "video.mp4")
+    (tmp_path / "locked.docx").write_bytes((folder / "old.doc").read_bytes())
+    with pytest.raises(ConfigError, match=r"locked.docx cannot be read: it needs a password"):
+        inputs.load(tmp_path / "locked.docx")
     (tmp_path / "half.pdf").write_bytes((folder / "report.pdf").read_bytes()[:40])
     with pytest.raises(ConfigError, match="half.pdf cannot be read: it is no whole PDF"):
         inputs.load(tmp_path / "half.pdf")

@@ -22,6 +22,7 @@ from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernel import guest
 from rlm_kernel.kernel.protocol import encode
+from rlm_kernel.trajectory import events
 from rlm_kernel.values import convert
 
 BERLIN = pd.date_range("2026-03-28", periods=3, tz="Europe/Berlin")
@@ -201,3 +202,13 @@ def test_tables_and_bytes_are_contexts_of_a_run(tmp_path):
         assert model.completion(b"\xffrest", "q").response == str(b"\xff")
     with rlm.RLM(ScriptedLM(["done"]), max_depth=0) as model:
         model.completion({"t": table}, "q")
+
+
+async def test_a_kernel_without_pandas_gets_records_and_the_run_says_so_once():
+    cells = ["```repl\nFINAL(str((context['a'], context['b'])))\n```"]
+    model = rlm.RLM(ScriptedLM(cells), environment_kwargs={"setup_code": "import sys; sys.modules['pandas'] = None"})
+    table = pd.DataFrame({"n": [1]})
+    told = [event async for event in model.stream({"a": table, "b": table["n"]}, "q")]
+    assert told[-1].completion.response == "([{'n': 1}], [1])"
+    (notice,) = [event.message for event in told if isinstance(event, events.Notice)]
+    assert notice.startswith("The kernel lacks pandas: a table arrives there as a list of dicts")

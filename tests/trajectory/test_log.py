@@ -325,9 +325,21 @@ def test_a_file_name_that_is_none_is_refused(name):
         RLMLogger(file_name=name)
 
 
+class OnceOnly:
+    """Can be pickled one time, when the input is checked."""
+
+    pickled = 0
+
+    def __reduce__(self):
+        OnceOnly.pickled += 1
+        if OnceOnly.pickled > 1:
+            raise TypeError("no more")
+        return OnceOnly, ()
+
+
 def test_a_context_that_cannot_be_stored_is_told_once(tmp_path):
     with pytest.warns(RuntimeWarning, match="the context could not be stored") as told, pytest.raises(ConfigError):
-        RLM(ScriptedLM(["FINAL(1)"]), logger=RLMLogger(tmp_path)).completion([lambda: 1], "q")
+        RLM(ScriptedLM(["FINAL(1)"]), logger=RLMLogger(tmp_path)).completion([OnceOnly()], "q")
     assert len(told) == 1
 
 
