@@ -219,6 +219,11 @@ class RLM(ReadableArguments):
         return f"RLM(model={self._config.models.root.model!r}, environment={self._config.environment.name!r})"
 
     @property
+    def system_prompt(self) -> str:
+        """The `custom_system_prompt`, or the default of the model's prompts."""
+        return self._config.system_prompt or self._config.profile.system
+
+    @property
     def config(self) -> RunConfig:
         """The configuration."""
         return self._config
@@ -229,14 +234,15 @@ class RLM(ReadableArguments):
         """Answer a question over an input of any length.
 
         Args:
-            prompt: the input, str, dict or list; it becomes the variable `context`. A `Path` is a text file; a local
-                kernel reads a large one itself.
+            prompt: the input, str, bytes, dict or list, or a table or an array of pandas, polars, pyarrow or numpy,
+                alone or in a dict or list; it becomes the variable `context`. A `Path` is a file or a folder, read as
+                by `rlm.inputs.load`; a local kernel reads a large text itself.
             root_prompt: the question; only the root model reads it. None: the prompt contains it.
             response_schema: a JSON Schema or a pydantic class; the answer is validated, and `parsed` is the object.
 
         Raises:
-            ConfigError: the prompt is not str, dict, list or a Path, or cannot be read or sent to the kernel; or the
-                schema is wrong.
+            ConfigError: the prompt is something else, holds something that no kernel can read, or cannot be read; or
+                the schema is wrong.
             LMError, KernelError: the model or the kernel failed.
             LimitError: a limit was reached: `BudgetExceededError`, `AnswerSchemaError` (no answer fits the schema), …
             CancellationError: Ctrl-C; its `partial_answer` is the best answer so far.

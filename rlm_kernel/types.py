@@ -28,9 +28,6 @@ _BEGINNINGS: dict[str, tuple[bytes, ...]] = {
     "image/gif": (b"GIF87a", b"GIF89a"),
 }
 
-Prompt = str | dict[str, Any] | list[Any]
-"""The input of `completion()`; it becomes the variable `context` in the kernel."""
-
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
@@ -52,6 +49,36 @@ class TextFile:
     lines: int
     excerpt: str = field(repr=False)
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Foreign:
+    """A table or an array on its way to the kernel, which puts it together where it has the library.
+
+    Attributes:
+        kind: library and class, e.g. ``"pandas.DataFrame"``.
+        parts: plain values (`values`, `guest.BUILT`).
+        type_name: of the class.
+        length: rows.
+        head: the first rows as text.
+        source: the object itself.
+    """
+
+    kind: str
+    parts: dict[str, Any] = field(repr=False)
+    type_name: str
+    length: int
+    head: str = field(repr=False)
+    source: Any = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __str__(self) -> str:
+        return self.head
+
+
+Prompt = str | dict[str, Any] | list[Any] | bytes | Foreign
+"""The input of `completion()`; it becomes the variable `context` in the kernel."""
 
 Input = Prompt | TextFile
 """The input of a run inside the engine."""

@@ -13,6 +13,7 @@ from rlm_kernel.errors import ConfigError
 from rlm_kernel.provisioners import kernelspecs
 from rlm_kernel.text import suggestion
 from rlm_kernel.types import Prompt
+from rlm_kernel.values import is_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,11 @@ def _convert(name: str, value: Any, environment: str, note: Callable[[str], obje
     if isinstance(value, tuple | set | frozenset):
         note(f"{name} is a {type(value).__name__}; the model gets it as a list.")
         return list(value)
+    if is_context(value):
+        return value
     raise ConfigError(
-        f"--context {name} is of type {type(value).__name__}: give a str, list, dict, bytes, pandas DataFrame or Path, "
-        f"or convert it first, for example {name} = str({name})."
+        f"--context {name} is of type {type(value).__name__}: give a str, list, dict, bytes, pandas DataFrame or other "
+        f"table, array or Path, or convert it first, for example {name} = str({name})."
     )
 
 

@@ -21,12 +21,15 @@ _PORTKEY = "rlm_kernel.clients.portkey:PortkeyAdapter"
 _LITELLM = "rlm_kernel.clients.litellm:LiteLLMAdapter"
 _LLAMACPP = "rlm_kernel.clients.llamacpp.client:LlamaCppLM"
 
+_AZURE_DEFAULTS = {"api_version": "2024-02-01"}
+"""Those of the reference."""
+
 _CALL = ("max_tokens", "sampling_args", "timeout")
 _LOCAL = ("api_key", "base_url", "max_retries", "model_name", "model_path", "n_ctx", "n_parallel", *_CALL)
 _REMOTE = ("api_key", "base_url", "context_window", "max_retries", "prices", *_CALL)
 _HTTP = (*_REMOTE, "default_headers", "default_query", "http_client")
 _OPENAI_HTTP = (*_HTTP, "organization", "project")
-_OF_ONE_MODEL: Mapping[str, Any] = MappingProxyType({"context_window": None, "prices": None})
+_OF_ONE_MODEL = ("azure_deployment", "context_window", "prices")
 """Arguments that another model of the same backend does not share."""
 
 
@@ -45,6 +48,9 @@ class Backend:
         base_url: the default endpoint; None is the client's own default.
         base_url_variable: the environment variable of the endpoint, or None.
         path: appended to an endpoint without a path.
+        variables: environment variables of further arguments.
+        of_endpoint: arguments that are used if they are not given and the endpoint, without a path, was given by this
+            name or in this variable.
         settings: further arguments of the factory, which the user cannot set.
         defaults: arguments that are used if they are not given.
         renamed: other names of arguments, as an SDK has them.
@@ -66,6 +72,8 @@ class Backend:
     base_url: str | None = None
     base_url_variable: str | None = None
     path: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    of_endpoint: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -97,8 +105,9 @@ class Backend:
 
         identity = {"backend": self.name, "key_variable": self.key_variable}
         given = {**identity, **self.settings, **arguments}
+        only_of = {name: None for name in _OF_ONE_MODEL if name in given}
         # litellm's names choose the provider, and with it the key that is sent
-        other = None if self.others else lambda name: factory(**{**given, **_OF_ONE_MODEL, "model_name": name})
+        other = None if self.others else lambda name: factory(**{**given, **only_of, "model_name": name})
         return RemoteLM(factory(**given), other)
 
 
@@ -154,6 +163,8 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
                 optional=(*_OPENAI_HTTP, "api_version", "azure_deployment"),
                 renamed={"azure_endpoint": "base_url"},
                 base_url_variable="AZURE_OPENAI_ENDPOINT",
+                variables={"api_version": "AZURE_OPENAI_API_VERSION", "azure_deployment": "AZURE_OPENAI_DEPLOYMENT"},
+                of_endpoint={"azure_endpoint": _AZURE_DEFAULTS, "AZURE_OPENAI_ENDPOINT": _AZURE_DEFAULTS},
                 example="your-deployment",
                 example_url="https://your-resource.openai.azure.com",
             ),

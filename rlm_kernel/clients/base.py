@@ -126,6 +126,13 @@ class BaseLM:
         """US dollars that a call costs at most; None if unknown before the call."""
         return None
 
+    def warmer(self, temperature: float) -> BaseLM | None:  # noqa: ARG002
+        """This client with that temperature, over the same connections; None if it was not given a lower one.
+
+        A client that was given none uses the provider's default, and its model may refuse any other.
+        """
+        return None
+
     def price_known(self) -> bool:
         """Whether the cost of a call can be computed. False causes a warning if a budget is set."""
         return True

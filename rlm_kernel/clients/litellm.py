@@ -69,6 +69,11 @@ class _PricedReplyBuilder(ChatReplyBuilder):
             self.cost = dollars(computed)
         return text
 
+    def end(self) -> None:
+        """A stream without anything is no reply: litellm ends each with a chunk of its own, also a web page."""
+        super().end()
+        self.begun = bool(self.pieces or self.tokens or self.asks_for_tool or self.finish_reason != "stop")
+
 
 @dataclass(eq=False, repr=False)
 class LiteLLMAdapter(ProviderAdapter):

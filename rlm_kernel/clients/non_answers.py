@@ -28,8 +28,7 @@ _WHAT: Mapping[str, str] = MappingProxyType(
         "error": "the provider ended its reply with an error. Ask again, or ask another model.",
         "tool_calls": "it asked for a tool that was not offered, and wrote no text. Say in the prompt that the answer "
         "is plain text.",
-        "empty": "its reply holds no text (finish_reason {finish_reason!r}). Rephrase the prompt, or ask another "
-        "model.",
+        "empty": "its reply holds no text{thought}. Rephrase the prompt, or ask another model.",
     }
 )
 
@@ -72,7 +71,8 @@ def non_answer(reply: Reply, backend: str, reason: str, text: str) -> NonAnswerE
     has_text = bool(text.strip())
     what = _WHAT["thinking" if reason == "length" and not has_text else reason]
     words = f": {clip_end(text.strip(), SHOWN_CHARACTERS)!r}" if has_text else ""
-    what = what.format(words=words, finish_reason=reply.finish_reason)
+    thought = ", only thinking" if reply.text.strip() else ""
+    what = what.format(words=words, thought=thought)
     return NonAnswerError(
         f"{backend}, model {reply.model!r}: {what}",
         backend=backend,

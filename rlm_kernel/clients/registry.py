@@ -61,7 +61,7 @@ def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str,
     given = _with_sources(backend, {} if backend_kwargs is None else backend_kwargs)
     if "base_url" in backend.arguments and "base_url" not in given and (found := _base_url(backend, variables)):
         given["base_url"] = found
-    given = {**{name: _default(name, value) for name, value in backend.defaults.items()}, **given}
+    given = {**_not_given(backend, given, variables), **given}
     check_arguments(backend, {argument: setting.value for argument, setting in given.items()})
     if backend.package is not None:
         check_extra(f"The backend {backend.name!r}", backend.package, str(backend.extra))
@@ -80,12 +80,24 @@ def _with_sources(backend: Backend, arguments: Mapping[str, Any]) -> dict[str, S
         from rlm_kernel.clients.arguments import example_of
 
         raise ConfigError(f"backend_kwargs is a dict such as {example_of(backend)}, not a {type(arguments).__name__}.")
-    arguments = {backend.renamed.get(name, name): value for name, value in arguments.items()}
+    named = {backend.renamed.get(name, name): as_argument(name, value) for name, value in arguments.items()}
     empty = {"api_key": (None, ""), "base_url": (None, "")}
     return {
-        name: as_argument(name, value)
-        for name, value in arguments.items()
+        name: value
+        for name, value in named.items()
         if (name not in backend.arguments and not backend.others) or value_of(value) not in empty.get(name, (None,))
+    }
+
+
+def _not_given(backend: Backend, given: Mapping[str, Sourced[Any]], variables: Variables) -> dict[str, Sourced[Any]]:
+    """The arguments that the table or the environment has; those that are given override them."""
+    defaults, endpoint = dict(backend.defaults), given.get("base_url")
+    if endpoint is not None and "/" not in str(endpoint.value).partition("://")[2].rstrip("/"):
+        defaults |= backend.of_endpoint.get(endpoint.name, {})
+    found = {argument: variables.find(name) for argument, name in backend.variables.items()}
+    return {
+        **{name: _default(name, value) for name, value in defaults.items()},
+        **{name: value for name, value in found.items() if value is not None},
     }
 
 

@@ -7,6 +7,7 @@ models. The list is requested once, in parallel with the first call; no call wai
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections import deque
@@ -143,6 +144,17 @@ class RemoteLM(BaseLM):
             self._others[name] = RemoteLM(self._adapter_of(name), self._adapter_of)
         return self._others[name]
 
+    def warmer(self, temperature: float) -> RemoteLM | None:
+        """See `BaseLM`."""
+        sampling = self.adapter.sampling_args or {}
+        given = sampling.get("temperature")
+        if not isinstance(given, int | float) or given >= temperature:
+            return None
+        other = copy.copy(self)
+        other.adapter = copy.copy(self.adapter)
+        other.adapter.sampling_args = {**sampling, "temperature": temperature}
+        return other
+
     async def close(self) -> None:
         """Close the connections. A later call opens new ones."""
         await self._connection.close()
@@ -189,7 +201,8 @@ class RemoteLM(BaseLM):
                 if part is None:
                     raise
                 adapter.left_out |= {part}
-                _log.warning("%s, model %r, refuses this part of requests: %s", self.backend, self.model, part)
+                level = logging.WARNING if part in (adapter.sampling_args or {}) else logging.INFO
+                _log.log(level, "%s, model %r: refused, and left out from now on: %s", self.backend, self.model, part)
                 if part in SCHEMA_FIELDS and schema is not None:
                     raise  # the caller sends the schema as text
 

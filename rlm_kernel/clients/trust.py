@@ -22,8 +22,8 @@ SECRETS = frozenset({"api_key", "virtual_key", "Authorization"})
 """Arguments whose values are shown in no message."""
 
 PLAIN = frozenset({
-    "context_window", "max_retries", "max_tokens", "model_name", "model_path", "n_ctx", "n_parallel", "prices",
-    "sampling_args", "timeout",
+    "api_version", "azure_deployment", "context_window", "max_retries", "max_tokens", "model_name", "model_path",
+    "n_ctx", "n_parallel", "prices", "sampling_args", "timeout",
 })  # fmt: skip
 """Arguments that neither select a server nor contain a secret. All other arguments, also new ones, are checked."""
 

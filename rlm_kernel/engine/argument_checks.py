@@ -20,7 +20,8 @@ from rlm_kernel.prompts import PROFILES
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
-from rlm_kernel.types import Input, TextFile
+from rlm_kernel.types import Foreign, Input, TextFile
+from rlm_kernel.values import convert, is_context
 
 COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
 """Backends whose price is not known before a call: the reply reports the cost, or the model of a deployment."""
@@ -174,24 +175,25 @@ def schema_of(given: Any) -> Schema | None:
 
 
 def opened(prompt: Input | PurePath, config: RunConfig, option: str = "prompt", **limits: int) -> Input:
-    """The input of a run; see `inputs.open_text` for the last arguments.
+    """The input of a run as it travels; see `inputs.open_text` for the last arguments.
 
     Takes seconds for a file of 1 GB, which the kernel reads itself if it sees it.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: the file cannot be read, or a part of the value cannot be sent to a kernel.
     """
     if not isinstance(prompt, PurePath):
-        return prompt
+        return convert(prompt) if is_context(prompt) else prompt
     is_plain = config.depth >= config.max_depth
     return inputs.open_text(prompt, option, in_kernel=not is_plain and config.environment.sees_host_files, **limits)
 
 
 def check_prompt(prompt: object, question: object = None) -> None:
     """Check the types of a prompt and a `root_prompt`."""
-    if not isinstance(prompt, str | dict | list | TextFile):
+    if not isinstance(prompt, str | dict | list | bytes | TextFile | Foreign):
         raise ConfigError(
-            f"prompt must be str, dict, list or a Path, not {type(prompt).__name__}: {_conversion(prompt)}."
+            f"prompt must be str, dict, list, bytes, a table or a Path, not {type(prompt).__name__}: "
+            f"{_conversion(prompt)}."
         )
     if not isinstance(question, str | None):
         raise ConfigError(f"root_prompt must be str or None, not {type(question).__name__}: it is the question.")
@@ -202,8 +204,6 @@ def _conversion(value: object) -> str:
     match value:
         case None:
             return "give the input, or the question itself"
-        case bytes() | bytearray():
-            return "give data.decode()"
         case Iterable() if not hasattr(value, "to_dict"):
             return "give list(values)"
-    return "convert it first, a DataFrame with df.to_dict('records')"
+    return "give plain data, such as vars(value)"

@@ -13,6 +13,9 @@ from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.types import Prompt
 
+MAX_MODEL_NAME = 200
+"""Characters of the name of a model in a cell; a longer text is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Models:
@@ -49,9 +52,12 @@ class Models:
         """
         if name is None:
             return self.root if has_repl else self.default
+        if has_repl and name == self.root.model:  # not the one with the sampling of sub-calls
+            return self.root
         if (known := self.named(name)) is not None:
             return known
-        other = self.root.for_model(name)
+        is_name = name.strip() and name.isprintable() and len(name) <= MAX_MODEL_NAME
+        other = self.root.for_model(name) if is_name else None
         return None if other is None else as_base_lm(other)
 
     @property

@@ -16,12 +16,14 @@ from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import ChatMessage, Models, RunConfig
 from rlm_kernel.engine.kernel_slots import KernelSlots, default_max_kernels
 from rlm_kernel.engine.recorded import RecordedRun
+from rlm_kernel.engine.repetition import MAX_REPEATS, TEMPERATURE
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.root_model import RootModel
 from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
 from rlm_kernel.engine.tools import Tool, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError, RLMError
+from rlm_kernel.kernel.guest import records
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
 from rlm_kernel.prompts.context_preview import ContextFacts, describe
 from rlm_kernel.schema.answer_schema import Schema, text_of
@@ -29,10 +31,18 @@ from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.events import Event, OnEvent
 from rlm_kernel.trajectory.log.redaction import without_secrets_of_tools
-from rlm_kernel.types import Input, Message, Reply, RLMChatCompletion, TextFile, UsageMeter
+from rlm_kernel.types import Foreign, Input, Message, Reply, RLMChatCompletion, TextFile, UsageMeter
 
 MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 """Seconds in which a persistent kernel must store the conversation after the answer, with time left and without."""
+
+MAX_SEARCHED = 20
+"""Replies that are searched for words if a run ends without an answer."""
+
+STUCK = (
+    "The model has repeated itself {repeats} times in a row, with the same result. The run ends after turn {iteration} "
+    "of {turns}, and the model is asked for its answer."
+)
 
 
 class Engine:
@@ -113,9 +123,10 @@ class Engine:
 
     @property
     def _last_words(self) -> str | None:
-        """The last reply without its code, or all of it if it is only code; None before the first."""
-        reply = self._root.latest
-        return (parse(reply).prose or reply.strip() or None) if reply else None
+        """The words of the latest reply that has any besides its code, else the last reply; None before the first."""
+        last = self._root.latest
+        words = (parse(reply).prose for reply in (last, *self._root.conversation.replies[:MAX_SEARCHED]))
+        return next(filter(None, words), last.strip() or None)
 
     async def run(self, prompt: Input, question: str | None) -> RLMChatCompletion:
         """Answer a question over a context.
@@ -151,7 +162,8 @@ class Engine:
                 error.trajectory = self._record()
             raise
         about = self.usage.summary(), self._emit.seconds, self._record()
-        given = prompt.path if isinstance(prompt, TextFile) else prompt
+        given: Any = prompt.path if isinstance(prompt, TextFile) else prompt
+        given = given.source if isinstance(given, Foreign) else given
         completion = RLMChatCompletion(self._config.models.root.model, given, answer, *about, parsed=self._built.last)
         self._emit(events.RunFinished(completion=completion))
         return completion
@@ -173,11 +185,22 @@ class Engine:
                 root.conversation.add(reply, "")
                 return turn.answer
             self._warn_of_uncertain_costs()
-            if iteration == config.max_iterations:
+            is_last = self._is_last(iteration)
+            if is_last:
                 by_schema = self._schema is not None
                 root.ending = "\n\n" + config.profile.last_chance(question or "", by_schema=by_schema)
             await root.end_turn(reply, turn.message, iteration)
-        return await self._last_word()
+            if is_last:
+                break
+        return await self._last_word(iteration)
+
+    def _is_last(self, iteration: int) -> bool:
+        """Whether the turn is the last one: of all, or because the model repeats itself whatever it is told."""
+        repeats, turns = self._turns.repetition.repeats, self._config.max_iterations
+        self._root.temperature = TEMPERATURE if repeats >= MAX_REPEATS - 1 else None
+        if iteration < turns and repeats >= MAX_REPEATS:
+            self._emit(events.Notice(message=STUCK.format(repeats=repeats, iteration=iteration, turns=turns)))
+        return iteration == turns or repeats >= MAX_REPEATS
 
     async def _open(self, prompt: Input) -> None:
         """Start the kernel, unless it runs already, and give it the context, or the message of a conversation."""
@@ -208,16 +231,19 @@ class Engine:
 
     # -- other ways to an answer
 
-    async def _last_word(self) -> str:
+    async def _last_word(self, turns: int) -> str:
         """The answer after the last turn: a variable, a FINAL(...), or the text of the reply.
 
         A reply with code is not an answer, and neither is an empty one. Then the draft in `answer` is used; without a
         draft, the model is asked again.
 
+        Args:
+            turns: how many there were.
+
         Raises:
             NoAnswerError: the second reply is not an answer, either.
         """
-        root, turns = self._root, self._config.max_iterations
+        root = self._root
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
@@ -258,7 +284,7 @@ class Engine:
     async def _ask_plainly(self, prompt: Input, question: str | None) -> str:
         """One plain model call without a REPL, at the maximum depth."""
         try:
-            text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=str)
+            text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=_plain)
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"A plain completion sends the prompt as JSON: {error}. Make it a str.") from error
         self._root.begin([{"role": "user", "content": f"{text}\n\n{question}" if question else text}])
@@ -353,6 +379,11 @@ def _kernel_turns(config: RunConfig) -> KernelSlots:
     pooled = config.environment.pool
     limit = default_max_kernels(config.levels, pooled) if config.max_kernels is None else config.max_kernels
     return KernelSlots(limit - pooled, config.levels - 1)
+
+
+def _plain(value: Any) -> Any:
+    """A value for the JSON of a plain call."""
+    return records(value.parts) if isinstance(value, Foreign) else str(value)
 
 
 def _has_no_answer(last: ParsedReply) -> bool:

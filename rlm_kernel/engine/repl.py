@@ -34,6 +34,10 @@ FULL = (
     "has to be started again."
 )
 
+_MISSING = (
+    "The kernel lacks {names}: a table arrives there as a list of dicts, an array as a list. "
+    "environment_kwargs={{'packages': [...]}} installs packages in a container."
+)
 LEFT = (
     "The kernel is started again, because the question before left {left} that did not end. Variables of cells that "
     "start that again are lost."
@@ -46,6 +50,7 @@ class Repl:
     Attributes:
         cells: how many cells ran.
         contexts: how many inputs it got.
+        questions: how many questions and calls of tools the cells have sent.
         draft: the last content of `answer` after a cell of this run, or None.
         variables: the user's variables after the last cell, name to type.
     """
@@ -53,6 +58,7 @@ class Repl:
     def __init__(self, config: RunConfig) -> None:
         self.cells = 0
         self.contexts = 0
+        self.questions = 0
         self.draft: str | None = None
         self.variables: dict[str, str] = {}
         self._config = config
@@ -64,6 +70,7 @@ class Repl:
         self._journal = Journal()
         self._ended = 0  # the last cell of the questions before
         self._was_ready = self._is_set_up = False
+        self._told_missing: set[str] = set()
 
     @asynccontextmanager
     async def serve(self, subcalls: SubCalls, emit: Emitter, recorded: RecordedRun) -> AsyncIterator[None]:
@@ -201,6 +208,7 @@ class Repl:
         assert self._subcalls is not None, "attached before it is opened"
         assert cell.result is not None, "only cells that ended are in a past"
         self._subcalls.relive(cell)
+        self.questions += len(cell.calls) + len(cell.tools)
         await self._run_recorded(cell, self._recorded)
         return cell.result
 
@@ -226,6 +234,7 @@ class Repl:
         """The `Responder` of the session: the run's sub-calls, which are recorded, or the record during a rebuild."""
         if self._replay is not None:
             return await self._replay.answer(question)
+        self.questions += 1
         if self._subcalls is None:
             raise RLMError("no completion is running")
         slots = self._journal.slots(self.cells if self._is_set_up else SETUP, question)
@@ -364,6 +373,9 @@ class Repl:
     async def _give(self, step: VariableSet) -> None:
         await take_step(self._live, step)
         self._journal.steps.append(step)
+        if missing := self._live.missing_libraries - self._told_missing:
+            self._told_missing |= missing
+            self._tell(events.Notice(message=_MISSING.format(names=", ".join(sorted(missing)))))
 
     async def _provide(self, tool: Tool) -> None:
         content = tool.card() if tool.kind == "function" else tool.content

@@ -16,6 +16,7 @@ from rlm_kernel.trajectory.log import context_store
 from rlm_kernel.trajectory.log.reader import Recording, earlier_recordings, read_log
 from rlm_kernel.trajectory.tree import Turn
 from rlm_kernel.types import Input, Prompt
+from rlm_kernel.values import convert
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,13 @@ def prepare_resumption(
     _check_iteration(recording, at)
     where, options = overrides.get("environment"), overrides.get("environment_kwargs")
     recording = admitted(recording, Use(where, options, models=True, given=overrides), trust)
+    given: Input
     if isinstance(prompt, PurePath):
-        prompt = open_text(prompt, in_kernel=False)
-    if prompt is None:
-        prompt = context_store.decode(*context_store.load(recording.context, recording.path.parent))
+        given = open_text(prompt, in_kernel=False)
+    elif prompt is not None:
+        given = convert(prompt)
+    else:
+        given = context_store.decode(*context_store.load(recording.context, recording.path.parent))
     check_is_whole(recording, overrides)
     forked_from = {"run_id": recording.stem, "log": str(recording.path), "at": at}
     recorded = recorded_run_of(run, at)
@@ -84,7 +88,7 @@ def prepare_resumption(
     arguments = arguments_of(recording, overrides, rlm)
     question = question or run.started.question
     continues = recording.metadata.get("continues")
-    return Resumption(arguments, recorded, prompt, question, forked_from, run.started.schema, continues)
+    return Resumption(arguments, recorded, given, question, forked_from, run.started.schema, continues)
 
 
 def _prior_run(recording: Recording) -> Iterator[PriorRun]:

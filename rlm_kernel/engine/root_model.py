@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from rlm_kernel._async import process
+from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.recorded import RecordedRun
@@ -30,6 +31,7 @@ SHORT_MESSAGE_CHARACTERS = 300
 """The same, after the provider has refused the conversation as too long."""
 
 _NEWEST = 2
+_EMPTY = not_blank("")
 
 Remember = Callable[[Sequence[Message]], Awaitable[None]]
 """Keeps the whole conversation in the REPL, before a summary takes its place."""
@@ -56,6 +58,11 @@ class Conversation:
     def whole(self) -> list[Message]:
         """Everything since the opening, what was summarised included."""
         return [*self._opening, *self._whole]
+
+    @property
+    def replies(self) -> list[str]:
+        """The texts of the model's replies that are followed by a message, the latest first."""
+        return [m["content"] for m in reversed(self._whole) if m["role"] == "assistant" and m["content"] != _EMPTY]
 
     @property
     def can_shrink(self) -> bool:
@@ -97,6 +104,7 @@ class RootModel:
         live: whether its replies are streamed.
         conversation: what it reads next, and everything it has read.
         ending: the end of every message after the last turn.
+        temperature: of the next replies, if the client was given a lower one; None: as the client was made.
         asked_at: the time of the last call, in seconds since the run started.
         latest: the text of its last reply that is not empty.
         given_up: calls that ended without a reply: the model, and the usage that was counted for it.
@@ -110,6 +118,7 @@ class RootModel:
     live: bool
     conversation: Conversation = field(default_factory=lambda: Conversation([]))
     ending: str = ""
+    temperature: float | None = None
     asked_at: float | None = None
     latest: str = ""
     given_up: tuple[tuple[str, Usage], ...] = ()
@@ -144,7 +153,7 @@ class RootModel:
                 if self.recorded.summary_is_next:
                     raise self.recorded.overflow()
                 reply = await self.calls.ask(
-                    self.config.models.root,
+                    self._lm(),
                     messages,
                     schema,
                     max_tokens=self.config.profile.reply_tokens,
@@ -162,6 +171,15 @@ class RootModel:
                 return reply
             may_shrink = False
             await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, unread=())
+
+    def _lm(self) -> BaseLM:
+        """The client, with the higher temperature if it takes one."""
+        lm = self.config.models.root
+        warmer = None if self.temperature is None else lm.warmer(self.temperature)
+        if warmer is None:
+            return lm
+        self.emit(events.Notice(message=f"The model is asked with a temperature of {self.temperature}."))
+        return warmer
 
     async def ask_by_schema(self, iteration: int, schema: Schema) -> str:
         """The answer as JSON that fits; each repair counts as an iteration.

@@ -121,6 +121,6 @@ def parse_spoken(text: str, *, finished: bool) -> ParsedReply:
     answer = read_answer(text, reader.start) if reader.begun else None
     if answer is None:
         return parse(text, finished=finished)
-    if not (answer.closed or finished):
+    if not (finished or (answer.closed and answer.certain)):
         raise AnswerCutError(partial_answer=answer.text)
     return ParsedReply(answer=TextAnswer(answer.text))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from rlm_kernel._async import SHORT_CHARACTERS, process
 from rlm_kernel.clients.non_answers import WITHHELD
 from rlm_kernel.engine.budget import Ledger
 from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.repetition import Repetition, outcome_of
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.spoken_answer import parse_spoken
 from rlm_kernel.errors import ErrorThresholdExceededError, KernelError
@@ -28,10 +29,17 @@ EARLY = "The model answered before it looked at the context: it is asked to look
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """How a turn ended: with an answer, or with the next message for the model."""
+    """How a turn ended: with an answer, or with the next message for the model.
+
+    Attributes:
+        answer: of the run, or None.
+        message: the next one for the model.
+        outcome: what a repeated reply has in common with the one before; None: the message.
+    """
 
     answer: str | None = None
     message: str = ""
+    outcome: Hashable = None
 
 
 class AnswerBuilder:
@@ -64,6 +72,7 @@ class Turns:
         ledger: says whether a cell's sub-calls have reached a limit.
         emit: emits the events of the run.
         schema: what the answer has to fit, or None.
+        repetition: the replies, as far as they repeat each other.
     """
 
     config: RunConfig
@@ -71,6 +80,7 @@ class Turns:
     ledger: Ledger
     emit: Emitter
     schema: Schema | None = None
+    repetition: Repetition = field(default_factory=Repetition)
     _iteration: int = 0
     _errors_in_a_row: int = 0  # of this run: a child's errors are not its parent's
     _challenged: bool = False
@@ -87,13 +97,32 @@ class Turns:
         }
 
     async def take(self, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
-        """Run the code of a reply, or take its answer."""
-        profile = self.config.profile
+        """Run the code of a reply, or take its answer. A reply that repeats itself is answered in other words."""
         self._iteration = iteration
-        text, finished = reply.text, reply.finish_reason == "stop"
-        if not text.strip() and reply.finish_reason in {"tool_calls", *WITHHELD}:
-            return Turn(message=profile.no_text(withheld=reply.finish_reason in WITHHELD))
-        parsed = await self.parse(text, finished=finished)
+        parsed = await self.parse(reply.text, finished=reply.finish_reason == "stop")
+        turn = self._without_text(reply) or await self._taken(parsed, iteration, facts)
+        if turn.answer is not None:
+            return turn
+        self.repetition.take(parsed, turn.message if turn.outcome is None else turn.outcome)
+        return replace(turn, message=self._in_other_words(turn, facts))
+
+    def _in_other_words(self, turn: Turn, facts: ContextFacts) -> str:
+        """The message of a turn; a new one for the same reply as before, or in place of the same message as before."""
+        profile, repetition = self.config.profile, self.repetition
+        if repetition.repeats:
+            return f"{turn.message}\n\n{profile.repeated(repetition.repeats, facts)}"
+        if repetition.same_message and turn.message == profile.no_code():
+            return profile.no_code_again(repetition.same_message, facts)
+        return turn.message
+
+    def _without_text(self, reply: Reply) -> Turn | None:
+        """The turn of a reply that was withheld, or that only calls tools; None: it is another one."""
+        if reply.text.strip() or reply.finish_reason not in {"tool_calls", *WITHHELD}:
+            return None
+        return Turn(message=self.config.profile.no_text(withheld=reply.finish_reason in WITHHELD))
+
+    async def _taken(self, parsed: ParsedReply, iteration: int, facts: ContextFacts) -> Turn:
+        profile = self.config.profile
         if parsed.cut:
             return Turn(message=profile.cut())
         if parsed.blocks:
@@ -137,6 +166,7 @@ class Turns:
         """Run the blocks in order until one gives the answer or fails."""
         results: list[CellResult] = []
         notes: list[str] = []
+        asked = self.repl.questions
         for code in parsed.blocks:
             notes += await self._recover()
             result = await self.repl.run(code, iteration)
@@ -160,7 +190,8 @@ class Turns:
             if turn.answer is not None:
                 return turn
             notes.append(turn.message)
-        return Turn(message=await self._outputs(results, notes, iteration, facts))
+        outcome = outcome_of(results, notes, has_asked=self.repl.questions > asked)
+        return Turn(message=await self._outputs(results, notes, iteration, facts), outcome=outcome)
 
     async def _recover(self, ended: CellResult | None = None) -> list[str]:
         """Restart a kernel that died in this cell or since the last one. Returns notes about it for the model."""

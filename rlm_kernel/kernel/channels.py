@@ -57,7 +57,9 @@ class Channels:
 
     Attributes:
         heard: set when the first message on IOPub has arrived.
-        cut: done when the kernel closed one of the connections, or broke its protocol; the result says how.
+        cut: done when the kernel closed one of the connections, or broke its protocol; the result says how. Also after
+            `give_up`.
+        messages: how many have arrived on IOPub.
 
     Raises:
         KernelError: the kernel requires encryption.
@@ -69,6 +71,7 @@ class Channels:
         self._session = connection.session
         self._receiver = receiver
         self.heard = asyncio.Event()
+        self.messages = 0
         self._loop = asyncio.get_running_loop()
         self.cut: asyncio.Future[str] = self._loop.create_future()
         self._lines = {name: self._line(connection, name) for name in _KINDS}
@@ -96,6 +99,24 @@ class Channels:
                 self._lines["iopub"].pause()
         return str(message["header"]["msg_id"])
 
+    @property
+    def unanswered(self) -> int:
+        """How often the kernel gave no sign of life; see `ask`."""
+        return self._lines["shell"].unanswered if self._lines else 0
+
+    def ask(self) -> None:
+        """Ask libzmq in the kernel for a sign of life, which it gives whatever Python does there.
+
+        On shell, where a queue of messages cannot keep it from reading.
+        """
+        if self._lines:
+            self._lines["shell"].ask()
+
+    def give_up(self, why: str) -> None:
+        """Treat the connection as lost."""
+        if not self.cut.done():
+            self.cut.set_result(why)
+
     def listen(self, receiver: Receiver) -> None:
         """Pass the messages to this receiver from now on."""
         self._receiver = receiver
@@ -122,6 +143,7 @@ class Channels:
             return  # closed while the message before it was handled
         if name == "iopub":
             self.heard.set()
+            self.messages += 1
         try:
             kind, content = message["header"]["msg_type"], message["content"]
             op = content["data"]["op"] if kind == "comm_msg" and content["comm_id"] == COMM_ID else ""

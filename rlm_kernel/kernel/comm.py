@@ -48,6 +48,8 @@ MAX_WAITING_BYTES = 60_000_000
 """For all kernels together."""
 MAX_PARSED_BYTES = 120_000_000
 """Memory of a parsed question or report."""
+LIBRARIES = frozenset({"pandas", "polars", "pyarrow", "numpy"})
+"""Whose tables and arrays are taken apart for the kernel."""
 MAX_REMEMBERED = 50_000
 """Ids of questions. A question is repeated only until its answer arrives, so the latest ids are enough."""
 MAX_ANSWERS_CHARACTERS = 40_000_000
@@ -113,6 +115,7 @@ class HostComm:
         _in_flight.bridges.add(self)
         self.report: CellReport | None = None
         self.stored: dict[str, asyncio.Future[str | None]] = {}
+        self.missing: set[str] = set()
 
     # -- the life of a cell
 
@@ -207,7 +210,9 @@ class HostComm:
 
     def take_stored(self, message: dict[str, Any]) -> None:
         """Take a `stored`: the result of a `put`."""
-        waiting, error = self.stored.pop(_call_of(message), None), message["content"]["data"].get("error")
+        waiting, data = self.stored.pop(_call_of(message), None), message["content"]["data"]
+        error, missing = data.get("error"), data.get("missing")
+        self.missing |= LIBRARIES.intersection(missing) if isinstance(missing, list) else set()
         if waiting is not None and not waiting.done():
             waiting.set_result(None if error is None else str(error))
 

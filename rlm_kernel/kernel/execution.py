@@ -30,6 +30,8 @@ class CellExecution:
         reply: the content of the reply.
         idle: whether the kernel is idle again.
         notes: texts that the host adds to the outputs.
+        checks: sent to the guest and not answered yet.
+        waits: how often the kernel has said that it waits for a cell, although this one is not over.
     """
 
     id: str
@@ -40,6 +42,8 @@ class CellExecution:
     reply: dict[str, Any] | None = None
     idle: bool = False
     notes: list[str] = field(default_factory=list)
+    checks: int = 0
+    waits: int = 0
 
     def note(self, text: str) -> None:
         """Add a note for the model to the outputs, unless it is there already or there are `MAX_NOTES`."""

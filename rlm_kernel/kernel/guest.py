@@ -43,6 +43,13 @@ WIRE = 1
 PROCESS = os.getpid()
 RESEND_SECONDS = 1.0
 END_SECONDS = 1.0
+LOCK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
+THREAD_SECONDS = 2.0
+LOST_SECONDS = 5.0
+"""For the reply of a cell that has ended."""
+BROKEN = 79
+"""The exit status of a kernel that cannot reply any more; `process.BROKEN` on the host."""
 WAITS_FOR_WORK = _worker.__code__
 DISPLAYS = ("matplotlib_inline", "IPython", "ipywidgets")
 MORE = """
@@ -165,10 +172,14 @@ class Guest:
         self.figures: deque[tuple[int, bytes]] = deque(maxlen=MAX_FIGURES)
         self.ours: dict[str, Any] = {}
         self.begun: Begun | None = None
+        self.needed: Needed | None = None
+        self.is_given = False  # the host has given a value since the last cell, so its setup is over
+        self.is_executing = False
+        self.ended_at: float | None = None  # of a cell whose reply was not sent yet
 
     # -- the wire
 
-    def send(self, op: str, call: str, buffers: list[bytes] | None = None, **fields: str) -> None:
+    def send(self, op: str, call: str, buffers: list[bytes] | None = None, **fields: Any) -> None:
         """Publish a message."""
         # The parent is the running cell, stored at its start: in a user's thread get_parent() may raise (ipykernel 7.0)
         # or return another cell.
@@ -197,6 +208,8 @@ class Guest:
             raise RuntimeError(f"the host speaks version {data['wire']} of the wire, this guest {WIRE}")
         if data["op"] == "put":
             self.put(data, buffers)
+        elif data["op"] == "check":
+            self.check(data["id"])
         elif (call := self.calls.get(data["id"])) is not None:
             if data["op"] == "answer":
                 call.answers = json.loads(bytes(buffers[0]))["answers"]
@@ -231,10 +244,10 @@ class Guest:
         except BaseException as error:
             self.send("stored", data["id"], error=f"{type(error).__name__}: {error}")
             return
-        name = data["name"]
+        name, self.is_given = data["name"], True
         self.ours[name] = self.shell.user_ns[name] = value
         self.shell.user_ns_hidden[name] = value
-        self.send("stored", data["id"])
+        self.send("stored", data["id"], missing=sorted(MISSING))
 
     # -- questions
 
@@ -248,7 +261,8 @@ class Guest:
             while call.answers is None:
                 if not call.acknowledged:
                     self.send("ask", call.id, call.buffers)
-                arrived.wait(None if call.acknowledged else RESEND_SECONDS)
+                if not arrived.wait(LOST_SECONDS if call.acknowledged else RESEND_SECONDS):
+                    self.end_if_broken()
                 arrived.clear()
         finally:
             self.forget(call)
@@ -265,8 +279,9 @@ class Guest:
                 if not call.acknowledged:
                     self.send("ask", call.id, call.buffers)
                 try:
-                    await asyncio.wait_for(arrived.wait(), None if call.acknowledged else RESEND_SECONDS)
+                    await asyncio.wait_for(arrived.wait(), LOST_SECONDS if call.acknowledged else RESEND_SECONDS)
                 except asyncio.TimeoutError:
+                    self.end_if_broken()
                     continue
                 arrived.clear()
         finally:
@@ -289,6 +304,54 @@ class Guest:
         self.parent, self.cell, self.final = parent, info, (None, None)
         return True
 
+    def execution_starts(self) -> None:
+        """Note what the kernel needs, once the host's setup is over: what that has changed is meant to stay."""
+        self.is_executing, self.ended_at = True, None
+        self.end_if_broken()
+        if self.is_given:
+            self.is_given, self.needed = False, Needed(self)
+
+    def execution_ended(self) -> None:
+        """Put back what the kernel needs, and make the report if the hook that does it was removed."""
+        if os.getpid() != PROCESS:
+            os._exit(0)  # a fork has run the rest of the cell; it shares the sockets of the kernel
+        self.ended_at = time.monotonic()
+        ignore_interrupts()
+        if self.needed is not None and (names := self.needed.put_back()):
+            listed = ", ".join(names[:MAX_PUT_BACK]) + (" and more" if len(names) > MAX_PUT_BACK else "")
+            self.needed.await_threads()
+            print(f"The notebook needs what this cell replaced; it was put back: {listed}.", file=sys.stderr)
+        if self.cell is not None and self.needed is not None and self.needed.has_report:
+            self.report()
+        self.end_if_broken()
+
+    def reply_of(self, error: Exception) -> dict[str, Any]:
+        """The reply for a cell that IPython has failed to run to its end."""
+        raised = traceback.format_exception(type(error), error, error.__traceback__)
+        about = {"ename": type(error).__name__, "evalue": str(error), "traceback": raised}
+        return {"status": "error", "execution_count": self.shell.execution_count, **about}
+
+    def end_if_broken(self) -> None:
+        """End a kernel that can never reply. The host makes a new one."""
+        late = self.ended_at is not None and time.monotonic() - self.ended_at > LOST_SECONDS
+        if late or (self.needed is not None and not self.needed.is_served()):
+            os._exit(BROKEN)
+
+    def check(self, call: str) -> None:
+        """Look whether the kernel can still reply, in the control thread, and tell the host what it does."""
+        self.end_if_broken()
+        if self.is_executing:
+            self.tell(call)
+        else:  # something that a cell has started may occupy the loop; then it does not wait
+            self.kernel.io_loop.add_callback(self.tell, call)
+
+    def tell(self, call: str) -> None:
+        """Answer a `check`."""
+        if self.is_executing:
+            self.send("running", call)
+        else:
+            self.send("waiting", call)
+
     def take_variable(self, name: str) -> bool:
         """Make the value of a variable the answer. Returns whether there is such a variable."""
         if name not in self.shell.user_ns:
@@ -305,11 +368,16 @@ class Guest:
             self.final = answer
 
     def cell_ended(self, result: Any = None) -> None:
-        """Restore the host's names, and report the cell to the host before the kernel becomes idle."""
+        """Report the cell to the host before the kernel becomes idle, as soon as the kernel has what it needs."""
         if self.cell is not None and result is not None and result.info is not self.cell:
             return  # a cell within this one has ended
-        self.cell = None
         ignore_interrupts()
+        if self.needed is None or result is None:
+            self.report()
+
+    def report(self) -> None:
+        """Restore the host's names, and send the report."""
+        self.cell = None
         restored, answer = self.restore(), self.shell.user_ns["answer"]
         content = dict.get(answer, "content")
         text, as_json = both(content)
@@ -461,7 +529,139 @@ def decode(encoding: str, buffer: Any) -> Any:
         return str(buffer, "utf-8", "surrogatepass")
     if encoding == "file":
         return read_text(**json.loads(bytes(buffer)))
-    return bytes(buffer) if encoding == "bytes" else pickle.loads(buffer)
+    return bytes(buffer) if encoding == "bytes" else Unpickler(io.BytesIO(buffer)).load()
+
+
+class Unpickler(pickle.Unpickler):
+    """Reads what the host has pickled: plain data, and tables in parts."""
+
+    def persistent_load(self, pid: tuple[str, dict[str, Any]]) -> Any:
+        """A table of a library; as plain lists where the library is missing."""
+        kind, parts = pid
+        library = kind.partition(".")[0]
+        try:
+            return BUILT[kind](importlib.import_module(library), parts)
+        except ImportError:
+            MISSING.add(library)
+            return records(parts)
+
+
+MISSING: set[str] = set()
+"""Libraries that this kernel lacks, and whose tables it got."""
+
+
+def records(parts: dict[str, Any]) -> Any:
+    """A table as a list of dicts, a series or an array as a list."""
+    if "content" in parts:
+        return numbers(parts)
+    if "values" in parts:
+        return parts["values"]
+    if "column" in parts:
+        return parts["column"]["values"]
+    if "ipc" in parts:
+        columns = parts["columns"]
+    else:
+        index = parts["index"]
+        columns = {
+            f"index_{place}" if name is None else name: level["values"]
+            for place, (name, level) in enumerate(zip(index["names"], index.get("levels", ())))  # noqa: B905 (a range has none)
+        }
+        columns.update(zip(parts["names"], (column["values"] for column in parts["columns"]), strict=True))
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def numbers(parts: dict[str, Any]) -> Any:
+    """The numbers of an array as lists."""
+    code = NUMBERS.get(parts["dtype"][1:])
+    if not code or parts["dtype"][0] == ">":
+        raise ValueError(f"it holds an array of the type {parts['dtype']}, which needs numpy")
+    content, shape = memoryview(parts["content"]), parts["shape"]
+    listed: Any = content.cast(code, shape or (1,)).tolist() if content else []  # type: ignore[call-overload]
+    return listed if shape else listed[0]
+
+
+NUMBERS = {
+    "b1": "?",
+    "i1": "b",
+    "i2": "h",
+    "i4": "i",
+    "i8": "q",
+    "u1": "B",
+    "u2": "H",
+    "u4": "I",
+    "u8": "Q",
+    "f4": "f",
+    "f8": "d",
+}
+"""The types of numpy that a memoryview can read."""
+
+
+def frame(pandas: Any, parts: dict[str, Any]) -> Any:
+    """A `pandas.DataFrame` from its parts."""
+    index = row_index(pandas, parts["index"])
+    columns = dict(enumerate(series_of(pandas, column) for column in parts["columns"]))
+    table = pandas.DataFrame(columns, index=None if columns else index)
+    table.index = index
+    table.columns = row_index(pandas, parts["head"])
+    return table
+
+
+def series(pandas: Any, parts: dict[str, Any]) -> Any:
+    """A `pandas.Series` from its parts."""
+    made = series_of(pandas, parts["column"])
+    made.index, made.name = row_index(pandas, parts["index"]), parts["name"]
+    return made
+
+
+def row_index(pandas: Any, parts: dict[str, Any]) -> Any:
+    """The index of the rows, or of the columns."""
+    if "range" in parts:
+        return pandas.RangeIndex(*parts["range"], name=parts["names"][0])
+    levels = [pandas.Index(series_of(pandas, level)) for level in parts["levels"]]
+    if len(levels) > 1:
+        return pandas.MultiIndex.from_arrays(levels, names=parts["names"])
+    return levels[0].rename(parts["names"][0])
+
+
+def series_of(pandas: Any, column: dict[str, Any]) -> Any:
+    """A column with its type."""
+    dtype, values = column["dtype"], column["values"]
+    if dtype == "category":
+        categories = pandas.Index(series_of(pandas, column["categories"]))
+        return pandas.Series(pandas.Categorical(values, categories, ordered=column["ordered"]))
+    if dtype.startswith("datetime64"):
+        moments = pandas.to_datetime(pandas.Series(values, dtype=object), utc="," in dtype or None, format="ISO8601")
+        return moments.astype(dtype)
+    if dtype.startswith("timedelta64"):
+        return pandas.Series(pandas.to_timedelta(values)).astype(dtype)
+    if dtype == "object":
+        return pandas.Series(values, dtype=object)
+    return pandas.Series(values, dtype=dtype)
+
+
+def array(numpy: Any, parts: dict[str, Any]) -> Any:
+    """A `numpy.ndarray` from its parts."""
+    if "content" not in parts:
+        return numpy.array(parts["values"], dtype=object)
+    return numpy.frombuffer(parts["content"], parts["dtype"]).reshape(parts["shape"]).copy()
+
+
+def arrow_table(_: Any, parts: dict[str, Any]) -> Any:
+    """A `pyarrow.Table` from an Arrow stream."""
+    return importlib.import_module("pyarrow.ipc").open_stream(parts["ipc"]).read_all()
+
+
+BUILT: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+    "pandas.DataFrame": frame,
+    "pandas.Series": series,
+    "polars.DataFrame": lambda polars, parts: polars.read_ipc(io.BytesIO(parts["ipc"])),
+    "polars.Series": lambda polars, parts: polars.read_ipc(io.BytesIO(parts["ipc"])).to_series(),
+    "pyarrow.Table": arrow_table,
+    "pyarrow.RecordBatch": lambda library, parts: arrow_table(library, parts).combine_chunks().to_batches()[0],
+    "numpy.ndarray": array,
+    "numpy.generic": lambda numpy, parts: array(numpy, parts)[()],
+}
+"""What puts a table or an array together, given its library and its parts (`values` on the host)."""
 
 
 def attempt(made: Callable[[], Any]) -> tuple[Any, str]:
@@ -563,9 +763,8 @@ def question(kind: str, prompts: list[str], model: str | None, batch: bool, sche
     __tracebackhide__ = True
     for prompt in prompts:
         if not isinstance(prompt, str):
-            raise TypeError(
-                f"{kind} takes text, not {type(prompt).__name__}: make it one with str(...) or json.dumps(...)."
-            )
+            how = "value.to_csv()" if hasattr(prompt, "to_csv") else "str(...) or json.dumps(...)"
+            raise TypeError(f"{kind} takes text, not {type(prompt).__name__}: make it one with {how}.")
     if model is not None and not isinstance(model, str):
         raise TypeError(f"model= takes the name of a model, not {type(model).__name__}.")
     if hasattr(schema, "model_json_schema"):
@@ -776,7 +975,7 @@ def budget_name(guest: Guest) -> dict[str, Any]:
     ask_host = stand_in(guest, {"name": "budget", "doc": "", "parameters": None})
 
     def budget() -> Budget:
-        """What is left of the limits of this run: seconds, tokens, cost, calls, errors, iterations, depth."""
+        """What is left of the limits: seconds, tokens, cost, calls, errors, iterations, depth. None: no limit."""
         __tracebackhide__ = True
         return Budget(**ask_host())
 
@@ -818,17 +1017,46 @@ def ignore_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def end_uninterrupted(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap `do_execute`, which handles interrupts after a cell with `await` until the reply is sent."""
+def end_whole(guest: Guest, execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `do_execute`: whatever a cell has done, there is a reply. No interrupt may be handled until it is sent."""
+    leave, broken = os._exit, BROKEN
 
     @functools.wraps(execute)
     async def do_execute(*args: Any, **kwargs: Any) -> Any:
+        guest.execution_starts()
+        failed = None
         try:
-            return await execute(*args, **kwargs)
+            reply = await execute(*args, **kwargs)
+        except Exception as error:  # the cell has broken IPython
+            failed = error
         finally:
-            ignore_interrupts()
+            try:
+                guest.execution_ended()
+            except BaseException:
+                leave(broken)
+                raise
+        return reply if failed is None else guest.reply_of(failed)
 
     return do_execute
+
+
+def note_reply(guest: Guest) -> None:
+    """Note when the reply of a cell was sent, or has failed."""
+    loop = asyncio.get_running_loop()
+    handle, leave, broken = guest.kernel.shell_handlers["execute_request"], os._exit, BROKEN
+
+    @functools.wraps(handle)
+    async def execute_request(*message: Any) -> None:
+        try:
+            await handle(*message)
+        except Exception:  # there will be no reply
+            leave(broken)
+            raise
+        finally:
+            guest.is_executing, guest.ended_at = False, None
+            loop.call_later(LOOK_SECONDS, guest.end_if_broken)  # a thread that a cell has broken ends when it wakes
+
+    guest.kernel.shell_handlers["execute_request"] = execute_request
 
 
 def wake_after_interrupt(kernel: Any) -> None:
@@ -864,6 +1092,198 @@ def read_final(shell: Any) -> None:
     guest.cell_starts()
     guest.take_variable(guest.parent["metadata"]["rlm"]["name"])
     guest.cell_ended()
+
+
+MAX_PUT_BACK = 10
+NEEDED = """builtins json json.encoder json.decoder time threading queue signal hmac uuid datetime os io copy inspect re
+    functools contextlib warnings traceback logging asyncio asyncio.base_events asyncio.events asyncio.locks
+    jupyter_client.session jupyter_client.jsonutil ipykernel.iostream ipykernel.kernelbase""".split()
+"""Modules that cells replace parts of, with what runs between the end of a cell and its reply."""
+NEEDED_CLASSES = "json.encoder json.decoder threading jupyter_client.session ipykernel.iostream".split()
+"""Those of them whose classes are needed, too."""
+NEEDED_PARTS = {
+    "shell": "events display_pub displayhook kernel input_transformer_manager history_manager compile display_formatter"
+    " user_ns user_ns_hidden user_module builtin_trap display_trap",
+    "kernel": "shell session iopub_socket iopub_thread io_loop control_stream shell_stream comm_manager rlm_guest",
+    "events": "callbacks",
+    "stdout": "pub_thread session",
+    "stderr": "pub_thread session",
+    **dict.fromkeys(("display_pub", "displayhook"), "session pub_socket"),
+    **dict.fromkeys(("session", "iopub_thread", "loop"), ""),
+}
+"""Objects whose methods are needed, and attributes of them."""
+OWN_MODULES = frozenset({"__main__", *getattr(sys, "stdlib_module_names", ("builtins", "functools", "unittest"))})
+"""Where a replacement comes from that is put back. Those of other libraries, such as nest_asyncio, are made to work."""
+
+
+class Needed:
+    """What the kernel needs to reply, as it was before a cell. Compared by identity, in 0.1 ms.
+
+    Attributes:
+        has_report: whether the report is made by a hook.
+    """
+
+    def __init__(self, guest: Guest) -> None:
+        shell, kernel = guest.shell, guest.kernel
+        self.loop: Any = asyncio.get_running_loop()
+        self.modules = {name: sys.modules[name] for name in NEEDED if sys.modules.get(name) is not None}
+        self.loaded = {name: module for name, module in sys.modules.items() if module is not None}
+        self.spaces: list[tuple[str, Any, dict[str, Any]]] = [
+            (name, module, dict(vars(module))) for name, module in self.modules.items()
+        ]
+        for name in NEEDED_CLASSES:
+            for kind in vars(self.modules.get(name, ModuleType(""))).values():
+                if isinstance(kind, type) and kind.__module__ == name:
+                    self.spaces.append((kind.__name__, kind, dict(vars(kind))))
+        found = {"shell": shell, "kernel": kernel, "loop": self.loop, "events": shell.events}
+        found |= {"stdout": sys.stdout, "stderr": sys.stderr, "iopub_thread": kernel.iopub_thread}
+        found |= {"session": kernel.session, "display_pub": shell.display_pub, "displayhook": shell.displayhook}
+        self.parts = [Part(name, found[name], attributes.split()) for name, attributes in NEEDED_PARTS.items()]
+        self.streams: dict[str, Any] = {"stdout": sys.stdout, "stderr": sys.stderr}
+        self.handlers = [(handlers, dict(handlers)) for handlers in (kernel.shell_handlers, kernel.control_handlers)]
+        self.lists: list[Any] = [(made, list(made)) for made in (sys.path, sys.meta_path, sys.path_hooks)]
+        self.hooks = [
+            (event, hook)
+            for event, hook in (("pre_run_cell", guest.cell_starts), ("post_run_cell", guest.cell_ended))
+            if hook in shell.events.callbacks[event]
+        ]
+        self.callbacks = shell.events.callbacks
+        self.events = dict(self.callbacks)
+        self.has_report = len(self.hooks) > 1
+        self.limit = sys.getrecursionlimit()
+        self.traces = sys.gettrace(), sys.getprofile(), sys.excepthook
+        threads = (getattr(kernel, name, None) for name in ("control_thread", "shell_channel_thread"))
+        self.threads: list[Any] = [made for made in threads if hasattr(made, "io_loop")] + [kernel.iopub_thread]
+
+    def is_served(self) -> bool:
+        """Whether the threads live that receive and send for the kernel."""
+        return all(getattr(made, "thread", made).is_alive() for made in self.threads) and not self.loop.is_closed()
+
+    def await_threads(self) -> None:
+        """Wait until each thread has taken something: one that a cell has broken may be about to end."""
+        for thread in self.threads:
+            taken = threading.Event()
+            thread.io_loop.add_callback(taken.set)
+            if not taken.wait(THREAD_SECONDS):
+                os._exit(BROKEN)
+
+    def put_back(self) -> list[str]:
+        """Put back what a cell has replaced or deleted. Returns the names."""
+        names = self.put_back_settings()
+        if None in map(sys.modules.get, self.modules):
+            missing = {name: made for name, made in self.loaded.items() if sys.modules.get(name) is None}
+            sys.modules.update(missing)
+            names += [f"sys.modules[{name!r}]" for name in missing]
+        for name, owner, kept in self.spaces:
+            if vars(owner) != kept:
+                names += put_back(name, owner, kept)
+        for part in self.parts:
+            names += part.put_back()
+        return names + self.put_back_contents()
+
+    def put_back_settings(self) -> list[str]:
+        """Put back settings of the interpreter, and its streams."""
+        names = []
+        if (sys.gettrace(), sys.getprofile(), sys.excepthook) != self.traces:
+            trace, profile, sys.excepthook = self.traces
+            sys.settrace(trace)
+            sys.setprofile(profile)
+            names += ["sys.settrace, sys.setprofile and sys.excepthook"]
+        if sys.getrecursionlimit() < self.limit:
+            sys.setrecursionlimit(self.limit)
+            names += ["sys.setrecursionlimit"]
+        for name, stream in self.streams.items():
+            if getattr(sys, name, None) is not stream:
+                setattr(sys, name, stream)
+                names += [f"sys.{name}"]
+            lock = getattr(stream, "_buffer_lock", None)
+            if lock is not None and not lock.acquire(timeout=LOCK_SECONDS):
+                stream._buffer_lock = threading.RLock()
+                names += [f"the lock of sys.{name}"]
+            elif lock is not None:
+                lock.release()
+        if signal.setitimer(signal.ITIMER_REAL, 0)[0]:
+            names += ["signal.alarm"]
+        return names
+
+    def put_back_contents(self) -> list[str]:
+        """Put back the contents of lists and tables."""
+        names = []
+        for made, kept in self.lists:
+            if not made and kept:
+                made[:] = kept
+                names += ["a list of sys"]
+        for handlers, kept in self.handlers:
+            if handlers != kept:
+                handlers.update(kept)
+                names += ["a handler of the kernel"]
+        for event, hooks in self.events.items():
+            self.callbacks[event] = hooks
+        for event, hook in self.hooks:
+            if hook not in self.events[event]:
+                self.events[event].append(hook)
+                names += [f"the hook {event}"]
+        return names
+
+
+class Part:
+    """An object of the kernel: the methods that cover those of its class, and attributes."""
+
+    def __init__(self, name: str, owner: Any, attributes: list[str]) -> None:
+        self.name, self.owner = name, owner
+        self.methods = frozenset(made for made in dir(type(owner)) if callable(getattr(type(owner), made, None)))
+        self.covered = self.covering()
+        self.kept = {made: getattr(owner, made) for made in attributes if getattr(owner, made, None) is not None}
+
+    def covering(self) -> dict[str, Any]:
+        """The attributes of the object that hide methods of its class."""
+        held = vars(self.owner) if hasattr(self.owner, "__dict__") else {}
+        return {name: held[name] for name in held.keys() & self.methods}
+
+    def put_back(self) -> list[str]:
+        """Put back what a cell has replaced. Returns the names."""
+        names = []
+        if (found := self.covering()) != self.covered:
+            for name in found.keys() - self.covered.keys():
+                if not is_of_library(found[name]):
+                    del vars(self.owner)[name]
+                    names += [f"{self.name}.{name}"]
+            for name, value in self.covered.items():
+                if found.get(name) is not value:
+                    vars(self.owner)[name] = value
+                    names += [f"{self.name}.{name}"]
+        for name, value in self.kept.items():
+            if getattr(self.owner, name, None) is not value:
+                setattr(self.owner, name, value)
+                names += [f"{self.name}.{name}"]
+        return names
+
+
+def put_back(owner_name: str, owner: Any, kept: dict[str, Any]) -> list[str]:
+    """Put back names of a module or a class. A change that the kernel can live with is from now on what it needs."""
+    names, now = [], dict(vars(owner))
+    for name, value in list(kept.items()):
+        new = now.get(name, kept)
+        if new is value:
+            continue
+        if (
+            (callable(value) and not is_of_library(new))
+            or new is kept
+            or (value is not None and type(new) is not type(value))
+        ):
+            setattr(owner, name, value)
+            names.append(f"{owner_name}.{name}")
+        else:
+            kept[name] = new
+    kept.update({name: value for name, value in now.items() if name not in kept})
+    return names
+
+
+def is_of_library(made: Any) -> bool:
+    """Whether a function or a class is of a library that is not Python's own."""
+    module = made.__globals__.get("__name__") if isinstance(made, FunctionType) else getattr(made, "__module__", None)
+    root = module.partition(".")[0] if isinstance(module, str) else "__main__"
+    return callable(made) and root in sys.modules and root not in OWN_MODULES
 
 
 class Begun:
@@ -1027,7 +1447,8 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     remember_displays(guest, shell.display_pub, "publish")
     remember_displays(guest, shell.displayhook, "write_format_data")
     kernel.raw_input = kernel.getpass = refuse_input
-    kernel.do_execute = end_uninterrupted(kernel.do_execute)
+    kernel.do_execute = end_whole(guest, kernel.do_execute)
+    note_reply(guest)
     wake_after_interrupt(kernel)
     guest.ours = {
         **query_names(guest, "llm_query", "Ask a language model."),

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 # The source and the settings are in the request's metadata, not in its code.
 INSTALL_CODE = f"""
 def _install(shell):
-    import sys, types
+    import builtins, sys, types
     request = shell.kernel.get_parent("shell")["metadata"]["rlm"]
     module = sys.modules["{GUEST_MODULE}"] = types.ModuleType("{GUEST_MODULE}")
+    module.__builtins__ = dict(vars(builtins))
     compiled = getattr(sys.modules.get("rlm_kernel.provisioners.launcher"), "compiled", {{}})
     code = compiled.get(request["source"]) or compile(request["source"], "{GUEST_MODULE}.py", "exec")
     exec(code, module.__dict__)

@@ -28,6 +28,9 @@ START_SECONDS = 60.0
 LISTEN_AGAIN_SECONDS = 0.05
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 """Exit statuses after SIGKILL: of a child process, and as a shell reports them."""
+BROKEN = 79
+"""The exit status with which the guest ends a kernel that cannot reply any more."""
+WHY_BROKEN = "What it ran has broken what the kernel needs to reply."
 CUT_SECONDS = 1.0
 """For a process to end that has closed its connections."""
 
@@ -97,6 +100,7 @@ class Kernel:
             why = self.why() or "Is ipykernel installed in its Python?"
             raise KernelError(f"The kernel ended while it started. {why}{self._last_output(known=why)}")
         self._seal()
+        self.channels.ask()
 
     def _seal(self) -> None:
         """We are connected: no one else has to be able to connect."""
@@ -148,6 +152,7 @@ class Kernel:
             await asyncio.wait({ended}, timeout=CUT_SECONDS)
             if ended.done():
                 self.was_killed = ended.result() in _KILLED
+                self._cut_off = WHY_BROKEN if ended.result() == BROKEN else ""
             else:
                 self._cut_off = f"Its process was still there, but {self.channels.cut.result()}."
         finally:

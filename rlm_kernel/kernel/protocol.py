@@ -10,12 +10,13 @@ text are JSON or bytes in the buffers, so that their encoding is exact.
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import pickle
 import sys
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
-from rlm_kernel.types import TextFile
+from rlm_kernel.types import Foreign, TextFile
 
 WIRE: Final = 1
 """The version of the protocol. A guest and a host of different versions refuse each other's messages."""
@@ -44,12 +45,14 @@ MAX_NAME_CHARACTERS: Final = 200
 MAX_VALUE_CHARACTERS: Final = 1_000
 """Of the beginning of its value. Logs keep less: a key that begins in that part is found in what follows."""
 
-FromGuest = Literal["ask", "cancel", "report", "stored"]
+FromGuest = Literal["ask", "cancel", "report", "stored", "running", "waiting"]
 """`ask`: answer these prompts (`AskPayload`). `cancel`: the answers are no longer needed. `report`: the cell has ended
-(`ReportPayload`). `stored`: a `put` has succeeded, or failed with `error`."""
+(`ReportPayload`). `stored`: a `put` has succeeded, or failed with `error`. `running`, `waiting`: answers a `check`: a
+cell runs, or the kernel waits for one."""
 
-ToGuest = Literal["ack", "answer", "put"]
-"""`ack`: the ask arrived, do not send it again. `answer`: `AnswerPayload`. `put`: assign the buffer to a name."""
+ToGuest = Literal["ack", "answer", "put", "check"]
+"""`ack`: the ask arrived, do not send it again. `answer`: `AnswerPayload`. `put`: assign the buffer to a name.
+`check`: look whether a cell can still have a reply; its id is that of the request."""
 
 Encoding = Literal["text", "bytes", "pickle", "tool", "file"]
 """How the buffer of a `put` is read. `tool`: the JSON of a `Tool.card`, from which the guest makes a function.
@@ -63,6 +66,7 @@ class Data(TypedDict):
     op: FromGuest | ToGuest
     id: str
     error: NotRequired[str]  # of `stored`
+    missing: NotRequired[list[str]]  # of `stored`: libraries that the kernel lacks; their tables are records
     name: NotRequired[str]  # of `put`
     encoding: NotRequired[Encoding]  # of `put`
 
@@ -137,7 +141,23 @@ def encode(value: Any) -> tuple[Encoding, bytes]:
         return "file", pack({"path": value.path, "size": value.size, "modified": value.modified})
     if type(value) is bytes:
         return "bytes", value
-    return "pickle", pickle.dumps(value, protocol=4)
+    return "pickle", pickled(value)
+
+
+def pickled(value: Any) -> bytes:
+    """Plain data as a pickle. A `Foreign` is in it by its parts.
+
+    Raises:
+        pickle.PicklingError: as in `encode`.
+    """
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=4).dump(value)
+    return buffer.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, obj: Any) -> tuple[str, dict[str, Any]] | None:
+        return (obj.kind, obj.parts) if isinstance(obj, Foreign) else None
 
 
 def encode_for_sending(value: Any) -> tuple[Encoding, bytes | memoryview]:

@@ -25,6 +25,7 @@ from rlm_kernel.kernel.incoming import UNREADABLE
 from rlm_kernel.kernel.outputs import OUTPUT_TYPES, OutputCollector, OutputRoom
 from rlm_kernel.kernel.process import Kernel
 from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode_for_sending, pack
+from rlm_kernel.kernel.watch import Watch
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.types import CellReport, CellResult, CellStatus, Output
 
@@ -110,6 +111,11 @@ class Session:
     def sandbox_id(self) -> str | None:
         """The name of the sandbox or container in which the kernel runs, or None."""
         return self._kernel.sandbox_id if self._kernel is not None else None
+
+    @property
+    def missing_libraries(self) -> frozenset[str]:
+        """Libraries of tables and arrays that the kernel lacks; it has these values as lists and dicts."""
+        return frozenset() if self._comm is None else frozenset(self._comm.missing)
 
     async def run(
         self,
@@ -282,6 +288,13 @@ class Session:
     async def _finish(self, request: CellExecution, timeout: float | None) -> CellStatus:  # noqa: ASYNC109
         """Wait for the end of a request. After `timeout` interrupt it, and then kill the kernel."""
         kernel = self._live()[0]
+        watch = Watch(kernel.channels, request, lambda call: self._send_to_guest("check", call, None))
+        try:
+            return await self._end_of(request, kernel, timeout)
+        finally:
+            watch.end()
+
+    async def _end_of(self, request: CellExecution, kernel: Kernel, timeout: float | None) -> CellStatus:  # noqa: ASYNC109
         waiting = {request.over, request.overdue, kernel.died}
         await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if kernel.channels.cut.done():  # output may be lost, even if the end of the cell arrived by a new connection
@@ -315,6 +328,8 @@ class Session:
                 ("iopub", "comm_msg", "cancel"): comm.take_cancel,
                 ("iopub", "comm_msg", "stored"): comm.take_stored,
                 ("iopub", "comm_msg", "report"): self._take_report,
+                ("iopub", "comm_msg", "running"): self._take_check,
+                ("iopub", "comm_msg", "waiting"): self._take_check,
                 ("iopub", "status", ""): self._take_status,
                 **{("iopub", kind, ""): self._take_output for kind in OUTPUT_TYPES},
                 ("iopub", UNREADABLE, ""): self._take_unreadable,
@@ -328,6 +343,13 @@ class Session:
         """Take the report of our cell. A cell of another attached client also makes one."""
         if self._comm and self._request and message["parent_header"]["msg_id"] == self._request.id:
             self._comm.take_report(message)
+
+    def _take_check(self, message: dict[str, Any]) -> None:
+        """Take the answer to a `check` of the running request."""
+        data, request = message["content"]["data"], self._request
+        if request is not None and data["id"] == request.id:
+            request.checks = 0
+            request.waits = request.waits + 1 if data["op"] == "waiting" else 0
 
     def _take_status(self, message: dict[str, Any]) -> None:
         request = self._request_of(message)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 MODES = ("replay", "live")
-LIMITS = ("max_budget", "max_timeout", "max_tokens", "max_depth")
+LIMITS = ("max_budget", "max_timeout", "max_tokens", "max_calls", "max_depth")
 NAMES = ("backend", "model", "base_url", "backend_kwargs", "sub_backend", "sub_model", *LIMITS)
 """The names of the parameters, and the keys of `metadata.rlm`."""
 VARIABLES = {"backend": "RLM_BACKEND", "model": "RLM_MODEL"}

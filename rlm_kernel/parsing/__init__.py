@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlm_kernel.parsing.answers import CALL, FINAL, Argument, read_argument, text_answer
-from rlm_kernel.parsing.compiler import Compiler
+from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.fences import (
     RUN_LANGUAGES,
     Block,
@@ -55,7 +55,7 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
     scanned = scan(without_last_tokens(text), compiler)
     blocks = _blocks_to_run(scanned, compiler)
     prose = scanned.without([(block.start, block.end) for block in blocks])
-    if not finished and any(not block.closed for block in blocks):
+    if not finished and blocks and _is_open(blocks[-1], compiler):
         return ParsedReply(cut=True, prose=prose.strip())
     code = tuple(block.code for block in blocks if block.code.strip())
     answer, answer_cut = text_answer(prose, compiler, finished=finished)
@@ -111,6 +111,12 @@ def _blocks_to_run(scanned: Scanned, compiler: Compiler) -> Sequence[Block]:
     words = scanned.without([(block.start, block.end) for block in plain])
     answered = FINAL.search(words) is not None
     return [block for block in plain if _is_program(block, compiler, strictly=answered)]
+
+
+def _is_open(block: Block, compiler: Compiler) -> bool:
+    """Whether nothing closes the last block: a fence in a text of its code does not."""
+    problem = compiler.problem(block.code) or ""
+    return not block.closed or problem.startswith(OPEN_TEXT)
 
 
 def _is_program(block: Block, compiler: Compiler, *, strictly: bool) -> bool:

@@ -8,7 +8,7 @@ from itertools import islice
 
 from rlm_kernel.parsing.compiler import MAX_COMPILED, Compiler
 from rlm_kernel.parsing.records import TextAnswer
-from rlm_kernel.parsing.source import source_of
+from rlm_kernel.parsing.source import broken_source, source_of
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _MARKS = r"[ \t>*_`#$\"'+\ufeff\u200b\u2060-]|\d{1,3}[.)][ \t]|\\(?:boxed|text|textbf)\{|\\[\[(]|<[|/\w][^<>\n]{0,40}+>"
@@ -35,16 +35,20 @@ _TOKEN = re.compile(
     r"|\([^\[\]()\n,;]{0,40}+[,;][^\[\]()\n]{0,40}+\])"
     r"|(?P<smiley>[:;=]['^o-]?\)++)|(?P<sad>[:;=]['^-]?\()|[()]"
 )
-_MARKER = re.compile(r"(?:\A|(?<=\s))(\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\)(?=[ \t]++\S)")
+_MARKER = re.compile(r"(?P<before>\A|(?<=\s)|\()(\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\)(?=[ \t]++\S|\s*+\Z)")
 _FIRST = frozenset({"0", "1", "a", "A", "i", "I"})
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
-_LINE_ENDS = re.compile(r"\A[ \t*_`\"'.$}\]\\]*+(?:\n|\Z)")
+_LINE_ENDS = re.compile(r"\A[ \t*_`\"'.$}\]\\]*+(?:<[^<>\n]{1,40}+>[ \t]*+)?(?:\n|\Z)")
 _CODE_BEGINS = re.compile(r"\A\s*+(?:[rRuUbBfF]{0,2}[\"']|[^\W\d]\w*+[.(\[]|[\[{(])")
 _IN_FULL = re.compile(r"\A(?:\$*\\boxed\{(?P<boxed>[^{}]*+)\}\$*|(?P<mark>\*\*|__)(?P<bold>[^*_]++)(?P=mark))\Z")
 _NAMED = re.compile(r"\A(?:answer|value|result|content|text)\s*+=\s*+(?=[rRuU]?[\"'])")
+_OPENING_QUOTE = re.compile(r"\A(?:\"\"\"|'''|\")")
+_PRINTED = re.compile(r"\Aprint\((?P<inside>.*)\)\Z", re.DOTALL)
 _OUTER_QUOTES = re.compile(r"\A(?P<quote>\"\"\"|'''|\"|')(?P<inside>.*)(?P=quote)\Z", re.DOTALL)
 _CLOSING_PARENTHESIS = re.compile(r"\)")
 _MAX_PARENTHESES = 500
+_WORD = re.compile(r"\w")
+_MAX_LINE = 2_000
 _MAX_TOKENS = 100_000
 
 
@@ -75,7 +79,12 @@ def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[Text
     if not (finished or (argument.closed and argument.certain)):
         return None, True
     text = argument.text
-    if not argument.closed and (last := rest.rfind(")")) >= 0:
+    # `FINAL(str(x)`: the one parenthesis belongs to the expression.
+    if (
+        not argument.closed
+        and not (source_of(text, compiler) or broken_source(text))
+        and (last := rest.rfind(")")) >= 0
+    ):
         text = rest[:last].strip()
     return _answer(found["call"], text, compiler), False
 
@@ -98,9 +107,11 @@ def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
 
 
 def _answer(call: str, text: str, compiler: Compiler) -> TextAnswer | None:
+    if (printed := _PRINTED.match(text)) is not None and compiler.expression(printed["inside"]) is not None:
+        text = printed["inside"]  # the value, not the None of `print`
     if text.lower() in _PLACEHOLDERS:
         return None
-    source = source_of(text, compiler)
+    source = source_of(text, compiler) or broken_source(text)
     if call == "FINAL_VAR":
         name = text.strip("\"'` ")
         source = None if name.isidentifier() or source is None else replace(source, certain=True)
@@ -120,7 +131,8 @@ def plain(text: str, compiler: Compiler) -> str:
         return string
     if (quoted := _OUTER_QUOTES.match(text)) is not None and compiler.expression(text) is None:
         return quoted["inside"]
-    return text
+    opened = _OPENING_QUOTE.match(text)
+    return text if opened is None or text.count(opened[0]) > 1 else text[opened.end() :]
 
 
 # -- the end of an answer
@@ -178,21 +190,43 @@ def _balanced(rest: str, *, sad_opens: bool) -> tuple[int | None, bool]:
         place = token.end() - 1
         if (token["smiley"] and token[0].count(")") == 1) or place in markers:
             odd, odd_end = (place if odd is None else odd), token.end()
-        elif odd is None or "\n" not in rest[odd_end:place] or _LINE_ENDS.match(rest[place + 1 :]):
+        elif odd is None:
+            return _last_of_line(rest, place)
+        elif "\n" not in rest[odd_end:place] or _LINE_ENDS.match(rest[place + 1 :]):
             return place, True
         else:
             return odd, False
     return odd, False
 
 
+def _last_of_line(rest: str, place: int) -> tuple[int, bool]:
+    """The unbalanced parenthesis that ends the line of a balanced one, behind more words; else the balanced one.
+
+    It is not certain if more of that line may follow.
+    """
+    line, is_whole, _ = rest[place + 1 : place + _MAX_LINE].partition("\n")
+    tokens = [token for token in _TOKEN.finditer(line) if token[0] in "()"]
+    depth, end = 0, None
+    for token in tokens:
+        depth += 1 if token[0] == "(" else -1
+        if depth < 0:
+            depth, end = 0, token.start()
+    if end is None or not _LINE_ENDS.match(line[end + 1 :]) or not _WORD.search(line[:end]):
+        return place, bool(is_whole) or not _WORD.search(line)
+    return place + 1 + end, True
+
+
 def _markers(rest: str) -> frozenset[int]:
     """Where the parentheses of numbered lists are: `1)` at the start of a line, or one that `2)` follows."""
     found = list(islice(_MARKER.finditer(rest), _MAX_PARENTHESES))
-    words = [marker[1] for marker in found]
+    words = [marker[2] for marker in found]
     seen: set[str] = set()
     places = []
     for number, marker in enumerate(found):
-        word = marker[1]
+        word = marker[2]
+        if marker["before"]:  # `(a)` is balanced; `b)` may follow
+            seen |= _next(word)
+            continue
         later = set(words[number + 1 : number + 20])
         starts = word in _FIRST and (_begins_line(rest, marker.start()) or not later.isdisjoint(_next(word)))
         if starts or word in seen:

@@ -11,6 +11,9 @@ _QUOTED = re.compile(r"\A\s*+[rRuU]?[\"']")
 MAX_COMPILED = 300_000
 """Characters of one reply that Python's compiler reads: five million take seconds, and gigabytes."""
 
+OPEN_TEXT = "unterminated triple-quoted"
+"""How the problem of code begins that ends within a text."""
+
 _REFUSALS = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 

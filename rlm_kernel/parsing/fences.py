@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal
 
-from rlm_kernel.parsing.compiler import Compiler
+from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.programs import is_program
 from rlm_kernel.parsing.thinking import kind, stands_alone, tags
 
@@ -26,7 +26,7 @@ _SPACE = r"[ \t\ufeff\u200b-\u200d\u2060>]"
 _WORDS = r"(?:[^`\n]|`(?!``))"
 _LANGUAGE = r"[ \t]*+\{?\.?(?P<language>[\w+-]*+)"
 WIDE_OPENING = re.compile(
-    rf"^(?P<lead>{_SPACE}*+(?=~)|{_WORDS}*+)(?P<fence>`{{3,}}+|~{{3,}}+){_LANGUAGE}(?P<info>[^`\n]*+)$", re.MULTILINE
+    rf"^(?P<lead>(?:[^`~\n]|`(?!``)|~(?!~~))*+)(?P<fence>`{{3,}}+|~{{3,}}+){_LANGUAGE}(?P<info>[^`\n]*+)$", re.MULTILINE
 )
 """A line that opens a block: at any depth, in a list or a quotation, behind words."""
 
@@ -201,18 +201,21 @@ class Fences:
             problem = self._problem(start, line.start() - 1, opening)
             if problem is None:
                 return line.start() - 1, line.end() + 1, True
-            if not problem.startswith("unterminated triple-quoted"):
+            if not problem.startswith(OPEN_TEXT):
                 break
         limit, border = self._border(opening.end(), len(text) if first is None else first.start())
         for line in islice(_CLOSING_BEHIND_CODE.finditer(text, opening.end(), limit), _MAX_CLOSINGS):
             if self._problem(start, line.start("fence"), opening) is None:
                 return self._end_behind_code(line)
+        is_code = self._problem(start, limit, opening) is None
+        if not is_code and (tag := self._closing_tag(opening, limit)) is not None:
+            return max(start, tag - 1), tag, True
         if border:
             return max(start, limit - 1), limit, True
         if first is not None:
             return first.start() - 1, first.end() + 1, True
-        behind = _CLOSING_BEHIND_CODE.search(text, opening.end())
-        return (len(text), len(text), False) if behind is None else self._end_behind_code(behind)
+        behind = None if is_code else _CLOSING_BEHIND_CODE.search(text, opening.end())
+        return (len(text), len(text), False) if behind is None else (*self._end_behind_code(behind)[:2], False)
 
     def _end_behind_code(self, line: re.Match[str]) -> tuple[int, int, bool]:
         code = line["code"].rstrip()
@@ -220,20 +223,19 @@ class Fences:
         return end, line.end("fence"), True
 
     def _border(self, at: int, limit: int) -> tuple[int, bool]:
-        """Where the next block to run begins, or a closing tag of reasoning stands alone in its line.
-
-        Returns:
-            The place, or `limit`; and whether it is one.
-        """
+        """Where the next block to run begins before a limit, else the limit; and whether there is one."""
         opening = self._run_opening(at)
-        is_border = opening is not None and opening.start() < limit
-        if opening is not None and is_border:
-            limit = opening.start()
-        between = self._text[at:limit]
-        for tag in tags(between):
-            if kind(tag) == "close" and stands_alone(between, tag):
-                return at + between.rfind("\n", 0, tag.start()) + 1, True
-        return limit, is_border
+        return (limit, False) if opening is None or opening.start() >= limit else (opening.start(), True)
+
+    def _closing_tag(self, opening: re.Match[str], limit: int) -> int | None:
+        """Where the line of a closing tag of reasoning begins, in which nothing else stands, and that is in no text."""
+        between = self._text[opening.end() : limit]
+        found = (tag for tag in tags(between) if kind(tag) == "close" and stands_alone(between, tag))
+        if (tag := next(found, None)) is None:
+            return None
+        place = opening.end() + between.rfind("\n", 0, tag.start()) + 1
+        problem = self._problem(opening.end() + 1, place - 1, opening) or ""
+        return None if problem.startswith(OPEN_TEXT) else place
 
     def _problem(self, start: int, end: int, opening: re.Match[str]) -> str | None:
         return self._compiler.problem(_clean(self._text[start : max(start, end)], opening["lead"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from rlm_kernel.parsing.compiler import Compiler
 
 _BUILTINS = frozenset(vars(builtins))
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-_MAYBE = (ast.BinOp, ast.Attribute, ast.Tuple, ast.List, ast.Call)
+_MAYBE = (ast.BinOp, ast.Attribute, ast.Tuple, ast.List, ast.Call, ast.IfExp, ast.Compare, ast.BoolOp)
+_FORMATTED = re.compile(r"\A(?:[fF][rR]?|[rR][fF])[\"']")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ def source_of(text: str, compiler: Compiler) -> Source | None:
     if any(_is_certain(parts, has_names=bool(names))):
         return Source(text, names - bound, certain=True)
     return Source(text, names, certain=False) if isinstance(node, _MAYBE) and names else None
+
+
+def broken_source(text: str) -> Source | None:
+    """An f-string with a mistake in it: the model reads its error."""
+    return Source(text, frozenset(), certain=True) if _FORMATTED.match(text) else None
 
 
 def _is_data(text: str, node: ast.expr) -> bool:

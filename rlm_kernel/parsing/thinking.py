@@ -17,6 +17,7 @@ _TAG = re.compile(
     r"|<\|(?:end|return|call)\|>(?:<\|start\|>\w*+(?!<\|channel\|>))?",
     re.IGNORECASE,
 )
+_FENCE = "```"
 _QUOTES = ("'", '"', "`")
 _ENDS = ("end", "/")
 _BARE_HARMONY = re.compile(r"\A\s*+analysis(?=[A-Z])")
@@ -88,4 +89,5 @@ def bare_channel(text: str) -> int:
 
 
 def _is_quoted(text: str, tag: re.Match[str]) -> bool:
-    return text.startswith(_QUOTES, tag.end()) or text[max(0, tag.start() - 1) : tag.start()] in _QUOTES
+    before, behind = text[max(0, tag.start() - 3) : tag.start()], text[tag.end() : tag.end() + 3]
+    return (before.endswith(_QUOTES) and before != _FENCE) or (behind.startswith(_QUOTES) and behind != _FENCE)

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from rlm_kernel.text import clip_end
-from rlm_kernel.types import Prompt
+from rlm_kernel.types import Foreign, Prompt
 
 Form = Literal["sources", "files", "texts", "table", "log", "prose", "json", "records", "values", "empty"]
 """The form of a context: Python files; other long texts; short texts; lines with columns; lines with fields; other
@@ -79,13 +79,16 @@ def describe(prompt: Prompt) -> ContextFacts:
         lines = prompt.count("\n") + (not prompt.endswith("\n")) if prompt else 0
         parts = (_part("context", prompt),)
         return ContextFacts("str", len(prompt), len(prompt), parts, lines=lines, form=_form_of_text(prompt))
+    if isinstance(prompt, bytes | Foreign):
+        part = _part("context", prompt)
+        return ContextFacts(part.type_name, len(prompt), None, (part,), form="values")
     some = list(islice(pairs(prompt), _TYPED_PARTS))
     return ContextFacts(
         type(prompt).__name__,
         len(prompt),
         _characters(prompt),
         tuple(_part(key_label(key), value) for key, value in some[:_PARTS]),
-        tuple(dict.fromkeys(type(value).__name__ for _, value in some)),
+        tuple(dict.fromkeys(_type_name(value) for _, value in some)),
         form=_form_of_parts(some),
     )
 
@@ -95,6 +98,8 @@ def shape(facts: ContextFacts) -> str:
     if facts.type_name == "str":
         lines = f" in {facts.lines:,} lines" if facts.lines and facts.lines > 1 else ""
         return f"`context` is a str of {facts.length:,} characters{lines}."
+    if facts.type_name not in {"dict", "list"}:
+        return f"`context` is of type {facts.type_name}, of length {facts.length:,}."
     unit, values = ("keys", "values") if facts.type_name == "dict" else ("items", "items")
     kinds = " or ".join(facts.part_types[:4])
     total = f" ({facts.characters:,} characters in all)" if facts.characters else ""
@@ -109,6 +114,8 @@ def preview(facts: ContextFacts, limit: int) -> str:
         return shape(facts)
     if facts.type_name == "str":
         return f"{shape(facts)}\n{_ends(facts.parts[0], limit)}"
+    if facts.type_name not in {"dict", "list"}:
+        return f"{shape(facts)} It begins:\n{facts.parts[0].head[:limit]}"
     labels = ", ".join(part.label for part in facts.parts[:4])
     return (
         f"{shape(facts)} The first are {labels}.\n{facts.parts[0].label} begins: {_quote(facts.parts[0].head, limit)}"
@@ -121,7 +128,11 @@ def sample(facts: ContextFacts, limit: int) -> str:
         return shape(facts)
     part = facts.parts[0]
     first = "\n".join(line[:160] for line in part.head[:limit].strip("\n").split("\n")[:4])
-    labels = "" if facts.type_name == "str" else f" First: {', '.join(part.label for part in facts.parts[:3])}."
+    labels = (
+        ""
+        if facts.type_name not in {"dict", "list"}
+        else f" First: {', '.join(part.label for part in facts.parts[:3])}."
+    )
     return f"{shape(facts)}{labels}\n{part.label} begins:\n{first}{_how_to_read(facts)}"
 
 
@@ -164,9 +175,13 @@ def _quote(text: str, limit: int) -> str:
 def _part(label: str, value: Any) -> Part:
     if not isinstance(value, str):
         length = len(value) if hasattr(value, "__len__") else None
-        return Part(label, type(value).__name__, length, bounded_repr(value, _HEAD_CHARACTERS))
+        return Part(label, _type_name(value), length, bounded_repr(value, _HEAD_CHARACTERS))
     tail = value[-_TAIL_CHARACTERS:] if len(value) > _HEAD_CHARACTERS + _TAIL_CHARACTERS else ""
     return Part(label, "str", len(value), value[: None if not tail else _HEAD_CHARACTERS], tail)
+
+
+def _type_name(value: Any) -> str:
+    return value.type_name if isinstance(value, Foreign) else type(value).__name__
 
 
 def _characters(prompt: dict[str, Any] | list[Any]) -> int | None:
@@ -216,7 +231,9 @@ def _form_of_parts(some: Sequence[tuple[Any, Any]]) -> Form:
 
 
 def _pieces(value: Any, limit: int, depth: int) -> Iterator[str]:
-    if isinstance(value, (str, bytes)):
+    if isinstance(value, Foreign):
+        yield value.head
+    elif isinstance(value, (str, bytes)):
         yield repr(value[: limit + 1])
     elif isinstance(value, (dict, list, tuple)) and depth < _MAX_DEPTH:
         yield from _container_pieces(value, limit, depth)

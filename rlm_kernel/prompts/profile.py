@@ -22,6 +22,11 @@ from rlm_kernel.types import CellError, CellResult, Message, Prompt
 
 __all__ = ["ContextFacts", "PromptProfile", "describe", "question_lines"]
 
+EXAMPLE_FILES = ("records", "files", "long_text")
+_EITHER = (
+    "If you know the answer, send one line and nothing else: FINAL(the answer itself). If not, send one ```repl block "
+    "with Python that prints what you want to know."
+)
 _MANY_NAMES = 40
 _ASKED_CHARACTERS = 2_000
 _END = 500
@@ -170,6 +175,24 @@ class PromptProfile:
             return "That reply was withheld and did not arrive. Go on in other words: one ```repl block, or FINAL(...)."
         return "There are no tools to call. Write code as text instead: one ```repl block, or FINAL(your answer)."
 
+    def no_code_again(self, times: int, facts: ContextFacts) -> str:
+        """After `times` further replies in a row with neither code nor an answer: other words each time."""
+        texts = (
+            f"Again no code ran, because there was no ```repl block. {worked_example(facts)}",
+            f"Send only this, or a cell of your own in the same form:\n{first_look(facts)}",
+            _EITHER,
+        )
+        return [*texts, self.no_code()][(times - 1) % (len(texts) + 1)]
+
+    def repeated(self, times: int, facts: ContextFacts) -> str:
+        """After a reply that repeats one before it, with the same result, for the `times`-th time in a row."""
+        if times == 1:
+            return f"You have sent that before, and the result is the same. Take another step. {worked_example(facts)}"
+        return (
+            f"That was sent {times + 1} times now, and more of it changes nothing. Look at something new, such "
+            f"as:\n{first_look(facts)}\nOr give the best answer that you have: FINAL(answer)"
+        )
+
     def look_first(self) -> str:
         """After a text answer before any code ran."""
         return (
@@ -287,6 +310,26 @@ class PromptProfile:
     def not_an_answer(self, *, code: bool) -> str:
         """After a final reply that was code, or empty; `last_chance` follows."""
         return "That was code, and it was not run." if code else "Your reply was empty."
+
+
+def worked_example(facts: ContextFacts) -> str:
+    """A question that is answered in the notebook, over a context like this one."""
+    (example,) = choose(_all_examples(), facts, "", 1)
+    lines = [f"This is how another question was answered, over other data. Question: {example.question}"]
+    for step in example.steps:
+        lines += [f"```repl\n{step.code.strip()}\n```", f"Output:\n{step.output.strip()}"]
+    return "\n".join([*lines, f"FINAL({example.answer})"])
+
+
+def first_look(facts: ContextFacts) -> str:
+    """A cell that shows a part of the context."""
+    shown = {"dict": "list(context.items())[:3]", "list": "context[:3]"}.get(facts.type_name, "context[:1000]")
+    return f"```repl\nprint(len(context))\nprint({shown})\n```"
+
+
+@cache
+def _all_examples() -> tuple[Example, ...]:
+    return tuple(example for name in EXAMPLE_FILES for example in load_examples(name))
 
 
 def advice_of(system: str) -> str:

@@ -123,7 +123,7 @@ def _texts(prompt: Prompt) -> Iterator[tuple[tuple[Any, ...], str]]:
     if isinstance(prompt, str):
         yield (), prompt
         return
-    for key, value in pairs(prompt):
+    for key, value in pairs(prompt) if isinstance(prompt, dict | list) else ():
         yield (key,), value if isinstance(value, str) else bounded_repr(value, 500)
 
 

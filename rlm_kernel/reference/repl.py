@@ -118,7 +118,7 @@ class KernelREPL:
         self._session = Job(self._open()).wait()
         weakref.finalize(self, _close, self._session).atexit = False
         try:
-            self._set_up(context_payload, setup_code)
+            self._set_up(context_payload, environment(self.place, {**options, "setup_code": setup_code}).setup)
         except BaseException:
             self.cleanup()
             raise
@@ -235,11 +235,12 @@ class KernelREPL:
             raise
         return session
 
-    def _set_up(self, context: Any, setup_code: str | None) -> None:
+    def _set_up(self, context: Any, setup: Sequence[str]) -> None:
         if context is not None:
             self.load_context(context)
-        if setup_code and (failed := self._run(setup_code).error) is not None:
-            raise ConfigError(f"setup_code failed:\n{failed.traceback}")
+        for code in setup:
+            if (failed := self._run(code).error) is not None:
+                raise ConfigError(f"setup_code failed:\n{failed.traceback}")
 
     async def _prepare(self, session: Session) -> None:
         for tool in self._tools:
@@ -330,7 +331,9 @@ class _Responder:
         """The `Responder` of the session."""
         _answering.set(_answering.get() | {self._number})
         if isinstance(question, ToolCall):
-            return [await self._tools[question.tool].call(question)]
+            if (tool := self._tools.get(question.tool)) is None:
+                return [Answer(error=f"{question.tool}() needs a run: RLM(...).completion(...)")]
+            return [await tool.call(question)]
         if question.schema or question.images:
             refusal = Answer(error="schema= and images= need a run: RLM(...).completion(...)", refused=True)
             return [refusal] * len(question.prompts)
@@ -405,10 +408,27 @@ class IPythonREPL(KernelREPL):
         super().__init__(*args, cell_timeout=limit, **kwargs)
 
 
-class DockerREPL(KernelREPL):
-    """A kernel in a container. `options`: `image`, ..."""
+class PlacedREPL(KernelREPL):
+    """A REPL whose options come before its other arguments, if they are given by position.
+
+    Args:
+        args: options, in the order of `order`.
+        kwargs: as of `KernelREPL`.
+    """
+
+    order: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if len(args) > len(self.order):
+            raise ConfigError(f"Only {', '.join(self.order)} can be given by position: name the other arguments.")
+        super().__init__(**dict(zip(self.order, args, strict=False)), **kwargs)
+
+
+class DockerREPL(PlacedREPL):
+    """A kernel in a container."""
 
     place = "docker"
+    order = ("image",)
 
     @property
     def container_id(self) -> str | None:
@@ -416,22 +436,25 @@ class DockerREPL(KernelREPL):
         return self.sandbox_id
 
 
-class ModalREPL(KernelREPL):
-    """A kernel in a sandbox of Modal. `options`: `app_name`, `image`, `timeout`, ..."""
+class ModalREPL(PlacedREPL):
+    """A kernel in a sandbox of Modal."""
 
     place = "modal"
+    order = ("app_name", "image", "timeout")
 
 
-class PrimeREPL(KernelREPL):
-    """A kernel in a sandbox of Prime Intellect. `options`: `name`, `docker_image`, `timeout_minutes`, ..."""
+class PrimeREPL(PlacedREPL):
+    """A kernel in a sandbox of Prime Intellect."""
 
     place = "prime"
+    order = ("name", "docker_image", "timeout_minutes")
 
 
-class DaytonaREPL(KernelREPL):
-    """A kernel in a sandbox of Daytona. `options`: `name`, `timeout`, `cpu`, ..."""
+class DaytonaREPL(PlacedREPL):
+    """A kernel in a sandbox of Daytona."""
 
     place = "daytona"
+    order = ("api_key", "target", "name", "timeout", "cpu", "memory", "disk", "auto_stop_interval", "image")
 
 
 _PLACES: dict[str, type[KernelREPL]] = {

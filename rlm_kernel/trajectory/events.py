@@ -259,7 +259,7 @@ class SubcallFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCalled(Event):
-    """A cell called a custom tool, and it is done.
+    """A cell called a custom tool or `budget()`, and it is done.
 
     Attributes:
         cell: the cell that called.

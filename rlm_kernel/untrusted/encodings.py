@@ -16,9 +16,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_OF_A_REGION = "cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 koi8_r cp932 euc_jp gb18030 big5 euc_kr".split()
+_LATIN = "cp1252 cp1250 cp1254 cp1257".split()
+_OTHER = "cp1251 cp1253 cp1255 cp1256 koi8_r cp932 euc_jp gb18030 big5 euc_kr".split()
 _LONE = re.compile("[\ud800-\udfff]")
 _LINE = re.compile(rb"[^\n]{0,200}[\x80-\xff][^\n]{0,200}")
+_RUN = re.compile(rb"[\x80-\xff]+")
 _SYMBOL_IN_A_WORD = re.compile(r"(?<=[^\W\d_])(?:(?![\w’‘´`·–—\xad])[\x80-\U0010ffff]|[¹²³ªº])(?=[^\W\d_])")  # noqa: RUF001
 _SAMPLE = 1_000_000
 _SAMPLE_LINES = 200
@@ -63,7 +65,10 @@ def _guess(content: bytes) -> str | None:
     from charset_normalizer import from_bytes
 
     sample = b"\n".join(match[0] for match in islice(_LINE.finditer(content), _SAMPLE_LINES))
-    best = from_bytes(sample, cp_isolation=_OF_A_REGION).best()
+    runs = _RUN.findall(sample)
+    # In Latin text the letters that are not ASCII stand alone, in other scripts they make words.
+    is_latin = sum(len(run) == 1 for run in runs) * 2 > len(runs)
+    best = from_bytes(sample, cp_isolation=_LATIN if is_latin else _LATIN + _OTHER).best()
     if best is None or best.language == "Unknown":
         try:
             if not _SYMBOL_IN_A_WORD.search(sample.decode("cp1252")):

@@ -38,6 +38,10 @@ class Receiver(Protocol):
         """The peer checks the connection: send it `pong(context)`."""
         ...
 
+    def pong(self) -> None:
+        """The peer answers a `ping()`."""
+        ...
+
     def whole(self, frame: bytes, *, more: bool) -> None:
         """A frame that arrived at once; another one of its message follows if `more`."""
         ...
@@ -136,7 +140,7 @@ class Reader:
         return True
 
     def _handle(self, command: bytes) -> None:
-        """Handle a command: READY of the handshake, and PING."""
+        """Handle a command: READY of the handshake, PING and PONG."""
         name, rest = command[1 : 1 + command[0]] if command else b"", command[1 + command[0] :] if command else b""
         if not self._is_ready:
             if name != b"READY":
@@ -145,6 +149,8 @@ class Reader:
             self._receiver.ready(_properties(rest).get(b"identity", b""))
         elif name == b"PING":
             self._receiver.ping(rest[2:])
+        elif name == b"PONG":
+            self._receiver.pong()
 
 
 def _properties(data: bytes) -> dict[bytes, bytes]:
@@ -165,6 +171,12 @@ def ready(socket_type: str, identity: bytes = b"") -> bytes:
     body = b"\x05READY" + b"".join(
         bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value for name, value in known.items()
     )
+    return _frame_head(len(body), _COMMAND) + body
+
+
+def ping() -> bytes:
+    """Asks the other end for a sign of life. libzmq answers it in a thread of its own, without Python."""
+    body = b"\x04PING\0\0"
     return _frame_head(len(body), _COMMAND) + body
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel.zmtp.codec import GREETING, BrokenProtocolError, Reader, encode, pong, ready
+from rlm_kernel.zmtp.codec import GREETING, BrokenProtocolError, Reader, encode, ping, pong, ready
 
 READ_BYTES = 65_536
 SLICE_SECONDS = 0.005
@@ -73,6 +73,7 @@ class Connection:
         identity: the peer's; empty when it has none, or has not sent it yet.
         is_ready: whether the handshake is over.
         unsent: bytes that wait to be sent.
+        unanswered: how often the peer was asked for a sign of life since the last bytes came; 0 if it never gave one.
         on_ready: called when the handshake is over.
         on_drained: called when some of the unsent bytes were sent.
     """
@@ -82,7 +83,7 @@ class Connection:
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self.identity = b""
         self.is_ready = False
-        self.unsent = 0
+        self.unsent = self.unanswered = 0
         self.on_ready: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
         self.whole, self.begin, self.piece, self.end = frames.whole, frames.begin, frames.piece, frames.end
@@ -90,7 +91,7 @@ class Connection:
         self._socket: socket.socket | None = sock
         self._reader = Reader(self)
         self._pieces: deque[memoryview] = deque()
-        self._is_writing = self._is_paused = False
+        self._is_writing = self._is_paused = self._has_ponged = False
         self._loop.add_reader(sock, self._read)
         self.write([GREETING, ready(kind, identity)])
 
@@ -103,6 +104,15 @@ class Connection:
         """Answer a kernel. A client is not answered, because it may be in the middle of a frame of ours."""
         if self._kind in ("DEALER", "SUB"):
             self.write([pong(context)])
+
+    def pong(self) -> None:
+        """The peer gives a sign of life."""
+        self._has_ponged = True
+
+    def ask(self) -> None:
+        """Ask the peer for a sign of life. Only a peer that has given one is expected to."""
+        self.unanswered += self._has_ponged
+        self.write([ping()])
 
     def send(self, parts: Sequence[Any]) -> None:
         """Send a message. Large parts are not copied, so they must not change before they are sent."""
@@ -152,6 +162,7 @@ class Connection:
                 return self.close(str(error))
             if not data:
                 return self.close("the other end closed it")
+            self.unanswered = 0
             try:
                 self._reader.feed(data)
             except BrokenProtocolError as error:
@@ -232,6 +243,16 @@ class Line:
         """Bytes that wait to be sent."""
         unsent = 0 if self._connection is None else self._connection.unsent
         return unsent + sum(len(part) for parts in self._waiting for part in parts)
+
+    @property
+    def unanswered(self) -> int:
+        """See `Connection`."""
+        return 0 if self._connection is None else self._connection.unanswered
+
+    def ask(self) -> None:
+        """Ask the peer for a sign of life."""
+        if self._connection is not None and self._connection.is_ready:
+            self._connection.ask()
 
     def send(self, parts: Sequence[Any]) -> None:
         """Send a message, or hold it until there is a connection."""

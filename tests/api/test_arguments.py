@@ -8,6 +8,7 @@ import pytest
 
 from rlm import LM, RLM, ConfigError, PromptProfile, ScriptedLM
 from rlm_kernel.engine.argument_checks import keys_of
+from rlm_kernel.prompts import PROFILES
 from rlm_kernel.provisioners.kernelspecs import Environment
 
 LM_ = ScriptedLM([])
@@ -106,10 +107,9 @@ def test_the_test_double_is_a_model():
     ("prompt", "do"),
     [
         (None, "the question itself"),
-        (b"x", "data.decode()"),
         ((piece for piece in "x"), "list(values)"),
         ({1, 2}, "list(values)"),
-        (5, "df.to_dict('records')"),
+        (5, "give plain data"),
     ],
 )
 def test_a_prompt_of_another_kind_says_how_to_convert_it(prompt, do):
@@ -172,7 +172,9 @@ def test_the_keys_of_every_model_are_known_as_secrets():
 def test_the_arguments_are_attributes():
     rlm = RLM(ScriptedLM("x"), max_depth=2, max_iterations=7, environment_kwargs={"cell_timeout": 5})
     assert (rlm.max_depth, rlm.max_iterations, rlm.logger, rlm.verbose) == (2, 7, None, False)
-    assert (rlm.environment_type, rlm.environment_kwargs, rlm.system_prompt) == ("local", {"cell_timeout": 5}, None)
+    assert (rlm.environment_type, rlm.environment_kwargs) == ("local", {"cell_timeout": 5})
+    assert rlm.system_prompt == PROFILES["large"].system
+    assert RLM(ScriptedLM("x"), custom_system_prompt="mine").system_prompt == "mine"
     assert "max_depth" in dir(rlm)
     assert not hasattr(rlm, "no_argument")
 

@@ -60,12 +60,12 @@ def test_the_kernel_reads_a_large_file_as_a_str(file):
 
 @pytest.mark.parametrize(
     "content",
-    [b"short", b"\xef\xbb\xbf" + b"x" * 2_000_000, b"\xff" + b"y" * 2_000_000],
-    ids=["short", "mark", "bytes"],
+    [b"short", b"\xef\xbb\xbf" + b"x" * 2_000_000, b"\xfcb" + b"y" * 2_000_000],
+    ids=["short", "mark", "cp1252"],
 )
 def test_the_host_reads_a_small_file_and_one_that_is_not_plain_utf_8(tmp_path, content):
     (tmp_path / "f").write_bytes(content)
-    text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    text = content.decode("cp1252" if content[:1] == b"\xfc" else "utf-8-sig")
     assert ask(tmp_path / "f")[0].prompt == text
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_changes_after_the_run_began_is_refused(file):
             rlm._run(given, None).wait()
 
 
-@pytest.mark.parametrize(("name", "why"), [("", "is a folder"), ("missing", "cannot be read: No such file")])
+@pytest.mark.parametrize(("name", "why"), [("", "holds no text file"), ("missing", "cannot be read: No such file")])
 def test_what_is_no_file_is_refused(tmp_path, name, why):
     with pytest.raises(ConfigError, match=why):
         ask(tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 
 import psutil
@@ -132,6 +133,18 @@ def test_the_history_of_compaction_is_the_list_that_was_appended_to():
         assert repl.execute_code("print(history[0]['content'])").stdout == "done\n"
 
 
+def test_budget_needs_a_run(repl):
+    assert "budget() needs a run" in repl.execute_code("budget()").stderr
+
+
+def test_a_setup_finds_the_modules_beside_the_script(tmp_path, monkeypatch):
+    (tmp_path / "beside_a_repl.py").write_text("KNOWN = 41")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "script.py"), raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    with LocalREPL(setup_code="from beside_a_repl import KNOWN") as repl:
+        assert repl.execute_code("print(KNOWN + 1)").stdout == "42\n"
+
+
 def test_a_setup_that_raises_is_an_error_and_leaves_no_kernel():
     before = living_kernels()
     with pytest.raises(ValueError, match=r"setup_code failed:[\s\S]*ZeroDivisionError"):
@@ -177,6 +190,8 @@ def test_wrong_arguments_are_value_errors():
     for wrong in ({"kernel_mode": "x"}, {"startup_timeout": 0}, {"subcall_timeout": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             IPythonREPL(**wrong)
+    with pytest.raises(ValueError, match="Only image can be given by position"):
+        DockerREPL("python:3.11-slim", ("127.0.0.1", 5000))
     with pytest.raises(ValueError, match="REPLs are at local, ipython, docker"):
         get_environment("nowhere", {})
 
@@ -204,6 +219,7 @@ def test_a_repl_in_a_container_asks_the_handler_of_this_process():
 
 
 def test_a_repl_in_a_sandbox_knows_its_id(prime_emulator):
-    with PrimeREPL(name="mine") as repl:
+    with PrimeREPL("mine", timeout_minutes=5) as repl:
+        assert prime_emulator.orders[0]["name"].startswith("mine")
         assert repl.sandbox_id == repl.sandbox.id == prime_emulator.sandboxes[0].id
         assert repl.execute_code("print(1 + 1)").stdout == "2\n"

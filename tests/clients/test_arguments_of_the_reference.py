@@ -71,9 +71,36 @@ async def test_a_dated_version_of_azure_asks_the_deployment(provider):
     assert (lm.adapter.default_query, lm.adapter.headers["api-key"]) == ({"api-version": "2024-02-01"}, KEY)
 
 
-def test_azure_without_a_dated_version_has_the_undated_url():
-    lm = build("azure_openai", {"model_name": "m", "api_key": KEY, "azure_endpoint": "https://a.example/"}, {})
-    assert lm.adapter.url == "https://a.example/openai/v1"
+AZURE = {"AZURE_OPENAI_API_KEY": KEY, "AZURE_OPENAI_ENDPOINT": "https://a.example"}
+
+
+@pytest.mark.parametrize(
+    ("given", "env", "url", "version"),
+    [
+        ({"azure_endpoint": "https://a.example/", "api_key": KEY}, {}, "/openai/deployments/m", "2024-02-01"),
+        ({}, AZURE, "/openai/deployments/m", "2024-02-01"),
+        ({}, {**AZURE, "AZURE_OPENAI_API_VERSION": "2025-01-01"}, "/openai/deployments/m", "2025-01-01"),
+        ({}, {**AZURE, "AZURE_OPENAI_DEPLOYMENT": "mine"}, "/openai/deployments/mine", "2024-02-01"),
+        (
+            {"azure_deployment": "other"},
+            {**AZURE, "AZURE_OPENAI_DEPLOYMENT": "mine"},
+            "/openai/deployments/other",
+            "2024-02-01",
+        ),
+        ({"api_version": "v1"}, AZURE, "/openai/v1", None),
+        ({"base_url": "https://a.example", "api_key": KEY}, {}, "/openai/v1", None),
+        ({}, {**AZURE, "AZURE_OPENAI_ENDPOINT": "https://a.example/openai/v1"}, "/openai/v1", None),
+    ],
+)
+def test_azure_has_the_variables_and_the_version_of_the_reference(given, env, url, version):
+    adapter = build("azure_openai", {"model_name": "m", **given}, env).adapter
+    assert adapter.url == f"https://a.example{url}"
+    assert (adapter.default_query or {}).get("api-version") == version
+
+
+def test_another_model_of_azure_is_another_deployment():
+    lm = build("azure_openai", {"model_name": "m", "azure_deployment": "mine"}, AZURE)
+    assert lm.for_model("other").adapter.url == "https://a.example/openai/deployments/other"
 
 
 def test_vercel_and_gemini_need_what_they_needed_there():

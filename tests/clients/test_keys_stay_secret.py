@@ -38,7 +38,6 @@ FAULTS = {
         content_type="text/event-stream",
     ),
     "break": Says(f"one {KEY} three", breaks_after=1),
-    "no text": Says(None, finish_reason=KEY),
     "timeout": Hangs(),
 }
 

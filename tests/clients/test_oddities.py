@@ -184,6 +184,11 @@ async def test_a_stream_that_breaks_off_carries_the_text_so_far(client):
     assert caught.value.partial_answer == "one two "
 
 
+async def test_a_reason_that_is_not_known_is_not_shown(client):
+    lm = client("openai", Says(None, finish_reason="sk-secret-0123456789"))
+    assert "sk-secret" not in (await Asked(lm).answer()).error
+
+
 def test_the_docs_show_the_table():
     page = Path(__file__).parents[2] / "docs" / "backends.md"
     assert table() in page.read_text("utf-8")

@@ -190,7 +190,7 @@ ENTRIES = [
         "azure_openai",
         {},
         {"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_ENDPOINT": "https://a.com"},
-        ("https://a.com/openai/v1", "k"),
+        ("https://a.com/openai/deployments/m", "k"),
     ),
     ("ollama", {}, {}, ("http://localhost:11434/v1", "ollama")),
     ("ollama", {}, {"OLLAMA_HOST": "192.0.2.7"}, ("http://192.0.2.7:11434/v1", "ollama")),

@@ -21,7 +21,7 @@ LAYERS = [
     {"errors"},  # every error of the library
     {"terminal", "untrusted", "html", "zmtp", "_async", "parsing"},  # ground modules and packages
     {"documents"},  # documents as text, in a child process
-    {"inputs", "at_exit"},  # where a context comes from; what ends with the process
+    {"inputs", "values", "at_exit"},  # where a context comes from; how it travels; what ends with the process
     {"schema", "provisioners"},  # structured output; where a kernel runs
     {"kernel", "clients", "prompts"},  # one live kernel; ask a model; what the model reads
     {"trajectory"},  # the record of a run, and its readers

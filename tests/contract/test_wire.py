@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernel import comm as comm_module
-from rlm_kernel.kernel import guest, protocol
+from rlm_kernel.kernel import guest, protocol, watch
 from rlm_kernel.kernel.channels import Channels
 from rlm_kernel.kernel.comm import HostComm
 from rlm_kernel.kernel.session import Session
@@ -31,7 +31,7 @@ from rlm_kernel.types import Answer, CellReport, Query, QueryKind, ToolCall
 from rlm_kernel.untrusted.text_files import scan_text
 
 PAYLOADS = {"ask": protocol.AskPayload, "report": protocol.ReportPayload, "answer": protocol.AnswerPayload}
-FIELDS = {"put": {"name", "encoding"}, "stored": {"error"}}
+FIELDS = {"put": {"name", "encoding"}, "stored": {"error", "missing"}}
 """The fields of `Data` beyond the three that every message has."""
 
 CELL = """
@@ -106,6 +106,7 @@ class Tap:
         patch.setattr(Channels, "_deliver", delivered)
         patch.setattr(Channels, "send", sent)
         patch.setattr(comm_module, "ACKNOWLEDGE_AFTER", 0)
+        patch.setattr(watch, "CHECK_SECONDS", 0.05)
 
 
 class Unreadable:
@@ -129,6 +130,10 @@ async def talk() -> list[Crossed]:
                 await session.set("unreadable", Unreadable())
             cell = await session.run(CELL)
             assert cell.status == "ok", cell.error
+            await session.run("import time; time.sleep(0.3)")
+            while not any(message.op == "waiting" for message in tap.crossed):
+                session._send_to_guest("check", "m1", None)
+                await asyncio.sleep(0.05)
     return tap.crossed
 
 
@@ -146,7 +151,7 @@ def test_every_message_carries_the_version_and_the_fields_of_its_kind(crossed):
     for message in crossed:
         assert message.data["wire"] == protocol.WIRE
         own = message.data.keys() - {"wire", "op", "id"}
-        assert own == FIELDS.get(message.op, set()) or (message.op == "stored" and not own)
+        assert own == FIELDS.get(message.op, set()) or (message.op == "stored" and len(own) == 1)
         assert fits(message.data, protocol.Data), message.data
 
 

@@ -141,10 +141,14 @@ async def test_without_limits_nothing_is_held_back(run):
 
 
 @pytest.mark.parametrize(
-    ("reply", "words"),
-    [("I think it is 7.\n```repl\n1/0\n```", "I think it is 7."), ("```repl\n1/0\n```", "```repl\n1/0\n```")],
+    ("replies", "words"),
+    [
+        (["I think it is 7.\n```repl\n1/0\n```"], "I think it is 7."),
+        (["First.\n```repl\n1\n```", "It is 7.\n```repl\n1\n```", "", "```repl\n1/0\n```"], "It is 7."),
+        (["```repl\n1/0\n```"], "```repl\n1/0\n```"),
+    ],
 )
-async def test_without_a_draft_the_last_words_are_the_partial_answer(run, reply, words):
+async def test_without_a_draft_the_last_words_are_the_partial_answer(run, replies, words):
     with pytest.raises(ErrorThresholdExceededError) as raised:
-        await run(ScriptedLM([reply]), limits=Limits(max_errors=1))
+        await run(ScriptedLM(replies), limits=Limits(max_errors=1))
     assert raised.value.partial_answer == words

@@ -12,6 +12,7 @@ from rlm_kernel.clients.registry import build
 from rlm_kernel.clients.remote import MAX_OTHERS
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.engine.budget import Limits
+from rlm_kernel.engine.config import Models
 from rlm_kernel.errors import BudgetExceededError, ConfigError
 from rlm_kernel.trajectory import events as said
 from rlm_kernel.types import Reply, Usage
@@ -114,10 +115,26 @@ def test_a_child_runs_on_any_model_of_the_backend(provider):
     assert completion.usage_summary.model_usage_summaries.keys() == {"big", "small", "tiny"}
 
 
+def test_a_child_on_the_roots_model_has_its_sampling_and_not_that_of_sub_calls(provider):
+    replies = iter(["```repl\nx = rlm_query('a', model='big')\n```", "```repl\nFINAL(7)\n```", "FINAL_VAR(x)"])
+    provider.script = lambda _: next(replies)
+    sampling = {"sampling_args": {"seed": 1}, "sub_sampling_args": {"seed": 2}}
+    with RLM("openai", {**provider.backend_kwargs, "model_name": "big"}, max_depth=2, **sampling) as rlm:
+        assert rlm.completion("x", "q").response == "7"
+    assert [request.body["seed"] for request in provider.requests] == [1, 1, 1]
+
+
 def test_a_model_of_a_backend_that_has_no_others_is_an_error_that_lists_the_known():
     lm = ScriptedLM(["```repl\nrlm_query('x', model='small')\n```", "FINAL(x)"], model="only")
     RLM(lm, max_depth=2).completion("x", "q")
     assert "there is no model 'small'. Known: 'only'." in lm.calls[1].prompt
+
+
+@pytest.mark.parametrize("name", ["", " ", "m" * 201, "a\nb"])
+def test_what_cannot_be_the_name_of_a_model_is_none(name):
+    root = build("openai", {"model_name": "m", "api_key": "sk-0"}, {})
+    assert Models(root).for_child(name, has_repl=True) is None
+    assert Models(root).for_child("other", has_repl=True).model == "other"
 
 
 def test_the_models_that_cells_may_name_are_few():

@@ -11,6 +11,8 @@ import pytest
 from real_files import CSV, NAME, thirty
 
 from rlm_kernel import inputs
+from rlm_kernel.documents import formats, tables
+from rlm_kernel.documents.kinds import HEAD_BYTES, kind_of
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.installation import install_command
 
@@ -126,3 +128,42 @@ def test_importing_the_package_imports_no_reader():
     code = "import sys, rlm, rlm.inputs; print([m for m in ('markitdown', 'pandas', 'pyarrow', 'PIL', 'openpyxl', "
     code += "'charset_normalizer', 'nbformat') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        (f"name;city\n{NAME};Köln\n", "cp1252"),
+        ("“Quoted” – it’s fine…", "cp1252"),  # noqa: RUF001
+        ("naïve résumé—coöperate", "cp1252"),
+        ("Preis: 5 €", "cp1252"),
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy, žluté květy", "cp1250"),
+        ("Zażółć gęślą jaźń, proszę bardzo", "cp1250"),
+        ("İstanbul'da güneşli bir gün, çok güzel şeyler oluyor", "cp1254"),
+        ("Съешь же ещё этих мягких французских булок, да выпей чаю", "cp1251"),
+        ("これは日本語のテキストです。今日は天気がいいですね。", "cp932"),
+        ("한국어 텍스트입니다 안녕하세요", "euc_kr"),
+        (f"{NAME} without a mark, in two bytes", "utf-16-le"),
+        (f"{NAME} without a mark, in two bytes", "utf-16-be"),
+    ],
+)
+def test_the_encoding_of_a_short_text_is_found(text, encoding, tmp_path):
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    assert inputs.load(tmp_path / "a.txt") == text
+
+
+def test_a_few_wrong_bytes_in_utf_8_are_kept_and_do_not_change_the_rest(tmp_path):
+    (tmp_path / "log").write_bytes("größer, schöner, süßer ".encode() + b"\xff\xfe")
+    assert inputs.load(tmp_path / "log") == "größer, schöner, süßer \udcff\udcfe"
+
+
+def test_the_page_lists_every_kind_of_the_folder_and_what_needs_the_extra(folder, loaded):
+    rows = re.findall(
+        r"^\| (`.*?) \| (.*?) \| (.*?) ?\|$", PAGE.read_text("utf-8").partition("## Limits")[0], re.MULTILINE
+    )
+    listed = {name: needs for names, _, needs in rows for name in re.findall(r"`(.*?)`", names)}
+    unlisted = {"bom.txt", "russian.txt", "wide.txt", "wider.txt", "old.doc", "video.mp4"}  # texts; what is not read
+    assert listed.keys() == {path.name for path in folder.iterdir()} - unlisted
+    kinds = {name: kind_of(name, (folder / name).read_bytes()[:HEAD_BYTES]) for name in listed}
+    with_extra = {kind for kind, (_, modules) in {**tables.KINDS, **formats.KINDS}.items() if modules}
+    assert {name for name, needs in listed.items() if needs} == {n for n, kind in kinds.items() if kind in with_extra}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 from rlm import ScriptedLM
@@ -120,3 +123,8 @@ def test_a_pair_without_a_sign_names_its_option():
 )
 def test_a_setting_is_the_rest_of_the_line(line, setting):
     assert setting_of(line) == setting
+
+
+@pytest.mark.parametrize("value", [pl.DataFrame({"a": [1]}), pa.table({"a": [1]}), np.zeros(2)], ids=type)
+def test_a_table_of_another_library_and_an_array_stay_what_they_are(value):
+    assert notebook_inputs.read(["it"], [], {"it": value}, "docker").prompt["it"] is value

@@ -60,7 +60,7 @@ def test_children_are_seen(notebook):
     notebook.run(
         "said = cell('import time; time.sleep(1); FINAL(1)')\n"
         "child = ScriptedLM(lambda m: said, model='child')\n"
-        "leads = leader(cell('x = rlm_query(\"look\")'), 'FINAL(1)')"
+        "leads = leader(cell('x = rlm_query(\"look\", model=\"child\")'), 'FINAL(1)')"
     )
     ran = notebook.run("%%rlm -b leads --sub-backend child --max-depth 2 -c text\nWhat?")
     assert "↳ child 1 · 1/30 · cell 1 runs" in "\n".join(ran.views)

@@ -87,6 +87,11 @@ def test_the_names_of_a_persons_notebook_are_its_own(asked, mill):
     assert shown(done)[1] == "echo one mine 3\n"
 
 
+def test_a_persons_notebook_may_ask_what_is_left(asked, mill):
+    done = mill(notebook("llm_query('one')\nprint(budget().calls)"), {**NAMED, "max_calls": 3})
+    assert shown(done) == ["2\n"]
+
+
 def test_what_the_models_cost_stands_in_the_notebook(asked, mill):
     asked.script = lambda _: Says("yes", usage=(30, 2))
     done = mill(notebook("llm_query('one')"), NAMED)

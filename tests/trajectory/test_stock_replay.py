@@ -341,6 +341,14 @@ def test_a_tool_that_was_not_recorded_is_named(tmp_path):
     assert "The tool 'thing' is not on record" in str(notebook.cells[2].outputs)
 
 
+def test_what_was_left_of_the_limits_is_on_record(tmp_path):
+    code = "left = budget()\nprint(left)\nround(left.seconds), left.calls"
+    story = told(tmp_path, [cell(code), "FINAL_VAR(left)"], max_timeout=600, max_calls=7)
+    replayed = executed(story.notebook, tmp_path)
+    assert equal(story, replayed)
+    assert "Budget(seconds=" in str(codes(replayed)[0].outputs)
+
+
 def test_a_run_in_a_persistent_kernel_has_what_the_runs_before_it_left(tmp_path):
     replies = iter(
         [

@@ -112,6 +112,7 @@ def test_the_visualizer_opens_the_turns_of_a_run_with_errors_sub_calls_and_child
     assert [turn["iteration"] for turn in iterations] == list(range(1, 8))
     assert iterations[-1]["final_answer"] == completion.response
     assert "NameError" in iterations[2]["code_blocks"][0]["result"]["stderr"]
+    assert iterations[0]["code_blocks"][0]["result"]["stdout"] == "100\n"  # the value of the last line
 
 
 def test_the_turn_in_which_a_run_fails_is_in_the_turns_with_the_error(tmp_path):

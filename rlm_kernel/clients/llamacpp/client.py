@@ -7,6 +7,7 @@ At the first use the weights are downloaded and verified (`weights`). One server
 from __future__ import annotations
 
 import asyncio
+import copy
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,15 @@ class LlamaCppLM(BaseLM):
                             # Inside the turn: the next call in this turn must know whether the server is dead.
                             error.args = (f"{error}{await self._hint(error, server)}",)
                         raise
+
+    def warmer(self, temperature: float) -> LlamaCppLM | None:
+        """See `BaseLM`."""
+        client = None if self._client is None else self._client.warmer(temperature)
+        if client is None:
+            return None
+        other = copy.copy(self)
+        other._client = client  # noqa: SLF001 (of our own class)
+        return other
 
     async def close(self) -> None:
         """Close the connections. The server remains for the other clients of the process, until the process ends."""

@@ -9,7 +9,6 @@ import codecs
 import errno
 import hashlib
 import json
-import pickle
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.errors import RecordingError
+from rlm_kernel.kernel.protocol import pickled
 from rlm_kernel.trajectory.log.atomic_files import copy_whole, is_there, write_whole
 from rlm_kernel.trajectory.log.reader import ContextEncoding, StoredContext
 from rlm_kernel.types import Input, Prompt, TextFile
@@ -183,7 +183,7 @@ def encode(context: Prompt) -> tuple[ContextEncoding, bytes]:
         text = json.dumps(context)
         if _same(json.loads(text), context):
             return "json", text.encode("ascii")
-    return "pickle", pickle.dumps(context, protocol=4)
+    return "pickle", pickled(context)
 
 
 def _same(read: Any, written: Any) -> bool:

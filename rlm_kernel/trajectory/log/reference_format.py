@@ -13,6 +13,7 @@ from typing import Any
 
 from rlm_kernel.text import clip
 from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn, sum_usage
+from rlm_kernel.types import Output
 
 LOGGED_CHARACTERS = 20_000
 """Of an output, a prompt or an answer."""
@@ -139,13 +140,21 @@ def _result(cell: Cell, answer: str | None, limit: int | None, run_metadata: Map
     given = None if result is None else result.report.final if result.report.answer is None else result.report.answer
     traceback = result.error.traceback if result and result.error else ""
     return {
-        "stdout": _clip(result.stdout if result else "", limit),
+        "stdout": _clip("".join(map(_printed, result.outputs)) if result else "", limit),
         "stderr": _clip("\n".join(filter(None, (result.stderr if result else "", traceback))), limit),
         "locals": {**result.report.variables, **result.report.values} if result else {},
         "execution_time": result.seconds if result else 0.0,
         **_calls_of(cell, limit, run_metadata),
         "final_answer": answer if given is not None else None,
     }
+
+
+def _printed(output: Output) -> str:
+    """What an output adds to stdout. Displays and the value of the last line are there too: the model reads them."""
+    if output["output_type"] == "stream":
+        return str(output["text"]) if output["name"] == "stdout" else ""
+    text = output.get("data", {}).get("text/plain")  # an error has no data
+    return "" if text is None else f"{text}\n"
 
 
 def _calls_of(cell: Cell, limit: int | None, run_metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""Cells that break what the kernel needs to reply, by what they break. Each ends at once in a plain Python process."""
+
+_REPLACED = {
+    "stdout has no flush": "class Quiet:\n    def write(self, text): return len(text)\nsys.stdout = Quiet()",
+    "stdout is None": "sys.stdout = None",
+    "stdout is closed": "sys.stdout.close()",
+    "stdout is a closed file": "import io; sys.stdout = io.StringIO(); sys.stdout.close()",
+    "stderr has no flush": "sys.stderr = object()",
+    "stdout and stderr are gone": "del sys.stdout, sys.stderr",
+    "stdout's flush raises": "def flush(): raise OSError('no')\nsys.stdout.flush = flush",
+    "displayhook": "sys.displayhook = None\nsys.excepthook = None",
+    "displayhook of IPython": "get_ipython().displayhook = None",
+    "json.dumps": "import json; json.dumps = None",
+    "json.loads": "import json; json.loads = lambda *_, **__: 1 / 0",
+    "json is mocked": "from unittest import mock; mock.patch('json.dumps').start(); mock.patch('json.loads').start()",
+    "json is deleted": "import json; del json.dumps, json.loads",
+    "json's encoder": "import json; json.JSONEncoder = json.JSONDecoder = None",
+    "hmac": "import hmac; hmac.compare_digest = hmac.HMAC = hmac.new = None",
+    "datetime": "import datetime; datetime.datetime = None",
+    "uuid and os": "import os, uuid; uuid.uuid4 = os.getpid = os.urandom = None",
+    "copy and re": "import copy, re; copy.copy = copy.deepcopy = re.compile = None",
+    "time": "import time; time.time = time.monotonic = time.perf_counter = time.sleep = None",
+    "threading": "import threading; threading.current_thread = threading.main_thread = threading.Event = None",
+    "locks": "import threading; threading.Lock = threading.RLock = threading.Condition = None",
+    "asyncio": "import asyncio; asyncio.get_event_loop = asyncio.get_running_loop = asyncio.ensure_future = None",
+    "asyncio's tasks": "import asyncio; asyncio.Task = asyncio.Future = asyncio.wait_for = asyncio.sleep = None",
+    "queue": "import queue; queue.Queue = queue.Empty = None",
+    "zmq": "import zmq; zmq.Socket = zmq.Context = zmq.POLLIN = zmq.NOBLOCK = None",
+    "zmq's sockets cannot send": "import zmq; zmq.Socket.send = zmq.Socket.send_multipart = None",
+    "traitlets": "import traitlets; traitlets.TraitType.__get__ = None",
+    "session cannot send": "get_ipython().kernel.session.send = None",
+    "contextlib and functools": "import contextlib, functools; contextlib.contextmanager = functools.partial = None",
+    "inspect": "import inspect; inspect.isawaitable = inspect.iscoroutinefunction = None",
+    "logging raises": "import logging; logging.disable(); logging.Logger._log = logging.getLogger = None",
+    "traceback": "import traceback; traceback.format_exception = traceback.print_exc = None",
+    "open": "import builtins; builtins.open = builtins.getattr = None",
+}
+
+_BUILTINS = {
+    f"builtins.{name}": f"import builtins; builtins.{name} = None"
+    for name in "len print isinstance getattr hasattr dict list str type __import__ Exception BaseException".split()
+} | {
+    "builtins.len is deleted": "import builtins; del builtins.len",
+    "builtins.len is wrong": "import builtins; builtins.len = lambda _: -1",
+    "builtins.print is slow": "import builtins, time; builtins.print = lambda *a, **k: time.sleep(3600)",
+    "builtins are cleared": "import builtins; vars(builtins).clear()",
+}
+
+_INTERPRETER = {
+    "SIGINT ignored": "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",
+    "SIGALRM pending": "import signal; signal.alarm(1)",
+    "SIGALRM raises": "import signal\ndef ring(*_): raise RuntimeError('ring')\nsignal.signal(signal.SIGALRM, ring)\n"
+    "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)",
+    "signal.signal": "import signal; signal.signal = signal.getsignal = None",
+    "a blocked SIGINT": "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+    "settrace raises": "def trace(*_): raise RuntimeError('traced')\nsys.settrace(trace)",
+    "setprofile raises": "def trace(*_): raise RuntimeError('profiled')\nsys.setprofile(trace)",
+    "threads' trace": "import threading\ndef trace(*_): raise RuntimeError('traced')\nthreading.settrace(trace)\n"
+    "threading.setprofile(trace)",
+    "recursion limit": "import inspect; sys.setrecursionlimit(len(inspect.stack()) + 12)",
+    "switch interval": "sys.setswitchinterval(1000)",
+    "no gc": "import gc; gc.disable(); gc.set_threshold(1)",
+    "no modules": "sys.modules.clear()",
+    "no module json": "sys.modules['json'] = sys.modules['asyncio'] = None",
+    "no sys.path": "sys.path.clear(); sys.path_importer_cache.clear(); sys.meta_path.clear(); sys.path_hooks.clear()",
+    "warnings are errors": "import warnings; warnings.simplefilter('error')",
+    "warnings": "import warnings; warnings.warn = warnings.showwarning = None",
+    "no logging": "import logging; logging.disable(logging.CRITICAL); logging.shutdown()",
+    "locale": "import locale, os; os.environ.clear(); locale.setlocale(locale.LC_ALL, 'C')",
+    "audit hook": "def hook(event, args):\n    if event.startswith('socket'): raise RuntimeError(event)\n"
+    "sys.addaudithook(hook)",
+    "int limit": "sys.set_int_max_str_digits(640)",
+}
+
+_LOOP = {
+    "loop stopped": "import asyncio; asyncio.get_event_loop().stop()",
+    "loop closed": "import asyncio\nloop = asyncio.get_event_loop()\ntry: loop.close()\nexcept RuntimeError: pass\n"
+    "loop._closed = True",
+    "loop replaced": "import asyncio; asyncio.set_event_loop(asyncio.new_event_loop())",
+    "loop's selector closed": "import asyncio; asyncio.get_event_loop()._selector.close()",
+    "loop's tasks cancelled": "import asyncio\nfor task in asyncio.all_tasks(): task.cancel()",
+    "loop's queue cleared": "import asyncio; asyncio.get_event_loop()._ready.clear()",
+    "IOLoop stopped": "from tornado.ioloop import IOLoop; IOLoop.current().stop()",
+    "IOPub thread stopped": "get_ipython().kernel.iopub_thread.stop()",
+    "IOPub socket closed": "get_ipython().kernel.iopub_socket.close()",
+    "shell socket closed": "get_ipython().kernel.shell_stream and get_ipython().kernel.shell_stream.close()",
+    "control socket closed": "get_ipython().kernel.control_stream.close()",
+    "zmq context ended": "import zmq; zmq.Context.instance().destroy(0)",
+}
+
+_IPYTHON = {
+    "hooks removed": "get_ipython().events.callbacks = {name: [] for name in get_ipython().events.callbacks}",
+    "hooks unregistered": "for made in get_ipython().events.callbacks.values(): made.clear()",
+    "events None": "get_ipython().events = None",
+    "a hook that raises": "get_ipython().events.register('post_run_cell', lambda *_: 1 / 0)\n"
+    "get_ipython().events.register('post_execute', lambda *_: 1 / 0)",
+    "run_cell": "get_ipython().run_cell = get_ipython().run_cell_async = None",
+    "should_run_async": "get_ipython().should_run_async = None",
+    "display_pub None": "get_ipython().display_pub = None",
+    "kernel None": "get_ipython().kernel.shell = None",
+    "do_execute": "get_ipython().kernel.do_execute = None",
+    "transform_cell": "get_ipython().input_transformer_manager = None",
+    "history_manager": "get_ipython().history_manager = None",
+    "user_ns cleared": "get_ipython().user_ns.clear()",
+    "user_ns replaced": "get_ipython().user_ns = {}",
+    "globals cleared": "globals().clear()",
+    "guest": "sys.modules.pop('rlm_guest'); del get_ipython().kernel.rlm_guest",
+    "guest's functions": "import rlm_guest\nfor name in dir(rlm_guest):\n"
+    "    if name[0] != '_': setattr(rlm_guest, name, None)",
+    "reset": "%reset -f",
+    "showtraceback": "get_ipython().showtraceback = get_ipython()._showtraceback = None\n1 / 0",
+    "names deleted": "del llm_query, llm_query_batched, FINAL, FINAL_VAR, SHOW_VARS, context, answer, get_ipython",
+}
+
+_PROCESS = {
+    "fd 1 and 2": "import os\nnull = os.open(os.devnull, os.O_RDWR)\nos.dup2(null, 1); os.dup2(null, 2)",
+    "fd 0 to 2 closed": "import os; os.closerange(0, 3)",
+    "all files closed": "import os; os.closerange(3, 1000)",
+    "folder deleted": "import os, shutil, tempfile\n"
+    "folder = tempfile.mkdtemp(); os.chdir(folder); shutil.rmtree(folder)",
+    "no open files": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))",
+    "no memory": "import resource; resource.setrlimit(resource.RLIMIT_AS, (1, 1))",
+    "no CPU time": "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass",
+    "exit": "import os; os._exit(0)",
+    "stopped": "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+    "a fork lives on": "import os, time\nif os.fork() == 0: time.sleep(0.2)",
+    "a fork waits": "import os, time\nif os.fork() == 0: time.sleep(3600)",
+    "a fork raises": "import os\nif os.fork() == 0: raise SystemExit",
+    "segmentation fault": "import ctypes; ctypes.string_at(0)",
+    "a thread holds the lock of print": "import threading, time\ndef hold(lock):\n    with lock: time.sleep(3600)\n"
+    "for stream in (sys.stdout, sys.stderr):\n    threading.Thread(target=hold, args=(stream._buffer_lock,)).start()\n"
+    "time.sleep(0.1)",
+    "a thread holds the import lock": "import _imp, threading, time\ndef hold():\n"
+    "    _imp.acquire_lock(); time.sleep(3600)\n"
+    "threading.Thread(target=hold).start(); time.sleep(0.1)",
+    "a thread that lives on": "import threading, time; threading.Thread(target=time.sleep, args=(3600,)).start()",
+    "a thread that prints": "import threading, time\ndef chatter():\n"
+    "    while True: print('.', end=''); time.sleep(0.001)\n"
+    "threading.Thread(target=chatter, daemon=True).start()",
+    "threads are killed": "import ctypes, threading\nfor thread in threading.enumerate():\n"
+    "    if thread is not threading.current_thread():\n"
+    "        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))",
+}
+
+GROUPS = {
+    "modules": _REPLACED,
+    "builtins": _BUILTINS,
+    "interpreter": _INTERPRETER,
+    "loop": _LOOP,
+    "ipython": _IPYTHON,
+    "process": _PROCESS,
+}
+BREAKERS = {
+    name: code if code.startswith("%") else f"import sys\n{code}"
+    for group in GROUPS.values()
+    for name, code in group.items()
+}
+EMPTIED = {"user_ns cleared", "globals cleared", "reset"}
+"""Of the cell's own will its variables are gone."""

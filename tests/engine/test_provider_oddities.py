@@ -1,0 +1,92 @@
+"""Whole runs with a provider that sends odd replies: one such reply ends neither the run nor the answer of a cell."""
+
+from __future__ import annotations
+
+import pytest
+from loopback import Fails, Says
+from loopback_responses import reasoning
+
+from rlm_kernel.clients.openai import OpenAIAdapter
+from rlm_kernel.clients.remote import RemoteLM
+from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.errors import LMError
+from rlm_kernel.types import Reply
+
+LOOK = "```repl\nprint(len(context))\n```"
+TOOL = {"id": "call_1", "type": "function", "function": {"name": "python", "arguments": "{}"}}
+
+
+@pytest.fixture
+async def remote(provider):
+    lm = RemoteLM(OpenAIAdapter(**provider.backend_kwargs, timeout=20, max_retries=0))
+    yield lm
+    await lm.close()
+
+
+async def test_replies_without_text_are_told_to_the_model(run, provider, remote):
+    provider.script = [
+        Says(None, fields={"reasoning_content": "Hm."}),
+        Says(None, fields={"tool_calls": [TOOL]}, finish_reason="tool_calls"),
+        Says(None, finish_reason="content_filter"),
+        " \n ",
+        LOOK,
+        "FINAL(12)",
+    ]
+    assert (await run(remote)).response == "12"
+    told = [request.prompt for request in provider.requests[1:5]]
+    assert [text.partition(".")[0] for text in told] == [
+        "That reply held neither code nor an answer",
+        "There are no tools to call",
+        "That reply was withheld and did not arrive",
+        "That reply held neither code nor an answer",
+    ]
+    sent = [message["content"] for message in provider.requests[-1].messages if message["role"] == "assistant"]
+    assert sent[-5:-1] == ["(empty)"] * 4
+
+
+async def test_an_error_late_in_a_run_carries_the_answer_so_far(run, provider, remote):
+    draft = "```repl\nanswer['content'] = 'about 12'\n```"
+    provider.script = [draft, Fails(400, "It failed.")]
+    with pytest.raises(LMError) as caught:
+        await run(remote)
+    assert caught.value.partial_answer == "about 12"
+    provider.script = [f"It seems to be 12.\n{LOOK}", Fails(400, "It failed.")]
+    with pytest.raises(LMError) as caught:
+        await run(remote)
+    assert caught.value.partial_answer == "It seems to be 12."
+
+
+CELL = """```repl
+import asyncio
+try:
+    llm_query("?")
+except Exception as error:
+    print(type(error).__name__, repr(error.partial_answer), "allow_partial=True" in str(error))
+failed = llm_query_batched(["?", "?"])[0]
+print(type(failed).__name__, repr(failed.partial_answer))
+print(repr(llm_query("?", allow_partial=True)))
+print(llm_query_batched(["?", "?"], allow_partial=True))
+print(repr(await allm_query("?", allow_partial=True)), await allm_query_batched(["?"], allow_partial=True))
+```"""
+
+
+async def test_a_cut_answer_is_taken_only_if_the_cell_allows_it(run, events):
+    root = ScriptedLM([CELL, "FINAL(done)"])
+    sub = ScriptedLM(lambda _: Reply("It is 4", "sub", finish_reason="length"), model="sub")
+    await run(root, others=[sub])
+    cut = "It is 4\\n[cut at the length limit]"
+    told = root.calls[1].prompt
+    assert "QueryError 'It is 4' True\nFailedQuery 'It is 4'\n" in told
+    assert f"'{cut}'\n['{cut}', '{cut}']\n'{cut}' ['{cut}']" in told
+
+
+async def test_a_model_that_only_the_responses_api_has_leads_a_run_and_answers_its_questions(run, provider, remote):
+    steps = iter([Says("```repl\nprint(llm_query('?'))\n```", blocks=(reasoning("abc"),)), "sub", "FINAL(12)"])
+
+    def script(request):
+        return next(steps) if request.is_responses else Fails(404, "This model is only supported in v1/responses.")
+
+    provider.script = script
+    assert (await run(remote)).response == "12"
+    assert "sub" in provider.requests[-1].prompt
+    assert any(item.get("encrypted_content") == "abc" for item in provider.requests[-1].body["input"])

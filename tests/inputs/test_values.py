@@ -1,0 +1,203 @@
+"""Tables, arrays and other values as contexts: they arrive as what they are, or an error says why not."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import io
+import socket
+import sys
+import types
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import rlm
+from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.kernel import guest
+from rlm_kernel.kernel.protocol import encode
+from rlm_kernel.values import convert
+
+BERLIN = pd.date_range("2026-03-28", periods=3, tz="Europe/Berlin")
+
+
+def arrived(value):
+    """A value as a kernel gets it."""
+    encoding, content = encode(convert(value))
+    return guest.decode(encoding, memoryview(content))
+
+
+FRAMES = {
+    "numbers and texts": pd.DataFrame({"a": [1, 2], "b": [1.5, None], "c": ["x", None], "d": [True, False]}),
+    "dates": pd.DataFrame({"day": pd.to_datetime(["2026-01-02", None]), "took": pd.to_timedelta([1, 2], "min")}),
+    "a time zone": pd.DataFrame({"at": BERLIN}),
+    "categories": pd.DataFrame({"c": pd.Categorical(["b", "a", None], ["b", "a", "z"], ordered=True)}),
+    "nullable": pd.DataFrame({"n": pd.array([1, None], "Int64"), "s": pd.array(["x", None], "string")}),
+    "an index": pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", "y"], name="key")),
+    "dates as index": pd.DataFrame({"a": [1, 2, 3]}, index=BERLIN),
+    "levels": pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["l", "m"])),
+    "levels of rows": pd.DataFrame({"v": [1, 2, 3]}, index=pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)])),
+    "a name twice": pd.DataFrame([[1, 2]], columns=["a", "a"]),
+    "objects": pd.DataFrame({"o": [{"k": [1]}, b"bytes"], "d": [Decimal("1.5"), dt.date(2026, 1, 2)]}),
+    "no rows": pd.DataFrame({"a": pd.Series([], dtype="float64")}),
+    "nothing": pd.DataFrame(),
+    "small numbers": pd.DataFrame({"a": np.array([1, 2], "int8"), "b": np.array([1, 2], "float32")}),
+}
+
+
+@pytest.mark.parametrize("table", FRAMES.values(), ids=FRAMES)
+def test_a_dataframe_arrives_as_it_is(table):
+    pd.testing.assert_frame_equal(arrived(table), table, check_freq=False)
+    for name in table.columns if table.columns.is_unique else ():
+        pd.testing.assert_series_equal(arrived(table[name]), table[name], check_freq=False)
+
+
+def test_tables_of_other_libraries_arrive_as_they_are():
+    table = pl.DataFrame({"n": [1, None], "at": [dt.datetime(2026, 1, 2, tzinfo=dt.UTC), None], "l": [[1, 2], []]})
+    assert arrived(table).equals(table)
+    assert arrived(table["n"]).equals(table["n"])
+    arrow = pa.table({"n": [1, 2], "s": pa.array(["x", None]).dictionary_encode()})
+    assert arrived(arrow).equals(arrow)
+    assert arrived(arrow.to_batches()[0]).equals(arrow.to_batches()[0])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8", "bool", "complex64", "datetime64[s]", "<U3", ">i4"])
+def test_an_array_arrives_as_it_is(dtype):
+    array = np.array([[0, 1], [1, 0]]).astype(dtype)
+    got = arrived({"deep": [array]})["deep"][0]
+    assert got.dtype == array.dtype
+    assert (got == array).all()
+
+
+def test_bytes_numbers_of_numpy_and_plain_values_arrive_as_they_are():
+    value = {"b": b"\0\xff", "t": (1, {2}), "d": dt.date(2026, 1, 2), "n": np.float64(1.5), 3: Decimal(1)}
+    got = arrived(value)
+    assert got == value
+    assert type(got["n"]) is np.float64
+    assert arrived(bytearray(b"x")) == b"x"
+    plain = {"rows": [[1, "two"]]}
+    assert convert(plain)["rows"][0] is plain["rows"][0]
+
+
+def test_no_object_of_a_library_is_in_what_is_sent():
+    sent = encode(convert({"t": FRAMES["numbers and texts"], "a": np.zeros(2)}))[1]
+    assert b"pandas.core" not in sent
+    assert b"numpy.core" not in sent
+    assert b"_reconstruct" not in sent
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """A kernel without these libraries."""
+    monkeypatch.setattr(guest, "MISSING", set())
+
+    def missing(name):
+        if name.partition(".")[0] in {"pandas", "polars", "pyarrow", "numpy"}:
+            raise ImportError(name)
+        return types.ModuleType(name)
+
+    monkeypatch.setattr(guest.importlib, "import_module", missing)
+    return guest.MISSING
+
+
+def test_a_kernel_without_the_library_gets_records(bare):
+    dated = pd.DataFrame({"n": [1, 2], "at": pd.to_datetime(["2026-01-02", None])}, index=["x", "y"])
+    assert arrived(dated) == [
+        {"index_0": "x", "n": 1, "at": "2026-01-02T00:00:00"},
+        {"index_0": "y", "n": 2, "at": None},
+    ]
+    assert arrived(pl.DataFrame({"a": [1]})) == arrived(pa.table({"a": [1]})) == [{"a": 1}]
+    assert arrived(pd.Series([1, 2])) == arrived(np.array([1, 2])) == [1, 2]
+    assert arrived(np.zeros((2, 2), ">f8".replace(">", "<"))) == [[0.0, 0.0], [0.0, 0.0]]
+    assert bare == {"pandas", "polars", "pyarrow", "numpy"}
+
+
+class Ledger:
+    """A class of a program."""
+
+
+@dataclass
+class Row:
+    """A dataclass of a program."""
+
+
+@pytest.fixture(autouse=True)
+def in_main(monkeypatch):
+    for kind in (Ledger, Row):
+        monkeypatch.setattr(kind, "__module__", "__main__")
+        monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
+
+
+async def nothing():
+    """A coroutine."""
+
+
+REFUSED = [
+    (Ledger, "an object of the class Ledger, which is defined in this program", "vars(value)"),
+    (Row, "an object of the class Row", "dataclasses.asdict(value)"),
+    (lambda: Ledger, "the class Ledger", "plain data"),
+    (lambda: lambda: 1, "a lambda", "custom_tools="),
+    (lambda: nothing, "the function 'nothing'", "custom_tools="),
+    (lambda: io.StringIO("x"), "an open file", "file.read()"),
+    (socket.socket, "a socket", "what you read from it"),
+    (lambda: (n for n in [1]), "a generator", "list(value)"),
+    ({}.keys, "a dict_keys", "list(value)"),
+    (lambda: asyncio, "the module 'asyncio'", "import it in a cell"),
+    (lambda: asyncio.Lock()._get_loop, "function|method", "custom_tools="),
+    (lambda: __import__("threading").Lock(), "a lock, which cannot be copied", "as text, numbers"),
+]
+
+
+@pytest.mark.parametrize(("make", "what", "todo"), REFUSED, ids=[what for _, what, _ in REFUSED])
+def test_what_no_kernel_can_read_is_named_with_its_place_and_what_to_do(make, what, todo):
+    value = make()
+    model = rlm.RLM(ScriptedLM([]))
+    with pytest.raises(ConfigError, match=what) as refused:
+        model.completion({"rows": [1, 2, {"x": value}, value]}, "q")
+    assert str(refused.value).startswith("context['rows'][2]['x'] is ")
+    assert todo in str(refused.value)
+    if isinstance(value, socket.socket):
+        value.close()
+
+
+def test_a_coroutine_is_refused():
+    coroutine = nothing()
+    with pytest.raises(ConfigError, match=r"context\[0\] is a coroutine that nobody has awaited: give its result"):
+        convert([coroutine])
+    coroutine.close()
+
+
+def test_a_list_that_holds_itself_is_refused():
+    value = [dt.date(2026, 1, 1)]
+    value.append(value)
+    with pytest.raises(ConfigError, match="nested too deeply, or holds itself"):
+        convert(value)
+
+
+def test_tables_and_bytes_are_contexts_of_a_run(tmp_path):
+    """In a real kernel: the model sees what it is, and a resumed run or replay has the same."""
+    from rlm.logger import RLMLogger
+    from rlm_kernel.replay.replayer import replay
+
+    logger = RLMLogger(log_dir=str(tmp_path))
+    cell = "```repl\nimport pandas\nassert isinstance(context, pandas.DataFrame)\nFINAL(str(context['n'].sum()))\n```"
+    lm = ScriptedLM([cell])
+    table = pd.DataFrame({"n": [1, 2], "name": ["Müller", "Smith"]})
+    with rlm.RLM(lm, logger=logger) as model:
+        done = model.completion(table, "How many?")
+    assert done.response == "3"
+    assert done.prompt is table
+    assert "`context` is of type DataFrame, of length 2" in str(lm.calls[0])
+    assert "Müller" in str(lm.calls[0])
+    report = replay(logger.log_file_path)
+    assert report.equal
+    with rlm.RLM(ScriptedLM(["```repl\nFINAL(str(context[:1]))\n```"])) as model:
+        assert model.completion(b"\xffrest", "q").response == str(b"\xff")
+    with rlm.RLM(ScriptedLM(["done"]), max_depth=0) as model:
+        model.completion({"t": table}, "q")
