@@ -128,9 +128,15 @@ def only_block(text: str) -> str | None:
 
 
 def opened_language(text: str, start: int, end: int) -> str:
-    """The language of the line `text[start:end]` if it is an opening fence without words; otherwise empty."""
-    opening = WIDE_OPENING.match(text, start, end)
-    return "" if opening is None or opening["lead"].strip(" \t>") else opening["language"]
+    """The language of the line `text[start:end]` if it is a fence with nothing before it; otherwise empty."""
+    fence = WIDE_OPENING.match(text, start, end)
+    return "" if fence is None or fence["lead"].strip(" \t>") else fence["language"]
+
+
+def is_fence(text: str, start: int, end: int) -> bool:
+    """Whether the line `text[start:end]` is a fence, with a language or without, and nothing before it."""
+    fence = WIDE_OPENING.match(text, start, end)
+    return fence is not None and not fence["lead"].strip(" \t>")
 
 
 def role_of(language: str) -> Role:

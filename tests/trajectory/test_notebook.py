@@ -416,6 +416,7 @@ def test_summaries_and_notices_are_told():
         ("a 1\n~~~~python\n1\n~~~~\n1", ["1"], ["a 1", 0, "1"]),
         ("a\n```repl\n1\n```\n```repl\n2\n```", ["1"], ["a", 0, "```repl\n2\n```"]),
         ("it says\n1\nand\n```\n1\n```\n```repl\n1\n```\nb", ["1"], ["it says\n1\nand\n```\n1\n```", 0, "b"]),
+        ("a\n```\n1\n```\nb", ["1"], ["a", 0, "b"]),
         ("no code at all", ["1"], [0, "no code at all"]),
         ("a", [], ["a"]),
     ],

@@ -7,13 +7,13 @@ be compared cell by cell.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from rlm_kernel.kernel.outputs import cell_number
-from rlm_kernel.parsing import opened_language, without_thinking
+from rlm_kernel.parsing import is_fence, opened_language, without_thinking
 from rlm_kernel.text import format_cost, format_duration, format_tokens
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.notebook import calls as notebook_calls
@@ -128,7 +128,10 @@ def split(words: str, codes: Sequence[str]) -> Iterator[str | int]:
         return
     at = misses = 0
     for place, code in enumerate(codes):
-        fence, start = _block(words, code, at) if misses < _MAX_MISSES else (-1, -1)
+        fence, start = (-1, -1)
+        for opens in (opened_language, is_fence):  # code without a mark runs only in a reply without marked code
+            if start < 0 and misses < _MAX_MISSES:
+                fence, start = _block(words, code, at, opens)
         misses += start < 0
         if start >= 0:
             if before := words[at:fence].strip():
@@ -141,14 +144,14 @@ def split(words: str, codes: Sequence[str]) -> Iterator[str | int]:
         yield rest
 
 
-def _block(words: str, code: str, at: int) -> tuple[int, int]:
-    """Where the fence above a code begins, and where it ends; -1 if the code is not in a block."""
+def _block(words: str, code: str, at: int, opens: Callable[[str, int, int], object]) -> tuple[int, int]:
+    """Where the fence above a code begins, and where it ends; -1 if the code is in no block that `opens` knows."""
     start = words.find(f"\n{code}", at)
     for _ in range(_MAX_PLACES):
         if start < 0:
             break
         fence, end = words.rfind("\n", at, start) + 1 or at, start + 1 + len(code)
-        if words[end : end + 1] in ("", "\n") and opened_language(words, fence, start):
+        if words[end : end + 1] in ("", "\n") and opens(words, fence, start):
             return fence, start
         start = words.find(f"\n{code}", start + 1)
     return -1, -1
