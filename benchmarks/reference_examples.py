@@ -119,7 +119,7 @@ EXAMPLES = {
             "['child-answer(a)', 'child-answer(b)', 'child-answer(c)']",
         )
     ),
-    "e2b_repl_example": Example(("65536",), lambda: cells(ready("2 ** 2 ** 2 ** 2"))),
+    "e2b_repl_example": Example(("65536",), lambda: cells(ready("2 ** 2 ** 2 ** 2")), ("e2b",)),
     "lm_in_prime_repl": Example(("rlm_calls made: 1", *_LM), lambda: lambda _: "4", ("prime",)),
     "lm_in_repl": Example(_LM, lambda: lambda _: "4"),
     "logger_example": Example(
@@ -142,6 +142,7 @@ EXAMPLES = {
 
 EMULATORS = {
     "daytona": ("daytona_cloud", "DaytonaEmulator"),
+    "e2b": ("e2b_cloud", "E2BEmulator"),
     "modal": ("emulator", "ModalEmulator"),
     "prime": ("prime", "PrimeEmulator"),
 }

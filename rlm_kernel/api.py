@@ -60,8 +60,8 @@ class RLM(ReadableArguments):
         backend: the root model's provider, or an `LM` of your own.
         backend_kwargs: arguments of the provider, e.g. ``{"model_name": "gpt-5-mini"}``.
         environment: where the model's code runs: ``"local"``, ``"docker"``, ``"modal"``, ``"prime"``, ``"daytona"``,
-            ``"jupyter"``, ``"ssh"``, an installed kernelspec, or ``"agent"``: the REPL of an agent, in the place that
-            `environment_kwargs` names, local without one.
+            ``"e2b"``, ``"jupyter"``, ``"ssh"``, an installed kernelspec, or ``"agent"``: the REPL of an agent, in the
+            place that `environment_kwargs` names, local without one.
         environment_kwargs: `setup_code`, `env`, `cell_timeout` (seconds), `memory` (``"2g"``), and the options of the
             environment, such as `image`, `packages` and `mounts` of Docker.
         depth: of this RLM in a tree of them.
@@ -108,7 +108,6 @@ class RLM(ReadableArguments):
 
     Raises:
         ConfigError: an argument is missing, unknown or wrong.
-        NotImplementedError: an argument is not supported yet.
     """
 
     def __init__(

@@ -71,7 +71,6 @@ def check_setting(named: Mapping[str, Any], name: str, namespace: Mapping[str, A
 
     Raises:
         ConfigError: there is no such backend, environment or option, or the value is wrong.
-        NotImplementedError: as `kernelspecs.environment`.
     """
     value = named[name]
     if name in ("backend", "sub_backend") and value and not is_lm(value, namespace):

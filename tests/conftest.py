@@ -29,7 +29,16 @@ SECRETS = re.compile(
 )
 
 FAST = {"api", "clients", "contract", "engine", "unit"}
-NOT_FAST = {"elsewhere", "full", "slow", "docker_engine", "modal_emulator", "prime_emulator", "daytona_emulator"}
+NOT_FAST = {
+    "elsewhere",
+    "full",
+    "slow",
+    "docker_engine",
+    "modal_emulator",
+    "prime_emulator",
+    "daytona_emulator",
+    "e2b_emulator",
+}
 """A test of these folders without these markers and fixtures is `fast`."""
 
 
@@ -150,6 +159,21 @@ def _daytona_service() -> Iterator[Any]:
 def daytona_emulator(_daytona_service: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Daytona, as `tests/clouds/daytona_cloud.py` plays it."""
     yield from _played(_daytona_service, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def _e2b_service() -> Iterator[Any]:
+    pytest.importorskip("e2b")
+    from e2b_cloud import E2BEmulator
+
+    with E2BEmulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def e2b_emulator(_e2b_service: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """E2B, as `tests/clouds/e2b_cloud.py` plays it."""
+    yield from _played(_e2b_service, monkeypatch)
 
 
 def _played(emulator: Any, monkeypatch: pytest.MonkeyPatch, **more: str) -> Iterator[Any]:

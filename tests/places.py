@@ -19,6 +19,7 @@ PLACES = {
     "modal": ("modal", {}, "modal_emulator"),
     "prime": ("prime", {}, "prime_emulator"),
     "daytona": ("daytona", {}, "daytona_emulator"),
+    "e2b": ("e2b", {}, "e2b_emulator"),
     "jupyter": ("jupyter", {}, "jupyter_server"),
     "ssh": ("ssh", {}, "sshd"),
     "bwrap": ("local", {"sandbox": "bwrap"}, "bwrap"),
@@ -26,7 +27,7 @@ PLACES = {
 }
 
 
-OF_THEIR_OWN = {"prime", "daytona", "jupyter", "ssh", "bwrap", "landlock"}
+OF_THEIR_OWN = {"prime", "daytona", "e2b", "jupyter", "ssh", "bwrap", "landlock"}
 """Places with tests of their own in every run, so that they run the suite of all places with `--full` only."""
 
 

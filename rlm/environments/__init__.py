@@ -2,6 +2,7 @@
 
 from rlm_kernel.reference.missing import KERNELS, names_the_way
 from rlm_kernel.reference.repl import (
+    E2BREPL,
     DaytonaREPL,
     DockerREPL,
     IPythonREPL,
@@ -23,6 +24,7 @@ from rlm_kernel.reference.tools import (
 )
 
 __all__ = [
+    "E2BREPL",
     "RESERVED_TOOL_NAMES",
     "DaytonaREPL",
     "DockerREPL",
@@ -41,4 +43,4 @@ __all__ = [
     "validate_custom_tools",
 ]
 
-__getattr__ = names_the_way(__name__, dict.fromkeys(["BaseEnv", "E2BREPL"], KERNELS))
+__getattr__ = names_the_way(__name__, {"BaseEnv": KERNELS})

@@ -1,5 +1,5 @@
-"""The reference's `E2BREPL`, which does not exist here."""
+"""The REPL `E2BREPL`, where the reference has it."""
 
-from rlm_kernel.reference.missing import KERNELS, names_the_way
+from rlm_kernel.reference.repl import E2BREPL
 
-__getattr__ = names_the_way(__name__, {"E2BREPL": KERNELS})
+__all__ = ["E2BREPL"]

@@ -32,6 +32,7 @@ _EXTRAS = {
     "modal": "modal",
     "prime-sandboxes": "prime",
     "daytona": "daytona",
+    "e2b": "e2b",
     "anywidget": "widget",
     "nbconvert": "notebooks",
     "nbdime": "notebooks",

@@ -31,6 +31,7 @@ OUR_PROVISIONERS = {
     "rlm-modal": "rlm_kernel.provisioners.modal.provisioner:ModalKernel",
     "rlm-prime": "rlm_kernel.provisioners.prime.provisioner:PrimeKernel",
     "rlm-daytona": "rlm_kernel.provisioners.daytona.provisioner:DaytonaKernel",
+    "rlm-e2b": "rlm_kernel.provisioners.e2b.provisioner:E2BKernel",
     "rlm-jupyter": "rlm_kernel.provisioners.jupyter.provisioner:JupyterKernel",
     "rlm-ssh": "rlm_kernel.provisioners.ssh.provisioner:SSHKernel",
 }
@@ -46,6 +47,7 @@ AVAILABLE = {
     "modal": "rlm-modal",
     "prime": "rlm-prime",
     "daytona": "rlm-daytona",
+    "e2b": "rlm-e2b",
     "jupyter": "rlm-jupyter",
     "ssh": "rlm-ssh",
 }
@@ -56,9 +58,6 @@ ALIASES = {"ipython": "local"}
 _OF_IPYTHON = ("kernel_mode", "startup_timeout", "subcall_timeout", "max_concurrent_subcalls")
 """Options of the reference's `ipython` that have no effect here: every kernel is a process, and the limits of the run
 hold for sub-calls."""
-
-NOT_BUILT = ("e2b",)
-"""Documented environments that are not implemented yet."""
 
 
 class SessionOption(NamedTuple):
@@ -80,7 +79,7 @@ MAX_POOLED = 100
 NOTEBOOK_KERNELSPEC = "rlm"
 """Our kernelspec with the model's REPL for users' notebooks. It is not an environment of a run."""
 
-_TAKE_PACKAGES = ("rlm-docker", "rlm-modal", "rlm-prime", "rlm-daytona")
+_TAKE_PACKAGES = ("rlm-docker", "rlm-modal", "rlm-prime", "rlm-daytona", "rlm-e2b")
 _MISSING_MODULE = re.compile(r"No module named '(\w+)")
 _PLAIN = "Make it str, list or dict."
 
@@ -215,7 +214,6 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
 
     Raises:
         ConfigError: an unknown environment or option, a value of the wrong type, or a kernelspec that cannot be read.
-        NotImplementedError: a documented environment that is not implemented yet.
     """
     if not isinstance(kwargs, Mapping | None):
         raise ConfigError(f"environment_kwargs is a dict such as {{'memory': '2g'}}, not {kwargs!r}.")
@@ -244,7 +242,6 @@ def check_name(name: str) -> None:
 
     Raises:
         ConfigError: there is none.
-        NotImplementedError: a documented environment that is not implemented yet.
     """
     _kernelspec(ALIASES.get(name, name))
 
@@ -291,11 +288,6 @@ def _provisioner(name: str) -> Any:
 def _kernelspec(name: str) -> str:
     """The kernelspec of an environment."""
     if isinstance(name, str):
-        if name in NOT_BUILT:
-            raise NotImplementedError(
-                f"environment={name!r} of the documents is not built yet. "
-                f"Available now: {', '.join(map(repr, AVAILABLE))}."
-            )
         if name in AVAILABLE or name in AVAILABLE.values():
             return AVAILABLE.get(name, name)
         if name.lower() in installed_names():  # Jupyter ignores the case, and lists lower-case names

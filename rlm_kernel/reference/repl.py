@@ -457,6 +457,13 @@ class DaytonaREPL(PlacedREPL):
     order = ("api_key", "target", "name", "timeout", "cpu", "memory", "disk", "auto_stop_interval", "image")
 
 
+class E2BREPL(PlacedREPL):
+    """A kernel in a sandbox of E2B."""
+
+    place = "e2b"
+    order = ("timeout",)
+
+
 _PLACES: dict[str, type[KernelREPL]] = {
     "local": LocalREPL,
     "ipython": IPythonREPL,
@@ -464,6 +471,7 @@ _PLACES: dict[str, type[KernelREPL]] = {
     "modal": ModalREPL,
     "prime": PrimeREPL,
     "daytona": DaytonaREPL,
+    "e2b": E2BREPL,
 }
 
 

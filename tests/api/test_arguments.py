@@ -64,11 +64,6 @@ def test_a_wrong_argument_names_what_is_allowed(arguments, words):
     assert [word for word in words if word not in str(raised.value)] == []
 
 
-def test_what_is_not_built_says_so_and_what_there_is():
-    with pytest.raises(NotImplementedError, match=r"environment='e2b' of the documents is not built.*'local'"):
-        RLM(LM_, environment="e2b")
-
-
 def test_none_and_empty_values_count_as_not_given():
     RLM(LM_, max_budget=None, custom_tools={}, other_backends=[], environment_kwargs={"memory": None}, logger=None)
 

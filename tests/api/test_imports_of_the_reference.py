@@ -35,6 +35,7 @@ HERE = {
     ],
     "rlm.environments.daytona_repl": ["DaytonaREPL"],
     "rlm.environments.docker_repl": ["DockerREPL"],
+    "rlm.environments.e2b_repl": ["E2BREPL"],
     "rlm.environments.ipython_repl": ["IPythonREPL"],
     "rlm.environments.local_repl": ["LocalREPL"],
     "rlm.environments.modal_repl": ["ModalREPL"],
@@ -61,9 +62,8 @@ TOOLS = "Custom tools and data available in the REPL:\n- `f`: F"
 NOT_HERE = {
     "rlm.core.comms_utils": ["socket_recv", "socket_request", "socket_send"],
     "rlm.core.lm_handler": ["LMRequestHandler", "ThreadingLMServer"],
-    "rlm.environments": ["BaseEnv", "E2BREPL"],
+    "rlm.environments": ["BaseEnv"],
     "rlm.environments.base_env": ["BaseEnv", "IsolatedEnv", "NonIsolatedEnv"],
-    "rlm.environments.e2b_repl": ["E2BREPL"],
     "rlm.utils.parsing": ["find_final_answer"],
     "rlm.utils.prompts": ["RLM_SYSTEM_PROMPT_OLD"],
     "rlm.utils.token_utils": ["MODEL_CONTEXT_LIMITS"],

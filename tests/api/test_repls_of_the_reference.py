@@ -16,6 +16,7 @@ from rlm.core.lm_handler import LMHandler
 from rlm.core.types import ModelUsageSummary, RLMChatCompletion, UsageSummary
 from rlm.environments import IPythonREPL, LocalREPL, SupportsCustomTools, SupportsPersistence, get_environment
 from rlm.environments.docker_repl import DockerREPL
+from rlm.environments.e2b_repl import E2BREPL
 from rlm.environments.prime_repl import PrimeREPL
 
 
@@ -223,3 +224,10 @@ def test_a_repl_in_a_sandbox_knows_its_id(prime_emulator):
         assert prime_emulator.orders[0]["name"].startswith("mine")
         assert repl.sandbox_id == repl.sandbox.id == prime_emulator.sandboxes[0].id
         assert repl.execute_code("print(1 + 1)").stdout == "2\n"
+
+
+@pytest.mark.full
+def test_a_repl_of_e2b_takes_its_timeout_by_position(e2b_emulator):
+    with E2BREPL(100) as repl:
+        assert e2b_emulator.times[0] == 100
+        assert repl.sandbox_id == e2b_emulator.sandboxes[0].id

@@ -1,4 +1,4 @@
-"""Test doubles of Prime and Daytona on loopback: their real clients talk to them, and sandboxes are local processes.
+"""Test doubles of Prime, Daytona and E2B on loopback. Their real clients talk to them; sandboxes are local processes.
 
     with PrimeEmulator() as prime:
         os.environ.update(prime.environment)
@@ -73,6 +73,10 @@ class Cloud:
 
     def running(self) -> list[Sandbox]:
         return [sandbox for sandbox in self.sandboxes if not sandbox.result.done()]
+
+    def limit(self, sandbox: Sandbox) -> int:
+        """Seconds after which the cloud ends a sandbox whose host is gone."""
+        return sandbox.definition.idle_timeout_secs
 
     def terminate(self, sandbox: Sandbox) -> None:
         self.loop.call_soon_threadsafe(sandbox.end, Result.GENERIC_STATUS_TERMINATED, 137)

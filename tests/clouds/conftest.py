@@ -7,7 +7,7 @@ from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import environment
 from rlm_kernel.types import Answer
 
-PLACES = ["prime", "daytona"]
+PLACES = ["prime", "daytona", "e2b"]
 
 
 class Echo:
@@ -43,8 +43,13 @@ def open_daytona(daytona_emulator):
     return lambda **options: Session.open(environment("daytona", options), Echo())
 
 
+@pytest.fixture
+def open_e2b(e2b_emulator):
+    return lambda **options: Session.open(environment("e2b", options), Echo())
+
+
 def pytest_generate_tests(metafunc):
-    """What both places have in common is asked of one in each run, and with `--full` of the other."""
+    """What the places have in common is asked of one in each run, and with `--full` of the others."""
     if "place" in metafunc.fixturenames:
         in_common = any(metafunc.definition.iter_markers("anywhere"))
         metafunc.parametrize("place", mostly_full(PLACES, "prime") if in_common else PLACES, indirect=True)

@@ -50,6 +50,7 @@ def open_session(echo):
         "modal": {"app_name": os.environ.get("RLM_TEST_MODAL_APP", "rlm-kernel-tests"), "timeout": 600},
         "prime": {"timeout_minutes": 15},
         "daytona": {"timeout": 900},
+        "e2b": {"timeout": 900},
     }[place]
 
     def opened(options=None, on_output=None):

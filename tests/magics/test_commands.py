@@ -123,7 +123,6 @@ def test_defaults_are_set_by_either_command(notebook):
     ("setting", "why"),
     [
         ("environment jupiter", "Unknown environment 'jupiter'"),
-        ("environment e2b", "is not built yet"),
         ("environment_kwargs {'memroy': '2g'}", "has no option 'memroy'"),
         ("backend opnai", "Unknown backend 'opnai'"),
         ("sub_backend opnai", "Unknown backend 'opnai'"),

@@ -55,13 +55,6 @@ def test_ours_have_two_names(name, kernelspec, monkeypatch):
     assert environment(name, None) == Environment(name, kernelspec, {})
 
 
-@pytest.mark.parametrize("name", ["e2b"])
-def test_an_environment_that_is_not_built_says_what_there_is(name):
-    expected = rf"'{name}' of the documents is not built yet.*Available now: 'local'"
-    with pytest.raises(NotImplementedError, match=expected):
-        environment(name, {"image": "python:3.11-slim"})
-
-
 def test_an_unknown_option_is_refused_with_the_list():
     expected = r"no option 'image' for 'local'\. Allowed: setup_code, cell_timeout, pool, .*cwd, env, fork, memory"
     with pytest.raises(ConfigError, match=expected):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -22,7 +21,6 @@ IDLE_MINUTES = 5
 INSTALL_SECONDS = 900
 MAX_WAITS = 300
 """Of `wait_for_creation`, about ten minutes: the image may have to be pulled."""
-MAX_ERROR_CHARACTERS = 2_000
 MAX_UNREAD_BYTES = 256_000_000
 NETWORK_ASKS = 100
 NETWORK_ASK_SECONDS = 0.1
@@ -207,18 +205,13 @@ def translate_errors(image: str) -> Iterator[None]:
 
 async def _install(client: AsyncSandboxClient, sandbox: str, packages: Sequence[str]) -> None:
     """Install ipykernel, unless it is in the image, and the packages."""
-    wanted = shlex.join([*sandboxed.KERNEL_PACKAGES, *packages])
-    pip = f"PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --disable-pip-version-check {wanted}"
     run = partial(client.execute_command, sandbox, timeout=INSTALL_SECONDS)
-    if not packages and (await run("python3 -c 'import ipykernel, zmq'")).exit_code == 0:
+    if not packages and (await run(sandboxed.HAS_KERNEL)).exit_code == 0:
         return
     terminal.print_note("Prime installs packages in the sandbox: an image that has them starts sooner.")
-    done = await run(pip)
+    done = await run(sandboxed.pip_command(packages))
     if done.exit_code:
-        raise KernelError(
-            f"pip could not install {wanted} in the Prime Sandbox. It says:\n{done.stderr[-MAX_ERROR_CHARACTERS:]}\n"
-            "Look at `docker_image` and `packages` of environment_kwargs: the image must have Python with pip."
-        )
+        raise PRIME.cannot_install(packages, done.stderr, "docker_image")
 
 
 async def _close_network(client: AsyncSandboxClient, sandbox: str) -> None:

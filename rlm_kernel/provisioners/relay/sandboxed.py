@@ -1,4 +1,4 @@
-"""A relay in a sandbox of a cloud: what Modal, Prime and Daytona have in common.
+"""A relay in a sandbox of a cloud: what Modal, Prime, Daytona and E2B have in common.
 
 A place has a `SandboxRemote` for the streams of the relay in its sandbox, and a `SandboxKernel` for its options. A
 sandbox gets no file, variable or key of this machine.
@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,12 +24,15 @@ from rlm_kernel.provisioners.traits import Packages
 T = TypeVar("T")
 
 KERNEL_PACKAGES = ("ipykernel>=6.29,!=7.0.*",)
+HAS_KERNEL = "python3 -c 'import ipykernel, zmq'"
+"""A command that fails where no kernel can be started."""
 PATIENCE_SECONDS = 60.0
 """A cloud keeps the input of a process open when its host is killed. So silence ends the kernel."""
 LAST_OUTPUT_SECONDS = 2.0
 """How long the stream of an ended sandbox is still read."""
 ASK_AGAIN_SECONDS = 5.0
 MAX_STDERR_CHARACTERS = 4_000
+MAX_PIP_CHARACTERS = 2_000
 
 _endings: set[asyncio.Future[None]] = set()
 
@@ -241,6 +244,14 @@ class Cloud:
             f"{self.status} tells how {self.name} is."
         )
 
+    def cannot_install(self, packages: Sequence[str], said: str, base: str) -> KernelError:
+        """`pip_command` failed. `said`: its standard error; `base`: the option with what the sandbox is made from."""
+        wanted = shlex.join([*KERNEL_PACKAGES, *packages])
+        return KernelError(
+            f"pip could not install {wanted} in the {self.name} Sandbox. It says:\n{said[-MAX_PIP_CHARACTERS:]}\n"
+            f"Look at `{base}` and `packages` of environment_kwargs: it must have Python with pip."
+        )
+
 
 async def finish_or_undo(creation: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[None]]) -> T:
     """Await a creation. After a cancellation it may still happen, and is then undone."""
@@ -263,6 +274,12 @@ async def _undo_when_there(creating: asyncio.Future[T], undo: Callable[[T], Awai
 def relay_command(*options: str) -> str:
     """A command for a POSIX shell that runs `remote_end.py` in the kernel's own directory."""
     return shlex.join(["python3", "-u", "-c", source("relay/remote_end.py"), "--own-directory", *options])
+
+
+def pip_command(packages: Sequence[str]) -> str:
+    """A command for a POSIX shell that installs ipykernel and the packages in a running sandbox."""
+    wanted = shlex.join([*KERNEL_PACKAGES, *packages])
+    return f"PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --disable-pip-version-check {wanted}"
 
 
 def sandbox_name(name: str) -> str:

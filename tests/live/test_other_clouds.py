@@ -1,8 +1,9 @@
-"""The suite of kernels with a real account of Prime or Daytona, which nobody has run yet.
+"""The suite of kernels with a real account of Prime, Daytona or E2B, which nobody has run yet.
 
-    RLM_TEST_CLOUD=prime python -m pytest tests/live/test_prime_and_daytona.py
+    RLM_TEST_CLOUD=prime python -m pytest tests/live/test_other_clouds.py
 
-It needs the cloud's key (PRIME_API_KEY, DAYTONA_API_KEY), and makes about a hundred sandboxes one after another.
+It needs the cloud's key (PRIME_API_KEY, DAYTONA_API_KEY or E2B_API_KEY), and makes about a hundred sandboxes one after
+another.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import pytest
 from borrowed_tests import borrow_kernel_suite
 
-if os.environ.get("RLM_TEST_CLOUD") not in {"prime", "daytona"}:
+if os.environ.get("RLM_TEST_CLOUD") not in {"prime", "daytona", "e2b"}:
     pytest.skip("needs an account, and costs a little: set RLM_TEST_CLOUD", allow_module_level=True)
 pytestmark = pytest.mark.timeout(900)
 
