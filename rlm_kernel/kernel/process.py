@@ -15,6 +15,7 @@ from rlm_kernel.kernel.channels import Channels, Receiver
 from rlm_kernel.kernel.open_files import check_open_files
 from rlm_kernel.provisioners import kernelspecs
 from rlm_kernel.provisioners.environ import scrub_environ
+from rlm_kernel.provisioners.local_base import LocalProcess
 from rlm_kernel.provisioners.zmq_context import zmq_context
 
 if TYPE_CHECKING:
@@ -115,6 +116,19 @@ class Kernel:
     def sandbox_id(self) -> str | None:
         """The name of the sandbox or container in which it runs, or None."""
         return getattr(self._manager.provisioner, "sandbox_id", None)
+
+    def cpu_seconds(self) -> float | None:
+        """CPU time of the process and its children; None: it is not on this machine, or has ended."""
+        import psutil
+
+        provisioner = self._manager.provisioner
+        if not isinstance(provisioner, LocalProcess) or provisioner.pid is None:
+            return None
+        with contextlib.suppress(psutil.Error):
+            kernel = psutil.Process(provisioner.pid)
+            times = [process.cpu_times() for process in (kernel, *kernel.children(recursive=True))]
+            return float(sum(time.user + time.system for time in times))
+        return None
 
     def interrupt(self) -> None:
         """Send KeyboardInterrupt to the running cell and to the processes it started."""

@@ -288,7 +288,9 @@ class Session:
     async def _finish(self, request: CellExecution, timeout: float | None) -> CellStatus:  # noqa: ASYNC109
         """Wait for the end of a request. After `timeout` interrupt it, and then kill the kernel."""
         kernel = self._live()[0]
-        watch = Watch(kernel.channels, request, lambda call: self._send_to_guest("check", call, None))
+        watch = Watch(
+            kernel.channels, request, lambda call: self._send_to_guest("check", call, None), kernel.cpu_seconds
+        )
         try:
             return await self._end_of(request, kernel, timeout)
         finally:

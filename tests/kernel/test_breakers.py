@@ -112,6 +112,15 @@ async def test_a_stopped_process_is_lost(open_session, kernel_place):
         assert watch.STOPPED in session.why_it_died
 
 
+async def test_a_kernel_that_is_idle_and_does_not_answer_is_lost(open_session):
+    blocked = "import time; get_ipython().kernel.control_thread.io_loop.add_callback(time.sleep, 3600)"
+    async with await open_session() as session:
+        await session.set("context", "abc")
+        await run(session, blocked)
+        assert (await run(session, "llm_query('hi')")).status == "died"
+        assert watch.NO_REPLY in session.why_it_died
+
+
 async def test_a_cell_that_computes_is_not_taken_for_broken(open_session):
     async with await open_session() as session:
         await session.set("context", "abc")
