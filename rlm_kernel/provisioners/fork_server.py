@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.resources
+import importlib
 import json
 import locale
 import os
@@ -33,6 +33,7 @@ import tempfile
 import time
 from typing import Any, NoReturn
 
+from rlm_kernel.guest_sources import GUEST_MODULE, guest_sources
 from rlm_kernel.provisioners import cgroups, launcher, strays
 from rlm_kernel.provisioners.sandbox import landlock, seccomp
 
@@ -257,8 +258,7 @@ def main(control_fd: int) -> NoReturn:
         with contextlib.suppress(ImportError):  # another version has no such module
             importlib.import_module(name)
     del sys.modules["debugpy"]
-    guest = importlib.resources.files("rlm_kernel.kernel").joinpath("guest.py").read_text("utf-8")
-    launcher.prepare_forks(guest, "rlm_guest.py")
+    launcher.prepare_forks(guest_sources().values(), f"{GUEST_MODULE}.py")
     gc.collect()
     gc.freeze()
     try:

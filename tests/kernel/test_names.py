@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_kernel.kernel.guest import RESERVED
+from rlm_kernel.kernel.guest.names import RESERVED
 
 pytestmark = pytest.mark.anywhere
 
