@@ -41,8 +41,8 @@ _PRELOADED = """ipykernel.kernelapp ipykernel.ipkernel ipykernel.zmqshell ipyker
     ipykernel.debugger comm jedi psutil pdb cmd bdb code faulthandler unicodedata tornado.gen tornado.locks
     tornado.queues tornado.platform.asyncio IPython.core.completer IPython.core.completerlib IPython.core.debugger
     IPython.core.history IPython.core.magics IPython.core.oinspect IPython.extensions.storemagic
-    IPython.utils.wildcard""".split()
-"""What ipykernel imports until it answers."""
+    IPython.utils.wildcard concurrent.futures.thread mmap""".split()
+"""What ipykernel and the guest import until the kernel answers."""
 _MAX_REQUEST_BYTES = 16_384
 _MAX_DESCRIPTORS = 8
 _SWEEP_SECONDS = 5.0
