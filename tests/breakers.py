@@ -105,8 +105,9 @@ _IPYTHON = {
     "user_ns replaced": "get_ipython().user_ns = {}",
     "globals cleared": "globals().clear()",
     "guest": "sys.modules.pop('rlm_guest'); del get_ipython().kernel.rlm_guest",
-    "guest's functions": "import rlm_guest\nfor name in dir(rlm_guest):\n"
-    "    if name[0] != '_': setattr(rlm_guest, name, None)",
+    "guest's functions": "for module in [made for name, made in sys.modules.items() if name.startswith('rlm_guest')]:\n"
+    "    for name in dir(module):\n"
+    "        if name[0] != '_': setattr(module, name, None)",
     "reset": "%reset -f",
     "showtraceback": "get_ipython().showtraceback = get_ipython()._showtraceback = None\n1 / 0",
     "names deleted": "del llm_query, llm_query_batched, FINAL, FINAL_VAR, SHOW_VARS, context, answer, get_ipython",

@@ -18,7 +18,7 @@ WITHHELD = frozenset({"content_filter", "refusal"})
 
 _WHAT: Mapping[str, str] = MappingProxyType(
     {
-        # The guest knows a cut answer by these words (`CUT` in `kernel.guest`).
+        # The guest knows a cut answer by these words (`CUT` in `kernel.guest.questions`).
         "length": "its reply was cut at the length limit. Ask for a shorter answer, or raise max_tokens in "
         "backend_kwargs. In a cell, allow_partial=True returns the part.",
         "thinking": "its reply was cut at the length limit before it had any text: all of it was thinking. Ask for "

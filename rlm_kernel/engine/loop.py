@@ -23,7 +23,7 @@ from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
 from rlm_kernel.engine.tools import Tool, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
-from rlm_kernel.kernel.guest import records
+from rlm_kernel.kernel.guest.decoding import records
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
 from rlm_kernel.prompts.context_preview import ContextFacts, describe
 from rlm_kernel.schema.answer_schema import Schema, text_of

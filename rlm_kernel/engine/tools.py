@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from rlm_kernel._async import run_in_thread
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.kernel.guest import RESERVED
+from rlm_kernel.kernel.guest.names import RESERVED
 from rlm_kernel.types import Answer, ToolCall
 
 ToolKind = Literal["function", "code", "value"]

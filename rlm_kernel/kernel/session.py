@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from rlm_kernel._async import shielded
 from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.guest_sources import GUEST_MODULE
 from rlm_kernel.kernel import pool
 from rlm_kernel.kernel.channels import Receiver
 from rlm_kernel.kernel.comm import HostComm, Responder, TooMuchError
@@ -24,7 +25,7 @@ from rlm_kernel.kernel.execution import CellExecution
 from rlm_kernel.kernel.incoming import UNREADABLE
 from rlm_kernel.kernel.outputs import OUTPUT_TYPES, OutputCollector, OutputRoom
 from rlm_kernel.kernel.process import Kernel
-from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode_for_sending, pack
+from rlm_kernel.kernel.protocol import COMM_ID, WIRE, Data, Encoding, ToGuest, encode_for_sending, pack
 from rlm_kernel.kernel.watch import Watch
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.types import CellReport, CellResult, CellStatus, Output

@@ -79,7 +79,7 @@ def test_four_hundred_megabytes_are_told_to_the_cell_or_shown_by_their_ends(gree
     [
         ("llm_query('x' * 104_857_600)", "bytes; a question may have at most 20,000,000"),
         (
-            "import sys; sys.modules['rlm_guest'].MAX_QUESTION_BYTES = 10**12\nllm_query('x' * 104_857_600)",
+            "import sys; sys.modules['rlm_guest.wire'].MAX_QUESTION_BYTES = 10**12\nllm_query('x' * 104_857_600)",
             "this question has 104,857,",
         ),
         ("tool('x' * 300_000_000)", "this call has 300,000,"),

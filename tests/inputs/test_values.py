@@ -20,7 +20,7 @@ import pytest
 import rlm
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.kernel import guest
+from rlm_kernel.kernel.guest import decoding
 from rlm_kernel.kernel.protocol import encode
 from rlm_kernel.trajectory import events
 from rlm_kernel.values import convert
@@ -31,7 +31,7 @@ BERLIN = pd.date_range("2026-03-28", periods=3, tz="Europe/Berlin")
 def arrived(value):
     """A value as a kernel gets it."""
     encoding, content = encode(convert(value))
-    return guest.decode(encoding, memoryview(content))
+    return decoding.decode(encoding, memoryview(content))
 
 
 FRAMES = {
@@ -96,15 +96,15 @@ def test_no_object_of_a_library_is_in_what_is_sent():
 @pytest.fixture
 def bare(monkeypatch):
     """A kernel without these libraries."""
-    monkeypatch.setattr(guest, "MISSING", set())
+    monkeypatch.setattr(decoding, "MISSING", set())
 
     def missing(name):
         if name.partition(".")[0] in {"pandas", "polars", "pyarrow", "numpy"}:
             raise ImportError(name)
         return types.ModuleType(name)
 
-    monkeypatch.setattr(guest.importlib, "import_module", missing)
-    return guest.MISSING
+    monkeypatch.setattr(decoding.importlib, "import_module", missing)
+    return decoding.MISSING
 
 
 def test_a_kernel_without_the_library_gets_records(bare):
