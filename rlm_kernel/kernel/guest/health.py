@@ -20,9 +20,12 @@ SET_BY_IPYTHON = frozenset({"_", "display", "exit", "get_ipython", "input", "qui
 TRACES: tuple[tuple[Any, Any], ...] = ((sys.gettrace, sys.settrace), (sys.getprofile, sys.setprofile))
 NEEDED = """builtins json json.encoder json.decoder time threading queue signal hmac uuid datetime os io copy inspect re
     functools contextlib warnings traceback logging asyncio asyncio.base_events asyncio.events asyncio.locks
+    asyncio.selector_events selectors tornado.ioloop tornado.platform.asyncio zmq.eventloop.zmqstream
     jupyter_client.session jupyter_client.jsonutil ipykernel.iostream ipykernel.kernelbase""".split()
 """Modules that cells replace parts of, with what runs between the end of a cell and its reply."""
-NEEDED_CLASSES = "json.encoder json.decoder threading jupyter_client.session ipykernel.iostream".split()
+NEEDED_CLASSES = """json.encoder json.decoder threading jupyter_client.session ipykernel.iostream selectors
+    asyncio.base_events asyncio.selector_events tornado.ioloop tornado.platform.asyncio
+    zmq.eventloop.zmqstream""".split()
 """Those of them whose classes are needed, too."""
 NEEDED_PARTS = {
     "shell": "events display_pub displayhook kernel input_transformer_manager history_manager compile display_formatter"
@@ -32,7 +35,8 @@ NEEDED_PARTS = {
     "stdout": "pub_thread session",
     "stderr": "pub_thread session",
     **dict.fromkeys(("display_pub", "displayhook"), "session pub_socket"),
-    **dict.fromkeys(("session", "iopub_thread", "loop"), ""),
+    "session": "key pack unpack",
+    **dict.fromkeys(("iopub_thread", "loop"), ""),
 }
 """Objects whose methods are needed, and attributes of them."""
 OWN_MODULES = frozenset({"__main__", *getattr(sys, "stdlib_module_names", ("builtins", "functools", "unittest"))})

@@ -160,11 +160,12 @@ class Guest:
             while call.answers is None:
                 if not call.acknowledged:
                     self.send("ask", call.id, call.buffers)
+                timer = loop.call_later(LOST_SECONDS if call.acknowledged else RESEND_SECONDS, arrived.set)
                 try:
-                    await asyncio.wait_for(arrived.wait(), LOST_SECONDS if call.acknowledged else RESEND_SECONDS)
-                except asyncio.TimeoutError:
-                    self.end_if_broken()
-                    continue
+                    await arrived.wait()
+                finally:
+                    timer.cancel()
+                self.end_if_broken()
                 arrived.clear()
         finally:
             self.forget(call)
