@@ -20,7 +20,7 @@ from rlm_kernel.trajectory.log import FOLDER, jsonl, reference_format, signature
 from rlm_kernel.trajectory.log.file_names import NOTEBOOK, TURNS, file_beside
 from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.reader import read_log
-from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
+from rlm_kernel.trajectory.log.redaction import Redactor, redactor_of, without_secrets
 from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.types import StoredTrajectory
@@ -137,7 +137,7 @@ class RLMLogger:
             continues: the run whose kernel this one uses, of a persistent `RLM`.
             agent: about the agent whose conversation it is, or None.
         """
-        redact = Redactor({*keys, *secrets_of(os.environ), *named_secrets(configuration)})
+        redact = redactor_of(configuration, keys)
         shown = without_secrets(configuration)
         stem = self._next.pop(os.getpid(), None) or self._new_name()
         about = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
@@ -226,6 +227,16 @@ class Redactor:
         if isinstance(value, RLMChatCompletion):
             return kind(**{**held_fields(value), **changed})  # `replace` would read its log
         return dataclasses.replace(value, **changed)
+
+
+def redactor_of(configuration: Mapping[str, Any], keys: Iterable[str]) -> Redactor:
+    """The redactor of a run: it knows the keys, the secrets of the environment and those in the configuration.
+
+    Args:
+        configuration: the arguments of the `RLM`, as plain data.
+        keys: further secrets.
+    """
+    return Redactor({*keys, *secrets_of(os.environ), *named_secrets(configuration)})
 
 
 def _other(now: Collection[Any], before: Collection[Any]) -> bool:
