@@ -400,11 +400,11 @@ class RLM(ReadableArguments):
         """The readers that call functions of the user: the callbacks, and a `log` of the user's own."""
         from rlm_kernel.trajectory.log.iteration_reader import IterationReader, wants_iterations
         from rlm_kernel.trajectory.log.logger import RLMLogger
-        from rlm_kernel.trajectory.log.redaction import Redactor
+        from rlm_kernel.trajectory.log.redaction import redactor_of
 
         callers: list[OnEvent] = [replace(self._callbacks)] if self._callbacks.any else []
         if wants_iterations(self._logger, RLMLogger):
-            callers.append(IterationReader(self._logger, Redactor(keys_of(self._config))))
+            callers.append(IterationReader(self._logger, redactor_of(self._configuration, keys_of(self._config))))
         return callers
 
     def _keeper(self) -> RLMLogger | None:

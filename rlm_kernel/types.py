@@ -390,8 +390,26 @@ class StoredTrajectory:
     def __repr__(self) -> str:
         return "<in the log>"
 
+    def __eq__(self, other: object) -> bool:
+        """Compare the trajectories. One that cannot be read equals only itself."""
+        if self is other:
+            return True
+        try:
+            return self.load() == (other.load() if isinstance(other, StoredTrajectory) else other)
+        except Exception:  # noqa: BLE001 (a comparison does not raise)
+            return False
+
+    __hash__ = None  # type: ignore[assignment]  # like that of a dict
+
+    def __deepcopy__(self, memo: object) -> StoredTrajectory:
+        return StoredTrajectory(self._read)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (self.load(),)
+        """The trajectory, as a dict. If it cannot be read, the error is pickled, and is raised where it is used."""
+        try:
+            return dict, (self.load(),)
+        except Exception as error:  # noqa: BLE001 (as `load` raises it)
+            return StoredTrajectory, (_Unreadable(error),)
 
     def load(self) -> dict[str, Any]:
         """The trajectory.
@@ -403,6 +421,16 @@ class StoredTrajectory:
             if self._known is None:
                 self._known = self._read()
             return self._known
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Raises the error with which a trajectory could not be read."""
+
+    error: Exception
+
+    def __call__(self) -> dict[str, Any]:
+        raise self.error
 
 
 class ReadOnUse:
@@ -447,7 +475,7 @@ def _reading_on_use(name: str) -> Callable[[type[T]], type[T]]:
 
 @_reading_on_use("metadata")
 @dataclass(frozen=True, slots=True, repr=False)
-class RLMChatCompletion:
+class RLMChatCompletion:  # noqa: PLW1641 (`dataclass` makes `__hash__`)
     """The result of `RLM.completion()`.
 
     Attributes:
@@ -457,7 +485,7 @@ class RLMChatCompletion:
         usage_summary: tokens and cost of the root and all sub-calls.
         execution_time: seconds.
         metadata: the whole trajectory if there is a logger, else None. If the log has more than 8 MB, it is read from
-            there when it is used.
+            its record when it is used; that raises a `RecordingError` if the record is gone or was changed.
         error: why a sub-call of the trajectory has no answer; None for the result of `completion`.
         parsed: with a `response_schema`, the answer as an object: JSON data, or of the given pydantic class.
     """
@@ -467,9 +495,16 @@ class RLMChatCompletion:
     response: str
     usage_summary: UsageSummary
     execution_time: float
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = field(default=None, hash=False)
     error: str | None = None
     parsed: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        """All fields are equal. A trajectory that cannot be read equals only itself."""
+        return _compared_fields(self) == _compared_fields(other) if type(self) is type(other) else NotImplemented
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _completion_of, (type(self), held_fields(self))  # the default one would read its log
 
     def __repr__(self) -> str:
         """All fields but the input. A log is not read for it."""
@@ -490,6 +525,15 @@ class RLMChatCompletion:
         known: dict[str, Any] = {name: fields.get(name) for name in RLMChatCompletion.__slots__}
         known["usage_summary"] = UsageSummary.from_dict(fields.get("usage_summary") or {})
         return cls(**known)
+
+
+def _completion_of(kind: type[T], fields: Mapping[str, Any]) -> T:
+    return kind(**fields)
+
+
+def _compared_fields(completion: Any) -> dict[str, Any]:
+    fields = type(completion).__dataclass_fields__
+    return {name: value for name, value in held_fields(completion).items() if fields[name].compare}
 
 
 def held_fields(completion: RLMChatCompletion) -> dict[str, Any]:

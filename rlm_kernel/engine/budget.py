@@ -199,6 +199,10 @@ class Ledger:
         self._calls += 1
         return self._limits.max_calls is None or self._calls <= self._limits.max_calls
 
+    def count_calls(self, calls: int) -> None:
+        """Count prompts of sub-calls of an earlier run that this one resumes."""
+        self._calls += calls
+
     def left(self) -> dict[str, float | None]:
         """What is left of each limit of the tree: seconds, tokens, cost (US dollars), calls; None: no limit."""
         limits, seconds = self._limits, self.seconds_left

@@ -18,7 +18,7 @@ from rlm_kernel.engine.agent_tools import OWN_NAMES
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import Models
 from rlm_kernel.engine.gates import NO_GATES, Gates, Refuse, Replace, ToolRequest
-from rlm_kernel.engine.recorded import RecordedAnswer, RecordedRun
+from rlm_kernel.engine.recorded import UNKNOWN_MODEL, RecordedAnswer, RecordedRun, counted_prompts
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.errors import SHOWN_CHARACTERS, ConfigError, RLMError, TimeoutExceededError
 from rlm_kernel.schema.answer_schema import Repairs, Schema
@@ -151,6 +151,7 @@ class SubCalls:
             self.emit(replace(event))
         for model, usage in cell.spending():
             self.calls.count(model, usage)
+        self.calls.ledger.count_calls(counted_prompts(cell))
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
         """The answers of a query's prompts, in order, or what a tool returned."""
@@ -262,7 +263,7 @@ class SubCalls:
         except ConfigError as error:
             return None, str(error)
         known = ", ".join(map(repr, self.models.names))
-        return lm, f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
+        return lm, f"{UNKNOWN_MODEL} {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
 
     def _check_images(self, query: Query, lm: BaseLM) -> None:
         """Refuse images that the model cannot read.
@@ -309,9 +310,9 @@ class SubCalls:
 
     async def _ask(self, prompt: SubcallPrompt, given_up: list[tuple[str, Usage]]) -> Answer:
         """The answer of a prompt. If the run ends before it, the usage of its call is added to `given_up`."""
-        is_admitted = self.calls.ledger.take_call()
         if (known := self.recorded.answers.get(prompt.slot)) is not None:
             return self._answer_from_record(prompt, known)
+        is_admitted = self.calls.ledger.take_call()
         text, attempts = "", Attempts(time.perf_counter())
         error = _too_long(prompt) if is_admitted else NO_CALL_LEFT
         try:
@@ -356,6 +357,7 @@ class SubCalls:
         self.emit(replace(known.answered, query=query, index=index, prompt=prompt.text))
         for model, usage in known.spending:
             self.calls.count(model, usage)
+        self.calls.ledger.count_calls(known.prompts)
         return known.answer
 
     def _starts_children(self, query: Query) -> bool:
