@@ -19,6 +19,9 @@ from rlm_kernel.errors import LimitError
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.types import Message, Reply, Usage, UsageMeter
 
+COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
+"""Backends whose price is not known before a call: the reply reports the cost, or the model of a deployment."""
+
 NO_TURN: AbstractAsyncContextManager[Any] = nullcontext()
 
 
@@ -83,6 +86,12 @@ class ModelCalls:
             raise
         assert receipt.usage is not None, "a reply is counted"
         return reply if receipt.usage == reply.usage else replace(reply, usage=receipt.usage)
+
+    def can_charge(self, lm: BaseLM) -> bool:
+        """Whether a budget, if there is one, can count what a model costs. Some report it with the first reply."""
+        if not (self.ledger.counts_dollars or (self.shared is not None and self.shared.counts_dollars)):
+            return True
+        return lm.price_known() or (lm.backend in COST_COMES_WITH_THE_REPLY and not self.ledger.lacks_price(lm.model))
 
     def count(self, model: str, usage: Usage) -> None:
         """Count a call of an earlier run that this one resumes."""

@@ -115,6 +115,49 @@ def test_a_child_runs_on_any_model_of_the_backend(provider):
     assert completion.usage_summary.model_usage_summaries.keys() == {"big", "small", "tiny"}
 
 
+PRICES = {"prices": {"input": 1, "output": 1}}
+ASK_PRICEY = (
+    "```repl\ntry: FINAL(rlm_query('x', model='pricey'))\nexcept Exception as e: FINAL(f'{e} {budget().cost > 4}')\n```"
+)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_budget_admits_no_model_that_it_cannot_count(provider, depth):
+    provider.script = lambda _: ASK_PRICEY
+    kwargs = {**provider.backend_kwargs, "model_name": "big", **PRICES}
+    with RLM("openai", kwargs, max_depth=depth, max_budget=5.0) as rlm:
+        answer = rlm.completion("x", "q").response
+    assert "the price of 'pricey' is unknown, so max_budget cannot count it. Known: 'big'. The user can add" in answer
+    assert {request.body["model"] for request in provider.requests} == {"big"}
+
+
+def test_a_model_that_the_user_gave_prices_is_counted(provider):
+    provider.script = lambda request: "plain" if request.body["model"] == "pricey" else ASK_PRICEY
+    kwargs = [{**provider.backend_kwargs, "model_name": name, **PRICES} for name in ("big", "pricey")]
+    with RLM(
+        "openai", kwargs[0], other_backends=["openai"], other_backend_kwargs=kwargs[1:], max_depth=1, max_budget=5.0
+    ) as rlm:
+        completion = rlm.completion("x", "q")
+    assert completion.response == "plain"
+    assert completion.usage_summary.model_usage_summaries["pricey"].total_cost > 0
+
+
+def test_a_model_whose_replies_report_no_cost_has_one_call(provider):
+    """OpenRouter reports the cost with each reply, this server does not."""
+    ask = "x = rlm_query('x', model='pricey')\ntry: rlm_query('y', model='pricey')\nexcept Exception as e: FINAL(e)"
+    provider.script = lambda request: "plain" if request.body["model"] == "pricey" else f"```repl\n{ask}\n```"
+    kwargs = {**provider.backend_kwargs, "model_name": "big", **PRICES}
+    with RLM("openrouter", kwargs, max_depth=1, max_budget=5.0) as rlm:
+        assert "the price of 'pricey' is unknown" in rlm.completion("x", "q").response
+    assert [request.body["model"] for request in provider.requests] == ["big", "pricey"]
+
+
+def test_a_child_that_names_the_model_of_the_root_gets_it_with_its_prices():
+    root = build("openai", {"model_name": "m", "api_key": "sk-0", **PRICES}, {})
+    assert root.for_model("other").for_model("m") is root
+    assert root.for_model("other").for_model("third") is root.for_model("third")
+
+
 def test_a_child_on_the_roots_model_has_its_sampling_and_not_that_of_sub_calls(provider):
     replies = iter(["```repl\nx = rlm_query('a', model='big')\n```", "```repl\nFINAL(7)\n```", "FINAL_VAR(x)"])
     provider.script = lambda _: next(replies)
