@@ -180,6 +180,40 @@ def test_what_cannot_be_the_name_of_a_model_is_none(name):
     assert Models(root).for_child("other", has_repl=True).model == "other"
 
 
+@pytest.mark.parametrize(
+    ("root", "name", "allowed"),
+    [
+        ("@mine/big", "@mine/small", True),
+        ("@mine/big", "small", True),
+        ("@mine/big", "@other-team/opus", False),
+        ("@mine/big", " @other-team/opus", False),
+        ("@mine/big", "@other-team", False),
+        ("@mine/big", "@mine/../@other/opus", True),  # the provider ends at the first slash
+        ("big", "@other-team/opus", False),
+        ("big", "claude@20251001", True),
+    ],
+)
+def test_a_cell_chooses_no_provider_and_no_key_of_a_gateway(root, name, allowed):
+    lm = build("portkey", {"model_name": root, "api_key": "key-of-the-gateway"}, {})
+    if allowed:
+        assert lm.for_model(name).model == name
+        return
+    with pytest.raises(ConfigError, match="chooses another provider and key of the gateway"):
+        lm.for_model(name)
+    with pytest.raises(ConfigError, match="chooses another provider"):
+        lm.for_model("small").for_model(name)
+
+
+@pytest.mark.parametrize("version", ["v1", "2024-10-21"])
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "%2e%2e", "a?x=1", "a#b", "-._", "a b", "ä"])
+def test_a_cell_names_only_deployments_of_azure(name, version):
+    kwargs = {"model_name": "m", "api_key": "sk-0", "base_url": "https://a.example", "api_version": version}
+    lm = build("azure_openai", kwargs, {})
+    with pytest.raises(ConfigError, match="cannot be the name of a deployment: use letters, digits"):
+        lm.for_model(name)
+    assert lm.for_model("gpt-5.1_mini").model == "gpt-5.1_mini"
+
+
 def test_the_models_that_cells_may_name_are_few():
     lm = build("openai", {"model_name": "m", "api_key": "sk-0"}, {})
     for number in range(MAX_OTHERS):
