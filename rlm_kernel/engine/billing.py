@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rlm_kernel._async import without_stops
 from rlm_kernel.clients.base import BaseLM, OnText
 from rlm_kernel.clients.estimates import Bound, bound
 from rlm_kernel.engine.budget import Ledger, Receipt
@@ -79,7 +80,8 @@ class ModelCalls:
                 limit = bound(messages, document, reply_tokens=longest, window=window, price=lm.price)
                 async with self.ledger.call(lm.model, limit, self.usage, receipt), self._shared(lm, limit, receipt):
                     on_turn()
-                    reply = await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
+                    called = lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
+                    reply = await without_stops(called)
                     receipt.reply = reply
         except BaseException:
             on_failure(receipt.usage)

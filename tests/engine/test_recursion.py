@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from concurrent import futures
 
 import pytest
 
 from rlm import RLM
+from rlm.clients import BaseLM as ClientOfTheReference
 from rlm_kernel.clients.registry import build
 from rlm_kernel.clients.remote import MAX_OTHERS
 from rlm_kernel.clients.scripted import ScriptedLM
@@ -15,7 +17,7 @@ from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.config import Models
 from rlm_kernel.errors import BudgetExceededError, ConfigError
 from rlm_kernel.trajectory import events as said
-from rlm_kernel.types import Reply, Usage
+from rlm_kernel.types import ModelUsageSummary, Reply, Usage, UsageSummary
 
 COST = Usage(10, 5, cost=0.01)
 
@@ -221,6 +223,45 @@ def test_the_models_that_cells_may_name_are_few():
     assert lm.for_model("m0") is lm.for_model("m0")
     with pytest.raises(ConfigError, match="16 models were named"):
         lm.for_model("one more")
+
+
+class Stops(ClientOfTheReference):
+    """Raises what stops a task or a generator, although nobody stops it."""
+
+    def __init__(self, error):
+        super().__init__("sub")
+        self.error = error
+
+    def completion(self, _):
+        raise self.error
+
+    async def acompletion(self, prompt):
+        return self.completion(prompt)
+
+    def get_usage_summary(self):
+        return UsageSummary()
+
+    def get_last_usage(self):
+        return ModelUsageSummary()
+
+
+class StopsAtOnce(Stops):
+    async def complete(self, *_, **__):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError("x"), GeneratorExit("x"), futures.CancelledError("x")], ids=repr
+)
+@pytest.mark.parametrize("kind", [Stops, StopsAtOnce])
+def test_a_model_that_raises_a_stop_is_an_error_in_the_cell(kind, error):
+    cell = (
+        "try: llm_query('x')\nexcept Exception as e: print(e)\n"
+        "print(llm_query_batched(['x', 'y'])[1])\ntry: rlm_query('x', model='sub')\nexcept Exception as e: FINAL(e)"
+    )
+    root = ScriptedLM([f"```repl\n{cell}\n```"])
+    with RLM(root, other_backends=[kind(error)], max_depth=2, max_timeout=60) as rlm:
+        assert "CancelledError" in (answer := rlm.completion("x").response) or "GeneratorExit" in answer
 
 
 @pytest.mark.everywhere
