@@ -7,7 +7,10 @@ from dataclasses import KW_ONLY, dataclass
 from urllib.parse import quote, urlsplit
 
 from rlm_kernel.clients.openai import OpenAIAdapter
+from rlm_kernel.errors import SHOWN_CHARACTERS, ConfigError
+from rlm_kernel.text import clip
 
+_DEPLOYMENT = re.compile(r"[._-]*[A-Za-z0-9][A-Za-z0-9._-]*")
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -23,6 +26,14 @@ class AzureAdapter(OpenAIAdapter):
     _: KW_ONLY
     api_version: str | None = None
     azure_deployment: str | None = None
+
+    def check_other(self, name: str) -> None:
+        """A deployment is a part of the URL."""
+        if _DEPLOYMENT.fullmatch(name) is None:
+            raise ConfigError(
+                f"{clip(name, SHOWN_CHARACTERS)!r} cannot be the name of a deployment: use letters, digits, '.', '_' "
+                "and '-'."
+            )
 
     def __post_init__(self) -> None:
         self.model_name = self.azure_deployment or self.model_name

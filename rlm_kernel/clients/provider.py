@@ -185,6 +185,13 @@ class ProviderAdapter(ABC):
         """Whether the provider's mode for structured output supports this schema. The SDK is imported by then."""
         return True
 
+    def check_other(self, name: str) -> None:  # noqa: B027 (most providers take any name)
+        """Check the name of another model, which a cell gives.
+
+        Raises:
+            ConfigError: with this name, the call would go elsewhere or use another key.
+        """
+
     @property
     def url(self) -> str:
         """The endpoint."""

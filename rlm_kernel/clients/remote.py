@@ -60,6 +60,7 @@ class RemoteLM(BaseLM):
     Args:
         adapter: the settings, and how the provider is called.
         adapter_of: makes the adapter for another model of the provider; None: there is no other.
+        family: the models of the provider by name, if another client started it and closes it.
 
     Raises:
         ConfigError: `prices` in the settings are invalid.
@@ -67,10 +68,16 @@ class RemoteLM(BaseLM):
 
     takes_images = True
 
-    def __init__(self, adapter: ProviderAdapter, adapter_of: Callable[[str], ProviderAdapter] | None = None) -> None:
+    def __init__(
+        self,
+        adapter: ProviderAdapter,
+        adapter_of: Callable[[str], ProviderAdapter] | None = None,
+        family: dict[str, RemoteLM] | None = None,
+    ) -> None:
         self.adapter = adapter
         self._adapter_of = adapter_of
-        self._others: dict[str, RemoteLM] = {}
+        self._closes_family = family is None
+        self._family: dict[str, RemoteLM] = {adapter.model_name: self} if family is None else family
         self.backend, self.model = adapter.backend, adapter.model_name
         self.api_key, self.env = adapter.api_key, {**adapter.env, **(adapter.default_headers or {})}
         self.pricing = Pricing(
@@ -138,11 +145,11 @@ class RemoteLM(BaseLM):
         """
         if self._adapter_of is None:
             return None
-        if name not in self._others:
-            if len(self._others) == MAX_OTHERS:
+        if name not in self._family:
+            if len(self._family) > MAX_OTHERS:
                 raise ConfigError(f"{MAX_OTHERS} models were named besides those of the RLM: use one of these.")
-            self._others[name] = RemoteLM(self._adapter_of(name), self._adapter_of)
-        return self._others[name]
+            self._family[name] = RemoteLM(self._adapter_of(name), self._adapter_of, self._family)
+        return self._family[name]
 
     def warmer(self, temperature: float) -> RemoteLM | None:
         """See `BaseLM`."""
@@ -158,8 +165,9 @@ class RemoteLM(BaseLM):
     async def close(self) -> None:
         """Close the connections. A later call opens new ones."""
         await self._connection.close()
-        for other in self._others.values():
-            await other.close()
+        for other in list(self._family.values()) if self._closes_family else ():
+            if other is not self:
+                await other.close()
 
     def _forms(
         self, messages: Sequence[Message], schema: dict[str, Any] | None

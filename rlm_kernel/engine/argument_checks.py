@@ -13,6 +13,7 @@ from typing import Any, cast
 from rlm_kernel import inputs
 from rlm_kernel.clients import registry, trust
 from rlm_kernel.clients.base import LM, BaseLM, as_base_lm
+from rlm_kernel.engine.billing import COST_COMES_WITH_THE_REPLY
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.kernel_slots import check_max_kernels
 from rlm_kernel.errors import ConfigError
@@ -22,9 +23,6 @@ from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
 from rlm_kernel.types import Foreign, Input, Shaped, TextFile
 from rlm_kernel.values import convert, is_context
-
-COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
-"""Backends whose price is not known before a call: the reply reports the cost, or the model of a deployment."""
 
 _COUNTS = {"depth": 0, "max_depth": 0, "max_iterations": 1, "max_concurrent_queries": 1, "max_concurrent_subcalls": 1}
 """Numbers of a configuration, each with the smallest that is allowed."""

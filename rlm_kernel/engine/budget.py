@@ -213,6 +213,16 @@ class Ledger:
             "calls": None if limits.max_calls is None else max(0, limits.max_calls - self._calls),
         }
 
+    @property
+    def counts_dollars(self) -> bool:
+        """Whether there is a budget."""
+        return self._budget.limit < math.inf
+
+    def lacks_price(self, model: str) -> bool:
+        """Whether a model has answered and its cost is still unknown."""
+        rates = self._rates[model]
+        return any(rates.owed) and rates.input_price == math.inf
+
     def take_unpriced(self) -> list[str]:
         """Models whose cost is unknown while there is a budget, each once."""
         return _unreported(self._unpriced)

@@ -7,7 +7,6 @@ code for the kernel; everything else is a value. All of it is checked when the R
 from __future__ import annotations
 
 import ast
-import asyncio
 import contextlib
 import inspect
 import json
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlm_kernel._async import run_in_thread
+from rlm_kernel._async import is_stop, run_in_thread
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernel.guest.names import RESERVED
 from rlm_kernel.types import Answer, ToolCall
@@ -60,12 +59,9 @@ class Tool:
         """Call the function on the host, in a thread unless it is asynchronous. What it raises is an answer, too."""
         try:
             value, error = await self._outcome(request)
-        except asyncio.CancelledError as cancelled:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+        except BaseException as raised:  # the cell gets whatever it raises
+            if is_stop(raised):
                 raise  # nobody waits for the answer
-            value, error = None, cancelled
-        except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 (the cell gets whatever it raises)
             value, error = None, raised
         if error is not None:
             return Answer(error=json.dumps([type(error).__name__, _text_of(error)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import threading
@@ -24,6 +25,10 @@ class Echo(BaseLM):
     def completion(self, prompt):
         if prompt == "fail":
             raise RuntimeError("no such model")
+        if prompt == "cancel":
+            raise asyncio.CancelledError
+        if prompt == "leave":
+            raise SystemExit("enough")
         return f"{self.model_name}: {prompt}"
 
     async def acompletion(self, prompt):
@@ -52,6 +57,13 @@ def test_a_cell_gives_its_output_its_variables_and_its_calls(repl):
     assert result.locals["x"] == repl.locals["x"] == 3
     assert [(call.root_model, call.response) for call in result.rlm_calls] == [("echo", "echo: hi")]
     assert repl.execute_code("").rlm_calls == []
+
+
+def test_a_client_that_raises_a_stop_is_an_error_in_the_cell(repl):
+    result = repl.execute_code("print(llm_query('cancel'))\nprint(llm_query('hi'))\nllm_query('leave')")
+    assert "raised CancelledError" in result.stdout
+    assert "echo: hi" in result.stdout
+    assert "SystemExit: enough" in result.stderr
 
 
 def test_calls_are_in_the_order_of_their_prompts(repl):
