@@ -217,6 +217,7 @@ THINKING = [
     answer("a tag in the answer", "FINAL(The tags are <think> and </think>)", "The tags are <think> and </think>"),
 ]
 
+QUOTED_CODE = 'FINAL("""Use this:\n```python\n1 / 0\n```\n""")'
 ANSWERS = [
     answer("a number", "FINAL(42)"),
     answer("words", "FINAL(two words)", "two words"),
@@ -227,6 +228,18 @@ ANSWERS = [
     answer("FINAL_VAR, quoted", 'FINAL_VAR("total")'),
     answer("a quoted text", "FINAL('it ends with :)')", "it ends with :)"),
     answer("triple quotes", 'FINAL("""one\n(two\nthree""")', "one\n(two\nthree"),
+    answer("code in triple quotes", QUOTED_CODE, "Use this:\n```python\n1 / 0\n```\n"),
+    answer(
+        "code in triple quotes, in a sentence", f"The answer is {QUOTED_CODE}", "Use this:\n```python\n1 / 0\n```\n"
+    ),
+    answer(
+        "quoted code with quotes",
+        'FINAL("""a\n```python\nprint("""x""")\n```\nb""")',
+        'a\n```python\nprint("""x""")\n```\nb',
+    ),
+    answer("code as the answer", "FINAL(\n```python\n1 / 0\n```\n)", "```python\n1 / 0\n```"),
+    answer("code in the answer", "FINAL(Use:\n```repl\n1 / 0\n```\nand go)", "Use:\n```repl\n1 / 0\n```\nand go"),
+    Row("an open answer before code", "FINAL(17\n```repl\nprint(x)\n```", runs=("print(x)",), told=GUESS),
     answer("quotes within quotes", 'FINAL("He said "no" to it")', 'He said "no" to it'),
     answer("a numbered list", "FINAL(1) apples\n2) pears)", "1) apples\n2) pears"),
     answer("a numbered list in a sentence", "FINAL(Two: 1) apples, 2) pears)", "Two: 1) apples, 2) pears"),
@@ -303,6 +316,11 @@ SOURCE = [
     answer("words like a list", "FINAL(Paris, London)", "Paris, London"),
     answer("data", 'FINAL({"a": [1, true]})', '{"a": [1, true]}'),
     answer("words like a negation", "FINAL(not found)", "not found"),
+    answer("words like a comparison", "FINAL(x is 5)", "x is 5"),
+    answer("words like a condition", "FINAL(total and names)", "total and names"),
+    answer("words with a quoted name", 'FINAL(Ann in "Berlin")', 'Ann in "Berlin"'),
+    answer("a comparison of variables", "FINAL(x > 3)", "True"),
+    answer("a text searched for in a variable", 'FINAL("Ann" in names)', "True"),
 ]
 
 TABLE = {

@@ -21,6 +21,11 @@ FINAL = re.compile(rf"^(?:{_MARKS}|{_LABEL})*+{_CALL}", re.MULTILINE)
 CALL = re.compile(rf"(?<![\w.]){_CALL}")
 """An answer, or a mention of one, anywhere."""
 
+QUOTED_CALL = re.compile(rf"(?<![\w.]){_CALL}\s*+[rRuUfFbB]{{0,2}}(?:\"\"\"|''')")
+"""An answer in triple quotes, anywhere."""
+
+_TRIPLE_QUOTES = re.compile(r"\s*+[rRuUfFbB]{0,2}(?P<quote>\"\"\"|''')")
+_END_OF_QUOTED = {quote: re.compile(rf"{quote}[ \t\r\n,]*+\)") for quote in ('"""', "'''")}
 _LEADS_IN = re.compile(
     r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so"
     r"|(?:the|my|final)[ \t](?:answer|result|response))[ \t,:*_]*+"
@@ -52,6 +57,7 @@ _PRINTED = re.compile(r"\Aprint\((?P<inside>.*)\)\Z", re.DOTALL)
 _OUTER_QUOTES = re.compile(r"\A(?P<quote>\"\"\"|'''|\"|')(?P<inside>.*)(?P=quote)\Z", re.DOTALL)
 _CLOSING_PARENTHESIS = re.compile(r"\)")
 _MAX_PARENTHESES = 500
+_FENCE = "```"
 _WORD = re.compile(r"\w")
 _MAX_LINE = 2_000
 _MAX_TOKENS = 100_000
@@ -157,12 +163,33 @@ def read_argument(rest: str, compiler: Compiler) -> Argument:
     """
     end, certain = _end_of_code(rest, compiler), True
     if end is None:
+        end = end_of_quoted(rest, 0)
+    if end is None:
         end, certain = _balanced(rest, sad_opens=True)
     if end is None and _sad(rest):
         end, certain = _balanced(rest, sad_opens=False)
     if end is None:
         return Argument(rest.strip(), len(rest), closed=False)
     return Argument(rest[:end].strip(), end, closed=True, certain=certain)
+
+
+def end_of_quoted(text: str, start: int) -> int | None:
+    """Where the argument in triple quotes that begins at `start` ends, before its parenthesis; None: nothing closes it.
+
+    Code in it may have quoted texts of its own: the end stands where all fences before it are closed.
+    """
+    opened = _TRIPLE_QUOTES.match(text, start)
+    if opened is None:
+        return None
+    at, fences = opened.end(), 0
+    another = QUOTED_CALL.search(text, at)
+    limit = len(text) if another is None else another.start()
+    for closing in islice(_END_OF_QUOTED[opened["quote"]].finditer(text, at, limit), _MAX_PARENTHESES):
+        fences += text.count(_FENCE, at, closing.start())
+        if fences % 2 == 0:
+            return closing.end() - 1
+        at = closing.end()
+    return None
 
 
 def _end_of_code(rest: str, compiler: Compiler) -> int | None:
