@@ -34,7 +34,7 @@ class Turn:
     Attributes:
         answer: of the run, or None.
         message: the next one for the model.
-        outcome: what a repeated reply has in common with the one before; None: the message.
+        outcome: of the code, which a repeated reply has in common with the one before; None: no code ran.
     """
 
     answer: str | None = None
@@ -103,14 +103,14 @@ class Turns:
         turn = self._without_text(reply) or await self._taken(parsed, iteration, facts)
         if turn.answer is not None:
             return turn
-        self.repetition.take(parsed, turn.message if turn.outcome is None else turn.outcome)
+        self.repetition.take(parsed, turn.outcome, turn.message)
         return replace(turn, message=self._in_other_words(turn, facts))
 
     def _in_other_words(self, turn: Turn, facts: ContextFacts) -> str:
         """The message of a turn; a new one for the same reply as before, or in place of the same message as before."""
         profile, repetition = self.config.profile, self.repetition
         if repetition.repeats:
-            return f"{turn.message}\n\n{profile.repeated(repetition.repeats, facts)}"
+            return f"{turn.message}\n\n{profile.repeated(repetition.repeats, facts, repetition.total - 1)}"
         if repetition.same_message and turn.message == profile.no_code():
             return profile.no_code_again(repetition.same_message, facts)
         return turn.message
@@ -254,7 +254,7 @@ class Turns:
 
     async def _evaluate(self, source: Source, iteration: int, facts: ContextFacts | None) -> Turn:
         """The value of an expression, from a cell, so that the record and the notebook have it."""
-        notes = await self._recover()
+        notes, asked = await self._recover(), self.repl.asked
         result = await self.repl.run(f"FINAL({source.code})", iteration)
         self._looked = True
         self._check_limits(result)
@@ -262,7 +262,8 @@ class Turns:
         if turn.answer is not None:
             return turn
         notes += [turn.message or self.config.profile.not_evaluated(), *await self._recover(result)]
-        return Turn(message=await self._outputs([result], notes, iteration, facts))
+        outcome = outcome_of([result], notes, self.repl.asked - asked)
+        return Turn(message=await self._outputs([result], notes, iteration, facts), outcome=outcome)
 
     async def _answer_of_cell(self, result: CellResult) -> Turn:
         """The answer of a cell, if there is one."""

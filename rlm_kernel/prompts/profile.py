@@ -22,7 +22,18 @@ from rlm_kernel.types import CellError, CellResult, Message, Prompt
 
 __all__ = ["ContextFacts", "PromptProfile", "describe", "question_lines"]
 
-EXAMPLE_FILES = ("records", "files", "long_text")
+_EXAMPLE = """lines = [line for line in str(context).splitlines() if line.strip()]
+print(len(lines), "lines")
+for line in lines[:5] + lines[5:][-5:]:
+    print(line[:200])"""
+_EXAMPLES = {
+    "dict": """for key, value in list(context.items())[:5]:
+    print(key, type(value).__name__, str(value)[:200])""",
+    "list": """for number, item in enumerate(context[:5]):
+    print(number, type(item).__name__, str(item)[:200])""",
+}
+"""Cells that run on any context of a type."""
+
 _EITHER = (
     "If you know the answer, send one line and nothing else: FINAL(the answer itself). If not, send one ```repl block "
     "with Python that prints what you want to know."
@@ -184,13 +195,21 @@ class PromptProfile:
         )
         return [*texts, self.no_code()][(times - 1) % (len(texts) + 1)]
 
-    def repeated(self, times: int, facts: ContextFacts) -> str:
-        """After a reply that repeats one before it, with the same result, for the `times`-th time in a row."""
-        if times == 1:
+    def repeated(self, times: int, facts: ContextFacts, earlier: int = 0) -> str:
+        """After a reply that repeats one before it, with the same result, for the `times`-th time in a row.
+
+        Args:
+            times: in a row.
+            facts: of the context.
+            earlier: how many of these texts the run has had, each of which differs from the others.
+        """
+        if earlier == 0:
             return f"You have sent that before, and the result is the same. Take another step. {worked_example(facts)}"
+        sent = f"That was sent {times + 1} times now" if times > 1 else "That was sent before, too"
+        count = f" (repeat {earlier + 1} of this run)" if earlier > 1 else ""
         return (
-            f"That was sent {times + 1} times now, and more of it changes nothing. Look at something new, such "
-            f"as:\n{first_look(facts)}\nOr give the best answer that you have: FINAL(answer)"
+            f"{sent}{count}, and more of it changes nothing. Look at something new, such "
+            f"as:\n{first_look(facts, earlier - 1)}\nOr give the best answer that you have: FINAL(answer)"
         )
 
     def look_first(self) -> str:
@@ -313,23 +332,22 @@ class PromptProfile:
 
 
 def worked_example(facts: ContextFacts) -> str:
-    """A question that is answered in the notebook, over a context like this one."""
-    (example,) = choose(_all_examples(), facts, "", 1)
-    lines = [f"This is how another question was answered, over other data. Question: {example.question}"]
-    for step in example.steps:
-        lines += [f"```repl\n{step.code.strip()}\n```", f"Output:\n{step.output.strip()}"]
-    return "\n".join([*lines, f"FINAL({example.answer})"])
+    """A cell for this context, and how to answer from its output. It names nothing that could be an answer."""
+    code = _EXAMPLES.get(facts.type_name, _EXAMPLE)
+    return (
+        f"For example, this reply shows a part of `context`:\n```repl\n{code}\n```\n"
+        "Change it so that it shows what the question asks for. Then answer with what it has shown, in one line: "
+        "FINAL(...)"
+    )
 
 
-def first_look(facts: ContextFacts) -> str:
-    """A cell that shows a part of the context."""
-    shown = {"dict": "list(context.items())[:3]", "list": "context[:3]"}.get(facts.type_name, "context[:1000]")
-    return f"```repl\nprint(len(context))\nprint({shown})\n```"
-
-
-@cache
-def _all_examples() -> tuple[Example, ...]:
-    return tuple(example for name in EXAMPLE_FILES for example in load_examples(name))
+def first_look(facts: ContextFacts, number: int = 0) -> str:
+    """A cell that shows a part of the context, another one for each number."""
+    size = 1_000 if facts.type_name not in ("dict", "list") else 3
+    start = number * size % max(facts.length, 1) // size * size
+    part = f"{start or ''}:{start + size}"
+    shown = {"dict": f"list(context.items())[{part}]", "list": f"context[{part}]"}
+    return f"```repl\nprint(len(context))\nprint({shown.get(facts.type_name, f'context[{part}]')})\n```"
 
 
 def advice_of(system: str) -> str:
