@@ -19,6 +19,7 @@ ANSWER_CUT = "inside the answer"
 GUESS = "before the code's output was known"
 NO_VARIABLE = "There is no variable"
 RAISED = "was evaluated as code"
+EMPTY = "is empty"
 
 SAYS = {
     NOTHING: "The model is asked for code or an answer.",
@@ -27,6 +28,7 @@ SAYS = {
     GUESS: "The answer was written before the code ran, so the model is asked again.",
     NO_VARIABLE: "The model is told that there is no such variable.",
     RAISED: "The model reads the error.",
+    EMPTY: "The model is asked whether it means that; a second one is taken.",
 }
 
 
@@ -186,6 +188,8 @@ THINKING = [
     ),
     answer("channels without their tokens", "analysisWe think.\nFINAL(no)\nassistantfinalFINAL(42)"),
     answer("in the middle of a line", "Hm. <think>\nFINAL(no)\n</think>\nFINAL(42)"),
+    code("a fence behind a closing tag", "[THINK]hm ```python\n1 / 0\n```[/THINK]```python\nprint(x)\n```"),
+    code("a fence behind another closing tag", "<think>hm ```python\n1 / 0\n```</think> ```python\nprint(x)\n```"),
     answer("two thoughts", "<think>\nFINAL(no)\n</think>\n<think>\nFINAL(never)\n</think>\nFINAL(42)"),
     answer("a closing tag alone", f"I try.\n{THOUGHT}</think>\n\nFINAL(42)"),
     answer("a closing tag behind words", "It may be FINAL(no).</think>FINAL(42)"),
@@ -279,6 +283,35 @@ ANSWERS = [
     answer("a fence around it", "```\nFINAL(42)\n```"),
     answer("a text fence around it", "```text\nFINAL(42)\n```"),
     answer("a special token behind it", "FINAL(42)<|im_end|>"),
+    answer("another case", "Final(42)"),
+    answer("lower case", "final(42)"),
+    answer("another case in a sentence", "So the answer is Final(42)."),
+    answer("stated in a line", "I have counted.\nFinal answer: 42"),
+    answer("stated in bold", "**Final Answer**: 42"),
+    answer("stated, all bold", "**Final answer: 42**"),
+    answer("stated above the answer", "**Final Answer:**\n\n42"),
+    answer("stated twice", "Final answer: 41\nNo.\nFinal answer: 42\n\nI hope this helps."),
+    answer("a stated variable", "The final answer is: total"),
+    answer("a box alone", "I have counted.\n\n$\\boxed{42}$"),
+    answer("a box in brackets", "\\[ \\boxed{42} \\]"),
+    code("stated beside code", "```repl\nprint(x)\n```\nFinal answer: 17"),
+    Row("stated, and cut", "Final answer: the first of the", told=ANSWER_CUT, finished=False),
+    Row("a promise", "I will give the final answer: later.", told=NOTHING),
+    answer("words in a marked block", "```repl\nFINAL(Ines Duarte)\n```", "Ines Duarte"),
+    answer("a sentence in a marked block", "```python\nFINAL(The total is 42.)```", "The total is 42."),
+    Row(
+        "words in a block behind code",
+        "```repl\nprint(x)\n```\n```repl\nFINAL(two words)\n```",
+        runs=("print(x)",),
+        told=GUESS,
+    ),
+    answer(
+        "a parenthesis too few, in its paragraph",
+        "FINAL(The range is (1, 2 and so on)\n\nI hope that (really) helps.",
+        "The range is (1, 2 and so on",
+    ),
+    Row("empty", "FINAL()", told=EMPTY),
+    Row("empty quotes", 'FINAL("")', told=EMPTY),
     Row("a mention", "I will use FINAL(...) when I am done.", told=NOTHING),
     Row("a mention in an instruction", "The next step is to call FINAL(total).", told=NOTHING),
     Row("a plan", "Once I am sure, I give FINAL(42).", told=NOTHING),

@@ -84,6 +84,7 @@ class Turns:
     _iteration: int = 0
     _errors_in_a_row: int = 0  # of this run: a child's errors are not its parent's
     _challenged: bool = False
+    _asked_about_empty: bool = False
     _looked: bool = False
     _ready: tuple[str | None, str | None] = (None, None)
 
@@ -269,7 +270,9 @@ class Turns:
         """The answer of a cell, if there is one."""
         report, turn = result.report, Turn()
         for text, as_json in ((report.answer, report.answer_json), (report.final, report.final_json)):
-            if result.status == "ok" and text is not None and turn.answer is None:
+            # An empty `answer` of an earlier cell is still there.
+            is_old = text == "" == self._ready[0] and report.final is None and "answer" not in result.code
+            if result.status == "ok" and text is not None and turn.answer is None and not is_old:
                 turn = await self._accept(text, as_json)
         return turn
 
@@ -279,7 +282,10 @@ class Turns:
         return result.report.final is not None or self._ready != before
 
     async def _accept(self, text: str, as_json: str | None = None) -> Turn:
-        """The answer, or a message for the model if it does not fit the schema."""
+        """The answer, or a message for the model if it does not fit the schema, or is the first empty one."""
+        if self.schema is None and not text.strip() and not self._asked_about_empty:
+            self._asked_about_empty = True
+            return Turn(message=self.config.profile.empty_answer())
         if self.schema is None:
             return Turn(text)
         try:

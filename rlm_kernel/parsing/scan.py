@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from rlm_kernel.parsing.answers import FINAL, NAME, QUOTED_CALL, end_of_quoted, read_argument
+from rlm_kernel.parsing.answers import FINAL, QUOTED_CALL, end_of_quoted, has_name, read_argument
 from rlm_kernel.parsing.compiler import Compiler
-from rlm_kernel.parsing.fences import CODE_TAG, ONE_LINER, WIDE_OPENING, Block, Fences, is_opening
+from rlm_kernel.parsing.fences import CODE_TAG, ONE_LINER, OPENING_BEHIND, WIDE_OPENING, Block, Fences, is_opening
 from rlm_kernel.parsing.thinking import bare_channel, is_mention, kind, may_be_unclosed, stands_alone, tags
 
 _MAX_MARKS = 5_000
@@ -74,8 +74,8 @@ class _Scanner:
             (_Marks(ONE_LINER.finditer(text), _fence), _fence, self._take_one_liner),
             (_Marks(tags(text, widely=widely), _start), _start, self._take_tag),
             (_Marks(CODE_TAG.finditer(text) if "<" in text else iter(()), _start), _start, self._take_code_tag),
-            (_Marks(FINAL.finditer(text) if NAME in text else iter(()), _call), _call, self._take_answer),
-            (_Marks(QUOTED_CALL.finditer(text) if NAME in text else iter(()), _call), _call, self._take_quoted),
+            (_Marks(FINAL.finditer(text) if has_name(text) else iter(()), _call), _call, self._take_answer),
+            (_Marks(QUOTED_CALL.finditer(text) if has_name(text) else iter(()), _call), _call, self._take_quoted),
         ]
 
     def scan(self) -> Scanned:
@@ -153,7 +153,8 @@ class _Scanner:
             return tag.end()
         after = len(self._text) if end is None else end.end()
         self._scanned.thoughts.append((tag.start(), after))
-        return after
+        fence = OPENING_BEHIND.match(self._text, after)
+        return after if fence is None else self._take_fence(fence)
 
     def _think_until(self, end: int) -> int:
         """Everything before a closing tag without its opening one is reasoning."""

@@ -232,6 +232,10 @@ class PromptProfile:
             "Write a shorter answer, or put it together in a variable and answer with FINAL_VAR(name)."
         )
 
+    def empty_answer(self) -> str:
+        """After the first answer of a run that is empty."""
+        return "The answer is empty. If that is what you mean, give it again. If not, give the answer itself."
+
     def not_evaluated(self) -> str:
         """After an answer that is an expression, and that raised an error."""
         return (
