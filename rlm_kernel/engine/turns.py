@@ -24,6 +24,7 @@ from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.types import CellReport, CellResult, Reply
 
+_WITHOUT_TEXT = {"tool_calls": "tool_calls", "length": "thinking"} | dict.fromkeys(WITHHELD, "withheld")
 EARLY = "The model answered before it looked at the context: it is asked to look first."
 
 
@@ -73,6 +74,8 @@ class Turns:
         emit: emits the events of the run.
         schema: what the answer has to fit, or None.
         repetition: the replies, as far as they repeat each other.
+        has_asked_about_empty: whether the next empty answer is taken.
+        without_text: why each reply has no text; empty for one that has.
     """
 
     config: RunConfig
@@ -81,10 +84,11 @@ class Turns:
     emit: Emitter
     schema: Schema | None = None
     repetition: Repetition = field(default_factory=Repetition)
+    has_asked_about_empty: bool = False
+    without_text: list[str] = field(default_factory=list)
     _iteration: int = 0
     _errors_in_a_row: int = 0  # of this run: a child's errors are not its parent's
     _challenged: bool = False
-    _asked_about_empty: bool = False
     _looked: bool = False
     _ready: tuple[str | None, str | None] = (None, None)
 
@@ -101,7 +105,7 @@ class Turns:
         """Run the code of a reply, or take its answer. A reply that repeats itself is answered in other words."""
         self._iteration = iteration
         parsed = await self.parse(reply.text, finished=reply.finish_reason == "stop")
-        turn = self._without_text(reply) or await self._taken(parsed, iteration, facts)
+        turn = self._without_text(reply, parsed) or await self._taken(parsed, reply, iteration, facts)
         if turn.answer is not None:
             return turn
         self.repetition.take(parsed, turn.outcome, turn.message)
@@ -116,20 +120,31 @@ class Turns:
             return profile.no_code_again(repetition.same_message, facts)
         return turn.message
 
-    def _without_text(self, reply: Reply) -> Turn | None:
-        """The turn of a reply that was withheld, or that only calls tools; None: it is another one."""
-        if reply.text.strip() or reply.finish_reason not in {"tool_calls", *WITHHELD}:
+    def _without_text(self, reply: Reply, parsed: ParsedReply) -> Turn | None:
+        """The turn of a reply without text, whose cause is known; None: it is another one."""
+        reason = self.note_text(reply, parsed)
+        if not reason:
             return None
-        return Turn(message=self.config.profile.no_text(withheld=reply.finish_reason in WITHHELD))
+        return Turn(message=self.config.profile.no_text(reason))
 
-    async def _taken(self, parsed: ParsedReply, iteration: int, facts: ContextFacts) -> Turn:
+    def note_text(self, reply: Reply, parsed: ParsedReply) -> str:
+        """Why a reply has no text: withheld, thinking or tool_calls; empty if it has, or if the cause is not known."""
+        reason = ""
+        if not (parsed.blocks or parsed.answer or parsed.cut or parsed.answer_cut or parsed.prose):
+            reason = _WITHOUT_TEXT.get(reply.finish_reason or "", "")
+        self.without_text.append(reason)
+        return reason
+
+    async def _taken(self, parsed: ParsedReply, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
         profile = self.config.profile
         if parsed.cut:
-            return Turn(message=profile.cut())
+            return Turn(message=profile.cut(reply.finish_reason or "length"))
         if parsed.blocks:
             return await self._run_blocks(parsed, iteration, facts)
         if parsed.answer is None:
-            return Turn(message=profile.answer_cut() if parsed.answer_cut else profile.no_code())
+            return Turn(
+                message=profile.answer_cut(reply.finish_reason or "length") if parsed.answer_cut else profile.no_code()
+            )
         if not self.is_source(parsed.answer) and not self._looked and not self._challenged:
             self._challenged = True
             self.emit(events.Notice(message=EARLY))
@@ -283,8 +298,8 @@ class Turns:
 
     async def _accept(self, text: str, as_json: str | None = None) -> Turn:
         """The answer, or a message for the model if it does not fit the schema, or is the first empty one."""
-        if self.schema is None and not text.strip() and not self._asked_about_empty:
-            self._asked_about_empty = True
+        if self.schema is None and not text.strip() and not self.has_asked_about_empty:
+            self.has_asked_about_empty = True
             return Turn(message=self.config.profile.empty_answer())
         if self.schema is None:
             return Turn(text)

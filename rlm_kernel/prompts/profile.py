@@ -34,6 +34,14 @@ _EXAMPLES = {
 }
 """Cells that run on any context of a type."""
 
+_CUT_BY = {
+    "content_filter": "by the provider's filter",
+    "refusal": "by a refusal",
+    "error": "by an error of the provider",
+}
+_NEXT = {"content_filter": "another", "refusal": "another", "error": "the whole"}
+"""How replies were cut that the length limit did not end, and what to write next."""
+
 _EITHER = (
     "If you know the answer, send one line and nothing else: FINAL(the answer itself). If not, send one ```repl block "
     "with Python that prints what you want to know."
@@ -180,10 +188,15 @@ class PromptProfile:
         """After a reply with neither code nor an answer."""
         return "That reply held neither code nor an answer. Write one ```repl block, or one line: FINAL(your answer)"
 
-    def no_text(self, *, withheld: bool) -> str:
-        """After a reply without text. `withheld`: by the provider's filter, or by the model; else it called a tool."""
-        if withheld:
+    def no_text(self, cause: str) -> str:
+        """After a reply without text: it was withheld by a filter or the model, only thinking, or called a tool."""
+        if cause == "withheld":
             return "That reply was withheld and did not arrive. Go on in other words: one ```repl block, or FINAL(...)."
+        if cause == "thinking":
+            return (
+                f"That reply was only thinking, and held no text (the limit is {self.reply_tokens} tokens, thinking "
+                "included). Think shortly, then write one ```repl block, or one line: FINAL(your answer)"
+            )
         return "There are no tools to call. Write code as text instead: one ```repl block, or FINAL(your answer)."
 
     def no_code_again(self, times: int, facts: ContextFacts) -> str:
@@ -218,19 +231,22 @@ class PromptProfile:
             "No code has run yet, so that answer is a guess. Look at `context` with a ```repl block first, then answer."
         )
 
-    def cut(self) -> str:
-        """After a reply that the length limit ended inside a code block."""
-        return (
-            f"That reply was cut at the length limit ({self.reply_tokens} tokens) inside a code block, which was not "
-            "run. Write a shorter block."
-        )
+    def cut(self, reason: str = "length") -> str:
+        """After a reply that ended inside a code block. `reason`: the finish reason."""
+        following = _NEXT.get(reason, "a shorter")
+        return f"{self._was_cut(reason)} inside a code block, which was not run. Write {following} block."
 
-    def answer_cut(self) -> str:
-        """After a reply that the length limit or an error ended inside the answer."""
+    def answer_cut(self, reason: str = "length") -> str:
+        """After a reply that ended inside the answer. `reason`: the finish reason."""
+        if reason in _NEXT:
+            return f"{self._was_cut(reason)} inside the answer, which was not taken. Write {_NEXT[reason]} answer."
         return (
             f"That reply was cut (the limit is {self.reply_tokens} tokens) inside the answer, which was not taken. "
             "Write a shorter answer, or put it together in a variable and answer with FINAL_VAR(name)."
         )
+
+    def _was_cut(self, reason: str) -> str:
+        return f"That reply was cut {_CUT_BY.get(reason, f'at the length limit ({self.reply_tokens} tokens)')}"
 
     def empty_answer(self) -> str:
         """After the first answer of a run that is empty."""

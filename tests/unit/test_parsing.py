@@ -129,7 +129,6 @@ def test_an_answer_stands_at_the_start_of_a_line(text, answer):
         "FINAL: 42",
         "FINAL 42",
         "FINAL_ANSWER(42)",
-        "final(42)",
         "NOT_FINAL(42)",
         "MY FINAL(42)",
         "<think>\nFINAL(42)\n</think>",
