@@ -310,6 +310,8 @@ ANSWERS = [
         "FINAL(The range is (1, 2 and so on)\n\nI hope that (really) helps.",
         "The range is (1, 2 and so on",
     ),
+    answer("a correction", "FINAL(41)\nNo, wait. Correction:\nFINAL(42)"),
+    answer("a mention behind it", "FINAL(42)\nI use FINAL(41) for that.\nFINAL(...)"),
     Row("empty", "FINAL()", told=EMPTY),
     Row("empty quotes", 'FINAL("")', told=EMPTY),
     Row("a mention", "I will use FINAL(...) when I am done.", told=NOTHING),

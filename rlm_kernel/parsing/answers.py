@@ -71,6 +71,7 @@ _MAX_PARENTHESES = 500
 _FENCE = "```"
 _WORD = re.compile(r"\w")
 _MAX_LINE = 2_000
+_MAX_CORRECTIONS = 10
 _MAX_TOKENS = 100_000
 
 
@@ -119,8 +120,8 @@ def text_answer(
         if stated is None:
             return answer, False
         return (_answer("FINAL", stated, compiler), False) if finished else (None, True)
+    found, argument = _last_alone(prose, found, compiler)
     rest = prose[found.end() :]
-    argument = read_argument(rest, compiler)
     if not (finished or (argument.closed and argument.certain)):
         return None, True
     text = argument.text
@@ -132,6 +133,28 @@ def text_answer(
     ):
         text = rest[:last].strip()
     return _answer(found["call"], text, compiler), False
+
+
+def _last_alone(prose: str, call: re.Match[str], compiler: Compiler) -> tuple[re.Match[str], Argument]:
+    """The answer that corrects the first one: the last of those that have a line of their own; else the first."""
+    argument = read_argument(prose[call.end() :], compiler)
+    at = call.end() + argument.end + 1
+    for _ in range(_MAX_CORRECTIONS):
+        if not argument.closed or not argument.certain or not _LINE_ENDS.match(prose[at : at + _MAX_LINE]):
+            break
+        later = FINAL.search(prose, at)
+        if later is None:
+            break
+        corrected = read_argument(prose[later.end() :], compiler)
+        at = later.end() + corrected.end + 1
+        if (
+            not corrected.closed
+            or corrected.text.lower() in _PLACEHOLDERS
+            or not _LINE_ENDS.match(prose[at:][:_MAX_LINE])
+        ):
+            break
+        call, argument = later, corrected
+    return call, argument
 
 
 def _stated_answer(prose: str) -> str | None:
