@@ -244,7 +244,7 @@ class Engine:
         Raises:
             NoAnswerError: the second reply is not an answer, either.
         """
-        root = self._root
+        root, self._turns.has_asked_about_empty = self._root, True
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
@@ -252,23 +252,31 @@ class Engine:
         answer = await self._answer_in_text(parsed, turns + 1)
         if answer is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
-            await root.end_turn(reply, self._why_no_answer(parsed), turns + 1)
+            await root.end_turn(reply, self._why_no_answer(parsed, reply), turns + 1)
             reply = await root.ask(turns + 2)
             parsed = await self._parse_last(reply)
             answer = await self._answer_in_text(parsed, turns + 2)
         root.conversation.add(reply, "")
         if answer is None:
-            raise NoAnswerError(model=reply.model, turns=turns, reply=reply.text, words=parsed.prose)
+            causes = set(self._turns.without_text)
+            cause = causes.pop() if len(causes) == 1 else ""
+            raise NoAnswerError(model=reply.model, turns=turns, reply=reply.text, words=parsed.prose, cause=cause)
         return answer
 
     async def _parse_last(self, reply: Reply) -> ParsedReply:
-        return await self._turns.parse(reply.text, finished=reply.finish_reason == "stop")
+        parsed = await self._turns.parse(reply.text, finished=reply.finish_reason == "stop")
+        self._turns.note_text(reply, parsed)
+        return parsed
 
-    def _why_no_answer(self, last: ParsedReply) -> str:
+    def _why_no_answer(self, last: ParsedReply, reply: Reply) -> str:
         profile = self._config.profile
         if last.answer is not None:
             return profile.not_evaluated()
-        return profile.answer_cut() if last.answer_cut else profile.not_an_answer(code=bool(last.blocks) or last.cut)
+        if self._turns.without_text[-1]:
+            return profile.no_text(self._turns.without_text[-1])
+        if last.answer_cut:
+            return profile.answer_cut(reply.finish_reason or "length")
+        return profile.not_an_answer(code=bool(last.blocks) or last.cut)
 
     async def _answer_in_text(self, last: ParsedReply, iteration: int) -> str | None:
         """The answer in the last reply, else the draft; None: neither exists."""
