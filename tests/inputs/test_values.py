@@ -59,6 +59,69 @@ def test_a_dataframe_arrives_as_it_is(table):
         pd.testing.assert_series_equal(arrived(table[name]), table[name], check_freq=False)
 
 
+def texts(column):
+    return [None if value is None else str(value) for value in column]
+
+
+BINS = pd.cut([1, 2, 3], 2)
+AS_TEXT = {
+    "bins": pd.DataFrame({"b": BINS}),
+    "intervals": pd.DataFrame({"b": pd.interval_range(0, 3)}),
+    "lists of Arrow": pd.DataFrame({"b": pd.Series([[1], [2]], dtype=pd.ArrowDtype(pa.list_(pa.int64())))}),
+    "functions": pd.DataFrame({"b": [len, 1]}),
+}
+
+
+@pytest.mark.parametrize("table", AS_TEXT.values(), ids=AS_TEXT)
+def test_what_a_column_holds_and_cannot_be_sent_arrives_as_text_with_a_warning(table):
+    with pytest.warns(UserWarning, match=r"in a table cannot be sent to a kernel and arrives there as text"):
+        got = arrived(table)
+    assert texts(got["b"]) == texts(table["b"])
+
+
+def test_bins_keep_their_order_and_may_be_an_index():
+    with pytest.warns(UserWarning, match="a column of the type interval"):
+        got, sums = arrived(
+            [pd.DataFrame({"b": BINS}), pd.DataFrame({"x": [1, 2, 3]}).groupby(BINS, observed=False).sum()]
+        )
+    assert got["b"].dtype.ordered
+    assert list(got["b"].cat.categories) == texts(BINS.categories)
+    assert sums["x"].to_dict() == {str(BINS.categories[0]): 3, str(BINS.categories[1]): 3}
+
+
+def test_a_table_in_a_table_arrives_as_it_is():
+    inner = pd.DataFrame({"a": [1]})
+    pd.testing.assert_frame_equal(arrived(pd.DataFrame({"o": [inner, 2]}))["o"][0], inner)
+
+
+def test_dates_as_index_keep_their_frequency():
+    months = pd.DataFrame({"n": [1, 2, 3]}, index=pd.date_range("2026-01-31", periods=3, freq="ME"))
+    pd.testing.assert_frame_equal(arrived(months), months)
+
+
+def test_a_masked_array_arrives_masked():
+    for masked in (
+        np.ma.array([1, 999999], mask=[0, 1]),
+        np.ma.array([[1.5, 2.0]]),
+        np.ma.array([(1, 2.0)], mask=[(0, 1)], dtype=[("a", "i4"), ("b", "f8")]),
+    ):
+        got = arrived([masked])[0]
+        assert isinstance(got, np.ma.MaskedArray)
+        assert got.dtype == masked.dtype
+        assert got.tolist() == masked.tolist()
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_a_structured_array_arrives_with_the_names_of_its_fields(align):
+    fields = np.dtype([("a", "i1"), ("b", "f8"), ("c", [("d", "M8[s]")]), ("e", "<i2", (2,))], align=align)
+    array = np.array([(1, 2.0, ("2026-01-02",), (3, 4))], dtype=fields)
+    got = arrived(array)
+    assert got.dtype.names == fields.names
+    assert repr(got.tolist()) == repr(array.tolist())
+    assert got["c"]["d"] == array["c"]["d"]
+    assert arrived(array[0])["b"] == 2.0
+
+
 def test_tables_of_other_libraries_arrive_as_they_are():
     table = pl.DataFrame({"n": [1, None], "at": [dt.datetime(2026, 1, 2, tzinfo=dt.UTC), None], "l": [[1, 2], []]})
     assert arrived(table).equals(table)
@@ -116,6 +179,8 @@ def test_a_kernel_without_the_library_gets_records(bare):
     assert arrived(pl.DataFrame({"a": [1]})) == arrived(pa.table({"a": [1]})) == [{"a": 1}]
     assert arrived(pd.Series([1, 2])) == arrived(np.array([1, 2])) == [1, 2]
     assert arrived(np.zeros((2, 2), ">f8".replace(">", "<"))) == [[0.0, 0.0], [0.0, 0.0]]
+    assert arrived(np.ma.array([1, 2], mask=[0, 1])) == [1, None]
+    assert arrived(np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")])) == [{"a": 1, "b": 2.0}]
     assert bare == {"pandas", "polars", "pyarrow", "numpy"}
 
 
@@ -179,6 +244,19 @@ def test_a_list_that_holds_itself_is_refused():
     value.append(value)
     with pytest.raises(ConfigError, match="nested too deeply, or holds itself"):
         convert(value)
+
+
+def test_a_deeply_nested_list_is_refused():
+    value, dated = [], [dt.date(2026, 1, 1)]
+    for _ in range(2_000):
+        value, dated = [value], [dated]
+    for deep in (value, dated):
+        with pytest.raises(ConfigError, match="context is nested too deeply, .* at most 200 levels"):
+            convert(deep)
+    value = []
+    for _ in range(150):
+        value = [value]
+    assert arrived(value) == value
 
 
 def test_tables_and_bytes_are_contexts_of_a_run(tmp_path):
