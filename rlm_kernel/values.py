@@ -6,6 +6,7 @@ again, and a kernel without it reads them as records.
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 import io
 import pickle
@@ -13,7 +14,9 @@ import re
 import socket
 import sys
 import warnings
-from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
+from enum import Enum
+from numbers import Number
 from typing import Any
 
 from rlm_kernel.errors import ConfigError
@@ -101,15 +104,33 @@ def _is_plain(value: Any, path: str) -> bool:
 
 def _check(value: Any, path: str) -> None:
     """Check that a kernel can read a value of another class."""
+    if (why := refusal(value, path)) is not None:
+        raise ConfigError(why)
+
+
+def refusal(value: Any, path: str) -> str | None:
+    """Why no kernel can read a value that is neither data nor a table, and what to do; None if it can."""
     for is_one, describe, todo in _UNKNOWN:
         if is_one(value):
-            raise ConfigError(f"{path} is {describe(value)}: {todo(value) if callable(todo) else todo}.")
+            return f"{path} is {describe(value)}: {todo(value) if callable(todo) else todo}."
     try:
         pickle.dumps(value, protocol=4)
     except Exception as error:
-        raise ConfigError(
-            f"{path} is a {type(value).__name__}, which cannot be copied to another process ({error}): {GIVE_PLAIN}."
-        ) from None
+        return f"{path} is a {type(value).__name__}, which cannot be copied to another process ({error}): {GIVE_PLAIN}."
+    return None
+
+
+def how_to_give(value: Any) -> str:
+    """How to give a value as the whole input that a kernel can read only within one."""
+    if value is None:
+        return "give the input, or the question itself"
+    if isinstance(value, Enum):
+        return "give value.value"
+    if isinstance(value, Iterable) and not hasattr(value, "to_dict"):
+        return "give list(values)"
+    if type(value) in _PLAIN or isinstance(value, dt.date | dt.time | dt.timedelta | Number):
+        return "give str(value), or [value] to keep its type"
+    return _as_data(value)
 
 
 def _function(value: Any) -> str:
@@ -130,6 +151,8 @@ def _object(value: Any) -> str:
 
 
 def _as_data(value: Any) -> str:
+    if isinstance(value, Enum):
+        return "give value.value"
     for name, how in (
         ("__dataclass_fields__", "dataclasses.asdict(value)"),
         ("model_dump", "value.model_dump()"),
@@ -148,6 +171,11 @@ _UNKNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any], str], str | Callabl
         lambda value: isinstance(value, io.IOBase) or type(value).__name__ == "_TemporaryFileWrapper",
         lambda value: f"an open file ({getattr(value, 'name', 'without a name')!r})",
         "give its text, file.read(), or a Path",
+    ),
+    (
+        lambda value: type(value).__name__ == "LazyFrame",
+        lambda _: "a LazyFrame, a query that has not run",
+        "give value.collect()",
     ),
     (inspect.isawaitable, lambda value: f"a {type(value).__name__} that nobody has awaited", "give its result"),
     (

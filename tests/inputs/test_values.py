@@ -10,6 +10,8 @@ import sys
 import types
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import Enum
+from re import RegexFlag
 
 import numpy as np
 import pandas as pd
@@ -193,9 +195,15 @@ class Row:
     """A dataclass of a program."""
 
 
+class Colour(Enum):
+    """An Enum of a program."""
+
+    RED = "red"
+
+
 @pytest.fixture(autouse=True)
 def in_main(monkeypatch):
-    for kind in (Ledger, Row):
+    for kind in (Ledger, Row, Colour):
         monkeypatch.setattr(kind, "__module__", "__main__")
         monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
 
@@ -216,6 +224,8 @@ REFUSED = [
     ({}.keys, "a dict_keys", "list(value)"),
     (lambda: asyncio, "the module 'asyncio'", "import it in a cell"),
     (lambda: asyncio.Lock()._get_loop, "function|method", "custom_tools="),
+    (lambda: pl.LazyFrame({"a": [1]}), "a LazyFrame, a query that has not run", "value.collect()"),
+    (lambda: Colour.RED, "an object of the class Colour, which is defined in this program", "value.value"),
     (lambda: __import__("threading").Lock(), "a lock, which cannot be copied", "as text, numbers"),
 ]
 
@@ -228,8 +238,28 @@ def test_what_no_kernel_can_read_is_named_with_its_place_and_what_to_do(make, wh
         model.completion({"rows": [1, 2, {"x": value}, value]}, "q")
     assert str(refused.value).startswith("context['rows'][2]['x'] is ")
     assert todo in str(refused.value)
+    with pytest.raises(ConfigError) as whole:
+        model.completion(value, "q")
+    assert str(whole.value) == str(refused.value).replace("context['rows'][2]['x']", "prompt", 1)
     if isinstance(value, socket.socket):
         value.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "todo"),
+    [
+        (5, r"not int: give str\(value\), or \[value\]"),
+        (dt.datetime(2026, 1, 2), r"not datetime: give str\(value\), or \[value\]"),  # noqa: DTZ001
+        (Decimal(1), r"not Decimal: give str\(value\), or \[value\]"),
+        (RegexFlag.A, r"not RegexFlag: give value.value"),
+        (None, "give the input"),
+        ({1}, r"give list\(values\)"),
+        (types.SimpleNamespace(a=1), r"vars\(value\)"),
+    ],
+)
+def test_a_value_that_is_no_whole_input_says_how_to_give_it(value, todo):
+    with pytest.raises(ConfigError, match=f"prompt must be str, dict, list, bytes, a table or a Path, .*{todo}"):
+        rlm.RLM(ScriptedLM([])).completion(value, "q")
 
 
 def test_a_coroutine_is_refused():
@@ -283,10 +313,27 @@ def test_tables_and_bytes_are_contexts_of_a_run(tmp_path):
 
 
 async def test_a_kernel_without_pandas_gets_records_and_the_run_says_so_once():
-    cells = ["```repl\nFINAL(str((context['a'], context['b'])))\n```"]
-    model = rlm.RLM(ScriptedLM(cells), environment_kwargs={"setup_code": "import sys; sys.modules['pandas'] = None"})
+    lm = ScriptedLM(["```repl\nFINAL(str((context['a'], context['b'])))\n```"])
+    model = rlm.RLM(lm, environment_kwargs={"setup_code": "import sys; sys.modules['pandas'] = None"})
     table = pd.DataFrame({"n": [1]})
     told = [event async for event in model.stream({"a": table, "b": table["n"]}, "q")]
     assert told[-1].completion.response == "([{'n': 1}], [1])"
+    assert "the values are of type list" in str(lm.calls[0])
+    assert "DataFrame" not in str(lm.calls[0]).partition("context['a']")[2]
+    (started,) = [event for event in told if isinstance(event, events.RunStarted)]
+    assert started.context_type == "dict"
     (notice,) = [event.message for event in told if isinstance(event, events.Notice)]
     assert notice.startswith("The kernel lacks pandas: a table arrives there as a list of dicts")
+
+
+async def test_the_first_message_says_what_a_table_is_in_a_kernel_without_pandas():
+    lm = ScriptedLM(["```repl\nFINAL(str(context))\n```"])
+    model = rlm.RLM(lm, environment_kwargs={"setup_code": "import sys; sys.modules['pandas'] = None"})
+    table = pd.DataFrame({"at": pd.to_datetime(["2024-01-01", "2024-01-02"])})
+    told = [event async for event in model.stream(table, "q")]
+    assert told[-1].completion.response == str([{"at": "2024-01-01T00:00:00"}, {"at": "2024-01-02T00:00:00"}])
+    assert "`context` is a list with 2 items; the items are of type dict" in str(lm.calls[0])
+    assert "2024-01-01T00:00:00" in str(lm.calls[0])
+    assert "of type DataFrame" not in str(lm.calls[0])
+    (started,) = [event.facts for event in told if isinstance(event, events.RunStarted)]
+    assert "DataFrame of 2 items" in started
