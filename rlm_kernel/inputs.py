@@ -8,7 +8,7 @@ import select
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from io import BufferedReader
 from os import PathLike
@@ -209,10 +209,25 @@ def _read_file(file: BufferedReader, name: str, room: int, documents: DocumentRe
     if stat.S_ISREG(about.st_mode) and about.st_size:
         if about.st_size > room:
             raise TooLargeError(about.st_size)
-        found = documents.read(file, name, room)
+        with _wal(file) if kind == "sqlite" else nullcontext() as wal:
+            found = documents.read(file, name, room, wal)
     else:
         found = _spooled(file, name, room, documents)
     return found, sum(map(len, found.texts.values()))
+
+
+@contextmanager
+def _wal(database: BinaryIO) -> Iterator[BinaryIO | None]:
+    """The write-ahead log of an SQLite database: its last transactions. None: it has none, or a link to one."""
+    try:
+        path = f"{os.readlink(f'/proc/self/fd/{database.fileno()}')}-wal"  # noqa: PTH115 (a name of bytes, too)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        yield None
+        return
+    with os.fdopen(fd, "rb") as wal:
+        about = os.fstat(fd)
+        yield wal if stat.S_ISREG(about.st_mode) and about.st_size else None
 
 
 def _spooled(file: BinaryIO, name: str, room: int, documents: DocumentReader) -> Found:

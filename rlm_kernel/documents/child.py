@@ -1,6 +1,7 @@
 """The child process that reads documents: `python -m rlm_kernel.documents.child FD SECONDS MEMORY`.
 
-It receives a request over a socket: a line of JSON and the descriptor of an open file. It answers with each text as
+It receives a request over a socket: a line of JSON and the descriptors of an open file, and of the write-ahead log of
+an SQLite database. It answers with each text as
 soon as that is found: a line of JSON with `kind`, `member` and `size`, and then as many bytes of text. After the last,
 `kind` is ``"end"``.
 """
@@ -36,11 +37,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with socket.socket(fileno=fd) as host:
         while request := _receive(host):
-            about, file = request
+            about, files = request
             used = resource.getrusage(resource.RUSAGE_SELF)
             _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
-            with file:
-                _answer(host, file, about["name"], about["room"])
+            _answer(host, files, about["name"], about["room"])
+            for file in files:
+                file.close()
 
 
 def _limit(what: int, value: int) -> None:
@@ -48,25 +50,26 @@ def _limit(what: int, value: int) -> None:
     resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
-def _receive(host: socket.socket) -> tuple[dict[str, Any], BinaryIO] | None:
+def _receive(host: socket.socket) -> tuple[dict[str, Any], list[BinaryIO]] | None:
     """The next request; None when there is none."""
-    line, fds, _, _ = socket.recv_fds(host, 1 << 16, 1)
+    line, fds, _, _ = socket.recv_fds(host, 1 << 16, 2)
     while line and not line.endswith(b"\n"):
         more = host.recv(1 << 16)
         line = line + more if more else b""
     if not line:
         return None
     os.lseek(fds[0], 0, os.SEEK_SET)
-    return json.loads(line), os.fdopen(fds[0], "rb")
+    return json.loads(line), [os.fdopen(fd, "rb") for fd in fds]
 
 
-def _answer(host: socket.socket, file: BinaryIO, name: str, room: int) -> None:
+def _answer(host: socket.socket, files: list[BinaryIO], name: str, room: int) -> None:
     def tell(kind: str, member: str, text: str) -> None:
         body = text.encode("utf-8", "surrogatepass")
         head = json.dumps({"kind": kind, "member": member, "size": len(body)})
         host.sendall(head.encode("ascii") + b"\n" + body)
 
     try:
+        file = tables.with_wal(*files) if len(files) > 1 else files[0]
         _read(file, name, "", Reading(room, tell))
     except MemoryError:
         tell("unread", "", "it needs too much memory")

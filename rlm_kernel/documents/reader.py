@@ -65,13 +65,14 @@ class DocumentReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._end()
 
-    def read(self, file: BinaryIO, name: str, room: int) -> Found:
+    def read(self, file: BinaryIO, name: str, room: int, wal: BinaryIO | None = None) -> Found:
         """What a document holds.
 
         Args:
             file: a regular file, open.
             name: its suffix may say what it is.
             room: bytes of text that there is room for.
+            wal: the write-ahead log of an SQLite database.
 
         Raises:
             TooLargeError: it holds more text than that.
@@ -82,7 +83,7 @@ class DocumentReader:
             found.unread[""] = "the time for documents is over"
             return found
         try:
-            self._ask(file, name, min(room, MAX_DOCUMENT_BYTES), seconds)
+            self._ask([file] if wal is None else [file, wal], name, min(room, MAX_DOCUMENT_BYTES), seconds)
             self._collect(found, room, start + seconds)
         except TimeoutError:
             self._end()
@@ -93,14 +94,14 @@ class DocumentReader:
             self._left -= time.monotonic() - start
         return found
 
-    def _ask(self, file: BinaryIO, name: str, room: int, seconds: float) -> None:
+    def _ask(self, files: list[BinaryIO], name: str, room: int, seconds: float) -> None:
         if self._socket is None:
             self._start()
         assert self._socket is not None
         self._socket.settimeout(seconds)
-        file.seek(0)
+        files[0].seek(0)
         line = json.dumps({"name": name[-200:], "room": room}).encode("ascii") + b"\n"
-        socket.send_fds(self._socket, [line], [file.fileno()])
+        socket.send_fds(self._socket, [line], [file.fileno() for file in files])
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair()

@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import io
 import sqlite3
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -16,6 +17,9 @@ MAX_COLUMNS = 10_000
 
 _ROWS = 1_000
 _WAL = bytes([2, 2])
+_WAL_MAGIC = (0x377F0682, 0x377F0683)
+_WAL_HEAD = struct.Struct(">IIIIII8x")  # magic, version, page size, checkpoint, two salts, checksums
+_FRAME = struct.Struct(">IIII8x")  # page, pages of the database or 0, two salts, checksums
 
 
 def parquet(file: BinaryIO, room: int) -> tuple[str, str]:
@@ -45,10 +49,46 @@ def _arrow_text(schema: Any, rows: int | None, batches: Iterable[Any], room: int
     return _joined([("", columns, rows, values, len(schema) > MAX_COLUMNS)], room)
 
 
+def with_wal(database: BinaryIO, wal: BinaryIO) -> BinaryIO:
+    """An SQLite database in memory with what is committed in its write-ahead log.
+
+    SQLite itself would read the log only from the disk, and create a file for it, which this process may not.
+    """
+    content, log = bytearray(database.read()), wal.read()
+    if len(log) < _WAL_HEAD.size:
+        return io.BytesIO(content)
+    magic, _, page_size, _, *salts = _WAL_HEAD.unpack_from(log)
+    step = _FRAME.size + page_size
+    if magic not in _WAL_MAGIC or page_size.bit_count() != 1:
+        return io.BytesIO(content)
+    pages: dict[int, int] = {}
+    for begin in range(_WAL_HEAD.size, len(log) - step + 1, step):
+        page, size, *of_frame = _FRAME.unpack_from(log, begin)
+        if of_frame != salts:  # of a transaction before the log was last emptied
+            break
+        pages[page] = begin + _FRAME.size
+        if size:  # the transaction ends here, and the database has so many pages
+            _write(content, log, pages, page_size, size)
+            pages.clear()
+    return io.BytesIO(content)
+
+
+def _write(content: bytearray, log: bytes, pages: dict[int, int], page_size: int, size: int) -> None:
+    """Write the pages of a transaction of the log into a database, which has `size` pages afterwards."""
+    whole = size * page_size
+    if whole > len(content) + len(log):
+        raise UnreadError("its write-ahead log is damaged")
+    del content[whole:]
+    content.extend(bytes(whole - len(content)))
+    for page, begin in pages.items():
+        if 0 < page <= size:
+            content[(page - 1) * page_size : page * page_size] = log[begin : begin + page_size]
+
+
 def sqlite(file: BinaryIO, room: int) -> tuple[str, str]:
     """The tables of an SQLite database. It is read from memory: nothing beside the file is opened."""
     content = bytearray(file.read())
-    if content[18:20] == _WAL:  # its log is another file; what is in this one is read
+    if content[18:20] == _WAL:  # a database in memory has no log
         content[18:20] = b"\1\1"
     with_views = sqlite3.connect(":memory:")
     try:

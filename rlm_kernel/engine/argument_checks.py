@@ -6,7 +6,7 @@ A wrong argument is a `ConfigError` that names what is allowed. It is raised bef
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
 from rlm_kernel.types import Foreign, Input, Shaped, TextFile
-from rlm_kernel.values import convert, is_context
+from rlm_kernel.values import convert, how_to_give, is_context, refusal
 
 _COUNTS = {"depth": 0, "max_depth": 0, "max_iterations": 1, "max_concurrent_queries": 1, "max_concurrent_subcalls": 1}
 """Numbers of a configuration, each with the smallest that is allowed."""
@@ -190,18 +190,9 @@ def check_prompt(prompt: object, question: object = None) -> None:
     """Check the types of a prompt and a `root_prompt`."""
     if not isinstance(prompt, str | dict | list | bytes | TextFile | Foreign):
         raise ConfigError(
-            f"prompt must be str, dict, list, bytes, a table or a Path, not {type(prompt).__name__}: "
-            f"{_conversion(prompt)}."
+            refusal(prompt, "prompt")
+            or f"prompt must be str, dict, list, bytes, a table or a Path, not {type(prompt).__name__}: "
+            f"{how_to_give(prompt)}."
         )
     if not isinstance(question, str | None):
         raise ConfigError(f"root_prompt must be str or None, not {type(question).__name__}: it is the question.")
-
-
-def _conversion(value: object) -> str:
-    """How to convert a value into a prompt."""
-    match value:
-        case None:
-            return "give the input, or the question itself"
-        case Iterable() if not hasattr(value, "to_dict"):
-            return "give list(values)"
-    return "give plain data, such as vars(value)"

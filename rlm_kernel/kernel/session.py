@@ -29,6 +29,7 @@ from rlm_kernel.kernel.protocol import COMM_ID, WIRE, Data, Encoding, ToGuest, e
 from rlm_kernel.kernel.watch import Watch
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.types import CellReport, CellResult, CellStatus, Output
+from rlm_kernel.values import GIVE_PLAIN
 
 INTERRUPT_GRACE = 2.0
 """Seconds between an interrupt without effect and the kill of the kernel."""
@@ -158,7 +159,7 @@ class Session:
         try:
             encoding, buffer = await asyncio.to_thread(encode_for_sending, value)
         except (PicklingError, TypeError, AttributeError, RecursionError) as error:
-            raise ConfigError(f"{name} cannot be sent to the kernel: {error}. Make it str, list or dict.") from error
+            raise ConfigError(f"{name} cannot be sent to the kernel ({error}): {GIVE_PLAIN}.") from error
         await self.put(name, encoding, buffer)
 
     async def define(self, card: dict[str, Any]) -> None:

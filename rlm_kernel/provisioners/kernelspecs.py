@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.values import GIVE_PLAIN
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
@@ -81,7 +82,6 @@ NOTEBOOK_KERNELSPEC = "rlm"
 
 _TAKE_PACKAGES = ("rlm-docker", "rlm-modal", "rlm-prime", "rlm-daytona", "rlm-e2b")
 _MISSING_MODULE = re.compile(r"No module named '(\w+)")
-_PLAIN = "Make it str, list or dict."
 
 
 def installed_names(folders: Sequence[str] | None = None) -> list[str]:
@@ -192,10 +192,10 @@ class Environment:
             return "It needs more memory: raise environment_kwargs['memory']."
         module = _MISSING_MODULE.search(error)
         if module is None:
-            return _PLAIN
+            return f"{GIVE_PLAIN.capitalize()}."
         if self.kernelspec in _TAKE_PACKAGES:
-            return f"Give environment_kwargs={{'packages': [{module[1]!r}]}}, or make it str, list or dict."
-        return f"Install {module[1]} where the kernel runs, or make it str, list or dict."
+            return f"Give environment_kwargs={{'packages': [{module[1]!r}]}}, or {GIVE_PLAIN}."
+        return f"Install {module[1]} where the kernel runs, or {GIVE_PLAIN}."
 
 
 def spec_folder(name: str) -> Path:

@@ -143,7 +143,7 @@ def test_a_package_that_the_kernel_lacks_is_named():
     docker, local = Environment("docker", "rlm-docker", {}), Environment("local", "rlm-local", {})
     assert "environment_kwargs={'packages': ['pandas']}" in docker.how_to_read(missing)
     assert local.how_to_read(missing).startswith("Install pandas where the kernel runs")
-    assert local.how_to_read("ValueError: x") == "Make it str, list or dict."
+    assert local.how_to_read("ValueError: x") == "Give what you need of it as text, numbers, lists and dicts."
 
 
 def test_a_key_that_a_model_finds_later_is_known_as_a_secret_before():
