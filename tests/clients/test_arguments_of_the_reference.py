@@ -66,9 +66,17 @@ async def test_a_dated_version_of_azure_asks_the_deployment(provider):
     endpoint = provider.base_url.removesuffix("/v1")
     given = {"azure_endpoint": endpoint, "api_version": "2024-02-01", "azure_deployment": "mine"}
     lm = build("azure_openai", {"model_name": "gpt-5", "api_key": KEY, **given}, {})
-    assert lm.model == "mine"
+    assert (lm.model, lm.adapter.build_request([], 9)["model"]) == ("gpt-5", "gpt-5")
     assert lm.adapter.url == f"{endpoint}/openai/deployments/mine"
     assert (lm.adapter.default_query, lm.adapter.headers["api-key"]) == ({"api-version": "2024-02-01"}, KEY)
+
+
+async def test_the_undated_version_of_azure_has_the_deployment_in_the_body_and_reports_the_model(provider):
+    provider.script = ["```repl\nprint(llm_query('q', model='gpt-5'))\n```", "sub", "FINAL(done)"]
+    given = {"model_name": "gpt-5", "azure_deployment": "mine", "base_url": provider.base_url, "api_key": KEY}
+    done = RLM("azure_openai", given).completion("x")
+    assert [request.body["model"] for request in provider.requests] == ["mine"] * 3
+    assert (done.root_model, list(done.usage_summary.model_usage_summaries)) == ("gpt-5", ["gpt-5"])
 
 
 AZURE = {"AZURE_OPENAI_API_KEY": KEY, "AZURE_OPENAI_ENDPOINT": "https://a.example"}
