@@ -6,6 +6,8 @@ import pytest
 from backends_on_loopback import KEY, client_of
 
 from rlm import RLM, ScriptedLM
+from rlm.clients import get_client
+from rlm_kernel._async import Job
 from rlm_kernel.clients.registry import build
 from rlm_kernel.errors import ConfigError
 
@@ -142,3 +144,15 @@ def test_max_calls_caps_the_sub_calls_of_the_tree_and_the_run_goes_on():
     assert answer.count("no sub-call is left (max_calls)") == 2
     with pytest.raises(ConfigError, match="max_calls must be a whole number, 0 or more"):
         RLM(ScriptedLM([]), max_calls=-1)
+
+
+async def test_a_client_answers_with_another_model_of_its_provider(provider):
+    provider.script = ["one", "two", "three"]
+    client = get_client("openai", {"model_name": "m", **provider.backend_kwargs})
+    assert client.completion("x") == "one"
+    assert client.completion("x", model="other") == "two"
+    assert await client.acompletion([{"role": "user", "content": "x"}], "other") == "three"
+    assert [request.body["model"] for request in provider.requests][1:] == ["other", "other"]
+    calls = {name: used.total_calls for name, used in client.get_usage_summary().model_usage_summaries.items()}
+    assert calls == {client.model_name: 1, "other": 2}
+    await Job(client.close()).wait_async()
