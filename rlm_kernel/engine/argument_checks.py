@@ -17,7 +17,7 @@ from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.kernel_slots import check_max_kernels
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.prompts import PROFILES
-from rlm_kernel.prompts.profile import PromptProfile
+from rlm_kernel.prompts.profile import PromptProfile, filled_in
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
 from rlm_kernel.types import Foreign, Input, Shaped, TextFile
@@ -116,6 +116,8 @@ def check_config(config: RunConfig, threshold: float) -> None:
     for name, text in (("custom_system_prompt", config.system_prompt), ("user_prologue", config.prologue)):
         if not isinstance(text, str | None):
             raise ConfigError(f"{name} must be str or None, not {type(text).__name__}.")
+    if config.system_prompt is not None:
+        filled_in(config.system_prompt, "")
     if config.limits.max_budget is not None:
         _warn_of_unknown_prices(config.models)
 
