@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 class RLM(ReadableArguments):
     """A Recursive Language Model: `completion(prompt)` in place of `llm.completion(prompt)`.
 
-    Its arguments are its attributes. Only `logger` and `verbose` may be assigned later.
+    Its arguments are its attributes; dicts among them are read-only views. Only `logger` and `verbose` may be assigned
+    later.
 
     Args:
         backend: the root model's provider, or an `LM` of your own.
@@ -186,7 +187,7 @@ class RLM(ReadableArguments):
             gates=Gates(on_cell, on_tool),
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
-        check_config(self._config, compaction_threshold_pct)
+        check_config(self._config, given)
         self._own(own_models)
         self.logger = logger
         self._keep_arguments(given, assignable=("logger", "verbose"))

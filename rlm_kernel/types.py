@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from typing import Any, Literal, NamedTuple, NotRequired, Protocol, Self, TypedDict, TypeVar
 
@@ -272,26 +272,42 @@ class Reply:
 class ModelUsageSummary:
     """The sums over the calls of one model. `total_cost` (US dollars) is None if the cost of a call is unknown.
 
+    The first four fields are those of the reference, in its order.
     `estimated_tokens` and `estimated_cost` are the parts of the sums that were not reported, see `Usage`.
     """
 
     total_calls: int = 0
     total_input_tokens: int = 0
     total_output_tokens: int = 0
-    total_cached_tokens: int = 0
     total_cost: float | None = None
+    total_cached_tokens: int = 0
     estimated_tokens: int = 0
     estimated_cost: float = 0.0
 
     @classmethod
     def of(cls, calls: int, total: Usage) -> Self:
         """The summary of some calls with this usage in total."""
-        return cls(calls, *astuple(total))
+        return cls(
+            calls,
+            total.input_tokens,
+            total.output_tokens,
+            total.cost,
+            total.cached_tokens,
+            total.estimated_tokens,
+            total.estimated_cost,
+        )
 
     @property
     def usage(self) -> Usage:
         """The sums as the usage of one call."""
-        return Usage(*astuple(self)[1:])
+        return Usage(
+            self.total_input_tokens,
+            self.total_output_tokens,
+            self.total_cached_tokens,
+            self.total_cost,
+            self.estimated_tokens,
+            self.estimated_cost,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The documented fields; `total_cost` only if it is known, and the estimates only if there are some."""

@@ -36,14 +36,16 @@ class AzureAdapter(OpenAIAdapter):
             )
 
     def __post_init__(self) -> None:
-        self.model_name = self.azure_deployment or self.model_name
+        deployment = self.azure_deployment or self.model_name
         self.base_url = self.url.rstrip("/")
         if self.api_version is not None and _DATED.match(self.api_version):
-            self.base_url = f"{self.base_url}/openai/deployments/{quote(self.model_name, safe='')}"
+            self.base_url = f"{self.base_url}/openai/deployments/{quote(deployment, safe='')}"
             self.default_query = {"api-version": self.api_version, **(self.default_query or {})}
             self.headers = {"api-key": self.api_key, **(self.headers or {})}
-        elif not urlsplit(self.url).path.strip("/"):
-            self.base_url = f"{self.base_url}/openai/v1"
+        else:
+            self.requested_model = deployment  # the undated URL does not name it
+            if not urlsplit(self.url).path.strip("/"):
+                self.base_url = f"{self.base_url}/openai/v1"
         super().__post_init__()
         if self.default_query:
             self.models_path = None  # a deployment has no list

@@ -127,6 +127,8 @@ class ProviderAdapter(ABC):
     """The path of the list of models; None if it does not contain context windows."""
     left_out: frozenset[str] = field(default=frozenset(), init=False)
     """Parts of requests that the server has refused, see `refused_parts`."""
+    allowed_tokens: int | None = field(default=None, init=False)
+    """The longest reply in tokens that the server has allowed in a refusal, or None."""
     extras: ClassVar[tuple[str, ...]] = ()
     """Names of further parts of its requests that can be left out."""
     forms: ClassVar[frozenset[str]] = frozenset({SYSTEM, USER_LAST, ALTERNATION})

@@ -21,7 +21,7 @@ from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
 from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema, words_of
 from rlm_kernel.clients.rate_limits import read_headers
-from rlm_kernel.clients.refused_parts import SCHEMA_FIELDS, forms_of, refused_part, without_forms
+from rlm_kernel.clients.refused_parts import LIMIT, SCHEMA_FIELDS, allowed_limit, forms_of, refused_part, without_forms
 from rlm_kernel.clients.transport import is_loopback, is_too_long
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.schema.answer_schema import add_instructions
@@ -100,7 +100,11 @@ class RemoteLM(BaseLM):
 
     def reply_limit(self, max_tokens: int | None) -> int | None:
         """The longest reply in tokens if a call asks for `max_tokens`; None: limited by the context window only."""
-        return self.adapter.max_tokens or max_tokens or self.adapter.default_max_tokens
+        adapter = self.adapter
+        limit = max_tokens or adapter.default_max_tokens
+        if adapter.max_tokens or limit is None:
+            return adapter.max_tokens
+        return None if LIMIT in adapter.left_out else min(limit, adapter.allowed_tokens or limit)
 
     def price(self, input_tokens: int, output_tokens: int) -> float | None:
         """US dollars that a call costs at most; None if unknown before the call."""
@@ -126,12 +130,11 @@ class RemoteLM(BaseLM):
         """
         with opening_errors(self.adapter):
             client = await self._connection.client()
-        limit = self.reply_limit(max_tokens)
         for sent_messages, sent_schema in self._forms(messages, schema):
             try:
                 with lm_errors(self.adapter):
-                    sent = await self._send(client, sent_messages, limit, sent_schema, stream=on_text is not None)
-                return await self._read(*sent, on_text, limit)
+                    sent = await self._send(client, sent_messages, max_tokens, sent_schema, stream=on_text is not None)
+                return await self._read(*sent, on_text, self.reply_limit(max_tokens))
             except LMError as error:
                 if sent_schema is None or not refuses_schema(error):
                     raise
@@ -188,7 +191,7 @@ class RemoteLM(BaseLM):
         self,
         client: Any,
         messages: Sequence[Message],
-        limit: int | None,
+        max_tokens: int | None,
         schema: dict[str, Any] | None,
         *,
         stream: bool,
@@ -196,7 +199,7 @@ class RemoteLM(BaseLM):
         """The response, its reader, and the messages as sent. What the server refuses is left out from then on."""
         adapter = self.adapter
         while True:
-            left_out = adapter.left_out
+            left_out, limit = adapter.left_out, self.reply_limit(max_tokens)
             sent = without_forms(messages, left_out)
             built = adapter.build_request(sent, limit, schema)
             request = {name: value for name, value in built.items() if name not in left_out}
@@ -204,6 +207,8 @@ class RemoteLM(BaseLM):
                 return await adapter.send(client, request, stream=stream), adapter.builder(request), sent
             except Exception as error:
                 words, status = words_of(error).replace(self.model, ""), getattr(error, "status_code", None)
+                if self._lower_limit(allowed_limit(status, words, limit)):
+                    continue
                 forms = forms_of(sent, adapter.forms, left_out)
                 part = refused_part(status, words, (*request, *adapter.extras), forms, left_out)
                 if part is None:
@@ -213,6 +218,23 @@ class RemoteLM(BaseLM):
                 _log.log(level, "%s, model %r: refused, and left out from now on: %s", self.backend, self.model, part)
                 if part in SCHEMA_FIELDS and schema is not None:
                     raise  # the caller sends the schema as text
+
+    def _lower_limit(self, allowed: int | None) -> bool:
+        """Use the limit that the server allows from now on, or none. False: the limit must stay as it is.
+
+        A limit that the user has set is not changed.
+        """
+        adapter = self.adapter
+        must_stay = adapter.max_tokens is not None or (allowed == 0 and adapter.default_max_tokens is not None)
+        if allowed is None or must_stay:
+            return False
+        if allowed:
+            adapter.allowed_tokens = min(allowed, adapter.allowed_tokens or allowed)
+        else:
+            adapter.left_out |= {LIMIT}
+        what = f"{allowed:,} tokens" if allowed else "none"
+        _log.info("%s, model %r: limit of a reply refused; from now on: %s", self.backend, self.model, what)
+        return True
 
     async def _read(
         self,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import io
 import json
 import keyword
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, Literal
 
 from rlm_kernel._async import is_stop, run_in_thread
@@ -167,9 +169,21 @@ def _inside(node: ast.AST) -> Iterable[ast.AST]:
     return ast.iter_child_nodes(node)
 
 
+class _OfScript(Exception):  # noqa: N818 (it does not leave this module)
+    """A value has an object of a class of the running script, which no kernel can import."""
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        kind = value if isinstance(value, type | FunctionType) else type(value)
+        if kind.__module__ == "__main__":
+            raise _OfScript(f"{kind.__qualname__} is part of the script, which the kernel cannot import")
+        return NotImplemented
+
+
 def _check_travels(name: str, value: Any, argument: str) -> None:
     try:
-        pickle.dumps(value, protocol=4)
+        _Pickler(io.BytesIO(), protocol=4).dump(value)
     except Exception as error:
         raise ConfigError(
             f"{argument}[{name!r}]: a {type(value).__name__} cannot be sent to the kernel ({error}). "

@@ -69,12 +69,15 @@ MAX_VALUE_CHARACTERS = 1_000
 MAX_VALUES_CHARACTERS = 20_000
 MAX_VALUE_DEPTH = 4
 MAX_INTEGER_BITS = 4_000
+MAX_PLAIN_DEPTH = 100
+MAX_PLAIN_VALUES = 1_000_000
 MAX_FIGURES = 50
 MAX_FIGURE_BYTES = 50_000_000
 MAX_IMAGES = 100
 MAX_IMAGE_BYTES = 20_000_000
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 ATOMS = (bool, int, float, complex, type(None))
+JSON_ATOMS = (str, bool, int, float, type(None))
 BRACKETS = ((list, "[", "]"), (tuple, "(", ")"), (dict, "{", "}"), (set, "{", "}"), (frozenset, "frozenset({", "})"))
 TYPE_NAME = type.__dict__["__name__"].__get__  # not `kind.__name__`, which a metaclass may override
 PARAMETER_KINDS: tuple[Any, ...] = tuple(type(Parameter.VAR_KEYWORD))  # type: ignore[arg-type]
@@ -368,6 +371,14 @@ class Guest:
         self.give(name, dict.get(value, "content") if name == "answer" and issubclass(type(value), dict) else value)
         return True
 
+    def take_plain(self, name: str) -> None:
+        """Make the value of a variable the answer, without a call of the user's code: as JSON, else as `values`."""
+        value = self.shell.user_ns.get(name)
+        if is_plain(value):
+            self.give(name, value)
+        else:
+            self.final = shown(value, MAX_VALUE_CHARACTERS), None
+
     def give(self, name: str, value: object) -> None:
         """Make a value the answer, unless it is too large."""
         answer = both(value)
@@ -491,6 +502,29 @@ def shown(value: Any, room: int, depth: int = MAX_VALUE_DEPTH) -> str:
         if kind is container:
             return items_of(value, opening, closing, room, depth)
     return type_of(value)[:room]
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is of JSON's types throughout, compared by identity, and neither deep nor long."""
+    level, left = [value], MAX_PLAIN_VALUES
+    for _ in range(MAX_PLAIN_DEPTH):
+        left -= len(level)
+        if left < 0:
+            return False
+        below: list[Any] = []
+        for one in level:
+            kind = type(one)
+            if kind is dict:
+                below += one
+                below += one.values()
+            elif kind is list or kind is tuple:
+                below += one
+            elif (kind is int and one.bit_length() > MAX_INTEGER_BITS) or not any(kind is atom for atom in JSON_ATOMS):
+                return False
+        if not below:
+            return True
+        level = below
+    return False
 
 
 def items_of(value: Any, opening: str, closing: str, room: int, depth: int) -> str:
@@ -1109,7 +1143,9 @@ def read_final(shell: Any) -> None:
     """Report the variable that the request names as the final answer. The host runs this as a silent cell."""
     guest = shell.kernel.rlm_guest
     guest.cell_starts()
-    guest.take_variable(guest.parent["metadata"]["rlm"]["name"])
+    request = guest.parent["metadata"]["rlm"]
+    take = guest.take_plain if request.get("plain") else guest.take_variable
+    take(request["name"])
     guest.cell_ended()
 
 

@@ -186,11 +186,16 @@ class Session:
             do = self._environment.how_to_read(stored.result())
             raise ConfigError(f"The kernel cannot read {name}: {stored.result()}. {do}")
 
-    async def report(self, name: str) -> CellReport:
-        """The guest's report when the value of a variable is taken as the answer."""
+    async def report(self, name: str, *, plain: bool = False) -> CellReport:
+        """The guest's report when the value of a variable is taken as the answer.
+
+        Args:
+            name: the variable.
+            plain: whether no code of the cells may run for it: what is not JSON comes as in `CellReport.values`.
+        """
         comm = self._live()[1]
         comm.report = None
-        request = self._execute(_READ, metadata={"rlm": {"name": name}})
+        request = self._execute(_READ, metadata={"rlm": {"name": name, "plain": plain}})
         await self._finish(request, self._environment.cell_timeout)
         return comm.report or CellReport()
 

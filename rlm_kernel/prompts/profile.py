@@ -14,6 +14,7 @@ from functools import cache
 from string import Formatter
 from typing import Literal
 
+from rlm_kernel.errors import ConfigError
 from rlm_kernel.prompts.cell_output import render_result
 from rlm_kernel.prompts.context_preview import ContextFacts, describe, preview, sample
 from rlm_kernel.prompts.few_shot import Example, choose, load_examples, read_data
@@ -382,12 +383,19 @@ def filled_in(system: str, tools: str) -> str:
     Args:
         system: the prompt. In one for `str.format`, braces are doubled, and `{custom_tools_section}` is the only field.
         tools: put where that field is.
+
+    Raises:
+        ConfigError: the field has a format, such as ``:>80``.
     """
     try:
-        fields = {name for _, name, _, _ in Formatter().parse(system) if name is not None}
+        parts = [(name, spec) for _, name, spec, _ in Formatter().parse(system) if name is not None]
     except ValueError:  # single braces
         return system
-    return system.format(custom_tools_section=tools) if fields <= {TOOLS_FIELD[1:-1]} else system
+    if not {name for name, _ in parts} <= {TOOLS_FIELD[1:-1]}:
+        return system
+    if any(spec for _, spec in parts):
+        raise ConfigError(f"custom_system_prompt: {TOOLS_FIELD} takes no format: leave out what follows the colon.")
+    return system.format(custom_tools_section=tools)
 
 
 def load_profile(name: str) -> PromptProfile:
