@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
@@ -52,10 +53,10 @@ MISSING: set[str] = set()
 
 def records(parts: dict[str, Any]) -> Any:
     """A table as a list of dicts, a series or an array as a list."""
+    if parts.get("values") is not None:
+        return parts["values"]
     if "content" in parts:
         return numbers(parts)
-    if "values" in parts:
-        return parts["values"]
     if "column" in parts:
         return parts["column"]["values"]
     if "ipc" in parts:
@@ -120,7 +121,11 @@ def row_index(pandas: Any, parts: dict[str, Any]) -> Any:
     levels = [pandas.Index(series_of(pandas, level)) for level in parts["levels"]]
     if len(levels) > 1:
         return pandas.MultiIndex.from_arrays(levels, names=parts["names"])
-    return levels[0].rename(parts["names"][0])
+    index = levels[0].rename(parts["names"][0])
+    if parts.get("freq"):
+        with contextlib.suppress(ValueError):  # an older pandas has other names
+            index.freq = parts["freq"]
+    return index
 
 
 def series_of(pandas: Any, column: dict[str, Any]) -> Any:
@@ -141,6 +146,9 @@ def series_of(pandas: Any, column: dict[str, Any]) -> Any:
 
 def array(numpy: Any, parts: dict[str, Any]) -> Any:
     """A `numpy.ndarray` from its parts."""
+    if parts.get("mask"):
+        made = array(numpy, {**parts, "mask": None})
+        return numpy.ma.array(made, mask=array(numpy, parts["mask"]))
     if "content" not in parts:
         return numpy.array(parts["values"], dtype=object)
     return numpy.frombuffer(parts["content"], parts["dtype"]).reshape(parts["shape"]).copy()
