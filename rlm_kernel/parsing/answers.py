@@ -8,7 +8,7 @@ from itertools import islice
 
 from rlm_kernel.parsing.compiler import MAX_COMPILED, Compiler
 from rlm_kernel.parsing.records import TextAnswer
-from rlm_kernel.parsing.source import broken_source, source_of
+from rlm_kernel.parsing.source import broken_source, ends_in_text, source_of
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _MARKS = r"[ \t>*_`#$\"'+\ufeff\u200b\u2060-]|\d{1,3}[.)][ \t]|\\(?:boxed|text|textbf)\{|\\[\[(]|<[|/\w][^<>\n]{0,40}+>"
@@ -86,7 +86,7 @@ def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[Text
         return _answer_in_sentence(prose, compiler), False
     rest = prose[found.end() :]
     argument = read_argument(rest, compiler)
-    if not (finished or (argument.closed and argument.certain)):
+    if not (finished or (argument.closed and argument.certain and not ends_in_text(argument.text))):
         return None, True
     text = argument.text
     # `FINAL(str(x)`: the one parenthesis belongs to the expression.

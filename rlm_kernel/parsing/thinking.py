@@ -40,7 +40,7 @@ _OF_ANSWERS = re.compile(
     r"|section|article|details|summary|center|font|sub|sup|mark|kbd|samp|small|math|boxed)\Z",
     re.IGNORECASE,
 )
-_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_VAR)?[*_`]{0,3}\(|```|~~~")
+_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_VAR)?[*_`]{0,3}\(|```|~~~", re.IGNORECASE)
 _FENCE = "```"
 _QUOTES = ("'", '"', "`", "(", "\u201c", "\u2018", "\u00ab")
 _CLOSING_QUOTES = ("'", '"', "`", "\u201d", "\u2019", "\u00bb")
@@ -103,7 +103,7 @@ class Elements:
         if not any(bracket in text for bracket in _BRACKETS):
             return
         for mark in islice(_ANSWER_OR_FENCE.finditer(text), _MAX_ELEMENTS):
-            (self._answers if mark[0][0] == "F" else self._fences).append(mark.start())
+            (self._answers if mark[0][-1] == "(" else self._fences).append(mark.start())
         if self._answers or self._fences:
             for tag in islice(_ELEMENT.finditer(text), _MAX_ELEMENTS):
                 self._add(text, tag)
