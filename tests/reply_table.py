@@ -218,10 +218,47 @@ THINKING = [
     answer("a quoted tag", "The text ends with `</think>`.\nFINAL(42)"),
     answer("a tag in parentheses", "It ends (</think>) here.\nFINAL(42)"),
     answer("a title in brackets", "[Analysis]\nI counted.\nFINAL(42)"),
+    answer("`<unused94>`", f"<unused94>thought\n{THOUGHT}<unused95>\nFINAL(42)"),
+    answer("other brackets", f"\u2039think\u203a\n{THOUGHT}\u2039/think\u203a\nFINAL(42)"),
+    answer("escaped", f"&lt;think&gt;\n{THOUGHT}&lt;/think&gt;\nFINAL(42)"),
+    answer("attributes over two lines", f"<think id=1\n>\n{THOUGHT}</think>\nFINAL(42)"),
+    answer(
+        "channels without their ends",
+        "<|start|>assistant<|channel|>analysis<|message|>FINAL(no)<|channel|>final<|message|>FINAL(42)",
+    ),
     answer("a tag in the answer", "FINAL(The tags are <think> and </think>)", "The tags are <think> and </think>"),
 ]
 
 QUOTED_CODE = 'FINAL("""Use this:\n```python\n1 / 0\n```\n""")'
+
+ELEMENTS = [
+    *(
+        answer(f"`{opens}`", f"{opens}\n{THOUGHT}{closes}\nFINAL(42)")
+        for opens, closes in [
+            ("<seed:cot_budget_reflect>", "</seed:cot_budget_reflect>"),
+            ("<reason>", "</reason>"),
+            ("<cot>", "</cot>"),
+            ("<reflect>", "</reflect>"),
+            ("<internal>", "</internal>"),
+            ("<ponder>", "</ponder>"),
+            ("<brainstorm>", "</brainstorm>"),
+            ("[plan]", "[/plan]"),
+            ("<|begin_of_plan|>", "<|end_of_plan|>"),
+        ]
+    ),
+    answer("any tag around a first answer", "<workings>It may be\nFINAL(no)\n</workings>\nFINAL(42)"),
+    code("code in a plan, and after it", "<plan>\n```repl\nold()\n```\n</plan>\n```repl\nprint(x)\n```"),
+    code("code in a plan alone", "<plan>\n```repl\nprint(x)\n```\n</plan>"),
+    code(
+        "code in tags of steps", "<a1>\n```repl\nx = 1\n```\n</a1>\n<a2>\n```repl\nx = 2\n```\n</a2>", "x = 1", "x = 2"
+    ),
+    answer("a tag around the answer", "<answer>\nFINAL(42)\n</answer>\nI gave FINAL(42)."),
+    answer("a tag of any name around the answer", "<total>\nFINAL(42)\n</total>\nThat is it."),
+    answer("a plan that is not closed", "<plan>\nI count.\nFINAL(42)"),
+    answer("a plan in the answer", "FINAL(<plan>\none\n</plan>)", "<plan>\none\n</plan>"),
+]
+"""Elements of reasoning that a user may have asked for, and others."""
+
 ANSWERS = [
     answer("a number", "FINAL(42)"),
     answer("words", "FINAL(two words)", "two words"),
@@ -266,6 +303,12 @@ ANSWERS = [
     Row("a quoted text that is cut", 'FINAL("It (really) is', told=ANSWER_CUT, finished=False),
     Row("cut in its line", "FINAL(Rows 1-5) of the ta", told=ANSWER_CUT, finished=False),
     Row("whole, then cut", "FINAL(42)\nI know this bec", answer="42", finished=False),
+    Row("data that is cut", 'FINAL({"note": "see section 2)', told=ANSWER_CUT, finished=False),
+    Row("a list of data that is cut", 'FINAL(["Ann (35)", "Bob (41)', told=ANSWER_CUT, finished=False),
+    Row("a sum of texts that is cut", "FINAL('a' + str(x) + 'b)", told=ANSWER_CUT, finished=False),
+    Row("triple quotes that are cut", 'FINAL("""a "b)', told=ANSWER_CUT, finished=False),
+    Row("data, then cut", 'FINAL(["It\'s (35)"])\nI "kn', answer='["It\'s (35)"]', finished=False),
+    Row("words with an apostrophe, then cut", "FINAL((a) It's so)\nI kn", answer="(a) It's so", finished=False),
     answer("bold", "**FINAL(42)**"),
     answer("the name in bold", "**FINAL**(42)"),
     answer("bold within", "FINAL(**42**)"),
@@ -361,7 +404,7 @@ SOURCE = [
 TABLE = {
     "Fences": FENCES,
     "Blocks without a language": UNTAGGED,
-    "Thinking": THINKING,
+    "Thinking": [*THINKING, *ELEMENTS],
     "Answers": ANSWERS,
     "Source as an answer": SOURCE,
 }

@@ -133,13 +133,15 @@ class ChatReplyBuilder(ReplyBuilder):
         if not isinstance(choices, list):
             return ""
         if choices:
-            return self._add_choice(choices[0])
+            return self._add_choice(next(filter(_is_first, choices), choices[0]))
         self.begun = self.begun or field_of(response, "error") is None
         return ""
 
     def _add_choice(self, choice: Any) -> str:
         self.begun = True
         message = field_of(choice, "message") or field_of(choice, "delta")
+        if not _is_first(choice) and field_of(choice, "message") is None:
+            return ""  # a piece of another reply
         text, refusal = text_in(field_of(message, "content")), field_of(message, "refusal")
         self.finish_reason = reason_of(field_of(choice, "finish_reason")) or self.finish_reason
         if not text and isinstance(refusal, str) and refusal:
@@ -155,6 +157,12 @@ class ChatReplyBuilder(ReplyBuilder):
             self.finish_reason = "refusal"
         elif self.asks_for_tool and not self.pieces and self.finish_reason == "stop":
             self.finish_reason = "tool_calls"
+
+
+def _is_first(choice: Any) -> bool:
+    """Whether a choice is the first one, or has no index."""
+    index = field_of(choice, "index")
+    return not isinstance(index, int) or index == 0
 
 
 def text_in(content: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rlm_kernel.clients.estimates import MAX_TOKENS_OF_CALL
 from rlm_kernel.clients.pricing import Tokens
 from rlm_kernel.clients.refused_parts import ALTERNATION, SYSTEM, USER_LAST
 from rlm_kernel.clients.transport import CONNECT_SECONDS, OnHeaders, http_options, is_loopback, without_password
@@ -299,7 +300,8 @@ def text_of(record: Any, name: str) -> str:
 def token_count(record: Any, name: str) -> int | None:
     """A number of tokens; None if it is missing or invalid, such as the -1 of a server that does not know."""
     value = field_of(record, name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS_OF_CALL
+    return value if isinstance(value, int) and fits else None
 
 
 def dollars(value: Any) -> float | None:

@@ -112,25 +112,32 @@ def _image(image: Image) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class ResponseBuilder(ReplyBuilder):
-    """Reads a response, or the events of one.
+    """Reads a response, or the events of one. A message of the phase "commentary" is reasoning.
 
     Attributes:
         output: its items: reasoning, messages, calls of tools.
         is_refused: whether the text is a refusal.
+        texts: the pieces of a stream so far, by the indexes of their item and of their part in it.
+        open_part: the part whose pieces are passed on as they arrive.
+        comments: the indexes of the items that are reasoning.
     """
 
     complaint: str = "the reply is no response"
     output: list[Any] = field(default_factory=list)
     is_refused: bool = False
+    texts: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+    open_part: tuple[int, int] | None = None
+    comments: set[int] = field(default_factory=set)
 
     def add(self, response: Any) -> str:
         """Read a response or an event, and return its text."""
         match field_of(response, "type"):
-            case "response.output_text.delta":
-                return self._add_text(field_of(response, "delta"))
-            case "response.refusal.delta":
-                self.is_refused = True
-                return self._add_text(field_of(response, "delta"))
+            case "response.output_text.delta" | "response.refusal.delta" as kind:
+                return self._add_delta(response, is_refusal=kind == "response.refusal.delta")
+            case "response.output_item.added" if _is_comment(field_of(response, "item")):
+                self.comments.add(_index(response, "output_index"))
+            case "response.output_text.done" | "response.refusal.done" if _part(response) == self.open_part:
+                self.open_part = None
             case "response.created" | "response.in_progress":
                 self.begun = True
             case "response.completed" | "response.incomplete" | "response.failed":
@@ -143,6 +150,21 @@ class ResponseBuilder(ReplyBuilder):
                 self._complain(field_of(response, "error"))
         return ""
 
+    def _add_delta(self, event: Any, *, is_refusal: bool) -> str:
+        """The text of an event. Pieces of other parts wait for the end of the open part."""
+        delta, part = field_of(event, "delta"), _part(event)
+        if not isinstance(delta, str) or not delta or part[0] in self.comments or self.finish_reason is not None:
+            return ""
+        self.begun, self.is_refused = True, self.is_refused or is_refusal
+        self.texts.setdefault(part, []).append(delta)
+        if self.open_part is None:
+            self.open_part = part
+            delta = "".join(self.texts[part])
+        if part != self.open_part:
+            return ""
+        self.pieces.append(delta)
+        return delta
+
     def _finish(self, response: Any) -> str:
         self.begun = True
         self.model = text_of(response, "model") or self.model
@@ -153,23 +175,24 @@ class ResponseBuilder(ReplyBuilder):
         self.finish_reason = reason_of(reason)
         if status == "failed":
             self._complain(field_of(response, "error"))
-        return "" if self.pieces else "".join(map(self._add_part, self._parts()))
+        return self._take_text()
+
+    def _take_text(self) -> str:
+        """Take the text of the whole response, as events may be lost, and return what was not passed on yet."""
+        whole, passed_on = "".join(map(self._text_of, self._parts())), "".join(self.pieces)
+        whole = whole or "".join(piece for _, pieces in sorted(self.texts.items()) for piece in pieces)
+        self.pieces = [whole] if whole else []
+        return whole.removeprefix(passed_on) if whole.startswith(passed_on) else ""
 
     def _parts(self) -> Iterator[Any]:
         for item in self.output:
-            parts = field_of(item, "content") if field_of(item, "type") == "message" else None
+            is_answer = field_of(item, "type") == "message" and not _is_comment(item)
+            parts = field_of(item, "content") if is_answer else None
             yield from parts if isinstance(parts, list) else ()
 
-    def _add_part(self, part: Any) -> str:
+    def _text_of(self, part: Any) -> str:
         self.is_refused = self.is_refused or field_of(part, "type") == "refusal"
-        return self._add_text(field_of(part, "text") or field_of(part, "refusal"))
-
-    def _add_text(self, text: Any) -> str:
-        if not isinstance(text, str) or not text:
-            return ""
-        self.begun = True
-        self.pieces.append(text)
-        return text
+        return text_of(part, "text") or text_of(part, "refusal")
 
     def _read_usage(self, usage: Any) -> None:
         """Reasoning is a part of the output tokens."""
@@ -188,3 +211,16 @@ class ResponseBuilder(ReplyBuilder):
             self.finish_reason = "refusal"
         elif not self.pieces and any("call" in str(field_of(item, "type")) for item in self.output):
             self.finish_reason = "tool_calls" if self.finish_reason == "stop" else self.finish_reason
+
+
+def _is_comment(item: Any) -> bool:
+    return text_of(item, "phase") == "commentary"
+
+
+def _part(event: Any) -> tuple[int, int]:
+    return _index(event, "output_index"), _index(event, "content_index")
+
+
+def _index(event: Any, name: str) -> int:
+    value = field_of(event, name)
+    return value if isinstance(value, int) else 0

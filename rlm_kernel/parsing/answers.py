@@ -9,7 +9,7 @@ from itertools import islice
 
 from rlm_kernel.parsing.compiler import MAX_COMPILED, Compiler
 from rlm_kernel.parsing.records import TextAnswer
-from rlm_kernel.parsing.source import broken_source, source_of
+from rlm_kernel.parsing.source import broken_source, ends_in_text, source_of
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _MARKS = r"[ \t>*_`#$\"'+\ufeff\u200b\u2060-]|\d{1,3}[.)][ \t]|\\(?:boxed|text|textbf)\{|\\[\[(]|<[|/\w][^<>\n]{0,40}+>"
@@ -122,7 +122,7 @@ def text_answer(
         return (_answer("FINAL", stated, compiler), False) if finished else (None, True)
     found, argument = _last_alone(prose, found, compiler)
     rest = prose[found.end() :]
-    if not (finished or (argument.closed and argument.certain)):
+    if not (finished or (argument.closed and argument.certain and not ends_in_text(argument.text))):
         return None, True
     text = argument.text
     # `FINAL(str(x)`: the one parenthesis belongs to the expression.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from rlm_kernel.parsing.answers import FINAL, QUOTED_CALL, end_of_quoted, has_name, read_argument
 from rlm_kernel.parsing.compiler import Compiler
 from rlm_kernel.parsing.fences import CODE_TAG, ONE_LINER, OPENING_BEHIND, WIDE_OPENING, Block, Fences, is_opening
-from rlm_kernel.parsing.thinking import bare_channel, is_mention, kind, may_be_unclosed, stands_alone, tags
+from rlm_kernel.parsing.thinking import Elements, bare_channel, is_mention, kind, may_be_unclosed, stands_alone, tags
 
 _MAX_MARKS = 5_000
 """Fences and tags of a reply that are read; what comes after them is prose."""
@@ -29,7 +29,7 @@ class Scanned:
         blocks: outside of the reasoning, in order.
         thoughts: where the reasoning is, with its tags.
         open_fence: a line that opens a block without a language, which nothing closes.
-        open_tag: whether a tag within a line opens reasoning that nothing closes, so that it is words.
+        open_tag: whether a tag that nothing closes may open reasoning, and is taken for words.
     """
 
     text: str
@@ -68,11 +68,13 @@ class _Scanner:
         self._scanned = Scanned(text)
         self._fences = Fences(text, compiler)
         self._ends = _Marks((tag for tag in tags(text, widely=widely) if kind(tag) in ("close", "end")), _start)
+        self._elements = Elements(text if widely else "")
         self._answer = self._answer_ends = self._answers = 0
         self._marks: list[tuple[_Marks, Callable[[Found], int], Callable[[Found], int]]] = [
             (_Marks(WIDE_OPENING.finditer(text), _fence), _fence, self._take_fence),
             (_Marks(ONE_LINER.finditer(text), _fence), _fence, self._take_one_liner),
             (_Marks(tags(text, widely=widely), _start), _start, self._take_tag),
+            (_Marks(iter(self._elements.openings), _start), _start, self._take_element),
             (_Marks(CODE_TAG.finditer(text) if "<" in text else iter(()), _start), _start, self._take_code_tag),
             (_Marks(FINAL.finditer(text) if has_name(text) else iter(()), _call), _call, self._take_answer),
             (_Marks(QUOTED_CALL.finditer(text) if has_name(text) else iter(()), _call), _call, self._take_quoted),
@@ -155,6 +157,16 @@ class _Scanner:
         self._scanned.thoughts.append((tag.start(), after))
         fence = OPENING_BEHIND.match(self._text, after)
         return after if fence is None else self._take_fence(fence)
+
+    def _take_element(self, tag: Found) -> int:
+        end = self._elements.end(tag)
+        if self._is_in_answer(tag.start()):
+            return tag.end()
+        self._scanned.open_tag = self._scanned.open_tag or end is None
+        if end is None or not self._elements.is_reasoning(tag, end):
+            return tag.end()
+        self._scanned.thoughts.append((tag.start(), end))
+        return end
 
     def _think_until(self, end: int) -> int:
         """Everything before a closing tag without its opening one is reasoning."""

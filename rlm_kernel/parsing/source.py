@@ -18,6 +18,13 @@ _MAYBE = (ast.BinOp, ast.Attribute, ast.Tuple, ast.List, ast.Call, ast.IfExp, as
 _WORD_OPERATORS = (ast.Is, ast.IsNot, ast.In, ast.NotIn)
 _FORMATTED = re.compile(r"\A(?:[fF][rR]?|[rR][fF])[\"']")
 
+_CODE_BEGINS = re.compile(r"\A(?:[rRuUbBfF]{0,2}[\"']|[^\W\d]\w*+[.(\[]|[\[{(])")
+_QUOTED = re.compile(
+    r"\"{3}.*?\"{3}|'{3}.*?'{3}|(?P<open>\"{3}|'{3})|\"(?:[^\"\\]|\\.)*+\"|(?<!\w)[rRuUbBfF]{0,2}'(?:[^'\\]|\\.)*+'"
+    r"|(?P<begun>\"|(?<!\w)[rRuUbBfF]{0,2}')",
+    re.DOTALL,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -56,6 +63,11 @@ def source_of(text: str, compiler: Compiler) -> Source | None:
 def broken_source(text: str) -> Source | None:
     """An f-string with a mistake in it: the model reads its error."""
     return Source(text, frozenset(), certain=True) if _FORMATTED.match(text) else None
+
+
+def ends_in_text(text: str) -> bool:
+    """Whether a text begins like source or data, and ends within one of its quoted texts."""
+    return bool(_CODE_BEGINS.match(text)) and any(part["open"] or part["begun"] for part in _QUOTED.finditer(text))
 
 
 def _is_data(text: str, node: ast.expr) -> bool:

@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect, bisect_left
 from collections.abc import Iterator
+from itertools import islice
 from typing import Literal
 
 Kind = Literal["open", "close", "channel", "end", ""]
 """A tag that opens reasoning or closes it; the header of a channel of reasoning (harmony), and the end of a message."""
 
-_STEMS = r"think|thought|reasoning|reflection|scratchpad|monologue|analysis|deliberat"
+_OPENS = r"(?:[<\[\u25c1\u2039\u27e8\u3008\uff1c]|&lt[;])"
+_CLOSES = r"(?:[>\]\u25b7\u203a\u27e9\u3009\uff1e]|&gt[;])"
+_VALUE = r"(?:(?!&gt[;])[^<>\[\]\n\u203a\u27e9\u3009\uff1e]){0,100}+"
+_ATTRIBUTES = rf"(?:[ \t]{_VALUE})?+(?:\r?\n[ \t]*+(?:[\w:-]{{1,40}}+={_VALUE})?+){{0,9}}+"
+_STEMS = r"think|thought|reasoning|reflection|scratchpad|monologue|analysis|deliberat|unused9[45](?!\d)"
 _TAG = re.compile(
-    rf"[<\[\u25c1](?P<slash>/?[|\uff5c]?/?)(?P<name>(?=[\w.:-]{{0,40}}?(?:{_STEMS}))[\w.:-]++)"
-    r"(?P<attributes>(?:[ \t][^<>\[\]\n]{0,100}+)?)[|\uff5c]?[>\]\u25b7]"
-    r"|<\|channel\|>[ \t]*+(?P<channel>\w++)[^<\n]{0,100}+(?:<\|constrain\|>[ \t]*+\w*+)?<\|message\|>"
+    rf"{_OPENS}(?P<slash>/?[|\uff5c]?/?)(?P<name>(?=[\w.:-]{{0,40}}?(?:{_STEMS}))[\w.:-]++)"
+    rf"(?P<attributes>{_ATTRIBUTES})[|\uff5c]?{_CLOSES}"
+    r"|(?:<\|start\|>\w*+)?<\|channel\|>[ \t]*+(?P<channel>\w++)[^<\n]{0,100}+"
+    r"(?:<\|constrain\|>[ \t]*+\w*+)?<\|message\|>"
     r"|<\|(?:end|return|call)\|>(?:<\|start\|>\w*+(?!<\|channel\|>))?",
     re.IGNORECASE,
 )
+_ELEMENT = re.compile(
+    rf"{_OPENS}(?P<slash>[|\uff5c]?/?[|\uff5c]?)(?P<word>(?:(?:begin|start|end)_(?:of_)?)?+)"
+    rf"(?P<name>[a-z][\w.:-]{{0,40}}+){_ATTRIBUTES}[|\uff5c]?{_CLOSES}",
+    re.IGNORECASE,
+)
+_OF_REASONING = re.compile(
+    r"(?<![a-z])(?:reason|cot|reflect|intern|inner|ponder|brainstorm|plan(?:s|ning)?(?![a-z])|scratch|draft|consider"
+    r"|contemplat|ruminat|muse|musing|self_|hidden|private)",
+    re.IGNORECASE,
+)
+_OF_ANSWERS = re.compile(
+    r"answer|final|result|output|response|reply|solution|conclusion|return|code|python|repl|execute|tool|function"
+    r"|\A(?:[abipqsu]|em|strong|span|div|li|[uod]l|d[dt]|t[drh]|table|tbody|thead|pre|blockquote|h\d|html|body|main"
+    r"|section|article|details|summary|center|font|sub|sup|mark|kbd|samp|small|math|boxed)\Z",
+    re.IGNORECASE,
+)
+_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_VAR)?[*_`]{0,3}\(|```|~~~", re.IGNORECASE)
 _FENCE = "```"
 _QUOTES = ("'", '"', "`", "(", "\u201c", "\u2018", "\u00ab")
 _CLOSING_QUOTES = ("'", '"', "`", "\u201d", "\u2019", "\u00bb")
-_OF_MODELS = re.compile("think|thought|reasoning", re.IGNORECASE)
+_OF_MODELS = re.compile("think|thought|reasoning|unused", re.IGNORECASE)
 _UNCLOSED_IN_BRACKETS = "[THINK]"
-_ENDS = ("end", "/")
-_BRACKETS = "<[\u25c1"
+_ENDS = ("end", "/", "unused95")
+_BRACKETS = (*"<[\u25c1\u2039\u27e8\u3008\uff1c", "&lt")
 _BARE_HARMONY = re.compile(r"\A\s*+analysis(?=[A-Z])")
 _BARE_FINAL = "assistantfinal"
 _LAST_TOKEN = re.compile(
@@ -36,6 +60,7 @@ _MAX_LAST = 200
 """Characters at the end of a reply in which a special token is looked for."""
 
 _MAX_LAST_TOKENS = 10
+_MAX_ELEMENTS = 10_000
 
 
 def tags(text: str, *, widely: bool = True) -> Iterator[re.Match[str]]:
@@ -63,9 +88,57 @@ def kind(tag: re.Match[str]) -> Kind:
     return "close" if channel == "final" else "" if channel == "commentary" else "channel"
 
 
+class Elements:
+    """Elements of any name that begin a line, such as `<plan>...</plan>`: they may be reasoning.
+
+    Attributes:
+        openings: their opening tags, in order.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.openings: list[re.Match[str]] = []
+        self._ends: dict[str, list[tuple[int, int]]] = {}
+        self._answers: list[int] = []
+        self._fences: list[int] = []
+        if not any(bracket in text for bracket in _BRACKETS):
+            return
+        for mark in islice(_ANSWER_OR_FENCE.finditer(text), _MAX_ELEMENTS):
+            (self._answers if mark[0][-1] == "(" else self._fences).append(mark.start())
+        if self._answers or self._fences:
+            for tag in islice(_ELEMENT.finditer(text), _MAX_ELEMENTS):
+                self._add(text, tag)
+
+    def _add(self, text: str, tag: re.Match[str]) -> None:
+        name = tag["name"].lower()
+        if tag[0].rstrip(">").endswith("/") or _OF_ANSWERS.search(name) or _is_quoted(text, tag):
+            return
+        if "/" in tag["slash"] or tag["word"].lower().startswith("end"):
+            self._ends.setdefault(name, []).append(tag.span())
+        elif begins_line(text, tag):
+            self.openings.append(tag)
+
+    def end(self, opening: re.Match[str]) -> int | None:
+        """Where the element ends, with its closing tag; None: nothing closes it."""
+        ends = self._ends.get(opening["name"].lower(), [])
+        at = bisect(ends, opening.span())
+        return ends[at][1] if at < len(ends) else None
+
+    def is_reasoning(self, opening: re.Match[str], end: int) -> bool:
+        """Whether an element is reasoning: by its name, or because it holds an answer and another answer follows.
+
+        It is none if it holds the only code of the reply, or code under a name that is not of reasoning.
+        """
+        start = opening.end()
+        follows = any(marks and marks[-1] >= end for marks in (self._answers, self._fences))
+        holds_code = bisect(self._fences, start) < bisect(self._fences, end)
+        if _OF_REASONING.search(opening["name"]):
+            return follows or not holds_code
+        return follows and not holds_code and bisect_left(self._answers, start) < bisect(self._answers, end)
+
+
 def may_be_unclosed(text: str, tag: re.Match[str]) -> bool:
     """Whether a tag opens reasoning that nothing closes: `[Analysis]` is the title of a section."""
-    return begins_line(text, tag) and (tag[0][0] != "[" or tag[0] == _UNCLOSED_IN_BRACKETS)
+    return begins_line(text, tag) and (tag[0][0] not in "[&" or tag[0] == _UNCLOSED_IN_BRACKETS)
 
 
 def stands_alone(text: str, tag: re.Match[str]) -> bool:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import openai
 import pytest
 from loopback import API_KEY, Fails, Hangs, LoopbackProvider, Says, Sends
+from pydantic_core import to_json
 from remote_clients import openai_lm
 
 from rlm_kernel.clients.openai import OpenAIAdapter
@@ -473,6 +474,27 @@ STREAMS = {
 async def test_a_broken_stream_is_an_error(client, payload, words):
     error = await fail(client([Sends(payload, content_type="text/event-stream")]), [].append)
     assert words in str(error)
+
+
+async def test_of_several_choices_the_one_with_index_0_is_the_reply(client):
+    chunks = [
+        {"choices": [{"index": 1, "delta": {"content": "no"}}, {"index": 0, "delta": {"content": "4"}}]},
+        {"choices": [{"index": 1, "delta": {"content": "no"}, "finish_reason": "length"}]},
+        {"choices": [{"index": 0, "delta": {"content": "2"}, "finish_reason": "stop"}]},
+    ]
+    payload = b"".join(b"data: %s\n\n" % to_json(chunk) for chunk in chunks)
+    pieces = []
+    lm = client([Sends(payload + b"data: [DONE]\n\n", content_type="text/event-stream")])
+    reply = await lm.complete(QUESTION, on_text=pieces.append)
+    assert (reply.text, pieces, reply.finish_reason) == ("42", ["4", "2"], "stop")
+    whole = {"choices": [{"index": n, "message": {"content": str(n)}, "finish_reason": "stop"} for n in (1, 0)]}
+    assert (await client([Sends(to_json(whole))]).complete(QUESTION)).text == "0"
+
+
+async def test_an_impossible_number_of_tokens_is_no_amount(client, on_text):
+    step = Says("42", usage=(10**400, 7))
+    reply = await client([step], prices={"input": 1, "output": 1}).complete(QUESTION, on_text=on_text)
+    assert (reply.text, reply.usage.input_tokens, reply.usage.output_tokens) == ("42", 0, 7)
 
 
 async def test_a_key_that_the_provider_repeats_is_in_no_traceback(client):

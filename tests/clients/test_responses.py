@@ -7,6 +7,7 @@ from loopback import API_KEY, MODEL, Fails, LoopbackProvider, Request, Says, Sen
 from loopback_responses import events, reasoning, response
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 from remote_clients import openai_lm
 
 from rlm_kernel._async import Job
@@ -253,6 +254,55 @@ async def test_a_stream_gives_its_pieces_and_no_thought(client):
     pieces = []
     await client([Says("one two", blocks=(reasoning("abc", "I looked."),))]).complete(QUESTION, on_text=pieces.append)
     assert pieces == ["one ", "two"]
+
+
+def message(text, **fields):
+    part = {"type": "output_text", "text": text, "annotations": []}
+    return {"id": "m", "type": "message", "role": "assistant", "status": "completed", "content": [part], **fields}
+
+
+def streamed(deltas, *output):
+    """A stream with some deltas, each with the index of its item, and its completed response."""
+    whole = {**response(Says(None), MODEL, (1, 1)), "output": list(output)}
+    made = [{"type": "response.created", "response": {**whole, "status": "in_progress", "output": []}}]
+    made += [
+        {"type": "response.output_item.added", "output_index": index, "item": {**item, "content": []}}
+        for index, item in enumerate(output)
+    ]
+    made += [
+        {"type": "response.output_text.delta", "output_index": index, "content_index": 0, "delta": delta}
+        for index, delta in deltas
+    ]
+    made.append({"type": "response.completed", "response": whole})
+    return Sends(b"".join(b"data: %s\n\n" % to_json(event) for event in made), content_type="text/event-stream")
+
+
+@pytest.mark.parametrize(
+    ("deltas", "output", "text", "passed_on"),
+    [
+        ([(0, "FINAL(4")], [message("FINAL(42)")], "FINAL(42)", "FINAL(42)"),
+        ([(0, "FINAL(42)"), (0, "FINAL(42)")], [message("FINAL(42)")], "FINAL(42)", "FINAL(42)FINAL(42)"),
+        ([(0, "FINAL("), (1, "no"), (0, "42)")], [message("FINAL(42)"), message("no")], "FINAL(42)no", "FINAL(42)no"),
+        ([(0, "FINAL("), (1, "no"), (0, "42)")], [], "FINAL(42)no", "FINAL(42)no"),
+        (
+            [(0, "FINAL(no)"), (1, "FINAL(42)")],
+            [message("FINAL(no)", phase="commentary"), message("FINAL(42)", phase="final_answer")],
+            "FINAL(42)",
+            "FINAL(42)",
+        ),
+    ],
+    ids=["a lost delta", "a delta twice", "two items", "two items, no output", "commentary"],
+)
+async def test_the_completed_response_is_the_text_of_a_stream(client, deltas, output, text, passed_on):
+    pieces = []
+    reply = await client([streamed(deltas, *output)]).complete(QUESTION, on_text=pieces.append)
+    assert (reply.text, "".join(pieces)) == (text, passed_on)
+
+
+async def test_a_message_of_commentary_is_no_answer(client):
+    items = [message("FINAL(no)", phase="commentary"), message("FINAL(42)")]
+    whole = {**response(Says(None), MODEL, (1, 1)), "output": items}
+    assert (await client([Sends(to_json(whole))]).complete(QUESTION)).text == "FINAL(42)"
 
 
 async def test_a_failure_without_text_is_an_error_with_the_providers_words(client, on_text):

@@ -69,6 +69,11 @@ def test_a_plain_answer_holds_no_thinking(row):
         assert words.rstrip().endswith((f"FINAL({row.answer})", "<|return|>"))
 
 
+@pytest.mark.parametrize("row", reply_table.ELEMENTS, ids=lambda row: row.says)
+def test_a_plain_answer_keeps_the_elements_that_a_user_may_have_asked_for(row):
+    assert without_thinking(row.reply) == row.reply
+
+
 def test_a_plain_answer_keeps_the_tags_that_were_asked_for():
     answer = "<analysis>\nlong\n</analysis>\n<score>5</score>"
     assert without_thinking(answer) == answer
