@@ -127,6 +127,13 @@ def test_a_pdf_of_a_hundred_thousand_pages_is_read_as_far_as_there_is_time(load,
     assert "long.pdf: it takes more than 3 seconds" in said or "Mueller" in texts["long.pdf"]
 
 
+def test_the_pages_around_a_damaged_one_are_read(load):
+    bad = b"/Count 3/Kids[5 0 R 99 0 R 6 0 R]"
+    texts, said = load("bad.pdf", pdf(3).replace(b"/Count 3/Kids[5 0 R 6 0 R 7 0 R]", bad))
+    assert texts["bad.pdf"] == "Mueller owes 12 euros\n\n" * 2
+    assert "rlm: bad.pdf: page 2 was not read" in said
+
+
 def test_a_spreadsheet_of_a_million_columns_keeps_the_first_of_them(load):
     texts, said = load("wide.xlsx", sheet(f"<row>{'<c><v>1</v></c>' * 1_000_000}</row>"))
     assert texts.get("wide.xlsx", "").count("\n") <= 2
@@ -164,6 +171,51 @@ def test_a_document_that_needs_too_much_memory_is_listed(load):
     texts, said = load("memory.odt", deep)
     assert "memory.odt" not in texts
     assert "not read: memory.odt:" in said
+
+
+def word(paragraphs):
+    """A Word document by hand, of these paragraphs of one letter."""
+    names = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    relations = "http://schemas.openxmlformats.org/package/2006/relationships"
+    link = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+    return zipped(
+        {
+            "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+            f'<Override PartName="/word/document.xml" ContentType="{kind}"/></Types>',
+            "_rels/.rels": f'<Relationships xmlns="{relations}">'
+            f'<Relationship Id="r" Type="{link}/officeDocument" Target="word/document.xml"/></Relationships>',
+            "word/document.xml": f'<w:document xmlns:w="{names}"><w:body>'
+            f"{'<w:p><w:r><w:t>x</w:t></w:r></w:p>' * paragraphs}</w:body></w:document>",
+        }
+    )
+
+
+def test_the_paragraphs_of_a_document_that_takes_too_long_are_kept(load):
+    texts, said = load("long.docx", word(100_000))
+    assert texts["long.docx"] == "x\n" * (len(texts["long.docx"]) // 2)
+    assert "rlm: long.docx: the rest was not read: it takes more than 3 seconds" in said
+
+
+def test_the_rows_of_a_sheet_that_takes_too_long_are_kept(load):
+    rows = "".join("<row>" + "<c><v>1</v></c>" * 1_000 + "</row>" for _ in range(2_000))
+    texts, said = load("long.xlsx", sheet("<row><c><v>7</v></c></row>" + rows))
+    assert texts["long.xlsx"].startswith("# table S; columns: 7\n7\n1,1,")
+    assert "rlm: long.xlsx: the rest was not read: it takes more than 3 seconds" in said
+
+
+def test_the_empty_rows_of_a_sparse_sheet_take_no_time(load):
+    cell = '<row r="{0}"><c r="A{0}"><v>{0}</v></c></row>'.format
+    texts, said = load("rows.xlsx", sheet(cell(1) + cell(900_000) + cell(2_000_000_000)))
+    assert texts["rows.xlsx"] == "# table S; columns: 1\n1\n900000\n"
+    assert "rlm: rows.xlsx: gaps of 1,000 or more empty rows were left out; rows after 1,048,576 empty ones" in said
+
+
+def test_cells_in_the_last_column_take_no_time(load):
+    rows = "".join(f'<row r="{number}"><c r="XFD{number}"><v>1</v></c></row>' for number in range(2, 2_000))
+    texts, said = load("columns.xlsx", sheet(f'<row r="1"><c r="A1"><v>1</v></c></row>{rows}'))
+    assert texts["columns.xlsx"] == "# table S; columns: 1\n1\n"
+    assert "rlm: columns.xlsx: only the first 10,000 columns" in said
 
 
 def test_what_was_found_before_the_time_was_over_is_kept(load, monkeypatch):
