@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ _COMPRESSED: dict[bytes, Callable[[BinaryIO], gzip.GzipFile | bz2.BZ2File | lzma
     b"BZh": bz2.BZ2File,
     b"\xfd7z": lzma.LZMAFile,
 }
+
+_NAMES = re.compile(r"""(?:\bb)?['"].*['"]""", re.DOTALL)
 
 
 class _Readable(Protocol):
@@ -74,7 +77,7 @@ def _zip_content(archive: ZipFile, entry: ZipInfo, reading: Reading) -> BinaryIO
         with archive.open(entry) as content:
             return _unpack(content, reading)
     except (BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, ValueError) as error:
-        return f"it is damaged ({error})"
+        return f"it is damaged ({_NAMES.sub('…', str(error))})"  # what befell many files is listed once
 
 
 def tar(file: BinaryIO, reading: Reading) -> Iterator[Member]:

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from rlm_kernel.documents import archives, formats, kinds, tables
-from rlm_kernel.documents.found import MAX_NESTED, Lines, Reading, UnreadError
+from rlm_kernel.documents.found import MAX_MEMBERS, MAX_NESTED, Lines, Reading, UnreadError
 from rlm_kernel.errors import ConfigError, check_extra, is_installed
 from rlm_kernel.installation import install_command
 from rlm_kernel.untrusted import encodings
@@ -159,7 +159,7 @@ def _members(file: BinaryIO, kind: str, member: str, reading: Reading, depth: in
         path = f"{member}/{name}" if member else name
         reading.members -= 1
         if reading.members < 0:
-            raise UnreadError("it holds too many files; the others were not read")
+            raise UnreadError(f"it holds more than {MAX_MEMBERS:,} files")
         if isinstance(content, str):
             reading.tell("unread", path, content)
             continue

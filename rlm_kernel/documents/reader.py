@@ -104,8 +104,10 @@ class _Answer:
             found.unread[self._member] = why
         if why:
             found.unread[""] = why
-        for member in found.texts.keys() & found.unread.keys():
-            found.notes[member] = f"the rest was not read: {found.unread.pop(member)}"
+        read = {"", *found.texts} if found.texts else set[str]()
+        for member in read & found.unread.keys():
+            rest = f"the rest was not read: {found.unread.pop(member)}"
+            found.notes[member] = "; ".join(filter(None, (found.notes.get(member), rest)))
         return found
 
 

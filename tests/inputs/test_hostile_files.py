@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import sqlite3
 import struct
 import time
@@ -93,7 +94,19 @@ def test_a_zip_of_very_many_files_is_cut(load):
     files = {f"{number}.txt": "" for number in range(10_050)}
     texts, said = load("many.zip", zipped(files), max_bytes=1 << 24)
     assert len(texts) == 10_001
-    assert "many.zip: it holds too many files; the others were not read" in said
+    assert "many.zip: the rest was not read: it holds more than 10,000 files" in said
+
+
+def test_an_archive_in_which_nothing_can_be_read_is_an_error_with_each_reason_once(tmp_path, capsys):
+    content = bytearray(zipped({f"{number:04}'\".txt": "x" for number in range(1_000)}))
+    for number in range(1_000):
+        place = content.index(f"{number:04}'".encode())  # of the first header; the directory comes after all
+        content[place : place + 4] = b"9999"
+    (tmp_path / "names.zip").write_bytes(content)
+    why = "it is damaged (File name in directory … differ.)"
+    with pytest.raises(ConfigError, match=re.escape(f"nothing in it could be read: {why} (1,000 files).")):
+        inputs.load(tmp_path / "names.zip")
+    assert f"{why}\n" in capsys.readouterr().err
 
 
 def test_names_in_an_archive_lead_nowhere_and_are_shown_plainly(load, tmp_path):
@@ -222,7 +235,7 @@ def test_what_was_found_before_the_time_was_over_is_kept(load, monkeypatch):
     slow = sheet("".join("<row>" + "<c><v>1</v></c>" * 1_000 + "</row>" for _ in range(8_000)))
     texts, said = load("slow.zip", zipped({"a.txt": "before", "slow.xlsx": slow}))
     assert texts["slow.zip/a.txt"] == "before"
-    assert "slow.zip: it takes more than 3 seconds" in said
+    assert "slow.zip/slow.xlsx: the rest was not read: it takes more than 3 seconds" in said
 
 
 def test_a_sparse_document_is_refused_by_its_size(tmp_path):
