@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from email.message import EmailMessage
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from xml.etree import ElementTree as ET
 from zipfile import BadZipFile, ZipFile
 
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 PDF_SECONDS = 40
 """Pages that would take longer are left out."""
 
+MAX_HEADER = 10_000
+"""Characters of a header of a mail. The parser takes quadratic time."""
+
+_MAX_COMMENTS = 100  # of a header: they nest, and the parser recurses
+_NO_COMMENTS = str.maketrans("()", "  ")
 _LISTED_PAGES = 5
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
@@ -181,17 +186,36 @@ def _text(value: object) -> str:
 
 def mail(file: BinaryIO, lines: Lines) -> str:
     """A mail: headers and body. Its attachments are members, see `archives.attachments`."""
-    return _cut(lines.add(text_of(message_in(file.read()))))
+    message = message_in(file.read())
+    is_clipped = any(len(value) == MAX_HEADER for _, value in message.raw_items())
+    note = f"only the first {MAX_HEADER:,} characters of a header" if is_clipped else ""
+    return _cut(lines.add(text_of(message))) or note
 
 
 def message_in(content: bytes) -> EmailMessage:
-    """The mail in these bytes."""
-    return email.message_from_bytes(content, policy=email.policy.default)
+    """The mail in these bytes. Long headers are clipped."""
+    return cast("EmailMessage", email.message_from_bytes(content, policy=_Headers()))
+
+
+class _Headers(email.policy.EmailPolicy):
+    """Headers are clipped before they are parsed. One that the parser fails on is empty."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value[:MAX_HEADER]
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        plain = value.translate(_NO_COMMENTS) if value.count("(") > _MAX_COMMENTS else value
+        try:
+            return super().header_fetch_parse(name, plain)
+        except Exception:  # noqa: BLE001 (whatever the parser raises: it has defects)
+            return super().header_fetch_parse(name, "")
 
 
 def text_of(message: EmailMessage) -> str:
     """The headers that people read, and the body, as plain text where there is one."""
-    headers = "".join(f"{name}: {_line(message, name)}\n" for name in _HEADERS if message[name] is not None)
+    found = ((name, message[name]) for name in _HEADERS)
+    headers = "".join(f"{name}: {' '.join(str(value).split())}\n" for name, value in found if value is not None)
     body = message.get_body(("plain", "html"))
     if body is None:
         return headers
@@ -204,10 +228,6 @@ def text_of(message: EmailMessage) -> str:
     if body.get_content_subtype() == "html" and is_installed("markitdown"):
         text = _of_page(text)
     return f"{headers}\n{text}"
-
-
-def _line(message: EmailMessage, name: str) -> str:
-    return " ".join(str(message[name]).split())
 
 
 def image(file: BinaryIO, lines: Lines) -> str:

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from real_files import thirty
 
 from rlm_kernel import inputs
-from rlm_kernel.documents import reader
+from rlm_kernel.documents import archives, reader
+from rlm_kernel.documents.found import Reading
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.untrusted.text_files import NotTextError, join_text
 
@@ -75,11 +76,19 @@ def sheet(rows):
     )
 
 
-def test_a_zip_bomb_is_not_unpacked_further_than_the_limit(load):
+def test_a_zip_bomb_is_not_unpacked_further_than_the_limit():
+    bomb = io.BytesIO(zipped({"a.txt": "first", "zeros.txt": b" " * 1_000_000}))
+    (_, first), (_, zeros) = archives.zipped(bomb, Reading(1_000, lambda *_: None, unpacked=10_000))
+    assert first.read() == b"first"
+    assert zeros == "the archive holds more than 250,000,000 bytes"
+
+
+@pytest.mark.full
+def test_the_files_before_a_zip_bomb_are_kept(load):
     texts, said = load("bomb.zip", zipped({"a.txt": "first", "zeros.txt": b" " * 300_000_000}))
     assert texts["bomb.zip/a.txt"] == "first"
     assert "bomb.zip/zeros.txt" not in texts
-    assert "not read: bomb.zip" in said
+    assert "rlm: bomb.zip: the rest was not read: " in said
 
 
 def test_archives_within_archives_are_read_three_deep(load):
@@ -95,6 +104,38 @@ def test_a_zip_of_very_many_files_is_cut(load):
     texts, said = load("many.zip", zipped(files), max_bytes=1 << 24)
     assert len(texts) == 10_001
     assert "many.zip: the rest was not read: it holds more than 10,000 files" in said
+
+
+@pytest.mark.parametrize(
+    ("header", "begins"),
+    [
+        (f"To: {'(a' * 100_000}", 'To: "a a a'),
+        (f"Subject: {'=?utf-8?q?=C3=A4?= ' * 200_000}", "Subject: ääää"),
+        (f"To: {'a@b.c, ' * 200_000}", "To: a@b.c, a@b.c"),
+        (f"Content-Type: text/plain; {'(' * 100_000}", "\nthe body"),
+        (f"Content-Disposition: {'(' * 100_000}", "\nthe body"),
+    ],
+    ids=["comments", "encoded words", "addresses", "type", "disposition"],
+)
+def test_a_mail_with_a_long_header_is_read(load, header, begins):
+    texts, said = load("long.eml", f"{header}\n\nthe body\n".encode())
+    assert texts["long.eml"].startswith(begins)
+    assert texts["long.eml"].endswith("\nthe body\n")
+    assert len(texts["long.eml"]) < 11_000
+    assert "rlm: long.eml: only the first 10,000 characters of a header" in said
+
+
+def test_the_names_of_attachments_show_control_characters():
+    mail = b"Content-Type: multipart/mixed; boundary=B\n\n--B\n\nhi\n--B\nContent-Type: text/plain\n"
+    mail += b"Content-Disposition: attachment; filename*=utf-8''evil%0a%1b%5b31m.txt\n\nx\n--B--\n"
+    reading = Reading(1_000, lambda *_: None)
+    assert [name for name, _ in archives.attachments(io.BytesIO(mail), reading)] == ["evil\\n\\x1b[31m.txt"]
+
+
+def test_the_names_of_members_show_control_characters_and_are_clipped():
+    files = {"a\nb\x1b[31m\u202etxt.exe": "x", "b" * 60_000: "x"}
+    found = archives.zipped(io.BytesIO(zipped(files)), Reading(1_000, lambda *_: None))
+    assert [name for name, _ in found] == ["a\\nb\\x1b[31m\\u202etxt.exe", "b" * 4096]
 
 
 def test_an_archive_in_which_nothing_can_be_read_is_an_error_with_each_reason_once(tmp_path, capsys):
