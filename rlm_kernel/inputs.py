@@ -7,6 +7,7 @@ import os
 import select
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -186,11 +187,20 @@ def _one(file: BufferedReader, name: str, max_bytes: int) -> str | dict[str, str
     with DocumentReader() as documents:
         found, size = _read_file(file, name, max_bytes, documents)
     _report(found, name)
-    if "" in found.unread and not found.texts:
-        raise ConfigError(f"{name} cannot be read: {found.unread['']}.")
+    if found.unread and not found.texts:
+        raise ConfigError(f"{name} cannot be read: {_reasons(found.unread)}.")
     if not size or not found.texts:
         raise ConfigError(f"{name} is empty: there is nothing to ask about.")
     return found.texts[""] if found.texts.keys() == {""} else _sorted(found.texts)
+
+
+def _reasons(unread: dict[str, str]) -> str:
+    """Why nothing in a file was read: the most common reasons."""
+    if "" in unread:
+        return unread[""]
+    counts = Counter(unread.values())
+    listed = [f"{why} ({count:,} file{'s' * (count != 1)})" for why, count in counts.most_common(_LISTED)]
+    return f"nothing in it could be read: {'; '.join(listed)}{'; …' * (len(counts) > _LISTED)}"
 
 
 def _sorted(texts: dict[str, str]) -> dict[str, str]:

@@ -14,11 +14,12 @@ import resource
 import socket
 import sys
 import warnings
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from rlm_kernel.documents import archives, formats, kinds, tables
-from rlm_kernel.documents.found import MAX_NESTED, Reading, UnreadError
+from rlm_kernel.documents.found import MAX_MEMBERS, MAX_NESTED, Lines, Reading, UnreadError
 from rlm_kernel.errors import ConfigError, check_extra, is_installed
 from rlm_kernel.installation import install_command
 from rlm_kernel.untrusted import encodings
@@ -100,7 +101,7 @@ def _read(file: BinaryIO, name: str, member: str, reading: Reading, depth: int =
         _plain(file, member, reading)
         reading.tell("notes", member, f"the source of the page: to read its text, {install_command('files')}")
     elif kind in _SINGLE:
-        _tell(reading, member, *_text(file, kind, reading.room))
+        _document(file, kind, member, reading)
         file.seek(0)
     elif kind == kinds.TEXT:
         _plain(file, member, reading)
@@ -122,16 +123,25 @@ def _kind(file: BinaryIO, name: str) -> str:
     return kind
 
 
-def _text(file: BinaryIO, kind: str, room: int) -> tuple[str, str]:
+def _document(file: BinaryIO, kind: str, member: str, reading: Reading) -> None:
     read, modules = _SINGLE[kind]
     for module in modules:
         check_extra(f"Reading {kinds.NAMES[kind]}", module, "files")
+    lines = Lines(reading.room, partial(reading.tell, "pieces", member))
     try:
-        return read(file, room)
+        note = read(file, lines)
     except (UnreadError, MemoryError, RecursionError):
         raise
     except Exception as error:
         raise UnreadError(f"it is no whole {kinds.NAMES[kind].split(' ', 1)[1]} ({type(error).__name__})") from error
+    else:
+        reading.tell("whole" if lines.is_replaced else "texts", member, lines.rest())
+        if note:
+            reading.tell("notes", member, note)
+    finally:
+        if rest := lines.rest():
+            reading.tell("pieces", member, rest)
+        reading.room = lines.room
 
 
 def _plain(file: BinaryIO, member: str, reading: Reading) -> None:
@@ -141,14 +151,8 @@ def _plain(file: BinaryIO, member: str, reading: Reading) -> None:
         raise UnreadError("binary") from None
     if not text.encoding.startswith("utf-8"):
         reading.tell("notes", member, f"read as {encodings.SHOWN.get(text.encoding, text.encoding)}")
-    _tell(reading, member, text.text, "")
-
-
-def _tell(reading: Reading, member: str, text: str, note: str) -> None:
-    reading.room -= len(text)
-    reading.tell("texts", member, text)
-    if note:
-        reading.tell("notes", member, note)
+    reading.room -= len(text.text)
+    reading.tell("texts", member, text.text)
 
 
 def _members(file: BinaryIO, kind: str, member: str, reading: Reading, depth: int) -> None:
@@ -158,7 +162,7 @@ def _members(file: BinaryIO, kind: str, member: str, reading: Reading, depth: in
         path = f"{member}/{name}" if member else name
         reading.members -= 1
         if reading.members < 0:
-            raise UnreadError("it holds too many files; the others were not read")
+            raise UnreadError(f"it holds more than {MAX_MEMBERS:,} files")
         if isinstance(content, str):
             reading.tell("unread", path, content)
             continue
