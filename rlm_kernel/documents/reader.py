@@ -145,13 +145,7 @@ class DocumentReader:
             file: a regular file, open.
             name: its suffix may say what it is.
             room: bytes of text that there is room for.
-<<<<<<< HEAD
             wal: the write-ahead log of an SQLite database.
-
-        Raises:
-            TooLargeError: it holds more text than that.
-=======
->>>>>>> h/fix8
         """
         answer, start = _Answer(room), time.monotonic()
         seconds = min(self._max_seconds, self._left)
@@ -159,13 +153,8 @@ class DocumentReader:
             return Found(unread={"": "the time for documents is over"})
         why = ""
         try:
-<<<<<<< HEAD
             self._ask([file] if wal is None else [file, wal], name, min(room, MAX_DOCUMENT_BYTES), seconds)
-            self._collect(found, room, start + seconds)
-=======
-            self._ask(file, name, min(room, MAX_DOCUMENT_BYTES), seconds)
             self._collect(answer, start + seconds)
->>>>>>> h/fix8
         except TimeoutError:
             self._end()
             why = f"it takes more than {seconds:g} seconds"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import io
 import sqlite3
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,7 +56,6 @@ def _arrow_text(schema: Any, rows: int | None, batches: Iterable[Any], lines: Li
     return _joined([("", columns, rows, values, len(schema) > MAX_COLUMNS)], lines)
 
 
-<<<<<<< HEAD
 def with_wal(database: BinaryIO, wal: BinaryIO) -> BinaryIO:
     """An SQLite database in memory with what is committed in its write-ahead log.
 
@@ -92,10 +92,7 @@ def _write(content: bytearray, log: bytes, pages: dict[int, int], page_size: int
             content[(page - 1) * page_size : page * page_size] = log[begin : begin + page_size]
 
 
-def sqlite(file: BinaryIO, room: int) -> tuple[str, str]:
-=======
 def sqlite(file: BinaryIO, lines: Lines) -> str:
->>>>>>> h/fix8
     """The tables of an SQLite database. It is read from memory: nothing beside the file is opened."""
     content = bytearray(file.read())
     if content[18:20] == _WAL:  # a database in memory has no log
