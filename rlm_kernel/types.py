@@ -408,12 +408,7 @@ class StoredTrajectory:
 
     def __eq__(self, other: object) -> bool:
         """Compare the trajectories. One that cannot be read equals only itself."""
-        if self is other:
-            return True
-        try:
-            return self.load() == (other.load() if isinstance(other, StoredTrajectory) else other)
-        except Exception:  # noqa: BLE001 (a comparison does not raise)
-            return False
+        return self is other or self._content() == (other._content() if isinstance(other, StoredTrajectory) else other)
 
     __hash__ = None  # type: ignore[assignment]  # like that of a dict
 
@@ -422,10 +417,14 @@ class StoredTrajectory:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The trajectory, as a dict. If it cannot be read, the error is pickled, and is raised where it is used."""
+        content = self._content()
+        return (dict if isinstance(content, dict) else StoredTrajectory), (content,)
+
+    def _content(self) -> dict[str, Any] | _Unreadable:
         try:
-            return dict, (self.load(),)
+            return self.load()
         except Exception as error:  # noqa: BLE001 (as `load` raises it)
-            return StoredTrajectory, (_Unreadable(error),)
+            return _Unreadable(error)
 
     def load(self) -> dict[str, Any]:
         """The trajectory.

@@ -5,6 +5,7 @@ A wrong argument is a `ConfigError` that names what is allowed. It is raised bef
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -162,6 +163,11 @@ def _warn_of_unknown_prices(models: Models) -> None:
 
 def check_logger(logger: object) -> None:
     """Check that a logger can keep runs, or takes their turns."""
+    if inspect.iscoroutinefunction(getattr(logger, "log", None)):
+        raise ConfigError(
+            f"The log(iteration) of the logger {type(logger).__name__} is an `async def`, and nothing would await it: "
+            "make it a `def`. It is called in a thread, where asyncio.run(...) works."
+        )
     if logger is not None and not any(callable(getattr(logger, name, None)) for name in ("start", "log")):
         raise ConfigError(
             f"logger must be an RLMLogger, from rlm.logger, or an object with log(iteration), not "

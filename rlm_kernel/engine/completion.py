@@ -69,6 +69,7 @@ class Run(Job[RLMChatCompletion]):
             record=self._record,
             schema=schema,
             message=message,
+            end_logs=self._end_logs,
         )
         super().__init__(self._complete(prompt, question))
 
@@ -96,7 +97,9 @@ class Run(Job[RLMChatCompletion]):
                     from rlm_kernel.trajectory.console.live_display import ConsoleView
 
                     self._readers.append(stack.enter_context(ConsoleView()))
-                return await self.engine.run(prompt, question)
+                completion = await self.engine.run(prompt, question)
+                await self._end_logs()
+                return completion
         except asyncio.CancelledError:
             if self._exit is None:
                 raise
@@ -126,6 +129,16 @@ class Run(Job[RLMChatCompletion]):
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
             if not isinstance(event, RunFinished | RunFailed):  # the last event of a run
                 self._tell(Notice(time=event.time, message=message))
+
+    async def _end_logs(self) -> None:
+        """Wait for the loggers of the user. What one raises ends the run."""
+        for reader in [reader for reader in self._readers if hasattr(reader, "end_log")]:
+            try:
+                await reader.end_log()
+            except (SystemExit, KeyboardInterrupt, Exception) as error:  # noqa: BLE001 (of the user's code)
+                self._readers.remove(reader)
+                self._exit_with(error)
+                await asyncio.sleep(0)  # here the run is cancelled
 
     def _exit_with(self, stop: BaseException) -> None:
         """End the run, from any task that emits an event."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -45,6 +45,10 @@ STUCK = (
 )
 
 
+async def _no_logs() -> None:
+    """There are no loggers to wait for."""
+
+
 class Engine:
     """One completion. Make it, `run` it once.
 
@@ -58,6 +62,7 @@ class Engine:
         record: called at the end for the `metadata` of the outcome.
         schema: what the answer has to fit; None: it is text.
         message: of a conversation, which this run answers.
+        end_logs: awaited at the end of each turn: waits for the loggers of the user.
 
     Attributes:
         ledger: the limits of the tree, and what it has used.
@@ -79,6 +84,7 @@ class Engine:
         record: Callable[[], Any] = lambda: None,
         schema: Schema | None = None,
         message: ChatMessage | None = None,
+        end_logs: Callable[[], Awaitable[None]] = _no_logs,
     ) -> None:
         own = Ledger(config.limits, config.max_concurrent_queries)
         self.ledger: Ledger = own if parent is None else parent.ledger
@@ -89,6 +95,7 @@ class Engine:
         self._recorded = recorded or RecordedRun()
         self._record = record
         self._message = message
+        self._end_logs = end_logs
         self._built = AnswerBuilder(None if schema is None else schema.build)
         self._schema = None if schema is None else replace(schema, build=self._built)
         self._emit = Emitter(on_event, self._recorded.seconds)
@@ -180,6 +187,7 @@ class Engine:
             turn = await self._turns.take(reply, iteration, facts)
             seconds = self._emit.seconds - (root.asked_at or 0.0)
             self._emit(events.IterationFinished(iteration=iteration, seconds=seconds, answer=turn.answer))
+            await self._end_logs()
             if turn.answer is not None:
                 root.conversation.add(reply, "")
                 return turn.answer

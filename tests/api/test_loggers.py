@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
-from rlm import RLM, ScriptedLM
+from rlm import RLM, ConfigError, ScriptedLM, TimeoutExceededError
 from rlm.core.types import REPLResult, RLMIteration, RLMMetadata
 from rlm.logger import RLMLogger
 
@@ -90,6 +92,66 @@ def test_what_log_raises_ends_the_run():
         RLM(lm, other_backends=[sub()], logger=logger).completion("the context")
     assert len(logger.taken) == 1
     assert len(lm.calls) < 3
+
+
+def test_a_log_that_runs_a_completion_of_its_own_works_and_blocks_no_other_run():
+    class Nested(Turns):
+        def log(self, iteration):
+            super().log(RLM(ScriptedLM("```repl\nFINAL(2)\n```")).completion(iteration.response).response)
+
+    logger = Nested()
+    assert RLM(model(), other_backends=[sub()], logger=logger).completion("the context").response == "that"
+    assert logger.taken == ["2", "2"]
+
+
+def test_a_log_that_does_not_end_does_not_delay_the_deadline_or_another_run():
+    begun, end = threading.Event(), threading.Event()
+
+    class Slow(Turns):
+        def log(self, iteration):
+            begun.set()
+            end.wait()
+
+    async def both():
+        slow = asyncio.create_task(RLM(model(), other_backends=[sub()], logger=Slow(), max_timeout=6).acompletion("c"))
+        await asyncio.to_thread(begun.wait, 30)
+        other = await RLM(ScriptedLM("FINAL(1)"), max_depth=0).acompletion("c")
+        assert (other.response, slow.done()) == ("FINAL(1)", False)
+        with pytest.raises(TimeoutExceededError):
+            await slow
+
+    try:
+        asyncio.run(both())
+    finally:
+        end.set()
+
+
+def test_what_the_last_log_raises_is_raised():
+    class Last(Turns):
+        def log(self, iteration):
+            if iteration.final_answer:
+                raise ValueError("the last one")
+
+    with pytest.raises(ValueError, match="the last one"):
+        RLM(ScriptedLM(["```repl\n1\n```", "FINAL(last)"]), max_iterations=1, logger=Last()).completion("x")
+    with pytest.raises(ValueError, match="the last one"):
+        RLM(model(), other_backends=[sub()], logger=Last()).completion("x")
+
+
+def test_an_async_log_is_refused_and_clear_iterations_may_be_none():
+    class Async(Turns):
+        async def log(self, iteration):
+            pass
+
+    with pytest.raises(ConfigError, match="`async def`"):
+        RLM(model(), logger=Async())
+
+    class Unclear(Turns):
+        clear_iterations = None
+
+    logger = Unclear()
+    RLM(ScriptedLM("```repl\nFINAL(1)\n```"), logger=logger).completion("x")
+    assert len(logger.taken) == 1
 
 
 def test_the_last_word_after_all_turns_is_logged_too():

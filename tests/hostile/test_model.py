@@ -311,6 +311,22 @@ def test_a_quota_that_is_none_is_refused(wrong):
 # -- the log under a run
 
 
+@pytest.mark.parametrize(
+    ("do", "why"),
+    [
+        ("file.rename(str(file) + '.moved')", "was moved or replaced during the run"),
+        ("file.rename(str(file) + '.moved'); file.write_text('{}')", "was moved or replaced during the run"),
+        ("file.write_text('')", "was changed by another program during the run"),
+    ],
+)
+def test_a_log_that_is_moved_or_emptied_under_a_run_is_told_once(tmp_path, do, why):
+    code = f"import pathlib\nfor file in pathlib.Path({str(tmp_path)!r}).glob('*.events.jsonl'): {do}"
+    _, answer, told = logged(tmp_path, [code, "print(2)", "print(3)"])
+    assert answer == "done"
+    (message,) = told
+    assert why in message
+
+
 def test_a_log_that_is_removed_under_a_run_is_told_and_written_again_whole(tmp_path):
     folder = tmp_path / "logs"
     remove = f"import shutil; shutil.rmtree({str(folder)!r}); print(llm_query('one'))"

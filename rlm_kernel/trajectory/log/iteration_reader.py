@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol
 
+from rlm_kernel._async import start_in_thread
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import reference_format
@@ -23,6 +27,9 @@ class TurnLogger(Protocol):
 class IterationReader:
     """A reader of the stream of events that calls a logger. What `log` raises ends the run.
 
+    `log` has a thread of its own, so that a slow one delays neither other runs nor the deadline of its run. The next
+    turn waits for it: of a run one `log` is called at a time.
+
     The runs of children are in the `rlm_calls` of the turn that started them.
 
     Args:
@@ -37,6 +44,7 @@ class IterationReader:
         self._redact = redact
         self._run = Trajectory()
         self._messages = reference_format.ReadMessages()
+        self._logging: Future[object] | None = None
 
     def __repr__(self) -> str:
         return f"The logger {self._logger!r}"
@@ -46,7 +54,8 @@ class IterationReader:
         event = self._redact.event(event)
         match event:
             case events.RunStarted():
-                getattr(self._logger, "clear_iterations", lambda: None)()
+                if (clear := getattr(self._logger, "clear_iterations", None)) is not None:
+                    clear()
                 return
             case events.Compacted():
                 self._messages.summarise(event.reply.text)
@@ -64,7 +73,14 @@ class IterationReader:
         fields = reference_format.iteration(turn)
         fields["prompt"] = [dict(message) for message in self._messages.add(turn)]
         self._run = Trajectory()
-        self._logger.log(RLMIteration.from_dict(fields if answer is None else {**fields, "final_answer": answer}))
+        iteration = RLMIteration.from_dict(fields if answer is None else {**fields, "final_answer": answer})
+        self._logging = start_in_thread(partial(self._logger.log, iteration))
+
+    async def end_log(self) -> None:
+        """Wait for the `log` that is running. Raises what it raises."""
+        logging, self._logging = self._logging, None
+        if logging is not None:
+            await asyncio.wrap_future(logging)
 
 
 def wants_iterations(logger: object, base: type) -> bool:

@@ -37,6 +37,8 @@ class LineFile:
         self._chain = None if key is None else Chain(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
+        self._end = os.fstat(self._file.fileno()).st_size
+        self._flaw: str | None = None
 
     @property
     def closed(self) -> bool:
@@ -55,6 +57,7 @@ class LineFile:
         """
         encoded, size = line.encode("ascii"), os.fstat(self._file.fileno()).st_size
         left = memoryview((encoded if self._chain is None else self._chain.signed(encoded)) + b"\n")
+        self._end = size + len(left)
         try:
             while left:
                 left = left[self._file.write(left) :]
@@ -75,6 +78,23 @@ class LineFile:
                 found.update(line)
                 size -= len(line)
             return found.digest() == digest and not (self.closed and file.read(1))
+
+    def new_flaw(self) -> str | None:
+        """What another program did to the file, as a sentence, when it is seen first; else None."""
+        known = os.fstat(self._file.fileno())
+        try:
+            moved = not os.path.samestat(known, self.path.stat())
+        except OSError:
+            moved = True
+        if self._flaw is not None or (not moved and known.st_size == self._end):
+            return None
+        self._flaw = (
+            f"The log {self.path} was moved or replaced during the run. The run continues to write to the moved file: "
+            "move it back to use it."
+            if moved
+            else f"The log {self.path} was changed by another program during the run. What it removed is lost."
+        )
+        return self._flaw
 
     def restore(self) -> bool:
         """Write the file again if it was removed. Returns whether it was."""

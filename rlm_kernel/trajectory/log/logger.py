@@ -41,7 +41,7 @@ class RLMLogger:
     events, and `….ipynb` is the notebook. Each of the three names stands for the run.
 
     One logger may serve many completions, also at once. A subclass may have a `log` of its own: it is called with each
-    turn, and what it raises ends the run.
+    turn, in a thread, and the next turn waits for it. What it raises ends the run.
 
     Args:
         log_dir: the folder, made when needed; None: nothing is written, and `completion.metadata` is all there is.

@@ -159,6 +159,8 @@ class LogWriter:
             if file.closed:
                 return
             self._restore(file)
+            if (flaw := file.new_flaw()) is not None:
+                self._tell(flaw)
             fits = not self._clipped and len(text) < MAX_LINE_BYTES
             if fits and self._quota.take(len(text) + SIGNATURE_BYTES):
                 file.append(text)
