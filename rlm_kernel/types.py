@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import reduce
+from types import NoneType
 from typing import Any, Literal, NamedTuple, NotRequired, Protocol, Self, TypedDict, TypeVar
 
 T = TypeVar("T")
@@ -268,6 +269,36 @@ class Reply:
     finish_reason: str | None = "stop"
 
 
+_NUMBER = (float, int, NoneType)
+_SUMMARY_FIELDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(
+        ("total_calls", "total_input_tokens", "total_output_tokens", "total_cached_tokens", "estimated_tokens"), (int,)
+    ),
+    "total_cost": _NUMBER,
+    "estimated_cost": (float, int),
+}
+_COMPLETION_FIELDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("root_model", "response", "error"), (str, NoneType)),
+    "execution_time": _NUMBER,
+    "metadata": (dict, NoneType),
+}
+
+
+def check_fields(kind: str, fields: Any, types: Mapping[str, tuple[type, ...]]) -> None:
+    """Check plain data that somebody gives to `from_dict`. Missing fields are allowed.
+
+    Raises:
+        ValueError: it is no dict, or a field has another type; the message names the field.
+    """
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"{kind}.from_dict takes a dict, not {type(fields).__name__}.")  # noqa: TRY004
+    for name, allowed in types.items():
+        value = fields.get(name)
+        if name in fields and (not isinstance(value, allowed) or isinstance(value, bool)):
+            wanted = " or ".join("None" if one is NoneType else one.__name__ for one in allowed)
+            raise ValueError(f"{name} must be {wanted}, not {type(value).__name__}.")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelUsageSummary:
     """The sums over the calls of one model. `total_cost` (US dollars) is None if the cost of a call is unknown.
@@ -318,7 +349,12 @@ class ModelUsageSummary:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """The summary that `to_dict` wrote."""
+        """The summary that `to_dict` wrote.
+
+        Raises:
+            ValueError: a field has another type.
+        """
+        check_fields(cls.__name__, fields, _SUMMARY_FIELDS)
         return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
 
 
@@ -386,7 +422,12 @@ class UsageSummary:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """The summary that `to_dict` wrote."""
+        """The summary that `to_dict` wrote.
+
+        Raises:
+            ValueError: a field has another type.
+        """
+        check_fields(cls.__name__, fields, {"model_usage_summaries": (dict,)})
         models = fields.get("model_usage_summaries", {})
         return cls({name: ModelUsageSummary.from_dict(model) for name, model in models.items()})
 
@@ -536,7 +577,12 @@ class RLMChatCompletion:  # noqa: PLW1641 (`dataclass` makes `__hash__`)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """The completion that `to_dict` wrote, or an entry of `rlm_calls` in a trajectory. Missing fields are None."""
+        """The completion that `to_dict` wrote, or an entry of `rlm_calls` in a trajectory. Missing fields are None.
+
+        Raises:
+            ValueError: a field has another type.
+        """
+        check_fields(cls.__name__, fields, _COMPLETION_FIELDS)
         known: dict[str, Any] = {name: fields.get(name) for name in RLMChatCompletion.__slots__}
         known["usage_summary"] = UsageSummary.from_dict(fields.get("usage_summary") or {})
         return cls(**known)

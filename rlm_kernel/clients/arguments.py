@@ -28,13 +28,6 @@ def _check_url(url: str) -> str:
     return url
 
 
-def _check_http_client(client: Any) -> Any:
-    if not (callable(getattr(client, "send", None)) and hasattr(client, "aclose")):
-        raise ValueError("not a client")
-    return client
-
-
-_HTTP_CLIENT = cs.no_info_plain_validator_function(_check_http_client)
 _NOT_BLANK = cs.str_schema(pattern=r"\S")
 _DICT = cs.is_instance_schema(Mapping)
 _TEXT = (_NOT_BLANK, "a text")
@@ -58,7 +51,7 @@ TYPES: Mapping[str, tuple[cs.CoreSchema, str]] = {
     "sampling_args": (_DICT, "a dict such as {'temperature': 0}"),
     "prices": (_DICT, "a dict such as {'input': 1.25, 'output': 10} (US dollars per million tokens)"),
     "default_headers": (_DICT, "a dict of names to values, such as {'X-Title': 'my program'}"),
-    "http_client": (_HTTP_CLIENT, "an httpx.AsyncClient"),
+    "http_client": (cs.any_schema(), "see `_check_http_client`"),
     "default_query": (_DICT, "a dict of names to values"),
     "organization": _TEXT,
     "project": _TEXT,
@@ -88,12 +81,30 @@ def check_arguments(backend: Backend, given: Mapping[str, Any]) -> None:
     except ValidationError as error:
         # Without the cause, which contains the values.
         raise ConfigError(_message(backend, given, error)) from None
+    if "http_client" in backend.arguments and (client := given.get("http_client")) is not None:
+        _check_http_client(backend, client)
 
 
 def example_of(backend: Backend) -> dict[str, str]:
     """Arguments that a call needs."""
     examples = {"model_name": backend.example, "base_url": backend.example_url}
     return {name: examples[name] for name in backend.required or ("model_name",)}
+
+
+def _check_http_client(backend: Backend, client: Any) -> None:
+    """Check the class of an HTTP client, by its name: importing an SDK takes long. And that it stays at one server."""
+    kinds = {cls.__module__.partition(".")[0] for cls in type(client).__mro__ if cls.__name__ == "AsyncClient"}
+    if not kinds.intersection(backend.http_clients):
+        wanted = " or ".join(f"an {name}.AsyncClient" for name in backend.http_clients)
+        module = type(client).__module__.partition(".")[0]
+        raise ConfigError(
+            f"http_client in backend_kwargs of {backend.name!r} must be {wanted}, not {module}.{type(client).__name__}."
+        )
+    if client.follow_redirects:
+        raise ConfigError(
+            "http_client in backend_kwargs follows redirects, which carry keys to other servers: make it with "
+            "follow_redirects=False."
+        )
 
 
 def _validator_of(backend: Backend) -> SchemaValidator:

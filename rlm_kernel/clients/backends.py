@@ -55,6 +55,7 @@ class Backend:
         settings: further arguments of the factory, which the user cannot set.
         defaults: arguments that are used if they are not given.
         renamed: other names of arguments, as an SDK has them.
+        http_clients: packages of the `AsyncClient` that its SDK accepts as `http_client`.
         package: the package that must be installed, if it is not a dependency.
         extra: the extra that installs it.
         example: a model, for messages.
@@ -78,6 +79,7 @@ class Backend:
     settings: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    http_clients: tuple[str, ...] = ("httpx", "httpx2")
     package: str | None = None
     extra: str | None = None
     example: str = "gpt-5-mini"
@@ -127,6 +129,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
                 "anthropic",
                 _ANTHROPIC,
                 optional=_HTTP,
+                http_clients=("httpx2",),
                 key_variable="ANTHROPIC_API_KEY",
                 base_url_variable="ANTHROPIC_BASE_URL",
                 example="claude-sonnet-4-5",

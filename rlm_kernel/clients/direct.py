@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from rlm_kernel._async import Job, run_in_thread
 from rlm_kernel.clients import registry
 from rlm_kernel.clients.base import LM, OnText, as_base_lm
+from rlm_kernel.clients.base import BaseLM as EngineLM
 from rlm_kernel.clients.estimates import believed, bound
 from rlm_kernel.clients.non_answers import non_answer, why_none
 from rlm_kernel.errors import ConfigError
@@ -78,8 +80,12 @@ class BaseLM(ABC):
         on_text: OnText | None = None,
     ) -> Reply:
         """Answer the conversation of a run."""
-        text = str(await run_in_thread(lambda: self.completion([dict(message) for message in messages])))
-        used = self.get_last_usage()
+
+        def ask() -> tuple[str, ModelUsageSummary]:
+            text = str(self.completion([dict(message) for message in messages]))
+            return text, self.get_last_usage()  # at once, in the thread of the call
+
+        text, used = await run_in_thread(ask)
         if on_text is not None:
             on_text(text)
         usage = Usage(used.total_input_tokens, used.total_output_tokens, cost=used.total_cost)
@@ -103,6 +109,7 @@ class ProviderClient(BaseLM):
             timeout=backend_kwargs.get("timeout", DEFAULT_TIMEOUT),
             sampling_args=backend_kwargs.get("sampling_args"),
         )
+        weakref.finalize(self, _close, self._lm).atexit = False  # at exit its connection closes itself
         self._meter = UsageMeter()
         self._last = ModelUsageSummary()
 
@@ -188,6 +195,11 @@ def get_client(backend: str, backend_kwargs: Mapping[str, Any] | None = None) ->
     kind = type("ProviderClient", (ProviderClient,), {"backend": registry.find(backend).name})
     client: BaseLM = kind(**dict(backend_kwargs or {}))
     return client
+
+
+def _close(lm: EngineLM) -> None:
+    """Close without waiting: called when a client is garbage-collected, in any thread."""
+    Job(lm.close())
 
 
 def _messages(prompt: Asked) -> list[Message]:

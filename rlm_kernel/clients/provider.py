@@ -85,7 +85,7 @@ class ProviderAdapter(ABC):
         extra_body: further fields of the body; `sampling_args` override them.
         default_headers: headers of the user's for each request.
         default_query: fields of the query of each request's URL.
-        http_client: an ``httpx.AsyncClient`` of the user's. The limits on the size of replies do not hold with it.
+        http_client: an ``AsyncClient`` of the user's. The limits on the size of replies do not hold with it.
         headers: further headers of each request. The only headers from the environment are OpenAI's organisation and
             project, and they are sent to OpenAI only.
         prices: US dollars per million tokens, see `Prices`; they override what the provider reports.

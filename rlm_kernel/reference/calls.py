@@ -13,12 +13,17 @@ from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any, Self
 
 from rlm_kernel.clients.direct import BaseLM
-from rlm_kernel.types import ModelUsageSummary, RLMChatCompletion, UsageSummary
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.types import ModelUsageSummary, RLMChatCompletion, UsageSummary, check_fields
 
 Address = tuple[str, int]
+_FIELDS = {
+    "prompts": (list, tuple, NoneType), "model": (str, NoneType), "depth": (int,),
+}  # fmt: skip
 HOST = "in-process"
 
 _handlers: weakref.WeakValueDictionary[Address, LMHandler] = weakref.WeakValueDictionary()
@@ -45,7 +50,12 @@ class LMRequest:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> LMRequest:
-        """The question that `to_dict` wrote."""
+        """The question that `to_dict` wrote.
+
+        Raises:
+            ValueError: a field has another type.
+        """
+        check_fields("LMRequest", fields, _FIELDS)
         return cls(fields.get("prompt"), fields.get("prompts"), fields.get("model"), fields.get("depth", -1))
 
 
@@ -70,6 +80,9 @@ class LMHandler:
         host, port: no effect, because there is no socket.
         other_backend_client: answers sub-calls (depth 1) that name no model.
         batch_max_concurrent: prompts of a batch that are asked at a time.
+
+    Raises:
+        ConfigError: `batch_max_concurrent` is not a number from 1.
     """
 
     def __init__(
@@ -81,6 +94,8 @@ class LMHandler:
         batch_max_concurrent: int = 16,
     ) -> None:
         del host, port
+        if type(batch_max_concurrent) is not int or batch_max_concurrent < 1:
+            raise ConfigError(f"batch_max_concurrent must be a whole number, 1 or more, not {batch_max_concurrent!r}.")
         self.default_client = client
         self.other_backend_client = other_backend_client
         self.batch_max_concurrent = batch_max_concurrent
@@ -130,10 +145,13 @@ class LMHandler:
         client, started = self.get_client(request.model, request.depth), time.perf_counter()
         try:
             text = client.completion(request.prompt)
-            model = request.model or client.model_name
-            used = _of_last_call(client, model)
         except (Exception, CancelledError) as error:  # noqa: BLE001 (a client of the user; the cell gets what it raises)
             return LMResponse(error=f"llm() call failed - {str(error) or type(error).__name__}")
+        model = request.model or client.model_name
+        try:
+            used = _of_last_call(client, model)
+        except Exception as error:  # noqa: BLE001
+            return LMResponse(error=f"llm() call failed - get_last_usage: {type(error).__name__}: {error}")
         seconds = time.perf_counter() - started
         return LMResponse(chat_completion=RLMChatCompletion(model, request.prompt, text, used, seconds))
 

@@ -20,6 +20,7 @@ from rlm.environments import IPythonREPL, LocalREPL, SupportsCustomTools, Suppor
 from rlm.environments.docker_repl import DockerREPL
 from rlm.environments.e2b_repl import E2BREPL
 from rlm.environments.prime_repl import PrimeREPL
+from rlm_kernel.errors import ConfigError
 
 
 class Echo(BaseLM):
@@ -58,6 +59,32 @@ def test_a_cell_gives_its_output_its_variables_and_its_calls(repl):
     assert result.locals["x"] == repl.locals["x"] == 3
     assert [(call.root_model, call.response) for call in result.rlm_calls] == [("echo", "echo: hi")]
     assert repl.execute_code("").rlm_calls == []
+
+
+@pytest.mark.parametrize("count", [0, -1, True, "8", None])
+def test_a_handler_asks_one_prompt_at_a_time_at_least(count):
+    with pytest.raises(ConfigError, match="batch_max_concurrent must be a whole number, 1 or more, not"):
+        LMHandler(Echo("echo"), batch_max_concurrent=count)
+
+
+def test_usage_that_cannot_be_read_is_an_error_of_the_call():
+    class NoUsage(Echo):
+        def get_last_usage(self):
+            raise KeyError("no usage")
+
+    with LMHandler(NoUsage("bad")) as handler:
+        response = send_lm_request(handler.address, LMRequest("hi"))
+    assert (response.success, response.chat_completion) == (False, None)
+    assert "get_last_usage: KeyError: 'no usage'" in response.error
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [({"depth": "1"}, "depth"), ({"model": 5}, "model"), ({"prompts": "ab"}, "prompts")],
+)
+def test_a_question_of_wrong_types_is_refused_with_its_field(fields, field):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        LMRequest.from_dict(fields)
 
 
 def test_a_client_that_raises_a_stop_is_an_error_in_the_cell(repl):

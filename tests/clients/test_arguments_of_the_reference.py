@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import httpx
+import httpx2
 import pytest
 from backends_on_loopback import KEY, client_of
 
@@ -42,17 +44,45 @@ async def test_organization_and_project_are_sent_where_the_user_says(ask):
     assert (headers["openai-organization"], headers["openai-project"]) == ("org-1", "proj-1")
 
 
-async def test_a_client_for_http_of_the_user_is_used(ask):
-    import httpx
-
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [("openai", httpx.AsyncClient), ("openai", httpx2.AsyncClient), ("anthropic", httpx2.AsyncClient),
+     ("portkey", httpx.AsyncClient), ("azure_openai", httpx2.AsyncClient)],
+)  # fmt: skip
+async def test_a_client_for_http_of_the_user_is_used(ask, backend, kind):
     sent = []
 
     async def note(request):
         sent.append(request.url.path)
 
-    async with httpx.AsyncClient(event_hooks={"request": [note]}) as client:
-        await ask(http_client=client)
-    assert "/v1/chat/completions" in sent
+    async with kind(event_hooks={"request": [note]}) as client:
+        await ask(backend, http_client=client)
+    assert any(path.endswith(("/chat/completions", "/messages")) for path in sent)
+
+
+HTTPX, HTTPX2 = "an httpx.AsyncClient or an httpx2.AsyncClient", "an httpx2.AsyncClient"
+
+
+@pytest.mark.parametrize(
+    ("backend", "client", "wanted"),
+    [
+        ("anthropic", httpx.AsyncClient(), HTTPX2),
+        ("anthropic", httpx2.Client(), HTTPX2),
+        ("openai", httpx.Client(), HTTPX),
+        ("portkey", object(), HTTPX),
+    ],
+)
+def test_another_client_for_http_is_refused_with_the_right_class(backend, client, wanted):
+    with pytest.raises(ConfigError, match=f"http_client in backend_kwargs of '{backend}' must be {wanted}, not"):
+        build(backend, {"model_name": "m", "api_key": KEY, "http_client": client}, {})
+
+
+@pytest.mark.parametrize("backend", ["openai", "azure_openai", "portkey", "anthropic", "vllm"])
+def test_a_client_that_follows_redirects_is_refused(backend):
+    given = {"model_name": "m", "api_key": KEY, "base_url": "https://a.example", "http_client": None}
+    with pytest.raises(ConfigError, match=r"make it with follow_redirects=False"):
+        build(backend, {**given, "http_client": httpx2.AsyncClient(follow_redirects=True)}, {})
+    assert build(backend, {**given, "http_client": httpx2.AsyncClient()}, {}).model == "m"
 
 
 async def test_the_limit_of_a_reply_and_further_fields_may_be_in_sampling_args(ask):

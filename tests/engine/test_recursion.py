@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from concurrent import futures
 
@@ -279,3 +280,32 @@ async def test_the_budget_is_one_for_the_tree(run):
         await run(lm, "3", None, max_depth=4, limits=Limits(max_budget=0.105))
     assert 0.105 <= raised.value.spent < 0.105 + 0.01
     assert raised.value.usage.total_cost == pytest.approx(raised.value.spent)
+
+
+class CountsByThread(ClientOfTheReference):
+    """Keeps the usage of the last call for each thread."""
+
+    def __init__(self):
+        super().__init__("counts")
+        self.last, self.all_here = threading.local(), threading.Barrier(4)
+
+    def completion(self, prompt):
+        self.last.tokens = int(prompt[-1]["content"])
+        self.all_here.wait(30)
+        return "ok"
+
+    async def acompletion(self, prompt):
+        return self.completion(prompt)
+
+    def get_usage_summary(self):
+        return UsageSummary()
+
+    def get_last_usage(self):
+        return ModelUsageSummary(1, self.last.tokens, 0)
+
+
+def test_usage_of_a_users_client_is_read_in_the_thread_of_the_call():
+    root = ScriptedLM(["```repl\nFINAL(llm_query_batched(['1', '20', '300', '4000']))\n```"])
+    with RLM(root, other_backends=[CountsByThread()]) as rlm:
+        completion = rlm.completion("x")
+    assert completion.usage_summary.model_usage_summaries["counts"].total_input_tokens == 4321

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlm_kernel.trajectory.log.iterations import RLMIteration
 from rlm_kernel.types import ModelUsageSummary, RLMChatCompletion, Usage, UsageMeter, UsageSummary
 
 COUNTS = st.integers(0, 10**9)
@@ -111,3 +112,23 @@ def test_the_fourth_position_is_the_cost():
     assert (summary.total_cost, summary.total_cached_tokens) == (0.5, 0)
     used = Usage(2, 3, 1, 0.5, 4, 0.25)
     assert ModelUsageSummary.of(1, used).usage == used
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "named"),
+    [
+        (ModelUsageSummary, {"total_calls": "3"}, "total_calls must be int"),
+        (ModelUsageSummary, {"total_cost": "free"}, "total_cost must be float or int or None"),
+        (ModelUsageSummary, [], "ModelUsageSummary.from_dict takes a dict, not list"),
+        (UsageSummary, {"model_usage_summaries": [1]}, "model_usage_summaries must be dict"),
+        (UsageSummary, {"model_usage_summaries": {"m": 1}}, "ModelUsageSummary.from_dict takes a dict, not int"),
+        (RLMChatCompletion, {"usage_summary": 5}, "UsageSummary.from_dict takes a dict, not int"),
+        (RLMChatCompletion, {"response": 5}, "response must be str or None"),
+        (RLMIteration, 5, "RLMIteration.from_dict takes a dict, not int"),
+        (RLMIteration, {"prompt": "p", "response": "r", "code_blocks": "x"}, "code_blocks must be list, not str"),
+        (RLMChatCompletion, {"execution_time": "1"}, "execution_time must be float or int or None"),
+    ],
+)
+def test_fields_of_wrong_types_are_refused_with_their_names(kind, fields, named):
+    with pytest.raises(ValueError, match=named):
+        kind.from_dict(fields)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from rlm_kernel.types import RLMChatCompletion
+from rlm_kernel.types import RLMChatCompletion, check_fields
 
 
 def serialize(value: Any) -> Any:
@@ -103,7 +103,12 @@ class RLMIteration:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> RLMIteration:
-        """The turn that `to_dict` wrote, or an entry of `metadata["iterations"]`."""
+        """The turn that `to_dict` wrote, or an entry of `metadata["iterations"]`.
+
+        Raises:
+            ValueError: a field has another type.
+        """
+        check_fields(cls.__name__, fields, {"response": (str,), "code_blocks": (list,)})
         blocks = [CodeBlock(block["code"], _result(block["result"])) for block in fields["code_blocks"]]
         return cls(
             fields["prompt"], fields["response"], blocks, fields.get("final_answer"), fields.get("iteration_time")
