@@ -118,6 +118,15 @@ FENCES = [
     code("`<code>`", "<code>print(x)</code>"),
     code("`<code>` over lines", "I look.\n<pre><code>y = x &lt; 9\nprint(y)</code></pre>", "y = x < 9\nprint(y)"),
     code("`<python>`", "<python>\nprint(x)\n</python>"),
+    code("`<execute_ipython>`", "<execute_ipython>\nprint(x)\n</execute_ipython>"),
+    code("`<|python_tag|>`", "<|python_tag|>print(x)<|eom_id|>"),
+    code("`[PYTHON]`", "[PYTHON]\nprint(x)\n[/PYTHON]"),
+    code(
+        "a session with its output",
+        "```pycon\n>>> for n in names:\n...     print(n)\n...\nAnn\nBo\n>>> print(x)\n5\n```",
+        "for n in names:\n    print(n)\n\nprint(x)",
+    ),
+    code("a session, marked as Python", "```python\n>>> print(x)\n5\n```"),
     Row("another language", "```json\n{}\n```", told=NOTHING),
     Row("a shell's block", "```bash\nls\n```", told=NOTHING),
 ]
@@ -353,6 +362,7 @@ ANSWERS = [
         "FINAL(The range is (1, 2 and so on)\n\nI hope that (really) helps.",
         "The range is (1, 2 and so on",
     ),
+    answer("special tokens around it", "[/INST] FINAL(42)</s>"),
     answer("a correction", "FINAL(41)\nNo, wait. Correction:\nFINAL(42)"),
     answer("a mention behind it", "FINAL(42)\nI use FINAL(41) for that.\nFINAL(...)"),
     Row("empty", "FINAL()", told=EMPTY),

@@ -45,6 +45,9 @@ __all__ = [
 ]
 
 
+_PROMPT = ">>>"
+
+
 def parse(text: str, *, finished: bool = True) -> ParsedReply:
     """Parse a reply.
 
@@ -60,7 +63,7 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
     if not finished and blocks and _is_open(blocks[-1], compiler):
         return ParsedReply(cut=True, prose=prose.strip())
     answers = [block.code for block in blocks if _is_text_answer(block, compiler)]
-    code = tuple(block.code for block in blocks if block.code.strip() and block.code not in answers)
+    code = tuple(_without_prompts(block.code) for block in blocks if block.code.strip() and block.code not in answers)
     prose = "\n".join([prose, *answers])
     answer, answer_cut = text_answer(prose, compiler, finished=finished, has_code=bool(code))
     return ParsedReply(code, answer, prose=prose.strip(), answer_cut=answer_cut)
@@ -128,6 +131,14 @@ def _is_open(block: Block, compiler: Compiler) -> bool:
     """Whether nothing closes the last block: a fence in a text of its code does not."""
     problem = compiler.problem(block.code) or ""
     return not block.closed or problem.startswith(OPEN_TEXT)
+
+
+def _without_prompts(code: str) -> str:
+    """The code of a session: without its prompts and its output."""
+    if not code.lstrip().startswith(_PROMPT):
+        return code
+    lines = (line.strip() for line in code.split("\n"))
+    return "\n".join(line[len(_PROMPT) :].removeprefix(" ") for line in lines if line.startswith((_PROMPT, "...")))
 
 
 def _is_text_answer(block: Block, compiler: Compiler) -> bool:

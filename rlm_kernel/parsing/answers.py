@@ -12,7 +12,10 @@ from rlm_kernel.parsing.records import TextAnswer
 from rlm_kernel.parsing.source import broken_source, ends_in_text, source_of
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
-_MARKS = r"[ \t>*_`#$\"'+\ufeff\u200b\u2060-]|\d{1,3}[.)][ \t]|\\(?:boxed|text|textbf)\{|\\[\[(]|<[|/\w][^<>\n]{0,40}+>"
+_MARKS = (
+    r"[ \t>*_`#$\"'+\ufeff\u200b\u2060-]|\d{1,3}[.)][ \t]|\\(?:boxed|text|textbf)\{|\\[\[(]|<[|/\w][^<>\n]{0,40}+>"
+    r"|\[/?INST\]"
+)
 _LABEL = r"(?i:(?:the[ \t])?(?:final[ \t])?(?:answer|result)[*_]*+[:=][ \t*_]*+)"
 NAME = re.compile("final", re.IGNORECASE)
 _CALL = r"(?P<call>FINAL_VAR|FINAL)[*_`]{0,3}\("

@@ -56,12 +56,17 @@ _CLOSING_BEHIND_CODE = re.compile(
     re.MULTILINE,
 )
 CODE_TAG = re.compile(
-    r"^[ \t>]*+(?:<pre[^<>\n]*+>\s*+)?<(?P<tag>code|python|repl|execute|ipython)\b(?P<attributes>[^<>\n]*+)>",
+    r"^[ \t>]*+(?:<pre[^<>\n]*+>\s*+)?[<\[](?P<tag>code|python|repl|execute_ipython|execute|ipython)\b"
+    r"(?P<attributes>[^<>\[\]\n]*+)[>\]]",
     re.MULTILINE | re.IGNORECASE,
 )
 _CODE_TAG_CLOSING = re.compile(
-    r"</(?P<tag>code|python|repl|execute|ipython)>(?:\s*+</pre>)?[ \t\r]*+$", re.MULTILINE | re.IGNORECASE
+    r"[<\[]/(?P<tag>code|python|repl|execute_ipython|execute|ipython)[>\]](?:\s*+</pre>)?[ \t\r]*+$",
+    re.MULTILINE | re.IGNORECASE,
 )
+PYTHON_TAG = re.compile(r"<\|python_tag\|>(?P<code>[^<]*+(?:<(?!\|e)[^<]*+)*+)(?:<\|\w++\|>)?")
+"""Code up to a special token that ends it, or to the end of the reply."""
+
 _ATTRIBUTES = re.compile(r"\A[ \t]*+(?:\{[^{}]*+\}|[\w-]++=\S*+)(?:[ \t]++(?:\{[^{}]*+\}|[\w-]++=\S*+))*+[ \t\r]*+\Z")
 _QUOTATION = re.compile(r"^[ \t]*+>[ ]?", re.MULTILINE)
 _INDENT = re.compile(r"[ \t]*")

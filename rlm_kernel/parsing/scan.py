@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 
 from rlm_kernel.parsing.answers import FINAL, QUOTED_CALL, end_of_quoted, has_name, read_argument
 from rlm_kernel.parsing.compiler import Compiler
-from rlm_kernel.parsing.fences import CODE_TAG, ONE_LINER, OPENING_BEHIND, WIDE_OPENING, Block, Fences, is_opening
+from rlm_kernel.parsing.fences import (
+    CODE_TAG,
+    ONE_LINER,
+    OPENING_BEHIND,
+    PYTHON_TAG,
+    WIDE_OPENING,
+    Block,
+    Fences,
+    is_opening,
+)
+from rlm_kernel.parsing.programs import is_program
 from rlm_kernel.parsing.thinking import Elements, bare_channel, is_mention, kind, may_be_unclosed, stands_alone, tags
 
 _MAX_MARKS = 5_000
@@ -75,7 +85,8 @@ class _Scanner:
             (_Marks(ONE_LINER.finditer(text), _fence), _fence, self._take_one_liner),
             (_Marks(tags(text, widely=widely), _start), _start, self._take_tag),
             (_Marks(iter(self._elements.openings), _start), _start, self._take_element),
-            (_Marks(CODE_TAG.finditer(text) if "<" in text else iter(()), _start), _start, self._take_code_tag),
+            (_Marks(PYTHON_TAG.finditer(text), _start), _start, self._take_python_tag),
+            (_Marks(CODE_TAG.finditer(text), _start), _start, self._take_code_tag),
             (_Marks(FINAL.finditer(text) if has_name(text) else iter(()), _call), _call, self._take_answer),
             (_Marks(QUOTED_CALL.finditer(text) if has_name(text) else iter(()), _call), _call, self._take_quoted),
         ]
@@ -123,6 +134,14 @@ class _Scanner:
             return tag.end()
         self._scanned.blocks.append(block)
         return block.end
+
+    def _take_python_tag(self, tag: Found) -> int:
+        code = tag["code"].strip()
+        tree = None if "```" in code or self._is_in_answer(tag.start()) else self._compiler.tree(code)
+        if tree is None or not is_program(tree):  # it may be the JSON of a tool's call
+            return tag.start("code")
+        self._scanned.blocks.append(Block(tag.start(), tag.end(), "run", code))
+        return tag.end()
 
     def _take_answer(self, call: Found) -> int:
         if (end := end_of_quoted(self._text, call.end())) is not None:

@@ -195,3 +195,14 @@ async def test_a_users_system_prompt_is_taken_verbatim(run):
     lm = ScriptedLM(["```repl\nFINAL(1)\n```"])
     await run(lm, system_prompt="Braces {are} safe: {0} %s")
     assert lm.calls[0].messages[0] == {"role": "system", "content": "Braces {are} safe: {0} %s"}
+
+
+@pytest.mark.parametrize("empty", ["FINAL()", 'FINAL("")', "```repl\nanswer['ready'] = True\n```"])
+async def test_an_empty_answer_is_taken_when_it_is_given_again(run, empty):
+    lm = ScriptedLM([LOOK, empty, "```repl\nprint(1)\n```", empty])
+    assert (await run(lm)).response == ""
+    assert "The answer is empty" in lm.calls[2].messages[-1]["content"]
+
+
+async def test_a_final_in_other_letters_is_never_the_last_word_itself(run):
+    assert (await run(ScriptedLM([LOOK, "So: Final(262)"]), max_iterations=1)).response == "262"
