@@ -392,6 +392,7 @@ class RLM(ReadableArguments):
             schema=schema_of(recorded.schema if recorded else schema),  # before the log: a wrong one leaves no file
             repl=self._repl,
             log=self._log(recorded),
+            trajectory=self._own_trajectory(),
             recorded=recorded.recorded if recorded else None,
             verbose=self.verbose,
             live=self.verbose or reader is not None,
@@ -407,6 +408,14 @@ class RLM(ReadableArguments):
         if wants_iterations(self._logger, RLMLogger):
             callers.append(IterationReader(self._logger, redactor_of(self._configuration, keys_of(self._config))))
         return callers
+
+    def _own_trajectory(self) -> Callable[[], Any] | None:
+        """The `get_trajectory` of a user's logger, or None."""
+        from rlm_kernel.trajectory.log.logger import RLMLogger
+
+        get = getattr(self._logger, "get_trajectory", None)
+        is_ours = getattr(get, "__func__", None) is RLMLogger.get_trajectory
+        return get if callable(get) and not is_ours else None
 
     def _keeper(self) -> RLMLogger | None:
         """The logger that keeps the runs; for a logger of turns, one that only remembers."""

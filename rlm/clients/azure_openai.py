@@ -1,5 +1,9 @@
 """`AzureOpenAIClient`, where the reference has it."""
 
-from rlm_kernel.clients.direct import AzureOpenAIClient
+from rlm_kernel.clients.direct import AzureOpenAIClient, BaseLM
+from rlm_kernel.reference.missing import KEYS, names_the_way
+from rlm_kernel.types import ModelUsageSummary, UsageSummary
 
-__all__ = ["AzureOpenAIClient"]
+__all__ = ["AzureOpenAIClient", "BaseLM", "ModelUsageSummary", "UsageSummary"]
+
+__getattr__ = names_the_way(__name__, dict.fromkeys(["DEFAULT_AZURE_OPENAI_API_KEY"], KEYS))

@@ -1,5 +1,6 @@
 """`PortkeyClient`, where the reference has it."""
 
-from rlm_kernel.clients.direct import PortkeyClient
+from rlm_kernel.clients.direct import BaseLM, PortkeyClient
+from rlm_kernel.types import ModelUsageSummary, UsageSummary
 
-__all__ = ["PortkeyClient"]
+__all__ = ["BaseLM", "ModelUsageSummary", "PortkeyClient", "UsageSummary"]

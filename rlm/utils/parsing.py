@@ -7,8 +7,16 @@ from rlm_kernel.reference.parsing import (
     format_execution_result,
     format_iteration,
 )
+from rlm_kernel.trajectory.log.iterations import REPLResult, RLMIteration
 
-__all__ = ["convert_context_for_repl", "find_code_blocks", "format_execution_result", "format_iteration"]
+__all__ = [
+    "REPLResult",
+    "RLMIteration",
+    "convert_context_for_repl",
+    "find_code_blocks",
+    "format_execution_result",
+    "format_iteration",
+]
 
 _FINAL = (
     "FINAL(...) and FINAL_VAR(...) in a reply are found by the engine, and by rlm_kernel.parsing.parse(text).answer"

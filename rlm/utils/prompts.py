@@ -1,6 +1,6 @@
 """The prompts, where the reference has them."""
 
-from rlm_kernel.reference.missing import names_the_way
+from rlm_kernel.reference.missing import PROMPTS, names_the_way
 from rlm_kernel.reference.prompts import (
     ORCHESTRATOR_ADDENDUM,
     RLM_SYSTEM_PROMPT,
@@ -19,4 +19,5 @@ __all__ = [
     "build_user_prompt",
 ]
 
-__getattr__ = names_the_way(__name__, {"RLM_SYSTEM_PROMPT_OLD": "the one prompt is RLM_SYSTEM_PROMPT"})
+_OLD = ["RLM_SYSTEM_PROMPT_OLD", "USER_PROMPT_OLD", "USER_PROMPT_WITH_ROOT_OLD"]
+__getattr__ = names_the_way(__name__, dict.fromkeys(_OLD, PROMPTS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._async import Job, shielded
@@ -34,6 +34,7 @@ class Run(Job[RLMChatCompletion]):
         question: the `root_prompt`; None: the prompt contains the question.
         repl: a persistent one, or None.
         log: keeps the run, or None.
+        trajectory: gives the `metadata` of the outcome instead of the log, or None.
         recorded: of an earlier run, which this one resumes.
         schema: what the answer has to fit, or None.
         message: of a conversation, or None.
@@ -50,6 +51,7 @@ class Run(Job[RLMChatCompletion]):
         question: str | None,
         repl: Repl | None = None,
         log: RunLog | None = None,
+        trajectory: Callable[[], Any] | None = None,
         recorded: RecordedRun | None = None,
         schema: Schema | None = None,
         message: ChatMessage | None = None,
@@ -58,6 +60,7 @@ class Run(Job[RLMChatCompletion]):
     ) -> None:
         self._verbose = verbose
         self._log = log
+        self._trajectory = trajectory
         self._exit: BaseException | None = None
         self._readers = [*(log.readers if log else ()), *readers]
         self.engine = Engine(
@@ -107,6 +110,8 @@ class Run(Job[RLMChatCompletion]):
 
     def _record(self) -> Any:
         """The run so far, when it is logged: a dict, or a `StoredTrajectory`, which the outcome reads on use."""
+        if self._trajectory is not None:
+            return self._trajectory()
         return None if self._log is None else self._log.record()
 
     def _tell(self, event: Event) -> None:

@@ -16,6 +16,11 @@ CALLS = (
     "RLM.stream() show them, and on_tool decides about them"
 )
 
+KEYS = "a client takes its key from backend_kwargs or the environment when it is made"
+PACKAGES = "the packages of a sandbox are environment_kwargs={'packages': [...]}"
+STYLES = "the view of a run takes its colours from the terminal: RLM(verbose=True)"
+PROMPTS = "the one prompt is RLM_SYSTEM_PROMPT"
+
 
 def names_the_way(module: str, ways: Mapping[str, str]) -> Callable[[str], NoReturn]:
     """The `__getattr__` of a module.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rlm_kernel.parsing import FencedBlock, split_blocks
@@ -10,13 +11,19 @@ from rlm_kernel.trajectory.log.iterations import REPLResult, RLMIteration
 MAX_CHARACTERS = 20_000
 """Of the output of a block."""
 
+_OPENED = re.compile(r"```repl\s*\n\s*")
+"""A fence with the word alone."""
 _SHOWN = (str, int, float, bool, list, dict, tuple)
 
 
 def find_code_blocks(text: str) -> list[str]:
     """The code of the ```` ```repl ```` blocks of a reply. The engine also runs blocks marked ```` ```python ````."""
-    blocks = (part for part in split_blocks(text) if isinstance(part, FencedBlock))
-    return [block.code.strip() for block in blocks if block.language == "repl"]
+    parts = [part for part in split_blocks(text) if part]
+    if parts and isinstance(parts[-1], FencedBlock) and not text.rstrip().endswith("```"):
+        parts = parts[:-1]  # nothing closes it
+    found = [part.code.strip() for part in parts if isinstance(part, FencedBlock) and part.language == "repl"]
+    begins = [opened.end() for opened in _OPENED.finditer(text)]
+    return [code for code in found if code and any(text.startswith(code, begin) for begin in begins)]
 
 
 def format_iteration(iteration: RLMIteration, max_character_length: int = MAX_CHARACTERS) -> list[dict[str, str]]:

@@ -21,7 +21,10 @@ HERE = {
     "rlm.clients.portkey": ["PortkeyClient"],
     "rlm.core.comms_utils": ["LMRequest", "LMResponse", "send_lm_request", "send_lm_request_batched"],
     "rlm.core.lm_handler": ["LMHandler"],
-    "rlm.core.rlm": ["RLM", "RLMLogger", "get_client"],
+    "rlm.core.rlm": [
+        "BudgetExceededError", "LMHandler", "RLM", "RLMIteration", "RLMLogger", "RLM_SYSTEM_PROMPT",
+        "SupportsPersistence", "VerbosePrinter", "find_code_blocks", "get_client", "get_environment",
+    ],
     "rlm.core.types": [
         "ClientBackend", "CodeBlock", "EnvironmentType", "ModelUsageSummary", "QueryMetadata", "REPLResult",
         "RLMChatCompletion", "RLMIteration", "RLMMetadata", "UsageSummary", "_serialize_value",
@@ -61,11 +64,17 @@ TOOLS = "Custom tools and data available in the REPL:\n- `f`: F"
 
 NOT_HERE = {
     "rlm.core.comms_utils": ["socket_recv", "socket_request", "socket_send"],
-    "rlm.core.lm_handler": ["LMRequestHandler", "ThreadingLMServer"],
     "rlm.environments": ["BaseEnv"],
     "rlm.environments.base_env": ["BaseEnv", "IsolatedEnv", "NonIsolatedEnv"],
     "rlm.utils.parsing": ["find_final_answer"],
-    "rlm.utils.prompts": ["RLM_SYSTEM_PROMPT_OLD"],
+    "rlm.clients.openai": ["DEFAULT_OPENAI_API_KEY"],
+    "rlm.core.rlm": ["BaseEnv"],
+    "rlm.core.lm_handler": ["LMRequestHandler", "ThreadingLMServer", "socket_recv"],
+    "rlm.environments.local_repl": ["NonIsolatedEnv"],
+    "rlm.environments.modal_repl": ["IsolatedEnv", "PIP_PACKAGES"],
+    "rlm.environments.constants": ["APT_PACKAGES", "PIP_PACKAGES"],
+    "rlm.logger.verbose": ["COLORS", "STYLE_TEXT"],
+    "rlm.utils.prompts": ["RLM_SYSTEM_PROMPT_OLD", "USER_PROMPT_OLD"],
     "rlm.utils.token_utils": ["MODEL_CONTEXT_LIMITS"],
 }
 
@@ -232,3 +241,11 @@ def test_the_printer_and_the_records_need_no_run():
 def test_a_format_of_the_field_for_tools_is_refused_when_the_rlm_is_made():
     with pytest.raises(ConfigError, match="takes no format"):
         RLM(ScriptedLM([]), custom_system_prompt="x {custom_tools_section:>99999999999}")
+
+
+@pytest.mark.parametrize("text", ["```repl\nunclosed", "```repl x\n```", "```repl x\n1\n```", "```python\n1\n```"])
+def test_a_block_that_is_open_or_has_more_words_is_no_code_block(text):
+    from rlm.utils.parsing import find_code_blocks
+
+    assert find_code_blocks(text) == []
+    assert find_code_blocks(f"```repl\n\n  f(1)\n```\n{text}") == ["f(1)"]

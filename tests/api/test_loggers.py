@@ -218,3 +218,17 @@ def test_a_logger_that_is_assigned_later_logs():
     rlm.logger = logger
     rlm.completion("x")
     assert (len(logger.taken), rlm.logger) == (1, logger)
+
+
+def test_get_trajectory_of_a_users_logger_is_the_metadata():
+    class Duck(Turns):
+        def get_trajectory(self):
+            return {"turns": len(self.taken)}
+
+    class Sub(RLMLogger):
+        def get_trajectory(self):
+            return {"mine": len(super().get_trajectory()["iterations"])}
+
+    script = ["```repl\nFINAL(1)\n```"]
+    assert RLM(ScriptedLM(script), logger=Duck()).completion("x").metadata == {"turns": 1}
+    assert RLM(ScriptedLM(script), logger=Sub()).completion("x").metadata == {"mine": 1}
