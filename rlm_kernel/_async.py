@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError as Cancelled
 from concurrent.futures import Future
 from contextvars import copy_context
@@ -77,8 +77,8 @@ def start_in_thread(work: Callable[[], T]) -> Future[T]:
     def carry() -> None:
         try:
             result = work()
-        except StopIteration as error:  # a future cannot hold it
-            outcome.set_exception(RuntimeError(f"raised StopIteration: {error}"))
+        except (StopIteration, GeneratorExit, asyncio.CancelledError, Cancelled) as error:  # a future cannot hold them
+            outcome.set_exception(RuntimeError(f"raised {type(error).__name__}: {error}"))
         except BaseException as error:  # noqa: BLE001 (it is raised where it is awaited)
             outcome.set_exception(error)
         else:
@@ -91,6 +91,31 @@ def start_in_thread(work: Callable[[], T]) -> Future[T]:
 async def run_in_thread(work: Callable[[], T]) -> T:
     """Like `asyncio.to_thread`, with a thread for each call: work that waits for us must not fill our thread pool."""
     return await asyncio.wrap_future(start_in_thread(work))
+
+
+async def without_stops(work: Awaitable[T]) -> T:
+    """Await code of a user. A stop that it raises by itself is an error: else it would end the task without one.
+
+    Raises:
+        RuntimeError: it raised CancelledError or GeneratorExit, and nobody cancels the task.
+    """
+    try:
+        return await work
+    except (asyncio.CancelledError, GeneratorExit) as error:
+        if is_stop(error):
+            raise
+        raise RuntimeError(f"raised {type(error).__name__}: {error}") from error
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether an error stops the running task or closes its coroutine. Code of a user may raise the same by itself."""
+    if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return False
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return True
+    return task is None or task.cancelling() > 0
 
 
 async def process(characters: int, work: Callable[[], T]) -> T:

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 class RLM(ReadableArguments):
     """A Recursive Language Model: `completion(prompt)` in place of `llm.completion(prompt)`.
 
-    Its arguments are its attributes. Only `logger` and `verbose` may be assigned later.
+    Its arguments are its attributes; dicts among them are read-only views. Only `logger` and `verbose` may be assigned
+    later.
 
     Args:
         backend: the root model's provider, or an `LM` of your own.
@@ -186,7 +187,7 @@ class RLM(ReadableArguments):
             gates=Gates(on_cell, on_tool),
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
-        check_config(self._config, compaction_threshold_pct)
+        check_config(self._config, given)
         self._own(own_models)
         self.logger = logger
         self._keep_arguments(given, assignable=("logger", "verbose"))
@@ -400,11 +401,11 @@ class RLM(ReadableArguments):
         """The readers that call functions of the user: the callbacks, and a `log` of the user's own."""
         from rlm_kernel.trajectory.log.iteration_reader import IterationReader, wants_iterations
         from rlm_kernel.trajectory.log.logger import RLMLogger
-        from rlm_kernel.trajectory.log.redaction import Redactor
+        from rlm_kernel.trajectory.log.redaction import redactor_of
 
         callers: list[OnEvent] = [replace(self._callbacks)] if self._callbacks.any else []
         if wants_iterations(self._logger, RLMLogger):
-            callers.append(IterationReader(self._logger, Redactor(keys_of(self._config))))
+            callers.append(IterationReader(self._logger, redactor_of(self._configuration, keys_of(self._config))))
         return callers
 
     def _keeper(self) -> RLMLogger | None:

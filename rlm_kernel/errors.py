@@ -209,6 +209,15 @@ class AnswerSchemaError(LimitError):
         self.reply = self.partial_answer = reply
 
 
+_NO_ANSWER = {
+    "withheld": "the provider's filter, or the model, withheld every reply. Ask in other words, or ask another model.",
+    "thinking": "every reply was only thinking, without text. Raise max_tokens in backend_kwargs, or lower "
+    "reasoning_effort in sampling_args.",
+    "tool_calls": "every reply called a tool that was not offered. Ask another model.",
+}
+"""By the cause that all replies have in common."""
+
+
 class NoAnswerError(LimitError):
     """No answer after all turns, and the last reply holds none, either: it is empty, or code that is not run.
 
@@ -216,10 +225,10 @@ class NoAnswerError(LimitError):
         reply: the last reply; its text outside of code is the `partial_answer`.
     """
 
-    def __init__(self, *, model: str, turns: int, reply: str, words: str = "") -> None:
+    def __init__(self, *, model: str, turns: int, reply: str, words: str = "", cause: str = "") -> None:
         super().__init__(
             f"{model} gave no answer in {turns} turn{'s' * (turns != 1)}, and none when it was asked for its last "
-            "word: raise max_iterations, or ask another model."
+            f"word: {_NO_ANSWER.get(cause, 'raise max_iterations, or ask another model.')}"
         )
         self.reply = reply
         self.partial_answer = words or None

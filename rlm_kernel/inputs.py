@@ -7,8 +7,9 @@ import os
 import select
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from io import BufferedReader
 from os import PathLike
@@ -186,11 +187,20 @@ def _one(file: BufferedReader, name: str, max_bytes: int) -> str | dict[str, str
     with DocumentReader() as documents:
         found, size = _read_file(file, name, max_bytes, documents)
     _report(found, name)
-    if "" in found.unread and not found.texts:
-        raise ConfigError(f"{name} cannot be read: {found.unread['']}.")
+    if found.unread and not found.texts:
+        raise ConfigError(f"{name} cannot be read: {_reasons(found.unread)}.")
     if not size or not found.texts:
         raise ConfigError(f"{name} is empty: there is nothing to ask about.")
     return found.texts[""] if found.texts.keys() == {""} else _sorted(found.texts)
+
+
+def _reasons(unread: dict[str, str]) -> str:
+    """Why nothing in a file was read: the most common reasons."""
+    if "" in unread:
+        return unread[""]
+    counts = Counter(unread.values())
+    listed = [f"{why} ({count:,} file{'s' * (count != 1)})" for why, count in counts.most_common(_LISTED)]
+    return f"nothing in it could be read: {'; '.join(listed)}{'; …' * (len(counts) > _LISTED)}"
 
 
 def _sorted(texts: dict[str, str]) -> dict[str, str]:
@@ -209,10 +219,25 @@ def _read_file(file: BufferedReader, name: str, room: int, documents: DocumentRe
     if stat.S_ISREG(about.st_mode) and about.st_size:
         if about.st_size > room:
             raise TooLargeError(about.st_size)
-        found = documents.read(file, name, room)
+        with _wal(file) if kind == "sqlite" else nullcontext() as wal:
+            found = documents.read(file, name, room, wal)
     else:
         found = _spooled(file, name, room, documents)
     return found, sum(map(len, found.texts.values()))
+
+
+@contextmanager
+def _wal(database: BinaryIO) -> Iterator[BinaryIO | None]:
+    """The write-ahead log of an SQLite database: its last transactions. None: it has none, or a link to one."""
+    try:
+        path = f"{os.readlink(f'/proc/self/fd/{database.fileno()}')}-wal"  # noqa: PTH115 (a name of bytes, too)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        yield None
+        return
+    with os.fdopen(fd, "rb") as wal:
+        about = os.fstat(fd)
+        yield wal if stat.S_ISREG(about.st_mode) and about.st_size else None
 
 
 def _spooled(file: BinaryIO, name: str, room: int, documents: DocumentReader) -> Found:

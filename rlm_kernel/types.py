@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from typing import Any, Literal, NamedTuple, NotRequired, Protocol, Self, TypedDict, TypeVar
 
@@ -272,26 +272,42 @@ class Reply:
 class ModelUsageSummary:
     """The sums over the calls of one model. `total_cost` (US dollars) is None if the cost of a call is unknown.
 
+    The first four fields are those of the reference, in its order.
     `estimated_tokens` and `estimated_cost` are the parts of the sums that were not reported, see `Usage`.
     """
 
     total_calls: int = 0
     total_input_tokens: int = 0
     total_output_tokens: int = 0
-    total_cached_tokens: int = 0
     total_cost: float | None = None
+    total_cached_tokens: int = 0
     estimated_tokens: int = 0
     estimated_cost: float = 0.0
 
     @classmethod
     def of(cls, calls: int, total: Usage) -> Self:
         """The summary of some calls with this usage in total."""
-        return cls(calls, *astuple(total))
+        return cls(
+            calls,
+            total.input_tokens,
+            total.output_tokens,
+            total.cost,
+            total.cached_tokens,
+            total.estimated_tokens,
+            total.estimated_cost,
+        )
 
     @property
     def usage(self) -> Usage:
         """The sums as the usage of one call."""
-        return Usage(*astuple(self)[1:])
+        return Usage(
+            self.total_input_tokens,
+            self.total_output_tokens,
+            self.total_cached_tokens,
+            self.total_cost,
+            self.estimated_tokens,
+            self.estimated_cost,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The documented fields; `total_cost` only if it is known, and the estimates only if there are some."""
@@ -390,8 +406,26 @@ class StoredTrajectory:
     def __repr__(self) -> str:
         return "<in the log>"
 
+    def __eq__(self, other: object) -> bool:
+        """Compare the trajectories. One that cannot be read equals only itself."""
+        if self is other:
+            return True
+        try:
+            return self.load() == (other.load() if isinstance(other, StoredTrajectory) else other)
+        except Exception:  # noqa: BLE001 (a comparison does not raise)
+            return False
+
+    __hash__ = None  # type: ignore[assignment]  # like that of a dict
+
+    def __deepcopy__(self, memo: object) -> StoredTrajectory:
+        return StoredTrajectory(self._read)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (self.load(),)
+        """The trajectory, as a dict. If it cannot be read, the error is pickled, and is raised where it is used."""
+        try:
+            return dict, (self.load(),)
+        except Exception as error:  # noqa: BLE001 (as `load` raises it)
+            return StoredTrajectory, (_Unreadable(error),)
 
     def load(self) -> dict[str, Any]:
         """The trajectory.
@@ -403,6 +437,16 @@ class StoredTrajectory:
             if self._known is None:
                 self._known = self._read()
             return self._known
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Raises the error with which a trajectory could not be read."""
+
+    error: Exception
+
+    def __call__(self) -> dict[str, Any]:
+        raise self.error
 
 
 class ReadOnUse:
@@ -447,7 +491,7 @@ def _reading_on_use(name: str) -> Callable[[type[T]], type[T]]:
 
 @_reading_on_use("metadata")
 @dataclass(frozen=True, slots=True, repr=False)
-class RLMChatCompletion:
+class RLMChatCompletion:  # noqa: PLW1641 (`dataclass` makes `__hash__`)
     """The result of `RLM.completion()`.
 
     Attributes:
@@ -457,7 +501,7 @@ class RLMChatCompletion:
         usage_summary: tokens and cost of the root and all sub-calls.
         execution_time: seconds.
         metadata: the whole trajectory if there is a logger, else None. If the log has more than 8 MB, it is read from
-            there when it is used.
+            its record when it is used; that raises a `RecordingError` if the record is gone or was changed.
         error: why a sub-call of the trajectory has no answer; None for the result of `completion`.
         parsed: with a `response_schema`, the answer as an object: JSON data, or of the given pydantic class.
     """
@@ -467,9 +511,16 @@ class RLMChatCompletion:
     response: str
     usage_summary: UsageSummary
     execution_time: float
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = field(default=None, hash=False)
     error: str | None = None
     parsed: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        """All fields are equal. A trajectory that cannot be read equals only itself."""
+        return _compared_fields(self) == _compared_fields(other) if type(self) is type(other) else NotImplemented
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _completion_of, (type(self), held_fields(self))  # the default one would read its log
 
     def __repr__(self) -> str:
         """All fields but the input. A log is not read for it."""
@@ -490,6 +541,15 @@ class RLMChatCompletion:
         known: dict[str, Any] = {name: fields.get(name) for name in RLMChatCompletion.__slots__}
         known["usage_summary"] = UsageSummary.from_dict(fields.get("usage_summary") or {})
         return cls(**known)
+
+
+def _completion_of(kind: type[T], fields: Mapping[str, Any]) -> T:
+    return kind(**fields)
+
+
+def _compared_fields(completion: Any) -> dict[str, Any]:
+    fields = type(completion).__dataclass_fields__
+    return {name: value for name, value in held_fields(completion).items() if fields[name].compare}
 
 
 def held_fields(completion: RLMChatCompletion) -> dict[str, Any]:

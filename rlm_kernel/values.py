@@ -6,21 +6,31 @@ again, and a kernel without it reads them as records.
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 import io
 import pickle
+import re
 import socket
 import sys
-from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+import warnings
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
+from enum import Enum
+from numbers import Number
 from typing import Any
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.types import Foreign
 
+GIVE_PLAIN = "give what you need of it as text, numbers, lists and dicts"
+"""Advice for a value that cannot be sent."""
+
 _PLAIN = frozenset({str, int, float, bool, type(None), bytes, complex})
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+_MAX_LEVELS = 200
 _HEAD_ROWS = 20
 _MAX_HEAD = 4_000
+_MADE_BY_NAME = re.compile(r"category|(datetime|timedelta)64.*|str|string|boolean|U?Int\d+|Float\d+")
 
 
 def convert(value: Any, path: str = "context") -> Any:
@@ -33,12 +43,19 @@ def convert(value: Any, path: str = "context") -> Any:
     Raises:
         ConfigError: it holds something that no kernel can read; the message says what, where and what to do.
     """
-    if type(value) in _CONTAINERS and _is_plain(value):
+    if type(value) in _CONTAINERS and _is_plain(value, path):
         return value
     try:
         return _converted(value, path)
     except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply, or holds itself: give plain lists and dicts.") from None
+        raise _too_deep(path) from None
+
+
+def _too_deep(path: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is nested too deeply, or holds itself: give lists and dicts of at most {_MAX_LEVELS} levels, or text, "
+        "json.dumps(value) for example."
+    )
 
 
 def is_context(value: Any) -> bool:
@@ -62,19 +79,24 @@ def _converted(value: Any, path: str) -> Any:
     return value if foreign is None else foreign
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any, path: str) -> bool:
     """Whether a container holds plain values and containers only. Takes a second for a million records."""
-    waiting, seen = [value], set[int]()
-    while waiting:
-        container = waiting.pop()
-        seen.add(id(container))
-        values = container.values() if type(container) is dict else container
-        odd = set(map(type, values)) - _PLAIN
-        if odd - _CONTAINERS or (type(container) is dict and not set(map(type, container)) <= _PLAIN):
-            return False
-        if odd:
-            waiting += [inner for inner in values if type(inner) in _CONTAINERS and id(inner) not in seen]
-    return True
+    level, seen = [value], {id(value)}
+    for _ in range(_MAX_LEVELS):
+        below = []
+        for container in level:
+            values = container.values() if type(container) is dict else container
+            odd = set(map(type, values)) - _PLAIN
+            if odd - _CONTAINERS or (type(container) is dict and not set(map(type, container)) <= _PLAIN):
+                return False
+            if odd:
+                new = [inner for inner in values if type(inner) in _CONTAINERS and id(inner) not in seen]
+                seen.update(map(id, new))
+                below += new
+        level = below
+        if not level:
+            return True
+    raise _too_deep(path)
 
 
 # -- what cannot travel
@@ -82,16 +104,33 @@ def _is_plain(value: Any) -> bool:
 
 def _check(value: Any, path: str) -> None:
     """Check that a kernel can read a value of another class."""
+    if (why := refusal(value, path)) is not None:
+        raise ConfigError(why)
+
+
+def refusal(value: Any, path: str) -> str | None:
+    """Why no kernel can read a value that is neither data nor a table, and what to do; None if it can."""
     for is_one, describe, todo in _UNKNOWN:
         if is_one(value):
-            raise ConfigError(f"{path} is {describe(value)}: {todo(value) if callable(todo) else todo}.")
+            return f"{path} is {describe(value)}: {todo(value) if callable(todo) else todo}."
     try:
         pickle.dumps(value, protocol=4)
     except Exception as error:
-        raise ConfigError(
-            f"{path} is a {type(value).__name__}, which cannot be copied to another process ({error}): give what you "
-            "need of it as text, numbers, lists and dicts."
-        ) from None
+        return f"{path} is a {type(value).__name__}, which cannot be copied to another process ({error}): {GIVE_PLAIN}."
+    return None
+
+
+def how_to_give(value: Any) -> str:
+    """How to give a value as the whole input that a kernel can read only within one."""
+    if value is None:
+        return "give the input, or the question itself"
+    if isinstance(value, Enum):
+        return "give value.value"
+    if isinstance(value, Iterable) and not hasattr(value, "to_dict"):
+        return "give list(values)"
+    if type(value) in _PLAIN or isinstance(value, dt.date | dt.time | dt.timedelta | Number):
+        return "give str(value), or [value] to keep its type"
+    return _as_data(value)
 
 
 def _function(value: Any) -> str:
@@ -112,6 +151,8 @@ def _object(value: Any) -> str:
 
 
 def _as_data(value: Any) -> str:
+    if isinstance(value, Enum):
+        return "give value.value"
     for name, how in (
         ("__dataclass_fields__", "dataclasses.asdict(value)"),
         ("model_dump", "value.model_dump()"),
@@ -130,6 +171,11 @@ _UNKNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any], str], str | Callabl
         lambda value: isinstance(value, io.IOBase) or type(value).__name__ == "_TemporaryFileWrapper",
         lambda value: f"an open file ({getattr(value, 'name', 'without a name')!r})",
         "give its text, file.read(), or a Path",
+    ),
+    (
+        lambda value: type(value).__name__ == "LazyFrame",
+        lambda _: "a LazyFrame, a query that has not run",
+        "give value.collect()",
     ),
     (inspect.isawaitable, lambda value: f"a {type(value).__name__} that nobody has awaited", "give its result"),
     (
@@ -181,18 +227,31 @@ def _frame(table: Any) -> dict[str, Any]:
 
 def _series(series: Any) -> dict[str, Any]:
     """The parts of a `pandas.Series`."""
-    return {"name": series.name, "column": _column(series), "index": _index(series.index)}
+    return {"name": _item(series.name), "column": _column(series), "index": _index(series.index)}
 
 
 def _index(index: Any) -> dict[str, Any]:
+    names = [_item(name) for name in index.names]
     if type(index).__name__ == "RangeIndex":
-        return {"range": (index.start, index.stop, index.step), "names": list(index.names)}
+        return {"range": (index.start, index.stop, index.step), "names": names}
     levels = [index.get_level_values(place).to_series() for place in range(index.nlevels)]
-    return {"levels": [_column(level) for level in levels], "names": list(index.names)}
+    return {"levels": [_column(level) for level in levels], "names": names, "freq": _frequency(index)}
+
+
+def _frequency(index: Any) -> str | None:
+    """The frequency of an index of dates, where its name says all of it."""
+    frequency = getattr(index, "freq", None)
+    if frequency is None or not type(index).__name__.endswith(("timeIndex", "deltaIndex")):
+        return None
+    name: str = frequency.freqstr
+    try:
+        return name if sys.modules["pandas"].tseries.frequencies.to_offset(name) == frequency else None
+    except ValueError:
+        return None
 
 
 def _column(series: Any) -> dict[str, Any]:
-    """A column: its type as text, and its values as plain ones."""
+    """A column: its type as text, and its values as plain ones. What pandas cannot make from them becomes text."""
     dtype = series.dtype
     about: dict[str, Any] = {"dtype": str(dtype)}
     if about["dtype"] == "category":
@@ -203,11 +262,28 @@ def _column(series: Any) -> dict[str, Any]:
         return {**about, "values": _moments(series)}
     values = series.tolist()
     plain = about["dtype"] == "object"
-    if set(map(type, values)) <= _PLAIN and (plain or not series.hasnans):
-        return {**about, "values": values}
-    missing = series.isna().tolist()
-    kept = [(of if plain else None) if gone is True else _item(of) for of, gone in zip(values, missing, strict=True)]
-    return {**about, "values": kept}
+    if not set(map(type, values)) <= _PLAIN or (not plain and series.hasnans):
+        missing = series.isna().tolist()
+        values = [
+            (of if plain and type(of) in _PLAIN else None) if gone is True else _item(of)
+            for of, gone in zip(values, missing, strict=True)
+        ]
+    if not plain and not _is_made_from(values, series):
+        _warn(f"a column of the type {dtype}")
+        return {"dtype": "object", "values": [of if of is None else str(of) for of in values]}
+    return {**about, "values": values}
+
+
+def _is_made_from(values: list[Any], series: Any) -> bool:
+    """Whether pandas makes a column of a less frequent type from the name of the type and its values."""
+    name = str(series.dtype)
+    if _MADE_BY_NAME.fullmatch(name):
+        return True
+    try:
+        made = sys.modules["pandas"].Series(values, dtype=name)
+    except (ValueError, TypeError, NotImplementedError):
+        return False
+    return bool(made.equals(series.reset_index(drop=True)))
 
 
 def _moments(series: Any) -> list[str | None]:
@@ -223,19 +299,45 @@ def _moments(series: Any) -> list[str | None]:
 
 
 def _item(value: Any) -> Any:
-    """A value of a table: dates of pandas as text in ISO 8601."""
+    """A value of a table: dates of pandas as text in ISO 8601, and what cannot be sent as text."""
     if type(value) in _PLAIN:
         return value
-    if type(value).__module__.startswith("pandas"):
+    if type(value).__module__.startswith("pandas") and not _foreign_kind(value):
         return value.isoformat() if hasattr(value, "isoformat") else str(value)
-    return _converted(value, "a value of a table")
+    try:
+        return _converted(value, "a value of a table")
+    except ConfigError:
+        _warn(f"a value of the type {type(value).__name__}")
+        return str(value)
+
+
+def _warn(what: str) -> None:
+    warnings.warn(f"{what} in a table cannot be sent to a kernel and arrives there as text.", stacklevel=2)
 
 
 def _array(array: Any) -> dict[str, Any]:
     """The parts of a `numpy.ndarray`."""
+    numpy = sys.modules["numpy"]
+    if isinstance(array, numpy.ma.MaskedArray):
+        values = _converted(array.tolist(), "an array")  # None where it is masked
+        return {**_array(array.data), "values": values, "mask": _array(numpy.ma.getmaskarray(array))}
     if array.dtype.hasobject:
         return {"values": _converted(array.tolist(), "an array")}
+    if array.dtype.names:
+        return _fields(array)
     return {"dtype": array.dtype.str, "shape": array.shape, "content": array.tobytes(), "values": None}
+
+
+def _fields(array: Any) -> dict[str, Any]:
+    """The parts of an array with named fields: for a kernel without numpy, a dict for each element."""
+    from numpy.lib.recfunctions import repack_fields
+
+    packed = repack_fields(array, recurse=True)
+    rows = packed.tolist()
+    if packed.ndim == 1:
+        rows = [dict(zip(packed.dtype.names, row, strict=True)) for row in rows]
+    values = _converted(rows, "an array")
+    return {"dtype": packed.dtype.descr, "shape": array.shape, "content": packed.tobytes(), "values": values}
 
 
 def _scalar(value: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from rlm_kernel._async import Job
 from rlm_kernel.api import RLM
 from rlm_kernel.engine.journal import Journal
 from rlm_kernel.kernel.comm import answer_entry, question_of
-from rlm_kernel.kernel.guest import budget_name, query_names
+from rlm_kernel.kernel.guest.names import budget_name
+from rlm_kernel.kernel.guest.questions import query_names
 from rlm_kernel.replay.live_models import LiveResponder
 from rlm_kernel.types import Query, ToolCall, Usage, UsageSummary
 from rlm_magics.arguments import fingerprint
@@ -50,11 +51,10 @@ class Asker:
         self._turns: asyncio.Semaphore | None = None
         self._numbers = itertools.count(1)
         self._spent: list[UsageSummary] = []
-        guest: Any = self
         self.names: dict[str, Any] = {
-            **query_names(guest, "llm_query", "Ask a language model."),
-            **query_names(guest, "rlm_query", "Ask a recursive language model, which has a REPL of its own."),
-            **budget_name(guest),
+            **query_names(self, "llm_query", "Ask a language model."),
+            **query_names(self, "rlm_query", "Ask a recursive language model, which has a REPL of its own."),
+            **budget_name(self),
         }
 
     def ask(self, payload: dict[str, Any], images: Iterable[bytes] = ()) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from rlm_kernel.trajectory.notebook import markdown
 from rlm_kernel.types import RLMChatCompletion, UsageSummary
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class RLMResult(RLMChatCompletion):
     """A completion of `%%rlm`. `str()` of it is the answer.
 

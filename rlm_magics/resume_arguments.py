@@ -115,6 +115,6 @@ def _minus(whole: ModelUsageSummary, part: ModelUsageSummary) -> ModelUsageSumma
         whole.total_calls - part.total_calls,
         max(0, whole.total_input_tokens - part.total_input_tokens),
         max(0, whole.total_output_tokens - part.total_output_tokens),
-        max(0, whole.total_cached_tokens - part.total_cached_tokens),
         None if unknown else max(0.0, (whole.total_cost or 0.0) - (part.total_cost or 0.0)),
+        max(0, whole.total_cached_tokens - part.total_cached_tokens),
     )

@@ -29,6 +29,14 @@ _REPLACED = {
     "zmq's sockets cannot send": "import zmq; zmq.Socket.send = zmq.Socket.send_multipart = None",
     "traitlets": "import traitlets; traitlets.TraitType.__get__ = None",
     "session cannot send": "get_ipython().kernel.session.send = None",
+    "session's key": "get_ipython().kernel.session.key = b'wrong'",
+    "session packs nothing": "get_ipython().kernel.session.pack = lambda _: b'{}'",
+    "selectors": "import selectors; selectors.EpollSelector.select = lambda *_, **__: []",
+    "loops take no callbacks": "import asyncio.base_events; asyncio.base_events.BaseEventLoop.call_soon = lambda *_: 0",
+    "loops do not turn": "import asyncio.base_events; asyncio.base_events.BaseEventLoop._run_once = lambda _: None",
+    "tornado's loop": "import tornado.ioloop; tornado.ioloop.IOLoop.add_callback = lambda *_, **__: None",
+    "zmq's streams": "from zmq.eventloop.zmqstream import ZMQStream\n"
+    "ZMQStream.send_multipart = ZMQStream._handle_events = ZMQStream._rebuild_io_state = ZMQStream.flush = None",
     "contextlib and functools": "import contextlib, functools; contextlib.contextmanager = functools.partial = None",
     "inspect": "import inspect; inspect.isawaitable = inspect.iscoroutinefunction = None",
     "logging raises": "import logging; logging.disable(); logging.Logger._log = logging.getLogger = None",
@@ -105,8 +113,9 @@ _IPYTHON = {
     "user_ns replaced": "get_ipython().user_ns = {}",
     "globals cleared": "globals().clear()",
     "guest": "sys.modules.pop('rlm_guest'); del get_ipython().kernel.rlm_guest",
-    "guest's functions": "import rlm_guest\nfor name in dir(rlm_guest):\n"
-    "    if name[0] != '_': setattr(rlm_guest, name, None)",
+    "guest's functions": "for module in [made for name, made in sys.modules.items() if name.startswith('rlm_guest')]:\n"
+    "    for name in dir(module):\n"
+    "        if name[0] != '_': setattr(module, name, None)",
     "reset": "%reset -f",
     "showtraceback": "get_ipython().showtraceback = get_ipython()._showtraceback = None\n1 / 0",
     "names deleted": "del llm_query, llm_query_batched, FINAL, FINAL_VAR, SHOW_VARS, context, answer, get_ipython",

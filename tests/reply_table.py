@@ -19,6 +19,7 @@ ANSWER_CUT = "inside the answer"
 GUESS = "before the code's output was known"
 NO_VARIABLE = "There is no variable"
 RAISED = "was evaluated as code"
+EMPTY = "is empty"
 
 SAYS = {
     NOTHING: "The model is asked for code or an answer.",
@@ -27,6 +28,7 @@ SAYS = {
     GUESS: "The answer was written before the code ran, so the model is asked again.",
     NO_VARIABLE: "The model is told that there is no such variable.",
     RAISED: "The model reads the error.",
+    EMPTY: "The model is asked whether it means that; a second one is taken.",
 }
 
 
@@ -186,6 +188,8 @@ THINKING = [
     ),
     answer("channels without their tokens", "analysisWe think.\nFINAL(no)\nassistantfinalFINAL(42)"),
     answer("in the middle of a line", "Hm. <think>\nFINAL(no)\n</think>\nFINAL(42)"),
+    code("a fence behind a closing tag", "[THINK]hm ```python\n1 / 0\n```[/THINK]```python\nprint(x)\n```"),
+    code("a fence behind another closing tag", "<think>hm ```python\n1 / 0\n```</think> ```python\nprint(x)\n```"),
     answer("two thoughts", "<think>\nFINAL(no)\n</think>\n<think>\nFINAL(never)\n</think>\nFINAL(42)"),
     answer("a closing tag alone", f"I try.\n{THOUGHT}</think>\n\nFINAL(42)"),
     answer("a closing tag behind words", "It may be FINAL(no).</think>FINAL(42)"),
@@ -225,6 +229,8 @@ THINKING = [
     answer("a tag in the answer", "FINAL(The tags are <think> and </think>)", "The tags are <think> and </think>"),
 ]
 
+QUOTED_CODE = 'FINAL("""Use this:\n```python\n1 / 0\n```\n""")'
+
 ELEMENTS = [
     *(
         answer(f"`{opens}`", f"{opens}\n{THOUGHT}{closes}\nFINAL(42)")
@@ -263,6 +269,18 @@ ANSWERS = [
     answer("FINAL_VAR, quoted", 'FINAL_VAR("total")'),
     answer("a quoted text", "FINAL('it ends with :)')", "it ends with :)"),
     answer("triple quotes", 'FINAL("""one\n(two\nthree""")', "one\n(two\nthree"),
+    answer("code in triple quotes", QUOTED_CODE, "Use this:\n```python\n1 / 0\n```\n"),
+    answer(
+        "code in triple quotes, in a sentence", f"The answer is {QUOTED_CODE}", "Use this:\n```python\n1 / 0\n```\n"
+    ),
+    answer(
+        "quoted code with quotes",
+        'FINAL("""a\n```python\nprint("""x""")\n```\nb""")',
+        'a\n```python\nprint("""x""")\n```\nb',
+    ),
+    answer("code as the answer", "FINAL(\n```python\n1 / 0\n```\n)", "```python\n1 / 0\n```"),
+    answer("code in the answer", "FINAL(Use:\n```repl\n1 / 0\n```\nand go)", "Use:\n```repl\n1 / 0\n```\nand go"),
+    Row("an open answer before code", "FINAL(17\n```repl\nprint(x)\n```", runs=("print(x)",), told=GUESS),
     answer("quotes within quotes", 'FINAL("He said "no" to it")', 'He said "no" to it'),
     answer("a numbered list", "FINAL(1) apples\n2) pears)", "1) apples\n2) pears"),
     answer("a numbered list in a sentence", "FINAL(Two: 1) apples, 2) pears)", "Two: 1) apples, 2) pears"),
@@ -308,6 +326,37 @@ ANSWERS = [
     answer("a fence around it", "```\nFINAL(42)\n```"),
     answer("a text fence around it", "```text\nFINAL(42)\n```"),
     answer("a special token behind it", "FINAL(42)<|im_end|>"),
+    answer("another case", "Final(42)"),
+    answer("lower case", "final(42)"),
+    answer("another case in a sentence", "So the answer is Final(42)."),
+    answer("stated in a line", "I have counted.\nFinal answer: 42"),
+    answer("stated in bold", "**Final Answer**: 42"),
+    answer("stated, all bold", "**Final answer: 42**"),
+    answer("stated above the answer", "**Final Answer:**\n\n42"),
+    answer("stated twice", "Final answer: 41\nNo.\nFinal answer: 42\n\nI hope this helps."),
+    answer("a stated variable", "The final answer is: total"),
+    answer("a box alone", "I have counted.\n\n$\\boxed{42}$"),
+    answer("a box in brackets", "\\[ \\boxed{42} \\]"),
+    code("stated beside code", "```repl\nprint(x)\n```\nFinal answer: 17"),
+    Row("stated, and cut", "Final answer: the first of the", told=ANSWER_CUT, finished=False),
+    Row("a promise", "I will give the final answer: later.", told=NOTHING),
+    answer("words in a marked block", "```repl\nFINAL(Ines Duarte)\n```", "Ines Duarte"),
+    answer("a sentence in a marked block", "```python\nFINAL(The total is 42.)```", "The total is 42."),
+    Row(
+        "words in a block behind code",
+        "```repl\nprint(x)\n```\n```repl\nFINAL(two words)\n```",
+        runs=("print(x)",),
+        told=GUESS,
+    ),
+    answer(
+        "a parenthesis too few, in its paragraph",
+        "FINAL(The range is (1, 2 and so on)\n\nI hope that (really) helps.",
+        "The range is (1, 2 and so on",
+    ),
+    answer("a correction", "FINAL(41)\nNo, wait. Correction:\nFINAL(42)"),
+    answer("a mention behind it", "FINAL(42)\nI use FINAL(41) for that.\nFINAL(...)"),
+    Row("empty", "FINAL()", told=EMPTY),
+    Row("empty quotes", 'FINAL("")', told=EMPTY),
     Row("a mention", "I will use FINAL(...) when I am done.", told=NOTHING),
     Row("a mention in an instruction", "The next step is to call FINAL(total).", told=NOTHING),
     Row("a plan", "Once I am sure, I give FINAL(42).", told=NOTHING),
@@ -358,6 +407,11 @@ SOURCE = [
     answer("words like a list", "FINAL(Paris, London)", "Paris, London"),
     answer("data", 'FINAL({"a": [1, true]})', '{"a": [1, true]}'),
     answer("words like a negation", "FINAL(not found)", "not found"),
+    answer("words like a comparison", "FINAL(x is 5)", "x is 5"),
+    answer("words like a condition", "FINAL(total and names)", "total and names"),
+    answer("words with a quoted name", 'FINAL(Ann in "Berlin")', 'Ann in "Berlin"'),
+    answer("a comparison of variables", "FINAL(x > 3)", "True"),
+    answer("a text searched for in a variable", 'FINAL("Ann" in names)', "True"),
 ]
 
 TABLE = {

@@ -88,6 +88,10 @@ class AgentRLM(RLM):
         ConfigError: an argument is missing, unknown or wrong.
     """
 
+    agent_context: AgentContext
+    enable_tools: bool
+    enable_streaming: bool
+
     def __init__(
         self,
         backend: str | LM = "openai",

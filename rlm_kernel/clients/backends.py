@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rlm_kernel.clients.base import BaseLM
+    from rlm_kernel.clients.provider import ProviderAdapter
 
 _OPENAI = "rlm_kernel.clients.openai:OpenAIAdapter"
 _AZURE = "rlm_kernel.clients.azure:AzureAdapter"
@@ -106,9 +107,15 @@ class Backend:
         identity = {"backend": self.name, "key_variable": self.key_variable}
         given = {**identity, **self.settings, **arguments}
         only_of = {name: None for name in _OF_ONE_MODEL if name in given}
+        adapter = factory(**given)
+
+        def another(name: str) -> ProviderAdapter:
+            adapter.check_other(name)
+            other: ProviderAdapter = factory(**{**given, **only_of, "model_name": name})
+            return other
+
         # litellm's names choose the provider, and with it the key that is sent
-        other = None if self.others else lambda name: factory(**{**given, **only_of, "model_name": name})
-        return RemoteLM(factory(**given), other)
+        return RemoteLM(adapter, None if self.others else another)
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(

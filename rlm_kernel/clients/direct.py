@@ -8,9 +8,10 @@ from typing import Any
 
 from rlm_kernel._async import Job, run_in_thread
 from rlm_kernel.clients import registry
-from rlm_kernel.clients.base import OnText
-from rlm_kernel.clients.estimates import Bound, believed, bound
+from rlm_kernel.clients.base import LM, OnText, as_base_lm
+from rlm_kernel.clients.estimates import believed, bound
 from rlm_kernel.clients.non_answers import non_answer, why_none
+from rlm_kernel.errors import ConfigError
 from rlm_kernel.types import Message, ModelUsageSummary, Reply, Usage, UsageMeter, UsageSummary
 
 DEFAULT_TIMEOUT = 300.0
@@ -108,17 +109,22 @@ class ProviderClient(BaseLM):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model_name={self.model_name!r})"
 
-    def completion(self, prompt: Asked) -> str:
+    def completion(self, prompt: Asked, model: str | None = None) -> str:
         """Answer a text or a conversation.
+
+        Args:
+            prompt: the text, or the conversation.
+            model: another model of the same provider; None: the client's.
 
         Raises:
             LMError: the provider failed.
+            ConfigError: the provider has no other models.
         """
-        return Job(self._ask(prompt)).wait()
+        return Job(self._ask(prompt, model)).wait()
 
-    async def acompletion(self, prompt: Asked) -> str:
+    async def acompletion(self, prompt: Asked, model: str | None = None) -> str:
         """`completion` for asynchronous callers."""
-        return await Job(self._ask(prompt)).wait_async()
+        return await Job(self._ask(prompt, model)).wait_async()
 
     def get_usage_summary(self) -> UsageSummary:
         """The usage of all calls."""
@@ -132,11 +138,7 @@ class ProviderClient(BaseLM):
         self, messages: Sequence[Message], *, max_tokens: int | None = None, on_text: OnText | None = None
     ) -> Reply:
         """Answer the conversation of a run."""
-        reply = await self._lm.complete(messages, max_tokens=max_tokens, on_text=on_text)
-        used = believed(reply, self._bound(messages, max_tokens))
-        self._meter.add(self.model_name, used)
-        self._last = ModelUsageSummary.of(1, used)
-        return reply
+        return await self._complete(self._lm, messages, max_tokens, on_text)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -148,17 +150,33 @@ class ProviderClient(BaseLM):
             return getattr(self._lm, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def _bound(self, messages: Sequence[Message], max_tokens: int | None) -> Bound:
-        """What a call uses at most: the estimate of what the provider does not report."""
-        lm = self._lm
-        limit = lm.reply_limit(max_tokens)
-        return bound(messages, reply_tokens=limit, window=lm.context_window, price=lm.price)
+    async def _complete(
+        self, lm: LM, messages: Sequence[Message], max_tokens: int | None = None, on_text: OnText | None = None
+    ) -> Reply:
+        """Ask a model, and count its usage. What the provider does not report is estimated."""
+        known = as_base_lm(lm)
+        reply = await known.complete(messages, max_tokens=max_tokens, on_text=on_text)
+        limit = known.reply_limit(max_tokens)
+        used = believed(reply, bound(messages, reply_tokens=limit, window=known.context_window, price=known.price))
+        self._meter.add(known.model, used)
+        self._last = ModelUsageSummary.of(1, used)
+        return reply
 
-    async def _ask(self, prompt: Asked) -> str:
-        reply = await self.complete(_messages(prompt))
+    async def _ask(self, prompt: Asked, model: str | None) -> str:
+        reply = await self._complete(self._named(model), _messages(prompt))
         if not reply.text.strip():
             raise non_answer(reply, self.backend, why_none(reply, "") or "empty", "")
         return reply.text
+
+    def _named(self, model: str | None) -> LM:
+        """The client of a model of the provider."""
+        if not model or model == self.model_name:
+            return self._lm
+        if (other := self._lm.for_model(model)) is None:
+            raise ConfigError(
+                f"{self.backend} has one model for a client: get_client({self.backend!r}, ...) for {model!r}."
+            )
+        return other
 
 
 def get_client(backend: str, backend_kwargs: Mapping[str, Any] | None = None) -> BaseLM:

@@ -18,11 +18,12 @@ WITHHELD = frozenset({"content_filter", "refusal"})
 
 _WHAT: Mapping[str, str] = MappingProxyType(
     {
-        # The guest knows a cut answer by these words (`CUT` in `kernel.guest`).
+        # The guest knows a cut answer by these words (`CUT` in `kernel.guest.questions`).
         "length": "its reply was cut at the length limit. Ask for a shorter answer, or raise max_tokens in "
-        "backend_kwargs. In a cell, allow_partial=True returns the part.",
+        "backend_kwargs or sub_sampling_args. In a cell, allow_partial=True returns the part.",
         "thinking": "its reply was cut at the length limit before it had any text: all of it was thinking. Ask for "
-        "less at a time, raise max_tokens in backend_kwargs, or lower reasoning_effort in sampling_args.",
+        "less at a time, raise max_tokens in backend_kwargs or sub_sampling_args, or lower reasoning_effort in "
+        "sampling_args.",
         "content_filter": "the provider's filter withheld its reply. Ask in other words, or ask another model.",
         "refusal": "it refused to answer{words}. Ask in other words, or ask another model.",
         "error": "the provider ended its reply with an error. Ask again, or ask another model.",

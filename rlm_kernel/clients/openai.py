@@ -55,6 +55,9 @@ class OpenAIAdapter(ProviderAdapter):
     options: Mapping[str, Any] = field(default_factory=dict, init=False)
     """Of the SDK, for each request."""
 
+    requested_model: str = field(default="", init=False)
+    """The model in the body of a request; empty: `model_name`."""
+
     default_url: ClassVar[str] = "https://api.openai.com/v1"
     reserved: ClassVar[frozenset[str]] = frozenset({"extra_body", "messages", "model", "n", "stream", "stream_options"})
     reply_builder: ClassVar[type[ReplyBuilder]] = ChatReplyBuilder
@@ -97,7 +100,7 @@ class OpenAIAdapter(ProviderAdapter):
         given = {**(self.extra_body or {}), **(self.sampling_args or {}), **response_format(schema)}
         if CHAT in self.left_out:
             return {
-                "model": self.model_name,
+                "model": self.requested_model or self.model_name,
                 **({} if max_tokens is None else {"max_output_tokens": max(MIN_OUTPUT_TOKENS, max_tokens)}),
                 "store": False,
                 **({} if REASONING in self.left_out else {"include": [INCLUDED]}),
@@ -105,7 +108,7 @@ class OpenAIAdapter(ProviderAdapter):
                 "input": b",".join(self._inputs(messages, reasoning=REASONING not in self.left_out)),
             }
         return {
-            "model": self.model_name,
+            "model": self.requested_model or self.model_name,
             **({} if max_tokens is None else {self._limit_name: max_tokens}),
             **given,
             "messages": b",".join(self._encode(messages)),

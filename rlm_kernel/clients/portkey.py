@@ -11,6 +11,8 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from rlm_kernel.clients.openai import OpenAIAdapter
+from rlm_kernel.errors import SHOWN_CHARACTERS, ConfigError
+from rlm_kernel.text import clip
 
 
 @dataclass(eq=False, repr=False)
@@ -54,11 +56,18 @@ class PortkeyAdapter(OpenAIAdapter):
         self.options = {"headers": {"Authorization": f"Bearer {key}" if key else openai.Omit()}}
         return client
 
+    def check_other(self, name: str) -> None:
+        """``@provider/`` chooses the provider and its key that is stored in the gateway."""
+        if (slug := _slug_of(name)) is not None and slug != _slug_of(self.model_name):
+            raise ConfigError(
+                f"{clip(name, SHOWN_CHARACTERS)!r} chooses another provider and key of the gateway. The user can add "
+                "it to other_backends."
+            )
+
     @property
     def price_source(self) -> Mapping[str, str] | None:
         """The provider in ``@provider/model``, or the argument."""
-        slug, slash, _ = self.model_name.removeprefix("@").partition("/")
-        provider = slug if slash and self.model_name.startswith("@") else self.provider
+        provider = _slug_of(self.model_name) or self.provider
         return {"provider_id": provider} if provider and self.custom_host is None else None
 
     def price_names(self, answered_by: str) -> tuple[str, ...]:
@@ -70,3 +79,9 @@ class PortkeyAdapter(OpenAIAdapter):
         """The keys of the gateway and of the provider."""
         key = (self.Authorization or "").removeprefix("Bearer ")
         return (self.api_key, key, self.virtual_key or "", *self.header_secrets)
+
+
+def _slug_of(name: str) -> str | None:
+    """The provider in ``@provider/model``; None if the name has none."""
+    name = name.strip()
+    return name[1:].partition("/")[0] if name.startswith("@") else None

@@ -128,6 +128,8 @@ class ProviderAdapter(ABC):
     """The path of the list of models; None if it does not contain context windows."""
     left_out: frozenset[str] = field(default=frozenset(), init=False)
     """Parts of requests that the server has refused, see `refused_parts`."""
+    allowed_tokens: int | None = field(default=None, init=False)
+    """The longest reply in tokens that the server has allowed in a refusal, or None."""
     extras: ClassVar[tuple[str, ...]] = ()
     """Names of further parts of its requests that can be left out."""
     forms: ClassVar[frozenset[str]] = frozenset({SYSTEM, USER_LAST, ALTERNATION})
@@ -185,6 +187,13 @@ class ProviderAdapter(ABC):
     def accepts_schema(self, _: dict[str, Any]) -> bool:
         """Whether the provider's mode for structured output supports this schema. The SDK is imported by then."""
         return True
+
+    def check_other(self, name: str) -> None:  # noqa: B027 (most providers take any name)
+        """Check the name of another model, which a cell gives.
+
+        Raises:
+            ConfigError: with this name, the call would go elsewhere or use another key.
+        """
 
     @property
     def url(self) -> str:

@@ -20,6 +20,7 @@ STATUSES = frozenset({400, 404, 422, 500, 501})
 
 SYSTEM, USER_LAST, ALTERNATION = "system role", "user message at the end", "alternation of roles"
 CHAT, REASONING = "chat completions", "reasoning items"
+LIMIT = "limit of the reply"
 
 FORMS: Mapping[str, re.Pattern[str]] = MappingProxyType(
     {
@@ -56,6 +57,37 @@ _FIXED = frozenset(
 )
 _WORDS = frozenset("include metadata n reasoning stop store text thinking tools user".split())
 """Fields whose names are plain words: they count only in quotes."""
+
+_LIMIT_NAMED = re.compile(
+    r"\bmax_(?:\w+_)?tokens\b|\b(?:completion|output) tokens\b|\bin the completion\b", re.IGNORECASE
+)
+_TOO_LARGE = re.compile(
+    r"\btoo (?:large|high|big|long|many)\b|\bat most\b|\bmaximum\b|\bup to\b|\bexceed|\bgreater than\b|\bless than\b"
+    r"|\bvalid range\b|\byou requested\b|[<>]=?",
+    re.IGNORECASE,
+)
+_OF_WINDOW = re.compile(
+    r"\bcontext[ _-]?(?:length|window|size|limit)\b|\bin the (?:messages|prompt|input)\b", re.IGNORECASE
+)
+_NUMBER = re.compile(r"(?<![\w.-])\d{1,3}(?:,\d{3})+(?![\w-])|(?<![\w.-])\d{1,9}(?![\w-])")
+MIN_LIMIT = 256
+"""Tokens. A smaller number in a refusal is not taken for the limit of a reply."""
+
+
+def allowed_limit(status: int | None, words: str, limit: int | None) -> int | None:
+    """The limit of a reply that a server allows instead; 0: it names none; None: the limit was not refused.
+
+    Args:
+        status: of the refusal.
+        words: the server's message, without the name of the model.
+        limit: tokens, as sent; None: none was sent.
+    """
+    if limit is None or status not in {400, 422} or not (_LIMIT_NAMED.search(words) and _TOO_LARGE.search(words)):
+        return None
+    if _OF_WINDOW.search(words):  # what is left of the window differs for each prompt
+        return 0
+    numbers = (int(number.replace(",", "")) for number in _NUMBER.findall(words))
+    return max((number for number in numbers if MIN_LIMIT <= number < limit), default=0)
 
 
 def refused_part(

@@ -21,7 +21,7 @@ from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
 from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema, words_of
 from rlm_kernel.clients.rate_limits import read_headers
-from rlm_kernel.clients.refused_parts import SCHEMA_FIELDS, forms_of, refused_part, without_forms
+from rlm_kernel.clients.refused_parts import LIMIT, SCHEMA_FIELDS, allowed_limit, forms_of, refused_part, without_forms
 from rlm_kernel.clients.transport import is_loopback, is_too_long
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.schema.answer_schema import add_instructions
@@ -60,6 +60,7 @@ class RemoteLM(BaseLM):
     Args:
         adapter: the settings, and how the provider is called.
         adapter_of: makes the adapter for another model of the provider; None: there is no other.
+        family: the models of the provider by name, if another client started it and closes it.
 
     Raises:
         ConfigError: `prices` in the settings are invalid.
@@ -67,10 +68,16 @@ class RemoteLM(BaseLM):
 
     takes_images = True
 
-    def __init__(self, adapter: ProviderAdapter, adapter_of: Callable[[str], ProviderAdapter] | None = None) -> None:
+    def __init__(
+        self,
+        adapter: ProviderAdapter,
+        adapter_of: Callable[[str], ProviderAdapter] | None = None,
+        family: dict[str, RemoteLM] | None = None,
+    ) -> None:
         self.adapter = adapter
         self._adapter_of = adapter_of
-        self._others: dict[str, RemoteLM] = {}
+        self._closes_family = family is None
+        self._family: dict[str, RemoteLM] = {adapter.model_name: self} if family is None else family
         self.backend, self.model = adapter.backend, adapter.model_name
         self.api_key, self.env = adapter.api_key, {**adapter.env, **(adapter.default_headers or {})}
         self.pricing = Pricing(
@@ -93,7 +100,11 @@ class RemoteLM(BaseLM):
 
     def reply_limit(self, max_tokens: int | None) -> int | None:
         """The longest reply in tokens if a call asks for `max_tokens`; None: limited by the context window only."""
-        return self.adapter.max_tokens or max_tokens or self.adapter.default_max_tokens
+        adapter = self.adapter
+        limit = max_tokens or adapter.default_max_tokens
+        if adapter.max_tokens or limit is None:
+            return adapter.max_tokens
+        return None if LIMIT in adapter.left_out else min(limit, adapter.allowed_tokens or limit)
 
     def price(self, input_tokens: int, output_tokens: int) -> float | None:
         """US dollars that a call costs at most; None if unknown before the call."""
@@ -119,12 +130,11 @@ class RemoteLM(BaseLM):
         """
         with opening_errors(self.adapter):
             client = await self._connection.client()
-        limit = self.reply_limit(max_tokens)
         for sent_messages, sent_schema in self._forms(messages, schema):
             try:
                 with lm_errors(self.adapter):
-                    sent = await self._send(client, sent_messages, limit, sent_schema, stream=on_text is not None)
-                return await self._read(*sent, on_text, limit)
+                    sent = await self._send(client, sent_messages, max_tokens, sent_schema, stream=on_text is not None)
+                return await self._read(*sent, on_text, self.reply_limit(max_tokens))
             except LMError as error:
                 if sent_schema is None or not refuses_schema(error):
                     raise
@@ -138,11 +148,11 @@ class RemoteLM(BaseLM):
         """
         if self._adapter_of is None:
             return None
-        if name not in self._others:
-            if len(self._others) == MAX_OTHERS:
+        if name not in self._family:
+            if len(self._family) > MAX_OTHERS:
                 raise ConfigError(f"{MAX_OTHERS} models were named besides those of the RLM: use one of these.")
-            self._others[name] = RemoteLM(self._adapter_of(name), self._adapter_of)
-        return self._others[name]
+            self._family[name] = RemoteLM(self._adapter_of(name), self._adapter_of, self._family)
+        return self._family[name]
 
     def warmer(self, temperature: float) -> RemoteLM | None:
         """See `BaseLM`."""
@@ -158,8 +168,9 @@ class RemoteLM(BaseLM):
     async def close(self) -> None:
         """Close the connections. A later call opens new ones."""
         await self._connection.close()
-        for other in self._others.values():
-            await other.close()
+        for other in list(self._family.values()) if self._closes_family else ():
+            if other is not self:
+                await other.close()
 
     def _forms(
         self, messages: Sequence[Message], schema: dict[str, Any] | None
@@ -180,7 +191,7 @@ class RemoteLM(BaseLM):
         self,
         client: Any,
         messages: Sequence[Message],
-        limit: int | None,
+        max_tokens: int | None,
         schema: dict[str, Any] | None,
         *,
         stream: bool,
@@ -188,7 +199,7 @@ class RemoteLM(BaseLM):
         """The response, its reader, and the messages as sent. What the server refuses is left out from then on."""
         adapter = self.adapter
         while True:
-            left_out = adapter.left_out
+            left_out, limit = adapter.left_out, self.reply_limit(max_tokens)
             sent = without_forms(messages, left_out)
             built = adapter.build_request(sent, limit, schema)
             request = {name: value for name, value in built.items() if name not in left_out}
@@ -196,6 +207,8 @@ class RemoteLM(BaseLM):
                 return await adapter.send(client, request, stream=stream), adapter.builder(request), sent
             except Exception as error:
                 words, status = words_of(error).replace(self.model, ""), getattr(error, "status_code", None)
+                if self._lower_limit(allowed_limit(status, words, limit)):
+                    continue
                 forms = forms_of(sent, adapter.forms, left_out)
                 part = refused_part(status, words, (*request, *adapter.extras), forms, left_out)
                 if part is None:
@@ -205,6 +218,23 @@ class RemoteLM(BaseLM):
                 _log.log(level, "%s, model %r: refused, and left out from now on: %s", self.backend, self.model, part)
                 if part in SCHEMA_FIELDS and schema is not None:
                     raise  # the caller sends the schema as text
+
+    def _lower_limit(self, allowed: int | None) -> bool:
+        """Use the limit that the server allows from now on, or none. False: the limit must stay as it is.
+
+        A limit that the user has set is not changed.
+        """
+        adapter = self.adapter
+        must_stay = adapter.max_tokens is not None or (allowed == 0 and adapter.default_max_tokens is not None)
+        if allowed is None or must_stay:
+            return False
+        if allowed:
+            adapter.allowed_tokens = min(allowed, adapter.allowed_tokens or allowed)
+        else:
+            adapter.left_out |= {LIMIT}
+        what = f"{allowed:,} tokens" if allowed else "none"
+        _log.info("%s, model %r: limit of a reply refused; from now on: %s", self.backend, self.model, what)
+        return True
 
     async def _read(
         self,

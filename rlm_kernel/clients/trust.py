@@ -21,6 +21,11 @@ T_co = TypeVar("T_co", covariant=True)
 SECRETS = frozenset({"api_key", "virtual_key", "Authorization"})
 """Arguments whose values are shown in no message."""
 
+MAY_HOLD_SECRETS = frozenset({
+    "config", "default_headers", "default_query", "extra_body", "http_client", "sampling_args",
+})  # fmt: skip
+"""Arguments of which any text may be a key, such as a header of a gateway."""
+
 PLAIN = frozenset({
     "api_version", "azure_deployment", "context_window", "max_retries", "max_tokens", "model_name", "model_path",
     "n_ctx", "n_parallel", "prices", "sampling_args", "timeout",
@@ -76,12 +81,14 @@ class Sourced(Generic[T_co]):
         source: who wrote it.
         name: the argument or the variable.
         place: where it was found, for messages: ``"backend_kwargs"``, ``"project/.env"``, ``"run.jsonl"``.
+        has_users: whether a part of the value is the user's, although its source is another one.
     """
 
     value: T_co = field(repr=False)
     source: Source
     name: str
     place: str
+    has_users: bool = False
 
     @property
     def origin(self) -> str:
@@ -103,7 +110,8 @@ def merge(name: str, lower: Any, upper: Any) -> Sourced[dict[str, Any]]:
     """The merged mappings; `upper` takes precedence. The source is the less trusted of the two."""
     one, other = as_argument(name, lower), as_argument(name, upper)
     least = min((part for part in (other, one) if part.value), key=lambda part: part.source, default=other)
-    return Sourced({**(one.value or {}), **(other.value or {})}, least.source, name, least.place)
+    has_users = any(part.value and (part.source.is_users or part.has_users) for part in (one, other))
+    return Sourced({**(one.value or {}), **(other.value or {})}, least.source, name, least.place, has_users)
 
 
 def value_of(given: Any) -> Any:
@@ -130,6 +138,11 @@ def check(settings: Mapping[str, Sourced[Any]], *, finds_keys: bool = False) -> 
     for secret in secrets:
         if secret.source < Source.DOTENV:
             raise ConfigError(f"{secret.origin} is not used: a key of a record is not yours. Give {secret.name} again.")
+    secrets += [
+        Sourced("", Source.ARGUMENT, name, "backend_kwargs")
+        for name, setting in settings.items()
+        if (setting.source.is_users or setting.has_users) and _may_hold_secret(name, setting.value)
+    ]
     if finds_keys:
         secrets.append(Sourced("", Source.ENVIRONMENT, "a key that litellm finds", "the environment"))
     for name, setting in settings.items():
@@ -148,6 +161,24 @@ def _directs(name: str, setting: Sourced[Any], *, finds_keys: bool) -> bool:
     if name == "sampling_args":
         return not setting.value.keys() <= SAMPLING
     return name == "model_name" and _PLAIN_MODEL.fullmatch(setting.value) is None
+
+
+def _may_hold_secret(name: str, value: Any) -> bool:
+    """Whether an argument that is no key may contain one."""
+    if name not in MAY_HOLD_SECRETS:
+        return False
+    if name == "sampling_args":
+        return _has_text({field: held for field, held in value.items() if field not in SAMPLING})
+    return _has_text(value)
+
+
+def _has_text(value: Any) -> bool:
+    """Whether a value contains more than numbers. Objects, such as an HTTP client, count as text."""
+    if isinstance(value, Mapping):
+        return any(map(_has_text, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_text, value))
+    return value not in ("", None) and not isinstance(value, int | float)
 
 
 def _check_server(setting: Sourced[Any], secrets: list[Sourced[Any]]) -> None:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
@@ -27,6 +28,10 @@ _COMPRESSED: dict[bytes, Callable[[BinaryIO], gzip.GzipFile | bz2.BZ2File | lzma
     b"BZh": bz2.BZ2File,
     b"\xfd7z": lzma.LZMAFile,
 }
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_MAX_NAME = 4096
+_NAMES = re.compile(r"""(?:\bb)?['"].*['"]""", re.DOTALL)
 
 
 class _Readable(Protocol):
@@ -60,7 +65,7 @@ def zipped(file: BinaryIO, reading: Reading) -> Iterator[Member]:
     with archive:
         for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
             if not entry.is_dir():
-                yield entry.filename, _zip_content(archive, entry, reading)
+                yield _shown(entry.filename), _zip_content(archive, entry, reading)
 
 
 def _zip_content(archive: ZipFile, entry: ZipInfo, reading: Reading) -> BinaryIO | str:
@@ -74,7 +79,7 @@ def _zip_content(archive: ZipFile, entry: ZipInfo, reading: Reading) -> BinaryIO
         with archive.open(entry) as content:
             return _unpack(content, reading)
     except (BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, ValueError) as error:
-        return f"it is damaged ({error})"
+        return f"it is damaged ({_NAMES.sub('…', str(error))})"  # what befell many files is listed once
 
 
 def tar(file: BinaryIO, reading: Reading) -> Iterator[Member]:
@@ -86,7 +91,7 @@ def tar(file: BinaryIO, reading: Reading) -> Iterator[Member]:
                     continue
                 why = _why_not(entry.name) or (None if entry.isreg() else "a link or a device")
                 content = None if why else archive.extractfile(entry)
-                yield entry.name, why or ("it is damaged" if content is None else _unpack(content, reading))
+                yield _shown(entry.name), why or ("it is damaged" if content is None else _unpack(content, reading))
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UnreadError(f"it is no whole archive ({error})") from error
 
@@ -129,7 +134,12 @@ def attachments(file: BinaryIO, _: Reading) -> Iterator[Member]:
         if not isinstance(payload, bytes):  # a mail within the mail
             inner: Any = part.get_payload(0)
             payload = inner.as_bytes()
-        yield PurePosixPath(name).name or f"attachment {number}", io.BytesIO(payload)
+        yield _shown(PurePosixPath(name).name) or f"attachment {number}", io.BytesIO(payload)
+
+
+def _shown(name: str) -> str:
+    """A name with its control characters, and those that turn the direction of the text, as escapes; clipped."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), name)[:_MAX_NAME]
 
 
 def _why_not(name: str) -> str | None:

@@ -1,6 +1,7 @@
 """The child process that reads documents: `python -m rlm_kernel.documents.child FD SECONDS MEMORY`.
 
-It receives a request over a socket: a line of JSON and the descriptor of an open file. It answers with each text as
+It receives a request over a socket: a line of JSON and the descriptors of an open file, and of the write-ahead log of
+an SQLite database. It answers with each text as
 soon as that is found: a line of JSON with `kind`, `member` and `size`, and then as many bytes of text. After the last,
 `kind` is ``"end"``.
 """
@@ -13,11 +14,12 @@ import resource
 import socket
 import sys
 import warnings
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from rlm_kernel.documents import archives, formats, kinds, tables
-from rlm_kernel.documents.found import MAX_NESTED, Reading, UnreadError
+from rlm_kernel.documents.found import MAX_MEMBERS, MAX_NESTED, Lines, Reading, UnreadError
 from rlm_kernel.errors import ConfigError, check_extra, is_installed
 from rlm_kernel.installation import install_command
 from rlm_kernel.untrusted import encodings
@@ -36,11 +38,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with socket.socket(fileno=fd) as host:
         while request := _receive(host):
-            about, file = request
+            about, files = request
             used = resource.getrusage(resource.RUSAGE_SELF)
             _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
-            with file:
-                _answer(host, file, about["name"], about["room"])
+            _answer(host, files, about["name"], about["room"])
+            for file in files:
+                file.close()
 
 
 def _limit(what: int, value: int) -> None:
@@ -48,25 +51,26 @@ def _limit(what: int, value: int) -> None:
     resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
-def _receive(host: socket.socket) -> tuple[dict[str, Any], BinaryIO] | None:
+def _receive(host: socket.socket) -> tuple[dict[str, Any], list[BinaryIO]] | None:
     """The next request; None when there is none."""
-    line, fds, _, _ = socket.recv_fds(host, 1 << 16, 1)
+    line, fds, _, _ = socket.recv_fds(host, 1 << 16, 2)
     while line and not line.endswith(b"\n"):
         more = host.recv(1 << 16)
         line = line + more if more else b""
     if not line:
         return None
     os.lseek(fds[0], 0, os.SEEK_SET)
-    return json.loads(line), os.fdopen(fds[0], "rb")
+    return json.loads(line), [os.fdopen(fd, "rb") for fd in fds]
 
 
-def _answer(host: socket.socket, file: BinaryIO, name: str, room: int) -> None:
+def _answer(host: socket.socket, files: list[BinaryIO], name: str, room: int) -> None:
     def tell(kind: str, member: str, text: str) -> None:
         body = text.encode("utf-8", "surrogatepass")
         head = json.dumps({"kind": kind, "member": member, "size": len(body)})
         host.sendall(head.encode("ascii") + b"\n" + body)
 
     try:
+        file = tables.with_wal(*files) if len(files) > 1 else files[0]
         _read(file, name, "", Reading(room, tell))
     except MemoryError:
         tell("unread", "", "it needs too much memory")
@@ -97,7 +101,7 @@ def _read(file: BinaryIO, name: str, member: str, reading: Reading, depth: int =
         _plain(file, member, reading)
         reading.tell("notes", member, f"the source of the page: to read its text, {install_command('files')}")
     elif kind in _SINGLE:
-        _tell(reading, member, *_text(file, kind, reading.room))
+        _document(file, kind, member, reading)
         file.seek(0)
     elif kind == kinds.TEXT:
         _plain(file, member, reading)
@@ -119,16 +123,25 @@ def _kind(file: BinaryIO, name: str) -> str:
     return kind
 
 
-def _text(file: BinaryIO, kind: str, room: int) -> tuple[str, str]:
+def _document(file: BinaryIO, kind: str, member: str, reading: Reading) -> None:
     read, modules = _SINGLE[kind]
     for module in modules:
         check_extra(f"Reading {kinds.NAMES[kind]}", module, "files")
+    lines = Lines(reading.room, partial(reading.tell, "pieces", member))
     try:
-        return read(file, room)
+        note = read(file, lines)
     except (UnreadError, MemoryError, RecursionError):
         raise
     except Exception as error:
         raise UnreadError(f"it is no whole {kinds.NAMES[kind].split(' ', 1)[1]} ({type(error).__name__})") from error
+    else:
+        reading.tell("whole" if lines.is_replaced else "texts", member, lines.rest())
+        if note:
+            reading.tell("notes", member, note)
+    finally:
+        if rest := lines.rest():
+            reading.tell("pieces", member, rest)
+        reading.room = lines.room
 
 
 def _plain(file: BinaryIO, member: str, reading: Reading) -> None:
@@ -138,14 +151,8 @@ def _plain(file: BinaryIO, member: str, reading: Reading) -> None:
         raise UnreadError("binary") from None
     if not text.encoding.startswith("utf-8"):
         reading.tell("notes", member, f"read as {encodings.SHOWN.get(text.encoding, text.encoding)}")
-    _tell(reading, member, text.text, "")
-
-
-def _tell(reading: Reading, member: str, text: str, note: str) -> None:
-    reading.room -= len(text)
-    reading.tell("texts", member, text)
-    if note:
-        reading.tell("notes", member, note)
+    reading.room -= len(text.text)
+    reading.tell("texts", member, text.text)
 
 
 def _members(file: BinaryIO, kind: str, member: str, reading: Reading, depth: int) -> None:
@@ -155,7 +162,7 @@ def _members(file: BinaryIO, kind: str, member: str, reading: Reading, depth: in
         path = f"{member}/{name}" if member else name
         reading.members -= 1
         if reading.members < 0:
-            raise UnreadError("it holds too many files; the others were not read")
+            raise UnreadError(f"it holds more than {MAX_MEMBERS:,} files")
         if isinstance(content, str):
             reading.tell("unread", path, content)
             continue

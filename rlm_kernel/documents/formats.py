@@ -1,7 +1,6 @@
 """Documents as text.
 
-Each function takes an open file and how many characters there is room for, and returns the text and a note if it is not
-whole.
+Each reader takes an open file and the lines that it adds to as it reads. It returns a note if the text is not whole.
 """
 
 from __future__ import annotations
@@ -10,23 +9,34 @@ import email
 import email.policy
 import io
 import time
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from email.message import EmailMessage
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from xml.etree import ElementTree as ET
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 from rlm_kernel.documents.found import Lines, UnreadError
 from rlm_kernel.errors import is_installed
 from rlm_kernel.untrusted import encodings
 
+if TYPE_CHECKING:
+    from pypdfium2 import PdfPage
+
 PDF_SECONDS = 40
 """Pages that would take longer are left out."""
 
+MAX_HEADER = 10_000
+"""Characters of a header of a mail. The parser takes quadratic time."""
+
+_MAX_COMMENTS = 100  # of a header: they nest, and the parser recurses
+_NO_COMMENTS = str.maketrans("()", "  ")
+_LISTED_PAGES = 5
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 
-def pdf(file: BinaryIO, room: int) -> tuple[str, str]:
+def pdf(file: BinaryIO, lines: Lines) -> str:
     """The text of the pages, as many as there are time and room for."""
     from pypdfium2 import PdfDocument, PdfiumError
 
@@ -35,46 +45,91 @@ def pdf(file: BinaryIO, room: int) -> tuple[str, str]:
     except PdfiumError as error:
         why = "it needs a password" if "password" in str(error).lower() else f"it is no whole PDF ({error})"
         raise UnreadError(why) from error
-    lines, end, pages = Lines(room), time.monotonic() + PDF_SECONDS, len(document)
-    for number in range(pages):
-        page = document[number]
-        text = page.get_textpage().get_text_bounded().replace("\r\n", "\n")
-        page.close()
+    end, pages, unread = time.monotonic() + PDF_SECONDS, len(document), list[int]()
+    for number in range(1, pages + 1):
+        try:
+            text = _page_text(document[number - 1])
+        except PdfiumError:
+            unread.append(number)
+            text = ""
         if not lines.add(f"{text.rstrip()}\n\n" if text.strip() else "") or time.monotonic() > end:
-            return str(lines), f"the first {number + 1:,} of {pages:,} pages"
-    if not str(lines).strip():
+            return "; ".join(filter(None, (f"the first {number:,} of {pages:,} pages", _unread_pages(unread))))
+    if lines.is_empty and unread:
+        raise UnreadError(f"it is no whole PDF document ({_unread_pages(unread)})")
+    if lines.is_empty:
         raise UnreadError(f"its {pages:,} pages hold no text, only pictures: use a program that reads scans (OCR)")
-    return str(lines), ""
+    return _unread_pages(unread)
 
 
-def marked_down(suffix: str) -> Callable[[BinaryIO, int], tuple[str, str]]:
+def _page_text(page: PdfPage) -> str:
+    text: str = page.get_textpage().get_text_bounded()
+    page.close()
+    return text.replace("\r\n", "\n")
+
+
+def _unread_pages(numbers: list[int]) -> str:
+    """A note of pages, the first few by number."""
+    if not numbers:
+        return ""
+    more = f" and {len(numbers) - _LISTED_PAGES:,} more" if len(numbers) > _LISTED_PAGES else ""
+    listed = ", ".join(f"{number:,}" for number in numbers[:_LISTED_PAGES])
+    return f"page{'s' * (len(numbers) > 1)} {listed}{more} {'were' if len(numbers) > 1 else 'was'} not read"
+
+
+def marked_down(suffix: str) -> Callable[[BinaryIO, Lines], str]:
     """A reader by markitdown, for files of this suffix. Its own search for the kind of a file is not used."""
 
-    def read(file: BinaryIO, room: int) -> tuple[str, str]:
-        from markitdown import StreamInfo
-        from markitdown.converters import DocxConverter, EpubConverter, HtmlConverter, PptxConverter
-
-        converters = {".docx": DocxConverter, ".pptx": PptxConverter, ".epub": EpubConverter, ".html": HtmlConverter}
-        found = converters[suffix]().convert(file, StreamInfo(extension=suffix))
-        title = (found.title or "").strip()
-        begin = f"{title}\n\n" if suffix == ".html" and not found.markdown.startswith(title) else ""
-        return _cut(begin + found.markdown, room)
+    def read(file: BinaryIO, lines: Lines) -> str:
+        if suffix == ".docx":
+            _draft(file, lines)
+        return _cut(lines.replace(_as_markdown(file, suffix)))
 
     return read
 
 
-def html(file: BinaryIO, room: int) -> tuple[str, str]:
+def _as_markdown(file: BinaryIO, suffix: str) -> str:
+    from markitdown import StreamInfo
+    from markitdown.converters import DocxConverter, EpubConverter, HtmlConverter, PptxConverter
+
+    converters = {".docx": DocxConverter, ".pptx": PptxConverter, ".epub": EpubConverter, ".html": HtmlConverter}
+    found = converters[suffix]().convert(file, StreamInfo(extension=suffix))
+    title = (found.title or "").strip()
+    begin = f"{title}\n\n" if suffix == ".html" and not found.markdown.startswith(title) else ""
+    return f"{begin}{found.markdown}"
+
+
+def _draft(file: BinaryIO, lines: Lines) -> None:
+    """Add the plain paragraphs of a Word document. They stay if its Markdown, which takes longer, is not finished."""
+    with (
+        suppress(ET.ParseError, BadZipFile, KeyError, RuntimeError, NotImplementedError, OSError, EOFError, zlib.error),
+        ZipFile(file) as archive,
+        archive.open("word/document.xml") as content,
+    ):
+        for _, element in ET.iterparse(content):  # noqa: S314 (as below)
+            if element.tag.endswith("}p"):
+                text = "".join(each.text or "" for each in element.iter() if each.tag.endswith("}t"))
+                element.clear()
+                if not lines.add(f"{text}\n" if text else ""):
+                    break
+    file.seek(0)
+
+
+def html(file: BinaryIO, lines: Lines) -> str:
     """A page as Markdown, in the encoding that it declares."""
     from bs4 import UnicodeDammit
 
     content = file.read()
     text = UnicodeDammit(content, ["utf-8"], is_html=True).unicode_markup or decode(content)
-    return marked_down(".html")(io.BytesIO(text.encode("utf-8", "replace")), room)
+    return _cut(lines.add(_of_page(text)))
 
 
-def opendocument(file: BinaryIO, room: int) -> tuple[str, str]:
+def _of_page(text: str) -> str:
+    return _as_markdown(io.BytesIO(text.encode("utf-8", "replace")), ".html")
+
+
+def opendocument(file: BinaryIO, lines: Lines) -> str:
     """The paragraphs of a text, a table or slides; the cells of a row are separated by tabs."""
-    lines, paragraphs, cells, depth = Lines(room), list[str](), list[str](), 0
+    paragraphs, cells, depth = list[str](), list[str](), 0
     with ZipFile(file) as archive, archive.open("content.xml") as content:
         # In a child with limits; expat loads no external entities, and stops at those that grow.
         for event, element in ET.iterparse(content, ("start", "end")):  # noqa: S314
@@ -93,10 +148,10 @@ def opendocument(file: BinaryIO, room: int) -> tuple[str, str]:
             elif event == "end" and name == "table-row":
                 lines.add("\t".join(cells) + "\n")
                 cells = []
-    return str(lines), "cut at the limit" if lines.is_full else ""
+    return _cut(not lines.is_full)
 
 
-def notebook(file: BinaryIO, room: int) -> tuple[str, str]:
+def notebook(file: BinaryIO, lines: Lines) -> str:
     """The cells of a notebook with their text outputs."""
     from nbformat import ValidationError, reads
 
@@ -104,15 +159,14 @@ def notebook(file: BinaryIO, room: int) -> tuple[str, str]:
         book: Any = reads(decode(file.read()), as_version=4)  # type: ignore[no-untyped-call]
     except (ValueError, AttributeError, KeyError, ValidationError) as error:
         raise UnreadError(f"it is no whole notebook ({type(error).__name__})") from error
-    lines = Lines(room)
     for cell in book.cells:
         kind = "" if cell.cell_type == "code" else f" [{cell.cell_type}]"
         lines.add(f"# %%{kind}\n{_text(cell.source)}\n")
         for output in cell.get("outputs", ()):
             lines.add(_quoted(_output(output)))
         if not lines.add("\n"):
-            return str(lines), "cut at the limit"
-    return str(lines), ""
+            break
+    return _cut(not lines.is_full)
 
 
 def _output(output: dict[str, object]) -> str:
@@ -130,19 +184,38 @@ def _text(value: object) -> str:
     return "".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def mail(file: BinaryIO, room: int) -> tuple[str, str]:
+def mail(file: BinaryIO, lines: Lines) -> str:
     """A mail: headers and body. Its attachments are members, see `archives.attachments`."""
-    return _cut(text_of(message_in(file.read())), room)
+    message = message_in(file.read())
+    is_clipped = any(len(value) == MAX_HEADER for _, value in message.raw_items())
+    note = f"only the first {MAX_HEADER:,} characters of a header" if is_clipped else ""
+    return _cut(lines.add(text_of(message))) or note
 
 
 def message_in(content: bytes) -> EmailMessage:
-    """The mail in these bytes."""
-    return email.message_from_bytes(content, policy=email.policy.default)
+    """The mail in these bytes. Long headers are clipped."""
+    return cast("EmailMessage", email.message_from_bytes(content, policy=_Headers()))
+
+
+class _Headers(email.policy.EmailPolicy):
+    """Headers are clipped before they are parsed. One that the parser fails on is empty."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value[:MAX_HEADER]
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        plain = value.translate(_NO_COMMENTS) if value.count("(") > _MAX_COMMENTS else value
+        try:
+            return super().header_fetch_parse(name, plain)
+        except Exception:  # noqa: BLE001 (whatever the parser raises: it has defects)
+            return super().header_fetch_parse(name, "")
 
 
 def text_of(message: EmailMessage) -> str:
     """The headers that people read, and the body, as plain text where there is one."""
-    headers = "".join(f"{name}: {_line(message, name)}\n" for name in _HEADERS if message[name] is not None)
+    found = ((name, message[name]) for name in _HEADERS)
+    headers = "".join(f"{name}: {' '.join(str(value).split())}\n" for name, value in found if value is not None)
     body = message.get_body(("plain", "html"))
     if body is None:
         return headers
@@ -153,19 +226,15 @@ def text_of(message: EmailMessage) -> str:
     except (LookupError, UnicodeDecodeError):
         text = decode(payload) if isinstance(payload, bytes) else ""
     if body.get_content_subtype() == "html" and is_installed("markitdown"):
-        text = marked_down(".html")(io.BytesIO(text.encode("utf-8", "replace")), len(text) * 4)[0]
+        text = _of_page(text)
     return f"{headers}\n{text}"
 
 
-def _line(message: EmailMessage, name: str) -> str:
-    return " ".join(str(message[name]).split())
-
-
-def image(file: BinaryIO, _: int) -> tuple[str, str]:
+def image(file: BinaryIO, lines: Lines) -> str:
     """One line about an image: format, size in pixels and bytes."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    return f"[image: {_dimensions(file)}{size:,} bytes; its content is not read as text]", ""
+    return _cut(lines.add(f"[image: {_dimensions(file)}{size:,} bytes; its content is not read as text]"))
 
 
 def _dimensions(file: BinaryIO) -> str:
@@ -188,11 +257,11 @@ def decode(content: bytes) -> str:
     ]
 
 
-def _cut(text: str, room: int) -> tuple[str, str]:
-    return text[:room], "cut at the limit" if len(text) > room else ""
+def _cut(has_room: bool) -> str:
+    return "" if has_room else "cut at the limit"
 
 
-KINDS: dict[str, tuple[Callable[[BinaryIO, int], tuple[str, str]], tuple[str, ...]]] = {
+KINDS: dict[str, tuple[Callable[[BinaryIO, Lines], str], tuple[str, ...]]] = {
     "pdf": (pdf, ("pypdfium2",)),
     "word": (marked_down(".docx"), ("markitdown", "mammoth")),
     "slides": (marked_down(".pptx"), ("markitdown", "pptx")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,10 @@ MAX_NESTED = 3
 MAX_DOCUMENT_BYTES = 250_000_000
 """Of the text of one document, and of the files that an archive holds together."""
 
+_PIECE = 1 << 16
+_PIECE_SECONDS = 0.1
+_FIRST = 20  # of what is added is sent at once: what comes next may take all the time
+
 
 class UnreadError(ValueError):
     """A file cannot be read as what it is. The message says why, without a full stop."""
@@ -25,7 +30,8 @@ class Reading:
 
     Attributes:
         room: bytes of text that may still be found.
-        tell: called with the kind (`texts`, `unread`, `notes`), the member and the text, as soon as it is found.
+        tell: called with the kind, the member and the text, as soon as it is found. Kinds: `pieces` of a text; `texts`:
+            its end; `whole`: a text in place of the pieces; `unread`: why a member is not read; `notes` about a text.
         unpacked: bytes of members that may still be unpacked.
         members: how many may still come.
     """
@@ -37,31 +43,53 @@ class Reading:
 
 
 class Lines:
-    """A text that is put together up to a limit.
+    """A text that is put together up to a limit, and sent in pieces while it grows.
 
     Args:
         room: how many characters it may have.
+        send: called with each piece.
 
     Attributes:
+        room: how many more there may be.
         is_full: whether the limit was reached; the text is cut there.
+        is_empty: whether nothing was added.
+        is_replaced: whether what was sent is no part of the text, see `replace`.
     """
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, room: int, send: Callable[[str], object]) -> None:
+        self._send = send
+        self._all = self.room = room
         self._pieces: list[str] = []
-        self.is_full = False
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was added."""
-        return not self._pieces
+        self._size = self._added = 0
+        self._sent = time.monotonic()
+        self.is_full = self.is_replaced = False
+        self.is_empty = True
 
     def add(self, text: str) -> bool:
         """Append a text; returns whether there is room for more."""
-        self._pieces.append(text[: self._room])
-        self.is_full = self.is_full or len(text) > self._room
-        self._room -= min(len(text), self._room)
+        if text:
+            self._pieces.append(text[: self.room])
+            self.is_full = self.is_full or len(text) > self.room
+            self.room -= len(self._pieces[-1])
+            self._size += len(self._pieces[-1])
+            self.is_empty = False
+        self._added += 1
+        soon = self._added <= _FIRST or time.monotonic() - self._sent > _PIECE_SECONDS
+        if self._size > _PIECE or (self._size and soon):
+            self._send(self.rest())
         return not self.is_full
 
-    def __str__(self) -> str:
-        return "".join(self._pieces)
+    write = add  # of a file, for the module csv
+
+    def replace(self, text: str) -> bool:
+        """Take a text in place of all that was added; returns whether there is room for more."""
+        self._pieces, self.room = [text[: self._all]], self._all - min(len(text), self._all)
+        self.is_replaced, self.is_empty, self.is_full = True, not text, len(text) > self._all
+        return not self.is_full
+
+    def rest(self) -> str:
+        """What was not sent yet; it counts as sent then."""
+        text = "".join(self._pieces)
+        self._pieces.clear()
+        self._size, self._sent = 0, time.monotonic()
+        return text

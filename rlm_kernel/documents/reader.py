@@ -28,6 +28,7 @@ MAX_MEMORY_BYTES = 2 << 30
 
 _KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _MAX_HEAD = 1 << 18
+_TEXTS = frozenset({"pieces", "texts", "whole"})
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -36,6 +37,78 @@ def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
     return {**kept, "PYTHONPATH": path, "PATH": os.defpath, "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+
+
+class _Answer:
+    """What the child has said about a file until now.
+
+    Args:
+        room: bytes of text that it may have.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._found = Found()
+        self._room = room
+        self._member = ""
+        self._pieces: list[str] = []
+        self._pieces_size = 0
+
+    def make_room(self, kind: str, size: int) -> None:
+        """Count a text that comes.
+
+        Raises:
+            TooLargeError: there is no room for it.
+        """
+        if kind == "whole":
+            self._room += self._pieces_size
+        if kind in _TEXTS:
+            self._room -= size
+        if self._room < 0 or size < 0 or (kind not in _TEXTS and size > _MAX_HEAD):
+            raise TooLargeError(-self._room)
+
+    def take(self, kind: str, member: str, content: bytes) -> None:
+        """Keep what the child says about a member. The pieces of a text come one after the other."""
+        text = content.decode("utf-8", "surrogatepass")
+        if kind == "notes":
+            self._found.notes[member] = text
+        elif kind == "unread":
+            self._close()
+            self._found.unread[member] = text
+        elif kind in _TEXTS:
+            if kind == "whole":
+                self._pieces.clear()
+            self._member = member
+            self._pieces.append(text)
+            self._pieces_size += len(content)
+            if kind != "pieces":
+                self._close()
+        else:
+            raise ValueError(f"no answer of ours: {kind}")
+
+    def _close(self) -> None:
+        """Join the pieces of a text."""
+        if self._pieces:
+            self._found.texts[self._member] = "".join(self._pieces)
+            self._pieces.clear()
+        self._pieces_size = 0
+
+    def end(self, why: str) -> Found:
+        """What was found.
+
+        Args:
+            why: the rest was not read; empty: all was.
+        """
+        found = self._found
+        if self._pieces:
+            self._close()
+            found.unread[self._member] = why
+        if why:
+            found.unread[""] = why
+        read = {"", *found.texts} if found.texts else set[str]()
+        for member in read & found.unread.keys():
+            rest = f"the rest was not read: {found.unread.pop(member)}"
+            found.notes[member] = "; ".join(filter(None, (found.notes.get(member), rest)))
+        return found
 
 
 class DocumentReader:
@@ -65,42 +138,40 @@ class DocumentReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._end()
 
-    def read(self, file: BinaryIO, name: str, room: int) -> Found:
+    def read(self, file: BinaryIO, name: str, room: int, wal: BinaryIO | None = None) -> Found:
         """What a document holds.
 
         Args:
             file: a regular file, open.
             name: its suffix may say what it is.
             room: bytes of text that there is room for.
-
-        Raises:
-            TooLargeError: it holds more text than that.
+            wal: the write-ahead log of an SQLite database.
         """
-        found, start = Found(), time.monotonic()
+        answer, start = _Answer(room), time.monotonic()
         seconds = min(self._max_seconds, self._left)
         if seconds <= 0:
-            found.unread[""] = "the time for documents is over"
-            return found
+            return Found(unread={"": "the time for documents is over"})
+        why = ""
         try:
-            self._ask(file, name, min(room, MAX_DOCUMENT_BYTES), seconds)
-            self._collect(found, room, start + seconds)
+            self._ask([file] if wal is None else [file, wal], name, min(room, MAX_DOCUMENT_BYTES), seconds)
+            self._collect(answer, start + seconds)
         except TimeoutError:
             self._end()
-            found.unread[""] = f"it takes more than {seconds:g} seconds"
+            why = f"it takes more than {seconds:g} seconds"
         except (OSError, ValueError, KeyError, TypeError) as error:
-            found.unread[""] = self._why(error)
+            why = self._why(error)
         finally:
             self._left -= time.monotonic() - start
-        return found
+        return answer.end(why)
 
-    def _ask(self, file: BinaryIO, name: str, room: int, seconds: float) -> None:
+    def _ask(self, files: list[BinaryIO], name: str, room: int, seconds: float) -> None:
         if self._socket is None:
             self._start()
         assert self._socket is not None
         self._socket.settimeout(seconds)
-        file.seek(0)
+        files[0].seek(0)
         line = json.dumps({"name": name[-200:], "room": room}).encode("ascii") + b"\n"
-        socket.send_fds(self._socket, [line], [file.fileno()])
+        socket.send_fds(self._socket, [line], [file.fileno() for file in files])
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
@@ -117,19 +188,16 @@ class DocumentReader:
                 cwd="/",
             )
 
-    def _collect(self, found: Found, room: int, deadline: float) -> None:
-        into = {"texts": found.texts, "unread": found.unread, "notes": found.notes}
-        for _ in range(4 * MAX_MEMBERS):
+    def _collect(self, answer: _Answer, deadline: float) -> None:
+        left = 4 * MAX_MEMBERS
+        while left:
             head = json.loads(self._line(deadline))
-            kind, member, size = head["kind"], head["member"], head["size"]
+            kind, size = head["kind"], head["size"]
             if kind == "end":
                 return
-            if kind == "texts":
-                room -= size
-            if room < 0 or size < 0 or (kind != "texts" and size > _MAX_HEAD):
-                self._end()
-                raise TooLargeError(-room)
-            into[kind][str(member)] = self._bytes(size, deadline).decode("utf-8", "surrogatepass")
+            left -= kind != "pieces" or not size
+            answer.make_room(kind, size)
+            answer.take(kind, str(head["member"]), self._bytes(size, deadline))
         raise ValueError("it holds too many files")
 
     def _line(self, deadline: float) -> bytes:

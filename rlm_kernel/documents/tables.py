@@ -6,7 +6,10 @@ import csv
 import datetime as dt
 import io
 import sqlite3
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from operator import itemgetter
 from typing import Any, BinaryIO
 
 from rlm_kernel.documents.found import Lines, UnreadError
@@ -14,48 +17,92 @@ from rlm_kernel.documents.found import Lines, UnreadError
 MAX_COLUMNS = 10_000
 """Of a table. Further columns are left out, and the schema line says so."""
 
+MAX_EMPTY_ROWS = 1 << 20
+"""Of a sheet, after which no more are read: as many as Excel has rows. A row of a file may have any number."""
+
+_CELLS = 100
+_GAP = 1_000
 _ROWS = 1_000
 _WAL = bytes([2, 2])
+_WAL_MAGIC = (0x377F0682, 0x377F0683)
+_WAL_HEAD = struct.Struct(">IIIIII8x")  # magic, version, page size, checkpoint, two salts, checksums
+_FRAME = struct.Struct(">IIII8x")  # page, pages of the database or 0, two salts, checksums
 
 
-def parquet(file: BinaryIO, room: int) -> tuple[str, str]:
+def parquet(file: BinaryIO, lines: Lines) -> str:
     """A Parquet file, group of rows by group of rows."""
     from pyarrow.parquet import ParquetFile
 
     table = ParquetFile(file)
-    return _arrow_text(table.schema_arrow, table.metadata.num_rows, table.iter_batches(batch_size=_ROWS), room)
+    return _arrow_text(table.schema_arrow, table.metadata.num_rows, table.iter_batches(batch_size=_ROWS), lines)
 
 
-def arrow(file: BinaryIO, room: int) -> tuple[str, str]:
+def arrow(file: BinaryIO, lines: Lines) -> str:
     """An Arrow or Feather file."""
     from pyarrow import ipc
 
     reader = ipc.open_file(file)
     batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
-    return _arrow_text(reader.schema, None, batches, room)
+    return _arrow_text(reader.schema, None, batches, lines)
 
 
-def _arrow_text(schema: Any, rows: int | None, batches: Iterable[Any], room: int) -> tuple[str, str]:
+def _arrow_text(schema: Any, rows: int | None, batches: Iterable[Any], lines: Lines) -> str:
     columns = [(column.name, str(column.type)) for column in schema][:MAX_COLUMNS]
     values = (
         row
         for batch in batches
         for row in zip(*(batch.column(i).to_pylist() for i in range(len(columns))), strict=True)
     )
-    return _joined([("", columns, rows, values, len(schema) > MAX_COLUMNS)], room)
+    return _joined([("", columns, rows, values, len(schema) > MAX_COLUMNS)], lines)
 
 
-def sqlite(file: BinaryIO, room: int) -> tuple[str, str]:
+def with_wal(database: BinaryIO, wal: BinaryIO) -> BinaryIO:
+    """An SQLite database in memory with what is committed in its write-ahead log.
+
+    SQLite itself would read the log only from the disk, and create a file for it, which this process may not.
+    """
+    content, log = bytearray(database.read()), wal.read()
+    if len(log) < _WAL_HEAD.size:
+        return io.BytesIO(content)
+    magic, _, page_size, _, *salts = _WAL_HEAD.unpack_from(log)
+    step = _FRAME.size + page_size
+    if magic not in _WAL_MAGIC or page_size.bit_count() != 1:
+        return io.BytesIO(content)
+    pages: dict[int, int] = {}
+    for begin in range(_WAL_HEAD.size, len(log) - step + 1, step):
+        page, size, *of_frame = _FRAME.unpack_from(log, begin)
+        if of_frame != salts:  # of a transaction before the log was last emptied
+            break
+        pages[page] = begin + _FRAME.size
+        if size:  # the transaction ends here, and the database has so many pages
+            _write(content, log, pages, page_size, size)
+            pages.clear()
+    return io.BytesIO(content)
+
+
+def _write(content: bytearray, log: bytes, pages: dict[int, int], page_size: int, size: int) -> None:
+    """Write the pages of a transaction of the log into a database, which has `size` pages afterwards."""
+    whole = size * page_size
+    if whole > len(content) + len(log):
+        raise UnreadError("its write-ahead log is damaged")
+    del content[whole:]
+    content.extend(bytes(whole - len(content)))
+    for page, begin in pages.items():
+        if 0 < page <= size:
+            content[(page - 1) * page_size : page * page_size] = log[begin : begin + page_size]
+
+
+def sqlite(file: BinaryIO, lines: Lines) -> str:
     """The tables of an SQLite database. It is read from memory: nothing beside the file is opened."""
     content = bytearray(file.read())
-    if content[18:20] == _WAL:  # its log is another file; what is in this one is read
+    if content[18:20] == _WAL:  # a database in memory has no log
         content[18:20] = b"\1\1"
     with_views = sqlite3.connect(":memory:")
     try:
         with_views.deserialize(bytes(content))
         with_views.execute("PRAGMA trusted_schema = OFF")
         with_views.text_factory = lambda value: value.decode("utf-8", "replace")
-        return _joined(_tables(with_views), room)
+        return _joined(_tables(with_views), lines)
     except sqlite3.Error as error:
         raise UnreadError(f"it is no whole database ({error})") from error
     finally:
@@ -76,42 +123,59 @@ def _tables(database: sqlite3.Connection) -> Iterator[Table]:
         yield name, columns, rows, database.execute(f"SELECT * FROM {quoted}"), False  # noqa: S608
 
 
-def sheets(file: BinaryIO, room: int) -> tuple[str, str]:
+def sheets(file: BinaryIO, lines: Lines) -> str:
     """The sheets of an Excel workbook; formulas as their last values. The first row names the columns."""
     from openpyxl import load_workbook
 
+    notes: dict[str, None] = {}  # each once, in their order
     book = load_workbook(file, read_only=True, data_only=True)
-    return _joined((table for sheet in book.worksheets for table in _sheet(sheet)), room)
+    cut = _joined((table for sheet in book.worksheets for table in _sheet(sheet, notes)), lines)
+    return "; ".join(filter(None, (cut, *notes)))
 
 
-def _sheet(sheet: Any) -> Iterator[Table]:
+def _sheet(sheet: Any, notes: dict[str, None]) -> Iterator[Table]:
     sheet.reset_dimensions()  # a file may claim any size, and each row would be filled up to it
-    filled = (_without_end(row) for row in sheet.iter_rows(values_only=True))
-    head = next((row for row in filled if row), None)
-    if head is None:
-        return
-    names = [(_cell(value), "") for value in head[:MAX_COLUMNS]]
-    yield sheet.title, names, None, (row[:MAX_COLUMNS] for row in filled if row), len(head) > MAX_COLUMNS
+    rows = _filled(sheet.iter_rows(values_only=True), notes)
+    if (head := next(rows, None)) is not None:
+        yield sheet.title, [(_cell(value), "") for value in head], None, rows, False
+
+
+def _filled(rows: Iterable[Sequence[Any]], notes: dict[str, None]) -> Iterator[Sequence[Any]]:
+    """The rows that are not empty, each without the empty cells at its end."""
+    numbered, last = enumerate(rows, 1), 0
+    while found := next(filter(itemgetter(1), islice(numbered, MAX_EMPTY_ROWS)), None):
+        number, row = found
+        if len(row) > MAX_COLUMNS:
+            notes[f"only the first {MAX_COLUMNS:,} columns"] = None
+        if filled := _without_end(row[:MAX_COLUMNS]):
+            if number - last > _GAP:
+                notes[f"gaps of {_GAP:,} or more empty rows were left out"] = None
+            last = number
+            yield filled
+    if next(numbered, None) is not None:
+        notes[f"rows after {MAX_EMPTY_ROWS:,} empty ones were not read"] = None
 
 
 def _without_end(row: Sequence[Any]) -> Sequence[Any]:
     """A row without the empty cells at its end."""
     size = len(row)
+    while size >= _CELLS and row[size - _CELLS : size].count(None) == _CELLS:
+        size -= _CELLS
     while size and row[size - 1] is None:
         size -= 1
     return row[:size]
 
 
-def _joined(tables: Iterable[Table], room: int) -> tuple[str, str]:
-    """The text of tables one below the other, and a note if it is not whole."""
-    lines, missing = Lines(room), False
+def _joined(tables: Iterable[Table], lines: Lines) -> str:
+    """Add tables one below the other; returns a note if they are not whole."""
+    missing = False
     for name, columns, rows, values, lacks_columns in tables:
         missing = missing or lacks_columns
         if not _add(lines, name, columns, rows, values):
-            return str(lines), "its rows were cut at the limit"
+            return "its rows were cut at the limit"
     if lines.is_empty:
         raise UnreadError("it holds no table")
-    return str(lines), f"only the first {MAX_COLUMNS:,} columns" if missing else ""
+    return f"only the first {MAX_COLUMNS:,} columns" if missing else ""
 
 
 def _add(
@@ -121,21 +185,13 @@ def _add(
     count = "" if rows is None else f" of {rows:,} row{'s' * (rows != 1)}"
     described = ", ".join(f"{_line(column)} ({kind})" if kind else _line(column) for column, kind in columns)
     lines.add(f"{chr(10) * (not lines.is_empty)}# table{of}{count}; columns: {described}\n")
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(lines, lineterminator="\n")
     writer.writerow([column for column, _ in columns])
     for row in values:
         writer.writerow([_cell(value) for value in row])
-        if buffer.tell() > 1 << 16 and not _flush(buffer, lines):
+        if lines.is_full:
             return False
-    return _flush(buffer, lines)
-
-
-def _flush(buffer: io.StringIO, lines: Lines) -> bool:
-    text = buffer.getvalue()
-    buffer.seek(0)
-    buffer.truncate()
-    return lines.add(text)
+    return not lines.is_full
 
 
 def _line(name: str) -> str:
@@ -153,7 +209,7 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-KINDS: dict[str, tuple[Callable[[BinaryIO, int], tuple[str, str]], tuple[str, ...]]] = {
+KINDS: dict[str, tuple[Callable[[BinaryIO, Lines], str], tuple[str, ...]]] = {
     "parquet": (parquet, ("pyarrow",)),
     "arrow": (arrow, ("pyarrow",)),
     "sqlite": (sqlite, ()),

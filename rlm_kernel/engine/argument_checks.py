@@ -6,25 +6,23 @@ A wrong argument is a `ConfigError` that names what is allowed. It is raised bef
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, cast
 
 from rlm_kernel import inputs
 from rlm_kernel.clients import registry, trust
 from rlm_kernel.clients.base import LM, BaseLM, as_base_lm
+from rlm_kernel.engine.billing import COST_COMES_WITH_THE_REPLY
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.kernel_slots import check_max_kernels
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.prompts import PROFILES
-from rlm_kernel.prompts.profile import PromptProfile
+from rlm_kernel.prompts.profile import PromptProfile, filled_in
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
 from rlm_kernel.types import Foreign, Input, Shaped, TextFile
-from rlm_kernel.values import convert, is_context
-
-COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
-"""Backends whose price is not known before a call: the reply reports the cost, or the model of a deployment."""
+from rlm_kernel.values import convert, how_to_give, is_context, refusal
 
 _COUNTS = {"depth": 0, "max_depth": 0, "max_iterations": 1, "max_concurrent_queries": 1, "max_concurrent_subcalls": 1}
 """Numbers of a configuration, each with the smallest that is allowed."""
@@ -101,8 +99,10 @@ def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> Prompt
     return PROFILES[prompts]
 
 
-def check_config(config: RunConfig, threshold: float) -> None:
-    """Check the numbers of a configuration, and that the system prompt is text."""
+def check_config(config: RunConfig, arguments: Mapping[str, Any]) -> None:
+    """Check the numbers of a configuration, its texts, and the functions among the arguments of an `RLM`."""
+    _check_functions({name: value for name, value in arguments.items() if name.startswith("on_")})
+    threshold = arguments["compaction_threshold_pct"]
     for name, least in _COUNTS.items():
         check_number(name, getattr(config, name), least)
     check_number("max_kernels", config.max_kernels, none="by the free memory")
@@ -113,11 +113,22 @@ def check_config(config: RunConfig, threshold: float) -> None:
     check_max_kernels(config.max_kernels, config.levels, config.environment.pool)
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise ConfigError(f"compaction_threshold_pct must be a share between 0 and 1, not {threshold!r}.")
+    if not isinstance(config.orchestrator, bool | None):
+        raise ConfigError(f"orchestrator must be True, False or None, not {config.orchestrator!r}.")
     for name, text in (("custom_system_prompt", config.system_prompt), ("user_prologue", config.prologue)):
         if not isinstance(text, str | None):
             raise ConfigError(f"{name} must be str or None, not {type(text).__name__}.")
+    if config.system_prompt is not None:
+        filled_in(config.system_prompt, "")
     if config.limits.max_budget is not None:
         _warn_of_unknown_prices(config.models)
+
+
+def _check_functions(callbacks: Mapping[str, Any]) -> None:
+    """Check that these arguments are functions or None."""
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise ConfigError(f"{name} must be a function or None, not {type(callback).__name__}.")
 
 
 def check_number(name: str, value: Any, least: int | None = 1, none: str | None = None) -> None:
@@ -192,18 +203,9 @@ def check_prompt(prompt: object, question: object = None) -> None:
     """Check the types of a prompt and a `root_prompt`."""
     if not isinstance(prompt, str | dict | list | bytes | TextFile | Foreign):
         raise ConfigError(
-            f"prompt must be str, dict, list, bytes, a table or a Path, not {type(prompt).__name__}: "
-            f"{_conversion(prompt)}."
+            refusal(prompt, "prompt")
+            or f"prompt must be str, dict, list, bytes, a table or a Path, not {type(prompt).__name__}: "
+            f"{how_to_give(prompt)}."
         )
     if not isinstance(question, str | None):
         raise ConfigError(f"root_prompt must be str or None, not {type(question).__name__}: it is the question.")
-
-
-def _conversion(value: object) -> str:
-    """How to convert a value into a prompt."""
-    match value:
-        case None:
-            return "give the input, or the question itself"
-        case Iterable() if not hasattr(value, "to_dict"):
-            return "give list(values)"
-    return "give plain data, such as vars(value)"

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rlm_kernel._async import without_stops
 from rlm_kernel.clients.base import BaseLM, OnText
 from rlm_kernel.clients.estimates import Bound, bound
 from rlm_kernel.engine.budget import Ledger, Receipt
@@ -18,6 +19,9 @@ from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.errors import LimitError
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.types import Message, Reply, Usage, UsageMeter
+
+COST_COMES_WITH_THE_REPLY = ("openrouter", "litellm", "azure_openai")
+"""Backends whose price is not known before a call: the reply reports the cost, or the model of a deployment."""
 
 NO_TURN: AbstractAsyncContextManager[Any] = nullcontext()
 
@@ -76,13 +80,20 @@ class ModelCalls:
                 limit = bound(messages, document, reply_tokens=longest, window=window, price=lm.price)
                 async with self.ledger.call(lm.model, limit, self.usage, receipt), self._shared(lm, limit, receipt):
                     on_turn()
-                    reply = await lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
+                    called = lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
+                    reply = await without_stops(called)
                     receipt.reply = reply
         except BaseException:
             on_failure(receipt.usage)
             raise
         assert receipt.usage is not None, "a reply is counted"
         return reply if receipt.usage == reply.usage else replace(reply, usage=receipt.usage)
+
+    def can_charge(self, lm: BaseLM) -> bool:
+        """Whether a budget, if there is one, can count what a model costs. Some report it with the first reply."""
+        if not (self.ledger.counts_dollars or (self.shared is not None and self.shared.counts_dollars)):
+            return True
+        return lm.price_known() or (lm.backend in COST_COMES_WITH_THE_REPLY and not self.ledger.lacks_price(lm.model))
 
     def count(self, model: str, usage: Usage) -> None:
         """Count a call of an earlier run that this one resumes."""

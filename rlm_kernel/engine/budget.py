@@ -199,6 +199,10 @@ class Ledger:
         self._calls += 1
         return self._limits.max_calls is None or self._calls <= self._limits.max_calls
 
+    def count_calls(self, calls: int) -> None:
+        """Count prompts of sub-calls of an earlier run that this one resumes."""
+        self._calls += calls
+
     def left(self) -> dict[str, float | None]:
         """What is left of each limit of the tree: seconds, tokens, cost (US dollars), calls; None: no limit."""
         limits, seconds = self._limits, self.seconds_left
@@ -208,6 +212,16 @@ class Ledger:
             "cost": None if limits.max_budget is None else max(0.0, round(limits.max_budget - self._budget.spent, 6)),
             "calls": None if limits.max_calls is None else max(0, limits.max_calls - self._calls),
         }
+
+    @property
+    def counts_dollars(self) -> bool:
+        """Whether there is a budget."""
+        return self._budget.limit < math.inf
+
+    def lacks_price(self, model: str) -> bool:
+        """Whether a model has answered and its cost is still unknown."""
+        rates = self._rates[model]
+        return any(rates.owed) and rates.input_price == math.inf
 
     def take_unpriced(self) -> list[str]:
         """Models whose cost is unknown while there is a budget, each once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,9 +23,9 @@ from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
 from rlm_kernel.engine.tools import Tool, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
-from rlm_kernel.kernel.guest import records
+from rlm_kernel.kernel.guest.decoding import records
 from rlm_kernel.parsing import ParsedReply, parse, without_thinking
-from rlm_kernel.prompts.context_preview import ContextFacts, describe
+from rlm_kernel.prompts.context_preview import ContextFacts, describe, type_name
 from rlm_kernel.schema.answer_schema import Schema, text_of
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
@@ -172,10 +172,8 @@ class Engine:
     # -- the loop
 
     async def _loop(self, prompt: Input, question: str | None) -> str:
-        config, root, facts = self._config, self._root, await asyncio.to_thread(_facts, prompt)
-        root.begin(await asyncio.to_thread(self._opening, prompt, question))  # it searches the context
-        # The first reply does not depend on the kernel, so both are started at the same time.
-        _, reply = await gather_or_cancel(self._open(prompt), root.ask(1))
+        config, root = self._config, self._root
+        reply, facts = await self._begin(prompt, question)
         for iteration in range(1, config.max_iterations + 1):
             if iteration > 1:
                 reply = await root.ask(iteration)
@@ -195,6 +193,22 @@ class Engine:
                 break
         return await self._last_word(iteration)
 
+    async def _begin(self, prompt: Input, question: str | None) -> tuple[Reply, ContextFacts]:
+        """Start the kernel and ask for the first reply, at the same time unless the context holds tables.
+
+        What becomes of a table depends on the libraries of the kernel, and the first message says what it is there.
+        """
+        root, earlier, has_tables = self._root, self._repl.earlier, _has_tables(prompt)
+        if has_tables:
+            await self._open(prompt)
+            prompt = _received(prompt, self._repl.missing_libraries)
+        facts = await asyncio.to_thread(_facts, prompt)
+        root.begin(await asyncio.to_thread(self._opening, prompt, question, facts, earlier))  # it searches the context
+        if has_tables:
+            return await root.ask(1), facts
+        _, reply = await gather_or_cancel(self._open(prompt), root.ask(1))
+        return reply, facts
+
     def _is_last(self, iteration: int) -> bool:
         """Whether the turn is the last one: of all, or because the model repeats itself whatever it is told."""
         repeats, turns = self._turns.repetition.repeats, self._config.max_iterations
@@ -210,10 +224,10 @@ class Engine:
         if message is not None:
             await self._turns.begin_message(message.first_cell, has_new_context=message.has_new_context)
 
-    def _opening(self, prompt: Input, question: str | None) -> list[Message]:
+    def _opening(self, prompt: Input, question: str | None, facts: ContextFacts, earlier: int) -> list[Message]:
         config = self._config
         messages = config.profile.opening(
-            _facts(prompt),
+            facts,
             question or "",
             prompt.excerpt if isinstance(prompt, TextFile) else prompt,
             system=config.system_prompt,
@@ -224,8 +238,8 @@ class Engine:
         )
         if self._message is not None:
             messages[-1]["content"] += f"\n\n{self._message.note}"
-        elif self._repl.earlier:
-            messages[-1]["content"] += "\n\n" + config.profile.continued(self._repl.earlier, self._repl.variables)
+        elif earlier:
+            messages[-1]["content"] += "\n\n" + config.profile.continued(earlier, self._repl.variables)
         if self._schema is not None:
             messages[-1]["content"] += "\n\n" + config.profile.answer_schema(text_of(self._schema.document))
         return messages
@@ -244,7 +258,7 @@ class Engine:
         Raises:
             NoAnswerError: the second reply is not an answer, either.
         """
-        root = self._root
+        root, self._turns.has_asked_about_empty = self._root, True
         if self._schema is not None:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
@@ -252,23 +266,31 @@ class Engine:
         answer = await self._answer_in_text(parsed, turns + 1)
         if answer is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
-            await root.end_turn(reply, self._why_no_answer(parsed), turns + 1)
+            await root.end_turn(reply, self._why_no_answer(parsed, reply), turns + 1)
             reply = await root.ask(turns + 2)
             parsed = await self._parse_last(reply)
             answer = await self._answer_in_text(parsed, turns + 2)
         root.conversation.add(reply, "")
         if answer is None:
-            raise NoAnswerError(model=reply.model, turns=turns, reply=reply.text, words=parsed.prose)
+            causes = set(self._turns.without_text)
+            cause = causes.pop() if len(causes) == 1 else ""
+            raise NoAnswerError(model=reply.model, turns=turns, reply=reply.text, words=parsed.prose, cause=cause)
         return answer
 
     async def _parse_last(self, reply: Reply) -> ParsedReply:
-        return await self._turns.parse(reply.text, finished=reply.finish_reason == "stop")
+        parsed = await self._turns.parse(reply.text, finished=reply.finish_reason == "stop")
+        self._turns.note_text(reply, parsed)
+        return parsed
 
-    def _why_no_answer(self, last: ParsedReply) -> str:
+    def _why_no_answer(self, last: ParsedReply, reply: Reply) -> str:
         profile = self._config.profile
         if last.answer is not None:
             return profile.not_evaluated()
-        return profile.answer_cut() if last.answer_cut else profile.not_an_answer(code=bool(last.blocks) or last.cut)
+        if self._turns.without_text[-1]:
+            return profile.no_text(self._turns.without_text[-1])
+        if last.answer_cut:
+            return profile.answer_cut(reply.finish_reason or "length")
+        return profile.not_an_answer(code=bool(last.blocks) or last.cut)
 
     async def _answer_in_text(self, last: ParsedReply, iteration: int) -> str | None:
         """The answer in the last reply, else the draft; None: neither exists."""
@@ -354,7 +376,7 @@ class Engine:
                 sub_model=config.models.default.model,
                 environment=config.environment.name,
                 question=question,
-                context_type="str" if isinstance(prompt, TextFile) else type(prompt).__name__,
+                context_type="str" if isinstance(prompt, TextFile) else type_name(prompt),
                 context_length=prompt.characters if isinstance(prompt, TextFile) else len(prompt),
                 max_iterations=config.max_iterations,
                 depth=config.depth,
@@ -374,6 +396,23 @@ def _facts(prompt: Input) -> ContextFacts:
     facts, length = describe(prompt.excerpt), prompt.characters
     parts = tuple(replace(part, length=length) for part in facts.parts)
     return replace(facts, length=length, characters=length, lines=prompt.lines, parts=parts)
+
+
+def _has_tables(prompt: Input) -> bool:
+    """Whether a context is a table or an array, or holds one that its preview shows."""
+    values = prompt.values() if isinstance(prompt, dict) else prompt if isinstance(prompt, list) else (prompt,)
+    return any(isinstance(value, Foreign) for value in values)
+
+
+def _received(value: Any, missing: Collection[str]) -> Any:
+    """A context as the kernel has it: a table of a library that is missing there is a list of dicts."""
+    if not missing:
+        return value
+    if isinstance(value, Foreign):
+        return records(value.parts) if value.kind.partition(".")[0] in missing else value
+    if isinstance(value, dict):
+        return {key: _received(of, missing) for key, of in value.items()}
+    return [_received(of, missing) for of in value] if isinstance(value, list) else value
 
 
 def _kernel_turns(config: RunConfig) -> KernelSlots:

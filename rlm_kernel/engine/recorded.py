@@ -15,6 +15,9 @@ from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.tree import Call, Cell, History, Trajectory, Turn
 from rlm_kernel.types import Answer, Prompt, Reply, Slot, Usage
 
+UNKNOWN_MODEL = "there is no model"
+"""How the answer to a prompt for an unknown model begins. The prompt is not counted for `max_calls`."""
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
@@ -25,11 +28,13 @@ class RecordedAnswer:
         before: the earlier events of the prompt: of the child run that found the answer, or of replies that did not fit
             the schema.
         spending: the calls behind it: the label of the model and what the call cost.
+        prompts: how many prompts count for `max_calls`: this one, and those of the child.
     """
 
     answered: events.SubcallAnswered
     before: tuple[events.ChildEvent | events.SubcallRejected, ...]
     spending: tuple[tuple[str, Usage], ...]
+    prompts: int
 
     @property
     def answer(self) -> Answer:
@@ -125,6 +130,24 @@ def _take_answers(recorded: RecordedRun, cell: Cell, occurrences: Occurrences) -
         recorded.outcomes[slot if tool.occurrence is None else slot._replace(occurrence=tool.occurrence)] = tool.outcome
 
 
+def counted_prompts(cell: Cell) -> int:
+    """The prompts of a cell and of its children that count for `max_calls`."""
+    return sum(_prompts_of(call, index) for call in cell.calls for index in {*call.answers, *call.children})
+
+
+def _prompts_of(call: Call, index: int) -> int:
+    child = call.children.get(index)
+    below = () if child is None else (child.setup, *child.cells)
+    return _is_counted(call.answers.get(index)) + sum(map(counted_prompts, below))
+
+
+def _is_counted(answer: events.SubcallAnswered | None) -> bool:
+    """Whether a prompt counts: not if `on_tool` answered or refused it, nor if the call was wrong."""
+    if answer is None or answer.attempts:
+        return True
+    return answer.error is not None and not answer.refused and not answer.error.startswith(UNKNOWN_MODEL)
+
+
 def _was_stopped(turn: Turn, cell: Cell) -> bool:
     """Whether the run ended in this cell: it was interrupted at a limit while it waited for answers.
 
@@ -138,7 +161,9 @@ def _take_call(recorded: RecordedRun, cell: Cell, call: Call, occurrences: Occur
     for index, slot in enumerate(occurrences.slots(cell.number, call.started.keys)):
         if index in call.answers:
             earlier = tuple(before.get((call.started.query, index), ()))
-            recorded.answers[slot] = RecordedAnswer(call.answers[index], earlier, tuple(call.spending_of(index)))
+            recorded.answers[slot] = RecordedAnswer(
+                call.answers[index], earlier, tuple(call.spending_of(index)), _prompts_of(call, index)
+            )
         elif index in call.children:
             recorded.children[slot] = recorded_run_of(call.children[index])
         elif index in call.rejected:

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from rlm_kernel.parsing import ParsedReply
-from rlm_kernel.types import CellResult
+from rlm_kernel.types import CellReport, CellResult
 
 MAX_REPEATS = 3
 """After which a run ends early."""
@@ -16,7 +16,7 @@ MAX_REPEATS = 3
 TEMPERATURE = 0.8
 """Of the reply after the second repeat, if the client was given a lower one."""
 
-_COMPARED_TURNS = 4
+_COMPARED_TURNS = 8
 """A model may alternate between a few replies."""
 _COMPARED_CHARACTERS = 100_000
 _ADDRESS = re.compile(r"\b0x[0-9a-f]+")
@@ -27,19 +27,23 @@ class Repetition:
 
     Attributes:
         repeats: replies in a row that repeat one of those before them.
+        total: all replies of the run that repeated one of those before them.
         same_message: turns in a row whose message would be the same, whatever the replies say.
     """
 
     def __init__(self) -> None:
-        self.repeats = self.same_message = 0
+        self.repeats = self.total = self.same_message = 0
+        self._message = ""
         self._seen: deque[tuple[Hashable, Hashable]] = deque(maxlen=_COMPARED_TURNS)
 
-    def take(self, parsed: ParsedReply, outcome: Hashable) -> None:
-        """Take the reply of a turn, and what came of it."""
+    def take(self, parsed: ParsedReply, outcome: Hashable, message: str) -> None:
+        """Take the reply of a turn, what came of its code (None: no code ran), and the message that would answer it."""
         turn = (said(parsed), outcome)
-        self.repeats = self.repeats + 1 if turn in self._seen else 0
-        is_message = isinstance(outcome, str) and bool(self._seen) and self._seen[-1][1] == outcome
-        self.same_message = self.same_message + 1 if is_message else 0
+        repeats = turn in self._seen
+        self.repeats = self.repeats + 1 if repeats else 0
+        self.total += repeats
+        self.same_message = self.same_message + 1 if outcome is None and message == self._message else 0
+        self._message = message
         self._seen.append(turn)
 
 
@@ -60,10 +64,16 @@ def outcome_of(results: Sequence[CellResult], notes: Sequence[str], asked: Hasha
     """
     shown = tuple(_shown(output) for result in results for output in result.outputs)
     ended = tuple(
-        (result.status, result.error and (result.error.name, result.error.message), result.report.draft)
+        (result.status, result.error and (result.error.name, result.error.message), _left(result.report))
         for result in results
     )
     return hash((shown, ended, tuple(notes), asked))
+
+
+def _left(report: CellReport) -> Hashable:
+    """What a cell has left: a cell without outputs may take one step of a longer work."""
+    values = tuple(_ADDRESS.sub("", value) for value in report.values.values())
+    return report.draft, tuple(report.variables.items()), values
 
 
 def _shown(output: Any) -> Hashable:

@@ -111,6 +111,11 @@ class Repl:
         """How many runs it served before this one."""
         return max(self.contexts, len(self._recorded.before))
 
+    @property
+    def missing_libraries(self) -> frozenset[str]:
+        """Libraries of tables that its kernel lacks."""
+        return frozenset() if self._session is None else self._session.missing_libraries
+
     async def open(self, context: Input) -> None:
         """Start the kernel, unless it runs already, and give it the context.
 

@@ -27,6 +27,11 @@ _MINUTE = 60.0
 class Admission(Protocol):
     """Admits the calls of many runs."""
 
+    @property
+    def counts_dollars(self) -> bool:
+        """Whether the runs share a budget."""
+        ...
+
     def call(self, lm: BaseLM, limit: Bound, receipt: Receipt) -> AbstractAsyncContextManager[None]:
         """A context around one call of a model, which waits until the call is admitted.
 
@@ -156,6 +161,11 @@ class SharedLimits:
     def broken(self) -> Exception | None:
         """The error of the limit that was reached, or None."""
         return self._ledger.broken
+
+    @property
+    def counts_dollars(self) -> bool:
+        """Whether the runs share a budget."""
+        return self._ledger.counts_dollars
 
     @asynccontextmanager
     async def call(self, lm: BaseLM, limit: Bound, receipt: Receipt) -> AsyncIterator[None]:

@@ -21,6 +21,7 @@ _WORDS = re.compile(
     rf"(?!(?:{_ANY_KEYWORD})\b|(?:{_BEGUN_KEYWORD})\Z)\w"
 )
 _MARK = re.compile(r"[()\[\]`]")
+_BEHIND = re.compile(r"[ \t*_`\r]*+(?:\n[ \t\r]*+(?P<blank>\n)?)?")
 _SMILEY = re.compile(r"(?:[:;=]['^-]?|[\"'])\Z")
 _CALL_CHARACTERS = 20
 _MAX_CALLS = 50
@@ -87,17 +88,24 @@ class SpokenAnswer:
 
     def _read_words(self) -> bool:
         """The words up to the first parenthesis that may end the answer; a space at their end is held back."""
-        end = len(self._unread)
+        end, until = len(self._unread), 0
         for mark in _MARK.finditer(self._unread):
             before = (self.text[-2:] + self._unread[: mark.start()])[-2:]
             if mark[0] == ")" and (self._depth == 1 or self._is_unsure):
                 end, self._read = mark.start(), self._read_nothing
                 break
+            behind = _BEHIND.match(self._unread, mark.end())
+            if mark[0] == ")" and behind is not None and behind["blank"]:  # it may end the answer with its paragraph
+                end, self._read = mark.start(), self._read_nothing
+                break
+            if mark[0] == ")" and behind is not None and behind.end() == len(self._unread):
+                end, until = mark.start(), len(self._unread)
+                break
             self._depth += {"(": 1, ")": -1}.get(mark[0], 0)
             self._is_unsure |= mark[0] in "[]`" or _SMILEY.search(before) is not None
         words = self._unread[:end].rstrip()
         self.text += words
-        self._unread = self._unread[len(words) : end]
+        self._unread = self._unread[len(words) : max(end, until)]
         return False
 
     def _read_nothing(self) -> bool:

@@ -215,7 +215,7 @@ class SubCalls:
 
     async def _instead_of(self, query: Query) -> list[Answer] | None:
         """The answers of a sub-call that `on_tool` refused or gave; None: it happens. Answers on record are used."""
-        if all(slot in self.recorded.answers for slot in query.slots):
+        if self._is_on_record(query):
             return None
         named = {} if query.model is None else {"model": query.model}
         with self._ending_the_run():
@@ -261,8 +261,16 @@ class SubCalls:
                 lm = self.models.for_child(query.model, has_repl=self._starts_children(query))
         except ConfigError as error:
             return None, str(error)
-        known = ", ".join(map(repr, self.models.names))
-        return lm, f"there is no model {clip(str(query.model), SHOWN_CHARACTERS)!r}. Known: {known}."
+        known, named = ", ".join(map(repr, self.models.names)), repr(clip(str(query.model), SHOWN_CHARACTERS))
+        if lm is None or lm in self.models.all or self._is_on_record(query) or self.calls.can_charge(lm):
+            return lm, f"there is no model {named}. Known: {known}."
+        return None, (
+            f"the price of {named} is unknown, so max_budget cannot count it. Known: {known}. The user can add it to "
+            "other_backends, with its prices in other_backend_kwargs."
+        )
+
+    def _is_on_record(self, query: Query) -> bool:
+        return all(slot in self.recorded.answers for slot in query.slots)
 
     def _check_images(self, query: Query, lm: BaseLM) -> None:
         """Refuse images that the model cannot read.

@@ -7,19 +7,20 @@ code for the kernel; everything else is a value. All of it is checked when the R
 from __future__ import annotations
 
 import ast
-import asyncio
 import contextlib
 import inspect
+import io
 import json
 import keyword
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, Literal
 
-from rlm_kernel._async import run_in_thread
+from rlm_kernel._async import is_stop, run_in_thread
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.kernel.guest import RESERVED
+from rlm_kernel.kernel.guest.names import RESERVED
 from rlm_kernel.types import Answer, ToolCall
 
 ToolKind = Literal["function", "code", "value"]
@@ -60,12 +61,9 @@ class Tool:
         """Call the function on the host, in a thread unless it is asynchronous. What it raises is an answer, too."""
         try:
             value, error = await self._outcome(request)
-        except asyncio.CancelledError as cancelled:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+        except BaseException as raised:  # the cell gets whatever it raises
+            if is_stop(raised):
                 raise  # nobody waits for the answer
-            value, error = None, cancelled
-        except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 (the cell gets whatever it raises)
             value, error = None, raised
         if error is not None:
             return Answer(error=json.dumps([type(error).__name__, _text_of(error)]))
@@ -171,9 +169,21 @@ def _inside(node: ast.AST) -> Iterable[ast.AST]:
     return ast.iter_child_nodes(node)
 
 
+class _OfScript(Exception):  # noqa: N818 (it does not leave this module)
+    """A value has an object of a class of the running script, which no kernel can import."""
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        kind = value if isinstance(value, type | FunctionType) else type(value)
+        if kind.__module__ == "__main__":
+            raise _OfScript(f"{kind.__qualname__} is part of the script, which the kernel cannot import")
+        return NotImplemented
+
+
 def _check_travels(name: str, value: Any, argument: str) -> None:
     try:
-        pickle.dumps(value, protocol=4)
+        _Pickler(io.BytesIO(), protocol=4).dump(value)
     except Exception as error:
         raise ConfigError(
             f"{argument}[{name!r}]: a {type(value).__name__} cannot be sent to the kernel ({error}). "

@@ -24,6 +24,7 @@ from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.types import CellReport, CellResult, Reply
 
+_WITHOUT_TEXT = {"tool_calls": "tool_calls", "length": "thinking"} | dict.fromkeys(WITHHELD, "withheld")
 EARLY = "The model answered before it looked at the context: it is asked to look first."
 
 
@@ -34,7 +35,7 @@ class Turn:
     Attributes:
         answer: of the run, or None.
         message: the next one for the model.
-        outcome: what a repeated reply has in common with the one before; None: the message.
+        outcome: of the code, which a repeated reply has in common with the one before; None: no code ran.
     """
 
     answer: str | None = None
@@ -73,6 +74,8 @@ class Turns:
         emit: emits the events of the run.
         schema: what the answer has to fit, or None.
         repetition: the replies, as far as they repeat each other.
+        has_asked_about_empty: whether the next empty answer is taken.
+        without_text: why each reply has no text; empty for one that has.
     """
 
     config: RunConfig
@@ -81,6 +84,8 @@ class Turns:
     emit: Emitter
     schema: Schema | None = None
     repetition: Repetition = field(default_factory=Repetition)
+    has_asked_about_empty: bool = False
+    without_text: list[str] = field(default_factory=list)
     _iteration: int = 0
     _errors_in_a_row: int = 0  # of this run: a child's errors are not its parent's
     _challenged: bool = False
@@ -100,35 +105,46 @@ class Turns:
         """Run the code of a reply, or take its answer. A reply that repeats itself is answered in other words."""
         self._iteration = iteration
         parsed = await self.parse(reply.text, finished=reply.finish_reason == "stop")
-        turn = self._without_text(reply) or await self._taken(parsed, iteration, facts)
+        turn = self._without_text(reply, parsed) or await self._taken(parsed, reply, iteration, facts)
         if turn.answer is not None:
             return turn
-        self.repetition.take(parsed, turn.message if turn.outcome is None else turn.outcome)
+        self.repetition.take(parsed, turn.outcome, turn.message)
         return replace(turn, message=self._in_other_words(turn, facts))
 
     def _in_other_words(self, turn: Turn, facts: ContextFacts) -> str:
         """The message of a turn; a new one for the same reply as before, or in place of the same message as before."""
         profile, repetition = self.config.profile, self.repetition
         if repetition.repeats:
-            return f"{turn.message}\n\n{profile.repeated(repetition.repeats, facts)}"
+            return f"{turn.message}\n\n{profile.repeated(repetition.repeats, facts, repetition.total - 1)}"
         if repetition.same_message and turn.message == profile.no_code():
             return profile.no_code_again(repetition.same_message, facts)
         return turn.message
 
-    def _without_text(self, reply: Reply) -> Turn | None:
-        """The turn of a reply that was withheld, or that only calls tools; None: it is another one."""
-        if reply.text.strip() or reply.finish_reason not in {"tool_calls", *WITHHELD}:
+    def _without_text(self, reply: Reply, parsed: ParsedReply) -> Turn | None:
+        """The turn of a reply without text, whose cause is known; None: it is another one."""
+        reason = self.note_text(reply, parsed)
+        if not reason:
             return None
-        return Turn(message=self.config.profile.no_text(withheld=reply.finish_reason in WITHHELD))
+        return Turn(message=self.config.profile.no_text(reason))
 
-    async def _taken(self, parsed: ParsedReply, iteration: int, facts: ContextFacts) -> Turn:
+    def note_text(self, reply: Reply, parsed: ParsedReply) -> str:
+        """Why a reply has no text: withheld, thinking or tool_calls; empty if it has, or if the cause is not known."""
+        reason = ""
+        if not (parsed.blocks or parsed.answer or parsed.cut or parsed.answer_cut or parsed.prose):
+            reason = _WITHOUT_TEXT.get(reply.finish_reason or "", "")
+        self.without_text.append(reason)
+        return reason
+
+    async def _taken(self, parsed: ParsedReply, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
         profile = self.config.profile
         if parsed.cut:
-            return Turn(message=profile.cut())
+            return Turn(message=profile.cut(reply.finish_reason or "length"))
         if parsed.blocks:
             return await self._run_blocks(parsed, iteration, facts)
         if parsed.answer is None:
-            return Turn(message=profile.answer_cut() if parsed.answer_cut else profile.no_code())
+            return Turn(
+                message=profile.answer_cut(reply.finish_reason or "length") if parsed.answer_cut else profile.no_code()
+            )
         if not self.is_source(parsed.answer) and not self._looked and not self._challenged:
             self._challenged = True
             self.emit(events.Notice(message=EARLY))
@@ -254,7 +270,7 @@ class Turns:
 
     async def _evaluate(self, source: Source, iteration: int, facts: ContextFacts | None) -> Turn:
         """The value of an expression, from a cell, so that the record and the notebook have it."""
-        notes = await self._recover()
+        notes, asked = await self._recover(), self.repl.asked
         result = await self.repl.run(f"FINAL({source.code})", iteration)
         self._looked = True
         self._check_limits(result)
@@ -262,13 +278,16 @@ class Turns:
         if turn.answer is not None:
             return turn
         notes += [turn.message or self.config.profile.not_evaluated(), *await self._recover(result)]
-        return Turn(message=await self._outputs([result], notes, iteration, facts))
+        outcome = outcome_of([result], notes, self.repl.asked - asked)
+        return Turn(message=await self._outputs([result], notes, iteration, facts), outcome=outcome)
 
     async def _answer_of_cell(self, result: CellResult) -> Turn:
         """The answer of a cell, if there is one."""
         report, turn = result.report, Turn()
         for text, as_json in ((report.answer, report.answer_json), (report.final, report.final_json)):
-            if result.status == "ok" and text is not None and turn.answer is None:
+            # An empty `answer` of an earlier cell is still there.
+            is_old = text == "" == self._ready[0] and report.final is None and "answer" not in result.code
+            if result.status == "ok" and text is not None and turn.answer is None and not is_old:
                 turn = await self._accept(text, as_json)
         return turn
 
@@ -278,7 +297,10 @@ class Turns:
         return result.report.final is not None or self._ready != before
 
     async def _accept(self, text: str, as_json: str | None = None) -> Turn:
-        """The answer, or a message for the model if it does not fit the schema."""
+        """The answer, or a message for the model if it does not fit the schema, or is the first empty one."""
+        if self.schema is None and not text.strip() and not self.has_asked_about_empty:
+            self.has_asked_about_empty = True
+            return Turn(message=self.config.profile.empty_answer())
         if self.schema is None:
             return Turn(text)
         try:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 from weakref import WeakSet
 
+from rlm_kernel._async import is_stop
 from rlm_kernel.kernel.incoming import fits
 from rlm_kernel.kernel.protocol import (
     MAX_ANSWER_BYTES,
@@ -292,7 +293,9 @@ class HostComm:
         acknowledge = self._loop.call_later(ACKNOWLEDGE_AFTER, self._send, "ack", call, None)
         try:
             answers = await self._responder.answer(query)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 (the error is the answer)
+        except BaseException as error:  # the error is the answer, unless nobody waits for it
+            if is_stop(error):
+                raise
             answers = [Answer(error=f"{type(error).__name__}: {error}")] * _prompts_of(query)
         finally:
             acknowledge.cancel()

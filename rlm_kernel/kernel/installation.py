@@ -1,29 +1,30 @@
-"""Install the guest in a kernel: the first request, silent, with the source of `guest.py` in its metadata."""
+"""Install the guest in a kernel: the first request, silent, with the sources of `guest/` in its metadata."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.resources
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import KernelError
+from rlm_kernel.guest_sources import GUEST_MODULE, guest_sources
 from rlm_kernel.kernel.channels import Receiver
-from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE
+from rlm_kernel.kernel.protocol import COMM_ID
 
 if TYPE_CHECKING:
     from rlm_kernel.kernel.process import Kernel
 
-# The source and the settings are in the request's metadata, not in its code.
+# The sources and the settings are in the request's metadata, not in its code.
 INSTALL_CODE = f"""
 def _install(shell):
     import builtins, sys, types
     request = shell.kernel.get_parent("shell")["metadata"]["rlm"]
-    module = sys.modules["{GUEST_MODULE}"] = types.ModuleType("{GUEST_MODULE}")
-    module.__builtins__ = dict(vars(builtins))
     compiled = getattr(sys.modules.get("rlm_kernel.provisioners.launcher"), "compiled", {{}})
-    code = compiled.get(request["source"]) or compile(request["source"], "{GUEST_MODULE}.py", "exec")
-    exec(code, module.__dict__)
-    module.install(shell, request)
+    own, modules = dict(vars(builtins)), {{name: types.ModuleType(name) for name in request["sources"]}}
+    sys.modules.update(modules)
+    for (name, source), module in zip(request["sources"].items(), modules.values()):
+        module.__package__, module.__builtins__ = "{GUEST_MODULE}", own
+        exec(compiled.get(source) or compile(source, "{GUEST_MODULE}.py", "exec"), module.__dict__)
+    modules["{GUEST_MODULE}"].install(shell, request)
 _install(get_ipython())
 del _install
 """
@@ -40,9 +41,8 @@ async def install_guest(kernel: Kernel, seed: int | None, receiver: Receiver) ->
     Raises:
         KernelError: the kernel ended or did not answer in time, or the guest did not start.
     """
-    source = importlib.resources.files("rlm_kernel.kernel").joinpath("guest.py").read_text("utf-8")
     content = {"code": INSTALL_CODE, "silent": True, "store_history": False, "allow_stdin": False}
-    metadata = {"rlm": {"source": source, "comm_id": COMM_ID, "seed": seed}}
+    metadata = {"rlm": {"sources": guest_sources(), "comm_id": COMM_ID, "seed": seed}}
     asked = kernel.channels.send("shell", "execute_request", content, metadata=metadata)
     replied: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 

@@ -4,7 +4,7 @@ Each message is a Jupyter `comm_msg` with one comm id. The guest sends on IOPub.
 because the shell channel is not read while a cell runs. `data` holds the small fields below. Large values and arbitrary
 text are JSON or bytes in the buffers, so that their encoding is exact.
 
-`guest.py` runs without this file; `tests/contract/test_wire.py` checks both ends against it.
+The guest runs without this file; `tests/contract/test_wire.py` checks both ends against it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ NOT_COPIED_BYTES: Final = 1_000_000
 """An ASCII text of this length is sent from where it is: its copy would be new memory, whose pages cost most of it."""
 _IS_CPYTHON = sys.implementation.name == "cpython"
 COMM_ID: Final = "rlm-host"
-GUEST_MODULE: Final = "rlm_guest"
 
 MAX_ID_CHARACTERS: Final = 64
 MAX_QUESTION_BYTES: Final = 20_000_000

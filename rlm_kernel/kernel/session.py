@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from rlm_kernel._async import shielded
 from rlm_kernel.errors import ConfigError, KernelError
+from rlm_kernel.guest_sources import GUEST_MODULE
 from rlm_kernel.kernel import pool
 from rlm_kernel.kernel.channels import Receiver
 from rlm_kernel.kernel.comm import HostComm, Responder, TooMuchError
@@ -24,10 +25,11 @@ from rlm_kernel.kernel.execution import CellExecution
 from rlm_kernel.kernel.incoming import UNREADABLE
 from rlm_kernel.kernel.outputs import OUTPUT_TYPES, OutputCollector, OutputRoom
 from rlm_kernel.kernel.process import Kernel
-from rlm_kernel.kernel.protocol import COMM_ID, GUEST_MODULE, WIRE, Data, Encoding, ToGuest, encode_for_sending, pack
+from rlm_kernel.kernel.protocol import COMM_ID, WIRE, Data, Encoding, ToGuest, encode_for_sending, pack
 from rlm_kernel.kernel.watch import Watch
 from rlm_kernel.provisioners.kernelspecs import Environment
 from rlm_kernel.types import CellReport, CellResult, CellStatus, Output
+from rlm_kernel.values import GIVE_PLAIN
 
 INTERRUPT_GRACE = 2.0
 """Seconds between an interrupt without effect and the kill of the kernel."""
@@ -157,7 +159,7 @@ class Session:
         try:
             encoding, buffer = await asyncio.to_thread(encode_for_sending, value)
         except (PicklingError, TypeError, AttributeError, RecursionError) as error:
-            raise ConfigError(f"{name} cannot be sent to the kernel: {error}. Make it str, list or dict.") from error
+            raise ConfigError(f"{name} cannot be sent to the kernel ({error}): {GIVE_PLAIN}.") from error
         await self.put(name, encoding, buffer)
 
     async def define(self, card: dict[str, Any]) -> None:
@@ -184,11 +186,16 @@ class Session:
             do = self._environment.how_to_read(stored.result())
             raise ConfigError(f"The kernel cannot read {name}: {stored.result()}. {do}")
 
-    async def report(self, name: str) -> CellReport:
-        """The guest's report when the value of a variable is taken as the answer."""
+    async def report(self, name: str, *, plain: bool = False) -> CellReport:
+        """The guest's report when the value of a variable is taken as the answer.
+
+        Args:
+            name: the variable.
+            plain: whether no code of the cells may run for it: what is not JSON comes as in `CellReport.values`.
+        """
         comm = self._live()[1]
         comm.report = None
-        request = self._execute(_READ, metadata={"rlm": {"name": name}})
+        request = self._execute(_READ, metadata={"rlm": {"name": name, "plain": plain}})
         await self._finish(request, self._environment.cell_timeout)
         return comm.report or CellReport()
 

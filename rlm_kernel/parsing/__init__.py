@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlm_kernel.parsing.answers import CALL, Argument, first_call, read_argument, text_answer
+from rlm_kernel.parsing.answers import CALL, FINAL, Argument, first_call, read_argument, text_answer
 from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.fences import (
     RUN_LANGUAGES,
@@ -23,7 +23,7 @@ from rlm_kernel.parsing.fences import (
 from rlm_kernel.parsing.programs import is_program
 from rlm_kernel.parsing.records import ParsedReply, TextAnswer
 from rlm_kernel.parsing.scan import Scanned, scan
-from rlm_kernel.parsing.source import Source
+from rlm_kernel.parsing.source import Source, source_of
 from rlm_kernel.parsing.thinking import without_last_tokens
 
 __all__ = [
@@ -59,8 +59,10 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
     prose = scanned.without([(block.start, block.end) for block in blocks])
     if not finished and blocks and _is_open(blocks[-1], compiler):
         return ParsedReply(cut=True, prose=prose.strip())
-    code = tuple(block.code for block in blocks if block.code.strip())
-    answer, answer_cut = text_answer(prose, compiler, finished=finished)
+    answers = [block.code for block in blocks if _is_text_answer(block, compiler)]
+    code = tuple(block.code for block in blocks if block.code.strip() and block.code not in answers)
+    prose = "\n".join([prose, *answers])
+    answer, answer_cut = text_answer(prose, compiler, finished=finished, has_code=bool(code))
     return ParsedReply(code, answer, prose=prose.strip(), answer_cut=answer_cut)
 
 
@@ -84,7 +86,11 @@ def begun_answer(text: str) -> bool | None:
     first = first_call(prose)
     if first is None or first.end() < len(prose) or scanned.open_tag:
         return False
-    return None if scanned.open_fence or _blocks_to_run(scanned, compiler) or first["call"] == "FINAL_VAR" else True
+    return (
+        None
+        if scanned.open_fence or _blocks_to_run(scanned, compiler) or first["call"].upper() == "FINAL_VAR"
+        else True
+    )
 
 
 def read_answer(text: str, start: int) -> Argument | None:
@@ -122,6 +128,16 @@ def _is_open(block: Block, compiler: Compiler) -> bool:
     """Whether nothing closes the last block: a fence in a text of its code does not."""
     problem = compiler.problem(block.code) or ""
     return not block.closed or problem.startswith(OPEN_TEXT)
+
+
+def _is_text_answer(block: Block, compiler: Compiler) -> bool:
+    """Whether a block is nothing but `FINAL(...)` with words that are no Python."""
+    call = FINAL.match(block.code.strip())
+    if call is None or compiler.problem(block.code) is None:
+        return False
+    rest = block.code.strip()[call.end() :]
+    argument = read_argument(rest, compiler)
+    return argument.closed and not rest[argument.end + 1 :].strip() and not source_of(argument.text, compiler)
 
 
 def _is_program(block: Block, compiler: Compiler, *, strictly: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -13,14 +14,28 @@ from rlm_kernel.parsing.source import broken_source, ends_in_text, source_of
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _MARKS = r"[ \t>*_`#$\"'+\ufeff\u200b\u2060-]|\d{1,3}[.)][ \t]|\\(?:boxed|text|textbf)\{|\\[\[(]|<[|/\w][^<>\n]{0,40}+>"
 _LABEL = r"(?i:(?:the[ \t])?(?:final[ \t])?(?:answer|result)[*_]*+[:=][ \t*_]*+)"
-NAME = "FINAL"
+NAME = re.compile("final", re.IGNORECASE)
 _CALL = r"(?P<call>FINAL_VAR|FINAL)[*_`]{0,3}\("
-FINAL = re.compile(rf"^(?:{_MARKS}|{_LABEL})*+{_CALL}", re.MULTILINE)
-"""An answer at the start of a line, behind marks of Markdown and "Answer:"."""
+_ANY_CALL = r"(?P<call>(?i:FINAL_VAR|FINAL))[*_`]{0,3}\("
+FINAL = re.compile(rf"^(?:{_MARKS}|{_LABEL})*+{_ANY_CALL}", re.MULTILINE)
+"""An answer at the start of a line, behind marks of Markdown and "Answer:". Small models write `Final(`, too."""
+
+_CALL_OF_SENTENCE = re.compile(rf"(?<![\w.]){_ANY_CALL}")
+_STATED = re.compile(
+    r"^[ \t>*_#]*+(?i:(?:the|my)?[ \t]*+final[ \t]answer)(?:[ \t]is)?[*_]*+[ \t]*+[:=][ \t*_]*+(?P<text>[^\n]*+)$"
+    r"|^[ \t>*_$]*+(?:\\[\[(][ \t]*+)?(?P<boxed>\\boxed\{[^{}\n]++\})[ \t$*_.]*+(?:\\[\])])?[ \t.]*+$",
+    re.MULTILINE,
+)
+"""An answer in a line of its own, without a call: "Final answer: 42", or a box."""
 
 CALL = re.compile(rf"(?<![\w.]){_CALL}")
 """An answer, or a mention of one, anywhere."""
 
+QUOTED_CALL = re.compile(rf"(?<![\w.]){_CALL}\s*+[rRuUfFbB]{{0,2}}(?:\"\"\"|''')")
+"""An answer in triple quotes, anywhere."""
+
+_TRIPLE_QUOTES = re.compile(r"\s*+[rRuUfFbB]{0,2}(?P<quote>\"\"\"|''')")
+_END_OF_QUOTED = {quote: re.compile(rf"{quote}[ \t\r\n,]*+\)") for quote in ('"""', "'''")}
 _LEADS_IN = re.compile(
     r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so"
     r"|(?:the|my|final)[ \t](?:answer|result|response))[ \t,:*_]*+"
@@ -58,10 +73,13 @@ _NAMED = re.compile(r"\A(?:answer|value|result|content|text)\s*+=\s*+(?=[rRuU]?[
 _OPENING_QUOTE = re.compile(r"\A(?:\"\"\"|'''|\")")
 _PRINTED = re.compile(r"\Aprint\((?P<inside>.*)\)\Z", re.DOTALL)
 _OUTER_QUOTES = re.compile(r"\A(?P<quote>\"\"\"|'''|\"|')(?P<inside>.*)(?P=quote)\Z", re.DOTALL)
+_ENDS_PARAGRAPH = re.compile(r"\)[ \t*_`\r]*+\n[ \t\r]*+\n")
 _CLOSING_PARENTHESIS = re.compile(r"\)")
 _MAX_PARENTHESES = 500
+_FENCE = "```"
 _WORD = re.compile(r"\w")
 _MAX_LINE = 2_000
+_MAX_CORRECTIONS = 10
 _MAX_TOKENS = 100_000
 
 
@@ -84,16 +102,34 @@ class Argument:
 
 def first_call(text: str) -> re.Match[str] | None:
     """The first answer at the start of a line."""
-    return FINAL.search(text) if NAME in text else None  # the pattern takes long for millions of lines
+    return FINAL.search(text) if has_name(text) else None  # the pattern takes long for millions of lines
 
 
-def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[TextAnswer | None, bool]:
-    """The first answer in the prose of a reply, and whether the end of an unfinished reply cut it."""
+def has_name(text: str) -> bool:
+    """Whether an answer may be in a text."""
+    return NAME.search(text) is not None
+
+
+def text_answer(
+    prose: str, compiler: Compiler, *, finished: bool, has_code: bool = False
+) -> tuple[TextAnswer | None, bool]:
+    """The first answer in the prose of a reply, and whether the end of an unfinished reply cut it.
+
+    Args:
+        prose: without the code that runs.
+        compiler: of the reply.
+        finished: whether the model stopped by itself.
+        has_code: whether code of the reply runs.
+    """
     found = first_call(prose)
     if found is None:
-        return _answer_in_sentence(prose, compiler), False
+        answer = _answer_in_sentence(prose, compiler)
+        stated = None if answer or has_code else _stated_answer(prose)
+        if stated is None:
+            return answer, False
+        return (_answer("FINAL", stated, compiler), False) if finished else (None, True)
+    found, argument = _last_alone(prose, found, compiler)
     rest = prose[found.end() :]
-    argument = read_argument(rest, compiler)
     if not (finished or (argument.closed and argument.certain and not ends_in_text(argument.text))):
         return None, True
     text = argument.text
@@ -107,10 +143,44 @@ def text_answer(prose: str, compiler: Compiler, *, finished: bool) -> tuple[Text
     return _answer(found["call"], text, compiler), False
 
 
+def _last_alone(prose: str, call: re.Match[str], compiler: Compiler) -> tuple[re.Match[str], Argument]:
+    """The answer that corrects the first one: the last of those that have a line of their own; else the first."""
+    argument = read_argument(prose[call.end() :], compiler)
+    at = call.end() + argument.end + 1
+    for _ in range(_MAX_CORRECTIONS):
+        if not argument.closed or not argument.certain or not _LINE_ENDS.match(prose[at : at + _MAX_LINE]):
+            break
+        later = FINAL.search(prose, at)
+        if later is None:
+            break
+        corrected = read_argument(prose[later.end() :], compiler)
+        at = later.end() + corrected.end + 1
+        if (
+            not corrected.closed
+            or corrected.text.lower() in _PLACEHOLDERS
+            or not _LINE_ENDS.match(prose[at:][:_MAX_LINE])
+        ):
+            break
+        call, argument = later, corrected
+    return call, argument
+
+
+def _stated_answer(prose: str) -> str | None:
+    """The last answer that has a line of its own, without a call; not beside a block."""
+    if _FENCE in prose or CALL.search(prose) is not None:
+        return None
+    lines = deque(_STATED.finditer(prose), maxlen=1)
+    if not lines:
+        return None
+    found = lines[0]
+    text = found["boxed"] or found["text"].strip() or prose[found.end() :]
+    return text.strip().removesuffix("**").strip() or None
+
+
 def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
     """The answer at the end of the last sentence ("So it is FINAL(42)"), or behind "the answer is"."""
     found, is_sure = None, False
-    for call in CALL.finditer(prose) if NAME in prose else ():
+    for call in _CALL_OF_SENTENCE.finditer(prose) if has_name(prose) else ():
         lead = prose[max(0, call.start() - _LEAD_CHARACTERS) : call.start()].rpartition("\n")[2]
         sentence = prose[max(0, call.start() - _SENTENCE_CHARACTERS) : call.start()].rpartition("\n")[2]
         if _LEADS_IN.search(lead) and not _SUPPOSED.search(sentence):
@@ -136,7 +206,7 @@ def _answer(call: str, text: str, compiler: Compiler) -> TextAnswer | None:
     if text.lower() in _PLACEHOLDERS:
         return None
     source = source_of(text, compiler) or broken_source(text)
-    if call == "FINAL_VAR":
+    if call.upper() == "FINAL_VAR":
         name = text.strip("\"'` ")
         source = None if name.isidentifier() or source is None else replace(source, certain=True)
         return TextAnswer(text, name, must_be_variable=source is None, source=source)
@@ -162,6 +232,14 @@ def plain(text: str, compiler: Compiler) -> str:
 # -- the end of an answer
 
 
+def _unbalanced(rest: str, compiler: Compiler) -> Argument:
+    """An argument with a parenthesis too few: it ends with its paragraph if that ends with a parenthesis."""
+    end = _ENDS_PARAGRAPH.search(rest)
+    if end is None or source_of(rest[: end.start() + 1].strip(), compiler) or broken_source(rest):
+        return Argument(rest.strip(), len(rest), closed=False)
+    return Argument(rest[: end.start()].strip(), end.start(), closed=True, certain=False)
+
+
 def read_argument(rest: str, compiler: Compiler) -> Argument:
     """The argument of a call whose opening parenthesis stands before `rest`.
 
@@ -170,12 +248,33 @@ def read_argument(rest: str, compiler: Compiler) -> Argument:
     """
     end, certain = _end_of_code(rest, compiler), True
     if end is None:
+        end = end_of_quoted(rest, 0)
+    if end is None:
         end, certain = _balanced(rest, sad_opens=True)
     if end is None and _sad(rest):
         end, certain = _balanced(rest, sad_opens=False)
     if end is None:
-        return Argument(rest.strip(), len(rest), closed=False)
+        return _unbalanced(rest, compiler)
     return Argument(rest[:end].strip(), end, closed=True, certain=certain)
+
+
+def end_of_quoted(text: str, start: int) -> int | None:
+    """Where the argument in triple quotes that begins at `start` ends, before its parenthesis; None: nothing closes it.
+
+    Code in it may have quoted texts of its own: the end stands where all fences before it are closed.
+    """
+    opened = _TRIPLE_QUOTES.match(text, start)
+    if opened is None:
+        return None
+    at, fences = opened.end(), 0
+    another = QUOTED_CALL.search(text, at)
+    limit = len(text) if another is None else another.start()
+    for closing in islice(_END_OF_QUOTED[opened["quote"]].finditer(text, at, limit), _MAX_PARENTHESES):
+        fences += text.count(_FENCE, at, closing.start())
+        if fences % 2 == 0:
+            return closing.end() - 1
+        at = closing.end()
+    return None
 
 
 def _end_of_code(rest: str, compiler: Compiler) -> int | None:

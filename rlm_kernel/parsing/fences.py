@@ -32,6 +32,11 @@ WIDE_OPENING = re.compile(
 )
 """A line that opens a block: at any depth, in a list or a quotation, behind words."""
 
+OPENING_BEHIND = re.compile(
+    rf"(?P<lead>[ \t]*+)(?P<fence>`{{3,}}+|~{{3,}}+){_LANGUAGE}(?P<info>[^`\n]*+)$", re.MULTILINE
+)
+"""The same directly behind a closing tag, in whose line there may be other fences."""
+
 _ANY_RUN_LANGUAGE = "|".join(sorted(RUN_LANGUAGES, reverse=True))
 _RUN_OPENING = re.compile(
     r"^(?P<lead>(?:[^`~\n]|`(?!``)|~(?!~~))*+)(?:`{3,}+|~{3,}+)[ \t]*+"

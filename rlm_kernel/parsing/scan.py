@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from rlm_kernel.parsing.answers import FINAL, NAME, read_argument
+from rlm_kernel.parsing.answers import FINAL, QUOTED_CALL, end_of_quoted, has_name, read_argument
 from rlm_kernel.parsing.compiler import Compiler
-from rlm_kernel.parsing.fences import CODE_TAG, ONE_LINER, WIDE_OPENING, Block, Fences, is_opening
+from rlm_kernel.parsing.fences import CODE_TAG, ONE_LINER, OPENING_BEHIND, WIDE_OPENING, Block, Fences, is_opening
 from rlm_kernel.parsing.quotations import is_correspondence, quotations
 from rlm_kernel.parsing.thinking import Elements, bare_channel, is_mention, kind, may_be_unclosed, stands_alone, tags
 
@@ -79,7 +79,8 @@ class _Scanner:
             (_Marks(iter(self._elements.openings), _start), _start, self._take_element),
             (_Marks(quotations(text if widely else ""), _start), _start, self._take_quotation),
             (_Marks(CODE_TAG.finditer(text) if "<" in text else iter(()), _start), _start, self._take_code_tag),
-            (_Marks(FINAL.finditer(text) if NAME in text else iter(()), _call), _call, self._take_answer),
+            (_Marks(FINAL.finditer(text) if has_name(text) else iter(()), _call), _call, self._take_answer),
+            (_Marks(QUOTED_CALL.finditer(text) if has_name(text) else iter(()), _call), _call, self._take_quoted),
         ]
 
     def scan(self) -> Scanned:
@@ -101,7 +102,7 @@ class _Scanner:
     # Each takes a mark, and says where the reply goes on.
 
     def _take_fence(self, line: Found) -> int:
-        if not is_opening(line, self._thought_end):
+        if not is_opening(line, self._thought_end) or self._is_in_answer(line.start("fence")):
             return line.end()
         block = self._fences.block(line)
         if block is None:
@@ -115,40 +116,47 @@ class _Scanner:
         return block.end
 
     def _take_quotation(self, lines: Found) -> int:
-        if self._is_in_answer(lines):
+        if self._is_in_answer(lines.start()):
             return lines.end()
         self._scanned.thoughts.append(lines.span())
         return lines.end()
 
     def _take_one_liner(self, line: Found) -> int:
-        block = self._fences.one_liner(line) if is_opening(line, self._thought_end) else None
+        is_code = is_opening(line, self._thought_end) and not self._is_in_answer(line.start("fence"))
+        block = self._fences.one_liner(line) if is_code else None
         if block is None:
             return line.end("fence")
         self._scanned.blocks.append(block)
         return block.end
 
     def _take_code_tag(self, tag: Found) -> int:
-        block = self._fences.tagged(tag)
+        block = None if self._is_in_answer(tag.start()) else self._fences.tagged(tag)
         if block is None:
             return tag.end()
         self._scanned.blocks.append(block)
         return block.end
 
     def _take_answer(self, call: Found) -> int:
+        if (end := end_of_quoted(self._text, call.end())) is not None:
+            return end  # the blocks and tags in the quotes are words
         self._answer = self._answer or call.end()
         return call.end()
 
-    def _is_in_answer(self, tag: Found) -> bool:
-        """Whether a tag is one of the words of an answer."""
+    def _take_quoted(self, call: Found) -> int:
+        argument = self._text.index("(", call.start()) + 1
+        return end_of_quoted(self._text, argument) or call.end()
+
+    def _is_in_answer(self, at: int) -> bool:
+        """Whether a fence or a tag at a place is one of the words of an answer."""
         if self._answer and self._answers < _MAX_ANSWERS:
             self._answers += 1
             argument = read_argument(self._text[self._answer :], self._compiler)
             self._answer_ends = self._answer + argument.end if argument.closed else 0
             self._answer = 0
-        return tag.start() < self._answer_ends
+        return at < self._answer_ends
 
     def _take_tag(self, tag: Found) -> int:
-        what, within = kind(tag), self._is_in_answer(tag)
+        what, within = kind(tag), self._is_in_answer(tag.start())
         if what == "close" and (stands_alone(self._text, tag) or not (within or is_mention(self._text, tag))):
             return self._think_until(tag.end())
         if what not in ("open", "channel") or within:
@@ -159,11 +167,12 @@ class _Scanner:
             return tag.end()
         after = len(self._text) if end is None else end.end()
         self._scanned.thoughts.append((tag.start(), after))
-        return after
+        fence = OPENING_BEHIND.match(self._text, after)
+        return after if fence is None else self._take_fence(fence)
 
     def _take_element(self, tag: Found) -> int:
         end = self._elements.end(tag)
-        if self._is_in_answer(tag):
+        if self._is_in_answer(tag.start()):
             return tag.end()
         self._scanned.open_tag = self._scanned.open_tag or end is None
         if end is None or not self._elements.is_reasoning(tag, end):

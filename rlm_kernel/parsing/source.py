@@ -15,6 +15,7 @@ from rlm_kernel.parsing.compiler import Compiler
 _BUILTINS = frozenset(vars(builtins))
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _MAYBE = (ast.BinOp, ast.Attribute, ast.Tuple, ast.List, ast.Call, ast.IfExp, ast.Compare, ast.BoolOp)
+_WORD_OPERATORS = (ast.Is, ast.IsNot, ast.In, ast.NotIn)
 _FORMATTED = re.compile(r"\A(?:[fF][rR]?|[rR][fF])[\"']")
 
 _CODE_BEGINS = re.compile(r"\A(?:[rRuUbBfF]{0,2}[\"']|[^\W\d]\w*+[.(\[]|[\[{(])")
@@ -49,9 +50,12 @@ def source_of(text: str, compiler: Compiler) -> Source | None:
     parts = list(ast.walk(node))
     if any(_has_gap(text, part) for part in parts):
         return None
+    is_sentence = all(map(_is_of_sentence, parts))
+    if is_sentence and not any(isinstance(getattr(part, "value", None), str) for part in parts):
+        return None
     names = frozenset(part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load))
     bound = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
-    if any(_is_certain(parts, has_names=bool(names))):
+    if not is_sentence and any(_is_certain(parts, has_names=bool(names))):
         return Source(text, names - bound, certain=True)
     return Source(text, names, certain=False) if isinstance(node, _MAYBE) and names else None
 
@@ -86,6 +90,18 @@ def _has_gap(text: str, part: ast.AST) -> bool:
         return False
     line = text.split("\n", callee.end_lineno)[callee.end_lineno - 1].encode("utf-8", "surrogatepass")
     return line[callee.end_col_offset : callee.end_col_offset + 1].isspace()
+
+
+def _is_of_sentence(part: ast.AST) -> bool:
+    """Whether it is a name, a literal, or an operator that is a word: `x is 5`, `total and names`."""
+    if isinstance(part, ast.Compare):
+        return all(isinstance(operator, _WORD_OPERATORS) for operator in part.ops)
+    if isinstance(part, ast.UnaryOp):
+        return isinstance(part.op, ast.Not) or isinstance(part.operand, ast.Constant)
+    return isinstance(
+        part,
+        ast.Name | ast.Constant | ast.BoolOp | ast.cmpop | ast.boolop | ast.unaryop | ast.expr_context,
+    )
 
 
 def _is_certain(parts: list[ast.AST], *, has_names: bool) -> Iterator[bool]:

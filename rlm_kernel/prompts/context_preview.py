@@ -88,7 +88,7 @@ def describe(prompt: Prompt) -> ContextFacts:
         len(prompt),
         _characters(prompt),
         tuple(_part(key_label(key), value) for key, value in some[:_PARTS]),
-        tuple(dict.fromkeys(_type_name(value) for _, value in some)),
+        tuple(dict.fromkeys(type_name(value) for _, value in some)),
         form=_form_of_parts(some),
     )
 
@@ -175,12 +175,13 @@ def _quote(text: str, limit: int) -> str:
 def _part(label: str, value: Any) -> Part:
     if not isinstance(value, str):
         length = len(value) if hasattr(value, "__len__") else None
-        return Part(label, _type_name(value), length, bounded_repr(value, _HEAD_CHARACTERS))
+        return Part(label, type_name(value), length, bounded_repr(value, _HEAD_CHARACTERS))
     tail = value[-_TAIL_CHARACTERS:] if len(value) > _HEAD_CHARACTERS + _TAIL_CHARACTERS else ""
     return Part(label, "str", len(value), value[: None if not tail else _HEAD_CHARACTERS], tail)
 
 
-def _type_name(value: Any) -> str:
+def type_name(value: Any) -> str:
+    """The name of the type of a value in a context."""
     return value.type_name if isinstance(value, Foreign) else type(value).__name__
 
 

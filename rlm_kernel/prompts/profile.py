@@ -14,6 +14,7 @@ from functools import cache
 from string import Formatter
 from typing import Literal
 
+from rlm_kernel.errors import ConfigError
 from rlm_kernel.prompts.cell_output import render_result
 from rlm_kernel.prompts.context_preview import ContextFacts, describe, preview, sample
 from rlm_kernel.prompts.few_shot import Example, choose, load_examples, read_data
@@ -22,7 +23,26 @@ from rlm_kernel.types import CellError, CellResult, Message, Prompt
 
 __all__ = ["ContextFacts", "PromptProfile", "describe", "question_lines"]
 
-EXAMPLE_FILES = ("records", "files", "long_text")
+_EXAMPLE = """lines = [line for line in str(context).splitlines() if line.strip()]
+print(len(lines), "lines")
+for line in lines[:5] + lines[5:][-5:]:
+    print(line[:200])"""
+_EXAMPLES = {
+    "dict": """for key, value in list(context.items())[:5]:
+    print(key, type(value).__name__, str(value)[:200])""",
+    "list": """for number, item in enumerate(context[:5]):
+    print(number, type(item).__name__, str(item)[:200])""",
+}
+"""Cells that run on any context of a type."""
+
+_CUT_BY = {
+    "content_filter": "by the provider's filter",
+    "refusal": "by a refusal",
+    "error": "by an error of the provider",
+}
+_NEXT = {"content_filter": "another", "refusal": "another", "error": "the whole"}
+"""How replies were cut that the length limit did not end, and what to write next."""
+
 _EITHER = (
     "If you know the answer, send one line and nothing else: FINAL(the answer itself). If not, send one ```repl block "
     "with Python that prints what you want to know."
@@ -169,10 +189,15 @@ class PromptProfile:
         """After a reply with neither code nor an answer."""
         return "That reply held neither code nor an answer. Write one ```repl block, or one line: FINAL(your answer)"
 
-    def no_text(self, *, withheld: bool) -> str:
-        """After a reply without text. `withheld`: by the provider's filter, or by the model; else it called a tool."""
-        if withheld:
+    def no_text(self, cause: str) -> str:
+        """After a reply without text: it was withheld by a filter or the model, only thinking, or called a tool."""
+        if cause == "withheld":
             return "That reply was withheld and did not arrive. Go on in other words: one ```repl block, or FINAL(...)."
+        if cause == "thinking":
+            return (
+                f"That reply was only thinking, and held no text (the limit is {self.reply_tokens} tokens, thinking "
+                "included). Think shortly, then write one ```repl block, or one line: FINAL(your answer)"
+            )
         return "There are no tools to call. Write code as text instead: one ```repl block, or FINAL(your answer)."
 
     def no_code_again(self, times: int, facts: ContextFacts) -> str:
@@ -184,13 +209,21 @@ class PromptProfile:
         )
         return [*texts, self.no_code()][(times - 1) % (len(texts) + 1)]
 
-    def repeated(self, times: int, facts: ContextFacts) -> str:
-        """After a reply that repeats one before it, with the same result, for the `times`-th time in a row."""
-        if times == 1:
+    def repeated(self, times: int, facts: ContextFacts, earlier: int = 0) -> str:
+        """After a reply that repeats one before it, with the same result, for the `times`-th time in a row.
+
+        Args:
+            times: in a row.
+            facts: of the context.
+            earlier: how many of these texts the run has had, each of which differs from the others.
+        """
+        if earlier == 0:
             return f"You have sent that before, and the result is the same. Take another step. {worked_example(facts)}"
+        sent = f"That was sent {times + 1} times now" if times > 1 else "That was sent before, too"
+        count = f" (repeat {earlier + 1} of this run)" if earlier > 1 else ""
         return (
-            f"That was sent {times + 1} times now, and more of it changes nothing. Look at something new, such "
-            f"as:\n{first_look(facts)}\nOr give the best answer that you have: FINAL(answer)"
+            f"{sent}{count}, and more of it changes nothing. Look at something new, such "
+            f"as:\n{first_look(facts, earlier - 1)}\nOr give the best answer that you have: FINAL(answer)"
         )
 
     def look_first(self) -> str:
@@ -199,19 +232,26 @@ class PromptProfile:
             "No code has run yet, so that answer is a guess. Look at `context` with a ```repl block first, then answer."
         )
 
-    def cut(self) -> str:
-        """After a reply that the length limit ended inside a code block."""
-        return (
-            f"That reply was cut at the length limit ({self.reply_tokens} tokens) inside a code block, which was not "
-            "run. Write a shorter block."
-        )
+    def cut(self, reason: str = "length") -> str:
+        """After a reply that ended inside a code block. `reason`: the finish reason."""
+        following = _NEXT.get(reason, "a shorter")
+        return f"{self._was_cut(reason)} inside a code block, which was not run. Write {following} block."
 
-    def answer_cut(self) -> str:
-        """After a reply that the length limit or an error ended inside the answer."""
+    def answer_cut(self, reason: str = "length") -> str:
+        """After a reply that ended inside the answer. `reason`: the finish reason."""
+        if reason in _NEXT:
+            return f"{self._was_cut(reason)} inside the answer, which was not taken. Write {_NEXT[reason]} answer."
         return (
             f"That reply was cut (the limit is {self.reply_tokens} tokens) inside the answer, which was not taken. "
             "Write a shorter answer, or put it together in a variable and answer with FINAL_VAR(name)."
         )
+
+    def _was_cut(self, reason: str) -> str:
+        return f"That reply was cut {_CUT_BY.get(reason, f'at the length limit ({self.reply_tokens} tokens)')}"
+
+    def empty_answer(self) -> str:
+        """After the first answer of a run that is empty."""
+        return "The answer is empty. If that is what you mean, give it again. If not, give the answer itself."
 
     def not_evaluated(self) -> str:
         """After an answer that is an expression, and that raised an error."""
@@ -313,23 +353,22 @@ class PromptProfile:
 
 
 def worked_example(facts: ContextFacts) -> str:
-    """A question that is answered in the notebook, over a context like this one."""
-    (example,) = choose(_all_examples(), facts, "", 1)
-    lines = [f"This is how another question was answered, over other data. Question: {example.question}"]
-    for step in example.steps:
-        lines += [f"```repl\n{step.code.strip()}\n```", f"Output:\n{step.output.strip()}"]
-    return "\n".join([*lines, f"FINAL({example.answer})"])
+    """A cell for this context, and how to answer from its output. It names nothing that could be an answer."""
+    code = _EXAMPLES.get(facts.type_name, _EXAMPLE)
+    return (
+        f"For example, this reply shows a part of `context`:\n```repl\n{code}\n```\n"
+        "Change it so that it shows what the question asks for. Then answer with what it has shown, in one line: "
+        "FINAL(...)"
+    )
 
 
-def first_look(facts: ContextFacts) -> str:
-    """A cell that shows a part of the context."""
-    shown = {"dict": "list(context.items())[:3]", "list": "context[:3]"}.get(facts.type_name, "context[:1000]")
-    return f"```repl\nprint(len(context))\nprint({shown})\n```"
-
-
-@cache
-def _all_examples() -> tuple[Example, ...]:
-    return tuple(example for name in EXAMPLE_FILES for example in load_examples(name))
+def first_look(facts: ContextFacts, number: int = 0) -> str:
+    """A cell that shows a part of the context, another one for each number."""
+    size = 1_000 if facts.type_name not in ("dict", "list") else 3
+    start = number * size % max(facts.length, 1) // size * size
+    part = f"{start or ''}:{start + size}"
+    shown = {"dict": f"list(context.items())[{part}]", "list": f"context[{part}]"}
+    return f"```repl\nprint(len(context))\nprint({shown.get(facts.type_name, f'context[{part}]')})\n```"
 
 
 def advice_of(system: str) -> str:
@@ -344,12 +383,19 @@ def filled_in(system: str, tools: str) -> str:
     Args:
         system: the prompt. In one for `str.format`, braces are doubled, and `{custom_tools_section}` is the only field.
         tools: put where that field is.
+
+    Raises:
+        ConfigError: the field has a format, such as ``:>80``.
     """
     try:
-        fields = {name for _, name, _, _ in Formatter().parse(system) if name is not None}
+        parts = [(name, spec) for _, name, spec, _ in Formatter().parse(system) if name is not None]
     except ValueError:  # single braces
         return system
-    return system.format(custom_tools_section=tools) if fields <= {TOOLS_FIELD[1:-1]} else system
+    if not {name for name, _ in parts} <= {TOOLS_FIELD[1:-1]}:
+        return system
+    if any(spec for _, spec in parts):
+        raise ConfigError(f"custom_system_prompt: {TOOLS_FIELD} takes no format: leave out what follows the colon.")
+    return system.format(custom_tools_section=tools)
 
 
 def load_profile(name: str) -> PromptProfile:

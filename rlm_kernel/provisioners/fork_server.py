@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.resources
+import importlib
 import json
 import locale
 import os
@@ -33,6 +33,7 @@ import tempfile
 import time
 from typing import Any, NoReturn
 
+from rlm_kernel.guest_sources import GUEST_MODULE, guest_sources
 from rlm_kernel.provisioners import cgroups, launcher, strays
 from rlm_kernel.provisioners.sandbox import landlock, seccomp
 
@@ -40,8 +41,8 @@ _PRELOADED = """ipykernel.kernelapp ipykernel.ipkernel ipykernel.zmqshell ipyker
     ipykernel.debugger comm jedi psutil pdb cmd bdb code faulthandler unicodedata tornado.gen tornado.locks
     tornado.queues tornado.platform.asyncio IPython.core.completer IPython.core.completerlib IPython.core.debugger
     IPython.core.history IPython.core.magics IPython.core.oinspect IPython.extensions.storemagic
-    IPython.utils.wildcard""".split()
-"""What ipykernel imports until it answers."""
+    IPython.utils.wildcard concurrent.futures.thread mmap""".split()
+"""What ipykernel and the guest import until the kernel answers."""
 _MAX_REQUEST_BYTES = 16_384
 _MAX_DESCRIPTORS = 8
 _SWEEP_SECONDS = 5.0
@@ -257,8 +258,7 @@ def main(control_fd: int) -> NoReturn:
         with contextlib.suppress(ImportError):  # another version has no such module
             importlib.import_module(name)
     del sys.modules["debugpy"]
-    guest = importlib.resources.files("rlm_kernel.kernel").joinpath("guest.py").read_text("utf-8")
-    launcher.prepare_forks(guest, "rlm_guest.py")
+    launcher.prepare_forks(guest_sources().values(), f"{GUEST_MODULE}.py")
     gc.collect()
     gc.freeze()
     try:

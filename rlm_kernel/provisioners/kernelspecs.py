@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.parsing.compiler import Compiler
+from rlm_kernel.values import GIVE_PLAIN
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
@@ -76,12 +78,12 @@ SESSION_OPTIONS = {
 }
 _UNKNOWN_PLACE = "how it holds code in is not known"
 MAX_POOLED = 100
+_MAGIC = re.compile(r"^\s*[%!]|\?\s*$|=\s*[%!]", re.MULTILINE)
 NOTEBOOK_KERNELSPEC = "rlm"
 """Our kernelspec with the model's REPL for users' notebooks. It is not an environment of a run."""
 
 _TAKE_PACKAGES = ("rlm-docker", "rlm-modal", "rlm-prime", "rlm-daytona", "rlm-e2b")
 _MISSING_MODULE = re.compile(r"No module named '(\w+)")
-_PLAIN = "Make it str, list or dict."
 
 
 def installed_names(folders: Sequence[str] | None = None) -> list[str]:
@@ -192,10 +194,10 @@ class Environment:
             return "It needs more memory: raise environment_kwargs['memory']."
         module = _MISSING_MODULE.search(error)
         if module is None:
-            return _PLAIN
+            return f"{GIVE_PLAIN.capitalize()}."
         if self.kernelspec in _TAKE_PACKAGES:
-            return f"Give environment_kwargs={{'packages': [{module[1]!r}]}}, or make it str, list or dict."
-        return f"Install {module[1]} where the kernel runs, or make it str, list or dict."
+            return f"Give environment_kwargs={{'packages': [{module[1]!r}]}}, or {GIVE_PLAIN}."
+        return f"Install {module[1]} where the kernel runs, or {GIVE_PLAIN}."
 
 
 def spec_folder(name: str) -> Path:
@@ -225,7 +227,15 @@ def environment(name: str, kwargs: Mapping[str, Any] | None) -> Environment:
     _check_options(name, kernelspec, options)
     of_session = {key: options.pop(key) for key in SESSION_OPTIONS if key in options}
     made = Environment(name, kernelspec, options, **of_session)
+    if made.setup_code and made.sees_host_files:
+        _check_setup(made.setup_code)
     return replace(made, modules=_script_folder()) if made.setup_code and made.sees_host_files else made
+
+
+def _check_setup(code: str) -> None:
+    """Check the syntax of `setup_code` for a kernel of this machine, if it has no magics of IPython."""
+    if not _MAGIC.search(code) and (problem := Compiler().problem(code)) is not None:
+        raise ConfigError(f"environment_kwargs['setup_code'] is not Python: {problem}.")
 
 
 def _script_folder() -> str | None:

@@ -30,7 +30,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, NoReturn
 
@@ -191,17 +191,17 @@ def _out_of_memory() -> bool:
     return False
 
 
-def prepare_forks(guest: str, name: str) -> None:
+def prepare_forks(guest: Iterable[str], name: str) -> None:
     """Do once, in the fork server, what each kernel would do.
 
     Compiles the guest and IPython's regular expressions, makes ipykernel's application, and limits the memory of the
     threads.
 
     Args:
-        guest: the source of the guest.
+        guest: the sources of its modules.
         name: the file name in its tracebacks.
     """
-    compiled[guest] = compile(guest, name, "exec", dont_inherit=True)
+    compiled.update((source, compile(source, name, "exec", dont_inherit=True)) for source in guest)
     with contextlib.suppress(ImportError, TypeError, AttributeError):  # another version of IPython
         from IPython.core.completer import IPCompleter
         from IPython.core.inputtransformer2 import TransformerManager

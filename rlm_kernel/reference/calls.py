@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 import weakref
+from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -129,10 +130,10 @@ class LMHandler:
         client, started = self.get_client(request.model, request.depth), time.perf_counter()
         try:
             text = client.completion(request.prompt)
-        except Exception as error:  # noqa: BLE001 (a client of the user; the cell gets what it raises)
-            return LMResponse(error=f"llm() call failed - {error}")
-        model = request.model or client.model_name
-        used = _of_last_call(client, model)
+            model = request.model or client.model_name
+            used = _of_last_call(client, model)
+        except (Exception, CancelledError) as error:  # noqa: BLE001 (a client of the user; the cell gets what it raises)
+            return LMResponse(error=f"llm() call failed - {str(error) or type(error).__name__}")
         seconds = time.perf_counter() - started
         return LMResponse(chat_completion=RLMChatCompletion(model, request.prompt, text, used, seconds))
 

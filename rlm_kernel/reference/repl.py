@@ -9,8 +9,9 @@ Example:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
-import json
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -21,17 +22,19 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 from rlm_kernel._async import Job, run_in_thread
 from rlm_kernel.engine.kernel_steps import take_step, tool_step
 from rlm_kernel.engine.tools import Tool, tools_of
-from rlm_kernel.errors import ConfigError, RLMError
+from rlm_kernel.errors import ConfigError, KernelError, RLMError
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import environment
 from rlm_kernel.reference.calls import Address, LMRequest, LMResponse, send_lm_request
 from rlm_kernel.trajectory.log.iterations import REPLResult
 from rlm_kernel.types import Answer, CellReport, CellResult, Query, RLMChatCompletion, ToolCall
+from rlm_kernel.untrusted import json_text
 
 Subcall = Callable[[str, str | None], RLMChatCompletion]
 
 MAX_MODEL_CALLS = 16
 """In flight, of one REPL."""
+DIED_BETWEEN = "KernelError: the kernel died between two cells. It is new, and the variables are lost."
 _NO_ANSWER = {"content": "", "ready": False}
 
 
@@ -115,8 +118,9 @@ class KernelREPL:
         self._report = CellReport()
         self._contexts = self._histories = 0
         self._is_closed = False
+        self._process = os.getpid()
         self._session = Job(self._open()).wait()
-        weakref.finalize(self, _close, self._session).atexit = False
+        weakref.finalize(self, _close, self._session, self._process).atexit = False
         try:
             self._set_up(context_payload, environment(self.place, {**options, "setup_code": setup_code}).setup)
         except BaseException:
@@ -132,16 +136,18 @@ class KernelREPL:
         """
         if id(self) in _answering.get():
             raise ReentrantError("Reentrant execute_code: the cell that calls this function is still running.")
+        self._check_process()
         with self._lock:
             return self._execute(code)
 
     def _execute(self, code: str) -> REPLResult:
         calls = self._responder.calls = []
+        died = "" if self._session.alive or self._is_closed else DIED_BETWEEN
         result = self._run(code)
         given = self._report.final if self._report.answer is None else self._report.answer
         return REPLResult(
             result.stdout,
-            "\n".join(filter(None, (result.stderr, self._why(result)))),
+            "\n".join(filter(None, (died, result.stderr, self._why(result)))),
             self.locals,
             result.seconds,
             [call for call in calls if call is not None],
@@ -150,13 +156,17 @@ class KernelREPL:
 
     @property
     def locals(self) -> dict[str, Any]:
-        """The variables. What JSON cannot hold is its text; a value of many megabytes is the name of its type."""
+        """The variables. What JSON cannot hold is text: the beginning of the `repr` of built-in types, else the type.
+
+        A value of many megabytes is the name of its type.
+        """
         if self._is_closed:
             return {}
         known: dict[str, Any] = {
             "answer": {"content": self._report.draft or "", "ready": self._report.answer is not None}
         }
         known |= {tool.name: tool.content for tool in self._tools if tool.kind == "value"}
+        self._check_process()
         with self._lock:
             return known | self._given | Job(self._read(list(self._report.variables))).wait()
 
@@ -214,9 +224,10 @@ class KernelREPL:
         self._set("answer", _NO_ANSWER)
 
     def cleanup(self) -> None:
-        """End the kernel. Idempotent."""
+        """End the kernel. Idempotent. No effect in a process that was forked: the kernel is its parent's."""
         self._is_closed = True
-        Job(self._session.close()).wait()
+        if self._process == os.getpid():
+            Job(self._session.close()).wait()
 
     def __enter__(self) -> Self:
         return self
@@ -234,6 +245,11 @@ class KernelREPL:
             await session.close()
             raise
         return session
+
+    def _check_process(self) -> None:
+        """Refuse to be used after `os.fork()` in the child."""
+        if self._process != os.getpid():
+            raise KernelError("The kernel of this REPL belongs to the process that was forked: make a REPL here.")
 
     def _set_up(self, context: Any, setup: Sequence[str]) -> None:
         if context is not None:
@@ -273,15 +289,17 @@ class KernelREPL:
         await self._prepare(self._session)
 
     async def _read(self, names: Sequence[str]) -> dict[str, Any]:
+        """The values of variables. No code of the cells runs for it, such as a `__repr__` that never ends."""
         types = self._report.variables
         values: dict[str, Any] = {}
         for name in names:
-            report = await self._session.report(name)
+            report = await self._session.report(name, plain=True)
             values[name] = f"<{types[name]}>" if report.final is None else report.final
             if types[name] == "NoneType":
                 values[name] = None
             elif report.final_json is not None:
-                values[name] = json.loads(report.final_json)
+                with contextlib.suppress(ValueError):  # a cell has changed what reports
+                    values[name] = json_text.loads(report.final_json)
         return values
 
     def _why(self, result: CellResult) -> str:
@@ -299,6 +317,7 @@ class KernelREPL:
             self._set(name, value)
 
     def _set(self, name: str, value: Any) -> None:
+        self._check_process()
         Job(self._session.set(name, value)).wait()
         if name != "answer":
             self._given[name] = copy.deepcopy(value)
@@ -373,9 +392,10 @@ def _ask(repl: KernelREPL, prompt: str, model: str | None) -> RLMChatCompletion:
     return reply.chat_completion
 
 
-def _close(session: Session) -> None:
-    """Close without waiting: called when a REPL is garbage-collected, in any thread."""
-    Job(session.close())
+def _close(session: Session, process: int) -> None:
+    """Close without waiting: called when a REPL is garbage-collected, in any thread of the process that made it."""
+    if process == os.getpid():
+        Job(session.close())
 
 
 class LocalREPL(KernelREPL):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlm_kernel.engine.tools import tools_of
-from rlm_kernel.kernel.guest import RESERVED
+from rlm_kernel.kernel.guest.names import RESERVED
 
 RESERVED_TOOL_NAMES = RESERVED
 """The names that a custom tool cannot have."""

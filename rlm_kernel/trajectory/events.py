@@ -40,7 +40,7 @@ class RunStarted(Event):
         sub_model: the model of sub-calls.
         environment: the name of the environment.
         question: the `root_prompt`, or None.
-        context_type: ``"str"``, ``"list"`` or ``"dict"``.
+        context_type: ``"str"``, ``"list"``, ``"dict"``, ``"bytes"`` or the class of a table.
         context_length: characters of a str, items otherwise.
         max_iterations: how many turns the root model has.
         depth: of the RLM in its tree.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import sys
 
 import pytest
 
-from rlm import LM, RLM, ConfigError, PromptProfile, ScriptedLM
+from rlm import LM, RLM, AgentRLM, ConfigError, PromptProfile, ScriptedLM
 from rlm_kernel.engine.argument_checks import keys_of
 from rlm_kernel.prompts import PROFILES
 from rlm_kernel.provisioners.kernelspecs import Environment
@@ -54,6 +55,11 @@ LM_ = ScriptedLM([])
         ({"compaction_threshold_pct": "0.8"}, ["compaction_threshold_pct", "between 0 and 1"]),
         ({"custom_system_prompt": 5}, ["custom_system_prompt", "str or None"]),
         ({"other_backends": [LM_], "other_backend_kwargs": [{}, {}]}, ["1 entries", "other_backend_kwargs 2"]),
+        ({"orchestrator": "no"}, ["orchestrator", "True, False or None"]),
+        ({"on_iteration_start": 5}, ["on_iteration_start", "a function or None"]),
+        ({"on_subcall_complete": "print"}, ["on_subcall_complete", "a function or None"]),
+        ({"on_cell": 5}, ["on_cell", "function"]),
+        ({"environment_kwargs": {"setup_code": "def f(:"}}, ["setup_code", "not Python"]),
         ({"prompts": "medium"}, ["'large'", "'small'", "PromptProfile"]),
     ],
 )
@@ -62,6 +68,18 @@ def test_a_wrong_argument_names_what_is_allowed(arguments, words):
         RLM(**{"backend": LM_, **arguments})
     assert isinstance(raised.value, ValueError)
     assert [word for word in words if word not in str(raised.value)] == []
+
+
+def test_setup_code_may_have_magics_and_await():
+    for code in ("%pip list\nx = 1", "!ls", "files = !ls", "await f()", "x = 1"):
+        RLM(LM_, environment_kwargs={"setup_code": code})
+
+
+def test_an_object_of_a_class_of_the_script_is_no_tool(monkeypatch):
+    Search = type("Search", (), {"__module__": "__main__"})  # noqa: N806 (it is a class)
+    monkeypatch.setattr(sys.modules["__main__"], "Search", Search, raising=False)
+    with pytest.raises(ConfigError, match=r"custom_tools\['t'\].*Search is part of the script.*Give a function"):
+        RLM(LM_, custom_tools={"t": [Search()]})
 
 
 def test_none_and_empty_values_count_as_not_given():
@@ -143,7 +161,7 @@ def test_a_package_that_the_kernel_lacks_is_named():
     docker, local = Environment("docker", "rlm-docker", {}), Environment("local", "rlm-local", {})
     assert "environment_kwargs={'packages': ['pandas']}" in docker.how_to_read(missing)
     assert local.how_to_read(missing).startswith("Install pandas where the kernel runs")
-    assert local.how_to_read("ValueError: x") == "Make it str, list or dict."
+    assert local.how_to_read("ValueError: x") == "Give what you need of it as text, numbers, lists and dicts."
 
 
 def test_a_key_that_a_model_finds_later_is_known_as_a_secret_before():
@@ -180,6 +198,35 @@ def test_an_assignment_without_effect_raises():
         rlm.max_depth = 3
     with pytest.raises(AttributeError, match="system_prompt"):
         rlm.system_prompt = "other"
-    rlm.verbose, rlm.mine = True, 1
+    rlm.verbose = True
     with pytest.raises(ConfigError, match="logger must"):
         rlm.logger = "no logger"
+
+
+@pytest.mark.parametrize("kind", [RLM, AgentRLM])
+def test_an_unknown_attribute_is_refused_with_a_suggestion(kind):
+    with kind(ScriptedLM([])) as rlm:
+        with pytest.raises(AttributeError, match="no attribute 'max_iteration'.*Did you mean 'max_iterations'"):
+            rlm.max_iteration = 3
+        with pytest.raises(AttributeError, match="mine"):
+            rlm.mine = 1
+        rlm._mine = 1
+
+
+def test_a_subclass_of_a_user_may_have_attributes_of_its_own():
+    class Mine(RLM):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.asked = 0
+
+    mine = Mine(ScriptedLM([]))
+    mine.asked += 1
+    assert mine.asked == 1
+
+
+def test_a_dict_among_the_arguments_is_a_read_only_view():
+    kwargs = {"model_name": "m", "api_key": "k"}
+    rlm = RLM("openai", kwargs)
+    assert rlm.backend_kwargs == kwargs
+    with pytest.raises(TypeError, match="item assignment"):
+        rlm.backend_kwargs["model_name"] = "other"

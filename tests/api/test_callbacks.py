@@ -62,6 +62,25 @@ def test_a_callback_that_raises_does_not_end_the_run():
         assert RLM(ScriptedLM(["```repl\nFINAL(1)\n```"]), on_iteration_start=broken).completion("x").response == "1"
 
 
+def test_a_callback_that_raises_is_called_again_and_reported_once_and_the_others_are_called():
+    told = []
+
+    def broken(name):
+        def call(*_):
+            told.append(name)
+            raise ValueError(name)
+
+        return call
+
+    names = ("on_iteration_start", "on_iteration_complete", "on_subcall_start", "on_subcall_complete")
+    child = "```repl\nFINAL(1)\n```"
+    lm = ScriptedLM(["```repl\nrlm_query('a')\nrlm_query('b')\n```", child, child, "FINAL(x)"])
+    with pytest.warns(RuntimeWarning) as warned:
+        RLM(lm, max_depth=2, **{name: broken(name) for name in names}).completion("x")
+    assert [told.count(name) for name in names] == [4, 4, 2, 2]
+    assert sorted(str(w.message).split()[0] for w in warned if "raised" in str(w.message)) == sorted(names)
+
+
 def test_a_callback_may_leave_the_program_and_the_engine_goes_on():
     def leave(_depth, iteration):
         if iteration == 2:

@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 import rlm
-from rlm import RLM, ScriptedLM
+from rlm import RLM, ConfigError, ScriptedLM
 
 pytestmark = pytest.mark.no_engine
 
@@ -227,3 +227,8 @@ def test_the_printer_and_the_records_need_no_run():
     }
     assert _serialize_value((1, rlm)) == [1, "<module 'rlm'>"]
     assert filter_sensitive_keys({"api_key": "k", "model_name": "m"}) == {"model_name": "m"}
+
+
+def test_a_format_of_the_field_for_tools_is_refused_when_the_rlm_is_made():
+    with pytest.raises(ConfigError, match="takes no format"):
+        RLM(ScriptedLM([]), custom_system_prompt="x {custom_tools_section:>99999999999}")

@@ -131,6 +131,14 @@ def test_a_key_is_in_no_turn():
     assert "a-very-secret-key" not in str(logger.taken[0].to_dict())
 
 
+def test_a_key_of_the_environment_or_of_an_argument_is_in_no_turn(monkeypatch):
+    monkeypatch.setenv("OTHER_API_KEY", "a-key-of-the-environment")
+    logger, lm = Turns(), ScriptedLM("```repl\nprint(context)\nFINAL(1)\n```")
+    keys = "a-key-of-the-environment and a-key-of-an-argument"
+    RLM(lm, environment_kwargs={"env": {"MY_TOKEN": "a-key-of-an-argument"}}, logger=logger).completion(keys)
+    assert "a-key-of" not in str(logger.taken[0].to_dict())
+
+
 def test_a_logger_without_a_run_keeps_what_it_is_given():
     logger = RLMLogger()
     assert (logger.get_trajectory(), logger.iteration_count) == (None, 0)

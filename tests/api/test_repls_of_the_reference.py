@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import subprocess
 import sys
 import threading
 
@@ -24,6 +26,10 @@ class Echo(BaseLM):
     def completion(self, prompt):
         if prompt == "fail":
             raise RuntimeError("no such model")
+        if prompt == "cancel":
+            raise asyncio.CancelledError
+        if prompt == "leave":
+            raise SystemExit("enough")
         return f"{self.model_name}: {prompt}"
 
     async def acompletion(self, prompt):
@@ -54,6 +60,13 @@ def test_a_cell_gives_its_output_its_variables_and_its_calls(repl):
     assert repl.execute_code("").rlm_calls == []
 
 
+def test_a_client_that_raises_a_stop_is_an_error_in_the_cell(repl):
+    result = repl.execute_code("print(llm_query('cancel'))\nprint(llm_query('hi'))\nllm_query('leave')")
+    assert "raised CancelledError" in result.stdout
+    assert "echo: hi" in result.stdout
+    assert "SystemExit: enough" in result.stderr
+
+
 def test_calls_are_in_the_order_of_their_prompts(repl):
     result = repl.execute_code("llm_query('a')\nrlm_query_batched(['b', 'c'], model='m')\nllm_query('d')")
     assert [call.response for call in result.rlm_calls] == ["echo: a", "solved b", "solved c", "echo: d"]
@@ -80,9 +93,80 @@ def test_an_answer_is_given_once(repl):
 def test_variables_come_as_json_or_as_text(repl):
     repl.execute_code("plain = {'a': [1, None]}; none = None; other = object; big = 'x' * 30_000_000")
     values = repl.locals
-    assert (values["plain"], values["none"], values["other"]) == ({"a": [1, None]}, None, "<class 'object'>")
+    assert (values["plain"], values["none"], values["other"]) == ({"a": [1, None]}, None, "type")
     assert values["big"] == "<str>"
     repl.execute_code("del big")
+
+
+def test_no_code_of_a_cell_runs_for_the_variables_and_values_that_json_cannot_hold_are_text(repl):
+    code = """
+import sys
+class Endless:
+    def __repr__(self):
+        while True: pass
+endless, inside, many = Endless(), [Endless()], {1, 2}
+sys.set_int_max_str_digits(0)
+large = 10 ** 6000
+deep = []
+for _ in range(3_000): deep = [deep]
+"""
+    values = repl.execute_code(code).locals
+    assert (values["endless"], values["inside"], values["many"], values["large"]) == (
+        "Endless",
+        "[Endless]",
+        "{1, 2}",
+        "int",
+    )
+    assert values["deep"].startswith("[[[")
+    repl.execute_code("del endless, inside, large, deep, many")
+
+
+def test_the_next_result_says_that_the_kernel_died_between_two_cells():
+    with LocalREPL(context_payload="text") as repl:
+        pid = int(repl.execute_code("import os; print(os.getpid())").stdout)
+        kernel = psutil.Process(pid)
+        kernel.kill()
+        psutil.wait_procs([kernel])
+        while repl._session.alive:
+            pass
+        result = repl.execute_code("print(context)")
+        assert "the kernel died between two cells" in result.stderr
+        assert result.stdout == "text\n"
+        assert repl.execute_code("").stderr == ""
+
+
+def test_a_forked_process_cannot_use_the_kernel_and_does_not_end_it(repl):
+    code = """
+import os
+from rlm.environments import LocalREPL
+with LocalREPL() as repl:
+    if (child := os.fork()) == 0:
+        try:
+            repl.execute_code("1")
+        except Exception as error:
+            print(type(error).__name__, error, flush=True)
+        repl.cleanup()
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(repl.execute_code("print('alive')").stdout)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[0].startswith("KernelError The kernel of this REPL belongs to the process")
+    assert done.stdout.splitlines()[1] == "alive"
+
+
+def test_a_client_that_raises_anything_is_a_text_in_the_cell():
+    class Cancelled(Echo):
+        def completion(self, prompt):
+            raise asyncio.CancelledError
+
+    class Uncounted(Echo):
+        def get_last_usage(self):
+            raise KeyError("no usage")
+
+    for client, words in ((Cancelled("c"), "CancelledError"), (Uncounted("u"), "no usage")):
+        with LMHandler(client) as handler:
+            assert words in send_lm_request(handler.address, LMRequest("x")).error
 
 
 def test_a_function_cannot_run_a_cell_while_one_waits_for_it():

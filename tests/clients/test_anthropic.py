@@ -285,6 +285,14 @@ async def test_a_refusal_names_backend_model_status_and_next_step(client, on_tex
     assert isinstance(error.__cause__, anthropic.APIStatusError)
 
 
+async def test_a_limit_of_ours_that_is_too_large_is_lowered_from_then_on(client, provider):
+    words = "max_tokens: 16384 > 8192, which is the maximum allowed number of output tokens for this model"
+    lm = client(lambda request: Fails(400, words) if request.body["max_tokens"] > 8_192 else "hello")
+    for _ in range(2):
+        assert (await lm.complete(QUESTION, max_tokens=16_384)).text == "hello"
+    assert [request.body["max_tokens"] for request in provider.requests] == [16_384, 8_192, 8_192]
+
+
 async def test_an_error_in_the_middle_of_a_stream_is_quoted(client):
     payload = (
         b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}\n\n'

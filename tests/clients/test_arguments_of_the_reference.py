@@ -6,6 +6,8 @@ import pytest
 from backends_on_loopback import KEY, client_of
 
 from rlm import RLM, ScriptedLM
+from rlm.clients import get_client
+from rlm_kernel._async import Job
 from rlm_kernel.clients.registry import build
 from rlm_kernel.errors import ConfigError
 
@@ -66,9 +68,17 @@ async def test_a_dated_version_of_azure_asks_the_deployment(provider):
     endpoint = provider.base_url.removesuffix("/v1")
     given = {"azure_endpoint": endpoint, "api_version": "2024-02-01", "azure_deployment": "mine"}
     lm = build("azure_openai", {"model_name": "gpt-5", "api_key": KEY, **given}, {})
-    assert lm.model == "mine"
+    assert (lm.model, lm.adapter.build_request([], 9)["model"]) == ("gpt-5", "gpt-5")
     assert lm.adapter.url == f"{endpoint}/openai/deployments/mine"
     assert (lm.adapter.default_query, lm.adapter.headers["api-key"]) == ({"api-version": "2024-02-01"}, KEY)
+
+
+async def test_the_undated_version_of_azure_has_the_deployment_in_the_body_and_reports_the_model(provider):
+    provider.script = ["```repl\nprint(llm_query('q', model='gpt-5'))\n```", "sub", "FINAL(done)"]
+    given = {"model_name": "gpt-5", "azure_deployment": "mine", "base_url": provider.base_url, "api_key": KEY}
+    done = RLM("azure_openai", given).completion("x")
+    assert [request.body["model"] for request in provider.requests] == ["mine"] * 3
+    assert (done.root_model, list(done.usage_summary.model_usage_summaries)) == ("gpt-5", ["gpt-5"])
 
 
 AZURE = {"AZURE_OPENAI_API_KEY": KEY, "AZURE_OPENAI_ENDPOINT": "https://a.example"}
@@ -134,3 +144,15 @@ def test_max_calls_caps_the_sub_calls_of_the_tree_and_the_run_goes_on():
     assert answer.count("no sub-call is left (max_calls)") == 2
     with pytest.raises(ConfigError, match="max_calls must be a whole number, 0 or more"):
         RLM(ScriptedLM([]), max_calls=-1)
+
+
+async def test_a_client_answers_with_another_model_of_its_provider(provider):
+    provider.script = ["one", "two", "three"]
+    client = get_client("openai", {"model_name": "m", **provider.backend_kwargs})
+    assert client.completion("x") == "one"
+    assert client.completion("x", model="other") == "two"
+    assert await client.acompletion([{"role": "user", "content": "x"}], "other") == "three"
+    assert [request.body["model"] for request in provider.requests][1:] == ["other", "other"]
+    calls = {name: used.total_calls for name, used in client.get_usage_summary().model_usage_summaries.items()}
+    assert calls == {client.model_name: 1, "other": 2}
+    await Job(client.close()).wait_async()

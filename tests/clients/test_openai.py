@@ -163,6 +163,34 @@ async def test_a_limit_that_is_too_large_under_either_name_is_not_renamed(client
     assert len(provider.requests) == 1
 
 
+TOO_LARGE = {
+    "openai": ("max_tokens is too large: 16384. This model supports at most 4096 completion tokens.", 4_096),
+    "groq": ("`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens`", 8_192),
+    "deepseek": ("Invalid max_tokens value, the valid range of max_tokens is [1, 8,192]", 8_192),
+    "vllm": (
+        "'max_tokens' is too large: 16384. This model's maximum context length is 9000 tokens (16384 > 9000 - 500).",
+        None,
+    ),
+    "older vllm": (
+        "maximum context length is 9000 tokens. You requested 16896 (512 in the messages, 16384 in the completion).",
+        None,
+    ),
+    "no number": ("max_tokens is too large", None),
+}
+
+
+@pytest.mark.parametrize(("words", "allowed"), TOO_LARGE.values(), ids=TOO_LARGE)
+async def test_a_limit_of_ours_that_is_refused_as_too_large_is_lowered_or_left_out_from_then_on(
+    client, provider, on_text, words, allowed
+):
+    lm = client(lambda request: Fails(400, words) if request.body.get("max_tokens") == 16_384 else "hello")
+    for _ in range(2):
+        assert (await lm.complete(QUESTION, max_tokens=16_384, on_text=on_text)).text == "hello"
+    assert [request.body.get("max_tokens") for request in provider.requests] == [16_384, allowed, allowed]
+    assert lm.reply_limit(16_384) == allowed
+    assert lm.reply_limit(100) == (100 if allowed else None)
+
+
 async def test_lone_surrogates_are_replaced_and_pairs_are_joined(client, provider, on_text):
     text = "lone \ud800, pair \ud83d\ude00, NUL \0, ünïcödé"
     reply = await client(["hello"]).complete([{"role": "user", "content": text}], on_text=on_text)

@@ -45,6 +45,15 @@ def test_two_mappings_have_the_less_trusted_source():
     assert merge("sampling_args", sourced("sampling_args", {}, Source.RECORD), {"b": 2}).source is Source.ARGUMENT
 
 
+def test_a_key_of_the_user_is_not_hidden_by_the_arguments_of_a_record():
+    recorded = sourced("sampling_args", {"seed": 1}, Source.RECORD)
+    merged = merge("sampling_args", recorded, {"extra_body": {"key": "secret"}})
+    url = sourced("base_url", URL, Source.DOTENV)
+    with pytest.raises(ConfigError, match="which would get sampling_args in backend_kwargs"):
+        check({"base_url": url, "sampling_args": merged})
+    check({"base_url": url, "sampling_args": recorded})
+
+
 def test_a_value_is_not_in_the_repr():
     assert "secret" not in repr(sourced("api_key", "secret", Source.ARGUMENT))
 

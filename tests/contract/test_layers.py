@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     {"types", "text", "installation"},  # records that pass between the parts; foreign text made fit to show; hints
     {"errors"},  # every error of the library
-    {"terminal", "untrusted", "html", "zmtp", "_async", "parsing"},  # ground modules and packages
+    {"terminal", "untrusted", "html", "zmtp", "_async", "parsing", "guest_sources"},  # ground modules and packages
     {"documents"},  # documents as text, in a child process
     {"inputs", "values", "at_exit"},  # where a context comes from; how it travels; what ends with the process
     {"schema", "provisioners"},  # structured output; where a kernel runs
@@ -40,6 +40,8 @@ MAX_BODY_LINES = 40
 BANNED = {"core", "util", "utils", "helper", "helpers", "manager", "handler", "common"}
 FACE_OF_THE_REFERENCE = {"rlm.core", "rlm.utils"}
 """Packages whose names are the reference's."""
+GUEST = "rlm_kernel.kernel.guest"
+"""The package whose modules import each other relatively: it has another name in a kernel."""
 BROAD = {"Exception", "BaseException"}
 
 
@@ -66,8 +68,9 @@ def imported(name: str) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}: line {node.lineno}: a relative import"
-            found |= {whole if (whole := f"{node.module}.{a.name}") in files() else node.module for a in node.names}
+            assert node.level <= name.startswith(GUEST), f"{name}: line {node.lineno}: a relative import"
+            module = f"{GUEST}.{node.module}" if node.level else node.module
+            found |= {whole if (whole := f"{module}.{a.name}") in files() else module for a in node.names}
     return found & files().keys()
 
 

@@ -1,13 +1,14 @@
 """Both ends of the wire against its table (`rlm_kernel/kernel/protocol.py`).
 
 A real kernel and a real session talk about everything they can talk about, and every message that crosses is held
-against the table. The guest's end is read from its source as well, because no type checker sees both files together.
+against the table. The guest's end is read from its source as well, because no type checker sees both ends together.
 """
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import importlib
 import sys
 import types
 from collections.abc import Sequence
@@ -21,15 +22,20 @@ from hypothesis import strategies as st
 
 from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.guest_sources import GUEST_MODULE, guest_sources
 from rlm_kernel.kernel import comm as comm_module
-from rlm_kernel.kernel import guest, protocol, watch
+from rlm_kernel.kernel import protocol, watch
 from rlm_kernel.kernel.channels import Channels
 from rlm_kernel.kernel.comm import HostComm
+from rlm_kernel.kernel.guest import decoding, questions, repl, wire
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners.kernelspecs import environment
 from rlm_kernel.types import Answer, CellReport, Query, QueryKind, ToolCall
 from rlm_kernel.untrusted.text_files import scan_text
 
+GUEST = {
+    name: importlib.import_module(name.replace(GUEST_MODULE, "rlm_kernel.kernel.guest")) for name in guest_sources()
+}
 PAYLOADS = {"ask": protocol.AskPayload, "report": protocol.ReportPayload, "answer": protocol.AnswerPayload}
 FIELDS = {"put": {"name", "encoding"}, "stored": {"error", "missing"}}
 """The fields of `Data` beyond the three that every message has."""
@@ -197,14 +203,16 @@ def test_the_report_has_the_fields_of_its_record():
 
 
 def test_both_ends_have_the_same_version_and_names():
-    assert guest.WIRE == protocol.WIRE
-    names = guest.query_names(guest.Guest.__new__(guest.Guest), "llm_query", "")
-    assert {function.__module__ for function in names.values()} == {protocol.GUEST_MODULE}
+    assert wire.WIRE == protocol.WIRE
+    names = questions.query_names(repl.Guest.__new__(repl.Guest), "llm_query", "")
+    assert {function.__module__ for function in names.values()} == {GUEST_MODULE}
 
 
-@pytest.mark.parametrize("name", [name for name in vars(protocol) if name.startswith("MAX_") and hasattr(guest, name)])
-def test_both_ends_have_the_same_bounds(name):
-    assert getattr(guest, name) == getattr(protocol, name)
+def test_both_ends_have_the_same_bounds():
+    of_guest = {name: value for module in GUEST.values() for name, value in vars(module).items()}
+    both = {name for name in vars(protocol).keys() & of_guest.keys() if name.startswith("MAX_")}
+    assert len(both) > 5
+    assert {name: of_guest[name] for name in both} == {name: vars(protocol)[name] for name in both}
 
 
 def test_the_host_refuses_another_version():
@@ -221,21 +229,31 @@ def test_the_host_refuses_another_version():
 # -- the source of the ends
 
 
-def source(module: types.ModuleType) -> ast.Module:
-    return ast.parse(Path(module.__file__ or "").read_text("utf-8"))
+def nodes_of_the_guest() -> list[ast.AST]:
+    return [node for source in guest_sources().values() for node in ast.walk(ast.parse(source))]
+
+
+def test_every_module_of_the_guest_is_sent_after_those_that_it_imports():
+    folder = Path(wire.__file__ or "").parent
+    assert {Path(module.__file__ or "") for module in GUEST.values()} == {*folder.glob("*.py")}
+    sent: set[str] = set()
+    for name, source in guest_sources().items():
+        imports = [node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom) and node.level]
+        assert {f"{GUEST_MODULE}.{node.module}" for node in imports} <= sent
+        sent.add(name)
 
 
 def test_the_guest_sends_the_messages_of_the_table():
     sent = {
         call.args[0].value
-        for call in ast.walk(source(guest))
+        for call in nodes_of_the_guest()
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "self.send"
     }
     assert sent == set(get_args(protocol.FromGuest))
 
 
 def test_the_guest_knows_the_messages_of_the_table():
-    on_control = next(f for f in ast.walk(source(guest)) if getattr(f, "name", "") == "on_control")
+    on_control = next(f for f in nodes_of_the_guest() if getattr(f, "name", "") == "on_control")
     compared = {
         comparison.comparators[0].value
         for comparison in ast.walk(on_control)
@@ -255,12 +273,9 @@ def test_the_host_takes_the_messages_of_the_table():
 
 
 def test_the_guest_imports_the_standard_library_only():
-    imports = [node for node in ast.walk(source(guest)) if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {
-        name
-        for node in imports
-        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
-    }
+    nodes = nodes_of_the_guest()
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
     assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
 
 
@@ -280,7 +295,7 @@ values = st.recursive(
 @given(values)
 def test_a_value_arrives_in_the_guest_as_it_left(value):
     encoding, buffer = protocol.encode(value)
-    arrived = guest.decode(encoding, memoryview(buffer))
+    arrived = decoding.decode(encoding, memoryview(buffer))
     assert arrived == value
     assert repr(arrived) == repr(value)  # 1 is True, and 0.0 is -0.0, for ==
 
@@ -291,7 +306,7 @@ def test_a_question_and_an_answer_hold_any_text(text):
     # JSON joins two surrogates that stand side by side and make a character.
     joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     assert protocol.unpack(memoryview(packed)) == {"answers": [{"text": joined}]}
-    asked = guest.Call(guest.question("llm_query", [text], None, False, None), lambda: None)
+    asked = wire.Call(questions.question("llm_query", [text], None, False, None), lambda: None)
     assert protocol.unpack(asked.buffers[0])["prompts"] == [joined]
 
 

@@ -11,7 +11,7 @@ from rlm.logger import RLMLogger
 from rlm_kernel.clients.openai import OpenAIAdapter
 from rlm_kernel.clients.remote import RemoteLM
 from rlm_kernel.clients.scripted import ScriptedLM
-from rlm_kernel.errors import LMError
+from rlm_kernel.errors import LMError, NoAnswerError
 from rlm_kernel.types import Reply
 
 LOOK = "```repl\nprint(len(context))\n```"
@@ -113,3 +113,32 @@ async def test_a_cut_answer_is_on_record_with_its_text_and_a_resumed_run_takes_i
     resumed = await RLM.aresume(log, backend=again, other_backends=[ScriptedLM([], model="sub")], trust=True)
     assert resumed.response == "42"
     assert "It is 4\n[cut at the length limit]" in again.calls[0].prompt
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Reply("<think>\nhm", "m", finish_reason="length"), "only thinking"),
+        (Reply("", "m", finish_reason="length"), "only thinking"),
+        (Reply("", "m", finish_reason="content_filter"), "was withheld"),
+        (Reply("", "m", finish_reason="refusal"), "was withheld"),
+        (Reply("FINAL(It is 4", "m", finish_reason="content_filter"), "by the provider's filter inside the answer"),
+        (Reply("```repl\nprint(", "m", finish_reason="content_filter"), "by the provider's filter inside a code block"),
+        (Reply("FINAL(It is 4", "m", finish_reason="length"), "the limit is 8192 tokens"),
+    ],
+)
+async def test_a_reply_without_text_or_a_cut_one_is_told_with_its_cause(run, reply, said):
+    lm = ScriptedLM([reply, LOOK, "FINAL(12)"])
+    assert (await run(lm)).response == "12"
+    assert said in lm.calls[1].messages[-1]["content"]
+    assert ("tokens" in lm.calls[1].messages[-1]["content"]) == (reply.finish_reason == "length")
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "said"), [("length", "only thinking.*max_tokens"), ("content_filter", "filter.*withheld every")]
+)
+async def test_a_run_without_any_text_ends_with_the_cause(run, finish_reason, said):
+    with pytest.raises(NoAnswerError, match=said):
+        await run(ScriptedLM([Reply("", "m", finish_reason=finish_reason)] * 9), max_iterations=3)
+    with pytest.raises(NoAnswerError, match="raise max_iterations"):
+        await run(ScriptedLM([LOOK, *[Reply("", "m", finish_reason=finish_reason)] * 9]), max_iterations=3)

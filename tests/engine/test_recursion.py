@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from concurrent import futures
 
 import pytest
 
 from rlm import RLM
+from rlm.clients import BaseLM as ClientOfTheReference
 from rlm_kernel.clients.registry import build
 from rlm_kernel.clients.remote import MAX_OTHERS
 from rlm_kernel.clients.scripted import ScriptedLM
@@ -15,7 +17,7 @@ from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.config import Models
 from rlm_kernel.errors import BudgetExceededError, ConfigError
 from rlm_kernel.trajectory import events as said
-from rlm_kernel.types import Reply, Usage
+from rlm_kernel.types import ModelUsageSummary, Reply, Usage, UsageSummary
 
 COST = Usage(10, 5, cost=0.01)
 
@@ -115,6 +117,49 @@ def test_a_child_runs_on_any_model_of_the_backend(provider):
     assert completion.usage_summary.model_usage_summaries.keys() == {"big", "small", "tiny"}
 
 
+PRICES = {"prices": {"input": 1, "output": 1}}
+ASK_PRICEY = (
+    "```repl\ntry: FINAL(rlm_query('x', model='pricey'))\nexcept Exception as e: FINAL(f'{e} {budget().cost > 4}')\n```"
+)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_budget_admits_no_model_that_it_cannot_count(provider, depth):
+    provider.script = lambda _: ASK_PRICEY
+    kwargs = {**provider.backend_kwargs, "model_name": "big", **PRICES}
+    with RLM("openai", kwargs, max_depth=depth, max_budget=5.0) as rlm:
+        answer = rlm.completion("x", "q").response
+    assert "the price of 'pricey' is unknown, so max_budget cannot count it. Known: 'big'. The user can add" in answer
+    assert {request.body["model"] for request in provider.requests} == {"big"}
+
+
+def test_a_model_that_the_user_gave_prices_is_counted(provider):
+    provider.script = lambda request: "plain" if request.body["model"] == "pricey" else ASK_PRICEY
+    kwargs = [{**provider.backend_kwargs, "model_name": name, **PRICES} for name in ("big", "pricey")]
+    with RLM(
+        "openai", kwargs[0], other_backends=["openai"], other_backend_kwargs=kwargs[1:], max_depth=1, max_budget=5.0
+    ) as rlm:
+        completion = rlm.completion("x", "q")
+    assert completion.response == "plain"
+    assert completion.usage_summary.model_usage_summaries["pricey"].total_cost > 0
+
+
+def test_a_model_whose_replies_report_no_cost_has_one_call(provider):
+    """OpenRouter reports the cost with each reply, this server does not."""
+    ask = "x = rlm_query('x', model='pricey')\ntry: rlm_query('y', model='pricey')\nexcept Exception as e: FINAL(e)"
+    provider.script = lambda request: "plain" if request.body["model"] == "pricey" else f"```repl\n{ask}\n```"
+    kwargs = {**provider.backend_kwargs, "model_name": "big", **PRICES}
+    with RLM("openrouter", kwargs, max_depth=1, max_budget=5.0) as rlm:
+        assert "the price of 'pricey' is unknown" in rlm.completion("x", "q").response
+    assert [request.body["model"] for request in provider.requests] == ["big", "pricey"]
+
+
+def test_a_child_that_names_the_model_of_the_root_gets_it_with_its_prices():
+    root = build("openai", {"model_name": "m", "api_key": "sk-0", **PRICES}, {})
+    assert root.for_model("other").for_model("m") is root
+    assert root.for_model("other").for_model("third") is root.for_model("third")
+
+
 def test_a_child_on_the_roots_model_has_its_sampling_and_not_that_of_sub_calls(provider):
     replies = iter(["```repl\nx = rlm_query('a', model='big')\n```", "```repl\nFINAL(7)\n```", "FINAL_VAR(x)"])
     provider.script = lambda _: next(replies)
@@ -137,6 +182,40 @@ def test_what_cannot_be_the_name_of_a_model_is_none(name):
     assert Models(root).for_child("other", has_repl=True).model == "other"
 
 
+@pytest.mark.parametrize(
+    ("root", "name", "allowed"),
+    [
+        ("@mine/big", "@mine/small", True),
+        ("@mine/big", "small", True),
+        ("@mine/big", "@other-team/opus", False),
+        ("@mine/big", " @other-team/opus", False),
+        ("@mine/big", "@other-team", False),
+        ("@mine/big", "@mine/../@other/opus", True),  # the provider ends at the first slash
+        ("big", "@other-team/opus", False),
+        ("big", "claude@20251001", True),
+    ],
+)
+def test_a_cell_chooses_no_provider_and_no_key_of_a_gateway(root, name, allowed):
+    lm = build("portkey", {"model_name": root, "api_key": "key-of-the-gateway"}, {})
+    if allowed:
+        assert lm.for_model(name).model == name
+        return
+    with pytest.raises(ConfigError, match="chooses another provider and key of the gateway"):
+        lm.for_model(name)
+    with pytest.raises(ConfigError, match="chooses another provider"):
+        lm.for_model("small").for_model(name)
+
+
+@pytest.mark.parametrize("version", ["v1", "2024-10-21"])
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "%2e%2e", "a?x=1", "a#b", "-._", "a b", "ä"])
+def test_a_cell_names_only_deployments_of_azure(name, version):
+    kwargs = {"model_name": "m", "api_key": "sk-0", "base_url": "https://a.example", "api_version": version}
+    lm = build("azure_openai", kwargs, {})
+    with pytest.raises(ConfigError, match="cannot be the name of a deployment: use letters, digits"):
+        lm.for_model(name)
+    assert lm.for_model("gpt-5.1_mini").model == "gpt-5.1_mini"
+
+
 def test_the_models_that_cells_may_name_are_few():
     lm = build("openai", {"model_name": "m", "api_key": "sk-0"}, {})
     for number in range(MAX_OTHERS):
@@ -144,6 +223,45 @@ def test_the_models_that_cells_may_name_are_few():
     assert lm.for_model("m0") is lm.for_model("m0")
     with pytest.raises(ConfigError, match="16 models were named"):
         lm.for_model("one more")
+
+
+class Stops(ClientOfTheReference):
+    """Raises what stops a task or a generator, although nobody stops it."""
+
+    def __init__(self, error):
+        super().__init__("sub")
+        self.error = error
+
+    def completion(self, _):
+        raise self.error
+
+    async def acompletion(self, prompt):
+        return self.completion(prompt)
+
+    def get_usage_summary(self):
+        return UsageSummary()
+
+    def get_last_usage(self):
+        return ModelUsageSummary()
+
+
+class StopsAtOnce(Stops):
+    async def complete(self, *_, **__):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError("x"), GeneratorExit("x"), futures.CancelledError("x")], ids=repr
+)
+@pytest.mark.parametrize("kind", [Stops, StopsAtOnce])
+def test_a_model_that_raises_a_stop_is_an_error_in_the_cell(kind, error):
+    cell = (
+        "try: llm_query('x')\nexcept Exception as e: print(e)\n"
+        "print(llm_query_batched(['x', 'y'])[1])\ntry: rlm_query('x', model='sub')\nexcept Exception as e: FINAL(e)"
+    )
+    root = ScriptedLM([f"```repl\n{cell}\n```"])
+    with RLM(root, other_backends=[kind(error)], max_depth=2, max_timeout=60) as rlm:
+        assert "CancelledError" in (answer := rlm.completion("x").response) or "GeneratorExit" in answer
 
 
 @pytest.mark.everywhere

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from breakers import BREAKERS
 from rlm import NoAnswerError, ScriptedLM
 from rlm_kernel.clients.openai import OpenAIAdapter
 from rlm_kernel.clients.remote import RemoteLM
+from rlm_kernel.parsing import parse
 from rlm_kernel.prompts import LARGE, SMALL
 from rlm_kernel.prompts.context_preview import describe
 from rlm_kernel.trajectory import events as happened
@@ -84,6 +86,46 @@ async def test_replies_that_alternate_repeat_each_other(run):
     assert (await run(lm, max_iterations=30)).response == "best"
 
 
+@pytest.mark.parametrize(
+    "replies",
+    [
+        [f"I would look at part {n} of it." for n in range(5)],
+        ["I would look.", "FINAL_VAR(missing)", "Let me think."],
+        ["FINAL(str(missing))"],
+    ],
+    ids=["words", "words and names", "source"],
+)
+async def test_replies_without_code_that_alternate_end_the_run_early(run, events, replies):
+    lm = Fixated(replies * 10)
+    with suppress(NoAnswerError):
+        await run(lm, max_iterations=30)
+    assert len(lm.calls) <= len(replies) + 5
+    assert any("repeated itself 3 times in a row" in notice for notice in notices(events))
+
+
+async def test_a_silent_cell_that_changes_variables_is_no_repeat(run, events):
+    setup = "```repl\nn = 0\ndef step():\n    global n\n    n += 1\n```"
+    lm = Fixated([setup, *["```repl\nstep()\n```"] * 7, "FINAL_VAR(n)"])
+    assert (await run(lm)).response == "7"
+    assert not any("sent" in message for message in told(lm))
+    assert not notices(events)
+
+
+async def test_a_cell_that_polls_is_no_repeat(run, events):
+    poll = "```repl\nimport itertools\nc = globals().get('c') or itertools.count()\nprint(next(c))\n```"
+    assert (await run(Fixated([poll] * 6 + ["FINAL(done)"]))).response == "done"
+    assert not notices(events)
+
+
+async def test_each_note_about_a_repeat_differs_from_those_before(run):
+    other = [f"```repl\nprint({n})\n```" for n in range(6)]
+    lm = Fixated([reply for cell in other for reply in (cell, cell)] + ["FINAL(done)"])
+    await run(lm, max_iterations=30, context="a line\n" * 900)
+    notes = [message for message in told(lm) if "That was sent before" in message or "You have sent that" in message]
+    assert len(notes) == 6
+    assert len({note.partition("sent")[2] for note in notes}) == 6
+
+
 async def test_a_model_without_code_for_nine_turns_is_not_told_the_same_each_time(run):
     lm = Fixated([*(f"{WORDS} ({n})" for n in range(9)), "FINAL(at last)"])
     await run(lm, max_iterations=9, context=["a", "b"])
@@ -101,10 +143,16 @@ async def test_a_run_that_ends_early_without_an_answer_says_after_how_many_turns
 @pytest.mark.parametrize(
     "context", ["one text", ["a", "list"], {"a": "dict"}, "", "a: 1\nb: 2\n", {"x.py": "import os"}]
 )
-def test_the_worked_example_is_over_a_context_of_the_same_type(context):
-    text = LARGE.repeated(1, describe(context))
-    assert "```repl" in text
-    assert "FINAL(" in text
+def test_the_cells_of_the_notes_run_on_a_context_of_any_type(context, capsys):
+    facts = describe(context)
+    for text in (*(LARGE.repeated(1, facts, earlier) for earlier in range(3)), LARGE.no_code_again(2, facts)):
+        (code,) = parse(text).blocks
+        exec(code, {"context": context})
+        assert capsys.readouterr().out.strip()
+
+
+def test_an_example_that_is_copied_gives_no_answer():
+    assert parse(LARGE.repeated(1, describe("one text")).rpartition("\n")[2]).answer is None
 
 
 async def test_a_run_survives_cells_that_break_the_kernel(run, events):

@@ -123,6 +123,10 @@ async def give_up_asynchronously():
     raise asyncio.CancelledError
 
 
+async def close_asynchronously():
+    raise GeneratorExit
+
+
 @pytest.mark.parametrize(
     ("tool", "name"),
     [
@@ -130,6 +134,7 @@ async def give_up_asynchronously():
         (leave, "SystemExit"),
         (give_up, "CancelledError"),
         (give_up_asynchronously, "CancelledError"),
+        (close_asynchronously, "GeneratorExit"),
     ],
 )
 async def test_whatever_a_tool_raises_is_an_answer(tool, name):

@@ -96,14 +96,16 @@ def search(function, alphabet, examples, sizes=SIZES):
 # -- regular expressions
 
 
-IN_A_KERNEL = {"guest.py", "replay_guest.py", "replay_record.py", "setup_cell.py"}
-"""Modules of ours that run in a kernel, where a slow one is the kernel's own business."""
+IN_A_KERNEL = {"guest", "replay_guest", "replay_record", "setup_cell"}
+"""Modules and packages of ours that run in a kernel, where a slow one is the kernel's own business."""
 
 
 def sources():
     """The files of our packages that run on the host."""
     for package in ("rlm", "rlm_kernel", "rlm_magics"):
-        yield from (file for file in sorted((ROOT / package).rglob("*.py")) if file.name not in IN_A_KERNEL)
+        yield from (
+            file for file in sorted((ROOT / package).rglob("*.py")) if not IN_A_KERNEL & {file.stem, file.parent.name}
+        )
 
 
 def modules():

@@ -61,7 +61,7 @@ def write_raw(channel, *pieces):
 
 FLOODS = {
     "prompts": (
-        "import sys; sys.modules['rlm_guest'].MAX_BATCH = 10**9\n"
+        "import sys; sys.modules['rlm_guest.questions'].MAX_BATCH = 10**9\n"
         "while True:\n"
         "    try: llm_query_batched(['x'] * 1_000_000, model='no such')\n"
         "    except (RuntimeError, ValueError): pass"

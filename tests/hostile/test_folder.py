@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryFile
 
+import httpx
 import pytest
 from backends_on_loopback import installed
 from dotenv.variables import parse_variables
@@ -70,6 +71,37 @@ async def test_a_server_of_an_env_file_gets_no_key_of_the_user(row, given, thief
     named = f"{row.base_url_variable} in {Path('.env').absolute()} names the server {thief.url}"
     assert message.startswith(f"{named}, which would get {source}. If you trust it, give base_url in backend_kwargs")
     assert KEY not in message
+
+
+MAY_BE_KEYS = {
+    "a header": ("openai", {"default_headers": {"X-Api-Key": KEY}}),
+    "a header of ollama": ("ollama", {"default_headers": {"Authorization": f"Bearer {KEY}"}}),
+    "a header of azure": ("azure_openai", {"default_headers": {"Ocp-Apim-Subscription-Key": KEY}}),
+    "a header of anthropic": ("anthropic", {"default_headers": {"X-Api-Key": KEY}}),
+    "the query": ("openai", {"default_query": {"code": KEY}}),
+    "a field of the body": ("openai", {"sampling_args": {"extra_body": {"provider": [{"key": KEY}]}}}),
+    "an unknown sampling argument": ("openai", {"sampling_args": {"provider_key": KEY}}),
+    "a config of portkey": ("portkey", {"config": {"api_key": KEY}}),
+    "a client for HTTP": ("openai", {"http_client": httpx.AsyncClient(headers={"X-Api-Key": KEY})}),
+}
+
+
+@pytest.mark.parametrize(("backend", "given"), MAY_BE_KEYS.values(), ids=MAY_BE_KEYS)
+async def test_a_server_of_an_env_file_gets_nothing_else_that_may_be_a_key(backend, given, thief):
+    row = BACKENDS[backend]
+    write_env_file(**{str(row.base_url_variable): thief.url, str(row.key_variable): OTHER_KEY})
+    message = await refusal(lambda: ask(row, given))
+    assert thief.seen == []
+    assert f"which would get {next(iter(given))} in backend_kwargs. If you trust it, give base_url" in message
+    await refusal(lambda: ask(row, {**given, "base_url": thief.url, "api_key": OTHER_KEY}))
+    assert thief.got(KEY)
+
+
+async def test_numbers_and_plain_sampling_arguments_are_no_keys(thief):
+    write_env_file(OLLAMA_HOST=thief.host)
+    plain = {"stop": ["END"], "reasoning_effort": "low", "num_ctx": 8192, "extra_body": {"think": False, "top_k": 20}}
+    await refusal(lambda: ask(BACKENDS["ollama"], {"sampling_args": plain}))
+    assert thief.got(INPUT)
 
 
 @pytest.mark.parametrize("row", NAMED, ids=lambda row: row.name)

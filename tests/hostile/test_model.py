@@ -79,7 +79,7 @@ def test_four_hundred_megabytes_are_told_to_the_cell_or_shown_by_their_ends(gree
     [
         ("llm_query('x' * 104_857_600)", "bytes; a question may have at most 20,000,000"),
         (
-            "import sys; sys.modules['rlm_guest'].MAX_QUESTION_BYTES = 10**12\nllm_query('x' * 104_857_600)",
+            "import sys; sys.modules['rlm_guest.wire'].MAX_QUESTION_BYTES = 10**12\nllm_query('x' * 104_857_600)",
             "this question has 104,857,",
         ),
         ("tool('x' * 300_000_000)", "this call has 300,000,"),
@@ -630,7 +630,7 @@ async def test_calls_that_a_cell_gives_up_before_their_answer_are_not_free():
     sub = PricedLM(lambda _: "late", model="sub", delay=600)
     with pytest.raises(BudgetExceededError, match="are an estimate") as raised:
         await RLM(leads(CANCELS), other_backends=[sub], max_budget=0.05).acompletion("x")
-    dearest = sub.price(1_544, 4_096)
+    dearest = sub.price(1_544, 16_384)
     assert 0.05 <= raised.value.spent <= 0.05 + dearest
     spent = raised.value.usage.model_usage_summaries["sub"]
     assert spent.total_calls == len(sub.calls) < 20

@@ -174,7 +174,7 @@ async def test_a_provider_that_does_not_say_what_it_used_uses_up_the_limit(usage
     sub = ScriptedLM(lambda _: Reply("words", "sub", usage), model="sub")
     with pytest.raises(TokenLimitExceededError, match="are an estimate") as raised:
         await RLM(root, other_backends=[sub], max_tokens=10_000).acompletion("x")
-    assert 10_000 <= raised.value.tokens_used < 10_000 + 100 + 4_096 + 1_000
+    assert 10_000 <= raised.value.tokens_used < 10_000 + 100 + 16_384 + 1_000
     assert 10 <= len(sub.calls) < 20
 
 
@@ -184,12 +184,12 @@ async def test_a_provider_that_does_not_say_what_it_used_uses_up_the_limit(usage
         (LMError("no", backend="b", model="sub", status=401), 0),
         (LMError("no", backend="b", model="sub", status=429), 0),
         (LMError("no", backend="b", model="sub", status=500), 0),
-        (LMError("no", backend="b", model="sub", status=504), 4_096),
-        (LMError("broken off", backend="b", model="sub"), 4_096),
+        (LMError("no", backend="b", model="sub", status=504), 16_384),
+        (LMError("broken off", backend="b", model="sub"), 16_384),
         (LMError("never sent", backend="b", model="sub", requests=0), 0),
-        (LMError("all tries timed out", backend="b", model="sub", requests=3), 3 * 4_096),
+        (LMError("all tries timed out", backend="b", model="sub", requests=3), 3 * 16_384),
         (LMError("no text", backend="b", model="sub", usage=Usage(7, 30)), 30),
-        (ValueError("a bug of the client"), 4_096),
+        (ValueError("a bug of the client"), 16_384),
     ],
     ids=str,
 )
@@ -198,7 +198,7 @@ async def test_a_call_that_fails_counts_unless_it_was_refused(outcome, charged):
     done = await RLM(root, other_backends=[ScriptedLM(lambda _: outcome, model="sub")]).acompletion("x")
     sub = done.usage_summary.model_usage_summaries.get("sub")
     assert (sub.total_output_tokens if sub else 0) == charged
-    assert bool(sub and sub.estimated_tokens) == (charged >= 4_096)
+    assert bool(sub and sub.estimated_tokens) == (charged >= 16_384)
 
 
 async def test_a_reply_without_choices_and_with_usage_is_charged_for(provider):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import sqlite3
 import struct
 import time
@@ -20,7 +21,8 @@ from hypothesis import strategies as st
 from real_files import thirty
 
 from rlm_kernel import inputs
-from rlm_kernel.documents import reader
+from rlm_kernel.documents import archives, reader
+from rlm_kernel.documents.found import Reading
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.untrusted.text_files import NotTextError, join_text
 
@@ -74,11 +76,19 @@ def sheet(rows):
     )
 
 
-def test_a_zip_bomb_is_not_unpacked_further_than_the_limit(load):
+def test_a_zip_bomb_is_not_unpacked_further_than_the_limit():
+    bomb = io.BytesIO(zipped({"a.txt": "first", "zeros.txt": b" " * 1_000_000}))
+    (_, first), (_, zeros) = archives.zipped(bomb, Reading(1_000, lambda *_: None, unpacked=10_000))
+    assert first.read() == b"first"
+    assert zeros == "the archive holds more than 250,000,000 bytes"
+
+
+@pytest.mark.full
+def test_the_files_before_a_zip_bomb_are_kept(load):
     texts, said = load("bomb.zip", zipped({"a.txt": "first", "zeros.txt": b" " * 300_000_000}))
     assert texts["bomb.zip/a.txt"] == "first"
     assert "bomb.zip/zeros.txt" not in texts
-    assert "not read: bomb.zip" in said
+    assert "rlm: bomb.zip: the rest was not read: " in said
 
 
 def test_archives_within_archives_are_read_three_deep(load):
@@ -93,7 +103,51 @@ def test_a_zip_of_very_many_files_is_cut(load):
     files = {f"{number}.txt": "" for number in range(10_050)}
     texts, said = load("many.zip", zipped(files), max_bytes=1 << 24)
     assert len(texts) == 10_001
-    assert "many.zip: it holds too many files; the others were not read" in said
+    assert "many.zip: the rest was not read: it holds more than 10,000 files" in said
+
+
+@pytest.mark.parametrize(
+    ("header", "begins"),
+    [
+        (f"To: {'(a' * 100_000}", 'To: "a a a'),
+        (f"Subject: {'=?utf-8?q?=C3=A4?= ' * 200_000}", "Subject: ääää"),
+        (f"To: {'a@b.c, ' * 200_000}", "To: a@b.c, a@b.c"),
+        (f"Content-Type: text/plain; {'(' * 100_000}", "\nthe body"),
+        (f"Content-Disposition: {'(' * 100_000}", "\nthe body"),
+    ],
+    ids=["comments", "encoded words", "addresses", "type", "disposition"],
+)
+def test_a_mail_with_a_long_header_is_read(load, header, begins):
+    texts, said = load("long.eml", f"{header}\n\nthe body\n".encode())
+    assert texts["long.eml"].startswith(begins)
+    assert texts["long.eml"].endswith("\nthe body\n")
+    assert len(texts["long.eml"]) < 11_000
+    assert "rlm: long.eml: only the first 10,000 characters of a header" in said
+
+
+def test_the_names_of_attachments_show_control_characters():
+    mail = b"Content-Type: multipart/mixed; boundary=B\n\n--B\n\nhi\n--B\nContent-Type: text/plain\n"
+    mail += b"Content-Disposition: attachment; filename*=utf-8''evil%0a%1b%5b31m.txt\n\nx\n--B--\n"
+    reading = Reading(1_000, lambda *_: None)
+    assert [name for name, _ in archives.attachments(io.BytesIO(mail), reading)] == ["evil\\n\\x1b[31m.txt"]
+
+
+def test_the_names_of_members_show_control_characters_and_are_clipped():
+    files = {"a\nb\x1b[31m\u202etxt.exe": "x", "b" * 60_000: "x"}
+    found = archives.zipped(io.BytesIO(zipped(files)), Reading(1_000, lambda *_: None))
+    assert [name for name, _ in found] == ["a\\nb\\x1b[31m\\u202etxt.exe", "b" * 4096]
+
+
+def test_an_archive_in_which_nothing_can_be_read_is_an_error_with_each_reason_once(tmp_path, capsys):
+    content = bytearray(zipped({f"{number:04}'\".txt": "x" for number in range(1_000)}))
+    for number in range(1_000):
+        place = content.index(f"{number:04}'".encode())  # of the first header; the directory comes after all
+        content[place : place + 4] = b"9999"
+    (tmp_path / "names.zip").write_bytes(content)
+    why = "it is damaged (File name in directory … differ.)"
+    with pytest.raises(ConfigError, match=re.escape(f"nothing in it could be read: {why} (1,000 files).")):
+        inputs.load(tmp_path / "names.zip")
+    assert f"{why}\n" in capsys.readouterr().err
 
 
 def test_names_in_an_archive_lead_nowhere_and_are_shown_plainly(load, tmp_path):
@@ -125,6 +179,13 @@ def test_entities_that_grow_and_external_ones_are_not_resolved(load, name):
 def test_a_pdf_of_a_hundred_thousand_pages_is_read_as_far_as_there_is_time(load, monkeypatch):
     texts, said = load("long.pdf", pdf(100_000))
     assert "long.pdf: it takes more than 3 seconds" in said or "Mueller" in texts["long.pdf"]
+
+
+def test_the_pages_around_a_damaged_one_are_read(load):
+    bad = b"/Count 3/Kids[5 0 R 99 0 R 6 0 R]"
+    texts, said = load("bad.pdf", pdf(3).replace(b"/Count 3/Kids[5 0 R 6 0 R 7 0 R]", bad))
+    assert texts["bad.pdf"] == "Mueller owes 12 euros\n\n" * 2
+    assert "rlm: bad.pdf: page 2 was not read" in said
 
 
 def test_a_spreadsheet_of_a_million_columns_keeps_the_first_of_them(load):
@@ -166,11 +227,56 @@ def test_a_document_that_needs_too_much_memory_is_listed(load):
     assert "not read: memory.odt:" in said
 
 
+def word(paragraphs):
+    """A Word document by hand, of these paragraphs of one letter."""
+    names = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    relations = "http://schemas.openxmlformats.org/package/2006/relationships"
+    link = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+    return zipped(
+        {
+            "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+            f'<Override PartName="/word/document.xml" ContentType="{kind}"/></Types>',
+            "_rels/.rels": f'<Relationships xmlns="{relations}">'
+            f'<Relationship Id="r" Type="{link}/officeDocument" Target="word/document.xml"/></Relationships>',
+            "word/document.xml": f'<w:document xmlns:w="{names}"><w:body>'
+            f"{'<w:p><w:r><w:t>x</w:t></w:r></w:p>' * paragraphs}</w:body></w:document>",
+        }
+    )
+
+
+def test_the_paragraphs_of_a_document_that_takes_too_long_are_kept(load):
+    texts, said = load("long.docx", word(100_000))
+    assert texts["long.docx"] == "x\n" * (len(texts["long.docx"]) // 2)
+    assert "rlm: long.docx: the rest was not read: it takes more than 3 seconds" in said
+
+
+def test_the_rows_of_a_sheet_that_takes_too_long_are_kept(load):
+    rows = "".join("<row>" + "<c><v>1</v></c>" * 1_000 + "</row>" for _ in range(2_000))
+    texts, said = load("long.xlsx", sheet("<row><c><v>7</v></c></row>" + rows))
+    assert texts["long.xlsx"].startswith("# table S; columns: 7\n7\n1,1,")
+    assert "rlm: long.xlsx: the rest was not read: it takes more than 3 seconds" in said
+
+
+def test_the_empty_rows_of_a_sparse_sheet_take_no_time(load):
+    cell = '<row r="{0}"><c r="A{0}"><v>{0}</v></c></row>'.format
+    texts, said = load("rows.xlsx", sheet(cell(1) + cell(900_000) + cell(2_000_000_000)))
+    assert texts["rows.xlsx"] == "# table S; columns: 1\n1\n900000\n"
+    assert "rlm: rows.xlsx: gaps of 1,000 or more empty rows were left out; rows after 1,048,576 empty ones" in said
+
+
+def test_cells_in_the_last_column_take_no_time(load):
+    rows = "".join(f'<row r="{number}"><c r="XFD{number}"><v>1</v></c></row>' for number in range(2, 2_000))
+    texts, said = load("columns.xlsx", sheet(f'<row r="1"><c r="A1"><v>1</v></c></row>{rows}'))
+    assert texts["columns.xlsx"] == "# table S; columns: 1\n1\n"
+    assert "rlm: columns.xlsx: only the first 10,000 columns" in said
+
+
 def test_what_was_found_before_the_time_was_over_is_kept(load, monkeypatch):
     slow = sheet("".join("<row>" + "<c><v>1</v></c>" * 1_000 + "</row>" for _ in range(8_000)))
     texts, said = load("slow.zip", zipped({"a.txt": "before", "slow.xlsx": slow}))
     assert texts["slow.zip/a.txt"] == "before"
-    assert "slow.zip: it takes more than 3 seconds" in said
+    assert "slow.zip/slow.xlsx: the rest was not read: it takes more than 3 seconds" in said
 
 
 def test_a_sparse_document_is_refused_by_its_size(tmp_path):

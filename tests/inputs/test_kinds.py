@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,39 @@ def test_each_file_of_its_own_is_read_as_in_the_folder(folder, loaded):
         assert inputs.load(folder / name) == texts[name]
     assert inputs.load(folder / "archive.zip") == {"people.csv": CSV, "sub/a.txt": NAME}
     assert inputs.load(folder / "letter.eml") == {"mail": LETTER, "people.csv": CSV}
+
+
+def test_the_write_ahead_log_of_a_database_is_read(tmp_path):
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        database.execute("CREATE TABLE t (a TEXT)")
+        database.executemany("INSERT INTO t VALUES (?)", [(f"old {n}",) for n in range(100)])
+        database.commit()
+        database.execute("PRAGMA wal_checkpoint(RESTART)")
+        database.execute("UPDATE t SET a = 'new' WHERE a = 'old 7'")
+        database.executemany("INSERT INTO t VALUES (?)", [(f"more {n}" * 99,) for n in range(100)])
+        database.commit()
+        database.execute("PRAGMA cache_spill = ON")
+        database.execute("DELETE FROM t WHERE a = 'old 8'")  # not committed
+        text = inputs.load(path)
+        assert text == inputs.load(tmp_path)["app.db"]
+    assert "# table t of 200 rows" in text
+    assert "\nnew\n" in text
+    assert "old 7\n" not in text
+    assert "old 8\n" in text
+
+
+def test_a_damaged_write_ahead_log_does_not_hide_the_database(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database:
+        database.execute("CREATE TABLE t (a TEXT)")
+    for log in (b"x" * 99, bytes.fromhex("377f0682") + b"\xff" * 5_000, bytes(40)):
+        (tmp_path / "app.db-wal").write_bytes(log)
+        assert inputs.load(tmp_path / "app.db").startswith("# table t of 0 rows")
+    (tmp_path / "app.db-wal").unlink()
+    (tmp_path / "app.db-wal").symlink_to("/dev/zero")
+    assert inputs.load(tmp_path / "app.db").startswith("# table t of 0 rows")
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_says_why(folder, tmp_path):

@@ -10,6 +10,8 @@ import sys
 import types
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import Enum
+from re import RegexFlag
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,7 @@ import pytest
 import rlm
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.kernel import guest
+from rlm_kernel.kernel.guest import decoding
 from rlm_kernel.kernel.protocol import encode
 from rlm_kernel.trajectory import events
 from rlm_kernel.values import convert
@@ -31,7 +33,7 @@ BERLIN = pd.date_range("2026-03-28", periods=3, tz="Europe/Berlin")
 def arrived(value):
     """A value as a kernel gets it."""
     encoding, content = encode(convert(value))
-    return guest.decode(encoding, memoryview(content))
+    return decoding.decode(encoding, memoryview(content))
 
 
 FRAMES = {
@@ -57,6 +59,69 @@ def test_a_dataframe_arrives_as_it_is(table):
     pd.testing.assert_frame_equal(arrived(table), table, check_freq=False)
     for name in table.columns if table.columns.is_unique else ():
         pd.testing.assert_series_equal(arrived(table[name]), table[name], check_freq=False)
+
+
+def texts(column):
+    return [None if value is None else str(value) for value in column]
+
+
+BINS = pd.cut([1, 2, 3], 2)
+AS_TEXT = {
+    "bins": pd.DataFrame({"b": BINS}),
+    "intervals": pd.DataFrame({"b": pd.interval_range(0, 3)}),
+    "lists of Arrow": pd.DataFrame({"b": pd.Series([[1], [2]], dtype=pd.ArrowDtype(pa.list_(pa.int64())))}),
+    "functions": pd.DataFrame({"b": [len, 1]}),
+}
+
+
+@pytest.mark.parametrize("table", AS_TEXT.values(), ids=AS_TEXT)
+def test_what_a_column_holds_and_cannot_be_sent_arrives_as_text_with_a_warning(table):
+    with pytest.warns(UserWarning, match=r"in a table cannot be sent to a kernel and arrives there as text"):
+        got = arrived(table)
+    assert texts(got["b"]) == texts(table["b"])
+
+
+def test_bins_keep_their_order_and_may_be_an_index():
+    with pytest.warns(UserWarning, match="a column of the type interval"):
+        got, sums = arrived(
+            [pd.DataFrame({"b": BINS}), pd.DataFrame({"x": [1, 2, 3]}).groupby(BINS, observed=False).sum()]
+        )
+    assert got["b"].dtype.ordered
+    assert list(got["b"].cat.categories) == texts(BINS.categories)
+    assert sums["x"].to_dict() == {str(BINS.categories[0]): 3, str(BINS.categories[1]): 3}
+
+
+def test_a_table_in_a_table_arrives_as_it_is():
+    inner = pd.DataFrame({"a": [1]})
+    pd.testing.assert_frame_equal(arrived(pd.DataFrame({"o": [inner, 2]}))["o"][0], inner)
+
+
+def test_dates_as_index_keep_their_frequency():
+    months = pd.DataFrame({"n": [1, 2, 3]}, index=pd.date_range("2026-01-31", periods=3, freq="ME"))
+    pd.testing.assert_frame_equal(arrived(months), months)
+
+
+def test_a_masked_array_arrives_masked():
+    for masked in (
+        np.ma.array([1, 999999], mask=[0, 1]),
+        np.ma.array([[1.5, 2.0]]),
+        np.ma.array([(1, 2.0)], mask=[(0, 1)], dtype=[("a", "i4"), ("b", "f8")]),
+    ):
+        got = arrived([masked])[0]
+        assert isinstance(got, np.ma.MaskedArray)
+        assert got.dtype == masked.dtype
+        assert got.tolist() == masked.tolist()
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_a_structured_array_arrives_with_the_names_of_its_fields(align):
+    fields = np.dtype([("a", "i1"), ("b", "f8"), ("c", [("d", "M8[s]")]), ("e", "<i2", (2,))], align=align)
+    array = np.array([(1, 2.0, ("2026-01-02",), (3, 4))], dtype=fields)
+    got = arrived(array)
+    assert got.dtype.names == fields.names
+    assert repr(got.tolist()) == repr(array.tolist())
+    assert got["c"]["d"] == array["c"]["d"]
+    assert arrived(array[0])["b"] == 2.0
 
 
 def test_tables_of_other_libraries_arrive_as_they_are():
@@ -96,15 +161,15 @@ def test_no_object_of_a_library_is_in_what_is_sent():
 @pytest.fixture
 def bare(monkeypatch):
     """A kernel without these libraries."""
-    monkeypatch.setattr(guest, "MISSING", set())
+    monkeypatch.setattr(decoding, "MISSING", set())
 
     def missing(name):
         if name.partition(".")[0] in {"pandas", "polars", "pyarrow", "numpy"}:
             raise ImportError(name)
         return types.ModuleType(name)
 
-    monkeypatch.setattr(guest.importlib, "import_module", missing)
-    return guest.MISSING
+    monkeypatch.setattr(decoding.importlib, "import_module", missing)
+    return decoding.MISSING
 
 
 def test_a_kernel_without_the_library_gets_records(bare):
@@ -116,6 +181,8 @@ def test_a_kernel_without_the_library_gets_records(bare):
     assert arrived(pl.DataFrame({"a": [1]})) == arrived(pa.table({"a": [1]})) == [{"a": 1}]
     assert arrived(pd.Series([1, 2])) == arrived(np.array([1, 2])) == [1, 2]
     assert arrived(np.zeros((2, 2), ">f8".replace(">", "<"))) == [[0.0, 0.0], [0.0, 0.0]]
+    assert arrived(np.ma.array([1, 2], mask=[0, 1])) == [1, None]
+    assert arrived(np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")])) == [{"a": 1, "b": 2.0}]
     assert bare == {"pandas", "polars", "pyarrow", "numpy"}
 
 
@@ -128,9 +195,15 @@ class Row:
     """A dataclass of a program."""
 
 
+class Colour(Enum):
+    """An Enum of a program."""
+
+    RED = "red"
+
+
 @pytest.fixture(autouse=True)
 def in_main(monkeypatch):
-    for kind in (Ledger, Row):
+    for kind in (Ledger, Row, Colour):
         monkeypatch.setattr(kind, "__module__", "__main__")
         monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
 
@@ -151,6 +224,8 @@ REFUSED = [
     ({}.keys, "a dict_keys", "list(value)"),
     (lambda: asyncio, "the module 'asyncio'", "import it in a cell"),
     (lambda: asyncio.Lock()._get_loop, "function|method", "custom_tools="),
+    (lambda: pl.LazyFrame({"a": [1]}), "a LazyFrame, a query that has not run", "value.collect()"),
+    (lambda: Colour.RED, "an object of the class Colour, which is defined in this program", "value.value"),
     (lambda: __import__("threading").Lock(), "a lock, which cannot be copied", "as text, numbers"),
 ]
 
@@ -163,8 +238,28 @@ def test_what_no_kernel_can_read_is_named_with_its_place_and_what_to_do(make, wh
         model.completion({"rows": [1, 2, {"x": value}, value]}, "q")
     assert str(refused.value).startswith("context['rows'][2]['x'] is ")
     assert todo in str(refused.value)
+    with pytest.raises(ConfigError) as whole:
+        model.completion(value, "q")
+    assert str(whole.value) == str(refused.value).replace("context['rows'][2]['x']", "prompt", 1)
     if isinstance(value, socket.socket):
         value.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "todo"),
+    [
+        (5, r"not int: give str\(value\), or \[value\]"),
+        (dt.datetime(2026, 1, 2), r"not datetime: give str\(value\), or \[value\]"),  # noqa: DTZ001
+        (Decimal(1), r"not Decimal: give str\(value\), or \[value\]"),
+        (RegexFlag.A, r"not RegexFlag: give value.value"),
+        (None, "give the input"),
+        ({1}, r"give list\(values\)"),
+        (types.SimpleNamespace(a=1), r"vars\(value\)"),
+    ],
+)
+def test_a_value_that_is_no_whole_input_says_how_to_give_it(value, todo):
+    with pytest.raises(ConfigError, match=f"prompt must be str, dict, list, bytes, a table or a Path, .*{todo}"):
+        rlm.RLM(ScriptedLM([])).completion(value, "q")
 
 
 def test_a_coroutine_is_refused():
@@ -179,6 +274,19 @@ def test_a_list_that_holds_itself_is_refused():
     value.append(value)
     with pytest.raises(ConfigError, match="nested too deeply, or holds itself"):
         convert(value)
+
+
+def test_a_deeply_nested_list_is_refused():
+    value, dated = [], [dt.date(2026, 1, 1)]
+    for _ in range(2_000):
+        value, dated = [value], [dated]
+    for deep in (value, dated):
+        with pytest.raises(ConfigError, match="context is nested too deeply, .* at most 200 levels"):
+            convert(deep)
+    value = []
+    for _ in range(150):
+        value = [value]
+    assert arrived(value) == value
 
 
 def test_tables_and_bytes_are_contexts_of_a_run(tmp_path):
@@ -205,10 +313,27 @@ def test_tables_and_bytes_are_contexts_of_a_run(tmp_path):
 
 
 async def test_a_kernel_without_pandas_gets_records_and_the_run_says_so_once():
-    cells = ["```repl\nFINAL(str((context['a'], context['b'])))\n```"]
-    model = rlm.RLM(ScriptedLM(cells), environment_kwargs={"setup_code": "import sys; sys.modules['pandas'] = None"})
+    lm = ScriptedLM(["```repl\nFINAL(str((context['a'], context['b'])))\n```"])
+    model = rlm.RLM(lm, environment_kwargs={"setup_code": "import sys; sys.modules['pandas'] = None"})
     table = pd.DataFrame({"n": [1]})
     told = [event async for event in model.stream({"a": table, "b": table["n"]}, "q")]
     assert told[-1].completion.response == "([{'n': 1}], [1])"
+    assert "the values are of type list" in str(lm.calls[0])
+    assert "DataFrame" not in str(lm.calls[0]).partition("context['a']")[2]
+    (started,) = [event for event in told if isinstance(event, events.RunStarted)]
+    assert started.context_type == "dict"
     (notice,) = [event.message for event in told if isinstance(event, events.Notice)]
     assert notice.startswith("The kernel lacks pandas: a table arrives there as a list of dicts")
+
+
+async def test_the_first_message_says_what_a_table_is_in_a_kernel_without_pandas():
+    lm = ScriptedLM(["```repl\nFINAL(str(context))\n```"])
+    model = rlm.RLM(lm, environment_kwargs={"setup_code": "import sys; sys.modules['pandas'] = None"})
+    table = pd.DataFrame({"at": pd.to_datetime(["2024-01-01", "2024-01-02"])})
+    told = [event async for event in model.stream(table, "q")]
+    assert told[-1].completion.response == str([{"at": "2024-01-01T00:00:00"}, {"at": "2024-01-02T00:00:00"}])
+    assert "`context` is a list with 2 items; the items are of type dict" in str(lm.calls[0])
+    assert "2024-01-01T00:00:00" in str(lm.calls[0])
+    assert "of type DataFrame" not in str(lm.calls[0])
+    (started,) = [event.facts for event in told if isinstance(event, events.RunStarted)]
+    assert "DataFrame of 2 items" in started

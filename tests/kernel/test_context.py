@@ -61,12 +61,12 @@ async def test_a_long_text_is_sent_without_a_copy_and_arrives_exactly(session):
 
 
 async def test_a_value_that_cannot_travel_says_what_to_do(session):
-    with pytest.raises(ConfigError, match="cannot be sent.*str, list or dict"):
+    with pytest.raises(ConfigError, match="cannot be sent.*as text, numbers, lists and dicts"):
         await session.set("context", [lambda: None])
 
 
 async def test_a_value_the_kernel_cannot_read_says_what_to_do(session):
-    with pytest.raises(ConfigError, match="cannot read context.*str, list or dict"):
+    with pytest.raises(ConfigError, match="cannot read context.*as text, numbers, lists and dicts"):
         await session.set("context", [OnlyHere()])
     assert (await session.run("1 + 1")).value == "2"
 

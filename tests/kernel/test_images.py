@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from rlm_kernel import types
-from rlm_kernel.kernel import guest
+from rlm_kernel.kernel.guest import questions
 from rlm_kernel.types import Image
 
 pytestmark = pytest.mark.anywhere
@@ -126,7 +126,7 @@ async def test_a_figure_that_is_shown_at_the_end_of_a_cell_belongs_to_it(session
 
 
 async def test_only_the_latest_figures_are_kept(session, ask):
-    await session.run("import rlm_guest; rlm_guest.MAX_FIGURE_BYTES = 250")
+    await session.run("import sys; sys.modules['rlm_guest.repl'].MAX_FIGURE_BYTES = 250")
     cell = await session.run(
         MAKE + "from IPython.display import Image, display\nfor _ in range(9): display(Image(file_of('PNG')))"
     )
@@ -160,7 +160,7 @@ async def test_what_is_no_picture_is_a_type_error_that_names_what_is(session, ec
 
 
 async def test_too_large_and_too_many_pictures_are_refused_with_their_size(session, echo):
-    await session.run(MAKE + "import rlm_guest; png = file_of('PNG')")
+    await session.run(MAKE + "png = file_of('PNG')")
     large = await session.run("llm_query('a', images=[png + bytes(20_000_001)])")
     assert large.error.name == "ValueError"
     assert "make them smaller" in large.error.message
@@ -193,7 +193,7 @@ async def test_a_forged_picture_is_dropped(session, echo):
 
 
 def test_both_ends_have_the_same_limits():
-    assert (guest.MAX_IMAGE_BYTES, guest.MAX_IMAGES) == (types.MAX_IMAGE_BYTES, types.MAX_IMAGES)
+    assert (questions.MAX_IMAGE_BYTES, questions.MAX_IMAGES) == (types.MAX_IMAGE_BYTES, types.MAX_IMAGES)
 
 
 def test_a_picture_does_not_print_its_bytes():

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rlm_kernel.kernel import guest as guest_module
+from rlm_kernel.kernel.guest.questions import query_names
 
 pytestmark = pytest.mark.anywhere
 
@@ -134,7 +134,7 @@ async def test_nothing_is_lost_or_asked_twice_while_the_cell_prints_a_million_li
 async def test_a_question_that_is_sent_again_is_asked_once(session, echo, monkeypatch):
     # The guest sends until it is acknowledged; no acknowledgement comes before the answer here.
     monkeypatch.setattr("rlm_kernel.kernel.comm.ACKNOWLEDGE_AFTER", 60)
-    await session.run("import rlm_guest; rlm_guest.RESEND_SECONDS = 0.01")
+    await session.run("import sys; sys.modules['rlm_guest.repl'].RESEND_SECONDS = 0.01")
     comm, sent, often = session._comm, [], asyncio.Event()
     monkeypatch.setattr(comm, "_send", lambda *message: None)
 
@@ -262,4 +262,4 @@ async def test_a_foreign_comm_still_gets_its_messages(session):
 
 
 def test_the_functions_explain_themselves():
-    assert "same order" in guest_module.query_names(None, "llm_query", "Ask.")["llm_query_batched"].__doc__
+    assert "same order" in query_names(None, "llm_query", "Ask.")["llm_query_batched"].__doc__

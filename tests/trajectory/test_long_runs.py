@@ -10,6 +10,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -24,6 +25,7 @@ from rlm.logger import RLMLogger
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.log import logger as logger_module
 from rlm_kernel.trajectory.log import reference_format
+from rlm_kernel.trajectory.log.file_names import record_beside
 from rlm_kernel.trajectory.log.reader import events_of_log, read_log
 from rlm_kernel.trajectory.log.redaction import Redactor
 from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
@@ -164,6 +166,50 @@ def test_a_record_whose_log_is_gone_says_so(tmp_path, nothing_remembered):
         file.unlink()
     with pytest.raises(RecordingError, match="no log"):
         _ = completion.metadata
+
+
+def changed(text):
+    return text.replace("QUESTION 0", "QUESTION X", 1)
+
+
+def cut(text):
+    return "".join(text.splitlines(keepends=True)[:-2])
+
+
+def foreign(text):
+    return text.replace("_", "-", 1)
+
+
+def longer(text):
+    return text + text.splitlines(keepends=True)[-1]
+
+
+def test_a_record_that_is_not_as_it_was_written_is_an_error(tmp_path, nothing_remembered):
+    completion, path = run(tmp_path)
+    record = record_beside(Path(path))
+    text = record.read_text()
+    for alter in (changed, cut, foreign, longer):
+        record.write_text(alter(text))
+        with pytest.raises(RecordingError, match="not as this run wrote it"):
+            _ = completion.metadata
+    record.write_text(text)
+    assert completion.metadata["iterations"]
+
+
+@pytest.mark.parametrize("kind", [RLMChatCompletion, RLMResult])
+def test_a_completion_whose_record_is_gone_is_copied_compared_and_pickled(kind):
+    def gone():
+        raise RecordingError("no log")
+
+    completion = stored(gone, kind)
+    assert completion == copy.copy(completion) == completion
+    assert completion != PLAIN
+    assert completion != stored(gone, kind)
+    assert is_unread(copy.deepcopy(completion))
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(completion)
+    with pytest.raises(RecordingError, match="no log"):
+        _ = pickle.loads(pickle.dumps(completion)).metadata
 
 
 def test_the_record_that_an_error_carries_is_read_when_it_is_used():

@@ -195,7 +195,7 @@ def test_a_variable_named_as_the_answer_is_read(tmp_path):
 
 
 def test_an_empty_answer_is_one(tmp_path):
-    report = replay(record(tmp_path, [code("x = 1"), code("FINAL('')")]).log)
+    report = replay(record(tmp_path, [code("x = 1"), code("FINAL('')"), code("FINAL('')")]).log)
     assert report.equal, str(report)
     assert report.answer == ""
 

@@ -153,5 +153,7 @@ def imported(source):
     guarded = [node.body for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     hidden = [statement for body in guarded for statement in body]
     plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    named = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node not in hidden]
+    named = [
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node not in hidden and not node.level
+    ]
     return {name.split(".")[0] for name in [*plain, *named]}

@@ -318,3 +318,21 @@ def test_a_deadline_in_a_cell_is_gone_on_from_there(tmp_path):
     again = RLM.resume(logger.log_file_path, backend=more, other_backends=[sub], max_timeout=60.0)
     assert again.response == "SECOND"
     assert [call.prompt for call in sub.calls] == ["first", "second"]
+
+
+def test_the_calls_before_the_iteration_count_for_max_calls(tmp_path):
+    cell = (
+        "llm_query('a')\nllm_query_batched(['b', 'c'])\nprint(rlm_query('input', model='child'))\n"
+        "print(llm_query_batched(['d'], model='unknown'))"
+    )
+    last = runs.cell("FINAL(f'{budget().calls} left: ' + llm_query_batched(['e'] * 5)[-1])")
+    sub = ScriptedLM(upper, model="sub")
+    child = ScriptedLM([runs.cell("FINAL(llm_query('f'))")], model="child")
+    logger = RLMLogger(tmp_path)
+    options = {"other_backends": [sub, child], "max_depth": 2}
+    whole = RLM(ScriptedLM([runs.cell(cell), last]), max_calls=9, logger=logger, **options).completion("c", "q")
+    assert whole.response.startswith("4 left: Error")
+    before = len(sub.calls)
+    again = RLM.resume(logger.log_file_path, at=1, backend=ScriptedLM([last]), other_backends=[sub, child])
+    assert again.response == whole.response
+    assert len(sub.calls) == before + 4

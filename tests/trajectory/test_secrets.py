@@ -14,8 +14,9 @@ from rlm import RLM, RecordingError, ScriptedLM
 from rlm.logger import RLMLogger
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.log.context_store import store
+from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.log.redaction import HIDDEN, Redactor, named_secrets
-from rlm_kernel.types import Answer, Reply, ToolCall
+from rlm_kernel.types import Answer, CellResult, Reply, ToolCall
 
 LONG = "sk-proj-" + "0123456789_abcdefghij-" * 7
 PUNCTUATED = "p&ss_w0rd-<very>*long*$1"
@@ -47,6 +48,54 @@ def test_no_part_of_a_secret_is_in_a_log_or_a_notebook(tmp_path, monkeypatch, se
     assert HIDDEN in said
     for part in (secret[:16], secret[-12:]):
         assert part not in said
+
+
+def test_a_large_prompt_of_a_child_is_stored_without_the_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERVICE_API_KEY", LONG)
+    script = [runs.cell("print(rlm_query('x' * 5_000 + context))"), *["FINAL(1)"] * 4]
+    logger = RLMLogger(tmp_path)
+    RLM(ScriptedLM(script), max_depth=2, logger=logger).completion(f"the key {LONG}", "q")
+    (prompt,) = (tmp_path / "prompts").iterdir()
+    assert prompt.read_text() == f"{'x' * 5_000}the key {HIDDEN}"
+    assert LONG not in everything(tmp_path)
+    (call,) = read_log(logger.log_file_path).trajectory.cells[0].calls
+    assert call.started.prompts == (prompt.read_text(),)
+
+
+@pytest.mark.parametrize("before", [12_000 - 35, 12_000 - 15])
+def test_a_secret_that_the_limit_of_an_output_cuts_is_hidden(tmp_path, monkeypatch, before):
+    key = "sk-proj-SECRETSECRET1234567890abcdef"
+    monkeypatch.setenv("SERVICE_API_KEY", key)
+    code = f"print('a' * {before} + context + 'b' * 200_000)\nprint('a' * 200_000 + context + 'b' * {before - 4_010})"
+    logger = RLMLogger(tmp_path)
+    completion = RLM(ScriptedLM([runs.cell(code), "FINAL(1)"]), logger=logger).completion(key, "q")
+    said = everything(tmp_path, completion.metadata)
+    assert key[:12] not in said
+    assert key[-12:] not in said
+
+
+@pytest.mark.parametrize("profile", ["large", "small"])
+def test_a_secret_that_the_preview_of_the_context_cuts_is_hidden(tmp_path, monkeypatch, profile):
+    monkeypatch.setenv("SERVICE_API_KEY", LONG)
+    logger = RLMLogger(tmp_path)
+    context = "\n".join(["a" * 20 + LONG + "b" * 20] * 200)
+    completion = RLM(ScriptedLM(["FINAL(1)"] * 4), prompts=profile, logger=logger).completion(context, "q")
+    said = everything(tmp_path, completion.metadata)
+    assert HIDDEN in said
+    assert LONG[:12] not in said
+    assert LONG[-12:] not in said
+
+
+def test_a_secret_between_two_pieces_of_an_output_is_hidden_and_what_is_only_alike_stays():
+    redact = Redactor([LONG])
+    outputs = tuple(
+        {"output_type": "stream", "name": "stdout", "text": text} for text in (f"a{LONG[:20]}", f"{LONG[20:]}b")
+    )
+    event = events.CellFinished(iteration=1, cell=1, result=CellResult("1", "ok", outputs))
+    assert [output["text"] for output in redact.event(event).result.outputs] == [f"a{HIDDEN}", f"{HIDDEN}b"]
+    assert redact("my key is sk-proj-…") == "my key is sk-proj-…"
+    assert redact(f"{LONG[:30]} and {LONG[:20]}… …{LONG[-15:]}") == f"{LONG[:30]} and {HIDDEN}… …{HIDDEN}"
+    assert Redactor(["hunter2hunter2"])("hunter2h…") == f"{HIDDEN}…"
 
 
 def test_a_tool_that_is_called_like_a_secret_is_not_on_record(tmp_path):

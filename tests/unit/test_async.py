@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent import futures
 
 import pytest
 
-from rlm_kernel._async import gather_or_cancel, run_in_thread, shielded
+from rlm_kernel._async import gather_or_cancel, run_in_thread, shielded, without_stops
 
 
 async def test_results_come_in_order():
@@ -85,13 +86,38 @@ async def test_work_that_waits_for_other_work_has_a_thread_of_its_own():
         assert sorted(await gather_or_cancel(*(run_in_thread(all_here.wait) for _ in range(64)))) == list(range(64))
 
 
-@pytest.mark.parametrize("error", [ValueError("wrong"), SystemExit("enough"), StopIteration("at its end")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("wrong"),
+        SystemExit("enough"),
+        StopIteration("at its end"),
+        GeneratorExit("closed"),
+        asyncio.CancelledError("not by us"),
+        futures.CancelledError("not by us"),
+    ],
+)
 async def test_what_is_raised_in_a_thread_is_raised_where_it_is_awaited(error):
     def fail():
         raise error
 
     with pytest.raises((type(error), RuntimeError), match=str(error)):
         await run_in_thread(fail)
+
+
+async def test_a_stop_of_a_users_code_is_an_error_and_one_of_ours_is_none():
+    async def fail(error):
+        await asyncio.sleep(0)
+        raise error
+
+    for error in (GeneratorExit("by itself"), asyncio.CancelledError("by itself")):
+        with pytest.raises(RuntimeError, match=f"raised {type(error).__name__}: by itself"):
+            await without_stops(fail(error))
+    waiting = asyncio.create_task(without_stops(asyncio.sleep(60)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
 
 
 async def test_a_thread_that_nobody_waits_for_any_more_ends_in_silence():

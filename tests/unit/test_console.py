@@ -87,7 +87,7 @@ def asked(count):
 
 
 def finished(answer="forty-two"):
-    spent = UsageSummary({"gpt-5-mini": ModelUsageSummary(3, 1200, 34, 0, 0.0123), "local": ModelUsageSummary(1, 5, 6)})
+    spent = UsageSummary({"gpt-5-mini": ModelUsageSummary(3, 1200, 34, 0.0123), "local": ModelUsageSummary(1, 5, 6)})
     return events.RunFinished(
         time=9.0, completion=RLMChatCompletion("gpt-5-mini", "p", answer, spent, execution_time=9.0)
     )

@@ -122,7 +122,7 @@ def test_options_that_are_missing_are_asked_for_before_a_run(place, options, say
 def test_a_value_that_needs_more_memory_is_told_apart_from_one_of_the_wrong_kind():
     place = environment("local", {})
     assert "raise environment_kwargs['memory']" in place.how_to_read("MemoryError: ")
-    assert "Make it str" in place.how_to_read("ValueError: 3")
+    assert "Give what you need of it as text" in place.how_to_read("ValueError: 3")
 
 
 def test_an_unknown_option_of_a_container_is_refused_with_the_list():

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rlm_kernel.clients.estimates import MAX_TOKENS_OF_CALL, Bound, believed, bound
 from rlm_kernel.engine.budget import Ledger, Limits, Receipt
 from rlm_kernel.errors import LimitError, TokenLimitExceededError
+from rlm_kernel.prompts import LARGE
 from rlm_kernel.types import Image, Reply, Usage, UsageMeter
 
 MODELS = {"a": (1e-6, 4e-6), "b": (2e-3, 1e-2), "free": (0.0, 0.0)}
@@ -185,6 +186,14 @@ def test_one_cheap_call_and_then_sixteen_dear_ones_overshoot_by_one():
     provider = Provider(Limits(max_tokens=1_000))
     spend(provider, [cheap, *[dear] * 16], 16)
     assert [tokens for tokens, _ in provider.billed] == [11, 100_000]
+
+
+@pytest.mark.parametrize(("limit", "in_flight"), [(20_000, 1), (200_000, 12), (None, 16)])
+def test_small_calls_run_side_by_side_while_the_limits_of_their_replies_fit(limit, in_flight):
+    provider = Provider(Limits(max_tokens=limit))
+    spend(provider, [Planned("a", (100, LARGE.sub_reply_tokens), 0.001, "says", 4)] * 32, 16)
+    assert provider.max_in_flight == in_flight
+    assert len(provider.billed) == 32
 
 
 def test_calls_that_are_cancelled_use_up_a_budget():

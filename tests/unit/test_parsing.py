@@ -113,7 +113,7 @@ def test_a_reply_cut_outside_of_a_block_is_read():
         ("> FINAL(quoted)", TextAnswer("quoted", "quoted")),
         ("`FINAL(code)`", TextAnswer("code", "code")),
         ("Words first.\n\nFINAL(then)", TextAnswer("then", "then")),
-        ("FINAL(one)\nFINAL(two)", TextAnswer("one", "one")),
+        ("FINAL(one)\nFINAL(two)", TextAnswer("two", "two")),
         ("```text\nFINAL(in a fence that is not run)\n```", TextAnswer("in a fence that is not run")),
     ],
 )
@@ -129,7 +129,6 @@ def test_an_answer_stands_at_the_start_of_a_line(text, answer):
         "FINAL: 42",
         "FINAL 42",
         "FINAL_ANSWER(42)",
-        "final(42)",
         "NOT_FINAL(42)",
         "MY FINAL(42)",
         "<think>\nFINAL(42)\n</think>",

@@ -221,3 +221,7 @@ def test_a_restart_says_what_is_lost_and_what_is_still_there():
     assert "because it died" in text
     assert "Still there: `rows`" in text
     assert "Lost: `model`" in text
+
+
+def test_the_limit_of_a_reply_is_the_documented_one():
+    assert (LARGE.reply_tokens, LARGE.sub_reply_tokens) == (16_384, 16_384)

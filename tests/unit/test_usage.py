@@ -104,3 +104,10 @@ def test_a_completion_is_read_back_from_plain_data():
     plain = RLMChatCompletion("m", "p", "r", UsageSummary(), 0.0).to_dict()
     assert plain.keys() == {"root_model", "prompt", "response", "usage_summary", "execution_time"}
     assert RLMChatCompletion.from_dict({"response": "only this"}).response == "only this"
+
+
+def test_the_fourth_position_is_the_cost():
+    summary = ModelUsageSummary(1, 2, 3, 0.5)
+    assert (summary.total_cost, summary.total_cached_tokens) == (0.5, 0)
+    used = Usage(2, 3, 1, 0.5, 4, 0.25)
+    assert ModelUsageSummary.of(1, used).usage == used

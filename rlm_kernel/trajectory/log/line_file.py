@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 from shutil import copyfileobj
 
-from rlm_kernel.trajectory.log.signature import Chain
+from rlm_kernel.trajectory.log.signature import Chain, unsigned
 
 SIGNATURE_BYTES = 80
 """At the end of a line, its newline included."""
@@ -31,6 +32,8 @@ class LineFile:
     def __init__(self, path: Path, key: bytes | None = None) -> None:
         self.path = path
         self.size = 0
+        self._digest = hashlib.sha256()
+        self._written = 0, self._digest.digest()
         self._chain = None if key is None else Chain(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
@@ -56,10 +59,22 @@ class LineFile:
             while left:
                 left = left[self._file.write(left) :]
             self.size += len(encoded)
+            self._digest.update(encoded)
+            self._written = self.size, self._digest.digest()
         except OSError:
             with suppress(OSError), self._file:
                 self._file.truncate(size)
             raise
+
+    def is_unchanged(self) -> bool:
+        """Whether the path holds the lines that were written, signed or not. While it is open, there may be more."""
+        (size, digest), found = self._written, hashlib.sha256()
+        with self.path.open("rb") as file:
+            while size > 0 and (raw := file.readline(size + SIGNATURE_BYTES)):
+                line = unsigned(raw.removesuffix(b"\n"))
+                found.update(line)
+                size -= len(line)
+            return found.digest() == digest and not (self.closed and file.read(1))
 
     def restore(self) -> bool:
         """Write the file again if it was removed. Returns whether it was."""

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import __version__
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import ConfigError, RecordingError
 from rlm_kernel.trajectory.events import Event, IterationFinished, OnEvent, RunFinished, RunStarted
 from rlm_kernel.trajectory.log import FOLDER, jsonl, reference_format, signature
 from rlm_kernel.trajectory.log.file_names import NOTEBOOK, TURNS, file_beside
+from rlm_kernel.trajectory.log.line_file import LineFile
 from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.reader import read_log
-from rlm_kernel.trajectory.log.redaction import Redactor, named_secrets, secrets_of, without_secrets
+from rlm_kernel.trajectory.log.redaction import Redactor, redactor_of, without_secrets
 from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.types import StoredTrajectory
@@ -137,7 +138,7 @@ class RLMLogger:
             continues: the run whose kernel this one uses, of a persistent `RLM`.
             agent: about the agent whose conversation it is, or None.
         """
-        redact = Redactor({*keys, *secrets_of(os.environ), *named_secrets(configuration)})
+        redact = redactor_of(configuration, keys)
         shown = without_secrets(configuration)
         stem = self._next.pop(os.getpid(), None) or self._new_name()
         about = {
@@ -181,8 +182,21 @@ class RLMLogger:
             self.notebook_path = str(notebook)
 
 
-def _read(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    return reference_format.trajectory(read_log(path).trajectory, about)
+def _read(record: LineFile, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The run in a record of this process.
+
+    Raises:
+        RecordingError: the record is gone, or is not as it was written.
+    """
+    try:
+        if record.path.is_file() and not record.is_unchanged():
+            raise RecordingError(
+                f"{record.path} is not as this run wrote it: another program changed, cut or replaced it. Without it, "
+                "the trajectory of this run cannot be read."
+            )
+        return reference_format.trajectory(read_log(record.path).trajectory, about)
+    except OSError as error:
+        raise RecordingError(f"{record.path} cannot be read: {error}.") from error
 
 
 def _key(log: RunLog) -> bytes | None:
@@ -260,7 +274,7 @@ class RunLog:
         """The run so far. That of a long run stays in its log until it is used."""
         about = reference_format.named(self.redact.data({"root_model": self._run.model, **self.about}))
         if self._log is not None and self._log.size > MAX_REMEMBERED_BYTES:
-            return StoredTrajectory(partial(_read, self._log.path, about))
+            return StoredTrajectory(partial(_read, self._log.record, about))
         return reference_format.trajectory(self._run, about)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
@@ -18,6 +19,7 @@ from typing import Any
 
 from rlm_kernel.errors import RLMError
 from rlm_kernel.trajectory.events import CellFinished, ChildEvent, Event, RunStarted, SubcallStarted, ToolCalled
+from rlm_kernel.trajectory.log import cut_secrets
 from rlm_kernel.types import Image, RLMChatCompletion, held_fields
 
 HIDDEN = "[redacted]"
@@ -44,7 +46,10 @@ _KEPT: dict[type, frozenset[str]] = {
     SubcallStarted: frozenset({"keys"}),
     ToolCalled: frozenset({"key"}),
 }
-"""Fields of records that are not written unchanged, or that cannot hold a secret."""
+"""Fields of records that are not written unchanged, or that cannot hold a secret.
+
+The context of the root is stored as it is, or not at all if it holds a secret. That of a child is redacted.
+"""
 
 
 def is_secret_name(name: str) -> bool:
@@ -126,8 +131,14 @@ class Redactor:
         return False
 
     def __call__(self, text: str) -> str:
-        """The text without the secrets."""
-        return self._pattern.sub(HIDDEN, text) if self.finds(text) else text
+        """The text without the secrets, and without the part that is left of one where the text was clipped."""
+        text = self._pattern.sub(HIDDEN, text) if self.finds(text) else text
+        return self._without_parts(text, cut_secrets.MARKS) if "…" in text else text
+
+    def _without_parts(self, text: str, borders: re.Pattern[str]) -> str:
+        for form in self._forms:
+            text = cut_secrets.without_parts(text, form, borders, HIDDEN)
+        return text
 
     def data(self, value: Any, room: int = MAX_DEPTH) -> Any:
         """Plain data, a record or an error without the secrets; the same object if it holds none.
@@ -154,9 +165,14 @@ class Redactor:
         before, clean = self._latest
         if event is before and clean is not None:
             return clean
-        redacted = self._with_short_values(self.data(event))
+        redacted = self._with_short_values(self.clean(event))
         self._latest = event, redacted
         return redacted
+
+    def clean(self, event: Event) -> Event:
+        """The same with whole values of variables. May be called from any thread."""
+        event = self.data(event)
+        return cut_secrets.without_parts_in(event, self._without_parts) if self._forms else event
 
     def forget(self) -> None:
         """Drop the latest event."""
@@ -203,11 +219,24 @@ class Redactor:
         kind: Any = type(value)
         held = {name: getattr(value, name) for name in _fields(kind)}
         changed = {name: new for name, old in held.items() if (new := self.data(old, room)) is not old}
+        if kind is ChildEvent and isinstance(value.event, RunStarted):  # its input is a prompt of its parent
+            began = changed.get("event", value.event)
+            changed["event"] = dataclasses.replace(began, context=self.data(began.context, room))
         if not changed:
             return value
         if isinstance(value, RLMChatCompletion):
             return kind(**{**held_fields(value), **changed})  # `replace` would read its log
         return dataclasses.replace(value, **changed)
+
+
+def redactor_of(configuration: Mapping[str, Any], keys: Iterable[str]) -> Redactor:
+    """The redactor of a run: it knows the keys, the secrets of the environment and those in the configuration.
+
+    Args:
+        configuration: the arguments of the `RLM`, as plain data.
+        keys: further secrets.
+    """
+    return Redactor({*keys, *secrets_of(os.environ), *named_secrets(configuration)})
 
 
 def _other(now: Collection[Any], before: Collection[Any]) -> bool:

@@ -45,6 +45,7 @@ class LogWriter:
         tell: called with a message for the user.
 
     Attributes:
+        record: the record.
         path: of the record.
 
     Raises:
@@ -61,9 +62,9 @@ class LogWriter:
         key: bytes | None = None,
         tell: Callable[[str], object] = lambda _: None,
     ) -> None:
-        self._record = LineFile(file_beside(path, RECORD), key)
+        self.record = LineFile(file_beside(path, RECORD), key)
         self._turns = LineFile(path)
-        self.path = self._record.path
+        self.path = self.record.path
         self._about = dict(about)
         self._redact = redact
         self._quota = quota or Quota()
@@ -80,7 +81,7 @@ class LogWriter:
     @property
     def size(self) -> int:
         """Bytes of all lines of the record so far."""
-        return self._record.size
+        return self.record.size
 
     def __repr__(self) -> str:
         return f"The log {self.path}"
@@ -94,7 +95,7 @@ class LogWriter:
             raise
 
     def _take(self, event: Event) -> None:
-        if type(event) not in jsonl.KINDS or self._record.closed:
+        if type(event) not in jsonl.KINDS or self.record.closed:
             return
         event = self._redact.event(event)
         if (line := jsonl.line_of(event)) is None:  # of a child's piece of text or output
@@ -140,7 +141,7 @@ class LogWriter:
         if self._storing is not None:
             self._storing.join()
         self._run, self._context, self._pictures = Trajectory(), None, {}
-        for file in (self._record, self._turns):
+        for file in (self.record, self._turns):
             try:
                 file.close()
             except OSError as error:
@@ -153,7 +154,7 @@ class LogWriter:
 
     def _write(self, line: Mapping[str, Any], file: LineFile | None = None) -> None:
         """Write a line of the record, or of another file."""
-        file, text = file or self._record, jsonl.text_of(dict(line))
+        file, text = file or self.record, jsonl.text_of(dict(line))
         with self._lock:
             if file.closed:
                 return

@@ -158,7 +158,7 @@ class _Notebooks:
 
     def add(self, event: Event) -> None:
         self.changed = True
-        event = event if self._redact is None else self._redact.data(event)
+        event = event if self._redact is None else self._redact.clean(event)
         if isinstance(event, events.RunStarted) and self._identity.started is None:
             began = datetime.now().astimezone().isoformat(timespec="milliseconds")
             self._identity = replace(self._identity, started=began)

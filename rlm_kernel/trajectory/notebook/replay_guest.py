@@ -1,6 +1,6 @@
 """The guest for a replay in a stock Jupyter client: it answers from a log, without a host.
 
-The setup cell of a notebook runs a file that holds this module, `replay_record.py` and `guest.py` (`setup_cell.py`).
+The setup cell of a notebook runs a file that holds this module, `replay_record.py` and the guest (`setup_cell.py`).
 Each call of a cell gets its recorded answer. It needs the standard library, IPython and ipykernel.
 
 The running cell is identified by its cell id if the client sends it (JupyterLab), else by its source, and an edited

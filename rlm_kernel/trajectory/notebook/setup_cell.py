@@ -1,8 +1,8 @@
 """The setup cell of a notebook, and the file beside the log that it runs.
 
-The file holds `guest.py` and the two `replay_*.py` files, so a kernel that has ipykernel and no rlm-kernel can run the
-notebook. It is named after its content: all notebooks of a folder share it, and another version of rlm-kernel writes
-another file. The setup cell holds its SHA-256 and runs no other content.
+The file holds the modules of `kernel/guest/` and the two `replay_*.py` files, so a kernel that has ipykernel and no
+rlm-kernel can run the notebook. It is named after its content: all notebooks of a folder share it, and another version
+of rlm-kernel writes another file. The setup cell holds its SHA-256 and runs no other content.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from rlm_kernel.guest_sources import guest_sources
 from rlm_kernel.trajectory.log.atomic_files import is_there, write_whole
 
 _MODULES = {
-    "rlm_guest": "kernel/guest.py",
     "rlm_replay_record": "trajectory/notebook/replay_record.py",
     "rlm_replay_guest": "trajectory/notebook/replay_guest.py",
 }
@@ -36,7 +36,8 @@ SOURCES = {{
 MODULES = {{name: types.ModuleType(name) for name in SOURCES}}
 sys.modules.update(MODULES)
 for name, module in MODULES.items():
-    exec(compile(SOURCES[name], f"{{name}}.py", "exec"), module.__dict__)
+    package = module.__package__ = name.partition(".")[0]
+    exec(compile(SOURCES[name], f"{{package}}.py", "exec"), module.__dict__)
 """
 
 _COMMENT = """\
@@ -55,7 +56,7 @@ class ReplayCode(NamedTuple):
 def replay_code() -> ReplayCode:
     """The file of this version of rlm-kernel."""
     package = importlib.resources.files("rlm_kernel")
-    texts = {name: (package / file).read_text("utf-8") for name, file in _MODULES.items()}
+    texts = guest_sources() | {name: (package / file).read_text("utf-8") for name, file in _MODULES.items()}
     sources = "\n".join(f"    {name!r}: r'''{text}'''," for name, text in texts.items())
     content = _FILE.format(sources=sources).encode("utf-8")
     return ReplayCode(f"rlm_replay_{hashlib.sha256(content).hexdigest()[:12]}.py", content)
