@@ -48,6 +48,14 @@ _LEADS_IN = re.compile(
 _LEADS_IN_SURELY = re.compile(
     r"\b(?:answer|result|solution)\b[^.\n]{0,30}?(?:\b(?:is|are)\b|[:=])[ \t`\"'*_$]*+\Z", re.IGNORECASE
 )
+_SUPPOSED = re.compile(
+    r"(?:\b(?:if|unless|whether|suppose|supposing|assume|assuming|imagine|pretend|let'?s[ \t]say|doubt|unlikely|not"
+    r"|never|(?:might|may|could|cannot)[ \t]be|sa(?:ys|id)|claim(?:s|ed)|state[sd]|writes|wrote|thinks|believes)\b"
+    r"|n['\u2019]t\b)(?:(?!\b(?:so|therefore|thus|hence|but|and)\b)[^.!?,;\n])*+\Z",
+    re.IGNORECASE,
+)
+_ASKS = re.compile(r"\A[\"'*_`)$]*+\?")
+_SENTENCE_CHARACTERS = 200
 _BEHIND_LAST = re.compile(r"\A(?:[\s.!*_`\"'}\])$\\]*+\Z|\s*+</\w{1,20}>\s*+\Z)")
 _LEAD_CHARACTERS = 60
 _PLACEHOLDERS = frozenset({"...", "\N{HORIZONTAL ELLIPSIS}", "your answer", "<your answer>", "your final answer"})
@@ -177,13 +185,18 @@ def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
     found, is_sure = None, False
     for call in _CALL_OF_SENTENCE.finditer(prose) if has_name(prose) else ():
         lead = prose[max(0, call.start() - _LEAD_CHARACTERS) : call.start()].rpartition("\n")[2]
-        if _LEADS_IN.search(lead):
+        sentence = prose[max(0, call.start() - _SENTENCE_CHARACTERS) : call.start()].rpartition("\n")[2]
+        if _LEADS_IN.search(lead) and not _SUPPOSED.search(sentence):
             found, is_sure = call, _LEADS_IN_SURELY.search(lead) is not None
     if found is None:
         return None
     rest = prose[found.end() :]
     argument = read_argument(rest, compiler)
-    if not argument.closed or not (is_sure or _BEHIND_LAST.match(rest[argument.end + 1 :])):
+    if (
+        not argument.closed
+        or _ASKS.match(rest[argument.end + 1 :])
+        or not (is_sure or _BEHIND_LAST.match(rest[argument.end + 1 :]))
+    ):
         return None
     answer = _answer(found["call"], argument.text, compiler)
     # A single word may stand for the answer in a sentence about how to give it.

@@ -19,6 +19,7 @@ from rlm_kernel.parsing.fences import (
     is_opening,
 )
 from rlm_kernel.parsing.programs import is_program
+from rlm_kernel.parsing.quotations import is_correspondence, quotations
 from rlm_kernel.parsing.thinking import Elements, bare_channel, is_mention, kind, may_be_unclosed, stands_alone, tags
 
 _MAX_MARKS = 5_000
@@ -37,7 +38,7 @@ class Scanned:
     Attributes:
         text: the reply.
         blocks: outside of the reasoning, in order.
-        thoughts: where the reasoning is, with its tags.
+        thoughts: where the reasoning is, with its tags, and where another's answer is quoted.
         open_fence: a line that opens a block without a language, which nothing closes.
         open_tag: whether a tag that nothing closes may open reasoning, and is taken for words.
     """
@@ -78,6 +79,7 @@ class _Scanner:
         self._scanned = Scanned(text)
         self._fences = Fences(text, compiler)
         self._ends = _Marks((tag for tag in tags(text, widely=widely) if kind(tag) in ("close", "end")), _start)
+        self._widely = widely
         self._elements = Elements(text if widely else "")
         self._answer = self._answer_ends = self._answers = 0
         self._marks: list[tuple[_Marks, Callable[[Found], int], Callable[[Found], int]]] = [
@@ -86,6 +88,7 @@ class _Scanner:
             (_Marks(tags(text, widely=widely), _start), _start, self._take_tag),
             (_Marks(iter(self._elements.openings), _start), _start, self._take_element),
             (_Marks(PYTHON_TAG.finditer(text), _start), _start, self._take_python_tag),
+            (_Marks(quotations(text if widely else ""), _start), _start, self._take_quotation),
             (_Marks(CODE_TAG.finditer(text), _start), _start, self._take_code_tag),
             (_Marks(FINAL.finditer(text) if has_name(text) else iter(()), _call), _call, self._take_answer),
             (_Marks(QUOTED_CALL.finditer(text) if has_name(text) else iter(()), _call), _call, self._take_quoted),
@@ -117,8 +120,17 @@ class _Scanner:
             if not line["language"]:
                 self._scanned.open_fence = line
             return line.end()
-        self._scanned.blocks.append(block)
+        if self._widely and block.role != "run" and is_correspondence(block.code):
+            self._scanned.thoughts.append((block.start, block.end))
+        else:
+            self._scanned.blocks.append(block)
         return block.end
+
+    def _take_quotation(self, lines: Found) -> int:
+        if self._is_in_answer(lines.start()):
+            return lines.end()
+        self._scanned.thoughts.append(lines.span())
+        return lines.end()
 
     def _take_one_liner(self, line: Found) -> int:
         is_code = is_opening(line, self._thought_end) and not self._is_in_answer(line.start("fence"))
