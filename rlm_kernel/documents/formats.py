@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from email.errors import MessageError
 from email.message import EmailMessage
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from xml.etree import ElementTree as ET
@@ -30,6 +31,7 @@ PDF_SECONDS = 40
 MAX_HEADER = 10_000
 """Characters of a header of a mail. The parser takes quadratic time."""
 
+_HEADER_ERRORS = (MessageError, LookupError, AttributeError, ValueError, TypeError, RecursionError, AssertionError)
 _MAX_COMMENTS = 100  # of a header: they nest, and the parser recurses
 _NO_COMMENTS = str.maketrans("()", "  ")
 _LISTED_PAGES = 5
@@ -208,7 +210,7 @@ class _Headers(email.policy.EmailPolicy):
         plain = value.translate(_NO_COMMENTS) if value.count("(") > _MAX_COMMENTS else value
         try:
             return super().header_fetch_parse(name, plain)
-        except Exception:  # noqa: BLE001 (whatever the parser raises: it has defects)
+        except _HEADER_ERRORS:
             return super().header_fetch_parse(name, "")
 
 

@@ -176,8 +176,8 @@ def test_entities_that_grow_and_external_ones_are_not_resolved(load, name):
     assert f"not read: {name}:" in said
 
 
-def test_a_pdf_of_a_hundred_thousand_pages_is_read_as_far_as_there_is_time(load, monkeypatch):
-    texts, said = load("long.pdf", pdf(100_000))
+def test_a_pdf_of_very_many_pages_is_read_as_far_as_there_is_time(load):
+    texts, said = load("long.pdf", pdf(3_000))
     assert "long.pdf: it takes more than 3 seconds" in said or "Mueller" in texts["long.pdf"]
 
 
@@ -188,8 +188,8 @@ def test_the_pages_around_a_damaged_one_are_read(load):
     assert "rlm: bad.pdf: page 2 was not read" in said
 
 
-def test_a_spreadsheet_of_a_million_columns_keeps_the_first_of_them(load):
-    texts, said = load("wide.xlsx", sheet(f"<row>{'<c><v>1</v></c>' * 1_000_000}</row>"))
+def test_a_spreadsheet_of_very_many_columns_keeps_the_first_of_them(load):
+    texts, said = load("wide.xlsx", sheet(f"<row>{'<c><v>1</v></c>' * 40_000}</row>"))
     assert texts.get("wide.xlsx", "").count("\n") <= 2
     assert "only the first 10,000 columns" in said or "it takes more than 3 seconds" in said
 
@@ -220,8 +220,9 @@ def test_an_image_that_claims_to_be_huge_is_only_described(load):
     assert load("huge.png", png)[0]["huge.png"].startswith("[image: ")
 
 
-def test_a_document_that_needs_too_much_memory_is_listed(load):
-    deep = zipped({"content.xml": "<x>" + "<y z='1'>" * 3_000_000 + "</x>"})
+def test_a_document_that_needs_too_much_memory_is_listed(load, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_MEMORY_BYTES", MEMORY // 3)
+    deep = zipped({"content.xml": "<x>" + "<y z='1'>" * 1_000_000 + "</x>"})
     texts, said = load("memory.odt", deep)
     assert "memory.odt" not in texts
     assert "not read: memory.odt:" in said
@@ -251,13 +252,6 @@ def test_the_paragraphs_of_a_document_that_takes_too_long_are_kept(load):
     assert "rlm: long.docx: the rest was not read: it takes more than 3 seconds" in said
 
 
-def test_the_rows_of_a_sheet_that_takes_too_long_are_kept(load):
-    rows = "".join("<row>" + "<c><v>1</v></c>" * 1_000 + "</row>" for _ in range(2_000))
-    texts, said = load("long.xlsx", sheet("<row><c><v>7</v></c></row>" + rows))
-    assert texts["long.xlsx"].startswith("# table S; columns: 7\n7\n1,1,")
-    assert "rlm: long.xlsx: the rest was not read: it takes more than 3 seconds" in said
-
-
 def test_the_empty_rows_of_a_sparse_sheet_take_no_time(load):
     cell = '<row r="{0}"><c r="A{0}"><v>{0}</v></c></row>'.format
     texts, said = load("rows.xlsx", sheet(cell(1) + cell(900_000) + cell(2_000_000_000)))
@@ -272,11 +266,13 @@ def test_cells_in_the_last_column_take_no_time(load):
     assert "rlm: columns.xlsx: only the first 10,000 columns" in said
 
 
-def test_what_was_found_before_the_time_was_over_is_kept(load, monkeypatch):
-    slow = sheet("".join("<row>" + "<c><v>1</v></c>" * 1_000 + "</row>" for _ in range(8_000)))
+def test_the_files_and_the_rows_before_the_time_was_over_are_kept(load):
+    rows = "".join("<row>" + "<c><v>1</v></c>" * 1_000 + "</row>" for _ in range(2_000))
+    slow = sheet("<row><c><v>7</v></c></row>" + rows)
     texts, said = load("slow.zip", zipped({"a.txt": "before", "slow.xlsx": slow}))
     assert texts["slow.zip/a.txt"] == "before"
-    assert "slow.zip/slow.xlsx: the rest was not read: it takes more than 3 seconds" in said
+    assert texts["slow.zip/slow.xlsx"].startswith("# table S; columns: 7\n7\n1,1,")
+    assert "rlm: slow.zip, slow.zip/slow.xlsx: the rest was not read: it takes more than 3 seconds" in said
 
 
 def test_a_sparse_document_is_refused_by_its_size(tmp_path):
@@ -316,6 +312,7 @@ def test_the_child_has_no_key_of_the_host_and_leaves_nothing_behind(load, monkey
     assert seen["child"].returncode is not None
 
 
+@pytest.mark.full
 def test_a_damaged_file_of_any_kind_is_read_in_part_or_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "MAX_SECONDS", 30.0)
     chance = random.Random(1)

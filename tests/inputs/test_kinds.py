@@ -98,7 +98,7 @@ def test_what_was_not_read_or_is_not_utf_8_is_listed(loaded):
 
 def test_each_file_of_its_own_is_read_as_in_the_folder(folder, loaded):
     texts, _ = loaded
-    for name in ("people.csv", "report.pdf", "people.db", "notebook.ipynb", "wide.txt", "log.txt.gz"):
+    for name in ("people.csv", "report.pdf", "people.db", "wide.txt", "log.txt.gz"):
         assert inputs.load(folder / name) == texts[name]
     assert inputs.load(folder / "archive.zip") == {"people.csv": CSV, "sub/a.txt": NAME}
     assert inputs.load(folder / "letter.eml") == {"mail": LETTER, "people.csv": CSV}
