@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from real_files import CSV, NAME, thirty
@@ -188,6 +189,35 @@ def test_importing_the_package_imports_no_reader():
 def test_the_encoding_of_a_short_text_is_found(text, encoding, tmp_path):
     (tmp_path / "a.txt").write_bytes(text.encode(encoding))
     assert inputs.load(tmp_path / "a.txt") == text
+
+
+@pytest.mark.parametrize(("text", "encoding"), [("許功蓋", "big5"), ("Ç É ñ ≡", "cp437"), ("größer, schöner", "utf-8")])
+def test_a_text_whose_encoding_is_not_found_says_so(text, encoding, tmp_path, capsys):
+    content = text.encode(encoding) + b"\xff" * (encoding == "utf-8")
+    (tmp_path / "a.txt").write_bytes(content)
+    with ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("a.txt", content)
+    texts = {inputs.load(tmp_path / "a.txt"), inputs.load(tmp_path / "b.zip")["a.txt"]}
+    said = capsys.readouterr().err
+    (text,) = texts
+    assert text.encode("utf-8", "surrogateescape") == content or "read as" in said
+    assert said.count("lone surrogates") == 2 or said.count("read as") == 2
+
+
+def test_all_that_is_not_read_is_listed_with_the_reason(tmp_path, capsys, monkeypatch):
+    names = [f"video {n:02}.mp4" for n in range(12)] + [f"old {n:02}.doc" for n in range(12)]
+    for name in names:
+        (tmp_path / name).write_bytes(bytes(9) if "video" in name else b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+    (tmp_path / "a.txt").write_text("text")
+    inputs.load(tmp_path)
+    said = capsys.readouterr().err
+    listed = [line for line in said.splitlines() if line.startswith("rlm: not read: ")]
+    assert len(listed) == 6
+    assert all(sum(name in line for line in listed) == 1 for name in names)
+    assert listed[-1] == "rlm: not read: video 10.mp4, video 11.mp4: binary"
+    monkeypatch.setattr(inputs, "_MAX_LINES", 2)
+    inputs.load(tmp_path)
+    assert "24 files in all; the first 10 are above" in capsys.readouterr().err
 
 
 def test_a_few_wrong_bytes_in_utf_8_are_kept_and_do_not_change_the_rest(tmp_path):
