@@ -9,6 +9,7 @@ from __future__ import annotations
 import email
 import email.policy
 import io
+import re
 import time
 from collections.abc import Callable
 from email.message import EmailMessage
@@ -23,6 +24,8 @@ from rlm_kernel.untrusted import encodings
 PDF_SECONDS = 40
 """Pages that would take longer are left out."""
 
+_AROUND = re.compile(r"word/((?:header|footer|comments)\d*)\.xml")
+_WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 
@@ -63,12 +66,36 @@ def marked_down(suffix: str) -> Callable[[BinaryIO, int], tuple[str, str]]:
     return read
 
 
+def word(file: BinaryIO, room: int) -> tuple[str, str]:
+    """A document as Markdown, with its headers, footers and comments at the end."""
+    text, note = marked_down(".docx")(file, room)
+    with ZipFile(file) as archive:
+        around = {
+            name[1]: paragraphs
+            for part in sorted(archive.namelist())
+            if (name := _AROUND.fullmatch(part)) and (paragraphs := _paragraphs(archive.read(part)))
+        }
+    added = "".join(f"\n\n[{name}]\n{paragraphs}" for name, paragraphs in around.items())
+    return (text, note) if note else _cut(text + added, room)
+
+
+def _paragraphs(content: bytes) -> str:
+    """The paragraphs of a part of a document, without empty ones."""
+    try:
+        root = ET.fromstring(content)  # noqa: S314 (as below)
+    except ET.ParseError:
+        return ""
+    texts = ("".join(run.text or "" for run in paragraph.iter(f"{_WORD}t")) for paragraph in root.iter(f"{_WORD}p"))
+    return "\n".join(filter(str.strip, texts))
+
+
 def html(file: BinaryIO, room: int) -> tuple[str, str]:
     """A page as Markdown, in the encoding that it declares."""
     from bs4 import UnicodeDammit
 
     content = file.read()
-    text = UnicodeDammit(content, ["utf-8"], is_html=True).unicode_markup or decode(content)
+    known = encodings.of_head(content[:1024])
+    text = UnicodeDammit(content, [known], is_html=True).unicode_markup or decode(content)
     return marked_down(".html")(io.BytesIO(text.encode("utf-8", "replace")), room)
 
 
@@ -117,9 +144,20 @@ def notebook(file: BinaryIO, room: int) -> tuple[str, str]:
 
 def _output(output: dict[str, object]) -> str:
     data = output.get("data")
-    shown = data.get("text/plain", "") if isinstance(data, dict) else ""
+    shown = _shown(data) if isinstance(data, dict) else ""
     traceback = output.get("ename") and f"{output['ename']}: {output.get('evalue', '')}"
     return _text(output.get("text") or shown or traceback or "")
+
+
+def _shown(data: dict[str, object]) -> str:
+    """The text of an output; of a page as Markdown; else the kinds that it has."""
+    text = _text(data.get("text/plain", ""))
+    page = _text(data.get("text/html", ""))
+    if text.strip() or not data:
+        return text
+    if page and is_installed("markitdown"):
+        return marked_down(".html")(io.BytesIO(page.encode("utf-8", "replace")), len(page) * 4)[0]
+    return page or f"[{', '.join(data)}]"
 
 
 def _quoted(text: str) -> str:
@@ -194,7 +232,7 @@ def _cut(text: str, room: int) -> tuple[str, str]:
 
 KINDS: dict[str, tuple[Callable[[BinaryIO, int], tuple[str, str]], tuple[str, ...]]] = {
     "pdf": (pdf, ("pypdfium2",)),
-    "word": (marked_down(".docx"), ("markitdown", "mammoth")),
+    "word": (word, ("markitdown", "mammoth")),
     "slides": (marked_down(".pptx"), ("markitdown", "pptx")),
     "epub": (marked_down(".epub"), ("markitdown",)),
     "html": (html, ("markitdown",)),

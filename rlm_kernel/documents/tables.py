@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import re
 import sqlite3
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
+from zipfile import BadZipFile, ZipFile
 
 from rlm_kernel.documents.found import Lines, UnreadError
 
@@ -16,6 +19,8 @@ MAX_COLUMNS = 10_000
 """Of a table. Further columns are left out, and the schema line says so."""
 
 _ROWS = 1_000
+_MAX_PART = 100_000_000
+_NO_VALUE = re.compile(rb"(?:</f>|<f\b[^<>]{0,999}/>)\s{0,99}(?:<v ?/>|<v></v>)?\s{0,99}</c>")
 _WAL = bytes([2, 2])
 _WAL_MAGIC = (0x377F0682, 0x377F0683)
 _WAL_HEAD = struct.Struct(">IIIIII8x")  # magic, version, page size, checkpoint, two salts, checksums
@@ -121,7 +126,20 @@ def sheets(file: BinaryIO, room: int) -> tuple[str, str]:
     from openpyxl import load_workbook
 
     book = load_workbook(file, read_only=True, data_only=True)
-    return _joined((table for sheet in book.worksheets for table in _sheet(sheet)), room)
+    text, note = _joined((table for sheet in book.worksheets for table in _sheet(sheet)), room)
+    without = _formulas_without_values(file)
+    told = f"formulas without values: {without:,} (open and save it in a spreadsheet program)" if without else ""
+    return text, "; ".join(filter(None, (note, told)))
+
+
+def _formulas_without_values(file: BinaryIO) -> int:
+    """How many formulas of a workbook no program has calculated. Sheets above 100 MB are not searched."""
+    try:
+        with ZipFile(file) as archive:
+            parts = [of for of in archive.infolist() if of.filename.startswith("xl/worksheets/")]
+            return sum(len(_NO_VALUE.findall(archive.read(of))) for of in parts if of.file_size <= _MAX_PART)
+    except (BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error):
+        return 0  # its cells were read
 
 
 def _sheet(sheet: Any) -> Iterator[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sqlite3
 import subprocess
@@ -11,6 +12,10 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from docx import Document
+from nbformat import writes
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from openpyxl import Workbook
 from real_files import CSV, NAME, thirty
 
 from rlm_kernel import inputs
@@ -136,6 +141,39 @@ def test_a_damaged_write_ahead_log_does_not_hide_the_database(tmp_path):
     (tmp_path / "app.db-wal").unlink()
     (tmp_path / "app.db-wal").symlink_to("/dev/zero")
     assert inputs.load(tmp_path / "app.db").startswith("# table t of 0 rows")
+
+
+def test_headers_and_footers_of_a_document_are_read(tmp_path):
+    document = Document()
+    document.add_paragraph("body")
+    document.sections[0].header.paragraphs[0].text = "Confidential"
+    document.sections[0].footer.paragraphs[0].text = "Page of X"
+    document.save(str(tmp_path / "a.docx"))
+    text = inputs.load(tmp_path / "a.docx")
+    assert text.startswith("body")
+    assert re.search(r"\[footer\d*\]\nPage of X\n\n\[header\d*\]\nConfidential$", text)
+
+
+def test_formulas_without_values_are_counted(tmp_path, capsys):
+    book = Workbook()
+    for row in (["a", "b"], [1, "=A2*2"], [2, "=A3*2"], [3, 4]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    assert "3,4" in inputs.load(tmp_path / "a.xlsx")
+    assert "formulas without values: 2 (open" in capsys.readouterr().err
+
+
+def test_outputs_of_a_notebook_that_are_pages_or_pictures_are_named():
+    outputs = [new_output("display_data", {"text/html": "<b>bold</b>"}), new_output("display_data", {"image/png": ""})]
+    book = writes(new_notebook(cells=[new_code_cell("x", outputs=outputs)]))
+    assert "# > **bold**\n# > [image/png]\n" in formats.notebook(io.BytesIO(book.encode()), 1_000)[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_page_in_utf_16_is_read_as_a_page(encoding):
+    content = f"<html><body><p>{NAME} and his <b>brother</b></p></body></html>".encode(encoding)
+    assert kind_of("page.htm", content) == "html"
+    assert formats.html(io.BytesIO(content), 1_000)[0] == f"{NAME} and his **brother**"
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_says_why(folder, tmp_path):
