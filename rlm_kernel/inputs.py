@@ -8,7 +8,7 @@ import select
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from io import BufferedReader
@@ -44,12 +44,17 @@ MAX_BYTES = 1 << 30
 SMALL_BYTES = 1 << 20
 """The host reads files up to this size itself."""
 
-PIPE_SECONDS = 60.0
-"""Seconds that a named pipe may be without a writer."""
+PIPE_SECONDS = 1.0
+"""Seconds that a named pipe may be without a writer: a shell may start the program that writes at the same time."""
 
 LIMIT_OPTION = "--max-context-bytes"
 
 _LISTED = 5
+"""Names in a line."""
+
+_MAX_LINES = 200
+"""Of the list of what is not read."""
+
 _REFUSALS: dict[Refusal, str] = {
     "link": "links that leave the folder or lead to what is left out or to a folder",
     "special file": "devices, pipes or sockets",
@@ -173,13 +178,16 @@ def _content(fd: int, source: str, option: str, max_bytes: int) -> str | dict[st
 
 
 def _await_writer(fd: int, source: str) -> None:
-    """Wait until somebody writes to a named pipe. Other pipes, of a shell, have a writer."""
+    """Check that a program writes to a named pipe, or begins to. Other pipes, of a shell, have a writer."""
     if source.startswith(("/dev/", "/proc/")):
         return
     events = select.poll()
     events.register(fd, select.POLLIN)
-    if not events.poll(int(PIPE_SECONDS * 1000)):
-        raise ConfigError(f"{source} is a pipe to which nobody has written for {PIPE_SECONDS:g} seconds.")
+    if events.poll(int(PIPE_SECONDS * 1000)):
+        return
+    with suppress(BlockingIOError):  # a program has it open, and has written nothing so far
+        os.read(fd, 1)
+        raise ConfigError(f"{source} is a pipe to which no program writes: start that first, or name a file.")
 
 
 def _one(file: BufferedReader, name: str, max_bytes: int) -> str | dict[str, str]:
@@ -213,8 +221,8 @@ def _read_file(file: BufferedReader, name: str, room: int, documents: DocumentRe
     kind = kind_of(name, (file.peek(HEAD_BYTES) or b"")[:HEAD_BYTES])
     if kind == TEXT:
         text = read_text(file, room)
-        shown = encodings.SHOWN.get(text.encoding, text.encoding)
-        return Found({"": text.text}, notes={} if shown in {"utf-8", "UTF-8"} else {"": f"read as {shown}"}), text.size
+        note = encodings.note(text.encoding)
+        return Found({"": text.text}, notes={"": note} if note else {}), text.size
     about = os.fstat(file.fileno())
     if stat.S_ISREG(about.st_mode) and about.st_size:
         if about.st_size > room:
@@ -253,12 +261,36 @@ def _spooled(file: BinaryIO, name: str, room: int, documents: DocumentReader) ->
 
 def _report(found: Found | Folder, name: str) -> None:
     """List on stderr what is not whole, was not UTF-8 or could not be read."""
-    for verb, about in (("", found.notes), ("not read: ", {path: why for path, why in found.unread.items() if path})):
-        same: dict[str, list[str]] = {}
-        for path, what in about.items():
-            same.setdefault(what, []).append(path or name)
-        for what, paths in same.items():
-            terminal.print_note(f"rlm: {verb}{_join_names(paths)}: {what}")
+    for what, paths in _by_reason(found.notes, name).items():
+        terminal.print_note(f"rlm: {_join_names(paths)}: {what}")
+    unread = {path: why for path, why in found.unread.items() if path}
+    if isinstance(found, Folder):
+        unread |= _cut_short(found)
+    lines = [
+        f"rlm: not read: {', '.join(map(one_line, paths[place : place + _LISTED]))}: {why}"
+        for why, paths in _by_reason(unread, name).items()
+        for place in range(0, len(paths), _LISTED)
+    ]
+    for line in lines[:_MAX_LINES]:
+        terminal.print_note(line)
+    if len(lines) > _MAX_LINES:
+        terminal.print_note(
+            f"rlm: not read: {len(unread):,} files in all; the first {_MAX_LINES * _LISTED:,} are above"
+        )
+
+
+def _by_reason(about: Mapping[str, str], name: str) -> dict[str, list[str]]:
+    same: dict[str, list[str]] = {}
+    for path, what in about.items():
+        same.setdefault(what, []).append(path or name)
+    return same
+
+
+def _cut_short(folder: Folder) -> dict[str, str]:
+    """The files that the first line about a folder does not name all, to the reason."""
+    groups = (("binary", folder.binary), ("unreadable", folder.unreadable))
+    refused = ((_REFUSALS[why], paths) for why, paths in folder.refused.items())
+    return {path: why for why, paths in (*groups, *refused) if len(paths) > _LISTED for path in paths}
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def how_to_give(value: Any) -> str:
     if isinstance(value, Enum):
         return "give value.value"
     if isinstance(value, Iterable) and not hasattr(value, "to_dict"):
-        return "give list(values)"
+        return "give list(value)"
     if type(value) in _PLAIN or isinstance(value, dt.date | dt.time | dt.timedelta | Number):
         return "give str(value), or [value] to keep its type"
     return _as_data(value)

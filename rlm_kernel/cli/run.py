@@ -35,7 +35,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
     add("question", help="the question; without --context it is also the input")
-    shared_options.add_context(parser, "the input: a text file, a folder (a dict of path to text), or - for stdin")
+    shared_options.add_context(
+        parser, "the input: a text, a document, a folder (a dict of path to text), or - for stdin"
+    )
     add_run_options(parser)
     add("--attachable", action="store_true", help="let `rlm attach` and JupyterLab connect to the REPL")
     add("--confirm", action="store_true", help="ask on the terminal before each cell and each call of a model or tool")

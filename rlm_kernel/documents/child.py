@@ -149,8 +149,8 @@ def _plain(file: BinaryIO, member: str, reading: Reading) -> None:
         text = join_text(iter(lambda: file.read(_PIECE), b""), reading.room)
     except NotTextError:
         raise UnreadError("binary") from None
-    if not text.encoding.startswith("utf-8"):
-        reading.tell("notes", member, f"read as {encodings.SHOWN.get(text.encoding, text.encoding)}")
+    if note := encodings.note(text.encoding):
+        reading.tell("notes", member, note)
     reading.room -= len(text.text)
     reading.tell("texts", member, text.text)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import email
 import email.policy
 import io
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -35,6 +36,8 @@ _HEADER_ERRORS = (MessageError, LookupError, AttributeError, ValueError, TypeErr
 _MAX_COMMENTS = 100  # of a header: they nest, and the parser recurses
 _NO_COMMENTS = str.maketrans("()", "  ")
 _LISTED_PAGES = 5
+_AROUND = re.compile(r"word/((?:header|footer|comments)\d*)\.xml")
+_WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 
@@ -82,8 +85,6 @@ def marked_down(suffix: str) -> Callable[[BinaryIO, Lines], str]:
     """A reader by markitdown, for files of this suffix. Its own search for the kind of a file is not used."""
 
     def read(file: BinaryIO, lines: Lines) -> str:
-        if suffix == ".docx":
-            _draft(file, lines)
         return _cut(lines.replace(_as_markdown(file, suffix)))
 
     return read
@@ -100,8 +101,25 @@ def _as_markdown(file: BinaryIO, suffix: str) -> str:
     return f"{begin}{found.markdown}"
 
 
+def word(file: BinaryIO, lines: Lines) -> str:
+    """A document as Markdown, with its headers, footers and comments at the end.
+
+    The plain paragraphs are sent before. They stay if the Markdown, which takes longer, is not finished.
+    """
+    _draft(file, lines)
+    with ZipFile(file) as archive:
+        around = {
+            name[1]: paragraphs
+            for part in sorted(archive.namelist())
+            if (name := _AROUND.fullmatch(part)) and (paragraphs := _paragraphs(archive.read(part)))
+        }
+    file.seek(0)
+    added = "".join(f"\n\n[{name}]\n{paragraphs}" for name, paragraphs in around.items())
+    return _cut(lines.replace(_as_markdown(file, ".docx") + added))
+
+
 def _draft(file: BinaryIO, lines: Lines) -> None:
-    """Add the plain paragraphs of a Word document. They stay if its Markdown, which takes longer, is not finished."""
+    """Add the plain paragraphs of a Word document."""
     with (
         suppress(ET.ParseError, BadZipFile, KeyError, RuntimeError, NotImplementedError, OSError, EOFError, zlib.error),
         ZipFile(file) as archive,
@@ -116,12 +134,23 @@ def _draft(file: BinaryIO, lines: Lines) -> None:
     file.seek(0)
 
 
+def _paragraphs(content: bytes) -> str:
+    """The paragraphs of a part of a document, without empty ones."""
+    try:
+        root = ET.fromstring(content)  # noqa: S314 (as below)
+    except ET.ParseError:
+        return ""
+    texts = ("".join(run.text or "" for run in paragraph.iter(f"{_WORD}t")) for paragraph in root.iter(f"{_WORD}p"))
+    return "\n".join(filter(str.strip, texts))
+
+
 def html(file: BinaryIO, lines: Lines) -> str:
     """A page as Markdown, in the encoding that it declares."""
     from bs4 import UnicodeDammit
 
     content = file.read()
-    text = UnicodeDammit(content, ["utf-8"], is_html=True).unicode_markup or decode(content)
+    known = encodings.of_head(content[:1024])
+    text = UnicodeDammit(content, [known], is_html=True).unicode_markup or decode(content)
     return _cut(lines.add(_of_page(text)))
 
 
@@ -173,9 +202,20 @@ def notebook(file: BinaryIO, lines: Lines) -> str:
 
 def _output(output: dict[str, object]) -> str:
     data = output.get("data")
-    shown = data.get("text/plain", "") if isinstance(data, dict) else ""
+    shown = _shown(data) if isinstance(data, dict) else ""
     traceback = output.get("ename") and f"{output['ename']}: {output.get('evalue', '')}"
     return _text(output.get("text") or shown or traceback or "")
+
+
+def _shown(data: dict[str, object]) -> str:
+    """The text of an output; of a page as Markdown; else the kinds that it has."""
+    text = _text(data.get("text/plain", ""))
+    page = _text(data.get("text/html", ""))
+    if text.strip() or not data:
+        return text
+    if page and is_installed("markitdown"):
+        return _of_page(page)
+    return page or f"[{', '.join(data)}]"
 
 
 def _quoted(text: str) -> str:
@@ -265,7 +305,7 @@ def _cut(has_room: bool) -> str:
 
 KINDS: dict[str, tuple[Callable[[BinaryIO, Lines], str], tuple[str, ...]]] = {
     "pdf": (pdf, ("pypdfium2",)),
-    "word": (marked_down(".docx"), ("markitdown", "mammoth")),
+    "word": (word, ("markitdown", "mammoth")),
     "slides": (marked_down(".pptx"), ("markitdown", "pptx")),
     "epub": (marked_down(".epub"), ("markitdown",)),
     "html": (html, ("markitdown",)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from rlm_kernel.untrusted import encodings
+
 HEAD_BYTES = 1024
 """Bytes that `kind_of` looks at."""
 
@@ -85,4 +87,4 @@ def kind_of(name: str, head: bytes) -> str:
         return "image"
     if head[257:262] == b"ustar":
         return "tar"
-    return _WRITTEN.get(suffix, TEXT) if b"\0" not in head else TEXT
+    return _WRITTEN.get(suffix, TEXT) if b"\0" not in head or encodings.of_head(head) != "utf-8" else TEXT

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import re
 import sqlite3
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import Any, BinaryIO
+from zipfile import BadZipFile, ZipFile
 
 from rlm_kernel.documents.found import Lines, UnreadError
 
@@ -23,6 +26,8 @@ MAX_EMPTY_ROWS = 1 << 20
 _CELLS = 100
 _GAP = 1_000
 _ROWS = 1_000
+_MAX_PART = 100_000_000
+_NO_VALUE = re.compile(rb"(?:</f>|<f\b[^<>]{0,999}/>)\s{0,99}(?:<v ?/>|<v></v>)?\s{0,99}</c>")
 _WAL = bytes([2, 2])
 _WAL_MAGIC = (0x377F0682, 0x377F0683)
 _WAL_HEAD = struct.Struct(">IIIIII8x")  # magic, version, page size, checkpoint, two salts, checksums
@@ -130,7 +135,19 @@ def sheets(file: BinaryIO, lines: Lines) -> str:
     notes: dict[str, None] = {}  # each once, in their order
     book = load_workbook(file, read_only=True, data_only=True)
     cut = _joined((table for sheet in book.worksheets for table in _sheet(sheet, notes)), lines)
-    return "; ".join(filter(None, (cut, *notes)))
+    without = _formulas_without_values(file)
+    told = f"formulas without values: {without:,} (open and save it in a spreadsheet program)" if without else ""
+    return "; ".join(filter(None, (cut, *notes, told)))
+
+
+def _formulas_without_values(file: BinaryIO) -> int:
+    """How many formulas of a workbook no program has calculated. Sheets above 100 MB are not searched."""
+    try:
+        with ZipFile(file) as archive:
+            parts = [of for of in archive.infolist() if of.filename.startswith("xl/worksheets/")]
+            return sum(len(_NO_VALUE.findall(archive.read(of))) for of in parts if of.file_size <= _MAX_PART)
+    except (BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error):
+        return 0  # its cells were read
 
 
 def _sheet(sheet: Any, notes: dict[str, None]) -> Iterator[Table]:

@@ -10,6 +10,9 @@ from itertools import islice
 SHOWN = {"utf-8-sig": "UTF-8", "utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "utf-32": "UTF-32"}
 """How encodings are named that are not named as Python does."""
 
+UNKNOWN = "surrogateescape"
+"""In place of the name of an encoding: bytes that are not UTF-8 are kept as lone surrogates."""
+
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
@@ -40,11 +43,20 @@ def of_head(head: bytes) -> str:
     return "utf-8"
 
 
+def note(encoding: str) -> str:
+    """What is said about a text in this encoding; "" for UTF-8."""
+    if encoding == UNKNOWN:
+        return "some bytes are not UTF-8, and of no encoding that is known; they are kept as lone surrogates"
+    shown = SHOWN.get(encoding, encoding)
+    return "" if shown.lower() == "utf-8" else f"read as {shown}"
+
+
 def decode(text: str) -> tuple[str, str | None]:
     """A text whose lone surrogates stand for bytes that are not UTF-8, in its own encoding.
 
     Returns:
-        The text and the name of the encoding; the text as it is and None, where most of it is UTF-8 or nothing fits.
+        The text and the name of the encoding; the text as it is and None where it has none of these, and `UNKNOWN`
+        where most of it is UTF-8 or nothing fits.
     """
     if text.isascii() or (first := _LONE.search(text)) is None:
         return text, None
@@ -52,14 +64,14 @@ def decode(text: str) -> tuple[str, str | None]:
     some = text[begin : begin + _SAMPLE]
     wrong = len(_LONE.findall(some))
     if sum(not character.isascii() for character in some) >= 2 * wrong:
-        return text, None
+        return text, UNKNOWN
     content = text.encode("utf-8", "surrogateescape")
     if (encoding := _guess(content)) is None:
-        return text, None
+        return text, UNKNOWN
     try:
         return content.decode(encoding), encoding
     except UnicodeDecodeError:
-        return text, None
+        return text, UNKNOWN
 
 
 def _guess(content: bytes) -> str | None:

@@ -120,9 +120,9 @@ def test_the_test_double_is_a_model():
     ("prompt", "do"),
     [
         (None, "the question itself"),
-        ((piece for piece in "x"), "list(values)"),
-        ({1, 2}, "list(values)"),
-        (5, "give plain data"),
+        ((piece for piece in "x"), "list(value)"),
+        ({1, 2}, "list(value)"),
+        (5, "give str(value)"),
     ],
 )
 def test_a_prompt_of_another_kind_says_how_to_convert_it(prompt, do):

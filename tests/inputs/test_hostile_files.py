@@ -285,8 +285,25 @@ def test_a_sparse_document_is_refused_by_its_size(tmp_path):
 def test_a_named_pipe_without_a_writer_is_not_waited_for_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "PIPE_SECONDS", 0.1)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ConfigError, match="a pipe to which nobody has written for 0.1 seconds"):
+    with pytest.raises(ConfigError, match="a pipe to which no program writes: start that first"):
         inputs.load(tmp_path / "pipe")
+
+
+def test_a_named_pipe_with_a_slow_writer_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "PIPE_SECONDS", 0)
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    writing = os.open(tmp_path / "pipe", os.O_WRONLY)
+    os.close(reading)
+    waits = inputs._await_writer  # as soon as it has returned, the program writes
+
+    def await_writer(fd, source):
+        waits(fd, source)
+        os.write(writing, b"late")
+        os.close(writing)
+
+    monkeypatch.setattr(inputs, "_await_writer", await_writer)
+    assert inputs.load(tmp_path / "pipe") == "late"
 
 
 @pytest.mark.parametrize("path", ["/proc/kmsg", "/proc/self/mem", "/proc/self/cmdline", "/proc/version"])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
+from docx import Document
+from nbformat import writes
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from openpyxl import Workbook
 from real_files import CSV, NAME, thirty
 
 from rlm_kernel import inputs
@@ -137,6 +143,39 @@ def test_a_damaged_write_ahead_log_does_not_hide_the_database(tmp_path):
     assert inputs.load(tmp_path / "app.db").startswith("# table t of 0 rows")
 
 
+def test_headers_and_footers_of_a_document_are_read(tmp_path):
+    document = Document()
+    document.add_paragraph("body")
+    document.sections[0].header.paragraphs[0].text = "Confidential"
+    document.sections[0].footer.paragraphs[0].text = "Page of X"
+    document.save(str(tmp_path / "a.docx"))
+    text = inputs.load(tmp_path / "a.docx")
+    assert text.startswith("body")
+    assert re.search(r"\[footer\d*\]\nPage of X\n\n\[header\d*\]\nConfidential$", text)
+
+
+def test_formulas_without_values_are_counted(tmp_path, capsys):
+    book = Workbook()
+    for row in (["a", "b"], [1, "=A2*2"], [2, "=A3*2"], [3, 4]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    assert "3,4" in inputs.load(tmp_path / "a.xlsx")
+    assert "formulas without values: 2 (open" in capsys.readouterr().err
+
+
+def test_outputs_of_a_notebook_that_are_pages_or_pictures_are_named():
+    outputs = [new_output("display_data", {"text/html": "<b>bold</b>"}), new_output("display_data", {"image/png": ""})]
+    book = writes(new_notebook(cells=[new_code_cell("x", outputs=outputs)]))
+    assert "# > **bold**\n# > [image/png]\n" in formats.notebook(io.BytesIO(book.encode()), 1_000)[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_page_in_utf_16_is_read_as_a_page(encoding):
+    content = f"<html><body><p>{NAME} and his <b>brother</b></p></body></html>".encode(encoding)
+    assert kind_of("page.htm", content) == "html"
+    assert formats.html(io.BytesIO(content), 1_000)[0] == f"{NAME} and his **brother**"
+
+
 def test_a_file_that_cannot_be_read_is_an_error_that_says_why(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"old.doc cannot be read: it is a document of Office 97 .* save it as .docx"):
         inputs.load(folder / "old.doc")
@@ -188,6 +227,35 @@ def test_importing_the_package_imports_no_reader():
 def test_the_encoding_of_a_short_text_is_found(text, encoding, tmp_path):
     (tmp_path / "a.txt").write_bytes(text.encode(encoding))
     assert inputs.load(tmp_path / "a.txt") == text
+
+
+@pytest.mark.parametrize(("text", "encoding"), [("許功蓋", "big5"), ("Ç É ñ ≡", "cp437"), ("größer, schöner", "utf-8")])
+def test_a_text_whose_encoding_is_not_found_says_so(text, encoding, tmp_path, capsys):
+    content = text.encode(encoding) + b"\xff" * (encoding == "utf-8")
+    (tmp_path / "a.txt").write_bytes(content)
+    with ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("a.txt", content)
+    texts = {inputs.load(tmp_path / "a.txt"), inputs.load(tmp_path / "b.zip")["a.txt"]}
+    said = capsys.readouterr().err
+    (text,) = texts
+    assert text.encode("utf-8", "surrogateescape") == content or "read as" in said
+    assert said.count("lone surrogates") == 2 or said.count("read as") == 2
+
+
+def test_all_that_is_not_read_is_listed_with_the_reason(tmp_path, capsys, monkeypatch):
+    names = [f"video {n:02}.mp4" for n in range(12)] + [f"old {n:02}.doc" for n in range(12)]
+    for name in names:
+        (tmp_path / name).write_bytes(bytes(9) if "video" in name else b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+    (tmp_path / "a.txt").write_text("text")
+    inputs.load(tmp_path)
+    said = capsys.readouterr().err
+    listed = [line for line in said.splitlines() if line.startswith("rlm: not read: ")]
+    assert len(listed) == 6
+    assert all(sum(name in line for line in listed) == 1 for name in names)
+    assert listed[-1] == "rlm: not read: video 10.mp4, video 11.mp4: binary"
+    monkeypatch.setattr(inputs, "_MAX_LINES", 2)
+    inputs.load(tmp_path)
+    assert "24 files in all; the first 10 are above" in capsys.readouterr().err
 
 
 def test_a_few_wrong_bytes_in_utf_8_are_kept_and_do_not_change_the_rest(tmp_path):

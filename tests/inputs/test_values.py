@@ -253,7 +253,7 @@ def test_what_no_kernel_can_read_is_named_with_its_place_and_what_to_do(make, wh
         (Decimal(1), r"not Decimal: give str\(value\), or \[value\]"),
         (RegexFlag.A, r"not RegexFlag: give value.value"),
         (None, "give the input"),
-        ({1}, r"give list\(values\)"),
+        ({1}, r"give list\(value\)"),
         (types.SimpleNamespace(a=1), r"vars\(value\)"),
     ],
 )
