@@ -16,7 +16,8 @@ from rlm_kernel.trajectory.tree import Call, Cell, History, Trajectory, Turn
 from rlm_kernel.types import Answer, Prompt, Reply, Slot, Usage
 
 UNKNOWN_MODEL = "there is no model"
-"""How the answer to a prompt for an unknown model begins. The prompt is not counted for `max_calls`."""
+UNKNOWN_PRICE = "the price of"
+"""How the answers to a prompt for a model that cannot be asked begin. The prompt is not counted for `max_calls`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,9 @@ def _is_counted(answer: events.SubcallAnswered | None) -> bool:
     """Whether a prompt counts: not if `on_tool` answered or refused it, nor if the call was wrong."""
     if answer is None or answer.attempts:
         return True
-    return answer.error is not None and not answer.refused and not answer.error.startswith(UNKNOWN_MODEL)
+    return (
+        answer.error is not None and not answer.refused and not answer.error.startswith((UNKNOWN_MODEL, UNKNOWN_PRICE))
+    )
 
 
 def _was_stopped(turn: Turn, cell: Cell) -> bool:

@@ -18,7 +18,7 @@ from rlm_kernel.engine.agent_tools import OWN_NAMES
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import Models
 from rlm_kernel.engine.gates import NO_GATES, Gates, Refuse, Replace, ToolRequest
-from rlm_kernel.engine.recorded import RecordedAnswer, RecordedRun
+from rlm_kernel.engine.recorded import UNKNOWN_MODEL, UNKNOWN_PRICE, RecordedAnswer, RecordedRun, counted_prompts
 from rlm_kernel.engine.tools import Tool
 from rlm_kernel.errors import SHOWN_CHARACTERS, ConfigError, RLMError, TimeoutExceededError
 from rlm_kernel.schema.answer_schema import Repairs, Schema
@@ -151,6 +151,7 @@ class SubCalls:
             self.emit(replace(event))
         for model, usage in cell.spending():
             self.calls.count(model, usage)
+        self.calls.ledger.count_calls(counted_prompts(cell))
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
         """The answers of a query's prompts, in order, or what a tool returned."""
@@ -263,10 +264,10 @@ class SubCalls:
             return None, str(error)
         known, named = ", ".join(map(repr, self.models.names)), repr(clip(str(query.model), SHOWN_CHARACTERS))
         if lm is None or lm in self.models.all or self._is_on_record(query) or self.calls.can_charge(lm):
-            return lm, f"there is no model {named}. Known: {known}."
+            return lm, f"{UNKNOWN_MODEL} {named}. Known: {known}."
         return None, (
-            f"the price of {named} is unknown, so max_budget cannot count it. Known: {known}. The user can add it to "
-            "other_backends, with its prices in other_backend_kwargs."
+            f"{UNKNOWN_PRICE} {named} is unknown, so max_budget cannot count it. Known: {known}. The user can add it "
+            "to other_backends, with its prices in other_backend_kwargs."
         )
 
     def _is_on_record(self, query: Query) -> bool:
@@ -317,9 +318,9 @@ class SubCalls:
 
     async def _ask(self, prompt: SubcallPrompt, given_up: list[tuple[str, Usage]]) -> Answer:
         """The answer of a prompt. If the run ends before it, the usage of its call is added to `given_up`."""
-        is_admitted = self.calls.ledger.take_call()
         if (known := self.recorded.answers.get(prompt.slot)) is not None:
             return self._answer_from_record(prompt, known)
+        is_admitted = self.calls.ledger.take_call()
         text, attempts = "", Attempts(time.perf_counter())
         error = _too_long(prompt) if is_admitted else NO_CALL_LEFT
         try:
@@ -364,6 +365,7 @@ class SubCalls:
         self.emit(replace(known.answered, query=query, index=index, prompt=prompt.text))
         for model, usage in known.spending:
             self.calls.count(model, usage)
+        self.calls.ledger.count_calls(known.prompts)
         return known.answer
 
     def _starts_children(self, query: Query) -> bool:
