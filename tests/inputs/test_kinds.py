@@ -20,6 +20,7 @@ from real_files import CSV, NAME, thirty
 
 from rlm_kernel import inputs
 from rlm_kernel.documents import formats, tables
+from rlm_kernel.documents.found import Lines
 from rlm_kernel.documents.kinds import HEAD_BYTES, kind_of
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.installation import install_command
@@ -163,17 +164,24 @@ def test_formulas_without_values_are_counted(tmp_path, capsys):
     assert "formulas without values: 2 (open" in capsys.readouterr().err
 
 
+def text_by(reader, content):
+    pieces = []
+    lines = Lines(1_000, pieces.append)
+    reader(io.BytesIO(content), lines)
+    return "".join(pieces) + lines.rest()
+
+
 def test_outputs_of_a_notebook_that_are_pages_or_pictures_are_named():
     outputs = [new_output("display_data", {"text/html": "<b>bold</b>"}), new_output("display_data", {"image/png": ""})]
     book = writes(new_notebook(cells=[new_code_cell("x", outputs=outputs)]))
-    assert "# > **bold**\n# > [image/png]\n" in formats.notebook(io.BytesIO(book.encode()), 1_000)[0]
+    assert "# > **bold**\n# > [image/png]\n" in text_by(formats.notebook, book.encode())
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_a_page_in_utf_16_is_read_as_a_page(encoding):
     content = f"<html><body><p>{NAME} and his <b>brother</b></p></body></html>".encode(encoding)
     assert kind_of("page.htm", content) == "html"
-    assert formats.html(io.BytesIO(content), 1_000)[0] == f"{NAME} and his **brother**"
+    assert text_by(formats.html, content) == f"{NAME} and his **brother**"
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_says_why(folder, tmp_path):
