@@ -69,6 +69,7 @@ _TOO_LARGE = re.compile(
 _OF_WINDOW = re.compile(
     r"\bcontext[ _-]?(?:length|window|size|limit)\b|\bin the (?:messages|prompt|input)\b", re.IGNORECASE
 )
+_NAME = re.compile(r"\w++")
 _NUMBER = re.compile(r"(?<![\w.-])\d{1,3}(?:,\d{3})+(?![\w-])|(?<![\w.-])\d{1,9}(?![\w-])")
 MIN_LIMIT = 256
 """Tokens. A smaller number in a refusal is not taken for the limit of a reply."""
@@ -108,16 +109,21 @@ def refused_part(
     if form is not None and form not in left_out:
         return form
     possible = set(fields) if _REFUSES.search(words) else OURS & set(fields)
-    named = [(found.start(), name) for name in possible - _FIXED - set(left_out) if (found := _find(name, words))]
+    named = [(at, name) for name in possible - _FIXED - set(left_out) if (at := _find(name, words)) >= 0]
     name = min(named, default=(0, None))[1]
     # A schema that is too complex is no reason to send no schemas.
     is_schema = name in SCHEMA_FIELDS and "schema" in words.lower().replace("json_schema", "")
     return None if is_schema else name
 
 
-def _find(name: str, words: str) -> re.Match[str] | None:
-    quote = "['\"`]" if name in _WORDS else r"\b"
-    return re.search(f"{quote}{re.escape(name)}{quote}", words)
+def _find(name: str, words: str) -> int:
+    """Where a field is named, as a whole word, and in quotes if it is a word of English; -1: nowhere."""
+    quoted = name in _WORDS
+    for found in _NAME.finditer(words):
+        around = words[found.start() - 1 : found.start()], words[found.end() : found.end() + 1]
+        if found[0] == name and (not quoted or all(mark and mark in "'\"`" for mark in around)):
+            return found.start()
+    return -1
 
 
 def without_forms(messages: Sequence[Message], left_out: Collection[str]) -> Sequence[Message]:

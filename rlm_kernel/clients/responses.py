@@ -34,7 +34,7 @@ MIN_OUTPUT_TOKENS = 16
 """The smallest limit that the API accepts."""
 
 ONLY_RESPONSES = re.compile(
-    r"o\d+-pro|gpt-\d+(?:\.\d+)?-pro|(?:gpt-\d.*-)?codex|.*-deep-research|computer-use", re.ASCII
+    r"\A(?:o\d+-pro|gpt-\d+(?:\.\d+)?-pro|(?:gpt-\d.*-)?codex|.*-deep-research|computer-use)", re.ASCII
 )
 """Beginnings of the names of OpenAI's models that chat completions refuse."""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 _CALL = re.compile(r"^[ \t]*+>[ \t>*_`]*+FINAL(?:_VAR)?[*_`]{0,3}\(", re.MULTILINE | re.IGNORECASE)
-_LINES = re.compile(r"(?:[ \t]*+>[^\n]*+(?:\n|\Z))++")
+_LINES = re.compile(r"(?:(?<![ \t])[ \t]*+>[^\n]*+(?:\n|\Z))++")
 _OF_MODEL = re.compile("answer|result|final|conclu|therefore|thus", re.IGNORECASE)
 _WORD = re.compile(r"\w")
 _HEADER = re.compile(

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import re
 from importlib.machinery import ModuleSpec
 
 import pytest
@@ -12,6 +13,7 @@ from rlm_kernel.clients.llamacpp.client import LlamaCppLM
 from rlm_kernel.clients.llamacpp.weights import QWEN_CODER
 from rlm_kernel.clients.registry import build
 from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError
+from rlm_kernel.installation import install_command
 
 QUESTION = [{"role": "user", "content": "hi"}]
 
@@ -28,7 +30,7 @@ def test_a_model_path_that_is_not_there_is_named(tmp_path):
 
 def test_a_missing_extra_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
-    with pytest.raises(ConfigError, match=r"pip install 'rlm-kernel\[local\]'"):
+    with pytest.raises(ConfigError, match=re.escape(install_command("local"))):
         LlamaCppLM()
 
 

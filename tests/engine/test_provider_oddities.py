@@ -124,7 +124,7 @@ async def test_a_cut_answer_is_on_record_with_its_text_and_a_resumed_run_takes_i
         (Reply("", "m", finish_reason="refusal"), "was withheld"),
         (Reply("FINAL(It is 4", "m", finish_reason="content_filter"), "by the provider's filter inside the answer"),
         (Reply("```repl\nprint(", "m", finish_reason="content_filter"), "by the provider's filter inside a code block"),
-        (Reply("FINAL(It is 4", "m", finish_reason="length"), "the limit is 8192 tokens"),
+        (Reply("FINAL(It is 4", "m", finish_reason="length"), "the limit is 16384 tokens"),
     ],
 )
 async def test_a_reply_without_text_or_a_cut_one_is_told_with_its_cause(run, reply, said):

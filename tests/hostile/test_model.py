@@ -41,6 +41,7 @@ from rlm_kernel.replay.replayer import replay
 from rlm_kernel.replay.steps import run_of
 from rlm_kernel.text import plain
 from rlm_kernel.trajectory import events, output_queue
+from rlm_kernel.trajectory.log.file_names import TURNS, file_beside
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.notebook.setup_cell import replay_code
 from rlm_kernel.types import Answer, Reply, Usage
@@ -239,7 +240,8 @@ def test_a_turn_with_thousands_of_calls_is_not_said_twice_in_full(tmp_path):
         kind = json.loads(line)["type"]
         kinds[kind] = kinds.get(kind, 0) + len(line)
     assert kinds["iteration"] < 0.25 * kinds["subcall"]
-    turn = next(line for line in map(json.loads, log.read_bytes().splitlines()) if line["type"] == "iteration")
+    turns = file_beside(log, TURNS).read_bytes().splitlines()
+    turn = next(line for line in map(json.loads, turns) if line["type"] == "iteration")
     assert len(turn["code_blocks"][0]["result"]["rlm_calls"]) == 1_000
     assert turn["code_blocks"][0]["result"]["rlm_calls_left_out"] == 1_000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from selection import mostly_full
 
 from rlm import RLM, ScriptedLM
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.installation import install_command
 from rlm_kernel.provisioners.kernelspecs import environment, spec_folder
 
 
@@ -136,7 +138,7 @@ def test_an_unknown_option_is_refused_with_the_list():
 
 def test_a_missing_client_is_told_when_the_rlm_is_made(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'rlm-kernel\[modal\]'"):
+    with pytest.raises(ConfigError, match=re.escape(install_command("modal"))):
         RLM(ScriptedLM([]), environment="modal")
 
 

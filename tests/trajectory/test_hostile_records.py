@@ -279,6 +279,7 @@ def test_parameters_that_are_no_dict_are_named():
 # -- writers that fail
 
 
+@pytest.mark.filterwarnings("ignore:The log .* was moved")  # /dev/full is another file than the path
 def test_a_disk_that_is_really_full_is_told_once(tmp_path, monkeypatch):
     opened = Path.open
 

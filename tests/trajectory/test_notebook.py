@@ -117,7 +117,7 @@ def test_a_batch_is_folded_and_can_be_read(story):
     assert output.metadata.rlm.role == "calls"
     soup = BeautifulSoup(output.data["text/html"], "html.parser")
     titles = [tag.text for tag in soup.find_all("summary")]
-    assert titles[0].startswith("↳ llm_query: 201 · 4,555 tokens in, 5,096 out")  # the failed one by estimate
+    assert titles[0].startswith("↳ llm_query: 201 · 4,555 tokens in, 17,384 out")  # the failed one by estimate
     assert titles[0].endswith("1 failed")
     assert "1 to 50 · 1 failed" in titles
     assert "14 question 13 ✗ Error: no such thing" in titles

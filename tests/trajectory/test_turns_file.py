@@ -367,7 +367,7 @@ def test_turns_that_are_removed_during_the_run_are_written_again(tmp_path):
 
 
 def test_the_quota_is_for_both_files_and_the_turns_still_open(tmp_path):
-    script = [code("print('x' * 9_000)")] * 12 + ["FINAL(1)"]
+    script = [code(f"print({turn}, 'x' * 9_000)") for turn in range(12)] + ["FINAL(1)"]
     logger = RLMLogger(tmp_path, notebook=False, max_log_bytes=MIN_BYTES)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -80,5 +80,7 @@ def read_final(shell: Any) -> None:
     """Report the variable that the request names as the final answer. The host runs this as a silent cell."""
     guest = shell.kernel.rlm_guest
     guest.cell_starts()
-    guest.take_variable(guest.parent["metadata"]["rlm"]["name"])
+    request = guest.parent["metadata"]["rlm"]
+    take = guest.take_plain if request.get("plain") else guest.take_variable
+    take(request["name"])
     guest.cell_ended()

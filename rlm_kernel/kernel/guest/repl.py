@@ -22,7 +22,7 @@ from .decoding import MISSING, decode
 from .health import BROKEN, Needed
 from .questions import IMAGE_TYPES, decode_image
 from .tools import stand_in
-from .values import MAX_NAME_CHARACTERS, attempt, both, shown, too_large, type_of
+from .values import MAX_NAME_CHARACTERS, attempt, both, is_plain, shown, too_large, type_of
 from .wire import PROCESS, WIRE, Call, as_bytes
 
 if TYPE_CHECKING:
@@ -251,6 +251,14 @@ class Guest:
         # `answer` is a container; the answer is its content.
         self.give(name, dict.get(value, "content") if name == "answer" and issubclass(type(value), dict) else value)
         return True
+
+    def take_plain(self, name: str) -> None:
+        """Make the value of a variable the answer, without a call of the user's code: as JSON, else as `values`."""
+        value = self.shell.user_ns.get(name)
+        if is_plain(value):
+            self.give(name, value)
+        else:
+            self.final = shown(value, MAX_VALUE_CHARACTERS), None
 
     def give(self, name: str, value: object) -> None:
         """Make a value the answer, unless it is too large."""

@@ -12,7 +12,10 @@ MAX_ANSWER_BYTES = 20_000_000
 MAX_NAME_CHARACTERS = 200
 MAX_VALUE_DEPTH = 4
 MAX_INTEGER_BITS = 4_000
+MAX_PLAIN_DEPTH = 100
+MAX_PLAIN_VALUES = 1_000_000
 ATOMS = (bool, int, float, complex, type(None))
+JSON_ATOMS = (str, bool, int, float, type(None))
 BRACKETS = ((list, "[", "]"), (tuple, "(", ")"), (dict, "{", "}"), (set, "{", "}"), (frozenset, "frozenset({", "})"))
 TYPE_NAME = type.__dict__["__name__"].__get__  # not `kind.__name__`, which a metaclass may override
 
@@ -39,6 +42,29 @@ def shown(value: Any, room: int, depth: int = MAX_VALUE_DEPTH) -> str:
         if kind is container:
             return items_of(value, opening, closing, room, depth)
     return type_of(value)[:room]
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is of JSON's types throughout, compared by identity, and neither deep nor long."""
+    level, left = [value], MAX_PLAIN_VALUES
+    for _ in range(MAX_PLAIN_DEPTH):
+        left -= len(level)
+        if left < 0:
+            return False
+        below: list[Any] = []
+        for one in level:
+            kind = type(one)
+            if kind is dict:
+                below += one
+                below += one.values()
+            elif kind is list or kind is tuple:
+                below += one
+            elif (kind is int and one.bit_length() > MAX_INTEGER_BITS) or not any(kind is atom for atom in JSON_ATOMS):
+                return False
+        if not below:
+            return True
+        level = below
+    return False
 
 
 def items_of(value: Any, opening: str, closing: str, room: int, depth: int) -> str:

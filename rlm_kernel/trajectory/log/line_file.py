@@ -65,6 +65,7 @@ class LineFile:
             self._digest.update(encoded)
             self._written = self.size, self._digest.digest()
         except OSError:
+            self._end = size
             with suppress(OSError), self._file:
                 self._file.truncate(size)
             raise
