@@ -289,7 +289,7 @@ def test_a_disk_that_is_really_full_is_told_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", full)
     with pytest.warns(RuntimeWarning, match="No space left on device") as told:
         RLM(ScriptedLM(["FINAL(1)", "FINAL(1)"]), logger=RLMLogger(tmp_path, notebook=False)).completion("c", "q")
-    assert len(told) == 1
+    assert sum("No space left on device" in str(one.message) for one in told) == 1
 
 
 def test_a_wrong_schema_leaves_no_file_and_no_thread(tmp_path):
