@@ -69,7 +69,6 @@ _TOO_LARGE = re.compile(
 _OF_WINDOW = re.compile(
     r"\bcontext[ _-]?(?:length|window|size|limit)\b|\bin the (?:messages|prompt|input)\b", re.IGNORECASE
 )
-_NAME = re.compile(r"\w++")
 _NUMBER = re.compile(r"(?<![\w.-])\d{1,3}(?:,\d{3})+(?![\w-])|(?<![\w.-])\d{1,9}(?![\w-])")
 MIN_LIMIT = 256
 """Tokens. A smaller number in a refusal is not taken for the limit of a reply."""
@@ -118,11 +117,12 @@ def refused_part(
 
 def _find(name: str, words: str) -> int:
     """Where a field is named, as a whole word, and in quotes if it is a word of English; -1: nowhere."""
-    quoted = name in _WORDS
-    for found in _NAME.finditer(words):
-        around = words[found.start() - 1 : found.start()], words[found.end() : found.end() + 1]
-        if found[0] == name and (not quoted or all(mark and mark in "'\"`" for mark in around)):
-            return found.start()
+    at = words.find(name)
+    while at >= 0:
+        around = f" {words} "[at], f"{words} "[at + len(name)]
+        if all(mark in "'\"`" if name in _WORDS else not (mark.isalnum() or mark == "_") for mark in around):
+            return at
+        at = words.find(name, at + 1)
     return -1
 
 
