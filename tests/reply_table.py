@@ -135,6 +135,7 @@ UNTAGGED = [
     code("an unmarked block of Python", "I look:\n```\nprint(x)\n```"),
     code("an unmarked assignment", "```\ny = x\n```", "y = x"),
     code("unmarked, with the answer in it", "```\ny = x\nprint(y)\n```\nThen I know.", "y = x\nprint(y)"),
+    code("unmarked, the input alone", "I look:\n```\ncontext\n```", "context"),
     code("unmarked, on one line", "```print(x)```"),
     code("unmarked, never closed", "```\nprint(x)"),
     code("unmarked, quoted", "> ```\n> print(x)\n> ```"),

@@ -40,7 +40,12 @@ def _does_something(statement: ast.stmt, *, strictly: bool) -> bool:
         return any(_is_known_call(part) for part in ast.walk(statement))
     if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
         return not strictly or any(isinstance(part, _EXPRESSIONS) for part in ast.walk(statement.value))
-    return any(isinstance(part, _EXPRESSIONS) for part in ast.walk(statement))
+    return any(isinstance(part, _EXPRESSIONS) or _is_context(part) for part in ast.walk(statement))
+
+
+def _is_context(part: ast.AST) -> bool:
+    """Whether it is the variable of the input: a cell of it alone is how small models look at it."""
+    return isinstance(part, ast.Name) and part.id == "context"
 
 
 def _is_known_call(part: ast.AST) -> bool:
