@@ -24,7 +24,7 @@ from rlm_kernel.engine.tools import Tool, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
 from rlm_kernel.kernel.guest.decoding import records
-from rlm_kernel.parsing import ParsedReply, parse, without_thinking
+from rlm_kernel.parsing import ParsedReply, only_block, parse, without_thinking
 from rlm_kernel.prompts.context_preview import ContextFacts, describe, type_name
 from rlm_kernel.schema.answer_schema import Schema, text_of
 from rlm_kernel.trajectory import events
@@ -307,7 +307,7 @@ class Engine:
             if turn.answer is not None or not self._turns.is_source(last.answer):
                 return last.answer.text if turn.answer is None else turn.answer
         elif not _has_no_answer(last):
-            return last.prose
+            return only_block(last.prose) or last.prose
         if self._repl.draft is not None:
             self._emit(events.Notice(message="The last reply holds no answer: the draft in `answer` is used."))
         return self._repl.draft

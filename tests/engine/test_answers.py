@@ -132,6 +132,7 @@ async def test_the_conversation_alternates_and_ends_with_the_user(run):
         ("FINAL_VAR(no)", "no"),
         ("FINAL_VAR(empty)", ""),
         ("plain words", "plain words"),
+        ("```\nThe name is Ines.\n```", "The name is Ines."),
     ],
 )
 async def test_after_the_last_turn_the_answer_is_asked_for_by_the_user(run, last, answer):
