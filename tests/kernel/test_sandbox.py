@@ -18,6 +18,7 @@ import pytest
 from rlm import RLM, ScriptedLM
 from rlm_kernel import inputs
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.kernel import pool
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners import cgroups
 from rlm_kernel.provisioners.kernelspecs import environment
@@ -256,6 +257,7 @@ async def test_kernels_in_a_sandbox_come_from_the_pool_and_leave_nothing(sandbox
         directory = Path((await session.run("import os; print(os.getcwd())")).stdout.strip()).parent
         assert directory.is_dir()
     assert not directory.exists()
+    await pool.close()
 
 
 @pytest.mark.usefixtures("landlock")
