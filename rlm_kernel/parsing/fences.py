@@ -33,7 +33,7 @@ WIDE_OPENING = re.compile(
 """A line that opens a block: at any depth, in a list or a quotation, behind words."""
 
 OPENING_BEHIND = re.compile(
-    rf"(?P<lead>[ \t]*+)(?P<fence>`{{3,}}+|~{{3,}}+){_LANGUAGE}(?P<info>[^`\n]*+)$", re.MULTILINE
+    rf"(?<![ \t])(?P<lead>[ \t]*+)(?P<fence>`{{3,}}+|~{{3,}}+){_LANGUAGE}(?P<info>[^`\n]*+)$", re.MULTILINE
 )
 """The same directly behind a closing tag, in whose line there may be other fences."""
 

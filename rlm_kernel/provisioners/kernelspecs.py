@@ -78,7 +78,7 @@ SESSION_OPTIONS = {
 }
 _UNKNOWN_PLACE = "how it holds code in is not known"
 MAX_POOLED = 100
-_MAGIC = re.compile(r"^\s*[%!]|\?\s*$|=\s*[%!]", re.MULTILINE)
+_MAGIC = re.compile(r"^[ \t]*+[%!]|\?(?:[ \t]++)?$|=[ \t]*+[%!]", re.MULTILINE)
 NOTEBOOK_KERNELSPEC = "rlm"
 """Our kernelspec with the model's REPL for users' notebooks. It is not an environment of a run."""
 
