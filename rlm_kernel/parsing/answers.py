@@ -83,6 +83,7 @@ _FENCE = "```"
 _WORD = re.compile(r"\w")
 _MAX_LINE = 2_000
 _MAX_CORRECTIONS = 10
+_MAX_MENTIONS = 1_000  # the last ones
 _MAX_TOKENS = 100_000
 
 
@@ -183,7 +184,7 @@ def _stated_answer(prose: str) -> str | None:
 def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
     """The answer at the end of the last sentence ("So it is FINAL(42)"), or behind "the answer is"."""
     found, is_sure = None, False
-    for call in _CALL_OF_SENTENCE.finditer(prose) if has_name(prose) else ():
+    for call in deque(_CALL_OF_SENTENCE.finditer(prose) if has_name(prose) else (), _MAX_MENTIONS):
         lead = prose[max(0, call.start() - _LEAD_CHARACTERS) : call.start()].rpartition("\n")[2]
         sentence = prose[max(0, call.start() - _SENTENCE_CHARACTERS) : call.start()].rpartition("\n")[2]
         if _LEADS_IN.search(lead) and not _SUPPOSED.search(sentence):
