@@ -442,8 +442,10 @@ class RLM(ReadableArguments):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        closing = Job(_close(self._ours))
+        if kind is not KeyboardInterrupt:  # Ctrl-C ends the wait for the connections, too
+            closing.wait()
 
     async def __aenter__(self) -> Self:
         return self

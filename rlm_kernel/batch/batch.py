@@ -96,10 +96,11 @@ class Batch:
             with BatchProgress(len(self.tasks)) if self.progress else nullcontext() as bar:
                 async with aclosing(self._run(shared, done)) as results:
                     async for result in results:
-                        if file is not None and result is not done.get(result.id):
+                        is_known = result is done.get(result.id)
+                        if file is not None and not is_known:
                             file.add(result)
                         if bar is not None:
-                            bar.add(result)
+                            bar.add(result, is_known=is_known)
                         yield result
         finally:
             if file is not None:
@@ -192,8 +193,11 @@ def iterate(results: AsyncGenerator[TaskResult]) -> Generator[TaskResult]:
     try:
         while (result := Job(following()).wait()) is not None:
             yield result
-    finally:
+    except KeyboardInterrupt:  # the wait has stopped the batch, and has given it the time for that
+        raise
+    except BaseException:
         Job(_closed(results)).wait()
+        raise
 
 
 async def _closed(results: AsyncGenerator[TaskResult]) -> None:

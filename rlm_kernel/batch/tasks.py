@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +25,8 @@ from rlm_kernel.types import Prompt
 FIELDS = ("id", "question", "context", "path")
 _MAX_ID = 500
 _DIGEST = 16
+_MAX_REPORTED = 20
+"""Wrong tasks that one message names."""
 _EXTRA = "files"
 
 
@@ -45,11 +48,8 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """Changes with the question and the input. Of a path, its name and the time of its last change count."""
-        source: Any = self.context
-        if self.path is not None:
-            changed = self.path.stat().st_mtime_ns if self.path.exists() else 0
-            source = [str(self.path), changed]
+        """Changes with the question and the input. Of a path, its last name and the times of the last changes count."""
+        source: Any = self.context if self.path is None else [self.path.name, _changes(self.path)]
         text = json.dumps([self.question, source], sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
 
@@ -109,7 +109,8 @@ def tasks_of(
         context: the input of all tasks that have none. Then an input in the list is a question.
 
     Raises:
-        ConfigError: nothing can be read, a task is wrong, or two have the same id. The message says where.
+        ConfigError: nothing can be read, tasks are wrong, or two have the same id. The message has a line for each
+            wrong one, which says where it is.
     """
     if isinstance(source, Tasks):
         return source
@@ -117,20 +118,54 @@ def tasks_of(
     if isinstance(source, str | PurePath):
         path = Path(source)
         rows = _rows_of_file(path)
-        return _checked(lambda: (fill(row, f"{path}:{number}") for number, row in rows()))
+        return _checked(
+            lambda: ((f"{path}:{number}", partial(fill, row, f"{path}:{number}")) for number, row in rows())
+        )
     kept = list(source)
-    return _checked(lambda: (fill(row, f"task {number}", number) for number, row in enumerate(kept, 1)))
+    return _checked(lambda: ((f"task {n}", partial(fill, row, f"task {n}", n)) for n, row in enumerate(kept, 1)))
 
 
-def _checked(read: Callable[[], Iterable[Task]]) -> Tasks:
-    seen: dict[str, None] = {}
-    for task in read():
-        if task.id in seen:
-            raise ConfigError(f"Two tasks have the id {task.id!r}: give each its own.")
-        seen[task.id] = None
+def _checked(read: Callable[[], Iterable[tuple[str, Callable[[], Task]]]]) -> Tasks:
+    """The tasks of these places, each of which is read and checked once before it is used."""
+    seen: dict[str, str] = {}
+    wrong: list[str] = []
+    for where, task_of in read():
+        try:
+            task = task_of()
+            _check(task, where, seen)
+        except ConfigError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ConfigError(_report(wrong))
     if not seen:
         raise ConfigError("There are no tasks: the list or file is empty.")
-    return Tasks(tuple(seen), read)
+    return Tasks(tuple(seen), lambda: (task_of() for _, task_of in read()))
+
+
+def _report(wrong: list[str]) -> str:
+    """One message about wrong tasks, the first of them a line each."""
+    if len(wrong) == 1:
+        return wrong[0]
+    more = [f"and {len(wrong) - _MAX_REPORTED:,} more"] if len(wrong) > _MAX_REPORTED else []
+    return "\n".join([f"{len(wrong):,} tasks are wrong, and none was asked:", *wrong[:_MAX_REPORTED], *more])
+
+
+def _check(task: Task, where: str, seen: dict[str, str]) -> None:
+    """Note a task among those that were seen.
+
+    Raises:
+        ConfigError: its id is not its own, or its path does not exist.
+    """
+    if (first := seen.setdefault(task.id, where)) != where:
+        raise ConfigError(f"{where} has the id {task.id!r} of {first}: give each task its own.")
+    if task.path is not None and not os.path.lexists(task.path):
+        raise ConfigError(f"{where}: the path {str(task.path)!r} does not exist: name a file or folder.")
+
+
+def _changes(path: Path) -> list[int]:
+    """When the files of a path were changed, in nanoseconds, in the order of their names."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file.stat().st_mtime_ns for file in files if file.is_file()]
 
 
 def _fill(row: Any, where: str, number: int | None = None, *, question: str | None, context: Prompt | None) -> Task:
@@ -139,13 +174,15 @@ def _fill(row: Any, where: str, number: int | None = None, *, question: str | No
     Raises:
         ConfigError: it is wrong.
     """
+    if isinstance(row, ConfigError):
+        raise row
     task = row if isinstance(row, Task) else _task(row, where, number, shared=context is not None)
     if task.question is None and question is not None:
         task = replace(task, question=question)
     if task.context is None and task.path is None and context is not None:
         task = replace(task, context=context)
     if task.question is None and task.context is None and task.path is None:
-        raise ConfigError(f"{where} has no question, context or path.")
+        raise ConfigError(f"{where} has no question, context or path: give one.")
     return task
 
 
@@ -194,7 +231,23 @@ def _rows_of_file(path: Path) -> Callable[[], Iterator[tuple[Any, Any]]]:
         raise ConfigError(f"{path} is no list of tasks: give a folder or a file that ends in {', '.join(readers)}.")
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: name a file with tasks, or a folder.")
-    return lambda: _relative(reader(path), path.parent)
+    return lambda: _relative(_read(reader, path), path.parent)
+
+
+def _read(reader: Callable[[Path], Iterator[tuple[int, Any]]], path: Path) -> Iterator[tuple[int, Any]]:
+    """The rows of a file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        yield from reader(path)
+    except ConfigError:
+        raise
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Save it as UTF-8.") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read as {path.suffix[1:].upper()}: {error}.") from None
 
 
 def _relative(rows: Iterator[tuple[int, Any]], folder: Path) -> Iterator[tuple[int, Any]]:
@@ -219,9 +272,10 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{path}:{number} is not JSON: {error}") from None
+                yield number, ConfigError(f"{path}:{number} is not JSON: {error}: write one object a line.")
+                continue
             if isinstance(row, dict) and not row.keys() & set(FIELDS):
-                raise ConfigError(f"{path}:{number} has none of the fields {', '.join(FIELDS)}.")
+                row = ConfigError(f"{path}:{number} has none of the fields {', '.join(FIELDS)}: name them so.")
             yield number, {name: row[name] for name in FIELDS if name in row} if isinstance(row, dict) else row
 
 
@@ -230,9 +284,9 @@ def _table(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         if not set(rows.fieldnames or ()) & set(FIELDS):
-            raise ConfigError(f"{path} has none of the columns {', '.join(FIELDS)} in its first line.")
-        for number, row in enumerate(rows, 2):
-            yield number, {name: row[name] for name in FIELDS if row.get(name)}
+            raise ConfigError(f"{path} has none of the columns {', '.join(FIELDS)} in its first line: name them so.")
+        for row in rows:
+            yield rows.line_num, {name: row[name] for name in FIELDS if row.get(name)}
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:

@@ -59,7 +59,8 @@ def execute(args: Namespace) -> int:
     """
     from rlm_kernel.batch.tasks import tasks_of
 
-    tasks = tasks_of(args.tasks, args.question, inputs.of_arguments(args))
+    with _lines_of_errors():
+        tasks = tasks_of(args.tasks, args.question, inputs.of_arguments(args))
     if args.sample is not None:
         tasks = tasks.sample(args.sample, args.seed)
     with run.rlm_of(args) as rlm:
@@ -117,6 +118,18 @@ def _files(out: str | None) -> tuple[Path | None, Path | None]:
     if path.suffix != ".jsonl":
         raise ConfigError(f"--out {out} must end in .jsonl or .parquet.")
     return path, None
+
+
+@contextmanager
+def _lines_of_errors() -> Iterator[None]:
+    """Show an error about many tasks as a line for each, and not as one long line."""
+    try:
+        yield
+    except ConfigError as error:
+        first, *lines = str(error).splitlines()
+        for line in lines:
+            terminal.print_note(f"rlm: {line}")
+        raise ConfigError(first.removesuffix(":") + ".") if lines else error from None
 
 
 @contextmanager

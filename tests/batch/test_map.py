@@ -206,3 +206,22 @@ async def test_cancelling_the_caller_stops_the_runs() -> None:
     await asyncio.sleep(0.2)
 
     assert len(lm.calls) == asked
+
+
+def test_a_run_that_the_budget_of_the_batch_has_ended_goes_on_without_its_recorded_calls(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def script(messages: Sequence[Message]) -> Reply:
+        last = str(messages[-1]["content"])
+        asked.append("sub" if last.startswith("about") else "root")
+        ask = "```repl\nprint(llm_query('about ' + context))\n```"
+        answer = "word" if asked[-1] == "sub" else "FINAL(done)" if "word" in last else ask
+        return Reply(answer, "scripted", Usage(10, 10, cost=0.25))
+
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(errors.BudgetExceededError):
+        list(RLM(ScriptedLM(script)).map(["a"], "What?", out=out, max_budget=0.4))
+    (result,) = RLM(ScriptedLM(script)).map(["a"], "What?", out=out, max_budget=2.0)
+
+    assert result.answer == "done"
+    assert asked == ["root", "sub", "root"]
