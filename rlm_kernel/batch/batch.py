@@ -152,6 +152,9 @@ def batch_of(
     out = None if options.get("out") is None else Path(options["out"] or "")
     log_dir = options.get("log_dir") or (None if out is None else out.with_name(f"{out.stem}_logs"))
     chosen = tasks_of(tasks, question, options.get("context"))
+    for written in (out, log_dir):
+        if written is not None:
+            chosen.check_outside(Path(written))
     if (sample := options.get("sample")) is not None:
         chosen = chosen.sample(sample, options.get("seed", 0))
     rate = RatePerMinute(options.get("requests_per_minute") or math.inf, options.get("tokens_per_minute") or math.inf)

@@ -73,10 +73,12 @@ class Tasks:
     Attributes:
         ids: of all tasks, in order.
         read: gives the tasks again, in the same order.
+        folder: whose files are the inputs; None: they come from elsewhere.
     """
 
     ids: tuple[str, ...]
     read: Callable[[], Iterable[Task]] = field(repr=False)
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -94,7 +96,16 @@ class Tasks:
             raise ConfigError(f"sample={count!r} must be at least 1.")
         chosen = set(random.Random(seed).sample(range(len(self)), min(count, len(self))))  # noqa: S311 (no secret)
         ids = tuple(name for number, name in enumerate(self.ids) if number in chosen)
-        return Tasks(ids, lambda: (task for number, task in enumerate(self) if number in chosen))
+        return replace(self, ids=ids, read=lambda: (task for number, task in enumerate(self) if number in chosen))
+
+    def check_outside(self, written: Path) -> None:
+        """Check that what the batch writes does not become an input of its next call.
+
+        Raises:
+            ConfigError: it is in the folder of the inputs.
+        """
+        if self.folder is not None and written.resolve().is_relative_to(self.folder.resolve()):
+            raise ConfigError(f"{written} is in {self.folder}, whose files are the inputs: name a place outside.")
 
 
 def tasks_of(
@@ -118,9 +129,10 @@ def tasks_of(
     if isinstance(source, str | PurePath):
         path = Path(source)
         rows = _rows_of_file(path)
-        return _checked(
+        tasks = _checked(
             lambda: ((f"{path}:{number}", partial(fill, row, f"{path}:{number}")) for number, row in rows())
         )
+        return replace(tasks, folder=path if path.is_dir() else None)
     kept = list(source)
     return _checked(lambda: ((f"task {n}", partial(fill, row, f"task {n}", n)) for n, row in enumerate(kept, 1)))
 
@@ -227,10 +239,10 @@ def _rows_of_file(path: Path) -> Callable[[], Iterator[tuple[Any, Any]]]:
             (file.relative_to(path), {"id": str(file.relative_to(path)), "path": file}) for file in _files(path)
         )
     readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".csv": _table, ".tsv": _table, ".parquet": _parquet}
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist: name a file with tasks, or a folder.")
     if (reader := readers.get(path.suffix.lower())) is None:
         raise ConfigError(f"{path} is no list of tasks: give a folder or a file that ends in {', '.join(readers)}.")
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist: name a file with tasks, or a folder.")
     return lambda: _relative(_read(reader, path), path.parent)
 
 

@@ -130,6 +130,7 @@ def test_a_file_that_cannot_be_read_is_an_error_with_the_way(
 
 @pytest.mark.parametrize(("name", "message"), [("tasks.xml", "ends in .jsonl"), ("none.jsonl", "does not exist")])
 def test_a_file_that_holds_no_tasks_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "tasks.xml").touch()
     with pytest.raises(ConfigError, match=message):
         given(tmp_path / name)
 
