@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +14,6 @@ import pytest
 from rlm_kernel import errors
 from rlm_kernel.api import RLM
 from rlm_kernel.clients.scripted import ScriptedLM
-from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import Message, Reply, Usage
 
 CELL = "```repl\nFINAL(context.upper())\n```"
@@ -136,58 +129,6 @@ def test_a_persistent_rlm_has_one_kernel_and_is_refused() -> None:
         pytest.raises(errors.ConfigError, match="leave out persistent"),
     ):
         rlm.map(["a"], "What?")
-
-
-KILLED = """
-import pathlib, sys
-from rlm import RLM, ScriptedLM
-
-asked = pathlib.Path(sys.argv[1])
-
-def script(messages):
-    last = str(messages[-1]["content"])
-    if last.startswith("about"):
-        with asked.open("a") as file:
-            print(last, file=file)
-        return "word"
-    ask = "```repl\\nfound = llm_query('about ' + context)\\nprint(found)\\n```"
-    return "FINAL_VAR(found)" if "word" in last else ask
-
-tasks = [f"text {n}" for n in range(8)]
-for result in RLM(ScriptedLM(script, delay=0.05)).map(tasks, "What?", out=sys.argv[2], max_concurrent=3):
-    print(result.id, result.answer, result.error, flush=True)
-"""
-
-
-def answered(logs: Path) -> set[str]:
-    """The prompts of sub-calls that have an answer in a log."""
-    found: set[str] = set()
-    for log in logs.glob("*.events.jsonl"):
-        with contextlib.suppress(errors.RecordingError):  # killed before its first line
-            cells = read_log(log).trajectory.cells
-            found |= {call.started.prompts[place] for cell in cells for call in cell.calls for place in call.answers}
-    return found
-
-
-def test_a_batch_that_is_killed_goes_on_and_repeats_no_recorded_call(tmp_path: Path) -> None:
-    asked, out = tmp_path / "asked", tmp_path / "out.jsonl"
-    command = [sys.executable, "-c", KILLED, str(asked), str(out)]
-    for lines in (1, 2, 4):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for _ in range(lines):
-            process.stdout.readline()
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        recorded, before = answered(tmp_path / "out_logs"), Counter(asked.read_text().splitlines())
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-
-    after = Counter(asked.read_text().splitlines())
-    assert recorded
-    assert {text: after[text] for text in recorded} == {text: before[text] for text in recorded}
-    assert len(done.stdout.splitlines()) == 8
-    assert [json.loads(line)["answer"] for line in out.read_text().splitlines()] == ["word"] * 8
 
 
 async def test_cancelling_the_caller_stops_the_runs() -> None:
