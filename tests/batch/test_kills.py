@@ -28,7 +28,7 @@ with RLM(backend="openai", backend_kwargs={"model_name": sys.argv[1], "max_retri
         assert result.error is None, result.error
 """
 TURNS = (
-    "facts = llm_query_batched(['fact 1 of {0}', 'fact 2 of {0}'])\nword = rlm_query('child of {0}')\nprint(word, facts)",
+    "print(llm_query_batched(['fact 1 of {0}', 'fact 2 of {0}']), rlm_query('child of {0}'))",
     "print(llm_query('fact 3 of {0}'))",
     "FINAL('done {0}')",
 )

@@ -7,13 +7,14 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from rlm_kernel import errors
 from rlm_kernel.api import RLM
 from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.trajectory.log.logger import RLMLogger
 from rlm_kernel.types import Message, Reply, Usage
 
 CELL = "```repl\nFINAL(context.upper())\n```"
@@ -166,3 +167,48 @@ def test_a_run_that_the_budget_of_the_batch_has_ended_goes_on_without_its_record
 
     assert result.answer == "done"
     assert asked == ["root", "sub", "root"]
+
+
+class OwnLogger:
+    """Keeps the turns of one run, as loggers of the reference do."""
+
+    def __init__(self) -> None:
+        self.turns: list[Any] = []
+
+    def clear_iterations(self) -> None:
+        self.turns = []
+
+    def log(self, iteration: Any) -> None:
+        self.turns.append(iteration.response)
+
+    def get_trajectory(self) -> Any:
+        return {"turns": self.turns}
+
+
+def test_a_logger_of_the_user_gets_the_turns_of_one_run_at_a_time() -> None:
+    results = RLM(ScriptedLM(shout), logger=OwnLogger()).map(["a", "b"], "What?", max_concurrent=1)
+
+    assert [result.completion.metadata for result in results if result.completion] == [{"turns": [CELL]}] * 2
+
+
+def test_a_logger_that_keeps_one_run_is_refused_for_several_at_a_time() -> None:
+    with pytest.raises(errors.ConfigError, match="OwnLogger keeps one run at a time.*give max_concurrent=1"):
+        RLM(ScriptedLM(shout), logger=OwnLogger()).map(["a"], "What?")
+
+
+def test_a_logger_that_keeps_nothing_gets_the_turns_of_all_runs() -> None:
+    class Printer:
+        seen: ClassVar[list[str]] = []
+
+        def log(self, iteration: Any) -> None:
+            self.seen.append(iteration.response)
+
+    assert len(list(RLM(ScriptedLM(shout), logger=Printer()).map(["a", "b", "c"], "What?"))) == 3
+    assert Printer.seen == [CELL] * 3
+
+
+def test_the_folder_of_the_rlms_logger_is_that_of_the_logs(tmp_path: Path) -> None:
+    rlm = RLM(ScriptedLM(shout), logger=RLMLogger(tmp_path / "mine"))
+    for out in (None, tmp_path / "out.jsonl"):
+        (result,) = rlm.map(["a"], "What?", out=out)
+        assert Path(str(result.log)).parent == tmp_path / "mine"
