@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -78,11 +79,13 @@ def kill_at_a_random_moment(process: subprocess.Popen[bytes], provider: Loopback
     else:
         calls, seconds = chance.randint(1, 8), chance.uniform(0.0, 0.3)
         moment = f"{seconds:.2f} s after {calls} calls"
-        provider.wait_for_requests(len(provider.requests) + calls, timeout=60)
+        awaited = len(provider.requests) + calls
+        while len(provider.requests) < awaited and process.poll() is None:
+            time.sleep(0.01)
     time.sleep(seconds)
-    assert process.poll() is None, "it ended before it was killed"
     process.kill()
-    process.communicate()
+    _, shown = process.communicate()
+    assert (process.returncode, shown) == (-signal.SIGKILL, b""), "it ended before it was killed"
     return moment
 
 
