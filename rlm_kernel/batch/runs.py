@@ -13,7 +13,7 @@ from typing import Any
 from rlm_kernel._async import run_in_thread
 from rlm_kernel.batch.results import TaskResult, failed
 from rlm_kernel.batch.tasks import Task
-from rlm_kernel.engine.recorded import RecordedRun, recorded_run_of
+from rlm_kernel.engine.recorded import RecordedRun, merged, recorded_run_of
 from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.errors import BudgetExceededError, LimitError, LMError, RecordingError, TokenLimitExceededError
 from rlm_kernel.trajectory.log.file_names import RECORD
@@ -76,9 +76,9 @@ class LocalRuns:
         return RLMLogger(self.log_dir, name), self._unfinished(name)
 
     def _unfinished(self, name: str) -> RecordedRun | None:
-        """The most complete record of a task's earlier runs."""
+        """What the logs of a task's earlier runs hold together."""
         known = [recorded_run_of(found.trajectory) for found in self._recordings(name)]
-        return max(known, key=lambda run: len(run.replies) + len(run.answers), default=None)
+        return merged(known) if known else None
 
     def _recordings(self, name: str) -> Iterator[Recording]:
         assert self.log_dir is not None, "there are logs"

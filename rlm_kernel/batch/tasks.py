@@ -12,7 +12,7 @@ import json
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -128,17 +128,21 @@ def tasks_of(
     fill = partial(_fill, question=question, context=context)
     if isinstance(source, str | PurePath):
         path = Path(source)
-        rows = _rows_of_file(path)
-        tasks = _checked(
+        rows = rows_of_file(path, FIELDS)
+        tasks = checked(
             lambda: ((f"{path}:{number}", partial(fill, row, f"{path}:{number}")) for number, row in rows())
         )
         return replace(tasks, folder=path if path.is_dir() else None)
     kept = list(source)
-    return _checked(lambda: ((f"task {n}", partial(fill, row, f"task {n}", n)) for n, row in enumerate(kept, 1)))
+    return checked(lambda: ((f"task {n}", partial(fill, row, f"task {n}", n)) for n, row in enumerate(kept, 1)))
 
 
-def _checked(read: Callable[[], Iterable[tuple[str, Callable[[], Task]]]]) -> Tasks:
-    """The tasks of these places, each of which is read and checked once before it is used."""
+def checked(read: Callable[[], Iterable[tuple[str, Callable[[], Task]]]]) -> Tasks:
+    """The tasks of these places, each of which is read and checked once before it is used.
+
+    Raises:
+        ConfigError: as `tasks_of`.
+    """
     seen: dict[str, str] = {}
     wrong: list[str] = []
     for where, task_of in read():
@@ -214,9 +218,7 @@ def _task(row: Any, where: str, number: int | None, *, shared: bool) -> Task:
 def _from_fields(row: Mapping[str, Any], where: str, default_id: str) -> Task:
     given = {name: value for name, value in row.items() if value is not None and value != ""}
     name, question, context, path = (given.get(field_) for field_ in FIELDS)
-    name = default_id if name is None else str(name)
-    if len(name) > _MAX_ID or not name.isprintable():
-        raise ConfigError(f"{where}: the id {name[:50]!r} is longer than {_MAX_ID} characters or not printable.")
+    name = id_of(name, where, default_id)
     if question is not None and not isinstance(question, str):
         raise ConfigError(f"{where}: question is a {type(question).__name__}: make it text.")
     if context is not None and path is not None:
@@ -228,8 +230,24 @@ def _from_fields(row: Mapping[str, Any], where: str, default_id: str) -> Task:
     return Task(name, question, context, None if path is None else Path(path))
 
 
-def _rows_of_file(path: Path) -> Callable[[], Iterator[tuple[Any, Any]]]:
-    """What gives the rows of a file, each with the name of its place.
+def id_of(name: Any, where: str, default: str) -> str:
+    """The id of a row; an empty one is that of its place.
+
+    Raises:
+        ConfigError: it is too long or not printable.
+    """
+    name = default if name is None or name == "" else str(name)
+    if len(name) > _MAX_ID or not name.isprintable():
+        raise ConfigError(f"{where}: the id {name[:50]!r} is longer than {_MAX_ID} characters or not printable.")
+    return str(name)
+
+
+def rows_of_file(path: Path, fields: Sequence[str] | None = None) -> Callable[[], Iterator[tuple[Any, Any]]]:
+    """What gives the rows of a file or folder, each with the name of its place. A row that is wrong is a `ConfigError`.
+
+    Args:
+        path: of the file.
+        fields: which of its columns are read; None: all.
 
     Raises:
         ConfigError: its kind is not known.
@@ -243,17 +261,20 @@ def _rows_of_file(path: Path) -> Callable[[], Iterator[tuple[Any, Any]]]:
         raise ConfigError(f"{path} does not exist: name a file with tasks, or a folder.")
     if (reader := readers.get(path.suffix.lower())) is None:
         raise ConfigError(f"{path} is no list of tasks: give a folder or a file that ends in {', '.join(readers)}.")
-    return lambda: _relative(_read(reader, path), path.parent)
+    return lambda: _relative(_read(reader, path, fields), path.parent)
 
 
-def _read(reader: Callable[[Path], Iterator[tuple[int, Any]]], path: Path) -> Iterator[tuple[int, Any]]:
+_Reader = Callable[[Path, Sequence[str] | None], Iterator[tuple[int, Any]]]
+
+
+def _read(reader: _Reader, path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
     """The rows of a file.
 
     Raises:
         ConfigError: it cannot be read.
     """
     try:
-        yield from reader(path)
+        yield from reader(path, fields)
     except ConfigError:
         raise
     except UnicodeDecodeError as error:
@@ -276,7 +297,7 @@ def _files(folder: Path) -> Iterator[Path]:
     return (file for file in visible if file.is_file())
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def _json_lines(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -286,31 +307,40 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             except (ValueError, RecursionError) as error:
                 yield number, ConfigError(f"{path}:{number} is not JSON: {error}: write one object a line.")
                 continue
-            if isinstance(row, dict) and not row.keys() & set(FIELDS):
-                row = ConfigError(f"{path}:{number} has none of the fields {', '.join(FIELDS)}: name them so.")
-            yield number, {name: row[name] for name in FIELDS if name in row} if isinstance(row, dict) else row
+            if isinstance(row, dict) and fields is not None:
+                found = {name: row[name] for name in fields if name in row}
+                row = found or ConfigError(f"{path}:{number} has none of the fields {', '.join(fields)}: name them so.")
+            yield number, row
 
 
-def _table(path: Path) -> Iterator[tuple[int, Any]]:
+def _table(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        if not set(rows.fieldnames or ()) & set(FIELDS):
-            raise ConfigError(f"{path} has none of the columns {', '.join(FIELDS)} in its first line: name them so.")
+        columns = _columns(path, fields, rows.fieldnames or ())
         for row in rows:
-            yield rows.line_num, {name: row[name] for name in FIELDS if row.get(name)}
+            yield rows.line_num, {name: row[name] for name in columns if row.get(name)}
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+def _parquet(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
     check_extra("A Parquet file", "pyarrow", _EXTRA)
     from pyarrow import parquet
 
     file = parquet.ParquetFile(path)
-    names = [name for name in FIELDS if name in file.schema_arrow.names]
-    if not names:
-        raise ConfigError(f"{path} has none of the columns {', '.join(FIELDS)}.")
     number = 0
-    for batch in file.iter_batches(columns=names):
+    for batch in file.iter_batches(columns=_columns(path, fields, file.schema_arrow.names)):
         for row in batch.to_pylist():
             number += 1
             yield number, row
+
+
+def _columns(path: Path, fields: Sequence[str] | None, names: Sequence[str]) -> list[str]:
+    """Which columns of a file are read.
+
+    Raises:
+        ConfigError: it has none of the fields.
+    """
+    columns = [name for name in names if fields is None or name in fields]
+    if not columns:
+        raise ConfigError(f"{path} has none of the columns {', '.join(fields or ())}: name them so.")
+    return columns

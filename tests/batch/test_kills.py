@@ -13,12 +13,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 import pytest
 from loopback import MODEL, LoopbackProvider, Request, Says
 from selection import mostly_full
+
+from rlm_kernel.engine.recorded import RecordedRun, merged
+from rlm_kernel.trajectory import events
+from rlm_kernel.types import Reply, Slot, Usage
 
 BATCH = """
 import sys
@@ -122,3 +126,14 @@ def test_a_killed_batch_goes_on_and_asks_no_recorded_call_again(
     assert sum(replies.asked.values()) == asked, "a finished batch asks nothing"
     answers = [json.loads(line)["answer"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert answers == [f"done alpha-{n:02}" for n in range(tasks)]
+
+
+def test_records_of_one_run_are_joined_with_those_of_its_children() -> None:
+    turns = [events.ModelReplied(time=0.0, seconds=0.0, iteration=n, reply=Reply("", "m", Usage())) for n in (1, 2)]
+    one, two = Slot(1, "one", 0), Slot(1, "two", 0)
+    first = RecordedRun(deque(turns[:1]), children={one: RecordedRun(deque(turns)), two: RecordedRun()})
+    second = RecordedRun(deque(turns), children={one: RecordedRun(deque(turns[:1])), two: RecordedRun(deque(turns))})
+
+    for runs in ((first, second), (second, first)):
+        whole = merged(runs)
+        assert len(whole.replies) == len(whole.children[one].replies) == len(whole.children[two].replies) == 2
