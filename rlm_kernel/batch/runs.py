@@ -72,7 +72,7 @@ class LocalRuns:
     def _logger(self, task: Task, digest: str) -> tuple[RLMLogger | None, RecordedRun | None]:
         if self.log_dir is None:
             return None, None
-        name = f"{_slug(task.id)}-{digest}"
+        name = f"{slug(task.id)}-{digest}"
         return RLMLogger(self.log_dir, name), self._unfinished(name)
 
     def _unfinished(self, name: str) -> RecordedRun | None:
@@ -96,7 +96,8 @@ class LocalRuns:
         return isinstance(failure, LimitError) and (name is None or self.configuration.get(name) is not None)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """The id of a task as the beginning of a file's name."""
     return _NO_NAME.sub("-", name)[:_SLUG].strip("-.") or "task"
 
 
