@@ -42,6 +42,10 @@ class BatchProgress:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def __rich__(self) -> Progress:
+        """What it shows now."""
+        return self._progress
+
     def add(self, result: TaskResult, *, is_known: bool = False) -> None:
         """Count a result. `is_known`: an earlier call has asked for it, so it does not count for the rate."""
         self._failed += result.error is not None
