@@ -39,6 +39,9 @@ MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 MAX_SEARCHED = 20
 """Replies that are searched for words if a run ends without an answer."""
 
+MAX_WORDS = 100_000
+"""Characters of each that are searched: the end of a run does not wait for more."""
+
 STUCK = (
     "The model has repeated itself {repeats} times in a row, with the same result. The run ends after turn {iteration} "
     "of {turns}, and the model is asked for its answer."
@@ -132,7 +135,8 @@ class Engine:
     def _last_words(self) -> str | None:
         """The words of the latest reply that has any besides its code, else the last reply; None before the first."""
         last = self._root.latest
-        words = (parse(reply).prose for reply in (last, *self._root.conversation.replies[:MAX_SEARCHED]))
+        replies = (last, *self._root.conversation.replies[:MAX_SEARCHED])
+        words = (parse(reply[:MAX_WORDS]).prose for reply in replies)
         return next(filter(None, words), last.strip() or None)
 
     async def run(self, prompt: Input, question: str | None) -> RLMChatCompletion:
