@@ -16,6 +16,7 @@ from docx import Document
 from nbformat import writes
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from openpyxl import Workbook
+from pptx import Presentation
 from real_files import CSV, NAME, thirty
 
 from rlm_kernel import inputs
@@ -168,7 +169,8 @@ def text_by(reader, content):
     pieces = []
     lines = Lines(1_000, pieces.append)
     reader(io.BytesIO(content), lines)
-    return "".join(pieces) + lines.rest()
+    rest = lines.rest()
+    return rest if lines.is_replaced else "".join(pieces) + rest
 
 
 def test_outputs_of_a_notebook_that_are_pages_or_pictures_are_named():
@@ -281,3 +283,46 @@ def test_the_page_lists_every_kind_of_the_folder_and_what_needs_the_extra(folder
     kinds = {name: kind_of(name, (folder / name).read_bytes()[:HEAD_BYTES]) for name in listed}
     with_extra = {kind for kind, (_, modules) in {**tables.KINDS, **formats.KINDS}.items() if modules}
     assert {name for name, needs in listed.items() if needs} == {n for n, kind in kinds.items() if kind in with_extra}
+
+
+def test_the_chapters_before_a_damaged_one_are_kept(tmp_path, capsys):
+    spine = "".join(f'<itemref idref="{name}"/>' for name in "ab")
+    items = "".join(f'<item id="{name}" href="{name}.xhtml"/>' for name in "ab")
+    book = f"<package><manifest>{items}</manifest><spine>{spine}</spine></package>"
+    container = '<container><rootfiles><rootfile full-path="b.opf"/></rootfiles></container>'
+    chapters = {"a.xhtml": "<body><h1>One</h1>the first</body>", "b.xhtml": "<body>the second</body>"}
+    with ZipFile(tmp_path / "a.epub", "w") as archive:
+        for name, content in {"META-INF/container.xml": container, "b.opf": book, **chapters}.items():
+            archive.writestr(name, content)
+    content = (tmp_path / "a.epub").read_bytes()
+    (tmp_path / "a.epub").write_bytes(content.replace(b"the second", b"the secund"))
+    assert inputs.load(tmp_path / "a.epub") == "# One\n\nthe first\n\n"
+    assert "a.epub: the rest was not read: it is no whole EPUB book (BadZipFile)" in capsys.readouterr().err
+
+
+def test_the_plain_text_of_slides_and_notes_is_kept_when_the_presentation_is_not_read_to_the_end(tmp_path, capsys):
+    deck = Presentation()
+    for number in range(1, 12):
+        slide = deck.slides.add_slide(deck.slide_layouts[0])
+        slide.shapes.title.text = f"Title {number}"
+        slide.notes_slide.notes_text_frame.text = f"note {number}"
+    deck.save(str(tmp_path / "whole.pptx"))
+    with ZipFile(tmp_path / "whole.pptx") as whole, ZipFile(tmp_path / "a.pptx", "w") as archive:
+        for name in set(whole.namelist()) - {"ppt/presentation.xml"}:
+            archive.writestr(name, whole.read(name))
+    lines = inputs.load(tmp_path / "a.pptx").splitlines()
+    assert [line for line in lines if "itle" in line] == [f"Title {number}" for number in range(1, 12)]
+    assert [line for line in lines if "note" in line] == [f"note {number}" for number in range(1, 12)]
+    assert "a.pptx: the rest was not read" in capsys.readouterr().err
+
+
+def test_the_plain_text_of_a_page_is_kept_when_its_markdown_is_not_finished(monkeypatch):
+    def never_ends(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(formats, "_of_page", never_ends)
+    pieces = []
+    page = b"<title>Title</title><style>p {}</style><body><p>One <b>two</b><p>th&amp;ree<script>x()</script></body>"
+    with pytest.raises(MemoryError):
+        formats.html(io.BytesIO(page), Lines(1_000, pieces.append))
+    assert "".join(pieces) == "Title\nOne two\nth&ree"
