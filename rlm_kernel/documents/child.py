@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from rlm_kernel.documents import archives, confinement, formats, kinds, tables
-from rlm_kernel.documents.found import MAX_MEMBERS, MAX_NESTED, Lines, Reading, UnreadError
+from rlm_kernel.documents.found import LOG_NOT_READ, MAX_MEMBERS, MAX_NESTED, Lines, Reading, UnreadError
 from rlm_kernel.errors import ConfigError, check_extra, is_installed
 from rlm_kernel.installation import install_command
 from rlm_kernel.untrusted import encodings
@@ -167,6 +167,10 @@ def _members(file: BinaryIO, kind: str, member: str, reading: Reading, depth: in
             raise UnreadError(f"it holds more than {MAX_MEMBERS:,} files")
         if isinstance(content, str):
             reading.tell("unread", path, content)
+            continue
+        if tables.is_wal(name, content):
+            reading.tell("unread", path, "the write-ahead log of a database in an archive")
+            reading.tell("notes", path.removesuffix("-wal"), LOG_NOT_READ)
             continue
         try:
             _read(content, name, path, reading, depth + 1)

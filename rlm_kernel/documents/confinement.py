@@ -19,20 +19,27 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def confine() -> None:
-    """Confine this process for good, with what the system has of Landlock and seccomp: both on Linux since 6.12.
+    """Confine this process for good, with what the system has of Landlock and seccomp.
 
     It reads the libraries of Python and of the system, and writes nothing. It makes no sockets, starts no processes,
-    and reaches no other one. Open files stay open. Elsewhere than on Linux this does nothing.
+    and reaches no other one. Open files stay open.
 
     Raises:
         OSError: the system has it and refuses it.
     """
-    if sys.platform != "linux":
-        return
-    if landlock.abi():
+    lacking = missing()
+    if "Landlock" not in lacking:
         landlock.confine(libraries(), [], landlock.ANY_OWNER)
-    if seccomp.is_known() and seccomp.is_available():
+    if "seccomp" not in lacking:
         seccomp.confine(alone=True, single=True)
+
+
+def missing() -> tuple[str, ...]:
+    """Which of "Landlock" (it keeps files out) and "seccomp" (network and processes) this system does not have."""
+    if sys.platform != "linux":
+        return ("Landlock", "seccomp")
+    has_filters = seccomp.is_known() and seccomp.is_available()
+    return ("Landlock",) * (not landlock.abi()) + ("seccomp",) * (not has_filters)
 
 
 def libraries() -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import sqlite3
 import subprocess
 import sys
+import tarfile
 from contextlib import closing
 from pathlib import Path
 from zipfile import ZipFile
@@ -17,7 +19,7 @@ from nbformat import writes
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from openpyxl import Workbook
 from pptx import Presentation
-from real_files import CSV, NAME, thirty
+from real_files import CSV, NAME, database, thirty
 
 from rlm_kernel import inputs
 from rlm_kernel.documents import formats, tables
@@ -132,6 +134,57 @@ def test_the_write_ahead_log_of_a_database_is_read(tmp_path):
     assert "\nnew\n" in text
     assert "old 7\n" not in text
     assert "old 8\n" in text
+
+
+LOG = "app.db: its write-ahead log was not read: rows that are only there are old or missing"
+
+
+@pytest.fixture
+def open_database(tmp_path):
+    """A database in use, whose only row is in its write-ahead log."""
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        database.execute("CREATE TABLE t (a TEXT)")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("INSERT INTO t VALUES ('only in the log')")
+        database.commit()
+        yield path
+
+
+def test_a_write_ahead_log_in_an_archive_is_listed_as_not_read(open_database, tmp_path, capsys):
+    with ZipFile(tmp_path / "a.zip", "w") as archive, tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("app.db", "app.db-wal"):
+            archive.write(tmp_path / name, f"data/{name}")
+            tar.add(tmp_path / name, f"data/{name}")
+    for name in ("a.zip", "a.tar"):
+        assert inputs.load(tmp_path / name).keys() == {"data/app.db"}
+        said = capsys.readouterr().err
+        assert f"rlm: data/{LOG}" in said
+        assert "rlm: not read: data/app.db-wal: the write-ahead log of a database in an archive" in said
+
+
+def test_a_write_ahead_log_that_cannot_be_found_or_read_is_said(open_database, tmp_path, capsys, monkeypatch):
+    assert "only in the log" in inputs.load(open_database)
+    (tmp_path / "app.db-wal").rename(tmp_path / "moved")
+    assert "0 rows" in inputs.load(open_database)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "app.db-wal").symlink_to(tmp_path / "moved")
+    assert "0 rows" in inputs.load(open_database)
+    assert LOG in capsys.readouterr().err
+
+
+def test_a_system_that_does_not_say_where_the_log_would_be_is_said(open_database, tmp_path, capsys, monkeypatch):
+    def unknown(_):
+        raise OSError(errno.ENOTSUP, "the system does not say it")
+
+    monkeypatch.setattr(inputs, "_path_of", unknown)
+    (tmp_path / "plain.db").write_bytes(database(tmp_path))
+    assert set(inputs.load(tmp_path)) >= {"app.db", "plain.db"}
+    said = capsys.readouterr().err
+    assert LOG in said
+    assert "plain.db:" not in said
 
 
 def test_a_damaged_write_ahead_log_does_not_hide_the_database(tmp_path):
