@@ -74,6 +74,17 @@ def test_a_resumed_run_has_the_prompts_that_it_had(tmp_path, models):
         assert systems(second) == [SMALL.system]
 
 
+def test_no_log_holds_a_part_of_a_key_where_the_second_preview_is_cut(provider, tmp_path):
+    key = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"
+    provider.script = [WORDS, "FINAL(1)", "FINAL(1)"]
+    kwargs = {**provider.backend_kwargs, "model_name": "alias", "api_key": key}
+    with RLM("openai", kwargs, logger=RLMLogger(tmp_path)) as rlm:
+        rlm.completion("x" * 130 + key, "How long is it?")
+    assert key[:20] in provider.requests[1].messages[-1]["content"]
+    (log,) = tmp_path.glob("*.events.jsonl")
+    assert key[:20] not in log.read_text("utf-8")
+
+
 @pytest.mark.parametrize("arguments", [{"prompts": "large"}, {"custom_system_prompt": "Answer by code."}])
 @pytest.mark.parametrize("models", [SAYS_SMALL, []], ids=["small", "unknown"])
 def test_prompts_that_were_chosen_stay(provider, arguments, models):
