@@ -41,7 +41,7 @@ _OF_ANSWERS = re.compile(
     r"|section|article|details|summary|center|font|sub|sup|mark|kbd|samp|small|math|boxed)\Z",
     re.IGNORECASE,
 )
-_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_VAR)?[*_`]{0,3}\(|```|~~~", re.IGNORECASE)
+_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_?VAR)?[*_`]{0,3}\(|```|~~~", re.IGNORECASE)
 _FENCE = "```"
 _QUOTES = ("'", '"', "`", "(", "\u201c", "\u2018", "\u00ab")
 _CLOSING_QUOTES = ("'", '"', "`", "\u201d", "\u2019", "\u00bb")
