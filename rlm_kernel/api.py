@@ -14,6 +14,7 @@ from rlm_kernel.engine.agent_tools import AGENT, names_only, place_of
 from rlm_kernel.engine.argument_checks import (
     check_config,
     check_logger,
+    check_logger_of_many,
     check_prompt,
     keys_of,
     models_of,
@@ -305,7 +306,11 @@ class RLM(ReadableArguments):
 
         if self._config.persistent:
             raise ConfigError("A persistent RLM has one kernel, which serves one run at a time: leave out persistent.")
-        return batch_of(tasks, question, options, self._configuration, self._start_task)
+        if (log_dir := getattr(self._keeper(), "log_dir", None)) is not None:
+            options = {**options, "log_dir": options.get("log_dir") or log_dir}
+        batch = batch_of(tasks, question, options, self._configuration, self._start_task)
+        check_logger_of_many(self._logger, batch.max_concurrent)
+        return batch
 
     def _start_task(
         self,
@@ -323,6 +328,7 @@ class RLM(ReadableArguments):
             prompt=prompt,
             question=question,
             log=None if logger is None else logger.start(self._configuration, keys_of(self._config)),
+            trajectory=self._own_trajectory(),
             recorded=recorded,
         ).wait_async()
 
@@ -442,8 +448,10 @@ class RLM(ReadableArguments):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        closing = Job(_close(self._ours))
+        if kind is not KeyboardInterrupt:  # Ctrl-C ends the wait for the connections, too
+            closing.wait()
 
     async def __aenter__(self) -> Self:
         return self
