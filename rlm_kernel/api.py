@@ -7,6 +7,8 @@ import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from rlm_kernel._async import Job
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from rlm_kernel.batch.batch import Batch, BatchOptions
     from rlm_kernel.batch.results import TaskResult
+    from rlm_kernel.batch.runs import Start
     from rlm_kernel.clients.base import LM, BaseLM
     from rlm_kernel.engine.recorded import RecordedRun
     from rlm_kernel.engine.shared_limits import Admission
@@ -302,13 +305,17 @@ class RLM(ReadableArguments):
         return self._batch(tasks, root_prompt, options).results()
 
     def _batch(self, tasks: Any, question: str | None, options: BatchOptions) -> Batch:
-        from rlm_kernel.batch.batch import batch_of
+        from rlm_kernel.batch.batch import Asking, batch_of
 
         if self._config.persistent:
             raise ConfigError("A persistent RLM has one kernel, which serves one run at a time: leave out persistent.")
         if (log_dir := getattr(self._keeper(), "log_dir", None)) is not None:
             options = {**options, "log_dir": options.get("log_dir") or log_dir}
-        batch = batch_of(tasks, question, options, self._configuration, self._start_task)
+        arguments = {name: dict(v) if isinstance(v, MappingProxyType) else v for name, v in self._arguments.items()}
+        make = partial(self._start_elsewhere, arguments)
+        batch = batch_of(
+            tasks, question, options, Asking(self._start_task, make, self._configuration, keys_of(self._config))
+        )
         check_logger_of_many(self._logger, batch.max_concurrent)
         return batch
 
@@ -331,6 +338,12 @@ class RLM(ReadableArguments):
             trajectory=self._own_trajectory(),
             recorded=recorded,
         ).wait_async()
+
+    @classmethod
+    def _start_elsewhere(cls, arguments: Mapping[str, Any]) -> Start:
+        """Make an `RLM` in a worker of a batch, and return what starts a completion of it."""
+        rlm = cls(**arguments)
+        return rlm._start_task
 
     @classmethod
     def resume(
