@@ -7,6 +7,8 @@ import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from rlm_kernel._async import Job
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from rlm_kernel.batch.batch import Batch, BatchOptions
     from rlm_kernel.batch.results import TaskResult
+    from rlm_kernel.batch.runs import Start
     from rlm_kernel.clients.base import LM, BaseLM
     from rlm_kernel.engine.recorded import RecordedRun
     from rlm_kernel.engine.shared_limits import Admission
@@ -301,11 +304,14 @@ class RLM(ReadableArguments):
         return self._batch(tasks, root_prompt, options).results()
 
     def _batch(self, tasks: Any, question: str | None, options: BatchOptions) -> Batch:
-        from rlm_kernel.batch.batch import batch_of
+        from rlm_kernel.batch.batch import Asking, batch_of
 
         if self._config.persistent:
             raise ConfigError("A persistent RLM has one kernel, which serves one run at a time: leave out persistent.")
-        return batch_of(tasks, question, options, self._configuration, self._start_task)
+        arguments = {name: dict(v) if isinstance(v, MappingProxyType) else v for name, v in self._arguments.items()}
+        make = partial(self._start_elsewhere, arguments)
+        asking = Asking(self._start_task, make, self._configuration, keys_of(self._config))
+        return batch_of(tasks, question, options, asking)
 
     def _start_task(
         self,
@@ -325,6 +331,12 @@ class RLM(ReadableArguments):
             log=None if logger is None else logger.start(self._configuration, keys_of(self._config)),
             recorded=recorded,
         ).wait_async()
+
+    @classmethod
+    def _start_elsewhere(cls, arguments: Mapping[str, Any]) -> Start:
+        """Make an `RLM` in a worker of a batch, and return what starts a completion of it."""
+        rlm = cls(**arguments)
+        return rlm._start_task
 
     @classmethod
     def resume(

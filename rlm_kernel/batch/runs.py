@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rlm_kernel._async import run_in_thread
 from rlm_kernel.batch.results import TaskResult, failed
@@ -32,6 +32,19 @@ Start = Callable[[Admission, Prompt, str | None, RLMLogger | None, RecordedRun |
 """Starts a completion, with the limits that it shares, its input and question, its logger, and its earlier record."""
 
 
+class Runs(Protocol):
+    """Runs the tasks of a batch."""
+
+    @property
+    def stopped_by(self) -> BaseException | None:
+        """The error after which no further task is worth a try, or None."""
+        ...
+
+    def __call__(self, task: Task) -> Awaitable[TaskResult]:
+        """Run a task. It does not raise: a failure is a result."""
+        ...
+
+
 @dataclass(slots=True)
 class LocalRuns:
     """Runs tasks in this process.
@@ -48,12 +61,17 @@ class LocalRuns:
     log_dir: Path | None = None
     stopped_by: BaseException | None = field(default=None, init=False)
 
-    async def __call__(self, task: Task) -> TaskResult:
-        """Run a task. An unfinished run of it is resumed from its log: no recorded call is repeated."""
+    async def __call__(self, task: Task, digest: str = "") -> TaskResult:
+        """Run a task. An unfinished run of it is resumed from its log: no recorded call is repeated.
+
+        Args:
+            task: the task.
+            digest: of the task, if it is known.
+        """
         started = time.monotonic()
-        digest, logger = "", None
+        logger = None
         try:
-            digest = await run_in_thread(lambda: task.digest)
+            digest = digest or await run_in_thread(lambda: task.digest)
             prompt, question = await run_in_thread(task.load)
             logger, recorded = await run_in_thread(lambda: self._logger(task, digest))
             done = await self.start(prompt, question, logger, recorded)

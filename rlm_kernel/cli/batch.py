@@ -39,7 +39,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     shared_options.add_context(parser, "the input of all tasks that have none")
     add("--out", metavar="FILE", help="the file of results, .jsonl, or .parquet with a .jsonl of the same name")
     add("--log-dir", metavar="DIR", help="the folder of the logs (default: beside --out)")
-    add("--max-concurrent", type=int, default=16, metavar="N", help="runs in progress (default: %(default)s)")
+    add("--max-concurrent", type=int, metavar="N", help="runs in progress (default: 16, or all threads of a cluster)")
+    add("--engine", choices=("dask",), help="where the runs are made (default: in this process)")
+    add("--scheduler", metavar="tcp://HOST:PORT", help="the scheduler of --engine dask; the workers hold the keys")
     add("--requests-per-minute", type=float, metavar="N", help="calls of each model")
     add("--tokens-per-minute", type=float, metavar="N", help="tokens of each model")
     add("--max-total-budget", type=float, metavar="USD", help="US dollars of all tasks together")
@@ -90,10 +92,13 @@ def _run(args: Namespace, rlm: RLM, tasks: Tasks) -> int:
 
 
 def _options(args: Namespace, out: Path | None) -> BatchOptions:
+    given: BatchOptions = {} if args.max_concurrent is None else {"max_concurrent": args.max_concurrent}
     return {
+        **given,
         "out": out,
         "log_dir": args.log_dir,
-        "max_concurrent": args.max_concurrent,
+        "engine": args.engine,
+        "scheduler": args.scheduler,
         "max_budget": args.max_total_budget,
         "max_tokens": args.max_total_tokens,
         "requests_per_minute": args.requests_per_minute,
