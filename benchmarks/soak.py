@@ -19,8 +19,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ from soak_faults import Fault, Injector, sample, small_disk
 HERE = Path(__file__).parent
 SECONDS = 2.0
 """Between two samples."""
+
+WORKERS = 2
+"""Of the cluster."""
 
 WARM_UP = 0.2
 """Share of the time before growth is judged, in the pauses between two rounds of questions."""
@@ -44,7 +47,7 @@ MAX_GROWTH = {
     "children": (0.05, 4.0),
     "files": (0.05, 8.0),
     "tasks": (0.05, 8.0),
-    "objects": (0.05, 20_000.0),
+    "blocks": (0.05, 50_000.0),
 }
 """What may be added from the end of the warm-up to the end: a share of the value, or an amount, the larger of both."""
 
@@ -90,20 +93,20 @@ def run(sizes: Sizes) -> Row:
     """Run once, and return the numbers and what is wrong."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        (folder / "logs").parent.mkdir(exist_ok=True)
         disk = stack.enter_context(small_disk(folder / "logs"))
         ask = stack.enter_context(_provider(sizes))
         environment = _environment(folder)
-        workers = stack.enter_context(_cluster(environment, folder)) if sizes.engine == "dask" else None
+        workers = stack.enter_context(closing(Cluster(environment, folder))) if sizes.engine == "dask" else None
         began = time.time()
         host = stack.enter_context(
             _host(sizes, folder, ask.url, None if workers is None else workers.scheduler, environment)
         )
-        injector = Injector(psutil.Process(host.pid), workers and workers.processes, disk, sizes.seed, sizes.pace)
+        injector = Injector(psutil.Process(host.pid), None if workers is None else workers.processes, disk, sizes.seed, sizes.pace)
         samples = list(_watch(host, injector, folder, began + 2 * sizes.seconds + 300))
         injector.free()
-        account = ask()
-        return summarise(sizes, folder, samples, injector.faults, account, host.returncode)
+        found = summarise(sizes, folder, samples, injector.faults, ask(), host.returncode)
+        left = sorted(str(path.relative_to(folder)) for name in ("tmp", "runtime") for path in (folder / name).rglob("*"))
+        return {**found, "left": left[:100]}
 
 
 class Provider:
@@ -143,24 +146,52 @@ def _environment(folder: Path) -> dict[str, str]:
     """An environment whose temporary files and sockets are in folders of their own."""
     for name in ("tmp", "runtime"):
         (folder / name).mkdir()
-    return {**os.environ, "TMPDIR": str(folder / "tmp"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
+    own = {"TMPDIR": str(folder / "tmp"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime"), "OPENAI_API_KEY": "soak-key"}
+    return {**os.environ, **own}
 
 
-@dataclass(frozen=True)
 class Cluster:
-    """A scheduler of Dask and the processes of its workers."""
+    """A scheduler of Dask and its workers. A worker that was lost is started again, as a cluster does.
 
-    scheduler: str
-    nanny: psutil.Process
+    Args:
+        environment: of all processes.
+        folder: of the scheduler's file and the log.
+
+    Attributes:
+        scheduler: its address.
+    """
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self._environment, self._folder = environment, folder
+        file = folder / "scheduler.json"
+        self._scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", 0, "--scheduler-file", file)
+        while not (file.is_file() and file.read_text("utf-8").endswith("}")):
+            time.sleep(0.1)
+        self.scheduler: str = json.loads(file.read_text("utf-8"))["address"]
+        self._workers = [self._start_worker() for _ in range(WORKERS)]
 
     def processes(self) -> list[psutil.Process]:
-        """Of the workers; each is the child of a nanny."""
-        return [child for child in self.nanny.children() if "resource_tracker" not in " ".join(child.cmdline())]
+        """The workers."""
+        self._workers = [self._start_worker() if worker.poll() is not None else worker for worker in self._workers]
+        return [psutil.Process(worker.pid) for worker in self._workers]
 
+    def close(self) -> None:
+        """End all processes."""
+        for process in (*self._workers, self._scheduler):
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
-@contextmanager
-def _cluster(environment: Mapping[str, str], folder: Path) -> Iterator[Cluster]:
-    raise NotImplementedError
+    def _start_worker(self) -> subprocess.Popen[bytes]:
+        return self._start("worker", self.scheduler, "--no-nanny", "--nthreads", 4, "--host", "127.0.0.1")
+
+    def _start(self, kind: str, *words: object) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *map(str, words), "--no-dashboard"]
+        with (self._folder / "dask.log").open("ab") as log:
+            return subprocess.Popen(command, env=self._environment, cwd=self._folder, stdout=log, stderr=log)
 
 
 @contextmanager
@@ -242,7 +273,7 @@ def _with_inside(samples: Sequence[Row], inside: Sequence[Row]) -> list[Row]:
     """The samples with what the host saw of itself next to that time."""
     rows = []
     for row in samples:
-        near = min(inside, key=lambda line: abs(line["at"] - row["at"]), default={"tasks": 0, "objects": 0})
+        near = min(inside, key=lambda line: abs(line["at"] - row["at"]), default={"tasks": 0, "blocks": 0})
         rows.append({**near, **row, "at": row["at"] - samples[0]["at"]})
     return rows
 

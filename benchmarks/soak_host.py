@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import gc
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -48,7 +49,6 @@ def main() -> None:
 def _rlm(url: str) -> RLM:
     kwargs = {
         "model_name": "soak-model",
-        "api_key": "soak-key",
         "base_url": url,
         "timeout": TIMEOUT,
         "context_window": 200_000,
@@ -97,7 +97,9 @@ def _rest(mark: Path) -> None:
 def _dask(scheduler: str) -> dict[str, Any]:
     from distributed import Client
 
-    return {"engine": Client(scheduler)}
+    client = Client(scheduler)
+    client.wait_for_workers(1)
+    return {"engine": client}
 
 
 def _look(path: Path, ended: threading.Event) -> None:
@@ -107,8 +109,8 @@ def _look(path: Path, ended: threading.Event) -> None:
 
 
 def inside() -> dict[str, int]:
-    """Tasks of the engine's loop, and objects that the garbage collector follows."""
-    return {"tasks": len(asyncio.all_tasks(engine_loop())), "objects": len(gc.get_objects())}
+    """Tasks of the engine's loop, and blocks of memory that Python has allocated."""
+    return {"tasks": len(asyncio.all_tasks(engine_loop())), "blocks": sys.getallocatedblocks()}
 
 
 if __name__ == "__main__":
