@@ -53,12 +53,14 @@ class LocalRuns:
         start: starts a completion.
         configuration: the arguments of the `RLM` as its logs hold them. A log of other ones is not resumed.
         log_dir: the folder of the logs; None: no logs.
+        logger: makes the logger of a run, from that folder and the beginning of its name.
         stopped_by: the error after which no further task is worth a try, or None.
     """
 
     start: Callable[[Prompt, str | None, RLMLogger | None, RecordedRun | None], Started]
     configuration: Mapping[str, Any]
     log_dir: Path | None = None
+    logger: Callable[[Path, str], RLMLogger] = RLMLogger
     stopped_by: BaseException | None = field(default=None, init=False)
 
     async def __call__(self, task: Task, digest: str = "") -> TaskResult:
@@ -87,13 +89,14 @@ class LocalRuns:
     def _logger(self, task: Task, digest: str) -> tuple[RLMLogger | None, RecordedRun | None]:
         if self.log_dir is None:
             return None, None
-        name = f"{_slug(task.id)}-{digest}"
-        return RLMLogger(self.log_dir, name), self._unfinished(name)
+        name = log_name(task, digest)
+        found = self.unfinished(name)
+        return self.logger(self.log_dir, name), found and found[1]
 
-    def _unfinished(self, name: str) -> RecordedRun | None:
-        """The most complete record of a task's earlier runs."""
-        known = [recorded_run_of(found.trajectory) for found in self._recordings(name)]
-        return max(known, key=lambda run: len(run.replies) + len(run.answers), default=None)
+    def unfinished(self, name: str) -> tuple[Recording, RecordedRun] | None:
+        """The most complete record of a task's earlier runs. `name`: how the names of its logs begin."""
+        known = ((found, recorded_run_of(found.trajectory)) for found in self._recordings(name))
+        return max(known, key=lambda one: len(one[1].replies) + len(one[1].answers), default=None)
 
     def _recordings(self, name: str) -> Iterator[Recording]:
         assert self.log_dir is not None, "there are logs"
@@ -105,6 +108,11 @@ class LocalRuns:
                 same = found.metadata.get("configuration") == self.configuration
                 if whole and same and not isinstance(failure, LimitError):
                     yield found
+
+
+def log_name(task: Task, digest: str) -> str:
+    """How the names of the logs of a task begin."""
+    return f"{_slug(task.id)}-{digest}"
 
 
 def _slug(name: str) -> str:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import pytest
 from distributed import Client, LocalCluster
+from loopback import Hangs, LoopbackProvider, Request, Says
 
 from rlm_kernel import errors
+from rlm_kernel._async import start_in_thread
 from rlm_kernel.api import RLM
 from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import Message, Reply, Usage
 
 CELL = "```repl\nFINAL(context.upper())\n```"
@@ -66,6 +77,98 @@ def test_leaving_the_loop_stops_the_runs_on_the_cluster(client: Client) -> None:
         break
 
     assert client.run(_runs) == dict.fromkeys(client.run(_runs), 0)
+
+
+@dataclass
+class Cluster:
+    """A scheduler and workers as processes of their own. The workers have a home, a key and no disk of ours."""
+
+    folder: Path
+    address: str
+    workers: list[subprocess.Popen[bytes]]
+    environment: dict[str, str]
+
+    def add_worker(self) -> None:
+        number = len(self.workers)
+        command = ["worker", self.address, "--nthreads", "4", "--no-nanny", "--no-dashboard", "--name", str(number)]
+        data = str(self.folder / f"jupyter-{number}")
+        self.workers.append(dask(command, self.folder, self.environment | {"JUPYTER_DATA_DIR": data}))
+
+
+def dask(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-m", "distributed.cli.dask_" + command[0], *command[1:]]
+    with (folder / f"{command[0]}.log").open("ab") as log:
+        return subprocess.Popen(program, env=os.environ | environment, cwd=folder, stdout=log, stderr=log)
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
+    file = folder / "scheduler.json"
+    command = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    scheduler = dask(command, folder, {})
+    while not (file.is_file() and file.read_text().endswith("}")):
+        assert scheduler.poll() is None, (folder / "scheduler.log").read_text()
+        time.sleep(0.05)
+    made = Cluster(folder, json.loads(file.read_text())["address"], [], environment)
+    try:
+        for _ in range(2):
+            made.add_worker()
+        yield made
+    finally:
+        for process in (*made.workers, scheduler):
+            process.terminate()
+        for process in (*made.workers, scheduler):
+            process.wait(30)
+
+
+def ask(request: Request) -> Says | Hangs:
+    """Three sub-calls for each task. The third hangs."""
+    if request.prompt.startswith("about"):
+        return Hangs(then=Says("word")) if request.prompt.endswith("3") else Says("word")
+    if "word3" in request.prompt:
+        return Says("FINAL_VAR(found)")
+    return Says("```repl\nfor n in 1, 2, 3:\n    found = llm_query(f'about {context} {n}') + str(n)\nprint(found)\n```")
+
+
+def test_a_lost_worker_costs_no_recorded_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-driver")
+    out, tasks = tmp_path / "out.jsonl", ["a", "b", "c", "d"]
+    with (
+        LoopbackProvider(ask) as provider,
+        cluster(tmp_path, {"OPENAI_API_KEY": "key-of-the-workers"}) as made,
+        Client(made.address) as client,
+        RLM(backend_kwargs={"model_name": "m", "base_url": provider.base_url}, sampling_args={"seed": 1}) as rlm,
+    ):
+        client.wait_for_workers(2)
+        results = rlm.map(tasks, "What?", out=out, engine=client, ordered=True)
+        first = start_in_thread(lambda: list(results))
+        provider.wait_for_requests(4 * len(tasks), timeout=90)
+        made.workers[0].kill()
+        provider.release()
+        answers = [result.answer for result in first.result(90)]
+
+    counted = Counter(request.prompt for request in provider.requests)
+    about = {text: times for text, times in counted.items() if text.startswith("about")}
+    assert answers == ["word3"] * 4
+    assert {text: times for text, times in about.items() if not text.endswith("3")} == {
+        f"about {task} {n}": 1 for task in tasks for n in (1, 2)
+    }
+    assert 4 < sum(times for text, times in about.items() if text.endswith("3")) <= 8
+    assert sum(counted.values()) - sum(about.values()) == 2 * 4
+    assert {request.headers["authorization"] for request in provider.requests} == {"Bearer key-of-the-workers"}
+    check_logs(tmp_path / "out_logs", [result.log for result in first.result()])
+
+
+def check_logs(folder: Path, logs: Sequence[str | None]) -> None:
+    """The logs that came home are those of the driver: signed with its key, with all that belongs to them."""
+    for log in map(Path, filter(None, logs)):
+        assert log.parent == folder
+        found = read_log(log)
+        assert found.flaw is None
+        assert found.context is not None
+        assert found.trajectory.completion is not None
+        assert nbformat.read(log.with_suffix(".ipynb"), 4).cells
+    assert not list(folder.glob(".*"))
 
 
 def _runs() -> int:

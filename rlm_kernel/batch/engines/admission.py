@@ -6,10 +6,12 @@ import asyncio
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from rlm_kernel._async import CLEANUP_SECONDS
+from rlm_kernel._async import CLEANUP_SECONDS, start_in_thread
 from rlm_kernel.batch.engines import messages
 from rlm_kernel.batch.engines.messages import Link, Outbox
+from rlm_kernel.batch.engines.records import Records
 from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.clients.rate_limits import RateSeen
 from rlm_kernel.engine.budget import Receipt
@@ -19,6 +21,8 @@ from rlm_kernel.types import Usage
 
 BEAT_SECONDS = 15
 """Between two signs of life to each worker."""
+LAST_MESSAGES_SECONDS = 30
+"""How long a result waits for the last messages of its worker, at most."""
 
 
 @dataclass(slots=True)
@@ -65,13 +69,15 @@ class Admissions:
 
     Args:
         shared: the limits.
+        records: the folder of the logs, or None.
     """
 
-    def __init__(self, shared: SharedLimits) -> None:
-        self._shared = shared
+    def __init__(self, shared: SharedLimits, records: Records | None) -> None:
+        self._shared, self._records = shared, records
         self._outboxes: set[Outbox] = set()
         self._calls: dict[tuple[Outbox, int], _Call] = {}
         self._running: dict[str, Outbox] = {}
+        self._ended: set[str] = set()
         self._counted: dict[str, Counter[tuple[str, Usage]]] = defaultdict(Counter)
         self._again: dict[str, Counter[tuple[str, Usage]]] = {}
         self._changed = asyncio.Event()
@@ -101,16 +107,31 @@ class Admissions:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLEANUP_SECONDS):
                 while self._running:
-                    self._changed.clear()
-                    await self._changed.wait()
+                    await self._next_end()
         for call in self._calls.values():
             call.drop()
 
-    def forget(self, task: str) -> None:
-        """Forget a task that has its result."""
+    async def finish(self, task: str, *, has_ended: bool) -> None:
+        """Forget a task that has its result.
+
+        Args:
+            task: the task.
+            has_ended: whether its worker has said so, or will: its last messages may come later than its result.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_MESSAGES_SECONDS):
+                while has_ended and task not in self._ended:
+                    await self._next_end()
         self._drop_calls(task)
+        self._ended.discard(task)
         self._counted.pop(task, None)
         self._again.pop(task, None)
+        if self._records is not None:
+            self._records.forget(task)
+
+    async def _next_end(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     def _take(self, message: object, outbox: Outbox) -> None:
         match message:
@@ -121,17 +142,25 @@ class Admissions:
                     call.end(message)
             case messages.Counted(task=task, model=model, usage=usage):
                 self._count(task, model, usage)
+            case messages.FilePart() if self._records is not None:
+                self._records.take(message)
+            case messages.Fetch(call=call, name=name) if self._records is not None:
+                fetched = start_in_thread(partial(self._records.earlier, name))
+                answer = asyncio.wrap_future(fetched)
+                answer.add_done_callback(lambda done: outbox.put(messages.Answer(call, record=done.result())))
             case messages.Started(task=task):
                 self._running[task] = outbox
+                self._ended.discard(task)
                 self._drop_calls(task)
                 self._again[task] = Counter(self._counted[task])
             case messages.Ended(task=task):
+                self._ended.add(task)
                 self._end(task, outbox)
 
     def _end(self, task: str, outbox: Outbox) -> None:
         if self._running.get(task) is outbox:
             del self._running[task]
-            self._changed.set()
+        self._changed.set()
 
     def _ask(self, asked: messages.Ask, outbox: Outbox) -> None:
         key, call = (outbox, asked.call), _Call(asked.task, asyncio.get_running_loop().create_future())
@@ -146,12 +175,12 @@ class Admissions:
         try:
             async with self._shared.call(lm, limit, receipt):
                 call.admitted = True
-                outbox.put(messages.Admitted(asked.call))
+                outbox.put(messages.Answer(asked.call))
                 end = await call.settled
                 receipt.reply, receipt.requests = end.reply, end.requests
                 lm.rate_seen = end.seen or lm.rate_seen
         except LimitError as error:
-            outbox.put(messages.Admitted(asked.call, error))
+            outbox.put(messages.Answer(asked.call, error))
         if receipt.usage is not None:
             self._counted[asked.task][asked.model, receipt.usage] += 1
 

@@ -138,7 +138,7 @@ class LinearPrice:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """May this call be sent? The answer is `Admitted`.
+    """May this call be sent? The answer is an `Answer`.
 
     Attributes:
         call: its number on this link.
@@ -183,20 +183,52 @@ class Counted:
     usage: Usage
 
 
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Is there a record of an earlier run of a task? The answer is an `Answer`.
+
+    Attributes:
+        call: a number, as in `Ask`.
+        name: how the names of its logs begin.
+    """
+
+    call: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """The next bytes of a file of a run, for the folder of the logs.
+
+    Attributes:
+        task: whose run it is.
+        name: of the file, relative to that folder.
+        content: whole lines, if it is a record.
+        is_first: whether the file begins here.
+    """
+
+    task: str
+    name: str
+    content: bytes
+    is_first: bool
+
+
 # -- from the driver
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """A call may be sent; or a limit is reached.
+class Answer:
+    """The answer to an `Ask`, if it has no `error`: the call may be sent; or to a `Fetch`.
 
     Attributes:
         call: its number.
-        error: why it may not.
+        error: why the call may not be sent.
+        record: the content of the record, or None.
     """
 
     call: int
     error: Exception | None = None
+    record: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class DaskLink:
 
     async def send(self, content: bytes) -> None:
         """Send bytes."""
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):  # a client that was closed has no connection any more
             await _in_loop(self._client, self._to.put((self._name, content), asynchronous=True))
 
     async def receive(self) -> bytes:

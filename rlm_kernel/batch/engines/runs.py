@@ -11,16 +11,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import BrokenExecutor, Executor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel._async import Job, engine_loop, run_in_thread
+from rlm_kernel._async import Job, run_in_thread
 from rlm_kernel.batch.engines import sockets, worker
 from rlm_kernel.batch.engines.admission import Admissions
 from rlm_kernel.batch.engines.messages import Address, Link
+from rlm_kernel.batch.engines.records import Records, proof
 from rlm_kernel.batch.results import TaskResult, failed
 from rlm_kernel.batch.runs import Start
 from rlm_kernel.batch.tasks import Task
@@ -154,19 +155,18 @@ class EngineRuns:
 
     async def __call__(self, task: Task) -> TaskResult:
         """Run a task. If its worker is lost and the engine runs it again, no recorded call is repeated."""
-        started, digest = time.monotonic(), ""
+        started, digest, has_ended = time.monotonic(), "", False
         try:
             digest = await run_in_thread(lambda: task.digest)
             sent = task if task.path is None else replace(task, path=task.path.absolute())
             future = self.engine.executor.submit(self.engine.run, self.assignment, sent, digest)
             outcome: worker.Outcome = await asyncio.wrap_future(future)
+            (result, stopped_by), has_ended = outcome, True
         except Exception as error:  # noqa: BLE001 (it is the result of the task)
-            if isinstance(error, BrokenExecutor):
-                self.stopped_by = self.stopped_by or _broken(error)
-            return failed(task.id, digest, error, None, time.monotonic() - started)
+            stopped_by = _broken(error) if isinstance(error, BrokenExecutor) else None
+            result = failed(task.id, digest, error, None, time.monotonic() - started)
         finally:
-            engine_loop().call_soon_threadsafe(self.admissions.forget, task.id)
-        result, stopped_by = outcome
+            await Job(self.admissions.finish(task.id, has_ended=has_ended)).wait_async()
         self.stopped_by = self.stopped_by or stopped_by
         return result
 
@@ -180,19 +180,15 @@ async def engine_runs(
     engine: Engine, make: bytes, configuration: Mapping[str, Any], log_dir: Path | None, shared: SharedLimits
 ) -> AsyncIterator[EngineRuns]:
     """A context for a batch on an engine. At its end all runs stop."""
-    admissions = Admissions(shared)
+    batch = secrets.token_hex(8)
+    records = None if log_dir is None else Records(log_dir, configuration)
+    admissions = Admissions(shared, records)
     listening = engine.listen(admissions.serve)
     address = await Job(listening.__aenter__()).wait_async()
     try:
-        assignment = worker.Assignment(
-            secrets.token_hex(8),
-            make,
-            configuration,
-            log_dir,
-            shared.counts_dollars,
-            address,
-        )
-        yield EngineRuns(engine, assignment, admissions)
+        with nullcontext() if log_dir is None else proof(log_dir, batch):
+            assignment = worker.Assignment(batch, make, configuration, log_dir, shared.counts_dollars, address)
+            yield EngineRuns(engine, assignment, admissions)
     finally:
         await Job(_close(admissions, listening)).wait_async()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import pickle
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +15,17 @@ from typing import Any
 from rlm_kernel._async import Job
 from rlm_kernel.batch.engines import messages
 from rlm_kernel.batch.engines.messages import Address, Link, Outbox
+from rlm_kernel.batch.engines.records import Home, MakeLogger, has_proof, write_signed
 from rlm_kernel.batch.results import TaskResult
-from rlm_kernel.batch.runs import LocalRuns, Start
+from rlm_kernel.batch.runs import LocalRuns, Start, log_name
 from rlm_kernel.batch.tasks import Task
 from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.clients.rate_limits import RateSeen
 from rlm_kernel.engine.budget import Receipt
 from rlm_kernel.errors import ConfigError, LMError, RLMError
+from rlm_kernel.trajectory.log.file_names import RECORD
+from rlm_kernel.trajectory.log.logger import RLMLogger
 from rlm_kernel.types import Reply, Usage
 
 
@@ -95,9 +98,14 @@ class Worker:
         self._assignment, self._start, self._link = assignment, start, link
         self._outbox = Outbox(link)
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._asked: dict[int, asyncio.Future[messages.Answer]] = {}
         self._runs: set[asyncio.Task[Outcome]] = set()
         self._seen: dict[str, RateSeen] = {}
+        self._home = (
+            None
+            if assignment.log_dir is None or has_proof(assignment.log_dir, assignment.batch)
+            else Home(self._outbox)
+        )
         self._listener = asyncio.ensure_future(self._listen())
 
     async def run(self, task: Task, digest: str) -> Outcome:
@@ -119,30 +127,48 @@ class Worker:
             raise
 
     async def _run(self, task: Task, digest: str) -> Outcome:
-        limits, assignment = _TaskLimits(self, task.id), self._assignment
         self.put(messages.Started(task.id))
         try:
-            runs = LocalRuns(partial(self._start, limits), assignment.configuration, assignment.log_dir)
-            result = await runs(task, digest)
+            async with self._place(task, digest) as (log_dir, logger):
+                start, configuration = partial(self._start, _TaskLimits(self, task.id)), self._assignment.configuration
+                runs = LocalRuns(start, configuration, log_dir, logger)
+                result = await runs(task, digest)
         finally:
             self.put(messages.Ended(task.id))
         await self._outbox.flush()
+        if result.log is not None and self._assignment.log_dir is not None:
+            result = replace(result, log=str(self._assignment.log_dir / Path(result.log).name))
         return replace(result, completion=None), runs.stopped_by
+
+    @asynccontextmanager
+    async def _place(self, task: Task, digest: str) -> AsyncIterator[tuple[Path | None, MakeLogger]]:
+        """A context with the folder of the logs of a task: the driver's, or another one, whose files are sent home."""
+        if self._home is None:
+            yield self._assignment.log_dir, RLMLogger
+            return
+        name = log_name(task, digest)
+        async with self._home.task(task.id, name) as (folder, logger):
+            answer = await self.ask(messages.Fetch(self.next_number(), name))
+            if answer.record is not None:
+                await asyncio.to_thread(write_signed, folder / f"{name}_earlier{RECORD}", answer.record)
+            yield folder, logger
 
     def put(self, message: object) -> None:
         """Send a message to the driver."""
         self._outbox.put(message)
 
-    async def ask(self, make: Callable[[int], messages.Ask], number: int) -> None:
-        """Wait until the driver admits a call.
+    async def ask(self, question: messages.Ask | messages.Fetch) -> messages.Answer:
+        """Ask the driver.
 
         Raises:
-            LimitError: it does not.
+            LimitError: it does not admit the call.
         """
-        self._asked[number] = admitted = asyncio.get_running_loop().create_future()
-        self.put(make(number))
+        number = question.call
+        answer: asyncio.Future[messages.Answer] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
+        self.put(question)
         try:
-            await admitted
+            return await answer
         finally:
             del self._asked[number]
 
@@ -169,8 +195,8 @@ class Worker:
             while True:
                 for message in await messages.receive(self._link):
                     match message:
-                        case messages.Admitted(call=number, error=error):
-                            self._admitted(number, error)
+                        case messages.Answer():
+                            self._take(message)
                         case messages.Close():
                             return
         except EOFError:
@@ -183,15 +209,17 @@ class Worker:
                 await asyncio.wait(self._runs)
             await self._outbox.flush()
             self._link.close()
+            if self._home is not None:
+                await asyncio.to_thread(self._home.close)
 
-    def _admitted(self, number: int, error: Exception | None) -> None:
-        asked = self._asked.get(number)
+    def _take(self, answer: messages.Answer) -> None:
+        asked = self._asked.get(answer.call)
         if asked is None or asked.done():
             return
-        if error is None:
-            asked.set_result(None)
+        if answer.error is None:
+            asked.set_result(answer)
         else:
-            asked.set_exception(error)
+            asked.set_exception(answer.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +247,7 @@ class _TaskLimits:
         tokens = limit.input_tokens, limit.output_tokens
         price = messages.LinearPrice.of(limit) if worker.counts_dollars else None
         try:
-            await worker.ask(
-                lambda call: messages.Ask(call, self.task, lm.model, tokens, price, worker.new_headers(lm)), number
-            )
+            await worker.ask(messages.Ask(number, self.task, lm.model, tokens, price, worker.new_headers(lm)))
             receipt.requests = sent = requests
             yield
             reply = receipt.reply
