@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--engine", choices=("process", "dask"), default="process")
     parser.add_argument("--at-once", type=int, default=8)
-    parser.add_argument("--curve", type=int, nargs="+", metavar="N", help="measure batches of these lengths instead, without kernels")
+    parser.add_argument(
+        "--curve", type=int, nargs="+", metavar="N", help="measure batches of these lengths instead, without kernels"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     options = parser.parse_args()
     if options.curve:
@@ -68,11 +70,18 @@ def main() -> None:
 def _measure(options: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory() as folder, _engine(options.engine) as engine, _rlm() as rlm:
         warm = ["two words"] * options.at_once
-        assert all(result.answer == "2 words" for result in rlm.map(warm, "How many?", out=Path(folder, "warm.jsonl"), max_concurrent=options.at_once, **engine))
+        assert all(
+            result.answer == "2 words"
+            for result in rlm.map(
+                warm, "How many?", out=Path(folder, "warm.jsonl"), max_concurrent=options.at_once, **engine
+            )
+        )
         tasks = [f"text {n} of a batch" for n in range(options.questions)]
         before, began = _cpu(), time.perf_counter()
         out = Path(folder, "out.jsonl")
-        answers = [result.answer for result in rlm.map(tasks, "How many?", out=out, max_concurrent=options.at_once, **engine)]
+        answers = [
+            result.answer for result in rlm.map(tasks, "How many?", out=out, max_concurrent=options.at_once, **engine)
+        ]
         seconds, after = time.perf_counter() - began, _cpu()
         assert answers == ["5 words"] * len(tasks), set(answers)
     count = len(tasks)
@@ -95,7 +104,10 @@ def _engine(name: str) -> Iterator[dict[str, Any]]:
         return
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=os.cpu_count(), threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(n_workers=os.cpu_count(), threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
         yield {"engine": client}
 
 

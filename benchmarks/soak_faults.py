@@ -149,8 +149,8 @@ def sample(engines: Iterable[psutil.Process], folders: Iterable[Path]) -> dict[s
     for server in fork_servers(engines):
         with suppress(psutil.NoSuchProcess):
             sums["fork server"] += server.memory_full_info().uss / 1e6
-    files = sum(len(names) + len(folders_) for folder in folders for _, folders_, names in os.walk(folder))
-    return {**sums, "files": float(files), "shm": float(len(os.listdir("/dev/shm")))}
+    files = sum(1 for folder in folders for path in folder.rglob("*") if "dask-scratch-space" not in path.parts)
+    return {**sums, "files": float(files), "shm": float(len(list(Path("/dev/shm").iterdir())))}
 
 
 @contextmanager
