@@ -170,6 +170,7 @@ class Engine:
             if isinstance(error, Exception):  # also one of a client of the user's
                 known = getattr(error, "partial_answer", None)
                 error.__dict__["partial_answer"] = self._repl.draft or known or self._last_words
+                error.__dict__["run_usage"] = self.usage.summary()
             if isinstance(error, LimitError):
                 error.usage = self.usage.summary()
             self._emit(events.RunFailed(error=error, given_up=self._root.given_up))

@@ -164,13 +164,13 @@ class Settled:
     Attributes:
         call: its number.
         reply: without its text where the usage is complete; None: there is none.
-        requests: how many of its requests may be charged without a reply.
+        lost: how many of its requests may be charged without a usage that was seen.
         seen: as in `Ask`.
     """
 
     call: int
     reply: Reply | None
-    requests: int
+    lost: int
     seen: RateSeen | None
 
 
