@@ -96,7 +96,7 @@ class RLM(ReadableArguments):
             many as fit into the free memory, at 200 MB each, and 32 at most. Concurrent completions have a limit each.
         max_calls: prompts of sub-calls in a completion, over the whole tree. Further ones raise in the cell, and the
             run continues.
-        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; None: chosen by the backend.
+        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; None: chosen by the backend and the size of the model.
         sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
         sub_sampling_args: the same for sub-calls: for the first of the `other_backends`, else for a second client of
             the root backend.
@@ -313,8 +313,9 @@ class RLM(ReadableArguments):
             options = {**options, "log_dir": options.get("log_dir") or log_dir}
         arguments = {name: dict(v) if isinstance(v, MappingProxyType) else v for name, v in self._arguments.items()}
         make = partial(self._start_elsewhere, arguments)
-        asking = Asking(self._start_task, make, self._configuration, keys_of(self._config))
-        batch = batch_of(tasks, question, options, asking)
+        batch = batch_of(
+            tasks, question, options, Asking(self._start_task, make, self._configuration, keys_of(self._config))
+        )
         check_logger_of_many(self._logger, batch.max_concurrent)
         return batch
 

@@ -180,7 +180,7 @@ def batch_of(tasks: Any, question: str | None, options: BatchOptions, rlm: Askin
     return Batch(
         chosen,
         runs,
-        partial(shared_limits_of, options),
+        lambda: shared_limits_of(options),
         out,
         options.get("max_concurrent", max_concurrent),
         options.get("ordered", False),

@@ -78,8 +78,7 @@ def _relative(log: str | None, folder: Path | None) -> str | None:
 
 def failed(task: str, digest: str, error: BaseException, log: str | None, seconds: float) -> TaskResult:
     """The result of a task that failed."""
-    usage = getattr(error, "usage", None)
-    counted = usage if isinstance(usage, UsageSummary) else UsageSummary()
+    counted = getattr(error, "run_usage", None) or UsageSummary()
     words = str(error) if isinstance(error, RLMError) else repr(error)
     return TaskResult(task, None, f"{type(error).__name__}: {words}", counted, seconds, log, digest)
 

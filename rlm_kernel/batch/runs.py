@@ -93,15 +93,11 @@ class LocalRuns:
         if self.log_dir is None:
             return None, None
         name = log_name(task, digest)
-        known = [run for _, run in self.unfinished(name)]
+        known = [recorded_run_of(found.trajectory) for found in self.recordings(name)]
         return self.logger(self.log_dir, name), merged(known) if known else None
 
-    def unfinished(self, name: str) -> list[tuple[Recording, RecordedRun]]:
-        """The records of a task's earlier runs, the most complete one last. `name`: how the names of its logs begin."""
-        known = [(found, recorded_run_of(found.trajectory)) for found in self._recordings(name)]
-        return sorted(known, key=lambda one: one[1].calls)
-
-    def _recordings(self, name: str) -> Iterator[Recording]:
+    def recordings(self, name: str) -> Iterator[Recording]:
+        """The records of a task's earlier runs that can be resumed. `name`: how the names of its logs begin."""
         assert self.log_dir is not None, "there are logs"
         for log in self.log_dir.glob(f"{name}_*{RECORD}"):
             with suppress(RecordingError):  # killed before its first line
@@ -119,7 +115,12 @@ class LocalRuns:
 
 def log_name(task: Task, digest: str) -> str:
     """How the names of the logs of a task begin."""
-    return f"{_NO_NAME.sub('-', task.id)[:_SLUG].strip('-.') or 'task'}-{digest}"
+    return f"{slug(task.id)}-{digest}"
+
+
+def slug(name: str) -> str:
+    """The id of a task as the beginning of a file's name."""
+    return _NO_NAME.sub("-", name)[:_SLUG].strip("-.") or "task"
 
 
 def _log_of(logger: RLMLogger | None) -> str | None:

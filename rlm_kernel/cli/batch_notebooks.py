@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rlm_kernel.batch.tasks import Tasks
 
 SUFFIX = ".ipynb"
-_NO_PARAMETERS = ("question", "context", "prompts", "sandbox", "environment_kwarg", "max_errors")
-"""Options of a completion that an execution of a notebook has no place for."""
+_NO_PARAMETERS = ("question", "context", "prompts", "sandbox", "environment_kwarg", "max_errors", "engine", "scheduler")
+"""Options that an execution of a notebook has no place for."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def is_notebook(args: Namespace) -> bool:
     """
     if args.tasks.endswith(SUFFIX):
         if given := [name for name in _NO_PARAMETERS if getattr(args, name)]:
-            raise ConfigError(f"A notebook takes no --{given[0].replace('_', '-')}: give its parameters with -p.")
+            raise ConfigError(f"A notebook takes no --{given[0].replace('_', '-')}: leave it out. Parameters come with -p.")
         return True
     if args.parameters or args.parameters_file or args.over or args.kernel:
         raise ConfigError(f"-p, -f, -k and --over are for a notebook, and {args.tasks} does not end in {SUFFIX}.")

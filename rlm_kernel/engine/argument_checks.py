@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from rlm_kernel.engine.billing import COST_COMES_WITH_THE_REPLY
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.kernel_slots import check_max_kernels
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.prompts import PROFILES
+from rlm_kernel.prompts import LARGE, PROFILES
 from rlm_kernel.prompts.profile import PromptProfile, filled_in
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
@@ -92,7 +93,8 @@ def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> Prompt
     if isinstance(prompts, PromptProfile):
         return prompts
     if prompts is None:
-        prompts = registry.find(backend).profile if isinstance(backend, str) else "large"
+        profile = PROFILES[registry.find(backend).profile] if isinstance(backend, str) else LARGE
+        return replace(profile, adapts=profile is LARGE)
     if prompts not in PROFILES:
         raise ConfigError(
             f"prompts must be one of {', '.join(map(repr, PROFILES))} or a PromptProfile, not {prompts!r}."

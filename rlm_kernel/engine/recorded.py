@@ -88,12 +88,6 @@ class RecordedRun:
     before: tuple[PriorRun, ...] = ()
 
     @property
-    def calls(self) -> int:
-        """How many calls of models are on record, those of children included."""
-        answered = sum(max(1, len(one.spending)) for one in self.answers.values())
-        return len(self.replies) + answered + sum(child.calls for child in self.children.values())
-
-    @property
     def summary_is_next(self) -> bool:
         """Whether the next recorded reply is a summary of the conversation."""
         return bool(self.replies) and isinstance(self.replies[0], events.Compacted)

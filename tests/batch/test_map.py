@@ -62,6 +62,18 @@ def test_failures_stand_beside_answers_and_a_second_call_asks_only_them(tmp_path
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["good", "bad"]
 
 
+def test_what_a_failed_task_cost_is_in_its_result() -> None:
+    def script(messages: Sequence[Message]) -> Reply | BaseException:
+        if len(messages) > 2:
+            return errors.LMError("the provider is down", backend="scripted", model="scripted", requests=0)
+        return Reply("```repl\nllm_query('about it')\n```", "scripted", Usage(10, 10, cost=0.25))
+
+    (result,) = RLM(ScriptedLM(script)).map(["a"], "What?")
+
+    assert str(result.error).startswith("LMError")
+    assert (result.cost, result.usage.total_calls) == (0.5, 2)
+
+
 def test_a_changed_question_is_asked_again(tmp_path: Path) -> None:
     out, lm = tmp_path / "out.jsonl", ScriptedLM(shout)
     for question in ("What?", "What?", "Who?"):
