@@ -40,7 +40,7 @@ def is_notebook(args: Namespace) -> bool:
     """
     if args.tasks.endswith(SUFFIX):
         if given := [name for name in _NO_PARAMETERS if getattr(args, name)]:
-            raise ConfigError(f"A notebook takes no --{given[0].replace('_', '-')}: leave it out. Parameters come with -p.")
+            raise ConfigError(f"A notebook takes no --{given[0].replace('_', '-')}: give its parameters with -p.")
         return True
     if args.parameters or args.parameters_file or args.over or args.kernel:
         raise ConfigError(f"-p, -f, -k and --over are for a notebook, and {args.tasks} does not end in {SUFFIX}.")

@@ -13,6 +13,7 @@ import pytest
 from loopback import API_KEY, MODEL, Says
 from nbformat.v4 import new_code_cell, new_notebook
 
+from rlm_kernel.cli import parser
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.papermill.batch import tasks_of_notebook
 
@@ -126,3 +127,18 @@ def test_an_edited_cell_and_other_parameters_are_executed_again_and_an_output_is
     assert digest(topic="a") == before != digest(topic="b")
     write(ASKS, "1")
     assert digest(topic="a") != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task.ipynb", "--question", "Who?"], "takes no --question"),
+        (["task.ipynb", "--engine", "dask"], "takes no --engine"),
+        (["rows.csv", "-p", "a", "1"], "are for a notebook"),
+        (["rows.csv", "--over", "more.csv"], "are for a notebook"),
+    ],
+)
+def test_options_of_questions_and_of_notebooks_do_not_mix(arguments, message):
+    args = parser().parse_args(["batch", *arguments])
+    with pytest.raises(ConfigError, match=message):
+        args.command(args)
