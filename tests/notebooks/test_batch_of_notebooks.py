@@ -80,6 +80,7 @@ def test_a_notebook_is_executed_for_each_row_and_what_failed_again(batch, write,
     ]
 
 
+@pytest.mark.full
 def test_one_budget_holds_over_all_notebooks(batch, write, tmp_path, provider):
     provider.script = lambda _: Says("word", cost=0.25)
     write(ASKS)
