@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -248,3 +249,19 @@ def test_a_result_and_a_log_whose_last_lines_were_cut_lose_only_these(tmp_path: 
     assert second.answer == "done"
     assert asked == ["root", "sub", "root", "root"]
     assert [json.loads(line)["answer"] for line in out.read_text().splitlines()] == ["done"]
+
+
+def test_ctrl_c_does_not_wait_for_connections_that_close_slowly() -> None:
+    release = threading.Event()
+
+    class Slow(ScriptedLM):
+        async def close(self) -> None:
+            await asyncio.to_thread(release.wait)
+
+    rlm = RLM(ScriptedLM(shout))
+    rlm._ours = (Slow(shout),)
+    try:
+        with pytest.raises(KeyboardInterrupt), rlm:
+            raise KeyboardInterrupt
+    finally:
+        release.set()
