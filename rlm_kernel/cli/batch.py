@@ -164,7 +164,8 @@ def _advice(out: Path | None) -> Iterator[None]:
     """Say how to go on if the batch does not reach its end."""
     try:
         yield
-    except (LimitError, LMError, KeyboardInterrupt):
+    except (LimitError, LMError, KeyboardInterrupt) as error:
         if out is not None:
-            terminal.print_note(f"rlm: the answers so far are in {out}. To go on, run the same command again.")
+            more = " with a higher --max-total-budget or --max-total-tokens" if isinstance(error, LimitError) else ""
+            terminal.print_note(f"rlm: the answers so far are in {out}. To go on, run the same command again{more}.")
         raise

@@ -140,7 +140,10 @@ def test_the_budget_of_all_tasks_ends_the_batch_and_says_how_to_go_on(batch, wri
     done = batch(tasks, "--out", "out.jsonl", "--max-total-budget", "0.5", "--max-concurrent", "1")
 
     assert done.returncode == 3
-    assert "the answers so far are in out.jsonl. To go on" in done.stderr.decode()
+    assert (
+        "the answers so far are in out.jsonl. To go on, run the same command again with a higher --max-tot"
+        in done.stderr.decode()
+    )
     assert sum(row["answer"] is not None for row in rows_of((rlm.folder / "out.jsonl").read_bytes())) == 2
 
 
