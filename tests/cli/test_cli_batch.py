@@ -70,7 +70,10 @@ def test_the_same_command_asks_what_failed_and_new_rows_and_nothing_else(batch, 
     provider.script = lambda _: SHOUT
     asked = len(provider.requests)
     write([{"id": "new", "context": "y"}, *rows])
+    dry = batch(*command, "--dry-run")
     second = batch(*command)
+
+    assert b"2 tasks with about" in dry.stdout
 
     assert (first.returncode, second.returncode) == (8, 0)
     assert first.stdout == second.stdout == b""
