@@ -76,7 +76,6 @@ class Admissions:
         self._shared, self._records = shared, records
         self._outboxes: set[Outbox] = set()
         self._calls: dict[tuple[Outbox, int], _Call] = {}
-        self._running: dict[str, Outbox] = {}
         self._ended: set[str] = set()
         self._counted: dict[str, Counter[tuple[str, Usage]]] = defaultdict(Counter)
         self._again: dict[str, Counter[tuple[str, Usage]]] = {}
@@ -90,14 +89,15 @@ class Admissions:
         try:
             while True:
                 for message in await messages.receive(link):
+                    if isinstance(message, messages.Closed):
+                        return
                     self._take(message, outbox)
         except EOFError:
             return
         finally:
             beat.cancel()
             self._outboxes.discard(outbox)
-            for task in [task for task, place in self._running.items() if place is outbox]:
-                self._end(task, outbox)
+            self._changed.set()
             link.close()
 
     async def close(self) -> None:
@@ -106,8 +106,8 @@ class Admissions:
             outbox.put(messages.Close())
         with suppress(TimeoutError):
             async with asyncio.timeout(CLEANUP_SECONDS):
-                while self._running:
-                    await self._next_end()
+                while self._outboxes:
+                    await self._next_change()
         for call in self._calls.values():
             call.drop()
 
@@ -121,7 +121,7 @@ class Admissions:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_MESSAGES_SECONDS):
                 while has_ended and task not in self._ended:
-                    await self._next_end()
+                    await self._next_change()
         self._drop_calls(task)
         self._ended.discard(task)
         self._counted.pop(task, None)
@@ -129,7 +129,7 @@ class Admissions:
         if self._records is not None:
             self._records.forget(task)
 
-    async def _next_end(self) -> None:
+    async def _next_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
@@ -149,18 +149,12 @@ class Admissions:
                 answer = asyncio.wrap_future(fetched)
                 answer.add_done_callback(lambda done: outbox.put(messages.Answer(call, record=done.result())))
             case messages.Started(task=task):
-                self._running[task] = outbox
                 self._ended.discard(task)
                 self._drop_calls(task)
                 self._again[task] = Counter(self._counted[task])
             case messages.Ended(task=task):
                 self._ended.add(task)
-                self._end(task, outbox)
-
-    def _end(self, task: str, outbox: Outbox) -> None:
-        if self._running.get(task) is outbox:
-            del self._running[task]
-        self._changed.set()
+                self._changed.set()
 
     def _ask(self, asked: messages.Ask, outbox: Outbox) -> None:
         key, call = (outbox, asked.call), _Call(asked.task, asyncio.get_running_loop().create_future())

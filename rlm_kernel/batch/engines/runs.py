@@ -187,7 +187,9 @@ async def engine_runs(
     address = await Job(listening.__aenter__()).wait_async()
     try:
         with nullcontext() if log_dir is None else proof(log_dir, batch):
-            assignment = worker.Assignment(batch, make, configuration, log_dir, shared.counts_dollars, address)
+            assignment = worker.Assignment(
+                batch, make, configuration, log_dir, shared.counts_dollars, shared.is_limited, address
+            )
             yield EngineRuns(engine, assignment, admissions)
     finally:
         await Job(_close(admissions, listening)).wait_async()

@@ -40,6 +40,7 @@ class Assignment:
         configuration: its arguments, for the logs.
         log_dir: the folder of the logs, or None.
         counts_dollars: whether the batch has a budget.
+        is_limited: whether it has any limit, so that other workers wait for the end of a call.
         address: of the driver.
     """
 
@@ -48,6 +49,7 @@ class Assignment:
     configuration: Mapping[str, Any]
     log_dir: Path | None
     counts_dollars: bool
+    is_limited: bool
     address: Address
 
 
@@ -134,7 +136,7 @@ class Worker:
             raise
 
     async def _run(self, task: Task, digest: str) -> Outcome:
-        self.put(messages.Started(task.id))
+        self._outbox.put(messages.Started(task.id), with_next=True)
         try:
             async with self._place(task, digest) as (log_dir, logger):
                 start, configuration = partial(self._start, _TaskLimits(self, task.id)), self._assignment.configuration
@@ -163,6 +165,10 @@ class Worker:
     def put(self, message: object) -> None:
         """Send a message to the driver."""
         self._outbox.put(message)
+
+    def settle(self, message: messages.Settled) -> None:
+        """Tell the driver how a call has ended; at once if another worker may wait for it."""
+        self._outbox.put(message, with_next=not self._assignment.is_limited and message.seen is None)
 
     async def ask(self, question: messages.Ask | messages.Fetch) -> messages.Answer:
         """Ask the driver.
@@ -215,6 +221,7 @@ class Worker:
                 run.cancel()
             if self._runs:
                 await asyncio.wait(self._runs)
+            self.put(messages.Closed())
             await self._outbox.flush()
             self._link.close()
             if self._home is not None:
@@ -267,7 +274,7 @@ class _TaskLimits:
             sent = 0
             raise
         finally:
-            worker.put(messages.Settled(number, _slim(reply), sent, worker.new_headers(lm)))
+            worker.settle(messages.Settled(number, _slim(reply), sent, worker.new_headers(lm)))
 
     def count(self, model: str, usage: Usage) -> None:
         """Count a call that is on record."""
