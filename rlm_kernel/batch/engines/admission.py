@@ -76,6 +76,7 @@ class Admissions:
         self._shared, self._records = shared, records
         self._outboxes: set[Outbox] = set()
         self._calls: dict[tuple[Outbox, int], _Call] = {}
+        self._is_closing = False
         self._ended: set[str] = set()
         self._counted: dict[str, Counter[tuple[str, Usage]]] = defaultdict(Counter)
         self._again: dict[str, Counter[tuple[str, Usage]]] = {}
@@ -84,6 +85,7 @@ class Admissions:
     async def serve(self, link: Link) -> None:
         """Serve a worker until it is gone."""
         outbox = Outbox(link)
+        outbox.put(messages.Close() if self._is_closing else messages.StillHere())
         self._outboxes.add(outbox)
         beat = asyncio.ensure_future(_beat(outbox))
         try:
@@ -102,6 +104,7 @@ class Admissions:
 
     async def close(self) -> None:
         """Stop all runs, and wait for the end of their kernels, `CLEANUP_SECONDS` at most."""
+        self._is_closing = True
         for outbox in self._outboxes:
             outbox.put(messages.Close())
         with suppress(TimeoutError):

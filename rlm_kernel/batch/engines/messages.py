@@ -95,6 +95,11 @@ async def receive(link: Link) -> Sequence[Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Hello:
+    """A new worker. The answer is `StillHere`, or `Close`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """A try of a task begins. What an earlier one left open has ended: its worker was lost."""
 

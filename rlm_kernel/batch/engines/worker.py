@@ -91,7 +91,9 @@ async def _run(assignment: Assignment, task: Task, digest: str) -> Outcome:
 
 async def _open(assignment: Assignment) -> Worker:
     start = await asyncio.to_thread(pickle.loads(assignment.make))  # noqa: S301 (it is the driver's)
-    return Worker(assignment, start, await assignment.address.connect())
+    worker = Worker(assignment, start, await assignment.address.connect())
+    await worker.welcomed()
+    return worker
 
 
 class Worker:
@@ -115,7 +117,19 @@ class Worker:
             if assignment.log_dir is None or has_proof(assignment.log_dir, assignment.batch)
             else Home(self._outbox)
         )
+        self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._listener = asyncio.ensure_future(self._listen())
+
+    async def welcomed(self) -> None:
+        """Wait for the first message of the driver. Without it a late task would start a kernel that nobody stops.
+
+        Raises:
+            RLMError: the driver is gone.
+        """
+        self.put(messages.Hello())
+        await asyncio.wait({self._listener, self._welcome}, return_when=asyncio.FIRST_COMPLETED)
+        if self._is_over:
+            raise RLMError(_ENDED)
 
     async def run(self, task: Task, digest: str) -> Outcome:
         """Run a task.
@@ -123,7 +137,7 @@ class Worker:
         Raises:
             RLMError: the batch has ended.
         """
-        if self._listener.done():
+        if self._is_over:
             raise RLMError(_ENDED)
         run = asyncio.ensure_future(self._run(task, digest))
         self._runs.add(run)
@@ -131,9 +145,13 @@ class Worker:
         try:
             return await run
         except asyncio.CancelledError:
-            if self._listener.done():  # a future of an executor cannot be cancelled by its worker
+            if self._is_over:  # a future of an executor cannot be cancelled by its worker
                 raise RLMError(_ENDED) from None
             raise
+
+    @property
+    def _is_over(self) -> bool:
+        return self._assignment.batch in _ended
 
     async def _run(self, task: Task, digest: str) -> Outcome:
         self._outbox.put(messages.Started(task.id), with_next=True)
@@ -207,6 +225,8 @@ class Worker:
         try:
             while True:
                 for message in await messages.receive(self._link):
+                    if not self._welcome.done():
+                        self._welcome.set_result(None)
                     match message:
                         case messages.Answer():
                             self._take(message)
