@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 from loopback import Hangs, LoopbackProvider, Request, Says
@@ -40,7 +41,7 @@ def dear(_: Sequence[Message]) -> Reply:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     with (
-        LocalCluster(n_workers=2, threads_per_worker=4, dashboard_address=None, host="127.0.0.1") as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=4, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
         Client(cluster) as client,
     ):
         yield client
@@ -74,9 +75,13 @@ def test_leaving_the_loop_stops_the_runs_on_the_cluster(client: Client) -> None:
     lm = ScriptedLM(shout, delay=0.1)
     for result in RLM(lm).map([str(n) for n in range(1000)], engine=client):
         assert result.answer is not None, result.error
+        assert any(client.run(_kernels).values())
         break
 
-    assert client.run(_runs) == dict.fromkeys(client.run(_runs), 0)
+    deadline = time.monotonic() + 30
+    while any(client.run(_kernels).values()):
+        assert time.monotonic() < deadline, client.run(_kernels)
+        time.sleep(0.1)
 
 
 @dataclass
@@ -104,7 +109,17 @@ def dask(command: list[str], folder: Path, environment: dict[str, str]) -> subpr
 @contextlib.contextmanager
 def cluster(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
     file = folder / "scheduler.json"
-    command = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    command = [
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--dashboard-address",
+        ":0",
+        "--scheduler-file",
+        str(file),
+    ]
     scheduler = dask(command, folder, {})
     while not (file.is_file() and file.read_text().endswith("}")):
         assert scheduler.poll() is None, (folder / "scheduler.log").read_text()
@@ -115,9 +130,8 @@ def cluster(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
             made.add_worker()
         yield made
     finally:
-        for process in (*made.workers, scheduler):
+        for process in (*made.workers, scheduler):  # in this order: a worker that loses its scheduler waits for it
             process.terminate()
-        for process in (*made.workers, scheduler):
             process.wait(30)
 
 
@@ -171,7 +185,6 @@ def check_logs(folder: Path, logs: Sequence[str | None]) -> None:
     assert not list(folder.glob(".*"))
 
 
-def _runs() -> int:
-    from rlm_kernel.batch.engines import worker
-
-    return len(worker._workers)
+def _kernels() -> int:
+    """The kernels of a worker: children of the process that all kernels are forked from."""
+    return sum(len(server.children()) for server in psutil.Process().children())

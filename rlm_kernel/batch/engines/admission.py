@@ -155,7 +155,7 @@ class Admissions:
             case messages.Fetch(call=call, name=name) if self._records is not None:
                 fetched = start_in_thread(partial(self._records.earlier, name))
                 answer = asyncio.wrap_future(fetched)
-                answer.add_done_callback(lambda done: outbox.put(messages.Answer(call, record=done.result())))
+                answer.add_done_callback(lambda done: outbox.put(messages.Answer(call, records=done.result())))
             case messages.Started(task=task):
                 self._running[task] = outbox
                 self._ended.discard(task)

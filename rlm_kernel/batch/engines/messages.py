@@ -185,7 +185,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Is there a record of an earlier run of a task? The answer is an `Answer`.
+    """What are the records of earlier runs of a task? The answer is an `Answer`.
 
     Attributes:
         call: a number, as in `Ask`.
@@ -223,12 +223,12 @@ class Answer:
     Attributes:
         call: its number.
         error: why the call may not be sent.
-        record: the content of the record, or None.
+        records: the content of the records.
     """
 
     call: int
     error: Exception | None = None
-    record: bytes | None = None
+    records: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,11 +24,16 @@ class DaskLink:
 
     def __init__(self, client: Client, to: Queue, receive: Callable[[], Awaitable[bytes]], name: str) -> None:
         self._client, self._to, self._receive, self._name = client, to, receive, name
+        self._broken = False
 
     async def send(self, content: bytes) -> None:
         """Send bytes."""
-        with suppress(OSError, AttributeError):  # a client that was closed has no connection any more
+        if self._broken:  # Dask would try for 30 s each time
+            return
+        try:
             await _in_loop(self._client, self._to.put((self._name, content), asynchronous=True))
+        except (OSError, AttributeError):  # a client that was closed has no connection any more
+            self._broken = True
 
     async def receive(self) -> bytes:
         """The next bytes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import pickle
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -64,11 +65,17 @@ async def run_async(assignment: Assignment, task: Task, digest: str) -> Outcome:
     return await Job(_run(assignment, task, digest)).wait_async()
 
 
+_ENDED = "The batch has ended, or its driver is gone."
+
 _workers: dict[str, asyncio.Task[Worker]] = {}
 """The batches of this process, by id. Used in the engine's loop."""
+_ended: deque[str] = deque(maxlen=100)
+"""Batches that have ended. An executor may still start one of their tasks."""
 
 
 async def _run(assignment: Assignment, task: Task, digest: str) -> Outcome:
+    if assignment.batch in _ended:
+        raise RLMError(_ENDED)
     opening = _workers.get(assignment.batch)
     if opening is None:
         opening = _workers[assignment.batch] = asyncio.ensure_future(_open(assignment))
@@ -115,7 +122,7 @@ class Worker:
             RLMError: the batch has ended.
         """
         if self._listener.done():
-            raise RLMError("The batch has ended, or its driver is gone.")
+            raise RLMError(_ENDED)
         run = asyncio.ensure_future(self._run(task, digest))
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
@@ -123,7 +130,7 @@ class Worker:
             return await run
         except asyncio.CancelledError:
             if self._listener.done():  # a future of an executor cannot be cancelled by its worker
-                raise RLMError("The batch has ended, or its driver is gone.") from None
+                raise RLMError(_ENDED) from None
             raise
 
     async def _run(self, task: Task, digest: str) -> Outcome:
@@ -149,8 +156,8 @@ class Worker:
         name = log_name(task, digest)
         async with self._home.task(task.id, name) as (folder, logger):
             answer = await self.ask(messages.Fetch(self.next_number(), name))
-            if answer.record is not None:
-                await asyncio.to_thread(write_signed, folder / f"{name}_earlier{RECORD}", answer.record)
+            for number, record in enumerate(answer.records):
+                await asyncio.to_thread(write_signed, folder / f"{name}_earlier-{number}{RECORD}", record)
             yield folder, logger
 
     def put(self, message: object) -> None:
@@ -203,6 +210,7 @@ class Worker:
             return
         finally:
             _workers.pop(self._assignment.batch, None)
+            _ended.append(self._assignment.batch)
             for run in self._runs:
                 run.cancel()
             if self._runs:
