@@ -228,7 +228,8 @@ def _watch(host: subprocess.Popen[bytes], injector: Injector, folder: Path, dead
         if idle or time.time() >= due:
             due = time.time() + SECONDS
             engines = [injector.host] if injector.workers is None else [injector.host, *injector.workers()]
-            yield {"at": time.time(), "idle": idle, **sample(engines, [folder / "tmp", folder / "runtime"])}
+            inside = json.loads(mark.read_text("utf-8")) if idle else {}
+            yield {"at": time.time(), "idle": idle, **inside, **sample(engines, [folder / "tmp", folder / "runtime"])}
             mark.unlink(missing_ok=True)
         injector.step()
         time.sleep(0.1)
