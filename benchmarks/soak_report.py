@@ -60,12 +60,13 @@ def slim(found: Row) -> dict[str, Any]:
 
 def section(found: Row) -> str:
     """The tables of a run."""
+    wrong = [what.partition(": [")[0] for what in found["wrong"]]  # without the tasks
     lines = [
         f"### {PLACES[found['sizes']['engine']]}",
         _summary(found),
         _table(["fault", "times", "tokens whose reply was lost", "questions", "how they ended"], _matrix(found)),
         _table(["between two rounds", "after the warm-up", "at the end", "difference"], _growth(found)),
-        f"Verdict: {'; '.join(found['wrong']) or 'nothing grows, and the sums are equal'}.",
+        f"Verdict: {'; '.join(wrong) or 'nothing grows, and the sums agree'}.",
     ]
     return "\n\n".join(lines)
 
