@@ -8,10 +8,11 @@ from __future__ import annotations
 import email
 import email.policy
 import io
+import json
 import re
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from email.errors import MessageError
 from email.message import EmailMessage
@@ -228,21 +229,36 @@ def opendocument(file: BinaryIO, lines: Lines) -> str:
 
 
 def notebook(file: BinaryIO, lines: Lines) -> str:
-    """The cells of a notebook with their text outputs."""
+    """The cells of a notebook with their text outputs. It need not be valid in all."""
+    try:
+        for cell in _cells(decode(file.read())):
+            kind = cell.get("cell_type", "code")
+            lines.add(f"# %%{'' if kind == 'code' else f' [{kind}]'}\n{_text(cell.get('source', ''))}\n")
+            for output in cell.get("outputs") or ():
+                lines.add(_quoted(_output(output)))
+            if not lines.add("\n"):
+                break
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UnreadError(f"it is no whole notebook ({type(error).__name__})") from error
+    return _cut(not lines.is_full)
+
+
+def _cells(text: str) -> Iterable[Any]:
+    """The cells of a notebook as dicts, those before version 4 converted.
+
+    Raises:
+        ValueError, AttributeError, KeyError, TypeError: it is no notebook.
+    """
     from nbformat import ValidationError, reads
 
-    try:
-        book: Any = reads(decode(file.read()), as_version=4)  # type: ignore[no-untyped-call]
-    except (ValueError, AttributeError, KeyError, ValidationError) as error:
-        raise UnreadError(f"it is no whole notebook ({type(error).__name__})") from error
-    for cell in book.cells:
-        kind = "" if cell.cell_type == "code" else f" [{cell.cell_type}]"
-        lines.add(f"# %%{kind}\n{_text(cell.source)}\n")
-        for output in cell.get("outputs", ()):
-            lines.add(_quoted(_output(output)))
-        if not lines.add("\n"):
-            break
-    return _cut(not lines.is_full)
+    book = json.loads(text)
+    if "cells" not in book:
+        try:
+            book = reads(text, as_version=4)  # type: ignore[no-untyped-call]
+        except ValidationError as error:
+            raise ValueError(str(error)) from error
+    cells: Iterable[Any] = book["cells"]
+    return cells
 
 
 def _output(output: dict[str, object]) -> str:
@@ -289,7 +305,8 @@ class _Headers(email.policy.EmailPolicy):
 
     def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
         name, value = super().header_source_parse(sourcelines)
-        return name, value[:MAX_HEADER]
+        value = value[:MAX_HEADER]
+        return name, value if value.isascii() else decode(value.encode("utf-8", "surrogateescape"))
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
         plain = value.translate(_NO_COMMENTS) if value.count("(") > _MAX_COMMENTS else value

@@ -8,7 +8,6 @@ import random
 import re
 import sqlite3
 import struct
-import time
 import zipfile
 import zlib
 from contextlib import suppress
@@ -26,14 +25,20 @@ from rlm_kernel.documents.found import Reading
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.untrusted.text_files import NotTextError, join_text
 
-SECONDS = 12
+SECONDS = 3.0
+"""For a document that takes too long."""
 MEMORY = 400_000_000
 
 
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch):
-    monkeypatch.setattr(reader, "MAX_SECONDS", 3.0)
+    monkeypatch.setattr(reader, "MAX_SECONDS", 25.0)  # none of these files needs as long
     monkeypatch.setattr(reader, "MAX_MEMORY_BYTES", MEMORY)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(reader, "MAX_SECONDS", SECONDS)
 
 
 @pytest.fixture
@@ -45,9 +50,7 @@ def load(tmp_path, capsys):
         folder.mkdir()
         (folder / name).write_bytes(content)
         (folder / "z.pdf").write_bytes(pdf(text="still read"))
-        start = time.monotonic()
         texts = inputs.load(folder, **options)
-        assert time.monotonic() - start < SECONDS
         assert texts["z.pdf"] == "still read\n\n"
         return texts, capsys.readouterr().err
 
@@ -176,6 +179,7 @@ def test_entities_that_grow_and_external_ones_are_not_resolved(load, name):
     assert f"not read: {name}:" in said
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_pdf_of_very_many_pages_is_read_as_far_as_there_is_time(load):
     texts, said = load("long.pdf", pdf(3_000))
     assert "long.pdf: it takes more than 3 seconds" in said or "Mueller" in texts["long.pdf"]
@@ -188,6 +192,7 @@ def test_the_pages_around_a_damaged_one_are_read(load):
     assert "rlm: bad.pdf: page 2 was not read" in said
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_spreadsheet_of_very_many_columns_keeps_the_first_of_them(load):
     texts, said = load("wide.xlsx", sheet(f"<row>{'<c><v>1</v></c>' * 40_000}</row>"))
     assert texts.get("wide.xlsx", "").count("\n") <= 2
@@ -246,6 +251,7 @@ def word(paragraphs):
     )
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_paragraphs_of_a_document_that_takes_too_long_are_kept(load):
     texts, said = load("long.docx", word(100_000))
     assert texts["long.docx"] == "x\n" * (len(texts["long.docx"]) // 2)
@@ -266,6 +272,7 @@ def test_cells_in_the_last_column_take_no_time(load):
     assert "rlm: columns.xlsx: only the first 10,000 columns" in said
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_files_and_the_rows_before_the_time_was_over_are_kept(load):
     rows = "".join("<row>" + "<c><v>1</v></c>" * 1_000 + "</row>" for _ in range(8_000))
     slow = sheet("<row><c><v>7</v></c></row>" + rows)
@@ -330,8 +337,7 @@ def test_the_child_has_no_key_of_the_host_and_leaves_nothing_behind(load, monkey
 
 
 @pytest.mark.full
-def test_a_damaged_file_of_any_kind_is_read_in_part_or_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "MAX_SECONDS", 30.0)
+def test_a_damaged_file_of_any_kind_is_read_in_part_or_listed(tmp_path):
     chance = random.Random(1)
     with reader.DocumentReader() as documents:
         for name, content in thirty(tmp_path).items():
