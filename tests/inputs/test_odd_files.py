@@ -14,8 +14,6 @@ from by_hand import pdf, zipped
 from openpyxl import Workbook
 from real_files import NAME, mail, saved, word, workbook
 
-from rlm_kernel import inputs
-
 PEOPLE = f"# table People; columns: name, sum\nname,sum\n{NAME},12\n"
 LETTER = f"From: {NAME}\nSubject: hi\nMIME-Version: 1.0\n\nbody of {NAME}\n".encode("cp1252")
 TOO_FEW_KEYS = {"cells": [{"cell_type": "code", "source": "x", "outputs": [{"output_type": "error", "ename": "E"}]}]}
@@ -60,9 +58,9 @@ def zstd(content):
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
+def loaded(tmp_path_factory, load_and_listen):
     """The texts of a folder of such files, and what is said about them."""
-    folder, said = tmp_path_factory.mktemp("odd"), []
+    folder = tmp_path_factory.mktemp("odd")
     page = f"<!DOCTYPE html>\n<html><body><p>{NAME}</p></body></html>".encode()
     files = {
         "workbook": workbook(),
@@ -92,9 +90,8 @@ def loaded(tmp_path_factory):
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rlm_kernel.terminal.print_note", said.append)
-        return inputs.load(folder), "\n".join(said)
+    texts, said = load_and_listen(folder)
+    return texts, "\n".join(said)
 
 
 def test_a_file_is_read_as_what_it_is_whatever_its_name_says(loaded):
