@@ -26,7 +26,7 @@ from rlm_kernel.errors import is_installed
 from rlm_kernel.untrusted import encodings
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfPage
+    from pypdfium2 import PdfDocument
 
 PDF_SECONDS = 40
 """Pages that would take longer are left out."""
@@ -48,7 +48,7 @@ _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 
 def pdf(file: BinaryIO, lines: Lines) -> str:
-    """The text of the pages, as many as there are time and room for."""
+    """The text of the pages with what was filled into forms, as many as there are time and room for."""
     from pypdfium2 import PdfDocument, PdfiumError
 
     try:
@@ -56,10 +56,11 @@ def pdf(file: BinaryIO, lines: Lines) -> str:
     except PdfiumError as error:
         why = "it needs a password" if "password" in str(error).lower() else f"it is no whole PDF ({error})"
         raise UnreadError(why) from error
+    document.init_forms()  # nothing without a form; else the fields have an appearance
     end, pages, unread = time.monotonic() + PDF_SECONDS, len(document), list[int]()
     for number in range(1, pages + 1):
         try:
-            text = _page_text(document[number - 1])
+            text = _page_text(document, number - 1)
         except PdfiumError:
             unread.append(number)
             text = ""
@@ -72,7 +73,14 @@ def pdf(file: BinaryIO, lines: Lines) -> str:
     return _unread_pages(unread)
 
 
-def _page_text(page: PdfPage) -> str:
+def _page_text(document: PdfDocument, index: int) -> str:
+    from pypdfium2 import raw
+
+    page = document[index]
+    if raw.FPDFPage_GetAnnotCount(page) > 0:  # fields and notes become text of the page when it is loaded once more
+        raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
+        page.close()
+        page = document[index]
     text: str = page.get_textpage().get_text_bounded()
     page.close()
     return text.replace("\r\n", "\n")

@@ -50,6 +50,13 @@ def odd_database(path):
     return path.read_bytes()
 
 
+def form():
+    """A PDF with a field that was filled in, without a picture of the text."""
+    field = b"/Annots[<</Type/Annot/Subtype/Widget/FT/Tx/T(n)/V(Filled in)/DA(/F1 12 Tf 0 g)/Rect[72 600 300 620]>>]"
+    page = pdf().replace(b"/MediaBox", field + b"/MediaBox")
+    return page.replace(b"/Catalog", b"/Catalog/AcroForm<</Fields[]/DR<</Font<</F1 3 0 R>>>>/DA(/F1 12 Tf 0 g)>>")
+
+
 def zstd(content):
     buffer = pa.BufferOutputStream()
     with pa.CompressedOutputStream(buffer, "zstd") as stream:
@@ -83,6 +90,7 @@ def loaded(tmp_path_factory, load_and_listen):
         "odd.zip": odd_zip(),
         "odd.eml": odd_mail(),
         "odd.db": odd_database(folder / "odd.db"),
+        "form.pdf": form(),
         "log.zst": zstd(NAME.encode()),
         "cut.gz": gzip.compress("".join(f"line {number}\n" for number in range(9_999)).encode())[:9_000],
         "ends.gz": gzip.compress(b"all of it") + b"garbage",
@@ -125,6 +133,10 @@ def test_columns_of_a_table_have_their_values_and_views_are_listed(loaded):
     assert "odd.db: views and virtual tables were not read: v, w" in said
     assert "# table hidden (hidden); columns: cell" in texts["hidden.xlsx"]
     assert "# table veryHidden (hidden); columns: cell" in texts["hidden.xlsx"]
+
+
+def test_what_was_filled_into_a_form_is_read(loaded):
+    assert loaded[0]["form.pdf"] == "Mueller owes 12 euros\nFilled in\n\n"
 
 
 def test_a_notebook_that_is_not_valid_in_all_is_read(loaded):
