@@ -24,6 +24,7 @@ from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
 from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema, words_of
 from rlm_kernel.clients.rate_limits import read_headers
 from rlm_kernel.clients.refused_parts import LIMIT, SCHEMA_FIELDS, allowed_limit, forms_of, refused_part, without_forms
+from rlm_kernel.clients.requests_sent import requests_sent
 from rlm_kernel.clients.transport import is_loopback, is_too_long
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.schema.answer_schema import add_instructions
@@ -325,6 +326,7 @@ class RemoteLM(BaseLM):
     async def _look_up_window(self, client: Any) -> None:
         if self._window_known or self.adapter.models_path is None:
             return
+        requests_sent.set(None)  # this request is no part of the first call
         try:
             # Not with `with_options`: the copy of a client reads the environment again.
             options = {"timeout": LOOKUP_SECONDS, "max_retries": 0}

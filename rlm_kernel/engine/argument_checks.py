@@ -177,6 +177,20 @@ def check_logger(logger: object) -> None:
         )
 
 
+def check_logger_of_many(logger: object, count: int) -> None:
+    """Check that a user's logger can take the turns of so many runs at a time.
+
+    Raises:
+        ConfigError: it keeps one run.
+    """
+    keeps = next((name for name in ("clear_iterations", "get_trajectory") if callable(getattr(logger, name, None))), "")
+    if keeps and count > 1 and not hasattr(logger, "start"):
+        raise ConfigError(
+            f"The logger {type(logger).__name__} keeps one run at a time ({keeps}), and those of {count} would "
+            "come mixed: give max_concurrent=1, or an RLMLogger, which keeps each run by itself."
+        )
+
+
 def keys_of(config: RunConfig) -> set[str]:
     """The keys of the models, and the values of tools with names of secrets. They must not be in a log."""
     models = (config.models.root, *config.models.others)

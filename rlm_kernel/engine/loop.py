@@ -40,6 +40,9 @@ MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 MAX_SEARCHED = 20
 """Replies that are searched for words if a run ends without an answer."""
 
+MAX_WORDS = 100_000
+"""Characters of each that are searched: the end of a run does not wait for more."""
+
 STUCK = (
     "The model has repeated itself {repeats} times in a row, with the same result. The run ends after turn {iteration} "
     "of {turns}, and the model is asked for its answer."
@@ -135,7 +138,8 @@ class Engine:
     def _last_words(self) -> str | None:
         """The words of the latest reply that has any besides its code, else the last reply; None before the first."""
         last = self._root.latest
-        words = (parse(reply).prose for reply in (last, *self._root.conversation.replies[:MAX_SEARCHED]))
+        replies = (last, *self._root.conversation.replies[:MAX_SEARCHED])
+        words = (parse(reply[:MAX_WORDS]).prose for reply in replies)
         return next(filter(None, words), last.strip() or None)
 
     async def run(self, prompt: Input, question: str | None) -> RLMChatCompletion:
@@ -166,6 +170,7 @@ class Engine:
             if isinstance(error, Exception):  # also one of a client of the user's
                 known = getattr(error, "partial_answer", None)
                 error.__dict__["partial_answer"] = self._repl.draft or known or self._last_words
+                error.__dict__["run_usage"] = self.usage.summary()
             if isinstance(error, LimitError):
                 error.usage = self.usage.summary()
             self._emit(events.RunFailed(error=error, given_up=self._root.given_up))
