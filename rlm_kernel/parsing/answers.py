@@ -43,6 +43,7 @@ _END_OF_QUOTED = {quote: re.compile(rf"{quote}[ \t\r\n,]*+\)") for quote in ('""
 _LEADS_IN = re.compile(
     r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so"
     r"|(?:the|my|final)[ \t](?:answer|result|response))[ \t,:*_]*+"
+    r"|\A[ \t>*-]*+in (?:a|the) cell:[ \t]++"  # the words of the prompt, which small models repeat
     r"|[=\u2192][ \t]*+|[.!?;][\"')*_]*+[ \t]++|\A[^\w\n]++)[`\"'*_$\\(]*+\Z",
     re.IGNORECASE,
 )
