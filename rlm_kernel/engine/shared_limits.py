@@ -159,10 +159,12 @@ class SharedLimits:
 
     Attributes:
         usage: of all runs.
+        is_limited: whether the user gave any limit.
     """
 
     def __init__(self, limits: Limits = NO_LIMITS, rate: RatePerMinute = RatePerMinute()) -> None:
         self.usage = UsageMeter()
+        self.is_limited = limits != NO_LIMITS or rate != RatePerMinute()
         self._ledger = Ledger(limits)
         self._rates: dict[str, RateLimit] = defaultdict(lambda: RateLimit(rate))
 

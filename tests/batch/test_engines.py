@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import LoopbackProvider, Says
 
 from rlm_kernel import errors
 from rlm_kernel.api import RLM
@@ -92,6 +94,34 @@ def test_a_key_never_leaves_the_process(arguments: Any, monkeypatch: pytest.Monk
         rlm.map(["a"], engine=threads)
 
     assert "secret" not in str(refused.value)
+
+
+class Watched(Executor):
+    """A process pool that keeps what it is given."""
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+        self.sent: list[bytes] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.sent.append(pickle.dumps((fn, args, kwargs)))
+        return self._pool.submit(fn, *args, **kwargs)
+
+
+def test_a_worker_reads_the_key_from_its_own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-environment")
+    with (
+        LoopbackProvider(lambda _: Says(CELL)) as provider,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,  # its process has our environment
+        RLM(backend_kwargs={"model_name": "m", "base_url": provider.base_url}) as rlm,
+    ):
+        watched = Watched(pool)
+        results = list(rlm.map(["a", "b"], "What?", engine=watched, out=tmp_path / "out.jsonl"))
+
+    assert {result.answer for result in results} == {"A", "B"}
+    assert {request.headers["authorization"] for request in provider.requests} == {"Bearer key-of-the-environment"}
+    assert len(watched.sent) == 2
+    assert not any(b"key-of-the-environment" in sent for sent in watched.sent)
 
 
 def test_what_is_no_engine_is_refused_with_the_choices() -> None:

@@ -78,7 +78,7 @@ class Admissions:
         self._shared, self._records = shared, records
         self._outboxes: set[Outbox] = set()
         self._calls: dict[tuple[Outbox, int], _Call] = {}
-        self._running: dict[str, Outbox] = {}
+        self._is_closing = False
         self._ended: set[str] = set()
         self._counted: dict[str, Counter[tuple[str, Usage]]] = defaultdict(Counter)
         self._lost: dict[str, list[tuple[str, Usage]]] = defaultdict(list)
@@ -88,29 +88,32 @@ class Admissions:
     async def serve(self, link: Link) -> None:
         """Serve a worker until it is gone."""
         outbox = Outbox(link)
+        outbox.put(messages.Close() if self._is_closing else messages.StillHere())
         self._outboxes.add(outbox)
         beat = asyncio.ensure_future(_beat(outbox))
         try:
             while True:
                 for message in await messages.receive(link):
+                    if isinstance(message, messages.Closed):
+                        return
                     self._take(message, outbox)
         except EOFError:
             return
         finally:
             beat.cancel()
             self._outboxes.discard(outbox)
-            for task in [task for task, place in self._running.items() if place is outbox]:
-                self._end(task, outbox)
+            self._changed.set()
             link.close()
 
     async def close(self) -> None:
         """Stop all runs, and wait for the end of their kernels, `CLEANUP_SECONDS` at most."""
+        self._is_closing = True
         for outbox in self._outboxes:
             outbox.put(messages.Close())
         with suppress(TimeoutError):
             async with asyncio.timeout(CLEANUP_SECONDS):
-                while self._running:
-                    await self._next_end()
+                while self._outboxes:
+                    await self._next_change()
         for call in self._calls.values():
             call.drop()
 
@@ -124,7 +127,7 @@ class Admissions:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_MESSAGES_SECONDS):
                 while has_ended and task not in self._ended:
-                    await self._next_end()
+                    await self._next_change()
         await self._drop_calls(task)
         self._ended.discard(task)
         self._lost.pop(task, None)
@@ -137,7 +140,7 @@ class Admissions:
                 meter.add(model, usage)
         return meter.summary()
 
-    async def _next_end(self) -> None:
+    async def _next_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
@@ -157,18 +160,12 @@ class Admissions:
                 answer = asyncio.wrap_future(fetched)
                 answer.add_done_callback(lambda done: outbox.put(messages.Answer(call, records=done.result())))
             case messages.Started(task=task):
-                self._running[task] = outbox
                 self._ended.discard(task)
                 self._drop_calls(task)
                 self._again[task] = Counter(self._counted[task])
             case messages.Ended(task=task):
                 self._ended.add(task)
-                self._end(task, outbox)
-
-    def _end(self, task: str, outbox: Outbox) -> None:
-        if self._running.get(task) is outbox:
-            del self._running[task]
-        self._changed.set()
+                self._changed.set()
 
     def _ask(self, asked: messages.Ask, outbox: Outbox) -> None:
         key, call = (outbox, asked.call), _Call(asked.task, asyncio.get_running_loop().create_future())

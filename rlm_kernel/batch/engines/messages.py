@@ -61,10 +61,10 @@ class Outbox:
         self._waiting: list[Any] = []
         self._sender: asyncio.Task[None] | None = None
 
-    def put(self, message: Any) -> None:
-        """Send a message, without waiting."""
+    def put(self, message: Any, *, with_next: bool = False) -> None:
+        """Send a message, without waiting. `with_next`: together with the next one, which will come."""
         self._waiting.append(message)
-        if self._sender is None:
+        if self._sender is None and not with_next:
             self._sender = asyncio.ensure_future(self._send())
 
     async def flush(self) -> None:
@@ -95,6 +95,11 @@ async def receive(link: Link) -> Sequence[Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Hello:
+    """A new worker. The answer is `StillHere`, or `Close`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """A try of a task begins. What an earlier one left open has ended: its worker was lost."""
 
@@ -106,6 +111,11 @@ class Ended:
     """A try of a task has ended, and its kernel is closed."""
 
     task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """All runs of a worker have ended. It is the last message of its link."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class DaskAddress:
 
 
 @asynccontextmanager
-async def listen(client: Client, serve: Callable[[Link], Awaitable[None]]) -> AsyncIterator[DaskAddress]:
+async def listen(client: Client, serve: Callable[[Link], Coroutine[Any, Any, None]]) -> AsyncIterator[DaskAddress]:
     """A context in which workers can connect.
 
     Args:
@@ -95,7 +95,7 @@ async def listen(client: Client, serve: Callable[[Link], Awaitable[None]]) -> As
         inbox.close()
 
 
-async def _dispatch(client: Client, inbox: Queue, serve: Callable[[Link], Awaitable[None]]) -> None:
+async def _dispatch(client: Client, inbox: Queue, serve: Callable[[Link], Coroutine[Any, Any, None]]) -> None:
     """Serve the link of each worker."""
     received: dict[str, asyncio.Queue[bytes]] = {}
     served = set()

@@ -48,12 +48,14 @@ class Engine:
         run: what it runs for each task.
         listen: a context in which its workers can connect to this process.
         max_concurrent: tasks in progress, unless the user says it.
+        close: closes what was opened for the batch.
     """
 
     executor: Executor
     run: Callable[..., Any]
     listen: Listen
     max_concurrent: int = MAX_CONCURRENT
+    close: Callable[[], object] = lambda: None
 
 
 def engine_of(given: Any, scheduler: str | None = None) -> Engine:
@@ -68,15 +70,18 @@ def engine_of(given: Any, scheduler: str | None = None) -> Engine:
     """
     if isinstance(given, Executor):
         return Engine(given, worker.run, sockets.listen)
-    if given == "dask":
-        given = _dask_client(scheduler)
-    if not _is_client(given):
+    client = _dask_client(scheduler) if given == "dask" else given
+    if not _is_client(client):
         raise ConfigError(f"engine={given!r} must be 'dask', a Client of Dask, or an Executor of concurrent.futures.")
     from rlm_kernel.batch.engines import on_dask
 
-    threads = sum(given.nthreads().values())
+    threads = sum(client.nthreads().values())
     return Engine(
-        given.get_executor(pure=False), worker.run_async, partial(on_dask.listen, given), max(threads, MAX_CONCURRENT)
+        client.get_executor(pure=False),
+        worker.run_async,
+        partial(on_dask.listen, client),
+        max(threads, MAX_CONCURRENT),
+        (lambda: None) if client is given else client.close,
     )
 
 
@@ -189,10 +194,13 @@ async def engine_runs(
     address = await Job(listening.__aenter__()).wait_async()
     try:
         with nullcontext() if log_dir is None else proof(log_dir, batch):
-            assignment = worker.Assignment(batch, make, configuration, log_dir, shared.counts_dollars, address)
+            assignment = worker.Assignment(
+                batch, make, configuration, log_dir, shared.counts_dollars, shared.is_limited, address
+            )
             yield EngineRuns(engine, assignment, admissions)
     finally:
         await Job(_close(admissions, listening)).wait_async()
+        await run_in_thread(engine.close)
 
 
 async def _close(admissions: Admissions, listening: AbstractAsyncContextManager[Address]) -> None:

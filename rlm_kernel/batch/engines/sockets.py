@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rlm_kernel.batch.engines.messages import Link
 
@@ -65,15 +66,19 @@ class SocketAddress:
 
 
 @asynccontextmanager
-async def listen(serve: Callable[[Link], Awaitable[None]]) -> AsyncIterator[SocketAddress]:
+async def listen(serve: Callable[[Link], Coroutine[Any, Any, None]]) -> AsyncIterator[SocketAddress]:
     """A context in which workers can connect.
 
     Args:
         serve: serves one link, until its other end is gone.
     """
+    open_links: dict[asyncio.Task[None], Link] = {}
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await serve(SocketLink(reader, writer))
+        link = SocketLink(reader, writer)
+        serving = asyncio.ensure_future(serve(link))
+        open_links[serving] = link
+        serving.add_done_callback(open_links.pop)
 
     with TemporaryDirectory(prefix="rlm-batch-") as folder:
         path = Path(folder, "driver")
@@ -82,3 +87,7 @@ async def listen(serve: Callable[[Link], Awaitable[None]]) -> AsyncIterator[Sock
             yield SocketAddress(path)
         finally:
             server.close()
+            for link in open_links.values():
+                link.close()
+            if open_links:
+                await asyncio.wait(open_links)

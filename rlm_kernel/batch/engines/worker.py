@@ -40,6 +40,7 @@ class Assignment:
         configuration: its arguments, for the logs.
         log_dir: the folder of the logs, or None.
         counts_dollars: whether the batch has a budget.
+        is_limited: whether it has any limit, so that other workers wait for the end of a call.
         address: of the driver.
     """
 
@@ -48,6 +49,7 @@ class Assignment:
     configuration: Mapping[str, Any]
     log_dir: Path | None
     counts_dollars: bool
+    is_limited: bool
     address: Address
 
 
@@ -89,7 +91,9 @@ async def _run(assignment: Assignment, task: Task, digest: str) -> Outcome:
 
 async def _open(assignment: Assignment) -> Worker:
     start = await asyncio.to_thread(pickle.loads(assignment.make))  # noqa: S301 (it is the driver's)
-    return Worker(assignment, start, await assignment.address.connect())
+    worker = Worker(assignment, start, await assignment.address.connect())
+    await worker.welcomed()
+    return worker
 
 
 class Worker:
@@ -113,7 +117,19 @@ class Worker:
             if assignment.log_dir is None or has_proof(assignment.log_dir, assignment.batch)
             else Home(self._outbox)
         )
+        self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._listener = asyncio.ensure_future(self._listen())
+
+    async def welcomed(self) -> None:
+        """Wait for the first message of the driver. Without it a late task would start a kernel that nobody stops.
+
+        Raises:
+            RLMError: the driver is gone.
+        """
+        self.put(messages.Hello())
+        await asyncio.wait({self._listener, self._welcome}, return_when=asyncio.FIRST_COMPLETED)
+        if self._is_over:
+            raise RLMError(_ENDED)
 
     async def run(self, task: Task, digest: str) -> Outcome:
         """Run a task.
@@ -121,7 +137,7 @@ class Worker:
         Raises:
             RLMError: the batch has ended.
         """
-        if self._listener.done():
+        if self._is_over:
             raise RLMError(_ENDED)
         run = asyncio.ensure_future(self._run(task, digest))
         self._runs.add(run)
@@ -129,12 +145,16 @@ class Worker:
         try:
             return await run
         except asyncio.CancelledError:
-            if self._listener.done():  # a future of an executor cannot be cancelled by its worker
+            if self._is_over:  # a future of an executor cannot be cancelled by its worker
                 raise RLMError(_ENDED) from None
             raise
 
+    @property
+    def _is_over(self) -> bool:
+        return self._assignment.batch in _ended
+
     async def _run(self, task: Task, digest: str) -> Outcome:
-        self.put(messages.Started(task.id))
+        self._outbox.put(messages.Started(task.id), with_next=True)
         try:
             async with self._place(task, digest) as (log_dir, logger):
                 start, configuration = partial(self._start, _TaskLimits(self, task.id)), self._assignment.configuration
@@ -163,6 +183,10 @@ class Worker:
     def put(self, message: object) -> None:
         """Send a message to the driver."""
         self._outbox.put(message)
+
+    def settle(self, message: messages.Settled) -> None:
+        """Tell the driver how a call has ended; at once if another worker may wait for it."""
+        self._outbox.put(message, with_next=not self._assignment.is_limited and message.seen is None)
 
     async def ask(self, question: messages.Ask | messages.Fetch) -> messages.Answer:
         """Ask the driver.
@@ -201,6 +225,8 @@ class Worker:
         try:
             while True:
                 for message in await messages.receive(self._link):
+                    if not self._welcome.done():
+                        self._welcome.set_result(None)
                     match message:
                         case messages.Answer():
                             self._take(message)
@@ -215,6 +241,7 @@ class Worker:
                 run.cancel()
             if self._runs:
                 await asyncio.wait(self._runs)
+            self.put(messages.Closed())
             await self._outbox.flush()
             self._link.close()
             if self._home is not None:
@@ -269,7 +296,7 @@ class _TaskLimits:
         finally:
             has_usage = reply is not None
             lost = receipt.sent.lost(has_usage=has_usage) if receipt.sent.counted else sent * (not has_usage)
-            worker.put(messages.Settled(number, _slim(reply), lost, worker.new_headers(lm)))
+            worker.settle(messages.Settled(number, _slim(reply), lost, worker.new_headers(lm)))
 
     def count(self, model: str, usage: Usage) -> None:
         """Count a call that is on record."""
