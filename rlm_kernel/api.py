@@ -16,6 +16,7 @@ from rlm_kernel.engine.agent_tools import AGENT, names_only, place_of
 from rlm_kernel.engine.argument_checks import (
     check_config,
     check_logger,
+    check_logger_of_many,
     check_prompt,
     keys_of,
     models_of,
@@ -95,7 +96,7 @@ class RLM(ReadableArguments):
             many as fit into the free memory, at 200 MB each, and 32 at most. Concurrent completions have a limit each.
         max_calls: prompts of sub-calls in a completion, over the whole tree. Further ones raise in the cell, and the
             run continues.
-        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; None: chosen by the backend.
+        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; None: chosen by the backend and the size of the model.
         sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
         sub_sampling_args: the same for sub-calls: for the first of the `other_backends`, else for a second client of
             the root backend.
@@ -308,10 +309,15 @@ class RLM(ReadableArguments):
 
         if self._config.persistent:
             raise ConfigError("A persistent RLM has one kernel, which serves one run at a time: leave out persistent.")
+        if (log_dir := getattr(self._keeper(), "log_dir", None)) is not None:
+            options = {**options, "log_dir": options.get("log_dir") or log_dir}
         arguments = {name: dict(v) if isinstance(v, MappingProxyType) else v for name, v in self._arguments.items()}
         make = partial(self._start_elsewhere, arguments)
-        asking = Asking(self._start_task, make, self._configuration, keys_of(self._config))
-        return batch_of(tasks, question, options, asking)
+        batch = batch_of(
+            tasks, question, options, Asking(self._start_task, make, self._configuration, keys_of(self._config))
+        )
+        check_logger_of_many(self._logger, batch.max_concurrent)
+        return batch
 
     def _start_task(
         self,
@@ -329,6 +335,7 @@ class RLM(ReadableArguments):
             prompt=prompt,
             question=question,
             log=None if logger is None else logger.start(self._configuration, keys_of(self._config)),
+            trajectory=self._own_trajectory(),
             recorded=recorded,
         ).wait_async()
 
@@ -454,8 +461,10 @@ class RLM(ReadableArguments):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        closing = Job(_close(self._ours))
+        if kind is not KeyboardInterrupt:  # Ctrl-C ends the wait for the connections, too
+            closing.wait()
 
     async def __aenter__(self) -> Self:
         return self

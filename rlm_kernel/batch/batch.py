@@ -102,10 +102,11 @@ class Batch:
             with BatchProgress(len(self.tasks)) if self.progress else nullcontext() as bar:
                 async with aclosing(self._run(shared, done)) as results:
                     async for result in results:
-                        if file is not None and result is not done.get(result.id):
+                        is_known = result is done.get(result.id)
+                        if file is not None and not is_known:
                             file.add(result)
                         if bar is not None:
-                            bar.add(result)
+                            bar.add(result, is_known=is_known)
                         yield result
         finally:
             if file is not None:
@@ -168,22 +169,36 @@ def batch_of(tasks: Any, question: str | None, options: BatchOptions, rlm: Askin
         raise ConfigError(f"map has no option {unknown[0]!r}{suggestion(unknown[0], BatchOptions.__annotations__)}")
     check_options(options)
     out = None if options.get("out") is None else Path(options["out"] or "")
-    log_dir = options.get("log_dir") or (None if out is None else out.with_name(f"{out.stem}_logs"))
+    log_dir = log_dir_of(out, options.get("log_dir"))
     chosen = tasks_of(tasks, question, options.get("context"))
+    for written in (out, log_dir):
+        if written is not None:
+            chosen.check_outside(written)
     if (sample := options.get("sample")) is not None:
         chosen = chosen.sample(sample, options.get("seed", 0))
-    rate = RatePerMinute(options.get("requests_per_minute") or math.inf, options.get("tokens_per_minute") or math.inf)
-    limits = Limits(options.get("max_budget"), max_tokens=options.get("max_tokens"))
-    runs, max_concurrent = _runs_of(options, rlm, None if log_dir is None else Path(log_dir))
+    runs, max_concurrent = _runs_of(options, rlm, log_dir)
     return Batch(
         chosen,
         runs,
-        lambda: SharedLimits(limits, rate),
+        lambda: shared_limits_of(options),
         out,
         options.get("max_concurrent", max_concurrent),
         options.get("ordered", False),
         options.get("progress", False),
     )
+
+
+def log_dir_of(out: str | os.PathLike[str] | None, log_dir: str | os.PathLike[str] | None) -> Path | None:
+    """The folder of the logs: the one that is given, or one beside the results."""
+    if log_dir:
+        return Path(log_dir)
+    return None if out is None else Path(out).with_name(f"{Path(out).stem}_logs")
+
+
+def shared_limits_of(options: BatchOptions) -> SharedLimits:
+    """The limits of a batch."""
+    rate = RatePerMinute(options.get("requests_per_minute") or math.inf, options.get("tokens_per_minute") or math.inf)
+    return SharedLimits(Limits(options.get("max_budget"), max_tokens=options.get("max_tokens")), rate)
 
 
 def _runs_of(
@@ -223,8 +238,11 @@ def iterate(results: AsyncGenerator[TaskResult]) -> Generator[TaskResult]:
     try:
         while (result := Job(following()).wait()) is not None:
             yield result
-    finally:
+    except KeyboardInterrupt:  # the wait has stopped the batch, and has given it the time for that
+        raise
+    except BaseException:
         Job(_closed(results)).wait()
+        raise
 
 
 async def _closed(results: AsyncGenerator[TaskResult]) -> None:

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from rlm_kernel._async import run_in_thread
 from rlm_kernel.batch.results import TaskResult, failed
 from rlm_kernel.batch.tasks import Task
-from rlm_kernel.engine.recorded import RecordedRun, recorded_run_of
+from rlm_kernel.engine.recorded import RecordedRun, merged, recorded_run_of
 from rlm_kernel.engine.shared_limits import Admission
-from rlm_kernel.errors import LimitError, LMError, RecordingError
+from rlm_kernel.errors import BudgetExceededError, LimitError, LMError, RecordingError, TokenLimitExceededError
 from rlm_kernel.trajectory.log.file_names import RECORD
 from rlm_kernel.trajectory.log.logger import RLMLogger
 from rlm_kernel.trajectory.log.reader import Recording, read_log
@@ -25,6 +25,9 @@ _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _SLUG = 40
 _HOPELESS = frozenset({401, 403, 404})
 """Statuses that the next task would get, too: the key or the name of the model is wrong."""
+
+_LIMITS_OF_BATCHES = {BudgetExceededError: "max_budget", TokenLimitExceededError: "max_tokens"}
+"""The limits that a batch may have, too, by their errors."""
 
 
 Started = Awaitable[RLMChatCompletion]
@@ -90,32 +93,33 @@ class LocalRuns:
         if self.log_dir is None:
             return None, None
         name = log_name(task, digest)
-        found = self.unfinished(name)
-        return self.logger(self.log_dir, name), found and found[1]
+        known = [recorded_run_of(found.trajectory) for found in self.recordings(name)]
+        return self.logger(self.log_dir, name), merged(known) if known else None
 
-    def unfinished(self, name: str) -> tuple[Recording, RecordedRun] | None:
-        """The most complete record of a task's earlier runs. `name`: how the names of its logs begin."""
-        known = ((found, recorded_run_of(found.trajectory)) for found in self._recordings(name))
-        return max(known, key=lambda one: len(one[1].replies) + len(one[1].answers), default=None)
-
-    def _recordings(self, name: str) -> Iterator[Recording]:
+    def recordings(self, name: str) -> Iterator[Recording]:
+        """The records of a task's earlier runs that can be resumed. `name`: how the names of its logs begin."""
         assert self.log_dir is not None, "there are logs"
         for log in self.log_dir.glob(f"{name}_*{RECORD}"):
             with suppress(RecordingError):  # killed before its first line
                 found = read_log(log)
-                failure = found.trajectory.failure
                 whole = found.flaw is None and found.clipped_at is None
                 same = found.metadata.get("configuration") == self.configuration
-                if whole and same and not isinstance(failure, LimitError):
+                if whole and same and not self._was_own_limit(found.trajectory.failure):
                     yield found
+
+    def _was_own_limit(self, failure: BaseException | None) -> bool:
+        """Whether a limit of the run itself has ended it, and not one of its batch. Resumed, it would end at once."""
+        name = next((name for kind, name in _LIMITS_OF_BATCHES.items() if isinstance(failure, kind)), None)
+        return isinstance(failure, LimitError) and (name is None or self.configuration.get(name) is not None)
 
 
 def log_name(task: Task, digest: str) -> str:
     """How the names of the logs of a task begin."""
-    return f"{_slug(task.id)}-{digest}"
+    return f"{slug(task.id)}-{digest}"
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """The id of a task as the beginning of a file's name."""
     return _NO_NAME.sub("-", name)[:_SLUG].strip("-.") or "task"
 
 

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from rlm_kernel.documents import archives, formats, kinds, tables
-from rlm_kernel.documents.found import MAX_MEMBERS, MAX_NESTED, Lines, Reading, UnreadError
+from rlm_kernel.documents import archives, confinement, formats, kinds, tables
+from rlm_kernel.documents.found import LOG_NOT_READ, MAX_MEMBERS, MAX_NESTED, Lines, Reading, UnreadError
 from rlm_kernel.errors import ConfigError, check_extra, is_installed
 from rlm_kernel.installation import install_command
 from rlm_kernel.untrusted import encodings
@@ -32,23 +32,25 @@ _PIECE = 1 << 20
 def main() -> None:
     """Answer requests until the socket is closed."""
     fd, seconds, memory = map(int, sys.argv[1:])
-    _limit(resource.RLIMIT_DATA, memory)
-    _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_CORE, 0)
+    for what, most in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        value = _bounded(most, resource.getrlimit(what)[1])
+        resource.setrlimit(what, (value, value))
+    confinement.confine()
     warnings.simplefilter("ignore")
     with socket.socket(fileno=fd) as host:
         while request := _receive(host):
             about, files = request
             used = resource.getrusage(resource.RUSAGE_SELF)
-            _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
+            hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+            limit = _bounded(int(used.ru_utime + used.ru_stime) + seconds + 1, hard)
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
             _answer(host, files, about["name"], about["room"])
             for file in files:
                 file.close()
 
 
-def _limit(what: int, value: int) -> None:
-    hard = resource.getrlimit(what)[1]
-    resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+def _bounded(value: int, hard: int) -> int:
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
 def _receive(host: socket.socket) -> tuple[dict[str, Any], list[BinaryIO]] | None:
@@ -165,6 +167,10 @@ def _members(file: BinaryIO, kind: str, member: str, reading: Reading, depth: in
             raise UnreadError(f"it holds more than {MAX_MEMBERS:,} files")
         if isinstance(content, str):
             reading.tell("unread", path, content)
+            continue
+        if tables.is_wal(name, content):
+            reading.tell("unread", path, "the write-ahead log of a database in an archive")
+            reading.tell("notes", path.removesuffix("-wal"), LOG_NOT_READ)
             continue
         try:
             _read(content, name, path, reading, depth + 1)

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.errors import MessageError
 from email.message import EmailMessage
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from html.parser import HTMLParser
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from xml.etree import ElementTree as ET
 from zipfile import BadZipFile, ZipFile
 
@@ -37,6 +38,10 @@ _MAX_COMMENTS = 100  # of a header: they nest, and the parser recurses
 _NO_COMMENTS = str.maketrans("()", "  ")
 _LISTED_PAGES = 5
 _AROUND = re.compile(r"word/((?:header|footer|comments)\d*)\.xml")
+_BODY = re.compile(r"word/document\d*\.xml")
+_SLIDES = re.compile(r"ppt/slides/slide\d+\.xml")
+_NOTES = re.compile(r"ppt/notesSlides/notesSlide\d+\.xml")
+_BLOCKS = frozenset({"p", "div", "br", "li", "tr", "table", "pre", "h1", "h2", "h3", "h4", "h5", "h6"})
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
@@ -81,20 +86,33 @@ def _unread_pages(numbers: list[int]) -> str:
     return f"page{'s' * (len(numbers) > 1)} {listed}{more} {'were' if len(numbers) > 1 else 'was'} not read"
 
 
-def marked_down(suffix: str) -> Callable[[BinaryIO, Lines], str]:
-    """A reader by markitdown, for files of this suffix. Its own search for the kind of a file is not used."""
+def slides(file: BinaryIO, lines: Lines) -> str:
+    """A presentation as Markdown, slide by slide. The plain paragraphs, notes last, are sent before, as of `word`."""
+    _draft(file, lines, _SLIDES, _NOTES)
+    return _cut(lines.replace(_as_markdown(file, ".pptx")))
 
-    def read(file: BinaryIO, lines: Lines) -> str:
-        return _cut(lines.replace(_as_markdown(file, suffix)))
 
-    return read
+def epub(file: BinaryIO, lines: Lines) -> str:
+    """A book as Markdown, chapter by chapter; what is known about the book comes first if it is read to the end."""
+    from markitdown import DocumentConverterResult, StreamInfo
+    from markitdown.converters import EpubConverter, HtmlConverter
+
+    class Chapters(HtmlConverter):  # type: ignore[misc]
+        def convert(self, file_stream: BinaryIO, stream_info: StreamInfo, **options: Any) -> DocumentConverterResult:
+            chapter = super().convert(file_stream, stream_info, **options)
+            lines.add(f"{chapter.markdown.strip()}\n\n")
+            return chapter
+
+    book = EpubConverter()
+    book._html_converter = Chapters()  # noqa: SLF001 (it gives nothing out before the end)
+    return _cut(lines.replace(book.convert(file, StreamInfo(extension=".epub")).markdown))
 
 
 def _as_markdown(file: BinaryIO, suffix: str) -> str:
     from markitdown import StreamInfo
-    from markitdown.converters import DocxConverter, EpubConverter, HtmlConverter, PptxConverter
+    from markitdown.converters import DocxConverter, HtmlConverter, PptxConverter
 
-    converters = {".docx": DocxConverter, ".pptx": PptxConverter, ".epub": EpubConverter, ".html": HtmlConverter}
+    converters = {".docx": DocxConverter, ".pptx": PptxConverter, ".html": HtmlConverter}
     found = converters[suffix]().convert(file, StreamInfo(extension=suffix))
     title = (found.title or "").strip()
     begin = f"{title}\n\n" if suffix == ".html" and not found.markdown.startswith(title) else ""
@@ -106,7 +124,7 @@ def word(file: BinaryIO, lines: Lines) -> str:
 
     The plain paragraphs are sent before. They stay if the Markdown, which takes longer, is not finished.
     """
-    _draft(file, lines)
+    _draft(file, lines, _BODY)
     with ZipFile(file) as archive:
         around = {
             name[1]: paragraphs
@@ -118,20 +136,29 @@ def word(file: BinaryIO, lines: Lines) -> str:
     return _cut(lines.replace(_as_markdown(file, ".docx") + added))
 
 
-def _draft(file: BinaryIO, lines: Lines) -> None:
-    """Add the plain paragraphs of a Word document."""
+def _draft(file: BinaryIO, lines: Lines, *parts: re.Pattern[str]) -> None:
+    """Add the plain paragraphs of a document of Word or PowerPoint: of its parts with these names, by their numbers."""
     with (
         suppress(ET.ParseError, BadZipFile, KeyError, RuntimeError, NotImplementedError, OSError, EOFError, zlib.error),
         ZipFile(file) as archive,
-        archive.open("word/document.xml") as content,
     ):
-        for _, element in ET.iterparse(content):  # noqa: S314 (as below)
-            if element.tag.endswith("}p"):
-                text = "".join(each.text or "" for each in element.iter() if each.tag.endswith("}t"))
-                element.clear()
-                if not lines.add(f"{text}\n" if text else ""):
-                    break
+        for part in parts:
+            for name in sorted(filter(part.fullmatch, archive.namelist()), key=lambda name: (len(name), name)):
+                with archive.open(name) as content:
+                    if not _add_paragraphs(content, lines):
+                        break
     file.seek(0)
+
+
+def _add_paragraphs(content: IO[bytes], lines: Lines) -> bool:
+    """Add the plain paragraphs of a part; returns whether there is room for more."""
+    for _, element in ET.iterparse(content):  # noqa: S314 (as below)
+        if element.tag.endswith("}p"):
+            text = "".join(each.text or "" for each in element.iter() if each.tag.endswith("}t"))
+            element.clear()
+            if not lines.add(f"{text}\n" if text else ""):
+                return False
+    return True
 
 
 def _paragraphs(content: bytes) -> str:
@@ -151,7 +178,25 @@ def html(file: BinaryIO, lines: Lines) -> str:
     content = file.read()
     known = encodings.of_head(content[:1024])
     text = UnicodeDammit(content, [known], is_html=True).unicode_markup or decode(content)
-    return _cut(lines.add(_of_page(text)))
+    _PlainPage(lines).feed(text)
+    return _cut(lines.replace(_of_page(text)))
+
+
+class _PlainPage(HTMLParser):
+    """Adds the plain text of a page to lines, without its scripts and styles."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del attrs
+        if tag in _BLOCKS and not self._lines.is_empty:
+            self._lines.add("\n")
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem is None and data.strip():
+            self._lines.add(data)
 
 
 def _of_page(text: str) -> str:
@@ -306,8 +351,8 @@ def _cut(has_room: bool) -> str:
 KINDS: dict[str, tuple[Callable[[BinaryIO, Lines], str], tuple[str, ...]]] = {
     "pdf": (pdf, ("pypdfium2",)),
     "word": (word, ("markitdown", "mammoth")),
-    "slides": (marked_down(".pptx"), ("markitdown", "pptx")),
-    "epub": (marked_down(".epub"), ("markitdown",)),
+    "slides": (slides, ("markitdown", "pptx")),
+    "epub": (epub, ("markitdown",)),
     "html": (html, ("markitdown",)),
     "opendocument": (opendocument, ()),
     "notebook": (notebook, ()),

@@ -88,3 +88,8 @@ def kind_of(name: str, head: bytes) -> str:
     if head[257:262] == b"ustar":
         return "tar"
     return _WRITTEN.get(suffix, TEXT) if b"\0" not in head or encodings.of_head(head) != "utf-8" else TEXT
+
+
+def is_in_wal_mode(head: bytes | bytearray) -> bool:
+    """Whether an SQLite database that begins so uses a write-ahead log."""
+    return head[18:20] == bytes([2, 2])

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 from rlm_kernel.documents.found import Lines, UnreadError
+from rlm_kernel.documents.kinds import is_in_wal_mode
 
 MAX_COLUMNS = 10_000
 """Of a table. Further columns are left out, and the schema line says so."""
@@ -28,7 +29,6 @@ _GAP = 1_000
 _ROWS = 1_000
 _MAX_PART = 100_000_000
 _NO_VALUE = re.compile(rb"(?:</f>|<f\b[^<>]{0,999}/>)\s{0,99}(?:<v ?/>|<v></v>)?\s{0,99}</c>")
-_WAL = bytes([2, 2])
 _WAL_MAGIC = (0x377F0682, 0x377F0683)
 _WAL_HEAD = struct.Struct(">IIIIII8x")  # magic, version, page size, checkpoint, two salts, checksums
 _FRAME = struct.Struct(">IIII8x")  # page, pages of the database or 0, two salts, checksums
@@ -59,6 +59,15 @@ def _arrow_text(schema: Any, rows: int | None, batches: Iterable[Any], lines: Li
         for row in zip(*(batch.column(i).to_pylist() for i in range(len(columns))), strict=True)
     )
     return _joined([("", columns, rows, values, len(schema) > MAX_COLUMNS)], lines)
+
+
+def is_wal(name: str, file: BinaryIO) -> bool:
+    """Whether this is the write-ahead log of an SQLite database, with transactions in it."""
+    if not name.endswith("-wal"):
+        return False
+    head = file.read(_WAL_HEAD.size + 1)
+    file.seek(0)
+    return len(head) > _WAL_HEAD.size and int.from_bytes(head[:4], "big") in _WAL_MAGIC
 
 
 def with_wal(database: BinaryIO, wal: BinaryIO) -> BinaryIO:
@@ -100,7 +109,7 @@ def _write(content: bytearray, log: bytes, pages: dict[int, int], page_size: int
 def sqlite(file: BinaryIO, lines: Lines) -> str:
     """The tables of an SQLite database. It is read from memory: nothing beside the file is opened."""
     content = bytearray(file.read())
-    if content[18:20] == _WAL:  # a database in memory has no log
+    if is_in_wal_mode(content):  # a database in memory has no log
         content[18:20] = b"\1\1"
     with_views = sqlite3.connect(":memory:")
     try:

@@ -15,7 +15,8 @@ _OPENS = r"(?:[<\[\u25c1\u2039\u27e8\u3008\uff1c]|&lt[;])"
 _CLOSES = r"(?:[>\]\u25b7\u203a\u27e9\u3009\uff1e]|&gt[;])"
 _VALUE = r"(?:(?!&gt[;])[^<>\[\]\n\u203a\u27e9\u3009\uff1e]){0,100}+"
 _ATTRIBUTES = rf"(?:[ \t]{_VALUE})?+(?:\r?\n[ \t]*+(?:[\w:-]{{1,40}}+={_VALUE})?+){{0,9}}+"
-_STEMS = r"think|thought|reasoning|reflection|scratchpad|monologue|analysis|deliberat|unused9[45](?!\d)"
+_WORDS = ("think", "thought", "reasoning", "reflection", "scratchpad", "monologue", "analysis", "deliberat")
+_STEMS = rf"{'|'.join(_WORDS)}|unused9[45](?!\d)"
 _TAG = re.compile(
     rf"{_OPENS}(?P<slash>/?[|\uff5c]?/?)(?P<name>(?=[\w.:-]{{0,40}}?(?:{_STEMS}))[\w.:-]++)"
     rf"(?P<attributes>{_ATTRIBUTES})[|\uff5c]?{_CLOSES}"
@@ -40,7 +41,7 @@ _OF_ANSWERS = re.compile(
     r"|section|article|details|summary|center|font|sub|sup|mark|kbd|samp|small|math|boxed)\Z",
     re.IGNORECASE,
 )
-_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_VAR)?[*_`]{0,3}\(|```|~~~", re.IGNORECASE)
+_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_?VAR)?[*_`]{0,3}\(|```|~~~", re.IGNORECASE)
 _FENCE = "```"
 _QUOTES = ("'", '"', "`", "(", "\u201c", "\u2018", "\u00ab")
 _CLOSING_QUOTES = ("'", '"', "`", "\u201d", "\u2019", "\u00bb")
@@ -48,6 +49,7 @@ _OF_MODELS = re.compile("think|thought|reasoning|unused", re.IGNORECASE)
 _UNCLOSED_IN_BRACKETS = "[THINK]"
 _ENDS = ("end", "/", "unused95")
 _BRACKETS = (*"<[\u25c1\u2039\u27e8\u3008\uff1c", "&lt")
+_MARKS = (*_WORDS, "unused9", "<|")
 _BARE_HARMONY = re.compile(r"\A\s*+analysis(?=[A-Z])")
 _BARE_FINAL = "assistantfinal"
 _LAST_TOKEN = re.compile(
@@ -70,10 +72,16 @@ def tags(text: str, *, widely: bool = True) -> Iterator[re.Match[str]]:
         text: the reply.
         widely: whether names count that users ask for, too, such as `<analysis>`.
     """
-    if not any(bracket in text for bracket in _BRACKETS):
+    if not _may_have_tags(text):
         return iter(())
     found = (tag for tag in _TAG.finditer(text) if not _is_quoted(text, tag))
     return (tag for tag in found if widely or tag["name"] is None or _OF_MODELS.search(tag["name"]))
+
+
+def _may_have_tags(text: str) -> bool:
+    """A quick look: the pattern of tags takes long for millions of brackets."""
+    lowered = text.lower()
+    return any(bracket in text for bracket in _BRACKETS) and any(word in lowered for word in _MARKS)
 
 
 def kind(tag: re.Match[str]) -> Kind:

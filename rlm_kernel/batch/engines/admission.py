@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from rlm_kernel._async import CLEANUP_SECONDS, start_in_thread
 from rlm_kernel.batch.engines import messages
@@ -14,10 +15,11 @@ from rlm_kernel.batch.engines.messages import Link, Outbox
 from rlm_kernel.batch.engines.records import Records
 from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.clients.rate_limits import RateSeen
+from rlm_kernel.clients.requests_sent import RequestsSent
 from rlm_kernel.engine.budget import Receipt
 from rlm_kernel.engine.shared_limits import SharedLimits
 from rlm_kernel.errors import LimitError
-from rlm_kernel.types import Usage
+from rlm_kernel.types import Usage, UsageMeter, UsageSummary
 
 BEAT_SECONDS = 15
 """Between two signs of life to each worker."""
@@ -79,6 +81,7 @@ class Admissions:
         self._is_closing = False
         self._ended: set[str] = set()
         self._counted: dict[str, Counter[tuple[str, Usage]]] = defaultdict(Counter)
+        self._lost: dict[str, list[tuple[str, Usage]]] = defaultdict(list)
         self._again: dict[str, Counter[tuple[str, Usage]]] = {}
         self._changed = asyncio.Event()
 
@@ -114,8 +117,8 @@ class Admissions:
         for call in self._calls.values():
             call.drop()
 
-    async def finish(self, task: str, *, has_ended: bool) -> None:
-        """Forget a task that has its result.
+    async def finish(self, task: str, *, has_ended: bool) -> UsageSummary:
+        """Forget a task that has its result, and return what all its tries used, calls of lost workers included.
 
         Args:
             task: the task.
@@ -125,12 +128,17 @@ class Admissions:
             async with asyncio.timeout(LAST_MESSAGES_SECONDS):
                 while has_ended and task not in self._ended:
                     await self._next_change()
-        self._drop_calls(task)
+        await self._drop_calls(task)
         self._ended.discard(task)
-        self._counted.pop(task, None)
+        self._lost.pop(task, None)
         self._again.pop(task, None)
         if self._records is not None:
             self._records.forget(task)
+        meter = UsageMeter()
+        for (model, usage), times in self._counted.pop(task, {}).items():
+            for _ in range(times):
+                meter.add(model, usage)
+        return meter.summary()
 
     async def _next_change(self) -> None:
         self._changed.clear()
@@ -150,7 +158,7 @@ class Admissions:
             case messages.Fetch(call=call, name=name) if self._records is not None:
                 fetched = start_in_thread(partial(self._records.earlier, name))
                 answer = asyncio.wrap_future(fetched)
-                answer.add_done_callback(lambda done: outbox.put(messages.Answer(call, record=done.result())))
+                answer.add_done_callback(lambda done: outbox.put(messages.Answer(call, records=done.result())))
             case messages.Started(task=task):
                 self._ended.discard(task)
                 self._drop_calls(task)
@@ -174,18 +182,22 @@ class Admissions:
                 call.admitted = True
                 outbox.put(messages.Answer(asked.call))
                 end = await call.settled
-                receipt.reply, receipt.requests = end.reply, end.requests
+                receipt.reply, receipt.sent = end.reply, RequestsSent(end.lost, counted=True)
                 lm.rate_seen = end.seen or lm.rate_seen
         except LimitError as error:
             outbox.put(messages.Answer(asked.call, error))
-        if receipt.usage is not None:
-            self._counted[asked.task][asked.model, receipt.usage] += 1
+        finally:
+            if receipt.usage is not None:
+                self._counted[asked.task][asked.model, receipt.usage] += 1
+                if call.settled.cancelled():
+                    self._lost[asked.task].append((asked.model, receipt.usage))
 
-    def _drop_calls(self, task: str) -> None:
-        """Give up the open calls of a task: its worker was lost."""
-        for call in self._calls.values():
-            if call.task == task:
-                call.drop()
+    def _drop_calls(self, task: str) -> asyncio.Future[Any]:
+        """Give up the open calls of a task: its worker was lost. The result is done when they are counted."""
+        dropped = [call for call in self._calls.values() if call.task == task]
+        for call in dropped:
+            call.drop()
+        return asyncio.gather(*(call.work for call in dropped if call.work is not None), return_exceptions=True)
 
     def _count(self, task: str, model: str, usage: Usage) -> None:
         """Count a call on record, unless an earlier try of this batch counted it."""
@@ -193,8 +205,19 @@ class Admissions:
         if again[model, usage] > 0:
             again[model, usage] -= 1
             return
+        if (lost := self._lost_before(task, model, usage)) is not None:
+            self._counted[task][model, lost] -= 1
+            self._counted[task][model, usage] += 1
+            return
         self._counted[task][model, usage] += 1
         self._shared.count(model, usage)
+
+    def _lost_before(self, task: str, model: str, usage: Usage) -> Usage | None:
+        """What was counted for a call that is on record, although its worker was lost before it said so; or None."""
+        tokens, lost = usage.input_tokens + usage.output_tokens, self._lost[task]
+        bounds = [(one.input_tokens + one.output_tokens, index) for index, (of, one) in enumerate(lost) if of == model]
+        found = min(((bound, index) for bound, index in bounds if bound >= tokens), default=None)
+        return None if found is None else lost.pop(found[1])[1]
 
 
 async def _beat(outbox: Outbox) -> None:

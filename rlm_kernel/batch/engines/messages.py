@@ -174,13 +174,13 @@ class Settled:
     Attributes:
         call: its number.
         reply: without its text where the usage is complete; None: there is none.
-        requests: how many of its requests may be charged without a reply.
+        lost: how many of its requests may be charged without a usage that was seen.
         seen: as in `Ask`.
     """
 
     call: int
     reply: Reply | None
-    requests: int
+    lost: int
     seen: RateSeen | None
 
 
@@ -195,7 +195,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Is there a record of an earlier run of a task? The answer is an `Answer`.
+    """What are the records of earlier runs of a task? The answer is an `Answer`.
 
     Attributes:
         call: a number, as in `Ask`.
@@ -233,12 +233,12 @@ class Answer:
     Attributes:
         call: its number.
         error: why the call may not be sent.
-        record: the content of the record, or None.
+        records: the content of the records.
     """
 
     call: int
     error: Exception | None = None
-    record: bytes | None = None
+    records: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,10 +74,10 @@ class Records:
         self._log_dir, self._configuration = log_dir, configuration
         self._chains: dict[str, dict[str, Chain]] = defaultdict(dict)
 
-    def earlier(self, name: str) -> bytes | None:
-        """The most complete record of a task, or None. `name`: how the names of its logs begin."""
-        found = LocalRuns(_never, self._configuration, self._log_dir).unfinished(name)
-        return None if found is None else found[0].path.read_bytes()
+    def earlier(self, name: str) -> tuple[bytes, ...]:
+        """The records of a task's earlier runs. `name`: how the names of its logs begin."""
+        found = LocalRuns(_never, self._configuration, self._log_dir).recordings(name)
+        return tuple(one.path.read_bytes() for one in found)
 
     def take(self, part: FilePart) -> None:
         """Write a part of a file."""

@@ -170,10 +170,12 @@ class EngineRuns:
         except Exception as error:  # noqa: BLE001 (it is the result of the task)
             stopped_by = _broken(error) if isinstance(error, BrokenExecutor) else None
             result = failed(task.id, digest, error, None, time.monotonic() - started)
-        finally:
-            await Job(self.admissions.finish(task.id, has_ended=has_ended)).wait_async()
+        except BaseException:
+            await Job(self.admissions.finish(task.id, has_ended=False)).wait_async()
+            raise
+        usage = await Job(self.admissions.finish(task.id, has_ended=has_ended)).wait_async()
         self.stopped_by = self.stopped_by or stopped_by
-        return result
+        return replace(result, usage=usage)
 
 
 def _broken(error: BrokenExecutor) -> RLMError:

@@ -176,8 +176,8 @@ class Worker:
         name = log_name(task, digest)
         async with self._home.task(task.id, name) as (folder, logger):
             answer = await self.ask(messages.Fetch(self.next_number(), name))
-            if answer.record is not None:
-                await asyncio.to_thread(write_signed, folder / f"{name}_earlier{RECORD}", answer.record)
+            for number, record in enumerate(answer.records):
+                await asyncio.to_thread(write_signed, folder / f"{name}_earlier-{number}{RECORD}", record)
             yield folder, logger
 
     def put(self, message: object) -> None:
@@ -280,7 +280,7 @@ class _TaskLimits:
         requests, receipt.requests = receipt.requests, 0  # while it waits, nothing has been sent
         sent, reply = 0, None
         tokens = limit.input_tokens, limit.output_tokens
-        price = messages.LinearPrice.of(limit) if worker.counts_dollars else None
+        price = messages.LinearPrice.of(limit)
         try:
             await worker.ask(messages.Ask(number, self.task, lm.model, tokens, price, worker.new_headers(lm)))
             receipt.requests = sent = requests
@@ -294,7 +294,9 @@ class _TaskLimits:
             sent = 0
             raise
         finally:
-            worker.settle(messages.Settled(number, _slim(reply), sent, worker.new_headers(lm)))
+            has_usage = reply is not None
+            lost = receipt.sent.lost(has_usage=has_usage) if receipt.sent.counted else sent * (not has_usage)
+            worker.settle(messages.Settled(number, _slim(reply), lost, worker.new_headers(lm)))
 
     def count(self, model: str, usage: Usage) -> None:
         """Count a call that is on record."""
