@@ -3,9 +3,9 @@
     python benchmarks/batch_speed.py [--questions 1000] [--engine process|dask] [--at-once 8]
     python benchmarks/batch_speed.py --curve 100 1000 10000   # CPU of a question, by the length of the batch
 
-The model answers at once (`ScriptedLM`), so this is the engine's own cost: a kernel, two cells and a log for each question. CPU
-seconds are those of this process and of all processes that it started: the kernels, and the workers of a cluster. They are more trustworthy
-than the rate on a machine that others use.
+The model answers at once (`ScriptedLM`), so this is the engine's own cost: a kernel, two cells and a log for each
+question. CPU time is that of this process, and of all that it started: kernels, and workers of a cluster. It is more
+trustworthy than the rate on a machine that others use.
 """
 
 from __future__ import annotations

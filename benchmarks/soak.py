@@ -3,9 +3,9 @@
     python benchmarks/soak.py [--minutes 30] [--completions 2000] [--engine process|dask] [--seed 1]
 
 Completions with sub-calls and a child each run on local kernels, against a provider on loopback that keeps its own
-account (`soak_provider.py`). Kernels, their fork server and workers are killed meanwhile, requests fail, and the disk for the
-logs is filled. It prints what grew, what became of the questions under each fault and both sums, and ends with 1 if
-something grows, a question has no end or a wrong answer, or the sums differ.
+account (`soak_provider.py`). Kernels, their fork server and workers are killed meanwhile, requests fail, and the disk
+for the logs is filled. It prints what grew, what became of the questions under each fault, and both sums. It ends with
+1 if something grows, a question has no end or a wrong answer, or the sums differ. SIGTERM ends it after the round.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=1.0, help="1: a kernel is killed every 8 seconds (1)")
     parser.add_argument("--json", type=Path, help="write the numbers there, for soak_report.py")
     given = parser.parse_args()
-    sizes = Sizes(60 * given.minutes, given.completions, given.engine, given.seed, given.at_once, given.share, given.delay, given.pace)  # fmt: skip
+    values = vars(given) | {"seconds": 60 * given.minutes}
+    sizes = Sizes(**{field.name: values[field.name] for field in fields(Sizes)})
     found = run(sizes)
     print(describe(found))
     if given.json:
@@ -94,6 +96,7 @@ def run(sizes: Sizes) -> Row:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
         disk = stack.enter_context(small_disk(folder / "logs"))
+        signal.signal(signal.SIGTERM, lambda *_: (folder / "stop").touch())
         ask = stack.enter_context(_provider(sizes))
         environment = _environment(folder)
         workers = stack.enter_context(closing(Cluster(environment, folder))) if sizes.engine == "dask" else None
@@ -121,6 +124,7 @@ class Provider:
         self.url = self._line().strip()
 
     def __call__(self) -> Row:
+        """Ask for the account."""
         assert self._process.stdin, "a pipe"
         print(file=self._process.stdin, flush=True)
         account: Row = json.loads(self._line())
@@ -224,7 +228,8 @@ def _watch(host: subprocess.Popen[bytes], injector: Injector, folder: Path, dead
         if idle or time.time() >= due:
             due = time.time() + SECONDS
             engines = [injector.host] if injector.workers is None else [injector.host, *injector.workers()]
-            yield {"at": time.time(), "idle": idle, **sample(engines, [folder / "tmp", folder / "runtime"])}
+            inside = json.loads(mark.read_text("utf-8")) if idle else {}
+            yield {"at": time.time(), "idle": idle, **inside, **sample(engines, [folder / "tmp", folder / "runtime"])}
             mark.unlink(missing_ok=True)
         injector.step()
         time.sleep(0.1)
@@ -248,15 +253,15 @@ def summarise(
     asked = max((int(line["id"][1:]) + 1 for line in results), default=0)
     outcomes = Counter(_outcome(line) for line in results)
     differ = _differences(results, account["tasks"])
-    # A worker that is lost cannot say whether it had sent a call, so the call is counted.
-    unsent = [one for one in differ if sizes.engine == "dask" and one[1] > 0]
+    # Whether a call that was stopped, or whose worker was lost, had been sent is not known, so it is counted.
+    unsent = [one for one in differ if 0 < one[1] <= one[3]]
     differ = [one for one in differ if one not in unsent]
     wrong = [f"{name} grows: {row['added']:+.1f} to {row['last']:.1f}" for name, row in growth.items() if row["grows"]]
     wrong += [f"the host ended with {ended}"] if ended else []
     wrong += [f"{asked - len(results)} questions have no result"] if len(results) < asked else []
     wrong += [f"{len(differ)} tasks were counted wrongly: {differ[:5]}"] if differ else []
     wrong += [f"{n} answers are wrong" for name, n in outcomes.items() if name == "wrong answer"]
-    tokens = sums["results"]["tokens"] - sum(more for _, more, _ in unsent)
+    tokens = sums["results"]["tokens"] - sum(more for _, more, *_ in unsent)
     wrong += [] if tokens == account["tokens"] else [f"results {tokens:,}, provider {account['tokens']:,} tokens"]
     return {
         "sizes": asdict(sizes),
@@ -265,7 +270,7 @@ def summarise(
         "outcomes": dict(outcomes),
         "sums": sums,
         "differences": differ + unsent,
-        "unsent": {"tasks": len(unsent), "tokens": sum(more for _, more, _ in unsent)},
+        "unsent": {"tasks": len(unsent), "tokens": sum(more for _, more, *_ in unsent)},
         "growth": growth,
         "matrix": _matrix(results, faults, account),
         "samples": rows,
@@ -307,10 +312,15 @@ def _outcome(line: Row) -> str:
     return "answer" if line["answer"] == f"{line['id']}: 4 42 42" else "wrong answer"
 
 
-def _differences(results: Sequence[Row], charged: Mapping[str, int]) -> list[tuple[str, int, str | None]]:
-    """Tasks whose tokens are not what the provider charged, with the difference and the error."""
+def _differences(results: Sequence[Row], charged: Mapping[str, int]) -> list[tuple[str, int, str | None, int]]:
+    """Tasks whose tokens are not what the provider charged: the difference, the error, and the tokens estimated."""
     return [
-        (line["id"], line["tokens"] - charged.get(line["id"], 0), line["error"] and line["error"][:300])
+        (
+            line["id"],
+            line["tokens"] - charged.get(line["id"], 0),
+            line["error"] and line["error"][:300],
+            line["estimated"],
+        )
         for line in results
         if line["tokens"] != charged.get(line["id"], 0)
     ]

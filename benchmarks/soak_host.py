@@ -60,7 +60,8 @@ def _rlm(url: str) -> RLM:
 def _run(rlm: RLM, results: TextIO, options: argparse.Namespace) -> None:
     began, asked = time.monotonic(), 0
     engine = {} if options.scheduler is None else _dask(options.scheduler)
-    while asked < options.completions or time.monotonic() - began < options.seconds:
+    stop = options.folder / "stop"
+    while not stop.exists() and (asked < options.completions or time.monotonic() - began < options.seconds):
         tasks = [
             {"id": f"Q{n}", "question": f"Q{n}: how much?", "context": f"input of Q{n}"}
             for n in range(asked, asked + options.round)
@@ -89,7 +90,9 @@ def _rest(mark: Path) -> None:
     """Wait until `soak.py` has looked at this process while it has nothing to do."""
     gc.collect()
     time.sleep(0.5)
-    mark.touch()
+    part = mark.with_name("idle.part")
+    part.write_text(json.dumps(inside()), "utf-8")
+    part.replace(mark)
     while mark.exists():
         time.sleep(0.05)
 

@@ -2,8 +2,8 @@
 
 It charges each request that it accepts as much as the engine counts for a call whose reply is lost: every byte is a
 token, and every reply has `max_tokens`. So a sum that differs from the engine's means a call that was counted twice or
-not at all. It prints its base URL. A line on standard input makes it print its account as a line of JSON, and the end of standard input
-ends it.
+not at all. It prints its base URL. For a line on standard input it prints its account as a line of JSON; the end of the
+input ends it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from loopback import Fails, Hangs, LoopbackProvider, Request, Says, Step  # noqa: E402 (in the folder of the tests)
+from loopback import Fails, Hangs, LoopbackProvider, Request, Says, Step
 
-from rlm_kernel.clients.estimates import bound  # noqa: E402
+from rlm_kernel.clients.estimates import bound
 
 TOKEN = 2.0**-20
 """US dollars. A power of two: sums of costs are exact in any order."""

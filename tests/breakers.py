@@ -41,6 +41,13 @@ _REPLACED = {
     "inspect": "import inspect; inspect.isawaitable = inspect.iscoroutinefunction = None",
     "logging raises": "import logging; logging.disable(); logging.Logger._log = logging.getLogger = None",
     "traceback": "import traceback; traceback.format_exception = traceback.print_exc = None",
+    "linecache": "import linecache; linecache.getlines = linecache.cache = None\n1 / 0",
+    "ultratb": "import IPython.core.ultratb as tb; tb.VerboseTB.structured_traceback = None\n1 / 0",
+    "collections": "import collections; collections.deque = collections.OrderedDict = None",
+    "heapq": "import heapq; heapq.heappush = heapq.heappop = None",
+    "threads do not start": "import threading; threading.Thread.start = threading.Thread.run = lambda self: None",
+    "weakref": "import weakref; weakref.ref = weakref.WeakSet = weakref.WeakKeyDictionary = None",
+    "select": "import select; select.epoll = select.poll = select.select = None",
     "open": "import builtins; builtins.open = builtins.getattr = None",
 }
 
@@ -67,6 +74,12 @@ _INTERPRETER = {
     "threading.setprofile(trace)",
     "recursion limit": "import inspect; sys.setrecursionlimit(len(inspect.stack()) + 12)",
     "switch interval": "sys.setswitchinterval(1000)",
+    "a gc callback that raises": "import gc; gc.callbacks.append(lambda *_: 1 / 0); gc.freeze()",
+    "gc keeps all": "import gc; gc.set_debug(gc.DEBUG_SAVEALL)",
+    "decimal": "import decimal; decimal.getcontext().prec = 1; decimal.getcontext().traps[decimal.Inexact] = True",
+    "logging filters": "import logging\ndef no(_): raise SystemExit\n"
+    "for name in ('', 'asyncio', 'traitlets', 'tornado'): logging.getLogger(name).addFilter(no)",
+    "faulthandler ends it": "import faulthandler; faulthandler.dump_traceback_later(0.1, exit=True)",
     "no gc": "import gc; gc.disable(); gc.set_threshold(1)",
     "no modules": "sys.modules.clear()",
     "no module json": "sys.modules['json'] = sys.modules['asyncio'] = None",
@@ -84,6 +97,12 @@ _LOOP = {
     "loop stopped": "import asyncio; asyncio.get_event_loop().stop()",
     "loop closed": "import asyncio\nloop = asyncio.get_event_loop()\ntry: loop.close()\nexcept RuntimeError: pass\n"
     "loop._closed = True",
+    "policy has no loop": "import asyncio\nclass Policy(asyncio.DefaultEventLoopPolicy):\n"
+    "    def get_event_loop(self): raise RuntimeError('no loop')\nasyncio.set_event_loop_policy(Policy())",
+    "no tasks are made": "import asyncio\ndef no(*_, **__): raise RuntimeError('no tasks')\n"
+    "asyncio.get_event_loop().set_task_factory(no)",
+    "a task that never waits": "import asyncio\nasync def turn():\n    while True: await asyncio.sleep(0)\n"
+    "task = asyncio.ensure_future(turn())",
     "loop replaced": "import asyncio; asyncio.set_event_loop(asyncio.new_event_loop())",
     "loop's selector closed": "import asyncio; asyncio.get_event_loop()._selector.close()",
     "loop's tasks cancelled": "import asyncio\nfor task in asyncio.all_tasks(): task.cancel()",
@@ -112,6 +131,15 @@ _IPYTHON = {
     "user_ns cleared": "get_ipython().user_ns.clear()",
     "user_ns replaced": "get_ipython().user_ns = {}",
     "globals cleared": "globals().clear()",
+    "an AST transformer that empties": "import ast\nclass Empty(ast.NodeTransformer):\n"
+    "    def visit_Module(self, node): node.body = []; return node\nget_ipython().ast_transformers.append(Empty())",
+    "an input transformer that raises": "get_ipython().input_transformers_cleanup.append(lambda lines: 1 / 0)",
+    "an input transformer that empties": "get_ipython().input_transformers_post.append(lambda lines: ['pass\\n'])",
+    "__builtins__ replaced": "globals()['__builtins__'] = {}",
+    "__builtins__ None": "__builtins__ = None",
+    "control thread stopped": "get_ipython().kernel.control_thread.stop()",
+    "no comm manager": "get_ipython().kernel.comm_manager = None",
+    "custom exc": "get_ipython().set_custom_exc((Exception,), lambda *a, **k: 1 / 0)\n1 / 0",
     "guest": "sys.modules.pop('rlm_guest'); del get_ipython().kernel.rlm_guest",
     "guest's functions": "for module in [made for name, made in sys.modules.items() if name.startswith('rlm_guest')]:\n"
     "    for name in dir(module):\n"
@@ -131,6 +159,13 @@ _PROCESS = {
     "no memory": "import resource; resource.setrlimit(resource.RLIMIT_AS, (1, 1))",
     "no CPU time": "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass",
     "exit": "import os; os._exit(0)",
+    "no threads": "import resource; resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))",
+    "no file size": "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
+    "atexit": "import atexit; atexit.register(lambda: 1 / 0); atexit._run_exitfuncs()",
+    "do_shutdown": "get_ipython().kernel.do_shutdown(False)",
+    "a fork goes on": "import os; os.fork()",
+    "a shell kills it": "!kill -9 $PPID",
+    "abort": "import os; os.abort()",
     "stopped": "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
     "a fork lives on": "import os, time\nif os.fork() == 0: time.sleep(0.2)",
     "a fork waits": "import os, time\nif os.fork() == 0: time.sleep(3600)",

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs" / "replies.md"
+OF_MODELS = Path(__file__).with_name("written_replies.json")
+"""Replies in the forms of many models."""
+
 VARIABLES = 'total, x = 42, 5\nnames, r = ["Ann", "Bo"], {"a": "one"}'
 """What a cell has set before each reply of the table."""
 
@@ -20,6 +24,7 @@ GUESS = "before the code's output was known"
 NO_VARIABLE = "There is no variable"
 RAISED = "was evaluated as code"
 EMPTY = "is empty"
+ONLY_THINKING = "only thinking"
 
 SAYS = {
     NOTHING: "The model is asked for code or an answer.",
@@ -28,6 +33,7 @@ SAYS = {
     GUESS: "The answer was written before the code ran, so the model is asked again.",
     NO_VARIABLE: "The model is told that there is no such variable.",
     RAISED: "The model reads the error.",
+    ONLY_THINKING: "The model is told that the reply was only thinking.",
     EMPTY: "The model is asked whether it means that; a second one is taken.",
 }
 
@@ -43,6 +49,7 @@ class Row:
         answer: of the run.
         told: words of the next message to the model.
         finished: whether the model stopped by itself.
+        by_code: whether the code gives the answer.
     """
 
     says: str
@@ -51,6 +58,7 @@ class Row:
     answer: str | None = None
     told: str | None = None
     finished: bool = True
+    by_code: bool = False
 
 
 def code(says, reply, *runs):
@@ -339,6 +347,9 @@ ANSWERS = [
     answer("a special token behind it", "FINAL(42)<|im_end|>"),
     answer("another case", "Final(42)"),
     answer("lower case", "final(42)"),
+    answer("behind the words of the prompt", "In a cell: `FINAL(total)`"),
+    Row("the prompt's line itself", '- In a cell: `FINAL(value)`, or `FINAL_VAR("name")`.', told=NOTHING),
+    Row("the prompt's example behind its words", "In a cell: `FINAL(value)`", told=NO_VARIABLE),
     answer("another spelling of FINAL_VAR", '`FinalVar("total")`'),
     answer("another case in a sentence", "So the answer is Final(42)."),
     answer("stated in a line", "I have counted.\nFinal answer: 42"),
@@ -430,15 +441,39 @@ SOURCE = [
     answer("a text searched for in a variable", 'FINAL("Ann" in names)', "True"),
 ]
 
+TOLD = {"NOTHING": NOTHING, "CUT": CUT, "ANSWER_CUT": ANSWER_CUT, "NO_VARIABLE": NO_VARIABLE, "GUESS": GUESS}
+TOLD |= {"EMPTY": EMPTY, "ONLY_THINKING": ONLY_THINKING}
+
+
+def of_models():
+    """The rows by title of `OF_MODELS`."""
+    return {
+        title: [Row(**one | {"runs": tuple(one.get("runs", ())), "told": TOLD.get(one.get("told"))}) for one in rows]
+        for title, rows in json.loads(OF_MODELS.read_text("utf-8")).items()
+    }
+
+
+MORE = of_models()
 TABLE = {
-    "Fences": FENCES,
+    "Fences": [*FENCES, *MORE["Fences"]],
     "Blocks without a language": UNTAGGED,
-    "Thinking": [*THINKING, *ELEMENTS],
-    "Answers": ANSWERS,
+    "Programs without a fence": MORE["Programs without a fence"],
+    "Calls of tools": MORE["Calls of tools"],
+    "Thinking": [*THINKING, *ELEMENTS, *MORE["Thinking"]],
+    "Answers": [*ANSWERS, *MORE["Answers"]],
     "Source as an answer": SOURCE,
+    "Other languages and signs": MORE["Other languages and signs"],
+    "Cut replies": MORE["Cut replies"],
 }
 ROWS = [row for rows in TABLE.values() for row in rows]
 
+
+def kind(row):
+    """What is done with a row: rows of a kind take the same way through a run."""
+    return row.told, len(row.runs), row.answer is not None, row in SOURCE, row.finished
+
+
+OF_EACH_KIND = list({kind(row): row for row in ROWS}.values())
 
 # -- the page
 

@@ -76,6 +76,21 @@ def _relative(log: str | None, folder: Path | None) -> str | None:
     return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else str(whole)
 
 
+def answered_in(path: Path) -> dict[str, str]:
+    """The digests of the tasks that have an answer in a file of results, by id. The file may be in use.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        lines = [json.loads(raw) for raw in path.read_bytes().splitlines(keepends=True) if raw.endswith(b"\n")]
+        return {line["id"]: line["task"] for line in lines if line["error"] is None}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read as results of a batch: {error}. Name another file.") from None
+
+
 def failed(task: str, digest: str, error: BaseException, log: str | None, seconds: float) -> TaskResult:
     """The result of a task that failed."""
     counted = getattr(error, "run_usage", None) or UsageSummary()

@@ -98,6 +98,12 @@ class Tasks:
         ids = tuple(name for number, name in enumerate(self.ids) if number in chosen)
         return replace(self, ids=ids, read=lambda: (task for number, task in enumerate(self) if number in chosen))
 
+    def without(self, answered: Mapping[str, str]) -> Tasks:
+        """The tasks that have no answer. `answered`: the digests of those that have one, by id."""
+        left = [task.id for task in self if answered.get(task.id) != task.digest]
+        chosen = frozenset(left)
+        return replace(self, ids=tuple(left), read=lambda: (task for task in self if task.id in chosen))
+
     def check_outside(self, written: Path) -> None:
         """Check that what the batch writes does not become an input of its next call.
 

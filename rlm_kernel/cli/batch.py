@@ -50,7 +50,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-total-tokens", type=int, metavar="N", help="tokens of all tasks together")
     add("--sample", type=int, metavar="N", help="run only N tasks, chosen at random")
     add("--seed", type=int, default=0, metavar="N", help="of the choice (default: %(default)s)")
-    add("--dry-run", action="store_true", help="estimate tokens and cost, and ask nothing")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="estimate tokens and cost of what has no answer in --out yet, and ask nothing",
+    )
     run.add_run_options(parser)
     batch_notebooks.add_arguments(parser)
     add("--quiet", action="store_true", help="no progress bar")
@@ -70,7 +74,9 @@ def execute(args: Namespace) -> int:
     with run.rlm_of(args) as rlm:
         if args.dry_run:
             from rlm_kernel.batch.estimate import estimate
+            from rlm_kernel.batch.results import answered_in
 
+            tasks = tasks if out is None else tasks.without(answered_in(out))
             terminal.print_result(str(estimate(tasks, rlm.config.models.root, rlm.config.models.default)))
             return exit_codes.OK
         return _report(args, tasks, rlm.map(tasks, **_options(args, out)))
@@ -166,7 +172,8 @@ def _advice(out: Path | None) -> Iterator[None]:
     """Say how to go on if the batch does not reach its end."""
     try:
         yield
-    except (LimitError, LMError, KeyboardInterrupt):
+    except (LimitError, LMError, KeyboardInterrupt) as error:
         if out is not None:
-            terminal.print_note(f"rlm: the answers so far are in {out}. To go on, run the same command again.")
+            more = " with a higher --max-total-budget or --max-total-tokens" if isinstance(error, LimitError) else ""
+            terminal.print_note(f"rlm: the answers so far are in {out}. To go on, run the same command again{more}.")
         raise

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rlm_kernel.batch.tasks import Tasks
 
 SUFFIX = ".ipynb"
-_NO_PARAMETERS = ("question", "context", "prompts", "sandbox", "environment_kwarg", "max_errors")
-"""Options of a completion that an execution of a notebook has no place for."""
+_NO_PARAMETERS = ("question", "context", "prompts", "sandbox", "environment_kwarg", "max_errors", "engine", "scheduler")
+"""Options that an execution of a notebook has no place for."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

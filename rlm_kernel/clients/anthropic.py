@@ -56,6 +56,8 @@ class MessageBuilder(ReplyBuilder):
                 self._read_usage(field_of(response, "usage"))
             case "message_stop":
                 self.ended = True
+            case "error":
+                self.complaint = text_of(field_of(response, "error"), "message") or self.complaint
         return ""
 
     def _add_message(self, message: Any) -> str:

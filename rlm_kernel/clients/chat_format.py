@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -23,15 +26,23 @@ FINISH_REASONS: Mapping[str, str] = MappingProxyType(
             ("end_turn", "eos", "eos_token", "stop_sequence", "stop_token", "complete", "completed"), "stop"
         ),
         **dict.fromkeys(
-            ("max_tokens", "max_output_tokens", "model_length", "token_limit", "model_context_window_exceeded"),
+            "max_tokens max_output_tokens model_length token_limit model_context_window_exceeded max_length "
+            "context_length_exceeded incomplete".split(),
             "length",
         ),
         **dict.fromkeys(
-            ("safety", "recitation", "blocklist", "prohibited_content", "spii", "content_filtered", "sensitive"),
+            "safety recitation blocklist prohibited_content spii content_filtered sensitive language image_safety "
+            "content_filter_error guardrail_intervened".split(),
             "content_filter",
         ),
-        **dict.fromkeys(("failed", "network_error", "insufficient_system_resource"), "error"),
-        **dict.fromkeys(("function_call", "tool_call", "tool_use"), "tool_calls"),
+        **dict.fromkeys(
+            "failed network_error insufficient_system_resource abort aborted cancelled canceled timeout timed_out "
+            "pause_turn repetition_truncation error_finish".split(),
+            "error",
+        ),
+        **dict.fromkeys(
+            "function_call tool_call tool_use malformed_function_call unexpected_tool_call".split(), "tool_calls"
+        ),
     }
 )
 """Reasons of other APIs for the end of a reply, in small letters, and OpenAI's. All others are kept."""
@@ -39,13 +50,18 @@ FINISH_REASONS: Mapping[str, str] = MappingProxyType(
 
 def reason_of(given: Any) -> str | None:
     """A reason for the end of a reply in OpenAI's words; None if there is none."""
-    if not isinstance(given, str) or not given:
+    if not isinstance(given, str):
         return None
-    plain = given.lower().removeprefix("finish_reason_")
+    words = _WORD_BORDER.sub("_", given.strip())
+    plain = words.lower().removeprefix("finish_reason_")
+    if plain in _NO_REASON:
+        return None
     known = FINISH_REASONS.get(plain, plain)
     return known if known in _OWN_REASONS else given
 
 
+_NO_REASON = frozenset({"", "none", "null", "unspecified", "unknown"})
+_WORD_BORDER = re.compile(r"[\s-]++|(?<=[a-z])(?=[A-Z])")
 _OWN_REASONS = frozenset({"stop", "length", "content_filter", "error", "tool_calls", "refusal"})
 
 
@@ -98,6 +114,12 @@ class UntilDone:
         await self._stream.close()
 
     async def _chunks(self) -> AsyncIterator[Any]:
+        if "event-stream" not in self._stream.response.headers.get("content-type", "event-stream"):
+            whole = decoded((await self._stream.response.aread()).decode())  # it does not stream
+            yield whole
+            if isinstance(field_of(whole, "choices"), list):
+                yield DONE
+            return
         async for chunk in self._stream:
             yield chunk
         if self._is_done:
@@ -106,7 +128,16 @@ class UntilDone:
     async def _watched(self) -> AsyncIterator[Any]:
         async for event in self._events():
             self._is_done = self._is_done or event.data.startswith("[DONE]")
-            yield event
+            if event.data.strip():  # an empty one keeps the connection alive
+                yield event
+
+
+def decoded(response: Any) -> Any:
+    """A response that came as text, decoded; anything else as it is."""
+    if isinstance(response, str) and response.lstrip("\ufeff \r\n\t")[:1] == "{":
+        with suppress(ValueError, RecursionError):
+            return json.loads(response.lstrip("\ufeff"))
+    return response
 
 
 @dataclass(slots=True)
@@ -128,7 +159,7 @@ class ChatReplyBuilder(ReplyBuilder):
         self.model = text_of(response, "model") or self.model
         self.complaint = _find_complaint(response) or self.complaint
         if (usage := field_of(response, "usage")) is not None:
-            self.tokens, self.cost = _read_tokens(usage), _read_cost(usage)
+            self.tokens, self.cost = _read_tokens(usage) or self.tokens, _read_cost(usage) or self.cost
         choices = field_of(response, "choices")
         if not isinstance(choices, list):
             return ""
@@ -139,12 +170,16 @@ class ChatReplyBuilder(ReplyBuilder):
 
     def _add_choice(self, choice: Any) -> str:
         self.begun = True
-        message = field_of(choice, "message") or field_of(choice, "delta")
-        if not _is_first(choice) and field_of(choice, "message") is None:
+        message, delta = field_of(choice, "message"), field_of(choice, "delta")
+        if not _is_first(choice) and message is None:
             return ""  # a piece of another reply
-        text, refusal = text_in(field_of(message, "content")), field_of(message, "refusal")
+        if delta or self.pieces:  # some servers repeat the whole message beside each piece
+            message = delta
+        text, refusal = text_in(field_of(message, "content")), _refusal_in(message)
+        if message is None and not text:
+            text = text_of(choice, "text")  # of the older API of completions
         self.finish_reason = reason_of(field_of(choice, "finish_reason")) or self.finish_reason
-        if not text and isinstance(refusal, str) and refusal:
+        if not text and refusal:
             text, self.is_refused = refusal, True
         self.asks_for_tool = self.asks_for_tool or bool(field_of(message, "tool_calls"))
         if text:
@@ -169,13 +204,24 @@ def text_in(content: Any) -> str:
     """The text of a content: a text, or parts, of which thinking is none."""
     if isinstance(content, str):
         return content
+    if isinstance(content, int | float) and not isinstance(content, bool):
+        return str(content)
+    content = [content] if isinstance(content, Mapping) else content
     return "".join(map(_text_of_part, content)) if isinstance(content, list) else ""
 
 
 def _text_of_part(part: Any) -> str:
     text = part if isinstance(part, str) else field_of(part, "text")
+    text = field_of(text, "value") if isinstance(text, Mapping) else text
     is_text = isinstance(part, str) or field_of(part, "type") in ("text", "output_text", None)
     return text if is_text and isinstance(text, str) else ""
+
+
+def _refusal_in(message: Any) -> str:
+    """The words of a refusal, in a field or in a part; empty if there is none."""
+    parts = field_of(message, "content")
+    found = [message, *(parts if isinstance(parts, list) else [])]
+    return next((text for one in found if (text := text_of(one, "refusal"))), "")
 
 
 def _find_complaint(response: Any) -> str | None:
@@ -184,17 +230,36 @@ def _find_complaint(response: Any) -> str | None:
         return "the reply is text, not JSON"
     error = field_of(response, "error")
     message = error.get("message") if isinstance(error, Mapping) else error
+    if not message and field_of(response, "choices") is None:
+        message = text_of(response, "message") or text_of(response, "detail")
     return str(message) if message else None
 
 
+_IS_NONE = -1
+
+
 def _read_tokens(usage: Any) -> Tokens | None:
-    """The tokens that were used; None if they are not reported in this API's fields."""
-    prompt, completion = token_count(usage, "prompt_tokens"), token_count(usage, "completion_tokens")
-    if prompt is None and completion is None:
+    """The tokens that were used; None if they are not reported, or if one of the numbers is none."""
+    prompt, completion = (
+        _count(usage, "prompt_tokens", "input_tokens"),
+        _count(usage, "completion_tokens", "output_tokens"),
+    )
+    if (prompt is None and completion is None) or _IS_NONE in (prompt, completion):
         return None
     details = field_of(usage, "prompt_tokens_details")
     cached, written = token_count(details, "cached_tokens"), token_count(details, "cache_write_tokens")
-    return Tokens(prompt or 0, completion or 0, cached or 0, written or 0)
+    if cached is None:
+        cached = token_count(usage, "prompt_cache_hit_tokens")  # DeepSeek
+    return Tokens(prompt or 0, completion or 0, min(cached or 0, prompt or 0), written or 0)
+
+
+def _count(usage: Any, *names: str) -> int | None:
+    """A number of tokens under the first name that is there; `_IS_NONE`: what is there is no number."""
+    given = next((name for name in names if field_of(usage, name) is not None), None)
+    if given is None:
+        return None
+    count = token_count(usage, given)
+    return _IS_NONE if count is None else count
 
 
 def _read_cost(usage: Any) -> float | None:

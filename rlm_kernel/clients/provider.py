@@ -29,6 +29,7 @@ MIN_SECRET_LENGTH = 8
 _LIMITS = ("max_tokens", "max_completion_tokens")
 """Names of the longest reply in `sampling_args`."""
 
+_MAX_DIGITS = 20
 MAX_DOLLARS = 1e12
 """A larger number is not taken for a price."""
 
@@ -301,6 +302,9 @@ def text_of(record: Any, name: str) -> str:
 def token_count(record: Any, name: str) -> int | None:
     """A number of tokens; None if it is missing or invalid, such as the -1 of a server that does not know."""
     value = field_of(record, name)
+    is_digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < _MAX_DIGITS
+    if is_digits or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
     fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS_OF_CALL
     return value if isinstance(value, int) and fits else None
 

@@ -17,6 +17,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.clients.base import BaseLM
+from rlm_kernel.clients.chat_format import decoded
 from rlm_kernel.clients.connection import Connection
 from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.model_size import Size, parameters_in_entry, parameters_in_name, size_of
@@ -269,7 +270,7 @@ class RemoteLM(BaseLM):
         try:
             if on_text is None:
                 with lm_errors(self.adapter):
-                    builder.add(response)
+                    builder.add(decoded(response))
             else:
                 await self._read_stream(response, builder, on_text, limit)
             if builder.begun and builder.finish_reason is None:

@@ -172,7 +172,7 @@ class ResponseBuilder(ReplyBuilder):
         output, status = field_of(response, "output"), field_of(response, "status")
         self.output = output if isinstance(output, list) else []
         reason = field_of(field_of(response, "incomplete_details"), "reason") if status == "incomplete" else status
-        self.finish_reason = reason_of(reason)
+        self.finish_reason = reason_of(reason) or reason_of(status)
         if status == "failed":
             self._complain(field_of(response, "error"))
         return self._take_text()

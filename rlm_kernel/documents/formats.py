@@ -8,10 +8,11 @@ from __future__ import annotations
 import email
 import email.policy
 import io
+import json
 import re
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from email.errors import MessageError
 from email.message import EmailMessage
@@ -25,7 +26,7 @@ from rlm_kernel.errors import is_installed
 from rlm_kernel.untrusted import encodings
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfPage
+    from pypdfium2 import PdfDocument
 
 PDF_SECONDS = 40
 """Pages that would take longer are left out."""
@@ -47,7 +48,7 @@ _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 
 def pdf(file: BinaryIO, lines: Lines) -> str:
-    """The text of the pages, as many as there are time and room for."""
+    """The text of the pages with what was filled into forms, as many as there are time and room for."""
     from pypdfium2 import PdfDocument, PdfiumError
 
     try:
@@ -55,10 +56,11 @@ def pdf(file: BinaryIO, lines: Lines) -> str:
     except PdfiumError as error:
         why = "it needs a password" if "password" in str(error).lower() else f"it is no whole PDF ({error})"
         raise UnreadError(why) from error
+    document.init_forms()  # nothing without a form; else the fields have an appearance
     end, pages, unread = time.monotonic() + PDF_SECONDS, len(document), list[int]()
     for number in range(1, pages + 1):
         try:
-            text = _page_text(document[number - 1])
+            text = _page_text(document, number - 1)
         except PdfiumError:
             unread.append(number)
             text = ""
@@ -71,7 +73,14 @@ def pdf(file: BinaryIO, lines: Lines) -> str:
     return _unread_pages(unread)
 
 
-def _page_text(page: PdfPage) -> str:
+def _page_text(document: PdfDocument, index: int) -> str:
+    from pypdfium2 import raw
+
+    page = document[index]
+    if raw.FPDFPage_GetAnnotCount(page) > 0:  # fields and notes become text of the page when it is loaded once more
+        raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
+        page.close()
+        page = document[index]
     text: str = page.get_textpage().get_text_bounded()
     page.close()
     return text.replace("\r\n", "\n")
@@ -228,21 +237,36 @@ def opendocument(file: BinaryIO, lines: Lines) -> str:
 
 
 def notebook(file: BinaryIO, lines: Lines) -> str:
-    """The cells of a notebook with their text outputs."""
+    """The cells of a notebook with their text outputs. It need not be valid in all."""
+    try:
+        for cell in _cells(decode(file.read())):
+            kind = cell.get("cell_type", "code")
+            lines.add(f"# %%{'' if kind == 'code' else f' [{kind}]'}\n{_text(cell.get('source', ''))}\n")
+            for output in cell.get("outputs") or ():
+                lines.add(_quoted(_output(output)))
+            if not lines.add("\n"):
+                break
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UnreadError(f"it is no whole notebook ({type(error).__name__})") from error
+    return _cut(not lines.is_full)
+
+
+def _cells(text: str) -> Iterable[Any]:
+    """The cells of a notebook as dicts, those before version 4 converted.
+
+    Raises:
+        ValueError, AttributeError, KeyError, TypeError: it is no notebook.
+    """
     from nbformat import ValidationError, reads
 
-    try:
-        book: Any = reads(decode(file.read()), as_version=4)  # type: ignore[no-untyped-call]
-    except (ValueError, AttributeError, KeyError, ValidationError) as error:
-        raise UnreadError(f"it is no whole notebook ({type(error).__name__})") from error
-    for cell in book.cells:
-        kind = "" if cell.cell_type == "code" else f" [{cell.cell_type}]"
-        lines.add(f"# %%{kind}\n{_text(cell.source)}\n")
-        for output in cell.get("outputs", ()):
-            lines.add(_quoted(_output(output)))
-        if not lines.add("\n"):
-            break
-    return _cut(not lines.is_full)
+    book = json.loads(text)
+    if "cells" not in book:
+        try:
+            book = reads(text, as_version=4)  # type: ignore[no-untyped-call]
+        except ValidationError as error:
+            raise ValueError(str(error)) from error
+    cells: Iterable[Any] = book["cells"]
+    return cells
 
 
 def _output(output: dict[str, object]) -> str:
@@ -289,7 +313,8 @@ class _Headers(email.policy.EmailPolicy):
 
     def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
         name, value = super().header_source_parse(sourcelines)
-        return name, value[:MAX_HEADER]
+        value = value[:MAX_HEADER]
+        return name, value if value.isascii() else decode(value.encode("utf-8", "surrogateescape"))
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
         plain = value.translate(_NO_COMMENTS) if value.count("(") > _MAX_COMMENTS else value

@@ -105,7 +105,7 @@ class _Answer:
         if why:
             found.unread[""] = why
         read = {"", *found.texts} if found.texts else set[str]()
-        for member in read & found.unread.keys():
+        for member in sorted(read & found.unread.keys()):
             found.add_note(member, f"the rest was not read: {found.unread.pop(member)}")
         return found
 

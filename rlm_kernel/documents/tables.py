@@ -25,6 +25,9 @@ MAX_EMPTY_ROWS = 1 << 20
 """Of a sheet, after which no more are read: as many as Excel has rows. A row of a file may have any number."""
 
 _CELLS = 100
+_HIDDEN = 1  # a column of a virtual table that `SELECT *` leaves out
+_LISTED = 5
+_MAX_NAME = 100
 _GAP = 1_000
 _ROWS = 1_000
 _MAX_PART = 100_000_000
@@ -116,7 +119,7 @@ def sqlite(file: BinaryIO, lines: Lines) -> str:
         with_views.deserialize(bytes(content))
         with_views.execute("PRAGMA trusted_schema = OFF")
         with_views.text_factory = lambda value: value.decode("utf-8", "replace")
-        return _joined(_tables(with_views), lines)
+        return "; ".join(filter(None, (_joined(_tables(with_views), lines), _not_read(with_views))))
     except sqlite3.Error as error:
         raise UnreadError(f"it is no whole database ({error})") from error
     finally:
@@ -132,9 +135,18 @@ def _tables(database: sqlite3.Connection) -> Iterator[Table]:
     names += " AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
     for (name,) in database.execute(names).fetchall():
         quoted = '"' + name.replace('"', '""') + '"'
-        columns = [(row[1], row[2] or "any") for row in database.execute(f"PRAGMA table_info({quoted})")]
+        about = database.execute(f"PRAGMA table_xinfo({quoted})")  # with generated columns, which are rows' values, too
+        columns = [(row[1], row[2] or "any") for row in about if row[6] != _HIDDEN]
         rows = database.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0]  # noqa: S608 (it is quoted)
         yield name, columns, rows, database.execute(f"SELECT * FROM {quoted}"), False  # noqa: S608
+
+
+def _not_read(database: sqlite3.Connection) -> str:
+    """A note of views and virtual tables: what they show can take any time."""
+    query = "SELECT name FROM sqlite_schema WHERE type = 'view' OR sql LIKE 'CREATE VIRTUAL%' ORDER BY name"
+    names = [_line(name)[:_MAX_NAME] for (name,) in database.execute(query)]
+    more = f", … ({len(names):,} in all)" if len(names) > _LISTED else ""
+    return f"views and virtual tables were not read: {', '.join(names[:_LISTED])}{more}" if names else ""
 
 
 def sheets(file: BinaryIO, lines: Lines) -> str:
@@ -163,7 +175,8 @@ def _sheet(sheet: Any, notes: dict[str, None]) -> Iterator[Table]:
     sheet.reset_dimensions()  # a file may claim any size, and each row would be filled up to it
     rows = _filled(sheet.iter_rows(values_only=True), notes)
     if (head := next(rows, None)) is not None:
-        yield sheet.title, [(_cell(value), "") for value in head], None, rows, False
+        name = sheet.title if sheet.sheet_state == "visible" else f"{sheet.title} (hidden)"
+        yield name, [(_cell(value), "") for value in head], None, rows, False
 
 
 def _filled(rows: Iterable[Sequence[Any]], notes: dict[str, None]) -> Iterator[Sequence[Any]]:

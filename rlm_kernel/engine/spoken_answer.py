@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from rlm_kernel.errors import AnswerCutError
-from rlm_kernel.parsing import CALL, ParsedReply, TextAnswer, begun_answer, parse, read_answer
+from rlm_kernel.parsing import CALL, ParsedReply, TextAnswer, begun_answer, may_be_placeholder, parse, read_answer
 
 _KEYWORDS = ("and", "or", "not", "in", "if", "else", "for", "await", "async", "lambda", "from", "yield")
 _ANY_KEYWORD = "|".join(_KEYWORDS)
@@ -79,7 +79,7 @@ class SpokenAnswer:
     def _read_first_words(self) -> bool:
         """Hold back what may still be a variable, a quoted text or an expression."""
         words = self._unread.lstrip()
-        if not _WORDS.match(words[:_MAX_HELD]):
+        if not _WORDS.match(words[:_MAX_HELD]) or may_be_placeholder(words[:_MAX_HELD]):
             if len(words) >= _MAX_HELD:
                 self._read = self._read_nothing
             return False

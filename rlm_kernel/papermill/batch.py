@@ -29,7 +29,7 @@ from rlm_kernel.batch.batch import (
     shared_limits_of,
 )
 from rlm_kernel.batch.results import TaskResult, failed
-from rlm_kernel.batch.runs import slug
+from rlm_kernel.batch.runs import log_name
 from rlm_kernel.batch.tasks import Task, Tasks, checked, id_of, rows_of_file
 from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.errors import ConfigError
@@ -131,7 +131,7 @@ def batch_of_notebook(
     check_options(options)
     out, log_dir = options.get("out"), options.get("log_dir")
     folder = log_dir_of(out, log_dir)
-    runs: Any = partial(NotebookRuns, notebook=notebook, models=models, kernel=kernel, folder=folder)
+    runs = partial(NotebookRuns, notebook=notebook, models=models, kernel=kernel, folder=folder)
     return Batch(
         tasks,
         runs,
@@ -175,7 +175,7 @@ class NotebookRuns:
 
     def _execute(self, task: Task) -> TaskResult:
         started, digest = time.monotonic(), task.digest
-        with self._output(f"{slug(task.id)}-{digest}.ipynb") as output:
+        with self._output(f"{log_name(task, digest)}.ipynb") as output:
             log = str(output) if self.folder is not None else None
             try:
                 done = self._run(task, output)

@@ -6,12 +6,13 @@ Fenced blocks marked `repl` or `python` are code; a reply without one may hold c
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 
 from rlm_kernel.parsing.answers import CALL, FINAL, Argument, first_call, names_variable, read_argument, text_answer
 from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.fences import (
-    RUN_LANGUAGES,
     Block,
     FencedBlock,
     Fences,
@@ -20,15 +21,16 @@ from rlm_kernel.parsing.fences import (
     opened_language,
     split_blocks,
 )
-from rlm_kernel.parsing.programs import is_program
+from rlm_kernel.parsing.programs import does_more_than_answer, is_program
 from rlm_kernel.parsing.records import ParsedReply, TextAnswer
 from rlm_kernel.parsing.scan import Scanned, scan
 from rlm_kernel.parsing.source import Source, source_of
+from rlm_kernel.parsing.spellings import may_be_placeholder, usual
 from rlm_kernel.parsing.thinking import without_last_tokens
+from rlm_kernel.parsing.tool_calls import calls_of_reply
 
 __all__ = [
     "CALL",
-    "RUN_LANGUAGES",
     "Argument",
     "FencedBlock",
     "ParsedReply",
@@ -36,6 +38,7 @@ __all__ = [
     "TextAnswer",
     "begun_answer",
     "is_fence",
+    "may_be_placeholder",
     "only_block",
     "opened_language",
     "parse",
@@ -45,7 +48,10 @@ __all__ = [
 ]
 
 
-_PROMPT = ">>>"
+_PROMPTS = re.compile(r"\A\s*+(?:>>>|In[ ]?\[\d{1,6}\]:)")
+_PROMPTED = re.compile(r"\A(?:(?:>>>|\.\.\.)[ ]?|In[ ]?\[\d{1,6}\]:[ ]?|[ ]{0,9}\.\.\.:[ ]?)")
+_AS_TYPED = str.maketrans("\u00a0\u3000\u201c\u201d\u201e\u2018\u2019\uff08\uff09\uff0c\uff1a\uff1d", '  """\'\'(),:=')
+_LANGUAGE_LINE = re.compile(r"\A(?:python|repl|py)[ \t]*+\n", re.IGNORECASE)
 
 
 def parse(text: str, *, finished: bool = True) -> ParsedReply:
@@ -63,9 +69,15 @@ def parse(text: str, *, finished: bool = True) -> ParsedReply:
     if not finished and blocks and _is_open(blocks[-1], compiler):
         return ParsedReply(cut=True, prose=prose.strip())
     answers = [block.code for block in blocks if _is_text_answer(block, compiler)]
-    code = tuple(_without_prompts(block.code) for block in blocks if block.code.strip() and block.code not in answers)
-    prose = "\n".join([prose, *answers])
-    answer, answer_cut = text_answer(prose, compiler, finished=finished, has_code=bool(code))
+    code = tuple(
+        _typed(_without_prompts(block.code), compiler)
+        for block in blocks
+        if block.code.strip() and block.code not in answers
+    )
+    prose = "\n".join([prose, *answers, *scanned.answers])
+    if not code and finished and (bare := _bare_code(prose, compiler)):
+        return ParsedReply(bare, prose=prose.strip())
+    answer, answer_cut = text_answer(usual(prose), compiler, finished=finished, has_code=bool(code))
     return ParsedReply(code, answer, prose=prose.strip(), answer_cut=answer_cut)
 
 
@@ -123,6 +135,15 @@ def _blocks_to_run(scanned: Scanned, compiler: Compiler) -> Sequence[Block]:
     return [block for block in plain if _is_program(block, compiler, strictly=answered)]
 
 
+def _bare_code(prose: str, compiler: Compiler) -> tuple[str, ...]:
+    """The code of a reply that is nothing but a program, or the JSON of a tool's call."""
+    if calls := calls_of_reply((only_block(prose) or prose).strip()):
+        return tuple(call.text for call in calls if call.kind == "code")
+    program = _LANGUAGE_LINE.sub("", prose.strip())
+    tree = None if "```" in program else compiler.tree(program)
+    return (program,) if tree is not None and does_more_than_answer(tree) else ()
+
+
 def _is_open(block: Block, compiler: Compiler) -> bool:
     """Whether nothing closes the last block: a fence in a text of its code does not."""
     problem = compiler.problem(block.code) or ""
@@ -131,10 +152,19 @@ def _is_open(block: Block, compiler: Compiler) -> bool:
 
 def _without_prompts(code: str) -> str:
     """The code of a session: without its prompts and its output."""
-    if not code.lstrip().startswith(_PROMPT):
+    if not _PROMPTS.match(code):
         return code
-    lines = (line.strip() for line in code.split("\n"))
-    return "\n".join(line[len(_PROMPT) :].removeprefix(" ") for line in lines if line.startswith((_PROMPT, "...")))
+    lines = (line.rstrip() for line in textwrap.dedent(code).split("\n"))
+    prompts = ((line, _PROMPTED.match(line)) for line in lines)
+    return "\n".join(line[prompt.end() :] for line, prompt in prompts if prompt is not None)
+
+
+def _typed(code: str, compiler: Compiler) -> str:
+    """The code with the characters of a keyboard, if that makes it Python: a model may write typographic quotes."""
+    if code.isascii() or compiler.problem(code) is None:
+        return code
+    typed = code.translate(_AS_TYPED)
+    return typed if typed != code and compiler.problem(typed) is None else code
 
 
 def _is_text_answer(block: Block, compiler: Compiler) -> bool:
@@ -148,5 +178,5 @@ def _is_text_answer(block: Block, compiler: Compiler) -> bool:
 
 
 def _is_program(block: Block, compiler: Compiler, *, strictly: bool) -> bool:
-    tree = compiler.tree(block.code)
+    tree = compiler.tree(_without_prompts(block.code))
     return tree is not None and is_program(tree, strictly=strictly)

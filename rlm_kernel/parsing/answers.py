@@ -9,7 +9,7 @@ from itertools import islice
 
 from rlm_kernel.parsing.compiler import MAX_COMPILED, Compiler
 from rlm_kernel.parsing.records import TextAnswer
-from rlm_kernel.parsing.source import broken_source, ends_in_text, source_of
+from rlm_kernel.parsing.source import broken_source, ends_in_text, is_data, source_of
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _MARKS = (
@@ -43,6 +43,7 @@ _END_OF_QUOTED = {quote: re.compile(rf"{quote}[ \t\r\n,]*+\)") for quote in ('""
 _LEADS_IN = re.compile(
     r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so"
     r"|(?:the|my|final)[ \t](?:answer|result|response))[ \t,:*_]*+"
+    r"|\A[ \t>*-]*+in (?:a|the) cell:[ \t]++"  # the words of the prompt, which small models repeat
     r"|[=\u2192][ \t]*+|[.!?;][\"')*_]*+[ \t]++|\A[^\w\n]++)[`\"'*_$\\(]*+\Z",
     re.IGNORECASE,
 )
@@ -55,7 +56,10 @@ _SUPPOSED = re.compile(
     r"|n['\u2019]t\b)(?:(?!\b(?:so|therefore|thus|hence|but|and)\b)[^.!?,;\n])*+\Z",
     re.IGNORECASE,
 )
-_ASKS = re.compile(r"\A[\"'*_`)$]*+\?")
+_ASKS = re.compile(
+    r"\A[\"'*_`)$]*+\s?+(?:,?[ ]?(?:right|correct|no|yes|isn't it|is that right)"
+    r"|\u3067\u3059\u304b|\u3067\u3057\u3087\u3046\u304b|\u5417|\u55ce|\uc778\uac00\uc694|\uc785\ub2c8\uae4c)?[?\uff1f]"
+)
 _SENTENCE_CHARACTERS = 200
 _BEHIND_LAST = re.compile(r"\A(?:[\s.!*_`\"'}\])$\\]*+\Z|\s*+</\w{1,20}>\s*+\Z)")
 _LEAD_CHARACTERS = 60
@@ -133,7 +137,9 @@ def text_answer(
     """
     found = first_call(prose)
     if found is None:
-        answer = _answer_in_sentence(prose, compiler)
+        answer, is_cut = _answer_in_sentence(prose, compiler)
+        if is_cut and not finished:
+            return None, True
         stated = None if answer or has_code else _stated_answer(prose)
         if stated is None:
             return answer, False
@@ -187,8 +193,8 @@ def _stated_answer(prose: str) -> str | None:
     return text.strip().removesuffix("**").strip() or None
 
 
-def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
-    """The answer at the end of the last sentence ("So it is FINAL(42)"), or behind "the answer is"."""
+def _answer_in_sentence(prose: str, compiler: Compiler) -> tuple[TextAnswer | None, bool]:
+    """The answer at the end of the last sentence ("So it is FINAL(42)") or behind "the answer is"; and is it open?"""
     found, is_sure = None, False
     for call in deque(_CALL_OF_SENTENCE.finditer(prose) if has_name(prose) else (), _MAX_MENTIONS):
         lead = prose[max(0, call.start() - _LEAD_CHARACTERS) : call.start()].rpartition("\n")[2]
@@ -196,7 +202,7 @@ def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
         if _LEADS_IN.search(lead) and not _SUPPOSED.search(sentence):
             found, is_sure = call, _LEADS_IN_SURELY.search(lead) is not None
     if found is None:
-        return None
+        return None, False
     rest = prose[found.end() :]
     argument = read_argument(rest, compiler)
     if (
@@ -204,10 +210,10 @@ def _answer_in_sentence(prose: str, compiler: Compiler) -> TextAnswer | None:
         or _ASKS.match(rest[argument.end + 1 :])
         or not (is_sure or _BEHIND_LAST.match(rest[argument.end + 1 :]))
     ):
-        return None
+        return None, is_sure and not argument.closed
     answer = _answer(found["call"], argument.text, compiler)
     # A single word may stand for the answer in a sentence about how to give it.
-    return answer and replace(answer, must_be_variable=answer.name is not None)
+    return answer and replace(answer, must_be_variable=answer.name is not None), False
 
 
 def _answer(call: str, text: str, compiler: Compiler) -> TextAnswer | None:
@@ -296,6 +302,8 @@ def _end_of_code(rest: str, compiler: Compiler) -> int | None:
             break
         inside = rest[: match.start()].strip()
         if inside[:1] in ("'", '"') and compiler.string(inside) is not None:
+            return match.start()
+        if inside[:1] in ("[", "{") and is_data(inside, compiler):
             return match.start()
         source = source_of(inside, compiler)
         if source is not None and source.certain:

@@ -12,11 +12,13 @@ from typing import Literal
 
 from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.programs import is_program
-from rlm_kernel.parsing.thinking import kind, stands_alone, tags
+from rlm_kernel.parsing.thinking import is_thought_language, kind, stands_alone, tags
 
-RUN_LANGUAGES = frozenset(
-    {"repl", "python", "python3", "py", "py3", "python-repl", "ipython", "ipython3", "pycon", "jupyter", "tool_code"}
+_ANY_RUN_LANGUAGE = (
+    r"(?:lang(?:uage)?-)?(?:i?python|py|repl)\d{0,3}"
+    r"(?:[-_](?:repl|python|code|exec|script|console|interactive|interpreter))?|pycon|jupyter|tool_code|code[-_]interpreter"
 )
+_RUN_LANGUAGE = re.compile(_ANY_RUN_LANGUAGE, re.IGNORECASE)
 """Of the blocks that are run."""
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
@@ -24,11 +26,14 @@ _OPENING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t]*+\{?\.?(?P<language
 _CLOSING = re.compile(r"^ {0,3}(?P<fence>`{3,}+|~{3,}+)[ \t\r]*+$", re.MULTILINE)
 _ONLY_BLOCK = re.compile(r"\A[^`]*```\w*[ \t]*\n(.*?)\n[ \t]*```[^`]*\Z", re.DOTALL)
 
-_SPACE = r"[ \t\ufeff\u200b-\u200d\u2060>]"
+_BLANK = r"[ \t\r\u00a0\u3000\ufeff\u200b-\u200d\u2060]"
+_SPACE = r"[ \t\u00a0\u3000\ufeff\u200b-\u200d\u2060>]"
+_CLOSES_BEFORE = r"(?:[ \t>]*+`{3,}+[ \t]++(?=`{3}))?+"
 _WORDS = r"(?:[^`\n]|`(?!``))"
 _LANGUAGE = r"[ \t]*+\{?\.?(?P<language>[\w+-]*+)"
 WIDE_OPENING = re.compile(
-    rf"^(?P<lead>(?:[^`~\n]|`(?!``)|~(?!~~))*+)(?P<fence>`{{3,}}+|~{{3,}}+){_LANGUAGE}(?P<info>[^`\n]*+)$", re.MULTILINE
+    rf"^(?P<lead>{_CLOSES_BEFORE}(?:[^`~\n]|`(?!``)|~(?!~~))*+)(?P<fence>`{{3,}}+|~{{3,}}+){_LANGUAGE}(?P<info>[^`\n]*+)$",
+    re.MULTILINE,
 )
 """A line that opens a block: at any depth, in a list or a quotation, behind words."""
 
@@ -37,9 +42,8 @@ OPENING_BEHIND = re.compile(
 )
 """The same directly behind a closing tag, in whose line there may be other fences."""
 
-_ANY_RUN_LANGUAGE = "|".join(sorted(RUN_LANGUAGES, reverse=True))
 _RUN_OPENING = re.compile(
-    r"^(?P<lead>(?:[^`~\n]|`(?!``)|~(?!~~))*+)(?:`{3,}+|~{3,}+)[ \t]*+"
+    rf"^(?P<lead>{_CLOSES_BEFORE}(?:[^`~\n]|`(?!``)|~(?!~~))*+)(?:`{{3,}}+|~{{3,}}+)[ \t]*+"
     rf"\{{?\.?(?:{_ANY_RUN_LANGUAGE})(?![\w+-])[^`\n]*+$",
     re.MULTILINE | re.IGNORECASE,
 )
@@ -49,22 +53,26 @@ ONE_LINER = re.compile(
 )
 _LANGUAGE_AND_CODE = re.compile(r"\A\{?\.?(?P<language>[\w+-]++)\}?[ \t:]++(?P<code>\S.*)\Z", re.DOTALL)
 _WIDE_CLOSING = re.compile(
-    rf"^{_SPACE}*+(?P<fence>`{{3,}}+|~{{3,}}+)[ \t\r]*+(?:<[^<>\n`]{{1,40}}+>[ \t\r]*+)*+$", re.MULTILINE
+    rf"^{_SPACE}*+(?P<fence>`{{3,}}+|~{{3,}}+){_BLANK}*+(?:<[^<>\n`]{{1,40}}+>{_BLANK}*+)*+$", re.MULTILINE
 )
 _CLOSING_BEHIND_CODE = re.compile(
     rf"^(?P<code>{_WORDS}*+)(?P<fence>`{{3,}}+)(?:[ \t\r]*+(?:<[^<>\n`]{{1,40}}+>[ \t\r]*+)*+|[ \t]++[^`\n]*+)$",
     re.MULTILINE,
 )
+_CODE_NAMES = (
+    r"(?:run_|execute_)?(?:i?python\d?|py|repl)(?:_code)?|execute|(?:tool_|executable_|run_)?code|code_(?:action|execution)"
+    r"|(?:code_|python_)?interpreter|jupyter(?:_cell|_code)?"
+)
 CODE_TAG = re.compile(
-    r"^[ \t>]*+(?:<pre[^<>\n]*+>\s*+)?[<\[](?P<tag>code|python|repl|execute_ipython|execute|ipython)\b"
+    rf"^[ \t>]*+(?:<pre[^<>\n]*+>\s*+)?[<\[](?P<tag>{_CODE_NAMES})\b"
     r"(?P<attributes>[^<>\[\]\n]*+)[>\]]",
     re.MULTILINE | re.IGNORECASE,
 )
 _CODE_TAG_CLOSING = re.compile(
-    r"[<\[]/(?P<tag>code|python|repl|execute_ipython|execute|ipython)[>\]](?:\s*+</pre>)?[ \t\r]*+$",
+    rf"[<\[]/(?P<tag>{_CODE_NAMES})[>\]](?:\s*+</pre>)?[ \t\r]*+$",
     re.MULTILINE | re.IGNORECASE,
 )
-PYTHON_TAG = re.compile(r"<\|python_tag\|>(?P<code>[^<]*+(?:<(?!\|e)[^<]*+)*+)(?:<\|\w++\|>)?")
+PYTHON_TAG = re.compile(r"<\|python_(?:tag|start)\|>(?P<code>[^<]*+(?:<(?!\|e|\|python_end)[^<]*+)*+)(?:<\|\w++\|>)?")
 """Code up to a special token that ends it, or to the end of the reply."""
 
 _ATTRIBUTES = re.compile(r"\A[ \t]*+(?:\{[^{}]*+\}|[\w-]++=\S*+)(?:[ \t]++(?:\{[^{}]*+\}|[\w-]++=\S*+))*+[ \t\r]*+\Z")
@@ -72,6 +80,7 @@ _QUOTATION = re.compile(r"^[ \t]*+>[ ]?", re.MULTILINE)
 _INDENT = re.compile(r"[ \t]*")
 _INVISIBLE = re.compile(r"[\ufeff\u200b-\u200d\u2060]")
 _MAX_CLOSINGS = 50
+_MAX_QUOTED = 5
 _MAX_TAGGED = 50_000
 """Characters between `<code>` and `</code>`."""
 
@@ -151,8 +160,9 @@ def is_fence(text: str, start: int, end: int) -> bool:
 
 def role_of(language: str) -> Role:
     """What a block of this language is."""
-    name = language.lower()
-    return "run" if name in RUN_LANGUAGES else "other" if name not in ("", "code") else "plain"
+    if _RUN_LANGUAGE.fullmatch(language):
+        return "run"
+    return "plain" if language.lower() in ("", "code") else "other"
 
 
 class Fences:
@@ -161,7 +171,7 @@ class Fences:
     def __init__(self, text: str, compiler: Compiler) -> None:
         self._text = text
         self._compiler = compiler
-        self._next: dict[tuple[str, int], re.Match[str] | None] = {}
+        self._next: dict[tuple[str, int, bool], re.Match[str] | None] = {}
         self._next_opening: tuple[bool, re.Match[str] | None] = (False, None)
         self._next_tag: tuple[bool, re.Match[str] | None] = (False, None)
 
@@ -172,6 +182,8 @@ class Fences:
             return self._run_block(opening)
         closing = self._closing(opening)
         before = self._run_opening(opening.end())
+        if closing is not None and before is not None and is_thought_language(opening["language"]):
+            closing, before = self._closing_of_thought(opening, closing, before), None
         if closing is None or (before is not None and before.start() < closing.start()):
             return None
         code = _clean(text[opening.end() + 1 : closing.start() - 1], opening["lead"])
@@ -179,6 +191,16 @@ class Fences:
         if role == "plain" and role_of(first.strip()) == "run":  # its language is in a line of its own
             role, code = "run", rest
         return Block(opening.start("fence"), closing.end(), role, code)
+
+    def _closing_of_thought(
+        self, opening: re.Match[str], closing: re.Match[str], inner: re.Match[str]
+    ) -> re.Match[str] | None:
+        """The line that closes a block of reasoning which may hold a block of code; None: that one is no part of it."""
+        if inner.start() > closing.start() or opening["fence"] not in inner[0]:
+            return closing
+        outer = self._closing(opening, closing.end())
+        following = next(filter(is_opening, _RUN_OPENING.finditer(self._text, closing.end())), None)
+        return None if following is not None and outer is not None and following.start() < outer.start() else outer
 
     def one_liner(self, line: re.Match[str]) -> Block | None:
         """The block in a line of its own, such as ```` ```python x = 1``` ````; None: the line mentions one."""
@@ -190,9 +212,11 @@ class Fences:
         return Block(line.start("fence"), line.end(), "plain", line["inside"].strip())
 
     def tagged(self, opening: re.Match[str]) -> Block | None:
-        """The block between `<code>` and `</code>`; None: it is not closed, or holds fences."""
+        """The block between `<code>` and `</code>`; None: it is not closed and no program, or holds fences."""
         closing = self._closing_of_tag(opening.end())
-        if closing is None or closing["tag"].lower() != opening["tag"].lower():
+        if closing is None:
+            return self._open_tagged(opening)
+        if closing["tag"].lower() != opening["tag"].lower():
             return None
         if closing.start() - opening.end() > _MAX_TAGGED:
             return None
@@ -203,6 +227,14 @@ class Fences:
         code = written if self._compiler.problem(written) is None else code
         is_code = opening["tag"].lower() == "code" and "python" not in opening["attributes"].lower()
         return Block(opening.start(), closing.end(), "plain" if is_code else "run", code)
+
+    def _open_tagged(self, opening: re.Match[str]) -> Block | None:
+        """The program that is the rest of the reply, behind `<code>`."""
+        code = self._text[opening.end() : opening.end() + _MAX_TAGGED].strip("\r\n")
+        tree = None if "```" in code else self._compiler.tree(code)
+        if tree is None or not is_program(tree):
+            return None
+        return Block(opening.start(), len(self._text), "run", code, closed=False)
 
     def rest(self, opening: re.Match[str]) -> Block:
         """The block that a line opens, up to the end of the reply."""
@@ -281,10 +313,15 @@ class Fences:
         later = (one for one in _WIDE_CLOSING.finditer(self._text, first.end()) if _closes(one, opening))
         return chain([first], islice(later, _MAX_CLOSINGS - 1))
 
-    def _closing(self, opening: re.Match[str]) -> re.Match[str] | None:
-        """The first line that can close a block. Each line of the reply is read once for each kind of fence."""
-        fence, at = opening["fence"], opening.end()
-        key = (fence[0], min(len(fence), _MAX_LENGTH))
+    def _closing(self, opening: re.Match[str], inner: int = 0) -> re.Match[str] | None:
+        """The first line that can close a block. Each line of the reply is read once for each kind of fence.
+
+        Args:
+            opening: of the block.
+            inner: where a block within it ends; 0: there is none.
+        """
+        fence, at = opening["fence"], inner or opening.end()
+        key = (fence[0], min(len(fence), _MAX_LENGTH), inner > 0)
         if key not in self._next or ((known := self._next[key]) is not None and known.start() < at):
             lines = _WIDE_CLOSING.finditer(self._text, at)
             self._next[key] = next((one for one in lines if one["fence"].startswith(fence[:_MAX_LENGTH])), None)
@@ -324,9 +361,11 @@ def _closes(line: re.Match[str], opening: re.Match[str]) -> bool:
 
 def _clean(code: str, lead: str) -> str:
     """The code of a block without the marks of the quotation, and the indentation of the list, that it is in."""
-    if ">" in lead and _QUOTATION.match(code):
-        code = _QUOTATION.sub("", code)
+    depth = min(lead.count(">"), _MAX_QUOTED)
+    if depth and _QUOTATION.match(code):
         lead = lead.rpartition(">")[2][1:]
+        while depth and _QUOTATION.match(code):
+            code, depth = _QUOTATION.sub("", code), depth - 1
     first = next((line for line in code.split("\n", _MAX_CLOSINGS) if line.strip()), "")
     spaces = _INDENT.match(first)
     indent = spaces[0] if spaces is not None else ""

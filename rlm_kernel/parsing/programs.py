@@ -7,6 +7,7 @@ import builtins
 
 _BUILTINS = frozenset(vars(builtins))
 _ANSWERS = frozenset({"FINAL", "FINAL_VAR"})
+_SPELLED_ANSWERS = _ANSWERS | {"FINALVAR", "FINAL_ANSWER"}
 _STATEMENTS = (
     *(ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Delete, ast.AugAssign),
     *(ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match, ast.If),
@@ -24,6 +25,15 @@ def is_program(tree: ast.Module, *, strictly: bool = False) -> bool:
     if all(_is_answer(statement) for statement in tree.body):
         return False
     return any(_does_something(statement, strictly=strictly) for statement in tree.body)
+
+
+def does_more_than_answer(tree: ast.Module) -> bool:
+    """Whether a statement of the code that gives no answer can only be code."""
+    return any(_does_something(one, strictly=True) for one in tree.body if not any(map(_gives_answer, ast.walk(one))))
+
+
+def _gives_answer(part: ast.AST) -> bool:
+    return isinstance(part, ast.Name) and part.id.upper() in _SPELLED_ANSWERS
 
 
 def _is_answer(statement: ast.stmt) -> bool:

@@ -20,7 +20,19 @@ from rlm_kernel.parsing.fences import (
 )
 from rlm_kernel.parsing.programs import is_program
 from rlm_kernel.parsing.quotations import is_correspondence, quotations
-from rlm_kernel.parsing.thinking import Elements, bare_channel, is_mention, kind, may_be_unclosed, stands_alone, tags
+from rlm_kernel.parsing.thinking import (
+    OTHERS_TURN,
+    Elements,
+    bare_channel,
+    hidden,
+    is_mention,
+    is_thought_language,
+    kind,
+    may_be_unclosed,
+    stands_alone,
+    tags,
+)
+from rlm_kernel.parsing.tool_calls import CALL_OF_TOOL, ToolCalls
 
 _MAX_MARKS = 5_000
 """Fences and tags of a reply that are read; what comes after them is prose."""
@@ -41,6 +53,7 @@ class Scanned:
         thoughts: where the reasoning is, with its tags, and where another's answer is quoted.
         open_fence: a line that opens a block without a language, which nothing closes.
         open_tag: whether a tag that nothing closes may open reasoning, and is taken for words.
+        answers: given as calls of a tool, as `FINAL(...)`.
     """
 
     text: str
@@ -48,6 +61,7 @@ class Scanned:
     thoughts: list[tuple[int, int]] = field(default_factory=list)
     open_fence: Found | None = None
     open_tag: bool = False
+    answers: list[str] = field(default_factory=list)
 
     def without(self, spans: list[tuple[int, int]]) -> str:
         """The reply without the reasoning, and without other parts."""
@@ -78,6 +92,7 @@ class _Scanner:
         self._compiler = compiler
         self._scanned = Scanned(text)
         self._fences = Fences(text, compiler)
+        self._tool_calls = ToolCalls(text)
         self._ends = _Marks((tag for tag in tags(text, widely=widely) if kind(tag) in ("close", "end")), _start)
         self._widely = widely
         self._elements = Elements(text if widely else "")
@@ -85,7 +100,10 @@ class _Scanner:
         self._marks: list[tuple[_Marks, Callable[[Found], int], Callable[[Found], int]]] = [
             (_Marks(WIDE_OPENING.finditer(text), _fence), _fence, self._take_fence),
             (_Marks(ONE_LINER.finditer(text), _fence), _fence, self._take_one_liner),
+            (_Marks(CALL_OF_TOOL.finditer(text if widely else ""), _start), _start, self._take_tool_call),
+            (_Marks(OTHERS_TURN.finditer(text), _start), _start, self._take_turn),
             (_Marks(tags(text, widely=widely), _start), _start, self._take_tag),
+            (_Marks(hidden(text), _start), _start, self._take_hidden),
             (_Marks(iter(self._elements.openings), _start), _start, self._take_element),
             (_Marks(PYTHON_TAG.finditer(text), _start), _start, self._take_python_tag),
             (_Marks(quotations(text if widely else ""), _start), _start, self._take_quotation),
@@ -120,7 +138,8 @@ class _Scanner:
             if not line["language"]:
                 self._scanned.open_fence = line
             return line.end()
-        if self._widely and block.role != "run" and is_correspondence(block.code):
+        is_words = self._widely and block.role != "run" and is_correspondence(block.code)
+        if is_words or is_thought_language(line["language"]):
             self._scanned.thoughts.append((block.start, block.end))
         else:
             self._scanned.blocks.append(block)
@@ -154,6 +173,32 @@ class _Scanner:
             return tag.start("code")
         self._scanned.blocks.append(Block(tag.start(), tag.end(), "run", code))
         return tag.end()
+
+    def _take_tool_call(self, mark: Found) -> int:
+        if self._is_in_answer(mark.start()):
+            return mark.end()
+        calls, end = self._tool_calls.read(mark)
+        for call in calls:
+            if call.kind == "code":
+                self._scanned.blocks.append(Block(mark.start(), end, "run", call.text))
+            else:
+                self._scanned.answers.append(call.text)
+        if mark["to"] is not None and not calls:  # words to another tool
+            self._scanned.thoughts.append(mark.span())
+        return end
+
+    def _take_turn(self, token: Found) -> int:
+        """What follows is what the model thinks that it will be told."""
+        if not self._text[: token.start()].strip() or self._is_in_answer(token.start()):
+            return token.end()
+        self._scanned.thoughts.append((token.start(), len(self._text)))
+        return len(self._text)
+
+    def _take_hidden(self, element: Found) -> int:
+        if self._is_in_answer(element.start()):
+            return element.end()
+        self._scanned.thoughts.append(element.span())
+        return element.end()
 
     def _take_answer(self, call: Found) -> int:
         if (end := end_of_quoted(self._text, call.end())) is not None:
@@ -202,6 +247,7 @@ class _Scanner:
         """Everything before a closing tag without its opening one is reasoning."""
         self._scanned.thoughts[:] = [(0, end)]
         self._scanned.blocks.clear()
+        self._scanned.answers.clear()
         self._scanned.open_fence = None
         self._answer = self._answer_ends = 0
         return self._go_on_behind(end)

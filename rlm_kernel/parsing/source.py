@@ -70,8 +70,13 @@ def ends_in_text(text: str) -> bool:
     return bool(_CODE_BEGINS.match(text)) and any(part["open"] or part["begun"] for part in _QUOTED.finditer(text))
 
 
+def is_data(text: str, compiler: Compiler) -> bool:
+    """Whether a text is a literal of Python or of JSON."""
+    node = compiler.expression(text)
+    return node is not None and _is_data(text, node)
+
+
 def _is_data(text: str, node: ast.expr) -> bool:
-    """Whether it is a literal of Python or of JSON."""
     with suppress(ValueError, RecursionError, MemoryError):
         ast.literal_eval(node)
         return True

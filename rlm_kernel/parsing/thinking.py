@@ -11,28 +11,54 @@ from typing import Literal
 Kind = Literal["open", "close", "channel", "end", ""]
 """A tag that opens reasoning or closes it; the header of a channel of reasoning (harmony), and the end of a message."""
 
-_OPENS = r"(?:[<\[\u25c1\u2039\u27e8\u3008\uff1c]|&lt[;])"
-_CLOSES = r"(?:[>\]\u25b7\u203a\u27e9\u3009\uff1e]|&gt[;])"
+_OPENS = r"(?:[<\[\u25c1\u2039\u27e8\u3008\u3010\uff1c]|&lt[;])[ ]?+"
+_LOOKS_LIKE_TAG = r"(?=[<\[\u25c1\u2039\u27e8\u3008\u3010\uff1c&][ /|\uff5c]{0,4}+\w)"
+"""What is most often not there, first."""
+
+_CLOSES = r"(?:[>\]\u25b7\u203a\u27e9\u3009\u3011\uff1e]|&gt[;])"
 _VALUE = r"(?:(?!&gt[;])[^<>\[\]\n\u203a\u27e9\u3009\uff1e]){0,100}+"
 _ATTRIBUTES = rf"(?:[ \t]{_VALUE})?+(?:\r?\n[ \t]*+(?:[\w:-]{{1,40}}+={_VALUE})?+){{0,9}}+"
-_WORDS = ("think", "thought", "reasoning", "reflection", "scratchpad", "monologue", "analysis", "deliberat")
+_WORDS = (
+    *("think", "thought", "reasoning", "reflection", "scratchpad", "monologue", "analysis", "deliberat"),
+    *("\u601d\u8003", "\u63a8\u7406", "r\u00e9flexi", "raisonn", "razona", "pens\u00e9e", "pensamiento", "pensiero"),
+    *("gedanken", "denken", "\u00fcberleg", "\u0440\u0430\u0437\u043c\u044b\u0448"),
+    *("\u0440\u0430\u0441\u0441\u0443\u0436", "\uc0dd\uac01", "\ucd94\ub860"),
+)
+"""Also in Chinese, French, Spanish, Italian, German, Russian and Korean."""
+
 _STEMS = rf"{'|'.join(_WORDS)}|unused9[45](?!\d)"
 _TAG = re.compile(
-    rf"{_OPENS}(?P<slash>/?[|\uff5c]?/?)(?P<name>(?=[\w.:-]{{0,40}}?(?:{_STEMS}))[\w.:-]++)"
+    rf"{_LOOKS_LIKE_TAG}{_OPENS}(?P<slash>/?[|\uff5c]?/?[ ]?+)"
+    rf"(?P<name>(?=[\w.:\u2581-]{{0,40}}?(?:{_STEMS}))[\w.:\u2581-]++)"
     rf"(?P<attributes>{_ATTRIBUTES})[|\uff5c]?{_CLOSES}"
-    r"|(?:<\|start\|>\w*+)?<\|channel\|>[ \t]*+(?P<channel>\w++)[^<\n]{0,100}+"
+    r"|<(?:(?P<closed>channel\|>)|\|(?:channel>(?P<opened>thought)\b|im_start\|>(?P<turn>think|answer)(?!\w)"
+    r"|(?:start\|>\w*+<\|)?+channel\|>[ \t]*+(?P<channel>\w++)[^<\n]{0,100}+"
     r"(?:<\|constrain\|>[ \t]*+\w*+)?<\|message\|>"
-    r"|<\|(?:end|return|call)\|>(?:<\|start\|>\w*+(?!<\|channel\|>))?",
+    r"|(?:end|return|call|im_end)\|>(?:<\|start\|>\w*+(?!<\|channel\|>))?))",
     re.IGNORECASE,
 )
+_HIDDEN = re.compile(
+    r"^[ \t>]*+<!--[^-]*+(?:-(?!->)[^-]*+)*+-->"
+    r"|<details\b(?:[^<>\n]{0,200}+>\s*+<summary>[^<\n]{0,60}?(?:think|thought|reason)|[^<>\n]{0,200}?=[\"']?reasoning\b)"
+    r"[^<]*+(?:<(?!/?details\b)[^<]*+)*+</details>",
+    re.MULTILINE | re.IGNORECASE,
+)
+OTHERS_TURN = re.compile(
+    r"<(?:[|\uff5c](?:(?:im_start|start_header_id|start_of_role)\|>\s*+(?:user|system|tool|human|ipython|environment)\b"
+    r"|(?:user|observation|user_token|system_token|human)[|\uff5c]>)|start_of_turn>\s*+user\b)",
+    re.IGNORECASE,
+)
+"""The token before the turn of another, which a model has invented."""
+
+_THOUGHT_LANGUAGE = re.compile(r"think(?:ing)?|thoughts?|reasoning|scratchpad|analysis", re.IGNORECASE)
 _ELEMENT = re.compile(
-    rf"{_OPENS}(?P<slash>[|\uff5c]?/?[|\uff5c]?)(?P<word>(?:(?:begin|start|end)_(?:of_)?)?+)"
+    rf"{_LOOKS_LIKE_TAG}{_OPENS}(?P<slash>[|\uff5c]?/?[|\uff5c]?)(?P<word>(?:(?:begin|start|end)_(?:of_)?)?+)"
     rf"(?P<name>[a-z][\w.:-]{{0,40}}+){_ATTRIBUTES}[|\uff5c]?{_CLOSES}",
     re.IGNORECASE,
 )
 _OF_REASONING = re.compile(
     r"(?<![a-z])(?:reason|cot|reflect|intern|inner|ponder|brainstorm|plan(?:s|ning)?(?![a-z])|scratch|draft|consider"
-    r"|contemplat|ruminat|muse|musing|self_|hidden|private)",
+    r"|contemplat|ruminat|muse|musing|self_|hidden|private|rationale|critique)",
     re.IGNORECASE,
 )
 _OF_ANSWERS = re.compile(
@@ -48,8 +74,8 @@ _CLOSING_QUOTES = ("'", '"', "`", "\u201d", "\u2019", "\u00bb")
 _OF_MODELS = re.compile("think|thought|reasoning|unused", re.IGNORECASE)
 _UNCLOSED_IN_BRACKETS = "[THINK]"
 _ENDS = ("end", "/", "unused95")
-_BRACKETS = (*"<[\u25c1\u2039\u27e8\u3008\uff1c", "&lt")
-_MARKS = (*_WORDS, "unused9", "<|")
+_BRACKETS = (*"<[\u25c1\u2039\u27e8\u3008\u3010\uff1c", "&lt")
+_MARKS = (*_WORDS, "unused9", "<|", "|>")
 _BARE_HARMONY = re.compile(r"\A\s*+analysis(?=[A-Z])")
 _BARE_FINAL = "assistantfinal"
 _LAST_TOKEN = re.compile(
@@ -78,6 +104,11 @@ def tags(text: str, *, widely: bool = True) -> Iterator[re.Match[str]]:
     return (tag for tag in found if widely or tag["name"] is None or _OF_MODELS.search(tag["name"]))
 
 
+def hidden(text: str) -> Iterator[re.Match[str]]:
+    """Comments of HTML at the start of a line, and folded reasoning."""
+    return _HIDDEN.finditer(text) if "!--" in text or "details" in text else iter(())
+
+
 def _may_have_tags(text: str) -> bool:
     """A quick look: the pattern of tags takes long for millions of brackets."""
     lowered = text.lower()
@@ -89,11 +120,24 @@ def kind(tag: re.Match[str]) -> Kind:
     if tag["name"] is not None:
         if tag["attributes"].endswith("/"):  # an empty element
             return ""
-        return "close" if "/" in tag["slash"] or tag["name"].lower().startswith(_ENDS) else "open"
+        return "close" if "/" in tag["slash"] or _names_end(tag["name"].lower()) else "open"
+    if tag["opened"] or tag["closed"]:
+        return "open" if tag["opened"] else "close"
+    if tag["turn"]:
+        return "channel" if tag["turn"].lower() == "think" else "close"
     if tag["channel"] is None:
         return "end"
     channel = tag["channel"].lower()
     return "close" if channel == "final" else "" if channel == "commentary" else "channel"
+
+
+def _names_end(name: str) -> bool:
+    return name.startswith(_ENDS) or name.endswith(("_end", "-end"))
+
+
+def is_thought_language(language: str) -> bool:
+    """Whether a block is reasoning by the language of its fence."""
+    return _THOUGHT_LANGUAGE.fullmatch(language) is not None
 
 
 class Elements:

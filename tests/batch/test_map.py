@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from rlm_kernel import errors
 from rlm_kernel.api import RLM
 from rlm_kernel.clients.scripted import ScriptedLM
+from rlm_kernel.trajectory.log.file_names import RECORD, file_beside
 from rlm_kernel.trajectory.log.logger import RLMLogger
 from rlm_kernel.types import Message, Reply, Usage
 
@@ -224,3 +226,42 @@ def test_the_folder_of_the_rlms_logger_is_that_of_the_logs(tmp_path: Path) -> No
     for out in (None, tmp_path / "out.jsonl"):
         (result,) = rlm.map(["a"], "What?", out=out)
         assert Path(str(result.log)).parent == tmp_path / "mine"
+
+
+def test_a_result_and_a_log_whose_last_lines_were_cut_lose_only_these(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def script(messages: Sequence[Message]) -> str:
+        last = str(messages[-1]["content"])
+        asked.append("sub" if last.startswith("about") else "root")
+        ask = "```repl\nprint(llm_query('about ' + context))\n```"
+        return "word" if asked[-1] == "sub" else "FINAL(done)" if "word" in last else ask
+
+    out = tmp_path / "out.jsonl"
+    (first,) = RLM(ScriptedLM(script)).map(["a"], "What?", out=out)
+    log = file_beside(Path(str(first.log)), RECORD)
+    lines = log.read_bytes().splitlines(keepends=True)
+    answered = next(number for number, line in enumerate(lines) if json.loads(line)["type"] == "answer")
+    log.write_bytes(b"".join(lines[: answered + 1]) + lines[answered + 1][:20])
+    out.write_bytes(out.read_bytes()[:40])
+    (second,) = RLM(ScriptedLM(script)).map(["a"], "What?", out=out)
+
+    assert second.answer == "done"
+    assert asked == ["root", "sub", "root", "root"]
+    assert [json.loads(line)["answer"] for line in out.read_text().splitlines()] == ["done"]
+
+
+def test_ctrl_c_does_not_wait_for_connections_that_close_slowly() -> None:
+    release = threading.Event()
+
+    class Slow(ScriptedLM):
+        async def close(self) -> None:
+            await asyncio.to_thread(release.wait)
+
+    rlm = RLM(ScriptedLM(shout))
+    rlm._ours = (Slow(shout),)
+    try:
+        with pytest.raises(KeyboardInterrupt), rlm:
+            raise KeyboardInterrupt
+    finally:
+        release.set()

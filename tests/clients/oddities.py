@@ -143,6 +143,54 @@ REPLIES = [
         "tool_calls",
         error="asked for a tool that was not offered",
     ),
+    OddReply(
+        "a turn that the provider paused (`pause_turn`)",
+        Says("It", finish_reason="pause_turn"),
+        Says("It", finish_reason="pause_turn"),
+        "It",
+        "error",
+        error="ended its reply with an error",
+        partial="It",
+    ),
+    *(
+        OddReply(
+            f"the reason `{reason}`",
+            Says("It", finish_reason=reason),
+            None,
+            "It",
+            known,
+            error=error,
+            partial="It",
+        )
+        for reason, known, error in (
+            ("length ", "length", CUT),
+            ("Max Tokens", "length", CUT),
+            ("contentFilter", "content_filter", WITHHELD),
+            ("cancelled", "error", "ended its reply with an error"),
+        )
+    ),
+    OddReply(
+        "a refusal as a part",
+        Says(None, fields={"content": [{"type": "refusal", "refusal": "No."}]}),
+        None,
+        "No.",
+        "refusal",
+        error="it refused to answer",
+        partial="No.",
+    ),
+    OddReply(
+        "a part with a value", Says(None, fields={"content": [{"text": {"value": "42"}}]}), None, "42", "stop", "42"
+    ),
+    OddReply("one part without a list", Says(None, fields={"content": {"text": "42"}}), None, "42", "stop", "42"),
+    OddReply("a number as the content", Says(None, fields={"content": 42}), None, "42", "stop", "42"),
+    OddReply(
+        "the reason `FINISH_REASON_UNSPECIFIED`",
+        Says("42", finish_reason="FINISH_REASON_UNSPECIFIED"),
+        None,
+        "42",
+        "stop",
+        "42",
+    ),
     OddReply("empty `choices`", no_choices, None, "", "stop", error=NO_TEXT),
     OddReply("blanks", " \n ", " \n ", " \n ", "stop", error=NO_TEXT),
     OddReply("a list of parts", Says(None, fields={"content": PARTS}), None, "42", "stop", "42"),

@@ -76,7 +76,7 @@ async def test_a_stream_hands_over_the_pieces_in_order(client):
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
         ("refusal", "refusal"),
-        ("pause_turn", "pause_turn"),
+        ("pause_turn", "error"),
     ],
 )
 async def test_the_reason_of_the_end_is_told_in_our_words(client, on_text, reason, ours):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback import API_KEY, MODEL, Fails, LoopbackProvider, Says
+from loopback import API_KEY, MODEL, Fails, LoopbackProvider, Says, Sends
 from oddities import REFUSALS, REPLIES, table
 from remote_clients import anthropic_lm, openai_lm
 
@@ -191,6 +193,79 @@ async def test_a_stream_that_breaks_off_carries_the_text_so_far(client):
     with pytest.raises(LMError) as caught:
         await lm.complete(QUESTION, on_text=[].append)
     assert caught.value.partial_answer == "one two "
+
+
+def stream(*chunks):
+    events = "".join(f"data: {chunk if isinstance(chunk, str) else json.dumps(chunk)}\n\n" for chunk in chunks)
+    return Sends(f"{events}data: [DONE]\n\n".encode(), content_type="text/event-stream")
+
+
+def whole(usage=None, **message):
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    return Sends(json.dumps({"choices": [choice], "usage": usage}).encode())
+
+
+def piece(delta, reason=None, **choice):
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": reason, **choice}]}
+
+
+STREAMS = {
+    "a whole reply instead of a stream": whole(content="42"),
+    "an empty event": stream("", piece({"content": "42"}, "stop")),
+    "the whole message beside each piece": stream(
+        piece({"content": "4"}, message={"content": "4"}), piece({"content": "2"}, "stop", message={"content": "42"})
+    ),
+    "the whole message at the end": stream(piece({"content": "42"}), piece({}, "stop", message={"content": "42"})),
+    "a message instead of pieces": stream({"choices": [{"message": {"content": "42"}, "finish_reason": "stop"}]}),
+    "a text of the older API": stream({"choices": [{"text": "42", "finish_reason": "stop"}]}),
+    "only a role first": stream(piece({"role": "assistant", "content": None}), piece({"content": "42"}, "stop")),
+}
+
+
+@pytest.mark.parametrize("sends", STREAMS)
+async def test_a_stream_is_read(client, sends):
+    heard = []
+    reply = await client("openai", STREAMS[sends]).complete(QUESTION, on_text=heard.append)
+    assert (reply.text, "".join(heard), reply.finish_reason) == ("42", "42", "stop")
+
+
+async def test_json_that_is_marked_as_text_is_read(client):
+    lm = client("openai", replace(whole(content="42"), content_type="text/plain"))
+    assert (await lm.complete(QUESTION)).text == "42"
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": "9", "completion_tokens": 2.0}, (9, 2, 0)),
+        ({"input_tokens": 9, "output_tokens": 2}, (9, 2, 0)),
+        ({"prompt_tokens": 9, "completion_tokens": 2, "prompt_cache_hit_tokens": 8}, (9, 2, 8)),
+        ({"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 80}}, (9, 2, 9)),
+        ({"prompt_tokens": 10**30, "completion_tokens": 2}, (0, 0, 0)),
+    ],
+)
+async def test_usage_is_read_in_many_forms_or_not_at_all(client, usage, expected):
+    used = (await client("openai", whole(usage, content="42")).complete(QUESTION)).usage
+    assert (used.input_tokens, used.output_tokens, used.cached_tokens) == expected
+
+
+async def test_empty_usage_at_the_end_of_a_stream_takes_nothing_back(client):
+    chunk = piece({"content": "42"}, "stop") | {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    lm = client("openai", stream(chunk, {"choices": [], "usage": {}}))
+    assert (await lm.complete(QUESTION, on_text=[].append)).usage.input_tokens == 3
+
+
+@pytest.mark.parametrize("api", CLIENTS)
+async def test_an_error_with_status_200_is_named(client, api):
+    body = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    with pytest.raises(LMError, match="Overloaded"):
+        await client(api, Sends(json.dumps(body).encode())).complete(QUESTION)
+
+
+@pytest.mark.parametrize("body", [{"object": "error", "message": "not loaded"}, {"detail": "not loaded"}])
+async def test_a_message_with_status_200_is_named(client, body):
+    with pytest.raises(LMError, match="not loaded"):
+        await client("openai", Sends(json.dumps(body).encode())).complete(QUESTION)
 
 
 FIELDS = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from reply_table import ROWS, VARIABLES
+from reply_table import OF_EACH_KIND, ROWS, VARIABLES
+from selection import mostly_full
 
 from rlm import RLM, Reply, ScriptedLM
 
@@ -39,7 +40,7 @@ def rlm(model, cells):
         yield kept
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.says)
+@pytest.mark.parametrize("row", mostly_full(ROWS, *OF_EACH_KIND), ids=lambda row: row.says)
 def test_a_run_goes_on_as_the_table_says(rlm, model, cells, row):
     cells.clear()
     model.calls.clear()

@@ -25,8 +25,11 @@ from rlm_kernel import inputs
 from rlm_kernel.documents import formats, tables
 from rlm_kernel.documents.found import Lines
 from rlm_kernel.documents.kinds import HEAD_BYTES, kind_of
+from rlm_kernel.documents.reader import DocumentReader
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.installation import install_command
+
+pytestmark = pytest.mark.usefixtures("shared_child")
 
 PAGE = Path(__file__).parents[2] / "docs" / "inputs.md"
 
@@ -74,12 +77,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def loaded(folder):
+def loaded(folder, load_and_listen):
     """The texts, and what is said about them."""
-    said = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rlm_kernel.terminal.print_note", said.append)
-        return inputs.load(folder), said
+    return load_and_listen(folder)
 
 
 def test_a_folder_of_thirty_kinds_is_read(folder, loaded):
@@ -253,6 +253,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(folder, tmp_path):
 
 
 def test_without_the_extra_the_error_names_the_command(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(inputs, "DocumentReader", DocumentReader)
     (tmp_path / "rlm_kernel").symlink_to(Path(inputs.__file__).parent)
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as util\nfind = util.find_spec\n"

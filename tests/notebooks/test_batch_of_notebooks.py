@@ -13,6 +13,7 @@ import pytest
 from loopback import API_KEY, MODEL, Says
 from nbformat.v4 import new_code_cell, new_notebook
 
+from rlm_kernel.cli import parser
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.papermill.batch import tasks_of_notebook
 
@@ -79,6 +80,7 @@ def test_a_notebook_is_executed_for_each_row_and_what_failed_again(batch, write,
     ]
 
 
+@pytest.mark.full
 def test_one_budget_holds_over_all_notebooks(batch, write, tmp_path, provider):
     provider.script = lambda _: Says("word", cost=0.25)
     write(ASKS)
@@ -126,3 +128,18 @@ def test_an_edited_cell_and_other_parameters_are_executed_again_and_an_output_is
     assert digest(topic="a") == before != digest(topic="b")
     write(ASKS, "1")
     assert digest(topic="a") != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task.ipynb", "--question", "Who?"], "takes no --question"),
+        (["task.ipynb", "--engine", "dask"], "takes no --engine"),
+        (["rows.csv", "-p", "a", "1"], "are for a notebook"),
+        (["rows.csv", "--over", "more.csv"], "are for a notebook"),
+    ],
+)
+def test_options_of_questions_and_of_notebooks_do_not_mix(arguments, message):
+    args = parser().parse_args(["batch", *arguments])
+    with pytest.raises(ConfigError, match=message):
+        args.command(args)

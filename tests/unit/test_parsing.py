@@ -126,9 +126,7 @@ def test_an_answer_stands_at_the_start_of_a_line(text, answer):
     [
         "",
         "Use FINAL(...) when you are done.",
-        "FINAL: 42",
         "FINAL 42",
-        "FINAL_ANSWER(42)",
         "NOT_FINAL(42)",
         "MY FINAL(42)",
         "<think>\nFINAL(42)\n</think>",

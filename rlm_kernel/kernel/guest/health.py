@@ -19,7 +19,7 @@ SET_BY_IPYTHON = frozenset({"_", "display", "exit", "get_ipython", "input", "qui
 """Built-in names that it sets while a cell runs."""
 TRACES: tuple[tuple[Any, Any], ...] = ((sys.gettrace, sys.settrace), (sys.getprofile, sys.setprofile))
 NEEDED = """builtins json json.encoder json.decoder time threading queue signal hmac uuid datetime os io copy inspect re
-    functools contextlib warnings traceback logging asyncio asyncio.base_events asyncio.events asyncio.locks
+    functools contextlib warnings traceback linecache logging asyncio asyncio.base_events asyncio.events asyncio.locks
     asyncio.selector_events selectors tornado.ioloop tornado.platform.asyncio zmq.eventloop.zmqstream
     jupyter_client.session jupyter_client.jsonutil ipykernel.iostream ipykernel.kernelbase""".split()
 """Modules that cells replace parts of, with what runs between the end of a cell and its reply."""
@@ -70,6 +70,9 @@ class Needed:
         self.streams: dict[str, Any] = {"stdout": sys.stdout, "stderr": sys.stderr}
         self.handlers = [(handlers, dict(handlers)) for handlers in (kernel.shell_handlers, kernel.control_handlers)]
         self.lists: list[Any] = [(made, list(made)) for made in (sys.path, sys.meta_path, sys.path_hooks)]
+        changes = (shell.ast_transformers, shell.input_transformers_cleanup, shell.input_transformers_post)
+        self.transformers: list[Any] = [(made, list(made)) for made in changes]
+        self.shell = shell
         self.hooks = [(event, hook) for event, hook in hooks.items() if hook in shell.events.callbacks[event]]
         self.callbacks = shell.events.callbacks
         self.events = dict(self.callbacks)
@@ -102,7 +105,7 @@ class Needed:
             names += space.put_back()
         for part in self.parts:
             names += part.put_back()
-        return names + self.put_back_contents()
+        return names + self.put_back_contents() + self.put_back_code()
 
     def put_back_settings(self) -> list[str]:
         """Put back settings of the interpreter, and its streams."""
@@ -145,6 +148,19 @@ class Needed:
             if hook not in self.events[event]:
                 self.events[event].append(hook)
                 names += [f"the hook {event}"]
+        return names
+
+    def put_back_code(self) -> list[str]:
+        """Put back what decides how a cell's code runs: its transformers, and its built-in functions."""
+        names = []
+        for made, kept in self.transformers:  # one of a cell may make every later cell fail, or empty
+            found = [one for one in made if root_of(one) != "__main__" or any(one is before for before in kept)]
+            if len(found) < len(made):
+                made[:] = found
+                names += ["a transformer of code"]
+        if self.shell.user_ns.get("__builtins__", builtins) not in (builtins, vars(builtins)):
+            self.shell.user_ns["__builtins__"] = builtins
+            names += ["__builtins__"]
         return names
 
 
