@@ -96,8 +96,6 @@ def _tasks(args: Namespace, *, is_notebook: bool) -> Tasks:
 def _execute_notebook(args: Namespace, tasks: Tasks, out: Path | None) -> int:
     from rlm_kernel.batch.batch import iterate
 
-    if args.engine is not None:
-        raise ConfigError("--engine is for questions: a notebook is executed in this process, so leave it out.")
     batch = batch_notebooks.batch_of(args, tasks, _options(args, out))
     if args.dry_run:
         terminal.print_result(f"{len(tasks):,} executions. What their cells ask is not known before.")

@@ -14,13 +14,11 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 from loopback import LoopbackProvider, Says
 
 from rlm_kernel import errors
 from rlm_kernel.api import RLM
-from rlm_kernel.cli import main
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.types import Message, Reply, Usage
 
@@ -154,15 +152,6 @@ def test_what_is_no_engine_is_refused_with_the_choices() -> None:
         RLM(ScriptedLM(shout)).map(["a"], engine="dask")
     with pytest.raises(errors.ConfigError, match="engine='dask': give both"):
         RLM(ScriptedLM(shout)).map(["a"], scheduler="tcp://127.0.0.1:1")
-
-
-def test_a_notebook_has_no_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "task.ipynb")
-    (tmp_path / "rows.csv").write_text("id,n\na,1\n")
-    options = ["--over", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "out.jsonl"), "--engine", "dask"]
-
-    assert main(["batch", str(tmp_path / "task.ipynb"), *options]) == 2
-    assert "executed in this process" in capsys.readouterr().err
 
 
 def test_without_dask_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
