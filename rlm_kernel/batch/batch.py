@@ -206,11 +206,14 @@ def _runs_of(
 ) -> tuple[Callable[[SharedLimits], AbstractAsyncContextManager[Runs]], int]:
     """What runs the tasks, in this process or on an engine; and how many at a time, unless the user says it."""
     configuration = without_secrets(rlm.configuration)
-    if (engine := options.get("engine")) is None:
+    engine, scheduler = options.get("engine"), options.get("scheduler")
+    if scheduler is not None and engine != "dask":
+        raise ConfigError(f"scheduler={scheduler!r} is that of engine='dask': give both.")
+    if engine is None:
         return lambda shared: nullcontext(LocalRuns(partial(rlm.start, shared), configuration, log_dir)), MAX_CONCURRENT
     from rlm_kernel.batch.engines.runs import engine_of, engine_runs, packed
 
-    where, make = engine_of(engine, options.get("scheduler")), packed(rlm.make, rlm.configuration, rlm.keys)
+    where, make = engine_of(engine, scheduler), packed(rlm.make, rlm.configuration, rlm.keys)
     return partial(engine_runs, where, make, configuration, log_dir and log_dir.absolute()), where.max_concurrent
 
 

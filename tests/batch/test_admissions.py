@@ -80,7 +80,7 @@ def ask(call: int, task: str, seen: RateSeen | None = None) -> Ask:
 
 
 def settled(call: int, cost: float, seen: RateSeen | None = None) -> Settled:
-    return Settled(call, Reply("", "model", Usage(10, 10, cost=cost)), 1, seen)
+    return Settled(call, Reply("", "model", Usage(10, 10, cost=cost)), 0, seen)
 
 
 async def test_a_call_waits_for_the_end_of_one_of_another_worker() -> None:

@@ -133,6 +133,35 @@ def test_leaving_the_loop_stops_the_runs_on_the_cluster(client: Client) -> None:
     wait_for_kernels(client, some=False)
 
 
+DRIVER = """
+import sys
+from distributed import Client
+from rlm import RLM, ScriptedLM
+
+with Client(sys.argv[1]) as client:
+    list(RLM(ScriptedLM(lambda _: "```repl\\nimport time; time.sleep(600)\\n```")).map(["a", "b"], engine=client))
+"""
+
+
+@pytest.mark.full
+def test_the_kernels_of_a_driver_that_was_killed_end(cluster: Cluster, client: Client) -> None:
+    client.run(_give_up_after, 5)
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, cluster.address])
+    try:
+        wait_for_kernels(client, some=True)
+    finally:
+        driver.kill()
+        driver.wait()
+    wait_for_kernels(client, some=False)
+    client.run(_give_up_after, 60)
+
+
+def _give_up_after(seconds: int) -> None:
+    from rlm_kernel.batch.engines import on_dask
+
+    on_dask.SILENCE_SECONDS = seconds
+
+
 def wait_for_kernels(client: Client, *, some: bool) -> None:
     deadline = time.monotonic() + 30
     while any((found := client.run(_kernels)).values()) != some:

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -124,11 +125,33 @@ def test_a_worker_reads_the_key_from_its_own_environment(tmp_path: Path, monkeyp
     assert not any(b"key-of-the-environment" in sent for sent in watched.sent)
 
 
+def die(_: Sequence[Message]) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+
+
+def test_a_pool_that_lost_a_process_ends_the_batch_and_a_new_one_continues_it(tmp_path: Path) -> None:
+    out, tasks = tmp_path / "out.jsonl", [str(n) for n in range(20)]
+    with (
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+        pytest.raises(errors.RLMError, match="lost a process"),
+    ):
+        list(RLM(ScriptedLM(die)).map(tasks, "What?", engine=pool, out=out, max_concurrent=2))
+    assert len(out.read_text().splitlines()) < len(tasks)
+
+    with ThreadPoolExecutor(4) as threads:
+        results = list(RLM(ScriptedLM(shout)).map(tasks, "What?", engine=threads, out=out))
+
+    assert [result.error for result in results] == [None] * len(tasks)
+
+
 def test_what_is_no_engine_is_refused_with_the_choices() -> None:
     with pytest.raises(errors.ConfigError, match="an Executor of concurrent.futures"):
         RLM(ScriptedLM(shout)).map(["a"], engine="spark")
     with pytest.raises(errors.ConfigError, match="scheduler='tcp://host:8786'"):
         RLM(ScriptedLM(shout)).map(["a"], engine="dask")
+    with pytest.raises(errors.ConfigError, match="engine='dask': give both"):
+        RLM(ScriptedLM(shout)).map(["a"], scheduler="tcp://127.0.0.1:1")
 
 
 def test_without_dask_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
