@@ -98,6 +98,7 @@ class ForkServer:
         self._control = control
         self._handlers = handlers
         self._kernels: dict[int, _Kernel] = {}
+        self._directories: set[str] = set()  # of kernels that have ended; the host removes them, unless it is killed
         self._pid = os.getpid()
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
@@ -216,6 +217,7 @@ class ForkServer:
                 self._kill(kernel)
                 del self._kernels[kernel.link.fileno()]
                 kernel.link.close()
+                self._directories = {kernel.directory, *filter(os.path.exists, self._directories)}
 
     def _kill_strays(self) -> bool:
         """Kill the orphans that do not belong to a running kernel. Whether there were any."""
@@ -236,8 +238,8 @@ class ForkServer:
         while (self._running() or launcher.children()) and time.monotonic() < until:
             self._kill_strays()
             self._reap()
-        for kernel in self._kernels.values():
-            shutil.rmtree(kernel.directory, ignore_errors=True)
+        for directory in (*self._directories, *(kernel.directory for kernel in self._kernels.values())):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _kill(pid: int) -> None:

@@ -398,3 +398,23 @@ print(app.cli_config, len(app.connection_file) > 0)
 """
     async with await local(echo, fork=fork) as session:
         assert (await session.run(code)).stdout == "False False 0.0\n{} True\n"
+
+
+KILLED_WHILE_IT_CLEANS_UP = """
+import os
+from rlm import RLM, ScriptedLM
+from rlm_kernel.provisioners import local_base
+
+local_base.shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), 9)
+RLM(ScriptedLM("```repl\\nFINAL(1)\\n```")).completion("a", "What?")
+"""
+
+
+def test_the_directory_of_a_kernel_goes_also_if_its_host_is_killed_before_it_removes_it(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", KILLED_WHILE_IT_CLEANS_UP]
+    assert subprocess.run(command, env=environment, check=False, timeout=60).returncode == -9
+    deadline = time.monotonic() + 30
+    while left := list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
