@@ -17,6 +17,7 @@ def test_a_working_machine_is_exit_code_0_and_a_kernel_really_ran(rlm):
     assert done.returncode == 0
     assert json.loads(done.stdout)["works"] is True
     assert "first cell in" in by_name(done)["local kernel"]["detail"]
+    assert "documents in a sandbox" in by_name(done)
 
 
 def test_lines_have_marks_and_fixes(rlm):
@@ -46,6 +47,13 @@ def test_the_reference_in_the_same_environment_is_found(rlm):
     done = rlm("doctor", "--json")
     assert done.returncode == 1
     assert "two environments" in by_name(done)["rlms"]["fix"]
+
+
+def test_a_system_that_cannot_confine_the_reader_of_documents_is_named(monkeypatch):
+    monkeypatch.setattr(checks.confinement, "missing", lambda: ("Landlock", "seccomp"))
+    found = checks._documents()
+    assert (found.state, found.detail) == ("absent", "the system has no Landlock and seccomp")
+    assert "container" in found.fix
 
 
 def test_a_key_is_named_but_never_shown(rlm):
