@@ -23,7 +23,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 THREAD = "rlm-engine"
-CLEANUP_SECONDS = 1.5
+CLEANUP_SECONDS = 1.2
 """How long Ctrl-C waits for the end of what it interrupts."""
 
 SHORT_CHARACTERS = 20_000

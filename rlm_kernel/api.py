@@ -7,6 +7,8 @@ import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from rlm_kernel._async import Job
@@ -14,6 +16,7 @@ from rlm_kernel.engine.agent_tools import AGENT, names_only, place_of
 from rlm_kernel.engine.argument_checks import (
     check_config,
     check_logger,
+    check_logger_of_many,
     check_prompt,
     keys_of,
     models_of,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
     from rlm_kernel.batch.batch import Batch, BatchOptions
     from rlm_kernel.batch.results import TaskResult
+    from rlm_kernel.batch.runs import Start
     from rlm_kernel.clients.base import LM, BaseLM
     from rlm_kernel.engine.recorded import RecordedRun
     from rlm_kernel.engine.shared_limits import Admission
@@ -92,7 +96,7 @@ class RLM(ReadableArguments):
             many as fit into the free memory, at 200 MB each, and 32 at most. Concurrent completions have a limit each.
         max_calls: prompts of sub-calls in a completion, over the whole tree. Further ones raise in the cell, and the
             run continues.
-        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; None: chosen by the backend.
+        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; None: chosen by the backend and the size of the model.
         sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
         sub_sampling_args: the same for sub-calls: for the first of the `other_backends`, else for a second client of
             the root backend.
@@ -301,11 +305,19 @@ class RLM(ReadableArguments):
         return self._batch(tasks, root_prompt, options).results()
 
     def _batch(self, tasks: Any, question: str | None, options: BatchOptions) -> Batch:
-        from rlm_kernel.batch.batch import batch_of
+        from rlm_kernel.batch.batch import Asking, batch_of
 
         if self._config.persistent:
             raise ConfigError("A persistent RLM has one kernel, which serves one run at a time: leave out persistent.")
-        return batch_of(tasks, question, options, self._configuration, self._start_task)
+        if (log_dir := getattr(self._keeper(), "log_dir", None)) is not None:
+            options = {**options, "log_dir": options.get("log_dir") or log_dir}
+        arguments = {name: dict(v) if isinstance(v, MappingProxyType) else v for name, v in self._arguments.items()}
+        make = partial(self._start_elsewhere, arguments)
+        batch = batch_of(
+            tasks, question, options, Asking(self._start_task, make, self._configuration, keys_of(self._config))
+        )
+        check_logger_of_many(self._logger, batch.max_concurrent)
+        return batch
 
     def _start_task(
         self,
@@ -323,8 +335,15 @@ class RLM(ReadableArguments):
             prompt=prompt,
             question=question,
             log=None if logger is None else logger.start(self._configuration, keys_of(self._config)),
+            trajectory=self._own_trajectory(),
             recorded=recorded,
         ).wait_async()
+
+    @classmethod
+    def _start_elsewhere(cls, arguments: Mapping[str, Any]) -> Start:
+        """Make an `RLM` in a worker of a batch, and return what starts a completion of it."""
+        rlm = cls(**arguments)
+        return rlm._start_task
 
     @classmethod
     def resume(
@@ -442,8 +461,10 @@ class RLM(ReadableArguments):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        closing = Job(_close(self._ours))
+        if kind is not KeyboardInterrupt:  # Ctrl-C ends the wait for the connections, too
+            closing.wait()
 
     async def __aenter__(self) -> Self:
         return self

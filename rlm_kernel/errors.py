@@ -58,9 +58,11 @@ class RLMError(Exception):
     Attributes:
         partial_answer: the best answer so far: the draft in `answer`, else the model's last words, or the words that a
             chat has sent; None: there is none.
+        run_usage: the `UsageSummary` of the run that failed, sub-calls included; None: there was no run.
     """
 
     partial_answer: str | None = None
+    run_usage: UsageSummary | None = None
 
     def __str__(self) -> str:
         """The message without control sequences: it may quote a provider, a kernel or a file name, and is printed."""

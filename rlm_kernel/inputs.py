@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import select
 import stat
@@ -18,7 +19,8 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, cast
 
 from rlm_kernel import terminal
-from rlm_kernel.documents.kinds import HEAD_BYTES, TEXT, kind_of
+from rlm_kernel.documents.found import LOG_NOT_READ
+from rlm_kernel.documents.kinds import HEAD_BYTES, TEXT, is_in_wal_mode, kind_of
 from rlm_kernel.documents.reader import DocumentReader
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.text import one_line
@@ -48,6 +50,9 @@ PIPE_SECONDS = 1.0
 """Seconds that a named pipe may be without a writer: a shell may start the program that writes at the same time."""
 
 LIMIT_OPTION = "--max-context-bytes"
+
+_MAX_PATH = 1024
+"""Bytes of a path on macOS."""
 
 _LISTED = 5
 """Names in a line."""
@@ -218,7 +223,8 @@ def _sorted(texts: dict[str, str]) -> dict[str, str]:
 
 def _read_file(file: BufferedReader, name: str, room: int, documents: DocumentReader) -> tuple[Found, int]:
     """What a file holds, and the bytes that this takes."""
-    kind = kind_of(name, (file.peek(HEAD_BYTES) or b"")[:HEAD_BYTES])
+    head = (file.peek(HEAD_BYTES) or b"")[:HEAD_BYTES]
+    kind = kind_of(name, head)
     if kind == TEXT:
         text = read_text(file, room)
         note = encodings.note(text.encoding)
@@ -227,25 +233,48 @@ def _read_file(file: BufferedReader, name: str, room: int, documents: DocumentRe
     if stat.S_ISREG(about.st_mode) and about.st_size:
         if about.st_size > room:
             raise TooLargeError(about.st_size)
-        with _wal(file) if kind == "sqlite" else nullcontext() as wal:
+        with _wal(file) if kind == "sqlite" else nullcontext((None, "")) as (wal, note):
             found = documents.read(file, name, room, wal)
+        if note and found.texts and is_in_wal_mode(head):
+            found.add_note("", note)
     else:
         found = _spooled(file, name, room, documents)
     return found, sum(map(len, found.texts.values()))
 
 
 @contextmanager
-def _wal(database: BinaryIO) -> Iterator[BinaryIO | None]:
-    """The write-ahead log of an SQLite database: its last transactions. None: it has none, or a link to one."""
+def _wal(database: BinaryIO) -> Iterator[tuple[BinaryIO | None, str]]:
+    """The write-ahead log of an SQLite database with its last transactions, and a note.
+
+    None without a note: it has no such log. A note: it cannot be read, or nothing says where it would be.
+    """
     try:
-        path = f"{os.readlink(f'/proc/self/fd/{database.fileno()}')}-wal"  # noqa: PTH115 (a name of bytes, too)
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = os.open(f"{_path_of(database.fileno())}-wal", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        yield None, ""
+        return
     except OSError:
-        yield None
+        yield None, LOG_NOT_READ
         return
     with os.fdopen(fd, "rb") as wal:
         about = os.fstat(fd)
-        yield wal if stat.S_ISREG(about.st_mode) and about.st_size else None
+        is_file = stat.S_ISREG(about.st_mode)
+        yield wal if is_file and about.st_size else None, "" if is_file else LOG_NOT_READ
+
+
+def _path_of(fd: int) -> str:
+    """The path of an open file.
+
+    Raises:
+        OSError: the system does not say it.
+    """
+    if sys.platform == "darwin":
+        import fcntl
+
+        return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(_MAX_PATH)).rstrip(b"\0"))
+    if not os.path.exists("/proc/self/fd"):  # noqa: PTH110
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 (a name of bytes, too)
 
 
 def _spooled(file: BinaryIO, name: str, room: int, documents: DocumentReader) -> Found:

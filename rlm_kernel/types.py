@@ -627,7 +627,7 @@ class CellReport:
         variables: the user's variables, name to type name.
         restored: names that the cell overwrote or deleted, to the name that keeps the cell's value (None: deleted).
         final_json, answer_json: the same values as JSON, if they are not text and JSON can hold them.
-        values: the beginning of the `repr` of variables of built-in types, by name.
+        values: the beginning of the `repr` of `context` and of variables of built-in types, by name.
     """
 
     final: str | None = None

@@ -14,7 +14,7 @@ import re
 import socket
 import sys
 import warnings
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from enum import Enum
 from numbers import Number
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.types import Foreign
 
+_BASES = (str, bytes, bytearray, int, float, complex, dict, list, tuple, set, frozenset)
 GIVE_PLAIN = "give what you need of it as text, numbers, lists and dicts"
 """Advice for a value that cannot be sent."""
 
@@ -116,7 +117,8 @@ def refusal(value: Any, path: str) -> str | None:
     try:
         pickle.dumps(value, protocol=4)
     except Exception as error:
-        return f"{path} is a {type(value).__name__}, which cannot be copied to another process ({error}): {GIVE_PLAIN}."
+        todo = "give dict(value)" if isinstance(value, Mapping) else GIVE_PLAIN
+        return f"{path} is a {type(value).__name__}, which cannot be copied to another process ({error}): {todo}."
     return None
 
 
@@ -153,6 +155,8 @@ def _object(value: Any) -> str:
 def _as_data(value: Any) -> str:
     if isinstance(value, Enum):
         return "give value.value"
+    if inspect.isclass(value):
+        return "define it in a cell, or give its source as text"
     for name, how in (
         ("__dataclass_fields__", "dataclasses.asdict(value)"),
         ("model_dump", "value.model_dump()"),
@@ -161,6 +165,8 @@ def _as_data(value: Any) -> str:
     ):
         if hasattr(value, name):
             return f"give plain data, {how}"
+    if (plain := next((kind for kind in _BASES if isinstance(value, kind)), None)) is not None:
+        return f"give plain data, {plain.__name__}(value)"
     return "give plain data, vars(value) for example"
 
 

@@ -6,7 +6,8 @@ import asyncio
 import math
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
-from contextlib import aclosing, nullcontext
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from rlm_kernel._async import Job
 from rlm_kernel.batch.pool import run_tasks
 from rlm_kernel.batch.progress import BatchProgress
 from rlm_kernel.batch.results import ResultFile, TaskResult
-from rlm_kernel.batch.runs import LocalRuns, Start
+from rlm_kernel.batch.runs import LocalRuns, Runs, Start
 from rlm_kernel.batch.tasks import Task, Tasks, tasks_of
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.shared_limits import RatePerMinute, SharedLimits
@@ -34,7 +35,10 @@ class BatchOptions(TypedDict, total=False):
         context: the input of all tasks that have none. Then an input in the list is a question.
         out: the file of results, JSONL. A second call with the same file asks only what has no answer yet.
         log_dir: the folder of the logs; None: a folder beside `out`, or no logs without it.
-        max_concurrent: completions in progress, 16 by default.
+        max_concurrent: completions in progress, 16 by default; on Dask the threads of the cluster, if they are more.
+        engine: where the completions run: an `Executor` of `concurrent.futures`, a Dask `Client`, or ``"dask"``; None:
+            in this process. A result from elsewhere has no `completion`.
+        scheduler: the address of Dask's scheduler, for ``"dask"``.
         ordered: results in the order of the tasks; by default as they come.
         max_budget: US dollars that all tasks together may cost, those of earlier calls with the same `out` included.
         max_tokens: input and output tokens of all tasks together.
@@ -49,6 +53,8 @@ class BatchOptions(TypedDict, total=False):
     out: str | os.PathLike[str] | None
     log_dir: str | os.PathLike[str] | None
     max_concurrent: int
+    engine: Any
+    scheduler: str | None
     ordered: bool
     max_budget: float | None
     max_tokens: int | None
@@ -65,7 +71,7 @@ class Batch:
 
     Attributes:
         tasks: all of them.
-        runs: makes what runs one task, with the limits that they share.
+        runs: a context with what runs one task, with the limits that they share.
         shared: makes these limits.
         out: the file of results, or None.
         max_concurrent: completions in progress.
@@ -74,7 +80,7 @@ class Batch:
     """
 
     tasks: Tasks
-    runs: Callable[[SharedLimits], LocalRuns]
+    runs: Callable[[SharedLimits], AbstractAsyncContextManager[Runs]]
     shared: Callable[[], SharedLimits]
     out: Path | None
     max_concurrent: int
@@ -96,10 +102,11 @@ class Batch:
             with BatchProgress(len(self.tasks)) if self.progress else nullcontext() as bar:
                 async with aclosing(self._run(shared, done)) as results:
                     async for result in results:
-                        if file is not None and result is not done.get(result.id):
+                        is_known = result is done.get(result.id)
+                        if file is not None and not is_known:
                             file.add(result)
                         if bar is not None:
-                            bar.add(result)
+                            bar.add(result, is_known=is_known)
                         yield result
         finally:
             if file is not None:
@@ -109,8 +116,13 @@ class Batch:
         for result in done.values():
             for model, summary in result.usage.model_usage_summaries.items():
                 shared.count(model, summary.usage)
-        runs = self.runs(shared)
+        async with self.runs(shared) as runs, aclosing(self._results_of(runs, shared, done)) as results:
+            async for result in results:
+                yield result
+            if (error := runs.stopped_by or shared.broken) is not None:
+                raise error
 
+    def _results_of(self, runs: Runs, shared: SharedLimits, done: dict[str, TaskResult]) -> AsyncGenerator[TaskResult]:
         async def run(task: Task) -> TaskResult:
             known = done.get(task.id)
             return known if known is not None and known.digest == task.digest else await runs(task)
@@ -121,26 +133,34 @@ class Batch:
                     return
                 yield task
 
-        async with aclosing(
-            run_tasks(admitted(), run, max_concurrent=self.max_concurrent, ordered=self.ordered)
-        ) as results:
-            async for result in results:
-                yield result
-        if (error := runs.stopped_by or shared.broken) is not None:
-            raise error
+        return run_tasks(admitted(), run, max_concurrent=self.max_concurrent, ordered=self.ordered)
 
 
-def batch_of(
-    tasks: Any, question: str | None, options: BatchOptions, configuration: Mapping[str, Any], start: Start
-) -> Batch:
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """The `RLM` of a batch.
+
+    Attributes:
+        start: starts one completion in this process.
+        make: makes the `RLM` in another process, and returns the same.
+        configuration: its arguments, for its logs.
+        keys: its secrets.
+    """
+
+    start: Start
+    make: Callable[[], Start]
+    configuration: Mapping[str, Any]
+    keys: AbstractSet[str]
+
+
+def batch_of(tasks: Any, question: str | None, options: BatchOptions, rlm: Asking) -> Batch:
     """The batch of an `RLM`.
 
     Args:
         tasks: the first argument of `RLM.map`.
         question: its `root_prompt`.
         options: its options.
-        configuration: the arguments of the `RLM`, for its logs.
-        start: starts one completion.
+        rlm: asks the model.
 
     Raises:
         ConfigError: a task or an option is wrong.
@@ -149,23 +169,49 @@ def batch_of(
         raise ConfigError(f"map has no option {unknown[0]!r}{suggestion(unknown[0], BatchOptions.__annotations__)}")
     check_options(options)
     out = None if options.get("out") is None else Path(options["out"] or "")
-    log_dir = options.get("log_dir") or (None if out is None else out.with_name(f"{out.stem}_logs"))
+    log_dir = log_dir_of(out, options.get("log_dir"))
     chosen = tasks_of(tasks, question, options.get("context"))
+    for written in (out, log_dir):
+        if written is not None:
+            chosen.check_outside(written)
     if (sample := options.get("sample")) is not None:
         chosen = chosen.sample(sample, options.get("seed", 0))
-    rate = RatePerMinute(options.get("requests_per_minute") or math.inf, options.get("tokens_per_minute") or math.inf)
-    limits = Limits(options.get("max_budget"), max_tokens=options.get("max_tokens"))
+    runs, max_concurrent = _runs_of(options, rlm, log_dir)
     return Batch(
         chosen,
-        lambda shared: LocalRuns(
-            partial(start, shared), without_secrets(configuration), None if log_dir is None else Path(log_dir)
-        ),
-        lambda: SharedLimits(limits, rate),
+        runs,
+        lambda: shared_limits_of(options),
         out,
-        options.get("max_concurrent", MAX_CONCURRENT),
+        options.get("max_concurrent", max_concurrent),
         options.get("ordered", False),
         options.get("progress", False),
     )
+
+
+def log_dir_of(out: str | os.PathLike[str] | None, log_dir: str | os.PathLike[str] | None) -> Path | None:
+    """The folder of the logs: the one that is given, or one beside the results."""
+    if log_dir:
+        return Path(log_dir)
+    return None if out is None else Path(out).with_name(f"{Path(out).stem}_logs")
+
+
+def shared_limits_of(options: BatchOptions) -> SharedLimits:
+    """The limits of a batch."""
+    rate = RatePerMinute(options.get("requests_per_minute") or math.inf, options.get("tokens_per_minute") or math.inf)
+    return SharedLimits(Limits(options.get("max_budget"), max_tokens=options.get("max_tokens")), rate)
+
+
+def _runs_of(
+    options: BatchOptions, rlm: Asking, log_dir: Path | None
+) -> tuple[Callable[[SharedLimits], AbstractAsyncContextManager[Runs]], int]:
+    """What runs the tasks, in this process or on an engine; and how many at a time, unless the user says it."""
+    configuration = without_secrets(rlm.configuration)
+    if (engine := options.get("engine")) is None:
+        return lambda shared: nullcontext(LocalRuns(partial(rlm.start, shared), configuration, log_dir)), MAX_CONCURRENT
+    from rlm_kernel.batch.engines.runs import engine_of, engine_runs, packed
+
+    where, make = engine_of(engine, options.get("scheduler")), packed(rlm.make, rlm.configuration, rlm.keys)
+    return partial(engine_runs, where, make, configuration, log_dir and log_dir.absolute()), where.max_concurrent
 
 
 def check_options(options: BatchOptions) -> None:
@@ -192,8 +238,11 @@ def iterate(results: AsyncGenerator[TaskResult]) -> Generator[TaskResult]:
     try:
         while (result := Job(following()).wait()) is not None:
             yield result
-    finally:
+    except KeyboardInterrupt:  # the wait has stopped the batch, and has given it the time for that
+        raise
+    except BaseException:
         Job(_closed(results)).wait()
+        raise
 
 
 async def _closed(results: AsyncGenerator[TaskResult]) -> None:

@@ -36,16 +36,26 @@ class BatchProgress:
 
     def __enter__(self) -> Self:
         self._progress.start()
+        self._progress.advance(self._bar, 0)  # the rate counts from now, not from the first result
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def add(self, result: TaskResult) -> None:
-        """Count a result."""
+    def __rich__(self) -> Progress:
+        """What it shows now."""
+        return self._progress
+
+    def add(self, result: TaskResult, *, is_known: bool = False) -> None:
+        """Count a result. `is_known`: an earlier call has asked for it, so it does not count for the rate."""
         self._failed += result.error is not None
         self._cost = None if self._cost is None or result.cost is None else self._cost + result.cost
-        self._progress.update(self._bar, advance=1, rate=self._rate(), outcome=self._outcome())
+        if is_known:
+            self._progress.tasks[0].completed += 1
+            self._progress.update(self._bar, outcome=self._outcome())
+        else:
+            self._progress.update(self._bar, advance=1)
+            self._progress.update(self._bar, rate=self._rate(), outcome=self._outcome())
 
     def _rate(self) -> str:
         speed = self._progress.tasks[0].speed

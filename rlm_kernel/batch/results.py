@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from rlm_kernel.errors import ConfigError, RLMError, check_extra
+from rlm_kernel.errors import ConfigError, RecordingError, RLMError, check_extra
 from rlm_kernel.types import RLMChatCompletion, UsageSummary
 
 
@@ -24,7 +24,7 @@ class TaskResult:
         error: why there is none, with the class of the error first; else None.
         usage: of its run, root and sub-calls.
         seconds: how long it took.
-        log: the path of its log, or None.
+        log: the path of its log, or None. In a file it is relative to the folder of the file, if the log is in it.
         digest: of the task that was asked.
         completion: the result of the run; None if it failed, or if the result was read from a file.
     """
@@ -43,8 +43,8 @@ class TaskResult:
         """US dollars; None if a part of it is unknown."""
         return self.usage.total.cost if self.usage.model_usage_summaries else 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields of a line."""
+    def to_dict(self, folder: Path | None = None) -> dict[str, Any]:
+        """The fields of a line. `folder`: of its file; a log below it has a relative path."""
         return {
             "id": self.id,
             "answer": self.answer,
@@ -52,26 +52,48 @@ class TaskResult:
             "cost": self.cost,
             "seconds": round(self.seconds, 3),
             "usage": self.usage.to_dict(),
-            "log": self.log,
+            "log": _relative(self.log, folder),
             "task": self.digest,
         }
 
     @classmethod
-    def from_dict(cls, line: Mapping[str, Any]) -> Self:
-        """The result that `to_dict` wrote.
+    def from_dict(cls, line: Mapping[str, Any], folder: Path | None = None) -> Self:
+        """The result that `to_dict` wrote into a file of this folder.
 
         Raises:
             KeyError, TypeError, ValueError, AttributeError: it is none.
         """
         usage = UsageSummary.from_dict(line["usage"])
-        known = (line["id"], line["answer"], line["error"], usage, float(line["seconds"]), line["log"], line["task"])
-        return cls(*known)
+        log = line["log"] if line["log"] is None or folder is None else str(folder / line["log"])
+        return cls(line["id"], line["answer"], line["error"], usage, float(line["seconds"]), log, line["task"])
+
+
+def _relative(log: str | None, folder: Path | None) -> str | None:
+    """A path as it is written into a file of a folder, so that the folder can be moved with its logs."""
+    if log is None or folder is None:
+        return log
+    whole, folder = Path(log).absolute(), folder.absolute()
+    return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else str(whole)
+
+
+def answered_in(path: Path) -> dict[str, str]:
+    """The digests of the tasks that have an answer in a file of results, by id. The file may be in use.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        lines = [json.loads(raw) for raw in path.read_bytes().splitlines(keepends=True) if raw.endswith(b"\n")]
+        return {line["id"]: line["task"] for line in lines if line["error"] is None}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read as results of a batch: {error}. Name another file.") from None
 
 
 def failed(task: str, digest: str, error: BaseException, log: str | None, seconds: float) -> TaskResult:
     """The result of a task that failed."""
-    usage = getattr(error, "usage", None)
-    counted = usage if isinstance(usage, UsageSummary) else UsageSummary()
+    counted = getattr(error, "run_usage", None) or UsageSummary()
     words = str(error) if isinstance(error, RLMError) else repr(error)
     return TaskResult(task, None, f"{type(error).__name__}: {words}", counted, seconds, log, digest)
 
@@ -111,26 +133,30 @@ class ResultFile:
         """Write a result.
 
         Raises:
-            OSError: the disk is full.
+            RecordingError: the disk is full.
         """
-        line = json.dumps(result.to_dict(), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        line = json.dumps(result.to_dict(self.path.parent), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
             written = 0
             while written < len(line):
                 written += self._file.write(line[written:]) or 0
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(end)
-            raise
+            raise RecordingError(
+                f"The result of {result.id!r} could not be written to {self.path}: {error}. Make room, and run the "
+                "same again: it asks only what has no answer there."
+            ) from error
         self.results[result.id] = _slim(result)
 
     def close(self, order: Iterable[str] = ()) -> None:
         """Write each result once, in this order, and close the file. A failure here loses nothing."""
         try:
             ids = {**dict.fromkeys(order), **dict.fromkeys(self.results)}
-            with contextlib.suppress(OSError):
-                self._rewrite([name for name in ids if name in self.results])
+            self._rewrite([name for name in ids if name in self.results])
+        except OSError:  # a full disk: the lines stay as they are
+            self._part.unlink(missing_ok=True)
         finally:
             self._file.close()
 
@@ -138,9 +164,12 @@ class ResultFile:
         lines = {line["id"]: raw for line, raw in self._lines()}
         if list(lines) == ids and self._is_compact(len(ids)):
             return
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_bytes(b"".join(lines[name] for name in ids))
-        part.replace(self.path)
+        self._part.write_bytes(b"".join(lines[name] for name in ids))
+        self._part.replace(self.path)
+
+    @property
+    def _part(self) -> Path:
+        return self.path.with_name(self.path.name + ".part")
 
     def _is_compact(self, count: int) -> bool:
         self._file.seek(0)
@@ -149,7 +178,7 @@ class ResultFile:
     def _load(self) -> None:
         whole = 0
         for line, raw in self._lines():
-            self.results[line["id"]] = TaskResult.from_dict(line)
+            self.results[line["id"]] = TaskResult.from_dict(line, self.path.parent)
             whole += len(raw)
         self._file.truncate(whole)
 
@@ -180,15 +209,22 @@ def _slim(result: TaskResult) -> TaskResult:
 
 
 def _lock(fd: int, path: Path) -> None:
-    """Take the file for this process. The system gives it free when the process ends."""
+    """Take the file for this process. The system gives it free when the process ends.
+
+    Raises:
+        ConfigError: another process has it, or has just put another file in its place.
+    """
     try:
         import fcntl
     except ImportError:  # pragma: no cover (Windows)
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = os.path.samestat(os.fstat(fd), path.stat())
     except OSError:
-        raise ConfigError(f"{path} is in use by another batch: wait for it, or name another file.") from None
+        is_ours = False
+    if not is_ours:
+        raise ConfigError(f"{path} is in use by another batch: wait for it, or name another file.")
 
 
 def write_parquet(results: Path, to: Path) -> None:

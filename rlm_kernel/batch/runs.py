@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rlm_kernel._async import run_in_thread
 from rlm_kernel.batch.results import TaskResult, failed
 from rlm_kernel.batch.tasks import Task
-from rlm_kernel.engine.recorded import RecordedRun, recorded_run_of
+from rlm_kernel.engine.recorded import RecordedRun, merged, recorded_run_of
 from rlm_kernel.engine.shared_limits import Admission
-from rlm_kernel.errors import LimitError, LMError, RecordingError
+from rlm_kernel.errors import BudgetExceededError, LimitError, LMError, RecordingError, TokenLimitExceededError
 from rlm_kernel.trajectory.log.file_names import RECORD
 from rlm_kernel.trajectory.log.logger import RLMLogger
 from rlm_kernel.trajectory.log.reader import Recording, read_log
@@ -26,10 +26,26 @@ _SLUG = 40
 _HOPELESS = frozenset({401, 403, 404})
 """Statuses that the next task would get, too: the key or the name of the model is wrong."""
 
+_LIMITS_OF_BATCHES = {BudgetExceededError: "max_budget", TokenLimitExceededError: "max_tokens"}
+"""The limits that a batch may have, too, by their errors."""
+
 
 Started = Awaitable[RLMChatCompletion]
 Start = Callable[[Admission, Prompt, str | None, RLMLogger | None, RecordedRun | None], Started]
 """Starts a completion, with the limits that it shares, its input and question, its logger, and its earlier record."""
+
+
+class Runs(Protocol):
+    """Runs the tasks of a batch."""
+
+    @property
+    def stopped_by(self) -> BaseException | None:
+        """The error after which no further task is worth a try, or None."""
+        ...
+
+    def __call__(self, task: Task) -> Awaitable[TaskResult]:
+        """Run a task. It does not raise: a failure is a result."""
+        ...
 
 
 @dataclass(slots=True)
@@ -40,20 +56,27 @@ class LocalRuns:
         start: starts a completion.
         configuration: the arguments of the `RLM` as its logs hold them. A log of other ones is not resumed.
         log_dir: the folder of the logs; None: no logs.
+        logger: makes the logger of a run, from that folder and the beginning of its name.
         stopped_by: the error after which no further task is worth a try, or None.
     """
 
     start: Callable[[Prompt, str | None, RLMLogger | None, RecordedRun | None], Started]
     configuration: Mapping[str, Any]
     log_dir: Path | None = None
+    logger: Callable[[Path, str], RLMLogger] = RLMLogger
     stopped_by: BaseException | None = field(default=None, init=False)
 
-    async def __call__(self, task: Task) -> TaskResult:
-        """Run a task. An unfinished run of it is resumed from its log: no recorded call is repeated."""
+    async def __call__(self, task: Task, digest: str = "") -> TaskResult:
+        """Run a task. An unfinished run of it is resumed from its log: no recorded call is repeated.
+
+        Args:
+            task: the task.
+            digest: of the task, if it is known.
+        """
         started = time.monotonic()
-        digest, logger = "", None
+        logger = None
         try:
-            digest = await run_in_thread(lambda: task.digest)
+            digest = digest or await run_in_thread(lambda: task.digest)
             prompt, question = await run_in_thread(task.load)
             logger, recorded = await run_in_thread(lambda: self._logger(task, digest))
             done = await self.start(prompt, question, logger, recorded)
@@ -69,27 +92,34 @@ class LocalRuns:
     def _logger(self, task: Task, digest: str) -> tuple[RLMLogger | None, RecordedRun | None]:
         if self.log_dir is None:
             return None, None
-        name = f"{_slug(task.id)}-{digest}"
-        return RLMLogger(self.log_dir, name), self._unfinished(name)
+        name = log_name(task, digest)
+        known = [recorded_run_of(found.trajectory) for found in self.recordings(name)]
+        return self.logger(self.log_dir, name), merged(known) if known else None
 
-    def _unfinished(self, name: str) -> RecordedRun | None:
-        """The most complete record of a task's earlier runs."""
-        known = [recorded_run_of(found.trajectory) for found in self._recordings(name)]
-        return max(known, key=lambda run: len(run.replies) + len(run.answers), default=None)
-
-    def _recordings(self, name: str) -> Iterator[Recording]:
+    def recordings(self, name: str) -> Iterator[Recording]:
+        """The records of a task's earlier runs that can be resumed. `name`: how the names of its logs begin."""
         assert self.log_dir is not None, "there are logs"
         for log in self.log_dir.glob(f"{name}_*{RECORD}"):
             with suppress(RecordingError):  # killed before its first line
                 found = read_log(log)
-                failure = found.trajectory.failure
                 whole = found.flaw is None and found.clipped_at is None
                 same = found.metadata.get("configuration") == self.configuration
-                if whole and same and not isinstance(failure, LimitError):
+                if whole and same and not self._was_own_limit(found.trajectory.failure):
                     yield found
 
+    def _was_own_limit(self, failure: BaseException | None) -> bool:
+        """Whether a limit of the run itself has ended it, and not one of its batch. Resumed, it would end at once."""
+        name = next((name for kind, name in _LIMITS_OF_BATCHES.items() if isinstance(failure, kind)), None)
+        return isinstance(failure, LimitError) and (name is None or self.configuration.get(name) is not None)
 
-def _slug(name: str) -> str:
+
+def log_name(task: Task, digest: str) -> str:
+    """How the names of the logs of a task begin."""
+    return f"{slug(task.id)}-{digest}"
+
+
+def slug(name: str) -> str:
+    """The id of a task as the beginning of a file's name."""
     return _NO_NAME.sub("-", name)[:_SLUG].strip("-.") or "task"
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -24,6 +25,8 @@ from rlm_kernel.types import Prompt
 FIELDS = ("id", "question", "context", "path")
 _MAX_ID = 500
 _DIGEST = 16
+_MAX_REPORTED = 20
+"""Wrong tasks that one message names."""
 _EXTRA = "files"
 
 
@@ -45,11 +48,8 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """Changes with the question and the input. Of a path, its name and the time of its last change count."""
-        source: Any = self.context
-        if self.path is not None:
-            changed = self.path.stat().st_mtime_ns if self.path.exists() else 0
-            source = [str(self.path), changed]
+        """Changes with the question and the input. Of a path, its last name and the times of the last changes count."""
+        source: Any = self.context if self.path is None else [self.path.name, _changes(self.path)]
         text = json.dumps([self.question, source], sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
 
@@ -73,10 +73,12 @@ class Tasks:
     Attributes:
         ids: of all tasks, in order.
         read: gives the tasks again, in the same order.
+        folder: whose files are the inputs; None: they come from elsewhere.
     """
 
     ids: tuple[str, ...]
     read: Callable[[], Iterable[Task]] = field(repr=False)
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -94,7 +96,22 @@ class Tasks:
             raise ConfigError(f"sample={count!r} must be at least 1.")
         chosen = set(random.Random(seed).sample(range(len(self)), min(count, len(self))))  # noqa: S311 (no secret)
         ids = tuple(name for number, name in enumerate(self.ids) if number in chosen)
-        return Tasks(ids, lambda: (task for number, task in enumerate(self) if number in chosen))
+        return replace(self, ids=ids, read=lambda: (task for number, task in enumerate(self) if number in chosen))
+
+    def without(self, answered: Mapping[str, str]) -> Tasks:
+        """The tasks that have no answer. `answered`: the digests of those that have one, by id."""
+        left = [task.id for task in self if answered.get(task.id) != task.digest]
+        chosen = frozenset(left)
+        return replace(self, ids=tuple(left), read=lambda: (task for task in self if task.id in chosen))
+
+    def check_outside(self, written: Path) -> None:
+        """Check that what the batch writes does not become an input of its next call.
+
+        Raises:
+            ConfigError: it is in the folder of the inputs.
+        """
+        if self.folder is not None and written.resolve().is_relative_to(self.folder.resolve()):
+            raise ConfigError(f"{written} is in {self.folder}, whose files are the inputs: name a place outside.")
 
 
 def tasks_of(
@@ -109,28 +126,68 @@ def tasks_of(
         context: the input of all tasks that have none. Then an input in the list is a question.
 
     Raises:
-        ConfigError: nothing can be read, a task is wrong, or two have the same id. The message says where.
+        ConfigError: nothing can be read, tasks are wrong, or two have the same id. The message has a line for each
+            wrong one, which says where it is.
     """
     if isinstance(source, Tasks):
         return source
     fill = partial(_fill, question=question, context=context)
     if isinstance(source, str | PurePath):
         path = Path(source)
-        rows = _rows_of_file(path)
-        return _checked(lambda: (fill(row, f"{path}:{number}") for number, row in rows()))
+        rows = rows_of_file(path, FIELDS)
+        tasks = checked(
+            lambda: ((f"{path}:{number}", partial(fill, row, f"{path}:{number}")) for number, row in rows())
+        )
+        return replace(tasks, folder=path if path.is_dir() else None)
     kept = list(source)
-    return _checked(lambda: (fill(row, f"task {number}", number) for number, row in enumerate(kept, 1)))
+    return checked(lambda: ((f"task {n}", partial(fill, row, f"task {n}", n)) for n, row in enumerate(kept, 1)))
 
 
-def _checked(read: Callable[[], Iterable[Task]]) -> Tasks:
-    seen: dict[str, None] = {}
-    for task in read():
-        if task.id in seen:
-            raise ConfigError(f"Two tasks have the id {task.id!r}: give each its own.")
-        seen[task.id] = None
+def checked(read: Callable[[], Iterable[tuple[str, Callable[[], Task]]]]) -> Tasks:
+    """The tasks of these places, each of which is read and checked once before it is used.
+
+    Raises:
+        ConfigError: as `tasks_of`.
+    """
+    seen: dict[str, str] = {}
+    wrong: list[str] = []
+    for where, task_of in read():
+        try:
+            task = task_of()
+            _check(task, where, seen)
+        except ConfigError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ConfigError(_report(wrong))
     if not seen:
         raise ConfigError("There are no tasks: the list or file is empty.")
-    return Tasks(tuple(seen), read)
+    return Tasks(tuple(seen), lambda: (task_of() for _, task_of in read()))
+
+
+def _report(wrong: list[str]) -> str:
+    """One message about wrong tasks, the first of them a line each."""
+    if len(wrong) == 1:
+        return wrong[0]
+    more = [f"and {len(wrong) - _MAX_REPORTED:,} more"] if len(wrong) > _MAX_REPORTED else []
+    return "\n".join([f"{len(wrong):,} tasks are wrong, and none was asked:", *wrong[:_MAX_REPORTED], *more])
+
+
+def _check(task: Task, where: str, seen: dict[str, str]) -> None:
+    """Note a task among those that were seen.
+
+    Raises:
+        ConfigError: its id is not its own, or its path does not exist.
+    """
+    if (first := seen.setdefault(task.id, where)) != where:
+        raise ConfigError(f"{where} has the id {task.id!r} of {first}: give each task its own.")
+    if task.path is not None and not os.path.lexists(task.path):
+        raise ConfigError(f"{where}: the path {str(task.path)!r} does not exist: name a file or folder.")
+
+
+def _changes(path: Path) -> list[int]:
+    """When the files of a path were changed, in nanoseconds, in the order of their names."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file.stat().st_mtime_ns for file in files if file.is_file()]
 
 
 def _fill(row: Any, where: str, number: int | None = None, *, question: str | None, context: Prompt | None) -> Task:
@@ -139,13 +196,15 @@ def _fill(row: Any, where: str, number: int | None = None, *, question: str | No
     Raises:
         ConfigError: it is wrong.
     """
+    if isinstance(row, ConfigError):
+        raise row
     task = row if isinstance(row, Task) else _task(row, where, number, shared=context is not None)
     if task.question is None and question is not None:
         task = replace(task, question=question)
     if task.context is None and task.path is None and context is not None:
         task = replace(task, context=context)
     if task.question is None and task.context is None and task.path is None:
-        raise ConfigError(f"{where} has no question, context or path.")
+        raise ConfigError(f"{where} has no question, context or path: give one.")
     return task
 
 
@@ -165,9 +224,7 @@ def _task(row: Any, where: str, number: int | None, *, shared: bool) -> Task:
 def _from_fields(row: Mapping[str, Any], where: str, default_id: str) -> Task:
     given = {name: value for name, value in row.items() if value is not None and value != ""}
     name, question, context, path = (given.get(field_) for field_ in FIELDS)
-    name = default_id if name is None else str(name)
-    if len(name) > _MAX_ID or not name.isprintable():
-        raise ConfigError(f"{where}: the id {name[:50]!r} is longer than {_MAX_ID} characters or not printable.")
+    name = id_of(name, where, default_id)
     if question is not None and not isinstance(question, str):
         raise ConfigError(f"{where}: question is a {type(question).__name__}: make it text.")
     if context is not None and path is not None:
@@ -179,8 +236,24 @@ def _from_fields(row: Mapping[str, Any], where: str, default_id: str) -> Task:
     return Task(name, question, context, None if path is None else Path(path))
 
 
-def _rows_of_file(path: Path) -> Callable[[], Iterator[tuple[Any, Any]]]:
-    """What gives the rows of a file, each with the name of its place.
+def id_of(name: Any, where: str, default: str) -> str:
+    """The id of a row; an empty one is that of its place.
+
+    Raises:
+        ConfigError: it is too long or not printable.
+    """
+    name = default if name is None or name == "" else str(name)
+    if len(name) > _MAX_ID or not name.isprintable():
+        raise ConfigError(f"{where}: the id {name[:50]!r} is longer than {_MAX_ID} characters or not printable.")
+    return str(name)
+
+
+def rows_of_file(path: Path, fields: Sequence[str] | None = None) -> Callable[[], Iterator[tuple[Any, Any]]]:
+    """What gives the rows of a file or folder, each with the name of its place. A row that is wrong is a `ConfigError`.
+
+    Args:
+        path: of the file.
+        fields: which of its columns are read; None: all.
 
     Raises:
         ConfigError: its kind is not known.
@@ -190,11 +263,30 @@ def _rows_of_file(path: Path) -> Callable[[], Iterator[tuple[Any, Any]]]:
             (file.relative_to(path), {"id": str(file.relative_to(path)), "path": file}) for file in _files(path)
         )
     readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".csv": _table, ".tsv": _table, ".parquet": _parquet}
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist: name a file with tasks, or a folder.")
     if (reader := readers.get(path.suffix.lower())) is None:
         raise ConfigError(f"{path} is no list of tasks: give a folder or a file that ends in {', '.join(readers)}.")
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist: name a file with tasks, or a folder.")
-    return lambda: _relative(reader(path), path.parent)
+    return lambda: _relative(_read(reader, path, fields), path.parent)
+
+
+_Reader = Callable[[Path, Sequence[str] | None], Iterator[tuple[int, Any]]]
+
+
+def _read(reader: _Reader, path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
+    """The rows of a file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        yield from reader(path, fields)
+    except ConfigError:
+        raise
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Save it as UTF-8.") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read as {path.suffix[1:].upper()}: {error}.") from None
 
 
 def _relative(rows: Iterator[tuple[int, Any]], folder: Path) -> Iterator[tuple[int, Any]]:
@@ -211,7 +303,7 @@ def _files(folder: Path) -> Iterator[Path]:
     return (file for file in visible if file.is_file())
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def _json_lines(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -219,32 +311,42 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{path}:{number} is not JSON: {error}") from None
-            if isinstance(row, dict) and not row.keys() & set(FIELDS):
-                raise ConfigError(f"{path}:{number} has none of the fields {', '.join(FIELDS)}.")
-            yield number, {name: row[name] for name in FIELDS if name in row} if isinstance(row, dict) else row
+                yield number, ConfigError(f"{path}:{number} is not JSON: {error}: write one object a line.")
+                continue
+            if isinstance(row, dict) and fields is not None:
+                found = {name: row[name] for name in fields if name in row}
+                row = found or ConfigError(f"{path}:{number} has none of the fields {', '.join(fields)}: name them so.")
+            yield number, row
 
 
-def _table(path: Path) -> Iterator[tuple[int, Any]]:
+def _table(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        if not set(rows.fieldnames or ()) & set(FIELDS):
-            raise ConfigError(f"{path} has none of the columns {', '.join(FIELDS)} in its first line.")
-        for number, row in enumerate(rows, 2):
-            yield number, {name: row[name] for name in FIELDS if row.get(name)}
+        columns = _columns(path, fields, rows.fieldnames or ())
+        for row in rows:
+            yield rows.line_num, {name: row[name] for name in columns if row.get(name)}
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+def _parquet(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
     check_extra("A Parquet file", "pyarrow", _EXTRA)
     from pyarrow import parquet
 
     file = parquet.ParquetFile(path)
-    names = [name for name in FIELDS if name in file.schema_arrow.names]
-    if not names:
-        raise ConfigError(f"{path} has none of the columns {', '.join(FIELDS)}.")
     number = 0
-    for batch in file.iter_batches(columns=names):
+    for batch in file.iter_batches(columns=_columns(path, fields, file.schema_arrow.names)):
         for row in batch.to_pylist():
             number += 1
             yield number, row
+
+
+def _columns(path: Path, fields: Sequence[str] | None, names: Sequence[str]) -> list[str]:
+    """Which columns of a file are read.
+
+    Raises:
+        ConfigError: it has none of the fields.
+    """
+    columns = [name for name in names if fields is None or name in fields]
+    if not columns:
+        raise ConfigError(f"{path} has none of the columns {', '.join(fields or ())}: name them so.")
+    return columns

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 from rlm_kernel import inputs, terminal
 from rlm_kernel.batch.results import write_parquet
-from rlm_kernel.cli import exit_codes, run, shared_options
+from rlm_kernel.cli import batch_notebooks, exit_codes, run, shared_options
 from rlm_kernel.errors import ConfigError, LimitError, LMError, check_extra
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
 
-    from rlm_kernel.api import RLM
     from rlm_kernel.batch.batch import BatchOptions
+    from rlm_kernel.batch.results import TaskResult
     from rlm_kernel.batch.tasks import Tasks
 
 NAME = "batch"
@@ -33,21 +33,30 @@ NAME = "batch"
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     add = parser.add_argument
-    help_ = "rows with id, question, and context or path (.jsonl, .csv, .tsv, .parquet), or a folder of inputs"
+    help_ = (
+        "rows with id, question, and context or path (.jsonl, .csv, .tsv, .parquet), a folder of inputs, or a notebook"
+    )
     add("tasks", metavar="FILE|DIR", help=help_)
     add("--question", help="the question of all tasks that have none")
     shared_options.add_context(parser, "the input of all tasks that have none")
     add("--out", metavar="FILE", help="the file of results, .jsonl, or .parquet with a .jsonl of the same name")
     add("--log-dir", metavar="DIR", help="the folder of the logs (default: beside --out)")
-    add("--max-concurrent", type=int, default=16, metavar="N", help="runs in progress (default: %(default)s)")
+    add("--max-concurrent", type=int, metavar="N", help="runs in progress (default: 16, or all threads of a cluster)")
+    add("--engine", choices=("dask",), help="where the runs are made (default: in this process)")
+    add("--scheduler", metavar="tcp://HOST:PORT", help="the scheduler of --engine dask; the workers hold the keys")
     add("--requests-per-minute", type=float, metavar="N", help="calls of each model")
     add("--tokens-per-minute", type=float, metavar="N", help="tokens of each model")
     add("--max-total-budget", type=float, metavar="USD", help="US dollars of all tasks together")
     add("--max-total-tokens", type=int, metavar="N", help="tokens of all tasks together")
     add("--sample", type=int, metavar="N", help="run only N tasks, chosen at random")
     add("--seed", type=int, default=0, metavar="N", help="of the choice (default: %(default)s)")
-    add("--dry-run", action="store_true", help="estimate tokens and cost, and ask nothing")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="estimate tokens and cost of what has no answer in --out yet, and ask nothing",
+    )
     run.add_run_options(parser)
+    batch_notebooks.add_arguments(parser)
     add("--quiet", action="store_true", help="no progress bar")
 
 
@@ -57,27 +66,49 @@ def execute(args: Namespace) -> int:
     Raises:
         RLMError: the tasks cannot be read, or a limit of the whole batch was reached.
     """
-    from rlm_kernel.batch.tasks import tasks_of
-
-    tasks = tasks_of(args.tasks, args.question, inputs.of_arguments(args))
-    if args.sample is not None:
-        tasks = tasks.sample(args.sample, args.seed)
+    is_notebook = batch_notebooks.is_notebook(args)
+    tasks = _tasks(args, is_notebook=is_notebook)
+    out, _ = _files(args.out)
+    if is_notebook:
+        return _execute_notebook(args, tasks, out)
     with run.rlm_of(args) as rlm:
         if args.dry_run:
             from rlm_kernel.batch.estimate import estimate
+            from rlm_kernel.batch.results import answered_in
 
+            tasks = tasks if out is None else tasks.without(answered_in(out))
             terminal.print_result(str(estimate(tasks, rlm.config.models.root, rlm.config.models.default)))
             return exit_codes.OK
-        failures = _run(args, rlm, tasks)
-    return exit_codes.SOME_FAILED if failures else exit_codes.OK
+        return _report(args, tasks, rlm.map(tasks, **_options(args, out)))
 
 
-def _run(args: Namespace, rlm: RLM, tasks: Tasks) -> int:
-    """Run the tasks and return how many have no answer."""
+def _tasks(args: Namespace, *, is_notebook: bool) -> Tasks:
+    from rlm_kernel.batch.tasks import tasks_of
+
+    with _lines_of_errors():
+        if is_notebook:
+            tasks = batch_notebooks.tasks_of(args)
+        else:
+            tasks = tasks_of(args.tasks, args.question, inputs.of_arguments(args))
+    return tasks if args.sample is None else tasks.sample(args.sample, args.seed)
+
+
+def _execute_notebook(args: Namespace, tasks: Tasks, out: Path | None) -> int:
+    from rlm_kernel.batch.batch import iterate
+
+    batch = batch_notebooks.batch_of(args, tasks, _options(args, out))
+    if args.dry_run:
+        terminal.print_result(f"{len(tasks):,} executions. What their cells ask is not known before.")
+        return exit_codes.OK
+    return _report(args, tasks, iterate(batch.results()))
+
+
+def _report(args: Namespace, tasks: Tasks, results: Iterator[TaskResult]) -> int:
+    """Run the tasks, report their results, and return the exit code."""
     out, parquet = _files(args.out)
     failures = 0
     with _advice(out):
-        for result in rlm.map(tasks, **_options(args, out)):
+        for result in results:
             failures += result.error is not None
             if out is None:
                 terminal.print_result(json.dumps(result.to_dict(), ensure_ascii=False))
@@ -86,14 +117,17 @@ def _run(args: Namespace, rlm: RLM, tasks: Tasks) -> int:
     if failures:
         again = " The same command asks them again." if out is not None else ""
         terminal.print_note(f"rlm: {failures:,} of {len(tasks):,} tasks have no answer; `error` says why.{again}")
-    return failures
+    return exit_codes.SOME_FAILED if failures else exit_codes.OK
 
 
 def _options(args: Namespace, out: Path | None) -> BatchOptions:
+    given: BatchOptions = {} if args.max_concurrent is None else {"max_concurrent": args.max_concurrent}
     return {
+        **given,
         "out": out,
         "log_dir": args.log_dir,
-        "max_concurrent": args.max_concurrent,
+        "engine": args.engine,
+        "scheduler": args.scheduler,
         "max_budget": args.max_total_budget,
         "max_tokens": args.max_total_tokens,
         "requests_per_minute": args.requests_per_minute,
@@ -120,11 +154,24 @@ def _files(out: str | None) -> tuple[Path | None, Path | None]:
 
 
 @contextmanager
+def _lines_of_errors() -> Iterator[None]:
+    """Show an error about many tasks as a line for each, and not as one long line."""
+    try:
+        yield
+    except ConfigError as error:
+        first, *lines = str(error).splitlines()
+        for line in lines:
+            terminal.print_note(f"rlm: {line}")
+        raise ConfigError(first.removesuffix(":") + ".") if lines else error from None
+
+
+@contextmanager
 def _advice(out: Path | None) -> Iterator[None]:
     """Say how to go on if the batch does not reach its end."""
     try:
         yield
-    except (LimitError, LMError, KeyboardInterrupt):
+    except (LimitError, LMError, KeyboardInterrupt) as error:
         if out is not None:
-            terminal.print_note(f"rlm: the answers so far are in {out}. To go on, run the same command again.")
+            more = " with a higher --max-total-budget or --max-total-tokens" if isinstance(error, LimitError) else ""
+            terminal.print_note(f"rlm: the answers so far are in {out}. To go on, run the same command again{more}.")
         raise

@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Literal
 
 from rlm_kernel.clients import registry
+from rlm_kernel.documents import confinement
 from rlm_kernel.errors import RLMError
 from rlm_kernel.installation import install_command
 from rlm_kernel.provisioners.docker import daemon
@@ -90,7 +91,7 @@ def kernels() -> list[Check]:
 
     specs = KernelSpecManager().find_kernel_specs()
     found = Check("Kernels", "kernelspecs", "ok" if specs else "absent", ", ".join(sorted(specs)) or "none")
-    return [_local_kernel(), _sandbox("bwrap"), _sandbox("landlock"), found]
+    return [_local_kernel(), _sandbox("bwrap"), _sandbox("landlock"), _documents(), found]
 
 
 def local_model() -> list[Check]:
@@ -154,6 +155,13 @@ def _reference() -> list[Check]:
 def _sandbox(name: Sandbox) -> Check:
     why, _, fix = trouble(name).partition(": ")
     return Check("Kernels", f"sandbox='{name}'", "absent" if why else "ok", why or "it works here", fix)
+
+
+def _documents() -> Check:
+    if lacking := " and ".join(confinement.missing()):
+        fix = "read hostile documents in a container"
+        return Check("Kernels", "documents in a sandbox", "absent", f"the system has no {lacking}", fix)
+    return Check("Kernels", "documents in a sandbox", "ok", "it works here")
 
 
 def _local_kernel() -> Check:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from rlm_kernel.clients.model_size import Size
 from rlm_kernel.clients.rate_limits import RateSeen
 from rlm_kernel.schema.answer_schema import add_instructions
 from rlm_kernel.types import Message, Reply
@@ -132,6 +133,10 @@ class BaseLM:
         A client that was given none uses the provider's default, and its model may refuse any other.
         """
         return None
+
+    async def size(self) -> Size:
+        """Whether the model is small, as far as its name or its server says."""
+        return "large"
 
     def price_known(self) -> bool:
         """Whether the cost of a call can be computed. False causes a warning if a budget is set."""

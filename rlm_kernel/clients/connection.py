@@ -51,6 +51,15 @@ class Connection:
         # Shielded here and below: a thread cannot be cancelled, and `close` must find the client that it opens.
         return (await asyncio.shield(opening)).client
 
+    async def wait_for_errand(self, seconds: float) -> None:
+        """Wait at most so long for the errand of the running loop, after the client is open.
+
+        Raises what opening the client does.
+        """
+        await self.client()
+        if (opening := self._openings.get(asyncio.get_running_loop())) is not None:
+            await asyncio.wait({opening.result().errand}, timeout=seconds)
+
     async def close(self) -> None:
         """Close the clients, also one that is still being opened. A later call opens a new one.
 

@@ -19,6 +19,10 @@ MAX_KEPT_BYTES = 16_000_000
 """Limit of the JSON that one client keeps; a window of a million tokens is 4 MB of text."""
 
 
+MAX_UNUSED = 500
+"""After so many calls with other messages, the JSON of a message is forgotten: its run is over, or sends it rarely."""
+
+
 class MessageEncoder:
     """Encodes messages, and keeps the JSON of those that were used last.
 
@@ -28,26 +32,32 @@ class MessageEncoder:
 
     def __init__(self, encode: Callable[[Message], Any]) -> None:
         self._encode = encode
-        self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
-        self._kept_bytes = 0
+        self._kept: OrderedDict[tuple[Any, ...], tuple[bytes, int]] = OrderedDict()
+        self._kept_bytes = self._calls = 0
 
     def __call__(self, messages: Sequence[Message]) -> Iterator[bytes]:
         """The JSON of each message of a conversation."""
         if len(messages) == 1:  # a sub-call; its message is not sent again
             return iter([to_json(self._encode(messages[0]))])
+        self._calls += 1
         return map(self._json, messages)
 
     def _json(self, message: Message) -> bytes:
         # Strings and bytes keep their hashes, so a key of the same objects is found without reading them.
         key = message["role"], message["content"], message.get("images", ())
-        if (json := self._kept.get(key)) is not None:
-            self._kept.move_to_end(key)
-            return json
-        self._kept[key] = json = to_json(self._encode(message))
+        if (known := self._kept.pop(key, None)) is not None:
+            self._kept[key] = known[0], self._calls
+            return known[0]
+        json = to_json(self._encode(message))
+        self._kept[key] = json, self._calls
         self._kept_bytes += len(json)
-        while self._kept_bytes > MAX_KEPT_BYTES:
-            self._kept_bytes -= len(self._kept.popitem(last=False)[1])
+        while self._kept_bytes > MAX_KEPT_BYTES or self._oldest() < self._calls - MAX_UNUSED:
+            self._kept_bytes -= len(self._kept.popitem(last=False)[1][0])
         return json
+
+    def _oldest(self) -> int:
+        """The last call that used the message which was not used for longest."""
+        return next(iter(self._kept.values()), (b"", self._calls))[1]
 
 
 def request_body(request: Mapping[str, Any]) -> bytes:

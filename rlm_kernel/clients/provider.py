@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rlm_kernel.clients.estimates import MAX_TOKENS_OF_CALL
 from rlm_kernel.clients.pricing import Tokens
 from rlm_kernel.clients.refused_parts import ALTERNATION, SYSTEM, USER_LAST
+from rlm_kernel.clients.requests_sent import count_requests
 from rlm_kernel.clients.transport import CONNECT_SECONDS, OnHeaders, http_options, is_loopback, without_password
 from rlm_kernel.errors import ConfigError
 
@@ -268,9 +269,9 @@ class ProviderAdapter(ABC):
 def _http_client(sdk: Any, options: dict[str, Any]) -> Any:
     """The SDK's HTTP client over aiohttp if that is installed: it takes half the time of the SDK's default."""
     try:
-        return sdk.DefaultAioHttpClient(**options)
+        return count_requests(sdk.DefaultAioHttpClient(**options))
     except RuntimeError:  # the SDK's extra `aiohttp` is not installed
-        return sdk.DefaultAsyncHttpxClient(**options)
+        return count_requests(sdk.DefaultAsyncHttpxClient(**options))
 
 
 def check_key(key: str, variable: str | None) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.clients.requests_sent import BREAKS, causes
 from rlm_kernel.clients.transport import UnreadableReply
 from rlm_kernel.errors import ConfigError, ContextOverflowError, LMError, refused
 from rlm_kernel.text import clip_end, plain
@@ -105,8 +106,6 @@ _SCHEMAS = ("schema", "response_format", "output_config", "output format", "stru
 _UNPAID = ("insufficient_quota", "billing_error", "credit balance is too low")
 _OTHER_LIMIT_NAME = re.compile(r"\buse\W+max_completion_tokens\b", re.IGNORECASE)
 _REDIRECTS = (301, 302, 303, 307, 308)
-_BREAKS = {"ReadError", "RemoteProtocolError", "WriteError", "ServerDisconnectedError", "ClientOSError"}
-"""Classes of httpx and aiohttp for a connection that broke. The SDK's aiohttp transport reports these as timeouts."""
 
 
 def lm_error(
@@ -234,19 +233,12 @@ def _kind(error: Exception) -> str | None:
     if status in _REDIRECTS:
         return "redirect"
     names = [ancestor.__name__ for ancestor in type(error).__mro__]
-    if "APIConnectionError" in names and not _BREAKS.isdisjoint(_causes(error)):
+    if "APIConnectionError" in names and not BREAKS.isdisjoint(causes(error)):
         return "broken off"
     # No connection was accepted; this ends long before `timeout`.
     if "APITimeoutError" in names and type(error.__cause__).__name__ == "ConnectTimeout":
         return "APIConnectionError"
     return next((name for name in names if name in NEXT_STEPS), None)
-
-
-def _causes(error: BaseException) -> Iterator[str]:
-    """The class names of the causes of an error."""
-    while (cause := error.__cause__) is not None:
-        yield type(cause).__name__
-        error = cause
 
 
 def _contains(error: Exception, marks: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 One client of the SDK serves all calls (`connection`). Retries and timeouts are the SDK's own; `provider_errors`
 converts its errors. If the user gives no context window, it is taken from the price table or from the server's list of
 models. The list is requested once, in parallel with the first call; no call waits for it or fails because of it.
+`size` waits for it a moment, if the server belongs to the user.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.chat_format import decoded
 from rlm_kernel.clients.connection import Connection
 from rlm_kernel.clients.encoding import join_surrogates
+from rlm_kernel.clients.model_size import Size, parameters_in_entry, parameters_in_name, size_of
 from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
 from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema, words_of
 from rlm_kernel.clients.rate_limits import read_headers
 from rlm_kernel.clients.refused_parts import LIMIT, SCHEMA_FIELDS, allowed_limit, forms_of, refused_part, without_forms
+from rlm_kernel.clients.requests_sent import requests_sent
 from rlm_kernel.clients.transport import is_loopback, is_too_long
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.schema.answer_schema import add_instructions
@@ -45,6 +48,9 @@ WINDOW_FIELDS = (
 
 LOOKUP_SECONDS = 10.0
 """Timeout of the request for the server's list of models."""
+
+SIZE_SECONDS = 1.0
+"""How long a run waits for that list before its first call, to know the size of the model."""
 
 MAX_OTHERS = 16
 """Models that the cells of an RLM may name besides those that it was given: each has connections of its own."""
@@ -86,6 +92,8 @@ class RemoteLM(BaseLM):
             adapter.own_server and is_loopback(adapter.url),
             adapter.price_source,
         )
+        self._parameters = parameters_in_name(adapter.model_name)
+        self._is_own = adapter.own_server or is_loopback(adapter.url)
         self._window_known = adapter.context_window is not None
         self._connection = Connection(self._open, self._look_up_window)
         self._refused: deque[str] = deque(maxlen=MAX_REFUSED_SCHEMAS)
@@ -172,6 +180,20 @@ class RemoteLM(BaseLM):
         for other in list(self._family.values()) if self._closes_family else ():
             if other is not self:
                 await other.close()
+
+    async def size(self) -> Size:
+        """Of the model. The list of models is waited for if the server belongs to the user.
+
+        "unknown": neither the name nor such a server says it. Models of providers that do not say it are large.
+        """
+        if self._parameters is None and self._is_own:
+            try:
+                await self._connection.wait_for_errand(SIZE_SECONDS)
+            except Exception as error:  # noqa: BLE001 (the first call raises it)
+                _log.debug("%s cannot be opened: %s", self.adapter.shown_url, self.adapter.redact(str(error)))
+        if self._parameters is not None:
+            return size_of(self._parameters)
+        return "unknown" if self._is_own else "large"
 
     def _forms(
         self, messages: Sequence[Message], schema: dict[str, Any] | None
@@ -305,11 +327,13 @@ class RemoteLM(BaseLM):
     async def _look_up_window(self, client: Any) -> None:
         if self._window_known or self.adapter.models_path is None:
             return
+        requests_sent.set(None)  # this request is no part of the first call
         try:
             # Not with `with_options`: the copy of a client reads the environment again.
             options = {"timeout": LOOKUP_SECONDS, "max_retries": 0}
             with lm_errors(self.adapter):
                 listing = await client.get(self.adapter.models_path, cast_to=object, options=options)
+            self._parameters = self._parameters or parameters_in_entry(entry_in_listing(listing, self.model))
             if (window := window_in_listing(listing, self.model)) is not None:
                 self.adapter.context_window, self._window_known = window, True
         except Exception as error:  # noqa: BLE001 (the call does not depend on it)
@@ -323,7 +347,12 @@ def _reason_of(builder: ReplyBuilder, limit: int | None) -> str:
 
 
 def window_in_listing(listing: Any, model: str) -> int | None:
-    """The context window, in tokens, that a server's list gives for a model, or None.
+    """The context window, in tokens, that a server's list gives for a model, or None."""
+    return _window_in_entry(entry_in_listing(listing, model))
+
+
+def entry_in_listing(listing: Any, model: str) -> Mapping[str, Any]:
+    """What a server's list says about a model, or nothing.
 
     Args:
         listing: the decoded list; its shape is not trusted.
@@ -332,7 +361,7 @@ def window_in_listing(listing: Any, model: str) -> int | None:
     entries = listing.get("data") if isinstance(listing, Mapping) else None
     found = [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
     named = [entry for entry in found if entry.get("id") == model]
-    return next(map(_window_in_entry, named or (found if len(found) == 1 else [])), None)
+    return next(iter(named or (found if len(found) == 1 else [])), {})
 
 
 def _window_in_entry(entry: Mapping[str, Any]) -> int | None:

@@ -9,13 +9,16 @@ import lzma
 import re
 import stat
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from rlm_kernel.documents import formats
 from rlm_kernel.documents.found import MAX_DOCUMENT_BYTES, Reading, UnreadError
+from rlm_kernel.errors import check_extra
 from rlm_kernel.untrusted.text_files import is_hidden, is_left_out
 
 Member = tuple[str, BinaryIO | str]
@@ -23,14 +26,11 @@ Member = tuple[str, BinaryIO | str]
 
 _OFFICE = {"word/": "word", "xl/": "sheets", "ppt/": "slides"}
 _MAIL_BEGINS = b"From "
-_COMPRESSED: dict[bytes, Callable[[BinaryIO], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7z": lzma.LZMAFile,
-}
+_PIECE = 1 << 16
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _MAX_NAME = 4096
+_SAYS_UTF_8 = 1 << 11
 _NAMES = re.compile(r"""(?:\bb)?['"].*['"]""", re.DOTALL)
 
 
@@ -65,11 +65,20 @@ def zipped(file: BinaryIO, reading: Reading) -> Iterator[Member]:
     with archive:
         for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
             if not entry.is_dir():
-                yield _shown(entry.filename), _zip_content(archive, entry, reading)
+                name = _zip_name(entry)
+                yield _shown(name), _zip_content(archive, entry, name, reading)
 
 
-def _zip_content(archive: ZipFile, entry: ZipInfo, reading: Reading) -> BinaryIO | str:
-    if (why := _why_not(entry.filename)) is not None:
+def _zip_name(entry: ZipInfo) -> str:
+    """The name of an entry. Programs of macOS write UTF-8 without saying so; else it is cp437."""
+    if not entry.flag_bits & _SAYS_UTF_8:
+        with suppress(UnicodeError):
+            return entry.filename.encode("cp437").decode("utf-8")
+    return entry.filename
+
+
+def _zip_content(archive: ZipFile, entry: ZipInfo, name: str, reading: Reading) -> BinaryIO | str:
+    if (why := _why_not(name)) is not None:
         return why
     if stat.S_ISLNK(entry.external_attr >> 16):
         return "a link"
@@ -96,18 +105,39 @@ def tar(file: BinaryIO, reading: Reading) -> Iterator[Member]:
         raise UnreadError(f"it is no whole archive ({error})") from error
 
 
-def compressed(file: BinaryIO, reading: Reading) -> BinaryIO:
-    """The content of a file of gzip, bzip2 or xz."""
+def _zstd(file: BinaryIO) -> BinaryIO:
+    check_extra("Reading a file of zstd", "pyarrow", "files")
+    from pyarrow import CompressedInputStream
+
+    return cast("BinaryIO", CompressedInputStream(file, "zstd"))
+
+
+_COMPRESSED: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7z": lzma.LZMAFile,
+    b"\x28\xb5\x2f": _zstd,
+}
+
+
+def compressed(file: BinaryIO, member: str, reading: Reading) -> BinaryIO:
+    """The content of a file of gzip, bzip2, xz or zstd. What comes before a damage is kept, with a note."""
     head = file.read(3)
     file.seek(0)
     opener = next(opener for begins, opener in _COMPRESSED.items() if head.startswith(begins))
+    content = io.BytesIO()
     try:
         with opener(file) as opened:
-            content = _unpack(opened, reading)
-    except (EOFError, OSError, lzma.LZMAError, ValueError) as error:
-        raise UnreadError(f"it is damaged ({error})") from error
-    if isinstance(content, str):
-        raise UnreadError(content)
+            while content.tell() <= reading.unpacked and (piece := opened.read1(_PIECE)):
+                content.write(piece)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error, ValueError) as error:
+        if not content.tell():
+            raise UnreadError(f"it is damaged ({error})") from error
+        reading.tell("notes", member, f"the rest was not read: it is damaged ({error})")
+    if content.tell() > reading.unpacked:
+        raise UnreadError(f"the archive holds more than {MAX_DOCUMENT_BYTES:,} bytes")
+    reading.unpacked -= content.tell()
+    content.seek(0)
     return content
 
 

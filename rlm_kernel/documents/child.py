@@ -14,12 +14,13 @@ import resource
 import socket
 import sys
 import warnings
+from collections import Counter
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from rlm_kernel.documents import archives, formats, kinds, tables
-from rlm_kernel.documents.found import MAX_MEMBERS, MAX_NESTED, Lines, Reading, UnreadError
+from rlm_kernel.documents import archives, confinement, formats, kinds, tables
+from rlm_kernel.documents.found import LOG_NOT_READ, MAX_MEMBERS, MAX_NESTED, Lines, Reading, UnreadError
 from rlm_kernel.errors import ConfigError, check_extra, is_installed
 from rlm_kernel.installation import install_command
 from rlm_kernel.untrusted import encodings
@@ -27,28 +28,31 @@ from rlm_kernel.untrusted.text_files import NotTextError, TooLargeError, join_te
 
 _SINGLE = {**tables.KINDS, **formats.KINDS}
 _PIECE = 1 << 20
+_ZIPPED = frozenset({"zip", *kinds.ZIPPED.values()})
 
 
 def main() -> None:
     """Answer requests until the socket is closed."""
     fd, seconds, memory = map(int, sys.argv[1:])
-    _limit(resource.RLIMIT_DATA, memory)
-    _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_CORE, 0)
+    for what, most in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        value = _bounded(most, resource.getrlimit(what)[1])
+        resource.setrlimit(what, (value, value))
+    confinement.confine()
     warnings.simplefilter("ignore")
     with socket.socket(fileno=fd) as host:
         while request := _receive(host):
             about, files = request
             used = resource.getrusage(resource.RUSAGE_SELF)
-            _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
+            hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+            limit = _bounded(int(used.ru_utime + used.ru_stime) + seconds + 1, hard)
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
             _answer(host, files, about["name"], about["room"])
             for file in files:
                 file.close()
 
 
-def _limit(what: int, value: int) -> None:
-    hard = resource.getrlimit(what)[1]
-    resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+def _bounded(value: int, hard: int) -> int:
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
 def _receive(host: socket.socket) -> tuple[dict[str, Any], list[BinaryIO]] | None:
@@ -95,11 +99,11 @@ def _read(file: BinaryIO, name: str, member: str, reading: Reading, depth: int =
     if kind == "compressed":
         inner = PurePosixPath(name)
         inner_name = inner.stem + ".tar" * (inner.suffix == ".tgz")
-        _read(archives.compressed(file, reading), inner_name, member, reading, depth)
+        _read(archives.compressed(file, member, reading), inner_name, member, reading, depth)
         return
-    if kind == "html" and not is_installed("markitdown"):
+    if source := _source_note(kind):
         _plain(file, member, reading)
-        reading.tell("notes", member, f"the source of the page: to read its text, {install_command('files')}")
+        reading.tell("notes", member, source)
     elif kind in _SINGLE:
         _document(file, kind, member, reading)
         file.seek(0)
@@ -108,17 +112,26 @@ def _read(file: BinaryIO, name: str, member: str, reading: Reading, depth: int =
     elif kind not in archives.KINDS and PurePosixPath(name).suffix.lower() in kinds.ZIPPED:
         raise UnreadError("it needs a password")  # which puts a document of today into a file of the old kind
     elif kind not in archives.KINDS:
-        raise UnreadError(f"it is {kinds.NAMES[kind]}: save it as .docx, .xlsx, .pptx or .pdf")
+        saved = ".eml" if kind == "outlook" else ".docx, .xlsx, .pptx or .pdf"
+        raise UnreadError(f"it is {kinds.NAMES[kind]}: save it as {saved}")
     if kind in archives.KINDS:
         _members(file, kind, member, reading, depth)
+
+
+def _source_note(kind: str) -> str:
+    """What to say about a file of which the source is given; empty: it is read."""
+    if kind == "html" and not is_installed("markitdown"):
+        return f"the source of the page: to read its text, {install_command('files')}"
+    return "the source of a rich text document: save it as .docx to read its text" if kind == "rich" else ""
 
 
 def _kind(file: BinaryIO, name: str) -> str:
     head = file.read(kinds.HEAD_BYTES)
     file.seek(0)
     kind = kinds.kind_of(name, head)
-    if kind == "zip" and not name.lower().endswith(".zip"):
-        kind = archives.zip_kind(file)
+    if kind in _ZIPPED and not name.lower().endswith(".zip"):  # the name may be wrong
+        found = archives.zip_kind(file)
+        kind = found if kind == "zip" or found != "zip" else kind
         file.seek(0)
     return kind
 
@@ -158,7 +171,9 @@ def _plain(file: BinaryIO, member: str, reading: Reading) -> None:
 def _members(file: BinaryIO, kind: str, member: str, reading: Reading, depth: int) -> None:
     if depth == MAX_NESTED:
         raise UnreadError(f"archives are read {MAX_NESTED} levels deep")
-    for name, content in archives.KINDS[kind](file, reading):
+    names: Counter[str] = Counter()
+    for given, content in archives.KINDS[kind](file, reading):
+        name = _numbered(given, names)
         path = f"{member}/{name}" if member else name
         reading.members -= 1
         if reading.members < 0:
@@ -166,12 +181,25 @@ def _members(file: BinaryIO, kind: str, member: str, reading: Reading, depth: in
         if isinstance(content, str):
             reading.tell("unread", path, content)
             continue
+        if tables.is_wal(name, content):
+            reading.tell("unread", path, "the write-ahead log of a database in an archive")
+            reading.tell("notes", path.removesuffix("-wal"), LOG_NOT_READ)
+            continue
         try:
             _read(content, name, path, reading, depth + 1)
         except MemoryError:
             reading.tell("unread", path, "it needs too much memory")
         except Exception as error:  # noqa: BLE001 (as above)
             reading.tell("unread", path, _reason(error))
+
+
+def _numbered(name: str, names: Counter[str]) -> str:
+    """The name of a member; with a number from the second of the same name on."""
+    names[name] += 1
+    if (number := names[name]) == 1:
+        return name
+    path = PurePosixPath(name)
+    return _numbered(str(path.with_name(f"{path.stem} ({number}){path.suffix}")), names)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ from __future__ import annotations
 import email
 import email.policy
 import io
+import json
 import re
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from email.errors import MessageError
 from email.message import EmailMessage
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from html.parser import HTMLParser
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from xml.etree import ElementTree as ET
 from zipfile import BadZipFile, ZipFile
 
@@ -24,7 +26,7 @@ from rlm_kernel.errors import is_installed
 from rlm_kernel.untrusted import encodings
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfPage
+    from pypdfium2 import PdfDocument
 
 PDF_SECONDS = 40
 """Pages that would take longer are left out."""
@@ -37,12 +39,16 @@ _MAX_COMMENTS = 100  # of a header: they nest, and the parser recurses
 _NO_COMMENTS = str.maketrans("()", "  ")
 _LISTED_PAGES = 5
 _AROUND = re.compile(r"word/((?:header|footer|comments)\d*)\.xml")
+_BODY = re.compile(r"word/document\d*\.xml")
+_SLIDES = re.compile(r"ppt/slides/slide\d+\.xml")
+_NOTES = re.compile(r"ppt/notesSlides/notesSlide\d+\.xml")
+_BLOCKS = frozenset({"p", "div", "br", "li", "tr", "table", "pre", "h1", "h2", "h3", "h4", "h5", "h6"})
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 
 def pdf(file: BinaryIO, lines: Lines) -> str:
-    """The text of the pages, as many as there are time and room for."""
+    """The text of the pages with what was filled into forms, as many as there are time and room for."""
     from pypdfium2 import PdfDocument, PdfiumError
 
     try:
@@ -50,10 +56,11 @@ def pdf(file: BinaryIO, lines: Lines) -> str:
     except PdfiumError as error:
         why = "it needs a password" if "password" in str(error).lower() else f"it is no whole PDF ({error})"
         raise UnreadError(why) from error
+    document.init_forms()  # nothing without a form; else the fields have an appearance
     end, pages, unread = time.monotonic() + PDF_SECONDS, len(document), list[int]()
     for number in range(1, pages + 1):
         try:
-            text = _page_text(document[number - 1])
+            text = _page_text(document, number - 1)
         except PdfiumError:
             unread.append(number)
             text = ""
@@ -66,7 +73,14 @@ def pdf(file: BinaryIO, lines: Lines) -> str:
     return _unread_pages(unread)
 
 
-def _page_text(page: PdfPage) -> str:
+def _page_text(document: PdfDocument, index: int) -> str:
+    from pypdfium2 import raw
+
+    page = document[index]
+    if raw.FPDFPage_GetAnnotCount(page) > 0:  # fields and notes become text of the page when it is loaded once more
+        raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
+        page.close()
+        page = document[index]
     text: str = page.get_textpage().get_text_bounded()
     page.close()
     return text.replace("\r\n", "\n")
@@ -81,20 +95,33 @@ def _unread_pages(numbers: list[int]) -> str:
     return f"page{'s' * (len(numbers) > 1)} {listed}{more} {'were' if len(numbers) > 1 else 'was'} not read"
 
 
-def marked_down(suffix: str) -> Callable[[BinaryIO, Lines], str]:
-    """A reader by markitdown, for files of this suffix. Its own search for the kind of a file is not used."""
+def slides(file: BinaryIO, lines: Lines) -> str:
+    """A presentation as Markdown, slide by slide. The plain paragraphs, notes last, are sent before, as of `word`."""
+    _draft(file, lines, _SLIDES, _NOTES)
+    return _cut(lines.replace(_as_markdown(file, ".pptx")))
 
-    def read(file: BinaryIO, lines: Lines) -> str:
-        return _cut(lines.replace(_as_markdown(file, suffix)))
 
-    return read
+def epub(file: BinaryIO, lines: Lines) -> str:
+    """A book as Markdown, chapter by chapter; what is known about the book comes first if it is read to the end."""
+    from markitdown import DocumentConverterResult, StreamInfo
+    from markitdown.converters import EpubConverter, HtmlConverter
+
+    class Chapters(HtmlConverter):  # type: ignore[misc]
+        def convert(self, file_stream: BinaryIO, stream_info: StreamInfo, **options: Any) -> DocumentConverterResult:
+            chapter = super().convert(file_stream, stream_info, **options)
+            lines.add(f"{chapter.markdown.strip()}\n\n")
+            return chapter
+
+    book = EpubConverter()
+    book._html_converter = Chapters()  # noqa: SLF001 (it gives nothing out before the end)
+    return _cut(lines.replace(book.convert(file, StreamInfo(extension=".epub")).markdown))
 
 
 def _as_markdown(file: BinaryIO, suffix: str) -> str:
     from markitdown import StreamInfo
-    from markitdown.converters import DocxConverter, EpubConverter, HtmlConverter, PptxConverter
+    from markitdown.converters import DocxConverter, HtmlConverter, PptxConverter
 
-    converters = {".docx": DocxConverter, ".pptx": PptxConverter, ".epub": EpubConverter, ".html": HtmlConverter}
+    converters = {".docx": DocxConverter, ".pptx": PptxConverter, ".html": HtmlConverter}
     found = converters[suffix]().convert(file, StreamInfo(extension=suffix))
     title = (found.title or "").strip()
     begin = f"{title}\n\n" if suffix == ".html" and not found.markdown.startswith(title) else ""
@@ -106,7 +133,7 @@ def word(file: BinaryIO, lines: Lines) -> str:
 
     The plain paragraphs are sent before. They stay if the Markdown, which takes longer, is not finished.
     """
-    _draft(file, lines)
+    _draft(file, lines, _BODY)
     with ZipFile(file) as archive:
         around = {
             name[1]: paragraphs
@@ -118,20 +145,29 @@ def word(file: BinaryIO, lines: Lines) -> str:
     return _cut(lines.replace(_as_markdown(file, ".docx") + added))
 
 
-def _draft(file: BinaryIO, lines: Lines) -> None:
-    """Add the plain paragraphs of a Word document."""
+def _draft(file: BinaryIO, lines: Lines, *parts: re.Pattern[str]) -> None:
+    """Add the plain paragraphs of a document of Word or PowerPoint: of its parts with these names, by their numbers."""
     with (
         suppress(ET.ParseError, BadZipFile, KeyError, RuntimeError, NotImplementedError, OSError, EOFError, zlib.error),
         ZipFile(file) as archive,
-        archive.open("word/document.xml") as content,
     ):
-        for _, element in ET.iterparse(content):  # noqa: S314 (as below)
-            if element.tag.endswith("}p"):
-                text = "".join(each.text or "" for each in element.iter() if each.tag.endswith("}t"))
-                element.clear()
-                if not lines.add(f"{text}\n" if text else ""):
-                    break
+        for part in parts:
+            for name in sorted(filter(part.fullmatch, archive.namelist()), key=lambda name: (len(name), name)):
+                with archive.open(name) as content:
+                    if not _add_paragraphs(content, lines):
+                        break
     file.seek(0)
+
+
+def _add_paragraphs(content: IO[bytes], lines: Lines) -> bool:
+    """Add the plain paragraphs of a part; returns whether there is room for more."""
+    for _, element in ET.iterparse(content):  # noqa: S314 (as below)
+        if element.tag.endswith("}p"):
+            text = "".join(each.text or "" for each in element.iter() if each.tag.endswith("}t"))
+            element.clear()
+            if not lines.add(f"{text}\n" if text else ""):
+                return False
+    return True
 
 
 def _paragraphs(content: bytes) -> str:
@@ -151,7 +187,25 @@ def html(file: BinaryIO, lines: Lines) -> str:
     content = file.read()
     known = encodings.of_head(content[:1024])
     text = UnicodeDammit(content, [known], is_html=True).unicode_markup or decode(content)
-    return _cut(lines.add(_of_page(text)))
+    _PlainPage(lines).feed(text)
+    return _cut(lines.replace(_of_page(text)))
+
+
+class _PlainPage(HTMLParser):
+    """Adds the plain text of a page to lines, without its scripts and styles."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del attrs
+        if tag in _BLOCKS and not self._lines.is_empty:
+            self._lines.add("\n")
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem is None and data.strip():
+            self._lines.add(data)
 
 
 def _of_page(text: str) -> str:
@@ -183,21 +237,36 @@ def opendocument(file: BinaryIO, lines: Lines) -> str:
 
 
 def notebook(file: BinaryIO, lines: Lines) -> str:
-    """The cells of a notebook with their text outputs."""
+    """The cells of a notebook with their text outputs. It need not be valid in all."""
+    try:
+        for cell in _cells(decode(file.read())):
+            kind = cell.get("cell_type", "code")
+            lines.add(f"# %%{'' if kind == 'code' else f' [{kind}]'}\n{_text(cell.get('source', ''))}\n")
+            for output in cell.get("outputs") or ():
+                lines.add(_quoted(_output(output)))
+            if not lines.add("\n"):
+                break
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UnreadError(f"it is no whole notebook ({type(error).__name__})") from error
+    return _cut(not lines.is_full)
+
+
+def _cells(text: str) -> Iterable[Any]:
+    """The cells of a notebook as dicts, those before version 4 converted.
+
+    Raises:
+        ValueError, AttributeError, KeyError, TypeError: it is no notebook.
+    """
     from nbformat import ValidationError, reads
 
-    try:
-        book: Any = reads(decode(file.read()), as_version=4)  # type: ignore[no-untyped-call]
-    except (ValueError, AttributeError, KeyError, ValidationError) as error:
-        raise UnreadError(f"it is no whole notebook ({type(error).__name__})") from error
-    for cell in book.cells:
-        kind = "" if cell.cell_type == "code" else f" [{cell.cell_type}]"
-        lines.add(f"# %%{kind}\n{_text(cell.source)}\n")
-        for output in cell.get("outputs", ()):
-            lines.add(_quoted(_output(output)))
-        if not lines.add("\n"):
-            break
-    return _cut(not lines.is_full)
+    book = json.loads(text)
+    if "cells" not in book:
+        try:
+            book = reads(text, as_version=4)  # type: ignore[no-untyped-call]
+        except ValidationError as error:
+            raise ValueError(str(error)) from error
+    cells: Iterable[Any] = book["cells"]
+    return cells
 
 
 def _output(output: dict[str, object]) -> str:
@@ -244,7 +313,8 @@ class _Headers(email.policy.EmailPolicy):
 
     def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
         name, value = super().header_source_parse(sourcelines)
-        return name, value[:MAX_HEADER]
+        value = value[:MAX_HEADER]
+        return name, value if value.isascii() else decode(value.encode("utf-8", "surrogateescape"))
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
         plain = value.translate(_NO_COMMENTS) if value.count("(") > _MAX_COMMENTS else value
@@ -306,8 +376,8 @@ def _cut(has_room: bool) -> str:
 KINDS: dict[str, tuple[Callable[[BinaryIO, Lines], str], tuple[str, ...]]] = {
     "pdf": (pdf, ("pypdfium2",)),
     "word": (word, ("markitdown", "mammoth")),
-    "slides": (marked_down(".pptx"), ("markitdown", "pptx")),
-    "epub": (marked_down(".epub"), ("markitdown",)),
+    "slides": (slides, ("markitdown", "pptx")),
+    "epub": (epub, ("markitdown",)),
     "html": (html, ("markitdown",)),
     "opendocument": (opendocument, ()),
     "notebook": (notebook, ()),

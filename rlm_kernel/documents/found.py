@@ -15,6 +15,9 @@ MAX_NESTED = 3
 MAX_DOCUMENT_BYTES = 250_000_000
 """Of the text of one document, and of the files that an archive holds together."""
 
+LOG_NOT_READ = "its write-ahead log was not read: rows that are only there are old or missing (close its program first)"
+"""Of an SQLite database."""
+
 _PIECE = 1 << 16
 _PIECE_SECONDS = 0.1
 _FIRST = 20  # of what is added is sent at once: what comes next may take all the time

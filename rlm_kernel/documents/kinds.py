@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 from rlm_kernel.untrusted import encodings
@@ -30,6 +31,8 @@ NAMES = {
     "compressed": "a compressed file",
     "image": "an image",
     "office97": "a document of Office 97 to 2003",
+    "outlook": "a mail of Outlook",
+    "rich": "a rich text document",
 }
 """The kinds that are not plain text, in words."""
 
@@ -41,6 +44,7 @@ _BEGINNINGS = (
     (b"\x1f\x8b", "compressed"),
     (b"BZh", "compressed"),
     (b"\xfd7zXZ\0", "compressed"),
+    (b"\x28\xb5\x2f\xfd", "compressed"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "office97"),
     (b"\x89PNG\r\n\x1a\n", "image"),
     (b"\xff\xd8\xff", "image"),
@@ -48,6 +52,7 @@ _BEGINNINGS = (
     (b"GIF89a", "image"),
     (b"II*\0", "image"),
     (b"MM\0*", "image"),
+    (b"{\\rtf", "rich"),
 )
 ZIPPED = {
     ".docx": "word",
@@ -68,7 +73,18 @@ _WRITTEN = {
     ".ipynb": "notebook",
     ".eml": "mail",
     ".mbox": "mailbox",
+    ".mht": "mail",
+    ".mhtml": "mail",
 }
+_PAGE = re.compile(rb"\s{0,99}(?:<!doctype html|<html[\s>])", re.IGNORECASE)
+_PAGE_NAMES = frozenset({"", ".xls", ".doc"})
+"""Suffixes of files that are pages if they begin so: programs of banks and shops give these names to them."""
+_MAIL = re.compile(
+    rb"(?:[A-Z][\w-]{0,40}: [^\n]{0,999}\n(?:[ \t][^\n]{0,999}\n){0,20}){0,20}(?:Received|Message-ID|MIME-Version): ",
+    re.IGNORECASE,
+)
+_MAILBOX = re.compile(rb"From [^\n]{1,999}\n[A-Z][\w-]{0,40}: ", re.IGNORECASE)
+_MAILDIR = ":2,"
 
 
 def kind_of(name: str, head: bytes) -> str:
@@ -82,9 +98,27 @@ def kind_of(name: str, head: bytes) -> str:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return ZIPPED.get(suffix, "zip")
     if (kind := next((kind for begins, kind in _BEGINNINGS if head.startswith(begins)), None)) is not None:
-        return kind
+        return "outlook" if (kind, suffix) == ("office97", ".msg") else kind
     if (head[:4], head[8:12]) == (b"RIFF", b"WEBP") or (head[:2] == b"BM" and suffix == ".bmp"):
         return "image"
     if head[257:262] == b"ustar":
         return "tar"
-    return _WRITTEN.get(suffix, TEXT) if b"\0" not in head or encodings.of_head(head) != "utf-8" else TEXT
+    if b"\0" in head and encodings.of_head(head) == "utf-8":
+        return TEXT
+    return _WRITTEN.get(suffix) or _kind_by_begin(suffix, head)
+
+
+def _kind_by_begin(suffix: str, head: bytes) -> str:
+    """The kind of a file in text whose name does not tell it."""
+    if suffix in _PAGE_NAMES and _PAGE.match(head):
+        return "html"
+    if suffix and _MAILDIR not in suffix:
+        return TEXT
+    if _MAILBOX.match(head):
+        return "mailbox"
+    return "mail" if _MAIL.match(head) else TEXT
+
+
+def is_in_wal_mode(head: bytes | bytearray) -> bool:
+    """Whether an SQLite database that begins so uses a write-ahead log."""
+    return head[18:20] == bytes([2, 2])

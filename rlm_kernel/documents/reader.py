@@ -70,7 +70,7 @@ class _Answer:
         """Keep what the child says about a member. The pieces of a text come one after the other."""
         text = content.decode("utf-8", "surrogatepass")
         if kind == "notes":
-            self._found.notes[member] = text
+            self._found.add_note(member, text)
         elif kind == "unread":
             self._close()
             self._found.unread[member] = text
@@ -105,9 +105,8 @@ class _Answer:
         if why:
             found.unread[""] = why
         read = {"", *found.texts} if found.texts else set[str]()
-        for member in read & found.unread.keys():
-            rest = f"the rest was not read: {found.unread.pop(member)}"
-            found.notes[member] = "; ".join(filter(None, (found.notes.get(member), rest)))
+        for member in sorted(read & found.unread.keys()):
+            found.add_note(member, f"the rest was not read: {found.unread.pop(member)}")
         return found
 
 

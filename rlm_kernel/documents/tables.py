@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 from rlm_kernel.documents.found import Lines, UnreadError
+from rlm_kernel.documents.kinds import is_in_wal_mode
 
 MAX_COLUMNS = 10_000
 """Of a table. Further columns are left out, and the schema line says so."""
@@ -24,11 +25,13 @@ MAX_EMPTY_ROWS = 1 << 20
 """Of a sheet, after which no more are read: as many as Excel has rows. A row of a file may have any number."""
 
 _CELLS = 100
+_HIDDEN = 1  # a column of a virtual table that `SELECT *` leaves out
+_LISTED = 5
+_MAX_NAME = 100
 _GAP = 1_000
 _ROWS = 1_000
 _MAX_PART = 100_000_000
 _NO_VALUE = re.compile(rb"(?:</f>|<f\b[^<>]{0,999}/>)\s{0,99}(?:<v ?/>|<v></v>)?\s{0,99}</c>")
-_WAL = bytes([2, 2])
 _WAL_MAGIC = (0x377F0682, 0x377F0683)
 _WAL_HEAD = struct.Struct(">IIIIII8x")  # magic, version, page size, checkpoint, two salts, checksums
 _FRAME = struct.Struct(">IIII8x")  # page, pages of the database or 0, two salts, checksums
@@ -59,6 +62,15 @@ def _arrow_text(schema: Any, rows: int | None, batches: Iterable[Any], lines: Li
         for row in zip(*(batch.column(i).to_pylist() for i in range(len(columns))), strict=True)
     )
     return _joined([("", columns, rows, values, len(schema) > MAX_COLUMNS)], lines)
+
+
+def is_wal(name: str, file: BinaryIO) -> bool:
+    """Whether this is the write-ahead log of an SQLite database, with transactions in it."""
+    if not name.endswith("-wal"):
+        return False
+    head = file.read(_WAL_HEAD.size + 1)
+    file.seek(0)
+    return len(head) > _WAL_HEAD.size and int.from_bytes(head[:4], "big") in _WAL_MAGIC
 
 
 def with_wal(database: BinaryIO, wal: BinaryIO) -> BinaryIO:
@@ -100,14 +112,14 @@ def _write(content: bytearray, log: bytes, pages: dict[int, int], page_size: int
 def sqlite(file: BinaryIO, lines: Lines) -> str:
     """The tables of an SQLite database. It is read from memory: nothing beside the file is opened."""
     content = bytearray(file.read())
-    if content[18:20] == _WAL:  # a database in memory has no log
+    if is_in_wal_mode(content):  # a database in memory has no log
         content[18:20] = b"\1\1"
     with_views = sqlite3.connect(":memory:")
     try:
         with_views.deserialize(bytes(content))
         with_views.execute("PRAGMA trusted_schema = OFF")
         with_views.text_factory = lambda value: value.decode("utf-8", "replace")
-        return _joined(_tables(with_views), lines)
+        return "; ".join(filter(None, (_joined(_tables(with_views), lines), _not_read(with_views))))
     except sqlite3.Error as error:
         raise UnreadError(f"it is no whole database ({error})") from error
     finally:
@@ -123,9 +135,18 @@ def _tables(database: sqlite3.Connection) -> Iterator[Table]:
     names += " AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
     for (name,) in database.execute(names).fetchall():
         quoted = '"' + name.replace('"', '""') + '"'
-        columns = [(row[1], row[2] or "any") for row in database.execute(f"PRAGMA table_info({quoted})")]
+        about = database.execute(f"PRAGMA table_xinfo({quoted})")  # with generated columns, which are rows' values, too
+        columns = [(row[1], row[2] or "any") for row in about if row[6] != _HIDDEN]
         rows = database.execute(f"SELECT count(*) FROM {quoted}").fetchone()[0]  # noqa: S608 (it is quoted)
         yield name, columns, rows, database.execute(f"SELECT * FROM {quoted}"), False  # noqa: S608
+
+
+def _not_read(database: sqlite3.Connection) -> str:
+    """A note of views and virtual tables: what they show can take any time."""
+    query = "SELECT name FROM sqlite_schema WHERE type = 'view' OR sql LIKE 'CREATE VIRTUAL%' ORDER BY name"
+    names = [_line(name)[:_MAX_NAME] for (name,) in database.execute(query)]
+    more = f", … ({len(names):,} in all)" if len(names) > _LISTED else ""
+    return f"views and virtual tables were not read: {', '.join(names[:_LISTED])}{more}" if names else ""
 
 
 def sheets(file: BinaryIO, lines: Lines) -> str:
@@ -154,7 +175,8 @@ def _sheet(sheet: Any, notes: dict[str, None]) -> Iterator[Table]:
     sheet.reset_dimensions()  # a file may claim any size, and each row would be filled up to it
     rows = _filled(sheet.iter_rows(values_only=True), notes)
     if (head := next(rows, None)) is not None:
-        yield sheet.title, [(_cell(value), "") for value in head], None, rows, False
+        name = sheet.title if sheet.sheet_state == "visible" else f"{sheet.title} (hidden)"
+        yield name, [(_cell(value), "") for value in head], None, rows, False
 
 
 def _filled(rows: Iterable[Sequence[Any]], notes: dict[str, None]) -> Iterator[Sequence[Any]]:

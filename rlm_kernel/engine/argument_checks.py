@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from rlm_kernel.engine.billing import COST_COMES_WITH_THE_REPLY
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.kernel_slots import check_max_kernels
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.prompts import PROFILES
+from rlm_kernel.prompts import LARGE, PROFILES
 from rlm_kernel.prompts.profile import PromptProfile, filled_in
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
@@ -92,7 +93,8 @@ def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> Prompt
     if isinstance(prompts, PromptProfile):
         return prompts
     if prompts is None:
-        prompts = registry.find(backend).profile if isinstance(backend, str) else "large"
+        profile = PROFILES[registry.find(backend).profile] if isinstance(backend, str) else LARGE
+        return replace(profile, adapts=profile is LARGE)
     if prompts not in PROFILES:
         raise ConfigError(
             f"prompts must be one of {', '.join(map(repr, PROFILES))} or a PromptProfile, not {prompts!r}."
@@ -172,6 +174,20 @@ def check_logger(logger: object) -> None:
         raise ConfigError(
             f"logger must be an RLMLogger, from rlm.logger, or an object with log(iteration), not "
             f"{type(logger).__name__}."
+        )
+
+
+def check_logger_of_many(logger: object, count: int) -> None:
+    """Check that a user's logger can take the turns of so many runs at a time.
+
+    Raises:
+        ConfigError: it keeps one run.
+    """
+    keeps = next((name for name in ("clear_iterations", "get_trajectory") if callable(getattr(logger, name, None))), "")
+    if keeps and count > 1 and not hasattr(logger, "start"):
+        raise ConfigError(
+            f"The logger {type(logger).__name__} keeps one run at a time ({keeps}), and those of {count} would "
+            "come mixed: give max_concurrent=1, or an RLMLogger, which keeps each run by itself."
         )
 
 

@@ -6,14 +6,15 @@ sub-calls, and those of children, of a live replay, and of `%%rlm`. So every cal
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_kernel._async import without_stops
 from rlm_kernel.clients.base import BaseLM, OnText
 from rlm_kernel.clients.estimates import Bound, bound
+from rlm_kernel.clients.requests_sent import requests_sent
 from rlm_kernel.engine.budget import Ledger, Receipt
 from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.errors import LimitError
@@ -81,8 +82,8 @@ class ModelCalls:
                 async with self.ledger.call(lm.model, limit, self.usage, receipt), self._shared(lm, limit, receipt):
                     on_turn()
                     called = lm.complete(messages, max_tokens=max_tokens, on_text=on_text, schema=document)
-                    reply = await without_stops(called)
-                    receipt.reply = reply
+                    with _counting(receipt):
+                        receipt.reply = reply = await without_stops(called)
         except BaseException:
             on_failure(receipt.usage)
             raise
@@ -113,3 +114,13 @@ class ModelCalls:
         except LimitError as error:
             self.ledger.broken = self.ledger.broken or error
             raise
+
+
+@contextmanager
+def _counting(receipt: Receipt) -> Iterator[None]:
+    """Count the requests of the call that is made in this context."""
+    token = requests_sent.set(receipt.sent)
+    try:
+        yield
+    finally:
+        requests_sent.reset(token)

@@ -26,10 +26,11 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlm_kernel.clients import estimates
 from rlm_kernel.clients.estimates import Bound
+from rlm_kernel.clients.requests_sent import RequestsSent
 from rlm_kernel.errors import (
     BudgetExceededError,
     ConfigError,
@@ -309,13 +310,15 @@ class Ledger:
     def _settle(self, model: str, limit: Bound, meter: UsageMeter, receipt: Receipt) -> None:
         """Count the usage of a call."""
         known = self._as_known(model, limit)
-        if receipt.reply is not None:
-            receipt.usage = estimates.believed(receipt.reply, known)
-        elif receipt.requests:
-            receipt.usage = estimates.lost(known, receipt.requests)
-        if receipt.usage is not None:
-            self._rates[model].learn(limit, receipt.usage)
-            self._add(model, receipt.usage, meter)
+        usage = None if receipt.reply is None else estimates.believed(receipt.reply, known)
+        if usage is not None:
+            self._rates[model].learn(limit, usage)
+        if requests := receipt.lost:
+            lost = estimates.lost(known, requests)
+            usage = lost if usage is None else usage.plus(lost)
+        receipt.usage = usage
+        if usage is not None:
+            self._add(model, usage, meter)
 
     def _as_known(self, model: str, limit: Bound) -> Bound:
         """The bound of a call, corrected by what its model has shown so far."""
@@ -376,13 +379,21 @@ class Receipt:
 
     Attributes:
         reply: the reply; None while the call is in progress, and if there is none.
-        requests: how many of its requests may be charged if there is no reply.
+        requests: how many of its requests may be charged if there is no reply and `sent` does not count them.
+        sent: its requests.
         usage: the usage that was counted for it, or None.
     """
 
     reply: Reply | None = None
     requests: int = 1
+    sent: RequestsSent = field(default_factory=RequestsSent)
     usage: Usage | None = None
+
+    @property
+    def lost(self) -> int:
+        """How many of its requests may be charged without a usage that was seen."""
+        has_usage = self.reply is not None
+        return self.sent.lost(has_usage=has_usage) if self.sent.counted else self.requests * (not has_usage)
 
 
 def _unreported(models: dict[str, bool]) -> list[str]:

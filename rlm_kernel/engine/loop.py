@@ -25,6 +25,7 @@ from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
 from rlm_kernel.kernel.guest.decoding import records
 from rlm_kernel.parsing import ParsedReply, only_block, parse, without_thinking
+from rlm_kernel.prompts import SMALL
 from rlm_kernel.prompts.context_preview import ContextFacts, describe, type_name
 from rlm_kernel.schema.answer_schema import Schema, text_of
 from rlm_kernel.trajectory import events
@@ -39,10 +40,14 @@ MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 MAX_SEARCHED = 20
 """Replies that are searched for words if a run ends without an answer."""
 
+MAX_WORDS = 100_000
+"""Characters of each that are searched: the end of a run does not wait for more."""
+
 STUCK = (
     "The model has repeated itself {repeats} times in a row, with the same result. The run ends after turn {iteration} "
     "of {turns}, and the model is asked for its answer."
 )
+ADAPTS = "{why}: it gets the prompts for small models. With prompts='large' it keeps the others."
 
 
 async def _no_logs() -> None:
@@ -91,7 +96,8 @@ class Engine:
         self.kernels: KernelSlots = _kernel_turns(config) if parent is None else parent.kernels
         self.level: int = 0 if parent is None else parent.level + 1
         self.usage: UsageMeter = UsageMeter(None if parent is None else parent.usage)
-        self._config = config
+        self._config = self._given = config
+        self._open_again: Callable[[], list[Message]] = list
         self._recorded = recorded or RecordedRun()
         self._record = record
         self._message = message
@@ -132,7 +138,8 @@ class Engine:
     def _last_words(self) -> str | None:
         """The words of the latest reply that has any besides its code, else the last reply; None before the first."""
         last = self._root.latest
-        words = (parse(reply).prose for reply in (last, *self._root.conversation.replies[:MAX_SEARCHED]))
+        replies = (last, *self._root.conversation.replies[:MAX_SEARCHED])
+        words = (parse(reply[:MAX_WORDS]).prose for reply in replies)
         return next(filter(None, words), last.strip() or None)
 
     async def run(self, prompt: Input, question: str | None) -> RLMChatCompletion:
@@ -163,6 +170,7 @@ class Engine:
             if isinstance(error, Exception):  # also one of a client of the user's
                 known = getattr(error, "partial_answer", None)
                 error.__dict__["partial_answer"] = self._repl.draft or known or self._last_words
+                error.__dict__["run_usage"] = self.usage.summary()
             if isinstance(error, LimitError):
                 error.usage = self.usage.summary()
             self._emit(events.RunFailed(error=error, given_up=self._root.given_up))
@@ -179,11 +187,12 @@ class Engine:
     # -- the loop
 
     async def _loop(self, prompt: Input, question: str | None) -> str:
-        config, root = self._config, self._root
+        root = self._root
         reply, facts = await self._begin(prompt, question)
-        for iteration in range(1, config.max_iterations + 1):
+        for iteration in range(1, self._config.max_iterations + 1):
             if iteration > 1:
                 reply = await root.ask(iteration)
+            await self._turns.set_up(iteration)
             turn = await self._turns.take(reply, iteration, facts)
             seconds = self._emit.seconds - (root.asked_at or 0.0)
             self._emit(events.IterationFinished(iteration=iteration, seconds=seconds, answer=turn.answer))
@@ -195,7 +204,10 @@ class Engine:
             is_last = self._is_last(iteration)
             if is_last:
                 by_schema = self._schema is not None
-                root.ending = "\n\n" + config.profile.last_chance(question or "", by_schema=by_schema)
+                root.ending = "\n\n" + self._config.profile.last_chance(question or "", by_schema=by_schema)
+            elif turn.unusable and self._adapts and await self._config.models.root.size() == "unknown":
+                await self._begin_again(reply)
+                continue
             await root.end_turn(reply, turn.message, iteration)
             if is_last:
                 break
@@ -206,16 +218,45 @@ class Engine:
 
         What becomes of a table depends on the libraries of the kernel, and the first message says what it is there.
         """
-        root, earlier, has_tables = self._root, self._repl.earlier, _has_tables(prompt)
+        earlier, has_tables = self._repl.earlier, _has_tables(prompt)
         if has_tables:
             await self._open(prompt)
             prompt = _received(prompt, self._repl.missing_libraries)
         facts = await asyncio.to_thread(_facts, prompt)
-        root.begin(await asyncio.to_thread(self._opening, prompt, question, facts, earlier))  # it searches the context
+        self._open_again = partial(self._opening, prompt, question, facts, earlier)
         if has_tables:
-            return await root.ask(1), facts
-        _, reply = await gather_or_cancel(self._open(prompt), root.ask(1))
+            return await self._first_reply(), facts
+        _, reply = await gather_or_cancel(self._open(prompt), self._first_reply())
         return reply, facts
+
+    async def _first_reply(self) -> Reply:
+        if self._adapts and await self._is_small():
+            self._adapt("The model is small")
+        self._root.begin(await asyncio.to_thread(self._open_again))  # it searches the context
+        return await self._root.ask(1)
+
+    async def _begin_again(self, reply: Reply) -> None:
+        """Leave out a first reply that cannot be used: a small model would go on in its form."""
+        self._adapt("The model wrote neither code nor an answer, and may be small")
+        self._root.begin_again(reply, await asyncio.to_thread(self._open_again))
+
+    @property
+    def _adapts(self) -> bool:
+        return self._config.profile.adapts and self._config.system_prompt is None and self._message is None
+
+    async def _is_small(self) -> bool:
+        """As the model's name or its server says; a resumed run is what it was."""
+        if self._recorded.replies:
+            first = self._recorded.cells.get(1)
+            return first is not None and first.code == SMALL.setup_code
+        return await self._config.models.root.size() == "small"
+
+    def _adapt(self, why: str) -> None:
+        self._config = self._root.config = replace(self._config, profile=SMALL)
+        self._turns.adapt(self._config)
+        if self._config.models.default is self._config.models.root:
+            self.subcalls.reply_tokens = SMALL.sub_reply_tokens
+        self._emit(events.Notice(message=ADAPTS.format(why=why)))
 
     def _is_last(self, iteration: int) -> bool:
         """Whether the turn is the last one: of all, or because the model repeats itself whatever it is told."""
@@ -344,7 +385,7 @@ class Engine:
 
         models = Models(prompt.lm, self._config.models.others)
         config = replace(
-            self._config,
+            self._given,
             models=models,
             depth=self._config.depth + 1,
             tools=self._config.sub_tools,

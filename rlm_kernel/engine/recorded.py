@@ -7,6 +7,7 @@ ends, models are called: also in the middle of a batch or of a child's run.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rlm_kernel.engine.journal import Occurrences
@@ -120,6 +121,26 @@ def recorded_run_of(run: Trajectory, at: int | None = None) -> RecordedRun:
             recorded.cells[cell.number] = cell
         _take_answers(recorded, cell, occurrences)
     return recorded
+
+
+def merged(runs: Iterable[RecordedRun]) -> RecordedRun:
+    """What several records of one run hold together. Each but the first was resumed from those before it.
+
+    A run that is killed while it is resumed may hold less than the record that it was resumed from: more of one child
+    and less of another, for example.
+    """
+    whole = RecordedRun()
+    for run in runs:
+        whole.replies = max(whole.replies, run.replies, key=len)
+        whole.cells |= run.cells
+        whole.answers |= run.answers
+        whole.outcomes |= run.outcomes
+        for slot, rejected in run.rejected.items():
+            whole.rejected[slot] = max(whole.rejected.get(slot, deque()), rejected, key=len)
+        for slot, child in run.children.items():
+            whole.children[slot] = merged([whole.children.get(slot, RecordedRun()), child])
+        whole.seconds = max(whole.seconds, run.seconds)
+    return whole
 
 
 def _take_answers(recorded: RecordedRun, cell: Cell, occurrences: Occurrences) -> None:

@@ -48,6 +48,12 @@ class Conversation:
         self._opening = list(opening)
         self._turns: list[Message] = []
         self._whole: list[Message] = []
+        self._before: list[Message] = []
+
+    def begin_again(self, reply: Reply, opening: Sequence[Message]) -> None:
+        """Replace all that it reads next, after a reply that it does not read again."""
+        self._before = [*self.whole, {"role": "assistant", "content": not_blank(reply.text)}]
+        self._opening, self._turns, self._whole = list(opening), [], []
 
     @property
     def messages(self) -> list[Message]:
@@ -56,8 +62,8 @@ class Conversation:
 
     @property
     def whole(self) -> list[Message]:
-        """Everything since the opening, what was summarised included."""
-        return [*self._opening, *self._whole]
+        """Everything since the first opening, what was summarised included."""
+        return [*self._before, *self._opening, *self._whole]
 
     @property
     def replies(self) -> list[str]:
@@ -126,6 +132,11 @@ class RootModel:
     def begin(self, opening: Sequence[Message]) -> None:
         """What it reads before its first turn."""
         self.conversation = Conversation(opening)
+
+    def begin_again(self, reply: Reply, opening: Sequence[Message]) -> None:
+        """What it reads before its next turn, instead of all before it."""
+        self.conversation.begin_again(reply, opening)
+        self.asked_at = None
 
     async def ask(self, iteration: int, added: Sequence[Message] = (), schema: Schema | None = None) -> Reply:
         """The next reply. When the provider finds the conversation too long, it is summarised once and asked again.

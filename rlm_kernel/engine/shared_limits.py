@@ -24,6 +24,15 @@ from rlm_kernel.types import Usage, UsageMeter
 _MINUTE = 60.0
 
 
+class Asked(Protocol):
+    """What the limits need to know of a model."""
+
+    @property
+    def model(self) -> str: ...  # noqa: D102 (as of `BaseLM`)
+    @property
+    def rate_seen(self) -> RateSeen | None: ...  # noqa: D102
+
+
 class Admission(Protocol):
     """Admits the calls of many runs."""
 
@@ -150,10 +159,12 @@ class SharedLimits:
 
     Attributes:
         usage: of all runs.
+        is_limited: whether the user gave any limit.
     """
 
     def __init__(self, limits: Limits = NO_LIMITS, rate: RatePerMinute = RatePerMinute()) -> None:
         self.usage = UsageMeter()
+        self.is_limited = limits != NO_LIMITS or rate != RatePerMinute()
         self._ledger = Ledger(limits)
         self._rates: dict[str, RateLimit] = defaultdict(lambda: RateLimit(rate))
 
@@ -168,7 +179,7 @@ class SharedLimits:
         return self._ledger.counts_dollars
 
     @asynccontextmanager
-    async def call(self, lm: BaseLM, limit: Bound, receipt: Receipt) -> AsyncIterator[None]:
+    async def call(self, lm: Asked, limit: Bound, receipt: Receipt) -> AsyncIterator[None]:
         """A context around one call of a model, which waits until the call is admitted.
 
         Raises:

@@ -36,11 +36,13 @@ class Turn:
         answer: of the run, or None.
         message: the next one for the model.
         outcome: of the code, which a repeated reply has in common with the one before; None: no code ran.
+        unusable: whether the reply held neither code nor an answer, and no code has run yet.
     """
 
     answer: str | None = None
     message: str = ""
     outcome: Hashable = None
+    unusable: bool = False
 
 
 class AnswerBuilder:
@@ -90,6 +92,7 @@ class Turns:
     _errors_in_a_row: int = 0  # of this run: a child's errors are not its parent's
     _challenged: bool = False
     _looked: bool = False
+    _setup: str = ""
     _ready: tuple[str | None, str | None] = (None, None)
 
     def left(self) -> dict[str, int | None]:
@@ -142,9 +145,9 @@ class Turns:
         if parsed.blocks:
             return await self._run_blocks(parsed, iteration, facts)
         if parsed.answer is None:
-            return Turn(
-                message=profile.answer_cut(reply.finish_reason or "length") if parsed.answer_cut else profile.no_code()
-            )
+            if parsed.answer_cut:
+                return Turn(message=profile.answer_cut(reply.finish_reason or "length"))
+            return Turn(message=profile.no_code(), unusable=not self._looked)
         if not self.is_source(parsed.answer) and not self._looked and not self._challenged:
             self._challenged = True
             self.emit(events.Notice(message=EARLY))
@@ -159,6 +162,16 @@ class Turns:
         """
         read = parse_spoken if self.config.conversation else parse
         return await process(len(text), lambda: read(text, finished=finished))
+
+    def adapt(self, config: RunConfig) -> None:
+        """Use other prompts from now on. Their `setup_code` runs before the next turn."""
+        self.config, self._setup = config, config.profile.setup_code
+
+    async def set_up(self, iteration: int) -> None:
+        """Run the `setup_code` of prompts that came after the kernel had started."""
+        code, self._setup = self._setup, ""
+        if code:
+            await self._recover(await self.repl.run(code, iteration, is_ours=True))
 
     async def begin_message(self, code: str, *, has_new_context: bool) -> None:
         """Run the first cell of a message, which takes it over into the kernel.

@@ -423,7 +423,7 @@ def _report(buffers: Sequence[Any], unread: int) -> CellReport:
     variables = {_name(name): _name(kind) for name, kind in _few(payload["variables"]).items()}
     restored = {_name(name): None if kept is None else _name(kept) for name, kept in _few(payload["restored"]).items()}
     shown = payload["values"]
-    values = {name: str(shown[name])[:MAX_VALUE_CHARACTERS] for name in variables if name in shown}
+    values = {name: str(shown[name])[:MAX_VALUE_CHARACTERS] for name in ("context", *variables) if name in shown}
     answers = text("final"), text("answer"), text("draft")
     return CellReport(*answers, variables, restored, text("final_json"), text("answer_json"), values)
 

@@ -18,6 +18,7 @@ from rlm_kernel.api import RLM
 from rlm_kernel.engine.journal import RecordedResponder
 from rlm_kernel.engine.record_access import Use, admitted
 from rlm_kernel.engine.recorded_config import arguments_of
+from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.kernel.shared_session import SharedSession
 from rlm_kernel.papermill import parameters as notebook_parameters
@@ -39,6 +40,7 @@ _NO_MODEL = (
     " No model is named: give papermill -p backend … -p model …, or set RLM_BACKEND and RLM_MODEL, "
     "or write both into metadata.rlm of the notebook."
 )
+_USAGE = "usage_of_this_execution"
 _ASK_LIVE = " To ask models for what is not on record: papermill --engine rlm -p rlm_mode live."
 
 
@@ -50,6 +52,7 @@ class NotebookHost:
         kernel_name: the kernelspec, or the name of one of our environments.
         path: of the notebook, or None.
         given: the parameters of this execution; those in the notebook are untrusted.
+        shared: the limits that it shares with other executions, or None.
 
     Attributes:
         recording: the run of the notebook, or None.
@@ -65,6 +68,7 @@ class NotebookHost:
         kernel_name: str,
         path: str | None,
         given: Mapping[str, Any] = MappingProxyType({}),
+        shared: Admission | None = None,
     ) -> None:
         parameters = notebook_parameters.parameters_of(notebook)
         self._notebook = notebook
@@ -76,7 +80,7 @@ class NotebookHost:
         live = self.recording is None or notebook_parameters.mode_of(parameters) == "live"
         self._environment = _environment(kernel_name, self.recording)
         self._rlm = self._model(parameters) if live else None
-        self._live_responder = LiveResponder(self._rlm) if self._rlm else None
+        self._live_responder = LiveResponder(self._rlm, shared) if self._rlm else None
         self._chain = chain_of(self.recording) if self.recording else ()
         self._histories = self.recording.trajectory.histories() if self.recording else {}
         runs = [one.trajectory for one in self._chain]
@@ -115,9 +119,9 @@ class NotebookHost:
 
     def close(self) -> None:
         """Write the usage of the models into the notebook, and close their connections."""
+        self._notebook.metadata.get("rlm", {}).pop(_USAGE, None)  # of an earlier execution
         if self._live_responder is not None:
-            usage = self._live_responder.usage.to_dict()
-            self._notebook.metadata.setdefault("rlm", {})["usage_of_this_execution"] = usage
+            self._notebook.metadata.setdefault("rlm", {})[_USAGE] = self._live_responder.usage.to_dict()
         if self._rlm is not None:
             self._rlm.close()
 

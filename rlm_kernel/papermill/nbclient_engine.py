@@ -17,6 +17,7 @@ from papermill.engines import NBClientEngine
 from papermill.log import logger
 from papermill.utils import remove_args
 
+from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.kernel.process import manager_of
 from rlm_kernel.papermill.host import NotebookHost
 from rlm_kernel.trajectory.notebook.build import fingerprint
@@ -52,15 +53,16 @@ class RLMEngine(NBClientEngine):  # type: ignore[misc]
         execution_timeout: int | None = None,
         shown: Mapping[str, list[NotebookNode]] = MappingProxyType({}),
         given: Mapping[str, Any] = MappingProxyType({}),
+        shared: Admission | None = None,
         **options: Any,
     ) -> NotebookNode:
-        """Execute the notebook; the signature is that of papermill's own engine.
+        """Execute the notebook; the signature is that of papermill's own engine, and the limits of a batch.
 
         Raises:
             ConfigError: a parameter is wrong.
             RecordingError: the notebook is of a run whose record cannot be read.
         """
-        host = NotebookHost(nb_man.nb, kernel_name, options.get("input_path"), given)
+        host = NotebookHost(nb_man.nb, kernel_name, options.get("input_path"), given, shared)
         client = HostedClient(
             nb_man,
             host=host,

@@ -10,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from rlm_kernel.parsing.answers import CALL, FINAL, Argument, first_call, read_argument, text_answer
+from rlm_kernel.parsing.answers import CALL, FINAL, Argument, first_call, names_variable, read_argument, text_answer
 from rlm_kernel.parsing.compiler import OPEN_TEXT, Compiler
 from rlm_kernel.parsing.fences import (
     Block,
@@ -101,11 +101,7 @@ def begun_answer(text: str) -> bool | None:
     first = first_call(prose)
     if first is None or first.end() < len(prose) or scanned.open_tag:
         return False
-    return (
-        None
-        if scanned.open_fence or _blocks_to_run(scanned, compiler) or first["call"].upper() == "FINAL_VAR"
-        else True
-    )
+    return None if scanned.open_fence or _blocks_to_run(scanned, compiler) or names_variable(first["call"]) else True
 
 
 def read_answer(text: str, start: int) -> Argument | None:

@@ -19,17 +19,18 @@ _MARKS = (
 _LABEL = r"(?i:(?:the[ \t])?(?:final[ \t])?(?:answer|result)[*_]*+[:=][ \t*_]*+)"
 NAME = re.compile("final", re.IGNORECASE)
 _CALL = r"(?P<call>FINAL_VAR|FINAL)[*_`]{0,3}\("
-_ANY_CALL = r"(?P<call>(?i:FINAL_VAR|FINAL))[*_`]{0,3}\("
+_ANY_CALL = r"(?P<call>(?i:FINAL_?VAR|FINAL))[*_`]{0,3}\("
 FINAL = re.compile(rf"^(?:{_MARKS}|{_LABEL})*+{_ANY_CALL}", re.MULTILINE)
-"""An answer at the start of a line, behind marks of Markdown and "Answer:". Small models write `Final(`, too."""
+"""An answer at the start of a line, behind marks of Markdown and "Answer:". Small models write `FinalVar(`, too."""
 
 _CALL_OF_SENTENCE = re.compile(rf"(?<![\w.]){_ANY_CALL}")
 _STATED = re.compile(
-    r"^[ \t>*_#]*+(?i:(?:the|my)?[ \t]*+final[ \t]answer)(?:[ \t]is)?[*_]*+[ \t]*+[:=][ \t*_]*+(?P<text>[^\n]*+)$"
+    r"^[ \t>*_#]*+(?i:(?:the|my)?[ \t]*+final[ \t]answer)(?:[ \t]is)?[*_]*+[ \t]*+"
+    r"(?:[:=][ \t*_]*+(?P<text>[^\n]*+))?$"
     r"|^[ \t>*_$]*+(?:\\[\[(][ \t]*+)?(?P<boxed>\\boxed\{[^{}\n]++\})[ \t$*_.]*+(?:\\[\])])?[ \t.]*+$",
     re.MULTILINE,
 )
-"""An answer in a line of its own, without a call: "Final answer: 42", or a box."""
+"""An answer in a line of its own, without a call: "Final answer: 42", or a box; or the heading of the answer."""
 
 CALL = re.compile(rf"(?<![\w.]){_CALL}")
 """An answer, or a mention of one, anywhere."""
@@ -42,6 +43,7 @@ _END_OF_QUOTED = {quote: re.compile(rf"{quote}[ \t\r\n,]*+\)") for quote in ('""
 _LEADS_IN = re.compile(
     r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so"
     r"|(?:the|my|final)[ \t](?:answer|result|response))[ \t,:*_]*+"
+    r"|\A[ \t>*-]*+in (?:a|the) cell:[ \t]++"  # the words of the prompt, which small models repeat
     r"|[=\u2192][ \t]*+|[.!?;][\"')*_]*+[ \t]++|\A[^\w\n]++)[`\"'*_$\\(]*+\Z",
     re.IGNORECASE,
 )
@@ -110,6 +112,11 @@ class Argument:
 def first_call(text: str) -> re.Match[str] | None:
     """The first answer at the start of a line."""
     return FINAL.search(text) if has_name(text) else None  # the pattern takes long for millions of lines
+
+
+def names_variable(call: str) -> bool:
+    """Whether a call is that of `FINAL_VAR`."""
+    return call.upper().endswith("VAR")
 
 
 def has_name(text: str) -> bool:
@@ -182,7 +189,7 @@ def _stated_answer(prose: str) -> str | None:
     if not lines:
         return None
     found = lines[0]
-    text = found["boxed"] or found["text"].strip() or prose[found.end() :]
+    text = found["boxed"] or (found["text"] or "").strip() or prose[found.end() :]
     return text.strip().removesuffix("**").strip() or None
 
 
@@ -215,7 +222,7 @@ def _answer(call: str, text: str, compiler: Compiler) -> TextAnswer | None:
     if text.lower() in _PLACEHOLDERS:
         return None
     source = source_of(text, compiler) or broken_source(text)
-    if call.upper() == "FINAL_VAR":
+    if names_variable(call):
         name = text.strip("\"'` ")
         source = None if name.isidentifier() or source is None else replace(source, certain=True)
         return TextAnswer(text, name, must_be_variable=source is None, source=source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+import threading
 import warnings
 
 _QUOTED = re.compile(r"\A\s*+[rRuU]?[\"']")
@@ -13,6 +14,9 @@ MAX_COMPILED = 300_000
 
 OPEN_TEXT = "unterminated triple-quoted"
 """How the problem of code begins that ends within a text."""
+
+_LOCK = threading.Lock()
+"""Python's counter of the depth of a tree is shared by all threads, and so are the filters of warnings."""
 
 _REFUSALS = (SyntaxError, ValueError, RecursionError, MemoryError)
 
@@ -50,7 +54,7 @@ class Compiler:
         if not _QUOTED.match(text) or not self._takes(text):
             return None
         try:
-            with warnings.catch_warnings(action="ignore"):
+            with _LOCK, warnings.catch_warnings(action="ignore"):
                 value = ast.literal_eval(text.strip())
         except _REFUSALS:
             return None
@@ -71,7 +75,7 @@ class Compiler:
 
 def _compile(code: str, mode: str) -> ast.AST:
     flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    with warnings.catch_warnings(action="ignore"):  # the cell will show the warnings of its code
+    with _LOCK, warnings.catch_warnings(action="ignore"):  # the cell will show the warnings of its code
         tree = compile(code, "<reply>", mode, flags, dont_inherit=True)
     assert isinstance(tree, ast.AST), "that is what the flag asks for"
     return tree

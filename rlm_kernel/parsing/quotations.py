@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_CALL = re.compile(r"^[ \t]*+>[ \t>*_`]*+FINAL(?:_VAR)?[*_`]{0,3}\(", re.MULTILINE | re.IGNORECASE)
+_CALL = re.compile(r"^[ \t]*+>[ \t>*_`]*+FINAL(?:_?VAR)?[*_`]{0,3}\(", re.MULTILINE | re.IGNORECASE)
 _LINES = re.compile(r"(?:(?<![ \t])[ \t]*+>[^\n]*+(?:\n|\Z))++")
 _OF_MODEL = re.compile("answer|result|final|conclu|therefore|thus", re.IGNORECASE)
 _WORD = re.compile(r"\w")

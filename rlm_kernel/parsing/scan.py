@@ -231,8 +231,7 @@ class _Scanner:
             return tag.end()
         after = len(self._text) if end is None else end.end()
         self._scanned.thoughts.append((tag.start(), after))
-        fence = OPENING_BEHIND.match(self._text, after)
-        return after if fence is None else self._take_fence(fence)
+        return self._go_on_behind(after)
 
     def _take_element(self, tag: Found) -> int:
         end = self._elements.end(tag)
@@ -251,7 +250,12 @@ class _Scanner:
         self._scanned.answers.clear()
         self._scanned.open_fence = None
         self._answer = self._answer_ends = 0
-        return end
+        return self._go_on_behind(end)
+
+    def _go_on_behind(self, end: int) -> int:
+        """Where the reply goes on behind a closing tag: a fence may follow it in its line."""
+        fence = OPENING_BEHIND.match(self._text, end)
+        return end if fence is None else self._take_fence(fence)
 
     def _end_of(self, tag: Found, what: str) -> Found | None:
         end = self._ends.first(tag.end())

@@ -18,13 +18,15 @@ _LOOKS_LIKE_TAG = r"(?=[<\[\u25c1\u2039\u27e8\u3008\u3010\uff1c&][ /|\uff5c]{0,4
 _CLOSES = r"(?:[>\]\u25b7\u203a\u27e9\u3009\u3011\uff1e]|&gt[;])"
 _VALUE = r"(?:(?!&gt[;])[^<>\[\]\n\u203a\u27e9\u3009\uff1e]){0,100}+"
 _ATTRIBUTES = rf"(?:[ \t]{_VALUE})?+(?:\r?\n[ \t]*+(?:[\w:-]{{1,40}}+={_VALUE})?+){{0,9}}+"
-_STEMS = (
-    r"think|thought|reasoning|reflection|scratchpad|monologue|analysis|deliberat|unused9[45](?!\d)"
-    r"|\u601d\u8003|\u63a8\u7406|r\u00e9flexi|raisonn|razona|pens(?:\u00e9e|amiento|iero)|gedanken|denken|\u00fcberleg"
-    r"|\u0440\u0430\u0437\u043c\u044b\u0448|\u0440\u0430\u0441\u0441\u0443\u0436|\uc0dd\uac01|\ucd94\ub860"
+_WORDS = (
+    *("think", "thought", "reasoning", "reflection", "scratchpad", "monologue", "analysis", "deliberat"),
+    *("\u601d\u8003", "\u63a8\u7406", "r\u00e9flexi", "raisonn", "razona", "pens\u00e9e", "pensamiento", "pensiero"),
+    *("gedanken", "denken", "\u00fcberleg", "\u0440\u0430\u0437\u043c\u044b\u0448"),
+    *("\u0440\u0430\u0441\u0441\u0443\u0436", "\uc0dd\uac01", "\ucd94\ub860"),
 )
-"""Also Chinese, French, Spanish, Italian, German, Russian and Korean."""
+"""Also in Chinese, French, Spanish, Italian, German, Russian and Korean."""
 
+_STEMS = rf"{'|'.join(_WORDS)}|unused9[45](?!\d)"
 _TAG = re.compile(
     rf"{_LOOKS_LIKE_TAG}{_OPENS}(?P<slash>/?[|\uff5c]?/?[ ]?+)"
     rf"(?P<name>(?=[\w.:\u2581-]{{0,40}}?(?:{_STEMS}))[\w.:\u2581-]++)"
@@ -65,7 +67,7 @@ _OF_ANSWERS = re.compile(
     r"|section|article|details|summary|center|font|sub|sup|mark|kbd|samp|small|math|boxed)\Z",
     re.IGNORECASE,
 )
-_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_VAR)?[*_`]{0,3}\(|```|~~~", re.IGNORECASE)
+_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_?VAR)?[*_`]{0,3}\(|```|~~~", re.IGNORECASE)
 _FENCE = "```"
 _QUOTES = ("'", '"', "`", "(", "\u201c", "\u2018", "\u00ab")
 _CLOSING_QUOTES = ("'", '"', "`", "\u201d", "\u2019", "\u00bb")
@@ -73,6 +75,7 @@ _OF_MODELS = re.compile("think|thought|reasoning|unused", re.IGNORECASE)
 _UNCLOSED_IN_BRACKETS = "[THINK]"
 _ENDS = ("end", "/", "unused95")
 _BRACKETS = (*"<[\u25c1\u2039\u27e8\u3008\u3010\uff1c", "&lt")
+_MARKS = (*_WORDS, "unused9", "<|", "|>")
 _BARE_HARMONY = re.compile(r"\A\s*+analysis(?=[A-Z])")
 _BARE_FINAL = "assistantfinal"
 _LAST_TOKEN = re.compile(
@@ -95,7 +98,7 @@ def tags(text: str, *, widely: bool = True) -> Iterator[re.Match[str]]:
         text: the reply.
         widely: whether names count that users ask for, too, such as `<analysis>`.
     """
-    if not any(bracket in text for bracket in _BRACKETS):
+    if not _may_have_tags(text):
         return iter(())
     found = (tag for tag in _TAG.finditer(text) if not _is_quoted(text, tag))
     return (tag for tag in found if widely or tag["name"] is None or _OF_MODELS.search(tag["name"]))
@@ -104,6 +107,12 @@ def tags(text: str, *, widely: bool = True) -> Iterator[re.Match[str]]:
 def hidden(text: str) -> Iterator[re.Match[str]]:
     """Comments of HTML at the start of a line, and folded reasoning."""
     return _HIDDEN.finditer(text) if "!--" in text or "details" in text else iter(())
+
+
+def _may_have_tags(text: str) -> bool:
+    """A quick look: the pattern of tags takes long for millions of brackets."""
+    lowered = text.lower()
+    return any(bracket in text for bracket in _BRACKETS) and any(word in lowered for word in _MARKS)
 
 
 def kind(tag: re.Match[str]) -> Kind:

@@ -78,6 +78,7 @@ class PromptProfile:
         setup_code: run in the kernel before the first turn.
         hints: advice on errors: a pattern for ``Name: message``, and a sentence. The first match is used.
         style: ``"full"`` includes turns, sizes and variables; ``"brief"`` is for small models.
+        adapts: whether a model that is small, or begins with neither code nor an answer, gets those for small models.
     """
 
     name: str
@@ -92,6 +93,7 @@ class PromptProfile:
     setup_code: str = ""
     hints: tuple[tuple[str, str], ...] = ()
     style: Literal["full", "brief"] = "full"
+    adapts: bool = False
 
     def opening(
         self,

@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 
 from rlm_kernel.guest_sources import GUEST_MODULE, guest_sources
 from rlm_kernel.provisioners import cgroups, launcher, strays
-from rlm_kernel.provisioners.sandbox import landlock, seccomp
+from rlm_kernel.untrusted import landlock, seccomp
 
 _PRELOADED = """ipykernel.kernelapp ipykernel.ipkernel ipykernel.zmqshell ipykernel.iostream ipykernel.subshell_manager
     ipykernel.debugger comm jedi psutil pdb cmd bdb code faulthandler unicodedata tornado.gen tornado.locks

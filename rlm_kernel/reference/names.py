@@ -1,4 +1,29 @@
-"""The names of backends and of environments, for annotations. The reference has a `Literal` of a fixed list."""
+"""The names of backends and of environments, for annotations."""
 
-ClientBackend = str
-EnvironmentType = str
+from typing import Literal
+
+ClientBackend = Literal[
+    "openai",
+    "anthropic",
+    "openrouter",
+    "vercel",
+    "vllm",
+    "portkey",
+    "litellm",
+    "azure_openai",
+    "gemini",
+    "ollama",
+    "llamacpp",
+]
+EnvironmentType = Literal[
+    "local",
+    "docker",
+    "modal",
+    "prime",
+    "daytona",
+    "e2b",
+    "jupyter",
+    "ssh",
+    "ipython",
+    "agent",
+]

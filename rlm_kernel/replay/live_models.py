@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rlm_kernel.api import RLM
 from rlm_kernel.engine.loop import Engine
+from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.types import Answer, Query, ToolCall, UsageSummary
 
 
@@ -14,10 +16,11 @@ class LiveResponder:
 
     Args:
         rlm: whose models, limits and tools are used.
+        shared: the limits that it shares with others, or None.
     """
 
-    def __init__(self, rlm: RLM) -> None:
-        self._engine = Engine(rlm.config, lambda _: None)
+    def __init__(self, rlm: RLM, shared: Admission | None = None) -> None:
+        self._engine = Engine(replace(rlm.config, shared=shared), lambda _: None)
 
     @property
     def usage(self) -> UsageSummary:

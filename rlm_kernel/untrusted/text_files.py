@@ -93,6 +93,10 @@ class Found:
     unread: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
+    def add_note(self, path: str, note: str) -> None:
+        """Add a fact about a text to those that are known."""
+        self.notes[path] = "; ".join(filter(None, (self.notes.get(path), note)))
+
 
 ReadFile = Callable[[BinaryIO, str, int], tuple[Found, int]]
 """Reads an open file, given its name and the bytes that there is room for; returns also the bytes that it took.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from typing import get_args
 
 import pytest
 
 import rlm
 from rlm import RLM, ConfigError, ScriptedLM
+from rlm_kernel.clients.backends import BACKENDS
+from rlm_kernel.provisioners.kernelspecs import ALIASES, AVAILABLE
 
 pytestmark = pytest.mark.no_engine
 
@@ -200,6 +203,13 @@ def test_a_turn_becomes_two_messages():
     assert messages[1]["content"].startswith("REPL output (block 1):\n\n1\n")
     assert "chars...]" in messages[1]["content"]
     assert format_iteration(RLMIteration("p", "r", [])) == [{"role": "assistant", "content": "r"}]
+
+
+def test_the_names_of_backends_and_environments_are_literals_of_all_there_are():
+    from rlm.core.types import ClientBackend, EnvironmentType
+
+    assert set(get_args(ClientBackend)) == set(BACKENDS)
+    assert set(get_args(EnvironmentType)) == {*AVAILABLE, *ALIASES, "agent"}
 
 
 def test_windows_come_from_the_price_table():

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
+import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from rlm_kernel import errors
 from rlm_kernel.api import RLM
 from rlm_kernel.clients.scripted import ScriptedLM
-from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.trajectory.log.file_names import RECORD, file_beside
+from rlm_kernel.trajectory.log.logger import RLMLogger
 from rlm_kernel.types import Message, Reply, Usage
 
 CELL = "```repl\nFINAL(context.upper())\n```"
@@ -66,6 +62,18 @@ def test_failures_stand_beside_answers_and_a_second_call_asks_only_them(tmp_path
     assert second["bad"].answer == "UNLUCKY"
     assert len(lm.calls) == 1
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["good", "bad"]
+
+
+def test_what_a_failed_task_cost_is_in_its_result() -> None:
+    def script(messages: Sequence[Message]) -> Reply | BaseException:
+        if len(messages) > 2:
+            return errors.LMError("the provider is down", backend="scripted", model="scripted", requests=0)
+        return Reply("```repl\nllm_query('about it')\n```", "scripted", Usage(10, 10, cost=0.25))
+
+    (result,) = RLM(ScriptedLM(script)).map(["a"], "What?")
+
+    assert str(result.error).startswith("LMError")
+    assert (result.cost, result.usage.total_calls) == (0.5, 2)
 
 
 def test_a_changed_question_is_asked_again(tmp_path: Path) -> None:
@@ -138,58 +146,6 @@ def test_a_persistent_rlm_has_one_kernel_and_is_refused() -> None:
         rlm.map(["a"], "What?")
 
 
-KILLED = """
-import pathlib, sys
-from rlm import RLM, ScriptedLM
-
-asked = pathlib.Path(sys.argv[1])
-
-def script(messages):
-    last = str(messages[-1]["content"])
-    if last.startswith("about"):
-        with asked.open("a") as file:
-            print(last, file=file)
-        return "word"
-    ask = "```repl\\nfound = llm_query('about ' + context)\\nprint(found)\\n```"
-    return "FINAL_VAR(found)" if "word" in last else ask
-
-tasks = [f"text {n}" for n in range(8)]
-for result in RLM(ScriptedLM(script, delay=0.05)).map(tasks, "What?", out=sys.argv[2], max_concurrent=3):
-    print(result.id, result.answer, result.error, flush=True)
-"""
-
-
-def answered(logs: Path) -> set[str]:
-    """The prompts of sub-calls that have an answer in a log."""
-    found: set[str] = set()
-    for log in logs.glob("*.events.jsonl"):
-        with contextlib.suppress(errors.RecordingError):  # killed before its first line
-            cells = read_log(log).trajectory.cells
-            found |= {call.started.prompts[place] for cell in cells for call in cell.calls for place in call.answers}
-    return found
-
-
-def test_a_batch_that_is_killed_goes_on_and_repeats_no_recorded_call(tmp_path: Path) -> None:
-    asked, out = tmp_path / "asked", tmp_path / "out.jsonl"
-    command = [sys.executable, "-c", KILLED, str(asked), str(out)]
-    for lines in (1, 2, 4):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for _ in range(lines):
-            process.stdout.readline()
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        recorded, before = answered(tmp_path / "out_logs"), Counter(asked.read_text().splitlines())
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-
-    after = Counter(asked.read_text().splitlines())
-    assert recorded
-    assert {text: after[text] for text in recorded} == {text: before[text] for text in recorded}
-    assert len(done.stdout.splitlines()) == 8
-    assert [json.loads(line)["answer"] for line in out.read_text().splitlines()] == ["word"] * 8
-
-
 async def test_cancelling_the_caller_stops_the_runs() -> None:
     lm = ScriptedLM(shout, delay=0.05)
 
@@ -206,3 +162,106 @@ async def test_cancelling_the_caller_stops_the_runs() -> None:
     await asyncio.sleep(0.2)
 
     assert len(lm.calls) == asked
+
+
+def test_a_run_that_the_budget_of_the_batch_has_ended_goes_on_without_its_recorded_calls(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def script(messages: Sequence[Message]) -> Reply:
+        last = str(messages[-1]["content"])
+        asked.append("sub" if last.startswith("about") else "root")
+        ask = "```repl\nprint(llm_query('about ' + context))\n```"
+        answer = "word" if asked[-1] == "sub" else "FINAL(done)" if "word" in last else ask
+        return Reply(answer, "scripted", Usage(10, 10, cost=0.25))
+
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(errors.BudgetExceededError):
+        list(RLM(ScriptedLM(script)).map(["a"], "What?", out=out, max_budget=0.4))
+    (result,) = RLM(ScriptedLM(script)).map(["a"], "What?", out=out, max_budget=2.0)
+
+    assert result.answer == "done"
+    assert asked == ["root", "sub", "root"]
+
+
+class OwnLogger:
+    """Keeps the turns of one run, as loggers of the reference do."""
+
+    def __init__(self) -> None:
+        self.turns: list[Any] = []
+
+    def clear_iterations(self) -> None:
+        self.turns = []
+
+    def log(self, iteration: Any) -> None:
+        self.turns.append(iteration.response)
+
+    def get_trajectory(self) -> Any:
+        return {"turns": self.turns}
+
+
+def test_a_logger_of_the_user_gets_the_turns_of_one_run_at_a_time() -> None:
+    results = RLM(ScriptedLM(shout), logger=OwnLogger()).map(["a", "b"], "What?", max_concurrent=1)
+
+    assert [result.completion.metadata for result in results if result.completion] == [{"turns": [CELL]}] * 2
+
+
+def test_a_logger_that_keeps_one_run_is_refused_for_several_at_a_time() -> None:
+    with pytest.raises(errors.ConfigError, match="OwnLogger keeps one run at a time.*give max_concurrent=1"):
+        RLM(ScriptedLM(shout), logger=OwnLogger()).map(["a"], "What?")
+
+
+def test_a_logger_that_keeps_nothing_gets_the_turns_of_all_runs() -> None:
+    class Printer:
+        seen: ClassVar[list[str]] = []
+
+        def log(self, iteration: Any) -> None:
+            self.seen.append(iteration.response)
+
+    assert len(list(RLM(ScriptedLM(shout), logger=Printer()).map(["a", "b", "c"], "What?"))) == 3
+    assert Printer.seen == [CELL] * 3
+
+
+def test_the_folder_of_the_rlms_logger_is_that_of_the_logs(tmp_path: Path) -> None:
+    rlm = RLM(ScriptedLM(shout), logger=RLMLogger(tmp_path / "mine"))
+    for out in (None, tmp_path / "out.jsonl"):
+        (result,) = rlm.map(["a"], "What?", out=out)
+        assert Path(str(result.log)).parent == tmp_path / "mine"
+
+
+def test_a_result_and_a_log_whose_last_lines_were_cut_lose_only_these(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def script(messages: Sequence[Message]) -> str:
+        last = str(messages[-1]["content"])
+        asked.append("sub" if last.startswith("about") else "root")
+        ask = "```repl\nprint(llm_query('about ' + context))\n```"
+        return "word" if asked[-1] == "sub" else "FINAL(done)" if "word" in last else ask
+
+    out = tmp_path / "out.jsonl"
+    (first,) = RLM(ScriptedLM(script)).map(["a"], "What?", out=out)
+    log = file_beside(Path(str(first.log)), RECORD)
+    lines = log.read_bytes().splitlines(keepends=True)
+    answered = next(number for number, line in enumerate(lines) if json.loads(line)["type"] == "answer")
+    log.write_bytes(b"".join(lines[: answered + 1]) + lines[answered + 1][:20])
+    out.write_bytes(out.read_bytes()[:40])
+    (second,) = RLM(ScriptedLM(script)).map(["a"], "What?", out=out)
+
+    assert second.answer == "done"
+    assert asked == ["root", "sub", "root", "root"]
+    assert [json.loads(line)["answer"] for line in out.read_text().splitlines()] == ["done"]
+
+
+def test_ctrl_c_does_not_wait_for_connections_that_close_slowly() -> None:
+    release = threading.Event()
+
+    class Slow(ScriptedLM):
+        async def close(self) -> None:
+            await asyncio.to_thread(release.wait)
+
+    rlm = RLM(ScriptedLM(shout))
+    rlm._ours = (Slow(shout),)
+    try:
+        with pytest.raises(KeyboardInterrupt), rlm:
+            raise KeyboardInterrupt
+    finally:
+        release.set()

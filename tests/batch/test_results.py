@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlm_kernel.batch.results import ResultFile, TaskResult, failed
-from rlm_kernel.errors import ConfigError, LMError
+from rlm_kernel.errors import ConfigError, LMError, RecordingError
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -69,3 +72,54 @@ def test_two_batches_do_not_write_one_file(tmp_path: Path) -> None:
         ResultFile(tmp_path / "out.jsonl")
     file.close()
     ResultFile(tmp_path / "out.jsonl").close()
+
+
+def test_a_log_in_the_folder_of_the_file_has_a_relative_path_and_moves_with_it(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    file = ResultFile(before / "out.jsonl")
+    file.add(TaskResult("a", "1", log=str(before / "out_logs" / "a.jsonl")))
+    file.add(TaskResult("b", "2", log=str(tmp_path / "elsewhere.jsonl")))
+    file.close()
+    before.rename(after)
+    moved = ResultFile(after / "out.jsonl")
+
+    assert [line["log"] for line in lines(after / "out.jsonl")] == [
+        "out_logs/a.jsonl",
+        str(tmp_path / "elsewhere.jsonl"),
+    ]
+    assert moved.results["a"].log == str(after / "out_logs" / "a.jsonl")
+    assert moved.results["b"].log == str(tmp_path / "elsewhere.jsonl")
+    moved.close()
+
+
+def test_a_full_disk_keeps_the_lines_before_and_says_the_way(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted")
+    try:
+        file = ResultFile(small / "out.jsonl")
+        file.add(TaskResult("b", "1"))
+        with pytest.raises(RecordingError, match=r"'a' could not be written.*Make room, and run the same again"):
+            file.add(TaskResult("a", "long " * 10_000))
+        file.close(["a", "b"])
+
+        assert [line["id"] for line in lines(small / "out.jsonl")] == ["b"]
+        assert [one.name for one in small.iterdir()] == ["out.jsonl"]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_written(tmp_path: Path, monkeypatch: Any) -> None:
+    path = tmp_path / "out.jsonl"
+    flock = fcntl.flock
+
+    def slow(fd: int, operation: int) -> None:
+        path.unlink()
+        path.write_text("")
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with pytest.raises(ConfigError, match="in use by another batch"):
+        ResultFile(path)

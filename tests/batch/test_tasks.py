@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,11 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
     [
         ('{"question": "a"}\n{"question": ', ":2 is not JSON"),
         ('{"q": "a"}\n', ":1 has none of the fields"),
-        ('{"id": "a", "question": "x"}\n{"id": "a", "question": "y"}', "Two tasks have the id 'a'"),
+        ('{"id": "a", "question": "x"}\n{"id": "a", "question": "y"}', ":2 has the id 'a' of .*:1: give each"),
         ('{"question": 3}', ":1: question is a int"),
         ('{"context": "a", "path": "b"}', "a context and a path"),
         ('{"id": "a"}', ":1 has no question, context or path"),
+        ('{"path": "none.txt", "question": "a"}', ":1: the path .* does not exist"),
         ("3", ":1 is a int: give text"),
         ("\n", "no tasks"),
     ],
@@ -87,8 +89,48 @@ def test_a_wrong_line_is_named(tmp_path: Path, content: str, message: str) -> No
         given(file)
 
 
+def test_all_wrong_lines_are_named_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("{\n" + '{"question": "a"}\n' + '{"id": "a"}\n' * 25)
+
+    with pytest.raises(ConfigError) as caught:
+        given(file)
+
+    first, second, third, *_, last = str(caught.value).splitlines()
+    assert first.startswith("26 tasks are wrong")
+    assert f"{file}:1 is not JSON" in second
+    assert f"{file}:3 has no question" in third
+    assert last == "and 6 more"
+
+
+def test_a_row_of_a_table_is_named_by_its_line_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.csv"
+    file.write_text('id,question,context\na,"two\nlines",\n\nb,,\n')
+
+    with pytest.raises(ConfigError, match=r":5 has no question"):
+        given(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"id,question\n1,caf\xe9\n", "Save it as UTF-8"),
+        ("a.csv", b"a,b\n1,2\n", "none of the columns id, question"),
+        ("a.parquet", b"no parquet", "cannot be read as PARQUET"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_an_error_with_the_way(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(ConfigError, match=message):
+        given(tmp_path / name)
+
+
 @pytest.mark.parametrize(("name", "message"), [("tasks.xml", "ends in .jsonl"), ("none.jsonl", "does not exist")])
 def test_a_file_that_holds_no_tasks_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "tasks.xml").touch()
     with pytest.raises(ConfigError, match=message):
         given(tmp_path / name)
 
@@ -111,3 +153,15 @@ def test_the_digest_changes_with_the_question_and_the_input(tmp_path: Path) -> N
     assert len(set(before)) == 4
     assert [task.digest for task in tasks[:3]] == before[:3]
     assert tasks[3].digest != before[3]
+
+
+def test_the_digest_of_a_folder_changes_with_a_file_in_it_and_not_with_the_way_to_it(tmp_path: Path) -> None:
+    (tmp_path / "docs" / "sub").mkdir(parents=True)
+    (tmp_path / "docs" / "sub" / "a").write_text("a")
+    before = Task("1", "a", path=tmp_path / "docs").digest
+    (tmp_path / "deep").mkdir()
+    again = (tmp_path / "docs").rename(tmp_path / "deep" / "docs")
+
+    assert Task("1", "a", path=again).digest == before
+    os.utime(again / "sub" / "a", (1, 1))
+    assert Task("1", "a", path=again).digest != before

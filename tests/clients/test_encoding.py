@@ -58,7 +58,17 @@ def test_the_kept_json_is_bounded(monkeypatch):
     messages = conversation(*(str(n) * 100 for n in range(10, 30)))
     assert list(map(json.loads, counting.encode(messages))) == messages
     assert counting.encode._kept_bytes <= 1_000
-    assert sum(map(len, counting.encode._kept.values())) == counting.encode._kept_bytes
+    assert sum(len(json) for json, _ in counting.encode._kept.values()) == counting.encode._kept_bytes
+
+
+def test_the_messages_of_runs_that_are_over_are_forgotten(monkeypatch):
+    monkeypatch.setattr(encoding, "MAX_UNUSED", 10)
+    counting = Counting()
+    for number in range(100):
+        list(counting.encode(conversation("the system prompt", f"question {number}")))
+
+    assert len(counting.encode._kept) == 1 + 11
+    assert counting.contents.count("the system prompt") == 1
 
 
 def test_a_body_is_the_json_of_the_request():

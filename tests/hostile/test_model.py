@@ -505,7 +505,7 @@ def test_a_deadline_ends_a_run_whatever_its_model_writes(tmp_path, run):
     if run.startswith("endless"):
         assert outcome == "TimeoutExceededError"
     else:  # a fast machine has read it all by then
-        assert outcome in ("TimeoutExceededError", "answer")
+        assert outcome in ("TimeoutExceededError", "NoAnswerError", "answer")
     assert work - before < WITHIN
 
 

@@ -34,3 +34,43 @@ def zipped(files, **options):
         for name, content in files.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def sheet(rows):
+    """A workbook by hand, with these rows as XML."""
+    names = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    link = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    relations = "http://schemas.openxmlformats.org/package/2006/relationships"
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+    return zipped(
+        {
+            "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+            f'<Override PartName="/xl/workbook.xml" ContentType="{kind}.sheet.main+xml"/>'
+            f'<Override PartName="/xl/s.xml" ContentType="{kind}.worksheet+xml"/></Types>',
+            "_rels/.rels": f'<Relationships xmlns="{relations}">'
+            f'<Relationship Id="r" Type="{link}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+            "xl/workbook.xml": f'<workbook {names} xmlns:r="{link}"><sheets><sheet name="S" sheetId="1" r:id="r"/>'
+            "</sheets></workbook>",
+            "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{relations}">'
+            f'<Relationship Id="r" Type="{link}/worksheet" Target="s.xml"/></Relationships>',
+            "xl/s.xml": f'<worksheet {names}><dimension ref="A1:XFD1048576"/><sheetData>{rows}</sheetData></worksheet>',
+        }
+    )
+
+
+def word(paragraphs):
+    """A Word document by hand, of these paragraphs of one letter."""
+    names = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    relations = "http://schemas.openxmlformats.org/package/2006/relationships"
+    link = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+    return zipped(
+        {
+            "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+            f'<Override PartName="/word/document.xml" ContentType="{kind}"/></Types>',
+            "_rels/.rels": f'<Relationships xmlns="{relations}">'
+            f'<Relationship Id="r" Type="{link}/officeDocument" Target="word/document.xml"/></Relationships>',
+            "word/document.xml": f'<w:document xmlns:w="{names}"><w:body>'
+            f"{'<w:p><w:r><w:t>x</w:t></w:r></w:p>' * paragraphs}</w:body></w:document>",
+        }
+    )

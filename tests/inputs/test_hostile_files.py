@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import random
 import re
 import sqlite3
 import struct
-import time
 import zipfile
 import zlib
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
-from by_hand import pdf, zipped
+from by_hand import pdf, sheet, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 from real_files import thirty
@@ -26,54 +27,17 @@ from rlm_kernel.documents.found import Reading
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.untrusted.text_files import NotTextError, join_text
 
-SECONDS = 12
-MEMORY = 400_000_000
+MEMORY = 150_000_000
 
 
-@pytest.fixture(autouse=True)
-def small_bounds(monkeypatch):
-    monkeypatch.setattr(reader, "MAX_SECONDS", 3.0)
-    monkeypatch.setattr(reader, "MAX_MEMORY_BYTES", MEMORY)
+pytestmark = pytest.mark.usefixtures("shared_child")
 
 
 @pytest.fixture
-def load(tmp_path, capsys):
-    """Load a folder with one file and a harmless PDF; returns the texts and what stderr says."""
-
-    def load(name, content, **options):
-        folder = tmp_path / "given"
-        folder.mkdir()
-        (folder / name).write_bytes(content)
-        (folder / "z.pdf").write_bytes(pdf(text="still read"))
-        start = time.monotonic()
-        texts = inputs.load(folder, **options)
-        assert time.monotonic() - start < SECONDS
-        assert texts["z.pdf"] == "still read\n\n"
-        return texts, capsys.readouterr().err
-
-    return load
-
-
-def sheet(rows):
-    """A workbook by hand, with these rows as XML."""
-    names = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-    link = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    relations = "http://schemas.openxmlformats.org/package/2006/relationships"
-    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
-    return zipped(
-        {
-            "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
-            f'<Override PartName="/xl/workbook.xml" ContentType="{kind}.sheet.main+xml"/>'
-            f'<Override PartName="/xl/s.xml" ContentType="{kind}.worksheet+xml"/></Types>',
-            "_rels/.rels": f'<Relationships xmlns="{relations}">'
-            f'<Relationship Id="r" Type="{link}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
-            "xl/workbook.xml": f'<workbook {names} xmlns:r="{link}"><sheets><sheet name="S" sheetId="1" r:id="r"/>'
-            "</sheets></workbook>",
-            "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{relations}">'
-            f'<Relationship Id="r" Type="{link}/worksheet" Target="s.xml"/></Relationships>',
-            "xl/s.xml": f'<worksheet {names}><dimension ref="A1:XFD1048576"/><sheetData>{rows}</sheetData></worksheet>',
-        }
-    )
+def small_memory(monkeypatch, shared_child):
+    """A child process with little memory, for one test."""
+    del shared_child
+    monkeypatch.setattr(inputs, "DocumentReader", partial(reader.DocumentReader, max_memory=MEMORY))
 
 
 def test_a_zip_bomb_is_not_unpacked_further_than_the_limit():
@@ -176,9 +140,9 @@ def test_entities_that_grow_and_external_ones_are_not_resolved(load, name):
     assert f"not read: {name}:" in said
 
 
-def test_a_pdf_of_very_many_pages_is_read_as_far_as_there_is_time(load):
-    texts, said = load("long.pdf", pdf(3_000))
-    assert "long.pdf: it takes more than 3 seconds" in said or "Mueller" in texts["long.pdf"]
+def test_a_pdf_of_very_many_pages_is_read(load):
+    texts, _ = load("long.pdf", pdf(3_000))
+    assert texts["long.pdf"].count("Mueller") == 3_000
 
 
 def test_the_pages_around_a_damaged_one_are_read(load):
@@ -191,7 +155,7 @@ def test_the_pages_around_a_damaged_one_are_read(load):
 def test_a_spreadsheet_of_very_many_columns_keeps_the_first_of_them(load):
     texts, said = load("wide.xlsx", sheet(f"<row>{'<c><v>1</v></c>' * 40_000}</row>"))
     assert texts.get("wide.xlsx", "").count("\n") <= 2
-    assert "only the first 10,000 columns" in said or "it takes more than 3 seconds" in said
+    assert "only the first 10,000 columns" in said
 
 
 def test_a_sheet_that_claims_to_be_as_large_as_possible_is_read_by_its_cells(load):
@@ -220,36 +184,20 @@ def test_an_image_that_claims_to_be_huge_is_only_described(load):
     assert load("huge.png", png)[0]["huge.png"].startswith("[image: ")
 
 
-def test_a_document_that_needs_too_much_memory_is_listed(load, monkeypatch):
-    monkeypatch.setattr(reader, "MAX_MEMORY_BYTES", MEMORY // 3)
+@pytest.mark.usefixtures("small_memory")
+def test_a_document_that_needs_too_much_memory_is_listed(load):
+    texts, said = load("memory.txt.gz", gzip.compress(b" " * (MEMORY // 2)))
+    assert "memory.txt.gz" not in texts
+    assert "not read: memory.txt.gz: it needs too much memory" in said
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("small_memory")
+def test_a_document_whose_tree_needs_too_much_memory_is_listed(load):
     deep = zipped({"content.xml": "<x>" + "<y z='1'>" * 1_000_000 + "</x>"})
     texts, said = load("memory.odt", deep)
     assert "memory.odt" not in texts
     assert "not read: memory.odt:" in said
-
-
-def word(paragraphs):
-    """A Word document by hand, of these paragraphs of one letter."""
-    names = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-    relations = "http://schemas.openxmlformats.org/package/2006/relationships"
-    link = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
-    return zipped(
-        {
-            "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
-            f'<Override PartName="/word/document.xml" ContentType="{kind}"/></Types>',
-            "_rels/.rels": f'<Relationships xmlns="{relations}">'
-            f'<Relationship Id="r" Type="{link}/officeDocument" Target="word/document.xml"/></Relationships>',
-            "word/document.xml": f'<w:document xmlns:w="{names}"><w:body>'
-            f"{'<w:p><w:r><w:t>x</w:t></w:r></w:p>' * paragraphs}</w:body></w:document>",
-        }
-    )
-
-
-def test_the_paragraphs_of_a_document_that_takes_too_long_are_kept(load):
-    texts, said = load("long.docx", word(100_000))
-    assert texts["long.docx"] == "x\n" * (len(texts["long.docx"]) // 2)
-    assert "rlm: long.docx: the rest was not read: it takes more than 3 seconds" in said
 
 
 def test_the_empty_rows_of_a_sparse_sheet_take_no_time(load):
@@ -264,15 +212,6 @@ def test_cells_in_the_last_column_take_no_time(load):
     texts, said = load("columns.xlsx", sheet(f'<row r="1"><c r="A1"><v>1</v></c></row>{rows}'))
     assert texts["columns.xlsx"] == "# table S; columns: 1\n1\n"
     assert "rlm: columns.xlsx: only the first 10,000 columns" in said
-
-
-def test_the_files_and_the_rows_before_the_time_was_over_are_kept(load):
-    rows = "".join("<row>" + "<c><v>1</v></c>" * 1_000 + "</row>" for _ in range(8_000))
-    slow = sheet("<row><c><v>7</v></c></row>" + rows)
-    texts, said = load("slow.zip", zipped({"a.txt": "before", "slow.xlsx": slow}))
-    assert texts["slow.zip/a.txt"] == "before"
-    assert texts["slow.zip/slow.xlsx"].startswith("# table S; columns: 7\n7\n1,1,")
-    assert "rlm: slow.zip, slow.zip/slow.xlsx: the rest was not read: it takes more than 3 seconds" in said
 
 
 def test_a_sparse_document_is_refused_by_its_size(tmp_path):
@@ -324,14 +263,14 @@ def test_the_child_has_no_key_of_the_host_and_leaves_nothing_behind(load, monkey
         return seen["child"]
 
     monkeypatch.setattr(reader.subprocess, "Popen", spy)
+    monkeypatch.setattr(inputs, "DocumentReader", reader.DocumentReader)
     load("a.txt", b"text")
     assert "sk-secret" not in str(seen["env"])
     assert seen["child"].returncode is not None
 
 
 @pytest.mark.full
-def test_a_damaged_file_of_any_kind_is_read_in_part_or_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "MAX_SECONDS", 30.0)
+def test_a_damaged_file_of_any_kind_is_read_in_part_or_listed(tmp_path):
     chance = random.Random(1)
     with reader.DocumentReader() as documents:
         for name, content in thirty(tmp_path).items():

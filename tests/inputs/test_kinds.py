@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import sqlite3
 import subprocess
 import sys
+import tarfile
 from contextlib import closing
 from pathlib import Path
 from zipfile import ZipFile
@@ -16,14 +18,18 @@ from docx import Document
 from nbformat import writes
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from openpyxl import Workbook
-from real_files import CSV, NAME, thirty
+from pptx import Presentation
+from real_files import CSV, NAME, database, thirty
 
 from rlm_kernel import inputs
 from rlm_kernel.documents import formats, tables
 from rlm_kernel.documents.found import Lines
 from rlm_kernel.documents.kinds import HEAD_BYTES, kind_of
+from rlm_kernel.documents.reader import DocumentReader
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.installation import install_command
+
+pytestmark = pytest.mark.usefixtures("shared_child")
 
 PAGE = Path(__file__).parents[2] / "docs" / "inputs.md"
 
@@ -71,12 +77,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def loaded(folder):
+def loaded(folder, load_and_listen):
     """The texts, and what is said about them."""
-    said = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rlm_kernel.terminal.print_note", said.append)
-        return inputs.load(folder), said
+    return load_and_listen(folder)
 
 
 def test_a_folder_of_thirty_kinds_is_read(folder, loaded):
@@ -133,6 +136,57 @@ def test_the_write_ahead_log_of_a_database_is_read(tmp_path):
     assert "old 8\n" in text
 
 
+LOG = "app.db: its write-ahead log was not read: rows that are only there are old or missing"
+
+
+@pytest.fixture
+def open_database(tmp_path):
+    """A database in use, whose only row is in its write-ahead log."""
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        database.execute("CREATE TABLE t (a TEXT)")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("INSERT INTO t VALUES ('only in the log')")
+        database.commit()
+        yield path
+
+
+def test_a_write_ahead_log_in_an_archive_is_listed_as_not_read(open_database, tmp_path, capsys):
+    with ZipFile(tmp_path / "a.zip", "w") as archive, tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("app.db", "app.db-wal"):
+            archive.write(tmp_path / name, f"data/{name}")
+            tar.add(tmp_path / name, f"data/{name}")
+    for name in ("a.zip", "a.tar"):
+        assert inputs.load(tmp_path / name).keys() == {"data/app.db"}
+        said = capsys.readouterr().err
+        assert f"rlm: data/{LOG}" in said
+        assert "rlm: not read: data/app.db-wal: the write-ahead log of a database in an archive" in said
+
+
+def test_a_write_ahead_log_that_cannot_be_found_or_read_is_said(open_database, tmp_path, capsys, monkeypatch):
+    assert "only in the log" in inputs.load(open_database)
+    (tmp_path / "app.db-wal").rename(tmp_path / "moved")
+    assert "0 rows" in inputs.load(open_database)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "app.db-wal").symlink_to(tmp_path / "moved")
+    assert "0 rows" in inputs.load(open_database)
+    assert LOG in capsys.readouterr().err
+
+
+def test_a_system_that_does_not_say_where_the_log_would_be_is_said(open_database, tmp_path, capsys, monkeypatch):
+    def unknown(_):
+        raise OSError(errno.ENOTSUP, "the system does not say it")
+
+    monkeypatch.setattr(inputs, "_path_of", unknown)
+    (tmp_path / "plain.db").write_bytes(database(tmp_path))
+    assert set(inputs.load(tmp_path)) >= {"app.db", "plain.db"}
+    said = capsys.readouterr().err
+    assert LOG in said
+    assert "plain.db:" not in said
+
+
 def test_a_damaged_write_ahead_log_does_not_hide_the_database(tmp_path):
     with closing(sqlite3.connect(tmp_path / "app.db")) as database:
         database.execute("CREATE TABLE t (a TEXT)")
@@ -168,7 +222,8 @@ def text_by(reader, content):
     pieces = []
     lines = Lines(1_000, pieces.append)
     reader(io.BytesIO(content), lines)
-    return "".join(pieces) + lines.rest()
+    rest = lines.rest()
+    return rest if lines.is_replaced else "".join(pieces) + rest
 
 
 def test_outputs_of_a_notebook_that_are_pages_or_pictures_are_named():
@@ -198,6 +253,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(folder, tmp_path):
 
 
 def test_without_the_extra_the_error_names_the_command(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(inputs, "DocumentReader", DocumentReader)
     (tmp_path / "rlm_kernel").symlink_to(Path(inputs.__file__).parent)
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as util\nfind = util.find_spec\n"
@@ -281,3 +337,46 @@ def test_the_page_lists_every_kind_of_the_folder_and_what_needs_the_extra(folder
     kinds = {name: kind_of(name, (folder / name).read_bytes()[:HEAD_BYTES]) for name in listed}
     with_extra = {kind for kind, (_, modules) in {**tables.KINDS, **formats.KINDS}.items() if modules}
     assert {name for name, needs in listed.items() if needs} == {n for n, kind in kinds.items() if kind in with_extra}
+
+
+def test_the_chapters_before_a_damaged_one_are_kept(tmp_path, capsys):
+    spine = "".join(f'<itemref idref="{name}"/>' for name in "ab")
+    items = "".join(f'<item id="{name}" href="{name}.xhtml"/>' for name in "ab")
+    book = f"<package><manifest>{items}</manifest><spine>{spine}</spine></package>"
+    container = '<container><rootfiles><rootfile full-path="b.opf"/></rootfiles></container>'
+    chapters = {"a.xhtml": "<body><h1>One</h1>the first</body>", "b.xhtml": "<body>the second</body>"}
+    with ZipFile(tmp_path / "a.epub", "w") as archive:
+        for name, content in {"META-INF/container.xml": container, "b.opf": book, **chapters}.items():
+            archive.writestr(name, content)
+    content = (tmp_path / "a.epub").read_bytes()
+    (tmp_path / "a.epub").write_bytes(content.replace(b"the second", b"the secund"))
+    assert inputs.load(tmp_path / "a.epub") == "# One\n\nthe first\n\n"
+    assert "a.epub: the rest was not read: it is no whole EPUB book (BadZipFile)" in capsys.readouterr().err
+
+
+def test_the_plain_text_of_slides_and_notes_is_kept_when_the_presentation_is_not_read_to_the_end(tmp_path, capsys):
+    deck = Presentation()
+    for number in range(1, 12):
+        slide = deck.slides.add_slide(deck.slide_layouts[0])
+        slide.shapes.title.text = f"Title {number}"
+        slide.notes_slide.notes_text_frame.text = f"note {number}"
+    deck.save(str(tmp_path / "whole.pptx"))
+    with ZipFile(tmp_path / "whole.pptx") as whole, ZipFile(tmp_path / "a.pptx", "w") as archive:
+        for name in set(whole.namelist()) - {"ppt/presentation.xml"}:
+            archive.writestr(name, whole.read(name))
+    lines = inputs.load(tmp_path / "a.pptx").splitlines()
+    assert [line for line in lines if "itle" in line] == [f"Title {number}" for number in range(1, 12)]
+    assert [line for line in lines if "note" in line] == [f"note {number}" for number in range(1, 12)]
+    assert "a.pptx: the rest was not read" in capsys.readouterr().err
+
+
+def test_the_plain_text_of_a_page_is_kept_when_its_markdown_is_not_finished(monkeypatch):
+    def never_ends(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(formats, "_of_page", never_ends)
+    pieces = []
+    page = b"<title>Title</title><style>p {}</style><body><p>One <b>two</b><p>th&amp;ree<script>x()</script></body>"
+    with pytest.raises(MemoryError):
+        formats.html(io.BytesIO(page), Lines(1_000, pieces.append))
+    assert "".join(pieces) == "Title\nOne two\nth&ree"

@@ -8,6 +8,7 @@ import io
 import socket
 import sys
 import types
+from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
@@ -195,6 +196,16 @@ class Row:
     """A dataclass of a program."""
 
 
+class Name(str):
+    """A text of a program."""
+
+    __slots__ = ()
+
+
+class Rows(list):
+    """A list of a program."""
+
+
 class Colour(Enum):
     """An Enum of a program."""
 
@@ -203,7 +214,7 @@ class Colour(Enum):
 
 @pytest.fixture(autouse=True)
 def in_main(monkeypatch):
-    for kind in (Ledger, Row, Colour):
+    for kind in (Ledger, Row, Name, Rows, Colour):
         monkeypatch.setattr(kind, "__module__", "__main__")
         monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
 
@@ -215,7 +226,11 @@ async def nothing():
 REFUSED = [
     (Ledger, "an object of the class Ledger, which is defined in this program", "vars(value)"),
     (Row, "an object of the class Row", "dataclasses.asdict(value)"),
-    (lambda: Ledger, "the class Ledger", "plain data"),
+    (lambda: Ledger, "the class Ledger", "define it in a cell"),
+    (lambda: Name("x"), "an object of the class Name", "plain data, str(value)"),
+    (lambda: Rows([1]), "an object of the class Rows", "plain data, list(value)"),
+    (lambda: defaultdict(lambda: 0), "a defaultdict, which cannot be copied", "give dict(value)"),
+    (lambda: types.MappingProxyType({}), "a mappingproxy, which cannot be copied", "give dict(value)"),
     (lambda: lambda: 1, "a lambda", "custom_tools="),
     (lambda: nothing, "the function 'nothing'", "custom_tools="),
     (lambda: io.StringIO("x"), "an open file", "file.read()"),
@@ -240,7 +255,8 @@ def test_what_no_kernel_can_read_is_named_with_its_place_and_what_to_do(make, wh
     assert todo in str(refused.value)
     with pytest.raises(ConfigError) as whole:
         model.completion(value, "q")
-    assert str(whole.value) == str(refused.value).replace("context['rows'][2]['x']", "prompt", 1)
+    place = "context" if isinstance(value, str | list | dict) else "prompt"
+    assert str(whole.value) == str(refused.value).replace("context['rows'][2]['x']", place, 1)
     if isinstance(value, socket.socket):
         value.close()
 

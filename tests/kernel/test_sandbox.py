@@ -22,7 +22,8 @@ from rlm_kernel.kernel import pool
 from rlm_kernel.kernel.session import Session
 from rlm_kernel.provisioners import cgroups
 from rlm_kernel.provisioners.kernelspecs import environment
-from rlm_kernel.provisioners.sandbox import landlock, seccomp, walls
+from rlm_kernel.provisioners.sandbox import walls
+from rlm_kernel.untrusted import landlock, seccomp
 
 ATTACKS = {
     "reads a file of the user": "open({secret!r}).read()",
@@ -203,7 +204,8 @@ def test_landlock_without_scopes_is_no_sandbox(monkeypatch):
 def test_without_seccomp_there_is_no_sandbox(sandbox):
     code = f"""
 import ctypes, errno
-from rlm_kernel.provisioners.sandbox import seccomp, walls
+from rlm_kernel.provisioners.sandbox import walls
+from rlm_kernel.untrusted import seccomp
 prctl = {{"x86_64": 157}}.get({os.uname().machine!r}, 167)
 refuse = [
     (seccomp.LOAD, seccomp.NUMBER_AT),

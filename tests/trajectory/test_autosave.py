@@ -77,6 +77,18 @@ def test_what_is_told_last_is_written_even_when_nobody_waits_a_second(tmp_path):
     assert "turn 49" in path.read_text()
 
 
+def test_a_short_run_is_written_once(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(autosave, "write_pieces", lambda path, text: written.append(text))
+    monkeypatch.setattr(autosave, "FIRST_SECONDS", 1_000)
+    file = NotebookAutosave(tmp_path / "x.ipynb", {}, seconds=1_000)
+    feed(file, opening())
+    for n in range(1, 5):
+        feed(file, turn(n))
+    file.close()
+    assert len(written) == 1
+
+
 def test_it_is_written_seldom_while_the_run_goes_on(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(autosave, "write_pieces", lambda path, text: written.append(text))

@@ -151,7 +151,8 @@ def test_a_host_that_is_killed_loses_no_turn_that_ended(tmp_path):
     assert done.returncode == -signal.SIGKILL
     (events,) = tmp_path.glob("*.events.jsonl")
     _, iterations = opened(file_beside(events, TURNS))
-    assert [turn["code_blocks"][0]["result"]["locals"] for turn in iterations] == [{"n": "0"}, {"n": "1"}, {"n": "2"}]
+    found = [turn["code_blocks"][0]["result"]["locals"] for turn in iterations]
+    assert [(one["n"], one["context"]) for one in found] == [("0", "'c'"), ("1", "'c'"), ("2", "'c'")]
     assert [turn.iteration for turn in read_log(events).trajectory.turns if turn.finished] == [1, 2, 3]
 
 
@@ -252,6 +253,7 @@ def test_the_values_of_many_variables_have_a_limit_together_and_the_latest_are_s
     run = record(tmp_path, [code("for n in range(150): globals()[f'v{n}'] = 'y' * 900"), "FINAL(1)"])
     values = opened(file_beside(run.log, TURNS))[1][0]["code_blocks"][0]["result"]["locals"]
     assert (values["v0"], values["v149"]) == ("str", "'" + "y" * 199)
+    assert values.pop("context")[0] == "'"
     assert sum(value != "str" for value in values.values()) == 23
 
 

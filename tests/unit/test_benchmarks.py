@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from selection import mostly_full
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -69,3 +70,48 @@ def test_the_guard_names_what_became_slower_than_its_margin(scripts, capsys):
     assert guard.compare({"turn": 1.4, "query": 2.0}, stored, margin=1.5) == ["query"]
     assert "slower than 1.5 times" in capsys.readouterr().out
     assert guard.compare(stored, stored, margin=1.5) == []
+
+
+@pytest.mark.parametrize("engine", mostly_full(["process", "dask"], "process"))
+@pytest.mark.timeout(300)
+def test_a_short_soak_ends_with_equal_sums(tmp_path, engine):
+    sizes = ["--minutes", "0", "--completions", "10", "--pace", "0.2", "--share", "0.05", "--engine", engine]
+    done, found = soak(tmp_path, *sizes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sum(found["outcomes"].values()) == 10
+    assert found["matrix"]["kernel killed"]["faults"] > 0
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_a_longer_soak_judges_growth_and_its_results_are_written(tmp_path, scripts, monkeypatch):
+    import soak_report
+
+    done, found = soak(tmp_path, "--minutes", "0.5", "--completions", "60", "--pace", "0.3", "--share", "0.05")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len([row for row in found["samples"] if row["idle"]]) > 4
+
+    monkeypatch.setattr(soak_report, "RESULTS", tmp_path)
+    monkeypatch.setattr(soak_report, "PLOT", tmp_path / "plot.svg")
+    monkeypatch.setattr(soak_report, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text(f"before\n{soak_report.BEGIN}{soak_report.END}\nafter\n")
+    monkeypatch.setattr(sys, "argv", ["soak_report.py", str(tmp_path / "soak.json")])
+    soak_report.main()
+    assert "| kernel killed |" in (tmp_path / "page.md").read_text()
+    assert "</svg>" in (tmp_path / "plot.svg").read_text()
+
+
+def soak(folder, *sizes):
+    file = folder / "soak.json"
+    command = [sys.executable, str(BENCHMARKS / "soak.py"), *sizes, "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    return done, json.loads(file.read_text())
+
+
+def test_the_speed_of_a_batch_is_measured(tmp_path):
+    raw = tmp_path / "raw.json"
+    command = [sys.executable, str(BENCHMARKS / "batch_speed.py"), "--json", str(raw)]
+    subprocess.run([*command, "--questions", "4", "--at-once", "2"], check=True, timeout=100, capture_output=True)
+    assert json.loads(raw.read_text())["process"].keys() >= {"a second", "host_ms", "others_ms"}
+    subprocess.run([*command, "--curve", "20"], check=True, timeout=100, capture_output=True)
+    assert json.loads(raw.read_text())["20"]["resumed call, ms"] > 0

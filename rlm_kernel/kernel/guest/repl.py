@@ -334,9 +334,10 @@ class Guest:
         return {name: type_of(value) for name, value in self.made()}
 
     def values(self) -> dict[str, str]:
-        """The beginning of the `repr` of the variables of built-in types, of the latest ones if they are many."""
+        """The beginning of the `repr` of `context` and of the variables of built-in types, of the latest if many."""
         values, room = {}, MAX_VALUES_CHARACTERS
-        for name, value in reversed(self.made()):
+        context = [("context", self.ours["context"])] if "context" in self.ours else []
+        for name, value in (*context, *reversed(self.made())):
             text, error = attempt(functools.partial(shown, value, MAX_VALUE_CHARACTERS))
             if not error and text != type_of(value):
                 room -= len(name) + len(text)

@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from inspect import getsource
 from pathlib import Path
 from typing import Any, Literal
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.provisioners.mounts import Mount
 from rlm_kernel.provisioners.relay.host_end import source
-from rlm_kernel.provisioners.sandbox import landlock, seccomp
+from rlm_kernel.untrusted import landlock, seccomp
 
 Sandbox = Literal["bwrap", "landlock"]
 CHECK_SECONDS = 10
@@ -124,8 +125,7 @@ def confined(
         wall: dict[str, Any] = {**paths(python, directory, cwd, mounts)}
     else:
         wall = _bwrap(_shown(python, directory, cwd), directory, cwd, mounts)
-    names = ("launcher.py", "sandbox/landlock.py", "sandbox/seccomp.py")
-    sources = {Path(name).stem: source(name) for name in names}
+    sources = {"launcher": source("launcher.py"), "landlock": getsource(landlock), "seccomp": getsource(seccomp)}
     settings = json.dumps({**sources, **wall})
     return [python, "-P", "-c", source("sandbox/walled.py"), settings, *rest[rest.index("-m") + 2 :]]
 

@@ -53,13 +53,18 @@ def without_parts_in(event: Event, hide: Callable[[str, re.Pattern[str]], str]) 
     if isinstance(event, ChildEvent):
         inner = without_parts_in(event.event, hide)
         return event if inner is event.event else replace(event, event=inner)
-    if isinstance(event, IterationStarted) and event.iteration == 1:
+    if isinstance(event, IterationStarted) and (event.iteration == 1 or _has_opening(event)):
         messages = [{**message, "content": hide(message["content"], _MARKS_AND_LINES)} for message in event.messages]
         return replace(event, messages=tuple(messages))
     if isinstance(event, CellFinished):
         outputs = tuple(_without_parts_in_output(output, hide) for output in event.result.outputs)
         return replace(event, result=replace(event.result, outputs=outputs))
     return event
+
+
+def _has_opening(event: IterationStarted) -> bool:
+    """Whether the model begins again, with other prompts."""
+    return any(message["role"] == "system" for message in event.messages)
 
 
 def _without_parts_in_output(output: dict[str, Any], hide: Callable[[str, re.Pattern[str]], str]) -> dict[str, Any]:

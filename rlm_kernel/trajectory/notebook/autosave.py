@@ -32,6 +32,9 @@ from rlm_kernel.trajectory.tree import Trajectory
 SECONDS = 1.0
 """Seconds between two writes during the run."""
 
+FIRST_SECONDS = 1.0
+"""Seconds before the first write, so that a short run is written once."""
+
 SHARE = 50
 """A notebook that takes long to make is made less often: at most this part of the time goes into it."""
 
@@ -107,7 +110,7 @@ class NotebookAutosave:
             self._failure, self._broken = failure, True
 
     def _write_while_events_come(self, notebooks: _Notebooks) -> None:
-        due = time.monotonic()
+        due = time.monotonic() + min(FIRST_SECONDS, self._seconds)
         while True:
             try:
                 event = self._events.get(timeout=max(0.0, due - time.monotonic()) if notebooks.changed else None)

@@ -27,7 +27,10 @@ MAX_PROSE = 60_000
 """Characters of a reply or a summary that the notebook shows."""
 
 MAX_SPLIT = 200_000
-"""Characters of a reply whose words and code are shown in their order; the words of a longer one come first."""
+"""Characters of a reply whose thoughts are folded, and whose words and code are shown in their order.
+
+All words of a longer one come first.
+"""
 
 _MAX_PLACES = 50
 """Occurrences of a code in the words that are checked for a fence."""
@@ -226,7 +229,7 @@ def _iso(started: datetime, seconds: float) -> str:
 
 def _thoughts(text: str) -> tuple[str, str]:
     """What the model thought aloud, folded, and the rest of its words."""
-    words = without_thinking(text)
+    words = without_thinking(text) if len(text) <= MAX_SPLIT else text
     if words == text:
         return "", text
     thought = text.removesuffix(words).strip() if text.endswith(words) else text

@@ -10,8 +10,8 @@ import os
 import struct
 from collections.abc import Iterable
 
-PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
-LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_NO_NEW_PRIVS = 22, 2, 38
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOWED, FAILS = 0x7FFF0000, 0x00050000
 NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16
 X32 = 0x40000000
@@ -48,6 +48,17 @@ SCHEDULING = {
 """For others than the caller, which is 0, they pretend to succeed: ZeroMQ sets its threads so."""
 LIMITS = (302, 261)
 SOCKET = (41, 198)
+OTHER_PROCESSES = {
+    "execve": (59, 221), "execveat": (322, 281), "fork": (57, -1), "vfork": (58, -1),
+    "unshare": (272, 97), "setns": (308, 268), "open_by_handle_at": (304, 265),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
+    "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438),
+}  # fmt: skip
+"""Refused to a process that is on its own: it starts none, and reaches none."""
+SIGNALS = {"kill": (62, 129), "tgkill": (234, 131)}
+CLONE, CLONE3, CLONE_THREAD = (56, 220), (435, 435), 1 << 16
+"""Without clone3, whose flags are in memory, the C library starts threads with clone."""
 
 
 def is_known() -> bool:
@@ -62,28 +73,30 @@ def is_available() -> bool:
     return ctypes.get_errno() == errno.EFAULT
 
 
-def confine(*, alone: bool) -> None:
+def confine(*, alone: bool, single: bool = False) -> None:
     """Refuse the calls to this process and all that it starts, which can gain no privileges any more.
 
     Args:
         alone: whether there are no namespaces; else only sockets are refused that namespaces do not cover.
+        single: whether it makes no sockets, starts no process, and sends signals to itself only.
 
     Raises:
         OSError: the kernel refuses it, or the machine is not known.
     """
     if not is_known():
         raise OSError(errno.ENOSYS, f"seccomp: unknown machine {os.uname().machine}")
-    steps = b"".join(_steps(os.uname().machine, alone=alone))
+    steps = b"".join(_steps(os.uname().machine, alone=alone, single=single))
     program = ctypes.create_string_buffer(steps)
     # struct sock_fprog: the number of steps, and where they are.
     asked = struct.pack("HP", len(steps) // 8, ctypes.addressof(program))
     libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, asked, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"seccomp: {os.strerror(number)}")
 
 
-def _steps(machine: str, *, alone: bool) -> "Iterable[bytes]":
+def _steps(machine: str, *, alone: bool, single: bool) -> "Iterable[bytes]":
     """The steps of the filter, 8 bytes each."""
     column = 0 if machine == "x86_64" else 1
     missing = _step(RETURN, FAILS | errno.ENOSYS)
@@ -101,11 +114,25 @@ def _steps(machine: str, *, alone: bool) -> "Iterable[bytes]":
         for numbers in SCHEDULING.values():
             yield from _only(numbers[column], (0,), 0)
         yield from _only(LIMITS[column], (0,), errno.EPERM)
+    if single:
+        yield from _single(column)
     # ZeroMQ looks up the addresses of the machine with netlink. Landlock's rules for TCP let through Multipath TCP, TCP
     # Fast Open, and listening at a port that the system chooses.
-    families = (AF_UNIX, AF_NETLINK) if alone else (AF_UNIX, AF_NETLINK, AF_INET, AF_INET6)
-    yield from _only(SOCKET[column], families, errno.EACCES)
+    families = (AF_UNIX, AF_NETLINK, *(() if alone else (AF_INET, AF_INET6)))
+    yield from _only(SOCKET[column], () if single else families, errno.EACCES)
     yield _step(RETURN, ALLOWED)
+
+
+def _single(column: int) -> "Iterable[bytes]":
+    """Refuse to start, reach and signal other processes."""
+    for numbers in OTHER_PROCESSES.values():
+        if numbers[column] >= 0:
+            yield from (_step(EQUAL, numbers[column], 0, 1), _step(RETURN, FAILS | errno.EPERM))
+    yield from (_step(EQUAL, CLONE3[column], 0, 1), _step(RETURN, FAILS | errno.ENOSYS))
+    yield from (_step(EQUAL, CLONE[column], 0, 4), _step(LOAD, ARGUMENTS_AT), _step(ANY_BIT, CLONE_THREAD, 0, 1))
+    yield from (_step(RETURN, ALLOWED), _step(RETURN, FAILS | errno.EPERM))
+    for numbers in SIGNALS.values():
+        yield from _only(numbers[column], (os.getpid(),), errno.EPERM)
 
 
 def _only(number: int, values: "tuple[int, ...]", failure: int) -> "Iterable[bytes]":

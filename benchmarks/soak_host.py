@@ -1,0 +1,120 @@
+"""The process that `soak.py` watches: it runs batches until the time is over and enough questions have ended.
+
+Writes each result as a line of `results.jsonl`, and what only the process itself sees as lines of `inside.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from rlm import RLM
+from rlm_kernel._async import engine_loop
+
+TIMEOUT = 3.0
+PRICE = 2.0**-20 * 1e6
+SECONDS = 2.0
+
+
+def main() -> None:
+    """Run, and write."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("logs", type=Path)
+    parser.add_argument("url")
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--completions", type=int)
+    parser.add_argument("--round", type=int)
+    parser.add_argument("--at-once", type=int)
+    parser.add_argument("--scheduler")
+    options = parser.parse_args()
+    ended = threading.Event()
+    looking = threading.Thread(target=_look, args=[options.folder / "inside.jsonl", ended])
+    looking.start()
+    try:
+        with (options.folder / "results.jsonl").open("a", encoding="utf-8") as results, _rlm(options.url) as rlm:
+            _run(rlm, results, options)
+    finally:
+        ended.set()
+        looking.join()
+
+
+def _rlm(url: str) -> RLM:
+    kwargs = {
+        "model_name": "soak-model",
+        "base_url": url,
+        "timeout": TIMEOUT,
+        "context_window": 200_000,
+        "prices": {"input": PRICE, "output": PRICE},
+    }
+    return RLM(backend="openai", backend_kwargs=kwargs, max_depth=2)
+
+
+def _run(rlm: RLM, results: TextIO, options: argparse.Namespace) -> None:
+    began, asked = time.monotonic(), 0
+    engine = {} if options.scheduler is None else _dask(options.scheduler)
+    stop = options.folder / "stop"
+    while not stop.exists() and (asked < options.completions or time.monotonic() - began < options.seconds):
+        tasks = [
+            {"id": f"Q{n}", "question": f"Q{n}: how much?", "context": f"input of Q{n}"}
+            for n in range(asked, asked + options.round)
+        ]
+        asked += len(tasks)
+        out = options.folder / f"out-{asked}.jsonl"
+        for result in rlm.map(tasks, out=out, log_dir=options.logs, max_concurrent=options.at_once, **engine):
+            total = result.usage.total
+            line = {
+                "id": result.id,
+                "answer": result.answer,
+                "error": result.error,
+                "tokens": total.input_tokens + total.output_tokens,
+                "estimated": total.estimated_tokens,
+                "cost": result.cost,
+                "seconds": result.seconds,
+                "log": result.log,
+                "at": time.time(),
+            }
+            print(json.dumps(line), file=results, flush=True)
+        del result
+        _rest(options.folder / "idle")
+
+
+def _rest(mark: Path) -> None:
+    """Wait until `soak.py` has looked at this process while it has nothing to do."""
+    gc.collect()
+    time.sleep(0.5)
+    part = mark.with_name("idle.part")
+    part.write_text(json.dumps(inside()), "utf-8")
+    part.replace(mark)
+    while mark.exists():
+        time.sleep(0.05)
+
+
+def _dask(scheduler: str) -> dict[str, Any]:
+    from distributed import Client
+
+    client = Client(scheduler)
+    client.wait_for_workers(1)
+    return {"engine": client}
+
+
+def _look(path: Path, ended: threading.Event) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        while not ended.wait(SECONDS):
+            print(json.dumps({"at": time.time(), **inside()}), file=file, flush=True)
+
+
+def inside() -> dict[str, int]:
+    """Tasks of the engine's loop, and blocks of memory that Python has allocated."""
+    return {"tasks": len(asyncio.all_tasks(engine_loop())), "blocks": sys.getallocatedblocks()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""A batch of notebooks: papermill executes one notebook for each row of parameters, in the pool of a batch.
+
+A task has the parameters as its `context`, and a fingerprint of the cells as its `question`, so that a result counts as
+long as neither changes.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import keyword
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from rlm_kernel._async import run_in_thread
+from rlm_kernel.batch.batch import (
+    MAX_CONCURRENT,
+    Batch,
+    BatchOptions,
+    check_options,
+    log_dir_of,
+    shared_limits_of,
+)
+from rlm_kernel.batch.results import TaskResult, failed
+from rlm_kernel.batch.runs import log_name
+from rlm_kernel.batch.tasks import Task, Tasks, checked, id_of, rows_of_file
+from rlm_kernel.engine.shared_limits import Admission
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.papermill import parameters as notebook_parameters
+from rlm_kernel.text import plain, suggestion
+from rlm_kernel.types import UsageSummary
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+ID = "id"
+"""The column that names a task."""
+_OURS = {*notebook_parameters.NAMES, "rlm_mode", "rlm_dir", "rlm_log"}
+_DIGEST = 16
+
+
+def tasks_of_notebook(notebook: Path, fixed: Mapping[str, Any], over: Path | None) -> Tasks:
+    """The executions of a notebook.
+
+    Args:
+        notebook: its path.
+        fixed: parameters of all executions.
+        over: a file whose rows are the parameters of one execution each, with `id` as its name; or a folder, each file
+            of which is the parameter `path`. None: one execution.
+
+    Raises:
+        ConfigError: a file cannot be read, or a row is wrong; as `tasks_of`.
+    """
+    read = partial(_task, _fingerprint(notebook), _names(notebook), fixed)
+    if over is None:
+        return checked(lambda: [(str(notebook), partial(read, notebook.stem, {}, "the parameters"))])
+    is_text = over.suffix.lower() in (".csv", ".tsv")
+    rows = rows_of_file(over)
+    return checked(
+        lambda: (
+            (f"{over}:{place}", partial(read, str(place), _typed(row) if is_text else row, f"{over}:{place}"))
+            for place, row in rows()
+        )
+    )
+
+
+def _task(cells: str, known: frozenset[str], fixed: Mapping[str, Any], default_id: str, row: Any, where: str) -> Task:
+    if isinstance(row, ConfigError):
+        raise row
+    if not isinstance(row, Mapping):
+        raise ConfigError(f"{where} is a {type(row).__name__}: give an object with parameters.")
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in row.items() if name != ID}
+    parameters = {**fixed, **values}
+    for name in parameters.keys() - _OURS:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ConfigError(f"{where}: {name!r} is no name of a parameter: rename the column.")
+        if known and name not in known:
+            raise ConfigError(f"{where}: the notebook has no parameter {name!r}{suggestion(name, known)}")
+    return Task(id_of(row.get(ID), where, default_id), cells, parameters)
+
+
+def _typed(row: Any) -> Any:
+    """A row of a table, each text as the value that papermill's `-p` makes of it; the id stays a text."""
+    from papermill.cli import _resolve_type
+
+    if not isinstance(row, Mapping):
+        return row
+    return {name: value if name == ID else _resolve_type(value) for name, value in row.items()}
+
+
+def _fingerprint(notebook: Path) -> str:
+    import nbformat
+
+    try:
+        read = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+        cells = [(cell.cell_type, cell.source) for cell in read.cells]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{notebook} cannot be read as a notebook: {error}") from None
+    return f"{notebook.name} {hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:_DIGEST]}"
+
+
+def _names(notebook: Path) -> frozenset[str]:
+    """The parameters that the notebook declares."""
+    from papermill import inspect_notebook
+
+    return frozenset(inspect_notebook(str(notebook)))
+
+
+def batch_of_notebook(
+    notebook: Path, tasks: Tasks, options: BatchOptions, models: Mapping[str, Any], kernel: str | None = None
+) -> Batch:
+    """The batch of the executions of a notebook.
+
+    Args:
+        notebook: its path.
+        tasks: made by `tasks_of_notebook`.
+        options: as of `RLM.map`.
+        models: parameters that name models and limits, for all executions.
+        kernel: the name of another kernel than the notebook's.
+
+    Raises:
+        ConfigError: an option is wrong.
+    """
+    check_options(options)
+    out, log_dir = options.get("out"), options.get("log_dir")
+    folder = log_dir_of(out, log_dir)
+    runs = partial(NotebookRuns, notebook=notebook, models=models, kernel=kernel, folder=folder)
+    return Batch(
+        tasks,
+        runs,
+        partial(shared_limits_of, options),
+        None if out is None else Path(out),
+        options.get("max_concurrent", MAX_CONCURRENT),
+        options.get("ordered", False),
+        options.get("progress", False),
+    )
+
+
+@dataclass(slots=True)
+class NotebookRuns:
+    """Executes the notebook of a batch.
+
+    Attributes:
+        shared: the limits that they share. They hold for the calls that our host answers.
+        notebook: its path.
+        models: parameters that name models and limits, for all executions.
+        kernel: the name of another kernel than the notebook's, or None.
+        folder: of the executed notebooks; None: they are not kept.
+        stopped_by: always None: an execution does not say why a model refused.
+    """
+
+    shared: Admission
+    notebook: Path
+    models: Mapping[str, Any]
+    kernel: str | None = None
+    folder: Path | None = None
+    stopped_by: BaseException | None = field(default=None, init=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def __call__(self, task: Task) -> TaskResult:
+        """Execute it with the parameters of a task, in a thread."""
+        return await run_in_thread(partial(self._execute, task))
+
+    def _execute(self, task: Task) -> TaskResult:
+        started, digest = time.monotonic(), task.digest
+        with self._output(f"{log_name(task, digest)}.ipynb") as output:
+            log = str(output) if self.folder is not None else None
+            try:
+                done = self._run(task, output)
+            except Exception as error:  # noqa: BLE001 (it is the result of the task)
+                seconds = time.monotonic() - started
+                return TaskResult(task.id, None, _words(error), _usage(_read(output)), seconds, log, digest)
+        seconds = time.monotonic() - started
+        return TaskResult(task.id, answer_of(done), None, _usage(done), seconds, log, digest)
+
+    def _run(self, task: Task, output: Path) -> NotebookNode:
+        from papermill import execute_notebook
+
+        assert isinstance(task.context, dict), "the parameters"
+        done: NotebookNode = execute_notebook(
+            str(self.notebook),
+            str(output),
+            {**task.context, **self.models},
+            engine_name="rlm",
+            kernel_name=self.kernel,
+            progress_bar=False,
+            shared=self.shared,
+        )
+        return done
+
+    @contextmanager
+    def _output(self, name: str) -> Iterator[Path]:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            yield self.folder / name
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / name
+
+
+def answer_of(notebook: NotebookNode) -> str:
+    """The text that the last cell with an output shows: what it prints, and its value."""
+    shown = (cell.outputs for cell in reversed(notebook.cells) if cell.cell_type == "code" and cell.outputs)
+    return "".join(map(_text, next(shown, ()))).strip()
+
+
+def _text(output: NotebookNode) -> str:
+    if output.output_type == "stream":
+        return str(output.text) if output.name == "stdout" else ""
+    text = str(output.get("data", {}).get("text/plain", ""))
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value if isinstance(value, str) else text
+
+
+def _words(error: Exception) -> str:
+    """What went wrong: in a cell, its error without the traceback, which is in the notebook."""
+    if hasattr(error, "ename"):
+        return plain(f"{error.ename}: {getattr(error, 'evalue', '')} (in the cell {getattr(error, 'exec_count', '')})")
+    return failed("", "", error, None, 0.0).error or ""
+
+
+def _read(output: Path) -> NotebookNode | None:
+    import nbformat
+
+    try:
+        return nbformat.read(output, as_version=4)  # type: ignore[no-any-return,no-untyped-call]
+    except (OSError, ValueError):
+        return None
+
+
+def _usage(notebook: NotebookNode | None) -> UsageSummary:
+    """What the calls cost that our host answered."""
+    about = {} if notebook is None else notebook.metadata.get("rlm", {})
+    usage = about.get("usage_of_this_execution")
+    return UsageSummary() if usage is None else UsageSummary.from_dict(usage)
