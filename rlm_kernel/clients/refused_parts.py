@@ -33,7 +33,7 @@ FORMS: Mapping[str, re.Pattern[str]] = MappingProxyType(
             r"|\bassistant messages? at the end\b|\bat least one user\b|\bno user (?:query|message)\b"
             r"|\bstart with a user\b|\bfirst message must\b",
             SYSTEM: r"\b(?:system|developer)\W{1,3}(?:roles?|messages?|prompts?|instructions?)\b"
-            r"|\broles?\b.{0,80}\b(?:system|developer)\b",
+            r"|\broles?\b.{0,80}\b(?:system|developer)\b|\bonly user(?:,| and) assistant\b.{0,20}\broles\b",
         }.items()
     }
 )
@@ -45,7 +45,8 @@ SCHEMA_FIELDS = frozenset({"response_format", "output_config", "text"})
 _REFUSES = re.compile(
     r"unsupported|not\b.{0,20}\b(?:support|permit|allow|accept|implement|enable|recogni|available)|unavailable"
     r"|n't (?:support|allow|accept)|unrecogni[sz]ed|unknown|unexpected|extra[ _](?:input|field|forbidden)"
-    r"|only the default|deprecated|must be verified|cannot both|mutually exclusive",
+    r"|only the default|only allowed when|\bno \w{1,20} found that support|deprecated"
+    r"|must be verified|cannot both|mutually exclusive",
     re.IGNORECASE,
 )
 OURS = frozenset({"stream_options", "cache_control", "store", "include"})

@@ -42,6 +42,14 @@ async def test_a_failed_call_raises_in_the_cell(session):
     assert "guest.ask" not in cell.error.traceback
 
 
+async def test_a_cell_catches_a_failed_call_by_name(session):
+    cell = await session.run("try: llm_query('fail')\nexcept QueryError as error: print(error)")
+    assert cell.stdout == "llm_query has no answer: no luck\n"
+    cell = await session.run("[isinstance(one, FailedQuery) for one in llm_query_batched(['a', 'fail'])], ToolError")
+    assert cell.value.startswith("([False, True], ")
+    assert "QueryError" not in (await session.run("SHOW_VARS()")).value
+
+
 async def test_a_failed_slot_of_a_batch_is_told_apart(session):
     cell = await session.run(
         "a, b = llm_query_batched(['fine', 'fail'])\nprint(a, b, type(b).__name__, isinstance(b, str))"

@@ -70,8 +70,8 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
     }
     shell.user_ns.update(guest.ours)
     shell.user_ns_hidden.update(guest.ours)
-    if "budget" not in shell.user_ns:
-        shell.push(budget_name(guest), interactive=False)
+    ordinary = budget_name(guest) | {made.__name__: made for made in (QueryError, FailedQuery, ToolError)}
+    shell.push({name: made for name, made in ordinary.items() if name not in shell.user_ns}, interactive=False)
     shell.events.register("pre_run_cell", guest.cell_starts)
     shell.events.register("post_run_cell", guest.cell_ended)
 
