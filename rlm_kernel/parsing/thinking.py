@@ -27,9 +27,10 @@ _WORDS = (
 """Also in Chinese, French, Spanish, Italian, German, Russian and Korean."""
 
 _STEMS = rf"{'|'.join(_WORDS)}|unused9[45](?!\d)"
+_STEM_BEGINS = r"(?=[trsmadupg\u601d\u63a8\u00fc\u0440\uc0dd\ucd94])"
 _TAG = re.compile(
     rf"{_LOOKS_LIKE_TAG}{_OPENS}(?P<slash>/?[|\uff5c]?/?[ ]?+)"
-    rf"(?P<name>(?=[\w.:\u2581-]{{0,40}}?(?:{_STEMS}))[\w.:\u2581-]++)"
+    rf"(?P<name>(?=[\w.:\u2581-]{{0,40}}?{_STEM_BEGINS}(?:{_STEMS}))[\w.:\u2581-]++)"
     rf"(?P<attributes>{_ATTRIBUTES})[|\uff5c]?{_CLOSES}"
     r"|<(?:(?P<closed>channel\|>)|\|(?:channel>(?P<opened>thought)\b|im_start\|>(?P<turn>think|answer)(?!\w)"
     r"|(?:start\|>\w*+<\|)?+channel\|>[ \t]*+(?P<channel>\w++)[^<\n]{0,100}+"
