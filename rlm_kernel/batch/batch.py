@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -201,6 +201,17 @@ def shared_limits_of(options: BatchOptions) -> SharedLimits:
     return SharedLimits(Limits(options.get("max_budget"), max_tokens=options.get("max_tokens")), rate)
 
 
+@asynccontextmanager
+async def _local(start: Any, configuration: Mapping[str, Any], log_dir: Path | None) -> AsyncGenerator[Runs]:
+    names = None if log_dir is None else await asyncio.to_thread(_names, log_dir)
+    yield LocalRuns(start, configuration, log_dir, listing=names)
+
+
+def _names(folder: Path) -> list[str]:
+    """The sorted names in a folder. It is read once: for each task, that takes longer the more logs it has."""
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
 def _runs_of(
     options: BatchOptions, rlm: Asking, log_dir: Path | None
 ) -> tuple[Callable[[SharedLimits], AbstractAsyncContextManager[Runs]], int]:
@@ -210,7 +221,7 @@ def _runs_of(
     if scheduler is not None and engine != "dask":
         raise ConfigError(f"scheduler={scheduler!r} is that of engine='dask': give both.")
     if engine is None:
-        return lambda shared: nullcontext(LocalRuns(partial(rlm.start, shared), configuration, log_dir)), MAX_CONCURRENT
+        return lambda shared: _local(partial(rlm.start, shared), configuration, log_dir), MAX_CONCURRENT
     from rlm_kernel.batch.engines.runs import engine_of, engine_runs, packed
 
     where, make = engine_of(engine, scheduler), packed(rlm.make, rlm.configuration, rlm.keys)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +59,7 @@ class LocalRuns:
         configuration: the arguments of the `RLM` as its logs hold them. A log of other ones is not resumed.
         log_dir: the folder of the logs; None: no logs.
         logger: makes the logger of a run, from that folder and the beginning of its name.
+        listing: the sorted names in that folder when the batch began; None: the folder is read for each task.
         stopped_by: the error after which no further task is worth a try, or None.
     """
 
@@ -64,6 +67,7 @@ class LocalRuns:
     configuration: Mapping[str, Any]
     log_dir: Path | None = None
     logger: Callable[[Path, str], RLMLogger] = RLMLogger
+    listing: Sequence[str] | None = None
     stopped_by: BaseException | None = field(default=None, init=False)
 
     async def __call__(self, task: Task, digest: str = "") -> TaskResult:
@@ -99,13 +103,19 @@ class LocalRuns:
     def recordings(self, name: str) -> Iterator[Recording]:
         """The records of a task's earlier runs that can be resumed. `name`: how the names of its logs begin."""
         assert self.log_dir is not None, "there are logs"
-        for log in self.log_dir.glob(f"{name}_*{RECORD}"):
+        for log in self._logs(self.log_dir, f"{name}_"):
             with suppress(RecordingError):  # killed before its first line
                 found = read_log(log)
                 whole = found.flaw is None and found.clipped_at is None
                 same = found.metadata.get("configuration") == self.configuration
                 if whole and same and not self._was_own_limit(found.trajectory.failure):
                     yield found
+
+    def _logs(self, log_dir: Path, prefix: str) -> Iterable[Path]:
+        if self.listing is None:
+            return log_dir.glob(f"{prefix}*{RECORD}")
+        begin, end = (bisect_left(self.listing, text) for text in (prefix, prefix + chr(sys.maxunicode)))
+        return (log_dir / name for name in self.listing[begin:end] if name.endswith(RECORD))
 
     def _was_own_limit(self, failure: BaseException | None) -> bool:
         """Whether a limit of the run itself has ended it, and not one of its batch. Resumed, it would end at once."""
