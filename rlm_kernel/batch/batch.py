@@ -98,7 +98,7 @@ class Batch:
         file = None if self.out is None else await asyncio.to_thread(ResultFile, self.out)
         try:
             shared = self.shared()
-            done = {} if file is None else {name: one for name, one in file.results.items() if one.error is None}
+            done = {} if file is None else file.answers
             with BatchProgress(len(self.tasks)) if self.progress else nullcontext() as bar:
                 async with aclosing(self._run(shared, done)) as results:
                     async for result in results:

@@ -108,7 +108,8 @@ class ResultFile:
         path: of the file. It and its folder are made when needed.
 
     Attributes:
-        results: by id; the later of two with the same id.
+        answers: the results with an answer that the file held when it was opened, by id. Of those that are added, only
+            the places are kept.
 
     Raises:
         ConfigError: it cannot be written, is in use by another process, or holds something else.
@@ -116,7 +117,8 @@ class ResultFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.results: dict[str, TaskResult] = {}
+        self.answers: dict[str, TaskResult] = {}
+        self._places: dict[str, tuple[int, int]] = {}  # where the latest line of each task begins and ends
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab+", buffering=0)
@@ -148,64 +150,59 @@ class ResultFile:
                 f"The result of {result.id!r} could not be written to {self.path}: {error}. Make room, and run the "
                 "same again: it asks only what has no answer there."
             ) from error
-        self.results[result.id] = _slim(result)
+        self._places[result.id] = (end, end + len(line))
 
     def close(self, order: Iterable[str] = ()) -> None:
         """Write each result once, in this order, and close the file. A failure here loses nothing."""
         try:
-            ids = {**dict.fromkeys(order), **dict.fromkeys(self.results)}
-            self._rewrite([name for name in ids if name in self.results])
+            ids = {**dict.fromkeys(order), **dict.fromkeys(self._places)}
+            self._rewrite([self._places[name] for name in ids if name in self._places])
         except OSError:  # a full disk: the lines stay as they are
             self._part.unlink(missing_ok=True)
         finally:
             self._file.close()
 
-    def _rewrite(self, ids: list[str]) -> None:
-        lines = {line["id"]: raw for line, raw in self._lines()}
-        if list(lines) == ids and self._is_compact(len(ids)):
-            return
-        self._part.write_bytes(b"".join(lines[name] for name in ids))
+    def _rewrite(self, places: list[tuple[int, int]]) -> None:
+        ends = [0, *(end for _, end in places)]
+        if [begin for begin, _ in places] == ends[:-1] and ends[-1] == self._file.seek(0, os.SEEK_END):
+            return  # it is so already
+        with self._part.open("wb") as part:
+            for begin, end in places:
+                self._file.seek(begin)
+                part.write(self._file.read(end - begin))
         self._part.replace(self.path)
 
     @property
     def _part(self) -> Path:
         return self.path.with_name(self.path.name + ".part")
 
-    def _is_compact(self, count: int) -> bool:
-        self._file.seek(0)
-        return sum(1 for _ in self._file) == count
-
     def _load(self) -> None:
         whole = 0
-        for line, raw in self._lines():
-            self.results[line["id"]] = TaskResult.from_dict(line, self.path.parent)
-            whole += len(raw)
+        for result, length in self._lines():
+            self._places[result.id] = (whole, whole + length)
+            self.answers.pop(result.id, None)
+            if result.error is None:
+                self.answers[result.id] = result
+            whole += length
         self._file.truncate(whole)
 
-    def _lines(self) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """The lines of the file. A last line without its end is left out.
+    def _lines(self) -> Iterator[tuple[TaskResult, int]]:
+        """The results in the file, with the lengths of their lines. A last line without its end is left out.
 
         Raises:
             ConfigError: a line is no result.
         """
-        self._file.seek(0)
-        for number, raw in enumerate(self._file, 1):
-            if not raw.endswith(b"\n"):
-                return
-            try:
-                line = json.loads(raw)
-                TaskResult.from_dict(line)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                raise ConfigError(
-                    f"{self.path}:{number} is not a result of a batch: name another file for the results, or remove "
-                    "that line."
-                ) from None
-            yield line, raw
-
-
-def _slim(result: TaskResult) -> TaskResult:
-    """The result without its completion, which holds the input and the trajectory."""
-    return TaskResult.from_dict(result.to_dict())
+        with self.path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                if not raw.endswith(b"\n"):
+                    return
+                try:
+                    yield TaskResult.from_dict(json.loads(raw), self.path.parent), len(raw)
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    raise ConfigError(
+                        f"{self.path}:{number} is not a result of a batch: name another file for the results, or "
+                        "remove that line."
+                    ) from None
 
 
 def _lock(fd: int, path: Path) -> None:

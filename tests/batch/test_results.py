@@ -41,7 +41,7 @@ def test_a_line_that_was_cut_is_removed(tmp_path: Path) -> None:
     again.add(TaskResult("c", "3", digest="d"))
 
     assert [line["id"] for line in lines(path)] == ["a", "c"]
-    assert again.results.keys() == {"a", "c"}
+    assert again.answers.keys() == {"a"}
     again.close()
 
 
@@ -87,8 +87,8 @@ def test_a_log_in_the_folder_of_the_file_has_a_relative_path_and_moves_with_it(t
         "out_logs/a.jsonl",
         str(tmp_path / "elsewhere.jsonl"),
     ]
-    assert moved.results["a"].log == str(after / "out_logs" / "a.jsonl")
-    assert moved.results["b"].log == str(tmp_path / "elsewhere.jsonl")
+    assert moved.answers["a"].log == str(after / "out_logs" / "a.jsonl")
+    assert moved.answers["b"].log == str(tmp_path / "elsewhere.jsonl")
     moved.close()
 
 
