@@ -100,32 +100,38 @@ class Batch:
             shared = self.shared()
             done = {} if file is None else file.answers
             with BatchProgress(len(self.tasks)) if self.progress else nullcontext() as bar:
-                async with aclosing(self._run(shared, done)) as results:
+                async with aclosing(self._run(shared, done, file)) as results:
                     async for result in results:
-                        is_known = result is done.get(result.id)
-                        if file is not None and not is_known:
-                            file.add(result)
                         if bar is not None:
-                            bar.add(result, is_known=is_known)
+                            bar.add(result, is_known=result is done.get(result.id))
                         yield result
         finally:
             if file is not None:
                 await asyncio.to_thread(file.close, self.tasks.ids)
 
-    async def _run(self, shared: SharedLimits, done: dict[str, TaskResult]) -> AsyncGenerator[TaskResult]:
+    async def _run(
+        self, shared: SharedLimits, done: dict[str, TaskResult], file: ResultFile | None
+    ) -> AsyncGenerator[TaskResult]:
         for result in done.values():
             for model, summary in result.usage.model_usage_summaries.items():
                 shared.count(model, summary.usage)
-        async with self.runs(shared) as runs, aclosing(self._results_of(runs, shared, done)) as results:
+        async with self.runs(shared) as runs, aclosing(self._results_of(runs, shared, done, file)) as results:
             async for result in results:
                 yield result
             if (error := runs.stopped_by or shared.broken) is not None:
                 raise error
 
-    def _results_of(self, runs: Runs, shared: SharedLimits, done: dict[str, TaskResult]) -> AsyncGenerator[TaskResult]:
+    def _results_of(
+        self, runs: Runs, shared: SharedLimits, done: dict[str, TaskResult], file: ResultFile | None
+    ) -> AsyncGenerator[TaskResult]:
         async def run(task: Task) -> TaskResult:
             known = done.get(task.id)
-            return known if known is not None and known.digest == task.digest else await runs(task)
+            if known is not None and known.digest == task.digest:
+                return known
+            result = await runs(task)
+            if file is not None:  # at once, and not when the caller takes it
+                file.add(result)
+            return result
 
         def admitted() -> Iterator[Task]:
             for task in self.tasks:

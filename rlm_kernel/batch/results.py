@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, Self
 
 from rlm_kernel.errors import ConfigError, RecordingError, RLMError, check_extra
 from rlm_kernel.types import RLMChatCompletion, UsageSummary
+
+_BEGINNING = b'{"id": "'
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class TaskResult:
         Raises:
             KeyError, TypeError, ValueError, AttributeError: it is none.
         """
+        if not isinstance(line["id"], str):
+            raise TypeError("an id is a text")
         usage = UsageSummary.from_dict(line["usage"])
         log = line["log"] if line["log"] is None or folder is None else str(folder / line["log"])
         return cls(line["id"], line["answer"], line["error"], usage, float(line["seconds"]), log, line["task"])
@@ -170,11 +175,13 @@ class ResultFile:
             for begin, end in places:
                 self._file.seek(begin)
                 part.write(self._file.read(end - begin))
-        self._part.replace(self.path)
+        shutil.copymode(self.path, self._part)
+        self._part.replace(self.path.resolve())
 
     @property
     def _part(self) -> Path:
-        return self.path.with_name(self.path.name + ".part")
+        path = self.path.resolve()  # of a link, the file
+        return path.with_name(path.name + ".part")
 
     def _load(self) -> None:
         whole = 0
@@ -185,16 +192,19 @@ class ResultFile:
                 self.answers[result.id] = result
             whole += length
         self._file.truncate(whole)
+        if whole and os.pread(self._file.fileno(), 1, whole - 1) != b"\n":  # an editor has removed it
+            self._file.write(b"\n")
+            self._places[result.id] = (whole - length, whole + 1)
 
     def _lines(self) -> Iterator[tuple[TaskResult, int]]:
-        """The results in the file, with the lengths of their lines. A last line without its end is left out.
+        """The results in the file, with the lengths of their lines. A last line that was cut is left out.
 
         Raises:
             ConfigError: a line is no result.
         """
         with self.path.open("rb") as file:
             for number, raw in enumerate(file, 1):
-                if not raw.endswith(b"\n"):
+                if not raw.endswith(b"\n") and (number > 1 or raw.startswith(_BEGINNING)) and not _is_json(raw):
                     return
                 try:
                     yield TaskResult.from_dict(json.loads(raw), self.path.parent), len(raw)
@@ -203,6 +213,15 @@ class ResultFile:
                         f"{self.path}:{number} is not a result of a batch: name another file for the results, or "
                         "remove that line."
                     ) from None
+
+
+def _is_json(raw: bytes) -> bool:
+    """Whether a line is whole. One of ours that was cut is not."""
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _lock(fd: int, path: Path) -> None:
@@ -231,11 +250,22 @@ def write_parquet(results: Path, to: Path) -> None:
         ConfigError: pyarrow is not installed, or the file cannot be written.
     """
     check_extra("A Parquet file", "pyarrow", "files")
-    from pyarrow import Table, parquet
+    from pyarrow import Table, parquet, schema
 
     with results.open("rb") as lines:
-        rows = [{**line, "usage": json.dumps(line["usage"])} for line in map(json.loads, lines)]
+        rows = [{**_encodable(line), "usage": json.dumps(line["usage"])} for line in map(json.loads, lines)]
+    numbers = ("cost", "seconds")
+    names = ("id", "answer", "error", "cost", "seconds", "usage", "log", "task")
+    types = schema({name: "float64" if name in numbers else "string" for name in names})
     try:
-        parquet.write_table(Table.from_pylist(rows), to)
+        parquet.write_table(Table.from_pylist(rows, types), to)
     except OSError as error:
         raise ConfigError(f"{to} cannot be written: {error}. The results are in {results}.") from None
+
+
+def _encodable(line: dict[str, Any]) -> dict[str, Any]:
+    """The fields with lone surrogates escaped: Parquet holds UTF-8."""
+    return {
+        name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for name, value in line.items()
+    }

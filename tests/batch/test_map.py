@@ -265,3 +265,15 @@ def test_ctrl_c_does_not_wait_for_connections_that_close_slowly() -> None:
             raise KeyboardInterrupt
     finally:
         release.set()
+
+
+def test_a_result_is_in_the_file_before_the_caller_takes_it(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    results = RLM(ScriptedLM(shout)).map(["a", "b", "c"], "What?", out=out)
+    next(results)
+    deadline = time.monotonic() + 30
+    while len(out.read_text().splitlines()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    assert len(out.read_text().splitlines()) == 3
+    results.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlm_kernel.batch.results import ResultFile, TaskResult, failed
+from rlm_kernel.batch.results import ResultFile, TaskResult, failed, write_parquet
 from rlm_kernel.errors import ConfigError, LMError, RecordingError
 
 
@@ -123,3 +123,71 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_not_written(tmp_path: Pat
     monkeypatch.setattr(fcntl, "flock", slow)
     with pytest.raises(ConfigError, match="in use by another batch"):
         ResultFile(path)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"id":"1","question":"Who?"}', '{"id": "1", "question": "Who?"}', '{"my": "notes', "x"]
+)
+def test_a_file_without_a_last_newline_is_not_emptied(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "notes.jsonl"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError, match="notes.jsonl:1 is not a result of a batch"):
+        ResultFile(path)
+    assert path.read_text() == text
+
+
+def test_a_result_whose_newline_an_editor_has_removed_stays(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    file = ResultFile(path)
+    file.add(TaskResult("a", "1"))
+    file.close()
+    path.write_text(path.read_text().removesuffix("\n"))
+    again = ResultFile(path)
+    again.add(TaskResult("b", "2"))
+    again.close()
+
+    assert [line["id"] for line in lines(path)] == ["a", "b"]
+
+
+def test_a_first_line_that_was_cut_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text('{"id": "b", "ans')
+    ResultFile(path).close()
+    assert path.read_text() == ""
+
+
+def test_an_id_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text(json.dumps({**TaskResult("a", "1").to_dict(), "id": [1]}) + "\n")
+    with pytest.raises(ConfigError, match="is not a result of a batch"):
+        ResultFile(path)
+
+
+def test_closing_keeps_the_mode_of_the_file_and_a_link_to_it(tmp_path: Path) -> None:
+    path, link = tmp_path / "out.jsonl", tmp_path / "link.jsonl"
+    path.touch(0o600)
+    link.symlink_to(path)
+    file = ResultFile(link)
+    for result in (TaskResult("b", "2"), TaskResult("a", "1")):
+        file.add(result)
+    file.close(["a", "b"])
+
+    assert [line["id"] for line in lines(path)] == ["a", "b"]
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_types_of_a_parquet_file_do_not_depend_on_its_rows(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path, schemas = tmp_path / "out.jsonl", []
+    for result in (TaskResult("a", "1 \ud800"), failed("b", "d", LMError("down", backend="x", model="y"), None, 1.0)):
+        file = ResultFile(path)
+        file.add(result)
+        file.close([result.id])
+        write_parquet(path, tmp_path / "out.parquet")
+        table = parquet.read_table(tmp_path / "out.parquet")
+        schemas.append(table.schema)
+
+    assert schemas[0] == schemas[1]
+    assert table.to_pylist()[1]["answer"] == "1 \\ud800"
