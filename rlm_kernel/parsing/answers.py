@@ -10,6 +10,7 @@ from itertools import islice
 from rlm_kernel.parsing.compiler import MAX_COMPILED, Compiler
 from rlm_kernel.parsing.records import TextAnswer
 from rlm_kernel.parsing.source import broken_source, ends_in_text, is_data, source_of
+from rlm_kernel.parsing.withdrawals import takes_back
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _MARKS = (
@@ -55,10 +56,6 @@ _SUPPOSED = re.compile(
     r"|never|(?:might|may|could|cannot)[ \t]be|sa(?:ys|id)|claim(?:s|ed)|state[sd]|writes|wrote|thinks|believes)\b"
     r"|n['\u2019]t\b)(?:(?!\b(?:so|therefore|thus|hence|but|and)\b)[^.!?,;\n])*+\Z",
     re.IGNORECASE,
-)
-_ASKS = re.compile(
-    r"\A[\"'*_`)$]*+\s?+(?:,?[ ]?(?:right|correct|no|yes|isn't it|is that right)"
-    r"|\u3067\u3059\u304b|\u3067\u3057\u3087\u3046\u304b|\u5417|\u55ce|\uc778\uac00\uc694|\uc785\ub2c8\uae4c)?[?\uff1f]"
 )
 _SENTENCE_CHARACTERS = 200
 _BEHIND_LAST = re.compile(r"\A(?:[\s.!*_`\"'}\])$\\]*+\Z|\s*+</\w{1,20}>\s*+\Z)")
@@ -135,8 +132,8 @@ def text_answer(
         finished: whether the model stopped by itself.
         has_code: whether code of the reply runs.
     """
-    found = first_call(prose)
-    if found is None:
+    found, prose, argument = _call_that_stays(prose, compiler)
+    if found is None or argument is None:
         answer, is_cut = _answer_in_sentence(prose, compiler)
         if is_cut and not finished:
             return None, True
@@ -144,7 +141,6 @@ def text_answer(
         if stated is None:
             return answer, False
         return (_answer("FINAL", stated, compiler), False) if finished else (None, True)
-    found, argument = _last_alone(prose, found, compiler)
     rest = prose[found.end() :]
     if not (finished or (argument.closed and argument.certain and not ends_in_text(argument.text))):
         return None, True
@@ -157,6 +153,19 @@ def text_answer(
     ):
         text = rest[:last].strip()
     return _answer(found["call"], text, compiler), False
+
+
+def _call_that_stays(prose: str, compiler: Compiler) -> tuple[re.Match[str] | None, str, Argument | None]:
+    """The answer at the start of a line that the words behind it do not take back, or None; and its prose."""
+    for _ in range(_MAX_CORRECTIONS):
+        if (first := first_call(prose)) is None:
+            return None, prose, None
+        found, argument = _last_alone(prose, first, compiler)
+        behind = found.end() + argument.end + 1
+        if not argument.closed or not takes_back(prose[behind : behind + _MAX_LINE]):
+            return found, prose, argument
+        prose = prose[behind:]
+    return None, "", None
 
 
 def _last_alone(prose: str, call: re.Match[str], compiler: Compiler) -> tuple[re.Match[str], Argument]:
@@ -207,7 +216,7 @@ def _answer_in_sentence(prose: str, compiler: Compiler) -> tuple[TextAnswer | No
     argument = read_argument(rest, compiler)
     if (
         not argument.closed
-        or _ASKS.match(rest[argument.end + 1 :])
+        or takes_back(rest[argument.end + 1 :])
         or not (is_sure or _BEHIND_LAST.match(rest[argument.end + 1 :]))
     ):
         return None, is_sure and not argument.closed
