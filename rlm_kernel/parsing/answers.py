@@ -19,8 +19,9 @@ _MARKS = (
 )
 _LABEL = r"(?i:(?:the[ \t])?(?:final[ \t])?(?:answer|result)[*_]*+[:=][ \t*_]*+)"
 NAME = re.compile("final", re.IGNORECASE)
-_CALL = r"(?P<call>FINAL_VAR|FINAL)[*_`]{0,3}\("
-_ANY_CALL = r"(?P<call>(?i:FINAL_?VAR|FINAL))[*_`]{0,3}\("
+_BEFORE_ARGUMENT = r"[*_`\u200b-\u200d\u2060\ufeff]{0,3}"
+_CALL = rf"(?P<call>FINAL_VAR|FINAL){_BEFORE_ARGUMENT}\("
+_ANY_CALL = rf"(?P<call>(?i:FINAL_?VAR|FINAL)){_BEFORE_ARGUMENT}\("
 FINAL = re.compile(rf"^(?:{_MARKS}|{_LABEL})*+{_ANY_CALL}", re.MULTILINE)
 """An answer at the start of a line, behind marks of Markdown and "Answer:". Small models write `FinalVar(`, too."""
 
@@ -58,15 +59,17 @@ _SUPPOSED = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_CHARACTERS = 200
-_BEHIND_LAST = re.compile(r"\A(?:[\s.!*_`\"'}\])$\\]*+\Z|\s*+</\w{1,20}>\s*+\Z)")
+_BEHIND_LAST = re.compile(r"\A(?:(?:[\s.!*_`\"'}\])$\\]|[^\w\x00-\x7f])*+\Z|\s*+</\w{1,20}>\s*+\Z)")
 _LEAD_CHARACTERS = 60
 _PLACEHOLDERS = frozenset({"...", "\N{HORIZONTAL ELLIPSIS}", "your answer", "<your answer>", "your final answer"})
 
-# What holds a parenthesis that is none: `code`, ")", [0, 1), :-)
+# What holds a parenthesis that is none: a fenced block, `code`, ")", [0, 1), :-)
 _TOKEN = re.compile(
-    r"(?P<opaque>`[^`\n]++`|[\"'][()][\"']|\[[^\[\]()\n,;]{0,40}+[,;][^\[\]()\n]{0,40}+\)"
+    r"(?P<opaque>^[ \t>]*+(?P<fence>```|~~~)[^`\n]*+\n(?:(?![ \t>]*+(?P=fence))[^\n]*+\n)*+[ \t>]*+(?P=fence)[`~]*+"
+    r"|`[^`\n]++`|[\"'][()][\"']|\[[^\[\]()\n,;]{0,40}+[,;][^\[\]()\n]{0,40}+\)"
     r"|\([^\[\]()\n,;]{0,40}+[,;][^\[\]()\n]{0,40}+\])"
-    r"|(?P<smiley>[:;=]['^o-]?\)++)|(?P<sad>[:;=]['^-]?\()|[()]"
+    r"|(?P<smiley>[:;=]['^o-]?\)++)|(?P<sad>[:;=]['^-]?\()|[()]",
+    re.MULTILINE,
 )
 _MARKER = re.compile(r"(?P<before>\A|(?<=\s)|\()(\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\)(?=[ \t]++\S|\s*+\Z)")
 _FIRST = frozenset({"0", "1", "a", "A", "i", "I"})
@@ -83,6 +86,7 @@ _CLOSING_PARENTHESIS = re.compile(r"\)")
 _MAX_PARENTHESES = 500
 _FENCE = "```"
 _WORD = re.compile(r"\w")
+_BLOCK_ALONE = re.compile(r"\s*+```[\w+-]*+[ \t\r]*+\n(?P<text>[^`]*+(?:`(?!``)[^`]*+)*+)```\s*+\Z")
 _MAX_LINE = 2_000
 _MAX_CORRECTIONS = 10
 _MAX_MENTIONS = 1_000  # the last ones
@@ -191,13 +195,17 @@ def _last_alone(prose: str, call: re.Match[str], compiler: Compiler) -> tuple[re
 
 
 def _stated_answer(prose: str) -> str | None:
-    """The last answer that has a line of its own, without a call; not beside a block."""
-    if _FENCE in prose or CALL.search(prose) is not None:
+    """The last answer without a call, in a line of its own or in the block below its heading; not beside a block."""
+    if CALL.search(prose) is not None:
         return None
     lines = deque(_STATED.finditer(prose), maxlen=1)
     if not lines:
         return None
     found = lines[0]
+    if _FENCE in prose:
+        block = _BLOCK_ALONE.match(prose, found.end())
+        is_heading = not (found["boxed"] or (found["text"] or "").strip()) and _FENCE not in prose[: found.start()]
+        return block["text"].strip() or None if block is not None and is_heading else None
     text = found["boxed"] or (found["text"] or "").strip() or prose[found.end() :]
     return text.strip().removesuffix("**").strip() or None
 
@@ -278,7 +286,7 @@ def read_argument(rest: str, compiler: Compiler) -> Argument:
         end, certain = _balanced(rest, sad_opens=True)
     if end is None and _sad(rest):
         end, certain = _balanced(rest, sad_opens=False)
-    if end is None:
+    if end is None or (not certain and _is_too_many(rest, end)):
         return _unbalanced(rest, compiler)
     return Argument(rest[:end].strip(), end, closed=True, certain=certain)
 
@@ -318,6 +326,15 @@ def _end_of_code(rest: str, compiler: Compiler) -> int | None:
         if source is not None and source.certain:
             return match.start()
     return None
+
+
+def _is_too_many(rest: str, end: int) -> bool:
+    """Whether a paragraph before an uncertain end closes a parenthesis that an earlier paragraph has opened."""
+    last = _ENDS_PARAGRAPH.search(rest, 0, end)
+    if last is None:
+        return False
+    paragraph = rest[rest.rfind("\n\n", 0, last.start()) + 1 : last.start() + 1]
+    return paragraph.count(")") > paragraph.count("(")
 
 
 def _sad(rest: str) -> bool:
