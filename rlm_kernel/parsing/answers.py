@@ -40,7 +40,7 @@ CALL = re.compile(rf"(?<![\w.]){_CALL}")
 QUOTED_CALL = re.compile(rf"(?<![\w.]){_CALL}\s*+[rRuUfFbB]{{0,2}}(?:\"\"\"|''')")
 """An answer in triple quotes, anywhere."""
 
-_TRIPLE_QUOTES = re.compile(r"\s*+[rRuUfFbB]{0,2}(?P<quote>\"\"\"|''')")
+_TRIPLE_QUOTES = re.compile(r"(?<!\s)\s*+[rRuUfFbB]{0,2}(?P<quote>\"\"\"|''')")
 _END_OF_QUOTED = {quote: re.compile(rf"{quote}[ \t\r\n,]*+\)") for quote in ('"""', "'''")}
 _LEADS_IN = re.compile(
     r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so"
@@ -86,7 +86,7 @@ _CLOSING_PARENTHESIS = re.compile(r"\)")
 _MAX_PARENTHESES = 500
 _FENCE = "```"
 _WORD = re.compile(r"\w")
-_BLOCK_ALONE = re.compile(r"\s*+```[\w+-]*+[ \t\r]*+\n(?P<text>[^`]*+(?:`(?!``)[^`]*+)*+)```\s*+\Z")
+_BLOCK_ALONE = re.compile(r"\A\s*+```[\w+-]*+[ \t\r]*+\n(?P<text>[^`]*+(?:`(?!``)[^`]*+)*+)```\s*+\Z")
 _MAX_LINE = 2_000
 _MAX_CORRECTIONS = 10
 _MAX_MENTIONS = 1_000  # the last ones
@@ -203,7 +203,7 @@ def _stated_answer(prose: str) -> str | None:
         return None
     found = lines[0]
     if _FENCE in prose:
-        block = _BLOCK_ALONE.match(prose, found.end())
+        block = _BLOCK_ALONE.match(prose[found.end() :])
         is_heading = not (found["boxed"] or (found["text"] or "").strip()) and _FENCE not in prose[: found.start()]
         return block["text"].strip() or None if block is not None and is_heading else None
     text = found["boxed"] or (found["text"] or "").strip() or prose[found.end() :]

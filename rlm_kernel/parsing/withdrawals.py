@@ -24,7 +24,7 @@ _JUDGED = (
     rf"(?:(?:is|are|was|were|'s|would[ ]be)[ ]{_ADVERBS}(?:{_WRONG}|not[ ]{_ADVERBS}{_RIGHT})"
     rf"|(?:is|was|were)[ ](?:{_GUESS})|would[ ]be[ ][^.!?;\n]{{0,60}}?\b(?:if|unless)\b"
     rf"|(?:is|was)n['\u2019]t[ ]{_ADVERBS}{_RIGHT}"
-    rf"|(?:might|may|could)[ ](?:not[ ])?be[ ]{_ADVERBS}(?:{_WRONG}|{_RIGHT})"
+    rf"|(?:might|may|could)[ ](?:not[ ])?be[ ](?!verified|checked){_ADVERBS}(?:{_WRONG}|{_RIGHT})"
     rf"|(?:can(?:not|['\u2019]t|[ ]not)|must[ ]not)[ ]be[ ]{_ADVERBS}(?:{_WRONG}|{_RIGHT})"
     rf"|(?:looks?|seems?|sounds?|feels?|appears?)[ ](?:to[ ]be[ ])?{_ADVERBS}(?:{_WRONG}|not[ ]{_RIGHT})"
     rf"|(?:does[ ]not|doesn['\u2019]t|cannot|can['\u2019]t)[ ]{_ADVERBS}"
@@ -35,9 +35,12 @@ _JUDGED = (
 )
 _CHECK = r"(?:check|count|verify|look|re-?\w+|confirm|test|inspect|examine|see|compute|read|try|make[ ]sure)\b"
 _HESITATION = (
-    r"(?:h+m+\b|wait(?=[ ]*[,.!:;\u2026\u2014-])|no(?:pe)?(?=[ ]*[,.!:;\u2026\u2014-])|no[ ]wait\b|oops\b|hold[ ]on\b"
+    r"(?:h+m+\b|wait(?=[ ]*[,.!:;\u2026\u2014-])"
+    r"|no(?:pe)?[ ]*[,.!:;\u2026\u2014-]*[ ](?:wait|that|this|it|i|let[ ]me|hmm|actually|not)\b"
+    r"|oops\b|hold[ ]on\b"
     r"|hang[ ]on\b|scratch[ ]that\b|strike[ ]that\b|never[ ]?mind\b|on[ ]second[ ]thought"
-    r"|(?:i[ ]am[ ]|i['\u2019]m[ ])?(?:not[ ](?:yet[ ])?(?:sure|certain|verified|checked|final)|unsure|unverified)\b"
+    r"|(?:i[ ]am[ ]|i['\u2019]m[ ])?(?:not[ ](?:yet[ ])?(?:sure|certain|verified|checked|final)"
+    r"|unsure|unverified)\b(?![ ](?:about|why))"
     rf"|(?:but|though|although)[ ](?:first[ ])?(?:i|let[ ]me|we)[ ]"
     rf"(?:(?:still|will|must|should|have[ ]to|need[ ]to|want[ ]to|first|am|not|only)[ ]){{0,4}}+(?:{_CHECK}|sure\b))"
 )
@@ -49,7 +52,7 @@ _TAKES_BACK = re.compile(
 )
 _ASKS = re.compile(
     r"\A[\"'*_`)$]*+\s?+(?:,?[ ]?(?:right|correct|no|yes|isn't it|is that right)"
-    r"|\u3067\u3059\u304b|\u3067\u3057\u3087\u3046\u304b|\u5417|\u55ce|\uc778\uac00\uc694|\uc785\ub2c8\uae4c)?[?\uff1f]"
+    r"|\u3067\u3059\u304b|\u3067\u3057\u3087\u3046\u304b|\u5417|\u55ce|\uc778\uac00\uc694|\uc785\ub2c8\uae4c)?[?\uff1f](?!\s?[Yy]es\b)"
 )
 _MAX_BEHIND = 400
 """Characters behind an answer that are read."""
