@@ -10,6 +10,7 @@ from itertools import islice
 from rlm_kernel.parsing.compiler import MAX_COMPILED, Compiler
 from rlm_kernel.parsing.records import TextAnswer
 from rlm_kernel.parsing.source import broken_source, ends_in_text, is_data, source_of
+from rlm_kernel.parsing.withdrawals import takes_back
 
 # Possessive quantifiers prevent backtracking, each step of which would cost the length of a line.
 _MARKS = (
@@ -18,8 +19,9 @@ _MARKS = (
 )
 _LABEL = r"(?i:(?:the[ \t])?(?:final[ \t])?(?:answer|result)[*_]*+[:=][ \t*_]*+)"
 NAME = re.compile("final", re.IGNORECASE)
-_CALL = r"(?P<call>FINAL_VAR|FINAL)[*_`]{0,3}\("
-_ANY_CALL = r"(?P<call>(?i:FINAL_?VAR|FINAL))[*_`]{0,3}\("
+_BEFORE_ARGUMENT = r"[*_`\u200b-\u200d\u2060\ufeff]{0,3}"
+_CALL = rf"(?P<call>FINAL_VAR|FINAL){_BEFORE_ARGUMENT}\("
+_ANY_CALL = rf"(?P<call>(?i:FINAL_?VAR|FINAL)){_BEFORE_ARGUMENT}\("
 FINAL = re.compile(rf"^(?:{_MARKS}|{_LABEL})*+{_ANY_CALL}", re.MULTILINE)
 """An answer at the start of a line, behind marks of Markdown and "Answer:". Small models write `FinalVar(`, too."""
 
@@ -38,7 +40,7 @@ CALL = re.compile(rf"(?<![\w.]){_CALL}")
 QUOTED_CALL = re.compile(rf"(?<![\w.]){_CALL}\s*+[rRuUfFbB]{{0,2}}(?:\"\"\"|''')")
 """An answer in triple quotes, anywhere."""
 
-_TRIPLE_QUOTES = re.compile(r"\s*+[rRuUfFbB]{0,2}(?P<quote>\"\"\"|''')")
+_TRIPLE_QUOTES = re.compile(r"(?<!\s)\s*+[rRuUfFbB]{0,2}(?P<quote>\"\"\"|''')")
 _END_OF_QUOTED = {quote: re.compile(rf"{quote}[ \t\r\n,]*+\)") for quote in ('"""', "'''")}
 _LEADS_IN = re.compile(
     r"(?:(?:^|[\s*_,])(?:is|are|was|be|equals|therefore|thus|hence|so"
@@ -56,20 +58,18 @@ _SUPPOSED = re.compile(
     r"|n['\u2019]t\b)(?:(?!\b(?:so|therefore|thus|hence|but|and)\b)[^.!?,;\n])*+\Z",
     re.IGNORECASE,
 )
-_ASKS = re.compile(
-    r"\A[\"'*_`)$]*+\s?+(?:,?[ ]?(?:right|correct|no|yes|isn't it|is that right)"
-    r"|\u3067\u3059\u304b|\u3067\u3057\u3087\u3046\u304b|\u5417|\u55ce|\uc778\uac00\uc694|\uc785\ub2c8\uae4c)?[?\uff1f]"
-)
 _SENTENCE_CHARACTERS = 200
-_BEHIND_LAST = re.compile(r"\A(?:[\s.!*_`\"'}\])$\\]*+\Z|\s*+</\w{1,20}>\s*+\Z)")
+_BEHIND_LAST = re.compile(r"\A(?:(?:[\s.!*_`\"'}\])$\\]|[^\w\x00-\x7f])*+\Z|\s*+</\w{1,20}>\s*+\Z)")
 _LEAD_CHARACTERS = 60
 _PLACEHOLDERS = frozenset({"...", "\N{HORIZONTAL ELLIPSIS}", "your answer", "<your answer>", "your final answer"})
 
-# What holds a parenthesis that is none: `code`, ")", [0, 1), :-)
+# What holds a parenthesis that is none: a fenced block, `code`, ")", [0, 1), :-)
 _TOKEN = re.compile(
-    r"(?P<opaque>`[^`\n]++`|[\"'][()][\"']|\[[^\[\]()\n,;]{0,40}+[,;][^\[\]()\n]{0,40}+\)"
+    r"(?P<opaque>^[ \t>]*+(?P<fence>```|~~~)[^`\n]*+\n(?:(?![ \t>]*+(?P=fence))[^\n]*+\n)*+[ \t>]*+(?P=fence)[`~]*+"
+    r"|`[^`\n]++`|[\"'][()][\"']|\[[^\[\]()\n,;]{0,40}+[,;][^\[\]()\n]{0,40}+\)"
     r"|\([^\[\]()\n,;]{0,40}+[,;][^\[\]()\n]{0,40}+\])"
-    r"|(?P<smiley>[:;=]['^o-]?\)++)|(?P<sad>[:;=]['^-]?\()|[()]"
+    r"|(?P<smiley>[:;=]['^o-]?\)++)|(?P<sad>[:;=]['^-]?\()|[()]",
+    re.MULTILINE,
 )
 _MARKER = re.compile(r"(?P<before>\A|(?<=\s)|\()(\d{1,3}|[A-Za-z]|[ivxIVX]{1,4})\)(?=[ \t]++\S|\s*+\Z)")
 _FIRST = frozenset({"0", "1", "a", "A", "i", "I"})
@@ -86,6 +86,7 @@ _CLOSING_PARENTHESIS = re.compile(r"\)")
 _MAX_PARENTHESES = 500
 _FENCE = "```"
 _WORD = re.compile(r"\w")
+_BLOCK_ALONE = re.compile(r"\A\s*+```[\w+-]*+[ \t\r]*+\n(?P<text>[^`]*+(?:`(?!``)[^`]*+)*+)```\s*+\Z")
 _MAX_LINE = 2_000
 _MAX_CORRECTIONS = 10
 _MAX_MENTIONS = 1_000  # the last ones
@@ -135,8 +136,8 @@ def text_answer(
         finished: whether the model stopped by itself.
         has_code: whether code of the reply runs.
     """
-    found = first_call(prose)
-    if found is None:
+    found, prose, argument = _call_that_stays(prose, compiler)
+    if found is None or argument is None:
         answer, is_cut = _answer_in_sentence(prose, compiler)
         if is_cut and not finished:
             return None, True
@@ -144,7 +145,6 @@ def text_answer(
         if stated is None:
             return answer, False
         return (_answer("FINAL", stated, compiler), False) if finished else (None, True)
-    found, argument = _last_alone(prose, found, compiler)
     rest = prose[found.end() :]
     if not (finished or (argument.closed and argument.certain and not ends_in_text(argument.text))):
         return None, True
@@ -157,6 +157,19 @@ def text_answer(
     ):
         text = rest[:last].strip()
     return _answer(found["call"], text, compiler), False
+
+
+def _call_that_stays(prose: str, compiler: Compiler) -> tuple[re.Match[str] | None, str, Argument | None]:
+    """The answer at the start of a line that the words behind it do not take back, or None; and its prose."""
+    for _ in range(_MAX_CORRECTIONS):
+        if (first := first_call(prose)) is None:
+            return None, prose, None
+        found, argument = _last_alone(prose, first, compiler)
+        behind = found.end() + argument.end + 1
+        if not argument.closed or not takes_back(prose[behind : behind + _MAX_LINE]):
+            return found, prose, argument
+        prose = prose[behind:]
+    return None, "", None
 
 
 def _last_alone(prose: str, call: re.Match[str], compiler: Compiler) -> tuple[re.Match[str], Argument]:
@@ -182,13 +195,17 @@ def _last_alone(prose: str, call: re.Match[str], compiler: Compiler) -> tuple[re
 
 
 def _stated_answer(prose: str) -> str | None:
-    """The last answer that has a line of its own, without a call; not beside a block."""
-    if _FENCE in prose or CALL.search(prose) is not None:
+    """The last answer without a call, in a line of its own or in the block below its heading; not beside a block."""
+    if CALL.search(prose) is not None:
         return None
     lines = deque(_STATED.finditer(prose), maxlen=1)
     if not lines:
         return None
     found = lines[0]
+    if _FENCE in prose:
+        block = _BLOCK_ALONE.match(prose[found.end() :])
+        is_heading = not (found["boxed"] or (found["text"] or "").strip()) and _FENCE not in prose[: found.start()]
+        return block["text"].strip() or None if block is not None and is_heading else None
     text = found["boxed"] or (found["text"] or "").strip() or prose[found.end() :]
     return text.strip().removesuffix("**").strip() or None
 
@@ -207,7 +224,7 @@ def _answer_in_sentence(prose: str, compiler: Compiler) -> tuple[TextAnswer | No
     argument = read_argument(rest, compiler)
     if (
         not argument.closed
-        or _ASKS.match(rest[argument.end + 1 :])
+        or takes_back(rest[argument.end + 1 :])
         or not (is_sure or _BEHIND_LAST.match(rest[argument.end + 1 :]))
     ):
         return None, is_sure and not argument.closed
@@ -269,7 +286,7 @@ def read_argument(rest: str, compiler: Compiler) -> Argument:
         end, certain = _balanced(rest, sad_opens=True)
     if end is None and _sad(rest):
         end, certain = _balanced(rest, sad_opens=False)
-    if end is None:
+    if end is None or (not certain and _is_too_many(rest, end)):
         return _unbalanced(rest, compiler)
     return Argument(rest[:end].strip(), end, closed=True, certain=certain)
 
@@ -309,6 +326,15 @@ def _end_of_code(rest: str, compiler: Compiler) -> int | None:
         if source is not None and source.certain:
             return match.start()
     return None
+
+
+def _is_too_many(rest: str, end: int) -> bool:
+    """Whether a paragraph before an uncertain end closes a parenthesis that an earlier paragraph has opened."""
+    last = _ENDS_PARAGRAPH.search(rest, 0, end)
+    if last is None:
+        return False
+    paragraph = rest[rest.rfind("\n\n", 0, last.start()) + 1 : last.start() + 1]
+    return paragraph.count(")") > paragraph.count("(")
 
 
 def _sad(rest: str) -> bool:

@@ -55,7 +55,7 @@ class Compiler:
             return None
         try:
             with _LOCK, warnings.catch_warnings(action="ignore"):
-                value = ast.literal_eval(text.strip())
+                value = ast.literal_eval(f"({text.strip()}\n)")  # adjacent texts may be on lines of their own
         except _REFUSALS:
             return None
         return value if isinstance(value, str) else None

@@ -78,6 +78,7 @@ PYTHON_TAG = re.compile(r"<\|python_(?:tag|start)\|>(?P<code>[^<]*+(?:<(?!\|e|\|
 _ATTRIBUTES = re.compile(r"\A[ \t]*+(?:\{[^{}]*+\}|[\w-]++=\S*+)(?:[ \t]++(?:\{[^{}]*+\}|[\w-]++=\S*+))*+[ \t\r]*+\Z")
 _QUOTATION = re.compile(r"^[ \t]*+>[ ]?", re.MULTILINE)
 _INDENT = re.compile(r"[ \t]*")
+_TRIPLE_QUOTES = re.compile("\"{3}|'{3}")
 _INVISIBLE = re.compile(r"[\ufeff\u200b-\u200d\u2060]")
 _MAX_CLOSINGS = 50
 _MAX_QUOTED = 5
@@ -186,6 +187,8 @@ class Fences:
             closing, before = self._closing_of_thought(opening, closing, before), None
         if closing is None or (before is not None and before.start() < closing.start()):
             return None
+        if role == "plain":
+            closing = self._closing_of_program(opening, closing)
         code = _clean(text[opening.end() + 1 : closing.start() - 1], opening["lead"])
         first, _, rest = code.partition("\n")
         if role == "plain" and role_of(first.strip()) == "run":  # its language is in a line of its own
@@ -201,6 +204,18 @@ class Fences:
         outer = self._closing(opening, closing.end())
         following = next(filter(is_opening, _RUN_OPENING.finditer(self._text, closing.end())), None)
         return None if following is not None and outer is not None and following.start() < outer.start() else outer
+
+    def _closing_of_program(self, opening: re.Match[str], first: re.Match[str]) -> re.Match[str]:
+        """The line that closes a block: the first one, or a later one if it is a program with fences in its texts."""
+        if not _TRIPLE_QUOTES.search(self._text, opening.end(), first.start()):
+            return first
+        for line in self._closings(opening, first):
+            problem = self._problem(opening.end() + 1, line.start() - 1, opening)
+            if problem is None:
+                return line
+            if not problem.startswith(OPEN_TEXT):
+                break
+        return first
 
     def one_liner(self, line: re.Match[str]) -> Block | None:
         """The block in a line of its own, such as ```` ```python x = 1``` ````; None: the line mentions one."""

@@ -19,7 +19,7 @@ from rlm_kernel.parsing.fences import (
     is_opening,
 )
 from rlm_kernel.parsing.programs import is_program
-from rlm_kernel.parsing.quotations import is_correspondence, quotations
+from rlm_kernel.parsing.quotations import holds_answer, is_correspondence, is_of_words, is_quoted_answer, quotations
 from rlm_kernel.parsing.thinking import (
     OTHERS_TURN,
     Elements,
@@ -137,13 +137,26 @@ class _Scanner:
         if block is None:
             if not line["language"]:
                 self._scanned.open_fence = line
+            self._scanned.open_tag |= is_of_words(line["language"])
             return line.end()
-        is_words = self._widely and block.role != "run" and is_correspondence(block.code)
-        if is_words or is_thought_language(line["language"]):
+        if self._is_quotation(block, line["language"]) or is_thought_language(line["language"]):
             self._scanned.thoughts.append((block.start, block.end))
         else:
             self._scanned.blocks.append(block)
         return block.end
+
+    def _is_quotation(self, block: Block, language: str) -> bool:
+        """Whether a block holds the words of another."""
+        if not self._widely or block.role == "run":
+            return False
+        if is_correspondence(block.code):
+            return True
+        if not (is_of_words(language) and holds_answer(block.code)):
+            return False
+        if not is_quoted_answer(self._text, block.start, block.end):
+            return False
+        tree = self._compiler.tree(block.code)
+        return tree is None or not is_program(tree)
 
     def _take_quotation(self, lines: Found) -> int:
         if self._is_in_answer(lines.start()):

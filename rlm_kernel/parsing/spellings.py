@@ -59,12 +59,22 @@ _SPELLINGS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("\uff09", re.compile(rf"{_CALL}\((?P<text>[^()\uff08\uff09\n]*+)\uff09"), r"\g<call>(\g<text>)"),
     (
         "",
-        re.compile(rf"^{_MARKS}FINAL[*_]*+[:\uff1a][ \t*_]*+(?=[^\s(])", re.MULTILINE),
+        re.compile(rf"^{_MARKS}FINAL[*_]*+[:\uff1a][ \t*_]*+(?=[^\s(]|\r?\n)", re.MULTILINE),
         "Final answer: ",
     ),
     (
         "",
         re.compile(rf"^{_MARKS}(?:\[[ xX]\][ ]|(?:return|await)[ ]++|print\()(?={_CALL}\()", re.MULTILINE),
+        "",
+    ),
+    ("", re.compile(rf"\A\s*+[*_]*+(?i:assistant|ai|bot|model|me)[*_]*+:[ \t*_]*+(?={_CALL}\()"), ""),
+    (
+        "|",
+        re.compile(
+            r"^[ \t]*+\|(?:[ \t*_]*+(?i:(?:final[ ])?(?:answer|result))[ \t*_:]*+\|)?[ \t*_`]*+"
+            rf"(?={_CALL}\([^\n]*\|[ \t]*+$)",
+            re.MULTILINE,
+        ),
         "",
     ),
     ("**", re.compile(rf"\*\*{_CALL}\((?P<text>[^()*\n]++)\*\*\)"), r"\g<call>(\g<text>)"),

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Literal
 
+from rlm_kernel.parsing.quotations import is_quoted_answer
+
 Kind = Literal["open", "close", "channel", "end", ""]
 """A tag that opens reasoning or closes it; the header of a channel of reasoning (harmony), and the end of a message."""
 
@@ -68,7 +70,13 @@ _OF_ANSWERS = re.compile(
     r"|section|article|details|summary|center|font|sub|sup|mark|kbd|samp|small|math|boxed)\Z",
     re.IGNORECASE,
 )
-_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_?VAR)?[*_`]{0,3}\(|```|~~~", re.IGNORECASE)
+_OF_QUOTATIONS = re.compile(
+    r"(?:tool|function)s?_(?:response|result|output)s?|(?:search_?|web_?|query_?)results?|(?:block)?quot(?:e|ation)s?|cit(?:e|ation)"
+    r"|doc(?:ument)?s?(?:_content)?|source|excerpt|passage|snippet|chunk|context|examples?|observations?|hypothes[ie]s"
+    r"|e?mail|log|file|page|transcript|conversation|user|input|question|query|task|instructions?|system|prompt",
+    re.IGNORECASE,
+)
+_ANSWER_OR_FENCE = re.compile(r"FINAL(?:_?VAR)?[*_`\u200b-\u200d\u2060\ufeff]{0,3}\(|```|~~~", re.IGNORECASE)
 _FENCE = "```"
 _QUOTES = ("'", '"', "`", "(", "\u201c", "\u2018", "\u00ab")
 _CLOSING_QUOTES = ("'", '"', "`", "\u201d", "\u2019", "\u00bb")
@@ -150,6 +158,7 @@ class Elements:
 
     def __init__(self, text: str) -> None:
         self.openings: list[re.Match[str]] = []
+        self._text = text
         self._ends: dict[str, list[tuple[int, int]]] = {}
         self._answers: list[int] = []
         self._fences: list[int] = []
@@ -163,7 +172,9 @@ class Elements:
 
     def _add(self, text: str, tag: re.Match[str]) -> None:
         name = tag["name"].lower()
-        if tag[0].rstrip(">").endswith("/") or _OF_ANSWERS.search(name) or _is_quoted(text, tag):
+        if tag[0].rstrip(">").endswith("/") or _is_quoted(text, tag):
+            return
+        if _OF_ANSWERS.search(name) and not _OF_QUOTATIONS.fullmatch(name):
             return
         if "/" in tag["slash"] or tag["word"].lower().startswith("end"):
             self._ends.setdefault(name, []).append(tag.span())
@@ -186,7 +197,10 @@ class Elements:
         holds_code = bisect(self._fences, start) < bisect(self._fences, end)
         if _OF_REASONING.search(opening["name"]):
             return follows or not holds_code
-        return follows and not holds_code and bisect_left(self._answers, start) < bisect(self._answers, end)
+        if holds_code or not bisect_left(self._answers, start) < bisect(self._answers, end):
+            return False
+        is_quotation = _OF_QUOTATIONS.fullmatch(opening["name"]) is not None
+        return follows or (is_quotation and is_quoted_answer(self._text, opening.start(), end))
 
 
 def may_be_unclosed(text: str, tag: re.Match[str]) -> bool:
