@@ -98,6 +98,31 @@ def wake_after_interrupt(kernel: Any) -> None:
     kernel.control_handlers["interrupt_request"] = interrupt_request
 
 
+def escape_surrogates(session: Any) -> None:
+    """Escape lone surrogates in messages, as Python does on stderr: UTF-8 has none, and the message would be lost."""
+    pack = session.pack
+
+    def pack_text(value: Any) -> bytes:
+        try:
+            packed: bytes = pack(value)
+            if not packed.isascii():
+                packed.decode()
+        except UnicodeError:
+            packed = pack(escaped(value))
+        return packed
+
+    session.pack = pack_text
+
+
+def escaped(value: Any) -> Any:
+    """A value of JSON's types with the lone surrogates of its texts as backslash escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {escaped(name): escaped(one) for name, one in value.items()}
+    return [escaped(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
 def remember_displays(guest: Guest, owner: Any, name: str) -> None:
     """Wrap a method of IPython that displays data, so that the guest keeps the pictures."""
     show = getattr(owner, name)
