@@ -42,6 +42,7 @@ _REPLACED = {
     "logging raises": "import logging; logging.disable(); logging.Logger._log = logging.getLogger = None",
     "traceback": "import traceback; traceback.format_exception = traceback.print_exc = None",
     "linecache": "import linecache; linecache.getlines = linecache.cache = None\n1 / 0",
+    "types": "import types; types.FunctionType = types.MethodType = types.CodeType = None",
     "ultratb": "import IPython.core.ultratb as tb; tb.VerboseTB.structured_traceback = None\n1 / 0",
     "collections": "import collections; collections.deque = collections.OrderedDict = None",
     "heapq": "import heapq; heapq.heappush = heapq.heappop = None",

@@ -70,7 +70,9 @@ async def test_a_cell_that_breaks_the_kernel_never_hangs(open_session, group):
     assert not [*filter(None, wrong)]
 
 
-@pytest.mark.parametrize("name", ["stdout is None", "json.dumps", "builtins.len", "hooks removed", "no modules"])
+@pytest.mark.parametrize(
+    "name", ["stdout is None", "json.dumps", "builtins.len", "hooks removed", "no modules", "types"]
+)
 async def test_what_the_kernel_needs_is_put_back(open_session, name):
     async with await open_session() as session:
         await session.set("context", "abc")

@@ -18,9 +18,9 @@ BROKEN = 79
 SET_BY_IPYTHON = frozenset({"_", "display", "exit", "get_ipython", "input", "quit"})
 """Built-in names that it sets while a cell runs."""
 TRACES: tuple[tuple[Any, Any], ...] = ((sys.gettrace, sys.settrace), (sys.getprofile, sys.setprofile))
-NEEDED = """builtins json json.encoder json.decoder time threading queue signal hmac uuid datetime os io copy inspect re
-    functools contextlib warnings traceback linecache logging asyncio asyncio.base_events asyncio.events asyncio.locks
-    asyncio.selector_events selectors tornado.ioloop tornado.platform.asyncio zmq.eventloop.zmqstream
+NEEDED = """builtins json json.encoder json.decoder time threading queue signal hmac uuid datetime os io copy inspect
+    re types functools contextlib warnings traceback linecache logging asyncio asyncio.base_events asyncio.events
+    asyncio.locks asyncio.selector_events selectors tornado.ioloop tornado.platform.asyncio zmq.eventloop.zmqstream
     jupyter_client.session jupyter_client.jsonutil ipykernel.iostream ipykernel.kernelbase""".split()
 """Modules that cells replace parts of, with what runs between the end of a cell and its reply."""
 NEEDED_CLASSES = """json.encoder json.decoder threading jupyter_client.session ipykernel.iostream selectors

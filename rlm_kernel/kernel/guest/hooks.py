@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .repl import Guest
 
 LOOK_SECONDS = 1.0
+MAX_FAILURES = 2
+"""Cells in a row that IPython fails to run: what it needs is lost, and not put back."""
 
 
 def skip_empty_flushes(stream: Any) -> None:
@@ -43,9 +45,11 @@ def skip_empty_flushes(stream: Any) -> None:
 def end_whole(guest: Guest, execute: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap `do_execute`: whatever a cell has done, there is a reply. No interrupt may be handled until it is sent."""
     leave, broken, main, ident = os._exit, BROKEN, threading.main_thread().ident, threading.get_ident
+    failures = 0
 
     @functools.wraps(execute)
     async def do_execute(*args: Any, **kwargs: Any) -> Any:
+        nonlocal failures
         if ident() != main:  # a subshell, while a cell may run
             return await execute(*args, **kwargs)
         guest.execution_starts()
@@ -56,10 +60,13 @@ def end_whole(guest: Guest, execute: Callable[..., Any]) -> Callable[..., Any]:
             failed = error
         finally:
             try:
-                guest.execution_ended()
+                guest.execution_ended(has_failed=failed is not None)
             except BaseException:
                 leave(broken)
                 raise
+        failures = 0 if failed is None else failures + 1
+        if failures >= MAX_FAILURES:
+            leave(broken)
         return reply if failed is None else guest.reply_of(failed)
 
     return do_execute
