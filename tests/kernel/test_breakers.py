@@ -71,7 +71,17 @@ async def test_a_cell_that_breaks_the_kernel_never_hangs(open_session, group):
 
 
 @pytest.mark.parametrize(
-    "name", ["stdout is None", "json.dumps", "builtins.len", "hooks removed", "no modules", "types"]
+    "name",
+    [
+        "stdout is None",
+        "json.dumps",
+        "builtins.len",
+        "hooks removed",
+        "no modules",
+        "types",
+        "contextvars",
+        "tables of the kernel",
+    ],
 )
 async def test_what_the_kernel_needs_is_put_back(open_session, name):
     async with await open_session() as session:
