@@ -42,6 +42,10 @@ _REPLACED = {
     "logging raises": "import logging; logging.disable(); logging.Logger._log = logging.getLogger = None",
     "traceback": "import traceback; traceback.format_exception = traceback.print_exc = None",
     "linecache": "import linecache; linecache.getlines = linecache.cache = None\n1 / 0",
+    "contextvars": "import contextvars; contextvars.ContextVar = contextvars.copy_context = None",
+    "tables of the kernel": "kernel = get_ipython().kernel\n"
+    "kernel.msg_queue = None; kernel.shell_handlers = {}; kernel.control_handlers = {}",
+    "types": "import types; types.FunctionType = types.MethodType = types.CodeType = None",
     "ultratb": "import IPython.core.ultratb as tb; tb.VerboseTB.structured_traceback = None\n1 / 0",
     "collections": "import collections; collections.deque = collections.OrderedDict = None",
     "heapq": "import heapq; heapq.heappush = heapq.heappop = None",

@@ -230,8 +230,8 @@ class Repl:
         self._take(cell.result)
 
     def _take(self, result: CellResult) -> None:
-        """Store the variables and the draft that a cell reported."""
-        if result.status in ("ok", "error"):
+        """Store the variables and the draft that a cell reported. A kernel that is broken may report nothing."""
+        if result.status in ("ok", "error") and result.report != CellReport():
             self.variables = result.report.variables
         self.draft = result.report.draft or self.draft
 
@@ -265,8 +265,11 @@ class Repl:
         if self._session is not None and self._session.alive:
             self._session.interrupt()
 
-    async def read(self, name: str) -> CellReport:
-        """The value of a variable as the `final` of a report; None if there is no such variable."""
+    async def read(self, name: str) -> CellReport | None:
+        """The value of a variable as the `final` of a report, which is None if there is no such variable.
+
+        Returns None if the kernel did not give it: it has died, or the variable's `__str__` did not end.
+        """
         return await self._live.report(name)
 
     async def remember(self, name: str, messages: Sequence[Message], seconds: float | None = None) -> None:
@@ -376,7 +379,10 @@ class Repl:
 
     async def _responds(self) -> bool:
         """Whether the kernel can still run a cell: a cell may end without an error and break it."""
-        return self._live.alive and (await self._live.run("", RESPONSE_SECONDS)).kernel_alive
+        if not self._live.alive:
+            return False
+        result = await self._live.run("", RESPONSE_SECONDS)
+        return result.kernel_alive and result.status != "error"
 
     async def _give(self, step: VariableSet) -> None:
         await take_step(self._live, step)

@@ -271,15 +271,26 @@ class Turns:
         """
         if answer.source is not None and self.is_source(answer):
             return await self._evaluate(answer.source, iteration, facts)
-        report, notes = CellReport(), []
+        report, notes = CellReport(), list[str]()
         if answer.name is not None:
-            notes = await self._recover()
-            report = await self.repl.read(answer.name)
+            read, notes = await self._read(answer.name)
+            if read is None:
+                return Turn(message="\n\n".join([*notes, self.config.profile.not_read(answer.name)]))
+            report = read
         if report.final is not None:
             return await self._accept(report.final, report.final_json)
         if answer.must_be_variable:
             return Turn(message="\n\n".join([*notes, self.config.profile.no_variable(answer.name or "")]))
         return await self._accept(answer.text)
+
+    async def _read(self, name: str) -> tuple[CellReport | None, list[str]]:
+        """The value of a variable, and notes. It is read again if the kernel was lost: an earlier cell may be why."""
+        notes = await self._recover()
+        report = await self.repl.read(name)
+        if report is None and self.repl.died:
+            notes += await self._recover()
+            report = await self.repl.read(name)
+        return report, notes
 
     async def _evaluate(self, source: Source, iteration: int, facts: ContextFacts | None) -> Turn:
         """The value of an expression, from a cell, so that the record and the notebook have it."""

@@ -35,6 +35,8 @@ INTERRUPT_GRACE = 2.0
 """Seconds between an interrupt without effect and the kill of the kernel."""
 
 MAX_WHY = 200
+READ_SECONDS = 10.0
+"""For the text of a variable, which may have a `__str__` that never ends."""
 
 OnOutput = Callable[[Output], None]
 
@@ -186,8 +188,10 @@ class Session:
             do = self._environment.how_to_read(stored.result())
             raise ConfigError(f"The kernel cannot read {name}: {stored.result()}. {do}")
 
-    async def report(self, name: str, *, plain: bool = False) -> CellReport:
-        """The guest's report when the value of a variable is taken as the answer.
+    async def report(self, name: str, *, plain: bool = False) -> CellReport | None:
+        """The guest's report when the value of a variable is taken as the answer; None: the kernel gave none.
+
+        It is interrupted after `READ_SECONDS`.
 
         Args:
             name: the variable.
@@ -196,8 +200,11 @@ class Session:
         comm = self._live()[1]
         comm.report = None
         request = self._execute(_READ, metadata={"rlm": {"name": name, "plain": plain}})
-        await self._finish(request, self._environment.cell_timeout)
-        return comm.report or CellReport()
+        try:
+            status = await self._finish(request, min(READ_SECONDS, self._environment.cell_timeout or READ_SECONDS))
+        finally:
+            self._request = None
+        return comm.report if status == "ok" else None
 
     async def end_question(self) -> str:
         """End what the cells have started: tasks, threads, processes, callbacks. Variables stay.

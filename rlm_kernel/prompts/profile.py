@@ -273,6 +273,13 @@ class PromptProfile:
         """After `FINAL_VAR(name)` for a variable that does not exist."""
         return f"There is no variable `{name}` in the notebook. Make it in a ```repl block, or answer with FINAL(...)."
 
+    def not_read(self, name: str) -> str:
+        """After an answer that is a variable whose text the kernel did not give in time."""
+        return (
+            f"`{name}` could not be read, so it was not taken as the answer: the text of its value (`str({name})`) "
+            "takes too long. Give what follows from it, such as a text or a number."
+        )
+
     def changed(self, code: str) -> str:
         """After a cell that the user changed before it ran. `code`: what ran."""
         return f"The user changed that cell before it ran. This is what ran:\n```repl\n{code}\n```"

@@ -293,7 +293,7 @@ class KernelREPL:
         types = self._report.variables
         values: dict[str, Any] = {}
         for name in names:
-            report = await self._session.report(name, plain=True)
+            report = await self._session.report(name, plain=True) or CellReport()
             values[name] = f"<{types[name]}>" if report.final is None else report.final
             if types[name] == "NoneType":
                 values[name] = None

@@ -38,7 +38,7 @@ from rlm_kernel.replay.setup import (
 )
 from rlm_kernel.replay.steps import Step, read_notebook, removed_cells, run_of, script_of_notebook, script_of_run
 from rlm_kernel.trajectory.log.reader import Recording, read_log
-from rlm_kernel.types import CellResult, Prompt, UsageSummary
+from rlm_kernel.types import CellReport, CellResult, Prompt, UsageSummary
 from rlm_kernel.untrusted import json_text
 
 Mode = Literal["replay", "live"]
@@ -302,7 +302,7 @@ class Replayer:
         """Compare the answer."""
         expected = self._expected
         if expected.way == "variable" and expected.name is not None:
-            report = await session.report(expected.name)
+            report = await session.report(expected.name) or CellReport()
             same = _same_json(report.final_json or report.final, expected.text)
             self.answer = expected.text if same else report.final
         if expected.way == "words":

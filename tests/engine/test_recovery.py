@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from rlm import RLM, RLMError, ScriptedLM
+from rlm_kernel.engine import repl
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.tools import tools_of
+from rlm_kernel.kernel import session
 from rlm_kernel.trajectory import events
 
 pytestmark = pytest.mark.slow
@@ -367,3 +369,34 @@ def test_what_waits_for_the_next_question_is_kept(first, second):
     assert all(result.status == "ok" for result in results)
     shown = [output for result in results for output in result.outputs if "image/png" in output.get("data", {})]
     assert len(shown) == first.count("plt.plot")
+
+
+LOST = """
+kernel = get_ipython().kernel
+kernel.rlm_guest.needed.put_back = list
+kernel.shell.run_cell = kernel.shell.run_cell_async = kernel.shell.should_run_async = None
+"""
+
+
+async def test_a_variable_is_read_from_the_next_kernel_if_ipython_fails_to_run_cells(run):
+    root = ScriptedLM([cell("x = 42"), cell(LOST), cell("print(1)"), "FINAL(x)"])
+    assert (await run(root)).response == "42"
+    root = ScriptedLM([cell("x = 42"), cell(LOST), cell("print(1)"), "FINAL(x + 1)", "FINAL(x + 1)"])
+    assert (await run(root)).response == "43"
+
+
+async def test_a_variable_is_read_from_the_next_kernel_if_a_callback_occupies_this_one(run, monkeypatch):
+    monkeypatch.setattr(session, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(session, "INTERRUPT_GRACE", 0.3)
+    monkeypatch.setattr(repl, "RESPONSE_SECONDS", 0.5)
+    block = "import asyncio, time\n_ = asyncio.get_running_loop().call_later(0.3, time.sleep, 3600)"
+    root = ScriptedLM([cell("x = 42"), cell(block), cell("time.sleep(0.4)"), "FINAL(x)"])
+    assert (await run(root)).response == "42"
+
+
+async def test_a_variable_whose_text_never_ends_is_not_the_answer(run, monkeypatch):
+    monkeypatch.setattr(session, "READ_SECONDS", 0.5)
+    endless = "class Endless:\n    def __str__(self):\n        while True: pass\na, x = Endless(), 42"
+    root = ScriptedLM([cell(endless), "FINAL(a)", "FINAL(x)"])
+    assert (await run(root)).response == "42"
+    assert "`a` could not be read" in root.calls[2].prompt

@@ -70,7 +70,19 @@ async def test_a_cell_that_breaks_the_kernel_never_hangs(open_session, group):
     assert not [*filter(None, wrong)]
 
 
-@pytest.mark.parametrize("name", ["stdout is None", "json.dumps", "builtins.len", "hooks removed", "no modules"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stdout is None",
+        "json.dumps",
+        "builtins.len",
+        "hooks removed",
+        "no modules",
+        "types",
+        "contextvars",
+        "tables of the kernel",
+    ],
+)
 async def test_what_the_kernel_needs_is_put_back(open_session, name):
     async with await open_session() as session:
         await session.set("context", "abc")
@@ -140,3 +152,17 @@ async def test_a_replacement_by_a_library_stays(open_session):
         cell = await run(session, f"{reloaded}{library}{patch}json.dumps = module.patched")
         assert "put back" not in cell.stderr
         assert (await run(session, "assert json.dumps is module.patched")).status == "ok"
+
+
+@pytest.mark.everywhere
+async def test_lone_surrogates_are_shown_escaped(open_session):
+    shown = "from IPython.display import Markdown, display\ndisplay(Markdown(context))"
+    async with await open_session() as session:
+        await session.set("context", "bad \udcff byte")
+        cell = await run(session, "print('before'); print(context, '\\ud800 ü'); print('after')")
+        assert cell.stdout == "before\nbad \\udcff byte \\ud800 ü\nafter\n"
+        assert (await run(session, "import sys\n_ = sys.stderr.write(context)")).stderr == "bad \\udcff byte"
+        assert (await run(session, shown)).outputs[0]["data"]["text/markdown"] == "bad \\udcff byte"
+        cell = await run(session, "raise ValueError(context)")
+        assert cell.error.message == "bad \\udcff byte"
+        assert (await run(session, "FINAL(context)")).report.final == "bad \udcff byte"

@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from .decoding import decode
-from .hooks import end_whole, note_reply, remember_displays, skip_empty_flushes, wake_after_interrupt
+from .hooks import end_whole, escape_surrogates, note_reply, remember_displays, skip_empty_flushes, wake_after_interrupt
 from .leftovers import end_question
 from .names import Budget, answer_names, budget_name, ignore_exit, refuse_input
 from .questions import FailedQuery, QueryError, query_names
@@ -52,6 +52,7 @@ def install(shell: Any, settings: dict[str, Any]) -> None:
         kernel.control_stream.on_recv(guest.on_frames, copy=False)
     # By default IOPub drops messages for a reader that is 1,000 messages behind.
     kernel.iopub_thread.schedule(lambda: setattr(kernel.iopub_thread.socket, "sndhwm", 0))
+    escape_surrogates(kernel.session)
     for stream in (sys.stdout, sys.stderr):
         skip_empty_flushes(stream)
     remember_displays(guest, shell.display_pub, "publish")

@@ -18,10 +18,11 @@ BROKEN = 79
 SET_BY_IPYTHON = frozenset({"_", "display", "exit", "get_ipython", "input", "quit"})
 """Built-in names that it sets while a cell runs."""
 TRACES: tuple[tuple[Any, Any], ...] = ((sys.gettrace, sys.settrace), (sys.getprofile, sys.setprofile))
-NEEDED = """builtins json json.encoder json.decoder time threading queue signal hmac uuid datetime os io copy inspect re
-    functools contextlib warnings traceback linecache logging asyncio asyncio.base_events asyncio.events asyncio.locks
-    asyncio.selector_events selectors tornado.ioloop tornado.platform.asyncio zmq.eventloop.zmqstream
-    jupyter_client.session jupyter_client.jsonutil ipykernel.iostream ipykernel.kernelbase""".split()
+NEEDED = """builtins json json.encoder json.decoder time threading queue signal hmac uuid datetime os io copy inspect
+    re types functools contextlib contextvars warnings traceback linecache logging asyncio asyncio.base_events
+    asyncio.events asyncio.locks asyncio.selector_events selectors tornado.ioloop tornado.platform.asyncio
+    zmq.eventloop.zmqstream jupyter_client.session jupyter_client.jsonutil ipykernel.iostream
+    ipykernel.kernelbase""".split()
 """Modules that cells replace parts of, with what runs between the end of a cell and its reply."""
 NEEDED_CLASSES = """json.encoder json.decoder threading jupyter_client.session ipykernel.iostream selectors
     asyncio.base_events asyncio.selector_events tornado.ioloop tornado.platform.asyncio
@@ -30,7 +31,8 @@ NEEDED_CLASSES = """json.encoder json.decoder threading jupyter_client.session i
 NEEDED_PARTS = {
     "shell": "events display_pub displayhook kernel input_transformer_manager history_manager compile display_formatter"
     " user_ns user_ns_hidden user_module builtin_trap display_trap",
-    "kernel": "shell session iopub_socket iopub_thread io_loop control_stream shell_stream comm_manager rlm_guest",
+    "kernel": "shell session iopub_socket iopub_thread io_loop control_stream shell_stream comm_manager rlm_guest"
+    " msg_queue shell_handlers control_handlers",
     "events": "callbacks",
     "stdout": "pub_thread session",
     "stderr": "pub_thread session",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .repl import Guest
 
 LOOK_SECONDS = 1.0
+MAX_FAILURES = 2
+"""Cells in a row that IPython fails to run: what it needs is lost, and not put back."""
 
 
 def skip_empty_flushes(stream: Any) -> None:
@@ -43,9 +45,11 @@ def skip_empty_flushes(stream: Any) -> None:
 def end_whole(guest: Guest, execute: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap `do_execute`: whatever a cell has done, there is a reply. No interrupt may be handled until it is sent."""
     leave, broken, main, ident = os._exit, BROKEN, threading.main_thread().ident, threading.get_ident
+    failures = 0
 
     @functools.wraps(execute)
     async def do_execute(*args: Any, **kwargs: Any) -> Any:
+        nonlocal failures
         if ident() != main:  # a subshell, while a cell may run
             return await execute(*args, **kwargs)
         guest.execution_starts()
@@ -56,10 +60,13 @@ def end_whole(guest: Guest, execute: Callable[..., Any]) -> Callable[..., Any]:
             failed = error
         finally:
             try:
-                guest.execution_ended()
+                guest.execution_ended(has_failed=failed is not None)
             except BaseException:
                 leave(broken)
                 raise
+        failures = 0 if failed is None else failures + 1
+        if failures >= MAX_FAILURES:
+            leave(broken)
         return reply if failed is None else guest.reply_of(failed)
 
     return do_execute
@@ -96,6 +103,31 @@ def wake_after_interrupt(kernel: Any) -> None:
         kernel.io_loop.add_callback(int)
 
     kernel.control_handlers["interrupt_request"] = interrupt_request
+
+
+def escape_surrogates(session: Any) -> None:
+    """Escape lone surrogates in messages, as Python does on stderr: UTF-8 has none, and the message would be lost."""
+    pack = session.pack
+
+    def pack_text(value: Any) -> bytes:
+        try:
+            packed: bytes = pack(value)
+            if not packed.isascii():
+                packed.decode()
+        except UnicodeError:
+            packed = pack(escaped(value))
+        return packed
+
+    session.pack = pack_text
+
+
+def escaped(value: Any) -> Any:
+    """A value of JSON's types with the lone surrogates of its texts as backslash escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {escaped(name): escaped(one) for name, one in value.items()}
+    return [escaped(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def remember_displays(guest: Guest, owner: Any, name: str) -> None:

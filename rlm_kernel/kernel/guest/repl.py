@@ -195,8 +195,8 @@ class Guest:
             hooks = {"pre_run_cell": self.cell_starts, "post_run_cell": self.cell_ended}
             self.is_given, self.needed = False, Needed(self.shell, hooks)
 
-    def execution_ended(self) -> None:
-        """Put back what the kernel needs, and make the report if the hook that does it was removed."""
+    def execution_ended(self, *, has_failed: bool = False) -> None:
+        """Put back what the kernel needs, and make the report if no hook did: it was removed, or IPython has failed."""
         if os.getpid() != PROCESS:
             os._exit(0)  # a fork has run the rest of the cell; it shares the sockets of the kernel
         self.ended_at = time.monotonic()
@@ -205,7 +205,7 @@ class Guest:
             self.needed is not None and self.needed.has_report
         ):  # not in a notebook of a user's, whose cells are not ours
             self.put_back(self.needed)
-            if self.cell is not None:
+            if self.cell is not None or (has_failed and self.cell_starts()):  # IPython may not have started it
                 self.report()
         self.end_if_broken()
 
