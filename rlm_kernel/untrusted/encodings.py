@@ -34,6 +34,14 @@ _DECLARED = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _REGIONAL = re.compile(r"cp\d|iso8859|koi8|mac|shift_jis|euc_|gb|big5|tis|johab|ptcp")
+_CONFUSED = {
+    "cp1250": ("cp1254", "çğıöşüÇĞİÖŞÜâîûÂÎÛ", "ğışĞİŞ"),  # no language of cp1250 has two of đ, ý and ţ
+    "cp1252": ("cp1250", "ąćęłńóśźżĄĆĘŁŃÓŚŹŻ", "ąłźżĄŁŹŻ"),
+}
+"""What the detector takes for another encoding in short texts: the right one, the letters of the language, and those
+of which two must be there."""
+_MARKS_OF_TEXT = frozenset(b"\x80\x84\x85\x91\x92\x93\x94\x95\x96\x97\xa0\xa7\xab\xb0\xbb")
+"""Quotation marks, dashes and the like, in all Latin code pages."""
 ISO_2022_JP = re.compile(r"\x1b\$[@B]")
 """Where a text in ASCII goes on in Japanese."""
 _RUN = re.compile(rb"[\x80-\xff]+")
@@ -98,8 +106,9 @@ def _encodings_of(content: bytes, text: str, first: int) -> Iterator[str]:
     yield from _declared(text)
     if len(_RIGHT_RUN.findall(some)) >= len(_WRONG_RUN.findall(some)):
         return
-    if (guess := _guess(content)) is not None:
-        yield guess
+    sample = b"\n".join(_lines(content))
+    if (guess := _guess(sample)) is not None:
+        yield _corrected(guess, sample)
 
 
 def _of_seven_bits(text: str) -> tuple[str, str | None]:
@@ -119,11 +128,19 @@ def _declared(text: str) -> list[str]:
     return (["cp1252"] * (name == "iso8859-1") + [name]) if _REGIONAL.match(name) else []
 
 
-def _guess(content: bytes) -> str | None:
+def _corrected(guess: str, sample: bytes) -> str:
+    """The encoding, unless all letters are those of a language whose encoding looks like it."""
+    right, letters, own = _CONFUSED.get(guess, ("", "", ""))
+    high = {byte for byte in sample if byte >= 128} - _MARKS_OF_TEXT  # noqa: PLR2004 (not ASCII)
+    if right and high <= set(letters.encode(right)) and len(high & set(own.encode(right))) > 1:
+        return right
+    return guess
+
+
+def _guess(sample: bytes) -> str | None:
     """The encoding of a text; cp1252 where the detector finds no language and nothing speaks against it."""
     from charset_normalizer import from_bytes
 
-    sample = b"\n".join(_lines(content))
     runs = _RUN.findall(sample)
     # In Latin text the letters that are not ASCII stand alone, in other scripts they make words.
     is_latin = sum(len(run) == 1 for run in runs) * 2 > len(runs)

@@ -280,6 +280,10 @@ def test_importing_the_package_imports_no_reader():
         ("Preis: 5 €", "cp1252"),
         ("Příliš žluťoučký kůň úpěl ďábelské ódy, žluté květy", "cp1250"),
         ("Zażółć gęślą jaźń, proszę bardzo", "cp1250"),
+        ("Łódź i Gdańsk są daleko, a tam jest moja rodzina", "cp1250"),
+        ("¿Qué tal? Son 5 m³ de agua, según él", "cp1252"),
+        ("Það er gott veður í dag, þýðir hann", "cp1252"),
+        ("Şişli ve Kadıköy, İstanbul'un ilçeleridir; yarın yağmur yağacak. " * 40, "cp1254"),  # noqa: RUF001
         ("İstanbul'da güneşli bir gün, çok güzel şeyler oluyor", "cp1254"),
         ("Съешь же ещё этих мягких французских булок, да выпей чаю", "cp1251"),
         ("これは日本語のテキストです。今日は天気がいいですね。", "cp932"),
