@@ -57,6 +57,9 @@ _MAX_PATH = 1024
 _LISTED = 5
 """Names in a line."""
 
+_MAX_OF_ARCHIVE = 50
+"""Names that one archive in a folder may have in the list of what is not read, for each reason."""
+
 _MAX_LINES = 200
 """Of the list of what is not read."""
 
@@ -170,7 +173,7 @@ def _content(fd: int, source: str, option: str, max_bytes: int) -> str | dict[st
     mode = os.fstat(fd).st_mode
     if stat.S_ISDIR(mode):
         with DocumentReader() as documents:
-            folder = read_folder(fd, source, max_bytes, partial(_read_file, documents=documents))
+            folder = read_folder(fd, source, max_bytes, partial(_read_in_folder, documents=documents))
         return _texts(folder, f"{option} {source}")
     if stat.S_ISFIFO(mode):
         _await_writer(fd, source)
@@ -240,6 +243,17 @@ def _read_file(file: BufferedReader, name: str, room: int, documents: DocumentRe
     else:
         found = _spooled(file, name, room, documents)
     return found, sum(map(len, found.texts.values()))
+
+
+def _read_in_folder(file: BufferedReader, name: str, room: int, documents: DocumentReader) -> tuple[Found, int]:
+    """`_read_file`, where many files of an archive take one line of the list of what is not read."""
+    found, size = _read_file(file, name, room, documents)
+    for why, paths in _by_reason({path: why for path, why in found.unread.items() if path}, name).items():
+        if len(paths) > _MAX_OF_ARCHIVE:
+            for path in paths:
+                del found.unread[path]
+            found.add_note("", f"not read: {_join_names(paths)}: {why}")
+    return found, size
 
 
 @contextmanager

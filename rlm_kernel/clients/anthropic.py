@@ -57,6 +57,7 @@ class MessageBuilder(ReplyBuilder):
             case "message_stop":
                 self.ended = True
             case "error":
+                self.error = response
                 self.complaint = text_of(field_of(response, "error"), "message") or self.complaint
         return ""
 

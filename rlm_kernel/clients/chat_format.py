@@ -27,12 +27,12 @@ FINISH_REASONS: Mapping[str, str] = MappingProxyType(
         ),
         **dict.fromkeys(
             "max_tokens max_output_tokens model_length token_limit model_context_window_exceeded max_length "
-            "context_length_exceeded incomplete".split(),
+            "error_limit context_length_exceeded incomplete".split(),
             "length",
         ),
         **dict.fromkeys(
             "safety recitation blocklist prohibited_content spii content_filtered sensitive language image_safety "
-            "content_filter_error guardrail_intervened".split(),
+            "content_filter_error guardrail_intervened error_toxic".split(),
             "content_filter",
         ),
         **dict.fromkeys(
@@ -56,7 +56,7 @@ def reason_of(given: Any) -> str | None:
     plain = words.lower().removeprefix("finish_reason_")
     if plain in _NO_REASON:
         return None
-    known = FINISH_REASONS.get(plain, plain)
+    known = FINISH_REASONS.get(plain, "error" if plain.startswith("error_") else plain)
     return known if known in _OWN_REASONS else given
 
 
@@ -161,6 +161,8 @@ class ChatReplyBuilder(ReplyBuilder):
         if (usage := field_of(response, "usage")) is not None:
             self.tokens, self.cost = _read_tokens(usage) or self.tokens, _read_cost(usage) or self.cost
         choices = field_of(response, "choices")
+        if field_of(response, "error") or choices is None:
+            self.error = response
         if not isinstance(choices, list):
             return ""
         if choices:
@@ -181,6 +183,7 @@ class ChatReplyBuilder(ReplyBuilder):
         self.finish_reason = reason_of(field_of(choice, "finish_reason")) or self.finish_reason
         if not text and refusal:
             text, self.is_refused = refusal, True
+        self.error = field_of(choice, "error") or self.error
         self.asks_for_tool = self.asks_for_tool or bool(field_of(message, "tool_calls"))
         if text:
             self.pieces.append(text)

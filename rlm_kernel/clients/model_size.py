@@ -14,12 +14,16 @@ MAX_SMALL = 5e9
 _IN_NAME = re.compile(r"(?<![a-z0-9.])(\d{1,4}(?:\.\d{1,3})?)b(?![a-z0-9])", re.IGNORECASE)
 """The parameters in a name, in billions: not the experts of `8x7b`, nor the active ones of `30b-a3b`."""
 
+_MILLIONS = re.compile(r"(?<![a-z0-9.])([1-9]\d{2}|[2-9]\d)m(?![a-z0-9])", re.IGNORECASE)
+"""The parameters in a name, in millions. Smaller numbers, as in `1m` and `10m`, are context windows."""
+
 _NAMES = ("id", "root")  # vLLM has an alias in `id`, and the model in `root`
 
 
 def parameters_in_name(name: str) -> float | None:
     """The number of parameters that a model's name gives, or None."""
-    return max((float(number) * 1e9 for number in _IN_NAME.findall(name)), default=None)
+    billions = (float(number) * 1e9 for number in _IN_NAME.findall(name))
+    return max(billions, default=max((float(number) * 1e6 for number in _MILLIONS.findall(name)), default=None))
 
 
 def parameters_in_entry(entry: Mapping[str, Any]) -> float | None:

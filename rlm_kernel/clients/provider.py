@@ -46,7 +46,9 @@ class ReplyBuilder:
         cost: US dollars, as the provider reports them, or None.
         begun: whether any reply has arrived.
         complaint: the provider's message if there is no reply.
+        error: the body, or the event, of an error; None: there was none.
         failed: whether the provider reported that it failed.
+        streams: whether the reply comes in pieces.
         ended: whether a stream was ended by the provider, with or without a reason.
     """
 
@@ -57,7 +59,9 @@ class ReplyBuilder:
     cost: float | None = None
     begun: bool = False
     complaint: str = "the reply has no choices"
+    error: Any = None
     failed: bool = False
+    streams: bool = False
     ended: bool = False
 
     def add(self, response: Any) -> str:

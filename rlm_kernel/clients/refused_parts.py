@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STATUSES = frozenset({400, 404, 422, 500, 501})
 """Of refusals; some servers fail with 500 on a field that they do not know."""
 
+STREAM = "stream"
 SYSTEM, USER_LAST, ALTERNATION = "system role", "user message at the end", "alternation of roles"
 CHAT, REASONING = "chat completions", "reasoning items"
 LIMIT = "limit of the reply"
@@ -27,6 +28,8 @@ FORMS: Mapping[str, re.Pattern[str]] = MappingProxyType(
         name: re.compile(pattern, re.IGNORECASE)
         for name, pattern in {
             CHAT: r"v1/responses\b|\bresponses api\b|\bnot a chat model\b",
+            STREAM: r"\bstreaming (?:is |was )?(?:not|un|disabled)|n[o']t (?:support|allow)\w{0,3} stream(?:ing|s)\b"
+            r"|\bverified to stream\b",
             REASONING: r"\bencrypted[ _]content\b|without its required following item",
             ALTERNATION: r"\balternat(?:e|es|ing|ion)\b|\bconsecutive\b.{0,40}\b(?:messages|roles?)\b",
             USER_LAST: r"\bprefill|\b(?:last|final) (?:message|role|turn)\b|\bends? with a user\b"
@@ -53,10 +56,10 @@ OURS = frozenset({"stream_options", "cache_control", "store", "include"})
 """Fields that the client adds: any complaint about them is enough."""
 
 _FIXED = frozenset(
-    "model messages input stream max_tokens max_completion_tokens max_output_tokens system api_key api_base timeout "
+    "model messages input max_tokens max_completion_tokens max_output_tokens system api_key api_base timeout "
     "max_retries".split()
 )
-_WORDS = frozenset("include metadata n reasoning stop store text thinking tools user".split())
+_WORDS = frozenset("include metadata n reasoning stop store stream text thinking tools user".split())
 """Fields whose names are plain words: they count only in quotes."""
 
 _LIMIT_NAMED = re.compile(

@@ -8,6 +8,7 @@ models. The list is requested once, in parallel with the first call; no call wai
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import logging
@@ -22,13 +23,30 @@ from rlm_kernel.clients.connection import Connection
 from rlm_kernel.clients.encoding import join_surrogates
 from rlm_kernel.clients.model_size import Size, parameters_in_entry, parameters_in_name, size_of
 from rlm_kernel.clients.pricing import Prices, Pricing, Tokens
-from rlm_kernel.clients.provider_errors import lm_error, lm_errors, opening_errors, refuses_schema, words_of
+from rlm_kernel.clients.provider_errors import (
+    MAX_QUOTE,
+    lm_error,
+    lm_errors,
+    opening_errors,
+    refuses_schema,
+    words_of,
+)
 from rlm_kernel.clients.rate_limits import read_headers
-from rlm_kernel.clients.refused_parts import LIMIT, SCHEMA_FIELDS, allowed_limit, forms_of, refused_part, without_forms
+from rlm_kernel.clients.refused_parts import (
+    LIMIT,
+    SCHEMA_FIELDS,
+    STREAM,
+    allowed_limit,
+    forms_of,
+    refused_part,
+    without_forms,
+)
 from rlm_kernel.clients.requests_sent import requests_sent
+from rlm_kernel.clients.transient import TransientError, error_in, forget_request, transient_errors, wait_seconds
 from rlm_kernel.clients.transport import is_loopback, is_too_long
 from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.schema.answer_schema import add_instructions
+from rlm_kernel.text import clip_end, plain
 from rlm_kernel.types import Message, Reply, Usage
 
 if TYPE_CHECKING:
@@ -141,9 +159,7 @@ class RemoteLM(BaseLM):
             client = await self._connection.client()
         for sent_messages, sent_schema in self._forms(messages, schema):
             try:
-                with lm_errors(self.adapter):
-                    sent = await self._send(client, sent_messages, max_tokens, sent_schema, stream=on_text is not None)
-                return await self._read(*sent, on_text, self.reply_limit(max_tokens))
+                return await self._ask(client, sent_messages, max_tokens, on_text, sent_schema)
             except LMError as error:
                 if sent_schema is None or not refuses_schema(error):
                     raise
@@ -223,17 +239,19 @@ class RemoteLM(BaseLM):
         adapter = self.adapter
         while True:
             left_out, limit = adapter.left_out, self.reply_limit(max_tokens)
+            streams = stream and STREAM not in left_out
             sent = without_forms(messages, left_out)
             built = adapter.build_request(sent, limit, schema)
             request = {name: value for name, value in built.items() if name not in left_out}
             try:
-                return await adapter.send(client, request, stream=stream), adapter.builder(request), sent
+                response, builder = await adapter.send(client, request, stream=streams), adapter.builder(request)
             except Exception as error:
                 words, status = words_of(error).replace(self.model, ""), getattr(error, "status_code", None)
                 if self._lower_limit(allowed_limit(status, words, limit)):
                     continue
-                forms = forms_of(sent, adapter.forms, left_out)
-                part = refused_part(status, words, (*request, *adapter.extras), forms, left_out)
+                ours = {STREAM} if streams else set()
+                forms = forms_of(sent, adapter.forms, left_out) | ours
+                part = refused_part(status, words, (*request, *adapter.extras, *ours), forms, left_out)
                 if part is None:
                     raise
                 adapter.left_out |= {part}
@@ -241,6 +259,37 @@ class RemoteLM(BaseLM):
                 _log.log(level, "%s, model %r: refused, and left out from now on: %s", self.backend, self.model, part)
                 if part in SCHEMA_FIELDS and schema is not None:
                     raise  # the caller sends the schema as text
+                continue
+            builder.streams = streams
+            return response, builder, sent
+
+    async def _ask(
+        self,
+        client: Any,
+        messages: Sequence[Message],
+        max_tokens: int | None,
+        on_text: OnText | None,
+        schema: dict[str, Any] | None,
+    ) -> Reply:
+        """The reply. A transient error in a response of status 200 is retried, as long as no text was passed on."""
+        adapter = self.adapter
+        for retry in range(adapter.max_retries + 1):
+            with lm_errors(adapter):
+                response, builder, sent = await self._send(
+                    client, messages, max_tokens, schema, stream=on_text is not None
+                )
+            try:
+                return await self._read(response, builder, sent, on_text, self.reply_limit(max_tokens))
+            except TransientError as error:
+                forget_request(error)
+                text = "".join(builder.pieces)
+                if text or retry == adapter.max_retries:
+                    what = clip_end(adapter.redact(plain(error.words)), MAX_QUOTE)
+                    raised = lm_error(adapter, what, error.kind, retries=retry, usage=self._usage(builder))
+                    raised.partial_answer = text or None
+                    raise raised from None
+            await asyncio.sleep(wait_seconds(retry))
+        raise AssertionError("the last try returns or raises")
 
     def _lower_limit(self, allowed: int | None) -> bool:
         """Use the limit that the server allows from now on, or none. False: the limit must stay as it is.
@@ -268,12 +317,18 @@ class RemoteLM(BaseLM):
         limit: int | None,
     ) -> Reply:
         try:
-            if on_text is None:
-                with lm_errors(self.adapter):
-                    builder.add(decoded(response))
-            else:
+            if builder.streams and on_text is not None:
                 await self._read_stream(response, builder, on_text, limit)
+            else:
+                with lm_errors(self.adapter):
+                    text = builder.add(decoded(response))
+                if text and on_text is not None:
+                    on_text(text)
+            if not (builder.pieces and builder.finish_reason) and (error := error_in(builder.error)) is not None:
+                raise error
             if builder.begun and builder.finish_reason is None:
+                if builder.streams and not builder.ended:
+                    raise lm_error(self.adapter, "the stream ended before the reply did", "broken off")
                 builder.finish_reason = _reason_of(builder, limit)
             builder.end()
             usage, text = self._usage(builder), "".join(builder.pieces)
@@ -298,11 +353,9 @@ class RemoteLM(BaseLM):
                 if is_too_long(characters, events, limit):
                     what = f"the reply continues after {events:,} events, although its limit is {limit:,} tokens"
                     raise lm_error(self.adapter, what, "unreadable")
-        if builder.begun and builder.finish_reason is None and not builder.ended:
-            raise lm_error(self.adapter, "the stream ended before the reply did", "broken off")
 
     async def _chunks(self, response: Any) -> AsyncGenerator[Any]:
-        with lm_errors(self.adapter):
+        with lm_errors(self.adapter), transient_errors():
             async with response as stream:
                 async for chunk in stream:
                     yield chunk

@@ -202,6 +202,7 @@ class ResponseBuilder(ReplyBuilder):
             self.tokens = Tokens(read or 0, wrote or 0, cached or 0)
 
     def _complain(self, error: Any) -> None:
+        self.error = error
         message = field_of(error, "message") or field_of(field_of(error, "error"), "message")
         self.complaint, self.failed, self.finish_reason = str(message or "the provider failed"), True, "error"
 

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import Any, BinaryIO
+from xml.etree import ElementTree as ET
 from zipfile import BadZipFile, ZipFile
 
+from rlm_kernel.documents.cell_notes import MAX_PART, cell_notes
 from rlm_kernel.documents.found import Lines, UnreadError
 from rlm_kernel.documents.kinds import is_in_wal_mode
 
@@ -30,7 +32,7 @@ _LISTED = 5
 _MAX_NAME = 100
 _GAP = 1_000
 _ROWS = 1_000
-_MAX_PART = 100_000_000
+_DAMAGES = (BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error)
 _NO_VALUE = re.compile(rb"(?:</f>|<f\b[^<>]{0,999}/>)\s{0,99}(?:<v ?/>|<v></v>)?\s{0,99}</c>")
 _WAL_MAGIC = (0x377F0682, 0x377F0683)
 _WAL_HEAD = struct.Struct(">IIIIII8x")  # magic, version, page size, checkpoint, two salts, checksums
@@ -156,9 +158,22 @@ def sheets(file: BinaryIO, lines: Lines) -> str:
     notes: dict[str, None] = {}  # each once, in their order
     book = load_workbook(file, read_only=True, data_only=True)
     cut = _joined((table for sheet in book.worksheets for table in _sheet(sheet, notes)), lines)
+    unread = _add_cell_notes(file, book, lines)
     without = _formulas_without_values(file)
     told = f"formulas without values: {without:,} (open and save it in a spreadsheet program)" if without else ""
-    return "; ".join(filter(None, (cut, *notes, told)))
+    return "; ".join(filter(None, (cut, *notes, unread, told)))
+
+
+def _add_cell_notes(file: BinaryIO, book: Any, lines: Lines) -> str:
+    """Add the comments and links of the cells; returns a note if they cannot be read."""
+    try:
+        with ZipFile(file) as archive:
+            for sheet in book.worksheets:
+                for heading, found in cell_notes(archive, sheet._worksheet_path.lstrip("/")):  # noqa: SLF001
+                    lines.add("\n".join([f"\n# {heading} of {_line(sheet.title)}", *found, ""]))
+    except (*_DAMAGES, ET.ParseError, AttributeError, KeyError, TypeError):
+        return "comments and links were not read"
+    return ""
 
 
 def _formulas_without_values(file: BinaryIO) -> int:
@@ -166,8 +181,8 @@ def _formulas_without_values(file: BinaryIO) -> int:
     try:
         with ZipFile(file) as archive:
             parts = [of for of in archive.infolist() if of.filename.startswith("xl/worksheets/")]
-            return sum(len(_NO_VALUE.findall(archive.read(of))) for of in parts if of.file_size <= _MAX_PART)
-    except (BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error):
+            return sum(len(_NO_VALUE.findall(archive.read(of))) for of in parts if of.file_size <= MAX_PART)
+    except _DAMAGES:
         return 0  # its cells were read
 
 

@@ -38,6 +38,9 @@ _EXCERPT = 500_000
 """Characters that are kept of each end of a large file."""
 _CONTROL = re.compile("[\0-\x08\x0e-\x1a]")
 """Characters that no text in UTF-16 holds; bytes that are not UTF-16 look like them."""
+_CONTROL_BYTES = re.compile(rb"[\x01-\x08\x0e-\x1a]")
+_MAX_NULS = 0.1
+"""Of the bytes of a text: a log of a machine that lost its power holds some."""
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 
 Parts = tuple[str, ...]
@@ -46,7 +49,7 @@ Refusal = Literal["link", "special file", "other file system", "too deep"]
 
 
 class NotTextError(ValueError):
-    """A file holds a NUL byte, which no text does."""
+    """A file holds too many NUL bytes for a text, or a few and other bytes that no text holds."""
 
 
 class TooLargeError(ValueError):
@@ -139,7 +142,7 @@ def read_text(file: BinaryIO, max_bytes: int) -> Text:
         max_bytes: how many bytes may be read.
 
     Raises:
-        NotTextError: it holds a NUL character.
+        NotTextError: it is binary.
         TooLargeError: it holds more than `max_bytes`. Of a regular file nothing is read then.
         OSError: it cannot be read.
     """
@@ -161,11 +164,12 @@ def join_text(pieces: Iterator[bytes], max_bytes: int) -> Text:
     wide = encoding.startswith(("utf-16", "utf-32"))
     decoder = codecs.getincrementaldecoder(encoding)("strict" if wide else "surrogateescape")
     texts: list[str] = []
-    read = 0
+    read = nuls = 0
     try:
         for piece in chain((first,), pieces):
             read += len(piece)
-            if not wide and b"\0" in piece:
+            nuls += piece.count(0)
+            if not wide and nuls and (nuls > _MAX_NULS * read or _CONTROL_BYTES.search(piece)):
                 raise NotTextError
             if read > max_bytes:
                 raise TooLargeError(read)
@@ -176,6 +180,8 @@ def join_text(pieces: Iterator[bytes], max_bytes: int) -> Text:
     except UnicodeDecodeError:
         raise NotTextError from None
     text, found = encodings.decode("".join(texts).removeprefix(_BOM))
+    if nuls and not wide and found is not None:
+        raise NotTextError
     return Text(text, read, found or encoding)
 
 
@@ -183,7 +189,7 @@ def scan_text(file: BinaryIO, path: str) -> TextFile:
     """The facts about a regular file. It is read in pieces, and the memory does not depend on its size.
 
     Raises:
-        UnicodeDecodeError: it is not UTF-8, or begins with a byte order mark.
+        UnicodeDecodeError: it may be another encoding, or begins with a byte order mark.
         NotTextError: it holds a NUL byte.
         OSError: it cannot be read.
     """
@@ -197,6 +203,8 @@ def scan_text(file: BinaryIO, path: str) -> TextFile:
         text = decoder.decode(piece)
         if not characters and text.startswith(_BOM):
             raise UnicodeDecodeError("utf-8", piece[:3], 0, 3, "a byte order mark")
+        if encodings.ISO_2022_JP.search(text):
+            raise UnicodeDecodeError("utf-8", piece[:1], 0, 1, "it may be ISO-2022-JP")
         characters += len(text)
         lines += text.count("\n")
         head += text[: _EXCERPT - len(head)]

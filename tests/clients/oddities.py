@@ -167,6 +167,8 @@ REPLIES = [
             ("Max Tokens", "length", CUT),
             ("contentFilter", "content_filter", WITHHELD),
             ("cancelled", "error", "ended its reply with an error"),
+            ("ERROR_TOXIC", "content_filter", WITHHELD),
+            ("error_of_a_new_kind", "error", "ended its reply with an error"),
         )
     ),
     OddReply(
@@ -286,6 +288,14 @@ REFUSALS = [
         lambda request: "stream_options" in request.body,
         streamed=True,
         status=422,
+    ),
+    Refusal(
+        "streaming",
+        "replies come whole",
+        "Your organization must be verified to stream this model. Please go to: https://platform.openai.com/settings",
+        lambda request: request.streams,
+        ("openai", "anthropic"),
+        streamed=True,
     ),
     Refusal(
         "`response_format`",

@@ -297,7 +297,7 @@ async def test_an_error_in_the_middle_of_a_stream_is_quoted(client):
     payload = (
         b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}\n\n'
     )
-    error = await fail(client([Sends(payload, content_type="text/event-stream")]), [].append)
+    error = await fail(client([Sends(payload, content_type="text/event-stream")], max_retries=0), [].append)
     assert "Overloaded" in str(error)
 
 

@@ -19,7 +19,7 @@ from rlm_kernel.clients.anthropic import MessageBuilder
 from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.chat_format import ChatReplyBuilder
 from rlm_kernel.clients.direct import get_client
-from rlm_kernel.clients.refused_parts import ALTERNATION, SYSTEM, USER_LAST, refused_part
+from rlm_kernel.clients.refused_parts import ALTERNATION, STREAM, SYSTEM, USER_LAST, refused_part
 from rlm_kernel.clients.responses import Inputs, ResponseBuilder
 from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.budget import Ledger, Limits
@@ -297,6 +297,10 @@ MESSAGES = {
     "Invalid parameter: stream_options": "stream_options",
     "got an unexpected keyword argument 'stream_options'": "stream_options",
     "`stop` is not supported with this model": "stop",
+    "Streaming is not supported for this model": STREAM,
+    "This model does not support streaming.": STREAM,
+    "Unsupported value: 'stream' does not support true with this model.": STREAM,
+    "'stream_options' is only allowed when 'stream' is enabled": "stream_options",
     "temperature: Input should be less than or equal to 1": None,
     "stop: too many stop sequences": None,
     "The model does not support function calling; please stop": None,
@@ -308,7 +312,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize(("message", "part"), MESSAGES.items())
 def test_servers_name_what_they_refuse_in_many_ways(message, part):
-    assert refused_part(400, message, FIELDS, {SYSTEM, USER_LAST, ALTERNATION}, ()) == part
+    assert refused_part(400, message, [*FIELDS, STREAM], {STREAM, SYSTEM, USER_LAST, ALTERNATION}, ()) == part
     assert refused_part(401, message, FIELDS, {SYSTEM, USER_LAST, ALTERNATION}, ()) is None
 
 

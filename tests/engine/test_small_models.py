@@ -109,6 +109,9 @@ def test_words_after_code_change_no_prompts(provider):
     [
         ("qwen2.5-coder:1.5b", 1.5),
         ("meta-llama/Llama-3.2-3B-Instruct", 3),
+        ("gemma-3-270m-it", 0.27),
+        ("smollm2-360m", 0.36),
+        ("scout-10m", None),
         ("Qwen2.5-14B-Instruct-1M", 14),
         ("qwen3-30b-a3b", 30),
         ("mixtral-8x7b", None),

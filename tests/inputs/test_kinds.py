@@ -280,6 +280,10 @@ def test_importing_the_package_imports_no_reader():
         ("Preis: 5 €", "cp1252"),
         ("Příliš žluťoučký kůň úpěl ďábelské ódy, žluté květy", "cp1250"),
         ("Zażółć gęślą jaźń, proszę bardzo", "cp1250"),
+        ("Łódź i Gdańsk są daleko, a tam jest moja rodzina", "cp1250"),
+        ("¿Qué tal? Son 5 m³ de agua, según él", "cp1252"),
+        ("Það er gott veður í dag, þýðir hann", "cp1252"),
+        ("Şişli ve Kadıköy, İstanbul'un ilçeleridir; yarın yağmur yağacak. " * 40, "cp1254"),  # noqa: RUF001
         ("İstanbul'da güneşli bir gün, çok güzel şeyler oluyor", "cp1254"),
         ("Съешь же ещё этих мягких французских булок, да выпей чаю", "cp1251"),
         ("これは日本語のテキストです。今日は天気がいいですね。", "cp932"),
@@ -304,6 +308,55 @@ def test_a_text_whose_encoding_is_not_found_says_so(text, encoding, tmp_path, ca
     (text,) = texts
     assert text.encode("utf-8", "surrogateescape") == content or "read as" in said
     assert said.count("lone surrogates") == 2 or said.count("read as") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ('<?xml version="1.0" encoding="iso-8859-2"?><a>Łódź</a>', "iso-8859-2"),
+        ('<?xml version="1.0" encoding="windows-1251"?><a>Я</a>', "cp1251"),
+        ('<?xml version="1.0" encoding="ISO-8859-1"?><a>5 €</a>', "cp1252"),
+        ("#!/usr/bin/python\n# -*- coding: iso-8859-2 -*-\nname = 'Łódź'\n", "iso-8859-2"),
+        ("固有の名前です。\n", "iso2022_jp"),
+    ],
+)
+def test_a_text_is_read_in_the_encoding_that_it_names(text, encoding, tmp_path, capsys):
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    assert inputs.load(tmp_path / "a.txt") == text
+    assert "read as" in capsys.readouterr().err
+
+
+def test_a_name_in_utf_8_and_a_few_other_bytes_are_utf_8(tmp_path, capsys):
+    content = b"ok line\n" * 1000 + f"{NAME}\n".encode() + b"bad \xff\xfe byte\n"
+    (tmp_path / "a.txt").write_bytes(content)
+    text = inputs.load(tmp_path / "a.txt")
+    assert (text, NAME in text) == (content.decode("utf-8", "surrogateescape"), True)
+    assert "lone surrogates" in capsys.readouterr().err
+
+
+def test_a_log_with_a_few_nul_bytes_is_a_text(tmp_path):
+    content = b"2024 started\n" * 500 + b"\0" * 16 + b"\n2024 went on\n" * 500
+    (tmp_path / "a.log").write_bytes(content)
+    assert inputs.load(tmp_path / "a.log") == content.decode()
+    for binary in (b"a\0b", content + b"\1", content + b"\xff"):
+        (tmp_path / "b.log").write_bytes(binary)
+        with pytest.raises(ConfigError, match="is binary"):
+            inputs.load(tmp_path / "b.log")
+
+
+def test_the_files_of_an_archive_do_not_fill_the_list(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inputs, "_MAX_LINES", 2)
+    with ZipFile(tmp_path / "a.dat", "w") as archive:
+        for n in range(100):
+            archive.writestr(f"in/{n:03}", b"\0\1")
+    for n in range(8):
+        (tmp_path / f"z{n}").write_bytes(b"\0\1")
+    (tmp_path / "a.txt").write_text("text")
+    inputs.load(tmp_path)
+    said = capsys.readouterr().err
+    assert "rlm: a.dat: not read: in/000, in/001" in said
+    assert "… (100 in all)" in said
+    assert "z7: binary" in said
 
 
 def test_all_that_is_not_read_is_listed_with_the_reason(tmp_path, capsys, monkeypatch):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from by_hand import pdf, zipped
 from openpyxl import Workbook
+from openpyxl.comments import Comment
 from real_files import NAME, mail, saved, word, workbook
 
 PEOPLE = f"# table People; columns: name, sum\nname,sum\n{NAME},12\n"
@@ -25,6 +26,17 @@ def odd_workbook():
     for state in ("hidden", "veryHidden"):
         book.create_sheet(state).append(["cell"])
         book[state].sheet_state = state
+    return saved(book.save)
+
+
+def annotated_workbook():
+    book = Workbook()
+    sheet = book.active
+    sheet.title = "People"
+    sheet.append(["name", "page"])
+    sheet.append([NAME, "there"])
+    sheet["A2"].comment = Comment("A remark\nof two lines", "me")
+    sheet["B2"].hyperlink = "https://example.org/a?b=1&c=2"
     return saved(book.save)
 
 
@@ -87,6 +99,7 @@ def loaded(tmp_path_factory, load_and_listen):
         "rich.rtf": rb"{\rtf1 M\'fcller}",
         "notebook.ipynb": json.dumps(TOO_FEW_KEYS).encode(),
         "hidden.xlsx": odd_workbook(),
+        "annotated.xlsx": annotated_workbook(),
         "odd.zip": odd_zip(),
         "odd.eml": odd_mail(),
         "odd.db": odd_database(folder / "odd.db"),
@@ -158,3 +171,12 @@ def test_what_to_do_with_a_mail_of_outlook_and_with_rich_text_is_said(loaded):
     assert "not read: outlook.msg: it is a mail of Outlook: save it as .eml" in said
     assert texts["rich.rtf"] == r"{\rtf1 M\'fcller}"
     assert "rich.rtf: the source of a rich text document: save it as .docx to read its text" in said
+
+
+def test_comments_and_links_of_cells_are_below_the_tables(loaded):
+    texts, _ = loaded
+    assert texts["annotated.xlsx"] == (
+        f"# table People; columns: name, page\nname,page\n{NAME},there\n"
+        "\n# comments of People\nA2: A remark of two lines\n"
+        "\n# links of People\nB2: https://example.org/a?b=1&c=2\n"
+    )
