@@ -17,7 +17,7 @@ from rlm_kernel._async import Job
 from rlm_kernel.batch.pool import run_tasks
 from rlm_kernel.batch.progress import BatchProgress
 from rlm_kernel.batch.results import ResultFile, TaskResult
-from rlm_kernel.batch.runs import LocalRuns, Runs, Start
+from rlm_kernel.batch.runs import LocalRuns, Runs, Start, batch_name
 from rlm_kernel.batch.tasks import Task, Tasks, tasks_of
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.shared_limits import RatePerMinute, SharedLimits
@@ -208,9 +208,11 @@ def shared_limits_of(options: BatchOptions) -> SharedLimits:
 
 
 @asynccontextmanager
-async def _local(start: Any, configuration: Mapping[str, Any], log_dir: Path | None) -> AsyncGenerator[Runs]:
+async def _local(
+    start: Any, configuration: Mapping[str, Any], log_dir: Path | None, logs_of: str
+) -> AsyncGenerator[Runs]:
     names = None if log_dir is None else await asyncio.to_thread(_names, log_dir)
-    yield LocalRuns(start, configuration, log_dir, listing=names)
+    yield LocalRuns(start, configuration, log_dir, logs_of, listing=names)
 
 
 def _names(folder: Path) -> list[str]:
@@ -226,12 +228,15 @@ def _runs_of(
     engine, scheduler = options.get("engine"), options.get("scheduler")
     if scheduler is not None and engine != "dask":
         raise ConfigError(f"scheduler={scheduler!r} is that of engine='dask': give both.")
+    logs_of = batch_name(options.get("out"), log_dir)
     if engine is None:
-        return lambda shared: _local(partial(rlm.start, shared), configuration, log_dir), MAX_CONCURRENT
+        return lambda shared: _local(partial(rlm.start, shared), configuration, log_dir, logs_of), MAX_CONCURRENT
     from rlm_kernel.batch.engines.runs import engine_of, engine_runs, packed
 
     where, make = engine_of(engine, scheduler), packed(rlm.make, rlm.configuration, rlm.keys)
-    return partial(engine_runs, where, make, configuration, log_dir and log_dir.absolute()), where.max_concurrent
+    return partial(
+        engine_runs, where, make, configuration, log_dir and log_dir.absolute(), logs_of
+    ), where.max_concurrent
 
 
 def check_options(options: BatchOptions) -> None:

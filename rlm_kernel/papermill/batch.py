@@ -29,7 +29,7 @@ from rlm_kernel.batch.batch import (
     shared_limits_of,
 )
 from rlm_kernel.batch.results import TaskResult, failed
-from rlm_kernel.batch.runs import log_name
+from rlm_kernel.batch.runs import batch_name, log_name
 from rlm_kernel.batch.tasks import Task, Tasks, checked, id_of, rows_of_file
 from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.errors import ConfigError
@@ -131,7 +131,8 @@ def batch_of_notebook(
     check_options(options)
     out, log_dir = options.get("out"), options.get("log_dir")
     folder = log_dir_of(out, log_dir)
-    runs = partial(NotebookRuns, notebook=notebook, models=models, kernel=kernel, folder=folder)
+    name = batch_name(out, folder)
+    runs = partial(NotebookRuns, notebook=notebook, models=models, kernel=kernel, folder=folder, batch=name)
     return Batch(
         tasks,
         runs,
@@ -153,6 +154,7 @@ class NotebookRuns:
         models: parameters that name models and limits, for all executions.
         kernel: the name of another kernel than the notebook's, or None.
         folder: of the executed notebooks; None: they are not kept.
+        batch: whose notebooks they are, see `batch_name`.
         stopped_by: always None: an execution does not say why a model refused.
     """
 
@@ -161,6 +163,7 @@ class NotebookRuns:
     models: Mapping[str, Any]
     kernel: str | None = None
     folder: Path | None = None
+    batch: str = ""
     stopped_by: BaseException | None = field(default=None, init=False)
 
     async def __aenter__(self) -> Self:
@@ -175,7 +178,7 @@ class NotebookRuns:
 
     def _execute(self, task: Task) -> TaskResult:
         started, digest = time.monotonic(), task.digest
-        with self._output(f"{log_name(task, digest)}.ipynb") as output:
+        with self._output(f"{log_name(self.batch, task, digest)}.ipynb") as output:
             log = str(output) if self.folder is not None else None
             try:
                 done = self._run(task, output)

@@ -183,6 +183,39 @@ def test_a_run_that_the_budget_of_the_batch_has_ended_goes_on_without_its_record
     assert asked == ["root", "sub", "root"]
 
 
+def paid(_: Sequence[Message]) -> Reply:
+    return Reply(CELL, "scripted", Usage(10, 10, cost=0.25))
+
+
+def test_tasks_whose_ids_are_alike_as_names_of_files_have_logs_of_their_own(tmp_path: Path) -> None:
+    tasks = [{"id": name, "context": "x"} for name in ("日本", "中国", "a/b", "a b", "x" * 50, "x" * 51)]
+    lm = ScriptedLM(paid)
+    results = list(RLM(lm).map(tasks, "What?", out=tmp_path / "o.jsonl", max_concurrent=1))
+
+    assert len(lm.calls) == len({result.log for result in results}) == 6
+    assert sum(result.cost or 0 for result in results) == 1.5
+
+
+@pytest.mark.parametrize("outs", [("a.jsonl", "b.jsonl"), (None, None)])
+def test_a_run_in_a_folder_of_logs_answers_no_other_batch(tmp_path: Path, outs: Sequence[str | None]) -> None:
+    lm = ScriptedLM(paid)
+    for name in outs:
+        out = None if name is None else tmp_path / name
+        list(RLM(lm).map(["q"], "What?", out=out, log_dir=tmp_path / "logs"))
+
+    assert len(lm.calls) == 2
+
+
+def test_a_run_that_ended_before_its_result_was_written_is_taken_from_its_log(tmp_path: Path) -> None:
+    (before, after), lm = (tmp_path / "before", tmp_path / "after"), ScriptedLM(paid)
+    list(RLM(lm).map(["q"], "What?", out=before / "o.jsonl"))
+    (before / "o.jsonl").write_bytes(b"")
+    before.rename(after)
+    (result,) = RLM(lm).map(["q"], "What?", out=after / "o.jsonl")
+
+    assert (result.answer, result.cost, len(lm.calls)) == ("Q", 0.25, 1)
+
+
 class OwnLogger:
     """Keeps the turns of one run, as loggers of the reference do."""
 

@@ -184,7 +184,12 @@ def _broken(error: BrokenExecutor) -> RLMError:
 
 @asynccontextmanager
 async def engine_runs(
-    engine: Engine, make: bytes, configuration: Mapping[str, Any], log_dir: Path | None, shared: SharedLimits
+    engine: Engine,
+    make: bytes,
+    configuration: Mapping[str, Any],
+    log_dir: Path | None,
+    logs_of: str,
+    shared: SharedLimits,
 ) -> AsyncIterator[EngineRuns]:
     """A context for a batch on an engine. At its end all runs stop."""
     batch = secrets.token_hex(8)
@@ -195,7 +200,7 @@ async def engine_runs(
     try:
         with nullcontext() if log_dir is None else proof(log_dir, batch):
             assignment = worker.Assignment(
-                batch, make, configuration, log_dir, shared.counts_dollars, shared.is_limited, address
+                batch, logs_of, make, configuration, log_dir, shared.counts_dollars, shared.is_limited, address
             )
             yield EngineRuns(engine, assignment, admissions)
     finally:

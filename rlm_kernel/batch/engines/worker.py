@@ -36,6 +36,7 @@ class Assignment:
 
     Attributes:
         batch: an id.
+        logs_of: the name of the batch for its logs.
         make: makes the `RLM`, pickled; returns what starts a completion.
         configuration: its arguments, for the logs.
         log_dir: the folder of the logs, or None.
@@ -45,6 +46,7 @@ class Assignment:
     """
 
     batch: str
+    logs_of: str
     make: bytes
     configuration: Mapping[str, Any]
     log_dir: Path | None
@@ -158,7 +160,7 @@ class Worker:
         try:
             async with self._place(task, digest) as (log_dir, logger):
                 start, configuration = partial(self._start, _TaskLimits(self, task.id)), self._assignment.configuration
-                runs = LocalRuns(start, configuration, log_dir, logger)
+                runs = LocalRuns(start, configuration, log_dir, self._assignment.logs_of, logger)
                 result = await runs(task, digest)
         finally:
             self.put(messages.Ended(task.id))
@@ -173,7 +175,7 @@ class Worker:
         if self._home is None:
             yield self._assignment.log_dir, RLMLogger
             return
-        name = log_name(task, digest)
+        name = log_name(self._assignment.logs_of, task, digest)
         async with self._home.task(task.id, name) as (folder, logger):
             answer = await self.ask(messages.Fetch(self.next_number(), name))
             for number, record in enumerate(answer.records):
