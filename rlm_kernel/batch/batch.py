@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,10 +20,11 @@ from rlm_kernel.batch.results import ResultFile, TaskResult
 from rlm_kernel.batch.runs import LocalRuns, Runs, Start, batch_name
 from rlm_kernel.batch.tasks import Task, Tasks, tasks_of
 from rlm_kernel.engine.budget import Limits
-from rlm_kernel.engine.shared_limits import RatePerMinute, SharedLimits
+from rlm_kernel.engine.shared_limits import RatePerMinute, SharedLimits, TaskLimits
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.text import suggestion
 from rlm_kernel.trajectory.log.redaction import without_secrets
+from rlm_kernel.types import UsageSummary
 
 MAX_CONCURRENT = 16
 
@@ -112,8 +113,8 @@ class Batch:
     async def _run(
         self, shared: SharedLimits, done: dict[str, TaskResult], file: ResultFile | None
     ) -> AsyncGenerator[TaskResult]:
-        for result in done.values():
-            for model, summary in result.usage.model_usage_summaries.items():
+        for usage in () if file is None else file.spent.values():
+            for model, summary in usage.model_usage_summaries.items():
                 shared.count(model, summary.usage)
         async with self.runs(shared) as runs, aclosing(self._results_of(runs, shared, done, file)) as results:
             async for result in results:
@@ -128,7 +129,10 @@ class Batch:
             known = done.get(task.id)
             if known is not None and known.digest == task.digest:
                 return known
-            result = await runs(task)
+            spent = file.spent.get(task.id) if file is not None else None
+            limits = TaskLimits(shared, spent or UsageSummary())
+            result = await runs(task, limits)
+            result = replace(result, usage=result.usage.plus(limits.unrecorded()))
             if file is not None:  # at once, and not when the caller takes it
                 file.add(result)
             return result
@@ -209,7 +213,7 @@ def shared_limits_of(options: BatchOptions) -> SharedLimits:
 
 @asynccontextmanager
 async def _local(
-    start: Any, configuration: Mapping[str, Any], log_dir: Path | None, logs_of: str
+    start: Start, configuration: Mapping[str, Any], log_dir: Path | None, logs_of: str
 ) -> AsyncGenerator[Runs]:
     names = None if log_dir is None else await asyncio.to_thread(_names, log_dir)
     yield LocalRuns(start, configuration, log_dir, logs_of, listing=names)
@@ -230,7 +234,7 @@ def _runs_of(
         raise ConfigError(f"scheduler={scheduler!r} is that of engine='dask': give both.")
     logs_of = batch_name(options.get("out"), log_dir)
     if engine is None:
-        return lambda shared: _local(partial(rlm.start, shared), configuration, log_dir, logs_of), MAX_CONCURRENT
+        return lambda _: _local(rlm.start, configuration, log_dir, logs_of), MAX_CONCURRENT
     from rlm_kernel.batch.engines.runs import engine_of, engine_runs, packed
 
     where, make = engine_of(engine, scheduler), packed(rlm.make, rlm.configuration, rlm.keys)

@@ -50,8 +50,8 @@ class Runs(Protocol):
         """The error after which no further task is worth a try, or None."""
         ...
 
-    def __call__(self, task: Task) -> Awaitable[TaskResult]:
-        """Run a task. It does not raise: a failure is a result."""
+    def __call__(self, task: Task, limits: Admission) -> Awaitable[TaskResult]:
+        """Run a task within these limits. It does not raise: a failure is a result."""
         ...
 
 
@@ -69,7 +69,7 @@ class LocalRuns:
         stopped_by: the error after which no further task is worth a try, or None.
     """
 
-    start: Callable[[Prompt, str | None, RLMLogger | None, RecordedRun | None], Started]
+    start: Start
     configuration: Mapping[str, Any]
     log_dir: Path | None = None
     batch: str = ""
@@ -77,11 +77,12 @@ class LocalRuns:
     listing: Sequence[str] | None = None
     stopped_by: BaseException | None = field(default=None, init=False)
 
-    async def __call__(self, task: Task, digest: str = "") -> TaskResult:
+    async def __call__(self, task: Task, limits: Admission, digest: str = "") -> TaskResult:
         """Run a task. An unfinished run of it is resumed from its log: no recorded call is repeated.
 
         Args:
             task: the task.
+            limits: of its batch.
             digest: of the task, if it is known.
         """
         started = time.monotonic()
@@ -90,7 +91,7 @@ class LocalRuns:
             digest = digest or await run_in_thread(lambda: task.digest)
             prompt, question = await run_in_thread(task.load)
             logger, recorded = await run_in_thread(lambda: self._logger(task, digest))
-            done = await self.start(prompt, question, logger, recorded)
+            done = await self.start(limits, prompt, question, logger, recorded)
         except Exception as error:  # noqa: BLE001 (it is the result of the task)
             if _ends_batch(error):
                 self.stopped_by = self.stopped_by or error

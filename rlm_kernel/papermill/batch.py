@@ -132,10 +132,9 @@ def batch_of_notebook(
     out, log_dir = options.get("out"), options.get("log_dir")
     folder = log_dir_of(out, log_dir)
     name = batch_name(out, folder)
-    runs = partial(NotebookRuns, notebook=notebook, models=models, kernel=kernel, folder=folder, batch=name)
     return Batch(
         tasks,
-        runs,
+        lambda _: NotebookRuns(notebook, models, kernel, folder, name),
         partial(shared_limits_of, options),
         None if out is None else Path(out),
         options.get("max_concurrent", MAX_CONCURRENT),
@@ -149,7 +148,6 @@ class NotebookRuns:
     """Executes the notebook of a batch.
 
     Attributes:
-        shared: the limits that they share. They hold for the calls that our host answers.
         notebook: its path.
         models: parameters that name models and limits, for all executions.
         kernel: the name of another kernel than the notebook's, or None.
@@ -158,7 +156,6 @@ class NotebookRuns:
         stopped_by: always None: an execution does not say why a model refused.
     """
 
-    shared: Admission
     notebook: Path
     models: Mapping[str, Any]
     kernel: str | None = None
@@ -172,23 +169,23 @@ class NotebookRuns:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def __call__(self, task: Task) -> TaskResult:
-        """Execute it with the parameters of a task, in a thread."""
-        return await run_in_thread(partial(self._execute, task))
+    async def __call__(self, task: Task, limits: Admission) -> TaskResult:
+        """Execute it with the parameters of a task, in a thread. The limits hold for what our host answers."""
+        return await run_in_thread(partial(self._execute, task, limits))
 
-    def _execute(self, task: Task) -> TaskResult:
+    def _execute(self, task: Task, limits: Admission) -> TaskResult:
         started, digest = time.monotonic(), task.digest
         with self._output(f"{log_name(self.batch, task, digest)}.ipynb") as output:
             log = str(output) if self.folder is not None else None
             try:
-                done = self._run(task, output)
+                done = self._run(task, limits, output)
             except Exception as error:  # noqa: BLE001 (it is the result of the task)
                 seconds = time.monotonic() - started
                 return TaskResult(task.id, None, _words(error), _usage(_read(output)), seconds, log, digest)
         seconds = time.monotonic() - started
         return TaskResult(task.id, answer_of(done), None, _usage(done), seconds, log, digest)
 
-    def _run(self, task: Task, output: Path) -> NotebookNode:
+    def _run(self, task: Task, limits: Admission, output: Path) -> NotebookNode:
         from papermill import execute_notebook
 
         assert isinstance(task.context, dict), "the parameters"
@@ -199,7 +196,7 @@ class NotebookRuns:
             engine_name="rlm",
             kernel_name=self.kernel,
             progress_bar=False,
-            shared=self.shared,
+            shared=limits,
         )
         return done
 

@@ -216,6 +216,49 @@ def test_a_run_that_ended_before_its_result_was_written_is_taken_from_its_log(tm
     assert (result.answer, result.cost, len(lm.calls)) == ("Q", 0.25, 1)
 
 
+def paid_turns(_: Sequence[Message]) -> Reply:
+    return Reply("```repl\nprint('not yet')\n```", "scripted", Usage(10, 10, cost=0.25))
+
+
+def test_what_failed_runs_cost_counts_for_the_budget_of_the_batch(tmp_path: Path) -> None:
+    lm, out = ScriptedLM(paid_turns), tmp_path / "o.jsonl"
+    (first,) = RLM(lm, max_budget=0.5).map(["q"], "What?", out=out, max_budget=0.6)
+    for _ in range(2):
+        with pytest.raises(errors.BudgetExceededError):
+            list(RLM(lm, max_budget=0.5).map(["q"], "What?", out=out, max_budget=0.6))
+
+    (line,) = map(json.loads, out.read_text().splitlines())
+    assert (first.cost, line["cost"], len(lm.calls)) == (0.5, 0.75, 3)
+
+
+def test_a_run_that_goes_on_costs_its_recorded_calls_once(tmp_path: Path) -> None:
+    out, is_down = tmp_path / "o.jsonl", True
+
+    def script(messages: Sequence[Message]) -> Reply | BaseException:
+        if len(messages) <= 2:
+            return Reply("```repl\nx = 1\nprint(x)\n```", "scripted", Usage(10, 10, cost=0.25))
+        down = errors.LMError("the provider is down", backend="scripted", model="scripted", requests=0)
+        return down if is_down else paid(messages)
+
+    lm = ScriptedLM(script)
+    (failed,) = RLM(lm).map(["q"], "What?", out=out)
+    is_down = False
+    (result,) = RLM(lm).map(["q"], "What?", out=out, max_budget=0.6)
+
+    assert (failed.cost, result.cost, result.answer) == (0.25, 0.5, "Q")
+
+
+def test_the_answers_to_earlier_questions_of_a_task_stay_in_its_cost(tmp_path: Path) -> None:
+    lm = ScriptedLM(paid)
+    costs = [
+        result.cost
+        for question in ("What?", "Who?", "What?")
+        for result in RLM(lm).map(["q"], question, out=tmp_path / "o.jsonl")
+    ]
+
+    assert (costs, len(lm.calls)) == ([0.25, 0.5, 0.5], 2)
+
+
 class OwnLogger:
     """Keeps the turns of one run, as loggers of the reference do."""
 

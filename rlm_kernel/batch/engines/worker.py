@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +158,9 @@ class Worker:
         self._outbox.put(messages.Started(task.id), with_next=True)
         try:
             async with self._place(task, digest) as (log_dir, logger):
-                start, configuration = partial(self._start, _TaskLimits(self, task.id)), self._assignment.configuration
-                runs = LocalRuns(start, configuration, log_dir, self._assignment.logs_of, logger)
-                result = await runs(task, digest)
+                configuration, logs_of = self._assignment.configuration, self._assignment.logs_of
+                runs = LocalRuns(self._start, configuration, log_dir, logs_of, logger)
+                result = await runs(task, _TaskLimits(self, task.id), digest)
         finally:
             self.put(messages.Ended(task.id))
         await self._outbox.flush()
