@@ -143,7 +143,8 @@ class Batch:
                     return
                 yield task
 
-        return run_tasks(admitted(), run, max_concurrent=self.max_concurrent, ordered=self.ordered)
+        max_concurrent = min(self.max_concurrent, len(self.tasks))
+        return run_tasks(admitted(), run, max_concurrent=max_concurrent, ordered=self.ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,17 +245,20 @@ def _runs_of(
 
 
 def check_options(options: BatchOptions) -> None:
-    """Check the numbers of a batch.
+    """Check the file and the numbers of a batch.
 
     Raises:
         ConfigError: one is wrong.
     """
+    out = options.get("out")
+    if out is not None and not (isinstance(out, str | os.PathLike) and Path(out).name):
+        raise ConfigError(f"out={out!r} must be the name of a file, or None for no file.")
     count = options.get("max_concurrent", MAX_CONCURRENT)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ConfigError(f"max_concurrent={count!r} must be a whole number from 1.")
     for name in ("requests_per_minute", "tokens_per_minute", "max_budget", "max_tokens"):
         value = options.get(name)
-        if value is not None and not (isinstance(value, int | float) and value > 0):
+        if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or not value > 0):
             raise ConfigError(f"{name}={value!r} must be a positive number, or None for no limit.")
 
 

@@ -83,7 +83,7 @@ def _task(cells: str, known: frozenset[str], fixed: Mapping[str, Any], default_i
             raise ConfigError(f"{where}: {name!r} is no name of a parameter: rename the column.")
         if known and name not in known:
             raise ConfigError(f"{where}: the notebook has no parameter {name!r}{suggestion(name, known)}")
-    return Task(id_of(row.get(ID), where, default_id), cells, parameters)
+    return Task(id_of(row.get(ID), default_id), cells, parameters)
 
 
 def _typed(row: Any) -> Any:

@@ -131,6 +131,10 @@ async def test_amap_is_for_asynchronous_callers() -> None:
         ({"tokens_per_minute": -1}, "tokens_per_minute=-1"),
         ({"max_concurent": 4}, "did you mean 'max_concurrent'"),
         ({"sample": 0}, "sample=0"),
+        ({"sample": "3"}, "sample='3' must be a whole number"),
+        ({"sample": 2.5}, "sample=2.5 must be a whole number"),
+        ({"max_tokens": True}, "max_tokens=True"),
+        ({"out": ""}, "out='' must be the name of a file"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_starts(options: Any, message: str) -> None:
@@ -257,6 +261,17 @@ def test_the_answers_to_earlier_questions_of_a_task_stay_in_its_cost(tmp_path: P
     ]
 
     assert (costs, len(lm.calls)) == ([0.25, 0.5, 0.5], 2)
+
+
+def test_room_for_more_tasks_than_there_are_costs_nothing() -> None:
+    waiting: list[int] = []
+
+    def script(_: Sequence[Message]) -> str:
+        waiting.append(len(asyncio.all_tasks()))
+        return CELL
+
+    assert len(list(RLM(ScriptedLM(script)).map(["a", "b"], "What?", max_concurrent=5000))) == 2
+    assert max(waiting) < 1000
 
 
 class OwnLogger:
