@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ import pytest
 
 from rlm_kernel import errors
 from rlm_kernel.api import RLM
+from rlm_kernel.batch.tasks import Task, Tasks
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.trajectory.log.file_names import RECORD, file_beside
 from rlm_kernel.trajectory.log.logger import RLMLogger
@@ -194,7 +195,8 @@ def paid(_: Sequence[Message]) -> Reply:
 def test_tasks_whose_ids_are_alike_as_names_of_files_have_logs_of_their_own(tmp_path: Path) -> None:
     tasks = [{"id": name, "context": "x"} for name in ("日本", "中国", "a/b", "a b", "x" * 50, "x" * 51)]
     lm = ScriptedLM(paid)
-    results = list(RLM(lm).map(tasks, "What?", out=tmp_path / "o.jsonl", max_concurrent=1))
+    for given in (tasks[::2], tasks):
+        results = list(RLM(lm).map(given, "What?", out=tmp_path / "o.jsonl"))
 
     assert len(lm.calls) == len({result.log for result in results}) == 6
     assert sum(result.cost or 0 for result in results) == 1.5
@@ -266,11 +268,11 @@ def test_the_answers_to_earlier_questions_of_a_task_stay_in_its_cost(tmp_path: P
 def test_room_for_more_tasks_than_there_are_costs_nothing() -> None:
     waiting: list[int] = []
 
-    def script(_: Sequence[Message]) -> str:
+    def read() -> Iterator[Task]:
         waiting.append(len(asyncio.all_tasks()))
-        return CELL
+        yield from (Task("a", "What?", "a"), Task("b", "What?", "b"))
 
-    assert len(list(RLM(ScriptedLM(script)).map(["a", "b"], "What?", max_concurrent=5000))) == 2
+    assert len(list(RLM(ScriptedLM(shout)).map(Tasks(("a", "b"), read), max_concurrent=5000))) == 2
     assert max(waiting) < 1000
 
 
