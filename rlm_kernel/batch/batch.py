@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,13 +17,14 @@ from rlm_kernel._async import Job
 from rlm_kernel.batch.pool import run_tasks
 from rlm_kernel.batch.progress import BatchProgress
 from rlm_kernel.batch.results import ResultFile, TaskResult
-from rlm_kernel.batch.runs import LocalRuns, Runs, Start
+from rlm_kernel.batch.runs import LocalRuns, Runs, Start, batch_name
 from rlm_kernel.batch.tasks import Task, Tasks, tasks_of
 from rlm_kernel.engine.budget import Limits
-from rlm_kernel.engine.shared_limits import RatePerMinute, SharedLimits
+from rlm_kernel.engine.shared_limits import RatePerMinute, SharedLimits, TaskLimits
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.text import suggestion
 from rlm_kernel.trajectory.log.redaction import without_secrets
+from rlm_kernel.types import UsageSummary
 
 MAX_CONCURRENT = 16
 
@@ -112,8 +113,8 @@ class Batch:
     async def _run(
         self, shared: SharedLimits, done: dict[str, TaskResult], file: ResultFile | None
     ) -> AsyncGenerator[TaskResult]:
-        for result in done.values():
-            for model, summary in result.usage.model_usage_summaries.items():
+        for usage in () if file is None else file.spent.values():
+            for model, summary in usage.model_usage_summaries.items():
                 shared.count(model, summary.usage)
         async with self.runs(shared) as runs, aclosing(self._results_of(runs, shared, done, file)) as results:
             async for result in results:
@@ -128,7 +129,10 @@ class Batch:
             known = done.get(task.id)
             if known is not None and known.digest == task.digest:
                 return known
-            result = await runs(task)
+            spent = file.spent.get(task.id) if file is not None else None
+            limits = TaskLimits(shared, spent or UsageSummary())
+            result = await runs(task, limits)
+            result = replace(result, usage=result.usage.plus(limits.unrecorded()))
             if file is not None:  # at once, and not when the caller takes it
                 file.add(result)
             return result
@@ -139,7 +143,8 @@ class Batch:
                     return
                 yield task
 
-        return run_tasks(admitted(), run, max_concurrent=self.max_concurrent, ordered=self.ordered)
+        max_concurrent = min(self.max_concurrent, len(self.tasks))
+        return run_tasks(admitted(), run, max_concurrent=max_concurrent, ordered=self.ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +213,11 @@ def shared_limits_of(options: BatchOptions) -> SharedLimits:
 
 
 @asynccontextmanager
-async def _local(start: Any, configuration: Mapping[str, Any], log_dir: Path | None) -> AsyncGenerator[Runs]:
+async def _local(
+    start: Start, configuration: Mapping[str, Any], log_dir: Path | None, logs_of: str
+) -> AsyncGenerator[Runs]:
     names = None if log_dir is None else await asyncio.to_thread(_names, log_dir)
-    yield LocalRuns(start, configuration, log_dir, listing=names)
+    yield LocalRuns(start, configuration, log_dir, logs_of, listing=names)
 
 
 def _names(folder: Path) -> list[str]:
@@ -226,26 +233,32 @@ def _runs_of(
     engine, scheduler = options.get("engine"), options.get("scheduler")
     if scheduler is not None and engine != "dask":
         raise ConfigError(f"scheduler={scheduler!r} is that of engine='dask': give both.")
+    logs_of = batch_name(options.get("out"), log_dir)
     if engine is None:
-        return lambda shared: _local(partial(rlm.start, shared), configuration, log_dir), MAX_CONCURRENT
+        return lambda _: _local(rlm.start, configuration, log_dir, logs_of), MAX_CONCURRENT
     from rlm_kernel.batch.engines.runs import engine_of, engine_runs, packed
 
     where, make = engine_of(engine, scheduler), packed(rlm.make, rlm.configuration, rlm.keys)
-    return partial(engine_runs, where, make, configuration, log_dir and log_dir.absolute()), where.max_concurrent
+    return partial(
+        engine_runs, where, make, configuration, log_dir and log_dir.absolute(), logs_of
+    ), where.max_concurrent
 
 
 def check_options(options: BatchOptions) -> None:
-    """Check the numbers of a batch.
+    """Check the file and the numbers of a batch.
 
     Raises:
         ConfigError: one is wrong.
     """
+    out = options.get("out")
+    if out is not None and not (isinstance(out, str | os.PathLike) and Path(out).name):
+        raise ConfigError(f"out={out!r} must be the name of a file, or None for no file.")
     count = options.get("max_concurrent", MAX_CONCURRENT)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ConfigError(f"max_concurrent={count!r} must be a whole number from 1.")
     for name in ("requests_per_minute", "tokens_per_minute", "max_budget", "max_tokens"):
         value = options.get(name)
-        if value is not None and not (isinstance(value, int | float) and value > 0):
+        if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or not value > 0):
             raise ConfigError(f"{name}={value!r} must be a positive number, or None for no limit.")
 
 

@@ -25,7 +25,7 @@ class TaskResult:
         id: of the task.
         answer: the answer; None: there is none.
         error: why there is none, with the class of the error first; else None.
-        usage: of its run, root and sub-calls.
+        usage: of its runs, root and sub-calls; those of earlier calls with the same file of results included.
         seconds: how long it took.
         log: the path of its log, or None. In a file it is relative to the folder of the file, if the log is in it.
         digest: of the task that was asked.
@@ -115,6 +115,7 @@ class ResultFile:
     Attributes:
         answers: the results with an answer that the file held when it was opened, by id. Of those that are added, only
             the places are kept.
+        spent: what the tasks had cost when the file was opened, failed ones too, by id.
 
     Raises:
         ConfigError: it cannot be written, is in use by another process, or holds something else.
@@ -123,6 +124,7 @@ class ResultFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.answers: dict[str, TaskResult] = {}
+        self.spent: dict[str, UsageSummary] = {}
         self._places: dict[str, tuple[int, int]] = {}  # where the latest line of each task begins and ends
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,6 +189,7 @@ class ResultFile:
         whole = 0
         for result, length in self._lines():
             self._places[result.id] = (whole, whole + length)
+            self.spent[result.id] = result.usage
             self.answers.pop(result.id, None)
             if result.error is None:
                 self.answers[result.id] = result

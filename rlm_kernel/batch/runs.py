@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
+import secrets
 import sys
 import time
 from bisect import bisect_left
@@ -25,6 +29,7 @@ from rlm_kernel.types import Prompt, RLMChatCompletion
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _SLUG = 40
+_DIGEST = 16
 _HOPELESS = frozenset({401, 403, 404})
 """Statuses that the next task would get, too: the key or the name of the model is wrong."""
 
@@ -45,8 +50,8 @@ class Runs(Protocol):
         """The error after which no further task is worth a try, or None."""
         ...
 
-    def __call__(self, task: Task) -> Awaitable[TaskResult]:
-        """Run a task. It does not raise: a failure is a result."""
+    def __call__(self, task: Task, limits: Admission) -> Awaitable[TaskResult]:
+        """Run a task within these limits. It does not raise: a failure is a result."""
         ...
 
 
@@ -58,23 +63,26 @@ class LocalRuns:
         start: starts a completion.
         configuration: the arguments of the `RLM` as its logs hold them. A log of other ones is not resumed.
         log_dir: the folder of the logs; None: no logs.
+        batch: whose logs they are, see `batch_name`.
         logger: makes the logger of a run, from that folder and the beginning of its name.
         listing: the sorted names in that folder when the batch began; None: the folder is read for each task.
         stopped_by: the error after which no further task is worth a try, or None.
     """
 
-    start: Callable[[Prompt, str | None, RLMLogger | None, RecordedRun | None], Started]
+    start: Start
     configuration: Mapping[str, Any]
     log_dir: Path | None = None
+    batch: str = ""
     logger: Callable[[Path, str], RLMLogger] = RLMLogger
     listing: Sequence[str] | None = None
     stopped_by: BaseException | None = field(default=None, init=False)
 
-    async def __call__(self, task: Task, digest: str = "") -> TaskResult:
+    async def __call__(self, task: Task, limits: Admission, digest: str = "") -> TaskResult:
         """Run a task. An unfinished run of it is resumed from its log: no recorded call is repeated.
 
         Args:
             task: the task.
+            limits: of its batch.
             digest: of the task, if it is known.
         """
         started = time.monotonic()
@@ -83,7 +91,7 @@ class LocalRuns:
             digest = digest or await run_in_thread(lambda: task.digest)
             prompt, question = await run_in_thread(task.load)
             logger, recorded = await run_in_thread(lambda: self._logger(task, digest))
-            done = await self.start(prompt, question, logger, recorded)
+            done = await self.start(limits, prompt, question, logger, recorded)
         except Exception as error:  # noqa: BLE001 (it is the result of the task)
             if _ends_batch(error):
                 self.stopped_by = self.stopped_by or error
@@ -96,7 +104,7 @@ class LocalRuns:
     def _logger(self, task: Task, digest: str) -> tuple[RLMLogger | None, RecordedRun | None]:
         if self.log_dir is None:
             return None, None
-        name = log_name(task, digest)
+        name = log_name(self.batch, task, digest)
         known = [recorded_run_of(found.trajectory) for found in self.recordings(name)]
         return self.logger(self.log_dir, name), merged(known) if known else None
 
@@ -123,9 +131,18 @@ class LocalRuns:
         return isinstance(failure, LimitError) and (name is None or self.configuration.get(name) is not None)
 
 
-def log_name(task: Task, digest: str) -> str:
-    """How the names of the logs of a task begin."""
-    return f"{slug(task.id)}-{digest}"
+def batch_name(out: str | os.PathLike[str] | None, log_dir: Path | None) -> str:
+    """What the logs of a batch have in common with those of its next call: the way from their folder to the results.
+
+    Without a file of results there is no next call, and the name is random.
+    """
+    return secrets.token_hex(_DIGEST) if out is None or log_dir is None else os.path.relpath(out, log_dir)
+
+
+def log_name(batch: str, task: Task, digest: str) -> str:
+    """How the names of the logs of a task begin. No other batch, task or question has the same."""
+    whole = json.dumps([batch, task.id, digest])
+    return f"{slug(task.id)}-{hashlib.sha256(whole.encode()).hexdigest()[:_DIGEST]}"
 
 
 def slug(name: str) -> str:

@@ -90,10 +90,10 @@ class Tasks:
         """Some of the tasks, chosen at random, in the same order.
 
         Raises:
-            ConfigError: `count` is less than 1.
+            ConfigError: `count` is no whole number from 1.
         """
-        if count < 1:
-            raise ConfigError(f"sample={count!r} must be at least 1.")
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ConfigError(f"sample={count!r} must be a whole number from 1.")
         chosen = set(random.Random(seed).sample(range(len(self)), min(count, len(self))))  # noqa: S311 (no secret)
         ids = tuple(name for number, name in enumerate(self.ids) if number in chosen)
         return replace(self, ids=ids, read=lambda: (task for number, task in enumerate(self) if number in chosen))
@@ -132,6 +132,8 @@ def tasks_of(
     if isinstance(source, Tasks):
         return source
     fill = partial(_fill, question=question, context=context)
+    if isinstance(source, Mapping):
+        raise ConfigError("The tasks are a dict: give a list, [{…}] for one task.")
     if isinstance(source, str | PurePath):
         path = Path(source)
         rows = rows_of_file(path, FIELDS)
@@ -176,8 +178,10 @@ def _check(task: Task, where: str, seen: dict[str, str]) -> None:
     """Note a task among those that were seen.
 
     Raises:
-        ConfigError: its id is not its own, or its path does not exist.
+        ConfigError: its id is wrong or not its own, or its path does not exist.
     """
+    if not (isinstance(task.id, str) and 0 < len(task.id) <= _MAX_ID and task.id.isprintable()):
+        raise ConfigError(f"{where}: the id {repr(task.id)[:50]} must be text of 1 to {_MAX_ID} printable characters.")
     if (first := seen.setdefault(task.id, where)) != where:
         raise ConfigError(f"{where} has the id {task.id!r} of {first}: give each task its own.")
     if task.path is not None and not os.path.lexists(task.path):
@@ -224,7 +228,7 @@ def _task(row: Any, where: str, number: int | None, *, shared: bool) -> Task:
 def _from_fields(row: Mapping[str, Any], where: str, default_id: str) -> Task:
     given = {name: value for name, value in row.items() if value is not None and value != ""}
     name, question, context, path = (given.get(field_) for field_ in FIELDS)
-    name = id_of(name, where, default_id)
+    name = id_of(name, default_id)
     if question is not None and not isinstance(question, str):
         raise ConfigError(f"{where}: question is a {type(question).__name__}: make it text.")
     if context is not None and path is not None:
@@ -236,16 +240,9 @@ def _from_fields(row: Mapping[str, Any], where: str, default_id: str) -> Task:
     return Task(name, question, context, None if path is None else Path(path))
 
 
-def id_of(name: Any, where: str, default: str) -> str:
-    """The id of a row; an empty one is that of its place.
-
-    Raises:
-        ConfigError: it is too long or not printable.
-    """
-    name = default if name is None or name == "" else str(name)
-    if len(name) > _MAX_ID or not name.isprintable():
-        raise ConfigError(f"{where}: the id {name[:50]!r} is longer than {_MAX_ID} characters or not printable.")
-    return str(name)
+def id_of(name: Any, default: str) -> str:
+    """The id of a row; an empty one is that of its place."""
+    return default if name is None or name == "" else str(name)
 
 
 def rows_of_file(path: Path, fields: Sequence[str] | None = None) -> Callable[[], Iterator[tuple[Any, Any]]]:
@@ -325,7 +322,8 @@ def _table(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, Any]
         rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         columns = _columns(path, fields, rows.fieldnames or ())
         for row in rows:
-            yield rows.line_num, {name: row[name] for name in columns if row.get(name)}
+            found = {name: row[name] for name in columns if row.get(name)}
+            yield rows.line_num, found or _empty(path, rows.line_num)
 
 
 def _parquet(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
@@ -337,7 +335,11 @@ def _parquet(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int, An
     for batch in file.iter_batches(columns=_columns(path, fields, file.schema_arrow.names)):
         for row in batch.to_pylist():
             number += 1
-            yield number, row
+            yield number, row if any(value not in (None, "") for value in row.values()) else _empty(path, number)
+
+
+def _empty(path: Path, number: int) -> ConfigError:
+    return ConfigError(f"{path}:{number} is an empty row: fill or remove it.")
 
 
 def _columns(path: Path, fields: Sequence[str] | None, names: Sequence[str]) -> list[str]:

@@ -15,11 +15,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from rlm_kernel.clients import estimates
 from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.clients.rate_limits import Allowed, RateSeen
 from rlm_kernel.engine.budget import NO_LIMITS, Ledger, Limits, Receipt
-from rlm_kernel.types import Usage, UsageMeter
+from rlm_kernel.types import ModelUsageSummary, Usage, UsageMeter, UsageSummary
 
 _MINUTE = 60.0
 
@@ -199,6 +200,46 @@ class SharedLimits:
     def count(self, model: str, usage: Usage) -> None:
         """Count a call that is on record."""
         self._ledger.count(model, usage, self.usage)
+
+
+class TaskLimits:
+    """The limits of a batch for one of its tasks. A call of an earlier run of the task is counted once.
+
+    Args:
+        shared: the limits of the batch. They have counted the earlier runs.
+        earlier: what these used.
+    """
+
+    def __init__(self, shared: Admission, earlier: UsageSummary) -> None:
+        self._shared = shared
+        models = earlier.model_usage_summaries
+        self._earlier = {name: (one.total_calls, estimates.recorded(one.usage)) for name, one in models.items()}
+
+    @property
+    def counts_dollars(self) -> bool:
+        """Whether the batch has a budget."""
+        return self._shared.counts_dollars
+
+    def call(self, lm: BaseLM, limit: Bound, receipt: Receipt) -> AbstractAsyncContextManager[None]:
+        """A context around one call of a model, which waits until the call is admitted.
+
+        Raises:
+            LimitError: nothing is left.
+        """
+        return self._shared.call(lm, limit, receipt)
+
+    def count(self, model: str, usage: Usage) -> None:
+        """Count a call that is on record, unless it is one of the earlier runs."""
+        calls, total = self._earlier.get(model, (0, usage))
+        if calls > 0:
+            self._earlier[model] = calls - 1, total.minus(estimates.recorded(usage))
+        else:
+            self._shared.count(model, usage)
+
+    def unrecorded(self) -> UsageSummary:
+        """The calls of the earlier runs that were not on record when the task was run again."""
+        left = self._earlier.items()
+        return UsageSummary({model: ModelUsageSummary.of(calls, total) for model, (calls, total) in left if calls > 0})
 
 
 def _used(limit: Bound, receipt: Receipt) -> float:

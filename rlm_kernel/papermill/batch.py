@@ -29,7 +29,7 @@ from rlm_kernel.batch.batch import (
     shared_limits_of,
 )
 from rlm_kernel.batch.results import TaskResult, failed
-from rlm_kernel.batch.runs import log_name
+from rlm_kernel.batch.runs import batch_name, log_name
 from rlm_kernel.batch.tasks import Task, Tasks, checked, id_of, rows_of_file
 from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.errors import ConfigError
@@ -83,7 +83,7 @@ def _task(cells: str, known: frozenset[str], fixed: Mapping[str, Any], default_i
             raise ConfigError(f"{where}: {name!r} is no name of a parameter: rename the column.")
         if known and name not in known:
             raise ConfigError(f"{where}: the notebook has no parameter {name!r}{suggestion(name, known)}")
-    return Task(id_of(row.get(ID), where, default_id), cells, parameters)
+    return Task(id_of(row.get(ID), default_id), cells, parameters)
 
 
 def _typed(row: Any) -> Any:
@@ -131,10 +131,10 @@ def batch_of_notebook(
     check_options(options)
     out, log_dir = options.get("out"), options.get("log_dir")
     folder = log_dir_of(out, log_dir)
-    runs = partial(NotebookRuns, notebook=notebook, models=models, kernel=kernel, folder=folder)
+    name = batch_name(out, folder)
     return Batch(
         tasks,
-        runs,
+        lambda _: NotebookRuns(notebook, models, kernel, folder, name),
         partial(shared_limits_of, options),
         None if out is None else Path(out),
         options.get("max_concurrent", MAX_CONCURRENT),
@@ -148,19 +148,19 @@ class NotebookRuns:
     """Executes the notebook of a batch.
 
     Attributes:
-        shared: the limits that they share. They hold for the calls that our host answers.
         notebook: its path.
         models: parameters that name models and limits, for all executions.
         kernel: the name of another kernel than the notebook's, or None.
         folder: of the executed notebooks; None: they are not kept.
+        batch: whose notebooks they are, see `batch_name`.
         stopped_by: always None: an execution does not say why a model refused.
     """
 
-    shared: Admission
     notebook: Path
     models: Mapping[str, Any]
     kernel: str | None = None
     folder: Path | None = None
+    batch: str = ""
     stopped_by: BaseException | None = field(default=None, init=False)
 
     async def __aenter__(self) -> Self:
@@ -169,23 +169,23 @@ class NotebookRuns:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    async def __call__(self, task: Task) -> TaskResult:
-        """Execute it with the parameters of a task, in a thread."""
-        return await run_in_thread(partial(self._execute, task))
+    async def __call__(self, task: Task, limits: Admission) -> TaskResult:
+        """Execute it with the parameters of a task, in a thread. The limits hold for what our host answers."""
+        return await run_in_thread(partial(self._execute, task, limits))
 
-    def _execute(self, task: Task) -> TaskResult:
+    def _execute(self, task: Task, limits: Admission) -> TaskResult:
         started, digest = time.monotonic(), task.digest
-        with self._output(f"{log_name(task, digest)}.ipynb") as output:
+        with self._output(f"{log_name(self.batch, task, digest)}.ipynb") as output:
             log = str(output) if self.folder is not None else None
             try:
-                done = self._run(task, output)
+                done = self._run(task, limits, output)
             except Exception as error:  # noqa: BLE001 (it is the result of the task)
                 seconds = time.monotonic() - started
                 return TaskResult(task.id, None, _words(error), _usage(_read(output)), seconds, log, digest)
         seconds = time.monotonic() - started
         return TaskResult(task.id, answer_of(done), None, _usage(done), seconds, log, digest)
 
-    def _run(self, task: Task, output: Path) -> NotebookNode:
+    def _run(self, task: Task, limits: Admission, output: Path) -> NotebookNode:
         from papermill import execute_notebook
 
         assert isinstance(task.context, dict), "the parameters"
@@ -196,7 +196,7 @@ class NotebookRuns:
             engine_name="rlm",
             kernel_name=self.kernel,
             progress_bar=False,
-            shared=self.shared,
+            shared=limits,
         )
         return done
 

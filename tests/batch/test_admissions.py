@@ -32,9 +32,9 @@ from rlm_kernel.batch.engines.messages import (
 from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.clients.rate_limits import Allowed, RateSeen
 from rlm_kernel.engine.budget import Limits
-from rlm_kernel.engine.shared_limits import RatePerMinute, SharedLimits
+from rlm_kernel.engine.shared_limits import RatePerMinute, SharedLimits, TaskLimits
 from rlm_kernel.errors import BudgetExceededError
-from rlm_kernel.types import Reply, Usage
+from rlm_kernel.types import ModelUsageSummary, Reply, Usage, UsageSummary
 
 DOLLAR = LinearPrice((10, 10), (0.5, 0.5))
 
@@ -150,6 +150,19 @@ async def test_a_recorded_call_that_this_batch_paid_is_not_counted_again() -> No
         await admissions.close()
 
     assert shared.usage.summary().total.cost == 0.875
+
+
+async def test_a_recorded_call_that_an_earlier_batch_counted_is_not_counted_again() -> None:
+    shared, paid = SharedLimits(Limits(max_budget=100)), Usage(10, 10, cost=0.25)
+    async with driver(shared) as (admissions, address):
+        admissions.limits["a"] = TaskLimits(shared, UsageSummary({"model": ModelUsageSummary.of(1, paid)}))
+        one = await worker(address)
+        await one.send(Started("a"), Counted("a", "model", paid), Counted("a", "model", Usage(1, 1, cost=0.5)))
+        await one.send(Closed())
+        await admissions.close()
+        usage = await admissions.finish("a", has_ended=False)
+
+    assert (shared.usage.summary().total.cost, usage.total.cost) == (0.5, 0.75)
 
 
 @pytest.mark.parametrize("tokens", [(10, 10), (20, 5), (0, 1)])

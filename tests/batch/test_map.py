@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ import pytest
 
 from rlm_kernel import errors
 from rlm_kernel.api import RLM
+from rlm_kernel.batch.tasks import Task, Tasks
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.trajectory.log.file_names import RECORD, file_beside
 from rlm_kernel.trajectory.log.logger import RLMLogger
@@ -131,6 +132,10 @@ async def test_amap_is_for_asynchronous_callers() -> None:
         ({"tokens_per_minute": -1}, "tokens_per_minute=-1"),
         ({"max_concurent": 4}, "did you mean 'max_concurrent'"),
         ({"sample": 0}, "sample=0"),
+        ({"sample": "3"}, "sample='3' must be a whole number"),
+        ({"sample": 2.5}, "sample=2.5 must be a whole number"),
+        ({"max_tokens": True}, "max_tokens=True"),
+        ({"out": ""}, "out='' must be the name of a file"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_starts(options: Any, message: str) -> None:
@@ -181,6 +186,94 @@ def test_a_run_that_the_budget_of_the_batch_has_ended_goes_on_without_its_record
 
     assert result.answer == "done"
     assert asked == ["root", "sub", "root"]
+
+
+def paid(_: Sequence[Message]) -> Reply:
+    return Reply(CELL, "scripted", Usage(10, 10, cost=0.25))
+
+
+def test_tasks_whose_ids_are_alike_as_names_of_files_have_logs_of_their_own(tmp_path: Path) -> None:
+    tasks = [{"id": name, "context": "x"} for name in ("日本", "中国", "a/b", "a b", "x" * 50, "x" * 51)]
+    lm = ScriptedLM(paid)
+    for given in (tasks[::2], tasks):
+        results = list(RLM(lm).map(given, "What?", out=tmp_path / "o.jsonl"))
+
+    assert len(lm.calls) == len({result.log for result in results}) == 6
+    assert sum(result.cost or 0 for result in results) == 1.5
+
+
+@pytest.mark.parametrize("outs", [("a.jsonl", "b.jsonl"), (None, None)])
+def test_a_run_in_a_folder_of_logs_answers_no_other_batch(tmp_path: Path, outs: Sequence[str | None]) -> None:
+    lm = ScriptedLM(paid)
+    for name in outs:
+        out = None if name is None else tmp_path / name
+        list(RLM(lm).map(["q"], "What?", out=out, log_dir=tmp_path / "logs"))
+
+    assert len(lm.calls) == 2
+
+
+def test_a_run_that_ended_before_its_result_was_written_is_taken_from_its_log(tmp_path: Path) -> None:
+    (before, after), lm = (tmp_path / "before", tmp_path / "after"), ScriptedLM(paid)
+    list(RLM(lm).map(["q"], "What?", out=before / "o.jsonl"))
+    (before / "o.jsonl").write_bytes(b"")
+    before.rename(after)
+    (result,) = RLM(lm).map(["q"], "What?", out=after / "o.jsonl")
+
+    assert (result.answer, result.cost, len(lm.calls)) == ("Q", 0.25, 1)
+
+
+def paid_turns(_: Sequence[Message]) -> Reply:
+    return Reply("```repl\nprint('not yet')\n```", "scripted", Usage(10, 10, cost=0.25))
+
+
+def test_what_failed_runs_cost_counts_for_the_budget_of_the_batch(tmp_path: Path) -> None:
+    lm, out = ScriptedLM(paid_turns), tmp_path / "o.jsonl"
+    (first,) = RLM(lm, max_budget=0.5).map(["q"], "What?", out=out, max_budget=0.6)
+    for _ in range(2):
+        with pytest.raises(errors.BudgetExceededError):
+            list(RLM(lm, max_budget=0.5).map(["q"], "What?", out=out, max_budget=0.6))
+
+    (line,) = map(json.loads, out.read_text().splitlines())
+    assert (first.cost, line["cost"], len(lm.calls)) == (0.5, 0.75, 3)
+
+
+def test_a_run_that_goes_on_costs_its_recorded_calls_once(tmp_path: Path) -> None:
+    out, is_down = tmp_path / "o.jsonl", True
+
+    def script(messages: Sequence[Message]) -> Reply | BaseException:
+        if len(messages) <= 2:
+            return Reply("```repl\nx = 1\nprint(x)\n```", "scripted", Usage(10, 10, cost=0.25))
+        down = errors.LMError("the provider is down", backend="scripted", model="scripted", requests=0)
+        return down if is_down else paid(messages)
+
+    lm = ScriptedLM(script)
+    (failed,) = RLM(lm).map(["q"], "What?", out=out)
+    is_down = False
+    (result,) = RLM(lm).map(["q"], "What?", out=out, max_budget=0.6)
+
+    assert (failed.cost, result.cost, result.answer) == (0.25, 0.5, "Q")
+
+
+def test_the_answers_to_earlier_questions_of_a_task_stay_in_its_cost(tmp_path: Path) -> None:
+    lm = ScriptedLM(paid)
+    costs = [
+        result.cost
+        for question in ("What?", "Who?", "What?")
+        for result in RLM(lm).map(["q"], question, out=tmp_path / "o.jsonl")
+    ]
+
+    assert (costs, len(lm.calls)) == ([0.25, 0.5, 0.5], 2)
+
+
+def test_room_for_more_tasks_than_there_are_costs_nothing() -> None:
+    waiting: list[int] = []
+
+    def read() -> Iterator[Task]:
+        waiting.append(len(asyncio.all_tasks()))
+        yield from (Task("a", "What?", "a"), Task("b", "What?", "b"))
+
+    assert len(list(RLM(ScriptedLM(shout)).map(Tasks(("a", "b"), read), max_concurrent=5000))) == 2
+    assert max(waiting) < 1000
 
 
 class OwnLogger:

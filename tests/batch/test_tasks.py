@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from rlm_kernel.batch.tasks import Task, tasks_of
@@ -89,6 +90,17 @@ def test_a_wrong_line_is_named(tmp_path: Path, content: str, message: str) -> No
         given(file)
 
 
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 501, 5, []])
+def test_an_id_is_printable_text(name: Any) -> None:
+    with pytest.raises(ConfigError, match="task 1: the id .* must be text of 1 to 500 printable characters"):
+        given([Task(name, "What?")])
+
+
+def test_a_dict_is_no_list_of_tasks() -> None:
+    with pytest.raises(ConfigError, match="The tasks are a dict: give a list"):
+        given({"a": "first text"}, "What?")
+
+
 def test_all_wrong_lines_are_named_at_once(tmp_path: Path) -> None:
     file = tmp_path / "tasks.jsonl"
     file.write_text("{\n" + '{"question": "a"}\n' + '{"id": "a"}\n' * 25)
@@ -109,6 +121,16 @@ def test_a_row_of_a_table_is_named_by_its_line_of_the_file(tmp_path: Path) -> No
 
     with pytest.raises(ConfigError, match=r":5 has no question"):
         given(file)
+
+
+def test_an_empty_row_of_a_table_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,question,other\n,,x\nx,Who?,\n")
+    table = pyarrow.Table.from_pylist([{"id": "x", "question": "Who?"}, {"id": None, "question": ""}])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+
+    for name in ("a.csv", "a.parquet"):
+        with pytest.raises(ConfigError, match=f"{name}:2 is an empty row: fill or remove it"):
+            given(tmp_path / name, "What?")
 
 
 @pytest.mark.parametrize(

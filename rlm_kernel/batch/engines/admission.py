@@ -17,7 +17,7 @@ from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.clients.rate_limits import RateSeen
 from rlm_kernel.clients.requests_sent import RequestsSent
 from rlm_kernel.engine.budget import Receipt
-from rlm_kernel.engine.shared_limits import SharedLimits
+from rlm_kernel.engine.shared_limits import Admission, SharedLimits
 from rlm_kernel.errors import LimitError
 from rlm_kernel.types import Usage, UsageMeter, UsageSummary
 
@@ -72,10 +72,14 @@ class Admissions:
     Args:
         shared: the limits.
         records: the folder of the logs, or None.
+
+    Attributes:
+        limits: those that count the recorded calls of a task, by its id; `shared` counts them for others.
     """
 
     def __init__(self, shared: SharedLimits, records: Records | None) -> None:
         self._shared, self._records = shared, records
+        self.limits: dict[str, Admission] = {}
         self._outboxes: set[Outbox] = set()
         self._calls: dict[tuple[Outbox, int], _Call] = {}
         self._is_closing = False
@@ -132,6 +136,7 @@ class Admissions:
         self._ended.discard(task)
         self._lost.pop(task, None)
         self._again.pop(task, None)
+        self.limits.pop(task, None)
         if self._records is not None:
             self._records.forget(task)
         meter = UsageMeter()
@@ -210,7 +215,7 @@ class Admissions:
             self._counted[task][model, usage] += 1
             return
         self._counted[task][model, usage] += 1
-        self._shared.count(model, usage)
+        self.limits.get(task, self._shared).count(model, usage)
 
     def _lost_before(self, task: str, model: str, usage: Usage) -> Usage | None:
         """What was counted for a call that is on record, although its worker was lost before it said so; or None."""

@@ -25,7 +25,7 @@ from rlm_kernel.batch.engines.records import Records, proof
 from rlm_kernel.batch.results import TaskResult, failed
 from rlm_kernel.batch.runs import Start
 from rlm_kernel.batch.tasks import Task
-from rlm_kernel.engine.shared_limits import SharedLimits
+from rlm_kernel.engine.shared_limits import Admission, SharedLimits
 from rlm_kernel.errors import ConfigError, RLMError, check_extra, is_installed
 from rlm_kernel.trajectory.log.redaction import MIN_SECRET_LENGTH, named_secrets, secrets_of, without_secrets
 
@@ -158,9 +158,13 @@ class EngineRuns:
     admissions: Admissions
     stopped_by: BaseException | None = field(default=None, init=False)
 
-    async def __call__(self, task: Task) -> TaskResult:
-        """Run a task. If its worker is lost and the engine runs it again, no recorded call is repeated."""
+    async def __call__(self, task: Task, limits: Admission) -> TaskResult:
+        """Run a task within these limits.
+
+        If its worker is lost and the engine runs it again, no recorded call is repeated.
+        """
         started, digest, has_ended = time.monotonic(), "", False
+        self.admissions.limits[task.id] = limits
         try:
             digest = await run_in_thread(lambda: task.digest)
             sent = task if task.path is None else replace(task, path=task.path.absolute())
@@ -184,7 +188,12 @@ def _broken(error: BrokenExecutor) -> RLMError:
 
 @asynccontextmanager
 async def engine_runs(
-    engine: Engine, make: bytes, configuration: Mapping[str, Any], log_dir: Path | None, shared: SharedLimits
+    engine: Engine,
+    make: bytes,
+    configuration: Mapping[str, Any],
+    log_dir: Path | None,
+    logs_of: str,
+    shared: SharedLimits,
 ) -> AsyncIterator[EngineRuns]:
     """A context for a batch on an engine. At its end all runs stop."""
     batch = secrets.token_hex(8)
@@ -195,7 +204,7 @@ async def engine_runs(
     try:
         with nullcontext() if log_dir is None else proof(log_dir, batch):
             assignment = worker.Assignment(
-                batch, make, configuration, log_dir, shared.counts_dollars, shared.is_limited, address
+                batch, logs_of, make, configuration, log_dir, shared.counts_dollars, shared.is_limited, address
             )
             yield EngineRuns(engine, assignment, admissions)
     finally:

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ class Assignment:
 
     Attributes:
         batch: an id.
+        logs_of: the name of the batch for its logs.
         make: makes the `RLM`, pickled; returns what starts a completion.
         configuration: its arguments, for the logs.
         log_dir: the folder of the logs, or None.
@@ -45,6 +45,7 @@ class Assignment:
     """
 
     batch: str
+    logs_of: str
     make: bytes
     configuration: Mapping[str, Any]
     log_dir: Path | None
@@ -157,9 +158,9 @@ class Worker:
         self._outbox.put(messages.Started(task.id), with_next=True)
         try:
             async with self._place(task, digest) as (log_dir, logger):
-                start, configuration = partial(self._start, _TaskLimits(self, task.id)), self._assignment.configuration
-                runs = LocalRuns(start, configuration, log_dir, logger)
-                result = await runs(task, digest)
+                configuration, logs_of = self._assignment.configuration, self._assignment.logs_of
+                runs = LocalRuns(self._start, configuration, log_dir, logs_of, logger)
+                result = await runs(task, _TaskLimits(self, task.id), digest)
         finally:
             self.put(messages.Ended(task.id))
         await self._outbox.flush()
@@ -173,7 +174,7 @@ class Worker:
         if self._home is None:
             yield self._assignment.log_dir, RLMLogger
             return
-        name = log_name(task, digest)
+        name = log_name(self._assignment.logs_of, task, digest)
         async with self._home.task(task.id, name) as (folder, logger):
             answer = await self.ask(messages.Fetch(self.next_number(), name))
             for number, record in enumerate(answer.records):
