@@ -22,7 +22,7 @@ from rlm_kernel.errors import RLMError
 T = TypeVar("T")
 U = TypeVar("U")
 
-THREAD = "rlm-engine"
+_THREAD = "rlm-engine"
 CLEANUP_SECONDS = 1.2
 """How long Ctrl-C waits for the end of what it interrupts."""
 
@@ -31,6 +31,7 @@ SHORT_CHARACTERS = 20_000
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 
 
 @overload
@@ -125,11 +126,12 @@ async def process(characters: int, work: Callable[[], T]) -> T:
 
 def engine_loop() -> asyncio.AbstractEventLoop:
     """The loop, started at first use. A forked child gets one of its own."""
-    global _loop  # noqa: PLW0603 (one for the process)
+    global _loop, _thread  # noqa: PLW0603 (one for the process)
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_run, args=[_loop], name=THREAD, daemon=True).start()
+            _thread = threading.Thread(target=_run, args=[_loop], name=_THREAD, daemon=True)
+            _thread.start()
         return _loop
 
 
@@ -142,8 +144,8 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _forget_loop() -> None:
-    global _lock, _loop
-    _lock, _loop = threading.Lock(), None
+    global _lock, _loop, _thread  # the thread that forked may be the engine's; in the child it is the main one
+    _lock, _loop, _thread = threading.Lock(), None, None
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch
@@ -169,7 +171,7 @@ class Job(Generic[T]):
         Raises:
             RLMError: called in the engine's own loop, which it would block.
         """
-        if threading.current_thread().name == THREAD:
+        if threading.current_thread() is _thread:
             raise RLMError("A synchronous call inside the engine's event loop would block it: await acompletion().")
         try:
             return self._outcome.result()

@@ -74,6 +74,15 @@ def test_any_executor_will_do() -> None:
     assert [result.answer for result in results] == ["A", "B"]
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python's own, from 3.12
+def test_a_pool_that_forks_a_process_whose_engine_runs() -> None:
+    with RLM(ScriptedLM(shout)) as rlm, ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as forks:
+        assert rlm.completion("first").response == "FIRST"
+        results = list(RLM(ScriptedLM(shout)).map(["a", "b"], "What?", engine=forks, ordered=True))
+
+    assert [result.answer for result in results] == ["A", "B"], results[0].error
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
