@@ -312,7 +312,9 @@ def _json_lines(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int,
                 continue
             if isinstance(row, dict) and fields is not None:
                 found = {name: row[name] for name in fields if name in row}
-                row = found or ConfigError(f"{path}:{number} has none of the fields {', '.join(fields)}: name them so.")
+                error = _misspelt(f"{path}:{number}", row, fields)
+                nothing = ConfigError(f"{path}:{number} has none of the fields {', '.join(fields)}: name them so.")
+                row = error or found or nothing
             yield number, row
 
 
@@ -349,6 +351,18 @@ def _columns(path: Path, fields: Sequence[str] | None, names: Sequence[str]) -> 
         ConfigError: it has none of the fields.
     """
     columns = [name for name in names if fields is None or name in fields]
+    if error := _misspelt(str(path), names, fields or ()):
+        raise error
     if not columns:
         raise ConfigError(f"{path} has none of the columns {', '.join(fields or ())}: name them so.")
     return columns
+
+
+def _misspelt(where: str, names: Iterable[str], fields: Sequence[str]) -> ConfigError | None:
+    """The error of a field such as `Question`, which would be ignored; None: there is none."""
+    known = set(names)
+    for name in known.difference(fields):
+        meant = name.strip().lower().removesuffix("s")
+        if meant in fields and meant not in known:
+            return ConfigError(f"{where} has {name!r}; did you mean {meant!r}?")
+    return None

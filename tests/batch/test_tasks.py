@@ -138,6 +138,12 @@ def test_an_empty_row_of_a_table_is_wrong(tmp_path: Path) -> None:
     [
         ("a.csv", b"id,question\n1,caf\xe9\n", "Save it as UTF-8"),
         ("a.csv", b"a,b\n1,2\n", "none of the columns id, question"),
+        ("a.csv", b"id,Question,context\n1,a,b\n", "has 'Question'; did you mean 'question'"),
+        (
+            "a.jsonl",
+            b'{"id": "1", "questions": "a", "context": "b"}\n',
+            "a.jsonl:1 has 'questions'; did you mean 'question'",
+        ),
         ("a.parquet", b"no parquet", "cannot be read as PARQUET"),
     ],
 )
