@@ -312,9 +312,8 @@ def _json_lines(path: Path, fields: Sequence[str] | None) -> Iterator[tuple[int,
                 continue
             if isinstance(row, dict) and fields is not None:
                 found = {name: row[name] for name in fields if name in row}
-                error = _misspelt(f"{path}:{number}", row, fields)
                 nothing = ConfigError(f"{path}:{number} has none of the fields {', '.join(fields)}: name them so.")
-                row = error or found or nothing
+                row = _misspelt(f"{path}:{number}", row, fields) or found or nothing
             yield number, row
 
 
