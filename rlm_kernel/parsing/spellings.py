@@ -56,7 +56,11 @@ _SPELLINGS: tuple[tuple[str, re.Pattern[str], str], ...] = (
         re.compile(rf"{_CALL}\uff08(?P<text>[^()\uff08\uff09\n]*+)[)\uff09]"),
         r"\g<call>(\g<text>)",
     ),
-    ("\uff09", re.compile(rf"{_CALL}\((?P<text>[^()\uff08\uff09\n]*+)\uff09"), r"\g<call>(\g<text>)"),
+    (
+        "\uff09",
+        re.compile(rf"{_CALL}\((?![\"'][^\n]{{0,300}}[\"']\))(?P<text>[^()\uff08\uff09\n]*+)\uff09"),
+        r"\g<call>(\g<text>)",
+    ),
     (
         "",
         re.compile(rf"^{_MARKS}FINAL[*_]*+[:\uff1a][ \t*_]*+(?=[^\s(]|\r?\n)", re.MULTILINE),
