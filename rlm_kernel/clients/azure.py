@@ -10,7 +10,7 @@ from rlm_kernel.clients.openai import OpenAIAdapter
 from rlm_kernel.errors import SHOWN_CHARACTERS, ConfigError
 from rlm_kernel.text import clip
 
-_DEPLOYMENT = re.compile(r"[._-]*[A-Za-z0-9][A-Za-z0-9._-]*")
+_DEPLOYMENT = re.compile(r"(?<![._-])[._-]*+[A-Za-z0-9][A-Za-z0-9._-]*+")
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
