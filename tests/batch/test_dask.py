@@ -200,6 +200,8 @@ def test_a_lost_scheduler_ends_the_batch_and_the_error_says_how_to_go_on(tmp_pat
         own.scheduler.kill()
         with pytest.raises(errors.RLMError, match=f"scheduler {own.address} .* the same out, to go on"):
             list(results)
+        for worker in own.workers:
+            worker.kill()  # without a scheduler it takes 30 s to end
 
 
 def ask(request: Request) -> Says | Hangs:
