@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import defaultdict
+import warnings
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from rlm_kernel.clients import estimates
 from rlm_kernel.clients.base import BaseLM
 from rlm_kernel.clients.estimates import Bound
-from rlm_kernel.clients.rate_limits import Allowed, RateSeen
+from rlm_kernel.clients.rate_limits import MAX_PAUSE_SECONDS, Allowed, RateSeen
 from rlm_kernel.engine.budget import NO_LIMITS, Ledger, Limits, Receipt
 from rlm_kernel.types import ModelUsageSummary, Usage, UsageMeter, UsageSummary
+
+LONG_WAIT_SECONDS = 60.0
+"""A call that waits so long is reported."""
 
 _MINUTE = 60.0
 
@@ -88,7 +91,7 @@ class Bucket:
     def take(self, amount: float) -> None:
         """Use an amount. A negative one gives back."""
         self._refill()
-        self._level = min(self._size, self._level - amount)
+        self._level = max(self._lowest, min(self._size, self._level - amount))
 
     def learn(self, seen: Allowed) -> None:
         """Follow what the provider reports, never above what the user allows."""
@@ -97,7 +100,17 @@ class Bucket:
             size = min(self._given, seen.per_minute)
             self._level = size if self._size == math.inf else min(self._level, size)
             self._size = size
-        self._level = min(self._level, seen.remaining)
+        self._level = max(self._lowest, min(self._level, seen.remaining))
+
+    @property
+    def size(self) -> float:
+        """What may be used in one minute."""
+        return self._size
+
+    @property
+    def _lowest(self) -> float:
+        """With less, it would take longer than `MAX_PAUSE_SECONDS` to refill. Only a limit of the user may do that."""
+        return -math.inf if self._size == self._given else self._size * (1 - MAX_PAUSE_SECONDS / _MINUTE)
 
     def _refill(self) -> None:
         now = time.monotonic()
@@ -111,9 +124,11 @@ class RateLimit:
 
     Args:
         rate: the user's limits.
+        model: its name, for the warning of a long wait.
     """
 
-    def __init__(self, rate: RatePerMinute) -> None:
+    def __init__(self, rate: RatePerMinute, model: str = "the model") -> None:
+        self._model, self._has_warned = model, False
         self._requests, self._tokens = Bucket(rate.requests), Bucket(rate.tokens)
         self._paused_until = 0.0
         self._seen: RateSeen | None = None
@@ -128,8 +143,9 @@ class RateLimit:
         """
         self.learn(seen)
         async with self._order:
-            while (delay := self._delay(tokens)) > 0:  # noqa: ASYNC110 (it waits for the clock)
-                await asyncio.sleep(delay)
+            while (delay := self._delay(tokens))[0] > 0:
+                self._warn(*delay)
+                await asyncio.sleep(delay[0])
             self._requests.take(1)
             self._tokens.take(tokens)
 
@@ -146,9 +162,21 @@ class RateLimit:
         self._tokens.learn(seen.tokens)
         self._paused_until = max(self._paused_until, seen.paused_until)
 
-    def _delay(self, tokens: float) -> float:
-        paused = self._paused_until - time.time()
-        return max(paused, self._requests.delay(1), self._tokens.delay(tokens))
+    def _delay(self, tokens: float) -> tuple[float, str]:
+        """Seconds until a call may be sent, and what it waits for."""
+        return max(
+            (self._paused_until - time.time(), "the provider's headers ask for a pause"),
+            (self._requests.delay(1), f"the limit is {self._requests.size:g} requests a minute"),
+            (self._tokens.delay(tokens), f"the limit is {self._tokens.size:g} tokens a minute"),
+        )
+
+    def _warn(self, delay: float, reason: str) -> None:
+        """Say once why nothing happens."""
+        if delay >= LONG_WAIT_SECONDS and not self._has_warned:
+            self._has_warned = True
+            message = f"Calls of {self._model} wait, the next one for {delay:.0f} s: {reason}. This is reported once."
+            with suppress(RuntimeWarning):  # where warnings are errors
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 class SharedLimits:
@@ -167,7 +195,8 @@ class SharedLimits:
         self.usage = UsageMeter()
         self.is_limited = limits != NO_LIMITS or rate != RatePerMinute()
         self._ledger = Ledger(limits)
-        self._rates: dict[str, RateLimit] = defaultdict(lambda: RateLimit(rate))
+        self._rate = rate
+        self._rates: dict[str, RateLimit] = {}
 
     @property
     def broken(self) -> Exception | None:
@@ -188,7 +217,7 @@ class SharedLimits:
         """
         requests, receipt.requests = receipt.requests, 0  # while it waits, nothing has been sent
         async with self._ledger.call(lm.model, limit, self.usage, receipt):
-            rate = self._rates[lm.model]
+            rate = self._rate_of(lm.model)
             await rate.admit(limit.tokens, lm.rate_seen)
             receipt.requests = requests
             try:
@@ -196,6 +225,11 @@ class SharedLimits:
             finally:
                 rate.learn(lm.rate_seen)
                 rate.settle(limit.tokens - _used(limit, receipt))
+
+    def _rate_of(self, model: str) -> RateLimit:
+        if model not in self._rates:
+            self._rates[model] = RateLimit(self._rate, model)
+        return self._rates[model]
 
     def count(self, model: str, usage: Usage) -> None:
         """Count a call that is on record."""

@@ -24,6 +24,7 @@ from rlm_kernel.batch.engines.messages import (
     Hello,
     LinearPrice,
     Link,
+    Outbox,
     Settled,
     Started,
     StillHere,
@@ -174,3 +175,35 @@ def test_a_price_travels_as_numbers(tokens: Sequence[int]) -> None:
     assert price(read, wrote) == pytest.approx(read * 0.01 + wrote * 0.02)
     assert LinearPrice.of(Bound(100, 50)) is None
     assert pickle.loads(pickle.dumps(Fetch(1, "x"))) == Fetch(1, "x")
+
+
+class SlowLink:
+    """A link whose other end takes messages late."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Event()
+        self.seen: list[Any] = []
+
+    async def send(self, content: bytes) -> None:
+        await self.free.wait()
+        self.seen += pickle.loads(content)
+
+    async def receive(self) -> bytes:
+        raise EOFError
+
+    def close(self) -> None:
+        self.seen.append("closed")
+
+
+async def test_a_link_is_closed_after_its_last_message() -> None:
+    link = SlowLink()
+    outbox = Outbox(link)
+    outbox.put(StillHere())
+    await asyncio.sleep(0)
+    outbox.put(Close())
+    outbox.close()
+    link.free.set()
+    await outbox.flush()
+    await asyncio.sleep(0)
+
+    assert link.seen == [StillHere(), Close(), "closed"]

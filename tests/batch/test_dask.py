@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cloudpickle
+import dask
 import nbformat
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Scheduler
 from loopback import Hangs, LoopbackProvider, Request, Says
 from selection import mostly_full
 
@@ -28,6 +29,8 @@ from rlm_kernel.cli import main
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import Message, Reply, Usage
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers have no tests
 
 CELL = "```repl\nFINAL(context.upper())\n```"
 
@@ -49,6 +52,7 @@ class Cluster:
     folder: Path
     address: str = ""
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    scheduler: subprocess.Popen[bytes] | None = None
 
     def start(self, kind: str, *options: str, **variables: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *options, "--dashboard-address", "127.0.0.1:0"]
@@ -64,7 +68,9 @@ class Cluster:
 @contextlib.contextmanager
 def own_processes(folder: Path) -> Iterator[Cluster]:
     file, made = folder / "scheduler.json", Cluster(folder)
-    scheduler = made.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
+    scheduler = made.scheduler = made.start(
+        "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)
+    )
     try:
         while not (file.is_file() and file.read_text().endswith("}")):
             assert scheduler.poll() is None, (folder / "scheduler.log").read_text()
@@ -93,7 +99,6 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def client(cluster: Cluster) -> Iterator[Client]:
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers have no tests
     with Client(cluster.address) as client:
         client.wait_for_workers(2)
         yield client
@@ -105,6 +110,7 @@ def test_completions_on_a_cluster(client: Client, tmp_path: Path) -> None:
 
     assert [result.answer for result in results] == [task.upper() for task in tasks], results[0].error
     assert all(Path(str(result.log)).is_file() for result in results)
+    wait_for_no_queues(client)
 
 
 async def test_a_batch_on_a_cluster_for_asynchronous_callers(client: Client) -> None:
@@ -131,6 +137,7 @@ def test_leaving_the_loop_stops_the_runs_on_the_cluster(client: Client) -> None:
         break
 
     wait_for_kernels(client, some=False)
+    wait_for_no_queues(client)
 
 
 DRIVER = """
@@ -153,6 +160,7 @@ def test_the_kernels_of_a_driver_that_was_killed_end(cluster: Cluster, client: C
         driver.kill()
         driver.wait()
     wait_for_kernels(client, some=False)
+    wait_for_no_queues(client)
     client.run(_give_up_after, 60)
 
 
@@ -167,6 +175,33 @@ def wait_for_kernels(client: Client, *, some: bool) -> None:
     while any((found := client.run(_kernels)).values()) != some:
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
+
+
+def wait_for_no_queues(client: Client) -> None:
+    """The cluster is the user's: a batch leaves nothing there, however it ends."""
+    deadline = time.monotonic() + 30
+    while found := client.run_on_scheduler(_queues):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def _queues(dask_scheduler: Scheduler) -> list[str]:
+    return list(dask_scheduler.extensions["queues"].queues)
+
+
+def test_a_lost_scheduler_ends_the_batch_and_the_error_says_how_to_go_on(tmp_path: Path) -> None:
+    lm, tasks, out = ScriptedLM(shout, delay=0.1), [str(n) for n in range(1000)], tmp_path / "out.jsonl"
+    quickly = dask.config.set({"distributed.comm.timeouts.connect": "1s"})  # Dask tries to connect again for so long
+    with own_processes(tmp_path) as own, quickly, Client(own.address) as client:
+        client.wait_for_workers(1)
+        results = RLM(lm).map(tasks, engine=client, out=out)
+        assert next(results).answer is not None
+        assert own.scheduler is not None
+        own.scheduler.kill()
+        with pytest.raises(errors.RLMError, match=f"scheduler {own.address} .* the same out, to go on"):
+            list(results)
+        for worker in own.workers:
+            worker.kill()  # without a scheduler it takes 30 s to end
 
 
 def ask(request: Request) -> Says | Hangs:
@@ -196,6 +231,7 @@ def test_a_lost_worker_costs_no_recorded_call(
         provider.release()
         answers = [result.answer for result in first.result(90)]
     cluster.add_worker()
+    wait_for_no_queues(client)
 
     counted = Counter(request.prompt for request in provider.requests)
     about = {text: times for text, times in counted.items() if text.startswith("about")}

@@ -73,6 +73,38 @@ async def test_the_limits_of_the_provider_are_followed(clock: Clock) -> None:
     assert clock.now == pytest.approx(1007), "the bucket was refilled while it was paused, and headers count once"
 
 
+async def test_a_limit_that_a_provider_reports_stops_no_call_for_longer_than_a_pause(clock: Clock) -> None:
+    limit = RateLimit(RatePerMinute(), "m")
+    await limit.admit(510, RateSeen(tokens=Allowed(1)))
+    with pytest.warns(RuntimeWarning, match="Calls of m wait, the next one for 600 s: the limit is 1 tokens a minute"):
+        await limit.admit(510)
+
+    assert clock.now - 1000 == pytest.approx(600)
+
+
+async def test_a_long_pause_is_reported_once(clock: Clock) -> None:
+    limit = RateLimit(RatePerMinute())
+
+    async def pause_twice() -> None:
+        await limit.admit(1, RateSeen(paused_until=1600))
+        await limit.admit(1, RateSeen(paused_until=2200))
+
+    with pytest.warns(RuntimeWarning, match="600 s: the provider's headers ask for a pause") as warned:
+        await pause_twice()
+
+    assert clock.now == pytest.approx(2200)
+    assert len(warned) == 1
+
+
+async def test_a_limit_of_the_user_is_kept_however_long_that_takes(clock: Clock) -> None:
+    limit = RateLimit(RatePerMinute(tokens=10))
+    await limit.admit(500)
+    with pytest.warns(RuntimeWarning, match="the limit is 10 tokens a minute"):
+        await limit.admit(500)
+
+    assert clock.now - 1000 == pytest.approx(3000)
+
+
 def test_the_headers_of_openai_and_anthropic() -> None:
     now = time.time()
     openai = read_headers(200, {

@@ -107,7 +107,7 @@ class Admissions:
             beat.cancel()
             self._outboxes.discard(outbox)
             self._changed.set()
-            link.close()
+            outbox.close()
 
     async def close(self) -> None:
         """Stop all runs, and wait for the end of their kernels, `CLEANUP_SECONDS` at most."""

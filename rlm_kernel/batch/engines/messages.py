@@ -72,6 +72,13 @@ class Outbox:
         if self._sender is not None:
             await asyncio.shield(self._sender)
 
+    def close(self) -> None:
+        """Close the link when all messages are sent."""
+        if self._sender is None:
+            self._link.close()
+        else:
+            self._sender.add_done_callback(lambda _: self._link.close())
+
     async def _send(self) -> None:
         try:
             while self._waiting:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from distributed import Client, Queue, get_client
 
+from rlm_kernel._async import is_stop
 from rlm_kernel.batch.engines.messages import Link
 
 T = TypeVar("T")
@@ -20,10 +21,21 @@ SILENCE_SECONDS = 60
 
 
 class DaskLink:
-    """A link over two queues. A queue is unbounded, so sending does not wait for the other end."""
+    """A link over two queues. A queue is unbounded, so sending does not wait for the other end.
 
-    def __init__(self, client: Client, to: Queue, receive: Callable[[], Awaitable[bytes]], name: str) -> None:
+    Args:
+        client: of the cluster.
+        to: the queue of the other end.
+        receive: awaits the next bytes.
+        name: of the worker's queue.
+        opened: the queues to give up at the end, one for each time that somebody opened it.
+    """
+
+    def __init__(
+        self, client: Client, to: Queue, receive: Callable[[], Awaitable[bytes]], name: str, opened: Iterable[Queue]
+    ) -> None:
         self._client, self._to, self._receive, self._name = client, to, receive, name
+        self._opened = list(opened)
         self._broken = False
 
     async def send(self, content: bytes) -> None:
@@ -32,7 +44,7 @@ class DaskLink:
             return
         try:
             await _in_loop(self._client, self._to.put((self._name, content), asynchronous=True))
-        except (OSError, AttributeError):  # a client that was closed has no connection any more
+        except (OSError, AttributeError, KeyError):  # a closed client has no connection; the queue is gone
             self._broken = True
 
     async def receive(self) -> bytes:
@@ -43,20 +55,15 @@ class DaskLink:
         """
         try:
             return await self._receive()
-        except (OSError, asyncio.CancelledError) as error:  # Dask's TimeoutError is an OSError
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+        except (OSError, KeyError, asyncio.CancelledError) as error:  # Dask's TimeoutError is an OSError
+            if is_stop(error):  # and not only Dask's task is cancelled
                 raise
+            self._opened.append(self._to)  # the other end will not
             raise EOFError from error
 
     def close(self) -> None:
-        """Give up the queue."""
-        self._to.close()
-
-
-def _is_cancelled() -> bool:
-    """Whether this task is cancelled, and not only Dask's."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+        """Give up the queues."""
+        _give_up(self._client, self._opened)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class DaskAddress:
             _, content = await _in_loop(client, inbox.get(timeout=SILENCE_SECONDS, asynchronous=True))
             return bytes(content)
 
-        return DaskLink(client, to, receive, name)
+        return DaskLink(client, to, receive, name, (to, inbox, inbox))
 
 
 @asynccontextmanager
@@ -86,25 +93,31 @@ async def listen(client: Client, serve: Callable[[Link], Coroutine[Any, Any, Non
         serve: serves one link, until its other end is gone.
     """
     inbox = await _queue(f"rlm-{secrets.token_hex(8)}", client)
-    dispatcher = asyncio.ensure_future(_dispatch(client, inbox, serve))
+    received: dict[str, asyncio.Queue[bytes]] = {}
+    dispatcher = asyncio.ensure_future(_dispatch(client, inbox, serve, received))
     try:
         yield DaskAddress(inbox.name)
     finally:
         dispatcher.cancel()
         await asyncio.wait({dispatcher})
-        inbox.close()
+        _give_up(client, [inbox] * (1 + len(received)))
 
 
-async def _dispatch(client: Client, inbox: Queue, serve: Callable[[Link], Coroutine[Any, Any, None]]) -> None:
+async def _dispatch(
+    client: Client,
+    inbox: Queue,
+    serve: Callable[[Link], Coroutine[Any, Any, None]],
+    received: dict[str, asyncio.Queue[bytes]],
+) -> None:
     """Serve the link of each worker."""
-    received: dict[str, asyncio.Queue[bytes]] = {}
     served = set()
     try:
         while True:
             name, content = await _in_loop(client, inbox.get(asynchronous=True))
             if name not in received:
                 queue = received[name] = asyncio.Queue[bytes]()
-                link = DaskLink(client, await _queue(name, client), queue.get, name)
+                to = await _queue(name, client)
+                link = DaskLink(client, to, queue.get, name, (to, to))
                 served.add(asyncio.ensure_future(serve(link)))
             received[name].put_nowait(bytes(content))
     finally:
@@ -116,6 +129,20 @@ async def _dispatch(client: Client, inbox: Queue, serve: Callable[[Link], Corout
 
 async def _queue(name: str, client: Client) -> Queue:
     return await asyncio.to_thread(Queue, name, client)  # in Dask's own loop it would be created twice
+
+
+def _give_up(client: Client, opened: Iterable[Queue]) -> None:
+    """Close queues. The scheduler deletes one that is closed as often as it was opened, and ignores further closings.
+
+    Both ends close for both: a process that was killed does not, and a cluster outlives many batches.
+    """
+
+    def close() -> None:
+        with suppress(OSError):  # the scheduler is gone
+            for queue in opened:
+                queue.close()
+
+    client.loop.add_callback(close)
 
 
 async def _in_loop(client: Client, work: Coroutine[Any, Any, T]) -> T:

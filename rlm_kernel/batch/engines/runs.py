@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel._async import Job, run_in_thread
+from rlm_kernel._async import Job, is_stop, run_in_thread
 from rlm_kernel.batch.engines import sockets, worker
 from rlm_kernel.batch.engines.admission import Admissions
 from rlm_kernel.batch.engines.messages import Address, Link
@@ -47,6 +47,7 @@ class Engine:
         executor: runs calls.
         run: what it runs for each task.
         listen: a context in which its workers can connect to this process.
+        name: what the user calls it.
         max_concurrent: tasks in progress, unless the user says it.
         close: closes what was opened for the batch.
     """
@@ -54,6 +55,7 @@ class Engine:
     executor: Executor
     run: Callable[..., Any]
     listen: Listen
+    name: str = "executor"
     max_concurrent: int = MAX_CONCURRENT
     close: Callable[[], object] = lambda: None
 
@@ -80,6 +82,7 @@ def engine_of(given: Any, scheduler: str | None = None) -> Engine:
         client.get_executor(pure=False),
         worker.run_async,
         partial(on_dask.listen, client),
+        f"scheduler {client.scheduler.address}",
         max(threads, MAX_CONCURRENT),
         (lambda: None) if client is given else client.close,
     )
@@ -174,9 +177,15 @@ class EngineRuns:
         except Exception as error:  # noqa: BLE001 (it is the result of the task)
             stopped_by = _broken(error) if isinstance(error, BrokenExecutor) else None
             result = failed(task.id, digest, error, None, time.monotonic() - started)
-        except BaseException:
-            await Job(self.admissions.finish(task.id, has_ended=False)).wait_async()
-            raise
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError) or is_stop(error):
+                await Job(self.admissions.finish(task.id, has_ended=False)).wait_async()
+                raise
+            stopped_by = RLMError(
+                f"The {self.engine.name} has cancelled the task: it was closed, or is lost. Call again with a new one, "
+                "and the same out, to go on."
+            )
+            result = failed(task.id, digest, stopped_by, None, time.monotonic() - started)
         usage = await Job(self.admissions.finish(task.id, has_ended=has_ended)).wait_async()
         self.stopped_by = self.stopped_by or stopped_by
         return replace(result, usage=usage)
