@@ -17,6 +17,10 @@ from rlm_kernel.clients.rate_limits import RateSeen
 from rlm_kernel.types import Reply, Usage
 
 
+class LinkLostError(Exception):
+    """The link between a worker and the driver broke."""
+
+
 class Link(Protocol):
     """One end of a connection between a worker and the driver."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import shutil
+import warnings
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -74,6 +75,7 @@ class Records:
     def __init__(self, log_dir: Path, configuration: Mapping[str, Any]) -> None:
         self._log_dir, self._configuration = log_dir, configuration
         self._chains: dict[str, dict[str, Chain]] = defaultdict(dict)
+        self._failed: set[str] = set()
 
     def earlier(self, name: str) -> tuple[bytes, ...]:
         """The records of a task's earlier runs. `name`: how the names of its logs begin."""
@@ -81,7 +83,18 @@ class Records:
         return tuple(one.path.read_bytes() for one in found)
 
     def take(self, part: FilePart) -> None:
-        """Write a part of a file."""
+        """Write a part of a file. After a failure the rest of the file is left out."""
+        if part.is_first:
+            self._failed.discard(part.name)
+        if part.name in self._failed:
+            return
+        try:
+            self._write(part)
+        except OSError as error:
+            self._failed.add(part.name)
+            warnings.warn(f"The log {part.name} could not be written: {error}.", RuntimeWarning, stacklevel=2)
+
+    def _write(self, part: FilePart) -> None:
         path = self._log_dir / part.name
         if not path.resolve().is_relative_to(self._log_dir.resolve()):
             return

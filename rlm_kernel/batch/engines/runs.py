@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import BrokenExecutor, Executor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from rlm_kernel._async import Job, is_stop, run_in_thread
 from rlm_kernel.batch.engines import sockets, worker
 from rlm_kernel.batch.engines.admission import Admissions
-from rlm_kernel.batch.engines.messages import Address, Link
+from rlm_kernel.batch.engines.messages import Address, Link, LinkLostError
 from rlm_kernel.batch.engines.records import Records, proof
 from rlm_kernel.batch.results import TaskResult, failed
 from rlm_kernel.batch.runs import Start
@@ -30,6 +30,9 @@ from rlm_kernel.errors import ConfigError, RLMError, check_extra, is_installed
 from rlm_kernel.trajectory.log.redaction import MIN_SECRET_LENGTH, named_secrets, secrets_of, without_secrets
 
 MAX_CONCURRENT = 16
+
+MAX_LINKS = 3
+"""Tries of a task whose link to its worker breaks."""
 
 _HOLDS_KEY = (
     "The RLM holds {}, which would pass through the scheduler: leave it out, and set the variable of the provider, "
@@ -171,11 +174,9 @@ class EngineRuns:
         try:
             digest = await run_in_thread(lambda: task.digest)
             sent = task if task.path is None else replace(task, path=task.path.absolute())
-            future = self.engine.executor.submit(self.engine.run, self.assignment, sent, digest)
-            outcome: worker.Outcome = await asyncio.wrap_future(future)
-            (result, stopped_by), has_ended = outcome, True
+            (result, stopped_by), has_ended = await self._outcome(sent, digest), True
         except Exception as error:  # noqa: BLE001 (it is the result of the task)
-            stopped_by = _broken(error) if isinstance(error, BrokenExecutor) else None
+            stopped_by = _hopeless(error)
             result = failed(task.id, digest, error, None, time.monotonic() - started)
         except BaseException as error:
             if not isinstance(error, asyncio.CancelledError) or is_stop(error):
@@ -190,9 +191,22 @@ class EngineRuns:
         self.stopped_by = self.stopped_by or stopped_by
         return replace(result, usage=usage)
 
+    async def _outcome(self, task: Task, digest: str) -> worker.Outcome:
+        """Run a task on a worker, and again if its link breaks."""
+        for _ in range(MAX_LINKS):
+            with suppress(LinkLostError):
+                future = self.engine.executor.submit(self.engine.run, self.assignment, task, digest)
+                return await asyncio.wrap_future(future)
+        raise RLMError(f"The link to the worker of {task.id!r} broke {MAX_LINKS} times: call again to go on.")
 
-def _broken(error: BrokenExecutor) -> RLMError:
-    return RLMError(f"The executor lost a process and runs nothing more: {error} Call again with a new one to go on.")
+
+def _hopeless(error: Exception) -> Exception | None:
+    """The error after which no further task is worth a try, or None."""
+    if isinstance(error, BrokenExecutor):
+        return RLMError(
+            f"The executor lost a process and runs nothing more: {error} Call again with a new one to go on."
+        )
+    return error if isinstance(error, ConfigError) else None  # a worker cannot make the RLM
 
 
 @asynccontextmanager

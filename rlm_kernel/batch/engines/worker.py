@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import pickle
+import platform
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +16,7 @@ from typing import Any
 
 from rlm_kernel._async import Job
 from rlm_kernel.batch.engines import messages
-from rlm_kernel.batch.engines.messages import Address, Link, Outbox
+from rlm_kernel.batch.engines.messages import Address, Link, LinkLostError, Outbox
 from rlm_kernel.batch.engines.records import Home, MakeLogger, has_proof, write_signed
 from rlm_kernel.batch.results import TaskResult
 from rlm_kernel.batch.runs import LocalRuns, Start, log_name
@@ -91,7 +93,13 @@ async def _run(assignment: Assignment, task: Task, digest: str) -> Outcome:
 
 
 async def _open(assignment: Assignment) -> Worker:
-    start = await asyncio.to_thread(pickle.loads(assignment.make))  # noqa: S301 (it is the driver's)
+    try:
+        start = await asyncio.to_thread(pickle.loads(assignment.make))  # noqa: S301 (it is the driver's)
+    except ConfigError as error:
+        where = f"process {os.getpid()} on {platform.node()}"
+        raise ConfigError(
+            f"A worker ({where}) cannot make the RLM: {error} Workers need it in their environment."
+        ) from None
     worker = Worker(assignment, start, await assignment.address.connect())
     await worker.welcomed()
     return worker
@@ -118,6 +126,7 @@ class Worker:
             if assignment.log_dir is None or has_proof(assignment.log_dir, assignment.batch)
             else Home(self._outbox)
         )
+        self._is_lost = False
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._listener = asyncio.ensure_future(self._listen())
 
@@ -129,7 +138,7 @@ class Worker:
         """
         self.put(messages.Hello())
         await asyncio.wait({self._listener, self._welcome}, return_when=asyncio.FIRST_COMPLETED)
-        if self._is_over:
+        if self._is_over or not self._welcome.done():
             raise RLMError(_ENDED)
 
     async def run(self, task: Task, digest: str) -> Outcome:
@@ -137,9 +146,12 @@ class Worker:
 
         Raises:
             RLMError: the batch has ended.
+            LinkLostError: the link to the driver broke; another one can run the task again.
         """
         if self._is_over:
             raise RLMError(_ENDED)
+        if self._is_lost:
+            raise LinkLostError
         run = asyncio.ensure_future(self._run(task, digest))
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
@@ -148,6 +160,8 @@ class Worker:
         except asyncio.CancelledError:
             if self._is_over:  # a future of an executor cannot be cancelled by its worker
                 raise RLMError(_ENDED) from None
+            if self._is_lost:
+                raise LinkLostError from None
             raise
 
     @property
@@ -232,12 +246,12 @@ class Worker:
                         case messages.Answer():
                             self._take(message)
                         case messages.Close():
+                            _ended.append(self._assignment.batch)
                             return
         except EOFError:
-            return
+            self._is_lost = True
         finally:
             _workers.pop(self._assignment.batch, None)
-            _ended.append(self._assignment.batch)
             for run in self._runs:
                 run.cancel()
             if self._runs:
