@@ -7,11 +7,13 @@ import pickle
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlm_kernel.batch.engines import sockets
+from rlm_kernel.batch.engines import worker as workers
 from rlm_kernel.batch.engines.admission import Admissions
 from rlm_kernel.batch.engines.messages import (
     Address,
@@ -21,15 +23,20 @@ from rlm_kernel.batch.engines.messages import (
     Closed,
     Counted,
     Fetch,
+    FilePart,
     Hello,
     LinearPrice,
     Link,
+    LinkLostError,
     Outbox,
     Settled,
     Started,
     StillHere,
     receive,
 )
+from rlm_kernel.batch.engines.records import Records
+from rlm_kernel.batch.engines.worker import Assignment
+from rlm_kernel.batch.tasks import Task
 from rlm_kernel.clients.estimates import Bound
 from rlm_kernel.clients.rate_limits import Allowed, RateSeen
 from rlm_kernel.engine.budget import Limits
@@ -207,3 +214,57 @@ async def test_a_link_is_closed_after_its_last_message() -> None:
     await asyncio.sleep(0)
 
     assert link.seen == [StillHere(), Close(), "closed"]
+
+
+class BreakingLink:
+    """A link to a driver that says that it is there, and is gone when `broken` is set."""
+
+    def __init__(self) -> None:
+        self.broken = asyncio.Event()
+        self._welcomed = False
+
+    async def send(self, content: bytes) -> None:
+        pass
+
+    async def receive(self) -> bytes:
+        if not self._welcomed:
+            self._welcomed = True
+            return pickle.dumps([StillHere()])
+        await self.broken.wait()
+        raise EOFError
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_worker_whose_link_breaks_stops_its_runs_and_leaves_the_batch_open() -> None:
+    started = asyncio.Event()
+
+    async def start(*_: Any) -> Any:
+        started.set()
+        await asyncio.Event().wait()
+
+    link = BreakingLink()
+    address: Any = None
+    assignment = Assignment("batch", "logs", b"", {}, None, counts_dollars=False, is_limited=False, address=address)
+    here = workers.Worker(assignment, start, link)
+    await here.welcomed()
+    run = asyncio.ensure_future(here.run(Task("a", context="x"), "digest"))
+    await started.wait()
+    link.broken.set()
+
+    with pytest.raises(LinkLostError):
+        await run
+    with pytest.raises(LinkLostError):  # and not that the batch has ended
+        await here.run(Task("b", context="x"), "digest")
+
+
+def test_a_full_disk_at_the_driver_costs_the_rest_of_a_log_and_nothing_else(tmp_path: Path) -> None:
+    records = Records(tmp_path, {})
+    (tmp_path / "taken").write_text("")  # so no folder of this name can be made
+    with pytest.warns(RuntimeWarning, match="taken/a.txt could not be written"):
+        records.take(FilePart("a", "taken/a.txt", b"1", is_first=True))
+    records.take(FilePart("a", "taken/a.txt", b"2", is_first=False))
+    records.take(FilePart("b", "b.txt", b"1", is_first=True))
+
+    assert (tmp_path / "b.txt").read_bytes() == b"1"

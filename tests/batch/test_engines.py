@@ -9,6 +9,7 @@ import pickle
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,8 @@ from loopback import LoopbackProvider, Says
 
 from rlm_kernel import errors
 from rlm_kernel.api import RLM
+from rlm_kernel.batch.engines.messages import LinkLostError
+from rlm_kernel.batch.engines.runs import MAX_LINKS
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.types import Message, Reply, Usage
 
@@ -132,6 +135,47 @@ def test_a_worker_reads_the_key_from_its_own_environment(tmp_path: Path, monkeyp
     assert {request.headers["authorization"] for request in provider.requests} == {"Bearer key-of-the-environment"}
     assert len(watched.sent) == 2
     assert not any(b"key-of-the-environment" in sent for sent in watched.sent)
+
+
+def test_a_worker_without_a_key_ends_the_batch_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "of-the-driver-only")
+    with ThreadPoolExecutor(1) as threads, RLM(backend_kwargs={"model_name": "m"}) as rlm:
+        results = rlm.map([str(n) for n in range(30)], "What?", engine=threads, max_concurrent=2)
+        monkeypatch.delenv("OPENAI_API_KEY")
+        taken: list[Any] = []
+        with pytest.raises(
+            errors.ConfigError, match=rf"A worker \(process {os.getpid()} on .* cannot make the RLM: No API key"
+        ):
+            taken.extend(results)
+    assert len(taken) < 5
+
+
+class Breaks(Executor):
+    """An executor whose link breaks in the first try of each task."""
+
+    def __init__(self, pool: Executor, times: int) -> None:
+        self._pool, self._times = pool, times
+        self.tries: Counter[str] = Counter()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        _, task, _ = args
+        self.tries[task.id] += 1
+        if self.tries[task.id] > self._times:
+            return self._pool.submit(fn, *args, **kwargs)
+        broken = Future[Any]()
+        broken.set_exception(LinkLostError())
+        return broken
+
+
+def test_a_task_whose_link_breaks_runs_again_and_not_for_ever() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        executor = Breaks(threads, 1)
+        results = list(RLM(ScriptedLM(shout)).map(["a", "b"], "What?", engine=executor, ordered=True))
+        (hopeless,) = RLM(ScriptedLM(shout)).map(["a"], "What?", engine=Breaks(threads, MAX_LINKS))
+
+    assert [result.answer for result in results] == ["A", "B"]
+    assert executor.tries == {"1": 2, "2": 2}
+    assert "broke 3 times: call again to go on" in str(hopeless.error)
 
 
 def die(_: Sequence[Message]) -> str:
