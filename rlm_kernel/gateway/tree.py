@@ -224,17 +224,33 @@ class Tree:
         with self._folder(parts[:-1]) as (fd, rules):
             if is_restricted(parts[-1]) or rules.exclude(parts, is_folder=False):
                 raise NotAllowedError("Access denied: the path is restricted or ignored")
-            try:
-                if not _is_plain(os.stat(parts[-1], dir_fd=fd, follow_symlinks=False)):
-                    raise NotAllowedError(_NOT_PLAIN)  # to open a device may do something
-                file = os.fdopen(os.open(parts[-1], _FLAGS, dir_fd=fd), "rb", buffering=0)
+            file = self._open_plain(parts[-1], fd)
+        with file:
+            yield file
+
+    def _open_plain(self, name: str, folder: int) -> BinaryIO:
+        """Open a file of a folder that has no other name.
+
+        Raises:
+            RefusedError: it is none, or something else took its place meanwhile.
+        """
+        try:
+            if not _is_plain(os.stat(name, dir_fd=folder, follow_symlinks=False)):
+                raise NotAllowedError(_NOT_PLAIN)  # to open a device may do something
+            file = os.fdopen(os.open(name, _FLAGS, dir_fd=folder), "rb", buffering=0)
+        except OSError:
+            raise NotFoundError(_NOT_FOUND) from None
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(file)
+            try:  # one call for both: a link that was opened may have been replaced before its names are counted
+                about = os.stat(name, dir_fd=folder, follow_symlinks=False)
             except OSError:
                 raise NotFoundError(_NOT_FOUND) from None
-        with file:
-            about = os.fstat(file.fileno())
-            if not _is_plain(about) or about.st_dev != self._device:
+            is_same = os.path.samestat(about, os.fstat(file.fileno()))
+            if not is_same or not _is_plain(about) or about.st_dev != self._device:
                 raise NotAllowedError(_NOT_PLAIN)
-            yield file
+            opened.pop_all()
+        return file
 
     def _with_rules_of(self, fd: int, rules: _Rules, depth: int) -> _Rules:
         """The rules with those of the `.gitignore` in a folder."""

@@ -28,9 +28,9 @@ _WRONG_RUN = re.compile("[\ud800-\udfff]+")
 _RIGHT_RUN = re.compile(r"(?<![^\x00-\x7f])[^\x00-\x7f\ud800-\udfff]++(?![\ud800-\udfff])")
 """Letters in UTF-8 beside no other bytes above 127. In a text of another encoding, few are such by chance."""
 _DECLARED = re.compile(
-    r"""\s{0,9}<\?xml[^>]{0,99}?\sencoding\s?=\s?["']([\w.-]{1,40})["']"""
+    r"""\A(?:\s{0,9}<\?xml[^>]{0,99}?\sencoding\s?=\s?["']([\w.-]{1,40})["']"""
     r"""|.{0,500}?<meta[^>]{0,99}?\bcharset\s?=\s?["']?([\w.-]{1,40})"""
-    r"""|(?:[^\n]{0,200}\n)?\#[^\n]{0,40}?coding[:=]\ ?([\w.-]{1,40})""",
+    r"""|(?:[^\n]{0,200}\n)?\#[^\n]{0,40}?coding[:=]\ ?([\w.-]{1,40}))""",
     re.DOTALL | re.IGNORECASE,
 )
 _REGIONAL = re.compile(r"cp\d|iso8859|koi8|mac|shift_jis|euc_|gb|big5|tis|johab|ptcp")
