@@ -121,6 +121,11 @@ class Admissions:
         for call in self._calls.values():
             call.drop()
 
+    def lose(self) -> None:
+        """No further message comes: the engine is lost."""
+        self._is_closing = True
+        self._changed.set()
+
     async def finish(self, task: str, *, has_ended: bool) -> UsageSummary:
         """Forget a task that has its result, and return what all its tries used, calls of lost workers included.
 
@@ -130,7 +135,7 @@ class Admissions:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_MESSAGES_SECONDS):
-                while has_ended and task not in self._ended:
+                while has_ended and task not in self._ended and not self._is_closing:
                     await self._next_change()
         await self._drop_calls(task)
         self._ended.discard(task)

@@ -85,16 +85,19 @@ class DaskAddress:
 
 
 @asynccontextmanager
-async def listen(client: Client, serve: Callable[[Link], Coroutine[Any, Any, None]]) -> AsyncIterator[DaskAddress]:
+async def listen(
+    client: Client, serve: Callable[[Link], Coroutine[Any, Any, None]], on_lost: Callable[[], None]
+) -> AsyncIterator[DaskAddress]:
     """A context in which workers can connect.
 
     Args:
         client: of the cluster.
         serve: serves one link, until its other end is gone.
+        on_lost: called when the scheduler is gone: of some tasks, Dask does not say it.
     """
     inbox = await _queue(f"rlm-{secrets.token_hex(8)}", client)
     received: dict[str, asyncio.Queue[bytes]] = {}
-    dispatcher = asyncio.ensure_future(_dispatch(client, inbox, serve, received))
+    dispatcher = asyncio.ensure_future(_dispatch(client, inbox, serve, received, on_lost))
     try:
         yield DaskAddress(inbox.name)
     finally:
@@ -108,6 +111,7 @@ async def _dispatch(
     inbox: Queue,
     serve: Callable[[Link], Coroutine[Any, Any, None]],
     received: dict[str, asyncio.Queue[bytes]],
+    on_lost: Callable[[], None],
 ) -> None:
     """Serve the link of each worker."""
     served = set()
@@ -121,6 +125,7 @@ async def _dispatch(
                 served.add(asyncio.ensure_future(serve(link)))
             received[name].put_nowait(bytes(content))
     finally:
+        on_lost()
         for one in served:
             one.cancel()
         if served:

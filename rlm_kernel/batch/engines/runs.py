@@ -8,10 +8,10 @@ import pickle
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from concurrent.futures import BrokenExecutor, Executor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ _HOLDS_KEY = (
     "such as OPENAI_API_KEY, in the environment of the workers."
 )
 
-Listen = Callable[[Callable[[Link], Any]], AbstractAsyncContextManager[Address]]
+Listen = Callable[[Callable[[Link], Any], Callable[[], None]], AbstractAsyncContextManager[Address]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class Engine:
     Attributes:
         executor: runs calls.
         run: what it runs for each task.
-        listen: a context in which its workers can connect to this process.
+        listen: a context in which its workers can connect to this process. It calls its second argument when the
+            engine is lost.
         name: what the user calls it.
         max_concurrent: tasks in progress, unless the user says it.
         close: closes what was opened for the batch.
@@ -74,7 +75,7 @@ def engine_of(given: Any, scheduler: str | None = None) -> Engine:
         ConfigError: it is something else, or Dask is not installed or not there.
     """
     if isinstance(given, Executor):
-        return Engine(given, worker.run, sockets.listen)
+        return Engine(given, worker.run, lambda serve, _: sockets.listen(serve))
     client = _dask_client(scheduler) if given == "dask" else given
     if not _is_client(client):
         raise ConfigError(f"engine={given!r} must be 'dask', a Client of Dask, or an Executor of concurrent.futures.")
@@ -148,6 +149,31 @@ def _check_holds_no_key(configuration: Mapping[str, Any]) -> None:
             raise ConfigError(_HOLDS_KEY.format(f"a key in {name}"))
 
 
+class InProgress:
+    """The tasks in progress. Of some, an engine that is lost never says that they have ended."""
+
+    def __init__(self) -> None:
+        self._futures: set[Future[Any]] = set()
+        self._is_lost = False
+
+    @contextmanager
+    def holding(self, future: Future[Any]) -> Iterator[None]:
+        """A context in which a task is in progress."""
+        self._futures.add(future)
+        if self._is_lost:
+            future.cancel()
+        try:
+            yield
+        finally:
+            self._futures.discard(future)
+
+    def lose(self) -> None:
+        """Cancel the tasks: the engine is lost."""
+        self._is_lost = True
+        for future in list(self._futures):
+            future.cancel()
+
+
 @dataclass(slots=True)
 class EngineRuns:
     """Runs tasks on workers.
@@ -156,12 +182,14 @@ class EngineRuns:
         engine: where.
         assignment: what each worker needs.
         admissions: admits the calls of the workers.
+        in_progress: the tasks.
         stopped_by: the error after which no further task is worth a try, or None.
     """
 
     engine: Engine
     assignment: worker.Assignment
     admissions: Admissions
+    in_progress: InProgress
     stopped_by: BaseException | None = field(default=None, init=False)
 
     async def __call__(self, task: Task, limits: Admission) -> TaskResult:
@@ -194,8 +222,8 @@ class EngineRuns:
     async def _outcome(self, task: Task, digest: str) -> worker.Outcome:
         """Run a task on a worker, and again if its link breaks."""
         for _ in range(MAX_LINKS):
-            with suppress(LinkLostError):
-                future = self.engine.executor.submit(self.engine.run, self.assignment, task, digest)
+            future = self.engine.executor.submit(self.engine.run, self.assignment, task, digest)
+            with suppress(LinkLostError), self.in_progress.holding(future):
                 return await asyncio.wrap_future(future)
         raise RLMError(f"The link to the worker of {task.id!r} broke {MAX_LINKS} times: call again to go on.")
 
@@ -222,14 +250,20 @@ async def engine_runs(
     batch = secrets.token_hex(8)
     records = None if log_dir is None else Records(log_dir, configuration)
     admissions = Admissions(shared, records)
-    listening = engine.listen(admissions.serve)
+    in_progress = InProgress()
+
+    def lose() -> None:
+        admissions.lose()
+        in_progress.lose()
+
+    listening = engine.listen(admissions.serve, lose)
     address = await Job(listening.__aenter__()).wait_async()
     try:
         with nullcontext() if log_dir is None else proof(log_dir, batch):
             assignment = worker.Assignment(
                 batch, logs_of, make, configuration, log_dir, shared.counts_dollars, shared.is_limited, address
             )
-            yield EngineRuns(engine, assignment, admissions)
+            yield EngineRuns(engine, assignment, admissions, in_progress)
     finally:
         await Job(_close(admissions, listening)).wait_async()
         await run_in_thread(engine.close)
