@@ -224,33 +224,36 @@ class Tree:
         with self._folder(parts[:-1]) as (fd, rules):
             if is_restricted(parts[-1]) or rules.exclude(parts, is_folder=False):
                 raise NotAllowedError("Access denied: the path is restricted or ignored")
-            file = self._open_plain(parts[-1], fd)
-        with file:
-            yield file
-
-    def _open_plain(self, name: str, folder: int) -> BinaryIO:
-        """Open a file of a folder that has no other name.
-
-        Raises:
-            RefusedError: it is none, or something else took its place meanwhile.
-        """
-        try:
-            if not _is_plain(os.stat(name, dir_fd=folder, follow_symlinks=False)):
-                raise NotAllowedError(_NOT_PLAIN)  # to open a device may do something
-            file = os.fdopen(os.open(name, _FLAGS, dir_fd=folder), "rb", buffering=0)
-        except OSError:
-            raise NotFoundError(_NOT_FOUND) from None
-        with contextlib.ExitStack() as opened:
-            opened.enter_context(file)
-            try:  # one call for both: a link that was opened may have been replaced before its names are counted
-                about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            try:
+                if not _is_plain(os.stat(parts[-1], dir_fd=fd, follow_symlinks=False)):
+                    raise NotAllowedError(_NOT_PLAIN)  # to open a device may do something
+                file = os.fdopen(os.open(parts[-1], _FLAGS, dir_fd=fd), "rb", buffering=0)
             except OSError:
                 raise NotFoundError(_NOT_FOUND) from None
-            is_same = os.path.samestat(about, os.fstat(file.fileno()))
-            if not is_same or not _is_plain(about) or about.st_dev != self._device:
-                raise NotAllowedError(_NOT_PLAIN)
-            opened.pop_all()
-        return file
+            with file:
+                before = self._state(file, parts[-1], fd)
+                yield file
+                after = self._state(file, parts[-1], fd)
+                if after.st_ctime_ns != before.st_ctime_ns and after.st_mtime_ns == before.st_mtime_ns:
+                    raise NotAllowedError(_NOT_PLAIN)  # its names have changed, and not what it holds
+
+    def _state(self, file: BinaryIO, name: str, folder: int) -> os.stat_result:
+        """The state of an open file, found by its name.
+
+        One call gives its name and their number: a link that was opened may have been replaced before they are counted.
+        While it is replaced, Linux says one name too early. So this is asked before and after the file is read.
+
+        Raises:
+            RefusedError: it has another name, or this name is that of another file.
+        """
+        try:
+            about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            raise NotFoundError(_NOT_FOUND) from None
+        is_same = os.path.samestat(about, os.fstat(file.fileno()))
+        if not is_same or not _is_plain(about) or about.st_dev != self._device:
+            raise NotAllowedError(_NOT_PLAIN)
+        return about
 
     def _with_rules_of(self, fd: int, rules: _Rules, depth: int) -> _Rules:
         """The rules with those of the `.gitignore` in a folder."""
