@@ -10,7 +10,8 @@ control group and descriptors: the rest of the request as a file, which only the
 host, its log, and its listening sockets. Over the link the host learns the process id and later the exit status. When
 the host closes its end, the kernel and all that it started is killed. When `CONTROL_FD` ends, the host has ended, and
 so does everything below this process. Then its directories are removed, whose paths begin with `PRIVATE`. A host that
-lives on sends `null` first, and removes its directories itself. A kernel may stop this process: it continues when the host ends.
+lives on sends `null` first, and removes its directories itself. A kernel may stop this process: it continues when the
+host ends.
 
 Orphans below this process become its children (`PR_SET_CHILD_SUBREAPER`). When a kernel ends, its control group is
 killed, and every child that does not belong to a running kernel: it is not one, is not in the group of one, and does
