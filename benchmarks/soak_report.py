@@ -79,8 +79,8 @@ def _summary(found: Row) -> str:
         f"{found['date']}, {found['seconds'] / 60:.0f} minutes, {sum(found['outcomes'].values()):,} questions, "
         f"{found['sizes']['at_once']} at once. The provider charged {provider['calls']:,} calls with "
         f"{provider['tokens']:,} tokens. The results add up to {results['tokens']:,}, of which "
-        f"{found['unsent']['tokens']:,} are for calls that were stopped, and that the provider did not charge: it had refused "
-        "them, or their worker was killed before it sent them."
+        f"{found['unsent']['tokens']:,} are for calls that were stopped, and that the provider did not charge: it had "
+        "refused them, or their worker was killed before it sent them."
     )
 
 
