@@ -66,7 +66,7 @@ class Folder:
                 raise
             except OSError as error:
                 why = f"It cannot be read: {error.strerror}"
-                return Summary(path.name, stat.st_size, stat.st_mtime, "open", error=why)
+                return Summary(path.name, stat.st_size, stat.st_mtime, "lost", error=why)
         return self._summaries[key]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +12,8 @@ from typing import Any
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.reader import log_of
+from rlm_kernel.trajectory.states import state_without_end
 from rlm_kernel.types import RLMChatCompletion
-
-FRESH_SECONDS = 600.0
-"""A log without an end that changed this recently belongs to a run in progress: a model may take minutes."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,8 @@ class LogOnDisk:
 
     @property
     def fresh(self) -> bool:
-        """Whether the file changed in the last ten minutes."""
-        return time.time() - self.path.stat().st_mtime < FRESH_SECONDS
+        """Whether a log without an end belongs to a run in progress."""
+        return state_without_end(self.path.stat().st_mtime) == "running"
 
     @property
     def size(self) -> int:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rlm_kernel.text import clip_end
-from rlm_kernel.viewer.log_source import FRESH_SECONDS, as_dict, parse_lines
-
-State = Literal["answered", "failed", "running", "open"]
+from rlm_kernel.trajectory.states import State, state_of_error_name, state_without_end
+from rlm_kernel.viewer.log_source import as_dict, parse_lines
 
 _BLOCKS = (1 << 16, 1 << 20, 1 << 25)
 _MAX_HEAD = 1 << 22
@@ -31,7 +29,7 @@ class Summary:
         name: of the file.
         size: bytes.
         modified: when it was last written to, in seconds since 1970.
-        state: ``open``: no end is on record, and nothing was written for a while.
+        state: see `trajectory.states`.
         question, answer, model, error: empty or None where the log does not say.
         seconds, tokens, cost: of the whole run, or None where the log does not say.
     """
@@ -61,15 +59,15 @@ def summary_of(path: Path) -> Summary:
         head = list(parse_lines(file.readline(_MAX_HEAD) for _ in range(2)))
         for line in [*head[:2], *reversed(list(_last(file, stat.st_size)))]:
             known |= _fields_of_line(line, head[0] if head else {})
-    return Summary(path.name, stat.st_size, stat.st_mtime, _state(known, stat.st_mtime), **known)
+    state = _state(known, stat.st_mtime)
+    return Summary(path.name, stat.st_size, stat.st_mtime, state, **known)
 
 
 def _state(known: dict[str, Any], modified: float) -> State:
-    if known.get("error"):
-        return "failed"
-    if "answer" in known:
-        return "answered"
-    return "running" if time.time() - modified < FRESH_SECONDS else "open"
+    error_type = known.pop("error_type", None)
+    if error_type is not None:
+        return state_of_error_name(error_type)
+    return "answered" if "answer" in known else state_without_end(modified)
 
 
 def _fields_of_line(line: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
@@ -84,8 +82,9 @@ def _fields_of_line(line: dict[str, Any], first: dict[str, Any]) -> dict[str, An
                 **_usage_fields(line),
             }
         case "failed":
-            text = f"{line.get('error_type')}: {line.get('error')}"
-            return {"error": _short(text), "seconds": _number(line.get("time"))}
+            kind = str(line.get("error_type"))
+            text = ": ".join(filter(None, (kind, str(line.get("error") or ""))))
+            return {"error_type": kind, "error": _short(text), "seconds": _number(line.get("time"))}
         case "iteration" if not first.get("log_schema"):
             return _of_iteration(line, first)
     return {}

@@ -12,10 +12,12 @@ from selection import mostly_full
 from trajectory import runs
 from viewer import long_logs
 from viewer.conftest import shot
+from viewer.long_logs import run_in
 from viewer.reference_logs import reference_log
 
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
+from rlm_kernel.trajectory.states import STATES
 from rlm_kernel.viewer.folder import Folder
 from rlm_kernel.viewer.log_source import log_source
 from rlm_kernel.viewer.server import ViewerServer
@@ -299,7 +301,7 @@ def test_an_upload_that_was_cut_says_where_it_ends(open_page, served, tmp_path):
     page = open_page(served)
     page.locator("input[type=file]").set_input_files(log)
     page.get_by_text("The last line of the log is incomplete").wait_for()
-    assert page.locator(".state").first.inner_text() == "no end recorded"
+    assert page.locator(".state").first.inner_text() == "lost"
 
 
 @pytest.mark.parametrize("width", [360, 700, 1600])
@@ -329,3 +331,29 @@ def test_a_server_that_is_gone_is_told(chromium, logs, long_log):
         server.close()
         page.get_by_role("alert").get_by_text("start `rlm view` again").wait_for()
         assert page.locator(".run-row").count() == 1
+
+
+def test_a_state_has_one_name_in_the_list_and_on_the_page(open_page, served, logs):
+    for state in STATES:
+        run_in(state, logs / f"{state}.jsonl")
+    page = open_page(served)
+    page.locator(".run-row").nth(len(STATES) - 1).wait_for()
+    rows = {row.split("\n")[2]: row.split("\n")[0] for row in page.locator(".run-row").all_inner_texts()}
+    assert rows == {f"A run that is {state}?": state for state in STATES}
+    for state in STATES:
+        page.goto(f"{served}#{state}.jsonl")
+        page.locator(f".tab-current [title={state}]").wait_for()
+        assert page.locator(".state").first.inner_text() == state
+
+
+def test_a_stopped_run_says_so_and_its_running_cell_is_in_the_timeline(open_page, served, logs):
+    run_in("stopped", logs / "run.jsonl")
+    page = open_page(f"{served}#run.jsonl")
+    page.get_by_text("The run was stopped before it had an answer.").wait_for()
+    assert page.locator(".outcome .label").inner_text() == "Stopped"
+    assert page.get_by_text("CancelledError").count() == 0
+    assert page.locator("[data-card='1'] .cell-side .badge").inner_text() == "stopped"
+    shot(page, "viewer-stopped")
+    bar = page.locator("rect.fill-cell.fill-open")
+    assert bar.locator("title").text_content() == "Cell 2: stopped"
+    assert bar.bounding_box()["width"] > 100  # four of the nine seconds

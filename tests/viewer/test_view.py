@@ -120,7 +120,7 @@ def test_a_result_that_ended_early_is_not_shown_as_an_answer():
     assert (line["type"], line["error_type"], line["error"]) == ("failed", "CancellationError", "stopped")
     assert line["partial_answer"] == "the draft"
     assert line["usage_summary"] == done.usage_summary.to_dict()
-    assert "CancellationError" in folded_html(log_source(early))
+    assert "<b>Stopped</b>" in folded_html(log_source(early))
 
 
 def test_what_cannot_be_viewed_is_said():

@@ -14,7 +14,7 @@ export function startPage(style) {
   startTheme(host);
   if (written) {
     const viewer = new Viewer(host, style, { keyTarget: document });
-    viewer.open(new WrittenLog(written.dataset.name, written.textContent));
+    viewer.open(new WrittenLog(written.dataset.name, written.textContent, "fresh" in written.dataset));
   } else startServed(host, style);
 }
 

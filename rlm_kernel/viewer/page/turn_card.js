@@ -18,7 +18,7 @@ export function turnCard(run, turn, memory, enter) {
     h("h2", { tabindex: "-1", "data-stop": true, "data-turn": turn.place }, turn.title),
     h("p.muted", {}, figuresOf(run, turn).join(" · ")),
   );
-  const body = piecesOf(reply, turn.cells).map((piece) => pieceOf(piece, memory, key, enter));
+  const body = piecesOf(reply, turn.cells).map((piece) => pieceOf(piece, run, memory, key, enter));
   if (!turn.reply && !run.over) body.push(h("p.waiting", {}, "No reply yet."));
   return h(
     "section.turn",
@@ -61,8 +61,8 @@ function messages(turn, memory, key) {
   return fold(memory, `${key}/messages`, summary, body, { class: "folded" });
 }
 
-function pieceOf(piece, memory, key, enter) {
-  if (piece.cell) return cellOf(piece.cell, memory, `${key}/cell ${piece.cell.number}`, enter);
+function pieceOf(piece, run, memory, key, enter) {
+  if (piece.cell) return cellOf(piece.cell, run, memory, `${key}/cell ${piece.cell.number}`, enter);
   if (piece.prose) return passage(piece.prose, { kind: "prose", paint: proseNodes, label: "The model" });
   const label = `${piece.language || "Block"} · not run`;
   return h(
@@ -73,9 +73,9 @@ function pieceOf(piece, memory, key, enter) {
   );
 }
 
-function cellOf(cell, memory, key, enter) {
+function cellOf(cell, run, memory, key, enter) {
   const { result } = cell;
-  const state = result ? result.status : "none";
+  const state = result ? result.status : run.state;
   const side = [h("span.cell-number", {}, `In [${result?.count ?? textOf(cell.number)}]`)];
   if (result) side.push(h("span", {}, seconds(result.seconds)));
   if (state !== "ok") side.push(h(`span.badge${result ? ".bad" : ""}`, {}, STATES[state] ?? state));
@@ -95,7 +95,7 @@ function cellOf(cell, memory, key, enter) {
   );
 }
 
-const STATES = { error: "raised", timeout: "timed out", died: "kernel died", none: "no result yet" };
+const STATES = { error: "raised", timeout: "timed out", died: "kernel died", answered: "no result" };
 
 function restored(result) {
   const names = result?.restored ?? [];
