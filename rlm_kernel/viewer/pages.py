@@ -23,6 +23,7 @@ TITLE = "RLM runs"
 _STYLE = (
     "html,body{height:100%;margin:0;background:#fcfbf9}#rlm-viewer{height:100dvh}"
     "@media(prefers-color-scheme:dark){html,body{background:#17191d}}"
+    "@media print{html,body,#rlm-viewer{height:auto;background:#fff}}"
 )
 
 

@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import pypdfium2
 import pytest
 from recorded_runs import record_file
 from selection import mostly_full
@@ -357,3 +358,23 @@ def test_a_stopped_run_says_so_and_its_running_cell_is_in_the_timeline(open_page
     bar = page.locator("rect.fill-cell.fill-open")
     assert bar.locator("title").text_content() == "Cell 2: stopped"
     assert bar.bounding_box()["width"] > 100  # four of the nine seconds
+
+
+def test_a_printed_run_fits_the_paper_and_ends_with_its_answer(open_page, served, logs, tmp_path):
+    story = long_logs.Story(logs / "run.jsonl")
+    long_logs.turn(story, 1, ["one", "two"])
+    code = f"names = [{', '.join(repr(f'contract {number}') for number in range(16))}]"
+    story.ask(2, f"```repl\n{code}\n```")
+    story.result(2, story.cell(2, code), code, [long_logs.stream("wide " * 40)])
+    story.finish_turn(2, "The last words.")
+    page = open_page(f"{served}#run.jsonl", color_scheme="dark")
+    page.get_by_role("heading", name="Turn 2").wait_for()
+    paper = pypdfium2.PdfDocument(page.pdf(format="A4", path=tmp_path / "run.pdf"))
+    texts = [sheet.get_textpage() for sheet in paper]
+    words = " ".join(text.get_text_range() for text in texts)
+    assert "The last words." in words
+    assert "contract 15" in " ".join(words.split())
+    ends = [text.get_rect(number)[2] for text in texts for number in range(text.count_rects())]
+    assert max(ends) < paper[0].get_width()
+    picture = paper[len(paper) - 1].render(scale=0.1).to_pil()
+    assert picture.getpixel((picture.width - 1, picture.height - 1)) == (255, 255, 255)
