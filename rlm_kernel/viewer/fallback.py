@@ -10,8 +10,9 @@ from typing import Any
 
 from rlm_kernel.html.markup import Element, Markup, Node, details, h, render
 from rlm_kernel.text import clip_end, plain
+from rlm_kernel.trajectory.runs.summary import as_dict, parse_lines
 from rlm_kernel.trajectory.states import describe_ending, state_of_error_name
-from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk, as_dict, parse_lines
+from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk
 
 _MAX_TEXT = 4_000
 _MAX_TURNS = 100

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,20 +61,6 @@ class LogInMemory:
     def read(self, offset: int, limit: int) -> bytes:
         """At most `limit` bytes from an offset; empty at the end."""
         return self.content[offset : offset + limit]
-
-
-def parse_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON objects among lines; other lines are skipped, because a log may be cut or hostile."""
-    for line in lines:
-        with suppress(ValueError, RecursionError):
-            parsed = json.loads(line)
-            if isinstance(parsed, dict):
-                yield parsed
-
-
-def as_dict(value: Any) -> dict[str, Any]:
-    """The value if it is an object of JSON, else an empty one."""
-    return value if isinstance(value, dict) else {}
 
 
 def log_source(run: RLMChatCompletion | str | os.PathLike[str]) -> LogOnDisk | LogInMemory:

@@ -12,9 +12,9 @@ from rlm_kernel import errors
 from rlm_kernel.trajectory import events, states
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.notebook.build import identity_of_recording, notebook_of
+from rlm_kernel.trajectory.runs.summary import summary_of
 from rlm_kernel.viewer import fallback
 from rlm_kernel.viewer.log_source import LogOnDisk
-from rlm_kernel.viewer.summary import summary_of
 
 ERRORS = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.RLMError)]
 
