@@ -52,7 +52,8 @@ def test_with_an_index_no_log_is_read(folder, monkeypatch):
     "content",
     [
         None, b"", b"{", b"[]", b'{"version": 99, "runs": {}}', b'{"version": 1, "runs": {"a.jsonl": [1, {}]}}',
-        b"\xff", b'{"version": 1, "runs": ' + b"[" * 100_000, b'{"version": 1, "runs": {"x": [1, {"name": "y", "size": 1}]}}',
+        b"\xff", b'{"version": 1, "runs": ' + b"[" * 100_000,
+        b'{"version": 1, "runs": {"x": [1, {"name": "y", "size": 1}]}}',
     ],
 )  # fmt: skip
 def test_an_index_that_is_missing_or_damaged_is_made_again(folder, content):

@@ -105,19 +105,28 @@ class Index:
         with self._lock:
             if self._entries is None:
                 self._entries = _load(self._folder / INDEX)
-            known = self._entries
-            fresh = 0
-            for log in logs:
-                if _is_new(log, known.get(log.path.name)):
-                    known[log.path.name] = log.modified_ns, _summary(log)
-                    fresh += known[log.path.name][1].state != "running"  # that will change again
-                    if fresh >= _SAVED_AT_ONCE:
-                        fresh = self._save(known)
             if only is None:
-                self._entries = known = {log.path.name: known[log.path.name] for log in logs}
-            if fresh:
-                self._save(known)
-            return [_current(known[log.path.name][1]) for log in logs]
+                there = {log.path.name for log in logs}
+                self._entries = {name: entry for name, entry in self._entries.items() if name in there}
+            return [_current(one) for one in self._summaries(logs, self._entries)]
+
+    def _summaries(self, logs: list[Log], entries: Entries) -> list[Summary]:
+        """The summaries, after the new ones were added to the entries and saved."""
+        found, fresh = [], 0
+        for log in logs:
+            if _is_new(log, entries.get(log.path.name)):
+                try:
+                    summary = summary_of(log.path)
+                except OSError as error:
+                    found.append(_unreadable(log, error))
+                    continue
+                entries[log.path.name] = log.modified_ns, summary
+                fresh += summary.state != "running"  # that will change again
+                fresh = self._save(entries) if fresh >= _SAVED_AT_ONCE else fresh
+            found.append(entries[log.path.name][1])
+        if fresh:
+            self._save(entries)
+        return found
 
     def _save(self, entries: Entries) -> int:
         """Write the index; a folder that cannot be written to has none. Returns 0, the entries that are not saved."""
@@ -131,12 +140,9 @@ def _is_new(log: Log, entry: tuple[int, Summary] | None) -> bool:
     return entry is None or entry[0] != log.modified_ns or entry[1].size != log.size
 
 
-def _summary(log: Log) -> Summary:
-    try:
-        return summary_of(log.path)
-    except OSError as error:
-        why = f"It cannot be read: {error.strerror}"
-        return Summary(log.path.name, log.size, log.modified_ns / 1e9, "lost", error=why)
+def _unreadable(log: Log, error: OSError) -> Summary:
+    why = f"It cannot be read: {error.strerror}"
+    return Summary(log.path.name, log.size, log.modified_ns / 1e9, "lost", error=why)
 
 
 def _current(summary: Summary) -> Summary:
