@@ -29,7 +29,7 @@ export class Cell {
   }
 
   begin(call) {
-    this.calls.push(call);
+    this.calls.push(Object.assign(call, { cell: this }));
     this.byQuery.set(call.query, call);
   }
 

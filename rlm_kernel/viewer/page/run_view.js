@@ -11,7 +11,10 @@ import { turnCard } from "./turn_card.js";
 const AT_ONCE = 10;
 
 export class RunView {
-  /** `deeds`: `enter(...children)`, `leave(depth)`, `choose(place)` of the log's runs, `follow()`. */
+  /**
+   * `deeds`: `enter(...children)`, `leave(depth)`, `choose(place)` of the log's runs, `follow()`, `went(part)` of the
+   * run, `link(part)`: its address, or null where there are none.
+   */
   constructor(entry, deeds) {
     Object.assign(this, { entry, deeds, run: entry.run, memory: entry.memoryOf(entry.run) });
     this.side = h("nav.side", { "aria-label": "Turns" });
@@ -21,7 +24,7 @@ export class RunView {
     this.element = h("div.run", {}, this.side, this.scroller);
     this.seen = new IntersectionObserver(() => this.spy(), { root: this.scroller, threshold: [0, 0.2] });
     this.scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
-    this.enter = (...children) => deeds.enter(...children);
+    this.ways = { enter: (...children) => deeds.enter(...children), link: deeds.link };
     this.drawHead();
     this.build(AT_ONCE);
     this.buildRest();
@@ -54,7 +57,7 @@ export class RunView {
   }
 
   card(turn) {
-    const card = turnCard(this.run, turn, this.memory, this.enter);
+    const card = turnCard(this.run, turn, this.memory, this.ways);
     this.seen.observe(card);
     return card;
   }
@@ -63,7 +66,8 @@ export class RunView {
     const { entry, run } = this;
     const focus = this.scroller.getRootNode().activeElement;
     const key = this.head.contains(focus) ? keyOf(focus) : null;
-    this.head.replaceChildren(...[this.crumbs(), overviewOf(run, entry, this.memory)].filter(Boolean));
+    const lost = entry.lost && h("p.note", { role: "alert" }, "The log has no such place as the address names.");
+    this.head.replaceChildren(...[lost, this.crumbs(), overviewOf(run, entry, this.memory)].filter(Boolean));
     if (key) this.head.querySelector(key)?.focus({ preventScroll: true });
     this.drawSide();
   }
@@ -78,7 +82,7 @@ export class RunView {
         class: "quiet follow",
         "aria-pressed": String(entry.following),
       });
-    this.side.replaceChildren(...[follow, outlineOf(this.run, (place) => this.go(place), this.enter)].filter(Boolean));
+    this.side.replaceChildren(...[follow, outlineOf(this.run, (place) => this.choose(place), this.ways.enter)].filter(Boolean));
     if (held) this.side.querySelector(held)?.focus({ preventScroll: true });
     this.spy();
   }
@@ -139,12 +143,37 @@ export class RunView {
   }
 
   toTheEnd() {
+    this.placed = true;
     this.build(Infinity);
     this.scroller.scrollTo({ top: this.scroller.scrollHeight });
   }
 
+  /** Scroll to where it was. */
+  toTop(top) {
+    this.placed = true;
+    const { scroller, turns, run } = this;
+    while (turns.childElementCount < run.turns.length && scroller.scrollHeight < top + scroller.clientHeight)
+      this.build(AT_ONCE);
+    scroller.scrollTop = top;
+  }
+
+  choose(place) {
+    this.deeds.went({ turn: place });
+    this.go(place);
+  }
+
+  /** Show the part of an address. */
+  arrive(hit) {
+    this.go(hit.turn);
+    if (hit.cell === undefined) return;
+    const area = this.area(hit);
+    area.querySelector("summary, [tabindex]")?.focus({ preventScroll: true });
+    area.scrollIntoView({ block: "start" });
+  }
+
   /** Show a turn, -1 the overview, and give it the focus. */
   go(place) {
+    this.placed = true;
     if (place >= this.turns.childElementCount) this.build(place + 1 - this.turns.childElementCount);
     const heading = this.scroller.querySelector(`[data-turn="${place}"]`);
     heading?.focus({ preventScroll: true });
@@ -179,11 +208,15 @@ export class RunView {
     return card;
   }
 
+  /** The place of the turn at the top of the page, -1 for the overview. */
+  turnInView() {
+    const top = this.scroller.getBoundingClientRect().top + 120;
+    return [...this.turns.children].findLastIndex((card) => card.getBoundingClientRect().top <= top);
+  }
+
   /** Mark the visible turn in the outline. */
   spy() {
-    const top = this.scroller.getBoundingClientRect().top + 120;
-    const cards = [...this.turns.children];
-    const passed = cards.findLastIndex((card) => card.getBoundingClientRect().top <= top);
+    const passed = this.turnInView();
     for (const item of this.side.querySelectorAll("[data-go]")) {
       const current = Number(item.dataset.go) === passed;
       if (current === item.hasAttribute("aria-current")) continue;
