@@ -83,15 +83,15 @@ export function partOf(run, { turn, cell, call }) {
   return promptsOf(found).length >= call ? { ...where, part: "call", place: call - 1 } : null;
 }
 
-/** The history of the browser. Each place that a person goes to is an entry, which keeps how far it was scrolled. */
+/** The history of the browser. Each place that a person goes to is an entry, which keeps where it was scrolled to. */
 export class Addresses {
   constructor(title = document.title) {
     this.title = title;
   }
 
-  /** Call `visit(place, top)` when the person goes back or forward, or follows a link. */
+  /** Call `visit(place, spot)` when the person goes back or forward, or follows a link. */
   listen(visit) {
-    addEventListener("popstate", () => visit(placeIn(location.hash), history.state?.top));
+    addEventListener("popstate", () => visit(placeIn(location.hash), history.state?.spot));
   }
 
   /** A person went to a place; null is the list of runs. */
@@ -100,11 +100,9 @@ export class Addresses {
     if (entry ? address !== location.hash : location.hash) history.pushState(null, "", address);
   }
 
-  /** A person scrolled to a turn, or to no other one: null. */
-  stay(entry, turn, top) {
-    const here = placeIn(location.hash);
-    const same = turn === null || turn === (here.turn ?? 0) - 1;
-    history.replaceState({ top }, "", same ? location.href : addressOf(entry, { turn }));
+  /** The page was scrolled. */
+  stay(spot) {
+    history.replaceState({ spot }, "");
   }
 
   /** The title of the page. */

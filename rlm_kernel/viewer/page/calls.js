@@ -37,7 +37,7 @@ function summaryOf(cell) {
     h("span.calls-title", {}, count(prompts.length, "sub-call")),
     h("span.muted", {}, [kinds, ...totals(answers)].join(" · ")),
     failed > 0 && h("span.badge.bad", {}, `${grouped(failed)} failed`),
-    waiting > 0 && progress(answers.length, prompts.length),
+    waiting > 0 && progress(answers.length, prompts.length, secondsLeft(cell.calls[0].began, answers, waiting)),
   ];
 }
 
@@ -47,13 +47,20 @@ function totals(answers) {
   return [models.join(", "), `${short(input + output)} tokens`, cost !== null && dollars(cost)].filter(Boolean);
 }
 
-function progress(done, all) {
+function progress(done, all, left) {
+  const time = left === null ? "" : `, about ${seconds(left)} left`;
   return h(
     "span.progress",
     {},
     h("progress", { value: done, max: all, "aria-label": "Answered" }),
-    `${grouped(done)} of ${grouped(all)}`,
+    `${grouped(done)} of ${grouped(all)}${time}`,
   );
+}
+
+/** How long the prompts that wait will take at the pace so far, or null before the first answer. */
+function secondsLeft(began, answers, waiting) {
+  const took = answers.reduce((last, answer) => Math.max(last, answer.time), 0) - began;
+  return took > 0 ? Math.ceil((took / answers.length) * waiting) : null;
 }
 
 function listOf(cell, memory, key, ways) {

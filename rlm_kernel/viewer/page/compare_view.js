@@ -32,9 +32,12 @@ export class CompareView {
     return "";
   }
 
-  toTop(top) {
-    this.placed = true;
-    this.scroller.scrollTop = top;
+  get spot() {
+    return { turn: -1, by: this.scroller.scrollTop };
+  }
+
+  set spot({ by }) {
+    this.scroller.scrollTop = by;
   }
 
   /** Show a turn of an address. */

@@ -12,7 +12,7 @@ export class Comparison {
     this.log = { name: `${left.log.name} ↔ ${right.log.name}`, runs: [], problems: [] };
     this.source = { name: this.log.name, grows: left.source.grows && right.source.grows };
     this.memory = new Set();
-    this.tops = new WeakMap();
+    this.spots = new WeakMap();
   }
 
   get both() {

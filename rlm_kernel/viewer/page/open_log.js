@@ -16,7 +16,7 @@ export class OpenLog {
     this.closed = false;
     this.following = true;
     this.memories = new WeakMap();
-    this.tops = new WeakMap(); // how far each run was scrolled
+    this.spots = new WeakMap(); // where each run is scrolled to
     this.wanted = null; // the place of an address that the log does not hold yet
     this.lost = false; // whether it never held it
   }

@@ -9,6 +9,7 @@ import { patternOf } from "./search.js";
 import { turnCard } from "./turn_card.js";
 
 const AT_ONCE = 10;
+const TREE = "tree"; // in the memory of a run: whether the tree is unfolded on a narrow page
 
 export class RunView {
   /**
@@ -82,9 +83,19 @@ export class RunView {
         class: "quiet follow",
         "aria-pressed": String(entry.following),
       });
-    this.side.replaceChildren(...[follow, outlineOf(this.run, (place) => this.choose(place), this.ways.enter)].filter(Boolean));
+    const open = this.memory.has(TREE);
+    const unfold = button("Outline", () => this.unfold(!open), { class: "quiet tree", "aria-expanded": String(open) });
+    this.side.classList.toggle("side-open", open);
+    this.side.replaceChildren(...[follow, unfold, outlineOf(this.run, (place) => this.choose(place), this.ways.enter, this.memory)].filter(Boolean));
     if (held) this.side.querySelector(held)?.focus({ preventScroll: true });
     this.spy();
+  }
+
+  /** On a narrow page the outline is a strip of turns; unfolded, it is the whole tree with the children. */
+  unfold(open) {
+    this.memory[open ? "add" : "delete"](TREE);
+    this.drawSide();
+    this.side.querySelector(".tree").focus();
   }
 
   /** The path of this run in the tree of runs, as links. */
@@ -143,21 +154,27 @@ export class RunView {
   }
 
   toTheEnd() {
-    this.placed = true;
     this.build(Infinity);
     this.scroller.scrollTo({ top: this.scroller.scrollHeight });
   }
 
-  /** Scroll to where it was. */
-  toTop(top) {
-    this.placed = true;
-    const { scroller, turns, run } = this;
-    while (turns.childElementCount < run.turns.length && scroller.scrollHeight < top + scroller.clientHeight)
-      this.build(AT_ONCE);
-    scroller.scrollTop = top;
+  /** Where the page is scrolled to: pixels below the top of a turn, or of the page: -1. */
+  get spot() {
+    const turn = this.turnInView();
+    return { turn, by: turn < 0 ? this.scroller.scrollTop : this.below(turn) };
+  }
+
+  set spot({ turn, by }) {
+    if (turn >= this.turns.childElementCount) this.build(turn + AT_ONCE);
+    this.scroller.scrollTop = turn < 0 ? by : this.scroller.scrollTop - this.below(turn) + by;
+  }
+
+  below(turn) {
+    return this.scroller.getBoundingClientRect().top - this.turns.children[turn].getBoundingClientRect().top;
   }
 
   choose(place) {
+    if (this.memory.delete(TREE)) this.drawSide();
     this.deeds.went({ turn: place });
     this.go(place);
   }
@@ -173,7 +190,6 @@ export class RunView {
 
   /** Show a turn, -1 the overview, and give it the focus. */
   go(place) {
-    this.placed = true;
     if (place >= this.turns.childElementCount) this.build(place + 1 - this.turns.childElementCount);
     const heading = this.scroller.querySelector(`[data-turn="${place}"]`);
     heading?.focus({ preventScroll: true });

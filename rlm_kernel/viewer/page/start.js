@@ -18,7 +18,7 @@ export function startPage(style) {
   if (written) {
     const viewer = new Viewer(host, style, { keyTarget: document, addresses: new Addresses() });
     viewer.opened(new WrittenLog(written.dataset.name, written.textContent));
-    visit(viewer, placeIn(location.hash), history.state?.top);
+    visit(viewer, placeIn(location.hash), history.state?.spot);
   } else startServed(host, style);
 }
 
@@ -29,7 +29,7 @@ function startServed(host, style) {
     library: { folder: "", runs: null, problem: null, open: (name) => viewer.open(new ServedLog(name)), picks },
     addresses: new Addresses(),
   });
-  visit(viewer, placeIn(location.hash), history.state?.top);
+  visit(viewer, placeIn(location.hash), history.state?.spot);
   look(viewer);
 }
 

@@ -51,7 +51,7 @@ export class Viewer {
     listen(keyTarget, this.deeds());
     watchWidths(this.body);
     this.body.addEventListener("scrollend", ({ target }) => this.scrolled(target), { capture: true });
-    addresses?.listen((place, top) => visit(this, place, top));
+    addresses?.listen((place, spot) => visit(this, place, spot));
     if (library) receiveDrops(host, (files) => this.choose(files));
     this.draw();
   }
@@ -138,10 +138,7 @@ export class Viewer {
   }
 
   scrolled(scroller) {
-    if (!scroller.matches(".scroller")) return;
-    const turn = this.view?.placed ? null : (this.view?.turnInView?.() ?? null);
-    if (this.view) this.view.placed = false;
-    this.addresses?.stay(this.current, turn, scroller.scrollTop);
+    if (scroller.matches(".scroller")) this.addresses?.stay(this.view?.spot ?? { turn: -1, by: scroller.scrollTop });
   }
 
   close(entry) {
@@ -170,13 +167,15 @@ export class Viewer {
   }
 
   drawBody(entry) {
-    if (this.view) this.view.entry.tops.set(this.view.run, this.view.scroller.scrollTop);
+    if (this.view) this.view.entry.spots.set(this.view.run, this.view.spot);
     this.view = null;
     if (!entry) return this.library ? this.drawLibrary() : this.body.replaceChildren();
     if (!entry.run) return this.body.replaceChildren(waiting(entry));
     this.view = entry.both ? new CompareView(entry, ({ source }) => this.open(source)) : this.runView(entry);
     this.body.replaceChildren(this.view.element);
-    return this.view.toTop(entry.tops.get(entry.run) ?? 0);
+    const spot = entry.spots.get(entry.run);
+    if (spot) this.view.spot = spot;
+    return null;
   }
 
   runView(entry) {

@@ -3,13 +3,13 @@
 import { partOf, pathTo } from "./addresses.js";
 import { ServedLog } from "./sources.js";
 
-/** Show what an address names; `top`: how far it was scrolled. */
-export function visit(viewer, place, top) {
+/** Show what an address names; `spot`: where it was scrolled to. */
+export function visit(viewer, place, spot) {
   const entry = entryAt(viewer, place);
-  if (entry) Object.assign(entry, { wanted: { ...place, top }, lost: false });
+  if (entry) Object.assign(entry, { wanted: { ...place, spot }, lost: false });
   viewer.show(entry, false);
   if (entry) arrive(viewer);
-  else if (top) viewer.body.firstChild.scrollTop = top;
+  else if (spot) viewer.body.firstChild.scrollTop = spot.by;
 }
 
 function entryAt(viewer, { name, upload, beside }) {
@@ -29,7 +29,7 @@ export function arrive(viewer) {
   Object.assign(entry, { wanted: null, lost: !part });
   if (!entry.both && path) Object.assign(entry, { path, place: wanted.run - 1 });
   if (view.run !== entry.run || entry.lost) viewer.draw();
-  if (wanted.top !== undefined) viewer.view.toTop(wanted.top);
+  if (wanted.spot) viewer.view.spot = wanted.spot;
   else if (part) viewer.view.arrive(part);
 }
 
