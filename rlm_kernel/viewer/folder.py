@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.reader import check_is_log, log_of
@@ -26,6 +28,11 @@ class Folder:
         self.only = only
         self._index = Index(path)
 
+    @property
+    def fragment(self) -> str:
+        """What the page shows first, as the fragment of its address; empty: the list."""
+        return f"#{quote(self.only)}" if self.only else ""
+
     def logs(self) -> list[Path]:
         """The logs. A link that leads out of the folder is not one."""
         return [log.path for log in logs_in(self.path, self.only)]
@@ -37,6 +44,50 @@ class Folder:
     def summaries(self, limit: int = MAX_RUNS) -> list[Summary]:
         """What the list of runs shows: the latest ones, the newest first."""
         return self._index.summaries(self.only)[:limit]
+
+
+class Pair(Folder):
+    """Two logs of any folders, which are shown side by side.
+
+    Args:
+        left, right: the logs.
+    """
+
+    def __init__(self, left: Path, right: Path) -> None:
+        super().__init__(left.parent)
+        self._names = _names(left, right)
+        folders = [Folder(log.parent, log.name) for log in (left, right)]
+        self._folders = dict(zip(self._names, folders, strict=True))
+
+    @property
+    def fragment(self) -> str:
+        """Both, side by side."""
+        left, right = self._names
+        return f"#{quote(left, safe='')}?{urlencode({'with': right})}"
+
+    def logs(self) -> list[Path]:
+        """Both."""
+        return [log for folder in self._folders.values() for log in folder.logs()]
+
+    def log(self, name: str) -> Path | None:
+        """One of them, or None."""
+        folder = self._folders.get(name)
+        return folder.log(folder.only or "") if folder else None
+
+    def summaries(self, limit: int = MAX_RUNS) -> list[Summary]:
+        """What the list of runs shows."""
+        found = [replace(one, name=name) for name, folder in self._folders.items() for one in folder.summaries()]
+        return found[:limit]
+
+
+def _names(left: Path, right: Path) -> tuple[str, str]:
+    """The names of the files, with as many of their folders as are needed to tell them apart."""
+    if left == right:
+        return left.name, right.name
+    count = 1
+    while left.parts[-count:] == right.parts[-count:]:
+        count += 1
+    return "/".join(left.parts[-count:]), "/".join(right.parts[-count:])
 
 
 def folder_of(given: str | None) -> Folder:

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import parse_qs, unquote
 
 from rlm_kernel.errors import ConfigError, RecordingError
 from rlm_kernel.untrusted import json_text
@@ -84,8 +84,8 @@ class ViewerServer(ThreadingHTTPServer):
 
     @property
     def fragment(self) -> str:
-        """The fragment of the address: the log that the page opens."""
-        return f"#{quote(self.folder.only)}" if self.folder.only else ""
+        """The fragment of the address: what the page shows first."""
+        return self.folder.fragment
 
     def start(self) -> None:
         """Start to answer requests."""

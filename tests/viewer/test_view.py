@@ -53,18 +53,18 @@ def test_a_result_becomes_a_widget_that_gives_its_lines(monkeypatch):
     widget = rlm.view(completion(logger=RLMLogger()), height=500)
     sent = []
     monkeypatch.setattr(widget, "send", lambda content, buffers: sent.append((content, buffers)))
-    widget._send_bytes(widget, {"from": 0}, [])
+    widget._send_bytes(widget, {"from": 0, "log": 0}, [])
     (content, (lines,)) = sent[0]
-    assert content == {"from": 0, "fresh": False, "grows": False, "error": None}
+    assert content == {"from": 0, "log": 0, "fresh": False, "grows": False, "error": None}
     assert [json.loads(line)["type"] for line in lines.splitlines()] == [
         "metadata",
         "iteration",
         "iteration",
         "finished",
     ]
-    widget._send_bytes(widget, {"from": len(lines)}, [])
+    widget._send_bytes(widget, {"from": len(lines), "log": 0}, [])
     assert sent[1][1] == [b""]
-    for nonsense in ({"from": -1}, {"from": "0"}, {}, None, []):
+    for nonsense in ({"from": -1, "log": 0}, {"from": "0", "log": 0}, {"from": 0}, {}, None, []):
         widget._send_bytes(widget, nonsense, [])
     assert len(sent) == 2
     assert widget.height == 500

@@ -16,6 +16,9 @@ export class OpenLog {
     this.closed = false;
     this.following = true;
     this.memories = new WeakMap();
+    this.spots = new WeakMap(); // where each run is scrolled to
+    this.wanted = null; // the place of an address that the log does not hold yet
+    this.lost = false; // whether it never held it
   }
 
   /** The run that is shown: a run of the log, or a child of one. */
@@ -36,6 +39,10 @@ export class OpenLog {
   memoryOf(run) {
     if (!this.memories.has(run)) this.memories.set(run, new Set());
     return this.memories.get(run);
+  }
+
+  close() {
+    this.closed = true;
   }
 
   /** Read to the end, and on while the log grows. `changed` is called after each piece. */

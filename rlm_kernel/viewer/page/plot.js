@@ -11,6 +11,7 @@ export function plotOf(run, memory) {
   if (!run.turns.length) return null;
   const frame = h("div.plot-frame");
   const known = run.spent().cost !== null;
+  frame.style.minHeight = `${heightOf(known)}px`; // known before it is drawn, so that nothing below moves then
   let width = 0;
   const draw = () => {
     if (Math.abs(frame.clientWidth - width) < 4 || !frame.isConnected) return;
@@ -41,19 +42,19 @@ function legend(run) {
   ];
 }
 
+function heightOf(known) {
+  return STRIP + GAP + TOKENS + GAP + (known ? COST + GAP : 0) + 6;
+}
+
 function drawing(run, width, known) {
   const end = Math.max(run.time, 1e-3);
   const x = (time) => LEFT + ((width - LEFT - RIGHT) * Math.min(Math.max(0, time), end)) / end;
   const parts = [strip(run, x)];
-  let top = STRIP + GAP;
+  const top = STRIP + GAP;
   parts.push(tokens(run, x, top, width));
-  top += TOKENS + GAP;
-  if (known) {
-    parts.push(costs(run, x, top, width));
-    top += COST + GAP;
-  }
-  parts.push(axis(end, x, top - GAP + 14, width));
-  const height = top + 6;
+  if (known) parts.push(costs(run, x, top + TOKENS + GAP, width));
+  const height = heightOf(known);
+  parts.push(axis(end, x, height - GAP + 8, width));
   const { input, output, cost } = run.spent();
   const summary = `Over ${seconds(end)}: ${grouped(run.turns.length)} turns, ${grouped(input + output)} tokens, ${dollars(cost)}. The table below has the figures.`;
   return s("svg", { role: "img", "aria-label": summary, width, height, viewBox: `0 0 ${width} ${height}` }, parts);
