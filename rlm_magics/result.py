@@ -46,6 +46,8 @@ class RLMResult(RLMChatCompletion):
     def __str__(self) -> str:
         return self.response
 
+    _repr_html_ = None  # type: ignore[assignment]  # a front end would prefer it to the Markdown
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002
         """The answer as inactive Markdown, and below it the cost and links to the files of the run."""
         facts = f"{markdown.one_line(self.facts)}{''.join(f' · {link}' for link in self._links())}"
