@@ -54,7 +54,7 @@ def trace(file: str) -> Markup:
     progress = Progress()
     for event in events_of(read_log(file).trajectory):
         progress(event)
-    return page.page(progress, {"turns", "each"})
+    return page.page(progress)
 
 
 def usage(runs: Iterable[UsageSummary], calls: Iterable[UsageSummary]) -> str:
