@@ -467,15 +467,34 @@ class UsageSummary:
         return cls({name: ModelUsageSummary.from_dict(model) for name, model in models.items()})
 
 
+class LoggedTrajectory(dict[str, Any]):
+    """A trajectory as plain data, which also knows where it came from. A copy or a pickle of it is a dict.
+
+    Args:
+        content: the trajectory.
+        log: the path of the log of the run, or None.
+        run: the run itself, a `Trajectory`, or None.
+    """
+
+    def __init__(self, content: Mapping[str, Any], log: str | None = None, run: Any = None) -> None:
+        super().__init__(content)
+        self.log, self.run = log, run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
 class StoredTrajectory:
     """A trajectory that is in the log of its run. A `ReadOnUse` attribute holds it until somebody reads that.
 
     Args:
         read: returns the trajectory; called once, also if several threads want it at the same time.
+        log: the path of the log, or None.
     """
 
-    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, read: Callable[[], dict[str, Any]], log: str | None = None) -> None:
         self._read = read
+        self.log = log
         self._lock = threading.Lock()
         self._known: dict[str, Any] | None = None
 
@@ -489,7 +508,7 @@ class StoredTrajectory:
     __hash__ = None  # type: ignore[assignment]  # like that of a dict
 
     def __deepcopy__(self, memo: object) -> StoredTrajectory:
-        return StoredTrajectory(self._read)
+        return StoredTrajectory(self._read, self.log)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The trajectory, as a dict. If it cannot be read, the error is pickled, and is raised where it is used."""

@@ -69,14 +69,14 @@ def test_what_is_on_disk_is_not_kept_in_memory(tmp_path, nothing_remembered):
 def test_the_record_from_the_log_is_the_one_from_memory(recorded):
     completion, path = recorded
     about = completion.metadata["run_metadata"]
-    assert type(completion.metadata) is dict
+    assert isinstance(completion.metadata, dict)
     assert reference_format.trajectory(read_log(path).trajectory, about) == completion.metadata
 
 
 def test_the_record_of_a_long_run_is_a_plain_dict_when_it_is_used(tmp_path, nothing_remembered):
     completion, path = run(tmp_path)
     assert is_unread(completion)
-    assert type(completion.metadata) is dict
+    assert isinstance(completion.metadata, dict)
     assert not is_unread(completion)
     assert set(completion.metadata) == {"run_metadata", "iterations"}
     assert len(completion.metadata["iterations"]) == len(read_log(path).trajectory.turns)
