@@ -2,9 +2,8 @@
 
 import { fold, h } from "./elements.js";
 import { bytes, count, day, dollars, grouped, number, seconds, short, textOf } from "./figures.js";
-import { passage } from "./passage.js";
+import { passage, wordsOf } from "./passage.js";
 import { plotOf } from "./plot.js";
-import { proseNodes } from "./prose.js";
 
 /** The overview. `entry`: the open log of the run. */
 export function overviewOf(run, entry, memory) {
@@ -17,7 +16,7 @@ export function overviewOf(run, entry, memory) {
     h(
       "div.question",
       {},
-      passage(run.question || "The log has no separate question: the input was the whole prompt.", {
+      wordsOf(run.question || "The log has no separate question: the input was the whole prompt.", {
         kind: "question",
         label: "Question",
         first: 1200,
@@ -47,14 +46,14 @@ function outcome(run, live) {
       "div.outcome",
       {},
       h("p.label", {}, "Answer"),
-      passage(run.answer || "(an empty answer)", { kind: "answer", paint: proseNodes, label: "Answer" }),
+      wordsOf(run.answer || "(an empty answer)", { kind: "answer", label: "Answer" }),
     );
   }
   if (run.failure !== null) {
     const { type, message, partial } = run.failure;
     const best = partial && [
       h("p.label", {}, "Best answer so far"),
-      passage(partial, { kind: "answer", label: "Partial answer" }),
+      wordsOf(partial, { kind: "answer", label: "Partial answer" }),
     ];
     return h(
       "div.outcome.outcome-bad",
