@@ -73,11 +73,8 @@ function outcome(run, live) {
 
 function facts(run) {
   // Prefer the usage of the outcome: a log may lack the calls of the root model.
-  const { input, output, cost } = run.usage ?? run.spent();
-  const prompts = [...run.cells.values()]
-    .flatMap((cell) => cell.calls)
-    .reduce((sum, call) => sum + call.prompts.length, 0);
-  const children = run.turns.reduce((sum, turn) => sum + turn.children.length, 0);
+  const { input, output, cost, calls } = run.usage ?? run.spent();
+  const { subcalls, children } = run.counts();
   const tokens = run.partial && !run.usage ? `${short(input + output)} in sub-calls` : short(input + output);
   const list = [
     ["Time", seconds(run.time)],
@@ -88,8 +85,9 @@ function facts(run) {
         : grouped(run.turns.length),
     ],
     ["Cells", grouped(run.cells.size)],
-    ["Sub-calls", grouped(prompts)],
-    children > 0 && ["Children", grouped(children)],
+    calls > 0 && (run.usage || !run.partial) && ["Model calls", grouped(calls), "Everything that models answered: turns and sub-calls, also those of children"],
+    ["Sub-calls", grouped(subcalls), "Prompts of llm_query and rlm_query, also those of children"],
+    children > 0 && ["Children", grouped(children), "Runs that rlm_query started, also those of children"],
     ["Tokens", tokens, `${grouped(input)} in, ${grouped(output)} out`],
     ["Cost", dollars(cost).replace("cost ", "")],
   ].filter(Boolean);
