@@ -27,6 +27,7 @@ from rlm_kernel.engine.argument_checks import (
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.completion import Run
 from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.config_card import settings_card
 from rlm_kernel.engine.gates import Gates, OnCell, OnTool
 from rlm_kernel.engine.readable_arguments import ReadableArguments
 from rlm_kernel.engine.record_access import Trust
@@ -36,6 +37,7 @@ from rlm_kernel.engine.resumption import Resumption, prepare_resumption
 from rlm_kernel.engine.streaming import stream_events
 from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.html.markup import Markup
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
 from rlm_kernel.trajectory.callbacks import Callbacks
@@ -221,6 +223,9 @@ class RLM(ReadableArguments):
 
     def __repr__(self) -> str:
         return f"RLM(model={self._config.models.root.model!r}, environment={self._config.environment.name!r})"
+
+    def _repr_html_(self) -> Markup:
+        return settings_card(self._config, self._logger)
 
     @property
     def system_prompt(self) -> str:

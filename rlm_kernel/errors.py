@@ -25,17 +25,23 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.html import cards
+from rlm_kernel.html.markup import Markup, Node
+from rlm_kernel.html.prose import prose
 from rlm_kernel.installation import install_command
-from rlm_kernel.text import clip_end, plain
-from rlm_kernel.types import StoredTrajectory
+from rlm_kernel.text import clip, clip_end, plain
+from rlm_kernel.types import StoredTrajectory, UsageSummary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rlm_kernel.types import Usage, UsageSummary
+    from rlm_kernel.types import Usage
 
 SHOWN_CHARACTERS = 200
-"""Limit of a quoted reply in an error."""
+"""Limit of a quoted reply in an error, and of a message in a `repr`."""
+
+MAX_MESSAGE = 20_000
+"""Characters of a message that a notebook shows."""
 
 
 GAVE_UP = frozenset({408, 502, 504, *range(520, 528)})
@@ -67,6 +73,20 @@ class RLMError(Exception):
     def __str__(self) -> str:
         """The message without control sequences: it may quote a provider, a kernel or a file name, and is printed."""
         return plain(super().__str__())
+
+    def __repr__(self) -> str:
+        """The class and the message, shortened."""
+        return f"{type(self).__name__}({clip_end(str(self), SHOWN_CHARACTERS)!r})"
+
+    def _repr_html_(self) -> Markup:
+        """The message, the best answer so far and the usage of the run."""
+        parts: list[Node] = [cards.title(type(self).__name__), cards.as_it_is(clip(str(self), MAX_MESSAGE))]
+        if self.partial_answer:
+            parts += [cards.title("The best answer so far"), prose(self.partial_answer)]
+        spent = self.run_usage or getattr(self, "usage", None)
+        if isinstance(spent, UsageSummary):
+            parts += [cards.title("Usage", spent.facts), spent.table()]
+        return cards.card(parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The class, the message and the attributes."""

@@ -55,7 +55,7 @@ def trace(file: str) -> Markup:
     for event in events_of(run):
         progress(event)
     progress.run.lost = run.lost
-    return page.page(progress, {"turns", "each"})
+    return page.page(progress)
 
 
 def usage(runs: Iterable[UsageSummary], calls: Iterable[UsageSummary]) -> str:

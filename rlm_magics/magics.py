@@ -22,10 +22,11 @@ from rlm_kernel.errors import RLMError
 from rlm_kernel.text import one_line
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import UsageSummary
-from rlm_magics import arguments, commands, grammar, notebook_inputs, resume_arguments, settings, tab_completion
+from rlm_magics import arguments, commands, grammar, notebook_inputs, page, resume_arguments, settings, tab_completion
 from rlm_magics.cell_run import WatchedLogger, Work, completion_of, run_with_view
 from rlm_magics.desk import Desk
 from rlm_magics.live_view import view
+from rlm_magics.progress import Progress
 from rlm_magics.queries import Asker
 from rlm_magics.result import RLMResult
 
@@ -39,6 +40,7 @@ class RLMMagics(Magics, settings.Settings):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.last: RLMResult | None = None
+        self._seen: Progress | None = None
         self.context_name: str | None = None
         self.asker = Asker(shell, self._query_arguments)
         self._desk = Desk()
@@ -103,6 +105,7 @@ class RLMMagics(Magics, settings.Settings):
         with self._desk as desk:
             seen = view(self.shell, named["view"], notes)
             self.last = result = run_with_view(work, prompt, seen, logger, desk.serve)
+        self._seen = seen.progress
         self._usage.append(spent(result))
         if options.output:
             self.namespace[options.output] = result
@@ -155,6 +158,8 @@ class RLMMagics(Magics, settings.Settings):
     def _do_last(self, _: Namespace) -> RLMResult | None:
         if self.last is None:
             raise UsageError(commands.NO_RUN)
+        if self._seen is not None:
+            display(HTML(page.page(self._seen)))
         return self.last
 
     def _do_open(self, options: Namespace) -> None:

@@ -180,6 +180,28 @@ class Turn:
             self.message_end = event
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How often models were called below the root. Children count with everything in them.
+
+    Attributes:
+        subcalls: prompts of `llm_query` and `rlm_query`.
+        children: runs that an `rlm_query` started.
+    """
+
+    subcalls: int = 0
+    children: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        return Counts(self.subcalls + other.subcalls, self.children + other.children)
+
+    def __str__(self) -> str:
+        shown = [f"{self.subcalls:,} sub-call{'s' * (self.subcalls != 1)}"] * bool(self.subcalls)
+        shown += [f"{self.children:,} child{'ren' * (self.children != 1)}"] * bool(self.children)
+        return ", ".join(shown)
+
+
 def sum_usage(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
     """The usage of calls, by model."""
     meter = UsageMeter()
@@ -283,6 +305,12 @@ class Trajectory:
             for call in cell.calls:
                 for child in call.children.values():
                     child.lose()
+
+    def counts(self) -> Counts:
+        """The sub-calls and children of the run and its children."""
+        calls = [call for cell in (self.setup, *self._cells.values()) for call in cell.calls]
+        own = Counts(sum(call.started.count for call in calls), sum(len(call.children) for call in calls))
+        return reduce(Counts.plus, (child.counts() for call in calls for child in call.children.values()), own)
 
     def spending(self) -> Spending:
         """The cost of the run and its children, call by call."""

@@ -27,7 +27,7 @@ def test_the_answer_is_shown_as_markdown_with_what_it_cost_and_where_it_is_kept(
     shown = ran.result["text/markdown"]
     assert shown.startswith("**42** <\N{WORD JOINER}b>for")
     assert "leader · " in shown
-    assert "2 calls" in shown
+    assert "2 model calls" in shown
     assert "[notebook](rlm_logs/rlm_" in shown
     assert ran.result["text/plain"].startswith("**42** <b>for</b> $5\n\nleader · ")
     assert notebook.value("out.answer == str(out) == out.response") == "True"

@@ -24,7 +24,7 @@ from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.log.redaction import Redactor, redactor_of, without_secrets
 from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
-from rlm_kernel.types import StoredTrajectory
+from rlm_kernel.types import LoggedTrajectory, StoredTrajectory
 
 if TYPE_CHECKING:
     from rlm_kernel.trajectory.log.iterations import RLMIteration, RLMMetadata
@@ -194,7 +194,7 @@ def _read(record: LineFile, about: Mapping[str, Any]) -> dict[str, Any]:
                 f"{record.path} is not as this run wrote it: another program changed, cut or replaced it. Without it, "
                 "the trajectory of this run cannot be read."
             )
-        return reference_format.trajectory(read_log(record.path).trajectory, about)
+        return LoggedTrajectory(reference_format.trajectory(read_log(record.path).trajectory, about), str(record.path))
     except OSError as error:
         raise RecordingError(f"{record.path} cannot be read: {error}.") from error
 
@@ -274,8 +274,11 @@ class RunLog:
         """The run so far. That of a long run stays in its log until it is used."""
         about = reference_format.named(self.redact.data({"root_model": self._run.model, **self.about}))
         if self._log is not None and self._log.size > MAX_REMEMBERED_BYTES:
-            return StoredTrajectory(partial(_read, self._log.record, about))
-        return reference_format.trajectory(self._run, about)
+            return StoredTrajectory(partial(_read, self._log.record, about), str(self._log.record.path))
+        content = reference_format.trajectory(self._run, about)
+        if self._log is None:
+            return LoggedTrajectory(content, run=self._run)
+        return LoggedTrajectory(content, str(self._log.record.path))
 
     def close(self) -> None:
         """Wait until the files are written. Warns of those that could not be."""

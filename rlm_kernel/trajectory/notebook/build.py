@@ -152,8 +152,7 @@ def _usage_table(spent: UsageSummary, seconds: float) -> str:
         shown = " | ".join(f"{number:,}" for number in numbers)
         cost = markdown.escape_dollars(format_cost(one.total_cost, "unknown"))
         rows.append(f"| {markdown.one_line(model)} | {shown} | {cost} |")
-    dollars = format_cost(spent.total_cost, unpriced=spent.unpriced_models)
-    whole = markdown.escape_dollars(f"{spent.total_calls:,} calls · {dollars} · {format_duration(seconds)}")
+    whole = markdown.escape_dollars(f"{spent.facts} · {format_duration(seconds)}")
     return "\n".join([*rows, "", markdown.small(whole)])
 
 

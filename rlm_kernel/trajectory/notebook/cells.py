@@ -7,7 +7,7 @@ be compared cell by cell.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -111,16 +111,17 @@ def _reply_cells(turn: Turn, facts: str, place: Place, about: dict[str, Any]) ->
     """The words and the code in the order in which the model wrote them; the heading is in the first cell."""
     assert turn.reply is not None, "checked by turn_cells"
     thoughts, words = _thoughts(turn.reply.text)
+    levels = markdown.heading_levels(words)
     pieces = list(split(words, [cell.code for cell in turn.cells]))
     first = pieces.pop(0) if pieces and isinstance(pieces[0], str) else ""
-    opening = [facts, thoughts, _words(str(first))]
+    opening = [facts, thoughts, _words(str(first), levels)]
     name = f"t{turn.iteration:03d}"
     yield markdown_cell(f"{name}-model", "model", "\n\n".join(filter(None, opening)), place, **about)
     for number, piece in enumerate(pieces, 1):
         if isinstance(piece, int):
             yield code_cell(turn, piece, place)
         else:
-            yield markdown_cell(f"{name}-p{number}", "words", _words(piece), place, turn=turn.iteration)
+            yield markdown_cell(f"{name}-p{number}", "words", _words(piece, levels), place, turn=turn.iteration)
 
 
 def split(words: str, codes: Sequence[str]) -> Iterator[str | int]:
@@ -237,8 +238,8 @@ def _thoughts(text: str) -> tuple[str, str]:
     return markdown.details("Thoughts of the model", folded), words
 
 
-def _words(text: str) -> str:
-    return markdown.prose(markdown.clip_text(text, MAX_PROSE))
+def _words(text: str, levels: Collection[int] | None = None) -> str:
+    return markdown.prose(markdown.clip_text(text, MAX_PROSE), levels=levels)
 
 
 def _facts(reply: Reply, seconds: float) -> str:

@@ -72,6 +72,17 @@ export class Run {
     return { calls: entries.length, ...added(entries) };
   }
 
+  /** The sub-calls and children of the run and its children. */
+  counts() {
+    const calls = [this.setup, ...this.cells.values()].flatMap((cell) => cell.calls);
+    const below = calls.flatMap((call) => [...call.children.values()].map((child) => child.counts()));
+    const sum = (name) => below.reduce((total, one) => total + one[name], 0);
+    return {
+      subcalls: calls.reduce((total, call) => total + call.prompts.length, 0) + sum("subcalls"),
+      children: below.length + sum("children"),
+    };
+  }
+
   add(line) {
     this.time = Math.max(this.time, number(line.time));
     const take = TAKERS[line.type];
