@@ -63,7 +63,7 @@ def _header(progress: Progress) -> Node:
     started = progress.run.started
     if started is None:
         return _div("RLM", "font-weight:600")
-    question = started.question or "No separate question: the context holds it."
+    question = started.asked or "No separate question: the context holds it."
     return [
         _div(_clipped(question, 4, 2), "font-weight:600;white-space:pre-wrap;overflow-wrap:anywhere"),
         _div(plain(started.facts), "opacity:0.65;font-size:12px"),

@@ -92,7 +92,10 @@ def _fields_of_line(line: dict[str, Any], first: dict[str, Any]) -> dict[str, An
 
 
 def _of_beginning(line: dict[str, Any]) -> dict[str, Any]:
-    return {"question": _short(line.get("question")), "model": _short(line.get("model") or line.get("root_model"))}
+    return {
+        "question": _short(line.get("question") or line.get("input_text")),
+        "model": _short(line.get("model") or line.get("root_model")),
+    }
 
 
 def _of_iteration(line: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:

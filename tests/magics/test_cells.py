@@ -8,7 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from rlm_kernel.trajectory.log.file_names import record_beside
 from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.viewer.summary import summary_of
 
 
 def seen(notebook, options, question="What is it?", setup=""):
@@ -53,6 +55,29 @@ def test_the_question_is_asked_word_by_word(notebook):
 def test_without_an_input_the_question_is_the_input(notebook):
     said, _ = seen(notebook, "", "Count to three.")
     assert said == "'Count to three.'"
+
+
+def test_a_question_without_an_input_stands_in_the_view_the_notebook_and_the_list(notebook):
+    _, ran = seen(notebook, "", "Count to **three**.")
+    _asked(notebook, ran, "Count to **three**.", "# Count to \\*\\*three\\*\\*.")
+
+
+def test_a_follow_up_in_a_persistent_kernel_stands_there_too(notebook):
+    notebook.run("goes_on = leader(*['FINAL(1)'] * 9)\ntext = 'words ' * 100")
+    notebook.run("%%rlm -c text -b goes_on --persistent\nHow long?")
+    ran = notebook.run("%%rlm -b goes_on --persistent -o out\nAnd how wide?")
+    _asked(notebook, ran, "And how wide?", "# And how wide?")
+    notebook.run("get_ipython().magics_manager.registry['RLMMagics'].close()")
+
+
+def _asked(notebook, ran, question, title):
+    """Check that a question stands in the view, in the notebook and in the viewer's list of runs."""
+    assert ran.error is None
+    assert question in ran.views[-1]
+    log, kept = map(Path, notebook.run("print(out.trajectory); print(out.notebook)").printed.splitlines())
+    assert nbformat.read(kept, 4).cells[0].source.startswith(title)
+    assert summary_of(record_beside(log)).question == question
+    assert read_log(log).trajectory.started.question is None  # the prompts are as they were
 
 
 @pytest.mark.parametrize(

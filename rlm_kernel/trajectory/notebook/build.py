@@ -55,7 +55,7 @@ Child = tuple[int, str, int]
 def _title_cell(trajectory: Trajectory, place: Place, identity: RunIdentity) -> NotebookCell:
     """The question, the models, the environment and the input."""
     started = trajectory.started
-    question = (started.question if started else None) or ""
+    question = started.asked if started else ""
     facts = [] if started is None else [markdown.one_line(started.facts, _FACTS)]
     facts.append(f"[log]({quote(f'{identity.stem}.jsonl')})")
     if place.parent:
