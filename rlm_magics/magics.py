@@ -18,6 +18,7 @@ from rlm_kernel.api import RLM
 from rlm_kernel.engine.argument_checks import opened
 from rlm_kernel.engine.confirmation import Confirmation
 from rlm_kernel.engine.record_access import Use, admitted
+from rlm_kernel.engine.resumption import check_iteration
 from rlm_kernel.errors import RLMError
 from rlm_kernel.text import one_line
 from rlm_kernel.trajectory.log.reader import read_log
@@ -102,8 +103,10 @@ class RLMMagics(Magics, settings.Settings):
         assert self.shell is not None, "made with a shell"
         with self._desk as desk:
             seen = view(self.shell, named["view"], notes)
-            self.last = result = run_with_view(work, prompt, seen, logger, desk.serve)
-        self._usage.append(spent(result))
+            result = run_with_view(work, prompt, seen, logger, desk.serve)
+        if seen.progress.run.started is not None:  # otherwise the latest run is still the one before
+            self.last = result
+            self._usage.append(spent(result))
         if options.output:
             self.namespace[options.output] = result
         if result.error is not None:
@@ -211,6 +214,7 @@ class RLMMagics(Magics, settings.Settings):
         file = commands.record_of(options.file, self.last)
         # Options of the record are merged with those given here.
         known = admitted(read_log(file), Use(options.environment), options.trust)
+        check_iteration(known, options.at)
         named = arguments.merge_settings(
             settings.values(self), resume_arguments.with_recorded_model(options, known.metadata, known.path)
         )

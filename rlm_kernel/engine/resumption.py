@@ -71,7 +71,7 @@ def prepare_resumption(
         raise RecordingError(f"{recording.path} holds no run.")
     if recording.metadata.get("agent") is not None:
         raise RecordingError(f"{recording.path.name} is the log of an agent: AgentRLM.resume(path) continues it.")
-    _check_iteration(recording, at)
+    check_iteration(recording, at)
     where, options = overrides.get("environment"), overrides.get("environment_kwargs")
     recording = admitted(recording, Use(where, options, models=True, given=overrides), trust)
     given: Input
@@ -114,7 +114,12 @@ def _context_before(earlier: Recording, recording: Recording) -> Prompt:
     return context_store.decode(*context_store.load(stored, earlier.path.parent))
 
 
-def _check_iteration(recording: Recording, at: int | None) -> None:
+def check_iteration(recording: Recording, at: int | None) -> None:
+    """Check that a run can be resumed after an iteration. `at`: the last one that counts; None: all of it.
+
+    Raises:
+        RecordingError: there is no such iteration, or its record is not whole.
+    """
     ended = [turn.iteration for turn in recording.trajectory.turns if turn.finished is not None]
     if at is not None and at not in ended:
         known = f"1 to {ended[-1]}" if ended else "none, the run was ended in its first turn"

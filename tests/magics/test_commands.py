@@ -67,6 +67,14 @@ def test_resume_goes_on_from_a_turn(notebook):
     notebook.run("%%rlm -b leads --sub-backend reader -c text -o out\nWhat?")
 
 
+def test_what_could_not_begin_is_not_the_latest_run(notebook):
+    assert "at=99 is not a finished iteration of rlm_" in notebook.run("%rlm resume --at 99").error
+    assert "equal to the recorded run" in notebook.run("%rlm replay").printed
+    missing = notebook.run("%rlm resume -e nowhere")
+    assert missing.error is not None
+    assert "equal to the recorded run" in notebook.run("%rlm replay").printed
+
+
 def test_what_is_on_record_is_not_paid_twice(started):
     fresh = started()
     fresh.run(
@@ -94,7 +102,7 @@ def test_a_person_who_says_nothing_is_told_what_there_is(notebook):
     said = notebook.run("%rlm").printed
     assert "%rlm last" in said
     assert "%%rlm? shows its options" in said
-    assert "--context NAME" in notebook.value("get_ipython().magics_manager.magics['cell']['rlm'].__doc__")
+    assert "--context VALUE" in notebook.value("get_ipython().magics_manager.magics['cell']['rlm'].__doc__")
 
 
 def test_the_model_is_set_for_all_cells(notebook):
