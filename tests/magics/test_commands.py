@@ -7,6 +7,8 @@ import json
 import pytest
 
 from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.types import ModelUsageSummary, UsageSummary
+from rlm_magics import commands
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,6 +52,20 @@ def test_usage_adds_up_the_session(notebook):
     assert "| `%%rlm` | leader |" in shown
     assert "| `llm_query` | reader | 1 |" in shown
     notebook.run("%rlm model --backend openai")
+
+
+def test_an_unknown_cost_hides_no_known_one():
+    def used(calls, cost):
+        return ModelUsageSummary(calls, 1_000, 10, cost)
+
+    runs = [UsageSummary({"priced": used(2, 0.25), "free": used(1, None)}), UsageSummary({"priced": used(3, None)})]
+    shown = commands.usage(runs, [UsageSummary({"priced": used(1, 0.5)})]).replace("<span>\\$</span>", "$")
+    assert shown.splitlines()[2:] == [
+        "| `%%rlm` | priced | 5 | 2,000 | 20 | $0.2500 without 3 calls (cost unknown) |",
+        "| `%%rlm` | free | 1 | 1,000 | 10 | unknown |",
+        "| `llm_query` | priced | 1 | 1,000 | 10 | $0.5000 |",
+        "| **Total** |  | 7 | 4,000 | 40 | $0.7500 without 4 calls (cost unknown) |",
+    ]
 
 
 def test_replay_needs_no_model(notebook):
