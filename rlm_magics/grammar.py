@@ -25,6 +25,8 @@ COMMANDS = {
     "usage": "show the model calls of this session and their cost",
     "replay": "run the cells of the latest run, or of FILE, again, without an API key",
     "resume": "continue the latest run, or FILE",
+    "fork": "take the latest run, or FILE, another way after a turn: %rlm fork 3",
+    "cells": "put the cells that the latest answer, or that of FILE, needs into the cell below",
     "model": "show or set the model: %rlm model gpt-5-mini --backend openai",
     "environments": "list the environments where the cells of models can run",
     "config": "show or set a default: %rlm config max_iterations 10; --save writes all to a file",
@@ -83,6 +85,7 @@ def cell_grammar() -> Grammar:
     add("--file", metavar="PATH", **_REPEATABLE, help="a file or a folder to ask about")
     inputs.add_limit(add)
     add("-o", "--output", metavar="NAME", type=_variable_name, help="the variable that gets the result")
+    add("--follow", action="store_true", help="ask about the latest run: in its kernel, with its input and options")
     add("--confirm", action="store_true", help="ask before each cell and each call of a model or tool")
     add("--schema", metavar="NAME", help="a variable that holds a JSON Schema or a pydantic class for the answer")
     _add_run_options(grammar)
@@ -93,15 +96,19 @@ def command_grammar(command: str) -> Grammar:
     """The options of a command of `%rlm`."""
     grammar = Grammar(f"%rlm {command}", description=COMMANDS[command])
     add = grammar.add_argument
-    if command in ("open", "trace", "replay", "resume"):
+    if command == "fork":
+        add("at", type=int, metavar="TURN", help="the last turn to keep")
+    if command in ("open", "trace", "replay", "resume", "fork", "cells"):
         add("file", metavar="FILE", nargs="?", help="a log or its notebook (default: the latest run)")
-    if command in ("replay", "resume"):
+    if command in ("replay", "resume", "fork", "cells"):
         add("--trust", action="store_true", help="allow the record to use files and servers of this machine")
     if command == "replay":
         add("--live", action="store_true", help="ask models for answers that are not in the record")
+    if command in ("replay", "cells"):
         add("--environment", help="where the cells run (default: the recorded environment)")
     if command == "resume":
         add("--at", type=int, metavar="TURN", help="the last turn to keep (default: all)")
+    if command in ("resume", "fork"):
         add("--question", help="a new question from this turn on")
         add("-o", "--output", metavar="NAME", type=_variable_name, help="the variable that gets the result")
         _add_run_options(grammar)

@@ -16,6 +16,7 @@ from rlm_kernel.provisioners import kernelspecs
 from rlm_kernel.text import suggestion
 from rlm_kernel.types import Prompt
 
+_LOAD = "rlm.inputs.load"
 _NAMED = re.compile(r"\s*([^\W\d]\w*)\s*=(?!=)\s*(.+)", re.DOTALL)
 """A value with a name: ``notes=df.notes``."""
 
@@ -27,10 +28,12 @@ class Input:
     Attributes:
         prompt: the value, or the path of a file.
         notes: how the value is changed on its way, one sentence each.
+        expression: it as Python code; that of a file reads it.
     """
 
     prompt: Prompt | Path
     notes: tuple[str, ...] = ()
+    expression: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,13 @@ class _Value:
         name: of it in a dict: the given one, else the variable or the expression.
         value: it.
         is_named: whether the name was given.
+        expression: the variable or the expression.
     """
 
     name: str
     value: Any
     is_named: bool
+    expression: str
 
 
 def read(
@@ -71,8 +76,9 @@ def read(
         ConfigError: there is no such variable or file, or it holds something else.
     """
     named = [_evaluate(text, namespace) for text in given]
+    codes = {one.name: _code(one) for one in named} | {file: f"{_LOAD}({file!r})" for file in files}
     if (path := _only_file(named, files)) is not None:
-        return Input(path)
+        return Input(path, expression=next(iter(codes.values())))
     notes: list[str] = []
     found: dict[str, Any] = {}
     for one in named:
@@ -87,10 +93,15 @@ def read(
     if len(found) == 1:
         ((only, value),) = found.items()
         if isinstance(value, str | dict | list) and not any(one.is_named for one in named):
-            return Input(value, tuple(notes))
+            return Input(value, tuple(notes), codes[only])
         if not isinstance(value, str | dict | list):
             notes.append(f"{only} is not a text, a list or a dict, so the model finds it as context[{only!r}].")
-    return Input(found, tuple(notes))
+    expression = ", ".join(f"{name!r}: {code}" for name, code in codes.items())
+    return Input(found, tuple(notes), f"{{{expression}}}")
+
+
+def _code(one: _Value) -> str:
+    return f"{_LOAD}({one.expression})" if isinstance(one.value, Path) else one.expression
 
 
 def _only_file(values: Sequence[_Value], files: Sequence[str]) -> Path | None:
@@ -108,7 +119,7 @@ def _evaluate(text: str, namespace: dict[str, Any]) -> _Value:
         ConfigError: it is no expression, or it raises.
     """
     if text in namespace or text.isidentifier():
-        return _Value(text, variable(text, namespace, "--context"), is_named=False)
+        return _Value(text, variable(text, namespace, "--context"), is_named=False, expression=text)
     name, expression = found.groups() if (found := _NAMED.fullmatch(text)) else (None, text)
     try:
         value = eval(expression, namespace)  # noqa: S307 (the person's own code, in their own notebook)
@@ -121,7 +132,7 @@ def _evaluate(text: str, namespace: dict[str, Any]) -> _Value:
         raise ConfigError(f"--context {text}: {error}{suggestion(error.name or '', dir(error.obj))}") from error
     except Exception as error:
         raise ConfigError(f"--context {text} raises {type(error).__name__}: {error}") from error
-    return _Value(name or text, value, is_named=name is not None)
+    return _Value(name or text, value, is_named=name is not None, expression=expression.strip())
 
 
 def _missing(name: str, namespace: Iterable[str]) -> str:
