@@ -412,7 +412,7 @@ class RLM(ReadableArguments):
             question=question,
             schema=schema_of(recorded.schema if recorded else schema),  # before the log: a wrong one leaves no file
             repl=self._repl,
-            log=self._log(recorded),
+            log=self._log(recorded, question or (prompt if isinstance(prompt, str) else "")),
             trajectory=self._own_trajectory(),
             recorded=recorded.recorded if recorded else RecordedRun(before=self._prior),
             verbose=self.verbose,
@@ -447,11 +447,11 @@ class RLM(ReadableArguments):
         keeper: Any = self._logger if hasattr(self._logger, "start") else RLMLogger()
         return cast("RLMLogger", keeper)
 
-    def _log(self, recorded: Resumption | None) -> RunLog | None:
+    def _log(self, recorded: Resumption | None, question: str) -> RunLog | None:
         if (logger := self._keeper()) is None:
             return None
-        came_from = (recorded.forked_from, recorded.continues) if recorded else (None, self._before)
-        log = logger.start(self._configuration, keys_of(self._config), *came_from)
+        forked, before = (recorded.forked_from, recorded.continues) if recorded else (None, self._before)
+        log = logger.start(self._configuration, keys_of(self._config), forked, before, question=question)
         if self._repl is not None:
             self._before = log.run_id
         return log

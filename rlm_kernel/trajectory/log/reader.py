@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from rlm_kernel.errors import RecordingError
 from rlm_kernel.installation import update_command
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import clipping, jsonl, prompt_store, signature
-from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside, record_beside, stem_of
+from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, by_beginning, file_beside, record_beside, stem_of
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.untrusted import json_text
 
@@ -264,8 +263,8 @@ def check_is_log(log: Path) -> None:
 
 
 def _latest_of(folder: Path) -> str:
-    logs = sorted(folder.glob("*.jsonl"), key=attrgetter("name"))
-    return f"The last one by name is {logs[-1]}." if logs else "The folder holds no log."
+    logs = sorted(folder.glob("*.jsonl"), key=by_beginning)
+    return f"The latest is {logs[-1]}." if logs else "The folder holds no log."
 
 
 def _named_in(notebook: Path) -> Path:
