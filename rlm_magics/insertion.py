@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rlm_kernel.replay.minimise import Cleaning
 
-_ANSWER = 'answer = {"content": "", "ready": False}\n'
+_ANSWER = 'answer = {"content": "", "ready": False}'
 _FINAL = """\
+
 def FINAL(value):
     answer.update(content=value, ready=True)
-    return value
-"""
+    return value"""
 _FINAL_VAR = """\
+
 def FINAL_VAR(name):
-    return FINAL(globals().get(name, name) if isinstance(name, str) else name)
-"""
+    return FINAL(globals().get(name, name) if isinstance(name, str) else name)"""
 
 
 def cell_source(cleaning: Cleaning, context: str, *, has_names: bool = False) -> str:
@@ -36,22 +36,27 @@ def cell_source(cleaning: Cleaning, context: str, *, has_names: bool = False) ->
     about = cleaning.notebook.metadata["rlm"]
     codes = [cell.source for cell in cleaning.notebook.cells if cell.metadata["rlm"]["role"] == "code"]
     cells = [f"# Cell {number}\n{code}" for number, code in zip(cleaning.kept, codes, strict=True)]
-    head = f"# What the answer of {about['run']} needs. Models are asked again (%rlm model).\n"
-    return "\n\n".join([head + "".join(_names("\n".join(codes), context, has_names)), *cells])
+    head = [
+        f"# The cells that the answer needs, from {about['run']}.",
+        "# llm_query asks the model of this notebook (%rlm model).",
+        *_names("\n".join(codes), context, has_names),
+    ]
+    return "\n\n".join(["\n".join(head), *cells])
 
 
 def _names(code: str, context: str, has_names: bool) -> Iterator[str]:
     """The definitions of what the code uses."""
     if context != "context" and _uses(code, "context"):
-        yield "import rlm.inputs\n" if "rlm.inputs." in context else ""
-        yield f"context = {context}\n" if context else "# First assign the input of the run to `context`.\n"
+        if "rlm.inputs." in context:
+            yield "import rlm.inputs"
+        yield f"context = {context}" if context else "# First assign the input of the run to `context`."
     if has_names:
         return
-    is_final, is_variable = _uses(code, "FINAL"), _uses(code, "FINAL_VAR")
-    if is_final or is_variable or _uses(code, "answer"):
-        yield _ANSWER
-    yield _FINAL if is_final or is_variable else ""
-    yield _FINAL_VAR if is_variable else ""
+    is_variable = _uses(code, "FINAL_VAR")
+    is_final = is_variable or _uses(code, "FINAL")
+    yield from [_ANSWER] * (is_final or _uses(code, "answer"))
+    yield from [_FINAL] * is_final
+    yield from [_FINAL_VAR] * is_variable
 
 
 def _uses(code: str, name: str) -> bool:

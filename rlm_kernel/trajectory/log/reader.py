@@ -233,7 +233,8 @@ def log_of(path: Path) -> Path:
     Raises:
         RecordingError: there is no such log.
     """
-    if path.is_dir():
+    is_of_children = bool(path.name) and record_beside(path).is_file()  # the folder of a run's children has its name
+    if path.is_dir() and not is_of_children:
         raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
     if path.suffix not in ("", ".jsonl", ".ipynb"):
         raise RecordingError(f"{str(path)!r} is not a log of a run: give the .jsonl, or its notebook (.ipynb).")
@@ -276,8 +277,9 @@ def _named_in(notebook: Path) -> Path:
         raise RecordingError(f"There is no file {str(notebook)!r}.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordingError(f"{notebook} is not a notebook of a run: {error!r}") from error
-    session = record_beside(notebook.parent / name)
-    return session if session.is_file() else Path(folder) / name
+    # That of a child is in a folder beside the log.
+    nearby = (record_beside(place / name) for place in (notebook.parent, notebook.absolute().parent.parent))
+    return next(filter(Path.is_file, nearby), Path(folder) / name)
 
 
 def _lines(log: Path, check: signature.Check) -> Iterator[tuple[int, dict[str, Any]]]:
