@@ -261,11 +261,11 @@ class RLMMagics(Magics, settings.Settings):
         from rlm_kernel.replay.minimise import clean
 
         assert self.shell is not None, "made with a shell"
-        cleaning = clean(
-            commands.record_of(options.file, self.last), environment=options.environment, trust=options.trust
-        )
+        recording = read_log(commands.record_of(options.file, self.last))
+        cleaning = clean(recording, environment=options.environment, trust=options.trust)
         expression = self._asked.expression if self._asked is not None and options.file is None else ""
-        self.shell.set_next_input(cell_source(cleaning, expression, has_names=self.context_name is not None))
+        has_names = self.context_name is not None
+        self.shell.set_next_input(cell_source(recording, cleaning, expression, has_names=has_names))
         kept, dropped = len(cleaning.kept), len(cleaning.dropped)
         terminal.print_line(
             f"The cell below has {kept} of the {kept + dropped} cells of the run, which its answer needs."

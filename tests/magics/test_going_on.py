@@ -103,3 +103,13 @@ def test_what_a_cell_needs_of_the_repl_and_of_its_input_is_defined(notebook):
     source = _next_cell("%rlm cells", notebook)
     assert "context = {'a': text, 'b': [1, 2]}\n" in source
     assert notebook.run(source).result["text/plain"] == "3"
+
+
+def test_the_cells_of_a_follow_up_come_with_those_that_it_goes_on_from(notebook):
+    notebook.run("next_one = leader(*[cell('FINAL(f\"{n} {said}\")')] * 3)")
+    assert notebook.run("%%rlm --follow -b next_one --sub-backend reader\nAnd what was said?").error is None
+    source = _next_cell("%rlm cells", notebook)
+    assert source.index("context = text\n") < source.index("# Cell 1\nn = len(context)") < source.index("# Cell 4\n")
+    notebook.run("%rlm model whatever --backend reader")
+    assert notebook.run(source).result["text/plain"] == "'54 COUNT'"
+    notebook.run("%rlm model --backend openai")
