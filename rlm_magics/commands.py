@@ -52,9 +52,10 @@ def links(file: str) -> str:
 
 def trace(file: str) -> Markup:
     """A recorded run turn by turn, as HTML."""
-    progress = Progress()
-    for event in events_of(read_log(file).trajectory):
+    progress, run = Progress(), read_log(file).trajectory
+    for event in events_of(run):
         progress(event)
+    progress.run.lost = run.lost
     return page.page(progress, {"turns", "each"})
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rlm_kernel.errors import CancellationError
 from rlm_kernel.text import format_cost, format_duration, format_tokens, plain
 from rlm_kernel.trajectory.notebook import markdown
+from rlm_kernel.trajectory.states import ending_of
 from rlm_kernel.types import RLMChatCompletion, UsageSummary
 
 
@@ -59,8 +59,7 @@ class RLMResult(RLMChatCompletion):
     def facts(self) -> str:
         """Model, time, calls, tokens and cost in one line."""
         used = self.usage_summary
-        ending = "Stopped" if isinstance(self.error, CancellationError) else type(self.error).__name__
-        ended = f"{ending}, the best answer so far · " if self.partial else ""
+        ended = f"{ending_of(self.error)}, the best answer so far · " if self.error is not None else ""
         calls = f"{used.total_calls:,} call" + ("s" if used.total_calls != 1 else "")
         tokens = format_tokens(used.total_input_tokens, used.total_output_tokens)
         facts = (

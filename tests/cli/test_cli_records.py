@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import nbformat
@@ -91,8 +92,10 @@ def test_show_says_where_a_killed_run_ends(rlm, run):
     lines = run.log.read_bytes().splitlines(keepends=True)
     run.log.write_bytes(b"".join(lines[: next(i for i, line in enumerate(lines) if b'"cell_result"' in line) + 1]))
     done = rlm("show", str(run.log))
-    assert b"The record ends here" in done.stdout
+    assert b"Running: the record ends here" in done.stdout
     assert done.returncode == 0
+    os.utime(run.log, (0, 0))
+    assert b"Lost: the record ends here" in rlm("show", str(run.log)).stdout
 
 
 def test_diff_tells_two_runs_apart(rlm, run, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from rlm_kernel.trajectory.log.file_names import record_beside
 from rlm_kernel.trajectory.log.reader import read_log
-from rlm_kernel.viewer.summary import summary_of
+from rlm_kernel.trajectory.runs.summary import summary_of
 
 
 def seen(notebook, options, question="What is it?", setup=""):

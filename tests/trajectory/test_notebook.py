@@ -242,7 +242,7 @@ def test_foreign_text_does_nothing(tmp_path):
 def test_a_run_that_failed_says_how_far_it_got(tmp_path):
     story = told(tmp_path, [cell("answer['content'] = 'a draft'"), LMError("gone", backend="b", model="root")])
     text = text_of(story.notebook)
-    assert "## Ended without an answer" in text
+    assert "## Failed" in text
     assert "**LMError** after" in text
     assert "turn 2, 1 finished cells" in text
     assert "gone" in text
@@ -257,7 +257,7 @@ def test_a_limit_leaves_the_draft(tmp_path):
 
 @pytest.mark.parametrize(
     ("failure", "outcome"),
-    [(asyncio.CancelledError(), "stopped"), (KeyboardInterrupt(), "stopped"), (None, "unfinished")],
+    [(asyncio.CancelledError(), "stopped"), (KeyboardInterrupt(), "stopped"), (None, "running")],
 )
 def test_a_run_that_is_under_way_or_was_stopped(failure, outcome):
     run = Trajectory(

@@ -18,6 +18,7 @@ from rlm_kernel.installation import update_command
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import clipping, jsonl, prompt_store, signature
 from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, by_beginning, file_beside, record_beside, stem_of
+from rlm_kernel.trajectory.states import state_without_end
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.untrusted import json_text
 
@@ -113,6 +114,8 @@ def read_log(path: str | Path) -> Recording:
             raise RecordingError(f"{log}: line {number} is not one of ours: {_wrong(error)}. {_KNOWN}") from error
     if not metadata:
         raise RecordingError(f"{log} holds no run: it has no line of the type 'metadata'. {_KNOWN}")
+    if trajectory.is_over or state_without_end(log.stat().st_mtime) == "lost":
+        trajectory.lose()
     return Recording(log, metadata, context, trajectory, check.flaw, clipped_at)
 
 

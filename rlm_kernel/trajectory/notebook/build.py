@@ -122,12 +122,12 @@ def _answer(trajectory: Trajectory, earlier: Earlier) -> str:
     if trajectory.completion is not None:
         answer = markdown.clip_text(trajectory.completion.response, MAX_ANSWER)
         return f"## Answer\n\n{markdown.prose(answer, breaks=True) or '*(empty)*'}"
-    failure = trajectory.failure
+    failure, state = trajectory.failure, trajectory.state.capitalize()
     if failure is None:
-        return f"## Not finished\n\nThe record ends here: {_progress_text(trajectory, earlier)}."
-    kind = markdown.one_line(type(failure).__name__)
-    ending = f"**{kind}** after {format_duration(trajectory.seconds)}: {_progress_text(trajectory, earlier)}."
-    parts = [f"## Ended without an answer\n\n{ending}"]
+        return f"## {state}\n\nThe record ends here: {_progress_text(trajectory, earlier)}."
+    kind = "" if state == "Stopped" else f"**{markdown.one_line(type(failure).__name__)}** a"
+    ending = f"{kind or 'A'}fter {format_duration(trajectory.seconds)}: {_progress_text(trajectory, earlier)}."
+    parts = [f"## {state}\n\n{ending}"]
     if str(failure):
         parts.append(markdown.code_block(markdown.clip_text(str(failure), MAX_QUESTION)))
     if partial := getattr(failure, "partial_answer", None):
@@ -288,7 +288,7 @@ def _place(trajectory: Trajectory, identity: RunIdentity) -> Place:
     inputs = [] if started is None else [started.question, started.context_type, started.context_length]
     prefix = f"rlm-{fingerprint(repr([inputs, *identity.child]))[:8]}"
     when = None if identity.started is None else datetime.fromisoformat(identity.started)
-    return Place(prefix, PurePath(identity.file).stem, identity.parent, when, trajectory.state != "unfinished")
+    return Place(prefix, PurePath(identity.file).stem, identity.parent, when, trajectory.state != "running")
 
 
 def _opening_cells(trajectory: Trajectory, identity: RunIdentity, place: Place) -> Iterator[NotebookCell]:
