@@ -127,7 +127,7 @@ def _header(progress: Progress) -> Node:
     started = progress.run.started
     if started is None:
         return _div("RLM", "font-weight:600")
-    question = started.question or "No separate question: the context holds it."
+    question = started.asked or "No separate question: the context holds it."
     return [
         h("div", prose(_clipped(question, 8, 4)), style="font-weight:600;overflow-wrap:anywhere"),
         _div(plain(started.facts), "opacity:0.65;font-size:12px"),

@@ -173,7 +173,7 @@ def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str 
     about = notebook.metadata.get("rlm", {})
     if "log" not in about:
         return None
-    folders = [Path(path).parent] if path else []
+    folders = [Path(path).parent, Path(path).absolute().parent.parent] if path else []  # of a child: beside the log
     folders += [Path(folder) for folder in (parameters.get("rlm_dir"), about.get("rlm_dir")) if folder]
     name = parameters.get("rlm_log") or about["log"]
     places = [file_beside(folder / name, ending) for ending in (RECORD, TURNS) for folder in folders]

@@ -47,7 +47,7 @@ def _ends(log: LogOnDisk | LogInMemory) -> bytes:
 
 
 def _question(lines: list[dict[str, Any]]) -> str:
-    return next((str(line["question"]) for line in lines if line.get("question")), "")
+    return next((str(asked) for line in lines if (asked := line.get("question") or line.get("input_text"))), "")
 
 
 def _turn(turn: dict[str, Any]) -> Element:

@@ -55,9 +55,9 @@ Child = tuple[int, str, int]
 def _title_cell(trajectory: Trajectory, place: Place, identity: RunIdentity) -> NotebookCell:
     """The question, the models, the environment and the input."""
     started = trajectory.started
-    question = (started.question if started else None) or ""
+    question = started.asked if started else ""
     facts = [] if started is None else [markdown.one_line(started.facts, _FACTS)]
-    facts.append(f"[log]({quote(f'{identity.stem}.jsonl')})")
+    facts.append(f"[log]({'../' if place.parent else ''}{quote(f'{identity.stem}.jsonl')})")
     if place.parent:
         facts.append(f"[parent run]({quote(place.parent)})")
     lines = [f"# {markdown.one_line(question, _TITLE) or 'A run without a question'}"]
@@ -167,8 +167,8 @@ class RunIdentity:
         forked_from: the run that this one resumes: the name of its log and the turn; or None.
         started: when the run began, as an ISO 8601 time, or None.
         child: for the notebook of a child: the places of the runs from the root down to the child.
-        name: the name of the notebook's file without the suffix; empty: `stem`.
-        parent: for the notebook of a child: the file of its parent's notebook.
+        name: the notebook's file in the folder of the log, without the suffix; empty: `stem`.
+        parent: for the notebook of a child: the file of its parent's notebook, as seen from it.
     """
 
     stem: str
@@ -182,7 +182,7 @@ class RunIdentity:
 
     @property
     def file(self) -> str:
-        """The name of the notebook's file."""
+        """The notebook's file in the folder of the log."""
         return f"{self.name or self.stem}.ipynb"
 
 
@@ -247,10 +247,10 @@ def runs(trajectory: Trajectory, identity: RunIdentity) -> Iterator[tuple[Trajec
         for number, call in enumerate(cell.calls):
             for index, child in sorted(call.children.items()):
                 path = (*identity.child, (cell.number, call.started.query, index))
-                name = place.child(cell.number, number, index)
-                yield from runs(
-                    child, replace(identity, child=path, name=name, parent=identity.file, context=None, started=None)
-                )
+                file = place.child(cell, number, index)
+                below = replace(identity, child=path, name=f"{identity.stem}/{PurePath(file).stem}")
+                below = replace(below, parent=place.seen_from_child, context=None, started=None)
+                yield from runs(child, below)
 
 
 def identity_of_log(path: PurePath, first_line: Mapping[str, Any]) -> RunIdentity:

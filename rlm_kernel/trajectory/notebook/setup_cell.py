@@ -89,7 +89,9 @@ def rlm_setup(file: str, sha256: str) -> None:
     log, folder = names["rlm_log"], Path(names.get("rlm_dir") or ".")
     opened = names.get("__vsc_ipynb_file__") or names.get("PAPERMILL_INPUT_PATH") or ""
     notebook = Path(os.environ.get("JPY_SESSION_NAME") or opened)
-    folders = list(dict.fromkeys([folder, Path(folder.name), Path(), notebook.parent]))
+    folders = list(
+        dict.fromkeys([folder, Path(folder.name), Path(), notebook.parent, Path(".."), notebook.parent.parent])
+    )
     found = next((folder / file for folder in folders if (folder / file).is_file()), None)
     if found is None:
         raise ImportError(

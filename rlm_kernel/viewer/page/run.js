@@ -25,7 +25,7 @@ export class Run {
     Object.assign(this, { title, log, top: top ?? this });
     this.metadata = metadata;
     this.model = textOf(metadata.model ?? metadata.root_model) || "unknown model";
-    this.question = textOf(metadata.question);
+    this.question = textOf(metadata.question) || textOf(metadata.input_text);
     this.environment = textOf(metadata.environment ?? metadata.environment_type);
     this.began = Date.parse(textOf(metadata.timestamp));
     this.setup = new Cell(null, 0, "", 0); // the sub-calls of the kernel's setup
