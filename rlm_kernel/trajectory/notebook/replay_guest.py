@@ -28,7 +28,10 @@ else:
     import rlm_replay_record
 
 MAX_PROMPT = 80
-PARAMETERS = ("rlm_dir", "rlm_log", "rlm_mode", "rlm_child", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
+PARAMETERS = (
+    *("rlm_dir", "rlm_log", "rlm_mode", "rlm_child", "rlm_bundle"),
+    *("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"),
+)
 LIVE = (
     "To have live models answer what is not on record, run `rlm replay --live FILE`, or "
     "`papermill --engine rlm IN OUT -p rlm_mode live`: keys stay outside of the kernel."

@@ -16,6 +16,11 @@ from typing import Any
 SETUP = 0
 """The cell number for calls of the setup; the cells of the run begin at 1."""
 
+TRAVELS = (
+    "A notebook travels with its log (both .jsonl files), contexts/, prompts/ and rlm_replay_*.py. Where these are, "
+    "`rlm export --bundle NOTEBOOK` makes one file that holds all."
+)
+
 CELL_ID = re.compile(r"rlm-[0-9a-f]{8}-t(\d{3,})-c(\d+)(?:-\d+)?")
 
 
@@ -199,10 +204,11 @@ def read_log(names: dict[str, Any], folders: list[Path]) -> tuple[Path, Record]:
     tried = [record_beside(folder / names["rlm_log"]) for folder in folders]
     found = next((path for path in tried if path.is_file()), None)
     if found is None:
-        places = ", ".join(str(path.absolute()) for path in tried)
+        places = ", ".join(map(str, tried))
         raise NotRecordedError(
-            f"The log of this run is not there (looked for {places}). Set rlm_dir to its folder in the cell above, or "
-            "run the notebook with `papermill … -p rlm_dir FOLDER`, or `--inject-paths` if it is beside the notebook."
+            f"The log of this run is not there (looked for {places}).\nSet rlm_dir to its folder in the cell above, or "
+            "run the notebook with `papermill … -p rlm_dir FOLDER`, or `--inject-paths` if it is beside the notebook.\n"
+            + TRAVELS
         )
     return found, Record(lines_of(found), names.get("rlm_child") or [])
 
@@ -262,7 +268,7 @@ def context_of(stored: dict[str, Any], folder: Path) -> tuple[str, bytes]:
             content = (folder / name).read_bytes()
         except OSError as error:
             why = f"The context of the run is missing: {folder / name} ({error.strerror})."
-            raise NotRecordedError(f"{why} Put it back.") from None
+            raise NotRecordedError(f"{why} Put it back.\n{TRAVELS}") from None
     known = hashlib.sha256(content).hexdigest()
     if known != stored.get("sha256", known):
         why = f"The context of the run was altered: {name or 'that in the log'} is not what the run read."
