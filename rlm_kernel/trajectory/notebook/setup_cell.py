@@ -99,8 +99,8 @@ def rlm_setup(file: str, sha256: str) -> None:
                 f"{file}, which replays this notebook, is not beside its log (looked for {log} and {file} in "
                 f"{', '.join(map(str, folders))}).\nIf the run is elsewhere, set rlm_dir in the cell above (papermill: "
                 f"-p rlm_dir FOLDER or --inject-paths).\nA notebook travels with its log (both .jsonl files), "
-                f"contexts/, prompts/ and {file}. Where these are, `rlm export --bundle {log}` makes one file that holds all.\n"
-                f"If only {file} is missing, `rlm export {log} -o NEW.ipynb` writes it again."
+                f"contexts/, prompts/ and {file}. Where these are, `rlm export --bundle {log}` makes one file that "
+                f"holds all.\nIf only {file} is missing, `rlm export {log} -o NEW.ipynb` writes it again."
             )
         source = found.read_bytes()
         if hashlib.sha256(source).hexdigest() != sha256:
