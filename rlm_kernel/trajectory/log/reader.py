@@ -19,6 +19,7 @@ from rlm_kernel.installation import update_command
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log import archive, clipping, jsonl, prompt_store, signature
 from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside, record_beside, stem_of
+from rlm_kernel.trajectory.log.notebook_metadata import restore_metadata
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.untrusted import json_text
 
@@ -286,6 +287,7 @@ def _named_in(notebook: Path) -> Path:
         content = json_text.load(notebook, max_bytes=_MAX_NOTEBOOK)
         if (held := archive.held_in(content)) is not None:
             return archive.unpack(held)
+        restore_metadata(content)
         about = content["metadata"]["rlm"]
         folder, name = str(about.get("rlm_dir", ".")), str(about["log"])
     except FileNotFoundError:
