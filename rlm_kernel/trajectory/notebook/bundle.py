@@ -61,14 +61,15 @@ def bundled(notebook: NotebookNode, recording: Recording) -> NotebookNode:
         OSError: a file cannot be read.
     """
     buffer = io.BytesIO()
-    archive.write(buffer, archive.files_of(recording.path), _replay_code())
+    notebook = _travelling(notebook)
+    notebook.cells = [cell for cell in notebook.cells if archive.TAG not in cell.metadata.get("tags", [])]
+    saved = {f"{recording.stem}.ipynb": _bytes(notebook)}  # the setup cell shows its folded sub-calls again
+    archive.write(buffer, archive.files_of(recording.path), saved | _replay_code())
     if buffer.tell() > MAX_BYTES:
         raise RecordingError(
             f"The files of the run have {buffer.tell():,} bytes, too many for a notebook: make a ZIP archive with "
             "--bundle -o NAME.zip."
         )
-    notebook = _travelling(notebook)
-    notebook.cells = [cell for cell in notebook.cells if archive.TAG not in cell.metadata.get("tags", [])]
     place = next((n for n, cell in enumerate(notebook.cells) if SETUP_TAG in cell.metadata.get("tags", [])), 0)
     notebook.cells.insert(place, _cell(base64.encodebytes(buffer.getvalue()).decode("ascii")))
     return notebook

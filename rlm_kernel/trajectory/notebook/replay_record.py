@@ -149,6 +149,11 @@ class Record:
         self._seen[cell, key] += 1
         return cell, key, occurrence
 
+    @property
+    def asking(self) -> set[int]:
+        """The cells with answers of models or tools."""
+        return {cell for cell, _, _ in self.answers if cell != SETUP}
+
     def find(self, source: str, cell_id: Any, expected: int) -> int:
         """The number of the recorded cell that is running now. `expected`: the one after the latest."""
         named = CELL_ID.fullmatch(cell_id) if isinstance(cell_id, str) else None
@@ -247,6 +252,29 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
         record = log.with_suffix(".events.jsonl").name
         raise NotRecordedError(f"{log} holds only the turns of a run, whose log is missing: {record}. Put it back.")
     return lines
+
+
+def shown_calls(notebook: dict[str, Any], names: dict[str, Any]) -> dict[int, dict[str, str]]:
+    """The folded sub-calls of the cells of a notebook, by the number of the cell. Empty if it is of another run."""
+    about = notebook.get("metadata", {}).get("rlm", {})
+    if (about.get("log"), about.get("child") or []) != (names["rlm_log"], names.get("rlm_child") or []):
+        return {}
+    return {
+        cell["metadata"]["rlm"]["cell"]: {kind: "".join(text) for kind, text in output["data"].items()}
+        for cell in notebook["cells"]
+        if "cell" in cell["metadata"].get("rlm", {})
+        for output in cell.get("outputs", [])
+        if output.get("metadata", {}).get("rlm", {}).get("role") == "calls"
+    }
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """A notebook, or an empty object if there is none."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content
 
 
 def context_of(stored: dict[str, Any], folder: Path) -> tuple[str, bytes]:
