@@ -75,6 +75,15 @@ class Grammar(argparse.ArgumentParser):
         """All options, for completion."""
         return tuple(self._option_string_actions)
 
+    @property
+    def takes_file(self) -> bool:
+        """Whether the first word that is no option is a file."""
+        return any(action.metavar == "FILE" for action in self._get_positional_actions())
+
+    def takes_value(self, option: str) -> bool:
+        """Whether a value follows an option."""
+        return self._option_string_actions[option].nargs != 0
+
 
 def cell_grammar() -> Grammar:
     """The options of `%%rlm`."""

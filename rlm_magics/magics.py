@@ -299,12 +299,7 @@ def load(shell: InteractiveShell) -> RLMMagics:
     shell.register_magics(magics)
     taken = {"budget"} & shell.user_ns.keys()  # an ordinary name, which the user's variable keeps
     shell.push({name: made for name, made in magics.asker.names.items() if name not in taken}, interactive=False)
-    for key, complete in (("%%rlm", tab_completion.of_cell), ("%rlm", tab_completion.of_command)):
-        shell.set_hook(
-            "complete_command",
-            lambda _, event, complete=complete: complete(shell.user_ns, event.line, event.symbol),
-            str_key=key,
-        )
+    tab_completion.install(shell)
     return magics
 
 
@@ -321,6 +316,7 @@ def unload(shell: InteractiveShell) -> None:
         return
     magics.close()
     magics.asker.close()
+    tab_completion.uninstall(shell)
     shell.drop_by_id(magics.asker.names)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("rlm", None)

@@ -29,6 +29,7 @@ from rlm_kernel.replay.responder import UnrecordedResponder, answers_of
 from rlm_kernel.replay.setup import chain_of, context_of, environment_of, give_history, restore_kernel, start_event
 from rlm_kernel.replay.steps import run_of
 from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside
+from rlm_kernel.trajectory.log.notebook_metadata import restore_metadata
 from rlm_kernel.trajectory.log.reader import Recording, read_log
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class NotebookHost:
         given: Mapping[str, Any] = MappingProxyType({}),
         shared: Admission | None = None,
     ) -> None:
+        restore_metadata(notebook)
         parameters = notebook_parameters.parameters_of(notebook)
         self._notebook = notebook
         self._given = given

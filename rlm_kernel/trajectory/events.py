@@ -82,9 +82,15 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelReady(Event):
-    """The kernel answers and holds the context. `seconds`: how long that took."""
+    """The kernel answers and holds the context.
+
+    Attributes:
+        seconds: how long that took.
+        python: the version of its Python; empty if it is unknown.
+    """
 
     seconds: float
+    python: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

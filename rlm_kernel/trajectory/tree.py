@@ -246,6 +246,7 @@ class Trajectory:
     Attributes:
         started: the event that began it, or None before.
         kernel_seconds: until the kernel was ready, or None.
+        python: the version of its Python; empty if it is unknown.
         setup: the sub-calls of the kernel's setup, as a cell without code that belongs to no turn.
         turns: of the root model.
         replies: all replies of the root model in order, summaries included.
@@ -259,6 +260,7 @@ class Trajectory:
     def __init__(self, recorded: Iterable[Event] = ()) -> None:
         self.started: events.RunStarted | None = None
         self.kernel_seconds: float | None = None
+        self.python = ""
         self.setup = Cell(SETUP, "")
         self.turns: list[Turn] = []
         self.replies: list[events.ModelReplied | events.Compacted] = []
@@ -362,7 +364,7 @@ class Trajectory:
             case events.RunStarted():
                 self.started = event
             case events.KernelReady():
-                self.kernel_seconds = event.seconds
+                self.kernel_seconds, self.python = event.seconds, event.python
             case events.IterationStarted():
                 self._turn(event.iteration).messages += event.messages
                 if not self._summarised:  # the history does not mention a summary

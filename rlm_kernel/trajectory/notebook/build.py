@@ -33,7 +33,9 @@ MAX_ANSWER = 100_000
 _TITLE, _FACTS = 100, 400
 _LANGUAGE = {
     "name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3",
+    "codemirror_mode": {"name": "ipython", "version": 3}, "nbconvert_exporter": "python",
 }  # fmt: skip
+"""With the version, the same as ipykernel gives: JupyterLab marks a notebook as changed that has another one."""
 _STARTED = ("question", "model", "sub_model", "environment", "context_type", "context_length", "depth", "seed")
 """Fields of `RunStarted` that `metadata.rlm` repeats."""
 
@@ -323,7 +325,7 @@ def _metadata(trajectory: Trajectory, identity: RunIdentity, earlier: Earlier) -
         rlm["child"] = _as_lists(identity.child)
     if children := [*earlier.children, *[described.file for _, described in runs(trajectory, identity)][1:]]:
         rlm["children"] = children
-    return {"kernelspec": _kernelspec(trajectory), "language_info": _LANGUAGE, "rlm": rlm}
+    return {"kernelspec": _kernelspec(trajectory), "language_info": _language(trajectory), "rlm": rlm}
 
 
 def _kernelspec(trajectory: Trajectory) -> dict[str, str]:
@@ -332,6 +334,10 @@ def _kernelspec(trajectory: Trajectory) -> dict[str, str]:
     if name in OUR_ENVIRONMENTS:
         name, title = f"rlm-{name}", f"RLM ({name})"
     return {"name": name, "display_name": title, "language": "python"}
+
+
+def _language(trajectory: Trajectory) -> dict[str, Any]:
+    return _LANGUAGE | ({"version": trajectory.python} if trajectory.python else {})
 
 
 def _redact(value: Any, redact: Redact | None) -> Any:
