@@ -23,6 +23,9 @@ Errors that the model can repair are data, not exceptions: a cell that raised is
 from __future__ import annotations
 
 import importlib.util
+import os
+from itertools import takewhile
+from traceback import extract_tb, format_list
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.installation import install_command
@@ -45,6 +48,10 @@ GAVE_UP = frozenset({408, 502, 504, *range(520, 528)})
 def refused(status: int | None) -> bool:
     """Whether an HTTP status means that the provider did not process the request, so it charges nothing."""
     return status is not None and status >= 400 and status not in GAVE_UP  # noqa: PLR2004 (client and server errors)
+
+
+_OURS = os.path.join(os.path.dirname(__file__), "")  # noqa: PTH118, PTH120 (pathlib drops the separator)
+_IPYTHON = f"{os.sep}IPython{os.sep}"
 
 
 def _unpickled(kind: type[RLMError], message: tuple[Any, ...]) -> RLMError:
@@ -71,6 +78,12 @@ class RLMError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """The class, the message and the attributes."""
         return _unpickled, (type(self), self.args), self.__dict__
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the lines that led here, and the message; not ours and those of an SDK, hundreds."""
+        frames = takewhile(lambda frame: not frame.filename.startswith(_OURS), extract_tb(self.__traceback__))
+        lines = format_list([frame for frame in frames if _IPYTHON not in frame.filename])
+        return [*map(str.rstrip, lines), f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(RLMError, ValueError):
