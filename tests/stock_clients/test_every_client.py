@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -25,6 +26,7 @@ from rlm_kernel.provisioners.kernelspecs import AVAILABLE, NOTEBOOK_KERNELSPEC, 
 CODE = """\
 x = 6 * 7
 import os
+import shutil
 print("printed", x, os.getcwd(), os.environ.get("OPENAI_API_KEY"), "pid", os.getpid(), "end")"""
 KEY = "sk-of-the-user"
 PRIVATE = {"modal", "prime", "daytona", "e2b", "jupyter", "ssh"}
@@ -132,8 +134,9 @@ def install(spec, options, share):
     fields = json.loads((spec_folder(spec) / "kernel.json").read_text())
     if options:
         fields["metadata"]["kernel_provisioner"]["config"] |= options
-    (share / "kernels" / spec).mkdir(parents=True)
-    (share / "kernels" / spec / "kernel.json").write_text(json.dumps(fields))
+    folder = share / "kernels" / spec
+    shutil.copytree(spec_folder(spec), folder)
+    (folder / "kernel.json").write_text(json.dumps(fields))
 
 
 @pytest.mark.parametrize(("client", "spec"), list(matrix()))
@@ -161,6 +164,11 @@ def test_nbdime_shows_two_executions_as_equal():
         nbclient.NotebookClient(made, timeout=60, record_timing=False).execute(cwd=str(Path.cwd()))
         nbformat.write(made, name)
     assert command("nbdiff", "one.ipynb", "other.ipynb") == ""
+
+
+def test_every_kernelspec_has_our_icon():
+    icons = {(spec_folder(spec) / "logo-svg.svg").read_text() for spec in SPECS}
+    assert icons == {(spec_folder(NOTEBOOK_KERNELSPEC) / "logo-svg.svg").read_text()}
 
 
 def test_every_place_is_in_the_matrix():
