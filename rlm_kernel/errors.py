@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from itertools import takewhile
+import re
+import sysconfig
 from traceback import extract_tb, format_list
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,16 @@ def refused(status: int | None) -> bool:
     return status is not None and status >= 400 and status not in GAVE_UP  # noqa: PLR2004 (client and server errors)
 
 
-_OURS = os.path.join(os.path.dirname(__file__), "")  # noqa: PTH118, PTH120 (pathlib drops the separator)
-_IPYTHON = f"{os.sep}IPython{os.sep}"
+_NOT_OF_USER = re.compile(
+    r"[\\/](site-packages|dist-packages)[\\/]|<frozen |"
+    + "|".join(re.escape(f"{folder}{os.sep}") for folder in (os.path.dirname(__file__), sysconfig.get_path("stdlib")))  # noqa: PTH120
+)
+
+
+def _lines_of_user(error: BaseException) -> list[str]:
+    """The frames of an error's traceback outside of this package and of installed ones, as text."""
+    frames = [one for one in extract_tb(error.__traceback__) if not _NOT_OF_USER.search(one.filename)]
+    return [line.rstrip() for line in format_list(frames)]
 
 
 def _unpickled(kind: type[RLMError], message: tuple[Any, ...]) -> RLMError:
@@ -80,10 +89,10 @@ class RLMError(Exception):
         return _unpickled, (type(self), self.args), self.__dict__
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows: the lines that led here, and the message; not ours and those of an SDK, hundreds."""
-        frames = takewhile(lambda frame: not frame.filename.startswith(_OURS), extract_tb(self.__traceback__))
-        lines = format_list([frame for frame in frames if _IPYTHON not in frame.filename])
-        return [*map(str.rstrip, lines), f"{type(self).__name__}: {self}"]
+        """What IPython shows: the user's lines and the message. Our lines and those of an SDK are hundreds."""
+        cause = self.__cause__
+        before = [] if cause is None or not _lines_of_user(cause) else [*_lines_of_user(cause), repr(cause), ""]
+        return [*before, *_lines_of_user(self), f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(RLMError, ValueError):
