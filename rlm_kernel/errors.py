@@ -23,6 +23,10 @@ Errors that the model can repair are data, not exceptions: a cell that raised is
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import sysconfig
+from traceback import extract_tb, format_list
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.html import cards
@@ -51,6 +55,18 @@ GAVE_UP = frozenset({408, 502, 504, *range(520, 528)})
 def refused(status: int | None) -> bool:
     """Whether an HTTP status means that the provider did not process the request, so it charges nothing."""
     return status is not None and status >= 400 and status not in GAVE_UP  # noqa: PLR2004 (client and server errors)
+
+
+_NOT_OF_USER = re.compile(
+    r"[\\/](site-packages|dist-packages)[\\/]|<frozen |"
+    + "|".join(re.escape(f"{folder}{os.sep}") for folder in (os.path.dirname(__file__), sysconfig.get_path("stdlib")))  # noqa: PTH120
+)
+
+
+def _lines_of_user(error: BaseException) -> list[str]:
+    """The frames of an error's traceback outside of this package and of installed ones, as text."""
+    frames = [one for one in extract_tb(error.__traceback__) if not _NOT_OF_USER.search(one.filename)]
+    return [line.rstrip() for line in format_list(frames)]
 
 
 def _unpickled(kind: type[RLMError], message: tuple[Any, ...]) -> RLMError:
@@ -91,6 +107,12 @@ class RLMError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """The class, the message and the attributes."""
         return _unpickled, (type(self), self.args), self.__dict__
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the user's lines and the message. Our lines and those of an SDK are hundreds."""
+        cause = self.__cause__
+        before = [] if cause is None or not _lines_of_user(cause) else [*_lines_of_user(cause), repr(cause), ""]
+        return [*before, *_lines_of_user(self), f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(RLMError, ValueError):

@@ -331,5 +331,5 @@ def _in_one_line() -> Iterator[None]:
         yield
     except (RLMError, NotImplementedError) as error:
         line = f"{type(error).__name__}: {one_line(str(error))}"
-        error._render_traceback_ = lambda: [line]  # type: ignore[union-attr]
+        error._render_traceback_ = lambda: [line]  # type: ignore[method-assign,union-attr]
         raise

@@ -90,10 +90,10 @@ class LocalProcess(LocalProvisioner):
         kwargs["cwd"] = self.cwd or self._start_directory(directory, kwargs.get("cwd"))
         return kwargs
 
-    def _start_directory(self, private: Path, of_client: str | None) -> str:
-        """The working directory when no `cwd` is given."""
+    def _start_directory(self, private: Path, of_client: str | os.PathLike[str] | None) -> str:
+        """The working directory when no `cwd` is given. `jupyter execute` gives a path, most clients a text."""
         if not self.private_cwd:
-            return of_client or str(Path.cwd())
+            return os.fspath(of_client or Path.cwd())
         work = private / "work"
         work.mkdir(exist_ok=True)
         return str(work)
