@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import math
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
@@ -13,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
+from rlm_kernel import terminal
 from rlm_kernel._async import Job
 from rlm_kernel.batch.pool import run_tasks
 from rlm_kernel.batch.progress import BatchProgress
@@ -27,6 +30,9 @@ from rlm_kernel.trajectory.log.redaction import without_secrets
 from rlm_kernel.types import UsageSummary
 
 MAX_CONCURRENT = 16
+
+_unfinished: set[Path] = set()
+"""The files of the batches that have not reached their end."""
 
 
 class BatchOptions(TypedDict, total=False):
@@ -97,6 +103,8 @@ class Batch:
             LMError: the provider refuses the key or does not know the model.
         """
         file = None if self.out is None else await asyncio.to_thread(ResultFile, self.out)
+        if self.out is not None:
+            _unfinished.add(self.out)
         try:
             shared = self.shared()
             done = {} if file is None else file.answers
@@ -106,6 +114,8 @@ class Batch:
                         if bar is not None:
                             bar.add(result, is_known=result is done.get(result.id))
                         yield result
+            if self.out is not None:
+                _unfinished.discard(self.out)
         finally:
             if file is not None:
                 await asyncio.to_thread(file.close, self.tasks.ids)
@@ -280,3 +290,11 @@ def iterate(results: AsyncGenerator[TaskResult]) -> Generator[TaskResult]:
 
 async def _closed(results: AsyncGenerator[TaskResult]) -> None:
     await results.aclose()
+
+
+@atexit.register
+def _say_how_to_go_on() -> None:
+    """If Ctrl-C ends the program. Wherever it was, a program that catches it decides by itself what to say."""
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        for out in sorted(_unfinished):
+            terminal.print_note(f"rlm: the answers so far are in {out}. To go on, run the same program again.")
