@@ -101,7 +101,9 @@ def _execute_notebook(args: Namespace, tasks: Tasks, out: Path | None) -> int:
 
     batch = batch_notebooks.batch_of(args, tasks, _options(args, out))
     if args.dry_run:
-        terminal.print_result(f"{len(tasks):,} executions. What their cells ask is not known before.")
+        terminal.print_result(
+            f"{len(tasks):,} execution{'s' * (len(tasks) != 1)}. What their cells ask is not known before."
+        )
         return exit_codes.OK
     return _report(args, tasks, iterate(batch.results()))
 

@@ -111,7 +111,7 @@ def test_a_dry_run_needs_no_key(tmp_path, monkeypatch, capsys):
     (tmp_path / "tasks.csv").write_text("id,question\na,Who?\n")
     code = main(["batch", str(tmp_path / "tasks.csv"), "--model", "gpt-5-mini", "--dry-run"])
 
-    assert (code, "1 tasks with about" in capsys.readouterr().out) == (0, True)
+    assert (code, "1 task with about" in capsys.readouterr().out) == (0, True)
 
 
 def test_a_seed_without_a_sample_is_refused(tmp_path, capsys):
