@@ -152,17 +152,24 @@ class LimitError(_Recorded, RLMError):
 
 
 class BudgetExceededError(LimitError):
-    """The run cost `max_budget` US dollars or more.
+    """The run, or the batch, cost `max_budget` US dollars or more.
 
     Attributes: `spent`, `budget`; `estimated`, the part of `spent` that was not reported.
     """
 
-    def __init__(self, spent: float, budget: float, message: str | None = None, *, estimated: float = 0.0) -> None:
+    def __init__(
+        self,
+        spent: float,
+        budget: float,
+        message: str | None = None,
+        *,
+        estimated: float = 0.0,
+        of_batch: bool = False,
+    ) -> None:
         guessed = f", of which ${estimated:.6g} are an estimate" if estimated else ""
-        super().__init__(
-            message
-            or f"The run cost ${spent:.6g}{guessed}, its limit is ${budget:.6g}: raise max_budget to go further."
-        )
+        what, way = ("batch", " of map, or --max-total-budget,") if of_batch else ("run", "")
+        cost = f"The {what} cost ${spent:.6g}{guessed}, its limit is ${budget:.6g}"
+        super().__init__(message or f"{cost}: raise max_budget{way} to go further.")
         self.spent = spent
         self.budget = budget
         self.estimated = estimated
@@ -183,7 +190,7 @@ class TimeoutExceededError(LimitError):
 
 
 class TokenLimitExceededError(LimitError):
-    """The run used `max_tokens` tokens or more.
+    """The run, or the batch, used `max_tokens` tokens or more.
 
     Attributes: `tokens_used`, `token_limit`; `estimated`, the part of `tokens_used` that was not reported.
     """
@@ -196,11 +203,12 @@ class TokenLimitExceededError(LimitError):
         message: str | None = None,
         *,
         estimated: int = 0,
+        of_batch: bool = False,
     ) -> None:
         guessed = f", of which {estimated:,} are an estimate" if estimated else ""
-        super().__init__(
-            message or f"The run used {tokens_used:,} tokens{guessed}, its limit is {token_limit:,}: raise max_tokens."
-        )
+        what, way = ("batch", " of map, or --max-total-tokens") if of_batch else ("run", "")
+        used = f"The {what} used {tokens_used:,} tokens{guessed}, its limit is {token_limit:,}"
+        super().__init__(message or f"{used}: raise max_tokens{way}.")
         self.tokens_used = tokens_used
         self.token_limit = token_limit
         self.partial_answer = partial_answer
