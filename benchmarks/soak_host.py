@@ -13,6 +13,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -85,22 +86,25 @@ def _run(rlm: RLM, results: TextIO, options: argparse.Namespace) -> None:
             print(json.dumps(line), file=results, flush=True)
         del result
         _trim()
+        seen = inside()
         if client is not None:
-            client.run(_trim)
-        _rest(options.folder / "idle")
+            workers = client.run(_trim, on_error="ignore").values()  # one may be killed meanwhile
+            seen["blocks of workers"] = max(filter(None, workers), default=0)
+        _rest(options.folder / "idle", seen)
 
 
-def _trim() -> None:
-    """Return free memory to the system."""
+def _trim() -> int:
+    """Return free memory to the system. The result is the number of blocks that Python has allocated."""
     gc.collect()
     time.sleep(0.5)
     ctypes.CDLL(None).malloc_trim(0)
+    return sys.getallocatedblocks()
 
 
-def _rest(mark: Path) -> None:
+def _rest(mark: Path, seen: Mapping[str, float]) -> None:
     """Wait until `soak.py` has looked at this process while it has nothing to do."""
     part = mark.with_name("idle.part")
-    part.write_text(json.dumps(inside()), "utf-8")
+    part.write_text(json.dumps(seen), "utf-8")
     part.replace(mark)
     while mark.exists():
         time.sleep(0.05)
