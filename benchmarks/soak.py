@@ -254,7 +254,8 @@ def summarise(
     asked = max((int(line["id"][1:]) + 1 for line in results), default=0)
     outcomes = Counter(_outcome(line) for line in results)
     differ = _differences(results, account["tasks"])
-    # Whether a call that was stopped, or whose worker was lost, had been sent is not known, so it is counted.
+    # A call that was stopped after it was sent is counted, although the provider may have refused it. One whose worker
+    # was lost is counted, although it may not have been sent.
     unsent = [one for one in differ if 0 < one[1] <= one[3]]
     differ = [one for one in differ if one not in unsent]
     wrong = [f"{name} grows: {row['added']:+.1f} to {row['last']:.1f}" for name, row in growth.items() if row["grows"]]

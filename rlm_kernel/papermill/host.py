@@ -29,6 +29,7 @@ from rlm_kernel.replay.responder import UnrecordedResponder, answers_of
 from rlm_kernel.replay.setup import chain_of, context_of, environment_of, give_history, restore_kernel, start_event
 from rlm_kernel.replay.steps import run_of
 from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside
+from rlm_kernel.trajectory.log.notebook_metadata import restore_metadata
 from rlm_kernel.trajectory.log.reader import Recording, read_log
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class NotebookHost:
         given: Mapping[str, Any] = MappingProxyType({}),
         shared: Admission | None = None,
     ) -> None:
+        restore_metadata(notebook)
         parameters = notebook_parameters.parameters_of(notebook)
         self._notebook = notebook
         self._given = given
@@ -194,7 +196,7 @@ def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str 
     about = notebook.metadata.get("rlm", {})
     if "log" not in about:
         return None
-    folders = [Path(path).parent] if path else []
+    folders = [Path(path).parent, Path(path).absolute().parent.parent] if path else []  # of a child: beside the log
     folders += [Path(folder) for folder in (parameters.get("rlm_dir"), about.get("rlm_dir")) if folder]
     name = parameters.get("rlm_log") or about["log"]
     places = [file_beside(folder / name, ending) for ending in (RECORD, TURNS) for folder in folders]

@@ -20,6 +20,7 @@ from weakref import WeakSet
 
 import psutil
 
+from rlm_kernel._async import seconds_at_exit
 from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.provisioners.local_base import private_prefix
 
@@ -282,6 +283,16 @@ class _Server:
         except subprocess.TimeoutExpired:
             self.kill()
 
+    def close_at_exit(self) -> None:
+        """End it, without waiting if Ctrl-C ends the process: it ends by itself, as after `kill -9` of its host."""
+        if (seconds := seconds_at_exit(_END_SECONDS)) == _END_SECONDS:
+            self.close()
+            return
+        self._control.close()
+        self.wake()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
     def forget(self) -> None:
         """Let go of a server that another process started."""
         self._control.close()
@@ -291,7 +302,7 @@ class _Server:
 @atexit.register
 def _close_servers() -> None:
     while _servers:
-        _servers.popitem()[1].close()
+        _servers.popitem()[1].close_at_exit()
 
 
 def _forget_servers() -> None:

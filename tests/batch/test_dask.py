@@ -68,7 +68,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def own_processes(folder: Path) -> Iterator[Cluster]:
+def own_processes(folder: Path, workers: int = 2) -> Iterator[Cluster]:
     file, made = folder / "scheduler.json", Cluster(folder)
     scheduler = made.scheduler = made.start(
         "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)
@@ -78,8 +78,8 @@ def own_processes(folder: Path) -> Iterator[Cluster]:
             assert scheduler.poll() is None, (folder / "scheduler.log").read_text()
             time.sleep(0.05)
         made.address = json.loads(file.read_text())["address"]
-        made.add_worker()
-        made.add_worker()
+        for _ in range(workers):
+            made.add_worker()
         yield made
     finally:
         for process in (*made.workers, scheduler):  # in this order: a worker that loses its scheduler waits for it
@@ -275,7 +275,7 @@ def test_the_command_line_names_the_scheduler(
 ) -> None:
     if not cluster.workers:
         pytest.skip("its workers have no key")
-    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-driver")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # the driver asks nothing
     tasks, out = tmp_path / "tasks.csv", tmp_path / "out.jsonl"
     tasks.write_text("id,question,context\na,What?,first\nb,What?,second\n")
     with LoopbackProvider(lambda _: Says(CELL)) as provider:
@@ -285,6 +285,15 @@ def test_the_command_line_names_the_scheduler(
     assert code == 0, capsys.readouterr().err
     assert [json.loads(line)["answer"] for line in out.read_text().splitlines()] == ["FIRST", "SECOND"]
     assert {request.headers["authorization"] for request in provider.requests} == {"Bearer key-of-the-workers"}
+
+
+def test_a_cluster_without_workers_is_reported_at_once(tmp_path: Path) -> None:
+    with (
+        own_processes(tmp_path, workers=0) as empty,
+        Client(empty.address) as client,
+        pytest.warns(RuntimeWarning, match=f"no workers, and the batch waits .*: dask worker {empty.address}"),
+    ):
+        RLM(ScriptedLM(shout)).map(["a"], "What?", engine=client)
 
 
 def check_logs(folder: Path, logs: Sequence[str | None]) -> None:

@@ -28,7 +28,7 @@ FORGOTTEN = [
     (r"[\d.,]+k? tokens? in, [\d.,]+k? out", "N tokens in, N out"),
     (r"used [\d,]+ tokens", "used N tokens"),
     (r"\d[\d,]* +\d[\d,]* +unknown", "N N unknown"),  # of the table of models
-    (r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", "RUN"),
+    (r"(?<=rlm_)(?:[^\W_][^\W_-]*(?:-[^\W_]+)*_)?\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", "RUN"),
     (r"\[IPKernelApp\] [A-Z]+ \| .*(\n|$)", ""),  # of the kernels that papermill starts
     (r"[─╭╮╰╯│┌┐└┘ ]+", " "),
     (r"\s*\n\s*", "\n"),
