@@ -129,6 +129,13 @@ def test_nbconvert(story, tmp_path):
     assert equal(story, nbformat.read(folder / story.path.name, 4))
 
 
+def test_jupyter_execute(story, tmp_path):
+    folder = shutil.copytree(story.log.parent, tmp_path / "moved")
+    code, said = command(tmp_path, "jupyter", "execute", "--inplace", folder / story.path.name)
+    assert code == 0, said
+    assert equal(story, nbformat.read(folder / story.path.name, 4))
+
+
 def test_nbclient_finds_a_log_that_has_moved(story, tmp_path):
     folder = shutil.copytree(story.log.parent, tmp_path / "moved")
     assert equal(story, executed(story.notebook, folder, rlm_dir="/not/here"))
