@@ -18,7 +18,11 @@ export function rowOf(run, columns, deeds) {
     { type: "button", "data-stop": true, "data-name": run.name, click: () => deeds.open(run.name) },
     h("span.run-top", {}, stateBadge(run.state), h("span.muted", {}, day(run.began * 1000))),
     h("span.run-question", {}, question),
-    answer && h(`span.run-answer${run.state === "failed" || run.state === "limit" ? ".bad-text" : ""}`, {}, answer),
+    h(
+      `span.run-answer${run.state === "failed" || run.state === "limit" ? ".bad-text" : ""}${answer ? "" : ".muted"}`,
+      {},
+      answer || (run.state === "running" ? "No answer yet" : "No answer"),
+    ),
     h("span.run-figures", {}, figuresOf(run, columns)),
   );
 }
