@@ -180,6 +180,28 @@ class Turn:
             self.message_end = event
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How often models were called below the root. Children count with everything in them.
+
+    Attributes:
+        subcalls: prompts of `llm_query` and `rlm_query`.
+        children: runs that an `rlm_query` started.
+    """
+
+    subcalls: int = 0
+    children: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        return Counts(self.subcalls + other.subcalls, self.children + other.children)
+
+    def __str__(self) -> str:
+        shown = [f"{self.subcalls:,} sub-call{'s' * (self.subcalls != 1)}"] * bool(self.subcalls)
+        shown += [f"{self.children:,} child{'ren' * (self.children != 1)}"] * bool(self.children)
+        return ", ".join(shown)
+
+
 def sum_usage(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
     """The usage of calls, by model."""
     meter = UsageMeter()
@@ -224,6 +246,7 @@ class Trajectory:
     Attributes:
         started: the event that began it, or None before.
         kernel_seconds: until the kernel was ready, or None.
+        python: the version of its Python; empty if it is unknown.
         setup: the sub-calls of the kernel's setup, as a cell without code that belongs to no turn.
         turns: of the root model.
         replies: all replies of the root model in order, summaries included.
@@ -237,6 +260,7 @@ class Trajectory:
     def __init__(self, recorded: Iterable[Event] = ()) -> None:
         self.started: events.RunStarted | None = None
         self.kernel_seconds: float | None = None
+        self.python = ""
         self.setup = Cell(SETUP, "")
         self.turns: list[Turn] = []
         self.replies: list[events.ModelReplied | events.Compacted] = []
@@ -283,6 +307,12 @@ class Trajectory:
             for call in cell.calls:
                 for child in call.children.values():
                     child.lose()
+
+    def counts(self) -> Counts:
+        """The sub-calls and children of the run and its children."""
+        calls = [call for cell in (self.setup, *self._cells.values()) for call in cell.calls]
+        own = Counts(sum(call.started.count for call in calls), sum(len(call.children) for call in calls))
+        return reduce(Counts.plus, (child.counts() for call in calls for child in call.children.values()), own)
 
     def spending(self) -> Spending:
         """The cost of the run and its children, call by call."""
@@ -334,7 +364,7 @@ class Trajectory:
             case events.RunStarted():
                 self.started = event
             case events.KernelReady():
-                self.kernel_seconds = event.seconds
+                self.kernel_seconds, self.python = event.seconds, event.python
             case events.IterationStarted():
                 self._turn(event.iteration).messages += event.messages
                 if not self._summarised:  # the history does not mention a summary

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.trajectory.log.file_names import record_beside
+from rlm_kernel.trajectory.log.jsonl import line_of, text_of
 from rlm_kernel.trajectory.log.reader import log_of
 from rlm_kernel.trajectory.states import state_without_end
-from rlm_kernel.types import RLMChatCompletion
+from rlm_kernel.trajectory.tree import Trajectory, events_of
+from rlm_kernel.types import RLMChatCompletion, held_fields
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ def log_source(run: RLMChatCompletion | str | os.PathLike[str]) -> LogOnDisk | L
         RecordingError: there is no log at the path.
     """
     if isinstance(run, RLMChatCompletion):
+        log = getattr(run, "trajectory", None) or getattr(held_fields(run)["metadata"], "log", None)
+        if log is not None and record_beside(Path(log)).is_file():
+            return LogOnDisk(record_beside(Path(log)))
         return LogInMemory("result", b"".join(_lines(run)))
     if isinstance(run, str | os.PathLike):
         return LogOnDisk(log_of(Path(run)))
@@ -83,9 +89,13 @@ def _lines(result: RLMChatCompletion) -> Iterator[bytes]:
             "The result has no trajectory to view: give the RLM a logger, RLM(..., logger=RLMLogger()), "
             "with `from rlm.logger import RLMLogger`."
         )
-    yield _line({"type": "metadata", **result.metadata["run_metadata"]})
-    for iteration in result.metadata["iterations"]:
-        yield _line({"type": "iteration", **iteration})
+    kept = json.loads(json.dumps(result.metadata, default=str))
+    recorded = [line_of(event) for event in events_of(getattr(result.metadata, "run", None) or Trajectory())]
+    if not recorded:  # of a trajectory that was kept as plain data
+        recorded = [{"type": "metadata"}, *({"type": "iteration", **one} for one in kept["iterations"])]
+    for line in recorded:
+        if line is not None and line["type"] not in ("finished", "failed"):
+            yield _line({**line, **(kept["run_metadata"] if line["type"] == "metadata" else {})})
     yield _line(_outcome(result))
 
 
@@ -102,4 +112,4 @@ def _outcome(result: RLMChatCompletion) -> dict[str, Any]:
 
 
 def _line(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, default=str).encode("ascii") + b"\n"
+    return text_of(fields).encode("ascii") + b"\n"

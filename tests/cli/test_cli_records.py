@@ -83,7 +83,7 @@ def test_show_draws_the_run(rlm, run, source):
 def test_show_draws_a_child_by_its_notebook(rlm, tmp_path):
     replies = [code("FINAL(rlm_query('the child'))"), "FINAL(x)"]
     run = record(tmp_path / "parent", replies, max_depth=2, max_iterations=1)
-    (child,) = tmp_path.glob("parent/*-child-1-1-1.ipynb")
+    (child,) = tmp_path.glob("parent/*/1-1-1_the-child.ipynb")
     assert b"the child" in rlm("show", str(run.log)).stdout
     assert b"str of 9 characters" in rlm("show", str(child)).stdout
 

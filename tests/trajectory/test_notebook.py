@@ -131,12 +131,15 @@ def test_a_batch_is_folded_and_can_be_read(story):
 def test_tools_and_children_are_told_below_their_cell(story):
     html = codes(story.notebook)[4].outputs[-1].data["text/html"]
     soup = BeautifulSoup(html, "html.parser")
-    assert [a["href"] for a in soup.find_all("a")] == [f"{story.name}-child-5-1-1.ipynb"]
-    assert "add(2, b=3) ⇒ 5" in [tag.text for tag in soup.find_all("summary")]
     (child,) = story.children()
+    link = f"{story.name}/{child.name}"
+    assert child.name.startswith("5-1-1_child-")
+    assert [unquote(a["href"]) for a in soup.find_all("a")] == [link]
+    assert "add(2, b=3) ⇒ 5" in [tag.text for tag in soup.find_all("summary")]
     notebook = nbformat.read(child, 4)
-    assert child.name in story.notebook.metadata.rlm.children == [child.name]
-    assert f"({story.path.name})" in notebook.cells[0].source
+    assert story.notebook.metadata.rlm.children == [link]
+    assert f"[parent run](../{story.path.name})" in notebook.cells[0].source
+    assert f"[log](../{story.name}.jsonl)" in notebook.cells[0].source
     assert notebook.metadata.rlm.child == [[5, notebook.metadata.rlm.child[0][1], 0]]
     assert f"rlm_child = {notebook.metadata.rlm.child}" in notebook.cells[1].source
     assert cell_of(notebook, "answer").source == "## Answer\n\nthe child"
@@ -145,10 +148,10 @@ def test_tools_and_children_are_told_below_their_cell(story):
 def test_children_of_children_are_told_by_their_place(tmp_path):
     deeper = cell(f"rlm_query({CHILD!r} + 'deeper') if 'deeper' not in context else 0")
     story = told(tmp_path, [cell(f"rlm_query({CHILD!r})"), "FINAL(1)"], child=[deeper, "FINAL(2)"], max_depth=3)
-    names = [f"{story.name}{end}.ipynb" for end in ("", "-child-1-1-1", "-child-1-1-1-1-1-1")]
+    names = [f"{story.name}{end}.ipynb" for end in ("", "/1-1-1_child", "/1-1-1-1-1-1_child-deeper")]
     found = notebooks_of(story.recording.trajectory, identity_of_recording(story.recording))
     assert [*found] == names
-    assert f"[parent run]({names[1]})" in found[names[2]].cells[0].source
+    assert "[parent run](1-1-1_child.ipynb)" in found[names[2]].cells[0].source
     assert len(found[names[2]].metadata.rlm.child) == 2
 
 

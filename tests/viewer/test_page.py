@@ -37,7 +37,7 @@ def test_a_run_of_600_sub_calls_shows_all_of_them(open_page, served, long_log, s
     page.get_by_role("heading", name="Turn 30").wait_for()
     print(f"first paint after {page.evaluate(PAINT):.0f} ms")
     assert page.locator(".facts").inner_text().split("\n") == [
-        "Time", "1 min 15 s", "Turns", "30 of 30", "Cells", "30", "Sub-calls", "600",
+        "Time", "1 min 15 s", "Turns", "30 of 30", "Cells", "30", "Model calls", "629", "Sub-calls", "600",
         "Tokens", "914k", "Cost", "$0.2997",
     ]  # fmt: skip
     assert "30 turns, 914,426 tokens" in page.get_by_role("img", name="Over 1 min").get_attribute("aria-label")
@@ -158,7 +158,8 @@ def test_the_result_of_a_completion_shows_the_same_run(open_page, served, logs):
     assert page.locator(".question").inner_text() == "What is there?"
     assert page.locator(".outcome .passage").inner_text() == result.response
     figures = dict(zip(*[iter(page.locator(".facts").inner_text().split("\n"))] * 2, strict=True))
-    assert (figures["Sub-calls"], figures["Children"]) == ("204", "1")
+    assert (figures["Sub-calls"], figures["Children"]) == ("205", "1")  # one is a child's
+    assert figures["Model calls"] == str(result.usage_summary.total_calls)
     page.get_by_text("Usage by model").click()
     rows = page.get_by_role("region", name="Usage by model").locator("tbody tr").all_inner_texts()
     total = result.usage_summary.model_usage_summaries["root"].total_input_tokens

@@ -55,7 +55,7 @@ _IPYTHON_HEAD = re.compile(r"\A(?:-++\n)?(?:\w++ {2,}+(Traceback \(most recent c
 
 def header(event: RunStarted) -> RenderableType:
     """The question, the models, the environment and the size of the context."""
-    question = event.question or "No separate question: the context holds it."
+    question = event.asked or "No separate question: the context holds it."
     return Group("", _panel(clip_lines(question, 12, 4), "question", plain(event.facts), "cyan"))
 
 

@@ -7,7 +7,8 @@ import { count, dollars, grouped, seconds, short } from "./figures.js";
 import { outputsOf } from "./outputs.js";
 import { stateBadge } from "./states.js";
 import { passage } from "./passage.js";
-import { piecesOf, proseNodes } from "./prose.js";
+import { proseNodes } from "./markdown.js";
+import { piecesOf } from "./prose.js";
 import { codeNodes } from "./python_code.js";
 import { nameOf } from "./tabs.js";
 

@@ -2,9 +2,8 @@
 
 import { fold, h } from "./elements.js";
 import { bytes, count, day, dollars, grouped, number, seconds, short, textOf } from "./figures.js";
-import { passage } from "./passage.js";
+import { passage, wordsOf } from "./passage.js";
 import { plotOf } from "./plot.js";
-import { proseNodes } from "./prose.js";
 import { stateBadge, title } from "./states.js";
 
 /** The overview. `entry`: the open log of the run. */
@@ -18,7 +17,7 @@ export function overviewOf(run, entry, memory) {
     h(
       "div.question",
       {},
-      passage(run.question || "The log has no separate question: the input was the whole prompt.", {
+      wordsOf(run.question || "The log has no separate question: the input was the whole prompt.", {
         kind: "question",
         label: "Question",
         first: 1200,
@@ -43,14 +42,14 @@ function outcome(run) {
       "div.outcome",
       {},
       h("p.label", {}, "Answer"),
-      passage(run.answer || "(an empty answer)", { kind: "answer", paint: proseNodes, label: "Answer" }),
+      wordsOf(run.answer || "(an empty answer)", { kind: "answer", label: "Answer" }),
     );
   }
   if (run.failure !== null) {
     const { type, message, partial } = run.failure;
     const best = partial && [
       h("p.label", {}, "Best answer so far"),
-      passage(partial, { kind: "answer", label: "Partial answer" }),
+      wordsOf(partial, { kind: "answer", label: "Partial answer" }),
     ];
     return h(
       `div.outcome.outcome-${run.state}`,
@@ -78,11 +77,8 @@ const ENDINGS = {
 
 function facts(run) {
   // Prefer the usage of the outcome: a log may lack the calls of the root model.
-  const { input, output, cost } = run.usage ?? run.spent();
-  const prompts = [...run.cells.values()]
-    .flatMap((cell) => cell.calls)
-    .reduce((sum, call) => sum + call.prompts.length, 0);
-  const children = run.turns.reduce((sum, turn) => sum + turn.children.length, 0);
+  const { input, output, cost, calls } = run.usage ?? run.spent();
+  const { subcalls, children } = run.counts();
   const tokens = run.partial && !run.usage ? `${short(input + output)} in sub-calls` : short(input + output);
   const list = [
     ["Time", seconds(run.time)],
@@ -93,8 +89,9 @@ function facts(run) {
         : grouped(run.turns.length),
     ],
     ["Cells", grouped(run.cells.size)],
-    ["Sub-calls", grouped(prompts)],
-    children > 0 && ["Children", grouped(children)],
+    calls > 0 && (run.usage || !run.partial) && ["Model calls", grouped(calls), "Everything that models answered: turns and sub-calls, also those of children"],
+    ["Sub-calls", grouped(subcalls), "Prompts of llm_query and rlm_query, also those of children"],
+    children > 0 && ["Children", grouped(children), "Runs that rlm_query started, also those of children"],
     ["Tokens", tokens, `${grouped(input)} in, ${grouped(output)} out`],
     ["Cost", dollars(cost).replace("cost ", "")],
   ].filter(Boolean);

@@ -25,7 +25,7 @@ export class Run {
     Object.assign(this, { title, log, top: top ?? this });
     this.metadata = metadata;
     this.model = textOf(metadata.model ?? metadata.root_model) || "unknown model";
-    this.question = textOf(metadata.question);
+    this.question = textOf(metadata.question) || textOf(metadata.input_text);
     this.environment = textOf(metadata.environment ?? metadata.environment_type);
     this.began = Date.parse(textOf(metadata.timestamp));
     this.setup = new Cell(null, 0, "", 0); // the sub-calls of the kernel's setup
@@ -70,6 +70,17 @@ export class Run {
   spent(turn = null) {
     const entries = turn ? this.spending.filter((entry) => entry.turn === turn) : this.spending;
     return { calls: entries.length, ...added(entries) };
+  }
+
+  /** The sub-calls and children of the run and its children. */
+  counts() {
+    const calls = [this.setup, ...this.cells.values()].flatMap((cell) => cell.calls);
+    const below = calls.flatMap((call) => [...call.children.values()].map((child) => child.counts()));
+    const sum = (name) => below.reduce((total, one) => total + one[name], 0);
+    return {
+      subcalls: calls.reduce((total, call) => total + call.prompts.length, 0) + sum("subcalls"),
+      children: below.length + sum("children"),
+    };
   }
 
   add(line) {

@@ -4,8 +4,8 @@ import { callsOf, toolsOf } from "./calls.js";
 import { fold, h, linkTo } from "./elements.js";
 import { count, dollars, grouped, seconds, short, textOf } from "./figures.js";
 import { outputsOf } from "./outputs.js";
-import { passage } from "./passage.js";
-import { piecesOf, proseNodes } from "./prose.js";
+import { passage, wordsOf } from "./passage.js";
+import { piecesOf } from "./prose.js";
 import { codeNodes } from "./python_code.js";
 
 /** The card. `memory`: the open parts; `ways`: `enter(child)` opens a child's run, `link(part)` is an address. */
@@ -64,7 +64,7 @@ function messages(turn, memory, key) {
 
 function pieceOf(piece, run, memory, key, ways) {
   if (piece.cell) return cellOf(piece.cell, run, memory, `${key}/cell ${piece.cell.number}`, ways);
-  if (piece.prose) return passage(piece.prose, { kind: "prose", paint: proseNodes, label: "The model" });
+  if (piece.prose) return wordsOf(piece.prose, { kind: "prose", label: "The model" });
   const label = `${piece.language || "Block"} · not run`;
   return h(
     "div.cell.not-run",
@@ -107,14 +107,14 @@ function restored(result) {
 function happenings(turn, memory, key) {
   const parts = turn.notices.map((notice) => h("p.note", {}, notice));
   if (turn.summary !== null) {
-    const body = () => passage(turn.summary, { kind: "prose", label: "Summary" });
+    const body = () => wordsOf(turn.summary, { kind: "prose", label: "Summary" });
     parts.push(
       fold(memory, `${key}/summary`, [h("span", {}, "The conversation was summarised here")], body, { class: "folded" }),
     );
   }
   if (turn.answer !== null) {
     parts.push(
-      h("div.turn-answer", {}, h("p.label", {}, "Answer"), passage(turn.answer, { kind: "answer", label: "Answer" })),
+      h("div.turn-answer", {}, h("p.label", {}, "Answer"), wordsOf(turn.answer, { kind: "answer", label: "Answer" })),
     );
   }
   return parts;
