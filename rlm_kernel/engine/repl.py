@@ -131,7 +131,8 @@ class Repl:
                 self._journal.forget_answers(SETUP)
             raise
         self._was_ready = True
-        self._tell(events.KernelReady(seconds=time.perf_counter() - started))
+        python = "" if self._session is None else self._session.python
+        self._tell(events.KernelReady(seconds=time.perf_counter() - started, python=python))
 
     async def _open(self, context: Input) -> None:
         self._ended = self.cells

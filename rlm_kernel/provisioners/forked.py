@@ -22,6 +22,7 @@ import psutil
 
 from rlm_kernel._async import seconds_at_exit
 from rlm_kernel.provisioners.environ import scrub_environ
+from rlm_kernel.provisioners.local_base import private_prefix
 
 _SERVER = ("-P", "-m", "rlm_kernel.provisioners.fork_server")
 _MAX_SERVERS = 4
@@ -216,7 +217,7 @@ class _Server:
         self._control.setblocking(False)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 (our own module)
-                [python, *_SERVER, str(theirs.fileno())],
+                [python, *_SERVER, str(theirs.fileno()), str(private_prefix())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -273,6 +274,8 @@ class _Server:
 
     def close(self) -> None:
         """End it, and with it all its kernels."""
+        with contextlib.suppress(OSError):
+            self._control.send(b"null")
         self._control.close()
         self.wake()
         try:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from selection import mostly_full
 from rlm_kernel import errors
 from rlm_kernel._async import start_in_thread
 from rlm_kernel.api import RLM
+from rlm_kernel.batch.engines import sockets
 from rlm_kernel.cli import main
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.trajectory.log.reader import read_log
@@ -33,6 +34,7 @@ from rlm_kernel.types import Message, Reply, Usage
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers have no tests
 
+LISTEN = sockets.listen
 CELL = "```repl\nFINAL(context.upper())\n```"
 
 
@@ -94,8 +96,16 @@ def local_cluster(folder: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module", params=mostly_full([own_processes, local_cluster], own_processes))
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with request.param(tmp_path_factory.mktemp("cluster")) as made:
+    with request.param(tmp_path_factory.mktemp("cluster")) as made, pytest.MonkeyPatch.context() as patch:
+        if made.workers:
+            patch.setattr(sockets, "listen", listen_elsewhere)
         yield made
+
+
+@contextlib.asynccontextmanager
+async def listen_elsewhere(_: object) -> AsyncIterator[sockets.SocketAddress]:
+    """The socket of a driver on another machine."""
+    yield sockets.SocketAddress(Path("/of another machine"))
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +121,17 @@ def test_completions_on_a_cluster(client: Client, tmp_path: Path) -> None:
 
     assert [result.answer for result in results] == [task.upper() for task in tasks], results[0].error
     assert all(Path(str(result.log)).is_file() for result in results)
+    wait_for_no_queues(client)
+
+
+def test_workers_on_the_machine_of_the_driver_send_nothing_over_the_scheduler(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "listen", LISTEN)
+    for result in RLM(ScriptedLM(shout)).map([f"t{n}" for n in range(4)], engine=client):
+        assert result.answer is not None, result.error
+        assert len(client.run_on_scheduler(_queues)) == 1  # the driver's, for others
+
     wait_for_no_queues(client)
 
 
