@@ -37,6 +37,10 @@ class WatchedLogger(RLMLogger):
         log.readers += self.readers
         return log
 
+    def forget_files(self) -> None:
+        """The next run may not come to have files; those of the run before are not its own."""
+        self._paths = None, None
+
     def record(self) -> Any:
         """The latest run, for the `metadata` of a result. That of a long run is a `StoredTrajectory`."""
         return None if self._latest is None else self._latest.record()
@@ -68,7 +72,7 @@ def run_with_view(
         logger: of the run.
         serve: called several times a second, in this thread.
     """
-    logger.log_file_path = logger.notebook_path = None
+    logger.forget_files()
     logger.readers = (view,)
     view.link = lambda: _link(logger.notebook_path)
     with view:

@@ -22,12 +22,20 @@ from rlm_kernel.text import clip, format_duration, format_tokens, join_text, one
 from rlm_kernel.trajectory.console.render import clip_lines
 from rlm_kernel.trajectory.notebook.cells import split
 from rlm_kernel.trajectory.progress import Subcalls
+from rlm_kernel.trajectory.states import State, ending_of
 from rlm_kernel.trajectory.tree import Call, Cell, Turn, describe_ending
 from rlm_kernel.types import CellResult, Output
 from rlm_magics.progress import Progress
 
 ACCENT, GOOD, BAD, WARN = "#3b82f6", "#16a34a", "#dc2626", "#d97706"
-_COLOURS = {"answered": GOOD, "failed": BAD, "stopped": WARN, "unfinished": ACCENT}
+_COLOURS: dict[State, str] = {
+    "running": ACCENT,
+    "answered": GOOD,
+    "stopped": WARN,
+    "limit": WARN,
+    "failed": BAD,
+    "lost": WARN,
+}
 _LINE = "rgba(128,128,128,0.25)"
 _GROUND = "rgba(128,128,128,0.08)"
 _MONO = "font-family:ui-monospace,Menlo,Consolas,monospace;font-size:12px"
@@ -119,7 +127,7 @@ def _header(progress: Progress) -> Node:
     started = progress.run.started
     if started is None:
         return _div("RLM", "font-weight:600")
-    question = started.question or "No separate question: the context holds it."
+    question = started.asked or "No separate question: the context holds it."
     return [
         h("div", prose(_clipped(question, 8, 4)), style="font-weight:600;overflow-wrap:anywhere"),
         _div(plain(started.facts), "opacity:0.65;font-size:12px"),
@@ -275,12 +283,10 @@ def _footer(progress: Progress, link: Element | None) -> Element:
 
 def _state(progress: Progress) -> str:
     match progress.run.state:
-        case "unfinished":
+        case "running":
             return f"{progress.turn} · {progress.activity}" if progress.turn else progress.activity
-        case "failed":
-            return type(progress.run.failure).__name__
         case state:
-            return state.capitalize()
+            return state.capitalize() if progress.run.failure is None else ending_of(progress.run.failure)
 
 
 def _totals(progress: Progress) -> str:

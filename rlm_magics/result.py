@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rlm_kernel.errors import CancellationError
 from rlm_kernel.text import format_duration, plain
 from rlm_kernel.trajectory.notebook import markdown
+from rlm_kernel.trajectory.states import ending_of
 from rlm_kernel.types import RLMChatCompletion, UsageSummary
 
 
@@ -60,8 +60,7 @@ class RLMResult(RLMChatCompletion):
     @property
     def facts(self) -> str:
         """Model, time, calls, tokens and cost in one line."""
-        ending = "Stopped" if isinstance(self.error, CancellationError) else type(self.error).__name__
-        ended = f"{ending}, the best answer so far · " if self.partial else ""
+        ended = f"{ending_of(self.error)}, the best answer so far · " if self.error is not None else ""
         return f"{ended}{self.root_model} · {format_duration(self.execution_time)} · {self.usage_summary.facts}"
 
     def _links(self) -> list[str]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,9 @@ from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.file_names import record_beside
 from rlm_kernel.trajectory.log.jsonl import line_of, text_of
 from rlm_kernel.trajectory.log.reader import log_of
+from rlm_kernel.trajectory.states import state_without_end
 from rlm_kernel.trajectory.tree import Trajectory, events_of
 from rlm_kernel.types import RLMChatCompletion, held_fields
-
-FRESH_SECONDS = 600.0
-"""A log without an end that changed this recently belongs to a run in progress: a model may take minutes."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,8 @@ class LogOnDisk:
 
     @property
     def fresh(self) -> bool:
-        """Whether the file changed in the last ten minutes."""
-        return time.time() - self.path.stat().st_mtime < FRESH_SECONDS
+        """Whether a log without an end belongs to a run in progress."""
+        return state_without_end(self.path.stat().st_mtime) == "running"
 
     @property
     def size(self) -> int:
@@ -68,20 +64,6 @@ class LogInMemory:
     def read(self, offset: int, limit: int) -> bytes:
         """At most `limit` bytes from an offset; empty at the end."""
         return self.content[offset : offset + limit]
-
-
-def parse_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON objects among lines; other lines are skipped, because a log may be cut or hostile."""
-    for line in lines:
-        with suppress(ValueError, RecursionError):
-            parsed = json.loads(line)
-            if isinstance(parsed, dict):
-                yield parsed
-
-
-def as_dict(value: Any) -> dict[str, Any]:
-    """The value if it is an object of JSON, else an empty one."""
-    return value if isinstance(value, dict) else {}
 
 
 def log_source(run: RLMChatCompletion | str | os.PathLike[str]) -> LogOnDisk | LogInMemory:

@@ -117,6 +117,25 @@ def test_a_notebook_from_elsewhere_looks_the_same(notebooks, address, chromium):
 
 
 @pytest.mark.full
+def test_a_person_goes_on_after_a_run(notebooks, address, chromium):
+    again = 'again = leader(*["```repl\\nFINAL(max(sales, key=sales.get))\\n```"] * 3)'
+    follow = "%%rlm --follow -b again --sub-backend reader\nWhich one was it?"
+    cells = [f"{MODELS}, leader\n{again}", ASK.format("quick"), follow, "%rlm usage", "%rlm cells", "'the last'"]
+    write(notebooks / "on.ipynb", cells)
+    tab = Tab(chromium, address, "on.ipynb")
+    tab.ready()
+    for number, words in enumerate(["has the best sales", "2026-40.txt", "Total", "The cell below has 1 of"], 1):
+        tab.run(number - 1 if number == 1 else number)
+        if number == 1:
+            tab.run(1)
+        tab.says(number, words)
+    tab.cells.nth(5).get_by_text("context = reports").wait_for()
+    tab.shot("8-going-on")
+    assert "'the last'" in tab.cells.nth(6).inner_text()
+    tab.page.close()
+
+
+@pytest.mark.full
 @pytest.mark.local_lm
 @pytest.mark.skipif(
     not is_verified(cache_folder() / QWEN_CODER.file, QWEN_CODER) and "CI" not in os.environ,

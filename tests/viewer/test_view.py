@@ -55,16 +55,16 @@ def test_a_result_becomes_a_widget_that_gives_its_lines(monkeypatch):
     widget = rlm.view(completion(logger=RLMLogger()), height=500)
     sent = []
     monkeypatch.setattr(widget, "send", lambda content, buffers: sent.append((content, buffers)))
-    widget._send_bytes(widget, {"from": 0}, [])
+    widget._send_bytes(widget, {"from": 0, "log": 0}, [])
     (content, (lines,)) = sent[0]
-    assert content == {"from": 0, "fresh": False, "grows": False, "error": None}
+    assert content == {"from": 0, "log": 0, "fresh": False, "grows": False, "error": None}
     turn = ["asked", "reply", "cell", "subcall", "answer", "subcall_end", "cell_result", "iteration"]
     assert [json.loads(line)["type"] for line in lines.splitlines()] == [
         "metadata", *turn, "asked", "reply", "iteration", "finished"
     ]  # fmt: skip
-    widget._send_bytes(widget, {"from": len(lines)}, [])
+    widget._send_bytes(widget, {"from": len(lines), "log": 0}, [])
     assert sent[1][1] == [b""]
-    for nonsense in ({"from": -1}, {"from": "0"}, {}, None, []):
+    for nonsense in ({"from": -1, "log": 0}, {"from": "0", "log": 0}, {"from": 0}, {}, None, []):
         widget._send_bytes(widget, nonsense, [])
     assert len(sent) == 2
     assert widget.height == 500
@@ -134,7 +134,7 @@ def test_a_result_that_ended_early_is_not_shown_as_an_answer():
     assert (line["type"], line["error_type"], line["error"]) == ("failed", "CancellationError", "stopped")
     assert line["partial_answer"] == "the draft"
     assert line["usage_summary"] == done.usage_summary.to_dict()
-    assert "CancellationError" in folded_html(log_source(early))
+    assert "<b>Stopped</b>" in folded_html(log_source(early))
 
 
 def test_what_cannot_be_viewed_is_said():

@@ -16,6 +16,7 @@ from rlm_kernel.kernel.outputs import cell_number
 from rlm_kernel.parsing import is_fence, opened_language, without_thinking
 from rlm_kernel.text import format_cost, format_duration, format_tokens
 from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.log.file_names import slug_of
 from rlm_kernel.trajectory.notebook import calls as notebook_calls
 from rlm_kernel.trajectory.notebook import markdown, saved_outputs
 from rlm_kernel.trajectory.tree import Cell, Turn
@@ -63,10 +64,19 @@ class Place:
     started: datetime | None
     over: bool
 
-    def child(self, cell: int, call: int, index: int) -> str:
-        """The stem of a child's notebook: the cell, its call and the prompt in that, each from 1."""
-        joint = "-" if self.parent else "-child-"
-        return f"{self.stem}{joint}{cell}-{call + 1}-{index + 1}"
+    @property
+    def seen_from_child(self) -> str:
+        """The file of this notebook, as seen from that of a child."""
+        return f"{'' if self.parent else '../'}{self.stem}.ipynb"
+
+    def child(self, cell: Cell, call: int, index: int) -> str:
+        """The file of a child's notebook, as seen from this one. The children of a run are in a folder with its name.
+
+        Its name has the numbers of the cell, the call and the prompt in that, from 1, and first words of the prompt.
+        """
+        before = f"{self.stem.partition('_')[0]}-" if self.parent else f"{self.stem}/"
+        words = slug_of("".join(cell.calls[call].started.prompts[index : index + 1]))
+        return f"{before}{cell.number}-{call + 1}-{index + 1}{f'_{words}' if words else ''}.ipynb"
 
 
 def markdown_cell(name: str, role: str, source: str, place: Place, **about: Any) -> NotebookCell:
@@ -207,7 +217,7 @@ def _tags(cell: Cell) -> list[str]:
 def _outputs(cell: Cell, result: CellResult | None, place: Place) -> list[Output]:
     shown = [] if result is None else saved_outputs.bound_outputs(result.outputs)
     shown += saved_outputs.ending(result, over=place.over)
-    calls = notebook_calls.calls_output(cell, lambda call, index: f"{place.child(cell.number, call, index)}.ipynb")
+    calls = notebook_calls.calls_output(cell, lambda call, index: place.child(cell, call, index))
     return shown if calls is None else [*shown, calls]
 
 

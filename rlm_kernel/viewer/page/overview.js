@@ -4,6 +4,7 @@ import { fold, h } from "./elements.js";
 import { bytes, count, day, dollars, grouped, number, seconds, short, textOf } from "./figures.js";
 import { passage, wordsOf } from "./passage.js";
 import { plotOf } from "./plot.js";
+import { stateBadge, title } from "./states.js";
 
 /** The overview. `entry`: the open log of the run. */
 export function overviewOf(run, entry, memory) {
@@ -11,7 +12,7 @@ export function overviewOf(run, entry, memory) {
   return h(
     "section.overview",
     { "aria-label": "Overview" },
-    h("p.kicker.muted", {}, stateOf(run, live), ...about(run)),
+    h("p.kicker.muted", {}, stateBadge(run.state), ...about(run)),
     h("h1", { tabindex: "-1", "data-stop": true, "data-turn": -1 }, "Question"),
     h(
       "div.question",
@@ -22,7 +23,7 @@ export function overviewOf(run, entry, memory) {
         first: 1200,
       }),
     ),
-    outcome(run, live),
+    outcome(run),
     facts(run),
     plotOf(run, memory),
     h("div.folds", {}, usageByModel(run, memory), settings(run, memory)),
@@ -30,17 +31,12 @@ export function overviewOf(run, entry, memory) {
   );
 }
 
-export function stateOf(run, live) {
-  const words = { answered: "answered", failed: "failed", open: live ? "running" : "no end recorded" }[run.state];
-  return h(`span.state.state-${run.state === "open" && live ? "running" : run.state}`, {}, words);
-}
-
 function about(run) {
   const facts = [run.model, run.environment, Number.isFinite(run.began) && day(run.began)];
   return facts.filter(Boolean).map((words) => h("span", {}, words));
 }
 
-function outcome(run, live) {
+function outcome(run) {
   if (run.answer !== null) {
     return h(
       "div.outcome",
@@ -56,10 +52,10 @@ function outcome(run, live) {
       wordsOf(partial, { kind: "answer", label: "Partial answer" }),
     ];
     return h(
-      "div.outcome.outcome-bad",
+      `div.outcome.outcome-${run.state}`,
       {},
-      h("p.label", {}, type || "Failed"),
-      passage(message, { kind: "error", label: "Error" }),
+      h("p.label", {}, [title(run.state), run.state !== "stopped" && type].filter(Boolean).join(" · ")),
+      message ? passage(message, { kind: "error", label: "Error" }) : h("p", {}, ENDINGS[run.state]),
       best,
     );
   }
@@ -67,9 +63,17 @@ function outcome(run, live) {
     "div.outcome",
     {},
     h("p.label", {}, "Answer"),
-    h("p.waiting", {}, live ? "The run is in progress …" : "No answer yet: the run was killed or is in progress."),
+    h("p.waiting", {}, ENDINGS[run.state]),
   );
 }
+
+const ENDINGS = {
+  running: "The run is in progress …",
+  stopped: "The run was stopped before it had an answer.",
+  limit: "The run reached a limit before it had an answer.",
+  failed: "The run failed without a message.",
+  lost: "No answer: the log has no end, so the process of the run was killed. `rlm resume` continues it.",
+};
 
 function facts(run) {
   // Prefer the usage of the outcome: a log may lack the calls of the root model.

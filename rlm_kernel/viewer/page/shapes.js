@@ -67,6 +67,7 @@ export function answerOf(line) {
     usage: usageOf(line.usage),
     seconds: number(line.seconds),
     attempts: number(line.attempts),
+    time: number(line.time),
   };
 }
 
