@@ -131,7 +131,7 @@ def test_a_table_arrives_as_a_table_and_the_person_is_told_where(notebook):
     notebook.run(f"counts = leader(cell({code!r}), 'FINAL_VAR(said)')")
     ran = notebook.run("%%rlm -b counts -c sales -o out\nHow many?")
     assert notebook.value("out.answer") == "'DataFrame 7'"
-    assert any("the model finds it as context[&#x27;sales&#x27;]" in html for html in ran.views)
+    assert "the model finds it as context[&#x27;sales&#x27;]" in ran.html
 
 
 def test_a_hundred_megabytes_are_an_input(notebook):
