@@ -54,7 +54,9 @@ class ReplayGuest(rlm_guest.Guest):
         self.occurrences: Counter[str] = Counter()
         self.skipped: rlm_replay_record.RecordedCell | None = None
         self.is_set_up = False
+        self.source = ""
         self.folded: dict[int, dict[str, str]] = {}
+        self.answered: str | None = None
 
     def send(self, *_: Any, **__: Any) -> None:
         """There is no host to send to."""
@@ -77,9 +79,8 @@ class ReplayGuest(rlm_guest.Guest):
         self.occurrences[key] += 1
         answer = self.record.answers.get((self.number, key, occurrence))
         if answer is None:
-            cell = self.record.cells.get(self.number)
-            edited = cell is None or cell.code != self.source
-            why = "it was edited or is new" if edited else "something that it depends on is not as it was in the run"
+            why = "something that it depends on is not as it was in the run"
+            why = why if self.is_unchanged else "it was edited or is new"
             if self.record.is_clipped:
                 why += ", or the log does not hold the answer because it reached its max_log_bytes"
             raise rlm_replay_record.NotRecordedError(
@@ -99,7 +100,11 @@ class ReplayGuest(rlm_guest.Guest):
         if self.is_set_up:
             self.occurrences.clear()
         cell = self.record.cells.get(self.number)
-        self.skipped = cell if cell is not None and cell.was_cut_off and cell.code == self.source else None
+        self.skipped = (
+            cell
+            if cell is not None and cell.was_cut_off and rlm_replay_record.is_same(cell.code, self.source)
+            else None
+        )
         if self.number in self.record.histories:
             self.give("history", self.record.histories[self.number])
         return True
@@ -108,14 +113,22 @@ class ReplayGuest(rlm_guest.Guest):
         """Show the recorded sub-calls below a cell, unless it was edited. A cell within a cell shows nothing."""
         is_whole = self.cell is not None and (result is None or result.info is self.cell)
         super().cell_ended(result)
-        cell = self.record.cells.get(self.number)
-        if is_whole and self.is_set_up and cell is not None and cell.code == self.source and cell.number in self.folded:
-            self.shell.display_pub.publish(self.folded[cell.number], {"rlm": {"role": "calls"}})
+        content = self.ours["answer"]
+        given = str(content["content"]) if isinstance(content, dict) and content.get("ready") else self.final[0]
+        self.answered = self.answered if given is None else given
+        if is_whole and self.is_set_up and self.is_unchanged and self.number in self.folded:
+            self.shell.display_pub.publish(self.folded[self.number], {"rlm": {"role": "calls"}})
 
     def give(self, name: str, value: Any) -> None:
         """Make a value one of the names that belong to the run."""
         self.ours[name] = self.shell.user_ns[name] = value
         self.shell.user_ns_hidden[name] = value
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the running cell is as it was in the run."""
+        cell = self.record.cells.get(self.number)
+        return cell is not None and rlm_replay_record.is_same(cell.code, self.source)
 
     @property
     def expects_error(self) -> bool:
@@ -212,7 +225,7 @@ def calls_of(names: dict[str, Any], log: Path, record: rlm_replay_record.Record)
         if record.asking <= known.keys():
             return known
     with suppress(ImportError):
-        from rlm_kernel.replay.saved_again import notebook_again
+        from rlm_kernel.trajectory.notebook.saved_again import notebook_again
 
         known = rlm_replay_record.shown_calls(notebook_again(log, names.get("rlm_child") or []), names) | known
     return known
