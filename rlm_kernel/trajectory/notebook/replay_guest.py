@@ -106,7 +106,7 @@ class ReplayGuest(rlm_guest.Guest):
             else None
         )
         if self.number in self.record.histories:
-            self.give("history", self.record.histories[self.number])
+            self.assign("history", self.record.histories[self.number])
         return True
 
     def cell_ended(self, result: Any = None) -> None:
@@ -119,7 +119,7 @@ class ReplayGuest(rlm_guest.Guest):
         if is_whole and self.is_set_up and self.is_unchanged and self.number in self.folded:
             self.shell.display_pub.publish(self.folded[self.number], {"rlm": {"role": "calls"}})
 
-    def give(self, name: str, value: Any) -> None:
+    def assign(self, name: str, value: Any) -> None:
         """Make a value one of the names that belong to the run."""
         self.ours[name] = self.shell.user_ns[name] = value
         self.shell.user_ns_hidden[name] = value
@@ -263,18 +263,18 @@ def live_through(guest: ReplayGuest, run: rlm_replay_record.Record, index: int, 
         for cell in run.cells.values():
             if not cell.was_cut_off:
                 guest.shell.run_cell(cell.code, store_history=True)
-    guest.give(f"history_{index}", run.conversation)
+    guest.assign(f"history_{index}", run.conversation)
 
 
 def give_context(guest: ReplayGuest, run: rlm_replay_record.Record, index: int, folder: Path) -> None:
     """Begin a run: set its input in the kernel. `index`: counts the runs of the kernel from 0."""
     value = unpack(*rlm_replay_record.context_of(run.context, folder))
     if index:  # an earlier run may have changed them
-        guest.give("answer", {"content": "", "ready": False})
-        guest.give("history", [])
+        guest.assign("answer", {"content": "", "ready": False})
+        guest.assign("history", [])
     if (run.metadata.get("configuration") or {}).get("persistent"):
-        guest.give(f"context_{index}", value)
-    guest.give("context", value)
+        guest.assign(f"context_{index}", value)
+    guest.assign("context", value)
     guest.record, guest.expected = run, min(run.cells, default=1)
 
 
@@ -282,13 +282,13 @@ def provide(guest: ReplayGuest, tool: dict[str, Any]) -> None:
     """Give the kernel one of the custom tools of the run."""
     name = tool["name"]
     if tool["kind"] == "function":
-        guest.give(name, rlm_guest.stand_in(guest, tool["card"]))
+        guest.assign(name, rlm_guest.stand_in(guest, tool["card"]))
     elif "content" not in tool:
         print(f"The tool {name!r} is not on record: assign it yourself in a cell below.", file=sys.stderr)
     elif tool["kind"] == "code":
         guest.shell.run_cell(tool["content"]).raise_error()
     else:
-        guest.give(name, tool["content"])
+        guest.assign(name, tool["content"])
 
 
 def count_as_the_run_did(shell: Any, record: rlm_replay_record.Record) -> None:

@@ -48,7 +48,7 @@ def cells_of(text: str) -> list[Cell]:
 
 def install(folder: str) -> None:
     """Create the REPL of the run in this kernel. `folder`: of the script; the log is there, or in `rlm_dir`."""
-    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    shell: Any = get_ipython()
     known = Path(shell.user_ns.get("rlm_dir") or ".")
     try:
         rlm_replay_guest.install(shell, [one.absolute() for one in (known, Path(known.name), Path(folder))])
@@ -108,5 +108,5 @@ def show(message: dict[str, Any]) -> None:
         print(content["text"], end="", file=sys.stderr if content["name"] == "stderr" else sys.stdout)
     elif kind == "error":
         print("\n".join(content["traceback"]), file=sys.stderr)
-    elif kind in ("display_data", "execute_result") and "rlm" not in content["metadata"]:
+    elif kind in ("display_data", "execute_result") and content["metadata"].get("rlm") != {"role": "calls"}:
         print(content["data"].get("text/plain", ""))
