@@ -10,13 +10,13 @@ cell by its position. So a cell can be edited or run a second time.
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import random
 import sys
 import threading
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,8 @@ PARAMETERS = (
 )
 NOTEBOOKS = ("__vsc_ipynb_file__", "PAPERMILL_INPUT_PATH")
 LIVE = (
-    "To have live models answer what is not on record, run `rlm replay --live FILE`, or "
-    "`papermill --engine rlm IN OUT -p rlm_mode live`: keys stay outside of the kernel."
+    "To have live models answer what is not on record, set rlm_mode = 'live' above in a kernel that has your keys "
+    "(RLM), or run `rlm replay --live FILE`, or `papermill --engine rlm IN OUT -p rlm_mode live`."
 )
 
 
@@ -204,6 +204,11 @@ def install(shell: Any, folders: list[Path]) -> None:
     log, record = rlm_replay_record.read_log(names, folders)
     shell.user_ns_hidden.update({name: names[name] for name in PARAMETERS if name in names})
     uninstall(shell)
+    if mode == "live":
+        if (live := module_of_ours("papermill.live_notebook")) is None:
+            raise rlm_replay_record.NotRecordedError(f"rlm_mode = 'live' needs rlm-kernel in this kernel. {LIVE}")
+        live.begin(shell, log, names, record, calls_of(names, log, record))
+        return
     ReplayGuest.record = record
     rlm_guest.Guest = ReplayGuest  # type: ignore[misc]
     rlm_guest.install(shell, {"comm_id": "rlm-record", "seed": None})
@@ -216,6 +221,14 @@ def install(shell: Any, folders: list[Path]) -> None:
     print(f"Replaying {log.name}: {len(record.cells):,} cells, {len(record.answers):,} recorded answers.")
 
 
+def module_of_ours(name: str) -> Any:
+    """A module of rlm-kernel, which may be installed in this kernel or not; None: it is not."""
+    try:
+        return importlib.import_module(f"rlm_kernel.{name}")
+    except ImportError:
+        return None
+
+
 def calls_of(names: dict[str, Any], log: Path, record: rlm_replay_record.Record) -> dict[int, dict[str, str]]:
     """What the notebook of the run shows of its sub-calls: from its file, else made again if rlm-kernel is here."""
     opened = [os.environ.get("JPY_SESSION_NAME"), *(names.get(name) for name in NOTEBOOKS)]
@@ -224,15 +237,16 @@ def calls_of(names: dict[str, Any], log: Path, record: rlm_replay_record.Record)
         known = rlm_replay_record.shown_calls(rlm_replay_record.read_notebook(path), names) | known
         if record.asking <= known.keys():
             return known
-    with suppress(ImportError):
-        from rlm_kernel.trajectory.notebook.saved_again import notebook_again
-
-        known = rlm_replay_record.shown_calls(notebook_again(log, names.get("rlm_child") or []), names) | known
-    return known
+    again = module_of_ours("trajectory.notebook.saved_again")
+    made = {} if again is None else again.notebook_again(log, names.get("rlm_child") or [])
+    return rlm_replay_record.shown_calls(made, names) | known
 
 
 def uninstall(shell: Any) -> None:
     """Undo an earlier run of the setup cell."""
+    live = sys.modules.get("rlm_kernel.papermill.live_notebook")
+    if live is not None:
+        live.end(shell)
     guest = getattr(shell.kernel, "rlm_guest", None)
     if guest is not None:
         shell.events.unregister("pre_run_cell", guest.cell_starts)

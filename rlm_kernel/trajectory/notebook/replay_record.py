@@ -276,10 +276,10 @@ def shown_calls(notebook: dict[str, Any], names: dict[str, Any]) -> dict[int, di
 def read_notebook(path: Path) -> dict[str, Any]:
     """A notebook, or an empty object if there is none."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return content
+    return content if isinstance(content, dict) else {}
 
 
 def context_of(stored: dict[str, Any], folder: Path) -> tuple[str, bytes]:
