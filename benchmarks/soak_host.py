@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import json
 import sys
@@ -59,7 +60,7 @@ def _rlm(url: str) -> RLM:
 
 def _run(rlm: RLM, results: TextIO, options: argparse.Namespace) -> None:
     began, asked = time.monotonic(), 0
-    engine = {} if options.scheduler is None else _dask(options.scheduler)
+    client = None if options.scheduler is None else _dask(options.scheduler)
     stop = options.folder / "stop"
     while not stop.exists() and (asked < options.completions or time.monotonic() - began < options.seconds):
         tasks = [
@@ -68,7 +69,7 @@ def _run(rlm: RLM, results: TextIO, options: argparse.Namespace) -> None:
         ]
         asked += len(tasks)
         out = options.folder / f"out-{asked}.jsonl"
-        for result in rlm.map(tasks, out=out, log_dir=options.logs, max_concurrent=options.at_once, **engine):
+        for result in rlm.map(tasks, out=out, log_dir=options.logs, max_concurrent=options.at_once, engine=client):
             total = result.usage.total
             line = {
                 "id": result.id,
@@ -83,13 +84,21 @@ def _run(rlm: RLM, results: TextIO, options: argparse.Namespace) -> None:
             }
             print(json.dumps(line), file=results, flush=True)
         del result
+        _trim()
+        if client is not None:
+            client.run(_trim)
         _rest(options.folder / "idle")
+
+
+def _trim() -> None:
+    """Return free memory to the system."""
+    gc.collect()
+    time.sleep(0.5)
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _rest(mark: Path) -> None:
     """Wait until `soak.py` has looked at this process while it has nothing to do."""
-    gc.collect()
-    time.sleep(0.5)
     part = mark.with_name("idle.part")
     part.write_text(json.dumps(inside()), "utf-8")
     part.replace(mark)
@@ -97,12 +106,12 @@ def _rest(mark: Path) -> None:
         time.sleep(0.05)
 
 
-def _dask(scheduler: str) -> dict[str, Any]:
+def _dask(scheduler: str) -> Any:
     from distributed import Client
 
     client = Client(scheduler)
     client.wait_for_workers(1)
-    return {"engine": client}
+    return client
 
 
 def _look(path: Path, ended: threading.Event) -> None:
@@ -111,9 +120,25 @@ def _look(path: Path, ended: threading.Event) -> None:
             print(json.dumps({"at": time.time(), **inside()}), file=file, flush=True)
 
 
-def inside() -> dict[str, int]:
-    """Tasks of the engine's loop, and blocks of memory that Python has allocated."""
-    return {"tasks": len(asyncio.all_tasks(engine_loop())), "blocks": sys.getallocatedblocks()}
+class _Mallinfo(ctypes.Structure):
+    """`struct mallinfo2` of the C library, in bytes."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def inside() -> dict[str, float]:
+    """Tasks of the engine's loop, blocks that Python has allocated, and MB that the C library has allocated."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = _Mallinfo
+    info = mallinfo()
+    return {
+        "tasks": len(asyncio.all_tasks(engine_loop())),
+        "blocks": sys.getallocatedblocks(),
+        "heap": (info.uordblks + info.hblkhd) / 1e6,
+    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ The notebooks of the runs are compared; tokens, times and file names are ignored
 7 if the runs differ. Needs nbdime, which is in the extra `notebooks`.
 
 A and B are logs (.jsonl) or notebooks (.ipynb).
+
+With --web, the viewer shows the two runs side by side: turns, code, outputs, sub-calls and cost.
+That needs no extra.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from rlm_kernel import terminal
 from rlm_kernel.cli import exit_codes
 from rlm_kernel.cli.export import notebook_of_file
-from rlm_kernel.errors import check_extra
+from rlm_kernel.cli.view import add_server_arguments, serve
+from rlm_kernel.errors import RecordingError, check_extra
 from rlm_kernel.text import plain
 from rlm_kernel.trajectory.notebook.normaliser import normalise_text
 from rlm_kernel.trajectory.notebook.saved_outputs import bound_outputs
@@ -40,7 +44,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("a", metavar="A", help="a log or a notebook")
     parser.add_argument("b", metavar="B", help="a log or a notebook")
-    parser.add_argument("--web", action="store_true", help="show the differences in a browser")
+    parser.add_argument("--web", action="store_true", help="show the two runs side by side in the browser")
+    add_server_arguments(parser, port=0)
     parser.add_argument(
         "--sources", action="store_true", help="compare the sources of the cells only, not their outputs"
     )
@@ -53,11 +58,30 @@ def execute(args: Namespace) -> int:
         ConfigError: nbdime is not installed.
         RecordingError: a log or notebook cannot be read.
     """
+    if args.web and (logs := _logs(args)):
+        from rlm_kernel.viewer.folder import Pair
+
+        return serve(args, Pair(*logs), f"this page shows {args.a} and {args.b} side by side")
     check_extra("rlm diff", "nbdime", "notebooks")
     a, b = (_comparable(notebook_of_file(Path(file)), sources_only=args.sources) for file in (args.a, args.b))
     if args.web:
         return _show_in_browser(a, b)
     return _print(args, a, b)
+
+
+def _logs(args: Namespace) -> tuple[Path, Path] | None:
+    """The logs of both runs, or None where a notebook has none."""
+    from rlm_kernel.trajectory.log.reader import check_is_log, log_of
+
+    try:
+        a, b = (log_of(Path(file)).absolute() for file in (args.a, args.b))
+    except RecordingError:
+        if any(Path(file).suffix == ".ipynb" and Path(file).is_file() for file in (args.a, args.b)):
+            return None
+        raise
+    for log in (a, b):
+        check_is_log(log)
+    return a, b
 
 
 def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:

@@ -28,6 +28,8 @@ from rlm_kernel.errors import ConfigError
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from rlm_kernel.viewer.folder import Folder
+
 NAME = "view"
 
 PORT = 3001
@@ -36,12 +38,16 @@ PORT = 3001
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("path", nargs="?", metavar="PATH", help="a folder of logs, a log (.jsonl) or its notebook")
-    parser.add_argument(
-        "--port", type=int, default=PORT, help=f"the port, on 127.0.0.1 (default: {PORT}; 0: any free port)"
-    )
+    add_server_arguments(parser, PORT)
+    parser.add_argument("--export", metavar="FILE.html", help="write one log as an HTML file")
+
+
+def add_server_arguments(parser: ArgumentParser, port: int) -> None:
+    """Declare what a command that serves the page takes."""
+    known = f"default: {port}; 0: any free port" if port else "default: any free port"
+    parser.add_argument("--port", type=int, default=port, help=f"the port, on 127.0.0.1 ({known})")
     parser.add_argument("--no-browser", action="store_true", help="print the address, and do not open a browser")
     parser.add_argument("--no-token", action="store_true", help="let every user of this machine read the logs")
-    parser.add_argument("--export", metavar="FILE.html", help="write one log as an HTML file")
 
 
 def execute(args: Namespace) -> int:
@@ -54,16 +60,27 @@ def execute(args: Namespace) -> int:
 
     if args.export is not None:
         return _export(args)
+    folder = folder_of(args.path)
+    return serve(args, folder, f"this page shows {folder.path.resolve()}")
+
+
+def serve(args: Namespace, folder: Folder, what: str) -> int:
+    """Serve some logs until Ctrl-C.
+
+    Args:
+        args: those of `add_server_arguments`.
+        folder: the logs.
+        what: the page shows, for the person at the terminal.
+    """
     from rlm_kernel.viewer.access import Access
     from rlm_kernel.viewer.server import ViewerServer
 
-    folder = folder_of(args.path)
     access = Access() if args.no_token else Access.by_token()
     with suppress(KeyboardInterrupt), ViewerServer(folder, args.port, access) as server, ExitStack() as stack:
         terminal.print_result(server.url)
         if args.no_token:
             terminal.print_note("rlm: --no-token: every user and program of this machine can read these logs")
-        terminal.print_note(f"rlm: this page shows {folder.path.resolve()}; press Ctrl-C to end it")
+        terminal.print_note(f"rlm: {what}; press Ctrl-C to end it")
         if not args.no_browser and _has_desktop():
             stack.enter_context(_browser(server.url))
         threading.Event().wait()

@@ -34,6 +34,7 @@ class Subcalls:
         input_tokens: of all prompts.
         output_tokens: of all answers.
         samples: at most `MAX_SAMPLES` of the answers, those that failed before the others.
+        latest: when the last answer came, in seconds since the run began.
     """
 
     began: float
@@ -46,11 +47,20 @@ class Subcalls:
     input_tokens: int = 0
     output_tokens: int = 0
     samples: tuple[SubcallAnswered, ...] = ()
+    latest: float = 0.0
 
     @property
     def title(self) -> str:
         """The functions and the models: `llm_query to qwen`."""
         return plain(f"{', '.join(self.kinds)} to {', '.join(self.models)}")
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the prompts without an answer will take at the pace so far. None: no answer, or all are there."""
+        waiting = self.prompts - self.answered
+        if not (self.answered and waiting > 0):
+            return None
+        return (self.latest - self.began) / self.answered * waiting
 
     def with_call(self, event: SubcallStarted) -> Subcalls:
         """The sums with one more call."""
@@ -71,6 +81,7 @@ class Subcalls:
             input_tokens=self.input_tokens + event.usage.input_tokens,
             output_tokens=self.output_tokens + event.usage.output_tokens,
             samples=self._samples_with(event),
+            latest=event.time,
         )
 
     def _samples_with(self, event: SubcallAnswered) -> tuple[SubcallAnswered, ...]:

@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["view"]
 
 
-def view(run: RLMChatCompletion | str | os.PathLike[str], *, height: int = 640) -> Any:
-    """Show a run in a notebook.
+def view(
+    run: RLMChatCompletion | str | os.PathLike[str],
+    other: RLMChatCompletion | str | os.PathLike[str] | None = None,
+    *,
+    height: int = 640,
+) -> Any:
+    """Show a run in a notebook, or two runs side by side.
 
     Args:
         run: the result of a completion that had a logger, the log of a run (.jsonl, also while it grows), or its
             notebook.
+        other: a second run, to compare with the first.
         height: of the widget, in pixels.
 
     Returns:
@@ -36,9 +42,9 @@ def view(run: RLMChatCompletion | str | os.PathLike[str], *, height: int = 640) 
     """
     from rlm_kernel.viewer.log_source import log_source
 
-    log = log_source(run)
+    logs = [log_source(one) for one in (run, other) if one is not None]
     try:
         from rlm_kernel.viewer.widget import RunWidget
     except ImportError as error:
         raise ConfigError(f"The viewer in a notebook needs an extra ({error}): {install_command('widget')}") from error
-    return RunWidget(log, height)
+    return RunWidget(logs, height)

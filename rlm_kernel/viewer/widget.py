@@ -6,11 +6,13 @@ followed. Without a widget (exports, untrusted notebooks) folded text is shown.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anywidget
 import traitlets
 
+from rlm_kernel.html.markup import render
 from rlm_kernel.viewer import component
 from rlm_kernel.viewer.fallback import folded_html
 from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk
@@ -19,35 +21,41 @@ _PIECE = 4 << 20
 
 
 class RunWidget(anywidget.AnyWidget):
-    """A run in a notebook.
+    """A run in a notebook, or two side by side.
 
     Args:
-        log: of the run.
+        logs: of the run, or of both.
         height: in pixels.
     """
 
     _esm = component.script("widget")
-    name = traitlets.Unicode().tag(sync=True)
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     height = traitlets.Int().tag(sync=True)
 
-    def __init__(self, log: LogOnDisk | LogInMemory, height: int) -> None:
-        super().__init__(name=log.name, height=height)
-        self._log = log
+    def __init__(self, logs: Sequence[LogOnDisk | LogInMemory], height: int) -> None:
+        super().__init__(names=[log.name for log in logs], height=height)
+        self._logs = logs
         self.on_msg(self._send_bytes)
 
     def _send_bytes(self, _: Any, request: Any, __: Any) -> None:
         """Send the bytes from an offset on; the page asks again until none come."""
-        offset = request.get("from") if isinstance(request, dict) else None
-        if not isinstance(offset, int) or offset < 0:
-            return
+        match request:
+            case {"from": int(offset), "log": int(place)} if offset >= 0 and 0 <= place < len(self._logs):
+                log = self._logs[place]
+            case _:
+                return
         try:
-            piece, error, fresh = self._log.read(offset, _PIECE), None, self._log.fresh
+            piece, error, fresh = log.read(offset, _PIECE), None, log.fresh
         except OSError as problem:
             piece, error, fresh = b"", str(problem), False
-        self.send({"from": offset, "fresh": fresh, "grows": self._log.grows, "error": error}, [piece])
+        self.send({"from": offset, "log": place, "fresh": fresh, "grows": log.grows, "error": error}, [piece])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget, and the run as folded text for front ends without widgets."""
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        return {**data, "text/html": folded_html(self._log), "text/plain": f"The run {self._log.name}"}, metadata
+        return {
+            **data,
+            "text/html": render([folded_html(log) for log in self._logs]),
+            "text/plain": f"The run {' and the run '.join(self.names)}",
+        }, metadata

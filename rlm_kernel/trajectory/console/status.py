@@ -66,6 +66,7 @@ def subcalls_title(calls: Subcalls) -> Text:
 
 def _subcalls(calls: Subcalls, width: int) -> RenderableType:
     count, title = f"{calls.answered:,}/{calls.prompts:,}", subcalls_title(calls)
+    left = "" if calls.seconds_left is None else f"{format_duration(calls.seconds_left)} left"
     if not calls.batched:
         return Text.assemble(f"    ↳ {count} ", title, no_wrap=True, overflow="ellipsis")
     row = Table.grid(padding=(0, 1))
@@ -73,10 +74,11 @@ def _subcalls(calls: Subcalls, width: int) -> RenderableType:
     row.add_column(width=1)
     row.add_column(width=min(30, max(4, width // 4)))
     row.add_column(no_wrap=True)
+    row.add_column(no_wrap=True, style="dim")
     row.add_column(no_wrap=True, overflow="ellipsis")
     total = max(1, calls.prompts)
     bar = ProgressBar(total=total, completed=calls.answered, complete_style="cyan", finished_style="green")
-    row.add_row("", "↳", bar, count, title)
+    row.add_row("", "↳", bar, count, left, title)
     return row
 
 

@@ -94,7 +94,7 @@ def rlm_setup(file: str, sha256: str) -> None:
     log, folder = names["rlm_log"], Path(names.get("rlm_dir") or ".")
     opened = names.get("__vsc_ipynb_file__") or names.get("PAPERMILL_INPUT_PATH") or ""
     notebook = Path(os.environ.get("JPY_SESSION_NAME") or opened)
-    looked = (folder, Path(folder.name), Path(), notebook.parent)
+    looked = (folder, Path(folder.name), Path(), notebook.parent, Path(".."), notebook.parent.parent)
     folders = list(dict.fromkeys(one.absolute() for one in looked))
 
     def run() -> None:

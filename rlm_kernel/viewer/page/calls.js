@@ -1,7 +1,7 @@
 // The sub-calls and tool calls of a cell. There may be thousands of prompts: they are one folded list that shows a page
 // of rows at a time. A row is built when it is opened.
 
-import { button, fold, h } from "./elements.js";
+import { button, fold, h, linkTo } from "./elements.js";
 import { count, dollars, firstWords, grouped, seconds, short } from "./figures.js";
 import { plainLine } from "./foreign_text.js";
 import { passage } from "./passage.js";
@@ -9,10 +9,10 @@ import { added, wasAsked } from "./shapes.js";
 
 const PAGE = 100;
 
-/** The folded list of a cell's sub-calls, or null. `enter(child)` opens a child's run. */
-export function callsOf(cell, memory, key, enter) {
+/** The folded list of a cell's sub-calls, or null. `ways`: see `turnCard`. */
+export function callsOf(cell, memory, key, ways) {
   if (!cell.calls.length) return null;
-  const details = fold(memory, `${key}/calls`, summaryOf(cell), () => listOf(cell, memory, key, enter), {
+  const details = fold(memory, `${key}/calls`, summaryOf(cell), () => listOf(cell, memory, key, ways), {
     class: "calls",
   });
   details.reveal = (place) => {
@@ -37,7 +37,7 @@ function summaryOf(cell) {
     h("span.calls-title", {}, count(prompts.length, "sub-call")),
     h("span.muted", {}, [kinds, ...totals(answers)].join(" · ")),
     failed > 0 && h("span.badge.bad", {}, `${grouped(failed)} failed`),
-    waiting > 0 && progress(answers.length, prompts.length),
+    waiting > 0 && progress(answers.length, prompts.length, secondsLeft(cell.calls[0].began, answers, waiting)),
   ];
 }
 
@@ -47,16 +47,23 @@ function totals(answers) {
   return [models.join(", "), `${short(input + output)} tokens`, cost !== null && dollars(cost)].filter(Boolean);
 }
 
-function progress(done, all) {
+function progress(done, all, left) {
+  const time = left === null ? "" : `, about ${seconds(left)} left`;
   return h(
     "span.progress",
     {},
     h("progress", { value: done, max: all, "aria-label": "Answered" }),
-    `${grouped(done)} of ${grouped(all)}`,
+    `${grouped(done)} of ${grouped(all)}${time}`,
   );
 }
 
-function listOf(cell, memory, key, enter) {
+/** How long the prompts that wait will take at the pace so far, or null before the first answer. */
+function secondsLeft(began, answers, waiting) {
+  const took = answers.reduce((last, answer) => Math.max(last, answer.time), 0) - began;
+  return took > 0 ? Math.ceil((took / answers.length) * waiting) : null;
+}
+
+function listOf(cell, memory, key, ways) {
   const prompts = promptsOf(cell);
   const failed = ({ call, index }) => Boolean(call.answers.get(index)?.error);
   const box = h("div.call-list");
@@ -67,7 +74,7 @@ function listOf(cell, memory, key, enter) {
   const next = (most = PAGE) => {
     const from = rows.childElementCount;
     for (const place of places.slice(from, from + most))
-      rows.append(h("li", {}, rowOf(prompts[place], place, memory, key, enter)));
+      rows.append(h("li", {}, rowOf(prompts[place], place, memory, key, ways)));
     const left = places.length - rows.childElementCount;
     const label = `Show ${grouped(Math.min(PAGE, left))} more of ${grouped(places.length)}`;
     foot.replaceChildren(...(left > 0 ? [button(label, () => more(), { class: "quiet", "data-stop": true })] : []));
@@ -106,7 +113,7 @@ function failedOnly(shown, memory, key, draw) {
   return h("label.filter", {}, box, "Only failed prompts");
 }
 
-function rowOf(asked, place, memory, key, enter) {
+function rowOf(asked, place, memory, key, ways) {
   const { call, index, prompt } = asked;
   const answer = call.answers.get(index);
   const child = call.children.get(index);
@@ -119,7 +126,9 @@ function rowOf(asked, place, memory, key, enter) {
     h(`span.row-answer${answer?.error ? ".bad-text" : ""}`, {}, plainLine(firstWords(text)) || "(empty answer)"),
     h("span.row-figures.muted", {}, child && h("span.badge", {}, "child"), ...figuresOf(answer)),
   );
-  return fold(memory, `${key}/call ${place}`, summary, () => bodyOf(asked, enter), { class: "call" });
+  const part = { turn: call.cell.turn?.place ?? -1, cell: call.cell.number, call: place };
+  const link = call.cell.turn && linkTo(ways, part, `Link to sub-call ${grouped(place + 1)}`);
+  return fold(memory, `${key}/call ${place}`, summary, () => bodyOf(asked, link, ways), { class: "call" });
 }
 
 function figuresOf(answer) {
@@ -128,10 +137,10 @@ function figuresOf(answer) {
   return [h("span", { title: "tokens" }, tokens), h("span", { title: "time" }, seconds(answer.seconds))];
 }
 
-function bodyOf({ call, index, prompt }, enter) {
+function bodyOf({ call, index, prompt }, link, { enter }) {
   const answer = call.answers.get(index);
   const child = call.children.get(index);
-  const parts = [facts(call, answer), titled("Prompt", passage(prompt, { label: "Prompt" }))];
+  const parts = [facts(call, answer, link), titled("Prompt", passage(prompt, { label: "Prompt" }))];
   if (call.images.length)
     parts.push(h("p.note", {}, `With ${count(call.images.length, "picture")}, which the log does not store.`));
   for (const { text, problems } of call.rejected.get(index) ?? []) {
@@ -146,7 +155,7 @@ function bodyOf({ call, index, prompt }, enter) {
   return h("div.call-body", {}, parts);
 }
 
-function facts(call, answer) {
+function facts(call, answer, link) {
   const { usage } = answer ?? {};
   const parts = [call.kind, answer?.model || call.model];
   if (answer && wasAsked(answer)) {
@@ -154,7 +163,7 @@ function facts(call, answer) {
   }
   if (answer) parts.push(seconds(answer.seconds));
   if (answer?.attempts > 1) parts.push(count(answer.attempts, "attempt"));
-  return h("p.muted.facts-line", {}, parts.filter(Boolean).join(" · "));
+  return h("p.muted.facts-line", {}, parts.filter(Boolean).join(" · "), " ", link);
 }
 
 function titled(title, ...content) {

@@ -25,7 +25,7 @@ function filled(element, classes, attributes, children) {
   for (const [key, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(key, value);
     else if (value !== null && value !== undefined && value !== false) {
-      if (ACTIVE.test(key) || (key === "src" && !PICTURE.test(value))) throw new Error(`${key} could act`);
+      if ((ACTIVE.test(key) && !(key === "href" && value.startsWith("#"))) || (key === "src" && !PICTURE.test(value))) throw new Error(`${key} could act`);
       element.setAttribute(key, value === true ? "" : value);
     }
   }
@@ -39,6 +39,11 @@ function filled(element, classes, attributes, children) {
 /** A button with a label for screen readers. */
 export function button(label, act, attributes = {}) {
   return h("button", { type: "button", click: act, ...attributes }, label);
+}
+
+/** A link to a part of the page, or null where the page has no addresses. `link(part)` gives the address. */
+export function linkTo({ link }, part, words) {
+  return link && h("a.here", { href: link(part), "aria-label": words, title: words }, "#");
 }
 
 /**

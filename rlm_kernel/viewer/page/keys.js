@@ -7,6 +7,7 @@ export const KEYS = [
   [["↓", "↑"], "next or previous part that opens"],
   [["→", "←"], "open or close a part"],
   [["Enter"], "open or close the selected part"],
+  [["x", "c"], "in the list: choose a run, compare the two"],
   [["Esc"], "back: leave the search, the child run or the run"],
   [["/"], "search"],
   [["[", "]"], "previous or next open log"],

@@ -3,9 +3,10 @@
 import { button, h } from "./elements.js";
 import { bytes, count, day, dollars, firstWords, seconds, short, textOf } from "./figures.js";
 import { plainLine } from "./foreign_text.js";
+import { stateBadge } from "./states.js";
 
 /** The page. `runs`: the list from the server, or null before it has come; `open(name)`, `choose(files)`. */
-export function libraryOf({ folder, runs, count: all = 0, problem, open, choose }) {
+export function libraryOf({ folder, runs, count: all = 0, problem, open, choose, picks }) {
   const input = h("input", { type: "file", accept: ".jsonl", multiple: true, hidden: true });
   input.addEventListener("change", () => choose([...input.files]));
   const head = h(
@@ -26,20 +27,21 @@ export function libraryOf({ folder, runs, count: all = 0, problem, open, choose 
       {},
       button("Open a .jsonl …", () => input.click(), { class: "primary", "data-stop": true }),
       h("span.muted", {}, "or drop the file on this page"),
+      runs?.length > 1 && picks.start,
       input,
     ),
   );
-  return h("div.library", {}, head, problem && h("p.note", { role: "alert" }, problem), listOf(runs, folder, open));
+  return h("div.library", {}, head, problem && h("p.note", { role: "alert" }, problem), listOf(runs, folder, open, picks));
 }
 
-function listOf(runs, folder, open) {
+function listOf(runs, folder, open, picks) {
   if (runs === null) return null;
   if (!runs.length && folder)
     return h("p.empty.muted", {}, "This folder has no log yet. New runs appear here automatically.");
   return h(
     "ol.runs",
     {},
-    runs.map((run) => h("li", {}, rowOf(run, open))),
+    runs.map((run) => h("li.run-item", {}, rowOf(run, open), runs.length > 1 && picks.box(run))),
   );
 }
 
@@ -59,7 +61,7 @@ function rowOf(run, open) {
     h(
       "span.run-top",
       {},
-      h(`span.state.state-${run.state}`, {}, STATES[run.state] ?? "unknown"),
+      stateBadge(run.state),
       h("span.muted", {}, day(run.modified * 1000)),
     ),
     h("span.run-question", {}, question),
@@ -71,8 +73,6 @@ function rowOf(run, open) {
     ),
   );
 }
-
-const STATES = { answered: "answered", failed: "failed", running: "running", open: "no end recorded" };
 
 /** Accept files that are dropped on the page. */
 export function receiveDrops(target, choose) {

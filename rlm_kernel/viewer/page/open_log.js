@@ -16,6 +16,9 @@ export class OpenLog {
     this.closed = false;
     this.following = true;
     this.memories = new WeakMap();
+    this.spots = new WeakMap(); // where each run is scrolled to
+    this.wanted = null; // the place of an address that the log does not hold yet
+    this.lost = false; // whether it never held it
   }
 
   /** The run that is shown: a run of the log, or a child of one. */
@@ -38,6 +41,10 @@ export class OpenLog {
     return this.memories.get(run);
   }
 
+  close() {
+    this.closed = true;
+  }
+
   /** Read to the end, and on while the log grows. `changed` is called after each piece. */
   async read(changed) {
     while (!this.closed) {
@@ -45,9 +52,11 @@ export class OpenLog {
       try {
         for await (const piece of this.source.from(this.log.size)) {
           if (this.closed) return;
+          this.log.fresh = this.source.fresh;
           this.log.push(piece);
           changed();
         }
+        this.log.fresh = this.source.fresh;
         if (!this.source.grows) this.log.finish();
         this.problem = null;
       } catch (error) {

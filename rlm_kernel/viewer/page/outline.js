@@ -1,12 +1,14 @@
 // The outline of a run: its turns, each with the child runs that it started.
 
-import { h } from "./elements.js";
+import { button, h } from "./elements.js";
 import { firstWords, seconds } from "./figures.js";
 import { plainLine } from "./foreign_text.js";
 import { piecesOf } from "./prose.js";
 
-/** The list. `go(place)` shows a turn, -1 the overview; `enter(child)` opens a child's run. */
-export function outlineOf(run, go, enter) {
+const FIRST_CHILDREN = 20;
+
+/** The list. `go(place)` shows a turn, -1 the overview; `enter(child)` opens a child's run; `memory`: what is open. */
+export function outlineOf(run, go, enter, memory) {
   const slowest = Math.max(...run.turns.map((turn) => turn.finished ?? 0), 1e-6);
   const item = (turn) => {
     const bar = h("span.bar", { "aria-hidden": "true" });
@@ -25,7 +27,7 @@ export function outlineOf(run, go, enter) {
         { type: "button", "data-go": turn.place, title: seconds(turn.finished ?? NaN), click: () => go(turn.place) },
         label,
       ),
-      childList(turn.children, enter),
+      childList(turn.children, enter, memory, `turn ${turn.place}/children`),
     );
   };
   const top = h(
@@ -36,10 +38,9 @@ export function outlineOf(run, go, enter) {
   return h("ol.outline", {}, top, run.turns.map(item));
 }
 
-function childList(children, enter) {
+function childList(children, enter, memory, key) {
   if (!children.length) return null;
-  const shown = children.slice(0, 20);
-  const row = (child) => {
+  const row = (child, place) => {
     const words = plainLine(firstWords(child.question, 60)) || child.title;
     const label = [
       h("span.outline-hint", {}, `↳ ${words}`),
@@ -49,12 +50,21 @@ function childList(children, enter) {
       "li",
       {},
       h("button.outline-child", { type: "button", title: "Open the child's run", click: () => enter(child) }, label),
-      childList(below(child), (...deeper) => enter(child, ...deeper)),
+      childList(below(child), (...deeper) => enter(child, ...deeper), memory, `${key}/${place}`),
     );
   };
-  const rest =
-    children.length > shown.length && h("li.muted.outline-rest", {}, `and ${children.length - shown.length} more`);
-  return h("ol", {}, shown.map(row), rest);
+  const list = h("ol");
+  const fill = (most) => list.replaceChildren(...children.slice(0, most).map(row), ...rest(children.length - most));
+  const rest = (more) => {
+    const showAll = () => {
+      memory.add(key);
+      fill(children.length);
+      list.children[FIRST_CHILDREN].firstChild.focus();
+    };
+    return more > 0 ? [h("li", {}, button(`and ${more} more`, showAll, { class: "muted outline-rest" }))] : [];
+  };
+  fill(memory.has(key) ? children.length : FIRST_CHILDREN);
+  return list;
 }
 
 function below(run) {

@@ -1,6 +1,6 @@
 // The parts of a run: turns, cells, the calls of a cell.
 
-import { textOf } from "./figures.js";
+import { number, textOf } from "./figures.js";
 import { list } from "./shapes.js";
 
 export class Turn {
@@ -29,7 +29,7 @@ export class Cell {
   }
 
   begin(call) {
-    this.calls.push(call);
+    this.calls.push(Object.assign(call, { cell: this }));
     this.byQuery.set(call.query, call);
   }
 
@@ -53,6 +53,7 @@ export class Call {
     this.rejected = new Map();
     this.children = new Map();
     this.seconds = null;
+    this.began = number(line.time);
   }
 
   get failed() {

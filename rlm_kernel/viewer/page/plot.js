@@ -11,6 +11,7 @@ export function plotOf(run, memory) {
   if (!run.turns.length) return null;
   const frame = h("div.plot-frame");
   const known = run.spent().cost !== null;
+  frame.style.minHeight = `${heightOf(known)}px`; // known before it is drawn, so that nothing below moves then
   let width = 0;
   const draw = () => {
     if (Math.abs(frame.clientWidth - width) < 4 || !frame.isConnected) return;
@@ -33,6 +34,7 @@ function legend(run) {
   return [
     entry("swatch-model", run.partial ? "turns" : "model writes"),
     !run.partial && entry("swatch-cell", "cell runs"),
+    !run.partial && run.isOpen && entry("swatch-open", `no end: ${run.state}`),
     !run.partial && run.turns.some((turn) => turn.failed) && entry("swatch-error", "cell failed"),
     !run.partial && entry("swatch-root", "tokens, root"),
     subCalls && entry("swatch-sub", "tokens, sub-calls"),
@@ -40,19 +42,19 @@ function legend(run) {
   ];
 }
 
+function heightOf(known) {
+  return STRIP + GAP + TOKENS + GAP + (known ? COST + GAP : 0) + 6;
+}
+
 function drawing(run, width, known) {
   const end = Math.max(run.time, 1e-3);
   const x = (time) => LEFT + ((width - LEFT - RIGHT) * Math.min(Math.max(0, time), end)) / end;
   const parts = [strip(run, x)];
-  let top = STRIP + GAP;
+  const top = STRIP + GAP;
   parts.push(tokens(run, x, top, width));
-  top += TOKENS + GAP;
-  if (known) {
-    parts.push(costs(run, x, top, width));
-    top += COST + GAP;
-  }
-  parts.push(axis(end, x, top - GAP + 14, width));
-  const height = top + 6;
+  if (known) parts.push(costs(run, x, top + TOKENS + GAP, width));
+  const height = heightOf(known);
+  parts.push(axis(end, x, height - GAP + 8, width));
   const { input, output, cost } = run.spent();
   const summary = `Over ${seconds(end)}: ${grouped(run.turns.length)} turns, ${grouped(input + output)} tokens, ${dollars(cost)}. The table below has the figures.`;
   return s("svg", { role: "img", "aria-label": summary, width, height, viewBox: `0 0 ${width} ${height}` }, parts);
@@ -63,7 +65,7 @@ function strip(run, x) {
   const bar = (kind, from, length, title) =>
     s(
       `rect.${kind}`,
-      { x: x(from), y: 0, width: Math.max(1, x(from + length) - x(from)), height: STRIP, rx: 2 },
+      { x: x(from), y: 0, width: Math.max(kind.endsWith("open") ? 4 : 1, x(from + length) - x(from)), height: STRIP, rx: 2 },
       s("title", {}, title),
     );
   return run.turns.flatMap((turn) => [
@@ -71,15 +73,21 @@ function strip(run, x) {
     turn.asked !== null &&
       turn.seconds !== null &&
       bar("fill-model", turn.asked, turn.seconds, `${turn.title}: model ${seconds(turn.seconds)}`),
+    // A model or a cell without a result was busy until the end of the log.
+    turn.asked !== null &&
+      turn.reply === null &&
+      bar("fill-model.fill-open", turn.asked, run.time - turn.asked, `${turn.title}: model, ${run.state}`),
     ...turn.cells
-      .filter((cell) => cell.result && cell.began !== null)
+      .filter((cell) => cell.began !== null)
       .map((cell) =>
-        bar(
-          cell.failed ? "fill-error" : "fill-cell",
-          cell.began,
-          number(cell.result.seconds),
-          `Cell ${cell.number}: ${seconds(cell.result.seconds)}`,
-        ),
+        cell.result
+          ? bar(
+              cell.failed ? "fill-error" : "fill-cell",
+              cell.began,
+              number(cell.result.seconds),
+              `Cell ${cell.number}: ${seconds(cell.result.seconds)}`,
+            )
+          : bar("fill-cell.fill-open", cell.began, run.time - cell.began, `Cell ${cell.number}: ${run.state}`),
       ),
   ]);
 }

@@ -9,9 +9,13 @@ import { patternOf } from "./search.js";
 import { turnCard } from "./turn_card.js";
 
 const AT_ONCE = 10;
+const TREE = "tree"; // in the memory of a run: whether the tree is unfolded on a narrow page
 
 export class RunView {
-  /** `deeds`: `enter(...children)`, `leave(depth)`, `choose(place)` of the log's runs, `follow()`. */
+  /**
+   * `deeds`: `enter(...children)`, `leave(depth)`, `choose(place)` of the log's runs, `follow()`, `went(part)` of the
+   * run, `link(part)`: its address, or null where there are none.
+   */
   constructor(entry, deeds) {
     Object.assign(this, { entry, deeds, run: entry.run, memory: entry.memoryOf(entry.run) });
     this.side = h("nav.side", { "aria-label": "Turns" });
@@ -21,7 +25,7 @@ export class RunView {
     this.element = h("div.run", {}, this.side, this.scroller);
     this.seen = new IntersectionObserver(() => this.spy(), { root: this.scroller, threshold: [0, 0.2] });
     this.scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
-    this.enter = (...children) => deeds.enter(...children);
+    this.ways = { enter: (...children) => deeds.enter(...children), link: deeds.link };
     this.drawHead();
     this.build(AT_ONCE);
     this.buildRest();
@@ -54,7 +58,7 @@ export class RunView {
   }
 
   card(turn) {
-    const card = turnCard(this.run, turn, this.memory, this.enter);
+    const card = turnCard(this.run, turn, this.memory, this.ways);
     this.seen.observe(card);
     return card;
   }
@@ -63,7 +67,8 @@ export class RunView {
     const { entry, run } = this;
     const focus = this.scroller.getRootNode().activeElement;
     const key = this.head.contains(focus) ? keyOf(focus) : null;
-    this.head.replaceChildren(...[this.crumbs(), overviewOf(run, entry, this.memory)].filter(Boolean));
+    const lost = entry.lost && h("p.note", { role: "alert" }, "The log has no such place as the address names.");
+    this.head.replaceChildren(...[lost, this.crumbs(), overviewOf(run, entry, this.memory)].filter(Boolean));
     if (key) this.head.querySelector(key)?.focus({ preventScroll: true });
     this.drawSide();
   }
@@ -78,9 +83,19 @@ export class RunView {
         class: "quiet follow",
         "aria-pressed": String(entry.following),
       });
-    this.side.replaceChildren(...[follow, outlineOf(this.run, (place) => this.go(place), this.enter)].filter(Boolean));
+    const open = this.memory.has(TREE);
+    const unfold = button("Outline", () => this.unfold(!open), { class: "quiet tree", "aria-expanded": String(open) });
+    this.side.classList.toggle("side-open", open);
+    this.side.replaceChildren(...[follow, unfold, outlineOf(this.run, (place) => this.choose(place), this.ways.enter, this.memory)].filter(Boolean));
     if (held) this.side.querySelector(held)?.focus({ preventScroll: true });
     this.spy();
+  }
+
+  /** On a narrow page the outline is a strip of turns; unfolded, it is the whole tree with the children. */
+  unfold(open) {
+    this.memory[open ? "add" : "delete"](TREE);
+    this.drawSide();
+    this.side.querySelector(".tree").focus();
   }
 
   /** The path of this run in the tree of runs, as links. */
@@ -143,6 +158,36 @@ export class RunView {
     this.scroller.scrollTo({ top: this.scroller.scrollHeight });
   }
 
+  /** Where the page is scrolled to: pixels below the top of a turn, or of the page: -1. */
+  get spot() {
+    const turn = this.turnInView();
+    return { turn, by: turn < 0 ? this.scroller.scrollTop : this.below(turn) };
+  }
+
+  set spot({ turn, by }) {
+    if (turn >= this.turns.childElementCount) this.build(turn + AT_ONCE);
+    this.scroller.scrollTop = turn < 0 ? by : this.scroller.scrollTop - this.below(turn) + by;
+  }
+
+  below(turn) {
+    return this.scroller.getBoundingClientRect().top - this.turns.children[turn].getBoundingClientRect().top;
+  }
+
+  choose(place) {
+    if (this.memory.delete(TREE)) this.drawSide();
+    this.deeds.went({ turn: place });
+    this.go(place);
+  }
+
+  /** Show the part of an address. */
+  arrive(hit) {
+    this.go(hit.turn);
+    if (hit.cell === undefined) return;
+    const area = this.area(hit);
+    area.querySelector("summary, [tabindex]")?.focus({ preventScroll: true });
+    area.scrollIntoView({ block: "start" });
+  }
+
   /** Show a turn, -1 the overview, and give it the focus. */
   go(place) {
     if (place >= this.turns.childElementCount) this.build(place + 1 - this.turns.childElementCount);
@@ -179,11 +224,15 @@ export class RunView {
     return card;
   }
 
+  /** The place of the turn at the top of the page, -1 for the overview. */
+  turnInView() {
+    const top = this.scroller.getBoundingClientRect().top + 120;
+    return [...this.turns.children].findLastIndex((card) => card.getBoundingClientRect().top <= top);
+  }
+
   /** Mark the visible turn in the outline. */
   spy() {
-    const top = this.scroller.getBoundingClientRect().top + 120;
-    const cards = [...this.turns.children];
-    const passed = cards.findLastIndex((card) => card.getBoundingClientRect().top <= top);
+    const passed = this.turnInView();
     for (const item of this.side.querySelectorAll("[data-go]")) {
       const current = Number(item.dataset.go) === passed;
       if (current === item.hasAttribute("aria-current")) continue;

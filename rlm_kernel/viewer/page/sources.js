@@ -33,8 +33,8 @@ export class ChosenFile {
 
 /** A log that is part of the page: an exported file. */
 export class WrittenLog {
-  constructor(name, text) {
-    Object.assign(this, { name, bytes: new TextEncoder().encode(text), grows: false, fresh: false });
+  constructor(name, text, fresh) {
+    Object.assign(this, { name, bytes: new TextEncoder().encode(text), grows: false, fresh });
   }
 
   async *from(offset) {
@@ -47,8 +47,9 @@ export class WrittenLog {
 
 /** A log that the kernel of a notebook reads: a message asks for the next piece, and one brings it. */
 export class KernelLog {
-  constructor(name, model) {
-    Object.assign(this, { name, model, grows: true, fresh: false });
+  /** `place`: of the log among those of the widget. */
+  constructor(name, model, place) {
+    Object.assign(this, { name, model, place, grows: true, fresh: false });
   }
 
   async *from(offset) {
@@ -70,14 +71,14 @@ export class KernelLog {
         reject(new Error("the kernel does not answer. It is busy, or it is gone: then run the cell again."));
       }, PATIENCE);
       const take = (content, buffers) => {
-        if (content.from !== offset) return;
+        if (content.from !== offset || content.log !== this.place) return;
         clearTimeout(patience);
         this.model.off("msg:custom", take);
         const [view] = buffers;
         resolve([content, view ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array()]);
       };
       this.model.on("msg:custom", take);
-      this.model.send({ from: offset });
+      this.model.send({ from: offset, log: this.place });
     });
   }
 }

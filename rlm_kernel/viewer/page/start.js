@@ -1,9 +1,12 @@
 // The three entry points: the page of `rlm view`, a file with a log in it, and a widget in a notebook.
 
+import { Addresses, placeIn } from "./addresses.js";
 import { h } from "./elements.js";
+import { Picks } from "./picks.js";
 import { KernelLog, ServedLog, WrittenLog } from "./sources.js";
 import { startTheme } from "./theme.js";
 import { Viewer } from "./viewer.js";
+import { visit } from "./visits.js";
 
 const PAUSE = 3000; // milliseconds between two reads of the folder
 
@@ -13,43 +16,21 @@ export function startPage(style) {
   const written = document.querySelector("#rlm-log");
   startTheme(host);
   if (written) {
-    const viewer = new Viewer(host, style, { keyTarget: document });
-    viewer.open(new WrittenLog(written.dataset.name, written.textContent));
+    const viewer = new Viewer(host, style, { keyTarget: document, addresses: new Addresses() });
+    viewer.opened(new WrittenLog(written.dataset.name, written.textContent, "fresh" in written.dataset));
+    visit(viewer, placeIn(location.hash), history.state?.spot);
   } else startServed(host, style);
 }
 
 function startServed(host, style) {
-  const title = document.title;
+  const picks = new Picks((left, right) => viewer.compare(new ServedLog(left), new ServedLog(right)));
   const viewer = new Viewer(host, style, {
     keyTarget: document,
-    library: { folder: "", runs: null, problem: null, open: (name) => viewer.open(new ServedLog(name)) },
-    open: (entry) => {
-      document.title = `${entry.log.name} · ${title}`;
-      const hash = entry.source.grows ? `#${encodeURIComponent(entry.log.name)}` : "#";
-      if (location.hash !== hash) history.pushState(null, "", hash);
-    },
-    home: () => {
-      document.title = title;
-      if (location.hash) history.pushState(null, "", location.pathname);
-    },
+    library: { folder: "", runs: null, problem: null, open: (name) => viewer.open(new ServedLog(name)), picks },
+    addresses: new Addresses(),
   });
-  const named = () => {
-    const name = nameIn(location.hash);
-    if (name) viewer.open(new ServedLog(name));
-    else if (viewer.current?.source.grows) viewer.show(null);
-  };
-  addEventListener("popstate", named);
-  named();
+  visit(viewer, placeIn(location.hash), history.state?.spot);
   look(viewer);
-}
-
-/** The name after the `#` of the address; it may be any text. */
-function nameIn(hash) {
-  try {
-    return decodeURIComponent(hash.slice(1));
-  } catch {
-    return hash.slice(1);
-  }
 }
 
 async function look(viewer) {
@@ -73,7 +54,7 @@ async function look(viewer) {
   }
 }
 
-/** The widget: one log, read by the kernel of the notebook. */
+/** The widget: one log, or two side by side, read by the kernel of the notebook. */
 export function startWidget({ model, el }, style) {
   // JupyterLab has shortcuts for the same keys; this attribute keeps it from taking them.
   const host = h("div", { "data-lm-suppress-shortcuts": "true", class: "rlm-viewer" });
@@ -82,6 +63,8 @@ export function startWidget({ model, el }, style) {
   el.append(host);
   startTheme(host);
   const viewer = new Viewer(host, style);
-  viewer.open(new KernelLog(model.get("name"), model));
-  return () => viewer.entries.forEach((entry) => Object.assign(entry, { closed: true }));
+  const logs = model.get("names").map((name, place) => new KernelLog(name, model, place));
+  if (logs.length > 1) viewer.compare(...logs);
+  else viewer.open(logs[0]);
+  return () => viewer.entries.forEach((entry) => entry.close());
 }

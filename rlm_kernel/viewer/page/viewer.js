@@ -2,8 +2,10 @@
 //
 // It is in a shadow root, so that its styles and those of the page around it (a notebook) do not mix.
 
+import { addressOf } from "./addresses.js";
+import { CompareView } from "./compare_view.js";
+import { Comparison } from "./comparison.js";
 import { button, h } from "./elements.js";
-import { plainLine } from "./foreign_text.js";
 import { keysDialog, listen, walk } from "./keys.js";
 import { libraryOf, receiveDrops } from "./library.js";
 import { OpenLog } from "./open_log.js";
@@ -12,16 +14,21 @@ import { RunView } from "./run_view.js";
 import { hits } from "./search.js";
 import { searchBox } from "./search_box.js";
 import { ChosenFile } from "./sources.js";
+import { tabsOf } from "./tabs.js";
 import { nextTheme } from "./theme.js";
+import { arrive, visit } from "./visits.js";
 
 export class Viewer {
-  /** `library`: what `libraryOf` shows; null if there is only one log. `keyTarget`: the element whose keys count. */
-  constructor(host, style, { library = null, keyTarget = host, open = () => {}, home = () => {} } = {}) {
+  /**
+   * `library`: what `libraryOf` shows; null if there is only one log. `keyTarget`: the element whose keys count.
+   * `addresses`: the history of the browser; null in a notebook, whose address is not ours.
+   */
+  constructor(host, style, { library = null, keyTarget = host, addresses = null } = {}) {
     Object.assign(this, {
       host,
       library,
       alone: keyTarget !== host,
-      handlers: { open, home },
+      addresses,
       entries: [],
       current: null,
       view: null,
@@ -43,6 +50,8 @@ export class Viewer {
     root.append(h("div.viewer", {}, this.bar, this.body, this.status, this.dialog));
     listen(keyTarget, this.deeds());
     watchWidths(this.body);
+    this.body.addEventListener("scrollend", ({ target }) => this.scrolled(target), { capture: true });
+    addresses?.listen((place, spot) => visit(this, place, spot));
     if (library) receiveDrops(host, (files) => this.choose(files));
     this.draw();
   }
@@ -63,6 +72,8 @@ export class Viewer {
       "/": run(() => this.search.focus()),
       f: run(() => this.follow()),
       t: () => this.turnTheme(),
+      x: (from) => this.tick(from),
+      c: () => (this.library && !this.current ? this.library.picks.go() : false),
       "[": () => this.beside(-1),
       "]": () => this.beside(1),
       "?": () => this.dialog.showModal(),
@@ -72,31 +83,66 @@ export class Viewer {
 
   /** Open a log, or show it if it is open. */
   open(source) {
+    return this.show(this.opened(source));
+  }
+
+  opened(source) {
     const there = this.entries.find(
       (entry) => entry.log.name === source.name && entry.source.grows && source.grows,
     );
-    if (there) return this.show(there);
-    const entry = new OpenLog(source);
+    return there ?? this.add(new OpenLog(source));
+  }
+
+  /** Show two logs side by side. */
+  compare(left, right) {
+    return this.show(this.pair(left, right));
+  }
+
+  pair(left, right) {
+    const entry = new Comparison(new OpenLog(left), new OpenLog(right));
+    return this.entries.find((other) => other.both && other.log.name === entry.log.name) ?? this.add(entry);
+  }
+
+  add(entry) {
     this.entries.push(entry);
     entry.read(() => this.changed(entry));
-    return this.show(entry);
+    return entry;
+  }
+
+  tick(from) {
+    const name = from.closest?.("[data-name]")?.dataset.name;
+    if (this.current || !name) return false;
+    return this.library.picks.pick(name);
   }
 
   choose(files) {
-    for (const file of files) this.open(new ChosenFile(file));
+    for (const file of files) {
+      const upload = Math.max(0, ...this.entries.map((entry) => entry.upload ?? 0)) + 1;
+      this.show(this.add(Object.assign(new OpenLog(new ChosenFile(file)), { upload })));
+    }
   }
 
-  show(entry) {
+  /** `travelled`: whether a person went there, and did not come back. */
+  show(entry, travelled = true) {
     if (entry !== this.current) this.search.clear();
     this.current = entry;
     this.draw();
-    if (entry) this.handlers.open(entry);
-    else this.handlers.home();
+    if (travelled) this.went(entry);
+    if (this.library) this.addresses?.name(entry);
     this.focusMain();
   }
 
+  went(entry, part) {
+    if (entry) Object.assign(entry, { wanted: null, lost: false });
+    this.addresses?.go(entry, part);
+  }
+
+  scrolled(scroller) {
+    if (scroller.matches(".scroller")) this.addresses?.stay(this.view?.spot ?? { turn: -1, by: scroller.scrollTop });
+  }
+
   close(entry) {
-    entry.closed = true;
+    entry.close();
     this.entries = this.entries.filter((other) => other !== entry);
     this.show(this.current === entry ? (this.library ? null : (this.entries[0] ?? null)) : this.current);
   }
@@ -109,6 +155,7 @@ export class Viewer {
       if (this.current !== entry) return;
       if (this.view && this.view.run === entry.run) this.status.textContent = this.view.update();
       else this.draw();
+      arrive(this);
     });
   }
 
@@ -120,21 +167,32 @@ export class Viewer {
   }
 
   drawBody(entry) {
+    if (this.view) this.view.entry.spots.set(this.view.run, this.view.spot);
     this.view = null;
     if (!entry) return this.library ? this.drawLibrary() : this.body.replaceChildren();
     if (!entry.run) return this.body.replaceChildren(waiting(entry));
-    this.view = new RunView(entry, {
+    this.view = entry.both ? new CompareView(entry, ({ source }) => this.open(source)) : this.runView(entry);
+    this.body.replaceChildren(this.view.element);
+    const spot = entry.spots.get(entry.run);
+    if (spot) this.view.spot = spot;
+    return null;
+  }
+
+  runView(entry) {
+    return new RunView(entry, {
       enter: (...children) => this.to(entry, [...entry.path, ...children]),
       leave: (depth) => this.to(entry, entry.path.slice(0, depth)),
       choose: (place) => this.to(entry, [], place),
       follow: () => this.follow(),
+      went: (part) => this.went(entry, part),
+      link: this.addresses && ((part) => addressOf(entry, part)),
     });
-    return this.body.replaceChildren(this.view.element);
   }
 
   to(entry, path, place = entry.place) {
     Object.assign(entry, { path, place });
     this.draw();
+    this.went(entry);
     this.focusMain();
   }
 
@@ -159,25 +217,14 @@ export class Viewer {
   }
 
   drawBar() {
-    const tab = (entry) => {
-      const words = plainLine(entry.log.name.replace(/\.jsonl$/, ""));
-      const name = button(words, () => this.show(entry), {
-        class: "tab-name",
-        "aria-current": entry === this.current ? "page" : null,
-        title: words,
-      });
-      const shut =
-        (this.library || this.entries.length > 1) &&
-        button("×", () => this.close(entry), { class: "tab-close", "aria-label": `Close ${words}` });
-      return h(`span.tab${entry === this.current ? ".tab-current" : ""}`, {}, name, shut);
-    };
-    const home =
-      this.library &&
-      button("Runs", () => this.show(null), { class: "tab-name home", "aria-current": this.current ? null : "page" });
     this.bar.replaceChildren(
       ...[
-        h("nav.tabs", { "aria-label": "Open logs" }, home, this.entries.map(tab)),
-        this.current && this.search,
+        tabsOf(
+          this,
+          (entry) => this.show(entry),
+          (entry) => this.close(entry),
+        ),
+        this.current && !this.current.both && this.search,
         button("◐", () => this.turnTheme(), {
           class: "icon",
           "aria-label": "Light or dark colours",
@@ -199,6 +246,8 @@ export class Viewer {
     const same =
       hit.path.length === this.current.path.length && hit.path.every((run, depth) => run === this.current.path[depth]);
     if (!same) this.to(this.current, hit.path);
+    const call = hit.part === "call" ? hit.place : null;
+    this.went(this.current, { turn: hit.turn, cell: hit.cell ?? null, call });
     this.view.reveal(hit, words);
   }
 

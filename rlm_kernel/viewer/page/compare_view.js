@@ -1,0 +1,283 @@
+// The page of two runs side by side: both answers, the figures, and the turns in rows with what differs.
+
+import { stretches } from "./alignment.js";
+import { answered, callRows, cellRows, outputText, rowsOf, sameCall, sameOutputs } from "./comparison.js";
+import { button, fold, h } from "./elements.js";
+import { count, dollars, grouped, seconds, short } from "./figures.js";
+import { outputsOf } from "./outputs.js";
+import { stateBadge } from "./states.js";
+import { passage } from "./passage.js";
+import { proseNodes } from "./markdown.js";
+import { piecesOf } from "./prose.js";
+import { codeNodes } from "./python_code.js";
+import { nameOf } from "./tabs.js";
+
+const FEW_CALLS = 50;
+const NAMES = ["A", "B"];
+
+export class CompareView {
+  /** `open(entry)` shows one of the two runs alone. */
+  constructor(comparison, open) {
+    Object.assign(this, { entry: comparison, run: comparison, open, memory: comparison.memory });
+    this.scroller = h("main.scroller");
+    this.element = h("div.run", {}, this.scroller);
+    this.draw();
+  }
+
+  /** Draw what was added to the logs. */
+  update() {
+    const focus = this.scroller.getRootNode().activeElement;
+    const key = this.scroller.contains(focus) && focus.dataset.turn;
+    this.draw();
+    if (key) this.scroller.querySelector(`[data-turn="${key}"]`)?.focus({ preventScroll: true });
+    return "";
+  }
+
+  get spot() {
+    return { turn: -1, by: this.scroller.scrollTop };
+  }
+
+  set spot({ by }) {
+    this.scroller.scrollTop = by;
+  }
+
+  /** Show a turn of an address. */
+  arrive({ turn }) {
+    const heading = this.scroller.querySelector(`[data-turn="${turn}"]`);
+    heading?.focus({ preventScroll: true });
+    if (turn >= 0) heading?.scrollIntoView({ block: "start" });
+  }
+
+  draw() {
+    const { both } = this.entry;
+    const [one, other] = both.map((entry) => entry.run);
+    const rows = rowsOf(one, other);
+    this.scroller.replaceChildren(
+      h(
+        "div.compared",
+        {},
+        h("h1", { tabindex: "-1", "data-stop": true, "data-turn": -1 }, "Two runs side by side"),
+        sides(both.map((entry, side) => this.headOf(entry, side))),
+        questionsOf(one, other),
+        outcomes(one, other),
+        figures(one, other),
+        h("p.note", { role: "status" }, summaryOf(rows)),
+        rows.map((row) => this.rowOf(row, one, other)),
+      ),
+    );
+  }
+
+  headOf(entry, side) {
+    return h(
+      "div",
+      {},
+      h("p.kicker.muted", {}, h("span.badge", {}, NAMES[side]), stateBadge(entry.run.state), h("span", {}, entry.run.model)),
+      button(nameOf(entry), () => this.open(entry), { class: "link side-name", title: "Open this run", "data-stop": true }),
+    );
+  }
+
+  rowOf(row, one, other) {
+    const { place, left, right, differs } = row;
+    const title = left && right && left.title === right.title ? left.title : [left?.title, right?.title];
+    const head = h(
+      "header.turn-head",
+      {},
+      h("h2", { tabindex: "-1", "data-stop": true, "data-turn": place }, titleOf(title)),
+      differs.length ? differs.map((name) => h("span.badge.differs", {}, name)) : h("span.muted", {}, "the same"),
+    );
+    const spent = [left && one.spent(left), right && other.spent(right)];
+    const words = [left, right].map((turn, side) => (turn ? figuresOf(turn, spent[side]) : "no such turn"));
+    const lines = words.map((line) => h("p.muted.facts-line", {}, line));
+    const body = () => bodyOf(row, this.memory).filter(Boolean);
+    const same = differs.every((name) => name === "cost");
+    return h(
+      "section.turn.row-pair",
+      { "aria-label": titleOf(title), "data-differs": differs.join(" ") },
+      head,
+      words[0] === words[1] ? lines[0] : sides(lines),
+      same ? fold(this.memory, `row ${place}`, "Show what both did", body, { class: "folded" }) : body(),
+    );
+  }
+}
+
+function titleOf(title) {
+  if (!Array.isArray(title)) return title;
+  const [left, right] = title;
+  if (!left || !right) return `${left ?? right}, only in ${left ? "A" : "B"}`;
+  return `${left} of A, ${right.toLowerCase()} of B`;
+}
+
+function summaryOf(rows) {
+  const same = rows.filter((row) => row.differs.every((name) => name === "cost")).length;
+  if (same === rows.length) return `All ${count(rows.length, "turn")} do the same.`;
+  const kinds = new Map();
+  for (const name of rows.flatMap((row) => row.differs)) kinds.set(name, (kinds.get(name) ?? 0) + 1);
+  const parts = [...kinds].map(([name, times]) => `${name} (${grouped(times)})`);
+  return `${grouped(same)} of ${count(rows.length, "turn")} do the same. What differs, and in how many: ${parts.join(", ")}.`;
+}
+
+function sides(parts, attributes = {}) {
+  return h("div.sides", attributes, parts);
+}
+
+function questionsOf(one, other) {
+  const shown = (run) => passage(run.question || "(no separate question)", { kind: "question", label: "Question", first: 600 });
+  if (one.question === other.question) return h("div.titled", {}, h("p.label", {}, "Question of both"), shown(one));
+  return titled("Question", sides([shown(one), shown(other)]));
+}
+
+function outcomes(one, other) {
+  const words = (run) => run.answer ?? (run.failure ? `${run.failure.type}: ${run.failure.message}` : "");
+  if (words(one) === words(other))
+    return titled("Answer of both", passage(words(one) || "(none yet)", { kind: "answer", paint: proseNodes }));
+  return titled("Answer", compared(words(one), words(other), { kind: "answer", paint: proseNodes }));
+}
+
+function titled(title, ...content) {
+  return h("div.titled", {}, h("p.label", {}, title), content);
+}
+
+/** The figures of both runs and their difference, as a table. */
+function figures(one, other) {
+  const [a, b] = [totalsOf(one), totalsOf(other)];
+  const row = ([name, key, words]) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, name),
+      h("td", {}, words(a[key])),
+      h("td", {}, words(b[key])),
+      h("td", {}, changeOf(a[key], b[key], words)),
+    );
+  const names = ["", ...NAMES, "B − A"];
+  return h(
+    "div.table-frame",
+    { tabindex: "0", role: "region", "aria-label": "Figures of both runs" },
+    h(
+      "table",
+      {},
+      h("thead", {}, h("tr", {}, names.map((name) => h(name ? "th" : "td", { scope: name ? "col" : null }, name)))),
+      h("tbody", {}, FIGURES.filter(([, key]) => a[key] !== 0 || b[key] !== 0).map(row)),
+    ),
+  );
+}
+
+const FIGURES = [
+  ["Time", "time", seconds],
+  ["Turns", "turns", grouped],
+  ["Cells", "cells", grouped],
+  ["Sub-calls", "prompts", grouped],
+  ["Children", "children", grouped],
+  ["Tokens in", "input", short],
+  ["Tokens out", "output", short],
+  ["Cost", "cost", (value) => dollars(value).replace("cost ", "")],
+];
+
+function totalsOf(run) {
+  const calls = [...run.cells.values()].flatMap((cell) => cell.calls);
+  return {
+    ...(run.usage ?? run.spent()),
+    time: run.time,
+    turns: run.turns.length,
+    cells: run.cells.size,
+    prompts: calls.reduce((sum, call) => sum + call.prompts.length, 0),
+    children: run.turns.reduce((sum, turn) => sum + turn.children.length, 0),
+  };
+}
+
+function changeOf(a, b, words) {
+  if (a === null || b === null) return "unknown";
+  if (a === b) return "the same";
+  const share = a && Math.abs(b - a) < 10 * a ? `, ${b > a ? "+" : "−"}${Math.round((Math.abs(b - a) / a) * 100)} %` : "";
+  return `${b > a ? "+" : "−"}${words(Math.abs(b - a))}${share}`;
+}
+
+function figuresOf(turn, { input, output, cost, calls }) {
+  const parts = [turn.finished !== null && seconds(turn.finished), calls && `${short(input)} tokens in, ${short(output)} out`];
+  if (calls && cost !== null) parts.push(dollars(cost));
+  return parts.filter(Boolean).join(" · ");
+}
+
+function bodyOf({ place, left, right }, memory) {
+  const prose = (turn) => (turn ? piecesOf(turn.reply?.text ?? "", turn.cells) : []).filter((piece) => piece.prose);
+  const words = (turn) =>
+    prose(turn)
+      .map((piece) => piece.prose)
+      .join("\n\n");
+  return [
+    compared(words(left), words(right), { kind: "prose", paint: proseNodes, label: "The model" }),
+    ...cellRows(left, right).map(([a, b], index) => cellsOf(a, b, memory, `row ${place}/cell ${index}`)),
+  ];
+}
+
+function cellsOf(a, b, memory, key) {
+  return h(
+    "div.cell",
+    {},
+    compared(a?.code ?? "", b?.code ?? "", { kind: "code", paint: codeNodes, label: "Code" }),
+    callsOf(a, b, memory, key),
+    outputs(a, b, memory, key),
+  );
+}
+
+function outputs(a, b, memory, key) {
+  const [left, right] = [outputText(a), outputText(b)];
+  if (left !== null && right !== null && !(a?.failed || b?.failed))
+    return compared(left, right, { kind: "stdout", label: "Output" });
+  const shown = (cell, side) => h("div", {}, cell ? outputsOf(cell, memory, `${key}/output ${side}`) : []);
+  if (sameOutputs(a, b)) return shown(a, 0);
+  return sides([shown(a, 0), shown(b, 1)]);
+}
+
+function callsOf(a, b, memory, key) {
+  const rows = callRows(a, b);
+  if (!rows.length) return null;
+  const different = rows.filter(([one, other]) => !sameCall(one, other));
+  const number = (cell) => cell?.calls.reduce((sum, call) => sum + call.prompts.length, 0) ?? 0;
+  const counts = number(a) === number(b) ? count(number(a), "sub-call") : `${number(a)} and ${number(b)} sub-calls`;
+  const summary = [
+    h("span.calls-title", {}, counts),
+    h("span.muted", {}, different.length ? `${grouped(different.length)} differ` : "the same prompts and answers"),
+  ];
+  if (!different.length) return h("p.calls.calls-same", {}, summary);
+  return fold(memory, `${key}/calls`, summary, () => callList(different), { class: "calls" });
+}
+
+function callList(rows) {
+  const list = h("ol.rows");
+  const foot = h("div.list-foot");
+  const more = () => {
+    const from = list.childElementCount;
+    list.append(...rows.slice(from, from + FEW_CALLS).map((row) => h("li.call", {}, callPair(row))));
+    const left = rows.length - list.childElementCount;
+    foot.replaceChildren(...(left ? [button(`Show more of ${grouped(rows.length)}`, more, { class: "quiet" })] : []));
+  };
+  more();
+  return [list, foot];
+}
+
+function callPair([one, other]) {
+  const [prompts, answers] = [
+    [one?.prompt ?? "", other?.prompt ?? ""],
+    [one ? answered(one) : "", other ? answered(other) : ""],
+  ];
+  return [
+    titled("Prompt", compared(...prompts, { label: "Prompt" })),
+    titled("Answer", compared(...answers, { kind: "answer", label: "Answer" })),
+  ];
+}
+
+/** Two texts: what both hold once, and what differs side by side. */
+function compared(left, right, { label = "Text", ...how } = {}) {
+  if (!left && !right) return null;
+  const part = (text, side) =>
+    text
+      ? h(`div.part-${side}`, {}, passage(text, { ...how, label: `${label}, only in ${NAMES[side]}` }))
+      : h("div.part-none.muted", {}, `nothing in ${NAMES[side]}`);
+  const rows = stretches(left, right).map((stretch) =>
+    stretch.same
+      ? h("div.part-both", {}, passage(stretch.left, { ...how, label: `${label} of both`, first: 1200 }))
+      : sides([part(stretch.left, 0), part(stretch.right, 1)]),
+  );
+  return h("div.texts", {}, rows);
+}
