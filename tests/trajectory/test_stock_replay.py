@@ -220,7 +220,7 @@ def test_the_sub_calls_are_folded_below_their_cells_again(story, tmp_path, saved
     folder = shutil.copytree(story.log.parent, tmp_path / "copy")
     expected = folded(story.notebook)
     assert [number for number, _ in expected] == [3, 5, 6]
-    assert f"{story.name}-child-5-1-1.ipynb" in str(expected)
+    assert f"{story.name}/5-1-1" in str(expected)
     notebook = story.notebook
     if saved == "without outputs":
         for c in notebook.cells:
