@@ -49,6 +49,7 @@ MAX_GROWTH = {
     "files": (0.05, 8.0),
     "tasks": (0.05, 8.0),
     "blocks": (0.05, 50_000.0),
+    "heap": (0.05, 6.0),
 }
 """What may be added from the end of the warm-up to the end: a share of the value, or an amount, the larger of both."""
 
@@ -227,7 +228,7 @@ def _watch(host: subprocess.Popen[bytes], injector: Injector, folder: Path, dead
         idle = mark.exists()
         if idle or time.time() >= due:
             due = time.time() + SECONDS
-            engines = [injector.host] if injector.workers is None else [injector.host, *injector.workers()]
+            engines = [injector.host] if injector.workers is None else [injector.host, injector.workers()[0]]
             inside = json.loads(mark.read_text("utf-8")) if idle else {}
             yield {"at": time.time(), "idle": idle, **inside, **sample(engines, [folder / "tmp", folder / "runtime"])}
             mark.unlink(missing_ok=True)
@@ -253,7 +254,8 @@ def summarise(
     asked = max((int(line["id"][1:]) + 1 for line in results), default=0)
     outcomes = Counter(_outcome(line) for line in results)
     differ = _differences(results, account["tasks"])
-    # Whether a call that was stopped, or whose worker was lost, had been sent is not known, so it is counted.
+    # A call that was stopped after it was sent is counted, although the provider may have refused it. One whose worker
+    # was lost is counted, although it may not have been sent.
     unsent = [one for one in differ if 0 < one[1] <= one[3]]
     differ = [one for one in differ if one not in unsent]
     wrong = [f"{name} grows: {row['added']:+.1f} to {row['last']:.1f}" for name, row in growth.items() if row["grows"]]
@@ -287,7 +289,7 @@ def _with_inside(samples: Sequence[Row], inside: Sequence[Row]) -> list[Row]:
     """The samples with what the host saw of itself next to that time."""
     rows = []
     for row in samples:
-        near = min(inside, key=lambda line: abs(line["at"] - row["at"]), default={"tasks": 0, "blocks": 0})
+        near = min(inside, key=lambda line: abs(line["at"] - row["at"]), default={"tasks": 0, "blocks": 0, "heap": 0.0})
         rows.append({**near, **row, "at": row["at"] - samples[0]["at"]})
     return rows
 

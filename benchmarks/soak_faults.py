@@ -42,7 +42,8 @@ class Injector:
 
     Args:
         host: the process with `RLM.map`.
-        workers: gives the processes of a cluster's workers; None: there is no cluster.
+        workers: gives the processes of a cluster's workers; None: there is no cluster. The first one is not killed, so
+            that its memory can be judged.
         disk: the folder of the logs if it is a disk of its own, or None.
         seed: of the times and choices.
         pace: 1: a kernel is killed every 8 seconds. Smaller is faster.
@@ -106,7 +107,7 @@ class Injector:
     def _kill(self, kind: str) -> tuple[int, ...] | None:
         """Kill a process, and return the kernels that it takes along; None: there is none."""
         engines = [self.host] if self.workers is None else self.workers()
-        victims = engines if kind == "worker killed" else [*fork_servers(engines)]
+        victims = engines[1:] if kind == "worker killed" else [*fork_servers(engines)]
         if kind == "kernel killed":
             victims = [kernel for server in victims for kernel in _children(server)]
         if not victims:

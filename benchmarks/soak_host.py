@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import json
 import sys
@@ -90,6 +91,7 @@ def _rest(mark: Path) -> None:
     """Wait until `soak.py` has looked at this process while it has nothing to do."""
     gc.collect()
     time.sleep(0.5)
+    ctypes.CDLL(None).malloc_trim(0)  # what is free is not held
     part = mark.with_name("idle.part")
     part.write_text(json.dumps(inside()), "utf-8")
     part.replace(mark)
@@ -111,9 +113,25 @@ def _look(path: Path, ended: threading.Event) -> None:
             print(json.dumps({"at": time.time(), **inside()}), file=file, flush=True)
 
 
-def inside() -> dict[str, int]:
-    """Tasks of the engine's loop, and blocks of memory that Python has allocated."""
-    return {"tasks": len(asyncio.all_tasks(engine_loop())), "blocks": sys.getallocatedblocks()}
+class _Mallinfo(ctypes.Structure):
+    """`struct mallinfo2` of the C library, in bytes."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def inside() -> dict[str, float]:
+    """Tasks of the engine's loop, blocks that Python has allocated, and MB that the C library has allocated."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = _Mallinfo
+    info = mallinfo()
+    return {
+        "tasks": len(asyncio.all_tasks(engine_loop())),
+        "blocks": sys.getallocatedblocks(),
+        "heap": (info.uordblks + info.hblkhd) / 1e6,
+    }
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ SHOWN = {
     "fork server": "memory of the fork servers, MB",
     "files": "temporary files",
     "tasks": "asyncio tasks",
+    "blocks": "memory blocks of Python",
+    "heap": "memory of the C library, MB",
 }
 PLACES = {"process": "one process", "dask": "Dask: driver and two workers"}
 SECONDS = 10
@@ -77,7 +79,8 @@ def _summary(found: Row) -> str:
         f"{found['date']}, {found['seconds'] / 60:.0f} minutes, {sum(found['outcomes'].values()):,} questions, "
         f"{found['sizes']['at_once']} at once. The provider charged {provider['calls']:,} calls with "
         f"{provider['tokens']:,} tokens. The results add up to {results['tokens']:,}, of which "
-        f"{found['unsent']['tokens']:,} are for calls that may not have been sent."
+        f"{found['unsent']['tokens']:,} are for calls that were stopped, and that the provider did not charge: it had "
+        "refused them, or their worker was killed before it sent them."
     )
 
 

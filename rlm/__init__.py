@@ -33,6 +33,8 @@ from rlm_kernel.errors import (
     TurnLimitExceededError,
 )
 from rlm_kernel.prompts.profile import PromptProfile
+from rlm_kernel.trajectory.runs.notes import annotate
+from rlm_kernel.trajectory.runs.table import runs
 from rlm_kernel.types import ModelUsageSummary, Reply, RLMChatCompletion, Usage, UsageSummary
 from rlm_kernel.viewer import view
 
@@ -71,7 +73,9 @@ __all__ = [
     "Usage",
     "UsageSummary",
     "__version__",
+    "annotate",
     "create_enforced_agent",
     "require_agent_environment",
+    "runs",
     "view",
 ]

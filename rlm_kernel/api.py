@@ -27,19 +27,23 @@ from rlm_kernel.engine.argument_checks import (
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.completion import Run
 from rlm_kernel.engine.config import RunConfig
+from rlm_kernel.engine.config_card import settings_card
 from rlm_kernel.engine.gates import Gates, OnCell, OnTool
 from rlm_kernel.engine.readable_arguments import ReadableArguments
-from rlm_kernel.engine.record_access import Trust
+from rlm_kernel.engine.record_access import Trust, Use, admitted
+from rlm_kernel.engine.recorded import PriorRun, RecordedRun
 from rlm_kernel.engine.recorded_config import record_arguments
 from rlm_kernel.engine.repl import Repl
-from rlm_kernel.engine.resumption import Resumption, prepare_resumption
+from rlm_kernel.engine.resumption import Resumption, prepare_resumption, prior_runs
 from rlm_kernel.engine.streaming import stream_events
 from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.html.markup import Markup
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
 from rlm_kernel.trajectory.callbacks import Callbacks
 from rlm_kernel.trajectory.events import Event, OnEvent
+from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import Input, Prompt, RLMChatCompletion, Shaped
 
 if TYPE_CHECKING:
@@ -49,7 +53,6 @@ if TYPE_CHECKING:
     from rlm_kernel.batch.results import TaskResult
     from rlm_kernel.batch.runs import Start
     from rlm_kernel.clients.base import LM, BaseLM
-    from rlm_kernel.engine.recorded import RecordedRun
     from rlm_kernel.engine.shared_limits import Admission
     from rlm_kernel.trajectory.log.iteration_reader import TurnLogger
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
@@ -199,6 +202,7 @@ class RLM(ReadableArguments):
     def _own(self, models: Sequence[BaseLM]) -> None:
         """Close with this object what it made: models, and a persistent kernel. `LM` objects belong to the caller."""
         self._before: str | None = None
+        self._prior: tuple[PriorRun, ...] = ()
         self._repl: Repl | None = Repl(self._config) if self._config.persistent else None
         self._ours = (*models, *([self._repl] if self._repl else ()))
         if self._ours:
@@ -221,6 +225,9 @@ class RLM(ReadableArguments):
 
     def __repr__(self) -> str:
         return f"RLM(model={self._config.models.root.model!r}, environment={self._config.environment.name!r})"
+
+    def _repr_html_(self) -> Markup:
+        return settings_card(self._config, self._logger)
 
     @property
     def system_prompt(self) -> str:
@@ -410,9 +417,9 @@ class RLM(ReadableArguments):
             question=question,
             schema=schema_of(recorded.schema if recorded else schema),  # before the log: a wrong one leaves no file
             repl=self._repl,
-            log=self._log(recorded),
+            log=self._log(recorded, question or (prompt if isinstance(prompt, str) else "")),
             trajectory=self._own_trajectory(),
-            recorded=recorded.recorded if recorded else None,
+            recorded=recorded.recorded if recorded else RecordedRun(before=self._prior),
             verbose=self.verbose,
             live=self.verbose or reader is not None,
         )
@@ -445,14 +452,34 @@ class RLM(ReadableArguments):
         keeper: Any = self._logger if hasattr(self._logger, "start") else RLMLogger()
         return cast("RLMLogger", keeper)
 
-    def _log(self, recorded: Resumption | None) -> RunLog | None:
+    def _log(self, recorded: Resumption | None, question: str) -> RunLog | None:
         if (logger := self._keeper()) is None:
             return None
-        came_from = (recorded.forked_from, recorded.continues) if recorded else (None, self._before)
-        log = logger.start(self._configuration, keys_of(self._config), *came_from)
+        forked, before = (recorded.forked_from, recorded.continues) if recorded else (None, self._before)
+        log = logger.start(self._configuration, keys_of(self._config), forked, before, question=question)
         if self._repl is not None:
             self._before = log.run_id
         return log
+
+    def continue_from(
+        self, path: str | Path, prompt: Input | PurePath | Shaped | None = None, *, trust: Trust = False
+    ) -> None:
+        """Go on, in the next completion, in the kernel of a recorded run: it is rebuilt from the record, at no cost.
+
+        Args:
+            path: the log, or its notebook in the same folder.
+            prompt: the input of that run, if it is not in the log.
+            trust: as of `resume`.
+
+        Raises:
+            ConfigError: the kernel of this `RLM` is not kept, or it has served a completion.
+            RecordingError: the record cannot be used, or is not whole; the message says why.
+        """
+        if self._repl is None or self._before is not None or self._repl.contexts:
+            raise ConfigError("To go on in the kernel of a recorded run, take a new RLM(persistent=True).")
+        recording = admitted(read_log(path), Use(self._config.environment.name), trust)
+        given = None if prompt is None else opened(prompt, self._config)
+        self._prior, self._before = prior_runs(recording, given), recording.stem
 
     def close(self) -> None:
         """Close the connections of the models it built itself, and a persistent kernel. It can still be used."""

@@ -23,19 +23,29 @@ Errors that the model can repair are data, not exceptions: a cell that raised is
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import sysconfig
+from traceback import extract_tb, format_list
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel.html import cards
+from rlm_kernel.html.markup import Markup, Node
+from rlm_kernel.html.prose import prose
 from rlm_kernel.installation import install_command
-from rlm_kernel.text import clip_end, plain
-from rlm_kernel.types import StoredTrajectory
+from rlm_kernel.text import clip, clip_end, plain
+from rlm_kernel.types import StoredTrajectory, UsageSummary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rlm_kernel.types import Usage, UsageSummary
+    from rlm_kernel.types import Usage
 
 SHOWN_CHARACTERS = 200
-"""Limit of a quoted reply in an error."""
+"""Limit of a quoted reply in an error, and of a message in a `repr`."""
+
+MAX_MESSAGE = 20_000
+"""Characters of a message that a notebook shows."""
 
 
 GAVE_UP = frozenset({408, 502, 504, *range(520, 528)})
@@ -45,6 +55,18 @@ GAVE_UP = frozenset({408, 502, 504, *range(520, 528)})
 def refused(status: int | None) -> bool:
     """Whether an HTTP status means that the provider did not process the request, so it charges nothing."""
     return status is not None and status >= 400 and status not in GAVE_UP  # noqa: PLR2004 (client and server errors)
+
+
+_NOT_OF_USER = re.compile(
+    r"[\\/](site-packages|dist-packages)[\\/]|<frozen |"
+    + "|".join(re.escape(f"{folder}{os.sep}") for folder in (os.path.dirname(__file__), sysconfig.get_path("stdlib")))  # noqa: PTH120
+)
+
+
+def _lines_of_user(error: BaseException) -> list[str]:
+    """The frames of an error's traceback outside of this package and of installed ones, as text."""
+    frames = [one for one in extract_tb(error.__traceback__) if not _NOT_OF_USER.search(one.filename)]
+    return [line.rstrip() for line in format_list(frames)]
 
 
 def _unpickled(kind: type[RLMError], message: tuple[Any, ...]) -> RLMError:
@@ -68,9 +90,29 @@ class RLMError(Exception):
         """The message without control sequences: it may quote a provider, a kernel or a file name, and is printed."""
         return plain(super().__str__())
 
+    def __repr__(self) -> str:
+        """The class and the message, shortened."""
+        return f"{type(self).__name__}({clip_end(str(self), SHOWN_CHARACTERS)!r})"
+
+    def _repr_html_(self) -> Markup:
+        """The message, the best answer so far and the usage of the run."""
+        parts: list[Node] = [cards.title(type(self).__name__), cards.as_it_is(clip(str(self), MAX_MESSAGE))]
+        if self.partial_answer:
+            parts += [cards.title("The best answer so far"), prose(self.partial_answer)]
+        spent = self.run_usage or getattr(self, "usage", None)
+        if isinstance(spent, UsageSummary):
+            parts += [cards.title("Usage", spent.facts), spent.table()]
+        return cards.card(parts)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """The class, the message and the attributes."""
         return _unpickled, (type(self), self.args), self.__dict__
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the user's lines and the message. Our lines and those of an SDK are hundreds."""
+        cause = self.__cause__
+        before = [] if cause is None or not _lines_of_user(cause) else [*_lines_of_user(cause), repr(cause), ""]
+        return [*before, *_lines_of_user(self), f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(RLMError, ValueError):
@@ -110,17 +152,24 @@ class LimitError(_Recorded, RLMError):
 
 
 class BudgetExceededError(LimitError):
-    """The run cost `max_budget` US dollars or more.
+    """The run, or the batch, cost `max_budget` US dollars or more.
 
     Attributes: `spent`, `budget`; `estimated`, the part of `spent` that was not reported.
     """
 
-    def __init__(self, spent: float, budget: float, message: str | None = None, *, estimated: float = 0.0) -> None:
+    def __init__(
+        self,
+        spent: float,
+        budget: float,
+        message: str | None = None,
+        *,
+        estimated: float = 0.0,
+        of_batch: bool = False,
+    ) -> None:
         guessed = f", of which ${estimated:.6g} are an estimate" if estimated else ""
-        super().__init__(
-            message
-            or f"The run cost ${spent:.6g}{guessed}, its limit is ${budget:.6g}: raise max_budget to go further."
-        )
+        what, way = ("batch", " of map, or --max-total-budget,") if of_batch else ("run", "")
+        cost = f"The {what} cost ${spent:.6g}{guessed}, its limit is ${budget:.6g}"
+        super().__init__(message or f"{cost}: raise max_budget{way} to go further.")
         self.spent = spent
         self.budget = budget
         self.estimated = estimated
@@ -141,7 +190,7 @@ class TimeoutExceededError(LimitError):
 
 
 class TokenLimitExceededError(LimitError):
-    """The run used `max_tokens` tokens or more.
+    """The run, or the batch, used `max_tokens` tokens or more.
 
     Attributes: `tokens_used`, `token_limit`; `estimated`, the part of `tokens_used` that was not reported.
     """
@@ -154,11 +203,12 @@ class TokenLimitExceededError(LimitError):
         message: str | None = None,
         *,
         estimated: int = 0,
+        of_batch: bool = False,
     ) -> None:
         guessed = f", of which {estimated:,} are an estimate" if estimated else ""
-        super().__init__(
-            message or f"The run used {tokens_used:,} tokens{guessed}, its limit is {token_limit:,}: raise max_tokens."
-        )
+        what, way = ("batch", " of map, or --max-total-tokens") if of_batch else ("run", "")
+        used = f"The {what} used {tokens_used:,} tokens{guessed}, its limit is {token_limit:,}"
+        super().__init__(message or f"{used}: raise max_tokens{way}.")
         self.tokens_used = tokens_used
         self.token_limit = token_limit
         self.partial_answer = partial_answer

@@ -15,6 +15,11 @@ from functools import reduce
 from types import NoneType
 from typing import Any, Literal, NamedTuple, NotRequired, Protocol, Self, TypedDict, TypeVar
 
+from rlm_kernel.html import cards
+from rlm_kernel.html.markup import Element, Markup
+from rlm_kernel.html.prose import prose
+from rlm_kernel.text import format_cost, format_duration, format_tokens
+
 T = TypeVar("T")
 
 MAX_IMAGE_BYTES = 20_000_000
@@ -328,6 +333,10 @@ class ModelUsageSummary:
             total.estimated_cost,
         )
 
+    def __repr__(self) -> str:
+        """Calls, tokens and cost."""
+        return f"{type(self).__name__}({_facts_of(self.total_calls, self.usage, format_cost(self.total_cost))})"
+
     @property
     def usage(self) -> Usage:
         """The sums as the usage of one call."""
@@ -363,6 +372,32 @@ class UsageSummary:
     """All calls of a run, root and sub-calls, by model."""
 
     model_usage_summaries: dict[str, ModelUsageSummary] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Calls, tokens and cost of all models together."""
+        return f"{type(self).__name__}({self.facts})"
+
+    def _repr_html_(self) -> Markup:
+        return cards.card(cards.title("Usage", self.facts), self.table())
+
+    @property
+    def facts(self) -> str:
+        """Model calls, tokens and cost of all models together, in one line."""
+        return _facts_of(self.total_calls, self.total, format_cost(self.total_cost, unpriced=self.unpriced_models))
+
+    def table(self) -> Element:
+        """A row for each model."""
+        rows = [
+            (
+                name,
+                f"{one.total_calls:,}",
+                f"{one.total_input_tokens:,}",
+                f"{one.total_output_tokens:,}",
+                format_cost(one.total_cost, "unknown"),
+            )
+            for name, one in self.model_usage_summaries.items()
+        ]
+        return cards.table(("model", "calls", "tokens in", "tokens out", "cost"), rows)
 
     @property
     def total_calls(self) -> int:
@@ -432,15 +467,34 @@ class UsageSummary:
         return cls({name: ModelUsageSummary.from_dict(model) for name, model in models.items()})
 
 
+class LoggedTrajectory(dict[str, Any]):
+    """A trajectory as plain data, which also knows where it came from. A copy or a pickle of it is a dict.
+
+    Args:
+        content: the trajectory.
+        log: the path of the log of the run, or None.
+        run: the run itself, a `Trajectory`, or None.
+    """
+
+    def __init__(self, content: Mapping[str, Any], log: str | None = None, run: Any = None) -> None:
+        super().__init__(content)
+        self.log, self.run = log, run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
 class StoredTrajectory:
     """A trajectory that is in the log of its run. A `ReadOnUse` attribute holds it until somebody reads that.
 
     Args:
         read: returns the trajectory; called once, also if several threads want it at the same time.
+        log: the path of the log, or None.
     """
 
-    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, read: Callable[[], dict[str, Any]], log: str | None = None) -> None:
         self._read = read
+        self.log = log
         self._lock = threading.Lock()
         self._known: dict[str, Any] | None = None
 
@@ -454,7 +508,7 @@ class StoredTrajectory:
     __hash__ = None  # type: ignore[assignment]  # like that of a dict
 
     def __deepcopy__(self, memo: object) -> StoredTrajectory:
-        return StoredTrajectory(self._read)
+        return StoredTrajectory(self._read, self.log)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The trajectory, as a dict. If it cannot be read, the error is pickled, and is raised where it is used."""
@@ -563,9 +617,18 @@ class RLMChatCompletion:  # noqa: PLW1641 (`dataclass` makes `__hash__`)
         return _completion_of, (type(self), held_fields(self))  # the default one would read its log
 
     def __repr__(self) -> str:
-        """All fields but the input. A log is not read for it."""
-        shown = (f"{name}={value!r}" for name, value in held_fields(self).items() if name != "prompt")
-        return f"{type(self).__name__}({', '.join(shown)})"
+        """The fields but the input, long ones shortened. A log is not read for it."""
+        shown = {name: value for name, value in held_fields(self).items() if name != "prompt" and value is not None}
+        if isinstance(shown.get("metadata"), dict):
+            turns = shown["metadata"].get("iterations")
+            shown["metadata"] = _Turns(len(turns) if isinstance(turns, list) else 0)
+        return cards.short_repr(type(self).__name__, shown)
+
+    def _repr_html_(self) -> Markup:
+        """The answer, and below it model, time, calls, tokens and cost."""
+        facts = f"{self.root_model} · {format_duration(self.execution_time)} · {self.usage_summary.facts}"
+        failed = [] if self.error is None else [cards.as_it_is(str(self.error))]
+        return cards.card(prose(self.response) if self.response else "No answer.", failed, cards.small(facts))
 
     def to_dict(self) -> dict[str, Any]:
         """The completion as plain data; metadata, error and `parsed` only if there are some, `parsed` as JSON."""
@@ -586,6 +649,23 @@ class RLMChatCompletion:  # noqa: PLW1641 (`dataclass` makes `__hash__`)
         known: dict[str, Any] = {name: fields.get(name) for name in RLMChatCompletion.__slots__}
         known["usage_summary"] = UsageSummary.from_dict(fields.get("usage_summary") or {})
         return cls(**known)
+
+
+def _facts_of(calls: int, total: Usage, cost: str) -> str:
+    if not calls:
+        return "no model calls"
+    counted = f"{calls:,} model call" + "s" * (calls != 1)
+    return f"{counted} · {format_tokens(total.input_tokens, total.output_tokens, total.estimated_tokens)} · {cost}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """Stands in a `repr` for a trajectory."""
+
+    count: int
+
+    def __repr__(self) -> str:
+        return f"<{self.count} turn{'s' * (self.count != 1)}>"
 
 
 def _completion_of(kind: type[T], fields: Mapping[str, Any]) -> T:

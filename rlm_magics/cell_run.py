@@ -37,6 +37,10 @@ class WatchedLogger(RLMLogger):
         log.readers += self.readers
         return log
 
+    def forget_files(self) -> None:
+        """The next run may not come to have files; those of the run before are not its own."""
+        self._paths = None, None
+
     def record(self) -> Any:
         """The latest run, for the `metadata` of a result. That of a long run is a `StoredTrajectory`."""
         return None if self._latest is None else self._latest.record()
@@ -68,15 +72,16 @@ def run_with_view(
         logger: of the run.
         serve: called several times a second, in this thread.
     """
-    logger.log_file_path = logger.notebook_path = None
+    logger.forget_files()
     logger.readers = (view,)
+    view.link = lambda: _link(logger.notebook_path)
     with view:
         try:
             result = _result_of(_wait(work, view, serve), logger)
         except BaseException as error:  # noqa: BLE001 (an LM of the user may raise anything; the caller raises it again)
             view.progress.stop(error)
             result = _result_of_error(error, prompt, view, logger)
-        view.finish(_link(result))
+        view.finish(_link(result.notebook))
     return result
 
 
@@ -135,5 +140,5 @@ def _result_of_error(error: BaseException, prompt: Prompt, view: View, logger: W
     )
 
 
-def _link(result: RLMResult) -> Element | None:
-    return None if result.notebook is None else h("a", "notebook of the run", href=address(result.notebook))
+def _link(notebook: str | None) -> Element | None:
+    return None if notebook is None else h("a", "notebook of the run", href=address(notebook))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rlm_kernel.trajectory.tree import events_of
 from rlm_kernel.types import UsageSummary
 from rlm_magics import page
 from rlm_magics.progress import Progress
-from rlm_magics.queries import add_usage
+from rlm_magics.queries import Spent, add_usage
 from rlm_magics.result import RLMResult, address
 
 NO_RUN = "There was no run in this session yet: run a %%rlm cell, or give a FILE."
@@ -51,27 +52,32 @@ def links(file: str) -> str:
 
 def trace(file: str) -> Markup:
     """A recorded run turn by turn, as HTML."""
-    progress = Progress()
-    for event in events_of(read_log(file).trajectory):
+    progress, run = Progress(), read_log(file).trajectory
+    for event in events_of(run):
         progress(event)
-    return page.page(progress, {"turns", "each"})
+    progress.run.lost = run.lost
+    return page.page(progress)
 
 
 def usage(runs: Iterable[UsageSummary], calls: Iterable[UsageSummary]) -> str:
     """The model calls of a session and their cost, as Markdown."""
-    rows = [*_rows("%%rlm", runs), *_rows("llm_query", calls)]
-    if not rows:
+    asked = [("`%%rlm`", model, one) for model, one in add_usage(runs).items()]
+    asked += [("`llm_query`", model, one) for model, one in add_usage(calls).items()]
+    if not asked:
         return "No model was asked in this session yet."
+    rows = [_row(*one) for one in asked]
+    if len(rows) > 1:
+        rows.append(_row("**Total**", "", reduce(Spent.plus, (one for _, _, one in asked))))
     head = "| | model | calls | tokens in | tokens out | cost |\n|---|---|--:|--:|--:|--:|"
     return "\n".join([head, *rows])
 
 
-def _rows(name: str, summaries: Iterable[UsageSummary]) -> list[str]:
-    return [
-        f"| `{name}` | {markdown.one_line(model)} | {calls:,} | {used.input_tokens:,} | {used.output_tokens:,} | "
-        f"{markdown.escape_dollars(format_cost(used.cost, 'unknown'))} |"
-        for model, (calls, used) in add_usage(summaries).items()
-    ]
+def _row(name: str, model: str, spent: Spent) -> str:
+    cost = format_cost(spent.cost, "unknown")
+    if spent.cost is not None and spent.unpriced:
+        cost += f" without {spent.unpriced:,} call{'s' * (spent.unpriced != 1)} (cost unknown)"
+    numbers = " | ".join(f"{number:,}" for number in (spent.calls, spent.input_tokens, spent.output_tokens))
+    return f"| {name} | {markdown.one_line(model)} | {numbers} | {markdown.escape_dollars(cost)} |"
 
 
 def environment_names() -> list[str]:

@@ -1,7 +1,6 @@
-"""Stop and folding as widgets, on top of the static view, where ipywidgets is installed and clicks are received.
+"""Stop as a widget, in addition to the static view, where ipywidgets is installed and clicks are received.
 
-Everything that the widgets show is in the static view too, and they are removed when the run ends: a notebook that is
-opened again has no model of a widget.
+It is removed when the run ends: a notebook that is opened again has no model of a widget.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ from typing import Any
 WIDGET = "application/vnd.jupyter.widget-view+json"
 INSTEAD = "To stop the run, interrupt the kernel."
 
-OnFold = Callable[[str, bool], object]
-
 
 def can_be_clicked(kernel: Any) -> bool:
     """Whether clicks are handled while a cell runs: in a subshell, which ipykernel has since version 7."""
@@ -22,52 +19,38 @@ def can_be_clicked(kernel: Any) -> bool:
 
 
 class Controls:
-    """A row of buttons below the view.
+    """The button that stops a run.
 
     Args:
         on_stop: called in a thread of its own when Stop is clicked.
-        on_fold: called there with a part of the view and whether it is to be open.
     """
 
-    def __init__(self, on_stop: Callable[[], object], on_fold: OnFold) -> None:
+    def __init__(self, on_stop: Callable[[], object]) -> None:
         import ipywidgets
 
         tooltip = "Stop the run and keep the answer so far."
         self._stop = ipywidgets.Button(description="Stop", icon="stop", tooltip=tooltip, layout={"width": "100px"})
         self._stop.on_click(lambda _: self._stopped(on_stop))
-        self._folds = [
-            self._fold(ipywidgets, description, part, on_fold)
-            for description, part in (("Turns", "turns"), ("Cells", "each"), ("Sub-calls", "calls"))
-        ]
-        self._box = ipywidgets.HBox([self._stop, *self._folds])
-        for widget in (self._stop, *self._folds):
-            _handle_while_busy(widget.comm)
+        _handle_while_busy(self._stop.comm)
         self._handle: Any = None
 
     def show(self) -> None:
-        """Display the row; a front end without widgets says how to stop instead."""
+        """Display it; a front end without widgets says how to stop instead."""
         from IPython.display import display
 
-        widget = {"model_id": self._box.model_id, "version_major": 2, "version_minor": 0}
+        widget = {"model_id": self._stop.model_id, "version_major": 2, "version_minor": 0}
         self._handle = display({WIDGET: widget, "text/plain": INSTEAD}, raw=True, display_id=True)
 
     def close(self) -> None:
-        """Remove the row."""
+        """Remove it."""
         if self._handle is not None:
             self._handle.update({"text/html": "", "text/plain": ""}, raw=True)
-        for widget in (*self._folds, self._stop, self._box):
-            for part in (widget.layout, getattr(widget, "style", None), widget):
-                if part is not None:
-                    part.close()
+        for part in (self._stop.layout, self._stop.style, self._stop):
+            part.close()
 
     def _stopped(self, on_stop: Callable[[], object]) -> None:
         self._stop.disabled, self._stop.description = True, "Stopping…"
         on_stop()
-
-    def _fold(self, ipywidgets: Any, description: str, part: str, on_fold: OnFold) -> Any:
-        button = ipywidgets.ToggleButton(description=description, layout={"width": "auto"})
-        button.observe(lambda change: on_fold(part, bool(change["new"])), "value")
-        return button
 
 
 def _handle_while_busy(comm: Any) -> None:

@@ -7,6 +7,8 @@ sub-commands nor exclusive options.
 from __future__ import annotations
 
 import argparse
+import keyword
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -23,12 +25,16 @@ COMMANDS = {
     "usage": "show the model calls of this session and their cost",
     "replay": "run the cells of the latest run, or of FILE, again, without an API key",
     "resume": "continue the latest run, or FILE",
+    "fork": "take the latest run, or FILE, another way after a turn: %rlm fork 3",
+    "cells": "put the cells that the latest answer, or that of FILE, needs into the cell below",
     "model": "show or set the model: %rlm model gpt-5-mini --backend openai",
     "environments": "list the environments where the cells of models can run",
     "config": "show or set a default: %rlm config max_iterations 10; --save writes all to a file",
     "attach": "list the live REPLs that `rlm attach` can inspect",
 }
 """The commands of `%rlm`, and their help."""
+
+_STRINGS_AND_BRACKETS = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*+"|[()\[\]{}]""")
 
 _REPEATABLE: Any = {"action": "append", "default": []}
 
@@ -69,15 +75,26 @@ class Grammar(argparse.ArgumentParser):
         """All options, for completion."""
         return tuple(self._option_string_actions)
 
+    @property
+    def takes_file(self) -> bool:
+        """Whether the first word that is no option is a file."""
+        return any(action.metavar == "FILE" for action in self._get_positional_actions())
+
+    def takes_value(self, option: str) -> bool:
+        """Whether a value follows an option."""
+        return self._option_string_actions[option].nargs != 0
+
 
 def cell_grammar() -> Grammar:
     """The options of `%%rlm`."""
     grammar = Grammar("%%rlm", description="Answer the question in this cell with a Recursive Language Model.")
     add = grammar.add_argument
-    add("-c", "--context", metavar="NAME", **_REPEATABLE, help="a variable to ask about; several become a dict")
+    about = "a variable or an expression to ask about, as text, df.notes or name=df.notes; several become a dict"
+    add("-c", "--context", metavar="VALUE", **_REPEATABLE, help=about)
     add("--file", metavar="PATH", **_REPEATABLE, help="a file or a folder to ask about")
     inputs.add_limit(add)
-    add("-o", "--output", metavar="NAME", help="the variable that gets the result")
+    add("-o", "--output", metavar="NAME", type=_variable_name, help="the variable that gets the result")
+    add("--follow", action="store_true", help="ask about the latest run: in its kernel, with its input and options")
     add("--confirm", action="store_true", help="ask before each cell and each call of a model or tool")
     add("--schema", metavar="NAME", help="a variable that holds a JSON Schema or a pydantic class for the answer")
     _add_run_options(grammar)
@@ -88,17 +105,21 @@ def command_grammar(command: str) -> Grammar:
     """The options of a command of `%rlm`."""
     grammar = Grammar(f"%rlm {command}", description=COMMANDS[command])
     add = grammar.add_argument
-    if command in ("open", "trace", "replay", "resume"):
+    if command == "fork":
+        add("at", type=int, metavar="TURN", help="the last turn to keep")
+    if command in ("open", "trace", "replay", "resume", "fork", "cells"):
         add("file", metavar="FILE", nargs="?", help="a log or its notebook (default: the latest run)")
-    if command in ("replay", "resume"):
+    if command in ("replay", "resume", "fork", "cells"):
         add("--trust", action="store_true", help="allow the record to use files and servers of this machine")
     if command == "replay":
         add("--live", action="store_true", help="ask models for answers that are not in the record")
+    if command in ("replay", "cells"):
         add("--environment", help="where the cells run (default: the recorded environment)")
     if command == "resume":
         add("--at", type=int, metavar="TURN", help="the last turn to keep (default: all)")
+    if command in ("resume", "fork"):
         add("--question", help="a new question from this turn on")
-        add("-o", "--output", metavar="NAME", help="the variable that gets the result")
+        add("-o", "--output", metavar="NAME", type=_variable_name, help="the variable that gets the result")
         _add_run_options(grammar)
     if command == "model":
         add("name", nargs="?", help="the model")
@@ -185,8 +206,30 @@ def _add_run_options(grammar: Grammar) -> None:
     view.add_argument("--quiet", dest="view", action="store_const", const="quiet", help="show only the answer")
 
 
+def _variable_name(text: str) -> str:
+    """The name of a variable, checked before a model is asked."""
+    if not text.isidentifier() or keyword.iskeyword(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a variable: give one such as answer")
+    return text
+
+
 def _words(line: str) -> Sequence[str]:
     try:
-        return shlex.split(line)
+        return shlex.split(_with_quoted_brackets(line))
     except ValueError as error:
         raise UsageError(f"{error} in {line!r}: put values with spaces or quotes in quotes.") from error
+
+
+def _with_quoted_brackets(line: str) -> str:
+    """The line with what stands in brackets quoted, so that ``-c df['notes']`` and ``-c {'a': a}`` stay as they are."""
+    kept, depth, begin, end = [], 0, 0, 0
+    for found in _STRINGS_AND_BRACKETS.finditer(line):
+        if found[0] in "([{":
+            begin = begin if depth else found.start()
+            depth += 1
+        elif found[0] in ")]}" and depth:
+            depth -= 1
+            if not depth:
+                kept += [line[end:begin], shlex.quote(line[begin : found.end()])]
+                end = found.end()
+    return "".join([*kept, line[end:]])

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from rlm_magics import controls, page
-from rlm_magics.progress import Progress
+from rlm_magics.progress import MAX_TURNS, Progress
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -30,10 +30,12 @@ class View:
 
     Attributes:
         progress: the run so far.
+        link: returns a link to the notebook of the run, or None.
     """
 
     def __init__(self) -> None:
         self.progress = Progress()
+        self.link: Callable[[], Element | None] = lambda: None
         self._wake = threading.Event()
         self._ended = self._stopped = False
 
@@ -78,27 +80,26 @@ class View:
 
 
 class NotebookView(View):
-    """A view that every front end of Jupyter shows.
+    """A view that every front end of Jupyter shows. Each piece of it is an output, which changes only if it has to.
 
     Args:
         kernel: the kernel of the notebook.
-        verbose: whether all parts are unfolded.
+        verbose: whether all turns stay unfolded.
         notes: warnings for the user.
     """
 
     def __init__(self, kernel: Any, *, verbose: bool = False, notes: Iterable[str] = ()) -> None:
         super().__init__()
-        self._unfolded = {"turns", "each", "calls"} if verbose else set()
         self._verbose = verbose
         self._notes = tuple(notes)
-        self._controls = controls.Controls(self.stop, self._fold) if controls.can_be_clicked(kernel) else None
-        self._handle: Any = None
+        self._controls = controls.Controls(self.stop) if controls.can_be_clicked(kernel) else None
+        self._shown: list[tuple[Any, page.Piece]] = []
+        self._turns: dict[int, page.Piece] = {}
+        self._settled: set[int] = set()
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
-        from IPython.display import display
-
-        self._handle = display(self._bundle(), raw=True, display_id=True)
+        self._show([page.head(self.progress, self._notes)])
         if self._controls is not None:
             self._controls.show()
         return self
@@ -108,28 +109,47 @@ class NotebookView(View):
             self._controls.close()
 
     def draw(self) -> None:
-        """Draw it, if there is something new."""
+        """Draw what is new."""
         if not self.progress.changed and time.monotonic() < self._drawn + CLOCK_SECONDS:
             return
         self.progress.changed, self._drawn = False, time.monotonic()
-        self._handle.update(self._bundle(), raw=True)
+        self._show(self._pieces(self.link()))
 
     def finish(self, link: Element | None) -> None:
         """Draw the final view, which stays in the notebook."""
-        if not self._verbose:
-            self._unfolded.clear()
-        self._handle.update(self._bundle(link), raw=True)
+        self._show(self._pieces(link))
 
-    def _bundle(self, link: Element | None = None) -> dict[str, str]:
-        return {
-            "text/html": page.page(self.progress, self._unfolded, self._notes, link),
-            "text/plain": page.words(self.progress),
-        }
+    def _pieces(self, link: Element | None) -> list[page.Piece]:
+        with self.progress.lock:
+            self._take_turns()
+            turns = list(self._turns.values())
+            if (hidden := len(turns) - MAX_TURNS) > 0:
+                turns[:hidden] = [*[page.Piece((), "")] * (hidden - 1), page.left_out(hidden)]
+            return [page.head(self.progress, self._notes), *turns, page.status(self.progress, link)]
 
-    def _fold(self, part: str, unfolded: bool) -> None:
-        self._unfolded = self._unfolded | {part} if unfolded else self._unfolded - {part}
-        self.progress.changed = True
-        self._wake.set()
+    def _take_turns(self) -> None:
+        """The turns as pieces. One is unfolded until the next has a reply; then it is never drawn again."""
+        replied = [turn for turn in self.progress.run.turns if turn.reply is not None]
+        for turn in replied:
+            if turn.iteration not in self._settled:
+                is_last = turn is replied[-1]
+                self._turns[turn.iteration] = page.turn_of(turn, unfolded=self._verbose or is_last)
+                if turn.is_over and not is_last:
+                    self._settled.add(turn.iteration)
+
+    def _show(self, pieces: Iterable[page.Piece]) -> None:
+        from IPython.display import display
+
+        for place, piece in enumerate(pieces):
+            if place == len(self._shown):
+                self._shown.append((display(_bundle(piece), raw=True, display_id=True), piece))
+            elif piece != self._shown[place][1]:
+                self._shown[place][0].update(_bundle(piece), raw=True)
+                self._shown[place] = self._shown[place][0], piece
+
+
+def _bundle(piece: page.Piece) -> dict[str, str]:
+    return {"text/html": piece.html(), "text/plain": piece.words}
 
 
 class TerminalView(View):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -18,18 +19,23 @@ from rlm_kernel.api import RLM
 from rlm_kernel.engine.argument_checks import opened
 from rlm_kernel.engine.confirmation import Confirmation
 from rlm_kernel.engine.record_access import Use, admitted
+from rlm_kernel.engine.resumption import check_iteration, recorded_context
 from rlm_kernel.errors import RLMError
 from rlm_kernel.text import one_line
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import UsageSummary
-from rlm_magics import arguments, commands, grammar, notebook_inputs, resume_arguments, settings, tab_completion
+from rlm_magics import arguments, commands, grammar, notebook_inputs, page, resume_arguments, settings, tab_completion
 from rlm_magics.cell_run import WatchedLogger, Work, completion_of, run_with_view
 from rlm_magics.desk import Desk
+from rlm_magics.insertion import cell_source
+from rlm_magics.latest import Asked, Kept
 from rlm_magics.live_view import view
+from rlm_magics.progress import Progress
 from rlm_magics.queries import Asker
 from rlm_magics.result import RLMResult
 
 MAGICS = "RLMMagics"
+REBUILT = "The kernel of the latest run is built again: its cells ran once more, with the recorded answers, at no cost."
 
 
 @magics_class
@@ -39,11 +45,13 @@ class RLMMagics(Magics, settings.Settings):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.last: RLMResult | None = None
+        self._seen: Progress | None = None
         self.context_name: str | None = None
         self.asker = Asker(shell, self._query_arguments)
         self._desk = Desk()
         self._usage: list[UsageSummary] = []
-        self._persistent: tuple[str, RLM, WatchedLogger] | None = None
+        self._kept: Kept | None = None
+        self._asked: Asked | None = None
 
     @property
     def namespace(self) -> dict[str, Any]:
@@ -62,23 +70,35 @@ class RLMMagics(Magics, settings.Settings):
             options = grammar.cell_grammar().read(line)
             if not (question := cell.strip("\n")).strip():
                 raise UsageError("The cell has no question: write it below %%rlm.")
-            named = arguments.merge_settings(settings.values(self), options)
-            where = named["environment"]
-            given = self._given(options, where)
+            asked = (self._followed if options.follow else self._asked_in)(options, question)
             schema = notebook_inputs.variable(options.schema, self.namespace, "--schema") if options.schema else None
-            prompt, root_prompt = (question, None) if given is None else (given.prompt, question)
-            with self._rlm(named, confirm=options.confirm) as (rlm, logger, notes):
+            with self._rlm(asked, confirm=options.confirm, follows=options.follow) as (rlm, logger, notes):
                 option = "--file" if options.file else "--context"
-                given_prompt = opened(prompt, rlm.config, option, max_bytes=options.max_context_bytes)
-                work = completion_of(rlm, given_prompt, root_prompt, schema)
-                return self._run(work, prompt, named, logger, options, (*notes, *(given.notes if given else ())))
+                prompt = opened(asked.prompt, rlm.config, option, max_bytes=options.max_context_bytes)
+                work = completion_of(rlm, prompt, asked.question, schema)
+                return self._run(work, asked, logger, options, (*notes, *asked.notes))
 
-    def _given(self, options: Namespace, environment: str) -> notebook_inputs.Input | None:
-        """The input that the cell names; None if it names none."""
-        named = notebook_inputs.read(
-            options.context, options.file, self.namespace, environment, options.max_context_bytes
-        )
-        return named or self._own_context(environment)
+    def _asked_in(self, options: Namespace, question: str) -> Asked:
+        """What a cell asks."""
+        named = arguments.merge_settings(settings.values(self), options)
+        where = named["environment"]
+        given = notebook_inputs.read(options.context, options.file, self.namespace, where, options.max_context_bytes)
+        if (given := given or self._own_context(where)) is None:
+            return Asked(named, question, None, repr(question))
+        return Asked(named, given.prompt, question, given.expression, given.notes)
+
+    def _followed(self, options: Namespace, question: str) -> Asked:
+        """What a cell asks about the latest run."""
+        if options.context or options.file:
+            raise UsageError("--follow asks about the input of the latest run: leave out -c and --file, or --follow.")
+        if self._asked is None or self.last is None:
+            raise UsageError(commands.NO_RUN)
+        before = self._asked
+        if not before.is_given:
+            recording = read_log(commands.record_of(None, self.last))
+            before = replace(before, prompt=recorded_context(recording), is_given=True)
+        named = {**arguments.merge_settings(before.named, options), "persistent": True}
+        return replace(before, named=named, question=question)
 
     def _own_context(self, environment: str) -> notebook_inputs.Input | None:
         """In the RLM kernel the variable `context` is the input, unless it is empty."""
@@ -92,8 +112,7 @@ class RLMMagics(Magics, settings.Settings):
     def _run(
         self,
         work: Work,
-        prompt: Any,
-        named: Mapping[str, Any],
+        asked: Asked,
         logger: WatchedLogger,
         options: Namespace,
         notes: tuple[str, ...],
@@ -101,9 +120,13 @@ class RLMMagics(Magics, settings.Settings):
     ) -> RLMResult:
         assert self.shell is not None, "made with a shell"
         with self._desk as desk:
-            seen = view(self.shell, named["view"], notes)
-            self.last = result = run_with_view(work, prompt, seen, logger, desk.serve)
-        self._usage.append(spent(result))
+            seen = view(self.shell, asked.named["view"], notes)
+            result = run_with_view(work, asked.prompt, seen, logger, desk.serve)
+        if seen.progress.run.started is not None:  # otherwise the latest run is still the one before
+            self.last, self._asked, self._seen = result, asked, seen.progress
+            self._usage.append(spent(result))
+            if self._kept is not None and self._kept.logger is logger:
+                self._kept.last = result
         if options.output:
             self.namespace[options.output] = result
         if result.error is not None:
@@ -114,15 +137,16 @@ class RLMMagics(Magics, settings.Settings):
 
     @contextmanager
     def _rlm(
-        self, named: Mapping[str, Any], *, confirm: bool = False
+        self, asked: Asked, *, confirm: bool = False, follows: bool = False
     ) -> Iterator[tuple[RLM, WatchedLogger, list[str]]]:
         """The RLM for a cell, and its warnings. A persistent one is kept until options or keys change."""
+        named, kept = asked.named, self._kept
         wanted = arguments.rlm_arguments(named, self.namespace)
         key = arguments.fingerprint({**wanted, "log_dir": named["log_dir"], "confirm": confirm})
-        asked = Confirmation(self._desk.ask)
-        gates: dict[str, Any] = {"on_cell": asked.on_cell, "on_tool": asked.on_tool} if confirm else {}
-        if self._persistent is not None and self._persistent[0] == key:
-            yield self._persistent[1], self._persistent[2], []
+        gate = Confirmation(self._desk.ask)
+        gates: dict[str, Any] = {"on_cell": gate.on_cell, "on_tool": gate.on_tool} if confirm else {}
+        if kept is not None and kept.key == key and (kept.last is self.last or not follows):
+            yield kept.rlm, kept.logger, []
             return
         logger = WatchedLogger(named["log_dir"] or None)
         with warnings.catch_warnings(record=True) as warned:
@@ -131,9 +155,12 @@ class RLMMagics(Magics, settings.Settings):
         notes = [str(warning.message) for warning in warned]
         if named["attachable"]:
             notes.append("While the run lasts, `rlm attach` in a terminal shows its REPL.")
+        if follows:
+            rlm.continue_from(commands.record_of(None, self.last), asked.prompt)
+            notes.append(REBUILT)
         if named["persistent"]:
             self.close()
-            self._persistent = key, rlm, logger
+            self._kept = Kept(key, rlm, logger)
         with nullcontext() if named["persistent"] else rlm:
             arguments.fetch_weights(wanted)
             yield rlm, logger, notes
@@ -155,6 +182,8 @@ class RLMMagics(Magics, settings.Settings):
     def _do_last(self, _: Namespace) -> RLMResult | None:
         if self.last is None:
             raise UsageError(commands.NO_RUN)
+        if self._seen is not None:
+            display(HTML(page.page(self._seen)))
         return self.last
 
     def _do_open(self, options: Namespace) -> None:
@@ -209,8 +238,11 @@ class RLMMagics(Magics, settings.Settings):
 
     def _do_resume(self, options: Namespace) -> RLMResult:
         file = commands.record_of(options.file, self.last)
+        if options.file is None and self._asked is not None:
+            options = resume_arguments.with_objects(options, self._asked.named, self.namespace)
         # Options of the record are merged with those given here.
         known = admitted(read_log(file), Use(options.environment), options.trust)
+        check_iteration(known, options.at)
         named = arguments.merge_settings(
             settings.values(self), resume_arguments.with_recorded_model(options, known.metadata, known.path)
         )
@@ -222,17 +254,34 @@ class RLMMagics(Magics, settings.Settings):
                 file, options.at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides
             )
 
+        asked = Asked(named, is_given=False)
         return self._run(
-            work, "", named, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, options.at)
+            work, asked, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, options.at)
+        )
+
+    _do_fork = _do_resume
+
+    def _do_cells(self, options: Namespace) -> None:
+        from rlm_kernel.replay.minimise import clean
+
+        assert self.shell is not None, "made with a shell"
+        recording = read_log(commands.record_of(options.file, self.last))
+        cleaning = clean(recording, environment=options.environment, trust=options.trust)
+        expression = self._asked.expression if self._asked is not None and options.file is None else ""
+        has_names = self.context_name is not None
+        self.shell.set_next_input(cell_source(recording, cleaning, expression, has_names=has_names))
+        kept, dropped = len(cleaning.kept), len(cleaning.dropped)
+        terminal.print_line(
+            f"The cell below has {kept} of the {kept + dropped} cells of the run, which its answer needs."
         )
 
     # -- life cycle
 
     def close(self) -> None:
         """End a persistent kernel, and close connections."""
-        kept, self._persistent = self._persistent, None
+        kept, self._kept = self._kept, None
         if kept is not None:
-            kept[1].close()
+            kept.rlm.close()
 
     def _query_arguments(self) -> dict[str, Any]:
         """The arguments for `llm_query` in the notebook, whose user is one level above the root model."""
@@ -250,12 +299,7 @@ def load(shell: InteractiveShell) -> RLMMagics:
     shell.register_magics(magics)
     taken = {"budget"} & shell.user_ns.keys()  # an ordinary name, which the user's variable keeps
     shell.push({name: made for name, made in magics.asker.names.items() if name not in taken}, interactive=False)
-    for key, complete in (("%%rlm", tab_completion.of_cell), ("%rlm", tab_completion.of_command)):
-        shell.set_hook(
-            "complete_command",
-            lambda _, event, complete=complete: complete(shell.user_ns, event.line, event.symbol),
-            str_key=key,
-        )
+    tab_completion.install(shell)
     return magics
 
 
@@ -272,6 +316,7 @@ def unload(shell: InteractiveShell) -> None:
         return
     magics.close()
     magics.asker.close()
+    tab_completion.uninstall(shell)
     shell.drop_by_id(magics.asker.names)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("rlm", None)
@@ -286,5 +331,5 @@ def _in_one_line() -> Iterator[None]:
         yield
     except (RLMError, NotImplementedError) as error:
         line = f"{type(error).__name__}: {one_line(str(error))}"
-        error._render_traceback_ = lambda: [line]  # type: ignore[union-attr]
+        error._render_traceback_ = lambda: [line]  # type: ignore[method-assign,union-attr]
         raise

@@ -2,22 +2,40 @@
 
 It has no script, no class and no external file. Styles are attributes of the elements, in colours that are readable on
 a light and on a dark background. It is a tree of elements in which every string is text (`rlm_kernel.html.markup`).
+
+A run in progress is shown in pieces, each of which is an output of the cell: an update replaces only the pieces that
+changed, so folds and selections in the others stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import base64
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
-from rlm_kernel.html.markup import Element, Markup, Node, details, h, render
-from rlm_kernel.text import format_cost, format_duration, format_tokens, join_text, one_line, plain
+from rlm_kernel.html.markup import Element, Markup, Node, details, h, is_address, render_output
+from rlm_kernel.html.prose import prose
+from rlm_kernel.html.sanitizer import sanitize
+from rlm_kernel.parsing import without_thinking
+from rlm_kernel.text import clip, format_duration, format_tokens, join_text, one_line, plain
 from rlm_kernel.trajectory.console.render import clip_lines
+from rlm_kernel.trajectory.notebook.cells import split
 from rlm_kernel.trajectory.progress import Subcalls
+from rlm_kernel.trajectory.states import State, ending_of
 from rlm_kernel.trajectory.tree import Call, Cell, Turn, describe_ending
 from rlm_kernel.types import CellResult, Output
-from rlm_magics.progress import MAX_TURNS, Progress
+from rlm_magics.progress import Progress
 
 ACCENT, GOOD, BAD, WARN = "#3b82f6", "#16a34a", "#dc2626", "#d97706"
-_COLOURS = {"answered": GOOD, "failed": BAD, "stopped": WARN, "unfinished": ACCENT}
+_COLOURS: dict[State, str] = {
+    "running": ACCENT,
+    "answered": GOOD,
+    "stopped": WARN,
+    "limit": WARN,
+    "failed": BAD,
+    "lost": WARN,
+}
 _LINE = "rgba(128,128,128,0.25)"
 _GROUND = "rgba(128,128,128,0.08)"
 _MONO = "font-family:ui-monospace,Menlo,Consolas,monospace;font-size:12px"
@@ -28,44 +46,90 @@ _PRE = (
 _CODE = f"background:{_GROUND};border-left:2px solid {ACCENT}"
 _GAP = "\N{EN SPACE}"
 _MAX_CHILDREN = 6
-_LIVE_TURNS = 5
 _SHOWN = 64
 _TAIL_LINES = 8
+_MAX_WORDS = 6_000
+_MAX_TABLE = 100_000
+_MAX_PICTURE = 3_000_000
+"""Characters of a picture, as base64 has them."""
+_PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_FRAME = f"border-left:3px solid {_LINE};padding:2px 14px;max-width:980px;font-size:13px;line-height:1.5"
 
 
-def page(
-    progress: Progress, unfolded: Collection[str] = (), notes: Iterable[str] = (), link: Element | None = None
-) -> Markup:
-    """The view as it is at this moment.
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of the view.
+
+    Attributes:
+        content: its elements; empty: nothing is shown any more.
+        words: the same in one line, for a front end that shows text only.
+    """
+
+    content: Node
+    words: str
+
+    def html(self) -> Markup:
+        """The piece as HTML."""
+        return render_output(h("div", self.content, style=_FRAME) if self.content else ())
+
+
+def page(progress: Progress, link: Element | None = None) -> Markup:
+    """A whole run in one piece.
 
     Args:
         progress: the run.
-        unfolded: the parts that are open: ``turns`` (the list of turns), ``each`` (every turn), ``calls`` (sub-calls).
-        notes: warnings for the user.
         link: to the notebook of the run, or None.
     """
     with progress.lock:
-        parts: list[Node] = [_header(progress), *_notes(notes), *_turns(progress, unfolded)]
-        if not progress.over:
-            parts += _now(progress, unfolded)
-        parts.append(_footer(progress, link))
-        frame = f"border:1px solid {_LINE};border-left:3px solid {_COLOURS[progress.run.state]};border-radius:6px"
-        return render(_div(parts, f"{frame};padding:8px 14px;max-width:980px;font-size:13px;line-height:1.5"))
+        turns = [turn for turn in progress.run.turns if turn.reply is not None]
+        parts: list[Node] = [_header(progress)]
+        if progress.turns_before:
+            parts.append(left_out(progress.turns_before).content)
+        parts += [_turn(turn, unfolded=True) for turn in turns]
+        parts.append(status(progress, link).content)
+        return render_output(h("div", parts, style=_FRAME))
 
 
-def words(progress: Progress) -> str:
-    """The view in one line, for a front end that shows text only."""
-    with progress.lock:
-        return f"RLM · {_state(progress)} · {_totals(progress)}"
+def head(progress: Progress, notes: Iterable[str] = ()) -> Piece:
+    """The question, the facts and the warnings."""
+    started = progress.run.started
+    words = "RLM" if started is None else f"RLM · {one_line(started.question or started.facts, _SHOWN)}"
+    return Piece([_header(progress), *_notes(notes)], words)
+
+
+def turn_of(turn: Turn, *, unfolded: bool) -> Piece:
+    """A turn that has a reply: the words of the model, its code, calls and outputs."""
+    return Piece(_turn(turn, unfolded=unfolded), f"{turn.iteration} · {_first_line(turn)}")
+
+
+def left_out(count: int) -> Piece:
+    """Stands for turns that are not shown any more."""
+    text = f"… {count:,} turn{'s' * (count != 1)} before; the notebook has all of them"
+    return Piece(_small(text), text)
+
+
+def status(progress: Progress, link: Element | None = None) -> Piece:
+    """What happens at this moment, and the last line."""
+    parts = [*_tail(progress)] if progress.over else [*_now(progress)]
+    parts.append(_footer(progress, link))
+    if not progress.over:
+        parts.append(_div(_AFTER_A_RELOAD.format(datetime.now().astimezone()), "opacity:0.65;font-size:12px"))
+    return Piece(parts, f"RLM · {_state(progress)} · {_totals(progress)}")
+
+
+_AFTER_A_RELOAD = (
+    "As of {:%H:%M:%S}. After a reload of the page this view stands still: the notebook of the run goes on, and "
+    "%rlm last shows the run when it has ended."
+)
 
 
 def _header(progress: Progress) -> Node:
     started = progress.run.started
     if started is None:
         return _div("RLM", "font-weight:600")
-    question = started.question or "No separate question: the context holds it."
+    question = started.asked or "No separate question: the context holds it."
     return [
-        _div(_clipped(question, 4, 2), "font-weight:600;white-space:pre-wrap;overflow-wrap:anywhere"),
+        h("div", prose(_clipped(question, 8, 4)), style="font-weight:600;overflow-wrap:anywhere"),
         _div(plain(started.facts), "opacity:0.65;font-size:12px"),
     ]
 
@@ -78,33 +142,29 @@ def _notes(notes: Iterable[str]) -> Iterator[Element]:
 # -- turns
 
 
-def _turns(progress: Progress, unfolded: Collection[str]) -> Iterator[Element]:
-    # The current turn is shown below the list.
-    turns = [t for t in progress.run.turns if t.reply is not None and (t.finished is not None or progress.over)]
-    if not turns:
-        return
-    # The whole page is sent at each update.
-    limit = MAX_TURNS if progress.over or "turns" in unfolded else _LIVE_TURNS
-    rows = [_turn(turn, "each" in unfolded) for turn in turns[-limit:]]
-    total = progress.turns_before + len(turns)
-    if total > len(rows):
-        rows.insert(0, _small(f"… {total - len(rows)} turns before; the notebook has all of them"))
-    count = f"{total} turn" + ("s" if total != 1 else "")
-    yield details(_small(count), rows, open="turns" in unfolded, style="margin-top:6px")
-
-
-def _turn(turn: Turn, unfolded: bool) -> Element:
+def _turn(turn: Turn, *, unfolded: bool) -> Element:
     assert turn.reply is not None, "only turns with a reply are shown"
     usage = turn.reply.usage
     facts = f"{format_tokens(usage.input_tokens, usage.output_tokens)} · {format_duration(turn.seconds)}"
+    code = h("span", _first_line(turn), style=_MONO)
+    title: list[Node] = [h("b", str(turn.iteration)), _GAP, code, _GAP, _small(facts)]
+    body: list[Node] = [
+        _cell(turn.cells[piece]) if isinstance(piece, int) else _said(piece)
+        for piece in split(without_thinking(turn.reply.text), [cell.code for cell in turn.cells])
+    ]
+    body += [_div(f"! {plain(notice)}", f"color:{WARN}") for notice in turn.notices]
+    return details(title, body, open=unfolded)
+
+
+def _first_line(turn: Turn) -> str:
+    assert turn.reply is not None, "only turns with a reply are shown"
     text = turn.cells[0].code if turn.cells else turn.reply.text
     first = next((line.strip() for line in plain(text).splitlines() if line.strip()), "(empty)")
-    code = h("span", one_line(first, _SHOWN), style=_MONO)
-    title: list[Node] = [h("b", str(turn.iteration)), _GAP, code, _GAP, _small(facts)]
-    reply = _pre(_clipped(turn.reply.text, 20, 6), f"background:{_GROUND}")
-    body: list[Node] = [_cell(cell) for cell in turn.cells] or [reply]
-    body += [_div(f"! {plain(notice)}", f"color:{WARN}") for notice in turn.notices]
-    return details(title, body, open=unfolded, style=f"border-top:1px solid {_LINE};padding:2px 0")
+    return one_line(first, _SHOWN)
+
+
+def _said(words: str) -> Element:
+    return h("div", prose(clip(words, _MAX_WORDS)), style="margin:6px 0;overflow-wrap:anywhere")
 
 
 def _cell(cell: Cell) -> Node:
@@ -129,38 +189,63 @@ def _failed(before: str, count: int) -> Node:
     return [before, h("span", f"{count:,} failed", style=f"color:{BAD}")] if count else []
 
 
-def _outputs(result: CellResult) -> Iterator[Element]:
+def _outputs(result: CellResult) -> Iterator[Node]:
     for output in result.outputs:
         if output["output_type"] == "error":
             traceback = "\n".join(output.get("traceback") or [f"{output['ename']}: {output['evalue']}"])
             yield _pre(_clipped(traceback, 3, 8), f"color:{BAD}")
-        elif (text := _output_html(output)).strip():
-            yield _pre(_clipped(text, 10, 6))
+        elif output["output_type"] == "stream":
+            yield _text(join_text(output["text"]))
+        else:
+            yield _displayed(output["data"])
     if ending := describe_ending(result):
         yield _div(ending, f"color:{BAD}")
 
 
-def _output_html(output: Output) -> str:
-    if output["output_type"] == "stream":
-        return join_text(output["text"])
-    return join_text(output["data"].get("text/plain") or f"[{', '.join(output['data'])}]")
+def _displayed(data: Output) -> Node:
+    """A value or a display: as a picture, a table or Markdown if it is one, else as text."""
+    if (picture := _picture(data)) is not None:
+        return picture
+    if isinstance(markup := data.get("text/html"), str) and len(markup) <= _MAX_TABLE:
+        return h("div", sanitize(markup), style="overflow:auto;max-height:320px;margin:4px 0")
+    if isinstance(words := data.get("text/markdown"), str):
+        return _said(words)
+    return _text(join_text(data.get("text/plain") or f"[{', '.join(data)}]"))
+
+
+def _picture(data: Output) -> Element | None:
+    sources = [f"data:{kind};base64,{''.join(join_text(data[kind]).split())}" for kind in _PICTURES if kind in data]
+    if "image/svg+xml" in data:
+        drawn = join_text(data["image/svg+xml"]).encode("utf-8", "replace")
+        sources.append(f"data:image/svg+xml;base64,{base64.b64encode(drawn).decode()}")
+    shown = next((one for one in sources if len(one) <= _MAX_PICTURE and is_address("src", one)), None)
+    if shown is None:
+        return None
+    name = one_line(join_text(data.get("text/plain") or "A picture"), _SHOWN)
+    return h("img", src=shown, alt=name, style="max-width:100%;background-color:#fff;margin:4px 0")
+
+
+def _text(text: str) -> Node:
+    return _pre(_clipped(text, 10, 6)) if text.strip() else ()
 
 
 # -- the current activity
 
 
-def _now(progress: Progress, unfolded: Collection[str]) -> Iterator[Element]:
-    cell = next((cell for cell in reversed(progress.run.cells) if cell.result is None), None)
-    if cell is not None:
-        yield _pre(_clipped(cell.code.strip("\n"), 16, 4), f"{_CODE};margin-top:8px")
-    if progress.tail.strip():
-        yield _pre("\n".join(plain(progress.tail).rstrip().splitlines()[-_TAIL_LINES:]), "opacity:0.75")
+def _now(progress: Progress) -> Iterator[Element]:
+    yield from _tail(progress)
     if progress.subcalls is not None:
-        yield _subcalls(progress.subcalls, "calls" in unfolded)
+        yield _subcalls(progress.subcalls)
     yield from _children(progress)
 
 
-def _subcalls(calls: Subcalls, unfolded: bool) -> Element:
+def _tail(progress: Progress) -> Iterator[Element]:
+    """The end of what is written or printed. It stays if the run was stopped in the middle."""
+    if progress.tail.strip():
+        yield _pre("\n".join(plain(progress.tail).rstrip().splitlines()[-_TAIL_LINES:]), "opacity:0.75")
+
+
+def _subcalls(calls: Subcalls) -> Element:
     bar = h(
         "progress",
         f"{calls.answered} of {calls.prompts}",
@@ -171,8 +256,7 @@ def _subcalls(calls: Subcalls, unfolded: bool) -> Element:
     count = h("b", f"{calls.answered:,}/{calls.prompts:,}")
     title: list[Node] = [bar, _GAP, count, " ", _small(calls.title), _failed(" · ", calls.failed)]
     samples = [_sample(one.prompt, one.text if one.error is None else one.error) for one in calls.samples]
-    style = "margin-top:6px"
-    return details(title, samples, open=unfolded, style=style) if samples else _div(title, style)
+    return _div([title, samples], "margin-top:6px")
 
 
 def _sample(prompt: str, answer: str) -> Element:
@@ -192,31 +276,26 @@ def _children(progress: Progress) -> Iterator[Element]:
 
 
 def _footer(progress: Progress, link: Element | None) -> Element:
-    state = h("b", plain(_state(progress)), style=f"color:{_COLOURS[progress.run.state]}")
+    state = h("b", plain(_state(progress)), style=f"color:{_COLOURS.get(progress.run.state, BAD)}")
     parts: list[Node] = [state, " ", _small(f"· {_totals(progress)}")]
-    return _div(parts if link is None else [*parts, " · ", link], "margin-top:8px;font-size:12px")
+    return _div(parts if link is None else [*parts, " · ", link], "margin-top:4px;font-size:12px")
 
 
 def _state(progress: Progress) -> str:
     match progress.run.state:
-        case "unfinished":
+        case "running":
             return f"{progress.turn} · {progress.activity}" if progress.turn else progress.activity
-        case "failed":
-            return type(progress.run.failure).__name__
         case state:
-            return state.capitalize()
+            return state.capitalize() if progress.run.failure is None else ending_of(progress.run.failure)
 
 
 def _totals(progress: Progress) -> str:
-    spent, calls = progress.usage, progress.subcall_count()
+    spent, counts = progress.usage, str(progress.counts())
     parts = [format_duration(progress.seconds)]
-    if calls:
-        parts.append(f"{calls:,} sub-call" + ("s" if calls != 1 else ""))
     if spent.total_calls:
-        parts += [
-            format_tokens(spent.total_input_tokens, spent.total_output_tokens),
-            format_cost(spent.total_cost, unpriced=spent.unpriced_models),
-        ]
+        parts.append(spent.facts.replace(" · ", f" ({counts}) · ", 1) if counts else spent.facts)
+    elif counts:
+        parts.append(counts)
     return " · ".join(parts)
 
 

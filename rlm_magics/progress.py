@@ -12,7 +12,7 @@ from typing import Any
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.progress import RunProgress
-from rlm_kernel.trajectory.tree import Trajectory, sum_usage
+from rlm_kernel.trajectory.tree import Counts, Trajectory, sum_usage
 from rlm_kernel.types import UsageSummary
 
 MAX_TURNS = 40
@@ -37,7 +37,7 @@ class Progress(RunProgress):
         self.run = Trajectory()
         self.turns_before = 0
         self._usage_before = UsageSummary()
-        self._subcalls_before = 0
+        self._counts_before = Counts()
         self.children: dict[tuple[Any, ...], Progress] = {}
         self.draft: str | None = None
         self.changed = True
@@ -81,19 +81,15 @@ class Progress(RunProgress):
             if not self.over:
                 self.run.failure, self.run.seconds = why, self.seconds
 
-    def subcall_count(self) -> int:
-        """The number of prompts of sub-calls."""
-        return self._subcalls_before + _subcalls(self.run)
+    def counts(self) -> Counts:
+        """The sub-calls and children so far, those of children included."""
+        return self._counts_before.plus(self.run.counts())
 
     def _forget(self, past: Trajectory) -> None:
         self.turns_before += len(past.turns)
         self._usage_before = self._usage_before.plus(sum_usage(past.spending()))
-        self._subcalls_before += _subcalls(past)
+        self._counts_before = self._counts_before.plus(past.counts())
 
     def _begin(self, activity: str) -> None:
         super()._begin(activity)
         self.children = {}
-
-
-def _subcalls(run: Trajectory) -> int:
-    return sum(call.started.count for cell in run.cells for call in cell.calls)

@@ -11,7 +11,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_kernel._async import Job
@@ -21,7 +21,7 @@ from rlm_kernel.kernel.comm import answer_entry, question_of
 from rlm_kernel.kernel.guest.names import budget_name
 from rlm_kernel.kernel.guest.questions import query_names
 from rlm_kernel.replay.live_models import LiveResponder
-from rlm_kernel.types import Query, ToolCall, Usage, UsageSummary
+from rlm_kernel.types import Query, ToolCall, UsageSummary
 from rlm_magics.arguments import fingerprint
 
 MAX_CONCURRENT = 16
@@ -101,11 +101,42 @@ class Asker:
                 self._spent.append(live_responder.usage)
 
 
-def add_usage(summaries: Iterable[UsageSummary]) -> dict[str, tuple[int, Usage]]:
-    """The calls and the usage of several summaries, by model."""
-    sums: dict[str, tuple[int, Usage]] = {}
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Calls of a session, added up.
+
+    Attributes:
+        calls: how many.
+        input_tokens, output_tokens: of all of them.
+        cost: US dollars of those whose cost is known; None if that of none is.
+        unpriced: how many calls are in sums whose cost is unknown.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+    unpriced: int = 0
+
+    def plus(self, other: Spent) -> Spent:
+        """Both together. An unknown cost does not hide a known one."""
+        known = [cost for cost in (self.cost, other.cost) if cost is not None]
+        return Spent(
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            sum(known) if known else None,
+            self.unpriced + other.unpriced,
+        )
+
+
+def add_usage(summaries: Iterable[UsageSummary]) -> dict[str, Spent]:
+    """The sums of several summaries, by model."""
+    sums: dict[str, Spent] = {}
     for summary in summaries:
         for model, one in summary.model_usage_summaries.items():
-            calls, before = sums.get(model, (0, Usage(cost=0.0)))
-            sums[model] = calls + one.total_calls, before.plus(one.usage)
+            calls, used = one.total_calls, one.usage
+            unpriced = calls if used.cost is None else 0
+            spent = Spent(calls, used.input_tokens, used.output_tokens, used.cost, unpriced)
+            sums[model] = sums.get(model, Spent()).plus(spent)
     return sums

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rlm_kernel.errors import CancellationError
-from rlm_kernel.text import format_cost, format_duration, format_tokens, plain
+from rlm_kernel.text import format_duration, plain
 from rlm_kernel.trajectory.notebook import markdown
+from rlm_kernel.trajectory.states import ending_of
 from rlm_kernel.types import RLMChatCompletion, UsageSummary
 
 
@@ -46,6 +46,8 @@ class RLMResult(RLMChatCompletion):
     def __str__(self) -> str:
         return self.response
 
+    _repr_html_ = None  # type: ignore[assignment]  # a front end would prefer it to the Markdown
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:  # noqa: ARG002
         """The answer as inactive Markdown, and below it the cost and links to the files of the run."""
         facts = f"{markdown.one_line(self.facts)}{''.join(f' · {link}' for link in self._links())}"
@@ -58,19 +60,8 @@ class RLMResult(RLMChatCompletion):
     @property
     def facts(self) -> str:
         """Model, time, calls, tokens and cost in one line."""
-        used = self.usage_summary
-        ending = "Stopped" if isinstance(self.error, CancellationError) else type(self.error).__name__
-        ended = f"{ending}, the best answer so far · " if self.partial else ""
-        calls = f"{used.total_calls:,} call" + ("s" if used.total_calls != 1 else "")
-        tokens = format_tokens(used.total_input_tokens, used.total_output_tokens)
-        facts = (
-            self.root_model,
-            format_duration(self.execution_time),
-            calls,
-            tokens,
-            format_cost(used.total_cost, unpriced=used.unpriced_models),
-        )
-        return ended + " · ".join(facts)
+        ended = f"{ending_of(self.error)}, the best answer so far · " if self.error is not None else ""
+        return f"{ended}{self.root_model} · {format_duration(self.execution_time)} · {self.usage_summary.facts}"
 
     def _links(self) -> list[str]:
         named = [("notebook", self.notebook), ("log", self.trajectory)]

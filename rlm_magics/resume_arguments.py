@@ -39,6 +39,18 @@ def with_recorded_model(options: Namespace, recorded: Mapping[str, Any], log: Pa
     return Namespace(**{**vars(options), **known})
 
 
+def with_objects(options: Namespace, named: Mapping[str, Any], namespace: Mapping[str, Any]) -> Namespace:
+    """The options, completed with the models of the latest run that are objects, which no log holds.
+
+    Args:
+        options: of the command.
+        named: the settings and options of the latest run.
+        namespace: of the notebook.
+    """
+    own = {name: named[name] for name in ("backend", "sub_backend") if arguments.is_lm(named[name], namespace)}
+    return Namespace(**{**vars(options), **{name: getattr(options, name) or model for name, model in own.items()}})
+
+
 def overrides(
     options: Namespace, named: Mapping[str, Any], recorded: Mapping[str, Any], namespace: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import math
 import os
+import sys
+import warnings
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
+from rlm_kernel import terminal
 from rlm_kernel._async import Job
 from rlm_kernel.batch.pool import run_tasks
 from rlm_kernel.batch.progress import BatchProgress
@@ -27,6 +31,9 @@ from rlm_kernel.trajectory.log.redaction import without_secrets
 from rlm_kernel.types import UsageSummary
 
 MAX_CONCURRENT = 16
+
+_unfinished: set[Path] = set()
+"""The files of the batches that have not reached their end."""
 
 
 class BatchOptions(TypedDict, total=False):
@@ -97,7 +104,11 @@ class Batch:
             LMError: the provider refuses the key or does not know the model.
         """
         file = None if self.out is None else await asyncio.to_thread(ResultFile, self.out)
+        if self.out is not None:
+            _unfinished.add(self.out)
         try:
+            if file is not None:
+                self._note_other_tasks(file)
             shared = self.shared()
             done = {} if file is None else file.answers
             with BatchProgress(len(self.tasks)) if self.progress else nullcontext() as bar:
@@ -106,9 +117,18 @@ class Batch:
                         if bar is not None:
                             bar.add(result, is_known=result is done.get(result.id))
                         yield result
+            if self.out is not None:
+                _unfinished.discard(self.out)
         finally:
             if file is not None:
                 await asyncio.to_thread(file.close, self.tasks.ids)
+
+    def _note_other_tasks(self, file: ResultFile) -> None:
+        """Say that the file holds results of tasks that are not in this batch: the user may have meant another."""
+        if others := file.spent.keys() - self.tasks.ids - self.tasks.left_out:
+            message = f"{file.path} also holds {len(others):,} results of other tasks. They are kept."
+            with suppress(UserWarning):  # where warnings are errors
+                warnings.warn(message, stacklevel=2)
 
     async def _run(
         self, shared: SharedLimits, done: dict[str, TaskResult], file: ResultFile | None
@@ -239,9 +259,25 @@ def _runs_of(
     from rlm_kernel.batch.engines.runs import engine_of, engine_runs, packed
 
     where, make = engine_of(engine, scheduler), packed(rlm.make, rlm.configuration, rlm.keys)
+    _note_missing_workers(engine)
     return partial(
         engine_runs, where, make, configuration, log_dir and log_dir.absolute(), logs_of
     ), where.max_concurrent
+
+
+def _note_missing_workers(engine: Any) -> None:
+    """Say that a Dask cluster has no workers: the batch waits for one."""
+    if (dask := sys.modules.get("distributed")) is None:
+        return
+    client = dask.default_client() if engine == "dask" else engine
+    if isinstance(client, dask.Client) and not client.nthreads():
+        address = client.scheduler.address
+        message = (
+            f"The scheduler {address} has no workers, and the batch waits for one. Start some, with the keys of the "
+            f"models in their environment: dask worker {address} --nthreads 16"
+        )
+        with suppress(RuntimeWarning):  # where warnings are errors
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def check_options(options: BatchOptions) -> None:
@@ -253,6 +289,10 @@ def check_options(options: BatchOptions) -> None:
     out = options.get("out")
     if out is not None and not (isinstance(out, str | os.PathLike) and Path(out).name):
         raise ConfigError(f"out={out!r} must be the name of a file, or None for no file.")
+    if out is not None and Path(out).suffix != ".jsonl":
+        raise ConfigError(f"out={str(out)!r} must end in .jsonl. `rlm batch --out` also takes a name with .parquet.")
+    if options.get("seed") is not None and options.get("sample") is None:
+        raise ConfigError(f"seed={options['seed']!r} is that of the sample: give sample, too.")
     count = options.get("max_concurrent", MAX_CONCURRENT)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ConfigError(f"max_concurrent={count!r} must be a whole number from 1.")
@@ -280,3 +320,11 @@ def iterate(results: AsyncGenerator[TaskResult]) -> Generator[TaskResult]:
 
 async def _closed(results: AsyncGenerator[TaskResult]) -> None:
     await results.aclose()
+
+
+@atexit.register
+def _say_how_to_go_on() -> None:
+    """If Ctrl-C ends the program. Wherever it was, a program that catches it decides by itself what to say."""
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        for out in sorted(_unfinished):
+            terminal.print_note(f"rlm: the answers so far are in {out}. To go on, run the same program again.")

@@ -40,7 +40,7 @@ class Estimate:
     def __str__(self) -> str:
         """A sentence for each part."""
         return "\n".join([
-            f"{self.tasks:,} tasks with about {self.context_tokens:,} tokens of input.",
+            f"{self.tasks:,} task{'s' * (self.tasks != 1)} with about {self.context_tokens:,} tokens of input.",
             f"Root model: about {self.root_tokens:,} tokens{_dollars(self.root_cost)}, at {TURNS} turns a task.",
             f"Sub-calls: {self.context_tokens:,} tokens{_dollars(self.reading_cost)}, if they read each input once.",
         ])  # fmt: skip

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from rlm_kernel.errors import ConfigError, RecordingError, RLMError, check_extra
+from rlm_kernel.html import cards
+from rlm_kernel.html.markup import Markup
+from rlm_kernel.html.prose import prose
+from rlm_kernel.text import format_duration
 from rlm_kernel.types import RLMChatCompletion, UsageSummary
 
 _BEGINNING = b'{"id": "'
@@ -40,6 +44,17 @@ class TaskResult:
     log: str | None = None
     digest: str = ""
     completion: RLMChatCompletion | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """The fields, long ones shortened."""
+        fields = {name: getattr(self, name) for name in ("id", "answer", "error", "usage", "seconds", "log")}
+        return cards.short_repr(type(self).__name__, {name: held for name, held in fields.items() if held is not None})
+
+    def _repr_html_(self) -> Markup:
+        """The answer or the error, and below it time, calls, tokens and cost."""
+        said = cards.as_it_is(self.error or "No answer.") if self.answer is None else prose(self.answer)
+        facts = f"{format_duration(self.seconds)} · {self.usage.facts}"
+        return cards.card(cards.title(self.id), said, cards.small(facts))
 
     @property
     def cost(self) -> float | None:

@@ -93,7 +93,7 @@ class LocalRuns:
             logger, recorded = await run_in_thread(lambda: self._logger(task, digest))
             done = await self.start(limits, prompt, question, logger, recorded)
         except Exception as error:  # noqa: BLE001 (it is the result of the task)
-            if _ends_batch(error):
+            if ends_batch(error):
                 self.stopped_by = self.stopped_by or error
             return failed(task.id, digest, error, _log_of(logger), time.monotonic() - started)
         seconds = time.monotonic() - started
@@ -154,5 +154,6 @@ def _log_of(logger: RLMLogger | None) -> str | None:
     return None if logger is None else logger.log_file_path
 
 
-def _ends_batch(error: Exception) -> bool:
+def ends_batch(error: Exception) -> bool:
+    """Whether no further task is worth a try: the key is refused, or the model is unknown."""
     return isinstance(error, LMError) and error.status in _HOPELESS

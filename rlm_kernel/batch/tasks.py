@@ -74,11 +74,13 @@ class Tasks:
         ids: of all tasks, in order.
         read: gives the tasks again, in the same order.
         folder: whose files are the inputs; None: they come from elsewhere.
+        left_out: ids of the tasks that a sample leaves out.
     """
 
     ids: tuple[str, ...]
     read: Callable[[], Iterable[Task]] = field(repr=False)
     folder: Path | None = None
+    left_out: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -96,7 +98,9 @@ class Tasks:
             raise ConfigError(f"sample={count!r} must be a whole number from 1.")
         chosen = set(random.Random(seed).sample(range(len(self)), min(count, len(self))))  # noqa: S311 (no secret)
         ids = tuple(name for number, name in enumerate(self.ids) if number in chosen)
-        return replace(self, ids=ids, read=lambda: (task for number, task in enumerate(self) if number in chosen))
+        left_out = frozenset(self.ids).difference(ids)
+        read = lambda: (task for number, task in enumerate(self) if number in chosen)  # noqa: E731 (ids change, too)
+        return replace(self, ids=ids, read=read, left_out=left_out)
 
     def without(self, answered: Mapping[str, str]) -> Tasks:
         """The tasks that have no answer. `answered`: the digests of those that have one, by id."""

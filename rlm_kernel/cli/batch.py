@@ -49,7 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-total-budget", type=float, metavar="USD", help="US dollars of all tasks together")
     add("--max-total-tokens", type=int, metavar="N", help="tokens of all tasks together")
     add("--sample", type=int, metavar="N", help="run only N tasks, chosen at random")
-    add("--seed", type=int, default=0, metavar="N", help="of the choice (default: %(default)s)")
+    add("--seed", type=int, metavar="N", help="of the choice (default: 0)")
     add(
         "--dry-run",
         action="store_true",
@@ -71,7 +71,8 @@ def execute(args: Namespace) -> int:
     out, _ = _files(args.out)
     if is_notebook:
         return _execute_notebook(args, tasks, out)
-    with run.rlm_of(args) as rlm:
+    asks = not args.dry_run and args.engine is None  # else the workers ask, with their keys
+    with run.rlm_of(args, asks=asks) as rlm:
         if args.dry_run:
             from rlm_kernel.batch.estimate import estimate
             from rlm_kernel.batch.results import answered_in
@@ -85,12 +86,14 @@ def execute(args: Namespace) -> int:
 def _tasks(args: Namespace, *, is_notebook: bool) -> Tasks:
     from rlm_kernel.batch.tasks import tasks_of
 
+    if args.seed is not None and args.sample is None:
+        raise ConfigError(f"--seed {args.seed} is that of --sample: give both.")
     with _lines_of_errors():
         if is_notebook:
             tasks = batch_notebooks.tasks_of(args)
         else:
             tasks = tasks_of(args.tasks, args.question, inputs.of_arguments(args))
-    return tasks if args.sample is None else tasks.sample(args.sample, args.seed)
+    return tasks if args.sample is None else tasks.sample(args.sample, args.seed or 0)
 
 
 def _execute_notebook(args: Namespace, tasks: Tasks, out: Path | None) -> int:
@@ -98,7 +101,9 @@ def _execute_notebook(args: Namespace, tasks: Tasks, out: Path | None) -> int:
 
     batch = batch_notebooks.batch_of(args, tasks, _options(args, out))
     if args.dry_run:
-        terminal.print_result(f"{len(tasks):,} executions. What their cells ask is not known before.")
+        terminal.print_result(
+            f"{len(tasks):,} execution{'s' * (len(tasks) != 1)}. What their cells ask is not known before."
+        )
         return exit_codes.OK
     return _report(args, tasks, iterate(batch.results()))
 

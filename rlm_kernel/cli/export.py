@@ -2,6 +2,10 @@
 
 Without --to, a notebook is written; with it, a page (html), a script (py) or Markdown (md).
 
+--bundle writes one file that holds the log, the input and all else that a replay needs: a notebook
+that runs anywhere (.ipynb), a page from which that notebook is saved (.html), or a ZIP archive with
+the notebooks of the child runs, too (.zip). The ending of --output chooses.
+
 --clean keeps only the cells that the answer needs. It removes one cell after another, from the
 last to the first, and replays the rest each time to check that the answer is the same. No API key
 is needed.
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 NAME = "export"
 
 _FORMATS = ("html", "py", "md")
+_BUNDLES = (".ipynb", ".html", ".zip")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,6 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("file", metavar="FILE", help="a log or its notebook")
     add("-o", "--output", metavar="OUT", help="the file to write (default: FILE with another suffix)")
     add("--clean", action="store_true", help="keep only the cells that the answer needs")
+    add("--bundle", action="store_true", help="write one file that holds all that a replay needs")
     add("--to", choices=_FORMATS, help="write this format; html and py need nbconvert")
     add("--environment", help="where --clean runs the cells (default: the recorded environment)")
     trust_command.add_option(parser)
@@ -51,9 +57,12 @@ def execute(args: Namespace) -> int:
     output = _output(Path(args.file), args)
     notebook = _minimal(args) if args.clean else _notebook(Path(args.file))
     try:
-        _write(notebook, args.to, output)
-        if args.to in (None, "py"):
-            _write_replay_code(Path(args.file).parent, output.parent)
+        if args.bundle:
+            _write_bundle(notebook, Path(args.file), output)
+        else:
+            _write(notebook, args.to, output)
+            if args.to in (None, "py"):
+                _write_replay_code(Path(args.file).parent, output.parent)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
     terminal.print_result(str(output))
@@ -77,11 +86,13 @@ def _output(file: Path, args: Namespace) -> Path:
     from rlm_kernel.trajectory.log.file_names import file_beside
 
     suffix = f".{args.to}" if args.to else ".ipynb"
-    default = file_beside(file, f"-clean{suffix}" if args.clean else suffix)
-    output = Path(args.output) if args.output else default
+    marks = "-clean" * args.clean + "-bundle" * args.bundle
+    output = Path(args.output) if args.output else file_beside(file, f"{marks}{suffix}")
     if output.resolve() == file.resolve():
         raise ConfigError(f"{output} is the input: choose another file with --output.")
-    if output.suffix != suffix:
+    if args.bundle and (output.suffix not in _BUNDLES or (args.to and output.suffix != suffix)):
+        raise ConfigError(f"--bundle writes .ipynb, .html or .zip: {output} is none of these, or --to says otherwise.")
+    if not args.bundle and output.suffix != suffix:
         raise ConfigError(f"--output must end with {suffix}, not {output.suffix!r}: --to sets the format.")
     return output
 
@@ -122,6 +133,26 @@ def _write(notebook: NotebookNode, kind: str | None, output: Path) -> None:
 
     output.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, output)  # type: ignore[no-untyped-call]
+
+
+def _write_bundle(notebook: NotebookNode, file: Path, output: Path) -> None:
+    """Write the run with all its files."""
+    import nbformat
+
+    from rlm_kernel.replay.minimise import convert
+    from rlm_kernel.trajectory.log.reader import read_log
+    from rlm_kernel.trajectory.notebook.bundle import bundled, write_archive
+
+    recording = read_log(file)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.suffix == ".zip":
+        with output.open("wb") as target:
+            write_archive(target, notebook, recording)
+    elif output.suffix == ".html":
+        text: str = nbformat.writes(bundled(notebook, recording))  # type: ignore[no-untyped-call]
+        convert(notebook, "html", output, text.encode("utf-8"))
+    else:
+        nbformat.write(bundled(notebook, recording), output)  # type: ignore[no-untyped-call]
 
 
 def _write_replay_code(log_folder: Path, output_folder: Path) -> None:

@@ -9,13 +9,14 @@ read the command lines of running processes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import inputs, terminal
 from rlm_kernel.cli import logs, shared_options
-from rlm_kernel.clients import options
+from rlm_kernel.clients import options, registry
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,8 +93,29 @@ def _input_and_question(args: Namespace, config: RunConfig) -> tuple[Input, str 
     return args.question, None
 
 
-def rlm_of(args: Namespace, logger: RLMLogger | None = None, *, attachable: bool = False, **more: Any) -> RLM:
-    """The RLM that the options of `add_run_options` describe. `more`: further arguments of it."""
+def rlm_of(
+    args: Namespace, logger: RLMLogger | None = None, *, attachable: bool = False, asks: bool = True, **more: Any
+) -> RLM:
+    """The RLM that the options of `add_run_options` describe.
+
+    Args:
+        args: the options.
+        logger: its logger.
+        attachable: whether others may connect to the REPL.
+        asks: whether this process asks its models. If not, it needs no key and no weights.
+        more: further arguments of the `RLM`.
+    """
+    with contextlib.nullcontext() if asks else registry.without_keys():
+        rlm, models = _made(args, logger, attachable=attachable, **more)
+    for name, kwargs in models if asks else ():
+        options.fetch(name, kwargs)
+    return rlm
+
+
+def _made(
+    args: Namespace, logger: RLMLogger | None, *, attachable: bool, **more: Any
+) -> tuple[RLM, list[tuple[str, dict[str, Any]]]]:
+    """The `RLM`, and its backends with their arguments."""
     from rlm_kernel.api import RLM
 
     backend = args.backend or _BACKEND
@@ -112,9 +134,7 @@ def rlm_of(args: Namespace, logger: RLMLogger | None = None, *, attachable: bool
         **shared_options.limits(args),
         **more,
     )
-    for name in (backend, *others):
-        options.fetch(name, kwargs if name == backend else {})
-    return rlm
+    return rlm, [(name, kwargs if name == backend else {}) for name in (backend, *others)]
 
 
 def _environment_kwargs(args: Namespace, *, attachable: bool) -> dict[str, Any]:

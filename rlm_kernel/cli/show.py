@@ -45,8 +45,6 @@ def execute(args: Namespace) -> int:
     with ConsoleView(Screen(PlainConsole(file=sys.stdout), live=False)) as view:
         for event in events_of(run):
             view(event)
-    if run.completion is None and run.failure is None:
-        terminal.print_result(
-            f"The record ends here, {run.seconds:.1f} s after the start: the run was killed or is in progress."
-        )
+    if not run.is_over:
+        terminal.print_result(f"{run.state.capitalize()}: the record ends here, {run.seconds:.1f} s after the start.")
     return exit_codes.OK

@@ -153,6 +153,11 @@ class LiteLLMAdapter(ProviderAdapter):
         return aclosing(await client.complete(**request, stream=True, **usage))
 
     @property
+    def counts_requests(self) -> bool:
+        """See `ProviderAdapter`."""
+        return False
+
+    @property
     def price_source(self) -> Mapping[str, str] | None:
         """None: litellm looks into its own price table."""
         return None

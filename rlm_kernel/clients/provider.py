@@ -253,6 +253,11 @@ class ProviderAdapter(ABC):
         return (answered_by, self.model_name)
 
     @property
+    def counts_requests(self) -> bool:
+        """Whether the HTTP client counts them in `requests_sent`."""
+        return self.http_client is None
+
+    @property
     def connect_timeout(self) -> float:
         """Seconds for opening a connection."""
         return min(self.timeout, CONNECT_SECONDS)

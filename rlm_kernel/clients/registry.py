@@ -7,7 +7,9 @@ wrong type; a missing key; a package that is not installed. A backend's module i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,21 @@ if TYPE_CHECKING:
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[^]]*\]|[^:/]*)(:(?P<port>\w*))?(?P<path>(/.*)?)")
 
-__all__ = ["BACKENDS", "Backend", "build", "environment_variables", "find"]
+__all__ = ["BACKENDS", "Backend", "build", "environment_variables", "find", "without_keys"]
+
+
+_NO_KEY = "EMPTY"
+_asks_nothing: ContextVar[bool] = ContextVar("asks_nothing", default=False)
+
+
+@contextmanager
+def without_keys() -> Iterator[None]:
+    """A context in which clients are made that will ask nothing: no key is needed, and none is read."""
+    token = _asks_nothing.set(True)
+    try:
+        yield
+    finally:
+        _asks_nothing.reset(token)
 
 
 def find(name: str) -> Backend:
@@ -65,6 +81,8 @@ def build(name: str, backend_kwargs: Mapping[str, Any] | None, env: Mapping[str,
     check_arguments(backend, {argument: setting.value for argument, setting in given.items()})
     if backend.package is not None:
         check_extra(f"The backend {backend.name!r}", backend.package, str(backend.extra))
+    if _asks_nothing.get() and "api_key" in backend.arguments:
+        given.setdefault("api_key", _default("api_key", _NO_KEY))
     if (backend.key_variable or backend.key) and "api_key" not in given:
         given["api_key"] = _key(backend, variables)
     trust.check(given, finds_keys=backend.others)

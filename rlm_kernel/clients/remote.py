@@ -155,6 +155,8 @@ class RemoteLM(BaseLM):
             LMError: the provider failed, or its response is not a reply.
             ConfigError: the SDK cannot be opened with these settings, or in this environment.
         """
+        if self.adapter.counts_requests and (so_far := requests_sent.get()) is not None:
+            so_far.counted = True  # none, also if the call is stopped while the client is opened
         with opening_errors(self.adapter):
             client = await self._connection.client()
         for sent_messages, sent_schema in self._forms(messages, schema):

@@ -146,6 +146,7 @@ class Ledger:
     Args:
         limits: the limits of the tree.
         max_queries: sub-calls in flight over the whole tree.
+        of_batch: whether the limits are those of a batch, for messages.
 
     Attributes:
         broken: the error of the limit that was reached, or of `on_tool`; or None. Once it is set, every run of the tree
@@ -156,7 +157,8 @@ class Ledger:
         outputs: the memory for the outputs of cells.
     """
 
-    def __init__(self, limits: Limits, max_queries: int = 16) -> None:
+    def __init__(self, limits: Limits, max_queries: int = 16, *, of_batch: bool = False) -> None:
+        self._of_batch = of_batch
         self.broken: Exception | None = None
         self.max_queries = max_queries
         self.turn = asyncio.Semaphore(max_queries)
@@ -276,10 +278,11 @@ class Ledger:
         """
         budget, tokens = self._budget, self._tokens
         if budget.exhausted:
-            self._break(BudgetExceededError(spent=budget.spent, budget=budget.limit, estimated=budget.estimated))
+            spent, guessed = budget.spent, budget.estimated
+            self._break(BudgetExceededError(spent, budget.limit, estimated=guessed, of_batch=self._of_batch))
         if tokens.exhausted:
-            used, limit, estimated = int(tokens.spent), int(tokens.limit), int(tokens.estimated)
-            self._break(TokenLimitExceededError(tokens_used=used, token_limit=limit, estimated=estimated))
+            used, most, guess = int(tokens.spent), int(tokens.limit), int(tokens.estimated)
+            self._break(TokenLimitExceededError(used, most, estimated=guess, of_batch=self._of_batch))
 
     async def _admitted(self, model: str, limit: Bound, receipt: Receipt) -> None:
         self._queue.append(receipt)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel._async import Job, shielded
+from rlm_kernel._async import Job, run_in_thread, shielded
 from rlm_kernel.engine.config import ChatMessage, RunConfig
 from rlm_kernel.engine.loop import Engine
 from rlm_kernel.engine.recorded import RecordedRun
@@ -95,7 +95,7 @@ class Run(Job[RLMChatCompletion]):
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if (log := self._log) is not None:
-                    stack.push_async_callback(lambda: shielded(asyncio.to_thread(log.close)))
+                    stack.push_async_callback(lambda: shielded(run_in_thread(log.close)))
                 if self._verbose:
                     from rlm_kernel.trajectory.console.live_display import ConsoleView
 

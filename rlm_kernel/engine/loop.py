@@ -28,6 +28,7 @@ from rlm_kernel.parsing import ParsedReply, only_block, parse, without_thinking
 from rlm_kernel.prompts import SMALL
 from rlm_kernel.prompts.context_preview import ContextFacts, describe, type_name
 from rlm_kernel.schema.answer_schema import Schema, text_of
+from rlm_kernel.text import clip
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
 from rlm_kernel.trajectory.events import Event, OnEvent
@@ -39,6 +40,9 @@ MAX_KEEP_SECONDS, MIN_KEEP_SECONDS = 10.0, 1.0
 
 MAX_SEARCHED = 20
 """Replies that are searched for words if a run ends without an answer."""
+
+_MAX_SHOWN, _MAX_SHOWN_OF_CHILD = 4_000, 200
+"""Characters of an input without a question that a person is shown. Those of children are prompts of their parent."""
 
 MAX_WORDS = 100_000
 """Characters of each that are searched: the end of a run does not wait for more."""
@@ -419,6 +423,7 @@ class Engine:
 
     def _announce(self, prompt: Input, question: str | None) -> None:
         config = self._config
+        limit = _MAX_SHOWN_OF_CHILD if config.depth else _MAX_SHOWN
         self._emit(
             events.RunStarted(
                 model=config.models.root.model,
@@ -434,6 +439,7 @@ class Engine:
                 tools=without_secrets_of_tools(tool.to_record() for tool in config.tools),
                 seed=config.seed,
                 schema=self._schema.document if self._schema else None,
+                input_text=clip(prompt, limit) if isinstance(prompt, str) and not question else "",
             )
         )
 

@@ -131,7 +131,8 @@ class Repl:
                 self._journal.forget_answers(SETUP)
             raise
         self._was_ready = True
-        self._tell(events.KernelReady(seconds=time.perf_counter() - started))
+        python = "" if self._session is None else self._session.python
+        self._tell(events.KernelReady(seconds=time.perf_counter() - started, python=python))
 
     async def _open(self, context: Input) -> None:
         self._ended = self.cells
@@ -147,7 +148,11 @@ class Repl:
         if self._config.conversation and self.contexts:
             return  # its first cell takes what is new
         for step in context_steps(context, self.contexts, persistent=self._config.persistent):
-            await self._give(step)
+            try:
+                await self._give(step)
+            except KernelError:  # it died meanwhile; an input that is too large ends the next one, too
+                await self.revive()
+                await self._give(step)
         self.contexts += 1
 
     async def run(self, code: str, iteration: int, *, is_ours: bool = False) -> CellResult:

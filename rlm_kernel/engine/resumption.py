@@ -71,7 +71,7 @@ def prepare_resumption(
         raise RecordingError(f"{recording.path} holds no run.")
     if recording.metadata.get("agent") is not None:
         raise RecordingError(f"{recording.path.name} is the log of an agent: AgentRLM.resume(path) continues it.")
-    _check_iteration(recording, at)
+    check_iteration(recording, at)
     where, options = overrides.get("environment"), overrides.get("environment_kwargs")
     recording = admitted(recording, Use(where, options, models=True, given=overrides), trust)
     given: Input
@@ -91,12 +91,40 @@ def prepare_resumption(
     return Resumption(arguments, recorded, given, question, forked_from, run.started.schema, continues)
 
 
+def prior_runs(recording: Recording, context: Input | None = None) -> tuple[PriorRun, ...]:
+    """A recorded run and those before it in its kernel, for a new kernel that goes on from their state.
+
+    Args:
+        recording: the run.
+        context: its input; None: the recorded one.
+
+    Raises:
+        RecordingError: the record of a run, or its input, is missing or is not whole.
+    """
+    check_iteration(recording, None)
+    given = recorded_context(recording) if context is None else context
+    return (*_prior_run(recording), _as_prior(recording, given))
+
+
 def _prior_run(recording: Recording) -> Iterator[PriorRun]:
     """The runs that the same persistent kernel served before, the first one first."""
     for earlier in earlier_recordings(recording):
-        context, run = _context_before(earlier, recording), earlier.trajectory
-        last = max((cell.number for cell in run.cells), default=0)
-        yield PriorRun(context, run.conversation(), run.histories(), recorded_run_of(run), last)
+        yield _as_prior(earlier, _context_before(earlier, recording))
+
+
+def _as_prior(recording: Recording, context: Any) -> PriorRun:
+    run = recording.trajectory
+    last = max((cell.number for cell in run.cells), default=0)
+    return PriorRun(context, run.conversation(), run.histories(), recorded_run_of(run), last)
+
+
+def recorded_context(recording: Recording) -> Prompt:
+    """The input of a recorded run.
+
+    Raises:
+        RecordingError: it is not in the record, or is a pickle.
+    """
+    return _context_before(recording, recording)
 
 
 def _context_before(earlier: Recording, recording: Recording) -> Prompt:
@@ -114,7 +142,12 @@ def _context_before(earlier: Recording, recording: Recording) -> Prompt:
     return context_store.decode(*context_store.load(stored, earlier.path.parent))
 
 
-def _check_iteration(recording: Recording, at: int | None) -> None:
+def check_iteration(recording: Recording, at: int | None) -> None:
+    """Check that a run can be resumed after an iteration. `at`: the last one that counts; None: all of it.
+
+    Raises:
+        RecordingError: there is no such iteration, or its record is not whole.
+    """
     ended = [turn.iteration for turn in recording.trajectory.turns if turn.finished is not None]
     if at is not None and at not in ended:
         known = f"1 to {ended[-1]}" if ended else "none, the run was ended in its first turn"

@@ -194,7 +194,7 @@ class SharedLimits:
     def __init__(self, limits: Limits = NO_LIMITS, rate: RatePerMinute = RatePerMinute()) -> None:
         self.usage = UsageMeter()
         self.is_limited = limits != NO_LIMITS or rate != RatePerMinute()
-        self._ledger = Ledger(limits)
+        self._ledger = Ledger(limits, of_batch=True)
         self._rate = rate
         self._rates: dict[str, RateLimit] = {}
 

@@ -31,6 +31,10 @@ NAMES = CONTENT | {"meta", "script", "style"}
 PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=]*+")
 """The address of a picture that is data in the page. A browser runs and loads nothing from it, not even from SVG."""
 
+_BEGINS_FORMULA = re.compile(r"\$|\\(?=[(\[]|begin\{)")
+_NO_FORMULAS = frozenset({"pre", "code", "script", "style"})
+"""Elements in which MathJax looks for no formula."""
+
 _ATTRIBUTE = re.compile(r"(?!on)[a-z][a-z-]*")
 _WEB = re.compile(r"https?://[^\s/\\?#]", re.IGNORECASE)
 _ELSEWHERE = re.compile(r"\A(?:[^/?#:]*+:|[/\\]{2}|[\x00-\x20])")
@@ -88,8 +92,20 @@ def details(summary: Node, *body: Node, **attributes: str | int | bool) -> Eleme
 def render(*nodes: Node) -> Markup:
     """The nodes as HTML."""
     pieces: list[str] = []
-    _write(nodes, pieces)
+    _write(nodes, pieces, still=False)
     return Markup("".join(pieces))
+
+
+def render_output(*nodes: Node) -> Markup:
+    """The nodes as HTML for an output of a notebook, whose front end typesets formulas: no text begins one."""
+    pieces: list[str] = []
+    _write(nodes, pieces, still=True)
+    return Markup("".join(pieces))
+
+
+def formula(tex: str) -> Markup:
+    """A formula between dollars, for `render_output`."""
+    return Markup(html.escape(tex))
 
 
 def render_line(*nodes: Node) -> Markup:
@@ -131,17 +147,23 @@ def _checked(name: str, value: str) -> str:
     return value
 
 
-def _write(node: Node, pieces: list[str]) -> None:
+def _write(node: Node, pieces: list[str], *, still: bool) -> None:
     if isinstance(node, str):
-        pieces.append(node if isinstance(node, Markup) else html.escape(node))
+        pieces.append(node if isinstance(node, Markup) else _escaped(node, still=still))
     elif isinstance(node, Element):
         attributes = (
             f' {name}="{html.escape(value)}"' if value else f" {name}" for name, value in node.attributes.items()
         )
         pieces.append(f"<{node.name}{''.join(attributes)}>")
         if node.name not in VOID:
-            _write(node.children, pieces)
+            _write(node.children, pieces, still=still and node.name not in _NO_FORMULAS)
             pieces.append(f"</{node.name}>")
     else:
         for one in node:
-            _write(one, pieces)
+            _write(one, pieces, still=still)
+
+
+def _escaped(text: str, *, still: bool) -> str:
+    """The text as HTML. `still`: what could begin a formula is an element of its own: MathJax does not join them."""
+    escaped = html.escape(text)
+    return _BEGINS_FORMULA.sub(r"<span>\g<0></span>", escaped) if still else escaped

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import KernelError
@@ -30,6 +32,9 @@ del _install
 """
 
 
+_VERSION = re.compile(r"'(\d[\w.+]{0,30})'")
+
+
 async def install_guest(kernel: Kernel, seed: int | None, receiver: Receiver) -> None:
     """Install the guest, and wait until the kernel is ready for cells.
 
@@ -42,6 +47,7 @@ async def install_guest(kernel: Kernel, seed: int | None, receiver: Receiver) ->
         KernelError: the kernel ended or did not answer in time, or the guest did not start.
     """
     content = {"code": INSTALL_CODE, "silent": True, "store_history": False, "allow_stdin": False}
+    content["user_expressions"] = {"python": "__import__('platform').python_version()"}
     metadata = {"rlm": {"sources": guest_sources(), "comm_id": COMM_ID, "seed": seed}}
     asked = kernel.channels.send("shell", "execute_request", content, metadata=metadata)
     replied: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -56,3 +62,12 @@ async def install_guest(kernel: Kernel, seed: int | None, receiver: Receiver) ->
     kernel.channels.listen(receiver)
     if (reply := replied.result()).get("status") == "error":
         raise KernelError(f"The guest did not start: {reply.get('ename')}: {reply.get('evalue')}")
+    kernel.python = _version_in(reply)
+
+
+def _version_in(reply: Mapping[str, Any]) -> str:
+    """The version of Python in a reply; empty if it is not there."""
+    match reply.get("user_expressions"):
+        case {"python": {"data": {"text/plain": str(shown)}}} if found := _VERSION.fullmatch(shown):
+            return found[1]
+    return ""

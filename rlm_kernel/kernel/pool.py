@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Iterator
 
+from rlm_kernel._async import seconds_at_exit
 from rlm_kernel.errors import KernelError, RLMError
 from rlm_kernel.kernel.channels import Receiver
 from rlm_kernel.kernel.installation import install_guest
@@ -242,7 +243,7 @@ def _close_all() -> None:
     loops = {loop for loop, _ in _pools if loop.is_running()}
     for loop in loops:
         with contextlib.suppress(TimeoutError, RLMError):
-            asyncio.run_coroutine_threadsafe(close(), loop).result(AT_EXIT_SECONDS)
+            asyncio.run_coroutine_threadsafe(close(), loop).result(seconds_at_exit(AT_EXIT_SECONDS))
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch

@@ -43,6 +43,7 @@ class Kernel:
         channels: its sockets.
         died: done when the process has ended, for any reason.
         was_killed: whether it has ended by SIGKILL.
+        python: the version of its Python, once the guest is installed; empty if it is unknown.
     """
 
     def __init__(self, manager: AsyncKernelManager, receiver: Receiver) -> None:
@@ -50,6 +51,7 @@ class Kernel:
         self._listed: Path | None = None
         self._cut_off = ""
         self.was_killed = False
+        self.python = ""
         self.channels = Channels(_client(manager), receiver)
         self.died = asyncio.ensure_future(self._end())
 

@@ -117,6 +117,11 @@ class Session:
         return self._kernel.sandbox_id if self._kernel is not None else None
 
     @property
+    def python(self) -> str:
+        """The version of the kernel's Python; empty if it is unknown."""
+        return self._kernel.python if self._kernel is not None else ""
+
+    @property
     def missing_libraries(self) -> frozenset[str]:
         """Libraries of tables and arrays that the kernel lacks; it has these values as lists and dicts."""
         return frozenset() if self._comm is None else frozenset(self._comm.missing)

@@ -12,8 +12,8 @@ import json
 import keyword
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,21 +29,28 @@ from rlm_kernel.batch.batch import (
     shared_limits_of,
 )
 from rlm_kernel.batch.results import TaskResult, failed
-from rlm_kernel.batch.runs import batch_name, log_name
+from rlm_kernel.batch.runs import batch_name, ends_batch, log_name
 from rlm_kernel.batch.tasks import Task, Tasks, checked, id_of, rows_of_file
 from rlm_kernel.engine.shared_limits import Admission
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import ConfigError, LMError
 from rlm_kernel.papermill import parameters as notebook_parameters
-from rlm_kernel.text import plain, suggestion
-from rlm_kernel.types import UsageSummary
+from rlm_kernel.provisioners.kernelspecs import AVAILABLE
+from rlm_kernel.text import one_line, plain, suggestion
+from rlm_kernel.types import Usage, UsageSummary
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
+
+    from rlm_kernel.clients.base import BaseLM
+    from rlm_kernel.clients.estimates import Bound
+    from rlm_kernel.engine.budget import Receipt
 
 ID = "id"
 """The column that names a task."""
 _OURS = {*notebook_parameters.NAMES, "rlm_mode", "rlm_dir", "rlm_log"}
 _DIGEST = 16
+_QUIET = ["--IPKernelApp.log_level=ERROR"]
+"""Else each kernel warns that TCP is not encrypted; it is open to this machine only."""
 
 
 def tasks_of_notebook(notebook: Path, fixed: Mapping[str, Any], over: Path | None) -> Tasks:
@@ -58,7 +65,9 @@ def tasks_of_notebook(notebook: Path, fixed: Mapping[str, Any], over: Path | Non
     Raises:
         ConfigError: a file cannot be read, or a row is wrong; as `tasks_of`.
     """
-    read = partial(_task, _fingerprint(notebook), _names(notebook), fixed)
+    cells, known = _read_whole(notebook)
+    _check_names(fixed, known, "The parameters of all executions", "write it as in the notebook")
+    read = partial(_task, cells, known, fixed)
     if over is None:
         return checked(lambda: [(str(notebook), partial(read, notebook.stem, {}, "the parameters"))])
     is_text = over.suffix.lower() in (".csv", ".tsv")
@@ -77,13 +86,21 @@ def _task(cells: str, known: frozenset[str], fixed: Mapping[str, Any], default_i
     if not isinstance(row, Mapping):
         raise ConfigError(f"{where} is a {type(row).__name__}: give an object with parameters.")
     values = {name: str(value) if isinstance(value, Path) else value for name, value in row.items() if name != ID}
-    parameters = {**fixed, **values}
-    for name in parameters.keys() - _OURS:
+    _check_names(values, known, where, "rename the column")
+    return Task(id_of(row.get(ID), default_id), cells, {**fixed, **values})
+
+
+def _check_names(given: Mapping[str, Any], known: frozenset[str], where: str, way: str) -> None:
+    """Check the names of parameters.
+
+    Raises:
+        ConfigError: one is not a parameter of the notebook. `where` and `way` are for the message.
+    """
+    for name in given.keys() - _OURS:
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise ConfigError(f"{where}: {name!r} is no name of a parameter: rename the column.")
+            raise ConfigError(f"{where}: {name!r} is no name of a parameter: {way}.")
         if known and name not in known:
             raise ConfigError(f"{where}: the notebook has no parameter {name!r}{suggestion(name, known)}")
-    return Task(id_of(row.get(ID), default_id), cells, parameters)
 
 
 def _typed(row: Any) -> Any:
@@ -95,22 +112,52 @@ def _typed(row: Any) -> Any:
     return {name: value if name == ID else _resolve_type(value) for name, value in row.items()}
 
 
-def _fingerprint(notebook: Path) -> str:
+def _read_whole(notebook: Path) -> tuple[str, frozenset[str]]:
+    """The fingerprint of the cells, and the parameters that the notebook declares.
+
+    Raises:
+        ConfigError: it is no notebook.
+    """
     import nbformat
-
-    try:
-        read = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
-        cells = [(cell.cell_type, cell.source) for cell in read.cells]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{notebook} cannot be read as a notebook: {error}") from None
-    return f"{notebook.name} {hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:_DIGEST]}"
-
-
-def _names(notebook: Path) -> frozenset[str]:
-    """The parameters that the notebook declares."""
     from papermill import inspect_notebook
 
-    return frozenset(inspect_notebook(str(notebook)))
+    known: frozenset[str] = frozenset()
+    try:
+        read = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+        cells = json.dumps([(cell.cell_type, cell.source) for cell in read.cells])
+        with suppress(ValueError):  # it does not name its kernel; then -k does, and any parameter is taken
+            known = frozenset(inspect_notebook(str(notebook)))
+    except Exception as error:  # noqa: BLE001 (a file may be broken in any way)
+        why = one_line(f"{type(error).__name__}: {error}")
+        raise ConfigError(f"{notebook} cannot be read as a notebook: {why}. Open and save it in Jupyter.") from None
+    return f"{notebook.name} {hashlib.sha256(cells.encode()).hexdigest()[:_DIGEST]}", known
+
+
+def _arguments_of_kernel(notebook: Path, kernel: str | None) -> list[str]:
+    """More arguments for the process of the kernel.
+
+    Raises:
+        ConfigError: there is no such kernel.
+    """
+    import nbformat
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+    from papermill.utils import nb_kernel_name
+
+    try:
+        name = nb_kernel_name(nbformat.read(notebook, as_version=4), kernel)  # type: ignore[no-untyped-call]
+    except (ValueError, AttributeError):
+        raise ConfigError(f"{notebook} does not name its kernel: give one with -k, such as rlm-local.") from None
+    if name in AVAILABLE or name in AVAILABLE.values():
+        return []
+    specs = KernelSpecManager()
+    try:
+        spec = specs.get_kernel_spec(name)
+    except NoSuchKernel:
+        known = sorted({*specs.find_kernel_specs(), *AVAILABLE.values()})
+        raise ConfigError(
+            f"There is no kernel {name!r}{suggestion(name, known)} -k takes one of {', '.join(known)}."
+        ) from None
+    return _QUIET if any("ipykernel" in part for part in spec.argv) else []
 
 
 def batch_of_notebook(
@@ -129,12 +176,13 @@ def batch_of_notebook(
         ConfigError: an option is wrong.
     """
     check_options(options)
+    arguments = _arguments_of_kernel(notebook, kernel)
     out, log_dir = options.get("out"), options.get("log_dir")
     folder = log_dir_of(out, log_dir)
     name = batch_name(out, folder)
     return Batch(
         tasks,
-        lambda _: NotebookRuns(notebook, models, kernel, folder, name),
+        lambda _: NotebookRuns(notebook, models, kernel, arguments, folder, name),
         partial(shared_limits_of, options),
         None if out is None else Path(out),
         options.get("max_concurrent", MAX_CONCURRENT),
@@ -151,14 +199,16 @@ class NotebookRuns:
         notebook: its path.
         models: parameters that name models and limits, for all executions.
         kernel: the name of another kernel than the notebook's, or None.
+        arguments: more arguments for the process of the kernel.
         folder: of the executed notebooks; None: they are not kept.
         batch: whose notebooks they are, see `batch_name`.
-        stopped_by: always None: an execution does not say why a model refused.
+        stopped_by: the error after which no further execution is worth a try, or None.
     """
 
     notebook: Path
     models: Mapping[str, Any]
     kernel: str | None = None
+    arguments: Sequence[str] = ()
     folder: Path | None = None
     batch: str = ""
     stopped_by: BaseException | None = field(default=None, init=False)
@@ -171,7 +221,10 @@ class NotebookRuns:
 
     async def __call__(self, task: Task, limits: Admission) -> TaskResult:
         """Execute it with the parameters of a task, in a thread. The limits hold for what our host answers."""
-        return await run_in_thread(partial(self._execute, task, limits))
+        return await run_in_thread(partial(self._execute, task, _Watched(limits, self._note)))
+
+    def _note(self, error: LMError) -> None:
+        self.stopped_by = self.stopped_by or error
 
     def _execute(self, task: Task, limits: Admission) -> TaskResult:
         started, digest = time.monotonic(), task.digest
@@ -197,6 +250,7 @@ class NotebookRuns:
             kernel_name=self.kernel,
             progress_bar=False,
             shared=limits,
+            extra_arguments=list(self.arguments),
         )
         return done
 
@@ -208,6 +262,43 @@ class NotebookRuns:
             return
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / name
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """The limits of a batch. A cell may catch the error of a call, so it is seen here.
+
+    Attributes:
+        limits: of the batch.
+        note: called with an error after which no further execution is worth a try.
+    """
+
+    limits: Admission
+    note: Callable[[LMError], None]
+
+    @property
+    def counts_dollars(self) -> bool:
+        """Whether the batch has a budget."""
+        return self.limits.counts_dollars
+
+    @asynccontextmanager
+    async def call(self, lm: BaseLM, limit: Bound, receipt: Receipt) -> AsyncIterator[None]:
+        """A context around one call of a model, which waits until the call is admitted.
+
+        Raises:
+            LimitError: nothing is left.
+        """
+        try:
+            async with self.limits.call(lm, limit, receipt):
+                yield
+        except LMError as error:
+            if ends_batch(error):
+                self.note(error)
+            raise
+
+    def count(self, model: str, usage: Usage) -> None:
+        """Count a call that is on record."""
+        self.limits.count(model, usage)
 
 
 def answer_of(notebook: NotebookNode) -> str:

@@ -29,6 +29,7 @@ from rlm_kernel.replay.responder import UnrecordedResponder, answers_of
 from rlm_kernel.replay.setup import chain_of, context_of, environment_of, give_history, restore_kernel, start_event
 from rlm_kernel.replay.steps import run_of
 from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside
+from rlm_kernel.trajectory.log.notebook_metadata import restore_metadata
 from rlm_kernel.trajectory.log.reader import Recording, read_log
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ if TYPE_CHECKING:
 _NO_MODEL = (
     " No model is named: give papermill -p backend … -p model …, or set RLM_BACKEND and RLM_MODEL, "
     "or write both into metadata.rlm of the notebook."
+)
+_NO_KEYS = (
+    "The kernel {!r} gets no key of your environment: its cells ask with llm_query and rlm_query, which this process "
+    "answers. A notebook that makes an RLM itself, as rlm_task.ipynb does, runs without --engine rlm."
+)
+_PLAIN = (
+    "rlm_query is answered by one call of a model, as llm_query is: for a child RLM with a kernel of its own, give "
+    "papermill -p max_depth 2."
 )
 _USAGE = "usage_of_this_execution"
 _ASK_LIVE = " To ask models for what is not on record: papermill --engine rlm -p rlm_mode live."
@@ -70,6 +79,7 @@ class NotebookHost:
         given: Mapping[str, Any] = MappingProxyType({}),
         shared: Admission | None = None,
     ) -> None:
+        restore_metadata(notebook)
         parameters = notebook_parameters.parameters_of(notebook)
         self._notebook = notebook
         self._given = given
@@ -78,8 +88,10 @@ class NotebookHost:
         if self.recording is not None:
             self.recording = self._admitted(self.recording, kernel_name, parameters)
         live = self.recording is None or notebook_parameters.mode_of(parameters) == "live"
+        self._is_ours = _name_of_ours(kernel_name) is not None
         self._environment = _environment(kernel_name, self.recording)
         self._rlm = self._model(parameters) if live else None
+        self._notes += _notes_about(kernel_name, notebook, self._rlm)
         self._live_responder = LiveResponder(self._rlm, shared) if self._rlm else None
         self._chain = chain_of(self.recording) if self.recording else ()
         self._histories = self.recording.trajectory.histories() if self.recording else {}
@@ -90,13 +102,12 @@ class NotebookHost:
         self._session: SharedSession | None = None
 
     @property
-    def spec(self) -> KernelSpec | None:
-        """The kernelspec of one of our environments; None: Jupyter has the kernelspec."""
-        if self._environment is None:
-            return None
+    def spec(self) -> KernelSpec:
+        """The kernelspec. Those of Jupyter are started as an environment of a run is: without the user's keys."""
         spec = self._environment.load(self._seed)
-        if self.recording is None:  # a user's notebook finds its files in papermill's working directory
-            spec.metadata["kernel_provisioner"]["config"]["private_cwd"] = False
+        config = spec.metadata["kernel_provisioner"]["config"]
+        if self.recording is None and "private_cwd" in config:  # a user's notebook finds its files
+            config["private_cwd"] = False
         return spec
 
     def join(self, connection: KernelConnectionInfo) -> list[str]:
@@ -132,13 +143,12 @@ class NotebookHost:
             Job(give_history(self._session, self._histories, number)).wait()
 
     async def _join(self, connection: KernelConnectionInfo) -> list[str]:
-        environment = self._environment or Environment("notebook", "", {})
         context = await context_of(self.recording) if self.recording else None
-        session = await SharedSession.join(connection, environment, self._responder, seed=self._seed)
+        session = await SharedSession.join(connection, self._environment, self._responder, seed=self._seed)
         self._session = session
         if context is None:
             await session.keep_plain_names()
-            return []
+            return self._notes
         return [*self._notes, *await restore_kernel(session, self._chain, context, self._responder)]
 
     def _admitted(self, recording: Recording, kernel_name: str, parameters: dict[str, Any]) -> Recording:
@@ -166,14 +176,14 @@ class NotebookHost:
         arguments = notebook_parameters.arguments_of(parameters, about, os.environ, self._given)
         if arguments is None:
             return None
-        return RLM(environment=self._environment.name if self._environment else "local", **arguments)
+        return RLM(environment=self._environment.name if self._is_ours else "local", **arguments)
 
 
 def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str | None) -> Recording | None:
     about = notebook.metadata.get("rlm", {})
     if "log" not in about:
         return None
-    folders = [Path(path).parent] if path else []
+    folders = [Path(path).parent, Path(path).absolute().parent.parent] if path else []  # of a child: beside the log
     folders += [Path(folder) for folder in (parameters.get("rlm_dir"), about.get("rlm_dir")) if folder]
     name = parameters.get("rlm_log") or about["log"]
     places = [file_beside(folder / name, ending) for ending in (RECORD, TURNS) for folder in folders]
@@ -186,11 +196,16 @@ def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str 
     return run_of(read_log(found), about)
 
 
-def _environment(kernel_name: str, recording: Recording | None) -> Environment | None:
-    """Our environment of a kernel's name, or None."""
-    name = _name_of_ours(kernel_name)
-    if name is None:
-        return None
+def _notes_about(kernel_name: str, notebook: NotebookNode, rlm: RLM | None) -> list[str]:
+    """What the author of a notebook may not expect, a sentence or two each."""
+    calls_children = any("rlm_query" in cell.source for cell in notebook.cells if cell.cell_type == "code")
+    plain = rlm is not None and rlm.config.max_depth <= 1 and calls_children
+    return [*([] if _name_of_ours(kernel_name) else [_NO_KEYS.format(kernel_name)]), *([_PLAIN] if plain else [])]
+
+
+def _environment(kernel_name: str, recording: Recording | None) -> Environment:
+    """The environment of a kernel's name."""
+    name = _name_of_ours(kernel_name) or kernel_name
     if recording is None:
         return environment(name, None)
     return environment_of(recording, None if name == start_event(recording).environment else name)

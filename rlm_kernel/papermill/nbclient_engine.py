@@ -7,6 +7,7 @@ papermill's. Our session is a second client of the same kernel and answers the q
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from types import MappingProxyType
@@ -20,6 +21,7 @@ from papermill.utils import remove_args
 from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.kernel.process import manager_of
 from rlm_kernel.papermill.host import NotebookHost
+from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.trajectory.notebook.build import fingerprint
 from rlm_kernel.trajectory.notebook.cells import CUT_OFF, RAISES
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
     from papermill.engines import NotebookExecutionManager
 
+_HTTP_CLIENTS = ("httpx", "httpx2")
 _OURS = ("input_path", "timeout", "startup_timeout")
 
 
@@ -104,19 +107,15 @@ class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
         self._shown = shown
 
     def create_kernel_manager(self) -> AsyncKernelManager:
-        """The manager of one of our environments, or of a kernel that Jupyter has."""
-        spec = self._host.spec
-        if spec is None:
-            super().create_kernel_manager()
-        else:
-            self.km = manager_of(spec)
-        manager: AsyncKernelManager = self.km
+        """The manager of the kernel."""
+        manager: AsyncKernelManager = manager_of(self._host.spec)
+        self.km = manager
         return manager
 
     @contextmanager
     def setup_kernel(self, **options: Any) -> Iterator[None]:
-        """Start the kernel, with the guest in it before the first cell."""
-        with super().setup_kernel(**options):
+        """Start the kernel without keys, with the guest in it before the first cell."""
+        with super().setup_kernel(**options, env=scrub_environ(os.environ)):
             try:
                 for note in self._host.join(self.km.get_connection_info()):
                     self.log.warning(note)
@@ -152,14 +151,16 @@ class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
 
 @contextmanager
 def _without_lines_of_calls() -> Iterator[None]:
-    """Hide the log lines of httpx, one for each call of a model: papermill's command shows those of all libraries."""
-    httpx_logger = logging.getLogger("httpx")
-    level = httpx_logger.level
-    httpx_logger.setLevel(level or logging.WARNING)
+    """Hide the log lines for each request to a model: papermill's command shows those of all libraries."""
+    loggers = [logging.getLogger(name) for name in _HTTP_CLIENTS]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(one.level or logging.WARNING)
     try:
         yield
     finally:
-        httpx_logger.setLevel(level)
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
 
 
 def _parameters_now(notebook: NotebookNode) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.clients.trust import Source, Sourced, each_from, value_of
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.trajectory.log.notebook_metadata import assignments
 from rlm_kernel.trajectory.log.redaction import without_secrets
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def parameters_of(notebook: NotebookNode) -> dict[str, Any]:
     """The parameters that papermill was given, over the defaults in the cell with the tag `parameters`."""
     given = notebook.metadata.get("papermill", {}).get("parameters", {})
     tagged = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    return {**_assignments(next((cell.source for cell in tagged), "")), **given}
+    return {**assignments(next((cell.source for cell in tagged), "")), **given}
 
 
 def mode_of(parameters: Mapping[str, Any]) -> str:
@@ -111,26 +111,3 @@ def _first(name: str, *sources: Mapping[str, Sourced[Any]]) -> Sourced[Any] | No
     """The first value of this name. Empty values and 0 are skipped, because papermill's command has no None."""
     settings = (source[name] for source in sources if name in source)
     return next((setting for setting in settings if setting.value not in (None, "", {}, 0)), None)
-
-
-def _assignments(source: str) -> dict[str, Any]:
-    """The names to which a cell assigns literals. The cell is not run."""
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError):
-        return {}
-    assigned: dict[str, Any] = {}
-    for statement in body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value):
-                assigned |= _literal(name, value)
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                assigned |= _literal(name, value)
-    return assigned
-
-
-def _literal(name: str, value: ast.expr) -> dict[str, Any]:
-    try:
-        return {name: ast.literal_eval(value)}
-    except (ValueError, TypeError, MemoryError, RecursionError):
-        return {}

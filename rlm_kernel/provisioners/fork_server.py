@@ -1,6 +1,6 @@
 """The process that the local kernels of one host are forked from. It watches all of them.
 
-    python -P -m rlm_kernel.provisioners.fork_server CONTROL_FD
+    python -P -m rlm_kernel.provisioners.fork_server CONTROL_FD PRIVATE
 
 It imports what a kernel imports, once, and has neither a thread nor a ZeroMQ context. A fork of it is a kernel that
 answers after 50 ms; a new process takes 200 ms, nearly all of it imports.
@@ -9,7 +9,9 @@ The host sends requests over the socket `CONTROL_FD` (`forked.py`). A request is
 control group and descriptors: the rest of the request as a file, which only the fork reads, the kernel's link to the
 host, its log, and its listening sockets. Over the link the host learns the process id and later the exit status. When
 the host closes its end, the kernel and all that it started is killed. When `CONTROL_FD` ends, the host has ended, and
-so does everything below this process. A kernel may stop this process: it continues when the host ends.
+so does everything below this process. Then its directories are removed, whose paths begin with `PRIVATE`. A host that
+lives on sends `null` first, and removes its directories itself. A kernel may stop this process: it continues when the
+host ends.
 
 Orphans below this process become its children (`PR_SET_CHILD_SUBREAPER`). When a kernel ends, its control group is
 killed, and every child that does not belong to a running kernel: it is not one, is not in the group of one, and does
@@ -31,6 +33,7 @@ import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rlm_kernel.guest_sources import GUEST_MODULE, guest_sources
@@ -48,6 +51,8 @@ _MAX_DESCRIPTORS = 8
 _SWEEP_SECONDS = 5.0
 """How long the processes that a kernel left are killed before its end is reported in spite of them."""
 _GROUP_SECONDS = 1.0
+_HOST_SECONDS = 1.0
+"""How long a host that closed its end of the socket may take to end."""
 _UNHANDLED = {signal.SIGKILL, signal.SIGSTOP}
 
 
@@ -57,7 +62,7 @@ class _Kernel:
     Attributes:
         pid: its process.
         link: to the host.
-        directory: its private directory, removed when the host has ended.
+        directory: its private directory.
         group: its control group.
         status: of its exit; None while it runs.
         ended_at: when it ended, by the monotonic clock.
@@ -79,11 +84,9 @@ class _Kernel:
             self.group = []
 
     def tell(self, number: int) -> None:
-        """Send the host a number. If it has gone, remove the directory in its place."""
-        try:
+        """Send the host a number, if it wants to know."""
+        with contextlib.suppress(OSError):
             self.link.send(f"{number}\n".encode())
-        except OSError:
-            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class ForkServer:
@@ -92,13 +95,16 @@ class ForkServer:
     Args:
         control: where the requests come from.
         handlers: of signals, for the kernels.
+        private: how the paths of the host's private directories begin.
     """
 
-    def __init__(self, control: socket.socket, handlers: dict[signal.Signals, Any]) -> None:
+    def __init__(self, control: socket.socket, handlers: dict[signal.Signals, Any], private: Path) -> None:
         self._control = control
         self._handlers = handlers
+        self._private = private
+        self._host = os.pidfd_open(os.getppid())
+        self._is_closed = False  # by the host, which lives
         self._kernels: dict[int, _Kernel] = {}
-        self._directories: set[str] = set()  # of kernels that have ended; the host removes them, unless it is killed
         self._pid = os.getpid()
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
@@ -139,7 +145,8 @@ class ForkServer:
     def _take_request(self) -> bool:
         """Fork one kernel. False: the host has ended."""
         about, fds, _, _ = socket.recv_fds(self._control, _MAX_REQUEST_BYTES, _MAX_DESCRIPTORS)
-        if not about:
+        if about in {b"", b"null"}:
+            self._is_closed = about == b"null"
             return False
         for fd in fds:
             os.set_inheritable(fd, False)
@@ -217,7 +224,6 @@ class ForkServer:
                 self._kill(kernel)
                 del self._kernels[kernel.link.fileno()]
                 kernel.link.close()
-                self._directories = {kernel.directory, *filter(os.path.exists, self._directories)}
 
     def _kill_strays(self) -> bool:
         """Kill the orphans that do not belong to a running kernel. Whether there were any."""
@@ -238,8 +244,16 @@ class ForkServer:
         while (self._running() or launcher.children()) and time.monotonic() < until:
             self._kill_strays()
             self._reap()
-        for directory in (*self._directories, *(kernel.directory for kernel in self._kernels.values())):
-            shutil.rmtree(directory, ignore_errors=True)
+        for kernel in self._kernels.values():
+            shutil.rmtree(kernel.directory, ignore_errors=True)
+        if not self._is_closed and select.select([self._host], [], [], _HOST_SECONDS)[0]:
+            self._remove_private()
+
+    def _remove_private(self) -> None:
+        """Remove the directories of a host that was killed: of this server's kernels, and of any others."""
+        for path in self._private.parent.iterdir():
+            if path.name.startswith(self._private.name):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _kill(pid: int) -> None:
@@ -249,8 +263,8 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def main(control_fd: int) -> NoReturn:
-    """Serve the host at the other end of `control_fd` until it ends."""
+def main(control_fd: int, private: str) -> NoReturn:
+    """Serve the host at the other end of `control_fd` until it ends. `private`: as of `ForkServer`."""
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals() - _UNHANDLED}
     launcher.ignore_signals()
     launcher.set_child_subreaper()
@@ -264,10 +278,10 @@ def main(control_fd: int) -> NoReturn:
     gc.collect()
     gc.freeze()
     try:
-        ForkServer(socket.socket(fileno=control_fd), handlers).run()
+        ForkServer(socket.socket(fileno=control_fd), handlers, Path(private)).run()
     finally:
         os._exit(0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

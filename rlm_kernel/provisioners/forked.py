@@ -20,7 +20,9 @@ from weakref import WeakSet
 
 import psutil
 
+from rlm_kernel._async import seconds_at_exit
 from rlm_kernel.provisioners.environ import scrub_environ
+from rlm_kernel.provisioners.local_base import private_prefix
 
 _SERVER = ("-P", "-m", "rlm_kernel.provisioners.fork_server")
 _MAX_SERVERS = 4
@@ -215,7 +217,7 @@ class _Server:
         self._control.setblocking(False)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 (our own module)
-                [python, *_SERVER, str(theirs.fileno())],
+                [python, *_SERVER, str(theirs.fileno()), str(private_prefix())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -272,12 +274,24 @@ class _Server:
 
     def close(self) -> None:
         """End it, and with it all its kernels."""
+        with contextlib.suppress(OSError):
+            self._control.send(b"null")
         self._control.close()
         self.wake()
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
+
+    def close_at_exit(self) -> None:
+        """End it, without waiting if Ctrl-C ends the process: it ends by itself, as after `kill -9` of its host."""
+        if (seconds := seconds_at_exit(_END_SECONDS)) == _END_SECONDS:
+            self.close()
+            return
+        self._control.close()
+        self.wake()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
 
     def forget(self) -> None:
         """Let go of a server that another process started."""
@@ -288,7 +302,7 @@ class _Server:
 @atexit.register
 def _close_servers() -> None:
     while _servers:
-        _servers.popitem()[1].close()
+        _servers.popitem()[1].close_at_exit()
 
 
 def _forget_servers() -> None:

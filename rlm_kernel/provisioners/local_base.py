@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -19,16 +20,34 @@ from rlm_kernel._async import run_in_thread
 from rlm_kernel.provisioners.environ import private_directories, scrub_environ
 from rlm_kernel.provisioners.traits import Variables
 
-MAX_BASE_LENGTH = 80
+MAX_BASE_LENGTH = 78
 DIAGNOSIS_BYTES = 4_000
+
+_host = ""
+
+
+def _name_host() -> None:
+    """Name this process, and each fork of it."""
+    global _host  # noqa: PLW0603 (a fork has a name of its own)
+    _host = secrets.token_urlsafe(4)
+
+
+_name_host()
+os.register_at_fork(after_in_child=_name_host)
+
+
+def private_prefix() -> Path:
+    """How the paths of this process's private directories begin: if it is killed, its fork server removes them all."""
+    base = tempfile.gettempdir()
+    if len(os.fsencode(base)) > MAX_BASE_LENGTH and os.access("/tmp", os.W_OK):  # noqa: S108 (mkdtemp makes it safe)
+        base = "/tmp"  # noqa: S108
+    return Path(base, f"rlm-{_host}-")
 
 
 def private_directory() -> Path:
     """Make a 0700 directory with a short path: an ipc path has at most 107 bytes on Linux, and 103 on macOS."""
-    base = tempfile.gettempdir()
-    if len(os.fsencode(base)) > MAX_BASE_LENGTH and os.access("/tmp", os.W_OK):  # noqa: S108 (mkdtemp makes it safe)
-        base = "/tmp"  # noqa: S108
-    return Path(tempfile.mkdtemp(prefix="rlm-", dir=base))
+    prefix = private_prefix()
+    return Path(tempfile.mkdtemp(prefix=prefix.name, dir=prefix.parent))
 
 
 class LocalProcess(LocalProvisioner):
@@ -71,10 +90,10 @@ class LocalProcess(LocalProvisioner):
         kwargs["cwd"] = self.cwd or self._start_directory(directory, kwargs.get("cwd"))
         return kwargs
 
-    def _start_directory(self, private: Path, of_client: str | None) -> str:
-        """The working directory when no `cwd` is given."""
+    def _start_directory(self, private: Path, of_client: str | os.PathLike[str] | None) -> str:
+        """The working directory when no `cwd` is given. `jupyter execute` gives a path, most clients a text."""
         if not self.private_cwd:
-            return of_client or str(Path.cwd())
+            return os.fspath(of_client or Path.cwd())
         work = private / "work"
         work.mkdir(exist_ok=True)
         return str(work)

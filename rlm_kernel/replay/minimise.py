@@ -23,6 +23,7 @@ from rlm_kernel.replay.replayer import CLIPPED, Replayer, Script, code_of_others
 from rlm_kernel.replay.report import Outcome, outcome_of
 from rlm_kernel.replay.setup import context_of, environment_of
 from rlm_kernel.replay.steps import Step
+from rlm_kernel.trajectory.log import archive
 from rlm_kernel.trajectory.log.reader import Recording
 from rlm_kernel.trajectory.notebook.build import SETUP_TAG, identity_of_recording, notebook_of
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 FORMATS = ("html", "py", "md")
 """A page, a script, a text."""
 
-_SET_UP = {SETUP_TAG, "parameters", "injected-parameters"}
+_SET_UP = {SETUP_TAG, archive.TAG, "parameters", "injected-parameters"}
 _OF_TURNS = ("model", "words", "notice", "summary")
 
 OnTrial = Callable[[Step, int, int], object]
@@ -81,13 +82,14 @@ def clean(
     return Job(_clean((recording, steps, removed), environment, on_trial)).wait()
 
 
-def convert(notebook: NotebookNode, kind: str, path: Path) -> None:
+def convert(notebook: NotebookNode, kind: str, path: Path, attached: bytes = b"") -> None:
     """Write a notebook as something else. Nothing of a page or a text runs when it is opened, and nothing is loaded.
 
     Args:
         notebook: to be written.
         kind: one of `FORMATS`.
         path: of the file; pictures of a Markdown text go into a folder next to it.
+        attached: a notebook that can be saved from a page; empty: none.
 
     Raises:
         ConfigError: nbconvert is not installed.
@@ -104,15 +106,15 @@ def convert(notebook: NotebookNode, kind: str, path: Path) -> None:
         notebook = deepcopy(notebook)
         notebook.cells = [cell for cell in notebook.cells if not _SET_UP & set(cell.metadata.get("tags", []))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_converted(notebook, kind, path), "utf-8", errors="replace")
+    path.write_text(_converted(notebook, kind, path, attached), "utf-8", errors="replace")
 
 
-def _converted(notebook: NotebookNode, kind: str, path: Path) -> str:
+def _converted(notebook: NotebookNode, kind: str, path: Path, attached: bytes) -> str:
     if kind == "md":
         return static_export.text(notebook, partial(_save, path, itertools.count(1)))
     check_extra(f"--to {kind}", "nbconvert", "notebooks")
     if kind == "html":
-        return static_export.page(notebook, path.stem)
+        return static_export.page(notebook, path.stem, attached)
     from nbconvert import PythonExporter
 
     script: tuple[str, Any] = PythonExporter().from_notebook_node(notebook)

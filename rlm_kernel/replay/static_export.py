@@ -36,12 +36,13 @@ Save = Callable[[str, bytes], str]
 """Keeps a picture that a text shows: the end of its name, its bytes. Returns its path, relative to the text."""
 
 
-def page(notebook: NotebookNode, title: str) -> str:
+def page(notebook: NotebookNode, title: str, attached: bytes = b"") -> str:
     """The notebook as a page, as nbconvert draws it.
 
     Args:
         notebook: any.
         title: of the page.
+        attached: the file of a notebook that can be saved from the page; empty: none.
 
     Raises:
         ImportError: nbconvert is not installed.
@@ -54,7 +55,7 @@ def page(notebook: NotebookNode, title: str) -> str:
     template = (files("rlm_kernel.replay") / "page.html.j2").read_text("utf-8")
     exporter = HTMLExporter(raw_template=template, sanitize_html=True)
     exporter.register_filter("clean_html", lambda text: sanitize(text, ours=True))
-    resources = {"metadata": {"name": title}, "policy": POLICY}
+    resources = {"metadata": {"name": title}, "policy": POLICY, "notebook": base64.b64encode(attached).decode()}
     inert = nbformat.from_dict(known)  # type: ignore[no-untyped-call]
     drawn: tuple[str, Any] = exporter.from_notebook_node(inert, resources)
     return drawn[0]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.trajectory.log import prompt_store
+from rlm_kernel.trajectory.log.notebook_metadata import restore_metadata
 from rlm_kernel.trajectory.log.reader import Recording, StoredContext
 from rlm_kernel.trajectory.notebook.build import fingerprint
 from rlm_kernel.trajectory.notebook.cells import is_cut_off
@@ -80,8 +81,11 @@ def is_added(cell: NotebookNode) -> bool:
 def source_as_it_ran(cell: NotebookNode, recorded: Cell | None) -> str:
     """The recorded code of a cell that was not edited, else its source."""
     as_it_ran = cell.metadata["rlm"].get("sha256") if "rlm" in cell.metadata else None
-    unchanged = as_it_ran is not None and as_it_ran == fingerprint(cell.source)
-    return recorded.code if recorded is not None and unchanged else str(cell.source)
+    if recorded is None or as_it_ran is None:
+        return str(cell.source)
+    # jupytext drops the blank lines around a source
+    unchanged = as_it_ran == fingerprint(cell.source) or cell.source.strip("\n") == recorded.code.strip("\n")
+    return recorded.code if unchanged else str(cell.source)
 
 
 def read_notebook(path: Path) -> NotebookNode:
@@ -96,6 +100,7 @@ def read_notebook(path: Path) -> NotebookNode:
     try:
         text = json_text.read_file(path, MAX_NOTEBOOK_BYTES).decode("utf-8")
         notebook: NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+        restore_metadata(notebook)
     except (OSError, ValueError, NotJSONError, nbformat.ValidationError, *_ALTERED) as error:
         raise RecordingError(f"{path} cannot be read as a notebook: {error}") from error
     if wrong := _wrong(notebook):

@@ -49,6 +49,7 @@ class RunStarted(Event):
         tools: the custom tools, as `Tool.recorded` writes them; values with the name of a secret are hidden.
         seed: of `random` and of hashes in the kernel.
         schema: the JSON Schema that the answer has to fit, or None.
+        input_text: of an input without a `question` that is a text: its beginning and its end, for a person to read.
     """
 
     model: str
@@ -64,6 +65,12 @@ class RunStarted(Event):
     tools: tuple[dict[str, Any], ...] = ()
     seed: int = 0
     schema: dict[str, Any] | None = None
+    input_text: str = ""
+
+    @property
+    def asked(self) -> str:
+        """What was asked, for a person to read; empty where only the input says it."""
+        return self.question or self.input_text
 
     @property
     def facts(self) -> str:
@@ -75,9 +82,15 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelReady(Event):
-    """The kernel answers and holds the context. `seconds`: how long that took."""
+    """The kernel answers and holds the context.
+
+    Attributes:
+        seconds: how long that took.
+        python: the version of its Python; empty if it is unknown.
+    """
 
     seconds: float
+    python: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,15 @@ during the run or from its log; `events_of` goes the other way.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any, Literal
+from typing import Any
 
 from rlm_kernel.text import format_duration, not_blank
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.events import Event, SubcallAnswered, SubcallStarted
+from rlm_kernel.trajectory.states import State, state_of_error
 from rlm_kernel.types import Answer, CellResult, Reply, RLMChatCompletion, ToolCall, Usage, UsageMeter, UsageSummary
 
 SETUP = 0
@@ -22,9 +22,6 @@ SETUP = 0
 
 History = list[dict[str, Any]]
 """The messages to a model and its replies, as the variable `history` holds them."""
-
-State = Literal["answered", "failed", "stopped", "unfinished"]
-"""How a run ended. ``stopped``: it was cancelled; ``unfinished``: it is in progress, or was killed."""
 
 Spending = Iterator[tuple[str, Usage]]
 """Calls that were paid for: the model's label and what the call cost."""
@@ -66,7 +63,7 @@ class Call:
     @property
     def is_over(self) -> bool:
         """Whether it and its children have ended."""
-        return self.failed is not None and all(child.state != "unfinished" for child in self.children.values())
+        return self.failed is not None and all(child.is_over for child in self.children.values())
 
     def spending(self) -> Spending:
         """The cost of its prompts, those that children answered included."""
@@ -183,6 +180,28 @@ class Turn:
             self.message_end = event
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How often models were called below the root. Children count with everything in them.
+
+    Attributes:
+        subcalls: prompts of `llm_query` and `rlm_query`.
+        children: runs that an `rlm_query` started.
+    """
+
+    subcalls: int = 0
+    children: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        return Counts(self.subcalls + other.subcalls, self.children + other.children)
+
+    def __str__(self) -> str:
+        shown = [f"{self.subcalls:,} sub-call{'s' * (self.subcalls != 1)}"] * bool(self.subcalls)
+        shown += [f"{self.children:,} child{'ren' * (self.children != 1)}"] * bool(self.children)
+        return ", ".join(shown)
+
+
 def sum_usage(spending: Iterable[tuple[str, Usage]]) -> UsageSummary:
     """The usage of calls, by model."""
     meter = UsageMeter()
@@ -227,6 +246,7 @@ class Trajectory:
     Attributes:
         started: the event that began it, or None before.
         kernel_seconds: until the kernel was ready, or None.
+        python: the version of its Python; empty if it is unknown.
         setup: the sub-calls of the kernel's setup, as a cell without code that belongs to no turn.
         turns: of the root model.
         replies: all replies of the root model in order, summaries included.
@@ -234,11 +254,13 @@ class Trajectory:
         failure: the error that ended the run, or None.
         given_up: see `RunFailed`.
         seconds: the time of the last event.
+        lost: whether the process of the run died before the end; only the reader of a log knows.
     """
 
     def __init__(self, recorded: Iterable[Event] = ()) -> None:
         self.started: events.RunStarted | None = None
         self.kernel_seconds: float | None = None
+        self.python = ""
         self.setup = Cell(SETUP, "")
         self.turns: list[Turn] = []
         self.replies: list[events.ModelReplied | events.Compacted] = []
@@ -246,6 +268,7 @@ class Trajectory:
         self.failure: BaseException | None = None
         self.given_up: tuple[tuple[str, Usage], ...] = ()
         self.seconds = 0.0
+        self.lost = False
         self._cells: dict[int, Cell] = {}
         self._conversation: list[Mapping[str, Any]] = []
         self._summaries: dict[int, int] = {}
@@ -264,13 +287,32 @@ class Trajectory:
         return self.started.model if self.started else ""
 
     @property
+    def is_over(self) -> bool:
+        """Whether the run has ended, with an answer or without."""
+        return self.completion is not None or self.failure is not None
+
+    @property
     def state(self) -> State:
-        """How the run ended."""
+        """The state of the run, see `states`."""
         if self.completion is not None:
             return "answered"
-        if self.failure is None:
-            return "unfinished"
-        return "stopped" if isinstance(self.failure, asyncio.CancelledError | KeyboardInterrupt) else "failed"
+        if self.failure is not None:
+            return state_of_error(self.failure)
+        return "lost" if self.lost else "running"
+
+    def lose(self) -> None:
+        """Mark the run and its children as lost where they have no end."""
+        self.lost = not self.is_over
+        for cell in (self.setup, *self._cells.values()):
+            for call in cell.calls:
+                for child in call.children.values():
+                    child.lose()
+
+    def counts(self) -> Counts:
+        """The sub-calls and children of the run and its children."""
+        calls = [call for cell in (self.setup, *self._cells.values()) for call in cell.calls]
+        own = Counts(sum(call.started.count for call in calls), sum(len(call.children) for call in calls))
+        return reduce(Counts.plus, (child.counts() for call in calls for child in call.children.values()), own)
 
     def spending(self) -> Spending:
         """The cost of the run and its children, call by call."""
@@ -322,7 +364,7 @@ class Trajectory:
             case events.RunStarted():
                 self.started = event
             case events.KernelReady():
-                self.kernel_seconds = event.seconds
+                self.kernel_seconds, self.python = event.seconds, event.python
             case events.IterationStarted():
                 self._turn(event.iteration).messages += event.messages
                 if not self._summarised:  # the history does not mention a summary

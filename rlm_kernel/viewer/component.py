@@ -13,6 +13,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
+from rlm_kernel.trajectory.states import STATES, states_of_error_names
+
 Use = Literal["page", "widget"]
 
 _IMPORT = re.compile(r'^import (?P<names>\{[^}]*\}) from "\./(?P<module>\w+)\.js";$', re.MULTILINE)
@@ -28,7 +30,8 @@ _LAST_LINES: dict[Use, str] = {
 def script(use: Use) -> str:
     """The whole component as the source of one ES module, with the style sheet."""
     style = f"const STYLE = {json.dumps(source('viewer.css'))};"
-    return "\n".join(["const modules = {};", *map(_as_function, modules()), style, _LAST_LINES[use]])
+    states = f"const STATES = {json.dumps(STATES)}, ERROR_STATES = {json.dumps(states_of_error_names())};"
+    return "\n".join([states, "const modules = {};", *map(_as_function, modules()), style, _LAST_LINES[use]])
 
 
 @cache

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rlm_kernel.html.markup import Element, Markup, Node, details, h, render
+from rlm_kernel.html.markup import Element, Markup, Node, details, h, render_output
 from rlm_kernel.text import clip_end, plain
-from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk, as_dict, parse_lines
+from rlm_kernel.trajectory.runs.summary import as_dict, parse_lines
+from rlm_kernel.trajectory.states import describe_ending, state_of_error_name
+from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk
 
 _MAX_TEXT = 4_000
 _MAX_TURNS = 100
@@ -24,14 +26,14 @@ def folded_html(log: LogOnDisk | LogInMemory) -> Markup:
         large = log.size > _MAX_BYTES
         lines = list(_lines(_ends(log) if large else log.read(0, _MAX_BYTES)))
     except OSError as error:
-        return render(h("p", _text(f"{log.name} cannot be read: {error}")))
+        return render_output(h("p", _text(f"{log.name} cannot be read: {error}")))
     turns = [line for line in lines if line.get("type") == "iteration"]
     body = [_turn(turn) for turn in turns[:_MAX_TURNS]]
     if len(turns) > _MAX_TURNS:
         body.append(h("p", f"{len(turns) - _MAX_TURNS} more turns"))
     if large:
         body.append(h("p", "The log is large: only its beginning and its end are shown."))
-    return render(details(_text(_question(lines) or log.name), body), _outcome(lines))
+    return render_output(details(_text(_question(lines) or log.name), body), _outcome(lines, fresh=log.fresh))
 
 
 def _lines(content: bytes) -> Iterator[dict[str, Any]]:
@@ -45,7 +47,7 @@ def _ends(log: LogOnDisk | LogInMemory) -> bytes:
 
 
 def _question(lines: list[dict[str, Any]]) -> str:
-    return next((str(line["question"]) for line in lines if line.get("question")), "")
+    return next((str(asked) for line in lines if (asked := line.get("question") or line.get("input_text"))), "")
 
 
 def _turn(turn: dict[str, Any]) -> Element:
@@ -61,14 +63,15 @@ def _cell(block: dict[str, Any]) -> Node:
     return [_block(block.get("code")), note, _block(result.get("stdout")), _block(result.get("stderr"))]
 
 
-def _outcome(lines: list[dict[str, Any]]) -> Node:
+def _outcome(lines: list[dict[str, Any]], *, fresh: bool) -> Node:
     for line in reversed(lines):
         if line.get("type") == "failed":
-            return [_titled(_text(line.get("error_type"))), _block(line.get("error"))]
+            kind = _text(line.get("error_type"))
+            return [_titled(describe_ending(state_of_error_name(kind), kind)), _block(line.get("error"))]
         answer = line.get("response") if line.get("type") == "finished" else line.get("final_answer")
         if answer is not None:
             return [_titled("Answer"), _block(answer)]
-    return h("p", "The log has no answer.")
+    return [_titled("Running" if fresh else "Lost"), h("p", "The log has no answer.")]
 
 
 def _titled(title: str) -> Element:

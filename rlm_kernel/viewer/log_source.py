@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.trajectory.log.file_names import record_beside
+from rlm_kernel.trajectory.log.jsonl import line_of, text_of
 from rlm_kernel.trajectory.log.reader import log_of
-from rlm_kernel.types import RLMChatCompletion
-
-FRESH_SECONDS = 600.0
-"""A log without an end that changed this recently belongs to a run in progress: a model may take minutes."""
+from rlm_kernel.trajectory.states import state_without_end
+from rlm_kernel.trajectory.tree import Trajectory, events_of
+from rlm_kernel.types import RLMChatCompletion, held_fields
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class LogOnDisk:
 
     @property
     def fresh(self) -> bool:
-        """Whether the file changed in the last ten minutes."""
-        return time.time() - self.path.stat().st_mtime < FRESH_SECONDS
+        """Whether a log without an end belongs to a run in progress."""
+        return state_without_end(self.path.stat().st_mtime) == "running"
 
     @property
     def size(self) -> int:
@@ -67,20 +66,6 @@ class LogInMemory:
         return self.content[offset : offset + limit]
 
 
-def parse_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON objects among lines; other lines are skipped, because a log may be cut or hostile."""
-    for line in lines:
-        with suppress(ValueError, RecursionError):
-            parsed = json.loads(line)
-            if isinstance(parsed, dict):
-                yield parsed
-
-
-def as_dict(value: Any) -> dict[str, Any]:
-    """The value if it is an object of JSON, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
 def log_source(run: RLMChatCompletion | str | os.PathLike[str]) -> LogOnDisk | LogInMemory:
     """The log for the argument of `view`.
 
@@ -89,6 +74,9 @@ def log_source(run: RLMChatCompletion | str | os.PathLike[str]) -> LogOnDisk | L
         RecordingError: there is no log at the path.
     """
     if isinstance(run, RLMChatCompletion):
+        log = getattr(run, "trajectory", None) or getattr(held_fields(run)["metadata"], "log", None)
+        if log is not None and record_beside(Path(log)).is_file():
+            return LogOnDisk(record_beside(Path(log)))
         return LogInMemory("result", b"".join(_lines(run)))
     if isinstance(run, str | os.PathLike):
         return LogOnDisk(log_of(Path(run)))
@@ -101,9 +89,13 @@ def _lines(result: RLMChatCompletion) -> Iterator[bytes]:
             "The result has no trajectory to view: give the RLM a logger, RLM(..., logger=RLMLogger()), "
             "with `from rlm.logger import RLMLogger`."
         )
-    yield _line({"type": "metadata", **result.metadata["run_metadata"]})
-    for iteration in result.metadata["iterations"]:
-        yield _line({"type": "iteration", **iteration})
+    kept = json.loads(json.dumps(result.metadata, default=str))
+    recorded = [line_of(event) for event in events_of(getattr(result.metadata, "run", None) or Trajectory())]
+    if not recorded:  # of a trajectory that was kept as plain data
+        recorded = [{"type": "metadata"}, *({"type": "iteration", **one} for one in kept["iterations"])]
+    for line in recorded:
+        if line is not None and line["type"] not in ("finished", "failed"):
+            yield _line({**line, **(kept["run_metadata"] if line["type"] == "metadata" else {})})
     yield _line(_outcome(result))
 
 
@@ -120,4 +112,4 @@ def _outcome(result: RLMChatCompletion) -> dict[str, Any]:
 
 
 def _line(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, default=str).encode("ascii") + b"\n"
+    return text_of(fields).encode("ascii") + b"\n"

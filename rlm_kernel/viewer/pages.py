@@ -16,12 +16,14 @@ from rlm_kernel.html.markup import Element, Markup, Node, embed_json, fill, h
 from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.untrusted.json_text import read_file
 from rlm_kernel.viewer import component
+from rlm_kernel.viewer.log_source import LogOnDisk
 
 _MAX_LOG_BYTES = 1 << 30
 TITLE = "RLM runs"
 _STYLE = (
     "html,body{height:100%;margin:0;background:#fcfbf9}#rlm-viewer{height:100dvh}"
     "@media(prefers-color-scheme:dark){html,body{background:#17191d}}"
+    "@media print{html,body,#rlm-viewer{height:auto;background:#fff}}"
 )
 
 
@@ -58,11 +60,12 @@ def standalone_page(log: Path) -> Markup:
     """
     script = component.script("page")
     policy = _policy(f"script-src '{_hash(script)}'", "connect-src 'none'")
+    fresh = {"data_fresh": "yes"} if LogOnDisk(log).fresh else {}
     return _page(
         f"{stem_of(log)} · {TITLE}",
         h("script", Markup(script), type="module"),
         policy=h("meta", http_equiv="Content-Security-Policy", content=policy),
-        log=h("script", embed_json(_text(log)), type="application/json", id="rlm-log", data_name=log.name),
+        log=h("script", embed_json(_text(log)), type="application/json", id="rlm-log", data_name=log.name, **fresh),
     )
 
 

@@ -1,8 +1,9 @@
 """The server of `rlm view`: the page, the list of a folder's logs, and their bytes from an offset on.
 
-It listens on loopback and changes nothing. Other users of the machine can connect to loopback, too: so a request needs
-the token (see `access`). A page of another origin could make a browser send requests, also under a name that resolves
-to loopback (DNS rebinding): so a request must name this server as its host, and must come from this page.
+It listens on loopback, and changes nothing but the notes about the runs. Other users of the machine can connect to
+loopback, too: so a request needs the token (see `access`). A page of another origin could make a browser send requests,
+also under a name that resolves to loopback (DNS rebinding): so a request must name this server as its host, and must
+come from this page.
 """
 
 from __future__ import annotations
@@ -10,23 +11,26 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import suppress
-from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, unquote
 
-from rlm_kernel.errors import ConfigError
+from rlm_kernel.errors import ConfigError, RecordingError
+from rlm_kernel.untrusted import json_text
 from rlm_kernel.viewer import component, pages
 from rlm_kernel.viewer.access import Access
 from rlm_kernel.viewer.folder import Folder
+from rlm_kernel.viewer.listing import change_notes, listing
 from rlm_kernel.viewer.log_source import LogOnDisk
 
 _ADDRESS = "127.0.0.1"
 _NAMES = ("localhost", _ADDRESS)
 _TOO_MUCH = 1 << 62
 _PIECE = 1 << 18
+_MAX_NOTES = 1 << 16
+_MAX_DIGITS = 12
 _HTML = "text/html; charset=utf-8"
 
 
@@ -111,6 +115,36 @@ class _Request(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815 (the name is the protocol's)
 
+    def do_POST(self) -> None:
+        """Change the notes of a run. A browser says of each POST which page it comes from."""
+        self.close_connection = True  # the body may not be read
+        path, _, rest = self.path.partition("?")
+        allowed = self.server.access.allows(path, parse_qs(rest), self.headers.get("Cookie", ""), self.server.port)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            body = self._body()
+            if self._is_foreign() or "Origin" not in self.headers:
+                self._refuse(HTTPStatus.FORBIDDEN, "This viewer takes notes from its own page only.")
+            elif not allowed:
+                self._refuse_without_token()
+            elif "/" + path.removeprefix(self.server.access.home).removeprefix("/") != "/notes":
+                self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
+            else:
+                self._take_notes(body)
+
+    def _body(self) -> bytes:
+        """What was sent, or its beginning. It is read before an answer, as a browser expects."""
+        length = self.headers.get("Content-Length", "")
+        known = length.isascii() and length.isdigit() and len(length) < _MAX_DIGITS
+        return self.rfile.read(min(int(length), 2 * _MAX_NOTES)) if known else b""
+
+    def _take_notes(self, body: bytes) -> None:
+        try:
+            change_notes(self.server.folder, json_text.loads(body[:_MAX_NOTES]))
+        except (ConfigError, RecordingError, ValueError) as error:
+            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+        else:
+            self._give(b"{}", "application/json")
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
         """Log nothing: the terminal does not show requests."""
 
@@ -135,7 +169,7 @@ class _Request(BaseHTTPRequestHandler):
         elif path == "/viewer.js":
             self._give(component.script("page").encode(), "text/javascript; charset=utf-8")
         elif path == "/logs":
-            self._give(self._listing(), "application/json")
+            self._give_list({name: values[-1] for name, values in query.items()})
         elif path.startswith("/logs/"):
             self._give_log(unquote(path.removeprefix("/logs/")), query)
         else:
@@ -171,10 +205,13 @@ class _Request(BaseHTTPRequestHandler):
             or (site not in ("none", "same-origin") and not followed_a_link)
         )
 
-    def _listing(self) -> bytes:
-        folder = self.server.folder
-        runs = [asdict(summary) for summary in folder.summaries()]
-        return json.dumps({"folder": str(folder.path), "count": len(folder.logs()), "runs": runs}).encode()
+    def _give_list(self, asked: dict[str, str]) -> None:
+        try:
+            content = json.dumps(listing(self.server.folder, asked)).encode()
+        except (ConfigError, OSError) as error:
+            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+        else:
+            self._give(content, "application/json")
 
     def _give_log(self, name: str, query: dict[str, list[str]]) -> None:
         path = self.server.folder.log(name)
@@ -205,7 +242,7 @@ class _Request(BaseHTTPRequestHandler):
         self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, more: dict[str, str] | None = None
     ) -> None:
         self._head(status, kind, len(content), more)
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:

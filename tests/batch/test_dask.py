@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from selection import mostly_full
 from rlm_kernel import errors
 from rlm_kernel._async import start_in_thread
 from rlm_kernel.api import RLM
+from rlm_kernel.batch.engines import sockets
 from rlm_kernel.cli import main
 from rlm_kernel.clients.scripted import ScriptedLM
 from rlm_kernel.trajectory.log.reader import read_log
@@ -32,6 +33,7 @@ from rlm_kernel.types import Message, Reply, Usage
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers have no tests
 
+LISTEN = sockets.listen
 CELL = "```repl\nFINAL(context.upper())\n```"
 
 
@@ -66,7 +68,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def own_processes(folder: Path) -> Iterator[Cluster]:
+def own_processes(folder: Path, workers: int = 2) -> Iterator[Cluster]:
     file, made = folder / "scheduler.json", Cluster(folder)
     scheduler = made.scheduler = made.start(
         "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)
@@ -76,8 +78,8 @@ def own_processes(folder: Path) -> Iterator[Cluster]:
             assert scheduler.poll() is None, (folder / "scheduler.log").read_text()
             time.sleep(0.05)
         made.address = json.loads(file.read_text())["address"]
-        made.add_worker()
-        made.add_worker()
+        for _ in range(workers):
+            made.add_worker()
         yield made
     finally:
         for process in (*made.workers, scheduler):  # in this order: a worker that loses its scheduler waits for it
@@ -93,8 +95,16 @@ def local_cluster(folder: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module", params=mostly_full([own_processes, local_cluster], own_processes))
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with request.param(tmp_path_factory.mktemp("cluster")) as made:
+    with request.param(tmp_path_factory.mktemp("cluster")) as made, pytest.MonkeyPatch.context() as patch:
+        if made.workers:
+            patch.setattr(sockets, "listen", listen_elsewhere)
         yield made
+
+
+@contextlib.asynccontextmanager
+async def listen_elsewhere(_: object) -> AsyncIterator[sockets.SocketAddress]:
+    """The socket of a driver on another machine."""
+    yield sockets.SocketAddress(Path("/of another machine"))
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +120,17 @@ def test_completions_on_a_cluster(client: Client, tmp_path: Path) -> None:
 
     assert [result.answer for result in results] == [task.upper() for task in tasks], results[0].error
     assert all(Path(str(result.log)).is_file() for result in results)
+    wait_for_no_queues(client)
+
+
+def test_workers_on_the_machine_of_the_driver_send_nothing_over_the_scheduler(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "listen", LISTEN)
+    for result in RLM(ScriptedLM(shout)).map([f"t{n}" for n in range(4)], engine=client):
+        assert result.answer is not None, result.error
+        assert len(client.run_on_scheduler(_queues)) == 1  # the driver's, for others
+
     wait_for_no_queues(client)
 
 
@@ -254,7 +275,7 @@ def test_the_command_line_names_the_scheduler(
 ) -> None:
     if not cluster.workers:
         pytest.skip("its workers have no key")
-    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-driver")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # the driver asks nothing
     tasks, out = tmp_path / "tasks.csv", tmp_path / "out.jsonl"
     tasks.write_text("id,question,context\na,What?,first\nb,What?,second\n")
     with LoopbackProvider(lambda _: Says(CELL)) as provider:
@@ -264,6 +285,15 @@ def test_the_command_line_names_the_scheduler(
     assert code == 0, capsys.readouterr().err
     assert [json.loads(line)["answer"] for line in out.read_text().splitlines()] == ["FIRST", "SECOND"]
     assert {request.headers["authorization"] for request in provider.requests} == {"Bearer key-of-the-workers"}
+
+
+def test_a_cluster_without_workers_is_reported_at_once(tmp_path: Path) -> None:
+    with (
+        own_processes(tmp_path, workers=0) as empty,
+        Client(empty.address) as client,
+        pytest.warns(RuntimeWarning, match=f"no workers, and the batch waits .*: dask worker {empty.address}"),
+    ):
+        RLM(ScriptedLM(shout)).map(["a"], "What?", engine=client)
 
 
 def check_logs(folder: Path, logs: Sequence[str | None]) -> None:

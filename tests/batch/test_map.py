@@ -91,12 +91,23 @@ def test_one_budget_holds_over_all_tasks(tmp_path: Path) -> None:
         return Reply(CELL, "scripted", Usage(10, 10, cost=0.25))
 
     out = tmp_path / "out.jsonl"
-    with pytest.raises(errors.BudgetExceededError):
+    with pytest.raises(errors.BudgetExceededError, match="The batch cost .*max_budget of map, or --max-total-budget,"):
         list(RLM(ScriptedLM(script)).map([str(n) for n in range(50)], "What?", out=out, max_budget=1.0))
 
     results = [json.loads(line) for line in out.read_text().splitlines()]
     assert sum(result["answer"] is not None for result in results) == 4
     assert sum(result["cost"] for result in results) == pytest.approx(1.0)
+
+
+def test_results_of_other_tasks_in_the_file_are_kept_and_reported(tmp_path: Path) -> None:
+    out, rlm = tmp_path / "out.jsonl", RLM(ScriptedLM(shout))
+    tasks = [{"id": name, "context": name} for name in "abc"]
+    list(rlm.map(tasks, "What?", out=out))
+    list(rlm.map(tasks, "What?", out=out, sample=1))  # the others are left out, and not foreign
+    with pytest.warns(UserWarning, match="also holds 2 results of other tasks"):
+        list(rlm.map(tasks[:1], "What?", out=out))
+
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["a", "b", "c"]
 
 
 def test_a_wrong_key_ends_the_batch_after_the_tasks_in_progress() -> None:
@@ -136,6 +147,8 @@ async def test_amap_is_for_asynchronous_callers() -> None:
         ({"sample": 2.5}, "sample=2.5 must be a whole number"),
         ({"max_tokens": True}, "max_tokens=True"),
         ({"out": ""}, "out='' must be the name of a file"),
+        ({"out": "answers.csv"}, "out='answers.csv' must end in .jsonl"),
+        ({"seed": 1}, "seed=1 is that of the sample"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_starts(options: Any, message: str) -> None:

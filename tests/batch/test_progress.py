@@ -49,6 +49,27 @@ def test_results_of_an_earlier_call_count_for_the_cost_and_not_for_the_rate() ->
     assert rate < 900
 
 
+def test_the_last_line_has_the_rate_of_the_whole_batch_the_time_and_the_cost() -> None:
+    with BatchProgress(4) as bar:
+        bar.add(result("old"), is_known=True)
+        time.sleep(0.05)
+        bar.add(result("a"))
+        bar.add(result("b"))
+    text = shown(bar)
+
+    assert 1 < float(text.split("/s")[0].split()[-1]) <= 40
+    assert "$0.75 0:00:00" in text
+
+
+def test_a_narrow_terminal_shortens_only_the_bar() -> None:
+    with BatchProgress(10_000) as bar:
+        bar.add(result("a", error="LMError: down"))
+        console = Console(file=io.StringIO(), width=64)
+        console.print(bar)
+
+    assert "…" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_a_cost_that_is_not_known_is_not_shown_as_a_number() -> None:
     with BatchProgress(2) as bar:
         bar.add(result("a"))

@@ -13,6 +13,7 @@ from loopback import MODEL, Fails, Hangs, Says
 from selection import mostly_full
 
 from rlm_kernel.batch.tasks import tasks_of
+from rlm_kernel.cli import main
 
 SHOUT = "```repl\nFINAL(context.upper())\n```"
 MODEL_OF_TEST = ("--model", MODEL, "--backend-kwarg", "max_retries=0")
@@ -103,6 +104,19 @@ def test_a_dry_run_asks_nothing_and_counts_the_sample(batch, write, provider):
 
     assert (dry.returncode, provider.requests) == (0, [])
     assert b"5 tasks with about 500 tokens of input." in dry.stdout
+
+
+def test_a_dry_run_needs_no_key(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "tasks.csv").write_text("id,question\na,Who?\n")
+    code = main(["batch", str(tmp_path / "tasks.csv"), "--model", "gpt-5-mini", "--dry-run"])
+
+    assert (code, "1 task with about" in capsys.readouterr().out) == (0, True)
+
+
+def test_a_seed_without_a_sample_is_refused(tmp_path, capsys):
+    assert main(["batch", str(tmp_path), "--model", "m", "--seed", "1"]) == 2
+    assert "--seed 1 is that of --sample: give both." in capsys.readouterr().err
 
 
 def test_every_wrong_row_is_named_with_its_line_and_no_model_is_asked(batch, rlm, provider):

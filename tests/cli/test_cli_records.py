@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import nbformat
@@ -82,7 +83,7 @@ def test_show_draws_the_run(rlm, run, source):
 def test_show_draws_a_child_by_its_notebook(rlm, tmp_path):
     replies = [code("FINAL(rlm_query('the child'))"), "FINAL(x)"]
     run = record(tmp_path / "parent", replies, max_depth=2, max_iterations=1)
-    (child,) = tmp_path.glob("parent/*-child-1-1-1.ipynb")
+    (child,) = tmp_path.glob("parent/*/1-1-1_the-child.ipynb")
     assert b"the child" in rlm("show", str(run.log)).stdout
     assert b"str of 9 characters" in rlm("show", str(child)).stdout
 
@@ -91,8 +92,10 @@ def test_show_says_where_a_killed_run_ends(rlm, run):
     lines = run.log.read_bytes().splitlines(keepends=True)
     run.log.write_bytes(b"".join(lines[: next(i for i, line in enumerate(lines) if b'"cell_result"' in line) + 1]))
     done = rlm("show", str(run.log))
-    assert b"The record ends here" in done.stdout
+    assert b"Running: the record ends here" in done.stdout
     assert done.returncode == 0
+    os.utime(run.log, (0, 0))
+    assert b"Lost: the record ends here" in rlm("show", str(run.log)).stdout
 
 
 def test_diff_tells_two_runs_apart(rlm, run, tmp_path):

@@ -17,9 +17,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = [
-    {"types", "text", "installation"},  # records that pass between the parts; foreign text made fit to show; hints
+    {"text", "installation"},  # foreign text made fit to show; hints
+    {"html"},  # HTML as elements
+    {"types"},  # records that pass between the parts
     {"errors"},  # every error of the library
-    {"terminal", "untrusted", "html", "zmtp", "_async", "parsing", "guest_sources"},  # ground modules and packages
+    {"terminal", "untrusted", "zmtp", "_async", "parsing", "guest_sources"},  # ground modules and packages
     {"documents"},  # documents as text, in a child process
     {"inputs", "values", "at_exit"},  # where a context comes from; how it travels; what ends with the process
     {"schema", "provisioners"},  # structured output; where a kernel runs

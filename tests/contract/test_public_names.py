@@ -44,8 +44,10 @@ PUBLIC = [
     "Usage",
     "UsageSummary",
     "__version__",
+    "annotate",
     "create_enforced_agent",
     "require_agent_environment",
+    "runs",
     "view",
 ]
 

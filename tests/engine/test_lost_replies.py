@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 
+import openai
 import pytest
 from loopback import Fails, Hangs, LoopbackProvider, Says, Step
 
 from rlm_kernel.api import RLM
 from rlm_kernel.clients.estimates import bound
-from rlm_kernel.errors import LMError
+from rlm_kernel.errors import LMError, TimeoutExceededError
 from rlm_kernel.types import UsageSummary
 
 REPLY = Says("forty two", usage=(10, 2))
@@ -70,3 +72,35 @@ def test_the_lookup_of_the_window_is_no_part_of_the_call(provider: LoopbackProvi
     provider.models_hang = True
 
     assert usage_of(provider, [REPLY]).estimated_tokens == 0
+
+
+@pytest.fixture(params=["aiohttp", "httpx"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The HTTP client of the SDK."""
+    if request.param == "httpx":
+        monkeypatch.setattr(openai, "DefaultAioHttpClient", openai.DefaultAsyncHttpxClient)
+
+
+def usage_of_a_stopped_call(base_url: str) -> UsageSummary:
+    kwargs = {"model_name": "loopback-model", "base_url": base_url, "api_key": "loopback-key", "max_tokens": MAX_TOKENS}
+    rlm = RLM(backend="openai", backend_kwargs=kwargs, max_depth=0, max_timeout=1)
+    with rlm, pytest.raises(TimeoutExceededError) as stopped:
+        rlm.completion("What?")
+    return stopped.value.run_usage or UsageSummary()
+
+
+@pytest.mark.usefixtures("transport")
+def test_a_request_that_is_stopped_while_it_connects_is_not_counted() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):  # no further one is accepted
+            usage = usage_of_a_stopped_call(f"http://127.0.0.1:{port}/v1")
+
+    assert usage.estimated_tokens == 0
+
+
+@pytest.mark.usefixtures("transport")
+def test_a_request_that_is_stopped_after_it_was_sent_is_counted(provider: LoopbackProvider) -> None:
+    provider.script = [Hangs()]
+
+    assert usage_of_a_stopped_call(provider.base_url).estimated_tokens == LOST

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 
-from rlm import RLM, RLMError, ScriptedLM
+from rlm import RLM, KernelError, RLMError, ScriptedLM
 from rlm_kernel.engine import repl
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.tools import tools_of
@@ -167,6 +168,37 @@ def test_the_answer_of_one_completion_is_not_that_of_the_next():
         assert [rlm.completion("first").response, rlm.completion("second").response] == ["one", "two"]
         clean = {"content": "", "ready": False}
         assert rlm.completion("third").response == str([(clean, []), clean])
+
+
+@pytest.fixture
+def dying_with_the_context(monkeypatch):
+    """Has the first so many kernels killed when they receive the context."""
+    put, killed = session.Session.put, []
+
+    def dying(times):
+        async def put_and_die(self, name, *content):
+            if name == "context" and len(killed) < times:
+                killed.append(self)
+                await self._kernel._manager.provisioner.send_signal(signal.SIGKILL)
+            await put(self, name, *content)
+
+        monkeypatch.setattr(session.Session, "put", put_and_die)
+        return killed
+
+    return dying
+
+
+async def test_a_kernel_that_dies_while_it_receives_the_context_is_started_again(run, dying_with_the_context):
+    killed = dying_with_the_context(1)
+
+    assert (await run(ScriptedLM([cell("FINAL(context)")]))).response == "some context"
+    assert len(killed) == 1
+
+
+async def test_a_context_that_ends_two_kernels_ends_the_run(run, dying_with_the_context):
+    dying_with_the_context(2)
+    with pytest.raises(KernelError, match="while it received context"):
+        await run(ScriptedLM([cell("FINAL(context)")]))
 
 
 def test_a_persistent_kernel_that_died_comes_back():

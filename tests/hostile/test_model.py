@@ -41,7 +41,7 @@ from rlm_kernel.replay.replayer import replay
 from rlm_kernel.replay.steps import run_of
 from rlm_kernel.text import plain
 from rlm_kernel.trajectory import events, output_queue
-from rlm_kernel.trajectory.log.file_names import TURNS, file_beside
+from rlm_kernel.trajectory.log.file_names import TURNS, file_beside, stem_of
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.notebook.setup_cell import replay_code
 from rlm_kernel.types import Answer, Reply, Usage
@@ -226,7 +226,7 @@ def test_the_large_input_of_a_child_is_found_again_or_named_as_missing(tmp_path)
     (call,) = recording.trajectory.cells[0].calls
     about = {"child": [[1, call.started.query, 0]]}
     assert replay(run_of(recording, about)).equal
-    (child,) = (path for path in tmp_path.glob("*.ipynb") if path != run.notebook)
+    (child,) = run.log.with_name(stem_of(run.log)).glob("*.ipynb")
     assert nbformat.read(child, 4).metadata.rlm.child
     shutil.rmtree(tmp_path / "prompts")
     with pytest.raises(RecordingError, match="prompts"):

@@ -297,13 +297,14 @@ def opened(chromium):
 
 
 def drawings(told, link=None):
-    """Every drawing of the live view of a run, folded and unfolded, the last one with the link to its notebook."""
+    """Every drawing of the live view of a run, in pieces and whole, the last one with the link to its notebook."""
     progress = Progress()
     for event in told:
         progress(event)
-        yield magics_page.page(progress, (), ["a note: " + ALL])
-        yield magics_page.page(progress, {"turns", "each", "calls"})
-    yield magics_page.page(progress, {"turns", "each"}, (), link)
+        yield magics_page.head(progress, ["a note: " + ALL]).html()
+        yield magics_page.status(progress).html()
+        yield magics_page.page(progress)
+    yield magics_page.page(progress, link)
 
 
 def test_the_story_has_every_event_there_is():
@@ -317,7 +318,7 @@ def test_the_story_has_every_event_there_is():
 def test_no_field_of_an_event_runs_in_the_view_of_a_cell(opened, form, failed):
     text = FORMS[form]
     result = RLMResult(text, text, text, UsageSummary(), 1.0, notebook=f"folder/{text}.ipynb")
-    seen = "".join(drawings(story(text, failed=failed), _link(result)))
+    seen = "".join(drawings(story(text, failed=failed), _link(result.notebook)))
     assert opened(seen).does_nothing()
 
 

@@ -418,3 +418,26 @@ def test_the_directory_of_a_kernel_goes_also_if_its_host_is_killed_before_it_rem
     while left := list(tmp_path.iterdir()):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
+
+
+KILLED_BEFORE_A_KERNEL_IS_FORKED = """
+import os
+from rlm import RLM, ScriptedLM
+from rlm_kernel.provisioners import local
+from rlm_kernel.provisioners.local_base import private_directory
+
+RLM(ScriptedLM("```repl\\nFINAL(1)\\n```")).completion("a", "What?")
+(private_directory() / "of something else").touch()
+local.LocalKernel.launch_kernel = lambda *_, **__: os.kill(os.getpid(), 9)
+RLM(ScriptedLM("```repl\\nFINAL(1)\\n```")).completion("a", "What?")
+"""
+
+
+def test_the_directories_of_a_killed_host_go_also_without_a_kernel(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", KILLED_BEFORE_A_KERNEL_IS_FORKED]
+    assert subprocess.run(command, env=environment, check=False, timeout=60).returncode == -9
+    deadline = time.monotonic() + 30
+    while left := list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)

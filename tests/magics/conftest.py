@@ -59,6 +59,11 @@ class Ran:
         return [*last.values(), *([self.result] if self.result else [])]
 
     @property
+    def html(self):
+        """The HTML that stays in the notebook."""
+        return "".join(data.get("text/html", "") for data in self.left)
+
+    @property
     def error(self):
         """The error as the notebook shows it, or None."""
         raised = [re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(c["traceback"])) for c in self.of("error")]

@@ -8,7 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from rlm_kernel.trajectory.log.file_names import record_beside
 from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.trajectory.runs.summary import summary_of
 
 
 def seen(notebook, options, question="What is it?", setup=""):
@@ -27,7 +29,7 @@ def test_the_answer_is_shown_as_markdown_with_what_it_cost_and_where_it_is_kept(
     shown = ran.result["text/markdown"]
     assert shown.startswith("**42** <\N{WORD JOINER}b>for")
     assert "leader · " in shown
-    assert "2 calls" in shown
+    assert "2 model calls" in shown
     assert "[notebook](rlm_logs/rlm_" in shown
     assert ran.result["text/plain"].startswith("**42** <b>for</b> $5\n\nleader · ")
     assert notebook.value("out.answer == str(out) == out.response") == "True"
@@ -53,6 +55,29 @@ def test_the_question_is_asked_word_by_word(notebook):
 def test_without_an_input_the_question_is_the_input(notebook):
     said, _ = seen(notebook, "", "Count to three.")
     assert said == "'Count to three.'"
+
+
+def test_a_question_without_an_input_stands_in_the_view_the_notebook_and_the_list(notebook):
+    _, ran = seen(notebook, "", "Count to **three**.")
+    _asked(notebook, ran, "Count to **three**.", "# Count to \\*\\*three\\*\\*.")
+
+
+def test_a_follow_up_in_a_persistent_kernel_stands_there_too(notebook):
+    notebook.run("goes_on = leader(*['FINAL(1)'] * 9)\ntext = 'words ' * 100")
+    notebook.run("%%rlm -c text -b goes_on --persistent\nHow long?")
+    ran = notebook.run("%%rlm -b goes_on --persistent -o out\nAnd how wide?")
+    _asked(notebook, ran, "And how wide?", "# And how wide?")
+    notebook.run("get_ipython().magics_manager.registry['RLMMagics'].close()")
+
+
+def _asked(notebook, ran, question, title):
+    """Check that a question stands in the view, in the notebook and in the viewer's list of runs."""
+    assert ran.error is None
+    assert question in ran.views[-1]
+    log, kept = map(Path, notebook.run("print(out.trajectory); print(out.notebook)").printed.splitlines())
+    assert nbformat.read(kept, 4).cells[0].source.startswith(title)
+    assert summary_of(record_beside(log)).question == question
+    assert read_log(log).trajectory.started.question is None  # the prompts are as they were
 
 
 @pytest.mark.parametrize(
@@ -151,7 +176,18 @@ def test_an_object_is_the_answer_where_a_schema_says_so(notebook):
         ("%%rlm -b says -c text -e nowhere\nWhat?", "ConfigError: Unknown environment 'nowhere'."),
         ("%%rlm -b says -c text --max-budget -1\nWhat?", "max_budget must be a number above 0"),
         ("%%rlm -c text -m m --backend-kwarg api_key=sk-123456789\nWhat?", "ConfigError: An API key does not belong"),
-        ("%%rlm -c leader -b says\nWhat?", "is of type function: give a str, list, dict, bytes, pandas DataFrame"),
+        ("%%rlm -c leader -b says\nWhat?", "is of type function: give what it returns, as in -c 'leader(…)'."),
+        ("%%rlm -c text.uper -b says\nWhat?", "'str' object has no attribute 'uper'; did you mean 'upper'?"),
+        ("%%rlm -c text[ -b says\nWhat?", "ConfigError: --context text[ is no expression: '[' was never closed."),
+        ("%%rlm -c text[9_999] -b says\nWhat?", "--context text[9_999] raises IndexError: string index out of range"),
+        ("%%rlm -c len(text) -b says\nWhat?", "is of type int: give str(value), or [value] to keep its type."),
+        (
+            "%%rlm -c text -b unasked -o 3x\nWhat?",
+            "UsageError: argument -o/--output: '3x' is not the name of a variable",
+        ),
+        ("%%rlm -c text -b unasked -o def\nWhat?", "'def' is not the name of a variable: give one such as answer"),
+        ("%%rlm -c text -b unasked -o a.b\nWhat?", "'a.b' is not the name of a variable: give one such as answer"),
+        ("%rlm resume -o a.b", "'a.b' is not the name of a variable: give one such as answer"),
         ("%rlm lats", "UsageError: %rlm has no command 'lats'; did you mean 'last'?"),
         ("%rlm config nothing 1", "ConfigError: There is no setting 'nothing'. There are attachable, backend,"),
         ("%rlm config max_iterations many", "ConfigError: max_iterations: "),

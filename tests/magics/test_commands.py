@@ -7,6 +7,8 @@ import json
 import pytest
 
 from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.types import ModelUsageSummary, UsageSummary
+from rlm_magics import commands
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,6 +54,20 @@ def test_usage_adds_up_the_session(notebook):
     notebook.run("%rlm model --backend openai")
 
 
+def test_an_unknown_cost_hides_no_known_one():
+    def used(calls, cost):
+        return ModelUsageSummary(calls, 1_000, 10, cost)
+
+    runs = [UsageSummary({"priced": used(2, 0.25), "free": used(1, None)}), UsageSummary({"priced": used(3, None)})]
+    shown = commands.usage(runs, [UsageSummary({"priced": used(1, 0.5)})]).replace("<span>\\$</span>", "$")
+    assert shown.splitlines()[2:] == [
+        "| `%%rlm` | priced | 5 | 2,000 | 20 | $0.2500 without 3 calls (cost unknown) |",
+        "| `%%rlm` | free | 1 | 1,000 | 10 | unknown |",
+        "| `llm_query` | priced | 1 | 1,000 | 10 | $0.5000 |",
+        "| **Total** |  | 7 | 4,000 | 40 | $0.7500 without 4 calls (cost unknown) |",
+    ]
+
+
 def test_replay_needs_no_model(notebook):
     assert "equal to the recorded run" in notebook.run("%rlm replay").printed
 
@@ -65,6 +81,14 @@ def test_resume_goes_on_from_a_turn(notebook):
     assert read_log(kept).metadata["forked_from"]["at"] == 1
     assert "Answered" in ran.left[0]["text/html"]
     notebook.run("%%rlm -b leads --sub-backend reader -c text -o out\nWhat?")
+
+
+def test_what_could_not_begin_is_not_the_latest_run(notebook):
+    assert "at=99 is not a finished iteration of rlm_" in notebook.run("%rlm resume --at 99").error
+    assert "equal to the recorded run" in notebook.run("%rlm replay").printed
+    missing = notebook.run("%rlm resume -e nowhere")
+    assert missing.error is not None
+    assert "equal to the recorded run" in notebook.run("%rlm replay").printed
 
 
 def test_what_is_on_record_is_not_paid_twice(started):
@@ -94,7 +118,7 @@ def test_a_person_who_says_nothing_is_told_what_there_is(notebook):
     said = notebook.run("%rlm").printed
     assert "%rlm last" in said
     assert "%%rlm? shows its options" in said
-    assert "--context NAME" in notebook.value("get_ipython().magics_manager.magics['cell']['rlm'].__doc__")
+    assert "--context VALUE" in notebook.value("get_ipython().magics_manager.magics['cell']['rlm'].__doc__")
 
 
 def test_the_model_is_set_for_all_cells(notebook):

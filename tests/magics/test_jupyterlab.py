@@ -72,7 +72,7 @@ def test_the_view_moves_and_stays_when_the_notebook_is_opened_again(notebooks, a
     again = Tab(chromium, address, "best.ipynb", color_scheme="dark")
     again.says(1, "Answered")
     again.output(1).locator("summary").first.click()
-    again.output(1).locator("summary").nth(2).click()
+    again.output(1).locator("summary").nth(1).click()
     again.shot("4-opened-again")
     assert "model not found" not in again.page.content()
     again.page.close()
@@ -84,12 +84,15 @@ def test_stop_stops_within_two_seconds_and_keeps_what_there_is(notebooks, addres
     tab.run(0)
     tab.run(1)
     tab.says(1, "time.sleep(60)")
-    tab.page.locator(".jupyter-button", has_text="Turns").click()
+    tab.output(1).locator("summary").nth(1).click()
+    tab.says(1, re.compile("said = llm_query"))
+    time.sleep(2)  # several updates
     tab.says(1, re.compile("said = llm_query"))
     tab.shot("5-unfolded")
     started = time.perf_counter()
     tab.page.locator(".jupyter-button", has_text="Stop").click()
     tab.says(1, re.compile("CancellationError"))
+    tab.says(1, re.compile("said = llm_query"))
     print(f"stopped in {time.perf_counter() - started:.1f} s")
     tab.shot("6-stopped")
     tab.run(2)
@@ -107,9 +110,28 @@ def test_a_notebook_from_elsewhere_looks_the_same(notebooks, address, chromium):
     tab = Tab(chromium, address, "elsewhere.ipynb")
     tab.says(1, "Answered")
     tab.output(1).locator("summary").first.click()
-    tab.output(1).locator("summary").nth(2).click()
+    tab.output(1).locator("summary").nth(1).click()
     tab.says(1, "('2026-40.txt', 1480)")
     tab.shot("7-not-trusted")
+    tab.page.close()
+
+
+@pytest.mark.full
+def test_a_person_goes_on_after_a_run(notebooks, address, chromium):
+    again = 'again = leader(*["```repl\\nFINAL(max(sales, key=sales.get))\\n```"] * 3)'
+    follow = "%%rlm --follow -b again --sub-backend reader\nWhich one was it?"
+    cells = [f"{MODELS}, leader\n{again}", ASK.format("quick"), follow, "%rlm usage", "%rlm cells", "'the last'"]
+    write(notebooks / "on.ipynb", cells)
+    tab = Tab(chromium, address, "on.ipynb")
+    tab.ready()
+    for number, words in enumerate(["has the best sales", "2026-40.txt", "Total", "The cell below has 1 of"], 1):
+        tab.run(number - 1 if number == 1 else number)
+        if number == 1:
+            tab.run(1)
+        tab.says(number, words)
+    tab.cells.nth(5).get_by_text("context = reports").wait_for()
+    tab.shot("8-going-on")
+    assert "'the last'" in tab.cells.nth(6).inner_text()
     tab.page.close()
 
 

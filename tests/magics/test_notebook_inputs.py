@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from types import MappingProxyType, SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -10,6 +13,7 @@ import pytest
 
 from rlm import ScriptedLM
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.values import convert
 from rlm_magics import notebook_inputs
 from rlm_magics.arguments import fingerprint, merge_settings, rlm_arguments
 from rlm_magics.grammar import cell_grammar, setting_of
@@ -123,6 +127,60 @@ def test_a_pair_without_a_sign_names_its_option():
 )
 def test_a_setting_is_the_rest_of_the_line(line, setting):
     assert setting_of(line) == setting
+
+
+@pytest.mark.parametrize(
+    ("line", "prompt"),
+    [
+        ("-c table.month.tolist()", ["May", "June"]),
+        ("-c {'a':text}", {"a": "some text"}),
+        ("-c {'a': text, 'b': [1]}", {"a": "some text", "b": [1]}),
+        ("-c \"{'a': text}\"", {"a": "some text"}),
+        ("-c table['month'][0]", "May"),
+        ("-c text[:4]", "some"),
+        ("-c text.upper() -c text", {"text.upper()": "SOME TEXT", "text": "some text"}),
+        ("-c notes=text", {"notes": "some text"}),
+        ("-c first=table['month'][0] -c text", {"first": "May", "text": "some text"}),
+        ("-c [word.upper() for word in text.split()]", ["SOME", "TEXT"]),
+    ],
+)
+def test_an_expression_is_an_input_with_or_without_a_name(line, prompt):
+    names = {"table": TABLE, "text": "some text"}
+    assert notebook_inputs.read(cell_grammar().read(line).context, [], names, "docker").prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("value", "prompt"),
+    [
+        (range(3), [0, 1, 2]),
+        ({"a": 1}.values(), [1]),
+        (MappingProxyType({"a": 1}), {"a": 1}),
+        (pa.chunked_array([[1], [None]]), [1, None]),
+        (memoryview(b"text"), "text"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_collection_is_given_whole(value, prompt):
+    assert notebook_inputs.read(["it"], [], {"it": value}, "docker").prompt == prompt
+
+
+@pytest.mark.parametrize("value", [TABLE.day, TABLE.columns, TABLE.kind.unique(), TABLE.sold.array], ids=type)
+def test_a_series_and_what_is_like_one_is_a_series_with_all_its_values(value):
+    prompt = notebook_inputs.read(["table.it"], [], {"table": SimpleNamespace(it=value)}, "docker").prompt
+    pd.testing.assert_series_equal(prompt["table.it"], pd.Series(value))
+    assert convert(prompt)
+
+
+@pytest.mark.parametrize("value", [5, object(), iter([1]), pl.LazyFrame({"a": [1]}), TABLE.groupby("sold")], ids=type)
+def test_no_advice_leaves_data_out(value):
+    with pytest.raises(ConfigError, match=r"--context it .*: give (?!str\(it\))") as raised:
+        notebook_inputs.read(["it"], [], {"it": value}, "local")
+    assert isinstance(value, int) or "str(" not in str(raised.value)
+
+
+@pytest.mark.parametrize("line", ["--file 'a (b).txt'", "--file a(b.txt", '--backend-kwarg key="a b"', "-m 'it''s'"])
+def test_brackets_and_quotes_of_other_options_are_those_of_a_shell(line):
+    assert vars(cell_grammar().read(line)) == vars(cell_grammar().parse_known_args(shlex.split(line))[0])
 
 
 @pytest.mark.parametrize("value", [pl.DataFrame({"a": [1]}), pa.table({"a": [1]}), np.zeros(2)], ids=type)

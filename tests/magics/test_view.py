@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from trajectory.long_run import CALLS, TURNS, started, turn
@@ -34,7 +35,7 @@ def test_the_view_shows_turns_code_calls_and_costs(notebook):
     assert len(ran.views) > 5
     last = ran.views[-1] or ran.views[-2]
     assert "Answered" in moments
-    assert "20 sub-calls" in moments
+    assert "23 model calls (20 sub-calls)" in moments
     assert re.search(r"[\d,]+ tokens in, \d+ out · cost unknown", last)
 
 
@@ -49,11 +50,9 @@ def test_turns_that_are_not_shown_are_not_kept_but_counted():
     for event in (started(), *(event for number in range(1, TURNS + 1) for event in turn(number))):
         progress(event)
     assert len(progress.run.turns) == MAX_TURNS
-    assert progress.subcall_count() == TURNS * CALLS
+    assert progress.counts().subcalls == TURNS * CALLS
     assert progress.usage.total_calls == TURNS * CALLS + TURNS
-    shown = str(page(progress, unfolded=("turns",)))
-    assert f"{TURNS} turns" in shown
-    assert f"… {TURNS - MAX_TURNS} turns before" in shown
+    assert f"… {TURNS - MAX_TURNS} turns before" in str(page(progress))
 
 
 def test_children_are_seen(notebook):
@@ -64,6 +63,7 @@ def test_children_are_seen(notebook):
     )
     ran = notebook.run("%%rlm -b leads --sub-backend child --max-depth 2 -c text\nWhat?")
     assert "↳ child 1 · 1/30 · cell 1 runs" in "\n".join(ran.views)
+    assert "3 model calls (1 sub-call, 1 child)" in ran.views[-1]
 
 
 def test_what_a_model_or_a_kernel_wrote_is_text(notebook):
@@ -86,8 +86,8 @@ def test_nothing_but_static_displays_stays(notebook):
     assert WIDGET in {kind for content in ran.of("display_data") for kind in content["data"]}
     assert WIDGET not in {kind for data in ran.left for kind in data}
     assert not re.search("<script|<style|<link|class=|onclick|javascript:", "".join(ran.views))
-    assert "<details" in ran.left[0]["text/html"]
-    assert "Answered" in ran.left[0]["text/plain"]
+    assert "<details" in ran.html
+    assert any("Answered" in data["text/plain"] for data in ran.left)
 
 
 def test_quiet_shows_the_answer_alone_and_verbose_unfolds_everything(notebook):
@@ -96,7 +96,50 @@ def test_quiet_shows_the_answer_alone_and_verbose_unfolds_everything(notebook):
     assert not ran.of("display_data")
     assert ran.result["text/plain"].startswith("1\n")
     ran = notebook.run("%%rlm -b leads -c text --verbose\nWhat?")
-    assert ran.left[0]["text/html"].count("<details") == ran.left[0]["text/html"].count("<details open")
+    assert ran.html.count("<details") == ran.html.count("<details open") == 2
+
+
+def test_an_update_draws_only_what_changed(notebook):
+    notebook.run(
+        "leads = leader(cell('x = 1'), cell('import time; time.sleep(2)'), cell('y = 2'), 'FINAL(1)', delay=0.3)"
+    )
+    ran = notebook.run("%%rlm -b leads -c text\nWhat is it?")
+    drawn = [
+        (c["transient"]["display_id"], c["data"]["text/html"])
+        for c in ran.of("display_data", "update_display_data")
+        if c["data"].get("text/html")
+    ]
+    first = [(at, html) for at, (_, html) in enumerate(drawn) if "x = 1" in html and "<details" in html]
+    question = [html for _, html in drawn if "What is it?" in html]
+    assert len(question) == 1
+    assert len(first) <= 4
+    assert "<details open" not in first[-1][1]
+    assert first[-1][0] < next(at for at, (_, html) in enumerate(drawn) if "y = 2" in html)
+    assert len(ran.views) > 10
+    assert all(one != other for one, other in pairwise(drawn))
+
+
+def test_the_words_of_the_model_and_pictures_are_in_the_view_in_the_trace_and_in_the_last_run(notebook):
+    png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    shows = f"display({{'image/png': {png!r}, 'text/plain': '<Fig' + 'ure>'}}, raw=True)"
+    table = "display({'text/html': '<table><tr><td>7</td></tr></table><script>1</script>'}, raw=True)"
+    notebook.run(f"plots = leader(cell({shows!r} + chr(10) + {table!r}), 'FINAL(It costs $5 to $10.)')")
+    ran = notebook.run("%%rlm -b plots -c text\nIs it **5**?")
+    trace, last = notebook.run("%rlm trace"), notebook.run("%rlm last")
+    assert last.result["text/plain"] == ran.result["text/plain"]
+    for shown in (ran.html, trace.html, last.html):
+        for said in (png, "Some thoughts.", "<td>7</td>", "Is it <strong>5</strong>?"):
+            assert said in shown
+        for left_out in ("<script", ">&lt;Figure", "$5 to $10"):
+            assert left_out not in shown
+
+
+def test_a_view_of_a_run_in_progress_says_where_the_run_is_seen_after_a_reload(notebook):
+    notebook.run("slow_leads = leader(cell('1'), 'FINAL(1)', delay=0.5)")
+    ran = notebook.run("%%rlm -b slow_leads -c text\nWhat?")
+    moments = [html for html in ran.views if "1/30" in html]
+    assert all("%rlm last" in html and "notebook of the run" in html for html in moments)
+    assert "%rlm last" not in ran.html
 
 
 @pytest.mark.parametrize("stuck", ["cell", "model", "sub-call"])
@@ -129,7 +172,7 @@ def test_an_interrupt_stops_within_two_seconds_and_keeps_what_there_is(notebook,
     assert ran.error.startswith("CancellationError: The run was stopped after")
     assert ran.seconds < 10  # two on a quiet machine; measured in the report of the change
     print(f"stopped in {ran.seconds:.2f} s")
-    assert "Stopped" in ran.left[0]["text/html"]
+    assert "Stopped" in ran.html
     assert notebook.value("out.partial, out.answer, out.usage.total_calls >= 1") == "(True, 'a draft', True)"
     kept = notebook.run("import nbformat; print(len(nbformat.read(out.notebook, 4).cells))")
     assert int(kept.printed) >= 4
@@ -155,7 +198,7 @@ def test_a_second_interrupt_while_the_run_ends_changes_nothing(notebook):
         then=notebook.manager.interrupt_kernel,
     )
     assert ran.error.startswith("CancellationError: The run was stopped after")
-    assert "Stopped" in ran.left[0]["text/html"]
+    assert "Stopped" in ran.html
     assert notebook.value("stopped.partial") == "True"
 
 
@@ -163,7 +206,7 @@ def test_an_error_of_the_persons_own_model_ends_the_view_and_leaves_a_result(not
     notebook.run("breaks = leader(cell('1'), KeyError('choices'))")
     ran = notebook.run("%%rlm -b breaks -c text -o broken\nWhat?")
     assert "KeyError: 'choices'" in ran.error
-    assert "notebook of the run" in ran.left[0]["text/html"]
+    assert "notebook of the run" in ran.html
     assert notebook.value("type(broken.error).__name__, broken.usage.total_calls") == "('KeyError', 2)"
 
 
@@ -172,8 +215,8 @@ def test_what_a_kernel_shows_as_text_and_is_none_ends_no_run(notebook):
     notebook.run(f"odd = leader(cell({shows!r}), 'FINAL(1)')")
     ran = notebook.run("%%rlm -b odd -c text --verbose\nWhat?")
     assert ran.error is None
-    assert ">5</pre>" in ran.left[0]["text/html"]
-    assert ">[1, 2]</pre>" in ran.left[0]["text/html"]
+    assert ">5</pre>" in ran.html
+    assert ">[1, 2]</pre>" in ran.html
 
 
 def test_a_stop_after_the_answer_keeps_the_answer():

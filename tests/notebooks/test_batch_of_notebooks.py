@@ -10,12 +10,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from loopback import API_KEY, MODEL, Says
+from loopback import API_KEY, MODEL, Fails, Says
 from nbformat.v4 import new_code_cell, new_notebook
 
 from rlm_kernel.cli import parser
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.papermill.batch import tasks_of_notebook
+from rlm_kernel.papermill.batch import batch_of_notebook, tasks_of_notebook
 
 ASKS = "answer = llm_query(f'{question} about {topic}')"
 MODELS = ("--model", MODEL, "--backend-kwarg", "max_retries=0")
@@ -95,8 +95,9 @@ def test_one_budget_holds_over_all_notebooks(batch, write, tmp_path, provider):
 def test_without_rows_it_is_executed_once_with_parameters_of_a_file(batch, write, tmp_path):
     write("[topic, year]")
     (tmp_path / "given.yaml").write_text("topic: [1, 2]\nyear: 3\n")
-    done = batch("-f", "given.yaml", "-p", "year", "4", models=())
+    done = batch("-f", "given.yaml", "-p", "year", "4", "-k", "python3", models=())
 
+    assert b"IPKernelApp" not in done.stderr
     (row,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (row["id"], row["answer"], row["log"]) == ("task", "[[1, 2], 4]", None)
 
@@ -113,6 +114,56 @@ def test_every_wrong_row_is_named(write, tmp_path):
         f"{rows}:3 is a int: give an object with parameters.",
         f"{rows}:4: 'not a name' is no name of a parameter: rename the column.",
     ]
+
+
+def test_a_wrong_parameter_of_all_executions_is_one_error(write, tmp_path):
+    write(ASKS)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("topic\na\nb\n")
+    with pytest.raises(ConfigError, match=r"^The parameters of all executions: .* 'topick'; did you mean 'topic'\?$"):
+        tasks_of_notebook(tmp_path / "task.ipynb", {"topick": 1}, rows)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "null",
+        '{"cells": [',
+        '{"nbformat": 4, "nbformat_minor": 5, "metadata": null, "cells": []}',
+        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code"}]}',
+    ],
+)
+def test_a_broken_notebook_is_refused(text, tmp_path):
+    (tmp_path / "task.ipynb").write_text(text)
+    with pytest.raises(ConfigError, match="task.ipynb cannot be read as a notebook: "):
+        tasks_of_notebook(tmp_path / "task.ipynb", {}, None)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [("rlm-lokal", "There is no kernel 'rlm-lokal'; did you mean 'rlm-local'"), (None, "does not name its kernel")],
+)
+def test_a_wrong_kernel_is_refused_before_anything_is_executed(kernel, message, write, tmp_path):
+    write(ASKS)
+    path = tmp_path / "task.ipynb"
+    made = nbformat.read(path, as_version=4)
+    del made.metadata["kernelspec"]
+    nbformat.write(made, path)
+    with pytest.raises(ConfigError, match=message):
+        batch_of_notebook(path, tasks_of_notebook(path, {}, None), {}, {}, kernel)
+
+
+def test_a_refused_key_ends_the_batch(batch, write, tmp_path, provider):
+    provider.script = lambda _: Fails(401, "no such key")
+    write("try:\n    llm_query('hi')\nexcept Exception:\n    pass")
+    (tmp_path / "rows.csv").write_text("topic\na\nb\nc\n")
+    done = batch("--over", "rows.csv", "--out", "out.jsonl", "--max-concurrent", "1")
+
+    assert (done.returncode, len(provider.requests)) == (4, 1)
+    first, last = done.stderr.decode().splitlines()[-2:]
+    assert first == "rlm: the answers so far are in out.jsonl. To go on, run the same command again."
+    assert "no such key" in last
 
 
 def test_an_edited_cell_and_other_parameters_are_executed_again_and_an_output_is_not(write, tmp_path):

@@ -18,6 +18,9 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
+PARAMETERS = {"rlm_task": "model = 'scripted'"}
+"""With what the stored outputs of a notebook were made, besides its defaults."""
+
 FORGOTTEN = [
     (r"\x1b\[[0-9;]*m", ""),
     (r"\d+(\.\d+)? (s|ms|min)\b", "T"),
@@ -25,7 +28,7 @@ FORGOTTEN = [
     (r"[\d.,]+k? tokens? in, [\d.,]+k? out", "N tokens in, N out"),
     (r"used [\d,]+ tokens", "used N tokens"),
     (r"\d[\d,]* +\d[\d,]* +unknown", "N N unknown"),  # of the table of models
-    (r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", "RUN"),
+    (r"(?<=rlm_)(?:[^\W_][^\W_-]*(?:-[^\W_]+)*_)?\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", "RUN"),
     (r"\[IPKernelApp\] [A-Z]+ \| .*(\n|$)", ""),  # of the kernels that papermill starts
     (r"[─╭╮╰╯│┌┐└┘ ]+", " "),
     (r"\s*\n\s*", "\n"),
@@ -71,6 +74,9 @@ def run(tmp_path, monkeypatch):
         notebook = read(path)
         for cell in code_cells(notebook):
             cell.outputs, cell.execution_count = [], None
+        for cell in notebook.cells:
+            if "parameters" in cell.metadata.get("tags", []) and path.stem in PARAMETERS:
+                cell.source += f"\n{PARAMETERS[path.stem]}"
         place = {"metadata": {"path": str(Path.cwd())}}
         return NotebookClient(notebook, kernel_name="python3", resources=place, timeout=60).execute()
 

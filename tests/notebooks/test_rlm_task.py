@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from ipykernel.kernelspec import write_kernel_spec
-from loopback import API_KEY, MODEL
+from loopback import API_KEY, MODEL, Fails
 
 TASK = Path(__file__).resolve().parents[2] / "notebooks" / "rlm_task.ipynb"
 REPLIES = ["```repl\nprint(llm_query('first?'))\n```", "a word", "```repl\nFINAL(context.split()[1])\n```"]
@@ -32,14 +32,13 @@ def mill(tmp_path, provider):
     return run
 
 
-@pytest.mark.parametrize("engine", [(), ("--engine", "rlm")], ids=["plain", "engine"])
-def test_it_answers_the_question_over_a_file(mill, provider, engine):
+def test_it_answers_the_question_over_a_file(mill, provider):
     provider.script = REPLIES
     done, folder = mill("--help-notebook")
     assert b"question: Unknown type" in done.stdout
     (folder / "input.txt").write_text("one two three")
     parameters = {"question": "Which is the second?", "context": "input.txt", "model": MODEL}
-    done, folder = mill(*engine, *(part for name, value in parameters.items() for part in ("-p", name, value)))
+    done, folder = mill(*(part for name, value in parameters.items() for part in ("-p", name, value)))
     assert done.returncode == 0, done.stderr.decode()
     saved = json.loads((folder / "result.json").read_text())
     assert (saved["question"], saved["answer"], saved["model"]) == ("Which is the second?", "two", MODEL)
@@ -51,15 +50,48 @@ def test_it_answers_the_question_over_a_file(mill, provider, engine):
     assert API_KEY not in nbformat.writes(written)
 
 
+def test_without_a_model_it_stops_and_says_what_to_give(mill):
+    done, folder = mill()
+    assert done.returncode != 0
+    last = done.stderr.decode().strip().splitlines()[-1]
+    assert last.startswith("ConfigError: No model is named: give papermill -p model gpt-5-mini, or -p model scripted")
+    assert not (folder / "result.json").exists()
+
+
+def test_a_script_stands_in_for_a_model_when_that_is_asked_for(mill):
+    done, folder = mill("-p", "model", "scripted")
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads((folder / "result.json").read_text())["answer"] == "the longest of all the lines is this one"
+
+
+def test_the_engine_gives_its_kernel_no_key_and_says_so(mill, provider):
+    done, _ = mill("--engine", "rlm", "-p", "model", MODEL)
+    said = done.stderr.decode()
+    assert "The kernel 'python3' gets no key of your environment" in said
+    assert "A notebook that makes an RLM itself, as rlm_task.ipynb does, runs without --engine rlm" in said
+    assert "OPENAI_API_KEY" in said.strip().splitlines()[-1]
+    assert provider.requests == []
+
+
+def test_a_model_that_does_not_exist_is_a_short_message(mill, provider):
+    provider.script = lambda _: Fails(404, "There is no such model.")
+    done, folder = mill("-p", "model", MODEL)
+    last = done.stderr.decode().strip().splitlines()[-1]
+    assert last.startswith(f"LMError: openai, model '{MODEL}' (HTTP 404): There is no such model.")
+    (error,) = [o for c in nbformat.read(folder / "out.ipynb", 4).cells for o in c.get("outputs", []) if "ename" in o]
+    assert len("\n".join(error.traceback).splitlines()) <= 5
+    assert "result = rlm.completion(text, root_prompt=question)" in error.traceback[0]
+
+
 def test_a_file_that_is_not_there_is_named(mill):
-    done, _ = mill("-p", "context", "contracts.txt")
+    done, _ = mill("-p", "context", "contracts.txt", "-p", "model", "scripted")
     assert b"There is no file or folder 'contracts.txt'" in done.stderr
 
 
 @pytest.fixture
 def read():
     """What the notebook reads its context with."""
-    names = {"context": ""}
+    names = {"context": "", "model": "scripted"}
     exec(next(cell.source for cell in nbformat.read(TASK, as_version=4).cells if "def read" in cell.source), names)
     return names["read"]
 

@@ -62,7 +62,7 @@ class Story:
         return read_log(self.log)
 
     def children(self):
-        return sorted(self.log.parent.glob(f"{self.name}-child-*.ipynb"))
+        return sorted((self.log.parent / self.name).glob("*.ipynb"))
 
 
 def told(folder, replies, *, context="some context", question="What is it?", sub=str.upper, child=(), **kwargs):

@@ -180,7 +180,7 @@ def test_children_are_written_beside_it_and_only_when_they_change(tmp_path, monk
     monkeypatch.setattr(autosave, "write_pieces", noted)
     replies = [cell(f"rlm_query_batched([{CHILD!r} + n for n in 'abc'])"), cell("1"), "FINAL(1)"]
     story = told(tmp_path, replies, child=[cell("context"), "FINAL(ok)"])
-    children = [f"{story.name}-child-1-1-{n}.ipynb" for n in (1, 2, 3)]
+    children = [f"1-1-{n}_child-{word}.ipynb" for n, word in enumerate("abc", 1)]
     assert [child.name for child in story.children()] == children
     assert codes(nbformat.read(story.children()[2], 4))[0].outputs[0].data["text/plain"] == "'child: c'"
     assert written.count(story.path.name) >= 1

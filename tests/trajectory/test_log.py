@@ -21,7 +21,7 @@ from rlm.logger import RLMLogger
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.log import jsonl
 from rlm_kernel.trajectory.log.context_store import decode, encode, load, store
-from rlm_kernel.trajectory.log.file_names import TURNS, file_beside
+from rlm_kernel.trajectory.log.file_names import TURNS, file_beside, slug_of
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.log.redaction import HIDDEN, Redactor, is_secret_name
 from rlm_kernel.trajectory.log.writer import LogWriter
@@ -52,7 +52,7 @@ def whole(tmp_path_factory):
 
 def test_the_file_has_the_documented_name_and_fields(whole):
     log = file_beside(Path(whole[1]), TURNS)
-    assert re.fullmatch(r"rlm_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}\.jsonl", Path(log).name)
+    assert re.fullmatch(r"rlm_[\w-]+_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}\.jsonl", Path(log).name)
     first, *_ = parsed(log)
     assert first["type"] == "metadata"
     assert first.keys() >= DOCUMENTED_METADATA
@@ -317,6 +317,50 @@ except CancellationError as error:
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "a draft True 2", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ("How long is it, in words?", "how-long-is-it-in-words"),
+        ("Which of the many contracts can be ended within 30 days?", "which-of-the-many-contracts-can"),
+        ("契約は、いつ終わりますか。", "契約は-いつ終わりますか"),
+        ("Donaudampfschifffahrtsgesellschaftskapitänsmütze", "donaudampfschifffahrtsgesellscha"),
+        ("../../etc/passwd\n\0 \ud800 a_b", "etc-passwd-a-b"),
+        ("?! \ud800", ""),
+        ("x " * 10_000_000, "x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x"),
+    ],
+)
+def test_the_first_words_of_the_question_are_in_the_names(tmp_path, question, words):
+    assert slug_of(question) == words
+    log = RLMLogger(tmp_path).start({}, question=question)
+    begin = f"rlm_{words}_" if words else "rlm_"
+    assert re.fullmatch(rf"{begin}\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{{8}}", log.run_id)
+    log.close()
+
+
+def test_no_secret_of_a_question_is_in_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERVICE_API_KEY", "hunter2hunter2hunter2")
+    logger = RLMLogger(tmp_path)
+    for question, words in (
+        ("hunter2hunter2hunter2 is it?", "redacted-is-it"),
+        (f"{'. ' * 490}hunter2hunter2hunter2", ""),
+    ):
+        logger.start({}, question=question).close()
+        assert "hunter" not in Path(logger.log_file_path).name
+        assert f"_{words}" in Path(logger.log_file_path).name
+
+
+def test_runs_are_listed_by_their_beginning_whatever_their_names_begin_with(tmp_path):
+    names = [
+        "rlm_2026-11-30_10-00-00_00000000",
+        "rlm_a-z_2026-11-30_11-00-00_00000000",
+        "rlm_z_2026-01-01_09-00-00_0a0b0c0d",
+    ]
+    for name in names:
+        (tmp_path / f"{name}.jsonl").touch()
+    with pytest.raises(RecordingError, match=f"The latest is .*{names[1]}"):
+        read_log(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "", 5])

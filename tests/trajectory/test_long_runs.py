@@ -69,14 +69,14 @@ def test_what_is_on_disk_is_not_kept_in_memory(tmp_path, nothing_remembered):
 def test_the_record_from_the_log_is_the_one_from_memory(recorded):
     completion, path = recorded
     about = completion.metadata["run_metadata"]
-    assert type(completion.metadata) is dict
+    assert isinstance(completion.metadata, dict)
     assert reference_format.trajectory(read_log(path).trajectory, about) == completion.metadata
 
 
 def test_the_record_of_a_long_run_is_a_plain_dict_when_it_is_used(tmp_path, nothing_remembered):
     completion, path = run(tmp_path)
     assert is_unread(completion)
-    assert type(completion.metadata) is dict
+    assert isinstance(completion.metadata, dict)
     assert not is_unread(completion)
     assert set(completion.metadata) == {"run_metadata", "iterations"}
     assert len(completion.metadata["iterations"]) == len(read_log(path).trajectory.turns)
@@ -92,7 +92,7 @@ def test_a_secret_in_the_answer_of_a_long_run_does_not_read_its_log():
     clean = Redactor({"s3cret-key"}).data(dataclasses.replace(PLAIN, response="the s3cret-key"))
     assert "s3cret" not in clean.response
     long = RLMChatCompletion(**{**held_fields(stored(read=None)), "response": "the s3cret-key"})
-    assert repr(Redactor({"s3cret-key"}).data(long)) == repr(clean).replace(repr(STORED), "<in the log>")
+    assert repr(Redactor({"s3cret-key"}).data(long)) == repr(clean).replace("<1 turn>", "<in the log>")
 
 
 STORED = {"run_metadata": 1, "iterations": [2]}
@@ -135,10 +135,10 @@ def test_completions_are_compared_with_their_records():
 def test_a_completion_is_shown_without_reading_its_log():
     shown = repr(stored(read=None))
     assert shown == (
-        "RLMChatCompletion(root_model='m', response='answer', usage_summary=UsageSummary(model_usage_summaries={}), "
-        "execution_time=1.0, metadata=<in the log>, error=None, parsed=None)"
+        "RLMChatCompletion(root_model='m', response='answer', usage_summary=UsageSummary(no model calls), "
+        "execution_time=1.0, metadata=<in the log>)"
     )
-    assert "metadata={'run_metadata': 1, 'iterations': [2]}" in repr(PLAIN)
+    assert "metadata=<1 turn>" in repr(PLAIN)
     assert "notebook='x.ipynb'" in repr(stored(read=None, kind=RLMResult, notebook="x.ipynb"))
 
 

@@ -131,12 +131,15 @@ def test_a_batch_is_folded_and_can_be_read(story):
 def test_tools_and_children_are_told_below_their_cell(story):
     html = codes(story.notebook)[4].outputs[-1].data["text/html"]
     soup = BeautifulSoup(html, "html.parser")
-    assert [a["href"] for a in soup.find_all("a")] == [f"{story.name}-child-5-1-1.ipynb"]
-    assert "add(2, b=3) ⇒ 5" in [tag.text for tag in soup.find_all("summary")]
     (child,) = story.children()
+    link = f"{story.name}/{child.name}"
+    assert child.name.startswith("5-1-1_child-")
+    assert [unquote(a["href"]) for a in soup.find_all("a")] == [link]
+    assert "add(2, b=3) ⇒ 5" in [tag.text for tag in soup.find_all("summary")]
     notebook = nbformat.read(child, 4)
-    assert child.name in story.notebook.metadata.rlm.children == [child.name]
-    assert f"({story.path.name})" in notebook.cells[0].source
+    assert story.notebook.metadata.rlm.children == [link]
+    assert f"[parent run](../{story.path.name})" in notebook.cells[0].source
+    assert f"[log](../{story.name}.jsonl)" in notebook.cells[0].source
     assert notebook.metadata.rlm.child == [[5, notebook.metadata.rlm.child[0][1], 0]]
     assert f"rlm_child = {notebook.metadata.rlm.child}" in notebook.cells[1].source
     assert cell_of(notebook, "answer").source == "## Answer\n\nthe child"
@@ -145,10 +148,10 @@ def test_tools_and_children_are_told_below_their_cell(story):
 def test_children_of_children_are_told_by_their_place(tmp_path):
     deeper = cell(f"rlm_query({CHILD!r} + 'deeper') if 'deeper' not in context else 0")
     story = told(tmp_path, [cell(f"rlm_query({CHILD!r})"), "FINAL(1)"], child=[deeper, "FINAL(2)"], max_depth=3)
-    names = [f"{story.name}{end}.ipynb" for end in ("", "-child-1-1-1", "-child-1-1-1-1-1-1")]
+    names = [f"{story.name}{end}.ipynb" for end in ("", "/1-1-1_child", "/1-1-1-1-1-1_child-deeper")]
     found = notebooks_of(story.recording.trajectory, identity_of_recording(story.recording))
     assert [*found] == names
-    assert f"[parent run]({names[1]})" in found[names[2]].cells[0].source
+    assert "[parent run](1-1-1_child.ipynb)" in found[names[2]].cells[0].source
     assert len(found[names[2]].metadata.rlm.child) == 2
 
 
@@ -239,7 +242,7 @@ def test_foreign_text_does_nothing(tmp_path):
 def test_a_run_that_failed_says_how_far_it_got(tmp_path):
     story = told(tmp_path, [cell("answer['content'] = 'a draft'"), LMError("gone", backend="b", model="root")])
     text = text_of(story.notebook)
-    assert "## Ended without an answer" in text
+    assert "## Failed" in text
     assert "**LMError** after" in text
     assert "turn 2, 1 finished cells" in text
     assert "gone" in text
@@ -254,7 +257,7 @@ def test_a_limit_leaves_the_draft(tmp_path):
 
 @pytest.mark.parametrize(
     ("failure", "outcome"),
-    [(asyncio.CancelledError(), "stopped"), (KeyboardInterrupt(), "stopped"), (None, "unfinished")],
+    [(asyncio.CancelledError(), "stopped"), (KeyboardInterrupt(), "stopped"), (None, "running")],
 )
 def test_a_run_that_is_under_way_or_was_stopped(failure, outcome):
     run = Trajectory(

@@ -17,10 +17,10 @@ from rlm_kernel.trajectory.notebook import markdown
 PIECES = r"""<script>alert(1)</script>|<img src=x onerror=alert(1)>|<b|>|</pre>|</details>|<!-- |-->|<?php |<![CDATA[|
 |<http://evil.example/>|![x](http://evil.example/x.png)|[x](javascript:alert(1))|![x][y]|[y]: http://evil.example|[|]|(|)|
 |!|`|``|```|````|~~~|~~~~|```python|   |    |- |* |1. |> |# |===|---|\|\\|$|$$|\begin{align}|\[|&lt;|&#60;script&#62;|_|
-|**|a|word| """
+|**|a|word|\]|\(|\)|x^2| """
 HOSTILE = [*PIECES.replace("\n", "").split("|"), "\n", "\n\n", "|", "\x1b[31m", "\u202e", "\ud800", "\x00"]
 WRITTEN = {"p", "em", "strong", "code", "pre", "ul", "ol", "li", "blockquote", "br", "hr", "span", "s", "del",
-           "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "div", "details", "summary", "a",
+           "h3", "h4", "h5", "table", "thead", "tbody", "tr", "th", "td", "div", "details", "summary", "a",
            "[document]", "html", "body", "small"}  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_markdown_whose_writer_is_not_known_does_nothing(text):
     assert markdown.harmless(shown) == shown
     for html in rendered(shown):
         soup = BeautifulSoup(html, "html.parser")
-        assert {tag.name for tag in soup.find_all()} <= {*WRITTEN, "h1", "h2", "h3"}, html
+        assert {tag.name for tag in soup.find_all()} <= {*WRITTEN, "h1", "h2", "h6"}, html
         for tag in soup.find_all():
             target = unquote(tag.attrs.get("href", "#"))
             assert target.startswith("#") or ":" not in target or target == tag.text, html
@@ -85,11 +85,14 @@ def test_code_and_folded_parts_stay_closed(text):
         assert BeautifulSoup(html, "html.parser").find_all("p")[-1].text == "after"
 
 
-@pytest.mark.parametrize("words", ["It costs $5 and $6.", "Between \\$5 and \\$6.", "a$b$c"])
+@pytest.mark.parametrize(
+    "words",
+    ["It costs $5 and $6.", "$5 to $10", "$HOME_A and $PATH_B", "$$ and $$$", "Between \\$5 and \\$6.", "a$b$c"],
+)
 def test_dollars_are_money(words):
     for html in rendered(markdown.prose(words)):
         soup = BeautifulSoup(html, "html.parser")
-        assert not [node for node in soup.find_all(string=True) if node.count("$") > 1]
+        assert not [node for node in soup.find_all(string=True) if node.count("$") > 1 and "$$" not in words]
         assert soup.text.strip().replace("\\", "") == words.replace("\\", "")
 
 
@@ -98,8 +101,31 @@ def test_what_is_harmless_stays_what_it_is():
     assert markdown.prose(text) == text
 
 
-def test_headings_stand_below_those_of_the_notebook():
-    assert markdown.prose("# A\n## B\ntext\n====") == "#### A\n##### B\ntext\n\n===="
+def test_headings_stand_below_those_of_the_notebook_and_keep_the_order_of_their_sizes():
+    assert markdown.prose("# A\n## B\ntext\n====") == "### A\n#### B\ntext\n\n===="
+    assert (
+        markdown.prose("## A\n#### B\n```python\n# no heading\n```") == "### A\n#### B\n\n```python\n# no heading\n```"
+    )
+    assert markdown.prose("# A\n## B\n### C\n#### D\n##### E").split()[::2] == ["###", "####", *["#####"] * 3]
+    assert markdown.prose("## B", levels={1, 2}) == "#### B"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("The area is $$x^2$$ and $r_1$.", "The area is $$x^2$$ and $r_1$."),
+        (r"So \(a<b\) and \[ \frac{a}{b} \].", r"So $a\lt b$ and $$ \frac{a}{b} $$."),
+        (r"$$\href{javascript:alert(1)}{x}$$", r"$$\⁠href{javascript:alert(1)}{x}$$"),
+        ("`$x^2$`", "`$x^2$`"),
+    ],
+)
+def test_formulas_stay_formulas(written, shown):
+    assert markdown.prose(written) == shown
+
+
+@pytest.mark.parametrize("written", ["a  b\nc  d", "def f(x):\n    return x", '{"a": ["**b**"]}'])
+def test_the_layout_of_what_is_not_markdown_stays(written):
+    assert markdown.prose(written, breaks=True) == f"```\n{written}\n```"
 
 
 def test_the_lines_of_an_answer_stay_lines():

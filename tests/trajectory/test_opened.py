@@ -60,26 +60,36 @@ def test_it_opens_and_runs_in_jupyterlab(story):
         tab.get_by_role("heading", name="Turn 1").first.wait_for()
         shot(tab, "opened")
         assert "model not found" not in tab.content()
+        tab.get_by_text("| Idle").wait_for(timeout=60_000)
+        assert tab.locator(".jp-mod-dirty").count() == 0
         tab.locator("summary", has_text="llm_query: 20").first.click()
         tab.locator("summary", has_text="llm_query_batched, 20 prompts").first.click()
         tab.locator("summary", has_text="record 0 of part 1").first.click()
         shot(tab, "calls")
         tab.get_by_role("menuitem", name="Run", exact=True).click()
         tab.get_by_text("Run All Cells", exact=True).click()
+        tab.get_by_text("601 recorded answers").wait_for(timeout=60_000)
+        tab.get_by_text("| Idle").wait_for(timeout=120_000)
         wait_until(lambda: saved_by(tab, story, before) is not None)
         shot(tab, "ran")
         assert "model not found" not in tab.content()
         after = saved_by(tab, story, before)
         assert differences(before, after) == differences(story.recording, after) == []
+        assert [folded(c) for c in codes(after)] == [folded(c) for c in codes(before)]
+        assert sum(map(bool, map(folded, codes(after)))) == TURNS - 1
 
 
 def saved_by(tab, story, before):
-    """The notebook as Lab saves it, once every cell has run: it shows what it shows, and no calls that were folded."""
+    """The notebook as Lab saves it, once every cell has run."""
     tab.keyboard.press("Control+s")
     tab.wait_for_timeout(500)
     notebook = read(story.path)
-    if notebook is None:
+    if notebook is None or not notebook.cells[2].outputs or not tab.get_by_text("| Idle").count():
         return None
     cells = zip(codes(notebook), codes(before), strict=True)
-    ran = (bool(now.outputs) == bool(then.outputs) and "calls" not in str(now.outputs) for now, then in cells)
-    return notebook if all(ran) else None
+    return notebook if all(bool(now.outputs) == bool(then.outputs) for now, then in cells) else None
+
+
+def folded(cell):
+    """The sub-calls below a cell."""
+    return [output.data for output in cell.outputs if output.metadata.get("rlm", {}).get("role") == "calls"]

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -176,11 +177,22 @@ def test_a_cell_that_takes_too_long_ends_the_execution_also_while_it_waits_for_a
     asked.wait_for_disconnects(1)
 
 
-def test_any_kernel_of_jupyter_will_do(asked, mill, tmp_path, monkeypatch):
+def test_any_kernel_of_jupyter_will_do_and_gets_no_key(asked, mill, tmp_path, monkeypatch, caplog):
     write_kernel_spec(tmp_path / "kernels" / "python3")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    done = mill(notebook("print(llm_query('one'))", kernel="python3"), NAMED)
-    assert shown(done) == ["echo one\n"]
+    keys = "import os\nprint([name for name in os.environ if 'KEY' in name], os.getcwd())"
+    done = mill(notebook("print(llm_query('one'))", keys, kernel="python3"), NAMED)
+    assert shown(done) == ["echo one\n", f"[] {Path.cwd()}\n"]
+    assert "The kernel 'python3' gets no key of your environment" in caplog.text
+    assert "rlm_query" not in caplog.text.replace("llm_query and rlm_query", "")
+
+
+@pytest.mark.parametrize(("parameters", "is_said"), [({}, True), ({"max_depth": 2}, False)])
+def test_an_rlm_query_that_is_a_plain_call_is_announced(asked, mill, caplog, parameters, is_said):
+    asked.script = lambda request: f"FINAL({request.prompt})" if parameters else request.prompt
+    mill(notebook("rlm_query('one')"), {**NAMED, **parameters})
+    assert ("rlm_query is answered by one call of a model, as llm_query is" in caplog.text) is is_said
+    assert ("-p max_depth 2" in caplog.text) is is_said
 
 
 def test_a_notebook_finds_files_where_papermill_runs_it(asked, mill, tmp_path):
@@ -219,7 +231,7 @@ def test_the_requests_of_a_notebook_are_no_lines_of_papermill(asked, mill, caplo
     level = logging.getLogger("httpx").level  # litellm sets it when it is imported
     mill(notebook("llm_query('hi')"), NAMED)
     assert len(asked.requests) == 1
-    assert [record.name for record in caplog.records if record.name == "httpx"] == []
+    assert [record for record in caplog.records if "HTTP Request" in record.message] == []
     assert logging.getLogger("httpx").level == level
 
 

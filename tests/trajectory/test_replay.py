@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 from recorded_runs import code, model, record
 
 from rlm import RLM
@@ -223,11 +224,28 @@ def test_a_child_run_is_replayed_by_its_own_notebook(tmp_path):
 
     logger = RLMLogger(str(tmp_path))
     RLM(ScriptedLM(script), logger=logger, max_depth=2).completion("the root", root_prompt="What is in it?")
-    (child,) = tmp_path.glob("*-child-*.ipynb")
+    child = Path(logger.log_file_path).with_suffix("") / "1-1-1_who-are-you.ipynb"
     report = replay(child)
     assert report.equal, str(report)
     assert report.answer == "WHO ARE YOU?"
     assert replay(logger.notebook_path).answer == "WHO ARE YOU?"
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["in its folder", "beside the log, as earlier versions wrote it"])
+def test_the_notebook_of_a_child_finds_its_log_where_the_folder_was_moved(tmp_path, beside):
+    replies = [code("FINAL(rlm_query('who are you?'))"), code("print(context.upper())", "FINAL('me')")]
+    logger = RLMLogger(str(tmp_path / "logs"))
+    RLM(ScriptedLM(replies), logger=logger, max_depth=2).completion("the root", root_prompt="What is in it?")
+    (tmp_path / "logs").rename(tmp_path / "moved")
+    (child,) = tmp_path.glob("moved/*/1-1-1_who-are-you.ipynb")
+    if beside:
+        child = child.rename(tmp_path / "moved" / f"{child.parent.name}-child-1-1-1.ipynb")
+    assert replay(child).answer == "me"
+    notebook = nbformat.read(child, 4)
+    for cell in notebook.cells:
+        cell.update({"outputs": []} if cell.cell_type == "code" else {})
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": child.parent}}).execute()
+    assert "WHO ARE YOU?\n" in [output.get("text") for cell in notebook.cells for output in cell.get("outputs", ())]
 
 
 def test_the_second_run_of_a_persistent_kernel_finds_what_the_first_left(tmp_path):

@@ -248,7 +248,7 @@ def test_killed_at_any_moment_nothing_that_was_answered_is_lost(hosts, tmp_path,
     for n in range(moments):
         folder = tmp_path / str(n)
         log, _ = _log_of(hosts, folder, (n + chance.random()) / moments * seconds)
-        for notebook in folder.glob("*.ipynb"):
+        for notebook in folder.rglob("*.ipynb"):
             nbformat.validate(nbformat.read(notebook, as_version=4))
         known = answered_prompts(log)
         reached.add(reader.read_log(log).trajectory.turns[-1].iteration if known else 0)

@@ -14,7 +14,7 @@ from trajectory import runs
 from rlm import RLM, BudgetExceededError, RecordingError, ScriptedLM, TimeoutExceededError
 from rlm.logger import RLMLogger
 from rlm_kernel.engine.recorded import recorded_run_of
-from rlm_kernel.errors import ContextOverflowError
+from rlm_kernel.errors import ConfigError, ContextOverflowError
 from rlm_kernel.replay.replayer import replay
 from rlm_kernel.trajectory.log import reader
 from rlm_kernel.trajectory.log.file_names import stem_of
@@ -336,3 +336,24 @@ def test_the_calls_before_the_iteration_count_for_max_calls(tmp_path):
     again = RLM.resume(logger.log_file_path, at=1, backend=ScriptedLM([last]), other_backends=[sub, child])
     assert again.response == whole.response
     assert len(sub.calls) == before + 4
+
+
+def test_a_further_question_goes_on_in_the_kernel_of_a_recorded_run(tmp_path):
+    first, logger = ScriptedLM([runs.cell("x = llm_query('one')"), "ONE", "FINAL(1)"]), RLMLogger(tmp_path)
+    RLM(first, logger=logger).completion({"a": 1}, "a question")
+    log, second = logger.log_file_path, ScriptedLM([runs.cell("FINAL([x, context, context_0])")])
+    with RLM(second, logger=logger, persistent=True) as rlm:
+        rlm.continue_from(log)
+        done = rlm.completion({"b": 2}, "another")
+        with pytest.raises(ConfigError, match="take a new RLM"):
+            rlm.continue_from(log)
+    assert done.response == "['ONE', {'b': 2}, {'a': 1}]"
+    assert (done.usage_summary.total_calls, len(first.calls)) == (1, 3)
+    assert reader.read_log(logger.log_file_path).metadata["continues"] == stem_of(Path(log))
+    assert replay(logger.log_file_path).equal
+    assert RLM.resume(logger.log_file_path, backend=ScriptedLM([])).response == done.response
+
+
+def test_only_a_kernel_that_is_kept_goes_on(tmp_path):
+    with pytest.raises(ConfigError, match="persistent=True"):
+        RLM(ScriptedLM([])).continue_from(tmp_path / "x.jsonl")

@@ -50,6 +50,17 @@ def test_no_part_of_a_secret_is_in_a_log_or_a_notebook(tmp_path, monkeypatch, se
         assert part not in said
 
 
+@pytest.mark.parametrize("secret", [LONG, PUNCTUATED])
+def test_no_part_of_a_secret_in_an_input_that_is_the_question_is_kept_or_in_a_name(tmp_path, monkeypatch, secret):
+    monkeypatch.setenv("SERVICE_API_KEY", secret)
+    for question in (f"Is {secret} mine?", "x" * (2_400 - len(secret) // 2) + secret + "y" * 4_000):
+        RLM(ScriptedLM(["FINAL(1)"] * 2), logger=RLMLogger(tmp_path)).completion(question)
+    said = everything(tmp_path, [path.name for path in tmp_path.iterdir()])
+    assert f"Is {HIDDEN} mine?" in said
+    for part in (secret[:16], secret[-12:], secret[:12].lower()):
+        assert part not in said
+
+
 def test_a_large_prompt_of_a_child_is_stored_without_the_secret(tmp_path, monkeypatch):
     monkeypatch.setenv("SERVICE_API_KEY", LONG)
     script = [runs.cell("print(rlm_query('x' * 5_000 + context))"), *["FINAL(1)"] * 4]

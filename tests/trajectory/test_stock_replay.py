@@ -208,6 +208,28 @@ def test_an_export_gives_a_saved_notebook_the_setup_cell_of_this_version(story, 
     assert codes(new)[2].source == codes(notebook)[2].source
 
 
+def folded(notebook):
+    """The sub-calls and the links to children below the cells."""
+    shown = ((c, output) for c in codes(notebook) for output in c.outputs if "data" in output)
+    return [(c.metadata.rlm.cell, o.data) for c, o in shown if o.metadata.get("rlm", {}).get("role") == "calls"]
+
+
+@pytest.mark.parametrize("saved", ["as it was", "without outputs"])
+def test_the_sub_calls_are_folded_below_their_cells_again(story, tmp_path, saved):
+    """The notebook was saved with them, or somebody has cleared its outputs: then they are made from the log."""
+    folder = shutil.copytree(story.log.parent, tmp_path / "copy")
+    expected = folded(story.notebook)
+    assert [number for number, _ in expected] == [3, 5, 6]
+    assert f"{story.name}-child-5-1-1.ipynb" in str(expected)
+    notebook = story.notebook
+    if saved == "without outputs":
+        for c in notebook.cells:
+            c.update({"outputs": []} if c.cell_type == "code" else {})
+        nbformat.write(notebook, folder / story.path.name)
+    codes(notebook)[5].source += "\n# edited"
+    assert folded(executed(notebook, folder, rlm_dir=str(folder))) == expected[:-1]
+
+
 @pytest.mark.parametrize("harm", ["missing", "altered"])
 def test_a_context_that_is_not_what_it_was_is_named(story, tmp_path, harm):
     folder = shutil.copytree(story.log.parent, tmp_path / "moved")

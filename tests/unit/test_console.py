@@ -246,7 +246,7 @@ def test_a_reply_cut_by_its_length_limit_is_marked():
 def test_a_failure_names_the_error_and_what_was_spent():
     error = LMError("secret detail", backend="openai", model="m")
     shown = play(screen(terminal=False), started(), replied("x"), events.RunFailed(time=2.0, error=error))
-    assert "LMError after 2.0 s" in shown
+    assert "Failed (LMError) after 2.0 s" in shown
     assert "1,200" in shown
     assert "secret detail" not in shown
 

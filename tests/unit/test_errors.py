@@ -9,6 +9,7 @@ import pickle
 
 import pytest
 
+from rlm import RLM, ScriptedLM
 from rlm_kernel import errors
 from rlm_kernel._async import Job
 from rlm_kernel.types import UsageSummary
@@ -94,3 +95,26 @@ async def test_a_job_that_is_only_awaited_to_its_end_leaves_no_error_behind():
 def test_the_errors_of_the_reference_are_made_as_there(error, attributes, message):
     assert message in str(error)
     assert {name: getattr(error, name) for name in attributes} == attributes
+
+
+def test_a_notebook_shows_the_lines_of_the_user_and_the_message():
+    with pytest.raises(errors.ConfigError) as caught:
+        RLM(ScriptedLM([]), environment="nowhere")
+    shown = caught.value._render_traceback_()
+    assert 'RLM(ScriptedLM([]), environment="nowhere")' in shown[0]
+    assert shown[1:] == [f"ConfigError: {caught.value}"]
+
+
+def test_a_notebook_shows_where_code_of_the_user_failed_below_ours():
+    def complete():
+        try:
+            return {}["no such key"]
+        except KeyError as cause:
+            raise errors.LMError("it failed", backend="mine", model="m") from cause
+
+    with pytest.raises(errors.LMError) as caught:
+        complete()
+    shown = caught.value._render_traceback_()
+    assert 'return {}["no such key"]' in shown[0]
+    assert shown[1] == "KeyError('no such key')"
+    assert shown[-1] == f"LMError: {caught.value}"

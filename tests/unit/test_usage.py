@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlm import RLM, ConfigError, LMError, ScriptedLM
+from rlm_kernel.batch.results import TaskResult
 from rlm_kernel.trajectory.log.iterations import RLMIteration
 from rlm_kernel.types import ModelUsageSummary, RLMChatCompletion, Usage, UsageMeter, UsageSummary
 
@@ -94,6 +97,53 @@ def test_a_completion_as_plain_data_can_be_written_as_json():
 
 def test_the_input_does_not_flood_the_repr_of_a_completion():
     assert len(repr(RLMChatCompletion("m", "x" * 10**6, "42", UsageSummary(), 0.5))) < 300
+
+
+def test_a_result_with_a_long_trajectory_has_a_short_repr():
+    turns = {"run_metadata": {}, "iterations": [{"response": "x" * 10_000}] * 20}
+    shown = repr(RLMChatCompletion("m", "p", "done " * 10_000, counted([("m", Usage(1, 2, cost=0.5))]), 0.5, turns))
+    assert len(shown) < 500
+    assert "metadata=<20 turns>" in shown
+    assert "UsageSummary(1 model call · 1 tokens in, 2 out · $0.5000)" in shown
+    assert "metadata=<0 turns>" in repr(RLMChatCompletion("m", "p", "r", UsageSummary(), 0.5, {"iterations": 3}))
+
+
+def test_an_error_has_a_short_repr():
+    assert len(repr(LMError("bad " * 5_000, backend="x", model="m"))) < 250
+    assert repr(ConfigError("wrong")) == "ConfigError('wrong')"
+
+
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "**b** <img src=x onerror=alert(1)>"])
+def test_results_usage_errors_and_an_rlm_are_shown_as_html_in_which_nothing_is_active(text):
+    usage = counted([(text, Usage(1, 2))])
+    failed = LMError(text, backend="x", model="m")
+    failed.partial_answer, failed.run_usage = text, usage
+    shown = [RLMChatCompletion(text, "p", text, usage, 0.5), usage, failed, TaskResult(text, text), RLM(ScriptedLM([]))]
+    for one in shown:
+        html = one._repr_html_()
+        tags = BeautifulSoup(html, "html.parser").find_all()
+        assert {tag.name for tag in tags} <= {
+            "div",
+            "span",
+            "b",
+            "p",
+            "strong",
+            "table",
+            "thead",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+        }
+        assert {name for tag in tags for name in tag.attrs} <= {"style"}
+        assert html.startswith("<div")
+    assert "<strong>b</strong>" in RLMChatCompletion("m", "p", "**b**", usage, 0.5)._repr_html_()
+
+
+def test_the_card_of_an_rlm_holds_no_key():
+    rlm = RLM(backend_kwargs={"model_name": "gpt-x", "api_key": "sk-very-secret"})
+    assert "gpt-x" in rlm._repr_html_()
+    assert "secret" not in rlm._repr_html_() + repr(rlm)
 
 
 def test_a_completion_is_read_back_from_plain_data():

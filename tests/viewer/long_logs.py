@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import os
 
+from rlm_kernel import errors
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.log import jsonl
 from rlm_kernel.types import CellError, CellReport, CellResult, Reply, RLMChatCompletion, Usage, UsageMeter
@@ -129,6 +132,27 @@ def last_turn(story, iteration, calls):
     table += "1    Ube           30   9100\n2   Kilo           21   7700"
     story.result(iteration, cell, code, [picture(), value(table, html)])
     story.finish_turn(iteration, ANSWER)
+
+
+def run_in(state, path):
+    """A log of a run in a state, whose second cell is running where the run has no answer."""
+    story = Story(path, question=f"A run that is {state}?")
+    turn(story, 1, ["one", "two"])
+    if state == "answered":
+        story.finish("Forty-two")
+        return path
+    story.ask(2, "And now?\n\n```repl\nwait()\n```")
+    story.cell(2, "wait()")
+    failures = {
+        "stopped": asyncio.CancelledError(),
+        "limit": errors.BudgetExceededError(spent=1.0, budget=0.5),
+        "failed": errors.LMError("gone", backend="b", model="m"),
+    }
+    if state in failures:
+        story.add(events.RunFailed, 4.0, error=failures[state])
+    if state == "lost":
+        os.utime(path, (0, 0))
+    return path
 
 
 def hostile_run(path, long=10_000_000):

@@ -6,16 +6,19 @@ import json
 import random
 from pathlib import Path
 
+import pypdfium2
 import pytest
 from recorded_runs import record_file
 from selection import mostly_full
 from trajectory import runs
 from viewer import long_logs
 from viewer.conftest import shot
+from viewer.long_logs import run_in
 from viewer.reference_logs import reference_log
 
 from rlm import RLM, ScriptedLM
 from rlm.logger import RLMLogger
+from rlm_kernel.trajectory.states import STATES
 from rlm_kernel.viewer.folder import Folder
 from rlm_kernel.viewer.log_source import log_source
 from rlm_kernel.viewer.server import ViewerServer
@@ -34,7 +37,7 @@ def test_a_run_of_600_sub_calls_shows_all_of_them(open_page, served, long_log, s
     page.get_by_role("heading", name="Turn 30").wait_for()
     print(f"first paint after {page.evaluate(PAINT):.0f} ms")
     assert page.locator(".facts").inner_text().split("\n") == [
-        "Time", "1 min 15 s", "Turns", "30 of 30", "Cells", "30", "Sub-calls", "600",
+        "Time", "1 min 15 s", "Turns", "30 of 30", "Cells", "30", "Model calls", "629", "Sub-calls", "600",
         "Tokens", "914k", "Cost", "$0.2997",
     ]  # fmt: skip
     assert "30 turns, 914,426 tokens" in page.get_by_role("img", name="Over 1 min").get_attribute("aria-label")
@@ -155,7 +158,8 @@ def test_the_result_of_a_completion_shows_the_same_run(open_page, served, logs):
     assert page.locator(".question").inner_text() == "What is there?"
     assert page.locator(".outcome .passage").inner_text() == result.response
     figures = dict(zip(*[iter(page.locator(".facts").inner_text().split("\n"))] * 2, strict=True))
-    assert (figures["Sub-calls"], figures["Children"]) == ("204", "1")
+    assert (figures["Sub-calls"], figures["Children"]) == ("205", "1")  # one is a child's
+    assert figures["Model calls"] == str(result.usage_summary.total_calls)
     page.get_by_text("Usage by model").click()
     rows = page.get_by_role("region", name="Usage by model").locator("tbody tr").all_inner_texts()
     total = result.usage_summary.model_usage_summaries["root"].total_input_tokens
@@ -299,7 +303,7 @@ def test_an_upload_that_was_cut_says_where_it_ends(open_page, served, tmp_path):
     page = open_page(served)
     page.locator("input[type=file]").set_input_files(log)
     page.get_by_text("The last line of the log is incomplete").wait_for()
-    assert page.locator(".state").first.inner_text() == "no end recorded"
+    assert page.locator(".state").first.inner_text() == "lost"
 
 
 @pytest.mark.parametrize("width", [360, 700, 1600])
@@ -329,3 +333,49 @@ def test_a_server_that_is_gone_is_told(chromium, logs, long_log):
         server.close()
         page.get_by_role("alert").get_by_text("start `rlm view` again").wait_for()
         assert page.locator(".run-row").count() == 1
+
+
+def test_a_state_has_one_name_in_the_list_and_on_the_page(open_page, served, logs):
+    for state in STATES:
+        run_in(state, logs / f"{state}.jsonl")
+    page = open_page(served)
+    page.locator(".run-row").nth(len(STATES) - 1).wait_for()
+    rows = {row.split("\n")[2]: row.split("\n")[0] for row in page.locator(".run-row").all_inner_texts()}
+    assert rows == {f"A run that is {state}?": state for state in STATES}
+    for state in STATES:
+        page.goto(f"{served}#{state}.jsonl")
+        page.locator(f".tab-current [title={state}]").wait_for()
+        assert page.locator(".state").first.inner_text() == state
+
+
+def test_a_stopped_run_says_so_and_its_running_cell_is_in_the_timeline(open_page, served, logs):
+    run_in("stopped", logs / "run.jsonl")
+    page = open_page(f"{served}#run.jsonl")
+    page.get_by_text("The run was stopped before it had an answer.").wait_for()
+    assert page.locator(".outcome .label").inner_text() == "Stopped"
+    assert page.get_by_text("CancelledError").count() == 0
+    assert page.locator("[data-card='1'] .cell-side .badge").inner_text() == "stopped"
+    shot(page, "viewer-stopped")
+    bar = page.locator("rect.fill-cell.fill-open")
+    assert bar.locator("title").text_content() == "Cell 2: stopped"
+    assert bar.bounding_box()["width"] > 100  # four of the nine seconds
+
+
+def test_a_printed_run_fits_the_paper_and_ends_with_its_answer(open_page, served, logs, tmp_path):
+    story = long_logs.Story(logs / "run.jsonl")
+    long_logs.turn(story, 1, ["one", "two"])
+    code = f"names = [{', '.join(repr(f'contract {number}') for number in range(16))}]"
+    story.ask(2, f"```repl\n{code}\n```")
+    story.result(2, story.cell(2, code), code, [long_logs.stream("wide " * 40)])
+    story.finish_turn(2, "The last words.")
+    page = open_page(f"{served}#run.jsonl", color_scheme="dark")
+    page.get_by_role("heading", name="Turn 2").wait_for()
+    paper = pypdfium2.PdfDocument(page.pdf(format="A4", path=tmp_path / "run.pdf"))
+    texts = [sheet.get_textpage() for sheet in paper]
+    words = " ".join(text.get_text_range() for text in texts)
+    assert "The last words." in words
+    assert "contract 15" in " ".join(words.split())
+    ends = [text.get_rect(number)[2] for text in texts for number in range(text.count_rects())]
+    assert max(ends) < paper[0].get_width()
+    picture = paper[len(paper) - 1].render(scale=0.1).to_pil()
+    assert picture.getpixel((picture.width - 1, picture.height - 1)) == (255, 255, 255)

@@ -7,11 +7,11 @@ import json
 from http.client import HTTPConnection
 
 import pytest
-from viewer import long_logs
+from viewer import long_logs, many_logs
 from viewer.reference_logs import reference_log
 
 from rlm_kernel.errors import ConfigError, RecordingError
-from rlm_kernel.viewer import folder
+from rlm_kernel.trajectory.runs import index
 from rlm_kernel.viewer.folder import Folder, folder_of
 from rlm_kernel.viewer.server import ViewerServer
 
@@ -127,8 +127,8 @@ def test_a_link_on_another_page_may_lead_here(ask):
     assert ask("/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")[0] == 200
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-def test_nothing_can_be_changed(ask, method):
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_nothing_else_can_be_changed(ask, method):
     assert ask("/logs", method)[0] == 501
 
 
@@ -198,8 +198,11 @@ def test_a_log_that_the_disk_does_not_give_has_a_row_that_says_so(logs, long_log
     def fails(path):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(folder, "summary_of", fails)
-    assert [run.error for run in Folder(logs).summaries()] == ["It cannot be read: Input/output error"]
+    monkeypatch.setattr(index, "summary_of", fails)
+    kept = Folder(logs)
+    assert [run.error for run in kept.summaries()] == ["It cannot be read: Input/output error"]
+    monkeypatch.undo()
+    assert [run.state for run in kept.summaries()] == ["answered"]
 
 
 def test_a_log_without_an_end_that_is_old_is_not_running(logs):
@@ -208,7 +211,7 @@ def test_a_log_without_an_end_that_is_old_is_not_running(logs):
     path = logs / "old.jsonl"
     long_logs.Story(path)
     os.utime(path, (1_000_000, 1_000_000))
-    assert [run.state for run in Folder(logs).summaries()] == ["open"]
+    assert [run.state for run in Folder(logs).summaries()] == ["lost"]
 
 
 def test_a_very_long_last_line_is_read_too(logs):
@@ -249,3 +252,71 @@ def test_what_is_not_there_is_named(tmp_path):
     (tmp_path / "text.txt").write_text("")
     with pytest.raises(RecordingError, match="not a log"):
         folder_of(str(tmp_path / "text.txt"))
+
+
+def post(ask, change, path="/notes", **headers):
+    body = json.dumps(change).encode()
+    connection = HTTPConnection("127.0.0.1", ask.port, timeout=10)
+    own = {"Cookie": ask.cookie, "Origin": f"http://127.0.0.1:{ask.port}"} | headers
+    connection.request("POST", f"{ask.home}{path}", body, {key: value for key, value in own.items() if value})
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode()
+    connection.close()
+    return found
+
+
+def test_notes_are_written_and_listed(ask, logs):
+    change = {"name": "long.jsonl", "add_tags": ["good"], "thumb": "up", "note": "Mine."}
+    assert post(ask, change) == (200, "{}")
+    listed = json.loads(ask("/logs?tag=good")[2])
+    (row,) = listed["runs"]
+    assert (row["tags"], row["thumb"], row["note"], listed["tags"]) == (["good"], "up", "Mine.", ["good"])
+    assert json.loads(ask("/logs?tag=bad")[2])["found"] == 0
+    assert (logs / "rlm-runs.notes").is_file()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": ""}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Cookie": ""}, 403),
+    ],
+)
+def test_a_foreign_page_changes_no_notes(ask, logs, headers, status):
+    assert post(ask, {"name": "long.jsonl", "add_tags": ["bad"]}, **headers)[0] == status
+    assert not (logs / "rlm-runs.notes").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [[], None, {"name": "../secret.jsonl", "note": "x"}, {"name": "long.jsonl", "add_tags": "x"},
+     {"name": "long.jsonl", "add_tags": [1]}, {"name": "long.jsonl", "note": "x" * 70_000},
+     {"name": "long.jsonl", "thumb": 1}],
+)  # fmt: skip
+def test_notes_that_cannot_be_are_refused(ask, logs, change):
+    assert post(ask, change)[0] == 400
+    assert not list(logs.parent.rglob("*.notes"))
+
+
+def test_only_notes_can_be_posted(ask):
+    assert post(ask, {}, "/logs")[0] == 404
+
+
+def test_the_list_is_filtered_sorted_and_given_in_parts(ask, logs):
+    many_logs.make_folder(logs, 150)
+    first = json.loads(ask("/logs?sort=cost&count=20")[2])
+    assert (first["count"], first["found"], len(first["runs"]), first["points"]) == (151, 151, 20, None)
+    costs = [run["cost"] for run in first["runs"]]
+    assert costs == sorted(costs, reverse=True)
+    found = json.loads(ask("/logs?state=answered&model=gpt-5-mini&plot=yes")[2])
+    assert found["states"] == {"answered": found["found"]}
+    assert {len(found["points"][name]) for name in ("began", "seconds", "cost", "state", "model")} == {found["found"]}
+    assert ask("/logs?state=gone")[0] == 400
+
+
+def test_a_summary_in_a_hostile_index_is_only_text(ask, logs):
+    (logs / "rlm-runs.index").write_text('{"version": 1, "runs": {"long.jsonl": [1, {"name": "../x", "size": 1}]}}')
+    assert [run["name"] for run in json.loads(ask("/logs")[2])["runs"]] == ["long.jsonl"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 import random
 import re
 import signal
@@ -56,18 +58,30 @@ def test_a_result_becomes_a_widget_that_gives_its_lines(monkeypatch):
     widget._send_bytes(widget, {"from": 0, "log": 0}, [])
     (content, (lines,)) = sent[0]
     assert content == {"from": 0, "log": 0, "fresh": False, "grows": False, "error": None}
+    turn = ["asked", "reply", "cell", "subcall", "answer", "subcall_end", "cell_result", "iteration"]
     assert [json.loads(line)["type"] for line in lines.splitlines()] == [
-        "metadata",
-        "iteration",
-        "iteration",
-        "finished",
-    ]
+        "metadata", *turn, "asked", "reply", "iteration", "finished"
+    ]  # fmt: skip
     widget._send_bytes(widget, {"from": len(lines), "log": 0}, [])
     assert sent[1][1] == [b""]
     for nonsense in ({"from": -1, "log": 0}, {"from": "0", "log": 0}, {"from": 0}, {}, None, []):
         widget._send_bytes(widget, nonsense, [])
     assert len(sent) == 2
     assert widget.height == 500
+
+
+def test_a_result_and_its_log_are_one_run(tmp_path):
+    done = completion(logger=RLMLogger(tmp_path))
+    assert log_source(done) == log_source(next(tmp_path.glob("*.events.jsonl")))
+    kept = log_source(completion(logger=RLMLogger()))
+    logged = [json.loads(line) for line in log_source(done).read(0, 10**7).splitlines()]
+    told = [json.loads(line) for line in kept.content.splitlines()]
+    left_out = {"context", "kernel_ready"}
+    assert [line["type"] for line in told] == [one["type"] for one in logged if one["type"] not in left_out]
+    for line in tmp_path.glob("*.jsonl"):
+        line.unlink()
+    assert "done" in folded_html(log_source(done))
+    assert type(pickle.loads(pickle.dumps(done)).metadata) is type(copy.deepcopy(done).metadata) is dict
 
 
 def test_where_there_is_no_widget_a_folded_text_stands_for_it(long_log):
@@ -120,7 +134,7 @@ def test_a_result_that_ended_early_is_not_shown_as_an_answer():
     assert (line["type"], line["error_type"], line["error"]) == ("failed", "CancellationError", "stopped")
     assert line["partial_answer"] == "the draft"
     assert line["usage_summary"] == done.usage_summary.to_dict()
-    assert "CancellationError" in folded_html(log_source(early))
+    assert "<b>Stopped</b>" in folded_html(log_source(early))
 
 
 def test_what_cannot_be_viewed_is_said():

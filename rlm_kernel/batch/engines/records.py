@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, NoReturn
 
 from rlm_kernel._async import run_in_thread
 from rlm_kernel.batch.engines.messages import FilePart, Outbox
 from rlm_kernel.batch.runs import LocalRuns
+from rlm_kernel.provisioners.local_base import private_directory
 from rlm_kernel.trajectory.log import signature
 from rlm_kernel.trajectory.log.file_names import RECORD, file_beside
 from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
@@ -135,7 +135,7 @@ class Home:
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._folder = Path(mkdtemp(prefix="rlm-logs-"))
+        self._folder = private_directory()
         self._sent: set[str] = set()
 
     @asynccontextmanager

@@ -11,7 +11,6 @@ clipped in the middle.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import re
 from typing import TYPE_CHECKING
@@ -36,6 +35,7 @@ from rlm_kernel.text import (
     plain,
 )
 from rlm_kernel.trajectory.console.status import subcalls_title
+from rlm_kernel.trajectory.states import ending_of
 from rlm_kernel.trajectory.tree import describe_ending
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _IPYTHON_HEAD = re.compile(r"\A(?:-++\n)?(?:\w++ {2,}+(Traceback \(most recent c
 
 def header(event: RunStarted) -> RenderableType:
     """The question, the models, the environment and the size of the context."""
-    question = event.question or "No separate question: the context holds it."
+    question = event.asked or "No separate question: the context holds it."
     return Group("", _panel(clip_lines(question, 12, 4), "question", plain(event.facts), "cyan"))
 
 
@@ -127,8 +127,7 @@ def answer(text: str, facts: str) -> RenderableType:
 
 def failure(error: BaseException, seconds: float) -> RenderableType:
     """The end of a run without an answer. The message of the error is not drawn: the caller of the run gets it."""
-    stopped = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
-    text = f"{'Stopped' if stopped else type(error).__name__} after {format_duration(seconds)}"
+    text = f"{ending_of(error)} after {format_duration(seconds)}"
     return Group("", _with_mark("✗", Text(text, "bold red"), "red"))
 
 

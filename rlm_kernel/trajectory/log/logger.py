@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError, RecordingError
+from rlm_kernel.text import clip_end
 from rlm_kernel.trajectory.events import Event, IterationFinished, OnEvent, RunFinished, RunStarted
 from rlm_kernel.trajectory.log import FOLDER, jsonl, reference_format, signature
-from rlm_kernel.trajectory.log.file_names import NOTEBOOK, TURNS, file_beside
+from rlm_kernel.trajectory.log.file_names import MAX_READ, NOTEBOOK, TURNS, file_beside, new_name
 from rlm_kernel.trajectory.log.line_file import LineFile
 from rlm_kernel.trajectory.log.quota import MIN_BYTES, USUAL_BYTES, Quota
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.log.redaction import Redactor, redactor_of, without_secrets
 from rlm_kernel.trajectory.log.writer import LogWriter
 from rlm_kernel.trajectory.tree import Trajectory
-from rlm_kernel.types import StoredTrajectory
+from rlm_kernel.types import LoggedTrajectory, StoredTrajectory
 
 if TYPE_CHECKING:
     from rlm_kernel.trajectory.log.iterations import RLMIteration, RLMMetadata
@@ -37,8 +37,9 @@ MAX_REMEMBERED_BYTES = 8_000_000
 class RLMLogger:
     """Writes the log of each completion, and a notebook.
 
-    `{file_name}_{date}_{time}_{8 hex}.jsonl` holds the turns in the documented format, `….events.jsonl` beside it all
-    events, and `….ipynb` is the notebook. Each of the three names stands for the run.
+    `{file_name}_{words}_{date}_{time}_{8 hex}.jsonl` holds the turns in the documented format, `….events.jsonl` beside
+    it all events, and `….ipynb` is the notebook. Each of the three names stands for the run. The words are the first of
+    the question; a name that was read before its run began has none.
 
     One logger may serve many completions, also at once. A subclass may have a `log` of its own: it is called with each
     turn, in a thread, and the next turn waits for it. What it raises ends the run.
@@ -50,11 +51,6 @@ class RLMLogger:
         max_log_bytes: limit for the files of one completion together: log, notebooks (also of children), input, large
             prompts and pictures. The replay code that the notebooks of a folder share (53 kB) does not count. A run
             that reaches the limit continues, and its log is clipped from there. None: no limit.
-
-    Attributes:
-        log_file_path: of the turns of the latest completion, and before there is one, of the first. None: not written.
-        notebook_path: of its notebook, in the same way.
-        next_log_file_path: of the turns of the completion that starts next.
 
     Raises:
         ConfigError: `file_name` is not a file name, or `max_log_bytes` is too small.
@@ -77,8 +73,7 @@ class RLMLogger:
         self.log_dir = None if log_dir is None else Path(log_dir)
         self._file_name = file_name
         self._next: dict[int, str] = {}  # by process: one that was forked has another next run
-        self.log_file_path = path = self.next_log_file_path
-        self.notebook_path = str(file_beside(Path(path), NOTEBOOK)) if path and notebook else None
+        self._paths: tuple[str | None, str | None] | None = None
         self._notebook = notebook
         self._max_log_bytes = max_log_bytes
         self._latest: RunLog | None = None
@@ -89,10 +84,24 @@ class RLMLogger:
         return f"RLMLogger(log_dir={str(self.log_dir) if self.log_dir else None!r}, file_name={self._file_name!r})"
 
     @property
+    def log_file_path(self) -> str | None:
+        """Of the turns of the latest completion, and before there is one, of the first. None: not written."""
+        return self.next_log_file_path if self._paths is None else self._paths[0]
+
+    @property
+    def notebook_path(self) -> str | None:
+        """Of the notebook of the latest completion, in the same way."""
+        if self._paths is not None:
+            return self._paths[1]
+        path = self.next_log_file_path
+        return str(file_beside(Path(path), NOTEBOOK)) if path and self._notebook else None
+
+    @property
     def next_log_file_path(self) -> str | None:
         """Of the turns of the completion that starts next, in this process. None: nothing is written."""
-        name = self._next.setdefault(os.getpid(), self._new_name())
-        return None if self.log_dir is None else str(self._path(name))
+        if self.log_dir is None:
+            return None
+        return str(self._path(self._next.setdefault(os.getpid(), new_name(self._file_name))))
 
     def get_trajectory(self) -> dict[str, Any] | None:
         """The latest completion so far, as `completion.metadata` holds it; None before there is one.
@@ -128,6 +137,7 @@ class RLMLogger:
         forked_from: Mapping[str, Any] | None = None,
         continues: str | None = None,
         agent: Mapping[str, Any] | None = None,
+        question: str = "",
     ) -> RunLog:
         """Begin the log of a completion. If the folder cannot be written, it warns once and the run continues.
 
@@ -137,10 +147,12 @@ class RLMLogger:
             forked_from: the run that this one resumes.
             continues: the run whose kernel this one uses, of a persistent `RLM`.
             agent: about the agent whose conversation it is, or None.
+            question: for the names of the files.
         """
         redact = redactor_of(configuration, keys)
         shown = without_secrets(configuration)
-        stem = self._next.pop(os.getpid(), None) or self._new_name()
+        words = redact(clip_end(question, MAX_READ))
+        stem = self._next.pop(os.getpid(), None) or new_name(self._file_name, words)
         about = {
             **reference_format.metadata(shown, ""),
             "log_schema": jsonl.SCHEMA,
@@ -158,14 +170,11 @@ class RLMLogger:
             self._write_files(log, self._path(stem))
         return log
 
-    def _new_name(self) -> str:
-        return f"{self._file_name}_{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(4)}"
-
     def _path(self, name: str) -> Path:
         return Path(self.log_dir or "").absolute() / f"{name}{TURNS}"
 
     def _write_files(self, log: RunLog, path: Path) -> None:
-        self.log_file_path = self.notebook_path = None
+        self._paths = None, None
         quota = Quota(self._max_log_bytes)
         try:
             _make(path.parent)
@@ -173,13 +182,13 @@ class RLMLogger:
         except OSError as error:
             warnings.warn(f"The run is not logged: {error}. It continues.", RuntimeWarning, stacklevel=2)
             return
-        self.log_file_path = str(path)
+        self._paths = str(path), None
         if self._notebook:
             from rlm_kernel.trajectory.notebook.autosave import NotebookAutosave
 
             notebook = file_beside(path, NOTEBOOK)
             log.add(NotebookAutosave(notebook, log.about, log.redact, quota=quota))
-            self.notebook_path = str(notebook)
+            self._paths = str(path), str(notebook)
 
 
 def _read(record: LineFile, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,7 +203,7 @@ def _read(record: LineFile, about: Mapping[str, Any]) -> dict[str, Any]:
                 f"{record.path} is not as this run wrote it: another program changed, cut or replaced it. Without it, "
                 "the trajectory of this run cannot be read."
             )
-        return reference_format.trajectory(read_log(record.path).trajectory, about)
+        return LoggedTrajectory(reference_format.trajectory(read_log(record.path).trajectory, about), str(record.path))
     except OSError as error:
         raise RecordingError(f"{record.path} cannot be read: {error}.") from error
 
@@ -274,8 +283,11 @@ class RunLog:
         """The run so far. That of a long run stays in its log until it is used."""
         about = reference_format.named(self.redact.data({"root_model": self._run.model, **self.about}))
         if self._log is not None and self._log.size > MAX_REMEMBERED_BYTES:
-            return StoredTrajectory(partial(_read, self._log.record, about))
-        return reference_format.trajectory(self._run, about)
+            return StoredTrajectory(partial(_read, self._log.record, about), str(self._log.record.path))
+        content = reference_format.trajectory(self._run, about)
+        if self._log is None:
+            return LoggedTrajectory(content, run=self._run)
+        return LoggedTrajectory(content, str(self._log.record.path))
 
     def close(self) -> None:
         """Wait until the files are written. Warns of those that could not be."""

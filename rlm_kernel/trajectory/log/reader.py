@@ -10,15 +10,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.installation import update_command
 from rlm_kernel.trajectory.events import Event
-from rlm_kernel.trajectory.log import clipping, jsonl, prompt_store, signature
-from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside, record_beside, stem_of
+from rlm_kernel.trajectory.log import archive, clipping, jsonl, prompt_store, signature
+from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, by_beginning, file_beside, record_beside, stem_of
+from rlm_kernel.trajectory.log.notebook_metadata import restore_metadata
+from rlm_kernel.trajectory.states import state_without_end
 from rlm_kernel.trajectory.tree import Trajectory
 from rlm_kernel.untrusted import json_text
 
@@ -114,6 +115,8 @@ def read_log(path: str | Path) -> Recording:
             raise RecordingError(f"{log}: line {number} is not one of ours: {_wrong(error)}. {_KNOWN}") from error
     if not metadata:
         raise RecordingError(f"{log} holds no run: it has no line of the type 'metadata'. {_KNOWN}")
+    if trajectory.is_over or state_without_end(log.stat().st_mtime) == "lost":
+        trajectory.lose()
     return Recording(log, metadata, context, trajectory, check.flaw, clipped_at)
 
 
@@ -234,8 +237,11 @@ def log_of(path: Path) -> Path:
     Raises:
         RecordingError: there is no such log.
     """
-    if path.is_dir():
+    is_of_children = bool(path.name) and record_beside(path).is_file()  # the folder of a run's children has its name
+    if path.is_dir() and not is_of_children:
         raise RecordingError(f"{str(path)!r} is a folder: name one of its logs (.jsonl). {_latest_of(path)}")
+    if path.suffix == ".zip":
+        return _unpacked(path)
     if path.suffix not in ("", ".jsonl", ".ipynb"):
         raise RecordingError(f"{str(path)!r} is not a log of a run: give the .jsonl, or its notebook (.ipynb).")
     # Of a link to a log, the record is beside the target. A record that is a link itself was not named by the user.
@@ -245,6 +251,16 @@ def log_of(path: Path) -> Path:
     if not log.is_file():
         raise RecordingError(f"There is no log {str(log)!r}: give the .jsonl of a run, or the notebook in its folder.")
     return log
+
+
+def _unpacked(path: Path) -> Path:
+    """The log in a ZIP archive."""
+    try:
+        return archive.unpack(json_text.read_file(path, archive.MAX_BYTES))
+    except FileNotFoundError:
+        raise RecordingError(f"There is no file {str(path)!r}.") from None
+    except (OSError, ValueError, RecordingError) as error:
+        raise RecordingError(f"{path} is not the archive of a run: {error}") from error
 
 
 def check_is_log(log: Path) -> None:
@@ -264,21 +280,26 @@ def check_is_log(log: Path) -> None:
 
 
 def _latest_of(folder: Path) -> str:
-    logs = sorted(folder.glob("*.jsonl"), key=attrgetter("name"))
-    return f"The last one by name is {logs[-1]}." if logs else "The folder holds no log."
+    logs = sorted(folder.glob("*.jsonl"), key=by_beginning)
+    return f"The latest is {logs[-1]}." if logs else "The folder holds no log."
 
 
 def _named_in(notebook: Path) -> Path:
-    """The log that the metadata of a notebook names; a copy of a notebook may have another folder or name."""
+    """The log that a notebook holds, or that its metadata name; a copy of it may have another folder or name."""
     try:
-        about = json_text.load(notebook, max_bytes=_MAX_NOTEBOOK)["metadata"]["rlm"]
+        content = json_text.load(notebook, max_bytes=_MAX_NOTEBOOK)
+        if (held := archive.held_in(content)) is not None:
+            return archive.unpack(held)
+        restore_metadata(content)
+        about = content["metadata"]["rlm"]
         folder, name = str(about.get("rlm_dir", ".")), str(about["log"])
     except FileNotFoundError:
         raise RecordingError(f"There is no file {str(notebook)!r}.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordingError(f"{notebook} is not a notebook of a run: {error!r}") from error
-    session = record_beside(notebook.parent / name)
-    return session if session.is_file() else Path(folder) / name
+    # That of a child is in a folder beside the log.
+    nearby = (record_beside(place / name) for place in (notebook.parent, notebook.absolute().parent.parent))
+    return next(filter(Path.is_file, nearby), Path(folder) / name)
 
 
 def _lines(log: Path, check: signature.Check) -> Iterator[tuple[int, dict[str, Any]]]:

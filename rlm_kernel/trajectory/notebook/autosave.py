@@ -45,7 +45,7 @@ class NotebookAutosave:
     """A reader of the stream of events that keeps the notebook of a run, and those of its children, up to date.
 
     Args:
-        path: of the notebook; those of children are written to the same folder.
+        path: of the notebook; those of children are written to a folder beside it.
         first_line: the fields of the first line of the log, except those of the run.
         redact: takes secrets out of text.
         seconds: between two writes during the run.
@@ -197,7 +197,9 @@ class _Notebooks:
         """Write a notebook, and before the first one the file that replays them."""
         if not self._written:
             write_replay_code(self._folder)
-        write_pieces(self._folder / identity.file, self._within_quota(identity.file, content))
+        path = self._folder / identity.file
+        path.parent.mkdir(exist_ok=True)  # of a child
+        write_pieces(path, self._within_quota(identity.file, content))
         self._written[identity.file] = self._events[identity.child]
 
     def _within_quota(self, name: str, content: Iterable[bytes]) -> Iterator[bytes]:

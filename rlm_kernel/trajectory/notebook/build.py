@@ -33,7 +33,9 @@ MAX_ANSWER = 100_000
 _TITLE, _FACTS = 100, 400
 _LANGUAGE = {
     "name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3",
+    "codemirror_mode": {"name": "ipython", "version": 3}, "nbconvert_exporter": "python",
 }  # fmt: skip
+"""With the version, the same as ipykernel gives: JupyterLab marks a notebook as changed that has another one."""
 _STARTED = ("question", "model", "sub_model", "environment", "context_type", "context_length", "depth", "seed")
 """Fields of `RunStarted` that `metadata.rlm` repeats."""
 
@@ -55,9 +57,9 @@ Child = tuple[int, str, int]
 def _title_cell(trajectory: Trajectory, place: Place, identity: RunIdentity) -> NotebookCell:
     """The question, the models, the environment and the input."""
     started = trajectory.started
-    question = (started.question if started else None) or ""
+    question = started.asked if started else ""
     facts = [] if started is None else [markdown.one_line(started.facts, _FACTS)]
-    facts.append(f"[log]({quote(f'{identity.stem}.jsonl')})")
+    facts.append(f"[log]({'../' if place.parent else ''}{quote(f'{identity.stem}.jsonl')})")
     if place.parent:
         facts.append(f"[parent run]({quote(place.parent)})")
     lines = [f"# {markdown.one_line(question, _TITLE) or 'A run without a question'}"]
@@ -122,12 +124,12 @@ def _answer(trajectory: Trajectory, earlier: Earlier) -> str:
     if trajectory.completion is not None:
         answer = markdown.clip_text(trajectory.completion.response, MAX_ANSWER)
         return f"## Answer\n\n{markdown.prose(answer, breaks=True) or '*(empty)*'}"
-    failure = trajectory.failure
+    failure, state = trajectory.failure, trajectory.state.capitalize()
     if failure is None:
-        return f"## Not finished\n\nThe record ends here: {_progress_text(trajectory, earlier)}."
-    kind = markdown.one_line(type(failure).__name__)
-    ending = f"**{kind}** after {format_duration(trajectory.seconds)}: {_progress_text(trajectory, earlier)}."
-    parts = [f"## Ended without an answer\n\n{ending}"]
+        return f"## {state}\n\nThe record ends here: {_progress_text(trajectory, earlier)}."
+    kind = "" if state == "Stopped" else f"**{markdown.one_line(type(failure).__name__)}** a"
+    ending = f"{kind or 'A'}fter {format_duration(trajectory.seconds)}: {_progress_text(trajectory, earlier)}."
+    parts = [f"## {state}\n\n{ending}"]
     if str(failure):
         parts.append(markdown.code_block(markdown.clip_text(str(failure), MAX_QUESTION)))
     if partial := getattr(failure, "partial_answer", None):
@@ -152,8 +154,7 @@ def _usage_table(spent: UsageSummary, seconds: float) -> str:
         shown = " | ".join(f"{number:,}" for number in numbers)
         cost = markdown.escape_dollars(format_cost(one.total_cost, "unknown"))
         rows.append(f"| {markdown.one_line(model)} | {shown} | {cost} |")
-    dollars = format_cost(spent.total_cost, unpriced=spent.unpriced_models)
-    whole = markdown.escape_dollars(f"{spent.total_calls:,} calls · {dollars} · {format_duration(seconds)}")
+    whole = markdown.escape_dollars(f"{spent.facts} · {format_duration(seconds)}")
     return "\n".join([*rows, "", markdown.small(whole)])
 
 
@@ -168,8 +169,8 @@ class RunIdentity:
         forked_from: the run that this one resumes: the name of its log and the turn; or None.
         started: when the run began, as an ISO 8601 time, or None.
         child: for the notebook of a child: the places of the runs from the root down to the child.
-        name: the name of the notebook's file without the suffix; empty: `stem`.
-        parent: for the notebook of a child: the file of its parent's notebook.
+        name: the notebook's file in the folder of the log, without the suffix; empty: `stem`.
+        parent: for the notebook of a child: the file of its parent's notebook, as seen from it.
     """
 
     stem: str
@@ -183,7 +184,7 @@ class RunIdentity:
 
     @property
     def file(self) -> str:
-        """The name of the notebook's file."""
+        """The notebook's file in the folder of the log."""
         return f"{self.name or self.stem}.ipynb"
 
 
@@ -248,10 +249,10 @@ def runs(trajectory: Trajectory, identity: RunIdentity) -> Iterator[tuple[Trajec
         for number, call in enumerate(cell.calls):
             for index, child in sorted(call.children.items()):
                 path = (*identity.child, (cell.number, call.started.query, index))
-                name = place.child(cell.number, number, index)
-                yield from runs(
-                    child, replace(identity, child=path, name=name, parent=identity.file, context=None, started=None)
-                )
+                file = place.child(cell, number, index)
+                below = replace(identity, child=path, name=f"{identity.stem}/{PurePath(file).stem}")
+                below = replace(below, parent=place.seen_from_child, context=None, started=None)
+                yield from runs(child, below)
 
 
 def identity_of_log(path: PurePath, first_line: Mapping[str, Any]) -> RunIdentity:
@@ -288,7 +289,7 @@ def _place(trajectory: Trajectory, identity: RunIdentity) -> Place:
     inputs = [] if started is None else [started.question, started.context_type, started.context_length]
     prefix = f"rlm-{fingerprint(repr([inputs, *identity.child]))[:8]}"
     when = None if identity.started is None else datetime.fromisoformat(identity.started)
-    return Place(prefix, PurePath(identity.file).stem, identity.parent, when, trajectory.state != "unfinished")
+    return Place(prefix, PurePath(identity.file).stem, identity.parent, when, trajectory.state != "running")
 
 
 def _opening_cells(trajectory: Trajectory, identity: RunIdentity, place: Place) -> Iterator[NotebookCell]:
@@ -324,7 +325,7 @@ def _metadata(trajectory: Trajectory, identity: RunIdentity, earlier: Earlier) -
         rlm["child"] = _as_lists(identity.child)
     if children := [*earlier.children, *[described.file for _, described in runs(trajectory, identity)][1:]]:
         rlm["children"] = children
-    return {"kernelspec": _kernelspec(trajectory), "language_info": _LANGUAGE, "rlm": rlm}
+    return {"kernelspec": _kernelspec(trajectory), "language_info": _language(trajectory), "rlm": rlm}
 
 
 def _kernelspec(trajectory: Trajectory) -> dict[str, str]:
@@ -333,6 +334,10 @@ def _kernelspec(trajectory: Trajectory) -> dict[str, str]:
     if name in OUR_ENVIRONMENTS:
         name, title = f"rlm-{name}", f"RLM ({name})"
     return {"name": name, "display_name": title, "language": "python"}
+
+
+def _language(trajectory: Trajectory) -> dict[str, Any]:
+    return _LANGUAGE | ({"version": trajectory.python} if trajectory.python else {})
 
 
 def _redact(value: Any, redact: Redact | None) -> Any:

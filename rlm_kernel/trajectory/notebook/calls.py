@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 
-from rlm_kernel.html.markup import Element, Node, details, h, render
+from rlm_kernel.html.markup import Element, Node, details, h, render_output
 from rlm_kernel.text import drop_common_beginning, format_cost, format_duration, format_tokens, one_line, plain
 from rlm_kernel.trajectory.events import SubcallAnswered
 from rlm_kernel.trajectory.notebook import markdown
@@ -51,7 +51,7 @@ def calls_output(cell: Cell, child_name: ChildName) -> Output | None:
     rest = texts // 2 - len(short)
     more = [f"… and {rest:,} more, all in the log"] if rest > 0 else []
     data = {
-        "text/html": render(_details(f"↳ {title}", parts)),
+        "text/html": render_output(_details(f"↳ {title}", parts)),
         "text/markdown": "\n".join([f"↳ {markdown.one_line(title, 200)}", "", *_items(short + more)]),
         "text/plain": "\n".join([f"↳ {title}", *(f"  {plain(s)}" for s in short + more)]),
     }

@@ -7,7 +7,7 @@ be compared cell by cell.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from rlm_kernel.kernel.outputs import cell_number
 from rlm_kernel.parsing import is_fence, opened_language, without_thinking
 from rlm_kernel.text import format_cost, format_duration, format_tokens
 from rlm_kernel.trajectory import events
+from rlm_kernel.trajectory.log.file_names import slug_of
 from rlm_kernel.trajectory.notebook import calls as notebook_calls
 from rlm_kernel.trajectory.notebook import markdown, saved_outputs
 from rlm_kernel.trajectory.tree import Cell, Turn
@@ -63,10 +64,19 @@ class Place:
     started: datetime | None
     over: bool
 
-    def child(self, cell: int, call: int, index: int) -> str:
-        """The stem of a child's notebook: the cell, its call and the prompt in that, each from 1."""
-        joint = "-" if self.parent else "-child-"
-        return f"{self.stem}{joint}{cell}-{call + 1}-{index + 1}"
+    @property
+    def seen_from_child(self) -> str:
+        """The file of this notebook, as seen from that of a child."""
+        return f"{'' if self.parent else '../'}{self.stem}.ipynb"
+
+    def child(self, cell: Cell, call: int, index: int) -> str:
+        """The file of a child's notebook, as seen from this one. The children of a run are in a folder with its name.
+
+        Its name has the numbers of the cell, the call and the prompt in that, from 1, and first words of the prompt.
+        """
+        before = f"{self.stem.partition('_')[0]}-" if self.parent else f"{self.stem}/"
+        words = slug_of("".join(cell.calls[call].started.prompts[index : index + 1]))
+        return f"{before}{cell.number}-{call + 1}-{index + 1}{f'_{words}' if words else ''}.ipynb"
 
 
 def markdown_cell(name: str, role: str, source: str, place: Place, **about: Any) -> NotebookCell:
@@ -111,16 +121,17 @@ def _reply_cells(turn: Turn, facts: str, place: Place, about: dict[str, Any]) ->
     """The words and the code in the order in which the model wrote them; the heading is in the first cell."""
     assert turn.reply is not None, "checked by turn_cells"
     thoughts, words = _thoughts(turn.reply.text)
+    levels = markdown.heading_levels(words)
     pieces = list(split(words, [cell.code for cell in turn.cells]))
     first = pieces.pop(0) if pieces and isinstance(pieces[0], str) else ""
-    opening = [facts, thoughts, _words(str(first))]
+    opening = [facts, thoughts, _words(str(first), levels)]
     name = f"t{turn.iteration:03d}"
     yield markdown_cell(f"{name}-model", "model", "\n\n".join(filter(None, opening)), place, **about)
     for number, piece in enumerate(pieces, 1):
         if isinstance(piece, int):
             yield code_cell(turn, piece, place)
         else:
-            yield markdown_cell(f"{name}-p{number}", "words", _words(piece), place, turn=turn.iteration)
+            yield markdown_cell(f"{name}-p{number}", "words", _words(piece, levels), place, turn=turn.iteration)
 
 
 def split(words: str, codes: Sequence[str]) -> Iterator[str | int]:
@@ -206,7 +217,7 @@ def _tags(cell: Cell) -> list[str]:
 def _outputs(cell: Cell, result: CellResult | None, place: Place) -> list[Output]:
     shown = [] if result is None else saved_outputs.bound_outputs(result.outputs)
     shown += saved_outputs.ending(result, over=place.over)
-    calls = notebook_calls.calls_output(cell, lambda call, index: f"{place.child(cell.number, call, index)}.ipynb")
+    calls = notebook_calls.calls_output(cell, lambda call, index: place.child(cell, call, index))
     return shown if calls is None else [*shown, calls]
 
 
@@ -237,8 +248,8 @@ def _thoughts(text: str) -> tuple[str, str]:
     return markdown.details("Thoughts of the model", folded), words
 
 
-def _words(text: str) -> str:
-    return markdown.prose(markdown.clip_text(text, MAX_PROSE))
+def _words(text: str, levels: Collection[int] | None = None) -> str:
+    return markdown.prose(markdown.clip_text(text, MAX_PROSE), levels=levels)
 
 
 def _facts(reply: Reply, seconds: float) -> str:

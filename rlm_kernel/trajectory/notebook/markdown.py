@@ -1,19 +1,21 @@
 """Convert untrusted text to inactive Markdown.
 
 JupyterLab, VS Code, nbconvert and GitHub parse Markdown differently, so this does not rely on a parser: an invisible
-character (U+2060, a word joiner) after its first character breaks everything that could begin HTML, an image, a link or
-a formula. Lists, emphasis, tables and code are unchanged. A URL in the text may become a link to that URL.
+character (U+2060, a word joiner) after its first character breaks everything that could begin HTML, an image or a link.
+Lists, emphasis, tables, code and formulas are unchanged; two dollars alone are money. A URL in the text may become a
+link to that URL.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 from rlm_kernel import text as text_module
 from rlm_kernel.html import markup
 from rlm_kernel.html.markup import Markup, h, render
+from rlm_kernel.html.prose import FORMULA, delimited, has_layout, heading_ranks, is_markdown, still_tex
 from rlm_kernel.parsing import split_blocks
 from rlm_kernel.text import clip, plain
 
@@ -38,10 +40,7 @@ _ACTIVE_OF_UNKNOWN = re.compile(
     r"|\](?=[:\[])|\](?=\()(?!\((?!/)[\w%~./-]+\))"  # links, but for those to files nearby
     r"|`(?=``)|~(?=~~)"
 )
-_ACTIVE_IN_TEX = re.compile(
-    r"\\(?=(?:href|url|require|html[A-Za-z]*+|class|style|cssId|data|includegraphics|bbox|csname|[egx]?def|let"
-    r"|(?:re)?newcommand|(?:re)?newenvironment)(?![A-Za-z]))"
-)
+_ACTIVE_IN_FORMULA = re.compile(r"!(?=\[)|\](?=[(:\[])|~(?=~~)")  # where a renderer knows no formulas
 _MONEY = render(h("span", Markup(r"\$")))
 """A dollar that begins no formula: the backslash is for Markdown parsers, the tags are for MathJax."""
 _INSIDE = r"^((?:[ \t]*+(?:>|[-*+]|\d{1,9}[.)]))*+[ \t]*)"  # of quotations and lists
@@ -49,17 +48,30 @@ _HEADING = re.compile(rf"{_INSIDE}(#{{1,6}})(?=[ \t]|$)", re.MULTILINE)
 _UNDERLINE = re.compile(rf"{_INSIDE}(?==+[ \t]*$|-+[ \t]*$)", re.MULTILINE)
 _BREAK = re.compile(r"(?<=\S)[ \t]*\n(?=[ \t]*\S)")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~<>&-])")
-_LOWEST_HEADING = 6
+_HIGHEST_HEADING, _LOWEST_HEADING = 3, 5
+"""Those above are the notebook's own; JupyterLab shows those below in smaller letters than the text."""
 
 
-def prose(text: str, *, breaks: bool = False) -> str:
-    """The text as Markdown without HTML, images, links and formulas; its headings are below those of the notebook.
+def prose(text: str, *, breaks: bool = False, levels: Collection[int] | None = None) -> str:
+    """The text as Markdown without HTML, images and links; its headings are below those of the notebook.
 
     Args:
         text: untrusted; longer than `MAX_CHARACTERS`, it is clipped in the middle.
-        breaks: whether line breaks are kept, as in a question or an answer.
+        breaks: whether line breaks are kept, as in a question or an answer. Then text with indented lines or columns
+            that is not Markdown becomes a code block.
+        levels: of the headings of the text that this is a part of; None: those of this text.
     """
-    return _in_parts(plain(clip_text(text, MAX_CHARACTERS)), partial(_inert, breaks=breaks))
+    shown = plain(clip_text(text, MAX_CHARACTERS))
+    if breaks and has_layout(shown) and not is_markdown(shown):
+        return code_block(shown)
+    ranks = heading_ranks(heading_levels(shown) if levels is None else levels)
+    return _in_parts(shown, partial(_inert, breaks=breaks, ranks=ranks))
+
+
+def heading_levels(text: str) -> set[int]:
+    """The levels of the headings of a text."""
+    parts = [part for part in split_blocks(text) if isinstance(part, str)] if "#" in text else []
+    return {len(one[2]) for part in parts for one in _HEADING.finditer(part)}
 
 
 def one_line(text: str, limit: int = 120) -> str:
@@ -100,10 +112,8 @@ def harmless(text: str) -> str:
     return _in_parts(plain(text), lambda prose: tex(_ACTIVE_OF_UNKNOWN.sub(rf"\g<0>{JOINER}", prose.strip("\n"))))
 
 
-def tex(text: str) -> str:
-    """Formulas without commands that make links or define commands, which some renderers execute."""
-    return _ACTIVE_IN_TEX.sub(rf"\g<0>{JOINER}", text)
-
+tex = partial(still_tex, joiner=JOINER)
+"""Formulas without commands that make links or define commands, which some renderers execute."""
 
 clip_text = partial(clip, gap="\n… {:,} characters left out; the log has them …\n")
 """Clips a text in the middle, for the notebook of a run."""
@@ -117,24 +127,34 @@ def _in_parts(text: str, convert: Callable[[str], str]) -> str:
     return "\n\n".join(part for part in parts if part.strip())
 
 
-def _inert(text: str, breaks: bool) -> str:
-    text = _UNDERLINE.sub(r"\n\1", _HEADING.sub(_lower, text.strip("\n")))
-    text = _without_formulas(_inactive(text))
-    return _BREAK.sub("  \n", text) if breaks else text
+def _inert(text: str, breaks: bool, ranks: dict[int, int]) -> str:
+    lowered = _HEADING.sub(partial(_lower, ranks=ranks), text.strip("\n"))
+    shown = "".join(_pieces(_UNDERLINE.sub(r"\n\1", lowered)))
+    return _BREAK.sub("  \n", shown) if breaks else shown
 
 
 def _inactive(text: str) -> str:
     return _ACTIVE.sub(lambda found: found[0] + JOINER, text)  # a template would take three times as long
 
 
-def _lower(heading: re.Match[str]) -> str:
-    return heading[1] + "#" * min(_LOWEST_HEADING, len(heading[2]) + 3)
+def _lower(heading: re.Match[str], ranks: dict[int, int]) -> str:
+    return heading[1] + "#" * min(_LOWEST_HEADING, _HIGHEST_HEADING + ranks.get(len(heading[2]), 0))
 
 
-def _without_formulas(text: str) -> str:
-    """The text with the dollars outside of code spans escaped: they are money."""
-    pieces, at = [], 0
+def _pieces(text: str) -> Iterator[str]:
+    """The text without active parts: code spans, formulas, and the words between them, whose dollars are money."""
+    at = 0
     for span in _CODE_SPAN.finditer(text):
-        pieces += [escape_dollars(text[at : span.start()]), span[0]]
+        yield from _words_and_formulas(text[at : span.start()])
+        yield _inactive(span[0])
         at = span.end()
-    return "".join([*pieces, escape_dollars(text[at:])])
+    yield from _words_and_formulas(text[at:])
+
+
+def _words_and_formulas(text: str) -> Iterator[str]:
+    at = 0
+    for found in FORMULA.finditer(text):
+        yield escape_dollars(_inactive(text[at : found.start()]))
+        yield _ACTIVE_IN_FORMULA.sub(rf"\g<0>{JOINER}", delimited(found))
+        at = found.end()
+    yield escape_dollars(_inactive(text[at:]))

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import random
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,11 @@ else:
     import rlm_replay_record
 
 MAX_PROMPT = 80
-PARAMETERS = ("rlm_dir", "rlm_log", "rlm_mode", "rlm_child", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
+PARAMETERS = (
+    *("rlm_dir", "rlm_log", "rlm_mode", "rlm_child", "rlm_bundle"),
+    *("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"),
+)
+NOTEBOOKS = ("__vsc_ipynb_file__", "PAPERMILL_INPUT_PATH")
 LIVE = (
     "To have live models answer what is not on record, run `rlm replay --live FILE`, or "
     "`papermill --engine rlm IN OUT -p rlm_mode live`: keys stay outside of the kernel."
@@ -48,6 +54,7 @@ class ReplayGuest(rlm_guest.Guest):
         self.occurrences: Counter[str] = Counter()
         self.skipped: rlm_replay_record.RecordedCell | None = None
         self.is_set_up = False
+        self.folded: dict[int, dict[str, str]] = {}
 
     def send(self, *_: Any, **__: Any) -> None:
         """There is no host to send to."""
@@ -96,6 +103,14 @@ class ReplayGuest(rlm_guest.Guest):
         if self.number in self.record.histories:
             self.give("history", self.record.histories[self.number])
         return True
+
+    def cell_ended(self, result: Any = None) -> None:
+        """Show the recorded sub-calls below a cell, unless it was edited. A cell within a cell shows nothing."""
+        is_whole = self.cell is not None and (result is None or result.info is self.cell)
+        super().cell_ended(result)
+        cell = self.record.cells.get(self.number)
+        if is_whole and self.is_set_up and cell is not None and cell.code == self.source and cell.number in self.folded:
+            self.shell.display_pub.publish(self.folded[cell.number], {"rlm": {"role": "calls"}})
 
     def give(self, name: str, value: Any) -> None:
         """Make a value one of the names that belong to the run."""
@@ -182,9 +197,25 @@ def install(shell: Any, folders: list[Path]) -> None:
     guest = shell.kernel.rlm_guest
     show_tracebacks_of_the_run(shell, guest)
     prepare(guest, log.parent)
+    guest.folded = calls_of(names, log, record)
     shell.ast_transformers.append(Skip(guest))
     count_as_the_run_did(shell, record)
     print(f"Replaying {log.name}: {len(record.cells):,} cells, {len(record.answers):,} recorded answers.")
+
+
+def calls_of(names: dict[str, Any], log: Path, record: rlm_replay_record.Record) -> dict[int, dict[str, str]]:
+    """What the notebook of the run shows of its sub-calls: from its file, else made again if rlm-kernel is here."""
+    opened = [os.environ.get("JPY_SESSION_NAME"), *(names.get(name) for name in NOTEBOOKS)]
+    known: dict[int, dict[str, str]] = {}
+    for path in (*map(Path, filter(None, opened)), log.with_name(names["rlm_log"]).with_suffix(".ipynb")):
+        known = rlm_replay_record.shown_calls(rlm_replay_record.read_notebook(path), names) | known
+        if record.asking <= known.keys():
+            return known
+    with suppress(ImportError):
+        from rlm_kernel.replay.saved_again import notebook_again
+
+        known = rlm_replay_record.shown_calls(notebook_again(log, names.get("rlm_child") or []), names) | known
+    return known
 
 
 def uninstall(shell: Any) -> None:

@@ -16,6 +16,11 @@ from typing import Any
 SETUP = 0
 """The cell number for calls of the setup; the cells of the run begin at 1."""
 
+TRAVELS = (
+    "A notebook travels with its log (both .jsonl files), contexts/, prompts/ and rlm_replay_*.py. Where these are, "
+    "`rlm export --bundle NOTEBOOK` makes one file that holds all."
+)
+
 CELL_ID = re.compile(r"rlm-[0-9a-f]{8}-t(\d{3,})-c(\d+)(?:-\d+)?")
 
 
@@ -144,6 +149,11 @@ class Record:
         self._seen[cell, key] += 1
         return cell, key, occurrence
 
+    @property
+    def asking(self) -> set[int]:
+        """The cells with answers of models or tools."""
+        return {cell for cell, _, _ in self.answers if cell != SETUP}
+
     def find(self, source: str, cell_id: Any, expected: int) -> int:
         """The number of the recorded cell that is running now. `expected`: the one after the latest."""
         named = CELL_ID.fullmatch(cell_id) if isinstance(cell_id, str) else None
@@ -199,10 +209,11 @@ def read_log(names: dict[str, Any], folders: list[Path]) -> tuple[Path, Record]:
     tried = [record_beside(folder / names["rlm_log"]) for folder in folders]
     found = next((path for path in tried if path.is_file()), None)
     if found is None:
-        places = ", ".join(str(path.absolute()) for path in tried)
+        places = ", ".join(map(str, tried))
         raise NotRecordedError(
-            f"The log of this run is not there (looked for {places}). Set rlm_dir to its folder in the cell above, or "
-            "run the notebook with `papermill … -p rlm_dir FOLDER`, or `--inject-paths` if it is beside the notebook."
+            f"The log of this run is not there (looked for {places}).\nSet rlm_dir to its folder in the cell above, or "
+            "run the notebook with `papermill … -p rlm_dir FOLDER`, or `--inject-paths` if it is beside the notebook.\n"
+            + TRAVELS
         )
     return found, Record(lines_of(found), names.get("rlm_child") or [])
 
@@ -243,6 +254,29 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def shown_calls(notebook: dict[str, Any], names: dict[str, Any]) -> dict[int, dict[str, str]]:
+    """The folded sub-calls of the cells of a notebook, by the number of the cell. Empty if it is of another run."""
+    about = notebook.get("metadata", {}).get("rlm", {})
+    if (about.get("log"), about.get("child") or []) != (names["rlm_log"], names.get("rlm_child") or []):
+        return {}
+    return {
+        cell["metadata"]["rlm"]["cell"]: {kind: "".join(text) for kind, text in output["data"].items()}
+        for cell in notebook["cells"]
+        if "cell" in cell["metadata"].get("rlm", {})
+        for output in cell.get("outputs", [])
+        if output.get("metadata", {}).get("rlm", {}).get("role") == "calls"
+    }
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """A notebook, or an empty object if there is none."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
 def context_of(stored: dict[str, Any], folder: Path) -> tuple[str, bytes]:
     """The encoding and the bytes of the input of the run."""
     if not stored:
@@ -262,7 +296,7 @@ def context_of(stored: dict[str, Any], folder: Path) -> tuple[str, bytes]:
             content = (folder / name).read_bytes()
         except OSError as error:
             why = f"The context of the run is missing: {folder / name} ({error.strerror})."
-            raise NotRecordedError(f"{why} Put it back.") from None
+            raise NotRecordedError(f"{why} Put it back.\n{TRAVELS}") from None
     known = hashlib.sha256(content).hexdigest()
     if known != stored.get("sha256", known):
         why = f"The context of the run was altered: {name or 'that in the log'} is not what the run read."

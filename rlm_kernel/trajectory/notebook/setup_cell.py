@@ -89,21 +89,33 @@ def rlm_setup(file: str, sha256: str) -> None:
     log, folder = names["rlm_log"], Path(names.get("rlm_dir") or ".")
     opened = names.get("__vsc_ipynb_file__") or names.get("PAPERMILL_INPUT_PATH") or ""
     notebook = Path(os.environ.get("JPY_SESSION_NAME") or opened)
-    folders = list(dict.fromkeys([folder, Path(folder.name), Path(), notebook.parent]))
-    found = next((folder / file for folder in folders if (folder / file).is_file()), None)
-    if found is None:
-        raise ImportError(
-            f"{file}, which replays this notebook, is not beside its log (looked for {log} and {file} in "
-            f"{', '.join(str(folder.absolute()) for folder in folders)}): set rlm_dir in the cell above (papermill: -p "
-            f"rlm_dir FOLDER or --inject-paths), or write {file} again with `rlm export {log} -o NEW.ipynb`."
-        )
-    source = found.read_bytes()
-    if hashlib.sha256(source).hexdigest() != sha256:
-        raise ImportError(
-            f"{found} was altered, so it is not run: write it again with `rlm export {log} -o NEW.ipynb`."
-        )
-    exec(compile(source, str(found), "exec"), {})
-    sys.modules["rlm_replay_guest"].install(get_ipython(), folders)
+    looked = (folder, Path(folder.name), Path(), notebook.parent, Path(".."), notebook.parent.parent)
+    folders = list(dict.fromkeys(one.absolute() for one in looked))
+
+    def run() -> None:
+        found = next((folder / file for folder in folders if (folder / file).is_file()), None)
+        if found is None:
+            raise ImportError(
+                f"{file}, which replays this notebook, is not beside its log (looked for {log} and {file} in "
+                f"{', '.join(map(str, folders))}).\nIf the run is elsewhere, set rlm_dir in the cell above (papermill: "
+                f"-p rlm_dir FOLDER or --inject-paths).\nA notebook travels with its log (both .jsonl files), "
+                f"contexts/, prompts/ and {file}. Where these are, `rlm export --bundle {log}` makes one file that "
+                f"holds all.\nIf only {file} is missing, `rlm export {log} -o NEW.ipynb` writes it again."
+            )
+        source = found.read_bytes()
+        if hashlib.sha256(source).hexdigest() != sha256:
+            raise ImportError(
+                f"{found} was altered, so it is not run: write it again with `rlm export {log} -o NEW.ipynb`."
+            )
+        exec(compile(source, str(found), "exec"), {})
+        sys.modules["rlm_replay_guest"].install(get_ipython(), folders)
+
+    try:
+        run()
+    except Exception as error:
+        shown = f"{type(error).__name__}: {error}"  # a traceback would show this code
+        error._render_traceback_ = lambda: [shown]  # type: ignore[attr-defined]
+        raise
 
 
 @cache

@@ -5,9 +5,10 @@ import { answered, callRows, cellRows, outputText, rowsOf, sameCall, sameOutputs
 import { button, fold, h } from "./elements.js";
 import { count, dollars, grouped, seconds, short } from "./figures.js";
 import { outputsOf } from "./outputs.js";
-import { stateOf } from "./overview.js";
+import { stateBadge } from "./states.js";
 import { passage } from "./passage.js";
-import { piecesOf, proseNodes } from "./prose.js";
+import { proseNodes } from "./markdown.js";
+import { piecesOf } from "./prose.js";
 import { codeNodes } from "./python_code.js";
 import { nameOf } from "./tabs.js";
 
@@ -71,7 +72,7 @@ export class CompareView {
     return h(
       "div",
       {},
-      h("p.kicker.muted", {}, h("span.badge", {}, NAMES[side]), stateOf(entry.run, entry.live), h("span", {}, entry.run.model)),
+      h("p.kicker.muted", {}, h("span.badge", {}, NAMES[side]), stateBadge(entry.run.state), h("span", {}, entry.run.model)),
       button(nameOf(entry), () => this.open(entry), { class: "link side-name", title: "Open this run", "data-stop": true }),
     );
   }

@@ -3,6 +3,7 @@
 import { button, h } from "./elements.js";
 import { bytes, count, day, dollars, firstWords, seconds, short, textOf } from "./figures.js";
 import { plainLine } from "./foreign_text.js";
+import { stateBadge } from "./states.js";
 
 /** The page. `runs`: the list from the server, or null before it has come; `open(name)`, `choose(files)`. */
 export function libraryOf({ folder, runs, count: all = 0, problem, open, choose, picks }) {
@@ -60,7 +61,7 @@ function rowOf(run, open) {
     h(
       "span.run-top",
       {},
-      h(`span.state.state-${run.state}`, {}, STATES[run.state] ?? "unknown"),
+      stateBadge(run.state),
       h("span.muted", {}, day(run.modified * 1000)),
     ),
     h("span.run-question", {}, question),
@@ -72,8 +73,6 @@ function rowOf(run, open) {
     ),
   );
 }
-
-const STATES = { answered: "answered", failed: "failed", running: "running", open: "no end recorded" };
 
 /** Accept files that are dropped on the page. */
 export function receiveDrops(target, choose) {

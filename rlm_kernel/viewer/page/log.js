@@ -7,6 +7,7 @@ export class Log {
   constructor(name) {
     this.name = name;
     this.runs = [];
+    this.fresh = false; // whether it changed lately
     this.problems = [];
     this.size = 0;
     this.rest = "";
@@ -56,7 +57,7 @@ export class Log {
   }
 
   begin(metadata) {
-    this.runs.push(new Run(metadata, `Run ${this.runs.length + 1}`));
+    this.runs.push(new Run(metadata, `Run ${this.runs.length + 1}`, this));
     return this.runs.at(-1);
   }
 }

@@ -52,9 +52,11 @@ export class OpenLog {
       try {
         for await (const piece of this.source.from(this.log.size)) {
           if (this.closed) return;
+          this.log.fresh = this.source.fresh;
           this.log.push(piece);
           changed();
         }
+        this.log.fresh = this.source.fresh;
         if (!this.source.grows) this.log.finish();
         this.problem = null;
       } catch (error) {

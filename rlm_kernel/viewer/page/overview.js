@@ -2,9 +2,9 @@
 
 import { fold, h } from "./elements.js";
 import { bytes, count, day, dollars, grouped, number, seconds, short, textOf } from "./figures.js";
-import { passage } from "./passage.js";
+import { passage, wordsOf } from "./passage.js";
 import { plotOf } from "./plot.js";
-import { proseNodes } from "./prose.js";
+import { stateBadge, title } from "./states.js";
 
 /** The overview. `entry`: the open log of the run. */
 export function overviewOf(run, entry, memory) {
@@ -12,18 +12,18 @@ export function overviewOf(run, entry, memory) {
   return h(
     "section.overview",
     { "aria-label": "Overview" },
-    h("p.kicker.muted", {}, stateOf(run, live), ...about(run)),
+    h("p.kicker.muted", {}, stateBadge(run.state), ...about(run)),
     h("h1", { tabindex: "-1", "data-stop": true, "data-turn": -1 }, "Question"),
     h(
       "div.question",
       {},
-      passage(run.question || "The log has no separate question: the input was the whole prompt.", {
+      wordsOf(run.question || "The log has no separate question: the input was the whole prompt.", {
         kind: "question",
         label: "Question",
         first: 1200,
       }),
     ),
-    outcome(run, live),
+    outcome(run),
     facts(run),
     plotOf(run, memory),
     h("div.folds", {}, usageByModel(run, memory), settings(run, memory)),
@@ -31,36 +31,31 @@ export function overviewOf(run, entry, memory) {
   );
 }
 
-export function stateOf(run, live) {
-  const words = { answered: "answered", failed: "failed", open: live ? "running" : "no end recorded" }[run.state];
-  return h(`span.state.state-${run.state === "open" && live ? "running" : run.state}`, {}, words);
-}
-
 function about(run) {
   const facts = [run.model, run.environment, Number.isFinite(run.began) && day(run.began)];
   return facts.filter(Boolean).map((words) => h("span", {}, words));
 }
 
-function outcome(run, live) {
+function outcome(run) {
   if (run.answer !== null) {
     return h(
       "div.outcome",
       {},
       h("p.label", {}, "Answer"),
-      passage(run.answer || "(an empty answer)", { kind: "answer", paint: proseNodes, label: "Answer" }),
+      wordsOf(run.answer || "(an empty answer)", { kind: "answer", label: "Answer" }),
     );
   }
   if (run.failure !== null) {
     const { type, message, partial } = run.failure;
     const best = partial && [
       h("p.label", {}, "Best answer so far"),
-      passage(partial, { kind: "answer", label: "Partial answer" }),
+      wordsOf(partial, { kind: "answer", label: "Partial answer" }),
     ];
     return h(
-      "div.outcome.outcome-bad",
+      `div.outcome.outcome-${run.state}`,
       {},
-      h("p.label", {}, type || "Failed"),
-      passage(message, { kind: "error", label: "Error" }),
+      h("p.label", {}, [title(run.state), run.state !== "stopped" && type].filter(Boolean).join(" · ")),
+      message ? passage(message, { kind: "error", label: "Error" }) : h("p", {}, ENDINGS[run.state]),
       best,
     );
   }
@@ -68,17 +63,22 @@ function outcome(run, live) {
     "div.outcome",
     {},
     h("p.label", {}, "Answer"),
-    h("p.waiting", {}, live ? "The run is in progress …" : "No answer yet: the run was killed or is in progress."),
+    h("p.waiting", {}, ENDINGS[run.state]),
   );
 }
 
+const ENDINGS = {
+  running: "The run is in progress …",
+  stopped: "The run was stopped before it had an answer.",
+  limit: "The run reached a limit before it had an answer.",
+  failed: "The run failed without a message.",
+  lost: "No answer: the log has no end, so the process of the run was killed. `rlm resume` continues it.",
+};
+
 function facts(run) {
   // Prefer the usage of the outcome: a log may lack the calls of the root model.
-  const { input, output, cost } = run.usage ?? run.spent();
-  const prompts = [...run.cells.values()]
-    .flatMap((cell) => cell.calls)
-    .reduce((sum, call) => sum + call.prompts.length, 0);
-  const children = run.turns.reduce((sum, turn) => sum + turn.children.length, 0);
+  const { input, output, cost, calls } = run.usage ?? run.spent();
+  const { subcalls, children } = run.counts();
   const tokens = run.partial && !run.usage ? `${short(input + output)} in sub-calls` : short(input + output);
   const list = [
     ["Time", seconds(run.time)],
@@ -89,8 +89,9 @@ function facts(run) {
         : grouped(run.turns.length),
     ],
     ["Cells", grouped(run.cells.size)],
-    ["Sub-calls", grouped(prompts)],
-    children > 0 && ["Children", grouped(children)],
+    calls > 0 && (run.usage || !run.partial) && ["Model calls", grouped(calls), "Everything that models answered: turns and sub-calls, also those of children"],
+    ["Sub-calls", grouped(subcalls), "Prompts of llm_query and rlm_query, also those of children"],
+    children > 0 && ["Children", grouped(children), "Runs that rlm_query started, also those of children"],
     ["Tokens", tokens, `${grouped(input)} in, ${grouped(output)} out`],
     ["Cost", dollars(cost).replace("cost ", "")],
   ].filter(Boolean);

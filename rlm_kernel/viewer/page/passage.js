@@ -4,15 +4,21 @@
 import { button, h } from "./elements.js";
 import { grouped } from "./figures.js";
 import { nodesOf } from "./foreign_text.js";
+import { isMarkdown, proseNodes } from "./markdown.js";
 
 const FIRST = 4_000;
 const STEP = 100_000;
 const AROUND = 2_000;
 const WIDEST_LINE = 240;
 
+/** Words of a person or a model: Markdown where it is Markdown, else as it is. */
+export function wordsOf(text, options = {}) {
+  return passage(text, isMarkdown(text) ? { ...options, paint: proseNodes, tag: "div" } : options);
+}
+
 /** The text in a `pre`, with a button for what is left out. `reveal(offset)` shows the part around a place in it. */
-export function passage(text, { kind = "text", paint = nodesOf, label = "text", first = FIRST } = {}) {
-  const pre = h(`pre.passage.passage-${kind}`, { role: "group", "aria-label": label });
+export function passage(text, { kind = "text", paint = nodesOf, label = "text", first = FIRST, tag = "pre" } = {}) {
+  const pre = h(`${tag}.passage.passage-${kind}`, { role: "group", "aria-label": label });
   const whole = h("div.passage-frame", {}, pre);
   let [from, to] = [0, firstStop(text, first)];
   const draw = () => {

@@ -34,6 +34,7 @@ function legend(run) {
   return [
     entry("swatch-model", run.partial ? "turns" : "model writes"),
     !run.partial && entry("swatch-cell", "cell runs"),
+    !run.partial && run.isOpen && entry("swatch-open", `no end: ${run.state}`),
     !run.partial && run.turns.some((turn) => turn.failed) && entry("swatch-error", "cell failed"),
     !run.partial && entry("swatch-root", "tokens, root"),
     subCalls && entry("swatch-sub", "tokens, sub-calls"),
@@ -64,7 +65,7 @@ function strip(run, x) {
   const bar = (kind, from, length, title) =>
     s(
       `rect.${kind}`,
-      { x: x(from), y: 0, width: Math.max(1, x(from + length) - x(from)), height: STRIP, rx: 2 },
+      { x: x(from), y: 0, width: Math.max(kind.endsWith("open") ? 4 : 1, x(from + length) - x(from)), height: STRIP, rx: 2 },
       s("title", {}, title),
     );
   return run.turns.flatMap((turn) => [
@@ -72,15 +73,21 @@ function strip(run, x) {
     turn.asked !== null &&
       turn.seconds !== null &&
       bar("fill-model", turn.asked, turn.seconds, `${turn.title}: model ${seconds(turn.seconds)}`),
+    // A model or a cell without a result was busy until the end of the log.
+    turn.asked !== null &&
+      turn.reply === null &&
+      bar("fill-model.fill-open", turn.asked, run.time - turn.asked, `${turn.title}: model, ${run.state}`),
     ...turn.cells
-      .filter((cell) => cell.result && cell.began !== null)
+      .filter((cell) => cell.began !== null)
       .map((cell) =>
-        bar(
-          cell.failed ? "fill-error" : "fill-cell",
-          cell.began,
-          number(cell.result.seconds),
-          `Cell ${cell.number}: ${seconds(cell.result.seconds)}`,
-        ),
+        cell.result
+          ? bar(
+              cell.failed ? "fill-error" : "fill-cell",
+              cell.began,
+              number(cell.result.seconds),
+              `Cell ${cell.number}: ${seconds(cell.result.seconds)}`,
+            )
+          : bar("fill-cell.fill-open", cell.began, run.time - cell.began, `Cell ${cell.number}: ${run.state}`),
       ),
   ]);
 }

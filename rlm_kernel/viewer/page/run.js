@@ -17,13 +17,15 @@ import {
   toolOf,
   wasAsked,
 } from "./shapes.js";
+import { stateAt } from "./states.js";
 
 export class Run {
-  constructor(metadata = {}, title = "") {
-    this.title = title;
+  /** `log`: of the run; `top`: the run of the log that this one is a child of, if it is one. */
+  constructor(metadata = {}, title = "", log = null, top = null) {
+    Object.assign(this, { title, log, top: top ?? this });
     this.metadata = metadata;
     this.model = textOf(metadata.model ?? metadata.root_model) || "unknown model";
-    this.question = textOf(metadata.question);
+    this.question = textOf(metadata.question) || textOf(metadata.input_text);
     this.environment = textOf(metadata.environment ?? metadata.environment_type);
     this.began = Date.parse(textOf(metadata.timestamp));
     this.setup = new Cell(null, 0, "", 0); // the sub-calls of the kernel's setup
@@ -46,8 +48,18 @@ export class Run {
   }
 
   get state() {
-    if (this.failure !== null) return "failed";
-    return this.answer !== null ? "answered" : "open";
+    return stateAt(this, this.top.live);
+  }
+
+  /** Whether the run is in progress. */
+  get live() {
+    return Boolean(this.log?.fresh) && !this.over && this.log.runs.at(-1) === this.top;
+  }
+
+  /** Whether a cell or a call of the model has no end in the log. */
+  get isOpen() {
+    const turn = this.turns.at(-1);
+    return Boolean(turn) && ((turn.reply === null && turn.asked !== null) || turn.cells.some((cell) => !cell.result));
   }
 
   get depth() {
@@ -60,6 +72,17 @@ export class Run {
     return { calls: entries.length, ...added(entries) };
   }
 
+  /** The sub-calls and children of the run and its children. */
+  counts() {
+    const calls = [this.setup, ...this.cells.values()].flatMap((cell) => cell.calls);
+    const below = calls.flatMap((call) => [...call.children.values()].map((child) => child.counts()));
+    const sum = (name) => below.reduce((total, one) => total + one[name], 0);
+    return {
+      subcalls: calls.reduce((total, call) => total + call.prompts.length, 0) + sum("subcalls"),
+      children: below.length + sum("children"),
+    };
+  }
+
   add(line) {
     this.time = Math.max(this.time, number(line.time));
     const take = TAKERS[line.type];
@@ -70,7 +93,7 @@ export class Run {
 
   /** A run of its own below this one. */
   below(metadata, title) {
-    return new Run(metadata, title);
+    return new Run(metadata, title, this.log, this.top);
   }
 
   /** The turn of this number; creates it if it is new. */
@@ -82,6 +105,11 @@ export class Run {
     }
     this.changed.add(turn);
     return turn;
+  }
+
+  /** The last turn shows the state of the run where it has no result. */
+  markLast() {
+    if (this.turns.length) this.changed.add(this.turns.at(-1));
   }
 
   cell(line) {
@@ -170,10 +198,14 @@ const TAKERS = {
   message_end: (run, line) => line.error && run.turn(number(line.iteration)).notices.push(`No answer: ${textOf(line.error)}`),
   notice: (run, line) => run.turn(run.turns.at(-1)?.iteration ?? 1).notices.push(textOf(line.message)),
   child,
-  finished: (run, line) => Object.assign(run, { answer: textOf(line.response), usage: summaryOf(line.usage_summary) }),
+  finished(run, line) {
+    Object.assign(run, { answer: textOf(line.response), usage: summaryOf(line.usage_summary) });
+    run.markLast();
+  },
   failed(run, line) {
     const partial = textOrNull(line.partial_answer);
     run.failure = { type: textOf(line.error_type), message: textOf(line.error), partial };
     run.usage = summaryOf(line.usage_summary); // of a result that was kept without its log
+    run.markLast();
   },
 };

@@ -48,7 +48,8 @@ export function summaryOf(value) {
     output: number(fields(sum).total_output_tokens),
     cost: knownNumber(fields(sum).total_cost),
   }));
-  return models.length ? { models, ...added(models) } : null;
+  const calls = models.reduce((total, model) => total + model.calls, 0);
+  return models.length ? { models, calls, ...added(models) } : null;
 }
 
 /** Usages added up; the cost is null when one of them is. */

@@ -33,8 +33,8 @@ export class ChosenFile {
 
 /** A log that is part of the page: an exported file. */
 export class WrittenLog {
-  constructor(name, text) {
-    Object.assign(this, { name, bytes: new TextEncoder().encode(text), grows: false, fresh: false });
+  constructor(name, text, fresh) {
+    Object.assign(this, { name, bytes: new TextEncoder().encode(text), grows: false, fresh });
   }
 
   async *from(offset) {

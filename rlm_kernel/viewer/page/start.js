@@ -17,7 +17,7 @@ export function startPage(style) {
   startTheme(host);
   if (written) {
     const viewer = new Viewer(host, style, { keyTarget: document, addresses: new Addresses() });
-    viewer.opened(new WrittenLog(written.dataset.name, written.textContent));
+    viewer.opened(new WrittenLog(written.dataset.name, written.textContent, "fresh" in written.dataset));
     visit(viewer, placeIn(location.hash), history.state?.spot);
   } else startServed(host, style);
 }

@@ -4,8 +4,8 @@ import { callsOf, toolsOf } from "./calls.js";
 import { fold, h, linkTo } from "./elements.js";
 import { count, dollars, grouped, seconds, short, textOf } from "./figures.js";
 import { outputsOf } from "./outputs.js";
-import { passage } from "./passage.js";
-import { piecesOf, proseNodes } from "./prose.js";
+import { passage, wordsOf } from "./passage.js";
+import { piecesOf } from "./prose.js";
 import { codeNodes } from "./python_code.js";
 
 /** The card. `memory`: the open parts; `ways`: `enter(child)` opens a child's run, `link(part)` is an address. */
@@ -19,7 +19,7 @@ export function turnCard(run, turn, memory, ways) {
     linkTo(ways, { turn: turn.place }, `Link to ${turn.title.toLowerCase()}`),
     h("p.muted", {}, figuresOf(run, turn).join(" · ")),
   );
-  const body = piecesOf(reply, turn.cells).map((piece) => pieceOf(piece, memory, key, ways));
+  const body = piecesOf(reply, turn.cells).map((piece) => pieceOf(piece, run, memory, key, ways));
   if (!turn.reply && !run.over) body.push(h("p.waiting", {}, "No reply yet."));
   return h(
     "section.turn",
@@ -62,9 +62,9 @@ function messages(turn, memory, key) {
   return fold(memory, `${key}/messages`, summary, body, { class: "folded" });
 }
 
-function pieceOf(piece, memory, key, ways) {
-  if (piece.cell) return cellOf(piece.cell, memory, `${key}/cell ${piece.cell.number}`, ways);
-  if (piece.prose) return passage(piece.prose, { kind: "prose", paint: proseNodes, label: "The model" });
+function pieceOf(piece, run, memory, key, ways) {
+  if (piece.cell) return cellOf(piece.cell, run, memory, `${key}/cell ${piece.cell.number}`, ways);
+  if (piece.prose) return wordsOf(piece.prose, { kind: "prose", label: "The model" });
   const label = `${piece.language || "Block"} · not run`;
   return h(
     "div.cell.not-run",
@@ -74,9 +74,9 @@ function pieceOf(piece, memory, key, ways) {
   );
 }
 
-function cellOf(cell, memory, key, ways) {
+function cellOf(cell, run, memory, key, ways) {
   const { result } = cell;
-  const state = result ? result.status : "none";
+  const state = result ? result.status : run.state;
   const side = [h("span.cell-number", {}, `In [${result?.count ?? textOf(cell.number)}]`)];
   if (result) side.push(h("span", {}, seconds(result.seconds)));
   side.push(linkTo(ways, { turn: cell.turn.place, cell: cell.number }, `Link to cell ${textOf(cell.number)}`));
@@ -97,7 +97,7 @@ function cellOf(cell, memory, key, ways) {
   );
 }
 
-const STATES = { error: "raised", timeout: "timed out", died: "kernel died", none: "no result yet" };
+const STATES = { error: "raised", timeout: "timed out", died: "kernel died", answered: "no result" };
 
 function restored(result) {
   const names = result?.restored ?? [];
@@ -107,14 +107,14 @@ function restored(result) {
 function happenings(turn, memory, key) {
   const parts = turn.notices.map((notice) => h("p.note", {}, notice));
   if (turn.summary !== null) {
-    const body = () => passage(turn.summary, { kind: "prose", label: "Summary" });
+    const body = () => wordsOf(turn.summary, { kind: "prose", label: "Summary" });
     parts.push(
       fold(memory, `${key}/summary`, [h("span", {}, "The conversation was summarised here")], body, { class: "folded" }),
     );
   }
   if (turn.answer !== null) {
     parts.push(
-      h("div.turn-answer", {}, h("p.label", {}, "Answer"), passage(turn.answer, { kind: "answer", label: "Answer" })),
+      h("div.turn-answer", {}, h("p.label", {}, "Answer"), wordsOf(turn.answer, { kind: "answer", label: "Answer" })),
     );
   }
   return parts;
