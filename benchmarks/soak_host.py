@@ -60,7 +60,7 @@ def _rlm(url: str) -> RLM:
 
 def _run(rlm: RLM, results: TextIO, options: argparse.Namespace) -> None:
     began, asked = time.monotonic(), 0
-    engine = {} if options.scheduler is None else _dask(options.scheduler)
+    client = None if options.scheduler is None else _dask(options.scheduler)
     stop = options.folder / "stop"
     while not stop.exists() and (asked < options.completions or time.monotonic() - began < options.seconds):
         tasks = [
@@ -69,7 +69,7 @@ def _run(rlm: RLM, results: TextIO, options: argparse.Namespace) -> None:
         ]
         asked += len(tasks)
         out = options.folder / f"out-{asked}.jsonl"
-        for result in rlm.map(tasks, out=out, log_dir=options.logs, max_concurrent=options.at_once, **engine):
+        for result in rlm.map(tasks, out=out, log_dir=options.logs, max_concurrent=options.at_once, engine=client):
             total = result.usage.total
             line = {
                 "id": result.id,
@@ -84,14 +84,21 @@ def _run(rlm: RLM, results: TextIO, options: argparse.Namespace) -> None:
             }
             print(json.dumps(line), file=results, flush=True)
         del result
+        _trim()
+        if client is not None:
+            client.run(_trim)
         _rest(options.folder / "idle")
+
+
+def _trim() -> None:
+    """Return free memory to the system."""
+    gc.collect()
+    time.sleep(0.5)
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _rest(mark: Path) -> None:
     """Wait until `soak.py` has looked at this process while it has nothing to do."""
-    gc.collect()
-    time.sleep(0.5)
-    ctypes.CDLL(None).malloc_trim(0)  # what is free is not held
     part = mark.with_name("idle.part")
     part.write_text(json.dumps(inside()), "utf-8")
     part.replace(mark)
@@ -99,12 +106,12 @@ def _rest(mark: Path) -> None:
         time.sleep(0.05)
 
 
-def _dask(scheduler: str) -> dict[str, Any]:
+def _dask(scheduler: str) -> Any:
     from distributed import Client
 
     client = Client(scheduler)
     client.wait_for_workers(1)
-    return {"engine": client}
+    return client
 
 
 def _look(path: Path, ended: threading.Event) -> None:

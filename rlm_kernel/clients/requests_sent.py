@@ -26,12 +26,14 @@ class RequestsSent:
         answered: whether the last one has a response that is no error.
         counted: whether they are counted here; not with an HTTP client of the user's, or with other SDKs.
         connecting: whether the server cannot have the last one yet.
+        on_repeat: called before a further request with the number of those that may be charged so far.
     """
 
     unseen: int = 0
     answered: bool = False
     counted: bool = False
     connecting: bool = False
+    on_repeat: Callable[[int], object] = lambda _: None
 
     def lost(self, *, has_usage: bool) -> int:
         """How many may be charged without a usage that was seen.
@@ -55,7 +57,9 @@ def count_requests(http_client: Any) -> Any:
         sent = requests_sent.get()
         if sent is None:
             return await send(request, **options)
-        sent.unseen, sent.answered, sent.counted = sent.lost(has_usage=False) + 1, False, True
+        if (lost := sent.lost(has_usage=False)) > 0:
+            sent.on_repeat(lost)
+        sent.unseen, sent.answered, sent.counted = lost + 1, False, True
         sent.connecting = reports
         request.extensions = {"trace": _see_httpcore, **request.extensions}
         try:

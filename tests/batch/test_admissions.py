@@ -29,6 +29,7 @@ from rlm_kernel.batch.engines.messages import (
     Link,
     LinkLostError,
     Outbox,
+    Repeated,
     Settled,
     Started,
     StillHere,
@@ -142,6 +143,18 @@ async def test_a_call_of_a_lost_worker_counts_its_bound_and_frees_its_reservatio
         await second.send(Started("a"), ask(1, "a"))
         assert await second.next() == Answer(1)
         assert shared.usage.summary().total.cost == 1.0
+
+
+async def test_each_request_of_a_call_of_a_lost_worker_is_counted() -> None:
+    shared = SharedLimits(Limits(max_budget=5))
+    async with driver(shared) as (_, address):
+        first, second = await worker(address), await worker(address)
+        await first.send(Started("a"), ask(1, "a"), Repeated(1, 1), Repeated(1, 2))
+        assert await first.next() == Answer(1)
+        first.link.close()
+        await second.send(Started("a"), ask(1, "a"))
+        assert await second.next() == Answer(1)
+        assert shared.usage.summary().total.cost == 3.0
 
 
 async def test_a_recorded_call_that_this_batch_paid_is_not_counted_again() -> None:

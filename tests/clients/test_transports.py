@@ -13,6 +13,7 @@ import pytest
 from loopback import Hangs, Says, Sends
 from remote_clients import anthropic_lm, openai_lm
 
+from rlm_kernel.clients.requests_sent import RequestsSent, requests_sent
 from rlm_kernel.errors import LMError
 
 QUESTION = [{"role": "user", "content": "Who are you?"}]
@@ -125,3 +126,13 @@ async def test_a_closed_client_leaves_no_open_session(client, caplog):
     await lm.close()
     gc.collect()
     assert "Unclosed" not in caplog.text
+
+
+async def test_a_request_after_a_lost_one_is_reported_before_it_is_sent(client):
+    lost: list[int] = []
+    token = requests_sent.set(RequestsSent(on_repeat=lost.append))
+    try:
+        await client([Says("one", breaks_after=20), Says("one", breaks_after=20), "two"]).complete(QUESTION)
+    finally:
+        requests_sent.reset(token)
+    assert lost == [1, 2]

@@ -44,17 +44,21 @@ class _Call:
         settled: how it ended.
         work: admits and counts it.
         admitted: whether it was.
+        lost: earlier requests of it that may be charged.
     """
 
     task: str
     settled: asyncio.Future[messages.Settled]
     work: asyncio.Task[None] | None = None
     admitted: bool = False
+    lost: int = 0
 
-    def end(self, how: messages.Settled) -> None:
-        """The worker says how it ended."""
-        if self.admitted:
-            self.settled.set_result(how)
+    def take(self, message: messages.Repeated | messages.Settled) -> None:
+        """Take a message of the worker about it."""
+        if isinstance(message, messages.Repeated):
+            self.lost = message.lost
+        elif self.admitted:
+            self.settled.set_result(message)
         else:
             self.drop()
 
@@ -158,9 +162,9 @@ class Admissions:
         match message:
             case messages.Ask():
                 self._ask(message, outbox)
-            case messages.Settled(call=number):
+            case messages.Repeated(call=number) | messages.Settled(call=number):
                 if (call := self._calls.get((outbox, number))) is not None:
-                    call.end(message)
+                    call.take(message)
             case messages.Counted(task=task, model=model, usage=usage):
                 self._count(task, model, usage)
             case messages.FilePart() if self._records is not None:
@@ -191,7 +195,10 @@ class Admissions:
             async with self._shared.call(lm, limit, receipt):
                 call.admitted = True
                 outbox.put(messages.Answer(asked.call))
-                end = await call.settled
+                try:
+                    end = await call.settled
+                finally:
+                    receipt.requests += call.lost  # counts if the end is not seen
                 receipt.reply, receipt.sent = end.reply, RequestsSent(end.lost, counted=True)
                 lm.rate_seen = end.seen or lm.rate_seen
         except LimitError as error:

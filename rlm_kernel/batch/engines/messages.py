@@ -179,6 +179,19 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeated:
+    """The SDK repeats a request of a call. If the worker is lost, all its requests are counted.
+
+    Attributes:
+        call: its number on this link.
+        lost: requests so far that may be charged.
+    """
+
+    call: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """A call has ended, or will not be sent.
 

@@ -299,6 +299,7 @@ class _TaskLimits:
         try:
             await worker.ask(messages.Ask(number, self.task, lm.model, tokens, price, worker.new_headers(lm)))
             receipt.requests = sent = requests
+            receipt.sent.on_repeat = lambda lost: worker.put(messages.Repeated(number, lost))
             yield
             reply = receipt.reply
         except LMError as error:
