@@ -93,7 +93,7 @@ def page(progress: Progress, link: Element | None = None) -> Markup:
 def head(progress: Progress, notes: Iterable[str] = ()) -> Piece:
     """The question, the facts and the warnings."""
     started = progress.run.started
-    words = "RLM" if started is None else f"RLM · {one_line(started.question or started.facts, _SHOWN)}"
+    words = "RLM" if started is None else f"RLM · {one_line(started.asked or started.facts, _SHOWN)}"
     return Piece([_header(progress), *_notes(notes)], words)
 
 

@@ -212,7 +212,7 @@ def calls_of(names: dict[str, Any], log: Path, record: rlm_replay_record.Record)
         if record.asking <= known.keys():
             return known
     with suppress(ImportError):
-        from rlm_kernel.replay.saved_again import notebook_again
+        from rlm_kernel.trajectory.notebook.saved_again import notebook_again
 
         known = rlm_replay_record.shown_calls(notebook_again(log, names.get("rlm_child") or []), names) | known
     return known
