@@ -311,7 +311,10 @@ def test_every_text_is_redacted(story):
 
 def test_all_notebooks_of_a_run(story):
     found = notebooks_of(story.recording.trajectory, identity_of_recording(story.recording))
-    assert [*found] == [story.path.name, *(child.relative_to(story.log.parent).as_posix() for child in story.children())]
+    assert [*found] == [
+        story.path.name,
+        *(child.relative_to(story.log.parent).as_posix() for child in story.children()),
+    ]
     for notebook in found.values():
         nbformat.validate(notebook)
 

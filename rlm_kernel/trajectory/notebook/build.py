@@ -18,6 +18,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from rlm_kernel.parsing.compiler import TREES
 from rlm_kernel.text import format_cost, format_duration
 from rlm_kernel.trajectory.log.file_names import NOTEBOOK, stem_of
 from rlm_kernel.trajectory.log.reader import Recording, StoredContext
@@ -230,16 +231,27 @@ def end_of(
     return _finished(end, redact, ids), _redact(_metadata(trajectory, identity, earlier), redact)
 
 
+def load_nbformat() -> Any:
+    """The module nbformat. Its first import takes 0.5 s, so it is imported when it is used.
+
+    One thread imports it at a time. Two that need it at once see each other's half of it, and its imports make syntax
+    trees.
+    """
+    with TREES:
+        import nbformat
+
+        return nbformat
+
+
 def valid(cells: Sequence[NotebookCell], metadata: dict[str, Any]) -> NotebookNode:
     """A notebook.
 
     Raises:
         nbformat.ValidationError: it is not valid.
     """
-    import nbformat
-
+    nbformat = load_nbformat()
     known = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
-    notebook: NotebookNode = nbformat.from_dict(known)  # type: ignore[no-untyped-call]
+    notebook: NotebookNode = nbformat.from_dict(known)
     nbformat.validate(notebook)
     return notebook
 
