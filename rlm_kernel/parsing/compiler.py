@@ -16,8 +16,8 @@ OPEN_TEXT = "unterminated triple-quoted"
 """How the problem of code begins that ends within a text."""
 
 TREES = threading.Lock()
-"""Held by a thread that makes syntax trees. CPython 3.11 counts the depth of a tree for all threads together, so that two
-at once raise a `SystemError`. The filters of warnings are shared, too.
+"""Held by a thread that makes syntax trees. CPython 3.11 counts the depth of a tree for all threads together, so two at
+once raise a `SystemError`. The filters of warnings are shared, too.
 """
 
 _REFUSALS = (SyntaxError, ValueError, RecursionError, MemoryError)
