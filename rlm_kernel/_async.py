@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError as Cancelled
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar, overload
 
@@ -27,8 +27,12 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 _THREAD = "rlm-engine"
-CLEANUP_SECONDS = 1.0
+CLEANUP_SECONDS = 0.8
+"""How long a batch that ends waits for the end of its runs in other processes."""
+_STOP_SECONDS = 1.1
 """How long Ctrl-C waits for the end of what it interrupts."""
+_LOOK_SECONDS = 0.5
+"""How often a waiting thread wakes up. Python does not see a Ctrl-C that comes while a thread begins to wait."""
 _EXIT_SECONDS = 0.2
 """How long each clean-up at exit takes after Ctrl-C, at most."""
 _SOON_SECONDS = 5.0
@@ -199,10 +203,12 @@ class Job(Generic[T]):
         if threading.current_thread() is _thread:
             raise RLMError("A synchronous call inside the engine's event loop would block it: await acompletion().")
         try:
-            return self._outcome.result()
+            while wait([self._outcome], _LOOK_SECONDS).not_done:
+                pass
         except KeyboardInterrupt:
             self.stop()
             raise
+        return self._outcome.result()
 
     async def wait_async(self) -> T:
         """Await it in any loop. Cancelling the caller cancels it, and its clean-up is awaited."""
@@ -230,11 +236,11 @@ class Job(Generic[T]):
         engine_loop().call_soon_threadsafe(self._cancel)
 
     def stop(self) -> None:
-        """Ask it to stop, and give it `CLEANUP_SECONDS` to clean up."""
+        """Ask it to stop, and give it `_STOP_SECONDS` to clean up."""
         global _stopped_at  # noqa: PLW0603 (one for the process)
         self.cancel()
         try:
-            self._outcome.exception(CLEANUP_SECONDS)
+            self._outcome.exception(_STOP_SECONDS)
         except (Cancelled, TimeoutError):
             return
         finally:

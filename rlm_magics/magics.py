@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -22,6 +23,7 @@ from rlm_kernel.engine.record_access import Use, admitted
 from rlm_kernel.engine.resumption import check_iteration, recorded_context
 from rlm_kernel.errors import RLMError
 from rlm_kernel.text import one_line
+from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.types import UsageSummary
 from rlm_magics import arguments, commands, grammar, notebook_inputs, page, resume_arguments, settings, tab_completion
@@ -52,6 +54,7 @@ class RLMMagics(Magics, settings.Settings):
         self._usage: list[UsageSummary] = []
         self._kept: Kept | None = None
         self._asked: Asked | None = None
+        self._expressions: dict[str, str] = {}  # of the inputs, by the name of the run
 
     @property
     def namespace(self) -> dict[str, Any]:
@@ -124,6 +127,8 @@ class RLMMagics(Magics, settings.Settings):
             result = run_with_view(work, asked.prompt, seen, logger, desk.serve)
         if seen.progress.run.started is not None:  # otherwise the latest run is still the one before
             self.last, self._asked, self._seen = result, asked, seen.progress
+            if result.trajectory is not None:
+                self._expressions[stem_of(Path(result.trajectory))] = asked.expression
             self._usage.append(spent(result))
             if self._kept is not None and self._kept.logger is logger:
                 self._kept.last = result
@@ -254,7 +259,7 @@ class RLMMagics(Magics, settings.Settings):
                 file, options.at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides
             )
 
-        asked = Asked(named, is_given=False)
+        asked = Asked(named, expression=self._expressions.get(known.stem, ""), is_given=False)
         return self._run(
             work, asked, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, options.at)
         )
@@ -267,8 +272,7 @@ class RLMMagics(Magics, settings.Settings):
         assert self.shell is not None, "made with a shell"
         recording = read_log(commands.record_of(options.file, self.last))
         cleaning = clean(recording, environment=options.environment, trust=options.trust)
-        expression = self._asked.expression if self._asked is not None and options.file is None else ""
-        has_names = self.context_name is not None
+        expression, has_names = self._expressions.get(recording.stem, ""), self.context_name is not None
         self.shell.set_next_input(cell_source(recording, cleaning, expression, has_names=has_names))
         kept, dropped = len(cleaning.kept), len(cleaning.dropped)
         terminal.print_line(

@@ -93,7 +93,7 @@ def page(progress: Progress, link: Element | None = None) -> Markup:
 def head(progress: Progress, notes: Iterable[str] = ()) -> Piece:
     """The question, the facts and the warnings."""
     started = progress.run.started
-    words = "RLM" if started is None else f"RLM · {one_line(started.question or started.facts, _SHOWN)}"
+    words = "RLM" if started is None else f"RLM · {one_line(started.asked or started.facts, _SHOWN)}"
     return Piece([_header(progress), *_notes(notes)], words)
 
 
@@ -254,7 +254,8 @@ def _subcalls(calls: Subcalls) -> Element:
         style=f"width:180px;vertical-align:middle;accent-color:{ACCENT}",
     )
     count = h("b", f"{calls.answered:,}/{calls.prompts:,}")
-    title: list[Node] = [bar, _GAP, count, " ", _small(calls.title), _failed(" · ", calls.failed)]
+    left = "" if calls.seconds_left is None else f"{format_duration(calls.seconds_left)} left · "
+    title: list[Node] = [bar, _GAP, count, " ", _small(left + calls.title), _failed(" · ", calls.failed)]
     samples = [_sample(one.prompt, one.text if one.error is None else one.error) for one in calls.samples]
     return _div([title, samples], "margin-top:6px")
 

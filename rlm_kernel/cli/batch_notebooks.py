@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_kernel import terminal
 from rlm_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,8 +75,15 @@ def batch_of(args: Namespace, tasks: Tasks, options: BatchOptions) -> Batch:
     Raises:
         ConfigError: an option is wrong.
     """
-    from rlm_kernel.papermill.batch import batch_of_notebook
+    import nbformat
 
+    from rlm_kernel.papermill.batch import batch_of_notebook
+    from rlm_kernel.papermill.host import notes_about
+
+    notebook = nbformat.read(args.tasks, as_version=4)  # type: ignore[no-untyped-call]
+    kernel = args.kernel or notebook.metadata.get("kernelspec", {}).get("name", "")
+    for note in notes_about(notebook, kernel, max_depth=None):  # which may differ from row to row
+        terminal.print_note(f"rlm: {note}")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters of the engine
     return batch_of_notebook(Path(args.tasks), tasks, options, _models(args), args.kernel)
 

@@ -62,7 +62,8 @@ def execute(args: Namespace) -> int:
         from rlm_kernel.viewer.folder import Pair
 
         return serve(args, Pair(*logs), f"this page shows {args.a} and {args.b} side by side")
-    check_extra("rlm diff", "nbdime", "notebooks")
+    what = "rlm diff --web of a notebook without a log" if args.web else "rlm diff without --web"
+    check_extra(what, "nbdime", "notebooks")
     a, b = (_comparable(notebook_of_file(Path(file)), sources_only=args.sources) for file in (args.a, args.b))
     if args.web:
         return _show_in_browser(a, b)

@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("-o", "--output", metavar="OUT", help="the file to write (default: FILE with another suffix)")
     add("--clean", action="store_true", help="keep only the cells that the answer needs")
     add("--bundle", action="store_true", help="write one file that holds all that a replay needs")
-    add("--to", choices=_FORMATS, help="write this format; html and py need nbconvert")
+    add("--to", choices=_FORMATS, help="write this format; html needs nbconvert")
     add("--environment", help="where --clean runs the cells (default: the recorded environment)")
     trust_command.add_option(parser)
 
@@ -60,7 +60,7 @@ def execute(args: Namespace) -> int:
         if args.bundle:
             _write_bundle(notebook, Path(args.file), output)
         else:
-            _write(notebook, args.to, output)
+            _write(notebook, Path(args.file), args.to, output)
             if args.to in (None, "py"):
                 _write_replay_code(Path(args.file).parent, output.parent)
     except OSError as error:
@@ -123,11 +123,15 @@ def _minimal(args: Namespace) -> NotebookNode:
     return cleaning.notebook
 
 
-def _write(notebook: NotebookNode, kind: str | None, output: Path) -> None:
+def _write(notebook: NotebookNode, file: Path, kind: str | None, output: Path) -> None:
     if kind is not None:
         from rlm_kernel.replay.minimise import convert
+        from rlm_kernel.replay.report import outcome_of
+        from rlm_kernel.replay.steps import run_of
+        from rlm_kernel.trajectory.log.reader import read_log
 
-        convert(notebook, kind, output)
+        run = run_of(read_log(file), notebook.metadata["rlm"])
+        convert(notebook, kind, output, outcome=outcome_of(run.trajectory))
         return
     import nbformat
 
@@ -150,7 +154,7 @@ def _write_bundle(notebook: NotebookNode, file: Path, output: Path) -> None:
             write_archive(target, notebook, recording)
     elif output.suffix == ".html":
         text: str = nbformat.writes(bundled(notebook, recording))  # type: ignore[no-untyped-call]
-        convert(notebook, "html", output, text.encode("utf-8"))
+        convert(notebook, "html", output, attached=text.encode("utf-8"))
     else:
         nbformat.write(bundled(notebook, recording), output)  # type: ignore[no-untyped-call]
 

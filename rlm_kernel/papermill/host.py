@@ -91,7 +91,7 @@ class NotebookHost:
         self._is_ours = _name_of_ours(kernel_name) is not None
         self._environment = _environment(kernel_name, self.recording)
         self._rlm = self._model(parameters) if live else None
-        self._notes += _notes_about(kernel_name, notebook, self._rlm)
+        self._notes += notes_about(notebook, kernel_name, self._rlm.config.max_depth if self._rlm else None)
         self._live_responder = LiveResponder(self._rlm, shared) if self._rlm else None
         self._chain = chain_of(self.recording) if self.recording else ()
         self._histories = self.recording.trajectory.histories() if self.recording else {}
@@ -179,6 +179,19 @@ class NotebookHost:
         return RLM(environment=self._environment.name if self._is_ours else "local", **arguments)
 
 
+def notes_about(notebook: NotebookNode, kernel_name: str, max_depth: int | None) -> list[str]:
+    """What the author of a notebook may not expect, a sentence or two each.
+
+    Args:
+        notebook: with its cells.
+        kernel_name: the kernelspec, or the name of one of our environments.
+        max_depth: of the RLM that answers the cells; None: there is none.
+    """
+    asks_children = any("rlm_query" in cell.source for cell in notebook.cells if cell.cell_type == "code")
+    is_plain = max_depth is not None and max_depth <= 1 and asks_children
+    return [*([] if _name_of_ours(kernel_name) else [_NO_KEYS.format(kernel_name)]), *([_PLAIN] if is_plain else [])]
+
+
 def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str | None) -> Recording | None:
     about = notebook.metadata.get("rlm", {})
     if "log" not in about:
@@ -194,13 +207,6 @@ def _recording_of(notebook: NotebookNode, parameters: dict[str, Any], path: str 
             f"{', '.join(map(str, folders))}. Give its folder: papermill -p rlm_dir …"
         )
     return run_of(read_log(found), about)
-
-
-def _notes_about(kernel_name: str, notebook: NotebookNode, rlm: RLM | None) -> list[str]:
-    """What the author of a notebook may not expect, a sentence or two each."""
-    calls_children = any("rlm_query" in cell.source for cell in notebook.cells if cell.cell_type == "code")
-    plain = rlm is not None and rlm.config.max_depth <= 1 and calls_children
-    return [*([] if _name_of_ours(kernel_name) else [_NO_KEYS.format(kernel_name)]), *([_PLAIN] if plain else [])]
 
 
 def _environment(kernel_name: str, recording: Recording | None) -> Environment:

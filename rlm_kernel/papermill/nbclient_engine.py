@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
     from papermill.engines import NotebookExecutionManager
 
-_HTTP_CLIENTS = ("httpx", "httpx2")
+_LOGGERS_OF_CALLS = ("httpx", "httpx2", "LiteLLM")
 _OURS = ("input_path", "timeout", "startup_timeout")
 
 
@@ -152,7 +152,7 @@ class HostedClient(PapermillNotebookClient):  # type: ignore[misc]
 @contextmanager
 def _without_lines_of_calls() -> Iterator[None]:
     """Hide the log lines for each request to a model: papermill's command shows those of all libraries."""
-    loggers = [logging.getLogger(name) for name in _HTTP_CLIENTS]
+    loggers = [logging.getLogger(name) for name in _LOGGERS_OF_CALLS]
     levels = [one.level for one in loggers]
     for one in loggers:
         one.setLevel(one.level or logging.WARNING)

@@ -15,8 +15,10 @@ MAX_COMPILED = 300_000
 OPEN_TEXT = "unterminated triple-quoted"
 """How the problem of code begins that ends within a text."""
 
-_LOCK = threading.Lock()
-"""Python's counter of the depth of a tree is shared by all threads, and so are the filters of warnings."""
+TREES = threading.Lock()
+"""Held by a thread that makes syntax trees. CPython 3.11 counts the depth of a tree for all threads together, so two at
+once raise a `SystemError`. The filters of warnings are shared, too.
+"""
 
 _REFUSALS = (SyntaxError, ValueError, RecursionError, MemoryError)
 
@@ -54,7 +56,7 @@ class Compiler:
         if not _QUOTED.match(text) or not self._takes(text):
             return None
         try:
-            with _LOCK, warnings.catch_warnings(action="ignore"):
+            with TREES, warnings.catch_warnings(action="ignore"):
                 value = ast.literal_eval(f"({text.strip()}\n)")  # adjacent texts may be on lines of their own
         except _REFUSALS:
             return None
@@ -75,7 +77,7 @@ class Compiler:
 
 def _compile(code: str, mode: str) -> ast.AST:
     flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    with _LOCK, warnings.catch_warnings(action="ignore"):  # the cell will show the warnings of its code
+    with TREES, warnings.catch_warnings(action="ignore"):  # the cell will show the warnings of its code
         tree = compile(code, "<reply>", mode, flags, dont_inherit=True)
     assert isinstance(tree, ast.AST), "that is what the flag asks for"
     return tree

@@ -1,6 +1,6 @@
 """The process that the local kernels of one host are forked from. It watches all of them.
 
-    python -P -m rlm_kernel.provisioners.fork_server CONTROL_FD PRIVATE
+    python -P -m rlm_kernel.provisioners.fork_server CONTROL_FD HOST_FD PRIVATE
 
 It imports what a kernel imports, once, and has neither a thread nor a ZeroMQ context. A fork of it is a kernel that
 answers after 50 ms; a new process takes 200 ms, nearly all of it imports.
@@ -9,7 +9,8 @@ The host sends requests over the socket `CONTROL_FD` (`forked.py`). A request is
 control group and descriptors: the rest of the request as a file, which only the fork reads, the kernel's link to the
 host, its log, and its listening sockets. Over the link the host learns the process id and later the exit status. When
 the host closes its end, the kernel and all that it started is killed. When `CONTROL_FD` ends, the host has ended, and
-so does everything below this process. Then its directories are removed, whose paths begin with `PRIVATE`. A host that
+so does everything below this process. Then its directories are removed, whose paths begin with `PRIVATE`; `HOST_FD`
+is the pidfd of the host. A host that
 lives on sends `null` first, and removes its directories itself. A kernel may stop this process: it continues when the
 host ends.
 
@@ -94,15 +95,16 @@ class ForkServer:
 
     Args:
         control: where the requests come from.
+        host: pidfd of the host.
         handlers: of signals, for the kernels.
         private: how the paths of the host's private directories begin.
     """
 
-    def __init__(self, control: socket.socket, handlers: dict[signal.Signals, Any], private: Path) -> None:
+    def __init__(self, control: socket.socket, host: int, handlers: dict[signal.Signals, Any], private: Path) -> None:
         self._control = control
         self._handlers = handlers
         self._private = private
-        self._host = os.pidfd_open(os.getppid())
+        self._host = host
         self._is_closed = False  # by the host, which lives
         self._kernels: dict[int, _Kernel] = {}
         self._pid = os.getpid()
@@ -170,6 +172,7 @@ class ForkServer:
             signal.signal(handled, handler)
         for ours in (self._control, self._wake, self._woken, *(kernel.link for kernel in self._kernels.values())):
             ours.close()
+        os.close(self._host)
         for number in (1, 2):
             os.dup2(output, number)
         os.close(output)
@@ -263,8 +266,8 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def main(control_fd: int, private: str) -> NoReturn:
-    """Serve the host at the other end of `control_fd` until it ends. `private`: as of `ForkServer`."""
+def main(control_fd: int, host: int, private: str) -> NoReturn:
+    """Serve the host at the other end of `control_fd` until it ends. `host`, `private`: as of `ForkServer`."""
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals() - _UNHANDLED}
     launcher.ignore_signals()
     launcher.set_child_subreaper()
@@ -278,10 +281,10 @@ def main(control_fd: int, private: str) -> NoReturn:
     gc.collect()
     gc.freeze()
     try:
-        ForkServer(socket.socket(fileno=control_fd), handlers, Path(private)).run()
+        ForkServer(socket.socket(fileno=control_fd), host, handlers, Path(private)).run()
     finally:
         os._exit(0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -215,10 +215,11 @@ class _Server:
         self.kernels: WeakSet[ForkedProcess] = WeakSet()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
-        with theirs:
+        with theirs, os.fdopen(os.pidfd_open(os.getpid()), "rb", buffering=0) as host:
+            passed = theirs.fileno(), host.fileno()
             self._process = subprocess.Popen(  # noqa: S603 (our own module)
-                [python, *_SERVER, str(theirs.fileno()), str(private_prefix())],
-                pass_fds=[theirs.fileno()],
+                [python, *_SERVER, *map(str, passed), str(private_prefix())],
+                pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

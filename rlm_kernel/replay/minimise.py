@@ -18,7 +18,7 @@ from urllib.parse import quote
 from rlm_kernel._async import Job
 from rlm_kernel.engine.record_access import Trust, Use, admitted
 from rlm_kernel.errors import RecordingError, check_extra
-from rlm_kernel.replay import static_export
+from rlm_kernel.replay import script_export, static_export
 from rlm_kernel.replay.replayer import CLIPPED, Replayer, Script, code_of_others, script_of
 from rlm_kernel.replay.report import Outcome, outcome_of
 from rlm_kernel.replay.setup import context_of, environment_of
@@ -35,6 +35,8 @@ FORMATS = ("html", "py", "md")
 
 _SET_UP = {SETUP_TAG, archive.TAG, "parameters", "injected-parameters"}
 _OF_TURNS = ("model", "words", "notice", "summary")
+
+NONE = Outcome("none")
 
 OnTrial = Callable[[Step, int, int], object]
 """Called before a cell is left out for a trial: the cell, how many trials there were, and how many there will be."""
@@ -82,7 +84,7 @@ def clean(
     return Job(_clean((recording, steps, removed), environment, on_trial)).wait()
 
 
-def convert(notebook: NotebookNode, kind: str, path: Path, attached: bytes = b"") -> None:
+def convert(notebook: NotebookNode, kind: str, path: Path, *, attached: bytes = b"", outcome: Outcome = NONE) -> None:
     """Write a notebook as something else. Nothing of a page or a text runs when it is opened, and nothing is loaded.
 
     Args:
@@ -90,6 +92,7 @@ def convert(notebook: NotebookNode, kind: str, path: Path, attached: bytes = b""
         kind: one of `FORMATS`.
         path: of the file; pictures of a Markdown text go into a folder next to it.
         attached: a notebook that can be saved from a page; empty: none.
+        outcome: of the run, for a script: an answer that no cell gave is given at its end.
 
     Raises:
         ConfigError: nbconvert is not installed.
@@ -106,19 +109,16 @@ def convert(notebook: NotebookNode, kind: str, path: Path, attached: bytes = b""
         notebook = deepcopy(notebook)
         notebook.cells = [cell for cell in notebook.cells if not _SET_UP & set(cell.metadata.get("tags", []))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_converted(notebook, kind, path, attached), "utf-8", errors="replace")
+    path.write_text(_converted(notebook, kind, path, attached, outcome), "utf-8", errors="replace")
 
 
-def _converted(notebook: NotebookNode, kind: str, path: Path, attached: bytes) -> str:
+def _converted(notebook: NotebookNode, kind: str, path: Path, attached: bytes, outcome: Outcome) -> str:
     if kind == "md":
         return static_export.text(notebook, partial(_save, path, itertools.count(1)))
+    if kind == "py":
+        return script_export.script(notebook, outcome)
     check_extra(f"--to {kind}", "nbconvert", "notebooks")
-    if kind == "html":
-        return static_export.page(notebook, path.stem, attached)
-    from nbconvert import PythonExporter
-
-    script: tuple[str, Any] = PythonExporter().from_notebook_node(notebook)
-    return script[0]
+    return static_export.page(notebook, path.stem, attached)
 
 
 def _save(path: Path, numbers: Iterator[int], suffix: str, content: bytes) -> str:

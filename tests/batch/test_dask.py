@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -167,14 +168,34 @@ from distributed import Client
 from rlm import RLM, ScriptedLM
 
 with Client(sys.argv[1]) as client:
-    list(RLM(ScriptedLM(lambda _: "```repl\\nimport time; time.sleep(600)\\n```")).map(["a", "b"], engine=client))
+    rlm = RLM(ScriptedLM(lambda _: "```repl\\nimport time; time.sleep(600)\\n```"))
+    list(rlm.map(["a", "b"], engine=client, out="out.jsonl"))
 """
 
 
+def test_ctrl_c_ends_the_driver_and_the_kernels_and_says_how_to_go_on(
+    cluster: Cluster, client: Client, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", DRIVER, cluster.address]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True) as driver:
+        try:
+            wait_for_kernels(client, some=True)
+            driver.send_signal(signal.SIGINT)
+            _, shown = driver.communicate(timeout=60)
+        finally:
+            driver.kill()
+
+    assert shown.decode().splitlines()[-2:] == [
+        "KeyboardInterrupt",
+        "rlm: the answers so far are in out.jsonl. To go on, run the same program again.",
+    ]
+    wait_for_kernels(client, some=False)
+
+
 @pytest.mark.full
-def test_the_kernels_of_a_driver_that_was_killed_end(cluster: Cluster, client: Client) -> None:
+def test_the_kernels_of_a_driver_that_was_killed_end(cluster: Cluster, client: Client, tmp_path: Path) -> None:
     client.run(_give_up_after, 5)
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, cluster.address])
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, cluster.address], cwd=tmp_path)
     try:
         wait_for_kernels(client, some=True)
     finally:
@@ -192,7 +213,7 @@ def _give_up_after(seconds: int) -> None:
 
 
 def wait_for_kernels(client: Client, *, some: bool) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while any((found := client.run(_kernels)).values()) != some:
         assert time.monotonic() < deadline, found
         time.sleep(0.05)

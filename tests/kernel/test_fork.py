@@ -441,3 +441,34 @@ def test_the_directories_of_a_killed_host_go_also_without_a_kernel(tmp_path):
     while left := list(tmp_path.iterdir()):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
+
+
+KILLED_WHILE_THE_SERVER_IMPORTS = """
+import os
+from rlm_kernel.provisioners import forked
+from rlm_kernel.provisioners.local_base import private_directory
+
+private_directory()
+forked._Server(os.sys.executable, {})
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_directories_of_a_host_go_also_if_it_is_killed_while_its_server_imports(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", KILLED_WHILE_THE_SERVER_IMPORTS]
+    assert subprocess.run(command, env=environment, check=False, timeout=60).returncode == -9
+    deadline = time.monotonic() + 30
+    while left := list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+async def test_a_kernel_has_no_descriptor_of_its_host(echo):
+    async with await local(echo) as session:
+        await session.run("from pathlib import Path")
+        files = await value(
+            session, "[str(file.readlink()) for file in Path('/proc/self/fd').iterdir() if file.exists()]"
+        )
+    assert "pidfd" not in files
+    assert "socket" in files

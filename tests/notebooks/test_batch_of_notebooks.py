@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 import nbformat
 import pytest
+from ipykernel.kernelspec import write_kernel_spec
 from loopback import API_KEY, MODEL, Fails, Says
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -25,11 +27,13 @@ MODELS = ("--model", MODEL, "--backend-kwarg", "max_retries=0")
 def batch(tmp_path, provider):
     """`rlm batch task.ipynb …` in a folder of its own."""
     provider.script = lambda request: f"<{request.prompt}>"
-    environment = {**os.environ, **provider.environment}
+    variables = {**os.environ, **provider.environment}
 
-    def run(*arguments, models=MODELS):
+    def run(*arguments, models=MODELS, environment=MappingProxyType({})):
         command = [sys.executable, "-m", "rlm_kernel.cli", "batch", "task.ipynb", *arguments, *models]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=100, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**variables, **environment}, capture_output=True, timeout=100, check=False
+        )
         assert b"Traceback" not in done.stderr, done.stderr.decode()
         return done
 
@@ -40,10 +44,10 @@ def batch(tmp_path, provider):
 def write(tmp_path):
     """Write the notebook, with these cells after its parameters."""
 
-    def notebook(*cells):
+    def notebook(*cells, kernel="rlm-local"):
         parameters = new_code_cell("topic = ''\nquestion = 'What'\nyear = 0", metadata={"tags": ["parameters"]})
         made = new_notebook(cells=[parameters, *map(new_code_cell, cells)])
-        made.metadata["kernelspec"] = {"name": "rlm-local", "display_name": "RLM", "language": "python"}
+        made.metadata["kernelspec"] = {"name": kernel, "display_name": "RLM", "language": "python"}
         nbformat.write(made, tmp_path / "task.ipynb")
 
     return notebook
@@ -100,6 +104,16 @@ def test_without_rows_it_is_executed_once_with_parameters_of_a_file(batch, write
     assert b"IPKernelApp" not in done.stderr
     (row,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (row["id"], row["answer"], row["log"]) == ("task", "[[1, 2], 4]", None)
+
+
+def test_any_kernel_gets_no_key_which_is_said_once(batch, write, tmp_path):
+    write_kernel_spec(tmp_path / "kernels" / "python3")
+    write("import os", "[topic, [name for name in os.environ if 'KEY' in name]]", kernel="python3")
+    (tmp_path / "rows.csv").write_text("id,topic\na,cats\nb,mice\n")
+    done = batch("--over", "rows.csv", environment={"JUPYTER_PATH": str(tmp_path)})
+    answers = sorted(json.loads(line)["answer"] for line in done.stdout.splitlines())
+    assert answers == ["['cats', []]", "['mice', []]"]
+    assert done.stderr.count(b"The kernel 'python3' gets no key of your environment") == 1
 
 
 def test_every_wrong_row_is_named(write, tmp_path):

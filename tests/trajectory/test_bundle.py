@@ -78,7 +78,7 @@ def test_an_unpacked_archive_runs_in_a_kernel_without_rlm_kernel_and_so_do_its_c
     zipfile.ZipFile(path).extractall(path.parent)
     assert equal(story, run_at(path.parent / story.path.name))
     (child,) = story.children()
-    assert "THE CHILD ASKS" in str(codes(run_at(path.parent / child.name))[0].outputs)
+    assert "THE CHILD ASKS" in str(codes(run_at(path.parent / child.relative_to(story.log.parent)))[0].outputs)
 
 
 def test_a_bundled_page_holds_the_notebook(story, tmp_path):

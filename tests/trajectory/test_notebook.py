@@ -155,6 +155,18 @@ def test_children_of_children_are_told_by_their_place(tmp_path):
     assert len(found[names[2]].metadata.rlm.child) == 2
 
 
+def test_a_run_whose_children_were_written_beside_it_is_linked_to_them_there(tmp_path):
+    deeper = cell(f"rlm_query({CHILD!r} + 'deeper') if 'deeper' not in context else 0")
+    story = told(tmp_path, [cell(f"rlm_query({CHILD!r})"), "FINAL(1)"], child=[deeper, "FINAL(2)"], max_depth=3)
+    names = [f"{story.name}{end}.ipynb" for end in ("", "-child-1-1-1", "-child-1-1-1-1-1-1")]
+    story.children()[0].rename(tmp_path / names[1])  # as earlier versions did
+    found = notebooks_of(story.recording.trajectory, identity_of_recording(story.recording))
+    assert [*found] == names
+    assert f'href="{names[1]}"' in str(found[names[0]])
+    assert f"[log]({story.name}.jsonl) · [parent run]({names[0]})" in found[names[1]].cells[0].source
+    assert f"[parent run]({names[1]})" in found[names[2]].cells[0].source
+
+
 def test_a_link_to_a_child_leads_to_its_file():
     started = events.SubcallStarted(time=1, cell=1, query="q", kind="rlm_query", model="m", prompts=("a",))
     inner = events.IterationStarted(time=0, iteration=1)
@@ -299,7 +311,10 @@ def test_every_text_is_redacted(story):
 
 def test_all_notebooks_of_a_run(story):
     found = notebooks_of(story.recording.trajectory, identity_of_recording(story.recording))
-    assert [*found] == [story.path.name, *(child.name for child in story.children())]
+    assert [*found] == [
+        story.path.name,
+        *(child.relative_to(story.log.parent).as_posix() for child in story.children()),
+    ]
     for notebook in found.values():
         nbformat.validate(notebook)
 

@@ -121,8 +121,10 @@ def test_a_child_that_is_not_there_is_named():
 def test_the_setup_cell_needs_the_standard_library_and_ipython_only():
     code = setup_cell.replay_code().content.decode()
     sources = modules_in(code)
+    script = sources.pop("rlm_replay_script")
     for source in (setup_cell.source(), code, *sources.values()):
         assert imported(source) <= {*sys.stdlib_module_names, *sources, "IPython"}
+    assert imported(script) <= {*sys.stdlib_module_names, *sources, "IPython", "ipykernel", "jupyter_client"}
 
 
 def modules_in(code):

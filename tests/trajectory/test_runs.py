@@ -115,6 +115,11 @@ def test_a_run_without_an_answer_has_the_cost_of_its_calls(states):
     assert cost["limit"] == cost["stopped"] == cost["lost"] == (pytest.approx(0.0086), 4)
 
 
+def test_a_stopped_run_has_no_error_to_show(states):
+    (run,) = runs_in(states, Query(state="stopped"))
+    assert run.summary.error == ""
+
+
 # -- notes
 
 

@@ -129,6 +129,13 @@ def test_nbconvert(story, tmp_path):
     assert equal(story, nbformat.read(folder / story.path.name, 4))
 
 
+def test_jupyter_execute(story, tmp_path):
+    folder = shutil.copytree(story.log.parent, tmp_path / "moved")
+    code, said = command(tmp_path, "jupyter", "execute", "--inplace", folder / story.path.name)
+    assert code == 0, said
+    assert equal(story, nbformat.read(folder / story.path.name, 4))
+
+
 def test_nbclient_finds_a_log_that_has_moved(story, tmp_path):
     folder = shutil.copytree(story.log.parent, tmp_path / "moved")
     assert equal(story, executed(story.notebook, folder, rlm_dir="/not/here"))
@@ -220,7 +227,7 @@ def test_the_sub_calls_are_folded_below_their_cells_again(story, tmp_path, saved
     folder = shutil.copytree(story.log.parent, tmp_path / "copy")
     expected = folded(story.notebook)
     assert [number for number, _ in expected] == [3, 5, 6]
-    assert f"{story.name}-child-5-1-1.ipynb" in str(expected)
+    assert f"{story.name}/5-1-1_child" in str(expected)
     notebook = story.notebook
     if saved == "without outputs":
         for c in notebook.cells:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from concurrent import futures
 
 import pytest
 
-from rlm_kernel._async import gather_or_cancel, run_in_thread, shielded, without_stops
+from rlm_kernel._async import Job, gather_or_cancel, run_in_thread, shielded, without_stops
 
 
 async def test_results_come_in_order():
@@ -133,3 +134,22 @@ async def test_a_thread_that_nobody_waits_for_any_more_ends_in_silence():
     await asyncio.wait({waiting})
     go_on.set()
     assert await asyncio.to_thread(ended.wait, 10)
+
+
+def test_ctrl_c_ends_a_wait_also_when_the_system_gives_it_to_another_thread():
+    """It looks the same when it comes while the main thread begins to wait: Python notes it, and goes to sleep."""
+    ended = []
+
+    async def work():
+        try:
+            threading.Thread(target=lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)).start()
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            ended.append("stopped")
+            raise
+        ended.append("ran to its end")
+
+    with pytest.raises(KeyboardInterrupt):
+        Job(work()).wait()
+
+    assert ended == ["stopped"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pypdfium2
 import pytest
 from laboratory import CHROMIUM, browser
 from viewer import long_logs
@@ -59,6 +60,16 @@ def long_log(logs):
 def served(logs):
     with ViewerServer(Folder(logs), 0) as server:
         yield server.url
+
+
+def printed(page, name):
+    """The page on A4 paper. RLM_SCREENSHOTS names a folder for pictures of its sheets."""
+    paper = pypdfium2.PdfDocument(page.pdf(format="A4"))
+    if folder := os.environ.get("RLM_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for number, sheet in enumerate(paper, 1):
+            sheet.render(scale=1.5).to_pil().save(Path(folder) / f"{name}-a4-{number}.png")
+    return paper
 
 
 def shot(page, name):

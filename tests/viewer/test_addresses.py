@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from viewer import long_logs
 from viewer.conftest import shot
 from viewer.reference_logs import reference_log
@@ -128,6 +129,7 @@ def test_the_tree_of_children_is_there_on_a_narrow_or_zoomed_page(open_page, ser
     assert not page.locator(".outline-child").is_visible()
     page.get_by_role("button", name="Outline").press("Enter")
     shot(page, f"viewer-outline-{width}")
+    assert Axe().run(page).response["violations"] == []
     page.locator(".outline-child").press("Enter")
     page.get_by_text("Child of cell 3").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

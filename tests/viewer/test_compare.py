@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from viewer import long_logs
-from viewer.conftest import shot
+from viewer.conftest import printed, shot
 from viewer.reference_logs import reference_log
 
 import rlm
@@ -127,6 +127,17 @@ def test_the_comparison_is_read_without_a_mouse(open_page, served, both):
     assert page.locator(".row-pair").first.locator(".passage-code").count() == 1
     page.keyboard.press("Escape")
     page.get_by_role("heading", name="Runs").wait_for()
+
+
+@pytest.mark.parametrize("kind", ["compare", "run"])
+def test_it_is_printed_whole_on_a4(open_page, served, both, kind):
+    address = "#one.jsonl?with=other.jsonl" if kind == "compare" else "#other.jsonl"
+    page = open_page(f"{served}{address}", color_scheme="dark")
+    page.get_by_role("heading", name="turn 5").wait_for()
+    texts = [sheet.get_textpage() for sheet in printed(page, f"viewer-{kind}")]
+    words = " ".join(text.get_text_range() for text in texts)
+    assert "table.groupby" in words or "Turn 4 of A, turn 5 of B" in words
+    assert max(text.get_rect(place)[2] for text in texts for place in range(text.count_rects())) < 595  # points
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])

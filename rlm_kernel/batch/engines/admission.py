@@ -57,6 +57,8 @@ class _Call:
         """Take a message of the worker about it."""
         if isinstance(message, messages.Repeated):
             self.lost = message.lost
+        elif self.settled.done():  # it was given up
+            return
         elif self.admitted:
             self.settled.set_result(message)
         else:

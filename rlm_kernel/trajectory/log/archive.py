@@ -29,7 +29,8 @@ ASSIGNED = 'rlm_bundle = rlm_unpack("""\n{}""")'
 _HELD = re.compile(re.escape(ASSIGNED).replace(r"\{\}", r"([A-Za-z0-9+/=\n]*+)"))
 _STORED = re.compile(rb'"((?:contexts|prompts|images)/[0-9a-f]{64}\.[a-z]{1,8})"')
 """The name of a file in a line of a log."""
-_NAME = re.compile(r"(?:(?:contexts|prompts|images)/)?\w[\w.-]*")
+_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
+"""Of a file in an archive: beside the log, or in a folder there."""
 _MAX_FIRST = 1 << 22
 
 

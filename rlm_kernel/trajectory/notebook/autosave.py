@@ -24,7 +24,13 @@ from rlm_kernel.trajectory.events import Event
 from rlm_kernel.trajectory.log.atomic_files import write_pieces
 from rlm_kernel.trajectory.log.quota import Quota
 from rlm_kernel.trajectory.log.redaction import Redactor
-from rlm_kernel.trajectory.notebook.build import RunIdentity, identity_of_log, notebook_of, runs
+from rlm_kernel.trajectory.notebook.build import (
+    RunIdentity,
+    identity_of_log,
+    load_nbformat,
+    notebook_of,
+    runs,
+)
 from rlm_kernel.trajectory.notebook.growing import GrowingNotebook
 from rlm_kernel.trajectory.notebook.setup_cell import write_replay_code
 from rlm_kernel.trajectory.tree import Trajectory
@@ -183,11 +189,10 @@ class _Notebooks:
         self.changed = False
 
     def _write_children(self, run: Trajectory) -> None:
-        import nbformat  # takes long, and the start of a run does not wait for it
-
+        nbformat = load_nbformat()  # takes long, and the start of a run does not wait for it
         for child, identity in islice(runs(run, self._identity), 1, None):
             if self._is_new(identity):
-                text: str = nbformat.writes(notebook_of(child, identity, self._redact))  # type: ignore[no-untyped-call]
+                text: str = nbformat.writes(notebook_of(child, identity, self._redact))
                 self._save(identity, [text.encode("utf-8")])
 
     def _is_new(self, identity: RunIdentity) -> bool:

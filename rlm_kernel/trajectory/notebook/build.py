@@ -9,6 +9,7 @@ has its role in `metadata.rlm`; `metadata.rlm` of the notebook describes the run
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from rlm_kernel.parsing.compiler import TREES
 from rlm_kernel.text import format_cost, format_duration
-from rlm_kernel.trajectory.log.file_names import stem_of
+from rlm_kernel.trajectory.log.file_names import NOTEBOOK, stem_of
 from rlm_kernel.trajectory.log.reader import Recording, StoredContext
 from rlm_kernel.trajectory.notebook import markdown, setup_cell
 from rlm_kernel.trajectory.notebook.cells import NotebookCell, Place, markdown_cell, turn_cells
@@ -59,7 +61,7 @@ def _title_cell(trajectory: Trajectory, place: Place, identity: RunIdentity) -> 
     started = trajectory.started
     question = started.asked if started else ""
     facts = [] if started is None else [markdown.one_line(started.facts, _FACTS)]
-    facts.append(f"[log]({'../' if place.parent else ''}{quote(f'{identity.stem}.jsonl')})")
+    facts.append(f"[log]({'../' if place.parent and not place.is_flat else ''}{quote(f'{identity.stem}.jsonl')})")
     if place.parent:
         facts.append(f"[parent run]({quote(place.parent)})")
     lines = [f"# {markdown.one_line(question, _TITLE) or 'A run without a question'}"]
@@ -171,6 +173,7 @@ class RunIdentity:
         child: for the notebook of a child: the places of the runs from the root down to the child.
         name: the notebook's file in the folder of the log, without the suffix; empty: `stem`.
         parent: for the notebook of a child: the file of its parent's notebook, as seen from it.
+        is_flat: whether the notebooks of all its runs are beside each other, as earlier versions wrote them.
     """
 
     stem: str
@@ -181,6 +184,7 @@ class RunIdentity:
     child: tuple[Child, ...] = ()
     name: str = ""
     parent: str = ""
+    is_flat: bool = False
 
     @property
     def file(self) -> str:
@@ -227,16 +231,27 @@ def end_of(
     return _finished(end, redact, ids), _redact(_metadata(trajectory, identity, earlier), redact)
 
 
+def load_nbformat() -> Any:
+    """The module nbformat. Its first import takes 0.5 s, so it is imported when it is used.
+
+    One thread imports it at a time. Two that need it at once see each other's half of it, and its imports make syntax
+    trees.
+    """
+    with TREES:
+        import nbformat
+
+        return nbformat
+
+
 def valid(cells: Sequence[NotebookCell], metadata: dict[str, Any]) -> NotebookNode:
     """A notebook.
 
     Raises:
         nbformat.ValidationError: it is not valid.
     """
-    import nbformat
-
+    nbformat = load_nbformat()
     known = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
-    notebook: NotebookNode = nbformat.from_dict(known)  # type: ignore[no-untyped-call]
+    notebook: NotebookNode = nbformat.from_dict(known)
     nbformat.validate(notebook)
     return notebook
 
@@ -250,7 +265,8 @@ def runs(trajectory: Trajectory, identity: RunIdentity) -> Iterator[tuple[Trajec
             for index, child in sorted(call.children.items()):
                 path = (*identity.child, (cell.number, call.started.query, index))
                 file = place.child(cell, number, index)
-                below = replace(identity, child=path, name=f"{identity.stem}/{PurePath(file).stem}")
+                folder = "" if identity.is_flat else f"{identity.stem}/"
+                below = replace(identity, child=path, name=f"{folder}{PurePath(file).stem}")
                 below = replace(below, parent=place.seen_from_child, context=None, started=None)
                 yield from runs(child, below)
 
@@ -268,7 +284,9 @@ def identity_of_log(path: PurePath, first_line: Mapping[str, Any]) -> RunIdentit
 
 def identity_of_recording(recording: Recording) -> RunIdentity:
     """The identity of a recorded run, to build its notebook again."""
-    return replace(identity_of_log(recording.path.absolute(), recording.metadata), context=recording.context)
+    path = recording.path.absolute()
+    is_flat = any(path.parent.glob(f"{glob.escape(recording.stem)}-child-*{NOTEBOOK}"))
+    return replace(identity_of_log(path, recording.metadata), context=recording.context, is_flat=is_flat)
 
 
 def renew_setup_cell(notebook: NotebookNode) -> None:
@@ -289,7 +307,8 @@ def _place(trajectory: Trajectory, identity: RunIdentity) -> Place:
     inputs = [] if started is None else [started.question, started.context_type, started.context_length]
     prefix = f"rlm-{fingerprint(repr([inputs, *identity.child]))[:8]}"
     when = None if identity.started is None else datetime.fromisoformat(identity.started)
-    return Place(prefix, PurePath(identity.file).stem, identity.parent, when, trajectory.state != "running")
+    stem = PurePath(identity.file).stem
+    return Place(prefix, stem, identity.parent, when, trajectory.state != "running", identity.is_flat)
 
 
 def _opening_cells(trajectory: Trajectory, identity: RunIdentity, place: Place) -> Iterator[NotebookCell]:

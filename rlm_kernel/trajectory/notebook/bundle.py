@@ -90,17 +90,23 @@ def write_archive(file: IO[bytes], notebook: NotebookNode, recording: Recording)
     own = notebook.metadata["rlm"].get("child", [])
     for run, identity in runs(recording.trajectory, identity_of_recording(recording)):
         is_given = own == [list(place) for place in identity.child]
-        made[identity.file] = _bytes(_travelling(notebook if is_given else notebook_of(run, identity)))
+        given = notebook if is_given else notebook_of(run, identity)
+        made[identity.file] = _bytes(_travelling(given, ".." if identity.child else "."))
     archive.write(file, archive.files_of(recording.path), made)
 
 
-def _travelling(notebook: NotebookNode) -> NotebookNode:
-    """The notebook without the names of this machine. A run of this machine needs no kernelspec of ours."""
+def _travelling(notebook: NotebookNode, folder: str = ".") -> NotebookNode:
+    """The notebook without the names of this machine. A run of this machine needs no kernelspec of ours.
+
+    Args:
+        notebook: is not changed.
+        folder: of the log, as seen from the notebook.
+    """
     notebook = deepcopy(notebook)
-    notebook.metadata["rlm"]["rlm_dir"] = "."
+    notebook.metadata["rlm"]["rlm_dir"] = folder
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
-            cell.source = _FOLDER.sub("rlm_dir = '.'", cell.source)
+            cell.source = _FOLDER.sub(f"rlm_dir = {folder!r}", cell.source)
             cell.metadata.setdefault("rlm", {})["sha256"] = fingerprint(cell.source)
     if notebook.metadata.get("kernelspec", {}).get("name") == "rlm-local":
         notebook.metadata["kernelspec"] = dict(_PLAIN_KERNEL)

@@ -56,6 +56,7 @@ class Place:
         parent: the file of the parent run's notebook; empty for the root.
         started: when the run began, or None if unknown.
         over: whether the run is over.
+        is_flat: whether the notebooks of all its runs are beside each other, as earlier versions wrote them.
     """
 
     prefix: str
@@ -63,20 +64,24 @@ class Place:
     parent: str
     started: datetime | None
     over: bool
+    is_flat: bool = False
 
     @property
     def seen_from_child(self) -> str:
         """The file of this notebook, as seen from that of a child."""
-        return f"{'' if self.parent else '../'}{self.stem}.ipynb"
+        return f"{'' if self.parent or self.is_flat else '../'}{self.stem}.ipynb"
 
     def child(self, cell: Cell, call: int, index: int) -> str:
         """The file of a child's notebook, as seen from this one. The children of a run are in a folder with its name.
 
         Its name has the numbers of the cell, the call and the prompt in that, from 1, and first words of the prompt.
         """
+        numbers = f"{cell.number}-{call + 1}-{index + 1}"
+        if self.is_flat:
+            return f"{self.stem}{'-' if self.parent else '-child-'}{numbers}.ipynb"
         before = f"{self.stem.partition('_')[0]}-" if self.parent else f"{self.stem}/"
         words = slug_of("".join(cell.calls[call].started.prompts[index : index + 1]))
-        return f"{before}{cell.number}-{call + 1}-{index + 1}{f'_{words}' if words else ''}.ipynb"
+        return f"{before}{numbers}{f'_{words}' if words else ''}.ipynb"
 
 
 def markdown_cell(name: str, role: str, source: str, place: Place, **about: Any) -> NotebookCell:

@@ -11,7 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlm_kernel.trajectory.notebook.build import Earlier, Redact, RunIdentity, end_of, opening_of, turns_of, valid
+from rlm_kernel.trajectory.notebook.build import (
+    Earlier,
+    Redact,
+    RunIdentity,
+    end_of,
+    load_nbformat,
+    opening_of,
+    turns_of,
+    valid,
+)
 from rlm_kernel.trajectory.notebook.cells import NotebookCell
 from rlm_kernel.trajectory.tree import Trajectory
 
@@ -65,9 +74,8 @@ class GrowingNotebook:
 
 def _json(cells: Iterable[NotebookCell], metadata: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
     """A notebook as nbformat writes it: what is before its cells, the cells, and what is after them."""
-    import nbformat
-
-    start, rest = nbformat.writes(valid([], metadata)).split("[]", 1)  # type: ignore[no-untyped-call]
+    nbformat = load_nbformat()
+    start, rest = nbformat.writes(valid([], metadata)).split("[]", 1)
     start, rest = f"{start}[", f"\n ]{rest}"
-    text: str = nbformat.writes(valid([*cells], metadata))  # type: ignore[no-untyped-call]
+    text: str = nbformat.writes(valid([*cells], metadata))
     return start.encode(), text[len(start) : -len(rest)].encode(), rest.encode()

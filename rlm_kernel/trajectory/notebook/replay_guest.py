@@ -10,13 +10,13 @@ cell by its position. So a cell can be edited or run a second time.
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import random
 import sys
 import threading
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,8 @@ PARAMETERS = (
 )
 NOTEBOOKS = ("__vsc_ipynb_file__", "PAPERMILL_INPUT_PATH")
 LIVE = (
-    "To have live models answer what is not on record, run `rlm replay --live FILE`, or "
-    "`papermill --engine rlm IN OUT -p rlm_mode live`: keys stay outside of the kernel."
+    "To have live models answer what is not on record, set rlm_mode = 'live' above in a kernel that has your keys "
+    "(RLM), or run `rlm replay --live FILE`, or `papermill --engine rlm IN OUT -p rlm_mode live`."
 )
 
 
@@ -54,7 +54,9 @@ class ReplayGuest(rlm_guest.Guest):
         self.occurrences: Counter[str] = Counter()
         self.skipped: rlm_replay_record.RecordedCell | None = None
         self.is_set_up = False
+        self.source = ""
         self.folded: dict[int, dict[str, str]] = {}
+        self.answered: str | None = None
 
     def send(self, *_: Any, **__: Any) -> None:
         """There is no host to send to."""
@@ -77,9 +79,8 @@ class ReplayGuest(rlm_guest.Guest):
         self.occurrences[key] += 1
         answer = self.record.answers.get((self.number, key, occurrence))
         if answer is None:
-            cell = self.record.cells.get(self.number)
-            edited = cell is None or cell.code != self.source
-            why = "it was edited or is new" if edited else "something that it depends on is not as it was in the run"
+            why = "something that it depends on is not as it was in the run"
+            why = why if self.is_unchanged else "it was edited or is new"
             if self.record.is_clipped:
                 why += ", or the log does not hold the answer because it reached its max_log_bytes"
             raise rlm_replay_record.NotRecordedError(
@@ -99,23 +100,35 @@ class ReplayGuest(rlm_guest.Guest):
         if self.is_set_up:
             self.occurrences.clear()
         cell = self.record.cells.get(self.number)
-        self.skipped = cell if cell is not None and cell.was_cut_off and cell.code == self.source else None
+        self.skipped = (
+            cell
+            if cell is not None and cell.was_cut_off and rlm_replay_record.is_same(cell.code, self.source)
+            else None
+        )
         if self.number in self.record.histories:
-            self.give("history", self.record.histories[self.number])
+            self.assign("history", self.record.histories[self.number])
         return True
 
     def cell_ended(self, result: Any = None) -> None:
         """Show the recorded sub-calls below a cell, unless it was edited. A cell within a cell shows nothing."""
         is_whole = self.cell is not None and (result is None or result.info is self.cell)
         super().cell_ended(result)
-        cell = self.record.cells.get(self.number)
-        if is_whole and self.is_set_up and cell is not None and cell.code == self.source and cell.number in self.folded:
-            self.shell.display_pub.publish(self.folded[cell.number], {"rlm": {"role": "calls"}})
+        content = self.ours["answer"]
+        given = str(content["content"]) if isinstance(content, dict) and content.get("ready") else self.final[0]
+        self.answered = self.answered if given is None else given
+        if is_whole and self.is_set_up and self.is_unchanged and self.number in self.folded:
+            self.shell.display_pub.publish(self.folded[self.number], {"rlm": {"role": "calls"}})
 
-    def give(self, name: str, value: Any) -> None:
+    def assign(self, name: str, value: Any) -> None:
         """Make a value one of the names that belong to the run."""
         self.ours[name] = self.shell.user_ns[name] = value
         self.shell.user_ns_hidden[name] = value
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the running cell is as it was in the run."""
+        cell = self.record.cells.get(self.number)
+        return cell is not None and rlm_replay_record.is_same(cell.code, self.source)
 
     @property
     def expects_error(self) -> bool:
@@ -191,6 +204,11 @@ def install(shell: Any, folders: list[Path]) -> None:
     log, record = rlm_replay_record.read_log(names, folders)
     shell.user_ns_hidden.update({name: names[name] for name in PARAMETERS if name in names})
     uninstall(shell)
+    if mode == "live":
+        if (live := module_of_ours("papermill.live_notebook")) is None:
+            raise rlm_replay_record.NotRecordedError(f"rlm_mode = 'live' needs rlm-kernel in this kernel. {LIVE}")
+        live.begin(shell, log, names, record, calls_of(names, log, record))
+        return
     ReplayGuest.record = record
     rlm_guest.Guest = ReplayGuest  # type: ignore[misc]
     rlm_guest.install(shell, {"comm_id": "rlm-record", "seed": None})
@@ -203,6 +221,14 @@ def install(shell: Any, folders: list[Path]) -> None:
     print(f"Replaying {log.name}: {len(record.cells):,} cells, {len(record.answers):,} recorded answers.")
 
 
+def module_of_ours(name: str) -> Any:
+    """A module of rlm-kernel, which may be installed in this kernel or not; None: it is not."""
+    try:
+        return importlib.import_module(f"rlm_kernel.{name}")
+    except ImportError:
+        return None
+
+
 def calls_of(names: dict[str, Any], log: Path, record: rlm_replay_record.Record) -> dict[int, dict[str, str]]:
     """What the notebook of the run shows of its sub-calls: from its file, else made again if rlm-kernel is here."""
     opened = [os.environ.get("JPY_SESSION_NAME"), *(names.get(name) for name in NOTEBOOKS)]
@@ -211,15 +237,16 @@ def calls_of(names: dict[str, Any], log: Path, record: rlm_replay_record.Record)
         known = rlm_replay_record.shown_calls(rlm_replay_record.read_notebook(path), names) | known
         if record.asking <= known.keys():
             return known
-    with suppress(ImportError):
-        from rlm_kernel.replay.saved_again import notebook_again
-
-        known = rlm_replay_record.shown_calls(notebook_again(log, names.get("rlm_child") or []), names) | known
-    return known
+    again = module_of_ours("trajectory.notebook.saved_again")
+    made = {} if again is None else again.notebook_again(log, names.get("rlm_child") or [])
+    return rlm_replay_record.shown_calls(made, names) | known
 
 
 def uninstall(shell: Any) -> None:
     """Undo an earlier run of the setup cell."""
+    live = sys.modules.get("rlm_kernel.papermill.live_notebook")
+    if live is not None:
+        live.end(shell)
     guest = getattr(shell.kernel, "rlm_guest", None)
     if guest is not None:
         shell.events.unregister("pre_run_cell", guest.cell_starts)
@@ -250,18 +277,18 @@ def live_through(guest: ReplayGuest, run: rlm_replay_record.Record, index: int, 
         for cell in run.cells.values():
             if not cell.was_cut_off:
                 guest.shell.run_cell(cell.code, store_history=True)
-    guest.give(f"history_{index}", run.conversation)
+    guest.assign(f"history_{index}", run.conversation)
 
 
 def give_context(guest: ReplayGuest, run: rlm_replay_record.Record, index: int, folder: Path) -> None:
     """Begin a run: set its input in the kernel. `index`: counts the runs of the kernel from 0."""
     value = unpack(*rlm_replay_record.context_of(run.context, folder))
     if index:  # an earlier run may have changed them
-        guest.give("answer", {"content": "", "ready": False})
-        guest.give("history", [])
+        guest.assign("answer", {"content": "", "ready": False})
+        guest.assign("history", [])
     if (run.metadata.get("configuration") or {}).get("persistent"):
-        guest.give(f"context_{index}", value)
-    guest.give("context", value)
+        guest.assign(f"context_{index}", value)
+    guest.assign("context", value)
     guest.record, guest.expected = run, min(run.cells, default=1)
 
 
@@ -269,13 +296,13 @@ def provide(guest: ReplayGuest, tool: dict[str, Any]) -> None:
     """Give the kernel one of the custom tools of the run."""
     name = tool["name"]
     if tool["kind"] == "function":
-        guest.give(name, rlm_guest.stand_in(guest, tool["card"]))
+        guest.assign(name, rlm_guest.stand_in(guest, tool["card"]))
     elif "content" not in tool:
         print(f"The tool {name!r} is not on record: assign it yourself in a cell below.", file=sys.stderr)
     elif tool["kind"] == "code":
         guest.shell.run_cell(tool["content"]).raise_error()
     else:
-        guest.give(name, tool["content"])
+        guest.assign(name, tool["content"])
 
 
 def count_as_the_run_did(shell: Any, record: rlm_replay_record.Record) -> None:

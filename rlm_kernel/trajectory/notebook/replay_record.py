@@ -161,8 +161,13 @@ class Record:
             turn = [cell.number for cell in self.cells.values() if cell.turn == int(named[1])]
             if int(named[2]) <= len(turn):
                 return turn[int(named[2]) - 1]
-        same = [number for number, cell in self.cells.items() if cell.code == source]
+        same = [number for number, cell in self.cells.items() if is_same(cell.code, source)]
         return min(same, key=lambda number: (number < expected, abs(number - expected)), default=expected)
+
+
+def is_same(code: str, source: str) -> bool:
+    """Whether a cell was not edited. Converters drop the empty lines around a source."""
+    return code == source or code.strip("\n") == source.strip("\n")
 
 
 def input_of(call: dict[str, Any], index: int) -> dict[str, Any]:
@@ -271,10 +276,10 @@ def shown_calls(notebook: dict[str, Any], names: dict[str, Any]) -> dict[int, di
 def read_notebook(path: Path) -> dict[str, Any]:
     """A notebook, or an empty object if there is none."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return content
+    return content if isinstance(content, dict) else {}
 
 
 def context_of(stored: dict[str, Any], folder: Path) -> tuple[str, bytes]:

@@ -20,6 +20,7 @@ from rlm_kernel.trajectory.log.atomic_files import is_there, write_whole
 _MODULES = {
     "rlm_replay_record": "trajectory/notebook/replay_record.py",
     "rlm_replay_guest": "trajectory/notebook/replay_guest.py",
+    "rlm_replay_script": "trajectory/notebook/replay_script.py",
 }
 
 _FILE = """\
@@ -38,6 +39,10 @@ sys.modules.update(MODULES)
 for name, module in MODULES.items():
     package = module.__package__ = name.partition(".")[0]
     exec(compile(SOURCES[name], f"{{package}}.py", "exec"), module.__dict__)
+
+
+def run_script(file):
+    MODULES["rlm_replay_script"].run_script(file, __file__)
 """
 
 _COMMENT = """\

@@ -114,7 +114,8 @@ def _fields_of_line(line: dict[str, Any], first: dict[str, Any]) -> dict[str, An
             }
         case "failed":
             kind = str(line.get("error_type"))
-            text = ": ".join(filter(None, (kind, str(line.get("error") or ""))))
+            named = "" if state_of_error_name(kind) == "stopped" else kind
+            text = ": ".join(filter(None, (named, str(line.get("error") or ""))))
             return {"error_type": kind, "error": _short(text), "seconds": _number(line.get("time"))}
         case "iteration":
             turns = _whole(line.get("iteration"))

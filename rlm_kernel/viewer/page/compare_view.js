@@ -13,6 +13,7 @@ import { codeNodes } from "./python_code.js";
 import { nameOf } from "./tabs.js";
 
 const FEW_CALLS = 50;
+const FEW_STRETCHES = 60;
 const NAMES = ["A", "B"];
 
 export class CompareView {
@@ -244,16 +245,21 @@ function callsOf(a, b, memory, key) {
 }
 
 function callList(rows) {
-  const list = h("ol.rows");
+  return pages("ol.rows", rows, FEW_CALLS, (row) => h("li.call", {}, callPair(row)));
+}
+
+/** A list that is drawn bit by bit. */
+function pages(kind, rows, most, draw) {
+  const list = h(kind);
   const foot = h("div.list-foot");
   const more = () => {
     const from = list.childElementCount;
-    list.append(...rows.slice(from, from + FEW_CALLS).map((row) => h("li.call", {}, callPair(row))));
+    list.append(...rows.slice(from, from + most).map((row) => draw(row)));
     const left = rows.length - list.childElementCount;
-    foot.replaceChildren(...(left ? [button(`Show more of ${grouped(rows.length)}`, more, { class: "quiet" })] : []));
+    foot.replaceChildren(...(left ? [button(`Show more of ${grouped(rows.length)} parts`, more, { class: "quiet" })] : []));
   };
   more();
-  return [list, foot];
+  return rows.length > most ? [list, foot] : list;
 }
 
 function callPair([one, other]) {
@@ -274,10 +280,9 @@ function compared(left, right, { label = "Text", ...how } = {}) {
     text
       ? h(`div.part-${side}`, {}, passage(text, { ...how, label: `${label}, only in ${NAMES[side]}` }))
       : h("div.part-none.muted", {}, `nothing in ${NAMES[side]}`);
-  const rows = stretches(left, right).map((stretch) =>
+  const draw = (stretch) =>
     stretch.same
       ? h("div.part-both", {}, passage(stretch.left, { ...how, label: `${label} of both`, first: 1200 }))
-      : sides([part(stretch.left, 0), part(stretch.right, 1)]),
-  );
-  return h("div.texts", {}, rows);
+      : sides([part(stretch.left, 0), part(stretch.right, 1)]);
+  return pages("div.texts", stretches(left, right), FEW_STRETCHES, draw);
 }

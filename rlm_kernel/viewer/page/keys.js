@@ -9,7 +9,7 @@ export const KEYS = [
   [["Enter"], "open or close the selected part"],
   [["x", "c"], "in the list: choose a run, compare the two"],
   [["Esc"], "back: leave the search, the child run or the run"],
-  [["/"], "search"],
+  [["/"], "search this run, or the list"],
   [["[", "]"], "previous or next open log"],
   [["f"], "follow a run in progress, or stop following"],
   [["t"], "light or dark colours"],

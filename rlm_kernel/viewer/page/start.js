@@ -2,6 +2,7 @@
 
 import { Addresses, placeIn } from "./addresses.js";
 import { h } from "./elements.js";
+import { Finder } from "./finder.js";
 import { Picks } from "./picks.js";
 import { KernelLog, ServedLog, WrittenLog } from "./sources.js";
 import { startTheme } from "./theme.js";
@@ -23,34 +24,56 @@ export function startPage(style) {
 }
 
 function startServed(host, style) {
+  const finder = new Finder(STATES);
+  const note = async (name, change) => {
+    const why = await noteOn(name, change);
+    finder.ask({ count: finder.query.count });
+    return why;
+  };
   const picks = new Picks((left, right) => viewer.compare(new ServedLog(left), new ServedLog(right)));
   const viewer = new Viewer(host, style, {
     keyTarget: document,
-    library: { folder: "", runs: null, problem: null, open: (name) => viewer.open(new ServedLog(name)), picks },
+    library: { runs: null, problem: null, open: (name) => viewer.open(new ServedLog(name)), picks, finder, note },
     addresses: new Addresses(),
   });
   visit(viewer, placeIn(location.hash), history.state?.spot);
-  look(viewer);
+  look(viewer, finder);
 }
 
-async function look(viewer) {
+/** Ask for the list again and again, and at once when something else is asked. */
+async function look(viewer, finder) {
   let last = "";
   for (;;) {
-    if (!viewer.current) {
-      try {
-        const response = await fetch("logs");
-        const text = await response.text();
-        if (!response.ok) throw new Error(text);
-        if (text !== last) viewer.shelve({ problem: null, ...JSON.parse(text) });
-        last = text;
-      } catch {
-        viewer.shelve({
-          problem: "The server of this page has stopped: start `rlm view` again. Open logs stay readable.",
-        });
-        last = "";
-      }
-    }
-    await new Promise((resolve) => setTimeout(resolve, viewer.current ? PAUSE / 10 : PAUSE));
+    if (!viewer.current) last = await shelved(viewer, finder, last);
+    const pause = new Promise((resolve) => setTimeout(resolve, viewer.current ? PAUSE / 10 : PAUSE));
+    await Promise.race([pause, finder.asked()]);
+  }
+}
+
+/** Show the list, unless it is the last one; returns what it was. */
+async function shelved(viewer, finder, last) {
+  const isNew = finder.isAsking;
+  finder.isAsking = false;
+  try {
+    const response = await fetch(finder.address);
+    const text = await response.text();
+    if (response.status === 400) viewer.shelve({ problem: text });
+    else if (!response.ok) throw new Error(text);
+    else if (text !== last || isNew) viewer.shelve({ problem: null, ...JSON.parse(text) });
+    return text;
+  } catch {
+    viewer.shelve({ problem: "The server of this page has stopped: start `rlm view` again. Open logs stay readable." });
+    return "";
+  }
+}
+
+/** Change the notes of a run. Returns why they were not changed, or null. */
+async function noteOn(name, change) {
+  try {
+    const response = await fetch("notes", { method: "POST", body: JSON.stringify({ name, ...change }) });
+    return response.ok ? null : await response.text();
+  } catch {
+    return "The server of this page has stopped: start `rlm view` again.";
   }
 }
 

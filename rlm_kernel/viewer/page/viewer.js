@@ -7,7 +7,7 @@ import { CompareView } from "./compare_view.js";
 import { Comparison } from "./comparison.js";
 import { button, h } from "./elements.js";
 import { keysDialog, listen, walk } from "./keys.js";
-import { libraryOf, receiveDrops } from "./library.js";
+import { Library, receiveDrops } from "./library.js";
 import { OpenLog } from "./open_log.js";
 import { watchWidths } from "./passage.js";
 import { RunView } from "./run_view.js";
@@ -69,7 +69,7 @@ export class Viewer {
       "↑": (from) => !from.closest?.("select") && small(-1)(),
       "→": (from) => folded(from, true),
       "←": (from) => folded(from, false),
-      "/": run(() => this.search.focus()),
+      "/": () => this.toSearch(),
       f: run(() => this.follow()),
       t: () => this.turnTheme(),
       x: (from) => this.tick(from),
@@ -79,6 +79,11 @@ export class Viewer {
       "?": () => this.dialog.showModal(),
       Esc: () => this.back(),
     };
+  }
+
+  toSearch() {
+    const box = this.view ? this.search : !this.current && this.library?.finder.search;
+    return box ? box.focus() : false;
   }
 
   /** Open a log, or show it if it is open. */
@@ -197,23 +202,15 @@ export class Viewer {
   }
 
   drawLibrary() {
-    const focus = this.host.shadowRoot.activeElement?.dataset?.name;
-    const page = libraryOf({
-      ...this.library,
-      open: (name) => this.library.open(name),
-      choose: (files) => this.choose(files),
-    });
-    this.body.replaceChildren(h("main.scroller", {}, page));
-    if (focus) this.body.querySelector(`[data-name="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
+    this.page ??= new Library({ ...this.library, choose: (files) => this.choose(files) });
+    this.page.update(this.library);
+    if (this.body.firstChild !== this.page.element) this.body.replaceChildren(this.page.element);
   }
 
   /** Take the list of runs from the server. */
   shelve(library) {
     Object.assign(this.library, library);
-    if (this.current) return;
-    const top = this.body.firstChild?.scrollTop ?? 0;
-    this.drawLibrary();
-    this.body.firstChild.scrollTop = top;
+    if (!this.current) this.drawLibrary();
   }
 
   drawBar() {
