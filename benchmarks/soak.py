@@ -36,6 +36,9 @@ SECONDS = 2.0
 WORKERS = 2
 """Of the cluster."""
 
+SHORT_LOGS = {"DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "10", "DASK_DISTRIBUTED__ADMIN__LOG_LENGTH": "10"}
+"""Dask keeps the last 1,000 events of its processes in memory. It takes longer than a soak until they are that many."""
+
 WARM_UP = 0.2
 """Share of the time before growth is judged, in the pauses between two rounds of questions."""
 
@@ -171,7 +174,7 @@ class Cluster:
     """
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
-        self._environment, self._folder = environment, folder
+        self._environment, self._folder = {**environment, **SHORT_LOGS}, folder
         file = folder / "scheduler.json"
         self._scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", 0, "--scheduler-file", file)
         while not (file.is_file() and file.read_text("utf-8").endswith("}")):
