@@ -96,8 +96,8 @@ def search(function, alphabet, examples, sizes=SIZES):
 # -- regular expressions
 
 
-IN_A_KERNEL = {"guest", "replay_guest", "replay_record", "setup_cell"}
-"""Modules and packages of ours that run in a kernel, where a slow one is the kernel's own business."""
+IN_A_KERNEL = {"guest", "replay_guest", "replay_record", "replay_script", "setup_cell"}
+"""Modules and packages of ours that run in a kernel or a script of the user, where a slow one is their own business."""
 
 
 def sources():

@@ -92,4 +92,4 @@ def saved_by(tab, story, before):
 
 def folded(cell):
     """The sub-calls below a cell."""
-    return [output.data for output in cell.outputs if output.metadata.get("rlm", {}).get("role") == "calls"]
+    return [output.data for output in cell.outputs if output.get("metadata", {}).get("rlm", {}).get("role") == "calls"]
