@@ -7,6 +7,7 @@ import pickle
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,23 @@ async def test_a_call_of_a_lost_worker_counts_its_bound_and_frees_its_reservatio
         await second.send(Started("a"), ask(1, "a"))
         assert await second.next() == Answer(1)
         assert shared.usage.summary().total.cost == 1.0
+
+
+async def test_what_does_not_know_the_key_is_not_unpickled() -> None:
+    shared = SharedLimits()
+    async with driver(shared) as (_, address):
+        stranger = await worker_with_key(address, bytes(32))
+        await stranger.send(Counted("a", "model", Usage(10, 10)))
+        with pytest.raises((EOFError, OSError)):
+            await stranger.next()
+        assert shared.usage.summary().total_calls == 0
+
+
+async def worker_with_key(address: Address, key: bytes) -> Worker:
+    assert isinstance(address, sockets.SocketAddress)
+    made = Worker(await replace(address, key=key).connect())
+    LINKS.append(made.link)
+    return made
 
 
 async def test_each_request_of_a_call_of_a_lost_worker_is_counted() -> None:

@@ -105,7 +105,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @contextlib.asynccontextmanager
 async def listen_elsewhere(_: object) -> AsyncIterator[sockets.SocketAddress]:
     """The socket of a driver on another machine."""
-    yield sockets.SocketAddress(Path("/of another machine"))
+    yield sockets.SocketAddress(Path("/of another machine"), b"")
 
 
 @pytest.fixture(scope="module")

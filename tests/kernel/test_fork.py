@@ -400,6 +400,16 @@ print(app.cli_config, len(app.connection_file) > 0)
         assert (await session.run(code)).stdout == "False False 0.0\n{} True\n"
 
 
+def check_that_nothing_is_left(code, folder):
+    """Run a host that kills itself, and wait until its folder for temporary files is empty."""
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=60).returncode == -9
+    deadline = time.monotonic() + 30
+    while left := list(folder.iterdir()):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
 KILLED_WHILE_IT_CLEANS_UP = """
 import os
 from rlm import RLM, ScriptedLM
@@ -411,13 +421,7 @@ RLM(ScriptedLM("```repl\\nFINAL(1)\\n```")).completion("a", "What?")
 
 
 def test_the_directory_of_a_kernel_goes_also_if_its_host_is_killed_before_it_removes_it(tmp_path):
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", KILLED_WHILE_IT_CLEANS_UP]
-    assert subprocess.run(command, env=environment, check=False, timeout=60).returncode == -9
-    deadline = time.monotonic() + 30
-    while left := list(tmp_path.iterdir()):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    check_that_nothing_is_left(KILLED_WHILE_IT_CLEANS_UP, tmp_path)
 
 
 KILLED_BEFORE_A_KERNEL_IS_FORKED = """
@@ -434,13 +438,7 @@ RLM(ScriptedLM("```repl\\nFINAL(1)\\n```")).completion("a", "What?")
 
 
 def test_the_directories_of_a_killed_host_go_also_without_a_kernel(tmp_path):
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", KILLED_BEFORE_A_KERNEL_IS_FORKED]
-    assert subprocess.run(command, env=environment, check=False, timeout=60).returncode == -9
-    deadline = time.monotonic() + 30
-    while left := list(tmp_path.iterdir()):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    check_that_nothing_is_left(KILLED_BEFORE_A_KERNEL_IS_FORKED, tmp_path)
 
 
 KILLED_WHILE_THE_SERVER_IMPORTS = """
@@ -455,13 +453,7 @@ os.kill(os.getpid(), 9)
 
 
 def test_the_directories_of_a_host_go_also_if_it_is_killed_while_its_server_imports(tmp_path):
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", KILLED_WHILE_THE_SERVER_IMPORTS]
-    assert subprocess.run(command, env=environment, check=False, timeout=60).returncode == -9
-    deadline = time.monotonic() + 30
-    while left := list(tmp_path.iterdir()):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    check_that_nothing_is_left(KILLED_WHILE_THE_SERVER_IMPORTS, tmp_path)
 
 
 async def test_a_kernel_has_no_descriptor_of_its_host(echo):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
+import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from rlm_kernel.batch.engines.messages import Link
 
 _SIZE_BYTES = 8
+_KEY_BYTES = 32
 
 
 class SocketLink:
@@ -46,9 +49,15 @@ class SocketLink:
 
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
-    """The path of a socket. Only this user can connect, because its folder is private."""
+    """Where the driver listens. Only this user can connect, because the folder of the socket is private.
+
+    Attributes:
+        path: of the socket.
+        key: sent first. A sandboxed kernel of the same user may find the socket, but does not know the key.
+    """
 
     path: Path
+    key: bytes = field(repr=False)
 
     async def connect(self) -> Link:
         """Connect to the driver.
@@ -57,12 +66,14 @@ class SocketAddress:
             OSError: it cannot be reached.
         """
         try:
-            return SocketLink(*await asyncio.open_unix_connection(self.path))
+            reader, writer = await asyncio.open_unix_connection(self.path)
         except FileNotFoundError as error:
             raise OSError(
                 f"{self.path} is not on this machine: an executor has to run its processes on the machine of the "
                 'batch; for others use Dask (engine="dask").'
             ) from error
+        writer.write(self.key)
+        return SocketLink(reader, writer)
 
 
 @asynccontextmanager
@@ -73,8 +84,16 @@ async def listen(serve: Callable[[Link], Coroutine[Any, Any, None]]) -> AsyncIte
         serve: serves one link, until its other end is gone.
     """
     open_links: dict[asyncio.Task[None], Link] = {}
+    key = secrets.token_bytes(_KEY_BYTES)
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:  # before anything is unpickled
+            is_known = hmac.compare_digest(await reader.readexactly(_KEY_BYTES), key)
+        except (EOFError, OSError):
+            is_known = False
+        if not is_known:
+            writer.close()
+            return
         link = SocketLink(reader, writer)
         serving = asyncio.ensure_future(serve(link))
         open_links[serving] = link
@@ -84,7 +103,7 @@ async def listen(serve: Callable[[Link], Coroutine[Any, Any, None]]) -> AsyncIte
         path = Path(folder, "driver")
         server = await asyncio.start_unix_server(connected, path)
         try:
-            yield SocketAddress(path)
+            yield SocketAddress(path, key)
         finally:
             server.close()
             for link in open_links.values():
