@@ -15,6 +15,9 @@ from rlm_kernel.trajectory.log.reader import Recording, earlier_recordings
 if TYPE_CHECKING:
     from rlm_kernel.replay.minimise import Cleaning
 
+_WORD = re.compile(r"\w+")
+_QUERY = re.compile(r"\ba?(?:llm|rlm)_query")
+
 _ANSWER = 'answer = {"content": "", "ready": False}'
 _FINAL = """\
 
@@ -62,7 +65,7 @@ def _cell(number: int, code: str) -> str:
 
 def _names(code: str, context: str, has_names: bool) -> Iterator[str]:
     """The definitions of what the code uses."""
-    if _uses(code, r"a?(?:llm|rlm)_query\w*"):
+    if _QUERY.search(code):
         yield "# What it asks, the model of this notebook answers (%rlm model)."
     if context != "context" and _uses(code, "context"):
         if "rlm.inputs." in context:
@@ -78,5 +81,4 @@ def _names(code: str, context: str, has_names: bool) -> Iterator[str]:
 
 
 def _uses(code: str, name: str) -> bool:
-    """Whether the code has a name. `name`: a pattern."""
-    return re.search(rf"\b{name}\b", code) is not None
+    return name in _WORD.findall(code)

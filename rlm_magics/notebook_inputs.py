@@ -17,7 +17,7 @@ from rlm_kernel.text import suggestion
 from rlm_kernel.types import Prompt
 
 _LOAD = "rlm.inputs.load"
-_NAMED = re.compile(r"\s*([^\W\d]\w*)\s*=(?!=)\s*(.+)", re.DOTALL)
+_NAMED = re.compile(r"\A\s*([^\W\d]\w*)\s*=(?!=)\s*(.+)", re.DOTALL)
 """A value with a name: ``notes=df.notes``."""
 
 

@@ -26,7 +26,7 @@ TAG = "rlm-bundle"
 ASSIGNED = 'rlm_bundle = rlm_unpack("""\n{}""")'
 """The statement of this cell, with the archive in base64."""
 
-_HELD = re.compile(re.escape(ASSIGNED).replace(r"\{\}", r"([A-Za-z0-9+/=\n]*+)"))
+_HELD = re.compile(r"([A-Za-z0-9+/=\n]*+)".join(map(re.escape, ASSIGNED.split("{}"))))
 _STORED = re.compile(rb'"((?:contexts|prompts|images)/[0-9a-f]{64}\.[a-z]{1,8})"')
 """The name of a file in a line of a log."""
 _NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
