@@ -136,7 +136,11 @@ def fork_servers(engines: Iterable[psutil.Process]) -> Iterator[psutil.Process]:
 
 
 def sample(engines: Iterable[psutil.Process], folders: Iterable[Path]) -> dict[str, float]:
-    """What the processes use, added up: MB, descriptors, threads, child processes; and entries in the folders."""
+    """What the processes use, added up: MB, descriptors, threads, child processes; and entries in the folders.
+
+    The memory of each process is there, too: `uss 0`, `uss 1`.
+    """
+    parts: dict[str, float] = {}
     sums: dict[str, float] = dict.fromkeys(("rss", "uss", "descriptors", "threads", "children", "fork server"), 0.0)
     engines = list(engines)
     for engine in engines:
@@ -144,6 +148,7 @@ def sample(engines: Iterable[psutil.Process], folders: Iterable[Path]) -> dict[s
             memory = engine.memory_full_info()
             sums["rss"] += memory.rss / 1e6
             sums["uss"] += memory.uss / 1e6
+            parts[f"uss {len(parts)}"] = memory.uss / 1e6
             sums["descriptors"] += engine.num_fds()
             sums["threads"] += engine.num_threads()
             sums["children"] += len(engine.children(recursive=True))
@@ -151,7 +156,7 @@ def sample(engines: Iterable[psutil.Process], folders: Iterable[Path]) -> dict[s
         with suppress(psutil.NoSuchProcess):
             sums["fork server"] += server.memory_full_info().uss / 1e6
     files = sum(len(names) + len(folders_) for top in folders for _, folders_, names in _walk(top))
-    return {**sums, "files": float(files), "shm": float(len(list(Path("/dev/shm").iterdir())))}
+    return {**sums, **parts, "files": float(files), "shm": float(len(list(Path("/dev/shm").iterdir())))}
 
 
 def _walk(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import psutil
+
 from rlm import RLM
 from rlm_kernel._async import engine_loop
 
@@ -88,17 +90,23 @@ def _run(rlm: RLM, results: TextIO, options: argparse.Namespace) -> None:
         _trim()
         seen = inside()
         if client is not None:
-            workers = client.run(_trim, on_error="ignore").values()  # one may be killed meanwhile
-            seen["blocks of workers"] = max(filter(None, workers), default=0)
+            workers = client.run(_seen_in_worker, on_error="ignore").values()  # one may be killed meanwhile
+            oldest = min((one for one in workers if isinstance(one, dict)), key=lambda one: one["began"], default={})
+            seen |= {f"{name} of worker": value for name, value in oldest.items()}
         _rest(options.folder / "idle", seen)
 
 
-def _trim() -> int:
-    """Return free memory to the system. The result is the number of blocks that Python has allocated."""
+def _trim() -> None:
+    """Return free memory to the system."""
     gc.collect()
     time.sleep(0.5)
     ctypes.CDLL(None).malloc_trim(0)
-    return sys.getallocatedblocks()
+
+
+def _seen_in_worker() -> dict[str, float]:
+    """The same in a worker, and what is in its memory."""
+    _trim()
+    return {"began": psutil.Process().create_time(), "blocks": sys.getallocatedblocks(), "heap": heap()}
 
 
 def _rest(mark: Path, seen: Mapping[str, float]) -> None:
@@ -124,25 +132,19 @@ def _look(path: Path, ended: threading.Event) -> None:
             print(json.dumps({"at": time.time(), **inside()}), file=file, flush=True)
 
 
-class _Mallinfo(ctypes.Structure):
-    """`struct mallinfo2` of the C library, in bytes."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    ]
-
-
 def inside() -> dict[str, float]:
     """Tasks of the engine's loop, blocks that Python has allocated, and MB that the C library has allocated."""
+    return {"tasks": len(asyncio.all_tasks(engine_loop())), "blocks": sys.getallocatedblocks(), "heap": heap()}
+
+
+def heap() -> float:
+    """MB that the C library has allocated: `uordblks` and `hblkhd` of `struct mallinfo2`, in bytes."""
     mallinfo = ctypes.CDLL(None).mallinfo2
-    mallinfo.restype = _Mallinfo
+    mallinfo.restype = type(
+        "Mallinfo", (ctypes.Structure,), {"_fields_": [(f"size_{n}", ctypes.c_size_t) for n in range(10)]}
+    )
     info = mallinfo()
-    return {
-        "tasks": len(asyncio.all_tasks(engine_loop())),
-        "blocks": sys.getallocatedblocks(),
-        "heap": (info.uordblks + info.hblkhd) / 1e6,
-    }
+    return float(info.size_7 + info.size_4) / 1e6
 
 
 if __name__ == "__main__":
