@@ -19,6 +19,7 @@ from rlm_kernel import terminal
 from rlm_kernel.api import RLM
 from rlm_kernel.engine.argument_checks import opened
 from rlm_kernel.engine.confirmation import Confirmation
+from rlm_kernel.engine.edits import EditedRecord
 from rlm_kernel.engine.record_access import Use, admitted
 from rlm_kernel.engine.resumption import check_iteration, recorded_context
 from rlm_kernel.errors import RLMError
@@ -242,26 +243,31 @@ class RLMMagics(Magics, settings.Settings):
         terminal.print_line(str(replay(file, mode=mode, environment=options.environment, trust=options.trust)))
 
     def _do_resume(self, options: Namespace) -> RLMResult:
-        file = commands.record_of(options.file, self.last)
-        if options.file is None and self._asked is not None:
+        from rlm_kernel.papermill.live_notebook import edited_record
+
+        assert self.shell is not None, "made with a shell"
+        edited = None if options.file else edited_record(self.shell)
+        file = edited or EditedRecord(Path(commands.record_of(options.file, self.last)))
+        if options.file is None and edited is None and self._asked is not None:
             options = resume_arguments.with_objects(options, self._asked.named, self.namespace)
         # Options of the record are merged with those given here.
-        known = admitted(read_log(file), Use(options.environment), options.trust)
-        check_iteration(known, options.at)
+        known = admitted(read_log(file.path), Use(options.environment), options.trust)
+        at = file.last_turn(known.trajectory) if options.at is None else options.at
+        check_iteration(known, at)
         named = arguments.merge_settings(
             settings.values(self), resume_arguments.with_recorded_model(options, known.metadata, known.path)
         )
-        logger = WatchedLogger(named["log_dir"] or None)
+        logger = WatchedLogger(str(file.path.parent) if edited else named["log_dir"] or None)
         overrides = resume_arguments.overrides(options, named, known.metadata, self.namespace)
 
         def work() -> Any:
             return RLM.aresume(
-                file, options.at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides
+                file, at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides
             )
 
         asked = Asked(named, expression=self._expressions.get(known.stem, ""), is_given=False)
         return self._run(
-            work, asked, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, options.at)
+            work, asked, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, at)
         )
 
     _do_fork = _do_resume
