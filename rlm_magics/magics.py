@@ -261,14 +261,10 @@ class RLMMagics(Magics, settings.Settings):
         overrides = resume_arguments.overrides(options, named, known.metadata, self.namespace)
 
         def work() -> Any:
-            return RLM.aresume(
-                file, at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides
-            )
+            return RLM.aresume(file, at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides)
 
         asked = Asked(named, expression=self._expressions.get(known.stem, ""), is_given=False)
-        return self._run(
-            work, asked, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, at)
-        )
+        return self._run(work, asked, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, at))
 
     _do_fork = _do_resume
 

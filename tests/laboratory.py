@@ -84,6 +84,35 @@ class Tab:
         self.cells.nth(number).locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
 
+    def write(self, number, change):
+        """Change the source of a cell. `change`: from the old one to the new one."""
+        source = self.cells.nth(number).locator(".cm-content")
+        source.click()
+        old = "\n".join(source.locator(".cm-line").all_inner_texts())
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(change(old))
+
+    def append(self, source):
+        """Run a new cell at the end."""
+        self.cells.last.locator(".cm-content").click()
+        self.page.keyboard.press("Escape")
+        self.page.keyboard.press("b")
+        self.page.keyboard.press("Enter")
+        self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Control+Enter")
+
+    def choose_kernel(self, name):
+        """Change the kernel, as a person does."""
+        self.page.locator('[data-jp-item-name="kernelName"]').click()
+        self.page.locator(".jp-Dialog select").select_option(label=name)
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+        self.page.locator(".jp-Dialog").wait_for(state="detached")
+        self.ready()
+
+    def run_all(self):
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_text("Run All Cells", exact=True).click()
+
     def output(self, number):
         return self.cells.nth(number).locator(".jp-OutputArea-output")
 

@@ -32,7 +32,7 @@ from rlm_kernel.replay.steps import run_of
 from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside
 from rlm_kernel.trajectory.log.notebook_metadata import restore_metadata
 from rlm_kernel.trajectory.log.reader import Recording, read_log
-from rlm_kernel.types import Answer, Slot
+from rlm_kernel.types import Answer, Output, Slot
 
 if TYPE_CHECKING:
     from jupyter_client.connect import KernelConnectionInfo
@@ -116,6 +116,11 @@ class NotebookHost:
         return self._live_responder.outcomes if self._live_responder else {}
 
     @property
+    def asked(self) -> Output | None:
+        """What the running cell has asked models, folded; None: nothing."""
+        return self._live_responder.shown() if self._live_responder else None
+
+    @property
     def spec(self) -> KernelSpec:
         """The kernelspec. Those of Jupyter are started as an environment of a run is: without the user's keys."""
         spec = self._environment.load(self._seed)
@@ -156,6 +161,8 @@ class NotebookHost:
         `again`: whether they are used from the first one on.
         """
         self._responder.begin_cell(number, again=again)
+        if self._live_responder is not None:
+            self._live_responder.begin_cell(number)
         if self._session is not None:
             Job(give_history(self._session, self._histories, number)).wait()
 

@@ -211,8 +211,10 @@ class LiveKernel:
         except KeyboardInterrupt:
             Job(_interrupt(self._manager)).wait()
             raise
-        if unchanged and number in self._folded:
-            self._shell.display_pub.publish(self._folded[number], {"rlm": {"role": "calls"}})
+        asked = self._host.asked
+        folded = self._folded.get(number) if unchanged else asked and asked["data"]
+        if folded:
+            self._shell.display_pub.publish(folded, {"rlm": {"role": "calls"}})
         if reply["status"] == "ok":
             return
         if not (unchanged and recorded.raised):
