@@ -115,8 +115,10 @@ def command_grammar(command: str) -> Grammar:
         add("--live", action="store_true", help="ask models for answers that are not in the record")
     if command in ("replay", "cells"):
         add("--environment", help="where the cells run (default: the recorded environment)")
+    if command == "cells":
+        add("--data", action="store_true", help="give them to the front end, which inserts them one by one")
     if command == "resume":
-        add("--at", type=int, metavar="TURN", help="the last turn to keep (default: all)")
+        add("--at", type=int, metavar="TURN", help="the last turn to keep (default: all, or up to your last edit)")
     if command in ("resume", "fork"):
         add("--question", help="a new question from this turn on")
         add("-o", "--output", metavar="NAME", type=_variable_name, help="the variable that gets the result")

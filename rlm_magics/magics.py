@@ -30,7 +30,7 @@ from rlm_kernel.types import UsageSummary
 from rlm_magics import arguments, commands, grammar, notebook_inputs, page, resume_arguments, settings, tab_completion
 from rlm_magics.cell_run import WatchedLogger, Work, completion_of, run_with_view
 from rlm_magics.desk import Desk
-from rlm_magics.insertion import cell_source
+from rlm_magics.insertion import CELLS, cell_sources
 from rlm_magics.latest import Asked, Kept
 from rlm_magics.live_view import view
 from rlm_magics.progress import Progress
@@ -275,7 +275,11 @@ class RLMMagics(Magics, settings.Settings):
         recording = read_log(commands.record_of(options.file, self.last))
         cleaning = clean(recording, environment=options.environment, trust=options.trust)
         expression, has_names = self._expressions.get(recording.stem, ""), self.context_name is not None
-        self.shell.set_next_input(cell_source(recording, cleaning, expression, has_names=has_names))
+        sources = cell_sources(recording, cleaning, expression, has_names=has_names)
+        if options.data:
+            display({CELLS: {"cells": sources}, "text/plain": ""}, raw=True)
+            return
+        self.shell.set_next_input("\n\n".join(sources))
         kept, dropped = len(cleaning.kept), len(cleaning.dropped)
         terminal.print_line(
             f"The cell below has {kept} of the {kept + dropped} cells of the run, which its answer needs."

@@ -2,8 +2,8 @@
 
 The setup cell calls `begin` in the kernel of the notebook, which is the host: it has the keys. The cells run in a
 second kernel, in the recorded environment, which gets the recorded state first. This kernel sends each cell there and
-shows what comes back. The cells that ran with other code are kept in `rlm_record`: `RLM.resume(rlm_record)` goes on from
-them with the root model.
+shows what comes back. The cells that ran with other code are kept in `rlm_record`: `RLM.resume(rlm_record)` goes on
+from them with the root model.
 """
 
 from __future__ import annotations
