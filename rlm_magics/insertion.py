@@ -34,9 +34,7 @@ CELLS = "application/vnd.rlm.cells+json"
 """For our JupyterLab extension: the log of a run, below which it shows a button, or the sources of its cells."""
 
 
-def cell_sources(
-    recording: Recording, cleaning: Cleaning, context: str, *, has_names: bool = False
-) -> tuple[str, ...]:
+def cell_sources(recording: Recording, cleaning: Cleaning, context: str, *, has_names: bool = False) -> tuple[str, ...]:
     """The sources of the cells. A run that goes on from others needs their cells, too.
 
     Args:

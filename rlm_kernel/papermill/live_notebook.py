@@ -85,7 +85,7 @@ def begin(
     shell.input_transformers_cleanup.append(kernel.sent)
     atexit.register(kernel.close)
     if "rlm" not in shell.magics_manager.magics["line"]:
-        shell.extension_manager.load_extension("rlm_magics")  # type: ignore[no-untyped-call]
+        shell.run_line_magic("load_ext", "rlm_magics")
     shell.push({"RLM": RLM, "rlm_record": kernel.edited}, interactive=False)  # type: ignore[no-untyped-call]
     print(
         f"Live: {log.name}. The cells below run in a kernel of their own, and models answer what is not on record.\n"
@@ -200,7 +200,7 @@ class LiveKernel:
         number, added = self._place_of(source)
         self._expected, self._latest = number + 1, number
         self._host.cell_starts(number, again=not added)
-        recorded = None if added else self._record.cells.get(number)
+        recorded: Any = None if added else self._record.cells.get(number)
         unchanged = recorded is not None and is_same(recorded.code, source)
         self._keep(number, added, source)
         if unchanged and recorded.was_cut_off:

@@ -137,7 +137,9 @@ def test_a_person_goes_on_after_a_run(notebooks, address, chromium):
 
 @pytest.mark.full
 def test_the_button_below_a_run_inserts_its_cells_one_by_one_and_they_run(notebooks, address, chromium):
-    made = 'made = leader("```repl\\nn = len(context)\\n```", "```repl\\nprint(3)\\n```", "```repl\\nFINAL(n * 2)\\n```")'
+    made = (
+        'made = leader("```repl\\nn = len(context)\\n```", "```repl\\nprint(3)\\n```", "```repl\\nFINAL(n * 2)\\n```")'
+    )
     write(notebooks / "insert.ipynb", [f"{MODELS}, leader\n{made}", "%%rlm -c reports -b made\nHow many, twice?", "1"])
     tab = Tab(chromium, address, "insert.ipynb")
     tab.ready()
