@@ -82,7 +82,7 @@ def test_questions_answers_and_results_are_shown_as_they_are(opened):
         MODELS,
         f"{ASK} -o out\nWhat does it cost, $5 or $10?",
         "%rlm usage",
-        "from rlm.viewer import view\nview(out)",
+        "from rlm import view\nview(out)",
     ]
     tab = opened("shown.ipynb", [*cells, "view(out.trajectory)"])
     tab.run(0)
@@ -97,14 +97,14 @@ def test_questions_answers_and_results_are_shown_as_they_are(opened):
     tab.shot("point-13-one-way-of-counting")
     for number in (3, 4):
         tab.run(number)
-        tab.output(number).get_by_text("What does it cost").first.wait_for()
+        tab.cells.nth(number).locator(".rlm-viewer").get_by_role("heading", name="Turn 2").wait_for()
     tab.shot("point-5-one-picture")
     tab.page.close()
 
 
 def test_mistakes_are_found_before_the_bill(opened):
     names = ("3x", "def", "a.b")
-    tab = opened("mistakes.ipynb", [MODELS, *(f"{ASK} -o {name}\nWhat?" for name in names), "%rlm resume --at 99"])
+    tab = opened("mistakes.ipynb", [MODELS, *(f"{ASK} -o {name}\nWhat?" for name in names)])
     tab.run(0)
     for number in (1, 2, 3):
         tab.run(number)
@@ -126,7 +126,7 @@ def test_a_run_that_failed_says_so_in_a_word(opened):
 def test_a_task_without_a_model_says_what_to_give(opened):
     tab = opened("rlm_task.ipynb")
     tab.run_all()
-    tab.page.get_by_text("No model is named").first.wait_for()
+    tab.page.locator(".jp-OutputArea").get_by_text("ConfigError: No model is named").first.wait_for()
     tab.shot("point-12-a-task-without-a-model")
     tab.page.close()
 
@@ -137,6 +137,6 @@ def test_a_notebook_that_went_through_jupytext_runs(opened, folder):
     tab.run_all()
     tab.page.get_by_text("1 recorded answers").wait_for()
     tab.ready()
-    tab.page.get_by_text("ONE").first.wait_for()
+    tab.says(2, "ONE")
     tab.shot("point-15-through-jupytext")
     tab.page.close()
