@@ -128,7 +128,8 @@ class NotebookView(View):
 
         self._show(self._pieces(link))
         if log is not None:
-            display({CELLS: {"log": os.path.relpath(log)}, "text/html": "", "text/plain": ""}, raw=True)
+            bundle = {CELLS: {"log": os.path.relpath(log)}, "text/html": "", "text/plain": ""}
+            display(bundle, raw=True, display_id=True)
 
     def _pieces(self, link: Element | None) -> list[page.Piece]:
         with self.progress.lock:
