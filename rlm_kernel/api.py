@@ -28,6 +28,7 @@ from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.completion import Run
 from rlm_kernel.engine.config import RunConfig
 from rlm_kernel.engine.config_card import settings_card
+from rlm_kernel.engine.edits import EditedRecord
 from rlm_kernel.engine.gates import Gates, OnCell, OnTool
 from rlm_kernel.engine.readable_arguments import ReadableArguments
 from rlm_kernel.engine.record_access import Trust, Use, admitted
@@ -355,7 +356,7 @@ class RLM(ReadableArguments):
     @classmethod
     def resume(
         cls,
-        path: str | Path,
+        path: str | Path | EditedRecord,
         at: int | None = None,
         *,
         prompt: Prompt | PurePath | None = None,
@@ -368,8 +369,9 @@ class RLM(ReadableArguments):
         The cells run again in a new kernel, with the recorded answers of models and tools, to rebuild its state.
 
         Args:
-            path: the log, or its notebook in the same folder.
-            at: the last iteration that counts; None: all of it.
+            path: the log, or its notebook in the same folder; in the notebook itself, `rlm_record`, which has the cells
+                that you changed.
+            at: the last iteration that counts; None: all of it, or up to the last changed cell.
             prompt: the input, if it is not in the log.
             root_prompt: a new question from this point on.
             trust: whether the record of another user may access this machine (a folder, the network), or a function
@@ -387,7 +389,7 @@ class RLM(ReadableArguments):
     @classmethod
     async def aresume(
         cls,
-        path: str | Path,
+        path: str | Path | EditedRecord,
         at: int | None = None,
         *,
         prompt: Prompt | PurePath | None = None,

@@ -81,7 +81,7 @@ def run_with_view(
         except BaseException as error:  # noqa: BLE001 (an LM of the user may raise anything; the caller raises it again)
             view.progress.stop(error)
             result = _result_of_error(error, prompt, view, logger)
-        view.finish(_link(result.notebook))
+        view.finish(_link(result.notebook), None if result.partial else result.trajectory)
     return result
 
 

@@ -101,6 +101,12 @@ def cell_grammar() -> Grammar:
     return grammar
 
 
+_SWITCHES = {
+    "replay": ("--live", "ask models for answers that are not in the record"),
+    "cells": ("--data", "give them to our JupyterLab extension, which inserts them one by one"),
+}
+
+
 def command_grammar(command: str) -> Grammar:
     """The options of a command of `%rlm`."""
     grammar = Grammar(f"%rlm {command}", description=COMMANDS[command])
@@ -111,12 +117,13 @@ def command_grammar(command: str) -> Grammar:
         add("file", metavar="FILE", nargs="?", help="a log or its notebook (default: the latest run)")
     if command in ("replay", "resume", "fork", "cells"):
         add("--trust", action="store_true", help="allow the record to use files and servers of this machine")
-    if command == "replay":
-        add("--live", action="store_true", help="ask models for answers that are not in the record")
+    if command in _SWITCHES:
+        name, text = _SWITCHES[command]
+        add(name, action="store_true", help=text)
     if command in ("replay", "cells"):
         add("--environment", help="where the cells run (default: the recorded environment)")
     if command == "resume":
-        add("--at", type=int, metavar="TURN", help="the last turn to keep (default: all)")
+        add("--at", type=int, metavar="TURN", help="the last turn to keep (default: all, or up to your last edit)")
     if command in ("resume", "fork"):
         add("--question", help="a new question from this turn on")
         add("-o", "--output", metavar="NAME", type=_variable_name, help="the variable that gets the result")

@@ -1,7 +1,7 @@
-"""The cells that an answer needs, as the source of one cell for the person's own notebook.
+"""The cells that an answer needs, for the person's own notebook.
 
-A front end inserts one cell for a cell that ran, so they are separated by comments. What a model's REPL has and a
-notebook has not is defined first.
+A front end inserts one cell for a cell that ran, so `%rlm cells` separates them by comments. The button of our
+JupyterLab extension inserts them one by one. What a model's REPL has and a notebook has not is defined first.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ def FINAL_VAR(name):
     return FINAL(globals().get(name, name) if isinstance(name, str) else name)"""
 
 
-def cell_source(recording: Recording, cleaning: Cleaning, context: str, *, has_names: bool = False) -> str:
-    """The source of the cell. A run that goes on from others needs their cells, too.
+CELLS = "application/vnd.rlm.cells+json"
+"""For our JupyterLab extension: the log of a run, below which it shows a button, or the sources of its cells."""
+
+
+def cell_sources(recording: Recording, cleaning: Cleaning, context: str, *, has_names: bool = False) -> tuple[str, ...]:
+    """The sources of the cells. A run that goes on from others needs their cells, too.
 
     Args:
         recording: the run.
@@ -45,7 +49,7 @@ def cell_source(recording: Recording, cleaning: Cleaning, context: str, *, has_n
         f"# The cells that the answer needs, from {recording.stem}.",
         *_names("\n".join(cells), context, has_names),
     ]
-    return "\n\n".join(["\n".join(head), *cells])
+    return "\n".join(head), *cells
 
 
 def _cells_before(recording: Recording) -> Iterator[str]:

@@ -5,12 +5,14 @@ A view gets events in the engine's thread. It is drawn in the thread of the cell
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from rlm_magics import controls, page
+from rlm_magics.insertion import CELLS
 from rlm_magics.progress import MAX_TURNS, Progress
 
 if TYPE_CHECKING:
@@ -75,8 +77,13 @@ class View:
     def draw(self) -> None:
         """Draw the current state."""
 
-    def finish(self, link: Element | None) -> None:
-        """Show how it ended. `link`: to the notebook of the run, or None."""
+    def finish(self, link: Element | None, log: str | None = None) -> None:
+        """Show how it ended.
+
+        Args:
+            link: to the notebook of the run, or None.
+            log: of the run if it has an answer, else None.
+        """
 
 
 class NotebookView(View):
@@ -115,9 +122,14 @@ class NotebookView(View):
         self.progress.changed, self._drawn = False, time.monotonic()
         self._show(self._pieces(self.link()))
 
-    def finish(self, link: Element | None) -> None:
-        """Draw the final view, which stays in the notebook."""
+    def finish(self, link: Element | None, log: str | None = None) -> None:
+        """Draw the final view, which stays in the notebook. Our JupyterLab extension shows a button below it."""
+        from IPython.display import display
+
         self._show(self._pieces(link))
+        if log is not None:
+            bundle = {CELLS: {"log": os.path.relpath(log)}, "text/html": "", "text/plain": ""}
+            display(bundle, raw=True, display_id=True)
 
     def _pieces(self, link: Element | None) -> list[page.Piece]:
         with self.progress.lock:

@@ -19,6 +19,7 @@ from rlm_kernel import terminal
 from rlm_kernel.api import RLM
 from rlm_kernel.engine.argument_checks import opened
 from rlm_kernel.engine.confirmation import Confirmation
+from rlm_kernel.engine.edits import EditedRecord
 from rlm_kernel.engine.record_access import Use, admitted
 from rlm_kernel.engine.resumption import check_iteration, recorded_context
 from rlm_kernel.errors import RLMError
@@ -29,7 +30,7 @@ from rlm_kernel.types import UsageSummary
 from rlm_magics import arguments, commands, grammar, notebook_inputs, page, resume_arguments, settings, tab_completion
 from rlm_magics.cell_run import WatchedLogger, Work, completion_of, run_with_view
 from rlm_magics.desk import Desk
-from rlm_magics.insertion import cell_source
+from rlm_magics.insertion import CELLS, cell_sources
 from rlm_magics.latest import Asked, Kept
 from rlm_magics.live_view import view
 from rlm_magics.progress import Progress
@@ -242,27 +243,28 @@ class RLMMagics(Magics, settings.Settings):
         terminal.print_line(str(replay(file, mode=mode, environment=options.environment, trust=options.trust)))
 
     def _do_resume(self, options: Namespace) -> RLMResult:
-        file = commands.record_of(options.file, self.last)
-        if options.file is None and self._asked is not None:
+        from rlm_kernel.papermill.live_notebook import edited_record
+
+        assert self.shell is not None, "made with a shell"
+        edited = None if options.file else edited_record(self.shell)
+        file = edited or EditedRecord(Path(commands.record_of(options.file, self.last)))
+        if options.file is None and edited is None and self._asked is not None:
             options = resume_arguments.with_objects(options, self._asked.named, self.namespace)
         # Options of the record are merged with those given here.
-        known = admitted(read_log(file), Use(options.environment), options.trust)
-        check_iteration(known, options.at)
+        known = admitted(read_log(file.path), Use(options.environment), options.trust)
+        at = file.last_turn(known.trajectory) if options.at is None else options.at
+        check_iteration(known, at)
         named = arguments.merge_settings(
             settings.values(self), resume_arguments.with_recorded_model(options, known.metadata, known.path)
         )
-        logger = WatchedLogger(named["log_dir"] or None)
+        logger = WatchedLogger(str(file.path.parent) if edited else named["log_dir"] or None)
         overrides = resume_arguments.overrides(options, named, known.metadata, self.namespace)
 
         def work() -> Any:
-            return RLM.aresume(
-                file, options.at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides
-            )
+            return RLM.aresume(file, at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides)
 
         asked = Asked(named, expression=self._expressions.get(known.stem, ""), is_given=False)
-        return self._run(
-            work, asked, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, options.at)
-        )
+        return self._run(work, asked, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, at))
 
     _do_fork = _do_resume
 
@@ -273,7 +275,11 @@ class RLMMagics(Magics, settings.Settings):
         recording = read_log(commands.record_of(options.file, self.last))
         cleaning = clean(recording, environment=options.environment, trust=options.trust)
         expression, has_names = self._expressions.get(recording.stem, ""), self.context_name is not None
-        self.shell.set_next_input(cell_source(recording, cleaning, expression, has_names=has_names))
+        sources = cell_sources(recording, cleaning, expression, has_names=has_names)
+        if options.data:
+            display({CELLS: {"cells": sources}, "text/plain": ""}, raw=True)
+            return
+        self.shell.set_next_input("\n\n".join(sources))
         kept, dropped = len(cleaning.kept), len(cleaning.dropped)
         terminal.print_line(
             f"The cell below has {kept} of the {kept + dropped} cells of the run, which its answer needs."

@@ -21,6 +21,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS.append("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
 SECONDS = 60
+EXTENSION = Path(__file__).parents[1] / "labextension"
 SETTINGS = Path(__file__).with_name("lab-settings")
 
 
@@ -32,14 +33,23 @@ def write(path, cells, kernel="python3"):
 
 
 @contextmanager
-def lab(folder, *options, env=None):
-    """The address of a JupyterLab over a folder. `env`: its variables, those of this process unless given."""
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
+def lab(folder, *options, env=None, app="jupyterlab"):
+    """The address of a JupyterLab over a folder, with our extension as it is in the checkout.
+
+    Args:
+        folder: with the notebooks.
+        options: of its command line.
+        env: its variables, those of this process unless given.
+        app: "jupyterlab", or "notebook" for Jupyter Notebook 7.
+    """
+    command = [sys.executable, "-m", app, "--no-browser", "--allow-root", "--ServerApp.port=0",
                "--IdentityProvider.token=x", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", *options]  # fmt: skip
     settings = shutil.copytree(SETTINGS, folder / ".settings", dirs_exist_ok=True)  # JupyterLab may write there
     env = env or {**os.environ, "HOME": str(folder), "PYTHONWARNINGS": "ignore"}
     env["JUPYTERLAB_SETTINGS_DIR"] = str(settings)
+    shutil.copytree(EXTENSION, folder / ".share" / "labextensions" / "rlm-kernel", dirs_exist_ok=True)
+    env["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(folder / ".share"), env.get("JUPYTER_PATH")]))
     env.setdefault("RLM_CACHE_DIR", str(cache_folder().parent))  # the weights, which are not in this HOME
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, cwd=folder) as server:
         try:
@@ -47,7 +57,8 @@ def lab(folder, *options, env=None):
             address = next(filter(None, (re.search(r"http://\S+?:(\d+)/", line) for line in said)))
             drained = threading.Thread(target=lambda: [None for _ in said], daemon=True)
             drained.start()
-            yield f"http://127.0.0.1:{address[1]}/lab/tree/{{}}?token=x&reset"
+            page = "lab/tree/{}?token=x&reset" if app == "jupyterlab" else "tree/{}?token=x"
+            yield f"http://127.0.0.1:{address[1]}/{page}"
         finally:
             server.terminate()
             server.wait(SECONDS)
@@ -83,6 +94,35 @@ class Tab:
         """Run a cell without waiting for it."""
         self.cells.nth(number).locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
+
+    def write(self, number, change):
+        """Change the source of a cell. `change`: from the old one to the new one."""
+        source = self.cells.nth(number).locator(".cm-content")
+        source.click()
+        old = "\n".join(source.locator(".cm-line").all_inner_texts())
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(change(old))
+
+    def append(self, source):
+        """Run a new cell at the end."""
+        self.cells.last.locator(".cm-content").click()
+        self.page.keyboard.press("Escape")
+        self.page.keyboard.press("b")
+        self.page.keyboard.press("Enter")
+        self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Control+Enter")
+
+    def choose_kernel(self, name):
+        """Change the kernel, as a person does."""
+        self.page.locator('[data-jp-item-name="kernelName"]').click()
+        self.page.locator(".jp-Dialog select").select_option(label=name)
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+        self.page.locator(".jp-Dialog").wait_for(state="detached")
+        self.ready()
+
+    def run_all(self):
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_text("Run All Cells", exact=True).click()
 
     def output(self, number):
         return self.cells.nth(number).locator(".jp-OutputArea-output")

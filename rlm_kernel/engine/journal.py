@@ -137,9 +137,14 @@ class RecordedResponder:
         self._cell = cell
         self._occurrences = Occurrences()
 
-    def begin_cell(self, number: int) -> None:
-        """Set the cell of the questions from now on; 0: the setup, or a cell that is not in the record."""
+    def begin_cell(self, number: int, *, again: bool = True) -> None:
+        """Set the cell of the questions from now on; 0: the setup, or a cell that is not in the record.
+
+        `again`: whether a cell that runs a second time gets the same answers again.
+        """
         self._cell = number
+        if again:
+            self._occurrences.forget(number)
 
     async def answer(self, question: Query | ToolCall) -> Sequence[Answer]:
         """The recorded answers, in order, and those of the fallback."""

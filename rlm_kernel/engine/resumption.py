@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from rlm_kernel.engine.edits import EditedRecord
 from rlm_kernel.engine.record_access import Trust, Use, admitted
 from rlm_kernel.engine.recorded import PriorRun, RecordedRun, recorded_run_of
 from rlm_kernel.engine.recorded_config import arguments_of, check_is_whole
@@ -44,7 +45,7 @@ class Resumption:
 
 def prepare_resumption(
     rlm: type,
-    path: str | Path,
+    path: str | Path | EditedRecord,
     at: int | None,
     prompt: Input | PurePath | None,
     question: str | None,
@@ -55,8 +56,8 @@ def prepare_resumption(
 
     Args:
         rlm: the class that is created with the arguments.
-        path: the log, or the notebook in its folder.
-        at: the last iteration that counts; None: all of it.
+        path: the log, or the notebook in its folder; with changed cells, an `EditedRecord`.
+        at: the last iteration that counts; None: all of it, or with changed cells up to the last of them.
         prompt: the input, if it is not in the log.
         question: another `root_prompt`.
         overrides: arguments of the `RLM` that replace recorded ones.
@@ -65,12 +66,14 @@ def prepare_resumption(
     Raises:
         RecordingError: there is nothing to resume, or something is missing.
     """
-    recording = read_log(path)
+    edited = path if isinstance(path, EditedRecord) else EditedRecord(Path(path))
+    recording = read_log(edited.path)
     run = recording.trajectory
     if run.started is None:
         raise RecordingError(f"{recording.path} holds no run.")
     if recording.metadata.get("agent") is not None:
         raise RecordingError(f"{recording.path.name} is the log of an agent: AgentRLM.resume(path) continues it.")
+    at, overrides = edited.last_turn(run) if at is None else at, edited.arguments_with(overrides)
     check_iteration(recording, at)
     where, options = overrides.get("environment"), overrides.get("environment_kwargs")
     recording = admitted(recording, Use(where, options, models=True, given=overrides), trust)
@@ -82,8 +85,10 @@ def prepare_resumption(
     else:
         given = context_store.decode(*context_store.load(recording.context, recording.path.parent))
     check_is_whole(recording, overrides)
-    forked_from = {"run_id": recording.stem, "log": str(recording.path), "at": at}
     recorded = recorded_run_of(run, at)
+    forked_from: dict[str, Any] = {"run_id": recording.stem, "log": str(recording.path), "at": at}
+    if changed := edited.change(recorded, run, at):
+        forked_from["edited_cells"] = changed
     recorded.before = tuple(_prior_run(recording))
     arguments = arguments_of(recording, overrides, rlm)
     question = question or run.started.question

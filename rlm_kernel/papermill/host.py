@@ -17,6 +17,7 @@ from rlm_kernel._async import Job
 from rlm_kernel.api import RLM
 from rlm_kernel.engine.journal import RecordedResponder
 from rlm_kernel.engine.record_access import Use, admitted
+from rlm_kernel.engine.recorded import RecordedAnswer
 from rlm_kernel.engine.recorded_config import arguments_of
 from rlm_kernel.engine.shared_limits import Admission
 from rlm_kernel.errors import RecordingError
@@ -31,6 +32,7 @@ from rlm_kernel.replay.steps import run_of
 from rlm_kernel.trajectory.log.file_names import RECORD, TURNS, file_beside
 from rlm_kernel.trajectory.log.notebook_metadata import restore_metadata
 from rlm_kernel.trajectory.log.reader import Recording, read_log
+from rlm_kernel.types import Answer, Output, Slot
 
 if TYPE_CHECKING:
     from jupyter_client.connect import KernelConnectionInfo
@@ -65,6 +67,7 @@ class NotebookHost:
 
     Attributes:
         recording: the run of the notebook, or None.
+        arguments: the models that answer in the place of the recorded ones.
 
     Raises:
         ConfigError: a parameter is wrong.
@@ -84,6 +87,7 @@ class NotebookHost:
         self._notebook = notebook
         self._given = given
         self.recording = _recording_of(notebook, parameters, path)
+        self.arguments: dict[str, Any] = {}
         self._notes: list[str] = []
         if self.recording is not None:
             self.recording = self._admitted(self.recording, kernel_name, parameters)
@@ -100,6 +104,21 @@ class NotebookHost:
         self._responder = RecordedResponder(answers_of(runs), unrecorded)
         self._seed = start_event(self.recording).seed if self.recording else None
         self._session: SharedSession | None = None
+
+    @property
+    def answers(self) -> dict[Slot, RecordedAnswer]:
+        """What models answered that is not on record."""
+        return self._live_responder.answers if self._live_responder else {}
+
+    @property
+    def outcomes(self) -> dict[Slot, Answer]:
+        """The same for tools."""
+        return self._live_responder.outcomes if self._live_responder else {}
+
+    @property
+    def asked(self) -> Output | None:
+        """What the running cell has asked models, folded; None: nothing."""
+        return self._live_responder.shown() if self._live_responder else None
 
     @property
     def spec(self) -> KernelSpec:
@@ -136,9 +155,14 @@ class NotebookHost:
         if self._rlm is not None:
             self._rlm.close()
 
-    def cell_starts(self, number: int) -> None:
-        """Use the recorded answers of this cell from now on; 0: a cell that is not in the record."""
-        self._responder.begin_cell(number)
+    def cell_starts(self, number: int, *, again: bool = True) -> None:
+        """Use the recorded answers of this cell from now on; 0: a cell that is not in the record.
+
+        `again`: whether they are used from the first one on.
+        """
+        self._responder.begin_cell(number, again=again)
+        if self._live_responder is not None:
+            self._live_responder.begin_cell(number)
         if self._session is not None:
             Job(give_history(self._session, self._histories, number)).wait()
 
@@ -171,6 +195,7 @@ class NotebookHost:
             given = notebook_parameters.arguments_of(parameters, {}, {}, self._given) or {}
             if given:  # answers in the place of all recorded models
                 given = {"other_backends": None, "other_backend_kwargs": None, **given}
+            self.arguments = given
             return RLM(**arguments_of(self.recording, given, RLM))
         about = self._notebook.metadata.get("rlm", {})
         arguments = notebook_parameters.arguments_of(parameters, about, os.environ, self._given)

@@ -2,7 +2,8 @@
 
 The setup cell calls `begin` in the kernel of the notebook, which is the host: it has the keys. The cells run in a
 second kernel, in the recorded environment, which gets the recorded state first. This kernel sends each cell there and
-shows what comes back.
+shows what comes back. The cells that ran with other code are kept in `rlm_record`: `RLM.resume(rlm_record)` goes on
+from them with the root model.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import atexit
 import os
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel._async import Job
 from rlm_kernel.api import RLM
+from rlm_kernel.engine.edits import EditedRecord
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernel.process import manager_of
 from rlm_kernel.papermill.host import NotebookHost
@@ -24,8 +27,10 @@ from rlm_kernel.papermill.parameters import NAMES
 from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.replay.setup import start_event
 from rlm_kernel.trajectory.log.file_names import TURNS, stem_of
+from rlm_kernel.trajectory.log.logger import RLMLogger
 from rlm_kernel.trajectory.log.reader import read_log
 from rlm_kernel.trajectory.notebook.build import OUR_ENVIRONMENTS
+from rlm_kernel.trajectory.notebook.replay_record import CELL_ID, is_same
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -34,7 +39,8 @@ if TYPE_CHECKING:
 START_SECONDS = 60
 
 _HERE = re.compile(
-    r"\s*(?:%%?rlm\b|%load_ext\b|RLM\b|(?:from|import) rlm\b|rlm_\w+ = |# (?:Answers what|The files of))"
+    r"\s*(?:(?:\w+ = )?RLM\b|%%?rlm\b|%load_ext\b|(?:from|import) rlm\b|rlm_\w+ = |rlm_record\b"
+    r"|# (?:Answers what|The files of))"
 )
 """The beginning of a cell that runs in this kernel: magics, `RLM.resume`, parameters and the setup."""
 
@@ -78,10 +84,13 @@ def begin(
     shell.rlm_live = kernel  # type: ignore[attr-defined]
     shell.input_transformers_cleanup.append(kernel.sent)
     atexit.register(kernel.close)
-    shell.push({"RLM": RLM, "rlm_record": str(log)}, interactive=False)  # type: ignore[no-untyped-call]
+    if "rlm" not in shell.magics_manager.magics["line"]:
+        shell.run_line_magic("load_ext", "rlm_magics")
+    shell.push({"RLM": RLM, "rlm_record": kernel.edited}, interactive=False)  # type: ignore[no-untyped-call]
     print(
         f"Live: {log.name}. The cells below run in a kernel of their own, and models answer what is not on record.\n"
-        "To go on with the model from a turn: RLM.resume(rlm_record, at=TURN)"
+        "The model goes on from the cells that you edited and ran: %rlm resume, or RLM.resume(rlm_record). "
+        "From another turn: %rlm fork TURN, or RLM.resume(rlm_record, at=TURN)."
     )
 
 
@@ -93,6 +102,12 @@ def end(shell: InteractiveShell) -> None:
             one for one in shell.input_transformers_cleanup if getattr(one, "__self__", None) is not kernel
         ]
         kernel.close()
+
+
+def edited_record(shell: InteractiveShell) -> EditedRecord | None:
+    """The run of this notebook with the cells that were edited, in live mode; else None."""
+    kernel: LiveKernel | None = getattr(shell, "rlm_live", None)
+    return None if kernel is None else kernel.edited
 
 
 def _host(log: Path, names: Mapping[str, Any]) -> NotebookHost:
@@ -132,6 +147,9 @@ class LiveKernel:
         host: answers the cells.
         record: see `begin`.
         folded: see `begin`.
+
+    Attributes:
+        edited: the run, with the cells that ran with other code.
     """
 
     def __init__(
@@ -142,7 +160,12 @@ class LiveKernel:
 
         assert host.recording is not None, "made for a run"
         self._shell, self._host, self._record, self._folded = shell, host, record, folded
-        self._expected = min(record.cells, default=1)
+        self._expected, self._latest = min(record.cells, default=1), 0
+        self._has_ids = False  # whether this client sends those of the run
+        self._sources: dict[int, dict[str, str]] = defaultdict(dict)
+        self._codes: dict[int, str] = {}
+        arguments = {**host.arguments, "logger": RLMLogger(str(host.recording.path.parent))}
+        self.edited = EditedRecord(host.recording.path, self._codes, host.answers, host.outcomes, arguments)
         spec = host.spec or KernelSpecManager().get_kernel_spec(start_event(host.recording).environment)
         self._manager = manager_of(spec)
         Job(_start(self._manager)).wait()
@@ -174,11 +197,12 @@ class LiveKernel:
         Raises:
             CellError: it raised, and did not raise in the run.
         """
-        number = self._record.find(source.rstrip("\n"), None, self._expected)
-        self._expected = number + 1
-        self._host.cell_starts(number)
-        recorded = self._record.cells.get(number)
-        unchanged = recorded is not None and recorded.code.strip("\n") == source.strip("\n")
+        number, added = self._place_of(source)
+        self._expected, self._latest = number + 1, number
+        self._host.cell_starts(number, again=not added)
+        recorded: Any = None if added else self._record.cells.get(number)
+        unchanged = recorded is not None and is_same(recorded.code, source)
+        self._keep(number, added, source)
         if unchanged and recorded.was_cut_off:
             print("Not run again: in the run this cell did not end by itself.")
             return
@@ -187,13 +211,37 @@ class LiveKernel:
         except KeyboardInterrupt:
             Job(_interrupt(self._manager)).wait()
             raise
-        if unchanged and number in self._folded:
-            self._shell.display_pub.publish(self._folded[number], {"rlm": {"role": "calls"}})
+        asked = self._host.asked
+        folded = self._folded.get(number) if unchanged else asked and asked["data"]
+        if folded:
+            self._shell.display_pub.publish(folded, {"rlm": {"role": "calls"}})
         if reply["status"] == "ok":
             return
         if not (unchanged and recorded.raised):
             raise CellError(reply)
         print("\n".join(reply["traceback"]), file=sys.stderr)
+
+    def _place_of(self, source: str) -> tuple[int, str]:
+        """The number of the running cell in the run, and its id if a person added it below that cell."""
+        cell_id = (self._shell.get_parent().get("metadata") or {}).get("cellId") or ""  # type: ignore[attr-defined]
+        self._has_ids |= (is_recorded := CELL_ID.fullmatch(cell_id) is not None)
+        is_known = is_recorded or any(is_same(cell.code, source) for cell in self._record.cells.values())
+        if self._has_ids and self._latest and not is_known:
+            return self._latest, cell_id
+        return self._record.find(source.rstrip("\n"), cell_id, self._expected), ""
+
+    def _keep(self, number: int, added: str, source: str) -> None:
+        """Keep the code of a cell. What is added below a cell belongs to it. `added`: the id of an added cell."""
+        recorded = self._record.cells.get(number)
+        if recorded is None:
+            return
+        parts = self._sources[number]
+        parts[added] = source.strip("\n")
+        code = "\n\n".join([parts.get("", recorded.code), *(part for id_, part in parts.items() if id_)])
+        if code == recorded.code.strip("\n"):
+            self._codes.pop(number, None)
+        else:
+            self._codes[number] = code
 
     def _show(self, message: dict[str, Any]) -> None:
         """Show an output of the kernel in this notebook."""

@@ -28,6 +28,19 @@ ENDLESS = """I check that once more.
 import time
 time.sleep(60)
 ```"""
+FIGURE = """I draw the sales.
+```repl
+import matplotlib.pyplot as plt
+plt.plot(list(sales.values()), marker="o")
+plt.show()
+```"""
+CHECK = """I look at them once more, which takes a while.
+```repl
+import time
+for n in range(10):
+    time.sleep(1)
+    print("looked", n)
+```"""
 LAST = """FINAL(**2026-40.txt** has the best sales: 1,480.
 
 | report | sales |
@@ -45,4 +58,5 @@ def leader(*replies):
 
 
 quick, endless = leader(FIRST, SECOND, LAST), leader(FIRST, SECOND, ENDLESS, LAST)
+slow = leader(FIRST, SECOND, FIGURE, CHECK, LAST)
 reader = ScriptedLM(lambda messages: re.findall(r"\d+", messages[-1]["content"])[-1], model="reader", delay=0.5)

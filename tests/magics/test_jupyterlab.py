@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-MODELS = "%load_ext rlm_magics\nfrom scripted_models import endless, quick, reader, reports"
+MODELS = "%load_ext rlm_magics\nfrom scripted_models import endless, quick, reader, reports, slow"
 ASK = "%%rlm -c reports -b {} --sub-backend reader -o best\nWhich month had the best sales?"
 
 
@@ -132,6 +132,65 @@ def test_a_person_goes_on_after_a_run(notebooks, address, chromium):
     tab.cells.nth(5).get_by_text("context = reports").wait_for()
     tab.shot("8-going-on")
     assert "'the last'" in tab.cells.nth(6).inner_text()
+    tab.page.close()
+
+
+@pytest.mark.full
+def test_the_button_below_a_run_inserts_its_cells_one_by_one_and_they_run(notebooks, address, chromium):
+    made = (
+        'made = leader("```repl\\nn = len(context)\\n```", "```repl\\nprint(3)\\n```", "```repl\\nFINAL(n * 2)\\n```")'
+    )
+    write(notebooks / "insert.ipynb", [f"{MODELS}, leader\n{made}", "%%rlm -c reports -b made\nHow many, twice?", "1"])
+    tab = Tab(chromium, address, "insert.ipynb")
+    tab.ready()
+    tab.run(0)
+    tab.run(1)
+    tab.says(1, "Answered")
+    tab.page.get_by_role("button", name="Insert as cells").click()
+    tab.says(1, "3 cells inserted")
+    tab.shot("19-inserted-as-cells")
+    sources = [text.strip() for text in tab.page.locator(".jp-Notebook .jp-CodeCell .cm-content").all_inner_texts()]
+    assert [source.splitlines()[-1] for source in sources[2:]] == [
+        sources[2].splitlines()[-1], "n = len(context)", "FINAL(n * 2)", "1"
+    ]  # fmt: skip
+    for number in (2, 3, 4):
+        tab.run(number)
+    tab.says(4, "80")
+    tab.save(notebooks / "insert.ipynb", lambda saved: len(saved.cells) == 6 and saved.cells[4].outputs)
+    tab.page.close()
+    again = Tab(chromium, address, "insert.ipynb")
+    again.page.get_by_role("button", name="Insert as cells").wait_for()
+    again.page.close()
+
+
+@pytest.mark.full
+def test_what_a_person_opened_and_selected_stays_and_a_reload_says_where_the_run_is(notebooks, address, chromium):
+    write(notebooks / "slow.ipynb", [MODELS, ASK.format("slow"), "%rlm last", "%rlm trace"])
+    tab = Tab(chromium, address, "slow.ipynb")
+    tab.ready()
+    tab.run(0)
+    tab.run(1)
+    tab.says(1, "looked 1")
+    tab.output(1).locator("summary").nth(1).click()
+    words = tab.output(1).get_by_text("I ask for the numbers, all at once.")
+    words.select_text()
+    tab.says(1, "looked 3")
+    assert words.is_visible()
+    assert "I ask for the numbers" in tab.page.evaluate("getSelection().toString()")
+    tab.shot("8-folds-and-selection-stay")
+    tab.save(notebooks / "slow.ipynb", lambda saved: "looked" in str(saved.cells[1].outputs))
+    tab.page.reload()
+    tab.says(1, "After a reload of the page this view stands still")
+    assert tab.output(1).get_by_role("link", name="notebook of the run").is_visible()
+    tab.shot("8-reloaded")
+    tab.ready()
+    for number in (2, 3):
+        tab.run(number)
+        tab.says(number, "Answered")
+        tab.says(number, "I draw the sales.")
+        assert tab.output(number).locator("img").count() == 1
+        assert "<Figure" not in tab.text(number)
+    tab.shot("8-last-and-trace")
     tab.page.close()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 from laboratory import CHROMIUM, Tab, browser, lab, shot, write
@@ -25,7 +24,6 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = """\
 from rlm import ScriptedLM
 echo = ScriptedLM(lambda messages: "echo " + messages[-1]["content"], model="echo")
@@ -39,7 +37,6 @@ def share(tmp_path_factory):
     """What `pip install` puts into `share/jupyter`."""
     share = tmp_path_factory.mktemp("share")
     install("rlm", {}, share)
-    shutil.copytree(ROOT / "labextension", share / "labextensions" / "rlm-kernel")
     return share
 
 
@@ -58,10 +55,14 @@ def started(share, chromium, tmp_path):
         yield address
 
 
-def test_the_launcher_has_one_card_with_our_icon_and_its_notebook_has_llm_query(share, chromium, started):
+@pytest.fixture
+def all_kernelspecs(share):
     for spec in AVAILABLE.values():
         if not (share / "kernels" / spec).exists():
             install(spec, {}, share)
+
+
+def test_the_launcher_has_one_card_with_our_icon_and_its_notebook_has_llm_query(all_kernelspecs, chromium, started):
     page = chromium.new_page(viewport={"width": 1200, "height": 1000})
     page.set_default_timeout(60_000)
     page.goto(started.replace("/tree/{}", ""))
@@ -81,6 +82,37 @@ def test_the_launcher_has_one_card_with_our_icon_and_its_notebook_has_llm_query(
     listed = page.locator(".jp-Dialog select option").all_inner_texts()
     assert {"RLM", "RLM (local)", "RLM (Docker)", "RLM (SSH)"} <= set(listed)
     page.close()
+
+
+@pytest.mark.full
+def test_the_new_menu_of_notebook_7_has_one_entry_and_the_others_can_be_chosen(
+    all_kernelspecs, share, chromium, tmp_path
+):
+    pytest.importorskip("notebook")
+    environment = {**os.environ, "HOME": str(tmp_path), "JUPYTER_PATH": str(share), "PYTHONWARNINGS": "ignore"}
+    write(tmp_path / "task.ipynb", [CELL], kernel="rlm-local")
+    with lab(tmp_path, env=environment, app="notebook") as address:
+        page = chromium.new_page(viewport={"width": 1200, "height": 1000})
+        page.set_default_timeout(60_000)
+        page.goto(address.format(""))
+        page.locator(".jp-DropdownMenu .lm-MenuBar-item").click()
+        entries = page.locator(".lm-Menu .lm-Menu-item:visible .lm-Menu-itemLabel")
+        entries.get_by_text("RLM", exact=True).wait_for()
+        shot(page, "notebook-7-new")
+        assert [name for name in entries.all_inner_texts() if "RLM" in name] == ["RLM"]
+        page.goto(address.replace("tree/", "notebooks/").format("task.ipynb"))
+        page.get_by_role("button", name="RLM (local)").click()
+        listed = page.locator(".jp-Dialog select option").all_inner_texts()
+        shot(page, "notebook-7-kernels")
+        assert {"RLM", "RLM (local)", "RLM (Docker)", "RLM (SSH)"} <= set(listed)
+        page.locator(".jp-Dialog .jp-mod-accept").click()
+        page.locator(".jp-Dialog").wait_for(state="detached")
+        page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Control+Enter")
+        page.locator(".jp-OutputArea-output").get_by_text("printed 42").wait_for()
+        shot(page, "notebook-7-ran")
+        page.close()
 
 
 @pytest.mark.parametrize("spec", mostly_full(SPECS, "rlm-local"))

@@ -50,7 +50,7 @@ def printed(notebook):
 
 
 def test_an_edited_cell_asks_a_model_and_the_others_the_record(run, keys):
-    more = ["print(llm_query('of my own'), n)", "RLM.__name__, rlm_record"]
+    more = ["print(llm_query('of my own'), n)", "RLM.__name__, str(rlm_record)"]
     done = lived(run, ("print(first)", "print(first, llm_query('two'))"), added=more)
     assert printed(done) == ["echo: one live two\n", "[]\n", ""]
     assert done.cells[-2].outputs[0].text == "live of my own 12\n"
@@ -72,3 +72,24 @@ def test_a_kernel_without_a_key_is_told_which_one_to_choose(run, monkeypatch):
         lived(run)
     assert "Kernel > Change Kernel… > RLM" in str(raised.value)
     assert "Traceback" not in str(raised.value)
+
+
+def test_the_model_goes_on_from_the_edited_cell(run, keys):
+    """Its code and what models answered it are what the root model reads, and no question is asked twice."""
+    asked = []
+
+    def script(request):
+        asked.append(request.prompt)
+        return "```repl\nFINAL([n, first, more])\n```" if "live two" in request.prompt else f"live {request.prompt}"
+
+    keys.script = script
+    edit = ("print(first)", "more = llm_query('two')\nprint(first, more)")
+    done = lived(run, edit, added=["result = RLM.resume(rlm_record)", "RLM.__name__, result.response"])
+    assert "live two" in done.cells[-1].outputs[0].data["text/plain"], done.cells[-1].outputs
+    assert len(asked) == 2
+    new = max(run.log.parent.glob("*.ipynb"), key=lambda path: path.stat().st_mtime)
+    about = nbformat.read(new, 4)
+    assert about.metadata.rlm.forked_from.at == 1
+    assert about.metadata.rlm.forked_from.edited_cells == [1]
+    assert codes(about)[0].source.endswith("print(first, more)")
+    assert printed(about)[0] == "echo: one live two\n"
