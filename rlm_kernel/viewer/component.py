@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
+from rlm_kernel.html.markup import CONTENT, MATHEMATICS
 from rlm_kernel.trajectory.states import STATES, states_of_error_names
 
 Use = Literal["page", "widget"]
@@ -31,7 +32,8 @@ def script(use: Use) -> str:
     """The whole component as the source of one ES module, with the style sheet."""
     style = f"const STYLE = {json.dumps(source('viewer.css'))};"
     states = f"const STATES = {json.dumps(STATES)}, ERROR_STATES = {json.dumps(states_of_error_names())};"
-    return "\n".join([states, "const modules = {};", *map(_as_function, modules()), style, _LAST_LINES[use]])
+    tags = f"const CONTENT = {json.dumps(sorted(CONTENT))}, MATHEMATICS = {json.dumps(sorted(MATHEMATICS))};"
+    return "\n".join([states, tags, "const modules = {};", *map(_as_function, modules()), style, _LAST_LINES[use]])
 
 
 @cache

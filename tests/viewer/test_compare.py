@@ -236,7 +236,7 @@ def test_the_widget_reads_both_logs(both, monkeypatch):
     sent = []
     monkeypatch.setattr(widget, "send", lambda content, buffers: sent.append((content, buffers[0])))
     for place in (0, 1, 2, -1):
-        widget._send_bytes(widget, {"from": 0, "log": place}, [])
+        widget._answer(widget, {"from": 0, "log": place}, [])
     assert [content["log"] for content, _ in sent] == [0, 1]
     assert [piece for _, piece in sent] == [path.read_bytes() for path in both]
     data, _ = widget._repr_mimebundle_()
