@@ -85,15 +85,16 @@ export class CompareView {
 
   rowOf(row, one, other) {
     const { place, left, right, differs } = row;
+    const both = left && right;
     const title = left && right && left.title === right.title ? left.title : [left?.title, right?.title];
     const head = h(
       "header.turn-head",
       {},
       h("h2", { tabindex: "-1", "data-stop": true, "data-turn": place }, titleOf(title)),
-      differs.length ? differs.map((name) => h("span.badge.differs", {}, name)) : h("span.muted", {}, "the same"),
+      both && (differs.length ? differs.map((name) => h("span.badge.differs", {}, name)) : h("span.muted", {}, "the same")),
     );
     const spent = [left && one.spent(left), right && other.spent(right)];
-    const words = [left, right].map((turn, side) => (turn ? figuresOf(turn, spent[side]) : "no such turn"));
+    const words = [left, right].map((turn, side) => (turn ? figuresOf(turn, spent[side]) : ""));
     const lines = words.map((line) => h("p.muted.facts-line", {}, line));
     const body = () => bodyOf(row, one, other, this.memory).filter(Boolean);
     const same = differs.every((name) => name === "cost");

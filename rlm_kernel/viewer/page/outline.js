@@ -4,6 +4,7 @@ import { button, h } from "./elements.js";
 import { firstWords, seconds } from "./figures.js";
 import { plainLine } from "./foreign_text.js";
 import { firstWordsOf } from "./prose.js";
+import { textIn } from "./words.js";
 
 const FIRST_CHILDREN = 20;
 
@@ -18,7 +19,7 @@ export function outlineOf(run, { go, enter, tree }, memory) {
     bar.style.setProperty("--part", String((turn.finished ?? 0) / slowest));
     const label = [
       h("span.outline-title", {}, turn.title),
-      h("span.outline-hint.muted", {}, hintOf(turn)),
+      h("span.outline-hint.muted", {}, hintOf(turn, run.log?.words)),
       turn.failed && h("span.badge.bad", {}, "error"),
       bar,
     ];
@@ -81,6 +82,9 @@ function below(run) {
 }
 
 /** A short title of a turn: the first words of the model, else of its code. */
-function hintOf(turn) {
-  return plainLine(firstWords(firstWordsOf(turn.reply?.text ?? "") || (turn.cells[0]?.code ?? ""), 60));
+function hintOf(turn, words) {
+  const text = turn.reply?.text ?? "";
+  const [first] = words?.of(text) ?? [];
+  const said = first && first[0] !== "pre" ? textIn(first) : firstWordsOf(text);
+  return plainLine(firstWords(said || (turn.cells[0]?.code ?? ""), 60));
 }
