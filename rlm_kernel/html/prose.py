@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rlm_kernel.html.markup import Formula, Node, as_data, h
@@ -113,6 +113,15 @@ def prose_data(text: str) -> list[Any] | None:
     """
     nodes = _nodes(text)
     return None if nodes is None else as_data(nodes)
+
+
+@lru_cache(4_096)
+def in_words(text: str) -> str:
+    """A text without the marks of its Markdown, for one line of a list. Formulas stay TeX."""
+    if len(text) > MAX_CHARACTERS or not is_markdown(text):
+        return text
+    tokens = _flat(_parser().parse(text))
+    return "".join(token.content or " " * (token.block or token.tag == "br") for token in tokens).strip()
 
 
 def _nodes(text: str) -> list[Node] | None:

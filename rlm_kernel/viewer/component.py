@@ -31,9 +31,18 @@ _LAST_LINES: dict[Use, str] = {
 def script(use: Use) -> str:
     """The whole component as the source of one ES module, with the style sheet."""
     style = f"const STYLE = {json.dumps(source('viewer.css'))};"
-    states = f"const STATES = {json.dumps(STATES)}, ERROR_STATES = {json.dumps(states_of_error_names())};"
-    tags = f"const CONTENT = {json.dumps(sorted(CONTENT))}, MATHEMATICS = {json.dumps(sorted(MATHEMATICS))};"
-    return "\n".join([states, tags, "const modules = {};", *map(_as_function, modules()), style, _LAST_LINES[use]])
+    return "\n".join([constants(), "const modules = {};", *map(_as_function, modules()), style, _LAST_LINES[use]])
+
+
+def constants() -> str:
+    """What the modules have from Python: the states of a run, and the elements of words."""
+    known = {
+        "STATES": STATES,
+        "ERROR_STATES": states_of_error_names(),
+        "CONTENT": sorted(CONTENT),
+        "MATHEMATICS": sorted(MATHEMATICS),
+    }
+    return "\n".join(f"const {name} = {json.dumps(value)};" for name, value in known.items())
 
 
 @cache

@@ -189,7 +189,9 @@ def test_the_component_is_one_module_without_imports(use):
     assert script.count("export default") == (use == "widget")
     assert "</script" not in script
     assert "<!--" not in script
-    assert "http://" not in script.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1998/Math/MathML", "")
+    assert "http://" not in script.replace("http://www.w3.org/2000/svg", "").replace(
+        "http://www.w3.org/1998/Math/MathML", ""
+    )
     assert "https://" not in script
 
 
