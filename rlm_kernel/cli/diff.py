@@ -78,14 +78,14 @@ def _pair(args: Namespace) -> Pair | None:
 
     (a, of_a), (b, of_b) = split_place(args.a), split_place(args.b)
     try:
-        logs = [log_of(Path(file)).absolute() for file in (a, b)]
+        left, right = (log_of(Path(file)).absolute() for file in (a, b))
     except RecordingError:
         if any(Path(file).suffix == ".ipynb" and Path(file).is_file() for file in (a, b)):
             return None
         raise
-    for log in logs:
+    for log in (left, right):
         check_is_log(log)
-    return Pair(*logs, children=(of_a, of_b))
+    return Pair(left, right, (of_a, of_b))
 
 
 def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:

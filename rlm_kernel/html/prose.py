@@ -121,7 +121,8 @@ def in_words(text: str) -> str:
     if len(text) > MAX_CHARACTERS or not is_markdown(text):
         return text
     tokens = _flat(_parser().parse(text))
-    return "".join(token.content or " " * (token.block or token.tag == "br") for token in tokens).strip()
+    words = "".join(token.content or " " * (token.block or token.tag == "br") for token in tokens)
+    return " ".join(words.split())
 
 
 def _nodes(text: str) -> list[Node] | None:

@@ -70,7 +70,7 @@ def change_notes(folder: Folder, change: Any) -> None:
 
 def _row(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {column: run.value(column) for column in COLUMNS}
-    words = {name: in_words(str(row[name] or "")[:_MAX_WORDS]) or None for name in ("question", "answer")}
+    words = {name: in_words(row[name][:_MAX_WORDS]) for name in ("question", "answer") if row[name]}
     return {**row, **words, "error": run.summary.error, "modified": run.summary.modified}
 
 

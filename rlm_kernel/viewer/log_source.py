@@ -18,7 +18,6 @@ from rlm_kernel.trajectory.states import state_without_end
 from rlm_kernel.trajectory.tree import Trajectory, events_of
 from rlm_kernel.types import RLMChatCompletion, held_fields
 
-
 _STEP = re.compile(r"child=(?P<child>\d{1,9}\.\d{1,9})")
 
 

@@ -75,6 +75,10 @@ $$\\int_0^\\infty e^{-x^2}\\,dx = \\frac{\\sqrt{\\pi}}{2}$$
 
 \\[ A = \\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix} \\]"""
 
+REFUSAL = """\
+(nodes) => {
+  try { modules.words.nodesFrom(nodes); return null; } catch (error) { return error.message; }
+}"""
 OUTLINE = """\
 (all) => all.map((nodes) => {
   const walk = (node) => node.nodeType === 3 ? node.data : [node.localName, node.namespaceURI.slice(-6), [...node.childNodes].map(walk)];
@@ -139,7 +143,7 @@ def test_an_element_that_words_do_not_have_is_an_error(chromium):
         [["a", {"href": "http://x"}, []]],
     ):
         said = page.evaluate(
-            "(nodes) => { try { modules.words.nodesFrom(nodes); return null; } catch (error) { return error.message; } }",
+            REFUSAL,
             nodes,
         )
         assert said is not None, nodes
@@ -181,9 +185,7 @@ def test_a_notebook_gets_tex_which_it_typesets_itself():
 
 
 def test_a_list_shows_words_without_marks():
-    assert (
-        in_words("# The result\n\n**41** of `600`,\n$5 to $10\n\n- *one*") == "The result  41 of 600, $5 to $10   one"
-    )
+    assert in_words("# The result\n\n**41** of `600`,\n$5 to $10\n\n- *one*") == "The result 41 of 600, $5 to $10 one"
     assert in_words("plain  text") == "plain  text"
 
 

@@ -78,3 +78,12 @@ export function fold(memory, key, summary, build, attributes = {}) {
   if (memory.has(key)) details.unfold();
   return details;
 }
+
+/** Open or close the part whose summary has the focus; false if there is none. */
+export function folded(from, open) {
+  const details = from.closest?.("summary")?.parentElement;
+  if (!details?.unfold || details.open === open) return false;
+  if (open) details.unfold();
+  else details.open = false;
+  return true;
+}

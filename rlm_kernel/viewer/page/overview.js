@@ -188,3 +188,14 @@ function warnings(run, log, live, problem) {
     notes.push("This log does not record the usage of the root model: tokens and cost are those of the sub-calls.");
   return notes.map((words) => h("p.note", {}, words));
 }
+
+/** The page of a log that has no run yet, or none that can be read. */
+export function waiting(entry) {
+  const empty = entry.loaded ? `${entry.log.name} has no run yet.` : "Reading …";
+  const text = entry.problem ?? entry.log.problems[0] ?? empty;
+  return h(
+    "main.scroller",
+    {},
+    h("div.library", {}, h("h1", { tabindex: "-1" }, entry.log.name), h("p.note", {}, text)),
+  );
+}

@@ -5,10 +5,11 @@
 import { addressOf } from "./addresses.js";
 import { CompareView } from "./compare_view.js";
 import { Comparison } from "./comparison.js";
-import { button, h } from "./elements.js";
+import { button, folded, h } from "./elements.js";
 import { keysDialog, listen, walk } from "./keys.js";
 import { Library, receiveDrops } from "./library.js";
 import { OpenLog } from "./open_log.js";
+import { waiting } from "./overview.js";
 import { watchWidths } from "./passage.js";
 import { Picks } from "./picks.js";
 import { RunView } from "./run_view.js";
@@ -293,22 +294,4 @@ export class Viewer {
     if (!this.alone && !this.host.shadowRoot.activeElement) return;
     this.body.querySelector("h1")?.focus({ preventScroll: true });
   }
-}
-
-function waiting(entry) {
-  const empty = entry.loaded ? `${entry.log.name} has no run yet.` : "Reading …";
-  const text = entry.problem ?? entry.log.problems[0] ?? empty;
-  return h(
-    "main.scroller",
-    {},
-    h("div.library", {}, h("h1", { tabindex: "-1" }, entry.log.name), h("p.note", {}, text)),
-  );
-}
-
-function folded(from, open) {
-  const details = from.closest?.("summary")?.parentElement;
-  if (!details?.unfold || details.open === open) return false;
-  if (open) details.unfold();
-  else details.open = false;
-  return true;
 }
