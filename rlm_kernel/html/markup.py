@@ -26,8 +26,8 @@ CONTENT = VOID - {"meta"} | frozenset(
 """Inactive elements."""
 
 MATHEMATICS = frozenset(
-    "math merror mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow ms mspace msqrt mstyle msub "
-    "msubsup msup mtable mtd mtext mtr munder munderover".split()
+    "math merror mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow ms mspace msqrt mstyle "
+    "msub msubsup msup mtable mtd mtext mtr munder munderover".split()
 )
 """Elements of MathML. None of them acts without an attribute that makes a link."""
 

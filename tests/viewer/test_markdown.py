@@ -81,7 +81,8 @@ REFUSAL = """\
 }"""
 OUTLINE = """\
 (all) => all.map((nodes) => {
-  const walk = (node) => node.nodeType === 3 ? node.data : [node.localName, node.namespaceURI.slice(-6), [...node.childNodes].map(walk)];
+  const named = (node) => [node.localName, node.namespaceURI.slice(-6), [...node.childNodes].map(walk)];
+  const walk = (node) => node.nodeType === 3 ? node.data : named(node);
   return modules.words.nodesFrom(nodes).map((node) => typeof node === "string" ? node : walk(node));
 })"""
 
