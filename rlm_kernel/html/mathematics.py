@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rlm_kernel.html.markup import MATHEMATICS, Element, Node, h
@@ -51,14 +52,13 @@ def mathml(tex: str, *, block: bool) -> Element | None:
     """
     if len(tex) > MAX_CHARACTERS:
         return None
-    try:
+    with suppress(Exception):  # of a text by a model: IndexError, RecursionError and others, besides its own
         from latex2mathml.converter import convert_to_element
 
-        read = convert_to_element(tex, display="block" if block else "inline")
-        inside = [_rebuilt(child, 1) for child in read]
-    except Exception:  # noqa: BLE001 (of a text by a model: IndexError, RecursionError and others, besides its own)
-        return None
-    return h("math", inside, display="block" if block else "inline")
+        style = "block" if block else "inline"
+        read = convert_to_element(tex, display=style)
+        return h("math", [_rebuilt(child, 1) for child in read], display=style)
+    return None
 
 
 def _rebuilt(read: Read, depth: int) -> Node:
