@@ -6,7 +6,7 @@ The notebooks of the runs are compared; tokens, times and file names are ignored
 A and B are logs (.jsonl) or notebooks (.ipynb).
 
 With --web, the viewer shows the two runs side by side: turns, code, outputs, sub-calls and cost.
-That needs no extra.
+That needs no extra. A child run is named by its cell and prompt: 'LOG.jsonl?child=3.1'.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from nbformat import NotebookNode
+
+    from rlm_kernel.viewer.folder import Pair
 
 NAME = "diff"
 
@@ -58,10 +60,8 @@ def execute(args: Namespace) -> int:
         ConfigError: nbdime is not installed.
         RecordingError: a log or notebook cannot be read.
     """
-    if args.web and (logs := _logs(args)):
-        from rlm_kernel.viewer.folder import Pair
-
-        return serve(args, Pair(*logs), f"this page shows {args.a} and {args.b} side by side")
+    if args.web and (pair := _pair(args)):
+        return serve(args, pair, f"this page shows {args.a} and {args.b} side by side")
     what = "rlm diff --web of a notebook without a log" if args.web else "rlm diff without --web"
     check_extra(what, "nbdime", "notebooks")
     a, b = (_comparable(notebook_of_file(Path(file)), sources_only=args.sources) for file in (args.a, args.b))
@@ -70,19 +70,22 @@ def execute(args: Namespace) -> int:
     return _print(args, a, b)
 
 
-def _logs(args: Namespace) -> tuple[Path, Path] | None:
+def _pair(args: Namespace) -> Pair | None:
     """The logs of both runs, or None where a notebook has none."""
     from rlm_kernel.trajectory.log.reader import check_is_log, log_of
+    from rlm_kernel.viewer.folder import Pair
+    from rlm_kernel.viewer.log_source import split_place
 
+    (a, of_a), (b, of_b) = split_place(args.a), split_place(args.b)
     try:
-        a, b = (log_of(Path(file)).absolute() for file in (args.a, args.b))
+        left, right = (log_of(Path(file)).absolute() for file in (a, b))
     except RecordingError:
-        if any(Path(file).suffix == ".ipynb" and Path(file).is_file() for file in (args.a, args.b)):
+        if any(Path(file).suffix == ".ipynb" and Path(file).is_file() for file in (a, b)):
             return None
         raise
-    for log in (a, b):
+    for log in (left, right):
         check_is_log(log)
-    return a, b
+    return Pair(left, right, (of_a, of_b))
 
 
 def _comparable(notebook: NotebookNode, *, sources_only: bool) -> NotebookNode:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from string import Template
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 VOID = frozenset("br col hr img meta wbr".split())
 """Elements without children and without an end."""
@@ -25,7 +25,13 @@ CONTENT = VOID - {"meta"} | frozenset(
 )
 """Inactive elements."""
 
-NAMES = CONTENT | {"meta", "script", "style"}
+MATHEMATICS = frozenset(
+    "math merror mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow ms mspace msqrt mstyle "
+    "msub msubsup msup mtable mtd mtext mtr munder munderover".split()
+)
+"""Elements of MathML. None of them acts without an attribute that makes a link."""
+
+NAMES = CONTENT | MATHEMATICS | {"meta", "script", "style"}
 """All elements. The text of a script and of a style sheet is not HTML: see `h`."""
 
 PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=]*+")
@@ -56,8 +62,21 @@ class Element:
     attributes: dict[str, str]
 
 
-Node: TypeAlias = str | Element | Iterable["Node"]
-"""A text, an element, or several of them."""
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """A formula.
+
+    Attributes:
+        tex: between dollars, for `render_output`.
+        draw: makes it as MathML, or as text if it cannot be drawn.
+    """
+
+    tex: str
+    draw: Callable[[], Node]
+
+
+Node: TypeAlias = str | Element | Formula | Iterable["Node"]
+"""A text, an element, a formula, or several of them."""
 
 
 def h(name: str, *children: Node, **attributes: str | int | bool) -> Element:
@@ -103,11 +122,6 @@ def render_output(*nodes: Node) -> Markup:
     return Markup("".join(pieces))
 
 
-def formula(tex: str) -> Markup:
-    """A formula between dollars, for `render_output`."""
-    return Markup(html.escape(tex))
-
-
 def render_line(*nodes: Node) -> Markup:
     """The nodes as HTML in one line, for Markdown: there an empty line ends HTML, and Markdown begins again."""
     return Markup(render(*nodes).replace("\n", "&#10;"))
@@ -121,6 +135,21 @@ def embed_json(text: str) -> Markup:
 def fill(template: str, **nodes: Node) -> Markup:
     """A page file of ours with nodes in the places of its ``$names``."""
     return Markup(Template(template).substitute({name: render(node) for name, node in nodes.items()}))
+
+
+def as_data(node: Node) -> list[Any]:
+    """The nodes for a script that builds elements itself: texts, and elements as `[name, attributes, children]`.
+
+    Raises:
+        TypeError: a node is markup already.
+    """
+    if isinstance(node, Markup):
+        raise TypeError("Markup cannot be given as data: make it of elements.")
+    if isinstance(node, str):
+        return [node]
+    if isinstance(node, Element):
+        return [[node.name, node.attributes, as_data(node.children)]]
+    return as_data(node.draw()) if isinstance(node, Formula) else [one for part in node for one in as_data(part)]
 
 
 def is_address(name: str, value: str) -> bool:
@@ -158,6 +187,8 @@ def _write(node: Node, pieces: list[str], *, still: bool) -> None:
         if node.name not in VOID:
             _write(node.children, pieces, still=still and node.name not in _NO_FORMULAS)
             pieces.append(f"</{node.name}>")
+    elif isinstance(node, Formula):
+        _write(Markup(html.escape(node.tex)) if still else node.draw(), pieces, still=still)
     else:
         for one in node:
             _write(one, pieces, still=still)

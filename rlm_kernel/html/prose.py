@@ -1,7 +1,7 @@
 """Markdown of a person or a model as elements: it is never HTML, and text that is not Markdown keeps its layout.
 
-The notebook, the view of a cell and the viewer decide with the same rules what is Markdown and what is a formula
-(`page/markdown.js` has them for the viewer). Links, images and HTML are shown as they were written.
+These are the only rules: the notebook, the view of a cell, the cards of results and the viewer draw what they give.
+Links, images and HTML are shown as they were written.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rlm_kernel.html.markup import Node, formula, h
+from rlm_kernel.html.markup import Formula, Node, as_data, h
+from rlm_kernel.html.mathematics import mathml
 from rlm_kernel.text import plain
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 50_000
 """Of a text that is parsed here. A longer one is shown as it is."""
+
+MAX_MATHEMATICS = 10_000
+"""Characters of all formulas of a text. Those after it are shown as TeX."""
 
 MAX_DEPTH = 60
 """Maximum nesting. The content of deeper elements is kept, without their tags."""
@@ -98,9 +102,33 @@ def heading_ranks(levels: Iterable[int]) -> dict[int, int]:
 def prose(text: str) -> Node:
     """A text as elements: Markdown where it is Markdown, else as it is."""
     shown = plain(text)
-    if len(shown) > MAX_CHARACTERS or not is_markdown(shown):
-        return h("div", shown.strip("\n"), style=_AS_IT_IS)
-    tokens = list(_flat(_parser().parse(shown)))
+    nodes = _nodes(shown)
+    return h("div", shown.strip("\n"), style=_AS_IT_IS) if nodes is None else nodes
+
+
+def prose_data(text: str) -> list[Any] | None:
+    """The same for the viewer, as `as_data` gives it; None: the text is shown as it is.
+
+    A block of code is a `pre` whose attribute `data-info` is what stands behind its fence.
+    """
+    nodes = _nodes(text)
+    return None if nodes is None else as_data(nodes)
+
+
+@lru_cache(4_096)
+def in_words(text: str) -> str:
+    """A text without the marks of its Markdown, for one line of a list. Formulas stay TeX."""
+    if len(text) > MAX_CHARACTERS or not is_markdown(text):
+        return text
+    tokens = _flat(_parser().parse(text))
+    words = "".join(token.content or " " * (token.block or token.tag == "br") for token in tokens)
+    return " ".join(words.split())
+
+
+def _nodes(text: str) -> list[Node] | None:
+    if len(text) > MAX_CHARACTERS or not is_markdown(text):
+        return None
+    tokens = list(_flat(_parser().parse(text)))
     return _tree(tokens, heading_ranks(int(one.tag[1]) for one in tokens if one.type == "heading_open"))
 
 
@@ -119,9 +147,17 @@ def _take_formula(state: StateInline, silent: bool) -> bool:
     if found is None:
         return False
     if not silent:
-        state.push("formula", "", 0).content = delimited(found)
+        spent = state.env["mathematics"] = state.env.get("mathematics", 0) + len(found[0])
+        token = state.push("formula" if spent <= MAX_MATHEMATICS else "code_inline", "", 0)
+        token.content = found[0]
     state.pos = found.end()
     return True
+
+
+def _formula(found: re.Match[str]) -> Formula:
+    kind = found.lastgroup or ""
+    block = kind in ("block", "brackets")
+    return Formula(delimited(found), lambda: mathml(found[kind].strip(), block=block) or h("code", found[0]))
 
 
 def _flat(tokens: list[Token]) -> Iterator[Token]:
@@ -164,9 +200,10 @@ def _leaf(token: Token) -> Node:
         case "code_inline":
             return h("code", token.content)
         case "fence" | "code_block":
-            return h("pre", token.content.rstrip("\n"), style=_CODE)
-        case "formula":
-            return formula(token.content)
+            info = {"data_info": token.info.strip()} if token.info.strip() else {}
+            return h("pre", token.content.rstrip("\n"), style=_CODE, **info)
+        case "formula" if found := FORMULA.match(token.content):
+            return _formula(found)
     return token.content
 
 

@@ -29,7 +29,7 @@ def view(
 
     Args:
         run: the result of a completion that had a logger, the log of a run (.jsonl, also while it grows), or its
-            notebook.
+            notebook. A path may name a child: `run.jsonl?child=3.1` is what prompt 1 of cell 3 started.
         other: a second run, to compare with the first.
         height: of the widget, in pixels.
 
@@ -40,11 +40,12 @@ def view(
         ConfigError: the result has no trajectory, or the extra `widget` is not installed.
         RecordingError: there is no such log.
     """
-    from rlm_kernel.viewer.log_source import log_source
+    from rlm_kernel.viewer.log_source import log_source, split_place
 
-    logs = [log_source(one) for one in (run, other) if one is not None]
+    shown = [split_place(one) if isinstance(one, str) else (one, ()) for one in (run, other) if one is not None]
+    logs = [log_source(one) for one, _ in shown]
     try:
         from rlm_kernel.viewer.widget import RunWidget
     except ImportError as error:
         raise ConfigError(f"The viewer in a notebook needs an extra ({error}): {install_command('widget')}") from error
-    return RunWidget(logs, height)
+    return RunWidget(logs, height, [children for _, children in shown])

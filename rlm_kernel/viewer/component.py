@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
+from rlm_kernel.html.markup import CONTENT, MATHEMATICS
 from rlm_kernel.trajectory.states import STATES, states_of_error_names
 
 Use = Literal["page", "widget"]
@@ -30,8 +31,18 @@ _LAST_LINES: dict[Use, str] = {
 def script(use: Use) -> str:
     """The whole component as the source of one ES module, with the style sheet."""
     style = f"const STYLE = {json.dumps(source('viewer.css'))};"
-    states = f"const STATES = {json.dumps(STATES)}, ERROR_STATES = {json.dumps(states_of_error_names())};"
-    return "\n".join([states, "const modules = {};", *map(_as_function, modules()), style, _LAST_LINES[use]])
+    return "\n".join([constants(), "const modules = {};", *map(_as_function, modules()), style, _LAST_LINES[use]])
+
+
+def constants() -> str:
+    """What the modules have from Python: the states of a run, and the elements of words."""
+    known = {
+        "STATES": STATES,
+        "ERROR_STATES": states_of_error_names(),
+        "CONTENT": sorted(CONTENT),
+        "MATHEMATICS": sorted(MATHEMATICS),
+    }
+    return "\n".join(f"const {name} = {json.dumps(value)};" for name, value in known.items())
 
 
 @cache

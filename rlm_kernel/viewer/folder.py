@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -51,10 +52,12 @@ class Pair(Folder):
 
     Args:
         left, right: the logs.
+        children: for each of them, the steps to the child that is shown; by default the run itself.
     """
 
-    def __init__(self, left: Path, right: Path) -> None:
+    def __init__(self, left: Path, right: Path, children: tuple[Sequence[str], Sequence[str]] = ((), ())) -> None:
         super().__init__(left.parent)
+        self._children = children
         self._names = _names(left, right)
         folders = [Folder(log.parent, log.name) for log in (left, right)]
         self._folders = dict(zip(self._names, folders, strict=True))
@@ -63,7 +66,9 @@ class Pair(Folder):
     def fragment(self) -> str:
         """Both, side by side."""
         left, right = self._names
-        return f"#{quote(left, safe='')}?{urlencode({'with': right})}"
+        ours, theirs = self._children
+        steps = [*(("child", step) for step in ours), ("with", right), *(("with-child", step) for step in theirs)]
+        return f"#{quote(left, safe='')}?{urlencode(steps)}"
 
     def logs(self) -> list[Path]:
         """Both."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlm_kernel.errors import ConfigError, RecordingError
+from rlm_kernel.html.prose import in_words
 from rlm_kernel.trajectory.runs.notes import annotate, read_notes
 from rlm_kernel.trajectory.runs.query import COLUMNS, Query, Run, runs_with_notes
 from rlm_kernel.trajectory.states import STATES
@@ -16,6 +17,7 @@ _AT_ONCE = 100
 _MAX_AT_ONCE = 2_000
 _MAX_DIGITS = 6
 _MAX_CHOICES = 200
+_MAX_WORDS = 400
 _CHANGES = ("add_tags", "remove_tags", "note", "thumb")
 
 
@@ -68,7 +70,8 @@ def change_notes(folder: Folder, change: Any) -> None:
 
 def _row(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {column: run.value(column) for column in COLUMNS}
-    return {**row, "error": run.summary.error, "modified": run.summary.modified}
+    words = {name: in_words(row[name][:_MAX_WORDS]) for name in ("question", "answer") if row[name]}
+    return {**row, **words, "error": run.summary.error, "modified": run.summary.modified}
 
 
 def _points(runs: Sequence[Run]) -> dict[str, Any]:

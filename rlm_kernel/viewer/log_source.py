@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from rlm_kernel.trajectory.log.reader import log_of
 from rlm_kernel.trajectory.states import state_without_end
 from rlm_kernel.trajectory.tree import Trajectory, events_of
 from rlm_kernel.types import RLMChatCompletion, held_fields
+
+_STEP = re.compile(r"child=(?P<child>\d{1,9}\.\d{1,9})")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,23 @@ class LogInMemory:
     def read(self, offset: int, limit: int) -> bytes:
         """At most `limit` bytes from an offset; empty at the end."""
         return self.content[offset : offset + limit]
+
+
+def split_place(given: str) -> tuple[str, tuple[str, ...]]:
+    """A path, and the children that are named after it, as in the address of the viewer: `LOG?child=3.1&child=2.1`.
+
+    Each child is the number of a cell and that of a prompt of it, from 1. A file whose name ends like that is a path.
+
+    Raises:
+        ConfigError: what follows the path names no child.
+    """
+    path, sign, query = given.rpartition("?")
+    if not sign or Path(given).exists():
+        return given, ()
+    steps = [_STEP.fullmatch(part) for part in query.split("&")]
+    if not all(steps):
+        raise ConfigError(f"{given!r}: a child is named by its cell and prompt, as in LOG?child=3.1.")
+    return path, tuple(step["child"] for step in steps if step)
 
 
 def log_source(run: RLMChatCompletion | str | os.PathLike[str]) -> LogOnDisk | LogInMemory:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from pathlib import Path
 
 from rlm_kernel.errors import ConfigError
@@ -17,6 +18,7 @@ from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.untrusted.json_text import read_file
 from rlm_kernel.viewer import component
 from rlm_kernel.viewer.log_source import LogOnDisk
+from rlm_kernel.viewer.words import drawn_words
 
 _MAX_LOG_BYTES = 1 << 30
 TITLE = "RLM runs"
@@ -61,11 +63,16 @@ def standalone_page(log: Path) -> Markup:
     script = component.script("page")
     policy = _policy(f"script-src '{_hash(script)}'", "connect-src 'none'")
     fresh = {"data_fresh": "yes"} if LogOnDisk(log).fresh else {}
+    text = _text(log)
+    words = json.dumps(drawn_words(text))
     return _page(
         f"{stem_of(log)} · {TITLE}",
         h("script", Markup(script), type="module"),
         policy=h("meta", http_equiv="Content-Security-Policy", content=policy),
-        log=h("script", embed_json(_text(log)), type="application/json", id="rlm-log", data_name=log.name, **fresh),
+        log=[
+            h("script", embed_json(text), type="application/json", id="rlm-log", data_name=log.name, **fresh),
+            h("script", embed_json(words), type="application/json", id="rlm-words"),
+        ],
     )
 
 

@@ -24,12 +24,14 @@ from rlm_kernel.viewer.access import Access
 from rlm_kernel.viewer.folder import Folder
 from rlm_kernel.viewer.listing import change_notes, listing
 from rlm_kernel.viewer.log_source import LogOnDisk
+from rlm_kernel.viewer.words import drawn
 
 _ADDRESS = "127.0.0.1"
 _NAMES = ("localhost", _ADDRESS)
 _TOO_MUCH = 1 << 62
 _PIECE = 1 << 18
-_MAX_NOTES = 1 << 16
+_MAX_SENT = {"/notes": 1 << 16, "/words": 1 << 20}
+"""Bytes that a page may send, by the path that takes them."""
 _MAX_DIGITS = 12
 _HTML = "text/html; charset=utf-8"
 
@@ -116,34 +118,38 @@ class _Request(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 (the name is the protocol's)
 
     def do_POST(self) -> None:
-        """Change the notes of a run. A browser says of each POST which page it comes from."""
+        """Change the notes of a run, or draw words. A browser says of each POST which page it comes from."""
         self.close_connection = True  # the body may not be read
         path, _, rest = self.path.partition("?")
         allowed = self.server.access.allows(path, parse_qs(rest), self.headers.get("Cookie", ""), self.server.port)
+        path = "/" + path.removeprefix(self.server.access.home).removeprefix("/")
         with suppress(BrokenPipeError, ConnectionResetError):
             body = self._body()
             if self._is_foreign() or "Origin" not in self.headers:
-                self._refuse(HTTPStatus.FORBIDDEN, "This viewer takes notes from its own page only.")
+                self._refuse(HTTPStatus.FORBIDDEN, "This viewer answers its own page only.")
             elif not allowed:
                 self._refuse_without_token()
-            elif "/" + path.removeprefix(self.server.access.home).removeprefix("/") != "/notes":
+            elif path not in _MAX_SENT:
                 self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
             else:
-                self._take_notes(body)
+                self._take(path, body[: _MAX_SENT[path]])
 
     def _body(self) -> bytes:
         """What was sent, or its beginning. It is read before an answer, as a browser expects."""
         length = self.headers.get("Content-Length", "")
         known = length.isascii() and length.isdigit() and len(length) < _MAX_DIGITS
-        return self.rfile.read(min(int(length), 2 * _MAX_NOTES)) if known else b""
+        return self.rfile.read(min(int(length), 2 * max(_MAX_SENT.values()))) if known else b""
 
-    def _take_notes(self, body: bytes) -> None:
+    def _take(self, path: str, body: bytes) -> None:
         try:
-            change_notes(self.server.folder, json_text.loads(body[:_MAX_NOTES]))
+            sent = json_text.loads(body)
+            if path == "/notes":
+                change_notes(self.server.folder, sent)
+            answer = drawn(sent) if path == "/words" else {}
         except (ConfigError, RecordingError, ValueError) as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         else:
-            self._give(b"{}", "application/json")
+            self._give(json.dumps(answer).encode(), "application/json")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
         """Log nothing: the terminal does not show requests."""

@@ -7,6 +7,7 @@ followed. Without a widget (exports, untrusted notebooks) folded text is shown.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import anywidget
@@ -16,6 +17,7 @@ from rlm_kernel.html.markup import render
 from rlm_kernel.viewer import component
 from rlm_kernel.viewer.fallback import folded_html
 from rlm_kernel.viewer.log_source import LogInMemory, LogOnDisk
+from rlm_kernel.viewer.words import drawn
 
 _PIECE = 4 << 20
 
@@ -26,24 +28,33 @@ class RunWidget(anywidget.AnyWidget):
     Args:
         logs: of the run, or of both.
         height: in pixels.
+        children: for each log, the steps to the child that is shown; by default the run itself.
     """
 
     _esm = component.script("widget")
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    children = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)
     height = traitlets.Int().tag(sync=True)
 
-    def __init__(self, logs: Sequence[LogOnDisk | LogInMemory], height: int) -> None:
-        super().__init__(names=[log.name for log in logs], height=height)
+    def __init__(
+        self, logs: Sequence[LogOnDisk | LogInMemory], height: int, children: Sequence[Sequence[str]] | None = None
+    ) -> None:
+        steps = [list(one) for one in children or [()] * len(logs)]
+        super().__init__(names=[log.name for log in logs], children=steps, height=height)
         self._logs = logs
-        self.on_msg(self._send_bytes)
+        self.on_msg(self._answer)
 
-    def _send_bytes(self, _: Any, request: Any, __: Any) -> None:
-        """Send the bytes from an offset on; the page asks again until none come."""
+    def _answer(self, _: Any, request: Any, __: Any) -> None:
         match request:
             case {"from": int(offset), "log": int(place)} if offset >= 0 and 0 <= place < len(self._logs):
-                log = self._logs[place]
-            case _:
-                return
+                self._send_bytes(offset, place)
+            case {"words": list(texts), "number": int(number)}:
+                with suppress(ValueError):
+                    self.send({"number": number, "drawn": drawn(texts)})
+
+    def _send_bytes(self, offset: int, place: int) -> None:
+        """Send the bytes from an offset on; the page asks again until none come."""
+        log = self._logs[place]
         try:
             piece, error, fresh = log.read(offset, _PIECE), None, log.fresh
         except OSError as problem:

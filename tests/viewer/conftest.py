@@ -8,12 +8,16 @@ from pathlib import Path
 import pypdfium2
 import pytest
 from laboratory import CHROMIUM, browser
+from playwright.sync_api import expect
 from viewer import long_logs
 
 from rlm_kernel.viewer.folder import Folder
 from rlm_kernel.viewer.server import ViewerServer
 
-SECONDS = 20
+SECONDS = 60
+"""How long a test waits for what must come, on a machine with much other work."""
+
+expect.set_options(timeout=SECONDS * 1000)
 
 
 @pytest.fixture(scope="module")

@@ -134,6 +134,58 @@ def last_turn(story, iteration, calls):
     story.finish_turn(iteration, ANSWER)
 
 
+def run_with_children(path):
+    """Three children of one call, which do nearly the same."""
+    story = Story(path, question="Which departments need a plan?")
+    code = "plans = rlm_query_batched(questions)"
+    story.ask(1, f"I ask a child for each department.\n\n```repl\n{code}\n```")
+    cell = story.cell(1, code)
+    questions = ("A plan for sales?", "A plan for research, with $x^2$?", "A plan for all who buy paper every day?")
+    call = {"cell": cell, "query": "q1"}
+    story.add(events.SubcallStarted, kind="rlm_query", prompts=questions, model="small-model", **call)
+    for index, asked in enumerate(questions):
+        for event in child(index, asked):
+            story.add(events.ChildEvent, index=index, event=event, **call)
+        answer = {"prompt": asked, "text": plan(index), "error": None, "usage": Usage(200, 40, 0, 0.002)}
+        story.add(events.SubcallAnswered, index=index, model="small-model", seconds=2.4, **answer, **call)
+    story.add(events.SubcallFinished, failed=0, seconds=3.0, **call)
+    story.result(1, cell, code, [stream("3\n")])
+    story.finish_turn(1, "All three.")
+    story.finish("All three.")
+    return path
+
+
+def plan(index):
+    return f"**Plan {index}**\n\n- hire {index} people\n- buy paper"
+
+
+def child(index, question):
+    """What happens in a child: two turns, the first with a cell."""
+    code = f"part = context[{index}]\nprint(len(part))"
+    usage = Usage(100 + index, 20, 0, 0.001)
+    replies = [f"I look at it.\n\n```repl\n{code}\n```", "FINAL(done)"]
+    about = {"model": "small-model", "sub_model": "small-model", "environment": "local", "context_type": "str"}
+    yield events.RunStarted(time=0.0, question=question, context_length=10, max_iterations=10, depth=1, **about)
+    for iteration, text in enumerate(replies, 1):
+        at, reply = 1.2 * iteration, Reply(text, "small-model", usage)
+        yield events.IterationStarted(
+            time=at - 1.1, iteration=iteration, messages=({"role": "user", "content": "Go."},)
+        )
+        yield events.ModelReplied(time=at - 0.2, iteration=iteration, reply=reply, seconds=0.9)
+        if iteration == 1:
+            result = CellResult(code, "ok", (stream(f"{10 * index}\n"),), None, CellReport(), 1, 0.1)
+            yield events.CellStarted(time=at - 0.1, iteration=1, cell=1, code=code)
+            yield events.CellFinished(time=at, iteration=1, cell=1, result=result)
+        yield events.IterationFinished(
+            time=at, iteration=iteration, seconds=1.2, answer=plan(index) if iteration == 2 else None
+        )
+    meter = UsageMeter()
+    meter.add("small-model", usage)
+    yield events.RunFinished(
+        time=2.4, completion=RLMChatCompletion("small-model", "", plan(index), meter.summary(), 2.4)
+    )
+
+
 def run_in(state, path):
     """A log of a run in a state, whose second cell is running where the run has no answer."""
     story = Story(path, question=f"A run that is {state}?")

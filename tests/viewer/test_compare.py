@@ -11,6 +11,7 @@ import sys
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 from viewer import long_logs
 from viewer.conftest import printed, shot
 from viewer.reference_logs import reference_log
@@ -75,7 +76,7 @@ def test_turns_are_aligned_and_what_differs_is_named(open_page, served, both):
     assert rows(page) == [
         "Turn 1 the same",
         "Turn 2 code output",
-        "Turn 3, only in B only in B",
+        "Turn 3, only in B",
         "Turn 3 of A, turn 4 of B calls cost",
         "Turn 4 of A, turn 5 of B cost",
     ]
@@ -209,6 +210,62 @@ def test_diff_web_shows_logs_of_two_folders_side_by_side(open_page, tmp_path):
         assert server.wait(20) == 0
 
 
+def test_two_children_are_chosen_in_the_tree_and_compared(open_page, served, logs):
+    long_logs.run_with_children(logs / "family.jsonl")
+    page = open_page(f"{served}#family.jsonl")
+    page.get_by_label("Compare Child of cell 1, prompt 1").check()
+    assert page.get_by_role("button", name="choose one more").is_disabled()
+    page.get_by_role("button", name="↳ A plan for research").focus()
+    page.keyboard.press("x")
+    shot(page, "viewer-children-chosen")
+    page.keyboard.press("c")
+    page.locator(".row-pair").nth(1).wait_for()
+    assert page.url.endswith("#family.jsonl?child=1.1&with=family.jsonl&with-child=1.2")
+    assert page.locator(".side-name").all_inner_texts() == ["family · child 1.1", "family · child 1.2"]
+    assert page.locator(".part-1").first.inner_text().startswith("Plan 1")
+    assert page.locator(".part-both").first.inner_text() == "buy paper"
+    shot(page, "viewer-children-compared")
+    page.get_by_role("button", name="family · child 1.2", exact=True).click()
+    expect(page.locator(".crumbs [aria-current]")).to_have_text("Child of cell 1, prompt 2")
+    assert page.url.endswith("#family.jsonl?child=1.2")
+    page.go_back()
+    page.locator(".row-pair").nth(1).wait_for()
+    page.reload()
+    page.locator(".row-pair").nth(1).wait_for()
+    assert page.locator(".side-name").all_inner_texts() == ["family · child 1.1", "family · child 1.2"]
+
+
+def test_a_child_is_compared_with_a_run_of_another_log(open_page, served, logs, both):
+    long_logs.run_with_children(logs / "family.jsonl")
+    page = open_page(f"{served}#family.jsonl?child=1.2", viewport={"width": 400, "height": 900})
+    page.get_by_role("button", name="Outline").click()
+    page.get_by_label("Compare this run").check()
+    assert Axe().run(page).response["violations"] == []
+    shot(page, "viewer-children-400")
+    page.get_by_role("button", name="Runs").click()
+    page.get_by_label("Compare one.jsonl").check()
+    page.get_by_role("button", name="Compare the two").click()
+    page.locator(".row-pair").nth(3).wait_for()
+    assert page.url.endswith("#family.jsonl?child=1.2&with=one.jsonl")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_an_address_of_a_child_that_is_not_there_says_so(open_page, served, both):
+    page = open_page(f"{served}#one.jsonl?child=9.9&with=other.jsonl")
+    page.get_by_text("There is no one.jsonl · child 9.9.").wait_for()
+
+
+def test_diff_web_and_the_widget_take_a_child(logs, monkeypatch, capsys):
+    log = long_logs.run_with_children(logs / "family.jsonl")
+    monkeypatch.setattr("rlm_kernel.cli.view.threading.Event.wait", interrupt)
+    assert main(["diff", "--web", "--no-browser", f"{log}?child=1.1", f"{log}?child=1.2"]) == 0
+    assert Pair(log, log, (["1.1"], ["1.2"])).fragment == "#family.jsonl?child=1.1&with=family.jsonl&with-child=1.2"
+    assert main(["diff", "--web", f"{log}?child=first", str(log)]) == 2
+    assert "LOG?child=3.1" in capsys.readouterr().err
+    widget = rlm.view(f"{log}?child=1.1", log)
+    assert (widget.names, widget.children) == (["family.jsonl", "family.jsonl"], [["1.1"], []])
+
+
 def test_only_the_two_logs_are_served(both, logs):
     (logs / "secret.jsonl").write_text("")
     pair = Pair(*both)
@@ -236,7 +293,7 @@ def test_the_widget_reads_both_logs(both, monkeypatch):
     sent = []
     monkeypatch.setattr(widget, "send", lambda content, buffers: sent.append((content, buffers[0])))
     for place in (0, 1, 2, -1):
-        widget._send_bytes(widget, {"from": 0, "log": place}, [])
+        widget._answer(widget, {"from": 0, "log": place}, [])
     assert [content["log"] for content, _ in sent] == [0, 1]
     assert [piece for _, piece in sent] == [path.read_bytes() for path in both]
     data, _ = widget._repr_mimebundle_()

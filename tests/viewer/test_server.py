@@ -11,6 +11,7 @@ from viewer import long_logs, many_logs
 from viewer.reference_logs import reference_log
 
 from rlm_kernel.errors import ConfigError, RecordingError
+from rlm_kernel.html.prose import in_words
 from rlm_kernel.trajectory.runs import index
 from rlm_kernel.viewer.folder import Folder, folder_of
 from rlm_kernel.viewer.server import ViewerServer
@@ -167,7 +168,11 @@ def test_the_list_tells_of_each_run(ask, logs):
         "failed.jsonl",
     }
     long = runs["long.jsonl"]
-    assert (long["state"], long["question"], long["answer"]) == ("answered", long_logs.QUESTION, long_logs.ANSWER)
+    assert (long["state"], long["question"], long["answer"]) == (
+        "answered",
+        long_logs.QUESTION,
+        in_words(long_logs.ANSWER),
+    )
     assert (long["model"], long["tokens"], round(long["cost"], 4)) == ("large-model", 914_426, 0.2997)
     reference = runs["reference.jsonl"]
     assert (reference["state"], reference["question"], reference["answer"]) == ("answered", "And again?", "Forty-two")

@@ -55,17 +55,17 @@ def test_a_result_becomes_a_widget_that_gives_its_lines(monkeypatch):
     widget = rlm.view(completion(logger=RLMLogger()), height=500)
     sent = []
     monkeypatch.setattr(widget, "send", lambda content, buffers: sent.append((content, buffers)))
-    widget._send_bytes(widget, {"from": 0, "log": 0}, [])
+    widget._answer(widget, {"from": 0, "log": 0}, [])
     (content, (lines,)) = sent[0]
     assert content == {"from": 0, "log": 0, "fresh": False, "grows": False, "error": None}
     turn = ["asked", "reply", "cell", "subcall", "answer", "subcall_end", "cell_result", "iteration"]
     assert [json.loads(line)["type"] for line in lines.splitlines()] == [
         "metadata", *turn, "asked", "reply", "iteration", "finished"
     ]  # fmt: skip
-    widget._send_bytes(widget, {"from": len(lines), "log": 0}, [])
+    widget._answer(widget, {"from": len(lines), "log": 0}, [])
     assert sent[1][1] == [b""]
     for nonsense in ({"from": -1, "log": 0}, {"from": "0", "log": 0}, {"from": 0}, {}, None, []):
-        widget._send_bytes(widget, nonsense, [])
+        widget._answer(widget, nonsense, [])
     assert len(sent) == 2
     assert widget.height == 500
 
@@ -189,7 +189,9 @@ def test_the_component_is_one_module_without_imports(use):
     assert script.count("export default") == (use == "widget")
     assert "</script" not in script
     assert "<!--" not in script
-    assert "http://" not in script.replace("http://www.w3.org/2000/svg", "")
+    assert "http://" not in script.replace("http://www.w3.org/2000/svg", "").replace(
+        "http://www.w3.org/1998/Math/MathML", ""
+    )
     assert "https://" not in script
 
 

@@ -1,20 +1,24 @@
 // Addresses of the page: what stands after the `#` names a log and a place in it, so that it can be sent as a link, and
-// that the browser's Back goes back. `#a.jsonl?child=3.1&turn=2&cell=4&call=12`; `#a.jsonl?with=b.jsonl` compares two.
+// that the browser's Back goes back. `#a.jsonl?child=3.1&turn=2&cell=4&call=12`; `#a.jsonl?with=b.jsonl&with-child=3.1`
+// compares two.
 
 import { promptsOf } from "./calls.js";
 import { textOf } from "./figures.js";
 
-/** What an address says: `{ name, upload, beside, run, children, turn, cell, call }`. It may be any text. */
+/** What an address says: `{ name, upload, run, children, beside, turn, cell, call }`. It may be any text. */
 export function placeIn(hash) {
   const [name, query] = hash.slice(1).split(/\?(.*)/s);
   const known = new URLSearchParams(query ?? "");
   const numbered = (key) => (/^\d{1,9}$/.test(known.get(key) ?? "") ? Number(known.get(key)) : null);
+  const runOf = (prefix) => ({
+    upload: numbered(`${prefix}upload`),
+    run: numbered(`${prefix}run`) ?? 1,
+    children: known.getAll(`${prefix}child`).filter((step) => /^\d{1,9}\.\d{1,9}$/.test(step)),
+  });
   return {
     name: decoded(name),
-    upload: numbered("upload"),
-    beside: known.get("with"),
-    run: numbered("run") ?? 1,
-    children: known.getAll("child").filter((step) => /^\d{1,9}\.\d{1,9}$/.test(step)),
+    ...runOf(""),
+    beside: known.has("with") ? { name: known.get("with"), ...runOf("with-") } : null,
     turn: numbered("turn"),
     cell: known.get("cell"),
     call: numbered("call"),
@@ -33,27 +37,36 @@ function decoded(name) {
 export function addressOf(entry, { path = entry.path, turn = -1, cell = null, call = null } = {}) {
   const query = new URLSearchParams();
   const [first, second] = entry.both ?? [entry];
-  if (second) query.set("with", second.log.name);
-  if (entry.upload) query.set("upload", entry.upload);
-  if (entry.place) query.set("run", entry.place + 1);
-  for (const step of stepsTo(entry.log.runs[entry.place], path)) query.append("child", step);
+  const add = (prefix, { upload, place }, steps) => {
+    if (upload) query.set(`${prefix}upload`, upload);
+    if (place) query.set(`${prefix}run`, place + 1);
+    for (const step of steps) query.append(`${prefix}child`, step);
+  };
+  add("", first, first.steps ?? stepsTo(first.log.runs[first.place], path));
+  if (second) {
+    query.set("with", second.upload ? "" : second.log.name);
+    add("with-", second, second.steps);
+  }
   if (turn >= 0) query.set("turn", turn + 1);
   if (cell !== null) query.set("cell", textOf(cell));
   if (call !== null) query.set("call", call + 1);
-  const name = entry.upload ? "" : encodeURIComponent(first.log.name);
+  const name = first.upload ? "" : encodeURIComponent(first.log.name);
   return `#${name}${query.size ? `?${query}` : ""}`;
 }
 
-/** Each child as the number of its cell and that of its prompt in the cell. */
+/** The steps to a run below another one. */
 function stepsTo(run, path) {
-  const steps = [];
-  let above = run;
-  for (const child of path) {
-    for (const cell of above.cells.values()) {
-      const place = promptsOf(cell).findIndex(({ call, index }) => call.children.get(index) === child);
-      if (place >= 0) steps.push(`${textOf(cell.number)}.${place + 1}`);
+  return path.flatMap((child, depth) => stepsBelow(path[depth - 1] ?? run).get(child) ?? []);
+}
+
+/** Each child of a run with its step: the number of its cell and that of its prompt in the cell. */
+export function stepsBelow(run) {
+  const steps = new Map();
+  for (const cell of run.cells.values()) {
+    for (const [place, { call, index }] of promptsOf(cell).entries()) {
+      const child = call.children.get(index);
+      if (child) steps.set(child, `${textOf(cell.number)}.${place + 1}`);
     }
-    above = child;
   }
   return steps;
 }

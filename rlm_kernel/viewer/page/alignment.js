@@ -57,17 +57,18 @@ function anchors(a, b, likeness) {
   return found;
 }
 
-/** Two texts in stretches of lines: `{ same, left, right }`. */
-export function stretches(left, right) {
-  const rows = aligned(left.split("\n"), right.split("\n"), (one, other) => Number(one === other));
+/** Two lists of parts in stretches: `{ same, left, right }`. `keyOf(part)`: a text that equal parts share. */
+export function stretches(left, right, keyOf = (part) => part) {
+  const keyed = (parts) => parts.map((part) => ({ part, key: keyOf(part) }));
+  const rows = aligned(keyed(left), keyed(right), (one, other) => Number(one.key === other.key));
   const found = [];
   for (const [one, other] of rows) {
-    const same = one === other;
+    const same = one?.key === other?.key;
     if (found.at(-1)?.same !== same) found.push({ same, left: [], right: [] });
-    if (one !== null) found.at(-1).left.push(one);
-    if (other !== null) found.at(-1).right.push(other);
+    if (one !== null) found.at(-1).left.push(one.part);
+    if (other !== null) found.at(-1).right.push(other.part);
   }
-  return found.map((stretch) => ({ ...stretch, left: stretch.left.join("\n"), right: stretch.right.join("\n") }));
+  return found;
 }
 
 /** How much two texts have in common, by their lines: the share of lines that both have, 0 below a third. */

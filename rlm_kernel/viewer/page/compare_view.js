@@ -1,20 +1,19 @@
 // The page of two runs side by side: both answers, the figures, and the turns in rows with what differs.
 
-import { stretches } from "./alignment.js";
 import { answered, callRows, cellRows, outputText, rowsOf, sameCall, sameOutputs } from "./comparison.js";
 import { button, fold, h } from "./elements.js";
 import { count, dollars, grouped, seconds, short } from "./figures.js";
+import { keepingFocus } from "./focus.js";
 import { outputsOf } from "./outputs.js";
 import { stateBadge } from "./states.js";
-import { passage } from "./passage.js";
-import { proseNodes } from "./markdown.js";
+import { compared, comparedWords, NAMES, pages, sides } from "./contrast.js";
+import { wordsOf } from "./passage.js";
 import { piecesOf } from "./prose.js";
 import { codeNodes } from "./python_code.js";
 import { nameOf } from "./tabs.js";
+import { textsOf } from "./words.js";
 
 const FEW_CALLS = 50;
-const FEW_STRETCHES = 60;
-const NAMES = ["A", "B"];
 
 export class CompareView {
   /** `open(entry)` shows one of the two runs alone. */
@@ -27,10 +26,7 @@ export class CompareView {
 
   /** Draw what was added to the logs. */
   update() {
-    const focus = this.scroller.getRootNode().activeElement;
-    const key = this.scroller.contains(focus) && focus.dataset.turn;
-    this.draw();
-    if (key) this.scroller.querySelector(`[data-turn="${key}"]`)?.focus({ preventScroll: true });
+    keepingFocus(this.scroller, () => this.draw());
     return "";
   }
 
@@ -52,6 +48,7 @@ export class CompareView {
   draw() {
     const { both } = this.entry;
     const [one, other] = both.map((entry) => entry.run);
+    this.learn([one, other]);
     const rows = rowsOf(one, other);
     this.scroller.replaceChildren(
       h(
@@ -68,28 +65,38 @@ export class CompareView {
     );
   }
 
+  /** Draw once more when the words of both runs are known. */
+  async learn(runs) {
+    const unknown = runs.filter((run) => textsOf(run).some((text) => run.log.words.of(text) === undefined));
+    await Promise.all(unknown.map((run) => run.log.words.learn(textsOf(run))));
+    const came = unknown.some((run) => textsOf(run).some((text) => run.log.words.of(text)));
+    if (came && this.element.isConnected) this.update();
+  }
+
   headOf(entry, side) {
     return h(
       "div",
       {},
       h("p.kicker.muted", {}, h("span.badge", {}, NAMES[side]), stateBadge(entry.run.state), h("span", {}, entry.run.model)),
       button(nameOf(entry), () => this.open(entry), { class: "link side-name", title: "Open this run", "data-stop": true }),
+      entry.steps.length > 0 && h("p.muted.facts-line", {}, entry.run.title),
     );
   }
 
   rowOf(row, one, other) {
     const { place, left, right, differs } = row;
+    const both = left && right;
     const title = left && right && left.title === right.title ? left.title : [left?.title, right?.title];
     const head = h(
       "header.turn-head",
       {},
       h("h2", { tabindex: "-1", "data-stop": true, "data-turn": place }, titleOf(title)),
-      differs.length ? differs.map((name) => h("span.badge.differs", {}, name)) : h("span.muted", {}, "the same"),
+      both && (differs.length ? differs.map((name) => h("span.badge.differs", {}, name)) : h("span.muted", {}, "the same")),
     );
     const spent = [left && one.spent(left), right && other.spent(right)];
-    const words = [left, right].map((turn, side) => (turn ? figuresOf(turn, spent[side]) : "no such turn"));
+    const words = [left, right].map((turn, side) => (turn ? figuresOf(turn, spent[side]) : ""));
     const lines = words.map((line) => h("p.muted.facts-line", {}, line));
-    const body = () => bodyOf(row, this.memory).filter(Boolean);
+    const body = () => bodyOf(row, one, other, this.memory).filter(Boolean);
     const same = differs.every((name) => name === "cost");
     return h(
       "section.turn.row-pair",
@@ -117,21 +124,21 @@ function summaryOf(rows) {
   return `${grouped(same)} of ${count(rows.length, "turn")} do the same. What differs, and in how many: ${parts.join(", ")}.`;
 }
 
-function sides(parts, attributes = {}) {
-  return h("div.sides", attributes, parts);
-}
-
 function questionsOf(one, other) {
-  const shown = (run) => passage(run.question || "(no separate question)", { kind: "question", label: "Question", first: 600 });
+  const shown = (run) =>
+    wordsOf(run.question || "(no separate question)", run.log.words, { kind: "question", label: "Question", first: 600 });
   if (one.question === other.question) return h("div.titled", {}, h("p.label", {}, "Question of both"), shown(one));
   return titled("Question", sides([shown(one), shown(other)]));
 }
 
 function outcomes(one, other) {
   const words = (run) => run.answer ?? (run.failure ? `${run.failure.type}: ${run.failure.message}` : "");
-  if (words(one) === words(other))
-    return titled("Answer of both", passage(words(one) || "(none yet)", { kind: "answer", paint: proseNodes }));
-  return titled("Answer", compared(words(one), words(other), { kind: "answer", paint: proseNodes }));
+  if (words(one) === words(other)) {
+    const shown = wordsOf(words(one) || "(none yet)", one.log.words, { kind: "answer", label: "Answer of both" });
+    return titled("Answer of both", shown);
+  }
+  const [left, right] = [one, other].map((run) => [words(run), run.log.words.of(words(run)) ?? null]);
+  return titled("Answer", comparedWords(left, right, { kind: "answer", label: "Answer" }));
 }
 
 function titled(title, ...content) {
@@ -199,16 +206,19 @@ function figuresOf(turn, { input, output, cost, calls }) {
   return parts.filter(Boolean).join(" · ");
 }
 
-function bodyOf({ place, left, right }, memory) {
-  const prose = (turn) => (turn ? piecesOf(turn.reply?.text ?? "", turn.cells) : []).filter((piece) => piece.prose);
-  const words = (turn) =>
-    prose(turn)
-      .map((piece) => piece.prose)
-      .join("\n\n");
+function bodyOf({ place, left, right }, one, other, memory) {
   return [
-    compared(words(left), words(right), { kind: "prose", paint: proseNodes, label: "The model" }),
+    comparedWords(saidIn(one, left), saidIn(other, right), { kind: "prose", label: "The model" }),
     ...cellRows(left, right).map(([a, b], index) => cellsOf(a, b, memory, `row ${place}/cell ${index}`)),
   ];
+}
+
+/** What the model said in a turn besides code: the text, and what it is drawn as or null. */
+function saidIn(run, turn) {
+  const text = turn?.reply?.text ?? "";
+  const nodes = run.log.words.of(text) ?? null;
+  const words = nodes && piecesOf(nodes, turn.cells).flatMap((piece) => piece.words ?? []);
+  return [nodes && !words.length ? "" : text, words];
 }
 
 function cellsOf(a, b, memory, key) {
@@ -248,20 +258,6 @@ function callList(rows) {
   return pages("ol.rows", rows, FEW_CALLS, (row) => h("li.call", {}, callPair(row)));
 }
 
-/** A list that is drawn bit by bit. */
-function pages(kind, rows, most, draw) {
-  const list = h(kind);
-  const foot = h("div.list-foot");
-  const more = () => {
-    const from = list.childElementCount;
-    list.append(...rows.slice(from, from + most).map((row) => draw(row)));
-    const left = rows.length - list.childElementCount;
-    foot.replaceChildren(...(left ? [button(`Show more of ${grouped(rows.length)} parts`, more, { class: "quiet" })] : []));
-  };
-  more();
-  return rows.length > most ? [list, foot] : list;
-}
-
 function callPair([one, other]) {
   const [prompts, answers] = [
     [one?.prompt ?? "", other?.prompt ?? ""],
@@ -271,18 +267,4 @@ function callPair([one, other]) {
     titled("Prompt", compared(...prompts, { label: "Prompt" })),
     titled("Answer", compared(...answers, { kind: "answer", label: "Answer" })),
   ];
-}
-
-/** Two texts: what both hold once, and what differs side by side. */
-function compared(left, right, { label = "Text", ...how } = {}) {
-  if (!left && !right) return null;
-  const part = (text, side) =>
-    text
-      ? h(`div.part-${side}`, {}, passage(text, { ...how, label: `${label}, only in ${NAMES[side]}` }))
-      : h("div.part-none.muted", {}, `nothing in ${NAMES[side]}`);
-  const draw = (stretch) =>
-    stretch.same
-      ? h("div.part-both", {}, passage(stretch.left, { ...how, label: `${label} of both`, first: 1200 }))
-      : sides([part(stretch.left, 0), part(stretch.right, 1)]);
-  return pages("div.texts", stretches(left, right), FEW_STRETCHES, draw);
 }

@@ -1,15 +1,44 @@
 // Two runs side by side: their turns in rows, and in what each row differs.
 
+import { pathTo } from "./addresses.js";
 import { aligned, likenessOf } from "./alignment.js";
 import { promptsOf } from "./calls.js";
 import { textOf } from "./figures.js";
+import { OpenLog } from "./open_log.js";
 import { fields } from "./shapes.js";
 
-/** Two open logs, shown as one. For the viewer it is an entry like an open log. */
+/** One side of a comparison: a run of a log, or a child of one. */
+class Side extends OpenLog {
+  /** `upload`: the number of a file that was dropped; `place`: of the run in its log; `steps`: to the child. */
+  constructor({ source, upload, place = 0, steps = [] }) {
+    super(source);
+    Object.assign(this, { upload, place, steps });
+  }
+
+  get run() {
+    const top = this.log.runs[this.place];
+    const path = top && pathTo(top, this.steps);
+    return path ? (path.at(-1) ?? top) : undefined;
+  }
+
+  /** The name of the log, with the run and the child. */
+  get name() {
+    const run = this.place ? ` · run ${this.place + 1}` : "";
+    return `${this.log.name}${run}${this.steps.length ? ` · child ${this.steps.join(" › ")}` : ""}`;
+  }
+
+  get trouble() {
+    if (this.problem || !this.loaded || this.run) return this.problem;
+    return this.log.problems[0] ?? (this.log.runs.length ? `There is no ${this.name}.` : `${this.log.name} has no run yet.`);
+  }
+}
+
+/** Two runs, shown as one. For the viewer it is an entry like an open log. */
 export class Comparison {
   constructor(left, right) {
-    Object.assign(this, { left, right, path: [], place: 0, closed: false, live: false, following: false });
-    this.log = { name: `${left.log.name} ↔ ${right.log.name}`, runs: [], problems: [] };
+    Object.assign(this, { left: new Side(left), right: new Side(right) });
+    Object.assign(this, { path: [], place: 0, closed: false, live: false, following: false });
+    this.log = { name: this.both.map((side) => side.name).join(" ↔ "), runs: [], problems: [] };
     this.source = { name: this.log.name, grows: left.source.grows && right.source.grows };
     this.memory = new Set();
     this.spots = new WeakMap();
@@ -28,8 +57,7 @@ export class Comparison {
   }
 
   get problem() {
-    const waiting = this.both.find((entry) => entry.problem ?? (entry.loaded && !entry.run));
-    return waiting ? (waiting.problem ?? waiting.log.problems[0] ?? `${waiting.log.name} has no run yet.`) : null;
+    return this.both.map((side) => side.trouble).find(Boolean) ?? null;
   }
 
   read(changed) {

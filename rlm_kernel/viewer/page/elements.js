@@ -4,6 +4,7 @@
 
 import { nodesOf } from "./foreign_text.js";
 
+const MATHML = "http://www.w3.org/1998/Math/MathML";
 const SVG = "http://www.w3.org/2000/svg";
 const ACTIVE = /^(?:on|src.|href|action|formaction|xlink)/i; // attributes whose values are not plain text
 const PICTURE = /^data:image\//;
@@ -18,6 +19,11 @@ export function h(name, attributes = {}, ...children) {
 export function s(name, attributes = {}, ...children) {
   const [tag, ...classes] = name.split(".");
   return filled(document.createElementNS(SVG, tag), classes, attributes, children);
+}
+
+/** A MathML element, see `h`. */
+export function m(tag, attributes = {}, ...children) {
+  return filled(document.createElementNS(MATHML, tag), [], attributes, children);
 }
 
 function filled(element, classes, attributes, children) {
@@ -71,4 +77,13 @@ export function fold(memory, key, summary, build, attributes = {}) {
   });
   if (memory.has(key)) details.unfold();
   return details;
+}
+
+/** Open or close the part whose summary has the focus; false if there is none. */
+export function folded(from, open) {
+  const details = from.closest?.("summary")?.parentElement;
+  if (!details?.unfold || details.open === open) return false;
+  if (open) details.unfold();
+  else details.open = false;
+  return true;
 }

@@ -7,7 +7,7 @@ export const KEYS = [
   [["↓", "↑"], "next or previous part that opens"],
   [["→", "←"], "open or close a part"],
   [["Enter"], "open or close the selected part"],
-  [["x", "c"], "in the list: choose a run, compare the two"],
+  [["x", "c"], "in the list or the outline: choose a run, compare the two"],
   [["Esc"], "back: leave the search, the child run or the run"],
   [["/"], "search this run, or the list"],
   [["[", "]"], "previous or next open log"],

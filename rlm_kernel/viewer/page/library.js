@@ -7,11 +7,12 @@ import { notesOf, rowOf } from "./run_row.js";
 import { RunsPlot } from "./runs_plot.js";
 
 export class Library {
-  /** `deeds`: `open(name)`, `choose(files)`, `note(name, change)`; `finder`, `picks`: see there. */
+  /** `deeds`: `open(name)`, `asPick(run)`, `choose(files)`, `note(name, change)`; `finder`, `picks`: see there. */
   constructor({ finder, picks, ...deeds }) {
     Object.assign(this, { finder, picks, rows: new Map(), count: 0 });
     this.deeds = { ...deeds, tag: (tag) => finder.choose("tag", tag) };
     this.about = h("p.muted");
+    this.start = picks.start();
     this.problem = h("p.note", { role: "alert", hidden: true });
     this.plot = new RunsPlot((open) => finder.ask({ plot: open ? "yes" : "", count: finder.query.count }));
     this.totals = h("p.totals", { role: "status" });
@@ -34,7 +35,7 @@ export class Library {
         {},
         button("Open a .jsonl …", () => input.click(), { class: "primary", "data-stop": true }),
         h("span.muted", {}, "or drop the file on this page"),
-        this.picks.start,
+        this.start,
         input,
       ),
     );
@@ -47,7 +48,8 @@ export class Library {
     if (runs === null) return;
     const many = all > 1;
     this.about.textContent = `${folder} · ${count(all, "log")}`;
-    this.picks.start.hidden = !many;
+    this.start.hidden = !many;
+    this.mark();
     for (const part of [this.finder.element, this.heads, this.plot.element, this.totals]) part.hidden = !many;
     this.finder.offer({ model: models, tag: tags });
     this.totals.textContent = totalsOf(found, states, cost);
@@ -56,6 +58,12 @@ export class Library {
     this.drawRows(runs, many);
     this.plot.draw(points);
     this.drawFoot(runs.length, found, all);
+  }
+
+  /** Show which runs are chosen. */
+  mark() {
+    this.start.mark();
+    for (const box of this.list.querySelectorAll(".pick")) box.mark();
   }
 
   /** The columns of the heads and of the rows have the same widths. */
@@ -112,7 +120,7 @@ export class Library {
   }
 
   item(run, many) {
-    return h("li.run-item", {}, rowOf(run, this.finder.columns, this.deeds), notesOf(run, this.deeds), many && this.picks.box(run));
+    return h("li.run-item", {}, rowOf(run, this.finder.columns, this.deeds), notesOf(run, this.deeds), many && this.picks.box(this.deeds.asPick(run), run.name));
   }
 
   drawFoot(shown, found, all) {

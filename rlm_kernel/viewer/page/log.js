@@ -2,10 +2,13 @@
 // reference writes all completions of one logger into one file and starts counting again).
 
 import { Run } from "./run.js";
+import { Words } from "./words.js";
 
 export class Log {
-  constructor(name) {
-    this.name = name;
+  /** `source`: where its bytes come from, and what its words are drawn as. */
+  constructor(source) {
+    this.name = source.name;
+    this.words = new Words(source);
     this.runs = [];
     this.fresh = false; // whether it changed lately
     this.problems = [];

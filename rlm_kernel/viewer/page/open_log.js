@@ -1,6 +1,7 @@
 // An open log: what was read of it, the position of the reader, and reading on while it grows.
 
 import { Log } from "./log.js";
+import { textsOf } from "./words.js";
 
 const PAUSE = 1000; // milliseconds between two reads of a growing log
 const SELDOM = 5000; // the same for a finished log: its run may be resumed
@@ -8,7 +9,7 @@ const SELDOM = 5000; // the same for a finished log: its run may be resumed
 export class OpenLog {
   constructor(source) {
     this.source = source;
-    this.log = new Log(source.name);
+    this.log = new Log(source);
     this.place = 0;
     this.path = [];
     this.problem = null;
@@ -54,6 +55,7 @@ export class OpenLog {
           if (this.closed) return;
           this.log.fresh = this.source.fresh;
           this.log.push(piece);
+          if (this.run) await this.log.words.learn(textsOf(this.run)); // else the page would move when they come
           changed();
         }
         this.log.fresh = this.source.fresh;

@@ -17,7 +17,7 @@ export function overviewOf(run, entry, memory) {
     h(
       "div.question",
       {},
-      wordsOf(run.question || "The log has no separate question: the input was the whole prompt.", {
+      wordsOf(run.question || "The log has no separate question: the input was the whole prompt.", run.log.words, {
         kind: "question",
         label: "Question",
         first: 1200,
@@ -42,14 +42,14 @@ function outcome(run) {
       "div.outcome",
       {},
       h("p.label", {}, "Answer"),
-      wordsOf(run.answer || "(an empty answer)", { kind: "answer", label: "Answer" }),
+      wordsOf(run.answer || "(an empty answer)", run.log.words, { kind: "answer", label: "Answer" }),
     );
   }
   if (run.failure !== null) {
     const { type, message, partial } = run.failure;
     const best = partial && [
       h("p.label", {}, "Best answer so far"),
-      wordsOf(partial, { kind: "answer", label: "Partial answer" }),
+      wordsOf(partial, run.log.words, { kind: "answer", label: "Partial answer" }),
     ];
     return h(
       `div.outcome.outcome-${run.state}`,
@@ -187,4 +187,15 @@ function warnings(run, log, live, problem) {
   if (run.partial && !run.depth && !run.usage)
     notes.push("This log does not record the usage of the root model: tokens and cost are those of the sub-calls.");
   return notes.map((words) => h("p.note", {}, words));
+}
+
+/** The page of a log that has no run yet, or none that can be read. */
+export function waiting(entry) {
+  const empty = entry.loaded ? `${entry.log.name} has no run yet.` : "Reading …";
+  const text = entry.problem ?? entry.log.problems[0] ?? empty;
+  return h(
+    "main.scroller",
+    {},
+    h("div.library", {}, h("h1", { tabindex: "-1" }, entry.log.name), h("p.note", {}, text)),
+  );
 }

@@ -3,17 +3,54 @@
 
 import { button, h } from "./elements.js";
 import { grouped } from "./figures.js";
+import { keepingFocus } from "./focus.js";
 import { nodesOf } from "./foreign_text.js";
-import { isMarkdown, proseNodes } from "./markdown.js";
+import { nodesFrom, textIn } from "./words.js";
 
 const FIRST = 4_000;
 const STEP = 100_000;
 const AROUND = 2_000;
 const WIDEST_LINE = 240;
 
-/** Words of a person or a model: Markdown where it is Markdown, else as it is. */
-export function wordsOf(text, options = {}) {
-  return passage(text, isMarkdown(text) ? { ...options, paint: proseNodes, tag: "div" } : options);
+/** Words of a person or a model: Markdown where it is Markdown, else as it is. `words`: those of the log. */
+export function wordsOf(text, words, options = {}) {
+  return settled(words, text, (nodes) => (nodes ? drawnWords(nodes, options) : passage(text, options)));
+}
+
+/** A part of the page that is drawn now, and once more when its words are known. `draw(nodes)` gives its content. */
+export function settled(words, text, draw) {
+  const box = h("div.words", {}, draw(words.of(text)));
+  if (words.of(text) === undefined) {
+    const redraw = () => box.replaceChildren(...[draw(words.of(text))].flat());
+    words.learn([text]).then(() => words.of(text) && keepingFocus(box, redraw));
+  }
+  return box;
+}
+
+/** Words as their elements, with a button for what is left out. `inPlace`: see `nodesFrom`. */
+export function drawnWords(nodes, { kind = "prose", label = "text", first = FIRST, inPlace } = {}) {
+  const box = h(`div.passage.passage-${kind}`, { role: "group", "aria-label": label });
+  const whole = h("div.passage-frame", {}, box);
+  const lengths = nodes.map((node) => textIn(node).length);
+  const all = lengths.reduce((sum, one) => sum + one, 0);
+  const fitting = lengths.findIndex((_, place) => lengths.slice(0, place + 1).reduce((sum, one) => sum + one, 0) > first);
+  const draw = (most) => {
+    box.replaceChildren(...nodesFrom(nodes.slice(0, most), inPlace));
+    whole.querySelector(".passage-more")?.remove();
+    const left = lengths.slice(most).reduce((sum, one) => sum + one, 0);
+    const rest = () => {
+      draw(nodes.length);
+      box.querySelector("[tabindex]")?.focus();
+    };
+    if (left > 0) whole.append(h("div.passage-more", {}, button(`Show the other ${grouped(left)} characters`, rest, { class: "quiet" })));
+  };
+  whole.holds = (pattern) => {
+    const there = pattern.test(nodes.map(textIn).join("\n"));
+    if (there) draw(nodes.length);
+    return there;
+  };
+  draw(all <= first * 1.25 || fitting < 0 ? nodes.length : Math.max(1, fitting));
+  return whole;
 }
 
 /** The text in a `pre`, with a button for what is left out. `reveal(offset)` shows the part around a place in it. */

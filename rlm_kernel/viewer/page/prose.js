@@ -1,20 +1,42 @@
-// A reply in pieces: words of the model, and its blocks of code.
+// A reply of a model in its order: words, the cells that ran, blocks that did not.
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*\n([\s\S]*?)(?:^ {0,3}\1[`~]*[ \t]*$|$(?![\s\S]))/gm;
+import { textIn } from "./words.js";
 
-/** A reply in its order: prose, the cells that ran, blocks that did not. Cells that are in no block come last. */
-export function piecesOf(reply, cells) {
-  const pieces = [];
+const FENCE = /^ {0,3}(?:```|~~~)/m;
+
+/**
+ * The pieces of a reply: `{ words: nodes }`, `{ cell }` or `{ block, language }`. Cells that are in no block come last.
+ * `nodes`: what the reply is drawn as. `inPlace(text)` gives the cell of a block that is inside of other words.
+ */
+export function piecesOf(nodes, cells) {
   const left = [...cells];
-  let from = 0;
-  const say = (text) => text.trim() && pieces.push({ prose: text.trim() });
-  for (const match of reply.matchAll(FENCE)) {
-    say(reply.slice(from, match.index));
-    from = match.index + match[0].length;
-    const ran = left.findIndex((cell) => cell.code.trim() === match[3].trim());
-    if (ran < 0) pieces.push({ block: match[3], language: match[2] });
-    else pieces.push({ cell: left.splice(ran, 1)[0] });
+  const take = (text) => {
+    const ran = left.findIndex((cell) => comparable(cell.code) === comparable(text));
+    return ran < 0 ? null : left.splice(ran, 1)[0];
+  };
+  const pieces = [];
+  for (const node of nodes) {
+    const cell = node[0] === "pre" && take(textIn(node));
+    if (cell) pieces.push({ cell });
+    else if (node[0] === "pre") pieces.push({ block: textIn(node), language: (node[1]["data-info"] ?? "").split(/\s/)[0] });
+    else if (pieces.at(-1)?.words) pieces.at(-1).words.push(node);
+    else pieces.push({ words: [node] });
   }
-  say(reply.slice(from));
-  return [...pieces, ...left.map((cell) => ({ cell }))];
+  const inPlace = new Map(pieces.filter((piece) => piece.words).map((piece) => [piece, new Map()]));
+  for (const [piece, found] of inPlace) for (const text of blocksIn(piece.words)) found.set(text, take(text));
+  return [...pieces.map((piece) => ({ ...piece, inPlace: inPlace.get(piece) })), ...left.map((cell) => ({ cell }))];
+}
+
+function blocksIn(nodes) {
+  return nodes.filter((node) => typeof node !== "string").flatMap((node) => (node[0] === "pre" ? [textIn(node)] : blocksIn(node[2])));
+}
+
+/** Markdown keeps no carriage return and no NUL, and no empty lines at the ends of a block. */
+function comparable(code) {
+  return code.replace(/\r\n?/g, "\n").replaceAll("\0", "\ufffd").trim();
+}
+
+/** What a model says before its first block of code. */
+export function firstWordsOf(reply) {
+  return reply.slice(0, 2000).split(FENCE)[0].trim();
 }

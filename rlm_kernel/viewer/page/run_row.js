@@ -12,7 +12,7 @@ const FORMATS = { seconds, turns: grouped, calls: grouped, tokens: short, cost: 
 /** The row. `deeds`: `open(name)`, `note(name, change)`, `tag(tag)` shows the runs with it. */
 export function rowOf(run, columns, deeds) {
   const question = plainLine(firstWords(textOf(run.question), 300)) || run.name;
-  const answer = plainLine(firstWords(textOf(run.answer ?? run.error).replaceAll("**", ""), 300));
+  const answer = plainLine(firstWords(textOf(run.answer ?? run.error), 300));
   return h(
     "button.run-row",
     { type: "button", "data-stop": true, "data-name": run.name, click: () => deeds.open(run.name) },

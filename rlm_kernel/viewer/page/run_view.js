@@ -1,7 +1,10 @@
 // One run on the page: the outline, the overview, the turns, and the updates while the log grows.
 
+import { stepsBelow } from "./addresses.js";
 import { button, h } from "./elements.js";
 import { count, firstWords } from "./figures.js";
+import { keepingFocus } from "./focus.js";
+import { markIn } from "./found.js";
 import { plainLine } from "./foreign_text.js";
 import { outlineOf } from "./outline.js";
 import { overviewOf } from "./overview.js";
@@ -14,7 +17,7 @@ const TREE = "tree"; // in the memory of a run: whether the tree is unfolded on 
 export class RunView {
   /**
    * `deeds`: `enter(...children)`, `leave(depth)`, `choose(place)` of the log's runs, `follow()`, `went(part)` of the
-   * run, `link(part)`: its address, or null where there are none.
+   * run, `link(part)`: its address, or null where there are none; `picks`: the runs that are compared.
    */
   constructor(entry, deeds) {
     Object.assign(this, { entry, deeds, run: entry.run, memory: entry.memoryOf(entry.run) });
@@ -65,17 +68,13 @@ export class RunView {
 
   drawHead() {
     const { entry, run } = this;
-    const focus = this.scroller.getRootNode().activeElement;
-    const key = this.head.contains(focus) ? keyOf(focus) : null;
     const lost = entry.lost && h("p.note", { role: "alert" }, "The log has no such place as the address names.");
-    this.head.replaceChildren(...[lost, this.crumbs(), overviewOf(run, entry, this.memory)].filter(Boolean));
-    if (key) this.head.querySelector(key)?.focus({ preventScroll: true });
+    const parts = [lost, this.crumbs(), overviewOf(run, entry, this.memory)].filter(Boolean);
+    keepingFocus(this.head, () => this.head.replaceChildren(...parts));
     this.drawSide();
   }
 
   drawSide() {
-    const held =
-      this.side.contains(this.side.getRootNode().activeElement) && keyOf(this.side.getRootNode().activeElement);
     const { entry, deeds } = this;
     const follow =
       entry.live &&
@@ -86,8 +85,9 @@ export class RunView {
     const open = this.memory.has(TREE);
     const unfold = button("Outline", () => this.unfold(!open), { class: "quiet tree", "aria-expanded": String(open) });
     this.side.classList.toggle("side-open", open);
-    this.side.replaceChildren(...[follow, unfold, outlineOf(this.run, (place) => this.choose(place), this.ways.enter, this.memory)].filter(Boolean));
-    if (held) this.side.querySelector(held)?.focus({ preventScroll: true });
+    const ways = { go: (place) => this.choose(place), enter: this.ways.enter, tree: this.tree() };
+    const parts = [follow, unfold, this.chosen(), outlineOf(this.run, ways, this.memory)].filter(Boolean);
+    keepingFocus(this.side, () => this.side.replaceChildren(...parts));
     this.spy();
   }
 
@@ -96,6 +96,33 @@ export class RunView {
     this.memory[open ? "add" : "delete"](TREE);
     this.drawSide();
     this.side.querySelector(".tree").focus();
+  }
+
+  /** The boxes of the runs of the tree: `box(...path below this run)`. None where there is nothing to compare. */
+  tree() {
+    const { entry, deeds, run } = this;
+    const isTree = entry.path.length > 0 || run.turns.some((turn) => turn.children.length > 0);
+    if (!isTree && !deeds.picks.chosen.length) return null;
+    const known = new Map(); // of each run, the steps to its children
+    const stepOf = (parent, child) => {
+      if (!known.has(parent)) known.set(parent, stepsBelow(parent));
+      return known.get(parent).get(child);
+    };
+    const box = (...path) => {
+      const way = [entry.log.runs[entry.place], ...entry.path, ...path];
+      const steps = way.slice(1).map((child, depth) => stepOf(way[depth], child));
+      const { source, upload, place } = entry;
+      return deeds.picks.box({ source, upload, place, steps }, path.length ? path.at(-1).title : "this run");
+    };
+    return { box };
+  }
+
+  /** What is chosen to be compared. */
+  chosen() {
+    const { picks } = this.deeds;
+    if (!picks.chosen.length) return null;
+    const clear = button("Clear", () => picks.clear(), { class: "link" });
+    return h("div.chosen", {}, picks.start(), clear);
   }
 
   /** The path of this run in the tree of runs, as links. */
@@ -145,12 +172,12 @@ export class RunView {
   }
 
   replace(old, turn) {
-    const focus = old.getRootNode().activeElement;
-    const key = old.contains(focus) ? keyOf(focus) : null;
     this.seen.unobserve(old);
-    const card = this.card(turn);
-    old.replaceWith(card);
-    if (key) card.querySelector(key)?.focus({ preventScroll: true });
+    keepingFocus(old, () => {
+      const card = this.card(turn);
+      old.replaceWith(card);
+      return card;
+    });
   }
 
   toTheEnd() {
@@ -247,37 +274,4 @@ function keepInSight(item, side) {
   const [box, view] = [item.getBoundingClientRect(), side.getBoundingClientRect()];
   if (box.top < view.top || box.bottom > view.bottom) side.scrollTop += box.top - view.top - view.height / 2;
   if (box.left < view.left || box.right > view.right) side.scrollLeft += box.left - view.left - view.width / 2;
-}
-
-/** How to find an element again in what is drawn in its place. */
-function keyOf(element) {
-  const details = element.closest("details[data-key]");
-  if (element.dataset.turn) return `[data-turn="${element.dataset.turn}"]`;
-  if (element.dataset.go) return `[data-go="${element.dataset.go}"]`;
-  return details && `[data-key="${details.dataset.key}"] > summary`;
-}
-
-/** Mark the first place without touching the text, and say which element to scroll to. */
-function markIn(pre, pattern) {
-  const match = pattern.exec(pre.textContent);
-  if (!match) return pre; // it holds characters that are shown by their names
-  const { index, 0: found } = match;
-  const range = document.createRange();
-  const texts = document.createTreeWalker(pre, NodeFilter.SHOW_TEXT);
-  for (let [offset, node] = [0, texts.nextNode()]; node; offset += node.length, node = texts.nextNode()) {
-    if (index >= offset && index < offset + node.length) range.setStart(node, index - offset);
-    if (index + found.length <= offset + node.length) {
-      range.setEnd(node, index + found.length - offset);
-      break;
-    }
-  }
-  globalThis.CSS?.highlights?.set("rlm-found", new Highlight(range));
-  const box = range.getBoundingClientRect();
-  return { scrollIntoView: () => scrollTo(pre, box) };
-}
-
-function scrollTo(pre, box) {
-  const scroller = pre.closest(".scroller");
-  const view = scroller.getBoundingClientRect();
-  scroller.scrollBy({ top: box.top - view.top - view.height / 2 });
 }

@@ -3,7 +3,15 @@
 
 const PIECE = 1 << 20;
 const PATIENCE = 10_000; // timeout of an answer of the kernel, in milliseconds
+let requests = 0; // of words, by all logs of the page
 const pause = () => new Promise((resolve) => setTimeout(resolve));
+
+/** What texts are drawn as, from the server of the page. */
+async function drawnByServer(texts) {
+  const response = await fetch("words", { method: "POST", body: JSON.stringify(texts) });
+  if (!response.ok) throw new Error(await response.text());
+  return response.json();
+}
 
 /** A log of the folder that `rlm view` serves. */
 export class ServedLog {
@@ -18,9 +26,13 @@ export class ServedLog {
     this.fresh = response.headers.get("X-Log-Fresh") === "yes";
     yield* chunks(response.body);
   }
+
+  drawn(texts) {
+    return drawnByServer(texts);
+  }
 }
 
-/** A file that the user chose or dropped; it stays in the browser. */
+/** A file that the user chose or dropped. It stays in the browser; the server draws its words and keeps nothing. */
 export class ChosenFile {
   constructor(file) {
     Object.assign(this, { name: file.name, file, grows: false, fresh: false });
@@ -29,12 +41,21 @@ export class ChosenFile {
   async *from(offset) {
     yield* chunks(this.file.slice(offset).stream());
   }
+
+  drawn(texts) {
+    return drawnByServer(texts);
+  }
 }
 
 /** A log that is part of the page: an exported file. */
 export class WrittenLog {
-  constructor(name, text, fresh) {
-    Object.assign(this, { name, bytes: new TextEncoder().encode(text), grows: false, fresh });
+  /** `words`: what its texts are drawn as; those that are missing are shown as they are. */
+  constructor(name, text, words, fresh) {
+    Object.assign(this, { name, words, bytes: new TextEncoder().encode(text), grows: false, fresh });
+  }
+
+  async drawn(texts) {
+    return texts.map((text) => (Object.hasOwn(this.words, text) ? this.words[text] : null));
   }
 
   async *from(offset) {
@@ -64,21 +85,33 @@ export class KernelLog {
     }
   }
 
-  ask(offset) {
+  async ask(offset) {
+    const request = { from: offset, log: this.place };
+    const [content, [view]] = await this.answer(request, ({ from, log }) => from === offset && log === this.place);
+    return [content, view ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array()];
+  }
+
+  async drawn(texts) {
+    const number = (requests += 1);
+    const [content] = await this.answer({ words: texts, number }, (answer) => answer.number === number);
+    return content.drawn;
+  }
+
+  /** The message of the kernel that answers a request. */
+  answer(request, answers) {
     return new Promise((resolve, reject) => {
       const patience = setTimeout(() => {
         this.model.off("msg:custom", take);
         reject(new Error("the kernel does not answer. It is busy, or it is gone: then run the cell again."));
       }, PATIENCE);
       const take = (content, buffers) => {
-        if (content.from !== offset || content.log !== this.place) return;
+        if (!answers(content)) return;
         clearTimeout(patience);
         this.model.off("msg:custom", take);
-        const [view] = buffers;
-        resolve([content, view ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array()]);
+        resolve([content, buffers ?? []]);
       };
       this.model.on("msg:custom", take);
-      this.model.send({ from: offset, log: this.place });
+      this.model.send(request);
     });
   }
 }

@@ -3,7 +3,6 @@
 import { Addresses, placeIn } from "./addresses.js";
 import { h } from "./elements.js";
 import { Finder } from "./finder.js";
-import { Picks } from "./picks.js";
 import { KernelLog, ServedLog, WrittenLog } from "./sources.js";
 import { startTheme } from "./theme.js";
 import { Viewer } from "./viewer.js";
@@ -18,7 +17,8 @@ export function startPage(style) {
   startTheme(host);
   if (written) {
     const viewer = new Viewer(host, style, { keyTarget: document, addresses: new Addresses() });
-    viewer.opened(new WrittenLog(written.dataset.name, written.textContent, "fresh" in written.dataset));
+    const words = JSON.parse(document.querySelector("#rlm-words").textContent);
+    viewer.opened(new WrittenLog(written.dataset.name, written.textContent, words, "fresh" in written.dataset));
     visit(viewer, placeIn(location.hash), history.state?.spot);
   } else startServed(host, style);
 }
@@ -30,10 +30,16 @@ function startServed(host, style) {
     finder.ask({ count: finder.query.count });
     return why;
   };
-  const picks = new Picks((left, right) => viewer.compare(new ServedLog(left), new ServedLog(right)));
   const viewer = new Viewer(host, style, {
     keyTarget: document,
-    library: { runs: null, problem: null, open: (name) => viewer.open(new ServedLog(name)), picks, finder, note },
+    library: {
+      runs: null,
+      problem: null,
+      open: (name) => viewer.open(new ServedLog(name)),
+      asPick: ({ name, modified }) => ({ source: new ServedLog(name), modified }),
+      finder,
+      note,
+    },
     addresses: new Addresses(),
   });
   visit(viewer, placeIn(location.hash), history.state?.spot);
@@ -86,8 +92,11 @@ export function startWidget({ model, el }, style) {
   el.append(host);
   startTheme(host);
   const viewer = new Viewer(host, style);
-  const logs = model.get("names").map((name, place) => new KernelLog(name, model, place));
-  if (logs.length > 1) viewer.compare(...logs);
-  else viewer.open(logs[0]);
+  const sides = model.get("names").map((name, place) => ({
+    source: new KernelLog(name, model, place),
+    steps: model.get("children")[place],
+  }));
+  if (sides.length > 1) viewer.compare(...sides);
+  else viewer.enter(sides[0]);
   return () => viewer.entries.forEach((entry) => entry.close());
 }

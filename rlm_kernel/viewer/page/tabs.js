@@ -24,5 +24,5 @@ export function tabsOf({ library, entries, current }, show, close) {
 
 /** The name of an open log without its endings. */
 export function nameOf(entry) {
-  return plainLine(entry.log.name.replaceAll(/\.jsonl(?= |$)/g, ""));
+  return plainLine((entry.name ?? entry.log.name).replaceAll(/\.jsonl(?= |$)/g, ""));
 }

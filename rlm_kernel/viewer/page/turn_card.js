@@ -4,7 +4,7 @@ import { callsOf, toolsOf } from "./calls.js";
 import { fold, h, linkTo } from "./elements.js";
 import { count, dollars, grouped, seconds, short, textOf } from "./figures.js";
 import { outputsOf } from "./outputs.js";
-import { passage, wordsOf } from "./passage.js";
+import { drawnWords, passage, settled, wordsOf } from "./passage.js";
 import { piecesOf } from "./prose.js";
 import { codeNodes } from "./python_code.js";
 
@@ -19,7 +19,12 @@ export function turnCard(run, turn, memory, ways) {
     linkTo(ways, { turn: turn.place }, `Link to ${turn.title.toLowerCase()}`),
     h("p.muted", {}, figuresOf(run, turn).join(" · ")),
   );
-  const body = piecesOf(reply, turn.cells).map((piece) => pieceOf(piece, run, memory, key, ways));
+  const draw = (piece) => pieceOf(piece, run, memory, key, ways);
+  const asItIs = () => [
+    reply.trim() && passage(reply.trim(), { kind: "prose", label: "The model" }),
+    turn.cells.map((cell) => draw({ cell })),
+  ];
+  const body = [settled(run.log.words, reply, (nodes) => (nodes ? piecesOf(nodes, turn.cells).map(draw) : asItIs()))];
   if (!turn.reply && !run.over) body.push(h("p.waiting", {}, "No reply yet."));
   return h(
     "section.turn",
@@ -27,7 +32,7 @@ export function turnCard(run, turn, memory, ways) {
     head,
     messages(turn, memory, key),
     body,
-    happenings(turn, memory, key),
+    happenings(run, turn, memory, key),
   );
 }
 
@@ -64,7 +69,11 @@ function messages(turn, memory, key) {
 
 function pieceOf(piece, run, memory, key, ways) {
   if (piece.cell) return cellOf(piece.cell, run, memory, `${key}/cell ${piece.cell.number}`, ways);
-  if (piece.prose) return wordsOf(piece.prose, { kind: "prose", label: "The model" });
+  if (piece.words) {
+    const cellFor = (text) => piece.inPlace.get(text);
+    const inPlace = (text) => cellFor(text) && pieceOf({ cell: cellFor(text) }, run, memory, key, ways);
+    return drawnWords(piece.words, { label: "The model", inPlace });
+  }
   const label = `${piece.language || "Block"} · not run`;
   return h(
     "div.cell.not-run",
@@ -104,17 +113,17 @@ function restored(result) {
   return names.length > 0 && h("p.note", {}, `Restored after the cell: ${names.join(", ")}.`);
 }
 
-function happenings(turn, memory, key) {
+function happenings(run, turn, memory, key) {
   const parts = turn.notices.map((notice) => h("p.note", {}, notice));
   if (turn.summary !== null) {
-    const body = () => wordsOf(turn.summary, { kind: "prose", label: "Summary" });
+    const body = () => wordsOf(turn.summary, run.log.words, { kind: "prose", label: "Summary" });
     parts.push(
       fold(memory, `${key}/summary`, [h("span", {}, "The conversation was summarised here")], body, { class: "folded" }),
     );
   }
   if (turn.answer !== null) {
     parts.push(
-      h("div.turn-answer", {}, h("p.label", {}, "Answer"), wordsOf(turn.answer, { kind: "answer", label: "Answer" })),
+      h("div.turn-answer", {}, h("p.label", {}, "Answer"), wordsOf(turn.answer, run.log.words, { kind: "answer", label: "Answer" })),
     );
   }
   return parts;

@@ -5,11 +5,13 @@
 import { addressOf } from "./addresses.js";
 import { CompareView } from "./compare_view.js";
 import { Comparison } from "./comparison.js";
-import { button, h } from "./elements.js";
+import { button, folded, h } from "./elements.js";
 import { keysDialog, listen, walk } from "./keys.js";
 import { Library, receiveDrops } from "./library.js";
 import { OpenLog } from "./open_log.js";
+import { waiting } from "./overview.js";
 import { watchWidths } from "./passage.js";
+import { Picks } from "./picks.js";
 import { RunView } from "./run_view.js";
 import { hits } from "./search.js";
 import { searchBox } from "./search_box.js";
@@ -34,6 +36,8 @@ export class Viewer {
       view: null,
       frame: 0,
     });
+    this.picks = new Picks((left, right) => this.compare(left, right));
+    this.picks.changed = () => this.marked();
     const root = host.attachShadow({ mode: "open" });
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(style);
@@ -73,7 +77,7 @@ export class Viewer {
       f: run(() => this.follow()),
       t: () => this.turnTheme(),
       x: (from) => this.tick(from),
-      c: () => (this.library && !this.current ? this.library.picks.go() : false),
+      c: () => this.picks.go(),
       "[": () => this.beside(-1),
       "]": () => this.beside(1),
       "?": () => this.dialog.showModal(),
@@ -98,14 +102,29 @@ export class Viewer {
     return there ?? this.add(new OpenLog(source));
   }
 
-  /** Show two logs side by side. */
+  /** Open the log of a run, and go to the run in it: `{ source, upload, place, steps }`. */
+  enter({ source, upload = null, place = 0, steps = [] }) {
+    const entry = this.entries.find((one) => upload && one.upload === upload) ?? this.opened(source);
+    entry.wanted = { run: place + 1, children: steps, turn: null, cell: null, call: null };
+    this.show(entry, false);
+    arrive(this);
+    this.addresses?.go({ log: entry.log, upload, place, steps });
+  }
+
+  /** Show two runs side by side, see `enter`. */
   compare(left, right) {
     return this.show(this.pair(left, right));
   }
 
   pair(left, right) {
-    const entry = new Comparison(new OpenLog(left), new OpenLog(right));
+    const entry = new Comparison(left, right);
     return this.entries.find((other) => other.both && other.log.name === entry.log.name) ?? this.add(entry);
+  }
+
+  /** Show which runs are chosen to be compared. */
+  marked() {
+    this.page?.mark();
+    if (this.view?.drawSide) this.view.drawSide();
   }
 
   add(entry) {
@@ -115,9 +134,8 @@ export class Viewer {
   }
 
   tick(from) {
-    const name = from.closest?.("[data-name]")?.dataset.name;
-    if (this.current || !name) return false;
-    return this.library.picks.pick(name);
+    const box = from.closest?.("li")?.querySelector(":scope > .pick input");
+    return box ? box.click() : false;
   }
 
   choose(files) {
@@ -176,7 +194,7 @@ export class Viewer {
     this.view = null;
     if (!entry) return this.library ? this.drawLibrary() : this.body.replaceChildren();
     if (!entry.run) return this.body.replaceChildren(waiting(entry));
-    this.view = entry.both ? new CompareView(entry, ({ source }) => this.open(source)) : this.runView(entry);
+    this.view = entry.both ? new CompareView(entry, (side) => this.enter(side)) : this.runView(entry);
     this.body.replaceChildren(this.view.element);
     const spot = entry.spots.get(entry.run);
     if (spot) this.view.spot = spot;
@@ -191,6 +209,7 @@ export class Viewer {
       follow: () => this.follow(),
       went: (part) => this.went(entry, part),
       link: this.addresses && ((part) => addressOf(entry, part)),
+      picks: this.picks,
     });
   }
 
@@ -202,7 +221,7 @@ export class Viewer {
   }
 
   drawLibrary() {
-    this.page ??= new Library({ ...this.library, choose: (files) => this.choose(files) });
+    this.page ??= new Library({ ...this.library, picks: this.picks, choose: (files) => this.choose(files) });
     this.page.update(this.library);
     if (this.body.firstChild !== this.page.element) this.body.replaceChildren(this.page.element);
   }
@@ -275,22 +294,4 @@ export class Viewer {
     if (!this.alone && !this.host.shadowRoot.activeElement) return;
     this.body.querySelector("h1")?.focus({ preventScroll: true });
   }
-}
-
-function waiting(entry) {
-  const empty = entry.loaded ? `${entry.log.name} has no run yet.` : "Reading …";
-  const text = entry.problem ?? entry.log.problems[0] ?? empty;
-  return h(
-    "main.scroller",
-    {},
-    h("div.library", {}, h("h1", { tabindex: "-1" }, entry.log.name), h("p.note", {}, text)),
-  );
-}
-
-function folded(from, open) {
-  const details = from.closest?.("summary")?.parentElement;
-  if (!details?.unfold || details.open === open) return false;
-  if (open) details.unfold();
-  else details.open = false;
-  return true;
 }

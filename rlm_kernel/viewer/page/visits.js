@@ -12,11 +12,23 @@ export function visit(viewer, place, spot) {
   else if (spot) viewer.body.firstChild.scrollTop = spot.by;
 }
 
-function entryAt(viewer, { name, upload, beside }) {
+function entryAt(viewer, place) {
+  const { beside, name, upload } = place;
+  if (beside) {
+    const both = [place, beside].map((side) => sideAt(viewer, side));
+    return both.every((side) => side.source) ? viewer.pair(...both) : (viewer.entries[0] ?? null);
+  }
   if (!viewer.library) return viewer.entries[0];
   if (upload) return viewer.entries.find((entry) => entry.upload === upload) ?? null;
-  if (!name) return null;
-  return beside ? viewer.pair(new ServedLog(name), new ServedLog(beside)) : viewer.opened(new ServedLog(name));
+  return name ? viewer.opened(new ServedLog(name)) : null;
+}
+
+/** One side of a comparison, as `Picks` gives it. */
+function sideAt(viewer, { name, upload, run, children }) {
+  const known = viewer.entries.flatMap((entry) => entry.both ?? [entry]);
+  const same = (entry) => (upload ? entry.upload === upload : !entry.upload && entry.log.name === name);
+  const source = known.find(same)?.source ?? (viewer.library && !upload ? new ServedLog(name) : null);
+  return { source, upload, place: run - 1, steps: children };
 }
 
 /** Go to the place that is wanted as soon as the log holds it. */
