@@ -213,7 +213,9 @@ class Engine:
             elif turn.unusable and self._adapts and await self._config.models.root.size() == "unknown":
                 await self._begin_again(reply)
                 continue
-            await root.end_turn(reply, turn.user_messages, iteration, () if is_last else self._kept_before(iteration + 1))
+            await root.end_turn(
+                reply, turn.user_messages, iteration, () if is_last else self._kept_before(iteration + 1)
+            )
             if is_last:
                 break
         return await self._last_word(iteration)

@@ -70,7 +70,9 @@ def reference_profile(path: str | Path) -> TrainedProfile:
 
 def _find(path: Path) -> Path:
     if path.suffix == ".whl":
-        raise ConfigError(f"{path} is a packed wheel: unpack it (python -m zipfile -e {path} FOLDER), and name the FOLDER.")
+        raise ConfigError(
+            f"{path} is a packed wheel: unpack it (python -m zipfile -e {path} FOLDER), and name the FOLDER."
+        )
     found = path if path.is_file() else next((file for file in (path / p for p in _PLACES) if file.is_file()), None)
     if found is None:
         raise ConfigError(
@@ -134,7 +136,9 @@ def _first(tree: ast.Module, texts: Mapping[str, str], last_word: str) -> Traine
 
 def _profile(base: TrainedProfile, system: str, **changes: object) -> TrainedProfile:
     """The reference limits neither replies nor sub-calls."""
-    return replace(base, name="reference", system=system, reply_tokens=None, sub_reply_tokens=None, notice="", **changes)  # type: ignore[arg-type]
+    return replace(
+        base, name="reference", system=system, reply_tokens=None, sub_reply_tokens=None, notice="", **changes
+    )  # type: ignore[arg-type]
 
 
 def _constants(tree: ast.Module) -> dict[str, str]:
@@ -188,7 +192,11 @@ def _last_word(tree: ast.Module) -> str:
     """What the assistant says when no turns are left."""
     for node in ast.walk(_function(tree, "_default_answer")):
         if isinstance(node, ast.Dict):
-            said = {key.value: value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
+            said = {
+                key.value: value
+                for key, value in zip(node.keys, node.values, strict=True)
+                if isinstance(key, ast.Constant)
+            }
             role = said.get("role")
             if isinstance(role, ast.Constant) and role.value == "assistant" and "content" in said:
                 return _text(said["content"])
