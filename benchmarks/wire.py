@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 MODEL = "mit-oasys/rlm-qwen3-30b-a3b-v0.1"
 QUESTION = 'How many lines hold "green", and which {braces} are there?'
 CONTEXT = "\n".join(f"line {number}: {'green' if number % 7 == 0 else 'blue'} ünïcode" for number in range(3_000))
-TOO_LONG = 'for line in context.splitlines():\n    print(line)'
+TOO_LONG = "for line in context.splitlines():\n    print(line)"
 
 REPLIES = (
     "I look first.\n```repl\nprint(type(context), len(context))\nprint(context[:200])\n```",
@@ -126,7 +126,12 @@ def requests_of(python: str, replies: Sequence[str], context: Any = CONTEXT, **a
         given = {"backend": "openai", "backend_kwargs": backend, "max_iterations": 12, **arguments}
         options = json.dumps({"arguments": given, "context": context, "question": QUESTION})
         done = subprocess.run(
-            [python, HERE / "wire_side.py", options], capture_output=True, text=True, cwd=folder, timeout=300, check=False
+            [python, HERE / "wire_side.py", options],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            timeout=300,
+            check=False,
         )
     if done.returncode:
         raise SystemExit(f"{python} failed:\n{done.stderr[-3_000:]}")

@@ -329,6 +329,9 @@ class Engine:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
         parsed = await self._parse_last(reply)
+        if not self._config.profile.rules.asks_again and parsed.answer is None and reply.text.strip():
+            root.conversation.add(reply)
+            return reply.text
         answer = await self._answer_in_text(parsed, turns + 1)
         if answer is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))

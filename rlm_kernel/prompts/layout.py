@@ -25,6 +25,8 @@ _SIMPLE = frozenset(
     # Subclasses of them that cells often make: the kernel reports names of types only.
     | {"Counter", "OrderedDict", "defaultdict", "float64", "str_", "FailedQuery"}
 )
+_SCAFFOLD = frozenset({"f"})
+"""Names of the reference's own code in its REPL: it lists them at their place when a cell has assigned to them."""
 _RENAMED = frozenset({"my_answer", "my_context", "my_context_0", "my_history"})
 """Where the kernel keeps what a cell assigned to one of its names."""
 
@@ -44,7 +46,7 @@ class Layout:
         block: the message about a cell: ``{code}``, ``{output}``.
         many_blocks: the same in a reply with several: also ``{number}``; empty: as `block`.
         message_per_block: whether each cell has a message of its own.
-        names: the first names among the variables of a cell; in one with a context of text, and in others.
+        names: the first names among the variables of a cell.
         last_word: said by the assistant when no turns are left.
         advice: the end of the system message, unless ``orchestrator=False``.
     """
@@ -108,7 +110,9 @@ def output_of(result: CellResult, names: Sequence[str]) -> str:
     """What a cell printed, the line of its error, and its simple variables; values of expressions are not shown."""
     errors = result.stderr + (f"\n{_raised(result)}" if result.status != "ok" else "")
     parts = [f"\n{text}" for text in (result.stdout, errors) if text]
-    variables = list(dict.fromkeys([*names, *_simple(result)]))
+    simple = set(_simple(result))
+    first = [name for name in names if name not in _SCAFFOLD or name in simple]
+    variables = list(dict.fromkeys([*first, *_simple(result)]))
     parts += [f"REPL variables: {variables}\n"] if variables else []
     return "\n\n".join(parts) or "No output"
 
