@@ -1,9 +1,9 @@
-"""Compare the requests of the reference and of ours with `prompts="reference:PATH"`: what a provider receives of one run.
+"""Compare the requests of the reference and of ours with `prompts="reference:PATH"`: what a provider receives of a run.
 
     python benchmarks/wire.py --reference PYTHON [--words PATH] [--json FILE]
 
-PYTHON is an interpreter in which the distribution `rlms` is installed. PATH is a copy of it (default: where PYTHON has it).
-A provider on loopback gives both the same ten replies and records the body of every request. Ends with 1 if a
+PYTHON is an interpreter in which the distribution `rlms` is installed. PATH is a copy of it (default: where PYTHON has
+it). A provider on loopback gives both the same ten replies and records the body of every request. Ends with 1 if a
 body differs.
 """
 
@@ -26,22 +26,31 @@ HERE = Path(__file__).parent
 MODEL = "mit-oasys/rlm-qwen3-30b-a3b-v0.1"
 QUESTION = 'How many lines hold "green", and which {braces} are there?'
 CONTEXT = "\n".join(f"line {number}: {'green' if number % 7 == 0 else 'blue'} ünïcode" for number in range(3_000))
-TOO_LONG = "for line in context.splitlines():\n    print(line)"
+
+
+def _reply(words: str, *cells: str, language: str = "repl") -> str:
+    return "\n".join([words, *(f"```{language}\n{cell}\n```" for cell in cells)])
+
 
 REPLIES = (
-    "I look first.\n```repl\nprint(type(context), len(context))\nprint(context[:200])\n```",
-    "Lines.\n```repl\nlines = context.splitlines()\ncount = sum('green' in line for line in lines)\nprint(count)\n```",
-    "All of it.\n```repl\n" + TOO_LONG + "\n```",
-    "A mistake.\n```repl\nprint('before')\nlines[99_999]\n```",
-    "Two blocks, and the first fails.\n```repl\nprint(missing)\n```\nand\n```repl\nname, kinds = 'x', {'a': 1}\nprint(kinds)\n```",
-    "Sub-calls.\n```repl\nsaid = llm_query('Say yes: ' + lines[0])\nprint(said)\nmany = llm_query_batched(['one', 'two'])\n"
-    "print(many)\n```",
+    _reply("I look first.", "print(type(context), len(context))\nprint(context[:200])"),
+    _reply("Lines.", "lines = context.splitlines()\ncount = sum('green' in line for line in lines)\nprint(count)"),
+    _reply("All of it, which is too much.", "for line in context.splitlines():\n    print(line)"),
+    _reply("A mistake.", "print('before')\nlines[99_999]"),
+    _reply("The first of two fails.", "print(missing)", "name, kinds = 'x', {'a': 1}\nprint(kinds)"),
+    _reply(
+        "Sub-calls.",
+        "said = llm_query('Say yes: ' + lines[0])\nprint(said)\nmany = llm_query_batched(['one', 'two'])\nprint(many)",
+    ),
     "Only words this time; FINAL(7) is no answer here.",
-    "Nothing shown, and stderr.\n```repl\nimport sys\nratio = count / len(lines)\nratio\n```\n```repl\n"
-    "print('out'); print('err', file=sys.stderr)\n```",
-    "A draft, and broken code.\n```repl\nanswer['content'] = 'draft'\n```\n```repl\nif True print(1)\n```\n"
-    "```python\nprint('not for the REPL')\n```",
-    "```repl\nanswer['content'] = f'{count} of {len(lines)}'\nanswer['ready'] = True\n```",
+    _reply(
+        "A value that is not printed, and stderr.",
+        "import sys\nratio = count / len(lines)\nratio",
+        "print('out'); print('err', file=sys.stderr)",
+    ),
+    _reply("A draft, and broken code.", "answer['content'] = 'draft'", "if True print(1)")
+    + _reply("", "print('not for the REPL')", language="python"),
+    _reply("", "answer['content'] = f'{count} of {len(lines)}'\nanswer['ready'] = True"),
 )
 SPOKEN = "The last word."
 

@@ -22,7 +22,7 @@ TRAINED = MappingProxyType(
         "rlm-qwen3-30b-a3b": re.compile(r"\brlm-qwen3-30b-a3b\b", re.IGNORECASE),
     }
 )
-"""The profiles of models that were trained to be RLMs, and the names of those models, whose files have further parts."""
+"""The profiles of models that were trained to be RLMs, and what is in the names of those models."""
 
 
 @cache

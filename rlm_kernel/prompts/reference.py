@@ -1,7 +1,7 @@
 """The reference's own words, read from a copy of it that the user names: `prompts="reference:PATH"`.
 
-They are not part of this library. The file is parsed, and neither imported nor executed: only constants, and f-strings of
-known values, are taken from it.
+They are not part of this library. The file is parsed, and neither imported nor executed: only constants, and f-strings
+of known values, are taken from it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.prompts import trained_profile
+from rlm_kernel.prompts.layout import Layout
 from rlm_kernel.prompts.trained import TrainedProfile
 
 PREFIX = "reference:"
@@ -23,7 +24,7 @@ MAX_BYTES = 1_000_000
 
 _PLACES = ("prompts.py", "utils/prompts.py", "rlm/utils/prompts.py")
 _LOOP = "core/rlm.py"
-_GET = "python -m pip download rlms==0.1.3 --no-deps, then python -m zipfile -e rlms-0.1.3-py3-none-any.whl FOLDER"
+_GET = "python -m pip download --no-deps rlms==0.1.3; python -m zipfile -e rlms-0.1.3-py3-none-any.whl FOLDER"
 
 _FIELDS = MappingProxyType(
     {
@@ -41,7 +42,7 @@ _FORMATS = MappingProxyType({"{iter_1}": "{turn}", "{max_iter}": "{turns}", "{ro
 """The same for texts for `str.format`."""
 
 
-class _Unknown(Exception):
+class _UnknownError(Exception):
     """A part of the file is not what is expected."""
 
 
@@ -49,8 +50,8 @@ def reference_profile(path: str | Path) -> TrainedProfile:
     """The reference's conversation in its own words.
 
     Args:
-        path: `prompts.py` of the reference, or a folder with it: a checkout, an unpacked wheel or an installed `rlm`. That of
-            0.1.3 is the conversation of `rlm-qwen3-30b-a3b`, that of the tag v1.0.0 the one of `rlm-qwen3-8b`.
+        path: `prompts.py` of the reference, or a folder with it: a checkout, an unpacked wheel or an installed `rlm`. That
+            of 0.1.3 is the conversation of `rlm-qwen3-30b-a3b`, that of the tag v1.0.0 the one of `rlm-qwen3-8b`.
 
     Raises:
         ConfigError: there is no such file, or it is not of a version that is known.
@@ -61,10 +62,10 @@ def reference_profile(path: str | Path) -> TrainedProfile:
         texts, last_word = _constants(tree), _last_word(_parsed(loop))
         make = _current if "ORCHESTRATOR_ADDENDUM" in texts else _first
         return make(tree, texts, last_word)
-    except (_Unknown, RecursionError) as error:
+    except (_UnknownError, RecursionError) as error:
         raise ConfigError(
-            f"{file} is not a prompts.py that prompts='reference:PATH' knows: {error}. Name a copy of the reference, version "
-            f"0.1.3 or tag v1.0.0 ({_GET})."
+            f"{file} is not a prompts.py that prompts='reference:PATH' knows: {error}. Name a copy of the reference, "
+            f"version 0.1.3 or tag v1.0.0 ({_GET})."
         ) from None
 
 
@@ -76,8 +77,8 @@ def _find(path: Path) -> Path:
     found = path if path.is_file() else next((file for file in (path / p for p in _PLACES) if file.is_file()), None)
     if found is None:
         raise ConfigError(
-            f"prompts='reference:{path}': there is no file {str(path)!r}, and no {_PLACES[-1]} in such a folder. Name a "
-            f"checkout or an unpacked wheel of the reference ({_GET})."
+            f"prompts='reference:{path}': there is no file {str(path)!r}, and no {_PLACES[-1]} in such a folder. Name "
+            f"a checkout or an unpacked wheel of the reference ({_GET})."
         )
     return found
 
@@ -89,8 +90,8 @@ def _parsed(file: Path) -> ast.Module:
         return ast.parse(file.read_bytes())
     except OSError as error:
         raise ConfigError(
-            f"{file} cannot be read: {error.strerror}. prompts='reference:PATH' reads utils/prompts.py and core/rlm.py of "
-            "the reference: name the folder that holds both."
+            f"{file} cannot be read: {error.strerror}. prompts='reference:PATH' reads utils/prompts.py and core/rlm.py "
+            "of the reference: name the folder that holds both."
         ) from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{file} is not Python: {error}. Name a copy of the reference's prompts.py.") from None
@@ -134,11 +135,11 @@ def _first(tree: ast.Module, texts: Mapping[str, str], last_word: str) -> Traine
     return _profile(base, _constant(texts, "RLM_SYSTEM_PROMPT"), layout=layout)
 
 
-def _profile(base: TrainedProfile, system: str, **changes: object) -> TrainedProfile:
+def _profile(base: TrainedProfile, system: str, layout: Layout) -> TrainedProfile:
     """The reference limits neither replies nor sub-calls."""
     return replace(
-        base, name="reference", system=system, reply_tokens=None, sub_reply_tokens=None, notice="", **changes
-    )  # type: ignore[arg-type]
+        base, name="reference", system=system, layout=layout, reply_tokens=None, sub_reply_tokens=None, notice=""
+    )
 
 
 def _constants(tree: ast.Module) -> dict[str, str]:
@@ -148,21 +149,21 @@ def _constants(tree: ast.Module) -> dict[str, str]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
                 found[node.targets[0].id] = _text(node.value)
-            except _Unknown:
+            except _UnknownError:
                 continue
     return found
 
 
 def _constant(texts: Mapping[str, str], name: str) -> str:
     if not texts.get(name):
-        raise _Unknown(f"it has no text {name}")
+        raise _UnknownError(f"it has no text {name}")
     return texts[name]
 
 
 def _function(tree: ast.Module, name: str) -> ast.AST:
     found = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name), None)
     if found is None:
-        raise _Unknown(f"it has no function {name}")
+        raise _UnknownError(f"it has no function {name}")
     return found
 
 
@@ -171,11 +172,11 @@ def _assigned(within: ast.AST, name: str, read: Callable[[ast.expr], str | None]
     for value in _values(within, name):
         try:
             text = _text(value) if read is None else read(value)
-        except _Unknown as error:
-            raise _Unknown(f"{name} is not the text that is known: {error}") from None
+        except _UnknownError as error:
+            raise _UnknownError(f"{name} is not the text that is known: {error}") from None
         if text is not None:
             return text
-    raise _Unknown(f"no text is assigned to {name}")
+    raise _UnknownError(f"no text is assigned to {name}")
 
 
 def _before_plus(value: ast.expr) -> str | None:
@@ -200,7 +201,7 @@ def _last_word(tree: ast.Module) -> str:
             role = said.get("role")
             if isinstance(role, ast.Constant) and role.value == "assistant" and "content" in said:
                 return _text(said["content"])
-    raise _Unknown("core/rlm.py has no message of the assistant in _default_answer")
+    raise _UnknownError("core/rlm.py has no message of the assistant in _default_answer")
 
 
 def _text(node: ast.expr) -> str:
@@ -214,7 +215,7 @@ def _text(node: ast.expr) -> str:
             return textwrap.dedent(_text(text))
         case ast.Call(func=ast.Attribute(value=glue, attr="join"), args=[ast.List(elts=texts)], keywords=[]):
             return _text(glue).join(map(_text, texts))
-    raise _Unknown(f"line {node.lineno} is not a text")
+    raise _UnknownError(f"line {node.lineno} is not a text")
 
 
 def _part(node: ast.expr) -> str:
@@ -223,7 +224,7 @@ def _part(node: ast.expr) -> str:
         return _text(node)
     field = _FIELDS.get(ast.unparse(node.value))
     if field is None or node.conversion != -1 or node.format_spec is not None:
-        raise _Unknown(f"line {node.lineno} holds {{{ast.unparse(node.value)[:100]}}}, which is not known")
+        raise _UnknownError(f"line {node.lineno} holds {{{ast.unparse(node.value)[:100]}}}, which is not known")
     return f"{{{field}}}"
 
 

@@ -61,7 +61,7 @@ class TrainedProfile(PromptProfile):
         return [
             {"role": "system", "content": rules},
             {"role": layout.facts_role, "content": layout.about(prompt, facts, question)},
-            *({"role": "user", "content": text} for text in (prologue, *notes) if text),
+            *_by_user((prologue, *notes)),
             *self.kept_before(1, max_iterations, question),
         ]
 
@@ -125,3 +125,7 @@ class TrainedProfile(PromptProfile):
     def restored(self, names: Mapping[str, str | None]) -> str:  # noqa: ARG002
         """Nothing."""
         return ""
+
+
+def _by_user(texts: Sequence[str | None]) -> list[Message]:
+    return [{"role": "user", "content": text} for text in texts if text]

@@ -101,7 +101,7 @@ def lines_of(
             yield from _lines(list(examples_of(run, depth, chosen.without_errors)), per, known)
 
 
-def examples_of(run: Trajectory, depth: int = 0, without_errors: bool = False) -> Iterator[Example]:  # noqa: FBT001, FBT002
+def examples_of(run: Trajectory, depth: int = 0, without_errors: bool = False) -> Iterator[Example]:
     """The replies of a run with their prompts.
 
     Args:
