@@ -11,10 +11,12 @@ def marked_blocks(text: str) -> tuple[str, ...]:
     """The blocks, without white space around them. The end of one is the next line that begins with a fence."""
     blocks, place = [], 0
     while (opened := _OPEN.search(text, place)) is not None:
-        start = opened.end()
-        end = text.find("\n```", text.rfind("\n", opened.start(), start))
-        if end < 0:
-            break
+        lines = text.find("\n", opened.start()), text.rfind("\n", opened.start(), opened.end())
+        start = lines[1] + 1  # after blank lines
+        if (end := text.find("\n```", start)) < 0:
+            start = lines[0] + 1
+            if (end := text.find("\n```", start)) < 0:
+                break
         blocks.append(text[start:end].strip())
         place = end + len("\n```")
     return tuple(blocks)

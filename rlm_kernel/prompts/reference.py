@@ -50,8 +50,8 @@ def reference_profile(path: str | Path) -> TrainedProfile:
     """The reference's conversation in its own words.
 
     Args:
-        path: `prompts.py` of the reference, or a folder with it: a checkout, an unpacked wheel or an installed `rlm`. That
-            of 0.1.3 is the conversation of `rlm-qwen3-30b-a3b`, that of the tag v1.0.0 the one of `rlm-qwen3-8b`.
+        path: `prompts.py` of the reference, or a folder with it: a checkout, an unpacked wheel or an installed `rlm`.
+            That of 0.1.3 is the conversation of `rlm-qwen3-30b-a3b`, that of the tag v1.0.0 the one of `rlm-qwen3-8b`.
 
     Raises:
         ConfigError: there is no such file, or it is not of a version that is known.
