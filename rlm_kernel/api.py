@@ -100,7 +100,8 @@ class RLM(ReadableArguments):
             many as fit into the free memory, at 200 MB each, and 32 at most. Concurrent completions have a limit each.
         max_calls: prompts of sub-calls in a completion, over the whole tree. Further ones raise in the cell, and the
             run continues.
-        prompts: ``"large"``, ``"small"`` or a `PromptProfile`; None: chosen by the backend and the size of the model.
+        prompts: ``"large"``, ``"small"``, ``"rlm-qwen3-8b"``, ``"rlm-qwen3-30b-a3b"``, ``"reference:PATH"`` or a
+            `PromptProfile`; None: chosen by the name of the model, the backend and the size of the model.
         sampling_args: fields of the root model's requests, e.g. ``{"temperature": 0}``.
         sub_sampling_args: the same for sub-calls: for the first of the `other_backends`, else for a second client of
             the root backend.
@@ -178,7 +179,7 @@ class RLM(ReadableArguments):
         self._config = RunConfig(
             models=models,
             environment=find_environment(environment, environment_kwargs),
-            profile=profile_of(prompts, backend),
+            profile=profile_of(prompts, backend, models.root.model),
             system_prompt=custom_system_prompt,
             orchestrator=orchestrator,
             prologue=user_prologue,

@@ -1,6 +1,11 @@
-"""Write a recorded run as a notebook, a page, a script or Markdown.
+"""Write a recorded run as a notebook, a page, a script or Markdown, or runs as training data.
 
 Without --to, a notebook is written; with it, a page (html), a script (py) or Markdown (md).
+
+--to sft writes JSON lines for supervised fine-tuning, of one run or of a folder of runs: each reply
+of a root model with what it was written from. --per turn (default) writes "prompt" and
+"completion", of which the completion is trained on; --per run writes "messages", where a weight
+says which replies are.
 
 --bundle writes one file that holds the log, the input and all else that a replay needs: a notebook
 that runs anywhere (.ipynb), a page from which that notebook is saved (.html), or a ZIP archive with
@@ -10,18 +15,21 @@ the notebooks of the child runs, too (.zip). The ending of --output chooses.
 last to the first, and replays the rest each time to check that the answer is the same. No API key
 is needed.
 
-FILE is the log of a run (.jsonl) or its notebook (.ipynb).
+FILE is the log of a run (.jsonl) or its notebook (.ipynb); with --to sft also a folder of logs.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlm_kernel import terminal
 from rlm_kernel.cli import exit_codes, trust_command
 from rlm_kernel.errors import ConfigError, RecordingError
+from rlm_kernel.trajectory.states import STATES
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -32,7 +40,9 @@ if TYPE_CHECKING:
 
 NAME = "export"
 
-_FORMATS = ("html", "py", "md")
+_FORMATS = ("html", "py", "md", "sft")
+_OF_SFT = ("per", "only", "thumb", "tag", "no_children", "without_errors", "metadata")
+_TRAINING_FILE = "rlm-sft.jsonl"
 _BUNDLES = (".ipynb", ".html", ".zip")
 
 
@@ -46,6 +56,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--to", choices=_FORMATS, help="write this format; html needs nbconvert")
     add("--environment", help="where --clean runs the cells (default: the recorded environment)")
     trust_command.add_option(parser)
+    add = parser.add_argument_group("training data (--to sft)").add_argument
+    add("--per", choices=("turn", "run"), help="a line for each turn (default), or for each run")
+    add("--only", choices=STATES, metavar="STATE", help="runs that ended like this, such as answered")
+    add("--thumb", choices=("up", "down"), help="runs with this thumb (rlm runs)")
+    add("--tag", action="append", metavar="TAG", help="runs with this tag; may be given several times")
+    add("--no-children", action="store_true", help="leave out the runs that an rlm_query started")
+    add("--without-errors", action="store_true", help="do not train on replies whose code raised")
+    add("--metadata", action="store_true", help="add the field rlm: run, model, state, turn, depth, thumb, tags")
 
 
 def execute(args: Namespace) -> int:
@@ -54,6 +72,10 @@ def execute(args: Namespace) -> int:
     Raises:
         RLMError: the record cannot be read, or its replay does not give its answer.
     """
+    if args.to == "sft":
+        return _write_training_data(args)
+    if given := [name for name in _OF_SFT if getattr(args, name)]:
+        raise ConfigError(f"--{given[0].replace('_', '-')} belongs to --to sft.")
     output = _output(Path(args.file), args)
     notebook = _minimal(args) if args.clean else _notebook(Path(args.file))
     try:
@@ -80,6 +102,53 @@ def notebook_of_file(file: Path) -> NotebookNode:
 
     recording = read_log(file)
     return notebook_of(recording.trajectory, identity_of_recording(recording))
+
+
+def _write_training_data(args: Namespace) -> int:
+    """Write the lines of a log, or of a folder of logs."""
+    from rlm_kernel.trajectory.training_data import Selection, lines_of
+
+    file, output = Path(args.file), Path(args.output or _TRAINING_FILE)
+    folder = file if file.is_dir() else file.parent
+    if args.clean or args.bundle:
+        raise ConfigError(f"--{'clean' if args.clean else 'bundle'} does not go with --to sft.")
+    if output.suffix == ".jsonl" and output.resolve().parent == folder.resolve() and args.output is None:
+        output = output.with_suffix(".json")  # a .jsonl in a folder of logs would be one of them
+    if output.resolve() == file.resolve() or (
+        output.suffix == ".jsonl" and output.resolve().parent == folder.resolve()
+    ):
+        raise ConfigError(f"{output} would be taken for a log there: choose a file in another folder with --output.")
+    selection = Selection(
+        state=args.only or "",
+        thumb=args.thumb or "",
+        tags=tuple(args.tag or ()),
+        children=not args.no_children,
+        without_errors=args.without_errors,
+    )
+    skipped: list[str] = []
+    lines = lines_of(file, per=args.per or "turn", selection=selection, metadata=args.metadata, skipped=skipped)
+    count = _write_lines(lines, output)
+    for sentence in skipped:
+        terminal.print_note(f"rlm: {sentence}")
+    terminal.print_note(f"rlm: {count:,} line{'s' * (count != 1)}")
+    terminal.print_result(str(output))
+    return exit_codes.OK
+
+
+def _write_lines(lines: Iterator[dict[str, Any]], output: Path) -> int:
+    """Write JSON lines, all or none. Returns how many."""
+    partial, count = output.with_name(f".{output.name}.part"), 0
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="ascii") as file:
+            for count, line in enumerate(lines, 1):  # noqa: B007 (counted)
+                file.write(json.dumps(line) + "\n")
+        partial.replace(output)
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
 
 
 def _output(file: Path, args: Namespace) -> Path:

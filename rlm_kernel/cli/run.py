@@ -60,7 +60,7 @@ def add_run_options(parser: ArgumentParser) -> None:
     help_ = "maximum turns of the root model (default: %(default)s)"
     add("--max-iterations", type=int, default=30, metavar="N", help=help_)
     shared_options.add_limits(parser)
-    add("--prompts", choices=("large", "small"), help="the prompt profile (default: chosen by the backend)")
+    add("--prompts", metavar="NAME", help="large, small or reference:PATH (default: chosen by the model)")
 
 
 def execute(args: Namespace) -> int:

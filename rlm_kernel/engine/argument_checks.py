@@ -19,8 +19,9 @@ from rlm_kernel.engine.billing import COST_COMES_WITH_THE_REPLY
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.kernel_slots import check_max_kernels
 from rlm_kernel.errors import ConfigError
-from rlm_kernel.prompts import LARGE, PROFILES
+from rlm_kernel.prompts import LARGE, PROFILES, TRAINED, trained_for, trained_profile
 from rlm_kernel.prompts.profile import PromptProfile, filled_in
+from rlm_kernel.prompts.reference import PREFIX, reference_profile
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.trajectory.log.redaction import named_secrets
 from rlm_kernel.types import Foreign, Input, Shaped, TextFile
@@ -88,17 +89,26 @@ def _with_sampling(
     return {**given, "sampling_args": trust.merge("sampling_args", given.get("sampling_args"), sampling)}
 
 
-def profile_of(prompts: str | PromptProfile | None, backend: str | LM) -> PromptProfile:
-    """The given prompts, else those for the backend; for a user's own `LM`, those for a large model."""
+def profile_of(prompts: str | PromptProfile | None, backend: str | LM, model: str) -> PromptProfile:
+    """The given prompts, else those for the model or the backend; for a user's own `LM`, those for a large model.
+
+    Raises:
+        ConfigError: there are no such prompts, or the copy of the reference that they name cannot be read.
+    """
     if isinstance(prompts, PromptProfile):
         return prompts
+    if prompts is None and (trained := trained_for(model)) is not None:
+        return trained
     if prompts is None:
         profile = PROFILES[registry.find(backend).profile] if isinstance(backend, str) else LARGE
         return replace(profile, adapts=profile is LARGE)
+    if isinstance(prompts, str) and prompts.startswith(PREFIX):
+        return reference_profile(prompts.removeprefix(PREFIX))
+    if prompts in TRAINED:
+        return trained_profile(prompts)
     if prompts not in PROFILES:
-        raise ConfigError(
-            f"prompts must be one of {', '.join(map(repr, PROFILES))} or a PromptProfile, not {prompts!r}."
-        )
+        known = ", ".join(map(repr, (*PROFILES, *TRAINED)))
+        raise ConfigError(f"prompts must be one of {known}, 'reference:PATH' or a PromptProfile, not {prompts!r}.")
     return PROFILES[prompts]
 
 

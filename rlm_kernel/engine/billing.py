@@ -47,7 +47,7 @@ class ModelCalls:
         messages: Sequence[Message],
         schema: Schema | None = None,
         *,
-        max_tokens: int,
+        max_tokens: int | None,
         recorded: Reply | None = None,
         turn: AbstractAsyncContextManager[Any] = NO_TURN,
         on_turn: Callable[[], None] = lambda: None,
@@ -60,7 +60,7 @@ class ModelCalls:
             lm: the model.
             messages: the conversation.
             schema: what the reply has to fit, or None.
-            max_tokens: the longest reply.
+            max_tokens: the longest reply; None: the provider's own limit.
             recorded: a reply of an earlier run: it is counted and returned without a call.
             turn: held during the call.
             on_turn: called when the call is admitted.

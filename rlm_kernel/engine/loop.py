@@ -102,6 +102,7 @@ class Engine:
         self.usage: UsageMeter = UsageMeter(None if parent is None else parent.usage)
         self._config = self._given = config
         self._open_again: Callable[[], list[Message]] = list
+        self._question = ""
         self._recorded = recorded or RecordedRun()
         self._record = record
         self._message = message
@@ -169,7 +170,7 @@ class Engine:
                         answer = await (self._ask_plainly if is_plain else self._loop)(prompt, question)
                 finally:
                     self._warn_of_uncertain_costs()
-                await self._repl.end_run(self._root.conversation.whole[:-1], self._seconds_to_keep)
+                await self._repl.end_run(self._root.conversation.whole, self._seconds_to_keep)
         except BaseException as error:
             if isinstance(error, Exception):  # also one of a client of the user's
                 known = getattr(error, "partial_answer", None)
@@ -195,27 +196,35 @@ class Engine:
         reply, facts = await self._begin(prompt, question)
         for iteration in range(1, self._config.max_iterations + 1):
             if iteration > 1:
-                reply = await root.ask(iteration)
+                reply = await root.ask(iteration, once=self._sent_with(iteration))
             await self._turns.set_up(iteration)
             turn = await self._turns.take(reply, iteration, facts)
             seconds = self._emit.seconds - (root.asked_at or 0.0)
             self._emit(events.IterationFinished(iteration=iteration, seconds=seconds, answer=turn.answer))
             await self._end_logs()
             if turn.answer is not None:
-                root.conversation.add(reply, "")
+                root.conversation.add(reply)
                 return turn.answer
             self._warn_of_uncertain_costs()
             is_last = self._is_last(iteration)
             if is_last:
                 by_schema = self._schema is not None
-                root.ending = "\n\n" + self._config.profile.last_chance(question or "", by_schema=by_schema)
+                root.ending = partial(self._config.profile.closed, question=self._question, by_schema=by_schema)
             elif turn.unusable and self._adapts and await self._config.models.root.size() == "unknown":
                 await self._begin_again(reply)
                 continue
-            await root.end_turn(reply, turn.message, iteration)
+            await root.end_turn(
+                reply, turn.user_messages, iteration, () if is_last else self._kept_before(iteration + 1)
+            )
             if is_last:
                 break
         return await self._last_word(iteration)
+
+    def _kept_before(self, iteration: int) -> list[Message]:
+        return self._config.profile.kept_before(iteration, self._config.max_iterations, self._question)
+
+    def _sent_with(self, iteration: int) -> list[Message]:
+        return self._config.profile.sent_with(iteration, self._config.max_iterations, self._question)
 
     async def _begin(self, prompt: Input, question: str | None) -> tuple[Reply, ContextFacts]:
         """Start the kernel and ask for the first reply, at the same time unless the context holds tables.
@@ -223,6 +232,9 @@ class Engine:
         What becomes of a table depends on the libraries of the kernel, and the first message says what it is there.
         """
         earlier, has_tables = self._repl.earlier, _has_tables(prompt)
+        self._question = question or ""
+        if self._config.profile.notice:
+            self._emit(events.Notice(message=self._config.profile.notice))
         if has_tables:
             await self._open(prompt)
             prompt = _received(prompt, self._repl.missing_libraries)
@@ -237,7 +249,7 @@ class Engine:
         if self._adapts and await self._is_small():
             self._adapt("The model is small")
         self._root.begin(await asyncio.to_thread(self._open_again))  # it searches the context
-        return await self._root.ask(1)
+        return await self._root.ask(1, once=self._sent_with(1))
 
     async def _begin_again(self, reply: Reply) -> None:
         """Leave out a first reply that cannot be used: a small model would go on in its form."""
@@ -278,8 +290,14 @@ class Engine:
             await self._turns.begin_message(message.first_cell, has_new_context=message.has_new_context)
 
     def _opening(self, prompt: Input, question: str | None, facts: ContextFacts, earlier: int) -> list[Message]:
-        config = self._config
-        messages = config.profile.opening(
+        config, notes = self._config, list[str]()
+        if self._message is not None:
+            notes.append(self._message.note)
+        elif earlier:
+            notes.append(config.profile.continued(earlier, self._repl.variables))
+        if self._schema is not None:
+            notes.append(config.profile.answer_schema(text_of(self._schema.document)))
+        return config.profile.opening(
             facts,
             question or "",
             prompt.excerpt if isinstance(prompt, TextFile) else prompt,
@@ -288,14 +306,9 @@ class Engine:
             sub_window=config.models.default.context_window,
             orchestrator=config.orchestrator,
             prologue=config.prologue,
+            notes=notes,
+            max_iterations=config.max_iterations,
         )
-        if self._message is not None:
-            messages[-1]["content"] += f"\n\n{self._message.note}"
-        elif earlier:
-            messages[-1]["content"] += "\n\n" + config.profile.continued(earlier, self._repl.variables)
-        if self._schema is not None:
-            messages[-1]["content"] += "\n\n" + config.profile.answer_schema(text_of(self._schema.document))
-        return messages
 
     # -- other ways to an answer
 
@@ -316,14 +329,18 @@ class Engine:
             return await root.ask_by_schema(turns + 1, self._schema)
         reply = await root.ask(turns + 1)
         parsed = await self._parse_last(reply)
+        if not self._config.profile.rules.asks_again and parsed.answer is None and reply.text.strip():
+            root.conversation.add(reply)
+            return reply.text
         answer = await self._answer_in_text(parsed, turns + 1)
         if answer is None:
             self._emit(events.Notice(message="The last reply holds no answer: the model is asked once more."))
-            await root.end_turn(reply, self._why_no_answer(parsed, reply), turns + 1)
+            why = self._why_no_answer(parsed, reply)
+            await root.end_turn(reply, [{"role": "user", "content": why}] if why else [], turns + 1)
             reply = await root.ask(turns + 2)
             parsed = await self._parse_last(reply)
             answer = await self._answer_in_text(parsed, turns + 2)
-        root.conversation.add(reply, "")
+        root.conversation.add(reply)
         if answer is None:
             causes = set(self._turns.without_text)
             cause = causes.pop() if len(causes) == 1 else ""

@@ -7,9 +7,10 @@ the model can still read all of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from rlm_kernel._async import process
 from rlm_kernel.clients.base import BaseLM
@@ -30,7 +31,6 @@ OLD_MESSAGE_CHARACTERS = 2_000
 SHORT_MESSAGE_CHARACTERS = 300
 """The same, after the provider has refused the conversation as too long."""
 
-_NEWEST = 2
 _EMPTY = not_blank("")
 
 Remember = Callable[[Sequence[Message]], Awaitable[None]]
@@ -49,11 +49,13 @@ class Conversation:
         self._turns: list[Message] = []
         self._whole: list[Message] = []
         self._before: list[Message] = []
+        self._replies: list[str] = []
+        self._newest = 0  # where the latest turn begins
 
     def begin_again(self, reply: Reply, opening: Sequence[Message]) -> None:
         """Replace all that it reads next, after a reply that it does not read again."""
         self._before = [*self.whole, {"role": "assistant", "content": not_blank(reply.text)}]
-        self._opening, self._turns, self._whole = list(opening), [], []
+        self._opening, self._turns, self._whole, self._newest = list(opening), [], [], 0
 
     @property
     def messages(self) -> list[Message]:
@@ -67,34 +69,39 @@ class Conversation:
 
     @property
     def replies(self) -> list[str]:
-        """The texts of the model's replies that are followed by a message, the latest first."""
-        return [m["content"] for m in reversed(self._whole) if m["role"] == "assistant" and m["content"] != _EMPTY]
+        """The texts of the model's replies since the opening that are not empty, the latest first."""
+        return [text for text in reversed(self._replies) if text != _EMPTY]
+
+    @property
+    def unread(self) -> list[Message]:
+        """The messages after the latest reply."""
+        return self._turns[self._newest + 1 :] if self._turns else list(self._opening)
 
     @property
     def can_shrink(self) -> bool:
         """Whether there are turns that a summary could replace."""
-        return len(self._turns) > _NEWEST
+        return self._newest > 0
 
-    def add(self, reply: Reply, message: str) -> None:
-        """A turn: the reply of the model and the message after it. Providers refuse a blank message."""
-        turn: list[Message] = [
-            {"role": "assistant", "content": not_blank(reply.text)},
-            {"role": "user", "content": message},
-        ]
+    def add(self, reply: Reply, messages: Sequence[Message] = ()) -> None:
+        """A turn: the reply of the model and the messages after it. Providers refuse a blank message."""
+        said = not_blank(reply.text)
+        turn: list[Message] = [{"role": "assistant", "content": said}, *messages]
+        self._newest = len(self._turns)
         self._turns += turn
         self._whole += turn
+        self._replies.append(said)
 
     def to_summarise(self, request: str, limit: int) -> list[Message]:
         """The conversation, its earlier turns cut to `limit` characters a message, and the request for a summary."""
-        old, newest = self._turns[:-_NEWEST], self._turns[-_NEWEST:]
+        old, newest = self._turns[: self._newest], self._turns[self._newest :]
         short: list[Message] = [{"role": m["role"], "content": clip(m["content"], limit)} for m in old]
         last = newest[-1]["content"] if newest else ""
         last_message: Message = {"role": "user", "content": f"{clip(last, limit)}\n\n{request}"}
         return [*self._opening, *short, *newest[:-1], last_message] if newest else [*self._opening, last_message]
 
-    def shrink(self, summary: str, message: str) -> None:
-        """Replace all turns by a summary and the message after it."""
-        self._turns = [{"role": "assistant", "content": summary}, {"role": "user", "content": message}]
+    def shrink(self, summary: str, messages: Sequence[Message]) -> None:
+        """Replace all turns by a summary and the messages after it."""
+        self._turns, self._newest = [{"role": "assistant", "content": summary}, *messages], 0
 
 
 @dataclass(slots=True)
@@ -109,7 +116,7 @@ class RootModel:
         remember: see `Remember`.
         live: whether its replies are streamed.
         conversation: what it reads next, and everything it has read.
-        ending: the end of every message after the last turn.
+        ending: gives the messages after the last turn, with the request for an answer; before it, as they are.
         temperature: of the next replies, if the client was given a lower one; None: as the client was made.
         asked_at: the time of the last call, in seconds since the run started.
         latest: the text of its last reply that is not empty.
@@ -123,7 +130,7 @@ class RootModel:
     remember: Remember
     live: bool
     conversation: Conversation = field(default_factory=lambda: Conversation([]))
-    ending: str = ""
+    ending: Callable[[Sequence[Message]], Sequence[Message]] = list
     temperature: float | None = None
     asked_at: float | None = None
     latest: str = ""
@@ -138,13 +145,20 @@ class RootModel:
         self.conversation.begin_again(reply, opening)
         self.asked_at = None
 
-    async def ask(self, iteration: int, added: Sequence[Message] = (), schema: Schema | None = None) -> Reply:
+    async def ask(
+        self,
+        iteration: int,
+        added: Sequence[Message] = (),
+        schema: Schema | None = None,
+        once: Sequence[Message] = (),
+    ) -> Reply:
         """The next reply. When the provider finds the conversation too long, it is summarised once and asked again.
 
         Args:
             iteration: of the run.
             added: messages after those of the conversation.
             schema: what the reply has to fit, or None.
+            once: messages at the end of the conversation that are not kept in it.
 
         Raises:
             LMError: the provider failed.
@@ -156,8 +170,8 @@ class RootModel:
 
         may_shrink = self.config.compaction is not None
         while True:
-            messages, started = [*self.conversation.messages, *added], time.perf_counter()
-            unread = messages if self.asked_at is None else _after_last_reply(messages)
+            messages, started = [*self.conversation.messages, *once, *added], time.perf_counter()
+            unread = self._unread(once, added)
             self.asked_at = self.emit.seconds
             self.emit(events.IterationStarted(iteration=iteration, messages=tuple(unread)))
             try:
@@ -181,7 +195,7 @@ class RootModel:
                 self.emit(events.ModelReplied(iteration=iteration, reply=reply, seconds=seconds))
                 return reply
             may_shrink = False
-            await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, unread=())
+            await self._compact(iteration, SHORT_MESSAGE_CHARACTERS, ())
 
     def _lm(self) -> BaseLM:
         """The client, with the higher temperature if it takes one."""
@@ -202,16 +216,31 @@ class RootModel:
         while True:
             reply = await self.ask(iteration, repairs.added, schema)
             if (text := await repairs.read(reply)) is not None:
-                self.conversation.add(reply, "")
+                self.conversation.add(reply)
                 return text
             iteration += 1
 
-    async def end_turn(self, reply: Reply, message: str, iteration: int) -> None:
-        """End a turn: keep the reply and the message after it, and summarise when they fill the window."""
-        self.conversation.add(reply, message + self.ending)
+    def _unread(self, once: Sequence[Message], added: Sequence[Message]) -> list[Mapping[str, Any]]:
+        """What the model has not read yet; those that are not kept are marked."""
+        if any(message["role"] == "assistant" for message in added):
+            return list(_after_last_reply(added))
+        kept = self.conversation.messages if self.asked_at is None else self.conversation.unread
+        return [*kept, *({**message, "kept": False} for message in once), *added]
+
+    async def end_turn(
+        self, reply: Reply, messages: Sequence[Message], iteration: int, before_next: Sequence[Message] = ()
+    ) -> None:
+        """End a turn: keep the reply and the messages after it, and summarise when they fill the window.
+
+        Args:
+            reply: of the model.
+            messages: after it.
+            iteration: the turn.
+            before_next: messages before the next turn, which a summary does not replace.
+        """
+        self.conversation.add(reply, [*self.ending(messages), *before_next])
         if self._is_to_be_summarised(reply):
-            unread = _after_last_reply(self.conversation.messages)
-            await self._compact(iteration, OLD_MESSAGE_CHARACTERS, unread)
+            await self._compact(iteration, OLD_MESSAGE_CHARACTERS, self.conversation.unread, before_next)
 
     def _is_to_be_summarised(self, reply: Reply) -> bool:
         """Whether the conversation fills the window; an earlier run knew its window, and is followed."""
@@ -220,7 +249,9 @@ class RootModel:
         share, window = self.config.compaction, self.config.models.root.context_window
         return share is not None and is_due(reply, window, share)
 
-    async def _compact(self, iteration: int, limit: int, unread: Sequence[Message]) -> None:
+    async def _compact(
+        self, iteration: int, limit: int, unread: Sequence[Message], before_next: Sequence[Message] = ()
+    ) -> None:
         talk = self.conversation
         self.emit(events.Notice(message="The conversation fills the model's window: the model summarises it."))
         reply = await self.calls.ask(
@@ -233,7 +264,8 @@ class RootModel:
         self.emit(events.Compacted(iteration=iteration, reply=reply, messages=tuple(unread)))
         await self.remember(talk.whole)
         summary = (await process(len(reply.text), partial(without_thinking, reply.text))).strip()
-        talk.shrink(not_blank(summary), self.config.profile.compacted() + self.ending)
+        go_on: Message = {"role": "user", "content": self.config.profile.compacted()}
+        talk.shrink(not_blank(summary), [*self.ending([go_on]), *before_next])
 
     def _next_on_record(self) -> Reply | None:
         return self.recorded.replies.popleft().reply if self.recorded.replies else None

@@ -131,7 +131,7 @@ class SubCalls:
     models: Models
     calls: ModelCalls
     emit: Emitter
-    reply_tokens: int
+    reply_tokens: int | None
     max_children: int
     child_turn: Callable[[], AbstractAsyncContextManager[None]]
     start_child: StartChild | None

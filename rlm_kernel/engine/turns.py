@@ -17,12 +17,13 @@ from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.spoken_answer import parse_spoken
 from rlm_kernel.errors import ErrorThresholdExceededError, KernelError
 from rlm_kernel.parsing import ParsedReply, Source, TextAnswer, parse
+from rlm_kernel.parsing.marked import marked_blocks
 from rlm_kernel.prompts.profile import ContextFacts
 from rlm_kernel.schema.answer_schema import Schema
 from rlm_kernel.schema.validation import MisfitError
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.emitter import Emitter
-from rlm_kernel.types import CellReport, CellResult, Reply
+from rlm_kernel.types import CellReport, CellResult, Message, Reply
 
 _WITHOUT_TEXT = {"tool_calls": "tool_calls", "length": "thinking"} | dict.fromkeys(WITHHELD, "withheld")
 EARLY = "The model answered before it looked at the context: it is asked to look first."
@@ -34,15 +35,25 @@ class Turn:
 
     Attributes:
         answer: of the run, or None.
-        message: the next one for the model.
+        messages: the next ones for the model.
         outcome: of the code, which a repeated reply has in common with the one before; None: no code ran.
         unusable: whether the reply held neither code nor an answer, and no code has run yet.
     """
 
     answer: str | None = None
-    message: str = ""
+    messages: tuple[str, ...] = ()
     outcome: Hashable = None
     unusable: bool = False
+
+    @property
+    def message(self) -> str:
+        """All messages as one text."""
+        return "\n\n".join(self.messages)
+
+    @property
+    def user_messages(self) -> list[Message]:
+        """The messages that say something."""
+        return [{"role": "user", "content": text} for text in self.messages if text]
 
 
 class AnswerBuilder:
@@ -111,24 +122,26 @@ class Turns:
         turn = self._without_text(reply, parsed) or await self._taken(parsed, reply, iteration, facts)
         if turn.answer is not None:
             return turn
+        if not self.config.profile.rules.asks_again:
+            return turn
         self.repetition.take(parsed, turn.outcome, turn.message)
-        return replace(turn, message=self._in_other_words(turn, facts))
+        return replace(turn, messages=self._in_other_words(turn, facts))
 
-    def _in_other_words(self, turn: Turn, facts: ContextFacts) -> str:
+    def _in_other_words(self, turn: Turn, facts: ContextFacts) -> tuple[str, ...]:
         """The message of a turn; a new one for the same reply as before, or in place of the same message as before."""
         profile, repetition = self.config.profile, self.repetition
         if repetition.repeats:
-            return f"{turn.message}\n\n{profile.repeated(repetition.repeats, facts, repetition.total - 1)}"
+            return (f"{turn.message}\n\n{profile.repeated(repetition.repeats, facts, repetition.total - 1)}",)
         if repetition.same_message and turn.message == profile.no_code():
-            return profile.no_code_again(repetition.same_message, facts)
-        return turn.message
+            return (profile.no_code_again(repetition.same_message, facts),)
+        return turn.messages
 
     def _without_text(self, reply: Reply, parsed: ParsedReply) -> Turn | None:
         """The turn of a reply without text, whose cause is known; None: it is another one."""
         reason = self.note_text(reply, parsed)
         if not reason:
             return None
-        return Turn(message=self.config.profile.no_text(reason))
+        return _told(self.config.profile.no_text(reason))
 
     def note_text(self, reply: Reply, parsed: ParsedReply) -> str:
         """Why a reply has no text: withheld, thinking or tool_calls; empty if it has, or if the cause is not known."""
@@ -141,17 +154,18 @@ class Turns:
     async def _taken(self, parsed: ParsedReply, reply: Reply, iteration: int, facts: ContextFacts) -> Turn:
         profile = self.config.profile
         if parsed.cut:
-            return Turn(message=profile.cut(reply.finish_reason or "length"))
+            return _told(profile.cut(reply.finish_reason or "length"))
         if parsed.blocks:
             return await self._run_blocks(parsed, iteration, facts)
         if parsed.answer is None:
             if parsed.answer_cut:
-                return Turn(message=profile.answer_cut(reply.finish_reason or "length"))
-            return Turn(message=profile.no_code(), unusable=not self._looked)
-        if not self.is_source(parsed.answer) and not self._looked and not self._challenged:
+                return _told(profile.answer_cut(reply.finish_reason or "length"))
+            return _told(profile.no_code(), unusable=not self._looked)
+        challenges = profile.rules.text_answers == "challenged"
+        if challenges and not self.is_source(parsed.answer) and not self._looked and not self._challenged:
             self._challenged = True
             self.emit(events.Notice(message=EARLY))
-            return Turn(message=profile.look_first())
+            return _told(profile.look_first())
         return await self.text_answer(parsed.answer, iteration, facts)
 
     async def parse(self, text: str, *, finished: bool = True) -> ParsedReply:
@@ -161,7 +175,11 @@ class Turns:
             AnswerCutError: of a conversation: the length limit cut the answer.
         """
         read = parse_spoken if self.config.conversation else parse
-        return await process(len(text), lambda: read(text, finished=finished))
+        parsed = await process(len(text), lambda: read(text, finished=finished))
+        rules = self.config.profile.rules
+        if rules.fences == "repl":
+            parsed = replace(parsed, blocks=marked_blocks(text), cut=False)
+        return replace(parsed, answer=None, answer_cut=False) if rules.text_answers == "ignored" else parsed
 
     def adapt(self, config: RunConfig) -> None:
         """Use other prompts from now on. Their `setup_code` runs before the next turn."""
@@ -212,7 +230,8 @@ class Turns:
             if result.report.restored:
                 notes.append(self.config.profile.restored(result.report.restored))
             notes += await self._recover(result)
-            if result.status != "ok" or (self._is_new_answer(result) and turn.message):
+            stops = self.config.profile.rules.stops_at_error or not result.kernel_alive
+            if (result.status != "ok" and stops) or (self._is_new_answer(result) and turn.message):
                 break
         if parsed.answer is not None:
             turn = await self._answer_beside_code(parsed.answer, results, iteration, facts)
@@ -220,7 +239,7 @@ class Turns:
                 return turn
             notes.append(turn.message)
         outcome = outcome_of(results, notes, self.repl.asked - asked)
-        return Turn(message=await self._outputs(results, notes, iteration, facts), outcome=outcome)
+        return Turn(messages=await self._outputs(results, notes, iteration, facts), outcome=outcome)
 
     async def _recover(self, ended: CellResult | None = None) -> list[str]:
         """Restart a kernel that died in this cell or since the last one. Returns notes about it for the model."""
@@ -232,29 +251,31 @@ class Turns:
 
     async def _outputs(
         self, results: Sequence[CellResult], notes: Sequence[str], iteration: int, facts: ContextFacts | None
-    ) -> str:
-        message = partial(
-            self.config.profile.outputs,
+    ) -> tuple[str, ...]:
+        messages = partial(
+            self.config.profile.after,
             results,
             notes=notes,
             iteration=iteration,
             max_iterations=self.config.max_iterations,
             facts=facts,
         )
-        return await process(sum(map(_characters, results)), message)
+        return await process(sum(map(_characters, results)), messages)
 
     async def _answer_beside_code(
         self, answer: TextAnswer, results: Sequence[CellResult], iteration: int, facts: ContextFacts
     ) -> Turn:
         """A text answer in a reply with code: a variable is the answer; a literal is a guess, and ignored."""
         ended_well = all(result.status == "ok" for result in results)
+        if self.config.profile.rules.text_answers == "taken":
+            return await self.text_answer(answer, iteration, facts)
         if self.is_source(answer) and ended_well:
             return await self.text_answer(answer, iteration, facts)
         if answer.name is not None and ended_well:
             turn = await self.text_answer(replace(answer, must_be_variable=True), iteration, facts)
             if turn.answer is not None or answer.must_be_variable:
                 return turn
-        return Turn(message=self.config.profile.guess_ignored())
+        return _told(self.config.profile.guess_ignored())
 
     def is_source(self, answer: TextAnswer) -> bool:
         """Whether the value of an answer's source is the answer, and not its text."""
@@ -275,12 +296,12 @@ class Turns:
         if answer.name is not None:
             read, notes = await self._read(answer.name)
             if read is None:
-                return Turn(message="\n\n".join([*notes, self.config.profile.not_read(answer.name)]))
+                return _told("\n\n".join([*notes, self.config.profile.not_read(answer.name)]))
             report = read
         if report.final is not None:
             return await self._accept(report.final, report.final_json)
         if answer.must_be_variable:
-            return Turn(message="\n\n".join([*notes, self.config.profile.no_variable(answer.name or "")]))
+            return _told("\n\n".join([*notes, self.config.profile.no_variable(answer.name or "")]))
         return await self._accept(answer.text)
 
     async def _read(self, name: str) -> tuple[CellReport | None, list[str]]:
@@ -303,7 +324,7 @@ class Turns:
             return turn
         notes += [turn.message or self.config.profile.not_evaluated(), *await self._recover(result)]
         outcome = outcome_of([result], notes, self.repl.asked - asked)
-        return Turn(message=await self._outputs([result], notes, iteration, facts), outcome=outcome)
+        return Turn(messages=await self._outputs([result], notes, iteration, facts), outcome=outcome)
 
     async def _answer_of_cell(self, result: CellResult) -> Turn:
         """The answer of a cell, if there is one."""
@@ -322,15 +343,16 @@ class Turns:
 
     async def _accept(self, text: str, as_json: str | None = None) -> Turn:
         """The answer, or a message for the model if it does not fit the schema, or is the first empty one."""
-        if self.schema is None and not text.strip() and not self.has_asked_about_empty:
+        asks = self.config.profile.rules.asks_again and not self.has_asked_about_empty
+        if self.schema is None and not text.strip() and asks:
             self.has_asked_about_empty = True
-            return Turn(message=self.config.profile.empty_answer())
+            return _told(self.config.profile.empty_answer())
         if self.schema is None:
             return Turn(text)
         try:
             return Turn(await asyncio.to_thread(self.schema.take, text, as_json))
         except MisfitError as misfit:
-            return Turn(message=self.config.profile.misfit(misfit.problems))
+            return _told(self.config.profile.misfit(misfit.problems))
 
     def _check_limits(self, result: CellResult) -> None:
         if self.ledger.broken is not None:
@@ -343,6 +365,10 @@ class Turns:
                 raise ErrorThresholdExceededError(
                     error_count=self._errors_in_a_row, threshold=limit, last_error=result.error.traceback
                 )
+
+
+def _told(message: str, *, unusable: bool = False) -> Turn:
+    return Turn(messages=(message,), unusable=unusable)
 
 
 def _characters(result: CellResult) -> int:

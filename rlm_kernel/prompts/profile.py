@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from string import Formatter
-from typing import Literal
+from typing import Any, Literal
 
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.prompts.cell_output import render_result
@@ -62,16 +62,35 @@ _RAISED_AT = re.compile(r"^-+> *\d+ +(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """How replies are read, and what the engine does about them.
+
+    Attributes:
+        fences: ``"all"`` code; or what is fenced as ``"repl"`` only, as the reference reads it.
+        text_answers: ``"challenged"`` before any code has run; ``"taken"``, also beside code; or ``"ignored"``.
+        stops_at_error: whether the blocks after one that raises are left out.
+        asks_again: whether an empty answer is asked about once, and a model that repeats itself is stopped.
+    """
+
+    fences: Literal["all", "repl"] = "all"
+    text_answers: Literal["challenged", "taken", "ignored"] = "challenged"
+    stops_at_error: bool = True
+    asks_again: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class PromptProfile:
     """All texts for a model, and their limits.
+
+    An empty text of a method is not sent.
 
     Attributes:
         name: ``"large"``, ``"small"`` or a user's own name.
         system: the system message.
         examples: worked examples to choose from, shown between the system message and the question.
         shown_examples: the most examples.
-        reply_tokens: the most tokens of a reply of the root model.
-        sub_reply_tokens: the most tokens of an answer of `llm_query`.
+        reply_tokens: the most tokens of a reply of the root model; None: the server's own limit.
+        sub_reply_tokens: the most tokens of an answer of `llm_query`; None: the server's own limit.
         output_characters: the most characters of one turn's output for the model.
         preview_characters: characters of the context in the opening.
         question_lines: the most lines with words of the question in the opening.
@@ -79,14 +98,16 @@ class PromptProfile:
         hints: advice on errors: a pattern for ``Name: message``, and a sentence. The first match is used.
         style: ``"full"`` includes turns, sizes and variables; ``"brief"`` is for small models.
         adapts: whether a model that is small, or begins with neither code nor an answer, gets those for small models.
+        rules: how replies are read.
+        notice: said to the user at the start of a run.
     """
 
     name: str
     system: str
     examples: tuple[Example, ...] = ()
     shown_examples: int = 0
-    reply_tokens: int = 4_096
-    sub_reply_tokens: int = 4_096
+    reply_tokens: int | None = 4_096
+    sub_reply_tokens: int | None = 4_096
     output_characters: int = 20_000
     preview_characters: int = 1_500
     question_lines: int = 0
@@ -94,6 +115,8 @@ class PromptProfile:
     hints: tuple[tuple[str, str], ...] = ()
     style: Literal["full", "brief"] = "full"
     adapts: bool = False
+    rules: Rules = Rules()
+    notice: str = ""
 
     def opening(
         self,
@@ -106,6 +129,8 @@ class PromptProfile:
         sub_window: int | None = None,
         orchestrator: bool | None = None,
         prologue: str | None = None,
+        notes: Sequence[str] = (),
+        max_iterations: int = 30,  # noqa: ARG002 (a `TrainedProfile` says it)
     ) -> list[Message]:
         """The conversation before the model's first turn.
 
@@ -119,12 +144,14 @@ class PromptProfile:
             orchestrator: whether the system message says how to divide the work between code and sub-calls; None: that
                 of the profile does, and a user's own is not changed.
             prologue: a user's text at the end of the opening.
+            notes: further texts after that.
+            max_iterations: the most turns.
         """
         asked, matches = (question, self.question_lines) if question else (_question_within(prompt), 0)
         blocks = self._task(facts, asked, prompt, self.preview_characters, matches)
         if self.style == "full":
             blocks.append(_window(sub_window))
-        blocks += [prologue] if prologue else []
+        blocks += filter(None, (prologue, *notes))
         shown = choose(self.examples, facts, asked, self.shown_examples)
         rules = self.system if system is None else filled_in(system, f"\n{tools}" if tools else "")
         if orchestrator is False:
@@ -180,6 +207,39 @@ class PromptProfile:
         if results and results[-1].error:
             blocks += [self._hint(results[-1].error), *([sample(facts, self.preview_characters)] if facts else [])]
         return "\n".join(blocks)
+
+    def after(
+        self,
+        results: Sequence[CellResult],
+        *,
+        notes: Sequence[str] = (),
+        iteration: int,
+        max_iterations: int,
+        facts: ContextFacts | None = None,
+    ) -> tuple[str, ...]:
+        """The user messages after a reply's cells ran: one, with all `outputs`. The arguments are those of it."""
+        more = {"iteration": iteration, "max_iterations": max_iterations}
+        return (self.outputs(results, notes=notes, facts=facts, **more),)
+
+    def kept_before(self, iteration: int, max_iterations: int, question: str) -> list[Message]:  # noqa: ARG002
+        """Messages before a turn, from the second on, that stay in the conversation: none."""
+        return []
+
+    def sent_with(self, iteration: int, max_iterations: int, question: str) -> list[Message]:  # noqa: ARG002
+        """Messages at the end of the conversation that are sent in this turn only: none."""
+        return []
+
+    def closed(self, messages: Sequence[Message], question: str, *, by_schema: bool) -> list[Message]:
+        """The messages after the last turn, with the request for an answer, which ends the last of them.
+
+        Args:
+            messages: those of the turn.
+            question: the user's; empty if there is none.
+            by_schema: whether the answer is JSON.
+        """
+        *others, last = messages or [_user("")]
+        request = self.last_chance(question, by_schema=by_schema)
+        return [*others, {**last, "content": f"{last['content']}\n\n{request}"}]
 
     def _hint(self, error: CellError) -> str:
         raised = f"{error.name}: {error.message}"[:_MAX_RAISED]
@@ -407,12 +467,13 @@ def filled_in(system: str, tools: str) -> str:
     return system.format(custom_tools_section=tools)
 
 
-def load_profile(name: str) -> PromptProfile:
-    """The profile of the file `profiles/{name}.toml`, with the examples of the files that it names."""
+def fields_of(name: str) -> dict[str, Any]:
+    """The fields of the profile of the file `profiles/{name}.toml`, with the examples of the files that it names."""
     fields = read_data("profiles", name)
     examples = tuple(example for file in fields.pop("examples", ()) for example in load_examples(file))
     hints = tuple((pattern, hint) for pattern, hint in fields.pop("hints", ()))
-    return PromptProfile(name=name, examples=examples, hints=hints, **fields)
+    rules = Rules(**fields.pop("rules", {}))
+    return {"name": name, "examples": examples, "hints": hints, "rules": rules, **fields}
 
 
 @cache

@@ -99,7 +99,8 @@ class IterationStarted(Event):
 
     Attributes:
         iteration: counts from 1; the request for an answer after the last turn has the next number.
-        messages: those since its last reply; before the first reply the whole opening.
+        messages: those since its last reply; before the first reply the whole opening. One with ``"kept": False`` is
+            sent in this turn only.
     """
 
     iteration: int

@@ -228,6 +228,11 @@ def describe_ending(result: CellResult) -> str:
     return f"{dropped:,} characters of output were not kept." if dropped else ""
 
 
+def is_kept(message: Mapping[str, Any]) -> bool:
+    """Whether a message stays in the conversation; others were sent in one turn."""
+    return message.get("kept") is not False
+
+
 def take_history(histories: dict[int, History], cell: int) -> History | None:
     """The new value of `history` for a kernel before it runs a cell; None: the kernel has the right value.
 
@@ -368,7 +373,7 @@ class Trajectory:
             case events.IterationStarted():
                 self._turn(event.iteration).messages += event.messages
                 if not self._summarised:  # the history does not mention a summary
-                    self._conversation += event.messages
+                    self._conversation += filter(is_kept, event.messages)
                 self._summarised = False
             case events.ModelReplied():
                 turn = self._turn(event.iteration)

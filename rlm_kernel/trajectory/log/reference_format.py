@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from rlm_kernel.text import clip
-from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn, sum_usage
+from rlm_kernel.trajectory.tree import Call, Cell, Trajectory, Turn, is_kept, sum_usage
 from rlm_kernel.types import Output
 
 LOGGED_CHARACTERS = 20_000
@@ -70,9 +70,10 @@ class ReadMessages:
 
     def add(self, turn: Turn) -> list[Mapping[str, Any]]:
         """The messages of a turn and of those before it. The next turn has them too, and this one's reply."""
-        self._opening = self._opening or list(turn.messages)
-        prompt = [*self._read, *turn.messages]
-        self._read = prompt if turn.reply is None else [*prompt, _said(turn.reply.text)]
+        kept = [message for message in turn.messages if is_kept(message)]
+        self._opening = self._opening or kept
+        prompt = [*self._read, *map(_message, turn.messages)]
+        self._read = [*self._read, *kept, *([] if turn.reply is None else [_said(turn.reply.text)])]
         if turn.summary is not None:
             self.summarise(turn.summary.text)
         return prompt
@@ -80,6 +81,11 @@ class ReadMessages:
     def summarise(self, summary: str) -> None:
         """A summary replaces all messages but those of the first turn."""
         self._read = [*self._opening, _said(summary)]
+
+
+def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message as the model read it, without our mark."""
+    return {key: value for key, value in message.items() if key != "kept"} if "kept" in message else message
 
 
 def _said(text: str) -> Mapping[str, Any]:
